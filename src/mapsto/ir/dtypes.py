@@ -1,0 +1,75 @@
+"""Element types: their names, sizes and numpy twins.
+
+Names follow ONNX's short forms: f32, f64, f16, bf16, i8..i64, u8..u64, bool.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import ml_dtypes
+import numpy as np
+
+
+class DType(enum.Enum):
+    F16 = "f16"
+    BF16 = "bf16"
+    F32 = "f32"
+    F64 = "f64"
+    I8 = "i8"
+    I16 = "i16"
+    I32 = "i32"
+    I64 = "i64"
+    U8 = "u8"
+    U16 = "u16"
+    U32 = "u32"
+    U64 = "u64"
+    BOOL = "bool"
+
+    @property
+    def numpy(self) -> np.dtype:
+        """The numpy dtype of the same bits (bfloat16 by `ml_dtypes`)."""
+        return _NUMPY[self]
+
+    @property
+    def size(self) -> int:
+        """Bytes of one element in memory (bool: one byte, 0 or 1)."""
+        return _NUMPY[self].itemsize
+
+    @property
+    def is_float(self) -> bool:
+        return self in (DType.F16, DType.BF16, DType.F32, DType.F64)
+
+    @property
+    def is_signed(self) -> bool:
+        return self.is_float or self in (DType.I8, DType.I16, DType.I32, DType.I64)
+
+    @property
+    def is_integer(self) -> bool:
+        return not self.is_float and self is not DType.BOOL
+
+    def __repr__(self) -> str:
+        return self.value
+
+
+_NUMPY: dict[DType, np.dtype] = {
+    DType.F16: np.dtype(np.float16),
+    DType.BF16: np.dtype(ml_dtypes.bfloat16),
+    DType.F32: np.dtype(np.float32),
+    DType.F64: np.dtype(np.float64),
+    DType.I8: np.dtype(np.int8),
+    DType.I16: np.dtype(np.int16),
+    DType.I32: np.dtype(np.int32),
+    DType.I64: np.dtype(np.int64),
+    DType.U8: np.dtype(np.uint8),
+    DType.U16: np.dtype(np.uint16),
+    DType.U32: np.dtype(np.uint32),
+    DType.U64: np.dtype(np.uint64),
+    DType.BOOL: np.dtype(np.bool_),
+}
+_BY_NUMPY = {dtype: ours for ours, dtype in _NUMPY.items()}
+
+
+def from_numpy(dtype: np.dtype | type) -> DType:
+    """The DType of a numpy dtype. Raises KeyError for one without a twin (strings, complex)."""
+    return _BY_NUMPY[np.dtype(dtype).newbyteorder("=")]

@@ -1,0 +1,129 @@
+"""The network as plain, frozen data: values, nodes, graphs.
+
+A graph is a list of nodes in topological order. Values are named; names are unique over a graph and the
+graphs nested in it, and a nested graph (a branch of `if`) may read the values of the graphs around it.
+
+Dims are ints or symbolic expressions. A symbol is defined by a graph input whose dim is that bare symbol, or by a
+`bind_dim` node, which reads an integer scalar at run time (a size that depends on data) and gives it the name `attrs["symbol"]`.
+
+Provenance: each node carries the names of the source nodes it stands for. No pass may lose one.
+Aliasing: `Graph.updates` pairs a graph input with the output that takes over its memory (in-place update of weights or state).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Union
+
+import numpy as np
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr, symbols
+
+Attr = Union[int, float, str, bool, DType, Expr, "tuple[Attr, ...]"]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor in the graph: a name, an element type, a shape of dims."""
+
+    name: str
+    dtype: DType
+    shape: tuple[Dim, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.dtype.value}[{', '.join(str(d) for d in self.shape)}]"
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation. An absent optional input is the empty string."""
+
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[Value, ...]
+    attrs: Mapping[str, Attr] = field(default_factory=dict)
+    graphs: tuple[Graph, ...] = ()
+    provenance: tuple[str, ...] = ()
+
+    @property
+    def output(self) -> Value:
+        """The only output."""
+        (value,) = self.outputs
+        return value
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Inputs, constants, nodes in order, and the names of the values it yields."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    updates: tuple[tuple[str, str], ...] = ()
+
+    def values(self) -> dict[str, Value]:
+        """Every value defined at this level: inputs, constants and node outputs, by name."""
+        from mapsto.ir.dtypes import from_numpy
+
+        found = {value.name: value for value in self.inputs}
+        for name, array in self.constants.items():
+            found[name] = Value(name, from_numpy(array.dtype), array.shape)
+        for node in self.nodes:
+            for value in node.outputs:
+                found[value.name] = value
+        return found
+
+    def with_nodes(self, nodes: tuple[Node, ...]) -> Graph:
+        return replace(self, nodes=nodes)
+
+    def walk(self) -> Iterator[Node]:
+        """Every node, those of nested graphs included."""
+        for node in self.nodes:
+            yield node
+            for inner in node.graphs:
+                yield from inner.walk()
+
+
+def free_values(graph: Graph) -> set[str]:
+    """Names that a graph reads from the graphs around it."""
+    own = set(graph.values())
+    used = set(graph.outputs)
+    for node in graph.nodes:
+        used.update(name for name in node.inputs if name)
+        for inner in node.graphs:
+            used |= free_values(inner)
+    return used - own
+
+
+def uses(graph: Graph) -> dict[str, int]:
+    """How often each value is read at this level: by nodes, by nested graphs, as a graph output."""
+    count: dict[str, int] = {}
+    for node in graph.nodes:
+        read = [name for name in node.inputs if name]
+        for inner in node.graphs:
+            read.extend(free_values(inner))
+        for name in read:
+            count[name] = count.get(name, 0) + 1
+    for name in graph.outputs:
+        count[name] = count.get(name, 0) + 1
+    return count
+
+
+def defined_symbols(graph: Graph) -> set[str]:
+    """Symbols that the graph's inputs and its `bind_dim` nodes define (nested graphs left out)."""
+    found: set[str] = set()
+    for value in graph.inputs:
+        for dim in value.shape:
+            found |= symbols(dim)
+    for node in graph.nodes:
+        if node.op == "bind_dim":
+            found.add(str(node.attrs["symbol"]))
+    return found

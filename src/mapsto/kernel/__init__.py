@@ -1,0 +1,1 @@
+"""What is computed, element by element: index maps, scalar expressions, statements; printed as mathematics."""

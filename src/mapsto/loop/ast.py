@@ -1,0 +1,314 @@
+"""The loop language: typed, explicit about vectors, buffers and loops; free of any device.
+
+Integers that index (loop variables, extents, addresses) are `ir.expr` polynomials over named i64 symbols: loop variables, `LetIndex` names,
+the function's dims, and `begin`/`end`, the share of the outermost range that one thread works on.
+Values are expressions with a type of (element, lanes). Element `bool` with lanes is a mask; in memory a bool is one byte.
+
+Calling convention of every compiled function, on every device that has pointers:
+    void name(void** buffers, int64_t* dims, int64_t begin, int64_t end)
+buffers[i] is the start of params[i]; dims[i] is the value of the i-th symbol.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Union
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim
+
+
+@dataclass(frozen=True)
+class Type:
+    """An element type and a number of lanes (1: scalar)."""
+
+    element: DType
+    lanes: int = 1
+
+
+# ---- values ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Const:
+    """A literal; every lane holds it."""
+
+    value: float | int | bool
+    type: Type
+
+
+@dataclass(frozen=True)
+class Var:
+    """A `Let` or `Declare`d name."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True)
+class IndexValue:
+    """An index expression as a value: base + stride*lane (stride 0, one lane: a plain integer)."""
+
+    base: Dim
+    type: Type
+    stride: Dim = 0
+
+
+@dataclass(frozen=True)
+class Load:
+    """Elements of a buffer at base + stride*lane (stride 1: one vector load). `mask` None: every lane; lanes off by the mask are not touched and read as 0."""
+
+    buffer: str
+    base: Dim
+    type: Type
+    stride: Dim = 1
+    mask: Value | None = None
+
+
+@dataclass(frozen=True)
+class Gather:
+    """Elements of a buffer at the i64 lanes of `index`."""
+
+    buffer: str
+    index: Value
+    type: Type
+    mask: Value | None = None
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    arg: Value
+    type: Type
+
+
+@dataclass(frozen=True)
+class Binary:
+    """add sub mul div rem (C rules on integers) and or xor shl shr min max copysign; float min/max propagate NaN; and/or/xor on integers and masks. `minnum`/`maxnum`: the hardware's cheap form, any operand may be returned on NaN."""
+
+    op: str
+    a: Value
+    b: Value
+
+    @property
+    def type(self) -> Type:
+        return self.a.type
+
+
+@dataclass(frozen=True)
+class Unary:
+    """neg abs sqrt floor ceil rint trunc not (masks and integers)."""
+
+    op: str
+    a: Value
+
+    @property
+    def type(self) -> Type:
+        return self.a.type
+
+
+@dataclass(frozen=True)
+class Compare:
+    """eq ne lt le gt ge; ordered on floats except ne, which is unordered (NaN != NaN)."""
+
+    op: str
+    a: Value
+    b: Value
+
+    @property
+    def type(self) -> Type:
+        return Type(DType.BOOL, self.a.type.lanes)
+
+
+@dataclass(frozen=True)
+class Select:
+    cond: Value
+    a: Value
+    b: Value
+
+    @property
+    def type(self) -> Type:
+        return self.a.type
+
+
+@dataclass(frozen=True)
+class Fma:
+    """a*b + c with one rounding."""
+
+    a: Value
+    b: Value
+    c: Value
+
+    @property
+    def type(self) -> Type:
+        return self.c.type
+
+
+@dataclass(frozen=True)
+class Dot:
+    """c + the sum over each lane's group of products: `bf16` (pairs, f32 accumulators; a, b are bf16 with 2*lanes) or `u8s8` (fours, i32 accumulators; a u8, b s8 with 4*lanes)."""
+
+    kind: str
+    a: Value
+    b: Value
+    c: Value
+
+    @property
+    def type(self) -> Type:
+        return self.c.type
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Numeric conversion, lane by lane; float to integer truncates, saturating to the integer's range (NaN gives 0)."""
+
+    a: Value
+    type: Type
+
+
+@dataclass(frozen=True)
+class Bitcast:
+    """The same bits as another type of the same total size (lanes may change: 2*lanes bf16 <-> lanes f32/i32)."""
+
+    a: Value
+    type: Type
+
+
+@dataclass(frozen=True)
+class ReduceLanes:
+    """Lanes folded to a scalar in a fixed tree order (halves added to halves): sum prod min max any all."""
+
+    op: str
+    a: Value
+    type: Type
+
+
+@dataclass(frozen=True)
+class LaneMask:
+    """lane < count."""
+
+    count: Dim
+    type: Type
+
+
+Value = Union[Const, Var, IndexValue, Load, Gather, Broadcast, Binary, Unary, Compare, Select, Fma, Dot, Cast, Bitcast, ReduceLanes, LaneMask]
+
+# ---- statements --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Let:
+    """Names a value; never assigned again."""
+
+    name: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class LetIndex:
+    """Names an index expression, or the i64 scalar `value` (a loaded index); readable in index expressions by `sym(name)`."""
+
+    name: str
+    value: Dim | Value
+
+
+@dataclass(frozen=True)
+class Declare:
+    """A mutable variable (an accumulator): lives in a register."""
+
+    name: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class Assign:
+    name: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class Store:
+    """buffer[base + stride*lane] = value, where the mask is on."""
+
+    buffer: str
+    base: Dim
+    value: Value
+    stride: Dim = 1
+    mask: Value | None = None
+
+
+@dataclass(frozen=True)
+class Scatter:
+    """buffer[index lanes] = value in lane order."""
+
+    buffer: str
+    index: Value
+    value: Value
+    mask: Value | None = None
+
+
+@dataclass(frozen=True)
+class Alloc:
+    """A local array on the stack, 64-byte aligned, not initialised; lives to the end of the function."""
+
+    name: str
+    element: DType
+    count: int
+
+
+@dataclass(frozen=True)
+class For:
+    """for (var = start; var < stop; var += step). `unroll`: the printer repeats the body (constant bounds)."""
+
+    var: str
+    start: Dim
+    stop: Dim
+    body: tuple[Statement, ...]
+    step: int = 1
+    unroll: bool = False
+
+
+@dataclass(frozen=True)
+class If:
+    """`cond` is a scalar bool value, or a tuple of index expressions that must all be >= 0."""
+
+    cond: Value | tuple[Dim, ...]
+    then: tuple[Statement, ...]
+    otherwise: tuple[Statement, ...] = ()
+
+
+@dataclass(frozen=True)
+class While:
+    """Repeats the body while the scalar bool `cond` (evaluated before each round) is true."""
+
+    cond: Value
+    body: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Prefetch:
+    """A hint: bring buffer[base] near."""
+
+    buffer: str
+    base: Dim
+
+
+Statement = Union[Let, LetIndex, Declare, Assign, Store, Scatter, Alloc, For, If, While, Prefetch]
+
+
+@dataclass(frozen=True)
+class Param:
+    """A buffer operand. `writes`: the function stores to it."""
+
+    name: str
+    element: DType
+    writes: bool = False
+
+
+@dataclass(frozen=True)
+class Function:
+    """A compiled unit. `dims` are the symbols passed in; `begin` and `end` are symbols too. The body runs over [begin, end) of the outermost range."""
+
+    name: str
+    params: tuple[Param, ...]
+    dims: tuple[str, ...]
+    body: tuple[Statement, ...]

@@ -1,0 +1,278 @@
+"""Builds graphs node by node: infers shapes, folds constants, follows the integers that shapes are made of.
+
+Importers, decompositions and passes all make their nodes here, so every graph is shape-inferred and folded as it is made. Shape arithmetic
+(`Shape -> Gather -> Mul -> Concat -> Reshape`) never becomes nodes: the builder knows the content of small integer
+tensors as dims. Where such a tensor is needed as data after all, it is materialised by a `dim_values` node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mapsto.errors import MapstoError, ShapeError
+from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.expr import Dim, Expr, sym
+from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ops.registry import Inference, OpSpec, op
+
+# The largest result, in elements, that is folded into a constant, unless it replaces constants of its own size.
+FOLD_LIMIT = 1 << 24
+# The largest integer tensor whose elements are followed as dims.
+CONTENT_LIMIT = 256
+
+
+class Builder:
+    """A graph in the making. `parent` is the builder of the enclosing graph, whose values a nested graph may read."""
+
+    def __init__(self, name: str, parent: Builder | None = None) -> None:
+        self.name = name
+        self.parent = parent
+        self.inputs: list[Value] = []
+        self.nodes: list[Node] = []
+        self.values: dict[str, Value] = {}
+        self.constants: dict[str, np.ndarray] = {}
+        self._content: dict[str, np.ndarray] = {}
+        self._pending: dict[str, tuple[Value, np.ndarray]] = {}
+        self._names: set[str] = parent._names if parent else set()
+        self._counter: list[int] = parent._counter if parent else [0]
+        self._provenance: tuple[str, ...] = parent._provenance if parent else ()
+        self._cse: dict[Any, tuple[Value, ...]] = {}
+
+    # -- names and sources ---------------------------------------------------------------------------------------------
+
+    def fresh(self, hint: str) -> str:
+        """A name that no other value or symbol of the graph has."""
+        name = hint
+        while name in self._names or not name:
+            self._counter[0] += 1
+            name = f"{hint}_{self._counter[0]}"
+        self._names.add(name)
+        return name
+
+    @contextmanager
+    def source(self, *names: str) -> Iterator[None]:
+        """Nodes made inside carry these source nodes as their provenance."""
+        before, self._provenance = self._provenance, tuple(dict.fromkeys(names))
+        try:
+            yield
+        finally:
+            self._provenance = before
+
+    # -- leaves --------------------------------------------------------------------------------------------------------
+
+    def input(self, name: str, dtype: DType, shape: Sequence[Dim]) -> Value:
+        value = Value(self.fresh(name), dtype, tuple(shape))
+        self.inputs.append(value)
+        self.values[value.name] = value
+        return value
+
+    def constant(self, array: Any, name: str = "c", dtype: DType | None = None) -> Value:
+        """A constant of the graph; `dtype` converts."""
+        data = np.asarray(array)
+        if dtype is not None and data.dtype != dtype.numpy:
+            data = data.astype(dtype.numpy)
+        data = np.ascontiguousarray(data).reshape(data.shape)
+        value = Value(self.fresh(name), from_numpy(data.dtype), data.shape)
+        self.values[value.name] = value
+        self.constants[value.name] = data
+        if value.dtype in (DType.I64, DType.I32, DType.BOOL) and data.size <= CONTENT_LIMIT:
+            self._content[value.name] = _as_dims(data)
+        return value
+
+    def known(self, content: Any, dtype: DType = DType.I64, name: str = "dims") -> Value:
+        """An integer tensor whose elements are dims; becomes a node only if something reads it as data."""
+        elements = np.asarray(content, dtype=object)
+        if all(isinstance(e, (int, np.integer, bool, np.bool_)) for e in elements.flat):
+            return self.constant(elements.astype(dtype.numpy), name)
+        value = Value(self.fresh(name), dtype, elements.shape)
+        self.values[value.name] = value
+        self._content[value.name] = elements
+        self._pending[value.name] = (value, elements)
+        return value
+
+    # -- queries -------------------------------------------------------------------------------------------------------
+
+    def lookup(self, name: str) -> Value:
+        if name in self.values:
+            return self.values[name]
+        if self.parent is None:
+            raise ShapeError(f"graph {self.name!r}: no value named {name!r}")
+        return self.parent.lookup(name)
+
+    def array(self, value: Value | None) -> np.ndarray | None:
+        """The elements of a constant, else None."""
+        if value is None:
+            return None
+        if value.name in self.constants:
+            return self.constants[value.name]
+        return self.parent.array(value) if self.parent and value.name not in self.values else None
+
+    def content(self, value: Value | None) -> np.ndarray | None:
+        """The known integer elements of a small tensor, as an object array of dims, else None."""
+        if value is None:
+            return None
+        if value.name in self._content:
+            return self._content[value.name]
+        return self.parent.content(value) if self.parent and value.name not in self.values else None
+
+    def dims(self, value: Value, hint: str = "n") -> list[Dim]:
+        """The elements of a 0-d or 1-d integer tensor as dims; those that only a run can know are bound to fresh symbols."""
+        content = self.content(value)
+        if content is not None:
+            return list(content.reshape(-1))
+        if not all(isinstance(d, int) for d in value.shape):
+            raise ShapeError(f"{value}: a shape whose own length is not known before the run")
+        count = int(np.prod([int(d) for d in value.shape], dtype=np.int64)) if value.shape else 1
+        flat = self.one("reshape", [value], shape=(count,))
+        return [self.bind(self.one("slice", [flat], starts=(i,), steps=(1,), shape=(1,)), hint) for i in range(count)]
+
+    def bind(self, scalar: Value, hint: str = "n") -> Expr:
+        """A size symbol defined at run time by an integer scalar."""
+        content = self.content(scalar)
+        if content is not None and isinstance(content.reshape(-1)[0], Expr):
+            return content.reshape(-1)[0]  # type: ignore[no-any-return]
+        name = self.fresh(hint)
+        self.add("bind_dim", [scalar], {"symbol": name})
+        return sym(name)
+
+    # -- nodes ---------------------------------------------------------------------------------------------------------
+
+    def one(self, name: str, inputs: Sequence[Value | None], **attrs: Any) -> Value:
+        """Adds a node with one output, and gives the output."""
+        (value,) = self.add(name, inputs, attrs)
+        return value
+
+    def add(
+        self,
+        name: str,
+        inputs: Sequence[Value | None],
+        attrs: Mapping[str, Any] | None = None,
+        graphs: Sequence[Graph] = (),
+        names: Sequence[str] = (),
+    ) -> tuple[Value, ...]:
+        """Adds a node; gives its outputs. Folds it away when every input is a constant or known content."""
+        spec = op(name)
+        attrs = dict(attrs or {})
+        kept = tuple(inputs)
+        while kept and kept[-1] is None:
+            kept = kept[:-1]
+        inference = Inference(name, kept, attrs, tuple(graphs), lambda i: self.content(kept[i]) if i < len(kept) else None)
+        try:
+            results = spec.infer(inference)
+        except MapstoError:
+            raise
+        except (ValueError, IndexError, TypeError) as error:
+            raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}) {attrs}: {error}") from error
+        results = [(dtype, tuple(_plain(d) for d in shape)) for dtype, shape in results]
+        folded = self._fold(spec, kept, attrs, results, names)
+        if folded is not None:
+            return folded
+        return self._append(spec, kept, attrs, results, tuple(graphs), names)
+
+    def _append(
+        self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
+        results: list[tuple[DType, tuple[Dim, ...]]], graphs: tuple[Graph, ...], names: Sequence[str],
+    ) -> tuple[Value, ...]:  # fmt: skip
+        for value in inputs:
+            self._materialise(value)
+        key = (spec.name, tuple(v.name if v else "" for v in inputs), tuple(sorted(attrs.items(), key=lambda kv: kv[0])))
+        if not graphs and spec.foldable:
+            found = self._lookup_same(key)
+            if found is not None:
+                return found
+        outputs = tuple(
+            Value(self.fresh(names[i] if i < len(names) and names[i] else spec.name), dtype, shape)
+            for i, (dtype, shape) in enumerate(results)
+        )
+        node = Node(spec.name, tuple(v.name if v else "" for v in inputs), outputs, attrs, graphs, self._provenance)
+        self.nodes.append(node)
+        for value in outputs:
+            self.values[value.name] = value
+        if not graphs and spec.foldable:
+            self._cse[key] = outputs
+        return outputs
+
+    def _lookup_same(self, key: Any) -> tuple[Value, ...] | None:
+        """The outputs of an equal node already made (common subexpressions), here or in an enclosing graph."""
+        found = self._cse.get(key)
+        if found is None and self.parent is not None:
+            return self.parent._lookup_same(key)
+        return found
+
+    def _materialise(self, value: Value | None) -> None:
+        if value is None:
+            return
+        owner: Builder | None = self
+        while owner is not None and value.name not in owner._pending:
+            owner = owner.parent
+        if owner is None:
+            return
+        _, elements = owner._pending.pop(value.name)
+        flat = tuple(elements.reshape(-1))
+        owner.nodes.append(Node("dim_values", (), (value,), {"values": flat}, (), owner._provenance))
+
+    def _fold(
+        self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
+        results: list[tuple[DType, tuple[Dim, ...]]], names: Sequence[str],
+    ) -> tuple[Value, ...] | None:  # fmt: skip
+        if not spec.foldable:
+            return None
+        static = all(isinstance(d, int) for _, shape in results for d in shape)
+        arrays = [self.array(v) for v in inputs]
+        if (
+            static and spec.reference is not None
+            and not any(isinstance(a, Expr) for a in _flat_attrs(attrs))
+            and all(a is not None or v is None for a, v in zip(arrays, inputs, strict=True))
+        ):  # fmt: skip
+            shapes = [tuple(int(d) for d in shape) for _, shape in results]
+            size = sum(int(np.prod(s, dtype=np.int64)) for s in shapes)
+            if size <= max(FOLD_LIMIT, sum(a.size for a in arrays if a is not None)):
+                with np.errstate(all="ignore"):
+                    values = spec.reference(list(arrays), attrs, shapes)
+                return tuple(
+                    self.constant(np.asarray(a).astype(dt.numpy, copy=False), names[i] if i < len(names) else "folded")
+                    for i, (a, (dt, _)) in enumerate(zip(values, results, strict=True))
+                )
+        if spec.content is None or len(results) != 1 or not static:
+            return None
+        contents = [self.content(v) for v in inputs]
+        if any(c is None for c in contents):
+            return None
+        elements = spec.content([c for c in contents if c is not None], attrs, [shape for _, shape in results])
+        if elements is None:
+            return None
+        dtype, shape = results[0]
+        return (self.known(np.asarray(elements, dtype=object).reshape([int(d) for d in shape]), dtype, names[0] if names else "dims"),)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def finish(self, outputs: Sequence[Value], updates: Sequence[tuple[str, str]] = ()) -> Graph:
+        """The graph so far, with these outputs; what nothing reads stays for the dead-code pass."""
+        for value in outputs:
+            self._materialise(value)
+        return Graph(
+            self.name, tuple(self.inputs), tuple(v.name for v in outputs), tuple(self.nodes), dict(self.constants), tuple(updates)
+        )
+
+
+def _plain(dim: Any) -> Dim:
+    return dim if isinstance(dim, Expr) else int(dim)
+
+
+def _flat_attrs(attrs: Mapping[str, Any]) -> Iterator[Any]:
+    for attr in attrs.values():
+        if isinstance(attr, tuple):
+            yield from _flat_attrs(dict(enumerate(attr)))  # type: ignore[arg-type]
+        else:
+            yield attr
+
+
+def _as_dims(data: np.ndarray) -> np.ndarray:
+    elements = np.empty(data.shape, dtype=object)
+    for at in np.ndindex(*data.shape):
+        elements[at] = int(data[at])
+    return elements

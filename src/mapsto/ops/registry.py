@@ -1,0 +1,143 @@
+"""What an op is: its shape rule, numpy reference, lowering and gradient, in one short block an op.
+
+Ops register by `register(OpSpec(...))` at the end of their family's file; `mapsto.ops` imports the families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mapsto.errors import UnsupportedError
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.graph import Graph, Node, Value
+from mapsto.kernel.ast import Iter, Load, Scalar, Stmt
+
+if TYPE_CHECKING:
+    from mapsto.ops.builder import Builder
+
+Shape = tuple[Dim, ...]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """What a shape rule sees. `content(i)` is the known integer elements of input i as an object array of dims, or None."""
+
+    op: str
+    inputs: tuple[Value | None, ...]
+    attrs: Mapping[str, Any]
+    graphs: tuple[Graph, ...] = ()
+    content: Callable[[int], np.ndarray | None] = lambda i: None
+
+    def value(self, i: int) -> Value:
+        """Input i, which must be present."""
+        found = self.inputs[i] if i < len(self.inputs) else None
+        if found is None:
+            raise UnsupportedError(f"{self.op}: input {i} is missing")
+        return found
+
+
+@dataclass
+class Lowering:
+    """What a lowering sees: the node, its operands' types, fresh iterator names."""
+
+    node: Node
+    inputs: tuple[Value | None, ...]
+    counter: list[int] = field(default_factory=lambda: [0])
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        return self.node.attrs
+
+    @property
+    def output(self) -> Value:
+        return self.node.outputs[0]
+
+    def value(self, i: int) -> Value:
+        found = self.inputs[i]
+        assert found is not None
+        return found
+
+    def fresh(self, hint: str = "i") -> str:
+        self.counter[0] += 1
+        return f"{hint}{self.counter[0]}"
+
+    def iters(self, shape: Sequence[Dim], hint: str = "i") -> tuple[Iter, ...]:
+        """One fresh iterator a dim."""
+        return tuple(Iter(self.fresh(hint), extent) for extent in shape)
+
+    def load(self, i: int, index: Sequence[Dim]) -> Load:
+        """Input i at an index of its own rank."""
+        operand = self.value(i)
+        assert len(index) == operand.rank, (self.node.op, i, index, operand)
+        return Load(operand.name, tuple(index), operand.dtype)
+
+    def load_broadcast(self, i: int, index: Sequence[Dim]) -> Load:
+        """Input i read at an output index by numpy's broadcasting rules (aligned at the right; extent-1 axes read element 0)."""
+        operand = self.value(i)
+        tail = list(index)[len(index) - operand.rank :]
+        return self.load(i, [0 if extent == 1 else at for extent, at in zip(operand.shape, tail, strict=True)])
+
+    def stmt(self, iters: Sequence[Iter], value: Scalar, output: int = 0) -> Stmt:
+        target = self.node.outputs[output]
+        return Stmt(target.name, target.dtype, tuple(iters), value)
+
+
+Infer = Callable[[Inference], list[tuple[DType, Shape]]]
+Reference = Callable[[list[Any], Mapping[str, Any], list[tuple[int, ...]]], list[np.ndarray]]
+
+
+@dataclass(frozen=True)
+class OpSpec:
+    """One op of the intermediate representation.
+
+    infer: (dtype, shape) of each output. reference: numpy arrays (None for an absent input), attrs with all dims evaluated to ints, output shapes -> outputs.
+    lower: statements that define the outputs by name; None for a routine, which a device writes in the loop language.
+    content: integer elements of the output from those of the inputs (object arrays of dims), for shape arithmetic; None where it has none.
+    gradient: (builder, node, gradients of outputs or None) -> gradients of inputs (None where there is none).
+    kind: elementwise | movement | reduction | contraction | window | routine | control | source
+    """
+
+    name: str
+    kind: str
+    infer: Infer
+    reference: Reference | None = None
+    lower: Callable[[Lowering], list[Stmt]] | None = None
+    content: Callable[[list[np.ndarray], Mapping[str, Any], Sequence[Shape]], np.ndarray] | None = None
+    gradient: Callable[[Builder, Node, Sequence[Value | None]], list[Value | None]] | None = None
+    foldable: bool = True
+
+
+_OPS: dict[str, OpSpec] = {}
+
+
+def register(spec: OpSpec) -> OpSpec:
+    assert spec.name not in _OPS, f"op {spec.name} registered twice"
+    _OPS[spec.name] = spec
+    return spec
+
+
+def op(name: str) -> OpSpec:
+    if name not in _OPS:
+        raise UnsupportedError(f"there is no op named {name!r}; known: {', '.join(sorted(_OPS))}")
+    return _OPS[name]
+
+
+def known_ops() -> list[str]:
+    return sorted(_OPS)
+
+
+def evaluated_attrs(attrs: Mapping[str, Any], env: Mapping[str, int]) -> dict[str, Any]:
+    """Attributes with every symbolic dim replaced by its number."""
+    from mapsto.ir.expr import evaluate
+
+    def value(attr: Any) -> Any:
+        if isinstance(attr, Expr):
+            return evaluate(attr, env)
+        return tuple(value(a) for a in attr) if isinstance(attr, tuple) else attr
+
+    return {name: value(attr) for name, attr in attrs.items()}
