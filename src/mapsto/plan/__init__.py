@@ -1,0 +1,1 @@
+"""The decisions as data: groups, layouts, schedules, steps; each with its reason."""

@@ -1,0 +1,142 @@
+"""Layouts: the mapping from a tensor's elements to places in a buffer.
+
+A physical axis holds `(index[dim] + border_before[dim]) // div % size` (no `% size` where it is None) and has a stride in elements, so that
+
+    place(index) = offset + sum over axes of stride * physical index.
+
+The plain row-major layout has one axis a dim; the blocked layout `[N][C/16][H][W][16]` has two axes for C: (C, div 16) and
+(C, div 1, size 16). A slice of a layout is a layout (other offset, same strides), which is what a concat's operands get.
+
+Contract of a layout that its writers keep and its readers may use:
+- `border`: elements around the tensor (per dim: before, after) that hold zero;
+- tail: where a blocked dim is no multiple of the block, the lanes past its end hold zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mapsto.ir.expr import Dim, Ranges, add, ceildiv, floordiv, mod, mul, product, simplify
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One physical axis: which dim it holds, by what it is divided and wrapped, and its stride in elements."""
+
+    dim: int
+    div: int
+    size: int | None
+    stride: Dim
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the elements of a tensor of this shape lie. `elements`: size of the whole buffer, in elements."""
+
+    shape: tuple[Dim, ...]
+    axes: tuple[Axis, ...]
+    elements: Dim
+    offset: Dim = 0
+    border: tuple[tuple[int, int], ...] = ()
+
+    def place(self, index: Sequence[Dim], ranges: Ranges | None = None) -> Dim:
+        """The place of an element, in elements from the buffer's start; simplified where ranges are given."""
+        at: Dim = self.offset
+        for axis in self.axes:
+            inner = add(index[axis.dim], self.border[axis.dim][0])
+            if axis.div != 1:
+                inner = floordiv(inner, axis.div)
+            if axis.size is not None:
+                inner = mod(inner, axis.size)
+            at = add(at, mul(inner, axis.stride))
+        return simplify(at, ranges) if ranges is not None else at
+
+    @property
+    def block(self) -> tuple[int, int] | None:
+        """(dim, block size) of the blocked dim, if there is one."""
+        for axis in self.axes:
+            if axis.size is not None and axis.div == 1:
+                return axis.dim, axis.size
+        return None
+
+    @property
+    def is_plain(self) -> bool:
+        """Row-major, contiguous, from the start of its buffer, without borders."""
+        return self == plain(self.shape)
+
+    @property
+    def has_border(self) -> bool:
+        return any(before or after for before, after in self.border)
+
+    @property
+    def has_tail(self) -> bool:
+        """Whether the blocked dim may end inside a block."""
+        if self.block is None:
+            return False
+        dim, size = self.block
+        extent = self.shape[dim]
+        return not isinstance(extent, int) or extent % size != 0
+
+    def stride_of(self, dim: int, div: int = 1) -> Dim:
+        """The stride of the axis that holds `dim` divided by `div`; 0 where the layout has none."""
+        for axis in self.axes:
+            if axis.dim == dim and axis.div == div:
+                return axis.stride
+        return 0
+
+    def slice(self, dim: int, start: Dim, extent: Dim) -> Layout:
+        """The part [start, start + extent) of one dim, in the same buffer; in a blocked dim `start` is a multiple of the block."""
+        shape = (*self.shape[:dim], extent, *self.shape[dim + 1 :])
+        moved: Dim = self.offset
+        for axis in self.axes:
+            if axis.dim != dim:
+                continue
+            if axis.size is None:
+                moved = add(moved, mul(floordiv(start, axis.div), axis.stride))
+        return replace(self, shape=shape, offset=moved)
+
+    def __str__(self) -> str:
+        names = "".join(f"[{_axis_text(axis)}]" for axis in self.axes) or "[]"
+        extra = f" border {_border_text(self.border)}" if self.has_border else ""
+        return f"{names}{extra}" + (f" + {self.offset}" if self.offset != 0 else "")
+
+
+def _axis_text(axis: Axis) -> str:
+    body = f"d{axis.dim}" + (f"/{axis.div}" if axis.div != 1 else "")
+    return body + (f"%{axis.size}" if axis.size is not None else "")
+
+
+def _border_text(border: tuple[tuple[int, int], ...]) -> str:
+    return ",".join(f"{before}:{after}" for before, after in border)
+
+
+def _with_strides(shape: Sequence[Dim], axes: Sequence[tuple[int, int, int | None]], border: Sequence[tuple[int, int]]) -> Layout:
+    """A contiguous layout: axes (dim, div, size) from outermost to innermost."""
+    stride: Dim = 1
+    made: list[Axis] = []
+    for dim, div, size in reversed(axes):
+        made.append(Axis(dim, div, size, stride))
+        extent = add(shape[dim], border[dim][0] + border[dim][1])
+        stride = mul(stride, size if size is not None else ceildiv(extent, div))
+    return Layout(tuple(shape), tuple(reversed(made)), stride, 0, tuple(border))
+
+
+def plain(shape: Sequence[Dim]) -> Layout:
+    """Row-major."""
+    return _with_strides(shape, [(d, 1, None) for d in range(len(shape))], [(0, 0)] * len(shape))
+
+
+def permuted(shape: Sequence[Dim], order: Sequence[int]) -> Layout:
+    """Contiguous, with the dims in this order from outermost to innermost."""
+    return _with_strides(shape, [(d, 1, None) for d in order], [(0, 0)] * len(shape))
+
+
+def blocked(shape: Sequence[Dim], dim: int = 1, block: int = 16, border: Sequence[tuple[int, int]] | None = None) -> Layout:
+    """`dim` split into blocks whose elements are innermost: `[N][C/16][H][W][16]` for dim 1."""
+    axes: list[tuple[int, int, int | None]] = [(d, block if d == dim else 1, None) for d in range(len(shape))]
+    return _with_strides(shape, [*axes, (dim, 1, block)], border or [(0, 0)] * len(shape))
+
+
+def elements_of(shape: Sequence[Dim]) -> Dim:
+    return product(shape)
