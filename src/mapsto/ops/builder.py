@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, Expr, sym
+from mapsto.ir.expr import Dim, Expr, minimum, sym
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.registry import Inference, OpSpec, op
 
@@ -41,6 +42,9 @@ class Builder:
         self._counter: list[int] = parent._counter if parent else [0]
         self._provenance: tuple[str, ...] = parent._provenance if parent else ()
         self._cse: dict[Any, tuple[Value, ...]] = {}
+        self._required: set[Dim] = set()
+        self._made: dict[str, int] = {}  # value -> place of its node in `nodes`
+        self._carried: dict[str, tuple[str, ...]] = {}  # folded value -> the sources it stands for
 
     # -- names and sources ---------------------------------------------------------------------------------------------
 
@@ -137,7 +141,21 @@ class Builder:
             return content.reshape(-1)[0]  # type: ignore[no-any-return]
         name = self.fresh(hint)
         self.add("bind_dim", [scalar], {"symbol": name})
+        # from here on the scalar is known as that symbol: shape arithmetic follows it, and binding it again gives the same one
+        self._content[scalar.name] = np.full([int(d) for d in scalar.shape], sym(name), dtype=object)
         return sym(name)
+
+    def require_equal(self, a: Dim, b: Dim) -> None:
+        """A run stops with a message where two extents differ that should not; asked once for each pair."""
+        difference = a - b
+        builder: Builder | None = self
+        while builder is not None:
+            if difference in builder._required or -difference in builder._required:
+                return
+            builder = builder.parent
+        self._required.add(difference)
+        message = f"{', '.join(self._provenance) or self.name}: the sizes {a} and {b} must be equal"
+        self.add("require", [], {"condition": minimum(difference, -difference), "message": message})
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -160,16 +178,25 @@ class Builder:
         kept = tuple(inputs)
         while kept and kept[-1] is None:
             kept = kept[:-1]
-        inference = Inference(name, kept, attrs, tuple(graphs), lambda i: self.content(kept[i]) if i < len(kept) else None)
+        assumed: list[tuple[Dim, Dim]] = []
+        inference = Inference(
+            name, kept, attrs, tuple(graphs),
+            content=lambda i: self.content(kept[i]) if i < len(kept) else None,
+            assume=lambda a, b: assumed.append((a, b)),
+        )  # fmt: skip
         try:
             results = spec.infer(inference)
         except MapstoError:
             raise
         except (ValueError, IndexError, TypeError) as error:
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}) {attrs}: {error}") from error
+        for a, b in assumed:
+            self.require_equal(a, b)
         results = [(dtype, tuple(_plain(d) for d in shape)) for dtype, shape in results]
         folded = self._fold(spec, kept, attrs, results, names)
         if folded is not None:
+            for value in folded:
+                self.attribute(value, (*self._provenance, *self._carried_by(kept)))
             return folded
         return self._append(spec, kept, attrs, results, tuple(graphs), names)
 
@@ -183,18 +210,46 @@ class Builder:
         if not graphs and spec.foldable:
             found = self._lookup_same(key)
             if found is not None:
+                self.attribute(found[0], self._provenance)
                 return found
         outputs = tuple(
             Value(self.fresh(names[i] if i < len(names) and names[i] else spec.name), dtype, shape)
             for i, (dtype, shape) in enumerate(results)
         )
-        node = Node(spec.name, tuple(v.name if v else "" for v in inputs), outputs, attrs, graphs, self._provenance)
+        provenance = tuple(dict.fromkeys((*self._provenance, *self._carried_by(inputs))))
+        node = Node(spec.name, tuple(v.name if v else "" for v in inputs), outputs, attrs, graphs, provenance)
         self.nodes.append(node)
         for value in outputs:
             self.values[value.name] = value
+            self._made[value.name] = len(self.nodes) - 1
         if not graphs and spec.foldable:
             self._cse[key] = outputs
         return outputs
+
+    def attribute(self, value: Value, sources: Sequence[str]) -> None:
+        """Says that `value` stands for these source nodes as well: its node takes them on, or, where it has none, those that read it."""
+        owner: Builder | None = self
+        while owner is not None and value.name not in owner.values:
+            owner = owner.parent
+        if owner is None or not sources:
+            return
+        at = owner._made.get(value.name)
+        if at is None:
+            owner._carried[value.name] = tuple(dict.fromkeys((*owner._carried.get(value.name, ()), *sources)))
+            return
+        node = owner.nodes[at]
+        if not set(sources) <= set(node.provenance):
+            owner.nodes[at] = replace(node, provenance=tuple(dict.fromkeys((*node.provenance, *sources))))
+
+    def _carried_by(self, inputs: Sequence[Value | None]) -> list[str]:
+        """Sources of the operands that have no node of their own."""
+        found: list[str] = []
+        for value in inputs:
+            builder: Builder | None = self
+            while value is not None and builder is not None:
+                found.extend(builder._carried.get(value.name, ()))
+                builder = builder.parent
+        return found
 
     def _lookup_same(self, key: Any) -> tuple[Value, ...] | None:
         """The outputs of an equal node already made (common subexpressions), here or in an enclosing graph."""
@@ -213,7 +268,9 @@ class Builder:
             return
         _, elements = owner._pending.pop(value.name)
         flat = tuple(elements.reshape(-1))
-        owner.nodes.append(Node("dim_values", (), (value,), {"values": flat}, (), owner._provenance))
+        provenance = tuple(dict.fromkeys((*owner._provenance, *owner._carried.pop(value.name, ()))))
+        owner._made[value.name] = len(owner.nodes)
+        owner.nodes.append(Node("dim_values", (), (value,), {"values": flat}, (), provenance))
 
     def _fold(
         self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapsto.errors import UnsupportedError
+from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr import Dim, Expr, known_at_least
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.kernel.ast import Iter, Load, Scalar, Stmt
 
@@ -32,6 +32,19 @@ class Inference:
     attrs: Mapping[str, Any]
     graphs: tuple[Graph, ...] = ()
     content: Callable[[int], np.ndarray | None] = lambda i: None
+    assume: Callable[[Dim, Dim], None] = lambda a, b: None
+
+    def same(self, a: Dim, b: Dim) -> Dim:
+        """The extent that both stand for (the simpler form). Raises ShapeError where they cannot be equal; where that is not proved, the
+        builder adds a `require` node, so that a run checks it.
+        """
+        if a == b:
+            return a
+        difference = a - b
+        if isinstance(difference, int) or known_at_least(difference, 1) or known_at_least(-difference, 1):
+            raise ShapeError(f"extents {a} and {b} differ")
+        self.assume(a, b)
+        return min(a, b, key=lambda d: (isinstance(d, Expr), len(str(d)), str(d)))
 
     def value(self, i: int) -> Value:
         """Input i, which must be present."""
