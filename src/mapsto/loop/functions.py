@@ -1,0 +1,87 @@
+"""Scalar functions of kernels as loop-language code, any number of lanes: `emit` is the way in.
+
+f32 and f64 only; a caller with f16 or bf16 casts to f32 around it. sign, mod and fmod take integers too.
+Special values follow C (Annex F) and numpy: NaN in gives NaN out, overflow gives infinities, denormal results are
+rounded, not flushed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from mapsto.errors import UnsupportedError
+from mapsto.ir.dtypes import DType
+from mapsto.loop.ast import Statement, Value
+from mapsto.loop.math.block import Block, Lanes
+from mapsto.loop.math.error_function import erf
+from mapsto.loop.math.exponential import exp, sigmoid, tanh
+from mapsto.loop.math.logarithm import log
+from mapsto.loop.math.power import power
+
+
+def emit(fn: str, args: list[Value], fresh: Callable[[str], str]) -> tuple[list[Statement], Value]:
+    """Statements that compute `fn` (a name of `FUNCTIONS`) of `args`, and the value that holds the result.
+
+    `fresh(hint)` returns an unused name. The result has the type of the arguments; isnan and isinf give masks.
+    Raises UnsupportedError for a function or an element type that is not covered.
+    """
+    if fn not in FUNCTIONS:
+        raise UnsupportedError(f"no loop code for the scalar function {fn!r}; known are {', '.join(sorted(FUNCTIONS))}")
+    element = args[0].type.element
+    if not _accepts(fn, element):
+        raise UnsupportedError(f"{fn} of {element} has no loop code: cast to f32 or f64 around it")
+    block = Block(fresh)
+    result = FUNCTIONS[fn](*(block.name(arg) for arg in args))
+    return block.statements, result.value
+
+
+def _accepts(fn: str, element: DType) -> bool:
+    if element is DType.F32 or (element is DType.F64 and fn not in ("erf", "pow")):
+        return True
+    return fn in _ON_INTEGERS and (element.is_integer or element.is_float)
+
+
+def _sign(x: Lanes) -> Lanes:
+    """-1, 0 or 1; NaN stays."""
+    one = x.lift(1)
+    result = (x > 0).select(one, 0)
+    if x.type.element.is_signed:
+        result = (x < 0).select(x.lift(-1), result)
+    return x.differs(x).select(x, result) if x.type.element.is_float else result
+
+
+def _mod(x: Lanes, y: Lanes) -> Lanes:
+    """The remainder with the divisor's sign (Python, numpy)."""
+    r = x.remainder(y)
+    if not x.type.element.is_signed:
+        return r
+    other_sign = (r < 0) ^ (y < 0)
+    moved = other_sign.select(r + y, r)
+    return r.differs(0).select(moved, r.lift(0).copysign(y) if x.type.element.is_float else r)
+
+
+def _isnan(x: Lanes) -> Lanes:
+    return x.differs(x)
+
+
+def _isinf(x: Lanes) -> Lanes:
+    return abs(x).equals(math.inf)
+
+
+_ON_INTEGERS = ("sign", "mod", "fmod")
+
+FUNCTIONS: dict[str, Callable[..., Lanes]] = {
+    "exp": exp,
+    "log": log,
+    "tanh": tanh,
+    "erf": erf,
+    "sigmoid": sigmoid,
+    "pow": power,
+    "round": lambda x: x.rint(),
+    "sign": _sign,
+    "mod": _mod,
+    "fmod": lambda x, y: x.remainder(y),
+    "isnan": _isnan,
+    "isinf": _isinf,
+}
