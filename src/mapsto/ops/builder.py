@@ -24,6 +24,8 @@ from mapsto.ops.registry import Inference, OpSpec, op
 FOLD_LIMIT = 1 << 24
 # The largest integer tensor whose elements are followed as dims.
 CONTENT_LIMIT = 256
+# The types whose elements are followed as dims.
+_FOLLOWED = (DType.I64, DType.I32, DType.BOOL)
 
 
 class Builder:
@@ -83,7 +85,7 @@ class Builder:
         value = Value(self.fresh(name), from_numpy(data.dtype), data.shape)
         self.values[value.name] = value
         self.constants[value.name] = data
-        if value.dtype in (DType.I64, DType.I32, DType.BOOL) and data.size <= CONTENT_LIMIT:
+        if value.dtype in _FOLLOWED and data.size <= CONTENT_LIMIT:
             self._content[value.name] = _as_dims(data)
         return value
 
@@ -148,14 +150,18 @@ class Builder:
     def require_equal(self, a: Dim, b: Dim) -> None:
         """A run stops with a message where two extents differ that should not; asked once for each pair."""
         difference = a - b
+        self.require(minimum(difference, -difference), f"the sizes {a} and {b} must be equal")
+
+    def require(self, condition: Dim, message: str) -> None:
+        """A run stops with the message where `condition` is negative; asked once for each condition."""
         builder: Builder | None = self
         while builder is not None:
-            if difference in builder._required or -difference in builder._required:
+            if condition in builder._required:
                 return
             builder = builder.parent
-        self._required.add(difference)
-        message = f"{', '.join(self._provenance) or self.name}: the sizes {a} and {b} must be equal"
-        self.add("require", [], {"condition": minimum(difference, -difference), "message": message})
+        self._required.add(condition)
+        where = ", ".join(self._provenance) or self.name
+        self.add("require", [], {"condition": condition, "message": f"{where}: {message}"})
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -179,10 +185,13 @@ class Builder:
         while kept and kept[-1] is None:
             kept = kept[:-1]
         assumed: list[tuple[Dim, Dim]] = []
+        conditions: list[tuple[Dim, str]] = []
         inference = Inference(
             name, kept, attrs, tuple(graphs),
             content=lambda i: self.content(kept[i]) if i < len(kept) else None,
             assume=lambda a, b: assumed.append((a, b)),
+            assume_nonnegative=lambda condition, message: conditions.append((condition, message)),
+            lookup=self.lookup,
         )  # fmt: skip
         try:
             results = spec.infer(inference)
@@ -192,11 +201,13 @@ class Builder:
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}) {attrs}: {error}") from error
         for a, b in assumed:
             self.require_equal(a, b)
+        for condition, message in conditions:
+            self.require(condition, message)
         results = [(dtype, tuple(_plain(d) for d in shape)) for dtype, shape in results]
         folded = self._fold(spec, kept, attrs, results, names)
         if folded is not None:
             for value in folded:
-                self.attribute(value, (*self._provenance, *self._carried_by(kept)))
+                self.attribute(value, (*self._provenance, *self.carried(kept)))
             return folded
         return self._append(spec, kept, attrs, results, tuple(graphs), names)
 
@@ -206,7 +217,7 @@ class Builder:
     ) -> tuple[Value, ...]:  # fmt: skip
         for value in inputs:
             self._materialise(value)
-        key = (spec.name, tuple(v.name if v else "" for v in inputs), tuple(sorted(attrs.items(), key=lambda kv: kv[0])))
+        key = (spec.name, tuple(v.name if v else "" for v in inputs), tuple((k, _attr_key(attrs[k])) for k in sorted(attrs)))
         if not graphs and spec.foldable:
             found = self._lookup_same(key)
             if found is not None:
@@ -216,7 +227,7 @@ class Builder:
             Value(self.fresh(names[i] if i < len(names) and names[i] else spec.name), dtype, shape)
             for i, (dtype, shape) in enumerate(results)
         )
-        provenance = tuple(dict.fromkeys((*self._provenance, *self._carried_by(inputs))))
+        provenance = tuple(dict.fromkeys((*self._provenance, *self.carried(inputs))))
         node = Node(spec.name, tuple(v.name if v else "" for v in inputs), outputs, attrs, graphs, provenance)
         self.nodes.append(node)
         for value in outputs:
@@ -241,7 +252,7 @@ class Builder:
         if not set(sources) <= set(node.provenance):
             owner.nodes[at] = replace(node, provenance=tuple(dict.fromkeys((*node.provenance, *sources))))
 
-    def _carried_by(self, inputs: Sequence[Value | None]) -> list[str]:
+    def carried(self, inputs: Sequence[Value | None]) -> list[str]:
         """Sources of the operands that have no node of their own."""
         found: list[str] = []
         for value in inputs:
@@ -294,7 +305,9 @@ class Builder:
                     self.constant(np.asarray(a).astype(dt.numpy, copy=False), names[i] if i < len(names) else "folded")
                     for i, (a, (dt, _)) in enumerate(zip(values, results, strict=True))
                 )
-        if spec.content is None or len(results) != 1 or not static:
+        if spec.content is None or len(results) != 1 or not static or results[0][0] not in _FOLLOWED:
+            return None
+        if int(np.prod(results[0][1], dtype=object)) > CONTENT_LIMIT:
             return None
         contents = [self.content(v) for v in inputs]
         if any(c is None for c in contents):
@@ -314,6 +327,13 @@ class Builder:
         return Graph(
             self.name, tuple(self.inputs), tuple(v.name for v in outputs), tuple(self.nodes), dict(self.constants), tuple(updates)
         )
+
+
+def _attr_key(attr: Any) -> Any:
+    """An attribute as a key: 0.0, -0.0, 0 and False are equal in Python, but not here."""
+    if isinstance(attr, tuple):
+        return tuple(_attr_key(a) for a in attr)
+    return (type(attr).__name__, repr(attr)) if isinstance(attr, (bool, int, float)) else attr
 
 
 def _plain(dim: Any) -> Dim:

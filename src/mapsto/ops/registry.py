@@ -15,7 +15,7 @@ from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, known_at_least
 from mapsto.ir.graph import Graph, Node, Value
-from mapsto.kernel.ast import Iter, Load, Scalar, Stmt
+from mapsto.kernel.ast import Iter, Load, Scalar, Scan, Stmt
 
 if TYPE_CHECKING:
     from mapsto.ops.builder import Builder
@@ -25,7 +25,10 @@ Shape = tuple[Dim, ...]
 
 @dataclass(frozen=True)
 class Inference:
-    """What a shape rule sees. `content(i)` is the known integer elements of input i as an object array of dims, or None."""
+    """What a shape rule sees. `content(i)` is the known integer elements of input i as an object array of dims, or None.
+
+    `lookup(name)` finds a value of the enclosing graphs (for branches that yield one).
+    """
 
     op: str
     inputs: tuple[Value | None, ...]
@@ -33,6 +36,8 @@ class Inference:
     graphs: tuple[Graph, ...] = ()
     content: Callable[[int], np.ndarray | None] = lambda i: None
     assume: Callable[[Dim, Dim], None] = lambda a, b: None
+    assume_nonnegative: Callable[[Dim, str], None] = lambda condition, message: None
+    lookup: Callable[[str], Value] | None = None
 
     def same(self, a: Dim, b: Dim) -> Dim:
         """The extent that both stand for (the simpler form). Raises ShapeError where they cannot be equal; where that is not proved, the
@@ -45,6 +50,15 @@ class Inference:
             raise ShapeError(f"extents {a} and {b} differ")
         self.assume(a, b)
         return min(a, b, key=lambda d: (isinstance(d, Expr), len(str(d)), str(d)))
+
+    def at_least(self, a: Dim, b: Dim, what: str) -> None:
+        """Requires a >= b: raises ShapeError where that is false; where it is not proved, a run checks it."""
+        difference = a - b
+        if known_at_least(difference, 0):
+            return
+        if known_at_least(-difference, 1):
+            raise ShapeError(f"{what}: {a} is less than {b}")
+        self.assume_nonnegative(difference, f"{what}: {a} must be at least {b}")
 
     def value(self, i: int) -> Value:
         """Input i, which must be present."""
@@ -95,9 +109,15 @@ class Lowering:
         tail = list(index)[len(index) - operand.rank :]
         return self.load(i, [0 if extent == 1 else at for extent, at in zip(operand.shape, tail, strict=True)])
 
-    def stmt(self, iters: Sequence[Iter], value: Scalar, output: int = 0) -> Stmt:
+    def stmt(
+        self, iters: Sequence[Iter], value: Scalar, output: int = 0, index: Sequence[Dim] | None = None, scan: Scan | None = None
+    ) -> Stmt:
         target = self.node.outputs[output]
-        return Stmt(target.name, target.dtype, tuple(iters), value)
+        return Stmt(target.name, target.dtype, tuple(iters), value, None if index is None else tuple(index), scan)
+
+    def temp(self, suffix: str) -> str:
+        """The name of a temporary tensor: a target that is no output of the node. Its shape is its statement's extents."""
+        return f"{self.output.name}.{suffix}"
 
 
 Infer = Callable[[Inference], list[tuple[DType, Shape]]]

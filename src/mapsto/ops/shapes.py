@@ -1,0 +1,86 @@
+"""What shape rules share: broadcasting, equal dims, axes, dtype checks, and dims compared where that can be decided."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mapsto.errors import ShapeError
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, known_at_least, maximum, minimum
+from mapsto.ir.graph import Value
+from mapsto.ops.registry import Inference, Shape
+
+FLOATS = frozenset(d for d in DType if d.is_float)
+INTEGERS = frozenset(d for d in DType if d.is_integer)
+NUMBERS = FLOATS | INTEGERS
+BOOLS = frozenset({DType.BOOL})
+ANY = frozenset(DType)
+
+
+def at_least(e: Dim, least: Dim) -> bool:
+    """Whether e >= least is proved for all sizes."""
+    return known_at_least(e - least, 0)
+
+
+def dim_min(a: Dim, b: Dim) -> Dim:
+    """min(a, b), decided where sizes being >= 0 decides it."""
+    if at_least(b, a):
+        return a
+    return b if at_least(a, b) else minimum(a, b)
+
+
+def dim_max(a: Dim, b: Dim) -> Dim:
+    if at_least(a, b):
+        return a
+    return b if at_least(b, a) else maximum(a, b)
+
+
+def broadcast(inference: Inference, shapes: Sequence[Shape]) -> Shape:
+    """The shape that numpy's broadcasting gives; a symbolic dim against an int other than 1 is taken to equal it."""
+    rank = max((len(s) for s in shapes), default=0)
+    result: list[Dim] = []
+    for axis in range(-rank, 0):
+        dim: Dim = 1
+        for shape in shapes:
+            other = shape[axis] if -axis <= len(shape) else 1
+            if other == 1:
+                continue
+            dim = other if dim == 1 else inference.same(dim, other)
+        result.append(dim)
+    return tuple(result)
+
+
+def describe(inference: Inference) -> str:
+    """The node as a user can find it: op and operands."""
+    return f"{inference.op}({', '.join(str(v) for v in inference.inputs)})"
+
+
+def require_dtype(inference: Inference, i: int, allowed: frozenset[DType]) -> DType:
+    dtype = inference.value(i).dtype
+    if dtype not in allowed:
+        wanted = ", ".join(sorted(d.value for d in allowed))
+        raise ShapeError(f"{describe(inference)}: input {i} is {dtype.value}; allowed: {wanted}")
+    return dtype
+
+
+def require_same_dtype(inference: Inference, first: int = 0) -> DType:
+    """The one dtype of all inputs from `first` on."""
+    dtype = inference.value(first).dtype
+    for value in inference.inputs[first:]:
+        if value is not None and value.dtype is not dtype:
+            raise ShapeError(f"{describe(inference)}: dtypes {dtype.value} and {value.dtype.value} differ; cast one")
+    return dtype
+
+
+def require_rank(inference: Inference, i: int, rank: int) -> Value:
+    value = inference.value(i)
+    if value.rank != rank:
+        raise ShapeError(f"{describe(inference)}: input {i} has rank {value.rank}, not {rank}")
+    return value
+
+
+def axis_of(inference: Inference, axis: int, rank: int) -> int:
+    """The axis, counted from the front."""
+    if not -rank <= axis < rank:
+        raise ShapeError(f"{describe(inference)}: there is no axis {axis} at rank {rank}")
+    return axis % rank
