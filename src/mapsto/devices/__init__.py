@@ -1,0 +1,1 @@
+"""Devices: one folder each; how code is made for it and run on it."""

@@ -1,0 +1,58 @@
+"""Object code on disk, found by what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_DIGEST_BYTES = 32
+
+
+def default_folder() -> Path:
+    """$MAPSTO_CACHE, else $XDG_CACHE_HOME/mapsto, else ~/.cache/mapsto."""
+    named = os.environ.get("MAPSTO_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mapsto"
+
+
+@dataclass(frozen=True)
+class ObjectCache:
+    """A folder of object files. A file that is missing, cut or altered is a miss; a folder that cannot be written is no error."""
+
+    folder: Path
+
+    def get(self, key: str) -> bytes | None:
+        try:
+            stored = self._path(key).read_bytes()
+        except OSError:
+            return None
+        digest, body = stored[:_DIGEST_BYTES], stored[_DIGEST_BYTES:]
+        return body if body and hashlib.sha256(body).digest() == digest else None
+
+    def put(self, key: str, body: bytes) -> None:
+        """Write to a temporary file, then rename: a reader sees all of it or nothing."""
+        path = self._path(key)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+            with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(body).digest() + body)
+            os.replace(temporary, path)
+        except OSError:
+            return
+
+    def _path(self, key: str) -> Path:
+        return self.folder / "objects" / key[:2] / f"{key[2:]}.o"
+
+
+def key_of(*parts: str) -> str:
+    """A name made from everything that the object code depends on."""
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()

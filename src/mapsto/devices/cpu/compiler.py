@@ -1,0 +1,188 @@
+"""Native code in parallel: LLVM modules go to worker processes, object files come back.
+
+LLVM ends its process on an instruction that the processor lacks. In a worker that costs one kernel: the error names it, a fresh worker
+goes on with the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import IO
+
+from mapsto.devices.cpu.cache import ObjectCache, default_folder, key_of
+from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.worker import read_frame, write_frame
+from mapsto.errors import CompileError
+
+Progress = Callable[[int, int, str], None]
+_SECONDS_A_KERNEL = 300.0
+_PACKAGE_ROOT = Path(__file__).resolve().parents[3]
+
+
+class _Worker:
+    """One worker process and the pipes to it."""
+
+    def __init__(self, isa: Isa) -> None:
+        paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
+        self._messages: IO[bytes] = tempfile.TemporaryFile()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mapsto.devices.cpu.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._messages,
+            env=environment,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._jobs, self._answers = self._process.stdin, self._process.stdout
+        with contextlib.suppress(OSError):
+            write_frame(self._jobs, isa.cpu.encode())
+            write_frame(self._jobs, isa.feature_text.encode())
+            self._jobs.flush()
+
+    def run(self, kind: str, optimizer: str, name: str, text: str) -> bytes:
+        """Compile one module. Raises CompileError naming it; `alive` then says whether the worker can go on."""
+        timer = threading.Timer(_SECONDS_A_KERNEL, self._process.kill)
+        timer.start()
+        try:
+            for part in (kind, optimizer, text):
+                write_frame(self._jobs, part.encode())
+            self._jobs.flush()
+            status, made = read_frame(self._answers), read_frame(self._answers)
+        except OSError:
+            status = made = None
+        finally:
+            timer.cancel()
+        if status == b"ok" and made is not None:
+            return made
+        if status == b"error" and made is not None:
+            raise CompileError(f"kernel {name!r}: LLVM rejects its code: {made.decode(errors='replace').strip()}")
+        self.close()
+        raise CompileError(
+            f"kernel {name!r}: the compile worker ended with status {self._process.returncode}. {self._last_words()}"
+        )
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def _last_words(self) -> str:
+        self._messages.seek(0)
+        lines = self._messages.read().decode(errors="replace").strip().splitlines()
+        told = [line for line in lines if "LLVM ERROR" in line] or lines[-3:]
+        return "It said: " + " | ".join(told) if told else "It said nothing."
+
+    def close(self) -> None:
+        for pipe in (self._jobs, self._answers):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class CompilePool:
+    """Workers that take jobs first come, first served. They start at once, so that a caller can open the pool before it has code.
+
+    Use as a context manager; leaving it waits for what was submitted.
+    """
+
+    def __init__(self, isa: Isa, workers: int = 2, cache: ObjectCache | None = None) -> None:
+        self.isa = isa
+        self._cache = cache
+        self._queue: queue.SimpleQueue[tuple[str, str, str, str, Future[bytes]] | None] = queue.SimpleQueue()
+        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(max(workers, 1))]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> CompilePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def submit(self, name: str, text: str, optimizer: str = "none", kind: str = "object") -> Future[bytes]:
+        """The object code (or assembly, as bytes) of a module, when it is ready."""
+        future: Future[bytes] = Future()
+        self._queue.put((kind, optimizer, name, text, future))
+        return future
+
+    def _serve(self) -> None:
+        worker: _Worker | None = _Worker(self.isa)
+        while (job := self._queue.get()) is not None:
+            kind, optimizer, name, text, future = job
+            try:
+                if worker is None or not worker.alive:
+                    worker = _Worker(self.isa)
+                future.set_result(self._compile(worker, kind, optimizer, name, text))
+            except BaseException as error:  # handed to whoever waits for this job
+                future.set_exception(error)
+        if worker is not None:
+            worker.close()
+
+    def _compile(self, worker: _Worker, kind: str, optimizer: str, name: str, text: str) -> bytes:
+        key = cache_key(self.isa, kind, optimizer, text)
+        stored = self._cache.get(key) if self._cache else None
+        if stored is not None:
+            return stored
+        made = worker.run(kind, optimizer, name, text)
+        if self._cache:
+            self._cache.put(key, made)
+        return made
+
+
+def cache_key(isa: Isa, kind: str, optimizer: str, text: str) -> str:
+    import llvmlite
+
+    return key_of("mapsto-object-1", llvmlite.__version__, isa.cpu, isa.feature_text, kind, optimizer, text)
+
+
+def compile_modules(
+    modules: Sequence[tuple[str, str]],
+    isa: Isa,
+    workers: int = 2,
+    progress: Progress | None = None,
+    *,
+    optimizer: str = "none",
+    kind: str = "object",
+    cache: ObjectCache | None = None,
+) -> list[bytes]:
+    """Object code of (name, LLVM text) pairs, in their order. No process is started where the cache has everything.
+
+    `progress(done, total, name)` is told of each. Raises CompileError naming every kernel that failed, after the others are done.
+    """
+    cache = cache or ObjectCache(default_folder())
+    found = [cache.get(cache_key(isa, kind, optimizer, text)) for _, text in modules]
+    missing = [i for i, body in enumerate(found) if body is None]
+    if not missing:
+        return [body for body in found if body is not None]
+    failures = []
+    with CompilePool(isa, min(workers, len(missing)), cache) as pool:
+        futures = {i: pool.submit(*modules[i], optimizer=optimizer, kind=kind) for i in missing}
+        for done, (i, future) in enumerate(futures.items(), len(modules) - len(missing) + 1):
+            try:
+                found[i] = future.result()
+            except CompileError as error:
+                failures.append(str(error))
+            if progress:
+                progress(done, len(modules), modules[i][0])
+    if failures:
+        raise CompileError("; ".join(failures))
+    return [body for body in found if body is not None]

@@ -1,0 +1,123 @@
+"""Instruction sets of x86-64 processors as data: what a register holds, how many there are, what one instruction does."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
+
+from mapsto.errors import CompileError
+from mapsto.ir.dtypes import DType
+from mapsto.loop.llvm import Capabilities
+
+# A register is filled with elements of at least this size in templates: narrower ones are multiplied into 32-bit lanes.
+_ACCUMULATOR_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One instruction set. `cpu` and `features` are LLVM's words for it.
+
+    `abilities` are those of `loop.llvm.Capabilities`; `fma_per_cycle` counts vector multiply-adds (or multiply, add pairs) of full width that
+    a typical core starts per cycle, `loads_per_cycle` vector loads: the cost rule of tiles reads them.
+    """
+
+    name: str
+    cpu: str
+    features: tuple[str, ...]
+    vector_bits: int
+    registers: int
+    abilities: frozenset[str]
+    fma_per_cycle: float = 1.0
+    loads_per_cycle: float = 2.0
+    broadcast_operand: bool = (
+        False  # an arithmetic instruction can read one element from memory and use it in every lane
+    )
+
+    def lanes(self, element: DType) -> int:
+        """Elements of a type in one register."""
+        return self.vector_bits // (8 * element.size)
+
+    @property
+    def accumulator_lanes(self) -> int:
+        """32-bit lanes of one register."""
+        return self.vector_bits // (8 * _ACCUMULATOR_BYTES)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(self.abilities)
+
+    def has(self, ability: str) -> bool:
+        return ability in self.abilities
+
+    @property
+    def feature_text(self) -> str:
+        return ",".join(self.features)
+
+
+SSE2 = Isa("sse2", "x86-64", (), 128, 16, frozenset(), loads_per_cycle=2.0)
+AVX2 = Isa("avx2", "x86-64-v3", (), 256, 16, frozenset({"fma", "round", "f16"}), fma_per_cycle=2.0)
+AVX512 = Isa(
+    "avx512",
+    "x86-64-v4",
+    ("-prefer-256-bit",),
+    512,
+    32,
+    frozenset({"fma", "round", "f16"}),
+    fma_per_cycle=1.0,
+    broadcast_operand=True,
+)
+_EXTENSIONS = {"avx512vnni": "dot_u8s8", "avx512bf16": "dot_bf16"}
+AVX512_FULL = replace(
+    AVX512,
+    name="avx512-vnni-bf16",
+    features=(*AVX512.features, "+avx512vnni", "+avx512bf16"),
+    abilities=AVX512.abilities | {"dot_u8s8", "dot_bf16", "bf16"},
+)
+
+_AVX512_NEEDS = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd")
+_AVX2_NEEDS = ("avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe", "popcnt")
+
+
+def from_features(features: dict[str, bool]) -> Isa:
+    """The widest instruction set that a processor with these LLVM feature flags runs."""
+    if not all(features.get(f) for f in _AVX2_NEEDS):
+        return SSE2
+    if not all(features.get(f) for f in _AVX512_NEEDS):
+        return AVX2
+    isa = AVX512
+    for feature, ability in _EXTENSIONS.items():
+        if features.get(feature):
+            name, more = (
+                f"{isa.name}-{feature.removeprefix('avx512')}",
+                {ability, "bf16"} if "bf16" in feature else {ability},
+            )
+            isa = replace(isa, name=name, features=(*isa.features, f"+{feature}"), abilities=isa.abilities | more)
+    return isa
+
+
+@functools.cache
+def host() -> Isa:
+    """The widest instruction set of the processor that we run on."""
+    import llvmlite.binding as llvm
+
+    return from_features(dict(llvm.get_host_cpu_features()))
+
+
+def by_name(name: str) -> Isa:
+    """An instruction set by its name, as saved in a plan. Raises CompileError for an unknown one."""
+    known = {isa.name: isa for isa in (SSE2, AVX2, AVX512, *_avx512_variants())}
+    if name not in known:
+        raise CompileError(f"unknown instruction set {name!r}; known: {', '.join(sorted(known))}")
+    return known[name]
+
+
+def runs(isa: Isa) -> bool:
+    """Whether this processor can run code made for an instruction set."""
+    own = host()
+    return isa.vector_bits <= own.vector_bits and isa.abilities <= own.abilities
+
+
+def _avx512_variants() -> tuple[Isa, ...]:
+    base = dict.fromkeys((*_AVX2_NEEDS, *_AVX512_NEEDS), True)
+    vnni, bf16 = {"avx512vnni": True}, {"avx512bf16": True}
+    return tuple(from_features({**base, **extra}) for extra in (vnni, bf16, {**vnni, **bf16}))

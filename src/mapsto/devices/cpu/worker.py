@@ -1,0 +1,58 @@
+"""A compile worker: `python -m mapsto.devices.cpu.worker` reads jobs from stdin and answers on stdout.
+
+Frames are a length (4 bytes, big-endian) and that many bytes. The first two frames name the processor (cpu, features); then each job is
+three frames (what to make: `object` or `assembly`; optimizer; LLVM text) and its answer two (`ok` or `error`; object code, assembly or message).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from typing import IO
+
+
+def read_frame(stream: IO[bytes]) -> bytes | None:
+    """The next frame; None at the end of the stream."""
+    head = stream.read(4)
+    if len(head) < 4:
+        return None
+    (length,) = struct.unpack(">I", head)
+    body = stream.read(length)
+    return body if len(body) == length else None
+
+
+def write_frame(stream: IO[bytes], body: bytes) -> None:
+    stream.write(struct.pack(">I", len(body)) + body)
+
+
+def main() -> None:
+    # Nothing but answers may reach the pipe: whatever LLVM prints goes to stderr.
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    jobs = sys.stdin.buffer
+    from mapsto.devices.cpu import target
+
+    cpu, features = read_frame(jobs), read_frame(jobs)
+    if cpu is None or features is None:
+        return
+    machine = target.machine(cpu.decode(), features.decode())
+    while True:
+        kind, optimizer, text = read_frame(jobs), read_frame(jobs), read_frame(jobs)
+        if kind is None or optimizer is None or text is None:
+            return
+        try:
+            if kind == b"assembly":
+                made = target.compile_assembly(text.decode(), machine, optimizer.decode()).encode()
+            else:
+                made = target.compile_object(text.decode(), machine, optimizer.decode())
+            status = b"ok"
+        except Exception as error:  # the message travels; the worker goes on with the next job
+            status, made = b"error", str(error).encode()
+        write_frame(answers, status)
+        write_frame(answers, made)
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,294 @@
+"""Growing LLVM IR text: blocks, scopes, and index arithmetic placed at the outermost loop where it can be computed.
+
+No LLVM pass tidies up after us, so the text is made tidy: an index expression is split by the loop depth of its symbols, every part is
+emitted once (memoised) in the block before the loop that it does not depend on, and an address becomes a chain of `getelementptr`
+from outer to inner, with the constant last, where instruction selection folds it into the displacement.
+Hoisting is safe because this arithmetic is total: divisors that are not literals are raised to at least 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Ranges, Sym, bounds, known_at_least, terms_of
+from mapsto.loop.ast import Type
+
+_ELEMENT = {
+    DType.F16: "half",
+    DType.BF16: "bfloat",
+    DType.F32: "float",
+    DType.F64: "double",
+    DType.BOOL: "i1",
+}
+
+
+def element_text(element: DType) -> str:
+    """LLVM's name of an element type in registers."""
+    return _ELEMENT.get(element) or f"i{element.size * 8}"
+
+
+def memory_text(element: DType) -> str:
+    """LLVM's name of an element type in memory: a bool takes a byte."""
+    return "i8" if element is DType.BOOL else element_text(element)
+
+
+def vector_text(name: str, lanes: int) -> str:
+    return name if lanes == 1 else f"<{lanes} x {name}>"
+
+
+def type_text(t: Type) -> str:
+    return vector_text(element_text(t.element), t.lanes)
+
+
+def mangled(t: str) -> str:
+    """A type's suffix in the name of an overloaded intrinsic: <16 x float> is v16f32."""
+    if t.startswith("<"):
+        count, _, element = t[1:-1].partition(" x ")
+        return f"v{count}{mangled(element)}"
+    return {"half": "f16", "bfloat": "bf16", "float": "f32", "double": "f64", "ptr": "p0"}.get(t, t)
+
+
+class Ssa(NamedTuple):
+    """An i64 or pointer value: its text and the depth of the scope that defines it (0: the function's entry)."""
+
+    text: str
+    depth: int
+
+
+@dataclass
+class Scope:
+    """A region with one entry (function, loop body, branch): what is defined in it is seen by itself and its inner scopes."""
+
+    depth: int
+    label: str
+    lines: list[str] = field(default_factory=list)
+    memo: dict[tuple[str, ...], Ssa] = field(default_factory=dict)
+    symbols: dict[str, Ssa | int] = field(default_factory=dict)
+    ranges: dict[str, tuple[Dim, Dim]] = field(default_factory=dict)
+
+
+class Emitter:
+    """The text of one function under construction."""
+
+    def __init__(self) -> None:
+        self.scopes = [Scope(0, "entry")]
+        self.declarations: set[str] = set()
+        self.buffers: dict[str, tuple[Ssa, DType]] = {}
+        self._counter = 0
+
+    # ---- lines and names ----
+
+    @property
+    def scope(self) -> Scope:
+        return self.scopes[-1]
+
+    def fresh(self, prefix: str = "v") -> str:
+        self._counter += 1
+        return f"{prefix}{self._counter}"
+
+    def line(self, text: str) -> None:
+        self.scope.lines.append(text)
+
+    def let(self, operation: str) -> str:
+        """Emit `%new = operation` here; the new name."""
+        name = "%" + self.fresh()
+        self.scope.lines.append(f"{name} = {operation}")
+        return name
+
+    def op(self, name: str, t: str, *operands: str) -> str:
+        """Emit `name t operands`."""
+        return self.let(f"{name} {t} {', '.join(operands)}")
+
+    def to(self, name: str, source: str, operand: str, target: str) -> str:
+        """Emit a conversion instruction."""
+        return self.let(f"{name} {source} {operand} to {target}")
+
+    def choose(self, lanes: int, cond: str, t: str, a: str, b: str) -> str:
+        """Emit a select between two values of type `t`."""
+        return self.let(f"select {vector_text('i1', lanes)} {cond}, {t} {a}, {t} {b}")
+
+    def start_block(self, label: str) -> None:
+        self.scope.lines.append(f"{label}:")
+        self.scope.label = label
+
+    def open_scope(self, label: str) -> Scope:
+        """A scope whose text is kept apart until `close_scope`: what is hoisted out of it meanwhile lands before it."""
+        self.scopes.append(Scope(len(self.scopes), label, [f"{label}:"]))
+        return self.scope
+
+    def close_scope(self) -> Scope:
+        return self.scopes.pop()
+
+    def call(self, returns: str, name: str, args: list[tuple[str, str]]) -> str:
+        """Call an external or intrinsic function, declaring it."""
+        self.declarations.add(f"declare {returns} @{name}({', '.join(t for t, _ in args)})")
+        operation = f"call {returns} @{name}({', '.join(f'{t} {v}' for t, v in args)})"
+        if returns != "void":
+            return self.let(operation)
+        self.line(operation)
+        return ""
+
+    def pure(self, operation: str, depth: int) -> Ssa:
+        """Emit a computation without effects once, in the scope of the given depth."""
+        scope = self.scopes[depth]
+        key = (operation,)
+        for outer in self.scopes[: depth + 1]:
+            if key in outer.memo:
+                return outer.memo[key]
+        name = "%" + self.fresh("i")
+        scope.lines.append(f"{name} = {operation}")
+        scope.memo[key] = Ssa(name, depth)
+        return scope.memo[key]
+
+    # ---- integers ----
+
+    def bind(self, name: str, value: Ssa | int, low: Dim | None = None, high: Dim | None = None) -> None:
+        """Make `name` a symbol of index expressions, with its range where both ends are known."""
+        self.scope.symbols[name] = value
+        if low is not None and high is not None:
+            self.scope.ranges[name] = (low, high)
+
+    def ranges(self) -> Ranges:
+        found: dict[str, tuple[Dim, Dim]] = {}
+        for scope in self.scopes:
+            found.update(scope.ranges)
+        return found
+
+    def known_nonnegative(self, e: Dim) -> bool:
+        low, _ = bounds(e, self.ranges())
+        return low is not None and known_at_least(low, 0)
+
+    def known_less(self, a: Dim, b: Dim) -> bool:
+        low, _ = bounds(b - a - 1, self.ranges())
+        return low is not None and known_at_least(low, 0)
+
+    def _symbol(self, name: str) -> Ssa | int:
+        for scope in reversed(self.scopes):
+            if name in scope.symbols:
+                return scope.symbols[name]
+        raise KeyError(f"index symbol {name!r} is not defined here")
+
+    def _atom(self, atom: Atom) -> Ssa | int:
+        if isinstance(atom, Sym):
+            return self._symbol(atom.name)
+        if atom.fn == "load":
+            return self._load(atom)
+        a, b = (self.index(arg) for arg in atom.args)
+        if a.text.lstrip("-").isdigit() and b.text.lstrip("-").isdigit():
+            x, y = int(a.text), int(b.text)
+            folded = {
+                "floordiv": lambda: x // max(y, 1),
+                "mod": lambda: x % max(y, 1),
+                "min": lambda: min(x, y),
+                "max": lambda: max(x, y),
+            }
+            return folded[atom.fn]()
+        depth = max(a.depth, b.depth)
+        if atom.fn in ("min", "max"):
+            return self._extreme(atom.fn, a, b, depth)
+        return self._divide(atom, a, b, depth)
+
+    def _extreme(self, fn: str, a: Ssa, b: Ssa, depth: int) -> Ssa:
+        self.declarations.add(f"declare i64 @llvm.s{fn}.i64(i64, i64)")
+        return self.pure(f"call i64 @llvm.s{fn}.i64(i64 {a.text}, i64 {b.text})", depth)
+
+    def _divide(self, atom: Call, a: Ssa, b: Ssa, depth: int) -> Ssa:
+        """Floor division and modulus by a positive divisor; truncating instructions are right where the dividend is never negative."""
+        if b.text.startswith("%"):
+            b = self._extreme("max", b, Ssa("1", 0), b.depth)
+        if self.known_nonnegative(atom.args[0]):
+            return self.pure(f"{'udiv' if atom.fn == 'floordiv' else 'urem'} i64 {a.text}, {b.text}", depth)
+        if b.text.isdigit() and int(b.text) & (int(b.text) - 1) == 0:
+            if atom.fn == "mod":
+                return self.pure(f"and i64 {a.text}, {int(b.text) - 1}", depth)
+            return self.pure(f"ashr i64 {a.text}, {int(b.text).bit_length() - 1}", depth)
+        rest = self.pure(f"srem i64 {a.text}, {b.text}", depth)
+        sign = self.pure(f"ashr i64 {rest.text}, 63", depth)
+        if atom.fn == "floordiv":
+            quotient = self.pure(f"sdiv i64 {a.text}, {b.text}", depth)
+            return self.pure(f"add nsw i64 {quotient.text}, {sign.text}", depth)
+        return self.pure(f"add nsw i64 {rest.text}, {self.pure(f'and i64 {sign.text}, {b.text}', depth).text}", depth)
+
+    def _load(self, atom: Call) -> Ssa:
+        """An integer loaded from a buffer at a flat index: never moved or shared, the buffer may be written to."""
+        _, element = self.buffers[atom.tensor]
+        (base,) = atom.args
+        memory = memory_text(element)
+        value = self.let(f"load {memory}, ptr {self.address(atom.tensor, base)}, align {element.size}")
+        if element.size < 8:
+            value = self.let(f"{'sext' if element.is_signed else 'zext'} {memory} {value} to i64")
+        return Ssa(value, self.scope.depth)
+
+    def _term(self, monomial: tuple[Atom, ...], coefficient: int) -> Ssa | int:
+        factors = []
+        for atom in monomial:
+            value = self._atom(atom)
+            if isinstance(value, int):
+                coefficient *= value
+            else:
+                factors.append(value)
+        if coefficient == 0 or not factors:
+            return coefficient
+        factors.sort(key=lambda s: (s.depth, s.text))
+        product = factors[0]
+        for factor in factors[1:]:
+            product = self.pure(f"mul nsw i64 {product.text}, {factor.text}", factor.depth)
+        return product if coefficient == 1 else self.pure(f"mul nsw i64 {product.text}, {coefficient}", product.depth)
+
+    def _split(self, e: Dim) -> tuple[list[Ssa], int]:
+        """The terms of an expression from outer to inner depth, and its constant."""
+        if isinstance(e, int):
+            return [], e
+        terms: list[Ssa] = []
+        constant = 0
+        for monomial, coefficient in terms_of(e):
+            value = self._term(monomial, coefficient)
+            if isinstance(value, int):
+                constant += value
+            else:
+                terms.append(value)
+        terms.sort(key=lambda s: s.depth)
+        return terms, constant
+
+    def _sum(self, terms: list[Ssa]) -> Ssa:
+        total = terms[0]
+        for term in terms[1:]:
+            total = self.pure(f"add nsw i64 {total.text}, {term.text}", max(total.depth, term.depth))
+        return total
+
+    def index(self, e: Dim) -> Ssa:
+        """The i64 value of an index expression."""
+        if isinstance(e, Expr) and len(e.terms) == 1 and e.terms[0][1] == 1 and len(e.terms[0][0]) == 1:
+            value = self._atom(e.terms[0][0][0])
+            return Ssa(str(value), 0) if isinstance(value, int) else value
+        terms, constant = self._split(e)
+        if not terms:
+            return Ssa(str(constant), 0)
+        total = self._sum(terms)
+        return total if constant == 0 else self.pure(f"add nsw i64 {total.text}, {constant}", total.depth)
+
+    def constant(self, e: Dim) -> int | None:
+        """The number that an expression is here (unrolled loop variables are numbers), or None."""
+        if isinstance(e, int):
+            return e
+        value = self.index(e)
+        return int(value.text) if value.text.lstrip("-").isdigit() else None
+
+    def address(self, buffer: str, base: Dim) -> str:
+        """A pointer to element `base` of a buffer."""
+        pointer, element = self.buffers[buffer]
+        memory = memory_text(element)
+        terms, constant = self._split(base)
+        while terms:
+            depth = terms[0].depth
+            same = [t for t in terms if t.depth == depth]
+            terms = [t for t in terms if t.depth != depth]
+            offset = self._sum(same)
+            pointer = self.pure(
+                f"getelementptr {memory}, ptr {pointer.text}, i64 {offset.text}", max(depth, pointer.depth)
+            )
+        if constant:
+            return self.pure(f"getelementptr {memory}, ptr {pointer.text}, i64 {constant}", self.scope.depth).text
+        return pointer.text
