@@ -15,9 +15,11 @@ from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Statement, Value
 from mapsto.loop.math.block import Block, Lanes
 from mapsto.loop.math.error_function import erf
-from mapsto.loop.math.exponential import exp, sigmoid, tanh
-from mapsto.loop.math.logarithm import log
+from mapsto.loop.math.exponential import cosh, exp, expm1, sigmoid, sinh, tanh
+from mapsto.loop.math.inverse import acos, acosh, asin, asinh, atan, atanh
+from mapsto.loop.math.logarithm import log, log1p
 from mapsto.loop.math.power import power
+from mapsto.loop.math.trigonometry import cos, sin, tan
 
 
 def emit(fn: str, args: list[Value], fresh: Callable[[str], str]) -> tuple[list[Statement], Value]:
@@ -37,7 +39,7 @@ def emit(fn: str, args: list[Value], fresh: Callable[[str], str]) -> tuple[list[
 
 
 def _accepts(fn: str, element: DType) -> bool:
-    if element is DType.F32 or (element is DType.F64 and fn not in ("erf", "pow")):
+    if element in (DType.F32, DType.F64):
         return True
     return fn in _ON_INTEGERS and (element.is_integer or element.is_float)
 
@@ -69,6 +71,17 @@ def _isinf(x: Lanes) -> Lanes:
     return abs(x).equals(math.inf)
 
 
+def _wide(fn: Callable[[Lanes], Lanes]) -> Callable[[Lanes], Lanes]:
+    """f32 through f64: for functions too rare in networks to deserve polynomials of their own."""
+
+    def call(x: Lanes) -> Lanes:
+        if x.type.element is DType.F64:
+            return fn(x)
+        return fn(x.cast(DType.F64)).cast(DType.F32)
+
+    return call
+
+
 _ON_INTEGERS = ("sign", "mod", "fmod")
 
 FUNCTIONS: dict[str, Callable[..., Lanes]] = {
@@ -78,6 +91,19 @@ FUNCTIONS: dict[str, Callable[..., Lanes]] = {
     "erf": erf,
     "sigmoid": sigmoid,
     "pow": power,
+    "expm1": expm1,
+    "log1p": log1p,
+    "sin": _wide(sin),
+    "cos": _wide(cos),
+    "tan": _wide(tan),
+    "asin": _wide(asin),
+    "acos": _wide(acos),
+    "atan": _wide(atan),
+    "sinh": _wide(sinh),
+    "cosh": _wide(cosh),
+    "asinh": _wide(asinh),
+    "acosh": _wide(acosh),
+    "atanh": _wide(atanh),
     "round": lambda x: x.rint(),
     "sign": _sign,
     "mod": _mod,

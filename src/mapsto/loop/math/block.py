@@ -55,20 +55,21 @@ class Block:
     def const(self, value: float | int, t: Type) -> Lanes:
         return Lanes(self, Const(_representable(value, t.element), t))
 
-    def where_any(self, cond: Lanes, default: Lanes, compute: Callable[[], Lanes]) -> Lanes:
-        """`compute()` in the lanes where `cond` holds, `default` elsewhere; skipped when `cond` holds nowhere."""
-        result = Var(self.fresh("slow"), default.type)
+    def where_any(
+        self, cond: Lanes, defaults: tuple[Lanes, ...], compute: Callable[[], tuple[Lanes, ...]]
+    ) -> tuple[Lanes, ...]:
+        """`compute()` in the lanes where `cond` holds, `defaults` elsewhere; skipped when `cond` holds nowhere."""
+        results = [Var(self.fresh("slow"), default.type) for default in defaults]
         outer, self.statements = self.statements, []
-        chosen = cond.select(compute(), default)
+        chosen = [cond.select(slow, default) for slow, default in zip(compute(), defaults, strict=True)]
         inner, self.statements = self.statements, outer
         some: Value = cond.value
         if cond.type.lanes > 1:
             some = ReduceLanes("any", cond.value, Type(DType.BOOL))
-        self.statements += [
-            Declare(result.name, default.value),
-            If(some, (*inner, Assign(result.name, chosen.value))),
-        ]
-        return Lanes(self, result)
+        assigns = (Assign(r.name, c.value) for r, c in zip(results, chosen, strict=True))
+        self.statements += [Declare(r.name, d.value) for r, d in zip(results, defaults, strict=True)]
+        self.statements.append(If(some, (*inner, *assigns)))
+        return tuple(Lanes(self, r) for r in results)
 
 
 def _representable(value: float | int, element: DType) -> float | int:
@@ -217,6 +218,10 @@ class Lanes:
     def bits(self) -> Lanes:
         """The bits of floats as signed integers."""
         return self.block.name(Bitcast(self.value, Type(_INTEGER_OF[self.type.element], self.type.lanes)))
+
+    def bitcast(self, element: DType) -> Lanes:
+        """The same bits as another type of the same size."""
+        return self.block.name(Bitcast(self.value, Type(element, self.type.lanes)))
 
     def as_float(self) -> Lanes:
         """Integer bits as floats of that size."""

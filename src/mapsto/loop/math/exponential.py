@@ -23,7 +23,9 @@ class _Format:
     lowest: float  # exp rounds to 0 below, and 2^(n/2) is still normal here
     highest: float  # exp overflows at or above
     tanh_one: float  # tanh rounds to 1 above
-    overflow: float  # a bound below which exp does not overflow
+    expm1_tail: tuple[float, ...]  # as `tail`, fitted for the relative error of exp(r) - 1
+    expm1_one: float  # expm1 rounds to -1 below
+    expm1_same: float  # expm1(x) rounds to x below this size
 
 
 # f32: N. Juffa's expf (stackoverflow.com/questions/29381117), 0.87 ulp. f64: minimax (Remez), relative error 2^-64.
@@ -35,29 +37,41 @@ _F32 = _Format(
     -104.0,
     89.0,
     9.25,
-    88.0,
+    (
+        0.5000000053057898,
+        0.16666666902586547,
+        0.04166632695339544,
+        0.008333219921653721,
+        0.0013943214693765075,
+        0.00019962313610417232,
+    ),
+    -25.0,
+    2.0**-25,
+)
+_TAIL_F64 = (
+    0.5,
+    0.16666666666666682,
+    0.04166666666666611,
+    0.008333333333316926,
+    0.0013888888889107723,
+    0.00019841269896661253,
+    2.4801586942770762e-05,
+    2.7557234577696777e-06,
+    2.755756736912328e-07,
+    2.5112138074213084e-08,
+    2.083134579963493e-09,
 )
 _F64 = _Format(
     52,
     1023,
     (6.93147180369123816490e-01, 1.90821492927058770002e-10),
-    (
-        0.5,
-        0.16666666666666682,
-        0.04166666666666611,
-        0.008333333333316926,
-        0.0013888888889107723,
-        0.00019841269896661253,
-        2.4801586942770762e-05,
-        2.7557234577696777e-06,
-        2.755756736912328e-07,
-        2.5112138074213084e-08,
-        2.083134579963493e-09,
-    ),
+    _TAIL_F64,
     -746.0,
     710.0,
     20.0,
-    709.0,
+    _TAIL_F64,
+    -50.0,
+    2.0**-54,
 )
 _FORMATS = {DType.F32: _F32, DType.F64: _F64}
 _LOG2_E = 1.4426950408889634
@@ -124,9 +138,49 @@ def _expm1_of(reduced: _Reduced, f: _Format) -> Lanes:
     return q.fma(power, power - 1.0)
 
 
+def expm1(x: Lanes) -> Lanes:
+    """2 * (2^(n-1) (1 + q) - 1/2): the halved power stays finite up to the overflow of exp."""
+    f = _FORMATS[x.type.element]
+    reduced = _reduce(x.at_least(f.expm1_one).at_most(f.highest), f)
+    r = reduced.r
+    q = r.horner(f.expm1_tail).fma(r * r, r)
+    half = ((reduced.shifted - (f.bias + 1)) << f.mantissa).as_float()
+    y = q.fma(half, half - 0.5)
+    return (abs(x) < f.expm1_same).select(x, y + y)
+
+
+def exp_of_sum(high: Lanes, low: Lanes) -> Lanes:
+    """exp(high + low) for f64, |low| at most an ulp of high: the low part scales the result by 1 + low."""
+    f = _F64
+    reduced = _reduce(high.at_least(f.lowest).at_most(f.highest), f)
+    value = reduced.r.horner((1.0, 1.0, *f.tail))
+    return _scale(value.fma(low, value), reduced, f)
+
+
 def tanh(x: Lanes) -> Lanes:
     """m/(m + 2) with m = exp(2|x|) - 1."""
     f = _FORMATS[x.type.element]
     a = abs(x).at_most(f.tanh_one)
     m = _expm1_of(_reduce(a + a, f), f)
     return (m / (m + 2.0)).copysign(x)
+
+
+def sinh(x: Lanes) -> Lanes:
+    """(m + m/(m+1))/2 with m = expm1(|x|); past the overflow of exp, exp(|x|/2)^2 / 2."""
+    a = abs(x)
+    m = expm1(a)
+    y = (m + m / (m + 1.0)) * 0.5
+    return _or_half_square(a, y).copysign(x)
+
+
+def cosh(x: Lanes) -> Lanes:
+    """(e + 1/e)/2 with e = exp(|x|)."""
+    a = abs(x)
+    e = exp(a)
+    return _or_half_square(a, (e + 1.0 / e) * 0.5)
+
+
+def _or_half_square(a: Lanes, y: Lanes) -> Lanes:
+    f = _FORMATS[a.type.element]
+    root = exp(a * 0.5)
+    return (a > f.highest - 2.0).select(root * 0.5 * root, y)

@@ -31,6 +31,21 @@ def log(x: Lanes) -> Lanes:
     return (x > 0.0).select(y, (x <= 0.0).select(below, x))
 
 
+def log1p(x: Lanes) -> Lanes:
+    """With u = 1 + x = 2^e m: log1p(x) = e ln2 + log1p(f), f = x 2^-e + (2^-e - 1), exact enough whatever u lost."""
+    u = x + 1.0
+    f32 = x.type.element is DType.F32
+    bits = u.bits()
+    exponent = (bits - 0x3F2AAAAB) & 0xFF800000 if f32 else (bits - 0x3FE6A09E667F3BCD) & -(1 << 52)
+    four = x.lift(4.0).bits()
+    scale = (four - exponent).as_float() * 0.25
+    f = x.fma(scale, scale - 1.0)
+    y = _log_f32(exponent.cast(DType.F32) * 2.0**-23, f) if f32 else _log_f64((exponent >> 52).cast(DType.F64), f)
+    y = (x < math.inf).select(y.copysign(x), x)
+    below = x.equals(-1.0).select(x.lift(-math.inf), math.nan)
+    return (x > -1.0).select(y, (x <= -1.0).select(below, x))
+
+
 def _log_positive_f32(x: Lanes) -> Lanes:
     """N. Juffa's logf (stackoverflow.com/questions/39821367), 0.86 ulp, m in [2/3, 4/3]."""
     tiny = x < 1.175494351e-38
@@ -40,9 +55,14 @@ def _log_positive_f32(x: Lanes) -> Lanes:
     exponent = (bits - 0x3F2AAAAB) & 0xFF800000
     m = (bits - exponent).as_float() - 1.0
     e = exponent.cast(DType.F32).fma(2.0**-23, extra)
+    return _log_f32(e, m)
+
+
+def _log_f32(e: Lanes, m: Lanes) -> Lanes:
+    """e ln2 + log(1 + m)."""
     s = m * m
-    r = x.lift(-0.130310059).fma(s, -0.121483460).fma(s, -0.166846126).fma(s, -0.249996200)
-    t = x.lift(0.140869141).fma(s, 0.139814854).fma(s, 0.200120345)
+    r = m.lift(-0.130310059).fma(s, -0.121483460).fma(s, -0.166846126).fma(s, -0.249996200)
+    t = m.lift(0.140869141).fma(s, 0.139814854).fma(s, 0.200120345)
     r = t.fma(m, r).fma(m, 0.333331972).fma(m, -0.5).fma(s, m)
     return e.fma(_LN2, r)
 
@@ -55,6 +75,11 @@ def _log_positive_f64(x: Lanes) -> Lanes:
     exponent = (bits - 0x3FE6A09E667F3BCD) >> 52
     f = (bits - (exponent << 52)).as_float() - 1.0
     e = exponent.cast(DType.F64) + tiny.select(x.lift(-54.0), 0.0)
+    return _log_f64(e, f)
+
+
+def _log_f64(e: Lanes, f: Lanes) -> Lanes:
+    """e ln2 + log(1 + f)."""
     s = f / (f + 2.0)
     z = s * s
     r = z * z.horner(_FDLIBM)
