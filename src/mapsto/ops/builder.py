@@ -18,6 +18,7 @@ from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, Expr, minimum, sym
 from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.rename import rename_values
 from mapsto.ops.registry import Inference, OpSpec, op
 
 # The largest result, in elements, that is folded into a constant, unless it replaces constants of its own size.
@@ -58,6 +59,10 @@ class Builder:
             name = f"{hint}_{self._counter[0]}"
         self._names.add(name)
         return name
+
+    def reserve(self, names: Sequence[str]) -> None:
+        """Keeps names free for `finish`."""
+        self._names.update(names)
 
     @contextmanager
     def source(self, *names: str) -> Iterator[None]:
@@ -124,6 +129,13 @@ class Builder:
         if value.name in self._content:
             return self._content[value.name]
         return self.parent.content(value) if self.parent and value.name not in self.values else None
+
+    def producer(self, value: Value) -> Node | None:
+        """The node that made a value; None for inputs, constants and known integers that nothing has read as data."""
+        at = self._made.get(value.name)
+        if at is not None:
+            return self.nodes[at]
+        return self.parent.producer(value) if self.parent and value.name not in self.values else None
 
     def dims(self, value: Value, hint: str = "n") -> list[Dim]:
         """The elements of a 0-d or 1-d integer tensor as dims; those that only a run can know are bound to fresh symbols."""
@@ -281,7 +293,8 @@ class Builder:
         flat = tuple(elements.reshape(-1))
         provenance = tuple(dict.fromkeys((*owner._provenance, *owner._carried.pop(value.name, ()))))
         owner._made[value.name] = len(owner.nodes)
-        owner.nodes.append(Node("dim_values", (), (value,), {"values": flat}, (), provenance))
+        attrs = {"values": flat, "shape": value.shape, "dtype": value.dtype}
+        owner.nodes.append(Node("dim_values", (), (value,), attrs, (), provenance))
 
     def _fold(
         self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
@@ -320,13 +333,51 @@ class Builder:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def finish(self, outputs: Sequence[Value], updates: Sequence[tuple[str, str]] = ()) -> Graph:
-        """The graph so far, with these outputs; what nothing reads stays for the dead-code pass."""
+    def finish(
+        self,
+        outputs: Sequence[Value],
+        updates: Sequence[tuple[str, str]] = (),
+        names: Sequence[str] = (),
+        labels: Mapping[str, str] | None = None,
+    ) -> Graph:
+        """The graph so far, with these outputs; what nothing reads stays for the dead-code pass.
+
+        names: what the outputs are to be called; a value that cannot take on its name (an input, a constant, the same output twice) is
+        copied. labels: better names for other values, where they are free.
+        """
         for value in outputs:
             self._materialise(value)
-        return Graph(
-            self.name, tuple(self.inputs), tuple(v.name for v in outputs), tuple(self.nodes), dict(self.constants), tuple(updates)
-        )
+        mapping = dict(labels or {})
+        taken = [v.name for v in self.inputs]
+        results: list[str] = []
+        for i, value in enumerate(outputs):
+            wanted = names[i] if names else value.name
+            own = value.name == wanted or (value.name in self._made and value.name not in results)
+            if names and (not own or value.name in results):
+                value = self.one("copy", [value])
+            results.append(value.name)
+            mapping[value.name] = wanted
+            taken.append(wanted)
+        graph = Graph(self.name, tuple(self.inputs), tuple(results), tuple(self.nodes), dict(self.constants), tuple(updates))
+        return rename_values(graph, self._free_names(mapping, taken)) if names or labels else graph
+
+    def _free_names(self, mapping: Mapping[str, str], firm: Sequence[str]) -> dict[str, str]:
+        """`mapping` without clashes: firm names go to whom they are meant for, and whoever had one of them gets a fresh one."""
+        inputs = {v.name for v in self.inputs}
+        given: dict[str, str] = {}
+        used = set(firm)
+        for old, new in mapping.items():
+            if new in firm and old not in inputs:
+                given[old] = new
+        for old, new in mapping.items():
+            free = new not in self._names or new in self.values  # symbols and values of nested graphs keep their names
+            if old not in given and old not in inputs and new not in used and free:
+                given[old] = new
+                used.add(new)
+        for old in [n for n in used if n in self._names and n not in given and n not in inputs]:
+            given[old] = self.fresh(old)
+        self._names |= used
+        return given
 
 
 def _attr_key(attr: Any) -> Any:
