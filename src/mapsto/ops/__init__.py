@@ -1,5 +1,29 @@
 """What each op means: shape rule, numpy reference, lowering, gradient; one family a file."""
 
-from mapsto.ops import binary, elementwise, guards
+from mapsto.ops import (
+    binary,
+    contraction,
+    control,
+    elementwise,
+    guards,
+    indexing,
+    movement,
+    padding,
+    reductions,
+    sources,
+    window,
+)
 
-__all__ = ["binary", "elementwise", "guards"]
+__all__ = [
+    "binary",
+    "contraction",
+    "control",
+    "elementwise",
+    "guards",
+    "indexing",
+    "movement",
+    "padding",
+    "reductions",
+    "sources",
+    "window",
+]

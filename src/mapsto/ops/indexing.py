@@ -1,0 +1,287 @@
+"""Indices that are data: gather, gather_elements, gather_nd, scatter_elements, scatter_nd.
+
+An index counts from the end where it is negative: both gathers and scatters take it modulo the extent, so no index, however wrong,
+leaves its tensor in native code. The reference raises on an index out of range.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mapsto.errors import ExecutionError, ShapeError, UnsupportedError
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, load, mod, sym
+from mapsto.ir.graph import Node, Value
+from mapsto.kernel.ast import Load, Op, Scalar, Stmt
+from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
+from mapsto.ops.shapes import axis_of, describe, require_dtype
+
+if TYPE_CHECKING:
+    from mapsto.ops.builder import Builder
+
+Array = np.ndarray[Any, Any]
+INDEX_TYPES = frozenset({DType.I32, DType.I64})
+REDUCTIONS = ("none", "add", "mul", "min", "max")
+
+
+def _at(low: Lowering, i: int, index: Sequence[Dim], extent: Dim) -> Dim:
+    """The element of integer input i at `index`, as an index into an axis of `extent`."""
+    return mod(load(low.value(i).name, index), extent) if extent != 0 else 0
+
+
+def _integers(a: Array) -> Array | None:
+    """Known content as numpy indices, where all of it is ints."""
+    if not all(isinstance(e, (int, np.integer)) for e in a.flat):
+        return None
+    return a.astype(np.int64)
+
+
+def _inside(index: Array, extent: int, where: str) -> Array:
+    wrong = index[(index < -extent) | (index >= extent)]
+    if wrong.size:
+        raise ExecutionError(f"{where}: index {wrong.flat[0]} is outside of an axis of {extent}")
+    return np.where(index < 0, index + extent, index)
+
+
+# ---- gather(axis): out[.., j.., ..] = data[.., indices[j..], ..] ---------------------------------------------------------
+
+
+def _infer_gather(inference: Inference) -> list[tuple[DType, Shape]]:
+    require_dtype(inference, 1, INDEX_TYPES)
+    data, indices = inference.value(0), inference.value(1)
+    axis = axis_of(inference, inference.attrs["axis"], data.rank)
+    return [(data.dtype, (*data.shape[:axis], *indices.shape, *data.shape[axis + 1 :]))]
+
+
+def _gather(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    data, indices = inputs
+    axis = attrs["axis"] % data.ndim
+    return [np.take(data, _inside(indices, data.shape[axis], "gather"), axis=axis)]
+
+
+def _lower_gather(low: Lowering) -> list[Stmt]:
+    iters = low.iters(low.output.shape)
+    index = [sym(i.name) for i in iters]
+    data, rank = low.value(0), low.value(1).rank
+    axis = low.attrs["axis"] % data.rank
+    chosen = _at(low, 1, index[axis : axis + rank], data.shape[axis])
+    return [low.stmt(iters, low.load(0, [*index[:axis], chosen, *index[axis + rank :]]))]
+
+
+def _gather_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
+    indices = _integers(inputs[1])
+    if indices is None:
+        return None  # type: ignore[return-value]
+    return np.asarray(np.take(inputs[0], indices, axis=attrs["axis"]), dtype=object)
+
+
+def _gather_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """Each row's gradient is added where the row came from."""
+    (g,) = incoming
+    if g is None:
+        return [None, None]
+    data, indices = (b.lookup(n) for n in node.inputs)
+    axis = int(node.attrs["axis"]) % data.rank  # type: ignore[arg-type]
+    # the gathered axes to the front, so that one index a row remains
+    order = [*range(axis, axis + indices.rank), *range(axis), *range(axis + indices.rank, g.rank)]
+    rows = b.one("transpose", [g], perm=tuple(order))
+    rest = (*data.shape[:axis], *data.shape[axis + 1 :])
+    zeros = b.one("full", [], shape=(data.shape[axis], *rest), value=0.0, dtype=data.dtype)
+    at = b.one("reshape", [indices], shape=(*indices.shape, 1))
+    total = b.one("scatter_nd", [zeros, at, rows], reduction="add")
+    back = [*range(1, axis + 1), 0, *range(axis + 1, data.rank)]
+    return [b.one("transpose", [total], perm=tuple(back)), None]
+
+
+register(OpSpec("gather", "movement", _infer_gather, _gather, _lower_gather, _gather_content, _gather_gradient))
+
+# ---- gather_elements(axis): out[i, j, k] = data[indices[i, j, k], j, k] for axis 0 ---------------------------------------
+
+
+def _infer_gather_elements(inference: Inference) -> list[tuple[DType, Shape]]:
+    require_dtype(inference, 1, INDEX_TYPES)
+    data, indices = inference.value(0), inference.value(1)
+    axis = axis_of(inference, inference.attrs["axis"], data.rank)
+    _fits(inference, data, indices, axis)
+    return [(data.dtype, indices.shape)]
+
+
+def _fits(inference: Inference, data: Value, indices: Value, axis: int) -> None:
+    if data.rank != indices.rank:
+        raise ShapeError(f"{describe(inference)}: data and indices have different ranks")
+    for k, (dim, extent) in enumerate(zip(data.shape, indices.shape, strict=True)):
+        if k != axis:
+            inference.at_least(dim, extent, f"axis {k} of the data under that of the indices")
+
+
+def _own_axes(indices: Array, axis: int, extent: int, where: str) -> tuple[Array, ...]:
+    """The index arrays of data that gather_elements and scatter_elements address."""
+    own = list(np.indices(indices.shape))
+    own[axis] = _inside(indices, extent, where)
+    return tuple(own)
+
+
+def _gather_elements(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    data, indices = inputs
+    axis = attrs["axis"] % data.ndim
+    return [data[_own_axes(indices, axis, data.shape[axis], "gather_elements")]]
+
+
+def _lower_gather_elements(low: Lowering) -> list[Stmt]:
+    iters = low.iters(low.output.shape)
+    index: list[Dim] = [sym(i.name) for i in iters]
+    data = low.value(0)
+    axis = low.attrs["axis"] % data.rank
+    chosen = _at(low, 1, index, data.shape[axis])
+    return [low.stmt(iters, low.load(0, [*index[:axis], chosen, *index[axis + 1 :]]))]
+
+
+register(OpSpec("gather_elements", "movement", _infer_gather_elements, _gather_elements, _lower_gather_elements))
+
+# ---- gather_nd(batch_dims): the last axis of the indices addresses the axes of data after the batch ones ------------------
+
+
+def _infer_gather_nd(inference: Inference) -> list[tuple[DType, Shape]]:
+    require_dtype(inference, 1, INDEX_TYPES)
+    data, indices = inference.value(0), inference.value(1)
+    batch, depth = inference.attrs["batch_dims"], _depth(inference, indices)
+    if batch >= indices.rank or batch + depth > data.rank:
+        raise ShapeError(f"{describe(inference)}: {batch} batch axes and {depth} indices do not fit rank {data.rank}")
+    shared = tuple(inference.same(a, b) for a, b in zip(data.shape[:batch], indices.shape[:batch], strict=True))
+    return [(data.dtype, (*shared, *indices.shape[batch:-1], *data.shape[batch + depth :]))]
+
+
+def _depth(inference: Inference, indices: Value) -> int:
+    if indices.rank == 0 or not isinstance(indices.shape[-1], int):
+        raise ShapeError(f"{describe(inference)}: the last axis of the indices must have a fixed extent")
+    return int(indices.shape[-1])
+
+
+def _gather_nd(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    data, indices = inputs
+    batch = attrs["batch_dims"]
+    lead = indices.shape[:-1]
+    own = [np.indices(lead)[k] for k in range(batch)]
+    chosen = [_inside(indices[..., k], data.shape[batch + k], "gather_nd") for k in range(indices.shape[-1])]
+    if not own and not chosen:
+        return [np.broadcast_to(data, shapes[0])]
+    return [data[tuple(own + chosen)].reshape(shapes[0])]
+
+
+def _lower_gather_nd(low: Lowering) -> list[Stmt]:
+    iters = low.iters(low.output.shape)
+    index: list[Dim] = [sym(i.name) for i in iters]
+    data, indices, batch = low.value(0), low.value(1), low.attrs["batch_dims"]
+    lead = indices.rank - 1
+    depth = int(indices.shape[-1])  # type: ignore[arg-type]
+    chosen = [_at(low, 1, [*index[:lead], k], data.shape[batch + k]) for k in range(depth)]
+    return [low.stmt(iters, low.load(0, [*index[:batch], *chosen, *index[lead:]]))]
+
+
+register(OpSpec("gather_nd", "movement", _infer_gather_nd, _gather_nd, _lower_gather_nd))
+
+# ---- scatters: a copy of the data, then updates in the order of their elements -------------------------------------------
+
+
+def _check_scatter(inference: Inference) -> tuple[Value, Value, Value]:
+    require_dtype(inference, 1, INDEX_TYPES)
+    data, indices, updates = (inference.value(i) for i in range(3))
+    if data.dtype is not updates.dtype:
+        raise ShapeError(f"{describe(inference)}: data and updates have different dtypes")
+    if inference.attrs["reduction"] not in REDUCTIONS:
+        raise UnsupportedError(f"{inference.op}: no reduction {inference.attrs['reduction']!r}; known: {', '.join(REDUCTIONS)}")
+    return data, indices, updates
+
+
+def _scatter_into(data: Array, at: tuple[Array, ...], updates: Array, reduction: str) -> Array:
+    result = np.array(data)
+    if reduction == "none":
+        flat = np.ravel_multi_index(at, result.shape) if result.size else np.zeros(0, np.int64)
+        for place, element in zip(np.ravel(flat), np.ravel(updates), strict=False):  # in order: the last of equal indices wins
+            result.reshape(-1)[place] = element
+        return result
+    function = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}[reduction]
+    function.at(result, at, updates)
+    return result
+
+
+def _copy(low: Lowering) -> Stmt:
+    iters = low.iters(low.output.shape)
+    return low.stmt(iters, low.load(0, [sym(i.name) for i in iters]))
+
+
+def _update(low: Lowering, place: Sequence[Dim], update: Load) -> Scalar:
+    """The update itself, or what it makes of the element that is there (read from the output)."""
+    fn = low.attrs["reduction"]
+    if fn == "none":
+        return update
+    there, new = widened(Load(low.output.name, tuple(place), low.output.dtype)), widened(update)
+    return converted(Op(fn, (there, new), new.dtype), low.output.dtype)
+
+
+def _infer_scatter_elements(inference: Inference) -> list[tuple[DType, Shape]]:
+    data, indices, updates = _check_scatter(inference)
+    axis = axis_of(inference, inference.attrs["axis"], data.rank)
+    if indices.rank != updates.rank:
+        raise ShapeError(f"{describe(inference)}: indices and updates have different ranks")
+    for a, b in zip(indices.shape, updates.shape, strict=True):
+        inference.same(a, b)
+    _fits(inference, data, indices, axis)
+    return [(data.dtype, data.shape)]
+
+
+def _scatter_elements(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    data, indices, updates = inputs
+    axis = attrs["axis"] % data.ndim
+    at = _own_axes(indices, axis, data.shape[axis], "scatter_elements")
+    return [_scatter_into(data, at, updates, attrs["reduction"])]
+
+
+def _lower_scatter_elements(low: Lowering) -> list[Stmt]:
+    iters = low.iters(low.value(2).shape)
+    index: list[Dim] = [sym(i.name) for i in iters]
+    axis = low.attrs["axis"] % low.output.rank
+    place = [*index[:axis], _at(low, 1, index, low.output.shape[axis]), *index[axis + 1 :]]
+    return [_copy(low), low.stmt(iters, _update(low, place, low.load(2, index)), index=place)]
+
+
+register(OpSpec("scatter_elements", "movement", _infer_scatter_elements, _scatter_elements, _lower_scatter_elements))
+
+
+def _infer_scatter_nd(inference: Inference) -> list[tuple[DType, Shape]]:
+    data, indices, updates = _check_scatter(inference)
+    depth = _depth(inference, indices)
+    expected = (*indices.shape[:-1], *data.shape[depth:])
+    if depth > data.rank or len(expected) != updates.rank:
+        raise ShapeError(f"{describe(inference)}: updates should have the shape {list(expected)}")
+    for a, b in zip(expected, updates.shape, strict=True):
+        inference.same(a, b)
+    return [(data.dtype, data.shape)]
+
+
+def _scatter_nd(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    data, indices, updates = inputs
+    depth = indices.shape[-1]
+    rest = data.shape[depth:]
+    lead = indices.shape[:-1]
+    grid = np.indices((*lead, *rest))
+    chosen = [_inside(indices[..., k], data.shape[k], "scatter_nd").reshape((*lead, *(1 for _ in rest))) for k in range(depth)]
+    at = [np.broadcast_to(c, (*lead, *rest)) for c in chosen] + [grid[len(lead) + k] for k in range(len(rest))]
+    return [_scatter_into(data, tuple(at), updates.reshape((*lead, *rest)), attrs["reduction"])]
+
+
+def _lower_scatter_nd(low: Lowering) -> list[Stmt]:
+    iters = low.iters(low.value(2).shape)
+    index: list[Dim] = [sym(i.name) for i in iters]
+    indices, shape = low.value(1), low.output.shape
+    lead = indices.rank - 1
+    depth = int(indices.shape[-1])  # type: ignore[arg-type]
+    place = [*(_at(low, 1, [*index[:lead], k], shape[k]) for k in range(depth)), *index[lead:]]
+    return [_copy(low), low.stmt(iters, _update(low, place, low.load(2, index)), index=place)]
+
+
+register(OpSpec("scatter_nd", "movement", _infer_scatter_nd, _scatter_nd, _lower_scatter_nd))

@@ -1,0 +1,238 @@
+"""Reductions: reduce(kind, axes, keepdims), argmax, argmin, cumsum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mapsto.errors import ShapeError, UnsupportedError
+from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.expr import Dim, product, sym
+from mapsto.ir.graph import Node, Value
+from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Scan, Stmt
+from mapsto.kernel.scalar import compute_type, convert, neutral, widen
+from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
+from mapsto.ops.shapes import BOOLS, NUMBERS, axis_of, describe, dim_max, dim_min, require_dtype
+
+if TYPE_CHECKING:
+    from mapsto.ops.builder import Builder
+
+Array = np.ndarray[Any, Any]
+
+# ---- reduce(kind: sum mean max min prod any all, axes, keepdims) ---------------------------------------------------------
+
+KINDS = ("sum", "mean", "max", "min", "prod", "any", "all")
+
+
+def _axes(attrs: Mapping[str, Any], rank: int) -> tuple[int, ...]:
+    return tuple(sorted({axis % rank for axis in attrs["axes"]})) if rank else ()
+
+
+def _infer_reduce(inference: Inference) -> list[tuple[DType, Shape]]:
+    kind, value = inference.attrs["kind"], inference.value(0)
+    if kind not in KINDS:
+        raise UnsupportedError(f"reduce: no kind {kind!r}; known: {', '.join(KINDS)}")
+    dtype = require_dtype(inference, 0, BOOLS if kind in ("any", "all") else NUMBERS)
+    for axis in inference.attrs["axes"]:
+        axis_of(inference, axis, value.rank)
+    return [(dtype, _kept(value.shape, _axes(inference.attrs, value.rank), inference.attrs["keepdims"]))]
+
+
+def _kept(shape: Sequence[Dim], axes: Sequence[int], keepdims: bool) -> Shape:
+    if keepdims:
+        return tuple(1 if k in axes else d for k, d in enumerate(shape))
+    return tuple(d for k, d in enumerate(shape) if k not in axes)
+
+
+def _reduce(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    (x,) = inputs
+    dtype, axes, kind = from_numpy(x.dtype), _axes(attrs, x.ndim), attrs["kind"]
+    with np.errstate(all="ignore"):
+        if kind in ("max", "min"):
+            function = np.maximum if kind == "max" else np.minimum
+            wide = widen(x)
+            start = wide.dtype.type(neutral(kind, from_numpy(wide.dtype)))
+            return [convert(np.asarray(function.reduce(wide, axis=axes, initial=start)).reshape(shapes[0]), dtype)]
+        if kind in ("any", "all"):
+            return [np.asarray((np.any if kind == "any" else np.all)(x, axis=axes)).reshape(shapes[0])]
+        # floats accumulate in f64, so that the reference's own rounding stays out of comparisons
+        accumulator = np.float64 if dtype.is_float else x.dtype
+        total = np.asarray((np.prod if kind == "prod" else np.sum)(x, axis=axes, dtype=accumulator))
+        if kind == "mean":
+            count = np.asarray(int(np.prod([x.shape[a] for a in axes], dtype=np.int64)))
+            total = total / count if dtype.is_float else _truncated(total, count)
+        return [convert(total.reshape(shapes[0]), dtype)]
+
+
+def _truncated(total: Array, count: Array) -> Array:
+    from mapsto.kernel.scalar import apply
+
+    return apply("div", [total, count.astype(total.dtype)], from_numpy(total.dtype))
+
+
+def _lower_reduce(low: Lowering) -> list[Stmt]:
+    shape, kind = low.value(0).shape, low.attrs["kind"]
+    axes = _axes(low.attrs, len(shape))
+    iters = low.iters(low.output.shape)
+    inner = {axis: Iter(low.fresh("r"), shape[axis]) for axis in axes}
+    value: Scalar = widened(low.load(0, _index(len(shape), axes, iters, inner, low.attrs["keepdims"])))
+    if inner:
+        value = Reduce("sum" if kind == "mean" else kind, tuple(inner.values()), value)
+    if kind == "mean":
+        value = Op("div", (value, _count(product(shape[a] for a in axes), value.dtype)), value.dtype)
+    return [low.stmt(iters, converted(value, low.output.dtype))]
+
+
+def _index(rank: int, axes: Sequence[int], outer: Sequence[Iter], inner: Mapping[int, Iter], keepdims: bool) -> list[Dim]:
+    """The operand's index: reduced axes by the inner iterators, the others by the outer ones."""
+    free = [i for k, i in enumerate(outer) if not keepdims or k not in axes]
+    remaining = iter(free)
+    return [sym(inner[k].name) if k in inner else sym(next(remaining).name) for k in range(rank)]
+
+
+def _count(count: Dim, dtype: DType) -> Scalar:
+    if isinstance(count, int):
+        return Const(float(count) if dtype.is_float else count, dtype)
+    return Cast(Index(count), dtype)
+
+
+def _reduce_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
+    (x,) = inputs
+    rules = {"sum": lambda a, b: a + b, "prod": lambda a, b: a * b, "max": dim_max, "min": dim_min}
+    if attrs["kind"] not in rules or (x.size == 0 and attrs["kind"] in ("max", "min")):
+        return None  # type: ignore[return-value]
+    axes = _axes(attrs, x.ndim)
+    if x.size == 0 or not axes:
+        fill = np.full(tuple(int(d) for d in shapes[0]), 0 if attrs["kind"] == "sum" else 1, dtype=object)
+        return fill if x.size == 0 else x
+    return np.asarray(np.frompyfunc(rules[attrs["kind"]], 2, 1).reduce(x, axis=axes[0]) if len(axes) == 1 else None, dtype=object)
+
+
+def _reduce_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    (g,) = incoming
+    if g is None:
+        return [None]
+    x, y, kind = b.lookup(node.inputs[0]), node.output, str(node.attrs["kind"])
+    axes = _axes(node.attrs, x.rank)
+    kept = _kept(x.shape, axes, True)
+    full = b.one("expand", [b.one("reshape", [g], shape=kept)], shape=x.shape)
+    if kind == "sum":
+        return [full]
+    if kind == "mean":
+        count = b.one("cast", [b.known(np.asarray(product(x.shape[a] for a in axes), dtype=object))], to=x.dtype)
+        return [b.one("div", [full, count])]
+    if kind in ("max", "min"):  # shared equally between equal elements
+        hits = b.one("cast", [b.one("eq", [x, b.one("reshape", [y], shape=kept)])], to=x.dtype)
+        share = b.one("reduce", [hits], kind="sum", axes=axes, keepdims=True)
+        return [b.one("mul", [full, b.one("div", [hits, share])])]
+    raise UnsupportedError(f"reduce: no gradient of kind {kind!r} (node {node.output})")
+
+
+register(OpSpec("reduce", "reduction", _infer_reduce, _reduce, _lower_reduce, _reduce_content, _reduce_gradient))
+
+# ---- argmax, argmin(axis, keepdims, select_last): a NaN wins, as in numpy -------------------------------------------------
+
+
+def _infer_arg(inference: Inference) -> list[tuple[DType, Shape]]:
+    require_dtype(inference, 0, NUMBERS | BOOLS)
+    value = inference.value(0)
+    axis = axis_of(inference, inference.attrs["axis"], value.rank)
+    inference.at_least(value.shape[axis], 1, f"{inference.op} of axis {axis} needs an element")
+    return [(DType.I64, _kept(value.shape, (axis,), inference.attrs["keepdims"]))]
+
+
+def _arg(kind: str) -> Any:
+    def reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+        x = widen(inputs[0])
+        axis = attrs["axis"] % x.ndim
+        function = np.argmax if kind == "max" else np.argmin
+        if not attrs["select_last"]:
+            return [np.asarray(function(x, axis=axis), dtype=np.int64).reshape(shapes[0])]
+        last = x.shape[axis] - 1 - np.asarray(function(np.flip(x, axis=axis), axis=axis), dtype=np.int64)
+        return [last.reshape(shapes[0])]
+
+    return reference
+
+
+def _lower_arg(kind: str) -> Any:
+    """The extreme first, into a temporary; then the first (or last) place that holds it, or that is NaN."""
+
+    def lower(low: Lowering) -> list[Stmt]:
+        source, keep = low.value(0), low.attrs["keepdims"]
+        axis = low.attrs["axis"] % source.rank
+        reduced = "any" if kind == "max" else "all"
+        wide = compute_type(source.dtype)
+        best = low.temp("best")
+        outer = low.iters(low.output.shape)
+        inner = Iter(low.fresh("r"), source.shape[axis])
+        value = widened(low.load(0, _index(source.rank, (axis,), outer, {axis: inner}, keep)))
+        extreme = Reduce(reduced if source.dtype is DType.BOOL else kind, (inner,), value)
+        first = Stmt(best, wide, outer, extreme)
+
+        again, place = low.iters(low.output.shape), Iter(low.fresh("r"), source.shape[axis])
+        value = widened(low.load(0, _index(source.rank, (axis,), again, {axis: place}, keep)))
+        hit: Scalar = Op("eq", (value, Load(best, tuple(sym(i.name) for i in again), wide)), DType.BOOL)
+        if wide.is_float:
+            hit = Op("or", (hit, Op("isnan", (value,), DType.BOOL)), DType.BOOL)
+        last = low.attrs["select_last"]
+        missing = Const(-1, DType.I64) if last else Index(source.shape[axis])
+        chosen = Op("select", (hit, Index(sym(place.name)), missing), DType.I64)
+        return [first, low.stmt(again, Reduce("max" if last else "min", (place,), chosen))]
+
+    return lower
+
+
+for _kind in ("max", "min"):
+    register(OpSpec(f"arg{_kind}", "reduction", _infer_arg, _arg(_kind), _lower_arg(_kind)))
+
+# ---- cumsum(axis, exclusive, reverse) ----------------------------------------------------------------------------------
+
+
+def _infer_cumsum(inference: Inference) -> list[tuple[DType, Shape]]:
+    dtype = require_dtype(inference, 0, NUMBERS)
+    value = inference.value(0)
+    if value.rank == 0:
+        raise ShapeError(f"{describe(inference)}: a scalar has no axis to sum along")
+    axis_of(inference, inference.attrs["axis"], value.rank)
+    return [(dtype, value.shape)]
+
+
+def _cumsum(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    (x,) = inputs
+    dtype, axis = from_numpy(x.dtype), attrs["axis"] % x.ndim
+    wide = np.flip(widen(x), axis=axis) if attrs["reverse"] else widen(x)
+    with np.errstate(all="ignore"):
+        total = np.cumsum(wide, axis=axis, dtype=np.float64 if dtype.is_float else x.dtype)
+    if attrs["exclusive"]:
+        first = np.zeros_like(np.take(total, [], axis=axis) if total.shape[axis] == 0 else np.take(total, [0], axis=axis))
+        total = np.concatenate([first, total], axis=axis)
+        total = np.take(total, np.arange(x.shape[axis]), axis=axis)
+    return [convert(np.flip(total, axis=axis) if attrs["reverse"] else total, dtype)]
+
+
+def _lower_cumsum(low: Lowering) -> list[Stmt]:
+    iters = low.iters(low.output.shape)
+    along = iters[low.attrs["axis"] % len(iters)].name
+    scan = Scan(along, "sum", bool(low.attrs["exclusive"]), bool(low.attrs["reverse"]))
+    value = widened(low.load(0, [sym(i.name) for i in iters]))
+    if value.dtype is low.output.dtype:
+        return [low.stmt(iters, value, scan=scan)]
+    # half precision: the running sum is kept in f32 and rounded once
+    total = low.temp("total")
+    again = low.iters(low.output.shape)
+    rounded = Cast(Load(total, tuple(sym(i.name) for i in again), value.dtype), low.output.dtype)
+    return [Stmt(total, value.dtype, iters, value, scan=scan), low.stmt(again, rounded)]
+
+
+def _cumsum_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    (g,) = incoming
+    if g is None:
+        return [None]
+    attrs = dict(node.attrs)
+    return [b.one("cumsum", [g], axis=attrs["axis"], exclusive=attrs["exclusive"], reverse=not attrs["reverse"])]
+
+
+register(OpSpec("cumsum", "reduction", _infer_cumsum, _cumsum, _lower_cumsum, gradient=_cumsum_gradient))

@@ -1,0 +1,196 @@
+"""Pooling windows: max_pool(kernel, strides, pads, dilations), avg_pool(.., count_include_pad, ceil_pads).
+
+A ceil_mode is resolved into the end pads by who makes the node. avg_pool's `ceil_pads` says how much of each end pad is only there for that, and is never counted.
+max_pool_indices gives the place of each maximum in the flattened input, as ONNX counts it (storage order: row major).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mapsto.errors import ShapeError
+from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.expr import Dim, ceildiv, maximum, minimum, simplify, sym
+from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of
+from mapsto.kernel.scalar import convert, lowest, widen
+from mapsto.ops.contraction import pad_space, window_extent, window_guards
+from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
+from mapsto.ops.shapes import FLOATS, NUMBERS, describe, require_dtype
+
+Array = np.ndarray[Any, Any]
+
+
+def _pooled(inference: Inference) -> Shape:
+    x, attrs = inference.value(0), inference.attrs
+    rank = x.rank - 2
+    if rank < 1 or len(attrs["kernel"]) != rank or len(attrs["strides"]) != rank or len(attrs["pads"]) != 2 * rank:
+        raise ShapeError(f"{describe(inference)}: kernel, strides and pads must fit x[N, C, space...]")
+    space = []
+    for k in range(rank):
+        window, stride, dilation = attrs["kernel"][k], attrs["strides"][k], attrs["dilations"][k]
+        extent = window_extent(x.shape[2 + k], window, stride, dilation, attrs["pads"][k], attrs["pads"][rank + k])
+        if isinstance(extent, int) and extent < 0:
+            raise ShapeError(f"{describe(inference)}: the window is larger than the padded axis {k}")
+        space.append(extent)
+    return (x.shape[0], x.shape[1], *space)
+
+
+def _view(x: Array, attrs: Mapping[str, Any], out: Sequence[int], fill: Any) -> Array:
+    """The padded input as [N, C, *out, *window]."""
+    padded = pad_space(x, attrs["pads"], fill)
+    step = padded.strides[2:]
+    strides = (
+        *padded.strides[:2],
+        *(s * k for s, k in zip(step, attrs["strides"], strict=True)),
+        *(s * d for s, d in zip(step, attrs["dilations"], strict=True)),
+    )
+    return np.lib.stride_tricks.as_strided(padded, (*x.shape[:2], *out, *attrs["kernel"]), strides, writeable=False)
+
+
+def _place(low: Lowering) -> tuple[list[Iter], list[Iter], list[Dim], tuple[Dim, ...]]:
+    """(outer iterators, window iterators, input index, guards)"""
+    attrs, shape = low.attrs, low.value(0).shape
+    rank = len(shape) - 2
+    outer, window = list(low.iters(low.output.shape, "y")), list(low.iters(attrs["kernel"], "k"))
+    index: list[Dim] = [sym(i.name) for i in outer[:2]]
+    conds: list[Dim] = []
+    for k, (y, i) in enumerate(zip(outer[2:], window, strict=True)):
+        at = attrs["strides"][k] * sym(y.name) + attrs["dilations"][k] * sym(i.name) - attrs["pads"][k]
+        index.append(at)
+        conds.extend(window_guards(at, shape[2 + k], (y, i), attrs["pads"][k], attrs["pads"][rank + k]))
+    return outer, window, index, tuple(conds)
+
+
+def _guarded(value: Scalar, conds: tuple[Dim, ...], otherwise: float | int | bool) -> Scalar:
+    return Where(conds, value, Const(otherwise, value.dtype)) if conds else value
+
+
+# ---- max_pool ----------------------------------------------------------------------------------------------------------
+
+
+def _infer_max(inference: Inference) -> list[tuple[DType, Shape]]:
+    return [(require_dtype(inference, 0, NUMBERS), _pooled(inference))]
+
+
+def _max_pool(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    dtype, x = from_numpy(inputs[0].dtype), widen(inputs[0])
+    out = shapes[0][2:]
+    if 0 in shapes[0]:
+        return [np.zeros(shapes[0], dtype=inputs[0].dtype)]
+    view = _view(x, attrs, out, lowest(from_numpy(x.dtype)))
+    return [convert(view.max(axis=tuple(range(2 + len(out), view.ndim))), dtype)]
+
+
+def _lower_max(low: Lowering) -> list[Stmt]:
+    outer, window, index, conds = _place(low)
+    value = widened(low.load(0, index))
+    best = Reduce("max", tuple(window), _guarded(value, conds, lowest(value.dtype)))
+    return [low.stmt(outer, converted(best, low.output.dtype))]
+
+
+register(OpSpec("max_pool", "window", _infer_max, _max_pool, _lower_max))
+
+
+def _infer_indices(inference: Inference) -> list[tuple[DType, Shape]]:
+    require_dtype(inference, 0, NUMBERS)
+    return [(DType.I64, _pooled(inference))]
+
+
+def _flat_places(shape: Sequence[int]) -> Array:
+    return np.arange(int(np.prod(shape)), dtype=np.int64).reshape(shape)
+
+
+def _max_pool_indices(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    x, out = widen(inputs[0]), shapes[0][2:]
+    if 0 in shapes[0]:
+        return [np.zeros(shapes[0], dtype=np.int64)]
+    values = _view(x, attrs, out, lowest(from_numpy(x.dtype))).reshape(*shapes[0], -1)
+    places = _view(_flat_places(x.shape), attrs, out, -1).reshape(*shapes[0], -1)
+    inside = places >= 0
+    best = np.max(np.where(inside, values, lowest(from_numpy(x.dtype))), axis=-1, keepdims=True)
+    hit = inside & ((values == best) | (values != values))
+    first = np.argmax(hit, axis=-1)[..., None]
+    return [np.take_along_axis(places, first, axis=-1)[..., 0]]
+
+
+def _lower_indices(low: Lowering) -> list[Stmt]:
+    """The maximum first, into a temporary; then the first place that holds it, or that is NaN."""
+    outer, window, index, conds = _place(low)
+    value = widened(low.load(0, index))
+    best = low.temp("best")
+    found = Stmt(best, value.dtype, tuple(outer), Reduce("max", tuple(window), _guarded(value, conds, lowest(value.dtype))))
+
+    outer, window, index, conds = _place(low)
+    value = widened(low.load(0, index))
+    hit: Scalar = Op("eq", (value, Load(best, tuple(sym(i.name) for i in outer), value.dtype)), DType.BOOL)
+    if value.dtype.is_float:
+        hit = Op("or", (hit, Op("isnan", (value,), DType.BOOL)), DType.BOOL)
+    flat: Dim = 0
+    for at, extent in zip(index, low.value(0).shape, strict=True):
+        flat = flat * extent + at
+    far = Const(np.iinfo(np.int64).max, DType.I64)
+    place = Op("select", (hit, Index(flat), far), DType.I64)
+    return [found, low.stmt(outer, Reduce("min", tuple(window), Where(conds, place, far) if conds else place))]
+
+
+register(OpSpec("max_pool_indices", "window", _infer_indices, _max_pool_indices, _lower_indices))
+
+# ---- avg_pool ----------------------------------------------------------------------------------------------------------
+
+
+def _infer_avg(inference: Inference) -> list[tuple[DType, Shape]]:
+    return [(require_dtype(inference, 0, FLOATS), _pooled(inference))]
+
+
+def _counted(attrs: Mapping[str, Any], rank: int, k: int) -> tuple[int, int]:
+    """How far the places that count reach beyond axis k, at the front and at the end."""
+    if not attrs["count_include_pad"]:
+        return 0, 0
+    return attrs["pads"][k], attrs["pads"][rank + k] - attrs.get("ceil_pads", (0,) * rank)[k]
+
+
+def _avg_pool(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    dtype, x = from_numpy(inputs[0].dtype), widen(inputs[0])
+    out = shapes[0][2:]
+    if 0 in shapes[0]:
+        return [np.zeros(shapes[0], dtype=inputs[0].dtype)]
+    rank = len(out)
+    axes = tuple(range(2 + rank, 2 + 2 * rank))
+    total = _view(x, attrs, out, 0).sum(axis=axes, dtype=np.float64)
+    # what counts: ones over the input and the counted border, zeros beyond
+    reach = [_counted(attrs, rank, k) for k in range(rank)]
+    ones = np.ones((1, 1, *(d + b + a for d, (b, a) in zip(x.shape[2:], reach, strict=True))))
+    rest = [attrs["pads"][k] - reach[k][0] for k in range(rank)] + [attrs["pads"][rank + k] - reach[k][1] for k in range(rank)]
+    count = _view(ones, {**attrs, "pads": rest}, out, 0).sum(axis=axes)
+    with np.errstate(all="ignore"):
+        return [convert(total / count, dtype) if dtype is DType.F64 else convert((total / count).astype(np.float32), dtype)]
+
+
+def _lower_avg(low: Lowering) -> list[Stmt]:
+    outer, window, index, conds = _place(low)
+    value = widened(low.load(0, index))
+    total = Reduce("sum", tuple(window), _guarded(value, conds, 0.0))
+    count = simplify(_count(low, outer), ranges_of(tuple(outer)))
+    divisor: Scalar = Const(float(count), value.dtype) if isinstance(count, int) else Cast(Index(count), value.dtype)
+    return [low.stmt(outer, converted(Op("div", (total, divisor), value.dtype), low.output.dtype))]
+
+
+def _count(low: Lowering, outer: Sequence[Iter]) -> Dim:
+    """How many places of the window count: on each axis those i in 0..kernel-1 with -before <= start + dilation*i < extent + after."""
+    attrs, shape = low.attrs, low.value(0).shape
+    rank = len(shape) - 2
+    total: Dim = 1
+    for k, y in enumerate(outer[2:]):
+        before, after = _counted(attrs, rank, k)
+        start = attrs["strides"][k] * sym(y.name) - attrs["pads"][k]
+        dilation = attrs["dilations"][k]
+        last = minimum(attrs["kernel"][k], ceildiv(shape[2 + k] + after - start, dilation))
+        total = total * (last - maximum(0, ceildiv(-before - start, dilation)))
+    return total
+
+
+register(OpSpec("avg_pool", "window", _infer_avg, _avg_pool, _lower_avg))
