@@ -111,3 +111,32 @@ FUNCTIONS: dict[str, Callable[..., Lanes]] = {
     "isnan": _isnan,
     "isinf": _isinf,
 }
+
+# The largest error in units of the last place, against exact results, over the whole range; tests sample it.
+# (f32, f64)
+_ERRORS: dict[str, tuple[float, float]] = {
+    "exp": (1.0, 1.0),
+    "expm1": (2.0, 2.0),
+    "log": (1.0, 1.0),
+    "log1p": (1.5, 1.5),
+    "sigmoid": (2.5, 2.5),
+    "tanh": (3.0, 3.0),
+    "erf": (1.0, 1.0),
+    "pow": (0.51, 1.5),
+    "sin": (0.51, 1.0),
+    "cos": (0.51, 1.0),
+    "tan": (0.51, 2.5),
+    "asin": (0.51, 1.5),
+    "acos": (0.51, 1.5),
+    "atan": (0.51, 1.0),
+    "sinh": (0.51, 2.5),
+    "cosh": (0.51, 2.0),
+    "asinh": (0.51, 2.0),
+    "acosh": (0.51, 2.0),
+    "atanh": (0.51, 2.0),
+}
+ERROR_ULP: dict[tuple[str, DType], float] = {
+    (fn, element): bound
+    for fn, bounds in _ERRORS.items()
+    for element, bound in zip((DType.F32, DType.F64), bounds, strict=True)
+}
