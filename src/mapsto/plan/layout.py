@@ -17,7 +17,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.ir.expr import Dim, Ranges, add, ceildiv, floordiv, mod, mul, product, simplify
+from mapsto.ir.expr import (
+    Dim, Ranges, add, ceildiv, floordiv, linear, mod, mul, product, simplify, substitute, sym, symbols,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -124,12 +126,12 @@ def _with_strides(shape: Sequence[Dim], axes: Sequence[tuple[int, int, int | Non
 
 def plain(shape: Sequence[Dim]) -> Layout:
     """Row-major."""
-    return _with_strides(shape, [(d, 1, None) for d in range(len(shape))], [(0, 0)] * len(shape))
+    return permuted(shape, range(len(shape)))
 
 
-def permuted(shape: Sequence[Dim], order: Sequence[int]) -> Layout:
+def permuted(shape: Sequence[Dim], order: Sequence[int], border: Sequence[tuple[int, int]] | None = None) -> Layout:
     """Contiguous, with the dims in this order from outermost to innermost."""
-    return _with_strides(shape, [(d, 1, None) for d in order], [(0, 0)] * len(shape))
+    return _with_strides(shape, [(d, 1, None) for d in order], border or [(0, 0)] * len(shape))
 
 
 def blocked(shape: Sequence[Dim], dim: int = 1, block: int = 16, border: Sequence[tuple[int, int]] | None = None) -> Layout:
@@ -137,6 +139,42 @@ def blocked(shape: Sequence[Dim], dim: int = 1, block: int = 16, border: Sequenc
     axes: list[tuple[int, int, int | None]] = [(d, block if d == dim else 1, None) for d in range(len(shape))]
     return _with_strides(shape, [*axes, (dim, 1, block)], border or [(0, 0)] * len(shape))
 
+
+def of_place(shape: Sequence[Dim], names: Sequence[str], place: Dim, block: int, elements: Dim) -> Layout | None:
+    """The layout whose place is a given expression over one iterator a dim; None where it is neither affine nor blocked in some dim.
+
+    This is how a transpose, a reshape or a slice becomes a view: its index map composed with the layout it reads is a layout again.
+    """
+    axes: list[Axis] = []
+    rest = place
+    for dim, name in enumerate(names):
+        if shape[dim] == 1:
+            rest = substitute(rest, {name: 0})
+            axes.append(Axis(dim, 1, None, 0))
+            continue
+        found = _axes_of(dim, name, rest, shape[dim], block)
+        if found is None:
+            return None
+        axes.extend(found[0])
+        rest = found[1]
+    if symbols(rest) & set(names):
+        return None
+    return Layout(tuple(shape), tuple(axes), elements, rest, ((0, 0),) * len(shape))
+
+
+def _axes_of(dim: int, name: str, place: Dim, extent: Dim, block: int) -> tuple[list[Axis], Dim] | None:
+    """(axes of one dim, place without it)."""
+    affine = linear(place, name)
+    if affine is not None:
+        return [Axis(dim, 1, None, affine[0])], affine[1]
+    outer, inner = f"{name}_outer", f"{name}_inner"
+    ranges: dict[str, tuple[Dim, Dim]] = {outer: (0, ceildiv(extent, block) - 1), inner: (0, block - 1)}
+    split = simplify(substitute(place, {name: add(mul(sym(outer), block), sym(inner))}), ranges)
+    coarse = linear(split, outer)
+    fine = None if coarse is None else linear(coarse[1], inner)
+    if coarse is None or fine is None or inner in symbols(coarse[0]):
+        return None
+    return [Axis(dim, block, None, coarse[0]), Axis(dim, 1, block, fine[0])], fine[1]
 
 def elements_of(shape: Sequence[Dim]) -> Dim:
     return product(shape)

@@ -1,0 +1,35 @@
+"""mapsto: finds the mapping from a neural network onto a machine, and makes native code for it.
+
+    import mapsto
+    exe = mapsto.compile("model.onnx")
+    outputs = exe.run({"x": x})
+
+Importing the package costs nothing: each name is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mapsto.runtime.executable import Executable
+    from mapsto.runtime.executable import load as load
+    from mapsto.session.compile import compile_model as compile
+
+__version__ = "0.1.0"
+__all__ = ["Executable", "compile", "load"]
+
+_WHERE = {
+    "compile": ("mapsto.session.compile", "compile_model"),
+    "load": ("mapsto.session.artifact", "load"),
+    "Executable": ("mapsto.runtime.executable", "Executable"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'mapsto' has no attribute {name!r}")
+    import importlib
+
+    module, attribute = _WHERE[name]
+    return getattr(importlib.import_module(module), attribute)

@@ -1,0 +1,239 @@
+"""Recognises contractions by their form: a sum of products of two loads, whatever op it came from.
+
+    target[batch, row, col] = around( sum[red] A[batch, row, red] * B[batch, col, red] )
+
+An iterator is told by where it occurs: in A and B and the target it is a batch (or group) iterator, in A and the target a row, in B and the target a
+column, in A and B a reduction. `window` reductions occur in A together with a row (y+i); the channel reduction does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Call, Dim, Expr, Ranges, add, atoms, bounds, linear, loads, mul, simplify, substitute, sym, symbols
+from mapsto.kernel.ast import (
+    Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of, simplify_scalar, substitute_iters, transform, walk,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A sum of products, taken apart. `guards` are the conditions (each >= 0) under which A is read; elsewhere it counts as zero."""
+
+    target: str
+    dtype: DType
+    iters: tuple[Iter, ...]
+    index: tuple[Dim, ...]
+    shape: tuple[Dim, ...]
+    a: Load
+    b: Load
+    guards: tuple[Dim, ...]
+    batch: tuple[Iter, ...]
+    rows: tuple[Iter, ...]
+    cols: tuple[Iter, ...]
+    reds: tuple[Iter, ...]
+
+    @property
+    def ranges(self) -> Ranges:
+        return ranges_of(self.iters + self.reds)
+
+    @property
+    def windows(self) -> tuple[Iter, ...]:
+        """Reductions that share an index expression of A with a row iterator."""
+        rows = {i.name for i in self.rows}
+        return tuple(r for r in self.reds if any(r.name in symbols(e) and symbols(e) & rows for e in self.a.index))
+
+    @property
+    def channels(self) -> tuple[Iter, ...]:
+        windows = {w.name for w in self.windows}
+        return tuple(r for r in self.reds if r.name not in windows)
+
+    def multiplications(self) -> Dim:
+        total: Dim = 1
+        for i in self.iters + self.reds:
+            total = mul(total, i.extent)
+        return total
+
+
+    @property
+    def channel_dim(self) -> int | None:
+        """The dim of A that holds the channel reduction; None where there is not exactly one."""
+        names = {i.name for i in self.channels}
+        dims = [d for d, e in enumerate(self.a.index) if symbols(e) & names]
+        return dims[0] if len(dims) == 1 else None
+
+    @property
+    def column_dim(self) -> int | None:
+        """The dim of the target that holds the columns."""
+        names = {i.name for i in self.cols}
+        dims = [d for d, e in enumerate(self.index) if symbols(e) & names]
+        return dims[0] if len(dims) == 1 else None
+
+    def border(self, a_shape: tuple[Dim, ...]) -> tuple[tuple[int, int], ...] | None:
+        """How far A is read before and past each of its dims; None where that is not a constant."""
+        found = []
+        for e, extent in zip(self.a.index, a_shape, strict=True):
+            low, high = bounds(e, self.ranges)
+            past = None if high is None else _without_floor(add(high, mul(add(extent, -1), -1)))
+            if not self.guards:
+                found.append((0, 0))
+                continue
+            if not isinstance(low, int) or not isinstance(past, int):
+                return None
+            found.append((max(0, -low), max(0, past)))
+        return tuple(found)
+
+
+def _without_floor(e: Dim) -> Dim:
+    """An upper bound of `e`: k*(x//k) <= x, and floor(x/k) in general <= x/k, taken where the multiples fit."""
+    if isinstance(e, int):
+        return e
+    total: Dim = 0
+    for monomial, scale in e.terms:
+        term: Dim = scale
+        for atom in monomial:
+            by = atom.args[1] if isinstance(atom, Call) and atom.fn == "floordiv" else None
+            if isinstance(by, int) and scale % by == 0 and scale > 0 and len(monomial) == 1:
+                assert isinstance(atom, Call)
+                term = mul(atom.args[0], scale // by)
+            else:
+                term = mul(term, Expr((((atom,), 1),)))
+        total = add(total, term)
+    return total
+
+
+ACCUMULATOR = "acc"
+# Fewer columns than this leave most lanes of the template idle: the generic lowering does as well.
+LEAST_COLUMNS = 4
+
+
+def is_usable(c: Contraction) -> bool:
+    """Whether the contraction template takes this form (else the generic lowering does)."""
+    if c.dtype is not DType.F32 or c.a.dtype is not DType.F32 or c.b.dtype is not DType.F32:
+        return False
+    if len(c.cols) != 1 or len(c.channels) != 1 or c.channel_dim is None or c.column_dim is None:
+        return False
+    if isinstance(c.cols[0].extent, int) and c.cols[0].extent < LEAST_COLUMNS:
+        return False
+    return all(_is_bound(g, c) for g in c.guards)
+
+
+def _is_bound(guard: Dim, c: Contraction) -> bool:
+    """Whether a guard only says that an index of A lies inside its dim: e >= 0 or extent-1-e >= 0."""
+    for e in c.a.index:
+        rest = add(guard, e)
+        if guard == e or not symbols(rest) & {i.name for i in c.iters + c.reds}:
+            return True
+    return False
+
+
+def recognise(stmt: Stmt, shape: tuple[Dim, ...], constants: frozenset[str]) -> tuple[Contraction, Scalar] | None:
+    """(contraction, value around it) of a statement, or None. In the value, `Load(ACCUMULATOR, iterators)` stands for the sum."""
+    if stmt.scan is not None:
+        return None
+    stmt = _split_groups(stmt)
+    sums = [node for node in walk(stmt.value) if isinstance(node, Reduce)]
+    if len(sums) != 1 or sums[0].kind != "sum":
+        return None
+    reduce = sums[0]
+    factors = _factors(reduce.body)
+    if factors is None:
+        return None
+    (first, first_guards), (second, second_guards) = factors
+    swap = _prefer_first_packed(first, second, first_guards, second_guards, constants, stmt)
+    a, guards, b, b_guards = (second, second_guards, first, first_guards) if swap else (first, first_guards, second, second_guards)
+    if b_guards or loads_in(a) or loads_in(b):
+        return None
+    found = _classify(stmt, reduce, a, b, guards, shape)
+    if found is None:
+        return None
+    whole = Load(ACCUMULATOR, found.index, reduce.dtype)
+    around = transform(stmt.value, lambda node: whole if node is reduce else None)
+    return found, around
+
+
+def loads_in(load: Load) -> bool:
+    return any(loads(e) for e in load.index)
+
+
+def _factors(body: Scalar) -> tuple[tuple[Load, tuple[Dim, ...]], tuple[Load, tuple[Dim, ...]]] | None:
+    if not isinstance(body, Op) or body.fn != "mul":
+        return None
+    first, second = (_guarded_load(arg) for arg in body.args)
+    return None if first is None or second is None else (first, second)
+
+
+def _guarded_load(e: Scalar) -> tuple[Load, tuple[Dim, ...]] | None:
+    if isinstance(e, Load):
+        return e, ()
+    if isinstance(e, Where) and isinstance(e.otherwise, Const) and e.otherwise.value == 0:
+        inner = _guarded_load(e.then)
+        return None if inner is None else (inner[0], e.conds + inner[1])
+    return None
+
+
+def _prefer_first_packed(
+    first: Load, second: Load, first_guards: tuple[Dim, ...], second_guards: tuple[Dim, ...], constants: frozenset[str], stmt: Stmt
+) -> bool:
+    """Whether the first factor should be the packed operand: a constant is (it costs nothing at run time), else what holds the last dim."""
+    if first_guards or second_guards:
+        return bool(second_guards)
+    if (first.tensor in constants) != (second.tensor in constants):
+        return first.tensor in constants
+    if not stmt.iters:
+        return False
+    last = stmt.iters[-1].name
+    return last in _names(first) and last not in _names(second)
+
+
+def _names(load: Load) -> set[str]:
+    return set().union(*(symbols(e) for e in load.index)) if load.index else set()
+
+
+def _classify(stmt: Stmt, reduce: Reduce, a: Load, b: Load, guards: tuple[Dim, ...], shape: tuple[Dim, ...]) -> Contraction | None:
+    in_a, in_b = _names(a), _names(b)
+    index: tuple[Dim, ...] = tuple(sym(i.name) for i in stmt.iters) if stmt.index is None else stmt.index
+    batch = tuple(i for i in stmt.iters if i.name in in_a and i.name in in_b)
+    rows = tuple(i for i in stmt.iters if i.name in in_a and i.name not in in_b)
+    cols = tuple(i for i in stmt.iters if i.name in in_b and i.name not in in_a)
+    idle = [i for i in stmt.iters if i.name not in in_a and i.name not in in_b]
+    if any(i.extent != 1 for i in idle) or not cols or not all(r.name in in_a and r.name in in_b for r in reduce.iters if r.extent != 1):
+        return None
+    used = tuple(i for i in stmt.iters if i not in idle)
+    zero: dict[str, Dim] = {i.name: 0 for i in idle} | {r.name: 0 for r in reduce.iters if r.extent == 1 and r.name not in in_a | in_b}
+    reds = tuple(r for r in reduce.iters if r.name not in zero)
+    placed = tuple(substitute(e, zero) for e in index)
+    return Contraction(stmt.target, reduce.dtype, used, placed, shape, a, b, guards, batch, rows, cols, reds)
+
+
+def _split_groups(stmt: Stmt) -> Stmt:
+    """o -> g*(O/G) + o' where an operand reads by o // (O/G), as a grouped convolution does; the target's index says so."""
+    for position, it in enumerate(stmt.iters):
+        divisor = _group_divisor(stmt.value, it)
+        if divisor is None or not isinstance(it.extent, int) or it.extent % divisor:
+            continue
+        outer, inner = Iter(f"{it.name}g", it.extent // divisor), Iter(f"{it.name}o", divisor)
+        replaced = {it.name: add(mul(sym(outer.name), divisor), sym(inner.name))}
+        index = stmt.index or tuple(sym(i.name) for i in stmt.iters)
+        iters = (*stmt.iters[:position], outer, inner, *stmt.iters[position + 1 :])
+        value = simplify_scalar(substitute_iters(stmt.value, replaced), ranges_of(iters))
+        return replace(stmt, iters=iters, value=value, index=tuple(simplify(substitute(e, replaced), ranges_of(iters)) for e in index))
+    return stmt
+
+
+def _group_divisor(value: Scalar, it: Iter) -> int | None:
+    for node in walk(value):
+        if not isinstance(node, Load):
+            continue
+        for e in node.index:
+            for atom in atoms(e):
+                if isinstance(atom, Call) and atom.fn == "floordiv" and isinstance(atom.args[1], int) and symbols(atom.args[0]) == {it.name}:
+                    return atom.args[1]
+    return None
+
+
+def coefficient(e: Dim, name: str) -> Dim | None:
+    """The factor of an iterator in a place expression that is linear in it; None where it is not linear."""
+    found = linear(e, name)
+    return None if found is None else found[0]

@@ -1,0 +1,336 @@
+"""Grouping: which nodes become one kernel.
+
+Anchors first: contractions and routines keep a group of their own. Then, in topological order, each statement group
+1. takes in producers that only move data, or whose elements it alone reads once each (their statements compose into its own);
+2. joins, as an epilogue, the contraction whose output it reads at the same point;
+3. merges with producers over the same rows (softmax, layer normalisation, elementwise chains), so that what passes between them stays in registers
+   or in a row-sized local array.
+
+Every rule that applies is written into the group's `reasons`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+from mapsto.ir.expr import Dim, known_at_least, product, sym
+from mapsto.ir.graph import Graph, Node, Value, free_values
+from mapsto.kernel.ast import Iter, Load, Reduce, Scalar, Stmt, walk
+from mapsto.kernel.compose import (
+    complexity, has_hard_index, identity_prefix, index_loads, inline, is_map, is_movement, is_pointwise, loads_of, points, reads, renamed_iters,
+    simplified,
+)  # fmt: skip
+from mapsto.ops.registry import Lowering, op
+from mapsto.plan.contraction import ACCUMULATOR, Contraction, is_usable, recognise
+from mapsto.plan.transposed import transposed_bias, transposed_phases
+
+# Elements of one row that a merged group may keep between its statements (float32: 64 KiB, half of a typical L2 share).
+ROW_LIMIT = 16384
+# Below this many elements a merged group runs faster than two steps even on one thread.
+SMALL = 32768
+COMPLEXITY_LIMIT = 160
+TENSOR_LIMIT = 24
+
+
+@dataclass
+class Group:
+    """A set of nodes that one kernel computes. `kind`: rows | contraction | routine | bind | branch | check."""
+
+    kind: str
+    nodes: list[Node]
+    stmts: list[Stmt] = field(default_factory=list)
+    anchor: Contraction | None = None
+    phases: tuple[Contraction, ...] = ()
+    reasons: list[str] = field(default_factory=list)
+    branches: tuple[list[Group], ...] = ()
+    name: str = ""
+    uses_values: frozenset[str] = frozenset()
+
+    def targets(self) -> list[str]:
+        """Values that the group defines, in order."""
+        if self.kind in ("routine", "branch"):
+            return [v.name for node in self.nodes for v in node.outputs]
+        own = [self.anchor.target] if self.anchor else []
+        return list(dict.fromkeys(own + [s.target for s in self.stmts]))
+
+    def reads(self) -> set[str]:
+        """Values from outside that the group reads."""
+        found = set(self.uses_values)
+        for stmt in self.stmts:
+            found |= reads(stmt)
+        for phase in self.phases:
+            found |= {phase.a.tensor, phase.b.tensor}
+        return found - set(self.targets()) - {ACCUMULATOR}
+
+    @property
+    def provenance(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(p for node in self.nodes for p in node.provenance))
+
+
+class Region:
+    """The groups of one graph level while they are merged."""
+
+    def __init__(self, graph: Graph, values: dict[str, Value], constants: frozenset[str], external: set[str], counter: list[int]) -> None:
+        self.values = values
+        self.constants = constants
+        self.external = external
+        self.counter = counter
+        self.groups: list[Group | None] = []
+        self.producer: dict[str, int] = {}
+        self.readers: dict[str, set[int]] = {}
+        for node in graph.nodes:
+            self.groups.append(self._initial(node))
+            self._register(len(self.groups) - 1)
+        for at, group in enumerate(self.groups):
+            if group is not None and group.kind == "rows":
+                self._improve(at)
+
+    def fresh(self, hint: str) -> str:
+        self.counter[0] += 1
+        return f"{hint}{self.counter[0]}"
+
+    # -- making groups -------------------------------------------------------------------------------------------------
+
+    def _initial(self, node: Node) -> Group:
+        if node.op == "if":
+            used = {n for n in node.inputs if n}
+            for inner in node.graphs:
+                used |= free_values(inner)
+            branches = tuple(group_graph(inner, self.values, self.constants, self.counter, copies=node.outputs) for inner in node.graphs)
+            return Group("branch", [node], branches=branches, uses_values=frozenset(used))
+        if node.op == "bind_dim":
+            return Group("bind", [node], uses_values=frozenset(n for n in node.inputs if n))
+        if node.op == "copy":
+            return Group("rows", [node], [copy_stmt(self.values[node.inputs[0]], node.output, self.fresh)])
+        spec = op(node.op)
+        if spec.kind == "control":
+            return Group("check", [node])
+        operands = tuple(self.values[n] if n else None for n in node.inputs)
+        if spec.lower is None:
+            return Group("routine", [node], uses_values=frozenset(n for n in node.inputs if n), reasons=[f"{node.op} is a routine of its own"])
+        stmts = [simplified(renamed_iters(s, self.fresh)) for s in spec.lower(Lowering(node, operands))]
+        return self._anchor(node, stmts) or Group("rows", [node], stmts)
+
+    def _anchor(self, node: Node, stmts: list[Stmt]) -> Group | None:
+        if op(node.op).kind != "contraction" or len(stmts) != 1:
+            return None
+        shape = self.values[stmts[0].target].shape
+        phases = [stmts[0]] if node.op != "conv_transpose" else transposed_phases(node, [self.values[n] for n in node.inputs[:2]])
+        found = [recognise(s, shape, self.constants) for s in phases]
+        known = [f for f in found if f is not None]
+        if len(known) != len(found) or not known or not all(is_usable(c) for c, _ in known):
+            return None
+        contraction, around = known[0]
+        group = Group("contraction", [node], anchor=contraction, phases=tuple(c for c, _ in known), reasons=[f"{node.op} has the form of a contraction"])
+        if node.op == "conv_transpose" and len(node.inputs) > 2 and node.inputs[2]:
+            group.stmts = [transposed_bias(node, self.values[node.inputs[2]])]
+            return group
+        if not _is_accumulator(around):
+            group.stmts = [replace(stmts[0], value=around)]
+        return group
+
+    def _register(self, at: int) -> None:
+        group = self.groups[at]
+        assert group is not None
+        for name in group.targets():
+            self.producer[name] = at
+        for name in group.reads():
+            self.readers.setdefault(name, set()).add(at)
+
+    def _unregister(self, at: int) -> None:
+        group = self.groups[at]
+        assert group is not None
+        for name in group.reads():
+            self.readers.get(name, set()).discard(at)
+
+    # -- improving -----------------------------------------------------------------------------------------------------
+
+    def _improve(self, at: int) -> None:
+        """Take in, join or merge with producers until no rule applies."""
+        changed = True
+        while changed and self.groups[at] is not None:
+            group = self.groups[at]
+            assert group is not None
+            changed = False
+            for name in sorted(group.reads(), key=lambda n: -self.producer.get(n, -1)):
+                source = self.producer.get(name)
+                if source is None or source == at or self.groups[source] is None:
+                    continue
+                if self._take_in(at, name) or self._join_contraction(at, name) or self._merge_rows(at, source):
+                    changed = True
+                    break
+
+    def _take_in(self, at: int, name: str) -> bool:
+        """Compose the producer of `name` into this group's statements."""
+        group, source = self.groups[at], self.groups[self.producer[name]]
+        assert group is not None and source is not None
+        if group.kind != "rows" or source.kind != "rows" or len(source.stmts) != 1 or not is_map(source.stmts[0]):
+            return False
+        producer = source.stmts[0]
+        if any(name in index_loads(s) for s in group.stmts):
+            return False
+        occurrences = [(s, load) for s in group.stmts for load in loads_of(s) if load.tensor == name]
+        free = is_movement(producer)
+        if not free and not self._read_once(name, at, occurrences, producer):
+            return False
+        stmts = [inline(s, producer) if any(load.tensor == name for load in loads_of(s)) else s for s in group.stmts]
+        if any(complexity(s) > COMPLEXITY_LIMIT for s in stmts) or any(has_hard_index(s) for s in stmts):
+            return False
+        self._unregister(at)
+        group.stmts = stmts
+        group.nodes = [*(n for n in source.nodes if n not in group.nodes), *group.nodes]
+        group.reasons.append(f"{name} is {'only moved data' if free else 'read here alone, once an element'}: composed into its reader")
+        self._register(at)
+        self._drop_if_dead(self.producer[name])
+        return True
+
+    def _read_once(self, name: str, at: int, occurrences: list[tuple[Stmt, object]], producer: Stmt) -> bool:
+        if name in self.external or self.readers.get(name, set()) != {at} or len(occurrences) != 1:
+            return False
+        stmt, load = occurrences[0]
+        made = product(i.extent for i in producer.iters)
+        return known_at_least(made - points(stmt, load), 0)  # type: ignore[arg-type]
+
+    def _join_contraction(self, at: int, name: str) -> bool:
+        """Become the epilogue of the contraction that makes `name`."""
+        group = self.groups[at]
+        source_at = self.producer[name]
+        source = self.groups[source_at]
+        assert group is not None and source is not None
+        if group.kind != "rows" or source.kind != "contraction" or source.anchor is None:
+            return False
+        if name in self.external or self.readers.get(name, set()) != {at} or len(source.stmts) + len(group.stmts) > 8:
+            return False
+        shape = source.anchor.shape
+        if source.targets()[-1] != name:
+            return False
+        whole = [s for s in group.stmts if is_pointwise(s) and s.index is None and tuple(i.extent for i in s.iters) == shape]
+        if len(whole) != len(group.stmts) or any(not self._at_same_point(s, set(source.targets()) | set(group.targets())) for s in group.stmts):
+            return False
+        outside = [t for t in group.targets() if t in self.external or self.readers.get(t, set()) - {at}]
+        if len(group.targets()) > 1 and outside not in ([], group.targets()[-1:]):
+            return False
+        self._unregister(at)
+        self._unregister(source_at)
+        merged = Group(
+            "contraction", [*source.nodes, *group.nodes], [*source.stmts, *group.stmts], source.anchor, source.phases,
+            [*source.reasons, *group.reasons, f"{', '.join(n.op for n in group.nodes)} computed on the accumulators of {name}"],
+        )  # fmt: skip
+        self.groups[at] = merged
+        self.groups[source_at] = None
+        self._register(at)
+        return True
+
+    def _at_same_point(self, stmt: Stmt, inside: set[str]) -> bool:
+        return all(identity_prefix(stmt, load.index) == len(stmt.iters) for load in loads_of(stmt) if load.tensor in inside)
+
+    def _merge_rows(self, at: int, source_at: int) -> bool:
+        group, source = self.groups[at], self.groups[source_at]
+        assert group is not None and source is not None
+        if group.kind != "rows" or source.kind != "rows":
+            return False
+        if any(reader <= at and reader != at for t in source.targets() for reader in self.readers.get(t, set()) if reader != source_at):
+            return False
+        stmts = [*source.stmts, *group.stmts]
+        tensors = set().union(*(reads(s) for s in stmts)) | {s.target for s in stmts}
+        if len(tensors) > TENSOR_LIMIT or not self._rows_fit(stmts, source):
+            return False
+        self._unregister(at)
+        self._unregister(source_at)
+        self.groups[at] = Group("rows", [*source.nodes, *group.nodes], stmts, None, (), [*source.reasons, *group.reasons, "merged over the same rows"])
+        self.groups[source_at] = None
+        self._register(at)
+        return True
+
+    def _rows_fit(self, stmts: list[Stmt], source: Group) -> bool:
+        made = set(source.targets())
+        rows = shared_rows(stmts)
+        if any(made & index_loads(s) for s in stmts):
+            return False
+        ranks = {t: len(self.values[t].shape) for t in made}
+        used = [(s, load) for s in stmts for load in loads_of(s) if load.tensor in made]
+        if not used:
+            return False
+        pointwise = all(rows >= ranks[load.tensor] for _, load in used)
+        if pointwise:
+            return True
+        if rows == 0 or any(not _whole_rows(s, load.index, rows) for s, load in used):
+            return False
+        inner = product(self.values[used[0][1].tensor].shape[rows:])
+        outer = product(self.values[used[0][1].tensor].shape[:rows])
+        if isinstance(inner, int) and inner > ROW_LIMIT:
+            return False
+        return not isinstance(outer, int) or outer >= 8 or (isinstance(inner, int) and outer * inner <= SMALL)
+
+    def _drop_if_dead(self, at: int) -> None:
+        """Remove a group whose targets nobody reads any more."""
+        group = self.groups[at]
+        assert group is not None
+        if any(t in self.external or self.readers.get(t) for t in group.targets()):
+            return
+        self._unregister(at)
+        self.groups[at] = None
+
+    def finished(self) -> list[Group]:
+        return [g for g in self.groups if g is not None]
+
+
+def copy_stmt(source: Value, target: Value, fresh: Callable[[str], str]) -> Stmt:
+    """target[i...] = source[i...]."""
+    iters = tuple(Iter(fresh("i"), extent) for extent in target.shape)
+    return Stmt(target.name, target.dtype, iters, Load(source.name, tuple(sym(i.name) for i in iters), source.dtype))
+
+
+def _is_accumulator(e: Scalar) -> bool:
+    return getattr(e, "tensor", None) == ACCUMULATOR
+
+
+def _whole_rows(stmt: Stmt, index: tuple[Dim, ...], rows: int) -> bool:
+    """Past the shared rows a load is at bare iterators or at 0: no windows, no shifts."""
+    names = {i.name for i in stmt.iters}
+    for node in walk(stmt.value):
+        if isinstance(node, Reduce):
+            names |= {i.name for i in node.iters}
+    return all(e == 0 or any(e == sym(n) for n in names) for e in index[rows:])
+
+
+def shared_rows(stmts: Iterable[Stmt]) -> int:
+    """The number of leading iterators that all statements have in common and at which each reads what the others made."""
+    stmts = list(stmts)
+    first = stmts[0].iters
+    rows = min(len(s.iters) for s in stmts)
+    targets = {s.target for s in stmts}
+    for stmt in stmts:
+        same = 0
+        while same < rows and stmt.iters[same].extent == first[same].extent:
+            same += 1
+        rows = min(rows, same)
+        for load in loads_of(stmt):
+            if load.tensor in targets:
+                rows = min(rows, identity_prefix(stmt, load.index))
+        if index_loads(stmt) & targets:
+            rows = 0
+        if stmt.scan is not None:
+            rows = min(rows, [i.name for i in stmt.iters].index(stmt.scan.iter))
+        if stmt.index is not None:
+            rows = min(rows, identity_prefix(stmt, stmt.index))
+    return rows
+
+
+def group_graph(
+    graph: Graph, values: dict[str, Value], constants: frozenset[str], counter: list[int], copies: tuple[Value, ...] = ()
+) -> list[Group]:
+    """The groups of a graph. `copies`: the graph is a branch, whose outputs are copied to these values."""
+    values.update(graph.values())
+    constants = constants | frozenset(graph.constants)
+    external = set(graph.outputs)
+    if copies:
+        extra = tuple(Node("copy", (name,), (target,), {}, (), ()) for name, target in zip(graph.outputs, copies, strict=True))
+        graph = replace(graph, nodes=(*graph.nodes, *extra))
+        external = {v.name for v in copies}
+    for node in graph.nodes:
+        for value in node.outputs:
+            values[value.name] = value
+    region = Region(graph, values, constants, external, counter)
+    return region.finished()

@@ -1,0 +1,103 @@
+"""Groups as kernels, in a canonical form: equal work has equal form, and is compiled once.
+
+Tensors are named t0, t1.., iterators i0, i1.., sizes s0, s1.. in order of appearance; each tensor's offset in its buffer is taken out of its layout (the step
+passes a pointer that is already moved).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from mapsto.ir.expr import Dim, rename_loads, substitute, sym, symbols
+from mapsto.ir.graph import Value
+from mapsto.kernel.ast import Iter, Kernel, Load, Reduce, Scalar, Stmt, Tensor, transform, walk
+from mapsto.kernel.compose import reads
+from mapsto.plan.layout import Axis, Layout
+
+
+@dataclass
+class Renamer:
+    """Gives canonical names in order of appearance."""
+
+    tensors: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, str] = field(default_factory=dict)
+    iters: dict[str, str] = field(default_factory=dict)
+
+    def tensor(self, name: str) -> str:
+        return self.tensors.setdefault(name, f"t{len(self.tensors)}")
+
+    def iter(self, it: Iter) -> Iter:
+        return Iter(self.iters.setdefault(it.name, f"i{len(self.iters)}"), self.dim(it.extent))
+
+    def dim(self, e: Dim) -> Dim:
+        if isinstance(e, int):
+            return e
+        names: dict[str, Dim] = {}
+        for name in sorted(symbols(e), key=str(e).find):
+            if name in self.iters:
+                names[name] = sym(self.iters[name])
+            else:
+                names[name] = sym(self.sizes.setdefault(name, f"s{len(self.sizes)}"))
+        return rename_loads(substitute(e, names), self.tensors)
+
+    def dims(self, dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        return tuple(self.dim(d) for d in dims)
+
+    def scalar(self, e: Scalar) -> Scalar:
+        def leaf(node: Scalar) -> Scalar | None:
+            if isinstance(node, Load):
+                return Load(self.tensor(node.tensor), self.dims(node.index), node.dtype)
+            if isinstance(node, Reduce):
+                return Reduce(node.kind, tuple(self.iter(i) for i in node.iters), self.scalar(node.body))
+            return None
+
+        return transform(e, leaf, self.dim)
+
+    def stmt(self, stmt: Stmt) -> Stmt:
+        for name in sorted(reads(stmt)):
+            self.tensor(name)
+        self.tensor(stmt.target)
+        iters = tuple(self.iter(i) for i in stmt.iters)
+        for node in walk(stmt.value):
+            if isinstance(node, Reduce):
+                for i in node.iters:
+                    self.iter(i)
+        scan = None if stmt.scan is None else replace(stmt.scan, iter=self.iters[stmt.scan.iter])
+        index = None if stmt.index is None else self.dims(stmt.index)
+        return Stmt(self.tensors[stmt.target], stmt.dtype, iters, self.scalar(stmt.value), index, scan)
+
+    def layout(self, layout: Layout) -> Layout:
+        axes = tuple(Axis(a.dim, a.div, a.size, self.dim(a.stride)) for a in layout.axes)
+        # the size of the whole buffer does not matter to the code that works inside it
+        return Layout(self.dims(layout.shape), axes, 0, 0, layout.border)
+
+    def actual_sizes(self) -> dict[str, str]:
+        """canonical size -> the symbol that it stands for."""
+        return {canonical: name for name, canonical in self.sizes.items()}
+
+
+@dataclass(frozen=True)
+class Canonical:
+    """A kernel in canonical form with its operands' layouts: the key under which code is made once."""
+
+    kernel: Kernel
+    layouts: tuple[tuple[str, Layout], ...]
+
+
+def canonical(
+    stmts: list[Stmt], values: dict[str, Value], layouts: dict[str, Layout], kept: set[str]
+) -> tuple[Canonical, Renamer]:
+    """The statements of a rows group as a kernel. `kept`: targets that somebody outside reads; other targets are temps."""
+    names = Renamer()
+    made = [names.stmt(s) for s in stmts]
+    targets = list(dict.fromkeys(s.target for s in stmts))
+    inputs = [n for n in names.tensors if n not in targets]
+    outputs = [t for t in targets if t in kept]
+    temps = [t for t in targets if t not in kept]
+
+    def tensors(members: list[str]) -> tuple[Tensor, ...]:
+        return tuple(Tensor(names.tensors[n], values[n].dtype, names.dims(values[n].shape)) for n in members)
+
+    kernel = Kernel("kernel", tensors(inputs), tensors(outputs), tensors(temps), tuple(made))
+    placed = tuple((names.tensors[n], names.layout(layouts[n])) for n in [*inputs, *outputs])
+    return Canonical(kernel, placed), names

@@ -1,0 +1,1 @@
+"""Compile, run, load: what stands on top of all the rooms."""

@@ -1,0 +1,110 @@
+"""Calls and homes into a program: buffers, steps in order, constants packed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from mapsto.devices.cpu.codegen import Call
+
+from mapsto.ir.expr import Dim, mul
+from mapsto.ir.graph import Graph, Node
+from mapsto.plan.group import Group
+from mapsto.plan.homes import Homes
+from mapsto.runtime.arrays import pack_constants
+from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Jump, Port, Program, Require, Run, Step
+
+
+class _Buffers:
+    """Indices of buffers by the value that owns them; only what a step touches becomes a buffer."""
+
+    def __init__(self, graph: Graph, homes: Homes, constants: Mapping[str, np.ndarray]) -> None:
+        self.homes = homes
+        self.constants = constants
+        self.inputs = {v.name for v in graph.inputs}
+        self.outputs = set(graph.outputs)
+        self.takes_over = {output: source for source, output in graph.updates}
+        self.list: list[Buffer] = []
+        self.index: dict[str, int] = {}
+        self.used_constants: dict[str, np.ndarray] = {}
+
+    def of(self, owner: str) -> int:
+        owner = self.takes_over.get(owner, owner)
+        if owner not in self.index:
+            self.index[owner] = len(self.list)
+            self.list.append(self._make(owner))
+        return self.index[owner]
+
+    def _make(self, owner: str) -> Buffer:
+        value = self.homes.values[owner]
+        size = mul(self.homes.homes[owner].layout.elements, value.dtype.size)
+        if owner in self.constants:
+            self.used_constants[owner] = self.constants[owner]
+            return Buffer(owner, "constant", size)
+        kind = "input" if owner in self.inputs else "output" if owner in self.outputs else "arena"
+        return Buffer(owner, kind, size)
+
+    def operand(self, name: str) -> tuple[int, Dim]:
+        home = self.homes.homes[name]
+        return self.of(home.buffer), mul(home.layout.offset, self.homes.values[name].dtype.size)
+
+
+def assemble(graph: Graph, groups: list[Group], calls: Mapping[int, list[Call]], homes: Homes, constants: Mapping[str, np.ndarray]) -> Program:
+    """The program of a planned graph. `calls` by the identity of their group."""
+    buffers = _Buffers(graph, homes, constants)
+    inputs = tuple(Port(v.name, v.dtype, v.shape, buffers.of(v.name)) for v in graph.inputs)
+    steps: list[Step] = []
+    _emit(groups, calls, buffers, steps)
+    outputs = tuple(_port(name, homes, buffers) for name in graph.outputs)
+    packed, offsets = pack_constants(buffers.used_constants)
+    final = tuple(Buffer(b.name, b.kind, b.bytes, offsets[b.name]) if b.kind == "constant" else b for b in buffers.list)
+    return Program(graph.name, inputs, outputs, final, tuple(steps), packed, graph.updates)
+
+
+def _port(name: str, homes: Homes, buffers: _Buffers) -> Port:
+    value = homes.values[name]
+    return Port(name, value.dtype, value.shape, buffers.of(name))
+
+
+def _emit(groups: Iterable[Group], calls: Mapping[int, list[Call]], buffers: _Buffers, steps: list[Step]) -> None:
+    for group in groups:
+        label = group.name
+        if group.kind == "branch":
+            _emit_branch(group, calls, buffers, steps)
+        elif group.kind == "bind":
+            (node,) = group.nodes
+            value = buffers.homes.values[node.inputs[0]]
+            steps.append(Bind(str(node.attrs["symbol"]), buffers.operand(value.name), value.dtype, label, group.provenance))
+        elif group.kind == "check":
+            steps.extend(_check(node, label) for node in group.nodes)
+        else:
+            steps.extend(_run(call, buffers) for call in calls[id(group)])
+
+
+def _run(call: Call, buffers: _Buffers) -> Run:
+    operands = tuple(buffers.operand(name) for name in call.operands)
+    label = f"{call.group.name} {call.group.kind} {'+'.join(dict.fromkeys(n.op for n in call.group.nodes))}"
+    return Run(call.function, operands, call.dims, call.extent, call.writes, 1, False, label, call.group.provenance)
+
+
+def _check(node: Node, label: str) -> Require:
+    condition = node.attrs["condition"] if node.op == "require" else -1
+    return Require(condition, str(node.attrs["message"]), label, node.provenance)  # type: ignore[arg-type]
+
+
+def _emit_branch(group: Group, calls: Mapping[int, list[Call]], buffers: _Buffers, steps: list[Step]) -> None:
+    """if c: A else: B as `branch to B unless c; A; jump to the end; B`."""
+    (node,) = group.nodes
+    then, otherwise = group.branches
+    at = len(steps)
+    steps.append(Jump(0))
+    _emit(then, calls, buffers, steps)
+    leave = len(steps)
+    steps.append(Jump(0))
+    start = len(steps)
+    _emit(otherwise, calls, buffers, steps)
+    steps[at] = BranchIfFalse(buffers.operand(node.inputs[0]), start, group.name, node.provenance)
+    steps[leave] = Jump(len(steps), group.name, node.provenance)
+
+

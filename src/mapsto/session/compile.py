@@ -1,0 +1,135 @@
+"""From a model to an executable: import, passes, groups, homes, code, program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+
+from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.cache import ObjectCache, default_folder
+from mapsto.devices.cpu.codegen import Call, Code, calls_of
+from mapsto.devices.cpu.compiler import CompilePool
+from mapsto.errors import CompileError
+
+from mapsto.ir.graph import Graph
+from mapsto.plan.group import Group, group_graph
+from mapsto.plan.homes import Homes, assign, flat
+from mapsto.runtime.executable import Executable
+from mapsto.session.assemble import assemble
+
+Progress = Callable[[int, int, str], None]
+
+
+def compile_model(
+    model: Any,
+    shapes: Mapping[str, Sequence[int | str | None]] | None = None,
+    threads: int | None = None,
+    native_only: bool = False,
+    progress: Progress | None = None,
+    cache: bool = True,
+) -> Executable:
+    """Compile a model for this machine's CPU.
+
+    model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.Graph`. shapes: dims of inputs by name; a dim that is
+    not fixed stays a run-time size. threads: how many share a step (None: as many as this process may use).
+    native_only: an error where a step has no native code (every step has, so far).
+
+    Raises ModelError, UnsupportedError, ShapeError, CompileError.
+    """
+    with _Workers(cache) as workers:
+        graph = prepared(model, shapes)
+        return build(graph, workers, threads, progress)
+
+
+def prepared(model: Any, shapes: Mapping[str, Sequence[int | str | None]] | None) -> Graph:
+    """The graph of a model after all device-blind passes."""
+    from mapsto.passes import default_passes, run_passes
+
+    if not isinstance(model, Graph):
+        from mapsto.importers.onnx import load
+
+        model = load(model, shapes)
+    return run_passes(model, default_passes())
+
+
+class _Workers:
+    """Compile workers that start while the model is still being read; asked for code function by function."""
+
+    def __init__(self, cache: bool) -> None:
+        self.isa = isas.host()
+        self._cache = ObjectCache(default_folder()) if cache else None
+        self._pool: CompilePool | None = None
+        self.futures: dict[str, Future[bytes]] = {}
+
+    def __enter__(self) -> _Workers:
+        self._pool = CompilePool(self.isa, min(4, len(os.sched_getaffinity(0))), self._cache)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._pool is not None
+        self._pool.close()
+
+    def submit(self, name: str, text: str, optimizer: str) -> None:
+        assert self._pool is not None
+        if name not in self.futures:
+            self.futures[name] = self._pool.submit(name, text, optimizer)
+
+    def objects(self, names: Sequence[str], progress: Progress | None) -> list[bytes]:
+        """Object code of these functions; CompileError naming all that failed."""
+        found, failures = [], []
+        for done, name in enumerate(names, 1):
+            try:
+                found.append(self.futures[name].result())
+            except CompileError as error:
+                failures.append(str(error))
+            if progress:
+                progress(done, len(names), name)
+        if failures:
+            raise CompileError("; ".join(failures))
+        return found
+
+
+def build(graph: Graph, workers: _Workers, threads: int | None, progress: Progress | None) -> Executable:
+    """Plan, generate, compile and assemble a graph that the passes are done with."""
+    groups, homes, kept, constants = planned(graph)
+    code = Code(workers.isa, homes, kept, workers.submit)
+    calls: dict[int, list[Call]] = {}
+    for group in flat(groups):
+        if group.kind in ("rows", "contraction", "routine"):
+            calls[id(group)] = calls_of(group, code)
+    program = assemble(graph, groups, calls, homes, constants)
+    objects = workers.objects(program.functions(), progress)
+    return Executable(program, objects, threads)
+
+
+def planned(graph: Graph) -> tuple[list[Group], Homes, set[str], dict[str, np.ndarray]]:
+    """Groups in order, homes of values, the values that must be in memory, all constants."""
+    values = dict(graph.values())
+    constants = _all_constants(graph)
+    counter = [0]
+    groups = group_graph(graph, values, frozenset(constants), counter)
+
+    def fresh(hint: str) -> str:
+        counter[0] += 1
+        return f"{hint}{counter[0]}"
+
+    inputs = {v.name for v in graph.inputs}
+    groups, homes = assign(groups, values, inputs, set(graph.outputs), set(constants), fresh)
+    kept = set(graph.outputs) | set(homes.homes)
+    for number, group in enumerate(flat(groups)):
+        group.name = f"g{number}"
+    return groups, homes, kept, constants
+
+
+def _all_constants(graph: Graph) -> dict[str, np.ndarray]:
+    found = dict(graph.constants)
+    for node in graph.nodes:
+        for inner in node.graphs:
+            found.update(_all_constants(inner))
+    return found
+
+
