@@ -1,0 +1,281 @@
+"""Composite functions, spelt out in the ops of this package: softmax, norms, activations, gemm.
+
+Each takes a builder and values, and gives the value of the result. Half-precision operands are computed with in f32 and rounded once,
+where several steps would round several times.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, floordiv
+from mapsto.ir.graph import Value
+from mapsto.kernel.scalar import compute_type
+from mapsto.ops.builder import Builder
+
+
+def scalar(b: Builder, value: float, like: Value) -> Value:
+    """A constant of the type of `like`."""
+    return b.constant(np.asarray(value).astype(like.dtype.numpy))
+
+
+def cast(b: Builder, x: Value, to: DType) -> Value:
+    return x if x.dtype is to else b.one("cast", [x], to=to)
+
+
+def _wide(b: Builder, x: Value) -> Value:
+    return cast(b, x, compute_type(x.dtype))
+
+
+def reduce(b: Builder, x: Value, kind: str, axes: Sequence[int], keepdims: bool = True) -> Value:
+    return b.one("reduce", [x], kind=kind, axes=tuple(a % x.rank for a in axes), keepdims=keepdims)
+
+
+def reshape(b: Builder, x: Value, shape: Sequence[Dim]) -> Value:
+    return x if x.shape == tuple(shape) else b.one("reshape", [x], shape=tuple(shape))
+
+
+def _add(b: Builder, x: Value, y: Value) -> Value:
+    return b.one("add", [x, y])
+
+
+def _sub(b: Builder, x: Value, y: Value) -> Value:
+    return b.one("sub", [x, y])
+
+
+def _mul(b: Builder, x: Value, y: Value) -> Value:
+    return b.one("mul", [x, y])
+
+
+def _div(b: Builder, x: Value, y: Value) -> Value:
+    return b.one("div", [x, y])
+
+
+# ---- softmax -----------------------------------------------------------------------------------------------------------
+
+
+def softmax(b: Builder, x: Value, axis: int) -> Value:
+    """e^(x - max) / sum e^(x - max) along an axis."""
+    wide = _wide(b, x)
+    e = b.one("exp", [_sub(b, wide, reduce(b, wide, "max", [axis]))])
+    return cast(b, _div(b, e, reduce(b, e, "sum", [axis])), x.dtype)
+
+
+def log_softmax(b: Builder, x: Value, axis: int) -> Value:
+    """(x - max) - log sum e^(x - max) along an axis."""
+    wide = _wide(b, x)
+    shifted = _sub(b, wide, reduce(b, wide, "max", [axis]))
+    total = reduce(b, b.one("exp", [shifted]), "sum", [axis])
+    return cast(b, _sub(b, shifted, b.one("log", [total])), x.dtype)
+
+
+def log_sum_exp(b: Builder, x: Value, axes: Sequence[int], keepdims: bool) -> Value:
+    """log sum e^x, shifted by the maximum (by 0 where that is infinite)."""
+    wide = _wide(b, x)
+    best = reduce(b, wide, "max", axes)
+    infinite = b.one("isinf", [best], detect_positive=True, detect_negative=True)
+    best = b.one("select", [infinite, scalar(b, 0.0, wide), best])
+    total = reduce(b, b.one("exp", [_sub(b, wide, best)]), "sum", axes)
+    result = _add(b, b.one("log", [total]), best)
+    if not keepdims:
+        kept = [d for k, d in enumerate(x.shape) if k not in {a % x.rank for a in axes}]
+        result = reshape(b, result, kept)
+    return cast(b, result, x.dtype)
+
+
+# ---- norms -------------------------------------------------------------------------------------------------------------
+
+
+def normalised(b: Builder, x: Value, axes: Sequence[int], eps: float) -> tuple[Value, Value, Value]:
+    """((x - mean) / sqrt(variance + eps), mean, 1 / sqrt(variance + eps)) over the axes, in x's compute type; axes are kept."""
+    wide = _wide(b, x)
+    mean = reduce(b, wide, "mean", axes)
+    centred = _sub(b, wide, mean)
+    variance = reduce(b, _mul(b, centred, centred), "mean", axes)
+    deviation = b.one("sqrt", [_add(b, variance, scalar(b, eps, wide))])
+    inverse = b.one("reciprocal", [deviation])
+    return _mul(b, centred, inverse), mean, inverse
+
+
+def layer_norm(b: Builder, x: Value, scale: Value, bias: Value | None, axis: int, eps: float) -> Value:
+    """Normalised over the axes from `axis` on; scale and bias broadcast from the right."""
+    y, _, _ = normalised(b, x, range(axis % x.rank, x.rank), eps)
+    return _affine(b, y, scale, bias, x.dtype)
+
+
+def rms_norm(b: Builder, x: Value, scale: Value, axis: int, eps: float) -> Value:
+    """x / sqrt(mean(x^2) + eps) * scale over the axes from `axis` on."""
+    wide = _wide(b, x)
+    power = reduce(b, _mul(b, wide, wide), "mean", range(axis % x.rank, x.rank))
+    root = b.one("sqrt", [_add(b, power, scalar(b, eps, wide))])
+    return _affine(b, _div(b, wide, root), scale, None, x.dtype)
+
+
+def _affine(b: Builder, y: Value, scale: Value | None, bias: Value | None, dtype: DType) -> Value:
+    if scale is not None:
+        y = _mul(b, y, cast(b, scale, y.dtype))
+    if bias is not None:
+        y = _add(b, y, cast(b, bias, y.dtype))
+    return cast(b, y, dtype)
+
+
+def _by_channel(b: Builder, v: Value, rank: int) -> Value:
+    """A vector along axis 1 of a tensor of `rank`."""
+    return reshape(b, v, (v.shape[0], *(1 for _ in range(rank - 2))))
+
+
+def batch_norm(b: Builder, x: Value, scale: Value, bias: Value, mean: Value, variance: Value, eps: float) -> Value:
+    """x * f + (bias - mean * f) with f = scale / sqrt(variance + eps): with constant parameters one multiply-add remains."""
+    wide = compute_type(x.dtype)
+    s, o, m, v = (cast(b, p, wide) for p in (scale, bias, mean, variance))
+    factor = _div(b, s, b.one("sqrt", [_add(b, v, scalar(b, eps, v))]))
+    shift = _sub(b, o, _mul(b, m, factor))
+    y = _mul(b, cast(b, x, wide), _by_channel(b, factor, x.rank))
+    return cast(b, _add(b, y, _by_channel(b, shift, x.rank)), x.dtype)
+
+
+def instance_norm(b: Builder, x: Value, scale: Value, bias: Value, eps: float) -> Value:
+    """Each channel of each sample normalised over its space."""
+    y, _, _ = normalised(b, x, range(2, x.rank), eps)
+    return _affine(b, y, _by_channel(b, scale, x.rank), _by_channel(b, bias, x.rank), x.dtype)
+
+
+def group_norm(b: Builder, x: Value, scale: Value, bias: Value, groups: int, eps: float) -> Value:
+    """Each group of channels normalised over its channels and space; scale and bias have one element a channel."""
+    grouped = reshape(b, x, (x.shape[0], groups, floordiv(x.shape[1], groups), *x.shape[2:]))
+    y, _, _ = normalised(b, grouped, range(2, grouped.rank), eps)
+    y = reshape(b, y, x.shape)
+    return _affine(b, y, _by_channel(b, scale, x.rank), _by_channel(b, bias, x.rank), x.dtype)
+
+
+def lp_norm(b: Builder, x: Value, axis: int, p: int) -> Value:
+    """x divided by its 1- or 2-norm along an axis; 0 where the norm is 0."""
+    wide = _wide(b, x)
+    if p == 1:
+        length = reduce(b, b.one("abs", [wide]), "sum", [axis])
+    else:
+        length = b.one("sqrt", [reduce(b, _mul(b, wide, wide), "sum", [axis])])
+    zero = scalar(b, 0.0, wide)
+    result = b.one("select", [b.one("eq", [length, zero]), zero, _div(b, wide, length)])
+    return cast(b, result, x.dtype)
+
+
+def local_response_norm(b: Builder, x: Value, size: int, alpha: float, beta: float, bias: float) -> Value:
+    """x / (bias + alpha/size * sum of squares over `size` neighbouring channels)^beta"""
+    wide = _wide(b, x)
+    space = 1 if x.rank < 3 else math.prod(x.shape[2:])
+    rows = reshape(b, _mul(b, wide, wide), (x.shape[0], 1, x.shape[1], space))
+    before = (size - 1) // 2
+    mean = b.one(
+        "avg_pool", [rows], kernel=(size, 1), strides=(1, 1), dilations=(1, 1), pads=(before, 0, size - 1 - before, 0),
+        count_include_pad=True,
+    )  # fmt: skip
+    level = _add(b, _mul(b, reshape(b, mean, x.shape), scalar(b, alpha, wide)), scalar(b, bias, wide))
+    return cast(b, _div(b, wide, b.one("pow", [level, scalar(b, beta, wide)])), x.dtype)
+
+
+# ---- activations -------------------------------------------------------------------------------------------------------
+
+
+def clip(b: Builder, x: Value, low: Value | None, high: Value | None) -> Value:
+    """min(max(x, low), high)"""
+    if low is not None:
+        x = b.one("max", [x, low])
+    return x if high is None else b.one("min", [x, high])
+
+
+def gelu(b: Builder, x: Value, approximate: str = "none") -> Value:
+    """x/2 * (1 + erf(x / sqrt 2)), or with "tanh": x/2 * (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3)))"""
+    wide = _wide(b, x)
+    half, one = scalar(b, 0.5, wide), scalar(b, 1.0, wide)
+    if approximate == "tanh":
+        cube = _mul(b, _mul(b, wide, wide), wide)
+        inner = _add(b, wide, _mul(b, cube, scalar(b, 0.044715, wide)))
+        gate = b.one("tanh", [_mul(b, inner, scalar(b, math.sqrt(2 / math.pi), wide))])
+    else:
+        gate = b.one("erf", [_mul(b, wide, scalar(b, math.sqrt(0.5), wide))])
+    return cast(b, _mul(b, _mul(b, wide, half), _add(b, gate, one)), x.dtype)
+
+
+def quick_gelu(b: Builder, x: Value, alpha: float = 1.702) -> Value:
+    """x * sigmoid(alpha * x); alpha 1 is SiLU."""
+    wide = _wide(b, x)
+    inner = wide if alpha == 1.0 else _mul(b, wide, scalar(b, alpha, wide))
+    return cast(b, _mul(b, wide, b.one("sigmoid", [inner])), x.dtype)
+
+
+def hard_sigmoid(b: Builder, x: Value, alpha: float = 0.2, beta: float = 0.5) -> Value:
+    """min(max(alpha * x + beta, 0), 1)"""
+    wide = _wide(b, x)
+    line = _add(b, _mul(b, wide, scalar(b, alpha, wide)), scalar(b, beta, wide))
+    return cast(b, clip(b, line, scalar(b, 0.0, wide), scalar(b, 1.0, wide)), x.dtype)
+
+
+def hard_swish(b: Builder, x: Value) -> Value:
+    """x * min(max(x/6 + 1/2, 0), 1)"""
+    wide = _wide(b, x)
+    return cast(b, _mul(b, wide, hard_sigmoid(b, wide, 1 / 6, 0.5)), x.dtype)
+
+
+def mish(b: Builder, x: Value) -> Value:
+    """x * tanh(softplus(x))"""
+    wide = _wide(b, x)
+    return cast(b, _mul(b, wide, b.one("tanh", [b.one("softplus", [wide])])), x.dtype)
+
+
+def softsign(b: Builder, x: Value) -> Value:
+    """x / (1 + |x|)"""
+    wide = _wide(b, x)
+    return cast(b, _div(b, wide, _add(b, b.one("abs", [wide]), scalar(b, 1.0, wide))), x.dtype)
+
+
+def prelu(b: Builder, x: Value, slope: Value) -> Value:
+    """x where x >= 0, else slope * x"""
+    negative = b.one("lt", [x, scalar(b, 0, x)])
+    return b.one("select", [negative, _mul(b, x, slope), x])
+
+
+def selu(b: Builder, x: Value, alpha: float, gamma: float) -> Value:
+    """gamma * elu(x, alpha)"""
+    wide = _wide(b, x)
+    return cast(b, _mul(b, b.one("elu", [wide], alpha=float(alpha)), scalar(b, gamma, wide)), x.dtype)
+
+
+# ---- products ----------------------------------------------------------------------------------------------------------
+
+
+def transpose_last(b: Builder, x: Value) -> Value:
+    return b.one("transpose", [x], perm=(*range(x.rank - 2), x.rank - 1, x.rank - 2))
+
+
+def gemm(
+    b: Builder, x: Value, y: Value, c: Value | None = None, alpha: float = 1.0, beta: float = 1.0,
+    trans_x: bool = False, trans_y: bool = False,
+) -> Value:  # fmt: skip
+    """alpha * x y + beta * c, with either factor transposed first."""
+    left = transpose_last(b, x) if trans_x else x
+    right = transpose_last(b, y) if trans_y else y
+    product: Value = b.one("matmul", [left, right])
+    if alpha != 1.0:
+        product = _scaled(b, product, alpha)
+    if c is None or beta == 0.0:
+        return product
+    return _add(b, product, c if beta == 1.0 else _scaled(b, c, beta))
+
+
+def _scaled(b: Builder, x: Value, factor: float) -> Value:
+    """x * factor; an integer type takes a whole factor only through f64."""
+    if x.dtype.is_float or float(factor).is_integer():
+        return _mul(b, x, scalar(b, factor, x))
+    wide = b.one("cast", [x], to=DType.F64)
+    return b.one("cast", [_mul(b, wide, scalar(b, factor, wide))], to=x.dtype)
+
+
+def linear(b: Builder, x: Value, weight: Value, bias: Value | None) -> Value:
+    """x W^T + bias, as frameworks store W[out, in]."""
+    y = b.one("matmul", [x, transpose_last(b, weight)])
+    return y if bias is None else _add(b, y, bias)
