@@ -48,21 +48,38 @@ def binary(op: str, a: Array, b: Array) -> Array:
 
 
 def _divide_integers(a: Array, b: Array) -> Array:
-    """C's rule: towards zero. INT_MIN / -1 wraps."""
-    if (b == 0).any():
-        raise ZeroDivisionError("integer division by zero")
+    """Towards zero (C); by zero gives 0, the lowest number / -1 wraps."""
     quotient = a // b
     wrong = (quotient * b != a) & ((a < 0) != (b < 0))
-    return np.asarray(quotient + wrong, a.dtype)
+    return np.where(b == 0, 0, quotient + wrong.astype(a.dtype))
+
+
+def _remainder_integers(a: Array, b: Array) -> Array:
+    return np.where(b == 0, 0, a - b * _divide_integers(a, b))
+
+
+def _shift_left(a: Array, b: Array) -> Array:
+    return np.where(_in_width(b), np.left_shift(a, np.where(_in_width(b), b, 0)), 0)
+
+
+def _shift_right(a: Array, b: Array) -> Array:
+    """Arithmetic on signed types. By the width or more: what so many single shifts give."""
+    return np.right_shift(a, np.where(_in_width(b), b, 8 * b.dtype.itemsize - 1)) * (
+        _in_width(b) | (a.dtype.kind == "i")
+    )
+
+
+def _in_width(b: Array) -> Array:
+    return np.asarray((b >= 0) & (b < 8 * b.dtype.itemsize))
 
 
 def _minimum(a: Array, b: Array) -> Array:
-    """IEEE 754-2019 minimum: NaN wins, -0 is below +0."""
-    return np.where(a == b, np.where(np.signbit(a), a, b), np.minimum(a, b))
+    """NaN wins; which zero wins between -0 and +0 is not said."""
+    return np.where(np.isnan(a) | (a < b), a, b)
 
 
 def _maximum(a: Array, b: Array) -> Array:
-    return np.where(a == b, np.where(np.signbit(a), b, a), np.maximum(a, b))
+    return np.where(np.isnan(a) | (a > b), a, b)
 
 
 _BINARY: dict[str, Callable[..., Any]] = {
@@ -70,12 +87,12 @@ _BINARY: dict[str, Callable[..., Any]] = {
     "sub": np.subtract,
     "mul": np.multiply,
     "div": _divide_integers,
-    "rem": lambda a, b: a - b * _divide_integers(a, b),
+    "rem": _remainder_integers,
     "and": np.bitwise_and,
     "or": np.bitwise_or,
     "xor": np.bitwise_xor,
-    "shl": np.left_shift,
-    "shr": np.right_shift,
+    "shl": _shift_left,
+    "shr": _shift_right,
     "min": np.minimum,
     "max": np.maximum,
     "minnum": np.minimum,
@@ -227,11 +244,10 @@ def _narrow_to_bf16(a: Array) -> Array:
 
 
 def reduce_lanes(op: str, a: Array) -> Array:
-    """Halves folded onto halves, until one lane is left."""
-    if a.size & (a.size - 1):
-        raise TypeError(f"a lane reduction over {a.size} lanes, which is not a power of two")
+    """The upper half folded onto the lower, a power of two, until one lane is left; lanes without a partner stay."""
     fold = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(op, op)
     while a.size > 1:
-        half = a.size // 2
-        a = binary(fold, a[:half], a[half:])
+        half = 1 << ((a.size - 1).bit_length() - 1)
+        pairs = a.size - half
+        a = np.concatenate([binary(fold, a[:pairs], a[half:]), a[pairs:half]])
     return a

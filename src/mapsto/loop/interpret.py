@@ -164,7 +164,13 @@ class _Machine:
     # ---- values --------------------------------------------------------------------------------------------------
 
     def integer(self, e: Dim) -> int:
-        return evaluate(e, self.integers)
+        return evaluate(e, self.integers, self.load_integer)
+
+    def load_integer(self, name: str, index: tuple[int, ...]) -> int:
+        """A loaded element inside an index expression."""
+        where = np.array(index)
+        self.active(name, where, None)
+        return int(self.buffers[name][where[0]])
 
     def value(self, v: Value) -> Array:
         result = _VALUES[type(v)](self, v)
