@@ -1,0 +1,192 @@
+"""The commands and their options. What a command does is in the file of its name, imported when it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Compiles neural networks to native code for this machine, and says how each operation was mapped and why.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Model = Annotated[
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="An ONNX file, or a .mapsto file that `mapsto compile` made.", show_default=False
+    ),
+]
+OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--shape", metavar="NAME=DIMS", help="Fix an input's shape: x=1,3,224,224; `?` leaves a dim open. Repeatable."
+    ),
+]
+Inputs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--input",
+        metavar="NAME=WHAT",
+        help="What an input gets: FILE.npy, FILE.npz, random, zeros, ones, or a number or [list]. Repeatable.",
+    ),
+]
+InputsFile = Annotated[
+    Path | None, typer.Option("--inputs", metavar="FILE.npz", help="An npz file with an array for each input, by name.")
+]
+Threads = Annotated[
+    int | None, typer.Option("--threads", min=1, help="Threads to run on. Default: what this process may use.")
+]
+NativeOnly = Annotated[bool, typer.Option("--native-only", help="Fail where a step would have no native code.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the random inputs.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from mapsto.report.machine import version_of
+
+        typer.echo(f"mapsto {version_of('mapsto') or '(not installed)'}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    model: Model,
+    inputs: InputsFile = None,
+    given: Inputs = None,
+    shape: Shapes = None,
+    threads: Threads = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Write the outputs here.")
+    ] = None,
+    repeat: Annotated[
+        int, typer.Option("--repeat", min=1, help="Runs to time, at most; they end after a second.")
+    ] = 10,
+    native_only: NativeOnly = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Compile a model and run it: prints its outputs and how long it took.
+
+    Inputs that are not given are random. If the npz file has a `label` for each example, the accuracy is printed too.
+    """
+    from mapsto.cli.run import run_model
+
+    run_model(model, inputs, given or [], shape or [], threads, output, repeat, native_only, seed, json)
+
+
+@app.command("compile")
+def compile_(
+    model: OnnxModel,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.mapsto", help="Where the executable goes.")],
+    shape: Shapes = None,
+    threads: Threads = None,
+    native_only: NativeOnly = False,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="FILE", help="Replay the plan that `mapsto plan` wrote.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Compile a model into one file that runs without compiling again."""
+    from mapsto.cli.compile import compile_model
+
+    compile_model(model, output, shape or [], threads, native_only, plan, json)
+
+
+@app.command()
+def bench(
+    model: OnnxModel,
+    against: Annotated[
+        str, typer.Option("--against", metavar="ENGINES", help="Comma-separated: onnxruntime, openvino.")
+    ] = "onnxruntime",
+    inputs: InputsFile = None,
+    given: Inputs = None,
+    shape: Shapes = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each engine.")] = 1,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long each engine runs, about.")] = 3.0,
+    dynamic: Annotated[
+        bool, typer.Option("--dynamic", help="Leave open dims open, instead of fixing them to the inputs'.")
+    ] = False,
+    native_only: NativeOnly = False,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Time a model beside other engines: alternately, each in a process of its own, medians and quartiles."""
+    from mapsto.cli.bench import bench_model
+
+    engines = [name.strip() for name in against.split(",") if name.strip()]
+    bench_model(model, engines, inputs, given or [], shape or [], threads, seconds, dynamic, native_only, seed, json)
+
+
+@app.command()
+def check(
+    model: OnnxModel,
+    inputs: InputsFile = None,
+    given: Inputs = None,
+    shape: Shapes = None,
+    threads: Threads = None,
+    native_only: NativeOnly = False,
+    reference: Annotated[
+        bool, typer.Option("--reference/--no-reference", help="Run the numpy reference too (slow on large models).")
+    ] = True,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
+    from mapsto.cli.check import check_model
+
+    check_model(model, inputs, given or [], shape or [], threads, native_only, reference, seed, json)
+
+
+@app.command()
+def plan(
+    model: Model,
+    shape: Shapes = None,
+    threads: Threads = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Write the plan's text here, to edit and replay."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Print the plan: how each operation is mapped onto this machine, with the reason."""
+    from mapsto.cli.plan import show_plan
+
+    show_plan(model, shape or [], threads, output, json)
+
+
+@app.command()
+def explain(
+    model: Model,
+    node: Annotated[str, typer.Argument(help="The name of a node or a value of the model.", show_default=False)],
+    shape: Shapes = None,
+    threads: Threads = None,
+    json: Json = False,
+) -> None:
+    """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
+    from mapsto.cli.plan import explain_node
+
+    explain_node(model, node, shape or [], threads, json)
+
+
+@app.command()
+def devices(json: Json = False) -> None:
+    """List the devices of this machine that mapsto can make code for."""
+    from mapsto.cli.devices import list_devices
+
+    list_devices(json)

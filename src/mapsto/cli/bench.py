@@ -1,0 +1,78 @@
+"""`mapsto bench`: a model's time beside other engines'; the measuring itself is in `report.bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, read_given
+from mapsto.cli.output import print_json, seconds_text, table
+from mapsto.cli.progress import progress_bar
+from mapsto.report import machine
+from mapsto.report.bench import OURS, BenchReport, BenchSetup, measure
+from mapsto.report.engines import ENGINES
+
+Shapes = Mapping[str, Sequence[int | None]]
+
+
+def bench_model(
+    model: Path,
+    against: Sequence[str],
+    inputs_file: Path | None,
+    given: Sequence[str],
+    shape: Sequence[str],
+    threads: int,
+    seconds: float,
+    dynamic: bool,
+    native_only: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    from mapsto.importers import onnx
+
+    unknown = [name for name in against if name not in ENGINES or name == OURS]
+    if unknown:
+        known = ", ".join(name for name in ENGINES if name != OURS)
+        raise UsageError(f"--against {','.join(unknown)}: no such engine; known: {known}")
+    shapes = parse_shapes(shape)
+    fed = make_feed(onnx.load(existing(model), shapes).inputs, read_given(inputs_file, given), seed)
+    fixed = shapes if dynamic else fixed_shapes(fed.feed)
+    setup = BenchSetup(model, [fed.feed], fixed, threads, native_only, seconds)
+    with progress_bar(f"timing {model.name}") as progress:
+        report = measure(setup, [OURS, *against], progress)
+    if as_json:
+        print_json(report.to_json() | {"made_inputs": dict(fed.made)})
+        return
+    for name, how in fed.made.items():
+        print(f"input {name}: {how}")
+    print(report_text(report))
+
+
+def fixed_shapes(feed: Mapping[str, np.ndarray]) -> Shapes:
+    """The inputs' own shapes, for every engine alike."""
+    return {name: tuple(array.shape) for name, array in feed.items()}
+
+
+def report_text(report: BenchReport) -> str:
+    """The table of a report, and below it the machine and the engines that are not in it."""
+    rows = []
+    for timing in report.timings:
+        ratio = report.ratios.get(timing.engine)
+        rows.append(
+            (
+                timing.engine,
+                seconds_text(timing.seconds.median),
+                f"{seconds_text(timing.seconds.low)} - {seconds_text(timing.seconds.high)}",
+                str(timing.seconds.count),
+                seconds_text(timing.open_seconds),
+                "" if ratio is None else f"{ratio.median:.2f} ({ratio.low:.2f} - {ratio.high:.2f})",
+            )
+        )
+    about = machine.describe()
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    lines = [table(("engine", "median", "quartiles", "runs", "opened in", "ours / its"), rows)]
+    lines += [f"{name}: not measured: {why}" for name, why in report.absent.items()]
+    lines.append(f"{report.threads} thread(s) on {about['processor']}, {about['cores']} cores; {versions}")
+    return "\n".join(lines)

@@ -1,0 +1,133 @@
+"""`mapsto check`: our outputs beside the numpy reference and ONNX Runtime, under `report.accuracy`'s rule."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mapsto.cli.entry import CHECK_FAILED
+from mapsto.cli.inputs import make_feed, parse_shapes, read_given
+from mapsto.cli.open import open_model
+from mapsto.cli.output import print_json, shape_text, table
+from mapsto.cli.progress import progress_bar
+from mapsto.errors import MapstoError
+from mapsto.report.accuracy import FACTOR, LIMIT_WITHOUT_PEER, SLACK, Verdict, judge
+from mapsto.report.engines import Setup, open_engine
+
+Outputs = Mapping[str, np.ndarray]
+
+REFERENCE = "onnxruntime-unoptimised"
+PEER = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Our outputs beside one reference."""
+
+    reference: str
+    rule: str
+    verdicts: list[Verdict]
+
+    @property
+    def ok(self) -> bool:
+        return all(verdict.ok for verdict in self.verdicts)
+
+    def to_json(self) -> dict[str, Any]:
+        outputs = [verdict.to_json() for verdict in self.verdicts]
+        return {"reference": self.reference, "rule": self.rule, "ok": self.ok, "outputs": outputs}
+
+
+@dataclass
+class Found:
+    """The outputs of each engine that could run the model, and why others could not."""
+
+    outputs: dict[str, Outputs] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+
+
+def check_model(
+    model: Path,
+    inputs_file: Path | None,
+    given: Sequence[str],
+    shape: Sequence[str],
+    threads: int | None,
+    native_only: bool,
+    reference: bool,
+    seed: int,
+    as_json: bool,
+) -> None:
+    read, shapes = read_given(inputs_file, given), parse_shapes(shape)
+    executable = open_model(model, shapes, threads, native_only).executable
+    fed = make_feed(executable.inputs, read, seed)
+    ours: Outputs = executable.run(fed.feed)
+    engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]
+    found = _run_others(engines, Setup(model, shapes), fed.feed)
+    sections = judged(ours, found.outputs)
+    if not sections:
+        reasons = "\n".join(f"  {name}: {why}" for name, why in found.absent.items())
+        raise MapstoError(f"nothing to compare with:\n{reasons}")
+    ok = all(section.ok for section in sections)
+    if as_json:
+        data = {"model": str(model), "ok": ok, "made_inputs": dict(fed.made), "absent": found.absent}
+        print_json(data | {"sections": [section.to_json() for section in sections]})
+    else:
+        _print_text(sections, fed.made, found.absent, ok)
+    sys.exit(0 if ok else CHECK_FAILED)
+
+
+def _run_others(engines: Sequence[str], setup: Setup, feed: Mapping[str, np.ndarray]) -> Found:
+    found = Found()
+    with progress_bar("running references") as progress:
+        for i, name in enumerate(engines):
+            progress(i, len(engines), name)
+            try:
+                found.outputs[name] = open_engine(name, setup).run(feed)
+            except MapstoError as error:
+                found.absent[name] = str(error)
+    return found
+
+
+def judged(ours: Outputs, others: Mapping[str, Outputs]) -> list[Section]:
+    """Our outputs under the rule for each reference there is.
+
+    Unoptimised ONNX Runtime has the optimised one as its peer; the numpy reference whichever ONNX Runtime there is.
+    """
+    sections = []
+    if REFERENCE in others:
+        peer = others.get(PEER)
+        sections.append(Section(REFERENCE, _rule(PEER if peer else None), judge(others[REFERENCE], ours, peer)))
+    if "numpy" in others:
+        name = next((name for name in (PEER, REFERENCE) if name in others), None)
+        peer = others[name] if name else None
+        sections.append(Section("numpy", _rule(name), judge(others["numpy"], ours, peer)))
+    return sections
+
+
+def _rule(peer: str | None) -> str:
+    if peer is None:
+        return f"error of each channel at most {LIMIT_WITHOUT_PEER:g}"
+    return f"error of each channel at most {FACTOR:g} times that of {peer}, plus {SLACK:g}"
+
+
+def _print_text(sections: Sequence[Section], made: Mapping[str, str], absent: Mapping[str, str], ok: bool) -> None:
+    for name, how in made.items():
+        print(f"input {name}: {how}")
+    for section in sections:
+        print(f"against {section.reference}: {section.rule}")
+        print(table(("output", "shape", "channel", "ours", "peer", "limit", ""), [_row(v) for v in section.verdicts]))
+    for name, why in absent.items():
+        print(f"{name}: {why}")
+    print("ok" if ok else "FAILED")
+
+
+def _row(verdict: Verdict) -> tuple[str, ...]:
+    head = (verdict.name, f"{verdict.dtype}{shape_text(verdict.shape)}", f"{verdict.channel}/{verdict.channels}")
+    if verdict.mismatch is not None:
+        return (*head, "-", "-", "-", f"FAILED: {verdict.mismatch}")
+    peer = "-" if verdict.peer is None else f"{verdict.peer:.1e}"
+    return (*head, f"{verdict.ours:.1e}", peer, f"{verdict.limit:.1e}", "ok" if verdict.ok else "FAILED")

@@ -1,0 +1,44 @@
+"""`mapsto compile`: a model into one file that runs without compiling again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mapsto.cli.inputs import Port, existing, parse_shapes
+from mapsto.cli.open import open_model
+from mapsto.cli.output import bytes_text, print_json, seconds_text, shape_text
+
+
+def compile_model(
+    model: Path,
+    output: Path,
+    shape: Sequence[str],
+    threads: int | None,
+    native_only: bool,
+    plan: Path | None,
+    as_json: bool,
+) -> None:
+    text = None if plan is None else existing(plan, "plan").read_text(encoding="utf-8")
+    opened = open_model(model, parse_shapes(shape), threads, native_only, text)
+    executable = opened.executable
+    executable.save(output)
+    size = output.stat().st_size
+    ports = {
+        kind: [_port_data(port) for port in found]
+        for kind, found in (("inputs", executable.inputs), ("outputs", executable.outputs))
+    }
+    if as_json:
+        done = {"model": str(model), "output": str(output), "bytes": size, "compile_seconds": opened.seconds}
+        print_json(done | ports)
+        return
+    for kind, found in ports.items():
+        for port in found:
+            print(f"{kind[:-1]} {port['name']}: {port['dtype']}{shape_text(port['shape'])}")
+    print(f"compiled in {seconds_text(opened.seconds)}; {output} ({bytes_text(size)})")
+
+
+def _port_data(port: Port) -> dict[str, Any]:
+    shape = [dim if isinstance(dim, int) else str(dim) for dim in port.shape]
+    return {"name": port.name, "dtype": port.dtype.value, "shape": shape}

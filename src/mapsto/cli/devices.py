@@ -1,0 +1,41 @@
+"""`mapsto devices`: what this machine has that mapsto can make code for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mapsto.cli.output import print_json
+from mapsto.report import machine
+
+
+def list_devices(as_json: bool) -> None:
+    found = [_cpu(), *_opencl()]
+    if as_json:
+        print_json({"devices": found})
+        return
+    for device in found:
+        facts = ", ".join(f"{key} {value}" for key, value in device.items() if key not in ("device", "name"))
+        print(f"{device['device']}: {device['name']}\n    {facts}")
+
+
+def _cpu() -> dict[str, Any]:
+    from mapsto.devices.cpu import isa
+    from mapsto.runtime import cpus
+
+    host = isa.detect()
+    return {"device": "cpu", "name": machine.processor_name(), "isa": host.name, "threads": cpus.count()}
+
+
+def _opencl() -> list[dict[str, Any]]:
+    """Every OpenCL device, where pyopencl is installed and finds one. Code for them is a probe so far."""
+    try:
+        import pyopencl as cl
+
+        platforms = cl.get_platforms()
+    except Exception:  # not installed, or no driver: then there is nothing to list
+        return []
+    return [
+        {"device": "opencl", "name": device.name.strip(), "platform": platform.name.strip(), "status": "probe"}
+        for platform in platforms
+        for device in platform.get_devices()
+    ]

@@ -1,0 +1,193 @@
+"""What a model is fed from the command line: shapes, files, literal numbers, random data."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from mapsto.errors import MapstoError
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr
+from mapsto.report.arrays import load_arrays
+
+T = TypeVar("T")
+
+GENERATED = ("random", "zeros", "ones")
+LABELS = ("label", "labels")
+
+
+class UsageError(MapstoError):
+    """An option of a command makes no sense; says which, and what would."""
+
+
+class Port(Protocol):
+    """An input of a model: an executable's port or a graph's value."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> DType: ...
+    @property
+    def shape(self) -> tuple[Dim, ...]: ...
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the command line says of the inputs: arrays by name, and how to make others ("random", "[1, 2]", ...).
+
+    An array under the name "" goes to the only input.
+    """
+
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    made: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Fed:
+    """The inputs of a run, how those that no file gave were made, and each example's label where a file has them."""
+
+    feed: dict[str, np.ndarray]
+    made: Mapping[str, str]
+    labels: np.ndarray | None = None
+
+
+def existing(path: Path, what: str = "model") -> Path:
+    """The path, where there is a file. Raises UsageError."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder, not a {what} file")
+    if not path.exists():
+        raise UsageError(f"there is no {what} file {path}")
+    return path
+
+
+def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int | None, ...]] | None:
+    """`x=1,3,?` as {"x": (1, 3, None)}; None where nothing was said. Raises UsageError."""
+    shapes: dict[str, tuple[int | None, ...]] = {}
+    for text in texts:
+        name, equals, dims = text.rpartition("=")
+        if not equals or not name:
+            raise UsageError(f"--shape {text}: expected NAME=DIMS, such as x=1,3,224,224")
+        shapes[name] = tuple(_dim(dim.strip(), text) for dim in dims.split(",")) if dims.strip() else ()
+    return shapes or None
+
+
+def _dim(text: str, whole: str) -> int | None:
+    if text == "?":
+        return None
+    if not text.isdecimal():
+        raise UsageError(f"--shape {whole}: {text!r} is neither a number nor `?`")
+    return int(text)
+
+
+def read_given(inputs_file: Path | None, texts: Sequence[str]) -> Given:
+    """Reads the files that `--inputs` and `--input` name. Raises UsageError, ModelError."""
+    arrays = dict(load_arrays(existing(inputs_file, "inputs"))) if inputs_file is not None else {}
+    made: dict[str, str] = {}
+    for text in texts:
+        name, equals, what = text.partition("=")
+        if not equals:
+            name, what = "", text
+        if what.endswith((".npy", ".npz")):
+            arrays[name] = _array_of(existing(Path(what), "input"), name)
+        else:
+            made[name] = what
+    return Given(arrays, made)
+
+
+def _array_of(path: Path, name: str) -> np.ndarray:
+    """The array for an input: the only one of the file, or the one of its name."""
+    found = load_arrays(path)
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if name in found:
+        return found[name]
+    raise UsageError(f"{path} holds {', '.join(found) or 'nothing'}; none of them is called {name!r}")
+
+
+def make_feed(ports: Sequence[Port], given: Given, seed: int = 0) -> Fed:
+    """An array for each input. Raises UsageError naming every input that cannot be made up, and what to say of it."""
+    names = [port.name for port in ports]
+    arrays, made = _by_name(given.arrays, names), _by_name(given.made, names)
+    labels = next((arrays.pop(key) for key in LABELS if key in arrays and key not in names), None)
+    unknown = [name for name in (*arrays, *made) if name not in names]
+    if unknown:
+        raise UsageError(f"the model has no input {', '.join(map(repr, unknown))}; its inputs are: {_listed(ports)}")
+    missing = [port for port in ports if port.name not in arrays]
+    open_ports = [port for port in missing if not _can_make(port, made.get(port.name, "random"))]
+    if open_ports:
+        raise UsageError(_what_is_needed(open_ports))
+    how = {name: made.get(name, "random") for name in names if name not in arrays}
+    fresh = {port.name: _make(port, how[port.name], seed) for port in ports if port.name in how}
+    return Fed({name: arrays.get(name, fresh.get(name)) for name in names}, how, labels)  # type: ignore[misc]
+
+
+def _by_name(found: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
+    """The nameless one goes to the only input; so does an array of any name, where there is one and it is no label."""
+    named = dict(found)
+    if len(names) != 1:
+        if "" in named:
+            raise UsageError(f"say which input is meant: NAME=..., where NAME is one of {', '.join(names)}")
+        return named
+    others = [name for name in named if name not in names and name not in LABELS]
+    if len(others) == 1 and names[0] not in named:
+        named[names[0]] = named.pop(others[0])
+    return named
+
+
+def _is_literal(what: str) -> bool:
+    return what not in GENERATED
+
+
+def _can_make(port: Port, what: str) -> bool:
+    return _is_literal(what) or not any(isinstance(dim, Expr) for dim in port.shape)
+
+
+def _listed(ports: Sequence[Port]) -> str:
+    return ", ".join(f"{port.name} ({port.dtype.value}[{', '.join(map(str, port.shape))}])" for port in ports) or "none"
+
+
+def _what_is_needed(ports: Sequence[Port]) -> str:
+    lines = ["the sizes of these inputs are open; give data, or say the shape:"]
+    for port in ports:
+        dims = ",".join("N" if isinstance(dim, Expr) else str(dim) for dim in port.shape)
+        lines.append(
+            f"  {port.name}: {port.dtype.value}[{', '.join(map(str, port.shape))}]"
+            f"   --input {port.name}=FILE.npy   or   --shape {port.name}={dims} with numbers"
+        )
+    return "\n".join(lines)
+
+
+def _make(port: Port, what: str, seed: int) -> np.ndarray:
+    """Data for one input: normal floats, integers 0 and 1, or what a literal says."""
+    shape = tuple(int(dim) for dim in port.shape if not isinstance(dim, Expr))
+    if _is_literal(what):
+        return _literal(port, what)
+    if what in ("zeros", "ones"):
+        return np.full(shape, int(what == "ones"), port.dtype.numpy)
+    random = np.random.default_rng([seed, zlib.crc32(port.name.encode())])
+    drawn = random.standard_normal(shape) if port.dtype.is_float else random.integers(0, 2, shape)
+    return np.asarray(drawn).astype(port.dtype.numpy)
+
+
+def _literal(port: Port, what: str) -> np.ndarray:
+    """A number, fitted to an input of fixed shape, or a list in the input's own shape."""
+    try:
+        array = np.array(json.loads(what))
+    except ValueError:
+        array = np.array(None)
+    if array.dtype.kind not in "iufb":
+        raise UsageError(
+            f"--input {port.name}={what}: expected a .npy or .npz file, {', '.join(GENERATED)}, a number, or [numbers]"
+        )
+    converted = array.astype(port.dtype.numpy)
+    if port.dtype.is_integer and not np.array_equal(converted, array):
+        raise UsageError(f"--input {port.name}={what}: not every number fits {port.dtype.value}")
+    if converted.ndim == 0 and not any(isinstance(dim, Expr) for dim in port.shape):
+        return np.full(tuple(int(d) for d in port.shape if isinstance(d, int)), converted)
+    return converted

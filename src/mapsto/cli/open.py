@@ -1,0 +1,47 @@
+"""Getting an executable for a command: compiling an ONNX file or loading a saved one, with a progress bar."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mapsto.cli.inputs import UsageError, existing
+from mapsto.cli.progress import progress_bar
+
+ARTIFACT_SUFFIX = ".mapsto"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An executable, how it was come by, and the seconds that took."""
+
+    executable: Any
+    how: str  # "compiled" or "loaded"
+    seconds: float
+
+
+def open_model(
+    model: Path,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
+    threads: int | None = None,
+    native_only: bool = False,
+    plan: str | None = None,
+) -> Opened:
+    """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). Raises MapstoErrors."""
+    import mapsto
+
+    existing(model)
+    began = time.perf_counter()
+    if model.suffix == ARTIFACT_SUFFIX:
+        if shapes:
+            raise UsageError(f"{model} is compiled already: --shape belongs to `mapsto compile`")
+        executable = mapsto.load(model, threads=threads)
+        return Opened(executable, "loaded", time.perf_counter() - began)
+    with progress_bar(f"compiling {model.name}") as progress:
+        executable = mapsto.compile(
+            model, shapes=shapes, threads=threads, native_only=native_only, plan=plan, progress=progress
+        )
+    return Opened(executable, "compiled", time.perf_counter() - began)

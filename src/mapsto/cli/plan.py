@@ -1,0 +1,40 @@
+"""`mapsto plan` and `mapsto explain`: the decisions, and the reasons for one of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mapsto.cli.inputs import UsageError, parse_shapes
+from mapsto.cli.open import open_model
+from mapsto.cli.output import print_json
+
+
+def show_plan(model: Path, shape: Sequence[str], threads: int | None, output: Path | None, as_json: bool) -> None:
+    plan = open_model(model, parse_shapes(shape), threads).executable.plan
+    if output is not None:
+        try:
+            output.write_text(plan.text(), encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+        return
+    if as_json:
+        print_json(_data(plan.to_json()))
+        return
+    print(plan.text().rstrip("\n"))
+
+
+def explain_node(model: Path, node: str, shape: Sequence[str], threads: int | None, as_json: bool) -> None:
+    plan = open_model(model, parse_shapes(shape), threads).executable.plan
+    text: str = plan.explain(node)
+    if as_json:
+        print_json({"model": str(model), "node": node, "explanation": text.rstrip("\n").splitlines()})
+        return
+    print(text.rstrip("\n"))
+
+
+def _data(plan: Any) -> Any:
+    """A plan's JSON as data, whichever form it comes in."""
+    return json.loads(plan) if isinstance(plan, str) else plan

@@ -1,0 +1,179 @@
+"""The error rule: how far outputs may lie from a reference, channel by channel, beside what a peer is allowed.
+
+The error of a channel is the largest difference from the reference in it, divided by the largest magnitude that the
+reference has in it. A channel is an index of axis 1 where the tensor has three axes or more ([N, C, ...]); a tensor
+of fewer axes is one channel as a whole. Over several inputs, a channel's error is the largest that was seen.
+
+The rule, for every channel:  ours <= FACTOR * peer + SLACK.
+
+Integers, booleans, shapes, dtypes and the places of NaN, +Inf and -Inf must be exactly those of the reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+FACTOR = 4.0
+SLACK = 1e-6
+# Without a peer to say how much rounding a network costs: what fp32 rounding has cost in no network we tried.
+LIMIT_WITHOUT_PEER = 1e-4
+
+Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One output beside its reference: what is not equal that must be, and the error of each channel."""
+
+    mismatch: str | None
+    errors: np.ndarray  # float64 [channels]
+
+    @property
+    def error(self) -> float:
+        """The largest error of a channel."""
+        return float(self.errors.max(initial=0.0))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One output under the rule; `channel` is the one that comes nearest to its limit, or goes furthest past it."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    mismatch: str | None
+    channel: int
+    channels: int
+    ours: float
+    peer: float | None
+    limit: float
+
+    @property
+    def ok(self) -> bool:
+        return self.mismatch is None and self.ours <= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "ok": self.ok,
+            "mismatch": self.mismatch,
+            "channel": self.channel,
+            "channels": self.channels,
+            "error": self.ours,
+            "peer_error": self.peer,
+            "limit": self.limit,
+        }
+
+
+def is_inexact(dtype: np.dtype) -> bool:
+    """Whether values of this dtype are rounded (bfloat16 included, which numpy does not know)."""
+    return dtype.kind in "fc" or dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+
+
+def by_channel(array: np.ndarray) -> np.ndarray:
+    """float64 [channels, elements of a channel]; see the head of this file for what a channel is."""
+    wide = array.astype(np.float64)
+    if array.ndim < 3:
+        return wide.reshape(1, -1)
+    return np.moveaxis(wide, 1, 0).reshape(array.shape[1], array.size // array.shape[1] if array.size else 0)
+
+
+def channel_errors(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """float64 [channels]: largest difference over largest magnitude, over the finite elements of the reference.
+
+    Where the reference is zero all over a channel, the error is 0 if the other is too, else infinite.
+    """
+    right, ours = by_channel(reference), by_channel(found)
+    finite = np.isfinite(right) & np.isfinite(ours)
+    difference = np.where(finite, np.abs(np.where(finite, ours, 0) - np.where(finite, right, 0)), 0).max(1, initial=0.0)
+    scale = np.where(finite, np.abs(np.where(finite, right, 0)), 0).max(1, initial=0.0)
+    unscaled = np.where(difference > 0, np.inf, 0.0)
+    return np.where(scale > 0, difference / np.where(scale > 0, scale, 1.0), unscaled)
+
+
+def _mismatch(reference: np.ndarray, found: np.ndarray) -> str | None:
+    """What differs that must be exactly equal."""
+    if found.dtype != reference.dtype:
+        return f"dtype {found.dtype}, expected {reference.dtype}"
+    if found.shape != reference.shape:
+        return f"shape {list(found.shape)}, expected {list(reference.shape)}"
+    if not is_inexact(reference.dtype):
+        wrong = np.argwhere(np.asarray(reference != found))
+        return f"{len(wrong)} of {reference.size} elements differ, first at {wrong[0].tolist()}" if len(wrong) else None
+    right, ours = reference.astype(np.float64), found.astype(np.float64)
+    for label, test in (("NaN", np.isnan), ("+Inf", np.isposinf), ("-Inf", np.isneginf)):
+        wrong = np.argwhere(test(right) != test(ours))
+        if len(wrong):
+            return f"{label} in other places than the reference has it, first at {wrong[0].tolist()}"
+    return None
+
+
+def compare(reference: np.ndarray, found: np.ndarray) -> Comparison:
+    """One output beside its reference. Without equal dtype and shape there are no errors to speak of."""
+    mismatch = _mismatch(reference, found)
+    if found.shape != reference.shape or found.dtype != reference.dtype or not is_inexact(reference.dtype):
+        return Comparison(mismatch, np.zeros(1))
+    return Comparison(mismatch, channel_errors(reference, found))
+
+
+def judge(reference: Outputs, ours: Outputs, peer: Outputs | None = None) -> list[Verdict]:
+    """The rule for the outputs of one run; see `judge_runs`."""
+    return judge_runs([reference], [ours], None if peer is None else [peer])
+
+
+def judge_runs(
+    references: Sequence[Outputs], ours: Sequence[Outputs], peers: Sequence[Outputs] | None = None
+) -> list[Verdict]:
+    """The rule over several runs, one verdict an output. `peers` None: the limit is LIMIT_WITHOUT_PEER."""
+    assert references and len(references) == len(ours)
+    verdicts = []
+    for name in references[0]:
+        mine = [_compare_named(name, r, o) for r, o in zip(references, ours, strict=True)]
+        others = None if peers is None else [_compare_named(name, r, p) for r, p in zip(references, peers, strict=True)]
+        verdicts.append(_verdict(name, references[0][name], mine, others))
+    return verdicts
+
+
+def _compare_named(name: str, reference: Outputs, found: Outputs) -> Comparison:
+    if name not in found:
+        return Comparison("this output is missing", np.zeros(1))
+    return compare(np.asarray(reference[name]), np.asarray(found[name]))
+
+
+def _largest(comparisons: Sequence[Comparison]) -> np.ndarray:
+    """The largest error of each channel over the runs; of all channels together where their number changes."""
+    if len({len(c.errors) for c in comparisons}) > 1:
+        return np.array([max(c.error for c in comparisons)])
+    return np.asarray(np.max([c.errors for c in comparisons], axis=0))
+
+
+def _verdict(
+    name: str, reference: np.ndarray, mine: Sequence[Comparison], others: Sequence[Comparison] | None
+) -> Verdict:
+    errors = _largest(mine)
+    allowed = np.full_like(errors, LIMIT_WITHOUT_PEER)
+    peer = None if others is None else _largest(others)
+    if peer is not None:
+        if len(peer) != len(errors):
+            errors, peer = errors.max(keepdims=True, initial=0.0), peer.max(keepdims=True, initial=0.0)
+        allowed = FACTOR * peer + SLACK
+    with np.errstate(invalid="ignore"):  # both infinite: the peer fails this channel too
+        nearness = np.nan_to_num(errors / allowed, nan=1.0, posinf=np.inf)
+    channel = int(nearness.argmax()) if len(nearness) else 0
+    return Verdict(
+        name=name,
+        dtype=str(reference.dtype),
+        shape=tuple(reference.shape),
+        mismatch=next((c.mismatch for c in mine if c.mismatch is not None), None),
+        channel=channel,
+        channels=len(errors),
+        ours=float(errors[channel]) if len(errors) else 0.0,
+        peer=float(peer[channel]) if peer is not None and len(peer) else None,
+        limit=float(allowed[channel]) if len(allowed) else SLACK,
+    )

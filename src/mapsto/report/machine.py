@@ -1,0 +1,47 @@
+"""What a measurement was made on: processor, cores, versions. A number without these says nothing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+
+def processor_name() -> str:
+    """The processor's own name for itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    for line in lines:
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def version_of(package: str) -> str | None:
+    """The installed version of a package, None where it is not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def allowed_cpus() -> list[int]:
+    """The cores that this process may run on."""
+    return sorted(os.sched_getaffinity(0))
+
+
+def describe() -> dict[str, Any]:
+    """The machine and the versions, as plain data."""
+    packages = ("mapsto", "llvmlite", "numpy", "onnxruntime", "openvino")
+    return {
+        "processor": processor_name(),
+        "cores": len(allowed_cpus()),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "versions": {name: version for name in packages if (version := version_of(name)) is not None},
+    }
