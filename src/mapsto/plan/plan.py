@@ -1,0 +1,202 @@
+"""The plan: every decision as data, with its reason; printed, parsed, diffed, explained and replayed.
+
+Text form, one decision a line (`#` starts a comment; the order of lines does not matter when a plan is replayed):
+
+    plan <graph> for <instruction set>
+    group <name> <kind> { <node>, <node>, ... } schedule "<...>"
+      because "<reason>"
+    home <value> : <dtype>[<shape>] inner <dim|-> in <buffer> layout "<...>"
+      because "<reason>"
+    step <number> <text>
+    arena <bytes> bytes, at least <bytes> needed
+
+A node is named by its first output. To edit a plan: move nodes between groups (a group is only formed of nodes that the plan puts together), or
+change the `inner` dim of a home (the dim that lies innermost: blocked by 16 where long enough; `-`: row-major).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mapsto.errors import MapstoError, ParseError
+
+
+@dataclass(frozen=True)
+class GroupDecision:
+    """What one kernel computes. `nodes`: first outputs of the nodes; `sources`: the source model's nodes that they stand for."""
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+    ops: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    schedule: str = ""
+    cost: str = ""
+    reasons: tuple[str, ...] = ()
+    functions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class HomeDecision:
+    """Where a value lies. `inner`: the dim chosen to be innermost, None for row-major."""
+
+    value: str
+    type: str
+    buffer: str
+    layout: str
+    inner: int | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All decisions about one graph on one device."""
+
+    graph: str
+    isa: str
+    groups: tuple[GroupDecision, ...]
+    homes: tuple[HomeDecision, ...]
+    steps: tuple[str, ...] = ()
+    arena_bytes: int | None = None
+    arena_bound: int | None = None
+    code: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    def text(self) -> str:
+        """The text form; `parse(text)` gives an equal plan."""
+        lines = [f"plan {self.graph} for {self.isa}"]
+        for g in self.groups:
+            lines.append(f"group {g.name} {g.kind} {{ {', '.join(g.nodes)} }} schedule {_quoted(g.schedule)}")
+            lines.extend(f"  ops {', '.join(g.ops)}" for _ in (0,) if g.ops)
+            lines.extend(f"  from {json.dumps(list(g.sources))}" for _ in (0,) if g.sources)
+            lines.extend(f"  cost {_quoted(g.cost)}" for _ in (0,) if g.cost)
+            lines.extend(f"  code {', '.join(g.functions)}" for _ in (0,) if g.functions)
+            lines.extend(f"  because {_quoted(r)}" for r in g.reasons)
+        for h in self.homes:
+            inner = "-" if h.inner is None else str(h.inner)
+            lines.append(f"home {h.value} : {h.type} inner {inner} in {h.buffer} layout {_quoted(h.layout)}")
+            lines.extend(f"  because {_quoted(h.reason)}" for _ in (0,) if h.reason)
+        lines.extend(f"step {number} {text}" for number, text in enumerate(self.steps))
+        if self.arena_bytes is not None:
+            lines.append(f"arena {self.arena_bytes} bytes, at least {self.arena_bound} needed")
+        return "\n".join(lines) + "\n"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "graph": self.graph,
+            "isa": self.isa,
+            "groups": [vars(g) for g in self.groups],
+            "homes": [vars(h) for h in self.homes],
+            "steps": list(self.steps),
+            "arena_bytes": self.arena_bytes,
+            "arena_lower_bound": self.arena_bound,
+        }
+
+    def explain(self, name: str) -> str:
+        """Why a node (by the source model's name or by a value it yields) is where it is. Raises MapstoError where nothing has that name."""
+        groups = [g for g in self.groups if name in g.nodes or name in g.sources or name == g.name]
+        homes = [h for h in self.homes if h.value == name or any(h.value in g.nodes for g in groups)]
+        if not groups and not homes:
+            raise MapstoError(f"nothing in the plan is named {name!r}; closest: {', '.join(self._closest(name)) or 'none'}")
+        lines = [f"{name}"]
+        for g in groups:
+            lines.append(f"  is computed by group {g.name} ({g.kind}), together with: {', '.join(g.sources or g.nodes)}")
+            lines.append(f"    schedule: {g.schedule or 'none'}")
+            lines.extend(f"    cost: {g.cost}" for _ in (0,) if g.cost)
+            lines.extend(f"    because {r}" for r in g.reasons)
+        for h in homes:
+            lines.append(f"  {h.value}: {h.type} lies in buffer {h.buffer} as {h.layout}")
+            lines.extend(f"    because {h.reason}" for _ in (0,) if h.reason)
+        if groups and not homes:
+            lines.append("  its value is never in memory: it stays in registers or moves with its reader")
+        return "\n".join(lines)
+
+    def _closest(self, name: str) -> list[str]:
+        import difflib
+
+        known = [n for g in self.groups for n in (*g.nodes, *g.sources)] + [h.value for h in self.homes]
+        return difflib.get_close_matches(name, known, 5)
+
+    def together(self) -> list[frozenset[str]]:
+        """The sets of nodes that the plan puts into one group each."""
+        return [frozenset(g.nodes) for g in self.groups]
+
+    def inner_dims(self) -> dict[str, int | None]:
+        return {h.value: h.inner for h in self.homes}
+
+    def difference(self, other: Plan) -> list[str]:
+        """Lines that differ, as a unified diff from this plan to the other."""
+        import difflib
+
+        return list(difflib.unified_diff(self.text().splitlines(), other.text().splitlines(), "this", "other", lineterm="", n=0))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+_HEAD = re.compile(r"plan (?P<graph>.*) for (?P<isa>\S+)$")
+_GROUP = re.compile(r"group (?P<name>\S+) (?P<kind>\S+) \{ (?P<nodes>.*) \} schedule (?P<schedule>\".*\")$")
+_HOME = re.compile(r"home (?P<value>\S+) : (?P<type>.+) inner (?P<inner>-|\d+) in (?P<buffer>\S+) layout (?P<layout>\".*\")$")
+_ARENA = re.compile(r"arena (?P<bytes>\d+) bytes, at least (?P<bound>\d+) needed$")
+
+
+def parse(text: str) -> Plan:
+    """Read the text form. Raises ParseError naming the line."""
+    plan = Plan("", "", (), ())
+    groups: list[GroupDecision] = []
+    homes: list[HomeDecision] = []
+    steps: list[str] = []
+    last: list[Any] = groups
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.rstrip()
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            if head := _HEAD.match(line):
+                plan = replace(plan, graph=head["graph"], isa=head["isa"])
+            elif line.startswith("  "):
+                last[-1] = _detail(last[-1], line.strip())
+            elif group := _GROUP.match(line):
+                nodes = tuple(n.strip() for n in group["nodes"].split(",") if n.strip())
+                groups.append(GroupDecision(group["name"], group["kind"], nodes, schedule=json.loads(group["schedule"])))
+                last = groups
+            elif home := _HOME.match(line):
+                inner = None if home["inner"] == "-" else int(home["inner"])
+                homes.append(HomeDecision(home["value"], home["type"], home["buffer"], json.loads(home["layout"]), inner))
+                last = homes
+            elif line.startswith("step "):
+                steps.append(line.split(" ", 2)[2])
+            elif arena := _ARENA.match(line):
+                plan = replace(plan, arena_bytes=int(arena["bytes"]), arena_bound=int(arena["bound"]))
+            else:
+                raise ValueError("not a line of a plan")
+        except (ValueError, IndexError, KeyError) as error:
+            raise ParseError(f"plan, line {number}: {error}: {raw!r}") from error
+    if not plan.isa:
+        raise ParseError("plan: the first line must be `plan <graph> for <instruction set>`")
+    return replace(plan, groups=tuple(groups), homes=tuple(homes), steps=tuple(steps))
+
+
+def _detail(decision: Any, line: str) -> Any:
+    word, _, rest = line.partition(" ")
+    if isinstance(decision, HomeDecision) and word == "because":
+        return replace(decision, reason=json.loads(rest))
+    if isinstance(decision, GroupDecision):
+        if word == "because":
+            return replace(decision, reasons=(*decision.reasons, json.loads(rest)))
+        if word == "from":
+            return replace(decision, sources=tuple(json.loads(rest)))
+        if word == "cost":
+            return replace(decision, cost=json.loads(rest))
+        if word in ("ops", "code"):
+            return replace(decision, **{"ops" if word == "ops" else "functions": tuple(s.strip() for s in rest.split(","))})
+    raise ValueError(f"unknown detail {word!r}")
+
+
+def node_name(outputs: Sequence[str]) -> str:
+    """How a plan names a node."""
+    return outputs[0] if outputs else "?"
