@@ -10,7 +10,10 @@ from mapsto.ops import (
     indexing,
     movement,
     padding,
+    recurrent,
     reductions,
+    resize,
+    routines,
     sources,
     window,
 )
@@ -25,7 +28,10 @@ __all__ = [
     "indexing",
     "movement",
     "padding",
+    "recurrent",
     "reductions",
+    "resize",
+    "routines",
     "sources",
     "window",
 ]
