@@ -30,12 +30,12 @@ def bench_model(
     seed: int,
     as_json: bool,
 ) -> None:
-    from mapsto.importers import onnx
-
     unknown = [name for name in against if name not in ENGINES or name == OURS]
     if unknown:
         known = ", ".join(name for name in ENGINES if name != OURS)
         raise UsageError(f"--against {','.join(unknown)}: no such engine; known: {known}")
+    from mapsto.importers import onnx
+
     shapes = parse_shapes(shape)
     fed = make_feed(onnx.load(existing(model), shapes).inputs, read_given(inputs_file, given), seed)
     fixed = shapes if dynamic else fixed_shapes(fed.feed)

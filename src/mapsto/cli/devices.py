@@ -14,16 +14,27 @@ def list_devices(as_json: bool) -> None:
         print_json({"devices": found})
         return
     for device in found:
-        facts = ", ".join(f"{key} {value}" for key, value in device.items() if key not in ("device", "name"))
+        facts = ", ".join(f"{key} {_plain(value)}" for key, value in device.items() if key not in ("device", "name"))
         print(f"{device['device']}: {device['name']}\n    {facts}")
+
+
+def _plain(value: Any) -> str:
+    return " ".join(value) if isinstance(value, list) else str(value)
 
 
 def _cpu() -> dict[str, Any]:
     from mapsto.devices.cpu import isa
     from mapsto.runtime import cpus
 
-    host = isa.detect()
-    return {"device": "cpu", "name": machine.processor_name(), "isa": host.name, "threads": cpus.count()}
+    host = isa.host()
+    return {
+        "device": "cpu",
+        "name": machine.processor_name(),
+        "isa": host.name,
+        "vector_bits": host.vector_bits,
+        "abilities": sorted(host.abilities),
+        "threads": cpus.available_cpus(),
+    }
 
 
 def _opencl() -> list[dict[str, Any]]:
