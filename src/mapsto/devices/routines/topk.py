@@ -1,0 +1,262 @@
+"""topk: the k first elements of each row in sorted order, with their places; a full sort when k is the row's length.
+
+Each row becomes *entries*: 64-bit integers whose order is the wanted order, ties by place, so no two are equal and the
+result is one whatever the algorithm. The first k entries form a heap with the last in order at its root; of the rest,
+only what comes before the root is put in (a whole vector of others costs one test); then the k are merge-sorted.
+O(n + n log k) steps for a row of n.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
+from mapsto.devices.routines.writer import I64, Writer, as_value, both, cast, either, integer
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, minimum, mod, mul, product
+from mapsto.ir.graph import Node, Value
+from mapsto.loop import ast
+
+# Entries of a row up to this many bytes live on the stack, longer ones in scratch memory.
+STACK_BYTES = 32 * 1024
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Arrays of entries in one buffer: element `at` has `words` integers, most significant first, `stride` apart.
+
+    One word: the key in the upper half, the place in the lower. Two words: a 64-bit key, then the place.
+    """
+
+    buffer: str
+    base: Dim
+    words: int
+    stride: Dim
+
+    def load(self, w: Writer, at: Dim) -> tuple[ast.Value, ...]:
+        places = [self.base + at + mul(word, self.stride) for word in range(self.words)]
+        return tuple(w.let("entry", ast.Load(self.buffer, place, I64)) for place in places)
+
+    def store(self, w: Writer, at: Dim, entry: tuple[ast.Value, ...]) -> None:
+        for word, value in enumerate(entry):
+            w.store(self.buffer, self.base + at + mul(word, self.stride), value)
+
+    def shifted(self, by: Dim) -> Entries:
+        return Entries(self.buffer, self.base + by, self.words, self.stride)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the input: `length` elements from `base`, `stride` apart."""
+
+    buffer: str
+    element: DType
+    base: Dim
+    stride: Dim
+    length: Dim
+    largest: bool
+
+    def keys(self, w: Writer, at: Dim, lanes: int, mask: ast.Value | None = None) -> ast.Value:
+        """Signed integers in the wanted order of the elements from `at`."""
+        place = self.base + mul(at, self.stride)
+        loaded = ast.Load(self.buffer, place, ast.Type(self.element, lanes), self.stride, mask)
+        key = _ordered(w, loaded)
+        return w.let("key", ast.Unary("not", key) if self.largest else key)
+
+    def entry(self, w: Writer, at: Dim) -> tuple[ast.Value, ...]:
+        key = self.keys(w, at, 1)
+        if key.type.element is DType.I64:
+            return key, as_value(at)
+        upper = ast.Binary("shl", cast(key, DType.I64), integer(32))
+        return (w.let("entry", ast.Binary("or", upper, as_value(at))),)
+
+
+def topk(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str) -> RoutineCode:
+    """x[outer, n, inner] -> values and places i64, both [outer, k, inner], sorted along the axis."""
+    x = inputs[0]
+    assert x is not None
+    values, indices = node.outputs
+    axis = int(node.attrs["axis"]) % x.rank  # type: ignore[arg-type]
+    length, k = x.shape[axis], values.shape[axis]
+    outer, inner = product(x.shape[:axis]), product(x.shape[axis + 1 :])
+    words = _words(x.dtype)
+    w = Writer([*x.shape, *values.shape])
+    source = w.tensor("x", x)
+    targets = (w.tensor("values", values, writes=True), w.tensor("indices", indices, writes=True))
+    each = mul(2 * words, k)
+    local = isinstance(k, int) and 8 * 2 * words * k <= STACK_BYTES
+    spill = Scratch(f"{name}_entries", DType.I64, (mul(outer, inner), each))
+    if not local:
+        w.param("entries", spill.name, DType.I64, writes=True)
+    elif k:
+        w.add(ast.Alloc("entries", DType.I64, int(each)))  # type: ignore[arg-type]
+    with w.share("row") as row:
+        base = w.index("base", mul(floordiv(row, inner), mul(length, inner)) + mod(row, inner))
+        target = w.index("target", mul(floordiv(row, inner), mul(k, inner)) + mod(row, inner))
+        line = Row(source, x.dtype, base, inner, length, bool(node.attrs.get("largest", True)))
+        entries = Entries("entries", 0 if local else w.index("own", mul(row, each)), words, k)
+        count = w.index("count", minimum(k, length))
+        with w.when((count - 1,)):
+            _select(w, line, entries, count, lanes)
+            final = _merge_sort(w, entries, count, mul(words, k))
+            _write(w, line, final, count, target, targets)
+        _clear(w, values.dtype, count, k, inner, target, targets)
+    extent = mul(outer, inner) if k != 0 else 0
+    return RoutineCode((RoutineCall(w.function(name), extent, w.operands, () if local else (spill,)),))
+
+
+def _words(element: DType) -> int:
+    return 2 if element in (DType.F64, DType.I64, DType.U64, DType.U32) else 1
+
+
+def _ordered(w: Writer, value: ast.Value) -> ast.Value:
+    """Signed integers, 32 or 64 bits wide, in the order of the values; -0 equals 0, NaN is above all."""
+    element, lanes = value.type.element, value.type.lanes
+    if element.is_float:
+        return _ordered_float(w, cast(value, DType.F64 if element is DType.F64 else DType.F32))
+    if element is DType.BOOL:
+        i32 = ast.Type(DType.I32, lanes)
+        return ast.Select(value, ast.Const(1, i32), ast.Const(0, i32))
+    if element is DType.U64:
+        i64 = ast.Type(DType.I64, lanes)
+        return ast.Binary("xor", ast.Bitcast(value, i64), ast.Const(-(1 << 63), i64))
+    return cast(value, DType.I64 if _words(element) == 2 else DType.I32)
+
+
+def _ordered_float(w: Writer, value: ast.Value) -> ast.Value:
+    """The bits of a negative number count downwards: flip all but the sign."""
+    wide = value.type.element is DType.F64
+    integers = ast.Type(DType.I64 if wide else DType.I32, value.type.lanes)
+    top = (1 << (63 if wide else 31)) - 1
+    real = w.let("real", ast.Binary("add", value, ast.Const(0.0, value.type)))  # -0 + 0 is 0
+    bits = w.let("bits", ast.Bitcast(real, integers))
+    flipped = ast.Binary("xor", bits, ast.Const(top, integers))
+    key = ast.Select(ast.Compare("lt", bits, ast.Const(0, integers)), flipped, bits)
+    return ast.Select(ast.Compare("ne", real, real), ast.Const(top, integers), key)
+
+
+def _before(a: tuple[ast.Value, ...], b: tuple[ast.Value, ...]) -> ast.Value:
+    """Whether entry a comes before entry b."""
+    result = ast.Compare("lt", a[0], b[0])
+    if len(a) == 1:
+        return result
+    return either(result, both(ast.Compare("eq", a[0], b[0]), ast.Compare("lt", a[1], b[1])))
+
+
+# -- selection: a heap whose root is the last in order ----------------------------------------------------------------
+
+
+def _select(w: Writer, row: Row, entries: Entries, count: Dim, lanes: int) -> None:
+    """The first `count` entries in order, as a heap (or, where that is the whole row, in the row's own order)."""
+    with w.loop("i", 0, count) as i:
+        entries.store(w, i, row.entry(w, i))
+    with w.when((row.length - count - 1,)):
+        half = w.index("half", floordiv(count, 2))
+        with w.loop("i", 0, half) as i:
+            hole = w.index("hole", half - 1 - i)
+            _sift(w, entries, hole, entries.load(w, hole), count)
+        _scan(w, row, entries, count, lanes)
+
+
+def _scan(w: Writer, row: Row, entries: Entries, count: Dim, lanes: int) -> None:
+    """Puts in what comes before the root. A later element that ties with the root stays out: its place is after."""
+    wide = max(1, lanes // 2) if entries.words == 2 else lanes
+    with w.loop("chunk", count, row.length, step=wide) as chunk:
+        mask = ast.LaneMask(row.length - chunk, ast.Type(DType.BOOL, wide))
+        keys = row.keys(w, chunk, wide, mask)
+        with w.when(ast.ReduceLanes("any", both(_above_root(entries, keys), mask), ast.Type(DType.BOOL))):
+            with w.loop("i", chunk, minimum(row.length, chunk + wide)) as i:
+                entry = row.entry(w, i)
+                with w.when(_before(entry, entries.load(w, 0))):
+                    _sift(w, entries, 0, entry, count)
+
+
+def _above_root(entries: Entries, keys: ast.Value) -> ast.Value:
+    """Lanes whose key is before the root's (on equal keys, for one-word entries too, the root's place is earlier)."""
+    root: ast.Value = ast.Load(entries.buffer, entries.base, I64)
+    if entries.words == 1:  # the upper half of the word, by a shift in place
+        root = ast.Cast(ast.Binary("shr", root, integer(32)), ast.Type(DType.I32))
+    if keys.type.lanes > 1:
+        root = ast.Broadcast(root, keys.type)
+    return ast.Compare("lt", keys, root)
+
+
+def _sift(w: Writer, entries: Entries, start: Dim, entry: tuple[ast.Value, ...], count: Dim) -> None:
+    """Puts `entry` at the hole `start` and moves later entries up until each parent is after its children."""
+    hole = w.declare("hole", as_value(start))
+    child = w.declare("child", as_value(2 * start + 1))
+    last = as_value(count)
+    with w.repeat(ast.Compare("lt", child, last)):
+        left = w.index("left", child)
+        right = w.index("right", minimum(left + 1, count - 1))
+        a, b = entries.load(w, left), entries.load(w, right)
+        use_right = w.let("use_right", _before(a, b))
+        larger = tuple(w.let("larger", ast.Select(use_right, q, p)) for p, q in zip(a, b, strict=True))
+        with w.when(_before(entry, larger)):
+            entries.store(w, w.index("to", hole), larger)
+            w.assign(hole, ast.Select(use_right, as_value(right), as_value(left)))
+            w.assign(child, ast.Binary("add", ast.Binary("add", hole, hole), integer(1)))
+        with w.otherwise():
+            w.assign(child, last)
+    entries.store(w, w.index("to", hole), entry)
+
+
+# -- merge sort, bottom up --------------------------------------------------------------------------------------------
+
+
+def _merge_sort(w: Writer, entries: Entries, count: Dim, other: Dim) -> Entries:
+    """Sorts `count` entries, back and forth between two halves of the buffer `other` apart; gives where they end up."""
+    width = w.declare("width", integer(1))
+    source = w.declare("source", integer(0))
+    with w.repeat(ast.Compare("lt", width, as_value(count))):
+        run = w.index("run", width)
+        at = w.index("at", source)
+        old, new = entries.shifted(at), entries.shifted(other - at)
+        with w.loop("pair", 0, w.index("pairs", ceildiv(count, 2 * run))) as pair:
+            low = w.index("low", 2 * pair * run)
+            middle = w.index("middle", minimum(low + run, count))
+            high = w.index("high", minimum(low + 2 * run, count))
+            _merge(w, old, new, low, middle, high)
+        w.assign(width, ast.Binary("add", width, width))
+        w.assign(source, as_value(other - at))
+    return entries.shifted(w.index("sorted", source))
+
+
+def _merge(w: Writer, old: Entries, new: Entries, low: Dim, middle: Dim, high: Dim) -> None:
+    """Runs [low, middle) and [middle, high) into one, without a branch that data decides."""
+    i = w.declare("i", as_value(low))
+    j = w.declare("j", as_value(middle))
+    with w.loop("to", low, high) as to:
+        first = old.load(w, w.index("first", ast.Binary("min", i, as_value(middle - 1))))
+        second = old.load(w, w.index("second", ast.Binary("min", j, as_value(high - 1))))
+        in_first = ast.Compare("lt", i, as_value(middle))
+        second_over = ast.Compare("ge", j, as_value(high))
+        take = w.let("take", both(in_first, either(second_over, _before(first, second))))
+        new.store(w, to, tuple(ast.Select(take, p, q) for p, q in zip(first, second, strict=True)))
+        step = w.let("step", ast.Select(take, integer(1), integer(0)))
+        w.assign(i, ast.Binary("add", i, step))
+        w.assign(j, ast.Binary("add", j, ast.Binary("sub", integer(1), step)))
+
+
+# -- results ----------------------------------------------------------------------------------------------------------
+
+
+def _write(w: Writer, row: Row, entries: Entries, count: Dim, target: Dim, outputs: tuple[str, str]) -> None:
+    with w.loop("i", 0, count) as i:
+        word = entries.load(w, i)[-1]
+        if entries.words == 1:
+            word = ast.Binary("and", word, integer((1 << 32) - 1))
+        place = w.index("place", word)
+        value = ast.Load(row.buffer, row.base + mul(place, row.stride), ast.Type(row.element))
+        to = w.index("to", target + mul(i, row.stride))
+        w.store(outputs[0], to, value)
+        w.store(outputs[1], to, as_value(place))
+
+
+def _clear(w: Writer, element: DType, count: Dim, k: Dim, stride: Dim, target: Dim, outputs: tuple[str, str]) -> None:
+    """Zeros where a row has fewer than k elements: a k that only a run knows must not make us read past the row."""
+    with w.loop("i", maximum(count, 0), k) as i:
+        to = w.index("to", target + mul(i, stride))
+        zero = ast.Const(False if element is DType.BOOL else 0, ast.Type(element))
+        w.store(outputs[0], to, zero)
+        w.store(outputs[1], to, integer(0))

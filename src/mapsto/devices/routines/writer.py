@@ -1,0 +1,188 @@
+"""Writes loop-language code statement by statement: fresh names, blocks as `with`, short forms for common values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, mul, sym, symbols
+from mapsto.ir.graph import Value as Tensor
+from mapsto.loop import ast
+from mapsto.loop.functions import emit
+
+I64 = ast.Type(DType.I64)
+
+
+class Writer:
+    """A function in the making. `sizes` are the dims that it mentions; their symbols become the function's dims."""
+
+    def __init__(self, sizes: Iterable[Dim]) -> None:
+        self.dims = tuple(sorted(set().union(*(symbols(size) for size in sizes))))
+        self._taken = {*self.dims, "begin", "end"}
+        self._counter = 0
+        self._blocks: list[list[ast.Statement]] = [[]]
+        self._params: list[ast.Param] = []
+        self._operands: list[str] = []
+
+    # -- operands ------------------------------------------------------------------------------------------------------
+
+    def param(self, name: str, operand: str, element: DType, writes: bool = False) -> str:
+        """Declares a buffer parameter that stands for the tensor `operand`."""
+        assert all(p.name != name for p in self._params), name
+        self._taken.add(name)
+        self._params.append(ast.Param(name, element, writes))
+        self._operands.append(operand)
+        return name
+
+    def tensor(self, name: str, tensor: Tensor, writes: bool = False) -> str:
+        """A parameter for a value of the graph."""
+        return self.param(name, tensor.name, tensor.dtype, writes)
+
+    @property
+    def operands(self) -> tuple[str, ...]:
+        return tuple(self._operands)
+
+    def function(self, name: str) -> ast.Function:
+        (body,) = self._blocks
+        return ast.Function(name, tuple(self._params), self.dims, tuple(body))
+
+    # -- statements ----------------------------------------------------------------------------------------------------
+
+    def fresh(self, hint: str) -> str:
+        """A name that nothing else in the function has."""
+        name = hint
+        while name in self._taken:
+            self._counter += 1
+            name = f"{hint}_{self._counter}"
+        self._taken.add(name)
+        return name
+
+    def add(self, *statements: ast.Statement) -> None:
+        self._blocks[-1].extend(statements)
+
+    def let(self, hint: str, value: ast.Value) -> ast.Var:
+        name = self.fresh(hint)
+        self.add(ast.Let(name, value))
+        return ast.Var(name, value.type)
+
+    def index(self, hint: str, value: Dim | ast.Value) -> Dim:
+        """An index expression or a scalar i64 under a name; a number stays itself."""
+        if isinstance(value, int):
+            return value
+        name = self.fresh(hint)
+        self.add(ast.LetIndex(name, value))
+        return sym(name)
+
+    def declare(self, hint: str, value: ast.Value) -> ast.Var:
+        name = self.fresh(hint)
+        self.add(ast.Declare(name, value))
+        return ast.Var(name, value.type)
+
+    def assign(self, variable: ast.Var, value: ast.Value) -> None:
+        self.add(ast.Assign(variable.name, value))
+
+    def store(self, buffer: str, base: Dim, value: ast.Value, mask: ast.Value | None = None, stride: Dim = 1) -> None:
+        self.add(ast.Store(buffer, base, value, stride, mask))
+
+    def alloc(self, hint: str, element: DType, count: int) -> str:
+        name = self.fresh(hint)
+        self.add(ast.Alloc(name, element, count))
+        return name
+
+    def math(self, fn: str, *args: ast.Value) -> ast.Value:
+        """A scalar function of the kernel language (exp, tanh...) lane by lane."""
+        statements, value = emit(fn, list(args), self.fresh)
+        self.add(*statements)
+        return value
+
+    # -- blocks --------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _block(self) -> Iterator[list[ast.Statement]]:
+        self._blocks.append([])
+        try:
+            yield self._blocks[-1]
+        finally:
+            self._blocks.pop()
+
+    @contextmanager
+    def loop(self, hint: str, start: Dim, stop: Dim, step: int = 1, unroll: bool = False) -> Iterator[Dim]:
+        """Yields the loop variable."""
+        name = self.fresh(hint)
+        with self._block() as body:
+            yield sym(name)
+        self.add(ast.For(name, start, stop, tuple(body), step, unroll))
+
+    @contextmanager
+    def share(self, hint: str) -> Iterator[Dim]:
+        """The loop over this thread's share of the partition."""
+        with self.loop(hint, sym("begin"), sym("end")) as item:
+            yield item
+
+    @contextmanager
+    def when(self, cond: ast.Value | Sequence[Dim]) -> Iterator[None]:
+        """Runs the block where the scalar bool holds, or where every index expression is at least 0."""
+        with self._block() as body:
+            yield
+        self.add(ast.If(cond if not isinstance(cond, Sequence) else tuple(cond), tuple(body)))
+
+    @contextmanager
+    def otherwise(self) -> Iterator[None]:
+        """The other branch of the `when` just before."""
+        with self._block() as body:
+            yield
+        last = self._blocks[-1].pop()
+        assert isinstance(last, ast.If) and not last.otherwise
+        self.add(ast.If(last.cond, last.then, tuple(body)))
+
+    @contextmanager
+    def repeat(self, cond: ast.Value) -> Iterator[None]:
+        """Repeats the block while the scalar bool, made of variables alone, is true."""
+        with self._block() as body:
+            yield
+        self.add(ast.While(cond, tuple(body)))
+
+
+# -- values --------------------------------------------------------------------------------------------------------
+
+
+def as_value(index: Dim) -> ast.Value:
+    """An index expression as an i64 scalar."""
+    return ast.IndexValue(index, I64)
+
+
+def integer(value: int) -> ast.Const:
+    return ast.Const(value, I64)
+
+
+def splat(value: ast.Value, lanes: int) -> ast.Value:
+    """The scalar in every lane."""
+    return value if lanes == 1 else ast.Broadcast(value, ast.Type(value.type.element, lanes))
+
+
+def constant(value: float, like: ast.Type) -> ast.Const:
+    return ast.Const(value, like)
+
+
+def cast(value: ast.Value, element: DType) -> ast.Value:
+    """Converts; nothing where the element type is right already."""
+    if value.type.element is element:
+        return value
+    return ast.Cast(value, ast.Type(element, value.type.lanes))
+
+
+def both(a: ast.Value, b: ast.Value) -> ast.Value:
+    return ast.Binary("and", a, b)
+
+
+def either(a: ast.Value, b: ast.Value) -> ast.Value:
+    return ast.Binary("or", a, b)
+
+
+def row_major(shape: Sequence[Dim], index: Sequence[Dim]) -> Dim:
+    """The place of an element in a plain row-major tensor (Horner's rule)."""
+    at: Dim = 0
+    for extent, i in zip(shape, index, strict=True):
+        at = mul(at, extent) + i
+    return at
