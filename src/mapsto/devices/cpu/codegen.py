@@ -9,10 +9,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
+from mapsto.devices.cpu.contractions import template_calls
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.routines import routine
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, substitute, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
@@ -48,7 +51,8 @@ class Code:
     on_module: Callable[[str, str, str], None]
     made: dict[object, tuple[str, Dim, tuple[str, ...], tuple[str, ...], str]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    scratch: dict[str, Value] = field(default_factory=dict)
+    constants: dict[str, np.ndarray] = field(default_factory=dict)
+    packed: dict[object, str] = field(default_factory=dict)
     counter: int = 0
 
     def fresh(self, hint: str) -> str:
@@ -65,16 +69,29 @@ class Code:
         return name
 
     def add_scratch(self, name: str, dtype: DType, shape: tuple[Dim, ...]) -> None:
-        self.scratch[name] = Value(name, dtype, shape)
         self.homes.homes[name] = Home(name, plain(shape), "scratch")
-        self.homes.values[name] = self.scratch[name]
+        self.homes.values[name] = Value(name, dtype, shape)
+
+    def add_constant(self, name: str, array: np.ndarray) -> None:
+        self.constants[name] = array
+        self.add_scratch(name, from_numpy(array.dtype), array.shape)
+
+    def rows_call(self, group: Group, stmts: list[Stmt]) -> Call:
+        """A call of the generic lowering of these statements."""
+        return _rows_call(group, stmts, self)
 
 
 def calls_of(group: Group, code: Code) -> list[Call]:
     """The calls that compute a group."""
     if group.kind == "routine":
         return _routine_calls(group, code)
-    return [_rows_call(group, group.stmts if group.kind == "rows" else contraction_stmts(group, code), code)]
+    if group.kind == "contraction":
+        made = template_calls(group, code)
+        if made is not None:
+            return made
+        group.reasons.append("the template cannot reach an operand by strides: lowered as plain loops")
+        return [_rows_call(group, contraction_stmts(group, code), code)]
+    return [_rows_call(group, group.stmts, code)]
 
 
 def _rows_call(group: Group, stmts: list[Stmt], code: Code) -> Call:

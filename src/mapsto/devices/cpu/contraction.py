@@ -1,0 +1,484 @@
+"""The contraction template: one loop nest for convolutions and matrix products in every number format.
+
+    for item (batch, panel of columns, block of rows; the caller's threads share this range)
+      for row tile in the block
+        accumulators = 0                                   vectors x rows of them, in registers
+        for channel block, window position, dot group      one linear walk through packed B
+          load the vectors of B; broadcast A for each row; multiply-add into every accumulator
+        epilogue and store
+
+Only the register tile is unrolled. `tile` chooses its size, `contraction_packing` says how B lies in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue, Place
+from mapsto.devices.cpu.contraction_packing import Packing, packing
+from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.tile import Shape, Tiling, choose, tile_cycles
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, product, sym
+from mapsto.loop.ast import (
+    Alloc,
+    Assign,
+    Binary,
+    Bitcast,
+    Broadcast,
+    Cast,
+    Const,
+    Declare,
+    Dot,
+    Fma,
+    For,
+    Function,
+    If,
+    LaneMask,
+    Let,
+    LetIndex,
+    Load,
+    Select,
+    Statement,
+    Store,
+    Type,
+    Value,
+    Var,
+)
+
+__all__ = ["Axis", "ContractionForm", "Epilogue", "Place", "Plan", "contraction", "plan_contraction"]
+
+_ITEM_CYCLES = 50_000.0  # work of one item: small enough to share among threads, large enough to forget the item's own cost
+_CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
+_TYPICAL = 256  # a run-time extent, where the cost rule needs a number
+_SHORT_EPILOGUE = 12  # operations; a longer epilogue is a loop over the tile's rows, not repeated for every accumulator
+_UNROLLED_STEPS = 4  # a reduction loop this short is written out
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The template's choices for a form. `rows_outer`: a block of rows meets every panel before the next block, else a panel every block."""
+
+    form: ContractionForm
+    isa: Isa
+    tiling: Tiling
+    rows_outer: bool
+    chunk: int
+
+    @property
+    def packing(self) -> Packing:
+        return packing(self.form, self.tiling)
+
+    @property
+    def panels(self) -> Dim:
+        return add(self.packing.full_panels, 1 if self.tiling.last else 0)
+
+    @property
+    def units(self) -> Dim:
+        """What row blocks are made of: tiles of the only row axis, or rows of the outer axes."""
+        if len(self.form.rows) > 1:
+            return product(axis.extent for axis in self.form.rows[:-1])
+        if self.tiling.counts is not None:
+            return sum(self.tiling.counts)
+        return maximum(floordiv(self.form.rows[-1].extent, self.tiling.sizes[0]), 1)
+
+    @property
+    def blocks(self) -> Dim:
+        return ceildiv(self.units, self.chunk)
+
+    @property
+    def extent(self) -> Dim:
+        """The range that threads share."""
+        return product([*(axis.extent for axis in self.form.batch), self.panels, self.blocks])
+
+
+def _number(d: Dim, typical: int = _TYPICAL) -> int:
+    return d if isinstance(d, int) else typical
+
+
+def plan_contraction(form: ContractionForm, isa: Isa) -> Plan:
+    """Choose tile, loop order and row blocks by cost."""
+    rows, a_bytes = form.rows[-1], form.a.element.size
+    steps = _number(form.windows) * _number(form.groups)
+    group_bytes = form.interleave * form.b.element.size
+    shape = Shape(
+        rows.extent if isinstance(rows.extent, int) else None,
+        form.columns if isinstance(form.columns, int) else None,
+        steps,
+        rows.a * a_bytes if isinstance(rows.a, int) else None,
+        group_bytes,
+    )
+    tiling = _closing(form, choose(isa, shape))
+    outer = product(_number(axis.extent) for axis in form.rows[:-1])
+    assert isinstance(outer, int)
+    a_total = outer * _number(rows.extent) * _number(form.channels) * a_bytes
+    b_total = _number(form.columns) * steps * group_bytes
+    panels = max(_number(form.columns) // tiling.width, 1)
+    row_blocks = max(a_total // _CACHED_BYTES, 1)
+    rows_outer = a_total > _CACHED_BYTES and a_total + row_blocks * b_total < b_total + panels * a_total
+    vectors = tiling.last if tiling.full_panels == 0 else tiling.panel
+    tiles = sum(tiling.counts) if tiling.counts else -(-_number(rows.extent) // tiling.sizes[0])
+    unit = tile_cycles(isa, vectors, tiling.sizes[0], steps, group_bytes) * (tiles if len(form.rows) > 1 else 1)
+    chunk = max(int(_ITEM_CYCLES / unit), 1)
+    if rows_outer:
+        chunk = max(chunk, _CACHED_BYTES * (outer if len(form.rows) > 1 else tiles) // a_total)
+    return Plan(form, isa, tiling, rows_outer, chunk)
+
+
+def _closing(form: ContractionForm, tiling: Tiling) -> Tiling:
+    """Where a block of the output ends in tail lanes, the last panel stands apart, so that it can store their zeros."""
+    if not form.out_block or tiling.last or not isinstance(form.columns, int) or form.columns % form.out_block == 0:
+        return tiling
+    assert tiling.full_panels is not None
+    return replace(tiling, last=tiling.panel, full_panels=tiling.full_panels - 1)
+
+
+def contraction(plan: Plan, epilogue: Epilogue) -> tuple[Function, Dim]:
+    """The function of a planned contraction, and the extent of the range that its begin and end share out."""
+    form = plan.form
+    body = (For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue).item())),)
+    return Function(form.name, (form.a, form.b, form.out, *form.others), form.dims, body), plan.extent
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """A panel's vectors, its first column, the start of its B, and how many of its columns exist (None: all)."""
+
+    vectors: tuple[int, ...]
+    column: Dim
+    b_start: Dim
+    valid: Dim | None
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A stretch of the reduction: loops from outer to inner (`out` unused), starts of A and B, channels in each dot group."""
+
+    loops: tuple[Axis, ...]
+    a_start: Dim
+    b_start: Dim
+    group: int
+
+
+class _Template:
+    def __init__(self, plan: Plan, epilogue: Epilogue) -> None:
+        self.plan, self.form, self.epilogue = plan, plan.form, epilogue
+        self._counter = 0
+        self._scratch: str | None = None
+        self.looped = _operations(self._probe()) > _SHORT_EPILOGUE
+
+    def fresh(self, prefix: str) -> str:
+        self._counter += 1
+        return f"{prefix}_{self._counter}"
+
+    def _probe(self) -> object:
+        """What the epilogue makes of one accumulator, to see how long it is."""
+        lanes = self.plan.tiling.panel[0]
+        zero: tuple[Dim, ...] = tuple(0 for _ in self.form.batch)
+        place = Place(zero, tuple(0 for _ in self.form.rows), 0, lanes, None, None, self.fresh)
+        return self.epilogue(Var("probe", Type(self.form.accumulator, lanes)), place)
+
+    # ---- the shared range ----
+
+    def item(self) -> list[Statement]:
+        """Split an item's number into batch, panel and row block, from outer to inner."""
+        plan = self.plan
+        names = [*(f"batch{i}" for i in range(len(self.form.batch)))]
+        digits = list(zip(names, (axis.extent for axis in self.form.batch), strict=True))
+        inner = [("panel", plan.panels), ("block", plan.blocks)]
+        digits += reversed(inner) if plan.rows_outer else inner
+        out: list[Statement] = []
+        rest: Dim = sym("item")
+        for name, extent in reversed(digits):
+            out.insert(0, LetIndex(name, mod(rest, extent)))
+            rest = floordiv(rest, extent)
+        return out + self._panels()
+
+    def _panels(self) -> list[Statement]:
+        tiling, pack, panel = self.plan.tiling, self.plan.packing, sym("panel")
+        size = mul(pack.panel, pack.column_elements if self.form.b_channel_stride is None else 1)
+        full, columns = tiling.full_panels, self.form.columns
+        if full is None:
+            valid = columns - mul(panel, tiling.width)
+            return self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), valid))
+        first = full * tiling.width
+        left = columns - first
+        narrow = None if left == sum(tiling.last) else left
+        last = _Panel(tiling.last, first, mul(full, size), narrow)
+        if full == 0:
+            return self._panel(last)
+        whole = self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), None))
+        if not tiling.last:
+            return whole
+        return [If((panel - full,), tuple(self._panel(last)), tuple(whole))]
+
+    def _panel(self, panel: _Panel) -> list[Statement]:
+        """The rows of an item's block: rows of the outer axes, then tiles along the last."""
+        chunk, units, block = self.plan.chunk, self.plan.units, sym("block")
+        start, stop = mul(block, chunk), minimum(add(mul(block, chunk), chunk), units)
+        if len(self.form.rows) == 1:
+            return self._tiles(panel, (), start, stop)
+        name = self.fresh("row")
+        return [For(name, start, stop, tuple(self._row(panel, sym(name))))]
+
+    def _row(self, panel: _Panel, row: Dim) -> list[Statement]:
+        indices: list[Dim] = []
+        for axis in reversed(self.form.rows[:-1]):
+            indices.insert(0, mod(row, axis.extent))
+            row = floordiv(row, axis.extent)
+        indices[0] = add(mul(row, self.form.rows[0].extent), indices[0])  # the outermost needs no modulus
+        return self._tiles(panel, tuple(indices), 0, None)
+
+    def _tiles(self, panel: _Panel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None) -> list[Statement]:
+        """Tiles [start, stop) along the last row axis (None: all)."""
+        tiling = self.plan.tiling
+        if tiling.counts is None:
+            return self._run_time_tiles(panel, outer, start, stop)
+        out: list[Statement] = []
+        first_tile, first_row = 0, 0
+        for size, count in zip(tiling.sizes, tiling.counts, strict=True):
+            low, high = maximum(start, first_tile), first_tile + count
+            limit = high if stop is None else minimum(stop, high)
+            name = self.fresh("tile")
+            row = add(mul(sym(name) - first_tile, size), first_row)
+            out.append(For(name, low, limit, tuple(self._tile(panel, (*outer, row), size))))
+            first_tile, first_row = high, first_row + size * count
+        return out
+
+    def _run_time_tiles(self, panel: _Panel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None) -> list[Statement]:
+        """Whole tiles, then, after the last of them, ever smaller ones for what is left."""
+        sizes, extent = self.plan.tiling.sizes, self.form.rows[-1].extent
+        whole = floordiv(extent, sizes[0])
+        limit = whole if stop is None else minimum(stop, whole)
+        name = self.fresh("tile")
+        row = mul(sym(name), sizes[0])
+        main = For(name, start, limit, tuple(self._tile(panel, (*outer, row), sizes[0])))
+        done = mul(whole, sizes[0])
+        rest: list[Statement] = []
+        for size in sizes[1:]:
+            name = self.fresh("rest")
+            body = tuple(self._tile(panel, (*outer, add(done, mul(sym(name), size))), size))
+            count = floordiv(extent - done, size)
+            rest.append(For(name, 0, count, body))
+            done = add(done, mul(count, size))
+        return [main, *rest] if stop is None else [main, If((stop - self.plan.units,), tuple(rest))]
+
+    # ---- one tile ----
+
+    def _tile(self, panel: _Panel, rows: tuple[Dim, ...], size: int) -> list[Statement]:
+        form = self.form
+        accumulators = [[self.fresh("acc") for _ in panel.vectors] for _ in range(size)]
+        out: list[Statement] = [
+            Declare(name, Const(0, Type(form.accumulator, lanes)))
+            for names in accumulators
+            for name, lanes in zip(names, panel.vectors, strict=True)
+        ]
+        batch = tuple(sym(f"batch{i}") for i in range(len(form.batch)))
+        a_base = _offset(form.a_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.a)
+        b_base = add(_offset(form.b_start, form.batch, batch, lambda axis: axis.b), panel.b_start)
+        for part in self._parts(panel):
+            out += self._nest(part, panel, accumulators, add(a_base, part.a_start), add(b_base, part.b_start))
+        finish = self._finish_looped if self.looped else self._finish
+        return out + finish(panel, batch, rows, accumulators)
+
+    def _parts(self, panel: _Panel) -> list[_Part]:
+        """The whole channel blocks, then the cut one; a cut dot group stands alone at the end of each."""
+        form, width = self.form, sum(panel.vectors)
+        if not form.channel_block:
+            return self._block_parts((), form.channels, 0, 0, width)
+        full, rest = form.blocks
+        size = mul(mul(form.channel_block, form.windows), width)
+        blocks = (Axis(full, form.channel_block_stride, size),)
+        parts = self._block_parts(blocks, form.channel_block, 0, 0, width) if full else []
+        if rest:
+            parts += self._block_parts((), rest, mul(full, form.channel_block_stride), mul(full, size), width)
+        return parts
+
+    def _block_parts(self, outer: tuple[Axis, ...], channels: Dim, a_start: Dim, b_start: Dim, width: int) -> list[_Part]:
+        form, k = self.form, self.form.interleave
+        step = mul(width, k) if form.b_channel_stride is None else form.b_channel_stride
+        groups = ceildiv(channels, k)
+        cut = channels % k if isinstance(channels, int) else 0
+        whole = add(groups, -1) if cut else groups
+        windows: list[Axis] = []
+        position = mul(groups, step)  # of B, per window position; the inner window moves first
+        for axis in reversed(form.window):
+            windows.insert(0, replace(axis, b=position) if form.b_channel_stride is None else axis)
+            position = mul(position, axis.extent)
+        stride = mul(form.channel_stride, k)
+        loops = (*outer, *windows, Axis(whole, stride, step))
+        parts = [_Part(_merged(loops), a_start, b_start, k)] if whole != 0 else []
+        if cut:
+            at_a, at_b = mul(whole, stride), mul(whole, step)
+            parts.append(_Part((*outer, *windows), add(a_start, at_a), add(b_start, at_b), cut))
+        return parts
+
+    def _nest(
+        self, part: _Part, panel: _Panel, accumulators: list[list[str]], a_base: Dim, b_base: Dim
+    ) -> Sequence[Statement]:
+        names = [self.fresh("k") for _ in part.loops]
+        indices = tuple(sym(name) for name in names)
+        a = _offset(a_base, part.loops, indices, lambda axis: axis.a)
+        b = _offset(b_base, part.loops, indices, lambda axis: axis.b)
+        body = tuple(self._step(panel, accumulators, a, b, part.group))
+        for position, (name, axis) in enumerate(reversed(list(zip(names, part.loops, strict=True)))):
+            short = position == 0 and isinstance(axis.extent, int) and axis.extent <= _UNROLLED_STEPS
+            body = (For(name, 0, axis.extent, body, unroll=short),)
+        return body
+
+    def _step(self, panel: _Panel, accumulators: list[list[str]], a: Dim, b: Dim, group: int) -> list[Statement]:
+        """One reduction step: every vector of B against every row's broadcast of A."""
+        form, k = self.form, self.form.interleave
+        out: list[Statement] = []
+        vectors: list[Value] = []
+        column = 0
+        for lanes in panel.vectors:
+            mask = None
+            if form.b_channel_stride is not None and panel.valid is not None:
+                mask = self._mask(panel, column, lanes)
+            loaded: Value = Load(form.b.name, add(b, column * k), Type(form.b.element, lanes * k), mask=mask)
+            vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
+            column += lanes
+        for row, names in enumerate(accumulators):
+            scalar = self._let(out, "a", self._group(add(a, mul(row, form.rows[-1].a)), group))
+            for name, vector in zip(names, vectors, strict=True):
+                total = Var(name, Type(form.accumulator, vector.type.lanes // k))
+                out.append(Assign(name, self._multiply(scalar, vector, total)))
+        return out
+
+    def _let(self, out: list[Statement], prefix: str, value: Value) -> Value:
+        name = self.fresh(prefix)
+        out.append(Let(name, value))
+        return Var(name, value.type)
+
+    def _group(self, at: Dim, group: int) -> Value:
+        """One channel of A as an accumulator's element, or a dot group as the 32 bits that hold it."""
+        form, k = self.form, self.form.interleave
+        if k == 1:
+            return _converted(Load(form.a.name, at, Type(form.a.element)), form.accumulator)
+        t = Type(form.a.element, k)
+        mask = None if group == k else LaneMask(group, Type(DType.BOOL, k))
+        return Bitcast(Load(form.a.name, at, t, mask=mask), Type(DType.I32))
+
+    def _multiply(self, scalar: Value, vector: Value, total: Value) -> Value:
+        form, lanes = self.form, total.type.lanes
+        if form.interleave == 1:
+            spread = Broadcast(scalar, total.type)
+            if form.accumulator.is_float and self.plan.isa.has("fma"):
+                return Fma(spread, vector, total)
+            return Binary("add", total, Binary("mul", spread, vector))
+        group = Bitcast(Broadcast(scalar, Type(DType.I32, lanes)), Type(form.a.element, lanes * form.interleave))
+        return Dot("bf16" if form.a.element is DType.BF16 else "u8s8", group, vector, total)
+
+    # ---- epilogue ----
+
+    def _mask(self, panel: _Panel, column: int, lanes: int) -> Value | None:
+        """Which lanes of a vector are columns; None where all are."""
+        if panel.valid is None or (isinstance(panel.valid, int) and panel.valid >= column + lanes):
+            return None
+        return LaneMask(panel.valid - column, Type(DType.BOOL, lanes))
+
+    def _finish(
+        self, panel: _Panel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
+    ) -> list[Statement]:
+        """Epilogue and store of every accumulator, one after the other."""
+        out: list[Statement] = []
+        for row, names in enumerate(accumulators):
+            column = 0
+            for name, lanes in zip(names, panel.vectors, strict=True):
+                value = Var(name, Type(self.form.accumulator, lanes))
+                out += self._emit(panel, column, value, batch, (*rows[:-1], add(rows[-1], row)))
+                column += lanes
+        return out
+
+    def _finish_looped(
+        self, panel: _Panel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
+    ) -> list[Statement]:
+        """A long epilogue is written once per vector, in a loop over the tile's rows; the accumulators wait in a local array."""
+        out: list[Statement] = []
+        width, scratch = sum(panel.vectors), self.fresh("tile")
+        out.append(Alloc(scratch, self.form.accumulator, width * len(accumulators)))
+        for row, names in enumerate(accumulators):
+            column = 0
+            for name, lanes in zip(names, panel.vectors, strict=True):
+                out.append(Store(scratch, row * width + column, Var(name, Type(self.form.accumulator, lanes))))
+                column += lanes
+        name = self.fresh("row")
+        body: list[Statement] = []
+        column = 0
+        for lanes in panel.vectors:
+            loaded = Load(scratch, add(mul(sym(name), width), column), Type(self.form.accumulator, lanes))
+            value = self._let(body, "acc", loaded)
+            body += self._emit(panel, column, value, batch, (*rows[:-1], add(rows[-1], sym(name))))
+            column += lanes
+        return [*out, For(name, 0, len(accumulators), tuple(body))]
+
+    def _emit(
+        self, panel: _Panel, column: int, value: Value, batch: tuple[Dim, ...], rows: tuple[Dim, ...]
+    ) -> list[Statement]:
+        form, lanes = self.form, value.type.lanes
+        mask = self._mask(panel, column, lanes)
+        out: list[Statement] = []
+        valid = None
+        if mask is not None:
+            assert panel.valid is not None
+            valid = panel.valid - column
+            mask = self._let(out, "mask", mask)
+        at = add(panel.column, column)
+        statements, result = self.epilogue(value, Place(batch, rows, at, lanes, valid, mask, self.fresh))
+        out += statements
+        if result is None:
+            return out
+        base = _offset(form.out_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.out)
+        if not form.out_block:
+            return [*out, Store(form.out.name, add(base, at), result, mask=mask)]
+        if mask is not None:
+            result = Select(mask, result, Const(0, result.type))
+        where = add(mul(floordiv(at, form.out_block), form.out_block_stride), mod(at, form.out_block))
+        out.append(Store(form.out.name, add(base, where), result))
+        return out + self._zero_tail(panel, column + lanes, base, result.type.element)
+
+    def _zero_tail(self, panel: _Panel, column: int, base: Dim, element: DType) -> list[Statement]:
+        """After the last vector: zeros to the end of its block."""
+        form = self.form
+        at = add(panel.column, column)
+        if column != sum(panel.vectors) or not isinstance(at, int) or at % form.out_block == 0:
+            return []
+        where = add(mul(at // form.out_block, form.out_block_stride), at % form.out_block)
+        t = Type(element, form.out_block - at % form.out_block)
+        return [Store(form.out.name, add(base, where), Const(0, t))]
+
+
+def _offset(base: Dim, axes: Sequence[Axis], indices: Sequence[Dim], stride: Callable[[Axis], Dim]) -> Dim:
+    for axis, index in zip(axes, indices, strict=True):
+        base = add(base, mul(index, stride(axis)))
+    return base
+
+
+def _converted(value: Value, element: DType) -> Value:
+    return value if value.type.element is element else Cast(value, Type(element, value.type.lanes))
+
+
+def _merged(loops: tuple[Axis, ...]) -> tuple[Axis, ...]:
+    """Neighbouring loops that walk on where the inner one ends become one; loops of one round vanish."""
+    out: list[Axis] = []
+    for axis in loops:
+        if axis.extent == 1:
+            continue
+        if out and out[-1].a == mul(axis.a, axis.extent) and out[-1].b == mul(axis.b, axis.extent):
+            out[-1] = Axis(mul(out[-1].extent, axis.extent), axis.a, axis.b)
+        else:
+            out.append(axis)
+    return tuple(out)
+
+
+def _operations(node: Any) -> int:
+    """Arithmetic nodes in what an epilogue returned."""
+    if isinstance(node, tuple | list):
+        return sum(_operations(n) for n in node)
+    if not hasattr(node, "__dataclass_fields__") or isinstance(node, Type):
+        return 0
+    own = 0 if isinstance(node, Var | Const | Load | Broadcast | Let | Store | Bitcast) else 1
+    return own + sum(_operations(getattr(node, f)) for f in node.__dataclass_fields__)

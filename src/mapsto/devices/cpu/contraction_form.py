@@ -1,0 +1,112 @@
+"""The form of a contraction: where its operands lie. Convolutions, matrix products and their kin are instances.
+
+    out[batch, rows, column] = epilogue( sum over channel blocks, windows, channels of  A[...] * B[...] )
+
+All strides are in elements of the operand. An iterator of the output over which A varies is a row, one over which B varies is a column (there is
+one, flattened), one over which both vary is a batch axis (groups are a batch axis too).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, ceildiv, product
+from mapsto.loop.ast import Param, Statement, Value
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A loop and how far each operand moves per round. `b` counts elements of B as it lies in memory (packed, or direct)."""
+
+    extent: Dim
+    a: Dim = 0
+    b: Dim = 0
+    out: Dim = 0
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an accumulator stands, for the epilogue: indices of the batch and row axes, first column, lanes.
+
+    `valid`: how many of the lanes are columns of the output; None: all of them. Where it is not None, `mask` is `lane < valid`; elements
+    of other operands must be loaded under it unless they lie in a layout that has the tail lanes.
+    """
+
+    batch: tuple[Dim, ...]
+    rows: tuple[Dim, ...]
+    column: Dim
+    lanes: int
+    valid: Dim | None
+    mask: Value | None
+    fresh: Callable[[str], str]
+
+
+# (accumulators, place) -> statements to run and the values to store (the element type of `out`, as many lanes); None: it stored by itself.
+Epilogue = Callable[[Value, Place], tuple[list[Statement], Value | None]]
+
+
+@dataclass(frozen=True)
+class ContractionForm:
+    """A contraction. The last of `rows` is the axis along which registers tile; give the one whose extent fills tiles well.
+
+    A: element at a_start + batch.a + rows.a + window.a + (channel // channel_block)*channel_block_stride + (channel % channel_block)*channel_stride.
+       `channel_block` 0: the channels are one block. A holds materialised borders: no read is guarded.
+    B: packed (see `contraction_packing`) at b_start + batch.b; or, with `b_channel_stride` given, direct: columns contiguous, channel and
+       windows (their `b`) by strides, `interleave` 1, no channel blocks.
+    out: element at out_start + batch.out + rows.out + (column // out_block)*out_block_stride + column % out_block. `out_block` 0: columns are
+       contiguous and the last store is masked; else whole blocks are stored and tail lanes get 0.
+    `interleave`: channels multiplied into one 32-bit lane by a dot instruction: 1, 2 (bf16) or 4 (u8 by s8). In memory A's groups are adjacent
+       (`channel_stride` 1) and 4 bytes can be read for the last one unless `channels` is known and not a multiple.
+    `others`: the epilogue's operands; `dims`: every size symbol that occurs.
+    """
+
+    name: str
+    a: Param
+    b: Param
+    out: Param
+    accumulator: DType
+    columns: Dim
+    rows: tuple[Axis, ...]
+    channels: Dim
+    batch: tuple[Axis, ...] = ()
+    window: tuple[Axis, ...] = ()
+    channel_stride: Dim = 1
+    channel_block: int = 0
+    channel_block_stride: Dim = 0
+    interleave: int = 1
+    b_channel_stride: Dim | None = None
+    out_block: int = 0
+    out_block_stride: Dim = 0
+    a_start: Dim = 0
+    b_start: Dim = 0
+    out_start: Dim = 0
+    others: tuple[Param, ...] = ()
+    dims: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        assert self.rows, "a contraction has at least one row axis (of extent 1 if need be)"
+        assert self.interleave in (1, 2, 4)
+        assert not self.out_block or isinstance(self.columns, int), "a blocked output needs a known number of columns"
+        if self.channel_block:
+            assert isinstance(self.channels, int) and self.channel_block % self.interleave == 0
+            assert self.b_channel_stride is None, "channel blocks need a packed B"
+        if self.interleave > 1:
+            assert self.channel_stride == 1 and self.b_channel_stride is None
+
+    @property
+    def groups(self) -> Dim:
+        """Dot groups of all channels: the reduction's steps per window position."""
+        return ceildiv(self.channels, self.interleave)
+
+    @property
+    def windows(self) -> Dim:
+        """Window positions."""
+        return product(axis.extent for axis in self.window)
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """(whole channel blocks, channels in the cut block that follows); for blocked layouts."""
+        assert isinstance(self.channels, int) and self.channel_block
+        return divmod(self.channels, self.channel_block)

@@ -1,0 +1,164 @@
+"""Chooses register tiles for contractions by a cost rule: registers, multiply-add ports, loads, latency, extents. Nothing is listed or tuned.
+
+A tile is (vectors of output columns) x (rows). One step of its reduction loads the vectors of B once, then for every row broadcasts
+one element (or group) of A and multiplies it into every vector: vectors * rows multiply-adds for vectors + rows loads.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mapsto.devices.cpu.isa import Isa
+
+_LATENCY = 4.0  # cycles from one multiply-add to the next on the same accumulator
+_ISSUE = 5.0  # instructions a core starts per cycle
+_LOOP = 3.0  # instructions of the reduction loop besides loads and multiply-adds
+_TILE_OVERHEAD = 24.0  # cycles to enter and leave a tile
+_STORE = 2.0  # cycles to finish and store one accumulator
+_L1_BYTES = 24 * 1024  # what a panel may take of the first-level cache
+_L2_BYTES_PER_CYCLE = 24.0
+_SET_BYTES = 4096  # addresses this far apart share a set of the first-level cache
+_WAYS = 6  # of its 8 ways, what rows of A may take
+_MOST_VECTORS = 8
+_ADDRESS_REGISTERS = 6  # rows whose distance is not a number need a pointer each
+_NARROWEST = 4
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the rule looks at. `rows`/`columns` None: known at run time only. `row_bytes` None: the rows' distance is a run-time size."""
+
+    rows: int | None
+    columns: int | None
+    steps: int
+    row_bytes: int | None
+    group_bytes: int = 4
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """The choice. `panel`: lanes of each vector of a full panel; `last`: those of the narrower last panel (empty: there is none).
+
+    `sizes`: the row counts of tiles that code is made for, largest first. With known rows `counts[i]` tiles of `sizes[i]` follow one another.
+    """
+
+    panel: tuple[int, ...]
+    last: tuple[int, ...]
+    full_panels: int | None
+    sizes: tuple[int, ...]
+    counts: tuple[int, ...] | None
+    cycles: float
+
+    @property
+    def width(self) -> int:
+        """Columns of a full panel."""
+        return sum(self.panel)
+
+
+def choose(isa: Isa, shape: Shape) -> Tiling:
+    """The cheapest tiling."""
+    return min(_candidates(isa, shape), key=lambda t: (t.cycles, -t.sizes[0]))
+
+
+def _candidates(isa: Isa, shape: Shape) -> Iterator[Tiling]:
+    lanes = isa.accumulator_lanes
+    for vectors in range(1, _MOST_VECTORS + 1):
+        panel, last, full = split_columns(shape.columns, lanes, vectors)
+        if shape.columns is not None and full == 0 and vectors > 1 and len(last) < vectors:
+            continue  # the same as with fewer vectors
+        widest = len(panel) if full != 0 else len(last)
+        for rows in range(1, row_limit(isa, widest, shape) + 1):
+            sizes, counts = split_rows(shape.rows, rows)
+            cycles = _total(isa, shape, [(panel, full), (last, 1)], sizes, counts)
+            yield Tiling(panel, last, full, sizes, counts, cycles)
+
+
+def split_columns(columns: int | None, lanes: int, vectors: int) -> tuple[tuple[int, ...], tuple[int, ...], int | None]:
+    """(full panel, last panel, number of full panels): the last vector is as narrow as its columns allow."""
+    panel = (lanes,) * vectors
+    if columns is None:
+        return panel, (), None
+    full, rest = divmod(columns, lanes * vectors)
+    last = [lanes] * (rest // lanes)
+    if rest % lanes:
+        width = _NARROWEST
+        while width < rest % lanes:
+            width *= 2
+        last.append(min(width, lanes))
+    return panel, tuple(last), full
+
+
+def row_limit(isa: Isa, vectors: int, shape: Shape) -> int:
+    """Rows that fit the registers: accumulators, the vectors of B, one broadcast; without multiply-add, the product too."""
+    spare = isa.registers - vectors - 1 - (0 if isa.has("fma") else 1)
+    limit = max(spare // vectors, 1)
+    if shape.row_bytes is None:
+        return min(limit, _ADDRESS_REGISTERS)
+    return min(limit, _conflict_free(shape.row_bytes, limit))
+
+
+def _conflict_free(row_bytes: int, limit: int) -> int:
+    """Rows that do not push each other out of a set of the first-level cache."""
+    lines: dict[int, int] = {}
+    for row in range(limit):
+        place = row * row_bytes % _SET_BYTES // 64
+        if row_bytes >= 64 and lines.get(place, 0) >= _WAYS:
+            return row
+        lines[place] = lines.get(place, 0) + 1
+    return limit
+
+
+def split_rows(rows: int | None, largest: int) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Known rows: equal tiles, some one larger than the others. Unknown: the largest, then halves, down to one."""
+    if rows is None:
+        sizes = [largest]
+        while sizes[-1] > 1:
+            sizes.append((sizes[-1] + 1) // 2)
+        return tuple(sizes), None
+    if rows == 0:
+        return (1,), (0,)
+    tiles = -(-rows // largest)
+    small, larger = divmod(rows, tiles)
+    if larger == 0:
+        return (small,), (tiles,)
+    return (small + 1, small), (larger, tiles - larger)
+
+
+@functools.lru_cache(maxsize=4096)
+def tile_cycles(isa: Isa, vectors: tuple[int, ...], rows: int, steps: int, group_bytes: int) -> float:
+    """Cycles of one tile: the slowest of multiply-adds, loads, latency and issue, and the second-level cache where a panel overflows the first."""
+    if not vectors:
+        return 0.0
+    lanes = isa.accumulator_lanes
+    width = sum(1.0 if v == lanes else max(v / lanes, isa.narrow_cost) for v in vectors)
+    work = 1.0 if isa.has("fma") else 2.0
+    count = len(vectors)
+    multiply = width * rows * work / isa.fma_per_cycle
+    load = (count + rows) / isa.loads_per_cycle
+    issue = (count + rows + count * rows * work + _LOOP) / _ISSUE
+    step_bytes = sum(vectors) * group_bytes
+    fetch = step_bytes / _L2_BYTES_PER_CYCLE if steps * step_bytes > _L1_BYTES else 0.0
+    step = max(multiply, load, issue, _LATENCY, fetch) + 0.05 * (load + fetch)
+    return steps * step + _TILE_OVERHEAD + _STORE * count * rows
+
+
+def _total(
+    isa: Isa,
+    shape: Shape,
+    panels: list[tuple[tuple[int, ...], int | None]],
+    sizes: tuple[int, ...],
+    counts: tuple[int, ...] | None,
+) -> float:
+    """Cycles per row and column (what the sums are divided by is the same for every candidate where both are known)."""
+    total = 0.0
+    for vectors, number in panels:
+        share = 1.0 if number is None else float(number)
+        if counts is None:  # unknown rows: the largest tile, and a little of the smaller ones
+            cost = tile_cycles(isa, vectors, sizes[0], shape.steps, shape.group_bytes) / sizes[0]
+        else:
+            tiles = zip(sizes, counts, strict=True)
+            cost = sum(n * tile_cycles(isa, vectors, s, shape.steps, shape.group_bytes) for s, n in tiles)
+        total += share * cost
+    return total / (sum(panels[0][0]) if panels[0][1] is None else 1.0)
