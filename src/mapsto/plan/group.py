@@ -23,6 +23,7 @@ from mapsto.kernel.compose import (
 )  # fmt: skip
 from mapsto.ops.registry import Lowering, op
 from mapsto.plan.contraction import ACCUMULATOR, Contraction, is_usable, recognise
+from mapsto.plan.plan import Plan
 from mapsto.plan.transposed import transposed_bias, transposed_phases
 
 # Elements of one row that a merged group may keep between its statements (float32: 64 KiB, half of a typical L2 share).
@@ -71,11 +72,15 @@ class Group:
 class Region:
     """The groups of one graph level while they are merged."""
 
-    def __init__(self, graph: Graph, values: dict[str, Value], constants: frozenset[str], external: set[str], counter: list[int]) -> None:
+    def __init__(
+        self, graph: Graph, values: dict[str, Value], constants: frozenset[str], external: set[str], counter: list[int], pinned: Plan | None
+    ) -> None:
         self.values = values
         self.constants = constants
         self.external = external
         self.counter = counter
+        self.pinned = pinned
+        self.together = None if pinned is None else pinned.together()
         self.groups: list[Group | None] = []
         self.producer: dict[str, int] = {}
         self.readers: dict[str, set[int]] = {}
@@ -97,7 +102,7 @@ class Region:
             used = {n for n in node.inputs if n}
             for inner in node.graphs:
                 used |= free_values(inner)
-            branches = tuple(group_graph(inner, self.values, self.constants, self.counter, copies=node.outputs) for inner in node.graphs)
+            branches = tuple(group_graph(inner, self.values, self.constants, self.counter, node.outputs, self.pinned) for inner in node.graphs)
             return Group("branch", [node], branches=branches, uses_values=frozenset(used))
         if node.op == "bind_dim":
             return Group("bind", [node], uses_values=frozenset(n for n in node.inputs if n))
@@ -155,11 +160,21 @@ class Region:
             changed = False
             for name in sorted(group.reads(), key=lambda n: -self.producer.get(n, -1)):
                 source = self.producer.get(name)
-                if source is None or source == at or self.groups[source] is None:
+                if source is None or source == at or not self._may_meet(at, source):
                     continue
                 if self._take_in(at, name) or self._join_contraction(at, name) or self._merge_rows(at, source):
                     changed = True
                     break
+
+    def _may_meet(self, at: int, source_at: int) -> bool:
+        """Whether the two groups still exist and a pinned plan, if there is one, has all their nodes in one group."""
+        group, source = self.groups[at], self.groups[source_at]
+        if group is None or source is None:
+            return False
+        if self.together is None:
+            return True
+        both = {n.outputs[0].name for n in (*group.nodes, *source.nodes) if n.outputs}
+        return any(both <= members for members in self.together)
 
     def _take_in(self, at: int, name: str) -> bool:
         """Compose the producer of `name` into this group's statements."""
@@ -319,7 +334,8 @@ def shared_rows(stmts: Iterable[Stmt]) -> int:
 
 
 def group_graph(
-    graph: Graph, values: dict[str, Value], constants: frozenset[str], counter: list[int], copies: tuple[Value, ...] = ()
+    graph: Graph, values: dict[str, Value], constants: frozenset[str], counter: list[int],
+    copies: tuple[Value, ...] = (), pinned: Plan | None = None,
 ) -> list[Group]:
     """The groups of a graph. `copies`: the graph is a branch, whose outputs are copied to these values."""
     values.update(graph.values())
@@ -332,5 +348,5 @@ def group_graph(
     for node in graph.nodes:
         for value in node.outputs:
             values[value.name] = value
-    region = Region(graph, values, constants, external, counter)
+    region = Region(graph, values, constants, external, counter, pinned)
     return region.finished()

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
-from mapsto.ir.expr import Dim, product, simplify, substitute, sym, symbols
+from mapsto.ir.expr import Dim, sym, symbols
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Cast, Iter, Load, Stmt, ranges_of
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.group import Group, copy_stmt
 from mapsto.plan.layout import Layout, blocked, of_place, permuted, plain
+from mapsto.plan.plan import Plan
 
 BLOCK = 16
 # A dim shorter than this is not blocked (most lanes would be empty) but laid innermost as it is.
@@ -46,6 +47,7 @@ class Homes:
     homes: dict[str, Home] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     views: list[str] = field(default_factory=list)
+    inner: dict[str, int] = field(default_factory=dict)
 
     def layout(self, name: str) -> Layout:
         return self.homes[name].layout
@@ -118,6 +120,16 @@ class _Assignment:
             ranked = sorted(((w, d) for d, w in tally.items() if d < rank), reverse=True)
             if ranked and name not in self.fixed:
                 self.inner[name] = ranked[0][1]
+
+    def pin(self, plan: Plan) -> None:
+        """Take the innermost dims from a plan to replay; values that it does not name keep what was voted."""
+        for name, dim in plan.inner_dims().items():
+            if name not in self.kept or name in self.fixed:
+                continue
+            if dim is None:
+                self.inner.pop(name, None)
+            elif dim < self.values[name].rank:
+                self.inner[name] = dim
 
     def _wishes(self) -> Iterator[tuple[str, int, int]]:
         for group in self.all:
@@ -218,7 +230,7 @@ class _Assignment:
             self._settle_targets(group)
 
     def _settle_targets(self, group: Group) -> None:
-        if group.kind == "rows" and self._try_view(group):
+        if group.kind == "rows" and group.stmts and self._try_view(group):
             return
         for name in group.targets():
             if name in self.kept or name in self.slice_of:
@@ -364,14 +376,18 @@ def access(c: Contraction, index: tuple[Dim, ...], layout: Layout, fast: str, bo
 
 
 def assign(
-    groups: list[Group], values: dict[str, Value], inputs: set[str], outputs: set[str], constants: set[str], fresh: Callable[[str], str]
+    groups: list[Group], values: dict[str, Value], inputs: set[str], outputs: set[str], constants: set[str], fresh: Callable[[str], str],
+    pinned: Plan | None = None,
 ) -> tuple[list[Group], Homes]:
     """Homes of all values; the groups with the copies that these homes need, without those that became views or nothing."""
     work = _Assignment(groups, values, inputs, outputs, constants, fresh)
     work.vote()
+    if pinned is not None:
+        work.pin(pinned)
     work.want_borders()
     work.slice_concats()
     work.settle()
+    work.result.inner = work.inner
     return _fit(groups, work), work.result
 
 

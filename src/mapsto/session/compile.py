@@ -7,8 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.cache import ObjectCache, default_folder
 from mapsto.devices.cpu.codegen import Call, Code, calls_of
@@ -16,8 +14,9 @@ from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.errors import CompileError
 
 from mapsto.ir.graph import Graph
-from mapsto.plan.group import Group, group_graph
-from mapsto.plan.homes import Homes, assign, flat
+from mapsto.plan.homes import flat
+from mapsto.plan.plan import Plan, parse
+from mapsto.plan.planner import plan_graph
 from mapsto.runtime.executable import Executable
 from mapsto.session.assemble import assemble
 
@@ -31,6 +30,7 @@ def compile_model(
     native_only: bool = False,
     progress: Progress | None = None,
     cache: bool = True,
+    plan: Plan | str | None = None,
 ) -> Executable:
     """Compile a model for this machine's CPU.
 
@@ -42,7 +42,8 @@ def compile_model(
     """
     with _Workers(cache) as workers:
         graph = prepared(model, shapes)
-        return build(graph, workers, threads, progress)
+        pinned = parse(plan) if isinstance(plan, str) else plan
+        return build(graph, workers, threads, progress, pinned)
 
 
 def prepared(model: Any, shapes: Mapping[str, Sequence[int | str | None]] | None) -> Graph:
@@ -93,43 +94,14 @@ class _Workers:
         return found
 
 
-def build(graph: Graph, workers: _Workers, threads: int | None, progress: Progress | None) -> Executable:
+def build(graph: Graph, workers: _Workers, threads: int | None, progress: Progress | None, pinned: Plan | None = None) -> Executable:
     """Plan, generate, compile and assemble a graph that the passes are done with."""
-    groups, homes, kept, constants = planned(graph)
-    code = Code(workers.isa, homes, kept, workers.submit)
+    planned = plan_graph(graph, pinned)
+    code = Code(workers.isa, planned.homes, planned.kept, workers.submit, constants=planned.constants)
     calls: dict[int, list[Call]] = {}
-    for group in flat(groups):
+    for group in flat(planned.groups):
         if group.kind in ("rows", "contraction", "routine"):
             calls[id(group)] = calls_of(group, code)
-    program = assemble(graph, groups, calls, homes, constants)
+    program = assemble(graph, planned.groups, calls, planned.homes, code.constants)
     objects = workers.objects(program.functions(), progress)
     return Executable(program, objects, threads)
-
-
-def planned(graph: Graph) -> tuple[list[Group], Homes, set[str], dict[str, np.ndarray]]:
-    """Groups in order, homes of values, the values that must be in memory, all constants."""
-    values = dict(graph.values())
-    constants = _all_constants(graph)
-    counter = [0]
-    groups = group_graph(graph, values, frozenset(constants), counter)
-
-    def fresh(hint: str) -> str:
-        counter[0] += 1
-        return f"{hint}{counter[0]}"
-
-    inputs = {v.name for v in graph.inputs}
-    groups, homes = assign(groups, values, inputs, set(graph.outputs), set(constants), fresh)
-    kept = set(graph.outputs) | set(homes.homes)
-    for number, group in enumerate(flat(groups)):
-        group.name = f"g{number}"
-    return groups, homes, kept, constants
-
-
-def _all_constants(graph: Graph) -> dict[str, np.ndarray]:
-    found = dict(graph.constants)
-    for node in graph.nodes:
-        for inner in node.graphs:
-            found.update(_all_constants(inner))
-    return found
-
-
