@@ -6,12 +6,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mapsto.report.accuracy import LIMIT_WITHOUT_PEER, SLACK, channel_errors, compare, judge, judge_runs
+from mapsto.report.accuracy import LIMIT_WITHOUT_PEER, SLACK, compare, judge, judge_runs
 
 
 def image(*channels: float) -> np.ndarray:
     """float32 [1, C, 1, 2]: each channel holds its number and half of it."""
     return np.array([[[[value, value / 2]] for value in channels]], np.float32)
+
+
+def channel_errors(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
+    return compare(reference, found).errors
 
 
 def test_each_channel_is_measured_on_its_own_scale() -> None:
@@ -58,7 +62,7 @@ def test_equal_nonfinite_values_are_equal_and_leave_the_rest_to_be_measured() ->
     reference = np.array([np.nan, np.inf, -np.inf, 2], np.float32)
     comparison = compare(reference, np.array([np.nan, np.inf, -np.inf, 3], np.float32))
     assert comparison.mismatch is None
-    assert comparison.error == 0.5
+    assert comparison.errors.max() == 0.5
 
 
 def test_integers_are_compared_exactly() -> None:
@@ -71,7 +75,7 @@ def test_bfloat16_is_measured_as_a_number() -> None:
     reference = np.array([1, 2], ml_dtypes.bfloat16)
     comparison = compare(reference, np.array([1, 2.125], ml_dtypes.bfloat16))
     assert comparison.mismatch is None
-    assert comparison.error == pytest.approx(0.0625)
+    assert comparison.errors.max() == pytest.approx(0.0625)
 
 
 @pytest.mark.parametrize(("ours", "ok"), [(3.9e-3, True), (4.2e-3, False)])
@@ -102,6 +106,14 @@ def test_the_largest_error_over_runs_counts() -> None:
     verdict = judge_runs([good, good], [good, bad], [good, good])[0]
     assert not verdict.ok and verdict.ours == 0.5 and verdict.channel == 1
     assert judge_runs([good, good], [good, bad], [bad, good])[0].ok
+
+
+def test_the_scale_of_a_channel_is_that_of_all_runs() -> None:
+    small, large = np.array([[1e-3]], np.float32), np.array([[1.0]], np.float32)
+    off = small + np.float32(1e-6)
+    assert judge({"p": small}, {"p": off}, {"p": small})[0].ours == pytest.approx(1e-3, rel=1e-3)
+    together = judge_runs([{"p": small}, {"p": large}], [{"p": off}, {"p": large}], [{"p": small}, {"p": large}])[0]
+    assert together.ours == pytest.approx(1e-6, rel=1e-3)
 
 
 def test_a_missing_output_is_a_mismatch() -> None:

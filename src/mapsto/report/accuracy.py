@@ -2,7 +2,7 @@
 
 The error of a channel is the largest difference from the reference in it, divided by the largest magnitude that the
 reference has in it. A channel is an index of axis 1 where the tensor has three axes or more ([N, C, ...]); a tensor
-of fewer axes is one channel as a whole. Over several inputs, a channel's error is the largest that was seen.
+of fewer axes is one channel as a whole. Over several inputs, both are taken over all of them, as over a batch.
 
 The rule, for every channel:  ours <= FACTOR * peer + SLACK.
 
@@ -27,15 +27,18 @@ Outputs = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output beside its reference: what is not equal that must be, and the error of each channel."""
+    """One output beside its reference: what is not equal that must be; largest difference and magnitude by channel."""
 
     mismatch: str | None
-    errors: np.ndarray  # float64 [channels]
+    difference: np.ndarray  # float64 [channels]
+    magnitude: np.ndarray  # float64 [channels], of the reference
 
     @property
-    def error(self) -> float:
-        """The largest error of a channel."""
-        return float(self.errors.max(initial=0.0))
+    def errors(self) -> np.ndarray:
+        """float64 [channels]. Where the reference is zero all over, 0 if the other is too, else infinite."""
+        unscaled = np.where(self.difference > 0, np.inf, 0.0)
+        scale = np.where(self.magnitude > 0, self.magnitude, 1.0)
+        return np.where(self.magnitude > 0, self.difference / scale, unscaled)
 
 
 @dataclass(frozen=True)
@@ -84,17 +87,12 @@ def by_channel(array: np.ndarray) -> np.ndarray:
     return np.moveaxis(wide, 1, 0).reshape(array.shape[1], array.size // array.shape[1] if array.size else 0)
 
 
-def channel_errors(reference: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """float64 [channels]: largest difference over largest magnitude, over the finite elements of the reference.
-
-    Where the reference is zero all over a channel, the error is 0 if the other is too, else infinite.
-    """
+def _largest_by_channel(reference: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Largest difference and largest magnitude of each channel, over the elements that are finite in both."""
     right, ours = by_channel(reference), by_channel(found)
     finite = np.isfinite(right) & np.isfinite(ours)
-    difference = np.where(finite, np.abs(np.where(finite, ours, 0) - np.where(finite, right, 0)), 0).max(1, initial=0.0)
-    scale = np.where(finite, np.abs(np.where(finite, right, 0)), 0).max(1, initial=0.0)
-    unscaled = np.where(difference > 0, np.inf, 0.0)
-    return np.where(scale > 0, difference / np.where(scale > 0, scale, 1.0), unscaled)
+    right, ours = np.where(finite, right, 0), np.where(finite, ours, 0)
+    return np.abs(ours - right).max(1, initial=0.0), np.abs(right).max(1, initial=0.0)
 
 
 def _mismatch(reference: np.ndarray, found: np.ndarray) -> str | None:
@@ -118,8 +116,8 @@ def compare(reference: np.ndarray, found: np.ndarray) -> Comparison:
     """One output beside its reference. Without equal dtype and shape there are no errors to speak of."""
     mismatch = _mismatch(reference, found)
     if found.shape != reference.shape or found.dtype != reference.dtype or not is_inexact(reference.dtype):
-        return Comparison(mismatch, np.zeros(1))
-    return Comparison(mismatch, channel_errors(reference, found))
+        return Comparison(mismatch, np.zeros(1), np.zeros(1))
+    return Comparison(mismatch, *_largest_by_channel(reference, found))
 
 
 def judge(reference: Outputs, ours: Outputs, peer: Outputs | None = None) -> list[Verdict]:
@@ -142,27 +140,33 @@ def judge_runs(
 
 def _compare_named(name: str, reference: Outputs, found: Outputs) -> Comparison:
     if name not in found:
-        return Comparison("this output is missing", np.zeros(1))
+        return Comparison("this output is missing", np.zeros(1), np.zeros(1))
     return compare(np.asarray(reference[name]), np.asarray(found[name]))
 
 
-def _largest(comparisons: Sequence[Comparison]) -> np.ndarray:
-    """The largest error of each channel over the runs; of all channels together where their number changes."""
-    if len({len(c.errors) for c in comparisons}) > 1:
-        return np.array([max(c.error for c in comparisons)])
-    return np.asarray(np.max([c.errors for c in comparisons], axis=0))
+def _over_runs(comparisons: Sequence[Comparison]) -> Comparison:
+    """The comparisons of all runs as one; of all channels together where their number changes from run to run."""
+    mismatch = next((c.mismatch for c in comparisons if c.mismatch is not None), None)
+    if len({len(c.difference) for c in comparisons}) > 1:
+        comparisons = [_all_channels(c) for c in comparisons]
+    difference = np.max([c.difference for c in comparisons], axis=0)
+    return Comparison(mismatch, difference, np.max([c.magnitude for c in comparisons], axis=0))
+
+
+def _all_channels(comparison: Comparison) -> Comparison:
+    both = (comparison.difference, comparison.magnitude)
+    return Comparison(comparison.mismatch, *(part.max(keepdims=True, initial=0.0) for part in both))
 
 
 def _verdict(
     name: str, reference: np.ndarray, mine: Sequence[Comparison], others: Sequence[Comparison] | None
 ) -> Verdict:
-    errors = _largest(mine)
-    allowed = np.full_like(errors, LIMIT_WITHOUT_PEER)
-    peer = None if others is None else _largest(others)
+    ours, peer = _over_runs(mine), None if others is None else _over_runs(others)
+    if peer is not None and len(peer.difference) != len(ours.difference):
+        ours, peer = _all_channels(ours), _all_channels(peer)
+    errors, allowed = ours.errors, np.full(len(ours.errors), LIMIT_WITHOUT_PEER)
     if peer is not None:
-        if len(peer) != len(errors):
-            errors, peer = errors.max(keepdims=True, initial=0.0), peer.max(keepdims=True, initial=0.0)
-        allowed = FACTOR * peer + SLACK
+        allowed = FACTOR * peer.errors + SLACK
     with np.errstate(invalid="ignore"):  # both infinite: the peer fails this channel too
         nearness = np.nan_to_num(errors / allowed, nan=1.0, posinf=np.inf)
     channel = int(nearness.argmax()) if len(nearness) else 0
@@ -170,10 +174,10 @@ def _verdict(
         name=name,
         dtype=str(reference.dtype),
         shape=tuple(reference.shape),
-        mismatch=next((c.mismatch for c in mine if c.mismatch is not None), None),
+        mismatch=ours.mismatch,
         channel=channel,
         channels=len(errors),
         ours=float(errors[channel]) if len(errors) else 0.0,
-        peer=float(peer[channel]) if peer is not None and len(peer) else None,
-        limit=float(allowed[channel]) if len(allowed) else SLACK,
+        peer=float(peer.errors[channel]) if peer is not None and len(errors) else None,
+        limit=float(allowed[channel]) if len(errors) else SLACK,
     )

@@ -146,7 +146,8 @@ class _OpenVino:
             results = self._request.infer(dict(feed), share_inputs=True)
         except Exception as error:
             raise ExecutionError(f"openvino failed: {error}") from None
-        return {port.get_any_name(): np.asarray(value) for port, value in results.items()}
+        # an output of several names (a value that is yielded twice) counts under each
+        return {name: np.asarray(value) for port, value in results.items() for name in port.get_names()}
 
 
 def _name_of(port: Any, given: Mapping[str, Any]) -> str | None:
