@@ -1,0 +1,90 @@
+"""The inputs of a model as typed values: element types, ranks, and which dims are fixed and which are symbols."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Union
+
+from mapsto.errors import ModelError, ShapeError, UnsupportedError
+from mapsto.importers.onnx.tensors import dtype_of
+from mapsto.ir.expr import Dim, sym
+from mapsto.ops.builder import Builder
+
+Shapes = Mapping[str, Sequence[Union[int, str, None]]]
+
+
+def add_inputs(builder: Builder, graph: Any, shapes: Shapes, rank_budget: int) -> None:
+    """Adds the inputs that have no initializer. Raises ShapeError where `shapes` does not fit them."""
+    constants = {tensor.name for tensor in graph.initializer}
+    inputs = [entry for entry in graph.input if entry.name not in constants]
+    unknown = sorted(set(shapes) - {entry.name for entry in inputs})
+    if unknown:
+        raise ShapeError(f"shapes: the model has no input named {', '.join(unknown)}; its inputs are {', '.join(e.name for e in inputs)}")
+    symbols = _Symbols(builder, {entry.name for entry in (*graph.input, *graph.output)})
+    for entry in inputs:
+        where = f"input {entry.name!r}"
+        kind = entry.type.WhichOneof("value")
+        if kind != "tensor_type":
+            raise UnsupportedError(f"{where}: a {kind or 'value without a type'} is not supported; only dense tensors are")
+        if not entry.name or entry.name in builder.values:
+            raise ModelError(f"{where}: the name is empty or not unique")
+        tensor = entry.type.tensor_type
+        dims = _shape(entry.name, tensor, shapes.get(entry.name), symbols)
+        if len(dims) > rank_budget:
+            raise ModelError(f"{where}: {len(dims)} axes are more than the budget of {rank_budget}")
+        builder.input(entry.name, dtype_of(tensor.elem_type, where), dims)
+
+
+class _Symbols:
+    """Symbols by their name in the model; names of values are kept free."""
+
+    def __init__(self, builder: Builder, taken: set[str]) -> None:
+        self.builder = builder
+        self.taken = taken
+        self.by_name: dict[str, Dim] = {}
+
+    def named(self, name: str) -> Dim:
+        """The symbol that a model calls `name`: one for each name."""
+        if name not in self.by_name:
+            self.by_name[name] = self.fresh(name)
+        return self.by_name[name]
+
+    def fresh(self, hint: str) -> Dim:
+        clean = re.sub(r"\W", "_", hint, flags=re.ASCII).strip("_") or "n"
+        clean = f"n{clean}" if clean[0].isdigit() else clean
+        while clean in self.taken:
+            clean += "_"
+        return sym(self.builder.fresh(clean))
+
+
+def _shape(name: str, tensor: Any, asked: Sequence[int | str | None] | None, symbols: _Symbols) -> list[Dim]:
+    declared = list(tensor.shape.dim) if tensor.HasField("shape") else None
+    if declared is None and asked is None:
+        raise ShapeError(f"input {name!r}: the model does not say how many axes it has; give its shape: shapes={{{name!r}: (...)}}")
+    if declared is not None and asked is not None and len(declared) != len(asked):
+        raise ShapeError(f"input {name!r}: shape {tuple(asked)} has {len(asked)} axes, the model's input has {len(declared)}")
+    count = len(declared) if declared is not None else len(asked or ())
+    return [
+        _dim(name, axis, declared[axis] if declared else None, asked[axis] if asked is not None else None, symbols)
+        for axis in range(count)
+    ]
+
+
+def _dim(name: str, axis: int, declared: Any, asked: int | str | None, symbols: _Symbols) -> Dim:
+    fixed = int(declared.dim_value) if declared is not None and declared.HasField("dim_value") else 0
+    if isinstance(asked, bool) or not (asked is None or isinstance(asked, str) or hasattr(asked, "__index__")):
+        raise ShapeError(f"input {name!r}: axis {axis}: {asked!r} is neither an integer, a symbol's name nor None")
+    if asked is not None and not isinstance(asked, str):
+        if asked < 0:
+            raise ShapeError(f"input {name!r}: axis {axis}: extent {asked} is negative; None leaves it open")
+        if fixed > 0 and asked != fixed:
+            raise ShapeError(f"input {name!r}: axis {axis} is {fixed} in the model, {asked} was asked for")
+        return int(asked)
+    if fixed > 0:
+        return fixed
+    if asked is not None:
+        return symbols.named(asked)
+    label = declared.dim_param if declared is not None else ""
+    # exporters write 0, -1, an empty name or "unk..." where they do not know: each such axis is on its own
+    return symbols.named(label) if label and not label.startswith("unk") and label != "?" else symbols.fresh(f"{name}_d{axis}")

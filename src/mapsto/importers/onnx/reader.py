@@ -1,0 +1,89 @@
+"""Reads an ONNX model file into its protobuf message, within budgets. A model file is untrusted input."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+from mapsto.errors import ModelError
+
+# The versions that the rows were written for. Newer files are tried: what changed shows as an error of the node concerned.
+OLDEST_OPSET = 7
+NEWEST_OPSET = 25
+NEWEST_IR = 13
+
+
+@dataclass(frozen=True)
+class Budgets:
+    """What a model may ask of us.
+
+    nodes: nodes of the graph, inlined functions and branches included. bytes: the file, and all of its tensors together.
+    depth: how deep graphs and functions may be nested. rank: axes of a tensor.
+    """
+
+    nodes: int = 500_000
+    bytes: int = 16 << 30
+    depth: int = 32
+    rank: int = 32
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model with the folder that its external data must lie in (None: it may have none)."""
+
+    model: Any
+    folder: Path | None
+    name: str
+
+
+def read(source: str | os.PathLike[str] | bytes | Any, budgets: Budgets) -> Source:
+    """Parses a model from a path, its bytes, or takes a `ModelProto` as it is. Raises ModelError."""
+    if isinstance(source, onnx.ModelProto):
+        return _checked(Source(source, None, source.graph.name or "model"))
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        return _checked(Source(_parse(bytes(source), "the model"), None, "model"))
+    path = Path(source)
+    try:
+        size = path.stat().st_size
+        if size > budgets.bytes:
+            raise ModelError(f"{path}: {size} bytes are more than the budget of {budgets.bytes}; raise `Budgets.bytes`")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return _checked(Source(_parse(data, str(path)), path.parent, path.stem))
+
+
+def _parse(data: bytes, where: str) -> Any:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except (DecodeError, ValueError, RuntimeError) as error:
+        raise ModelError(f"{where}: not an ONNX model, or a damaged one ({error})") from error
+    return model
+
+
+def _checked(source: Source) -> Source:
+    model = source.model
+    if not model.HasField("graph"):
+        raise ModelError(f"{source.name}: the file holds no graph; is it an ONNX model?")
+    if model.ir_version > NEWEST_IR:
+        raise ModelError(
+            f"{source.name}: IR version {model.ir_version} is newer than {NEWEST_IR}, the newest known; save the model in an older version"
+        )
+    return source
+
+
+def opset_of(imports: Any, where: str) -> dict[str, int]:
+    """Versions of the operator sets by domain ('' is the standard one). Raises ModelError for versions out of range."""
+    found = {("" if entry.domain == "ai.onnx" else entry.domain): int(entry.version) for entry in imports}
+    standard = found.setdefault("", NEWEST_OPSET if not found else 1)
+    if not OLDEST_OPSET <= standard <= NEWEST_OPSET and any(e.domain in ("", "ai.onnx") for e in imports):
+        raise ModelError(
+            f"{where}: opset {standard} is outside {OLDEST_OPSET}..{NEWEST_OPSET}; convert the model with onnx.version_converter"
+        )
+    return found

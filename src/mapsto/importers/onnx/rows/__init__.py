@@ -1,0 +1,33 @@
+"""The rows, one family a file; importing this package fills the table."""
+
+from mapsto.importers.onnx.rows import (
+    contraction,
+    control,
+    einsum,
+    elementwise,
+    indexing,
+    movement,
+    normalisation,
+    pooling,
+    quantisation,
+    recurrent,
+    reduction,
+    resize,
+    sizes,
+)
+
+__all__ = [
+    "contraction",
+    "control",
+    "einsum",
+    "elementwise",
+    "indexing",
+    "movement",
+    "normalisation",
+    "pooling",
+    "quantisation",
+    "recurrent",
+    "reduction",
+    "resize",
+    "sizes",
+]

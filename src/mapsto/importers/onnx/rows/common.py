@@ -1,0 +1,64 @@
+"""What several rows share: reading integers through casts, flattening, moving axes, slicing whole axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mapsto.ir.expr import Dim, product
+from mapsto.ir.graph import Value
+from mapsto.ops.builder import Builder
+
+
+def float_as_dims(b: Builder, value: Value) -> Dim | None:
+    """The integer that a scalar holds, also where it was cast to a float or reshaped on its way; None where it is not known."""
+    array = b.array(value)
+    if array is not None and array.size == 1:
+        number = array.reshape(-1)[0].item()
+        return int(number) if float(number).is_integer() else None
+    content = b.content(value)
+    if content is not None and content.size == 1:
+        return content.reshape(-1)[0]  # type: ignore[no-any-return]
+    node = b.producer(value)
+    if node is None or node.op not in ("cast", "reshape") or any(d != 1 for d in value.shape):
+        return None
+    source = b.lookup(node.inputs[0])
+    if node.op == "cast" and source.dtype.is_integer and b.content(source) is None:
+        return b.bind(source, "n")  # an integer that only the run knows
+    if node.op == "cast" and source.dtype.is_float and value.dtype.is_integer:
+        return None
+    return float_as_dims(b, source)
+
+
+def flatten(b: Builder, x: Value, axis: int) -> Value:
+    """Two axes: those before `axis`, and the others."""
+    return b.one("reshape", [x], shape=(product(x.shape[:axis]), product(x.shape[axis:])))
+
+
+def reshape(b: Builder, x: Value, shape: Sequence[Dim]) -> Value:
+    return x if tuple(shape) == x.shape else b.one("reshape", [x], shape=tuple(shape))
+
+
+def transpose(b: Builder, x: Value, perm: Sequence[int]) -> Value:
+    return x if list(perm) == list(range(x.rank)) else b.one("transpose", [x], perm=tuple(perm))
+
+
+def unsqueeze(b: Builder, x: Value, axes: Sequence[int]) -> Value:
+    """New axes of extent 1 at these places of the result."""
+    rank = x.rank + len(axes)
+    places = {axis % rank for axis in axes}
+    rest = iter(x.shape)
+    return b.one("reshape", [x], shape=tuple(1 if axis in places else next(rest) for axis in range(rank)))
+
+
+def slice_axis(b: Builder, x: Value, axis: int, start: Dim, extent: Dim) -> Value:
+    """`extent` elements of one axis from `start` on, the other axes whole."""
+    starts = tuple(start if k == axis else 0 for k in range(x.rank))
+    shape = tuple(extent if k == axis else d for k, d in enumerate(x.shape))
+    if shape == x.shape and start == 0:
+        return x
+    return b.one("slice", [x], starts=starts, steps=(1,) * x.rank, shape=shape)
+
+
+def column(b: Builder, x: Value, axis: int, rank: int) -> Value:
+    """A vector laid along `axis` of `rank` axes, to be broadcast."""
+    return b.one("reshape", [x], shape=tuple(x.shape[0] if k == axis else 1 for k in range(rank)))

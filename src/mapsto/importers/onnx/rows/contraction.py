@@ -1,0 +1,165 @@
+"""Rows of contractions: matrix products, convolutions, transposed convolutions, integer forms."""
+
+from __future__ import annotations
+
+from mapsto.importers.onnx.rows.common import reshape
+from mapsto.importers.onnx.rows.windows import Window, per_axis, window_of, with_fixed_pads
+from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.graph import Value
+from mapsto.ops import composite
+from mapsto.ops.builder import Builder
+
+
+@row("MatMul")
+def _matmul(call: Call) -> Result:
+    return call.builder.one("matmul", [call.input(0), call.input(1)])
+
+
+@row("Gemm")
+def _gemm(call: Call) -> Result:
+    return composite.gemm(
+        call.builder, call.input(0), call.input(1), call.optional(2),
+        alpha=call.number("alpha", 1.0), beta=call.number("beta", 1.0),
+        trans_x=bool(call.integer("transA", 0)), trans_y=bool(call.integer("transB", 0)),
+    )  # fmt: skip
+
+
+# -- convolutions ------------------------------------------------------------------------------------------------------
+
+
+def _checked(call: Call, x: Value, w: Value) -> None:
+    if x.rank < 3 or w.rank != x.rank:
+        raise call.wrong(f"{x} and weights {w} must have the same number of axes, at least 3")
+    kernel = call.integers("kernel_shape")
+    if kernel is not None and tuple(kernel) != w.shape[2:]:
+        raise call.wrong(f"attribute kernel_shape {kernel} is not the weights' {list(w.shape[2:])}")
+
+
+def conv(call: Call, x: Value, w: Value, bias: Value | None) -> Value:
+    _checked(call, x, w)
+    x, window = with_fixed_pads(call, x, window_of(call, x.shape[2:], w.shape[2:]), 0.0)
+    group = call.integer("group", 1)
+    if group < 1:
+        raise call.wrong(f"group {group} is not positive")
+    return call.builder.one("conv", [x, w, bias], group=group, **_attrs(window))
+
+
+def _attrs(window: Window) -> dict[str, tuple[Dim, ...]]:
+    return {"strides": window.strides, "pads": window.pads, "dilations": window.dilations}
+
+
+@row("Conv")
+def _conv(call: Call) -> Result:
+    return conv(call, call.input(0), call.input(1), call.optional(2))
+
+
+@row("ConvTranspose")
+def _conv_transpose(call: Call) -> Result:
+    x, w = call.input(0), call.input(1)
+    _checked(call, x, w)
+    rank = x.rank - 2
+    strides, dilations = per_axis(call, "strides", rank, 1), per_axis(call, "dilations", rank, 1)
+    extra = per_axis(call, "output_padding", rank, 0)
+    if any(isinstance(d, Expr) for d in w.shape[2:]) or any(v < 1 for v in (*strides, *dilations)):
+        raise call.unsupported("a window of open or wrong extents is not supported")
+    pads, extra = _transpose_pads(call, x, w, strides, dilations, extra)
+    attrs = {"strides": strides, "dilations": dilations, "group": call.integer("group", 1)}
+    # a negative pad adds zeros to the result: the op makes the whole, and a pad or slice follows
+    if all(p >= 0 for p in pads):
+        return call.builder.one("conv_transpose", [x, w, call.optional(2)], pads=pads, output_padding=extra, **attrs)
+    raise call.unsupported(f"pads {pads} below zero are not supported; pad the input instead")
+
+
+def _transpose_pads(
+    call: Call, x: Value, w: Value, strides: tuple[int, ...], dilations: tuple[int, ...], extra: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """(pads, output padding); from `output_shape` or `auto_pad` where these say.
+
+    total = stride * (extent - 1) + output padding + (window - 1) * dilation + 1 - output extent (ONNX, ConvTranspose).
+    """
+    rank = x.rank - 2
+    mode = call.one_of("auto_pad", "NOTSET", ["NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"])
+    wanted: list[Dim] | None = list(call.integers("output_shape") or []) or None
+    if wanted is None and mode in ("NOTSET", "VALID"):
+        given = call.integers("pads") if mode == "NOTSET" else None
+        if given and len(given) != 2 * rank:
+            raise call.wrong(f"attribute pads has {len(given)} numbers for {rank} spatial axes")
+        return tuple(given or (0,) * (2 * rank)), extra
+    if wanted is None:
+        wanted = [d * s for d, s in zip(x.shape[2:], strides, strict=True)]
+    wanted = wanted[-rank:]
+    totals = [
+        s * (d - 1) + o + (k - 1) * e + 1 - out
+        for s, d, o, k, e, out in zip(strides, x.shape[2:], extra, w.shape[2:], dilations, wanted, strict=True)
+    ]
+    if any(isinstance(t, Expr) for t in totals):
+        raise call.unsupported("automatic padding of open extents is not supported here; fix them by `shapes`")
+    fixed = [int(t) for t in totals if isinstance(t, int)]
+    extra = tuple(o + max(-t, 0) for o, t in zip(extra, fixed, strict=True))
+    fixed = [max(t, 0) for t in fixed]
+    small, large = [t // 2 for t in fixed], [t - t // 2 for t in fixed]
+    # SAME_UPPER leaves the odd one at the end; every other mode at the start
+    before, after = (small, large) if mode == "SAME_UPPER" else (large, small)
+    return (*before, *after), extra
+
+
+# -- integers ----------------------------------------------------------------------------------------------------------
+
+
+def _centred(call: Call, x: Value, zero: Value | None, shape: tuple[Dim, ...] | None = None) -> Value:
+    """x - zero point, as 32-bit integers."""
+    b = call.builder
+    wide = b.one("cast", [x], to=DType.I32)
+    if zero is None:
+        return wide
+    point = b.one("cast", [zero], to=DType.I32)
+    return b.one("sub", [wide, point if shape is None else reshape(b, point, shape)])
+
+
+@row("MatMulInteger")
+def _matmul_integer(call: Call) -> Result:
+    b, x, y = call.builder, call.input(0), call.input(1)
+    zero = call.optional(2)
+    rows = (zero.shape[0], 1) if zero is not None and zero.rank == 1 and zero.shape[0] != 1 else None
+    return b.one("matmul", [_centred(call, x, zero, rows), _centred(call, y, call.optional(3))])
+
+
+@row("ConvInteger")
+def _conv_integer(call: Call) -> Result:
+    x, w = call.input(0), call.input(1)
+    zero = call.optional(3)
+    per_channel = (zero.shape[0], *[1] * (w.rank - 1)) if zero is not None and zero.rank == 1 and zero.shape[0] != 1 else None
+    return conv(call, _centred(call, x, _scalar(call.builder, call.optional(2))), _centred(call, w, zero, per_channel), None)
+
+
+def _scalar(b: Builder, x: Value | None) -> Value | None:
+    return None if x is None else reshape(b, x, ())
+
+
+@row("Det")
+def _det(call: Call) -> Result:
+    """Of a 1x1, 2x2 or 3x3 matrix, by Leibniz' formula."""
+    b, x = call.builder, call.input()
+    size = x.shape[-1] if x.rank >= 2 else None
+    if size not in (1, 2, 3) or x.shape[-2] != size:
+        raise call.unsupported("determinants of matrices other than 1x1, 2x2 and 3x3 are not supported")
+
+    def at(i: int, j: int) -> Value:
+        shape = (*x.shape[:-2], 1, 1)
+        part = b.one("slice", [x], starts=(*[0] * (x.rank - 2), i, j), steps=(1,) * x.rank, shape=shape)
+        return reshape(b, part, x.shape[:-2])
+
+    if size == 1:
+        return at(0, 0)
+    if size == 2:
+        return b.one("sub", [b.one("mul", [at(0, 0), at(1, 1)]), b.one("mul", [at(0, 1), at(1, 0)])])
+    total: Value | None = None
+    for j in range(3):
+        p, q = (j + 1) % 3, (j + 2) % 3
+        minor = b.one("sub", [b.one("mul", [at(1, p), at(2, q)]), b.one("mul", [at(1, q), at(2, p)])])
+        term = b.one("mul", [at(0, j), minor])
+        total = term if total is None else b.one("add", [total, term])
+    assert total is not None
+    return total

@@ -1,0 +1,250 @@
+"""Rows of elementwise ops: arithmetic, comparison, logic, activations, casts."""
+
+from __future__ import annotations
+
+import math
+from functools import reduce
+
+import numpy as np
+
+from mapsto.errors import ShapeError
+from mapsto.importers.onnx.rows.common import column, flatten
+from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Value
+from mapsto.ops import composite
+
+
+# ONNX name -> ours, where the two mean the same
+_UNARY = {
+    "Neg": "neg", "Abs": "abs", "Sign": "sign", "Sqrt": "sqrt", "Exp": "exp", "Log": "log", "Tanh": "tanh", "Erf": "erf",
+    "Sigmoid": "sigmoid", "Softplus": "softplus", "Relu": "relu", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Asin": "asin", "Acos": "acos",
+    "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh", "Floor": "floor", "Ceil": "ceil",
+    "Round": "round", "Not": "not", "IsNaN": "isnan", "Reciprocal": "reciprocal", "BitwiseNot": "bitnot",
+}  # fmt: skip
+_BINARY = {
+    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Equal": "eq", "Less": "lt", "LessOrEqual": "le", "Greater": "gt",
+    "GreaterOrEqual": "ge", "And": "and", "Or": "or", "Xor": "xor", "BitwiseAnd": "bitand", "BitwiseOr": "bitor", "BitwiseXor": "bitxor",
+}  # fmt: skip
+_FOLDED = {"Sum": "add", "Max": "max", "Min": "min"}
+
+
+@row(*_UNARY)
+def _unary(call: Call) -> Result:
+    return call.builder.one(_UNARY[call.op], [call.input()])
+
+
+@row(*_BINARY)
+def _binary(call: Call) -> Result:
+    return call.builder.one(_BINARY[call.op], [call.input(0), call.input(1)])
+
+
+@row(*_FOLDED)
+def _folded(call: Call) -> Result:
+    return reduce(lambda a, b: call.builder.one(_FOLDED[call.op], [a, b]), call.all_inputs())
+
+
+@row("Mean")
+def _mean(call: Call) -> Result:
+    total = reduce(lambda a, b: call.builder.one("add", [a, b]), call.all_inputs())
+    return call.builder.one("div", [total, call.scalar(len(call.inputs), total)])
+
+
+@row("Mod")
+def _mod(call: Call) -> Result:
+    fmod = bool(call.integer("fmod", 0))
+    if call.input().dtype.is_float and not fmod:
+        raise call.unsupported("attribute fmod=0 is not defined for floats; set fmod=1")
+    return call.builder.one("mod", [call.input(0), call.input(1)], fmod=fmod)
+
+
+@row("BitShift")
+def _shift(call: Call) -> Result:
+    direction = call.one_of("direction", "", ["LEFT", "RIGHT"])
+    return call.builder.one("shl" if direction == "LEFT" else "shr", [call.input(0), call.input(1)])
+
+
+@row("Where")
+def _where(call: Call) -> Result:
+    return call.builder.one("select", [call.input(0), call.input(1), call.input(2)])
+
+
+@row("Clip")
+def _clip(call: Call) -> Result:
+    """min(max(x, low), high): where low > high the result is high."""
+    b, x = call.builder, call.input()
+    if call.opset < 11:
+        low = call.scalar(call.number("min"), x) if call.has_attribute("min") else None
+        high = call.scalar(call.number("max"), x) if call.has_attribute("max") else None
+    else:
+        low, high = call.optional(1), call.optional(2)
+    if low is not None:
+        x = b.one("max", [x, low])
+    return x if high is None else b.one("min", [x, high])
+
+
+@row("Cast")
+def _cast(call: Call) -> Result:
+    return _to(call, call.dtype("to"))
+
+
+@row("CastLike")
+def _cast_like(call: Call) -> Result:
+    return _to(call, call.input(1).dtype)
+
+
+def _to(call: Call, dtype: DType) -> Value:
+    x = call.input()
+    return x if x.dtype is dtype else call.builder.one("cast", [x], to=dtype)
+
+
+@row("Identity")
+def _identity(call: Call) -> Result:
+    return call.input()
+
+
+@row("Dropout")
+def _dropout(call: Call) -> Result:
+    """Inference: the input as it is, and a mask that keeps all."""
+    training = call.array(2)
+    if call.has(2) and (training is None or bool(training.reshape(-1)[0])):
+        ratio = call.array(1)
+        if training is None or ratio is None or float(ratio.reshape(-1)[0]) != 0.0:
+            raise call.unsupported("training mode is not supported; export the model for inference (training_mode=False)")
+    mask = call.builder.one("full", [], shape=call.input().shape, value=True, dtype=DType.BOOL) if call.wants(1) else None
+    return [call.input(), mask]
+
+
+@row("IsInf")
+def _is_inf(call: Call) -> Result:
+    positive, negative = bool(call.integer("detect_positive", 1)), bool(call.integer("detect_negative", 1))
+    return call.builder.one("isinf", [call.input()], detect_positive=positive, detect_negative=negative)
+
+
+# -- activations -------------------------------------------------------------------------------------------------------
+
+
+@row("LeakyRelu")
+def _leaky_relu(call: Call) -> Result:
+    return call.builder.one("leaky_relu", [call.input()], alpha=call.number("alpha", 0.01))
+
+
+@row("Elu")
+def _elu(call: Call) -> Result:
+    return call.builder.one("elu", [call.input()], alpha=call.number("alpha", 1.0))
+
+
+@row("Selu")
+def _selu(call: Call) -> Result:
+    alpha, gamma = call.number("alpha", 1.67326319217681884765625), call.number("gamma", 1.05070102214813232421875)
+    return composite.selu(call.builder, call.input(), alpha, gamma)
+
+
+@row("Celu")
+def _celu(call: Call) -> Result:
+    """max(0, x) + min(0, alpha * (exp(x / alpha) - 1)) = alpha * elu(x / alpha, 1)"""
+    b, x = call.builder, call.input()
+    alpha = call.scalar(call.number("alpha", 1.0), x)
+    return b.one("mul", [b.one("elu", [b.one("div", [x, alpha])], alpha=1.0), alpha])
+
+
+@row("PRelu")
+def _prelu(call: Call) -> Result:
+    return composite.prelu(call.builder, call.input(0), call.input(1))
+
+
+@row("HardSigmoid")
+def _hard_sigmoid(call: Call) -> Result:
+    return composite.hard_sigmoid(call.builder, call.input(), call.number("alpha", 0.2), call.number("beta", 0.5))
+
+
+@row("HardSwish")
+def _hard_swish(call: Call) -> Result:
+    return composite.hard_swish(call.builder, call.input())
+
+
+@row("Mish")
+def _mish(call: Call) -> Result:
+    return composite.mish(call.builder, call.input())
+
+
+@row("Gelu")
+def _gelu(call: Call) -> Result:
+    approximate = call.one_of("approximate", "none", ["none", "tanh"])
+    return composite.gelu(call.builder, call.input(), approximate=approximate)
+
+
+@row("Swish")
+def _swish(call: Call) -> Result:
+    return composite.quick_gelu(call.builder, call.input(), call.number("alpha", 1.0))
+
+
+@row("Softsign")
+def _softsign(call: Call) -> Result:
+    return composite.softsign(call.builder, call.input())
+
+
+@row("ThresholdedRelu")
+def _thresholded_relu(call: Call) -> Result:
+    """x where x > alpha, else 0"""
+    b, x = call.builder, call.input()
+    return b.one("select", [b.one("gt", [x, call.scalar(call.number("alpha", 1.0), x)]), x, call.scalar(0, x)])
+
+
+@row("Shrink")
+def _shrink(call: Call) -> Result:
+    """x + bias where x < -lambd, x - bias where x > lambd, else 0"""
+    b, x = call.builder, call.input()
+    bias, bound = call.number("bias", 0.0), call.number("lambd", 0.5)
+    above = b.one("select", [b.one("gt", [x, call.scalar(bound, x)]), b.one("sub", [x, call.scalar(bias, x)]), call.scalar(0, x)])
+    return b.one("select", [b.one("lt", [x, call.scalar(-bound, x)]), b.one("add", [x, call.scalar(bias, x)]), above])
+
+
+# -- softmax and its kin -----------------------------------------------------------------------------------------------
+
+
+def _softmax_axis(call: Call) -> tuple[Value, int]:
+    """The operand and axis of a softmax. Before opset 13 it runs over all axes from `axis` on, as one."""
+    x = call.input()
+    if call.opset >= 13:
+        return x, call.axis(x.rank, -1)
+    axis = call.axis(x.rank, 1)
+    if axis == x.rank - 1:
+        return x, axis
+    return flatten(call.builder, x, axis), 1
+
+
+@row("Softmax", "LogSoftmax")
+def _softmax(call: Call) -> Result:
+    if call.input().rank == 0:
+        raise ShapeError("the operand has no axes")
+    x, axis = _softmax_axis(call)
+    build = composite.softmax if call.op == "Softmax" else composite.log_softmax
+    result = build(call.builder, x, axis)
+    return result if x is call.input() else call.builder.one("reshape", [result], shape=call.input().shape)
+
+
+@row("Hardmax")
+def _hardmax(call: Call) -> Result:
+    """1 at the first maximum along the axis, else 0."""
+    b = call.builder
+    x, axis = _softmax_axis(call)
+    winner = b.one("argmax", [x], axis=axis, keepdims=True, select_last=False)
+    positions = b.one("iota", [], shape=(x.shape[axis],), start=0, step=1, dtype=DType.I64)
+    hit = b.one("eq", [column(b, positions, axis, x.rank), winner])
+    result = b.one("cast", [hit], to=x.dtype)
+    return result if x is call.input() else b.one("reshape", [result], shape=call.input().shape)
+
+
+# -- constants of signal processing ------------------------------------------------------------------------------------
+
+
+@row("HannWindow", "HammingWindow", "BlackmanWindow")
+def _window(call: Call) -> Result:
+    """Sums of cosines: sum_k (-1)^k a_k cos(2 pi k n / N)."""
+    size = call.static_ints(0, "the size of the window")[0]
+    weights = {"HannWindow": (0.5, 0.5), "HammingWindow": (25 / 46, 21 / 46), "BlackmanWindow": (0.42, 0.5, 0.08)}[call.op]
+    period = size if call.integer("periodic", 1) else size - 1
+    n = np.arange(size)
+    waves = [(-1) ** k * a * np.cos(2 * math.pi * k * n / max(period, 1)) for k, a in enumerate(weights)]
+    return call.builder.constant(np.sum(waves, axis=0), "window", call.dtype("output_datatype", DType.F32))

@@ -1,0 +1,70 @@
+"""Rows of normalisation: batch, layer, instance, group, root mean square, and by a norm."""
+
+from __future__ import annotations
+
+from mapsto.importers.onnx.rows.common import reshape
+from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.expr import floordiv
+from mapsto.ops import composite
+
+
+@row("BatchNormalization")
+def _batch_norm(call: Call) -> Result:
+    if call.integer("training_mode", 0):
+        raise call.unsupported("training_mode=1 is not supported; export the model for inference")
+    x, scale, bias, mean, variance = (call.input(i) for i in range(5))
+    return composite.batch_norm(call.builder, x, scale, bias, mean, variance, call.number("epsilon", 1e-5))
+
+
+@row("LayerNormalization")
+def _layer_norm(call: Call) -> Result:
+    b, x, scale, bias = call.builder, call.input(0), call.input(1), call.optional(2)
+    axis, epsilon = call.axis(x.rank, -1), call.number("epsilon", 1e-5)
+    result = composite.layer_norm(b, x, scale, bias, axis, epsilon)
+    if not call.wants(1) and not call.wants(2):
+        return result
+    _, mean, inverse = composite.normalised(b, x, range(axis, x.rank), epsilon)
+    return [result, mean, inverse]
+
+
+@row("RMSNormalization", "SimplifiedLayerNormalization")
+def _rms_norm(call: Call) -> Result:
+    x, scale = call.input(0), call.input(1)
+    return composite.rms_norm(call.builder, x, scale, call.axis(x.rank, -1), call.number("epsilon", 1e-5))
+
+
+@row("InstanceNormalization")
+def _instance_norm(call: Call) -> Result:
+    x, scale, bias = (call.input(i) for i in range(3))
+    return composite.instance_norm(call.builder, x, scale, bias, call.number("epsilon", 1e-5))
+
+
+@row("GroupNormalization")
+def _group_norm(call: Call) -> Result:
+    """Scale and bias have one element a channel; before opset 21, one a group."""
+    b, x, groups = call.builder, call.input(0), call.integer("num_groups")
+    if x.rank < 2 or groups < 1:
+        raise call.wrong("it takes a tensor with channels and a positive num_groups")
+    scale, bias = call.input(1), call.input(2)
+    if call.opset < 21 and scale.shape != (x.shape[1],):
+        each = floordiv(x.shape[1], groups)
+        scale, bias = (reshape(b, b.one("expand", [reshape(b, v, (groups, 1))], shape=(groups, each)), (x.shape[1],)) for v in (scale, bias))
+    return composite.group_norm(b, x, scale, bias, groups, call.number("epsilon", 1e-5))
+
+
+@row("MeanVarianceNormalization")
+def _mean_variance(call: Call) -> Result:
+    """(x - mean) / (standard deviation + 1e-9), as the standard's own function body has it."""
+    b, x = call.builder, call.input()
+    axes = tuple(call.normal_axis(axis, x.rank) for axis in call.integers("axes") or (0, 2, 3))
+    centred = b.one("sub", [x, b.one("reduce", [x], kind="mean", axes=axes, keepdims=True)])
+    variance = b.one("reduce", [b.one("mul", [centred, centred])], kind="mean", axes=axes, keepdims=True)
+    return b.one("div", [centred, b.one("add", [b.one("sqrt", [variance]), call.scalar(1e-9, x)])])
+
+
+@row("LpNormalization")
+def _lp_normalization(call: Call) -> Result:
+    b, x, p = call.builder, call.input(), call.integer("p", 2)
+    if p not in (1, 2):
+        raise call.unsupported(f"attribute p={p} is not supported; it may be 1 or 2")
+    return composite.lp_norm(b, x, call.axis(x.rank, -1), p)

@@ -1,0 +1,127 @@
+"""Rows of pooling: max, average, p-norm, over windows or over the whole of space; local response normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mapsto.importers.onnx.rows.windows import Window, window_of, with_fixed_pads
+from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.graph import Value
+from mapsto.ops import composite
+from mapsto.ops.builder import Builder
+
+
+def _window(call: Call) -> tuple[Value, Window, tuple[int, ...]]:
+    """The operand, its window, and how much of each end pad is only there because the extent was rounded up."""
+    x = call.input()
+    kernel = call.integers("kernel_shape")
+    if x.rank < 3 or kernel is None or len(kernel) != x.rank - 2 or any(k < 1 for k in kernel):
+        raise call.wrong(f"kernel_shape {kernel} does not fit {x}")
+    window = window_of(call, x.shape[2:], kernel)
+    rank = len(kernel)
+    if not call.integer("ceil_mode", 0) or call.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return x, window, (0,) * rank
+    extra = [_rounded_up(call, x.shape[2 + k], window, k) for k in range(rank)]
+    pads = (*window.before, *(p + e for p, e in zip(window.after, extra, strict=True)))
+    return x, Window(window.kernel, window.strides, window.dilations, pads), tuple(extra)
+
+
+def _rounded_up(call: Call, extent: Dim, window: Window, k: int) -> int:
+    """Elements to add at the end so that the last, partial window counts; a window that starts in the end pad does not."""
+    before, after, stride = window.before[k], window.after[k], window.strides[k]
+    if isinstance(extent, Expr) or isinstance(before, Expr) or isinstance(after, Expr):
+        raise call.unsupported(f"ceil_mode on an axis of open extent {extent} is not supported; fix it by `shapes`")
+    reach = (window.kernel[k] - 1) * window.dilations[k] + 1
+    count = -((extent + before + after - reach) // -stride) + 1
+    if (count - 1) * stride >= extent + before:
+        count -= 1
+    return max(0, (count - 1) * stride + reach - extent - before - after)
+
+
+@row("MaxPool")
+def _max_pool(call: Call) -> Result:
+    b = call.builder
+    x, window, _ = _window(call)
+    low = float("-inf") if x.dtype.is_float else float(_lowest(x.dtype))
+    padded, fixed = with_fixed_pads(call, x, window, low)
+    attrs = {"kernel": fixed.kernel, "strides": fixed.strides, "pads": fixed.pads, "dilations": fixed.dilations}
+    result = b.one("max_pool", [padded], **attrs)
+    if not call.wants(1):
+        return result
+    if padded is not x or call.integer("storage_order", 0):
+        raise call.unsupported("indices with open pads or storage_order=1 are not supported")
+    return [result, b.one("max_pool_indices", [x], **attrs)]
+
+
+def _lowest(dtype: DType) -> int:
+    return int(np.iinfo(dtype.numpy).min)
+
+
+@row("AveragePool")
+def _average_pool(call: Call) -> Result:
+    x, window, extra = _window(call)
+    include = bool(call.integer("count_include_pad", 0))
+    if not window.fixed():
+        raise call.unsupported(f"automatic padding of open extents {list(x.shape[2:])} is not supported here; fix them by `shapes`")
+    return call.builder.one(
+        "avg_pool", [x], kernel=window.kernel, strides=window.strides, pads=window.pads, dilations=window.dilations,
+        count_include_pad=include, ceil_pads=extra,
+    )  # fmt: skip
+
+
+@row("LpPool")
+def _lp_pool(call: Call) -> Result:
+    """(sum |x|^p)^(1/p): the average without counting what is padded, times the window's size."""
+    b, x = call.builder, call.input()
+    powered = _power(b, b.one("abs", [x]), call.integer("p", 2))
+    _, window, extra = _window(call)
+    if not window.fixed():
+        raise call.unsupported("automatic padding of open extents is not supported here; fix them by `shapes`")
+    average = b.one(
+        "avg_pool", [powered], kernel=window.kernel, strides=window.strides, pads=window.pads, dilations=window.dilations,
+        count_include_pad=True, ceil_pads=(0,) * len(extra),
+    )  # fmt: skip
+    size = 1
+    for k in window.kernel:
+        size *= k
+    return _root(b, b.one("mul", [average, call.scalar(size, average)]), call.integer("p", 2))
+
+
+def _power(b: Builder, x: Value, p: int) -> Value:
+    if p == 1:
+        return x
+    return b.one("mul", [x, x]) if p == 2 else b.one("pow", [x, b.constant(float(p), "p", x.dtype)])
+
+
+def _root(b: Builder, x: Value, p: int) -> Value:
+    if p == 1:
+        return x
+    return b.one("sqrt", [x]) if p == 2 else b.one("pow", [x, b.constant(1.0 / p, "p", x.dtype)])
+
+
+def _whole(call: Call, kind: str, x: Value) -> Value:
+    if x.rank < 3:
+        raise call.wrong(f"{x} has no spatial axes")
+    return call.builder.one("reduce", [x], kind=kind, axes=tuple(range(2, x.rank)), keepdims=True)
+
+
+@row("GlobalAveragePool", "GlobalMaxPool")
+def _global_pool(call: Call) -> Result:
+    return _whole(call, "mean" if call.op == "GlobalAveragePool" else "max", call.input())
+
+
+@row("GlobalLpPool")
+def _global_lp_pool(call: Call) -> Result:
+    b, p = call.builder, call.integer("p", 2)
+    return _root(b, _whole(call, "sum", _power(b, b.one("abs", [call.input()]), p)), p)
+
+
+@row("LRN")
+def _lrn(call: Call) -> Result:
+    x, size = call.input(), call.integer("size")
+    if x.rank < 2 or size < 1:
+        raise call.wrong("it takes a tensor with channels and a positive size")
+    alpha, beta, bias = call.number("alpha", 0.0001), call.number("beta", 0.75), call.number("bias", 1.0)
+    return composite.local_response_norm(call.builder, x, size, alpha, beta, bias)

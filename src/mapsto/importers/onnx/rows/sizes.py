@@ -1,0 +1,179 @@
+"""Rows that make tensors from sizes: Constant, Shape, Size, Range, ConstantOfShape, EyeLike, random numbers."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+from mapsto.errors import ModelError
+from mapsto.importers.onnx.rows.common import float_as_dims
+from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, ceildiv, product
+from mapsto.ir.graph import Value
+from mapsto.ops.shapes import dim_max
+
+
+@row("Constant")
+def _constant(call: Call) -> Result:
+    b = call.builder
+    tensor = call.tensor("value")
+    if tensor is not None:
+        return b.constant(tensor, call.outputs[0] or "c")
+    for name, read, dtype in (
+        ("value_float", lambda: call.number("value_float"), DType.F32),
+        ("value_floats", lambda: call.numbers("value_floats"), DType.F32),
+        ("value_int", lambda: call.integer("value_int"), DType.I64),
+        ("value_ints", lambda: call.integers("value_ints"), DType.I64),
+    ):
+        if call.has_attribute(name):
+            return b.constant(np.asarray(read(), dtype=dtype.numpy), call.outputs[0] or "c")
+    raise call.unsupported(f"a constant of {', '.join(call.attributes) or 'nothing'} is not supported; only dense tensors of numbers are")
+
+
+@row("Shape")
+def _shape(call: Call) -> Result:
+    shape = call.input().shape
+    start, end = call.integer("start", 0), call.integer("end", len(shape))
+    return call.builder.known(np.array(shape[slice(*_clamped(start, end, len(shape)))], dtype=object))
+
+
+def _clamped(start: int, end: int, rank: int) -> tuple[int, int]:
+    first, last = (max(0, min(at + rank if at < 0 else at, rank)) for at in (start, end))
+    return first, max(first, last)
+
+
+@row("Size")
+def _size(call: Call) -> Result:
+    return call.builder.known(_scalar(product(call.input().shape)))
+
+
+def _scalar(dim: Dim) -> np.ndarray:
+    content = np.empty((), dtype=object)
+    content[()] = dim
+    return content
+
+
+@row("ConstantOfShape")
+def _constant_of_shape(call: Call) -> Result:
+    value = call.tensor("value")
+    element = np.zeros(1, np.float32) if value is None else value.reshape(-1)
+    if element.size != 1:
+        raise call.wrong(f"attribute value has {element.size} elements, not 1")
+    filler = call.builder.constant(element[0])
+    if call.input().rank != 1:
+        raise call.wrong("the shape must be a list of integers")
+    return call.builder.one("full", [], shape=tuple(call.dims(0)), value=element[0].item(), dtype=filler.dtype)
+
+
+# -- Range -------------------------------------------------------------------------------------------------------------
+
+
+@row("Range")
+def _range(call: Call) -> Result:
+    """start, start + delta, ... up to limit: max(0, ceil((limit - start) / delta)) elements."""
+    b = call.builder
+    start, limit, delta = (call.input(i) for i in range(3))
+    constants = [b.array(v) for v in (start, limit, delta)]
+    if all(a is not None for a in constants):
+        return _constant_range(call, [a.reshape(-1)[0].item() for a in constants if a is not None], start.dtype)
+    dims = [float_as_dims(b, v) for v in (start, limit, delta)]
+    if dims[0] is not None and dims[1] is not None and isinstance(dims[2], int) and dims[2] != 0:
+        step = dims[2]
+        span = dims[1] - dims[0] if step > 0 else dims[0] - dims[1]
+        count = dim_max(ceildiv(span, abs(step)), 0)
+        if start.dtype.is_float and not isinstance(dims[0], int):
+            return _run_time_range(count, call, start, delta)
+        return b.one("iota", [], shape=(count,), start=_plain(dims[0], start.dtype), step=_plain(step, start.dtype), dtype=start.dtype)
+    if dims[2] == 0:
+        raise call.wrong("delta is zero")
+    return _run_time_range(_count(call, start, limit, delta), call, start, delta)
+
+
+def _plain(dim: Dim, dtype: DType) -> Dim | float:
+    return float(dim) if dtype.is_float and isinstance(dim, int) else dim
+
+
+def _constant_range(call: Call, numbers: list[float], dtype: DType) -> Value:
+    start, limit, delta = numbers
+    if delta == 0 or not all(math.isfinite(n) for n in numbers):
+        raise call.wrong(f"Range({start}, {limit}, {delta}) has no end")
+    if isinstance(start, int):
+        count = max(0, -((start - limit) // delta))
+    else:
+        count = max(0, math.ceil((limit - start) / delta))
+    return call.builder.one("iota", [], shape=(count,), start=start, step=delta, dtype=dtype)
+
+
+def _count(call: Call, start: Value, limit: Value, delta: Value) -> Dim:
+    """The number of elements, computed in the run and bound to a symbol."""
+    b = call.builder
+    span = b.one("sub", [limit, start])
+    if start.dtype.is_float:
+        count = b.one("cast", [b.one("ceil", [b.one("div", [span, delta])])], to=DType.I64)
+    else:
+        # ceil(a / b) for integers: -((-a) floor-divided by b); the division truncates, so the rest is looked at
+        quotient = b.one("div", [span, delta])
+        rest = b.one("sub", [span, b.one("mul", [quotient, delta])])
+        zero = call.scalar(0, span)
+        up = b.one("and", [b.one("ne", [rest, zero]), b.one("eq", [b.one("gt", [rest, zero]), b.one("gt", [delta, zero])])])
+        count = b.one("add", [b.one("cast", [quotient], to=DType.I64), b.one("cast", [up], to=DType.I64)])
+    return b.bind(b.one("max", [count, b.constant(np.asarray(0, np.int64))]), "range")
+
+
+def _run_time_range(count: Dim, call: Call, start: Value, delta: Value) -> Value:
+    b = call.builder
+    integers = b.one("iota", [], shape=(count,), start=0, step=1, dtype=DType.I64)
+    positions = integers if start.dtype is DType.I64 else b.one("cast", [integers], to=start.dtype)
+    return b.one("add", [b.one("mul", [positions, b.one("reshape", [delta], shape=())]), b.one("reshape", [start], shape=())])
+
+
+# -- the unit matrix, random numbers -----------------------------------------------------------------------------------
+
+
+@row("EyeLike")
+def _eye_like(call: Call) -> Result:
+    b, x = call.builder, call.input()
+    if x.rank != 2:
+        raise call.wrong(f"the operand has {x.rank} axes, not 2")
+    rows = b.one("iota", [], shape=(x.shape[0],), start=call.integer("k", 0), step=1, dtype=DType.I64)
+    columns = b.one("iota", [], shape=(x.shape[1],), start=0, step=1, dtype=DType.I64)
+    diagonal = b.one("eq", [b.one("reshape", [rows], shape=(x.shape[0], 1)), columns])
+    return b.one("cast", [diagonal], to=call.dtype("dtype", x.dtype))
+
+
+def _random(call: Call, shape: tuple[Dim, ...], dtype: DType) -> Value:
+    """Numbers from a counter: a node without a seed takes one from its name, so every run gives the same numbers."""
+    seed = call.number("seed", 0.0) if call.has_attribute("seed") else None
+    number = zlib.crc32(call.name.encode()) if seed is None else int(np.float32(seed).view(np.uint32))
+    if call.op.startswith("RandomNormal"):
+        attrs = {"mean": call.number("mean", 0.0), "scale": call.number("scale", 1.0)}
+        return call.builder.one("random_normal", [], shape=shape, seed=number, dtype=dtype, **attrs)
+    low, high = call.number("low", 0.0), call.number("high", 1.0)
+    return call.builder.one("random_uniform", [], shape=shape, seed=number, dtype=dtype, low=low, high=high)
+
+
+@row("RandomNormal", "RandomUniform")
+def _random_of_shape(call: Call) -> Result:
+    shape = call.integers("shape")
+    if shape is None or any(d < 0 for d in shape):
+        raise ModelError("attribute shape is missing or negative")
+    return _random(call, tuple(shape), call.dtype("dtype", DType.F32))
+
+
+@row("RandomNormalLike", "RandomUniformLike")
+def _random_like(call: Call) -> Result:
+    x = call.input()
+    return _random(call, x.shape, call.dtype("dtype", x.dtype if x.dtype.is_float else DType.F32))
+
+
+@row("Bernoulli")
+def _bernoulli(call: Call) -> Result:
+    """1 with the probability that the input says: a uniform number lies below it."""
+    b, x = call.builder, call.input()
+    seed = call.number("seed", 0.0) if call.has_attribute("seed") else None
+    number = zlib.crc32(call.name.encode()) if seed is None else int(np.float32(seed).view(np.uint32))
+    draw = b.one("random_uniform", [], shape=x.shape, seed=number, dtype=x.dtype, low=0.0, high=1.0)
+    return b.one("cast", [b.one("lt", [draw, x])], to=call.dtype("dtype", x.dtype))

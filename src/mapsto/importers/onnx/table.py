@@ -1,0 +1,202 @@
+"""The table of rows: for each ONNX op, the function that builds it from ops of the intermediate representation.
+
+A row is a function of one `Call` (a node at its place: inputs, attributes, opset) decorated with `@row("Name")`. It returns the
+output values in order. What a row cannot do it raises by `call.unsupported(...)`; the translator collects these over the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Union
+
+import numpy as np
+import onnx
+
+from mapsto.errors import ModelError, UnsupportedError
+from mapsto.importers.onnx.tensors import dtype_of
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.graph import Value
+from mapsto.ops.builder import Builder
+
+if TYPE_CHECKING:
+    from mapsto.importers.onnx.translate import Translator
+
+Result = Union[Value, Sequence[Union[Value, None]]]
+Row = Callable[["Call"], Result]
+_ROWS: dict[tuple[str, str], Row] = {}
+_KIND = onnx.AttributeProto
+
+
+def row(*names: str, domain: str = "") -> Callable[[Row], Row]:
+    """Registers a row under one or several op names."""
+
+    def keep(function: Row) -> Row:
+        for name in names:
+            assert (domain, name) not in _ROWS, f"two rows for {name}"
+            _ROWS[domain, name] = function
+        return function
+
+    return keep
+
+
+def find_row(domain: str, op: str) -> Row | None:
+    return _ROWS.get((domain, op))
+
+
+def supported_ops() -> list[str]:
+    """Names of the ops with a row; those of other domains with their domain."""
+    return sorted(f"{domain}.{name}" if domain else name for domain, name in _ROWS)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One node where it stands: what a row works from."""
+
+    translator: Translator
+    builder: Builder
+    op: str
+    name: str
+    opset: int
+    inputs: tuple[Value | None, ...]
+    attributes: Mapping[str, Any]
+    outputs: tuple[str, ...]
+
+    # -- faults --------------------------------------------------------------------------------------------------------
+
+    def unsupported(self, what: str) -> UnsupportedError:
+        """The error for what a row cannot do; `what` says it and what to do about it."""
+        return UnsupportedError(what)
+
+    def wrong(self, what: str) -> ModelError:
+        return ModelError(what)
+
+    # -- inputs --------------------------------------------------------------------------------------------------------
+
+    def has(self, i: int) -> bool:
+        return i < len(self.inputs) and self.inputs[i] is not None
+
+    def optional(self, i: int) -> Value | None:
+        return self.inputs[i] if i < len(self.inputs) else None
+
+    def input(self, i: int = 0) -> Value:
+        value = self.optional(i)
+        if value is None:
+            raise self.wrong(f"input {i} is missing")
+        return value
+
+    def all_inputs(self) -> list[Value]:
+        return [self.input(i) for i in range(len(self.inputs))]
+
+    def wants(self, i: int) -> bool:
+        """Whether output i is named, that is, read by somebody."""
+        return i < len(self.outputs) and bool(self.outputs[i])
+
+    def array(self, i: int) -> np.ndarray | None:
+        """The elements of input i where it is a constant."""
+        return self.builder.array(self.optional(i))
+
+    def content(self, i: int) -> np.ndarray | None:
+        """The integers of input i where they are known as dims."""
+        return self.builder.content(self.optional(i))
+
+    def dims(self, i: int, hint: str = "n") -> list[Dim]:
+        """The integers of input i as dims; what only a run knows is bound to a symbol."""
+        return self.builder.dims(self.input(i), hint)
+
+    def static_ints(self, i: int, meaning: str) -> list[int]:
+        """The integers of input i, which must be known at compile time and free of symbols."""
+        content = self.content(i)
+        array = self.array(i)
+        if array is not None:
+            return [int(v) for v in array.reshape(-1)]
+        if content is None or any(isinstance(e, Expr) for e in content.reshape(-1)):
+            raise self.unsupported(f"{meaning} (input {i}) must be known when compiling; make it an initializer")
+        return [int(e) for e in content.reshape(-1)]
+
+    def static_scalar(self, i: int, meaning: str) -> float:
+        array = self.array(i)
+        if array is None or array.size != 1:
+            raise self.unsupported(f"{meaning} (input {i}) must be a constant with one element; make it an initializer")
+        return float(array.reshape(-1)[0])
+
+    # -- attributes ----------------------------------------------------------------------------------------------------
+
+    def _attribute(self, name: str, kind: int) -> Any:
+        attribute = self.attributes.get(name)
+        if attribute is None:
+            return None
+        if attribute.type not in (kind, _KIND.UNDEFINED):
+            known = {v: k for k, v in _KIND.AttributeType.items()}
+            raise self.wrong(f"attribute {name!r} is of kind {known.get(attribute.type)}, not {known[kind]}")
+        return attribute
+
+    def has_attribute(self, name: str) -> bool:
+        return name in self.attributes
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        attribute = self._attribute(name, _KIND.INT)
+        if attribute is None and default is None:
+            raise self.wrong(f"attribute {name!r} is missing")
+        return int(attribute.i) if attribute is not None else int(default or 0)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """A float attribute. Files hold them in float32; its nearest short decimal is not guessed."""
+        attribute = self._attribute(name, _KIND.FLOAT)
+        if attribute is None and default is None:
+            raise self.wrong(f"attribute {name!r} is missing")
+        return float(attribute.f) if attribute is not None else float(np.float32(default or 0.0))
+
+    def text(self, name: str, default: str) -> str:
+        attribute = self._attribute(name, _KIND.STRING)
+        return default if attribute is None else bytes(attribute.s).decode("utf-8", "replace")
+
+    def integers(self, name: str) -> list[int] | None:
+        attribute = self._attribute(name, _KIND.INTS)
+        return None if attribute is None else [int(v) for v in attribute.ints]
+
+    def numbers(self, name: str) -> list[float] | None:
+        attribute = self._attribute(name, _KIND.FLOATS)
+        return None if attribute is None else [float(v) for v in attribute.floats]
+
+    def texts(self, name: str) -> list[str] | None:
+        attribute = self._attribute(name, _KIND.STRINGS)
+        return None if attribute is None else [bytes(v).decode("utf-8", "replace") for v in attribute.strings]
+
+    def tensor(self, name: str) -> np.ndarray | None:
+        attribute = self._attribute(name, _KIND.TENSOR)
+        return None if attribute is None else self.translator.tensors.array(attribute.t, f"attribute {name!r}")
+
+    def graph(self, name: str) -> Any:
+        attribute = self._attribute(name, _KIND.GRAPH)
+        if attribute is None:
+            raise self.wrong(f"attribute {name!r} is missing")
+        return attribute.g
+
+    def dtype(self, name: str, default: DType | None = None) -> DType:
+        """An attribute that holds the number of an element type."""
+        if default is not None and name not in self.attributes:
+            return default
+        return dtype_of(self.integer(name), f"attribute {name!r}")
+
+    def one_of(self, name: str, default: str, allowed: Sequence[str]) -> str:
+        value = self.text(name, default)
+        if value not in allowed:
+            raise self.unsupported(f"attribute {name}={value!r} is not supported; it may be {', '.join(allowed)}")
+        return value
+
+    # -- the usual -----------------------------------------------------------------------------------------------------
+
+    def axis(self, rank: int, default: int | None = None, name: str = "axis") -> int:
+        """The axis attribute, counted from the front."""
+        return self.normal_axis(self.integer(name, default), rank)
+
+    def normal_axis(self, axis: int, rank: int) -> int:
+        if not -rank <= axis < max(rank, 1):
+            raise self.wrong(f"axis {axis} does not exist in a tensor of {rank} axes")
+        return axis % rank if rank else 0
+
+    def scalar(self, number: float | int | bool, like: Value) -> Value:
+        """A 0-d constant of the element type of another value."""
+        return self.builder.constant(np.asarray(number), "c", like.dtype)

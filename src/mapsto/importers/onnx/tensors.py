@@ -1,0 +1,179 @@
+"""Tensors of a model file as numpy arrays: sizes checked before anything is multiplied, external data only inside its folder."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+
+from mapsto.errors import ModelError, UnsupportedError
+from mapsto.ir.dtypes import DType
+
+T = onnx.TensorProto
+DTYPES: dict[int, DType] = {
+    T.FLOAT: DType.F32,
+    T.DOUBLE: DType.F64,
+    T.FLOAT16: DType.F16,
+    T.BFLOAT16: DType.BF16,
+    T.INT8: DType.I8,
+    T.INT16: DType.I16,
+    T.INT32: DType.I32,
+    T.INT64: DType.I64,
+    T.UINT8: DType.U8,
+    T.UINT16: DType.U16,
+    T.UINT32: DType.U32,
+    T.UINT64: DType.U64,
+    T.BOOL: DType.BOOL,
+}
+# Typed fields of a TensorProto and the elements they may hold (onnx.proto, message TensorProto).
+_FIELDS: dict[str, frozenset[int]] = {
+    "float_data": frozenset({T.FLOAT}),
+    "double_data": frozenset({T.DOUBLE}),
+    "int64_data": frozenset({T.INT64}),
+    "uint64_data": frozenset({T.UINT32, T.UINT64}),
+    "int32_data": frozenset({T.INT32, T.INT16, T.INT8, T.UINT16, T.UINT8, T.BOOL, T.FLOAT16, T.BFLOAT16}),
+}
+
+
+def dtype_of(number: int, where: str) -> DType:
+    """The element type of an ONNX type number. Raises UnsupportedError naming a type that we have not."""
+    if number in DTYPES:
+        return DTYPES[number]
+    known = dict((v, k) for k, v in T.DataType.items())
+    raise UnsupportedError(
+        f"{where}: element type {known.get(number, number)} is not supported; use one of {', '.join(d.value for d in DType)}"
+    )
+
+
+class TensorReader:
+    """Reads tensors under a budget of bytes for the whole model."""
+
+    def __init__(self, folder: Path | None, byte_budget: int, rank_budget: int) -> None:
+        self.folder = folder
+        self.left = byte_budget
+        self.rank_budget = rank_budget
+
+    def array(self, tensor: Any, where: str) -> np.ndarray:
+        """The elements of a TensorProto. Raises ModelError where sizes, data and type do not agree."""
+        where = f"{where}: tensor {tensor.name!r}" if tensor.name else where
+        dtype = dtype_of(tensor.data_type, where)
+        shape, count = self._shape(tensor, where)
+        self._spend(count * dtype.size, where)
+        if tensor.data_location == T.EXTERNAL:
+            data = self._external(tensor, count * dtype.size, where)
+            return _booleans(np.frombuffer(data, dtype=_little(dtype)).reshape(shape), dtype)
+        if tensor.HasField("raw_data"):
+            if len(tensor.raw_data) != count * dtype.size:
+                raise ModelError(
+                    f"{where}: {len(tensor.raw_data)} bytes of data for {list(shape)} elements of {dtype.value} ({count * dtype.size} bytes)"
+                )
+            return _booleans(np.frombuffer(tensor.raw_data, dtype=_little(dtype)).reshape(shape), dtype)
+        return self._typed(tensor, dtype, shape, count, where)
+
+    def _shape(self, tensor: Any, where: str) -> tuple[tuple[int, ...], int]:
+        shape = tuple(int(d) for d in tensor.dims)
+        if len(shape) > self.rank_budget:
+            raise ModelError(f"{where}: {len(shape)} axes are more than the budget of {self.rank_budget}")
+        count = 1  # Python integers: nothing wraps around
+        for extent in shape:
+            if extent < 0:
+                raise ModelError(f"{where}: shape {list(shape)} has a negative extent")
+            count *= extent
+        return shape, count
+
+    def _spend(self, size: int, where: str) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise ModelError(f"{where}: the tensors of the model are larger than the budget; raise `Budgets.bytes`")
+
+    def _typed(self, tensor: Any, dtype: DType, shape: tuple[int, ...], count: int, where: str) -> np.ndarray:
+        for field, kinds in _FIELDS.items():
+            if tensor.data_type not in kinds:
+                continue
+            data = getattr(tensor, field)
+            if len(data) != count:
+                raise ModelError(f"{where}: {len(data)} elements in `{field}` for shape {list(shape)}")
+            if dtype in (DType.F16, DType.BF16):  # each element's bits in the low half of an int32
+                bits = np.array([int(v) & 0xFFFF for v in data], dtype=np.uint16)
+                return bits.view(dtype.numpy).reshape(shape)
+            try:
+                return np.array(data, dtype=dtype.numpy).reshape(shape)
+            except OverflowError as error:
+                raise ModelError(f"{where}: an element does not fit {dtype.value} ({error})") from error
+        raise ModelError(f"{where}: no data for elements of {dtype.value}")
+
+    # -- external data -------------------------------------------------------------------------------------------------
+
+    def _external(self, tensor: Any, size: int, where: str) -> bytes:
+        entries = {entry.key: entry.value for entry in tensor.external_data}
+        offset = _number(entries.get("offset", "0"), f"{where}: external data offset")
+        length = _number(entries.get("length", str(size)), f"{where}: external data length")
+        if length != size:
+            raise ModelError(f"{where}: external data of {length} bytes where the shape needs {size}")
+        descriptor = self._open(entries.get("location", ""), where)
+        try:
+            available = os.fstat(descriptor).st_size
+            if offset + length > available:
+                raise ModelError(f"{where}: external data ends at byte {offset + length} of a file of {available} bytes")
+            with os.fdopen(os.dup(descriptor), "rb") as file:
+                file.seek(offset)
+                data = file.read(length)
+        finally:
+            os.close(descriptor)
+        if len(data) != length:
+            raise ModelError(f"{where}: external data was cut short while reading")
+        return data
+
+    def _open(self, location: str, where: str) -> int:
+        """A descriptor of a plain file inside the model's folder, walked part by part so that no link leads out of it."""
+        if self.folder is None:
+            raise ModelError(f"{where}: external data {location!r}, but the model was not given as a file: pass its path")
+        parts = location.replace("\\", "/").split("/")
+        if not location or location.startswith(("/", "\\")) or ":" in location or "\0" in location or ".." in parts:
+            raise ModelError(f"{where}: external data {location!r} must name a file inside the model's folder")
+        parts = [part for part in parts if part not in ("", ".")]
+        if not parts:
+            raise ModelError(f"{where}: external data {location!r} names no file")
+        try:
+            return self._walk(parts, location, where)
+        except OSError as error:
+            raise ModelError(f"{where}: external data {location!r} cannot be read ({error.strerror})") from error
+
+    def _walk(self, parts: list[str], location: str, where: str) -> int:
+        assert self.folder is not None
+        at = os.open(self.folder, os.O_RDONLY)
+        try:
+            for part in parts:
+                step = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
+                os.close(at)
+                at = step
+            status = os.fstat(at)
+            if not stat.S_ISREG(status.st_mode):
+                raise ModelError(f"{where}: external data {location!r} is not a plain file")
+            if status.st_nlink > 1:
+                raise ModelError(f"{where}: external data {location!r} is a hard link, which may lead out of the model's folder: copy the file")
+            return at
+        except BaseException:
+            os.close(at)
+            raise
+
+
+def _number(text: str, where: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 19:
+        raise ModelError(f"{where}: {text[:40]!r} is not a size")
+    return int(text)
+
+
+def _little(dtype: DType) -> np.dtype:
+    """Files hold little-endian elements; booleans are read as bytes and checked."""
+    return np.dtype(ml_dtypes.bfloat16) if dtype is DType.BF16 else dtype.numpy.newbyteorder("<")
+
+
+def _booleans(data: np.ndarray, dtype: DType) -> np.ndarray:
+    """Any byte but zero is True: a byte 2 read as a bool would break what comes after."""
+    return data.view(np.uint8) != 0 if dtype is DType.BOOL else data

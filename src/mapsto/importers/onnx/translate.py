@@ -1,0 +1,248 @@
+"""Walks a model's graph node by node and builds ours; branches, functions and the list of what is unsupported live here."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+
+from mapsto.errors import MapstoError, ModelError, UnsupportedError
+from mapsto.importers.onnx.functions import Functions
+from mapsto.importers.onnx.inputs import Shapes, add_inputs
+from mapsto.importers.onnx.reader import Budgets, Source, opset_of
+from mapsto.importers.onnx.table import Call, Row, find_row
+from mapsto.importers.onnx.tensors import TensorReader
+from mapsto.ir.graph import Graph, Value
+from mapsto.ops.builder import Builder
+
+
+class Gone(enum.Enum):
+    """Why a name has no value: an optional input that a call leaves out, or the output of a node that is not supported."""
+
+    ABSENT = "absent"
+    UNSUPPORTED = "unsupported"
+
+
+class _Unavailable(UnsupportedError):
+    """A nested graph yields what an unsupported node, already noted, would have made."""
+
+
+@dataclass
+class Scope:
+    """Names of one graph: its values so far, its initializers, the graph around it."""
+
+    builder: Builder
+    parent: Scope | None = None
+    values: dict[str, Value | Gone] = field(default_factory=dict)
+    initializers: dict[str, Any] = field(default_factory=dict)
+
+    def find(self, name: str) -> Scope | None:
+        """The nearest scope that defines a name."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope.values and name not in scope.initializers:
+            scope = scope.parent
+        return scope
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where nodes stand: the operator sets they are written for, the prefix of their names, the functions around them."""
+
+    opsets: Mapping[str, int]
+    prefix: str = ""
+    within: tuple[str, ...] = ()
+
+
+class Translator:
+    """One import of one model."""
+
+    def __init__(self, source: Source, budgets: Budgets) -> None:
+        self.source = source
+        self.budgets = budgets
+        self.tensors = TensorReader(source.folder, budgets.bytes, budgets.rank)
+        self.functions = Functions(source.model)
+        self.nodes_left = budgets.nodes
+        self.scope: Scope | None = None
+        self.place = Place({})
+
+    # -- graphs --------------------------------------------------------------------------------------------------------
+
+    def model(self, shapes: Shapes) -> Graph:
+        """The whole model as a graph."""
+        model = self.source.model
+        names = [entry.name for entry in model.graph.output]
+        if len(set(names)) != len(names) or not names:
+            raise ModelError(f"{self.source.name}: the graph's outputs must be there and have different names: {names}")
+        builder = Builder(model.graph.name or self.source.name)
+        builder.reserve(sorted(set(names) - {entry.name for entry in model.graph.input}))
+        add_inputs(builder, model.graph, shapes, self.budgets.rank)
+        scope = Scope(builder)
+        scope.values.update({value.name: value for value in builder.inputs})
+        outputs = self.body(scope, model.graph, Place(opset_of(model.opset_import, self.source.name)))
+        return builder.finish(outputs, names=names, labels=_labels(scope))
+
+    def body(self, scope: Scope, graph: Any, place: Place) -> list[Value]:
+        """Builds the nodes of a graph in `scope`; gives its outputs. Raises one UnsupportedError with all that is unsupported."""
+        if graph.sparse_initializer:
+            raise UnsupportedError(f"graph {graph.name!r}: sparse initializers are not supported; store them as dense tensors")
+        scope.initializers.update({tensor.name: tensor for tensor in graph.initializer})
+        faults: list[str] = []
+        for index, node in enumerate(graph.node):
+            self._node(scope, node, f"{place.prefix}{node.name or f'{node.op_type}_{index}'}", place, faults)
+        raise_faults(faults)
+        return [self._read(scope, entry.name, f"output {entry.name!r}") for entry in graph.output]
+
+    def _node(self, scope: Scope, node: Any, name: str, place: Place, faults: list[str]) -> None:
+        self.nodes_left -= 1
+        if self.nodes_left < 0:
+            raise ModelError(f"{self.source.name}: more than {self.budgets.nodes} nodes; raise `Budgets.nodes`")
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        where = f"node {name!r} ({domain + '.' if domain else ''}{node.op_type}, opset {place.opsets.get(domain, '?')})"
+        try:
+            results = self._results(scope, node, name, domain, place)
+        except _Unavailable:
+            results = [Gone.UNSUPPORTED] * len(node.output)
+        except UnsupportedError as error:
+            faults.append(f"{where}: {error}")
+            results = [Gone.UNSUPPORTED] * len(node.output)
+        except MapstoError as error:
+            raise type(error)(f"{where}: {error}") from error
+        except RecursionError as error:
+            raise ModelError(f"{where}: nested too deep") from error
+        if len(results) < sum(1 for o in node.output if o):
+            raise ModelError(f"{where}: {len(node.output)} outputs are named, the op has {len(results)}")
+        for output, value in zip(node.output, results, strict=False):
+            if not output:
+                continue
+            if output in scope.values or output in scope.initializers:
+                raise ModelError(f"{where}: output {output!r} is defined twice")
+            scope.values[output] = Gone.ABSENT if value is None else value
+
+    def _results(self, scope: Scope, node: Any, name: str, domain: str, place: Place) -> Sequence[Value | Gone | None]:
+        """Values of a node's outputs. Raises UnsupportedError where there is no row."""
+        operands = [self._operand(scope, operand) for operand in node.input]
+        values = tuple(v if isinstance(v, Value) else None for v in operands)
+        available = Gone.UNSUPPORTED not in operands
+        found = find_row(domain, node.op_type)
+        function = self.functions.of_model(node)
+        if found is None and function is None:
+            function = self.functions.of_standard(node, domain, place.opsets, values)
+        if found is None and function is None:
+            raise UnsupportedError(_no_row(node, domain))
+        if not available:
+            return [Gone.UNSUPPORTED] * len(node.output)
+        attributes = {attribute.name: attribute for attribute in node.attribute}
+        if function is not None:
+            return self._inline(scope, function, values, attributes, name, place)
+        assert found is not None
+        call = Call(self, scope.builder, node.op_type, name, place.opsets.get(domain, 1), values, attributes, tuple(node.output))
+        return self._call(scope, place, found, call)
+
+    def _call(self, scope: Scope, place: Place, row: Row, call: Call) -> Sequence[Value | None]:
+        """What a row makes of a node. Values that have no node of their own are told what they stand for."""
+        builder = scope.builder
+        sources = [] if call.op == "Constant" else [call.name, *builder.carried(call.inputs)]
+        before = self.scope, self.place
+        self.scope, self.place = scope, place
+        try:
+            with builder.source(*sources):
+                result = row(call)
+        finally:
+            self.scope, self.place = before
+        results = [result] if isinstance(result, Value) else list(result)
+        for value in results:
+            if value is not None:
+                builder.attribute(value, sources)
+        return results
+
+    def _operand(self, scope: Scope, name: str) -> Value | Gone:
+        """The value of a name; the empty name is absent."""
+        if not name:
+            return Gone.ABSENT
+        owner = scope.find(name)
+        if owner is None:
+            raise ModelError(f"it reads {name!r}, which nothing before it defines")
+        if name not in owner.values:
+            array = self.tensors.array(owner.initializers[name], "initializer")
+            owner.values[name] = owner.builder.constant(array, name)
+        return owner.values[name]
+
+    def _read(self, scope: Scope, name: str, where: str) -> Value:
+        value = self._operand(scope, name) if scope.find(name) is not None else Gone.ABSENT
+        if value is Gone.UNSUPPORTED:
+            raise _Unavailable
+        if not isinstance(value, Value):
+            raise ModelError(f"{where}: nothing defines it")
+        return value
+
+    # -- nested graphs and functions -----------------------------------------------------------------------------------
+
+    def inline_graph(self, graph: Any, name: str) -> list[Value]:
+        """A nested graph built in place, inside the graph of the node that is being translated."""
+        assert self.scope is not None
+        scope = Scope(self.scope.builder, self.scope)
+        return self.body(scope, graph, self._deeper(name))
+
+    def nested_graph(self, graph: Any, name: str) -> tuple[Graph, list[Value]]:
+        """A nested graph as a graph of its own, which reads the values around it; with its outputs."""
+        assert self.scope is not None
+        builder = Builder(self.scope.builder.fresh(graph.name or name), self.scope.builder)
+        scope = Scope(builder, self.scope)
+        outputs = self.body(scope, graph, self._deeper(name))
+        return builder.finish(outputs), outputs
+
+    def _deeper(self, name: str) -> Place:
+        within = (*self.place.within, name)
+        if len(within) > self.budgets.depth:
+            raise ModelError(f"graphs are nested deeper than {self.budgets.depth}; raise `Budgets.depth`")
+        return Place(self.place.opsets, f"{name}/", within)
+
+    def _inline(
+        self, scope: Scope, function: Any, inputs: Sequence[Value | None], attributes: Mapping[str, Any], name: str, place: Place
+    ) -> list[Value | None]:
+        """A function's body in place of its call."""
+        if len(place.within) >= self.budgets.depth:
+            raise ModelError(f"functions are nested deeper than {self.budgets.depth} (is {function.name!r} recursive?)")
+        if len(inputs) > len(function.input):
+            raise ModelError(f"function {function.name!r} takes {len(function.input)} inputs, {len(inputs)} are given")
+        inner = Scope(scope.builder)  # a function sees nothing of the graph that calls it
+        for i, formal in enumerate(function.input):
+            given = inputs[i] if i < len(inputs) else None
+            inner.values[formal] = Gone.ABSENT if given is None else given
+        inside = Place({**place.opsets, **opset_of(function.opset_import, name)}, f"{name}/", (*place.within, name))
+        faults: list[str] = []
+        for index, node in enumerate(function.node):
+            bound = self.functions.bind(node, attributes, function)
+            self._node(inner, bound, f"{name}/{node.name or f'{node.op_type}_{index}'}", inside, faults)
+        raise_faults(faults)
+        outputs = [inner.values.get(output) for output in function.output]
+        return [value if isinstance(value, Value) else None for value in outputs]
+
+
+def raise_faults(faults: Sequence[str]) -> None:
+    """One error for all that is unsupported."""
+    if not faults:
+        return
+    listed = "\n".join(f"  {fault}" for fault in faults)
+    raise UnsupportedError(faults[0] if len(faults) == 1 else f"{len(faults)} nodes are not supported:\n{listed}")
+
+
+def _no_row(node: Any, domain: str) -> str:
+    if domain not in ("", "ai.onnx.ml") and not domain.startswith("com.microsoft"):
+        return f"there is no op {node.op_type!r} of domain {domain!r}; add it as a function to the model"
+    if node.op_type in ("Loop", "Scan"):
+        return f"{node.op_type} is not supported yet; unroll it, or export with a fixed number of steps"
+    schema = not domain and onnx.defs.has(node.op_type)
+    return "the op is not supported yet; replace it or rewrite it with supported ones" if schema or domain else "there is no such op"
+
+
+def _labels(scope: Scope) -> dict[str, str]:
+    """Our names of values -> the model's, for those that a node made."""
+    labels: dict[str, str] = {}
+    for name, value in scope.values.items():
+        if isinstance(value, Value):
+            labels.setdefault(value.name, name)
+    return labels
