@@ -37,10 +37,14 @@ class Native:
 
     entry: Callable[..., None]
 
-    def __call__(self, buffers: list[Array], dims: list[int], begin: int, end: int) -> None:
+    def prepared(self, buffers: list[Array], dims: list[int], begin: int, end: int) -> Callable[[], None]:
+        """A call with its arguments made once. The arrays must outlive it."""
         pointers = (ctypes.c_void_p * len(buffers))(*(b.ctypes.data for b in buffers))
         sizes = (ctypes.c_int64 * max(len(dims), 1))(*dims)
-        self.entry(pointers, sizes, begin, end)
+        return lambda: self.entry(pointers, sizes, begin, end)
+
+    def __call__(self, buffers: list[Array], dims: list[int], begin: int, end: int) -> None:
+        self.prepared(buffers, dims, begin, end)()
 
 
 def load(functions: list[Function], isa: Isa, workers: int = 2) -> list[Native]:

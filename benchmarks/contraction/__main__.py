@@ -1,0 +1,100 @@
+"""`python -m benchmarks.contraction [fp32|bf16|int8 ...]`: the share of this core's measured peak, kernel by kernel.
+
+Exit code 1 when a result differs from numpy's or a goal is missed (`--no-goals`: only differences count).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+import numpy as np
+
+from benchmarks.contraction.cases import FORMATS, Case, Convolution, Format, convolution_case, product_case
+from benchmarks.contraction.measure import Result, compare, pin
+from benchmarks.contraction.native import Native, aligned, build, load
+from benchmarks.contraction.peak import multiplications_per_round, peak_function
+from benchmarks.contraction.shapes import GOALS, Goal
+from mapsto.devices.cpu.contraction import Plan, plan_contraction
+from mapsto.devices.cpu.isa import Isa, host
+
+_PEAK_ROUNDS = 300_000
+
+
+def _case(goal: Goal, fmt: Format) -> Case:
+    if isinstance(goal.shape, Convolution):
+        return convolution_case(goal.shape, fmt)
+    return product_case(goal.shape, fmt)
+
+
+def _measure(case: Case, plan: Plan, native: Native, extent: int, goal: Goal, peak: Native, fmt: Format) -> Result:
+    """Check against numpy, then time."""
+    a, packed = aligned(case.a), aligned(plan.packing.pack(case.weights))
+    out = aligned(np.full(case.reference.shape, -1, case.reference.dtype))
+    native([a, packed, out], [], 0, extent)
+    if not np.array_equal(out, case.reference):
+        raise SystemExit(f"{fmt.name} {goal.shape.name}: the result differs from numpy's")
+    operands = [aligned(np.ones(64, t.numpy)) for t in (fmt.a, fmt.b)] + [aligned(np.zeros(4096, np.float64))]
+    peak_work = _PEAK_ROUNDS * multiplications_per_round(fmt, plan.isa)
+    return compare(
+        native.prepared([a, packed, out], [], 0, extent),
+        goal.shape.multiplications,
+        peak.prepared(operands, [], 0, _PEAK_ROUNDS),
+        peak_work,
+    )
+
+
+def run(fmt: Format, isa: Isa, only: str = "") -> list[dict[str, object]]:
+    """Measure every goal of one format."""
+    goals = [goal for goal in GOALS if only in goal.shape.name]
+    cases = [_case(goal, fmt) for goal in goals]
+    plans = [plan_contraction(case.form, isa) for case in cases]
+    built = build(plans)
+    (peak,) = load([peak_function(fmt, isa)], isa)
+    rows: list[dict[str, object]] = []
+    for goal, case, plan, (native, extent) in zip(goals, cases, plans, built, strict=True):
+        got = _measure(case, plan, native, extent, goal, peak, fmt)
+        least = goal.fp32 if fmt.name == "fp32" else goal.narrow
+        tile = f"{'+'.join(map(str, plan.tiling.panel if plan.tiling.full_panels else plan.tiling.last))} x {plan.tiling.sizes[0]}"
+        rows.append(
+            {
+                "format": fmt.name,
+                "kernel": goal.shape.name,
+                "tile": tile,
+                "gops": 2 * got.kernel / 1e9,
+                "peak_gops": 2 * got.peak / 1e9,
+                "share": got.share,
+                "goal": least,
+            }
+        )
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("formats", nargs="*", default=["fp32", "bf16", "int8"])
+    parser.add_argument("--only", default="", help="part of a kernel's name")
+    parser.add_argument("--no-goals", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    isa, core = host(), pin()
+    if not args.json:
+        print(f"{isa.name}, thread on core {core}; one operation is one multiplication or one addition")
+    rows = []
+    for name in args.formats:
+        for row in run(FORMATS[name], isa, args.only):
+            rows.append(row)
+            if not args.json:
+                print(
+                    f"{row['format']:5} {row['kernel']:26} {row['tile']:>18} {row['gops']:7.1f} of {row['peak_gops']:6.1f} Gop/s"
+                    f"  {row['share']:6.1%}  goal {row['goal']:.0%}{'' if row['share'] >= row['goal'] else '  MISSED'}"  # type: ignore[operator]
+                )
+    if args.json:
+        print(json.dumps(rows, indent=1))
+    missed = [row for row in rows if row["share"] < row["goal"]]  # type: ignore[operator]
+    return 1 if missed and not args.no_goals else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
