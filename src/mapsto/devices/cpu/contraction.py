@@ -54,7 +54,7 @@ _ITEM_CYCLES = 50_000.0  # work of one item: small enough to share among threads
 _CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
 _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 _SHORT_EPILOGUE = 12  # operations; a longer epilogue is a loop over the tile's rows, not repeated for every accumulator
-_UNROLLED_STEPS = 4  # a reduction loop this short is written out
+_UNROLLED_STEPS = 1
 
 
 @dataclass(frozen=True)
