@@ -16,7 +16,7 @@ import numpy as np
 
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, Expr, minimum, sym
+from mapsto.ir.expr import Dim, Expr, known_at_least, minimum, substitute, sym, symbols
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
 from mapsto.ops.registry import Inference, OpSpec, op
@@ -46,6 +46,7 @@ class Builder:
         self._provenance: tuple[str, ...] = parent._provenance if parent else ()
         self._cse: dict[Any, tuple[Value, ...]] = {}
         self._required: set[Dim] = set()
+        self._least: dict[str, int] = {}  # size symbol -> what it is at least, by what was required
         self._made: dict[str, int] = {}  # value -> place of its node in `nodes`
         self._carried: dict[str, tuple[str, ...]] = {}  # folded value -> the sources it stands for
 
@@ -171,9 +172,37 @@ class Builder:
             if condition in builder._required:
                 return
             builder = builder.parent
+        if self.proves(condition):
+            return
         self._required.add(condition)
-        where = ", ".join(self._provenance) or self.name
+        self._note_least(condition)
+        where = self._provenance[0] if self._provenance else self.name
         self.add("require", [], {"condition": condition, "message": f"{where}: {message}"})
+
+    def _note_least(self, condition: Dim) -> None:
+        """Keeps a lower bound of a size symbol: `symbol - k >= 0`."""
+        if not isinstance(condition, Expr):
+            return
+        names = symbols(condition)
+        name = next(iter(names))
+        least = sym(name) - condition
+        if len(names) == 1 and isinstance(least, int):
+            self._least[name] = max(least, self._least.get(name, 0))
+
+    def proves(self, e: Dim) -> bool:
+        """Whether e >= 0 for all sizes that get past the conditions required so far."""
+        if known_at_least(e, 0):
+            return True
+        if isinstance(e, int):
+            return False
+        bounds: dict[str, Dim] = {}
+        builder: Builder | None = self
+        while builder is not None:
+            for name, least in builder._least.items():
+                bounds.setdefault(name, sym(name) + least)
+            builder = builder.parent
+        raised = substitute(e, bounds)
+        return raised != e and known_at_least(raised, 0)
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -204,6 +233,7 @@ class Builder:
             assume=lambda a, b: assumed.append((a, b)),
             assume_nonnegative=lambda condition, message: conditions.append((condition, message)),
             lookup=self.lookup,
+            proves=self.proves,
         )  # fmt: skip
         try:
             results = spec.infer(inference)

@@ -38,6 +38,7 @@ class Inference:
     assume: Callable[[Dim, Dim], None] = lambda a, b: None
     assume_nonnegative: Callable[[Dim, str], None] = lambda condition, message: None
     lookup: Callable[[str], Value] | None = None
+    proves: Callable[[Dim], bool] = lambda e: known_at_least(e, 0)
 
     def same(self, a: Dim, b: Dim) -> Dim:
         """The extent that both stand for (the simpler form). Raises ShapeError where they cannot be equal; where that is not proved, the
@@ -54,7 +55,7 @@ class Inference:
     def at_least(self, a: Dim, b: Dim, what: str) -> None:
         """Requires a >= b: raises ShapeError where that is false; where it is not proved, a run checks it."""
         difference = a - b
-        if known_at_least(difference, 0):
+        if self.proves(difference):
             return
         if known_at_least(-difference, 1):
             raise ShapeError(f"{what}: {a} is less than {b}")
