@@ -477,12 +477,40 @@ def known_at_least(e: Dim, least: int) -> bool:
     if isinstance(e, int):
         return e >= least
     constant = 0
+    plain = True
     for monomial, coefficient in e.terms:
         if not monomial:
             constant = coefficient
         elif coefficient < 0 or not all(_atom_nonnegative(a) for a in monomial):
-            return False
-    return constant >= least
+            plain = False
+            break
+    if plain and constant >= least:
+        return True
+    return any(all(known_at_least(case, 0) for case in cases) for cases in _bounding_cases(add(e, -least)))
+
+
+def _bounding_cases(e: Dim) -> Iterable[tuple[Dim, ...]]:
+    """Ways to show that `e` is at least 0: each a tuple of expressions, free of one call of `e`, that must all be.
+
+    c*max(a, b) >= c*a and >= c*b; -c*min(a, b) >= -c*a and >= -c*b; either is one of its arguments in any case.
+    a - n + 1 <= n*floor(a/n) <= a.
+    """
+    for monomial, coefficient in terms_of(e):
+        if len(monomial) != 1 or not isinstance(monomial[0], Call):
+            continue
+        call = monomial[0]
+        rest = add(e, _make({monomial: -coefficient}))
+        if call.fn in ("min", "max"):
+            first, second = (add(rest, mul(arg, coefficient)) for arg in call.args)
+            if (coefficient > 0) == (call.fn == "max"):
+                yield (first,)
+                yield (second,)
+            yield (first, second)
+        elif call.fn == "floordiv" and isinstance(call.args[1], int):
+            a, n = call.args[0], call.args[1]
+            assert isinstance(n, int)
+            bound = a if coefficient < 0 else add(a, 1 - n)
+            yield (add(mul(rest, n), mul(bound, coefficient)),)
 
 
 def _atom_nonnegative(atom: Atom) -> bool:

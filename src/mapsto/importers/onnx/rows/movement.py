@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from mapsto.errors import ModelError
 from mapsto.importers.onnx.rows.common import flatten, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.table import Call, Result, row
-from mapsto.ir.expr import Dim, Expr, ceildiv, floordiv, maximum, product
+from mapsto.ir.expr import Call as ExprCall
+from mapsto.ir.expr import Dim, Expr, atoms, ceildiv, floordiv, known_at_least, maximum, product, substitute, sym, symbols
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
-from mapsto.ops.shapes import at_least, dim_max, dim_min
+from mapsto.ops.shapes import dim_max, dim_min
 
 # Exporters write "to the end" as the largest integer of some width.
 FAR = (1 << 31) - 1
@@ -166,16 +167,22 @@ def slice_extent(b: Builder, start: Dim, end: Dim, step: int, dim: Dim) -> tuple
 
     Where the rules only matter for axes shorter than the slice's fixed numbers, a run refuses such axes, so that extents stay simple.
     """
-    fixed = isinstance(start, int) and isinstance(end, int)
     if step > 0:
-        low = _start(b, start, dim) if isinstance(start, int) else _clamped(start, dim, 0, dim)
-        length = _length(b, _end(b, end, dim, 0, dim) - low, fixed)
-        extent = ceildiv(length, step)
+        low = _start(b, start, dim) if isinstance(start, int) else _clamped(b, start, dim, 0, dim)
+        length = _end(b, end, dim, 0, dim) - low
     else:
-        low = _clamped(start, dim, 0, dim - 1)
-        length = _length(b, low - _end(b, end, dim, -1, dim - 1), fixed)
-        extent = ceildiv(length, -step)
+        low = _clamped(b, start, dim, 0, dim - 1)
+        length = low - _end(b, end, dim, -1, dim - 1)
+    if isinstance(length, Expr) and isinstance(start, int) and isinstance(end, int) and not _has_extremes(length):
+        b.require(length, f"a slice needs {length} to be at least 0")
+    if not b.proves(length):
+        length = dim_max(length, 0)
+    extent = ceildiv(length, abs(step))
     return (0 if extent == 0 else low), extent
+
+
+def _has_extremes(e: Dim) -> bool:
+    return any(isinstance(atom, ExprCall) and atom.fn in ("min", "max") for atom in atoms(e))
 
 
 def _start(b: Builder, at: int, dim: Dim) -> Dim:
@@ -184,44 +191,44 @@ def _start(b: Builder, at: int, dim: Dim) -> Dim:
         return max(0, min(at + dim if at < 0 else at, dim))
     if at >= FAR:
         return dim
-    if at <= -FAR:
+    if at == 0 or at <= -FAR:
         return 0
-    first = at if at >= 0 else dim + at
     b.require(dim - abs(at), f"a slice begins {abs(at)} elements into an axis of {dim}")
-    return first
+    return at if at >= 0 else dim + at
 
 
 def _end(b: Builder, at: Dim, dim: Dim, lowest: int, highest: Dim) -> Dim:
     if isinstance(at, int) and isinstance(dim, Expr) and -FAR < at < 0:
         b.require(dim + at - lowest, f"a slice ends {-at} elements before the end of an axis of {dim}")
         return dim + at
-    return _clamped(at, dim, lowest, highest)
+    return _clamped(b, at, dim, lowest, highest)
 
 
-def _clamped(at: Dim, dim: Dim, lowest: int, highest: Dim) -> Dim:
+def _clamped(b: Builder, at: Dim, dim: Dim, lowest: int, highest: Dim) -> Dim:
     if isinstance(at, int) and at >= FAR:
         return highest
     if isinstance(at, int) and at <= -FAR:
         return lowest if isinstance(dim, Expr) else min(lowest, dim)
-    return dim_min(dim_max(_from_front(at, dim), lowest), highest)
-
-
-def _from_front(at: Dim, dim: Dim) -> Dim:
-    """at + dim where at is negative."""
-    if at_least(at, 0):
+    at = _from_front(b, at, dim)
+    at = at if b.proves(at - lowest) else dim_max(at, lowest)
+    if b.proves(highest - at):
         return at
-    if at_least(-at, 1):
+    return highest if b.proves(at - highest) else dim_min(at, highest)
+
+
+def _from_front(b: Builder, at: Dim, dim: Dim) -> Dim:
+    """at + dim where at is negative. Whether it is may hang on no size being 0, which then becomes a condition of the run."""
+    if b.proves(at):
+        return at
+    if b.proves(-at - 1):
         return at + dim
+    names = sorted(symbols(at))
+    if known_at_least(substitute(at, {name: sym(name) + 1 for name in names}), 0):
+        for name in names:
+            b.require(sym(name) - 1, f"{name} must be at least 1")
+        return at
     negative = dim_min(dim_max(-at, 0), 1)  # 1 where at < 0, else 0
     return at + dim * negative
-
-
-def _length(b: Builder, length: Dim, fixed: bool) -> Dim:
-    """A number of elements, at least 0. Where both ends are fixed numbers on an open axis, too short an axis is refused instead."""
-    if fixed and isinstance(length, Expr) and at_least(length, -FAR) and not at_least(length, 0):
-        b.require(length, f"a slice needs {length} to be at least 0")
-        return length
-    return dim_max(length, 0)
 
 
 # -- split -------------------------------------------------------------------------------------------------------------
@@ -293,8 +300,8 @@ def _pad_value(call: Call) -> float:
 
 def crop(b: Builder, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> tuple[Value, list[Dim], list[Dim]]:
     """Negative widths cut elements off: the tensor after that, with what is left to pad."""
-    front = [d if at_least(d, 0) else maximum(d, 0) for d in before]
-    back = [d if at_least(d, 0) else maximum(d, 0) for d in after]
+    front = [d if b.proves(d) else maximum(d, 0) for d in before]
+    back = [d if b.proves(d) else maximum(d, 0) for d in after]
     starts = [p - d for p, d in zip(front, before, strict=True)]  # max(-d, 0), in a form that cancels
     ends = [p - d for p, d in zip(back, after, strict=True)]
     shape = [d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True)]
