@@ -1,0 +1,287 @@
+"""One activation of a program: its words, its arena, and a run through them. Concurrent runs of an executable use a
+frame each.
+
+A run with the same shapes as the frame's last one only writes the addresses of inputs and outputs, then calls the
+runner.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from mapsto.errors import ExecutionError, ShapeError
+from mapsto.ir.expr import evaluate
+from mapsto.runtime import runner_ir
+from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes, aligned_empty, readable
+from mapsto.runtime.layout import LARGEST_SIZE, Layout
+from mapsto.runtime.poison import Poison
+from mapsto.runtime.pool import Pool
+from mapsto.runtime.program import Bind, Require
+from mapsto.runtime.tables import Tables
+
+_SMALL = 4096  # bytes: below, alignment of an output is not worth the 0.2 us
+_MANY = 24  # places to patch: above, numpy does it faster
+
+Places = list[tuple[int, int]]
+InputPlan = tuple[tuple[int, ...], np.dtype, int, Places, int]
+"""(shape, dtype, flags it must have, places, buffer)"""
+OutputPlan = tuple[int, tuple[int, ...], np.dtype, int, Places, int]
+"""(index, shape, dtype, bytes, places, buffer)"""
+
+
+class Frame:
+    """Not for two threads at a time. `root_layout` finds the layout for values of the inputs' symbols."""
+
+    def __init__(
+        self,
+        tables: Tables,
+        constants: np.ndarray,
+        root_layout: Callable[[Mapping[str, int]], Layout],
+        run: Callable[[ctypes.c_int64], int],
+        pool: Pool | None,
+    ) -> None:
+        self._tables = tables
+        self._root_layout = root_layout
+        self._run = run
+        self._pool = pool
+        words = self._words = aligned_bytes(tables.words.nbytes).view(np.int64)
+        words[:] = tables.words
+        base = address_of(words)
+        words[tables.pointers] = base + 8 * words[tables.pointers]
+        self._word = memoryview(words.data).cast("B").cast("q")
+        self._job = ctypes.c_int64(base)
+        self._end = tables.count
+        self._chunks = [aligned_bytes(0) for _ in tables.chunks]
+        self._addresses = np.zeros(len(tables.program.buffers), np.int64)
+        for index, buffer in enumerate(tables.program.buffers):
+            if buffer.kind == "constant":
+                self._addresses[index] = address_of(constants) + buffer.offset
+        self._installed: Layout | None = None  # whose numbers the words hold
+        self._root: Layout | None = None  # for the inputs' sizes
+        self._node: Layout | None = None  # for all that this run has bound so far
+        self._inputs: list[InputPlan] = []
+        self._outputs: list[OutputPlan] = []  # those whose size the inputs decide
+        self.poison: Poison | None = None
+
+    # -- a run ---------------------------------------------------------------------------------------------------------
+
+    def run(self, values: Sequence[Any]) -> list[np.ndarray]:
+        """The outputs, in order, for the inputs, in order."""
+        arrays = values
+        if self._root is None or len(values) != len(self._inputs):
+            arrays = self._prepare(values)
+        for x, (shape, dtype, flags, _, _) in zip(arrays, self._inputs, strict=True):
+            if type(x) is not np.ndarray or x.shape != shape or x.dtype is not dtype or x.flags.num & flags != flags:
+                arrays = self._prepare(values)
+                break
+        for x, (_, _, _, places, buffer) in zip(arrays, self._inputs, strict=True):
+            self._patch(address_of(x), places, buffer)
+        results: list[Any] = [None] * len(self._tables.program.outputs)
+        if self._tables.updates:
+            self._take_over(arrays, results)
+        self._node = self._root
+        self._give(self._outputs, results)
+        self._walk(results)
+        return results
+
+    @contextmanager
+    def measured(self, counters: np.ndarray) -> Iterator[None]:
+        """While this holds, runs add (nanoseconds, calls) of each step to its row of the counters."""
+        self._word[runner_ir.JOB_PROFILE] = address_of(counters)
+        try:
+            yield
+        finally:
+            self._word[runner_ir.JOB_PROFILE] = 0
+
+    def _patch(self, address: int, places: Places, buffer: int) -> None:
+        """Tells the operands that lie in a port's buffer where it is in this run."""
+        self._addresses[buffer] = address
+        if len(places) > _MANY:
+            table = np.array(places, np.int64)
+            self._words[table[:, 0]] = table[:, 1] + address
+            return
+        word = self._word
+        for place, offset in places:
+            word[place] = address + offset
+
+    def _give(self, plans: list[OutputPlan], results: list[Any]) -> None:
+        """Fresh arrays for outputs whose sizes are known now."""
+        for index, shape, dtype, count, places, buffer in plans:
+            array = np.empty(shape, dtype) if count < _SMALL else aligned_empty(shape, dtype, count)
+            address = address_of(array)
+            if self.poison is not None:
+                self.poison.fill(address, count)
+            self._patch(address, places, buffer)
+            results[index] = array
+
+    def _take_over(self, arrays: Sequence[np.ndarray], results: list[Any]) -> None:
+        """Updated inputs are outputs too. Raises ExecutionError where one shares memory with another input."""
+        for source, target in self._tables.updates:
+            results[target] = mine = arrays[source]
+            start = address_of(mine)
+            for other, array in enumerate(arrays):
+                low = address_of(array)
+                if other != source and low < start + mine.nbytes and start < low + array.nbytes:
+                    ports = self._tables.program.inputs
+                    raise ExecutionError(
+                        f"input {ports[source].name!r} is updated in place, but shares its memory with "
+                        f"{ports[other].name!r}; pass a copy of one of them"
+                    )
+
+    def _walk(self, results: list[Any]) -> None:
+        pool = self._pool
+        assert self._node is not None
+        if pool is None or (self._node.alone and not self._tables.bind_symbols):
+            self._word[runner_ir.JOB_POOL] = 0
+            self._go_on(results)
+            return
+        with pool.lock:
+            self._word[runner_ir.JOB_POOL] = pool.address
+            self._go_on(results)
+
+    def _go_on(self, results: list[Any]) -> None:
+        if self.poison is not None:
+            self._walk_poisoned(self.poison, results)
+        else:
+            step = self._run(self._job)
+            while step != self._end:
+                step = self._run_from(self._stopped(step, results))
+        if self._tables.bind_symbols:
+            self._all_given(results)
+
+    def _run_from(self, step: int) -> int:
+        self._word[runner_ir.JOB_START] = step
+        try:
+            return self._run(self._job)
+        finally:
+            self._word[runner_ir.JOB_START] = 0
+
+    def _walk_poisoned(self, poison: Poison, results: list[Any]) -> None:
+        """One step at a time; memory holds NaN from the start, and again where a buffer's life begins and ends."""
+        for chunk in self._chunks:
+            poison.fill(address_of(chunk), chunk.nbytes)
+        poison.begin()
+        self._word[runner_ir.JOB_SINGLE] = 1
+        try:
+            step = 0
+            while step != self._end:
+                assert self._node is not None
+                poison.before(step, self._addresses, self._node)
+                after = self._run_from(step)
+                if after == step:
+                    after = self._stopped(step, results)
+                poison.after(step, self._addresses, self._node)
+                step = after
+        finally:
+            self._word[runner_ir.JOB_SINGLE] = 0
+
+    def _all_given(self, results: list[Any]) -> None:
+        for port, result in zip(self._tables.program.outputs, results, strict=True):
+            if result is None:
+                raise ExecutionError(f"output {port.name!r}: no step of this run has defined its size ({port})")
+
+    # -- sizes that data decides ---------------------------------------------------------------------------------------
+
+    def _stopped(self, index: int, results: list[Any]) -> int:
+        """Does what a step asks of us, gives the step to go on at."""
+        step = self._tables.program.steps[index]
+        if isinstance(step, Require):
+            raise ExecutionError(step.message)
+        assert isinstance(step, Bind), f"the runner stopped at step {index}, {step}"
+        assert self._node is not None
+        raw = ctypes.string_at(self._word[self._tables.bind_place[index]], step.dtype.size)
+        value = int.from_bytes(raw, "little", signed=step.dtype.is_signed)
+        if not 0 <= value <= LARGEST_SIZE:
+            raise ExecutionError(
+                f"{step.label or 'step ' + str(index)}: the size {step.symbol} came out as {value}; "
+                f"it must be between 0 and {LARGEST_SIZE}"
+            )
+        node = self._node = self._node.bind(step.symbol, value)
+        self._check(node, step.symbol)
+        if self._installed is None or not self._installed.descends_from(node):
+            self._install(node)
+        for buffer in self._tables.shifting:  # the run began with offsets that did not know this symbol
+            self._patch(int(self._addresses[buffer]), node.port_places(buffer), buffer)
+        self._give(self._plan_outputs(node, step.symbol), results)
+        return index + 1
+
+    def _check(self, layout: Layout, symbol: str | None) -> None:
+        """The program's checks that can be decided now: those on `symbol`, or (None) on the inputs' sizes alone."""
+        tables = self._tables
+        for check, expr, depends in zip(tables.program.checks, tables.check_exprs, tables.check_depends, strict=True):
+            due = not depends if symbol is None else symbol in depends and depends <= layout.bound.keys()
+            if due and layout.values[expr] < 0:
+                raise ExecutionError(check.message)
+
+    def _plan_outputs(self, layout: Layout, symbol: str | None) -> list[OutputPlan]:
+        """Outputs whose size is known since `symbol` was bound (None: from the inputs' sizes)."""
+        plans: list[OutputPlan] = []
+        updated = {target for _, target in self._tables.updates}
+        for index, port in enumerate(self._tables.program.outputs):
+            depends = self._tables.output_depends[index]
+            due = not depends if symbol is None else symbol in depends and depends <= layout.bound.keys()
+            if due and index not in updated:
+                places = layout.port_places(port.buffer)
+                count = layout.bytes_of(port.buffer)
+                plans.append((index, layout.output_shape(index), port.dtype.numpy, count, places, port.buffer))
+        return plans
+
+    # -- new sizes -----------------------------------------------------------------------------------------------------
+
+    def _prepare(self, values: Sequence[Any]) -> list[np.ndarray]:
+        """The inputs as arrays that compiled code can read, and the frame laid out for their shapes."""
+        program = self._tables.program
+        if len(values) != len(program.inputs):
+            wanted = ", ".join(map(str, program.inputs))
+            raise ShapeError(f"{len(values)} inputs where {program.name} takes {len(program.inputs)}: ({wanted})")
+        updated = {source for source, _ in self._tables.updates}
+        arrays = [readable(p, v, i in updated) for i, (p, v) in enumerate(zip(program.inputs, values, strict=True))]
+        root = self._root_layout(self._symbols(arrays))
+        self._check(root, None)
+        outputs = self._plan_outputs(root, None)
+        if self._installed is None or not self._installed.descends_from(root):
+            self._install(root)
+        self._root, self._outputs = root, outputs
+        self._inputs = []
+        for i, (port, array) in enumerate(zip(program.inputs, arrays, strict=True)):
+            flags = READABLE | WRITEABLE if i in updated else READABLE
+            self._inputs.append((array.shape, array.dtype, flags, root.port_places(port.buffer), port.buffer))
+        return arrays
+
+    def _symbols(self, arrays: list[np.ndarray]) -> dict[str, int]:
+        """The sizes that the inputs' shapes say. Raises ShapeError where a shape is not the one that was declared."""
+        program = self._tables.program
+        found = {name: arrays[i].shape[axis] for name, (i, axis) in self._tables.input_symbols.items()}
+        for port, array in zip(program.inputs, arrays, strict=True):
+            expected = tuple(evaluate(dim, found) for dim in port.shape)
+            if array.shape != expected:
+                where = ", ".join(f"{s} = {v}" for s, v in found.items() if any(s in str(d) for d in port.shape))
+                raise ShapeError(
+                    f"input {port.name!r}: shape {array.shape} where {expected} was expected"
+                    f" ({port}{' with ' + where if where else ''})"
+                )
+        return found
+
+    def _install(self, layout: Layout) -> None:
+        """Writes a layout's numbers into the words; memory in use (chunks of the same size) stays where it is."""
+        root, self._root, self._installed = self._root, None, None  # nothing is valid if this fails half-way
+        tables, words = self._tables, self._words
+        for number, (chunk, total) in enumerate(zip(tables.chunks, layout.chunk_bytes, strict=True)):
+            if total > self._chunks[number].nbytes:
+                self._chunks[number] = aligned_bytes(0)
+                try:
+                    self._chunks[number] = aligned_bytes(total)
+                except MemoryError:
+                    raise ExecutionError(f"no memory for {total:,} bytes of scratch space") from None
+            self._addresses[chunk.buffers] = address_of(self._chunks[number]) + layout.chunk_offsets[number]
+        words[tables.extent_place] = layout.extents
+        words[tables.share_place] = layout.shares
+        words[tables.word_place] = layout.words
+        words[tables.dim_place] = layout.values[tables.dim_expr]
+        words[tables.slot_place] = self._addresses[tables.slot_buffer] + layout.values[tables.slot_expr]
+        self._installed, self._root = layout, root

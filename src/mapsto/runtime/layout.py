@@ -1,0 +1,147 @@
+"""All numbers of a program for given sizes: extents, dims, offsets, barriers, addresses within the arena.
+
+Layouts form a tree: the root holds for the sizes of the inputs, each child for one more symbol that a Bind step has
+read. A child keeps the addresses of everything that does not depend on its symbol, since that may be in use when the
+Bind is reached.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mapsto.errors import ExecutionError
+from mapsto.runtime import runner_ir
+from mapsto.runtime.arena import lower_bound, round_sizes
+from mapsto.runtime.cpus import memory_bytes
+from mapsto.runtime.phases import barriers
+from mapsto.runtime.tables import Tables
+
+_CHILDREN = 8  # layouts kept for the last values of a bound symbol
+LARGEST_SIZE = 1 << 40  # of a symbol
+
+
+@dataclass(eq=False)
+class Layout:
+    """The numbers, in the order in which `Tables` lists their places."""
+
+    tables: Tables
+    threads: int
+    state: list[int]
+    values: np.ndarray
+    bound: dict[str, int]
+    parent: Layout | None
+    chunk_offsets: list[np.ndarray]
+    chunk_bytes: list[int]
+    extents: np.ndarray
+    shares: np.ndarray
+    words: np.ndarray
+    alone: bool
+    """Whether every step is the first thread's alone: no other thread is needed."""
+    children: dict[tuple[str, int], Layout] = field(default_factory=dict)
+    _port_places: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def bytes_of(self, buffer: int) -> int:
+        return int(self.values[self.tables.buffer_expr[buffer]])
+
+    def input_shape(self, index: int) -> tuple[int, ...]:
+        return tuple(self.values[self.tables.input_exprs[index]].tolist())
+
+    def output_shape(self, index: int) -> tuple[int, ...]:
+        """Raises ExecutionError where a dim came out negative."""
+        shape = tuple(self.values[self.tables.output_exprs[index]].tolist())
+        if min(shape, default=0) < 0:
+            raise ExecutionError(f"output {self.tables.program.outputs[index].name!r}: a negative dim in {shape}")
+        return shape
+
+    def port_places(self, buffer: int) -> list[tuple[int, int]]:
+        """(place in the words, offset in bytes) of each operand that lies in the buffer of an input or output."""
+        if buffer not in self._port_places:
+            slots = self.tables.port_slots[buffer]
+            offsets = self.values[self.tables.slot_expr[slots]]
+            places = self.tables.slot_place[slots]
+            self._port_places[buffer] = list(zip(places.tolist(), offsets.tolist(), strict=True))
+        return self._port_places[buffer]
+
+    def descends_from(self, other: Layout) -> bool:
+        layout: Layout | None = self
+        while layout is not None and layout is not other:
+            layout = layout.parent
+        return layout is other
+
+    def bind(self, symbol: str, value: int) -> Layout:
+        """The layout where `symbol`, read in addition to what is bound here, has this value."""
+        if symbol in self.bound:  # read again, in a loop
+            origin: Layout = self
+            while symbol in origin.bound and origin.parent is not None:
+                origin = origin.parent
+            return self._derive(symbol, value, origin)
+        key = (symbol, value)
+        if key not in self.children:
+            if len(self.children) >= _CHILDREN:
+                self.children.pop(next(iter(self.children)), None)
+            self.children[key] = self._derive(symbol, value, self)
+        return self.children[key]
+
+    def _derive(self, symbol: str, value: int, parent: Layout) -> Layout:
+        state = self.tables.tape.changed(self.state, symbol, value)
+        return _make(self.tables, self.threads, state, {**self.bound, symbol: value}, parent, (self, symbol))
+
+    def memory(self) -> tuple[int, int]:
+        """(bytes of the arena, the most bytes of it alive at once)."""
+        phases = self.tables.phases
+        members = np.concatenate([chunk.buffers for chunk in self.tables.chunks])
+        sizes = round_sizes(self.values[self.tables.buffer_expr[members]])
+        return sum(self.chunk_bytes), lower_bound(sizes, phases.first[members], phases.last[members])
+
+
+def root_layout(tables: Tables, threads: int, state: list[int]) -> Layout:
+    """The layout for the inputs' sizes, which the tape's `state` holds; symbols not bound yet count as 0.
+
+    Raises ExecutionError where sizes exceed 64 bits or the machine's memory.
+    """
+    return _make(tables, threads, state, {}, None, None)
+
+
+def _make(
+    tables: Tables,
+    threads: int,
+    state: list[int],
+    bound: dict[str, int],
+    parent: Layout | None,
+    carried: tuple[Layout, str] | None,
+) -> Layout:
+    values = tables.tape.result(state)
+    offsets, sizes = _lay_out(tables, values, carried)
+    extents = values[tables.extent_expr]
+    shares = np.where(extents > 0, np.clip(extents // tables.grain, 1, threads), 0)
+    alone = np.ones(tables.count, bool)
+    alone[tables.extent_step] = (shares <= 1) | ~tables.is_run
+    all_alone = bool(alone.all())
+    alone &= ~tables.is_branch  # every thread reads a branch's condition
+    words = tables.kind | np.where(barriers(tables.phases, alone), runner_ir.BARRIER, 0)
+    return Layout(tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, words, all_alone)
+
+
+def _lay_out(
+    tables: Tables, values: np.ndarray, carried: tuple[Layout, str] | None
+) -> tuple[list[np.ndarray], list[int]]:
+    offsets: list[np.ndarray] = []
+    totals: list[int] = []
+    for number, chunk in enumerate(tables.chunks):
+        if carried is not None and carried[1] not in chunk.depends:
+            offsets.append(carried[0].chunk_offsets[number])
+            totals.append(carried[0].chunk_bytes[number])
+            continue
+        sizes = values[tables.buffer_expr[chunk.buffers]]
+        placed, total, _ = chunk.arena.layout(sizes)
+        offsets.append(placed)
+        totals.append(total)
+        if sum(totals) > memory_bytes():
+            largest = tables.program.buffers[chunk.buffers[int(np.argmax(sizes))]]
+            raise ExecutionError(
+                f"this run needs {sum(totals):,} bytes of scratch memory where the machine has {memory_bytes():,}; "
+                f"the largest is {largest.name} with {int(sizes.max()):,} bytes ({largest.bytes})"
+            )
+    return offsets, totals

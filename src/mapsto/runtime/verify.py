@@ -1,0 +1,202 @@
+"""Sees that a program is consistent before anything native touches it. Points at the step, buffer or port at fault."""
+
+from __future__ import annotations
+
+from mapsto.errors import VerifyError
+from mapsto.ir.expr import Dim, Expr, Sym, loads, symbols
+from mapsto.runtime.program import (
+    ALIGNMENT,
+    KINDS,
+    Bind,
+    BranchIfFalse,
+    Jump,
+    Port,
+    Program,
+    Run,
+    operands_of,
+    step_dims,
+    touched,
+    updated_buffers,
+)
+
+
+def verify_program(program: Program) -> None:
+    """Raises VerifyError where a program cannot be run safely."""
+    _ports(program)
+    _buffers(program)
+    for index in range(len(program.steps)):
+        _step(program, index)
+    _sizes(program)
+
+
+def input_symbols(program: Program) -> dict[str, tuple[int, int]]:
+    """Symbol -> (input, axis) that defines it: the first place where it stands alone as a dim."""
+    found: dict[str, tuple[int, int]] = {}
+    for i, port in enumerate(program.inputs):
+        for axis, dim in enumerate(port.shape):
+            name = bare_symbol(dim)
+            if name is not None:
+                found.setdefault(name, (i, axis))
+    return found
+
+
+def bare_symbol(dim: Dim) -> str | None:
+    """The name of a dim that is one symbol and nothing else."""
+    if not isinstance(dim, Expr) or len(dim.terms) != 1:
+        return None
+    monomial, coefficient = dim.terms[0]
+    atom = monomial[0]
+    return atom.name if coefficient == 1 and len(monomial) == 1 and isinstance(atom, Sym) else None
+
+
+def _fault(program: Program, where: str, what: str) -> VerifyError:
+    return VerifyError(f"program {program.name}: {where}: {what}")
+
+
+def _ports(program: Program) -> None:
+    by_input = {port.name: port for port in program.inputs}
+    by_output = {port.name: port for port in program.outputs}
+    if len(by_input) != len(program.inputs) or len(by_output) != len(program.outputs):
+        raise _fault(program, "ports", "two inputs, or two outputs, share a name")
+    updating: dict[str, str] = {}
+    for source, target in program.updates:
+        if source not in by_input or target not in by_output or target in updating or source in updating.values():
+            raise _fault(program, f"update {source} -> {target}", "it must pair one input with one output")
+        updating[target] = source
+        given, taken = by_input[source], by_output[target]
+        if (given.buffer, given.dtype, given.shape) != (taken.buffer, taken.dtype, taken.shape):
+            raise _fault(program, f"update {source} -> {target}", f"{given} and {taken} differ in type or buffer")
+    seen: set[int] = set()
+    for port, kind in [(p, "input") for p in program.inputs] + [
+        (p, "output") for p in program.outputs if p.name not in updating
+    ]:
+        _port(program, port, kind)
+        if port.buffer in seen:
+            raise _fault(program, f"{kind} {port.name}", "its buffer belongs to another port as well")
+        seen.add(port.buffer)
+    for index, buffer in enumerate(program.buffers):
+        if buffer.kind in ("input", "output") and index not in seen:
+            raise _fault(program, f"buffer {buffer.name}", f"of kind {buffer.kind}, but no port names it")
+
+
+def _port(program: Program, port: Port, kind: str) -> None:
+    where = f"{kind} {port.name}"
+    if not 0 <= port.buffer < len(program.buffers):
+        raise _fault(program, where, f"there is no buffer {port.buffer}")
+    buffer = program.buffers[port.buffer]
+    if buffer.kind != kind:
+        raise _fault(program, where, f"its buffer {buffer.name} is of kind {buffer.kind}")
+    if buffer.bytes != port.bytes:
+        raise _fault(program, where, f"its buffer holds {buffer.bytes} bytes, its value {port.bytes}")
+
+
+def _buffers(program: Program) -> None:
+    room = memoryview(program.constants).nbytes
+    for buffer in program.buffers:
+        where = f"buffer {buffer.name}"
+        if buffer.kind not in KINDS:
+            raise _fault(program, where, f"of no known kind: {buffer.kind}")
+        if isinstance(buffer.bytes, int) and buffer.bytes < 0:
+            raise _fault(program, where, f"of {buffer.bytes} bytes")
+        if buffer.kind != "constant":
+            continue
+        if not isinstance(buffer.bytes, int):
+            raise _fault(program, where, "a constant must have a constant size")
+        if buffer.offset < 0 or buffer.offset % ALIGNMENT or buffer.offset + buffer.bytes > room:
+            raise _fault(program, where, f"{buffer.bytes} bytes at {buffer.offset} of {room} bytes of constants")
+
+
+def _step(program: Program, index: int) -> None:
+    step = program.steps[index]
+    where = f"step {index} {step.label}".rstrip()
+    for buffer, offset in operands_of(step):
+        if not 0 <= buffer < len(program.buffers):
+            raise _fault(program, where, f"there is no buffer {buffer}")
+        size = program.buffers[buffer].bytes
+        if isinstance(offset, int) and (offset < 0 or (isinstance(size, int) and offset > size)):
+            raise _fault(program, where, f"offset {offset} is outside {program.buffers[buffer].name} of {size} bytes")
+    if isinstance(step, (BranchIfFalse, Jump)) and not 0 <= step.target <= len(program.steps):
+        raise _fault(program, where, f"there is no step {step.target}")
+    if isinstance(step, Bind) and not step.dtype.is_integer:
+        raise _fault(program, where, f"{step.symbol} is read as {step.dtype.value}, which is no integer")
+    if isinstance(step, Run):
+        _run(program, index, step, where)
+
+
+def _run(program: Program, index: int, step: Run, where: str) -> None:
+    if not step.function:
+        raise _fault(program, where, "it calls no function")
+    if step.grain < 1:
+        raise _fault(program, where, f"grain {step.grain}")
+    if any(not 0 <= position < len(step.operands) for position in step.writes or ()):
+        raise _fault(program, where, f"it writes operands {step.writes} of {len(step.operands)}")
+    allowed = updated_buffers(program)
+    for buffer in touched(program, step, allowed)[1]:
+        if program.buffers[buffer].kind not in ("output", "arena") and buffer not in allowed:
+            name = program.buffers[buffer].name
+            raise _fault(program, where, f"it writes {program.buffers[buffer].kind} {name}")
+    if not step.follows:
+        return
+    before = program.steps[index - 1] if index else None
+    if not isinstance(before, Run) or before.extent != step.extent or before.grain != step.grain:
+        raise _fault(program, where, "it follows a step of another extent or grain")
+
+
+def _sizes(program: Program) -> None:
+    """Every symbol has a value before a size needs it, and no buffer's size changes while the buffer is in use."""
+    for dim in program.dims():
+        if loads(dim):
+            raise _fault(program, f"size {dim}", "sizes cannot load from tensors; bind them first")
+    inputs = set(input_symbols(program))
+    binds: dict[str, list[int]] = {}
+    for index, step in enumerate(program.steps):
+        if isinstance(step, Bind):
+            binds.setdefault(step.symbol, []).append(index)
+    known = inputs | set(binds)
+    if inputs & set(binds):
+        raise _fault(program, f"symbols {sorted(inputs & set(binds))}", "defined by an input and by a Bind step")
+    for port in program.inputs:
+        _defined(program, f"input {port.name}", port.shape, inputs)
+    _defined(program, "sizes", tuple(program.dims()), known)
+    first = _first_touches(program)
+    for index, step in enumerate(program.steps):
+        now = inputs | {s for s, places in binds.items() if places[0] < index}
+        _defined(program, f"step {index} {step.label}".rstrip(), tuple(step_dims(step)), now)
+    for number, place in first.items():
+        buffer = program.buffers[number]
+        for symbol in symbols(buffer.bytes) & set(binds):
+            if place <= binds[symbol][0]:
+                raise _fault(
+                    program, f"step {place}", f"it uses {buffer.name}, sized by {symbol}, before that is bound"
+                )
+    _loops(program, binds)
+
+
+def _defined(program: Program, where: str, dims: tuple[Dim, ...], known: set[str]) -> None:
+    missing = {s for dim in dims for s in symbols(dim)} - known
+    if missing:
+        raise _fault(program, where, f"nothing has defined the symbols {', '.join(sorted(missing))} here")
+
+
+def _first_touches(program: Program) -> dict[int, int]:
+    first: dict[int, int] = {}
+    for index, step in enumerate(program.steps):
+        for buffer, _ in operands_of(step):
+            first.setdefault(buffer, index)
+    return first
+
+
+def _loops(program: Program, binds: dict[str, list[int]]) -> None:
+    """Inside a loop, a buffer sized by a symbol bound in that loop is not used before the Bind: its content moves away
+    there.
+    """
+    for index, step in enumerate(program.steps):
+        if not isinstance(step, (Jump, BranchIfFalse)) or step.target > index:
+            continue
+        inside = {s: place for s, places in binds.items() for place in places if step.target <= place <= index}
+        for symbol, place in inside.items():
+            for early in range(step.target, place):
+                for buffer, _ in operands_of(program.steps[early]):
+                    if symbol in symbols(program.buffers[buffer].bytes):
+                        name = program.buffers[buffer].name
+                        raise _fault(program, f"step {early}", f"{name} is carried over the Bind of its size {symbol}")
