@@ -259,24 +259,26 @@ class Region:
         return True
 
     def _rows_fit(self, stmts: list[Stmt], source: Group) -> bool:
+        """Whether what passes between the statements is pointwise, or small enough to stay in a row."""
         made = set(source.targets())
-        rows = shared_rows(stmts)
         if any(made & index_loads(s) for s in stmts):
             return False
-        ranks = {t: len(self.values[t].shape) for t in made}
         used = [(s, load) for s in stmts for load in loads_of(s) if load.tensor in made]
         if not used:
             return False
-        pointwise = all(rows >= ranks[load.tensor] for _, load in used)
-        if pointwise:
+        shared = shared_dims(stmts)
+        ranks = {t: len(self.values[t].shape) for t in made}
+        if all(len(shared) >= ranks[load.tensor] for _, load in used):
             return True
-        if rows == 0 or any(not _whole_rows(s, load.index, rows) for s, load in used):
+        if not shared or any(not _whole_rows(s, load.index, shared) for s, load in used):
             return False
-        inner = product(self.values[used[0][1].tensor].shape[rows:])
-        outer = product(self.values[used[0][1].tensor].shape[:rows])
-        if isinstance(inner, int) and inner > ROW_LIMIT:
+        shapes = [self.values[load.tensor].shape for _, load in used]
+        inner = [product(d for at, d in enumerate(shape) if at not in shared) for shape in shapes]
+        outer = product(shapes[0][d] for d in shared)
+        known = [i for i in inner if isinstance(i, int)]
+        if any(i > ROW_LIMIT for i in known):
             return False
-        return not isinstance(outer, int) or outer >= 8 or (isinstance(inner, int) and outer * inner <= SMALL)
+        return not isinstance(outer, int) or outer >= 8 or (len(known) == len(inner) and outer * max(known) <= SMALL)
 
     def _drop_if_dead(self, at: int) -> None:
         """Remove a group whose targets nobody reads any more."""
@@ -301,36 +303,53 @@ def _is_accumulator(e: Scalar) -> bool:
     return getattr(e, "tensor", None) == ACCUMULATOR
 
 
-def _whole_rows(stmt: Stmt, index: tuple[Dim, ...], rows: int) -> bool:
-    """Past the shared rows a load is at bare iterators or at 0: no windows, no shifts."""
+def _whole_rows(stmt: Stmt, index: tuple[Dim, ...], shared: tuple[int, ...]) -> bool:
+    """Whether the dims of a load that are not shared are at bare iterators or at 0: no windows, no shifts."""
     names = {i.name for i in stmt.iters}
     for node in walk(stmt.value):
         if isinstance(node, Reduce):
             names |= {i.name for i in node.iters}
-    return all(e == 0 or any(e == sym(n) for n in names) for e in index[rows:])
+    return all(e == 0 or any(e == sym(n) for n in names) for d, e in enumerate(index) if d not in shared)
 
 
-def shared_rows(stmts: Iterable[Stmt]) -> int:
-    """The number of leading iterators that all statements have in common and at which each reads what the others made."""
+def shared_dims(stmts: Iterable[Stmt]) -> tuple[int, ...]:
+    """The dims of the targets that all statements iterate alike, and at which each reads what the others made.
+
+    Where all targets have one rank these may be any dims (a softmax over channels shares all but those); else they are leading ones.
+    """
     stmts = list(stmts)
-    first = stmts[0].iters
-    rows = min(len(s.iters) for s in stmts)
+    rank = min(len(s.iters) for s in stmts)
+    shared = [d for d in range(rank) if all(s.iters[d].extent == stmts[0].iters[d].extent for s in stmts)]
     targets = {s.target for s in stmts}
     for stmt in stmts:
-        same = 0
-        while same < rows and stmt.iters[same].extent == first[same].extent:
-            same += 1
-        rows = min(rows, same)
-        for load in loads_of(stmt):
-            if load.tensor in targets:
-                rows = min(rows, identity_prefix(stmt, load.index))
         if index_loads(stmt) & targets:
-            rows = 0
+            return ()
+        for index in _own_indices(stmt, targets):
+            shared = [d for d in shared if d < len(index) and _is_iter(index[d], stmt.iters[d])]
         if stmt.scan is not None:
-            rows = min(rows, [i.name for i in stmt.iters].index(stmt.scan.iter))
-        if stmt.index is not None:
-            rows = min(rows, identity_prefix(stmt, stmt.index))
-    return rows
+            scanned = [i.name for i in stmt.iters].index(stmt.scan.iter)
+            shared = [d for d in shared if d != scanned]
+    if any(len(s.iters) != rank for s in stmts):
+        shared = [d for at, d in enumerate(shared) if d == at]
+    return tuple(shared)
+
+
+def _own_indices(stmt: Stmt, targets: set[str]) -> list[tuple[Dim, ...]]:
+    """Indices at which a statement touches what its group makes."""
+    found = [load.index for load in loads_of(stmt) if load.tensor in targets]
+    return found if stmt.index is None else [*found, stmt.index]
+
+
+def _is_iter(e: Dim, it: Iter) -> bool:
+    return e == sym(it.name) or (it.extent == 1 and e == 0)
+
+
+def row_order(stmts: list[Stmt]) -> tuple[int, ...] | None:
+    """The order of dims that puts the shared ones first; None where they are first already."""
+    shared = shared_dims(stmts)
+    if shared == tuple(range(len(shared))):
+        return None
+    return (*shared, *(d for d in range(len(stmts[0].iters)) if d not in shared))
 
 
 def group_graph(

@@ -12,6 +12,7 @@ from mapsto.ir.expr import Dim, rename_loads, substitute, sym, symbols
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Kernel, Load, Reduce, Scalar, Stmt, Tensor, transform, walk
 from mapsto.kernel.compose import reads
+from mapsto.plan.group import row_order
 from mapsto.plan.layout import Axis, Layout
 
 
@@ -87,7 +88,13 @@ class Canonical:
 def canonical(
     stmts: list[Stmt], values: dict[str, Value], layouts: dict[str, Layout], kept: set[str]
 ) -> tuple[Canonical, Renamer]:
-    """The statements of a rows group as a kernel. `kept`: targets that somebody outside reads; other targets are temps."""
+    """The statements of a rows group as a kernel. `kept`: targets that somebody outside reads; other targets are temps.
+
+    Where the rows that the statements share are not the leading dims, the group's own tensors are taken with their dims in another order.
+    """
+    order = row_order(stmts)
+    if order is not None:
+        stmts, values, layouts = _reordered(stmts, order, values, layouts)
     names = Renamer()
     made = [names.stmt(s) for s in stmts]
     targets = list(dict.fromkeys(s.target for s in stmts))
@@ -101,3 +108,35 @@ def canonical(
     kernel = Kernel("kernel", tensors(inputs), tensors(outputs), tensors(temps), tuple(made))
     placed = tuple((names.tensors[n], names.layout(layouts[n])) for n in [*inputs, *outputs])
     return Canonical(kernel, placed), names
+
+
+def _reordered(
+    stmts: list[Stmt], order: tuple[int, ...], values: dict[str, Value], layouts: dict[str, Layout]
+) -> tuple[list[Stmt], dict[str, Value], dict[str, Layout]]:
+    """The same statements over targets whose dim `d` is the old dim `order[d]`."""
+    targets = {s.target for s in stmts}
+
+    def turn(index: tuple[Dim, ...]) -> tuple[Dim, ...]:
+        return tuple(index[d] for d in order)
+
+    def leaf(node: Scalar) -> Scalar | None:
+        return Load(node.tensor, turn(node.index), node.dtype) if isinstance(node, Load) and node.tensor in targets else None
+
+    turned = []
+    for s in stmts:
+        iters = tuple(s.iters[d] for d in order)
+        index = None if s.index is None else turn(s.index)
+        turned.append(replace(s, iters=iters, index=index, value=transform(s.value, leaf)))
+    values, layouts = dict(values), dict(layouts)
+    for name in targets:
+        values[name] = replace(values[name], shape=turn(values[name].shape))
+        if name in layouts:
+            layouts[name] = _turned_layout(layouts[name], order)
+    return turned, values, layouts
+
+
+def _turned_layout(layout: Layout, order: tuple[int, ...]) -> Layout:
+    axes = tuple(replace(a, dim=order.index(a.dim)) for a in layout.axes)
+    return replace(
+        layout, shape=tuple(layout.shape[d] for d in order), axes=axes, border=tuple(layout.border[d] for d in order)
+    )
