@@ -7,13 +7,14 @@ import math
 import mpmath
 import numpy as np
 import pytest
-from tests.loop.helpers import evaluate_lanes, fresh_names
+from tests.loop.helpers import evaluate_lanes, fresh_names, native, streamed
 
 from mapsto.errors import UnsupportedError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.kernel.ast import SCALAR_FNS
 from mapsto.loop.ast import Const, Type
 from mapsto.loop.functions import ERROR_ULP, FUNCTIONS, emit
+from mapsto.loop.interpret import interpret
 
 UNARY = sorted({fn for fn, _ in ERROR_ULP} - {"pow"})
 DIRECT = {
@@ -244,6 +245,27 @@ def test_one_lane_and_sixteen_give_the_same_bits(fn: str) -> None:
     together = evaluate(fn, *inputs)
     apart = np.concatenate([evaluate(fn, *(i[k : k + 1] for i in inputs)) for k in range(x.size)])
     np.testing.assert_array_equal(together.view(np.uint8), apart.view(np.uint8))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_native_code_gives_the_bits_of_the_interpreter(dtype: type) -> None:
+    lanes, element = 64 // np.dtype(dtype).itemsize, from_numpy(dtype)
+    functions = [
+        streamed(f"map_{fn}", lambda args, fn=fn: emit(fn, args, fresh_names()), [element] * SCALAR_FNS[fn], lanes)
+        for fn in sorted(FUNCTIONS)
+    ]
+    compiled = native(functions)
+    x = samples(dtype, 300, 21)
+    x = np.resize(x, -(-x.size // lanes) * lanes)
+    y = np.random.default_rng(1).permutation(x)
+    for function in functions:
+        inputs = [x, y][: len(function.params) - 1]
+        out, expected = (np.zeros(x.size, function.params[-1].element.numpy) for _ in range(2))
+        compiled[function.name]([*inputs, out], (), 0, x.size // lanes)
+        interpret(function, [*inputs, expected], (), 0, x.size // lanes)
+        np.testing.assert_array_equal(out, expected, err_msg=function.name)
+        signs = [np.signbit(a)[~np.isnan(a)] for a in (out, expected)] if out.dtype.kind == "f" else [out, expected]
+        np.testing.assert_array_equal(*signs, err_msg=function.name)
 
 
 def test_every_scalar_function_is_direct_or_has_code() -> None:

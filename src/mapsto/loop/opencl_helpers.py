@@ -1,0 +1,175 @@
+"""The small OpenCL C functions that printed code calls, written out on demand.
+
+Each returns (name, source); the printer puts the sources it needed before the kernel.
+"""
+
+from __future__ import annotations
+
+from mapsto.ir.dtypes import DType
+from mapsto.loop.opencl_types import (
+    literal,
+    memory_name,
+    short_name,
+    signed_name,
+    type_name,
+    unsigned_name,
+)
+
+Helper = tuple[str, str]
+
+
+def _component(width: int, lane: int) -> str:
+    return "" if width == 1 else f".s{lane:x}"
+
+
+def floor_division() -> Helper:
+    return "floor_div", (
+        "static long floor_div(long a, long b) { b = max(b, 1L); return a / b - ((a % b != 0) & (a < 0)); }"
+    )
+
+
+def floor_modulus() -> Helper:
+    return "floor_mod", (
+        "static long floor_mod(long a, long b) { b = max(b, 1L); const long r = a % b; return r < 0 ? r + b : r; }"
+    )
+
+
+def float_extreme(op: str, element: DType, width: int) -> Helper:
+    """min, max (NaN wins) and minnum, maxnum (the second operand where one is NaN)."""
+    name, t = f"{op}_{short_name(element, width)}", type_name(element, width)
+    wins = f"(a {'<' if op.startswith('min') else '>'} b)" + (" | (a != a)" if op in ("min", "max") else "")
+    chosen = f"({wins}) ? a : b" if width == 1 else f"select(b, a, {wins})"
+    return name, f"static {t} {name}({t} a, {t} b) {{ return {chosen}; }}"
+
+
+def integer_division(op: str, element: DType, width: int) -> Helper:
+    """Truncating; by zero gives 0, the lowest number / -1 wraps."""
+    name, t = f"{op}_{short_name(element, width)}", type_name(element, width)
+    zero, one = literal(0, element, width), literal(1, element, width)
+    bad = f"(b == {zero})"
+    if element.is_signed:
+        lowest = literal(-(2 ** (8 * element.size - 1)), element, width)
+        bad += f" | ((a == {lowest}) & (b == {literal(-1, element, width)}))"
+    safe = f"({bad}) ? {one} : b" if width == 1 else f"select(b, {one}, {bad})"
+    # lowest % -1 is 0 = lowest % 1; lowest / -1 wraps to lowest = lowest / 1
+    result = f"a {'/' if op == 'div' else '%'} safe"
+    final = f"b == {zero} ? {zero} : ({t})({result})" if width == 1 else f"select({result}, {zero}, b == {zero})"
+    return name, f"static {t} {name}({t} a, {t} b) {{ const {t} safe = {safe}; return {final}; }}"
+
+
+def shift(op: str, element: DType, width: int) -> Helper:
+    """Shifts by the width or more give what so many single shifts would; OpenCL takes the amount modulo the width."""
+    name, t, bits = f"{op}_{short_name(element, width)}", type_name(element, width), 8 * element.size
+    u = unsigned_name(element, width)
+    limit = f"({u})({bits - 1})"
+    amount = f"min(as_{u}(b), {limit})"
+    if op == "shr" and element.is_signed:
+        return name, f"static {t} {name}({t} a, {t} b) {{ return a >> as_{t}({amount}); }}"
+    moved = f"as_{u}(a) {'<<' if op == 'shl' else '>>'} {amount}"
+    fits = f"as_{u}(b) <= {limit}"
+    if width == 1:
+        return name, f"static {t} {name}({t} a, {t} b) {{ return {fits} ? ({t})({moved}) : ({t})0; }}"
+    chosen = f"select(({u})(0), {moved}, {fits})"
+    return name, f"static {t} {name}({t} a, {t} b) {{ return as_{t}({chosen}); }}"
+
+
+def widen_half(element: DType, width: int) -> Helper:
+    """f16 or bf16 bits to float."""
+    name = f"float_of_{short_name(element, width)}"
+    f, h, u = type_name(DType.F32, width), type_name(DType.U16, width), type_name(DType.U32, width)
+    if element is DType.BF16:
+        return name, f"static {f} {name}({h} v) {{ return as_{f}(convert_{u}(v) << 16); }}"
+    load = "vload_half(0, (const __private half*)&v)" if width == 1 else f"vload_half{width}(0, (const half*)&v)"
+    return name, f"static {f} {name}({h} v) {{ return {load}; }}"
+
+
+def narrow_half(element: DType, width: int) -> Helper:
+    """Float to f16 or bf16 bits, to nearest, ties to even; a NaN becomes quiet."""
+    name = f"{element.value}_of_{short_name(DType.F32, width)}"
+    f, h, u = type_name(DType.F32, width), type_name(DType.U16, width), type_name(DType.U32, width)
+    if element is DType.F16:
+        suffix = "" if width == 1 else str(width)
+        body = f"{h} r; vstore_half{suffix}_rte(v, 0, (half*)&r); return r;"
+    else:
+        one, carry, quiet = literal(1, DType.U32, width), f"({u})(0x7fffU)", f"({u})(0x40U)"
+        body = (
+            f"const {u} b = as_{u}(v); const {u} near = (b + {carry} + ((b >> 16) & {one})) >> 16; "
+            f"const {u} nan = (b >> 16) | {quiet}; "
+            + (
+                f"return ({h})(v != v ? nan : near);"
+                if width == 1
+                else f"return convert_{h}(select(near, nan, v != v));"
+            )
+        )
+    return name, f"static {h} {name}({f} v) {{ {body} }}"
+
+
+def gather(element: DType, width: int, space: str, masked: bool) -> Helper:
+    """Lane k reads p[at[k]]; lanes off by the mask read nothing and hold 0."""
+    name = f"gather{'_if' if masked else ''}_{space}_{short_name(element, width)}"
+    t, m = type_name(element, width), memory_name(element)
+    mask = f", {type_name(DType.BOOL, width)} mask" if masked else ""
+    lines = [f"static {t} {name}(const __{space} {m}* p, {type_name(DType.I64, width)} at{mask}) {{", f"  {t} r = 0;"]
+    for k in range(width):
+        c = _component(width, k)
+        loaded = f"p[at{c}]"
+        if element is DType.BOOL:
+            loaded = f"{loaded} != 0" if width == 1 else f"-({loaded} != 0)"
+        lines.append(f"  {f'if (mask{c}) ' if masked else ''}r{c} = {loaded};")
+    return name, "\n".join([*lines, "  return r;", "}"])
+
+
+def scatter(element: DType, width: int, space: str, masked: bool) -> Helper:
+    """p[at[k]] = v[k] in lane order, where the mask is on."""
+    name = f"scatter{'_if' if masked else ''}_{space}_{short_name(element, width)}"
+    t, m = type_name(element, width), memory_name(element)
+    mask = f", {type_name(DType.BOOL, width)} mask" if masked else ""
+    head = f"static void {name}(__{space} {m}* p, {type_name(DType.I64, width)} at, {t} v{mask}) {{"
+    lines = []
+    for k in range(width):
+        c = _component(width, k)
+        value = f"v{c} != 0" if element is DType.BOOL else f"v{c}"
+        lines.append(f"  {f'if (mask{c}) ' if masked else ''}p[at{c}] = {value};")
+    return name, "\n".join([head, *lines, "}"])
+
+
+def masked_load(element: DType, width: int, space: str) -> Helper:
+    """Adjacent elements where the mask is on; one vector load where it is on everywhere."""
+    gather_name, gather_source = gather(element, width, space, masked=True)
+    name = f"load_if_{space}_{short_name(element, width)}"
+    t, m, mask = type_name(element, width), memory_name(element), type_name(DType.BOOL, width)
+    whole = f"  if (all(mask)) return {from_memory(f'vload{width}(0, p)', element, width)};\n" if width > 1 else ""
+    at = "0L" if width == 1 else "(" + type_name(DType.I64, width) + ")(" + ", ".join(map(str, range(width))) + ")"
+    head = f"static {t} {name}(const __{space} {m}* p, {mask} mask) {{\n"
+    return name, f"{gather_source}\n{head}{whole}  return {gather_name}(p, {at}, mask);\n}}"
+
+
+def masked_store(element: DType, width: int, space: str) -> Helper:
+    scatter_name, scatter_source = scatter(element, width, space, masked=True)
+    name = f"store_if_{space}_{short_name(element, width)}"
+    t, m, mask = type_name(element, width), memory_name(element), type_name(DType.BOOL, width)
+    stored = to_memory("v", element, width)
+    whole = f"  if (all(mask)) {{ vstore{width}({stored}, 0, p); return; }}\n" if width > 1 else ""
+    at = "0L" if width == 1 else "(" + type_name(DType.I64, width) + ")(" + ", ".join(map(str, range(width))) + ")"
+    head = f"static void {name}(__{space} {m}* p, {t} v, {mask} mask) {{\n"
+    return name, f"{scatter_source}\n{head}{whole}  {scatter_name}(p, {at}, v, mask);\n}}"
+
+
+def from_memory(text: str, element: DType, width: int) -> str:
+    """A loaded bool byte as a mask."""
+    if element is not DType.BOOL:
+        return text
+    return f"({text} != 0)" if width == 1 else f"convert_int{width}({text} != (uchar{width})(0))"
+
+
+def to_memory(text: str, element: DType, width: int) -> str:
+    if element is not DType.BOOL:
+        return text
+    return f"(uchar)({text} != 0)" if width == 1 else f"convert_uchar{width}(({text}) & 1)"
+
+
+def comparison_to_mask(text: str, element: DType, width: int) -> str:
+    """A vector comparison of elements of any size as an int mask."""
+    if width == 1 or signed_name(element) == "int":
+        return text
+    return f"convert_int{width}({text})"

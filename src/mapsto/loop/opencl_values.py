@@ -1,0 +1,455 @@
+"""Values of the loop language as OpenCL C expressions: a list of texts, one for each part of up to 16 lanes."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mapsto.errors import UnsupportedError
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Atom, Dim, Sym, terms_of
+from mapsto.loop import opencl_helpers as helpers
+from mapsto.loop.ast import (
+    Binary,
+    Bitcast,
+    Broadcast,
+    Cast,
+    Compare,
+    Const,
+    Dot,
+    Fma,
+    Gather,
+    IndexValue,
+    LaneMask,
+    Load,
+    ReduceLanes,
+    Select,
+    Type,
+    Unary,
+    Value,
+    Var,
+)
+from mapsto.loop.opencl_types import (
+    HALF_WIDTH,
+    lane_numbers,
+    literal,
+    signed_name,
+    split,
+    type_name,
+    unsigned_name,
+)
+
+Parts = list[str]
+_VALUE_TYPES = typing.get_args(Value)
+_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
+_ORDER = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+_FOLD = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}
+_FLOAT_FUNCTIONS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "rint": "rint", "trunc": "trunc"}
+
+
+def _operands(value: Value) -> Iterator[Value]:
+    for f in dataclasses.fields(value):
+        operand = getattr(value, f.name)
+        if isinstance(operand, _VALUE_TYPES):
+            yield operand
+
+
+def _uses(value: Value, counts: Counter[int]) -> Counter[int]:
+    counts[id(value)] += 1
+    if counts[id(value)] == 1:
+        for operand in _operands(value):
+            _uses(operand, counts)
+    return counts
+
+
+@dataclasses.dataclass(frozen=True)
+class Buffer:
+    """A pointer's C name and address space."""
+
+    name: str
+    element: DType
+    space: str
+
+
+class Values:
+    """Prints values. `variables`, `symbols` and `buffers` hold what is in sight; lines go out through `emit`."""
+
+    def __init__(self, kernel: str, emit: Callable[[str], None]) -> None:
+        self.kernel = kernel
+        self.emit = emit
+        self.variables: dict[str, Parts] = {}
+        self.symbols: dict[str, str] = {}
+        self.buffers: dict[str, Buffer] = {}
+        self.helpers: dict[str, str] = {}
+        self.uses_double = False
+        self._names = 0
+        self._counts: Counter[int] = Counter()
+        self._known: dict[int, Parts] = {}
+
+    # ---- names ----
+
+    def fresh(self, hint: str) -> str:
+        """A C name that nothing else has and no built-in function can have."""
+        self._names += 1
+        plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in hint)
+        return f"{plain}_{self._names}"
+
+    def call(self, helper: helpers.Helper, *args: str) -> str:
+        name, source = helper
+        self.helpers.setdefault(name, source)
+        return f"{name}({', '.join(args)})"
+
+    def named(self, parts: Parts, t: Type, hint: str, constant: bool = True) -> Parts:
+        """Declare variables that hold the parts."""
+        names = []
+        for part, width in zip(parts, split(t.lanes), strict=True):
+            name = self.fresh(hint)
+            self.emit(f"{'const ' if constant else ''}{type_name(t.element, width)} {name} = {part};")
+            names.append(name)
+        return names
+
+    # ---- integers ----
+
+    def index(self, e: Dim) -> str:
+        """A long."""
+        terms = [self._term(monomial, coefficient) for monomial, coefficient in terms_of(e)]
+        return "(" + " + ".join(terms) + ")" if len(terms) > 1 else terms[0] if terms else "0L"
+
+    def _term(self, monomial: tuple[Atom, ...], coefficient: int) -> str:
+        factors = [self._atom(a) for a in monomial]
+        if coefficient != 1 or not factors:
+            factors.append(literal(coefficient, DType.I64))
+        return "*".join(factors)
+
+    def _atom(self, atom: Atom) -> str:
+        if isinstance(atom, Sym):
+            return self.symbols[atom.name]
+        if atom.fn == "load":
+            return f"(long){self.buffers[atom.tensor].name}[{self.index(atom.args[0])}]"
+        a, b = (self.index(arg) for arg in atom.args)
+        if atom.fn in ("min", "max"):
+            return f"{atom.fn}({a}, {b})"
+        return self.call(helpers.floor_division() if atom.fn == "floordiv" else helpers.floor_modulus(), a, b)
+
+    # ---- dispatch ----
+
+    def statement_value(self, value: Value) -> Parts:
+        """The parts of a statement's value; what the tree shares is named and computed once."""
+        self._counts, self._known = _uses(value, Counter()), {}
+        return self.value(value)
+
+    def value(self, value: Value) -> Parts:
+        if id(value) in self._known:
+            return self._known[id(value)]
+        if value.type.element is DType.F64:
+            self.uses_double = True
+        parts = _TABLE[type(value)](self, value)
+        if self._counts[id(value)] > 1 and not isinstance(value, (Const, Var)):
+            parts = self.named(parts, value.type, "t")
+        self._known[id(value)] = parts
+        return parts
+
+    def _refuse(self, what: str) -> UnsupportedError:
+        return UnsupportedError(f"kernel {self.kernel!r}: the OpenCL printer has no code for {what}")
+
+    # ---- leaves, memory ----
+
+    def const(self, v: Const) -> Parts:
+        return [literal(v.value, v.type.element, w) for w in split(v.type.lanes)]
+
+    def var(self, v: Var) -> Parts:
+        return self.variables[v.name]
+
+    def index_value(self, v: IndexValue) -> Parts:
+        base = self.index(v.base)
+        if v.type.lanes == 1:
+            return [self.convert(base, DType.I64, v.type.element, 1)]
+        parts = []
+        for offset, width in self._offsets(v.type.lanes):
+            lanes = self.lane_indices(base, v.stride, offset, width)
+            parts.append(self.convert(lanes, DType.I64, v.type.element, width))
+        return parts
+
+    def _offsets(self, lanes: int) -> Iterator[tuple[int, int]]:
+        """(first lane, width) of each part."""
+        done = 0
+        for width in split(lanes):
+            yield done, width
+            done += width
+
+    def lane_indices(self, base: str, stride: Dim, offset: int, width: int) -> str:
+        """base + stride*lane for the lanes of one part."""
+        if width == 1:
+            return f"({base} + {self.index(stride)}*{offset}L)"
+        t = f"(long{width})"
+        return f"({t}({base}) + {t}({self.index(stride)})*{lane_numbers(offset, width, 'long')})"
+
+    def load(self, v: Load) -> Parts:
+        buffer, t = self.buffers[v.buffer], v.type
+        masks = [None] * len(split(t.lanes)) if v.mask is None else self.value(v.mask)
+        base = self.index(v.base)
+        return [
+            self._load_part(buffer, base, v.stride if t.lanes > 1 else 1, offset, width, mask)
+            for (offset, width), mask in zip(self._offsets(t.lanes), masks, strict=True)
+        ]
+
+    def _load_part(self, buffer: Buffer, base: str, stride: Dim, offset: int, width: int, mask: str | None) -> str:
+        e = buffer.element
+        if stride == 1:
+            at = f"{buffer.name} + ({base} + {offset}L)"
+            if mask is not None:
+                return self.call(helpers.masked_load(e, width, buffer.space), at, mask)
+            return helpers.from_memory(f"vload{width}(0, {at})" if width > 1 else f"*({at})", e, width)
+        lanes = self.lane_indices(base, stride, offset, width)
+        args = (buffer.name, lanes) if mask is None else (buffer.name, lanes, mask)
+        return self.call(helpers.gather(e, width, buffer.space, mask is not None), *args)
+
+    def gather(self, v: Gather) -> Parts:
+        buffer, indices = self.buffers[v.buffer], self.value(v.index)
+        masks = [None] * len(indices) if v.mask is None else self.value(v.mask)
+        parts = []
+        for at, mask, width in zip(indices, masks, split(v.type.lanes), strict=True):
+            args = (buffer.name, at) if mask is None else (buffer.name, at, mask)
+            parts.append(self.call(helpers.gather(buffer.element, width, buffer.space, mask is not None), *args))
+        return parts
+
+    def lane_mask(self, v: LaneMask) -> Parts:
+        lanes = v.type.lanes
+        count = f"(int)clamp({self.index(v.count)}, 0L, {lanes}L)"
+        if lanes == 1:
+            return [f"({count} > 0)"]
+        return [f"({lane_numbers(o, w, 'int')} < (int{w})({count}))" for o, w in self._offsets(lanes)]
+
+    # ---- arithmetic ----
+
+    def broadcast(self, v: Broadcast) -> Parts:
+        (scalar,) = self.value(v.arg)
+        if v.type.element is DType.BOOL and v.type.lanes > 1:
+            scalar = f"-({scalar})"
+        return [f"({type_name(v.type.element, w)})({scalar})" for w in split(v.type.lanes)]
+
+    def binary(self, v: Binary) -> Parts:
+        a, b = self.value(v.a), self.value(v.b)
+        amount = int(v.b.value) if isinstance(v.b, Const) and not v.type.element.is_float else None
+        widths = split(v.type.lanes)
+        return [self.combine(v.op, x, y, v.type.element, w, amount) for x, y, w in zip(a, b, widths, strict=True)]
+
+    def combine(self, op: str, a: str, b: str, element: DType, width: int, amount: int | None = None) -> str:
+        """One operation on one part; `amount` is the second operand where it is a literal integer."""
+        if element in HALF_WIDTH:
+            raise self._refuse(f"arithmetic in {element.value} (cast to f32 around it)")
+        if element.is_float:
+            return self._combine_floats(op, a, b, element, width)
+        if element is DType.BOOL:
+            return f"({a} {_INFIX[{'min': 'and', 'max': 'or'}.get(op, op)]} {b})"
+        if op in ("min", "max"):
+            return f"{op}({a}, {b})"
+        if op in ("and", "or", "xor"):
+            return f"({a} {_INFIX[op]} {b})"
+        if op in ("div", "rem"):
+            return self.call(helpers.integer_division(op, element, width), a, b)
+        if op in ("shl", "shr"):
+            if amount is not None and 0 <= amount < 8 * element.size:
+                return self._shift_by(op, amount, a, element, width)
+            return self.call(helpers.shift(op, element, width), a, b)
+        return self._wrapping(_INFIX[op], a, b, element, width)
+
+    def _combine_floats(self, op: str, a: str, b: str, element: DType, width: int) -> str:
+        if op in ("min", "max", "minnum", "maxnum"):
+            return self.call(helpers.float_extreme(op, element, width), a, b)
+        if op in ("copysign", "rem"):
+            return f"{'fmod' if op == 'rem' else op}({a}, {b})"
+        return f"({a} {_INFIX[op]} {b})"
+
+    def _shift_by(self, op: str, amount: int, a: str, element: DType, width: int) -> str:
+        t = type_name(element, width)
+        if op == "shl" and element.is_signed:
+            u = unsigned_name(element, width)
+            return f"({t})(({u}){a} << {amount})" if width == 1 else f"as_{t}(as_{u}({a}) << {amount})"
+        shifted = f"({a} {'<<' if op == 'shl' else '>>'} {amount})"
+        return shifted if width > 1 or element.size >= 4 else f"({t}){shifted}"
+
+    def _wrapping(self, sign: str, a: str, b: str, element: DType, width: int) -> str:
+        """Signed sums wrap: worked out unsigned, where C defines that."""
+        t, u = type_name(element, width), unsigned_name(element, width)
+        if width == 1:
+            u = (
+                unsigned_name(element) if element.size > 4 else "uint"
+            )  # narrower ones would become int, which is signed
+            return f"({t})(({u}){a} {sign} ({u}){b})"
+        return f"({a} {sign} {b})" if not element.is_signed else f"as_{t}(as_{u}({a}) {sign} as_{u}({b}))"
+
+    def unary(self, v: Unary) -> Parts:
+        return [
+            self._unary_part(v.op, a, v.type.element, w)
+            for a, w in zip(self.value(v.a), split(v.type.lanes), strict=True)
+        ]
+
+    def _unary_part(self, op: str, a: str, element: DType, width: int) -> str:
+        t = type_name(element, width)
+        if element in HALF_WIDTH:
+            raise self._refuse(f"{op} in {element.value} (cast to f32 around it)")
+        if op == "not":
+            if element is DType.BOOL and width == 1:
+                return f"(!({a}))"
+            return f"(~({a}))" if width > 1 else f"({t})(~({a}))"
+        if op == "neg" and not element.is_float:
+            return self._wrapping("-", literal(0, element, width), a, element, width)
+        if op == "neg":
+            return f"(-({a}))"
+        if op == "abs" and not element.is_float:
+            return f"as_{t}(abs({a}))" if element.is_signed else a
+        return f"{_FLOAT_FUNCTIONS[op]}({a})"
+
+    def compare(self, v: Compare) -> Parts:
+        element = v.a.type.element
+        if element in HALF_WIDTH:
+            raise self._refuse(f"a comparison of {element.value} (cast to f32 around it)")
+        parts = []
+        for a, b, width in zip(self.value(v.a), self.value(v.b), split(v.a.type.lanes), strict=True):
+            if element is DType.BOOL:  # unsigned: true is above false
+                a, b = f"({a} & 1)", f"({b} & 1)"
+            parts.append(helpers.comparison_to_mask(f"({a} {_ORDER[v.op]} {b})", element, width))
+        return parts
+
+    def select(self, v: Select) -> Parts:
+        conds, widths = self.value(v.cond), split(v.type.lanes)
+        if v.cond.type.lanes == 1:
+            conds = conds * len(widths)
+        parts = []
+        for cond, a, b, width in zip(conds, self.value(v.a), self.value(v.b), widths, strict=True):
+            if v.cond.type.lanes == 1:
+                parts.append(f"({cond} ? {a} : {b})")
+                continue
+            size = signed_name(v.type.element, width)
+            matched = cond if size.startswith("int") or width == 1 else f"convert_{size}({cond})"
+            parts.append(f"({cond} ? {a} : {b})" if width == 1 else f"select({b}, {a}, {matched})")
+        return parts
+
+    def fma(self, v: Fma) -> Parts:
+        operands = zip(self.value(v.a), self.value(v.b), self.value(v.c), split(v.type.lanes), strict=True)
+        if v.type.element in HALF_WIDTH:
+            raise self._refuse(f"fma in {v.type.element.value} (cast to f32 around it)")
+        if not v.type.element.is_float:
+            e = v.type.element
+            return [self._wrapping("+", self._wrapping("*", a, b, e, w), c, e, w) for a, b, c, w in operands]
+        return [f"fma({a}, {b}, {c})" for a, b, c, _ in operands]
+
+    # ---- conversions ----
+
+    def cast(self, v: Cast) -> Parts:
+        source, target = v.a.type.element, v.type.element
+        if source is DType.F64 or target is DType.F64:
+            self.uses_double = True
+        return [self.convert(a, source, target, w) for a, w in zip(self.value(v.a), split(v.type.lanes), strict=True)]
+
+    def convert(self, a: str, source: DType, target: DType, width: int) -> str:
+        """Numeric conversion; float to integer truncates and saturates, NaN gives 0."""
+        if source is target:
+            return a
+        if source in HALF_WIDTH:
+            wide = self.call(helpers.widen_half(source, width), a)
+            return self.convert(wide, DType.F32, target, width)
+        if target in HALF_WIDTH:
+            if source is DType.F64:
+                raise self._refuse(f"f64 to {target.value} in one rounding (cast to f32 first)")
+            return self.call(helpers.narrow_half(target, width), self.convert(a, source, DType.F32, width))
+        if target is DType.BOOL:
+            zero = literal(0, source, width)
+            return helpers.comparison_to_mask(f"({a} != {zero})", source, width)
+        if source is DType.BOOL and width > 1:
+            a = f"({a} & 1)"
+        rounding = "_sat_rtz" if source.is_float and target.is_integer else ""
+        return f"convert_{type_name(target, width)}{rounding}({a})"
+
+    def bitcast(self, v: Bitcast) -> Parts:
+        parts, source, target = self.value(v.a), split(v.a.type.lanes), split(v.type.lanes)
+        old, new = v.a.type.element, v.type.element
+        if len(source) == len(target):
+            return [f"as_{type_name(new, w)}({p})" for p, w in zip(parts, target, strict=True)]
+        if len(target) == 2 * len(source):  # to narrower elements: each part has two halves
+            halves = [f"({p}).{half}" for p in self.named(parts, v.a.type, "wide") for half in ("lo", "hi")]
+            return [f"as_{type_name(new, w)}({p})" for p, w in zip(halves, target, strict=True)]
+        if 2 * len(target) == len(source):
+            pairs = zip(parts[::2], parts[1::2], source[::2], target, strict=True)
+            return [f"as_{type_name(new, t)}(({type_name(old, 2 * w)[:-len(str(2 * w))]}{2 * w})({a}, {b}))"
+                    if 2 * w <= 16 else self._joined(a, b, old, new, w) for a, b, w, t in pairs]  # fmt: skip
+        raise self._refuse(f"the bits of {v.a.type} as {v.type}")
+
+    def _joined(self, a: str, b: str, old: DType, new: DType, width: int) -> str:
+        """Two full parts of narrow elements as one part of elements twice as wide."""
+        half = type_name(new, width // 2)
+        return f"({type_name(new, width)})(as_{half}({a}), as_{half}({b}))"
+
+    # ---- across lanes ----
+
+    def reduce(self, v: ReduceLanes) -> Parts:
+        t = v.a.type
+        if t.lanes & (t.lanes - 1):
+            raise self._refuse(f"a reduction over {t.lanes} lanes, which is not a power of two")
+        op, parts, width = _FOLD.get(v.op, v.op), self.value(v.a), split(t.lanes)[0]
+        while len(parts) > 1:
+            half = len(parts) // 2
+            parts = [self.combine(op, a, b, t.element, width) for a, b in zip(parts[:half], parts[half:], strict=True)]
+        if t.element is DType.BOOL and width > 1 and op in ("or", "and"):
+            return [f"{'any' if op == 'or' else 'all'}({parts[0]})"]
+        while width > 1:
+            (name,) = self.named(parts, Type(t.element, width), "fold")
+            width //= 2
+            low, high = (".lo", ".hi") if width > 1 else (".s0", ".s1")
+            parts = [self.combine(op, name + low, name + high, t.element, width)]
+        return parts
+
+    def dot(self, v: Dot) -> Parts:
+        group = 2 if v.kind == "bf16" else 4
+        a, b = (self.named(self.value(x), x.type, "dot") for x in (v.a, v.b))
+        parts, done = [], 0
+        for c, width in zip(self.value(v.c), split(v.type.lanes), strict=True):
+            take = max(1, group * width // 16)
+            x, y = a[done : done + take], b[done : done + take]
+            done += take
+            parts.append(self._dot_bf16(x, y, c, width) if v.kind == "bf16" else self._dot_bytes(x, y, c, width))
+        return parts
+
+    def _every(self, parts: Parts, first: int, group: int, width: int, name: str) -> str:
+        """Elements first, first+group, ... of a run of parts, as one vector of `width`."""
+        picked = "".join(f"{k:x}" for k in range(first, group * width // len(parts), group))
+        return f"({name}{width if width > 1 else ''})({', '.join(f'{p}.s{picked}' for p in parts)})"
+
+    def _dot_bf16(self, a: Parts, b: Parts, c: str, width: int) -> str:
+        """The odd elements first, then the even ones, each a fused multiply-add."""
+        wide = helpers.widen_half(DType.BF16, width)
+        for first in (1, 0):
+            x, y = (self.call(wide, self._every(p, first, 2, width, "ushort")) for p in (a, b))
+            c = f"fma({x}, {y}, {c})"
+        return c
+
+    def _dot_bytes(self, a: Parts, b: Parts, c: str, width: int) -> str:
+        convert = f"convert_int{width if width > 1 else ''}"
+        for first in range(4):
+            x, y = (self._every(p, first, 4, width, n) for p, n in ((a, "uchar"), (b, "char")))
+            c = self._wrapping("+", c, f"({convert}({x}) * {convert}({y}))", DType.I32, width)
+        return c
+
+
+_TABLE: dict[type, Callable[[Values, Any], Parts]] = {
+    Const: Values.const,
+    Var: Values.var,
+    IndexValue: Values.index_value,
+    Load: Values.load,
+    Gather: Values.gather,
+    Broadcast: Values.broadcast,
+    Binary: Values.binary,
+    Unary: Values.unary,
+    Compare: Values.compare,
+    Select: Values.select,
+    Fma: Values.fma,
+    Dot: Values.dot,
+    Cast: Values.cast,
+    Bitcast: Values.bitcast,
+    ReduceLanes: Values.reduce,
+    LaneMask: Values.lane_mask,
+}
