@@ -67,9 +67,10 @@ def run(
     node: Node, arrays: Mapping[str, np.ndarray | None], symbols: Mapping[str, int] | None = None, *,
     inputs: tuple[Value | None, ...] | None = None, isa: Isa | None = None, lanes: int = 4, shares: int = 1,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """The node's outputs. `isa` None: interpreted, with `lanes`. `shares`: into how many parts each call is split (run backwards)."""
+    """The node's outputs. isa None: interpreted, with `lanes`. shares: parts that a call is split into, last first."""
     symbols = dict(symbols or {})
-    code = routine(node, inputs or values_of(arrays), isa.lanes(DType.F32) if isa else lanes, "r")
+    fused = isa is None or isa.has("fma")
+    code = routine(node, inputs or values_of(arrays), isa.lanes(DType.F32) if isa else lanes, "r", fused)
     memory = Memory()
     for name, array in arrays.items():
         if array is not None:

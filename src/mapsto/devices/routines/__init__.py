@@ -13,23 +13,25 @@ from mapsto.ir.graph import Node, Value
 
 __all__ = ["ROUTINES", "RoutineCall", "RoutineCode", "Scratch", "routine"]
 
-ROUTINES: dict[str, Callable[[Node, tuple[Value | None, ...], int, str], RoutineCode]] = {
+_Write = Callable[[Node, tuple[Value | None, ...], int, str, bool], RoutineCode]
+ROUTINES: dict[str, _Write] = {
     "gru": recurrent,
     "lstm": recurrent,
-    "nonzero": nonzero,
+    "nonzero": lambda node, inputs, lanes, name, fused: nonzero(node, inputs, lanes, name),
     "rnn": recurrent,
-    "topk": topk,
+    "topk": lambda node, inputs, lanes, name, fused: topk(node, inputs, lanes, name),
 }
 
 
-def routine(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str) -> RoutineCode:
+def routine(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool = True) -> RoutineCode:
     """The calls that compute a node.
 
     inputs: the node's inputs in order, None for an absent one. lanes: f32 lanes of a vector. name: prefix of the names
-    of functions and scratch tensors. Operands are plain row-major.
+    of functions and scratch tensors. fused: whether the device has a fused multiply-add; without one the sums of
+    products round twice. Operands are plain row-major.
 
     Raises UnsupportedError for an op or a variant of one without native code.
     """
     if node.op not in ROUTINES:
         raise UnsupportedError(f"op {node.op!r} has no routine; there are routines for {', '.join(sorted(ROUTINES))}")
-    return ROUTINES[node.op](node, inputs, lanes, name)
+    return ROUTINES[node.op](node, inputs, lanes, name, fused)

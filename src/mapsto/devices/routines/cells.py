@@ -7,12 +7,11 @@ of R, plus biases. It may take several phases, where a later one multiplies R wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mapsto.devices.routines.writer import Writer
-from mapsto.errors import UnsupportedError
 from mapsto.loop import ast
 
 
@@ -63,110 +62,78 @@ class Cell:
     temporaries: tuple[str, ...] = ()
 
 
-Activation = Callable[[Writer, ast.Value], ast.Value]
-
-
-def lstm_cell(attrs: Mapping[str, Any], direction: int) -> Cell:
-    """i, o, f = s(..); c' = f*c + i*g(..); h = o*k(c'), in ONNX's gate order. Peepholes: i and f see c, o sees c'."""
-    gate, candidate, _ = _activations(attrs, ("Sigmoid", "Tanh", "Tanh"), direction)
-    output = _activations({**attrs, "clip": 0.0}, ("Sigmoid", "Tanh", "Tanh"), direction)[2]  # the clip is for gates
-    coupled = bool(attrs.get("input_forget", 0))
+def lstm_cell(attrs: Mapping[str, Any]) -> Cell:
+    """i, o, f = s(..); c' = f*c + i*tanh(..); h' = o*tanh(c'); peepholes: i, f see c, o sees c'."""
 
     def finish(phase: int, unit: Unit, acc: Mapping[int, ast.Value]) -> None:
         w, c = unit.w, unit.read("c")
-        i = gate(w, _with_peephole(unit, acc[0], 0, c))
-        f = _one_minus(i) if coupled else gate(w, _with_peephole(unit, acc[2], 2, c))
-        update = ast.Binary("mul", i, candidate(w, acc[3]))
-        new = w.let("c_new", ast.Fma(f, c, update))
+        i = w.math("sigmoid", _with_peephole(unit, acc[0], 0, c))
+        f = w.math("sigmoid", _with_peephole(unit, acc[2], 2, c))
+        update = ast.Binary("mul", i, w.math("tanh", acc[3]))
+        new = w.let("c_new", w.multiply_add(f, c, update))
         unit.write("c", new)
-        o = gate(w, _with_peephole(unit, acc[1], 1, new))
-        unit.write("h", ast.Binary("mul", o, output(w, new)))
+        o = w.math("sigmoid", _with_peephole(unit, acc[1], 1, new))
+        unit.write("h", ast.Binary("mul", o, w.math("tanh", new)))
 
     every = tuple((g, g) for g in range(4))
     return Cell(4, tuple((g, 4 + g) for g in range(4)), (Phase("h", every, every),), finish, has_c=True)
 
 
-def gru_cell(attrs: Mapping[str, Any], direction: int) -> Cell:
-    """z, r = s(..); h' = (1-z)*n + z*h, where n = g(x Wn + (r*h) Rn + b).
+def gru_cell(attrs: Mapping[str, Any]) -> Cell:
+    """z, r = s(..); h' = (1-z)*n + z*h, where n = tanh(x Wn + (r*h) Rn + b).
 
-    With linear_before_reset n = g(x Wn + b + r*(h Rn + b')).
+    With linear_before_reset n = tanh(x Wn + b + r*(h Rn + b')).
     """
-    gate, candidate = _activations(attrs, ("Sigmoid", "Tanh"), direction)
-    return _gru_after(gate, candidate) if attrs.get("linear_before_reset", 0) else _gru_before(gate, candidate)
+    return _gru_after() if attrs["linear_before_reset"] else _gru_before()
 
 
-def _gru_after(gate: Activation, candidate: Activation) -> Cell:
+def _gru_after() -> Cell:
     """The reset gate scales the product h Rn, so one phase is enough; accumulator 3 holds that product."""
 
     def finish(phase: int, unit: Unit, acc: Mapping[int, ast.Value]) -> None:
         w = unit.w
-        z, r = gate(w, acc[0]), gate(w, acc[1])
-        n = candidate(w, w.let("reset", ast.Fma(r, acc[3], acc[2])))
-        unit.write("h", _mix(unit, z, n))
+        z, r = w.math("sigmoid", acc[0]), w.math("sigmoid", acc[1])
+        unit.write("h", _mix(unit, z, w.math("tanh", w.let("reset", w.multiply_add(r, acc[3], acc[2])))))
 
     phase = Phase("h", ((0, 0), (1, 1), (2, 2)), ((0, 0), (1, 1), (2, 3)))
     return Cell(3, ((0, 3), (1, 4), (2,), (5,)), (phase,), finish)
 
 
-def _gru_before(gate: Activation, candidate: Activation) -> Cell:
+def _gru_before() -> Cell:
     """The reset gate scales h, so the second phase multiplies R with what the first one made."""
 
     def finish(phase: int, unit: Unit, acc: Mapping[int, ast.Value]) -> None:
         w = unit.w
         if phase == 0:
-            unit.write("z", gate(w, acc[0]))
-            unit.write("reset", ast.Binary("mul", gate(w, acc[1]), unit.read("h")))
+            unit.write("z", w.math("sigmoid", acc[0]))
+            unit.write("reset", ast.Binary("mul", w.math("sigmoid", acc[1]), unit.read("h")))
             return
-        unit.write("h", _mix(unit, unit.read("z"), candidate(w, acc[2])))
+        unit.write("h", _mix(unit, unit.read("z"), w.math("tanh", acc[2])))
 
     first = Phase("h", ((0, 0), (1, 1)), ((0, 0), (1, 1)))
     second = Phase("reset", ((2, 2),), ((2, 2),))
     return Cell(3, ((0, 3), (1, 4), (2, 5)), (first, second), finish, temporaries=("z", "reset"))
 
 
-def rnn_cell(attrs: Mapping[str, Any], direction: int) -> Cell:
-    """h' = f(x W + h R + b)."""
-    (activation,) = _activations(attrs, ("Tanh",), direction)
+def rnn_cell(attrs: Mapping[str, Any]) -> Cell:
+    """h' = f(x W + h R + b), f tanh or relu."""
+    activation = str(attrs["activation"])
 
     def finish(phase: int, unit: Unit, acc: Mapping[int, ast.Value]) -> None:
-        unit.write("h", activation(unit.w, acc[0]))
+        if activation == "relu":
+            unit.write("h", ast.Binary("max", acc[0], ast.Const(0.0, acc[0].type)))
+        else:
+            unit.write("h", unit.w.math(activation, acc[0]))
 
     return Cell(1, ((0, 1),), (Phase("h", ((0, 0),), ((0, 0),)),), finish)
 
 
 def _with_peephole(unit: Unit, value: ast.Value, gate: int, c: ast.Value) -> ast.Value:
     weight = unit.peephole(gate)
-    return value if weight is None else unit.w.let("peephole", ast.Fma(weight, c, value))
+    return value if weight is None else unit.w.let("peephole", unit.w.multiply_add(weight, c, value))
 
 
 def _mix(unit: Unit, z: ast.Value, n: ast.Value) -> ast.Value:
     """(1-z)*n + z*h."""
-    return ast.Fma(_one_minus(z), n, ast.Binary("mul", z, unit.read("h")))
-
-
-def _one_minus(value: ast.Value) -> ast.Value:
-    return ast.Binary("sub", ast.Const(1.0, value.type), value)
-
-
-def _activations(attrs: Mapping[str, Any], defaults: Sequence[str], direction: int) -> tuple[Activation, ...]:
-    """The activations of one direction: `attrs["activations"]` lists them for every direction in turn."""
-    named = tuple(attrs.get("activations") or ())
-    own = named[direction * len(defaults) : (direction + 1) * len(defaults)] if named else tuple(defaults)
-    clip = float(attrs.get("clip", 0.0) or 0.0)
-    return tuple(_activation(name, clip) for name in own)
-
-
-def _activation(name: str, clip: float) -> Activation:
-    fn = str(name).lower()
-    if fn not in ("sigmoid", "tanh", "relu"):
-        raise UnsupportedError(f"recurrent activation {name!r} has no native code; Sigmoid, Tanh and Relu have")
-
-    def apply(w: Writer, value: ast.Value) -> ast.Value:
-        if clip:
-            value = ast.Binary("max", value, ast.Const(-clip, value.type))
-            value = ast.Binary("min", value, ast.Const(clip, value.type))
-        if fn == "relu":
-            return ast.Binary("max", value, ast.Const(0.0, value.type))
-        return w.math(fn, w.let("gate", value))
-
-    return apply
+    rest = ast.Binary("sub", ast.Const(1.0, z.type), z)
+    return unit.w.multiply_add(rest, n, ast.Binary("mul", z, unit.read("h")))

@@ -38,7 +38,7 @@ class Recurrence:
     outputs: tuple[Value, ...]
     reverse: tuple[bool, ...]
     lanes: int
-    registers: int
+    fused: bool
 
     @property
     def time(self) -> Dim:
@@ -112,8 +112,10 @@ class Recurrence:
 
     @property
     def tile_rows(self) -> int:
-        """Rows of one register tile: three quarters of the registers hold accumulators, the rest operands."""
-        return max(1, self.registers * 3 // 4 // (len(self.cell.biases) * self.units(None)))
+        """Rows of one register tile: the registers beside a row of weights and a scalar hold accumulators."""
+        registers = 32 if self.lanes * self.element.size == 64 else 16  # x86-64: 32 with vectors of 64 bytes
+        width = len(self.cell.biases) * self.units(None)
+        return max(1, (registers - width - (1 if self.fused else 2)) // width)
 
     def units(self, rows: int | None) -> int:
         """Panels of one register tile; more for a single row, so that enough multiply-adds are in flight."""
@@ -132,17 +134,6 @@ class Recurrence:
         if self.hidden % self.lanes == 0:
             return None
         return ast.LaneMask(self.hidden - mul(panel, self.lanes), ast.Type(DType.BOOL, self.lanes))
-
-
-@dataclass(frozen=True)
-class Steps:
-    """The directions, from `first` on, that one call steps through with one cell."""
-
-    rec: Recurrence
-    cell: Cell
-    first: int
-    count: int
-    name: str
 
 
 # -- the register tile ----------------------------------------------------------------------------------------------
@@ -175,16 +166,19 @@ class Panels:
 def accumulate(w: Writer, tile: Tile, rows: Rows, panels: Panels, vector: ast.Type) -> None:
     """tile[row, unit, accumulator] += sum over k of rows[row][k] * panels[unit][k][gate], k in order."""
 
+    def weight(k: Dim, unit: int, gate: int) -> ast.Value:
+        line = panels.base + mul(unit, panels.size) + mul(k, panels.gates * vector.lanes)
+        return w.let("weight", ast.Load(panels.buffer, line + gate * vector.lanes, vector))
+
     def rank_one(k: Dim) -> None:
-        loaded = [cast(ast.Load(rows.buffer, base + k, ast.Type(rows.element)), vector.element) for base in rows.bases]
-        scalars = [w.let("s", splat(value, vector.lanes)) for value in loaded]
-        for unit in range(panels.units):
-            line = panels.base + mul(unit, panels.size) + mul(k, panels.gates * vector.lanes)
-            for gate, accumulator in panels.pairs:
-                weight = w.let("weight", ast.Load(panels.buffer, line + gate * vector.lanes, vector))
-                for row, scalar in enumerate(scalars):
-                    variable = tile[row, unit, accumulator]
-                    w.assign(variable, ast.Fma(scalar, weight, variable))
+        # The weights are fewer than the rows, so it is they that wait in registers.
+        weights = {(u, g, a): weight(k, u, g) for u in range(panels.units) for g, a in panels.pairs}
+        for row, base in enumerate(rows.bases):
+            loaded = cast(ast.Load(rows.buffer, base + k, ast.Type(rows.element)), vector.element)
+            scalar = w.let("s", splat(loaded, vector.lanes))
+            for (unit, _, accumulator), value in weights.items():
+                variable = tile[row, unit, accumulator]
+                w.assign(variable, w.multiply_add(scalar, value, variable))
 
     whole = mul(floordiv(rows.depth, UNROLL), UNROLL)
     if whole != 0:
@@ -236,7 +230,7 @@ def over_rows(w: Writer, first: Dim, stop: Dim, rows: int, body: Callable[[Dim, 
 def pack_matrix(rec: Recurrence, source: Value, target: Scratch) -> RoutineCall:
     """[direction, gate*hidden, k] -> [direction][panel][k][gate][V]. Reads weights alone: constants are packed once."""
     depth, gates, lanes = source.shape[2], rec.cell.gates, rec.lanes
-    w = Writer(source.shape)
+    w = Writer(source.shape, rec.fused)
     matrix = w.tensor("matrix", source)
     packed = w.param("packed", target.name, target.dtype, writes=True)
     with w.share("item") as item:
@@ -256,7 +250,7 @@ def pack_bias(rec: Recurrence) -> RoutineCall:
     """B = [Wb, Rb] -> what each accumulator starts from."""
     assert rec.bias is not None
     target, lanes, count = rec.packed_bias, rec.lanes, len(rec.cell.biases)
-    w = Writer([])
+    w = Writer([], rec.fused)
     bias = w.tensor("bias", rec.bias)
     packed = w.param("packed", target.name, target.dtype, writes=True)
     with w.share("item") as item:
@@ -298,7 +292,7 @@ def project(rec: Recurrence) -> RoutineCall:
     """x W + b for every time step at once: a matrix product; rows vary fastest, so that a panel stays in the cache."""
     rows, units, gates = rec.tile_rows, rec.units(None), rec.cell.gates
     total = mul(rec.time, rec.batch)
-    w = Writer(rec.x.shape)
+    w = Writer(rec.x.shape, rec.fused)
     x = w.tensor("x", rec.x)
     weights = w.param("w", rec.packed_input.name, rec.element)
     bias = w.param("b", rec.packed_bias.name, rec.element) if rec.bias else None

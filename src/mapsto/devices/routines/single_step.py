@@ -14,7 +14,6 @@ from mapsto.devices.routines.recurrence import (
     Panels,
     Recurrence,
     Rows,
-    Steps,
     accumulate,
     bias_vector,
     clamp_length,
@@ -29,41 +28,40 @@ from mapsto.ir.expr import Dim, floordiv, mod, mul
 from mapsto.loop import ast
 
 
-def single_step(steps: Steps) -> RoutineCall:
+def single_step(rec: Recurrence) -> RoutineCall:
     """The call that makes y, h (and c)."""
-    rec = steps.rec
-    step = _SingleStep(steps, Writer(rec.x.shape))
+    step = _SingleStep(rec, Writer(rec.x.shape, rec.fused))
     w, rows = step.w, rec.batch_tile()
     blocks = (rec.batch + rows - 1) // rows
     units = rec.units(rows)
-    groups = -(-rec.panels // units) if len(steps.cell.phases) == 1 else 1
+    groups = -(-rec.panels // units) if len(rec.cell.phases) == 1 else 1
     w.add(ast.Alloc("gates", rec.element, max(r * rec.units(r) for r in (rows, 1)) * len(rec.cell.biases) * rec.lanes))
     with w.share("item") as item:
         rest, first = w.index("rest", floordiv(item, blocks)), w.index("first", mul(mod(item, blocks), rows))
-        d, group = w.index("d", floordiv(rest, groups) + steps.first), w.index("group", mod(rest, groups))
+        d, group = w.index("d", floordiv(rest, groups)), w.index("group", mod(rest, groups))
 
         def tiles(b: Dim, height: int) -> None:
-            if len(steps.cell.phases) == 1:
+            if len(rec.cell.phases) == 1:
                 panel_group(w, rec.panels, units, group, lambda p, count: step.tile(0, d, b, height, p, count))
                 return
-            for phase in range(len(steps.cell.phases)):
+            for phase in range(len(rec.cell.phases)):
                 over_panels(w, rec.panels, units, lambda p, count, f=phase: step.tile(f, d, b, height, p, count))  # type: ignore[misc]
 
         over_rows(w, first, rec.batch, rows, tiles)
     scratch = (step.temporary,) if step.temporary else ()
-    return RoutineCall(w.function(steps.name), mul(steps.count * groups, blocks), w.operands, scratch)
+    return RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions * groups, blocks), w.operands, scratch)
 
 
 @dataclass
 class _SingleStep:
     """The operands, and the body for one tile. `d` is the direction, `b` a batch row, `p` a panel."""
 
-    steps: Steps
+    rec: Recurrence
     w: Writer
     temporary: Scratch | None = None
 
     def __post_init__(self) -> None:
-        rec, w = self.steps.rec, self.w
+        rec, w = self.rec, self.w
         self.x = w.tensor("x", rec.x)
         self.weights = w.param("w", rec.packed_input.name, rec.element)
         self.matrix = w.param("r", rec.packed_recurrent.name, rec.element) if rec.h0 else None
@@ -76,12 +74,8 @@ class _SingleStep:
             w.tensor(name, value, writes=True)
         if rec.cell.temporaries:
             shape = (rec.directions, rec.batch, len(rec.cell.temporaries), rec.padded)
-            self.temporary = Scratch(f"{self.steps.name}_state", rec.element, shape)
+            self.temporary = Scratch(f"{rec.name}_state", rec.element, shape)
             w.param("state", self.temporary.name, rec.element, writes=True)
-
-    @property
-    def rec(self) -> Recurrence:
-        return self.steps.rec
 
     def row(self, d: Dim, b: Dim) -> Dim:
         """The row's number in h0, c0, y, h, c."""
@@ -94,7 +88,7 @@ class _SingleStep:
     def tile(self, number: int, d: Dim, b: Dim, height: int, p: Dim, units: int) -> None:
         """One phase for a tile of rows and panels."""
         w, rec = self.w, self.rec
-        phase = self.steps.cell.phases[number]
+        phase = self.rec.cell.phases[number]
         tile = start_tile(
             w, rec, height, units, phase.accumulators, lambda r, u, a: bias_vector(rec, self.bias, d, p + u, a)
         )
@@ -112,7 +106,8 @@ class _SingleStep:
             w.store("gates", (row * units + unit) * width + accumulator * rec.lanes, variable)
         with w.loop("row", 0, height) as i, w.loop("unit", 0, units) as unit_index:
             gates = w.index("gate", mul(mul(i, units) + unit_index, width))
-            self.update(number, d, w.index("b", b + i), w.index("p", p + unit_index), gates)
+            with w.pooled_constants():
+                self.update(number, d, w.index("b", b + i), w.index("p", p + unit_index), gates)
 
     def recurrent_rows(self, phase: Phase, d: Dim, b: Dim, height: int) -> Rows:
         rec = self.rec
@@ -126,16 +121,16 @@ class _SingleStep:
     def update(self, number: int, d: Dim, b: Dim, p: Dim, base: Dim) -> None:
         """The cell's formulas for one row and one panel; a row of length 0 yields zeros, as in onnxruntime."""
         w, rec = self.w, self.rec
-        phase = self.steps.cell.phases[number]
+        phase = self.rec.cell.phases[number]
         accumulators = {
             a: w.let("acc", ast.Load("gates", base + a * rec.lanes, rec.vector)) for a in phase.accumulators
         }
         unit = _SingleUnit(self, d, b, p)
         if self.lengths is None:
-            self.steps.cell.finish(number, unit, accumulators)
+            rec.cell.finish(number, unit, accumulators)
             return
         with w.when((clamp_length(w, rec, self.lengths, b) - 1,)):
-            self.steps.cell.finish(number, unit, accumulators)
+            rec.cell.finish(number, unit, accumulators)
         with w.otherwise():
             unit.clear()
 

@@ -14,7 +14,6 @@ from mapsto.devices.routines.recurrence import (
     Panels,
     Recurrence,
     Rows,
-    Steps,
     accumulate,
     bias_vector,
     clamp_length,
@@ -27,36 +26,35 @@ from mapsto.ir.expr import Dim, floordiv, maximum, mod, mul
 from mapsto.loop import ast
 
 
-def time_loop(steps: Steps) -> RoutineCall:
+def time_loop(rec: Recurrence) -> RoutineCall:
     """The call that makes y, h (and c), shared by batch tiles and directions."""
-    rec = steps.rec
-    loop = _TimeLoop(steps, Writer([rec.time, rec.batch]))
+    loop = _TimeLoop(rec, Writer([rec.time, rec.batch], rec.fused))
     w = loop.w
     rows = rec.batch_tile()
     blocks = (rec.batch + rows - 1) // rows
     w.add(ast.Alloc("gates", rec.element, loop.gate_count(rows)))
     with w.share("item") as item:
-        direction = w.index("d", floordiv(item, blocks) + steps.first)
+        direction = w.index("d", floordiv(item, blocks))
         first = w.index("first", mul(mod(item, blocks), rows))
         over_rows(w, first, rec.batch, rows, lambda row, height: loop.rows(direction, row, height))
-    return RoutineCall(w.function(steps.name), mul(steps.count, blocks), w.operands, (loop.state,))
+    return RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions, blocks), w.operands, (loop.state,))
 
 
 @dataclass
 class _TimeLoop:
     """The operands of the loop, and its body. `d` is the direction, `b` a batch row, `p` a panel, `s` a step."""
 
-    steps: Steps
+    rec: Recurrence
     w: Writer
     slots: dict[str, int] = field(init=False)
     state: Scratch = field(init=False)
 
     def __post_init__(self) -> None:
-        rec, w = self.steps.rec, self.w
+        rec, w = self.rec, self.w
         names = ["h", "h_next", *(["c"] if rec.cell.has_c else []), *rec.cell.temporaries]
         self.slots = {name: i * rec.padded for i, name in enumerate(names)}
         shape = (rec.directions, rec.batch, len(names) * rec.padded)
-        self.state = Scratch(f"{self.steps.name}_state", rec.element, shape)
+        self.state = Scratch(f"{rec.name}_state", rec.element, shape)
         self.projected = w.param("projected", rec.projected.name, rec.element)
         self.matrix = w.param("r", rec.packed_recurrent.name, rec.element)
         self.bias = w.param("b", rec.packed_bias.name, rec.element) if rec.bias else None
@@ -67,10 +65,6 @@ class _TimeLoop:
         for name, value in zip(("y", "h", "c"), rec.outputs, strict=False):
             w.tensor(name, value, writes=True)
         w.param("state", self.state.name, rec.element, writes=True)
-
-    @property
-    def rec(self) -> Recurrence:
-        return self.steps.rec
 
     def gate_count(self, rows: int) -> int:
         """Elements of the local array of accumulators: the larger of a tile of many rows and one of a single row."""
@@ -114,7 +108,7 @@ class _TimeLoop:
         with w.loop("s", 0, longest) as s:
             current = w.index("current", mul(mod(s, 2), self.rec.padded))
             units = self.rec.units(height)
-            for number, phase in enumerate(self.steps.cell.phases):
+            for number, phase in enumerate(self.rec.cell.phases):
                 at = _Step(d, b, s, current, number, height)
                 over_panels(w, self.rec.panels, units, lambda p, count, a=at, f=phase: self.tile(a, f, p, count))  # type: ignore[misc]
         with w.loop("row", b, b + height) as row:
@@ -160,7 +154,8 @@ class _TimeLoop:
             w.store("gates", (row * units + unit) * width + accumulator * rec.lanes, variable)
         with w.loop("row", 0, at.height) as i, w.loop("unit", 0, units) as unit_index:
             base = w.index("gate", mul(mul(i, units) + unit_index, width))
-            self.update(at, phase, at.b + i, p + unit_index, base)
+            with w.pooled_constants():
+                self.update(at, phase, at.b + i, p + unit_index, base)
 
     def update(self, at: _Step, phase: Phase, b: Dim, p: Dim, base: Dim) -> None:
         """The cell's formulas for one row and one panel."""
@@ -172,10 +167,10 @@ class _TimeLoop:
         }
         unit = _LoopUnit(self, at, row, w.index("p", p), w.index("time", self.time_of(at.d, at.s, length)))
         if self.lengths is None or at.height == 1:
-            self.steps.cell.finish(at.phase, unit, accumulators)
+            rec.cell.finish(at.phase, unit, accumulators)
             return
         with w.when((length - 1 - at.s,)):
-            self.steps.cell.finish(at.phase, unit, accumulators)
+            rec.cell.finish(at.phase, unit, accumulators)
 
     def finish(self, d: Dim, b: Dim) -> None:
         """Final states to h and c; zeros to y after the row's end."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from mapsto.devices.routines.pool import ConstantPool
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, mul, sym, symbols
 from mapsto.ir.graph import Value as Tensor
@@ -15,15 +16,22 @@ I64 = ast.Type(DType.I64)
 
 
 class Writer:
-    """A function in the making. `sizes` are the dims that it mentions; their symbols become the function's dims."""
+    """A function in the making.
 
-    def __init__(self, sizes: Iterable[Dim]) -> None:
+    sizes: the dims that it mentions; their symbols become the function's dims. fused: whether the device multiplies and
+    adds in one instruction.
+    """
+
+    def __init__(self, sizes: Iterable[Dim], fused: bool = True) -> None:
+        self._fused = fused
         self.dims = tuple(sorted(set().union(*(symbols(size) for size in sizes))))
         self._taken = {*self.dims, "begin", "end"}
         self._counter = 0
         self._blocks: list[list[ast.Statement]] = [[]]
         self._params: list[ast.Param] = []
         self._operands: list[str] = []
+        self._pool = ConstantPool(self.fresh)
+        self._pooling = False
 
     # -- operands ------------------------------------------------------------------------------------------------------
 
@@ -45,7 +53,7 @@ class Writer:
 
     def function(self, name: str) -> ast.Function:
         (body,) = self._blocks
-        return ast.Function(name, tuple(self._params), self.dims, tuple(body))
+        return ast.Function(name, tuple(self._params), self.dims, (*self._pool.prologue(), *body))
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
@@ -59,7 +67,7 @@ class Writer:
         return name
 
     def add(self, *statements: ast.Statement) -> None:
-        self._blocks[-1].extend(statements)
+        self._blocks[-1].extend(map(self._pool.rewrite, statements) if self._pooling else statements)
 
     def let(self, hint: str, value: ast.Value) -> ast.Var:
         name = self.fresh(hint)
@@ -90,11 +98,24 @@ class Writer:
         self.add(ast.Alloc(name, element, count))
         return name
 
+    def multiply_add(self, a: ast.Value, b: ast.Value, c: ast.Value) -> ast.Value:
+        """a*b + c, rounded once or twice: whichever the device does in its own instructions."""
+        return ast.Fma(a, b, c) if self._fused else ast.Binary("add", ast.Binary("mul", a, b), c)
+
     def math(self, fn: str, *args: ast.Value) -> ast.Value:
         """A scalar function of the kernel language (exp, tanh...) lane by lane."""
         statements, value = emit(fn, list(args), self.fresh)
         self.add(*statements)
         return value
+
+    @contextmanager
+    def pooled_constants(self) -> Iterator[None]:
+        """Vector constants of the statements made inside are read from memory (see `pool`)."""
+        before, self._pooling = self._pooling, True
+        try:
+            yield
+        finally:
+            self._pooling = before
 
     # -- blocks --------------------------------------------------------------------------------------------------------
 
