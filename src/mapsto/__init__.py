@@ -21,7 +21,7 @@ __all__ = ["Executable", "compile", "load"]
 
 _WHERE = {
     "compile": ("mapsto.session.compile", "compile_model"),
-    "load": ("mapsto.session.artifact", "load"),
+    "load": ("mapsto.runtime.executable", "load"),
     "Executable": ("mapsto.runtime.executable", "Executable"),
 }
 

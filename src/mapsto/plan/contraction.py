@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Call, Dim, Expr, Ranges, add, atoms, bounds, linear, loads, mul, simplify, substitute, sym, symbols
 from mapsto.kernel.ast import (
-    Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of, simplify_scalar, substitute_iters, transform, walk,
+    Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of, simplify_scalar, substitute_iters, transform, walk,
 )  # fmt: skip
 
 
@@ -103,6 +103,11 @@ def _without_floor(e: Dim) -> Dim:
     return total
 
 
+# Widening conversions that lose nothing: the template multiplies the narrow elements and sums in the wide type.
+EXACT = {(DType.BF16, DType.F32), (DType.U8, DType.I32), (DType.I8, DType.I32)}
+# (A, B) -> accumulator: what the template multiplies.
+PRODUCTS = {(DType.F32, DType.F32): DType.F32, (DType.BF16, DType.BF16): DType.F32, (DType.U8, DType.I8): DType.I32}
+
 ACCUMULATOR = "acc"
 # Fewer columns than this leave most lanes of the template idle: the generic lowering does as well.
 LEAST_COLUMNS = 4
@@ -110,7 +115,7 @@ LEAST_COLUMNS = 4
 
 def is_usable(c: Contraction) -> bool:
     """Whether the contraction template takes this form (else the generic lowering does)."""
-    if c.dtype is not DType.F32 or c.a.dtype is not DType.F32 or c.b.dtype is not DType.F32:
+    if PRODUCTS.get((c.a.dtype, c.b.dtype)) is not c.dtype:
         return False
     if len(c.cols) != 1 or len(c.channels) != 1 or c.channel_dim is None or c.column_dim is None:
         return False
@@ -165,8 +170,12 @@ def _factors(body: Scalar) -> tuple[tuple[Load, tuple[Dim, ...]], tuple[Load, tu
 
 
 def _guarded_load(e: Scalar) -> tuple[Load, tuple[Dim, ...]] | None:
+    """(load, guards under which it is read) of a factor that is zero elsewhere; an exact widening cast is looked through."""
     if isinstance(e, Load):
         return e, ()
+    if isinstance(e, Cast):
+        inner = _guarded_load(e.arg)
+        return inner if inner is not None and (inner[0].dtype, e.dtype) in EXACT else None
     if isinstance(e, Where) and isinstance(e.otherwise, Const) and e.otherwise.value == 0:
         inner = _guarded_load(e.then)
         return None if inner is None else (inner[0], e.conds + inner[1])
@@ -177,6 +186,10 @@ def _prefer_first_packed(
     first: Load, second: Load, first_guards: tuple[Dim, ...], second_guards: tuple[Dim, ...], constants: frozenset[str], stmt: Stmt
 ) -> bool:
     """Whether the first factor should be the packed operand: a constant is (it costs nothing at run time), else what holds the last dim."""
+    if (first.dtype, second.dtype) not in PRODUCTS:
+        return True  # unsigned by signed in the other order, or nothing that the template takes
+    if first.dtype != second.dtype:
+        return False
     if first_guards or second_guards:
         return bool(second_guards)
     if (first.tensor in constants) != (second.tensor in constants):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from mapsto.runtime.profile import StepTime, profile_frame
 from mapsto.runtime.program import ALIGNMENT, Program
 from mapsto.runtime.tables import Tables
 from mapsto.runtime.verify import verify_program
+
+if TYPE_CHECKING:
+    from mapsto.plan.plan import Plan
 
 _LAYOUTS = 8  # kept for the last sizes
 
@@ -61,7 +64,7 @@ class Executable:
         verify_program(program)
         self.program = program
         self.objects = tuple(objects)
-        self.plan = plan
+        self.plan_text = plan
         self.target = target or artifact.Target.baseline()
         self.threads = available_cpus() if threads is None else threads
         self._library = Library(objects, program.functions())
@@ -76,8 +79,15 @@ class Executable:
         self._single = len(program.outputs) == 1
         self._poison = False
 
+    @property
+    def plan(self) -> Plan:
+        """The decisions that this executable was made by. Raises ParseError where it was made without a plan."""
+        from mapsto.plan.plan import parse
+
+        return parse(self.plan_text)
+
     def __call__(self, *inputs: Any) -> Any:
-        """The inputs in order; gives the only output, or a tuple of all. Raises ShapeError for inputs that do not fit."""
+        """The only output, or a tuple of all, for the inputs in order. Raises ShapeError for inputs that do not fit."""
         frames = self._frames
         try:
             frame = frames.pop()
@@ -126,7 +136,7 @@ class Executable:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file from which `load` makes this executable again, without compiling."""
-        artifact.save(path, artifact.Artifact(self.program, self.objects, self.target, self.plan))
+        artifact.save(path, artifact.Artifact(self.program, self.objects, self.target, self.plan_text))
 
     def _frame(self) -> Frame:
         frame = Frame(self._tables, self._constants, self._layout, self._runner.run, self._pool)

@@ -17,8 +17,11 @@ from mapsto.ir.graph import Graph
 from mapsto.plan.homes import flat
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.planner import plan_graph
+from mapsto.runtime.artifact import Target
 from mapsto.runtime.executable import Executable
+from mapsto.runtime.native import architecture
 from mapsto.session.assemble import assemble
+from mapsto.session.describe import plan_of
 
 Progress = Callable[[int, int, str], None]
 
@@ -104,4 +107,14 @@ def build(graph: Graph, workers: _Workers, threads: int | None, progress: Progre
             calls[id(group)] = calls_of(group, code)
     program = assemble(graph, planned.groups, calls, planned.homes, code.constants)
     objects = workers.objects(program.functions(), progress)
-    return Executable(program, objects, threads)
+    text = plan_of(planned, calls, program, workers.isa.name).text()
+    return Executable(program, objects, threads, plan=text, target=_target(workers.isa))
+
+
+def _target(isa: isas.Isa) -> Target:
+    """What the code needs of a machine: every feature of the processor level that it was made for."""
+    import llvmlite.binding as llvm
+
+    needs = isas.needs(isa)
+    assert set(needs) <= {f for f, on in llvm.get_host_cpu_features().items() if on}
+    return Target(architecture(), isa.name, needs)

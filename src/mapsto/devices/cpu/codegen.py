@@ -18,7 +18,7 @@ from mapsto.devices.routines import routine
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, substitute, sym
 from mapsto.ir.graph import Value
-from mapsto.kernel.ast import Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
+from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
 from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
@@ -153,8 +153,10 @@ def _sum_stmt(c: Contraction, target: str) -> Stmt:
 
 
 def _sum(c: Contraction) -> Scalar:
-    read: Scalar = Where(c.guards, c.a, Const(0, c.a.dtype)) if c.guards else c.a
-    return Reduce("sum", c.reds, Op("mul", (read, c.b), c.dtype))
+    a: Scalar = c.a if c.a.dtype is c.dtype else Cast(c.a, c.dtype)
+    b: Scalar = c.b if c.b.dtype is c.dtype else Cast(c.b, c.dtype)
+    read = Where(c.guards, a, Const(0, c.dtype)) if c.guards else a
+    return Reduce("sum", c.reds, Op("mul", (read, b), c.dtype))
 
 
 def _with_sum(stmt: Stmt, c: Contraction) -> Stmt:

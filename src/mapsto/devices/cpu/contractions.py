@@ -119,6 +119,7 @@ def _shape(
         accumulator=c.dtype, columns=names.dim(column.extent), rows=row_axes, channels=names.dim(channel.extent),
         batch=batch, window=window, channel_stride=1,
         channel_block=a.block or 0, channel_block_stride=names.dim(a.block_stride),
+        interleave=4 // c.b.dtype.size,
         b_channel_stride=None if b is None else names.dim(b.strides.get(channel.name, 0)),
         out_block=out.block or 0, out_block_stride=names.dim(out.block_stride),
         a_start=names.dim(_relative(a.base, code.homes.layout(c.a.tensor))),
@@ -200,7 +201,7 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, group: Group, code: Code) -> lis
 
 def _direct_b(c: Contraction, code: Code) -> Access | None:
     """B by strides as it lies, where its columns are contiguous and it is made at run time; None: it must be packed."""
-    if c.b.tensor in code.constants or c.b.tensor not in code.homes.homes:
+    if c.b.tensor in code.constants or c.b.tensor not in code.homes.homes or c.b.dtype.size < 4:
         return None
     found = access(c, c.b.index, code.homes.layout(c.b.tensor), c.cols[0].name, None)
     return None if found is None or found.block else found

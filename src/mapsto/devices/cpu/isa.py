@@ -124,6 +124,13 @@ def runs(isa: Isa) -> bool:
     return isa.vector_bits <= own.vector_bits and isa.abilities <= own.abilities
 
 
+def needs(isa: Isa) -> tuple[str, ...]:
+    """LLVM's names of the processor features that code for an instruction set uses."""
+    wide = _AVX2_NEEDS if isa.vector_bits >= 256 else ()
+    widest = _AVX512_NEEDS if isa.vector_bits >= 512 else ()
+    return (*wide, *widest, *(f[1:] for f in isa.features if f.startswith("+")))
+
+
 def _avx512_variants() -> tuple[Isa, ...]:
     base = dict.fromkeys((*_AVX2_NEEDS, *_AVX512_NEEDS), True)
     vnni, bf16 = {"avx512vnni": True}, {"avx512bf16": True}
