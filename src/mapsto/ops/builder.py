@@ -7,7 +7,7 @@ tensors as dims. Where such a tensor is needed as data after all, it is material
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -45,6 +45,7 @@ class Builder:
         self._counter: list[int] = parent._counter if parent else [0]
         self._provenance: tuple[str, ...] = parent._provenance if parent else ()
         self._cse: dict[Any, tuple[Value, ...]] = {}
+        self._kept: set[str] = parent._kept if parent else set()
         self._required: set[Dim] = set()
         self._least: dict[str, int] = {}  # size symbol -> what it is at least, by what was required
         self._made: dict[str, int] = {}  # value -> place of its node in `nodes`
@@ -55,6 +56,9 @@ class Builder:
     def fresh(self, hint: str) -> str:
         """A name that no other value or symbol of the graph has."""
         name = hint
+        if hint in self._kept:
+            self._kept.discard(hint)
+            return hint
         while name in self._names or not name:
             self._counter[0] += 1
             name = f"{hint}_{self._counter[0]}"
@@ -64,6 +68,11 @@ class Builder:
     def reserve(self, names: Sequence[str]) -> None:
         """Keeps names free for `finish`."""
         self._names.update(names)
+
+    def keep_names(self, names: Iterable[str]) -> None:
+        """Names that stay with the values that have them, while a graph is built anew: who asks for one by name gets it, once."""
+        self._names.update(names)
+        self._kept.update(names)
 
     @contextmanager
     def source(self, *names: str) -> Iterator[None]:
@@ -149,14 +158,14 @@ class Builder:
         flat = self.one("reshape", [value], shape=(count,))
         return [self.bind(self.one("slice", [flat], starts=(i,), steps=(1,), shape=(1,)), hint) for i in range(count)]
 
-    def bind(self, scalar: Value, hint: str = "n") -> Expr:
-        """A size symbol defined at run time by an integer scalar."""
+    def bind(self, scalar: Value, hint: str = "n", symbol: str = "") -> Expr:
+        """A size symbol defined at run time by an integer scalar; `symbol` names it where the name is settled already."""
         content = self.content(scalar)
         if content is not None and isinstance(content.reshape(-1)[0], Expr):
             return content.reshape(-1)[0]  # type: ignore[no-any-return]
-        name = self.fresh(hint)
+        name = symbol or self.fresh(hint)
         self.add("bind_dim", [scalar], {"symbol": name})
-        # from here on the scalar is known as that symbol: shape arithmetic follows it, and binding it again gives the same one
+        # from here on the scalar is known as that symbol: shape arithmetic follows it, and it is bound only once
         self._content[scalar.name] = np.full([int(d) for d in scalar.shape], sym(name), dtype=object)
         return sym(name)
 
@@ -165,8 +174,8 @@ class Builder:
         difference = a - b
         self.require(minimum(difference, -difference), f"the sizes {a} and {b} must be equal")
 
-    def require(self, condition: Dim, message: str) -> None:
-        """A run stops with the message where `condition` is negative; asked once for each condition."""
+    def require(self, condition: Dim, message: str, where: str | None = None) -> None:
+        """A run stops with the message where `condition` is negative; asked once for each condition, and not where it is proved."""
         builder: Builder | None = self
         while builder is not None:
             if condition in builder._required:
@@ -176,8 +185,8 @@ class Builder:
             return
         self._required.add(condition)
         self._note_least(condition)
-        where = self._provenance[0] if self._provenance else self.name
-        self.add("require", [], {"condition": condition, "message": f"{where}: {message}"})
+        place = where if where is not None else self._provenance[0] if self._provenance else self.name
+        self.add("require", [], {"condition": condition, "message": f"{place}: {message}" if place else message})
 
     def _note_least(self, condition: Dim) -> None:
         """Keeps a lower bound of a size symbol: `symbol - k >= 0`."""
