@@ -2,7 +2,7 @@
 
 Operands: x[T, B, I], w[D, G*H, I], r[D, G*H, H], b[D, 2*G*H]?, seq_lens i32[B]?, h0[D, B, H]?, and for lstm c0[D, B, H]?, p[D, 3*H]?
 (G gates; D is 2 for a bidirectional one). Results: y[T, D, B, H], h[D, B, H], and for lstm c[D, B, H]. Past the end of a sequence y is 0, and
-h and c are those of its last step.
+h and c are those of its last step; zero where it has none (as in onnxruntime).
 attrs: hidden, direction (forward, reverse, bidirectional); gru: linear_before_reset; rnn: activation (tanh, relu).
 """
 
@@ -125,7 +125,8 @@ def _run_direction(
         h = np.where(alive[:, None], new_h, h).astype(x.dtype)
         c = np.where(alive[:, None], new_c, c).astype(x.dtype)
         y[at, rows] = np.where(alive[:, None], h, 0)
-    return y, h, c
+    stepped = (lengths > 0)[:, None]
+    return y, np.where(stepped, h, 0), np.where(stepped, c, 0)
 
 
 def _reference(name: str, step: Step) -> Callable[[list[Any], Mapping[str, Any], list[tuple[int, ...]]], list[Array]]:
