@@ -236,7 +236,8 @@ def _saturate(a: Array, element: DType) -> Array:
 
 def _narrow_to_bf16(a: Array) -> Array:
     """One rounding: through f32 rounded to odd."""
-    narrow = a.astype(np.float32)
+    with np.errstate(over="ignore"):
+        narrow = a.astype(np.float32)
     back = narrow.astype(np.float64)
     fix = np.isfinite(narrow) & (back != a) & ((narrow.view(np.int32) & 1) == 0)
     towards = np.where(a > back, np.float32(np.inf), np.float32(-np.inf))

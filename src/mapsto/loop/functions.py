@@ -32,7 +32,7 @@ def emit(fn: str, args: list[Value], fresh: Callable[[str], str]) -> tuple[list[
         raise UnsupportedError(f"no loop code for the scalar function {fn!r}; known are {', '.join(sorted(FUNCTIONS))}")
     element = args[0].type.element
     if not _accepts(fn, element):
-        raise UnsupportedError(f"{fn} of {element} has no loop code: cast to f32 or f64 around it")
+        raise UnsupportedError(f"{fn} of {element.value} has no loop code: cast to f32 or f64 around it")
     block = Block(fresh)
     result = FUNCTIONS[fn](*(block.name(arg) for arg in args))
     return block.statements, result.value

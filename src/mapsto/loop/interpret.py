@@ -74,7 +74,7 @@ def interpret(
     for param, buffer in zip(function.params, buffers, strict=True):
         if buffer.ndim != 1 or buffer.dtype != param.element.numpy:
             raise ValueError(f"{function.name}: buffer {param.name} is {buffer.dtype} of rank {buffer.ndim}, "
-                             f"expected {param.element} of rank 1")  # fmt: skip
+                             f"expected {param.element.value} of rank 1")  # fmt: skip
     values = dims if isinstance(dims, Mapping) else dict(zip(function.dims, dims, strict=True))
     machine = _Machine(
         function.name,
