@@ -139,7 +139,7 @@ def fused_multiply_add(a: Array, b: Array, c: Array) -> Array:
     # Narrow types: the product is exact in f64; a sum rounded to odd there rounds correctly to the narrow type
     # (Boldo, Melquiond 2008).
     product = a.astype(np.float64) * b.astype(np.float64)
-    return _sum_to_odd(product, c.astype(np.float64)).astype(a.dtype)
+    return convert(_sum_to_odd(product, c.astype(np.float64)), from_numpy(a.dtype))
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
