@@ -1,0 +1,1 @@
+"""Generic lowering: any kernel to the loop language, on any device that has pointers and vectors."""

@@ -1,0 +1,172 @@
+"""What happens at one row (or one vector of rows): the segment's groups of steps, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from mapsto.devices.generic.cost import Costs, Vector
+from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
+from mapsto.devices.generic.operations import combine, convert, identity, lift
+from mapsto.devices.generic.scalar import Emitter, Lane
+from mapsto.devices.generic.scope import zero
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, floordiv, mod, sym
+from mapsto.kernel.ast import Iter
+from mapsto.loop import ast as loop
+
+_HALF = (DType.F16, DType.BF16)
+
+
+class Body:
+    """Emits a segment's steps. `registers`: temporaries that are one value a row; `passed`: targets handed on within their group."""
+
+    def __init__(self, emitter: Emitter, segment: FlatSegment, costs: Costs, registers: frozenset[str], passed: frozenset[str]) -> None:
+        self.emitter = emitter
+        self.code = emitter.code
+        self.segment = segment
+        self.costs = costs
+        self.registers = registers
+        self.passed = passed
+
+    def emit(self) -> None:
+        self.emitter.row_depth = self.code.depth
+        for group in self.segment.groups:
+            self.group(group)
+        for name in list(self.emitter.known):
+            self.emitter.forget(name)
+            del self.emitter.known[name]
+
+    def group(self, group: FlatGroup) -> None:
+        vector = None
+        if self.emitter.lane is None and self.emitter.lanes > 1:
+            vector = self.costs.best_inner(group)[1]
+        if group.steps[0].scan is not None:
+            self.scan(group, vector)
+            return
+        self.emitter.writing = frozenset(s.target for s in group.steps)
+        outer = [it for it in group.inner if vector is None or it.name != vector.iter.name]
+        with self.loops(outer):
+            if vector is None:
+                self.steps(group)
+            else:
+                self.vectors(vector, group)
+        self.emitter.writing = frozenset()
+
+    @contextmanager
+    def loops(self, iters: Sequence[Iter]) -> Iterator[None]:
+        with ExitStack() as stack:
+            for it in iters:
+                var = stack.enter_context(self.code.loop(0, it.extent, it.name))
+                self.code.bind(it.name, var)
+            yield
+
+    def vectors(self, vector: Vector, group: FlatGroup) -> None:
+        """A loop over whole vectors of an iterator, then its tail under a mask."""
+        with self.whole_vectors(vector):
+            self.steps(group)
+        with self.tail(vector) as any_left:
+            if any_left:
+                self.steps(group)
+        self.emitter.lane = None
+
+    @contextmanager
+    def whole_vectors(self, vector: Vector) -> Iterator[None]:
+        name, count = vector.iter.name, vector.lanes
+        lane = self.code.lane_symbol(count)
+        self.emitter.lane = Lane(lane, count, sym(name))
+        with self.code.loop(0, floordiv(vector.iter.extent, count), name) as var:
+            self.code.bind(name, var * count + sym(lane))
+            yield
+
+    @contextmanager
+    def tail(self, vector: Vector) -> Iterator[bool]:
+        """The lanes left over; yields whether there can be any."""
+        name, count, extent = vector.iter.name, vector.lanes, vector.iter.extent
+        left = mod(extent, count)
+        assert self.emitter.lane is not None
+        if left == 0:
+            yield False
+            return
+        self.emitter.lane = replace(self.emitter.lane, tail=left)
+        with ExitStack() as stack:
+            if not isinstance(left, int):
+                stack.enter_context(self.code.branch((left - 1,)))
+            self.code.bind(name, floordiv(extent, count) * count + sym(self.emitter.lane.symbol))
+            yield True
+
+    # ---- steps ----
+
+    def steps(self, group: FlatGroup) -> None:
+        """All steps of a group at the present point."""
+        handed: list[str] = []
+        for step in group.steps:
+            value = convert(self.emitter.value(step.value), step.dtype)
+            if step.target in self.registers:
+                self.emitter.define(step.target, self.code.let(value))
+                continue
+            value = self.store(step, self.code.let(value))
+            if step.target in self.passed:
+                self.emitter.define(step.target, value)
+                handed.append(step.target)
+        for name in handed:
+            self.emitter.forget(name)
+            self.emitter.known.pop(name, None)
+
+    def store(self, step: FlatStep, value: loop.Value) -> loop.Value:
+        """Stores to the target's place; a tail is masked off, or written as zeros where the target is padded. The value stored."""
+        emitter, lane = self.emitter, self.emitter.lane
+        operand = emitter.operands.get(step.target)
+        if operand is None:
+            return value  # nobody reads it
+        place = emitter.places.at(operand, self.code.expand(step.place))
+        mask = None
+        if lane is not None and lane.tail is not None and not operand.per_lane and emitter.varies(place):
+            mask = emitter.tail_mask()
+            if step.padded and step.padded == lane.fills:
+                value = self.code.let(loop.Select(mask, lift(value, lane.count), zero(loop.Type(step.dtype, lane.count))))
+                mask = None
+        self.code.emit(emitter.places.store(operand.buffer, place, value, mask))
+        emitter.forget(step.target)
+        return value
+
+    # ---- scans ----
+
+    def scan(self, group: FlatGroup, vector: Vector | None) -> None:
+        (step,) = group.steps
+        assert step.scan is not None
+        along = next(it for it in group.inner if it.name == step.scan.iter)
+        others = [it for it in group.inner if it is not along and (vector is None or it.name != vector.iter.name)]
+        self.emitter.writing = frozenset((step.target,))
+        with self.loops(others):
+            if vector is None:
+                self.running(step, along)
+            else:
+                with self.whole_vectors(vector):
+                    self.running(step, along)
+                with self.tail(vector) as any_left:
+                    if any_left:
+                        self.running(step, along)
+                self.emitter.lane = None
+        self.emitter.writing = frozenset()
+
+    def running(self, step: FlatStep, along: Iter) -> None:
+        """The running total along the scanned iterator, in the lanes at work."""
+        assert step.scan is not None
+        emitter, code, kind = self.emitter, self.code, step.scan.kind
+        info = emitter.info(step.value)
+        element = DType.F32 if step.dtype in _HALF else step.dtype
+        t = loop.Type(element, emitter.lane.count if emitter.lane else emitter.lanes_of(info))
+        name = code.fresh("acc")
+        code.emit(loop.Declare(name, identity(kind, t)))
+        with code.loop(0, along.extent, along.name) as var:
+            at: Dim = along.extent - 1 - var if step.scan.reverse else var
+            code.bind(along.name, at)
+            value = lift(convert(emitter.value(step.value), element), t.lanes)
+            before = loop.Var(name, t)
+            after = code.let(combine(kind, before, value), "total")
+            stored = before if step.scan.exclusive else after
+            self.store(step, code.let(convert(stored, step.dtype)))
+            code.emit(loop.Assign(name, after))
+

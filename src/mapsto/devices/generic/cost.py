@@ -1,0 +1,180 @@
+"""What loops cost when one iterator is the vector: rough cycles, enough to choose which one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from mapsto.devices.generic.flat import FlatGroup, FlatStep
+from mapsto.devices.generic.normal import ranges_of
+from mapsto.ir.expr import Dim, Ranges, evaluate, linear, loads, simplify, substitute, sym, symbols
+from mapsto.kernel.ast import Iter, Load, Op, Reduce, Scalar, children
+
+# A size that only a run knows is taken to be this.
+UNKNOWN = 64
+# Cycles a vector: contiguous, one element for all lanes, elements apart (a lane), with computed places (a lane).
+_CONTIGUOUS, _UNIFORM, _STRIDED_LOAD, _STRIDED_STORE, _GATHER = 1.0, 0.5, 1.2, 1.8, 0.4
+_OPS = {
+    **dict.fromkeys(("exp", "log", "tanh", "erf", "sigmoid", "log1p", "expm1"), 12.0),
+    **dict.fromkeys(("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "pow"), 40.0),
+    **dict.fromkeys(("div", "mod", "fmod", "sqrt"), 5.0),
+}
+_FOLD = 8.0  # lanes folded to one value
+
+
+@dataclass(frozen=True)
+class Vector:
+    """A candidate: this iterator in this many lanes."""
+
+    iter: Iter
+    lanes: int
+
+    @property
+    def waste(self) -> float:
+        """Vectors a lane's worth of elements: 1/lanes where the extent fills them."""
+        extent = estimate(self.iter.extent)
+        return -(-extent // self.lanes) / max(extent, 1)
+
+
+def estimate(e: Dim) -> int:
+    """A plausible number for an extent."""
+    return max(evaluate(e, _Guess(), lambda t, at: 0), 0) if not isinstance(e, int) else e
+
+
+class _Guess(dict[str, int]):
+    def __missing__(self, key: str) -> int:
+        return UNKNOWN
+
+
+def lanes_for(extent: Dim, lanes: int) -> int:
+    """No more lanes than a power of two that holds the extent."""
+    if not isinstance(extent, int) or extent >= lanes:
+        return lanes
+    return 1 << max(extent - 1, 0).bit_length()
+
+
+def lane_stride(place: Dim, vector: Vector, ranges: Ranges) -> Dim | None:
+    """How far apart neighbouring lanes lie; None where they do not lie evenly."""
+    name = vector.iter.name
+    if name not in symbols(place):
+        return 0
+    direct = linear(place, name)
+    if direct is not None:
+        return direct[0]
+    split = sym("@o") * vector.lanes + sym("@l")
+    inner = {**ranges, "@l": (0, vector.lanes - 1), "@o": (0, vector.iter.extent)}
+    found = linear(simplify(substitute(place, {name: split}), inner), "@l")
+    return None if found is None else found[0]
+
+
+def access_cost(place: Dim, vector: Vector | None, ranges: Ranges, store: bool = False) -> float:
+    if vector is None:
+        return _UNIFORM
+    if any(vector.iter.name in symbols(a) for a in _load_places(place)):
+        return vector.lanes * ((_STRIDED_STORE if store else _STRIDED_LOAD) + _GATHER + _STRIDED_LOAD)
+    stride = lane_stride(place, vector, ranges)
+    if stride == 0:
+        return _UNIFORM
+    if stride == 1:
+        return _CONTIGUOUS
+    each = _STRIDED_STORE if store else _STRIDED_LOAD
+    if isinstance(stride, int) and not store and -1 <= stride <= 4:
+        return 2.0 * abs(stride)
+    return vector.lanes * (each + (_GATHER if stride is None else 0.0))
+
+
+def _load_places(e: Dim) -> Iterable[Dim]:
+    from mapsto.ir.expr import Call, atoms
+
+    return [a.args[0] for a in atoms(e) if isinstance(a, Call) and a.fn == "load"] if loads(e) else []
+
+
+class Costs:
+    """Costs within one segment. `lanes`: of a full vector; `temps`: tensors that stay near (registers, local arrays)."""
+
+    def __init__(self, lanes: int, temps: frozenset[str], rows: Iterable[Iter]) -> None:
+        self.lanes = lanes
+        self.temps = temps
+        self.rows = tuple(rows)
+
+    def scalar(self, e: Scalar, vector: Vector | None, ranges: Ranges) -> float:
+        """One evaluation of `e` in all lanes."""
+        if isinstance(e, Load):
+            return _CONTIGUOUS / 2 if e.tensor in self.temps else access_cost(e.index[0], vector, ranges)
+        if isinstance(e, Reduce):
+            return self.reduction(e, vector, ranges)[0]
+        below = sum(self.scalar(c, vector, ranges) for c in children(e))
+        return below + (_OPS.get(e.fn, 1.0) if isinstance(e, Op) else 0.5)
+
+    def reduction(self, e: Reduce, vector: Vector | None, ranges: Ranges) -> tuple[float, Vector | None]:
+        """The cost of a reduction and, where no vector is at work around it, the best one of its own."""
+        inner = {**ranges, **ranges_of(e.iters)}
+        trips = 1.0
+        for it in e.iters:
+            trips *= estimate(it.extent)
+        if vector is not None:
+            return trips * (self.scalar(e.body, vector, inner) + 1), None
+        best: tuple[float, Vector | None] = trips * (self.scalar(e.body, None, inner) + 1), None
+        for it in e.iters:
+            own = Vector(it, lanes_for(it.extent, self.lanes))
+            if own.lanes == 1:
+                continue
+            cost = trips * own.waste * (self.scalar(e.body, own, inner) + 1) + _FOLD
+            if cost < best[0]:
+                best = cost, own
+        return best
+
+    def step(self, step: FlatStep, vector: Vector | None, ranges: Ranges) -> float:
+        store = 0.5 if step.target in self.temps else access_cost(step.place, vector, ranges, store=True)
+        return self.scalar(step.value, vector, ranges) + store
+
+    def group(self, group: FlatGroup, vector: Vector | None) -> float:
+        """All points of a group's inner iterators, for one row (or for one vector of rows)."""
+        ranges = {**ranges_of(self.rows), **ranges_of(group.inner)}
+        trips = 1.0
+        for it in group.inner:
+            trips *= estimate(it.extent)
+        if vector is not None and any(it.name == vector.iter.name for it in group.inner):
+            trips *= vector.waste
+        return trips * sum(self.step(s, vector, ranges) for s in group.steps)
+
+    def best_inner(self, group: FlatGroup) -> tuple[float, Vector | None]:
+        """The best vector among a group's inner iterators, or none (its reductions may then have their own)."""
+        best: tuple[float, Vector | None] = self.group(group, None), None
+        for it in vector_candidates(group):
+            own = Vector(it, lanes_for(it.extent, self.lanes))
+            if own.lanes == 1:
+                continue
+            cost = self.group(group, own)
+            if cost < best[0]:
+                best = cost, own
+        return best
+
+
+def vector_candidates(group: FlatGroup) -> list[Iter]:
+    """Inner iterators whose lanes may run at once: not scanned along, never meeting in one place."""
+    scanned = {s.scan.iter for s in group.steps if s.scan}
+    found = [it for it in group.inner if it.name not in scanned]
+    if not any(s.ordered for s in group.steps):
+        return found
+    (step,) = group.steps
+    last = found[-1:]
+    apart = [it for it in last if linear(step.place, it.name) is not None and it.name in symbols(step.place)]
+    # an ordered step that reads what it writes (scatter with addition) goes on only after its store
+    return apart
+
+
+def row_estimate(rows: Iterable[Iter]) -> float:
+    total = 1.0
+    for it in rows:
+        total *= estimate(it.extent)
+    return total
+
+
+def average_stride(place: Dim, it: Iter, others: Mapping[str, int]) -> float:
+    """How far a step of an iterator moves in memory, on average over its range."""
+    far = max(min(estimate(it.extent) - 1, 4096), 1)
+    zero = dict(others)
+    here = _Guess({**zero, it.name: 0})
+    there = _Guess({**zero, it.name: far})
+    return abs(evaluate(place, there, lambda t, at: 0) - evaluate(place, here, lambda t, at: 0)) / far

@@ -1,0 +1,256 @@
+"""From a kernel to a function in the loop language: the parts of the kernel share one range that threads divide.
+
+The range of a part counts its rows (or vectors of rows); the parts' ranges are laid end to end, so any share [begin, end) of the
+sum is a share of each part. What a part computes for a row never depends on the share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+
+from mapsto.devices.generic.body import Body
+from mapsto.devices.generic.border import zero_segments
+from mapsto.devices.generic.cost import Costs, Vector, lanes_for
+from mapsto.devices.generic.flat import FlatSegment, FlatStep, reductions
+from mapsto.devices.generic.scalar import Emitter, Lane, Operand
+from mapsto.devices.generic.schedule import Lanes, Part, RowSchedule, near_tensors, prepare, sorted_rows, vector_rows
+from mapsto.devices.generic.temps import Temps
+from mapsto.devices.generic.scope import Code
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr, floordiv, ceildiv, maximum, minimum, mod, product, sym, symbols
+from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
+from mapsto.loop.ast import Alloc, For, Function, LetIndex, Param, Statement
+from mapsto.plan.layout import Layout
+
+# Up to this many scalar operations the tail of a row vector gets code of its own; beyond, all vectors run under a mask.
+_SMALL_BODY = 40
+
+
+def lower(kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule, name: str) -> tuple[Function, Dim]:
+    """The kernel as a function, and the extent of the range that threads share.
+
+    Parameters: the inputs, the outputs, then the temporaries that `scratch_temps` names.
+    """
+    parts = prepare(kernel, layouts, schedule)
+    writer = _Writer(kernel, layouts, parts, name)
+    for part in parts:
+        writer.part(part)
+    for tensor in kernel.outputs:
+        writer.zeros(tensor.name, tensor.dtype)
+    return writer.function(), writer.extent
+
+
+def zero_borders(tensor: str, dtype: DType, layout: Layout, lanes: int, name: str) -> tuple[Function, Dim]:
+    """A function that writes the zeros of a layout (border and tail) and nothing else."""
+    from mapsto.kernel.ast import Tensor
+
+    kernel = Kernel(name, (), (Tensor(tensor, dtype, layout.shape),), (), ())
+    writer = _Writer(kernel, {tensor: layout}, (), name, lanes)
+    writer.zeros(tensor, dtype)
+    return writer.function(), writer.extent
+
+
+class _Writer:
+    """The function under construction."""
+
+    def __init__(self, kernel: Kernel, layouts: Mapping[str, Layout], parts: tuple[Part, ...], name: str, lanes: int = 0) -> None:
+        self.kernel = kernel
+        self.layouts = layouts
+        self.name = name
+        self.extent: Dim = 0
+        self.lanes = lanes or max((p.schedule.lanes for p in parts), default=1)
+        self.filled: set[str] = set()
+        scratch = [t for p in parts for t in p.temps.buffers]
+        dtypes = {t.name: t.dtype for t in (*kernel.inputs, *kernel.outputs, *kernel.temps)}
+        taken: set[str] = {"begin", "end", *_names(parts, layouts)}
+        self.code = Code(taken)
+        self.params: list[Param] = []
+        self.operands: dict[str, Operand] = {}
+        written = {t.name for t in kernel.outputs} | set(scratch)
+        for tensor in (*(t.name for t in kernel.inputs), *(t.name for t in kernel.outputs), *scratch):
+            param = Param(self.code.fresh(_identifier(tensor)), dtypes[tensor], tensor in written)
+            self.params.append(param)
+            self.operands[tensor] = Operand(param.name, dtypes[tensor])
+
+    def function(self) -> Function:
+        body = tuple(self.code.scopes[0].statements)
+        used, defined = _symbols(body)
+        dims = sorted(used - defined - {"begin", "end"})
+        return Function(self.name, tuple(self.params), tuple(dims), body)
+
+    # ---- parts ----
+
+    def part(self, part: Part) -> None:
+        schedule, flat, temps = part.schedule, part.flat, part.temps
+        lanes: Lanes | None = None
+        if schedule.vector == "rows":
+            block = self._padding(flat, flat.rows[schedule.axis].name, schedule.lanes)
+            symbol = self.code.lane_symbol(schedule.lanes)
+            flat, lanes = vector_rows(flat, temps, schedule.axis, schedule.lanes, symbol, block)
+            if block is not None:
+                self.filled |= {s.target for s in flat.steps if s.padded == lanes.iterator}
+        operands = dict(self.operands)
+        for name, dtype, count in temps.arrays:
+            local = self.code.fresh(_identifier(name))
+            width = schedule.lanes if lanes is not None else 1
+            self.code.scopes[0].statements.insert(0, Alloc(local, dtype, max(count, 1) * width))
+            operands[name] = Operand(local, dtype, per_lane=lanes is not None)
+        inner = schedule.lanes if schedule.vector == "inner" else 1
+        emitter = Emitter(self.code, operands, inner)
+        emitter.internal = part.segment.internal | temps.registers
+        emitter.near = near_tensors(temps)
+        costs = Costs(inner, emitter.near, flat.rows)
+        self._emit(flat, lanes, Body(emitter, flat, costs, temps.registers, temps.handed))
+
+    def _padding(self, flat: FlatSegment, iterator: str, lanes: int) -> int | None:
+        """The block that targets are filled up to along this iterator, if it holds whole vectors."""
+        blocks = {b[1] for s in flat.steps if s.padded == iterator and (b := self.layouts[s.target].block) is not None}
+        if len(blocks) != 1:
+            return None
+        (block,) = blocks
+        return block if block % lanes == 0 else None
+
+    def zeros(self, tensor: str, dtype: DType) -> None:
+        """Border and tail of an output, as parts of their own."""
+        layout = self.layouts[tensor]
+        for flat in zero_segments(tensor, dtype, layout, self.code.fresh, tail=tensor not in self.filled):
+            self._zero_part(flat)
+
+    def _zero_part(self, flat: FlatSegment) -> None:
+        temps = Temps(frozenset(), frozenset(), (), ())
+        flat = sorted_rows(flat, temps)
+        lanes: Lanes | None = None
+        costs = Costs(self.lanes, frozenset(), flat.rows)
+        found: list[tuple[float, int]] = []
+        for axis, it in enumerate(flat.rows):
+            vector = Vector(it, lanes_for(it.extent, self.lanes))
+            found.append((costs.group(flat.groups[0], vector) * vector.waste, axis))
+        if found:
+            axis = min(found)[1]
+            count = lanes_for(flat.rows[axis].extent, self.lanes)
+            flat, lanes = vector_rows(flat, temps, axis, count, self.code.lane_symbol(count), None)
+        emitter = Emitter(self.code, self.operands)
+        self._emit(flat, lanes, Body(emitter, flat, costs, frozenset(), frozenset()))
+
+    # ---- rows ----
+
+    def _emit(self, flat: FlatSegment, lanes: Lanes | None, body: Body) -> None:
+        """One part: its share of the range, decoded into its row iterators, and its body at each."""
+        extent = product(i.extent for i in flat.rows)
+        if extent == 0:
+            return
+        begin, end = sym("begin"), sym("end")
+        offset = self.extent
+        self.extent = offset + extent
+        body = Body(body.emitter, flat, body.costs, body.registers, body.passed)
+        with self.code.branch((end - offset - 1, offset + extent - begin - 1)):
+            # a branch, so that nothing of a part is computed by threads that have no share of it
+            if offset != 0:
+                begin = self.code.symbol(maximum(begin - offset, 0), "begin")  # type: ignore[assignment]
+            end = self.code.symbol(minimum(end - offset, extent), "end")  # type: ignore[assignment]
+            if not flat.rows:
+                body.emit()
+                return
+            with self._last_row(flat.rows, begin, end) as (low, high):
+                self._rows(flat.rows[-1], low, high, lanes, body)
+
+    @contextmanager
+    def _last_row(self, rows: tuple[Iter, ...], begin: Dim, end: Dim) -> Iterator[tuple[Dim, Dim]]:
+        """Loops over all row iterators but the last; yields the last one's share of its extent."""
+        *outer, last = rows
+        if not outer:
+            yield begin, end
+            return
+        count = product(i.extent for i in outer)
+        first, past = floordiv(begin, last.extent), ceildiv(end, last.extent)
+        with self.code.loop(first, past, "row", (0, count - 1)) as row:
+            left: Dim = row
+            for it in reversed(outer[1:]):
+                self._bind(it, self.code.symbol(mod(left, it.extent), it.name))
+                left = self.code.symbol(floordiv(left, it.extent), "row")
+            self._bind(outer[0], left)
+            low = self.code.symbol(maximum(begin - row * last.extent, 0), "low")
+            high = self.code.symbol(minimum(end - row * last.extent, last.extent), "high")
+            yield low, high
+
+    def _bind(self, it: Iter, value: Dim) -> None:
+        self.code.bind(it.name, value)
+        for name in symbols(value):
+            self.code.ranges.setdefault(name, (0, it.extent - 1))
+
+    def _rows(self, last: Iter, low: Dim, high: Dim, lanes: Lanes | None, body: Body) -> None:
+        """The innermost row loop: single rows, vectors of rows all under one mask, or whole vectors and then the tail."""
+        emitter = body.emitter
+        if lanes is not None:
+            emitter.lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
+        if lanes is None or lanes.tail is None or lanes.outer != last.name or not _is_small(body.segment):
+            with self.code.loop(low, high, last.name, (0, last.extent - 1)) as row:
+                self.code.bind(last.name, row)
+                body.emit()
+            return
+        full = floordiv(lanes.extent, lanes.count)
+        emitter.lane = replace(emitter.lane, tail=None) if emitter.lane is not None else None
+        with self.code.loop(low, minimum(high, full), last.name, (0, full - 1)) as row:
+            self.code.bind(last.name, row)
+            body.emit()
+        with self.code.branch((high - full - 1, last.extent - full - 1)):
+            emitter.lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
+            # past the last whole vector there are the tail and, in a padded target, vectors of zeros alone
+            with self.code.loop(maximum(low, full), high, last.name, (full, last.extent - 1)) as row:
+                self.code.bind(last.name, row)
+                body.emit()
+
+
+def _is_small(segment: FlatSegment) -> bool:
+    if any(g.inner for g in segment.groups) or any(reductions(s.value) for s in segment.steps):
+        return False
+    return sum(isinstance(n, Op | Where) for s in segment.steps for n in walk(s.value)) <= _SMALL_BODY
+
+
+def _identifier(name: str) -> str:
+    """A tensor's name as a name in C."""
+    found = "".join(c if c.isalnum() and c.isascii() else "_" for c in name).strip("_")
+    return f"t_{found}" if not found or found[0].isdigit() else found
+
+
+def _names(parts: tuple[Part, ...], layouts: Mapping[str, Layout]) -> set[str]:
+    """Symbols that the function's own names must stay away from: sizes, and iterators of the kernel."""
+    found: set[str] = set()
+    for part in parts:
+        for e in (*part.flat.exprs(), *(i.extent for i in part.flat.rows)):
+            found |= symbols(e)
+        for group in part.flat.groups:
+            found |= {n for i in group.inner for n in symbols(i.extent)}
+            for step in group.steps:
+                found |= {n for r in reductions(step.value) for i in r.iters for n in symbols(i.extent)}
+    for layout in layouts.values():
+        for e in (*layout.shape, layout.elements, layout.offset, *(a.stride for a in layout.axes)):
+            found |= symbols(e)
+    return found
+
+
+def _symbols(statements: tuple[Statement, ...]) -> tuple[set[str], set[str]]:
+    """(used, defined) index symbols of statements."""
+    used: set[str] = set()
+    defined: set[str] = set()
+
+    def visit(node: object) -> None:
+        if isinstance(node, Expr):
+            used.update(symbols(node))
+        elif isinstance(node, tuple):
+            for item in node:
+                visit(item)
+        elif is_dataclass(node) and not isinstance(node, type):
+            if isinstance(node, For):
+                defined.add(node.var)
+            elif isinstance(node, LetIndex):
+                defined.add(node.name)
+            for field in fields(node):
+                visit(getattr(node, field.name))
+
+    visit(statements)
+    return used, defined
+
+

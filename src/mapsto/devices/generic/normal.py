@@ -1,0 +1,191 @@
+"""Kernels brought to a normal form: unique iterator names, explicit target indices, no iterators of extent 1, decided guards gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Call, Dim, Expr, Ranges, Sym, atoms, bounds, known_at_least, simplify, substitute, sym, terms_of
+from mapsto.kernel.ast import Const, Index, Iter, Kernel, Load, Reduce, Scalar, Scan, Stmt, Where, transform, walk
+
+
+@dataclass(frozen=True)
+class Step:
+    """A statement in normal form: `target[index] = value` over `iters`."""
+
+    target: str
+    dtype: DType
+    iters: tuple[Iter, ...]
+    index: tuple[Dim, ...]
+    value: Scalar
+    scan: Scan | None = None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether its writes may meet in one place (the index holds loaded integers), so that their order counts."""
+        return any(isinstance(a, Call) and a.fn == "load" for e in self.index for a in atoms(e))
+
+    def extent(self, name: str) -> Dim:
+        return next(i.extent for i in self.iters if i.name == name)
+
+
+def normal_form(kernel: Kernel) -> tuple[Step, ...]:
+    """The kernel's statements as steps, in order."""
+    counter = [0]
+    taken = {s for t in (*kernel.inputs, *kernel.outputs, *kernel.temps) for d in t.shape for s in symbol_names(d)}
+    for stmt in kernel.stmts:
+        taken |= _free_names(stmt)
+
+    def fresh(hint: str) -> str:
+        name = hint
+        while name in taken:
+            counter[0] += 1
+            name = f"{hint.rstrip('0123456789')}{counter[0]}"
+        taken.add(name)
+        return name
+
+    return tuple(_normal(stmt, fresh) for stmt in kernel.stmts)
+
+
+def symbol_names(e: Dim) -> set[str]:
+    return {a.name for a in atoms(e) if isinstance(a, Sym)}
+
+
+def _free_names(stmt: Stmt) -> set[str]:
+    """Every symbol that a statement mentions, less its own iterators (those may keep their names)."""
+    found: set[str] = set()
+
+    def note(d: Dim) -> Dim:
+        found.update(symbol_names(d))
+        return d
+
+    transform(stmt.value, lambda s: None, note)
+    for e in (*(stmt.index or ()), *(i.extent for i in stmt.iters)):
+        note(e)
+    bound = {i.name for i in stmt.iters} | {i.name for n in walk(stmt.value) if isinstance(n, Reduce) for i in n.iters}
+    return found - bound
+
+
+def _normal(stmt: Stmt, fresh: Callable[[str], str]) -> Step:
+    names, iters = _renamed(stmt.iters, {}, fresh, keep=stmt.scan.iter if stmt.scan else "")
+    index = stmt.index if stmt.index is not None else tuple(sym(i.name) for i in stmt.iters)
+    ranges = ranges_of(iters)
+    scan = replace(stmt.scan, iter=str(names[stmt.scan.iter])) if stmt.scan else None
+    value = settle(_rename(stmt.value, names, fresh), ranges)
+    placed = tuple(simplify(substitute(e, names), ranges) for e in index)
+    return Step(stmt.target, stmt.dtype, iters, placed, value, scan)
+
+
+def _renamed(
+    iters: tuple[Iter, ...], names: dict[str, Dim], fresh: Callable[[str], str], keep: str = ""
+) -> tuple[dict[str, Dim], tuple[Iter, ...]]:
+    """Fresh iterators; one of extent 1 stands for 0 (unless a scan runs along it)."""
+    names = dict(names)
+    kept: list[Iter] = []
+    for it in iters:
+        extent = substitute(it.extent, names)
+        if extent == 1 and it.name != keep:
+            names[it.name] = 0
+            continue
+        kept.append(Iter(fresh(it.name), extent))
+        names[it.name] = sym(kept[-1].name)
+    return names, tuple(kept)
+
+
+def _rename(e: Scalar, names: dict[str, Dim], fresh: Callable[[str], str]) -> Scalar:
+    def leaf(node: Scalar) -> Scalar | None:
+        if not isinstance(node, Reduce):
+            return None
+        inner, iters = _renamed(node.iters, names, fresh)
+        body = _rename(node.body, inner, fresh)
+        return Reduce(node.kind, iters, body) if iters else body
+
+    return transform(e, leaf, lambda d: substitute(d, names))
+
+
+def ranges_of(iters: Iterable[Iter]) -> dict[str, tuple[Dim, Dim]]:
+    return {i.name: (0, i.extent - 1) for i in iters}
+
+
+def settle(e: Scalar, ranges: Ranges) -> Scalar:
+    """Simplify every integer expression and drop the guards that the ranges decide."""
+
+    def leaf(node: Scalar) -> Scalar | None:
+        if isinstance(node, Reduce):
+            inner = {**ranges, **ranges_of(node.iters)}
+            return Reduce(node.kind, node.iters, settle(node.body, inner))
+        return _settled_guard(node, ranges) if isinstance(node, Where) else None
+
+    return transform(e, leaf, lambda d: simplify(d, ranges))
+
+
+def _settled_guard(node: Where, ranges: Ranges) -> Scalar:
+    conds: list[Dim] = []
+    for cond in (simplify(c, ranges) for c in node.conds):
+        holds = decided(cond, ranges)
+        if holds is False:
+            return settle(node.otherwise, ranges)
+        if holds is None and cond not in conds:
+            conds.append(cond)
+    then = settle(node.then, ranges)
+    return Where(tuple(conds), then, settle(node.otherwise, ranges)) if conds else then
+
+
+def decided(cond: Dim, ranges: Ranges) -> bool | None:
+    """Whether `cond >= 0` always or never holds under the ranges; None where that is not known."""
+    low, high = bounds(cond, ranges)
+    if low is not None and known_at_least(low, 0):
+        return True
+    if high is not None and known_at_least(-high - 1, 0):
+        return False
+    return None
+
+
+def bare(e: Dim) -> str | None:
+    """The name of the symbol that an expression consists of, or None."""
+    terms = terms_of(e)
+    if isinstance(e, Expr) and len(terms) == 1 and terms[0][1] == 1 and len(terms[0][0]) == 1:
+        atom = terms[0][0][0]
+        return atom.name if isinstance(atom, Sym) else None
+    return None
+
+
+def accesses(value: Scalar) -> list[tuple[str, tuple[Dim, ...]]]:
+    """Every element that a value reads: (tensor, index), those inside index expressions included."""
+    found: list[tuple[str, tuple[Dim, ...]]] = []
+
+    def note(d: Dim) -> Dim:
+        found.extend(index_accesses(d))
+        return d
+
+    def leaf(node: Scalar) -> Scalar | None:
+        if isinstance(node, Load):
+            found.append((node.tensor, node.index))
+        return None
+
+    transform(value, leaf, note)
+    return found
+
+
+def index_accesses(e: Dim) -> list[tuple[str, tuple[Dim, ...]]]:
+    return [(a.tensor, a.args) for a in atoms(e) if isinstance(a, Call) and a.fn == "load"]
+
+
+def renamed_step(step: Step, names: dict[str, str]) -> Step:
+    """The same step with some of its statement-level iterators renamed."""
+    values: dict[str, Dim] = {old: sym(new) for old, new in names.items() if old != new}
+    if not values:
+        return step
+    return Step(
+        step.target,
+        step.dtype,
+        tuple(Iter(names.get(i.name, i.name), i.extent) for i in step.iters),
+        tuple(substitute(e, values) for e in step.index),
+        transform(step.value, lambda s: None, lambda d: substitute(d, values)),
+        replace(step.scan, iter=names.get(step.scan.iter, step.scan.iter)) if step.scan else None,
+    )
+
+
+def is_leaf(e: Scalar) -> bool:
+    return isinstance(e, Const | Index | Load)

@@ -1,0 +1,81 @@
+"""Value numbering: equal scalar expressions get one number, with what they depend on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mapsto.ir.expr import Dim, loads, symbols
+from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Where, children
+
+
+@dataclass(frozen=True)
+class Info:
+    """What an expression depends on. `unsafe`: holds a load that is inside its tensor only under the guards around it."""
+
+    number: int
+    symbols: frozenset[str]
+    tensors: frozenset[str]
+    unsafe: bool
+
+
+@dataclass
+class Numbering:
+    _by_id: dict[int, tuple[Scalar, Info]] = field(default_factory=dict)
+    _by_key: dict[tuple[object, ...], Info] = field(default_factory=dict)
+
+    def __call__(self, e: Scalar) -> Info:
+        known = self._by_id.get(id(e))
+        if known is not None:
+            return known[1]
+        info = self._of(e)
+        self._by_id[id(e)] = (e, info)  # holding e keeps its id from being used again
+        return info
+
+    def all(self) -> Iterable[Info]:
+        return self._by_key.values()
+
+    def _of(self, e: Scalar) -> Info:
+        below = [self(child) for child in children(e)]
+        key = (type(e).__name__, *_own(e), *(b.number for b in below))
+        if key in self._by_key:
+            return self._by_key[key]
+        own = _dims(e)
+        names = frozenset(s for d in own for s in symbols(d)).union(*(b.symbols for b in below))
+        tensors = frozenset(t for d in own for t in loads(d)).union(*(b.tensors for b in below))
+        unsafe = any(b.unsafe for b in below) or any(loads(d) for d in own)
+        if isinstance(e, Load):
+            tensors |= {e.tensor}
+            unsafe = unsafe or e.index[1] != 1
+        elif isinstance(e, Reduce):
+            names -= {i.name for i in e.iters}
+        info = Info(len(self._by_key), names, tensors, unsafe)
+        self._by_key[key] = info
+        return info
+
+
+def _own(e: Scalar) -> tuple[object, ...]:
+    """What tells a node from others with the same children."""
+    if isinstance(e, Const):
+        return (repr(e.value), e.dtype)
+    if isinstance(e, Index):
+        return (e.expr, e.dtype)
+    if isinstance(e, Load):
+        return (e.tensor, e.index, e.dtype)
+    if isinstance(e, Op):
+        return (e.fn, e.dtype)
+    if isinstance(e, Cast):
+        return (e.dtype,)
+    if isinstance(e, Where):
+        return e.conds
+    return (e.kind, e.iters)
+
+
+def _dims(e: Scalar) -> tuple[Dim, ...]:
+    if isinstance(e, Index):
+        return (e.expr,)
+    if isinstance(e, Load):
+        return (e.index[0],)
+    if isinstance(e, Where):
+        return e.conds
+    return tuple(i.extent for i in e.iters) if isinstance(e, Reduce) else ()

@@ -1,0 +1,224 @@
+"""Places in buffers as loop code: linear in the lane (strided accesses), or computed lane by lane (gathers)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mapsto.devices.generic.operations import lift, number
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv, linear, load, product, rebuild, sym
+from mapsto.loop.ast import (
+    Binary, Cast, Compare, Gather, IndexValue, Load, Scatter, Select, Statement, Store, Type, Unary, Value,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from mapsto.devices.generic.scalar import Emitter, Operand
+
+_I64, _F64 = DType.I64, DType.F64
+
+
+def lane_count(cond: Dim, lane: str) -> tuple[Dim, bool] | None:
+    """Where `cond` >= 0 is linear in the lane: (count, True) if it holds on the first `count` lanes, (count, False) if on all others."""
+    found = linear(cond, lane)
+    if found is None or not isinstance(found[0], int) or found[0] == 0:
+        return None
+    coefficient, rest = found
+    if coefficient < 0:
+        return floordiv(rest, -coefficient) + 1, True
+    return ceildiv(-rest, coefficient), False
+
+
+class Places:
+    """Index expressions (over loop symbols) as values, loads and stores."""
+
+    def __init__(self, emitter: Emitter) -> None:
+        self.emitter = emitter
+
+    # ---- loaded integers ----
+
+    def resolved(self, e: Dim) -> Dim:
+        """Loaded integers that all lanes share get a name; what varies stays in the expression."""
+
+        def call(c: Call, args: tuple[Dim, ...]) -> Dim | None:
+            if c.fn != "load":
+                return None
+            place = self.at(self.emitter.operands[c.tensor], args[0])
+            return load(c.tensor, (place,)) if self.emitter.varies(place) else self._loaded(c.tensor, place)
+
+        return rebuild(e, lambda atom: None, call)
+
+    def at(self, operand: Operand, place: Dim) -> Dim:
+        """The place of an element (for the lane, where each lane has its own), loaded integers resolved."""
+        place = self.resolved(place)
+        lane = self.emitter.lane
+        if not operand.per_lane:
+            return place
+        assert lane is not None
+        return place * lane.count + sym(lane.symbol)
+
+    def _loaded(self, tensor: str, place: Dim) -> Dim:
+        emitter, code = self.emitter, self.emitter.code
+        depth = max(code.depth_of(place), emitter.tensor_depth(tensor), code.guard_depth)
+        operand = emitter.operands[tensor]
+        with code.at(min(depth, code.depth)):
+            key = ("loaded", (tensor,), place, emitter.mask.key if emitter.mask else 0)
+            return code.index(key, lambda: _as_i64(emitter.uniform_load(operand, place, guarded=True)), "at")
+
+    # ---- integers as values ----
+
+    def number(self, e: Dim) -> Value:
+        """The i64 value of an index expression: one lane, or all lanes where it varies."""
+        e = self.resolved(e)
+        lane = self.emitter.lane
+        if lane is None or not self.emitter.varies(e):
+            return IndexValue(e, Type(_I64))
+        found = linear(e, lane.symbol)
+        if found is not None:
+            return IndexValue(found[1], Type(_I64, lane.count), found[0])
+        return self._named(e)
+
+    def _named(self, e: Dim) -> Value:
+        """A vector of integers, computed in the outermost scope that it belongs to."""
+        code, emitter = self.emitter.code, self.emitter
+        depth = code.depth_of(e)
+        for atom in _loads_in(e):
+            depth = max(depth, code.guard_depth, emitter.tensor_depth(atom.tensor))
+            depth = max(depth, emitter.mask.depth if emitter.mask else 0)
+            if emitter.lane is not None and emitter.lane.tail is not None:
+                depth = max(depth, code.depth_of(code.expand(emitter.lane.tail)))
+        key = ("loaded", tuple(sorted(_tensors(e))), e, emitter.mask.key if emitter.mask else 0, "lanes")
+        found = code.find(key)
+        if found is None:
+            with code.at(min(depth, code.depth)):
+                found = code.let(self._sum(e), "at")
+                code.remember(key, found)
+        return found
+
+    def _sum(self, e: Dim) -> Value:
+        """The terms of an expression: those linear in the lane together, the others one by one."""
+        assert self.emitter.lane is not None and isinstance(e, Expr)
+        lane, wide = self.emitter.lane, Type(_I64, self.emitter.lane.count)
+        plain: Dim = 0
+        parts: list[Value] = []
+        for monomial, coefficient in e.terms:
+            hard = [a for a in monomial if isinstance(a, Call) and self.emitter.varies(_of(a))]
+            if not hard:
+                plain = plain + product([coefficient, *(_of(a) for a in monomial)])
+                continue
+            rest = [a for a in monomial if a not in hard]
+            part = self._call(hard[0])
+            for atom in hard[1:]:
+                part = Binary("mul", part, self._call(atom))
+            factor = product([coefficient, *(_of(a) for a in rest)])
+            parts.append(part if factor == 1 else Binary("mul", part, lift(self.number(factor), lane.count)))
+        found = linear(plain, lane.symbol)
+        if found is None:  # lane * lane
+            found = (0, 0)
+            parts += [self._product(m, c) for m, c in (plain.terms if isinstance(plain, Expr) else ())]
+        total: Value = IndexValue(found[1], wide, found[0])
+        for part in parts:
+            total = part if isinstance(total, IndexValue) and found == (0, 0) else Binary("add", total, part)
+        return total
+
+    def _product(self, monomial: tuple[Atom, ...], coefficient: int) -> Value:
+        assert self.emitter.lane is not None
+        total: Value = number(coefficient, Type(_I64, self.emitter.lane.count))
+        for atom in monomial:
+            total = Binary("mul", total, lift(self.number(_of(atom)), self.emitter.lane.count))
+        return total
+
+    def _call(self, call: Call) -> Value:
+        assert self.emitter.lane is not None
+        lanes = self.emitter.lane.count
+        if call.fn == "load":
+            return self._gathered(call)
+        a, b = (lift(self.number(arg), lanes) for arg in call.args)
+        if call.fn in ("min", "max"):
+            return Binary(call.fn, a, b)
+        if call.fn == "mod" and _is_loaded(call.args[0]):
+            return self._wrapped(a, b)
+        if call.fn == "mod":
+            a = self.emitter.code.let(a, "at")
+            quotient = self._floordiv(call, a, b)
+            return Binary("sub", a, Binary("mul", quotient, b))
+        return self._floordiv(call, a, b)
+
+    def _floordiv(self, call: Call, a: Value, b: Value) -> Value:
+        """Through f64, exact below 2^52: processors have no vector division of integers."""
+        key = ("quotient", *call.args)
+        found = self.emitter.code.find(key)
+        if found is not None:
+            return found
+        lanes = a.type.lanes
+        divisor = call.args[1]
+        if isinstance(divisor, int) and divisor & (divisor - 1) == 0:
+            shift = lift(number(divisor.bit_length() - 1, Type(_I64)), lanes)
+            return Binary("shr", a, shift)
+        ratio = Binary("div", Cast(a, Type(_F64, lanes)), Cast(b, Type(_F64, lanes)))
+        found = self.emitter.code.let(Cast(Unary("floor", ratio), Type(_I64, lanes)), "at")
+        self.emitter.code.remember(key, found)
+        return found
+
+    def _gathered(self, call: Call) -> Value:
+        emitter = self.emitter
+        assert emitter.lane is not None
+        operand = emitter.operands[call.tensor]
+        parts = [emitter.tail_mask()] if emitter.lane.tail is not None and not operand.per_lane else []
+        if emitter.mask is not None:
+            parts.append(emitter.mask.value)
+        return _as_i64(self.vector_load(operand.buffer, call.args[0], operand.dtype, emitter.both(parts)))
+
+    def _wrapped(self, a: Value, extent: Value) -> Value:
+        """A loaded index that counts from the end where it is negative; held inside of the axis whatever it is."""
+        code = self.emitter.code
+        a = code.let(a, "at")
+        zero = lift(number(0, Type(_I64)), a.type.lanes)
+        one = lift(number(1, Type(_I64)), a.type.lanes)
+        moved = Select(Compare("lt", a, zero), Binary("add", a, extent), a)
+        return Binary("max", Binary("min", moved, Binary("sub", extent, one)), zero)
+
+    # ---- memory ----
+
+    def vector_load(self, buffer: str, place: Dim, dtype: DType, mask: Value | None) -> Value:
+        """The elements at a place that varies from lane to lane."""
+        lane = self.emitter.lane
+        assert lane is not None
+        t = Type(dtype, lane.count)
+        found = linear(place, lane.symbol)
+        if found is None:
+            return self.emitter.code.let(Gather(buffer, self._named(place), t, mask), "x")
+        stride, base = found
+        return self.emitter.code.let(Load(buffer, base, t, stride, mask), "x")
+
+    def store(self, buffer: str, place: Dim, value: Value, mask: Value | None) -> Statement:
+        """The statement that stores `value` at a place (resolved, over loop symbols)."""
+        lane = self.emitter.lane
+        if lane is None or not self.emitter.varies(place):
+            assert value.type.lanes == 1, "lanes that differ meet in one place"
+            return Store(buffer, place, value)
+        value = lift(value, lane.count)
+        found = linear(place, lane.symbol)
+        if found is None:
+            return Scatter(buffer, self._named(place), value, mask)
+        return Store(buffer, found[1], value, found[0], mask)
+
+
+def _as_i64(value: Value) -> Value:
+    return value if value.type.element is _I64 else Cast(value, Type(_I64, value.type.lanes))
+
+
+def _of(atom: Atom) -> Dim:
+    return sym(atom.name) if isinstance(atom, Sym) else Expr((((atom,), 1),))
+
+
+def _is_loaded(e: Dim) -> bool:
+    return isinstance(e, Expr) and len(e.terms) == 1 and len(e.terms[0][0]) == 1 and getattr(e.terms[0][0][0], "fn", "") == "load"
+
+
+def _loads_in(e: Dim) -> list[Call]:
+    return [a for a in atoms(e) if isinstance(a, Call) and a.fn == "load"]
+
+
+def _tensors(e: Dim) -> set[str]:
+    return {a.tensor for a in _loads_in(e)}
+

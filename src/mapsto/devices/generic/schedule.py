@@ -1,0 +1,191 @@
+"""Schedules of generic kernels: which iterators threads share out, and which one runs along the lanes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mapsto.devices.generic.cost import Costs, Vector, average_stride, lanes_for, row_estimate
+from mapsto.devices.generic.flat import FlatSegment, collapsed_rows, flatten, settled, substituted_segment
+from mapsto.devices.generic.normal import normal_form
+from mapsto.devices.generic.rows import Segment, segments
+from mapsto.devices.generic.temps import Temps, place_temps
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, ceildiv, mod, round_up, sym
+from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, walk
+from mapsto.plan.layout import Layout, plain
+
+_ROW_OVERHEAD = 4.0
+
+
+@dataclass(frozen=True)
+class RowSchedule:
+    """How a kernel is walked. `vector`: "rows" (lanes are neighbouring rows), "inner" (each statement has its own vector), "none".
+
+    `axis`: which of the collapsed row iterators the lanes are of. `parts`: one schedule for each independent part of the kernel.
+    """
+
+    rows: int
+    vector: str
+    lanes: int
+    reason: str
+    axis: int = -1
+    parts: tuple[RowSchedule, ...] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """An independent part of a kernel, ready to be emitted."""
+
+    segment: Segment
+    flat: FlatSegment
+    temps: Temps
+    schedule: RowSchedule
+
+
+def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
+    """The cheapest schedule by a count of accesses and operations. `lanes`: of 32-bit elements in a vector register."""
+    lanes = lanes_of_types(kernel, lanes)
+    parts = tuple(_choose(kernel, s, layouts, lanes) for s in segments(normal_form(kernel)))
+    if len(parts) == 1:
+        return parts[0]
+    reason = "; ".join(p.reason for p in parts)
+    return RowSchedule(min((p.rows for p in parts), default=0), "parts", lanes, f"{len(parts)} independent parts: {reason}", parts=parts)
+
+
+def scratch_temps(kernel: Kernel, schedule: RowSchedule) -> tuple[str, ...]:
+    """Temporaries that need a buffer from the planner (a whole tensor): too large, or of unknown size, for a local array."""
+    found: list[str] = []
+    for segment, part in zip(segments(normal_form(kernel)), schedule.parts or (schedule,), strict=True):
+        found += place_temps(segment, temp_shapes(kernel), _row_lanes(part)).buffers
+    return tuple(found)
+
+
+def prepare(kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule) -> tuple[Part, ...]:
+    """The parts of a kernel under a schedule, flattened."""
+    found = []
+    for segment, part in zip(segments(normal_form(kernel)), schedule.parts or (schedule,), strict=True):
+        temps = place_temps(segment, temp_shapes(kernel), _row_lanes(part))
+        missing = [t for t in temps.buffers if t not in layouts]
+        assert not missing, f"{kernel.name}: the temporaries {missing} need a buffer; ask scratch_temps"
+        found.append(Part(segment, _flat(kernel, segment, layouts, temps), temps, part))
+    return tuple(found)
+
+
+def temp_shapes(kernel: Kernel) -> dict[str, tuple[DType, tuple[Dim, ...]]]:
+    return {t.name: (t.dtype, t.shape) for t in kernel.temps}
+
+
+def _row_lanes(schedule: RowSchedule) -> int:
+    return schedule.lanes if schedule.vector == "rows" else 1
+
+
+def lanes_of_types(kernel: Kernel, lanes: int) -> int:
+    """More lanes where every element is narrow."""
+    sizes = [1]
+    for stmt in kernel.stmts:
+        sizes.append(stmt.dtype.size)
+        sizes += [n.dtype.size for n in walk(stmt.value) if isinstance(n, Load | Op | Cast | Const | Index)]
+    return lanes * max(4 // max(sizes), 1)
+
+
+def _flat(kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], temps: Temps) -> FlatSegment:
+    shapes = {t.name: t.shape for t in (*kernel.inputs, *kernel.outputs, *kernel.temps)}
+    own = {t: layout for t, layout in layouts.items() if t not in temps.registers and t not in dict((n, c) for n, _, c in temps.arrays)}
+    return collapsed_rows(sorted_rows(flatten(segment, own, shapes), temps))
+
+
+def sorted_rows(flat: FlatSegment, temps: Temps) -> FlatSegment:
+    """Row iterators by the stride at which the last output is written: the farthest outermost."""
+    near = near_tensors(temps)
+    far = [s for s in flat.steps if s.target not in near]
+    if not far:
+        return flat
+    place = far[-1].place
+    lane = (flat.lane,) if flat.lane is not None else ()
+    others = {i.name: 0 for i in (*flat.rows, *lane, *(i for g in flat.groups for i in g.inner))}
+    order = sorted(range(len(flat.rows)), key=lambda k: (-average_stride(place, flat.rows[k], others), k))
+    return replace(flat, rows=tuple(flat.rows[k] for k in order))
+
+
+def near_tensors(temps: Temps) -> frozenset[str]:
+    return temps.registers | {name for name, _, _ in temps.arrays}
+
+
+# ---- choosing ----------------------------------------------------------------------------------------------------------
+
+
+def _choose(kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
+    rows = len(segment.rows)
+    shapes = temp_shapes(kernel)
+    temps = place_temps(segment, shapes, 1)
+    found = [_inner(_flat(kernel, segment, with_plain(kernel, layouts, temps), temps), temps, rows, lanes)]
+    if lanes > 1:
+        wide = place_temps(segment, shapes, lanes)
+        flat = _flat(kernel, segment, with_plain(kernel, layouts, wide), wide)
+        for axis in range(len(flat.rows)):
+            found.append(_along_rows(flat, wide, axis, rows, lanes))
+    cost, schedule = min(found, key=lambda f: f[0])
+    rivals = ", ".join(f"{s.vector}{'' if s.axis < 0 else f' {s.axis}'} {c:.3g}" for c, s in found if s is not schedule)
+    reason = f"{schedule.reason}, cost {cost:.3g}" + (f" (others: {rivals})" if rivals else "")
+    return replace(schedule, reason=reason)
+
+
+def with_plain(kernel: Kernel, layouts: Mapping[str, Layout], temps: Temps) -> dict[str, Layout]:
+    """Layouts, with the plain one for temporaries that will be given a buffer."""
+    shapes = temp_shapes(kernel)
+    return {**{t: plain(shapes[t][1]) for t in temps.buffers}, **layouts}
+
+
+def _inner(flat: FlatSegment, temps: Temps, rows: int, lanes: int) -> tuple[float, RowSchedule]:
+    costs = Costs(lanes, near_tensors(temps), flat.rows)
+    found = [costs.best_inner(g) for g in flat.groups]
+    each = sum(c for c, _ in found)
+    named = [v.iter.name for _, v in found if v is not None]
+    reason = f"lanes along {', '.join(dict.fromkeys(named))}" if named else "lanes along reductions, where they are long"
+    cost = row_estimate(flat.rows) * (each + _ROW_OVERHEAD)
+    kind = "inner" if lanes > 1 else "none"
+    return cost, RowSchedule(rows, kind, lanes, reason if kind == "inner" else "no vectors")
+
+
+def _along_rows(flat: FlatSegment, temps: Temps, axis: int, rows: int, lanes: int) -> tuple[float, RowSchedule]:
+    it = flat.rows[axis]
+    vector = Vector(it, lanes_for(it.extent, lanes))
+    costs = Costs(lanes, near_tensors(temps), flat.rows)
+    each = sum(costs.group(g, vector) for g in flat.groups)
+    inner_loops = any(g.inner for g in flat.groups)
+    cost = row_estimate(flat.rows) * vector.waste * (each + (_ROW_OVERHEAD if inner_loops else 1.0))
+    if vector.lanes == 1:
+        cost = float("inf")
+    reason = f"{vector.lanes} lanes along rows {it.name} of {it.extent}"
+    return cost, RowSchedule(rows, "rows", vector.lanes, reason, axis)
+
+
+# ---- rows as lanes -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Rows whose lanes are `iterator`: `units` vectors counted by the row iterator `outer`; `tail` elements are in the last one(s)."""
+
+    outer: str
+    iterator: str
+    expression: Dim
+    symbol: str
+    count: int
+    extent: Dim
+    tail: Dim | None
+
+
+def vector_rows(flat: FlatSegment, temps: Temps, axis: int, count: int, symbol: str, block: int | None) -> tuple[FlatSegment, Lanes]:
+    """The segment with one row iterator split into vectors and lanes; the others reordered and collapsed around it."""
+    it = flat.rows[axis]
+    outer = Iter(f"{it.name}_v", ceildiv(it.extent, count) if block is None else round_up(it.extent, block) // count)
+    expression = sym(outer.name) * count + sym(symbol)
+    tail = None if mod(it.extent, count) == 0 else it.extent - sym(outer.name) * count
+    rows = tuple(outer if i is it else i for i in flat.rows)
+    split = replace(substituted_segment(flat, {it.name: expression}), rows=rows, lane=Iter(symbol, count))
+    split = sorted_rows(settled(split), temps)
+    split = collapsed_rows(split, [tail] if tail is not None else [])
+    return split, Lanes(outer.name, it.name, expression, symbol, count, it.extent, tail)
+

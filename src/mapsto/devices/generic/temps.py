@@ -1,0 +1,107 @@
+"""Where a kernel's temporaries live: in a register, in a local array, or in a buffer that the planner provides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mapsto.devices.generic.normal import Step, accesses, bare, index_accesses
+from mapsto.devices.generic.rows import Group, Segment
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, product
+
+# Bytes of a local array, and of all local arrays of a function: a thread's stack must hold them.
+ARRAY_LIMIT = 64 * 1024
+STACK_LIMIT = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Temps:
+    """`registers`: one value a row; `handed`: targets (of outputs too) that their own group alone reads, at the same point;
+    `arrays`: elements of each local array (of vectors, where rows are lanes); `buffers`: the rest."""
+
+    registers: frozenset[str]
+    handed: frozenset[str]
+    arrays: tuple[tuple[str, DType, int], ...]
+    buffers: tuple[str, ...]
+
+
+def place_temps(segment: Segment, shapes: Mapping[str, tuple[DType, tuple[Dim, ...]]], lanes: int) -> Temps:
+    """`shapes`: the kernel's temporaries. `lanes`: of a row vector, 1 where rows are single."""
+    row_dims = dict(segment.row_dims)
+    registers: set[str] = set()
+    handed: set[str] = set()
+    arrays: list[tuple[str, DType, int]] = []
+    buffers: list[str] = []
+    used = 0
+    for name in dict.fromkeys(s.target for s in segment.steps):
+        plain = _passes_values(segment, name)
+        if plain and _own_group_alone(segment, name):
+            handed.add(name)
+        if name not in shapes:
+            continue
+        dtype, shape = shapes[name]
+        inner = product(e for d, e in enumerate(shape) if d not in row_dims.get(name, frozenset()))
+        if name in handed or (plain and inner == 1 and _single(segment, name, row_dims.get(name, frozenset()))):
+            registers.add(name)
+            continue
+        size = inner * dtype.size * lanes
+        if isinstance(size, int) and isinstance(inner, int) and size <= ARRAY_LIMIT and used + size <= STACK_LIMIT:
+            used += size
+            arrays.append((name, dtype, inner))
+        else:
+            buffers.append(name)
+    return Temps(frozenset(registers), frozenset(handed), tuple(arrays), tuple(buffers))
+
+
+def _passes_values(segment: Segment, name: str) -> bool:
+    """Whether a target is written point by point and never used as an index."""
+    for step in segment.steps:
+        if step.target == name and (step.scan is not None or step.ordered):
+            return False
+        if name in _indexed_by(step):
+            return False
+    return True
+
+
+def _indexed_by(step: Step) -> set[str]:
+    """Tensors whose elements are parts of indices."""
+    found = {t for e in step.index for t, _ in index_accesses(e)}
+    for _, index in accesses(step.value):
+        found |= {t for e in index for t, _ in index_accesses(e)}
+    loaded = {t for t, _ in accesses(step.value)}
+    return found | (loaded - _value_loads(step))
+
+
+def _value_loads(step: Step) -> set[str]:
+    from mapsto.kernel.ast import Load, walk
+
+    return {n.tensor for n in walk(step.value) if isinstance(n, Load)}
+
+
+def _own_group_alone(segment: Segment, name: str) -> bool:
+    """Whether every access is in one group, all at the same index."""
+    groups = [g for g in segment.groups if any(name == s.target or name in {t for t, _ in accesses(s.value)} for s in g.steps)]
+    return len(groups) == 1 and len(_indices(groups[0], name)) == 1
+
+
+def _indices(group: Group, name: str) -> set[tuple[Dim, ...]]:
+    found: set[tuple[Dim, ...]] = set()
+    for step in group.steps:
+        if step.target == name:
+            found.add(step.index)
+        found |= {index for t, index in accesses(step.value) if t == name}
+    return found
+
+
+def _single(segment: Segment, name: str, row_dims: frozenset[int]) -> bool:
+    """Whether past its row dims the tensor is always touched at 0, by steps without inner loops where it is written."""
+    rows = {r.name for r in segment.rows}
+    for group in segment.groups:
+        if any(s.target == name for s in group.steps) and group.inner:
+            return False
+        for index in _indices(group, name):
+            for d, e in enumerate(index):
+                if e != 0 and not (d in row_dims and bare(e) in rows):
+                    return False
+    return True
