@@ -57,6 +57,13 @@ def _operands(value: Value) -> Iterator[Value]:
             yield operand
 
 
+def _pieces(name: str, count: int) -> list[str]:
+    """A vector cut into equal vectors."""
+    if count == 1:
+        return [name]
+    return [piece for half in ("lo", "hi") for piece in _pieces(f"{name}.{half}", count // 2)]
+
+
 def _uses(value: Value, counts: Counter[int]) -> Counter[int]:
     counts[id(value)] += 1
     if counts[id(value)] == 1:
@@ -366,23 +373,22 @@ class Values:
         return f"convert_{type_name(target, width)}{rounding}({a})"
 
     def bitcast(self, v: Bitcast) -> Parts:
-        parts, source, target = self.value(v.a), split(v.a.type.lanes), split(v.type.lanes)
-        old, new = v.a.type.element, v.type.element
-        if len(source) == len(target):
-            return [f"as_{type_name(new, w)}({p})" for p, w in zip(parts, target, strict=True)]
-        if len(target) == 2 * len(source):  # to narrower elements: each part has two halves
-            halves = [f"({p}).{half}" for p in self.named(parts, v.a.type, "wide") for half in ("lo", "hi")]
-            return [f"as_{type_name(new, w)}({p})" for p, w in zip(halves, target, strict=True)]
-        if 2 * len(target) == len(source):
-            pairs = zip(parts[::2], parts[1::2], source[::2], target, strict=True)
-            return [f"as_{type_name(new, t)}(({type_name(old, 2 * w)[:-len(str(2 * w))]}{2 * w})({a}, {b}))"
-                    if 2 * w <= 16 else self._joined(a, b, old, new, w) for a, b, w, t in pairs]  # fmt: skip
-        raise self._refuse(f"the bits of {v.a.type} as {v.type}")
+        """Part for part where their numbers agree, else whole parts cut into equal pieces or put together from them."""
+        parts, widths, new = self.value(v.a), split(v.type.lanes), v.type.element
+        ratio = max(len(parts), len(widths)) // min(len(parts), len(widths))
+        if len(widths) == ratio * len(parts):
+            if ratio > 1:
+                named = self.named(parts, v.a.type, "whole")
+                parts = [piece for name in named for piece in _pieces(name, ratio)]
+            return [f"as_{type_name(new, w)}({p})" for p, w in zip(parts, widths, strict=True)]
+        if len(parts) == ratio * len(widths):
+            groups = zip(*(parts[k::ratio] for k in range(ratio)), strict=True)
+            return [self._joined(group, new, w) for group, w in zip(groups, widths, strict=True)]
+        raise self._refuse(f"the bits of {v.a.type.element.value}x{v.a.type.lanes} as {new.value}x{v.type.lanes}")
 
-    def _joined(self, a: str, b: str, old: DType, new: DType, width: int) -> str:
-        """Two full parts of narrow elements as one part of elements twice as wide."""
-        half = type_name(new, width // 2)
-        return f"({type_name(new, width)})(as_{half}({a}), as_{half}({b}))"
+    def _joined(self, pieces: tuple[str, ...], element: DType, width: int) -> str:
+        piece = type_name(element, width // len(pieces))
+        return f"({type_name(element, width)})({', '.join(f'as_{piece}({p})' for p in pieces)})"
 
     # ---- across lanes ----
 
