@@ -13,6 +13,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Type
 from mapsto.loop.llvm_emit import Emitter, element_text, mangled, type_text, vector_text
 
+NARROW = (DType.F16, DType.BF16)
 _F16_MAGIC = 0x77800000  # 2^112 as f32 bits: moves a half's exponent (bias 15) to a float's (bias 127)
 
 
@@ -54,6 +55,8 @@ class Converter:
         if source.element is target.element:
             return a
         if target.element is DType.BOOL:
+            if source.element in NARROW:
+                a, source = self.widen(a, source)
             zero = "zeroinitializer" if target.lanes > 1 else "0.0" if source.element.is_float else "0"
             return self.emitter.let(
                 f"{'fcmp une' if source.element.is_float else 'icmp ne'} {type_text(source)} {a}, {zero}"
@@ -66,6 +69,11 @@ class Converter:
             return self._from_integer(a, source, target)
         return self._between_integers(a, source, target)
 
+    def widen(self, a: str, t: Type) -> tuple[str, Type]:
+        """f16 or bf16 as f32, where arithmetic on it is done."""
+        wide = Type(DType.F32, t.lanes)
+        return self.cast(a, t, wide), wide
+
     def _between_integers(self, a: str, source: Type, target: Type) -> str:
         if source.element is DType.BOOL or source.element.size < target.element.size:
             signed = source.element.is_signed and source.element is not DType.BOOL
@@ -75,14 +83,13 @@ class Converter:
         return a
 
     def _to_integer(self, a: str, source: Type, target: Type) -> str:
-        if source.element in (DType.F16, DType.BF16):
-            a = self._between_floats(a, source.element, DType.F32, source.lanes)
-            source = Type(DType.F32, source.lanes)
+        if source.element in NARROW:
+            a, source = self.widen(a, source)
         sign, t, s = "s" if target.element.is_signed else "u", type_text(target), type_text(source)
         return self.emitter.call(t, f"llvm.fpto{sign}i.sat.{mangled(t)}.{mangled(s)}", [(s, a)])
 
     def _from_integer(self, a: str, source: Type, target: Type) -> str:
-        narrow = target.element in (DType.F16, DType.BF16)
+        narrow = target.element in NARROW
         middle = Type(DType.F32 if narrow else target.element, target.lanes)
         signed = source.element.is_signed and source.element is not DType.BOOL
         wide = self.emitter.let(f"{'si' if signed else 'ui'}tofp {type_text(source)} {a} to {type_text(middle)}")
@@ -91,7 +98,7 @@ class Converter:
     def _between_floats(self, a: str, source: DType, target: DType, lanes: int) -> str:
         if source is target:
             return a
-        if source in (DType.F16, DType.BF16):
+        if source in NARROW:
             wide = self._widen(a, source, lanes)
             return self._between_floats(wide, DType.F32, target, lanes)
         e = self.emitter
@@ -107,12 +114,12 @@ class Converter:
         """f16 or bf16 to f32."""
         e, floats = self.emitter, vector_text("float", lanes)
         if source is DType.BF16:
-            bits = self._as_bits(a, "bfloat", 16, lanes)
-            return self._shifted_up(bits, lanes)
+            return self._shifted_up(a, lanes)
         if self.capabilities.has("f16"):
-            return e.let(f"fpext {vector_text('half', lanes)} {a} to {floats}")
+            half = vector_text("half", lanes)
+            return e.to("fpext", half, e.to("bitcast", vector_text("i16", lanes), a, half), floats)
         i32, k = vector_text("i32", lanes), _Words(lanes)
-        bits = e.to("zext", vector_text("i16", lanes), self._as_bits(a, "half", 16, lanes), i32)
+        bits = e.to("zext", vector_text("i16", lanes), a, i32)
         magnitude = e.op("shl", i32, e.op("and", i32, bits, k(0x7FFF)), k(13))
         scale = e.to("bitcast", i32, k(_F16_MAGIC), floats)
         scaled = e.op("fmul", floats, e.to("bitcast", i32, magnitude, floats), scale)
@@ -129,12 +136,13 @@ class Converter:
 
     def _narrow(self, a: str, target: DType, lanes: int) -> str:
         """f32 to f16 or bf16, to nearest, ties to even."""
-        e, name, i32, i16 = self.emitter, element_text(target), vector_text("i32", lanes), vector_text("i16", lanes)
+        e, i32, i16 = self.emitter, vector_text("i32", lanes), vector_text("i16", lanes)
         if self.capabilities.has("f16" if target is DType.F16 else "bf16"):
-            return e.to("fptrunc", vector_text("float", lanes), a, vector_text(name, lanes))
-        bits = self._as_bits(a, "float", 32, lanes)
+            narrow = vector_text("half" if target is DType.F16 else "bfloat", lanes)
+            return e.to("bitcast", narrow, e.to("fptrunc", vector_text("float", lanes), a, narrow), i16)
+        bits = e.to("bitcast", vector_text("float", lanes), a, i32)
         short = self._bf16_bits(bits, lanes) if target is DType.BF16 else self._f16_bits(bits, lanes)
-        return e.to("bitcast", i16, e.to("trunc", i32, short, i16), vector_text(name, lanes))
+        return e.to("trunc", i32, short, i16)
 
     def _bf16_bits(self, bits: str, lanes: int) -> str:
         """(bits + 0x7fff + bit 16) >> 16; a NaN keeps its upper half and becomes quiet."""
@@ -163,9 +171,6 @@ class Converter:
         chosen = e.choose(lanes, is_huge, i32, huge, e.choose(lanes, is_tiny, i32, tiny, normal))
         sign = e.op("lshr", i32, e.op("and", i32, bits, k(0x80000000)), k(16))
         return e.op("or", i32, chosen, sign)
-
-    def _as_bits(self, a: str, element: str, bits: int, lanes: int) -> str:
-        return self.emitter.let(f"bitcast {vector_text(element, lanes)} {a} to {vector_text(f'i{bits}', lanes)}")
 
     def _to_odd_float(self, a: str, lanes: int) -> str:
         """f64 to f32 rounded to odd; rounded once more to a narrower format that equals rounding the f64 once (Boldo and Melquiond, 2008)."""
@@ -217,28 +222,28 @@ class Converter:
 
     def fma(self, a: str, b: str, c: str, t: Type) -> str:
         text = type_text(t)
-        if self.capabilities.has("fma") or t.element is not DType.F32:
+        if t.element in NARROW:
+            return self._fma_through_double(*(self.widen(v, t)[0] for v in (a, b, c)), t)
+        if self.capabilities.has("fma") or t.element is DType.F64:
             return self.emitter.call(text, f"llvm.fma.{mangled(text)}", [(text, a), (text, b), (text, c)])
-        return self._fma_through_double(a, b, c, t.lanes)
+        return self._fma_through_double(a, b, c, t)
 
-    def _fma_through_double(self, a: str, b: str, c: str, lanes: int) -> str:
-        """The f32 product is exact in f64; the f64 sum is rounded to odd by its exact error (Knuth's TwoSum), then once to f32."""
-        e, d, f = self.emitter, vector_text("double", lanes), vector_text("float", lanes)
-        i64, i1 = vector_text("i64", lanes), vector_text("i1", lanes)
+    def _fma_through_double(self, a: str, b: str, c: str, t: Type) -> str:
+        """Of f32 operands: their product is exact in f64, the sum there is rounded to odd by its exact error (Knuth's TwoSum), then to `t`."""
+        e, lanes, d, f = self.emitter, t.lanes, vector_text("double", t.lanes), vector_text("float", t.lanes)
+        i64, i1, zero = vector_text("i64", lanes), vector_text("i1", lanes), "zeroinitializer"
         x, y, z = (e.to("fpext", f, v, d) for v in (a, b, c))
         p = e.op("fmul", d, x, y)
         s = e.op("fadd", d, p, z)
         z_part = e.op("fsub", d, s, p)
         p_part = e.op("fsub", d, s, z_part)
         error = e.op("fadd", d, e.op("fsub", d, p, p_part), e.op("fsub", d, z, z_part))
-        zero = e.op("fsub", d, error, error)  # not a literal: NaN where the error is NaN, which compares false below
         bits = e.to("bitcast", d, s, i64)
-        negative = e.op("icmp slt", i64, bits, "zeroinitializer" if lanes > 1 else "0")
-        shrinks = e.op("xor", i1, e.op("fcmp olt", d, error, zero), negative)
+        shrinks = e.op("xor", i1, e.op("fcmp olt", d, error, zero), e.op("icmp slt", i64, bits, zero))
         lowered = e.op("sub", i64, bits, e.to("zext", i1, shrinks, i64))
         odd = e.op("or", i64, lowered, "1" if lanes == 1 else "splat (i64 1)")
         chosen = e.choose(lanes, e.op("fcmp one", d, error, zero), i64, odd, bits)
-        return e.to("fptrunc", d, e.to("bitcast", i64, chosen, d), f)
+        return self._between_floats(e.to("bitcast", i64, chosen, d), DType.F64, t.element, lanes)
 
     def dot(self, kind: str, a: str, b: str, c: str, lanes: int) -> str:
         """Dot products of pairs (bf16) or fours (u8 by s8) added to `c`."""
@@ -249,13 +254,14 @@ class Converter:
         bits = lanes * 32
         assert bits in (128, 256, 512), f"a dot product of {lanes} lanes"
         if kind == "bf16":
-            f, h = f"<{lanes} x float>", f"<{2 * lanes} x bfloat>"
+            f, h, bits16 = f"<{lanes} x float>", f"<{2 * lanes} x bfloat>", f"<{2 * lanes} x i16>"
+            a, b = (self.emitter.to("bitcast", bits16, v, h) for v in (a, b))
             return self.emitter.call(f, f"llvm.x86.avx512bf16.dpbf16ps.{bits}", [(f, c), (h, a), (h, b)])
         i, q = f"<{lanes} x i32>", f"<{4 * lanes} x i8>"
         return self.emitter.call(i, f"llvm.x86.avx512.vpdpbusd.{bits}", [(i, c), (q, a), (q, b)])
 
     def _dot_halves(self, kind: str, a: str, b: str, c: str, lanes: int) -> str:
-        group, narrow = (2, "bfloat") if kind == "bf16" else (4, "i8")
+        group, narrow = (2, "i16") if kind == "bf16" else (4, "i8")
         acc = f"<{lanes} x {'float' if kind == 'bf16' else 'i32'}>"
         wide, half, parts = f"<{group * lanes} x {narrow}>", lanes // 2, []
         for k in (0, 1):
@@ -269,7 +275,7 @@ class Converter:
     def _dot_bf16(self, a: str, b: str, c: str, lanes: int) -> str:
         """The odd elements first, then the even ones, each a fused multiply-add (the order in which the instruction adds)."""
         e, i32, f, k = self.emitter, vector_text("i32", lanes), vector_text("float", lanes), _Words(lanes)
-        words = [e.to("bitcast", f"<{2 * lanes} x bfloat>", v, i32) for v in (a, b)]
+        words = [e.to("bitcast", f"<{2 * lanes} x i16>", v, i32) for v in (a, b)]
         odd = [e.op("and", i32, w, k(0xFFFF0000)) for w in words]
         even = [e.op("shl", i32, w, k(16)) for w in words]
         for pair in (odd, even):

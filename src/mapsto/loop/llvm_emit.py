@@ -15,9 +15,10 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Atom, Call, Dim, Expr, Ranges, Sym, bounds, known_at_least, terms_of
 from mapsto.loop.ast import Type
 
+# f16 and bf16 are their bits, in registers too: of values that it cannot compute with LLVM makes calls into libraries, or gives up.
 _ELEMENT = {
-    DType.F16: "half",
-    DType.BF16: "bfloat",
+    DType.F16: "i16",
+    DType.BF16: "i16",
     DType.F32: "float",
     DType.F64: "double",
     DType.BOOL: "i1",

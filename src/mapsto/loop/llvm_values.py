@@ -29,7 +29,7 @@ from mapsto.loop.ast import (
     Value,
     Var,
 )
-from mapsto.loop.llvm_convert import Converter
+from mapsto.loop.llvm_convert import NARROW, Converter
 from mapsto.loop.llvm_emit import Emitter, element_text, mangled, memory_text, type_text, vector_text
 
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
@@ -45,8 +45,7 @@ def constant_text(value: float | int | bool, element: DType) -> str:
     if not element.is_float:
         return str(int(value))
     if element in (DType.F16, DType.BF16):
-        bits = int(np.array(value, dtype=element.numpy).view(np.uint16))
-        return f"0x{'H' if element is DType.F16 else 'R'}{bits:04X}"
+        return str(int(np.array(value, dtype=element.numpy).view(np.uint16)))
     with np.errstate(over="ignore"):
         exact = float(np.float32(value)) if element is DType.F32 else float(value)
     return f"0x{struct.unpack('<Q', struct.pack('<d', exact))[0]:016X}"
@@ -197,8 +196,7 @@ class Values:
                 at = e.let(f"select i1 {self.value(mask)}, ptr {at}, ptr {e.buffers[buffer][0].text}")
             got = e.let(f"load {element}, ptr {at}, align {t.element.size}")
             if mask is not None:
-                zero = "0" if not t.element.is_float else constant_text(0, t.element)
-                got = e.let(f"select i1 {self.value(mask)}, {element} {got}, {element} {zero}")
+                got = e.let(f"select i1 {self.value(mask)}, {element} {got}, {element} zeroinitializer")
             return self._from_memory(got, t)
         at = e.let(f"getelementptr {element}, ptr {pointer}, <{n} x i64> {index}")
         memory = vector_text(element, n)
@@ -226,6 +224,9 @@ class Values:
 
     def combine(self, op: str, a: str, b: str, t: Type, va: Value | None = None, vb: Value | None = None) -> str:
         """One binary operation on printed operands; `va` and `vb` are their trees where known (literals make cheaper forms)."""
+        if t.element in NARROW:  # f32 holds the exact result of one operation to twice the digits: rounding it again is harmless
+            (wide_a, wide), (wide_b, _) = self.convert.widen(a, t), self.convert.widen(b, t)
+            return self.convert.cast(self.combine(op, wide_a, wide_b, wide, va, vb), wide, t)
         e, text = self.emitter, type_text(t)
         if op in ("min", "max", "minnum", "maxnum"):
             return self._extreme(op, a, b, t, va, vb)
@@ -288,19 +289,29 @@ class Values:
         return e.let(f"select {bits} {zero}, {text} {splat_text('0', t)}, {text} {result}")
 
     def _unary(self, v: Unary) -> str:
-        e, a, t, text = self.emitter, self.value(v.a), v.type, type_text(v.type)
-        if v.op == "not":
+        a, t = self.value(v.a), v.type
+        if t.element not in NARROW:
+            return self._apply(v.op, a, t)
+        wide_a, wide = self.convert.widen(a, t)
+        return self.convert.cast(self._apply(v.op, wide_a, wide), wide, t)
+
+    def _apply(self, op: str, a: str, t: Type) -> str:
+        e, text = self.emitter, type_text(t)
+        if op == "not":
             return e.let(f"xor {text} {a}, {splat_text('true' if t.element is DType.BOOL else '-1', t)}")
-        if v.op == "neg":
+        if op == "neg":
             return e.let(f"fneg {text} {a}" if t.element.is_float else f"sub {text} {splat_text('0', t)}, {a}")
-        if v.op == "abs" and not t.element.is_float:
+        if op == "abs" and not t.element.is_float:
             if not t.element.is_signed:
                 return a
             return e.call(text, f"llvm.abs.{mangled(text)}", [(text, a), ("i1", "false")])
-        return self.convert.float_function({"abs": "fabs"}.get(v.op, v.op), a, t)
+        return self.convert.float_function({"abs": "fabs"}.get(op, op), a, t)
 
     def _compare(self, v: Compare) -> str:
         a, b, t = self.value(v.a), self.value(v.b), v.a.type
+        if t.element in NARROW:
+            (a, wide), (b, _) = self.convert.widen(a, t), self.convert.widen(b, t)
+            t = wide
         if t.element.is_float:
             condition = {"ne": "une", "eq": "oeq"}.get(v.op) or "o" + _ORDER[v.op]
             return self.emitter.let(f"fcmp {condition} {type_text(t)} {a}, {b}")

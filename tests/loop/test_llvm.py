@@ -1,0 +1,553 @@
+"""The LLVM printer against the interpreter, on every instruction set that this processor runs."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.isa import Isa
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, floordiv, load, maximum, minimum, mod, mul, sym
+from mapsto.loop.ast import (
+    Alloc,
+    Assign,
+    Binary,
+    Bitcast,
+    Broadcast,
+    Cast,
+    Compare,
+    Const,
+    Declare,
+    Dot,
+    Fma,
+    For,
+    Function,
+    Gather,
+    If,
+    IndexValue,
+    LaneMask,
+    Let,
+    LetIndex,
+    Load,
+    Param,
+    Prefetch,
+    ReduceLanes,
+    Scatter,
+    Select,
+    Statement,
+    Store,
+    Type,
+    Unary,
+    Value,
+    Var,
+    While,
+)
+from mapsto.loop.interpret import interpret
+from mapsto.loop.llvm import to_llvm
+from tests.loop.helpers import NativeCall, native
+
+ISAS = [isa for isa in (isas.SSE2, isas.AVX2, isas.AVX512, isas.host()) if isas.runs(isa)]
+INTEGERS = [DType.I8, DType.I16, DType.I32, DType.I64, DType.U8, DType.U16, DType.U32, DType.U64]
+FLOATS = [DType.F32, DType.F64]
+BOOL = DType.BOOL
+each_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+
+
+def special_values(element: DType, count: int, seed: int = 0) -> np.ndarray:
+    """Random bit patterns, small numbers and the corners of a type."""
+    rng = np.random.default_rng(seed)
+    if element is BOOL:
+        return rng.integers(0, 2, count).astype(np.bool_)
+    raw = rng.integers(0, 256, count * element.size, dtype=np.uint8).view(element.numpy)
+    small = rng.integers(-9 if element.is_signed else 0, 10, count).astype(element.numpy)
+    values = np.where(rng.random(count) < 0.5, raw, small)
+    if element.is_float:
+        corners = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.5, -2.5, 0.5, 1e-40, 3e38, 8388609.0], np.float64)
+    else:
+        info = np.iinfo(element.numpy)
+        corners = np.array([info.min, info.max, 0, 1], object)
+    with np.errstate(all="ignore"):
+        picks = corners[rng.integers(0, len(corners), count)].astype(element.numpy)
+    return np.where(rng.random(count) < 0.3, picks, values)
+
+
+def assert_same(got: np.ndarray, wanted: np.ndarray, label: object = "") -> None:
+    """Equal to the bit; any NaN equals any NaN."""
+    assert got.dtype == wanted.dtype
+    if wanted.dtype.kind in "iub":
+        equal = got == wanted
+    else:
+        bits = f"u{wanted.dtype.itemsize}"
+        equal = (got.view(bits) == wanted.view(bits)) | (np.isnan(got) & np.isnan(wanted))
+    wrong = np.flatnonzero(~equal)
+    assert wrong.size == 0, f"{label}: at {wrong[:4]} got {got[wrong[:4]]}, wanted {wanted[wrong[:4]]}"
+
+
+def both(function: Function, call: NativeCall, buffers: list[np.ndarray], dims: list[int], begin: int, end: int) -> None:
+    """Run compiled and interpreted on copies; every buffer must end the same."""
+    ours, theirs = [b.copy() for b in buffers], [b.copy() for b in buffers]
+    interpret(function, theirs, dims, begin, end)
+    call(ours, dims, begin, end)
+    for param, got, wanted in zip(function.params, ours, theirs, strict=True):
+        assert_same(got, wanted, (function.name, param.name))
+
+
+def check(function: Function, buffers: list[np.ndarray], dims: Iterable[int] = (), begin: int = 0, end: int = 1) -> None:
+    """The same on every instruction set."""
+    for isa in ISAS:
+        call = native([function], isa)[function.name]
+        both(function, call, buffers, list(dims), begin, end)
+
+
+# ---- values ---------------------------------------------------------------------------------------------------------
+
+
+def operations(a: Value, b: Value, c: Value) -> list[tuple[str, Value]]:
+    """Every arithmetic form for operands of one type, with a name."""
+    element, lanes = a.type.element, a.type.lanes
+    found: list[tuple[str, Value]] = []
+    if element is BOOL:
+        found += [(op, Binary(op, a, b)) for op in ("and", "or", "xor", "min", "max")]
+        found += [("not", Unary("not", a)), ("eq", Compare("eq", a, b)), ("lt", Compare("lt", a, b))]
+        found += [(op, ReduceLanes(op, a, Type(BOOL))) for op in ("any", "all")]
+        return found
+    binaries = ["add", "sub", "mul", "div", "rem", "min", "max"]
+    binaries += ["copysign"] if element.is_float else ["and", "or", "xor", "shl", "shr"]
+    found += [(op, Binary(op, a, b)) for op in binaries]
+    unaries = ["neg", "abs"] + (["sqrt", "floor", "ceil", "rint", "trunc"] if element.is_float else ["not"])
+    found += [(op, Unary(op, a)) for op in unaries]
+    compares = [(op, Compare(op, a, b)) for op in ("eq", "ne", "lt", "le", "gt", "ge")]
+    found += compares
+    found.append(("select", Select(compares[2][1], a, b)))
+    found += [(f"reduce {op}", ReduceLanes(op, a, Type(element))) for op in ("sum", "prod", "min", "max")]
+    literal = Const(3, a.type)
+    found += [("max 3", Binary("max", a, literal)), ("3 min", Binary("min", literal, a)), ("div 3", Binary("div", a, literal))]
+    if element.is_float:
+        found += [("fma", Fma(a, b, c)), ("broadcast", Broadcast(ReduceLanes("max", b, Type(element)), a.type))]
+    else:
+        found += [("shl 3", Binary("shl", a, literal)), ("shr 3", Binary("shr", a, literal))]
+    assert all(v.type.lanes in (1, lanes) for _, v in found)
+    return found
+
+
+def arithmetic_function(element: DType, lanes: int) -> tuple[Function, list[str]]:
+    """out_k = the k-th operation on three vectors, for `end - begin` vectors."""
+    t, i = Type(element, lanes), sym("i")
+    a, b, c = (Load(name, mul(i, lanes), t) for name in "abc")
+    forms = operations(a, b, c)
+    outs = tuple(Param(f"out{k}", v.type.element, True) for k, (_, v) in enumerate(forms))
+    stores = tuple(Store(f"out{k}", mul(i, v.type.lanes), v) for k, (_, v) in enumerate(forms))
+    params = (*(Param(name, element) for name in "abc"), *outs)
+    loop = For("i", sym("begin"), sym("end"), stores)
+    return Function(f"arithmetic_{element.value}_{lanes}", params, (), (loop,)), [name for name, _ in forms]
+
+
+@each_isa
+@pytest.mark.parametrize("lanes", [1, 3, 4, 16])
+def test_arithmetic(isa: Isa, lanes: int) -> None:
+    made = [arithmetic_function(element, lanes) for element in (*INTEGERS, *FLOATS, DType.F16, DType.BF16, BOOL)]
+    calls = native([f for f, _ in made], isa)
+    rounds = 48
+    for function, names in made:
+        element = function.params[0].element
+        inputs = [special_values(element, rounds * lanes, seed) for seed in (1, 2, 3)]
+        outs = [np.zeros(rounds * lanes, p.element.numpy) for p in function.params[3:]]
+        ours, theirs = [o.copy() for o in outs], [o.copy() for o in outs]
+        interpret(function, [*inputs, *theirs], (), 0, rounds)
+        calls[function.name]([*inputs, *ours], [], 0, rounds)
+        for name, got, wanted in zip(names, ours, theirs, strict=True):
+            if element.is_float and name.split()[-1] in ("min", "max", "3"):  # the sign of a zero is open there
+                got, wanted = (np.where(x == 0, np.zeros((), x.dtype), x) for x in (got, wanted))
+            if element is DType.BF16 and isa.has("bf16"):  # the processor's conversion makes denormal numbers zero
+                got, wanted = (np.where(abs(x) < np.float32(2.0**-126), np.zeros((), x.dtype), x) for x in (got, wanted))
+            assert_same(got, wanted, (isa.name, element, lanes, name))
+
+
+@each_isa
+def test_cheap_extremes_agree_without_nan(isa: Isa) -> None:
+    t = Type(DType.F32, 8)
+    a, b = Load("a", 0, t), Load("b", 0, t)
+    stores = (Store("out", 0, Binary("minnum", a, b)), Store("out", 8, Binary("maxnum", a, b)))
+    f = Function("cheap", (Param("a", DType.F32), Param("b", DType.F32), Param("out", DType.F32, True)), (), stores)
+    x = np.random.default_rng(0).normal(size=(2, 8)).astype(np.float32)
+    both(f, native([f], isa)["cheap"], [x[0], x[1], np.zeros(16, np.float32)], [], 0, 1)
+
+
+ELEMENTS = (*INTEGERS, DType.F16, DType.BF16, *FLOATS, BOOL)
+
+
+def cast_function(source: DType, lanes: int) -> Function:
+    i = sym("i")
+    value = Load("a", mul(i, lanes), Type(source, lanes))
+    stores = tuple(Store(t.value, mul(i, lanes), Cast(value, Type(t, lanes))) for t in ELEMENTS)
+    params = (Param("a", source), *(Param(t.value, t, True) for t in ELEMENTS))
+    return Function(f"cast_{source.value}_{lanes}", params, (), (For("i", sym("begin"), sym("end"), stores),))
+
+
+@each_isa
+@pytest.mark.parametrize("lanes", [1, 16])
+def test_casts(isa: Isa, lanes: int) -> None:
+    functions = [cast_function(source, lanes) for source in ELEMENTS]
+    calls = native(functions, isa)
+    rounds = 64 if lanes == 16 else 256
+    for function in functions:
+        source = function.params[0].element
+        a = special_values(source, rounds * lanes, 5)
+        if isa.has("bf16") and source.is_float:  # the processor's conversion to bf16 takes denormal numbers for zero
+            a = np.where(np.abs(a.astype(np.float64)) < 2.0**-126, np.zeros((), a.dtype), a)
+        outs = [np.zeros(rounds * lanes, t.numpy) for t in ELEMENTS]
+        both(function, calls[function.name], [a, *outs], [], 0, rounds)
+
+
+@each_isa
+@pytest.mark.parametrize("target", [DType.F16, DType.BF16])
+def test_narrow_floats_round_to_even_everywhere(isa: Isa, target: DType) -> None:
+    """All f32 values half way between two neighbours of the narrow type, and those just beside."""
+    bits = np.arange(0, 1 << 16, dtype=np.uint16)
+    narrow = bits.view(target.numpy).astype(np.float32)
+    with np.errstate(all="ignore"):
+        middle = ((narrow[:-1].astype(np.float64) + narrow[1:]) / 2).astype(np.float32)
+        near = np.concatenate([middle, np.nextafter(middle, np.float32(-np.inf)), np.nextafter(middle, np.float32(np.inf))])
+    near = near[: near.size // 16 * 16]
+    if isa.has("bf16") and target is DType.BF16:
+        near = np.where(np.abs(near) < 2.0**-126, np.float32(0), near)
+    value = Cast(Load("a", mul(sym("i"), 16), Type(DType.F32, 16)), Type(target, 16))
+    params = (Param("a", DType.F32), Param("out", target, True))
+    f = Function("narrow", params, (), (For("i", sym("begin"), sym("end"), (Store("out", mul(sym("i"), 16), value),)),))
+    out = np.zeros(near.size, target.numpy)
+    native([f], isa)["narrow"]([near, out], [], 0, near.size // 16)
+    with np.errstate(all="ignore"):
+        assert_same(out, near.astype(target.numpy), isa.name)
+
+
+@each_isa
+@pytest.mark.parametrize("lanes", [4, 8, 16, 32])
+def test_dot_products(isa: Isa, lanes: int) -> None:
+    rng = np.random.default_rng(1)
+    narrow = lambda n: rng.normal(size=n).astype(DType.BF16.numpy)  # noqa: E731
+    forms = {
+        "bf16": (DType.BF16, DType.BF16, DType.F32, 2, narrow(2 * lanes), narrow(2 * lanes)),
+        "u8s8": (DType.U8, DType.I8, DType.I32, 4, special_values(DType.U8, 4 * lanes), special_values(DType.I8, 4 * lanes)),
+    }
+    for kind, (ea, eb, ec, group, a, b) in forms.items():
+        load_a, load_b = Load("a", 0, Type(ea, group * lanes)), Load("b", 0, Type(eb, group * lanes))
+        dot = Dot(kind, load_a, load_b, Load("out", 0, Type(ec, lanes)))
+        f = Function("dots", (Param("a", ea), Param("b", eb), Param("out", ec, True)), (), (Store("out", 0, dot),))
+        c = np.arange(lanes).astype(ec.numpy)
+        ours, theirs = c.copy(), c.copy()
+        native([f], isa)["dots"]([a, b, ours], [], 0, 1)
+        interpret(f, [a, b, theirs], (), 0, 1)
+        if kind == "u8s8":
+            assert_same(ours, theirs, isa.name)
+        else:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)
+
+
+def test_bit_casts_change_lanes() -> None:
+    words = Bitcast(Load("a", 0, Type(DType.BF16, 8)), Type(DType.I32, 4))
+    pair = Broadcast(Bitcast(Load("a", 2, Type(DType.BF16, 2)), Type(DType.I32)), Type(DType.I32, 4))
+    back = Bitcast(Binary("xor", words, pair), Type(DType.BF16, 8))
+    f = Function("bits", (Param("a", DType.BF16), Param("out", DType.BF16, True)), (), (Store("out", 0, back),))
+    check(f, [np.arange(8).astype(DType.BF16.numpy), np.zeros(8, DType.BF16.numpy)])
+
+
+# ---- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("element", [DType.F32, DType.U8, DType.F64, BOOL, DType.F16], ids=repr)
+@pytest.mark.parametrize("stride", [0, 1, -1, 2, 3, 4, 5, -3, "s"])
+def test_strided_loads(element: DType, stride: int | str) -> None:
+    step: Dim = sym("s") if stride == "s" else int(stride)
+    count = 16
+    first = 3 * (count - 1) + 1 if isinstance(step, int) and step < 0 else 1
+    stores = []
+    for k, lanes in enumerate((16, 5, 1)):
+        stores.append(Store("out", 16 * k, Load("a", first, Type(element, lanes), step)))
+    stores.append(Store("out", 48, Load("a", first, Type(element, 16), step, LaneMask(sym("n"), Type(BOOL, 16)))))
+    f = Function("strided", (Param("a", element), Param("out", element, True)), ("s", "n"), tuple(stores))
+    used = first + (5 * 15 if not isinstance(step, int) or step > 0 else 0) + 1
+    out = np.zeros(64, element.numpy)
+    check(f, [special_values(element, used, 3), out], (5, 11))
+
+
+@pytest.mark.parametrize("stride", [1, 2, -1, "s"])
+def test_strided_and_scattered_stores(stride: int | str) -> None:
+    step: Dim = sym("s") if stride == "s" else int(stride)
+    t = Type(DType.F32, 16)
+    base = 40 if stride == -1 else 3
+    index = Load("index", 0, Type(DType.I64, 16))
+    body = (
+        Store("out", base, Load("a", 0, t), step),
+        Store("out", base + 50, Load("a", 0, t), step, LaneMask(7, Type(BOOL, 16))),
+        Scatter("out", index, Load("a", 0, t)),
+        Scatter("out", index, Unary("neg", Load("a", 0, t)), Compare("lt", Load("a", 0, t), Const(0, t))),
+        Scatter("out", Load("index", 3, Type(DType.I64)), Load("a", 5, Type(DType.F32))),
+    )
+    params = (Param("a", DType.F32), Param("index", DType.I64), Param("out", DType.F32, True))
+    f = Function("scattered", params, ("s",), body)
+    rng = np.random.default_rng(2)
+    index_values = rng.integers(0, 9, 16)  # many meet: the last lane must win
+    check(f, [rng.normal(size=16).astype(np.float32), index_values, np.zeros(120, np.float32)], (3,))
+
+
+def test_gathers() -> None:
+    index = Load("index", 0, Type(DType.I64, 8))
+    mask = Load("mask", 0, Type(BOOL, 8))
+    body = []
+    for k, element in enumerate((DType.F32, DType.U8, BOOL)):
+        name = f"a{k}"
+        body += [
+            Store(f"out{k}", 0, Gather(name, index, Type(element, 8))),
+            Store(f"out{k}", 8, Gather(name, index, Type(element, 8), mask)),
+            Store(f"out{k}", 16, Gather(name, Load("index", 2, Type(DType.I64)), Type(element))),
+        ]
+    elements = (DType.F32, DType.U8, BOOL)
+    params = (Param("index", DType.I64), Param("mask", BOOL), *(Param(f"a{k}", e) for k, e in enumerate(elements)))
+    params += tuple(Param(f"out{k}", e, True) for k, e in enumerate(elements))
+    f = Function("gathers", params, (), tuple(body))
+    rng = np.random.default_rng(3)
+    sources = [special_values(e, 20, 4) for e in elements]
+    outs = [np.zeros(17, e.numpy) for e in elements]
+    check(f, [rng.integers(0, 20, 8), rng.integers(0, 2, 8).astype(np.bool_), *sources, *outs])
+
+
+def test_lanes_off_by_the_mask_touch_no_memory() -> None:
+    """The vector would reach into a page that cannot be read."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    page = mmap.PAGESIZE
+    region = mmap.mmap(-1, 2 * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(region))
+    assert libc.mprotect(ctypes.c_void_p(start + page), page, 0) == 0
+    try:
+        for element in (DType.F32, DType.U8, DType.F64, DType.BF16):
+            n = sym("n")
+            mask = LaneMask(n, Type(BOOL, 16))
+            base = page // element.size - 5
+            value = Load("edge", base, Type(element, 16), mask=mask)
+            strided = Load("edge", base, Type(element, 16), 2, LaneMask(3, Type(BOOL, 16)))
+            body = (Store("out", 0, value), Store("edge", base, value, mask=mask), Store("out", 16, strided))
+            f = Function("edges", (Param("edge", element, True), Param("out", element, True)), ("n",), body)
+            for isa in ISAS:
+                out = np.zeros(32, element.numpy)
+                edge = np.frombuffer(region, element.numpy, page // element.size)
+                edge[base:] = np.arange(5)
+                native([f], isa)["edges"]([edge, out], [5], 0, 1)
+                assert out[:16].astype(np.float64).tolist() == [0, 1, 2, 3, 4] + [0] * 11, isa.name
+                assert out[16:].astype(np.float64).tolist() == [0, 2, 4] + [0] * 13, isa.name
+                del edge
+    finally:
+        assert libc.mprotect(ctypes.c_void_p(start + page), page, 3) == 0
+
+
+# ---- integers -----------------------------------------------------------------------------------------------------------
+
+NAMES = ("i", "j", "n", "m", "u", "loaded")
+leaves = st.one_of(st.integers(-40, 40), st.sampled_from(NAMES).map(sym))
+divisors = st.one_of(st.integers(1, 48), st.sampled_from(("n", "m")).map(lambda name: sym(name) + 1))
+
+
+def grow(inner: st.SearchStrategy[Dim]) -> st.SearchStrategy[Dim]:
+    return st.one_of(
+        st.tuples(inner, inner).map(lambda p: p[0] + p[1]),
+        st.tuples(inner, inner).map(lambda p: p[0] - p[1]),
+        st.tuples(inner, st.one_of(st.integers(-5, 5), st.sampled_from(NAMES).map(sym))).map(lambda p: p[0] * p[1]),
+        st.tuples(inner, divisors).map(lambda p: floordiv(*p)),
+        st.tuples(inner, divisors).map(lambda p: mod(*p)),
+        st.tuples(inner, inner).map(lambda p: minimum(*p)),
+        st.tuples(inner, inner).map(lambda p: maximum(*p)),
+    )
+
+
+expressions: st.SearchStrategy[Dim] = st.recursive(leaves, grow, max_leaves=8)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(expressions, min_size=12, max_size=30), st.integers(0, 9), st.integers(0, 9))
+def test_index_expressions(exprs: list[Dim], n: int, m: int) -> None:
+    """Random integer expressions over loop variables, sizes, an unrolled variable and a loaded (negative) number."""
+    rows = sym("row")
+    stores = tuple(Store("out", rows * len(exprs) + k, IndexValue(e, Type(DType.I64))) for k, e in enumerate(exprs))
+    inner = For("j", -3, sym("m"), (LetIndex("row", sym("i") * 64 + (sym("j") + 3) * 2 + sym("u")), *stores))
+    body: tuple[Statement, ...] = (
+        LetIndex("loaded", Load("a", 0, Type(DType.I64))),
+        For("i", sym("begin"), sym("end"), (For("u", 0, 2, (inner,), unroll=True),)),
+    )
+    f = Function("integers", (Param("a", DType.I64), Param("out", DType.I64, True)), ("n", "m"), body)
+    out = np.zeros(3 * 64 * len(exprs), np.int64)
+    call = native([f], ISAS[-1])["integers"]
+    both(f, call, [np.array([-7]), out], [n, m], 0, 3)
+
+
+def test_index_values_in_lanes() -> None:
+    forms = [Type(DType.I64, 4), Type(DType.I32, 16), Type(DType.F32, 8), Type(DType.U8, 16), Type(DType.F64, 1), Type(DType.F16, 4)]
+    body = []
+    for k, t in enumerate(forms):
+        for h, stride in enumerate((0, 1, 3, sym("n"))):
+            body.append(Store(f"out{k}", 16 * h, IndexValue(sym("n") - 4, t, stride)))
+    f = Function("lanes", tuple(Param(f"out{k}", t.element, True) for k, t in enumerate(forms)), ("n",), tuple(body))
+    check(f, [np.zeros(64, t.element.numpy) for t in forms], (9,))
+
+
+def test_integers_loaded_inside_an_index() -> None:
+    at = load("index", (sym("i"),))
+    body = (For("i", 0, 4, (Store("out", at, Load("a", at * 2 + 1, Type(DType.F32))),)),)
+    params = (Param("index", DType.I32), Param("a", DType.F32), Param("out", DType.F32, True))
+    f = Function("inside", params, (), body)
+    check(f, [np.array([3, 0, 1, 2], np.int32), np.arange(10, dtype=np.float32), np.zeros(4, np.float32)])
+
+
+def test_a_division_by_a_size_of_zero_is_not_reached_by_hoisting() -> None:
+    """The loop runs no round where n is 0, but its index arithmetic is computed before it."""
+    body = (For("i", 0, sym("n"), (Store("out", floordiv(sym("m") * 3, sym("n")), Const(1, Type(DType.F32))),)),)
+    f = Function("empty", (Param("out", DType.F32, True),), ("n", "m"), body)
+    check(f, [np.zeros(8, np.float32)], (0, 5))
+    check(f, [np.zeros(8, np.float32)], (4, 5))
+
+
+# ---- control flow ---------------------------------------------------------------------------------------------------------
+
+I32 = Type(DType.I32)
+
+
+def var(name: str, t: Type = I32) -> Var:
+    return Var(name, t)
+
+
+def const(value: int, t: Type = I32) -> Const:
+    return Const(value, t)
+
+
+def plus(a: Value, b: Value) -> Binary:
+    return Binary("add", a, b)
+
+
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (3, 0), (0, 4), (5, 7)])
+def test_variables_through_nested_loops(n: int, m: int) -> None:
+    """Loops that may run no round, variables assigned at several depths, one that only the inner loop assigns."""
+    inner = (
+        Assign("b", plus(var("b"), IndexValue(sym("i") * sym("j"), I32))),
+        If((sym("j") - 2,), (Assign("c", plus(var("c"), var("b"))),), (Assign("a", plus(var("a"), const(1))),)),
+    )
+    body = (
+        Declare("a", const(1)),
+        Declare("b", const(2)),
+        Declare("c", const(3)),
+        For("i", 0, sym("n"), (Assign("a", plus(var("a"), var("b"))), For("j", 0, sym("m"), inner))),
+        Store("out", 0, var("a")),
+        Store("out", 1, var("b")),
+        Store("out", 2, var("c")),
+    )
+    f = Function("nested", (Param("out", DType.I32, True),), ("n", "m"), body)
+    check(f, [np.zeros(3, np.int32)], (n, m))
+
+
+def test_while_loops() -> None:
+    """Collatz steps of several numbers; a While inside a For, an If with both arms inside it."""
+    even = Compare("eq", Binary("and", var("x"), const(1)), const(0))
+    step = If(
+        even,
+        (Assign("x", Binary("shr", var("x"), const(1))),),
+        (Assign("x", plus(Binary("mul", var("x"), const(3)), const(1))),),
+    )
+    loop = While(Compare("ne", var("x"), const(1)), (step, Assign("steps", plus(var("steps"), const(1)))))
+    body = (
+        For(
+            "i",
+            sym("begin"),
+            sym("end"),
+            (
+                Declare("x", plus(IndexValue(sym("i"), I32), const(1))),
+                Declare("steps", const(0)),
+                loop,
+                Store("out", sym("i"), var("steps")),
+            ),
+        ),
+    )
+    f = Function("collatz", (Param("out", DType.I32, True),), (), body)
+    check(f, [np.zeros(30, np.int32)], (), 0, 30)
+
+
+def test_a_branch_that_leaves_a_variable_alone() -> None:
+    body = (
+        Declare("a", const(1)),
+        Declare("b", const(2)),
+        If((sym("n") - 3, 5 - sym("n")), (Assign("a", const(10)), If((sym("n") - 4,), (Assign("b", const(20)),))), ()),
+        Store("out", 0, var("a")),
+        Store("out", 1, var("b")),
+    )
+    f = Function("arms", (Param("out", DType.I32, True),), ("n",), body)
+    for n in range(8):
+        check(f, [np.zeros(2, np.int32)], (n,))
+
+
+def test_names_end_with_their_block() -> None:
+    """The same name in two sibling loops and, outside, with another type."""
+    t = Type(DType.F32, 4)
+    loops = tuple(
+        For("i", 0, 2, (Let("x", Const(k, t)), Declare("y", var("x", t)), Assign("y", plus(var("y", t), var("x", t))),
+                        Store("out", sym("i") * 4 + 8 * k, var("y", t))))
+        for k in (0, 1)
+    )  # fmt: skip
+    body = (*loops, Let("x", Const(7, Type(DType.F32))), Store("out", 16, var("x", Type(DType.F32))))
+    f = Function("scopes", (Param("out", DType.F32, True),), (), body)
+    check(f, [np.zeros(17, np.float32)])
+
+
+def test_local_arrays() -> None:
+    """A local array made inside a loop is one stack slot, 64-byte aligned; bools take a byte."""
+    body = (
+        For(
+            "i",
+            sym("begin"),
+            sym("end"),
+            (
+                Alloc("t", DType.I32, 40),
+                Alloc("f", BOOL, 3),
+                For("k", 0, 40, (Store("t", sym("k"), IndexValue(sym("k") * sym("i"), I32)),)),
+                Store("f", 1, Compare("gt", IndexValue(sym("i"), I32), const(5))),
+                Store("out", sym("i"), Select(Load("f", 1, Type(BOOL)), Load("t", 39, I32), Load("t", 7, I32))),
+                Prefetch("out", sym("i")),
+            ),
+        ),
+    )
+    f = Function("local", (Param("out", DType.I32, True),), (), body)
+    check(f, [np.zeros(100_000, np.int32)], (), 99_000, 100_000)
+
+
+def test_in_place_updates_are_seen() -> None:
+    """Two parameters may be one buffer: a store through one is read through the other."""
+    body = (For("i", 0, 7, (Store("y", sym("i") + 1, plus(Load("x", sym("i"), I32), const(2))),)),)
+    f = Function("alias", (Param("x", DType.I32), Param("y", DType.I32, True)), (), body)
+    for isa in ISAS:
+        x = np.zeros(8, np.int32)
+        native([f], isa)["alias"]([x, x], [], 0, 1)
+        assert x.tolist() == [0, 2, 4, 6, 8, 10, 12, 14]
+
+
+def test_constants_are_exact() -> None:
+    values = [0.1, -0.0, 1e-45, np.inf, -np.inf, np.nan, 3.4e38, 1 / 3]
+    body: list[Statement] = []
+    for k, element in enumerate((DType.F16, DType.BF16, DType.F32, DType.F64)):
+        body += [Store(f"out{k}", i, Const(v, Type(element))) for i, v in enumerate(values)]
+        body.append(Store(f"out{k}", len(values), Const(0.3, Type(element, 8))))
+    f = Function("constants", tuple(Param(f"out{k}", e, True) for k, e in enumerate((DType.F16, DType.BF16, DType.F32, DType.F64))), (), tuple(body))  # fmt: skip
+    with np.errstate(all="ignore"):
+        check(f, [np.zeros(16, e.numpy) for e in (DType.F16, DType.BF16, DType.F32, DType.F64)])
+
+
+def test_several_functions_in_a_module() -> None:
+    one = Function("one", (Param("out", DType.I32, True),), (), (Store("out", 0, const(1)),))
+    two = replace(one, name="two", body=(Store("out", 0, const(2)),))
+    assert to_llvm([one, two]).count("define void") == 2
+    calls = native([one, two])
+    out = np.zeros(1, np.int32)
+    calls["two"]([out], [], 0, 1)
+    assert out[0] == 2
