@@ -183,6 +183,8 @@ class Builder:
             builder = builder.parent
         if self.proves(condition):
             return
+        if isinstance(condition, int):
+            raise ShapeError(message)
         self._required.add(condition)
         self._note_least(condition)
         place = where if where is not None else self._provenance[0] if self._provenance else self.name

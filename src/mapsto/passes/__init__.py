@@ -1,0 +1,72 @@
+"""Device-blind passes: each takes a graph and gives a graph. `default_passes()` is the list that a compile runs, in order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from mapsto.ir.graph import Graph
+from mapsto.passes.affine import AffineFolding
+from mapsto.passes.dead_code import DeadCode
+from mapsto.passes.fold import Fold, specialise
+from mapsto.passes.identities import Identities
+from mapsto.passes.layout_moves import LayoutMoves
+from mapsto.passes.strength import Strength
+
+__all__ = [
+    "AffineFolding",
+    "DeadCode",
+    "Fold",
+    "Identities",
+    "LayoutMoves",
+    "Pass",
+    "Strength",
+    "default_passes",
+    "run_passes",
+    "specialise",
+]
+
+
+class Pass(Protocol):
+    """A named function from graph to graph."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, graph: Graph) -> Graph: ...
+
+
+def default_passes() -> tuple[Pass, ...]:
+    """Clean first, so that later patterns are seen; strength before affine folding, as x / c becomes x * (1/c)."""
+    return (
+        DeadCode(),
+        Fold(),
+        Identities(),
+        Strength(),
+        DeadCode(),
+        AffineFolding(),
+        LayoutMoves(),
+        Identities(),
+        DeadCode(),
+    )
+
+
+def run_passes(
+    graph: Graph, passes: Sequence[Pass] | None = None, on_pass: Callable[[str, Graph], None] | None = None
+) -> Graph:
+    """Runs the passes in order; `on_pass(name, graph)` sees each result. With MAPSTO_DEBUG set, every result is verified."""
+    check = bool(os.environ.get("MAPSTO_DEBUG"))
+    for step in default_passes() if passes is None else passes:
+        graph = step(graph)
+        if check:
+            _verify(graph)
+        if on_pass is not None:
+            on_pass(step.name, graph)
+    return graph
+
+
+def _verify(graph: Graph) -> None:
+    from mapsto.ops.verify import verify
+
+    verify(graph)

@@ -1,0 +1,236 @@
+"""Removes what changes nothing, and makes one step of two that undo or continue each other. One line of algebra a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim
+from mapsto.ir.graph import Graph, Value
+from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
+from mapsto.ops.builder import Builder
+from mapsto.passes.retrace import Site, by_table, retrace
+
+Build = Callable[[Builder, Match], "Value | None"]
+
+
+def all_are(number: float) -> Callable[[np.ndarray], bool]:
+    """Whether every element of a constant is this number (there is at least one)."""
+    return lambda array: array.size > 0 and array.dtype != np.bool_ and bool(np.all(array == number))
+
+
+def spans(x: Value, other: Sequence[Dim]) -> bool:
+    """Whether broadcasting x with this shape gives x's own shape."""
+    tail = x.shape[x.rank - len(other) :] if len(other) <= x.rank else None
+    return tail is not None and all(o == 1 or o == d for o, d in zip(other, tail, strict=True))
+
+
+def _keep(b: Builder, m: Match) -> Value | None:
+    """x itself, where the constant does not broadcast it to something larger."""
+    return m["x"] if spans(m["x"], m["c"].shape) else None
+
+
+def _twice(op: str) -> Rule:
+    return Rule(f"{op}({op}(x)) == x", Op(op, Op(op, Var("x"))), lambda b, m: m["x"])
+
+
+def _idempotent(op: str) -> Rule:
+    return Rule(f"{op}({op}(x)) == {op}(x)", Op(op, Op(op, Var("x"), name="y")), lambda b, m: m["y"])
+
+
+ARITHMETIC = Table([
+    Rule("x + 0 == x", Op("add", Var("x"), Constant("c", all_are(0)), either=True), _keep),
+    Rule("x - 0 == x", Op("sub", Var("x"), Constant("c", all_are(0))), _keep),
+    Rule("x * 1 == x", Op("mul", Var("x"), Constant("c", all_are(1)), either=True), _keep),
+    Rule("x / 1 == x", Op("div", Var("x"), Constant("c", all_are(1))), _keep),
+    Rule("x ^ 1 == x", Op("pow", Var("x"), Constant("c", all_are(1))), _keep),
+    Rule("max(x, -inf) == x", Op("max", Var("x"), Constant("c", all_are(-np.inf)), either=True), _keep),
+    Rule("min(x, inf) == x", Op("min", Var("x"), Constant("c", all_are(np.inf)), either=True), _keep),
+    Rule("max(x, x) == x", Op("max", Var("x"), Var("x")), lambda b, m: m["x"]),
+    Rule("min(x, x) == x", Op("min", Var("x"), Var("x")), lambda b, m: m["x"]),
+    Rule("x and x == x", Op("and", Var("x"), Var("x")), lambda b, m: m["x"]),
+    Rule("x or x == x", Op("or", Var("x"), Var("x")), lambda b, m: m["x"]),
+    Rule("select(c, x, x) == x", Op("select", Var("c"), Var("x"), Var("x")),
+         lambda b, m: m["x"] if spans(m["x"], m["c"].shape) else None),
+    _twice("neg"), _twice("not"), _twice("bitnot"),
+    _idempotent("relu"), _idempotent("abs"), _idempotent("floor"), _idempotent("ceil"), _idempotent("round"),
+    Rule("copy(x) == x", Op("copy", Var("x")), lambda b, m: m["x"]),
+])  # fmt: skip
+
+
+# -- casts -------------------------------------------------------------------------------------------------------------
+
+# Types whose values another type holds exactly.
+_MANTISSA = {DType.BF16: 8, DType.F16: 11, DType.F32: 24, DType.F64: 53}
+_EXPONENT = {DType.BF16: 8, DType.F16: 5, DType.F32: 8, DType.F64: 11}
+
+
+def holds(wide: DType, narrow: DType) -> bool:
+    """Whether every value of `narrow` is a value of `wide`."""
+    if wide is narrow or narrow is DType.BOOL:
+        return True
+    if wide.is_float and narrow.is_float:
+        return _MANTISSA[wide] >= _MANTISSA[narrow] and _EXPONENT[wide] >= _EXPONENT[narrow]
+    if wide is DType.BOOL or narrow.is_float:
+        return False
+    bits = 8 * narrow.size - narrow.is_signed
+    if wide.is_float:
+        return _MANTISSA[wide] >= bits and _EXPONENT[wide] >= 8
+    return 8 * wide.size - wide.is_signed >= bits and (wide.is_signed or not narrow.is_signed)
+
+
+def _cast_of_cast(b: Builder, m: Match) -> Value | None:
+    through, to = m["y"].dtype, m.attrs["to"]
+    assert isinstance(to, DType)
+    if not holds(through, m["x"].dtype):
+        return None
+    return m["x"] if to is m["x"].dtype else b.one("cast", [m["x"]], to=to)
+
+
+CASTS = Table([
+    Rule("cast(x, own type) == x", Op("cast", Var("x")), lambda b, m: m["x"] if m.attrs["to"] is m["x"].dtype else None),
+    Rule("cast(cast(x, wider), t) == cast(x, t)", Op("cast", Op("cast", Var("x"), name="y")), _cast_of_cast),
+])  # fmt: skip
+
+
+# -- movement ----------------------------------------------------------------------------------------------------------
+
+
+def reshaped(b: Builder, x: Value, shape: Sequence[Dim]) -> Value:
+    return x if x.shape == tuple(shape) else b.one("reshape", [x], shape=tuple(shape))
+
+
+def _transpose(b: Builder, m: Match) -> Value | None:
+    """Nothing, where the order stays; a reshape, where only axes of extent 1 change places."""
+    x, perm = m["x"], list(m.attrs["perm"])
+    if perm == list(range(x.rank)):
+        return x
+    moved = [p for p in perm if x.shape[p] != 1]
+    return reshaped(b, x, [x.shape[p] for p in perm]) if moved == sorted(moved) else None
+
+
+def _transpose_twice(b: Builder, m: Match) -> Value | None:
+    inner, outer = m.nodes["y"].attrs["perm"], m.attrs["perm"]
+    assert isinstance(inner, tuple)
+    perm = tuple(inner[p] for p in outer)
+    return m["x"] if perm == tuple(range(len(perm))) else b.one("transpose", [m["x"]], perm=perm)
+
+
+def _slice_all(b: Builder, m: Match) -> Value | None:
+    x, a = m["x"], m.attrs
+    whole = tuple(a["shape"]) == x.shape and all(s == 0 for s in a["starts"]) and all(s == 1 for s in a["steps"])
+    return x if whole else None
+
+
+def _slice_twice(b: Builder, m: Match) -> Value | None:
+    """start + step * (start' + step' * i)"""
+    inner, outer = m.nodes["y"].attrs, m.attrs
+    starts = tuple(s + t * o for s, t, o in zip(inner["starts"], inner["steps"], outer["starts"], strict=True))  # type: ignore[arg-type]
+    steps = tuple(s * t for s, t in zip(inner["steps"], outer["steps"], strict=True))  # type: ignore[arg-type]
+    return b.one("slice", [m["x"]], starts=starts, steps=steps, shape=outer["shape"])
+
+
+def _pad_nothing(b: Builder, m: Match) -> Value | None:
+    return m["x"] if all(d == 0 for d in (*m.attrs["before"], *m.attrs["after"])) else None
+
+
+def _reduce_nothing(b: Builder, m: Match) -> Value | None:
+    """Over no axis, or axes of extent 1."""
+    x, axes = m["x"], {a % m["x"].rank for a in m.attrs["axes"]} if m["x"].rank else set()
+    if any(x.shape[a] != 1 for a in axes):
+        return None
+    return x if m.attrs["keepdims"] else reshaped(b, x, [d for k, d in enumerate(x.shape) if k not in axes])
+
+
+MOVEMENT = Table([
+    Rule("transpose(x, in order) == x", Op("transpose", Var("x")), _transpose),
+    Rule("transpose(transpose(x, p), q) == transpose(x, p o q)",
+         Op("transpose", Op("transpose", Var("x"), name="y")), _transpose_twice),
+    Rule("reshape(x, own shape) == x", Op("reshape", Var("x")),
+         lambda b, m: m["x"] if tuple(m.attrs["shape"]) == m["x"].shape else None),
+    Rule("reshape(reshape(x, s), t) == reshape(x, t)", Op("reshape", Op("reshape", Var("x"))),
+         lambda b, m: reshaped(b, m["x"], m.attrs["shape"])),
+    Rule("expand(x, own shape) == x", Op("expand", Var("x")),
+         lambda b, m: m["x"] if tuple(m.attrs["shape"]) == m["x"].shape else None),
+    Rule("expand(expand(x, s), t) == expand(x, t)", Op("expand", Op("expand", Var("x"))),
+         lambda b, m: b.one("expand", [m["x"]], shape=m.attrs["shape"])),
+    Rule("slice(x, all) == x", Op("slice", Var("x")), _slice_all),
+    Rule("slice(slice(x)) == slice(x)", Op("slice", Op("slice", Var("x"), name="y")), _slice_twice),
+    Rule("pad(x, 0) == x", Op("pad", Var("x")), _pad_nothing),
+    Rule("tile(x, 1) == x", Op("tile", Var("x")), lambda b, m: m["x"] if all(r == 1 for r in m.attrs["repeats"]) else None),
+    Rule("reduce(x, nothing) == x", Op("reduce", Var("x")), _reduce_nothing),
+])  # fmt: skip
+
+
+# -- broadcasting that the reader does by itself -----------------------------------------------------------------------
+
+_BROADCASTING = frozenset({
+    "add", "sub", "mul", "div", "pow", "min", "max", "mod", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "select",
+    "bitand", "bitor", "bitxor", "shl", "shr",
+})  # fmt: skip
+
+
+def _without_expand(site: Site) -> Sequence[Value] | None:
+    """op(expand(x), y) == op(x, y), where y or another operand has the whole shape."""
+    if site.node.op not in _BROADCASTING:
+        return None
+    b = site.builder
+    for i, value in enumerate(site.inputs):
+        node = b.producer(value) if value is not None else None
+        if value is None or node is None or node.op != "expand":
+            continue
+        others = [v for k, v in enumerate(site.inputs) if k != i and v is not None]
+        if any(v.shape == value.shape for v in others):
+            source = b.lookup(node.inputs[0])
+            with b.source(*site.node.provenance, *node.provenance):
+                return b.add(site.node.op, [source if k == i else v for k, v in enumerate(site.inputs)], site.attrs)
+    return None
+
+
+# -- concat ------------------------------------------------------------------------------------------------------------
+
+
+def _concat(site: Site) -> Sequence[Value] | None:
+    """concat(x) == x; parts without elements are left out; concat(concat(x, y), z) == concat(x, y, z)."""
+    if site.node.op != "concat":
+        return None
+    b, axis = site.builder, site.attrs["axis"] % site.input().rank
+    parts: list[Value] = []
+    sources = list(site.node.provenance)
+    for value in site.inputs:
+        assert value is not None
+        node = b.producer(value)
+        if node is not None and node.op == "concat" and int(node.attrs["axis"]) % value.rank == axis and site.readers(value) == 1:  # type: ignore[arg-type]
+            parts.extend(b.lookup(n) for n in node.inputs)
+            sources.extend(node.provenance)
+        elif value.shape[axis] != 0:
+            parts.append(value)
+    if not parts:
+        return None
+    if len(parts) == len(site.inputs) and all(p is v for p, v in zip(parts, site.inputs, strict=True)) and len(parts) > 1:
+        return None
+    with b.source(*sources):
+        return (parts[0],) if len(parts) == 1 else (b.one("concat", parts, axis=axis),)
+
+
+TABLE = ARITHMETIC + CASTS + MOVEMENT
+_RULES = by_table(TABLE)
+
+
+def rewrite(site: Site) -> Sequence[Value] | None:
+    for part in (_RULES, _without_expand, _concat):
+        made = part(site)
+        if made is not None:
+            return made
+    return None
+
+
+@dataclass(frozen=True)
+class Identities:
+    name: str = "identities"
+
+    def __call__(self, graph: Graph) -> Graph:
+        return retrace(graph, rewrite)

@@ -1,0 +1,214 @@
+"""Builds a graph anew through the builder, node by node, with a rewrite asked at each: what every rewriting pass stands on.
+
+Building anew folds constants, shares equal nodes and follows sizes again. Names of values, symbols and outputs stay. Provenance stays:
+what replaces a node takes on its sources, and so do the nodes that it stands for by way of constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from mapsto.errors import ShapeError
+from mapsto.ir.expr import Dim, Expr, substitute
+from mapsto.ir.graph import Graph, Node, Value, defined_symbols, uses
+from mapsto.ir.rewrite import Match, Table
+from mapsto.ops.builder import Builder
+from mapsto.ops.registry import Inference, op
+
+# Constants up to this many elements are shared where they are equal, so that nodes that read them can be shared.
+_SHARED = 64
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node about to be built: what a rewrite sees."""
+
+    builder: Builder
+    node: Node
+    inputs: tuple[Value | None, ...]
+    attrs: Mapping[str, Any]
+    readers: Callable[[Value], int]
+
+    def input(self, i: int = 0) -> Value:
+        value = self.inputs[i]
+        assert value is not None
+        return value
+
+
+# Gives the values that take the place of the node's outputs, or None.
+Rewrite = Callable[[Site], "Sequence[Value] | None"]
+
+
+def retrace(graph: Graph, rewrite: Rewrite | None = None, sizes: Mapping[str, Dim] | None = None) -> Graph:
+    """The graph built anew. `sizes` replaces size symbols by other dims, which makes a graph for fixed shapes out of an open one."""
+    builder = Builder(graph.name)
+    builder.keep_names(_all_names(graph))
+    tracer = _Tracer(builder, rewrite, dict(sizes or {}))
+    for value in graph.inputs:
+        made = builder.input(value.name, value.dtype, [substitute(d, tracer.sizes) for d in value.shape])
+        tracer.values[value.name] = made
+    outputs = tracer.body(graph)
+    return builder.finish(outputs, graph.updates, names=graph.outputs)
+
+
+def _all_names(graph: Graph) -> set[str]:
+    names = set(graph.values()) | defined_symbols(graph)
+    for node in graph.nodes:
+        for inner in node.graphs:
+            names |= {inner.name} | _all_names(inner)
+    return names
+
+
+def by_table(table: Table) -> Rewrite:
+    """A rewrite that applies the first rule that fits."""
+
+    def rewrite(site: Site) -> Sequence[Value] | None:
+        for rule, match in table.matches(site.builder, site.node.op, site.inputs, lambda: _match(site), site.readers):
+            absorbed = [source for node in match.nodes.values() for source in node.provenance]
+            with site.builder.source(*site.node.provenance, *absorbed):
+                value = rule.rewrite(site.builder, match)
+            if value is not None:
+                return (value,)
+        return None
+
+    return rewrite
+
+
+def _match(site: Site) -> Match:
+    return Match(site.attrs, site.node.outputs)
+
+
+@dataclass
+class _Tracer:
+    """One level of a graph on its way from the old to the new."""
+
+    builder: Builder
+    rewrite: Rewrite | None
+    sizes: dict[str, Dim]
+    parent: _Tracer | None = None
+    values: dict[str, Value] = field(default_factory=dict)
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    shared: dict[Any, Value] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)  # new name -> how often its old values are read
+
+    def body(self, graph: Graph) -> list[Value]:
+        self.arrays = graph.constants
+        old = uses(graph)
+        for value in graph.inputs:
+            self.counts[self.values[value.name].name] = old.get(value.name, 0)
+        for node in graph.nodes:
+            made = self._node(node)
+            for before, after in zip(node.outputs, made, strict=True):
+                self.values[before.name] = after
+                self.counts[after.name] = self.counts.get(after.name, 0) + old.get(before.name, 0)
+        return [self._find(name) for name in graph.outputs]
+
+    def _find(self, name: str) -> Value:
+        """The new value of an old name."""
+        tracer: _Tracer | None = self
+        while tracer is not None:
+            if name in tracer.values:
+                return tracer.values[name]
+            if name in tracer.arrays:
+                tracer.values[name] = tracer._constant(name)
+                return tracer.values[name]
+            tracer = tracer.parent
+        raise ShapeError(f"graph {self.builder.name!r}: no value named {name!r}")
+
+    def _constant(self, name: str) -> Value:
+        array = self.arrays[name]
+        if array.size > _SHARED:
+            return self.builder.constant(array, name)
+        key = (array.dtype.str, array.dtype.name, array.shape, array.tobytes())
+        if key not in self.shared:
+            self.shared[key] = self.builder.constant(array, name)
+        return self.shared[key]
+
+    def _readers(self, value: Value) -> int:
+        """How often a value was read before; 1 for one that a rewrite has made."""
+        tracer: _Tracer | None = self
+        while tracer is not None:
+            if value.name in tracer.counts:
+                return tracer.counts[value.name]
+            tracer = tracer.parent
+        return 1
+
+    def _node(self, node: Node) -> Sequence[Value]:
+        builder = self.builder
+        inputs = tuple(self._find(n) if n else None for n in node.inputs)
+        attrs = {k: self._attr(v) for k, v in node.attrs.items()}
+        with builder.source(*node.provenance):
+            if node.op == "bind_dim":
+                return self._bind(str(node.attrs["symbol"]), inputs[0])
+            if node.op == "require":
+                builder.require(attrs["condition"], str(attrs["message"]), where="")
+                return ()
+            if node.op == "if":
+                return self._if(node, inputs, attrs)
+            made = self.rewrite(Site(builder, node, inputs, attrs, self._readers)) if self.rewrite is not None else None
+            if made is None:
+                made = builder.add(node.op, inputs, attrs, (), [v.name for v in node.outputs])
+        for value in made:
+            builder.attribute(value, node.provenance)
+        return made
+
+    def _attr(self, attr: Any) -> Any:
+        if not self.sizes:
+            return attr
+        if isinstance(attr, tuple):
+            return tuple(self._attr(a) for a in attr)
+        return substitute(attr, self.sizes) if isinstance(attr, Expr) else attr
+
+    def _bind(self, symbol: str, scalar: Value | None) -> tuple[()]:
+        """A size whose integer is known by now is no symbol any more."""
+        assert scalar is not None
+        content = self.builder.content(scalar)
+        known = content.reshape(-1)[0] if content is not None else None
+        if known is None:
+            self.builder.bind(scalar, symbol=symbol)
+        elif known != self.sizes.get(symbol):
+            self.sizes[symbol] = known
+        return ()
+
+    # -- branches ------------------------------------------------------------------------------------------------------
+
+    def _if(self, node: Node, inputs: tuple[Value | None, ...], attrs: dict[str, Any]) -> Sequence[Value]:
+        content = self.builder.content(inputs[0])
+        taken = content.reshape(-1)[0] if content is not None else None
+        if isinstance(taken, int):
+            return self._inlined(node.graphs[0 if taken else 1], node)
+        graphs = tuple(self._branch(inner, node) for inner in node.graphs)
+        return self.builder.add("if", inputs, attrs, graphs, [v.name for v in node.outputs])
+
+    def _inlined(self, graph: Graph, node: Node) -> Sequence[Value]:
+        inner = _Tracer(self.builder, self.rewrite, self.sizes, self)
+        made = inner.body(graph)
+        for value in made:
+            self.builder.attribute(value, node.provenance)
+        return made
+
+    def _branch(self, graph: Graph, node: Node) -> Graph:
+        builder = Builder(self.builder.fresh(graph.name), self.builder)
+        try:
+            return builder.finish(_Tracer(builder, self.rewrite, dict(self.sizes), self).body(graph))
+        except ShapeError as error:
+            return self._failing(graph, node, error)
+
+    def _failing(self, graph: Graph, node: Node, error: ShapeError) -> Graph:
+        """A branch that the sizes rule out: reaching it stops the run."""
+        builder = Builder(self.builder.fresh(graph.name), self.builder)
+        shapes = tuple(tuple(substitute(d, self.sizes) for d in v.shape) for v in node.outputs)
+        attrs = {"message": str(error), "dtypes": tuple(v.dtype for v in node.outputs), "shapes": shapes}
+        return builder.finish(builder.add("fail", [], attrs))
+
+
+def inferred(builder: Builder, name: str, inputs: Sequence[Value | None], attrs: Mapping[str, Any]) -> tuple[Dim, ...]:
+    """The shape that an op would have, without making a node."""
+    ((_, shape),) = op(name).infer(Inference(name, tuple(inputs), attrs, content=lambda i: builder.content(inputs[i])))
+    return shape
+
+

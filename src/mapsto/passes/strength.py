@@ -1,0 +1,119 @@
+"""Replaces operations by cheaper ones that give the same numbers. One line of algebra a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mapsto.ir.graph import Graph, Value
+from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
+from mapsto.ops.builder import Builder
+from mapsto.passes.identities import all_are, reshaped, spans
+from mapsto.passes.retrace import Site, by_table, retrace
+
+
+def _power_of_two(array: np.ndarray) -> bool:
+    """Whether 1/c is exact and normal for every element."""
+    if array.dtype.kind != "f" or array.size == 0 or not np.all(np.isfinite(array)):
+        return False
+    mantissa, _ = np.frexp(np.abs(array.astype(np.float64)))
+    with np.errstate(all="ignore"):
+        inverse = (1 / array.astype(np.float64)).astype(array.dtype)
+    return bool(np.all(mantissa == 0.5) and np.all(np.abs(inverse) >= np.finfo(array.dtype).tiny) and np.all(np.isfinite(inverse)))
+
+
+def _by_inverse(b: Builder, m: Match) -> Value:
+    return b.one("mul", [m["x"], b.constant(1 / m.arrays["c"])])
+
+
+def nonnegative(b: Builder, value: Value, depth: int = 4) -> bool:
+    """Whether no element is below zero (-0 and NaN may be among them), as far as the nodes that made it tell."""
+    array = b.array(value)
+    if array is not None:
+        return bool(np.all(array >= 0))
+    node = b.producer(value)
+    if node is None or depth == 0:
+        return False
+    operands = [b.lookup(n) for n in node.inputs if n]
+    if node.op in ("exp", "sigmoid", "softplus", "relu", "abs", "sqrt"):
+        return True
+    if node.op == "mul" and node.inputs[0] == node.inputs[1]:
+        return True
+    if node.op in ("add", "mul", "min", "div"):
+        return all(nonnegative(b, v, depth - 1) for v in operands)
+    if node.op == "max":
+        return any(nonnegative(b, v, depth - 1) for v in operands)
+    if node.op in ("reshape", "transpose", "slice", "expand", "gather", "copy") or (
+        node.op == "reduce" and node.attrs["kind"] in ("sum", "mean", "max", "min")
+    ):
+        return nonnegative(b, operands[0], depth - 1)
+    return False
+
+
+def _root(b: Builder, m: Match) -> Value | None:
+    """pow(-inf, 1/2) is inf, sqrt(-inf) is NaN: only where nothing is negative."""
+    if not m["x"].dtype.is_float or not spans(m["x"], m["c"].shape) or not nonnegative(b, m["x"]):
+        return None
+    return b.one("sqrt", [m["x"]])
+
+
+def _square(b: Builder, m: Match) -> Value | None:
+    return b.one("mul", [m["x"], m["x"]]) if spans(m["x"], m["c"].shape) else None
+
+
+def _cube(b: Builder, m: Match) -> Value | None:
+    if not spans(m["x"], m["c"].shape):
+        return None
+    return b.one("mul", [b.one("mul", [m["x"], m["x"]]), m["x"]])
+
+
+TABLE = Table([
+    Rule("x ^ 2 == x * x", Op("pow", Var("x"), Constant("c", all_are(2))), _square),
+    Rule("x ^ 3 == x * x * x", Op("pow", Var("x"), Constant("c", all_are(3))), _cube),
+    Rule("x ^ (1/2) == sqrt(x), x >= 0", Op("pow", Var("x"), Constant("c", all_are(0.5))), _root),
+    Rule("x ^ -1 == 1 / x", Op("pow", Var("x"), Constant("c", all_are(-1))),
+         lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
+    Rule("x / 2^k == x * 2^-k", Op("div", Var("x"), Constant("c", _power_of_two)), _by_inverse),
+    Rule("1 / x == reciprocal(x)", Op("div", Constant("c", all_are(1)), Var("x")),
+         lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
+    Rule("x * -1 == -x", Op("mul", Var("x"), Constant("c", all_are(-1)), either=True),
+         lambda b, m: b.one("neg", [m["x"]]) if spans(m["x"], m["c"].shape) else None),
+    Rule("x + (-y) == x - y", Op("add", Var("x"), Op("neg", Var("y")), either=True), lambda b, m: b.one("sub", [m["x"], m["y"]])),
+    Rule("x - (-y) == x + y", Op("sub", Var("x"), Op("neg", Var("y"))), lambda b, m: b.one("add", [m["x"], m["y"]])),
+])  # fmt: skip
+
+
+def _gather_one(site: Site) -> Sequence[Value] | None:
+    """gather(x, c) == slice of x where the constant indices are one after the other: a view instead of a copy."""
+    if site.node.op != "gather":
+        return None
+    b, x = site.builder, site.input()
+    axis = site.attrs["axis"] % x.rank
+    indices, extent = b.array(site.inputs[1]), x.shape[axis]
+    if indices is None or indices.size == 0 or b.array(x) is not None:
+        return None
+    flat = [int(i) for i in indices.reshape(-1)]
+    if not isinstance(extent, int) and min(flat) < 0:
+        return None
+    places = [i if i >= 0 else i + int(extent) for i in flat]  # type: ignore[arg-type]
+    step = places[1] - places[0] if len(places) > 1 else 1
+    if step < 1 or any(q - p != step for p, q in zip(places, places[1:], strict=False)) or not b.proves(extent - 1 - places[-1]):
+        return None
+    starts = tuple(places[0] if k == axis else 0 for k in range(x.rank))
+    steps = tuple(step if k == axis else 1 for k in range(x.rank))
+    shape = tuple(len(places) if k == axis else d for k, d in enumerate(x.shape))
+    part = b.one("slice", [x], starts=starts, steps=steps, shape=shape)
+    return (reshaped(b, part, (*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :])),)
+
+
+_RULES = by_table(TABLE)
+
+
+@dataclass(frozen=True)
+class Strength:
+    name: str = "strength"
+
+    def __call__(self, graph: Graph) -> Graph:
+        return retrace(graph, lambda site: _RULES(site) or _gather_one(site))
