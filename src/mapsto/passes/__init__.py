@@ -67,6 +67,6 @@ def run_passes(
 
 
 def _verify(graph: Graph) -> None:
-    from mapsto.ops.verify import verify
+    from mapsto.ops.verify import verify_graph
 
-    verify(graph)
+    verify_graph(graph)
