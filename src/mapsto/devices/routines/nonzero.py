@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 
 from mapsto.devices.routines.code import RoutineCall, RoutineCode
-from mapsto.devices.routines.writer import Writer, as_value, cast, integer
+from mapsto.devices.routines.writer import Writer, as_value, cast, integer, row_major
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, minimum, mul, product
 from mapsto.ir.graph import Node, Value
@@ -27,24 +27,22 @@ def nonzero(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str)
     source = w.tensor("x", x)
     target = w.tensor("indices", indices, writes=True)
     total = w.tensor("count", count, writes=True)
+    axes = x.rank  # a scalar has none: only its count is told
     with w.share("once"):
         found = w.declare("found", integer(0))
         row = w.index("size", size)
         with ExitStack() as loops:
             outer = [loops.enter_context(w.loop("i", 0, extent)) for extent in shape[:-1]]
-            base: Dim = 0
-            for extent, i in zip(shape[:-1], outer, strict=True):
-                base = mul(base, extent) + i
-            start = w.index("base", mul(base, shape[-1]))
-            _scan_row(w, source, x.dtype, start, shape[-1], outer, lanes, target, found, row)
+            start = w.index("base", mul(row_major(shape[:-1], outer), shape[-1]))
+            _scan_row(w, source, x.dtype, start, shape[-1], outer, lanes, target, found, row, axes)
         w.store(total, 0, found)
-        _clear_rest(w, target, len(shape), row, found, lanes)
+        _clear_rest(w, target, axes, row, found, lanes)
     return RoutineCode((RoutineCall(w.function(name), 1, w.operands),))
 
 
 def _scan_row(
     w: Writer, source: str, element: DType, start: Dim, length: Dim, outer: list[Dim], lanes: int, target: str,
-    found: ast.Var, size: Dim,
+    found: ast.Var, size: Dim, axes: int,
 ) -> None:  # fmt: skip
     """Looks through `length` elements of the last axis in chunks."""
     with w.loop("chunk", 0, length, step=lanes) as chunk:
@@ -53,7 +51,7 @@ def _scan_row(
         with w.when(ast.ReduceLanes("any", _is_nonzero(loaded), ast.Type(DType.BOOL))):
             with w.loop("j", chunk, minimum(length, chunk + lanes)) as j:
                 place = w.index("place", found)
-                for axis, i in enumerate([*outer, j]):
+                for axis, i in enumerate([*outer, j][:axes]):
                     w.store(target, mul(size, axis) + place, as_value(i))
                 nonzero = _is_nonzero(ast.Load(source, add(start, j), ast.Type(element)))
                 w.assign(found, ast.Binary("add", found, ast.Select(nonzero, integer(1), integer(0))))

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from mapsto.devices.routines.cells import Cell
 from mapsto.devices.routines.code import RoutineCall, Scratch
-from mapsto.devices.routines.writer import Writer, cast, splat
+from mapsto.devices.routines.writer import Writer, cast, splat, split_index
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, floordiv, maximum, minimum, mod, mul
+from mapsto.ir.expr import Dim, floordiv, maximum, minimum, mul
 from mapsto.ir.graph import Value
 from mapsto.loop import ast
 
@@ -234,7 +234,7 @@ def pack_matrix(rec: Recurrence, source: Value, target: Scratch) -> RoutineCall:
     matrix = w.tensor("matrix", source)
     packed = w.param("packed", target.name, target.dtype, writes=True)
     with w.share("item") as item:
-        direction, panel = w.index("d", floordiv(item, rec.panels)), w.index("p", mod(item, rec.panels))
+        direction, panel = split_index(w, item, rec.panels)
         with w.loop("k", 0, depth) as k:
             with w.loop("g", 0, gates) as gate:
                 line = (direction * gates + gate) * rec.hidden + panel * lanes
@@ -254,7 +254,7 @@ def pack_bias(rec: Recurrence) -> RoutineCall:
     bias = w.tensor("bias", rec.bias)
     packed = w.param("packed", target.name, target.dtype, writes=True)
     with w.share("item") as item:
-        direction, panel = w.index("d", floordiv(item, rec.panels)), w.index("p", mod(item, rec.panels))
+        direction, panel = split_index(w, item, rec.panels)
         for accumulator, blocks in enumerate(rec.cell.biases):
             parts: list[ast.Value] = []
             for block in blocks:
@@ -313,8 +313,9 @@ def project(rec: Recurrence) -> RoutineCall:
             w.store(target, mul(place, gates * rec.lanes) + gate * rec.lanes, variable)
 
     with w.share("item") as item:
-        rest, first = w.index("rest", floordiv(item, blocks)), w.index("first", mul(mod(item, blocks), rows))
-        direction, group = w.index("d", floordiv(rest, groups)), w.index("group", mod(rest, groups))
+        rest, block = split_index(w, item, blocks)
+        direction, group = split_index(w, rest, groups)
+        first = w.index("first", mul(block, rows))
 
         def of_group(panel: Dim, count: int) -> None:
             over_rows(w, first, total, rows, lambda row, height: tile_of(direction, panel, count, row, height))

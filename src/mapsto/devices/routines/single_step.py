@@ -23,8 +23,8 @@ from mapsto.devices.routines.recurrence import (
     start_tile,
 )
 from mapsto.devices.routines.time_loop import peephole
-from mapsto.devices.routines.writer import Writer, cast
-from mapsto.ir.expr import Dim, floordiv, mod, mul
+from mapsto.devices.routines.writer import Writer, cast, split_index
+from mapsto.ir.expr import Dim, mul
 from mapsto.loop import ast
 
 
@@ -37,8 +37,9 @@ def single_step(rec: Recurrence) -> RoutineCall:
     groups = -(-rec.panels // units) if len(rec.cell.phases) == 1 else 1
     w.add(ast.Alloc("gates", rec.element, max(r * rec.units(r) for r in (rows, 1)) * len(rec.cell.biases) * rec.lanes))
     with w.share("item") as item:
-        rest, first = w.index("rest", floordiv(item, blocks)), w.index("first", mul(mod(item, blocks), rows))
-        d, group = w.index("d", floordiv(rest, groups)), w.index("group", mod(rest, groups))
+        rest, block = split_index(w, item, blocks)
+        d, group = split_index(w, rest, groups)
+        first = w.index("first", mul(block, rows))
 
         def tiles(b: Dim, height: int) -> None:
             if len(rec.cell.phases) == 1:

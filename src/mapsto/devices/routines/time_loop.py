@@ -21,8 +21,8 @@ from mapsto.devices.routines.recurrence import (
     over_rows,
     start_tile,
 )
-from mapsto.devices.routines.writer import Writer, as_value, cast, integer, splat
-from mapsto.ir.expr import Dim, floordiv, maximum, mod, mul
+from mapsto.devices.routines.writer import Writer, as_value, cast, integer, splat, split_index
+from mapsto.ir.expr import Dim, known_at_least, maximum, mod, mul
 from mapsto.loop import ast
 
 
@@ -34,8 +34,8 @@ def time_loop(rec: Recurrence) -> RoutineCall:
     blocks = (rec.batch + rows - 1) // rows
     w.add(ast.Alloc("gates", rec.element, loop.gate_count(rows)))
     with w.share("item") as item:
-        direction = w.index("d", floordiv(item, blocks))
-        first = w.index("first", mul(mod(item, blocks), rows))
+        direction, block = split_index(w, item, blocks)
+        first = w.index("first", mul(block, rows))
         over_rows(w, first, rec.batch, rows, lambda row, height: loop.rows(direction, row, height))
     return RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions, blocks), w.operands, (loop.state,))
 
@@ -183,7 +183,7 @@ class _TimeLoop:
             mask = rec.tail_mask(p)
             for name, slot in places.items():
                 value: ast.Value = ast.Load("state", self.own(d, b) + slot + p * rec.lanes, rec.vector)
-                if self.lengths is not None:  # no step at all: zeros, as in onnxruntime
+                if not known_at_least(length, 1):  # no step at all gives zeros, as in onnxruntime
                     stepped = splat(ast.Compare("gt", as_value(length), integer(0)), rec.lanes)
                     value = ast.Select(stepped, value, ast.Const(0.0, rec.vector))
                 w.store(name, self.output_row(d, b) + p * rec.lanes, cast(value, element), mask)

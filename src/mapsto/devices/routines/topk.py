@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
-from mapsto.devices.routines.writer import I64, Writer, as_value, both, cast, either, integer
+from mapsto.devices.routines.writer import I64, Writer, as_value, both, cast, either, integer, split_index
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, minimum, mod, mul, product
+from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, minimum, mul, product
 from mapsto.ir.graph import Node, Value
 from mapsto.loop import ast
 
@@ -91,8 +91,9 @@ def topk(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str) ->
     elif k:
         w.add(ast.Alloc("entries", DType.I64, int(each)))  # type: ignore[arg-type]
     with w.share("row") as row:
-        base = w.index("base", mul(floordiv(row, inner), mul(length, inner)) + mod(row, inner))
-        target = w.index("target", mul(floordiv(row, inner), mul(k, inner)) + mod(row, inner))
+        line_of, column = split_index(w, row, inner)
+        base = w.index("base", mul(line_of, mul(length, inner)) + column)
+        target = w.index("target", mul(line_of, mul(k, inner)) + column)
         line = Row(source, x.dtype, base, inner, length, bool(node.attrs.get("largest", True)))
         entries = Entries("entries", 0 if local else w.index("own", mul(row, each)), words, k)
         count = w.index("count", minimum(k, length))

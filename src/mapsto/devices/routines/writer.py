@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from mapsto.devices.routines.pool import ConstantPool
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, mul, sym, symbols
+from mapsto.ir.expr import Dim, floordiv, mod, mul, sym, symbols
 from mapsto.ir.graph import Value as Tensor
 from mapsto.loop import ast
 from mapsto.loop.functions import emit
@@ -199,6 +199,12 @@ def both(a: ast.Value, b: ast.Value) -> ast.Value:
 
 def either(a: ast.Value, b: ast.Value) -> ast.Value:
     return ast.Binary("or", a, b)
+
+
+def split_index(w: Writer, index: Dim, inner: Dim) -> tuple[Dim, Dim]:
+    """(index // inner, index % inner), named. An `inner` of 0 has no index to split, but its code must be writable."""
+    by = 1 if inner == 0 else inner
+    return w.index("outer", floordiv(index, by)), w.index("inner", mod(index, by))
 
 
 def row_major(shape: Sequence[Dim], index: Sequence[Dim]) -> Dim:

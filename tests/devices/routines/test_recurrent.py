@@ -1,0 +1,229 @@
+"""lstm, gru, rnn against their numpy reference and onnxruntime; memory, partition, batch and code of the steps."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.devices.routines.harness import ISAS, run, values_of
+from tests.devices.routines.onnx_models import run_onnxruntime
+
+import mapsto.ops  # noqa: F401
+from mapsto.devices.cpu.compiler import compile_modules
+from mapsto.devices.cpu.isa import AVX512, runs
+from mapsto.devices.routines import routine
+from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.expr import sym
+from mapsto.ir.graph import Node, Value
+from mapsto.loop.llvm import to_llvm
+from mapsto.ops.registry import op
+
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "lstm": ("lstm", {}),
+    "gru": ("gru", {"linear_before_reset": False}),
+    "gru-after": ("gru", {"linear_before_reset": True}),
+    "rnn": ("rnn", {"activation": "tanh"}),
+    "rnn-relu": ("rnn", {"activation": "relu"}),
+}
+Arrays = dict[str, np.ndarray | None]
+
+
+def make(
+    variant: str, sizes: tuple[int, int, int, int], direction: str = "forward", dtype: Any = np.float32,
+    lengths: list[int] | None = None, without: tuple[str, ...] = ("p",), seed: int = 0,
+) -> tuple[Node, Arrays]:  # fmt: skip
+    """A node and its operands; `sizes` are time, batch, inputs, hidden units."""
+    name, attrs = VARIANTS[variant]
+    time, batch, width, hidden = sizes
+    count, gates = 2 if direction == "bidirectional" else 1, GATES[name]
+    rng = np.random.default_rng(seed)
+    shapes = {
+        "x": (time, batch, width), "w": (count, gates * hidden, width), "r": (count, gates * hidden, hidden),
+        "b": (count, 2 * gates * hidden), "lengths": (batch,), "h0": (count, batch, hidden),
+        "c0": (count, batch, hidden), "p": (count, 3 * hidden),
+    }  # fmt: skip
+    arrays: Arrays = {}
+    for key, shape in shapes.items():
+        if key in ("c0", "p") and name != "lstm":
+            continue
+        scale = 1.0 if key == "x" else 1.5 / np.sqrt(hidden + width)
+        arrays[key] = None if key in without else (rng.standard_normal(shape) * scale).astype(dtype)
+    arrays["lengths"] = None if lengths is None else np.array(lengths, np.int32)
+    element, state = from_numpy(np.dtype(dtype)), (count, batch, hidden)
+    outputs = [Value("out_y", element, (time, *state)), Value("out_h", element, state), Value("out_c", element, state)]
+    kept = tuple(n if a is not None else "" for n, a in arrays.items())
+    return Node(
+        name, kept, tuple(outputs[: 3 if name == "lstm" else 2]), {"hidden": hidden, "direction": direction, **attrs}
+    ), arrays
+
+
+def exact(node: Node, arrays: Arrays) -> list[np.ndarray]:
+    """The reference in float64."""
+    wide = [a if a is None or a.dtype == np.int32 else a.astype(np.float64) for a in arrays.values()]
+    reference = op(node.op).reference
+    assert reference is not None
+    return reference(wide, node.attrs, [tuple(int(d) for d in v.shape) for v in node.outputs])  # type: ignore[arg-type]
+
+
+def by_onnxruntime(node: Node, arrays: Arrays) -> list[np.ndarray]:
+    attrs = {"hidden_size": node.attrs["hidden"], "direction": node.attrs["direction"]}
+    if node.op == "gru":
+        attrs["linear_before_reset"] = int(bool(node.attrs["linear_before_reset"]))
+    if node.op == "rnn":
+        attrs["activations"] = [str(node.attrs["activation"]).capitalize()] * len(arrays["w"])  # type: ignore[arg-type]
+    return run_onnxruntime(node.op.upper(), arrays, len(node.outputs), attrs)
+
+
+def expect(node: Node, arrays: Arrays, **options: Any) -> None:
+    """Error against float64 at most 4 times onnxruntime's, plus 1e-6 of the scale; shapes and zeros equal."""
+    found = run(node, arrays, **options)
+    for value, wanted, theirs in zip(node.outputs, exact(node, arrays), by_onnxruntime(node, arrays), strict=True):
+        scale = max(1e-3, float(np.abs(wanted).max(initial=0)))
+        allowed = 4 * np.abs(theirs - wanted).max(initial=0) + 1e-6 * scale
+        np.testing.assert_allclose(found[value.name], wanted, rtol=0, atol=allowed, err_msg=value.name)
+        np.testing.assert_array_equal(found[value.name][wanted == 0], 0)
+
+
+@pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_native_code(variant: str, direction: str, isa) -> None:
+    for sizes in [(5, 3, 4, 33), (1, 1, 17, 40), (3, 13, 9, 7)]:
+        expect(*make(variant, sizes, direction), isa=isa, shares=2)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    data=st.data(),
+    variant=st.sampled_from(list(VARIANTS)),
+    direction=st.sampled_from(["forward", "reverse", "bidirectional"]),
+    sizes=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 6), st.integers(1, 9)),
+    lanes=st.sampled_from([2, 4, 8]),
+)
+def test_any_sizes_and_operands(data, variant: str, direction: str, sizes: tuple[int, ...], lanes: int) -> None:
+    without = tuple(data.draw(st.sets(st.sampled_from(["b", "h0", "c0", "p"]))))
+    lengths = data.draw(st.none() | st.lists(st.integers(0, sizes[0]), min_size=sizes[1], max_size=sizes[1]))
+    expect(*make(variant, sizes, direction, without=without, lengths=lengths), lanes=lanes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("sizes", [(6, 8, 3, 20), (1, 8, 3, 20)])
+def test_sequence_lengths(variant: str, sizes: tuple[int, int, int, int]) -> None:
+    lengths = [min(n, sizes[0]) for n in (6, 0, 3, 1, 6, 2, 0, 5)]
+    expect(*make(variant, sizes, "bidirectional", lengths=lengths), isa=ISAS[-1])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("time", [1, 3])
+def test_lengths_outside_the_sequence_are_clamped(variant: str, time: int) -> None:
+    given, meant = (make(variant, (time, 2, 3, 5), "reverse", lengths=n) for n in ([-7, 2**31 - 1], [0, time]))
+    found, wanted = run(*given, lanes=4), run(*meant, lanes=4)
+    for name in wanted:
+        np.testing.assert_array_equal(found[name], wanted[name])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", [DType.F64, DType.F16, DType.BF16], ids=str)
+@pytest.mark.parametrize("time", [1, 4])
+def test_other_element_types(variant: str, dtype: DType, time: int) -> None:
+    node, arrays = make(variant, (time, 5, 9, 21), dtype=dtype.numpy)
+    found = run(node, arrays, isa=ISAS[-1])
+    epsilon = {DType.F64: 2.0**-52, DType.F16: 2.0**-11, DType.BF16: 2.0**-8}[dtype]  # half a unit in the last place
+    for value, wanted in zip(node.outputs, exact(node, arrays), strict=True):
+        got = found[value.name].astype(np.float64)
+        np.testing.assert_allclose(
+            got, wanted, rtol=1.01 * epsilon, atol=64 * (2.0**-52 if dtype is DType.F64 else 2.0**-24)
+        )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_one_code_for_every_time_and_batch(variant: str) -> None:
+    node, arrays = make(variant, (4, 7, 3, 6), "bidirectional")
+    t, b = sym("t"), sym("b")
+    inputs = tuple(v and Value(v.name, v.dtype, _symbolic(v)) for v in values_of(arrays))
+    outputs = tuple(Value(v.name, v.dtype, (t, 2, b, 6) if v.rank == 4 else (2, b, 6)) for v in node.outputs)
+    for time, batch in [(4, 7), (1, 1), (2, 4), (0, 2), (3, 0)]:
+        _, given = make(variant, (time, batch, 3, 6), "bidirectional")
+        found = run(Node(node.op, node.inputs, outputs, node.attrs), given, {"t": time, "b": batch}, inputs=inputs)
+        for value, wanted in zip(
+            outputs, exact(make(variant, (time, batch, 3, 6), "bidirectional")[0], given), strict=True
+        ):
+            np.testing.assert_allclose(found[value.name], wanted, rtol=0, atol=3e-6)
+
+
+def _symbolic(value: Value) -> tuple[Any, ...]:
+    """x[t, b, i] and the states [d, b, h] with time and batch as symbols."""
+    t, b = sym("t"), sym("b")
+    return {"x": (t, b, *value.shape[2:]), "h0": (2, b, 6), "c0": (2, b, 6)}.get(value.name, value.shape)
+
+
+@pytest.mark.parametrize("sizes", [(0, 2, 3, 4), (3, 0, 3, 4), (2, 2, 0, 4), (1, 0, 3, 4), (1, 2, 0, 4)])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_empty_sizes(variant: str, sizes: tuple[int, int, int, int]) -> None:
+    node, arrays = make(variant, sizes)
+    found = run(node, arrays)
+    for value, wanted in zip(node.outputs, exact(node, arrays), strict=True):
+        np.testing.assert_allclose(found[value.name], wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("time", [1, 4])
+def test_same_bits_for_any_partition_and_batch(variant: str, time: int) -> None:
+    node, arrays = make(variant, (time, 13, 10, 70), "bidirectional")
+    whole = run(node, arrays, isa=ISAS[-1])
+    split = run(node, arrays, isa=ISAS[-1], shares=3)
+    for value in node.outputs:
+        np.testing.assert_array_equal(split[value.name], whole[value.name])
+    alone, _ = make(variant, (time, 1, 10, 70), "bidirectional")
+    rows = {n: a[:, 12:] if n in ("x", "h0", "c0") and a is not None else a for n, a in arrays.items()}
+    one = run(alone, {n: None if a is None else np.ascontiguousarray(a) for n, a in rows.items()}, isa=ISAS[-1])
+    for value in node.outputs:
+        np.testing.assert_array_equal(one[value.name][..., 0, :], whole[value.name][..., 12, :])
+
+
+def test_packing_reads_weights_alone() -> None:
+    """So that a planner can run these calls once, at compile time, where the weights are constants."""
+    node, arrays = make("lstm", (5, 2, 3, 6))
+    *packs, projection, steps = routine(node, values_of(arrays), 16, "r").functions
+    assert [call.operands[0] for call in packs] == ["w", "r", "b"]
+    assert all(len(call.operands) == 2 and not call.function.dims for call in packs)
+    made = {scratch.name for call in packs for scratch in call.scratch}
+    assert made <= set(projection.operands) | set(steps.operands)
+    assert not {"w", "r", "b"} & (set(projection.operands) | set(steps.operands))
+
+
+def _inner_loops(assembly: str) -> Iterator[list[str]]:
+    """The instructions of each loop without a loop inside."""
+    lines, labels = assembly.splitlines(), {}
+    for at, line in enumerate(lines):
+        if label := re.match(r"(\.LBB\w+):", line):
+            labels[label[1]] = at
+        if (jump := re.match(r"\s+j\w+\s+(\.LBB\w+)", line)) and jump[1] in labels:
+            body = lines[labels[jump[1]] : at + 1]
+            if not any(line.startswith(".LBB") for line in body[1:]):
+                yield body
+
+
+@pytest.mark.avx512
+@pytest.mark.skipif(not runs(AVX512), reason="needs an x86-64 processor with AVX-512")
+@pytest.mark.parametrize("sizes", [(1, 1, 128, 128), (9, 1, 128, 128), (9, 6, 128, 128), (9, 7, 64, 64)])
+def test_products_use_registers_alone(sizes: tuple[int, int, int, int]) -> None:
+    """The inner loops of x W and h R hold no stack traffic: it halved the speed of the steps once."""
+    node, arrays = make("lstm", sizes)
+    code = routine(node, values_of(arrays), 16, "r")
+    functions = [call.function for call in code.functions if call.function.name in ("r_xw", "r_steps")]
+    text = compile_modules([("r", to_llvm(functions, AVX512.capabilities))], AVX512, 1, kind="assembly")[0].decode()
+    products = [
+        body
+        for body in _inner_loops(text)
+        if sum("vfmadd" in line for line in body) >= 8 and "vdivps" not in "".join(body)
+    ]
+    assert len(products) >= 2
+    for body in products:
+        assert not [line for line in body if "(%rsp" in line or "(%rbp" in line]
