@@ -90,7 +90,8 @@ def readable(port: Port, value: Any, updated: bool) -> np.ndarray:
     if not updated:
         plain: np.ndarray = array if fits else np.array(array, dtype, order="C", copy=True, subok=False)
         return plain
-    if array is not value or not fits:
+    own = array is value
+    if not own or not fits:
         raise ShapeError(
             f"input {port.name!r} is updated in place: it must be a writable, C-contiguous numpy array of {dtype} "
             "in native byte order"

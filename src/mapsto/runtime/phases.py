@@ -45,6 +45,7 @@ def _number_phases(program: Program, is_target: np.ndarray) -> list[int]:
     wrote, or writes what one read. A step that `follows` is only held against those before its chain.
     """
     updated = updated_buffers(program)
+    after_loop = {stop + 1 for _, stop in _loops(program)}
     phase = 0
     numbers: list[int] = []
     seen: set[int] = set()  # touched, written: in this phase, before the chain
@@ -57,13 +58,19 @@ def _number_phases(program: Program, is_target: np.ndarray) -> list[int]:
             seen |= chain_seen
             written |= chain_written
             chain_seen, chain_written = set(), set()
-        if is_target[index] or everything & written or writes & seen:
+        if is_target[index] or index in after_loop or everything & written or writes & seen:
             phase += 1
             seen, written, chain_seen, chain_written = set(), set(), set(), set()
         chain_seen |= everything
         chain_written |= writes
         numbers.append(phase)
     return numbers
+
+
+def _loops(program: Program) -> list[tuple[int, int]]:
+    """(first step, last step) of each loop: jumps back."""
+    steps = enumerate(program.steps)
+    return [(s.target, i) for i, s in steps if isinstance(s, (BranchIfFalse, Jump)) and s.target <= i]
 
 
 def _lifetimes(program: Program, of_step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,11 +86,7 @@ def _lifetimes(program: Program, of_step: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _extend_over_loops(program: Program, of_step: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """What a loop touches may be carried to its next round, so it lives through the whole loop."""
-    loops = [
-        (of_step[step.target], of_step[index])
-        for index, step in enumerate(program.steps)
-        if isinstance(step, (BranchIfFalse, Jump)) and step.target <= index
-    ]
+    loops = [(of_step[start], of_step[stop]) for start, stop in _loops(program)]
     looped = np.zeros(len(first), bool)
     changed = bool(loops)
     while changed:

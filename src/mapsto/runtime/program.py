@@ -114,7 +114,7 @@ class Jump:
 
 @dataclass(frozen=True)
 class Require:
-    """A run that gets here fails with `message` (an ExecutionError) where `condition` < 0; a constant -1 always fails."""
+    """A run that gets here fails with `message` (ExecutionError) where `condition` < 0; a constant -1 always fails."""
 
     condition: Dim
     message: str
