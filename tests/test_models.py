@@ -1,4 +1,4 @@
-"""The real models, all native, on real input: error, same bits everywhere, poisoned memory, sizes that only a run knows.
+"""The real models, all native, on real input: error, same bits everywhere, poisoned memory, sizes a run finds out.
 
 The models come from scripts/fetch_models.py. Where they are not there the tests are skipped, or fail if
 MAPSTO_REQUIRE_MODELS is set. MAPSTO_MODELS names another folder.
@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scripts.fetch_models import DEFAULT_FOLDER, model_path
+from scripts.real_inputs import real_inputs
 
 import mapsto
 from mapsto.report.accuracy import judge, judge_runs
 from mapsto.report.engines import Setup, open_engine
-from scripts.fetch_models import DEFAULT_FOLDER, model_path
-from scripts.real_inputs import real_inputs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 MODELS = Path(os.environ.get("MAPSTO_MODELS", DEFAULT_FOLDER))
