@@ -287,7 +287,7 @@ def test_a_loop(threads, poison):
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_size_bound_anew_in_each_round_of_a_loop(threads):
-    """The state loses one in each round, until nothing is positive; t has as many elements as the state has positive ones."""
+    """The state loses one in each round, until nothing is positive; m counts its positive ones."""
     program = Program(
         "rounds",
         (Port("x", DType.F32, (N,), 0), Port("minus", DType.F32, (N,), 1)),

@@ -1,0 +1,290 @@
+"""Threads together: same bits at any count, many callers at once, forks, signals, and a clean end."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.runtime.helpers import N, chain_program, f32, objects
+
+from mapsto.ir.dtypes import DType
+from mapsto.runtime.executable import Executable
+from mapsto.runtime.program import Buffer, Port, Program, Run
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def _script(body, **options):
+    """A Python process that runs `body`; it must end by itself."""
+    text = "import numpy as np\nfrom mapsto.runtime.executable import Executable\nfrom tests.runtime.helpers import *\n"
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
+    command = [sys.executable, "-c", text + textwrap.dedent(body)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True, **options
+    )
+
+
+def _finish(process, timeout=60):
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("threads", [2, 3, 4])
+def test_thousands_of_runs(threads):
+    exe = Executable(chain_program(9, N), objects("reverse"), threads)
+    x = np.arange(257, dtype=np.float32)
+    for _ in range(2000):
+        assert np.array_equal(exe(x), x[::-1])
+
+
+def test_runs_after_pauses_in_which_workers_fall_asleep():
+    exe = Executable(chain_program(5, N), objects("reverse"), 4)
+    x = np.arange(100, dtype=np.float32)
+    for pause in (0.0, 0.0001, 0.001, 0.02) * 25:
+        time.sleep(pause)
+        assert np.array_equal(exe(x), x[::-1])
+
+
+def _alternating(length):
+    """Steps of wide and narrow extents in turn: those of one thread alone need fewer barriers."""
+    buffers = [Buffer("x", "input", f32(N))]
+    steps = []
+    for i in range(length):
+        last = i == length - 1
+        buffers.append(Buffer(f"t{i}", "output" if last else "arena", f32(N)))
+        grain = (1, 1 << 30, 1 << 30, 40)[i % 4]
+        steps.append(Run("reverse", ((i, 0), (i + 1, 0)), (N,), N, (1,), grain))
+    ports = (Port("x", DType.F32, (N,), 0),), (Port("y", DType.F32, (N,), length),)
+    return Program("alternating", *ports, tuple(buffers), tuple(steps))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_steps_of_one_thread_between_steps_of_all(threads):
+    exe = Executable(_alternating(41), objects("reverse"), threads)
+    for n in (1, 39, 40, 1000):
+        x = np.arange(n, dtype=np.float32)
+        for _ in range(200):
+            assert np.array_equal(exe(x), x[::-1])
+
+
+def test_steps_that_follow_each_other():
+    """Shares that only read their own: no barrier, and still the right result in the end."""
+    count = 8
+    buffers = [Buffer("x", "input", f32(N))]
+    steps = []
+    for i in range(count):
+        buffers.append(Buffer(f"t{i}", "arena", f32(N)))
+        steps.append(Run("increment", ((i, 0), (i + 1, 0)), (), N, (1,), follows=i > 0))
+    buffers.append(Buffer("y", "output", f32(N)))
+    steps.append(Run("reverse", ((count, 0), (count + 1, 0)), (N,), N, (1,)))
+    program = Program(
+        "chain",
+        (Port("x", DType.F32, (N,), 0),),
+        (Port("y", DType.F32, (N,), count + 1),),
+        tuple(buffers),
+        tuple(steps),
+    )
+    exe = Executable(program, objects(), 4)
+    for n in (3, 1000):
+        x = np.arange(n, dtype=np.float32)
+        for _ in range(300):
+            assert np.array_equal(exe(x), (x + count)[::-1])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_executable_called_from_several_threads(threads):
+    exe = Executable(chain_program(11, N), objects("reverse"), threads)
+    failures = []
+
+    def work(seed):
+        rng = np.random.default_rng(seed)
+        for _ in range(300):
+            x = rng.standard_normal(rng.integers(1, 500)).astype(np.float32)
+            if not np.array_equal(exe(x), x[::-1]):
+                failures.append(seed)
+
+    callers = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not failures
+
+
+def test_runs_of_one_thread_overlap():
+    """The interpreter lock is released, and each run has a frame of its own."""
+    program = Program("slow", (), (), (), (Run("slow", ()),))
+    exe = Executable(program, objects("slow"), 1)
+    exe()
+    callers = [threading.Thread(target=exe) for _ in range(4)]
+    start = time.perf_counter()
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert time.perf_counter() - start < 0.6  # 0.8 s one after the other
+
+
+def test_executables_come_and_go():
+    x = np.arange(50, dtype=np.float32)
+    for i in range(60):
+        exe = Executable(chain_program(3, N), objects("reverse"), 1 + i % 3)
+        assert np.array_equal(exe(x), x[::-1])
+        del exe
+
+
+def _in_child(check):
+    """Runs `check` in a forked child; gives its exit status, or fails where it hangs."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if check() else 1)
+        except BaseException:
+            os._exit(2)
+    for _ in range(1000):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail("the forked child hangs")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_forked_child_has_workers_of_its_own():
+    exe = Executable(chain_program(5, N), objects("reverse"), 2)
+    x = np.arange(1000, dtype=np.float32)
+    exe(x)
+
+    def check():
+        again = Executable(chain_program(3, N), objects("reverse"), 3)
+        return all(np.array_equal(e(x), x[::-1]) for e in (exe, again) for _ in range(50))
+
+    for _ in range(5):
+        assert _in_child(check) == 0
+        assert np.array_equal(exe(x), x[::-1])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+def test_a_fork_while_another_thread_runs():
+    exe = Executable(chain_program(51, N), objects("reverse"), 2)
+    x = np.arange(5000, dtype=np.float32)
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            exe(x)
+
+    caller = threading.Thread(target=work)
+    caller.start()
+    try:
+        for _ in range(10):
+            assert _in_child(lambda: np.array_equal(exe(x), x[::-1])) == 0
+    finally:
+        stop.set()
+        caller.join()
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "",
+        "del exe",
+        "import sys; sys.exit(0)",
+        "import os; os._exit(0)",
+        "import threading; threading.Thread(target=lambda: [exe(x) for _ in range(2000)]).start()",
+        "import threading; threading.Thread(target=lambda: [exe(x) for _ in range(10**9)], daemon=True).start()",
+        "import atexit; atexit.register(lambda: exe(x))",
+        "import gc; gc.disable(); exe.itself = exe",
+    ],
+)
+def test_the_interpreter_ends_cleanly(ending):
+    code, out, err = _finish(
+        _script(
+            """
+            exe = Executable(chain_program(9, N), objects("reverse"), 4)
+            x = np.arange(1000, dtype=np.float32)
+            assert (exe(x) == x[::-1]).all()
+            print("ran", flush=True)
+            """
+            + "\n"
+            + " " * 12
+            + ending
+        )
+    )
+    assert (code, out, err) == (0, "ran\n", "")
+
+
+def test_ctrl_c_is_not_lost():
+    process = _script(
+        """
+        exe = Executable(Program("slow", (), (), (), (Run("slow", (), extent=4),)), objects("slow"), 2)
+        print("ready", flush=True)
+        try:
+            while True:
+                exe()
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+        """
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    code, out, err = _finish(process, 20)
+    assert (code, out) == (0, "interrupted\n"), err
+
+
+def test_the_callers_floating_point_mode_changes_nothing():
+    """Another library may have set flush-to-zero in the calling thread: denormals are computed with all the same."""
+    code, out, err = _finish(
+        _script(
+            """
+            import ctypes
+            set_mode = object_code('''
+            define void @set_mode(ptr %b, ptr %d, i64 %s, i64 %e) {
+              %m = alloca i32
+              store i32 40896, ptr %m ; 0x9fc0: flush to zero, denormals are zero
+              call void @llvm.x86.sse.ldmxcsr(ptr %m)
+              ret void
+            }
+            declare void @llvm.x86.sse.ldmxcsr(ptr)
+            ''')
+            from mapsto.runtime.native import Library
+            library = Library([set_mode], ["set_mode"])
+            F = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+            x = np.full(1000, 1e-40, np.float32)
+            for threads in (1, 2):
+                exe = Executable(chain_program(2, N, "double"), [object_code(FUNCTIONS["increment"].replace(
+                    "@increment", "@double").replace("fadd float %x, 1.0", "fadd float %x, %x"))], threads)
+                F(library.addresses["set_mode"])(None, None, 0, 0)
+                y = exe(x)
+                print(int((y.view(np.uint32) == 4 * x.view(np.uint32)[0]).sum()), flush=True)
+            """
+        )
+    )
+    assert code == 0, err
+    if os.uname().machine == "x86_64":
+        assert out == "1000\n1000\n"
+
+
+def test_a_profile_names_each_step():
+    exe = Executable(chain_program(5, N), objects("reverse"), 2)
+    times = exe.profile(np.arange(200_000, dtype=np.float32), runs=4)
+    assert [t.label for t in times] == [f"reverse{i}" for i in range(5)]
+    assert all(t.calls == 4 and 1_000 < t.nanoseconds < 1e9 for t in times)
+
+
+def test_a_profile_of_steps_that_were_not_reached():
+    program = Program("none", (), (), (), ())
+    assert Executable(program, [], 1).profile() == []
