@@ -9,7 +9,9 @@ from mapsto.ir.graph import Graph, Node, Value
 
 
 def rename_values(graph: Graph, names: Mapping[str, str]) -> Graph:
-    """The same graph with values renamed; names that are not mentioned stay. The new names must not clash with those that stay."""
+    """The same graph with values renamed; names that are not mentioned stay. The new names must not clash with those
+    that stay.
+    """
     if not names:
         return graph
     return replace(

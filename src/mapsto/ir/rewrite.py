@@ -2,8 +2,10 @@
 
     Rule("x - x == 0", Op("sub", Var("x"), Var("x")), lambda b, m: ...)
 
-A pattern is matched at a node that is about to be built, against the nodes already built (`View`); its leaves bind values by name. A
-variable that occurs twice must be the same value. The rewrite is called with the builder and the match; it gives the value that takes the
+A pattern is matched at a node that is about to be built, against the nodes already built (`View`); its leaves bind
+values by name. A
+variable that occurs twice must be the same value. The rewrite is called with the builder and the match; it gives the
+value that takes the
 node's place, or None where a condition that the pattern cannot say does not hold.
 """
 
@@ -11,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Union
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -46,7 +48,9 @@ class Constant:
 
 @dataclass(frozen=True, init=False)
 class Op:
-    """The output of a node. `either`: its two operands may be swapped. `name` binds the value; `once`: nobody else reads it."""
+    """The output of a node. `either`: its two operands may be swapped. `name` binds the value; `once`: nobody else
+    reads it.
+    """
 
     op: str
     inputs: tuple[Pattern, ...]
@@ -62,12 +66,14 @@ class Op:
         object.__setattr__(self, "once", once)
 
 
-Pattern = Union[Var, Constant, Op]
+Pattern = Var | Constant | Op
 
 
 @dataclass
 class Match:
-    """What a pattern found: values by name, the nodes below the root that it went through, and the root's own attributes and types."""
+    """What a pattern found: values by name, the nodes below the root that it went through, and the root's own
+    attributes and types.
+    """
 
     attrs: Mapping[str, Any]
     outputs: tuple[Value, ...]
@@ -106,7 +112,12 @@ class Table:
         return Table((*self.rules, *other.rules))
 
     def matches(
-        self, view: View, op: str, inputs: Sequence[Value | None], match: Callable[[], Match], readers: Callable[[Value], int]
+        self,
+        view: View,
+        op: str,
+        inputs: Sequence[Value | None],
+        match: Callable[[], Match],
+        readers: Callable[[Value], int],
     ) -> Iterator[tuple[Rule, Match]]:
         """Rules whose pattern fits a node with this op and these inputs."""
         for rule in self._by_op.get(op, ()):
@@ -126,7 +137,11 @@ def _orders(pattern: Op, inputs: Sequence[Value | None]) -> Iterator[Sequence[Va
 
 
 def _all(
-    view: View, patterns: Sequence[Pattern], values: Sequence[Value | None], match: Match, readers: Callable[[Value], int]
+    view: View,
+    patterns: Sequence[Pattern],
+    values: Sequence[Value | None],
+    match: Match,
+    readers: Callable[[Value], int],
 ) -> bool:
     return all(v is not None and _fits(view, p, v, match, readers) for p, v in zip(patterns, values, strict=True))
 

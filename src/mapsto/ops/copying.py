@@ -1,6 +1,7 @@
 """`copy`: the same elements in memory of their own.
 
-Only graph outputs need it, where one value would have to be two: an output that is an input or a constant, or that has two names.
+Only graph outputs need it, where one value would have to be two: an output that is an input or a constant, or that has
+two names.
 """
 
 from __future__ import annotations

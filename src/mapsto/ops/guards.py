@@ -1,4 +1,6 @@
-"""Ops that stop a run with a message: `require` (a condition on sizes) and `fail` (a branch that these shapes rule out)."""
+"""Ops that stop a run with a message: `require` (a condition on sizes) and `fail` (a branch that these shapes rule
+out).
+"""
 
 from __future__ import annotations
 

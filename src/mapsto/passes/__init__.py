@@ -1,4 +1,6 @@
-"""Device-blind passes: each takes a graph and gives a graph. `default_passes()` is the list that a compile runs, in order."""
+"""Device-blind passes: each takes a graph and gives a graph. `default_passes()` is the list that a compile runs, in
+order.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def default_passes() -> tuple[Pass, ...]:
 def run_passes(
     graph: Graph, passes: Sequence[Pass] | None = None, on_pass: Callable[[str, Graph], None] | None = None
 ) -> Graph:
-    """Runs the passes in order; `on_pass(name, graph)` sees each result. With MAPSTO_DEBUG set, every result is verified."""
+    """Runs the passes in order; `on_pass(name, graph)` sees each result. With MAPSTO_DEBUG set, every result is
+    verified.
+    """
     check = bool(os.environ.get("MAPSTO_DEBUG"))
     for step in default_passes() if passes is None else passes:
         graph = step(graph)

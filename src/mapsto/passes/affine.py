@@ -1,6 +1,6 @@
 """Folds scales and shifts of channels, such as batch normalisation, into the weights of the contraction before them.
 
-    (conv(x, w) + b) * s + t == conv(x, w*s) + (b*s + t),    s and t constant, one number a channel
+(conv(x, w) + b) * s + t == conv(x, w*s) + (b*s + t),    s and t constant, one number a channel
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def _into_convolution(site: Site, node: Node, value: Value, constant: np.ndarray
 
 
 def _scaled(weights: np.ndarray, factor: np.ndarray, node: Node) -> np.ndarray:
-    """The weights with each output channel multiplied: axis 0 of a convolution's, axis 1 (within a group) of a transposed one's."""
+    """The weights with each output channel multiplied: axis 0 of a convolution's, axis 1 (within a group) of a
+    transposed one's.
+    """
     wide = weights.astype(np.float64)
     if node.op == "conv":
         return np.asarray((wide * factor.reshape(-1, *[1] * (wide.ndim - 1))).astype(weights.dtype))

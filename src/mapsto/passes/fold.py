@@ -1,4 +1,4 @@
-"""Builds the graph anew: constants folded, equal nodes shared, sizes followed, branches with a known condition taken."""
+"""Builds the graph anew: constants folded, equal nodes shared, sizes followed, decided branches taken."""
 
 from __future__ import annotations
 
@@ -19,5 +19,7 @@ class Fold:
 
 
 def specialise(graph: Graph, sizes: Mapping[str, Dim]) -> Graph:
-    """The graph for given sizes: symbols replaced, and all folded that follows. Raises ShapeError for sizes that the graph rules out."""
+    """The graph for given sizes: symbols replaced, and all folded that follows. Raises ShapeError for sizes that the
+    graph rules out.
+    """
     return retrace(graph, sizes=sizes)

@@ -1,4 +1,4 @@
-"""Removes what changes nothing, and makes one step of two that undo or continue each other. One line of algebra a rule."""
+"""Removes what changes nothing, makes one step of two that undo or continue each other. One line of algebra a rule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
-from mapsto.ir.graph import Graph, Value
+from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
 from mapsto.ops.builder import Builder
 from mapsto.passes.retrace import Site, by_table, retrace
@@ -91,7 +91,8 @@ def _cast_of_cast(b: Builder, m: Match) -> Value | None:
 
 
 CASTS = Table([
-    Rule("cast(x, own type) == x", Op("cast", Var("x")), lambda b, m: m["x"] if m.attrs["to"] is m["x"].dtype else None),
+    Rule("cast(x, own type) == x", Op("cast", Var("x")),
+         lambda b, m: m["x"] if m.attrs["to"] is m["x"].dtype else None),
     Rule("cast(cast(x, wider), t) == cast(x, t)", Op("cast", Op("cast", Var("x"), name="y")), _cast_of_cast),
 ])  # fmt: skip
 
@@ -160,7 +161,8 @@ MOVEMENT = Table([
     Rule("slice(x, all) == x", Op("slice", Var("x")), _slice_all),
     Rule("slice(slice(x)) == slice(x)", Op("slice", Op("slice", Var("x"), name="y")), _slice_twice),
     Rule("pad(x, 0) == x", Op("pad", Var("x")), _pad_nothing),
-    Rule("tile(x, 1) == x", Op("tile", Var("x")), lambda b, m: m["x"] if all(r == 1 for r in m.attrs["repeats"]) else None),
+    Rule("tile(x, 1) == x", Op("tile", Var("x")),
+         lambda b, m: m["x"] if all(r == 1 for r in m.attrs["repeats"]) else None),
     Rule("reduce(x, nothing) == x", Op("reduce", Var("x")), _reduce_nothing),
 ])  # fmt: skip
 
@@ -168,8 +170,8 @@ MOVEMENT = Table([
 # -- broadcasting that the reader does by itself -----------------------------------------------------------------------
 
 _BROADCASTING = frozenset({
-    "add", "sub", "mul", "div", "pow", "min", "max", "mod", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor", "select",
-    "bitand", "bitor", "bitxor", "shl", "shr",
+    "add", "sub", "mul", "div", "pow", "min", "max", "mod", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor",
+    "select", "bitand", "bitor", "bitxor", "shl", "shr",
 })  # fmt: skip
 
 
@@ -193,6 +195,12 @@ def _without_expand(site: Site) -> Sequence[Value] | None:
 # -- concat ------------------------------------------------------------------------------------------------------------
 
 
+def concat_axis(node: Node) -> int:
+    axis = node.attrs["axis"]
+    assert isinstance(axis, int)
+    return axis % node.output.rank
+
+
 def _concat(site: Site) -> Sequence[Value] | None:
     """concat(x) == x; parts without elements are left out; concat(concat(x, y), z) == concat(x, y, z)."""
     if site.node.op != "concat":
@@ -203,14 +211,19 @@ def _concat(site: Site) -> Sequence[Value] | None:
     for value in site.inputs:
         assert value is not None
         node = b.producer(value)
-        if node is not None and node.op == "concat" and int(node.attrs["axis"]) % value.rank == axis and site.readers(value) == 1:  # type: ignore[arg-type]
+        joined = node is not None and node.op == "concat" and concat_axis(node) == axis
+        if node is not None and joined and site.readers(value) == 1:
             parts.extend(b.lookup(n) for n in node.inputs)
             sources.extend(node.provenance)
         elif value.shape[axis] != 0:
             parts.append(value)
     if not parts:
         return None
-    if len(parts) == len(site.inputs) and all(p is v for p, v in zip(parts, site.inputs, strict=True)) and len(parts) > 1:
+    if (
+        len(parts) == len(site.inputs)
+        and all(p is v for p, v in zip(parts, site.inputs, strict=True))
+        and len(parts) > 1
+    ):
         return None
     with b.source(*sources):
         return (parts[0],) if len(parts) == 1 else (b.one("concat", parts, axis=axis),)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
+from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.registry import op
-from mapsto.passes.identities import reshaped
+from mapsto.passes.identities import concat_axis, reshaped
 from mapsto.passes.retrace import Site, retrace
 
 # How many elementwise nodes may lie between two transposes that undo each other.
@@ -85,7 +87,9 @@ def _of_both_operands(site: Site) -> Sequence[Value] | None:
 
 
 def _reduce_of_transpose(site: Site) -> Sequence[Value] | None:
-    """reduce(transpose(x, p), axes) == reduce(x, p[axes]), where the axes that stay keep their order and nobody else reads the transpose."""
+    """reduce(transpose(x, p), axes) == reduce(x, p[axes]), where the axes that stay keep their order and nobody else
+    reads the transpose.
+    """
     if site.node.op != "reduce":
         return None
     b, value = site.builder, site.input()
@@ -99,8 +103,14 @@ def _reduce_of_transpose(site: Site) -> Sequence[Value] | None:
         return None
     source = b.lookup(node.inputs[0])
     with b.source(*site.node.provenance, *node.provenance):
-        reduced = b.one("reduce", [source], kind=site.attrs["kind"], axes=tuple(sorted(perm[a] for a in axes)), keepdims=False)
-        shape = [1 if k in axes else d for k, d in enumerate(value.shape)] if site.attrs["keepdims"] else list(reduced.shape)
+        reduced = b.one(
+            "reduce", [source], kind=site.attrs["kind"], axes=tuple(sorted(perm[a] for a in axes)), keepdims=False
+        )
+        shape = (
+            [1 if k in axes else d for k, d in enumerate(value.shape)]
+            if site.attrs["keepdims"]
+            else list(reduced.shape)
+        )
         return (reshaped(b, reduced, shape),)
 
 
@@ -121,14 +131,14 @@ def _slice_of_concat(site: Site) -> Sequence[Value] | None:
     b, value = site.builder, site.input()
     node = b.producer(value)
     axis = _along_one_axis(Node("slice", (), (), site.attrs), value)
-    if node is None or node.op != "concat" or axis is None or int(node.attrs["axis"]) % value.rank != axis:  # type: ignore[arg-type]
+    if node is None or node.op != "concat" or axis is None or concat_axis(node) != axis:
         return None
-    at = 0
+    at: Dim = 0
     for name in node.inputs:
         part = b.lookup(name)
         if at == site.attrs["starts"][axis] and part.shape == tuple(site.attrs["shape"]):
             return (part,)
-        at = at + part.shape[axis]  # type: ignore[assignment]
+        at = at + part.shape[axis]
     return None
 
 
@@ -137,22 +147,19 @@ def _concat_of_slices(site: Site) -> Sequence[Value] | None:
     if site.node.op != "concat":
         return None
     b, axis = site.builder, site.attrs["axis"] % site.input().rank
-    source: Value | None = None
-    end: object = None
-    first = None
-    for value in site.inputs:
-        assert value is not None
-        piece = _piece(b, value, axis)
-        if piece is None or (source is not None and (piece[0].name != source.name or piece[1] != end)):
-            return None
-        first = piece[1] if source is None else first
-        source, end = piece[0], piece[1] + value.shape[axis]  # type: ignore[operator]
-    if source is None or first != 0 or end != source.shape[axis]:
+    pieces = [_piece(b, value, axis) for value in site.inputs if value is not None]
+    whole = pieces[0]
+    if whole is None:
         return None
-    return (source,)
+    end: Dim = 0
+    for piece, value in zip(pieces, site.inputs, strict=True):
+        if piece is None or value is None or piece[0].name != whole[0].name or piece[1] != end:
+            return None
+        end = end + value.shape[axis]
+    return (whole[0],) if end == whole[0].shape[axis] else None
 
 
-def _piece(b: Builder, value: Value, axis: int) -> tuple[Value, object] | None:
+def _piece(b: Builder, value: Value, axis: int) -> tuple[Value, Dim] | None:
     """(source, start) of a slice along this axis alone."""
     node = b.producer(value)
     if node is None or node.op != "slice":
@@ -160,6 +167,5 @@ def _piece(b: Builder, value: Value, axis: int) -> tuple[Value, object] | None:
     source = b.lookup(node.inputs[0])
     if _along_one_axis(node, source) != axis:
         return None
-    starts = node.attrs["starts"]
-    assert isinstance(starts, tuple)
+    starts = cast("tuple[Dim, ...]", node.attrs["starts"])
     return source, starts[axis]

@@ -26,7 +26,12 @@ def _rewrite(site: Site) -> Sequence[Value] | None:
     if site.node.op != "conv":
         return None
     node = site.builder.producer(site.input())
-    if node is None or node.op != "pad" or node.attrs.get("mode", "constant") != "constant" or node.attrs.get("value", 0.0) != 0:
+    if (
+        node is None
+        or node.op != "pad"
+        or node.attrs.get("mode", "constant") != "constant"
+        or node.attrs.get("value", 0.0) != 0
+    ):
         return None
     before, after = node.attrs["before"], node.attrs["after"]
     assert isinstance(before, tuple) and isinstance(after, tuple)

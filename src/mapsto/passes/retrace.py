@@ -1,6 +1,8 @@
-"""Builds a graph anew through the builder, node by node, with a rewrite asked at each: what every rewriting pass stands on.
+"""Builds a graph anew through the builder, node by node, with a rewrite asked at each: what every rewriting pass stands
+on.
 
-Building anew folds constants, shares equal nodes and follows sizes again. Names of values, symbols and outputs stay. Provenance stays:
+Building anew folds constants, shares equal nodes and follows sizes again. Names of values, symbols and outputs stay.
+Provenance stays:
 what replaces a node takes on its sources, and so do the nodes that it stands for by way of constants.
 """
 
@@ -44,7 +46,9 @@ Rewrite = Callable[[Site], "Sequence[Value] | None"]
 
 
 def retrace(graph: Graph, rewrite: Rewrite | None = None, sizes: Mapping[str, Dim] | None = None) -> Graph:
-    """The graph built anew. `sizes` replaces size symbols by other dims, which makes a graph for fixed shapes out of an open one."""
+    """The graph built anew. `sizes` replaces size symbols by other dims, which makes a graph for fixed shapes out of an
+    open one.
+    """
     builder = Builder(graph.name)
     builder.keep_names(_all_names(graph))
     tracer = _Tracer(builder, rewrite, dict(sizes or {}))
@@ -210,5 +214,3 @@ def inferred(builder: Builder, name: str, inputs: Sequence[Value | None], attrs:
     """The shape that an op would have, without making a node."""
     ((_, shape),) = op(name).infer(Inference(name, tuple(inputs), attrs, content=lambda i: builder.content(inputs[i])))
     return shape
-
-

@@ -21,7 +21,11 @@ def _power_of_two(array: np.ndarray) -> bool:
     mantissa, _ = np.frexp(np.abs(array.astype(np.float64)))
     with np.errstate(all="ignore"):
         inverse = (1 / array.astype(np.float64)).astype(array.dtype)
-    return bool(np.all(mantissa == 0.5) and np.all(np.abs(inverse) >= np.finfo(array.dtype).tiny) and np.all(np.isfinite(inverse)))
+    return bool(
+        np.all(mantissa == 0.5)
+        and np.all(np.abs(inverse) >= np.finfo(array.dtype).tiny)
+        and np.all(np.isfinite(inverse))
+    )
 
 
 def _by_inverse(b: Builder, m: Match) -> Value:
@@ -80,7 +84,8 @@ TABLE = Table([
          lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
     Rule("x * -1 == -x", Op("mul", Var("x"), Constant("c", all_are(-1)), either=True),
          lambda b, m: b.one("neg", [m["x"]]) if spans(m["x"], m["c"].shape) else None),
-    Rule("x + (-y) == x - y", Op("add", Var("x"), Op("neg", Var("y")), either=True), lambda b, m: b.one("sub", [m["x"], m["y"]])),
+    Rule("x + (-y) == x - y", Op("add", Var("x"), Op("neg", Var("y")), either=True),
+         lambda b, m: b.one("sub", [m["x"], m["y"]])),
     Rule("x - (-y) == x + y", Op("sub", Var("x"), Op("neg", Var("y"))), lambda b, m: b.one("add", [m["x"], m["y"]])),
 ])  # fmt: skip
 
@@ -95,11 +100,15 @@ def _gather_one(site: Site) -> Sequence[Value] | None:
     if indices is None or indices.size == 0 or b.array(x) is not None:
         return None
     flat = [int(i) for i in indices.reshape(-1)]
-    if not isinstance(extent, int) and min(flat) < 0:
+    if min(flat) < 0 and not isinstance(extent, int):
         return None
-    places = [i if i >= 0 else i + int(extent) for i in flat]  # type: ignore[arg-type]
+    places = [i if i >= 0 or not isinstance(extent, int) else i + extent for i in flat]
     step = places[1] - places[0] if len(places) > 1 else 1
-    if step < 1 or any(q - p != step for p, q in zip(places, places[1:], strict=False)) or not b.proves(extent - 1 - places[-1]):
+    if (
+        step < 1
+        or any(q - p != step for p, q in zip(places, places[1:], strict=False))
+        or not b.proves(extent - 1 - places[-1])
+    ):
         return None
     starts = tuple(places[0] if k == axis else 0 for k in range(x.rank))
     steps = tuple(step if k == axis else 1 for k in range(x.rank))

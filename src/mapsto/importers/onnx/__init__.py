@@ -21,9 +21,12 @@ def load(
 ) -> Graph:
     """An ONNX model as a graph, shape-inferred and with its shape arithmetic folded away.
 
-    source: a path, the bytes of a model, or an `onnx.ModelProto`. External data is read only for a path, from inside its folder.
-    shapes: for some inputs, one entry an axis: an int fixes it, None leaves it as the model has it, a string names its symbol.
-    Raises ModelError (malformed, or outside the budgets), UnsupportedError (all places at once), ShapeError (shapes do not fit).
+    source: a path, the bytes of a model, or an `onnx.ModelProto`. External data is read only for a path, from inside
+    its folder.
+    shapes: for some inputs, one entry an axis: an int fixes it, None leaves it as the model has it, a string names its
+    symbol.
+    Raises ModelError (malformed, or outside the budgets), UnsupportedError (all places at once), ShapeError (shapes do
+    not fit).
     """
     budgets = budgets or Budgets()
     return Translator(read(source, budgets), budgets).model(shapes or {})

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Union
+from typing import Any
 
 from mapsto.errors import ModelError, ShapeError, UnsupportedError
 from mapsto.importers.onnx.tensors import dtype_of
 from mapsto.ir.expr import Dim, sym
 from mapsto.ops.builder import Builder
 
-Shapes = Mapping[str, Sequence[Union[int, str, None]]]
+Shapes = Mapping[str, Sequence[int | str | None]]
 
 
 def add_inputs(builder: Builder, graph: Any, shapes: Shapes, rank_budget: int) -> None:
@@ -20,13 +20,16 @@ def add_inputs(builder: Builder, graph: Any, shapes: Shapes, rank_budget: int) -
     inputs = [entry for entry in graph.input if entry.name not in constants]
     unknown = sorted(set(shapes) - {entry.name for entry in inputs})
     if unknown:
-        raise ShapeError(f"shapes: the model has no input named {', '.join(unknown)}; its inputs are {', '.join(e.name for e in inputs)}")
+        known = ", ".join(entry.name for entry in inputs)
+        raise ShapeError(f"shapes: the model has no input named {', '.join(unknown)}; its inputs are {known}")
     symbols = _Symbols(builder, {entry.name for entry in (*graph.input, *graph.output)})
     for entry in inputs:
         where = f"input {entry.name!r}"
         kind = entry.type.WhichOneof("value")
         if kind != "tensor_type":
-            raise UnsupportedError(f"{where}: a {kind or 'value without a type'} is not supported; only dense tensors are")
+            raise UnsupportedError(
+                f"{where}: a {kind or 'value without a type'} is not supported; only dense tensors are"
+            )
         if not entry.name or entry.name in builder.values:
             raise ModelError(f"{where}: the name is empty or not unique")
         tensor = entry.type.tensor_type
@@ -61,9 +64,13 @@ class _Symbols:
 def _shape(name: str, tensor: Any, asked: Sequence[int | str | None] | None, symbols: _Symbols) -> list[Dim]:
     declared = list(tensor.shape.dim) if tensor.HasField("shape") else None
     if declared is None and asked is None:
-        raise ShapeError(f"input {name!r}: the model does not say how many axes it has; give its shape: shapes={{{name!r}: (...)}}")
+        raise ShapeError(
+            f"input {name!r}: the model does not say how many axes it has; give its shape: shapes={{{name!r}: (...)}}"
+        )
     if declared is not None and asked is not None and len(declared) != len(asked):
-        raise ShapeError(f"input {name!r}: shape {tuple(asked)} has {len(asked)} axes, the model's input has {len(declared)}")
+        raise ShapeError(
+            f"input {name!r}: shape {tuple(asked)} has {len(asked)} axes, the model's input has {len(declared)}"
+        )
     count = len(declared) if declared is not None else len(asked or ())
     return [
         _dim(name, axis, declared[axis] if declared else None, asked[axis] if asked is not None else None, symbols)
@@ -87,4 +94,8 @@ def _dim(name: str, axis: int, declared: Any, asked: int | str | None, symbols: 
         return symbols.named(asked)
     label = declared.dim_param if declared is not None else ""
     # exporters write 0, -1, an empty name or "unk..." where they do not know: each such axis is on its own
-    return symbols.named(label) if label and not label.startswith("unk") and label != "?" else symbols.fresh(f"{name}_d{axis}")
+    return (
+        symbols.named(label)
+        if label and not label.startswith("unk") and label != "?"
+        else symbols.fresh(f"{name}_d{axis}")
+    )

@@ -12,7 +12,8 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from mapsto.errors import ModelError
 
-# The versions that the rows were written for. Newer files are tried: what changed shows as an error of the node concerned.
+# The versions that the rows were written for. Newer files are tried: what changed shows as an error of the node
+# concerned.
 OLDEST_OPSET = 7
 NEWEST_OPSET = 25
 NEWEST_IR = 13
@@ -22,7 +23,8 @@ NEWEST_IR = 13
 class Budgets:
     """What a model may ask of us.
 
-    nodes: nodes of the graph, inlined functions and branches included. bytes: the file, and all of its tensors together.
+    nodes: nodes of the graph, inlined functions and branches included. bytes: the file, and all of its tensors
+    together.
     depth: how deep graphs and functions may be nested. rank: axes of a tensor.
     """
 
@@ -73,7 +75,8 @@ def _checked(source: Source) -> Source:
         raise ModelError(f"{source.name}: the file holds no graph; is it an ONNX model?")
     if model.ir_version > NEWEST_IR:
         raise ModelError(
-            f"{source.name}: IR version {model.ir_version} is newer than {NEWEST_IR}, the newest known; save the model in an older version"
+            f"{source.name}: IR version {model.ir_version} is newer than {NEWEST_IR}, the newest known; "
+            "save the model in an older version"
         )
     return source
 
@@ -84,6 +87,7 @@ def opset_of(imports: Any, where: str) -> dict[str, int]:
     standard = found.setdefault("", NEWEST_OPSET if not found else 1)
     if not OLDEST_OPSET <= standard <= NEWEST_OPSET and any(e.domain in ("", "ai.onnx") for e in imports):
         raise ModelError(
-            f"{where}: opset {standard} is outside {OLDEST_OPSET}..{NEWEST_OPSET}; convert the model with onnx.version_converter"
+            f"{where}: opset {standard} is outside {OLDEST_OPSET}..{NEWEST_OPSET}; "
+            "convert the model with onnx.version_converter"
         )
     return found

@@ -1,14 +1,16 @@
 """The table of rows: for each ONNX op, the function that builds it from ops of the intermediate representation.
 
-A row is a function of one `Call` (a node at its place: inputs, attributes, opset) decorated with `@row("Name")`. It returns the
-output values in order. What a row cannot do it raises by `call.unsupported(...)`; the translator collects these over the model.
+A row is a function of one `Call` (a node at its place: inputs, attributes, opset) decorated with `@row("Name")`. It
+returns the
+output values in order. What a row cannot do it raises by `call.unsupported(...)`; the translator collects these over
+the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -23,7 +25,7 @@ from mapsto.ops.builder import Builder
 if TYPE_CHECKING:
     from mapsto.importers.onnx.translate import Translator
 
-Result = Union[Value, Sequence[Union[Value, None]]]
+Result = Value | Sequence[Value | None]
 Row = Callable[["Call"], Result]
 _ROWS: dict[tuple[str, str], Row] = {}
 _KIND = onnx.AttributeProto

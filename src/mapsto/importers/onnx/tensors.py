@@ -1,4 +1,6 @@
-"""Tensors of a model file as numpy arrays: sizes checked before anything is multiplied, external data only inside its folder."""
+"""Tensors of a model file as numpy arrays: sizes checked before anything is multiplied, external data only inside its
+folder.
+"""
 
 from __future__ import annotations
 
@@ -44,10 +46,9 @@ def dtype_of(number: int, where: str) -> DType:
     """The element type of an ONNX type number. Raises UnsupportedError naming a type that we have not."""
     if number in DTYPES:
         return DTYPES[number]
-    known = dict((v, k) for k, v in T.DataType.items())
-    raise UnsupportedError(
-        f"{where}: element type {known.get(number, number)} is not supported; use one of {', '.join(d.value for d in DType)}"
-    )
+    known = {v: k for k, v in T.DataType.items()}
+    ours = ", ".join(d.value for d in DType)
+    raise UnsupportedError(f"{where}: element type {known.get(number, number)} is not supported; use one of {ours}")
 
 
 class TensorReader:
@@ -70,7 +71,8 @@ class TensorReader:
         if tensor.HasField("raw_data"):
             if len(tensor.raw_data) != count * dtype.size:
                 raise ModelError(
-                    f"{where}: {len(tensor.raw_data)} bytes of data for {list(shape)} elements of {dtype.value} ({count * dtype.size} bytes)"
+                    f"{where}: {len(tensor.raw_data)} bytes of data for {list(shape)} elements of {dtype.value}, "
+                    f"which are {count * dtype.size} bytes"
                 )
             return _booleans(np.frombuffer(tensor.raw_data, dtype=_little(dtype)).reshape(shape), dtype)
         return self._typed(tensor, dtype, shape, count, where)
@@ -119,7 +121,9 @@ class TensorReader:
         try:
             available = os.fstat(descriptor).st_size
             if offset + length > available:
-                raise ModelError(f"{where}: external data ends at byte {offset + length} of a file of {available} bytes")
+                raise ModelError(
+                    f"{where}: external data ends at byte {offset + length} of a file of {available} bytes"
+                )
             with os.fdopen(os.dup(descriptor), "rb") as file:
                 file.seek(offset)
                 data = file.read(length)
@@ -130,9 +134,11 @@ class TensorReader:
         return data
 
     def _open(self, location: str, where: str) -> int:
-        """A descriptor of a plain file inside the model's folder, walked part by part so that no link leads out of it."""
+        """A plain file inside the model's folder, opened part by part so that no link leads out of it."""
         if self.folder is None:
-            raise ModelError(f"{where}: external data {location!r}, but the model was not given as a file: pass its path")
+            raise ModelError(
+                f"{where}: external data {location!r}, but the model was not given as a file: pass its path"
+            )
         parts = location.replace("\\", "/").split("/")
         if not location or location.startswith(("/", "\\")) or ":" in location or "\0" in location or ".." in parts:
             raise ModelError(f"{where}: external data {location!r} must name a file inside the model's folder")
@@ -156,7 +162,10 @@ class TensorReader:
             if not stat.S_ISREG(status.st_mode):
                 raise ModelError(f"{where}: external data {location!r} is not a plain file")
             if status.st_nlink > 1:
-                raise ModelError(f"{where}: external data {location!r} is a hard link, which may lead out of the model's folder: copy the file")
+                raise ModelError(
+                    f"{where}: external data {location!r} is a hard link, which may lead out of the model's folder; "
+                    "copy the file"
+                )
             return at
         except BaseException:
             os.close(at)

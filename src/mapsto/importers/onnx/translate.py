@@ -1,4 +1,6 @@
-"""Walks a model's graph node by node and builds ours; branches, functions and the list of what is unsupported live here."""
+"""Walks a model's graph node by node and builds ours; branches, functions and the list of what is unsupported live
+here.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,7 @@ from mapsto.ops.builder import Builder
 
 
 class Gone(enum.Enum):
-    """Why a name has no value: an optional input that a call leaves out, or the output of a node that is not supported."""
+    """Why a name has no value: an optional input left out, or the output of a node that is not supported."""
 
     ABSENT = "absent"
     UNSUPPORTED = "unsupported"
@@ -49,7 +51,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Place:
-    """Where nodes stand: the operator sets they are written for, the prefix of their names, the functions around them."""
+    """Where nodes stand: the operator sets they are for, the prefix of their names, the functions around them."""
 
     opsets: Mapping[str, int]
     prefix: str = ""
@@ -85,9 +87,13 @@ class Translator:
         return builder.finish(outputs, names=names, labels=_labels(scope))
 
     def body(self, scope: Scope, graph: Any, place: Place) -> list[Value]:
-        """Builds the nodes of a graph in `scope`; gives its outputs. Raises one UnsupportedError with all that is unsupported."""
+        """Builds the nodes of a graph in `scope`; gives its outputs. Raises one UnsupportedError with all that is
+        unsupported.
+        """
         if graph.sparse_initializer:
-            raise UnsupportedError(f"graph {graph.name!r}: sparse initializers are not supported; store them as dense tensors")
+            raise UnsupportedError(
+                f"graph {graph.name!r}: sparse initializers are not supported; store them as dense tensors"
+            )
         scope.initializers.update({tensor.name: tensor for tensor in graph.initializer})
         faults: list[str] = []
         for index, node in enumerate(graph.node):
@@ -138,7 +144,9 @@ class Translator:
         if function is not None:
             return self._inline(scope, function, values, attributes, name, place)
         assert found is not None
-        call = Call(self, scope.builder, node.op_type, name, place.opsets.get(domain, 1), values, attributes, tuple(node.output))
+        call = Call(
+            self, scope.builder, node.op_type, name, place.opsets.get(domain, 1), values, attributes, tuple(node.output)
+        )
         return self._call(scope, place, found, call)
 
     def _call(self, scope: Scope, place: Place, row: Row, call: Call) -> Sequence[Value | None]:
@@ -201,7 +209,13 @@ class Translator:
         return Place(self.place.opsets, f"{name}/", within)
 
     def _inline(
-        self, scope: Scope, function: Any, inputs: Sequence[Value | None], attributes: Mapping[str, Any], name: str, place: Place
+        self,
+        scope: Scope,
+        function: Any,
+        inputs: Sequence[Value | None],
+        attributes: Mapping[str, Any],
+        name: str,
+        place: Place,
     ) -> list[Value | None]:
         """A function's body in place of its call."""
         if len(place.within) >= self.budgets.depth:
@@ -236,7 +250,11 @@ def _no_row(node: Any, domain: str) -> str:
     if node.op_type in ("Loop", "Scan"):
         return f"{node.op_type} is not supported yet; unroll it, or export with a fixed number of steps"
     schema = not domain and onnx.defs.has(node.op_type)
-    return "the op is not supported yet; replace it or rewrite it with supported ones" if schema or domain else "there is no such op"
+    return (
+        "the op is not supported yet; replace it or rewrite it with supported ones"
+        if schema or domain
+        else "there is no such op"
+    )
 
 
 def _labels(scope: Scope) -> dict[str, str]:

@@ -10,7 +10,9 @@ from mapsto.ops.builder import Builder
 
 
 def float_as_dims(b: Builder, value: Value) -> Dim | None:
-    """The integer that a scalar holds, also where it was cast to a float or reshaped on its way; None where it is not known."""
+    """The integer that a scalar holds, also where it was cast to a float or reshaped on its way; None where it is not
+    known.
+    """
     array = b.array(value)
     if array is not None and array.size == 1:
         number = array.reshape(-1)[0].item()

@@ -130,8 +130,12 @@ def _matmul_integer(call: Call) -> Result:
 def _conv_integer(call: Call) -> Result:
     x, w = call.input(0), call.input(1)
     zero = call.optional(3)
-    per_channel = (zero.shape[0], *[1] * (w.rank - 1)) if zero is not None and zero.rank == 1 and zero.shape[0] != 1 else None
-    return conv(call, _centred(call, x, _scalar(call.builder, call.optional(2))), _centred(call, w, zero, per_channel), None)
+    per_channel = (
+        (zero.shape[0], *[1] * (w.rank - 1)) if zero is not None and zero.rank == 1 and zero.shape[0] != 1 else None
+    )
+    return conv(
+        call, _centred(call, x, _scalar(call.builder, call.optional(2))), _centred(call, w, zero, per_channel), None
+    )
 
 
 def _scalar(b: Builder, x: Value | None) -> Value | None:

@@ -1,4 +1,4 @@
-"""The row of If: the branch that is taken where that is known, else both; what these shapes rule out becomes a `fail`."""
+"""The row of If: the branch that is taken, where that is known, else both. What sizes rule out is a `fail`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def _agreeing(call: Call, condition: Value, made: Sequence[Branch | MapstoError]
     for i, (a, b) in enumerate(zip(first[1], second[1], strict=True)):
         if a.dtype is not b.dtype or a.shape != b.shape:
             raise call.unsupported(
-                f"output {i} is {a.dtype.value}{_shown(a)} in one branch and {b.dtype.value}{_shown(b)} in the other{_advice(call, condition)}"
+                f"output {i} is {a.dtype.value}{_shown(a)} in one branch and {b.dtype.value}{_shown(b)} in the other"
+                + _advice(call, condition)
             )
     return first, second
 

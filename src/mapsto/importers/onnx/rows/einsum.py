@@ -98,10 +98,17 @@ def _product(b: Builder, first: Term, second: Term, kept: set[str]) -> Term:
     inner = [c for c in s if c in t and c not in kept]
     rows = [c for c in s if c not in t]
     columns = [c for c in t if c not in s]
-    sizes = {name: product(extents[c] for c in group) for name, group in (("rows", rows), ("inner", inner), ("columns", columns))}
+    sizes = {
+        name: product(extents[c] for c in group)
+        for name, group in (("rows", rows), ("inner", inner), ("columns", columns))
+    }
     lead = [extents[c] for c in batch]
-    left = reshape(b, transpose(b, x, [s.index(c) for c in (*batch, *rows, *inner)]), [*lead, sizes["rows"], sizes["inner"]])
-    right = reshape(b, transpose(b, y, [t.index(c) for c in (*batch, *inner, *columns)]), [*lead, sizes["inner"], sizes["columns"]])
+    left = reshape(
+        b, transpose(b, x, [s.index(c) for c in (*batch, *rows, *inner)]), [*lead, sizes["rows"], sizes["inner"]]
+    )
+    right = reshape(
+        b, transpose(b, y, [t.index(c) for c in (*batch, *inner, *columns)]), [*lead, sizes["inner"], sizes["columns"]]
+    )
     whole = b.one("matmul", [left, right])
     return "".join((*batch, *rows, *columns)), reshape(b, whole, [extents[c] for c in (*batch, *rows, *columns)])
 

@@ -14,17 +14,18 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
 
-
 # ONNX name -> ours, where the two mean the same
 _UNARY = {
-    "Neg": "neg", "Abs": "abs", "Sign": "sign", "Sqrt": "sqrt", "Exp": "exp", "Log": "log", "Tanh": "tanh", "Erf": "erf",
-    "Sigmoid": "sigmoid", "Softplus": "softplus", "Relu": "relu", "Sin": "sin", "Cos": "cos", "Tan": "tan", "Asin": "asin", "Acos": "acos",
-    "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh", "Floor": "floor", "Ceil": "ceil",
-    "Round": "round", "Not": "not", "IsNaN": "isnan", "Reciprocal": "reciprocal", "BitwiseNot": "bitnot",
+    "Neg": "neg", "Abs": "abs", "Sign": "sign", "Sqrt": "sqrt", "Exp": "exp", "Log": "log", "Tanh": "tanh", "Erf":
+    "erf", "Sigmoid": "sigmoid", "Softplus": "softplus", "Relu": "relu", "Sin": "sin", "Cos": "cos", "Tan": "tan",
+    "Asin": "asin", "Acos": "acos", "Atan": "atan", "Sinh": "sinh", "Cosh": "cosh", "Asinh": "asinh", "Acosh":
+    "acosh", "Atanh": "atanh", "Floor": "floor", "Ceil": "ceil", "Round": "round", "Not": "not", "IsNaN": "isnan",
+    "Reciprocal": "reciprocal", "BitwiseNot": "bitnot",
 }  # fmt: skip
 _BINARY = {
-    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Equal": "eq", "Less": "lt", "LessOrEqual": "le", "Greater": "gt",
-    "GreaterOrEqual": "ge", "And": "and", "Or": "or", "Xor": "xor", "BitwiseAnd": "bitand", "BitwiseOr": "bitor", "BitwiseXor": "bitxor",
+    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Equal": "eq", "Less": "lt",
+    "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge", "And": "and", "Or": "or", "Xor": "xor",
+    "BitwiseAnd": "bitand", "BitwiseOr": "bitor", "BitwiseXor": "bitxor",
 }  # fmt: skip
 _FOLDED = {"Sum": "add", "Max": "max", "Min": "min"}
 
@@ -110,8 +111,12 @@ def _dropout(call: Call) -> Result:
     if call.has(2) and (training is None or bool(training.reshape(-1)[0])):
         ratio = call.array(1)
         if training is None or ratio is None or float(ratio.reshape(-1)[0]) != 0.0:
-            raise call.unsupported("training mode is not supported; export the model for inference (training_mode=False)")
-    mask = call.builder.one("full", [], shape=call.input().shape, value=True, dtype=DType.BOOL) if call.wants(1) else None
+            raise call.unsupported(
+                "training mode is not supported; export the model for inference (training_mode=False)"
+            )
+    mask = (
+        call.builder.one("full", [], shape=call.input().shape, value=True, dtype=DType.BOOL) if call.wants(1) else None
+    )
     return [call.input(), mask]
 
 
@@ -196,7 +201,9 @@ def _shrink(call: Call) -> Result:
     """x + bias where x < -lambd, x - bias where x > lambd, else 0"""
     b, x = call.builder, call.input()
     bias, bound = call.number("bias", 0.0), call.number("lambd", 0.5)
-    above = b.one("select", [b.one("gt", [x, call.scalar(bound, x)]), b.one("sub", [x, call.scalar(bias, x)]), call.scalar(0, x)])
+    above = b.one(
+        "select", [b.one("gt", [x, call.scalar(bound, x)]), b.one("sub", [x, call.scalar(bias, x)]), call.scalar(0, x)]
+    )
     return b.one("select", [b.one("lt", [x, call.scalar(-bound, x)]), b.one("add", [x, call.scalar(bias, x)]), above])
 
 
@@ -243,7 +250,9 @@ def _hardmax(call: Call) -> Result:
 def _window(call: Call) -> Result:
     """Sums of cosines: sum_k (-1)^k a_k cos(2 pi k n / N)."""
     size = call.static_ints(0, "the size of the window")[0]
-    weights = {"HannWindow": (0.5, 0.5), "HammingWindow": (25 / 46, 21 / 46), "BlackmanWindow": (0.42, 0.5, 0.08)}[call.op]
+    weights = {"HannWindow": (0.5, 0.5), "HammingWindow": (25 / 46, 21 / 46), "BlackmanWindow": (0.42, 0.5, 0.08)}[
+        call.op
+    ]
     period = size if call.integer("periodic", 1) else size - 1
     n = np.arange(size)
     waves = [(-1) ** k * a * np.cos(2 * math.pi * k * n / max(period, 1)) for k, a in enumerate(weights)]

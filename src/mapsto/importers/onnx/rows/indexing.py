@@ -95,7 +95,12 @@ def _top_k(call: Call) -> Result:
     b, x = call.builder, call.input()
     k: Dim = call.integer("k") if call.opset < 10 else call.dims(1, "k")[0]
     axis = call.axis(x.rank, -1)
-    attrs = {"k": k, "axis": axis, "largest": bool(call.integer("largest", 1)), "sorted": bool(call.integer("sorted", 1))}
+    attrs = {
+        "k": k,
+        "axis": axis,
+        "largest": bool(call.integer("largest", 1)),
+        "sorted": bool(call.integer("sorted", 1)),
+    }
     return b.add("topk", [x], attrs)
 
 
@@ -121,7 +126,10 @@ def _one_hot(call: Call) -> Result:
     b, indices = call.builder, call.input(0)
     depth = call.dims(1, "depth")[0] if call.input(1).dtype.is_integer else int(call.static_scalar(1, "the depth"))
     axis = call.axis(indices.rank + 1, -1)
-    off, on = (b.one("reshape", [b.one("slice", [call.input(2)], starts=(k,), steps=(1,), shape=(1,))], shape=()) for k in (0, 1))
+    off, on = (
+        b.one("reshape", [b.one("slice", [call.input(2)], starts=(k,), steps=(1,), shape=(1,))], shape=())
+        for k in (0, 1)
+    )
     wide = indices if indices.dtype is DType.I64 else b.one("cast", [indices], to=DType.I64)
     extent = b.known(np.array(depth, dtype=object)) if isinstance(depth, int) else b.known(_zero_rank(depth))
     front = b.one("select", [b.one("lt", [wide, call.scalar(0, wide)]), b.one("add", [wide, extent]), wide])
@@ -183,7 +191,11 @@ def _cross_entropy(call: Call) -> Result:
     reduction = call.one_of("reduction", "mean", ["none", "sum", "mean"])
     result = loss if reduction == "none" else _total(b, loss)
     if reduction == "mean":
-        count = _total(b, factor) if factor is not None else b.one("cast", [b.known(_zero_rank(product(loss.shape)))], to=loss.dtype)
+        count = (
+            _total(b, factor)
+            if factor is not None
+            else b.one("cast", [b.known(_zero_rank(product(loss.shape)))], to=loss.dtype)
+        )
         result = b.one("div", [result, count])
     return [result, logs] if softmax else result
 

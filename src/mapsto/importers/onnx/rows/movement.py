@@ -8,7 +8,19 @@ from mapsto.errors import ModelError
 from mapsto.importers.onnx.rows.common import flatten, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.expr import Call as ExprCall
-from mapsto.ir.expr import Dim, Expr, atoms, ceildiv, floordiv, known_at_least, maximum, product, substitute, sym, symbols
+from mapsto.ir.expr import (
+    Dim,
+    Expr,
+    atoms,
+    ceildiv,
+    floordiv,
+    known_at_least,
+    maximum,
+    product,
+    substitute,
+    sym,
+    symbols,
+)
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.shapes import dim_max, dim_min
@@ -63,7 +75,9 @@ def _squeeze(call: Call) -> Result:
     axes = axes_of(call, 1, 13)
     if axes is None:
         if any(isinstance(d, Expr) for d in x.shape):
-            raise call.unsupported(f"without axes the rank depends on the symbolic extents of {x}; name the axes or fix the extents by `shapes`")
+            raise call.unsupported(
+                f"without axes the rank depends on the open extents of {x}; name the axes or fix them by `shapes`"
+            )
         chosen = {axis for axis, d in enumerate(x.shape) if d == 1}
     else:
         chosen = {call.normal_axis(axis, x.rank) for axis in axes}
@@ -163,9 +177,11 @@ def _slice(call: Call) -> Result:
 
 
 def slice_extent(b: Builder, start: Dim, end: Dim, step: int, dim: Dim) -> tuple[Dim, Dim]:
-    """(first element, number of elements) of a slice with ONNX's rules: negative places count from the end, then both are clamped.
+    """(first element, number of elements) of a slice with ONNX's rules: negative places count from the end, then both
+    are clamped.
 
-    Where the rules only matter for axes shorter than the slice's fixed numbers, a run refuses such axes, so that extents stay simple.
+    Where the rules only matter for axes shorter than the slice's fixed numbers, a run refuses such axes, so that
+    extents stay simple.
     """
     if step > 0:
         low = _start(b, start, dim) if isinstance(start, int) else _clamped(b, start, dim, 0, dim)
@@ -217,7 +233,9 @@ def _clamped(b: Builder, at: Dim, dim: Dim, lowest: int, highest: Dim) -> Dim:
 
 
 def _from_front(b: Builder, at: Dim, dim: Dim) -> Dim:
-    """at + dim where at is negative. Whether it is may hang on no size being 0, which then becomes a condition of the run."""
+    """at + dim where at is negative. Whether it is may hang on no size being 0, which then becomes a condition of the
+    run.
+    """
     if b.proves(at):
         return at
     if b.proves(-at - 1):
@@ -341,5 +359,3 @@ def _space_to_depth(call: Call) -> Result:
     split = b.one("reshape", [x], shape=(n, c, rows, block, columns, block))
     moved = b.one("transpose", [split], perm=(0, 3, 5, 1, 2, 4))
     return b.one("reshape", [moved], shape=(n, c * block * block, rows, columns))
-
-

@@ -48,7 +48,10 @@ def _group_norm(call: Call) -> Result:
     scale, bias = call.input(1), call.input(2)
     if call.opset < 21 and scale.shape != (x.shape[1],):
         each = floordiv(x.shape[1], groups)
-        scale, bias = (reshape(b, b.one("expand", [reshape(b, v, (groups, 1))], shape=(groups, each)), (x.shape[1],)) for v in (scale, bias))
+        scale, bias = (
+            reshape(b, b.one("expand", [reshape(b, v, (groups, 1))], shape=(groups, each)), (x.shape[1],))
+            for v in (scale, bias)
+        )
     return composite.group_norm(b, x, scale, bias, groups, call.number("epsilon", 1e-5))
 
 

@@ -29,7 +29,7 @@ def _window(call: Call) -> tuple[Value, Window, tuple[int, ...]]:
 
 
 def _rounded_up(call: Call, extent: Dim, window: Window, k: int) -> int:
-    """Elements to add at the end so that the last, partial window counts; a window that starts in the end pad does not."""
+    """Elements to add at the end for a last, partial window; one that would start in the end pad does not count."""
     before, after, stride = window.before[k], window.after[k], window.strides[k]
     if isinstance(extent, Expr) or isinstance(before, Expr) or isinstance(after, Expr):
         raise call.unsupported(f"ceil_mode on an axis of open extent {extent} is not supported; fix it by `shapes`")
@@ -64,7 +64,9 @@ def _average_pool(call: Call) -> Result:
     x, window, extra = _window(call)
     include = bool(call.integer("count_include_pad", 0))
     if not window.fixed():
-        raise call.unsupported(f"automatic padding of open extents {list(x.shape[2:])} is not supported here; fix them by `shapes`")
+        raise call.unsupported(
+            f"automatic padding of open extents {list(x.shape[2:])} is not supported here; fix them by `shapes`"
+        )
     return call.builder.one(
         "avg_pool", [x], kernel=window.kernel, strides=window.strides, pads=window.pads, dilations=window.dilations,
         count_include_pad=include, ceil_pads=extra,
@@ -80,8 +82,8 @@ def _lp_pool(call: Call) -> Result:
     if not window.fixed():
         raise call.unsupported("automatic padding of open extents is not supported here; fix them by `shapes`")
     average = b.one(
-        "avg_pool", [powered], kernel=window.kernel, strides=window.strides, pads=window.pads, dilations=window.dilations,
-        count_include_pad=True, ceil_pads=(0,) * len(extra),
+        "avg_pool", [powered], kernel=window.kernel, strides=window.strides, pads=window.pads,
+        dilations=window.dilations, count_include_pad=True, ceil_pads=(0,) * len(extra),
     )  # fmt: skip
     size = 1
     for k in window.kernel:

@@ -29,7 +29,11 @@ def laid_out(call: Call, v: Value, x: Value) -> Value:
         merged = b.one("reshape", [wide], shape=(*v.shape[:axis], v.shape[axis] * block, *v.shape[axis + 1 :]))
         if ceildiv(x.shape[axis], block) != v.shape[axis]:
             raise call.wrong(f"{v} blocks of {block} do not cover axis {axis} of {x}")
-        return merged if merged.shape == x.shape else b.one("slice", [merged], starts=(0,) * x.rank, steps=(1,) * x.rank, shape=x.shape)
+        return (
+            merged
+            if merged.shape == x.shape
+            else b.one("slice", [merged], starts=(0,) * x.rank, steps=(1,) * x.rank, shape=x.shape)
+        )
     if v.rank == 0 or (v.rank == 1 and v.shape[0] == 1):
         return reshape(b, v, ())
     if v.rank != 1:
@@ -54,7 +58,13 @@ def quantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DTyp
 @row("QuantizeLinear")
 def _quantize(call: Call) -> Result:
     b, x, scale, zero = call.builder, call.input(0), call.input(1), call.optional(2)
-    dtype = zero.dtype if zero is not None else call.dtype("output_dtype", DType.U8) if call.integer("output_dtype", 0) else DType.U8
+    dtype = (
+        zero.dtype
+        if zero is not None
+        else call.dtype("output_dtype", DType.U8)
+        if call.integer("output_dtype", 0)
+        else DType.U8
+    )
     if not dtype.is_integer:
         raise call.unsupported(f"quantising to {dtype.value} is not supported; quantise to an integer type")
     if x.dtype.is_integer:
@@ -78,7 +88,9 @@ def dequantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DT
 def _dequantize(call: Call) -> Result:
     x, scale, zero = call.input(0), call.input(1), call.optional(2)
     dtype = call.dtype("output_dtype", scale.dtype) if call.integer("output_dtype", 0) else scale.dtype
-    return dequantise(call.builder, x, laid_out(call, scale, x), laid_out(call, zero, x) if zero is not None else None, dtype)
+    return dequantise(
+        call.builder, x, laid_out(call, scale, x), laid_out(call, zero, x) if zero is not None else None, dtype
+    )
 
 
 @row("DynamicQuantizeLinear")

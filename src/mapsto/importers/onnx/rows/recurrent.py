@@ -15,8 +15,14 @@ def _check(call: Call) -> tuple[int, str]:
     count = 2 if direction == "bidirectional" else 1
     activations = call.texts("activations")
     plain_relu = call.op == "RNN" and activations and {a.lower() for a in activations} == {"relu"}
-    if activations and not plain_relu and [a.lower() for a in activations] != [a.lower() for a in _GATES[call.op] * count]:
-        raise call.unsupported(f"activations {activations} are not supported; only the defaults {list(_GATES[call.op])} are")
+    if (
+        activations
+        and not plain_relu
+        and [a.lower() for a in activations] != [a.lower() for a in _GATES[call.op] * count]
+    ):
+        raise call.unsupported(
+            f"activations {activations} are not supported; only the defaults {list(_GATES[call.op])} are"
+        )
     if call.number("clip", 0.0) != 0.0:
         raise call.unsupported("attribute clip is not supported; leave it out")
     if call.integer("input_forget", 0):
@@ -61,7 +67,11 @@ def _lstm(call: Call) -> Result:
 @row("GRU")
 def _gru(call: Call) -> Result:
     hidden, direction = _check(call)
-    attrs = {"hidden": hidden, "direction": direction, "linear_before_reset": bool(call.integer("linear_before_reset", 0))}
+    attrs = {
+        "hidden": hidden,
+        "direction": direction,
+        "linear_before_reset": bool(call.integer("linear_before_reset", 0)),
+    }
     return _turned(call, call.builder.add("gru", _operands(call, (5,)), attrs))
 
 
@@ -69,4 +79,9 @@ def _gru(call: Call) -> Result:
 def _rnn(call: Call) -> Result:
     hidden, direction = _check(call)
     activation = (call.texts("activations") or ["tanh"])[0].lower()
-    return _turned(call, call.builder.add("rnn", _operands(call, (5,)), {"hidden": hidden, "direction": direction, "activation": activation}))
+    return _turned(
+        call,
+        call.builder.add(
+            "rnn", _operands(call, (5,)), {"hidden": hidden, "direction": direction, "activation": activation}
+        ),
+    )

@@ -26,10 +26,14 @@ def _upsample(call: Call) -> Result:
 def _resize(call: Call) -> Result:
     mode = call.one_of("mode", "nearest", ["nearest", "linear", "cubic"])
     if call.opset < 11:
-        return _resized(call, list(range(call.input().rank)), None, _static_scales(call, 1), mode, "asymmetric", "floor")
+        return _resized(
+            call, list(range(call.input().rank)), None, _static_scales(call, 1), mode, "asymmetric", "floor"
+        )
     modes = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"]
     coordinates = call.one_of("coordinate_transformation_mode", "half_pixel", modes)
-    nearest = call.one_of("nearest_mode", "round_prefer_floor", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"])
+    nearest = call.one_of(
+        "nearest_mode", "round_prefer_floor", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
+    )
     if call.integer("antialias", 0):
         raise call.unsupported("attribute antialias=1 is not supported; export without it")
     rank = call.input().rank
@@ -42,12 +46,20 @@ def _resize(call: Call) -> Result:
 def _static_scales(call: Call, i: int) -> list[float]:
     array = call.array(i)
     if array is None:
-        raise call.unsupported(f"scales (input {i}) that only a run knows are not supported; give sizes, or fix the shapes by `shapes`")
+        raise call.unsupported(
+            f"scales (input {i}) that only a run knows are not supported; give sizes, or fix the shapes by `shapes`"
+        )
     return [float(np.float32(v)) for v in array.reshape(-1)]
 
 
 def _resized(
-    call: Call, axes: Sequence[int], sizes: Sequence[Dim] | None, scales: Sequence[float] | None, mode: str, coordinates: str, nearest: str
+    call: Call,
+    axes: Sequence[int],
+    sizes: Sequence[Dim] | None,
+    scales: Sequence[float] | None,
+    mode: str,
+    coordinates: str,
+    nearest: str,
 ) -> Value:
     x = call.input()
     given = sizes if sizes is not None else scales
@@ -68,8 +80,9 @@ def _resized(
         return x
     by_scale = scales is not None or any(f != 1.0 for f in factors)
     return call.builder.one(
-        "resize", [x], sizes=tuple(target), scales=tuple(factors) if by_scale else None, mode=mode, coordinate_mode=coordinates,
-        nearest_mode=nearest, cubic_coeff_a=call.number("cubic_coeff_a", -0.75), exclude_outside=bool(call.integer("exclude_outside", 0)),
+        "resize", [x], sizes=tuple(target), scales=tuple(factors) if by_scale else None, mode=mode,
+        coordinate_mode=coordinates, nearest_mode=nearest, cubic_coeff_a=call.number("cubic_coeff_a", -0.75),
+        exclude_outside=bool(call.integer("exclude_outside", 0)),
     )  # fmt: skip
 
 
@@ -92,7 +105,9 @@ def _kept_ratio(call: Call, axes: Sequence[int], sizes: Sequence[Dim]) -> tuple[
         return list(sizes), None
     extents = [call.input().shape[axis] for axis in axes]
     if not all(isinstance(d, int) and d for d in (*extents, *sizes)):
-        raise call.unsupported(f"attribute keep_aspect_ratio_policy={policy!r} needs fixed extents; fix them by `shapes`")
+        raise call.unsupported(
+            f"attribute keep_aspect_ratio_policy={policy!r} needs fixed extents; fix them by `shapes`"
+        )
     ratios = [float(s) / float(d) for s, d in zip(sizes, extents, strict=True)]  # type: ignore[arg-type]
     ratio = min(ratios) if policy == "not_larger" else max(ratios)
     return [int(np.floor(ratio * float(d) + 0.5)) for d in extents], ratio  # type: ignore[arg-type]

@@ -30,7 +30,9 @@ def _constant(call: Call) -> Result:
     ):
         if call.has_attribute(name):
             return b.constant(np.asarray(read(), dtype=dtype.numpy), call.outputs[0] or "c")
-    raise call.unsupported(f"a constant of {', '.join(call.attributes) or 'nothing'} is not supported; only dense tensors of numbers are")
+    raise call.unsupported(
+        f"a constant of {', '.join(call.attributes) or 'nothing'} is not supported; only dense tensors of numbers are"
+    )
 
 
 @row("Shape")
@@ -86,7 +88,14 @@ def _range(call: Call) -> Result:
         count = dim_max(ceildiv(span, abs(step)), 0)
         if start.dtype.is_float and not isinstance(dims[0], int):
             return _run_time_range(count, call, start, delta)
-        return b.one("iota", [], shape=(count,), start=_plain(dims[0], start.dtype), step=_plain(step, start.dtype), dtype=start.dtype)
+        return b.one(
+            "iota",
+            [],
+            shape=(count,),
+            start=_plain(dims[0], start.dtype),
+            step=_plain(step, start.dtype),
+            dtype=start.dtype,
+        )
     if dims[2] == 0:
         raise call.wrong("delta is zero")
     return _run_time_range(_count(call, start, limit, delta), call, start, delta)
@@ -118,7 +127,9 @@ def _count(call: Call, start: Value, limit: Value, delta: Value) -> Dim:
         quotient = b.one("div", [span, delta])
         rest = b.one("sub", [span, b.one("mul", [quotient, delta])])
         zero = call.scalar(0, span)
-        up = b.one("and", [b.one("ne", [rest, zero]), b.one("eq", [b.one("gt", [rest, zero]), b.one("gt", [delta, zero])])])
+        up = b.one(
+            "and", [b.one("ne", [rest, zero]), b.one("eq", [b.one("gt", [rest, zero]), b.one("gt", [delta, zero])])]
+        )
         count = b.one("add", [b.one("cast", [quotient], to=DType.I64), b.one("cast", [up], to=DType.I64)])
     return b.bind(b.one("max", [count, b.constant(np.asarray(0, np.int64))]), "range")
 
@@ -127,7 +138,9 @@ def _run_time_range(count: Dim, call: Call, start: Value, delta: Value) -> Value
     b = call.builder
     integers = b.one("iota", [], shape=(count,), start=0, step=1, dtype=DType.I64)
     positions = integers if start.dtype is DType.I64 else b.one("cast", [integers], to=start.dtype)
-    return b.one("add", [b.one("mul", [positions, b.one("reshape", [delta], shape=())]), b.one("reshape", [start], shape=())])
+    return b.one(
+        "add", [b.one("mul", [positions, b.one("reshape", [delta], shape=())]), b.one("reshape", [start], shape=())]
+    )
 
 
 # -- the unit matrix, random numbers -----------------------------------------------------------------------------------

@@ -58,7 +58,10 @@ def window_of(call: Call, space: Sequence[Dim], kernel: Sequence[Dim]) -> Window
         return Window(sizes, strides, dilations, tuple(pads or (0,) * (2 * rank)))
     if mode == "VALID":
         return Window(sizes, strides, dilations, (0,) * (2 * rank))
-    totals = [dim_max((ceildiv(d, s) - 1) * s + (k - 1) * e + 1 - d, 0) for d, s, k, e in zip(space, strides, sizes, dilations, strict=True)]
+    totals = [
+        dim_max((ceildiv(d, s) - 1) * s + (k - 1) * e + 1 - d, 0)
+        for d, s, k, e in zip(space, strides, sizes, dilations, strict=True)
+    ]
     small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
     before, after = (small, large) if mode == "SAME_UPPER" else (large, small)
     return Window(sizes, strides, dilations, (*before, *after))
