@@ -229,7 +229,57 @@ def _biased(low: Lowering, total: Scalar, channel: Dim) -> Scalar:
     return Op("add", (widened(low.load(2, [channel])), total), total.dtype)
 
 
-register(OpSpec("conv", "contraction", _infer_conv, _conv, _lower_conv))
+def _conv_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """dx is the transposed convolution of g with w; dw the convolution of x with g, batch and channels exchanged, strides and dilations too."""
+    (g,) = incoming
+    if g is None:
+        return [None] * len(node.inputs)
+    x, w = b.lookup(node.inputs[0]), b.lookup(node.inputs[1])
+    attrs: dict[str, Any] = dict(node.attrs)
+    rank, pads, strides, dilations = x.rank - 2, attrs["pads"], attrs["strides"], attrs["dilations"]
+    # input elements behind the last window, which no output reads
+    unread = [
+        x.shape[2 + k] + pads[k] + pads[rank + k] - (dilations[k] * (w.shape[2 + k] - 1) + 1) - (g.shape[2 + k] - 1) * strides[k]
+        for k in range(rank)
+    ]
+    dx = b.one(
+        "conv_transpose", [g, w], strides=strides, pads=pads, dilations=dilations, group=attrs["group"], output_padding=tuple(unread)
+    )
+    found: list[Value | None] = [dx, _weight_gradient(b, x, w, g, attrs)]
+    if len(node.inputs) > 2:
+        found.append(b.one("reduce", [g], kind="sum", axes=(0, *range(2, g.rank)), keepdims=False))
+    return found
+
+
+def _weight_gradient(b: Builder, x: Value, w: Value, g: Value, attrs: Mapping[str, Any]) -> Value:
+    group, pads = attrs["group"], attrs["pads"]
+    swapped = (1, 0, *range(2, x.rank))
+    parts = []
+    for k in range(group):
+        own_x, own_g = (_channels(b, v, k, group) for v in (x, g))
+        flat = b.one(
+            "conv", [b.one("transpose", [own_x], perm=swapped), b.one("transpose", [own_g], perm=swapped)],
+            strides=attrs["dilations"], dilations=attrs["strides"], group=1,
+            pads=pads,
+        )  # fmt: skip
+        # [C/group, O/group, window + what lies behind] -> [O/group, C/group, window]
+        shape = (*flat.shape[:2], *w.shape[2:])
+        if shape != flat.shape:
+            flat = b.one("slice", [flat], starts=(0,) * flat.rank, steps=(1,) * flat.rank, shape=shape)
+        parts.append(b.one("transpose", [flat], perm=swapped))
+    return parts[0] if group == 1 else b.one("concat", parts, axis=0)
+
+
+def _channels(b: Builder, v: Value, k: int, group: int) -> Value:
+    """The channels of group k."""
+    if group == 1:
+        return v
+    count = floordiv(v.shape[1], group)
+    starts = (0, count * k, *(0 for _ in v.shape[2:]))
+    return b.one("slice", [v], starts=starts, steps=(1,) * v.rank, shape=(v.shape[0], count, *v.shape[2:]))
+
+
+register(OpSpec("conv", "contraction", _infer_conv, _conv, _lower_conv, gradient=_conv_gradient))
 
 # ---- conv_transpose(strides, pads, dilations, group, output_padding): x[N, C, *space], w[C, O/group, *window], bias[O]? --
 

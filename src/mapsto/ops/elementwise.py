@@ -204,6 +204,28 @@ def _one_minus(b: Builder, v: Value) -> Value:
     return b.one("sub", [scalar_like(b, 1.0, v), v])
 
 
+def _with_slope(slope: Callable[[Builder, Node, Value], Value]) -> Gradient:
+    """gradient = incoming where x >= 0, else incoming * slope(x)."""
+
+    def gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+        (g,) = incoming
+        if g is None:
+            return [None]
+        x = b.lookup(node.inputs[0])
+        below = b.one("mul", [g, slope(b, node, x)])
+        return [b.one("select", [b.one("lt", [x, scalar_like(b, 0.0, x)]), below, g])]
+
+    return gradient
+
+
+def _alpha(b: Builder, node: Node, x: Value) -> Value:
+    return scalar_like(b, float(node.attrs["alpha"]), x)  # type: ignore[arg-type]
+
+
+def _elu_slope(b: Builder, node: Node, x: Value) -> Value:
+    return b.one("mul", [_alpha(b, node, x), b.one("exp", [x])])
+
+
 def _step(b: Builder, x: Value) -> Value:
     """1 where x > 0, else 0."""
     return b.one("cast", [b.one("gt", [x, scalar_like(b, 0.0, x)])], to=x.dtype)
@@ -236,11 +258,12 @@ _unary(
 )  # fmt: skip
 _unary(
     "leaky_relu", FLOATS, build=_leaky_relu,
-    reference=lambda x, attrs: np.where(x < 0, x * x.dtype.type(attrs["alpha"]), x),
+    reference=lambda x, attrs: np.where(x < 0, x * x.dtype.type(attrs["alpha"]), x), gradient=_with_slope(_alpha),
 )  # fmt: skip
 _unary(
     "elu", FLOATS, build=_elu,
     reference=lambda x, attrs: np.where(x < 0, x.dtype.type(attrs["alpha"]) * np.expm1(x), x),
+    gradient=_with_slope(_elu_slope),
 )  # fmt: skip
 _unary("reciprocal", FLOATS, build=_reciprocal, reference=lambda x, attrs: np.ones((), x.dtype) / x,
        gradient=_chain(lambda b, x, y: b.one("neg", [b.one("mul", [y, y])])))  # fmt: skip

@@ -7,19 +7,23 @@ max_pool_indices gives the place of each maximum in the flattened input, as ONNX
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, ceildiv, maximum, minimum, simplify, sym
+from mapsto.ir.expr import Dim, ceildiv, maximum, minimum, product, simplify, sym
+from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of
 from mapsto.kernel.scalar import convert, lowest, widen
 from mapsto.ops.contraction import pad_space, window_extent, window_guards
 from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, NUMBERS, describe, require_dtype
+
+if TYPE_CHECKING:
+    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 
@@ -92,7 +96,21 @@ def _lower_max(low: Lowering) -> list[Stmt]:
     return [low.stmt(outer, converted(best, low.output.dtype))]
 
 
-register(OpSpec("max_pool", "window", _infer_max, _max_pool, _lower_max))
+def _max_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """Each window's gradient goes to the first place of its maximum."""
+    (g,) = incoming
+    if g is None:
+        return [None]
+    x = b.lookup(node.inputs[0])
+    places = b.one("max_pool_indices", [x], **dict(node.attrs))
+    count, size = product(g.shape), product(x.shape)
+    zeros = b.one("full", [], shape=(size,), value=0.0, dtype=x.dtype)
+    at, updates = (b.one("reshape", [v], shape=(count,)) for v in (places, g))
+    total = b.one("scatter_nd", [zeros, b.one("reshape", [at], shape=(count, 1)), updates], reduction="add")
+    return [b.one("reshape", [total], shape=x.shape)]
+
+
+register(OpSpec("max_pool", "window", _infer_max, _max_pool, _lower_max, gradient=_max_gradient))
 
 
 def _infer_indices(inference: Inference) -> list[tuple[DType, Shape]]:
