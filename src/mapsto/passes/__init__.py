@@ -10,18 +10,22 @@ from typing import Protocol
 
 from mapsto.ir.graph import Graph
 from mapsto.passes.affine import AffineFolding
+from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.fold import Fold, specialise
 from mapsto.passes.identities import Identities
 from mapsto.passes.layout_moves import LayoutMoves
+from mapsto.passes.pad_into_conv import PadIntoConv
 from mapsto.passes.strength import Strength
 
 __all__ = [
     "AffineFolding",
+    "ConcatSlices",
     "DeadCode",
     "Fold",
     "Identities",
     "LayoutMoves",
+    "PadIntoConv",
     "Pass",
     "Strength",
     "default_passes",
@@ -49,6 +53,8 @@ def default_passes() -> tuple[Pass, ...]:
         DeadCode(),
         AffineFolding(),
         LayoutMoves(),
+        ConcatSlices(),
+        PadIntoConv(),
         Identities(),
         DeadCode(),
     )

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
-from mapsto.ops.builder import Builder
 from mapsto.ops.registry import op
 from mapsto.passes.identities import concat_axis, reshaped
 from mapsto.passes.retrace import Site, retrace
@@ -26,7 +24,7 @@ class LayoutMoves:
 
 
 def _rewrite(site: Site) -> Sequence[Value] | None:
-    for part in (_through_elementwise, _of_both_operands, _reduce_of_transpose, _slice_of_concat, _concat_of_slices):
+    for part in (_through_elementwise, _of_both_operands, _reduce_of_transpose, _slice_of_concat):
         made = part(site)
         if made is not None:
             return made
@@ -140,32 +138,3 @@ def _slice_of_concat(site: Site) -> Sequence[Value] | None:
             return (part,)
         at = at + part.shape[axis]
     return None
-
-
-def _concat_of_slices(site: Site) -> Sequence[Value] | None:
-    """concat(x[:a], x[a:]) == x: pieces of one value in their order."""
-    if site.node.op != "concat":
-        return None
-    b, axis = site.builder, site.attrs["axis"] % site.input().rank
-    pieces = [_piece(b, value, axis) for value in site.inputs if value is not None]
-    whole = pieces[0]
-    if whole is None:
-        return None
-    end: Dim = 0
-    for piece, value in zip(pieces, site.inputs, strict=True):
-        if piece is None or value is None or piece[0].name != whole[0].name or piece[1] != end:
-            return None
-        end = end + value.shape[axis]
-    return (whole[0],) if end == whole[0].shape[axis] else None
-
-
-def _piece(b: Builder, value: Value, axis: int) -> tuple[Value, Dim] | None:
-    """(source, start) of a slice along this axis alone."""
-    node = b.producer(value)
-    if node is None or node.op != "slice":
-        return None
-    source = b.lookup(node.inputs[0])
-    if _along_one_axis(node, source) != axis:
-        return None
-    starts = cast("tuple[Dim, ...]", node.attrs["starts"])
-    return source, starts[axis]
