@@ -217,6 +217,21 @@ def test_debug_shows_the_traceback(compiler: Compiler, model: Path, monkeypatch:
         main()
 
 
+def test_graph_shows_stages(model: Path, call: Call) -> None:
+    code, out, _ = call("graph", model)
+    assert code == 0 and "y: f32[2, 3] = add(x, x)" in out
+    stages = json.loads(call("graph", model, "--after", "all", "--json")[1])["stages"]
+    assert stages[0]["stage"] == "imported" and len(stages) > 3
+    assert call("graph", model, "--after", "imported")[1].startswith("# imported: 1 nodes\n")
+    code, _, err = call("graph", model, "--after", "lunch")
+    assert code == 2 and "no such stage; there are: imported, 1 " in err
+
+
+def test_check_passes(model: Path, call: Call) -> None:
+    assert call("check", model, "--passes")[:2] == (0, "ok: every pass keeps what the graph computes\n")
+    assert json.loads(call("check", model, "--passes", "--json")[1])["ok"] is True
+
+
 def test_devices_lists_the_processor(call: Call) -> None:
     code, out, _ = call("devices", "--json")
     devices = json.loads(out)["devices"]

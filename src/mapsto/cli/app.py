@@ -144,12 +144,17 @@ def check(
     reference: Annotated[
         bool, typer.Option("--reference/--no-reference", help="Run the numpy reference too (slow on large models).")
     ] = True,
+    passes: Annotated[
+        bool, typer.Option("--passes", help="Instead, find the first pass that changes what the graph computes.")
+    ] = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
-    from mapsto.cli.check import check_model
+    from mapsto.cli.check import check_model, check_passes
 
+    if passes:
+        check_passes(model, inputs, given or [], shape or [], seed, json)
     check_model(model, inputs, given or [], shape or [], threads, native_only, reference, seed, json)
 
 
@@ -182,6 +187,24 @@ def explain(
     from mapsto.cli.plan import explain_node
 
     explain_node(model, node, shape or [], threads, json)
+
+
+@app.command()
+def graph(
+    model: OnnxModel,
+    after: Annotated[
+        str | None,
+        typer.Option(
+            "--after", metavar="STAGE", help="`imported`, a pass by name or number, or `all`. Default: the last."
+        ),
+    ] = None,
+    shape: Shapes = None,
+    json: Json = False,
+) -> None:
+    """Print the graph of a model as text: as it was imported, or after a pass."""
+    from mapsto.cli.graph import show_graph
+
+    show_graph(model, after, shape or [], json)
 
 
 @app.command()

@@ -6,23 +6,25 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from mapsto.cli.entry import CHECK_FAILED
-from mapsto.cli.inputs import make_feed, parse_shapes, read_given
+from mapsto.cli.inputs import existing, make_feed, parse_shapes, read_given
 from mapsto.cli.open import open_model
 from mapsto.cli.output import print_json, shape_text, table
 from mapsto.cli.progress import progress_bar
 from mapsto.errors import MapstoError
 from mapsto.report.accuracy import FACTOR, LIMIT_WITHOUT_PEER, SLACK, Verdict, judge
 from mapsto.report.engines import Setup, open_engine
+from mapsto.report.stages import first_change
 
 Outputs = Mapping[str, np.ndarray]
 
 REFERENCE = "onnxruntime-unoptimised"
 PEER = "onnxruntime"
+HEADERS = ("output", "shape", "channel", "ours", "peer", "limit", "")
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ def check_model(
     reference: bool,
     seed: int,
     as_json: bool,
-) -> None:
+) -> NoReturn:
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
     executable = open_model(model, shapes, threads, native_only).executable
     fed = make_feed(executable.inputs, read, seed)
@@ -78,6 +80,26 @@ def check_model(
     else:
         _print_text(sections, fed.made, found.absent, ok)
     sys.exit(0 if ok else CHECK_FAILED)
+
+
+def check_passes(
+    model: Path, inputs_file: Path | None, given: Sequence[str], shape: Sequence[str], seed: int, as_json: bool
+) -> NoReturn:
+    """Which pass first changes what the numpy reference computes."""
+    from mapsto.importers import onnx
+
+    shapes = parse_shapes(shape)
+    fed = make_feed(onnx.load(existing(model), shapes).inputs, read_given(inputs_file, given), seed)
+    found = first_change(model, fed.feed, shapes)
+    name, verdicts = found if found is not None else (None, [])
+    if as_json:
+        print_json({"model": str(model), "ok": name is None, "pass": name, "outputs": [v.to_json() for v in verdicts]})
+    elif name is None:
+        print("ok: every pass keeps what the graph computes")
+    else:
+        print(f"FAILED: pass {name} changes what the graph computes")
+        print(table(HEADERS, [_row(verdict) for verdict in verdicts]))
+    sys.exit(0 if name is None else CHECK_FAILED)
 
 
 def _run_others(engines: Sequence[str], setup: Setup, feed: Mapping[str, np.ndarray]) -> Found:
@@ -119,7 +141,7 @@ def _print_text(sections: Sequence[Section], made: Mapping[str, str], absent: Ma
         print(f"input {name}: {how}")
     for section in sections:
         print(f"against {section.reference}: {section.rule}")
-        print(table(("output", "shape", "channel", "ours", "peer", "limit", ""), [_row(v) for v in section.verdicts]))
+        print(table(HEADERS, [_row(verdict) for verdict in section.verdicts]))
     for name, why in absent.items():
         print(f"{name}: {why}")
     print("ok" if ok else "FAILED")

@@ -41,11 +41,12 @@ class Port(Protocol):
 class Given:
     """What the command line says of the inputs: arrays by name, and how to make others ("random", "[1, 2]", ...).
 
-    An array under the name "" goes to the only input.
+    What has the name "" goes to the only input; so does an array that a file named otherwise, if no one `said` its name.
     """
 
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     made: Mapping[str, str] = field(default_factory=dict)
+    said: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def read_given(inputs_file: Path | None, texts: Sequence[str]) -> Given:
             arrays[name] = _array_of(existing(Path(what), "input"), name)
         else:
             made[name] = what
-    return Given(arrays, made)
+    return Given(arrays, made, frozenset(text.partition("=")[0] for text in texts if "=" in text))
 
 
 def _array_of(path: Path, name: str) -> np.ndarray:
@@ -113,7 +114,8 @@ def _array_of(path: Path, name: str) -> np.ndarray:
 def make_feed(ports: Sequence[Port], given: Given, seed: int = 0) -> Fed:
     """An array for each input. Raises UsageError naming every input that cannot be made up, and what to say of it."""
     names = [port.name for port in ports]
-    arrays, made = _by_name(given.arrays, names), _by_name(given.made, names)
+    arrays = _by_name(given.arrays, names, given.said)
+    made = _by_name(given.made, names, frozenset(given.made) - {""})
     labels = next((arrays.pop(key) for key in LABELS if key in arrays and key not in names), None)
     unknown = [name for name in (*arrays, *made) if name not in names]
     if unknown:
@@ -127,14 +129,14 @@ def make_feed(ports: Sequence[Port], given: Given, seed: int = 0) -> Fed:
     return Fed({name: arrays.get(name, fresh.get(name)) for name in names}, how, labels)  # type: ignore[misc]
 
 
-def _by_name(found: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:
-    """The nameless one goes to the only input; so does an array of any name, where there is one and it is no label."""
+def _by_name(found: Mapping[str, T], names: Sequence[str], said: frozenset[str]) -> dict[str, T]:
+    """The nameless one goes to the only input; so does the only one whose name nobody said and that is no label."""
     named = dict(found)
     if len(names) != 1:
         if "" in named:
             raise UsageError(f"say which input is meant: NAME=..., where NAME is one of {', '.join(names)}")
         return named
-    others = [name for name in named if name not in names and name not in LABELS]
+    others = [name for name in named if name not in (*names, *LABELS, *said)]
     if len(others) == 1 and names[0] not in named:
         named[names[0]] = named.pop(others[0])
     return named
