@@ -50,7 +50,7 @@ class Group:
 
     def targets(self) -> list[str]:
         """Values that the group defines, in order."""
-        if self.kind in ("routine", "branch"):
+        if self.kind in ("routine", "branch", "check"):
             return [v.name for node in self.nodes for v in node.outputs]
         own = [self.anchor.target] if self.anchor else []
         return list(dict.fromkeys(own + [s.target for s in self.stmts]))

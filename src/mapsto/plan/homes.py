@@ -85,6 +85,8 @@ class _Assignment:
         kept = set(self.outputs)
         for group in self.all:
             kept |= group.reads()
+            if group.kind in ("routine", "branch"):
+                kept |= set(group.targets())
         return kept
 
     def _fixed(self) -> set[str]:

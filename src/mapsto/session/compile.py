@@ -43,7 +43,7 @@ def compile_model(
 
     Raises ModelError, UnsupportedError, ShapeError, CompileError.
     """
-    with _Workers(cache) as workers:
+    with Workers(cache) as workers:
         graph = prepared(model, shapes)
         pinned = parse(plan) if isinstance(plan, str) else plan
         return build(graph, workers, threads, progress, pinned)
@@ -60,7 +60,7 @@ def prepared(model: Any, shapes: Mapping[str, Sequence[int | str | None]] | None
     return run_passes(model, default_passes())
 
 
-class _Workers:
+class Workers:
     """Compile workers that start while the model is still being read; asked for code function by function."""
 
     def __init__(self, cache: bool) -> None:
@@ -69,7 +69,7 @@ class _Workers:
         self._pool: CompilePool | None = None
         self.futures: dict[str, Future[bytes]] = {}
 
-    def __enter__(self) -> _Workers:
+    def __enter__(self) -> Workers:
         self._pool = CompilePool(self.isa, min(4, len(os.sched_getaffinity(0))), self._cache)
         return self
 
@@ -97,7 +97,7 @@ class _Workers:
         return found
 
 
-def build(graph: Graph, workers: _Workers, threads: int | None, progress: Progress | None, pinned: Plan | None = None) -> Executable:
+def build(graph: Graph, workers: Workers, threads: int | None, progress: Progress | None, pinned: Plan | None = None) -> Executable:
     """Plan, generate, compile and assemble a graph that the passes are done with."""
     planned = plan_graph(graph, pinned)
     code = Code(workers.isa, planned.homes, planned.kept, workers.submit, constants=planned.constants)
@@ -107,8 +107,12 @@ def build(graph: Graph, workers: _Workers, threads: int | None, progress: Progre
             calls[id(group)] = calls_of(group, code)
     program = assemble(graph, planned.groups, calls, planned.homes, code.constants)
     objects = workers.objects(program.functions(), progress)
-    text = plan_of(planned, calls, program, workers.isa.name).text()
-    return Executable(program, objects, threads, plan=text, target=_target(workers.isa))
+    exe = Executable(program, objects, threads, target=_target(workers.isa))
+    sized = all(isinstance(d, int) for d in program.dims())
+    use = exe.memory() if sized else None
+    arena = (use.arena, use.arena_bound) if use is not None else None
+    exe.plan_text = plan_of(planned, calls, program, workers.isa.name, arena).text()
+    return exe
 
 
 def _target(isa: isas.Isa) -> Target:

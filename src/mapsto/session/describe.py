@@ -14,8 +14,8 @@ from mapsto.plan.planner import Planned
 from mapsto.runtime.program import Program, describe
 
 
-def plan_of(planned: Planned, calls: Mapping[int, list[Call]], program: Program, isa: str) -> Plan:
-    """Every decision of a compiled graph; the arena's bytes where all sizes are known before a run."""
+def plan_of(planned: Planned, calls: Mapping[int, list[Call]], program: Program, isa: str, arena: tuple[int, int] | None) -> Plan:
+    """Every decision of a compiled graph. `arena`: (bytes, lower bound) where all sizes are known before a run."""
     groups = tuple(_group(group, calls.get(id(group), [])) for group in flat(planned.groups))
     homes = tuple(
         HomeDecision(name, _type(planned.homes.values[name]), home.buffer, str(home.layout), planned.homes.inner.get(name), home.reason)
@@ -23,12 +23,8 @@ def plan_of(planned: Planned, calls: Mapping[int, list[Call]], program: Program,
         if name not in planned.constants
     )
     steps = tuple(line.strip().split(maxsplit=1)[1] for line in describe(program).splitlines()[1:])
-    size, bound = _arena(program)
+    size, bound = arena if arena is not None else (None, None)
     return Plan(planned.graph.name, isa, groups, homes, steps, size, bound)
-
-
-def _arena(program: Program) -> tuple[int | None, int | None]:
-    return None, None
 
 
 def _group(group: Group, calls: list[Call]) -> GroupDecision:

@@ -134,7 +134,8 @@ def contraction_stmts(group: Group, code: Code) -> list[Stmt]:
     if not group.stmts:
         return [_sum_stmt(c, final) for c in group.phases]
     if len(group.phases) == 1:
-        return [_with_sum(s, group.phases[0]) for s in group.stmts]
+        own = {s.target for s in group.stmts}
+        return [_with_sum(s, group.phases[0], own) for s in group.stmts]
     accumulators = code.fresh(f"{final}_sums")
     code.homes.values[accumulators] = replace(code.homes.values[final], name=accumulators, dtype=group.phases[0].dtype)
 
@@ -159,9 +160,8 @@ def _sum(c: Contraction) -> Scalar:
     return Reduce("sum", c.reds, Op("mul", (read, b), c.dtype))
 
 
-def _with_sum(stmt: Stmt, c: Contraction) -> Stmt:
-    """The statement with its accumulator replaced by the sum itself, at the accumulator's index."""
-    own = {stmt.target}
+def _with_sum(stmt: Stmt, c: Contraction, own: set[str]) -> Stmt:
+    """The statement with its accumulator replaced by the sum itself, at the accumulator's index. `own`: what the group's statements define."""
 
     def leaf(node: Scalar) -> Scalar | None:
         if not isinstance(node, Load) or (node.tensor != ACCUMULATOR and (node.tensor != c.target or c.target in own)):

@@ -1,0 +1,105 @@
+"""Finds the kernel that computes something wrong: each group of a plan compiled and run by itself, on reference inputs, beside the reference.
+
+For developers: `python -m mapsto.session.bisect MODEL.onnx INPUTS.npz` prints the groups whose results differ from the numpy interpreter's.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ops.interpret import run_graph
+from mapsto.passes.retrace import retrace
+from mapsto.plan.homes import flat
+from mapsto.plan.planner import all_constants, plan_graph
+from mapsto.session.compile import Workers, build
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One group: its error relative to the largest magnitude of the reference, or what it raised."""
+
+    group: str
+    ops: tuple[str, ...]
+    output: str
+    error: float
+    message: str = ""
+
+
+def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> Iterator[Verdict]:
+    """Verdicts of the groups that differ by more than the tolerance."""
+    known: dict[str, np.ndarray] = {**all_constants(graph), **{k: np.asarray(v) for k, v in inputs.items()}}
+
+    def observe(node: Node, outputs: list[np.ndarray]) -> None:
+        known.update({value.name: array for value, array in zip(node.outputs, outputs, strict=True)})
+
+    run_graph(graph, inputs, observe=observe)
+    planned = plan_graph(graph)
+    with Workers(True) as workers:
+        for group in flat(planned.groups):
+            nodes = [n for n in group.nodes if n.op != "copy"]
+            if group.kind in ("rows", "contraction", "routine") and nodes:
+                yield from _judge(group.name, nodes, group.targets(), known, planned.homes.values, workers, tolerance)
+
+
+def _judge(
+    name: str, nodes: list[Node], targets: list[str], known: Mapping[str, np.ndarray], values: Mapping[str, Value], workers: Workers, tolerance: float
+) -> Iterator[Verdict]:  # fmt: skip
+    made = {v.name for n in nodes for v in n.outputs}
+    outputs = [t for t in targets if t in made and t in known]
+    read = {i for n in nodes for i in n.inputs if i and i not in made}
+    inputs = tuple(Value(r, values[r].dtype, known[r].shape) for r in sorted(read) if known[r].size > 64 or known[r].dtype.kind == "f")
+    constants = {r: known[r] for r in read if r not in {v.name for v in inputs}}
+    ordered = sorted(nodes, key=lambda n: _depth(n, {v.name: n for n in nodes for v in n.outputs}))
+    ops = tuple(n.op for n in nodes)
+    if __import__("os").environ.get("MAPSTO_BIS"): print(name, ops, flush=True)
+    try:
+        graph = retrace(Graph(name, inputs, tuple(outputs), tuple(ordered), constants), sizes=_sizes(ordered, known))
+        exe = build(graph, workers, 1, None)
+        found = exe.run({v.name: known[v.name] for v in inputs})
+    except Exception as error:
+        yield Verdict(name, ops, ",".join(outputs), float("nan"), f"{type(error).__name__}: {error}")
+        return
+    for output in outputs:
+        wanted = known[output]
+        scale = float(np.max(np.abs(wanted.astype(np.float64)), initial=0.0)) or 1.0
+        got = found[output]
+        difference = np.abs(got.astype(np.float64) - wanted.astype(np.float64)) if got.shape == wanted.shape else np.array([np.inf])
+        error = float(np.max(difference, initial=0.0)) / scale
+        if not error <= tolerance:
+            yield Verdict(name, ops, output, error)
+
+
+def _sizes(nodes: list[Node], known: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Values of size symbols, read off the reference arrays."""
+    from mapsto.ir.expr import Sym, terms_of
+
+    sizes: dict[str, int] = {}
+    for node in nodes:
+        for value in node.outputs:
+            for dim, extent in zip(value.shape, known[value.name].shape if value.name in known else (), strict=False):
+                terms = terms_of(dim)
+                if len(terms) == 1 and len(terms[0][0]) == 1 and isinstance(terms[0][0][0], Sym):
+                    sizes[terms[0][0][0].name] = int(extent) // terms[0][1]
+    return sizes
+
+
+def _depth(node: Node, makers: Mapping[str, Node]) -> int:
+    return 1 + max((_depth(makers[i], makers) for i in node.inputs if i in makers), default=0)
+
+
+def main() -> None:
+    from mapsto.session.compile import prepared
+
+    model, inputs = sys.argv[1], dict(np.load(sys.argv[2]))
+    for verdict in bisect(prepared(model, {name: array.shape for name, array in inputs.items()}), inputs):
+        print(verdict)
+
+
+if __name__ == "__main__":
+    main()
