@@ -1,9 +1,11 @@
 """The small OpenCL C functions that printed code calls, written out on demand.
 
-Each returns (name, source); the printer puts the sources it needed before the kernel.
+The printer puts the sources of those that it needed before the kernel.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from mapsto.ir.dtypes import DType
 from mapsto.loop.opencl_types import (
@@ -15,7 +17,13 @@ from mapsto.loop.opencl_types import (
     unsigned_name,
 )
 
-Helper = tuple[str, str]
+
+class Helper(NamedTuple):
+    """A function's name and source, and the helper that its source calls."""
+
+    name: str
+    source: str
+    needs: tuple[Helper, ...] = ()
 
 
 def _component(width: int, lane: int) -> str:
@@ -23,14 +31,16 @@ def _component(width: int, lane: int) -> str:
 
 
 def floor_division() -> Helper:
-    return "floor_div", (
-        "static long floor_div(long a, long b) { b = max(b, 1L); return a / b - ((a % b != 0) & (a < 0)); }"
+    return Helper(
+        "floor_div",
+        "static long floor_div(long a, long b) { b = max(b, 1L); return a / b - ((a % b != 0) & (a < 0)); }",
     )
 
 
 def floor_modulus() -> Helper:
-    return "floor_mod", (
-        "static long floor_mod(long a, long b) { b = max(b, 1L); const long r = a % b; return r < 0 ? r + b : r; }"
+    return Helper(
+        "floor_mod",
+        "static long floor_mod(long a, long b) { b = max(b, 1L); const long r = a % b; return r < 0 ? r + b : r; }",
     )
 
 
@@ -39,7 +49,7 @@ def float_extreme(op: str, element: DType, width: int) -> Helper:
     name, t = f"{op}_{short_name(element, width)}", type_name(element, width)
     wins = f"(a {'<' if op.startswith('min') else '>'} b)" + (" | (a != a)" if op in ("min", "max") else "")
     chosen = f"({wins}) ? a : b" if width == 1 else f"select(b, a, {wins})"
-    return name, f"static {t} {name}({t} a, {t} b) {{ return {chosen}; }}"
+    return Helper(name, f"static {t} {name}({t} a, {t} b) {{ return {chosen}; }}")
 
 
 def integer_division(op: str, element: DType, width: int) -> Helper:
@@ -54,7 +64,7 @@ def integer_division(op: str, element: DType, width: int) -> Helper:
     # lowest % -1 is 0 = lowest % 1; lowest / -1 wraps to lowest = lowest / 1
     result = f"a {'/' if op == 'div' else '%'} safe"
     final = f"b == {zero} ? {zero} : ({t})({result})" if width == 1 else f"select({result}, {zero}, b == {zero})"
-    return name, f"static {t} {name}({t} a, {t} b) {{ const {t} safe = {safe}; return {final}; }}"
+    return Helper(name, f"static {t} {name}({t} a, {t} b) {{ const {t} safe = {safe}; return {final}; }}")
 
 
 def shift(op: str, element: DType, width: int) -> Helper:
@@ -64,13 +74,13 @@ def shift(op: str, element: DType, width: int) -> Helper:
     limit = f"({u})({bits - 1})"
     amount = f"min(as_{u}(b), {limit})"
     if op == "shr" and element.is_signed:
-        return name, f"static {t} {name}({t} a, {t} b) {{ return a >> as_{t}({amount}); }}"
+        return Helper(name, f"static {t} {name}({t} a, {t} b) {{ return a >> as_{t}({amount}); }}")
     moved = f"as_{u}(a) {'<<' if op == 'shl' else '>>'} {amount}"
     fits = f"as_{u}(b) <= {limit}"
     if width == 1:
-        return name, f"static {t} {name}({t} a, {t} b) {{ return {fits} ? ({t})({moved}) : ({t})0; }}"
+        return Helper(name, f"static {t} {name}({t} a, {t} b) {{ return {fits} ? ({t})({moved}) : ({t})0; }}")
     chosen = f"select(({u})(0), {moved}, {fits})"
-    return name, f"static {t} {name}({t} a, {t} b) {{ return as_{t}({chosen}); }}"
+    return Helper(name, f"static {t} {name}({t} a, {t} b) {{ return as_{t}({chosen}); }}")
 
 
 def widen_half(element: DType, width: int) -> Helper:
@@ -78,30 +88,31 @@ def widen_half(element: DType, width: int) -> Helper:
     name = f"float_of_{short_name(element, width)}"
     f, h, u = type_name(DType.F32, width), type_name(DType.U16, width), type_name(DType.U32, width)
     if element is DType.BF16:
-        return name, f"static {f} {name}({h} v) {{ return as_{f}(convert_{u}(v) << 16); }}"
+        return Helper(name, f"static {f} {name}({h} v) {{ return as_{f}(convert_{u}(v) << 16); }}")
     load = "vload_half(0, (const __private half*)&v)" if width == 1 else f"vload_half{width}(0, (const half*)&v)"
-    return name, f"static {f} {name}({h} v) {{ return {load}; }}"
+    return Helper(name, f"static {f} {name}({h} v) {{ return {load}; }}")
 
 
-def narrow_half(element: DType, width: int) -> Helper:
-    """Float to f16 or bf16 bits, to nearest, ties to even; a NaN becomes quiet."""
-    name = f"{element.value}_of_{short_name(DType.F32, width)}"
-    f, h, u = type_name(DType.F32, width), type_name(DType.U16, width), type_name(DType.U32, width)
+def narrow_half(source: DType, element: DType, width: int) -> Helper:
+    """f32 or f64 to f16 or bf16 bits, to nearest, ties to even; a NaN becomes quiet."""
+    name = f"{element.value}_of_{short_name(source, width)}"
+    f, h, u = type_name(source, width), type_name(DType.U16, width), type_name(DType.U32, width)
     if element is DType.F16:
         suffix = "" if width == 1 else str(width)
-        body = f"{h} r; vstore_half{suffix}_rte(v, 0, (half*)&r); return r;"
-    else:
-        one, carry, quiet = literal(1, DType.U32, width), f"({u})(0x7fffU)", f"({u})(0x40U)"
-        body = (
-            f"const {u} b = as_{u}(v); const {u} near = (b + {carry} + ((b >> 16) & {one})) >> 16; "
-            f"const {u} nan = (b >> 16) | {quiet}; "
-            + (
-                f"return ({h})(v != v ? nan : near);"
-                if width == 1
-                else f"return convert_{h}(select(near, nan, v != v));"
-            )
+        return Helper(
+            name, f"static {h} {name}({f} v) {{ {h} r; vstore_half{suffix}_rte(v, 0, (half*)&r); return r; }}"
         )
-    return name, f"static {h} {name}({f} v) {{ {body} }}"
+    if source is DType.F64:  # first to f32 rounded to odd, after which a second rounding is the only one
+        i, single = type_name(DType.I32, width), type_name(DType.F32, width)
+        lost = "(cut != v)" if width == 1 else f"-convert_{i}(convert_{f}(cut) != v)"
+        bits = f"const {single} cut = convert_{single}_rtz(v); const {u} b = as_{u}(cut) | as_{u}({lost}); "
+    else:
+        bits = f"const {u} b = as_{u}(v); "
+    one, carry, quiet = literal(1, DType.U32, width), f"({u})(0x7fffU)", f"({u})(0x40U)"
+    nan_test = f"(b & ({u})(0x7fffffffU)) > ({u})(0x7f800000U)"
+    rounded = f"const {u} near = (b + {carry} + ((b >> 16) & {one})) >> 16; const {u} nan = (b >> 16) | {quiet}; "
+    chosen = f"({h})({nan_test} ? nan : near)" if width == 1 else f"convert_{h}(select(near, nan, {nan_test}))"
+    return Helper(name, f"static {h} {name}({f} v) {{ {bits}{rounded}return {chosen}; }}")
 
 
 def gather(element: DType, width: int, space: str, masked: bool) -> Helper:
@@ -116,7 +127,7 @@ def gather(element: DType, width: int, space: str, masked: bool) -> Helper:
         if element is DType.BOOL:
             loaded = f"{loaded} != 0" if width == 1 else f"-({loaded} != 0)"
         lines.append(f"  {f'if (mask{c}) ' if masked else ''}r{c} = {loaded};")
-    return name, "\n".join([*lines, "  return r;", "}"])
+    return Helper(name, "\n".join([*lines, "  return r;", "}"]))
 
 
 def scatter(element: DType, width: int, space: str, masked: bool) -> Helper:
@@ -130,29 +141,29 @@ def scatter(element: DType, width: int, space: str, masked: bool) -> Helper:
         c = _component(width, k)
         value = f"v{c} != 0" if element is DType.BOOL else f"v{c}"
         lines.append(f"  {f'if (mask{c}) ' if masked else ''}p[at{c}] = {value};")
-    return name, "\n".join([head, *lines, "}"])
+    return Helper(name, "\n".join([head, *lines, "}"]))
 
 
 def masked_load(element: DType, width: int, space: str) -> Helper:
     """Adjacent elements where the mask is on; one vector load where it is on everywhere."""
-    gather_name, gather_source = gather(element, width, space, masked=True)
+    gathered = gather(element, width, space, masked=True)
     name = f"load_if_{space}_{short_name(element, width)}"
     t, m, mask = type_name(element, width), memory_name(element), type_name(DType.BOOL, width)
     whole = f"  if (all(mask)) return {from_memory(f'vload{width}(0, p)', element, width)};\n" if width > 1 else ""
     at = "0L" if width == 1 else "(" + type_name(DType.I64, width) + ")(" + ", ".join(map(str, range(width))) + ")"
     head = f"static {t} {name}(const __{space} {m}* p, {mask} mask) {{\n"
-    return name, f"{gather_source}\n{head}{whole}  return {gather_name}(p, {at}, mask);\n}}"
+    return Helper(name, f"{head}{whole}  return {gathered.name}(p, {at}, mask);\n}}", (gathered,))
 
 
 def masked_store(element: DType, width: int, space: str) -> Helper:
-    scatter_name, scatter_source = scatter(element, width, space, masked=True)
+    scattered = scatter(element, width, space, masked=True)
     name = f"store_if_{space}_{short_name(element, width)}"
     t, m, mask = type_name(element, width), memory_name(element), type_name(DType.BOOL, width)
     stored = to_memory("v", element, width)
     whole = f"  if (all(mask)) {{ vstore{width}({stored}, 0, p); return; }}\n" if width > 1 else ""
     at = "0L" if width == 1 else "(" + type_name(DType.I64, width) + ")(" + ", ".join(map(str, range(width))) + ")"
     head = f"static void {name}(__{space} {m}* p, {t} v, {mask} mask) {{\n"
-    return name, f"{scatter_source}\n{head}{whole}  {scatter_name}(p, {at}, v, mask);\n}}"
+    return Helper(name, f"{head}{whole}  {scattered.name}(p, {at}, v, mask);\n}}", (scattered,))
 
 
 def from_memory(text: str, element: DType, width: int) -> str:

@@ -105,9 +105,10 @@ class Values:
         return f"{plain}_{self._names}"
 
     def call(self, helper: helpers.Helper, *args: str) -> str:
-        name, source = helper
-        self.helpers.setdefault(name, source)
-        return f"{name}({', '.join(args)})"
+        for needed in helper.needs:
+            self.helpers.setdefault(needed.name, needed.source)
+        self.helpers.setdefault(helper.name, helper.source)
+        return f"{helper.name}({', '.join(args)})"
 
     def named(self, parts: Parts, t: Type, hint: str, constant: bool = True) -> Parts:
         """Declare variables that hold the parts."""
@@ -246,8 +247,11 @@ class Values:
 
     def combine(self, op: str, a: str, b: str, element: DType, width: int, amount: int | None = None) -> str:
         """One operation on one part; `amount` is the second operand where it is a literal integer."""
-        if element in HALF_WIDTH:
-            raise self._refuse(f"arithmetic in {element.value} (cast to f32 around it)")
+        if (
+            element in HALF_WIDTH
+        ):  # in f32: rounding its result once more is harmless (24 bits hold twice 11 and 2 more)
+            x, y = (self.convert(v, element, DType.F32, width) for v in (a, b))
+            return self.convert(self.combine(op, x, y, DType.F32, width), DType.F32, element, width)
         if element.is_float:
             return self._combine_floats(op, a, b, element, width)
         if element is DType.BOOL:
@@ -298,7 +302,8 @@ class Values:
     def _unary_part(self, op: str, a: str, element: DType, width: int) -> str:
         t = type_name(element, width)
         if element in HALF_WIDTH:
-            raise self._refuse(f"{op} in {element.value} (cast to f32 around it)")
+            wide = self._unary_part(op, self.convert(a, element, DType.F32, width), DType.F32, width)
+            return self.convert(wide, DType.F32, element, width)
         if op == "not":
             if element is DType.BOOL and width == 1:
                 return f"(!({a}))"
@@ -312,11 +317,12 @@ class Values:
         return f"{_FLOAT_FUNCTIONS[op]}({a})"
 
     def compare(self, v: Compare) -> Parts:
-        element = v.a.type.element
-        if element in HALF_WIDTH:
-            raise self._refuse(f"a comparison of {element.value} (cast to f32 around it)")
         parts = []
         for a, b, width in zip(self.value(v.a), self.value(v.b), split(v.a.type.lanes), strict=True):
+            element = v.a.type.element
+            if element in HALF_WIDTH:
+                a, b = (self.convert(x, element, DType.F32, width) for x in (a, b))
+                element = DType.F32
             if element is DType.BOOL:  # unsigned: true is above false
                 a, b = f"({a} & 1)", f"({b} & 1)"
             parts.append(helpers.comparison_to_mask(f"({a} {_ORDER[v.op]} {b})", element, width))
@@ -361,9 +367,9 @@ class Values:
             wide = self.call(helpers.widen_half(source, width), a)
             return self.convert(wide, DType.F32, target, width)
         if target in HALF_WIDTH:
-            if source is DType.F64:
-                raise self._refuse(f"f64 to {target.value} in one rounding (cast to f32 first)")
-            return self.call(helpers.narrow_half(target, width), self.convert(a, source, DType.F32, width))
+            if source is not DType.F64:
+                a, source = self.convert(a, source, DType.F32, width), DType.F32
+            return self.call(helpers.narrow_half(source, target, width), a)
         if target is DType.BOOL:
             zero = literal(0, source, width)
             return helpers.comparison_to_mask(f"({a} != {zero})", source, width)
@@ -394,9 +400,9 @@ class Values:
 
     def reduce(self, v: ReduceLanes) -> Parts:
         t = v.a.type
-        if t.lanes & (t.lanes - 1):
-            raise self._refuse(f"a reduction over {t.lanes} lanes, which is not a power of two")
         op, parts, width = _FOLD.get(v.op, v.op), self.value(v.a), split(t.lanes)[0]
+        if t.lanes & (t.lanes - 1):
+            return [self._reduce_unevenly(op, self.named(parts, t, "fold"), t)]
         while len(parts) > 1:
             half = len(parts) // 2
             parts = [self.combine(op, a, b, t.element, width) for a, b in zip(parts[:half], parts[half:], strict=True)]
@@ -408,6 +414,18 @@ class Values:
             low, high = (".lo", ".hi") if width > 1 else (".s0", ".s1")
             parts = [self.combine(op, name + low, name + high, t.element, width)]
         return parts
+
+    def _reduce_unevenly(self, op: str, parts: Parts, t: Type) -> str:
+        """Lane by lane, in the order of the language: the upper half onto the lower, a power of two."""
+        sign = "-" if t.element is DType.BOOL else ""
+        lanes = []
+        for part, width in zip(parts, split(t.lanes), strict=True):
+            lanes += [part] if width == 1 else [f"({sign}{part}.s{k:x})" for k in range(width)]
+        while len(lanes) > 1:
+            half = 1 << ((len(lanes) - 1).bit_length() - 1)
+            folded = [self.combine(op, a, b, t.element, 1) for a, b in zip(lanes, lanes[half:], strict=False)]
+            lanes = folded + lanes[len(folded) : half]
+        return lanes[0]
 
     def dot(self, v: Dot) -> Parts:
         group = 2 if v.kind == "bf16" else 4
