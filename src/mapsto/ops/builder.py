@@ -395,7 +395,9 @@ class Builder:
             wanted = names[i] if names else value.name
             own = value.name == wanted or (value.name in self._made and value.name not in results)
             if names and (not own or value.name in results):
-                value = self.one("copy", [value])
+                node = self.producer(value)
+                with self.source(*(node.provenance if node else self.carried([value]) or [wanted])):
+                    value = self.one("copy", [value])
             results.append(value.name)
             mapping[value.name] = wanted
             taken.append(wanted)

@@ -15,6 +15,7 @@ from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.fold import Fold, specialise
 from mapsto.passes.identities import Identities
 from mapsto.passes.layout_moves import LayoutMoves
+from mapsto.passes.merge_parallel import MergeParallel
 from mapsto.passes.pad_into_conv import PadIntoConv
 from mapsto.passes.strength import Strength
 
@@ -25,6 +26,7 @@ __all__ = [
     "Fold",
     "Identities",
     "LayoutMoves",
+    "MergeParallel",
     "PadIntoConv",
     "Pass",
     "Strength",
