@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,20 @@ import mapsto.ops  # noqa: F401
 from mapsto.devices.cpu.isa import Isa, host
 from mapsto.devices.cpu.loader import load_objects
 from mapsto.devices.cpu.target import compile_object, machine
+from mapsto.devices.generic.flat import collapsed_rows, flatten
 from mapsto.devices.generic.lower import lower
-from mapsto.devices.generic.schedule import RowSchedule, choose_schedule, scratch_temps
+from mapsto.devices.generic.normal import normal_form
+from mapsto.devices.generic.rows import segments
+from mapsto.devices.generic.schedule import (
+    RowSchedule,
+    choose_schedule,
+    near_tensors,
+    scratch_temps,
+    sorted_rows,
+    temp_shapes,
+    with_plain,
+)
+from mapsto.devices.generic.temps import place_temps
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, evaluate, sym
 from mapsto.ir.graph import Value
@@ -218,3 +230,21 @@ def fused(
 def one(name: str, arrays: Sequence[Array], names: Sequence[Mapping[int, str]] = (), /, _layouts: Any = None, **attrs: Any) -> Case:
     """One op as a kernel."""
     return fused(lambda b, *xs: b.one(name, list(xs), **attrs), arrays, names, layouts=_layouts or {})
+
+
+# ---- every schedule ----------------------------------------------------------------------------------------------------
+
+
+def all_schedules(case: Case) -> list[RowSchedule]:
+    """Every way that a kernel of one part can be walked."""
+    best = choose_schedule(case.kernel, case.all_layouts(), case.lanes)
+    if best.parts:
+        return [best]
+    found = [replace(best, vector="inner", lanes=case.lanes, axis=-1), replace(best, vector="none", lanes=1, axis=-1)]
+    (segment,) = segments(normal_form(case.kernel))
+    temps = place_temps(segment, temp_shapes(case.kernel), case.lanes)
+    shapes = {t.name: t.shape for t in (*case.kernel.inputs, *case.kernel.outputs, *case.kernel.temps)}
+    layouts = with_plain(case.kernel, case.all_layouts(), temps)
+    kept = {n: layout for n, layout in layouts.items() if n not in near_tensors(temps)}
+    rows = collapsed_rows(sorted_rows(flatten(segment, kept, shapes), temps)).rows
+    return found + [replace(best, vector="rows", lanes=case.lanes, axis=axis) for axis in range(len(rows))]

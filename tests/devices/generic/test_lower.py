@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mapsto.ir.dtypes import DType
 from mapsto.loop.interpret import interpret
 from mapsto.ops import composite
-from tests.devices.generic.support import Case, Engine, check, fused, native, one
+from tests.devices.generic.support import Case, Engine, all_schedules, check, fused, native, one
 
 rng = np.random.default_rng(7)
 
@@ -95,7 +96,7 @@ CASES = {
     "select": lambda: one("select", [floats(5, 20) > 0, floats(5, 20), floats(20)]),
     "equal": lambda: one("eq", [integers(2, 5, 20), integers(2, 20)]),
     "not": lambda: one("not", [floats(50) > 0]),
-    "cast to bool": lambda: one("cast", [floats(50).round()], to=__import__("mapsto").ir.dtypes.DType.BOOL),
+    "cast to bool": lambda: one("cast", [floats(50).round()], to=DType.BOOL),
     "empty": lambda: one("exp", [floats(0, 5)]),
     "empty reduction": lambda: one("reduce", [floats(5, 0)], kind="max", axes=(1,), keepdims=False),
     "empty concat": lambda: one("concat", [floats(5, 0), floats(5, 3)], axis=1),
@@ -115,3 +116,11 @@ def test_other_widths(name: str, lanes: int) -> None:
     case: Case = CASES[name]()
     case.lanes = lanes
     check(case, interpret)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_schedule(name: str) -> None:
+    """What the cost rule does not choose is right as well."""
+    case: Case = CASES[name]()
+    for schedule in all_schedules(case):
+        check(case, interpret, schedule)

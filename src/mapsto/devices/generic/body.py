@@ -20,15 +20,15 @@ _HALF = (DType.F16, DType.BF16)
 
 
 class Body:
-    """Emits a segment's steps. `registers`: temporaries that are one value a row; `passed`: targets handed on within their group."""
+    """Emits a segment's steps. `registers`: temporaries that are one value a row; `handed`: targets whose value goes straight to their group's other steps."""
 
-    def __init__(self, emitter: Emitter, segment: FlatSegment, costs: Costs, registers: frozenset[str], passed: frozenset[str]) -> None:
+    def __init__(self, emitter: Emitter, segment: FlatSegment, costs: Costs, registers: frozenset[str], handed: frozenset[str]) -> None:
         self.emitter = emitter
         self.code = emitter.code
         self.segment = segment
         self.costs = costs
         self.registers = registers
-        self.passed = passed
+        self.handed = handed
 
     def emit(self) -> None:
         self.emitter.row_depth = self.code.depth
@@ -100,17 +100,17 @@ class Body:
 
     def steps(self, group: FlatGroup) -> None:
         """All steps of a group at the present point."""
-        handed: list[str] = []
+        given: list[str] = []
         for step in group.steps:
             value = convert(self.emitter.value(step.value), step.dtype)
             if step.target in self.registers:
                 self.emitter.define(step.target, self.code.let(value))
                 continue
             value = self.store(step, self.code.let(value))
-            if step.target in self.passed:
+            if step.target in self.handed:
                 self.emitter.define(step.target, value)
-                handed.append(step.target)
-        for name in handed:
+                given.append(step.target)
+        for name in given:
             self.emitter.forget(name)
             self.emitter.known.pop(name, None)
 

@@ -92,7 +92,7 @@ def flatten(segment: Segment, layouts: Mapping[str, Layout], shapes: Mapping[str
                 flattener.scalar(s.value, ranges),
                 s.scan,
                 s.ordered,
-                flattener.padded(s.target, s.index),
+                flattener.filled(s.target, s.index, ranges),
             )
             for s in group.steps
         )
@@ -127,6 +127,14 @@ class _Flattener:
         if layout.block is None or not layout.has_tail or layout.border[layout.block[0]] != (0, 0):
             return ""
         return bare(index[layout.block[0]]) or ""
+
+    def filled(self, tensor: str, index: Sequence[Dim], ranges: Ranges) -> str:
+        """The iterator that covers the whole of a target's padded dim, or ''."""
+        name = self.padded(tensor, index)
+        layout = self.layouts[tensor]
+        if not name or layout.block is None or ranges[name] != (0, add(layout.shape[layout.block[0]], -1)):
+            return ""
+        return name
 
     def index(self, e: Dim, ranges: Ranges) -> Dim:
         """Loaded integers at their places."""

@@ -144,9 +144,10 @@ class _Writer:
         begin, end = sym("begin"), sym("end")
         offset = self.extent
         self.extent = offset + extent
-        body = Body(body.emitter, flat, body.costs, body.registers, body.passed)
+        body = Body(body.emitter, flat, body.costs, body.registers, body.handed)
         with self.code.branch((end - offset - 1, offset + extent - begin - 1)):
             # a branch, so that nothing of a part is computed by threads that have no share of it
+            body.emitter.floor = self.code.depth
             if offset != 0:
                 begin = self.code.symbol(maximum(begin - offset, 0), "begin")  # type: ignore[assignment]
             end = self.code.symbol(minimum(end - offset, extent), "end")  # type: ignore[assignment]

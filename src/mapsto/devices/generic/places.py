@@ -58,7 +58,7 @@ class Places:
 
     def _loaded(self, tensor: str, place: Dim) -> Dim:
         emitter, code = self.emitter, self.emitter.code
-        depth = max(code.depth_of(place), emitter.tensor_depth(tensor), code.guard_depth)
+        depth = max(code.depth_of(place), emitter.tensor_depth(tensor), code.guard_depth, emitter.floor)
         operand = emitter.operands[tensor]
         with code.at(min(depth, code.depth)):
             key = ("loaded", (tensor,), place, emitter.mask.key if emitter.mask else 0)
@@ -80,7 +80,7 @@ class Places:
     def _named(self, e: Dim) -> Value:
         """A vector of integers, computed in the outermost scope that it belongs to."""
         code, emitter = self.emitter.code, self.emitter
-        depth = code.depth_of(e)
+        depth = max(code.depth_of(e), emitter.floor)
         for atom in _loads_in(e):
             depth = max(depth, code.guard_depth, emitter.tensor_depth(atom.tensor))
             depth = max(depth, emitter.mask.depth if emitter.mask else 0)

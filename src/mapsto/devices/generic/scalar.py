@@ -15,7 +15,7 @@ from mapsto.devices.generic.operations import apply, convert, lift, number
 from mapsto.devices.generic.places import Places, lane_count
 from mapsto.devices.generic.scope import Code, Key, zero
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, loads, symbols
+from mapsto.ir.expr import Dim, linear, loads, symbols
 from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Where
 from mapsto.loop import ast as loop
 
@@ -57,6 +57,7 @@ class Emitter:
 
     `known`: tensors whose element at the present point is a value already. `lanes`: how many lanes a reduction may take
     for itself where none are at work around it. `near`: tensors that a function keeps in registers or local arrays.
+    `floor`: the outermost scope that anything is emitted into.
     """
 
     def __init__(self, code: Code, operands: Mapping[str, Operand], lanes: int = 1) -> None:
@@ -70,6 +71,7 @@ class Emitter:
         self.mask: Mask | None = None
         self.internal: frozenset[str] = frozenset()
         self.row_depth = 0
+        self.floor = 0
         self.writing: frozenset[str] = frozenset()
         self.lanes = lanes
         self.near: frozenset[str] = frozenset()
@@ -86,7 +88,7 @@ class Emitter:
         return self.row_depth if tensor in self.internal else 0
 
     def depth_of(self, info: Info) -> int:
-        depth = max((self.code.bound_depth(s) for s in info.symbols), default=0)
+        depth = max([self.floor, *(self.code.bound_depth(s) for s in info.symbols)])
         for tensor in info.tensors:
             depth = max(depth, self.tensor_depth(tensor))
         if info.unsafe:
@@ -176,7 +178,7 @@ class Emitter:
             return self.places.vector_load(operand.buffer, place, operand.dtype, None)
         if not self.varies(place):
             return self.uniform_load(operand, place, guarded=e.index[1] != 1)
-        return self.places.vector_load(operand.buffer, place, operand.dtype, self._load_mask(e))
+        return self.places.vector_load(operand.buffer, place, operand.dtype, self._load_mask(e, place))
 
     def uniform_load(self, operand: Operand, place: Dim, guarded: bool) -> loop.Value:
         load = loop.Load(operand.buffer, place, loop.Type(operand.dtype))
@@ -189,10 +191,11 @@ class Emitter:
         self.code.emit(loop.If(some, (loop.Assign(name, load),)))
         return loop.Var(name, t)
 
-    def _load_mask(self, e: Load) -> loop.Value | None:
+    def _load_mask(self, e: Load, place: Dim) -> loop.Value | None:
         """The lanes that a load may touch: those inside the iterator's extent (unless the buffer is padded), those whose guard holds."""
         assert self.lane is not None
         padded = e.index[2] != 0 and self.code.expand(e.index[2]) == self.code.expand(self.lane.iterator)
+        padded = padded and linear(place, self.lane.symbol) is not None
         parts: list[loop.Value] = []
         if not padded and self.lane.tail is not None:
             parts.append(self.tail_mask())
@@ -218,7 +221,7 @@ class Emitter:
         key: Key = ("lanes", count, self.lane.count)
         found = self.code.find(key)
         if found is None:
-            with self.code.at(min(self.code.depth_of(count), self.code.depth)):
+            with self.code.at(min(max(self.code.depth_of(count), self.floor), self.code.depth)):
                 found = self.code.let(loop.LaneMask(count, loop.Type(DType.BOOL, self.lane.count)), "m")
                 self.code.remember(key, found)
         return found

@@ -182,7 +182,7 @@ def vector_rows(flat: FlatSegment, temps: Temps, axis: int, count: int, symbol: 
     it = flat.rows[axis]
     outer = Iter(f"{it.name}_v", ceildiv(it.extent, count) if block is None else round_up(it.extent, block) // count)
     expression = sym(outer.name) * count + sym(symbol)
-    tail = None if mod(it.extent, count) == 0 else it.extent - sym(outer.name) * count
+    tail = None if block is None and mod(it.extent, count) == 0 else it.extent - sym(outer.name) * count
     rows = tuple(outer if i is it else i for i in flat.rows)
     split = replace(substituted_segment(flat, {it.name: expression}), rows=rows, lane=Iter(symbol, count))
     split = sorted_rows(settled(split), temps)

@@ -9,6 +9,7 @@ from mapsto.devices.generic.normal import Step, accesses, bare, index_accesses
 from mapsto.devices.generic.rows import Group, Segment
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
+from mapsto.kernel.ast import Load, walk
 
 # Bytes of a local array, and of all local arrays of a function: a thread's stack must hold them.
 ARRAY_LIMIT = 64 * 1024
@@ -17,7 +18,7 @@ STACK_LIMIT = 256 * 1024
 
 @dataclass(frozen=True)
 class Temps:
-    """`registers`: one value a row; `handed`: targets (of outputs too) that their own group alone reads, at the same point;
+    """`registers`: one value a row; `handed`: targets (outputs too) whose value goes straight to their group's other steps;
     `arrays`: elements of each local array (of vectors, where rows are lanes); `buffers`: the rest."""
 
     registers: frozenset[str]
@@ -36,13 +37,13 @@ def place_temps(segment: Segment, shapes: Mapping[str, tuple[DType, tuple[Dim, .
     used = 0
     for name in dict.fromkeys(s.target for s in segment.steps):
         plain = _passes_values(segment, name)
-        if plain and _own_group_alone(segment, name):
+        if plain and _at_one_point(segment, name):
             handed.add(name)
         if name not in shapes:
             continue
         dtype, shape = shapes[name]
         inner = product(e for d, e in enumerate(shape) if d not in row_dims.get(name, frozenset()))
-        if name in handed or (plain and inner == 1 and _single(segment, name, row_dims.get(name, frozenset()))):
+        if (name in handed and _own_group_alone(segment, name)) or (plain and inner == 1 and _single(segment, name, row_dims.get(name, frozenset()))):
             registers.add(name)
             continue
         size = inner * dtype.size * lanes
@@ -74,15 +75,17 @@ def _indexed_by(step: Step) -> set[str]:
 
 
 def _value_loads(step: Step) -> set[str]:
-    from mapsto.kernel.ast import Load, walk
-
     return {n.tensor for n in walk(step.value) if isinstance(n, Load)}
 
 
 def _own_group_alone(segment: Segment, name: str) -> bool:
-    """Whether every access is in one group, all at the same index."""
-    groups = [g for g in segment.groups if any(name == s.target or name in {t for t, _ in accesses(s.value)} for s in g.steps)]
-    return len(groups) == 1 and len(_indices(groups[0], name)) == 1
+    """Whether every access is in one group."""
+    return sum(bool(_indices(g, name)) for g in segment.groups) == 1
+
+
+def _at_one_point(segment: Segment, name: str) -> bool:
+    """Whether the group that writes the tensor touches it at one index alone."""
+    return all(len(_indices(g, name)) == 1 for g in segment.groups if name in g.targets)
 
 
 def _indices(group: Group, name: str) -> set[tuple[Dim, ...]]:
