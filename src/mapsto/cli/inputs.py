@@ -41,7 +41,7 @@ class Port(Protocol):
 class Given:
     """What the command line says of the inputs: arrays by name, and how to make others ("random", "[1, 2]", ...).
 
-    What has the name "" goes to the only input; so does an array that a file named otherwise, if no one `said` its name.
+    What has the name "" goes to the only input; so does an array that a file named otherwise, if none `said` its name.
     """
 
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
