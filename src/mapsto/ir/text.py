@@ -304,12 +304,16 @@ class _Parser:
         if not all(isinstance(d, int) and d >= 0 for d in value.shape):
             raise self.error("a constant has a fixed shape")
         shape = tuple(int(d) for d in value.shape)  # type: ignore[arg-type]
+        before = self._at
+        text = self._string()
+        after, self._at = self._at, before  # an error points at the data
         try:
-            data = base64.b64decode(self._string(), validate=True)
+            data = base64.b64decode(text, validate=True)
         except binascii.Error as error:
             raise self.error(f"not base64: {error}") from None
         if len(data) != math.prod(shape) * value.dtype.size:
             raise self.error(f"{len(data)} bytes do not fill {value}")
+        self._at = after
         little = np.frombuffer(data, dtype=value.dtype.numpy.newbyteorder("<"))
         return value.name, little.astype(value.dtype.numpy).reshape(shape)
 
