@@ -74,7 +74,8 @@ def _divide(a: Array, b: Array) -> Array:
 
 def _power(a: Array, b: Array) -> Array:
     if not _is_integer(a):
-        return np.asarray(np.power(a, b))
+        # numpy takes a lone exponent of 1/2 for a square root, which is NaN where C's pow is inf: -inf ^ 1/2
+        return np.asarray(np.where((a == -np.inf) & (b == 0.5), a.dtype.type(np.inf), np.power(a, b)))
     return convert(np.power(a.astype(np.float64), b.astype(np.float64)), from_numpy(a.dtype))
 
 
