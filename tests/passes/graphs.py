@@ -77,7 +77,9 @@ def _cast(draw: Draw, b: Builder, x: Value, values: list[Value]) -> Value:
 
 def _expand(draw: Draw, b: Builder, x: Value, values: list[Value]) -> Value:
     row = b.one("reshape", [x], shape=(1, *x.shape))
-    wide = b.one("expand", [row], shape=(draw(st.sampled_from([1, 2, sym("batch") if _knows(b, "batch") else 3])), *x.shape))
+    wide = b.one(
+        "expand", [row], shape=(draw(st.sampled_from([1, 2, sym("batch") if _knows(b, "batch") else 3])), *x.shape)
+    )
     return b.one("add", [wide, wide if draw(st.booleans()) else b.one("neg", [wide])])
 
 
@@ -136,7 +138,9 @@ def _pad(draw: Draw, b: Builder, x: Value, values: list[Value]) -> Value:
 
 def _reduce(draw: Draw, b: Builder, x: Value, values: list[Value]) -> Value:
     axes = tuple(sorted(set(draw(st.lists(st.integers(0, x.rank - 1), min_size=1, max_size=2)))))
-    return b.one("reduce", [x], kind=draw(st.sampled_from(("sum", "mean", "max"))), axes=axes, keepdims=draw(st.booleans()))
+    return b.one(
+        "reduce", [x], kind=draw(st.sampled_from(("sum", "mean", "max"))), axes=axes, keepdims=draw(st.booleans())
+    )
 
 
 def _gather(draw: Draw, b: Builder, x: Value, values: list[Value]) -> Value:
@@ -156,7 +160,13 @@ def _conv(draw: Draw, b: Builder, x: Value, values: list[Value]) -> Value:
     rank = x.rank - 2
     bias = _constant(draw, b, [2]) if draw(st.booleans()) else None
     if draw(st.booleans()):
-        attrs = {"strides": (2,) * rank, "pads": (0,) * (2 * rank), "dilations": (1,) * rank, "group": 1, "output_padding": (0,) * rank}
+        attrs = {
+            "strides": (2,) * rank,
+            "pads": (0,) * (2 * rank),
+            "dilations": (1,) * rank,
+            "group": 1,
+            "output_padding": (0,) * rank,
+        }
         return b.one("conv_transpose", [x, _constant(draw, b, [x.shape[1], 2, *[2] * rank]), bias], **attrs)  # type: ignore[list-item]
     attrs = {"strides": (1,) * rank, "pads": (1,) * (2 * rank), "dilations": (1,) * rank, "group": 1}
     return b.one("conv", [x, _constant(draw, b, [2, x.shape[1], *[2] * rank]), bias], **attrs)  # type: ignore[list-item]
@@ -172,5 +182,6 @@ def feeds(graph: Graph, seed: int) -> dict[str, np.ndarray]:
     generator = np.random.default_rng(seed)
     assert defined_symbols(graph) <= set(SIZES)
     return {
-        v.name: generator.standard_normal([evaluate(d, SIZES) for d in v.shape]).astype(v.dtype.numpy) for v in graph.inputs
+        v.name: generator.standard_normal([evaluate(d, SIZES) for d in v.shape]).astype(v.dtype.numpy)
+        for v in graph.inputs
     }

@@ -131,7 +131,8 @@ def _slice_twice(b: Builder, m: Match) -> Value | None:
     inner, outer = m.nodes["y"].attrs, m.attrs
     starts = tuple(s + t * o for s, t, o in zip(inner["starts"], inner["steps"], outer["starts"], strict=True))  # type: ignore[arg-type]
     steps = tuple(s * t for s, t in zip(inner["steps"], outer["steps"], strict=True))  # type: ignore[arg-type]
-    return b.one("slice", [m["x"]], starts=starts, steps=steps, shape=outer["shape"])
+    whole = outer["shape"] == m["x"].shape and all(at == 0 for at in starts) and all(step == 1 for step in steps)
+    return m["x"] if whole else b.one("slice", [m["x"]], starts=starts, steps=steps, shape=outer["shape"])
 
 
 def _pad_nothing(b: Builder, m: Match) -> Value | None:
