@@ -322,7 +322,7 @@ def _epilogue(shaped: Shaped) -> Epilogue:
         for stmt in shaped.stmts:
             bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}
             wide = next(i.name for i, e in zip(stmt.iters, shaped.index, strict=True) if column in symbols(e))
-            context = EpilogueContext(bindings, wide, place.lanes, layouts, known, place.mask, place.fresh)
+            context = EpilogueContext(stmt.iters, bindings, wide, place.lanes, place.valid, layouts, known, place.fresh)
             more, result = emit_scalar(stmt.value, context)
             statements.extend(more)
             known[stmt.target] = result
