@@ -6,12 +6,12 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from tests.passes.graphs import feeds, graphs
 
 from mapsto.ir.graph import Graph
 from mapsto.ops.interpret import run_graph
 from mapsto.ops.verify import verify_graph
 from mapsto.passes import DeadCode, MergeParallel, Pass, default_passes, run_passes
-from tests.passes.graphs import feeds, graphs
 
 PASSES = {step.name: step for step in (*default_passes(), MergeParallel())}
 

@@ -13,6 +13,7 @@ from mapsto.passes.affine import AffineFolding
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.fold import Fold, specialise
+from mapsto.passes.gradient import gradient, sgd_step
 from mapsto.passes.identities import Identities
 from mapsto.passes.layout_moves import LayoutMoves
 from mapsto.passes.merge_parallel import MergeParallel
@@ -31,7 +32,9 @@ __all__ = [
     "Pass",
     "Strength",
     "default_passes",
+    "gradient",
     "run_passes",
+    "sgd_step",
     "specialise",
 ]
 

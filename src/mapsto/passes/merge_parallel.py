@@ -44,10 +44,18 @@ def _key(node: Node, constants: Mapping[str, np.ndarray]) -> Any:
         return None
     weights = constants[node.inputs[1]]
     if node.op == "matmul":
-        return ("matmul", node.inputs[0], weights.shape[0]) if weights.ndim == 2 and len(node.output.shape) > 0 else None
+        return (
+            ("matmul", node.inputs[0], weights.shape[0]) if weights.ndim == 2 and len(node.output.shape) > 0 else None
+        )
     if node.attrs["group"] != 1:
         return None
-    return ("conv", node.inputs[0], weights.shape[1:], len(node.inputs), tuple(sorted((k, str(v)) for k, v in node.attrs.items())))
+    return (
+        "conv",
+        node.inputs[0],
+        weights.shape[1:],
+        len(node.inputs),
+        tuple(sorted((k, str(v)) for k, v in node.attrs.items())),
+    )
 
 
 def _rewrite(

@@ -50,13 +50,25 @@ def retrace(graph: Graph, rewrite: Rewrite | None = None, sizes: Mapping[str, Di
     open one.
     """
     builder = Builder(graph.name)
+    tracer = _start(builder, graph, rewrite, sizes or {})
+    return builder.finish(tracer.body(graph), graph.updates, names=graph.outputs)
+
+
+def copy_into(builder: Builder, graph: Graph) -> dict[str, Value]:
+    """Builds a graph's inputs and nodes in a builder, to go on from there; gives the new values by their old names."""
+    tracer = _start(builder, graph, None, {})
+    for name, value in zip(graph.outputs, tracer.body(graph), strict=True):
+        tracer.values[name] = value
+    return tracer.values
+
+
+def _start(builder: Builder, graph: Graph, rewrite: Rewrite | None, sizes: Mapping[str, Dim]) -> _Tracer:
     builder.keep_names(_all_names(graph))
-    tracer = _Tracer(builder, rewrite, dict(sizes or {}))
+    tracer = _Tracer(builder, rewrite, dict(sizes))
     for value in graph.inputs:
         made = builder.input(value.name, value.dtype, [substitute(d, tracer.sizes) for d in value.shape])
         tracer.values[value.name] = made
-    outputs = tracer.body(graph)
-    return builder.finish(outputs, graph.updates, names=graph.outputs)
+    return tracer
 
 
 def _all_names(graph: Graph) -> set[str]:
