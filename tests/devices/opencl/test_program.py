@@ -1,0 +1,115 @@
+"""One lowering, two machines: the loop code that the CPU device makes of whole programs, printed to OpenCL C as well,
+gives the answers of the native code, to the bit."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from tests.plan.graphs import conv, silu, small_cnn
+
+from mapsto.devices.cpu.codegen import Code
+from mapsto.devices.opencl.device import Device
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import evaluate
+from mapsto.ir.graph import Graph
+from mapsto.loop.ast import Function
+from mapsto.ops import composite
+from mapsto.ops.builder import Builder
+from mapsto.runtime.executable import Executable
+from mapsto.runtime.program import Program, Run
+from mapsto.session.compile import compile_model
+
+pytestmark = pytest.mark.opencl
+
+
+def elementwise() -> Graph:
+    """A GELU of a sum, with a row broadcast."""
+    b = Builder("elementwise")
+    x, y = b.input("x", DType.F32, (7, 45)), b.input("y", DType.F32, (45,))
+    total = b.one("add", [x, y])
+    half = b.constant(np.float32(0.5), "half")
+    inner = b.one("erf", [b.one("mul", [total, b.constant(np.float32(np.sqrt(0.5)), "root")])])
+    gate = b.one("add", [b.one("mul", [inner, half]), half])
+    return b.finish([b.one("mul", [total, gate])])
+
+
+def reduction() -> Graph:
+    """A softmax along rows whose length is no multiple of the lanes, and the largest of each column."""
+    b = Builder("reduction")
+    x = b.input("x", DType.F32, (6, 77))
+    soft = composite.softmax(b, x, -1)
+    return b.finish([soft, b.one("reduce", [soft], kind="max", axes=(0,), keepdims=False)])
+
+
+def convolution() -> Graph:
+    """Two 3x3 convolutions with bias and SiLU: a plain input, a blocked layout with borders, 24 channels (a tail)."""
+    b = Builder("convolution")
+    x = b.input("x", DType.F32, (1, 3, 13, 11))
+    y = silu(b, conv(b, x, 24, bias=True))
+    return b.finish([silu(b, conv(b, y, 40, stride=2, bias=True))])
+
+
+def matrix_product() -> Graph:
+    """Of two inputs (packed at run time), and of one with constant weights."""
+    b = Builder("matrix_product")
+    x, y = b.input("x", DType.F32, (19, 33)), b.input("y", DType.F32, (33, 50))
+    weights = b.constant(np.random.default_rng(5).standard_normal((50, 21)).astype(np.float32), "w")
+    return b.finish([b.one("matmul", [b.one("matmul", [x, y]), weights])])
+
+
+def compiled(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> tuple[Executable, dict[str, Function]]:
+    """The native executable, and the loop functions that it was printed from, by their names in the program."""
+    functions: dict[str, Function] = {}
+    add_function = Code.add_function
+
+    def remembered(code: Code, function: Function, optimizer: str) -> str:
+        name = add_function(code, function, optimizer)
+        functions[name] = dataclasses.replace(function, name=name)
+        return name
+
+    monkeypatch.setattr(Code, "add_function", remembered)
+    return compile_model(graph, threads=1), functions
+
+
+def run_on(
+    device: Device, program: Program, functions: dict[str, Function], inputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Walk the steps of a program of fixed sizes, every call an OpenCL kernel on copies of its buffers."""
+    kernels = device.build([functions[name] for name in program.functions()])
+    memory = [np.full(evaluate(b.bytes, {}), 0xFF, np.uint8) for b in program.buffers]  # NaN where nothing was written
+    for buffer, held in zip(program.buffers, memory, strict=True):
+        if buffer.kind == "constant":
+            held[:] = np.frombuffer(program.constants, np.uint8, held.size, buffer.offset)
+    for port in program.inputs:
+        memory[port.buffer][:] = np.ascontiguousarray(inputs[port.name]).view(np.uint8).ravel()
+    for step in program.steps:
+        assert isinstance(step, Run)
+        function = functions[step.function]
+        views = []
+        for (index, offset), param in zip(step.operands, function.params, strict=True):
+            bytes_ = memory[index][evaluate(offset, {}) :]
+            views.append(bytes_[: bytes_.size // param.element.size * param.element.size].view(param.element.numpy))
+        extent = evaluate(step.extent, {})
+        kernels[step.function](views, [evaluate(d, {}) for d in step.dims], 0, extent)
+    shapes = {p.name: [evaluate(d, {}) for d in p.shape] for p in program.outputs}
+    return {p.name: memory[p.buffer].view(p.dtype.numpy).reshape(shapes[p.name]) for p in program.outputs}
+
+
+@pytest.mark.parametrize("make", [elementwise, reduction, convolution, matrix_product, lambda: small_cnn(14, 14)])
+def test_opencl_gives_the_answer_of_the_native_code(
+    make: object,
+    device: Device,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    graph = make()  # type: ignore[operator]
+    exe, functions = compiled(graph, monkeypatch)
+    rng = np.random.default_rng(8)
+    inputs = {v.name: rng.standard_normal([int(d) for d in v.shape]).astype(np.float32) for v in graph.inputs}
+    native = exe.run(inputs)
+    ours = run_on(device, exe.program, functions, inputs)
+    assert native.keys() == ours.keys()
+    for name, wanted in native.items():
+        assert np.isfinite(wanted).all()
+        np.testing.assert_array_equal(ours[name], wanted, err_msg=name)
