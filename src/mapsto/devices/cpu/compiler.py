@@ -35,15 +35,19 @@ class _Worker:
         paths = [str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
         self._messages: IO[bytes] = tempfile.TemporaryFile()
+        ours, theirs = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mapsto.devices.cpu.worker"],
+            # -P: a file in the user's folder must not pass for a module
+            [sys.executable, "-P", "-m", "mapsto.devices.cpu.worker", str(theirs)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=self._messages,
             stderr=self._messages,
             env=environment,
+            pass_fds=(theirs,),
         )
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._jobs, self._answers = self._process.stdin, self._process.stdout
+        os.close(theirs)
+        assert self._process.stdin is not None
+        self._jobs, self._answers = self._process.stdin, os.fdopen(ours, "rb")
         with contextlib.suppress(OSError):
             write_frame(self._jobs, isa.cpu.encode())
             write_frame(self._jobs, isa.feature_text.encode())
@@ -67,9 +71,8 @@ class _Worker:
         if status == b"error" and made is not None:
             raise CompileError(f"kernel {name!r}: LLVM rejects its code: {made.decode(errors='replace').strip()}")
         self.close()
-        raise CompileError(
-            f"kernel {name!r}: the compile worker ended with status {self._process.returncode}. {self._last_words()}"
-        )
+        status_text = f"the compile worker ended with status {self._process.returncode}"
+        raise CompileError(f"kernel {name!r}: {status_text}. {self._last_words()}")
 
     @property
     def alive(self) -> bool:

@@ -1,4 +1,6 @@
-"""A compile worker: `python -m mapsto.devices.cpu.worker` reads jobs from stdin and answers on stdout.
+"""A compile worker: `python -m mapsto.devices.cpu.worker N` reads jobs from stdin and answers on the inherited pipe N.
+
+A pipe of their own keeps the answers apart from whatever Python's start-up or LLVM may print.
 
 Frames are a length (4 bytes, big-endian) and that many bytes. The first two frames name the processor (cpu, features); then each job is
 three frames (what to make: `object` or `assembly`; optimizer; LLVM text) and its answer two (`ok` or `error`; object code, assembly or message).
@@ -27,9 +29,7 @@ def write_frame(stream: IO[bytes], body: bytes) -> None:
 
 
 def main() -> None:
-    # Nothing but answers may reach the pipe: whatever LLVM prints goes to stderr.
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    answers = os.fdopen(int(sys.argv[1]), "wb")
     jobs = sys.stdin.buffer
     from mapsto.devices.cpu import target
 

@@ -1,0 +1,159 @@
+"""Compile workers, the object cache and the loader."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import pytest
+
+from mapsto.devices.cpu import compiler, isa
+from mapsto.devices.cpu.cache import ObjectCache, key_of
+from mapsto.devices.cpu.compiler import CompilePool, compile_modules
+from mapsto.devices.cpu.loader import defined_functions, load_objects
+from mapsto.errors import CompileError
+
+
+def number(name: str, value: int) -> tuple[str, str]:
+    return name, f"define i64 @{name}() {{\n  ret i64 {value}\n}}\n"
+
+
+# The instruction exists, the processor named to the worker lacks it: LLVM ends the process.
+ABORTS = (
+    "aborting",
+    """declare <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float>, <32 x bfloat>, <32 x bfloat>)
+define void @aborting(ptr %p) {
+  %a = load <16 x float>, ptr %p
+  %b = load <32 x bfloat>, ptr %p
+  %c = call <16 x float> @llvm.x86.avx512bf16.dpbf16ps.512(<16 x float> %a, <32 x bfloat> %b, <32 x bfloat> %b)
+  store <16 x float> %c, ptr %p
+  ret void
+}
+""",
+)
+REJECTED = ("rejected", "define void @rejected() {\n  ret i32 3\n}\n")
+
+
+def call(address: int) -> int:
+    return int(ctypes.CFUNCTYPE(ctypes.c_int64)(address)())
+
+
+def test_many_modules_come_back_in_order(tmp_path: Path) -> None:
+    modules = [number(f"n{i}", i) for i in range(20)]
+    told: list[tuple[int, int]] = []
+    cache = ObjectCache(tmp_path)
+    objects = compile_modules(modules, isa.SSE2, 2, lambda done, total, name: told.append((done, total)), cache=cache)
+    assert [defined_functions(o) for o in objects] == [[name] for name, _ in modules]
+    assert told == [(i + 1, 20) for i in range(20)]
+    addresses = load_objects(objects)
+    assert [call(addresses[f"n{i}"]) for i in range(20)] == list(range(20))
+
+
+def test_an_abort_names_its_kernel_and_the_others_are_made(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path)
+    good = [number("first", 1), number("second", 2), number("third", 3)]
+    with pytest.raises(CompileError) as caught:
+        compile_modules([good[0], ABORTS, good[1], REJECTED, good[2]], isa.SSE2, 1, cache=cache)
+    message = str(caught.value)
+    assert "'aborting'" in message and "LLVM ERROR" in message
+    assert "'rejected'" in message and "ret i32 3" in message
+    assert not any(f"'{name}'" in message for name, _ in good)
+    before = compiler.subprocess.Popen
+    compiler.subprocess.Popen = None  # type: ignore[misc,assignment]  # all three come from the cache: no worker may start
+    try:
+        assert len(compile_modules(good, isa.SSE2, cache=cache)) == 3
+    finally:
+        compiler.subprocess.Popen = before  # type: ignore[misc]
+
+
+def test_a_worker_that_is_killed_loses_one_kernel(tmp_path: Path) -> None:
+    with CompilePool(isa.SSE2, 1) as pool:
+        assert pool.submit(*number("one", 1)).result()
+        with pytest.raises(CompileError, match="'aborting'"):
+            pool.submit(*ABORTS).result()
+        assert pool.submit(*number("two", 2)).result()
+
+
+def test_a_kernel_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_SECONDS_A_KERNEL", 0.05)
+    lines = "\n".join(f"  %x{i + 1} = fadd <64 x float> %x{i}, %x{i // 2}" for i in range(20_000))
+    text = f"define <64 x float> @slow(<64 x float> %x0) {{\n{lines}\n  ret <64 x float> %x20000\n}}\n"
+    with CompilePool(isa.SSE2, 1) as pool, pytest.raises(CompileError, match="'slow'"):
+        pool.submit("slow", text).result()
+
+
+def test_assembly_is_readable(tmp_path: Path) -> None:
+    (made,) = compile_modules([number("f", 77)], isa.SSE2, kind="assembly", cache=ObjectCache(tmp_path))
+    assert "$77" in made.decode()
+
+
+def test_what_the_worker_prints_does_not_reach_the_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site hook that prints at start-up must not spoil the frames."""
+    (tmp_path / "sitecustomize.py").write_text("print('noise on stdout')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (made,) = compile_modules([number("f", 1)], isa.SSE2, cache=ObjectCache(tmp_path / "cache"))
+    assert defined_functions(made) == ["f"]
+
+
+def test_the_cache_drops_what_is_cut_or_altered(tmp_path: Path) -> None:
+    cache = ObjectCache(tmp_path)
+    key = key_of("a", "b")
+    assert cache.get(key) is None
+    cache.put(key, b"object code")
+    assert cache.get(key) == b"object code"
+    (stored,) = (p for p in tmp_path.rglob("*") if p.is_file())
+    whole = stored.read_bytes()
+    for damaged in (whole[:-1], b"", whole[:10], whole[:-1] + b"X"):
+        stored.write_bytes(damaged)
+        assert cache.get(key) is None
+
+
+def test_cache_keys_tell_parts_apart() -> None:
+    assert key_of("ab", "c") != key_of("a", "bc")
+    assert key_of("a", "") != key_of("a")
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("in the way")
+    cache = ObjectCache(blocked)
+    cache.put(key_of("k"), b"x")
+    assert cache.get(key_of("k")) is None
+
+
+def test_code_may_call_the_mathematics_library(tmp_path: Path) -> None:
+    text = "declare double @sin(double)\ndefine double @f(double %x) {\n  %y = call double @sin(double %x)\n  ret double %y\n}\n"
+    addresses = load_objects(compile_modules([("f", text)], isa.SSE2, cache=ObjectCache(tmp_path)))
+    assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(addresses["f"])(0.5) == pytest.approx(0.479425538604203)
+
+
+def test_an_unknown_symbol_is_an_error(tmp_path: Path) -> None:
+    text = "declare void @no_such_function_anywhere()\ndefine void @g() {\n  call void @no_such_function_anywhere()\n  ret void\n}\n"
+    objects = compile_modules([("g", text)], isa.SSE2, cache=ObjectCache(tmp_path))
+    with pytest.raises(CompileError, match="linked"):
+        load_objects(objects)
+
+
+def test_what_is_no_object_file_is_an_error() -> None:
+    for data in (b"", b"\x7fELF\x01" + bytes(100), bytes(200)):
+        with pytest.raises(CompileError, match="ELF"):
+            load_objects([data])
+
+
+def test_isa_by_features() -> None:
+    host = dict.fromkeys(("avx2", "fma", "f16c", "bmi", "bmi2", "lzcnt", "movbe", "popcnt"), True)
+    assert isa.from_features({}) is isa.SSE2
+    assert isa.from_features(host) is isa.AVX2
+    assert isa.from_features({**host, "fma": False}) is isa.SSE2
+    wide = {**host, **dict.fromkeys(("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512cd"), True)}
+    assert isa.from_features(wide) is isa.AVX512
+    full = isa.from_features({**wide, "avx512vnni": True, "avx512bf16": True})
+    assert full.name == "avx512-vnni-bf16" and full.has("dot_u8s8") and full.has("dot_bf16")
+    assert isa.by_name(full.name) == full
+    with pytest.raises(CompileError, match="avx512"):
+        isa.by_name("avx1024")
+
+
+def test_every_isa_is_found_by_its_name() -> None:
+    for one in (isa.SSE2, isa.AVX2, isa.AVX512, isa.host()):
+        assert isa.by_name(one.name).features == one.features
