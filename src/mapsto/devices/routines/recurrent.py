@@ -12,7 +12,8 @@ from typing import Any
 
 from mapsto.devices.routines.cells import Cell, gru_cell, lstm_cell, rnn_cell
 from mapsto.devices.routines.code import RoutineCode
-from mapsto.devices.routines.recurrence import Recurrence, pack_bias, pack_matrix, project
+from mapsto.devices.routines.packing import pack_bias, pack_matrix, project
+from mapsto.devices.routines.recurrence import Recurrence
 from mapsto.devices.routines.single_step import single_step
 from mapsto.devices.routines.time_loop import time_loop
 from mapsto.errors import UnsupportedError

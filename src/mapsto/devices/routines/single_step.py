@@ -10,18 +10,8 @@ from dataclasses import dataclass
 
 from mapsto.devices.routines.cells import Phase
 from mapsto.devices.routines.code import RoutineCall, Scratch
-from mapsto.devices.routines.recurrence import (
-    Panels,
-    Recurrence,
-    Rows,
-    accumulate,
-    bias_vector,
-    clamp_length,
-    over_panels,
-    over_rows,
-    panel_group,
-    start_tile,
-)
+from mapsto.devices.routines.recurrence import Recurrence, bias_vector, clamp_length
+from mapsto.devices.routines.tile import Panels, Rows, Tiling, accumulate, over_panels, panel_group, start_tile
 from mapsto.devices.routines.time_loop import peephole
 from mapsto.devices.routines.writer import Writer, cast, split_index
 from mapsto.ir.expr import Dim, mul
@@ -31,15 +21,13 @@ from mapsto.loop import ast
 def single_step(rec: Recurrence) -> RoutineCall:
     """The call that makes y, h (and c)."""
     step = _SingleStep(rec, Writer(rec.x.shape, rec.fused))
-    w, rows = step.w, rec.batch_tile()
-    blocks = (rec.batch + rows - 1) // rows
-    units = rec.units(rows)
+    w, tiling = step.w, Tiling.of(rec.batch, rec.tile_rows)
+    units = rec.units(tiling.height)
     groups = -(-rec.panels // units) if len(rec.cell.phases) == 1 else 1
-    w.add(ast.Alloc("gates", rec.element, max(r * rec.units(r) for r in (rows, 1)) * len(rec.cell.biases) * rec.lanes))
+    w.add(ast.Alloc("gates", rec.element, tiling.height * units * len(rec.cell.biases) * rec.lanes))
     with w.share("item") as item:
-        rest, block = split_index(w, item, blocks)
+        rest, block = split_index(w, item, tiling.count)
         d, group = split_index(w, rest, groups)
-        first = w.index("first", mul(block, rows))
 
         def tiles(b: Dim, height: int) -> None:
             if len(rec.cell.phases) == 1:
@@ -48,9 +36,9 @@ def single_step(rec: Recurrence) -> RoutineCall:
             for phase in range(len(rec.cell.phases)):
                 over_panels(w, rec.panels, units, lambda p, count, f=phase: step.tile(f, d, b, height, p, count))  # type: ignore[misc]
 
-        over_rows(w, first, rec.batch, rows, tiles)
+        tiling.write(w, block, tiles)
     scratch = (step.temporary,) if step.temporary else ()
-    return RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions * groups, blocks), w.operands, scratch)
+    return RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions * groups, tiling.count), w.operands, scratch)
 
 
 @dataclass
@@ -91,7 +79,7 @@ class _SingleStep:
         w, rec = self.w, self.rec
         phase = self.rec.cell.phases[number]
         tile = start_tile(
-            w, rec, height, units, phase.accumulators, lambda r, u, a: bias_vector(rec, self.bias, d, p + u, a)
+            w, height, units, phase.accumulators, lambda r, u, a: bias_vector(rec, self.bias, d, p + u, a)
         )
         panel = w.index("panel", mul(d, rec.panels) + p)
         left = Rows(self.x, rec.x.dtype, tuple(mul(b + r, rec.inputs) for r in range(height)), rec.inputs)

@@ -2,42 +2,35 @@
 
 States live in a scratch row for each direction and batch row: h twice (a step reads one and writes the other), c, and
 what the cell's phases hand on. A row whose sequence has ended is computed along with its tile and thrown away.
+
+All rows of a share take a step together, panel of weights by panel, so that weights too large for the near caches are
+read once a step and not once for each tile (an LSTM of 512 units, 16 rows: 21 ms instead of 16 for 50 steps otherwise).
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
-from mapsto.devices.routines.cells import Phase
 from mapsto.devices.routines.code import RoutineCall, Scratch
-from mapsto.devices.routines.recurrence import (
-    Panels,
-    Recurrence,
-    Rows,
-    accumulate,
-    bias_vector,
-    clamp_length,
-    over_panels,
-    over_rows,
-    start_tile,
-)
-from mapsto.devices.routines.writer import Writer, as_value, cast, integer, splat, split_index
-from mapsto.ir.expr import Dim, known_at_least, maximum, mod, mul
+from mapsto.devices.routines.recurrence import Recurrence, bias_vector, clamp_length
+from mapsto.devices.routines.tile import Panels, Rows, Tiling, accumulate, over_panels, start_tile
+from mapsto.devices.routines.writer import Writer, as_value, cast, integer, splat
+from mapsto.ir.expr import Dim, known_at_least, maximum, minimum, mod, mul, sym
 from mapsto.loop import ast
 
 
 def time_loop(rec: Recurrence) -> RoutineCall:
-    """The call that makes y, h (and c), shared by batch tiles and directions."""
+    """The call that makes y, h (and c). Its partition is over directions and tiles of batch rows."""
     loop = _TimeLoop(rec, Writer([rec.time, rec.batch], rec.fused))
-    w = loop.w
-    rows = rec.batch_tile()
-    blocks = (rec.batch + rows - 1) // rows
-    w.add(ast.Alloc("gates", rec.element, loop.gate_count(rows)))
-    with w.share("item") as item:
-        direction, block = split_index(w, item, blocks)
-        first = w.index("first", mul(block, rows))
-        over_rows(w, first, rec.batch, rows, lambda row, height: loop.rows(direction, row, height))
-    return RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions, blocks), w.operands, (loop.state,))
+    w, tiles = loop.w, loop.tiling.count
+    w.add(ast.Alloc("gates", rec.element, loop.gate_count()))
+    with w.loop("d", 0, rec.directions) as d:
+        start = w.index("start", maximum(sym("begin") - mul(d, tiles), 0))
+        stop = w.index("stop", minimum(sym("end") - mul(d, tiles), tiles))
+        with w.when((stop - start - 1,)):
+            loop.run(d, start, stop)
+    return RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions, tiles), w.operands, (loop.state,))
 
 
 @dataclass
@@ -51,6 +44,7 @@ class _TimeLoop:
 
     def __post_init__(self) -> None:
         rec, w = self.rec, self.w
+        self.tiling = Tiling.of(rec.batch, rec.tile_rows)
         names = ["h", "h_next", *(["c"] if rec.cell.has_c else []), *rec.cell.temporaries]
         self.slots = {name: i * rec.padded for i, name in enumerate(names)}
         shape = (rec.directions, rec.batch, len(names) * rec.padded)
@@ -66,10 +60,10 @@ class _TimeLoop:
             w.tensor(name, value, writes=True)
         w.param("state", self.state.name, rec.element, writes=True)
 
-    def gate_count(self, rows: int) -> int:
-        """Elements of the local array of accumulators: the larger of a tile of many rows and one of a single row."""
+    def gate_count(self) -> int:
+        """Elements of the local array of accumulators: those of the largest tile."""
         width = len(self.rec.cell.biases) * self.rec.lanes
-        return max(r * self.rec.units(r) * width for r in (rows, 1))
+        return max(height * self.rec.units(height) for height in self.tiling.heights) * width
 
     # -- places --------------------------------------------------------------------------------------------------------
 
@@ -95,24 +89,41 @@ class _TimeLoop:
 
     # -- parts of the body ---------------------------------------------------------------------------------------------
 
-    def rows(self, d: Dim, b: Dim, height: int) -> None:
-        """All steps of `height` rows."""
-        w = self.w
-        longest: Dim = self.rec.time
-        with w.loop("row", b, b + height) as row:
+    def run(self, d: Dim, start: Dim, stop: Dim) -> None:
+        """All steps of the tiles [start, stop), together: a panel of weights serves every tile, then the next one."""
+        w, rec = self.w, self.rec
+        first, last = w.index("first", self.tiling.first(start)), w.index("last", self.tiling.first(stop))
+        with w.loop("row", first, last) as row:
             self.begin(d, row)
-        if self.lengths is not None:
-            longest = 0
-            for r in range(height):
-                longest = w.index("longest", maximum(longest, clamp_length(w, self.rec, self.lengths, b + r)))
-        with w.loop("s", 0, longest) as s:
-            current = w.index("current", mul(mod(s, 2), self.rec.padded))
-            units = self.rec.units(height)
-            for number, phase in enumerate(self.rec.cell.phases):
-                at = _Step(d, b, s, current, number, height)
-                over_panels(w, self.rec.panels, units, lambda p, count, a=at, f=phase: self.tile(a, f, p, count))  # type: ignore[misc]
-        with w.loop("row", b, b + height) as row:
+        with w.loop("s", 0, self.longest(first, last)) as s:
+            current = w.index("current", mul(mod(s, 2), rec.padded))
+            for number in range(len(rec.cell.phases)):
+                at = _Step(d, s, current, number)
+                over_panels(w, rec.panels, rec.units(1), lambda p, count, a=at: self.tiles(a, start, stop, p, count))  # type: ignore[misc]
+        with w.loop("row", first, last) as row:
             self.finish(d, row)
+
+    def longest(self, first: Dim, stop: Dim) -> Dim:
+        """Steps until the last of the rows has ended."""
+        if self.lengths is None:
+            return self.rec.time
+        w = self.w
+        longest = w.declare("longest", integer(0))
+        with w.loop("row", first, stop) as row:
+            length = clamp_length(w, self.rec, self.lengths, row)
+            w.assign(longest, ast.Binary("max", longest, as_value(length)))
+        return w.index("steps", longest)
+
+    def tiles(self, at: _Step, start: Dim, stop: Dim, p: Dim, panels: int) -> None:
+        """One phase of one step for a group of panels."""
+        w, rec = self.w, self.rec
+
+        def of_rows(b: Dim, height: int) -> None:
+            units = rec.units(height)
+            over_panels(w, panels, units, lambda inner, count: self.tile(at, b, height, p + inner, count))
+
+        with w.loop("tile", start, stop) as tile:
+            self.tiling.write(w, tile, of_rows)
 
     def begin(self, d: Dim, b: Dim) -> None:
         """Initial states, zero where the node has none."""
@@ -127,48 +138,54 @@ class _TimeLoop:
                     value = cast(ast.Load(buffer, at, element, mask=rec.tail_mask(p)), rec.element)
                 w.store("state", self.own(d, b) + self.slots[name] + p * rec.lanes, value)
 
-    def tile(self, at: _Step, phase: Phase, p: Dim, units: int) -> None:
-        """One phase of one step for a tile of rows and panels."""
+    def tile(self, at: _Step, b: Dim, height: int, p: Dim, units: int) -> None:
+        """One phase of one step for one register tile; nothing where all its rows have ended."""
         w, rec = self.w, self.rec
-        times = [
-            w.index("time", self.time_of(at.d, at.s, clamp_length(w, rec, self.lengths, at.b + r)))
-            for r in range(at.height)
-        ]
+        lengths = [clamp_length(w, rec, self.lengths, b + r) for r in range(height)]
+        times = [w.index("time", self.time_of(at.d, at.s, length)) for length in lengths]
+        if self.lengths is None:
+            return self.product(at, b, height, p, units, times)
+        with w.when((functools.reduce(maximum, lengths) - 1 - at.s,)):
+            self.product(at, b, height, p, units, times)
+
+    def product(self, at: _Step, b: Dim, height: int, p: Dim, units: int, times: list[Dim]) -> None:
+        """x W + b + h R, and from it the new states."""
+        w, rec = self.w, self.rec
+        phase = rec.cell.phases[at.phase]
         gate_of = {accumulator: gate for gate, accumulator in phase.inputs}
 
         def start(row: int, unit: int, accumulator: int) -> ast.Value:
             if accumulator not in gate_of:
                 return bias_vector(rec, self.bias, at.d, p + unit, accumulator)
-            place = mul(mul(mul(at.d, rec.time) + times[row], rec.batch) + at.b + row, rec.panels) + p + unit
+            place = mul(mul(mul(at.d, rec.time) + times[row], rec.batch) + b + row, rec.panels) + p + unit
             to = mul(mul(place, rec.cell.gates) + gate_of[accumulator], rec.lanes)
             return ast.Load(self.projected, to, rec.vector)
 
-        tile = start_tile(w, rec, at.height, units, phase.accumulators, start)
+        tile = start_tile(w, height, units, phase.accumulators, start)
         source = at.current if phase.source == "h" else self.slots[phase.source]
-        bases = tuple(w.index("source", self.own(at.d, at.b + r) + source) for r in range(at.height))
+        bases = tuple(w.index("source", self.own(at.d, b + r) + source) for r in range(height))
         panel = w.index("panel", mul(mul(at.d, rec.panels) + p, rec.recurrent_panel))
         right = Panels(self.matrix, panel, rec.recurrent_panel, units, rec.cell.gates, phase.gates)
         accumulate(w, tile, Rows("state", rec.element, bases, rec.hidden), right, rec.vector)
         width = len(rec.cell.biases) * rec.lanes
         for (row, unit, accumulator), variable in tile.items():
             w.store("gates", (row * units + unit) * width + accumulator * rec.lanes, variable)
-        with w.loop("row", 0, at.height) as i, w.loop("unit", 0, units) as unit_index:
+        with w.loop("row", 0, height) as i, w.loop("unit", 0, units) as unit_index:
             base = w.index("gate", mul(mul(i, units) + unit_index, width))
             with w.pooled_constants():
-                self.update(at, phase, at.b + i, p + unit_index, base)
+                self.update(at, w.index("b", b + i), w.index("p", p + unit_index), base)
 
-    def update(self, at: _Step, phase: Phase, b: Dim, p: Dim, base: Dim) -> None:
+    def update(self, at: _Step, b: Dim, p: Dim, base: Dim) -> None:
         """The cell's formulas for one row and one panel."""
         w, rec = self.w, self.rec
-        row = w.index("b", b)
-        length = clamp_length(w, rec, self.lengths, row)
+        length = clamp_length(w, rec, self.lengths, b)
         accumulators = {
-            a: w.let("acc", ast.Load("gates", base + a * rec.lanes, rec.vector)) for a in phase.accumulators
+            a: w.let("acc", ast.Load("gates", base + a * rec.lanes, rec.vector))
+            for a in rec.cell.phases[at.phase].accumulators
         }
-        unit = _LoopUnit(self, at, row, w.index("p", p), w.index("time", self.time_of(at.d, at.s, length)))
-        if self.lengths is None or at.height == 1:
-            rec.cell.finish(at.phase, unit, accumulators)
-            return
+        unit = _LoopUnit(self, at, b, p, w.index("time", self.time_of(at.d, at.s, length)))
+        if self.lengths is None:
+            return rec.cell.finish(at.phase, unit, accumulators)
         with w.when((length - 1 - at.s,)):
             rec.cell.finish(at.phase, unit, accumulators)
 
@@ -195,14 +212,12 @@ class _TimeLoop:
 
 @dataclass(frozen=True)
 class _Step:
-    """Step s of rows b .. b+height of direction d in one phase; `current` is the slot of h that the step reads."""
+    """Step s of direction d in one phase; `current` is the slot of h that the step reads."""
 
     d: Dim
-    b: Dim
     s: Dim
     current: Dim
     phase: int
-    height: int
 
 
 @dataclass
