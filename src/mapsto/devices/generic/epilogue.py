@@ -1,59 +1,56 @@
-"""Scalar expressions at a point that somebody else's loops have reached: the epilogue of a template."""
+"""Scalar expressions at one point of somebody else's loops: what a template computes on its results before it stores them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mapsto.devices.generic.flat import scalar_places
-from mapsto.devices.generic.normal import ranges_of
-from mapsto.devices.generic.operations import lift
+from mapsto.devices.generic.flat import Flattener
+from mapsto.devices.generic.operations import convert, lift
 from mapsto.devices.generic.scalar import Emitter, Lane, Operand
 from mapsto.devices.generic.scope import Code
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, add, sym
-from mapsto.kernel.ast import Iter, Load, Scalar, walk
+from mapsto.ir.expr import Dim, sym
+from mapsto.kernel.ast import Load, Scalar, walk
 from mapsto.loop.ast import Statement, Value
-from mapsto.plan.layout import Layout, plain
+from mapsto.plan.layout import Layout
 
 
 @dataclass(frozen=True)
 class EpilogueContext:
-    """Where the expression stands.
+    """A point: `bindings` gives each iterator as an expression over loop symbols; `wide` is the iterator that runs along `lanes`,
+    from its binding on. `known` tensors have this value here. `mask`: the lanes that are inside; None: all of them.
 
-    iters: its iterators; `at` binds them to expressions over the surrounding loops' symbols; along `wide` there are `lanes` elements from there
-    on, of which `valid` exist (None: all). known: tensors whose element at this point is a value already. Other tensors are buffers of
-    their own name with these layouts.
+    A wide iterator's binding should show that it is a multiple of the lanes (16*block), so that blocked layouts stay linear.
+    `buffers`: names of the operands' parameters, where they are not the tensors' own.
     """
 
-    iters: tuple[Iter, ...]
-    at: Mapping[str, Dim]
-    wide: str
+    bindings: Mapping[str, Dim]
+    wide: str | None
     lanes: int
-    valid: Dim | None
     layouts: Mapping[str, Layout]
     known: Mapping[str, Value]
+    mask: Value | None
     fresh: Callable[[str], str]
+    buffers: Mapping[str, str] | None = None
 
 
-def emit_scalar(expr: Scalar, context: EpilogueContext) -> tuple[list[Statement], Value]:
-    """The statements that compute the expression, and its value in all lanes."""
+def emit_scalar(e: Scalar, context: EpilogueContext, dtype: DType | None = None) -> tuple[list[Statement], Value]:
+    """Statements that compute `e` at the context's point, and its value in all lanes (as `dtype`, where one is given)."""
+    dtypes = {n.tensor: n.dtype for n in walk(e) if isinstance(n, Load)}
+    names = context.buffers or {}
+    operands = {t: Operand(names.get(t, t), dtypes.get(t, DType.I64)) for t in context.layouts}
     code = Code(set(), context.fresh)
-    dtypes: dict[str, DType] = {n.tensor: n.dtype for n in walk(expr) if isinstance(n, Load)}
-    emitter = Emitter(code, {name: Operand(name, dtype) for name, dtype in dtypes.items()})
-    lane = code.lane_symbol(context.lanes)
-    for name, e in context.at.items():
-        code.bind(name, add(e, sym(lane)) if name == context.wide else e)
-    emitter.lane = Lane(lane, context.lanes, sym(context.wide), context.valid)
-    for tensor, value in context.known.items():
-        emitter.known[tensor] = value
-        emitter.known_depth[tensor] = 0
-    shape = tuple(i.extent for i in context.iters)
-    layouts = {name: context.layouts.get(name, plain(shape)) for name in dtypes}
-    value = emitter.value(scalar_places(expr, layouts, ranges_of(context.iters)))
-    result = lift(value, context.lanes)
-    if result is not value:
-        result = code.let(result)
-    return list(code.scopes[0].statements), result
-
-
+    emitter = Emitter(code, operands)
+    emitter.known = dict(context.known)
+    emitter.known_depth = dict.fromkeys(context.known, 0)
+    for name, at in context.bindings.items():
+        code.bind(name, at)
+    if context.wide is not None and context.lanes > 1:
+        lane = code.lane_symbol(context.lanes)
+        code.bind(context.wide, context.bindings[context.wide] + sym(lane))
+        emitter.lane = Lane(lane, context.lanes, sym(context.wide), mask=context.mask)
+    flat = Flattener(context.layouts, frozenset(context.known), proved=True).scalar(e, {})
+    value = emitter.value(flat)
+    value = lift(code.let(convert(value, dtype or value.type.element)), context.lanes)
+    return code.scopes[0].statements, value

@@ -79,7 +79,7 @@ def flatten(segment: Segment, layouts: Mapping[str, Layout], shapes: Mapping[str
     """Places for indices. A tensor without a layout is a temporary of one row: its row dims take no space."""
     row_dims = dict(segment.row_dims)
     local = {t: _row_layout(shapes[t], row_dims.get(t, frozenset())) for t in shapes if t not in layouts}
-    flattener = _Flattener({**layouts, **local})
+    flattener = Flattener({**layouts, **local})
     row_ranges = ranges_of(segment.rows)
     groups = []
     for group in segment.groups:
@@ -102,7 +102,7 @@ def flatten(segment: Segment, layouts: Mapping[str, Layout], shapes: Mapping[str
 
 def scalar_places(e: Scalar, layouts: Mapping[str, Layout], ranges: Ranges) -> Scalar:
     """One expression with places for indices."""
-    return _Flattener(layouts).scalar(e, ranges)
+    return Flattener(layouts).scalar(e, ranges)
 
 
 def _row_layout(shape: Sequence[Dim], row_dims: frozenset[int]) -> Layout:
@@ -113,8 +113,12 @@ def _row_layout(shape: Sequence[Dim], row_dims: frozenset[int]) -> Layout:
 
 
 @dataclass
-class _Flattener:
+class Flattener:
+    """Turns indices into places. `known`: tensors that need none. `proved`: every load outside of a guard is inside its tensor."""
+
     layouts: Mapping[str, Layout]
+    known: frozenset[str] = frozenset()
+    proved: bool = False
 
     def place(self, tensor: str, index: Sequence[Dim], ranges: Ranges) -> tuple[Dim, int]:
         """(place, whether it is proved to be inside)."""
@@ -149,12 +153,20 @@ class _Flattener:
 
         return rebuild(e, lambda atom: None, call)
 
+    def load(self, e: Load, ranges: Ranges) -> Load:
+        if e.tensor in self.known:
+            return Load(e.tensor, (0, 1, 0), e.dtype)
+        place, safe = self.place(e.tensor, e.index, ranges)
+        padded = self.padded(e.tensor, e.index)
+        return Load(e.tensor, (place, 1 if self.proved else safe, sym(padded) if padded else 0), e.dtype)
+
     def scalar(self, e: Scalar, ranges: Ranges) -> Scalar:
         def leaf(node: Scalar) -> Scalar | None:
             if isinstance(node, Load):
-                place, safe = self.place(node.tensor, node.index, ranges)
-                padded = self.padded(node.tensor, node.index)
-                return Load(node.tensor, (place, safe, sym(padded) if padded else 0), node.dtype)
+                return self.load(node, ranges)
+            if isinstance(node, Where) and self.proved:
+                conds = tuple(self.index(c, ranges) for c in node.conds)
+                return Where(conds, replace(self, proved=False).scalar(node.then, ranges), self.scalar(node.otherwise, ranges))
             if isinstance(node, Reduce):
                 body = self.scalar(node.body, {**ranges, **ranges_of(node.iters)})
                 return _collapsed_reduce(Reduce(node.kind, node.iters, body))

@@ -65,12 +65,13 @@ class _Writer:
         scratch = [t for p in parts for t in p.temps.buffers]
         dtypes = {t.name: t.dtype for t in (*kernel.inputs, *kernel.outputs, *kernel.temps)}
         taken: set[str] = {"begin", "end", *_names(parts, layouts)}
-        self.code = Code(taken)
+        plain = {t for t in dtypes if t.isidentifier() and t.isascii() and t not in taken}
+        self.code = Code(taken | plain)
         self.params: list[Param] = []
         self.operands: dict[str, Operand] = {}
         written = {t.name for t in kernel.outputs} | set(scratch)
         for tensor in (*(t.name for t in kernel.inputs), *(t.name for t in kernel.outputs), *scratch):
-            param = Param(self.code.fresh(_identifier(tensor)), dtypes[tensor], tensor in written)
+            param = Param(tensor if tensor in plain else self.code.fresh(_identifier(tensor)), dtypes[tensor], tensor in written)
             self.params.append(param)
             self.operands[tensor] = Operand(param.name, dtypes[tensor])
 

@@ -163,7 +163,7 @@ class Places:
         emitter = self.emitter
         assert emitter.lane is not None
         operand = emitter.operands[call.tensor]
-        parts = [emitter.tail_mask()] if emitter.lane.tail is not None and not operand.per_lane else []
+        parts = [emitter.tail_mask()] if emitter.lane.is_partial and not operand.per_lane else []
         if emitter.mask is not None:
             parts.append(emitter.mask.value)
         return _as_i64(self.vector_load(operand.buffer, call.args[0], operand.dtype, emitter.both(parts)))

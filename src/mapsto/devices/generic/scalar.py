@@ -34,6 +34,7 @@ class Lane:
     """The vector dimension at work: `symbol` counts the lanes of `iterator`; lanes from `tail` on are past its end.
 
     `iterator` and `tail` are expressions over iterators. `fills`: the iterator whose padded targets get zeros in the tail.
+    `mask`: the lanes that are inside, where somebody else knows them.
     """
 
     symbol: str
@@ -41,6 +42,12 @@ class Lane:
     iterator: Dim
     tail: Dim | None = None
     fills: str = ""
+    mask: loop.Value | None = None
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether some lanes may be past the end."""
+        return self.tail is not None or self.mask is not None
 
 
 @dataclass(frozen=True)
@@ -197,7 +204,7 @@ class Emitter:
         padded = e.index[2] != 0 and self.code.expand(e.index[2]) == self.code.expand(self.lane.iterator)
         padded = padded and linear(place, self.lane.symbol) is not None
         parts: list[loop.Value] = []
-        if not padded and self.lane.tail is not None:
+        if not padded and self.lane.is_partial:
             parts.append(self.tail_mask())
         if self.mask is not None and e.index[1] != 1:
             parts.append(self.mask.value)
@@ -212,7 +219,10 @@ class Emitter:
         return result
 
     def tail_mask(self) -> loop.Value:
-        assert self.lane is not None and self.lane.tail is not None
+        assert self.lane is not None
+        if self.lane.mask is not None:
+            return self.lane.mask
+        assert self.lane.tail is not None
         return self.lane_mask(self.code.expand(self.lane.tail))
 
     def lane_mask(self, count: Dim) -> loop.Value:
