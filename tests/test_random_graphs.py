@@ -7,15 +7,17 @@ MAPSTO_RANDOM_GRAPHS says how many (else 300), MAPSTO_RANDOM_SEED makes others t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import onnxruntime as ort
+import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from onnx.reference import ReferenceEvaluator
 
-import mapsto
 from mapsto.importers import onnx as importer
 from mapsto.ops.interpret import run_graph
+from mapsto.session.compile import Workers, build, prepared
 from tests.random_graphs import Case, cases
 
 COUNT = int(os.environ.get("MAPSTO_RANDOM_GRAPHS", "300"))
@@ -87,13 +89,19 @@ def test_the_reference_agrees_with_another_implementation(case: Case) -> None:
     assert_agrees(case, reference, every)
 
 
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    """Compile workers for all graphs: starting some for each would take longer than the compiling."""
+    with Workers(cache=False) as found:
+        yield found
+
+
 @seed(int(SEED or 0))
 @common
 @given(cases())
-def test_native_code_agrees_with_both(case: Case) -> None:
+def test_native_code_agrees_with_both(workers: Workers, case: Case) -> None:
     every = by_another(case) | case.feed
-    executable = mapsto.compile(case.model, case.shapes, native_only=True, threads=2, cache=False)
-    native = executable.run(case.feed)
+    native = build(prepared(case.model, case.shapes), workers, 2, None).run(case.feed)
     assert_equal(
         case, native, run_graph(importer.load(case.model, case.shapes), case.feed), every, "the numpy reference"
     )

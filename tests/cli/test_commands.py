@@ -43,13 +43,18 @@ class Plan:
         return {"steps": 1}
 
 
+@dataclass(frozen=True)
+class Program:
+    inputs: tuple[Port, ...] = (Port("x", DType.F32, (2, 3)),)
+    outputs: tuple[Port, ...] = (Port("y", DType.F32, (2, 3)),)
+
+
 @dataclass
 class Twice:
     """y = factor * x, with x: f32[2, 3]."""
 
     factor: float = 2
-    inputs: tuple[Port, ...] = (Port("x", DType.F32, (2, 3)),)
-    outputs: tuple[Port, ...] = (Port("y", DType.F32, (2, 3)),)
+    program: Program = Program()
     plan: Plan = field(default_factory=Plan)
 
     def run(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -65,7 +65,7 @@ def check_model(
 ) -> NoReturn:
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
     executable = open_model(model, shapes, threads, native_only).executable
-    fed = make_feed(executable.inputs, read, seed)
+    fed = make_feed(executable.program.inputs, read, seed)
     ours: Outputs = executable.run(fed.feed)
     engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]
     found = _run_others(engines, Setup(model, shapes), fed.feed)

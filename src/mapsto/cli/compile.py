@@ -27,7 +27,7 @@ def compile_model(
     size = output.stat().st_size
     ports = {
         kind: [_port_data(port) for port in found]
-        for kind, found in (("inputs", executable.inputs), ("outputs", executable.outputs))
+        for kind, found in (("inputs", executable.program.inputs), ("outputs", executable.program.outputs))
     }
     if as_json:
         done = {"model": str(model), "output": str(output), "bytes": size, "compile_seconds": opened.seconds}

@@ -32,7 +32,7 @@ def run_model(
 ) -> None:
     read = read_given(inputs_file, given)
     opened = open_model(model, parse_shapes(shape), threads, native_only)
-    fed = make_feed(opened.executable.inputs, read, seed)
+    fed = make_feed(opened.executable.program.inputs, read, seed)
     outputs, seconds = timed_runs(opened.executable, fed.feed, repeat)
     if output is not None:
         save_arrays(output, outputs)
