@@ -56,7 +56,8 @@ class Tree:
             return sym(self.args[0])
         a, b = (arg.build() for arg in self.args)
         table = {
-            "+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "//": lambda: floordiv(a, b), "%": lambda: mod(a, b),
+            "+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b,
+            "//": lambda: floordiv(a, b), "%": lambda: mod(a, b),
             "min": lambda: minimum(a, b), "max": lambda: maximum(a, b),
         }  # fmt: skip
         return table[self.op]()
@@ -81,7 +82,9 @@ def grow(inner):
 
 
 trees = st.recursive(leaves, grow, max_leaves=8)
-environments = st.fixed_dictionaries({"n": st.integers(0, 7), "m": st.integers(0, 7), "i": st.integers(-5, 9), "j": st.integers(-5, 9)})
+environments = st.fixed_dictionaries(
+    {"n": st.integers(0, 7), "m": st.integers(0, 7), "i": st.integers(-5, 9), "j": st.integers(-5, 9)}
+)
 # ranges of i and j: fixed, or up to a size
 extents = st.integers(1, 9) | st.sampled_from(SIZES)
 

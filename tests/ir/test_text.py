@@ -16,7 +16,22 @@ from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.text import attr_text, parse_graph, print_graph
 
 names = st.one_of(
-    st.sampled_from(["x", "from", "graph", "_", "inf", "nan.x", "model.0/conv/Conv_output_0", 'a "quoted" name', "ü", "a b", "const", "1x"]),
+    st.sampled_from(
+        [
+            "x",
+            "from",
+            "graph",
+            "_",
+            "inf",
+            "nan.x",
+            "model.0/conv/Conv_output_0",
+            'a "quoted" name',
+            "ü",
+            "a b",
+            "const",
+            "1x",
+        ]
+    ),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), min_size=1, max_size=8),
 )
 n, m = sym("n"), sym("m_1")
@@ -25,7 +40,8 @@ dims = st.one_of(
     st.sampled_from([n, m, n * m + 3, floordiv(n - 1, 2) + 1, mod(n, 4), maximum(n, m) - 7, floordiv(n * 12, m + 1)]),
 )
 scalars = st.one_of(
-    st.integers(-(1 << 63), 1 << 63), st.booleans(), st.none(), st.floats(), st.sampled_from(list(DType)), st.text(max_size=6),
+    st.integers(-(1 << 63), 1 << 63), st.booleans(), st.none(), st.floats(),
+    st.sampled_from(list(DType)), st.text(max_size=6),
     st.sampled_from([n, n * 2 - 1, floordiv(n, 3)]),
 )  # fmt: skip
 attributes = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=6)
@@ -106,7 +122,7 @@ def test_round_trip(graph):
     assert print_graph(parsed) == text
 
 
-EXAMPLE = '''graph main(x: f32[n, 3], h: f32[4]) -> (y, "a b") updates (h -> "a b") {
+EXAMPLE = """graph main(x: f32[n, 3], h: f32[4]) -> (y, "a b") updates (h -> "a b") {
   const w: bf16[2] = base64 "gD8AQA=="
   y: f32[n, 4], i: i64[n] = topk(x, _, w) {axis: -1, k: <n + 1>, scales: (1.0, none), to: :f16} from "Gemm_0", "Relu_1"
   bind_dim(i) {symbol: "m"}
@@ -118,7 +134,7 @@ EXAMPLE = '''graph main(x: f32[n, 3], h: f32[4]) -> (y, "a b") updates (h -> "a 
     }
   }
 }
-'''
+"""
 
 
 def test_the_form_of_the_text():
@@ -143,7 +159,10 @@ def test_large_constants_are_elided_for_reading():
         (EXAMPLE.replace("f32[n, 4]", "f33[n, 4]"), "line 3, column 6: 'f33' is no element type"),
         (EXAMPLE.replace("<n + 1>", "<n + >"), "line 3, column 58: not a dim"),
         (EXAMPLE.replace("if(x)", "if x"), "line 5, column 22: expected '\\('"),
-        (EXAMPLE.replace('base64 "gD8AQA=="', 'base64 "gD8A"'), "line 2, column 29: 3 bytes do not fill w: bf16\\[2\\]"),
+        (
+            EXAMPLE.replace('base64 "gD8AQA=="', 'base64 "gD8A"'),
+            "line 2, column 29: 3 bytes do not fill w: bf16\\[2\\]",
+        ),
         (EXAMPLE.replace('"gD8AQA=="', '"gD8*QA=="'), "not base64"),
         (EXAMPLE[:-2], "the text ends too early|expected a name"),
         (EXAMPLE + "x", "expected the end"),
@@ -169,4 +188,12 @@ def test_no_text_crashes_the_parser(at, character):
 
 
 def test_attributes_keep_their_types():
-    assert [attr_text(a) for a in (1, 1.0, True, -0.0, (1,), (), math.inf)] == ["1", "1.0", "true", "-0.0", "(1,)", "()", "inf"]
+    assert [attr_text(a) for a in (1, 1.0, True, -0.0, (1,), (), math.inf)] == [
+        "1",
+        "1.0",
+        "true",
+        "-0.0",
+        "(1,)",
+        "()",
+        "inf",
+    ]

@@ -9,7 +9,7 @@ from mapsto.errors import VerifyError
 from mapsto.ir.text import parse_graph
 from mapsto.ir.verify import verify
 
-GOOD = parse_graph('''
+GOOD = parse_graph("""
 graph main(x: f32[n, 3], c: bool[]) -> (y, z) updates (x -> y) {
   const w: f32[2] = base64 "AAAAAAAAgD8="
   y: f32[n, 3] = relu(x) from "Relu_0"
@@ -24,7 +24,7 @@ graph main(x: f32[n, 3], c: bool[]) -> (y, z) updates (x -> y) {
     }
   }
 }
-''')
+""")
 
 
 def _changed(place, **changes):
@@ -71,7 +71,7 @@ def test_faults(graph, message):
 
 
 def test_a_branch_does_not_define_sizes_for_what_follows():
-    graph = parse_graph('''
+    graph = parse_graph("""
 graph main(c: bool[], k: i64[]) -> (z) {
   a: f32[2] = if(c) from "If_0" {
     graph then() -> (t) {
@@ -84,7 +84,7 @@ graph main(c: bool[], k: i64[]) -> (z) {
   }
   z: f32[m] = make(k) from "M"
 }
-''')
+""")
     with pytest.raises(VerifyError, match="the size m is not defined here"):
         verify(graph)
 

@@ -34,7 +34,8 @@ def test_convolution():
     )
     assert kernel_text(kernel) == (
         "kernel conv_relu(x: f32[1, 64, 56, 56], w: f32[64, 64, 3, 3], b: f32[64]) -> (out: f32[1, 64, 56, 56])\n"
-        "  out[n, o, y, x] = max(b[o] + sum[c<64, i<3, j<3] (x[n, c, i + y - 1, j + x - 1] else 0) * w[o, c, i, j], 0)\n"
+        "  out[n, o, y, x] = "
+        "max(b[o] + sum[c<64, i<3, j<3] (x[n, c, i + y - 1, j + x - 1] else 0) * w[o, c, i, j], 0)\n"
     )
 
 
@@ -49,7 +50,9 @@ def test_parentheses_where_they_are_needed():
     assert scalar_text(_op("sub", a, _op("sub", b, c))) == "a[] - (b[] - c[])"
     assert scalar_text(_op("sub", _op("sub", a, b), c)) == "a[] - b[] - c[]"
     assert scalar_text(_op("mul", _op("add", a, b), _op("neg", c))) == "(a[] + b[]) * -c[]"
-    assert scalar_text(_op("mul", Reduce("sum", (Iter("i", 2),), _op("add", a, b)), c)) == "(sum[i<2] (a[] + b[])) * c[]"
+    assert (
+        scalar_text(_op("mul", Reduce("sum", (Iter("i", 2),), _op("add", a, b)), c)) == "(sum[i<2] (a[] + b[])) * c[]"
+    )
     assert scalar_text(_op("and", _op("lt", a, b, dtype=DType.BOOL), Const(True, DType.BOOL))) == "a[] < b[] and true"
 
 

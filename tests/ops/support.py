@@ -1,4 +1,4 @@
-"""One op on given arrays, three ways: numpy reference, its lowering interpreted, and the shapes that its rule infers."""
+"""One op on given arrays, three ways: reference, lowering interpreted, and the shapes that its rule infers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,9 @@ def make_node(
     return node, b
 
 
-def reference(name: str, arrays: Sequence[Array | None], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+def reference(
+    name: str, arrays: Sequence[Array | None], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]
+) -> list[Array]:
     rule = op(name).reference
     assert rule is not None
     with np.errstate(all="ignore"):

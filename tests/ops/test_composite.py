@@ -37,7 +37,10 @@ erf = np.vectorize(math.erf)
 CASES = {
     "softmax": (lambda b, x: composite.softmax(b, x, 1), lambda x: _softmax(x, 1)),
     "log_softmax": (lambda b, x: composite.log_softmax(b, x, -1), lambda x: np.log(_softmax(x, 2))),
-    "log_sum_exp": (lambda b, x: composite.log_sum_exp(b, x, [0, 2], False), lambda x: np.log(np.exp(x).sum(axis=(0, 2)))),
+    "log_sum_exp": (
+        lambda b, x: composite.log_sum_exp(b, x, [0, 2], False),
+        lambda x: np.log(np.exp(x).sum(axis=(0, 2))),
+    ),
     "layer_norm": (
         lambda b, x: composite.layer_norm(b, x, b.constant(LAST), b.constant(LAST), -1, 1e-5),
         lambda x: _normal(x, 2, 1e-5) * LAST + LAST,
@@ -72,7 +75,10 @@ CASES = {
     "mish": (lambda b, x: composite.mish(b, x), lambda x: x * np.tanh(np.log1p(np.exp(x)))),
     "softsign": (lambda b, x: composite.softsign(b, x), lambda x: x / (1 + np.abs(x))),
     "selu": (lambda b, x: composite.selu(b, x, 1.67, 1.05), lambda x: 1.05 * np.where(x < 0, 1.67 * np.expm1(x), x)),
-    "prelu": (lambda b, x: composite.prelu(b, x, b.constant(np.asarray(0.25, x.dtype.numpy))), lambda x: np.where(x < 0, x / 4, x)),
+    "prelu": (
+        lambda b, x: composite.prelu(b, x, b.constant(np.asarray(0.25, x.dtype.numpy))),
+        lambda x: np.where(x < 0, x / 4, x),
+    ),
 }
 
 

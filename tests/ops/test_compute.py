@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ops.support import check, make_node, sample, tolerance_of
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
@@ -13,13 +14,12 @@ from mapsto.ir.expr import sym
 from mapsto.kernel.ast import Where, walk
 from mapsto.ops.builder import Builder
 from mapsto.ops.lowering import statements
-from tests.ops.support import check, make_node, sample, tolerance_of
 
 seeds = st.integers(0, 2**32 - 1)
 floats = st.sampled_from([DType.F32, DType.F64, DType.F16, DType.BF16])
 shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 
-# ---- reductions ----------------------------------------------------------------------------------------------------------
+# ---- reductions ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["sum", "mean", "max", "min", "prod"])
@@ -28,7 +28,13 @@ shapes = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 def test_reduce(kind, shape, data, dtype, seed):
     axes = tuple(data.draw(st.sets(st.integers(0, len(shape) - 1)))) if shape else ()
     x = sample(np.random.default_rng(seed), shape, dtype, special=True)
-    check("reduce", [x], {"kind": kind, "axes": axes, "keepdims": data.draw(st.booleans())}, frozenset({3}), tolerance_of(dtype))
+    check(
+        "reduce",
+        [x],
+        {"kind": kind, "axes": axes, "keepdims": data.draw(st.booleans())},
+        frozenset({3}),
+        tolerance_of(dtype),
+    )
 
 
 @pytest.mark.parametrize("kind", ["any", "all"])
@@ -36,17 +42,29 @@ def test_reduce(kind, shape, data, dtype, seed):
 @settings(max_examples=20, deadline=None)
 def test_reduce_bool(kind, shape, data, seed):
     axes = tuple(data.draw(st.sets(st.integers(0, len(shape) - 1)))) if shape else ()
-    check("reduce", [sample(np.random.default_rng(seed), shape, DType.BOOL)], {"kind": kind, "axes": axes, "keepdims": False})
+    check(
+        "reduce",
+        [sample(np.random.default_rng(seed), shape, DType.BOOL)],
+        {"kind": kind, "axes": axes, "keepdims": False},
+    )
 
 
 def test_empty_reductions():
     x = np.zeros((0, 2), np.float32)
-    found = {k: check("reduce", [x], {"kind": k, "axes": (0,), "keepdims": False})[0].tolist() for k in ("sum", "prod", "max", "min")}
+    found = {
+        k: check("reduce", [x], {"kind": k, "axes": (0,), "keepdims": False})[0].tolist()
+        for k in ("sum", "prod", "max", "min")
+    }
     assert found == {"sum": [0, 0], "prod": [1, 1], "max": [-math.inf] * 2, "min": [math.inf] * 2}
 
 
 @pytest.mark.parametrize("name", ["argmax", "argmin"])
-@given(st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple), st.data(), st.sampled_from([DType.F32, DType.BF16, DType.I32, DType.BOOL]), seeds)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
+    st.data(),
+    st.sampled_from([DType.F32, DType.BF16, DType.I32, DType.BOOL]),
+    seeds,
+)
 @settings(max_examples=40, deadline=None)
 def test_arg(name, shape, data, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -57,7 +75,12 @@ def test_arg(name, shape, data, dtype, seed):
     check(name, [x], {**attrs, "select_last": data.draw(st.booleans())}, frozenset({3}))
 
 
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple), st.data(), st.sampled_from([DType.F32, DType.F16, DType.I64]), seeds)
+@given(
+    st.lists(st.integers(0, 4), min_size=1, max_size=3).map(tuple),
+    st.data(),
+    st.sampled_from([DType.F32, DType.F16, DType.I64]),
+    seeds,
+)
 @settings(max_examples=40, deadline=None)
 def test_cumsum(shape, data, dtype, seed):
     attrs = {"axis": data.draw(st.integers(-len(shape), len(shape) - 1))}
@@ -65,7 +88,7 @@ def test_cumsum(shape, data, dtype, seed):
     check("cumsum", [sample(np.random.default_rng(seed), shape, dtype)], attrs, frozenset({3}), tolerance_of(dtype))
 
 
-# ---- contractions --------------------------------------------------------------------------------------------------------
+# ---- contractions ----------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -131,7 +154,9 @@ def test_conv(case, biased, dtype, seed):
 def test_conv_transpose(case, biased, dtype, seed):
     x, w, attrs = case
     rng = np.random.default_rng(seed)
-    arrays = [sample(rng, x, dtype), sample(rng, w, dtype)] + ([sample(rng, (w[1] * attrs["group"],), dtype)] if biased else [])
+    arrays = [sample(rng, x, dtype), sample(rng, w, dtype)] + (
+        [sample(rng, (w[1] * attrs["group"],), dtype)] if biased else []
+    )
     check("conv_transpose", arrays, attrs, frozenset(), 10 * tolerance_of(dtype))
 
 
@@ -166,10 +191,15 @@ def test_conv_weights_for_other_channels():
 def test_conv_3d():
     rng = np.random.default_rng(1)
     attrs = {"strides": (1, 2, 1), "pads": (1, 0, 1, 0, 1, 0), "dilations": (1, 1, 2), "group": 2}
-    check("conv", [sample(rng, (1, 4, 4, 5, 6), DType.F32), sample(rng, (2, 2, 2, 3, 2), DType.F32)], attrs, tolerance=1e-5)
+    check(
+        "conv",
+        [sample(rng, (1, 4, 4, 5, 6), DType.F32), sample(rng, (2, 2, 2, 3, 2), DType.F32)],
+        attrs,
+        tolerance=1e-5,
+    )
 
 
-# ---- windows -------------------------------------------------------------------------------------------------------------
+# ---- windows ---------------------------------------------------------------------------------------------------------
 
 
 @st.composite
@@ -179,7 +209,9 @@ def pooling(draw):
     dilations = tuple(draw(st.integers(1, 2)) for _ in range(rank))
     attrs = {"kernel": kernel, "dilations": dilations, "strides": tuple(draw(st.integers(1, 3)) for _ in range(rank))}
     # as in ONNX, a window always holds an element: pads are smaller than the kernel
-    attrs["pads"] = tuple(draw(st.integers(0, k - 1)) for k in kernel * 2) if dilations == (1,) * rank else (0,) * (2 * rank)
+    attrs["pads"] = (
+        tuple(draw(st.integers(0, k - 1)) for k in kernel * 2) if dilations == (1,) * rank else (0,) * (2 * rank)
+    )
     space = [draw(st.integers(d * (k - 1) + 1, 6)) for k, d in zip(kernel, dilations, strict=True)]
     return (draw(st.integers(0, 2)), draw(st.integers(1, 2)), *space), attrs
 
@@ -203,19 +235,29 @@ def test_avg_pool(case, include, dtype, seed):
 
 def test_avg_pool_does_not_count_what_ceil_mode_adds():
     x = np.ones((1, 1, 4), np.float32)
-    attrs = {"kernel": (3,), "strides": (2,), "dilations": (1,), "pads": (0, 1), "count_include_pad": True, "ceil_pads": (1,)}
+    attrs = {
+        "kernel": (3,),
+        "strides": (2,),
+        "dilations": (1,),
+        "pads": (0, 1),
+        "count_include_pad": True,
+        "ceil_pads": (1,),
+    }
     assert check("avg_pool", [x], attrs)[0].tolist() == [[[1, 1]]]
-    assert check("avg_pool", [x], {**attrs, "ceil_pads": (0,)}, tolerance=1e-6)[0].tolist() == [[[1, np.float32(2 / 3)]]]
+    assert check("avg_pool", [x], {**attrs, "ceil_pads": (0,)}, tolerance=1e-6)[0].tolist() == [
+        [[1, np.float32(2 / 3)]]
+    ]
 
 
-# ---- resize --------------------------------------------------------------------------------------------------------------
+# ---- resize ----------------------------------------------------------------------------------------------------------
 
 COORDINATES = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"]
 
 
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
 @given(
-    st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.5, 0.7, 1.5, 2.0, 3.0, 4.0]), st.integers(1, 9), st.booleans(),
+    st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.5, 0.7, 1.5, 2.0, 3.0, 4.0]),
+    st.integers(1, 9), st.booleans(),
     st.sampled_from(COORDINATES), st.sampled_from(["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]),
     st.booleans(), st.booleans(), seeds,
 )  # fmt: skip
@@ -233,20 +275,31 @@ def test_resize(mode, height, width, scale, size, by_scale, coordinate, rounding
 
 
 def test_doubling_by_nearest_is_an_index_expression():
-    attrs = {"mode": "nearest", "coordinate_mode": "asymmetric", "nearest_mode": "floor", "scales": (1.0, 1.0, 2.0, 2.0), "sizes": (1, 8, 20, 20)}
+    attrs = {
+        "mode": "nearest",
+        "coordinate_mode": "asymmetric",
+        "nearest_mode": "floor",
+        "scales": (1.0, 1.0, 2.0, 2.0),
+        "sizes": (1, 8, 20, 20),
+    }
     node, b = make_node("resize", [np.zeros((1, 8, 10, 10), np.float32)], attrs)
     (stmt,) = statements(node, b.lookup)
     assert [str(i) for i in stmt.value.index][2:] == ["(i3)//(2)", "(i4)//(2)"]
 
 
-# ---- sources and routines ------------------------------------------------------------------------------------------------
+# ---- sources and routines --------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 5), st.integers(-5, 5), st.integers(-3, 3), st.sampled_from([DType.I64, DType.I32, DType.F32, DType.F16]))
+@given(
+    st.integers(0, 5),
+    st.integers(-5, 5),
+    st.integers(-3, 3),
+    st.sampled_from([DType.I64, DType.I32, DType.F32, DType.F16]),
+)
 def test_iota_of_integers(n, start, step, dtype):
-    assert _source("iota", {"shape": (sym("n"),), "start": start, "step": step, "dtype": dtype}, {"n": n})[0].tolist() == [
-        start + step * i for i in range(n)
-    ]
+    assert _source("iota", {"shape": (sym("n"),), "start": start, "step": step, "dtype": dtype}, {"n": n})[
+        0
+    ].tolist() == [start + step * i for i in range(n)]
 
 
 def test_iota_of_floats():
@@ -262,11 +315,12 @@ def test_full(value, dtype):
 
 def _source(name, attrs, sizes):
     """A source op with a symbolic extent, by reference and by lowering."""
+    from tests.ops.support import same
+
     from mapsto.ir.expr import evaluate
     from mapsto.kernel.interpret import run_kernel
     from mapsto.ops.lowering import node_kernel
     from mapsto.ops.registry import evaluated_attrs, op
-    from tests.ops.support import same
 
     b = Builder("t")
     b.one(name, [], **attrs)
@@ -281,13 +335,19 @@ def _source(name, attrs, sizes):
 
 def test_random_numbers_are_those_of_the_lowering_and_well_spread():
     shape = (sym("n"), 50)
-    (u,) = _source("random_uniform", {"shape": shape, "low": -1.0, "high": 3.0, "seed": 7, "dtype": DType.F32}, {"n": 400})
+    (u,) = _source(
+        "random_uniform", {"shape": shape, "low": -1.0, "high": 3.0, "seed": 7, "dtype": DType.F32}, {"n": 400}
+    )
     assert -1 <= u.min() and u.max() < 3 and abs(u.mean() - 1) < 0.03 and abs(u.std() - 4 / math.sqrt(12)) < 0.02
-    (z,) = _source("random_normal", {"shape": shape, "mean": 2.0, "scale": 0.5, "seed": 7, "dtype": DType.F32}, {"n": 400})
+    (z,) = _source(
+        "random_normal", {"shape": shape, "mean": 2.0, "scale": 0.5, "seed": 7, "dtype": DType.F32}, {"n": 400}
+    )
     assert abs(z.mean() - 2) < 0.015 and abs(z.std() - 0.5) < 0.01
     flat = (z.ravel() - 2) / 0.5
     assert abs(np.mean(flat**4) - 3) < 0.2 and abs(np.corrcoef(flat[1:], flat[:-1])[0, 1]) < 0.03
-    (other,) = _source("random_normal", {"shape": shape, "mean": 2.0, "scale": 0.5, "seed": 8, "dtype": DType.F32}, {"n": 400})
+    (other,) = _source(
+        "random_normal", {"shape": shape, "mean": 2.0, "scale": 0.5, "seed": 8, "dtype": DType.F32}, {"n": 400}
+    )
     assert abs(np.corrcoef(other.ravel(), z.ravel())[0, 1]) < 0.03
 
 

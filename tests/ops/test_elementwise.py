@@ -4,18 +4,23 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ops.support import check, make_node, sample, tolerance_of
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
 from mapsto.ops.shapes import FLOATS, INTEGERS, NUMBERS
-from tests.ops.support import check, make_node, sample, tolerance_of
 
 FLOAT_OPS = [
-    "sqrt", "exp", "log", "tanh", "erf", "sigmoid", "softplus", "reciprocal", "sin", "cos", "tan", "asin", "acos", "atan",
+    "sqrt", "exp", "log", "tanh", "erf", "sigmoid", "softplus", "reciprocal",
+    "sin", "cos", "tan", "asin", "acos", "atan",
     "sinh", "cosh", "asinh", "acosh", "atanh", "floor", "ceil", "round", "isnan", "elu", "leaky_relu", "isinf",
 ]  # fmt: skip
 NUMBER_OPS = ["neg", "abs", "sign", "relu"]
-ATTRS = {"elu": {"alpha": 0.7}, "leaky_relu": {"alpha": 0.1}, "isinf": {"detect_positive": True, "detect_negative": False}}
+ATTRS = {
+    "elu": {"alpha": 0.7},
+    "leaky_relu": {"alpha": 0.1},
+    "isinf": {"detect_positive": True, "detect_negative": False},
+}
 shapes = st.lists(st.integers(0, 4), max_size=3).map(tuple)
 seeds = st.integers(0, 2**32 - 1)
 

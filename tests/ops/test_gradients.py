@@ -71,7 +71,10 @@ MORE = {
     "matmul_vectors": ("matmul", [_r(4), _r(4, seed=1)], {}),
     "matmul_broadcast": ("matmul", [_r(1, 3, 4), _r(5, 4, 2)], {}),
     "conv_unread": ("conv", [_r(1, 1, 6, 6), _r(2, 1, 2, 2)], {**CONV, "strides": (3, 3), "pads": (0, 0, 0, 0)}),
-    **{f"reduce_{k}": ("reduce", [_r(3, 4)], {"kind": k, "axes": (1,), "keepdims": True}) for k in ("sum", "max", "min")},
+    **{
+        f"reduce_{k}": ("reduce", [_r(3, 4)], {"kind": k, "axes": (1,), "keepdims": True})
+        for k in ("sum", "max", "min")
+    },
 }  # fmt: skip
 
 
@@ -89,7 +92,9 @@ def test_gradient(case):
     name, arrays, attrs = _all_cases()[case]
     b = Builder("t")
     constant = {1} if case == "pow_constant" else set()
-    values = [b.constant(a) if k in constant else b.input(f"x{k}", from_numpy(a.dtype), a.shape) for k, a in enumerate(arrays)]
+    values = [
+        b.constant(a) if k in constant else b.input(f"x{k}", from_numpy(a.dtype), a.shape) for k, a in enumerate(arrays)
+    ]
     given = {f"x{k}": a for k, a in enumerate(arrays) if k not in constant}
     (y,) = b.add(name, values, attrs)
     node = next(n for n in b.nodes if n.op == name)

@@ -30,7 +30,7 @@ def test_sizes_from_data():
         assert found.tolist() == [expected] and twos.tolist() == [2] * len(expected)
 
 
-BRANCHES = '''
+BRANCHES = """
 graph main(c: bool[], x: f32[n]) -> (y, z) {
   const w: f32[1] = base64 "AAAAQA=="
   t: f32[n] = neg(x) from "a"
@@ -43,7 +43,7 @@ graph main(c: bool[], x: f32[n]) -> (y, z) {
     }
   }
 }
-'''
+"""
 
 
 def test_branches_read_the_values_around_them():
@@ -71,7 +71,11 @@ def test_wide_answers_have_less_error():
 
 def test_nodes_can_be_observed():
     seen = []
-    run_graph(parse_graph(BRANCHES), {"c": np.array(True), "x": np.zeros(2, np.float32)}, observe=lambda n, r: seen.append(n.op))
+    run_graph(
+        parse_graph(BRANCHES),
+        {"c": np.array(True), "x": np.zeros(2, np.float32)},
+        observe=lambda n, r: seen.append(n.op),
+    )
     assert seen == ["neg", "mul", "if"]
 
 
@@ -90,7 +94,7 @@ def test_wrong_inputs(inputs, message):
 
 
 def test_inputs_whose_sizes_disagree():
-    graph = parse_graph('graph g(x: f32[n], y: f32[n, 2]) -> (x) {\n}\n')
+    graph = parse_graph("graph g(x: f32[n], y: f32[n, 2]) -> (x) {\n}\n")
     with pytest.raises(ShapeError, match="axis 0 has 4 elements, expected n = 3"):
         run_graph(graph, {"x": np.zeros(3, np.float32), "y": np.zeros((4, 2), np.float32)})
 

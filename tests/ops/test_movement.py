@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.ops.support import check, make_node, sample, symbol
 
 from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import product, sym
 from mapsto.ops.builder import Builder
 from mapsto.ops.movement import reshape_groups
-from tests.ops.support import check, make_node, sample, symbol
 
 dims = st.integers(0, 5)
 shapes = st.lists(dims, max_size=4).map(tuple)
@@ -147,16 +147,20 @@ def test_unpadded_sides_have_no_guards():
     from mapsto.kernel.ast import Load
     from mapsto.ops.lowering import statements
 
-    node, b = make_node("pad", [np.zeros((3, 4), np.float32)], {"before": (0, 2), "after": (0, 0), "mode": "constant", "value": 0.0})
+    node, b = make_node(
+        "pad", [np.zeros((3, 4), np.float32)], {"before": (0, 2), "after": (0, 0), "mode": "constant", "value": 0.0}
+    )
     (stmt,) = statements(node, b.lookup)
     assert [str(c) for c in stmt.value.conds] == ["i2 - 2"]
     assert isinstance(stmt.value.then, Load)
 
 
-# ---- indices that are data -----------------------------------------------------------------------------------------------
+# ---- indices that are data -------------------------------------------------------------------------------------------
 
 
-@given(shapes.filter(lambda s: len(s) and min(s) > 0), st.lists(st.integers(0, 3), max_size=2), st.data(), dtypes, seeds)
+@given(
+    shapes.filter(lambda s: len(s) and min(s) > 0), st.lists(st.integers(0, 3), max_size=2), st.data(), dtypes, seeds
+)
 @settings(max_examples=50, deadline=None)
 def test_gather(shape, lead, data, dtype, seed):
     rng = np.random.default_rng(seed)

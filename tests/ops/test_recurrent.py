@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from tests.ops.support import make_node, reference
 
 from mapsto.errors import ShapeError
-from tests.ops.support import make_node, reference
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-T, B, I, H = 5, 3, 4, 6
+STEPS, BATCH, WIDTH, HIDDEN = 5, 3, 4, 6
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 STATES = {"lstm": ("h0", "c0"), "gru": ("h0",), "rnn": ("h0",)}
 
@@ -18,8 +18,9 @@ def _operands(name, directions, seed=0):
     rng = np.random.default_rng(seed)
     g = GATES[name]
     found = {
-        "x": (T, B, I), "w": (directions, g * H, I), "r": (directions, g * H, H), "b": (directions, 2 * g * H),
-        "h0": (directions, B, H), "c0": (directions, B, H), "p": (directions, 3 * H),
+        "x": (STEPS, BATCH, WIDTH), "w": (directions, g * HIDDEN, WIDTH), "r": (directions, g * HIDDEN, HIDDEN),
+        "b": (directions, 2 * g * HIDDEN),
+        "h0": (directions, BATCH, HIDDEN), "c0": (directions, BATCH, HIDDEN), "p": (directions, 3 * HIDDEN),
     }  # fmt: skip
     arrays = {k: rng.normal(0, 0.7, s).astype(np.float32) for k, s in found.items()}
     return {**arrays, "lengths": np.array([5, 2, 4], np.int32)}
@@ -41,7 +42,9 @@ def _run_onnx(op, arrays, order, attrs):
 CASES = [
     (name, direction, dropped, extra)
     for name, extras in (
-        ("lstm", [{}]), ("gru", [{"linear_before_reset": False}, {"linear_before_reset": True}]), ("rnn", [{"activation": "tanh"}, {"activation": "relu"}]),
+        ("lstm", [{}]),
+        ("gru", [{"linear_before_reset": False}, {"linear_before_reset": True}]),
+        ("rnn", [{"activation": "tanh"}, {"activation": "relu"}]),
     )
     for extra in extras
     for direction in ("forward", "reverse", "bidirectional")
@@ -56,12 +59,12 @@ def test_recurrence(name, direction, dropped, extra):
     arrays = {k: v for k, v in _operands(name, directions).items() if k not in dropped}
     order = ["x", "w", "r", "b", "lengths", *STATES[name], *(["p"] if name == "lstm" else [])]
     ours = [arrays.get(k) for k in order]
-    attrs = {"hidden": H, "direction": direction, **extra}
+    attrs = {"hidden": HIDDEN, "direction": direction, **extra}
     node, _ = make_node(name, ours, attrs)
     shapes = [tuple(int(d) for d in v.shape) for v in node.outputs]
     found = reference(name, ours, attrs, shapes)
 
-    theirs = {"hidden_size": H, "direction": direction}
+    theirs = {"hidden_size": HIDDEN, "direction": direction}
     if name == "gru":
         theirs["linear_before_reset"] = int(extra["linear_before_reset"])
     if name == "rnn":

@@ -20,7 +20,9 @@ def test_a_built_graph_verifies():
         then, other = Builder("then", b), Builder("else", b)
         first = then.finish([then.one("neg", [y])])
         second = other.finish([y])
-        (z,) = b.add("if", [b.one("reduce", [b.one("gt", [y, y])], kind="any", axes=(0, 1), keepdims=False)], {}, [first, second])
+        (z,) = b.add(
+            "if", [b.one("reduce", [b.one("gt", [y, y])], kind="any", axes=(0, 1), keepdims=False)], {}, [first, second]
+        )
     assert z.shape == (n, 4)
     verify_graph(b.finish([z]))
 
@@ -46,4 +48,6 @@ def test_faults(line, message):
 
 
 def test_extents_that_may_be_equal_are_left_to_the_run():
-    verify_graph(parse_graph('graph g(x: f32[n, m]) -> (y) {\n  y: f32[n, 4] = expand(x) {shape: (<n>, 4)} from "a"\n}\n'))
+    verify_graph(
+        parse_graph('graph g(x: f32[n, m]) -> (y) {\n  y: f32[n, 4] = expand(x) {shape: (<n>, 4)} from "a"\n}\n')
+    )

@@ -306,7 +306,10 @@ def round_up(a: Dim, b: int) -> Dim:
 
 
 def product(dims: Iterable[Dim]) -> Dim:
-    return functools.reduce(mul, dims, 1)
+    total: Dim = 1
+    for dim in dims:
+        total = mul(total, dim)
+    return total
 
 
 _BUILD: dict[str, Callable[[Dim, Dim], Dim]] = {"floordiv": floordiv, "mod": mod, "min": minimum, "max": maximum}
@@ -402,7 +405,7 @@ def _evaluate_atom(atom: Atom, values: Mapping[str, int], load_element: Callable
         return int(load_element(atom.tensor, args))
     if atom.fn in ("floordiv", "mod") and args[1] == 0:
         return 0  # an empty extent: nothing is executed at this index
-    table = {"floordiv": int.__floordiv__, "mod": int.__mod__, "min": min, "max": max}
+    table: dict[str, Callable[..., int]] = {"floordiv": int.__floordiv__, "mod": int.__mod__, "min": min, "max": max}
     return int(table[atom.fn](*args))
 
 

@@ -11,9 +11,9 @@
       }
     }
 
-Names that are no plain identifiers are quoted as in JSON; an absent operand is `_`. Attributes: integers, floats (always with a point, an exponent, inf or
-nan), true, false, none, strings, `:f32` for an element type, `<n + 1>` for a symbolic dim, tuples. For reading by eyes constants can be elided; such a text
-is not parsed back.
+Names that are no plain identifiers are quoted as in JSON; an absent operand is `_`. Attributes: integers, floats
+(always with a point, an exponent, inf or nan), true, false, none, strings, `:f32` for an element type, `<n + 1>` for a
+symbolic dim, tuples. For reading by eyes constants can be elided; such a text is not parsed back.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 _RESERVED = {"graph", "const", "updates", "from", "_", "base64", "elided", "true", "false", "none", "inf", "nan"}
 MAX_DEPTH = 50
 
-# ---- printing ----------------------------------------------------------------------------------------------------------
+# ---- printing --------------------------------------------------------------------------------------------------------
 
 
 def name_text(name: str) -> str:
@@ -115,7 +115,7 @@ def print_graph(graph: Graph, elide: bool = False) -> str:
     return "\n".join(line for line, _ in lines(graph, elide)) + "\n"
 
 
-# ---- parsing -----------------------------------------------------------------------------------------------------------
+# ---- parsing ---------------------------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(
     r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")
@@ -141,7 +141,7 @@ class _Parser:
         self._text = text
         self._at = 0
 
-    # -- tokens ----------------------------------------------------------------------------------------------------------
+    # -- tokens --------------------------------------------------------------------------------------------------------
 
     def error(self, message: str) -> ParseError:
         rest = self._text[self._at :]
@@ -211,7 +211,7 @@ class _Parser:
                 break
         return found
 
-    # -- dims and values -------------------------------------------------------------------------------------------------
+    # -- dims and values -----------------------------------------------------------------------------------------------
 
     def _dim_until(self, stops: str) -> Dim:
         """The expression up to one of `stops` outside of brackets."""
@@ -249,7 +249,7 @@ class _Parser:
         self._expect("[")
         return Value(name, dtype, tuple(self._list("]", lambda: self._dim_until(",]"))))
 
-    # -- attributes ------------------------------------------------------------------------------------------------------
+    # -- attributes ----------------------------------------------------------------------------------------------------
 
     def _attr(self, depth: int = 0) -> Any:
         kind, token = self._peek()
@@ -293,7 +293,7 @@ class _Parser:
 
         return dict(self._list("}", pair))
 
-    # -- constants, nodes, graphs ------------------------------------------------------------------------------------------
+    # -- constants, nodes, graphs --------------------------------------------------------------------------------------
 
     def _constant(self) -> tuple[str, np.ndarray[Any, Any]]:
         value = self._value()

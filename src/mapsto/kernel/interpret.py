@@ -1,10 +1,11 @@
 """Numpy interpreter of kernels: the oracle for lowerings, fusion and compiled code.
 
-A statement is evaluated for all its points at once. Every iterator is an axis of the arrays; a reduction's iterators are put in front of those around
-it, so numpy's broadcasting from the right lines everything up. Statements with very many points are run in slices of their outer iterators.
+A statement is evaluated for all its points at once. Every iterator is an axis of the arrays; a reduction's iterators
+are put in front of those around it, so numpy's broadcasting from the right lines everything up. Statements with very
+many points are run in slices of their outer iterators.
 
-Targets start poisoned, so that an element that no statement writes is seen. A load out of bounds is an error unless a guard rules it out.
-Floating sums and products accumulate in f64 and are rounded once.
+Targets start poisoned, so that an element that no statement writes is seen. A load out of bounds is an error unless a
+guard rules it out. Floating sums and products accumulate in f64 and are rounded once.
 """
 
 from __future__ import annotations
@@ -45,7 +46,10 @@ def run_kernel(kernel: Kernel, inputs: Mapping[str, Array], sizes: Mapping[str, 
         shape = tuple(evaluate(d, sizes) for d in tensor.shape)
         given = np.asarray(inputs[tensor.name])
         if given.shape != shape or from_numpy(given.dtype) is not tensor.dtype:
-            raise ExecutionError(f"kernel {kernel.name}: {tensor.name} is {given.dtype}{list(given.shape)}, not {tensor.dtype}{list(shape)}")
+            raise ExecutionError(
+                f"kernel {kernel.name}: {tensor.name} is {given.dtype}{list(given.shape)}, "
+                f"not {tensor.dtype}{list(shape)}"
+            )
         tensors[tensor.name] = given
     for tensor in (*kernel.outputs, *kernel.temps):
         if tensor.name not in tensors:
@@ -61,7 +65,9 @@ def run_statement(stmt: Stmt, tensors: MutableMapping[str, Array], sizes: Mappin
     if any(e <= 0 for e in extents):
         return
     if _reads(stmt.value, stmt.target):  # an update of what is there: point by point
-        blocks: Iterator[tuple[range, ...]] = (tuple(range(at, at + 1) for at in point) for point in np.ndindex(*extents))
+        blocks: Iterator[tuple[range, ...]] = (
+            tuple(range(at, at + 1) for at in point) for point in np.ndindex(*extents)
+        )
     else:
         whole = stmt.scan is not None
         blocks = iter([tuple(range(e) for e in extents)]) if whole else _blocks(extents, _weight(stmt.value, sizes))
@@ -117,7 +123,9 @@ class _Scope:
         return replace(self, values=values, axes=axes)
 
 
-def _run_block(stmt: Stmt, tensors: MutableMapping[str, Array], sizes: Mapping[str, int], block: Sequence[range]) -> None:
+def _run_block(
+    stmt: Stmt, tensors: MutableMapping[str, Array], sizes: Mapping[str, int], block: Sequence[range]
+) -> None:
     values: dict[str, Any] = dict(sizes)
     rank = len(block)
     for k, (i, points) in enumerate(zip(stmt.iters, block, strict=True)):
@@ -137,7 +145,7 @@ def _run_block(stmt: Stmt, tensors: MutableMapping[str, Array], sizes: Mapping[s
     target[tuple(place)] = result  # where places repeat, numpy keeps the last
 
 
-# ---- values ------------------------------------------------------------------------------------------------------------
+# ---- values ----------------------------------------------------------------------------------------------------------
 
 
 def _evaluate(value: Scalar, scope: _Scope) -> Array:
@@ -156,7 +164,9 @@ def _evaluate(value: Scalar, scope: _Scope) -> Array:
         for cond in value.conds:
             holds = holds & (np.asarray(_integer(cond, scope)) >= 0)
         then = _evaluate(value.then, replace(scope, active=scope.active & holds))
-        return np.asarray(np.where(holds, then, _evaluate(value.otherwise, replace(scope, active=scope.active & ~np.asarray(holds)))))
+        return np.asarray(
+            np.where(holds, then, _evaluate(value.otherwise, replace(scope, active=scope.active & ~np.asarray(holds))))
+        )
     return _reduced(value, scope)
 
 
@@ -177,7 +187,9 @@ def fold(kind: str, body: Array, axes: tuple[int, ...]) -> Array:
     with np.errstate(all="ignore"):
         if kind in ("max", "min"):
             start = wide.dtype.type(neutral(kind, from_numpy(wide.dtype)))
-            return convert(np.asarray((np.maximum if kind == "max" else np.minimum).reduce(wide, axis=axes, initial=start)), dtype)
+            return convert(
+                np.asarray((np.maximum if kind == "max" else np.minimum).reduce(wide, axis=axes, initial=start)), dtype
+            )
         if kind in ("any", "all"):
             return np.asarray((np.any if kind == "any" else np.all)(wide, axis=axes))
         accumulator = np.float64 if dtype.is_float else body.dtype
@@ -225,7 +237,7 @@ def _check_bounds(place: Sequence[Array], shape: Sequence[int], active: Any, wha
             raise ExecutionError(f"{what} at {shown[axis]} = {worst}, outside of axis {axis} with {extent} elements")
 
 
-# ---- integer expressions over arrays ------------------------------------------------------------------------------------
+# ---- integer expressions over arrays ---------------------------------------------------------------------------------
 
 
 def _integer(e: Dim, scope: _Scope) -> Any:

@@ -3,8 +3,8 @@
     kernel conv_relu(x: f32[1, 64, 56, 56], w: f32[64, 64, 3, 3], b: f32[64]) -> (out: f32[1, 64, 56, 56])
       out[n, o, y, x] = max(b[o] + sum[c<64, i<3, j<3] (x[n, c, i + y - 1, j + x - 1] else 0) * w[o, c, i, j], 0)
 
-Where the iterators are not the target's axes in order, they follow: `for i < 4, k < n`. `(x[..] else v)` stands for v where the index leaves x; any other
-guard is written out, `(a if e >= 0, .. else b)`.
+Where the iterators are not the target's axes in order, they follow: `for i < 4, k < n`. `(x[..] else v)` stands for v
+where the index leaves x; any other guard is written out, `(a if e >= 0, .. else b)`.
 """
 
 from __future__ import annotations

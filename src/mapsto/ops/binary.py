@@ -32,7 +32,9 @@ def _binary(
     content: Callable[[Dim, Dim], Dim | None] | None = None,
     partials: tuple[Partial, Partial] | None = None,
 ) -> None:
-    """`partials` give the gradients of both operands, before broadcasting is undone, from (builder, incoming, a, b, output)."""
+    """`partials` give the gradients of both operands, before broadcasting is undone, from (builder, incoming, a, b,
+    output).
+    """
 
     def infer(inference: Inference) -> list[tuple[DType, Shape]]:
         first, second = require_dtype(inference, 0, allowed), require_dtype(inference, 1, allowed)
@@ -47,12 +49,16 @@ def _binary(
         return Op(name, (operands[0], operands[1]), result or operands[0].dtype)
 
     register(OpSpec(
-        name, "elementwise", infer, _pow if name == "pow" else reference, lower_pointwise(_lower_pow if name == "pow" else build),
+        name, "elementwise", infer,
+        _pow if name == "pow" else reference,
+        lower_pointwise(_lower_pow if name == "pow" else build),
         content=content_of(content) if content else None, gradient=_gradient(partials) if partials else None,
     ))  # fmt: skip
 
 
-def _gradient(partials: tuple[Partial, Partial]) -> Callable[[Builder, Node, Sequence[Value | None]], list[Value | None]]:
+def _gradient(
+    partials: tuple[Partial, Partial],
+) -> Callable[[Builder, Node, Sequence[Value | None]], list[Value | None]]:
     def gradient(builder: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
         (g,) = incoming
         operands = [builder.lookup(n) for n in node.inputs]
@@ -64,7 +70,7 @@ def _gradient(partials: tuple[Partial, Partial]) -> Callable[[Builder, Node, Seq
     return gradient
 
 
-# ---- pow: the result has the first operand's type ----------------------------------------------------------------------
+# ---- pow: the result has the first operand's type --------------------------------------------------------------------
 
 
 def _pow_type(base: DType) -> DType:
@@ -107,7 +113,7 @@ def _pow_exponent(b: Builder, g: Value, x: Value, exponent: Value, y: Value) -> 
     return b.one("cast", [full], to=exponent.dtype)
 
 
-# ---- dims through arithmetic -------------------------------------------------------------------------------------------
+# ---- dims through arithmetic -----------------------------------------------------------------------------------------
 
 
 def _div_dim(a: Dim, b: Dim) -> Dim | None:
@@ -141,7 +147,7 @@ def _logic(rule: Callable[[bool, bool], bool]) -> Callable[[Dim, Dim], Dim | Non
     return lambda a, b: int(rule(bool(a), bool(b))) if isinstance(a, int) and isinstance(b, int) else None
 
 
-# ---- gradients of max and min: a tie goes to the first operand ----------------------------------------------------------
+# ---- gradients of max and min: a tie goes to the first operand -------------------------------------------------------
 
 
 def _where_first(compare: str, first: bool) -> Partial:
@@ -159,7 +165,12 @@ def _div_second(b: Builder, g: Value, x: Value, y: Value, out: Value) -> Value |
 
 
 _binary("add", NUMBERS, content=lambda a, b: a + b, partials=(lambda b, g, x, y, o: g, lambda b, g, x, y, o: g))
-_binary("sub", NUMBERS, content=lambda a, b: a - b, partials=(lambda b, g, x, y, o: g, lambda b, g, x, y, o: b.one("neg", [g])))
+_binary(
+    "sub",
+    NUMBERS,
+    content=lambda a, b: a - b,
+    partials=(lambda b, g, x, y, o: g, lambda b, g, x, y, o: b.one("neg", [g])),
+)
 _binary("mul", NUMBERS, content=lambda a, b: a * b,
         partials=(lambda b, g, x, y, o: b.one("mul", [g, y]), lambda b, g, x, y, o: b.one("mul", [g, x])))  # fmt: skip
 _binary("div", NUMBERS, content=_div_dim, partials=(lambda b, g, x, y, o: b.one("div", [g, y]), _div_second))
@@ -178,7 +189,7 @@ _binary("xor", BOOLS, content=_logic(lambda a, b: a != b))
 for _name in ("bitand", "bitor", "bitxor", "shl", "shr"):
     _binary(_name, INTEGERS)
 
-# ---- mod(fmod: bool) ---------------------------------------------------------------------------------------------------
+# ---- mod(fmod: bool) -------------------------------------------------------------------------------------------------
 
 
 def _infer_mod(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -200,7 +211,7 @@ def _lower_mod(low: Lowering, operands: list[Scalar]) -> Scalar:
     return Op(_mod_name(low.attrs), (operands[0], operands[1]), operands[0].dtype)
 
 
-def _mod_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
+def _mod_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array | None:
     def rule(a: Dim, b: Dim) -> Dim | None:
         if b == 0 or not known_at_least(b, 0) or (attrs["fmod"] and not known_at_least(a, 0)):
             return None

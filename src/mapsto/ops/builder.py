@@ -1,12 +1,14 @@
 """Builds graphs node by node: infers shapes, folds constants, follows the integers that shapes are made of.
 
-Importers, decompositions and passes all make their nodes here, so every graph is shape-inferred and folded as it is made. Shape arithmetic
-(`Shape -> Gather -> Mul -> Concat -> Reshape`) never becomes nodes: the builder knows the content of small integer
-tensors as dims. Where such a tensor is needed as data after all, it is materialised by a `dim_values` node.
+Importers, decompositions and passes all make their nodes here, so every graph is shape-inferred and folded as it is
+made. Shape arithmetic (`Shape -> Gather -> Mul -> Concat -> Reshape`) never becomes nodes: the builder knows the
+content of small integer tensors as dims. Where such a tensor is needed as data after all, it is materialised by a
+`dim_values` node.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,6 +22,7 @@ from mapsto.ir.expr import Dim, Expr, known_at_least, minimum, substitute, sym, 
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
 from mapsto.ops.registry import Inference, OpSpec, op
+from mapsto.ops.shapes import static
 
 # The largest result, in elements, that is folded into a constant, unless it replaces constants of its own size.
 FOLD_LIMIT = 1 << 24
@@ -70,7 +73,9 @@ class Builder:
         self._names.update(names)
 
     def keep_names(self, names: Iterable[str]) -> None:
-        """Names that stay with the values that have them, while a graph is built anew: who asks for one by name gets it, once."""
+        """Names that stay with the values that have them, while a graph is built anew: who asks for one by name gets
+        it, once.
+        """
         self._names.update(names)
         self._kept.update(names)
 
@@ -148,25 +153,26 @@ class Builder:
         return self.parent.producer(value) if self.parent and value.name not in self.values else None
 
     def dims(self, value: Value, hint: str = "n") -> list[Dim]:
-        """The elements of a 0-d or 1-d integer tensor as dims; those that only a run can know are bound to fresh symbols."""
+        """The elements of a 0-d or 1-d integer tensor as dims; those that only a run can know become fresh symbols."""
         content = self.content(value)
         if content is not None:
             return list(content.reshape(-1))
         if not all(isinstance(d, int) for d in value.shape):
             raise ShapeError(f"{value}: a shape whose own length is not known before the run")
-        count = int(np.prod([int(d) for d in value.shape], dtype=np.int64)) if value.shape else 1
+        count = math.prod(static(value.shape))
         flat = self.one("reshape", [value], shape=(count,))
         return [self.bind(self.one("slice", [flat], starts=(i,), steps=(1,), shape=(1,)), hint) for i in range(count)]
 
     def bind(self, scalar: Value, hint: str = "n", symbol: str = "") -> Expr:
-        """A size symbol defined at run time by an integer scalar; `symbol` names it where the name is settled already."""
+        """A size symbol defined at run time by an integer scalar; `symbol` names it where the name is settled already.
+        """
         content = self.content(scalar)
         if content is not None and isinstance(content.reshape(-1)[0], Expr):
             return content.reshape(-1)[0]  # type: ignore[no-any-return]
         name = symbol or self.fresh(hint)
         self.add("bind_dim", [scalar], {"symbol": name})
         # from here on the scalar is known as that symbol: shape arithmetic follows it, and it is bound only once
-        self._content[scalar.name] = np.full([int(d) for d in scalar.shape], sym(name), dtype=object)
+        self._content[scalar.name] = np.full(static(scalar.shape), sym(name), dtype=object)
         return sym(name)
 
     def require_equal(self, a: Dim, b: Dim) -> None:
@@ -175,7 +181,9 @@ class Builder:
         self.require(minimum(difference, -difference), f"the sizes {a} and {b} must be equal")
 
     def require(self, condition: Dim, message: str, where: str | None = None) -> None:
-        """A run stops with the message where `condition` is negative; asked once for each condition, and not where it is proved."""
+        """A run stops with the message where `condition` is negative; asked once for each condition, and not where it
+        is proved.
+        """
         builder: Builder | None = self
         while builder is not None:
             if condition in builder._required:
@@ -257,6 +265,9 @@ class Builder:
         for condition, message in conditions:
             self.require(condition, message)
         results = [(dtype, tuple(_plain(d) for d in shape)) for dtype, shape in results]
+        if any(isinstance(d, int) and d < 0 for _, shape in results for d in shape):
+            said = "; ".join(str(list(shape)) for _, shape in results)
+            raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}): the result would have the shape {said}")
         folded = self._fold(spec, kept, attrs, results, names)
         if folded is not None:
             for value in folded:
@@ -270,7 +281,11 @@ class Builder:
     ) -> tuple[Value, ...]:  # fmt: skip
         for value in inputs:
             self._materialise(value)
-        key = (spec.name, tuple(v.name if v else "" for v in inputs), tuple((k, _attr_key(attrs[k])) for k in sorted(attrs)))
+        key = (
+            spec.name,
+            tuple(v.name if v else "" for v in inputs),
+            tuple((k, _attr_key(attrs[k])) for k in sorted(attrs)),
+        )
         if not graphs and spec.foldable:
             found = self._lookup_same(key)
             if found is not None:
@@ -291,7 +306,9 @@ class Builder:
         return outputs
 
     def attribute(self, value: Value, sources: Sequence[str]) -> None:
-        """Says that `value` stands for these source nodes as well: its node takes them on, or, where it has none, those that read it."""
+        """Says that `value` stands for these source nodes as well: its node takes them on, or, where it has none, those
+        that read it.
+        """
         owner: Builder | None = self
         while owner is not None and value.name not in owner.values:
             owner = owner.parent
@@ -334,43 +351,55 @@ class Builder:
         flat = tuple(elements.reshape(-1))
         provenance = tuple(dict.fromkeys((*owner._provenance, *owner._carried.pop(value.name, ()))))
         owner._made[value.name] = len(owner.nodes)
-        attrs = {"values": flat, "shape": value.shape, "dtype": value.dtype}
+        attrs: dict[str, Any] = {"values": flat, "shape": value.shape, "dtype": value.dtype}
         owner.nodes.append(Node("dim_values", (), (value,), attrs, (), provenance))
 
     def _fold(
         self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
         results: list[tuple[DType, tuple[Dim, ...]]], names: Sequence[str],
     ) -> tuple[Value, ...] | None:  # fmt: skip
-        if not spec.foldable:
+        """The outputs without a node: as constants, or as integers that are followed."""
+        if not spec.foldable or not all(isinstance(d, int) for _, shape in results for d in shape):
             return None
-        static = all(isinstance(d, int) for _, shape in results for d in shape)
+        folded = self._fold_constants(spec, inputs, attrs, results, names)
+        return folded if folded is not None else self._fold_content(spec, inputs, attrs, results, names)
+
+    def _fold_constants(
+        self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
+        results: list[tuple[DType, tuple[Dim, ...]]], names: Sequence[str],
+    ) -> tuple[Value, ...] | None:  # fmt: skip
         arrays = [self.array(v) for v in inputs]
-        if (
-            static and spec.reference is not None
-            and not any(isinstance(a, Expr) for a in _flat_attrs(attrs))
-            and all(a is not None or v is None for a, v in zip(arrays, inputs, strict=True))
-        ):  # fmt: skip
-            shapes = [tuple(int(d) for d in shape) for _, shape in results]
-            size = sum(int(np.prod(s, dtype=np.int64)) for s in shapes)
-            if size <= max(FOLD_LIMIT, sum(a.size for a in arrays if a is not None)):
-                with np.errstate(all="ignore"):
-                    values = spec.reference(list(arrays), attrs, shapes)
-                return tuple(
-                    self.constant(np.asarray(a).astype(dt.numpy, copy=False), names[i] if i < len(names) else "folded")
-                    for i, (a, (dt, _)) in enumerate(zip(values, results, strict=True))
-                )
-        if spec.content is None or len(results) != 1 or not static or results[0][0] not in _FOLLOWED:
+        if spec.reference is None or any(isinstance(a, Expr) for a in _flat_attrs(attrs)):
             return None
-        if int(np.prod(results[0][1], dtype=object)) > CONTENT_LIMIT:
+        if any(a is None and v is not None for a, v in zip(arrays, inputs, strict=True)):
+            return None
+        shapes = [static(shape) for _, shape in results]
+        if sum(math.prod(s) for s in shapes) > max(FOLD_LIMIT, sum(a.size for a in arrays if a is not None)):
+            return None
+        with np.errstate(all="ignore"):
+            values = spec.reference(list(arrays), attrs, shapes)
+        return tuple(
+            self.constant(np.asarray(a).astype(dtype.numpy, copy=False), names[i] if i < len(names) else "folded")
+            for i, (a, (dtype, _)) in enumerate(zip(values, results, strict=True))
+        )
+
+    def _fold_content(
+        self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
+        results: list[tuple[DType, tuple[Dim, ...]]], names: Sequence[str],
+    ) -> tuple[Value, ...] | None:  # fmt: skip
+        if spec.content is None or len(results) != 1 or results[0][0] not in _FOLLOWED:
+            return None
+        shape = static(results[0][1])
+        if math.prod(shape) > CONTENT_LIMIT:
             return None
         contents = [self.content(v) for v in inputs]
         if any(c is None for c in contents):
             return None
-        elements = spec.content([c for c in contents if c is not None], attrs, [shape for _, shape in results])
+        elements = spec.content([c for c in contents if c is not None], attrs, [shape])
         if elements is None:
             return None
-        dtype, shape = results[0]
-        return (self.known(np.asarray(elements, dtype=object).reshape([int(d) for d in shape]), dtype, names[0] if names else "dims"),)
+        data = np.asarray(elements, dtype=object).reshape(shape)
+        return (self.known(data, results[0][0], names[0] if names else "dims"),)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -383,8 +412,8 @@ class Builder:
     ) -> Graph:
         """The graph so far, with these outputs; what nothing reads stays for the dead-code pass.
 
-        names: what the outputs are to be called; a value that cannot take on its name (an input, a constant, the same output twice) is
-        copied. labels: better names for other values, where they are free.
+        names: what the outputs are to be called; a value that cannot take on its name (an input, a constant, the same
+        output twice) is copied. labels: better names for other values, where they are free.
         """
         for value in outputs:
             self._materialise(value)
@@ -401,11 +430,15 @@ class Builder:
             results.append(value.name)
             mapping[value.name] = wanted
             taken.append(wanted)
-        graph = Graph(self.name, tuple(self.inputs), tuple(results), tuple(self.nodes), dict(self.constants), tuple(updates))
+        graph = Graph(
+            self.name, tuple(self.inputs), tuple(results), tuple(self.nodes), dict(self.constants), tuple(updates)
+        )
         return rename_values(graph, self._free_names(mapping, taken)) if names or labels else graph
 
     def _free_names(self, mapping: Mapping[str, str], firm: Sequence[str]) -> dict[str, str]:
-        """`mapping` without clashes: firm names go to whom they are meant for, and whoever had one of them gets a fresh one."""
+        """`mapping` without clashes: firm names go to whom they are meant for, and whoever had one of them gets a fresh
+        one.
+        """
         inputs = {v.name for v in self.inputs}
         given: dict[str, str] = {}
         used = set(firm)

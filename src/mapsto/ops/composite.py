@@ -1,7 +1,7 @@
 """Composite functions, spelt out in the ops of this package: softmax, norms, activations, gemm.
 
-Each takes a builder and values, and gives the value of the result. Half-precision operands are computed with in f32 and rounded once,
-where several steps would round several times.
+Each takes a builder and values, and gives the value of the result. Half-precision operands are computed with in f32 and
+rounded once, where several steps would round several times.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _div(b: Builder, x: Value, y: Value) -> Value:
     return b.one("div", [x, y])
 
 
-# ---- softmax -----------------------------------------------------------------------------------------------------------
+# ---- softmax ---------------------------------------------------------------------------------------------------------
 
 
 def softmax(b: Builder, x: Value, axis: int) -> Value:
@@ -87,11 +87,13 @@ def log_sum_exp(b: Builder, x: Value, axes: Sequence[int], keepdims: bool) -> Va
     return cast(b, result, x.dtype)
 
 
-# ---- norms -------------------------------------------------------------------------------------------------------------
+# ---- norms -----------------------------------------------------------------------------------------------------------
 
 
 def normalised(b: Builder, x: Value, axes: Sequence[int], eps: float) -> tuple[Value, Value, Value]:
-    """((x - mean) / sqrt(variance + eps), mean, 1 / sqrt(variance + eps)) over the axes, in x's compute type; axes are kept."""
+    """((x - mean) / sqrt(variance + eps), mean, 1 / sqrt(variance + eps)) over the axes, in x's compute type; axes are
+    kept.
+    """
     wide = _wide(b, x)
     mean = reduce(b, wide, "mean", axes)
     centred = _sub(b, wide, mean)
@@ -129,7 +131,9 @@ def _by_channel(b: Builder, v: Value, rank: int) -> Value:
 
 
 def batch_norm(b: Builder, x: Value, scale: Value, bias: Value, mean: Value, variance: Value, eps: float) -> Value:
-    """x * f + (bias - mean * f) with f = scale / sqrt(variance + eps): with constant parameters one multiply-add remains."""
+    """x * f + (bias - mean * f) with f = scale / sqrt(variance + eps): with constant parameters one multiply-add
+    remains.
+    """
     wide = compute_type(x.dtype)
     s, o, m, v = (cast(b, p, wide) for p in (scale, bias, mean, variance))
     factor = _div(b, s, b.one("sqrt", [_add(b, v, scalar(b, eps, v))]))
@@ -178,7 +182,7 @@ def local_response_norm(b: Builder, x: Value, size: int, alpha: float, beta: flo
     return cast(b, _div(b, wide, b.one("pow", [level, scalar(b, beta, wide)])), x.dtype)
 
 
-# ---- activations -------------------------------------------------------------------------------------------------------
+# ---- activations -----------------------------------------------------------------------------------------------------
 
 
 def clip(b: Builder, x: Value, low: Value | None, high: Value | None) -> Value:
@@ -245,7 +249,7 @@ def selu(b: Builder, x: Value, alpha: float, gamma: float) -> Value:
     return cast(b, _mul(b, b.one("elu", [wide], alpha=float(alpha)), scalar(b, gamma, wide)), x.dtype)
 
 
-# ---- products ----------------------------------------------------------------------------------------------------------
+# ---- products --------------------------------------------------------------------------------------------------------
 
 
 def transpose_last(b: Builder, x: Value) -> Value:

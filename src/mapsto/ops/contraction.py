@@ -27,7 +27,7 @@ def _times(a: Scalar, b: Scalar) -> Scalar:
     return Op("mul", (a, b), a.dtype)
 
 
-# ---- matmul: numpy's rules, vectors and broadcast batches included -------------------------------------------------------
+# ---- matmul: numpy's rules, vectors and broadcast batches included ---------------------------------------------------
 
 
 def _infer_matmul(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -39,7 +39,9 @@ def _infer_matmul(inference: Inference) -> list[tuple[DType, Shape]]:
     try:
         inference.same(a[-1], b[-2] if len(b) > 1 else b[0])
     except ShapeError:
-        raise ShapeError(f"{describe(inference)}: the inner extents {a[-1]} and {b[-2] if len(b) > 1 else b[0]} differ") from None
+        raise ShapeError(
+            f"{describe(inference)}: the inner extents {a[-1]} and {b[-2] if len(b) > 1 else b[0]} differ"
+        ) from None
     batch = broadcast(inference, [a[:-2], b[:-2]])
     return [(dtype, (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ())))]
 
@@ -90,7 +92,7 @@ def _transposed(b: Builder, v: Value) -> Value:
 
 register(OpSpec("matmul", "contraction", _infer_matmul, _matmul, _lower_matmul, gradient=_matmul_gradient))
 
-# ---- conv(strides, pads, dilations, group): x[N, C, *space], w[O, C/group, *window], bias[O]? ----------------------------
+# ---- conv(strides, pads, dilations, group): x[N, C, *space], w[O, C/group, *window], bias[O]? ------------------------
 
 
 def window_extent(extent: Dim, window: Dim, stride: int, dilation: int, before: Dim, after: Dim) -> Dim:
@@ -119,7 +121,9 @@ def _spatial(inference: Inference) -> int:
     x, w = inference.value(0), inference.value(1)
     rank = x.rank - 2
     if rank < 1 or w.rank != x.rank:
-        raise ShapeError(f"{describe(inference)}: x[N, C, space...] and w[.., .., window...] must have the same rank, 3 or more")
+        raise ShapeError(
+            f"{describe(inference)}: x[N, C, space...] and w[.., .., window...] must have the same rank, 3 or more"
+        )
     for name, wanted in (("strides", rank), ("dilations", rank), ("pads", 2 * rank)):
         if len(inference.attrs[name]) != wanted:
             raise ShapeError(f"{describe(inference)}: {name} says {len(inference.attrs[name])} numbers, not {wanted}")
@@ -151,21 +155,24 @@ def _infer_conv(inference: Inference) -> list[tuple[DType, Shape]]:
     _check_bias(inference, w[0])
     space = []
     for k in range(rank):
-        extent = window_extent(x[2 + k], w[2 + k], attrs["strides"][k], attrs["dilations"][k], attrs["pads"][k], attrs["pads"][rank + k])
+        extent = window_extent(
+            x[2 + k], w[2 + k], attrs["strides"][k], attrs["dilations"][k], attrs["pads"][k], attrs["pads"][rank + k]
+        )
         if isinstance(extent, int) and extent < 0:
             raise ShapeError(f"{describe(inference)}: the window is larger than the padded axis {k}")
         space.append(extent)
     return [(dtype, (x[0], w[0], *space))]
 
 
-def _windows(x: Array, window: Sequence[int], strides: Sequence[int], dilations: Sequence[int], out: Sequence[int]) -> Array:
+def _windows(
+    x: Array, window: Sequence[int], strides: Sequence[int], dilations: Sequence[int], out: Sequence[int]
+) -> Array:
     """A view of an (already padded) x[N, C, *space] as [N, C, *out, *window]."""
-    step = x.strides[2:]
-    return np.lib.stride_tricks.as_strided(
-        x, (*x.shape[:2], *out, *window),
-        (*x.strides[:2], *(s * k for s, k in zip(step, strides, strict=True)), *(s * d for s, d in zip(step, dilations, strict=True))),
-        writeable=False,
-    )  # fmt: skip
+    across, along = x.strides[:2], x.strides[2:]
+    steps = (s * k for s, k in zip(along, strides, strict=True))
+    taps = (s * d for s, d in zip(along, dilations, strict=True))
+    shape = (*x.shape[:2], *out, *window)
+    return np.lib.stride_tricks.as_strided(x, shape, (*across, *steps, *taps), writeable=False)
 
 
 def pad_space(x: Array, pads: Sequence[int], value: float | int) -> Array:
@@ -230,7 +237,9 @@ def _biased(low: Lowering, total: Scalar, channel: Dim) -> Scalar:
 
 
 def _conv_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
-    """dx is the transposed convolution of g with w; dw the convolution of x with g, batch and channels exchanged, strides and dilations too."""
+    """dx is the transposed convolution of g with w; dw the convolution of x with g, batch and channels exchanged,
+    strides and dilations too.
+    """
     (g,) = incoming
     if g is None:
         return [None] * len(node.inputs)
@@ -239,11 +248,21 @@ def _conv_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> 
     rank, pads, strides, dilations = x.rank - 2, attrs["pads"], attrs["strides"], attrs["dilations"]
     # input elements behind the last window, which no output reads
     unread = [
-        x.shape[2 + k] + pads[k] + pads[rank + k] - (dilations[k] * (w.shape[2 + k] - 1) + 1) - (g.shape[2 + k] - 1) * strides[k]
+        x.shape[2 + k]
+        + pads[k]
+        + pads[rank + k]
+        - (dilations[k] * (w.shape[2 + k] - 1) + 1)
+        - (g.shape[2 + k] - 1) * strides[k]
         for k in range(rank)
     ]
     dx = b.one(
-        "conv_transpose", [g, w], strides=strides, pads=pads, dilations=dilations, group=attrs["group"], output_padding=tuple(unread)
+        "conv_transpose",
+        [g, w],
+        strides=strides,
+        pads=pads,
+        dilations=dilations,
+        group=attrs["group"],
+        output_padding=tuple(unread),
     )
     found: list[Value | None] = [dx, _weight_gradient(b, x, w, g, attrs)]
     if len(node.inputs) > 2:
@@ -281,7 +300,7 @@ def _channels(b: Builder, v: Value, k: int, group: int) -> Value:
 
 register(OpSpec("conv", "contraction", _infer_conv, _conv, _lower_conv, gradient=_conv_gradient))
 
-# ---- conv_transpose(strides, pads, dilations, group, output_padding): x[N, C, *space], w[C, O/group, *window], bias[O]? --
+# ---- conv_transpose(strides, pads, dilations, group, output_padding): x[N, C, *space], w[C, O/group, *window], bias[O]
 
 
 def _infer_conv_transpose(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -297,7 +316,13 @@ def _infer_conv_transpose(inference: Inference) -> list[tuple[DType, Shape]]:
     space = []
     for k in range(rank):
         reach = attrs["dilations"][k] * (w[2 + k] - 1) + 1
-        extent = (x[2 + k] - 1) * attrs["strides"][k] + reach + attrs["output_padding"][k] - attrs["pads"][k] - attrs["pads"][rank + k]
+        extent = (
+            (x[2 + k] - 1) * attrs["strides"][k]
+            + reach
+            + attrs["output_padding"][k]
+            - attrs["pads"][k]
+            - attrs["pads"][rank + k]
+        )
         space.append(extent)
     return [(dtype, (x[0], channels, *space))]
 
@@ -315,7 +340,11 @@ def _conv_transpose(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tu
     with np.errstate(all="ignore"):
         for at in np.ndindex(*w.shape[2:]):
             where = tuple(
-                slice(at[k] * dilations[k], at[k] * dilations[k] + strides[k] * (x.shape[2 + k] - 1) + 1 if x.shape[2 + k] else 0, strides[k])
+                slice(
+                    at[k] * dilations[k],
+                    at[k] * dilations[k] + strides[k] * (x.shape[2 + k] - 1) + 1 if x.shape[2 + k] else 0,
+                    strides[k],
+                )
                 for k in range(rank)
             )
             for g in range(group):

@@ -15,16 +15,26 @@ from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Op, Scalar, Stmt
 from mapsto.kernel.scalar import apply, compute_type, convert, widen
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import BOOLS, FLOATS, INTEGERS, NUMBERS, broadcast, describe, require_dtype, require_same_dtype
+from mapsto.ops.shapes import (
+    BOOLS,
+    FLOATS,
+    INTEGERS,
+    NUMBERS,
+    broadcast,
+    describe,
+    require_dtype,
+    require_same_dtype,
+    static,
+)
 
 if TYPE_CHECKING:
     from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 Gradient = Callable[["Builder", Node, Sequence[Value | None]], list[Value | None]]
-Content = Callable[[list[Array], Mapping[str, Any], Sequence[Shape]], Array]
+Content = Callable[[list[Array], Mapping[str, Any], Sequence[Shape]], "Array | None"]
 
-# ---- what all elementwise ops share ------------------------------------------------------------------------------------
+# ---- what all elementwise ops share ----------------------------------------------------------------------------------
 
 
 def constant_like(value: float | int | bool, like: Scalar) -> Const:
@@ -56,14 +66,14 @@ def lower_pointwise(build: Callable[[Lowering, list[Scalar]], Scalar]) -> Callab
 def content_of(rule: Callable[..., Dim | None]) -> Content:
     """A content rule from a rule for one element; None from it means that nothing is known of the whole."""
 
-    def content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
-        (shape,) = shapes
-        operands = [np.broadcast_to(a, tuple(int(d) for d in shape)) for a in inputs]
-        result = np.empty(tuple(int(d) for d in shape), dtype=object)
+    def content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array | None:
+        shape = static(shapes[0])
+        operands = [np.broadcast_to(a, shape) for a in inputs]
+        result: Array = np.empty(shape, dtype=np.dtype(object))
         for at in np.ndindex(*result.shape):
             element = rule(*(o[at] for o in operands))
             if element is None:
-                return None  # type: ignore[return-value]
+                return None
             result[at] = int(element) if isinstance(element, (bool, np.bool_)) else element
         return result
 
@@ -83,7 +93,7 @@ def scalar_like(b: Builder, value: float, like: Value) -> Value:
     return b.constant(np.asarray(value, dtype=like.dtype.numpy))
 
 
-# ---- one operand -------------------------------------------------------------------------------------------------------
+# ---- one operand -----------------------------------------------------------------------------------------------------
 
 
 def _unary(
@@ -276,14 +286,14 @@ _unary("bitnot", INTEGERS, content=lambda a: -1 - a)
 _unary("isnan", FLOATS, result=DType.BOOL)
 _unary("isinf", FLOATS, build=_isinf, result=DType.BOOL, reference=_isinf_reference)
 
-# ---- cast --------------------------------------------------------------------------------------------------------------
+# ---- cast ------------------------------------------------------------------------------------------------------------
 
 
 def _infer_cast(inference: Inference) -> list[tuple[DType, Shape]]:
     return [(inference.attrs["to"], inference.value(0).shape)]
 
 
-def _cast_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
+def _cast_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array | None:
     """Integers stay what they are, as sizes fit in 31 bits; to bool where it is decided."""
     if attrs["to"] is not DType.BOOL:
         return inputs[0]
@@ -315,7 +325,7 @@ register(OpSpec(
     content=_cast_content, gradient=_cast_gradient,
 ))  # fmt: skip
 
-# ---- select ------------------------------------------------------------------------------------------------------------
+# ---- select ----------------------------------------------------------------------------------------------------------
 
 
 def _infer_select(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -357,4 +367,6 @@ def _select_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -
 
 
 # select(condition, a, b): a where the condition holds, else b.
-register(OpSpec("select", "elementwise", _infer_select, _select, _lower_select, content_of(_select_dim), _select_gradient))
+register(
+    OpSpec("select", "elementwise", _infer_select, _select, _lower_select, content_of(_select_dim), _select_gradient)
+)

@@ -1,7 +1,7 @@
 """Indices that are data: gather, gather_elements, gather_nd, scatter_elements, scatter_nd.
 
-An index counts from the end where it is negative: both gathers and scatters take it modulo the extent, so no index, however wrong,
-leaves its tensor in native code. The reference raises on an index out of range.
+An index counts from the end where it is negative: both gathers and scatters take it modulo the extent, so no index,
+however wrong, leaves its tensor in native code. The reference raises on an index out of range.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _inside(index: Array, extent: int, where: str) -> Array:
     return np.where(index < 0, index + extent, index)
 
 
-# ---- gather(axis): out[.., j.., ..] = data[.., indices[j..], ..] ---------------------------------------------------------
+# ---- gather(axis): out[.., j.., ..] = data[.., indices[j..], ..] -----------------------------------------------------
 
 
 def _infer_gather(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -72,10 +72,10 @@ def _lower_gather(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, [*index[:axis], chosen, *index[axis + rank :]]))]
 
 
-def _gather_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
+def _gather_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array | None:
     indices = _integers(inputs[1])
     if indices is None:
-        return None  # type: ignore[return-value]
+        return None
     return np.asarray(np.take(inputs[0], indices, axis=attrs["axis"]), dtype=object)
 
 
@@ -99,7 +99,7 @@ def _gather_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -
 
 register(OpSpec("gather", "movement", _infer_gather, _gather, _lower_gather, _gather_content, _gather_gradient))
 
-# ---- gather_elements(axis): out[i, j, k] = data[indices[i, j, k], j, k] for axis 0 ---------------------------------------
+# ---- gather_elements(axis): out[i, j, k] = data[indices[i, j, k], j, k] for axis 0 -----------------------------------
 
 
 def _infer_gather_elements(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -120,7 +120,7 @@ def _fits(inference: Inference, data: Value, indices: Value, axis: int) -> None:
 
 def _own_axes(indices: Array, axis: int, extent: int, where: str) -> tuple[Array, ...]:
     """The index arrays of data that gather_elements and scatter_elements address."""
-    own = list(np.indices(indices.shape))
+    own: list[Array] = list(np.indices(indices.shape))
     own[axis] = _inside(indices, extent, where)
     return tuple(own)
 
@@ -142,7 +142,7 @@ def _lower_gather_elements(low: Lowering) -> list[Stmt]:
 
 register(OpSpec("gather_elements", "movement", _infer_gather_elements, _gather_elements, _lower_gather_elements))
 
-# ---- gather_nd(batch_dims): the last axis of the indices addresses the axes of data after the batch ones ------------------
+# ---- gather_nd(batch_dims): the last axis of the indices addresses the axes of data after the batch ones -------------
 
 
 def _infer_gather_nd(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -184,7 +184,7 @@ def _lower_gather_nd(low: Lowering) -> list[Stmt]:
 
 register(OpSpec("gather_nd", "movement", _infer_gather_nd, _gather_nd, _lower_gather_nd))
 
-# ---- scatters: a copy of the data, then updates in the order of their elements -------------------------------------------
+# ---- scatters: a copy of the data, then updates in the order of their elements ---------------------------------------
 
 
 def _check_scatter(inference: Inference) -> tuple[Value, Value, Value]:
@@ -193,7 +193,9 @@ def _check_scatter(inference: Inference) -> tuple[Value, Value, Value]:
     if data.dtype is not updates.dtype:
         raise ShapeError(f"{describe(inference)}: data and updates have different dtypes")
     if inference.attrs["reduction"] not in REDUCTIONS:
-        raise UnsupportedError(f"{inference.op}: no reduction {inference.attrs['reduction']!r}; known: {', '.join(REDUCTIONS)}")
+        raise UnsupportedError(
+            f"{inference.op}: no reduction {inference.attrs['reduction']!r}; known: {', '.join(REDUCTIONS)}"
+        )
     return data, indices, updates
 
 
@@ -201,7 +203,9 @@ def _scatter_into(data: Array, at: tuple[Array, ...], updates: Array, reduction:
     result = np.array(data)
     if reduction == "none":
         flat = np.ravel_multi_index(at, result.shape) if result.size else np.zeros(0, np.int64)
-        for place, element in zip(np.ravel(flat), np.ravel(updates), strict=False):  # in order: the last of equal indices wins
+        for place, element in zip(
+            np.ravel(flat), np.ravel(updates), strict=False
+        ):  # in order: the last of equal indices wins
             result.reshape(-1)[place] = element
         return result
     function = {"add": np.add, "mul": np.multiply, "min": np.minimum, "max": np.maximum}[reduction]
@@ -269,7 +273,9 @@ def _scatter_nd(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[
     rest = data.shape[depth:]
     lead = indices.shape[:-1]
     grid = np.indices((*lead, *rest))
-    chosen = [_inside(indices[..., k], data.shape[k], "scatter_nd").reshape((*lead, *(1 for _ in rest))) for k in range(depth)]
+    chosen = [
+        _inside(indices[..., k], data.shape[k], "scatter_nd").reshape((*lead, *(1 for _ in rest))) for k in range(depth)
+    ]
     at = [np.broadcast_to(c, (*lead, *rest)) for c in chosen] + [grid[len(lead) + k] for k in range(len(rest))]
     return [_scatter_into(data, tuple(at), updates.reshape((*lead, *rest)), attrs["reduction"])]
 

@@ -39,10 +39,12 @@ def run_graph(
 ) -> dict[str, Array]:
     """The outputs of a graph, by name.
 
-    inputs: an array for each graph input; sizes are taken from their shapes. wide: everything that is f32 is computed in f64, for an answer to
-    measure errors against (outputs are f64 then). observe(node, outputs): called after each node.
+    inputs: an array for each graph input; sizes are taken from their shapes. wide: everything that is f32 is computed
+    in f64, for an answer to measure errors against (outputs are f64 then). observe(node, outputs): called after each
+    node.
 
-    Raises ShapeError for wrong inputs, ExecutionError where the run itself fails: a size below zero, an index out of range, a `fail` reached.
+    Raises ShapeError for wrong inputs, ExecutionError where the run itself fails: a size below zero, an index out of
+    range, a `fail` reached.
     """
     run = _Run(wide, observe)
     unknown = sorted(set(inputs) - {v.name for v in graph.inputs})
@@ -91,7 +93,9 @@ def _check_shape(value: Value, shape: tuple[int, ...], sizes: Mapping[str, int])
         if missing:
             raise ShapeError(f"input {value.name!r}: nothing says the size {', '.join(sorted(missing))} of axis {axis}")
         if evaluate(dim, sizes) != extent:
-            raise ShapeError(f"input {value.name!r}: axis {axis} has {extent} elements, expected {dim} = {evaluate(dim, sizes)}")
+            raise ShapeError(
+                f"input {value.name!r}: axis {axis} has {extent} elements, expected {dim} = {evaluate(dim, sizes)}"
+            )
 
 
 def _run(graph: Graph, values: dict[str, Array], run: _Run) -> dict[str, Array]:
@@ -170,7 +174,8 @@ def _check_results(node: Node, results: list[Array], shapes: list[tuple[int, ...
         wanted = run.dtype(value.dtype)
         if result.shape != shape or from_numpy(result.dtype) is not wanted:
             raise ExecutionError(
-                f"{_where(node)}: inferred {wanted.value}{list(shape)}, the reference gives {result.dtype}{list(result.shape)}"
+                f"{_where(node)}: inferred {wanted.value}{list(shape)}, "
+                f"the reference gives {result.dtype}{list(result.shape)}"
             )
 
 

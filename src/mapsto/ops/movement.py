@@ -14,7 +14,7 @@ from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Stmt, ranges_of
 from mapsto.ops.elementwise import sum_to
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import axis_of, describe, require_same_dtype
+from mapsto.ops.shapes import axis_of, describe, require_same_dtype, static
 
 if TYPE_CHECKING:
     from mapsto.ops.builder import Builder
@@ -27,13 +27,13 @@ def by_reference(reference: Any) -> Any:
     """A content rule that moves dims as the reference moves elements."""
 
     def content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
-        (result,) = reference(inputs, attrs, [tuple(int(d) for d in shape) for shape in shapes])
+        (result,) = reference(inputs, attrs, [static(shape) for shape in shapes])
         return np.asarray(result, dtype=object)
 
     return content
 
 
-# ---- reshape(shape) ----------------------------------------------------------------------------------------------------
+# ---- reshape(shape) --------------------------------------------------------------------------------------------------
 
 
 def _infer_reshape(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -106,9 +106,11 @@ def _reshape_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | N
     return [None if g is None else b.one("reshape", [g], shape=b.lookup(node.inputs[0]).shape)]
 
 
-register(OpSpec("reshape", "movement", _infer_reshape, _reshape, _lower_reshape, by_reference(_reshape), _reshape_gradient))
+register(
+    OpSpec("reshape", "movement", _infer_reshape, _reshape, _lower_reshape, by_reference(_reshape), _reshape_gradient)
+)
 
-# ---- transpose(perm) ---------------------------------------------------------------------------------------------------
+# ---- transpose(perm) -------------------------------------------------------------------------------------------------
 
 
 def _infer_transpose(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -130,15 +132,17 @@ def _lower_transpose(low: Lowering) -> list[Stmt]:
 
 def _transpose_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
     (g,) = incoming
-    perm = list(node.attrs["perm"])  # type: ignore[call-overload]
+    attrs: dict[str, Any] = dict(node.attrs)
+    perm = list(attrs["perm"])
     return [None if g is None else b.one("transpose", [g], perm=tuple(perm.index(axis) for axis in range(len(perm))))]
 
 
 register(OpSpec(
-    "transpose", "movement", _infer_transpose, _transpose, _lower_transpose, by_reference(_transpose), _transpose_gradient
+    "transpose", "movement", _infer_transpose, _transpose, _lower_transpose,
+    by_reference(_transpose), _transpose_gradient,
 ))  # fmt: skip
 
-# ---- expand(shape): broadcasting made explicit --------------------------------------------------------------------------
+# ---- expand(shape): broadcasting made explicit -----------------------------------------------------------------------
 
 
 def _infer_expand(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -167,14 +171,16 @@ def _expand_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | No
 
 register(OpSpec("expand", "movement", _infer_expand, _expand, _lower_expand, by_reference(_expand), _expand_gradient))
 
-# ---- slice(starts, steps, shape): element i of an axis is element start + step*i; all axes; steps may be negative --------
+# ---- slice(starts, steps, shape): element i of an axis is element start + step*i; all axes; steps may be negative ----
 
 
 def _infer_slice(inference: Inference) -> list[tuple[DType, Shape]]:
     value = inference.value(0)
     starts, steps, shape = (tuple(inference.attrs[k]) for k in ("starts", "steps", "shape"))
     if not len(starts) == len(steps) == len(shape) == value.rank or 0 in steps:
-        raise ShapeError(f"{describe(inference)}: a slice says a start, a non-zero step and an extent for each of {value.rank} axes")
+        raise ShapeError(
+            f"{describe(inference)}: a slice says a start, a non-zero step and an extent for each of {value.rank} axes"
+        )
     for axis, (dim, start, step, extent) in enumerate(zip(value.shape, starts, steps, shape, strict=True)):
         if extent == 0 or (start == 0 and step == 1 and extent == dim):
             continue
@@ -194,7 +200,10 @@ def _slice(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, 
 
 def _lower_slice(low: Lowering) -> list[Stmt]:
     iters = low.iters(low.output.shape)
-    index = [start + step * sym(i.name) for start, step, i in zip(low.attrs["starts"], low.attrs["steps"], iters, strict=True)]
+    index = [
+        start + step * sym(i.name)
+        for start, step, i in zip(low.attrs["starts"], low.attrs["steps"], iters, strict=True)
+    ]
     return [low.stmt(iters, low.load(0, index))]
 
 
@@ -204,17 +213,17 @@ def _slice_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | Non
     if g is None:
         return [None]
     source = b.lookup(node.inputs[0])
-    starts, steps, shape = (node.attrs[k] for k in ("starts", "steps", "shape"))
-    for axis, (start, step, extent) in enumerate(zip(starts, steps, shape, strict=True)):  # type: ignore[arg-type]
+    attrs: dict[str, Any] = dict(node.attrs)
+    for axis, (start, step, extent) in enumerate(zip(attrs["starts"], attrs["steps"], attrs["shape"], strict=True)):
         if step < 0:
             g = _reversed(b, g, axis)
             start, step = start + step * (extent - 1), -step
         if step > 1:
             g = _spread(b, g, axis, step)
         span = (extent - 1) * step + 1 if step > 1 else extent
-        before = tuple(start if k == axis else 0 for k in range(g.rank))
-        after = tuple(source.shape[axis] - start - span if k == axis else 0 for k in range(g.rank))
-        if any(d != 0 for d in before + after):
+        behind = source.shape[axis] - start - span
+        if start != 0 or behind != 0:
+            before, after = (tuple(width if k == axis else 0 for k in range(g.rank)) for width in (start, behind))
             g = b.one("pad", [g], before=before, after=after, mode="constant", value=0.0)
     return [g]
 
@@ -237,7 +246,7 @@ def _spread(b: Builder, v: Value, axis: int, step: int) -> Value:
 
 register(OpSpec("slice", "movement", _infer_slice, _slice, _lower_slice, by_reference(_slice), _slice_gradient))
 
-# ---- concat(axis) ------------------------------------------------------------------------------------------------------
+# ---- concat(axis) ----------------------------------------------------------------------------------------------------
 
 
 def _infer_concat(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -289,7 +298,7 @@ def _concat_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | No
 
 register(OpSpec("concat", "movement", _infer_concat, _concat, _lower_concat, by_reference(_concat), _concat_gradient))
 
-# ---- tile(repeats) -----------------------------------------------------------------------------------------------------
+# ---- tile(repeats) ---------------------------------------------------------------------------------------------------
 
 
 def _infer_tile(inference: Inference) -> list[tuple[DType, Shape]]:

@@ -1,4 +1,5 @@
-"""pad(before, after, mode, value): a border of a constant, of the edge, of the mirrored inside, or of the other side."""
+"""pad(before, after, mode, value): a border of a constant, of the edge, of the mirrored inside, or of the other side.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
     value, attrs = inference.value(0), inference.attrs
     before, after = attrs["before"], attrs["after"]
     if attrs["mode"] not in MODES:
-        raise ShapeError(f"{describe(inference)}: there is no padding mode {attrs['mode']!r}; known: {', '.join(MODES)}")
+        raise ShapeError(
+            f"{describe(inference)}: there is no padding mode {attrs['mode']!r}; known: {', '.join(MODES)}"
+        )
     if len(before) != value.rank or len(after) != value.rank:
         raise ShapeError(f"{describe(inference)}: padding says (before, after) for each of {value.rank} axes")
     for axis, (b, a, dim) in enumerate(zip(before, after, value.shape, strict=True)):
@@ -54,13 +57,13 @@ def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[i
 def _source(mode: str, position: Array, extent: int) -> Array:
     """Where the element at `position` (outside of 0..extent-1 in the border) comes from."""
     if mode == "edge":
-        return np.clip(position, 0, extent - 1)
+        return np.asarray(np.clip(position, 0, extent - 1))
     if mode == "wrap":
-        return np.mod(position, extent)
+        return np.asarray(np.mod(position, extent))
     if extent == 1:
         return np.zeros_like(position)
     folded = np.mod(position, 2 * (extent - 1))
-    return np.minimum(folded, 2 * (extent - 1) - folded)
+    return np.asarray(np.minimum(folded, 2 * (extent - 1) - folded))
 
 
 def _lower(low: Lowering) -> list[Stmt]:
@@ -110,7 +113,9 @@ def _gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[
     if g is None:
         return [None]
     if node.attrs["mode"] != "constant":
-        raise UnsupportedError(f"pad: no gradient of mode {node.attrs['mode']!r} (node {node.output}); use constant padding")
+        raise UnsupportedError(
+            f"pad: no gradient of mode {node.attrs['mode']!r} (node {node.output}); use constant padding"
+        )
     shape = b.lookup(node.inputs[0]).shape
     return [b.one("slice", [g], starts=node.attrs["before"], steps=(1,) * g.rank, shape=shape)]
 

@@ -1,8 +1,8 @@
 """Recurrent routines: lstm, gru, rnn, with ONNX's layouts and gate orders.
 
-Operands: x[T, B, I], w[D, G*H, I], r[D, G*H, H], b[D, 2*G*H]?, seq_lens i32[B]?, h0[D, B, H]?, and for lstm c0[D, B, H]?, p[D, 3*H]?
-(G gates; D is 2 for a bidirectional one). Results: y[T, D, B, H], h[D, B, H], and for lstm c[D, B, H]. Past the end of a sequence y is 0, and
-h and c are those of its last step; zero where it has none (as in onnxruntime).
+Operands: x[T, B, I], w[D, G*H, I], r[D, G*H, H], b[D, 2*G*H]?, seq_lens i32[B]?, h0[D, B, H]?, and for lstm c0[D, B,
+H]?, p[D, 3*H]? (G gates; D is 2 for a bidirectional one). Results: y[T, D, B, H], h[D, B, H], and for lstm c[D, B, H].
+Past the end of a sequence y is 0, and h and c are those of its last step; zero where it has none (as in onnxruntime).
 attrs: hidden, direction (forward, reverse, bidirectional); gru: linear_before_reset; rnn: activation (tanh, relu).
 """
 
@@ -134,8 +134,9 @@ def _reference(name: str, step: Step) -> Callable[[list[Any], Mapping[str, Any],
 
     def reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
         dtype = from_numpy(inputs[0].dtype)
-        x, w, r, b, lengths, h0, c0, p = [*inputs, *[None] * (8 - len(inputs))]
-        x, hidden = widen(x), attrs["hidden"]
+        operands: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
+        w, r, b, lengths, h0, c0, p = operands[1:]
+        x, hidden = widen(operands[0]), attrs["hidden"]
         directions, batch = shapes[1][:2]
         lengths = np.full(batch, x.shape[0]) if lengths is None else np.clip(lengths, 0, x.shape[0])
         start = np.zeros((directions, batch, hidden), dtype=x.dtype)
@@ -146,7 +147,11 @@ def _reference(name: str, step: Step) -> Callable[[list[Any], Mapping[str, Any],
             for d in range(directions):
                 backwards = attrs["direction"] == "reverse" or d == 1
                 weights = Weights(
-                    widen(w[d]), widen(r[d]), both[d, : gates * hidden], both[d, gates * hidden :], None if p is None else widen(p[d])
+                    widen(w[d]),
+                    widen(r[d]),
+                    both[d, : gates * hidden],
+                    both[d, gates * hidden :],
+                    None if p is None else widen(p[d]),
                 )
                 found.append(_run_direction(x, weights, step, attrs, lengths, h0[d], c0[d], backwards))
         y = np.stack([f[0] for f in found], axis=1)

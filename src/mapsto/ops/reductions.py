@@ -15,14 +15,14 @@ from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar
 from mapsto.kernel.scalar import compute_type, convert, neutral, widen
 from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import BOOLS, NUMBERS, axis_of, describe, dim_max, dim_min, require_dtype
+from mapsto.ops.shapes import BOOLS, NUMBERS, axis_of, describe, dim_max, dim_min, require_dtype, static
 
 if TYPE_CHECKING:
     from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 
-# ---- reduce(kind: sum mean max min prod any all, axes, keepdims) ---------------------------------------------------------
+# ---- reduce(kind: sum mean max min prod any all, axes, keepdims) -----------------------------------------------------
 
 KINDS = ("sum", "mean", "max", "min", "prod", "any", "all")
 
@@ -86,7 +86,9 @@ def _lower_reduce(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, converted(value, low.output.dtype))]
 
 
-def _index(rank: int, axes: Sequence[int], outer: Sequence[Iter], inner: Mapping[int, Iter], keepdims: bool) -> list[Dim]:
+def _index(
+    rank: int, axes: Sequence[int], outer: Sequence[Iter], inner: Mapping[int, Iter], keepdims: bool
+) -> list[Dim]:
     """The operand's index: reduced axes by the inner iterators, the others by the outer ones."""
     free = [i for k, i in enumerate(outer) if not keepdims or k not in axes]
     remaining = iter(free)
@@ -99,16 +101,19 @@ def _count(count: Dim, dtype: DType) -> Scalar:
     return Cast(Index(count), dtype)
 
 
-def _reduce_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
+def _reduce_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array | None:
     (x,) = inputs
     rules = {"sum": lambda a, b: a + b, "prod": lambda a, b: a * b, "max": dim_max, "min": dim_min}
     if attrs["kind"] not in rules or (x.size == 0 and attrs["kind"] in ("max", "min")):
-        return None  # type: ignore[return-value]
+        return None
     axes = _axes(attrs, x.ndim)
     if x.size == 0 or not axes:
-        fill = np.full(tuple(int(d) for d in shapes[0]), 0 if attrs["kind"] == "sum" else 1, dtype=object)
+        fill = np.full(static(shapes[0]), 0 if attrs["kind"] == "sum" else 1, dtype=object)
         return fill if x.size == 0 else x
-    return np.asarray(np.frompyfunc(rules[attrs["kind"]], 2, 1).reduce(x, axis=axes[0]) if len(axes) == 1 else None, dtype=object)
+    combine = np.frompyfunc(rules[attrs["kind"]], 2, 1)
+    for axis in reversed(axes):
+        x = np.asarray(combine.reduce(x, axis=axis), dtype=object)
+    return x
 
 
 def _reduce_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
@@ -133,7 +138,7 @@ def _reduce_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -
 
 register(OpSpec("reduce", "reduction", _infer_reduce, _reduce, _lower_reduce, _reduce_content, _reduce_gradient))
 
-# ---- argmax, argmin(axis, keepdims, select_last): a NaN wins, as in numpy -------------------------------------------------
+# ---- argmax, argmin(axis, keepdims, select_last): a NaN wins, as in numpy --------------------------------------------
 
 
 def _infer_arg(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -188,7 +193,7 @@ def _lower_arg(kind: str) -> Any:
 for _kind in ("max", "min"):
     register(OpSpec(f"arg{_kind}", "reduction", _infer_arg, _arg(_kind), _lower_arg(_kind)))
 
-# ---- cumsum(axis, exclusive, reverse) ----------------------------------------------------------------------------------
+# ---- cumsum(axis, exclusive, reverse) --------------------------------------------------------------------------------
 
 
 def _infer_cumsum(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -207,7 +212,9 @@ def _cumsum(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int,
     with np.errstate(all="ignore"):
         total = np.cumsum(wide, axis=axis, dtype=np.float64 if dtype.is_float else x.dtype)
     if attrs["exclusive"]:
-        first = np.zeros_like(np.take(total, [], axis=axis) if total.shape[axis] == 0 else np.take(total, [0], axis=axis))
+        first = np.zeros_like(
+            np.take(total, [], axis=axis) if total.shape[axis] == 0 else np.take(total, [0], axis=axis)
+        )
         total = np.concatenate([first, total], axis=axis)
         total = np.take(total, np.arange(x.shape[axis]), axis=axis)
     return [convert(np.flip(total, axis=axis) if attrs["reverse"] else total, dtype)]

@@ -25,7 +25,8 @@ Shape = tuple[Dim, ...]
 
 @dataclass(frozen=True)
 class Inference:
-    """What a shape rule sees. `content(i)` is the known integer elements of input i as an object array of dims, or None.
+    """What a shape rule sees. `content(i)` is the known integer elements of input i as an object array of dims, or
+    None.
 
     `lookup(name)` finds a value of the enclosing graphs (for branches that yield one).
     """
@@ -41,8 +42,8 @@ class Inference:
     proves: Callable[[Dim], bool] = lambda e: known_at_least(e, 0)
 
     def same(self, a: Dim, b: Dim) -> Dim:
-        """The extent that both stand for (the simpler form). Raises ShapeError where they cannot be equal; where that is not proved, the
-        builder adds a `require` node, so that a run checks it.
+        """The extent that both stand for (the simpler form). Raises ShapeError where they cannot be equal; where that
+        is not proved, the builder adds a `require` node, so that a run checks it.
         """
         if a == b:
             return a
@@ -105,19 +106,27 @@ class Lowering:
         return Load(operand.name, tuple(index), operand.dtype)
 
     def load_broadcast(self, i: int, index: Sequence[Dim]) -> Load:
-        """Input i read at an output index by numpy's broadcasting rules (aligned at the right; extent-1 axes read element 0)."""
+        """Input i read at an output index by numpy's broadcasting rules (aligned at the right; extent-1 axes read
+        element 0).
+        """
         operand = self.value(i)
         tail = list(index)[len(index) - operand.rank :]
         return self.load(i, [0 if extent == 1 else at for extent, at in zip(operand.shape, tail, strict=True)])
 
     def stmt(
-        self, iters: Sequence[Iter], value: Scalar, output: int = 0, index: Sequence[Dim] | None = None, scan: Scan | None = None
+        self,
+        iters: Sequence[Iter],
+        value: Scalar,
+        output: int = 0,
+        index: Sequence[Dim] | None = None,
+        scan: Scan | None = None,
     ) -> Stmt:
         target = self.node.outputs[output]
         return Stmt(target.name, target.dtype, tuple(iters), value, None if index is None else tuple(index), scan)
 
     def temp(self, suffix: str) -> str:
-        """The name of a temporary tensor: a target that is no output of the node. Its shape is its statement's extents."""
+        """The name of a temporary tensor: a target that is no output of the node. Its shape is its statement's extents.
+        """
         return f"{self.output.name}.{suffix}"
 
 
@@ -129,9 +138,11 @@ Reference = Callable[[list[Any], Mapping[str, Any], list[tuple[int, ...]]], list
 class OpSpec:
     """One op of the intermediate representation.
 
-    infer: (dtype, shape) of each output. reference: numpy arrays (None for an absent input), attrs with all dims evaluated to ints, output shapes -> outputs.
+    infer: (dtype, shape) of each output. reference: numpy arrays (None for an absent input), attrs with all dims
+    evaluated to ints, output shapes -> outputs.
     lower: statements that define the outputs by name; None for a routine, which a device writes in the loop language.
-    content: integer elements of the output from those of the inputs (object arrays of dims), for shape arithmetic; None where it has none.
+    content: integer elements of the output from those of the inputs (object arrays of dims), for shape arithmetic; None
+    where it has none.
     gradient: (builder, node, gradients of outputs or None) -> gradients of inputs (None where there is none).
     kind: elementwise | movement | reduction | contraction | window | routine | control | source
     """
@@ -141,7 +152,7 @@ class OpSpec:
     infer: Infer
     reference: Reference | None = None
     lower: Callable[[Lowering], list[Stmt]] | None = None
-    content: Callable[[list[np.ndarray], Mapping[str, Any], Sequence[Shape]], np.ndarray] | None = None
+    content: Callable[[list[np.ndarray], Mapping[str, Any], Sequence[Shape]], np.ndarray | None] | None = None
     gradient: Callable[[Builder, Node, Sequence[Value | None]], list[Value | None]] | None = None
     foldable: bool = True
 

@@ -1,11 +1,13 @@
 """resize(sizes, scales, mode, coordinate_mode, nearest_mode, cubic_coeff_a, exclude_outside): separable interpolation.
 
-sizes: the output's dims. scales: floats, one an axis, or None where the sizes are what was asked for (then scale = size / extent).
-mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names. Coordinates are computed in f32, in the order of ONNX Runtime's
-formulas, so that a tie is broken as it breaks it.
+sizes: the output's dims. scales: floats, one an axis, or None where the sizes are what was asked for (then scale = size
+/ extent).
+mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names. Coordinates are computed in f32, in the order
+of ONNX Runtime's formulas, so that a tie is broken as it breaks it.
 
-Every axis that changes gets a table of the elements that an output position reads, and, except for nearest, of their weights; where the ratio is a
-whole number the table of nearest is an index expression. The value is a sum over the taps.
+Every axis that changes gets a table of the elements that an output position reads, and, except for nearest, of their
+weights; where the ratio is a whole number the table of nearest is an index expression. The value is a sum over the
+taps.
 """
 
 from __future__ import annotations
@@ -49,14 +51,18 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
 def _changing(shape: Sequence[Dim], attrs: Mapping[str, Any]) -> list[int]:
     """The axes whose elements move."""
     scales = attrs.get("scales") or [None] * len(shape)
-    return [k for k, (d, s, f) in enumerate(zip(shape, attrs["sizes"], scales, strict=True)) if d != s or f not in (None, 1.0)]
+    return [
+        k
+        for k, (d, s, f) in enumerate(zip(shape, attrs["sizes"], scales, strict=True))
+        if d != s or f not in (None, 1.0)
+    ]
 
 
 def taps_of(mode: str) -> int:
     return {"nearest": 1, "linear": 2, "cubic": 4}[mode]
 
 
-# ---- the reference -----------------------------------------------------------------------------------------------------
+# ---- the reference ---------------------------------------------------------------------------------------------------
 
 
 def _coordinate(mode: str, at: Array, extent: int, size: int, scale: np.float32) -> Array:
@@ -88,8 +94,13 @@ def _nearest(mode: str, x: Array) -> Array:
 def _cubic(t: Array, a: np.float32) -> Array:
     """Weights of the four neighbours at distances 1+t, t, 1-t, 2-t (Keys 1981)."""
     f = np.float32
-    near = lambda d: ((a + f(2)) * d - (a + f(3))) * d * d + f(1)  # noqa: E731
-    far = lambda d: ((a * d - f(5) * a) * d + f(8) * a) * d - f(4) * a  # noqa: E731
+
+    def near(d: Array) -> Array:
+        return ((a + f(2)) * d - (a + f(3))) * d * d + f(1)
+
+    def far(d: Array) -> Array:
+        return ((a * d - f(5) * a) * d + f(8) * a) * d - f(4) * a
+
     return np.stack([far(t + f(1)), near(t), near(f(1) - t), far(f(2) - t)], axis=-1)
 
 
@@ -137,7 +148,7 @@ def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[i
     return [convert(np.ascontiguousarray(x), dtype)]
 
 
-# ---- the lowering ------------------------------------------------------------------------------------------------------
+# ---- the lowering ----------------------------------------------------------------------------------------------------
 
 
 def _f(value: Dim | float) -> Scalar:
@@ -200,8 +211,8 @@ def _whole_ratio(extent: Dim, size: Dim, scale: float | None) -> int | None:
         return k if k is not None and size == extent * k else None
     if extent == 0:
         return None
-    k = floordiv(size, extent)  # type: ignore[assignment]
-    return k if isinstance(k, int) and k >= 1 and size == extent * k else None
+    ratio = floordiv(size, extent)
+    return ratio if isinstance(ratio, int) and ratio >= 1 and size == extent * ratio else None
 
 
 def _nearest_index(attrs: Mapping[str, Any], at: Dim, extent: Dim, size: Dim, scale: float | None) -> Dim | None:

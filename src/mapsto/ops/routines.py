@@ -16,7 +16,7 @@ from mapsto.ops.shapes import NUMBERS, axis_of, describe, require_dtype
 
 Array = np.ndarray[Any, Any]
 
-# ---- nonzero(x) -> (indices i64[rank, size], count i64[]): the first `count` columns are valid, the rest is zero ----------
+# ---- nonzero(x) -> (indices i64[rank, size], count i64[]): the first `count` columns are valid, the rest is zero -----
 
 
 def _infer_nonzero(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -34,7 +34,7 @@ def _nonzero(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int
 
 register(OpSpec("nonzero", "routine", _infer_nonzero, _nonzero))
 
-# ---- topk(axis, k: Dim, largest, sorted) -> (values, indices i64) --------------------------------------------------------
+# ---- topk(axis, k: Dim, largest, sorted) -> (values, indices i64) ----------------------------------------------------
 # Equal elements come in the order of their places; NaN counts as larger than everything.
 
 

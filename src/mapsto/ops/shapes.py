@@ -50,6 +50,13 @@ def broadcast(inference: Inference, shapes: Sequence[Shape]) -> Shape:
     return tuple(result)
 
 
+def static(shape: Sequence[Dim]) -> tuple[int, ...]:
+    """The extents of a shape that has no symbols."""
+    extents = tuple(d for d in shape if isinstance(d, int))
+    assert len(extents) == len(shape), f"{shape} has symbols"
+    return extents
+
+
 def describe(inference: Inference) -> str:
     """The node as a user can find it: op and operands."""
     return f"{inference.op}({', '.join(str(v) for v in inference.inputs)})"

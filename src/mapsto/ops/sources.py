@@ -15,11 +15,11 @@ from mapsto.kernel.ast import Cast, Const, Index, Iter, Op, Scalar, Stmt
 from mapsto.kernel.scalar import compute_type, convert
 from mapsto.ops.elementwise import converted
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import FLOATS
+from mapsto.ops.shapes import FLOATS, static
 
 Array = np.ndarray[Any, Any]
 
-# ---- iota(shape=(n,), start, step, dtype): start + step*i ----------------------------------------------------------------
+# ---- iota(shape=(n,), start, step, dtype): start + step*i ------------------------------------------------------------
 
 
 def _infer_iota(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -57,15 +57,15 @@ def _number(value: Any, dtype: DType) -> Scalar:
     return Cast(Index(value), dtype) if isinstance(value, Expr) else Const(float(value), dtype)
 
 
-def _iota_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
+def _iota_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array | None:
     if not _in_integers(attrs):
-        return None  # type: ignore[return-value]
-    return np.array([attrs["start"] + attrs["step"] * i for i in range(int(shapes[0][0]))], dtype=object)
+        return None
+    return np.array([attrs["start"] + attrs["step"] * i for i in range(static(shapes[0])[0])], dtype=object)
 
 
 register(OpSpec("iota", "source", _infer_iota, _iota, _lower_iota, _iota_content))
 
-# ---- dim_values(values): sizes as data; the builder makes these nodes, with the output's own shape ----------------------
+# ---- dim_values(values): sizes as data; the builder makes these nodes, with the output's own shape -------------------
 
 
 def _infer_dim_values(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -82,7 +82,7 @@ def _dim_values(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[
 
 def _lower_dim_values(low: Lowering) -> list[Stmt]:
     """One statement an element."""
-    shape = tuple(int(d) for d in low.output.shape)  # type: ignore[arg-type]
+    shape = static(low.output.shape)
     values = low.attrs["values"]
     return [
         low.stmt((), converted(Index(value), low.output.dtype), index=at)
@@ -91,7 +91,7 @@ def _lower_dim_values(low: Lowering) -> list[Stmt]:
 
 
 def _dim_values_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
-    elements = np.empty(len(attrs["values"]), dtype=object)
+    elements: Array = np.empty(len(attrs["values"]), dtype=np.dtype(object))
     elements[:] = attrs["values"]
     return elements
 
@@ -99,7 +99,7 @@ def _dim_values_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: S
 # attrs: values; shape and dtype, which the builder always says (a vector of i64 where they are left out).
 register(OpSpec("dim_values", "source", _infer_dim_values, _dim_values, _lower_dim_values, _dim_values_content))
 
-# ---- full(shape, value, dtype) -----------------------------------------------------------------------------------------
+# ---- full(shape, value, dtype) ---------------------------------------------------------------------------------------
 
 
 def _infer_full(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -120,18 +120,20 @@ def _lower_full(low: Lowering) -> list[Stmt]:
 
 
 def _full_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array:
-    result = np.empty(tuple(int(d) for d in shapes[0]), dtype=object)
+    result: Array = np.empty(static(shapes[0]), dtype=np.dtype(object))
     result.fill(attrs["value"] if isinstance(attrs["value"], Expr) else int(attrs["value"]))
     return result
 
 
 register(OpSpec("full", "source", _infer_full, _full, _lower_full, _full_content))
 
-# ---- random_uniform(shape, low, high, seed, dtype), random_normal(shape, mean, scale, seed, dtype) ------------------------
+# ---- random_uniform(shape, low, high, seed, dtype), random_normal(shape, mean, scale, seed, dtype) -------------------
 #
 # Counter-based: element i is a function of (seed, i) alone, so the numbers are the same however the work is shared.
-# The 64 bits of an element are SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) at the counter: z = mix(seed' + (i+1)*GOLDEN).
-# The upper and lower 24 bits of its halves give two uniform numbers in (0, 1] and [0, 1); Box-Muller makes one normal of them.
+# The 64 bits of an element are SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) at the counter: z = mix(seed' +
+# (i+1)*GOLDEN).
+# The upper and lower 24 bits of its halves give two uniform numbers in (0, 1] and [0, 1); Box-Muller makes one normal
+# of them.
 
 GOLDEN = 0x9E3779B97F4A7C15
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))

@@ -54,7 +54,9 @@ def _verify_node(
             raise fault(root, node, f"{value.name} is {value.dtype.value}, the shape rule says {dtype.value}")
         if value.rank != len(shape) or any(_differ(a, b) for a, b in zip(value.shape, shape, strict=False)):
             said = ", ".join(str(d) for d in shape)
-            raise fault(root, node, f"{value.name} is [{', '.join(map(str, value.shape))}], the shape rule says [{said}]")
+            raise fault(
+                root, node, f"{value.name} is [{', '.join(map(str, value.shape))}], the shape rule says [{said}]"
+            )
 
 
 def from_integers(array: np.ndarray[Any, Any]) -> bool:
@@ -62,7 +64,9 @@ def from_integers(array: np.ndarray[Any, Any]) -> bool:
 
 
 def _differ(a: Dim, b: Dim) -> bool:
-    """Whether two extents are certainly not the same; equal ones that nothing proves are the business of `require` nodes."""
+    """Whether two extents are certainly not the same; equal ones that nothing proves are the business of `require`
+    nodes.
+    """
     if a == b:
         return False
     difference = a - b

@@ -1,7 +1,8 @@
 """Pooling windows: max_pool(kernel, strides, pads, dilations), avg_pool(.., count_include_pad, ceil_pads).
 
-A ceil_mode is resolved into the end pads by who makes the node. avg_pool's `ceil_pads` says how much of each end pad is only there for that, and is never counted.
-max_pool_indices gives the place of each maximum in the flattened input, as ONNX counts it (storage order: row major).
+A ceil_mode is resolved into the end pads by who makes the node. avg_pool's `ceil_pads` says how much of each end pad is
+only there for that, and is never counted. max_pool_indices gives the place of each maximum in the flattened input, as
+ONNX counts it (storage order: row major).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ def _guarded(value: Scalar, conds: tuple[Dim, ...], otherwise: float | int | boo
     return Where(conds, value, Const(otherwise, value.dtype)) if conds else value
 
 
-# ---- max_pool ----------------------------------------------------------------------------------------------------------
+# ---- max_pool --------------------------------------------------------------------------------------------------------
 
 
 def _infer_max(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -140,7 +141,9 @@ def _lower_indices(low: Lowering) -> list[Stmt]:
     outer, window, index, conds = _place(low)
     value = widened(low.load(0, index))
     best = low.temp("best")
-    found = Stmt(best, value.dtype, tuple(outer), Reduce("max", tuple(window), _guarded(value, conds, lowest(value.dtype))))
+    found = Stmt(
+        best, value.dtype, tuple(outer), Reduce("max", tuple(window), _guarded(value, conds, lowest(value.dtype)))
+    )
 
     outer, window, index, conds = _place(low)
     value = widened(low.load(0, index))
@@ -157,7 +160,7 @@ def _lower_indices(low: Lowering) -> list[Stmt]:
 
 register(OpSpec("max_pool_indices", "window", _infer_indices, _max_pool_indices, _lower_indices))
 
-# ---- avg_pool ----------------------------------------------------------------------------------------------------------
+# ---- avg_pool --------------------------------------------------------------------------------------------------------
 
 
 def _infer_avg(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -182,10 +185,14 @@ def _avg_pool(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[in
     # what counts: ones over the input and the counted border, zeros beyond
     reach = [_counted(attrs, rank, k) for k in range(rank)]
     ones = np.ones((1, 1, *(d + b + a for d, (b, a) in zip(x.shape[2:], reach, strict=True))))
-    rest = [attrs["pads"][k] - reach[k][0] for k in range(rank)] + [attrs["pads"][rank + k] - reach[k][1] for k in range(rank)]
+    rest = [attrs["pads"][k] - reach[k][0] for k in range(rank)] + [
+        attrs["pads"][rank + k] - reach[k][1] for k in range(rank)
+    ]
     count = _view(ones, {**attrs, "pads": rest}, out, 0).sum(axis=axes)
     with np.errstate(all="ignore"):
-        return [convert(total / count, dtype) if dtype is DType.F64 else convert((total / count).astype(np.float32), dtype)]
+        return [
+            convert(total / count, dtype) if dtype is DType.F64 else convert((total / count).astype(np.float32), dtype)
+        ]
 
 
 def _lower_avg(low: Lowering) -> list[Stmt]:
@@ -198,7 +205,9 @@ def _lower_avg(low: Lowering) -> list[Stmt]:
 
 
 def _count(low: Lowering, outer: Sequence[Iter]) -> Dim:
-    """How many places of the window count: on each axis those i in 0..kernel-1 with -before <= start + dilation*i < extent + after."""
+    """How many places of the window count: on each axis those i in 0..kernel-1 with -before <= start + dilation*i <
+    extent + after.
+    """
     attrs, shape = low.attrs, low.value(0).shape
     rank = len(shape) - 2
     total: Dim = 1
