@@ -16,7 +16,7 @@ from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.interpret import run_graph
 from mapsto.passes.retrace import retrace
 from mapsto.plan.homes import flat
-from mapsto.plan.planner import all_constants, plan_graph
+from mapsto.plan.planner import Planned, all_constants, plan_graph
 from mapsto.session.compile import Workers, build
 
 
@@ -44,20 +44,22 @@ def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> 
         for group in flat(planned.groups):
             nodes = [n for n in group.nodes if n.op != "copy"]
             if group.kind in ("rows", "contraction", "routine") and nodes:
-                yield from _judge(group.name, nodes, group.targets(), known, planned.homes.values, workers, tolerance)
+                yield from _judge(group.name, nodes, group.targets(), known, planned, workers, tolerance)
 
 
 def _judge(
-    name: str, nodes: list[Node], targets: list[str], known: Mapping[str, np.ndarray], values: Mapping[str, Value], workers: Workers, tolerance: float
+    name: str, nodes: list[Node], targets: list[str], known: Mapping[str, np.ndarray], planned: Planned, workers: Workers, tolerance: float
 ) -> Iterator[Verdict]:  # fmt: skip
     made = {v.name for n in nodes for v in n.outputs}
-    outputs = [t for t in targets if t in made and t in known]
+    outputs = [t for t in targets if t in made and t in known and t in planned.kept]
     read = {i for n in nodes for i in n.inputs if i and i not in made}
-    inputs = tuple(Value(r, values[r].dtype, known[r].shape) for r in sorted(read) if known[r].size > 64 or known[r].dtype.kind == "f")
+    values, fixed = planned.homes.values, planned.constants
+    inputs = tuple(Value(r, values[r].dtype, known[r].shape) for r in sorted(read) if r not in fixed)
     constants = {r: known[r] for r in read if r not in {v.name for v in inputs}}
     ordered = sorted(nodes, key=lambda n: _depth(n, {v.name: n for n in nodes for v in n.outputs}))
     ops = tuple(n.op for n in nodes)
-    if __import__("os").environ.get("MAPSTO_BIS"): print(name, ops, flush=True)
+    if not read - set(planned.constants):
+        return  # folded away when it stands alone
     try:
         graph = retrace(Graph(name, inputs, tuple(outputs), tuple(ordered), constants), sizes=_sizes(ordered, known))
         exe = build(graph, workers, 1, None)

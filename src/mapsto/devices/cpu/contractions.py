@@ -130,8 +130,9 @@ def _shape(
     index = names.dims(c.index)
     form = replace(form, dims=tuple(sorted(names.sizes.values(), key=lambda s: int(s[1:]))))
     order = (tuple(names.iters[i.name] for i in c.batch), tuple(names.iters[i.name] for i in rows), names.iters[column.name])
-    idle = {i.name: 0 for i in c.rows if i not in rows}
-    index = tuple(substitute(e, {names.iters[n]: 0 for n in idle}) for e in index)
+    walked = {i.name for i in rows}
+    joined: dict[str, Dim] = {names.iters[i.name]: 0 for i in c.rows if i.name not in walked}
+    index = tuple(substitute(e, joined) for e in index)
     sums = tuple(names.tensors[t] for t in (ACCUMULATOR, c.target) if t in names.tensors)
     return Shaped(form, b is None, order, stmts, layouts, index, sums), others
 
@@ -278,7 +279,8 @@ def _evaluate(e: Dim, grids: Mapping[str, Any]) -> Any:
 
 def _pack_stmts(c: Contraction, packing: Packing, name: str, code: Code) -> list[Stmt]:
     """Packing at run time as ordinary statements: the full panels, and the narrower last one."""
-    assert not packing.block and packing.interleave == 1 and not c.windows, "only matrix-like operands are made at run time"
+    if packing.block or packing.interleave != 1 or c.windows:
+        return [_element_stmt(c, packing, name)]
     batch = tuple(Iter(code.fresh("n"), i.extent) for i in c.batch)
     full, width = packing.full_panels, packing.panel
     stmts = []
@@ -287,6 +289,14 @@ def _pack_stmts(c: Contraction, packing: Packing, name: str, code: Code) -> list
     if packing.last:
         stmts.append(_panel_stmt(c, packing, name, batch, 1, packing.last, mul(full, width), code))
     return stmts
+
+
+def _element_stmt(c: Contraction, packing: Packing, name: str) -> Stmt:
+    """Any operand, element by element to its place. Columns that only fill up a vector stay as they are: their results are never stored."""
+    (column,), (channel,) = c.cols, c.channels
+    place = packing.index(sym(column.name), sym(channel.name), tuple(sym(w.name) for w in c.windows))
+    iters = (*c.batch, column, channel, *c.windows)
+    return Stmt(name, c.b.dtype, iters, c.b, (*(sym(i.name) for i in c.batch), place))
 
 
 def _panel_stmt(
@@ -322,7 +332,7 @@ def _epilogue(shaped: Shaped) -> Epilogue:
         for stmt in shaped.stmts:
             bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}
             wide = next(i.name for i, e in zip(stmt.iters, shaped.index, strict=True) if column in symbols(e))
-            context = EpilogueContext(stmt.iters, bindings, wide, place.lanes, place.valid, layouts, known, place.fresh)
+            context = EpilogueContext(bindings, wide, place.lanes, layouts, known, place.mask, place.fresh)
             more, result = emit_scalar(stmt.value, context)
             statements.extend(more)
             known[stmt.target] = result
