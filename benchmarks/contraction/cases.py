@@ -201,7 +201,7 @@ def to_blocks(x: Array, block: int, tail: Array) -> Array:
     n, c, h, w = x.shape
     padded = np.full((n, round_up(c, block), h, w), tail, x.dtype)
     padded[:, :c] = x
-    return np.ascontiguousarray(padded.reshape(n, -1, block, h, w).transpose(0, 1, 3, 4, 2))
+    return np.ascontiguousarray(padded.reshape(n, padded.shape[1] // block, block, h, w).transpose(0, 1, 3, 4, 2))
 
 
 def convolve(x: Array, weights: Array, conv: Convolution, accumulator: DType) -> Array:
@@ -216,4 +216,4 @@ def convolve(x: Array, weights: Array, conv: Convolution, accumulator: DType) ->
             matrix = weights[:, :, :, i, j].astype(wide)
             flat = part.reshape(conv.batch, g, part.shape[2], oh * ow)
             total += np.matmul(matrix[None], flat).reshape(total.shape)
-    return total.reshape(conv.batch, -1, oh, ow).astype(accumulator.numpy)
+    return total.reshape(conv.batch, conv.columns, oh, ow).astype(accumulator.numpy)

@@ -109,6 +109,7 @@ def plan_contraction(form: ContractionForm, isa: Isa) -> Plan:
         steps,
         rows.a * a_bytes if isinstance(rows.a, int) else None,
         group_bytes,
+        _widest(form, isa),
     )
     tiling = _closing(form, choose(isa, shape))
     outer = product(_number(axis.extent) for axis in form.rows[:-1])
@@ -125,6 +126,12 @@ def plan_contraction(form: ContractionForm, isa: Isa) -> Plan:
     if rows_outer:
         chunk = max(chunk, _CACHED_BYTES * (outer if len(form.rows) > 1 else tiles) // a_total)
     return Plan(form, isa, tiling, rows_outer, chunk)
+
+
+def _widest(form: ContractionForm, isa: Isa) -> int:
+    """Lanes of a vector: a register, or less where the output's blocks or the accumulators' size ask for it."""
+    lanes = isa.vector_bits // (8 * form.accumulator.size)
+    return min(lanes, form.out_block) if form.out_block else lanes
 
 
 def _closing(form: ContractionForm, tiling: Tiling) -> Tiling:

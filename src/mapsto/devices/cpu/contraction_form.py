@@ -89,6 +89,7 @@ class ContractionForm:
         assert self.rows, "a contraction has at least one row axis (of extent 1 if need be)"
         assert self.interleave in (1, 2, 4)
         assert not self.out_block or isinstance(self.columns, int), "a blocked output needs a known number of columns"
+        assert self.out_block & (self.out_block - 1) == 0, "blocks of the output are powers of two"
         if self.channel_block:
             assert isinstance(self.channels, int) and self.channel_block % self.interleave == 0
             assert self.b_channel_stride is None, "channel blocks need a packed B"

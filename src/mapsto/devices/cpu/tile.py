@@ -28,13 +28,17 @@ _NARROWEST = 4
 
 @dataclass(frozen=True)
 class Shape:
-    """What the rule looks at. `rows`/`columns` None: known at run time only. `row_bytes` None: the rows' distance is a run-time size."""
+    """What the rule looks at. `rows`/`columns` None: known at run time only. `row_bytes` None: the rows' distance is a run-time size.
+
+    `steps`: of the reduction. `group_bytes`: of B, per column and step. `widest`: lanes that a vector may have at most.
+    """
 
     rows: int | None
     columns: int | None
     steps: int
     row_bytes: int | None
     group_bytes: int = 4
+    widest: int = 64
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def choose(isa: Isa, shape: Shape) -> Tiling:
 
 
 def _candidates(isa: Isa, shape: Shape) -> Iterator[Tiling]:
-    lanes = isa.accumulator_lanes
+    lanes = min(isa.accumulator_lanes, shape.widest)
     for vectors in range(1, _MOST_VECTORS + 1):
         panel, last, full = split_columns(shape.columns, lanes, vectors)
         if shape.columns is not None and full == 0 and vectors > 1 and len(last) < vectors:
