@@ -1,8 +1,8 @@
 """Addresses in the arena: buffers that are alive together lie apart, others share memory.
 
-A first packing is best-fit, largest first. What it found, "this buffer lies below that one", is kept as an order that
-any other sizes can be laid out by in a fraction of a millisecond: each buffer starts where the highest one below it
-ends (a longest path).
+A first packing is best-fit, largest first, or earliest first where that needs less. What it found, "this buffer lies below
+that one", is kept as an order that any other sizes can be laid out by in a fraction of a millisecond: each buffer starts
+where the highest one below it ends (a longest path).
 """
 
 from __future__ import annotations
@@ -122,11 +122,10 @@ class Arena:
         return offsets, total, least
 
     def _pack(self, sizes: np.ndarray, least: int) -> tuple[int, np.ndarray]:
-        span = self._last - self._first + 1
         by_size = np.lexsort((self._first, -sizes))
-        by_area = np.lexsort((self._first, -sizes * span))
+        by_time = np.lexsort((-sizes, self._first))
         best: tuple[int, np.ndarray] | None = None
-        for order in (by_size, by_area):
+        for order in (by_size, by_time):
             offsets = best_fit(sizes, self._first, self._last, order)
             total = int((offsets + sizes).max(initial=0))
             if best is None or total < best[0]:

@@ -7,26 +7,25 @@ sharing their parts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ExecutionError
 from mapsto.ir.expr import Atom, Call, Dim, Monomial, Sym, terms_of
 
-_LINEAR, _PRODUCT, _FLOORDIV, _MOD, _MIN, _MAX = range(6)
+_LINEAR, _SCALE, _PRODUCT, _TIMES, _FLOORDIV, _MOD, _MIN, _MAX = range(8)
 
+_Instruction = tuple[int, int, Any, Any, int]
+"""(function, target, a, b, constant): values[target] = function of places a and b, or of tuples of places.
 
-@dataclass(frozen=True)
-class _Instruction:
-    """values[target] = fn(values[args]); `_LINEAR` adds `constant` and weighs its arguments with `weights`."""
-
-    fn: int
-    target: int
-    args: tuple[int, ...]
-    weights: tuple[int, ...] = ()
-    constant: int = 0
+_LINEAR   constant + sum over places a of value*weight, weights b
+_SCALE    constant + value of a * number b
+_PRODUCT  of the places a
+_TIMES, _FLOORDIV, _MOD, _MIN, _MAX  of the places a and b
+"""
 
 
 class SizeTape:
@@ -65,7 +64,7 @@ class SizeTape:
         if symbol not in self._symbols:
             return state
         if symbol not in self._by_symbol:
-            self._by_symbol[symbol] = [i for i in self._code if symbol in self._reads[i.target]]
+            self._by_symbol[symbol] = [i for i in self._code if symbol in self._reads[i[1]]]
         state = list(state)
         state[self._symbols[symbol]] = value
         _execute(self._by_symbol[symbol], state)
@@ -85,10 +84,18 @@ class SizeTape:
         self._reads.append(reads)
         return len(self._initial) - 1
 
-    def _emit(self, fn: int, args: tuple[int, ...], weights: tuple[int, ...] = (), constant: int = 0) -> int:
-        target = self._place(0, frozenset().union(*(self._reads[a] for a in args)))
-        self._code.append(_Instruction(fn, target, args, weights, constant))
+    def _emit(self, fn: int, args: tuple[int, ...], a: Any, b: Any = 0, constant: int = 0) -> int:
+        target = self._place(0, frozenset().union(*(self._reads[place] for place in args)))
+        self._code.append((fn, target, a, b, constant))
         return target
+
+    def _linear(self, parts: list[tuple[int, int]], constant: int) -> int:
+        places, weights = zip(*parts, strict=True)
+        if len(parts) > 1:
+            return self._emit(_LINEAR, places, places, weights, constant)
+        if weights == (1,) and constant == 0:
+            return int(places[0])
+        return self._emit(_SCALE, places, places[0], weights[0], constant)
 
     def _expr(self, expr: Dim) -> int:
         key = ("expr", expr)
@@ -99,11 +106,7 @@ class SizeTape:
         else:
             terms = terms_of(expr)
             constant = sum(c for m, c in terms if not m)
-            parts = tuple((self._monomial(m), c) for m, c in terms if m)
-            if len(parts) == 1 and parts[0][1] == 1 and constant == 0:
-                place = parts[0][0]
-            else:
-                place = self._emit(_LINEAR, tuple(p for p, _ in parts), tuple(c for _, c in parts), constant)
+            place = self._linear([(self._monomial(m), c) for m, c in terms if m], constant)
         self._places[key] = place
         return place
 
@@ -111,7 +114,9 @@ class SizeTape:
         if len(monomial) == 1:
             return self._atom(monomial[0])
         if monomial not in self._places:
-            self._places[monomial] = self._emit(_PRODUCT, tuple(self._atom(a) for a in monomial))
+            args = tuple(self._atom(a) for a in monomial)
+            place = self._emit(_TIMES, args, *args) if len(args) == 2 else self._emit(_PRODUCT, args, args)
+            self._places[monomial] = place
         return self._places[monomial]
 
     def _atom(self, atom: Atom) -> int:
@@ -127,30 +132,26 @@ class SizeTape:
     def _call(self, call: Call) -> int:
         functions = {"floordiv": _FLOORDIV, "mod": _MOD, "min": _MIN, "max": _MAX}
         assert call.fn in functions, f"{call} is no size"
-        return self._emit(functions[call.fn], tuple(self._expr(a) for a in call.args))
+        args = tuple(self._expr(a) for a in call.args)
+        return self._emit(functions[call.fn], args, *args)
 
 
 def _execute(code: list[_Instruction], state: list[int]) -> None:
-    for instruction in code:
-        fn, args = instruction.fn, instruction.args
-        if fn == _LINEAR:
-            total = instruction.constant
-            for place, weight in zip(args, instruction.weights, strict=True):
-                total += weight * state[place]
+    """Runs at each new size, over every instruction: the most frequent come first."""
+    for fn, target, a, b, constant in code:
+        if fn == _SCALE:
+            state[target] = state[a] * b + constant
+        elif fn == _TIMES:
+            state[target] = state[a] * state[b]
+        elif fn == _LINEAR:
+            state[target] = sum([state[p] * w for p, w in zip(a, b, strict=True)], constant)
         elif fn == _PRODUCT:
-            total = 1
-            for place in args:
-                total *= state[place]
+            state[target] = math.prod([state[p] for p in a])
+        elif fn == _MIN:
+            state[target] = min(state[a], state[b])
+        elif fn == _MAX:
+            state[target] = max(state[a], state[b])
+        elif state[b] == 0:
+            state[target] = 0  # the rule of `ir.expr.evaluate`: an empty extent, nothing is executed there
         else:
-            total = _binary(fn, state[args[0]], state[args[1]])
-        state[instruction.target] = total
-
-
-def _binary(fn: int, a: int, b: int) -> int:
-    if fn == _MIN:
-        return min(a, b)
-    if fn == _MAX:
-        return max(a, b)
-    if b == 0:
-        return 0  # the rule of `ir.expr.evaluate`: an empty extent, nothing is executed there
-    return a // b if fn == _FLOORDIV else a % b
+            state[target] = state[a] // state[b] if fn == _FLOORDIV else state[a] % state[b]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 from mapsto.errors import VerifyError
 from mapsto.ir.expr import Dim, Expr, Sym, loads, symbols
 from mapsto.runtime.program import (
@@ -144,7 +146,7 @@ def _run(program: Program, index: int, step: Run, where: str) -> None:
 
 def _sizes(program: Program) -> None:
     """Every symbol has a value before a size needs it, and no buffer's size changes while the buffer is in use."""
-    for dim in program.dims():
+    for dim in set(program.dims()):
         if loads(dim):
             raise _fault(program, f"size {dim}", "sizes cannot load from tensors; bind them first")
     inputs = set(input_symbols(program))
@@ -157,14 +159,14 @@ def _sizes(program: Program) -> None:
         raise _fault(program, f"symbols {sorted(inputs & set(binds))}", "defined by an input and by a Bind step")
     for port in program.inputs:
         _defined(program, f"input {port.name}", port.shape, inputs)
-    _defined(program, "sizes", tuple(program.dims()), known)
+    _defined(program, "sizes", tuple(set(program.dims())), known)
     first = _first_touches(program)
     for index, step in enumerate(program.steps):
         now = inputs | {s for s, places in binds.items() if places[0] < index}
         _defined(program, f"step {index} {step.label}".rstrip(), tuple(step_dims(step)), now)
     for number, place in first.items():
         buffer = program.buffers[number]
-        for symbol in symbols(buffer.bytes) & set(binds):
+        for symbol in _symbols(buffer.bytes) & set(binds):
             if place <= binds[symbol][0]:
                 raise _fault(
                     program, f"step {place}", f"it uses {buffer.name}, sized by {symbol}, before that is bound"
@@ -172,8 +174,13 @@ def _sizes(program: Program) -> None:
     _loops(program, binds)
 
 
+@functools.lru_cache(maxsize=65536)
+def _symbols(dim: Dim) -> frozenset[str]:
+    return frozenset(symbols(dim))
+
+
 def _defined(program: Program, where: str, dims: tuple[Dim, ...], known: set[str]) -> None:
-    missing = {s for dim in dims for s in symbols(dim)} - known
+    missing = frozenset().union(*(_symbols(dim) for dim in dims if not isinstance(dim, int))) - known
     if missing:
         raise _fault(program, where, f"nothing has defined the symbols {', '.join(sorted(missing))} here")
 
@@ -197,6 +204,6 @@ def _loops(program: Program, binds: dict[str, list[int]]) -> None:
         for symbol, place in inside.items():
             for early in range(step.target, place):
                 for buffer, _ in operands_of(program.steps[early]):
-                    if symbol in symbols(program.buffers[buffer].bytes):
+                    if symbol in _symbols(program.buffers[buffer].bytes):
                         name = program.buffers[buffer].name
                         raise _fault(program, f"step {early}", f"{name} is carried over the Bind of its size {symbol}")
