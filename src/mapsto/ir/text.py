@@ -118,7 +118,7 @@ def print_graph(graph: Graph, elide: bool = False) -> str:
 # ---- parsing ---------------------------------------------------------------------------------------------------------
 
 _TOKEN = re.compile(
-    r"""\s*(?:(?P<string>"(?:[^"\\]|\\.)*")
+    r"""\s*(?:(?P<string>"[^"\\]*(?:\\.[^"\\]*)*")
     |(?P<number>-?(?:(?:inf|nan)(?![\w.])|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?))
     |(?P<name>[A-Za-z_][A-Za-z0-9_.]*)
     |(?P<mark>->|[(){}\[\],:=<]))""",
@@ -140,6 +140,7 @@ class _Parser:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        self._matched: tuple[int, re.Match[str] | None] = (-1, None)
 
     # -- tokens --------------------------------------------------------------------------------------------------------
 
@@ -153,15 +154,21 @@ class _Parser:
         pointer = " " * (column - start) + "^"
         return ParseError(f"line {line}, column {column + 1}: {message}\n  {shown[start : start + 160]}\n  {pointer}")
 
+    def _match(self) -> re.Match[str] | None:
+        """The token at the cursor; looked up once, as the string of a constant is long."""
+        if self._matched[0] != self._at:
+            self._matched = self._at, _TOKEN.match(self._text, self._at)
+        return self._matched[1]
+
     def _peek(self) -> tuple[str, str]:
-        match = _TOKEN.match(self._text, self._at)
+        match = self._match()
         if match is None or match.lastgroup is None:
             return "end" if not self._text[self._at :].strip() else "unknown", ""
         return match.lastgroup, match.group(match.lastgroup)
 
     def _next(self) -> tuple[str, str]:
         kind, token = self._peek()
-        match = _TOKEN.match(self._text, self._at)
+        match = self._match()
         if match is None:
             raise self.error("this is not understood" if kind == "unknown" else "the text ends too early")
         self._at = match.end()
