@@ -130,8 +130,7 @@ class _Machine:
         buffer = self.buffers[name]
         if buffer.dtype != value.dtype:
             raise TypeError(f"{self.function}: a store of {value.dtype} into {name}, which holds {buffer.dtype}")
-        for index, element in zip(where[active].tolist(), value[active], strict=True):
-            buffer[index] = element  # one by one: a later lane wins
+        buffer[where[active]] = value[active]  # where an index repeats, numpy leaves the last value: the last lane wins
 
     def alloc(self, s: Alloc) -> None:
         bytes_ = np.full(s.count * s.element.size, _POISON, np.uint8)

@@ -200,7 +200,7 @@ class _Printer:
 
     def branch(self, s: If) -> None:
         if isinstance(s.cond, tuple):
-            cond = " && ".join(f"{self.values.index(c)} >= 0" for c in s.cond) or "1"
+            cond = " & ".join(f"({self.values.index(c)} >= 0)" for c in s.cond) or "1"
         else:
             (cond,) = self.values.statement_value(s.cond)
         self.line(f"if ({cond}) {{")

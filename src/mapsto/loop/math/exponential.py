@@ -28,7 +28,8 @@ class _Format:
     expm1_same: float  # expm1(x) rounds to x below this size
 
 
-# f32: N. Juffa's expf (stackoverflow.com/questions/29381117), 0.87 ulp. f64: minimax (Remez), relative error 2^-64.
+# f32: N. Juffa's expf (stackoverflow.com/questions/29381117), 0.87 ulp. The rest: minimax (scripts/fit_polynomials.py),
+# f64 with a relative error of 2^-64.
 _F32 = _Format(
     23,
     127,

@@ -12,7 +12,8 @@ from mapsto.loop.math.pair import Pair, divide, quick_two_sum, two_product, two_
 
 _LN2 = (0.6931471805599453, 2.3190468138462996e-17)
 _TWO_THIRDS = (0.6666666666666666, 3.700743415417188e-17)
-# Minimax (Remez): log((1+s)/(1-s)) = 2s + s^3 (2/3 + z p(z)), z = s^2, s up to (sqrt(2)-1)/(sqrt(2)+1); error 2^-72.
+# Minimax (scripts/fit_polynomials.py): log((1+s)/(1-s)) = 2s + s^3 (2/3 + z p(z)), z = s^2, error 2^-72 for
+# s up to (sqrt(2)-1)/(sqrt(2)+1).
 _TAIL = (
     0.3999999999999998,
     0.2857142857144522,
