@@ -22,7 +22,14 @@ def load(tensor: str, *names: str) -> Load:
     return Load(tensor, tuple(sym(n) for n in names), F32)
 
 
-def run(e: Scalar, layouts: dict[str, Layout], buffers: dict[str, np.ndarray], out: Layout, shape: tuple[int, int], valid: int | None = None) -> np.ndarray:
+def run(
+    e: Scalar,
+    layouts: dict[str, Layout],
+    buffers: dict[str, np.ndarray],
+    out: Layout,
+    shape: tuple[int, int],
+    valid: int | None = None,
+) -> np.ndarray:
     """An epilogue on accumulators acc[o, p], walked block by block and point by point."""
     count = [0]
 
@@ -43,7 +50,13 @@ def run(e: Scalar, layouts: dict[str, Layout], buffers: dict[str, np.ndarray], o
     loops = For("block", sym("begin"), sym("end"), (For("point", 0, points, tuple(body)),))
     params = [Param("acc", F32), *(Param(n, F32) for n in buffers), Param("out", F32, True)]
     result = np.full(out.elements, np.nan, np.float32)
-    interpret(Function("f", tuple(params), (), (loops,)), [ACC[: blocks * points * LANES], *buffers.values(), result], {}, 0, blocks)
+    interpret(
+        Function("f", tuple(params), (), (loops,)),
+        [ACC[: blocks * points * LANES], *buffers.values(), result],
+        {},
+        0,
+        blocks,
+    )
     return result
 
 
@@ -59,7 +72,14 @@ def test_bias_and_residual_on_blocked_layouts() -> None:
     residual, bias = rng.standard_normal((32, 5)).astype(np.float32), rng.standard_normal(32).astype(np.float32)
     layout = blocked((32, 5), 0)
     flat = residual.reshape(2, 16, 5).transpose(0, 2, 1).ravel().copy()
-    e = Op("max", (Op("add", (Op("add", (load("acc", "o", "p"), load("bias", "o")), F32), load("res", "o", "p")), F32), Const(0.0, F32)), F32)
+    e = Op(
+        "max",
+        (
+            Op("add", (Op("add", (load("acc", "o", "p"), load("bias", "o")), F32), load("res", "o", "p")), F32),
+            Const(0.0, F32),
+        ),
+        F32,
+    )
     found = run(e, {"bias": plain((32,)), "res": layout}, {"bias": bias, "res": flat}, layout, (2, 5))
     expected = np.maximum(accumulators(2, 5) + bias[:, None] + residual, 0)
     np.testing.assert_allclose(found.reshape(2, 5, 16).transpose(0, 2, 1).reshape(32, 5), expected, rtol=1e-6)
@@ -79,7 +99,9 @@ def test_masked_columns_touch_nothing_outside(valid: int) -> None:
 def test_value_per_point_and_guard() -> None:
     """A load that all lanes share, and a guard that they do not."""
     scale = rng.standard_normal(5).astype(np.float32)
-    e = Where((sym("o") - 3,), Op("mul", (load("acc", "o", "p"), load("scale", "p")), F32), Cast(Const(2, DType.I64), F32))
+    e = Where(
+        (sym("o") - 3,), Op("mul", (load("acc", "o", "p"), load("scale", "p")), F32), Cast(Const(2, DType.I64), F32)
+    )
     out = blocked((16, 5), 0)
     found = run(e, {"scale": plain((5,))}, {"scale": scale}, out, (1, 5)).reshape(5, 16).T
     expected = accumulators(1, 5) * scale

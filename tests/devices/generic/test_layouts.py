@@ -40,15 +40,26 @@ def silu(channels: int) -> Case:
 
 
 def exp_and_bias(channels: int) -> Case:
-    return fused(lambda b, x, y: b.one("add", [b.one("exp", [x]), y]), [floats(2, channels, 5, 6), floats(channels, 1, 1)])
+    return fused(
+        lambda b, x, y: b.one("add", [b.one("exp", [x]), y]), [floats(2, channels, 5, 6), floats(channels, 1, 1)]
+    )
 
 
 def pool(channels: int) -> Case:
-    return one("max_pool", [floats(1, channels, 7, 9)], kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), dilations=(1, 1))
+    return one(
+        "max_pool", [floats(1, channels, 7, 9)], kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), dilations=(1, 1)
+    )
 
 
 def conv(channels: int) -> Case:
-    return one("conv", [floats(1, channels, 6, 7), floats(5, channels, 3, 3)], strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1), group=1)
+    return one(
+        "conv",
+        [floats(1, channels, 6, 7), floats(5, channels, 3, 3)],
+        strides=(1, 1),
+        pads=(1, 1, 1, 1),
+        dilations=(1, 1),
+        group=1,
+    )
 
 
 def mean(channels: int) -> Case:

@@ -28,9 +28,7 @@ CASES = {
     "elementwise chain": lambda: fused(
         lambda b, x, y: b.one("mul", [b.one("tanh", [b.one("add", [x, y])]), x]), [floats(9, 20), floats(20)]
     ),
-    "two outputs": lambda: fused(
-        lambda b, x: (b.one("exp", [x]), b.one("neg", [x])), [floats(6, 33)]
-    ),
+    "two outputs": lambda: fused(lambda b, x: (b.one("exp", [x]), b.one("neg", [x])), [floats(6, 33)]),
     "independent parts": lambda: fused(
         lambda b, x, y: (b.one("exp", [x]), b.one("neg", [y])), [floats(6, 33), floats(5)]
     ),
@@ -48,13 +46,11 @@ CASES = {
     "gather": lambda: one("gather", [floats(11, 18), integers(11, 4, 3)], axis=0),
     "gather last": lambda: one("gather", [floats(5, 18), integers(18, 33)], axis=1),
     "gather elements": lambda: one("gather_elements", [floats(5, 18), integers(5, 4, 18)], axis=0),
-    "gather nd": lambda: one("gather_nd", [floats(5, 6, 18), np.stack([integers(5, 20), integers(6, 20)], -1)], batch_dims=0),
-    "scatter nd": lambda: one(
-        "scatter_nd", [floats(9, 21), integers(9, 5, 1), floats(5, 21)], reduction="none"
+    "gather nd": lambda: one(
+        "gather_nd", [floats(5, 6, 18), np.stack([integers(5, 20), integers(6, 20)], -1)], batch_dims=0
     ),
-    "scatter nd add": lambda: one(
-        "scatter_nd", [floats(9, 21), integers(9, 15, 1), floats(15, 21)], reduction="add"
-    ),
+    "scatter nd": lambda: one("scatter_nd", [floats(9, 21), integers(9, 5, 1), floats(5, 21)], reduction="none"),
+    "scatter nd add": lambda: one("scatter_nd", [floats(9, 21), integers(9, 15, 1), floats(15, 21)], reduction="add"),
     "scatter elements": lambda: one(
         "scatter_elements", [floats(9, 21), integers(9, 12, 20), floats(12, 20)], axis=0, reduction="add"
     ),
@@ -86,12 +82,27 @@ CASES = {
     "matmul": lambda: one("matmul", [floats(9, 40), floats(40, 33)]),
     "matmul batched": lambda: one("matmul", [floats(2, 1, 9, 4), floats(3, 4, 5)]),
     "conv": lambda: one(
-        "conv", [floats(2, 4, 9, 19), floats(6, 2, 3, 3), floats(6)], strides=(1, 2), pads=(1, 1, 0, 1), dilations=(1, 1), group=2
+        "conv",
+        [floats(2, 4, 9, 19), floats(6, 2, 3, 3), floats(6)],
+        strides=(1, 2),
+        pads=(1, 1, 0, 1),
+        dilations=(1, 1),
+        group=2,
     ),
-    "conv 1d": lambda: one("conv", [floats(1, 3, 40), floats(5, 3, 7)], strides=(1,), pads=(6, 6), dilations=(2,), group=1),
-    "max pool": lambda: one("max_pool", [floats(1, 3, 14, 18)], kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), dilations=(1, 1)),
+    "conv 1d": lambda: one(
+        "conv", [floats(1, 3, 40), floats(5, 3, 7)], strides=(1,), pads=(6, 6), dilations=(2,), group=1
+    ),
+    "max pool": lambda: one(
+        "max_pool", [floats(1, 3, 14, 18)], kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), dilations=(1, 1)
+    ),
     "average pool": lambda: one(
-        "avg_pool", [floats(1, 3, 14, 18)], kernel=(3, 2), strides=(1, 1), pads=(1, 1, 1, 0), dilations=(1, 1), count_include_pad=False
+        "avg_pool",
+        [floats(1, 3, 14, 18)],
+        kernel=(3, 2),
+        strides=(1, 1),
+        pads=(1, 1, 1, 0),
+        dilations=(1, 1),
+        count_include_pad=False,
     ),
     "select": lambda: one("select", [floats(5, 20) > 0, floats(5, 20), floats(20)]),
     "equal": lambda: one("eq", [integers(2, 5, 20), integers(2, 20)]),

@@ -194,7 +194,9 @@ class Emitter:
         # some lane must want the element before its place may be touched
         name, t = self.code.fresh("x"), loop.Type(operand.dtype)
         self.code.emit(loop.Declare(name, zero(t)))
-        some = loop.ReduceLanes("any", self.mask.value, loop.Type(DType.BOOL))
+        some = self.mask.value
+        if some.type.lanes > 1:
+            some = loop.ReduceLanes("any", some, loop.Type(DType.BOOL))
         self.code.emit(loop.If(some, (loop.Assign(name, load),)))
         return loop.Var(name, t)
 
@@ -281,7 +283,7 @@ class Emitter:
         assert mask is not None
         otherwise = self.value(e.otherwise)
         outer = self.mask
-        if lanes > 1 and self.info(e.then).unsafe:
+        if self.info(e.then).unsafe:
             self._masks += 1
             inside = mask if outer is None else self.code.let(loop.Binary("and", outer.value, mask), "m")
             self.mask = Mask(inside, self.code.depth, self._masks)
