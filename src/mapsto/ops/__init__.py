@@ -15,6 +15,7 @@ from mapsto.ops import (
     resize,
     routines,
     sources,
+    suppression,
     window,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "resize",
     "routines",
     "sources",
+    "suppression",
     "window",
 ]

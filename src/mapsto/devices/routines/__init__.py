@@ -1,4 +1,4 @@
-"""Ops that no kernel expresses, written in the loop language: nonzero, lstm, gru, rnn, topk."""
+"""Ops that no kernel expresses, in the loop language: recurrent networks, top-k, non-zero, non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
 from mapsto.devices.routines.nonzero import nonzero
 from mapsto.devices.routines.recurrent import recurrent
+from mapsto.devices.routines.suppression import non_max_suppression
 from mapsto.devices.routines.topk import topk
 from mapsto.errors import UnsupportedError
 from mapsto.ir.graph import Node, Value
@@ -17,6 +18,7 @@ _Write = Callable[[Node, tuple[Value | None, ...], int, str, bool], RoutineCode]
 ROUTINES: dict[str, _Write] = {
     "gru": recurrent,
     "lstm": recurrent,
+    "non_max_suppression": lambda node, inputs, lanes, name, fused: non_max_suppression(node, inputs, lanes, name),
     "nonzero": lambda node, inputs, lanes, name, fused: nonzero(node, inputs, lanes, name),
     "rnn": recurrent,
     "topk": lambda node, inputs, lanes, name, fused: topk(node, inputs, lanes, name),

@@ -8,67 +8,16 @@ O(n + n log k) steps for a row of n.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
-from mapsto.devices.routines.writer import I64, Writer, as_value, both, cast, either, integer, split_index
+from mapsto.devices.routines.sorting import Entries, Row, before, merge_sort, words_of
+from mapsto.devices.routines.writer import I64, Writer, as_value, both, integer, split_index
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, minimum, mul, product
+from mapsto.ir.expr import Dim, floordiv, maximum, minimum, mul, product
 from mapsto.ir.graph import Node, Value
 from mapsto.loop import ast
 
 # Entries of a row up to this many bytes live on the stack, longer ones in scratch memory.
 STACK_BYTES = 32 * 1024
-
-
-@dataclass(frozen=True)
-class Entries:
-    """Arrays of entries in one buffer: element `at` has `words` integers, most significant first, `stride` apart.
-
-    One word: the key in the upper half, the place in the lower. Two words: a 64-bit key, then the place.
-    """
-
-    buffer: str
-    base: Dim
-    words: int
-    stride: Dim
-
-    def load(self, w: Writer, at: Dim) -> tuple[ast.Value, ...]:
-        places = [self.base + at + mul(word, self.stride) for word in range(self.words)]
-        return tuple(w.let("entry", ast.Load(self.buffer, place, I64)) for place in places)
-
-    def store(self, w: Writer, at: Dim, entry: tuple[ast.Value, ...]) -> None:
-        for word, value in enumerate(entry):
-            w.store(self.buffer, self.base + at + mul(word, self.stride), value)
-
-    def shifted(self, by: Dim) -> Entries:
-        return Entries(self.buffer, self.base + by, self.words, self.stride)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the input: `length` elements from `base`, `stride` apart."""
-
-    buffer: str
-    element: DType
-    base: Dim
-    stride: Dim
-    length: Dim
-    largest: bool
-
-    def keys(self, w: Writer, at: Dim, lanes: int, mask: ast.Value | None = None) -> ast.Value:
-        """Signed integers in the wanted order of the elements from `at`."""
-        place = self.base + mul(at, self.stride)
-        loaded = ast.Load(self.buffer, place, ast.Type(self.element, lanes), self.stride, mask)
-        key = _ordered(w, loaded)
-        return w.let("key", ast.Unary("not", key) if self.largest else key)
-
-    def entry(self, w: Writer, at: Dim) -> tuple[ast.Value, ...]:
-        key = self.keys(w, at, 1)
-        if key.type.element is DType.I64:
-            return key, as_value(at)
-        upper = ast.Binary("shl", cast(key, DType.I64), integer(32))
-        return (w.let("entry", ast.Binary("or", upper, as_value(at))),)
 
 
 def topk(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str) -> RoutineCode:
@@ -79,7 +28,7 @@ def topk(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str) ->
     axis = int(node.attrs["axis"]) % x.rank  # type: ignore[arg-type]
     length, k = x.shape[axis], values.shape[axis]
     outer, inner = product(x.shape[:axis]), product(x.shape[axis + 1 :])
-    words = _words(x.dtype)
+    words = words_of(x.dtype)
     w = Writer([*x.shape, *values.shape])
     source = w.tensor("x", x)
     targets = (w.tensor("values", values, writes=True), w.tensor("indices", indices, writes=True))
@@ -99,49 +48,11 @@ def topk(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str) ->
         count = w.index("count", minimum(k, length))
         with w.when((count - 1,)):
             _select(w, line, entries, count, lanes)
-            final = _merge_sort(w, entries, count, mul(words, k))
+            final = merge_sort(w, entries, count, mul(words, k))
             _write(w, line, final, count, target, targets)
         _clear(w, values.dtype, count, k, inner, target, targets)
     extent = mul(outer, inner) if k != 0 else 0
     return RoutineCode((RoutineCall(w.function(name), extent, w.operands, () if local else (spill,)),))
-
-
-def _words(element: DType) -> int:
-    return 2 if element in (DType.F64, DType.I64, DType.U64, DType.U32) else 1
-
-
-def _ordered(w: Writer, value: ast.Value) -> ast.Value:
-    """Signed integers, 32 or 64 bits wide, in the order of the values; -0 equals 0, NaN is above all."""
-    element, lanes = value.type.element, value.type.lanes
-    if element.is_float:
-        return _ordered_float(w, cast(value, DType.F64 if element is DType.F64 else DType.F32))
-    if element is DType.BOOL:
-        i32 = ast.Type(DType.I32, lanes)
-        return ast.Select(value, ast.Const(1, i32), ast.Const(0, i32))
-    if element is DType.U64:
-        i64 = ast.Type(DType.I64, lanes)
-        return ast.Binary("xor", ast.Bitcast(value, i64), ast.Const(-(1 << 63), i64))
-    return cast(value, DType.I64 if _words(element) == 2 else DType.I32)
-
-
-def _ordered_float(w: Writer, value: ast.Value) -> ast.Value:
-    """The bits of a negative number count downwards: flip all but the sign."""
-    wide = value.type.element is DType.F64
-    integers = ast.Type(DType.I64 if wide else DType.I32, value.type.lanes)
-    top = (1 << (63 if wide else 31)) - 1
-    real = w.let("real", ast.Binary("add", value, ast.Const(0.0, value.type)))  # -0 + 0 is 0
-    bits = w.let("bits", ast.Bitcast(real, integers))
-    flipped = ast.Binary("xor", bits, ast.Const(top, integers))
-    key = ast.Select(ast.Compare("lt", bits, ast.Const(0, integers)), flipped, bits)
-    return ast.Select(ast.Compare("ne", real, real), ast.Const(top, integers), key)
-
-
-def _before(a: tuple[ast.Value, ...], b: tuple[ast.Value, ...]) -> ast.Value:
-    """Whether entry a comes before entry b."""
-    result = ast.Compare("lt", a[0], b[0])
-    if len(a) == 1:
-        return result
-    return either(result, both(ast.Compare("eq", a[0], b[0]), ast.Compare("lt", a[1], b[1])))
 
 
 # -- selection: a heap whose root is the last in order ----------------------------------------------------------------
@@ -168,7 +79,7 @@ def _scan(w: Writer, row: Row, entries: Entries, count: Dim, lanes: int) -> None
         with w.when(ast.ReduceLanes("any", both(_above_root(entries, keys), mask), ast.Type(DType.BOOL))):
             with w.loop("i", chunk, minimum(row.length, chunk + wide)) as i:
                 entry = row.entry(w, i)
-                with w.when(_before(entry, entries.load(w, 0))):
+                with w.when(before(entry, entries.load(w, 0))):
                     _sift(w, entries, 0, entry, count)
 
 
@@ -191,52 +102,15 @@ def _sift(w: Writer, entries: Entries, start: Dim, entry: tuple[ast.Value, ...],
         left = w.index("left", child)
         right = w.index("right", minimum(left + 1, count - 1))
         a, b = entries.load(w, left), entries.load(w, right)
-        use_right = w.let("use_right", _before(a, b))
+        use_right = w.let("use_right", before(a, b))
         larger = tuple(w.let("larger", ast.Select(use_right, q, p)) for p, q in zip(a, b, strict=True))
-        with w.when(_before(entry, larger)):
+        with w.when(before(entry, larger)):
             entries.store(w, w.index("to", hole), larger)
             w.assign(hole, ast.Select(use_right, as_value(right), as_value(left)))
             w.assign(child, ast.Binary("add", ast.Binary("add", hole, hole), integer(1)))
         with w.otherwise():
             w.assign(child, last)
     entries.store(w, w.index("to", hole), entry)
-
-
-# -- merge sort, bottom up --------------------------------------------------------------------------------------------
-
-
-def _merge_sort(w: Writer, entries: Entries, count: Dim, other: Dim) -> Entries:
-    """Sorts `count` entries, back and forth between two halves of the buffer `other` apart; gives where they end up."""
-    width = w.declare("width", integer(1))
-    source = w.declare("source", integer(0))
-    with w.repeat(ast.Compare("lt", width, as_value(count))):
-        run = w.index("run", width)
-        at = w.index("at", source)
-        old, new = entries.shifted(at), entries.shifted(other - at)
-        with w.loop("pair", 0, w.index("pairs", ceildiv(count, 2 * run))) as pair:
-            low = w.index("low", 2 * pair * run)
-            middle = w.index("middle", minimum(low + run, count))
-            high = w.index("high", minimum(low + 2 * run, count))
-            _merge(w, old, new, low, middle, high)
-        w.assign(width, ast.Binary("add", width, width))
-        w.assign(source, as_value(other - at))
-    return entries.shifted(w.index("sorted", source))
-
-
-def _merge(w: Writer, old: Entries, new: Entries, low: Dim, middle: Dim, high: Dim) -> None:
-    """Runs [low, middle) and [middle, high) into one, without a branch that data decides."""
-    i = w.declare("i", as_value(low))
-    j = w.declare("j", as_value(middle))
-    with w.loop("to", low, high) as to:
-        first = old.load(w, w.index("first", ast.Binary("min", i, as_value(middle - 1))))
-        second = old.load(w, w.index("second", ast.Binary("min", j, as_value(high - 1))))
-        in_first = ast.Compare("lt", i, as_value(middle))
-        second_over = ast.Compare("ge", j, as_value(high))
-        take = w.let("take", both(in_first, either(second_over, _before(first, second))))
-        new.store(w, to, tuple(ast.Select(take, p, q) for p, q in zip(first, second, strict=True)))
-        step = w.let("step", ast.Select(take, integer(1), integer(0)))
-        w.assign(i, ast.Binary("add", i, step))
-        w.assign(j, ast.Binary("add", j, ast.Binary("sub", integer(1), step)))
 
 
 # -- results ----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,19 @@
+"""Rows of object detection: non-maximum suppression."""
+
+from __future__ import annotations
+
+from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.expr import Dim
+
+
+@row("NonMaxSuppression")
+def _non_max_suppression(call: Call) -> Result:
+    """Rows (batch, class, box) of what stays; their number is bound in the run. Without a limit: none."""
+    b = call.builder
+    limit: Dim = call.dims(2, "limit")[0] if call.optional(2) is not None else 0
+    if isinstance(limit, int):
+        limit = max(limit, 0)
+    operands = [call.input(0), call.input(1), call.optional(3), call.optional(4)]
+    attrs = {"limit": limit, "center": bool(call.integer("center_point_box", 0))}
+    indices, count = b.add("non_max_suppression", operands, attrs)
+    return b.one("slice", [indices], starts=(0, 0), steps=(1, 1), shape=(b.bind(count, "count"), 3))
