@@ -3,6 +3,7 @@
 from mapsto.importers.onnx.rows import (
     contraction,
     control,
+    detection,
     einsum,
     elementwise,
     indexing,
@@ -19,6 +20,7 @@ from mapsto.importers.onnx.rows import (
 __all__ = [
     "contraction",
     "control",
+    "detection",
     "einsum",
     "elementwise",
     "indexing",
