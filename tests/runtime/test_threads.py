@@ -1,5 +1,6 @@
 """Threads together: same bits at any count, many callers at once, forks, signals, and a clean end."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from tests.runtime.helpers import N, chain_program, f32, objects
 
+from mapsto.errors import ExecutionError
 from mapsto.ir.dtypes import DType
 from mapsto.runtime.executable import Executable
+from mapsto.runtime.pool import Pool, load_runner
 from mapsto.runtime.program import Buffer, Port, Program, Run
 
 REPOSITORY = Path(__file__).parents[2]
@@ -288,3 +291,18 @@ def test_a_profile_names_each_step():
 def test_a_profile_of_steps_that_were_not_reached():
     program = Program("none", (), (), (), ())
     assert Executable(program, [], 1).profile() == []
+
+
+def test_a_system_that_grants_too_few_threads(monkeypatch):
+    """Those that were started end again, and a later try works."""
+    pool = Pool(5, load_runner())
+    start = pool._start_worker
+    workers = len(os.listdir("/proc/self/task"))
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_start_worker", lambda at: errno.EAGAIN if len(pool._handles) == 2 else start(at))
+        with pytest.raises(ExecutionError, match="grants 3 of 5 threads"):
+            _ = pool.address
+    assert len(os.listdir("/proc/self/task")) == workers
+    assert pool.address and len(os.listdir("/proc/self/task")) == workers + 4
+    pool.stop()
+    assert len(os.listdir("/proc/self/task")) == workers

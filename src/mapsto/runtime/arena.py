@@ -1,8 +1,8 @@
 """Addresses in the arena: buffers that are alive together lie apart, others share memory.
 
-A first packing is best-fit, largest first, or earliest first where that needs less. What it found, "this buffer lies below
-that one", is kept as an order that any other sizes can be laid out by in a fraction of a millisecond: each buffer starts
-where the highest one below it ends (a longest path).
+A first packing is best-fit, largest first, or earliest first where that needs less. What it found, "this buffer lies
+below that one", is kept as an order that any other sizes can be laid out by in a fraction of a millisecond: each buffer
+starts where the highest one below it ends (a longest path).
 """
 
 from __future__ import annotations
