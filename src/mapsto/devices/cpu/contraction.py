@@ -110,6 +110,7 @@ def plan_contraction(form: ContractionForm, isa: Isa) -> Plan:
         rows.a * a_bytes if isinstance(rows.a, int) else None,
         group_bytes,
         _widest(form, isa),
+        form.b_channel_stride is not None and not isinstance(form.columns, int),
     )
     tiling = _closing(form, choose(isa, shape))
     outer = product(_number(axis.extent) for axis in form.rows[:-1])
@@ -151,12 +152,16 @@ def contraction(plan: Plan, epilogue: Epilogue) -> tuple[Function, Dim]:
 
 @dataclass(frozen=True)
 class _Panel:
-    """A panel's vectors, its first column, the start of its B, and how many of its columns exist (None: all)."""
+    """A panel's vectors, its first column, the start of its B, and how many of its columns exist (None: all).
+
+    `masks`: for each vector, which of its lanes are columns; None where all are.
+    """
 
     vectors: tuple[int, ...]
     column: Dim
     b_start: Dim
     valid: Dim | None
+    masks: tuple[Value | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,10 +230,26 @@ class _Template:
         """The rows of an item's block: rows of the outer axes, then tiles along the last."""
         chunk, units, block = self.plan.chunk, self.plan.units, sym("block")
         start, stop = mul(block, chunk), minimum(add(mul(block, chunk), chunk), units)
+        masks: list[Statement] = []
+        panel = replace(panel, masks=self._masks(panel, masks))
         if len(self.form.rows) == 1:
-            return self._tiles(panel, (), start, stop)
+            return masks + self._tiles(panel, (), start, stop)
         name = self.fresh("row")
-        return [For(name, start, stop, tuple(self._row(panel, sym(name))))]
+        return [*masks, For(name, start, stop, tuple(self._row(panel, sym(name))))]
+
+    def _masks(self, panel: _Panel, out: list[Statement]) -> tuple[Value | None, ...]:
+        """The masks of a panel's vectors, named once before its loops."""
+        masks: list[Value | None] = []
+        column = 0
+        for lanes in panel.vectors:
+            whole = panel.valid is None or (isinstance(panel.valid, int) and panel.valid >= column + lanes)
+            if whole:
+                masks.append(None)
+            else:
+                assert panel.valid is not None
+                masks.append(self._let(out, "mask", LaneMask(panel.valid - column, Type(DType.BOOL, lanes))))
+            column += lanes
+        return tuple(masks)
 
     def _row(self, panel: _Panel, row: Dim) -> list[Statement]:
         indices: list[Dim] = []
@@ -341,10 +362,8 @@ class _Template:
         out: list[Statement] = []
         vectors: list[Value] = []
         column = 0
-        for lanes in panel.vectors:
-            mask = None
-            if form.b_channel_stride is not None and panel.valid is not None:
-                mask = self._mask(panel, column, lanes)
+        for lanes, valid in zip(panel.vectors, panel.masks, strict=True):
+            mask = None if form.b_channel_stride is None else valid  # packed B has all columns
             loaded: Value = Load(form.b.name, add(b, column * k), Type(form.b.element, lanes * k), mask=mask)
             vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
             column += lanes
@@ -381,12 +400,6 @@ class _Template:
 
     # ---- epilogue ----
 
-    def _mask(self, panel: _Panel, column: int, lanes: int) -> Value | None:
-        """Which lanes of a vector are columns; None where all are."""
-        if panel.valid is None or (isinstance(panel.valid, int) and panel.valid >= column + lanes):
-            return None
-        return LaneMask(panel.valid - column, Type(DType.BOOL, lanes))
-
     def _finish(
         self, panel: _Panel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
     ) -> list[Statement]:
@@ -394,9 +407,9 @@ class _Template:
         out: list[Statement] = []
         for row, names in enumerate(accumulators):
             column = 0
-            for name, lanes in zip(names, panel.vectors, strict=True):
+            for position, (name, lanes) in enumerate(zip(names, panel.vectors, strict=True)):
                 value = Var(name, Type(self.form.accumulator, lanes))
-                out += self._emit(panel, column, value, batch, (*rows[:-1], add(rows[-1], row)))
+                out += self._emit(panel, position, column, value, batch, (*rows[:-1], add(rows[-1], row)))
                 column += lanes
         return out
 
@@ -415,27 +428,27 @@ class _Template:
         name = self.fresh("row")
         body: list[Statement] = []
         column = 0
-        for lanes in panel.vectors:
+        for position, lanes in enumerate(panel.vectors):
             loaded = Load(scratch, add(mul(sym(name), width), column), Type(self.form.accumulator, lanes))
             value = self._let(body, "acc", loaded)
-            body += self._emit(panel, column, value, batch, (*rows[:-1], add(rows[-1], sym(name))))
+            body += self._emit(panel, position, column, value, batch, (*rows[:-1], add(rows[-1], sym(name))))
             column += lanes
         return [*out, For(name, 0, len(accumulators), tuple(body))]
 
     def _emit(
-        self, panel: _Panel, column: int, value: Value, batch: tuple[Dim, ...], rows: tuple[Dim, ...]
+        self,
+        panel: _Panel,
+        position: int,
+        column: int,
+        value: Value,
+        batch: tuple[Dim, ...],
+        rows: tuple[Dim, ...],
     ) -> list[Statement]:
-        form, lanes = self.form, value.type.lanes
-        mask = self._mask(panel, column, lanes)
-        out: list[Statement] = []
-        valid = None
-        if mask is not None:
-            assert panel.valid is not None
-            valid = panel.valid - column
-            mask = self._let(out, "mask", mask)
+        """Epilogue and store of the accumulators of one vector of the panel."""
+        form, lanes, mask = self.form, value.type.lanes, panel.masks[position]
+        valid = None if mask is None or panel.valid is None else panel.valid - column
         at = add(panel.column, column)
-        statements, result = self.epilogue(value, Place(batch, rows, at, lanes, valid, mask, self.fresh))
-        out += statements
+        out, result = self.epilogue(value, Place(batch, rows, at, lanes, valid, mask, self.fresh))
         if result is None:
             return out
         base = _offset(form.out_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.out)
@@ -444,8 +457,8 @@ class _Template:
         if mask is not None:
             result = Select(mask, result, Const(0, result.type))
         where = add(mul(floordiv(at, form.out_block), form.out_block_stride), mod(at, form.out_block))
-        out.append(Store(form.out.name, add(base, where), result))
-        return out + self._zero_tail(panel, column + lanes, base, result.type.element)
+        stored = [*out, Store(form.out.name, add(base, where), result)]
+        return stored + self._zero_tail(panel, column + lanes, base, result.type.element)
 
     def _zero_tail(self, panel: _Panel, column: int, base: Dim, element: DType) -> list[Statement]:
         """After the last vector: zeros to the end of its block."""

@@ -8,7 +8,7 @@ import llvmlite.binding as llvm
 
 # The machine scheduler moves loads of a register tile up until registers run out: 38-83 % of peak with spills, against 96-102 %
 # without it. The option is global to a process, which is one more reason for worker processes.
-_OPTIONS = ("--enable-misched=0",)
+_OPTIONS = ("--enable-misched=0", "--disable-lsr")
 OPTIMIZERS = ("none", "generic")
 
 

@@ -31,6 +31,7 @@ class Shape:
     """What the rule looks at. `rows`/`columns` None: known at run time only. `row_bytes` None: the rows' distance is a run-time size.
 
     `steps`: of the reduction. `group_bytes`: of B, per column and step. `widest`: lanes that a vector may have at most.
+    `masked`: B is read under a mask for each vector of the panel.
     """
 
     rows: int | None
@@ -39,6 +40,7 @@ class Shape:
     row_bytes: int | None
     group_bytes: int = 4
     widest: int = 64
+    masked: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,13 @@ def split_columns(columns: int | None, lanes: int, vectors: int) -> tuple[tuple[
 
 
 def row_limit(isa: Isa, vectors: int, shape: Shape) -> int:
-    """Rows that fit the registers: accumulators, the vectors of B, one broadcast; without multiply-add, the product too."""
-    spare = isa.registers - vectors - 1 - (0 if isa.has("fma") else 1)
+    """Rows that fit the registers beside the vectors of B and one broadcast.
+
+    Without multiply-add, products and the copies that two-operand instructions need come on top; without mask registers, the masks.
+    """
+    spare = isa.registers - vectors - 1 - (0 if isa.has("fma") else 4)
+    if shape.masked and isa.vector_bits < 512:
+        spare -= vectors
     limit = max(spare // vectors, 1)
     if shape.row_bytes is None:
         return min(limit, _ADDRESS_REGISTERS)

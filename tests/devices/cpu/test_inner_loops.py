@@ -1,0 +1,132 @@
+"""Reads the assembly of the template's innermost loops: accumulators stay in registers, nothing goes through the stack."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import pytest
+
+from benchmarks.contraction.cases import BF16, FP32, INT8, Convolution, Format, Product, convolution_case, product_case
+from benchmarks.contraction.native import plain
+from benchmarks.contraction.peak import ACCUMULATORS, peak_function
+from benchmarks.contraction.shapes import GOALS
+from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.compiler import compile_modules
+from mapsto.devices.cpu.contraction import ContractionForm, contraction, plan_contraction
+from mapsto.devices.cpu.isa import AVX2, AVX512_FULL, SSE2, Isa
+from mapsto.loop.ast import Function
+from mapsto.loop.llvm import to_llvm
+
+ZEN4 = isas.tuned(AVX512_FULL, "znver4")
+FORMATS = (FP32, BF16, INT8)
+_MULTIPLY = re.compile(r"^\s*v?(fmadd\d+[ps]s|vfmadd\d+[ps]s|mulps|vpdpbusd|vdpbf16ps|vpmaddwd|pmaddwd)")
+_BRANCH = re.compile(r"^\s*j[a-z]+\s+(\.L\w+)")
+_LABEL = re.compile(r"^(\.L\w+):")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """An innermost loop that multiplies: its lines, and whether %rbp is the frame's pointer in its function."""
+
+    lines: tuple[str, ...]
+    frame_pointer: bool
+
+    @property
+    def multiplications(self) -> int:
+        return sum(bool(_MULTIPLY.match(line)) for line in self.lines)
+
+    @property
+    def stack(self) -> list[str]:
+        """Lines that touch the stack."""
+        pointers = r"\(%(rsp|rbp)" if self.frame_pointer else r"\(%rsp"
+        return [line.strip() for line in self.lines if re.search(pointers, line)]
+
+
+def inner_loops(assembly: str) -> list[Loop]:
+    """Stretches from a label to a branch back to it with no other such stretch inside, that multiply."""
+    lines = assembly.splitlines()
+    frame = any("%rsp, %rbp" in line for line in lines)
+    labels: dict[str, int] = {}
+    spans: list[tuple[int, int]] = []
+    for number, line in enumerate(lines):
+        if label := _LABEL.match(line):
+            labels[label.group(1)] = number
+        elif (branch := _BRANCH.match(line)) and branch.group(1) in labels:
+            spans.append((labels[branch.group(1)], number))
+    innermost = [s for s in spans if not any(o != s and s[0] <= o[0] and o[1] <= s[1] for o in spans)]
+    found = [Loop(tuple(lines[a : b + 1]), frame) for a, b in innermost]
+    return [loop for loop in found if loop.multiplications]
+
+
+def assembly_of(functions: list[Function], isa: Isa) -> list[str]:
+    modules = [(f.name, to_llvm(f, isa.capabilities)) for f in functions]
+    return [made.decode() for made in compile_modules(modules, isa, kind="assembly")]
+
+
+def form_of(shape: Convolution | Product, fmt: Format) -> ContractionForm:
+    """The form alone; a small image stands for the operands."""
+    case = convolution_case(shape, fmt) if isinstance(shape, Convolution) else product_case(shape, fmt)
+    return case.form
+
+
+def check(forms: list[ContractionForm], isa: Isa) -> None:
+    plans = [plan_contraction(form, isa) for form in forms]
+    texts = assembly_of([contraction(plan, plain)[0] for plan in plans], isa)
+    for plan, text in zip(plans, texts, strict=True):
+        loops = inner_loops(text)
+        assert loops, plan.form
+        for loop in loops:
+            assert not loop.stack, (isa.name, plan.tiling, loop.stack[:4])
+        vectors = len(plan.tiling.panel) if plan.tiling.full_panels else len(plan.tiling.last)
+        assert max(loop.multiplications for loop in loops) >= vectors * plan.tiling.sizes[0]
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
+def test_measured_kernels_keep_off_the_stack(fmt: Format) -> None:
+    check([form_of(goal.shape, fmt) for goal in GOALS], ZEN4)
+
+
+ODD = (
+    Convolution(19, 21, 9, stride=2, dilation=2),
+    Convolution(3, 32, 30, kernel=7, stride=2),
+    Convolution(100, 72, (3, 13)),
+    Product(1, 512, 512),
+    Product(3, 64, 100),
+    Product(50, 1024, 1000),
+    Product(197, 4096, 64),
+)
+
+
+@pytest.mark.parametrize("isa", [SSE2, AVX2, isas.AVX512, ZEN4], ids=lambda isa: f"{isa.name}-{isa.fma_per_cycle}")
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
+def test_odd_sizes_keep_off_the_stack(isa: Isa, fmt: Format) -> None:
+    if fmt.interleave > 1 and not isa.has("dot_u8s8"):
+        pytest.skip("without dot instructions the products need temporaries of their own")
+    check([form_of(shape, fmt) for shape in ODD], isa)
+
+
+@pytest.mark.parametrize("isa", [AVX2, ZEN4], ids=lambda isa: isa.name)
+def test_run_time_strides_keep_off_the_stack(isa: Isa) -> None:
+    """Rows whose distance is a run-time size need a pointer each: the tile leaves registers for them."""
+    from tests.devices.cpu.test_contraction import sized_product
+
+    check([sized_product(True), replace(sized_product(False), name="packed")], isa)
+
+
+@pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
+def test_the_peak_loop_is_nothing_but_multiplications(fmt: Format) -> None:
+    (text,) = assembly_of([peak_function(fmt, ZEN4)], ZEN4)
+    (loop,) = inner_loops(text)
+    assert loop.multiplications == ACCUMULATORS
+    assert not loop.stack
+    assert len(loop.lines) <= ACCUMULATORS + 4  # label, count, compare, branch
+
+
+def test_the_reader_sees_spills() -> None:
+    """A loop with more accumulators than registers must be caught, or the tests above prove nothing."""
+    case = convolution_case(Convolution(16, 64, 28), FP32)
+    plan = plan_contraction(case.form, ZEN4)
+    crowded = replace(plan, tiling=replace(plan.tiling, panel=(16,) * 4, full_panels=1, sizes=(14,), counts=(2,)))
+    (text,) = assembly_of([contraction(crowded, plain)[0]], ZEN4)
+    assert any(loop.stack for loop in inner_loops(text))
