@@ -11,8 +11,8 @@ from mapsto.loop.math.exponential import exp_bounded
 _SPLIT = 0.927734375
 _NEAR_F32 = (1.28379166e-1, -3.76125336e-1, 1.12819925e-1, -2.67681349e-2, 4.99119423e-3, -5.96761703e-4)
 
-# Minimax (scripts/fit_polynomials.py): erf(a) = a + a p(a^2) on [0, 1], relative error 2^-56; exp(x^2) erfc(x) = q((x-2)/(x+2)) on [1, 6],
-# relative error 2^-56.
+# Minimax (scripts/fit_polynomials.py), relative error 2^-56: erf(a) = a + a p(a^2) on [0, 1],
+# exp(x^2) erfc(x) = q((x-2)/(x+2)) on [1, 6].
 _NEAR_F64 = (
     0.12837916709551256,
     -0.3761263890318352,
