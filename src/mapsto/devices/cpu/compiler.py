@@ -20,6 +20,7 @@ from typing import IO
 
 from mapsto.devices.cpu.cache import ObjectCache, default_folder, key_of
 from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.options import OPTIONS
 from mapsto.devices.cpu.worker import read_frame, write_frame
 from mapsto.errors import CompileError
 
@@ -154,7 +155,8 @@ class CompilePool:
 def cache_key(isa: Isa, kind: str, optimizer: str, text: str) -> str:
     import llvmlite
 
-    return key_of("mapsto-object-1", llvmlite.__version__, isa.cpu, isa.feature_text, kind, optimizer, text)
+    made_by = ("mapsto-object-1", llvmlite.__version__, *OPTIONS)
+    return key_of(*made_by, isa.cpu, isa.feature_text, kind, optimizer, text)
 
 
 def compile_modules(

@@ -6,9 +6,8 @@ import functools
 
 import llvmlite.binding as llvm
 
-# The machine scheduler moves loads of a register tile up until registers run out: 38-83 % of peak with spills, against 96-102 %
-# without it. The option is global to a process, which is one more reason for worker processes.
-_OPTIONS = ("--enable-misched=0", "--disable-lsr")
+from mapsto.devices.cpu.options import OPTIONS
+
 OPTIMIZERS = ("none", "generic")
 
 
@@ -16,7 +15,7 @@ OPTIMIZERS = ("none", "generic")
 def _initialize() -> None:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    for option in _OPTIONS:
+    for option in OPTIONS:
         llvm.set_option("mapsto", option)
 
 
