@@ -160,8 +160,35 @@ class Builder:
         if not all(isinstance(d, int) for d in value.shape):
             raise ShapeError(f"{value}: a shape whose own length is not known before the run")
         count = math.prod(static(value.shape))
-        flat = self.one("reshape", [value], shape=(count,))
-        return [self.bind(self.one("slice", [flat], starts=(i,), steps=(1,), shape=(1,)), hint) for i in range(count)]
+        flat = value if value.rank < 2 else self.one("reshape", [value], shape=(count,))
+        found = [self.element(flat, i) for i in range(count)]
+        return [self.bind(self.scalar_element(flat, i), hint) if e is None else e for i, e in enumerate(found)]
+
+    def element(self, value: Value, i: int) -> Dim | None:
+        """Element i of a vector or scalar of integers, looked for where it comes from; None where only a run knows it."""
+        content = self.content(value)
+        if content is not None:
+            return content.reshape(-1)[i]  # type: ignore[no-any-return]
+        node = self.producer(value)
+        parts = [self.lookup(n) for n in node.inputs if n] if node is not None else []
+        if node is not None and node.op == "concat" and value.rank == 1:
+            at = i
+            for part in parts:
+                extent = part.shape[0]
+                if not isinstance(extent, int):
+                    break
+                if at < extent:
+                    return self.element(part, at)
+                at -= extent
+        elif node is not None and node.op in ("reshape", "cast") and parts[0].dtype.is_integer:
+            return self.element(parts[0], i)
+        return None
+
+    def scalar_element(self, value: Value, i: int) -> Value:
+        """Element i of a vector or scalar, as a value of one element."""
+        if value.shape in ((), (1,)):
+            return value
+        return self.one("slice", [value], starts=(i,), steps=(1,), shape=(1,))
 
     def bind(self, scalar: Value, hint: str = "n", symbol: str = "") -> Expr:
         """A size symbol defined at run time by an integer scalar; `symbol` names it where the name is settled already.

@@ -15,8 +15,8 @@ from mapsto.errors import ModelError
 # The versions that the rows were written for. Newer files are tried: what changed shows as an error of the node
 # concerned.
 OLDEST_OPSET = 7
-NEWEST_OPSET = 25
-NEWEST_IR = 13
+NEWEST_OPSET = 28
+NEWEST_IR = 14
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def _checked(source: Source) -> Source:
 def opset_of(imports: Any, where: str) -> dict[str, int]:
     """Versions of the operator sets by domain ('' is the standard one). Raises ModelError for versions out of range."""
     found = {("" if entry.domain == "ai.onnx" else entry.domain): int(entry.version) for entry in imports}
-    standard = found.setdefault("", NEWEST_OPSET if not found else 1)
-    if not OLDEST_OPSET <= standard <= NEWEST_OPSET and any(e.domain in ("", "ai.onnx") for e in imports):
+    standard = found.get("", NEWEST_OPSET)
+    if not OLDEST_OPSET <= standard <= NEWEST_OPSET:
         raise ModelError(
             f"{where}: opset {standard} is outside {OLDEST_OPSET}..{NEWEST_OPSET}; "
             "convert the model with onnx.version_converter"

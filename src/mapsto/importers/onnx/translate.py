@@ -14,7 +14,7 @@ import onnx
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.onnx.functions import Functions
 from mapsto.importers.onnx.inputs import Shapes, add_inputs
-from mapsto.importers.onnx.reader import Budgets, Source, opset_of
+from mapsto.importers.onnx.reader import NEWEST_OPSET, Budgets, Source, opset_of
 from mapsto.importers.onnx.table import Call, Row, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
@@ -83,7 +83,8 @@ class Translator:
         add_inputs(builder, model.graph, shapes, self.budgets.rank)
         scope = Scope(builder)
         scope.values.update({value.name: value for value in builder.inputs})
-        outputs = self.body(scope, model.graph, Place(opset_of(model.opset_import, self.source.name)))
+        opsets = {"": NEWEST_OPSET, **opset_of(model.opset_import, self.source.name)}
+        outputs = self.body(scope, model.graph, Place(opsets))
         return builder.finish(outputs, names=names, labels=_labels(scope))
 
     def body(self, scope: Scope, graph: Any, place: Place) -> list[Value]:

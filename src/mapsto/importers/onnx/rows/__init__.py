@@ -14,7 +14,10 @@ from mapsto.importers.onnx.rows import (
     recurrent,
     reduction,
     resize,
+    sampling,
+    signal,
     sizes,
+    slicing,
 )
 
 __all__ = [
@@ -31,5 +34,8 @@ __all__ = [
     "recurrent",
     "reduction",
     "resize",
+    "sampling",
+    "signal",
     "sizes",
+    "slicing",
 ]

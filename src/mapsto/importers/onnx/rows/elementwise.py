@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from functools import reduce
-
-import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.importers.onnx.rows.common import column, flatten
@@ -53,10 +50,7 @@ def _mean(call: Call) -> Result:
 
 @row("Mod")
 def _mod(call: Call) -> Result:
-    fmod = bool(call.integer("fmod", 0))
-    if call.input().dtype.is_float and not fmod:
-        raise call.unsupported("attribute fmod=0 is not defined for floats; set fmod=1")
-    return call.builder.one("mod", [call.input(0), call.input(1)], fmod=fmod)
+    return call.builder.one("mod", [call.input(0), call.input(1)], fmod=bool(call.integer("fmod", 0)))
 
 
 @row("BitShift")
@@ -241,19 +235,3 @@ def _hardmax(call: Call) -> Result:
     hit = b.one("eq", [column(b, positions, axis, x.rank), winner])
     result = b.one("cast", [hit], to=x.dtype)
     return result if x is call.input() else b.one("reshape", [result], shape=call.input().shape)
-
-
-# -- constants of signal processing ------------------------------------------------------------------------------------
-
-
-@row("HannWindow", "HammingWindow", "BlackmanWindow")
-def _window(call: Call) -> Result:
-    """Sums of cosines: sum_k (-1)^k a_k cos(2 pi k n / N)."""
-    size = call.static_ints(0, "the size of the window")[0]
-    weights = {"HannWindow": (0.5, 0.5), "HammingWindow": (25 / 46, 21 / 46), "BlackmanWindow": (0.42, 0.5, 0.08)}[
-        call.op
-    ]
-    period = size if call.integer("periodic", 1) else size - 1
-    n = np.arange(size)
-    waves = [(-1) ** k * a * np.cos(2 * math.pi * k * n / max(period, 1)) for k, a in enumerate(weights)]
-    return call.builder.constant(np.sum(waves, axis=0), "window", call.dtype("output_datatype", DType.F32))

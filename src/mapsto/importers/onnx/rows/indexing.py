@@ -124,7 +124,12 @@ def positions(b: Builder, extent: Dim) -> Value:
 def _one_hot(call: Call) -> Result:
     """values[1] where the new axis' place is the index (counted from the end where negative), else values[0]."""
     b, indices = call.builder, call.input(0)
-    depth = call.dims(1, "depth")[0] if call.input(1).dtype.is_integer else int(call.static_scalar(1, "the depth"))
+    depths = call.input(1)
+    array = b.array(depths)
+    if array is not None:
+        depth: Dim = int(array.reshape(-1)[0])
+    else:
+        depth = b.dims(depths if depths.dtype.is_integer else b.one("cast", [depths], to=DType.I64), "depth")[0]
     axis = call.axis(indices.rank + 1, -1)
     off, on = (
         b.one("reshape", [b.one("slice", [call.input(2)], starts=(k,), steps=(1,), shape=(1,))], shape=())

@@ -4,36 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from mapsto.errors import ModelError
 from mapsto.importers.onnx.rows.common import flatten, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.table import Call, Result, row
-from mapsto.ir.expr import Call as ExprCall
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
     Dim,
     Expr,
-    atoms,
     ceildiv,
     floordiv,
-    known_at_least,
     maximum,
     product,
-    substitute,
-    sym,
-    symbols,
 )
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
-from mapsto.ops.shapes import dim_max, dim_min
-
-# Exporters write "to the end" as the largest integer of some width.
-FAR = (1 << 31) - 1
 
 
 @row("Reshape")
 def _reshape(call: Call) -> Result:
     """0 copies the input's extent (unless `allowzero`), -1 takes what the others leave."""
     x = call.input()
-    target = call.dims(1)
+    target = call.dims(1) if call.content(1) is not None else _run_time_shape(call)
     shape = list(target)
     for axis, dim in enumerate(target):
         if dim == 0 and not call.integer("allowzero", 0):
@@ -51,6 +44,23 @@ def _reshape(call: Call) -> Result:
     if any(isinstance(d, int) and d < 0 for d in shape):
         raise call.wrong(f"shape {target} has a negative extent")
     return reshape(call.builder, x, shape)
+
+
+def _run_time_shape(call: Call) -> list[Dim]:
+    """The target's extents where only a run knows them: what 0 and -1 stand for is computed in the run as well."""
+    b, x, target = call.builder, call.input(), call.input(1)
+    rank = target.shape[0] if target.rank == 1 else None
+    if not isinstance(rank, int):
+        raise call.unsupported("a shape whose own length only a run knows is not supported")
+    zero, one = call.scalar(0, target), call.scalar(1, target)
+    if not call.integer("allowzero", 0):
+        own = [x.shape[k] if k < x.rank else 0 for k in range(rank)]
+        target = b.one("select", [b.one("eq", [target, zero]), b.known(np.array(own, dtype=object)), target])
+    is_open = b.one("lt", [target, zero])
+    others = b.one("reduce", [b.one("select", [is_open, one, target])], kind="prod", axes=(0,), keepdims=False)
+    total = b.known(np.array([product(x.shape)], dtype=object))
+    rest = b.one("div", [total, b.one("max", [others, one])])
+    return b.dims(b.one("select", [is_open, rest, target]), "size")
 
 
 @row("Flatten")
@@ -145,110 +155,6 @@ def _concat(call: Call) -> Result:
     return call.builder.one("concat", values, axis=call.axis(values[0].rank, 1 if call.opset < 4 else None))
 
 
-# -- slices ------------------------------------------------------------------------------------------------------------
-
-
-@row("Slice")
-def _slice(call: Call) -> Result:
-    x = call.input()
-    if call.opset < 10:
-        starts: Sequence[Dim] = call.integers("starts") or []
-        ends: Sequence[Dim] = call.integers("ends") or []
-        axes, steps = call.integers("axes"), None
-    else:
-        starts, ends = call.dims(1, "start"), call.dims(2, "end")
-        axes = call.static_ints(3, "the list of axes") if call.has(3) else None
-        steps = call.static_ints(4, "the list of steps") if call.has(4) else None
-    places = list(range(len(starts))) if axes is None else [call.normal_axis(axis, x.rank) for axis in axes]
-    strides = [1] * len(starts) if steps is None else steps
-    if not len(starts) == len(ends) == len(places) == len(strides) or len(set(places)) != len(places) or 0 in strides:
-        raise call.wrong("starts, ends, axes and steps do not fit each other")
-    first: list[Dim] = [0] * x.rank
-    step = [1] * x.rank
-    shape = list(x.shape)
-    for axis, start, end, stride in zip(places, starts, ends, strides, strict=True):
-        if axis >= x.rank:
-            raise call.wrong(f"axis {axis} does not exist in a tensor of {x.rank} axes")
-        first[axis], shape[axis] = slice_extent(call.builder, start, end, stride, x.shape[axis])
-        step[axis] = stride
-    if tuple(shape) == x.shape and all(f == 0 for f in first) and all(s == 1 for s in step):
-        return x
-    return call.builder.one("slice", [x], starts=tuple(first), steps=tuple(step), shape=tuple(shape))
-
-
-def slice_extent(b: Builder, start: Dim, end: Dim, step: int, dim: Dim) -> tuple[Dim, Dim]:
-    """(first element, number of elements) of a slice with ONNX's rules: negative places count from the end, then both
-    are clamped.
-
-    Where the rules only matter for axes shorter than the slice's fixed numbers, a run refuses such axes, so that
-    extents stay simple.
-    """
-    if step > 0:
-        low = _start(b, start, dim) if isinstance(start, int) else _clamped(b, start, dim, 0, dim)
-        length = _end(b, end, dim, 0, dim) - low
-    else:
-        low = _clamped(b, start, dim, 0, dim - 1)
-        length = low - _end(b, end, dim, -1, dim - 1)
-    if isinstance(length, Expr) and isinstance(start, int) and isinstance(end, int) and not _has_extremes(length):
-        b.require(length, f"a slice needs {length} to be at least 0")
-    if not b.proves(length):
-        length = dim_max(length, 0)
-    extent = ceildiv(length, abs(step))
-    return (0 if extent == 0 else low), extent
-
-
-def _has_extremes(e: Dim) -> bool:
-    return any(isinstance(atom, ExprCall) and atom.fn in ("min", "max") for atom in atoms(e))
-
-
-def _start(b: Builder, at: int, dim: Dim) -> Dim:
-    """Where a slice that goes upwards begins."""
-    if isinstance(dim, int):
-        return max(0, min(at + dim if at < 0 else at, dim))
-    if at >= FAR:
-        return dim
-    if at == 0 or at <= -FAR:
-        return 0
-    b.require(dim - abs(at), f"a slice begins {abs(at)} elements into an axis of {dim}")
-    return at if at >= 0 else dim + at
-
-
-def _end(b: Builder, at: Dim, dim: Dim, lowest: int, highest: Dim) -> Dim:
-    if isinstance(at, int) and isinstance(dim, Expr) and -FAR < at < 0:
-        b.require(dim + at - lowest, f"a slice ends {-at} elements before the end of an axis of {dim}")
-        return dim + at
-    return _clamped(b, at, dim, lowest, highest)
-
-
-def _clamped(b: Builder, at: Dim, dim: Dim, lowest: int, highest: Dim) -> Dim:
-    if isinstance(at, int) and at >= FAR:
-        return highest
-    if isinstance(at, int) and at <= -FAR:
-        return lowest if isinstance(dim, Expr) else min(lowest, dim)
-    at = _from_front(b, at, dim)
-    at = at if b.proves(at - lowest) else dim_max(at, lowest)
-    if b.proves(highest - at):
-        return at
-    return highest if b.proves(at - highest) else dim_min(at, highest)
-
-
-def _from_front(b: Builder, at: Dim, dim: Dim) -> Dim:
-    """at + dim where at is negative. Whether it is may hang on no size being 0, which then becomes a condition of the
-    run.
-    """
-    if b.proves(at):
-        return at
-    if b.proves(-at - 1):
-        return at + dim
-    names = sorted(symbols(at))
-    if known_at_least(substitute(at, {name: sym(name) + 1 for name in names}), 0):
-        for name in names:
-            b.require(sym(name) - 1, f"{name} must be at least 1")
-        return at
-    negative = dim_min(dim_max(-at, 0), 1)  # 1 where at < 0, else 0
-    return at + dim * negative
-
-
 # -- split -------------------------------------------------------------------------------------------------------------
 
 
@@ -291,29 +197,47 @@ def _split_sizes(call: Call, dim: Dim) -> list[Dim]:
 def _pad(call: Call) -> Result:
     b, x = call.builder, call.input()
     mode = call.one_of("mode", "constant", ["constant", "reflect", "edge", "wrap"])
-    pads: Sequence[Dim] = (call.integers("pads") or []) if call.opset < 11 else _pads(call)
-    value = call.number("value", 0.0) if call.opset < 11 else _pad_value(call)
     axes = call.static_ints(3, "the list of axes") if call.has(3) else None
     places = list(range(x.rank)) if axes is None else [call.normal_axis(axis, x.rank) for axis in axes]
-    if len(pads) != 2 * len(places):
-        raise call.wrong(f"{len(pads)} pads for {len(places)} axes")
-    before: list[Dim] = [0] * x.rank
-    after: list[Dim] = [0] * x.rank
-    for k, axis in enumerate(places):
-        before[axis], after[axis] = pads[k], pads[k + len(places)]
-    x, before, after = crop(b, x, before, after)
+    x, before, after = _cropped(call, x, places)
     if all(d == 0 for d in (*before, *after)):
         return x
-    return b.one("pad", [x], before=tuple(before), after=tuple(after), mode=mode, value=value)
+    attrs = {"before": tuple(before), "after": tuple(after), "mode": mode}
+    if mode != "constant" or not call.has(2) or call.opset < 11:
+        value = call.number("value", 0.0) if call.opset < 11 else 0.0
+        return b.one("pad", [x], value=value, **attrs)
+    if call.array(2) is not None:
+        return b.one("pad", [x], value=call.static_scalar(2, "the value to pad with"), **attrs)
+    inside = b.one("pad", [b.one("full", [], shape=x.shape, value=True, dtype=DType.BOOL)], value=0.0, **attrs)
+    border = b.one("reshape", [call.input(2)], shape=())
+    return b.one("select", [inside, b.one("pad", [x], value=0.0, **attrs), border])
 
 
-def _pads(call: Call) -> list[Dim]:
-    """Widths from the second input. One that only the run knows may be negative, which a bound size cannot be."""
-    return call.dims(1, "pad")
+def _cropped(call: Call, x: Value, places: Sequence[int]) -> tuple[Value, list[Dim], list[Dim]]:
+    """The input without what negative widths cut off, and the widths left to pad."""
+    b = call.builder
+    if call.opset < 11 or call.content(1) is not None:
+        before, after = _laid(call, places, (call.integers("pads") or []) if call.opset < 11 else call.dims(1, "pad"))
+        return crop(b, x, before, after)
+    # widths that only a run knows may be negative, which a bound size cannot be: both parts are bound
+    zero = call.scalar(0, call.input(1))
+    added = call.builder.dims(b.one("max", [call.input(1), zero]), "pad")
+    removed = call.builder.dims(b.one("max", [b.one("neg", [call.input(1)]), zero]), "cut")
+    starts, ends = _laid(call, places, removed)
+    shape = tuple(d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True))
+    x = b.one("slice", [x], starts=tuple(starts), steps=(1,) * x.rank, shape=shape)
+    return x, *_laid(call, places, added)
 
 
-def _pad_value(call: Call) -> float:
-    return call.static_scalar(2, "the value to pad with") if call.has(2) else 0.0
+def _laid(call: Call, places: Sequence[int], widths: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
+    """Widths before and after every axis."""
+    if len(widths) != 2 * len(places):
+        raise call.wrong(f"{len(widths)} pads for {len(places)} axes")
+    before: list[Dim] = [0] * call.input().rank
+    after: list[Dim] = [0] * call.input().rank
+    for k, axis in enumerate(places):
+        before[axis], after[axis] = widths[k], widths[k + len(places)]
+    return before, after
 
 
 def crop(b: Builder, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> tuple[Value, list[Dim], list[Dim]]:
@@ -357,5 +281,6 @@ def _space_to_depth(call: Call) -> Result:
     n, c, h, w = x.shape
     rows, columns = floordiv(h, block), floordiv(w, block)
     split = b.one("reshape", [x], shape=(n, c, rows, block, columns, block))
-    moved = b.one("transpose", [split], perm=(0, 3, 5, 1, 2, 4))
+    by_block = call.one_of("mode", "DCR", ["DCR", "CRD"]) == "DCR"
+    moved = b.one("transpose", [split], perm=(0, 3, 5, 1, 2, 4) if by_block else (0, 1, 3, 5, 2, 4))
     return b.one("reshape", [moved], shape=(n, c * block * block, rows, columns))

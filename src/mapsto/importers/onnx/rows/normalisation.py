@@ -5,15 +5,33 @@ from __future__ import annotations
 from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.expr import floordiv
+from mapsto.ir.graph import Value
 from mapsto.ops import composite
 
 
 @row("BatchNormalization")
 def _batch_norm(call: Call) -> Result:
-    if call.integer("training_mode", 0):
-        raise call.unsupported("training_mode=1 is not supported; export the model for inference")
     x, scale, bias, mean, variance = (call.input(i) for i in range(5))
+    if call.integer("training_mode", 0):
+        return _batch_norm_training(call)
     return composite.batch_norm(call.builder, x, scale, bias, mean, variance, call.number("epsilon", 1e-5))
+
+
+def _batch_norm_training(call: Call) -> Result:
+    """By the batch's own mean and variance; the running ones move towards these."""
+    b, x, momentum = call.builder, call.input(0), call.number("momentum", 0.9)
+    axes = tuple(k for k in range(x.rank) if k != 1)
+    mean = b.one("reduce", [x], kind="mean", axes=axes, keepdims=True)
+    centred = b.one("sub", [x, mean])
+    variance = b.one("reduce", [b.one("mul", [centred, centred])], kind="mean", axes=axes, keepdims=False)
+    mean = b.one("reshape", [mean], shape=variance.shape)
+    y = composite.batch_norm(b, x, call.input(1), call.input(2), mean, variance, call.number("epsilon", 1e-5))
+
+    def moved(old: Value, new: Value) -> Value:
+        kept = b.one("mul", [old, call.scalar(momentum, old)])
+        return b.one("add", [kept, b.one("mul", [b.one("cast", [new], to=old.dtype), call.scalar(1 - momentum, old)])])
+
+    return [y, moved(call.input(3), mean), moved(call.input(4), variance)]
 
 
 @row("LayerNormalization")

@@ -1,0 +1,259 @@
+"""Rows that read or write at computed places: GridSample, Col2Im, MaxUnpool, TensorScatter, AffineGrid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product as combinations
+
+import numpy as np
+
+from mapsto.importers.onnx.rows.common import column, reshape, slice_axis
+from mapsto.importers.onnx.rows.windows import per_axis
+from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, product
+from mapsto.ir.graph import Value
+from mapsto.ops.builder import Builder
+
+# -- GridSample --------------------------------------------------------------------------------------------------------
+
+
+class _Grid:
+    """Coordinates into the space of an input, and the reading of elements there with the padding that was asked for."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.b = call.builder
+        self.x = call.input(0)
+        self.space = self.x.shape[2:]
+        self.padding = call.one_of("padding_mode", "zeros", ["zeros", "border", "reflection"])
+        self.aligned = bool(call.integer("align_corners", 0))
+
+    def number(self, dim: Dim, like: Value) -> Value:
+        content = np.empty((), dtype=object)
+        content[()] = dim
+        return self.b.one("cast", [self.b.known(content)], to=like.dtype)
+
+    def op(self, name: str, a: Value, other: Value | float) -> Value:
+        return self.b.one(name, [a, other if isinstance(other, Value) else self.call.scalar(other, a)])
+
+    def place(self, g: Value, axis: int) -> Value:
+        """-1..1 to element coordinates: the corners are the first and last elements, or their outer edges."""
+        extent = self.number(self.space[axis], g)
+        if self.aligned:
+            return self.op("mul", self.op("div", self.op("add", g, 1), 2), self.op("sub", extent, 1))
+        return self.op("div", self.op("sub", self.op("mul", self.op("add", g, 1), extent), 1), 2)
+
+    def inside(self, at: Value, axis: int) -> Value:
+        """Coordinates after the padding mode: as they are for zeros."""
+        extent = self.number(self.space[axis], at)
+        if self.padding == "border":
+            return self.op("min", self.op("max", at, 0), self.op("sub", extent, 1))
+        if self.padding == "zeros":
+            return at
+        low = self.call.scalar(0 if self.aligned else -0.5, at)
+        span = self.op("sub", extent, 1) if self.aligned else extent
+        return self.reflected(at, low, span)
+
+    def reflected(self, at: Value, low: Value, span: Value) -> Value:
+        """Mirrored at both borders as often as it takes: distance from the border modulo twice the span."""
+        distance = self.b.one("abs", [self.op("sub", at, low)])
+        safe = self.op("max", span, 1)
+        rest = self.b.one("mod", [distance, self.op("mul", safe, 2)], fmod=True)
+        folded = self.op("min", rest, self.op("sub", self.op("mul", safe, 2), rest))
+        return self.op("add", folded, low)
+
+    def read(self, places: Sequence[Value]) -> Value:
+        """x at whole coordinates [N, out...], one for each spatial axis: [N, C, out...]; zero outside for zeros."""
+        b, n, c = self.b, self.x.shape[0], self.x.shape[1]
+        out = places[0].shape[1:]
+        flat: Value | None = None
+        valid: Value | None = None
+        for axis, place in enumerate(places):
+            index = b.one("cast", [self.inside(place, axis)], to=DType.I64)
+            extent = b.known(_scalar(self.space[axis]))
+            last = b.one("sub", [extent, self.call.scalar(1, extent)])
+            zero = self.call.scalar(0, index)
+            clamped = b.one("min", [b.one("max", [index, zero]), last])
+            if self.padding == "zeros":
+                ok = b.one("eq", [index, clamped])
+                valid = ok if valid is None else b.one("and", [valid, ok])
+            flat = clamped if flat is None else b.one("add", [b.one("mul", [flat, extent]), clamped])
+        assert flat is not None
+        size = product(out)
+        where = b.one("expand", [reshape(b, flat, (n, 1, size))], shape=(n, c, size))
+        rows = reshape(b, self.x, (n, c, product(self.space)))
+        found = reshape(b, b.one("gather_elements", [rows, where], axis=2), (n, c, *out))
+        if valid is None:
+            return found
+        return b.one("select", [reshape(b, valid, (n, 1, *out)), found, self.call.scalar(0, found)])
+
+
+def _scalar(dim: Dim) -> np.ndarray:
+    content = np.empty((), dtype=object)
+    content[()] = dim
+    return content
+
+
+@row("GridSample")
+def _grid_sample(call: Call) -> Result:
+    """x[N, C, space...] read at grid[N, out..., rank], whose last axis counts space backwards, each from -1 to 1."""
+    modes = {"bilinear": "linear", "linear": "linear", "nearest": "nearest", "bicubic": "cubic", "cubic": "cubic"}
+    mode = modes[call.one_of("mode", "linear", list(modes))]
+    grid, b, x = call.input(1), call.builder, call.input(0)
+    rank = x.rank - 2
+    if rank < 1 or grid.rank != x.rank or grid.shape[-1] != rank:
+        raise call.wrong(f"grid {grid} does not fit {x}")
+    at = _Grid(call)
+    places = []
+    for axis in range(rank):
+        part = slice_axis(b, grid, grid.rank - 1, rank - 1 - axis, 1)
+        places.append(at.place(reshape(b, part, grid.shape[:-1]), axis))
+    if mode == "nearest":
+        return at.read([b.one("round", [at.inside(p, k)]) for k, p in enumerate(places)])
+    if at.padding != "zeros" and mode == "linear":
+        places = [at.inside(p, k) for k, p in enumerate(places)]
+    return _interpolated(at, places, (-1, 0, 1, 2) if mode == "cubic" else (0, 1))
+
+
+def _interpolated(at: _Grid, places: Sequence[Value], taps: Sequence[int]) -> Value:
+    """The sum over the neighbours of each place, weighted by the product of their weights along the axes."""
+    b = at.b
+    floors = [b.one("floor", [p]) for p in places]
+    weights = [_weights(at, b.one("sub", [p, f]), taps) for p, f in zip(places, floors, strict=True)]
+    total: Value | None = None
+    for choice in combinations(range(len(taps)), repeat=len(places)):
+        found = at.read([at.op("add", f, taps[k]) for f, k in zip(floors, choice, strict=True)])
+        for axis, k in enumerate(choice):
+            w = weights[axis][k]
+            w = w if w.dtype is found.dtype else b.one("cast", [w], to=found.dtype)
+            found = b.one("mul", [found, reshape(b, w, (w.shape[0], 1, *w.shape[1:]))])
+        total = found if total is None else b.one("add", [total, found])
+    assert total is not None
+    return total
+
+
+def _weights(at: _Grid, t: Value, taps: Sequence[int]) -> list[Value]:
+    """Linear: 1-t, t. Cubic (Keys 1981, a = -3/4): of distances 1+t, t, 1-t, 2-t."""
+    if len(taps) == 2:
+        return [at.op("sub", at.call.scalar(1, t), t), t]
+    a = -0.75
+
+    def near(d: Value) -> Value:
+        """((a + 2) d - (a + 3)) d^2 + 1"""
+        inner = at.op("sub", at.op("mul", d, a + 2), a + 3)
+        return at.op("add", at.op("mul", at.op("mul", inner, d), d), 1)
+
+    def far(d: Value) -> Value:
+        """((a d - 5 a) d + 8 a) d - 4 a"""
+        inner = at.op("add", at.op("mul", at.op("sub", at.op("mul", d, a), 5 * a), d), 8 * a)
+        return at.op("sub", at.op("mul", inner, d), 4 * a)
+
+    rest = at.op("sub", at.call.scalar(1, t), t)
+    return [far(at.op("add", t, 1)), near(t), near(rest), far(at.op("add", rest, 1))]
+
+
+# -- the others --------------------------------------------------------------------------------------------------------
+
+
+@row("Col2Im")
+def _col2im(call: Call) -> Result:
+    """Blocks added where they overlap: a transposed convolution with the unit matrix for weights, group by group."""
+    b, x = call.builder, call.input(0)
+    image, block = call.static_ints(1, "the image's shape"), call.static_ints(2, "the block's shape")
+    rank = len(image)
+    strides, dilations = per_axis(call, "strides", rank, 1), per_axis(call, "dilations", rank, 1)
+    pads = tuple(call.integers("pads") or (0,) * (2 * rank))
+    size = int(np.prod(block))
+    channels = x.shape[1]
+    if x.rank != 3 or len(block) != rank or not isinstance(channels, int) or channels % size:
+        raise call.wrong(f"blocks of {block} do not fit {x}")
+    counts = [
+        (i + pads[k] + pads[rank + k] - dilations[k] * (n - 1) - 1) // strides[k] + 1
+        for k, (i, n) in enumerate(zip(image, block, strict=True))
+    ]
+    extra = tuple(
+        i + pads[k] + pads[rank + k] - (counts[k] - 1) * strides[k] - dilations[k] * (n - 1) - 1
+        for k, (i, n) in enumerate(zip(image, block, strict=True))
+    )
+    unit = np.tile(np.eye(size).reshape(size, 1, *block), (channels // size, *[1] * (rank + 1)))
+    return b.one(
+        "conv_transpose", [reshape(b, x, (x.shape[0], channels, *counts)), b.constant(unit, "unit", x.dtype)],
+        strides=strides, pads=pads, dilations=dilations, group=channels // size, output_padding=extra,
+    )  # fmt: skip
+
+
+@row("MaxUnpool")
+def _max_unpool(call: Call) -> Result:
+    """Values put back where the maxima were found, counted in the flattened input of the pooling; zeros elsewhere."""
+    b, x, indices = call.builder, call.input(0), call.input(1)
+    kernel = call.integers("kernel_shape") or []
+    rank = x.rank - 2
+    strides = per_axis(call, "strides", rank, 1)
+    pads = call.integers("pads") or [0] * (2 * rank)
+    if len(kernel) != rank or len(pads) != 2 * rank:
+        raise call.wrong(f"kernel_shape {kernel} and pads {pads} do not fit {x}")
+    inner = [(x.shape[2 + k] - 1) * strides[k] - pads[k] - pads[rank + k] + kernel[k] for k in range(rank)]
+    pooled: tuple[Dim, ...] = (*x.shape[:2], *inner)
+    shape = tuple(call.dims(2, "size")) if call.has(2) else pooled
+    if shape != pooled:
+        indices = _moved(b, indices, pooled, shape)
+    flat = b.one("full", [], shape=(product(shape),), value=0.0, dtype=x.dtype)
+    rows = reshape(b, indices, (product(x.shape),))
+    values = reshape(b, x, (product(x.shape),))
+    return reshape(b, b.one("scatter_elements", [flat, rows, values], axis=0, reduction="none"), shape)
+
+
+def _moved(b: Builder, indices: Value, old: Sequence[Dim], new: Sequence[Dim]) -> Value:
+    """Places in one flattened shape as places in another that is at least as large along each axis."""
+    rest = indices
+    result: Value | None = None
+    stride: Dim = 1
+    for k in range(len(old) - 1, -1, -1):
+        extent = b.known(_scalar(old[k]))
+        at = b.one("mod", [rest, extent], fmod=False)
+        rest = b.one("div", [rest, extent])
+        part = b.one("mul", [at, b.known(_scalar(stride))])
+        result = part if result is None else b.one("add", [result, part])
+        stride = stride * new[k]
+    assert result is not None
+    return result
+
+
+@row("TensorScatter")
+def _tensor_scatter(call: Call) -> Result:
+    """A cache with an update written from each batch entry's place on, turning round at the end if it is circular."""
+    b, cache, update = call.builder, call.input(0), call.input(1)
+    axis = call.axis(cache.rank, -2)
+    circular = call.one_of("mode", "linear", ["linear", "circular"]) == "circular"
+    steps = b.one("iota", [], shape=(update.shape[axis],), start=0, step=1, dtype=DType.I64)
+    places = column(b, steps, axis, cache.rank)
+    if call.has(2):
+        starts = b.one("cast", [call.input(2)], to=DType.I64)
+        places = b.one("add", [places, column(b, starts, 0, cache.rank)])
+    if circular:
+        places = b.one("mod", [places, b.known(_scalar(cache.shape[axis]))], fmod=False)
+    index = b.one("expand", [places], shape=update.shape)
+    return b.one("scatter_elements", [cache, index, update], axis=axis, reduction="none")
+
+
+@row("AffineGrid")
+def _affine_grid(call: Call) -> Result:
+    """theta[N, rank, rank+1] times each place of the output, counted -1..1 along each axis, the last axis first."""
+    b, theta = call.builder, call.input(0)
+    size = call.dims(1, "size")
+    space, aligned = size[2:], bool(call.integer("align_corners", 0))
+    columns: list[Value] = []
+    for k, extent in reversed(list(enumerate(space))):
+        steps = b.one("iota", [], shape=(extent,), start=0, step=1, dtype=theta.dtype)
+        count = b.one("cast", [b.known(_scalar(extent))], to=theta.dtype)
+        two, one = call.scalar(2, theta), call.scalar(1, theta)
+        span = b.one("max", [b.one("sub", [count, one]), one]) if aligned else count
+        shifted = steps if aligned else b.one("add", [steps, call.scalar(0.5, theta)])
+        axis = b.one("sub", [b.one("div", [b.one("mul", [shifted, two]), span]), one])
+        wide = b.one("expand", [column(b, axis, k, len(space))], shape=tuple(space))
+        columns.append(reshape(b, wide, (product(space), 1)))
+    columns.append(b.one("full", [], shape=(product(space), 1), value=1.0, dtype=theta.dtype))
+    base = b.one("concat", columns, axis=1)
+    grid = b.one("matmul", [base, b.one("transpose", [theta], perm=(0, 2, 1))])
+    return reshape(b, grid, (theta.shape[0], *space, len(space)))

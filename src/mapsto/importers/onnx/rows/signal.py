@@ -1,0 +1,115 @@
+"""Rows of signal processing: window functions, the discrete Fourier transform as a matrix product, frames of it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from mapsto.importers.onnx.rows.common import float_as_dims, reshape, slice_axis, transpose
+from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.graph import Value
+from mapsto.ops.builder import Builder
+
+# Sums of cosines: sum_k (-1)^k a_k cos(2 pi k n / N)
+_WINDOWS = {"HannWindow": (0.5, 0.5), "HammingWindow": (25 / 46, 21 / 46), "BlackmanWindow": (0.42, 0.5, 0.08)}
+# The largest transform, in points, whose matrix is worth being a constant.
+_POINTS = 1 << 12
+
+
+@row(*_WINDOWS)
+def _window(call: Call) -> Result:
+    b, dtype = call.builder, call.dtype("output_datatype", DType.F32)
+    size = call.dims(0, "size")[0]
+    if isinstance(size, Expr):
+        steps = b.one("iota", [], shape=(size,), start=0, step=1, dtype=DType.F64)
+        content = np.empty((), dtype=object)
+        content[()] = size if call.integer("periodic", 1) else size - 1
+        turn = b.one("div", [steps, b.one("cast", [b.known(content)], to=DType.F64)])
+        total: Value | None = None
+        for k, a in enumerate(_WINDOWS[call.op]):
+            wave = b.one("cos", [b.one("mul", [turn, call.scalar(2 * math.pi * k, turn)])])
+            part = b.one("mul", [wave, call.scalar((-1) ** k * a, turn)])
+            total = part if total is None else b.one("add", [total, part])
+        assert total is not None
+        return total if dtype is DType.F64 else b.one("cast", [total], to=dtype)
+    period = max(size if call.integer("periodic", 1) else size - 1, 1)
+    n = np.arange(size)
+    waves = [(-1) ** k * a * np.cos(2 * math.pi * k * n / period) for k, a in enumerate(_WINDOWS[call.op])]
+    return b.constant(np.sum(waves, axis=0), "window", dtype)
+
+
+def _matrices(points: int, outputs: int, inverse: bool) -> tuple[np.ndarray, np.ndarray]:
+    """cos and sin of 2 pi n k / N as [N, outputs] (conjugated and divided by N for the inverse)."""
+    angle = 2 * np.pi * (np.outer(np.arange(points), np.arange(outputs)) % points) / points
+    scale, sign = (1 / points, 1) if inverse else (1, -1)
+    return np.cos(angle) * scale, sign * np.sin(angle) * scale
+
+
+def fourier(b: Builder, x: Value, points: int, outputs: int, inverse: bool) -> Value:
+    """x[..., N, 1 or 2] -> [..., outputs, 2]: real and imaginary parts by products with constant matrices."""
+    cosines, sines = (b.constant(m, "fourier", x.dtype) for m in _matrices(points, outputs, inverse))
+    parts = [reshape(b, slice_axis(b, x, x.rank - 1, k, 1), x.shape[:-1]) for k in range(int(x.shape[-1]))]  # type: ignore[arg-type]
+    real, imaginary = b.one("matmul", [parts[0], cosines]), b.one("matmul", [parts[0], sines])
+    if len(parts) == 2:
+        real = b.one("sub", [real, b.one("matmul", [parts[1], sines])])
+        imaginary = b.one("add", [imaginary, b.one("matmul", [parts[1], cosines])])
+    columns = [reshape(b, v, (*v.shape, 1)) for v in (real, imaginary)]
+    return b.one("concat", columns, axis=x.rank - 1)
+
+
+@row("DFT")
+def _dft(call: Call) -> Result:
+    b, x = call.builder, call.input(0)
+    onesided, inverse = bool(call.integer("onesided", 0)), bool(call.integer("inverse", 0))
+    if call.opset < 20:
+        axis = call.normal_axis(call.integer("axis", 1), x.rank)
+    else:
+        axis = call.normal_axis(call.static_ints(2, "the axis")[0] if call.has(2) else -2, x.rank)
+    length = call.static_ints(1, "the length")[0] if call.has(1) else x.shape[axis]
+    if not isinstance(length, int) or length > _POINTS or x.shape[-1] not in (1, 2):
+        raise call.unsupported(
+            f"a transform of {length} points over {x} is not supported; up to {_POINTS} known points are"
+        )
+    if onesided and inverse:
+        raise call.unsupported("a one-sided inverse transform is not supported")
+    perm = [k for k in range(x.rank - 1) if k != axis] + [axis, x.rank - 1]
+    turned = _of_length(b, transpose(b, x, perm), length)
+    result = fourier(b, turned, length, length // 2 + 1 if onesided else length, inverse)
+    return transpose(b, result, [perm.index(k) for k in range(x.rank)])
+
+
+def _of_length(b: Builder, x: Value, length: int) -> Value:
+    """The axis before the last cut, or filled up with zeros."""
+    axis, extent = x.rank - 2, x.shape[x.rank - 2]
+    if not isinstance(extent, int) or extent == length:
+        return x
+    if extent > length:
+        return slice_axis(b, x, axis, 0, length)
+    after = tuple(length - extent if k == axis else 0 for k in range(x.rank))
+    return b.one("pad", [x], before=(0,) * x.rank, after=after, mode="constant", value=0.0)
+
+
+@row("STFT")
+def _stft(call: Call) -> Result:
+    """Frames of the signal[N, L, 1 or 2], `step` apart, times the window, transformed: [N, frames, bins, 2]."""
+    b, x = call.builder, call.input(0)
+    step = call.static_ints(1, "the step between frames")[0]
+    window = call.optional(2)
+    size: Dim | None = (
+        float_as_dims(b, call.input(3)) if call.has(3) else window.shape[0] if window is not None else None
+    )
+    if not isinstance(size, int) or size > _POINTS or step < 1 or x.rank != 3:
+        raise call.unsupported(
+            f"frames of {size} points, {step} apart, of {x} are not supported; their length must be known"
+        )
+    count = (x.shape[1] - size) // step + 1
+    starts = b.one("iota", [], shape=(count,), start=0, step=step, dtype=DType.I64)
+    inside = b.one("iota", [], shape=(size,), start=0, step=1, dtype=DType.I64)
+    places = b.one("add", [reshape(b, starts, (count, 1)), inside])
+    frames = b.one("gather", [x, places], axis=1)
+    if window is not None:
+        frames = b.one("mul", [frames, reshape(b, window, (size, 1))])
+    return fourier(b, frames, size, size // 2 + 1 if call.integer("onesided", 1) else size, False)
