@@ -69,12 +69,20 @@ def _key(atom: Atom) -> str:
 class Expr:
     """A polynomial over atoms with integer coefficients. Immutable; at least one term has an atom."""
 
-    __slots__ = ("terms", "_hash", "_text")
+    __slots__ = ("terms", "_hash", "_names", "_text")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash = hash(terms)
         self._text: str | None = None
+        self._names: frozenset[str] | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The symbols in it, those in arguments of calls included."""
+        if self._names is None:
+            self._names = frozenset(a.name for a in atoms(self) if isinstance(a, Sym))
+        return self._names
 
     def __hash__(self) -> int:
         return self._hash
@@ -148,8 +156,8 @@ def _make(terms: Mapping[Monomial, int]) -> Dim:
     kept = [(m, c) for m, c in terms.items() if c]
     if not kept:
         return 0
-    if len(kept) == 1 and not kept[0][0]:
-        return kept[0][1]
+    if len(kept) == 1:
+        return Expr((kept[0],)) if kept[0][0] else kept[0][1]
     kept.sort(key=_order)
     return Expr(tuple(kept))
 
@@ -171,15 +179,38 @@ def load(tensor: str, index: Iterable[Dim]) -> Expr:
 def add(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a + b
+    if isinstance(b, int):
+        return _add_constant(a, b)
+    if isinstance(a, int):
+        return _add_constant(b, a)
     total: dict[Monomial, int] = dict(terms_of(a))
     for monomial, coefficient in terms_of(b):
         total[monomial] = total.get(monomial, 0) + coefficient
     return _make(total)
 
 
+def _add_constant(e: Dim, constant: int) -> Dim:
+    """The constant is the last term."""
+    if not isinstance(e, Expr):
+        return int(e) + constant
+    terms = e.terms
+    if constant == 0:
+        return e
+    if terms[-1][0]:
+        return Expr((*terms, ((), constant)))
+    total = terms[-1][1] + constant
+    return Expr((*terms[:-1], ((), total))) if total else Expr(terms[:-1])
+
+
 def mul(a: Dim, b: Dim) -> Dim:
     if isinstance(a, int) and isinstance(b, int):
         return a * b
+    if isinstance(a, int):
+        a, b = b, a
+    if isinstance(b, int) and isinstance(a, Expr):
+        if b in (0, 1):
+            return a if b else 0
+        return Expr(tuple((m, c * b) for m, c in a.terms))
     total: dict[Monomial, int] = {}
     for ma, ca in terms_of(a):
         for mb, cb in terms_of(b):
@@ -351,7 +382,7 @@ def _rebuild_atom(
 
 def substitute(e: Dim, values: Mapping[str, Dim]) -> Dim:
     """Replace symbols by name."""
-    if isinstance(e, int) or not values:
+    if isinstance(e, int) or not values or e.names.isdisjoint(values):
         return e
     return rebuild(e, lambda atom: values.get(atom.name) if isinstance(atom, Sym) else None)
 
@@ -375,7 +406,7 @@ def atoms(e: Dim) -> Iterable[Atom]:
 
 
 def symbols(e: Dim) -> set[str]:
-    return {a.name for a in atoms(e) if isinstance(a, Sym)}
+    return set(e.names) if isinstance(e, Expr) else set()
 
 
 def loads(e: Dim) -> set[str]:
