@@ -104,7 +104,7 @@ def row_limit(isa: Isa, vectors: int, shape: Shape) -> int:
     spare = isa.registers - vectors - 1 - (0 if isa.has("fma") else 4)
     if shape.masked and isa.vector_bits < 512:
         spare -= vectors
-    limit = max(spare // vectors, 1)
+    limit = spare // vectors if vectors > 1 else max(spare, 1)
     if shape.row_bytes is None:
         return min(limit, _ADDRESS_REGISTERS)
     return min(limit, _conflict_free(shape.row_bytes, limit))
