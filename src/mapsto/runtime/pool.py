@@ -86,6 +86,7 @@ class Pool:
         words[runner_ir.POOL_THREADS // 8] = self.threads
         words[runner_ir.POOL_SPIN_IDLE // 8] = spin
         words[runner_ir.POOL_SPIN_BARRIER // 8] = spin
+        words[runner_ir.POOL_PATIENCE // 8] = spin
         _keep(memory)
         base = self._address = address_of(memory)
         for index in range(1, self.threads):
