@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Expr, Ranges, Sym, atoms, bounds, known_at_least, simplify, substitute, sym, terms_of
-from mapsto.kernel.ast import Const, Index, Iter, Kernel, Load, Reduce, Scalar, Scan, Stmt, Where, transform, walk
+from mapsto.ir.expr import Call, Dim, Expr, Ranges, Sym, atoms, bounds, known_at_least, simplify, substitute, sym, symbols, terms_of
+from mapsto.kernel.ast import Index, Iter, Kernel, Load, Reduce, Scalar, Scan, Stmt, Where, children, transform, walk
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,30 @@ class Step:
     value: Scalar
     scan: Scan | None = None
 
-    @property
+    @cached_property
     def ordered(self) -> bool:
         """Whether its writes may meet in one place (the index holds loaded integers), so that their order counts."""
         return any(isinstance(a, Call) and a.fn == "load" for e in self.index for a in atoms(e))
+
+    @cached_property
+    def reads(self) -> tuple[Access, ...]:
+        """Every element that is read: (tensor, index), by the value and by the target's index."""
+        return (*accesses(self.value), *(a for e in self.index for a in index_accesses(e)))
+
+    @cached_property
+    def tensors(self) -> frozenset[str]:
+        """Tensors that are read."""
+        return frozenset(t for t, _ in self.reads)
+
+    @cached_property
+    def indexed_by(self) -> frozenset[str]:
+        """Tensors whose elements are parts of indices."""
+        found = {t for e in self.index for t, _ in index_accesses(e)}
+        for node in walk(self.value):
+            own = node.index if isinstance(node, Load) else node.conds if isinstance(node, Where) else ()
+            own = (node.expr,) if isinstance(node, Index) else own
+            found |= {t for e in own for t, _ in index_accesses(e)}
+        return frozenset(found)
 
     def extent(self, name: str) -> Dim:
         return next(i.extent for i in self.iters if i.name == name)
@@ -49,21 +70,26 @@ def normal_form(kernel: Kernel) -> tuple[Step, ...]:
 
 
 def symbol_names(e: Dim) -> set[str]:
-    return {a.name for a in atoms(e) if isinstance(a, Sym)}
+    return symbols(e)
 
 
 def _free_names(stmt: Stmt) -> set[str]:
     """Every symbol that a statement mentions, less its own iterators (those may keep their names)."""
     found: set[str] = set()
-
-    def note(d: Dim) -> Dim:
-        found.update(symbol_names(d))
-        return d
-
-    transform(stmt.value, lambda s: None, note)
-    for e in (*(stmt.index or ()), *(i.extent for i in stmt.iters)):
-        note(e)
-    bound = {i.name for i in stmt.iters} | {i.name for n in walk(stmt.value) if isinstance(n, Reduce) for i in n.iters}
+    bound = {i.name for i in stmt.iters}
+    dims: list[Dim] = [*(stmt.index or ()), *(i.extent for i in stmt.iters)]
+    for node in walk(stmt.value):
+        if isinstance(node, Load):
+            dims += node.index
+        elif isinstance(node, Where):
+            dims += node.conds
+        elif isinstance(node, Index):
+            dims.append(node.expr)
+        elif isinstance(node, Reduce):
+            dims += [i.extent for i in node.iters]
+            bound |= {i.name for i in node.iters}
+    for e in dims:
+        found |= symbol_names(e)
     return found - bound
 
 
@@ -151,24 +177,30 @@ def bare(e: Dim) -> str | None:
     return None
 
 
-def accesses(value: Scalar) -> list[tuple[str, tuple[Dim, ...]]]:
+Access = tuple[str, tuple[Dim, ...]]
+
+
+def accesses(e: Scalar) -> list[Access]:
     """Every element that a value reads: (tensor, index), those inside index expressions included."""
-    found: list[tuple[str, tuple[Dim, ...]]] = []
-
-    def note(d: Dim) -> Dim:
-        found.extend(index_accesses(d))
-        return d
-
-    def leaf(node: Scalar) -> Scalar | None:
-        if isinstance(node, Load):
-            found.append((node.tensor, node.index))
-        return None
-
-    transform(value, leaf, note)
+    own: tuple[Dim, ...] = ()
+    found: list[Access] = []
+    if isinstance(e, Load):
+        found.append((e.tensor, e.index))
+        own = e.index
+    elif isinstance(e, Index):
+        own = (e.expr,)
+    elif isinstance(e, Where):
+        own = e.conds
+    for d in own:
+        found += index_accesses(d)
+    for child in children(e):
+        found += accesses(child)
     return found
 
 
-def index_accesses(e: Dim) -> list[tuple[str, tuple[Dim, ...]]]:
+def index_accesses(e: Dim) -> list[Access]:
+    if isinstance(e, int):
+        return []
     return [(a.tensor, a.args) for a in atoms(e) if isinstance(a, Call) and a.fn == "load"]
 
 
@@ -185,7 +217,3 @@ def renamed_step(step: Step, names: dict[str, str]) -> Step:
         transform(step.value, lambda s: None, lambda d: substitute(d, values)),
         replace(step.scan, iter=names.get(step.scan.iter, step.scan.iter)) if step.scan else None,
     )
-
-
-def is_leaf(e: Scalar) -> bool:
-    return isinstance(e, Const | Index | Load)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from mapsto.devices.generic.normal import Step, bare, ranges_of, renamed_step, symbol_names
 from mapsto.ir.expr import Dim, bounds, known_at_least
 from mapsto.kernel.ast import Iter
-from mapsto.devices.generic.normal import Step, accesses, bare, index_accesses, ranges_of, renamed_step, symbol_names
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def _independent_parts(steps: Sequence[Step]) -> list[list[Step]]:
         label[:] = [new if x == old else x for x in label]
 
     for name in _internal(steps):
-        users = [i for i, s in enumerate(steps) if s.target == name or name in _read(s)]
+        users = [i for i, s in enumerate(steps) if s.target == name or name in s.tensors]
         for user in users[1:]:
             join(users[0], user)
     shape = [tuple(i.extent for i in s.iters) for s in steps]
@@ -71,16 +71,11 @@ def _independent_parts(steps: Sequence[Step]) -> list[list[Step]]:
     return [[s for s, own in zip(steps, label, strict=True) if own == part] for part in order]
 
 
-def _read(step: Step) -> set[str]:
-    found = {t for t, _ in accesses(step.value)}
-    return found | {t for e in step.index for t, _ in index_accesses(e)}
-
-
 def _internal(steps: Sequence[Step]) -> list[str]:
     """Targets that matter between steps: read by one, written at loaded places, or written where another step may write too."""
     found: dict[str, None] = {}
     for at, step in enumerate(steps):
-        read_anywhere = any(step.target in _read(s) for s in steps)
+        read_anywhere = any(step.target in s.tensors for s in steps)
         met = any(s.target == step.target and not _disjoint(s, step) for s in steps[:at])
         if read_anywhere or step.ordered or met:
             found[step.target] = None
@@ -169,8 +164,7 @@ def _touches(steps: list[Step], name: str) -> list[tuple[int, tuple[Dim, ...]]]:
     for at, step in enumerate(steps):
         if step.target == name:
             found.append((at, step.index))
-        found += [(at, index) for t, index in accesses(step.value) if t == name]
-        found += [(at, index) for e in step.index for t, index in index_accesses(e) if t == name]
+        found += [(at, index) for t, index in step.reads if t == name]
     return found
 
 
@@ -222,7 +216,7 @@ def _joined(group: Group, step: Step, inner: tuple[Iter, ...]) -> Group | None:
     own = {i.name for i in step.iters}
     places: dict[str, set[tuple[Dim, ...]]] = {}
     for member in (*group.steps, step):
-        for tensor, index in ((member.target, member.index), *accesses(member.value)):
+        for tensor, index in ((member.target, member.index), *member.reads):
             places.setdefault(tensor, set()).add(index)
     written = group.targets | {step.target}
     crossing = [t for t in written if _passes(t, group, step)]
@@ -233,8 +227,8 @@ def _joined(group: Group, step: Step, inner: tuple[Iter, ...]) -> Group | None:
 
 def _passes(tensor: str, group: Group, step: Step) -> bool:
     """Whether a written tensor is touched by both the group and the step."""
-    in_group = any(tensor == s.target or tensor in _read(s) for s in group.steps)
-    return in_group and (tensor == step.target or tensor in _read(step))
+    in_group = any(tensor == s.target or tensor in s.tensors for s in group.steps)
+    return in_group and (tensor == step.target or tensor in step.tensors)
 
 
 def _matching(group: Group, step: Step, inner: tuple[Iter, ...]) -> dict[str, str] | None:
@@ -243,7 +237,7 @@ def _matching(group: Group, step: Step, inner: tuple[Iter, ...]) -> dict[str, st
     free = {i.name: i.extent for i in inner}
     theirs = {i.name: i.extent for i in group.inner}
     for member in group.steps:
-        for tensor, index in accesses(step.value):
+        for tensor, index in step.reads:
             if tensor != member.target:
                 continue
             for mine, other in zip(index, member.index, strict=True):

@@ -120,7 +120,7 @@ class Emitter:
     def lanes_of(self, info: Info) -> int:
         """How many lanes a value has at most."""
         wide = [self.known[t].type.lanes for t in info.tensors if t in self.known]
-        if self.lane is not None and (self.is_varying(info) or any(self.operands[t].per_lane for t in info.tensors)):
+        if self.lane is not None and (self.is_varying(info) or any(t in self.operands and self.operands[t].per_lane for t in info.tensors)):
             wide.append(self.lane.count)
         return max(wide, default=1)
 

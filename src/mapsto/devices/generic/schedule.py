@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from mapsto.devices.generic.cost import Costs, Vector, average_stride, lanes_for, row_estimate
 from mapsto.devices.generic.flat import FlatSegment, collapsed_rows, flatten, settled, substituted_segment
@@ -46,7 +47,7 @@ class Part:
 def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
     """The cheapest schedule by a count of accesses and operations. `lanes`: of 32-bit elements in a vector register."""
     lanes = lanes_of_types(kernel, lanes)
-    parts = tuple(_choose(kernel, s, layouts, lanes) for s in segments(normal_form(kernel)))
+    parts = tuple(_choose(kernel, s, layouts, lanes) for s in _segments(kernel))
     if len(parts) == 1:
         return parts[0]
     reason = "; ".join(p.reason for p in parts)
@@ -56,7 +57,7 @@ def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -
 def scratch_temps(kernel: Kernel, schedule: RowSchedule) -> tuple[str, ...]:
     """Temporaries that need a buffer from the planner (a whole tensor): too large, or of unknown size, for a local array."""
     found: list[str] = []
-    for segment, part in zip(segments(normal_form(kernel)), schedule.parts or (schedule,), strict=True):
+    for segment, part in zip(_segments(kernel), schedule.parts or (schedule,), strict=True):
         found += place_temps(segment, temp_shapes(kernel), _row_lanes(part)).buffers
     return tuple(found)
 
@@ -64,12 +65,18 @@ def scratch_temps(kernel: Kernel, schedule: RowSchedule) -> tuple[str, ...]:
 def prepare(kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule) -> tuple[Part, ...]:
     """The parts of a kernel under a schedule, flattened."""
     found = []
-    for segment, part in zip(segments(normal_form(kernel)), schedule.parts or (schedule,), strict=True):
+    for segment, part in zip(_segments(kernel), schedule.parts or (schedule,), strict=True):
         temps = place_temps(segment, temp_shapes(kernel), _row_lanes(part))
         missing = [t for t in temps.buffers if t not in layouts]
         assert not missing, f"{kernel.name}: the temporaries {missing} need a buffer; ask scratch_temps"
         found.append(Part(segment, _flat(kernel, segment, layouts, temps), temps, part))
     return tuple(found)
+
+
+@lru_cache(maxsize=16)
+def _segments(kernel: Kernel) -> tuple[Segment, ...]:
+    """A kernel's parts; asked for by each of the questions about one kernel."""
+    return segments(normal_form(kernel))
 
 
 def temp_shapes(kernel: Kernel) -> dict[str, tuple[DType, tuple[Dim, ...]]]:
@@ -119,10 +126,12 @@ def _choose(kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lan
     rows = len(segment.rows)
     shapes = temp_shapes(kernel)
     temps = place_temps(segment, shapes, 1)
-    found = [_inner(_flat(kernel, segment, with_plain(kernel, layouts, temps), temps), temps, rows, lanes)]
+    flat = _flat(kernel, segment, with_plain(kernel, layouts, temps), temps)
+    found = [_inner(flat, temps, rows, lanes)]
     if lanes > 1:
         wide = place_temps(segment, shapes, lanes)
-        flat = _flat(kernel, segment, with_plain(kernel, layouts, wide), wide)
+        if wide != temps:
+            flat = _flat(kernel, segment, with_plain(kernel, layouts, wide), wide)
         for axis in range(len(flat.rows)):
             found.append(_along_rows(flat, wide, axis, rows, lanes))
     cost, schedule = min(found, key=lambda f: f[0])

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mapsto.devices.generic.normal import Step, accesses, bare, index_accesses
+from mapsto.devices.generic.normal import bare
 from mapsto.devices.generic.rows import Group, Segment
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
-from mapsto.kernel.ast import Load, walk
 
 # Bytes of a local array, and of all local arrays of a function: a thread's stack must hold them.
 ARRAY_LIMIT = 64 * 1024
@@ -60,22 +59,9 @@ def _passes_values(segment: Segment, name: str) -> bool:
     for step in segment.steps:
         if step.target == name and (step.scan is not None or step.ordered):
             return False
-        if name in _indexed_by(step):
+        if name in step.indexed_by:
             return False
     return True
-
-
-def _indexed_by(step: Step) -> set[str]:
-    """Tensors whose elements are parts of indices."""
-    found = {t for e in step.index for t, _ in index_accesses(e)}
-    for _, index in accesses(step.value):
-        found |= {t for e in index for t, _ in index_accesses(e)}
-    loaded = {t for t, _ in accesses(step.value)}
-    return found | (loaded - _value_loads(step))
-
-
-def _value_loads(step: Step) -> set[str]:
-    return {n.tensor for n in walk(step.value) if isinstance(n, Load)}
 
 
 def _own_group_alone(segment: Segment, name: str) -> bool:
@@ -93,7 +79,7 @@ def _indices(group: Group, name: str) -> set[tuple[Dim, ...]]:
     for step in group.steps:
         if step.target == name:
             found.add(step.index)
-        found |= {index for t, index in accesses(step.value) if t == name}
+        found |= {index for t, index in step.reads if t == name}
     return found
 
 
