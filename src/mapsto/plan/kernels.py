@@ -6,9 +6,10 @@ passes a pointer that is already moved).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from mapsto.ir.expr import Dim, rename_loads, substitute, sym, symbols
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, add, loads, mul, rebuild, rename_loads, sym, terms_of
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Kernel, Load, Reduce, Scalar, Stmt, Tensor, transform, walk
 from mapsto.kernel.compose import reads
@@ -18,11 +19,26 @@ from mapsto.plan.layout import Axis, Layout
 
 @dataclass
 class Renamer:
-    """Gives canonical names in order of appearance."""
+    """Gives canonical names in order of appearance. `sizes`: what each canonical size stands for is its key."""
 
     tensors: dict[str, str] = field(default_factory=dict)
-    sizes: dict[str, str] = field(default_factory=dict)
+    sizes: dict[Dim, str] = field(default_factory=dict)
     iters: dict[str, str] = field(default_factory=dict)
+    _parts: dict[Atom, Dim] = field(default_factory=dict)
+
+    def learn(self, extents: Iterable[Dim]) -> None:
+        """Take extents like (h - 1)//2 + 1 as sizes of their own: kernels see one symbol, whatever it was computed from."""
+        for extent in extents:
+            calls = [(m, c) for m, c in terms_of(extent) if m]
+            if len(calls) != 1 or len(calls[0][0]) != 1 or calls[0][1] != 1 or not isinstance(calls[0][0][0], Call):
+                continue
+            atom = calls[0][0][0]
+            if atom not in self._parts and not loads(extent):
+                offset = add(extent, mul(Expr((((atom,), 1),)), -1))
+                self._parts[atom] = add(sym(self._size(extent)), mul(offset, -1))
+
+    def _size(self, e: Dim) -> str:
+        return self.sizes.setdefault(e, f"s{len(self.sizes)}")
 
     def tensor(self, name: str) -> str:
         return self.tensors.setdefault(name, f"t{len(self.tensors)}")
@@ -33,13 +49,12 @@ class Renamer:
     def dim(self, e: Dim) -> Dim:
         if isinstance(e, int):
             return e
-        names: dict[str, Dim] = {}
-        for name in sorted(symbols(e), key=str(e).find):
-            if name in self.iters:
-                names[name] = sym(self.iters[name])
-            else:
-                names[name] = sym(self.sizes.setdefault(name, f"s{len(self.sizes)}"))
-        return rename_loads(substitute(e, names), self.tensors)
+        return rename_loads(rebuild(e, self._atom), self.tensors)
+
+    def _atom(self, atom: Atom) -> Dim | None:
+        if isinstance(atom, Sym):
+            return sym(self.iters[atom.name]) if atom.name in self.iters else sym(self._size(sym(atom.name)))
+        return self._parts.get(atom)
 
     def dims(self, dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
         return tuple(self.dim(d) for d in dims)
@@ -72,9 +87,9 @@ class Renamer:
         # the size of the whole buffer does not matter to the code that works inside it
         return Layout(self.dims(layout.shape), axes, 0, 0, layout.border)
 
-    def actual_sizes(self) -> dict[str, str]:
-        """canonical size -> the symbol that it stands for."""
-        return {canonical: name for name, canonical in self.sizes.items()}
+    def actual_sizes(self) -> dict[str, Dim]:
+        """canonical size -> what it stands for."""
+        return {canonical: e for e, canonical in self.sizes.items()}
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,9 @@ def canonical(
     if order is not None:
         stmts, values, layouts = _reordered(stmts, order, values, layouts)
     names = Renamer()
+    for s in stmts:
+        names.learn(i.extent for i in s.iters)
+        names.learn(d for t in sorted(reads(s)) for d in values[t].shape)
     made = [names.stmt(s) for s in stmts]
     targets = list(dict.fromkeys(s.target for s in stmts))
     inputs = [n for n in names.tensors if n not in targets]

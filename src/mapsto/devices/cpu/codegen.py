@@ -101,11 +101,11 @@ def _rows_call(group: Group, stmts: list[Stmt], code: Code) -> Call:
         code.made[form] = _lower_rows(form, code)
     function, extent, params, dims, schedule = code.made[form]
     actual = {canonical_name: name for name, canonical_name in names.tensors.items()}
-    sizes = {canonical_name: sym(name) for name, canonical_name in names.sizes.items()}
+    sizes = names.actual_sizes()
     operands = tuple(_operand(p, actual, form, names, code) for p in params)
     written = {t.name for t in (*form.kernel.outputs, *form.kernel.temps)}
     writes = tuple(i for i, p in enumerate(params) if p in written)
-    return Call(function, operands, writes, tuple(sizes[d] for d in dims), substitute(extent, sizes), group, schedule)  # type: ignore[arg-type]
+    return Call(function, operands, writes, tuple(sizes[d] for d in dims), substitute(extent, sizes), group, schedule)
 
 
 def _operand(param: str, actual: dict[str, str], form: Canonical, names: Renamer, code: Code) -> str:
@@ -201,7 +201,7 @@ def _factor(e: Dim, it: Iter) -> Dim:
 def _routine_calls(group: Group, code: Code) -> list[Call]:
     (node,) = group.nodes
     operands = tuple(code.homes.values[n] if n else None for n in node.inputs)
-    made = routine(node, operands, code.isa.lanes(DType.F32), code.fresh(node.op))
+    made = routine(node, operands, code.isa.lanes(DType.F32), code.fresh(node.op), code.isa.has("fma"))
     calls = []
     for step in made.functions:
         for scratch in step.scratch:

@@ -68,11 +68,12 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
     plan = plan_contraction(shaped.form, code.isa)
     calls: list[Call] = []
     if direct is None:
-        b_name = _packed_b(group, c, plan.packing, code, calls)
-        b_batch, size = _packed_strides(c, plan.packing)
+        packing = _actual(plan.packing, names)
+        b_name = _packed_b(group, c, packing, code, calls)
+        b_batch = _packed_strides(c, packing)
         batch = tuple(replace(x, b=names.dim(s)) for x, s in zip(shaped.form.batch, b_batch, strict=True))
-        shaped = replace(shaped, form=replace(shaped.form, batch=batch))
-        plan = replace(plan, form=replace(plan.form, batch=batch))
+        form = replace(shaped.form, batch=batch, dims=_size_names(names))
+        shaped, plan = replace(shaped, form=form), replace(plan, form=form)
     else:
         b_name = c.b.tensor
     key = shaped
@@ -81,7 +82,7 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
         name = code.add_function(function, "none")
         code.made[key] = (name, extent, (), function.dims, _schedule_text(plan))
     function_name, extent, _, dims, schedule = code.made[key]
-    sizes: dict[str, Dim] = {canonical: sym(name) for name, canonical in names.sizes.items()}
+    sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *tensors)
     calls.append(Call(function_name, operands, (2,), tuple(sizes[d] for d in dims), substitute(extent, sizes), group, schedule))
     return calls
@@ -102,6 +103,9 @@ def _shape(
     final = group.targets()[-1]
     others = _other_tensors(group, c, code)
     rows = _collapsed(c, a, out, group, code)
+    names.learn(i.extent for i in (*c.iters, *c.reds))
+    for tensor in (c.a.tensor, final, *others):
+        names.learn(code.homes.values[tensor].shape)
     for it in c.iters + c.reds:
         names.iter(it)
     b_stride = b.strides if b is not None else {}
@@ -128,13 +132,17 @@ def _shape(
         others=tuple(Param(names.tensors[t], code.homes.values[t].dtype) for t in others),
     )  # fmt: skip
     index = names.dims(c.index)
-    form = replace(form, dims=tuple(sorted(names.sizes.values(), key=lambda s: int(s[1:]))))
+    form = replace(form, dims=_size_names(names))
     order = (tuple(names.iters[i.name] for i in c.batch), tuple(names.iters[i.name] for i in rows), names.iters[column.name])
     walked = {i.name for i in rows}
     joined: dict[str, Dim] = {names.iters[i.name]: 0 for i in c.rows if i.name not in walked}
     index = tuple(substitute(e, joined) for e in index)
     sums = tuple(names.tensors[t] for t in (ACCUMULATOR, c.target) if t in names.tensors)
     return Shaped(form, b is None, order, stmts, layouts, index, sums), others
+
+
+def _size_names(names: Renamer) -> tuple[str, ...]:
+    return tuple(sorted(names.sizes.values(), key=lambda s: int(s[1:])))
 
 
 def _relative(base: Dim, layout: Layout) -> Dim:
@@ -235,13 +243,21 @@ def _packing_key(c: Contraction, packing: Packing) -> object:
     return "packed", c.b.tensor, names.dims(c.b.index), tuple(i.extent for i in (*c.batch, *c.cols, *c.channels, *c.windows)), packing
 
 
-def _packed_strides(c: Contraction, packing: Packing) -> tuple[tuple[Dim, ...], Dim]:
+def _actual(packing: Packing, names: Renamer) -> Packing:
+    """The packing in the graph's own sizes instead of canonical ones."""
+    sizes = names.actual_sizes()
+    window = tuple(substitute(w, sizes) for w in packing.window)
+    return replace(packing, columns=substitute(packing.columns, sizes), channels=substitute(packing.channels, sizes), window=window)
+
+
+def _packed_strides(c: Contraction, packing: Packing) -> tuple[Dim, ...]:
+    """Elements of packed B from one batch element to the next; 0 where B is constant and has none."""
     strides: list[Dim] = []
     step = packing.size
     for it in reversed(c.batch):
         strides.insert(0, step)
         step = mul(step, it.extent)
-    return tuple(strides), step
+    return tuple(strides)
 
 
 def _logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
