@@ -78,7 +78,26 @@ def _checked(source: Source) -> Source:
             f"{source.name}: IR version {model.ir_version} is newer than {NEWEST_IR}, the newest known; "
             "save the model in an older version"
         )
+    _check_text(model.graph, source.name)
+    for function in model.functions:
+        _check_text(function, source.name)
     return source
+
+
+def _check_text(graph: Any, where: str) -> None:
+    """Names must be text: protobuf hands over bytes where they are not UTF-8."""
+    names = [graph.name]
+    for entry in (*graph.input, *graph.output, *getattr(graph, "initializer", ())):
+        names.append(entry if isinstance(entry, (str, bytes)) else entry.name)
+    for node in graph.node:
+        names.extend((node.name, node.op_type, node.domain, *node.input, *node.output))
+        for attribute in node.attribute:
+            names.extend((attribute.name, attribute.ref_attr_name))
+            if attribute.HasField("g"):
+                _check_text(attribute.g, where)
+    wrong = next((name for name in names if not isinstance(name, str)), None)
+    if wrong is not None:
+        raise ModelError(f"{where}: the name {wrong!r} is not text: the file is damaged")
 
 
 def opset_of(imports: Any, where: str) -> dict[str, int]:
