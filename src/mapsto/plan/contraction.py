@@ -8,10 +8,12 @@ column, in A and B a reduction. `window` reductions occur in A together with a r
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Expr, Ranges, add, atoms, bounds, linear, loads, mul, simplify, substitute, sym, symbols
+from mapsto.ir.expr import Call, Dim, Monomial, Ranges, add, atoms, bounds, linear, loads, mul, simplify, substitute, sym, symbols, terms_of
 from mapsto.kernel.ast import (
     Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of, simplify_scalar, substitute_iters, transform, walk,
 )  # fmt: skip
@@ -75,31 +77,36 @@ class Contraction:
         found = []
         for e, extent in zip(self.a.index, a_shape, strict=True):
             low, high = bounds(e, self.ranges)
-            past = None if high is None else _without_floor(add(high, mul(add(extent, -1), -1)))
+            past = None if high is None else _greatest(add(high, mul(add(extent, -1), -1)))
             if not self.guards:
                 found.append((0, 0))
                 continue
-            if not isinstance(low, int) or not isinstance(past, int):
+            if not isinstance(low, int) or past is None:
                 return None
             found.append((max(0, -low), max(0, past)))
         return tuple(found)
 
 
-def _without_floor(e: Dim) -> Dim:
-    """An upper bound of `e`: k*(x//k) <= x, and floor(x/k) in general <= x/k, taken where the multiples fit."""
-    if isinstance(e, int):
-        return e
-    total: Dim = 0
-    for monomial, scale in e.terms:
-        term: Dim = scale
-        for atom in monomial:
-            by = atom.args[1] if isinstance(atom, Call) and atom.fn == "floordiv" else None
-            if isinstance(by, int) and scale % by == 0 and scale > 0 and len(monomial) == 1:
-                assert isinstance(atom, Call)
-                term = mul(atom.args[0], scale // by)
-            else:
-                term = mul(term, Expr((((atom,), 1),)))
-        total = add(total, term)
+def _greatest(e: Dim) -> int | None:
+    """The greatest value that an expression may have, over all sizes: x/k - (k-1)/k <= x//k <= x/k in rationals; None where sizes remain."""
+    bound = _rational_bound(e, True)
+    constant = bound.pop((), Fraction(0))
+    return math.floor(constant) if not any(bound.values()) else None
+
+
+def _rational_bound(e: Dim, upper: bool) -> dict[Monomial, Fraction]:
+    total: dict[Monomial, Fraction] = {}
+    for monomial, scale in terms_of(e):
+        part = {monomial: Fraction(1)}
+        atom = monomial[0] if len(monomial) == 1 else None
+        if isinstance(atom, Call) and atom.fn == "floordiv" and isinstance(atom.args[1], int):
+            divisor = atom.args[1]
+            above = upper == (scale > 0)
+            part = {m: v / divisor for m, v in _rational_bound(atom.args[0], above).items()}
+            if not above:
+                part[()] = part.get((), Fraction(0)) - Fraction(divisor - 1, divisor)
+        for m, v in part.items():
+            total[m] = total.get(m, Fraction(0)) + v * scale
     return total
 
 

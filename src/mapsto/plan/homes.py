@@ -416,6 +416,9 @@ def _fit_contraction(group: Group, work: _Assignment, copies: dict[tuple[str, st
     before: list[Group] = []
     after: list[Group] = []
     needs = [c.border(work.values[c.a.tensor].shape) for c in group.phases]
+    if any(n is None for n in needs):
+        group.reasons.append("how far it reads past its input is not known before the run: no border can be laid for it")
+        return [group]
     home = work.result.homes[group.phases[0].a.tensor]
     if any(access(c, c.a.index, home.layout, c.channels[0].name, need) is None for c, need in zip(group.phases, needs, strict=True)):
         source = group.phases[0].a.tensor

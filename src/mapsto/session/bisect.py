@@ -6,12 +6,13 @@ For developers: `python -m mapsto.session.bisect MODEL.onnx INPUTS.npz` prints t
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mapsto.ir.expr import Sym, terms_of
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.interpret import run_graph
 from mapsto.passes.retrace import retrace
@@ -54,14 +55,14 @@ def _judge(
     outputs = [t for t in targets if t in made and t in known and t in planned.kept]
     read = {i for n in nodes for i in n.inputs if i and i not in made}
     values, fixed = planned.homes.values, planned.constants
+    if not read - set(fixed) or not read <= set(known):
+        return  # folded away when it stands alone; in a branch that was not taken
     inputs = tuple(Value(r, values[r].dtype, known[r].shape) for r in sorted(read) if r not in fixed)
     constants = {r: known[r] for r in read if r not in {v.name for v in inputs}}
     ordered = sorted(nodes, key=lambda n: _depth(n, {v.name: n for n in nodes for v in n.outputs}))
     ops = tuple(n.op for n in nodes)
-    if not read - set(planned.constants):
-        return  # folded away when it stands alone
     try:
-        graph = retrace(Graph(name, inputs, tuple(outputs), tuple(ordered), constants), sizes=_sizes(ordered, known))
+        graph = retrace(Graph(name, inputs, tuple(outputs), tuple(ordered), constants), sizes=_sizes((*planned.graph.inputs, *(v for n in ordered for v in n.outputs)), known))
         exe = build(graph, workers, 1, None)
         found = exe.run({v.name: known[v.name] for v in inputs})
     except Exception as error:
@@ -71,23 +72,24 @@ def _judge(
         wanted = known[output]
         scale = float(np.max(np.abs(wanted.astype(np.float64)), initial=0.0)) or 1.0
         got = found[output]
-        difference = np.abs(got.astype(np.float64) - wanted.astype(np.float64)) if got.shape == wanted.shape else np.array([np.inf])
+        difference = (
+            np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+            if got.shape == wanted.shape
+            else np.array([np.inf])
+        )
         error = float(np.max(difference, initial=0.0)) / scale
         if not error <= tolerance:
             yield Verdict(name, ops, output, error)
 
 
-def _sizes(nodes: list[Node], known: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Values of size symbols, read off the reference arrays."""
-    from mapsto.ir.expr import Sym, terms_of
-
+def _sizes(values: Iterable[Value], known: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Values of size symbols, read off the reference arrays where a dim is a bare symbol (or a multiple of one)."""
     sizes: dict[str, int] = {}
-    for node in nodes:
-        for value in node.outputs:
-            for dim, extent in zip(value.shape, known[value.name].shape if value.name in known else (), strict=False):
-                terms = terms_of(dim)
-                if len(terms) == 1 and len(terms[0][0]) == 1 and isinstance(terms[0][0][0], Sym):
-                    sizes[terms[0][0][0].name] = int(extent) // terms[0][1]
+    for value in values:
+        for dim, extent in zip(value.shape, known[value.name].shape if value.name in known else (), strict=False):
+            terms = terms_of(dim)
+            if len(terms) == 1 and len(terms[0][0]) == 1 and isinstance(terms[0][0][0], Sym):
+                sizes[terms[0][0][0].name] = int(extent) // terms[0][1]
     return sizes
 
 

@@ -58,7 +58,10 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
 
     final = group.targets()[-1]
     a_layout, out_layout = code.homes.layout(c.a.tensor), code.homes.layout(final)
-    reach_a = access(c, c.a.index, a_layout, c.channels[0].name, c.border(a_layout.shape))
+    border = c.border(a_layout.shape)
+    if border is None:
+        return None
+    reach_a = access(c, c.a.index, a_layout, c.channels[0].name, border)
     reach_out = access(c, c.index, out_layout, c.cols[0].name, None)
     if reach_a is None or reach_out is None or (reach_a.block and not isinstance(c.channels[0].extent, int)):
         return None
