@@ -21,6 +21,7 @@ from mapsto.runtime.artifact import Target
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.native import architecture
 from mapsto.session.assemble import assemble
+from mapsto.session.constants import fold_calls
 from mapsto.session.describe import plan_of
 
 Progress = Callable[[int, int, str], None]
@@ -34,16 +35,18 @@ def compile_model(
     progress: Progress | None = None,
     cache: bool = True,
     plan: Plan | str | None = None,
+    isa: str | None = None,
 ) -> Executable:
     """Compile a model for this machine's CPU.
 
     model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.Graph`. shapes: dims of inputs by name; a dim that is
     not fixed stays a run-time size. threads: how many share a step (None: as many as this process may use).
-    native_only: an error where a step has no native code (every step has, so far).
+    native_only: an error where a step has no native code (every step has, so far). plan: decisions to replay.
+    isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
 
     Raises ModelError, UnsupportedError, ShapeError, CompileError.
     """
-    with Workers(cache) as workers:
+    with Workers(cache, isa) as workers:
         graph = prepared(model, shapes)
         pinned = parse(plan) if isinstance(plan, str) else plan
         return build(graph, workers, threads, progress, pinned)
@@ -63,8 +66,8 @@ def prepared(model: Any, shapes: Mapping[str, Sequence[int | str | None]] | None
 class Workers:
     """Compile workers that start while the model is still being read; asked for code function by function."""
 
-    def __init__(self, cache: bool) -> None:
-        self.isa = isas.host()
+    def __init__(self, cache: bool, isa: str | None = None) -> None:
+        self.isa = _instruction_set(isa)
         self._cache = ObjectCache(default_folder()) if cache else None
         self._pool: CompilePool | None = None
         self.futures: dict[str, Future[bytes]] = {}
@@ -105,6 +108,9 @@ def build(graph: Graph, workers: Workers, threads: int | None, progress: Progres
     for group in flat(planned.groups):
         if group.kind in ("rows", "contraction", "routine"):
             calls[id(group)] = calls_of(group, code)
+    ports = {v.name for v in graph.inputs} | set(graph.outputs)
+    folded = fold_calls([c for made in calls.values() for c in made], code, ports, lambda names: workers.objects(names, None))
+    calls = {group: [c for c in made if id(c) not in folded] for group, made in calls.items()}
     program = assemble(graph, planned.groups, calls, planned.homes, code.constants)
     objects = workers.objects(program.functions(), progress)
     exe = Executable(program, objects, threads, target=_target(workers.isa))
@@ -113,6 +119,16 @@ def build(graph: Graph, workers: Workers, threads: int | None, progress: Progres
     arena = (use.arena, use.arena_bound) if use is not None else None
     exe.plan_text = plan_of(planned, calls, program, workers.isa.name, arena).text()
     return exe
+
+
+def _instruction_set(name: str | None) -> isas.Isa:
+    """The processor's own, or the named one. Raises CompileError for one that this processor cannot run."""
+    if name is None or name == isas.host().name:
+        return isas.host()
+    isa = isas.by_name(name)
+    if not isas.runs(isa):
+        raise CompileError(f"this processor does not run code for {name}; the widest that it runs is {isas.host().name}")
+    return isa
 
 
 def _target(isa: isas.Isa) -> Target:
