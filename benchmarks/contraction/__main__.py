@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -20,6 +21,28 @@ from mapsto.devices.cpu.contraction import Plan, plan_contraction
 from mapsto.devices.cpu.isa import Isa, host
 
 _PEAK_ROUNDS = 300_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the result: what was measured, in 10^9 operations per second, and the share that it must reach."""
+
+    format: str
+    kernel: str
+    tile: str
+    gops: float
+    peak_gops: float
+    share: float
+    goal: float
+
+    @property
+    def missed(self) -> bool:
+        return self.share < self.goal
+
+    def __str__(self) -> str:
+        speed = f"{self.gops:7.1f} of {self.peak_gops:6.1f} Gop/s  {self.share:6.1%}"
+        verdict = f"goal {self.goal:.0%}{'  MISSED' if self.missed else ''}"
+        return f"{self.format:5} {self.kernel:26} {self.tile:>18} {speed}  {verdict}"
 
 
 def _case(goal: Goal, fmt: Format) -> Case:
@@ -45,29 +68,20 @@ def _measure(case: Case, plan: Plan, native: Native, extent: int, goal: Goal, pe
     )
 
 
-def run(fmt: Format, isa: Isa, only: str = "") -> list[dict[str, object]]:
+def run(fmt: Format, isa: Isa, only: str = "") -> list[Row]:
     """Measure every goal of one format."""
     goals = [goal for goal in GOALS if only in goal.shape.name]
     cases = [_case(goal, fmt) for goal in goals]
     plans = [plan_contraction(case.form, isa) for case in cases]
     built = build(plans)
     (peak,) = load([peak_function(fmt, isa)], isa)
-    rows: list[dict[str, object]] = []
+    rows: list[Row] = []
     for goal, case, plan, (native, extent) in zip(goals, cases, plans, built, strict=True):
         got = _measure(case, plan, native, extent, goal, peak, fmt)
         least = goal.fp32 if fmt.name == "fp32" else goal.narrow
-        tile = f"{'+'.join(map(str, plan.tiling.panel if plan.tiling.full_panels else plan.tiling.last))} x {plan.tiling.sizes[0]}"
-        rows.append(
-            {
-                "format": fmt.name,
-                "kernel": goal.shape.name,
-                "tile": tile,
-                "gops": 2 * got.kernel / 1e9,
-                "peak_gops": 2 * got.peak / 1e9,
-                "share": got.share,
-                "goal": least,
-            }
-        )
+        vectors = plan.tiling.panel if plan.tiling.full_panels else plan.tiling.last
+        tile = f"{'+'.join(map(str, vectors))} x {plan.tiling.sizes[0]}"
+        rows.append(Row(fmt.name, goal.shape.name, tile, 2 * got.kernel / 1e9, 2 * got.peak / 1e9, got.share, least))
     return rows
 
 
@@ -81,19 +95,15 @@ def main() -> int:
     isa, core = host(), pin()
     if not args.json:
         print(f"{isa.name}, thread on core {core}; one operation is one multiplication or one addition")
-    rows = []
+    rows: list[Row] = []
     for name in args.formats:
         for row in run(FORMATS[name], isa, args.only):
             rows.append(row)
             if not args.json:
-                print(
-                    f"{row['format']:5} {row['kernel']:26} {row['tile']:>18} {row['gops']:7.1f} of {row['peak_gops']:6.1f} Gop/s"
-                    f"  {row['share']:6.1%}  goal {row['goal']:.0%}{'' if row['share'] >= row['goal'] else '  MISSED'}"  # type: ignore[operator]
-                )
+                print(row)
     if args.json:
-        print(json.dumps(rows, indent=1))
-    missed = [row for row in rows if row["share"] < row["goal"]]  # type: ignore[operator]
-    return 1 if missed and not args.no_goals else 0
+        print(json.dumps([asdict(row) for row in rows], indent=1))
+    return 1 if any(row.missed for row in rows) and not args.no_goals else 0
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ FORMATS = {f.name: f for f in (FP32, BF16, INT8, FP64)}
 
 @dataclass(frozen=True)
 class Convolution:
-    """A 2-D convolution of one image per batch entry; `pad` on every side; `pixels` is the output's height and width."""
+    """A 2-D convolution of one image per batch entry; `pixels` is the output's size."""
 
     channels: int
     columns: int
@@ -97,7 +97,8 @@ def round_up(n: int, block: int) -> int:
 
 @dataclass(frozen=True)
 class Case:
-    """A form with its operands: `a` laid out, `weights` logical (groups, columns, channels, *window), `reference` as the output lies."""
+    """A form with its operands: `a` laid out, `weights` logical (groups, columns, channels, *window), `reference` as
+    the output lies."""
 
     form: ContractionForm
     a: Array
@@ -115,7 +116,8 @@ def random_operand(rng: np.random.Generator, shape: tuple[int, ...], element: DT
 def convolution_case(
     conv: Convolution, fmt: Format, block: int = 16, seed: int = 0, blocked: bool = True, name: str = "contraction"
 ) -> Case:
-    """Blocked activations [N][C/block][H][W][block] (or, not blocked, [N][H][W][C]); tail lanes poisoned in A, zero in the result."""
+    """Blocked activations [N][C/block][H][W][block] (or, not blocked, [N][H][W][C]); tail lanes poisoned in A, zero
+    in the result."""
     rng = np.random.default_rng(seed)
     (h, w), (oh, ow), (kh, kw), g = conv.input, conv.output, conv.window, conv.groups
     c, o = conv.channels // g, conv.columns // g
@@ -150,9 +152,7 @@ def convolution_case(
     return Case(form, laid, weights[0], expected, np.ones(expected.shape, bool))
 
 
-def _plain_convolution(
-    conv: Convolution, fmt: Format, x: Array, weights: Array, reference: Array, name: str
-) -> Case:
+def _plain_convolution(conv: Convolution, fmt: Format, x: Array, weights: Array, reference: Array, name: str) -> Case:
     """[N][H][W][C]: channels contiguous; groups are a batch axis that moves along the channels."""
     (h, w), (oh, ow), (kh, kw), g = conv.input, conv.output, conv.window, conv.groups
     c, o = conv.channels, conv.columns
@@ -169,7 +169,10 @@ def _plain_convolution(
         window=(Axis(kh, conv.dilation * w * c), Axis(kw, conv.dilation * c)),
         interleave=fmt.interleave,
     )
-    laid, expected = np.ascontiguousarray(x.transpose(0, 2, 3, 1)), np.ascontiguousarray(reference.transpose(0, 2, 3, 1))
+    laid, expected = (
+        np.ascontiguousarray(x.transpose(0, 2, 3, 1)),
+        np.ascontiguousarray(reference.transpose(0, 2, 3, 1)),
+    )
     return Case(form, laid, weights if g > 1 else weights[0], expected, np.ones(expected.shape, bool))
 
 

@@ -13,7 +13,8 @@ _SAMPLE_SECONDS = 0.004
 
 @dataclass(frozen=True)
 class Result:
-    """Multiply-adds per second of the kernel and of the peak loop (medians), and the median of their ratio over the rounds."""
+    """Multiply-adds per second of the kernel and of the peak loop (medians), and the median of their ratio over the
+    rounds."""
 
     kernel: float
     peak: float

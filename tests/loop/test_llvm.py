@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.loop.helpers import NativeCall, native
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.isa import Isa
@@ -52,7 +53,6 @@ from mapsto.loop.ast import (
 )
 from mapsto.loop.interpret import interpret
 from mapsto.loop.llvm import to_llvm
-from tests.loop.helpers import NativeCall, native
 
 ISAS = [isa for isa in (isas.SSE2, isas.AVX2, isas.AVX512, isas.host()) if isas.runs(isa)]
 INTEGERS = [DType.I8, DType.I16, DType.I32, DType.I64, DType.U8, DType.U16, DType.U32, DType.U64]
@@ -91,7 +91,9 @@ def assert_same(got: np.ndarray, wanted: np.ndarray, label: object = "") -> None
     assert wrong.size == 0, f"{label}: at {wrong[:4]} got {got[wrong[:4]]}, wanted {wanted[wrong[:4]]}"
 
 
-def both(function: Function, call: NativeCall, buffers: list[np.ndarray], dims: list[int], begin: int, end: int) -> None:
+def both(
+    function: Function, call: NativeCall, buffers: list[np.ndarray], dims: list[int], begin: int, end: int
+) -> None:
     """Run compiled and interpreted on copies; every buffer must end the same."""
     ours, theirs = [b.copy() for b in buffers], [b.copy() for b in buffers]
     interpret(function, theirs, dims, begin, end)
@@ -100,7 +102,9 @@ def both(function: Function, call: NativeCall, buffers: list[np.ndarray], dims: 
         assert_same(got, wanted, (function.name, param.name))
 
 
-def check(function: Function, buffers: list[np.ndarray], dims: Iterable[int] = (), begin: int = 0, end: int = 1) -> None:
+def check(
+    function: Function, buffers: list[np.ndarray], dims: Iterable[int] = (), begin: int = 0, end: int = 1
+) -> None:
     """The same on every instruction set."""
     for isa in ISAS:
         call = native([function], isa)[function.name]
@@ -129,7 +133,11 @@ def operations(a: Value, b: Value, c: Value) -> list[tuple[str, Value]]:
     found.append(("select", Select(compares[2][1], a, b)))
     found += [(f"reduce {op}", ReduceLanes(op, a, Type(element))) for op in ("sum", "prod", "min", "max")]
     literal = Const(3, a.type)
-    found += [("max 3", Binary("max", a, literal)), ("3 min", Binary("min", literal, a)), ("div 3", Binary("div", a, literal))]
+    found += [
+        ("max 3", Binary("max", a, literal)),
+        ("3 min", Binary("min", literal, a)),
+        ("div 3", Binary("div", a, literal)),
+    ]
     if element.is_float:
         found += [("fma", Fma(a, b, c)), ("broadcast", Broadcast(ReduceLanes("max", b, Type(element)), a.type))]
     else:
@@ -169,7 +177,9 @@ def test_arithmetic(isa: Isa, lanes: int) -> None:
             if element is DType.BF16 and isa.has("bf16"):  # the processor's conversion makes denormal numbers zero
                 if name == "reduce prod":
                     continue  # inside the product too
-                got, wanted = (np.where(abs(x) < np.float32(2.0**-126), np.zeros((), x.dtype), x) for x in (got, wanted))
+                got, wanted = (
+                    np.where(abs(x) < np.float32(2.0**-126), np.zeros((), x.dtype), x) for x in (got, wanted)
+                )
             assert_same(got, wanted, (isa.name, element, lanes, name))
 
 
@@ -217,7 +227,9 @@ def test_narrow_floats_round_to_even_everywhere(isa: Isa, target: DType) -> None
     narrow = bits.view(target.numpy).astype(np.float32)
     with np.errstate(all="ignore"):
         middle = ((narrow[:-1].astype(np.float64) + narrow[1:]) / 2).astype(np.float32)
-        near = np.concatenate([middle, np.nextafter(middle, np.float32(-np.inf)), np.nextafter(middle, np.float32(np.inf))])
+        near = np.concatenate(
+            [middle, np.nextafter(middle, np.float32(-np.inf)), np.nextafter(middle, np.float32(np.inf))]
+        )
     near = near[: near.size // 16 * 16]
     if isa.has("bf16") and target is DType.BF16:
         near = np.where(np.abs(near) < 2.0**-126, np.float32(0), near)
@@ -237,7 +249,14 @@ def test_dot_products(isa: Isa, lanes: int) -> None:
     narrow = lambda n: rng.normal(size=n).astype(DType.BF16.numpy)  # noqa: E731
     forms = {
         "bf16": (DType.BF16, DType.BF16, DType.F32, 2, narrow(2 * lanes), narrow(2 * lanes)),
-        "u8s8": (DType.U8, DType.I8, DType.I32, 4, special_values(DType.U8, 4 * lanes), special_values(DType.I8, 4 * lanes)),
+        "u8s8": (
+            DType.U8,
+            DType.I8,
+            DType.I32,
+            4,
+            special_values(DType.U8, 4 * lanes),
+            special_values(DType.I8, 4 * lanes),
+        ),
     }
     for kind, (ea, eb, ec, group, a, b) in forms.items():
         load_a, load_b = Load("a", 0, Type(ea, group * lanes)), Load("b", 0, Type(eb, group * lanes))
@@ -261,7 +280,7 @@ def test_bit_casts_change_lanes() -> None:
     check(f, [np.arange(8).astype(DType.BF16.numpy), np.zeros(8, DType.BF16.numpy)])
 
 
-# ---- memory -----------------------------------------------------------------------------------------------------------
+# ---- memory ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("element", [DType.F32, DType.U8, DType.F64, BOOL, DType.F16], ids=repr)
@@ -349,7 +368,7 @@ def test_lanes_off_by_the_mask_touch_no_memory() -> None:
         assert libc.mprotect(ctypes.c_void_p(start + page), page, 3) == 0
 
 
-# ---- integers -----------------------------------------------------------------------------------------------------------
+# ---- integers --------------------------------------------------------------------------------------------------------
 
 NAMES = ("i", "j", "n", "m", "u", "loaded")
 leaves = st.one_of(st.integers(-40, 40), st.sampled_from(NAMES).map(sym))
@@ -389,7 +408,14 @@ def test_index_expressions(exprs: list[Dim], n: int, m: int) -> None:
 
 
 def test_index_values_in_lanes() -> None:
-    forms = [Type(DType.I64, 4), Type(DType.I32, 16), Type(DType.F32, 8), Type(DType.U8, 16), Type(DType.F64, 1), Type(DType.F16, 4)]
+    forms = [
+        Type(DType.I64, 4),
+        Type(DType.I32, 16),
+        Type(DType.F32, 8),
+        Type(DType.U8, 16),
+        Type(DType.F64, 1),
+        Type(DType.F16, 4),
+    ]
     body = []
     for k, t in enumerate(forms):
         for h, stride in enumerate((0, 1, 3, sym("n"))):
@@ -414,7 +440,7 @@ def test_a_division_by_a_size_of_zero_is_not_reached_by_hoisting() -> None:
     check(f, [np.zeros(8, np.float32)], (4, 5))
 
 
-# ---- control flow ---------------------------------------------------------------------------------------------------------
+# ---- control flow ----------------------------------------------------------------------------------------------------
 
 I32 = Type(DType.I32)
 
@@ -537,12 +563,14 @@ def test_in_place_updates_are_seen() -> None:
 def test_constants_are_exact() -> None:
     values = [0.1, -0.0, 1e-45, np.inf, -np.inf, np.nan, 3.4e38, 1 / 3]
     body: list[Statement] = []
-    for k, element in enumerate((DType.F16, DType.BF16, DType.F32, DType.F64)):
+    elements = (DType.F16, DType.BF16, DType.F32, DType.F64)
+    for k, element in enumerate(elements):
         body += [Store(f"out{k}", i, Const(v, Type(element))) for i, v in enumerate(values)]
         body.append(Store(f"out{k}", len(values), Const(0.3, Type(element, 8))))
-    f = Function("constants", tuple(Param(f"out{k}", e, True) for k, e in enumerate((DType.F16, DType.BF16, DType.F32, DType.F64))), (), tuple(body))  # fmt: skip
+    params = tuple(Param(f"out{k}", element, True) for k, element in enumerate(elements))
+    f = Function("constants", params, (), tuple(body))
     with np.errstate(all="ignore"):
-        check(f, [np.zeros(16, e.numpy) for e in (DType.F16, DType.BF16, DType.F32, DType.F64)])
+        check(f, [np.zeros(16, e.numpy) for e in elements])
 
 
 def test_several_functions_in_a_module() -> None:

@@ -1,8 +1,9 @@
 """The loop language printed as textual LLVM IR.
 
-Control flow is structured, so SSA form is written directly: a loop gets a phi for its counter and for every variable that its body
-assigns; no stack slot and no optimiser pass is needed for registers to be registers. Loops are written with the test at the end
-(a guard before them unless the ranges prove a first round). There are no fast-math flags: the same bits everywhere.
+Control flow is structured, so SSA form is written directly: a loop gets a phi for its counter and for every variable
+that its body assigns; no stack slot and no optimiser pass is needed for registers to be registers. Loops are written
+with the test at the end (a guard before them unless the ranges prove a first round). There are no fast-math flags:
+the same bits everywhere.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class _Printer:
         e.bind(s.name, known, -wide if low is None else low, wide if high is None else high)
 
     def alloc(self, s: Alloc) -> None:
-        """Local arrays live in the function's entry block: a stack slot made inside a loop would grow the stack every round."""
+        """Local arrays live in the function's entry block: a stack slot made inside a loop would grow the stack every
+        round."""
         name = "%" + self.emitter.fresh("a")
         self.emitter.scopes[0].lines.insert(0, f"{name} = alloca [{s.count} x {memory_text(s.element)}], align 64")
         self.emitter.buffers[s.name] = (Ssa(name, 0), s.element)

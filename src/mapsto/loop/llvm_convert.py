@@ -1,7 +1,8 @@
 """Conversions and fused operations as LLVM IR, spelled out where the target lacks the instruction.
 
-Left to LLVM, half and bfloat conversions, fused multiply-adds and roundings that the processor cannot do become calls into libraries that a
-program need not have, one lane at a time. The expansions here are exact: the same bits as the instruction's.
+Left to LLVM, half and bfloat conversions, fused multiply-adds and roundings that the processor cannot do become calls
+into libraries that a program need not have, one lane at a time. The expansions here are exact: the same bits as the
+instruction's.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ _F16_MAGIC = 0x77800000  # 2^112 as f32 bits: moves a half's exponent (bias 15) 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What the target's processor does in one instruction. `features`: fma, round, f16 (f16 <-> f32), bf16 (f32 -> bf16), dot_bf16, dot_u8s8."""
+    """What the target's processor does in one instruction.
+
+    `features`: fma, round, f16 (f16 <-> f32), bf16 (f32 -> bf16), dot_bf16, dot_u8s8.
+    """
 
     features: frozenset[str] = frozenset()
 
@@ -154,7 +158,8 @@ class Converter:
         return e.choose(lanes, nan, i32, e.op("or", i32, upper, k(0x40)), nearest)
 
     def _f16_bits(self, bits: str, lanes: int) -> str:
-        """By magnitude: overflow and NaN, normal (rebias, round on the integer), subnormal (the float adder rounds at 2^-24)."""
+        """By magnitude: overflow and NaN, normal (rebias, round on the integer), subnormal (the float adder rounds at
+        2^-24)."""
         e, i32, floats, k = self.emitter, vector_text("i32", lanes), vector_text("float", lanes), _Words(lanes)
         magnitude = e.op("and", i32, bits, k(0x7FFFFFFF))
         mantissa = e.op("lshr", i32, magnitude, k(13))
@@ -173,7 +178,8 @@ class Converter:
         return e.op("or", i32, chosen, sign)
 
     def _to_odd_float(self, a: str, lanes: int) -> str:
-        """f64 to f32 rounded to odd; rounded once more to a narrower format that equals rounding the f64 once (Boldo and Melquiond, 2008)."""
+        """f64 to f32 rounded to odd; rounded once more to a narrower format that equals rounding the f64 once (Boldo
+        and Melquiond, 2008)."""
         e, d, f, i32 = (
             self.emitter,
             vector_text("double", lanes),
@@ -199,7 +205,8 @@ class Converter:
         return self._rounded(name, a, t)
 
     def _rounded(self, name: str, a: str, t: Type) -> str:
-        """Rounding without an instruction for it: adding and subtracting 2^(mantissa bits) leaves the nearest integer."""
+        """Rounding without an instruction for it: adding and subtracting 2^(mantissa bits) leaves the nearest
+        integer."""
         e, text, n = self.emitter, type_text(t), t.lanes
         scalar = {DType.F32: "0x4160000000000000", DType.F64: "0x4330000000000000"}[t.element]  # 2^23, 2^52
         limit, one = (v if n == 1 else f"splat ({element_text(t.element)} {v})" for v in (scalar, "1.0"))
@@ -223,13 +230,15 @@ class Converter:
     def fma(self, a: str, b: str, c: str, t: Type) -> str:
         text = type_text(t)
         if t.element in NARROW:
-            return self._fma_through_double(*(self.widen(v, t)[0] for v in (a, b, c)), t)
+            x, y, z = (self.widen(v, t)[0] for v in (a, b, c))
+            return self._fma_through_double(x, y, z, t)
         if self.capabilities.has("fma") or t.element is DType.F64:
             return self.emitter.call(text, f"llvm.fma.{mangled(text)}", [(text, a), (text, b), (text, c)])
         return self._fma_through_double(a, b, c, t)
 
     def _fma_through_double(self, a: str, b: str, c: str, t: Type) -> str:
-        """Of f32 operands: their product is exact in f64, the sum there is rounded to odd by its exact error (Knuth's TwoSum), then to `t`."""
+        """Of f32 operands: their product is exact in f64, the sum there is rounded to odd by its exact error (Knuth's
+        TwoSum), then to `t`."""
         e, lanes, d, f = self.emitter, t.lanes, vector_text("double", t.lanes), vector_text("float", t.lanes)
         i64, i1, zero = vector_text("i64", lanes), vector_text("i1", lanes), "zeroinitializer"
         x, y, z = (e.to("fpext", f, v, d) for v in (a, b, c))
@@ -273,7 +282,8 @@ class Converter:
         return self.emitter.let(f"shufflevector {t} {parts[0]}, {t} {parts[1]}, <{lanes} x i32> <{order}>")
 
     def _dot_bf16(self, a: str, b: str, c: str, lanes: int) -> str:
-        """The odd elements first, then the even ones, each a fused multiply-add (the order in which the instruction adds)."""
+        """The odd elements first, then the even ones, each a fused multiply-add (the order in which the instruction
+        adds)."""
         e, i32, f, k = self.emitter, vector_text("i32", lanes), vector_text("float", lanes), _Words(lanes)
         words = [e.to("bitcast", f"<{2 * lanes} x i16>", v, i32) for v in (a, b)]
         odd = [e.op("and", i32, w, k(0xFFFF0000)) for w in words]
@@ -284,7 +294,8 @@ class Converter:
         return c
 
     def _dot_u8s8(self, a: str, b: str, c: str, lanes: int) -> str:
-        """Bytes widened to 16 bits, the low and the high one of each pair; products of 16-bit neighbours are summed (x86: pmaddwd)."""
+        """Bytes widened to 16 bits, the low and the high one of each pair; products of 16-bit neighbours are summed
+        (x86: pmaddwd)."""
         e, i16, i32, wide = self.emitter, f"<{2 * lanes} x i16>", vector_text("i32", lanes), f"<{2 * lanes} x i32>"
         wa, wb = (e.to("bitcast", f"<{4 * lanes} x i8>", v, i16) for v in (a, b))
         eight = "splat (i16 8)"

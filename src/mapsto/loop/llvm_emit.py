@@ -1,9 +1,10 @@
 """Growing LLVM IR text: blocks, scopes, and index arithmetic placed at the outermost loop where it can be computed.
 
-No LLVM pass tidies up after us, so the text is made tidy: an index expression is split by the loop depth of its symbols, every part is
-emitted once (memoised) in the block before the loop that it does not depend on, and an address becomes a chain of `getelementptr`
-from outer to inner, with the constant last, where instruction selection folds it into the displacement.
-Hoisting is safe because this arithmetic is total: divisors that are not literals are raised to at least 1.
+No LLVM pass tidies up after us, so the text is made tidy: an index expression is split by the loop depth of its
+symbols, every part is emitted once (memoised) in the block before the loop that it does not depend on, and an address
+becomes a chain of `getelementptr` from outer to inner, with the constant last, where instruction selection folds it
+into the displacement. Hoisting is safe because this arithmetic is total: divisors that are not literals are raised to
+at least 1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Atom, Call, Dim, Expr, Ranges, Sym, bounds, known_at_least, terms_of
 from mapsto.loop.ast import Type
 
-# f16 and bf16 are their bits, in registers too: of values that it cannot compute with LLVM makes calls into libraries, or gives up.
+# f16 and bf16 are their bits, in registers too: of values that it cannot compute with LLVM makes calls into
+# libraries, or gives up.
 _ELEMENT = {
     DType.F16: "i16",
     DType.BF16: "i16",
@@ -60,7 +62,8 @@ class Ssa(NamedTuple):
 
 @dataclass
 class Scope:
-    """A region with one entry (function, loop body, branch): what is defined in it is seen by itself and its inner scopes."""
+    """A region with one entry (function, loop body, branch): what is defined in it is seen by itself and its inner
+    scopes."""
 
     depth: int
     label: str
@@ -196,7 +199,8 @@ class Emitter:
         return self.pure(f"call i64 @llvm.s{fn}.i64(i64 {a.text}, i64 {b.text})", depth)
 
     def _divide(self, atom: Call, a: Ssa, b: Ssa, depth: int) -> Ssa:
-        """Floor division and modulus by a positive divisor; truncating instructions are right where the dividend is never negative."""
+        """Floor division and modulus by a positive divisor; truncating instructions are right where the dividend is
+        never negative."""
         if b.text.startswith("%"):
             b = self._extreme("max", b, Ssa("1", 0), b.depth)
         if self.known_nonnegative(atom.args[0]):

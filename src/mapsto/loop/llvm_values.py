@@ -171,7 +171,8 @@ class Values:
         return e.let(f"extractelement {memory} {got}, i64 0") if t.lanes == 1 else got
 
     def _shuffled(self, v: Load, stride: int) -> str:
-        """A small constant stride by whole vectors and shuffles, touching nothing outside the first and the last element."""
+        """A small constant stride by whole vectors and shuffles, touching nothing outside the first and the last
+        element."""
         e, n = self.emitter, v.type.lanes
         memory = vector_text(memory_text(v.type.element), n)
         if stride == -1:
@@ -223,8 +224,10 @@ class Values:
         return self.combine(v.op, a, b, t, v.a, v.b)
 
     def combine(self, op: str, a: str, b: str, t: Type, va: Value | None = None, vb: Value | None = None) -> str:
-        """One binary operation on printed operands; `va` and `vb` are their trees where known (literals make cheaper forms)."""
-        if t.element in NARROW:  # f32 holds the exact result of one operation to twice the digits: rounding it again is harmless
+        """One binary operation on printed operands; `va` and `vb` are their trees where known (literals make cheaper
+        forms)."""
+        if t.element in NARROW:
+            # f32 has more than twice the digits: rounding its result again is as good as rounding once
             (wide_a, wide), (wide_b, _) = self.convert.widen(a, t), self.convert.widen(b, t)
             return self.convert.cast(self.combine(op, wide_a, wide_b, wide, va, vb), wide, t)
         e, text = self.emitter, type_text(t)
@@ -242,7 +245,11 @@ class Values:
         return self._divide(op, a, b, t, literal)
 
     def _extreme(self, op: str, a: str, b: str, t: Type, va: Value | None, vb: Value | None) -> str:
-        """min and max. x86's minps/maxps return the SECOND operand when either is NaN; the forms below each match it or two more instructions."""
+        """min and max.
+
+        x86's minps/maxps return the SECOND operand when either is NaN; the forms below each match it or two more
+        instructions.
+        """
         e, text, largest = self.emitter, type_text(t), op.startswith("max")
         if t.element is DType.BOOL:
             return e.let(f"{'or' if largest else 'and'} {text} {a}, {b}")
@@ -273,7 +280,8 @@ class Values:
         return e.let(f"select {vector_text('i1', t.lanes)} {fits}, {text} {shifted}, {text} {splat_text('0', t)}")
 
     def _divide(self, op: str, a: str, b: str, t: Type, literal: int | None) -> str:
-        """Truncating division; by zero gives 0 (as numpy does) and lowest / -1 wraps: the processor would raise a fatal signal for both."""
+        """Truncating division; by zero gives 0 (as numpy does) and lowest / -1 wraps: the processor would raise a
+        fatal signal for both."""
         e, text, bits = self.emitter, type_text(t), vector_text("i1", t.lanes)
         plain = f"{'s' if t.element.is_signed else 'u'}{op}"
         if literal is not None and literal > 0:

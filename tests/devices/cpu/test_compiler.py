@@ -49,7 +49,7 @@ def test_many_modules_come_back_in_order(tmp_path: Path) -> None:
     assert [call(addresses[f"n{i}"]) for i in range(20)] == list(range(20))
 
 
-def test_an_abort_names_its_kernel_and_the_others_are_made(tmp_path: Path) -> None:
+def test_an_abort_names_its_kernel_and_the_others_are_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = ObjectCache(tmp_path)
     good = [number("first", 1), number("second", 2), number("third", 3)]
     with pytest.raises(CompileError) as caught:
@@ -58,12 +58,8 @@ def test_an_abort_names_its_kernel_and_the_others_are_made(tmp_path: Path) -> No
     assert "'aborting'" in message and "LLVM ERROR" in message
     assert "'rejected'" in message and "ret i32 3" in message
     assert not any(f"'{name}'" in message for name, _ in good)
-    before = compiler.subprocess.Popen
-    compiler.subprocess.Popen = None  # type: ignore[misc,assignment]  # all three come from the cache: no worker may start
-    try:
-        assert len(compile_modules(good, isa.SSE2, cache=cache)) == 3
-    finally:
-        compiler.subprocess.Popen = before  # type: ignore[misc]
+    monkeypatch.setattr(compiler.subprocess, "Popen", None)  # all three come from the cache: no worker may start
+    assert len(compile_modules(good, isa.SSE2, cache=cache)) == 3
 
 
 def test_a_worker_that_is_killed_loses_one_kernel(tmp_path: Path) -> None:
@@ -122,13 +118,23 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 
 def test_code_may_call_the_mathematics_library(tmp_path: Path) -> None:
-    text = "declare double @sin(double)\ndefine double @f(double %x) {\n  %y = call double @sin(double %x)\n  ret double %y\n}\n"
+    text = """declare double @sin(double)
+define double @f(double %x) {
+  %y = call double @sin(double %x)
+  ret double %y
+}
+"""
     addresses = load_objects(compile_modules([("f", text)], isa.SSE2, cache=ObjectCache(tmp_path)))
     assert ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_double)(addresses["f"])(0.5) == pytest.approx(0.479425538604203)
 
 
 def test_an_unknown_symbol_is_an_error(tmp_path: Path) -> None:
-    text = "declare void @no_such_function_anywhere()\ndefine void @g() {\n  call void @no_such_function_anywhere()\n  ret void\n}\n"
+    text = """declare void @no_such_function_anywhere()
+define void @g() {
+  call void @no_such_function_anywhere()
+  ret void
+}
+"""
     objects = compile_modules([("g", text)], isa.SSE2, cache=ObjectCache(tmp_path))
     with pytest.raises(CompileError, match="linked"):
         load_objects(objects)

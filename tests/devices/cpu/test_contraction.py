@@ -1,4 +1,5 @@
-"""The contraction template against numpy: sizes that fit nothing, strides, groups, borders, formats, instruction sets."""
+"""The contraction template against numpy: sizes that fit nothing, strides, groups, borders, formats, instruction
+sets."""
 
 from __future__ import annotations
 
@@ -7,10 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from numpy.typing import NDArray
-
 from benchmarks.contraction.cases import (
     BF16,
     FP32,
@@ -25,6 +22,10 @@ from benchmarks.contraction.cases import (
     random_operand,
 )
 from benchmarks.contraction.native import aligned, build, load, plain
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.contraction import (
     Axis,
@@ -58,7 +59,8 @@ def with_groups(case: Case, plan: Plan) -> Plan:
 
 
 def check_all(cases: list[Case], plans: list[Plan], epilogue: Epilogue = plain, parts: int = 1) -> None:
-    """Compile all plans at once; results equal the reference bit for bit, in one call or in several shares of the range."""
+    """Compile all plans at once; results equal the reference bit for bit, in one call or in several shares of the
+    range."""
     plans = [with_groups(case, plan) for case, plan in zip(cases, plans, strict=True)]
     for case, plan, (native, extent) in zip(cases, plans, build(plans, epilogue), strict=True):
         out = np.full(case.reference.shape, 99, case.reference.dtype)
@@ -158,7 +160,7 @@ def test_any_tile_in_any_order(data: st.DataObject) -> None:
     check_all(cases, plans, parts=data.draw(st.integers(1, 4)))
 
 
-# ---- sizes known at run time ------------------------------------------------------------------------------------------
+# ---- sizes known at run time -----------------------------------------------------------------------------------------
 
 
 def sized_product(direct: bool) -> ContractionForm:
@@ -258,7 +260,7 @@ def test_convolutions_of_run_time_pixels(isa: Isa, fmt: Format) -> None:
         assert np.array_equal(out, case.reference), sizes
 
 
-# ---- strides ------------------------------------------------------------------------------------------------------------
+# ---- strides ---------------------------------------------------------------------------------------------------------
 
 
 def test_channels_apart_in_memory() -> None:
@@ -337,7 +339,7 @@ def test_starts_and_borders() -> None:
         assert (out == 77).all()
 
 
-# ---- epilogues ------------------------------------------------------------------------------------------------------------
+# ---- epilogues -------------------------------------------------------------------------------------------------------
 
 
 def bias_and_relu(value: Value, place: Place) -> tuple[list[Statement], Value | None]:
@@ -404,7 +406,7 @@ def test_an_epilogue_may_change_the_type(isa: Isa) -> None:
     assert np.array_equal(out, np.clip(np.trunc(case.reference * 0.125), 0, 255).astype(np.uint8))
 
 
-# ---- packing and plan -------------------------------------------------------------------------------------------------
+# ---- packing and plan ------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,4 +1,5 @@
-"""Reads the assembly of the template's innermost loops: accumulators stay in registers, nothing goes through the stack."""
+"""Reads the assembly of the template's innermost loops: accumulators stay in registers, nothing goes through the
+stack."""
 
 from __future__ import annotations
 
@@ -6,11 +7,11 @@ import re
 from dataclasses import dataclass, replace
 
 import pytest
-
 from benchmarks.contraction.cases import BF16, FP32, INT8, Convolution, Format, Product, convolution_case, product_case
 from benchmarks.contraction.native import plain
 from benchmarks.contraction.peak import ACCUMULATORS, peak_function
 from benchmarks.contraction.shapes import GOALS
+
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import compile_modules
 from mapsto.devices.cpu.contraction import ContractionForm, contraction, plan_contraction

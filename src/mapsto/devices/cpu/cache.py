@@ -21,7 +21,10 @@ def default_folder() -> Path:
 
 @dataclass(frozen=True)
 class ObjectCache:
-    """A folder of object files. A file that is missing, cut or altered is a miss; a folder that cannot be written is no error."""
+    """A folder of object files.
+
+    A file that is missing, cut or altered is a miss; a folder that cannot be written is no error.
+    """
 
     folder: Path
 

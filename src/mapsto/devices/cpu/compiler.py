@@ -1,7 +1,7 @@
 """Native code in parallel: LLVM modules go to worker processes, object files come back.
 
-LLVM ends its process on an instruction that the processor lacks. In a worker that costs one kernel: the error names it, a fresh worker
-goes on with the others.
+LLVM ends its process on an instruction that the processor lacks. In a worker that costs one kernel: the error names
+it, a fresh worker goes on with the others.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class _Worker:
 
 
 class CompilePool:
-    """Workers that take jobs first come, first served. They start at once, so that a caller can open the pool before it has code.
+    """Workers that take jobs first come, first served. They start at once, so that a caller can open the pool before
+    it has code.
 
     Use as a context manager; leaving it waits for what was submitted.
     """
@@ -171,7 +172,8 @@ def compile_modules(
 ) -> list[bytes]:
     """Object code of (name, LLVM text) pairs, in their order. No process is started where the cache has everything.
 
-    `progress(done, total, name)` is told of each. Raises CompileError naming every kernel that failed, after the others are done.
+    `progress(done, total, name)` is told of each. Raises CompileError naming every kernel that failed, after the
+    others are done.
     """
     cache = cache or ObjectCache(default_folder())
     found = [cache.get(cache_key(isa, kind, optimizer, text)) for _, text in modules]

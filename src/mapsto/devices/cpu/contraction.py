@@ -50,7 +50,8 @@ from mapsto.loop.ast import (
 
 __all__ = ["Axis", "ContractionForm", "Epilogue", "Place", "Plan", "contraction", "plan_contraction"]
 
-_ITEM_CYCLES = 50_000.0  # work of one item: small enough to share among threads, large enough to forget the item's own cost
+# Work of one item: small enough to share among threads, large enough to forget the item's own cost.
+_ITEM_CYCLES = 50_000.0
 _CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
 _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 _SHORT_EPILOGUE = 12  # operations; a longer epilogue is a loop over the tile's rows, not repeated for every accumulator
@@ -59,7 +60,10 @@ _UNROLLED_STEPS = 1
 
 @dataclass(frozen=True)
 class Plan:
-    """The template's choices for a form. `rows_outer`: a block of rows meets every panel before the next block, else a panel every block."""
+    """The template's choices for a form.
+
+    `rows_outer`: a block of rows meets every panel before the next block, else a panel every block.
+    """
 
     form: ContractionForm
     isa: Isa
@@ -166,7 +170,8 @@ class _Panel:
 
 @dataclass(frozen=True)
 class _Part:
-    """A stretch of the reduction: loops from outer to inner (`out` unused), starts of A and B, channels in each dot group."""
+    """A stretch of the reduction: loops from outer to inner (`out` unused), starts of A and B, channels in each dot
+    group."""
 
     loops: tuple[Axis, ...]
     a_start: Dim
@@ -324,7 +329,9 @@ class _Template:
             parts += self._block_parts((), rest, mul(full, form.channel_block_stride), mul(full, size), width)
         return parts
 
-    def _block_parts(self, outer: tuple[Axis, ...], channels: Dim, a_start: Dim, b_start: Dim, width: int) -> list[_Part]:
+    def _block_parts(
+        self, outer: tuple[Axis, ...], channels: Dim, a_start: Dim, b_start: Dim, width: int
+    ) -> list[_Part]:
         form, k = self.form, self.form.interleave
         step = mul(width, k) if form.b_channel_stride is None else form.b_channel_stride
         groups = ceildiv(channels, k)
@@ -416,7 +423,8 @@ class _Template:
     def _finish_looped(
         self, panel: _Panel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
     ) -> list[Statement]:
-        """A long epilogue is written once per vector, in a loop over the tile's rows; the accumulators wait in a local array."""
+        """A long epilogue is written once per vector, in a loop over the tile's rows; the accumulators wait in a
+        local array."""
         out: list[Statement] = []
         width, scratch = sum(panel.vectors), self.fresh("tile")
         out.append(Alloc(scratch, self.form.accumulator, width * len(accumulators)))

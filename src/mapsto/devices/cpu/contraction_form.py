@@ -2,8 +2,8 @@
 
     out[batch, rows, column] = epilogue( sum over channel blocks, windows, channels of  A[...] * B[...] )
 
-All strides are in elements of the operand. An iterator of the output over which A varies is a row, one over which B varies is a column (there is
-one, flattened), one over which both vary is a batch axis (groups are a batch axis too).
+All strides are in elements of the operand. An iterator of the output over which A varies is a row, one over which B
+varies is a column (there is one, flattened), one over which both vary is a batch axis (groups are a batch axis too).
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from mapsto.loop.ast import Param, Statement, Value
 
 @dataclass(frozen=True)
 class Axis:
-    """A loop and how far each operand moves per round. `b` counts elements of B as it lies in memory (packed, or direct)."""
+    """A loop and how far each operand moves per round.
+
+    `b` counts elements of B as it lies in memory (packed, or direct).
+    """
 
     extent: Dim
     a: Dim = 0
@@ -30,8 +33,8 @@ class Axis:
 class Place:
     """Where an accumulator stands, for the epilogue: indices of the batch and row axes, first column, lanes.
 
-    `valid`: how many of the lanes are columns of the output; None: all of them. Where it is not None, `mask` is `lane < valid`; elements
-    of other operands must be loaded under it unless they lie in a layout that has the tail lanes.
+    `valid`: how many of the lanes are columns of the output; None: all of them. Where it is not None, `mask` is `lane
+    < valid`; elements of other operands must be loaded under it unless they lie in a layout that has the tail lanes.
     """
 
     batch: tuple[Dim, ...]
@@ -43,22 +46,27 @@ class Place:
     fresh: Callable[[str], str]
 
 
-# (accumulators, place) -> statements to run and the values to store (the element type of `out`, as many lanes); None: it stored by itself.
+# (accumulators, place) -> statements to run and the values to store (the element type of `out`, as many lanes); None:
+# it stored by itself.
 Epilogue = Callable[[Value, Place], tuple[list[Statement], Value | None]]
 
 
 @dataclass(frozen=True)
 class ContractionForm:
-    """A contraction. The last of `rows` is the axis along which registers tile; give the one whose extent fills tiles well.
+    """A contraction. The last of `rows` is the axis along which registers tile; give the one whose extent fills tiles
+    well.
 
-    A: element at a_start + batch.a + rows.a + window.a + (channel // channel_block)*channel_block_stride + (channel % channel_block)*channel_stride.
-       `channel_block` 0: the channels are one block. A holds materialised borders: no read is guarded.
-    B: packed (see `contraction_packing`) at b_start + batch.b; or, with `b_channel_stride` given, direct: columns contiguous, channel and
-       windows (their `b`) by strides, `interleave` 1, no channel blocks.
-    out: element at out_start + batch.out + rows.out + (column // out_block)*out_block_stride + column % out_block. `out_block` 0: columns are
-       contiguous and the last store is masked; else whole blocks are stored and tail lanes get 0.
-    `interleave`: channels multiplied into one 32-bit lane by a dot instruction: 1, 2 (bf16) or 4 (u8 by s8). In memory A's groups are adjacent
-       (`channel_stride` 1) and 4 bytes can be read for the last one unless `channels` is known and not a multiple.
+    A: element at a_start + batch.a + rows.a + window.a + (channel // channel_block)*channel_block_stride
+       + (channel % channel_block)*channel_stride. `channel_block` 0: the channels are one block. A holds materialised
+       borders: no read is guarded.
+    B: packed (see `contraction_packing`) at b_start + batch.b; or, with `b_channel_stride` given, direct: columns
+       contiguous, channel and windows (their `b`) by strides, `interleave` 1, no channel blocks.
+    out: element at out_start + batch.out + rows.out + (column // out_block)*out_block_stride + column % out_block.
+       `out_block` 0: columns are contiguous and the last store is masked; else whole blocks are stored and tail lanes
+       get 0.
+    `interleave`: channels multiplied into one 32-bit lane by a dot instruction: 1, 2 (bf16) or 4 (u8 by s8). In memory
+       A's groups are adjacent (`channel_stride` 1), and 4 bytes can be read for the last one unless `channels` is
+       known and no multiple.
     `others`: the epilogue's operands; `dims`: every size symbol that occurs.
     """
 

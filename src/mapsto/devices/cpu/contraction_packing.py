@@ -2,8 +2,9 @@
 
     panel -> channel block -> window position -> dot group of channels -> column in the panel -> channel in the group
 
-The columns of a panel are those of its vectors, one after the other. The last panel may be narrower, the last channel block shorter: nothing is
-padded but the columns of a last vector and the channels of a last dot group, and those hold 0.
+The columns of a panel are those of its vectors, one after the other. The last panel may be narrower, the last channel
+block shorter: nothing is padded but the columns of a last vector and the channels of a last dot group, and those hold
+0.
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ class Packing:
         return ceildiv(minimum(self.block, self.channels - mul(block, self.block)), self.interleave)
 
     def pack(self, weights: Array) -> Array:
-        """Pack an array of shape (columns, channels, *window); leading axes beyond those are packed each for itself. Sizes must be numbers."""
+        """Pack an array of shape (columns, channels, *window); leading axes beyond those are packed each for itself.
+
+        Sizes must be numbers.
+        """
         assert isinstance(self.columns, int) and isinstance(self.channels, int)
         tail = 2 + len(self.window)
         lead = weights.shape[: weights.ndim - tail]

@@ -1,4 +1,5 @@
-"""Instruction sets of x86-64 processors as data: what a register holds, how many there are, what one instruction does."""
+"""Instruction sets of x86-64 processors as data: what a register holds, how many there are, what one instruction
+does."""
 
 from __future__ import annotations
 
@@ -17,8 +18,9 @@ _ACCUMULATOR_BYTES = 4
 class Isa:
     """One instruction set. `cpu` and `features` are LLVM's words for it.
 
-    `abilities` are those of `loop.llvm.Capabilities`; `fma_per_cycle` counts vector multiply-adds (or multiply, add pairs) of full width that
-    a typical core starts per cycle, `loads_per_cycle` vector loads: the cost rule of tiles reads them.
+    `abilities` are those of `loop.llvm.Capabilities`; `fma_per_cycle` counts vector multiply-adds (or multiply, add
+    pairs) of full width that a typical core starts per cycle, `loads_per_cycle` vector loads: the cost rule of tiles
+    reads them.
     """
 
     name: str

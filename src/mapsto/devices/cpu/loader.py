@@ -1,4 +1,7 @@
-"""Object files into this process: linked, and the addresses of their functions. Needs no LLVM text and starts no worker."""
+"""Object files into this process: linked, and the addresses of their functions.
+
+Needs no LLVM text and starts no worker.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ def _jit() -> llvm.LLJIT:
 
 
 def load_objects(objects: Sequence[bytes]) -> dict[str, int]:
-    """Link object files into this process; the address of every function by name. Calls to libc and libm are resolved."""
+    """Link object files into this process; the address of every function by name.
+
+    Calls to libc and libm are resolved.
+    """
     if not objects:
         return {}
     builder = llvm.JITLibraryBuilder().add_current_process()
@@ -43,7 +49,8 @@ def load_objects(objects: Sequence[bytes]) -> dict[str, int]:
 
 
 def defined_functions(data: bytes) -> list[str]:
-    """Names of the global functions that an ELF64 object defines (System V ABI, chapter 4: section headers and symbol table)."""
+    """Names of the global functions that an ELF64 object defines (System V ABI, chapter 4: section headers and symbol
+    table)."""
     if len(data) < 64 or data[:5] != b"\x7fELF\x02":
         raise CompileError("not an ELF object file of 64 bits")
     (sections_at,), (count,) = struct.unpack_from("<Q", data, 40), struct.unpack_from("<H", data, 60)

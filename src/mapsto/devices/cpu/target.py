@@ -1,4 +1,7 @@
-"""LLVM text to an object file, in this process. Only compile workers call it: LLVM ends the process on what it cannot select."""
+"""LLVM text to an object file, in this process.
+
+Only compile workers call it: LLVM ends the process on what it cannot select.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Chooses register tiles for contractions by a cost rule: registers, multiply-add ports, loads, latency, extents. Nothing is listed or tuned.
+"""Chooses register tiles for contractions by a cost rule: registers, multiply-add ports, loads, latency, extents.
+Nothing is listed or tuned.
 
-A tile is (vectors of output columns) x (rows). One step of its reduction loads the vectors of B once, then for every row broadcasts
-one element (or group) of A and multiplies it into every vector: vectors * rows multiply-adds for vectors + rows loads.
+A tile is (vectors of output columns) x (rows). One step of its reduction loads the vectors of B once, then for every
+row broadcasts one element (or group) of A and multiplies it into every vector: vectors * rows multiply-adds for
+vectors + rows loads.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ _NARROWEST = 4
 
 @dataclass(frozen=True)
 class Shape:
-    """What the rule looks at. `rows`/`columns` None: known at run time only. `row_bytes` None: the rows' distance is a run-time size.
+    """What the rule looks at. `rows`/`columns` None: known at run time only. `row_bytes` None: the rows' distance is
+    a run-time size.
 
     `steps`: of the reduction. `group_bytes`: of B, per column and step. `widest`: lanes that a vector may have at most.
     `masked`: B is read under a mask for each vector of the panel.
@@ -45,9 +48,11 @@ class Shape:
 
 @dataclass(frozen=True)
 class Tiling:
-    """The choice. `panel`: lanes of each vector of a full panel; `last`: those of the narrower last panel (empty: there is none).
+    """The choice. `panel`: lanes of each vector of a full panel; `last`: those of the narrower last panel (empty:
+    there is none).
 
-    `sizes`: the row counts of tiles that code is made for, largest first. With known rows `counts[i]` tiles of `sizes[i]` follow one another.
+    `sizes`: the row counts of tiles that code is made for, largest first. With known rows `counts[i]` tiles of
+    `sizes[i]` follow one another.
     """
 
     panel: tuple[int, ...]
@@ -99,7 +104,8 @@ def split_columns(columns: int | None, lanes: int, vectors: int) -> tuple[tuple[
 def row_limit(isa: Isa, vectors: int, shape: Shape) -> int:
     """Rows that fit the registers beside the vectors of B and one broadcast.
 
-    Without multiply-add, products and the copies that two-operand instructions need come on top; without mask registers, the masks.
+    Without multiply-add, products and the copies that two-operand instructions need come on top; without mask
+    registers, the masks.
     """
     spare = isa.registers - vectors - 1 - (0 if isa.has("fma") else 4)
     if shape.masked and isa.vector_bits < 512:
@@ -139,7 +145,8 @@ def split_rows(rows: int | None, largest: int) -> tuple[tuple[int, ...], tuple[i
 
 @functools.lru_cache(maxsize=4096)
 def tile_cycles(isa: Isa, vectors: tuple[int, ...], rows: int, steps: int, group_bytes: int) -> float:
-    """Cycles of one tile: the slowest of multiply-adds, loads, latency and issue, and the second-level cache where a panel overflows the first."""
+    """Cycles of one tile: the slowest of multiply-adds, loads, latency and issue, and the second-level cache where a
+    panel overflows the first."""
     if not vectors:
         return 0.0
     lanes = isa.accumulator_lanes

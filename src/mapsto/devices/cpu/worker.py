@@ -2,8 +2,9 @@
 
 A pipe of their own keeps the answers apart from whatever Python's start-up or LLVM may print.
 
-Frames are a length (4 bytes, big-endian) and that many bytes. The first two frames name the processor (cpu, features); then each job is
-three frames (what to make: `object` or `assembly`; optimizer; LLVM text) and its answer two (`ok` or `error`; object code, assembly or message).
+Frames are a length (4 bytes, big-endian) and that many bytes. The first two frames name the processor (cpu,
+features); then each job is three frames (what to make: `object` or `assembly`; optimizer; LLVM text) and its answer
+two (`ok` or `error`; object code, assembly or message).
 """
 
 from __future__ import annotations
