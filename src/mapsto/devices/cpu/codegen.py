@@ -6,7 +6,8 @@ Equal kernels (in canonical form, with equal layouts) give one function, whateve
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,11 +15,12 @@ import numpy as np
 from mapsto.devices.cpu.contractions import template_calls
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.generic import choose_schedule, lower, scratch_temps
+from mapsto.devices.generic.cost import estimate
 from mapsto.devices.routines import routine
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, substitute, sym
+from mapsto.ir.expr import Dim, product, substitute, sym
 from mapsto.ir.graph import Value
-from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
+from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, children, transform
 from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
@@ -30,7 +32,10 @@ from mapsto.plan.layout import plain
 
 @dataclass(frozen=True)
 class Call:
-    """One step's call: which function, on which values, with which sizes. `writes`: positions of the operands it stores to."""
+    """One step's call: which function, on which values, with which sizes. `writes`: positions of the operands it stores to.
+
+    `grain`: the least share of the extent that is worth a thread of its own.
+    """
 
     function: str
     operands: tuple[str, ...]
@@ -39,6 +44,27 @@ class Call:
     extent: Dim
     group: Group
     schedule: str
+    grain: int = 1
+
+
+# Cycles that a thread must save before it is woken for a step: a few meetings at a barrier.
+_WORTH_A_THREAD = 12_000.0
+
+
+def grain_of(cycles: float, extent: Dim) -> int:
+    """The least share of an extent that takes `_WORTH_A_THREAD` cycles, where the whole takes `cycles` (sizes not known before a run: typical)."""
+    return max(1, math.ceil(_WORTH_A_THREAD * max(estimate(extent), 1) / max(cycles, 1.0)))
+
+
+def rows_cycles(stmts: Sequence[Stmt], lanes: int) -> float:
+    """A rough count of vector operations: every operation and load at every point, those of reductions at theirs."""
+    return sum(estimate(product(i.extent for i in s.iters)) * _operations(s.value) for s in stmts) / max(lanes // 2, 1)
+
+
+def _operations(e: Scalar) -> float:
+    own = 4.0 if isinstance(e, Op) and e.fn in ("exp", "log", "tanh", "erf", "sigmoid", "pow", "div", "sqrt") else 1.0
+    inner = sum(_operations(c) for c in children(e))
+    return own + inner * (estimate(product(i.extent for i in e.iters)) if isinstance(e, Reduce) else 1)
 
 
 @dataclass
@@ -105,7 +131,9 @@ def _rows_call(group: Group, stmts: list[Stmt], code: Code) -> Call:
     operands = tuple(_operand(p, actual, form, names, code) for p in params)
     written = {t.name for t in (*form.kernel.outputs, *form.kernel.temps)}
     writes = tuple(i for i, p in enumerate(params) if p in written)
-    return Call(function, operands, writes, tuple(sizes[d] for d in dims), substitute(extent, sizes), group, schedule)
+    whole = substitute(extent, sizes)
+    grain = grain_of(rows_cycles(form.kernel.stmts, code.isa.lanes(DType.F32)), extent)
+    return Call(function, operands, writes, tuple(sizes[d] for d in dims), whole, group, schedule, grain)
 
 
 def _operand(param: str, actual: dict[str, str], form: Canonical, names: Renamer, code: Code) -> str:

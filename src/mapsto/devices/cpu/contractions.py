@@ -13,6 +13,7 @@ from mapsto.devices.cpu.contraction import Plan as TilePlan
 from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue, Place
 from mapsto.devices.cpu.contraction_packing import Packing
 from mapsto.devices.generic import EpilogueContext, emit_scalar
+from mapsto.devices.generic.cost import estimate
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Call as ExprCall
 from mapsto.ir.expr import Dim, Expr, Sym, add, linear, mul, substitute, sym, symbols
@@ -54,7 +55,7 @@ def template_calls(group: Group, code: Code) -> list[Call] | None:
 
 
 def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
-    from mapsto.devices.cpu.codegen import Call
+    from mapsto.devices.cpu.codegen import Call, grain_of
 
     final = group.targets()[-1]
     a_layout, out_layout = code.homes.layout(c.a.tensor), code.homes.layout(final)
@@ -87,7 +88,8 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
     function_name, extent, _, dims, schedule = code.made[key]
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *tensors)
-    calls.append(Call(function_name, operands, (2,), tuple(sizes[d] for d in dims), substitute(extent, sizes), group, schedule))
+    grain = grain_of(estimate(c.multiplications()) / (code.isa.accumulator_lanes * code.isa.fma_per_cycle * shaped.form.interleave), extent)
+    calls.append(Call(function_name, operands, (2,), tuple(sizes[d] for d in dims), substitute(extent, sizes), group, schedule, grain))
     return calls
 
 
