@@ -17,11 +17,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue, Place
-from mapsto.devices.cpu.contraction_packing import Packing, packing
-from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.tile import Shape, Tiling, choose, tile_cycles
+from mapsto.devices.cpu.contraction_plan import Plan, plan_contraction
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, product, sym
+from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop.ast import (
     Alloc,
     Assign,
@@ -50,101 +48,8 @@ from mapsto.loop.ast import (
 
 __all__ = ["Axis", "ContractionForm", "Epilogue", "Place", "Plan", "contraction", "plan_contraction"]
 
-# Work of one item: small enough to share among threads, large enough to forget the item's own cost.
-_ITEM_CYCLES = 50_000.0
-_CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
-_TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 _SHORT_EPILOGUE = 12  # operations; a longer epilogue is a loop over the tile's rows, not repeated for every accumulator
 _UNROLLED_STEPS = 1
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The template's choices for a form.
-
-    `rows_outer`: a block of rows meets every panel before the next block, else a panel every block.
-    """
-
-    form: ContractionForm
-    isa: Isa
-    tiling: Tiling
-    rows_outer: bool
-    chunk: int
-
-    @property
-    def packing(self) -> Packing:
-        return packing(self.form, self.tiling)
-
-    @property
-    def panels(self) -> Dim:
-        return add(self.packing.full_panels, 1 if self.tiling.last else 0)
-
-    @property
-    def units(self) -> Dim:
-        """What row blocks are made of: tiles of the only row axis, or rows of the outer axes."""
-        if len(self.form.rows) > 1:
-            return product(axis.extent for axis in self.form.rows[:-1])
-        if self.tiling.counts is not None:
-            return sum(self.tiling.counts)
-        return maximum(floordiv(self.form.rows[-1].extent, self.tiling.sizes[0]), 1)
-
-    @property
-    def blocks(self) -> Dim:
-        return ceildiv(self.units, self.chunk)
-
-    @property
-    def extent(self) -> Dim:
-        """The range that threads share."""
-        return product([*(axis.extent for axis in self.form.batch), self.panels, self.blocks])
-
-
-def _number(d: Dim, typical: int = _TYPICAL) -> int:
-    return d if isinstance(d, int) else typical
-
-
-def plan_contraction(form: ContractionForm, isa: Isa) -> Plan:
-    """Choose tile, loop order and row blocks by cost."""
-    rows, a_bytes = form.rows[-1], form.a.element.size
-    steps = _number(form.windows) * _number(form.groups)
-    group_bytes = form.interleave * form.b.element.size
-    shape = Shape(
-        rows.extent if isinstance(rows.extent, int) else None,
-        form.columns if isinstance(form.columns, int) else None,
-        steps,
-        rows.a * a_bytes if isinstance(rows.a, int) else None,
-        group_bytes,
-        _widest(form, isa),
-        form.b_channel_stride is not None and not isinstance(form.columns, int),
-    )
-    tiling = _closing(form, choose(isa, shape))
-    outer = product(_number(axis.extent) for axis in form.rows[:-1])
-    assert isinstance(outer, int)
-    a_total = outer * _number(rows.extent) * _number(form.channels) * a_bytes
-    b_total = _number(form.columns) * steps * group_bytes
-    panels = max(_number(form.columns) // tiling.width, 1)
-    row_blocks = max(a_total // _CACHED_BYTES, 1)
-    rows_outer = a_total > _CACHED_BYTES and a_total + row_blocks * b_total < b_total + panels * a_total
-    vectors = tiling.last if tiling.full_panels == 0 else tiling.panel
-    tiles = sum(tiling.counts) if tiling.counts else -(-_number(rows.extent) // tiling.sizes[0])
-    unit = tile_cycles(isa, vectors, tiling.sizes[0], steps, group_bytes) * (tiles if len(form.rows) > 1 else 1)
-    chunk = max(int(_ITEM_CYCLES / unit), 1)
-    if rows_outer:
-        chunk = max(chunk, _CACHED_BYTES * (outer if len(form.rows) > 1 else tiles) // a_total)
-    return Plan(form, isa, tiling, rows_outer, chunk)
-
-
-def _widest(form: ContractionForm, isa: Isa) -> int:
-    """Lanes of a vector: a register, or less where the output's blocks or the accumulators' size ask for it."""
-    lanes = isa.vector_bits // (8 * form.accumulator.size)
-    return min(lanes, form.out_block) if form.out_block else lanes
-
-
-def _closing(form: ContractionForm, tiling: Tiling) -> Tiling:
-    """Where a block of the output ends in tail lanes, the last panel stands apart, so that it can store their zeros."""
-    if not form.out_block or tiling.last or not isinstance(form.columns, int) or form.columns % form.out_block == 0:
-        return tiling
-    assert tiling.full_panels is not None
-    return replace(tiling, last=tiling.panel, full_panels=tiling.full_panels - 1)
 
 
 def contraction(plan: Plan, epilogue: Epilogue) -> tuple[Function, Dim]:

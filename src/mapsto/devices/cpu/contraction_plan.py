@@ -1,0 +1,131 @@
+"""Plans a contraction by cost: register tile, loop order, row blocks; and says how many items threads share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mapsto.devices.cpu.contraction_form import ContractionForm
+from mapsto.devices.cpu.contraction_packing import Packing, packing
+from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.tile import Shape, Tiling, choose, tile_cycles
+from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, product
+
+# Work of one item: small enough to share among threads, large enough to forget the item's own cost.
+_ITEM_CYCLES = 50_000.0
+_LEAST_CYCLES = 10_000.0
+_ITEMS = 32  # wanted at least, so that shares of a few threads differ little
+_CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
+_TYPICAL = 256  # a run-time extent, where the cost rule needs a number
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The template's choices for a form.
+
+    `rows_outer`: a block of rows meets every panel before the next block, else a panel every block.
+    """
+
+    form: ContractionForm
+    isa: Isa
+    tiling: Tiling
+    rows_outer: bool
+    chunk: int
+
+    @property
+    def packing(self) -> Packing:
+        return packing(self.form, self.tiling)
+
+    @property
+    def panels(self) -> Dim:
+        return add(self.packing.full_panels, 1 if self.tiling.last else 0)
+
+    @property
+    def units(self) -> Dim:
+        """What row blocks are made of: tiles of the only row axis, or rows of the outer axes."""
+        if len(self.form.rows) > 1:
+            return product(axis.extent for axis in self.form.rows[:-1])
+        if self.tiling.counts is not None:
+            return sum(self.tiling.counts)
+        return maximum(floordiv(self.form.rows[-1].extent, self.tiling.sizes[0]), 1)
+
+    @property
+    def blocks(self) -> Dim:
+        return ceildiv(self.units, self.chunk)
+
+    @property
+    def extent(self) -> Dim:
+        """The range that threads share."""
+        return product([*(axis.extent for axis in self.form.batch), self.panels, self.blocks])
+
+
+def _number(d: Dim, typical: int = _TYPICAL) -> int:
+    return d if isinstance(d, int) else typical
+
+
+def plan_contraction(form: ContractionForm, isa: Isa) -> Plan:
+    """Choose tile, loop order and row blocks by cost."""
+    shape = _shape(form, isa)
+    tiling = _closing(form, choose(isa, shape))
+    rows_outer = _rows_outer(form, shape, tiling)
+    return Plan(form, isa, tiling, rows_outer, _chunk(form, isa, shape, tiling, rows_outer))
+
+
+def _shape(form: ContractionForm, isa: Isa) -> Shape:
+    rows = form.rows[-1]
+    return Shape(
+        rows.extent if isinstance(rows.extent, int) else None,
+        form.columns if isinstance(form.columns, int) else None,
+        _number(form.windows) * _number(form.groups),
+        rows.a * form.a.element.size if isinstance(rows.a, int) else None,
+        form.interleave * form.b.element.size,
+        _widest(form, isa),
+        form.b_channel_stride is not None and not isinstance(form.columns, int),
+    )
+
+
+def _bytes_of_a(form: ContractionForm) -> int:
+    rows = product(_number(axis.extent) for axis in form.rows)
+    assert isinstance(rows, int)
+    return max(rows * _number(form.channels) * form.a.element.size, 1)
+
+
+def _rows_outer(form: ContractionForm, shape: Shape, tiling: Tiling) -> bool:
+    """Bytes from beyond the second-level cache: B once for every block of A's rows, or A once for every panel of B."""
+    a, b = _bytes_of_a(form), _number(form.columns) * shape.steps * shape.group_bytes
+    panels = max(_number(form.columns) // tiling.width, 1)
+    return a > _CACHED_BYTES and a + a // _CACHED_BYTES * b < b + panels * a
+
+
+def _chunk(form: ContractionForm, isa: Isa, shape: Shape, tiling: Tiling, rows_outer: bool) -> int:
+    """Tiles (or outer rows) of a row block: by work, by A's bytes where panels pass over it, and so that there are
+    enough items, equally large, for several threads to finish together."""
+    several = len(form.rows) > 1
+    tiles = sum(tiling.counts) if tiling.counts else -(-_number(form.rows[-1].extent) // tiling.sizes[0])
+    outer = product(_number(axis.extent) for axis in form.rows[:-1])
+    units = outer if several else tiles
+    assert isinstance(units, int)
+    vectors = tiling.last if tiling.full_panels == 0 else tiling.panel
+    unit = tile_cycles(isa, vectors, tiling.sizes[0], shape.steps, shape.group_bytes) * (tiles if several else 1)
+    chunk = max(int(_ITEM_CYCLES / max(unit, 1.0)), 1)
+    if rows_outer:
+        chunk = max(chunk, _CACHED_BYTES * units // _bytes_of_a(form))
+    panels = max(-(-_number(form.columns) // tiling.width), 1)
+    batch = product(_number(axis.extent, 1) for axis in form.batch)
+    assert isinstance(batch, int)
+    least = max(int(_LEAST_CYCLES / max(unit, 1.0)), 1)
+    chunk = max(min(chunk, units * panels * batch // _ITEMS), min(least, chunk), 1)
+    return -(-units // -(-units // chunk)) if units else 1
+
+
+def _widest(form: ContractionForm, isa: Isa) -> int:
+    """Lanes of a vector: a register, or less where the output's blocks or the accumulators' size ask for it."""
+    lanes = isa.vector_bits // (8 * form.accumulator.size)
+    return min(lanes, form.out_block) if form.out_block else lanes
+
+
+def _closing(form: ContractionForm, tiling: Tiling) -> Tiling:
+    """Where a block of the output ends in tail lanes, the last panel stands apart, so that it can store their zeros."""
+    if not form.out_block or tiling.last or not isinstance(form.columns, int) or form.columns % form.out_block == 0:
+        return tiling
+    assert tiling.full_panels is not None
+    return replace(tiling, last=tiling.panel, full_panels=tiling.full_panels - 1)
