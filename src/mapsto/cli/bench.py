@@ -73,6 +73,6 @@ def report_text(report: BenchReport) -> str:
     about = machine.describe()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [table(("engine", "median", "quartiles", "runs", "opened in", "ours / its"), rows)]
-    lines += [f"{name}: not measured: {why}" for name, why in report.absent.items()]
+    lines += [f"{name}: not measured: {why.splitlines()[0]}" for name, why in report.absent.items()]
     lines.append(f"{report.threads} thread(s) on {about['processor']}, {about['cores']} cores; {versions}")
     return "\n".join(lines)
