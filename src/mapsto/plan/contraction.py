@@ -8,12 +8,13 @@ column, in A and B a reduction. `window` reductions occur in A together with a r
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Monomial, Ranges, add, atoms, bounds, linear, loads, mul, simplify, substitute, sym, symbols, terms_of
+from mapsto.ir.expr import Call, Dim, Monomial, Ranges, add, atoms, bounds, floordiv, linear, loads, mul, simplify, substitute, sym, symbols, terms_of
 from mapsto.kernel.ast import (
     Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of, simplify_scalar, substitute_iters, transform, walk,
 )  # fmt: skip
@@ -42,14 +43,20 @@ class Contraction:
 
     @property
     def windows(self) -> tuple[Iter, ...]:
-        """Reductions that share an index expression of A with a row iterator."""
-        rows = {i.name for i in self.rows}
-        return tuple(r for r in self.reds if any(r.name in symbols(e) and symbols(e) & rows for e in self.a.index))
+        """The reductions but the channel's: those that share an index expression of A with a row (taps), and what else there is."""
+        channels = self.channels
+        return tuple(r for r in self.reds if r not in channels)
 
     @property
     def channels(self) -> tuple[Iter, ...]:
-        windows = {w.name for w in self.windows}
-        return tuple(r for r in self.reds if r.name not in windows)
+        """The reduction that is to lie innermost in A: the last dim's where that fills a vector, else the longest."""
+        rows = {i.name for i in self.rows}
+        free = [r for r in self.reds if not any(r.name in symbols(e) and symbols(e) & rows for e in self.a.index)]
+        last = [r for r in free if self.a.index[-1] == sym(r.name) and _is_long(r.extent)]
+        if last or len(free) <= 1:
+            return tuple(last or free)
+        known = [r for r in free if isinstance(r.extent, int)] or free
+        return (max(known, key=lambda r: r.extent if isinstance(r.extent, int) else 0),)
 
     def multiplications(self) -> Dim:
         total: Dim = 1
@@ -85,6 +92,82 @@ class Contraction:
                 return None
             found.append((max(0, -low), max(0, past)))
         return tuple(found)
+
+
+def _is_long(extent: Dim) -> bool:
+    return not isinstance(extent, int) or extent >= 16
+
+
+def absorb(c: Contraction, producer: Stmt) -> Contraction | None:
+    """The contraction reading what `producer` (which only moves elements) reads, instead of its target; None where that does not stay linear.
+
+    A flattened reduction is taken apart again: sum over k of A[k//49, k//7%7, k%7] becomes a sum over three iterators.
+    """
+    source = producer.value
+    if not isinstance(source, Load) or producer.index is not None or c.guards:
+        return None
+    at = {i.name: e for i, e in zip(producer.iters, c.a.index, strict=True)}
+    index = tuple(simplify(substitute(e, at), c.ranges) for e in source.index)
+    b_index, reds = c.b.index, list(c.reds)
+    for red in c.reds:
+        parts = _split(red, index)
+        if parts is None:
+            return None
+        if len(parts) == 1:
+            continue
+        whole: Dim = 0
+        for part in parts:
+            whole = add(mul(whole, part.extent), sym(part.name))
+        reds[reds.index(red) : reds.index(red) + 1] = parts
+        ranges = ranges_of((*c.iters, *reds))
+        index = tuple(simplify(substitute(e, {red.name: whole}), ranges) for e in index)
+        b_index = tuple(simplify(substitute(e, {red.name: whole}), ranges) for e in b_index)
+    names = {i.name for i in (*c.iters, *reds)}
+    if any(_has_call(e, names) for e in (*index, *b_index)):
+        return None
+    a, b = Load(source.tensor, index, source.dtype), replace(c.b, index=b_index)
+    made = replace(c, a=a, b=b, reds=tuple(reds))
+    return made if is_usable(made) and a.dtype == c.a.dtype else None
+
+
+def _has_call(e: Dim, names: set[str]) -> bool:
+    return any(isinstance(a, Call) and any(symbols(arg) & names for arg in a.args) for a in atoms(e))
+
+
+def _split(red: Iter, index: tuple[Dim, ...]) -> list[Iter] | None:
+    """The iterators that a flattened one was made of, from the divisors in index expressions; [red] where it is not divided, None where it cannot be."""
+    divisors = {1}
+    for e in index:
+        for atom in atoms(e):
+            if not isinstance(atom, Call) or red.name not in symbols(atom.args[0]):
+                continue
+            found = _divisor(atom, red.name)
+            if found is None:
+                return None
+            divisors.add(found)
+    chain = sorted(divisors, reverse=True)
+    if any(a % b for a, b in itertools.pairwise(chain)) or (isinstance(red.extent, int) and red.extent % chain[0]):
+        return None
+    extents: list[Dim] = [floordiv(red.extent, chain[0]), *(a // b for a, b in itertools.pairwise(chain))]
+    if len(chain) == 1:
+        return [red]
+    parts = [Iter(f"{red.name}_{n}", extent) for n, extent in enumerate(extents)]
+    return [p for p in parts if p.extent != 1] or [red]
+
+
+def _divisor(atom: Call, name: str) -> int | None:
+    """By what an iterator is divided or wrapped: d of i//d and i%d, d*m of (i//d)%m."""
+    inner, by = atom.args[0], atom.args[1] if len(atom.args) > 1 else None
+    if atom.fn not in ("floordiv", "mod") or not isinstance(by, int):
+        return None
+    if linear(inner, name) is not None:
+        return by
+    terms = terms_of(inner)
+    nested = terms[0][0][0] if len(terms) == 1 and len(terms[0][0]) == 1 and terms[0][1] == 1 else None
+    if not isinstance(nested, Call) or nested.fn != "floordiv":
+        return None
+    outer = _divisor(nested, name)
+    return None if outer is None else outer * by
 
 
 def _greatest(e: Dim) -> int | None:
@@ -144,7 +227,7 @@ def recognise(stmt: Stmt, shape: tuple[Dim, ...], constants: frozenset[str]) -> 
     """(contraction, value around it) of a statement, or None. In the value, `Load(ACCUMULATOR, iterators)` stands for the sum."""
     if stmt.scan is not None:
         return None
-    stmt = _split_groups(stmt)
+    whole, stmt = stmt, _split_groups(stmt)
     sums = [node for node in walk(stmt.value) if isinstance(node, Reduce)]
     if len(sums) != 1 or sums[0].kind != "sum":
         return None
@@ -160,8 +243,10 @@ def recognise(stmt: Stmt, shape: tuple[Dim, ...], constants: frozenset[str]) -> 
     found = _classify(stmt, reduce, a, b, guards, shape)
     if found is None:
         return None
-    whole = Load(ACCUMULATOR, found.index, reduce.dtype)
-    around = transform(stmt.value, lambda node: whole if node is reduce else None)
+    # around the sum are the iterators of the statement as it came in: a split of groups is the contraction's own matter
+    index = found.index if whole is stmt else whole.index or tuple(sym(i.name) for i in whole.iters)
+    read = Load(ACCUMULATOR, index, reduce.dtype)
+    around = transform(whole.value, lambda node: read if isinstance(node, Reduce) else None)
     return found, around
 
 

@@ -22,7 +22,7 @@ from mapsto.kernel.compose import (
     simplified,
 )  # fmt: skip
 from mapsto.ops.registry import Lowering, op
-from mapsto.plan.contraction import ACCUMULATOR, Contraction, is_usable, recognise
+from mapsto.plan.contraction import ACCUMULATOR, Contraction, absorb, is_usable, recognise
 from mapsto.plan.plan import Plan
 from mapsto.plan.transposed import transposed_bias, transposed_phases
 
@@ -90,6 +90,8 @@ class Region:
         for at, group in enumerate(self.groups):
             if group is not None and group.kind == "rows":
                 self._improve(at)
+            elif group is not None and group.kind == "contraction":
+                self._absorb(at)
 
     def fresh(self, hint: str) -> str:
         self.counter[0] += 1
@@ -200,6 +202,26 @@ class Region:
         self._drop_if_dead(self.producer[name])
         return True
 
+    def _absorb(self, at: int) -> None:
+        """A contraction reads through reshapes and transposes of its operand, where its places stay linear."""
+        group = self.groups[at]
+        assert group is not None and group.anchor is not None
+        while len(group.phases) == 1 and not group.reads() & {group.targets()[-1]}:
+            name = group.phases[0].a.tensor
+            source_at = self.producer.get(name)
+            source = None if source_at is None else self.groups[source_at]
+            if source_at is None or source is None or not self._may_meet(at, source_at) or not _moves(source):
+                return
+            made = absorb(group.phases[0], source.stmts[0])
+            if made is None:
+                return
+            self._unregister(at)
+            group.phases, group.anchor = (made,), made
+            group.nodes = [*(n for n in source.nodes if n not in group.nodes), *group.nodes]
+            group.reasons.append(f"{name} only moves {made.a.tensor}: read where that lies")
+            self._register(at)
+            self._drop_if_dead(source_at)
+
     def _read_once(self, name: str, at: int, occurrences: list[tuple[Stmt, object]], producer: Stmt) -> bool:
         if name in self.external or self.readers.get(name, set()) != {at} or len(occurrences) != 1:
             return False
@@ -297,6 +319,10 @@ def copy_stmt(source: Value, target: Value, fresh: Callable[[str], str]) -> Stmt
     """target[i...] = source[i...]."""
     iters = tuple(Iter(fresh("i"), extent) for extent in target.shape)
     return Stmt(target.name, target.dtype, iters, Load(source.name, tuple(sym(i.name) for i in iters), source.dtype))
+
+
+def _moves(group: Group) -> bool:
+    return group.kind == "rows" and len(group.stmts) == 1 and is_movement(group.stmts[0])
 
 
 def _is_accumulator(e: Scalar) -> bool:
