@@ -278,10 +278,8 @@ def _prefer_first_packed(
     first: Load, second: Load, first_guards: tuple[Dim, ...], second_guards: tuple[Dim, ...], constants: frozenset[str], stmt: Stmt
 ) -> bool:
     """Whether the first factor should be the packed operand: a constant is (it costs nothing at run time), else what holds the last dim."""
-    if (first.dtype, second.dtype) not in PRODUCTS:
-        return True  # unsigned by signed in the other order, or nothing that the template takes
     if first.dtype != second.dtype:
-        return False
+        return (first.dtype, second.dtype) not in PRODUCTS  # unsigned by signed, in that order
     if first_guards or second_guards:
         return bool(second_guards)
     if (first.tensor in constants) != (second.tensor in constants):

@@ -14,11 +14,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from mapsto.ir.expr import Dim, known_at_least, product, sym
+import numpy as np
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, known_at_least, product, substitute, sym
 from mapsto.ir.graph import Graph, Node, Value, free_values
-from mapsto.kernel.ast import Iter, Load, Reduce, Scalar, Stmt, walk
+from mapsto.kernel.ast import Cast, Const, Iter, Load, Reduce, Scalar, Stmt, transform, walk, with_value
 from mapsto.kernel.compose import (
-    complexity, has_hard_index, identity_prefix, index_loads, inline, is_map, is_movement, is_pointwise, loads_of, points, reads, renamed_iters,
+    complexity,
+    has_hard_index,
+    identity_prefix,
+    index_loads,
+    inline,
+    is_map,
+    is_movement,
+    is_pointwise,
+    loads_of,
+    points,
+    reads,
+    renamed_iters,
     simplified,
 )  # fmt: skip
 from mapsto.ops.registry import Lowering, op
@@ -73,7 +87,7 @@ class Region:
     """The groups of one graph level while they are merged."""
 
     def __init__(
-        self, graph: Graph, values: dict[str, Value], constants: frozenset[str], external: set[str], counter: list[int], pinned: Plan | None
+        self, graph: Graph, values: dict[str, Value], constants: dict[str, np.ndarray], external: set[str], counter: list[int], pinned: Plan | None
     ) -> None:
         self.values = values
         self.constants = constants
@@ -116,15 +130,24 @@ class Region:
         operands = tuple(self.values[n] if n else None for n in node.inputs)
         if spec.lower is None:
             return Group("routine", [node], uses_values=frozenset(n for n in node.inputs if n), reasons=[f"{node.op} is a routine of its own"])
-        stmts = [simplified(renamed_iters(s, self.fresh)) for s in spec.lower(Lowering(node, operands))]
+        stmts = [simplified(self._with_literals(renamed_iters(s, self.fresh))) for s in spec.lower(Lowering(node, operands))]
         return self._anchor(node, stmts) or Group("rows", [node], stmts)
+
+    def _with_literals(self, stmt: Stmt) -> Stmt:
+        """Constants of one element are literals."""
+
+        def leaf(node: Scalar) -> Scalar | None:
+            array = self.constants.get(node.tensor) if isinstance(node, Load) else None
+            return Const(array.reshape(-1)[0].item(), node.dtype) if array is not None and array.size == 1 else None
+
+        return with_value(stmt, transform(stmt.value, leaf))
 
     def _anchor(self, node: Node, stmts: list[Stmt]) -> Group | None:
         if op(node.op).kind != "contraction" or len(stmts) != 1:
             return None
         shape = self.values[stmts[0].target].shape
         phases = [stmts[0]] if node.op != "conv_transpose" else transposed_phases(node, [self.values[n] for n in node.inputs[:2]])
-        found = [recognise(s, shape, self.constants) for s in phases]
+        found = [self._narrowed(recognise(s, shape, frozenset(self.constants))) for s in phases]
         known = [f for f in found if f is not None]
         if len(known) != len(found) or not known or not all(is_usable(c) for c, _ in known):
             return None
@@ -136,6 +159,26 @@ class Region:
         if not _is_accumulator(around):
             group.stmts = [replace(stmts[0], value=around)]
         return group
+
+    def _narrowed(self, found: tuple[Contraction, Scalar] | None) -> tuple[Contraction, Scalar] | None:
+        """32-bit integers that were bytes: A is read where it still is one, a constant B is kept as signed bytes if it fits."""
+        if found is None or found[0].dtype is not DType.I32:
+            return found
+        c, around = found
+        at = self.producer.get(c.a.tensor)
+        source = None if at is None else self.groups[at]
+        b = self.constants.get(c.b.tensor)
+        if source is None or b is None or not _moves(source) or b.size == 0 or b.min() < -128 or b.max() > 127:
+            return found
+        cast = source.stmts[0].value
+        if not isinstance(cast, Cast) or not isinstance(cast.arg, Load) or cast.arg.dtype is not DType.U8 or source.stmts[0].index is not None:
+            return found
+        places = {i.name: e for i, e in zip(source.stmts[0].iters, c.a.index, strict=True)}
+        a = Load(cast.arg.tensor, tuple(substitute(e, places) for e in cast.arg.index), DType.U8)
+        name = f"{c.b.tensor}.i8"
+        self.constants[name] = b.astype(np.int8)
+        self.values[name] = Value(name, DType.I8, b.shape)
+        return replace(c, a=a, b=replace(c.b, tensor=name, dtype=DType.I8)), around
 
     def _register(self, at: int) -> None:
         group = self.groups[at]
@@ -379,12 +422,12 @@ def row_order(stmts: list[Stmt]) -> tuple[int, ...] | None:
 
 
 def group_graph(
-    graph: Graph, values: dict[str, Value], constants: frozenset[str], counter: list[int],
+    graph: Graph, values: dict[str, Value], constants: dict[str, np.ndarray], counter: list[int],
     copies: tuple[Value, ...] = (), pinned: Plan | None = None,
 ) -> list[Group]:
     """The groups of a graph. `copies`: the graph is a branch, whose outputs are copied to these values."""
     values.update(graph.values())
-    constants = constants | frozenset(graph.constants)
+    constants.update(graph.constants)
     external = set(graph.outputs)
     if copies:
         extra = tuple(Node("copy", (name,), (target,), {}, (), ()) for name, target in zip(graph.outputs, copies, strict=True))

@@ -419,21 +419,29 @@ def _fit_contraction(group: Group, work: _Assignment, copies: dict[tuple[str, st
     if any(n is None for n in needs):
         group.reasons.append("how far it reads past its input is not known before the run: no border can be laid for it")
         return [group]
-    home = work.result.homes[group.phases[0].a.tensor]
-    if any(access(c, c.a.index, home.layout, c.channels[0].name, need) is None for c, need in zip(group.phases, needs, strict=True)):
-        source = group.phases[0].a.tensor
-        border = _widest([n for n in needs if n is not None])
-        layout = layout_for(work.values[source].shape, group.phases[0].channel_dim, border)
+    phases, source, final = group.phases, group.phases[0].a.tensor, group.targets()[-1]
+
+    def reads_well(layout: Layout) -> bool:
+        return all(access(c, c.a.index, layout, c.channels[0].name, need) is not None for c, need in zip(phases, needs, strict=True))
+
+    def writes_well(layout: Layout) -> bool:
+        return all(access(c, c.index, layout, c.cols[0].name, None) is not None for c in phases)
+
+    border = _widest([n for n in needs if n is not None])
+    read = _first_that(reads_well, work.result.homes[source].layout, work.values[source].shape, phases[0].channel_dim, border)
+    written = _first_that(writes_well, work.result.homes[final].layout, work.values[final].shape, phases[0].column_dim)
+    if read is None or written is None:
+        return [group]  # no copy would help: it is lowered as plain loops
+    if read != work.result.homes[source].layout:
+        layout = read
         key = (source, str(layout))
         if key not in copies:
             copies[key] = _copied(work, source, layout, before, f"a contraction needs {source} as {layout}")
         moved = copies[key]
         group.phases = tuple(replace(c, a=replace(c.a, tensor=moved)) for c in group.phases)
         group.anchor = group.phases[0]
-    final = group.targets()[-1]
-    own = work.result.homes[final]
-    if any(access(c, c.index, own.layout, c.cols[0].name, None) is None for c in group.phases):
-        layout = layout_for(work.values[final].shape, group.phases[0].column_dim)
+    if written != work.result.homes[final].layout:
+        layout = written
         inner = work.fresh(f"{final}_")
         work.values[inner] = replace(work.values[final], name=inner)
         work.result.homes[inner] = Home(inner, layout, f"columns innermost; {final} is a copy of it")
@@ -441,6 +449,15 @@ def _fit_contraction(group: Group, work: _Assignment, copies: dict[tuple[str, st
         stmt = copy_stmt(work.values[inner], work.values[final], work.fresh)
         after.append(Group("rows", list(group.nodes[-1:]), [stmt], reasons=[f"{final} must lie otherwise than the contraction writes it"]))
     return [*before, group, *after]
+
+
+def _first_that(
+    fits: Callable[[Layout], bool], own: Layout, shape: tuple[Dim, ...], inner: int | None, border: Border = ()
+) -> Layout | None:
+    """The layout as it is where that fits, else blocked, else with a dim innermost in one piece (groups of channels that cross blocks)."""
+    assert inner is not None
+    whole = permuted(shape, [*(d for d in range(len(shape)) if d != inner), inner], border or None)
+    return next((layout for layout in (own, layout_for(shape, inner, border), whole) if fits(layout)), None)
 
 
 def _retarget(group: Group, old: str, new: str) -> None:

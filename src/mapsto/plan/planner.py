@@ -28,7 +28,7 @@ def plan_graph(graph: Graph, pinned: Plan | None = None) -> Planned:
     values: dict[str, Value] = dict(graph.values())
     constants = all_constants(graph)
     counter = [0]
-    groups = group_graph(graph, values, frozenset(constants), counter, pinned=pinned)
+    groups = group_graph(graph, values, constants, counter, pinned=pinned)
 
     def fresh(hint: str) -> str:
         counter[0] += 1
