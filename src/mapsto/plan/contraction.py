@@ -201,6 +201,8 @@ PRODUCTS = {(DType.F32, DType.F32): DType.F32, (DType.BF16, DType.BF16): DType.F
 ACCUMULATOR = "acc"
 # Fewer columns than this leave most lanes of the template idle: the generic lowering does as well.
 LEAST_COLUMNS = 4
+# Columns times channels of one of many groups: below (a depthwise layer with a multiplier) loops over all groups at once fill the lanes better.
+LEAST_OF_A_GROUP = 16
 
 
 def is_usable(c: Contraction) -> bool:
@@ -209,7 +211,10 @@ def is_usable(c: Contraction) -> bool:
         return False
     if len(c.cols) != 1 or len(c.channels) != 1 or c.channel_dim is None or c.column_dim is None:
         return False
-    if isinstance(c.cols[0].extent, int) and c.cols[0].extent < LEAST_COLUMNS:
+    columns, channels = c.cols[0].extent, c.channels[0].extent
+    if isinstance(columns, int) and columns < LEAST_COLUMNS:
+        return False
+    if c.batch and isinstance(columns, int) and isinstance(channels, int) and columns * channels < LEAST_OF_A_GROUP:
         return False
     return all(_is_bound(g, c) for g in c.guards)
 
