@@ -117,3 +117,19 @@ def with_all_values(model: onnx.ModelProto, results: Sequence[Val]) -> onnx.Mode
 
 def value_info(value: Val) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+
+
+def with_open_sizes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with symbols for the extents of its inputs, equal extents by one symbol.
+
+    Weights of convolutions keep theirs (a kernel's extent must be known), and so do extents of 0 and 1 (whether an
+    operand is broadcast must be known).
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    weights = {name for node in model.graph.node if node.op_type.startswith("Conv") for name in node.input[1:]}
+    for value in copy.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if value.name not in weights and dim.dim_value > 1:
+                dim.dim_param = f"d{dim.dim_value}"  # a oneof: this takes the number's place
+    return copy
