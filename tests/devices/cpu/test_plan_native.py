@@ -1,0 +1,81 @@
+"""Whole plans, natively: contraction forms and the planner's graphs against numpy, for every instruction set that this
+processor runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from mapsto.devices.cpu import isa as isas
+from mapsto.ir.expr import sym
+from mapsto.ir.graph import Graph
+from mapsto.ops.interpret import run_graph
+from mapsto.passes import run_passes
+from mapsto.runtime.executable import Executable
+from mapsto.session.compile import Workers, build
+from tests.devices.cpu.forms import FORMS, Form, feeds_of
+from tests.plan.graphs import layer_norm_rows, small_cnn
+
+ISAS = ("sse2", "avx2", "avx512", isas.host().name)
+
+# Relative to the largest magnitude of the output: rounding of sums of some thousand products; bf16 and f16 round once.
+TOLERANCE = {"float32": 1e-5, "bfloat16": 8e-3, "float16": 1e-3, "float64": 1e-12}
+
+
+@pytest.fixture(scope="module", params=dict.fromkeys(ISAS))
+def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
+    """Compile workers for one instruction set."""
+    if not isas.runs(isas.by_name(request.param)):
+        pytest.skip(f"this processor does not run {request.param}")
+    with Workers(cache=False, isa=request.param) as found:
+        yield found
+
+
+def compiled(graph: Graph, workers: Workers) -> Executable:
+    return build(run_passes(graph), workers, 2, None)
+
+
+def assert_right(graph: Graph, exe: Executable, feeds: dict[str, np.ndarray]) -> None:
+    """Outputs beside the reference in float64, with dead memory poisoned, and the same bits without."""
+    expected = run_graph(graph, feeds, wide=True)
+    exe.poison()
+    poisoned = exe.run(feeds)
+    exe.poison(False)
+    found = exe.run(feeds)
+    for name, wide in expected.items():
+        assert found[name].tobytes() == poisoned[name].tobytes(), f"{name}: poison shows"
+        assert found[name].shape == wide.shape
+        assert_close(found[name], wide)
+
+
+def assert_close(found: np.ndarray, wide: np.ndarray) -> None:
+    if found.dtype.kind in "iu":
+        np.testing.assert_array_equal(found, wide)
+        return
+    a, b = found.astype(np.float64), wide.astype(np.float64)
+    scale = float(np.max(np.abs(b), initial=0.0))
+    np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[found.dtype.name] * scale)
+
+
+@pytest.mark.parametrize("form", FORMS, ids=str)
+def test_a_contraction_is_right(form: Form, workers: Workers) -> None:
+    graph = form.graph()
+    exe = compiled(graph, workers)
+    tiled = any(g.kind == "contraction" and "tile" in g.schedule for g in exe.plan.groups)
+    assert tiled == form.template, [(g.kind, g.schedule, g.reasons) for g in exe.plan.groups]
+    assert_right(graph, exe, feeds_of(graph, form.sizes))
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "layer_norm"])
+def test_the_planner_s_graphs_are_right(name: str, workers: Workers) -> None:
+    graph = small_cnn() if name == "small_cnn" else layer_norm_rows()
+    assert_right(graph, compiled(graph, workers), feeds_of(graph, {}))
+
+
+def test_one_executable_serves_all_sizes(workers: Workers) -> None:
+    graph = small_cnn(sym("h"), sym("w"))
+    exe = compiled(graph, workers)
+    for height, width in ((8, 8), (9, 31), (1, 1), (2, 40), (33, 7), (64, 64)):
+        assert_right(graph, exe, feeds_of(graph, {"h": height, "w": width}))
