@@ -12,13 +12,14 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from benchmarks.contraction.cases import FORMATS, Case, Convolution, Format, convolution_case, product_case
-from benchmarks.contraction.measure import Result, compare, pin
-from benchmarks.contraction.native import Native, aligned, build, load
+from benchmarks.contraction.cases import FORMATS, Format
+from benchmarks.contraction.measure import compare, pin
+from benchmarks.contraction.native import aligned, load
 from benchmarks.contraction.peak import multiplications_per_round, peak_function
-from benchmarks.contraction.shapes import GOALS, Goal
-from mapsto.devices.cpu.contraction import Plan, plan_contraction
+from benchmarks.contraction.shapes import GOALS
+from benchmarks.contraction.whole import compile_whole
 from mapsto.devices.cpu.isa import Isa, host
+from mapsto.session.compile import Workers
 
 _PEAK_ROUNDS = 300_000
 
@@ -42,45 +43,23 @@ class Row:
     def __str__(self) -> str:
         speed = f"{self.gops:7.1f} of {self.peak_gops:6.1f} Gop/s  {self.share:6.1%}"
         verdict = f"goal {self.goal:.0%}{'  MISSED' if self.missed else ''}"
-        return f"{self.format:5} {self.kernel:26} {self.tile:>18} {speed}  {verdict}"
-
-
-def _case(goal: Goal, fmt: Format) -> Case:
-    if isinstance(goal.shape, Convolution):
-        return convolution_case(goal.shape, fmt)
-    return product_case(goal.shape, fmt)
-
-
-def _measure(case: Case, plan: Plan, native: Native, extent: int, goal: Goal, peak: Native, fmt: Format) -> Result:
-    """Check against numpy, then time."""
-    a, packed = aligned(case.a), aligned(plan.packing.pack(case.weights))
-    out = aligned(np.full(case.reference.shape, -1, case.reference.dtype))
-    native([a, packed, out], [], 0, extent)
-    if not np.array_equal(out, case.reference):
-        raise SystemExit(f"{fmt.name} {goal.shape.name}: the result differs from numpy's")
-    operands = [aligned(np.ones(64, t.numpy)) for t in (fmt.a, fmt.b)] + [aligned(np.zeros(4096, np.float64))]
-    peak_work = _PEAK_ROUNDS * multiplications_per_round(fmt, plan.isa)
-    return compare(
-        native.prepared([a, packed, out], [], 0, extent),
-        goal.shape.multiplications,
-        peak.prepared(operands, [], 0, _PEAK_ROUNDS),
-        peak_work,
-    )
+        return f"{self.format:5} {self.kernel:26} {self.tile:>28} {speed}  {verdict}"
 
 
 def run(fmt: Format, isa: Isa, only: str = "") -> list[Row]:
-    """Measure every goal of one format."""
+    """Measure every goal of one format: the contraction step of a program that went the whole way, beside the peak loop, by turns."""
     goals = [goal for goal in GOALS if only in goal.shape.name]
-    cases = [_case(goal, fmt) for goal in goals]
-    plans = [plan_contraction(case.form, isa) for case in cases]
-    built = build(plans)
+    with Workers(True) as workers:
+        made = [compile_whole(goal.shape, fmt, workers) for goal in goals]
     (peak,) = load([peak_function(fmt, isa)], isa)
+    operands = [aligned(np.ones(64, t.numpy)) for t in (fmt.a, fmt.b)] + [aligned(np.zeros(4096, np.float64))]
+    work = _PEAK_ROUNDS * multiplications_per_round(fmt, isa)
     rows: list[Row] = []
-    for goal, case, plan, (native, extent) in zip(goals, cases, plans, built, strict=True):
-        got = _measure(case, plan, native, extent, goal, peak, fmt)
+    for goal, whole in zip(goals, made, strict=True):
+        kernel = whole.native.prepared(whole.operands, [], 0, whole.extent)
+        got = compare(kernel, goal.shape.multiplications, peak.prepared(operands, [], 0, _PEAK_ROUNDS), work)
         least = goal.fp32 if fmt.name == "fp32" else goal.narrow
-        vectors = plan.tiling.panel if plan.tiling.full_panels else plan.tiling.last
-        tile = f"{'+'.join(map(str, vectors))} x {plan.tiling.sizes[0]}"
+        tile = whole.schedule.removeprefix("tile ").split(";")[0]
         rows.append(Row(fmt.name, goal.shape.name, tile, 2 * got.kernel / 1e9, 2 * got.peak / 1e9, got.share, least))
     return rows
 

@@ -101,6 +101,9 @@ class Region:
         for node in graph.nodes:
             self.groups.append(self._initial(node))
             self._register(len(self.groups) - 1)
+        for at in reversed(range(len(self.groups))):
+            if self.groups[at] is not None and self.groups[at].kind == "rows":  # type: ignore[union-attr]
+                self._drop_if_dead(at)
         for at, group in enumerate(self.groups):
             if group is not None and group.kind == "rows":
                 self._improve(at)

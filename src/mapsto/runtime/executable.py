@@ -86,6 +86,11 @@ class Executable:
 
         return parse(self.plan_text)
 
+    @property
+    def addresses(self) -> Mapping[str, int]:
+        """Where each compiled function lies in this process: for tools that call one by itself."""
+        return self._library.addresses
+
     def __call__(self, *inputs: Any) -> Any:
         """The only output, or a tuple of all, for the inputs in order. Raises ShapeError for inputs that do not fit."""
         frames = self._frames
