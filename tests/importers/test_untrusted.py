@@ -16,6 +16,7 @@ from tests.importers.models import graph, ints, model, node, port
 
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.onnx import Budgets, load
+from mapsto.passes import run_passes
 
 # -- damaged files -----------------------------------------------------------------------------------------------------
 
@@ -277,3 +278,52 @@ def test_a_model_without_a_file_has_no_folder(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be read"):
         load(tmp_path / "nothing.onnx")
+
+
+# -- small files that ask for much -------------------------------------------------------------------------------------
+
+
+def doubling() -> Any:
+    """60 concats, each of the one before with itself: 4 * 2^60 elements."""
+    nodes = [node("Concat", [f"v{i}", f"v{i}"], [f"v{i + 1}"], axis=0) for i in range(60)]
+    return model(nodes, {}, ["v60"], {"v0": np.ones(4, np.float32)})
+
+
+def powers() -> Any:
+    """n^(2^60), as shape arithmetic."""
+    nodes = [node("Shape", ["x"], ["v0"]), *(node("Mul", [f"v{i}", f"v{i}"], [f"v{i + 1}"]) for i in range(60))]
+    return model(nodes, {"x": ["n"]}, ["v60"])
+
+
+def extremes() -> Any:
+    """min and max nested 60 deep, the value twice in each."""
+    nodes = [node("Shape", ["x"], ["v0"])]
+    for i in range(60):
+        nodes.append(node("Add", [f"v{i}", "k"], [f"a{i}"]))
+        nodes.append(node("Mul", [f"v{i}", "two"], [f"b{i}"]))
+        nodes.append(node("Min", [f"a{i}", f"b{i}"], [f"v{i + 1}"]))
+    return model(nodes, {"x": ["n"]}, ["v60"], {"k": ints(3), "two": ints(2)})
+
+
+def filled() -> Any:
+    return model([node("ConstantOfShape", ["s"])], {}, constants={"s": ints(2**20, 2**20)})
+
+
+@pytest.mark.parametrize("make", [doubling, powers, extremes, filled])
+def test_what_is_asked_for_is_not_built_when_compiling(make: Any) -> None:
+    graph_ = run_passes(load(make()))
+    assert graph_.nodes
+    assert sum(array.size for array in graph_.constants.values()) < 1 << 25
+
+
+def test_sizes_that_grow_without_end_are_refused() -> None:
+    """The outer product of a vector with itself, flattened, 40 times: n^(2^40) elements."""
+    nodes = []
+    for i in range(40):
+        nodes.append(node("Unsqueeze", [f"v{i}", "zero"], [f"r{i}"]))
+        nodes.append(node("Unsqueeze", [f"v{i}", "one"], [f"c{i}"]))
+        nodes.append(node("Mul", [f"r{i}", f"c{i}"], [f"o{i}"]))
+        nodes.append(node("Reshape", [f"o{i}", "flat"], [f"v{i + 1}"]))
+    proto = model(nodes, {"v0": ["n"]}, ["v40"], {"zero": ints(0), "one": ints(1), "flat": ints(-1)})
+    with pytest.raises(MapstoError, match="too long to follow"):
+        load(proto)

@@ -26,6 +26,11 @@ from mapsto.ops.shapes import static
 
 # The largest result, in elements, that is folded into a constant, unless it replaces constants of its own size.
 FOLD_LIMIT = 1 << 24
+# What may be folded altogether, in elements: this much, and some more for each element of a model's own constants.
+FOLD_ALLOWANCE = 1 << 27
+FOLD_PER_ELEMENT = 8
+# The longest text of a size expression: beyond it nothing is followed, so that no graph makes sizes that take for ever.
+EXPRESSION_LIMIT = 4000
 # The largest integer tensor whose elements are followed as dims.
 CONTENT_LIMIT = 256
 # The types whose elements are followed as dims.
@@ -33,9 +38,12 @@ _FOLLOWED = (DType.I64, DType.I32, DType.BOOL)
 
 
 class Builder:
-    """A graph in the making. `parent` is the builder of the enclosing graph, whose values a nested graph may read."""
+    """A graph in the making. `parent` is the builder of the enclosing graph, whose values a nested graph may read.
 
-    def __init__(self, name: str, parent: Builder | None = None) -> None:
+    anew: a graph that was built before; what could be folded has been, so constants allow no further folding.
+    """
+
+    def __init__(self, name: str, parent: Builder | None = None, anew: bool = False) -> None:
         self.name = name
         self.parent = parent
         self.inputs: list[Value] = []
@@ -48,6 +56,8 @@ class Builder:
         self._counter: list[int] = parent._counter if parent else [0]
         self._provenance: tuple[str, ...] = parent._provenance if parent else ()
         self._cse: dict[Any, tuple[Value, ...]] = {}
+        self._fold_left: list[int] = parent._fold_left if parent else [FOLD_ALLOWANCE]
+        self._per_element: int = parent._per_element if parent else 0 if anew else FOLD_PER_ELEMENT
         self._kept: set[str] = parent._kept if parent else set()
         self._required: set[Dim] = set()
         self._least: dict[str, int] = {}  # size symbol -> what it is at least, by what was required
@@ -105,6 +115,7 @@ class Builder:
         value = Value(self.fresh(name), from_numpy(data.dtype), data.shape)
         self.values[value.name] = value
         self.constants[value.name] = data
+        self._fold_left[0] += self._per_element * data.size
         if value.dtype in _FOLLOWED and data.size <= CONTENT_LIMIT:
             self._content[value.name] = _as_dims(data)
         return value
@@ -165,7 +176,7 @@ class Builder:
         return [self.bind(self.scalar_element(flat, i), hint) if e is None else e for i, e in enumerate(found)]
 
     def element(self, value: Value, i: int) -> Dim | None:
-        """Element i of a vector or scalar of integers, looked for where it comes from; None where only a run knows it."""
+        """Element i of a vector or scalar of integers, looked for where it comes from; None where only a run knows."""
         content = self.content(value)
         if content is not None:
             return content.reshape(-1)[i]  # type: ignore[no-any-return]
@@ -295,6 +306,8 @@ class Builder:
         if any(isinstance(d, int) and d < 0 for _, shape in results for d in shape):
             said = "; ".join(str(list(shape)) for _, shape in results)
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}): the result would have the shape {said}")
+        if any(_too_long(d) for _, shape in results for d in shape):
+            raise ShapeError(f"{name}: the sizes of its result are expressions too long to follow")
         folded = self._fold(spec, kept, attrs, results, names)
         if folded is not None:
             for value in folded:
@@ -401,8 +414,10 @@ class Builder:
         if any(a is None and v is not None for a, v in zip(arrays, inputs, strict=True)):
             return None
         shapes = [static(shape) for _, shape in results]
-        if sum(math.prod(s) for s in shapes) > max(FOLD_LIMIT, sum(a.size for a in arrays if a is not None)):
+        size = sum(math.prod(s) for s in shapes)
+        if size > max(FOLD_LIMIT, *(a.size for a in arrays if a is not None), 0) or size > self._fold_left[0]:
             return None
+        self._fold_left[0] -= (1 + self._per_element) * size  # what `constant` adds for it is taken back
         with np.errstate(all="ignore"):
             values = spec.reference(list(arrays), attrs, shapes)
         return tuple(
@@ -426,6 +441,8 @@ class Builder:
         if elements is None:
             return None
         data = np.asarray(elements, dtype=object).reshape(shape)
+        if any(_too_long(e) for e in data.flat):
+            return None
         return (self.known(data, results[0][0], names[0] if names else "dims"),)
 
     # -- the end -------------------------------------------------------------------------------------------------------
@@ -481,6 +498,10 @@ class Builder:
             given[old] = self.fresh(old)
         self._names |= used
         return given
+
+
+def _too_long(dim: Any) -> bool:
+    return isinstance(dim, Expr) and len(str(dim)) > EXPRESSION_LIMIT
 
 
 def _attr_key(attr: Any) -> Any:

@@ -49,7 +49,7 @@ def retrace(graph: Graph, rewrite: Rewrite | None = None, sizes: Mapping[str, Di
     """The graph built anew. `sizes` replaces size symbols by other dims, which makes a graph for fixed shapes out of an
     open one.
     """
-    builder = Builder(graph.name)
+    builder = Builder(graph.name, anew=True)
     tracer = _start(builder, graph, rewrite, sizes or {})
     return builder.finish(tracer.body(graph), graph.updates, names=graph.outputs)
 

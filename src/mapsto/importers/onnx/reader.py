@@ -89,6 +89,8 @@ def _check_text(graph: Any, where: str) -> None:
     names = [graph.name]
     for entry in (*graph.input, *graph.output, *getattr(graph, "initializer", ())):
         names.append(entry if isinstance(entry, (str, bytes)) else entry.name)
+        if isinstance(entry, onnx.ValueInfoProto):
+            names.extend(dim.dim_param for dim in entry.type.tensor_type.shape.dim)
     for node in graph.node:
         names.extend((node.name, node.op_type, node.domain, *node.input, *node.output))
         for attribute in node.attribute:

@@ -15,6 +15,8 @@ from mapsto.ops.builder import Builder
 
 # Sums of cosines: sum_k (-1)^k a_k cos(2 pi k n / N)
 _WINDOWS = {"HannWindow": (0.5, 0.5), "HammingWindow": (25 / 46, 21 / 46), "BlackmanWindow": (0.42, 0.5, 0.08)}
+# The longest window that is made when compiling.
+_CONSTANT = 1 << 20
 # The largest transform, in points, whose matrix is worth being a constant.
 _POINTS = 1 << 12
 
@@ -23,7 +25,7 @@ _POINTS = 1 << 12
 def _window(call: Call) -> Result:
     b, dtype = call.builder, call.dtype("output_datatype", DType.F32)
     size = call.dims(0, "size")[0]
-    if isinstance(size, Expr):
+    if isinstance(size, Expr) or size > _CONSTANT:
         steps = b.one("iota", [], shape=(size,), start=0, step=1, dtype=DType.F64)
         content = np.empty((), dtype=object)
         content[()] = size if call.integer("periodic", 1) else size - 1
