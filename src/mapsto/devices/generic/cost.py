@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mapsto.devices.generic.flat import FlatGroup, FlatStep
 from mapsto.devices.generic.normal import ranges_of
 from mapsto.ir.expr import Dim, Ranges, evaluate, linear, loads, simplify, substitute, sym, symbols
-from mapsto.kernel.ast import Iter, Load, Op, Reduce, Scalar, children
+from mapsto.kernel.ast import Iter, Load, Op, Reduce, Scalar, children, walk
 
 # A size that only a run knows is taken to be this.
 UNKNOWN = 64
@@ -19,6 +19,8 @@ _OPS = {
     **dict.fromkeys(("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "pow"), 40.0),
     **dict.fromkeys(("div", "mod", "fmod", "sqrt"), 5.0),
 }
+# Rounds of a reduction that are written out, so that what they share with no outer loop is loaded once.
+FEW_ROUNDS = 32
 _FOLD = 8.0  # lanes folded to one value
 
 
@@ -113,16 +115,26 @@ class Costs:
         for it in e.iters:
             trips *= estimate(it.extent)
         if vector is not None:
-            return trips * (self.scalar(e.body, vector, inner) + 1), None
-        best: tuple[float, Vector | None] = trips * (self.scalar(e.body, None, inner) + 1), None
+            return trips * (self.body(e, vector, inner, trips) + 1), None
+        best: tuple[float, Vector | None] = trips * (self.body(e, None, inner, trips) + 1), None
         for it in e.iters:
             own = Vector(it, lanes_for(it.extent, self.lanes))
             if own.lanes == 1:
                 continue
-            cost = trips * own.waste * (self.scalar(e.body, own, inner) + 1) + _FOLD
+            cost = trips * own.waste * (self.body(e, own, inner, trips * own.waste) + 1) + _FOLD
             if cost < best[0]:
                 best = cost, own
         return best
+
+    def body(self, e: Reduce, vector: Vector | None, ranges: Ranges, trips: float) -> float:
+        """One round of a reduction. What depends on its iterators alone waits in registers where the rounds are few (they are written out)."""
+        own = {i.name for i in e.iters}
+        spared = 0.0
+        if trips <= FEW_ROUNDS and all(isinstance(i.extent, int) for i in e.iters):
+            for node in walk(e.body):
+                if isinstance(node, Load) and symbols(node.index[0]) and symbols(node.index[0]) <= own:
+                    spared += self.scalar(node, vector, ranges) - _UNIFORM
+        return self.scalar(e.body, vector, ranges) - spared
 
     def step(self, step: FlatStep, vector: Vector | None, ranges: Ranges) -> float:
         store = 0.5 if step.target in self.temps else access_cost(step.place, vector, ranges, store=True)

@@ -14,6 +14,7 @@ from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
 from mapsto.devices.generic.cost import Costs, Vector, lanes_for
 from mapsto.devices.generic.flat import FlatSegment, FlatStep, reductions
+from mapsto.devices.generic.interior import guard_free
 from mapsto.devices.generic.scalar import Emitter, Lane, Operand
 from mapsto.devices.generic.schedule import Lanes, Part, RowSchedule, near_tensors, prepare, sorted_rows, vector_rows
 from mapsto.devices.generic.temps import Temps
@@ -26,6 +27,8 @@ from mapsto.plan.layout import Layout
 
 # Up to this many scalar operations the tail of a row vector gets code of its own; beyond, all vectors run under a mask.
 _SMALL_BODY = 40
+# Up to this many, rows where guards matter are kept apart from those where they do not.
+_LARGE_BODY = 120
 
 
 def lower(kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule, name: str) -> tuple[Function, Dim]:
@@ -183,32 +186,50 @@ class _Writer:
             self.code.ranges.setdefault(name, (0, it.extent - 1))
 
     def _rows(self, last: Iter, low: Dim, high: Dim, lanes: Lanes | None, body: Body) -> None:
-        """The innermost row loop: single rows, vectors of rows all under one mask, or whole vectors and then the tail."""
+        """The innermost row loop. Where guards or a tail concern a few rows only, those are apart, and the others free of them."""
         emitter = body.emitter
+        partial = lanes is not None and lanes.tail is not None and lanes.outer == last.name
+        free = guard_free(body.segment, last) if _operations(body.segment) <= _LARGE_BODY else None
+        if free is None and partial and _is_small(body.segment):
+            free = (0, last.extent)
         if lanes is not None:
             emitter.lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
-        if lanes is None or lanes.tail is None or lanes.outer != last.name or not _is_small(body.segment):
-            with self.code.loop(low, high, last.name, (0, last.extent - 1)) as row:
-                self.code.bind(last.name, row)
-                body.emit()
+        if free is None:
+            self._row_loop(last, low, high, (0, last.extent - 1), body)
             return
-        full = floordiv(lanes.extent, lanes.count)
-        emitter.lane = replace(emitter.lane, tail=None) if emitter.lane is not None else None
-        with self.code.loop(low, minimum(high, full), last.name, (0, full - 1)) as row:
+        first, past = free
+        if partial and lanes is not None:
+            past = minimum(past, floordiv(lanes.extent, lanes.count))
+        if partial and emitter.lane is not None:
+            emitter.lane = replace(emitter.lane, tail=None)
+        self._row_loop(last, maximum(low, first), minimum(high, past), (first, past - 1), body)
+        if lanes is not None:
+            emitter.lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
+        past = maximum(first, past)
+        if first == 0:
+            self._row_loop(last, maximum(low, past), high, (past, last.extent - 1), body)
+            return
+        # both ends by the same code: first the rows before, then those past
+        before, after = minimum(high, first), maximum(low, past)
+        with self.code.loop(0, 2, "edge") as edge:
+            start = self.code.symbol(low + edge * (after - low), "low")
+            stop = self.code.symbol(before + edge * (high - before), "high")
+            self._row_loop(last, start, stop, (0, last.extent - 1), body)
+
+    def _row_loop(self, last: Iter, low: Dim, high: Dim, span: tuple[Dim, Dim], body: Body) -> None:
+        with self.code.loop(low, high, last.name, span) as row:
             self.code.bind(last.name, row)
             body.emit()
-        with self.code.branch((high - full - 1, last.extent - full - 1)):
-            emitter.lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
-            # past the last whole vector there are the tail and, in a padded target, vectors of zeros alone
-            with self.code.loop(maximum(low, full), high, last.name, (full, last.extent - 1)) as row:
-                self.code.bind(last.name, row)
-                body.emit()
+
+
+def _operations(segment: FlatSegment) -> int:
+    return sum(isinstance(n, Op | Where) for s in segment.steps for n in walk(s.value))
 
 
 def _is_small(segment: FlatSegment) -> bool:
     if any(g.inner for g in segment.groups) or any(reductions(s.value) for s in segment.steps):
         return False
-    return sum(isinstance(n, Op | Where) for s in segment.steps for n in walk(s.value)) <= _SMALL_BODY
+    return _operations(segment) <= _SMALL_BODY
 
 
 def _identifier(name: str) -> str:

@@ -5,22 +5,26 @@ The order of additions depends on extents and lanes alone, never on the share of
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import math
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
-from mapsto.devices.generic.cost import Costs, Vector
-from mapsto.devices.generic.numbering import Info
+from mapsto.devices.generic.cost import FEW_ROUNDS, Costs, Vector
+from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.operations import combine, convert, identity, level, lift
 from mapsto.devices.generic.scalar import Emitter, Lane
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, mod, sym, symbols
-from mapsto.kernel.ast import Cast, Const, Iter, Op, Reduce, Scalar, Where, walk
+from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Where, walk
 from mapsto.kernel.scalar import neutral
 from mapsto.loop import ast as loop
 
 _HALF = (DType.F16, DType.BF16)
 # Bodies of more scalar operations than this hide the latency of one accumulator.
 _LIGHT = 10
+# The most scalar operations that loops of few rounds make when they are written out.
+_STRAIGHT_CODE = 128
 
 
 @dataclass
@@ -50,6 +54,7 @@ def emit_reduce(emitter: Emitter, e: Reduce) -> loop.Value:
     """The value of a reduction: in the lanes at work, or in lanes of its own folded at the end."""
     for it in e.iters:
         emitter.code.unbind(it.name)
+        emitter.code.ranges[it.name] = (0, it.extent - 1)
     vector = None
     if emitter.lane is None and emitter.lanes > 1:
         vector = Costs(emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
@@ -93,6 +98,8 @@ def _guarded(e: Scalar, kind: str) -> tuple[tuple[Dim, ...], Scalar]:
 
 def _becomes_bound(emitter: Emitter, cond: Dim, own: list[str], vector: set[str], result: Bounded) -> bool:
     expanded = emitter.code.expand(cond)
+    if not loads(expanded) and decided(expanded, emitter.code.ranges):
+        return True
     names = symbols(expanded)
     inside = [n for n in own if n in names]
     if not inside or names & vector or emitter.varies(expanded) or loads(expanded):
@@ -112,8 +119,53 @@ def _becomes_bound(emitter: Emitter, cond: Dim, own: list[str], vector: set[str]
 # ---- loops -------------------------------------------------------------------------------------------------------------
 
 
+class Totals:
+    """Accumulators of one reduction that take turns, declared in the scope that is open when they are made."""
+
+    def __init__(self, emitter: Emitter, kind: str, element: DType, lanes: int, ways: int) -> None:
+        self.emitter = emitter
+        self.kind = kind
+        self.type = loop.Type(DType.F32 if element in _HALF else element, lanes)
+        self.names = [emitter.code.fresh("acc") for _ in range(ways)]
+        self.turn = 0
+        for name in self.names:
+            emitter.code.emit(loop.Declare(name, identity(kind, self.type)))
+
+    def add(self, body: Scalar, masked: bool = False, way: int | None = None) -> None:
+        """acc = acc (kind) body at the present point; `masked`: only in the lanes that are inside."""
+        emitter, code, lanes = self.emitter, self.emitter.code, self.type.lanes
+        acc = loop.Var(self.names[self.turn % len(self.names) if way is None else way], self.type)
+        self.turn += 1
+        if self._is_product(body) and not masked:
+            assert isinstance(body, Op)
+            a, b = level([emitter.value(arg) for arg in body.args])
+            code.emit(loop.Assign(acc.name, loop.Fma(lift(a, lanes), lift(b, lanes), acc)))
+            return
+        value = lift(convert(emitter.value(body), self.type.element), lanes)
+        if masked:
+            value = loop.Select(emitter.tail_mask(), value, identity(self.kind, self.type))
+        code.emit(loop.Assign(acc.name, combine(self.kind, acc, value)))
+
+    def _is_product(self, body: Scalar) -> bool:
+        if self.kind != "sum" or not isinstance(body, Op) or body.fn != "mul":
+            return False
+        return body.dtype in (DType.F32, DType.F64) and all(a.dtype is body.dtype for a in body.args)
+
+    def folded(self, lanes: bool) -> loop.Value:
+        """Accumulators pairwise, then (if wanted) lanes."""
+        code = self.emitter.code
+        values: list[loop.Value] = [loop.Var(n, self.type) for n in self.names]
+        while len(values) > 1:
+            pairs = zip(values[::2], values[1::2], strict=True)
+            values = [code.let(combine(self.kind, a, b), "acc") for a, b in pairs]
+        (value,) = values
+        if not lanes:
+            return value
+        return code.let(loop.ReduceLanes(self.kind, value, loop.Type(self.type.element)), "total")
+
+
 class _Accumulation:
-    """The loops of one reduction and its accumulators."""
+    """The loops of one reduction."""
 
     def __init__(self, emitter: Emitter, reduce: Bounded, vector: Vector | None) -> None:
         self.emitter = emitter
@@ -121,123 +173,147 @@ class _Accumulation:
         self.reduce = reduce
         self.vector = vector
         self.home = self.code.depth
-        self.names: list[str] = []
-        self.type = loop.Type(DType.F32)
+        self.totals: Totals
 
     def emit(self) -> loop.Value:
-        names = [it.name for it in self.reduce.iters]
-        if self.vector is not None:
-            names = [n for n in names if n != self.vector.iter.name] + [self.vector.iter.name]
         by_name = {it.name: it for it in self.reduce.iters}
-        *outer, last = (by_name[n] for n in names)
         if self.vector is not None:
+            last = by_name.pop(self.vector.iter.name)
             self.emitter.lane = Lane(self.code.lane_symbol(self.vector.lanes), self.vector.lanes, sym(last.name))
-        element = self.reduce.body.dtype
-        lanes = self.vector.lanes if self.vector else self.emitter.lanes_of(self._info())
-        self.type = loop.Type(DType.F32 if element in _HALF else element, lanes)
+            by_name[last.name] = last
+        iters = list(by_name.values())
+        straight = self._straight(iters)
+        rolled = iters[: len(iters) - straight]
+        if straight:
+            trips = math.prod(self._trips(it) for it in iters[len(rolled) :])
+            self._declare(_ways(self.reduce, trips))
+            with self._loops(rolled):
+                self._unrolled(iters[len(rolled) :])
+        else:
+            *outer, innermost = rolled
+            whole = self.reduce.is_whole(innermost)
+            trips_of = innermost.extent if self.vector is None else floordiv(innermost.extent, self.vector.lanes)
+            self._declare(_ways(self.reduce, trips_of) if whole else 1)
+            with self._loops(outer):
+                self._vector_loop(innermost) if self.vector is not None else self._loop(innermost)
+        result = self.totals.folded(self.vector is not None)
+        if self.vector is not None:
+            self.emitter.lane = None
+        return result
+
+    def _declare(self, ways: int) -> None:
+        r = self.reduce
+        lanes = self.vector.lanes if self.vector else self.emitter.lanes_of(self.emitter.info(Reduce(r.kind, r.iters, r.body)))
+        self.totals = Totals(self.emitter, r.kind, r.body.dtype, lanes, ways)
+
+    @contextmanager
+    def _loops(self, iters: list[Iter]) -> Iterator[None]:
         with ExitStack() as loops:
-            for it in outer:
+            for it in iters:
                 start, stop = (self.code.expand(b) for b in self.reduce.span(it))
                 var = loops.enter_context(self.code.loop(start, stop, it.name, (0, it.extent - 1)))
                 self.code.bind(it.name, var)
-            if self.vector is not None:
-                self._vector_loop(last)
-            else:
-                self._loop(last)
-        return self._folded()
+            yield
 
-    def _info(self) -> Info:
-        return self.emitter.info(Reduce(self.reduce.kind, self.reduce.iters, self.reduce.body))
+    # ---- straight-line ----
+
+    def _trips(self, it: Iter) -> int:
+        """Rounds of a loop of known extent: elements, or vectors with the tail."""
+        assert isinstance(it.extent, int)
+        if self.vector is not None and it.name == self.vector.iter.name:
+            return -(-it.extent // self.vector.lanes)
+        return it.extent
+
+    def _straight(self, iters: list[Iter]) -> int:
+        """How many of the innermost loops are written out: few rounds, none guarded. What they share with no outer loop is then
+        hoisted out of those (the weights of a depthwise convolution)."""
+        body = self.reduce.body
+        if any(isinstance(n, Reduce | Where) for n in walk(body)):
+            return 0
+        weight = 1 + sum(isinstance(n, Op | Load) for n in walk(body))
+        count, trips = 0, 1
+        for it in reversed(iters):
+            if not isinstance(it.extent, int) or it.extent == 0 or not self.reduce.is_whole(it):
+                break
+            trips *= self._trips(it)
+            if trips > FEW_ROUNDS or trips * weight > _STRAIGHT_CODE:
+                break
+            count += 1
+        return count
+
+    def _unrolled(self, iters: list[Iter]) -> None:
+        if not iters:
+            self.totals.add(self.reduce.body)
+            return
+        it, *inner = iters
+        if self.vector is None or it.name != self.vector.iter.name:
+            for at in range(int(it.extent)):  # type: ignore[arg-type]
+                self.code.bind(it.name, at)
+                self._unrolled(inner)
+            return
+        assert isinstance(it.extent, int) and self.emitter.lane is not None
+        count, lane = self.vector.lanes, sym(self.emitter.lane.symbol)
+        for at in range(it.extent // count):
+            self.code.bind(it.name, at * count + lane)
+            self.totals.add(self.reduce.body)
+        if it.extent % count:
+            self._tail(it)
+
+    # ---- loops ----
 
     def _loop(self, it: Iter) -> None:
         """The innermost sequential loop; several accumulators take turns where it is long."""
         start, stop = (self.code.expand(b) for b in self.reduce.span(it))
-        ways = self._ways(it.extent) if self.reduce.is_whole(it) else 1
-        self._declare(ways)
-        if ways == 1:
-            with self.code.loop(start, stop, it.name, (0, it.extent - 1)) as var:
-                self._accumulate(0, it, var)
-            return
-        whole = floordiv(it.extent, ways) * ways
-        with self.code.loop(0, whole, it.name, (0, it.extent - 1), step=ways) as var:
+        ways = len(self.totals.names)
+        whole = floordiv(it.extent, ways) * ways if ways > 1 else stop
+        with self.code.loop(start, whole, it.name, (0, it.extent - 1), step=ways) as var:
             for way in range(ways):
-                self._accumulate(way, it, var + way)
-        if whole != it.extent:
+                self.code.bind(it.name, var + way)
+                self.totals.add(self.reduce.body, way=way)
+        if ways > 1 and whole != it.extent:
             with self.code.loop(whole, it.extent, it.name, (0, it.extent - 1)) as var:
-                self._accumulate(0, it, var)
+                self.code.bind(it.name, var)
+                self.totals.add(self.reduce.body, way=0)
 
     def _vector_loop(self, it: Iter) -> None:
         assert self.emitter.lane is not None and self.vector is not None
         count, lane = self.vector.lanes, sym(self.emitter.lane.symbol)
         full = floordiv(it.extent, count)
-        ways = self._ways(full)
-        self._declare(ways)
+        ways = len(self.totals.names)
         whole = floordiv(full, ways) * ways
         with self.code.loop(0, whole, it.name, (0, full - 1), step=ways) as var:
             for way in range(ways):
-                self._accumulate(way, it, (var + way) * count + lane)
+                self.code.bind(it.name, (var + way) * count + lane)
+                self.totals.add(self.reduce.body, way=way)
         if whole != full:
             with self.code.loop(whole, full, it.name, (0, full - 1)) as var:
-                self._accumulate(0, it, var * count + lane)
+                self.code.bind(it.name, var * count + lane)
+                self.totals.add(self.reduce.body, way=0)
+        left = mod(it.extent, count)
+        if isinstance(left, int):
+            self._tail(it)
+            return
+        with self.code.branch((left - 1,)):
+            self._tail(it)
+
+    def _tail(self, it: Iter) -> None:
+        """The lanes left over, if there are any."""
+        assert self.emitter.lane is not None and self.vector is not None
+        count, lane = self.vector.lanes, self.emitter.lane
         left = mod(it.extent, count)
         if left == 0:
             return
-        self.emitter.lane = replace(self.emitter.lane, tail=left)
-        if isinstance(left, int):
-            self._accumulate(0, it, full * count + lane, masked=True)
-            return
-        with self.code.branch((left - 1,)):
-            self._accumulate(0, it, full * count + lane, masked=True)
+        self.emitter.lane = replace(lane, tail=left)
+        self.code.bind(it.name, floordiv(it.extent, count) * count + sym(lane.symbol))
+        self.totals.add(self.reduce.body, masked=True, way=0)
+        self.emitter.lane = lane
 
-    def _ways(self, trips: Dim) -> int:
-        """How many accumulators: enough to hide an addition's latency where the loop is long and its body light."""
-        weight = sum(isinstance(n, Op | Where) for n in walk(self.reduce.body))
-        if self.reduce.kind in ("any", "all") or weight > _LIGHT:
-            return 1
-        if isinstance(trips, int) and trips < 16:
-            return 2 if trips >= 6 else 1
-        return 4
 
-    def _declare(self, ways: int) -> None:
-        for _ in range(ways):
-            self.names.append(self.code.fresh("acc"))
-            self.code.emit_at(self.home, loop.Declare(self.names[-1], identity(self.reduce.kind, self.type)))
-
-    def _accumulate(self, way: int, it: Iter, at: Dim, masked: bool = False) -> None:
-        """acc = acc (kind) body, at one value of the innermost iterator."""
-        emitter, code = self.emitter, self.code
-        code.bind(it.name, at)
-        acc = loop.Var(self.names[way], self.type)
-        body = self.reduce.body
-        if self._is_product(body) and not masked:
-            assert isinstance(body, Op)
-            a, b = level([emitter.value(arg) for arg in body.args])
-            lanes = self.type.lanes
-            code.emit(loop.Assign(acc.name, loop.Fma(lift(a, lanes), lift(b, lanes), acc)))
-            return
-        value = lift(convert(emitter.value(body), self.type.element), self.type.lanes)
-        if masked:
-            value = loop.Select(emitter.tail_mask(), value, identity(self.reduce.kind, self.type))
-        code.emit(loop.Assign(acc.name, combine(self.reduce.kind, acc, value)))
-
-    def _is_product(self, body: Scalar) -> bool:
-        return (
-            self.reduce.kind == "sum"
-            and isinstance(body, Op)
-            and body.fn == "mul"
-            and body.dtype in (DType.F32, DType.F64)
-            and all(a.dtype is body.dtype for a in body.args)
-        )
-
-    def _folded(self) -> loop.Value:
-        """Accumulators pairwise, then lanes."""
-        values: list[loop.Value] = [loop.Var(n, self.type) for n in self.names]
-        while len(values) > 1:
-            pairs = zip(values[::2], values[1::2], strict=True)
-            values = [self.code.let(combine(self.reduce.kind, a, b), "acc") for a, b in pairs]
-        (value,) = values
-        if self.vector is None:
-            return value
-        self.emitter.lane = None
-        folded = loop.ReduceLanes(self.reduce.kind, value, loop.Type(self.type.element))
-        return self.code.let(folded, "total")
+def _ways(reduce: Bounded, trips: Dim) -> int:
+    """How many accumulators: enough to hide an addition's latency where the loop is long and its body light."""
+    weight = sum(isinstance(n, Op | Where) for n in walk(reduce.body))
+    if reduce.kind in ("any", "all") or weight > _LIGHT:
+        return 1
+    if isinstance(trips, int) and trips < 16:
+        return 2 if trips >= 6 else 1
+    return 4
