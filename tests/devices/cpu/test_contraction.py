@@ -92,10 +92,17 @@ PRODUCTS = (
 )
 
 
+def skip_twin(isa: Isa, fmt: Format) -> None:
+    """In fp32, AVX-512 with its dot instructions makes the code that plain AVX-512 makes."""
+    if fmt is FP32 and isa is isas.AVX512 and len(ISAS) == 4:
+        pytest.skip("the same code as the host's")
+
+
 @each_isa
 @each_format
 @pytest.mark.parametrize("blocked", [True, False], ids=["blocked", "row-major"])
 def test_convolutions(isa: Isa, fmt: Format, blocked: bool) -> None:
+    skip_twin(isa, fmt)
     cases = [convolution_case(conv, fmt, blocked=blocked, seed=i) for i, conv in enumerate(CONVOLUTIONS)]
     check_all(cases, [plan_contraction(case.form, isa) for case in cases], parts=3)
 
@@ -134,7 +141,7 @@ def forced(case: Case, isa: Isa, vectors: int, rows: int, rows_outer: bool, chun
     return Plan(case.form, isa, tiling, rows_outer, chunk)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_tile_in_any_order(data: st.DataObject) -> None:
     isa = data.draw(st.sampled_from(ISAS))

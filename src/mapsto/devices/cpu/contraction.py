@@ -315,14 +315,16 @@ class _Template:
     def _finish(
         self, panel: _Panel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
     ) -> list[Statement]:
-        """Epilogue and store of every accumulator, one after the other."""
+        """Epilogue and store of every accumulator, in the order in which they lie: a vector's rows adjoin in a blocked
+        output, a row's vectors in a row-major one. Many short streams of stores cost up to 10 % where K is small."""
+        places = [(position, row) for row in range(len(accumulators)) for position in range(len(panel.vectors))]
+        if self.form.out_block:
+            places.sort()
         out: list[Statement] = []
-        for row, names in enumerate(accumulators):
-            column = 0
-            for position, (name, lanes) in enumerate(zip(names, panel.vectors, strict=True)):
-                value = Var(name, Type(self.form.accumulator, lanes))
-                out += self._emit(panel, position, column, value, batch, (*rows[:-1], add(rows[-1], row)))
-                column += lanes
+        for position, row in places:
+            value = Var(accumulators[row][position], Type(self.form.accumulator, panel.vectors[position]))
+            column = sum(panel.vectors[:position])
+            out += self._emit(panel, position, column, value, batch, (*rows[:-1], add(rows[-1], row)))
         return out
 
     def _finish_looped(

@@ -15,6 +15,7 @@ _ITEM_CYCLES = 50_000.0
 _LEAST_CYCLES = 10_000.0
 _ITEMS = 32  # wanted at least, so that shares of a few threads differ little
 _CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
+_NEAR_BYTES = 1024 * 1024  # of the second-level cache
 _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 
 
@@ -80,13 +81,19 @@ def _shape(form: ContractionForm, isa: Isa) -> Shape:
         form.interleave * form.b.element.size,
         _widest(form, isa),
         form.b_channel_stride is not None and not isinstance(form.columns, int),
+        _rows(form) * _number(form.columns) * form.out.element.size > _NEAR_BYTES,
+        form.interleave == 2 and isa.has("dot_bf16"),
     )
 
 
-def _bytes_of_a(form: ContractionForm) -> int:
+def _rows(form: ContractionForm) -> int:
     rows = product(_number(axis.extent) for axis in form.rows)
     assert isinstance(rows, int)
-    return max(rows * _number(form.channels) * form.a.element.size, 1)
+    return rows
+
+
+def _bytes_of_a(form: ContractionForm) -> int:
+    return max(_rows(form) * _number(form.channels) * form.a.element.size, 1)
 
 
 def _rows_outer(form: ContractionForm, shape: Shape, tiling: Tiling) -> bool:
@@ -105,7 +112,7 @@ def _chunk(form: ContractionForm, isa: Isa, shape: Shape, tiling: Tiling, rows_o
     units = outer if several else tiles
     assert isinstance(units, int)
     vectors = tiling.last if tiling.full_panels == 0 else tiling.panel
-    unit = tile_cycles(isa, vectors, tiling.sizes[0], shape.steps, shape.group_bytes) * (tiles if several else 1)
+    unit = tile_cycles(isa, vectors, tiling.sizes[0], shape) * (tiles if several else 1)
     chunk = max(int(_ITEM_CYCLES / max(unit, 1.0)), 1)
     if rows_outer:
         chunk = max(chunk, _CACHED_BYTES * units // _bytes_of_a(form))

@@ -17,8 +17,11 @@ from mapsto.devices.cpu.isa import Isa
 _LATENCY = 4.0  # cycles from one multiply-add to the next on the same accumulator
 _ISSUE = 5.0  # instructions a core starts per cycle
 _LOOP = 3.0  # instructions of the reduction loop besides loads and multiply-adds
-_TILE_OVERHEAD = 24.0  # cycles to enter and leave a tile
-_STORE = 2.0  # cycles to finish and store one accumulator
+_TILE_OVERHEAD = 8.0  # cycles to enter and leave a tile; most of it hides behind the neighbours' work
+_STORE = 1.0  # cycles to finish and store one accumulator
+_STREAM = 1.5  # more, beyond the near caches, for each that comes after `_BURST` in one go: stores wait for lines
+_BURST = 12
+_LONE_BF16 = 1.4  # a bf16 dot product with a broadcast of its own (one vector a row) runs at 70 % on Zen 4
 _L1_BYTES = 24 * 1024  # what a panel may take of the first-level cache
 _L2_BYTES_PER_CYCLE = 24.0
 _SET_BYTES = 4096  # addresses this far apart share a set of the first-level cache
@@ -34,7 +37,8 @@ class Shape:
     a run-time size.
 
     `steps`: of the reduction. `group_bytes`: of B, per column and step. `widest`: lanes that a vector may have at most.
-    `masked`: B is read under a mask for each vector of the panel.
+    `masked`: B is read under a mask for each vector of the panel. `streams`: the output overflows the second-level
+    cache. `bf16_dot`: the products are bf16 dot products.
     """
 
     rows: int | None
@@ -44,6 +48,8 @@ class Shape:
     group_bytes: int = 4
     widest: int = 64
     masked: bool = False
+    streams: bool = False
+    bf16_dot: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,7 +150,7 @@ def split_rows(rows: int | None, largest: int) -> tuple[tuple[int, ...], tuple[i
 
 
 @functools.lru_cache(maxsize=4096)
-def tile_cycles(isa: Isa, vectors: tuple[int, ...], rows: int, steps: int, group_bytes: int) -> float:
+def tile_cycles(isa: Isa, vectors: tuple[int, ...], rows: int, shape: Shape) -> float:
     """Cycles of one tile: the slowest of multiply-adds, loads, latency and issue, and the second-level cache where a
     panel overflows the first."""
     if not vectors:
@@ -156,10 +162,14 @@ def tile_cycles(isa: Isa, vectors: tuple[int, ...], rows: int, steps: int, group
     multiply = width * rows * work / isa.fma_per_cycle
     load = (count + rows) / isa.loads_per_cycle
     issue = (count + rows + count * rows * work + _LOOP) / _ISSUE
-    step_bytes = sum(vectors) * group_bytes
-    fetch = step_bytes / _L2_BYTES_PER_CYCLE if steps * step_bytes > _L1_BYTES else 0.0
+    step_bytes = sum(vectors) * shape.group_bytes
+    fetch = step_bytes / _L2_BYTES_PER_CYCLE if shape.steps * step_bytes > _L1_BYTES else 0.0
     step = max(multiply, load, issue, _LATENCY, fetch) + 0.05 * (load + fetch)
-    return steps * step + _TILE_OVERHEAD + _STORE * count * rows
+    if shape.bf16_dot and count == 1:
+        step *= _LONE_BF16
+    accumulators = count * rows
+    late = max(accumulators - _BURST, 0) if shape.streams else 0
+    return shape.steps * step + _TILE_OVERHEAD + _STORE * accumulators + _STREAM * late
 
 
 def _total(
@@ -174,9 +184,9 @@ def _total(
     for vectors, number in panels:
         share = 1.0 if number is None else float(number)
         if counts is None:  # unknown rows: the largest tile, and a little of the smaller ones
-            cost = tile_cycles(isa, vectors, sizes[0], shape.steps, shape.group_bytes) / sizes[0]
+            cost = tile_cycles(isa, vectors, sizes[0], shape) / sizes[0]
         else:
             tiles = zip(sizes, counts, strict=True)
-            cost = sum(n * tile_cycles(isa, vectors, s, shape.steps, shape.group_bytes) for s, n in tiles)
+            cost = sum(n * tile_cycles(isa, vectors, s, shape) for s, n in tiles)
         total += share * cost
     return total / (sum(panels[0][0]) if panels[0][1] is None else 1.0)
