@@ -497,7 +497,7 @@ class Builder:
         for old in [n for n in used if n in self._names and n not in given and n not in inputs]:
             given[old] = self.fresh(old)
         self._names |= used
-        return given
+        return {old: new for old, new in given.items() if old != new}
 
 
 def _too_long(dim: Any) -> bool:

@@ -49,10 +49,12 @@ class Pass(Protocol):
 
 
 def default_passes() -> tuple[Pass, ...]:
-    """Clean first, so that later patterns are seen; strength before affine folding, as x / c becomes x * (1/c)."""
+    """Clean first, so that later patterns are seen; strength before affine folding, as x / c becomes x * (1/c).
+
+    Every pass that builds the graph anew folds and shares as `Fold` does.
+    """
     return (
         DeadCode(),
-        Fold(),
         Identities(),
         Strength(),
         DeadCode(),
