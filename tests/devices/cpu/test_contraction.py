@@ -130,7 +130,7 @@ def test_block_sizes(fmt: Format) -> None:
 
 def forced(case: Case, isa: Isa, vectors: int, rows: int, rows_outer: bool, chunk: int) -> Plan:
     """A plan with a tile that the cost rule did not choose."""
-    from mapsto.devices.cpu.contraction import _closing, _widest
+    from mapsto.devices.cpu.contraction_plan import _closing, _widest
 
     lanes = _widest(case.form, isa)
     extent = case.form.rows[-1].extent
