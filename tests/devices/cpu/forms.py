@@ -13,6 +13,8 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 
 Shape = tuple[Dim, ...]
+After = Callable[[Builder, Value], Value] | None
+Sizes = Mapping[str, int] | None
 F32, BF16 = DType.F32, DType.BF16
 
 
@@ -33,13 +35,15 @@ def array_of(shape: Sequence[int], dtype: DType, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     if dtype.is_float:
         return rng.standard_normal(shape).astype(dtype.numpy)
+    if dtype is DType.U8:
+        return rng.integers(0, 256, shape).astype(np.uint8)
     return rng.integers(0 if not dtype.is_signed else -9, 10, shape).astype(dtype.numpy)
 
 
 def conv(
     name: str, x: Shape, w: Sequence[int], *, strides: Sequence[int] = (), dilations: Sequence[int] = (),
     pads: Sequence[int] = (), group: int = 1, bias: bool = False, dtype: DType = F32, run_time: bool = False,
-    after: Callable[[Builder, Value], Value] | None = None, template: bool = True, sizes: Mapping[str, int] | None = None,
+    after: After = None, template: bool = True, sizes: Sizes = None,
 ) -> Form:  # fmt: skip
     """x[N, C, space...] under windows w[O, C/group, window...]. run_time: the weights are an input."""
 
@@ -56,9 +60,9 @@ def conv(
 
 
 def transposed(
-    name: str, x: Shape, w: Sequence[int], *, strides: Sequence[int], dilations: Sequence[int] = (), pads: Sequence[int] = (),
-    more: Sequence[int] = (), group: int = 1, bias: bool = False, template: bool = True, sizes: Mapping[str, int] | None = None,
-    after: Callable[[Builder, Value], Value] | None = None,
+    name: str, x: Shape, w: Sequence[int], *, strides: Sequence[int], dilations: Sequence[int] = (),
+    pads: Sequence[int] = (), more: Sequence[int] = (), group: int = 1, bias: bool = False,
+    after: After = None, template: bool = True, sizes: Sizes = None,
 ) -> Form:  # fmt: skip
     """x[N, C, space...] spread by windows w[C, O/group, window...]. more: the output padding."""
 
@@ -75,8 +79,7 @@ def transposed(
 
 def matmul(
     name: str, x: Shape, y: Shape, *, run_time: bool = False, dtype: DType = F32, turn_x: Sequence[int] = (),
-    turn_y: Sequence[int] = (), after: Callable[[Builder, Value], Value] | None = None, template: bool = True,
-    sizes: Mapping[str, int] | None = None,
+    turn_y: Sequence[int] = (), after: After = None, template: bool = True, sizes: Sizes = None,
 ) -> Form:  # fmt: skip
     """x times y. run_time: y is an input. turn_x, turn_y: transposed so before."""
 
@@ -129,7 +132,8 @@ CONVOLUTIONS = (
     conv("conv2d_window_is_the_image", (3, 16, 5, 6), (32, 16, 5, 6)),
     conv("conv2d_asymmetric_pads", (1, 16, 9, 8), (16, 16, 3, 2), pads=(0, 1, 2, 0)),
     conv("conv2d_pads_beyond_the_window", (1, 16, 5, 5), (16, 16, 3, 3), pads=(4, 0, 0, 5)),
-    conv("conv2d_dilated_strided", (1, 16, 23, 25), (20, 16, 3, 3), strides=(2, 3), dilations=(3, 2), pads=(2, 1, 3, 4)),
+    conv("conv2d_dilated_strided", (1, 16, 23, 25), (20, 16, 3, 3), strides=(2, 3), dilations=(3, 2), pads=(2, 1, 3, 4),
+         bias=True),
     conv("conv2d_stride_beyond_the_window", (1, 16, 20, 20), (16, 16, 2, 2), strides=(5, 3)),
     conv("conv2d_window_row", (1, 16, 6, 40), (16, 16, 1, 7), pads=(0, 3, 0, 3)),
     conv("conv2d_groups", (1, 32, 10, 10), (64, 8, 3, 3), group=4, pads=(1, 1, 1, 1), bias=True, after=relu),
@@ -137,7 +141,8 @@ CONVOLUTIONS = (
     conv("conv2d_groups_of_16", (1, 64, 10, 10), (64, 16, 3, 3), group=4, pads=(1, 1, 1, 1), bias=True, after=relu),
     conv("conv2d_narrow_groups", (1, 12, 8, 8), (24, 2, 3, 3), group=6, pads=(1, 1, 1, 1), template=False),
     conv("conv2d_depthwise", (1, 24, 13, 13), (24, 1, 3, 3), group=24, pads=(1, 1, 1, 1), template=False, after=relu),
-    conv("conv2d_depthwise_multiplier", (1, 8, 9, 9), (32, 1, 3, 3), group=8, strides=(2, 2), pads=(1, 1, 1, 1), template=False),
+    conv("conv2d_depthwise_multiplier", (1, 8, 9, 9), (32, 1, 3, 3), group=8, strides=(2, 2), pads=(1, 1, 1, 1),
+         template=False),
     conv("conv3d", (1, 6, 5, 7, 8), (16, 6, 3, 3, 3), pads=(1, 1, 1, 1, 1, 1), bias=True),
     conv("conv3d_strided", (2, 4, 6, 6, 6), (9, 4, 2, 3, 2), strides=(2, 1, 2)),
     conv("conv2d_few_outputs", (1, 16, 8, 8), (3, 16, 3, 3), pads=(1, 1, 1, 1), template=False),
@@ -154,14 +159,16 @@ TRANSPOSED = (
     transposed("transposed1d", (1, 32, 20), (32, 16, 16), strides=(8,), pads=(4, 4), bias=True),
     transposed("transposed1d_odd", (2, 16, 9), (16, 20, 5), strides=(3,), pads=(1, 2), more=(1,)),
     transposed("transposed2d", (1, 16, 7, 6), (16, 24, 4, 4), strides=(2, 2), pads=(1, 1, 1, 1), bias=True),
-    transposed("transposed2d_odd_strides", (1, 16, 5, 6), (16, 8, 5, 4), strides=(3, 2), pads=(2, 0, 1, 1), more=(2, 1)),
-    transposed("transposed2d_dilated", (1, 8, 6, 6), (8, 16, 3, 3), strides=(2, 2), dilations=(2, 3), pads=(1, 2, 1, 2), template=False),
+    transposed("transposed2d_odd_strides", (1, 16, 5, 6), (16, 8, 5, 4), strides=(3, 2), pads=(2, 0, 1, 1),
+               more=(2, 1)),
+    transposed("transposed2d_dilated", (1, 8, 6, 6), (8, 16, 3, 3), strides=(2, 2), dilations=(2, 3),
+               pads=(1, 2, 1, 2), template=False),
     transposed("transposed2d_window_below_stride", (1, 16, 5, 5), (16, 16, 2, 2), strides=(3, 3), template=False),
     transposed("transposed2d_groups", (1, 16, 5, 5), (16, 4, 3, 3), strides=(2, 2), group=4, template=False),
     transposed("transposed2d_stride_1", (1, 16, 8, 8), (16, 16, 3, 3), strides=(1, 1), pads=(1, 1, 1, 1)),
     transposed("transposed1d_open", (1, 16, H), (16, 24, 8), strides=(4,), pads=(2, 2), bias=True, sizes=OPEN),
     transposed("transposed2d_activated", (1, 16, 7, 7), (16, 32, 2, 2), strides=(2, 2), bias=True, after=relu),
-)
+)  # fmt: skip
 
 PRODUCTS = (
     matmul("matmul", (32, 64), (64, 96), after=biased_silu),
@@ -184,7 +191,8 @@ PRODUCTS = (
     matmul("matmul_open_rows", (N, H, 24), (24, 40), after=softplus_of_sum, sizes=OPEN),
     matmul("matmul_open_everything", (H, M), (M, W), run_time=True, sizes=OPEN),
     matmul("matmul_open_batches", (N, H, M), (N, M, W), run_time=True, sizes=OPEN),
-    matmul("matmul_open_attention", (1, H, 4, 16), (1, H, 4, 16), run_time=True, turn_x=(0, 2, 1, 3), turn_y=(0, 2, 3, 1), sizes=OPEN),
+    matmul("matmul_open_attention", (1, H, 4, 16), (1, H, 4, 16), run_time=True, turn_x=(0, 2, 1, 3),
+           turn_y=(0, 2, 3, 1), sizes=OPEN),
     matmul("matmul_long_sum", (6, 2100), (2100, 20)),
     matmul("matmul_bf16", (20, 50), (50, 40), dtype=BF16),
     matmul("matmul_bf16_run_time", (20, 50), (50, 40), dtype=BF16, run_time=True),
@@ -194,7 +202,40 @@ PRODUCTS = (
     matmul("matmul_u8", (5, 20), (20, 16), dtype=DType.U8, template=False),
 )  # fmt: skip
 
-FORMS = (*CONVOLUTIONS, *TRANSPOSED, *PRODUCTS)
+
+def quantised(
+    name: str, graph: Callable[[Builder, Value], Value], x: Shape, template: bool = True, sizes: Sizes = None
+) -> Form:
+    """Bytes as 32-bit integers, as ONNX's MatMulInteger and ConvInteger multiply them."""
+
+    def made() -> Graph:
+        b = Builder("g")
+        return b.finish([graph(b, b.one("cast", [b.input("x", DType.U8, x)], to=DType.I32))], names=["y"])
+
+    return Form(name, made, template, sizes or {})
+
+
+def bytes_of(b: Builder, shape: Sequence[int], low: int = -128, high: int = 127) -> Value:
+    """Constant integers of which some are the extremes."""
+    array = np.random.default_rng(5).integers(low, high + 1, shape, dtype=np.int32)
+    array.reshape(-1)[:2] = low, high
+    return b.constant(array, "w")
+
+
+def integer_conv(b: Builder, x: Value) -> Value:
+    attrs = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "group": 1}
+    return b.one("conv", [x, bytes_of(b, (24, int(x.shape[1]), 3, 3))], **attrs)  # type: ignore[arg-type]
+
+
+QUANTISED = (
+    quantised("matmul_bytes", lambda b, x: b.one("matmul", [x, bytes_of(b, (50, 40))]), (20, 50)),
+    quantised("matmul_bytes_open", lambda b, x: b.one("matmul", [x, bytes_of(b, (7, 33))]), (N, H, 7), sizes=OPEN),
+    quantised("matmul_bytes_wide", lambda b, x: b.one("matmul", [x, bytes_of(b, (50, 40), -129)]), (9, 50), False),
+    quantised("conv_bytes", integer_conv, (1, 16, 9, 8)),
+    quantised("conv_bytes_odd_channels", integer_conv, (2, 7, 6, 8)),
+)  # fmt: skip
+
+FORMS = (*CONVOLUTIONS, *TRANSPOSED, *PRODUCTS, *QUANTISED)
 
 
 def feeds_of(graph: Graph, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from tests.devices.cpu.forms import FORMS, Form, feeds_of
+from tests.plan.graphs import layer_norm_rows, small_cnn
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.ir.expr import sym
@@ -15,8 +17,6 @@ from mapsto.ops.interpret import run_graph
 from mapsto.passes import run_passes
 from mapsto.runtime.executable import Executable
 from mapsto.session.compile import Workers, build
-from tests.devices.cpu.forms import FORMS, Form, feeds_of
-from tests.plan.graphs import layer_norm_rows, small_cnn
 
 ISAS = ("sse2", "avx2", "avx512", isas.host().name)
 
