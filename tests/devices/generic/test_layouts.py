@@ -30,7 +30,7 @@ def with_layouts(case: Case, border: bool = False, only: str = "") -> Case:
     """Every operand of rank 4 blocked by channels (outputs with a border if wanted)."""
     outputs = {t.name for t in case.kernel.outputs}
     for name, shape in shapes_of(case).items():
-        if len(shape) == 4 and (not only or name == only):
+        if name not in case.layouts and len(shape) == 4 and (not only or name == only):
             case.layouts[name] = blocked(shape, border=BORDER if border and name in outputs else None)
     return case
 
@@ -62,6 +62,18 @@ def conv(channels: int) -> Case:
     )
 
 
+def depthwise(channels: int) -> Case:
+    """Its weights lie channel by channel: they are gathered once a row."""
+    arrays = [floats(1, channels, 7, 9), floats(channels, 1, 3, 3)]
+    return with_plain_weights(one("conv", arrays, strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1), group=channels))
+
+
+def with_plain_weights(case: Case) -> Case:
+    weights = case.kernel.inputs[1]
+    case.layouts[weights.name] = plain(weights.shape)
+    return case
+
+
 def mean(channels: int) -> Case:
     return one("reduce", [floats(2, channels, 5, 6)], kind="mean", axes=(2, 3), keepdims=True)
 
@@ -77,7 +89,7 @@ def squeeze_excite(channels: int) -> Case:
     return fused(build, [floats(2, channels, 5, 6)])
 
 
-MAKERS = [silu, exp_and_bias, pool, conv, mean, channel_softmax, squeeze_excite]
+MAKERS = [silu, exp_and_bias, pool, conv, depthwise, mean, channel_softmax, squeeze_excite]
 
 
 @ENGINES

@@ -11,6 +11,7 @@ from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
 from mapsto.devices.generic.operations import combine, convert, identity, lift
 from mapsto.devices.generic.scalar import Emitter, Lane
 from mapsto.devices.generic.scope import zero
+from mapsto.devices.generic.staging import Staged
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv, mod, sym
 from mapsto.kernel.ast import Iter
@@ -22,13 +23,32 @@ _HALF = (DType.F16, DType.BF16)
 class Body:
     """Emits a segment's steps. `registers`: temporaries that are one value a row; `handed`: targets whose value goes straight to their group's other steps."""
 
-    def __init__(self, emitter: Emitter, segment: FlatSegment, costs: Costs, registers: frozenset[str], handed: frozenset[str]) -> None:
+    def __init__(
+        self,
+        emitter: Emitter,
+        segment: FlatSegment,
+        costs: Costs,
+        registers: frozenset[str],
+        handed: frozenset[str],
+        staged: tuple[Staged, ...] = (),
+    ) -> None:
         self.emitter = emitter
         self.code = emitter.code
         self.segment = segment
         self.costs = costs
         self.registers = registers
         self.handed = handed
+        self.staged = staged
+
+    def fill(self) -> None:
+        """Fills the arrays of staged operands for the rows to come."""
+        for staged in self.staged:
+            with self.loops(staged.iters):
+                value = lift(self.emitter.value(staged.load), self.emitter.lane.count if self.emitter.lane else 1)
+                operand = self.emitter.operands[staged.array]
+                place = self.emitter.places.at(operand, self.code.expand(staged.place))
+                self.code.emit(self.emitter.places.store(operand.buffer, place, value, None))
+            self.emitter.forget(staged.array)
 
     def emit(self) -> None:
         self.emitter.row_depth = self.code.depth

@@ -16,9 +16,12 @@ from mapsto.devices.generic.cost import Costs, Vector, lanes_for
 from mapsto.devices.generic.flat import FlatSegment, FlatStep, reductions
 from mapsto.devices.generic.interior import guard_free
 from mapsto.devices.generic.scalar import Emitter, Lane, Operand
-from mapsto.devices.generic.schedule import Lanes, Part, RowSchedule, near_tensors, prepare, sorted_rows, vector_rows
-from mapsto.devices.generic.temps import Temps
+from mapsto.devices.generic.schedule import (
+    Lanes, Part, RowSchedule, near_tensors, prepare, sorted_rows, vector_rows,
+)  # fmt: skip
 from mapsto.devices.generic.scope import Code
+from mapsto.devices.generic.staging import stage
+from mapsto.devices.generic.temps import Temps
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, floordiv, ceildiv, maximum, minimum, mod, product, sym, symbols
 from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
@@ -95,18 +98,25 @@ class _Writer:
             flat, lanes = vector_rows(flat, temps, schedule.axis, schedule.lanes, symbol, block)
             if block is not None:
                 self.filled |= {s.target for s in flat.steps if s.padded == lanes.iterator}
+        width = schedule.lanes if lanes is not None else 1
         operands = dict(self.operands)
         for name, dtype, count in temps.arrays:
-            local = self.code.fresh(_identifier(name))
-            width = schedule.lanes if lanes is not None else 1
-            self.code.scopes[0].statements.insert(0, Alloc(local, dtype, max(count, 1) * width))
-            operands[name] = Operand(local, dtype, per_lane=lanes is not None)
+            operands[name] = self._local(name, dtype, count, width)
+        flat, staged = stage(flat, part.segment.internal)
+        for s in staged:
+            operands[s.array] = self._local(s.array, s.load.dtype, s.count, width)
         inner = schedule.lanes if schedule.vector == "inner" else 1
         emitter = Emitter(self.code, operands, inner)
         emitter.internal = part.segment.internal | temps.registers
         emitter.near = near_tensors(temps)
         costs = Costs(inner, emitter.near, flat.rows)
-        self._emit(flat, lanes, Body(emitter, flat, costs, temps.registers, temps.handed))
+        self._emit(flat, lanes, Body(emitter, flat, costs, temps.registers, temps.handed, staged))
+
+    def _local(self, name: str, dtype: DType, count: int, width: int) -> Operand:
+        """A local array; of vectors where rows are lanes."""
+        local = self.code.fresh(_identifier(name))
+        self.code.scopes[0].statements.insert(0, Alloc(local, dtype, max(count, 1) * width))
+        return Operand(local, dtype, per_lane=width > 1)
 
     def _padding(self, flat: FlatSegment, iterator: str, lanes: int) -> int | None:
         """The block that targets are filled up to along this iterator, if it holds whole vectors."""
@@ -148,7 +158,6 @@ class _Writer:
         begin, end = sym("begin"), sym("end")
         offset = self.extent
         self.extent = offset + extent
-        body = Body(body.emitter, flat, body.costs, body.registers, body.handed)
         with self.code.branch((end - offset - 1, offset + extent - begin - 1)):
             # a branch, so that nothing of a part is computed by threads that have no share of it
             body.emitter.floor = self.code.depth
@@ -194,6 +203,7 @@ class _Writer:
             free = (0, last.extent)
         if lanes is not None:
             emitter.lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
+        body.fill()
         if free is None:
             self._row_loop(last, low, high, (0, last.extent - 1), body)
             return
