@@ -1,10 +1,11 @@
 """Grouping: which nodes become one kernel.
 
 Anchors first: contractions and routines keep a group of their own. Then, in topological order, each statement group
-1. takes in producers that only move data, or whose elements it alone reads once each (their statements compose into its own);
+1. takes in producers that only move data, or whose elements it alone reads once each (their statements compose into
+   its own);
 2. joins, as an epilogue, the contraction whose output it reads at the same point;
-3. merges with producers over the same rows (softmax, layer normalisation, elementwise chains), so that what passes between them stays in registers
-   or in a row-sized local array.
+3. merges with producers over the same rows (softmax, layer normalisation, elementwise chains), so that what passes
+   between them stays in registers or in a row-sized local array.
 
 Every rule that applies is written into the group's `reasons`.
 """
@@ -34,7 +35,8 @@ from mapsto.kernel.compose import (
     reads,
     renamed_iters,
     simplified,
-)  # fmt: skip
+)
+from mapsto.ops.lowering import temporaries
 from mapsto.ops.registry import Lowering, op
 from mapsto.plan.contraction import ACCUMULATOR, Contraction, absorb, is_usable, recognise
 from mapsto.plan.plan import Plan
@@ -87,7 +89,13 @@ class Region:
     """The groups of one graph level while they are merged."""
 
     def __init__(
-        self, graph: Graph, values: dict[str, Value], constants: dict[str, np.ndarray], external: set[str], counter: list[int], pinned: Plan | None
+        self,
+        graph: Graph,
+        values: dict[str, Value],
+        constants: dict[str, np.ndarray],
+        external: set[str],
+        counter: list[int],
+        pinned: Plan | None,
     ) -> None:
         self.values = values
         self.constants = constants
@@ -121,7 +129,10 @@ class Region:
             used = {n for n in node.inputs if n}
             for inner in node.graphs:
                 used |= free_values(inner)
-            branches = tuple(group_graph(inner, self.values, self.constants, self.counter, node.outputs, self.pinned) for inner in node.graphs)
+            branches = tuple(
+                group_graph(inner, self.values, self.constants, self.counter, node.outputs, self.pinned)
+                for inner in node.graphs
+            )
             return Group("branch", [node], branches=branches, uses_values=frozenset(used))
         if node.op == "bind_dim":
             return Group("bind", [node], uses_values=frozenset(n for n in node.inputs if n))
@@ -132,8 +143,17 @@ class Region:
             return Group("check", [node])
         operands = tuple(self.values[n] if n else None for n in node.inputs)
         if spec.lower is None:
-            return Group("routine", [node], uses_values=frozenset(n for n in node.inputs if n), reasons=[f"{node.op} is a routine of its own"])
-        stmts = [simplified(self._with_literals(renamed_iters(s, self.fresh))) for s in spec.lower(Lowering(node, operands))]
+            return Group(
+                "routine",
+                [node],
+                uses_values=frozenset(n for n in node.inputs if n),
+                reasons=[f"{node.op} is a routine of its own"],
+            )
+        stmts = [
+            simplified(self._with_literals(renamed_iters(s, self.fresh))) for s in spec.lower(Lowering(node, operands))
+        ]
+        for kept_between in temporaries(stmts, {v.name for v in node.outputs}):
+            self.values[kept_between.name] = Value(kept_between.name, kept_between.dtype, kept_between.shape)
         return self._anchor(node, stmts) or Group("rows", [node], stmts)
 
     def _with_literals(self, stmt: Stmt) -> Stmt:
@@ -149,13 +169,23 @@ class Region:
         if op(node.op).kind != "contraction" or len(stmts) != 1:
             return None
         shape = self.values[stmts[0].target].shape
-        phases = [stmts[0]] if node.op != "conv_transpose" else transposed_phases(node, [self.values[n] for n in node.inputs[:2]])
+        phases = (
+            [stmts[0]]
+            if node.op != "conv_transpose"
+            else transposed_phases(node, [self.values[n] for n in node.inputs[:2]])
+        )
         found = [self._narrowed(recognise(s, shape, frozenset(self.constants))) for s in phases]
         known = [f for f in found if f is not None]
         if len(known) != len(found) or not known or not all(is_usable(c) for c, _ in known):
             return None
         contraction, around = known[0]
-        group = Group("contraction", [node], anchor=contraction, phases=tuple(c for c, _ in known), reasons=[f"{node.op} has the form of a contraction"])
+        group = Group(
+            "contraction",
+            [node],
+            anchor=contraction,
+            phases=tuple(c for c, _ in known),
+            reasons=[f"{node.op} has the form of a contraction"],
+        )
         if node.op == "conv_transpose" and len(node.inputs) > 2 and node.inputs[2]:
             group.stmts = [transposed_bias(node, self.values[node.inputs[2]])]
             return group
@@ -164,7 +194,9 @@ class Region:
         return group
 
     def _narrowed(self, found: tuple[Contraction, Scalar] | None) -> tuple[Contraction, Scalar] | None:
-        """32-bit integers that were bytes: A is read where it still is one, a constant B is kept as signed bytes if it fits."""
+        """32-bit integers that were bytes: A is read where it still is one, a constant B is kept as signed bytes if
+        it fits.
+        """
         if found is None or found[0].dtype is not DType.I32:
             return found
         c, around = found
@@ -174,7 +206,12 @@ class Region:
         if source is None or b is None or not _moves(source) or b.size == 0 or b.min() < -128 or b.max() > 127:
             return found
         cast = source.stmts[0].value
-        if not isinstance(cast, Cast) or not isinstance(cast.arg, Load) or cast.arg.dtype is not DType.U8 or source.stmts[0].index is not None:
+        if (
+            not isinstance(cast, Cast)
+            or not isinstance(cast.arg, Load)
+            or cast.arg.dtype is not DType.U8
+            or source.stmts[0].index is not None
+        ):
             return found
         places = {i.name: e for i, e in zip(source.stmts[0].iters, c.a.index, strict=True)}
         a = Load(cast.arg.tensor, tuple(substitute(e, places) for e in cast.arg.index), DType.U8)
@@ -243,7 +280,9 @@ class Region:
         self._unregister(at)
         group.stmts = stmts
         group.nodes = [*(n for n in source.nodes if n not in group.nodes), *group.nodes]
-        group.reasons.append(f"{name} is {'only moved data' if free else 'read here alone, once an element'}: composed into its reader")
+        group.reasons.append(
+            f"{name} is {'only moved data' if free else 'read here alone, once an element'}: composed into its reader"
+        )
         self._register(at)
         self._drop_if_dead(self.producer[name])
         return True
@@ -268,10 +307,10 @@ class Region:
             self._register(at)
             self._drop_if_dead(source_at)
 
-    def _read_once(self, name: str, at: int, occurrences: list[tuple[Stmt, object]], producer: Stmt) -> bool:
+    def _read_once(self, name: str, at: int, occurrences: list[tuple[Stmt, Load]], producer: Stmt) -> bool:
         if name in self.external or self.readers.get(name, set()) != {at} or len(occurrences) != 1:
             return False
-        stmt, load = occurrences[0]
+        ((stmt, load),) = occurrences
         made = product(i.extent for i in producer.iters)
         return known_at_least(made - points(stmt, load), 0)  # type: ignore[arg-type]
 
@@ -288,8 +327,12 @@ class Region:
         shape = source.anchor.shape
         if source.targets()[-1] != name:
             return False
-        whole = [s for s in group.stmts if is_pointwise(s) and s.index is None and tuple(i.extent for i in s.iters) == shape]
-        if len(whole) != len(group.stmts) or any(not self._at_same_point(s, set(source.targets()) | set(group.targets())) for s in group.stmts):
+        whole = [
+            s for s in group.stmts if is_pointwise(s) and s.index is None and tuple(i.extent for i in s.iters) == shape
+        ]
+        if len(whole) != len(group.stmts) or any(
+            not self._at_same_point(s, set(source.targets()) | set(group.targets())) for s in group.stmts
+        ):
             return False
         outside = [t for t in group.targets() if t in self.external or self.readers.get(t, set()) - {at}]
         if len(group.targets()) > 1 and outside not in ([], group.targets()[-1:]):
@@ -297,23 +340,38 @@ class Region:
         self._unregister(at)
         self._unregister(source_at)
         merged = Group(
-            "contraction", [*source.nodes, *group.nodes], [*source.stmts, *group.stmts], source.anchor, source.phases,
-            [*source.reasons, *group.reasons, f"{', '.join(n.op for n in group.nodes)} computed on the accumulators of {name}"],
-        )  # fmt: skip
+            "contraction",
+            [*source.nodes, *group.nodes],
+            [*source.stmts, *group.stmts],
+            source.anchor,
+            source.phases,
+            [
+                *source.reasons,
+                *group.reasons,
+                f"{', '.join(n.op for n in group.nodes)} computed on the accumulators of {name}",
+            ],
+        )
         self.groups[at] = merged
         self.groups[source_at] = None
         self._register(at)
         return True
 
     def _at_same_point(self, stmt: Stmt, inside: set[str]) -> bool:
-        return all(identity_prefix(stmt, load.index) == len(stmt.iters) for load in loads_of(stmt) if load.tensor in inside)
+        return all(
+            identity_prefix(stmt, load.index) == len(stmt.iters) for load in loads_of(stmt) if load.tensor in inside
+        )
 
     def _merge_rows(self, at: int, source_at: int) -> bool:
         group, source = self.groups[at], self.groups[source_at]
         assert group is not None and source is not None
         if group.kind != "rows" or source.kind != "rows":
             return False
-        if any(reader <= at and reader != at for t in source.targets() for reader in self.readers.get(t, set()) if reader != source_at):
+        if any(
+            reader <= at and reader != at
+            for t in source.targets()
+            for reader in self.readers.get(t, set())
+            if reader != source_at
+        ):
             return False
         stmts = [*source.stmts, *group.stmts]
         tensors = set().union(*(reads(s) for s in stmts)) | {s.target for s in stmts}
@@ -321,7 +379,14 @@ class Region:
             return False
         self._unregister(at)
         self._unregister(source_at)
-        self.groups[at] = Group("rows", [*source.nodes, *group.nodes], stmts, None, (), [*source.reasons, *group.reasons, "merged over the same rows"])
+        self.groups[at] = Group(
+            "rows",
+            [*source.nodes, *group.nodes],
+            stmts,
+            None,
+            (),
+            [*source.reasons, *group.reasons, "merged over the same rows"],
+        )
         self.groups[source_at] = None
         self._register(at)
         return True
@@ -387,7 +452,8 @@ def _whole_rows(stmt: Stmt, index: tuple[Dim, ...], shared: tuple[int, ...]) -> 
 def shared_dims(stmts: Iterable[Stmt]) -> tuple[int, ...]:
     """The dims of the targets that all statements iterate alike, and at which each reads what the others made.
 
-    Where all targets have one rank these may be any dims (a softmax over channels shares all but those); else they are leading ones.
+    Where all targets have one rank these may be any dims (a softmax over channels shares all but those); else they
+    are leading ones.
     """
     stmts = list(stmts)
     rank = min(len(s.iters) for s in stmts)
@@ -425,15 +491,21 @@ def row_order(stmts: list[Stmt]) -> tuple[int, ...] | None:
 
 
 def group_graph(
-    graph: Graph, values: dict[str, Value], constants: dict[str, np.ndarray], counter: list[int],
-    copies: tuple[Value, ...] = (), pinned: Plan | None = None,
+    graph: Graph,
+    values: dict[str, Value],
+    constants: dict[str, np.ndarray],
+    counter: list[int],
+    copies: tuple[Value, ...] = (),
+    pinned: Plan | None = None,
 ) -> list[Group]:
     """The groups of a graph. `copies`: the graph is a branch, whose outputs are copied to these values."""
     values.update(graph.values())
     constants.update(graph.constants)
     external = set(graph.outputs)
     if copies:
-        extra = tuple(Node("copy", (name,), (target,), {}, (), ()) for name, target in zip(graph.outputs, copies, strict=True))
+        extra = tuple(
+            Node("copy", (name,), (target,), {}, (), ()) for name, target in zip(graph.outputs, copies, strict=True)
+        )
         graph = replace(graph, nodes=(*graph.nodes, *extra))
         external = {v.name for v in copies}
     for node in graph.nodes:
