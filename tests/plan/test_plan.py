@@ -10,12 +10,22 @@ from mapsto.plan.plan import GroupDecision, HomeDecision, Plan, parse
 from mapsto.plan.planner import plan_graph
 from tests.plan.graphs import small_cnn
 
-PLAN = Plan(
-    "net", "avx512",
-    (GroupDecision("g0", "contraction", ("conv", "relu"), ("conv", "relu"), ("/a/Conv", 'odd "name"'), "tile 32 x 14", "9*n multiply-adds", ("because so",), ("k1",)),),
-    (HomeDecision("relu", "f32[1, 16, n]", "relu", "[d0][d1/16][d2][d1%16]", 1, "most readers want it"), HomeDecision("y", "f32[n]", "y", "[d0]", None)),
-    ("k1(x, y) over 3",), 128, 64,
-)  # fmt: skip
+GROUP = GroupDecision(
+    "g0",
+    "contraction",
+    ("conv", "relu"),
+    ("conv", "relu"),
+    ("/a/Conv", 'odd "name"'),
+    "tile 32 x 14",
+    "9*n multiply-adds",
+    ("because so",),
+    ("k1",),
+)
+HOMES = (
+    HomeDecision("relu", "f32[1, 16, n]", "relu", "[d0][d1/16][d2][d1%16]", 1, "most readers want it"),
+    HomeDecision("y", "f32[n]", "y", "[d0]", None),
+)
+PLAN = Plan("net", "avx512", (GROUP,), HOMES, ("k1(x, y) over 3",), 128, 64)
 
 
 def test_the_text_form_round_trips() -> None:
@@ -24,8 +34,13 @@ def test_the_text_form_round_trips() -> None:
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("group g0", "line 1"), ("plan a for b\nhome x : f32[1] inner q in x layout \"\"", "line 2"), ("plan a for b\n  because 1", "line 2"), ("", "first line")],
-)  # fmt: skip
+    [
+        ("group g0", "line 1"),
+        ('plan a for b\nhome x : f32[1] inner q in x layout ""', "line 2"),
+        ("plan a for b\n  because 1", "line 2"),
+        ("", "first line"),
+    ],
+)
 def test_errors_name_the_line(text: str, line: str) -> None:
     with pytest.raises(ParseError, match=line):
         parse(text)

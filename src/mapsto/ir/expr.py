@@ -2,7 +2,8 @@
 
 A `Dim` is a Python int or an `Expr`. An `Expr` is a polynomial in canonical form: a sum of integer
 coefficients times products of atoms. An atom is a symbol (`Sym`) or an opaque call (`Call`): floor division,
-floor modulus, min, max, or an element loaded from an integer tensor (a gather's index). Because the form is canonical, equality of
+floor modulus, min, max, or an element loaded from an integer tensor (a gather's index). Because the form is
+canonical, equality of
 expressions is equality of values for the polynomial part, and hashing works.
 
 Symbols stand for sizes (>= 0) or loop iterators; `Ranges` says which is which: a symbol with an entry lies in
@@ -57,7 +58,7 @@ class Call:
         return f"{self.fn}({', '.join(shown)})"
 
 
-Atom = Union[Sym, Call]
+Atom = Sym | Call
 Monomial = tuple[Atom, ...]
 
 
@@ -346,10 +347,13 @@ def product(dims: Iterable[Dim]) -> Dim:
 _BUILD: dict[str, Callable[[Dim, Dim], Dim]] = {"floordiv": floordiv, "mod": mod, "min": minimum, "max": maximum}
 
 
-def rebuild(e: Dim, leaf: Callable[[Atom], Dim | None], call: Callable[[Call, tuple[Dim, ...]], Dim | None] | None = None) -> Dim:
+def rebuild(
+    e: Dim, leaf: Callable[[Atom], Dim | None], call: Callable[[Call, tuple[Dim, ...]], Dim | None] | None = None
+) -> Dim:
     """Rewrite an expression from its atoms up.
 
-    `leaf(atom)` may replace any atom (None: keep it); `call(atom, args)` may replace a call after its arguments were rewritten.
+    `leaf(atom)` may replace any atom (None: keep it); `call(atom, args)` may replace a call after its arguments were
+    rewritten.
     """
     if isinstance(e, int):
         return e
@@ -391,7 +395,9 @@ def rename_loads(e: Dim, names: Mapping[str, str]) -> Dim:
     """Replace the names of loaded tensors."""
     if isinstance(e, int):
         return e
-    return rebuild(e, lambda a: None, lambda c, args: load(names.get(c.tensor, c.tensor), args) if c.fn == "load" else None)
+    return rebuild(
+        e, lambda a: None, lambda c, args: load(names.get(c.tensor, c.tensor), args) if c.fn == "load" else None
+    )
 
 
 def atoms(e: Dim) -> Iterable[Atom]:
@@ -414,7 +420,9 @@ def loads(e: Dim) -> set[str]:
     return {a.tensor for a in atoms(e) if isinstance(a, Call) and a.fn == "load"}
 
 
-def evaluate(e: Dim, values: Mapping[str, int], load_element: Callable[[str, tuple[int, ...]], int] | None = None) -> int:
+def evaluate(
+    e: Dim, values: Mapping[str, int], load_element: Callable[[str, tuple[int, ...]], int] | None = None
+) -> int:
     """The number that an expression stands for. Raises KeyError for a symbol without a value."""
     if isinstance(e, int):
         return e
@@ -427,7 +435,9 @@ def evaluate(e: Dim, values: Mapping[str, int], load_element: Callable[[str, tup
     return total
 
 
-def _evaluate_atom(atom: Atom, values: Mapping[str, int], load_element: Callable[[str, tuple[int, ...]], int] | None) -> int:
+def _evaluate_atom(
+    atom: Atom, values: Mapping[str, int], load_element: Callable[[str, tuple[int, ...]], int] | None
+) -> int:
     if isinstance(atom, Sym):
         return int(values[atom.name])
     args = tuple(evaluate(arg, values, load_element) for arg in atom.args)
@@ -501,13 +511,17 @@ def _atom_bounds(atom: Atom, ranges: Ranges) -> tuple[Dim | None, Dim | None]:
             return (0 if a_lo is not None and known_at_least(a_lo, 0) else None), None
         return (None if a_lo is None else floordiv(a_lo, b_lo)), (None if a_hi is None else floordiv(a_hi, b_lo))
     if atom.fn == "min":
-        return (None if a_lo is None or b_lo is None else minimum(a_lo, b_lo)), b_hi if a_hi is None else a_hi if b_hi is None else minimum(a_hi, b_hi)
-    return b_lo if a_lo is None else a_lo if b_lo is None else maximum(a_lo, b_lo), (None if a_hi is None or b_hi is None else maximum(a_hi, b_hi))
+        return (
+            None if a_lo is None or b_lo is None else minimum(a_lo, b_lo)
+        ), b_hi if a_hi is None else a_hi if b_hi is None else minimum(a_hi, b_hi)
+    return b_lo if a_lo is None else a_lo if b_lo is None else maximum(a_lo, b_lo), (
+        None if a_hi is None or b_hi is None else maximum(a_hi, b_hi)
+    )
 
 
 @functools.lru_cache(maxsize=200_000)
 def known_at_least(e: Dim, least: int) -> bool:
-    """Whether `e >= least` holds for every value of its size symbols (each at least 0); False where it is not proved."""
+    """Whether `e >= least` for every value of its size symbols (each at least 0); False where it is not proved."""
     if isinstance(e, int):
         return e >= least
     constant = 0
@@ -566,7 +580,9 @@ def known_in(e: Dim, extent: Dim, ranges: Ranges) -> bool:
 
 
 def simplify(e: Dim, ranges: Ranges) -> Dim:
-    """Rewrite divisions, moduli, min and max that the ranges decide: with 0 <= r < b, (q*b + r)//b == q and (q*b + r)%b == r."""
+    """Rewrite divisions, moduli, min and max that the ranges decide: with 0 <= r < b, (q*b + r)//b == q and (q*b +
+    r)%b == r.
+    """
     if isinstance(e, int):
         return e
     return rebuild(e, lambda atom: None, lambda call, args: _simplify_call(call, args, ranges))

@@ -4,10 +4,12 @@ A graph is a list of nodes in topological order. Values are named; names are uni
 graphs nested in it, and a nested graph (a branch of `if`) may read the values of the graphs around it.
 
 Dims are ints or symbolic expressions. A symbol is defined by a graph input whose dim is that bare symbol, or by a
-`bind_dim` node, which reads an integer scalar at run time (a size that depends on data) and gives it the name `attrs["symbol"]`.
+`bind_dim` node, which reads an integer scalar at run time (a size that depends on data) and gives it the name
+`attrs["symbol"]`.
 
 Provenance: each node carries the names of the source nodes it stands for. No pass may lose one.
-Aliasing: `Graph.updates` pairs a graph input with the output that takes over its memory (in-place update of weights or state).
+Aliasing: `Graph.updates` pairs a graph input with the output that takes over its memory (in-place update of weights
+or state).
 """
 
 from __future__ import annotations

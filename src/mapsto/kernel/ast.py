@@ -1,16 +1,17 @@
 """Kernels: what is computed, element by element, free of layout, order and device.
 
-A kernel is a list of statements. A statement defines `target[index] = value` for every point of its iterators. `value` is a scalar
+A kernel is a list of statements. A statement defines `target[index] = value` for every point of its iterators.
+`value` is a scalar
 expression over loads at index maps. Reductions carry iterators of their own. Statements run as if one after the other.
 
-Guards: `Where(conds, a, b)` is `a` where every integer expression in `conds` is >= 0, else `b`; loads inside `a` are only made where the guard holds.
+Guards: `Where(conds, a, b)` is `a` where every integer expression in `conds` is >= 0, else `b`; loads inside `a` are
+only made where the guard holds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Union
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Ranges, rename_loads, simplify, substitute
@@ -75,7 +76,9 @@ class Where:
 
 @dataclass(frozen=True)
 class Reduce:
-    """`kind` over the iterators: sum, prod, max, min (NaN wins in max and min), any, all. Empty: 0, 1, -inf/lowest, +inf/highest, False, True."""
+    """`kind` over the iterators: sum, prod, max, min (NaN wins in max and min), any, all. Empty: 0, 1, -inf/lowest,
+    +inf/highest, False, True.
+    """
 
     kind: str
     iters: tuple[Iter, ...]
@@ -86,15 +89,20 @@ class Reduce:
         return self.body.dtype
 
 
-Scalar = Union[Const, Index, Load, Op, Cast, Where, Reduce]
+Scalar = Const | Index | Load | Op | Cast | Where | Reduce
 
-# name -> number of arguments. Float functions follow numpy, max/min propagate NaN; `div` of integers truncates (C, ONNX),
-# `mod` takes the divisor's sign (Python), `fmod` the dividend's (C); `select(c, a, b)`; shifts and bit functions on integers.
+# name -> number of arguments. Float functions follow numpy, max/min propagate NaN; `div` of integers truncates (C,
+# ONNX),
+# `mod` takes the divisor's sign (Python), `fmod` the dividend's (C); `select(c, a, b)`; shifts and bit functions on
+# integers.
+_UNARY = (
+    "neg abs sign sqrt exp log tanh erf sigmoid sin cos tan floor ceil round not isnan isinf asin acos atan sinh cosh asinh acosh"
+    " atanh bitnot log1p expm1"
+)
+_BINARY = "add sub mul div pow mod fmod min max eq ne lt le gt ge and or xor bitand bitor bitxor shl shr"
 SCALAR_FNS: dict[str, int] = {
-    **dict.fromkeys(("neg", "abs", "sign", "sqrt", "exp", "log", "tanh", "erf", "sigmoid", "sin", "cos", "tan", "floor", "ceil", "round", "not", "isnan", "isinf",
-                     "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "bitnot", "log1p", "expm1"), 1),
-    **dict.fromkeys(("add", "sub", "mul", "div", "pow", "mod", "fmod", "min", "max", "eq", "ne", "lt", "le", "gt", "ge", "and", "or", "xor",
-                     "bitand", "bitor", "bitxor", "shl", "shr"), 2),
+    **dict.fromkeys(_UNARY.split(), 1),
+    **dict.fromkeys(_BINARY.split(), 2),
     "select": 3,
     "fma": 3,
 }  # fmt: skip
@@ -102,7 +110,9 @@ SCALAR_FNS: dict[str, int] = {
 
 @dataclass(frozen=True)
 class Scan:
-    """The statement accumulates along one of its iterators: target[.., i, ..] = value[.., 0, ..] (kind) ... (kind) value[.., i, ..]."""
+    """The statement accumulates along one of its iterators: target[.., i, ..] = value[.., 0, ..] (kind) ... (kind)
+    value[.., i, ..].
+    """
 
     iter: str
     kind: str = "sum"
@@ -114,8 +124,8 @@ class Scan:
 class Stmt:
     """`target[index] = value` for all points of `iters`. `index` None stands for the iterators in order.
 
-    Several statements may write one target (concat, scatter); a later one wins where they overlap. A statement whose index holds loaded
-    integers (scatter) runs in the order of its iterators.
+    Several statements may write one target (concat, scatter); a later one wins where they overlap. A statement whose
+    index holds loaded integers (scatter) runs in the order of its iterators.
     """
 
     target: str
@@ -163,7 +173,9 @@ def walk(e: Scalar) -> Iterator[Scalar]:
 
 
 def transform(e: Scalar, leaf: Callable[[Scalar], Scalar | None], index: Callable[[Dim], Dim] = lambda d: d) -> Scalar:
-    """Rewrite from the top: `leaf` may replace a node (and is not asked about what it returned); `index` rewrites every integer expression."""
+    """Rewrite from the top: `leaf` may replace a node (and is not asked about what it returned); `index` rewrites
+    every integer expression.
+    """
     replaced = leaf(e)
     if replaced is not None:
         return replaced
@@ -176,7 +188,9 @@ def transform(e: Scalar, leaf: Callable[[Scalar], Scalar | None], index: Callabl
     if isinstance(e, Cast):
         return Cast(transform(e.arg, leaf, index), e.dtype)
     if isinstance(e, Where):
-        return Where(tuple(index(c) for c in e.conds), transform(e.then, leaf, index), transform(e.otherwise, leaf, index))
+        return Where(
+            tuple(index(c) for c in e.conds), transform(e.then, leaf, index), transform(e.otherwise, leaf, index)
+        )
     if isinstance(e, Reduce):
         iters = tuple(Iter(i.name, index(i.extent)) for i in e.iters)
         return Reduce(e.kind, iters, transform(e.body, leaf, index))

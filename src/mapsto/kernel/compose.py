@@ -7,8 +7,23 @@ from dataclasses import replace
 
 from mapsto.ir.expr import Call, Dim, atoms, loads, product, substitute, sym, symbols
 from mapsto.kernel.ast import (
-    Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt, Where, children, ranges_of, simplify_scalar, transform, walk, with_value,
-)  # fmt: skip
+    Cast,
+    Const,
+    Index,
+    Iter,
+    Load,
+    Op,
+    Reduce,
+    Scalar,
+    Stmt,
+    Where,
+    children,
+    ranges_of,
+    simplify_scalar,
+    transform,
+    walk,
+    with_value,
+)
 
 
 def loads_of(stmt: Stmt) -> Iterator[Load]:
@@ -46,7 +61,9 @@ def is_map(stmt: Stmt) -> bool:
 
 
 def is_movement(stmt: Stmt) -> bool:
-    """A map that only moves, repeats or pads the elements of at most one tensor, or makes them from indices: free to be done again by each reader."""
+    """A map that only moves, repeats or pads the elements of at most one tensor, or makes them from indices: free to
+    be done again by each reader.
+    """
     if not is_map(stmt) or index_loads(stmt):
         return False
     nodes = list(walk(stmt.value))
@@ -71,7 +88,10 @@ def has_hard_index(stmt: Stmt) -> bool:
 
 def divides_by_symbol(e: Dim, names: set[str]) -> bool:
     return any(
-        isinstance(a, Call) and a.fn in ("floordiv", "mod") and not isinstance(a.args[1], int) and symbols(a.args[0]) & names
+        isinstance(a, Call)
+        and a.fn in ("floordiv", "mod")
+        and not isinstance(a.args[1], int)
+        and symbols(a.args[0]) & names
         for a in atoms(e)
     )
 
@@ -117,7 +137,11 @@ def renamed_iters(stmt: Stmt, fresh: Callable[[str], str]) -> Stmt:
     def leaf(node: Scalar) -> Scalar | None:
         if not isinstance(node, Reduce):
             return None
-        return Reduce(node.kind, tuple(Iter(str(names[i.name]), substitute(i.extent, names)) for i in node.iters), rename(node.body))
+        return Reduce(
+            node.kind,
+            tuple(Iter(str(names[i.name]), substitute(i.extent, names)) for i in node.iters),
+            rename(node.body),
+        )
 
     def rename(e: Scalar) -> Scalar:
         return transform(e, leaf, lambda d: substitute(d, names))

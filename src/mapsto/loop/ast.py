@@ -1,8 +1,10 @@
 """The loop language: typed, explicit about vectors, buffers and loops; free of any device.
 
-Integers that index (loop variables, extents, addresses) are `ir.expr` polynomials over named i64 symbols: loop variables, `LetIndex` names,
+Integers that index (loop variables, extents, addresses) are `ir.expr` polynomials over named i64 symbols: loop
+variables, `LetIndex` names,
 the function's dims, and `begin`/`end`, the share of the outermost range that one thread works on.
-Values are expressions with a type of (element, lanes). Element `bool` with lanes is a mask; in memory a bool is one byte.
+Values are expressions with a type of (element, lanes). Element `bool` with lanes is a mask; in memory a bool is one
+byte.
 
 Calling convention of every compiled function, on every device that has pointers:
     void name(void** buffers, int64_t* dims, int64_t begin, int64_t end)
@@ -12,7 +14,6 @@ buffers[i] is the start of params[i]; dims[i] is the value of the i-th symbol.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Union
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
@@ -26,7 +27,7 @@ class Type:
     lanes: int = 1
 
 
-# ---- values ------------------------------------------------------------------------------------------------------------
+# ---- values --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class IndexValue:
 
 @dataclass(frozen=True)
 class Load:
-    """Elements of a buffer at base + stride*lane (stride 1: one vector load). `mask` None: every lane; lanes off by the mask are not touched and read as 0."""
+    """Elements of a buffer at base + stride*lane (stride 1: one vector load). `mask` None: every lane; lanes off by
+    the mask are not touched and read as 0.
+    """
 
     buffer: str
     base: Dim
@@ -83,7 +86,10 @@ class Broadcast:
 
 @dataclass(frozen=True)
 class Binary:
-    """add sub mul div rem (C rules on integers) and or xor shl shr min max copysign; float min/max propagate NaN; and/or/xor on integers and masks. `minnum`/`maxnum`: the hardware's cheap form, any operand may be returned on NaN."""
+    """add sub mul div rem (C rules on integers) and or xor shl shr min max copysign; float min/max propagate NaN;
+    and/or/xor on integers and masks. `minnum`/`maxnum`: the hardware's cheap form, any operand may be returned on
+    NaN.
+    """
 
     op: str
     a: Value
@@ -145,7 +151,9 @@ class Fma:
 
 @dataclass(frozen=True)
 class Dot:
-    """c + the sum over each lane's group of products: `bf16` (pairs, f32 accumulators; a, b are bf16 with 2*lanes) or `u8s8` (fours, i32 accumulators; a u8, b s8 with 4*lanes)."""
+    """c + the sum over each lane's group of products: `bf16` (pairs, f32 accumulators; a, b are bf16 with 2*lanes) or
+    `u8s8` (fours, i32 accumulators; a u8, b s8 with 4*lanes).
+    """
 
     kind: str
     a: Value
@@ -190,9 +198,26 @@ class LaneMask:
     type: Type
 
 
-Value = Union[Const, Var, IndexValue, Load, Gather, Broadcast, Binary, Unary, Compare, Select, Fma, Dot, Cast, Bitcast, ReduceLanes, LaneMask]
+Value = (
+    Const
+    | Var
+    | IndexValue
+    | Load
+    | Gather
+    | Broadcast
+    | Binary
+    | Unary
+    | Compare
+    | Select
+    | Fma
+    | Dot
+    | Cast
+    | Bitcast
+    | ReduceLanes
+    | LaneMask
+)
 
-# ---- statements --------------------------------------------------------------------------------------------------------
+# ---- statements ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -205,7 +230,9 @@ class Let:
 
 @dataclass(frozen=True)
 class LetIndex:
-    """Names an index expression, or the i64 scalar `value` (a loaded index); readable in index expressions by `sym(name)`."""
+    """Names an index expression, or the i64 scalar `value` (a loaded index); readable in index expressions by
+    `sym(name)`.
+    """
 
     name: str
     value: Dim | Value
@@ -292,7 +319,19 @@ class Prefetch:
     base: Dim
 
 
-Statement = Union[Let, LetIndex, Declare, Assign, Store, Scatter, Alloc, For, If, While, Prefetch]
+Statement = (
+    Let
+    | LetIndex
+    | Declare
+    | Assign
+    | Store
+    | Scatter
+    | Alloc
+    | For
+    | If
+    | While
+    | Prefetch
+)
 
 
 @dataclass(frozen=True)
@@ -306,7 +345,9 @@ class Param:
 
 @dataclass(frozen=True)
 class Function:
-    """A compiled unit. `dims` are the symbols passed in; `begin` and `end` are symbols too. The body runs over [begin, end) of the outermost range."""
+    """A compiled unit. `dims` are the symbols passed in; `begin` and `end` are symbols too. The body runs over
+    [begin, end) of the outermost range.
+    """
 
     name: str
     params: tuple[Param, ...]

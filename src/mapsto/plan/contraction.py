@@ -2,8 +2,10 @@
 
     target[batch, row, col] = around( sum[red] A[batch, row, red] * B[batch, col, red] )
 
-An iterator is told by where it occurs: in A and B and the target it is a batch (or group) iterator, in A and the target a row, in B and the target a
-column, in A and B a reduction. `window` reductions occur in A together with a row (y+i); the channel reduction does not.
+An iterator is told by where it occurs: in A and B and the target it is a batch (or group) iterator, in A and the
+target a row, in B and the target a
+column, in A and B a reduction. `window` reductions occur in A together with a row (y+i); the channel reduction does
+not.
 """
 
 from __future__ import annotations
@@ -14,15 +16,47 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Monomial, Ranges, add, atoms, bounds, floordiv, linear, loads, mul, simplify, substitute, sym, symbols, terms_of
+from mapsto.ir.expr import (
+    Call,
+    Dim,
+    Monomial,
+    Ranges,
+    add,
+    atoms,
+    bounds,
+    floordiv,
+    linear,
+    loads,
+    mul,
+    simplify,
+    substitute,
+    sym,
+    symbols,
+    terms_of,
+)
 from mapsto.kernel.ast import (
-    Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of, simplify_scalar, substitute_iters, transform, walk,
-)  # fmt: skip
+    Cast,
+    Const,
+    Iter,
+    Load,
+    Op,
+    Reduce,
+    Scalar,
+    Stmt,
+    Where,
+    ranges_of,
+    simplify_scalar,
+    substitute_iters,
+    transform,
+    walk,
+)
 
 
 @dataclass(frozen=True)
 class Contraction:
-    """A sum of products, taken apart. `guards` are the conditions (each >= 0) under which A is read; elsewhere it counts as zero."""
+    """A sum of products, taken apart. `guards` are the conditions (each >= 0) under which A is read; elsewhere it
+    counts as zero.
+    """
 
     target: str
     dtype: DType
@@ -43,7 +77,9 @@ class Contraction:
 
     @property
     def windows(self) -> tuple[Iter, ...]:
-        """The reductions but the channel's: those that share an index expression of A with a row (taps), and what else there is."""
+        """The reductions but the channel's: those that share an index expression of A with a row (taps), and what
+        else there is.
+        """
         channels = self.channels
         return tuple(r for r in self.reds if r not in channels)
 
@@ -63,7 +99,6 @@ class Contraction:
         for i in self.iters + self.reds:
             total = mul(total, i.extent)
         return total
-
 
     @property
     def channel_dim(self) -> int | None:
@@ -99,7 +134,8 @@ def _is_long(extent: Dim) -> bool:
 
 
 def absorb(c: Contraction, producer: Stmt) -> Contraction | None:
-    """The contraction reading what `producer` (which only moves elements) reads, instead of its target; None where that does not stay linear.
+    """The contraction reading what `producer` (which only moves elements) reads, instead of its target; None where
+    that does not stay linear.
 
     A flattened reduction is taken apart again: sum over k of A[k//49, k//7%7, k%7] becomes a sum over three iterators.
     """
@@ -135,7 +171,9 @@ def _has_call(e: Dim, names: set[str]) -> bool:
 
 
 def _split(red: Iter, index: tuple[Dim, ...]) -> list[Iter] | None:
-    """The iterators that a flattened one was made of, from the divisors in index expressions; [red] where it is not divided, None where it cannot be."""
+    """The iterators that a flattened one was made of, from the divisors in index expressions; [red] where it is not
+    divided, None where it cannot be.
+    """
     divisors = {1}
     for e in index:
         for atom in atoms(e):
@@ -171,7 +209,9 @@ def _divisor(atom: Call, name: str) -> int | None:
 
 
 def _greatest(e: Dim) -> int | None:
-    """The greatest value that an expression may have, over all sizes: x/k - (k-1)/k <= x//k <= x/k in rationals; None where sizes remain."""
+    """The greatest value that an expression may have, over all sizes: x/k - (k-1)/k <= x//k <= x/k in rationals; None
+    where sizes remain.
+    """
     bound = _rational_bound(e, True)
     constant = bound.pop((), Fraction(0))
     return math.floor(constant) if not any(bound.values()) else None
@@ -201,7 +241,8 @@ PRODUCTS = {(DType.F32, DType.F32): DType.F32, (DType.BF16, DType.BF16): DType.F
 ACCUMULATOR = "acc"
 # Fewer columns than this leave most lanes of the template idle: the generic lowering does as well.
 LEAST_COLUMNS = 4
-# Columns times channels of one of many groups: below (a depthwise layer with a multiplier) loops over all groups at once fill the lanes better.
+# Columns times channels of one of many groups: below (a depthwise layer with a multiplier) loops over all groups at
+# once fill the lanes better.
 LEAST_OF_A_GROUP = 16
 
 
@@ -229,7 +270,9 @@ def _is_bound(guard: Dim, c: Contraction) -> bool:
 
 
 def recognise(stmt: Stmt, shape: tuple[Dim, ...], constants: frozenset[str]) -> tuple[Contraction, Scalar] | None:
-    """(contraction, value around it) of a statement, or None. In the value, `Load(ACCUMULATOR, iterators)` stands for the sum."""
+    """(contraction, value around it) of a statement, or None. In the value, `Load(ACCUMULATOR, iterators)` stands for
+    the sum.
+    """
     if stmt.scan is not None:
         return None
     whole, stmt = stmt, _split_groups(stmt)
@@ -242,7 +285,9 @@ def recognise(stmt: Stmt, shape: tuple[Dim, ...], constants: frozenset[str]) -> 
         return None
     (first, first_guards), (second, second_guards) = factors
     swap = _prefer_first_packed(first, second, first_guards, second_guards, constants, stmt)
-    a, guards, b, b_guards = (second, second_guards, first, first_guards) if swap else (first, first_guards, second, second_guards)
+    a, guards, b, b_guards = (
+        (second, second_guards, first, first_guards) if swap else (first, first_guards, second, second_guards)
+    )
     if b_guards or loads_in(a) or loads_in(b):
         return None
     found = _classify(stmt, reduce, a, b, guards, shape)
@@ -267,7 +312,9 @@ def _factors(body: Scalar) -> tuple[tuple[Load, tuple[Dim, ...]], tuple[Load, tu
 
 
 def _guarded_load(e: Scalar) -> tuple[Load, tuple[Dim, ...]] | None:
-    """(load, guards under which it is read) of a factor that is zero elsewhere; an exact widening cast is looked through."""
+    """(load, guards under which it is read) of a factor that is zero elsewhere; an exact widening cast is looked
+    through.
+    """
     if isinstance(e, Load):
         return e, ()
     if isinstance(e, Cast):
@@ -280,9 +327,16 @@ def _guarded_load(e: Scalar) -> tuple[Load, tuple[Dim, ...]] | None:
 
 
 def _prefer_first_packed(
-    first: Load, second: Load, first_guards: tuple[Dim, ...], second_guards: tuple[Dim, ...], constants: frozenset[str], stmt: Stmt
+    first: Load,
+    second: Load,
+    first_guards: tuple[Dim, ...],
+    second_guards: tuple[Dim, ...],
+    constants: frozenset[str],
+    stmt: Stmt,
 ) -> bool:
-    """Whether the first factor should be the packed operand: a constant is (it costs nothing at run time), else what holds the last dim."""
+    """Whether the first factor should be the packed operand: a constant is (it costs nothing at run time), else what
+    holds the last dim.
+    """
     if first.dtype != second.dtype:
         return (first.dtype, second.dtype) not in PRODUCTS  # unsigned by signed, in that order
     if first_guards or second_guards:
@@ -299,24 +353,33 @@ def _names(load: Load) -> set[str]:
     return set().union(*(symbols(e) for e in load.index)) if load.index else set()
 
 
-def _classify(stmt: Stmt, reduce: Reduce, a: Load, b: Load, guards: tuple[Dim, ...], shape: tuple[Dim, ...]) -> Contraction | None:
+def _classify(
+    stmt: Stmt, reduce: Reduce, a: Load, b: Load, guards: tuple[Dim, ...], shape: tuple[Dim, ...]
+) -> Contraction | None:
     in_a, in_b = _names(a), _names(b)
     index: tuple[Dim, ...] = tuple(sym(i.name) for i in stmt.iters) if stmt.index is None else stmt.index
     batch = tuple(i for i in stmt.iters if i.name in in_a and i.name in in_b)
     rows = tuple(i for i in stmt.iters if i.name in in_a and i.name not in in_b)
     cols = tuple(i for i in stmt.iters if i.name in in_b and i.name not in in_a)
     idle = [i for i in stmt.iters if i.name not in in_a and i.name not in in_b]
-    if any(i.extent != 1 for i in idle) or not cols or not all(r.name in in_a and r.name in in_b for r in reduce.iters if r.extent != 1):
+    if (
+        any(i.extent != 1 for i in idle)
+        or not cols
+        or not all(r.name in in_a and r.name in in_b for r in reduce.iters if r.extent != 1)
+    ):
         return None
     used = tuple(i for i in stmt.iters if i not in idle)
-    zero: dict[str, Dim] = {i.name: 0 for i in idle} | {r.name: 0 for r in reduce.iters if r.extent == 1 and r.name not in in_a | in_b}
+    single = [r for r in reduce.iters if r.extent == 1 and r.name not in in_a | in_b]
+    zero: dict[str, Dim] = dict.fromkeys((i.name for i in (*idle, *single)), 0)
     reds = tuple(r for r in reduce.iters if r.name not in zero)
     placed = tuple(substitute(e, zero) for e in index)
     return Contraction(stmt.target, reduce.dtype, used, placed, shape, a, b, guards, batch, rows, cols, reds)
 
 
 def _split_groups(stmt: Stmt) -> Stmt:
-    """o -> g*(O/G) + o' where an operand reads by o // (O/G), as a grouped convolution does; the target's index says so."""
+    """o -> g*(O/G) + o' where an operand reads by o // (O/G), as a grouped convolution does; the target's index says
+    so.
+    """
     for position, it in enumerate(stmt.iters):
         divisor = _group_divisor(stmt.value, it)
         if divisor is None or not isinstance(it.extent, int) or it.extent % divisor:
@@ -326,7 +389,12 @@ def _split_groups(stmt: Stmt) -> Stmt:
         index = stmt.index or tuple(sym(i.name) for i in stmt.iters)
         iters = (*stmt.iters[:position], outer, inner, *stmt.iters[position + 1 :])
         value = simplify_scalar(substitute_iters(stmt.value, replaced), ranges_of(iters))
-        return replace(stmt, iters=iters, value=value, index=tuple(simplify(substitute(e, replaced), ranges_of(iters)) for e in index))
+        return replace(
+            stmt,
+            iters=iters,
+            value=value,
+            index=tuple(simplify(substitute(e, replaced), ranges_of(iters)) for e in index),
+        )
     return stmt
 
 
@@ -336,7 +404,12 @@ def _group_divisor(value: Scalar, it: Iter) -> int | None:
             continue
         for e in node.index:
             for atom in atoms(e):
-                if isinstance(atom, Call) and atom.fn == "floordiv" and isinstance(atom.args[1], int) and symbols(atom.args[0]) == {it.name}:
+                if (
+                    isinstance(atom, Call)
+                    and atom.fn == "floordiv"
+                    and isinstance(atom.args[1], int)
+                    and symbols(atom.args[0]) == {it.name}
+                ):
                     return atom.args[1]
     return None
 

@@ -312,7 +312,7 @@ class Region:
             return False
         ((stmt, load),) = occurrences
         made = product(i.extent for i in producer.iters)
-        return known_at_least(made - points(stmt, load), 0)  # type: ignore[arg-type]
+        return known_at_least(made - points(stmt, load), 0)
 
     def _join_contraction(self, at: int, name: str) -> bool:
         """Become the epilogue of the contraction that makes `name`."""

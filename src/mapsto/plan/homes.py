@@ -1,6 +1,7 @@
 """Homes: in which buffer each value lies, and by which layout.
 
-1. Votes: a contraction wants the channels of its input and the columns of its output innermost (blocked by 16, so that a vector holds
+1. Votes: a contraction wants the channels of its input and the columns of its output innermost (blocked by 16, so
+that a vector holds
    them); values that are read and written at the same points are tied, and the ties vote as one.
 2. Borders: a value read by windows gets a zero border as wide as its widest reader needs.
 3. Slices: what is only concatenated is written straight into its part of the result.
@@ -63,7 +64,13 @@ def flat(groups: list[Group]) -> Iterator[Group]:
 
 class _Assignment:
     def __init__(
-        self, groups: list[Group], values: dict[str, Value], inputs: set[str], outputs: set[str], constants: set[str], fresh: Callable[[str], str]
+        self,
+        groups: list[Group],
+        values: dict[str, Value],
+        inputs: set[str],
+        outputs: set[str],
+        constants: set[str],
+        fresh: Callable[[str], str],
     ) -> None:
         self.groups = groups
         self.values = values
@@ -71,6 +78,7 @@ class _Assignment:
         self.fresh = fresh
         self.all = list(flat(groups))
         self.result = Homes(values=values)
+        self.of_branches = {v.name for g in self.all if g.kind == "branch" for v in g.nodes[0].outputs}
         self.maker: dict[str, Group] = {t: g for g in self.all for t in g.targets()}
         self.kept = self._kept()
         self.fixed = self._fixed()
@@ -151,7 +159,12 @@ class _Assignment:
                 continue
             for stmt in group.stmts:
                 for load in loads_of(stmt):
-                    if load.tensor not in self.constants and _same_axes(stmt, load) and load.tensor not in self.fixed and stmt.target not in self.fixed:
+                    if (
+                        load.tensor not in self.constants
+                        and _same_axes(stmt, load)
+                        and load.tensor not in self.fixed
+                        and stmt.target not in self.fixed
+                    ):
                         yield load.tensor, stmt.target
 
     # -- borders -------------------------------------------------------------------------------------------------------
@@ -181,7 +194,7 @@ class _Assignment:
         if any(a or b for a, b in need):
             self._widen(load.tensor, need)
 
-    # -- slices of a concat ----------------------------------------------------------------------------------------------
+    # -- slices of a concat ------------------------------------------------------------------------------------------
 
     def slice_concats(self) -> None:
         for group in reversed(self.all):
@@ -207,19 +220,38 @@ class _Assignment:
             return None
         name = load.tensor
         maker = self.maker.get(name)
-        if maker is None or maker.kind not in ("rows", "contraction") or name in self.fixed or name in self.slice_of or view_source(maker) is not None:
+        if (
+            maker is None
+            or maker.kind not in ("rows", "contraction")
+            or name in self.fixed
+            or name in self.slice_of
+            or view_source(maker) is not None
+        ):
             return None
         if self.inner.get(name) != self.inner.get(target) or (target in self.fixed and name in self.border):
             return None
-        moved = [(d, e - sym(i.name)) for d, (e, i) in enumerate(zip(stmt.index, stmt.iters, strict=True)) if e != sym(i.name)]
+        moved = [
+            (d, e - sym(i.name))
+            for d, (e, i) in enumerate(zip(stmt.index, stmt.iters, strict=True))
+            if e != sym(i.name)
+        ]
         axis, start = moved[0] if moved else (None, 0)
         if len(moved) > 1:
             return None
         if axis is None:
-            axis = next((d for d, (a, b) in enumerate(zip(self.values[name].shape, self.values[target].shape, strict=True)) if a != b), 0)
+            axis = next(
+                (
+                    d
+                    for d, (a, b) in enumerate(zip(self.values[name].shape, self.values[target].shape, strict=True))
+                    if a != b
+                ),
+                0,
+            )
         if name in self.border and self.border[name][axis] != (0, 0):
             return None
-        if axis == self.inner.get(name) and not (_multiple(start) and _multiple(self.values[name].shape[axis]) and _multiple(self.values[target].shape[axis])):
+        if axis == self.inner.get(name) and not (
+            _multiple(start) and _multiple(self.values[name].shape[axis]) and _multiple(self.values[target].shape[axis])
+        ):
             return None
         return name, axis, start
 
@@ -258,7 +290,9 @@ class _Assignment:
     def _try_view(self, group: Group) -> bool:
         load = view_source(group)
         name = group.targets()[0]
-        if load is None or name in self.outputs or load.tensor not in self.result.homes or name in self.slice_of:
+        if load is None or name in self.outputs | self.of_branches or name in self.slice_of:
+            return False
+        if load.tensor not in self.result.homes:
             return False
         source = self.result.homes[load.tensor]
         layout = view_layout(group.stmts[0], load, source.layout)
@@ -283,7 +317,7 @@ def _same_places(a: Layout, b: Layout) -> bool:
 
 
 def _same_axes(stmt: Stmt, load: Load) -> bool:
-    """Whether each dim of the load moves with the same dim of the target alone (shifts, strides and windows allowed)."""
+    """Whether each dim of the load moves with the same dim of the target alone (shifts, strides, windows allowed)."""
     at = stmt.index if stmt.index is not None else tuple(sym(i.name) for i in stmt.iters)
     if len(load.index) != len(at) or len(at) < 2:
         return False
@@ -338,7 +372,9 @@ def layout_for(shape: tuple[Dim, ...], inner: int | None, border: Border = ()) -
 
 @dataclass(frozen=True)
 class Access:
-    """Strides of an operand under a layout, in elements: by iterator name; the channel (or column) iterator is split into blocks where `block` is set."""
+    """Strides of an operand under a layout, in elements: by iterator name; the channel (or column) iterator is split
+    into blocks where `block` is set.
+    """
 
     base: Dim
     strides: dict[str, Dim]
@@ -347,7 +383,9 @@ class Access:
 
 
 def access(c: Contraction, index: tuple[Dim, ...], layout: Layout, fast: str, border: Border | None) -> Access | None:
-    """How a contraction reaches an operand: affine in every iterator, `fast` with stride 1 (in blocks of 16 where the layout has them). None where it is not so."""
+    """How a contraction reaches an operand: affine in every iterator, `fast` with stride 1 (in blocks of 16 where the
+    layout has them). None where it is not so.
+    """
     if border is not None and any(b > hb or a > ha for (b, a), (hb, ha) in zip(border, layout.border, strict=True)):
         return None
     iters = c.iters + c.reds
@@ -378,10 +416,17 @@ def access(c: Contraction, index: tuple[Dim, ...], layout: Layout, fast: str, bo
 
 
 def assign(
-    groups: list[Group], values: dict[str, Value], inputs: set[str], outputs: set[str], constants: set[str], fresh: Callable[[str], str],
+    groups: list[Group],
+    values: dict[str, Value],
+    inputs: set[str],
+    outputs: set[str],
+    constants: set[str],
+    fresh: Callable[[str], str],
     pinned: Plan | None = None,
 ) -> tuple[list[Group], Homes]:
-    """Homes of all values; the groups with the copies that these homes need, without those that became views or nothing."""
+    """Homes of all values; the groups with the copies that these homes need, without those that became views or
+    nothing.
+    """
     work = _Assignment(groups, values, inputs, outputs, constants, fresh)
     work.vote()
     if pinned is not None:
@@ -417,18 +462,25 @@ def _fit_contraction(group: Group, work: _Assignment, copies: dict[tuple[str, st
     after: list[Group] = []
     needs = [c.border(work.values[c.a.tensor].shape) for c in group.phases]
     if any(n is None for n in needs):
-        group.reasons.append("how far it reads past its input is not known before the run: no border can be laid for it")
+        group.reasons.append(
+            "how far it reads past its input is not known before the run: no border can be laid for it"
+        )
         return [group]
     phases, source, final = group.phases, group.phases[0].a.tensor, group.targets()[-1]
 
     def reads_well(layout: Layout) -> bool:
-        return all(access(c, c.a.index, layout, c.channels[0].name, need) is not None for c, need in zip(phases, needs, strict=True))
+        return all(
+            access(c, c.a.index, layout, c.channels[0].name, need) is not None
+            for c, need in zip(phases, needs, strict=True)
+        )
 
     def writes_well(layout: Layout) -> bool:
         return all(access(c, c.index, layout, c.cols[0].name, None) is not None for c in phases)
 
     border = _widest([n for n in needs if n is not None])
-    read = _first_that(reads_well, work.result.homes[source].layout, work.values[source].shape, phases[0].channel_dim, border)
+    read = _first_that(
+        reads_well, work.result.homes[source].layout, work.values[source].shape, phases[0].channel_dim, border
+    )
     written = _first_that(writes_well, work.result.homes[final].layout, work.values[final].shape, phases[0].column_dim)
     if read is None or written is None:
         return [group]  # no copy would help: it is lowered as plain loops
@@ -447,14 +499,23 @@ def _fit_contraction(group: Group, work: _Assignment, copies: dict[tuple[str, st
         work.result.homes[inner] = Home(inner, layout, f"columns innermost; {final} is a copy of it")
         _retarget(group, final, inner)
         stmt = copy_stmt(work.values[inner], work.values[final], work.fresh)
-        after.append(Group("rows", list(group.nodes[-1:]), [stmt], reasons=[f"{final} must lie otherwise than the contraction writes it"]))
+        after.append(
+            Group(
+                "rows",
+                list(group.nodes[-1:]),
+                [stmt],
+                reasons=[f"{final} must lie otherwise than the contraction writes it"],
+            )
+        )
     return [*before, group, *after]
 
 
 def _first_that(
     fits: Callable[[Layout], bool], own: Layout, shape: tuple[Dim, ...], inner: int | None, border: Border = ()
 ) -> Layout | None:
-    """The layout as it is where that fits, else blocked, else with a dim innermost in one piece (groups of channels that cross blocks)."""
+    """The layout as it is where that fits, else blocked, else with a dim innermost in one piece (groups of channels
+    that cross blocks).
+    """
     assert inner is not None
     whole = permuted(shape, [*(d for d in range(len(shape)) if d != inner), inner], border or None)
     return next((layout for layout in (own, layout_for(shape, inner, border), whole) if fits(layout)), None)
@@ -482,6 +543,3 @@ def _copied(work: _Assignment, source: str, layout: Layout, before: list[Group],
 
 def _widest(borders: list[Border]) -> Border:
     return tuple((max(b[d][0] for b in borders), max(b[d][1] for b in borders)) for d in range(len(borders[0])))
-
-
-

@@ -1,6 +1,7 @@
 """Groups as kernels, in a canonical form: equal work has equal form, and is compiled once.
 
-Tensors are named t0, t1.., iterators i0, i1.., sizes s0, s1.. in order of appearance; each tensor's offset in its buffer is taken out of its layout (the step
+Tensors are named t0, t1.., iterators i0, i1.., sizes s0, s1.. in order of appearance; each tensor's offset in its
+buffer is taken out of its layout (the step
 passes a pointer that is already moved).
 """
 
@@ -27,7 +28,9 @@ class Renamer:
     _parts: dict[Atom, Dim] = field(default_factory=dict)
 
     def learn(self, extents: Iterable[Dim]) -> None:
-        """Take extents like (h - 1)//2 + 1 as sizes of their own: kernels see one symbol, whatever it was computed from."""
+        """Take extents like (h - 1)//2 + 1 as sizes of their own: kernels see one symbol, whatever it was computed
+        from.
+        """
         for extent in extents:
             calls = [(m, c) for m, c in terms_of(extent) if m]
             if len(calls) != 1 or len(calls[0][0]) != 1 or calls[0][1] != 1 or not isinstance(calls[0][0][0], Call):
@@ -105,7 +108,8 @@ def canonical(
 ) -> tuple[Canonical, Renamer]:
     """The statements of a rows group as a kernel. `kept`: targets that somebody outside reads; other targets are temps.
 
-    Where the rows that the statements share are not the leading dims, the group's own tensors are taken with their dims in another order.
+    Where the rows that the statements share are not the leading dims, the group's own tensors are taken with their
+    dims in another order.
     """
     order = row_order(stmts)
     if order is not None:
@@ -138,7 +142,11 @@ def _reordered(
         return tuple(index[d] for d in order)
 
     def leaf(node: Scalar) -> Scalar | None:
-        return Load(node.tensor, turn(node.index), node.dtype) if isinstance(node, Load) and node.tensor in targets else None
+        return (
+            Load(node.tensor, turn(node.index), node.dtype)
+            if isinstance(node, Load) and node.tensor in targets
+            else None
+        )
 
     turned = []
     for s in stmts:

@@ -1,11 +1,14 @@
 """Layouts: the mapping from a tensor's elements to places in a buffer.
 
-A physical axis holds `(index[dim] + border_before[dim]) // div % size` (no `% size` where it is None) and has a stride in elements, so that
+A physical axis holds `(index[dim] + border_before[dim]) // div % size` (no `% size` where it is None) and has a
+stride in elements, so that
 
     place(index) = offset + sum over axes of stride * physical index.
 
-The plain row-major layout has one axis a dim; the blocked layout `[N][C/16][H][W][16]` has two axes for C: (C, div 16) and
-(C, div 1, size 16). A slice of a layout is a layout (other offset, same strides), which is what a concat's operands get.
+The plain row-major layout has one axis a dim; the blocked layout `[N][C/16][H][W][16]` has two axes for C: (C, div
+16) and
+(C, div 1, size 16). A slice of a layout is a layout (other offset, same strides), which is what a concat's operands
+get.
 
 Contract of a layout that its writers keep and its readers may use:
 - `border`: elements around the tensor (per dim: before, after) that hold zero;
@@ -18,8 +21,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.ir.expr import (
-    Dim, Ranges, add, ceildiv, floordiv, linear, mod, mul, product, simplify, substitute, sym, symbols,
-)  # fmt: skip
+    Dim,
+    Ranges,
+    add,
+    ceildiv,
+    floordiv,
+    linear,
+    mod,
+    mul,
+    product,
+    simplify,
+    substitute,
+    sym,
+    symbols,
+)
 
 
 @dataclass(frozen=True)
@@ -88,7 +103,9 @@ class Layout:
         return 0
 
     def slice(self, dim: int, start: Dim, extent: Dim) -> Layout:
-        """The part [start, start + extent) of one dim, in the same buffer; in a blocked dim `start` is a multiple of the block."""
+        """The part [start, start + extent) of one dim, in the same buffer; in a blocked dim `start` is a multiple of
+        the block.
+        """
         shape = (*self.shape[:dim], extent, *self.shape[dim + 1 :])
         moved: Dim = self.offset
         for axis in self.axes:
@@ -113,7 +130,9 @@ def _border_text(border: tuple[tuple[int, int], ...]) -> str:
     return ",".join(f"{before}:{after}" for before, after in border)
 
 
-def _with_strides(shape: Sequence[Dim], axes: Sequence[tuple[int, int, int | None]], border: Sequence[tuple[int, int]]) -> Layout:
+def _with_strides(
+    shape: Sequence[Dim], axes: Sequence[tuple[int, int, int | None]], border: Sequence[tuple[int, int]]
+) -> Layout:
     """A contiguous layout: axes (dim, div, size) from outermost to innermost."""
     stride: Dim = 1
     made: list[Axis] = []
@@ -134,16 +153,20 @@ def permuted(shape: Sequence[Dim], order: Sequence[int], border: Sequence[tuple[
     return _with_strides(shape, [(d, 1, None) for d in order], border or [(0, 0)] * len(shape))
 
 
-def blocked(shape: Sequence[Dim], dim: int = 1, block: int = 16, border: Sequence[tuple[int, int]] | None = None) -> Layout:
+def blocked(
+    shape: Sequence[Dim], dim: int = 1, block: int = 16, border: Sequence[tuple[int, int]] | None = None
+) -> Layout:
     """`dim` split into blocks whose elements are innermost: `[N][C/16][H][W][16]` for dim 1."""
     axes: list[tuple[int, int, int | None]] = [(d, block if d == dim else 1, None) for d in range(len(shape))]
     return _with_strides(shape, [*axes, (dim, 1, block)], border or [(0, 0)] * len(shape))
 
 
 def of_place(shape: Sequence[Dim], names: Sequence[str], place: Dim, block: int, elements: Dim) -> Layout | None:
-    """The layout whose place is a given expression over one iterator a dim; None where it is neither affine nor blocked in some dim.
+    """The layout whose place is a given expression over one iterator a dim; None where it is neither affine nor
+    blocked in some dim.
 
-    This is how a transpose, a reshape or a slice becomes a view: its index map composed with the layout it reads is a layout again.
+    This is how a transpose, a reshape or a slice becomes a view: its index map composed with the layout it reads is a
+    layout again.
     """
     axes: list[Axis] = []
     rest = place
@@ -175,6 +198,7 @@ def _axes_of(dim: int, name: str, place: Dim, extent: Dim, block: int) -> tuple[
     if coarse is None or fine is None or inner in symbols(coarse[0]):
         return None
     return [Axis(dim, block, None, coarse[0]), Axis(dim, 1, block, fine[0])], fine[1]
+
 
 def elements_of(shape: Sequence[Dim]) -> Dim:
     return product(shape)

@@ -10,7 +10,8 @@ Text form, one decision a line (`#` starts a comment; the order of lines does no
     step <number> <text>
     arena <bytes> bytes, at least <bytes> needed
 
-A node is named by its first output. To edit a plan: move nodes between groups (a group is only formed of nodes that the plan puts together), or
+A node is named by its first output. To edit a plan: move nodes between groups (a group is only formed of nodes that
+the plan puts together), or
 change the `inner` dim of a home (the dim that lies innermost: blocked by 16 where long enough; `-`: row-major).
 """
 
@@ -27,7 +28,9 @@ from mapsto.errors import MapstoError, ParseError
 
 @dataclass(frozen=True)
 class GroupDecision:
-    """What one kernel computes. `nodes`: first outputs of the nodes; `sources`: the source model's nodes that they stand for."""
+    """What one kernel computes. `nodes`: first outputs of the nodes; `sources`: the source model's nodes that they
+    stand for.
+    """
 
     name: str
     kind: str
@@ -96,14 +99,20 @@ class Plan:
         }
 
     def explain(self, name: str) -> str:
-        """Why a node (by the source model's name or by a value it yields) is where it is. Raises MapstoError where nothing has that name."""
+        """Why a node (by the source model's name or by a value it yields) is where it is. Raises MapstoError where
+        nothing has that name.
+        """
         groups = [g for g in self.groups if name in g.nodes or name in g.sources or name == g.name]
         homes = [h for h in self.homes if h.value == name or any(h.value in g.nodes for g in groups)]
         if not groups and not homes:
-            raise MapstoError(f"nothing in the plan is named {name!r}; closest: {', '.join(self._closest(name)) or 'none'}")
+            raise MapstoError(
+                f"nothing in the plan is named {name!r}; closest: {', '.join(self._closest(name)) or 'none'}"
+            )
         lines = [f"{name}"]
         for g in groups:
-            lines.append(f"  is computed by group {g.name} ({g.kind}), together with: {', '.join(g.sources or g.nodes)}")
+            lines.append(
+                f"  is computed by group {g.name} ({g.kind}), together with: {', '.join(g.sources or g.nodes)}"
+            )
             lines.append(f"    schedule: {g.schedule or 'none'}")
             lines.extend(f"    cost: {g.cost}" for _ in (0,) if g.cost)
             lines.extend(f"    because {r}" for r in g.reasons)
@@ -131,7 +140,9 @@ class Plan:
         """Lines that differ, as a unified diff from this plan to the other."""
         import difflib
 
-        return list(difflib.unified_diff(self.text().splitlines(), other.text().splitlines(), "this", "other", lineterm="", n=0))
+        return list(
+            difflib.unified_diff(self.text().splitlines(), other.text().splitlines(), "this", "other", lineterm="", n=0)
+        )
 
 
 def _quoted(text: str) -> str:
@@ -140,7 +151,9 @@ def _quoted(text: str) -> str:
 
 _HEAD = re.compile(r"plan (?P<graph>.*) for (?P<isa>\S+)$")
 _GROUP = re.compile(r"group (?P<name>\S+) (?P<kind>\S+) \{ (?P<nodes>.*) \} schedule (?P<schedule>\".*\")$")
-_HOME = re.compile(r"home (?P<value>\S+) : (?P<type>.+) inner (?P<inner>-|\d+) in (?P<buffer>\S+) layout (?P<layout>\".*\")$")
+_HOME = re.compile(
+    r"home (?P<value>\S+) : (?P<type>.+) inner (?P<inner>-|\d+) in (?P<buffer>\S+) layout (?P<layout>\".*\")$"
+)
 _ARENA = re.compile(r"arena (?P<bytes>\d+) bytes, at least (?P<bound>\d+) needed$")
 
 
@@ -162,11 +175,15 @@ def parse(text: str) -> Plan:
                 last[-1] = _detail(last[-1], line.strip())
             elif group := _GROUP.match(line):
                 nodes = tuple(n.strip() for n in group["nodes"].split(",") if n.strip())
-                groups.append(GroupDecision(group["name"], group["kind"], nodes, schedule=json.loads(group["schedule"])))
+                groups.append(
+                    GroupDecision(group["name"], group["kind"], nodes, schedule=json.loads(group["schedule"]))
+                )
                 last = groups
             elif home := _HOME.match(line):
                 inner = None if home["inner"] == "-" else int(home["inner"])
-                homes.append(HomeDecision(home["value"], home["type"], home["buffer"], json.loads(home["layout"]), inner))
+                homes.append(
+                    HomeDecision(home["value"], home["type"], home["buffer"], json.loads(home["layout"]), inner)
+                )
                 last = homes
             elif line.startswith("step "):
                 steps.append(line.split(" ", 2)[2])
@@ -193,7 +210,8 @@ def _detail(decision: Any, line: str) -> Any:
         if word == "cost":
             return replace(decision, cost=json.loads(rest))
         if word in ("ops", "code"):
-            return replace(decision, **{"ops" if word == "ops" else "functions": tuple(s.strip() for s in rest.split(","))})
+            names = tuple(name.strip() for name in rest.split(","))
+            return replace(decision, ops=names) if word == "ops" else replace(decision, functions=names)
     raise ValueError(f"unknown detail {word!r}")
 
 

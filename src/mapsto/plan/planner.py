@@ -24,7 +24,9 @@ class Planned:
 
 
 def plan_graph(graph: Graph, pinned: Plan | None = None) -> Planned:
-    """Groups in order and homes of all values. `pinned`: nodes are grouped only as this plan has them, and lie innermost what it says."""
+    """Groups in order and homes of all values. `pinned`: nodes are grouped only as this plan has them, and lie
+    innermost what it says.
+    """
     values: dict[str, Value] = dict(graph.values())
     constants = all_constants(graph)
     counter = [0]

@@ -1,7 +1,9 @@
 """Transposed convolution as ordinary contractions, one for each phase of the stride.
 
-out[s*q + r] = sum over taps i with (r + p - i*d) % s == 0 of x[q + (r + p - i*d)/s] * w[i]: for a fixed phase r the taps that count form an arithmetic
-series i = first + step*j, and x is read at q + const - slope*j (Dumoulin and Visin, "A guide to convolution arithmetic", 2016, section 4).
+out[s*q + r] = sum over taps i with (r + p - i*d) % s == 0 of x[q + (r + p - i*d)/s] * w[i]: for a fixed phase r the
+taps that count form an arithmetic
+series i = first + step*j, and x is read at q + const - slope*j (Dumoulin and Visin, "A guide to convolution
+arithmetic", 2016, section 4).
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def _phases(kernel: int, stride: int, dilation: int, pad: int) -> list[_Phase]:
 
 
 def transposed_phases(node: Node, operands: list[Value]) -> list[Stmt]:
-    """The statements of a conv_transpose with one group; [] where a phase has no tap (its outputs are zero) or the form does not fit."""
+    """The statements of a conv_transpose with one group; [] where a phase has no tap (its outputs are zero) or the
+    form does not fit.
+    """
     x, w = operands
     attrs = node.attrs
     spatial = x.rank - 2
@@ -52,22 +56,37 @@ def transposed_phases(node: Node, operands: list[Value]) -> list[Stmt]:
     axes = [_phases(int(w.shape[2 + a]), strides[a], dilations[a], pads[a]) for a in range(spatial)]  # type: ignore[arg-type]
     if any(phase.count == 0 for axis in axes for phase in axis):
         return []
-    return [_phase_stmt(node.output, x, w, choice, strides, number) for number, choice in enumerate(itertools.product(*axes))]
+    return [
+        _phase_stmt(node.output, x, w, choice, strides, number)
+        for number, choice in enumerate(itertools.product(*axes))
+    ]
 
 
-def _phase_stmt(target: Value, x: Value, w: Value, choice: tuple[_Phase, ...], strides: tuple[int, ...], number: int) -> Stmt:
+def _phase_stmt(
+    target: Value, x: Value, w: Value, choice: tuple[_Phase, ...], strides: tuple[int, ...], number: int
+) -> Stmt:
     def name(hint: str) -> str:
         return f"{target.name}_{hint}{number}"
 
     n, o, c = Iter(name("n"), target.shape[0]), Iter(name("o"), target.shape[1]), Iter(name("c"), x.shape[1])
     rows = [Iter(name(f"q{a}_"), ceildiv(target.shape[2 + a] - p.residue, strides[a])) for a, p in enumerate(choice)]
     taps = [Iter(name(f"j{a}_"), p.count) for a, p in enumerate(choice)]
-    places: list[Dim] = [sym(q.name) + p.base - sym(j.name) * p.slope for q, j, p in zip(rows, taps, choice, strict=True)]
+    places: list[Dim] = [
+        sym(q.name) + p.base - sym(j.name) * p.slope for q, j, p in zip(rows, taps, choice, strict=True)
+    ]
     conds = tuple(e for at, extent in zip(places, x.shape[2:], strict=True) for e in (at, extent - 1 - at))
     read_x: Scalar = Where(conds, Load(x.name, (sym(n.name), sym(c.name), *places), x.dtype), Const(0.0, x.dtype))
-    read_w = Load(w.name, (sym(c.name), sym(o.name), *(sym(j.name) * p.step + p.first for j, p in zip(taps, choice, strict=True))), w.dtype)
+    read_w = Load(
+        w.name,
+        (sym(c.name), sym(o.name), *(sym(j.name) * p.step + p.first for j, p in zip(taps, choice, strict=True))),
+        w.dtype,
+    )
     value = Reduce("sum", (c, *taps), Op("mul", (read_x, read_w), target.dtype))
-    index = (sym(n.name), sym(o.name), *(sym(q.name) * s + p.residue for q, s, p in zip(rows, strides, choice, strict=True)))
+    index = (
+        sym(n.name),
+        sym(o.name),
+        *(sym(q.name) * s + p.residue for q, s, p in zip(rows, strides, choice, strict=True)),
+    )
     return Stmt(target.name, target.dtype, (n, o, *rows), value, index)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from mapsto.devices.cpu.codegen import Call
-
 from mapsto.ir.expr import Dim, mul
 from mapsto.ir.graph import Graph, Node
 from mapsto.plan.group import Group
@@ -50,7 +49,13 @@ class _Buffers:
         return self.of(home.buffer), mul(home.layout.offset, self.homes.values[name].dtype.size)
 
 
-def assemble(graph: Graph, groups: list[Group], calls: Mapping[int, list[Call]], homes: Homes, constants: Mapping[str, np.ndarray]) -> Program:
+def assemble(
+    graph: Graph,
+    groups: list[Group],
+    calls: Mapping[int, list[Call]],
+    homes: Homes,
+    constants: Mapping[str, np.ndarray],
+) -> Program:
     """The program of a planned graph. `calls` by the identity of their group."""
     buffers = _Buffers(graph, homes, constants)
     inputs = tuple(Port(v.name, v.dtype, v.shape, buffers.of(v.name)) for v in graph.inputs)
@@ -75,7 +80,9 @@ def _emit(groups: Iterable[Group], calls: Mapping[int, list[Call]], buffers: _Bu
         elif group.kind == "bind":
             (node,) = group.nodes
             value = buffers.homes.values[node.inputs[0]]
-            steps.append(Bind(str(node.attrs["symbol"]), buffers.operand(value.name), value.dtype, label, group.provenance))
+            steps.append(
+                Bind(str(node.attrs["symbol"]), buffers.operand(value.name), value.dtype, label, group.provenance)
+            )
         elif group.kind == "check":
             steps.extend(_check(node, label) for node in group.nodes)
         else:
@@ -85,7 +92,9 @@ def _emit(groups: Iterable[Group], calls: Mapping[int, list[Call]], buffers: _Bu
 def _run(call: Call, buffers: _Buffers) -> Run:
     operands = tuple(buffers.operand(name) for name in call.operands)
     label = f"{call.group.name} {call.group.kind} {'+'.join(dict.fromkeys(n.op for n in call.group.nodes))}"
-    return Run(call.function, operands, call.dims, call.extent, call.writes, call.grain, False, label, call.group.provenance)
+    return Run(
+        call.function, operands, call.dims, call.extent, call.writes, call.grain, False, label, call.group.provenance
+    )
 
 
 def _check(node: Node, label: str) -> Require:
@@ -106,5 +115,3 @@ def _emit_branch(group: Group, calls: Mapping[int, list[Call]], buffers: _Buffer
     _emit(otherwise, calls, buffers, steps)
     steps[at] = BranchIfFalse(buffers.operand(node.inputs[0]), start, group.name, node.provenance)
     steps[leave] = Jump(len(steps), group.name, node.provenance)
-
-

@@ -1,12 +1,14 @@
-"""Finds the kernel that computes something wrong: each group of a plan compiled and run by itself, on reference inputs, beside the reference.
+"""Finds the kernel that computes something wrong: each group of a plan compiled and run by itself, on reference
+inputs, beside the reference.
 
-For developers: `python -m mapsto.session.bisect MODEL.onnx INPUTS.npz` prints the groups whose results differ from the numpy interpreter's.
+For developers: `python -m mapsto.session.bisect MODEL.onnx INPUTS.npz` prints the groups whose results differ from
+the numpy interpreter's.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +38,7 @@ def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> 
     """Verdicts of the groups that differ by more than the tolerance."""
     known: dict[str, np.ndarray] = {**all_constants(graph), **{k: np.asarray(v) for k, v in inputs.items()}}
 
-    def observe(node: Node, outputs: list[np.ndarray]) -> None:
+    def observe(node: Node, outputs: Sequence[np.ndarray]) -> None:
         known.update({value.name: array for value, array in zip(node.outputs, outputs, strict=True)})
 
     run_graph(graph, inputs, observe=observe)
@@ -49,8 +51,14 @@ def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> 
 
 
 def _judge(
-    name: str, nodes: list[Node], targets: list[str], known: Mapping[str, np.ndarray], planned: Planned, workers: Workers, tolerance: float
-) -> Iterator[Verdict]:  # fmt: skip
+    name: str,
+    nodes: list[Node],
+    targets: list[str],
+    known: Mapping[str, np.ndarray],
+    planned: Planned,
+    workers: Workers,
+    tolerance: float,
+) -> Iterator[Verdict]:
     made = {v.name for n in nodes for v in n.outputs}
     outputs = [t for t in targets if t in made and t in known and t in planned.kept]
     read = {i for n in nodes for i in n.inputs if i and i not in made}
@@ -62,7 +70,10 @@ def _judge(
     ordered = sorted(nodes, key=lambda n: _depth(n, {v.name: n for n in nodes for v in n.outputs}))
     ops = tuple(n.op for n in nodes)
     try:
-        graph = retrace(Graph(name, inputs, tuple(outputs), tuple(ordered), constants), sizes=_sizes((*planned.graph.inputs, *(v for n in ordered for v in n.outputs)), known))
+        graph = retrace(
+            Graph(name, inputs, tuple(outputs), tuple(ordered), constants),
+            sizes=_sizes((*planned.graph.inputs, *(v for n in ordered for v in n.outputs)), known),
+        )
         exe = build(graph, workers, 1, None)
         found = exe.run({v.name: known[v.name] for v in inputs})
     except Exception as error:
@@ -77,9 +88,9 @@ def _judge(
             if got.shape == wanted.shape
             else np.array([np.inf])
         )
-        error = float(np.max(difference, initial=0.0)) / scale
-        if not error <= tolerance:
-            yield Verdict(name, ops, output, error)
+        relative = float(np.max(difference, initial=0.0)) / scale
+        if not relative <= tolerance:
+            yield Verdict(name, ops, output, relative)
 
 
 def _sizes(values: Iterable[Value], known: Mapping[str, np.ndarray]) -> dict[str, int]:

@@ -12,7 +12,6 @@ from mapsto.devices.cpu.cache import ObjectCache, default_folder
 from mapsto.devices.cpu.codegen import Call, Code, calls_of
 from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.errors import CompileError
-
 from mapsto.ir.graph import Graph
 from mapsto.plan.homes import flat
 from mapsto.plan.plan import Plan, parse
@@ -39,7 +38,8 @@ def compile_model(
 ) -> Executable:
     """Compile a model for this machine's CPU.
 
-    model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.Graph`. shapes: dims of inputs by name; a dim that is
+    model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.Graph`. shapes: dims of inputs by name; a
+    dim that is
     not fixed stays a run-time size. threads: how many share a step (None: as many as this process may use).
     native_only: an error where a step has no native code (every step has, so far). plan: decisions to replay.
     isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
@@ -100,7 +100,9 @@ class Workers:
         return found
 
 
-def build(graph: Graph, workers: Workers, threads: int | None, progress: Progress | None, pinned: Plan | None = None) -> Executable:
+def build(
+    graph: Graph, workers: Workers, threads: int | None, progress: Progress | None, pinned: Plan | None = None
+) -> Executable:
     """Plan, generate, compile and assemble a graph that the passes are done with."""
     planned = plan_graph(graph, pinned)
     code = Code(workers.isa, planned.homes, planned.kept, workers.submit, constants=planned.constants)
@@ -109,7 +111,9 @@ def build(graph: Graph, workers: Workers, threads: int | None, progress: Progres
         if group.kind in ("rows", "contraction", "routine"):
             calls[id(group)] = calls_of(group, code)
     ports = {v.name for v in graph.inputs} | set(graph.outputs)
-    folded = fold_calls([c for made in calls.values() for c in made], code, ports, lambda names: workers.objects(names, None))
+    folded = fold_calls(
+        [c for made in calls.values() for c in made], code, ports, lambda names: workers.objects(names, None)
+    )
     calls = {group: [c for c in made if id(c) not in folded] for group, made in calls.items()}
     program = assemble(graph, planned.groups, calls, planned.homes, code.constants)
     objects = workers.objects(program.functions(), progress)
@@ -127,7 +131,9 @@ def _instruction_set(name: str | None) -> isas.Isa:
         return isas.host()
     isa = isas.by_name(name)
     if not isas.runs(isa):
-        raise CompileError(f"this processor does not run code for {name}; the widest that it runs is {isas.host().name}")
+        raise CompileError(
+            f"this processor does not run code for {name}; the widest that it runs is {isas.host().name}"
+        )
     return isa
 
 

@@ -15,8 +15,11 @@ from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Buffer, Port, Program, Run
 
 
-def fold_calls(calls: Sequence[Call], code: Code, ports: set[str], objects: Callable[[list[str]], list[bytes]]) -> set[int]:
-    """Runs the calls whose operands are all constant, makes constants of what they wrote; the identities of those calls.
+def fold_calls(
+    calls: Sequence[Call], code: Code, ports: set[str], objects: Callable[[list[str]], list[bytes]]
+) -> set[int]:
+    """Runs the calls whose operands are all constant, makes constants of what they wrote; the identities of those
+    calls.
 
     `ports`: inputs and outputs of the graph, which stay buffers. What several calls write together stays as well.
     """
@@ -51,11 +54,19 @@ def _program(calls: Sequence[Call], made: Sequence[str], code: Code) -> Program:
     arrays = {n: np.asarray(code.constants[n]) for n in names if n not in made}
     packed, offsets = pack_constants(arrays)
     buffers = tuple(
-        Buffer(n, "output" if n in made else "constant", mul(code.homes.layout(n).elements, _value(n, code).dtype.size), offsets.get(n, 0))
+        Buffer(
+            n,
+            "output" if n in made else "constant",
+            mul(code.homes.layout(n).elements, _value(n, code).dtype.size),
+            offsets.get(n, 0),
+        )
         for n in names
-    )  # fmt: skip
+    )
     at = {n: i for i, n in enumerate(names)}
-    steps = tuple(Run(c.function, tuple((at[n], 0) for n in c.operands), (), c.extent, c.writes, 1, False, "constant") for c in calls)
+    steps = tuple(
+        Run(c.function, tuple((at[n], 0) for n in c.operands), (), c.extent, c.writes, 1, False, "constant")
+        for c in calls
+    )
     outputs = tuple(Port(n, _value(n, code).dtype, (code.homes.layout(n).elements,), at[n]) for n in made)
     return Program("constants", (), outputs, buffers, steps, packed)
 

@@ -14,11 +14,20 @@ from mapsto.plan.planner import Planned
 from mapsto.runtime.program import Program, describe
 
 
-def plan_of(planned: Planned, calls: Mapping[int, list[Call]], program: Program, isa: str, arena: tuple[int, int] | None) -> Plan:
+def plan_of(
+    planned: Planned, calls: Mapping[int, list[Call]], program: Program, isa: str, arena: tuple[int, int] | None
+) -> Plan:
     """Every decision of a compiled graph. `arena`: (bytes, lower bound) where all sizes are known before a run."""
     groups = tuple(_group(group, calls.get(id(group), [])) for group in flat(planned.groups))
     homes = tuple(
-        HomeDecision(name, _type(planned.homes.values[name]), home.buffer, str(home.layout), planned.homes.inner.get(name), home.reason)
+        HomeDecision(
+            name,
+            _type(planned.homes.values[name]),
+            home.buffer,
+            str(home.layout),
+            planned.homes.inner.get(name),
+            home.reason,
+        )
         for name, home in planned.homes.homes.items()
         if name not in planned.constants
     )

@@ -32,7 +32,8 @@ from mapsto.plan.layout import plain
 
 @dataclass(frozen=True)
 class Call:
-    """One step's call: which function, on which values, with which sizes. `writes`: positions of the operands it stores to.
+    """One step's call: which function, on which values, with which sizes. `writes`: positions of the operands it
+    stores to.
 
     `grain`: the least share of the extent that is worth a thread of its own.
     """
@@ -52,7 +53,9 @@ _WORTH_A_THREAD = 12_000.0
 
 
 def grain_of(cycles: float, extent: Dim) -> int:
-    """The least share of an extent that takes `_WORTH_A_THREAD` cycles, where the whole takes `cycles` (sizes not known before a run: typical)."""
+    """The least share of an extent that takes `_WORTH_A_THREAD` cycles, where the whole takes `cycles` (sizes not
+    known before a run: typical).
+    """
     return max(1, math.ceil(_WORTH_A_THREAD * max(estimate(extent), 1) / max(cycles, 1.0)))
 
 
@@ -168,7 +171,9 @@ def contraction_stmts(group: Group, code: Code) -> list[Stmt]:
     code.homes.values[accumulators] = replace(code.homes.values[final], name=accumulators, dtype=group.phases[0].dtype)
 
     def renamed(node: Scalar) -> Scalar | None:
-        known = isinstance(node, Load) and node.tensor in (ACCUMULATOR, group.phases[0].target) and node.tensor not in own
+        known = (
+            isinstance(node, Load) and node.tensor in (ACCUMULATOR, group.phases[0].target) and node.tensor not in own
+        )
         return Load(accumulators, node.index, node.dtype) if known and isinstance(node, Load) else None
 
     own = {s.target for s in group.stmts}
@@ -189,7 +194,9 @@ def _sum(c: Contraction) -> Scalar:
 
 
 def _with_sum(stmt: Stmt, c: Contraction, own: set[str]) -> Stmt:
-    """The statement with its accumulator replaced by the sum itself, at the accumulator's index. `own`: what the group's statements define."""
+    """The statement with its accumulator replaced by the sum itself, at the accumulator's index. `own`: what the
+    group's statements define.
+    """
 
     def leaf(node: Scalar) -> Scalar | None:
         if not isinstance(node, Load) or (node.tensor != ACCUMULATOR and (node.tensor != c.target or c.target in own)):

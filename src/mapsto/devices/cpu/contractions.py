@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapsto.devices.cpu.contraction import contraction, plan_contraction
 from mapsto.devices.cpu.contraction import Plan as TilePlan
+from mapsto.devices.cpu.contraction import contraction, plan_contraction
 from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue, Place
 from mapsto.devices.cpu.contraction_packing import Packing
 from mapsto.devices.generic import EpilogueContext, emit_scalar
@@ -44,7 +44,9 @@ class Shaped:
 
 
 def template_calls(group: Group, code: Code) -> list[Call] | None:
-    """The calls that compute a contraction group with the template; None where an operand cannot be reached by strides."""
+    """The calls that compute a contraction group with the template; None where an operand cannot be reached by
+    strides.
+    """
     calls: list[Call] = border_calls(group, code)
     for c in group.phases:
         made = _phase_calls(group, c, code)
@@ -88,8 +90,22 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
     function_name, extent, _, dims, schedule = code.made[key]
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *tensors)
-    grain = grain_of(estimate(c.multiplications()) / (code.isa.accumulator_lanes * code.isa.fma_per_cycle * shaped.form.interleave), extent)
-    calls.append(Call(function_name, operands, (2,), tuple(sizes[d] for d in dims), substitute(extent, sizes), group, schedule, grain))
+    grain = grain_of(
+        estimate(c.multiplications()) / (code.isa.accumulator_lanes * code.isa.fma_per_cycle * shaped.form.interleave),
+        extent,
+    )
+    calls.append(
+        Call(
+            function_name,
+            operands,
+            (2,),
+            tuple(sizes[d] for d in dims),
+            substitute(extent, sizes),
+            group,
+            schedule,
+            grain,
+        )
+    )
     return calls
 
 
@@ -99,7 +115,7 @@ def _schedule_text(plan: TilePlan) -> str:
     return f"tile {plan.tiling.width} columns x {rows} rows; {order}; {plan.chunk} units a block"
 
 
-# -- shapes --------------------------------------------------------------------------------------------------------------
+# -- shapes ----------------------------------------------------------------------------------------------------------
 
 
 def _shape(
@@ -124,21 +140,34 @@ def _shape(
     layouts = tuple((names.tensors[t], names.layout(code.homes.layout(t))) for t in others)
     form = ContractionForm(
         name="kernel",
-        a=Param("a", c.a.dtype), b=Param("b", c.b.dtype), out=Param("out", code.homes.values[final].dtype, True),
-        accumulator=c.dtype, columns=names.dim(column.extent), rows=row_axes, channels=names.dim(channel.extent),
-        batch=batch, window=window, channel_stride=1,
-        channel_block=a.block or 0, channel_block_stride=names.dim(a.block_stride),
+        a=Param("a", c.a.dtype),
+        b=Param("b", c.b.dtype),
+        out=Param("out", code.homes.values[final].dtype, True),
+        accumulator=c.dtype,
+        columns=names.dim(column.extent),
+        rows=row_axes,
+        channels=names.dim(channel.extent),
+        batch=batch,
+        window=window,
+        channel_stride=1,
+        channel_block=a.block or 0,
+        channel_block_stride=names.dim(a.block_stride),
         interleave=4 // c.b.dtype.size,
         b_channel_stride=None if b is None else names.dim(b.strides.get(channel.name, 0)),
-        out_block=out.block or 0, out_block_stride=names.dim(out.block_stride),
+        out_block=out.block or 0,
+        out_block_stride=names.dim(out.block_stride),
         a_start=names.dim(_relative(a.base, code.homes.layout(c.a.tensor))),
         b_start=0 if b is None else names.dim(_relative(b.base, code.homes.layout(c.b.tensor))),
         out_start=names.dim(_relative(out.base, code.homes.layout(final))),
         others=tuple(Param(names.tensors[t], code.homes.values[t].dtype) for t in others),
-    )  # fmt: skip
+    )
     index = names.dims(c.index)
     form = replace(form, dims=_size_names(names))
-    order = (tuple(names.iters[i.name] for i in c.batch), tuple(names.iters[i.name] for i in rows), names.iters[column.name])
+    order = (
+        tuple(names.iters[i.name] for i in c.batch),
+        tuple(names.iters[i.name] for i in rows),
+        names.iters[column.name],
+    )
     walked = {i.name for i in rows}
     joined: dict[str, Dim] = {names.iters[i.name]: 0 for i in c.rows if i.name not in walked}
     index = tuple(substitute(e, joined) for e in index)
@@ -157,9 +186,11 @@ def _relative(base: Dim, layout: Layout) -> Dim:
 
 def _axis(it: Iter, a: Access, b: Mapping[str, Dim], out: Access | None, names: Renamer) -> Axis:
     return Axis(
-        names.dim(it.extent), names.dim(a.strides.get(it.name, 0)), names.dim(b.get(it.name, 0)),
+        names.dim(it.extent),
+        names.dim(a.strides.get(it.name, 0)),
+        names.dim(b.get(it.name, 0)),
         0 if out is None else names.dim(out.strides.get(it.name, 0)),
-    )  # fmt: skip
+    )
 
 
 def _other_tensors(group: Group, c: Contraction, code: Code) -> list[str]:
@@ -169,7 +200,9 @@ def _other_tensors(group: Group, c: Contraction, code: Code) -> list[str]:
 
 
 def _collapsed(c: Contraction, a: Access, out: Access, group: Group, code: Code) -> tuple[Iter, ...]:
-    """The row iterators, neighbours joined into one where every operand walks on evenly from one's end to the other's next step."""
+    """The row iterators, neighbours joined into one where every operand walks on evenly from one's end to the other's
+    next step.
+    """
     rows = [i for i in c.rows if i.extent != 1]
     if not rows:
         return ()
@@ -188,7 +221,9 @@ def _collapsed(c: Contraction, a: Access, out: Access, group: Group, code: Code)
 
 
 def _epilogue_walks(stmt: Stmt, c: Contraction, group: Group, code: Code) -> list[dict[str, Dim]] | None:
-    """Strides by row iterator of every operand of an epilogue statement; None where it does more than load (indices as values, guards)."""
+    """Strides by row iterator of every operand of an epilogue statement; None where it does more than load (indices
+    as values, guards).
+    """
     from mapsto.kernel.ast import Index, walk
 
     if any(isinstance(n, (Index, Where)) for n in walk(stmt.value)):
@@ -210,7 +245,7 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, group: Group, code: Code) -> lis
     return found
 
 
-# -- the packed operand --------------------------------------------------------------------------------------------------
+# -- the packed operand ----------------------------------------------------------------------------------------------
 
 
 def _direct_b(c: Contraction, code: Code) -> Access | None:
@@ -245,14 +280,22 @@ def _packing_key(c: Contraction, packing: Packing) -> object:
     names = Renamer()
     for it in (*c.batch, *c.cols, *c.channels, *c.windows):
         names.iter(it)
-    return "packed", c.b.tensor, names.dims(c.b.index), tuple(i.extent for i in (*c.batch, *c.cols, *c.channels, *c.windows)), packing
+    return (
+        "packed",
+        c.b.tensor,
+        names.dims(c.b.index),
+        tuple(i.extent for i in (*c.batch, *c.cols, *c.channels, *c.windows)),
+        packing,
+    )
 
 
 def _actual(packing: Packing, names: Renamer) -> Packing:
     """The packing in the graph's own sizes instead of canonical ones."""
     sizes = names.actual_sizes()
     window = tuple(substitute(w, sizes) for w in packing.window)
-    return replace(packing, columns=substitute(packing.columns, sizes), channels=substitute(packing.channels, sizes), window=window)
+    return replace(
+        packing, columns=substitute(packing.columns, sizes), channels=substitute(packing.channels, sizes), window=window
+    )
 
 
 def _packed_strides(c: Contraction, packing: Packing) -> tuple[Dim, ...]:
@@ -274,7 +317,7 @@ def _logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, A
         shape = [1] * len(iters)
         shape[axis] = it.extent
         grids[it.name] = np.arange(it.extent).reshape(shape)
-    full = tuple(it.extent for it in iters)
+    full = tuple(int(it.extent) for it in iters if isinstance(it.extent, int))
     index = tuple(np.broadcast_to(_evaluate(e, grids), full) for e in c.b.index)
     return array[index] if index else np.broadcast_to(array, full)
 
@@ -313,7 +356,9 @@ def _pack_stmts(c: Contraction, packing: Packing, name: str, code: Code) -> list
 
 
 def _element_stmt(c: Contraction, packing: Packing, name: str) -> Stmt:
-    """Any operand, element by element to its place. Columns that only fill up a vector stay as they are: their results are never stored."""
+    """Any operand, element by element to its place. Columns that only fill up a vector stay as they are: their
+    results are never stored.
+    """
     (column,), (channel,) = c.cols, c.channels
     place = packing.index(sym(column.name), sym(channel.name), tuple(sym(w.name) for w in c.windows))
     iters = (*c.batch, column, channel, *c.windows)
@@ -321,7 +366,14 @@ def _element_stmt(c: Contraction, packing: Packing, name: str) -> Stmt:
 
 
 def _panel_stmt(
-    c: Contraction, packing: Packing, name: str, batch: tuple[Iter, ...], panels: Dim, width: int, first: Dim, code: Code
+    c: Contraction,
+    packing: Packing,
+    name: str,
+    batch: tuple[Iter, ...],
+    panels: Dim,
+    width: int,
+    first: Dim,
+    code: Code,
 ) -> Stmt:
     p, k, j = Iter(code.fresh("p"), panels), Iter(code.fresh("k"), packing.channels), Iter(code.fresh("j"), width)
     column = add(first, add(mul(sym(p.name), width), sym(j.name)))
@@ -335,7 +387,7 @@ def _panel_stmt(
     return Stmt(name, c.b.dtype, (*batch, p, k, j), value, (*(sym(b.name) for b in batch), place))
 
 
-# -- the epilogue --------------------------------------------------------------------------------------------------------
+# -- the epilogue ----------------------------------------------------------------------------------------------------
 
 
 def _epilogue(shaped: Shaped) -> Epilogue:
@@ -344,8 +396,8 @@ def _epilogue(shaped: Shaped) -> Epilogue:
 
     def emit(accumulators: Value, place: Place) -> tuple[list[Statement], Value | None]:
         batch, rows, column = shaped.order
-        at: dict[str, Dim] = {n: e for n, e in zip(batch, place.batch, strict=True)}
-        at.update({n: e for n, e in zip(rows, place.rows, strict=False)})
+        at: dict[str, Dim] = dict(zip(batch, place.batch, strict=True))
+        at.update(dict(zip(rows, place.rows, strict=False)))
         at[column] = place.column
         statements: list[Statement] = []
         known: dict[str, Value] = dict.fromkeys(shaped.accumulators, accumulators)
@@ -362,11 +414,13 @@ def _epilogue(shaped: Shaped) -> Epilogue:
     return emit
 
 
-# -- borders -------------------------------------------------------------------------------------------------------------
+# -- borders ---------------------------------------------------------------------------------------------------------
 
 
 def border_calls(group: Group, code: Code) -> list[Call]:
-    """Zeros into the border of what the template writes: slabs before and past each bordered dim, of the tensor with its border as a whole."""
+    """Zeros into the border of what the template writes: slabs before and past each bordered dim, of the tensor with
+    its border as a whole.
+    """
     final = group.targets()[-1]
     layout = code.homes.layout(final)
     if not layout.has_border:
