@@ -161,7 +161,9 @@ class Translator:
                 result = row(call)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             # rows are written for nodes as the standard has them; in any other node it is the node that is wrong
-            raise ModelError(f"its inputs and attributes do not fit the op ({type(error).__name__}: {error})") from error
+            raise ModelError(
+                f"its inputs and attributes do not fit the op ({type(error).__name__}: {error})"
+            ) from error
         finally:
             self.scope, self.place = before
         results = [result] if isinstance(result, Value) else list(result)

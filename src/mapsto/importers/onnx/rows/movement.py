@@ -240,10 +240,15 @@ def _laid(call: Call, places: Sequence[int], widths: Sequence[Dim]) -> tuple[lis
     return before, after
 
 
+def _above_zero(b: Builder, width: Dim) -> Dim:
+    if b.proves(width):
+        return width
+    return 0 if b.proves(-width) else maximum(width, 0)
+
+
 def crop(b: Builder, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> tuple[Value, list[Dim], list[Dim]]:
     """Negative widths cut elements off: the tensor after that, with what is left to pad."""
-    front = [d if b.proves(d) else maximum(d, 0) for d in before]
-    back = [d if b.proves(d) else maximum(d, 0) for d in after]
+    front, back = ([_above_zero(b, d) for d in widths] for widths in (before, after))
     starts = [p - d for p, d in zip(front, before, strict=True)]  # max(-d, 0), in a form that cancels
     ends = [p - d for p, d in zip(back, after, strict=True)]
     shape = [d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True)]
