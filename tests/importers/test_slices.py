@@ -15,7 +15,7 @@ from mapsto.ops.interpret import run_graph
 from mapsto.ops.verify import verify_graph
 from mapsto.passes import run_passes
 
-EXTENTS = range(8)
+EXTENTS = range(12)
 
 
 @st.composite
