@@ -107,7 +107,7 @@ class _Writer:
             operands[s.array] = self._local(s.array, s.load.dtype, s.count, width)
         inner = schedule.lanes if schedule.vector == "inner" else 1
         emitter = Emitter(self.code, operands, inner)
-        emitter.internal = part.segment.internal | temps.registers
+        emitter.internal = part.segment.internal | temps.registers | {s.array for s in staged}
         emitter.near = near_tensors(temps)
         costs = Costs(inner, emitter.near, flat.rows)
         self._emit(flat, lanes, Body(emitter, flat, costs, temps.registers, temps.handed, staged))
