@@ -20,7 +20,7 @@ from mapsto.session.compile import Workers, build
 
 @dataclass(frozen=True)
 class Whole:
-    """The contraction step of a compiled graph: its function, memory like the program's for each operand, its range, what the plan chose."""
+    """The contraction step of a compiled graph: its function, memory for each operand, its range, what was chosen."""
 
     program: Executable  # keeps the code loaded
     native: Native
@@ -36,7 +36,8 @@ def graph_of(shape: Convolution | Product, fmt: Format, rng: np.random.Generator
         x = random_operand(rng, (shape.batch, shape.channels, *shape.output), fmt.a)
         weights = random_operand(rng, (shape.columns, shape.channels, *shape.window), fmt.b)
     else:
-        x, weights = random_operand(rng, (shape.rows, shape.depth), fmt.a), random_operand(rng, (shape.depth, shape.columns), fmt.b)
+        x = random_operand(rng, (shape.rows, shape.depth), fmt.a)
+        weights = random_operand(rng, (shape.depth, shape.columns), fmt.b)
     left, right = b.input("x", fmt.a, x.shape), b.constant(weights, "weights")
     if not fmt.accumulator.is_float:  # as ConvInteger and MatMulInteger are imported
         left, right = (b.one("cast", [v], to=DType.I32) for v in (left, right))

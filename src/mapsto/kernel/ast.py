@@ -92,12 +92,11 @@ class Reduce:
 Scalar = Const | Index | Load | Op | Cast | Where | Reduce
 
 # name -> number of arguments. Float functions follow numpy, max/min propagate NaN; `div` of integers truncates (C,
-# ONNX),
-# `mod` takes the divisor's sign (Python), `fmod` the dividend's (C); `select(c, a, b)`; shifts and bit functions on
-# integers.
+# ONNX), `mod` takes the divisor's sign (Python), `fmod` the dividend's (C); `select(c, a, b)`; shifts and bit functions
+# on integers.
 _UNARY = (
-    "neg abs sign sqrt exp log tanh erf sigmoid sin cos tan floor ceil round not isnan isinf asin acos atan sinh cosh asinh acosh"
-    " atanh bitnot log1p expm1"
+    "neg abs sign sqrt exp log tanh erf sigmoid sin cos tan floor ceil round not isnan isinf"
+    " asin acos atan sinh cosh asinh acosh atanh bitnot log1p expm1"
 )
 _BINARY = "add sub mul div pow mod fmod min max eq ne lt le gt ge and or xor bitand bitor bitxor shl shr"
 SCALAR_FNS: dict[str, int] = {
