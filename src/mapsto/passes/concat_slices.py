@@ -2,7 +2,8 @@
 
     concat(x[0:k], x[k:n], y) == concat(x, y)         along the same axis
 
-A split whose parts are concatenated again (the cross-stage blocks of YOLO) then needs no copy: x can be written straight into the result.
+A split whose parts are concatenated again (the cross-stage blocks of YOLO) then needs no copy: x can be written
+straight into the result.
 """
 
 from __future__ import annotations

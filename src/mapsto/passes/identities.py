@@ -14,8 +14,6 @@ from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
 from mapsto.ops.builder import Builder
 from mapsto.passes.retrace import Site, by_table, retrace
 
-Build = Callable[[Builder, Match], "Value | None"]
-
 
 def all_are(number: float) -> Callable[[np.ndarray], bool]:
     """Whether every element of a constant is this number (there is at least one)."""

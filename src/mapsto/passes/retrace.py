@@ -19,7 +19,6 @@ from mapsto.ir.expr import Dim, Expr, substitute
 from mapsto.ir.graph import Graph, Node, Value, defined_symbols, uses
 from mapsto.ir.rewrite import Match, Table
 from mapsto.ops.builder import Builder
-from mapsto.ops.registry import Inference, op
 
 # Constants up to this many elements are shared where they are equal, so that nodes that read them can be shared.
 _SHARED = 64
@@ -220,9 +219,3 @@ class _Tracer:
         shapes = tuple(tuple(substitute(d, self.sizes) for d in v.shape) for v in node.outputs)
         attrs = {"message": str(error), "dtypes": tuple(v.dtype for v in node.outputs), "shapes": shapes}
         return builder.finish(builder.add("fail", [], attrs))
-
-
-def inferred(builder: Builder, name: str, inputs: Sequence[Value | None], attrs: Mapping[str, Any]) -> tuple[Dim, ...]:
-    """The shape that an op would have, without making a node."""
-    ((_, shape),) = op(name).infer(Inference(name, tuple(inputs), attrs, content=lambda i: builder.content(inputs[i])))
-    return shape
