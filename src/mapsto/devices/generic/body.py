@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from mapsto.devices.generic.cost import Costs, Vector
 from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
+from mapsto.devices.generic.fusion import Follower, followers, only_followed
 from mapsto.devices.generic.operations import combine, convert, identity, lift
+from mapsto.devices.generic.reduce import Totals
 from mapsto.devices.generic.scalar import Emitter, Lane
 from mapsto.devices.generic.scope import zero
 from mapsto.devices.generic.staging import Staged
@@ -39,6 +41,9 @@ class Body:
         self.registers = registers
         self.handed = handed
         self.staged = staged
+        self.fused = [followers(segment, at, handed) for at in range(len(segment.groups))]
+        near = emitter.near
+        self.unread = [only_followed(segment, at, f) & near for at, f in enumerate(self.fused)]
 
     def fill(self) -> None:
         """Fills the arrays of staged operands for the rows to come."""
@@ -52,13 +57,13 @@ class Body:
 
     def emit(self) -> None:
         self.emitter.row_depth = self.code.depth
-        for group in self.segment.groups:
-            self.group(group)
+        for at, group in enumerate(self.segment.groups):
+            self.group(group, at)
         for name in list(self.emitter.known):
             self.emitter.forget(name)
             del self.emitter.known[name]
 
-    def group(self, group: FlatGroup) -> None:
+    def group(self, group: FlatGroup, at: int) -> None:
         vector = None
         if self.emitter.lane is None and self.emitter.lanes > 1:
             vector = self.costs.best_inner(group)[1]
@@ -66,13 +71,26 @@ class Body:
             self.scan(group, vector)
             return
         self.emitter.writing = frozenset(s.target for s in group.steps)
+        followed = self.fused[at]
+        totals = [self.totals(f, vector) for f in followed]
         outer = [it for it in group.inner if vector is None or it.name != vector.iter.name]
         with self.loops(outer):
             if vector is None:
-                self.steps(group)
+                self.steps(group, at, totals)
             else:
-                self.vectors(vector, group)
+                self.vectors(vector, group, at, totals)
         self.emitter.writing = frozenset()
+        for follower, total in zip(followed, totals, strict=True):
+            value = self.code.let(convert(total.folded(vector is not None), follower.reduce.dtype))
+            self.code.remember(self.emitter.key(self.emitter.info(follower.reduce)), value)
+
+    def totals(self, follower: Follower, vector: Vector | None) -> Totals:
+        """Accumulators of a reduction that is computed along with a group."""
+        reduce = follower.reduce
+        lanes = vector.lanes if vector is not None else self.emitter.lanes_of(self.emitter.info(reduce))
+        if self.emitter.lane is not None:
+            lanes = self.emitter.lane.count
+        return Totals(self.emitter, reduce.kind, reduce.dtype, lanes, 1)
 
     @contextmanager
     def loops(self, iters: Sequence[Iter]) -> Iterator[None]:
@@ -82,13 +100,13 @@ class Body:
                 self.code.bind(it.name, var)
             yield
 
-    def vectors(self, vector: Vector, group: FlatGroup) -> None:
+    def vectors(self, vector: Vector, group: FlatGroup, at: int, totals: list[Totals]) -> None:
         """A loop over whole vectors of an iterator, then its tail under a mask."""
         with self.whole_vectors(vector):
-            self.steps(group)
+            self.steps(group, at, totals)
         with self.tail(vector) as any_left:
             if any_left:
-                self.steps(group)
+                self.steps(group, at, totals, masked=True)
         self.emitter.lane = None
 
     @contextmanager
@@ -118,18 +136,22 @@ class Body:
 
     # ---- steps ----
 
-    def steps(self, group: FlatGroup) -> None:
-        """All steps of a group at the present point."""
+    def steps(self, group: FlatGroup, at: int, totals: list[Totals], masked: bool = False) -> None:
+        """All steps of a group at the present point, and its followers' share of it."""
         given: list[str] = []
         for step in group.steps:
             value = convert(self.emitter.value(step.value), step.dtype)
             if step.target in self.registers:
                 self.emitter.define(step.target, self.code.let(value))
                 continue
-            value = self.store(step, self.code.let(value))
+            value = self.code.let(value)
+            if step.target not in self.unread[at]:
+                value = self.store(step, value)
             if step.target in self.handed:
                 self.emitter.define(step.target, value)
                 given.append(step.target)
+        for follower, total in zip(self.fused[at], totals, strict=True):
+            total.add(follower.body, masked)
         for name in given:
             self.emitter.forget(name)
             self.emitter.known.pop(name, None)

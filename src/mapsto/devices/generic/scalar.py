@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.numbering import Info, Numbering
-from mapsto.devices.generic.operations import apply, convert, lift, number
+from mapsto.devices.generic.operations import apply, convert, level, lift, number
 from mapsto.devices.generic.places import Places, lane_count
 from mapsto.devices.generic.scope import Code, Key, zero
 from mapsto.ir.dtypes import DType
@@ -157,6 +157,8 @@ class Emitter:
     def _emit(self, e: Scalar) -> loop.Value:
         if isinstance(e, Load):
             return self._load(e)
+        if isinstance(e, Op) and e.fn == "div" and self._divides_often(e):
+            return self.code.let(loop.Binary("mul", *level([self.value(e.args[0]), self._reciprocal(e.args[1])])))
         if isinstance(e, Op):
             args = [self.value(a) for a in e.args]
             statements, result = apply(e.fn, args, e.dtype, self.code.fresh)
@@ -173,6 +175,24 @@ class Emitter:
         from mapsto.devices.generic.reduce import emit_reduce
 
         return emit_reduce(self, e)
+
+    def _divides_often(self, e: Op) -> bool:
+        """Whether an f32 divisor is the same all through a loop (a softmax's sum): one division and many multiplications then,
+        for at most one more unit in the last place."""
+        if e.dtype is not DType.F32 or isinstance(e.args[1], Const):
+            return False
+        return self.depth_of(self.info(e.args[1])) < self.depth_of(self.info(e))
+
+    def _reciprocal(self, e: Scalar) -> loop.Value:
+        info = self.info(e)
+        key = (info.number, "reciprocal", self.key(info))
+        found = self.code.find(key)
+        if found is None:
+            with self.code.at(self.depth_of(info)):
+                value = self.value(e)
+                found = self.code.let(loop.Binary("div", number(1.0, value.type), value))
+                self.code.remember(key, found)
+        return found
 
     # ---- loads ----
 
