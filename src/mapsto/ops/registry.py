@@ -5,6 +5,7 @@ Ops register by `register(OpSpec(...))` at the end of their family's file; `maps
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, known_at_least
+from mapsto.ir.expr import Dim, Expr, known_at_least, symbols
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.kernel.ast import Iter, Load, Scalar, Scan, Stmt
 
@@ -92,8 +93,18 @@ class Lowering:
         return found
 
     def fresh(self, hint: str = "i") -> str:
-        self.counter[0] += 1
-        return f"{hint}{self.counter[0]}"
+        """A name for an iterator: not that of a size, which a model may call `i7` as well."""
+        while True:
+            self.counter[0] += 1
+            name = f"{hint}{self.counter[0]}"
+            if name not in self.sizes:
+                return name
+
+    @functools.cached_property
+    def sizes(self) -> frozenset[str]:
+        """The size symbols that the node's types and attributes speak of."""
+        values = (*(v for v in self.inputs if v is not None), *self.node.outputs)
+        return frozenset(s for d in (*(d for v in values for d in v.shape), *_dims_in(self.attrs)) for s in symbols(d))
 
     def iters(self, shape: Sequence[Dim], hint: str = "i") -> tuple[Iter, ...]:
         """One fresh iterator a dim."""
@@ -174,6 +185,17 @@ def op(name: str) -> OpSpec:
 
 def known_ops() -> list[str]:
     return sorted(_OPS)
+
+
+def _dims_in(attrs: Mapping[str, Any]) -> list[Expr]:
+    """Symbolic dims among attributes and in tuples of them."""
+    found: list[Expr] = []
+    for attr in attrs.values():
+        if isinstance(attr, Expr):
+            found.append(attr)
+        elif isinstance(attr, tuple):
+            found.extend(_dims_in(dict(enumerate(attr))))  # type: ignore[arg-type]
+    return found
 
 
 def evaluated_attrs(attrs: Mapping[str, Any], env: Mapping[str, int]) -> dict[str, Any]:

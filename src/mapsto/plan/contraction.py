@@ -238,7 +238,7 @@ EXACT = {(DType.BF16, DType.F32), (DType.U8, DType.I32), (DType.I8, DType.I32)}
 # (A, B) -> accumulator: what the template multiplies.
 PRODUCTS = {(DType.F32, DType.F32): DType.F32, (DType.BF16, DType.BF16): DType.F32, (DType.U8, DType.I8): DType.I32}
 
-ACCUMULATOR = "acc"
+ACCUMULATOR = "<sum>"  # no value of a graph is called so
 # Fewer columns than this leave most lanes of the template idle: the generic lowering does as well.
 LEAST_COLUMNS = 4
 # Columns times channels of one of many groups: below (a depthwise layer with a multiplier) loops over all groups at
@@ -384,7 +384,7 @@ def _split_groups(stmt: Stmt) -> Stmt:
         divisor = _group_divisor(stmt.value, it)
         if divisor is None or not isinstance(it.extent, int) or it.extent % divisor:
             continue
-        outer, inner = Iter(f"{it.name}g", it.extent // divisor), Iter(f"{it.name}o", divisor)
+        outer, inner = Iter(f"{it.name}.group", it.extent // divisor), Iter(f"{it.name}.in_group", divisor)
         replaced = {it.name: add(mul(sym(outer.name), divisor), sym(inner.name))}
         index = stmt.index or tuple(sym(i.name) for i in stmt.iters)
         iters = (*stmt.iters[:position], outer, inner, *stmt.iters[position + 1 :])

@@ -39,6 +39,7 @@ from mapsto.kernel.compose import (
 from mapsto.ops.lowering import temporaries
 from mapsto.ops.registry import Lowering, op
 from mapsto.plan.contraction import ACCUMULATOR, Contraction, absorb, is_usable, recognise
+from mapsto.plan.names import Names
 from mapsto.plan.plan import Plan
 from mapsto.plan.transposed import transposed_bias, transposed_phases
 
@@ -94,13 +95,14 @@ class Region:
         values: dict[str, Value],
         constants: dict[str, np.ndarray],
         external: set[str],
-        counter: list[int],
+        names: Names,
         pinned: Plan | None,
     ) -> None:
         self.values = values
         self.constants = constants
         self.external = external
-        self.counter = counter
+        self.fresh = names.fresh
+        self.names = names
         self.pinned = pinned
         self.together = None if pinned is None else pinned.together()
         self.groups: list[Group | None] = []
@@ -118,10 +120,6 @@ class Region:
             elif group is not None and group.kind == "contraction":
                 self._absorb(at)
 
-    def fresh(self, hint: str) -> str:
-        self.counter[0] += 1
-        return f"{hint}{self.counter[0]}"
-
     # -- making groups -------------------------------------------------------------------------------------------------
 
     def _initial(self, node: Node) -> Group:
@@ -130,7 +128,7 @@ class Region:
             for inner in node.graphs:
                 used |= free_values(inner)
             branches = tuple(
-                group_graph(inner, self.values, self.constants, self.counter, node.outputs, self.pinned)
+                group_graph(inner, self.values, self.constants, self.names, node.outputs, self.pinned)
                 for inner in node.graphs
             )
             return Group("branch", [node], branches=branches, uses_values=frozenset(used))
@@ -494,7 +492,7 @@ def group_graph(
     graph: Graph,
     values: dict[str, Value],
     constants: dict[str, np.ndarray],
-    counter: list[int],
+    names: Names,
     copies: tuple[Value, ...] = (),
     pinned: Plan | None = None,
 ) -> list[Group]:
@@ -511,5 +509,5 @@ def group_graph(
     for node in graph.nodes:
         for value in node.outputs:
             values[value.name] = value
-    region = Region(graph, values, constants, external, counter, pinned)
+    region = Region(graph, values, constants, external, names, pinned)
     return region.finished()

@@ -310,7 +310,7 @@ def _multiple(dim: Dim) -> bool:
 
 
 def _same_places(a: Layout, b: Layout) -> bool:
-    names = [f"v{d}" for d in range(len(a.shape))]
+    names = [f"v.{d}" for d in range(len(a.shape))]
     ranges = ranges_of(tuple(Iter(n, e) for n, e in zip(names, a.shape, strict=True)))
     index = [sym(n) for n in names]
     return a.place(index, ranges) == b.place(index, ranges)

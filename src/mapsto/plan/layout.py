@@ -190,7 +190,7 @@ def _axes_of(dim: int, name: str, place: Dim, extent: Dim, block: int) -> tuple[
     affine = linear(place, name)
     if affine is not None:
         return [Axis(dim, 1, None, affine[0])], affine[1]
-    outer, inner = f"{name}_outer", f"{name}_inner"
+    outer, inner = f"{name}.outer", f"{name}.inner"
     ranges: dict[str, tuple[Dim, Dim]] = {outer: (0, ceildiv(extent, block) - 1), inner: (0, block - 1)}
     split = simplify(substitute(place, {name: add(mul(sym(outer), block), sym(inner))}), ranges)
     coarse = linear(split, outer)

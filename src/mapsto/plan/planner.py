@@ -9,6 +9,7 @@ import numpy as np
 from mapsto.ir.graph import Graph, Value
 from mapsto.plan.group import Group, group_graph
 from mapsto.plan.homes import Homes, assign, flat
+from mapsto.plan.names import Names, names_in
 from mapsto.plan.plan import Plan
 
 
@@ -29,15 +30,10 @@ def plan_graph(graph: Graph, pinned: Plan | None = None) -> Planned:
     """
     values: dict[str, Value] = dict(graph.values())
     constants = all_constants(graph)
-    counter = [0]
-    groups = group_graph(graph, values, constants, counter, pinned=pinned)
-
-    def fresh(hint: str) -> str:
-        counter[0] += 1
-        return f"{hint}{counter[0]}"
-
+    names = Names(names_in(graph))
+    groups = group_graph(graph, values, constants, names, pinned=pinned)
     inputs = {v.name for v in graph.inputs}
-    groups, homes = assign(groups, values, inputs, set(graph.outputs), set(constants), fresh, pinned)
+    groups, homes = assign(groups, values, inputs, set(graph.outputs), set(constants), names.fresh, pinned)
     for number, group in enumerate(flat(groups)):
         group.name = f"g{number}"
     return Planned(graph, groups, homes, set(graph.outputs) | set(homes.homes), constants)

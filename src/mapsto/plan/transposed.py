@@ -66,7 +66,7 @@ def _phase_stmt(
     target: Value, x: Value, w: Value, choice: tuple[_Phase, ...], strides: tuple[int, ...], number: int
 ) -> Stmt:
     def name(hint: str) -> str:
-        return f"{target.name}_{hint}{number}"
+        return f"{target.name}.{hint}{number}"
 
     n, o, c = Iter(name("n"), target.shape[0]), Iter(name("o"), target.shape[1]), Iter(name("c"), x.shape[1])
     rows = [Iter(name(f"q{a}_"), ceildiv(target.shape[2 + a] - p.residue, strides[a])) for a, p in enumerate(choice)]
@@ -93,7 +93,7 @@ def _phase_stmt(
 def transposed_bias(node: Node, bias: Value) -> Stmt:
     """The epilogue that adds a bias over the output channels."""
     target = node.output
-    iters = tuple(Iter(f"{target.name}_b{a}", extent) for a, extent in enumerate(target.shape))
+    iters = tuple(Iter(f"{target.name}.b{a}", extent) for a, extent in enumerate(target.shape))
     at = tuple(sym(i.name) for i in iters)
     value = Op("add", (Load(ACCUMULATOR, at, target.dtype), Load(bias.name, (at[1],), bias.dtype)), target.dtype)
     return Stmt(target.name, target.dtype, iters, value)

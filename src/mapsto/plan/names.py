@@ -1,0 +1,36 @@
+"""Names for what planning makes: iterators and values that no size, no value and nothing made before is called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from mapsto.ir.expr import symbols
+from mapsto.ir.graph import Graph
+
+
+@dataclass
+class Names:
+    """Gives names that are not `taken`."""
+
+    taken: frozenset[str]
+    count: int = field(default=0)
+
+    def fresh(self, hint: str) -> str:
+        while True:
+            self.count += 1
+            name = f"{hint}{self.count}"
+            if name not in self.taken:
+                return name
+
+
+def names_in(graph: Graph) -> frozenset[str]:
+    """Sizes and values of a graph and of the graphs nested in it: a model may call them anything, `i7` too."""
+    found = {v.name for v in graph.inputs} | set(graph.constants)
+    found |= {s for v in graph.inputs for d in v.shape for s in symbols(d)}
+    for node in graph.walk():
+        found.update(v.name for v in node.outputs)
+        if node.op == "bind_dim":
+            found.add(str(node.attrs["symbol"]))
+        for inner in node.graphs:
+            found |= set(inner.constants)
+    return frozenset(found)
