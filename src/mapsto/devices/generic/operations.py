@@ -17,7 +17,7 @@ _BINARY = {
 }
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 _UNARY = {**{fn: fn for fn in ("neg", "abs", "sqrt", "floor", "ceil", "not")}, "bitnot": "not", "round": "rint"}
-_COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
+COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
 _HALF = (DType.F16, DType.BF16)
 # Of integers these are the identity.
 _WHOLE_ALREADY = ("floor", "ceil", "round")
@@ -91,7 +91,7 @@ def number(value: float | int, t: Type) -> Const:
 
 def combine(kind: str, a: Value, b: Value) -> Value:
     """One step of a reduction."""
-    return Binary(_COMBINE[kind], a, b)
+    return Binary(COMBINE[kind], a, b)
 
 
 def identity(kind: str, t: Type) -> Const:

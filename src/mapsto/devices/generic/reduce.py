@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from mapsto.devices.generic.cost import FEW_ROUNDS, Costs, Vector
 from mapsto.devices.generic.normal import decided
-from mapsto.devices.generic.operations import combine, convert, identity, level, lift
+from mapsto.devices.generic.operations import COMBINE, convert, identity, level, lift
 from mapsto.devices.generic.scalar import Emitter, Lane
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, mod, sym, symbols
@@ -120,7 +120,10 @@ def _becomes_bound(emitter: Emitter, cond: Dim, own: list[str], vector: set[str]
 
 
 class Totals:
-    """Accumulators of one reduction that take turns, declared in the scope that is open when they are made."""
+    """Accumulators of one reduction that take turns, declared in the scope that is open when they are made.
+
+    The maximum of floats is taken by the processor's own instruction, which loses NaNs; whether there was one is kept apart.
+    """
 
     def __init__(self, emitter: Emitter, kind: str, element: DType, lanes: int, ways: int) -> None:
         self.emitter = emitter
@@ -130,6 +133,12 @@ class Totals:
         self.turn = 0
         for name in self.names:
             emitter.code.emit(loop.Declare(name, identity(kind, self.type)))
+        self.op = COMBINE[kind]
+        self.nan: loop.Var | None = None
+        if kind in ("max", "min") and self.type.element.is_float:
+            self.op = f"{kind}num"
+            self.nan = loop.Var(emitter.code.fresh("nan"), loop.Type(DType.BOOL, lanes))
+            emitter.code.emit(loop.Declare(self.nan.name, loop.Const(False, self.nan.type)))
 
     def add(self, body: Scalar, masked: bool = False, way: int | None = None) -> None:
         """acc = acc (kind) body at the present point; `masked`: only in the lanes that are inside."""
@@ -144,7 +153,11 @@ class Totals:
         value = lift(convert(emitter.value(body), self.type.element), lanes)
         if masked:
             value = loop.Select(emitter.tail_mask(), value, identity(self.kind, self.type))
-        code.emit(loop.Assign(acc.name, combine(self.kind, acc, value)))
+        if self.nan is not None:
+            value = code.let(value)
+            is_nan = loop.Compare("ne", value, value)
+            code.emit(loop.Assign(self.nan.name, loop.Binary("or", self.nan, is_nan)))
+        code.emit(loop.Assign(acc.name, loop.Binary(self.op, acc, value)))
 
     def _is_product(self, body: Scalar) -> bool:
         if self.kind != "sum" or not isinstance(body, Op) or body.fn != "mul":
@@ -157,11 +170,16 @@ class Totals:
         values: list[loop.Value] = [loop.Var(n, self.type) for n in self.names]
         while len(values) > 1:
             pairs = zip(values[::2], values[1::2], strict=True)
-            values = [code.let(combine(self.kind, a, b), "acc") for a, b in pairs]
+            values = [code.let(loop.Binary(self.op, a, b), "acc") for a, b in pairs]
         (value,) = values
-        if not lanes:
+        nan: loop.Value | None = self.nan
+        if lanes:
+            op = self.op if self.nan is not None else self.kind
+            value = code.let(loop.ReduceLanes(op, value, loop.Type(self.type.element)), "total")
+            nan = None if nan is None else code.let(loop.ReduceLanes("any", nan, loop.Type(DType.BOOL)), "nan")
+        if nan is None:
             return value
-        return code.let(loop.ReduceLanes(self.kind, value, loop.Type(self.type.element)), "total")
+        return code.let(loop.Select(nan, loop.Const(math.nan, value.type), value), "total")
 
 
 class _Accumulation:
