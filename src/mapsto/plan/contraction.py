@@ -238,7 +238,7 @@ EXACT = {(DType.BF16, DType.F32), (DType.U8, DType.I32), (DType.I8, DType.I32)}
 # (A, B) -> accumulator: what the template multiplies.
 PRODUCTS = {(DType.F32, DType.F32): DType.F32, (DType.BF16, DType.BF16): DType.F32, (DType.U8, DType.I8): DType.I32}
 
-ACCUMULATOR = "<sum>"  # no value of a graph is called so
+ACCUMULATOR = ""  # no value has the empty name: among inputs it stands for an absent one
 # Fewer columns than this leave most lanes of the template idle: the generic lowering does as well.
 LEAST_COLUMNS = 4
 # Columns times channels of one of many groups: below (a depthwise layer with a multiplier) loops over all groups at

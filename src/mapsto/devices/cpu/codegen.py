@@ -9,6 +9,7 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -18,8 +19,8 @@ from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.routines import routine
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, product, substitute, sym
-from mapsto.ir.graph import Value
+from mapsto.ir.expr import Dim, Expr, product, substitute, sym, symbols
+from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, children, transform
 from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
@@ -236,13 +237,38 @@ def _factor(e: Dim, it: Iter) -> Dim:
 def _routine_calls(group: Group, code: Code) -> list[Call]:
     (node,) = group.nodes
     operands = tuple(code.homes.values[n] if n else None for n in node.inputs)
+    node, operands, sizes = _with_plain_sizes(node, operands)
     made = routine(node, operands, code.isa.lanes(DType.F32), code.fresh(node.op), code.isa.has("fma"))
     calls = []
     for step in made.functions:
         for scratch in step.scratch:
-            code.add_scratch(scratch.name, scratch.dtype, scratch.shape)
+            code.add_scratch(scratch.name, scratch.dtype, tuple(substitute(d, sizes) for d in scratch.shape))
         name = code.add_function(step.function, "generic")
         writes = tuple(i for i, p in enumerate(step.function.params) if p.writes)
-        dims = tuple(sym(d) for d in step.function.dims)
-        calls.append(Call(name, step.operands, writes, dims, step.extent, group, "routine"))
+        dims = tuple(substitute(sym(d), sizes) for d in step.function.dims)
+        calls.append(Call(name, step.operands, writes, dims, substitute(step.extent, sizes), group, "routine"))
     return calls
+
+
+def _with_plain_sizes(
+    node: Node, operands: tuple[Value | None, ...]
+) -> tuple[Node, tuple[Value | None, ...], dict[str, Dim]]:
+    """The node with its sizes called size0, size1...; what they stand for. A model may call one `begin`, as a function
+    calls the start of its range.
+    """
+    values = (*(v for v in operands if v is not None), *node.outputs)
+    found = dict.fromkeys(s for v in values for d in v.shape for s in sorted(symbols(d)))
+    names: dict[str, Dim] = {s: sym(f"size{i}") for i, s in enumerate(found)}
+
+    def renamed(attr: Any) -> Any:
+        if isinstance(attr, Expr):
+            return substitute(attr, names)
+        return tuple(renamed(a) for a in attr) if isinstance(attr, tuple) else attr
+
+    def value(v: Value) -> Value:
+        return replace(v, shape=tuple(substitute(d, names) for d in v.shape))
+
+    attrs = {key: renamed(attr) for key, attr in node.attrs.items()}
+    node = replace(node, outputs=tuple(value(v) for v in node.outputs), attrs=attrs)
+    actual: dict[str, Dim] = {f"size{i}": sym(s) for i, s in enumerate(found)}
+    return node, tuple(None if v is None else value(v) for v in operands), actual
