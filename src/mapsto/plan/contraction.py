@@ -253,6 +253,8 @@ def is_usable(c: Contraction) -> bool:
     if len(c.cols) != 1 or len(c.channels) != 1 or c.channel_dim is None or c.column_dim is None:
         return False
     columns, channels = c.cols[0].extent, c.channels[0].extent
+    if any(i.extent == 0 for i in (*c.iters, *c.reds)):
+        return False
     if isinstance(columns, int) and columns < LEAST_COLUMNS:
         return False
     if c.batch and isinstance(columns, int) and isinstance(channels, int) and columns * channels < LEAST_OF_A_GROUP:

@@ -10,18 +10,23 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.plan.group import Group, group_graph
 from mapsto.plan.homes import Homes, assign, flat
 from mapsto.plan.names import Names, names_in
+from mapsto.plan.outputs import settle_outputs
 from mapsto.plan.plan import Plan
 
 
 @dataclass
 class Planned:
-    """A graph with its decisions taken: what code is made from. `kept`: values that are in memory."""
+    """A graph with its decisions taken: what code is made from.
+
+    kept: values that are in memory. outputs: for each output of the graph, the value whose buffer holds it.
+    """
 
     graph: Graph
     groups: list[Group]
     homes: Homes
     kept: set[str]
     constants: dict[str, np.ndarray]
+    outputs: tuple[str, ...]
 
 
 def plan_graph(graph: Graph, pinned: Plan | None = None) -> Planned:
@@ -34,9 +39,10 @@ def plan_graph(graph: Graph, pinned: Plan | None = None) -> Planned:
     groups = group_graph(graph, values, constants, names, pinned=pinned)
     inputs = {v.name for v in graph.inputs}
     groups, homes = assign(groups, values, inputs, set(graph.outputs), set(constants), names.fresh, pinned)
+    groups, places = settle_outputs(graph, groups, homes, frozenset(constants), names.fresh)
     for number, group in enumerate(flat(groups)):
         group.name = f"g{number}"
-    return Planned(graph, groups, homes, set(graph.outputs) | set(homes.homes), constants)
+    return Planned(graph, groups, homes, set(graph.outputs) | set(homes.homes), constants, places)
 
 
 def all_constants(graph: Graph) -> dict[str, np.ndarray]:

@@ -8,9 +8,9 @@ import numpy as np
 
 from mapsto.devices.cpu.codegen import Call
 from mapsto.ir.expr import Dim, mul
-from mapsto.ir.graph import Graph, Node
+from mapsto.ir.graph import Node
 from mapsto.plan.group import Group
-from mapsto.plan.homes import Homes
+from mapsto.plan.planner import Planned
 from mapsto.runtime.arrays import pack_constants
 from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Jump, Port, Program, Require, Run, Step
 
@@ -18,18 +18,16 @@ from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Jump, Port, Prog
 class _Buffers:
     """Indices of buffers by the value that owns them; only what a step touches becomes a buffer."""
 
-    def __init__(self, graph: Graph, homes: Homes, constants: Mapping[str, np.ndarray]) -> None:
-        self.homes = homes
+    def __init__(self, planned: Planned, constants: Mapping[str, np.ndarray]) -> None:
+        self.homes = planned.homes
         self.constants = constants
-        self.inputs = {v.name for v in graph.inputs}
-        self.outputs = set(graph.outputs)
-        self.takes_over = {output: source for source, output in graph.updates}
+        self.inputs = {v.name for v in planned.graph.inputs}
+        self.outputs = set(planned.outputs)
         self.list: list[Buffer] = []
         self.index: dict[str, int] = {}
         self.used_constants: dict[str, np.ndarray] = {}
 
     def of(self, owner: str) -> int:
-        owner = self.takes_over.get(owner, owner)
         if owner not in self.index:
             self.index[owner] = len(self.list)
             self.list.append(self._make(owner))
@@ -49,27 +47,21 @@ class _Buffers:
         return self.of(home.buffer), mul(home.layout.offset, self.homes.values[name].dtype.size)
 
 
-def assemble(
-    graph: Graph,
-    groups: list[Group],
-    calls: Mapping[int, list[Call]],
-    homes: Homes,
-    constants: Mapping[str, np.ndarray],
-) -> Program:
+def assemble(planned: Planned, calls: Mapping[int, list[Call]], constants: Mapping[str, np.ndarray]) -> Program:
     """The program of a planned graph. `calls` by the identity of their group."""
-    buffers = _Buffers(graph, homes, constants)
+    graph, buffers = planned.graph, _Buffers(planned, constants)
     inputs = tuple(Port(v.name, v.dtype, v.shape, buffers.of(v.name)) for v in graph.inputs)
     steps: list[Step] = []
-    _emit(groups, calls, buffers, steps)
-    outputs = tuple(_port(name, homes, buffers) for name in graph.outputs)
+    _emit(planned.groups, calls, buffers, steps)
+    outputs = tuple(_port(name, place, buffers) for name, place in zip(graph.outputs, planned.outputs, strict=True))
     packed, offsets = pack_constants(buffers.used_constants)
     final = tuple(Buffer(b.name, b.kind, b.bytes, offsets[b.name]) if b.kind == "constant" else b for b in buffers.list)
     return Program(graph.name, inputs, outputs, final, tuple(steps), packed, graph.updates)
 
 
-def _port(name: str, homes: Homes, buffers: _Buffers) -> Port:
-    value = homes.values[name]
-    return Port(name, value.dtype, value.shape, buffers.of(name))
+def _port(name: str, place: str, buffers: _Buffers) -> Port:
+    value = buffers.homes.values[place]
+    return Port(name, value.dtype, value.shape, buffers.of(buffers.homes.homes[place].buffer))
 
 
 def _emit(groups: Iterable[Group], calls: Mapping[int, list[Call]], buffers: _Buffers, steps: list[Step]) -> None:

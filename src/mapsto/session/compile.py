@@ -110,12 +110,12 @@ def build(
     for group in flat(planned.groups):
         if group.kind in ("rows", "contraction", "routine"):
             calls[id(group)] = calls_of(group, code)
-    ports = {v.name for v in graph.inputs} | set(graph.outputs)
+    ports = {v.name for v in graph.inputs} | set(planned.outputs)
     folded = fold_calls(
         [c for made in calls.values() for c in made], code, ports, lambda names: workers.objects(names, None)
     )
     calls = {group: [c for c in made if id(c) not in folded] for group, made in calls.items()}
-    program = assemble(graph, planned.groups, calls, planned.homes, code.constants)
+    program = assemble(planned, calls, code.constants)
     objects = workers.objects(program.functions(), progress)
     exe = Executable(program, objects, threads, target=_target(workers.isa))
     sized = all(isinstance(d, int) for d in program.dims())
