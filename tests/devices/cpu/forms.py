@@ -235,7 +235,18 @@ QUANTISED = (
     quantised("conv_bytes_odd_channels", integer_conv, (2, 7, 6, 8)),
 )  # fmt: skip
 
-FORMS = (*CONVOLUTIONS, *TRANSPOSED, *PRODUCTS, *QUANTISED)
+
+def products_of_blocks() -> Graph:
+    """x (x^T p): a run-time operand between two products, with its channels in blocks."""
+    b = Builder("g")
+    x, p = (b.input(name, F32, (70, 48)) for name in "xp")
+    inner = b.one("matmul", [b.one("transpose", [x], perm=(1, 0)), p])
+    return b.finish([b.one("matmul", [x, inner])], names=["y"])
+
+
+CHAINS = (Form("products_of_blocks", products_of_blocks),)
+
+FORMS = (*CONVOLUTIONS, *TRANSPOSED, *PRODUCTS, *QUANTISED, *CHAINS)
 
 
 def feeds_of(graph: Graph, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:

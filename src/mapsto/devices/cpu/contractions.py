@@ -68,7 +68,7 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
     reach_out = access(c, c.index, out_layout, c.cols[0].name, None)
     if reach_a is None or reach_out is None or (reach_a.block and not isinstance(c.channels[0].extent, int)):
         return None
-    direct = _direct_b(c, code)
+    direct = None if reach_a.block else _direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
     shaped, tensors = _shape(group, c, reach_a, reach_out, direct, code, names)
     plan = plan_contraction(shaped.form, code.isa)
