@@ -1,4 +1,6 @@
-"""Kernels lowered and run, by the loop interpreter or natively, against the kernel interpreter; layouts filled and checked."""
+"""Kernels lowered and run, by the loop interpreter or natively, against the kernel interpreter; layouts filled and
+checked.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,7 @@ Array = np.ndarray[Any, Any]
 Engine = Callable[[Function, Sequence[Array], Mapping[str, int], int, int], None]
 
 
-# ---- engines -----------------------------------------------------------------------------------------------------------
+# ---- engines -------------------------------------------------------------------------------------------------------
 
 
 def native(
@@ -69,7 +71,7 @@ def call(
     )
 
 
-# ---- buffers -----------------------------------------------------------------------------------------------------------
+# ---- buffers -------------------------------------------------------------------------------------------------------
 
 
 def places(layout: Layout, sizes: Mapping[str, int]) -> Array:
@@ -94,7 +96,7 @@ def poisoned(dtype: DType, count: int) -> Array:
     return np.full(count, True if dtype is DType.BOOL else 85, dtype.numpy)
 
 
-# ---- cases -------------------------------------------------------------------------------------------------------------
+# ---- cases ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -124,7 +126,9 @@ def lowered(case: Case, schedule: RowSchedule | None = None) -> tuple[Function, 
 
 
 def check(case: Case, engine: Engine = interpret, schedule: RowSchedule | None = None, shares: int = 3) -> RowSchedule:
-    """The lowered kernel, run in several shares on poisoned buffers, gives what the kernel interpreter gives, and keeps its layouts' promises."""
+    """The lowered kernel, run in several shares on poisoned buffers, gives what the kernel interpreter gives, and
+    keeps its layouts' promises.
+    """
     with np.errstate(all="ignore"):
         expected = run_kernel(case.kernel, case.inputs, case.sizes)
     function, extent, scratch, schedule = lowered(case, schedule)
@@ -185,7 +189,7 @@ def assert_close(found: Array, expected: Array, tolerance: float, what: str) -> 
     np.testing.assert_allclose(a, b, rtol=rough, atol=rough, equal_nan=True, err_msg=what)
 
 
-# ---- making kernels ----------------------------------------------------------------------------------------------------
+# ---- making kernels ------------------------------------------------------------------------------------------------
 
 
 def symbolic(shape: Sequence[int], names: Mapping[int, str] | None = None) -> tuple[Dim, ...]:
@@ -215,7 +219,7 @@ def fused(
     stmts = [s for node in b.nodes for s in statements(node, b.lookup)]
     kept = {v.name for v in outputs}
     inputs = {v.name: a for v, a in zip(values, arrays, strict=True)}
-    inputs |= {n: a for n, a in b.constants.items()}
+    inputs |= b.constants
     known = {n: Tensor(n, from_numpy(a.dtype), a.shape) for n, a in b.constants.items()}
     known |= {v.name: Tensor(v.name, v.dtype, v.shape) for v in values}
     temps = {t.name: t for t in temporaries([s for s in stmts if s.index is None], kept)}
@@ -238,7 +242,7 @@ def one(
     return fused(lambda b, *xs: b.one(name, list(xs), **attrs), arrays, names, layouts=_layouts or {})
 
 
-# ---- every schedule ----------------------------------------------------------------------------------------------------
+# ---- every schedule ------------------------------------------------------------------------------------------------
 
 
 def all_schedules(case: Case) -> list[RowSchedule]:

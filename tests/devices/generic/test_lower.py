@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
+from tests.devices.generic.support import Case, Engine, all_schedules, check, fused, native, one
 
+from mapsto.devices.cpu.isa import by_name, runs
 from mapsto.ir.dtypes import DType
 from mapsto.loop.interpret import interpret
 from mapsto.ops import composite
-from tests.devices.generic.support import Case, Engine, all_schedules, check, fused, native, one
 
 rng = np.random.default_rng(7)
 
@@ -135,3 +138,18 @@ def test_every_schedule(name: str) -> None:
     case: Case = CASES[name]()
     for schedule in all_schedules(case):
         check(case, interpret, schedule)
+
+
+NARROW = ["exp", "softmax", "layer norm", "gather", "conv", "max pool", "transpose", "cumsum last", "scatter nd add"]
+
+
+@pytest.mark.parametrize("isa", ["avx2", "sse2"])
+@pytest.mark.parametrize("name", NARROW)
+def test_narrower_processors(name: str, isa: str) -> None:
+    """Their code runs on wider ones too."""
+    target = by_name(isa)
+    if not runs(target):
+        pytest.skip(f"this processor has no {isa}")
+    case: Case = CASES[name]()
+    case.lanes = target.lanes(DType.F32)
+    check(case, partial(native, isa=target))

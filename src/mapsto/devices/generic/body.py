@@ -23,7 +23,11 @@ _HALF = (DType.F16, DType.BF16)
 
 
 class Body:
-    """Emits a segment's steps. `registers`: temporaries that are one value a row; `handed`: targets whose value goes straight to their group's other steps."""
+    """Emits a segment's steps.
+
+    `registers`: temporaries that are one value a row; `handed`: targets whose value goes straight to their group's
+    other steps.
+    """
 
     def __init__(
         self,
@@ -157,7 +161,9 @@ class Body:
             self.emitter.known.pop(name, None)
 
     def store(self, step: FlatStep, value: loop.Value) -> loop.Value:
-        """Stores to the target's place; a tail is masked off, or written as zeros where the target is padded. The value stored."""
+        """Stores to the target's place; a tail is masked off, or written as zeros where the target is padded. The
+        value stored.
+        """
         emitter, lane = self.emitter, self.emitter.lane
         operand = emitter.operands.get(step.target)
         if operand is None:
@@ -167,7 +173,9 @@ class Body:
         if lane is not None and lane.tail is not None and not operand.per_lane and emitter.varies(place):
             mask = emitter.tail_mask()
             if step.padded and step.padded == lane.fills:
-                value = self.code.let(loop.Select(mask, lift(value, lane.count), zero(loop.Type(step.dtype, lane.count))))
+                value = self.code.let(
+                    loop.Select(mask, lift(value, lane.count), zero(loop.Type(step.dtype, lane.count)))
+                )
                 mask = None
         self.code.emit(emitter.places.store(operand.buffer, place, value, mask))
         emitter.forget(step.target)
@@ -211,4 +219,3 @@ class Body:
             stored = before if step.scan.exclusive else after
             self.store(step, code.let(convert(stored, step.dtype)))
             code.emit(loop.Assign(name, after))
-

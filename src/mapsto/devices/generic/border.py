@@ -14,7 +14,9 @@ from mapsto.plan.layout import Layout
 def zero_segments(
     target: str, dtype: DType, layout: Layout, fresh: Callable[[str], str], tail: bool = True
 ) -> tuple[FlatSegment, ...]:
-    """Segments that write each element of the border once, and of the tail unless `tail` is False (its writer fills it)."""
+    """Segments that write each element of the border once, and of the tail unless `tail` is False (its writer fills
+    it).
+    """
     block = layout.block
     whole: list[tuple[Dim, Dim]] = []
     for dim, extent in enumerate(layout.shape):
@@ -46,7 +48,9 @@ def _end(layout: Layout, dim: int) -> Dim:
     return round_up(extent, block[1]) if block is not None and block[0] == dim else extent
 
 
-def _zeros(target: str, dtype: DType, layout: Layout, region: list[tuple[Dim, Dim]], fresh: Callable[[str], str]) -> FlatSegment:
+def _zeros(
+    target: str, dtype: DType, layout: Layout, region: list[tuple[Dim, Dim]], fresh: Callable[[str], str]
+) -> FlatSegment:
     iters: list[Iter] = []
     index: list[Dim] = []
     for low, high in region:

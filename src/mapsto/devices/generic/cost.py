@@ -16,7 +16,9 @@ UNKNOWN = 64
 _CONTIGUOUS, _UNIFORM, _STRIDED_LOAD, _STRIDED_STORE, _GATHER = 1.0, 0.5, 1.2, 1.8, 0.4
 _OPS = {
     **dict.fromkeys(("exp", "log", "tanh", "erf", "sigmoid", "log1p", "expm1"), 12.0),
-    **dict.fromkeys(("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "pow"), 40.0),
+    **dict.fromkeys(
+        ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "pow"), 40.0
+    ),
     **dict.fromkeys(("div", "mod", "fmod", "sqrt"), 5.0),
 }
 # Rounds of a reduction that are written out, so that what they share with no outer loop is loaded once.
@@ -92,7 +94,10 @@ def _load_places(e: Dim) -> Iterable[Dim]:
 
 
 class Costs:
-    """Costs within one segment. `lanes`: of a full vector; `temps`: tensors that stay near (registers, local arrays)."""
+    """Costs within one segment.
+
+    `lanes`: of a full vector; `temps`: tensors that stay near (registers, local arrays).
+    """
 
     def __init__(self, lanes: int, temps: frozenset[str], rows: Iterable[Iter]) -> None:
         self.lanes = lanes
@@ -127,7 +132,10 @@ class Costs:
         return best
 
     def body(self, e: Reduce, vector: Vector | None, ranges: Ranges, trips: float) -> float:
-        """One round of a reduction. What depends on its iterators alone waits in registers where the rounds are few (they are written out)."""
+        """One round of a reduction.
+
+        What depends on its iterators alone waits in registers where the rounds are few (they are written out).
+        """
         own = {i.name for i in e.iters}
         spared = 0.0
         if trips <= FEW_ROUNDS and all(isinstance(i.extent, int) for i in e.iters):

@@ -1,4 +1,6 @@
-"""Scalar expressions at one point of somebody else's loops: what a template computes on its results before it stores them."""
+"""Scalar expressions at one point of somebody else's loops: what a template computes on its results before it stores
+them.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +20,12 @@ from mapsto.plan.layout import Layout
 
 @dataclass(frozen=True)
 class EpilogueContext:
-    """A point: `bindings` gives each iterator as an expression over loop symbols; `wide` is the iterator that runs along `lanes`,
+    """A point: `bindings` gives each iterator as an expression over loop symbols; `wide` is the iterator that runs
+    along `lanes`,
     from its binding on. `known` tensors have this value here. `mask`: the lanes that are inside; None: all of them.
 
-    A wide iterator's binding should show that it is a multiple of the lanes (16*block), so that blocked layouts stay linear.
+    A wide iterator's binding should show that it is a multiple of the lanes (16*block), so that blocked layouts stay
+    linear.
     `buffers`: names of the operands' parameters, where they are not the tensors' own.
     """
 
@@ -36,7 +40,7 @@ class EpilogueContext:
 
 
 def emit_scalar(e: Scalar, context: EpilogueContext, dtype: DType | None = None) -> tuple[list[Statement], Value]:
-    """Statements that compute `e` at the context's point, and its value in all lanes (as `dtype`, where one is given)."""
+    """Statements that compute `e` at the context's point, and its value in all lanes (as `dtype`, if one is given)."""
     dtypes = {n.tensor: n.dtype for n in walk(e) if isinstance(n, Load)}
     names = context.buffers or {}
     operands = {t: Operand(names.get(t, t), dtypes.get(t, DType.I64)) for t in context.layouts}

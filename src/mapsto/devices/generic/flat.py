@@ -1,20 +1,36 @@
 """Steps over flat buffers: layouts turn indices into places, iterators that run on in memory collapse into one.
 
-A flattened load is `Load(tensor, (place, safe, padded), dtype)`: the element's place in the buffer; 1 where every point of the
+A flattened load is `Load(tensor, (place, safe, padded), dtype)`: the element's place in the buffer; 1 where every
+point of the
 iterators is proved to be inside the tensor (such a load may be made under a guard that is off); and the iterator along
 which the buffer is padded to whole blocks, or 0 (a vector along it needs no mask).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.devices.generic.normal import bare, ranges_of, settle
-from mapsto.devices.generic.rows import Group, Segment
+from mapsto.devices.generic.rows import Segment
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
-    Call, Dim, Expr, Ranges, Sym, add, known_in, load, mul, product, rebuild, simplify, substitute, sym, symbols, terms_of,
+    Call,
+    Dim,
+    Expr,
+    Ranges,
+    Sym,
+    add,
+    known_in,
+    load,
+    mul,
+    product,
+    rebuild,
+    simplify,
+    substitute,
+    sym,
+    symbols,
+    terms_of,
 )  # fmt: skip
 from mapsto.kernel.ast import Index, Iter, Load, Reduce, Scalar, Scan, Where, children, transform
 from mapsto.plan.layout import Layout, plain
@@ -22,7 +38,10 @@ from mapsto.plan.layout import Layout, plain
 
 @dataclass(frozen=True)
 class FlatStep:
-    """`target[place] = value`. `padded`: the iterator along which the target's blocks are filled up with zeros, or ''."""
+    """`target[place] = value`.
+
+    `padded`: the iterator along which the target's blocks are filled up with zeros, or ''.
+    """
 
     target: str
     dtype: DType
@@ -72,7 +91,7 @@ def reductions(e: Scalar) -> list[Reduce]:
     return found + [r for child in children(e) for r in reductions(child)]
 
 
-# ---- flattening --------------------------------------------------------------------------------------------------------
+# ---- flattening ----------------------------------------------------------------------------------------------------
 
 
 def flatten(segment: Segment, layouts: Mapping[str, Layout], shapes: Mapping[str, tuple[Dim, ...]]) -> FlatSegment:
@@ -114,7 +133,10 @@ def _row_layout(shape: Sequence[Dim], row_dims: frozenset[int]) -> Layout:
 
 @dataclass
 class Flattener:
-    """Turns indices into places. `known`: tensors that need none. `proved`: every load outside of a guard is inside its tensor."""
+    """Turns indices into places.
+
+    `known`: tensors that need none. `proved`: every load outside of a guard is inside its tensor.
+    """
 
     layouts: Mapping[str, Layout]
     known: frozenset[str] = frozenset()
@@ -166,7 +188,9 @@ class Flattener:
                 return self.load(node, ranges)
             if isinstance(node, Where) and self.proved:
                 conds = tuple(self.index(c, ranges) for c in node.conds)
-                return Where(conds, replace(self, proved=False).scalar(node.then, ranges), self.scalar(node.otherwise, ranges))
+                return Where(
+                    conds, replace(self, proved=False).scalar(node.then, ranges), self.scalar(node.otherwise, ranges)
+                )
             if isinstance(node, Reduce):
                 body = self.scalar(node.body, {**ranges, **ranges_of(node.iters)})
                 return _collapsed_reduce(Reduce(node.kind, node.iters, body))
@@ -197,7 +221,7 @@ def _of(atom: Sym | Call) -> Dim:
     return Expr((((atom,), 1),))
 
 
-# ---- collapsing --------------------------------------------------------------------------------------------------------
+# ---- collapsing ----------------------------------------------------------------------------------------------------
 
 
 def expressible(e: Dim, outer: str, inner: str, extent: Dim) -> bool:
@@ -254,13 +278,15 @@ def _collapsed_inner(segment: FlatSegment) -> FlatSegment:
             groups.append(group)
             continue
         inner, values = collapse(group.inner, [e for s in steps for e in s.exprs()])
-        steps = tuple(mapped(s, lambda d: substitute(d, values)) for s in steps) if values else steps
+        steps = tuple(_moved(s, values) for s in steps) if values else steps
         groups.append(FlatGroup(steps, inner))
     return replace(segment, groups=tuple(groups))
 
 
 def collapsed_rows(segment: FlatSegment, extra: Iterable[Dim] = (), keep: str = "") -> FlatSegment:
-    """The segment with its row iterators collapsed; `keep` stays by itself; `extra` expressions must be expressible too."""
+    """The segment with its row iterators collapsed; `keep` stays by itself; `extra` expressions must be expressible
+    too.
+    """
     movable = [i for i in segment.rows if i.name != keep]
     rows, values = collapse(movable, [*segment.exprs(), *extra])
     kept = tuple(i for i in segment.rows if i.name == keep)
@@ -272,12 +298,12 @@ def substituted(e: Scalar, values: Mapping[str, Dim]) -> Scalar:
     return transform(e, lambda s: None, lambda d: substitute(d, values))
 
 
-def mapped(step: FlatStep, index: Callable[[Dim], Dim]) -> FlatStep:
-    return replace(step, place=index(step.place), value=transform(step.value, lambda s: None, index))
+def _moved(step: FlatStep, values: Mapping[str, Dim]) -> FlatStep:
+    return replace(step, place=substitute(step.place, values), value=substituted(step.value, values))
 
 
 def substituted_segment(segment: FlatSegment, values: Mapping[str, Dim]) -> FlatSegment:
-    groups = tuple(replace(g, steps=tuple(mapped(s, lambda d: substitute(d, values)) for s in g.steps)) for g in segment.groups)
+    groups = tuple(replace(g, steps=tuple(_moved(s, values) for s in g.steps)) for g in segment.groups)
     return replace(segment, groups=groups)
 
 
@@ -287,9 +313,6 @@ def settled(segment: FlatSegment) -> FlatSegment:
     lanes = ranges_of((segment.lane,)) if segment.lane is not None else {}
     for group in segment.groups:
         ranges = {**ranges_of(segment.rows), **ranges_of(group.inner), **lanes}
-        steps = tuple(
-            replace(s, place=simplify(s.place, ranges), value=settle(s.value, ranges)) for s in group.steps
-        )
+        steps = tuple(replace(s, place=simplify(s.place, ranges), value=settle(s.value, ranges)) for s in group.steps)
         groups.append(FlatGroup(steps, group.inner))
     return replace(segment, groups=tuple(groups))
-

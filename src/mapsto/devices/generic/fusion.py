@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapsto.devices.generic.flat import FlatGroup, FlatSegment, substituted
-from mapsto.ir.expr import substitute, sym
-from mapsto.kernel.ast import Load, Reduce, Scalar, Where, children, walk
+from mapsto.ir.expr import loads, substitute, sym
+from mapsto.kernel.ast import Index, Load, Reduce, Scalar, Where, children, walk
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,8 @@ class Follower:
 
 
 def followers(segment: FlatSegment, at: int, handed: frozenset[str]) -> tuple[Follower, ...]:
-    """Reductions of row-level steps after group `at` that read, element by element, what the group hands on, and nothing that is made
+    """Reductions of row-level steps after group `at` that read, element by element, what the group hands on, and
+    nothing that is made
     between them."""
     group = segment.groups[at]
     if len(group.inner) != 1 or any(s.scan or s.ordered for s in group.steps):
@@ -54,7 +55,7 @@ def _follower(reduce: Reduce, group: FlatGroup, made: set[str], handed: frozense
     places = {s.target: s.place for s in group.steps}
     reads_group = False
     for node in walk(reduce.body):
-        if isinstance(node, Reduce):
+        if isinstance(node, Reduce) or _index_loads(node) & (made | set(places)):
             return None
         if not isinstance(node, Load):
             continue
@@ -68,15 +69,17 @@ def _follower(reduce: Reduce, group: FlatGroup, made: set[str], handed: frozense
 
 
 def only_followed(segment: FlatSegment, at: int, found: tuple[Follower, ...]) -> frozenset[str]:
-    """Targets of group `at` that nobody reads outside of the group but the reductions computed with it: they need no memory."""
+    """Targets of group `at` that nobody reads outside of the group but the reductions computed with it: they need no
+    memory.
+    """
     own = {s.target for s in segment.groups[at].steps}
     followed = [f.reduce for f in found]
     outside: set[str] = set()
     for k, group in enumerate(segment.groups):
-        if k == at:
-            continue
         for step in group.steps:
-            outside |= _read(step.value, followed) | {step.target}
+            outside |= loads(step.place).union(*(_index_loads(node) for node in walk(step.value)))  # read from memory
+            if k != at:
+                outside |= _read(step.value, followed) | {step.target}
     return frozenset(own - outside)
 
 
@@ -85,3 +88,12 @@ def _read(e: Scalar, but: list[Reduce]) -> set[str]:
         return set()
     found = {e.tensor} if isinstance(e, Load) else set()
     return found.union(*(_read(c, but) for c in children(e)))
+
+
+def _index_loads(e: Scalar) -> set[str]:
+    """Tensors whose elements are used as indices by this node itself."""
+    if isinstance(e, Load):
+        return set().union(*(loads(d) for d in e.index))
+    if isinstance(e, Index):
+        return loads(e.expr)
+    return set().union(*(loads(d) for d in e.conds)) if isinstance(e, Where) else set()

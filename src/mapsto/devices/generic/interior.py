@@ -9,7 +9,8 @@ from mapsto.kernel.ast import Iter, Where, walk
 
 
 def guard_free(segment: FlatSegment, last: Iter) -> tuple[Dim, Dim] | None:
-    """[low, high) of the last row iterator inside which every guard on it holds for all inner iterators and lanes; None without such guards.
+    """[low, high) of the last row iterator inside which every guard on it holds for all inner iterators and lanes;
+    None without such guards.
 
     Guards that depend on other row iterators too are left alone: they are decided once a row.
     """
@@ -35,15 +36,19 @@ def guard_free(segment: FlatSegment, last: Iter) -> tuple[Dim, Dim] | None:
     return (low, high) if found else None
 
 
-def _bound(cond: Dim, last: Iter, rows: set[str], known: dict[str, tuple[Dim, Dim]]) -> tuple[Dim | None, Dim | None] | None:
+def _bound(
+    cond: Dim, last: Iter, rows: set[str], known: dict[str, tuple[Dim, Dim]]
+) -> tuple[Dim | None, Dim | None] | None:
     """(start, None) or (None, stop) of the rows where a guard holds whatever the inner iterators are."""
     names = symbols(cond)
     if last.name not in names or names & (rows - {last.name}) or loads(cond):
         return None
     found = linear(cond, last.name)
-    if found is None or not isinstance(found[0], int) or found[0] == 0:
+    if found is None:
         return None
     coefficient, rest = found
+    if not isinstance(coefficient, int) or coefficient == 0:
+        return None
     least, _ = bounds(rest, known)
     if least is None:
         return None

@@ -1,29 +1,36 @@
 """From a kernel to a function in the loop language: the parts of the kernel share one range that threads divide.
 
-The range of a part counts its rows (or vectors of rows); the parts' ranges are laid end to end, so any share [begin, end) of the
+The range of a part counts its rows (or vectors of rows); the parts' ranges are laid end to end, so any share [begin,
+end) of the
 sum is a share of each part. What a part computes for a row never depends on the share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 
 from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
 from mapsto.devices.generic.cost import Costs, Vector, lanes_for
-from mapsto.devices.generic.flat import FlatSegment, FlatStep, reductions
+from mapsto.devices.generic.flat import FlatSegment, reductions
 from mapsto.devices.generic.interior import guard_free
 from mapsto.devices.generic.scalar import Emitter, Lane, Operand
 from mapsto.devices.generic.schedule import (
-    Lanes, Part, RowSchedule, near_tensors, prepare, sorted_rows, vector_rows,
+    Lanes,
+    Part,
+    RowSchedule,
+    near_tensors,
+    prepare,
+    sorted_rows,
+    vector_rows,
 )  # fmt: skip
 from mapsto.devices.generic.scope import Code
 from mapsto.devices.generic.staging import stage
 from mapsto.devices.generic.temps import Temps
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, floordiv, ceildiv, maximum, minimum, mod, product, sym, symbols
+from mapsto.ir.expr import Dim, Expr, ceildiv, floordiv, maximum, minimum, mod, product, sym, symbols
 from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
 from mapsto.loop.ast import Alloc, For, Function, LetIndex, Param, Statement
 from mapsto.plan.layout import Layout
@@ -61,7 +68,9 @@ def zero_borders(tensor: str, dtype: DType, layout: Layout, lanes: int, name: st
 class _Writer:
     """The function under construction."""
 
-    def __init__(self, kernel: Kernel, layouts: Mapping[str, Layout], parts: tuple[Part, ...], name: str, lanes: int = 0) -> None:
+    def __init__(
+        self, kernel: Kernel, layouts: Mapping[str, Layout], parts: tuple[Part, ...], name: str, lanes: int = 0
+    ) -> None:
         self.kernel = kernel
         self.layouts = layouts
         self.name = name
@@ -77,7 +86,9 @@ class _Writer:
         self.operands: dict[str, Operand] = {}
         written = {t.name for t in kernel.outputs} | set(scratch)
         for tensor in (*(t.name for t in kernel.inputs), *(t.name for t in kernel.outputs), *scratch):
-            param = Param(tensor if tensor in plain else self.code.fresh(_identifier(tensor)), dtypes[tensor], tensor in written)
+            param = Param(
+                tensor if tensor in plain else self.code.fresh(_identifier(tensor)), dtypes[tensor], tensor in written
+            )
             self.params.append(param)
             self.operands[tensor] = Operand(param.name, dtypes[tensor])
 
@@ -195,7 +206,10 @@ class _Writer:
             self.code.ranges.setdefault(name, (0, it.extent - 1))
 
     def _rows(self, last: Iter, low: Dim, high: Dim, lanes: Lanes | None, body: Body) -> None:
-        """The innermost row loop. Where guards or a tail concern a few rows only, those are apart, and the others free of them."""
+        """The innermost row loop.
+
+        Where guards or a tail concern a few rows only, those are apart, and the others free of them.
+        """
         emitter = body.emitter
         partial = lanes is not None and lanes.tail is not None and lanes.outer == last.name
         free = guard_free(body.segment, last) if _operations(body.segment) <= _LARGE_BODY else None
@@ -285,5 +299,3 @@ def _symbols(statements: tuple[Statement, ...]) -> tuple[set[str], set[str]]:
 
     visit(statements)
     return used, defined
-
-

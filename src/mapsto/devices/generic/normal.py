@@ -1,4 +1,6 @@
-"""Kernels brought to a normal form: unique iterator names, explicit target indices, no iterators of extent 1, decided guards gone."""
+"""Kernels brought to a normal form: unique iterator names, explicit target indices, no iterators of extent 1, decided
+guards gone.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Expr, Ranges, Sym, atoms, bounds, known_at_least, simplify, substitute, sym, symbols, terms_of
+from mapsto.ir.expr import (
+    Call,
+    Dim,
+    Expr,
+    Ranges,
+    Sym,
+    atoms,
+    bounds,
+    known_at_least,
+    simplify,
+    substitute,
+    sym,
+    symbols,
+    terms_of,
+)
 from mapsto.kernel.ast import Index, Iter, Kernel, Load, Reduce, Scalar, Scan, Stmt, Where, children, transform, walk
 
 

@@ -11,7 +11,10 @@ from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Wher
 
 @dataclass(frozen=True)
 class Info:
-    """What an expression depends on. `unsafe`: holds a load that is inside its tensor only under the guards around it."""
+    """What an expression depends on.
+
+    `unsafe`: holds a load that is inside its tensor only under the guards around it.
+    """
 
     number: int
     symbols: frozenset[str]

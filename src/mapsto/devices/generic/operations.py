@@ -38,7 +38,10 @@ def level(values: Sequence[Value]) -> list[Value]:
 
 
 def apply(fn: str, args: Sequence[Value], dtype: DType, fresh: Callable[[str], str]) -> tuple[list[Statement], Value]:
-    """Statements and the value of `fn(args)`, of element type `dtype`. Half types are computed in f32 and rounded once."""
+    """Statements and the value of `fn(args)`, of element type `dtype`.
+
+    Half types are computed in f32 and rounded once.
+    """
     args = level(args)
     if fn == "select":
         return [], Select(args[0], args[1], args[2])

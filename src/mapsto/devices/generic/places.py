@@ -8,7 +8,19 @@ from mapsto.devices.generic.operations import lift, number
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv, linear, load, product, rebuild, sym
 from mapsto.loop.ast import (
-    Binary, Cast, Compare, Gather, IndexValue, Load, Scatter, Select, Statement, Store, Type, Unary, Value,
+    Binary,
+    Cast,
+    Compare,
+    Gather,
+    IndexValue,
+    Load,
+    Scatter,
+    Select,
+    Statement,
+    Store,
+    Type,
+    Unary,
+    Value,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -18,11 +30,15 @@ _I64, _F64 = DType.I64, DType.F64
 
 
 def lane_count(cond: Dim, lane: str) -> tuple[Dim, bool] | None:
-    """Where `cond` >= 0 is linear in the lane: (count, True) if it holds on the first `count` lanes, (count, False) if on all others."""
+    """Where `cond` >= 0 is linear in the lane: (count, True) if it holds on the first `count` lanes, (count, False) if
+    on all others.
+    """
     found = linear(cond, lane)
-    if found is None or not isinstance(found[0], int) or found[0] == 0:
+    if found is None:
         return None
     coefficient, rest = found
+    if not isinstance(coefficient, int) or coefficient == 0:
+        return None
     if coefficient < 0:
         return floordiv(rest, -coefficient) + 1, True
     return ceildiv(-rest, coefficient), False
@@ -212,7 +228,12 @@ def _of(atom: Atom) -> Dim:
 
 
 def _is_loaded(e: Dim) -> bool:
-    return isinstance(e, Expr) and len(e.terms) == 1 and len(e.terms[0][0]) == 1 and getattr(e.terms[0][0][0], "fn", "") == "load"
+    return (
+        isinstance(e, Expr)
+        and len(e.terms) == 1
+        and len(e.terms[0][0]) == 1
+        and getattr(e.terms[0][0][0], "fn", "") == "load"
+    )
 
 
 def _loads_in(e: Dim) -> list[Call]:
@@ -221,4 +242,3 @@ def _loads_in(e: Dim) -> list[Call]:
 
 def _tensors(e: Dim) -> set[str]:
     return {a.tensor for a in _loads_in(e)}
-

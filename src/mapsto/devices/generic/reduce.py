@@ -63,7 +63,7 @@ def emit_reduce(emitter: Emitter, e: Reduce) -> loop.Value:
     return emitter.code.let(convert(made, e.dtype))
 
 
-# ---- guards as bounds --------------------------------------------------------------------------------------------------
+# ---- guards as bounds ----------------------------------------------------------------------------------------------
 
 
 def _bounded(emitter: Emitter, e: Reduce, vector: Vector | None) -> Bounded:
@@ -106,9 +106,11 @@ def _becomes_bound(emitter: Emitter, cond: Dim, own: list[str], vector: set[str]
         return False
     name = inside[-1]
     found = linear(expanded, name)
-    if found is None or not isinstance(found[0], int) or found[0] == 0:
+    if found is None:
         return False
     coefficient, rest = found
+    if not isinstance(coefficient, int) or coefficient == 0:
+        return False
     if coefficient > 0:
         result.starts.setdefault(name, []).append(ceildiv(-rest, coefficient))
     else:
@@ -116,13 +118,14 @@ def _becomes_bound(emitter: Emitter, cond: Dim, own: list[str], vector: set[str]
     return True
 
 
-# ---- loops -------------------------------------------------------------------------------------------------------------
+# ---- loops ---------------------------------------------------------------------------------------------------------
 
 
 class Totals:
     """Accumulators of one reduction that take turns, declared in the scope that is open when they are made.
 
-    The maximum of floats is taken by the processor's own instruction, which loses NaNs; whether there was one is kept apart.
+    The maximum of floats is taken by the processor's own instruction, which loses NaNs; whether there was one is kept
+    apart.
     """
 
     def __init__(self, emitter: Emitter, kind: str, element: DType, lanes: int, ways: int) -> None:
@@ -221,7 +224,11 @@ class _Accumulation:
 
     def _declare(self, ways: int) -> None:
         r = self.reduce
-        lanes = self.vector.lanes if self.vector else self.emitter.lanes_of(self.emitter.info(Reduce(r.kind, r.iters, r.body)))
+        lanes = (
+            self.vector.lanes
+            if self.vector
+            else self.emitter.lanes_of(self.emitter.info(Reduce(r.kind, r.iters, r.body)))
+        )
         self.totals = Totals(self.emitter, r.kind, r.body.dtype, lanes, ways)
 
     @contextmanager
@@ -243,7 +250,8 @@ class _Accumulation:
         return it.extent
 
     def _straight(self, iters: list[Iter]) -> int:
-        """How many of the innermost loops are written out: few rounds, none guarded. What they share with no outer loop is then
+        """How many of the innermost loops are written out: few rounds, none guarded. What they share with no outer
+        loop is then
         hoisted out of those (the weights of a depthwise convolution)."""
         body = self.reduce.body
         if any(isinstance(n, Reduce | Where) for n in walk(body)):

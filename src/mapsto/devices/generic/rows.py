@@ -1,4 +1,5 @@
-"""Which iterators all statements of a kernel share (rows), which statements go together, and which share their inner loops.
+"""Which iterators all statements of a kernel share (rows), which statements go together, and which share their inner
+loops.
 
 A row iterator is one along which nothing passes between statements: each statement has it, and every tensor that one
 statement writes and another reads (or writes again) is touched at the same row by all. Rows are what threads share
@@ -29,7 +30,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Segment:
-    """Steps that run together over shared rows. `row_dims[t]`: the dims of an internal tensor that are at the row's own place."""
+    """Steps that run together over shared rows.
+
+    `row_dims[t]`: the dims of an internal tensor that are at the row's own place.
+    """
 
     rows: tuple[Iter, ...]
     groups: tuple[Group, ...]
@@ -46,11 +50,13 @@ def segments(steps: Sequence[Step], limit: int | None = None) -> tuple[Segment, 
     return tuple(_segment(part, limit) for part in _independent_parts(steps))
 
 
-# ---- what belongs together ---------------------------------------------------------------------------------------------
+# ---- what belongs together -----------------------------------------------------------------------------------------
 
 
 def _independent_parts(steps: Sequence[Step]) -> list[list[Step]]:
-    """Connected by internal tensors; independent parts over the very same iteration space stay together (one pass over the operands)."""
+    """Connected by internal tensors; independent parts over the very same iteration space stay together (one pass over
+    the operands).
+    """
     label = list(range(len(steps)))
 
     def join(a: int, b: int) -> None:
@@ -72,7 +78,9 @@ def _independent_parts(steps: Sequence[Step]) -> list[list[Step]]:
 
 
 def _internal(steps: Sequence[Step]) -> list[str]:
-    """Targets that matter between steps: read by one, written at loaded places, or written where another step may write too."""
+    """Targets that matter between steps: read by one, written at loaded places, or written where another step may
+    write too.
+    """
     found: dict[str, None] = {}
     for at, step in enumerate(steps):
         read_anywhere = any(step.target in s.tensors for s in steps)
@@ -96,7 +104,7 @@ def _below(high: Dim | None, low: Dim | None) -> bool:
     return high is not None and low is not None and known_at_least(low - high, 1)
 
 
-# ---- rows --------------------------------------------------------------------------------------------------------------
+# ---- rows ----------------------------------------------------------------------------------------------------------
 
 
 def _segment(steps: list[Step], limit: int | None) -> Segment:
@@ -152,9 +160,9 @@ def _row_classes(steps: list[Step], internal: list[str]) -> tuple[list[Class], d
     dims: dict[str, dict[int, Class]] = {t: {} for t in internal}
     for t in internal:
         for found in classes:
-            dim = _along(links.get(t, {}), label, label[(0, found[0])])
-            if dim is not None:
-                dims[t][dim] = found
+            own = _along(links.get(t, {}), label, label[(0, found[0])])
+            if own is not None:
+                dims[t][own] = found
     return classes, dims
 
 
@@ -182,7 +190,9 @@ def _class_of(steps: list[Step], members: list[tuple[int, str]]) -> Class | None
     return tuple(by_step[at] for at in range(len(steps)))
 
 
-def _along(by_dim: dict[int, set[tuple[int, str]]], label: dict[tuple[int, str], tuple[int, str]], mark: tuple[int, str]) -> int | None:
+def _along(
+    by_dim: dict[int, set[tuple[int, str]]], label: dict[tuple[int, str], tuple[int, str]], mark: tuple[int, str]
+) -> int | None:
     """The dim of a tensor along which the class runs in every access."""
     for dim, members in by_dim.items():
         if all(label[m] == mark for m in members):
@@ -190,7 +200,7 @@ def _along(by_dim: dict[int, set[tuple[int, str]]], label: dict[tuple[int, str],
     return None
 
 
-# ---- inner loops -------------------------------------------------------------------------------------------------------
+# ---- inner loops ---------------------------------------------------------------------------------------------------
 
 
 def _loop_groups(steps: list[Step], rows: int) -> tuple[Group, ...]:

@@ -33,7 +33,8 @@ class Operand:
 class Lane:
     """The vector dimension at work: `symbol` counts the lanes of `iterator`; lanes from `tail` on are past its end.
 
-    `iterator` and `tail` are expressions over iterators. `fills`: the iterator whose padded targets get zeros in the tail.
+    `iterator` and `tail` are expressions over iterators. `fills`: the iterator whose padded targets get zeros in the
+    tail.
     `mask`: the lanes that are inside, where somebody else knows them.
     """
 
@@ -120,7 +121,9 @@ class Emitter:
     def lanes_of(self, info: Info) -> int:
         """How many lanes a value has at most."""
         wide = [self.known[t].type.lanes for t in info.tensors if t in self.known]
-        if self.lane is not None and (self.is_varying(info) or any(t in self.operands and self.operands[t].per_lane for t in info.tensors)):
+        if self.lane is not None and (
+            self.is_varying(info) or any(t in self.operands and self.operands[t].per_lane for t in info.tensors)
+        ):
             wide.append(self.lane.count)
         return max(wide, default=1)
 
@@ -177,7 +180,8 @@ class Emitter:
         return emit_reduce(self, e)
 
     def _divides_often(self, e: Op) -> bool:
-        """Whether an f32 divisor is the same all through a loop (a softmax's sum): one division and many multiplications then,
+        """Whether an f32 divisor is the same all through a loop (a softmax's sum): one division and many
+        multiplications then,
         for at most one more unit in the last place."""
         if e.dtype is not DType.F32 or isinstance(e.args[1], Const):
             return False
@@ -221,7 +225,9 @@ class Emitter:
         return loop.Var(name, t)
 
     def _load_mask(self, e: Load, place: Dim) -> loop.Value | None:
-        """The lanes that a load may touch: those inside the iterator's extent (unless the buffer is padded), those whose guard holds."""
+        """The lanes that a load may touch: those inside the iterator's extent (unless the buffer is padded), those
+        whose guard holds.
+        """
         assert self.lane is not None
         padded = e.index[2] != 0 and self.code.expand(e.index[2]) == self.code.expand(self.lane.iterator)
         padded = padded and linear(place, self.lane.symbol) is not None
@@ -324,4 +330,3 @@ class Emitter:
             self.code.emit_at(home, loop.Declare(name, lift(otherwise, lanes)))
             self.code.emit(loop.Assign(name, lift(then, lanes)))
         return loop.Var(name, loop.Type(then.type.element, lanes))
-

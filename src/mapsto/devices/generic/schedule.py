@@ -21,9 +21,11 @@ _ROW_OVERHEAD = 4.0
 
 @dataclass(frozen=True)
 class RowSchedule:
-    """How a kernel is walked. `vector`: "rows" (lanes are neighbouring rows), "inner" (each statement has its own vector), "none".
+    """How a kernel is walked. `vector`: "rows" (lanes are neighbouring rows), "inner" (each statement has its own
+    vector), "none".
 
-    `axis`: which of the collapsed row iterators the lanes are of. `parts`: one schedule for each independent part of the kernel.
+    `axis`: which of the collapsed row iterators the lanes are of. `parts`: one schedule for each independent part of
+    the kernel.
     """
 
     rows: int
@@ -51,11 +53,19 @@ def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -
     if len(parts) == 1:
         return parts[0]
     reason = "; ".join(p.reason for p in parts)
-    return RowSchedule(min((p.rows for p in parts), default=0), "parts", lanes, f"{len(parts)} independent parts: {reason}", parts=parts)
+    return RowSchedule(
+        min((p.rows for p in parts), default=0),
+        "parts",
+        lanes,
+        f"{len(parts)} independent parts: {reason}",
+        parts=parts,
+    )
 
 
 def scratch_temps(kernel: Kernel, schedule: RowSchedule) -> tuple[str, ...]:
-    """Temporaries that need a buffer from the planner (a whole tensor): too large, or of unknown size, for a local array."""
+    """Temporaries that need a buffer from the planner (a whole tensor): too large, or of unknown size, for a local
+    array.
+    """
     found: list[str] = []
     for segment, part in zip(_segments(kernel), schedule.parts or (schedule,), strict=True):
         found += place_temps(segment, temp_shapes(kernel), _row_lanes(part)).buffers
@@ -98,7 +108,7 @@ def lanes_of_types(kernel: Kernel, lanes: int) -> int:
 
 def _flat(kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], temps: Temps) -> FlatSegment:
     shapes = {t.name: t.shape for t in (*kernel.inputs, *kernel.outputs, *kernel.temps)}
-    own = {t: layout for t, layout in layouts.items() if t not in temps.registers and t not in dict((n, c) for n, _, c in temps.arrays)}
+    own = {t: layout for t, layout in layouts.items() if t not in near_tensors(temps)}
     return collapsed_rows(sorted_rows(flatten(segment, own, shapes), temps))
 
 
@@ -119,7 +129,7 @@ def near_tensors(temps: Temps) -> frozenset[str]:
     return temps.registers | {name for name, _, _ in temps.arrays}
 
 
-# ---- choosing ----------------------------------------------------------------------------------------------------------
+# ---- choosing ------------------------------------------------------------------------------------------------------
 
 
 def _choose(kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
@@ -151,7 +161,9 @@ def _inner(flat: FlatSegment, temps: Temps, rows: int, lanes: int) -> tuple[floa
     found = [costs.best_inner(g) for g in flat.groups]
     each = sum(c for c, _ in found)
     named = [v.iter.name for _, v in found if v is not None]
-    reason = f"lanes along {', '.join(dict.fromkeys(named))}" if named else "lanes along reductions, where they are long"
+    reason = (
+        f"lanes along {', '.join(dict.fromkeys(named))}" if named else "lanes along reductions, where they are long"
+    )
     cost = row_estimate(flat.rows) * (each + _ROW_OVERHEAD)
     kind = "inner" if lanes > 1 else "none"
     return cost, RowSchedule(rows, kind, lanes, reason if kind == "inner" else "no vectors")
@@ -170,12 +182,14 @@ def _along_rows(flat: FlatSegment, temps: Temps, axis: int, rows: int, lanes: in
     return cost, RowSchedule(rows, "rows", vector.lanes, reason, axis)
 
 
-# ---- rows as lanes -----------------------------------------------------------------------------------------------------
+# ---- rows as lanes -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Lanes:
-    """Rows whose lanes are `iterator`: `units` vectors counted by the row iterator `outer`; `tail` elements are in the last one(s)."""
+    """Rows whose lanes are `iterator`: `units` vectors counted by the row iterator `outer`; `tail` elements are in the
+    last one(s).
+    """
 
     outer: str
     iterator: str
@@ -186,7 +200,9 @@ class Lanes:
     tail: Dim | None
 
 
-def vector_rows(flat: FlatSegment, temps: Temps, axis: int, count: int, symbol: str, block: int | None) -> tuple[FlatSegment, Lanes]:
+def vector_rows(
+    flat: FlatSegment, temps: Temps, axis: int, count: int, symbol: str, block: int | None
+) -> tuple[FlatSegment, Lanes]:
     """The segment with one row iterator split into vectors and lanes; the others reordered and collapsed around it."""
     it = flat.rows[axis]
     outer = Iter(f"{it.name}_v", ceildiv(it.extent, count) if block is None else round_up(it.extent, block) // count)
@@ -197,4 +213,3 @@ def vector_rows(flat: FlatSegment, temps: Temps, axis: int, count: int, symbol: 
     split = sorted_rows(settled(split), temps)
     split = collapsed_rows(split, [tail] if tail is not None else [])
     return split, Lanes(outer.name, it.name, expression, symbol, count, it.extent, tail)
-

@@ -1,7 +1,8 @@
 """Code under construction: open scopes, and the rule that a value is computed in the outermost scope where it can be.
 
 A scope is the function's body, a loop's body or a branch. What does not depend on an inner loop is emitted before that
-loop, once, however deep the reader is. A guarded scope (a branch, or a loop that may not run at all) holds back loads that
+loop, once, however deep the reader is. A guarded scope (a branch, or a loop that may not run at all) holds back loads
+that
 might leave their buffers.
 """
 
@@ -160,7 +161,9 @@ class Code:
     # ---- control flow ----
 
     @contextmanager
-    def loop(self, start: Dim, stop: Dim, hint: str, span: tuple[Dim, Dim] | None = None, step: int = 1) -> Iterator[Dim]:
+    def loop(
+        self, start: Dim, stop: Dim, hint: str, span: tuple[Dim, Dim] | None = None, step: int = 1
+    ) -> Iterator[Dim]:
         """A sequential loop; yields its variable. `span`: what is known of the variable's range.
 
         What is hoisted out of a loop that may not run goes into a branch around it.

@@ -1,4 +1,6 @@
-"""Strided operands of reductions, gathered once a row into a local array of vectors (the weights of a depthwise convolution)."""
+"""Strided operands of reductions, gathered once a row into a local array of vectors (the weights of a depthwise
+convolution).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from mapsto.devices.generic.flat import FlatSegment, FlatStep
 from mapsto.ir.expr import Dim, linear, loads, sym, symbols
 from mapsto.kernel.ast import Iter, Load, Reduce, Scalar, transform
 
-# The most vectors of one staged operand, and the fewest rows that must share them (a row loop of unknown extent is taken to be long).
+# The most vectors of one staged operand, and the fewest rows that must share them (a row loop of unknown extent is
+# taken to be long).
 _MOST_VECTORS = 64
 _FEWEST_ROWS = 4
 
@@ -38,7 +41,9 @@ class Staged:
 
 
 def stage(flat: FlatSegment, internal: frozenset[str]) -> tuple[FlatSegment, tuple[Staged, ...]]:
-    """The segment with such loads replaced by loads from local arrays, and what fills these before the innermost row loop."""
+    """The segment with such loads replaced by loads from local arrays, and what fills these before the innermost row
+    loop.
+    """
     if flat.lane is None or len(flat.rows) < 2:
         return flat, ()
     last = flat.rows[-1]
@@ -56,16 +61,25 @@ def stage(flat: FlatSegment, internal: frozenset[str]) -> tuple[FlatSegment, tup
     return replace(flat, groups=tuple(groups)), tuple(found.values())
 
 
-def _staged_step(step: FlatStep, lane: Iter, outer: set[str], internal: frozenset[str], found: dict[Load, Staged]) -> FlatStep:
+def _staged_step(
+    step: FlatStep, lane: Iter, outer: set[str], internal: frozenset[str], found: dict[Load, Staged]
+) -> FlatStep:
     return replace(step, value=_staged(step.value, (), lane, outer, internal, found))
 
 
 def _staged(
-    e: Scalar, around: tuple[Iter, ...], lane: Iter, outer: set[str], internal: frozenset[str], found: dict[Load, Staged]
+    e: Scalar,
+    around: tuple[Iter, ...],
+    lane: Iter,
+    outer: set[str],
+    internal: frozenset[str],
+    found: dict[Load, Staged],
 ) -> Scalar:
     def leaf(node: Scalar) -> Scalar | None:
         if isinstance(node, Reduce):
-            return Reduce(node.kind, node.iters, _staged(node.body, (*around, *node.iters), lane, outer, internal, found))
+            return Reduce(
+                node.kind, node.iters, _staged(node.body, (*around, *node.iters), lane, outer, internal, found)
+            )
         if not isinstance(node, Load) or not around:
             return None
         if node not in found:
@@ -78,7 +92,9 @@ def _staged(
     return transform(e, leaf)
 
 
-def _worth_it(load: Load, around: tuple[Iter, ...], lane: Iter, outer: set[str], internal: frozenset[str]) -> tuple[Iter, ...] | None:
+def _worth_it(
+    load: Load, around: tuple[Iter, ...], lane: Iter, outer: set[str], internal: frozenset[str]
+) -> tuple[Iter, ...] | None:
     """The reduction iterators that a load depends on, where staging it pays."""
     place = load.index[0]
     names = symbols(place)

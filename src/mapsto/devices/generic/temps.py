@@ -17,7 +17,8 @@ STACK_LIMIT = 256 * 1024
 
 @dataclass(frozen=True)
 class Temps:
-    """`registers`: one value a row; `handed`: targets (outputs too) whose value goes straight to their group's other steps;
+    """`registers`: one value a row; `handed`: targets (outputs too) whose value goes straight to their group's other
+    steps;
     `arrays`: elements of each local array (of vectors, where rows are lanes); `buffers`: the rest."""
 
     registers: frozenset[str]
@@ -42,7 +43,9 @@ def place_temps(segment: Segment, shapes: Mapping[str, tuple[DType, tuple[Dim, .
             continue
         dtype, shape = shapes[name]
         inner = product(e for d, e in enumerate(shape) if d not in row_dims.get(name, frozenset()))
-        if (name in handed and _own_group_alone(segment, name)) or (plain and inner == 1 and _single(segment, name, row_dims.get(name, frozenset()))):
+        if (name in handed and _own_group_alone(segment, name)) or (
+            plain and inner == 1 and _single(segment, name, row_dims.get(name, frozenset()))
+        ):
             registers.add(name)
             continue
         size = inner * dtype.size * lanes
