@@ -10,8 +10,10 @@ from tests.devices.generic.support import Case, Engine, all_schedules, check, fu
 
 from mapsto.devices.cpu.isa import by_name, runs
 from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Value
 from mapsto.loop.interpret import interpret
 from mapsto.ops import composite
+from mapsto.ops.builder import Builder
 
 rng = np.random.default_rng(7)
 
@@ -153,3 +155,16 @@ def test_narrower_processors(name: str, isa: str) -> None:
     case: Case = CASES[name]()
     case.lanes = target.lanes(DType.F32)
     check(case, partial(native, isa=target))
+
+
+def pooled_and_joined(b: Builder, x: Value) -> Value:
+    """What YOLO does at its neck: a pooled copy beside the original."""
+    pooled = b.one("max_pool", [x], kernel=(3, 3), strides=(1, 1), pads=(1, 1, 1, 1), dilations=(1, 1))
+    return b.one("concat", [x, pooled, b.one("neg", [pooled])], axis=1)
+
+
+def test_writers_beside_one_another_share_rows() -> None:
+    """Statements over one space of iterators are walked together, though some pass values and others do not."""
+    case = fused(pooled_and_joined, [floats(1, 8, 6, 20)])
+    schedule = check(case)
+    assert schedule.rows == 3 and not schedule.parts

@@ -241,6 +241,8 @@ class _Writer:
             self._row_loop(last, start, stop, (0, last.extent - 1), body)
 
     def _row_loop(self, last: Iter, low: Dim, high: Dim, span: tuple[Dim, Dim], body: Body) -> None:
+        if isinstance(span[0], int) and isinstance(span[1], int) and span[1] < span[0]:
+            return
         with self.code.loop(low, high, last.name, span) as row:
             self.code.bind(last.name, row)
             body.emit()

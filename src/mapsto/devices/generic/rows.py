@@ -8,7 +8,7 @@ out, and between the statements of one row temporaries stay in registers or in a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.devices.generic.normal import Step, bare, ranges_of, renamed_step, symbol_names
@@ -148,10 +148,7 @@ def _row_classes(steps: list[Step], internal: list[str]) -> tuple[list[Class], d
                 join(members)
                 links.setdefault(name, {})[dim] = members
     if len({tuple(i.extent for i in s.iters) for s in steps}) == 1:
-        for position in range(len(steps[0].iters)):
-            apart = [(i, s.iters[position].name) for i, s in enumerate(steps)]
-            if len({label[m] for m in apart}) == len(steps):
-                join(apart)
+        _join_positions(steps, label, join)
     classes: list[Class] = []
     for mark in dict.fromkeys(label.values()):
         found = _class_of(steps, [key for key, own in label.items() if own == mark])
@@ -164,6 +161,17 @@ def _row_classes(steps: list[Step], internal: list[str]) -> tuple[list[Class], d
             if own is not None:
                 dims[t][own] = found
     return classes, dims
+
+
+def _join_positions(
+    steps: list[Step], label: dict[tuple[int, str], tuple[int, str]], join: Callable[[Iterable[tuple[int, str]]], None]
+) -> None:
+    """Steps over one iteration space match by position, unless what they pass says otherwise."""
+    positions = [[(at, s.iters[k].name) for at, s in enumerate(steps)] for k in range(len(steps[0].iters))]
+    marks = [{label[m] for m in members} for members in positions]
+    for k, members in enumerate(positions):
+        if not any(marks[k] & other for j, other in enumerate(marks) if j != k):
+            join(members)
 
 
 def _touches(steps: list[Step], name: str) -> list[tuple[int, tuple[Dim, ...]]]:
