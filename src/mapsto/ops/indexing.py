@@ -200,7 +200,7 @@ def _check_scatter(inference: Inference) -> tuple[Value, Value, Value]:
 
 
 def _scatter_into(data: Array, at: tuple[Array, ...], updates: Array, reduction: str) -> Array:
-    result = np.array(data)
+    result = np.array(data, order="C")  # else a transposed operand would stay so, and `reshape` below would copy
     if reduction == "none":
         flat = np.ravel_multi_index(at, result.shape) if result.size else np.zeros(0, np.int64)
         for place, element in zip(
