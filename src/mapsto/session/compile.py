@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.cache import ObjectCache, default_folder
@@ -22,6 +22,10 @@ from mapsto.runtime.native import architecture
 from mapsto.session.assemble import assemble
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import plan_of
+from mapsto.session.shapes import with_shapes
+
+if TYPE_CHECKING:
+    from mapsto.passes import Pass
 
 Progress = Callable[[int, int, str], None]
 
@@ -52,15 +56,19 @@ def compile_model(
         return build(graph, workers, threads, progress, pinned)
 
 
-def prepared(model: Any, shapes: Mapping[str, Sequence[int | str | None]] | None) -> Graph:
-    """The graph of a model after all device-blind passes."""
-    from mapsto.passes import default_passes, run_passes
+def prepared(
+    model: Any, shapes: Mapping[str, Sequence[int | str | None]] | None, passes: Sequence[Pass] | None = None
+) -> Graph:
+    """The graph of a model after these device-blind passes (None: all that a compile runs)."""
+    from mapsto.passes import run_passes
 
-    if not isinstance(model, Graph):
+    if isinstance(model, Graph):
+        model = with_shapes(model, shapes) if shapes else model
+    else:
         from mapsto.importers.onnx import load
 
         model = load(model, shapes)
-    return run_passes(model, default_passes())
+    return run_passes(model, passes)
 
 
 class Workers:
