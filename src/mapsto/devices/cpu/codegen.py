@@ -112,7 +112,9 @@ class Code:
 
 
 def calls_of(group: Group, code: Code) -> list[Call]:
-    """The calls that compute a group."""
+    """The calls that compute a group; none where nothing that it makes has an element."""
+    if all(0 in code.homes.values[name].shape for name in group.targets() if name in code.kept):
+        return []
     if group.kind == "routine":
         return _routine_calls(group, code)
     if group.kind == "contraction":

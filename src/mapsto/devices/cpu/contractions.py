@@ -68,6 +68,8 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
     reach_out = access(c, c.index, out_layout, c.cols[0].name, None)
     if reach_a is None or reach_out is None or (reach_a.block and not isinstance(c.channels[0].extent, int)):
         return None
+    if c.b.tensor in code.constants and not all(isinstance(i.extent, int) for i in _packed_iters(c)):
+        return None  # a constant that is read over a size: only the run can say that the two agree
     direct = None if reach_a.block else _direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
     shaped, tensors = _shape(group, c, reach_a, reach_out, direct, code, names)
@@ -275,10 +277,14 @@ def _packed_b(group: Group, c: Contraction, packing: Packing, code: Code, calls:
     return name
 
 
+def _packed_iters(c: Contraction) -> tuple[Iter, ...]:
+    return (*c.batch, *c.cols, *c.channels, *c.windows)
+
+
 def _packing_key(c: Contraction, packing: Packing) -> object:
     """Equal for contractions that pack one constant in one way."""
     names = Renamer()
-    for it in (*c.batch, *c.cols, *c.channels, *c.windows):
+    for it in _packed_iters(c):
         names.iter(it)
     return (
         "packed",
@@ -310,7 +316,7 @@ def _packed_strides(c: Contraction, packing: Packing) -> tuple[Dim, ...]:
 
 def _logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """A constant B as an array (batch..., columns, channels, windows...)."""
-    iters = (*c.batch, *c.cols, *c.channels, *c.windows)
+    iters = _packed_iters(c)
     grids: dict[str, Any] = {}
     for axis, it in enumerate(iters):
         assert isinstance(it.extent, int)
