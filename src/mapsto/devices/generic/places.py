@@ -10,12 +10,10 @@ from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv,
 from mapsto.loop.ast import (
     Binary,
     Cast,
-    Compare,
     Gather,
     IndexValue,
     Load,
     Scatter,
-    Select,
     Statement,
     Store,
     Type,
@@ -151,13 +149,16 @@ class Places:
         a, b = (lift(self.number(arg), lanes) for arg in call.args)
         if call.fn in ("min", "max"):
             return Binary(call.fn, a, b)
-        if call.fn == "mod" and _is_loaded(call.args[0]):
-            return self._wrapped(a, b)
         if call.fn == "mod":
             a = self.emitter.code.let(a, "at")
-            quotient = self._floordiv(call, a, b)
-            return Binary("sub", a, Binary("mul", quotient, b))
+            rest = Binary("sub", a, Binary("mul", self._floordiv(call, a, b), b))
+            return self._held(rest, b) if _loads_in(call.args[0]) else rest
         return self._floordiv(call, a, b)
+
+    def _held(self, rest: Value, divisor: Value) -> Value:
+        """A remainder inside [0, divisor) whatever was loaded: beyond 2^52 the quotient is not exact."""
+        zero, one = (lift(number(n, Type(_I64)), rest.type.lanes) for n in (0, 1))
+        return Binary("max", Binary("min", rest, Binary("sub", divisor, one)), zero)
 
     def _floordiv(self, call: Call, a: Value, b: Value) -> Value:
         """Through f64, exact below 2^52: processors have no vector division of integers."""
@@ -183,15 +184,6 @@ class Places:
         if emitter.mask is not None:
             parts.append(emitter.mask.value)
         return _as_i64(self.vector_load(operand.buffer, call.args[0], operand.dtype, emitter.both(parts)))
-
-    def _wrapped(self, a: Value, extent: Value) -> Value:
-        """A loaded index that counts from the end where it is negative; held inside of the axis whatever it is."""
-        code = self.emitter.code
-        a = code.let(a, "at")
-        zero = lift(number(0, Type(_I64)), a.type.lanes)
-        one = lift(number(1, Type(_I64)), a.type.lanes)
-        moved = Select(Compare("lt", a, zero), Binary("add", a, extent), a)
-        return Binary("max", Binary("min", moved, Binary("sub", extent, one)), zero)
 
     # ---- memory ----
 
@@ -225,15 +217,6 @@ def _as_i64(value: Value) -> Value:
 
 def _of(atom: Atom) -> Dim:
     return sym(atom.name) if isinstance(atom, Sym) else Expr((((atom,), 1),))
-
-
-def _is_loaded(e: Dim) -> bool:
-    return (
-        isinstance(e, Expr)
-        and len(e.terms) == 1
-        and len(e.terms[0][0]) == 1
-        and getattr(e.terms[0][0][0], "fn", "") == "load"
-    )
 
 
 def _loads_in(e: Dim) -> list[Call]:
