@@ -10,9 +10,9 @@ Text form, one decision a line (`#` starts a comment; the order of lines does no
     step <number> <text>
     arena <bytes> bytes, at least <bytes> needed
 
-A node is named by its first output. To edit a plan: move nodes between groups (a group is only formed of nodes that
-the plan puts together), or
-change the `inner` dim of a home (the dim that lies innermost: blocked by 16 where long enough; `-`: row-major).
+A node is named by its first output; a name that is no plain word is quoted as in JSON. To edit a plan: move nodes
+between groups (a group is only formed of nodes that the plan puts together), or change the `inner` dim of a home (the
+dim that lies innermost: blocked by 16 where long enough; `-`: row-major).
 """
 
 from __future__ import annotations
@@ -70,9 +70,10 @@ class Plan:
 
     def text(self) -> str:
         """The text form; `parse(text)` gives an equal plan."""
-        lines = [f"plan {self.graph} for {self.isa}"]
+        lines = [f"plan {_name(self.graph)} for {self.isa}"]
         for g in self.groups:
-            lines.append(f"group {g.name} {g.kind} {{ {', '.join(g.nodes)} }} schedule {_quoted(g.schedule)}")
+            nodes = ", ".join(map(_name, g.nodes))
+            lines.append(f"group {g.name} {g.kind} {{ {nodes} }} schedule {_quoted(g.schedule)}")
             lines.extend(f"  ops {', '.join(g.ops)}" for _ in (0,) if g.ops)
             lines.extend(f"  from {json.dumps(list(g.sources))}" for _ in (0,) if g.sources)
             lines.extend(f"  cost {_quoted(g.cost)}" for _ in (0,) if g.cost)
@@ -80,7 +81,8 @@ class Plan:
             lines.extend(f"  because {_quoted(r)}" for r in g.reasons)
         for h in self.homes:
             inner = "-" if h.inner is None else str(h.inner)
-            lines.append(f"home {h.value} : {h.type} inner {inner} in {h.buffer} layout {_quoted(h.layout)}")
+            where = f"inner {inner} in {_name(h.buffer)} layout {_quoted(h.layout)}"
+            lines.append(f"home {_name(h.value)} : {h.type} {where}")
             lines.extend(f"  because {_quoted(h.reason)}" for _ in (0,) if h.reason)
         lines.extend(f"step {number} {text}" for number, text in enumerate(self.steps))
         if self.arena_bytes is not None:
@@ -140,19 +142,32 @@ class Plan:
         """Lines that differ, as a unified diff from this plan to the other."""
         import difflib
 
-        return list(
-            difflib.unified_diff(self.text().splitlines(), other.text().splitlines(), "this", "other", lineterm="", n=0)
-        )
+        lines = (plan.text().split("\n") for plan in (self, other))
+        return list(difflib.unified_diff(*lines, "this", "other", lineterm="", n=0))
 
 
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-_HEAD = re.compile(r"plan (?P<graph>.*) for (?P<isa>\S+)$")
-_GROUP = re.compile(r"group (?P<name>\S+) (?P<kind>\S+) \{ (?P<nodes>.*) \} schedule (?P<schedule>\".*\")$")
+_PLAIN = re.compile(r'[^\s,{}":#]+$')
+_NAME = r'(?:[^\s,{}":#]+|"(?:[^"\\]|\\.)*")'  # as it is, or quoted: a model may call a value anything
+
+
+def _name(name: str) -> str:
+    return name if _PLAIN.match(name) else _quoted(name)
+
+
+def _read_name(text: str) -> str:
+    return str(json.loads(text)) if text.startswith('"') else text
+
+
+_HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<isa>\S+)$")
+_GROUP = re.compile(
+    rf"group (?P<name>\S+) (?P<kind>\S+) \{{ *(?P<nodes>(?:{_NAME}(?:, *{_NAME})*)?) *\}} schedule (?P<schedule>\".*\")$"
+)
 _HOME = re.compile(
-    r"home (?P<value>\S+) : (?P<type>.+) inner (?P<inner>-|\d+) in (?P<buffer>\S+) layout (?P<layout>\".*\")$"
+    rf"home (?P<value>{_NAME}) : (?P<type>.+) inner (?P<inner>-|\d+) in (?P<buffer>{_NAME}) layout (?P<layout>\".*\")$"
 )
 _ARENA = re.compile(r"arena (?P<bytes>\d+) bytes, at least (?P<bound>\d+) needed$")
 
@@ -164,26 +179,25 @@ def parse(text: str) -> Plan:
     homes: list[HomeDecision] = []
     steps: list[str] = []
     last: list[Any] = groups
-    for number, raw in enumerate(text.splitlines(), 1):
+    for number, raw in enumerate(text.split("\n"), 1):
         line = raw.rstrip()
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         try:
             if head := _HEAD.match(line):
-                plan = replace(plan, graph=head["graph"], isa=head["isa"])
+                plan = replace(plan, graph=_read_name(head["graph"]), isa=head["isa"])
             elif line.startswith("  "):
                 last[-1] = _detail(last[-1], line.strip())
             elif group := _GROUP.match(line):
-                nodes = tuple(n.strip() for n in group["nodes"].split(",") if n.strip())
+                nodes = tuple(map(_read_name, re.findall(_NAME, group["nodes"])))
                 groups.append(
                     GroupDecision(group["name"], group["kind"], nodes, schedule=json.loads(group["schedule"]))
                 )
                 last = groups
             elif home := _HOME.match(line):
                 inner = None if home["inner"] == "-" else int(home["inner"])
-                homes.append(
-                    HomeDecision(home["value"], home["type"], home["buffer"], json.loads(home["layout"]), inner)
-                )
+                value, buffer = _read_name(home["value"]), _read_name(home["buffer"])
+                homes.append(HomeDecision(value, home["type"], buffer, json.loads(home["layout"]), inner))
                 last = homes
             elif line.startswith("step "):
                 steps.append(line.split(" ", 2)[2])

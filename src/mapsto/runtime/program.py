@@ -208,11 +208,12 @@ def describe(program: Program) -> str:
         f"program {program.name}({', '.join(map(str, program.inputs))}) -> ({', '.join(map(str, program.outputs))})"
     ]
     for index, step in enumerate(program.steps):
-        lines.append(f"  {index:4d}  {_step_text(program, step)}")
+        lines.append(f"  {index:4d}  {step_text(program, step)}")
     return "\n".join(lines)
 
 
-def _step_text(program: Program, step: Step) -> str:
+def step_text(program: Program, step: Step) -> str:
+    """One step as text."""
     places = [program.buffers[b].name + (f"+{offset}" if offset != 0 else "") for b, offset in operands_of(step)]
     label = f"  # {step.label}" if step.label else ""
     if isinstance(step, Run):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from mapsto.devices.cpu.codegen import Call
@@ -11,7 +12,7 @@ from mapsto.plan.group import Group
 from mapsto.plan.homes import flat
 from mapsto.plan.plan import GroupDecision, HomeDecision, Plan
 from mapsto.plan.planner import Planned
-from mapsto.runtime.program import Program, describe
+from mapsto.runtime.program import Program, step_text
 
 
 def plan_of(
@@ -31,7 +32,7 @@ def plan_of(
         for name, home in planned.homes.homes.items()
         if name not in planned.constants
     )
-    steps = tuple(line.strip().split(maxsplit=1)[1] for line in describe(program).splitlines()[1:])
+    steps = tuple(_one_line(step_text(program, step)) for step in program.steps)
     size, bound = arena if arena is not None else (None, None)
     return Plan(planned.graph.name, isa, groups, homes, steps, size, bound)
 
@@ -48,6 +49,11 @@ def _group(group: Group, calls: list[Call]) -> GroupDecision:
         tuple(dict.fromkeys(group.reasons)),
         tuple(dict.fromkeys(c.function for c in calls)),
     )
+
+
+def _one_line(text: str) -> str:
+    """Without characters that would end the line: a model may call a value anything."""
+    return re.sub(r"[\x00-\x1f\x7f]", lambda found: found[0].encode("unicode_escape").decode(), text).strip()
 
 
 def _cost(group: Group) -> str:
