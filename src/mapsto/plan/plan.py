@@ -142,8 +142,8 @@ class Plan:
         """Lines that differ, as a unified diff from this plan to the other."""
         import difflib
 
-        lines = (plan.text().split("\n") for plan in (self, other))
-        return list(difflib.unified_diff(*lines, "this", "other", lineterm="", n=0))
+        before, after = self.text().split("\n"), other.text().split("\n")
+        return list(difflib.unified_diff(before, after, "this", "other", lineterm="", n=0))
 
 
 def _quoted(text: str) -> str:
@@ -164,7 +164,8 @@ def _read_name(text: str) -> str:
 
 _HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<isa>\S+)$")
 _GROUP = re.compile(
-    rf"group (?P<name>\S+) (?P<kind>\S+) \{{ *(?P<nodes>(?:{_NAME}(?:, *{_NAME})*)?) *\}} schedule (?P<schedule>\".*\")$"
+    rf"group (?P<name>\S+) (?P<kind>\S+) \{{ *(?P<nodes>(?:{_NAME}(?:, *{_NAME})*)?) *\}}"
+    r' schedule (?P<schedule>".*")$'
 )
 _HOME = re.compile(
     rf"home (?P<value>{_NAME}) : (?P<type>.+) inner (?P<inner>-|\d+) in (?P<buffer>{_NAME}) layout (?P<layout>\".*\")$"
