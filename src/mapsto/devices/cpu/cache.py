@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 _DIGEST_BYTES = 32
+_warned: set[Path] = set()  # folders that a warning has told of
 
 
 def default_folder() -> Path:
@@ -23,7 +25,7 @@ def default_folder() -> Path:
 class ObjectCache:
     """A folder of object files.
 
-    A file that is missing, cut or altered is a miss; a folder that cannot be written is no error.
+    A file that is missing, cut or altered is a miss; a folder that cannot be written is no error, but a warning, once.
     """
 
     folder: Path
@@ -45,8 +47,19 @@ class ObjectCache:
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(body).digest() + body)
             os.replace(temporary, path)
-        except OSError:
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if self.folder in _warned:
             return
+        _warned.add(self.folder)
+        warnings.warn(
+            f"compiled code cannot be kept in {self.folder} ({error.strerror or error}): it is made again each time; "
+            "MAPSTO_CACHE names another folder",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
     def _path(self, key: str) -> Path:
         return self.folder / "objects" / key[:2] / f"{key[2:]}.o"
