@@ -47,7 +47,7 @@ class Row:
 
 
 def run(fmt: Format, isa: Isa, only: str = "") -> list[Row]:
-    """Measure every goal of one format: the contraction step of a program that went the whole way, beside the peak loop, by turns."""
+    """Measure every goal of one format: the contraction step of a whole program, beside the peak loop, by turns."""
     goals = [goal for goal in GOALS if only in goal.shape.name]
     with Workers(True) as workers:
         made = [compile_whole(goal.shape, fmt, workers) for goal in goals]

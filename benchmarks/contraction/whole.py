@@ -1,4 +1,4 @@
-"""A kernel of the list made the whole way: graph, plan, kernel, loops, LLVM; checked as a program, then its contraction step taken out to be timed."""
+"""A kernel of the list made the whole way (graph, plan, kernel, loops, LLVM); its step is taken out to be timed."""
 
 from __future__ import annotations
 

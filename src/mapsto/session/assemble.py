@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mapsto.devices.cpu.codegen import Call
+from mapsto.devices.cpu.code import Call
 from mapsto.ir.expr import Dim, mul
 from mapsto.ir.graph import Node
 from mapsto.plan.group import Group

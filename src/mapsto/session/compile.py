@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.cache import ObjectCache, default_folder
-from mapsto.devices.cpu.codegen import Call, Code, calls_of
+from mapsto.devices.cpu.code import Call, Code
+from mapsto.devices.cpu.codegen import calls_of
 from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.errors import CompileError
 from mapsto.ir.graph import Graph

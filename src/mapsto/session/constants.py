@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from mapsto.devices.cpu.codegen import Call, Code
+from mapsto.devices.cpu.code import Call, Code
 from mapsto.ir.expr import mul
 from mapsto.ir.graph import Value
 from mapsto.runtime.arrays import pack_constants

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from mapsto.devices.cpu.codegen import Call
+from mapsto.devices.cpu.code import Call
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.plan.group import Group

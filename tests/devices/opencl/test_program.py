@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.plan.graphs import conv, silu, small_cnn
 
-from mapsto.devices.cpu.codegen import Code
+from mapsto.devices.cpu.code import Code
 from mapsto.devices.opencl.device import Device
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import evaluate

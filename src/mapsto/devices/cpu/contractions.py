@@ -1,33 +1,27 @@
-"""Contraction groups into calls of the template: forms from homes, packed operands, epilogues, borders."""
+"""Contraction groups into calls of the template: forms from homes, joined rows, epilogues."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from mapsto.devices.cpu.borders import border_calls
+from mapsto.devices.cpu.code import Call, Code, grain_of
 from mapsto.devices.cpu.contraction import Plan as TilePlan
 from mapsto.devices.cpu.contraction import contraction, plan_contraction
 from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue, Place
-from mapsto.devices.cpu.contraction_packing import Packing
+from mapsto.devices.cpu.packed import direct_b, in_actual_sizes, packed_b, packed_iters, packed_strides
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
-from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call as ExprCall
-from mapsto.ir.expr import Dim, Expr, Sym, add, linear, mul, substitute, sym, symbols
-from mapsto.kernel.ast import Const, Iter, Load, Scalar, Stmt, Where
+from mapsto.ir.expr import Dim, add, linear, mul, substitute, symbols
+from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
 from mapsto.loop.ast import Param, Statement, Value
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.group import Group
-from mapsto.plan.homes import Access, Home, access
+from mapsto.plan.homes import Access, access
 from mapsto.plan.kernels import Renamer
 from mapsto.plan.layout import Layout
-
-if TYPE_CHECKING:
-    from mapsto.devices.cpu.codegen import Call, Code
 
 
 @dataclass(frozen=True)
@@ -57,8 +51,6 @@ def template_calls(group: Group, code: Code) -> list[Call] | None:
 
 
 def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
-    from mapsto.devices.cpu.codegen import Call, grain_of
-
     final = group.targets()[-1]
     a_layout, out_layout = code.homes.layout(c.a.tensor), code.homes.layout(final)
     border = c.border(a_layout.shape)
@@ -68,17 +60,17 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
     reach_out = access(c, c.index, out_layout, c.cols[0].name, None)
     if reach_a is None or reach_out is None or (reach_a.block and not isinstance(c.channels[0].extent, int)):
         return None
-    if c.b.tensor in code.constants and not all(isinstance(i.extent, int) for i in _packed_iters(c)):
+    if c.b.tensor in code.constants and not all(isinstance(i.extent, int) for i in packed_iters(c)):
         return None  # a constant that is read over a size: only the run can say that the two agree
-    direct = None if reach_a.block else _direct_b(c, code)  # channels in blocks are met by a packed B alone
+    direct = None if reach_a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
     shaped, tensors = _shape(group, c, reach_a, reach_out, direct, code, names)
     plan = plan_contraction(shaped.form, code.isa)
     calls: list[Call] = []
     if direct is None:
-        packing = _actual(plan.packing, names)
-        b_name = _packed_b(group, c, packing, code, calls)
-        b_batch = _packed_strides(c, packing)
+        packing = in_actual_sizes(plan.packing, names)
+        b_name = packed_b(group, c, packing, code, calls)
+        b_batch = packed_strides(c, packing)
         batch = tuple(replace(x, b=names.dim(s)) for x, s in zip(shaped.form.batch, b_batch, strict=True))
         form = replace(shaped.form, batch=batch, dims=_size_names(names))
         shaped, plan = replace(shaped, form=form), replace(plan, form=form)
@@ -115,9 +107,6 @@ def _schedule_text(plan: TilePlan) -> str:
     order = "row blocks outside, panels inside" if plan.rows_outer else "panels outside, row blocks inside"
     rows = "/".join(map(str, plan.tiling.sizes))
     return f"tile {plan.tiling.width} columns x {rows} rows; {order}; {plan.chunk} units a block"
-
-
-# -- shapes ----------------------------------------------------------------------------------------------------------
 
 
 def _shape(
@@ -247,155 +236,6 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, group: Group, code: Code) -> lis
     return found
 
 
-# -- the packed operand ----------------------------------------------------------------------------------------------
-
-
-def _direct_b(c: Contraction, code: Code) -> Access | None:
-    """B by strides as it lies, where its columns are contiguous and it is made at run time; None: it must be packed."""
-    if c.b.tensor in code.constants or c.b.tensor not in code.homes.homes or c.b.dtype.size < 4:
-        return None
-    found = access(c, c.b.index, code.homes.layout(c.b.tensor), c.cols[0].name, None)
-    return None if found is None or found.block else found
-
-
-def _packed_b(group: Group, c: Contraction, packing: Packing, code: Code, calls: list[Call]) -> str:
-    key = ("packed", c.b, tuple(i.extent for i in c.batch + c.cols + c.channels + c.windows), packing)
-    canonical = _packing_key(c, packing) if c.b.tensor in code.constants else key
-    known = code.packed.get(canonical)
-    if known is not None:
-        return known
-    name = code.fresh(f"{c.b.tensor}.packed")
-    if c.b.tensor in code.constants:
-        array = packing.pack(_logical_b(c, code.constants[c.b.tensor]))
-        code.add_constant(name, np.ascontiguousarray(array.reshape(-1)))
-    else:
-        shape = (*(i.extent for i in c.batch), packing.size)
-        code.add_scratch(name, c.b.dtype, shape)
-        code.kept.add(name)
-        calls.append(code.rows_call(group, _pack_stmts(c, packing, name, code)))
-    code.packed[canonical] = name
-    return name
-
-
-def _packed_iters(c: Contraction) -> tuple[Iter, ...]:
-    return (*c.batch, *c.cols, *c.channels, *c.windows)
-
-
-def _packing_key(c: Contraction, packing: Packing) -> object:
-    """Equal for contractions that pack one constant in one way."""
-    names = Renamer()
-    for it in _packed_iters(c):
-        names.iter(it)
-    return (
-        "packed",
-        c.b.tensor,
-        names.dims(c.b.index),
-        tuple(i.extent for i in (*c.batch, *c.cols, *c.channels, *c.windows)),
-        packing,
-    )
-
-
-def _actual(packing: Packing, names: Renamer) -> Packing:
-    """The packing in the graph's own sizes instead of canonical ones."""
-    sizes = names.actual_sizes()
-    window = tuple(substitute(w, sizes) for w in packing.window)
-    return replace(
-        packing, columns=substitute(packing.columns, sizes), channels=substitute(packing.channels, sizes), window=window
-    )
-
-
-def _packed_strides(c: Contraction, packing: Packing) -> tuple[Dim, ...]:
-    """Elements of packed B from one batch element to the next; 0 where B is constant and has none."""
-    strides: list[Dim] = []
-    step = packing.size
-    for it in reversed(c.batch):
-        strides.insert(0, step)
-        step = mul(step, it.extent)
-    return tuple(strides)
-
-
-def _logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """A constant B as an array (batch..., columns, channels, windows...)."""
-    iters = _packed_iters(c)
-    grids: dict[str, Any] = {}
-    for axis, it in enumerate(iters):
-        assert isinstance(it.extent, int)
-        shape = [1] * len(iters)
-        shape[axis] = it.extent
-        grids[it.name] = np.arange(it.extent).reshape(shape)
-    full = tuple(int(it.extent) for it in iters if isinstance(it.extent, int))
-    index = tuple(np.broadcast_to(_evaluate(e, grids), full) for e in c.b.index)
-    return array[index] if index else np.broadcast_to(array, full)
-
-
-def _evaluate(e: Dim, grids: Mapping[str, Any]) -> Any:
-    """An index expression over arrays of iterator values."""
-    if not isinstance(e, Expr):
-        return np.asarray(e)
-    total: Any = 0
-    for monomial, scale in e.terms:
-        term: Any = scale
-        for atom in monomial:
-            if isinstance(atom, Sym):
-                term = term * grids[atom.name]
-            else:
-                assert isinstance(atom, ExprCall)
-                a, b = (_evaluate(x, grids) for x in atom.args)
-                table = {"floordiv": np.floor_divide, "mod": np.mod, "min": np.minimum, "max": np.maximum}
-                term = term * table[atom.fn](a, b)
-        total = total + term
-    return np.asarray(total)
-
-
-def _pack_stmts(c: Contraction, packing: Packing, name: str, code: Code) -> list[Stmt]:
-    """Packing at run time as ordinary statements: the full panels, and the narrower last one."""
-    if packing.block or packing.interleave != 1 or c.windows:
-        return [_element_stmt(c, packing, name)]
-    batch = tuple(Iter(code.fresh("n"), i.extent) for i in c.batch)
-    full, width = packing.full_panels, packing.panel
-    stmts = []
-    if full != 0:
-        stmts.append(_panel_stmt(c, packing, name, batch, full, width, 0, code))
-    if packing.last:
-        stmts.append(_panel_stmt(c, packing, name, batch, 1, packing.last, mul(full, width), code))
-    return stmts
-
-
-def _element_stmt(c: Contraction, packing: Packing, name: str) -> Stmt:
-    """Any operand, element by element to its place. Columns that only fill up a vector stay as they are: their
-    results are never stored.
-    """
-    (column,), (channel,) = c.cols, c.channels
-    place = packing.index(sym(column.name), sym(channel.name), tuple(sym(w.name) for w in c.windows))
-    iters = (*c.batch, column, channel, *c.windows)
-    return Stmt(name, c.b.dtype, iters, c.b, (*(sym(i.name) for i in c.batch), place))
-
-
-def _panel_stmt(
-    c: Contraction,
-    packing: Packing,
-    name: str,
-    batch: tuple[Iter, ...],
-    panels: Dim,
-    width: int,
-    first: Dim,
-    code: Code,
-) -> Stmt:
-    p, k, j = Iter(code.fresh("p"), panels), Iter(code.fresh("k"), packing.channels), Iter(code.fresh("j"), width)
-    column = add(first, add(mul(sym(p.name), width), sym(j.name)))
-    at: dict[str, Dim] = {c.cols[0].name: column, c.channels[0].name: sym(k.name)}
-    at.update({i.name: sym(b.name) for i, b in zip(c.batch, batch, strict=True)})
-    load = Load(c.b.tensor, tuple(substitute(e, at) for e in c.b.index), c.b.dtype)
-    inside: Dim = add(packing.columns, mul(add(column, 1), -1))
-    value: Scalar = Where((inside,), load, Const(0.0, c.b.dtype))
-    start = mul(first, packing.channels)
-    place = add(start, add(mul(add(mul(sym(p.name), packing.channels), sym(k.name)), width), sym(j.name)))
-    return Stmt(name, c.b.dtype, (*batch, p, k, j), value, (*(sym(b.name) for b in batch), place))
-
-
-# -- the epilogue ----------------------------------------------------------------------------------------------------
-
-
 def _epilogue(shaped: Shaped) -> Epilogue:
     """What is computed on the accumulators before they are stored."""
     layouts = dict(shaped.layouts)
@@ -418,35 +258,3 @@ def _epilogue(shaped: Shaped) -> Epilogue:
         return statements, result
 
     return emit
-
-
-# -- borders ---------------------------------------------------------------------------------------------------------
-
-
-def border_calls(group: Group, code: Code) -> list[Call]:
-    """Zeros into the border of what the template writes: slabs before and past each bordered dim, of the tensor with
-    its border as a whole.
-    """
-    final = group.targets()[-1]
-    layout = code.homes.layout(final)
-    if not layout.has_border:
-        return []
-    value = code.homes.values[final]
-    shape = tuple(add(extent, b + a) for extent, (b, a) in zip(layout.shape, layout.border, strict=True))
-    name = code.fresh(f"{final}.bordered")
-    code.homes.values[name] = replace(value, name=name, shape=shape)
-    whole = replace(layout, shape=shape, border=((0, 0),) * len(shape))
-    code.homes.homes[name] = Home(code.homes.homes[final].buffer, whole, f"{final} with its border")
-    code.kept.add(name)
-    stmts = []
-    for d, (before, after) in enumerate(layout.border):
-        for start, count in ((0, before), (add(before, layout.shape[d]), after)):
-            if count:
-                stmts.append(_slab(name, value.dtype, shape, d, start, count, code))
-    return [code.rows_call(group, stmts)]
-
-
-def _slab(name: str, dtype: DType, shape: tuple[Dim, ...], d: int, start: Dim, count: int, code: Code) -> Stmt:
-    iters = tuple(Iter(code.fresh("z"), count if axis == d else extent) for axis, extent in enumerate(shape))
-    index = tuple(add(start if axis == d else 0, sym(i.name)) for axis, i in enumerate(iters))
-    return Stmt(name, dtype, iters, Const(0, dtype), index)

@@ -1,0 +1,162 @@
+"""The second operand of a contraction: as it lies where that can be walked, else packed, when compiling or by a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mapsto.devices.cpu.code import Call, Code
+from mapsto.devices.cpu.contraction_packing import Packing
+from mapsto.ir.expr import Call as ExprCall
+from mapsto.ir.expr import Dim, Expr, Sym, add, mul, substitute, sym
+from mapsto.kernel.ast import Const, Iter, Load, Scalar, Stmt, Where
+from mapsto.plan.contraction import Contraction
+from mapsto.plan.group import Group
+from mapsto.plan.homes import Access, access
+from mapsto.plan.kernels import Renamer
+
+
+def direct_b(c: Contraction, code: Code) -> Access | None:
+    """B by strides as it lies, where its columns are contiguous and it is made at run time; None: it must be packed."""
+    if c.b.tensor in code.constants or c.b.tensor not in code.homes.homes or c.b.dtype.size < 4:
+        return None
+    found = access(c, c.b.index, code.homes.layout(c.b.tensor), c.cols[0].name, None)
+    return None if found is None or found.block else found
+
+
+def packed_b(group: Group, c: Contraction, packing: Packing, code: Code, calls: list[Call]) -> str:
+    key = ("packed", c.b, tuple(i.extent for i in c.batch + c.cols + c.channels + c.windows), packing)
+    canonical = _packing_key(c, packing) if c.b.tensor in code.constants else key
+    known = code.packed.get(canonical)
+    if known is not None:
+        return known
+    name = code.fresh(f"{c.b.tensor}.packed")
+    if c.b.tensor in code.constants:
+        array = packing.pack(_logical_b(c, code.constants[c.b.tensor]))
+        code.add_constant(name, np.ascontiguousarray(array.reshape(-1)))
+    else:
+        shape = (*(i.extent for i in c.batch), packing.size)
+        code.add_scratch(name, c.b.dtype, shape)
+        code.kept.add(name)
+        calls.append(code.rows_call(group, _pack_stmts(c, packing, name, code)))
+    code.packed[canonical] = name
+    return name
+
+
+def packed_iters(c: Contraction) -> tuple[Iter, ...]:
+    return (*c.batch, *c.cols, *c.channels, *c.windows)
+
+
+def _packing_key(c: Contraction, packing: Packing) -> object:
+    """Equal for contractions that pack one constant in one way."""
+    names = Renamer()
+    for it in packed_iters(c):
+        names.iter(it)
+    return (
+        "packed",
+        c.b.tensor,
+        names.dims(c.b.index),
+        tuple(i.extent for i in (*c.batch, *c.cols, *c.channels, *c.windows)),
+        packing,
+    )
+
+
+def in_actual_sizes(packing: Packing, names: Renamer) -> Packing:
+    """The packing in the graph's own sizes instead of canonical ones."""
+    sizes = names.actual_sizes()
+    window = tuple(substitute(w, sizes) for w in packing.window)
+    return replace(
+        packing, columns=substitute(packing.columns, sizes), channels=substitute(packing.channels, sizes), window=window
+    )
+
+
+def packed_strides(c: Contraction, packing: Packing) -> tuple[Dim, ...]:
+    """Elements of packed B from one batch element to the next; 0 where B is constant and has none."""
+    strides: list[Dim] = []
+    step = packing.size
+    for it in reversed(c.batch):
+        strides.insert(0, step)
+        step = mul(step, it.extent)
+    return tuple(strides)
+
+
+def _logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """A constant B as an array (batch..., columns, channels, windows...)."""
+    iters = packed_iters(c)
+    grids: dict[str, Any] = {}
+    for axis, it in enumerate(iters):
+        assert isinstance(it.extent, int)
+        shape = [1] * len(iters)
+        shape[axis] = it.extent
+        grids[it.name] = np.arange(it.extent).reshape(shape)
+    full = tuple(int(it.extent) for it in iters if isinstance(it.extent, int))
+    index = tuple(np.broadcast_to(_evaluate(e, grids), full) for e in c.b.index)
+    return array[index] if index else np.broadcast_to(array, full)
+
+
+def _evaluate(e: Dim, grids: Mapping[str, Any]) -> Any:
+    """An index expression over arrays of iterator values."""
+    if not isinstance(e, Expr):
+        return np.asarray(e)
+    total: Any = 0
+    for monomial, scale in e.terms:
+        term: Any = scale
+        for atom in monomial:
+            if isinstance(atom, Sym):
+                term = term * grids[atom.name]
+            else:
+                assert isinstance(atom, ExprCall)
+                a, b = (_evaluate(x, grids) for x in atom.args)
+                table = {"floordiv": np.floor_divide, "mod": np.mod, "min": np.minimum, "max": np.maximum}
+                term = term * table[atom.fn](a, b)
+        total = total + term
+    return np.asarray(total)
+
+
+def _pack_stmts(c: Contraction, packing: Packing, name: str, code: Code) -> list[Stmt]:
+    """Packing at run time as ordinary statements: the full panels, and the narrower last one."""
+    if packing.block or packing.interleave != 1 or c.windows:
+        return [_element_stmt(c, packing, name)]
+    batch = tuple(Iter(code.fresh("n"), i.extent) for i in c.batch)
+    full, width = packing.full_panels, packing.panel
+    stmts = []
+    if full != 0:
+        stmts.append(_panel_stmt(c, packing, name, batch, full, width, 0, code))
+    if packing.last:
+        stmts.append(_panel_stmt(c, packing, name, batch, 1, packing.last, mul(full, width), code))
+    return stmts
+
+
+def _element_stmt(c: Contraction, packing: Packing, name: str) -> Stmt:
+    """Any operand, element by element to its place. Columns that only fill up a vector stay as they are: their
+    results are never stored.
+    """
+    (column,), (channel,) = c.cols, c.channels
+    place = packing.index(sym(column.name), sym(channel.name), tuple(sym(w.name) for w in c.windows))
+    iters = (*c.batch, column, channel, *c.windows)
+    return Stmt(name, c.b.dtype, iters, c.b, (*(sym(i.name) for i in c.batch), place))
+
+
+def _panel_stmt(
+    c: Contraction,
+    packing: Packing,
+    name: str,
+    batch: tuple[Iter, ...],
+    panels: Dim,
+    width: int,
+    first: Dim,
+    code: Code,
+) -> Stmt:
+    p, k, j = Iter(code.fresh("p"), panels), Iter(code.fresh("k"), packing.channels), Iter(code.fresh("j"), width)
+    column = add(first, add(mul(sym(p.name), width), sym(j.name)))
+    at: dict[str, Dim] = {c.cols[0].name: column, c.channels[0].name: sym(k.name)}
+    at.update({i.name: sym(b.name) for i, b in zip(c.batch, batch, strict=True)})
+    load = Load(c.b.tensor, tuple(substitute(e, at) for e in c.b.index), c.b.dtype)
+    inside: Dim = add(packing.columns, mul(add(column, 1), -1))
+    value: Scalar = Where((inside,), load, Const(0.0, c.b.dtype))
+    start = mul(first, packing.channels)
+    place = add(start, add(mul(add(mul(sym(p.name), packing.channels), sym(k.name)), width), sym(j.name)))
+    return Stmt(name, c.b.dtype, (*batch, p, k, j), value, (*(sym(b.name) for b in batch), place))
