@@ -248,7 +248,7 @@ def one(
 def all_schedules(case: Case) -> list[RowSchedule]:
     """Every way that a kernel of one part can be walked."""
     best = choose_schedule(case.kernel, case.all_layouts(), case.lanes)
-    if best.parts:
+    if best.vector == "parts":
         return [best]
     found = [replace(best, vector="inner", lanes=case.lanes, axis=-1), replace(best, vector="none", lanes=1, axis=-1)]
     (segment,) = segments(normal_form(case.kernel))

@@ -24,7 +24,22 @@ from mapsto.ir.expr import (
     symbols,
     terms_of,
 )
-from mapsto.kernel.ast import Index, Iter, Kernel, Load, Reduce, Scalar, Scan, Stmt, Where, children, transform, walk
+from mapsto.kernel.ast import (
+    Const,
+    Index,
+    Iter,
+    Kernel,
+    Load,
+    Reduce,
+    Scalar,
+    Scan,
+    Stmt,
+    Where,
+    children,
+    transform,
+    walk,
+)
+from mapsto.kernel.scalar import neutral
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ class Step:
 
 
 def normal_form(kernel: Kernel) -> tuple[Step, ...]:
-    """The kernel's statements as steps, in order."""
+    """The kernel's statements as steps, in order, without those over nothing and those that nothing comes of."""
     counter = [0]
     taken = {s for t in (*kernel.inputs, *kernel.outputs, *kernel.temps) for d in t.shape for s in symbol_names(d)}
     for stmt in kernel.stmts:
@@ -82,7 +97,14 @@ def normal_form(kernel: Kernel) -> tuple[Step, ...]:
         taken.add(name)
         return name
 
-    return tuple(_normal(stmt, fresh) for stmt in kernel.stmts)
+    steps = (_normal(stmt, fresh) for stmt in kernel.stmts)
+    wanted = {t.name for t in kernel.outputs}
+    kept: list[Step] = []
+    for step in reversed([s for s in steps if all(i.extent != 0 for i in s.iters)]):
+        if step.target in wanted:
+            wanted |= step.tensors
+            kept.append(step)
+    return tuple(reversed(kept))
 
 
 def symbol_names(e: Dim) -> set[str]:
@@ -140,6 +162,8 @@ def _rename(e: Scalar, names: dict[str, Dim], fresh: Callable[[str], str]) -> Sc
         if not isinstance(node, Reduce):
             return None
         inner, iters = _renamed(node.iters, names, fresh)
+        if any(i.extent == 0 for i in iters):
+            return Const(neutral(node.kind, node.dtype), node.dtype)
         body = _rename(node.body, inner, fresh)
         return Reduce(node.kind, iters, body) if iters else body
 

@@ -102,7 +102,8 @@ class Emitter:
         if info.unsafe:
             depth = max(depth, self.code.guard_depth, self.mask.depth if self.mask else 0)
         if info.tensors and self.lane is not None and self.lane.tail is not None and self.is_varying(info):
-            depth = max(depth, self.code.depth_of(self.code.expand(self.lane.tail)))
+            # a padded load has no mask: it must stay where there is a tail at all
+            depth = max(depth, self.code.depth_of(self.code.expand(self.lane.tail)), self.code.guard_depth)
         return min(depth, self.code.depth)
 
     def key(self, info: Info) -> Key:

@@ -35,6 +35,11 @@ class RowSchedule:
     axis: int = -1
     parts: tuple[RowSchedule, ...] = ()
 
+    @property
+    def each(self) -> tuple[RowSchedule, ...]:
+        """One schedule for each part; a kernel over nothing has no part."""
+        return self.parts if self.vector == "parts" else (self,)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -67,7 +72,7 @@ def scratch_temps(kernel: Kernel, schedule: RowSchedule) -> tuple[str, ...]:
     array.
     """
     found: list[str] = []
-    for segment, part in zip(_segments(kernel), schedule.parts or (schedule,), strict=True):
+    for segment, part in zip(_segments(kernel), schedule.each, strict=True):
         found += place_temps(segment, temp_shapes(kernel), _row_lanes(part)).buffers
     return tuple(found)
 
@@ -75,7 +80,7 @@ def scratch_temps(kernel: Kernel, schedule: RowSchedule) -> tuple[str, ...]:
 def prepare(kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule) -> tuple[Part, ...]:
     """The parts of a kernel under a schedule, flattened."""
     found = []
-    for segment, part in zip(_segments(kernel), schedule.parts or (schedule,), strict=True):
+    for segment, part in zip(_segments(kernel), schedule.each, strict=True):
         temps = place_temps(segment, temp_shapes(kernel), _row_lanes(part))
         missing = [t for t in temps.buffers if t not in layouts]
         assert not missing, f"{kernel.name}: the temporaries {missing} need a buffer; ask scratch_temps"
