@@ -1,4 +1,4 @@
-"""The second operand of a contraction: as it lies where that can be walked, else packed, when compiling or by a step."""
+"""The second operand of a contraction: as it lies where it can be walked, else packed, when compiling or in a step."""
 
 from __future__ import annotations
 
