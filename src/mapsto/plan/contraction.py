@@ -88,7 +88,7 @@ class Contraction:
         """The reduction that is to lie innermost in A: the last dim's where that fills a vector, else the longest."""
         rows = {i.name for i in self.rows}
         free = [r for r in self.reds if not any(r.name in symbols(e) and symbols(e) & rows for e in self.a.index)]
-        last = [r for r in free if self.a.index[-1] == sym(r.name) and _is_long(r.extent)]
+        last = [r for r in free if self.a.index[-1:] == (sym(r.name),) and _is_long(r.extent)]
         if last or len(free) <= 1:
             return tuple(last or free)
         known = [r for r in free if isinstance(r.extent, int)] or free
