@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.devices.generic.support import Case, Engine, all_schedules, check, fused, native, one
+from tests.devices.generic.support import Case, Engine, all_schedules, check, fused, native, one, places, poisoned
 
+from mapsto.devices.generic import choose_schedule, lower, zero_borders
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.kernel.ast import Iter, Kernel, Load, Op, Stmt, Tensor
@@ -163,9 +164,6 @@ def test_in_place() -> None:
         "relu", (Tensor("x", DType.F32, (70,)),), (Tensor("y", DType.F32, (70,)),), (),
         (Stmt("y", DType.F32, (Iter("i", 70),), Op("neg", (Load("x", (sym("i"),), DType.F32),), DType.F32)),),
     )  # fmt: skip
-    from mapsto.devices.generic.lower import lower
-    from mapsto.devices.generic.schedule import choose_schedule
-
     layouts: dict[str, Layout] = {"x": plain((70,)), "y": plain((70,))}
     function, extent = lower(kernel, layouts, choose_schedule(kernel, layouts, 16), "relu")
     buffer = x.copy()
@@ -173,3 +171,18 @@ def test_in_place() -> None:
     for k in range(3):
         interpret(function, [buffer, buffer], {}, extent * k // 3, extent * (k + 1) // 3)
     np.testing.assert_array_equal(buffer, -x)
+
+
+@pytest.mark.parametrize("dtype", [DType.F32, DType.I8])
+def test_zeros_alone(dtype: DType) -> None:
+    """The zeros of a layout, for a writer that fills the inside alone."""
+    layout = blocked((2, 20, 3, 5), border=BORDER)
+    function, extent = zero_borders("y", dtype, layout, 16, "zeros")
+    buffer = poisoned(dtype, int(layout.elements))  # type: ignore[arg-type]
+    assert isinstance(extent, int)
+    for k in range(3):
+        interpret(function, [buffer], {}, extent * k // 3, extent * (k + 1) // 3)
+    own = places(layout, {}).ravel()
+    assert buffer[own].tobytes() == poisoned(dtype, own.size).tobytes()
+    outside = np.delete(buffer, own)
+    assert not outside.any()

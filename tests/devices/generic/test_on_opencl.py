@@ -1,0 +1,50 @@
+"""The same loop code on two devices: LLVM on the processor, OpenCL C elsewhere."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pytest
+from tests.devices.generic.support import Array, Case, call, check, compiled, filled, host, lowered
+from tests.devices.generic.test_lower import CASES
+
+from mapsto.devices.opencl.device import Device, list_devices, open_device
+from mapsto.loop.ast import Function
+
+NAMES = ["elementwise chain", "softmax", "layer norm", "reduce outer and inner", "conv", "matmul", "gather"]
+
+
+@functools.cache
+def device() -> Device:
+    pytest.importorskip("pyopencl", reason="pyopencl is not installed")
+    if not list_devices():
+        pytest.skip("no OpenCL platform is installed (CI installs pocl-opencl-icd)")
+    return open_device()
+
+
+def on_opencl(function: Function, buffers: Sequence[Array], sizes: Mapping[str, int], begin: int, end: int) -> None:
+    device().build([function])[function.name](buffers, sizes, begin, end)
+
+
+@pytest.mark.opencl
+@pytest.mark.parametrize("name", NAMES)
+def test_same_code_same_answer(name: str) -> None:
+    case: Case = CASES[name]()
+    check(case, on_opencl, shares=1)
+    function, extent, scratch, _ = lowered(case)
+    assert not scratch and isinstance(extent, int)
+    layouts = case.all_layouts()
+    results = []
+    for run in (on_opencl, on_processor):
+        buffers = [filled(case.inputs[t.name], layouts[t.name], {}) for t in case.kernel.inputs]
+        buffers += [np.zeros(layouts[t.name].elements, t.dtype.numpy) for t in case.kernel.outputs]
+        run(function, buffers, {}, 0, extent)
+        results.append(buffers[-1])
+    # multiplications and additions may be contracted differently: a few units in the last place
+    np.testing.assert_allclose(results[0], results[1], rtol=2e-6, atol=2e-6)
+
+
+def on_processor(function: Function, buffers: Sequence[Array], sizes: Mapping[str, int], begin: int, end: int) -> None:
+    call(compiled(function, host()), function, buffers, sizes, begin, end)
