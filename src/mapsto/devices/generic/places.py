@@ -82,7 +82,10 @@ class Places:
 
     def number(self, e: Dim) -> Value:
         """The i64 value of an index expression: one lane, or all lanes where it varies."""
-        e = self.resolved(e)
+        return self._number(self.resolved(e))
+
+    def _number(self, e: Dim) -> Value:
+        """The same for a part of an expression that is resolved already: resolving twice would place elements twice."""
         lane = self.emitter.lane
         if lane is None or not self.emitter.varies(e):
             return IndexValue(e, Type(_I64))
@@ -124,7 +127,7 @@ class Places:
             for atom in hard[1:]:
                 part = Binary("mul", part, self._call(atom))
             factor = product([coefficient, *(_of(a) for a in rest)])
-            parts.append(part if factor == 1 else Binary("mul", part, lift(self.number(factor), lane.count)))
+            parts.append(part if factor == 1 else Binary("mul", part, lift(self._number(factor), lane.count)))
         found = linear(plain, lane.symbol)
         if found is None:  # lane * lane
             found = (0, 0)
@@ -138,7 +141,7 @@ class Places:
         assert self.emitter.lane is not None
         total: Value = number(coefficient, Type(_I64, self.emitter.lane.count))
         for atom in monomial:
-            total = Binary("mul", total, lift(self.number(_of(atom)), self.emitter.lane.count))
+            total = Binary("mul", total, lift(self._number(_of(atom)), self.emitter.lane.count))
         return total
 
     def _call(self, call: Call) -> Value:
@@ -146,7 +149,7 @@ class Places:
         lanes = self.emitter.lane.count
         if call.fn == "load":
             return self._gathered(call)
-        a, b = (lift(self.number(arg), lanes) for arg in call.args)
+        a, b = (lift(self._number(arg), lanes) for arg in call.args)
         if call.fn in ("min", "max"):
             return Binary(call.fn, a, b)
         if call.fn == "mod":
