@@ -150,7 +150,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-_PLAIN = re.compile(r'[^\s,{}":#]+$')
+_PLAIN = re.compile(r'[^\s,{}":#]+\Z')
 _NAME = r'(?:[^\s,{}":#]+|"(?:[^"\\]|\\.)*")'  # as it is, or quoted: a model may call a value anything
 
 

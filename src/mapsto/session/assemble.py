@@ -12,7 +12,7 @@ from mapsto.ir.graph import Node
 from mapsto.plan.group import Group
 from mapsto.plan.planner import Planned
 from mapsto.runtime.arrays import pack_constants
-from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Jump, Port, Program, Require, Run, Step
+from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run, Step
 
 
 class _Buffers:
@@ -52,11 +52,13 @@ def assemble(planned: Planned, calls: Mapping[int, list[Call]], constants: Mappi
     graph, buffers = planned.graph, _Buffers(planned, constants)
     inputs = tuple(Port(v.name, v.dtype, v.shape, buffers.of(v.name)) for v in graph.inputs)
     steps: list[Step] = []
-    _emit(planned.groups, calls, buffers, steps)
+    # what must hold of sizes on every path is checked as soon as they are known, before anything is laid out by them
+    checks = tuple(Check(*_required(node)) for node in graph.nodes if node.op == "require")
+    _emit([g for g in planned.groups if not _always_checked(g)], calls, buffers, steps)
     outputs = tuple(_port(name, place, buffers) for name, place in zip(graph.outputs, planned.outputs, strict=True))
     packed, offsets = pack_constants(buffers.used_constants)
     final = tuple(Buffer(b.name, b.kind, b.bytes, offsets[b.name]) if b.kind == "constant" else b for b in buffers.list)
-    return Program(graph.name, inputs, outputs, final, tuple(steps), packed, graph.updates)
+    return Program(graph.name, inputs, outputs, final, tuple(steps), packed, graph.updates, checks)
 
 
 def _port(name: str, place: str, buffers: _Buffers) -> Port:
@@ -90,8 +92,17 @@ def _run(call: Call, buffers: _Buffers) -> Run:
 
 
 def _check(node: Node, label: str) -> Require:
+    return Require(*_required(node), label, node.provenance)
+
+
+def _required(node: Node) -> tuple[Dim, str]:
+    """(condition, message); what is reached by no right run fails always."""
     condition = node.attrs["condition"] if node.op == "require" else -1
-    return Require(condition, str(node.attrs["message"]), label, node.provenance)  # type: ignore[arg-type]
+    return condition, str(node.attrs["message"])  # type: ignore[return-value]
+
+
+def _always_checked(group: Group) -> bool:
+    return group.kind == "check" and all(node.op == "require" for node in group.nodes)
 
 
 def _emit_branch(group: Group, calls: Mapping[int, list[Call]], buffers: _Buffers, steps: list[Step]) -> None:
