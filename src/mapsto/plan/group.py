@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, known_at_least, product, substitute, sym
+from mapsto.ir.expr import Dim, known_at_least, product, substitute, sym, symbols
 from mapsto.ir.graph import Graph, Node, Value, free_values
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Reduce, Scalar, Stmt, transform, walk, with_value
 from mapsto.kernel.compose import (
@@ -403,6 +403,8 @@ class Region:
             return True
         if not shared or any(not _whole_rows(s, load.index, shared) for s, load in used):
             return False
+        if any(_has_windows(s) for s in source.stmts):
+            return False  # it goes over its points as it likes best; a row at a time would take that from it
         shapes = [self.values[load.tensor].shape for _, load in used]
         inner = [product(d for at, d in enumerate(shape) if at not in shared) for shape in shapes]
         outer = product(shapes[0][d] for d in shared)
@@ -445,6 +447,19 @@ def _whole_rows(stmt: Stmt, index: tuple[Dim, ...], shared: tuple[int, ...]) -> 
         if isinstance(node, Reduce):
             names |= {i.name for i in node.iters}
     return all(e == 0 or any(e == sym(n) for n in names) for d, e in enumerate(index) if d not in shared)
+
+
+def _has_windows(stmt: Stmt) -> bool:
+    """Whether a reduction reads at sums of its own iterators and the statement's (pooling, depthwise convolution)."""
+    own = {i.name for i in stmt.iters}
+    for node in walk(stmt.value):
+        if not isinstance(node, Reduce):
+            continue
+        inner = {i.name for i in node.iters}
+        loads = (n for n in walk(node.body) if isinstance(n, Load))
+        if any(symbols(e) & inner and symbols(e) & own for load in loads for e in load.index):
+            return True
+    return False
 
 
 def shared_dims(stmts: Iterable[Stmt]) -> tuple[int, ...]:

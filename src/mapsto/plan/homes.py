@@ -321,7 +321,7 @@ def _same_axes(stmt: Stmt, load: Load) -> bool:
     at = stmt.index if stmt.index is not None else tuple(sym(i.name) for i in stmt.iters)
     if len(load.index) != len(at) or len(at) < 2:
         return False
-    own = {i.name for i in stmt.iters}
+    own = {i.name for i in stmt.iters if i.extent != 1}
     return all((symbols(a) & own) == (symbols(b) & own) for a, b in zip(load.index, at, strict=True))
 
 

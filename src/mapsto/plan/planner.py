@@ -12,6 +12,7 @@ from mapsto.plan.homes import Homes, assign, flat
 from mapsto.plan.names import Names, names_in
 from mapsto.plan.outputs import settle_outputs
 from mapsto.plan.plan import Plan
+from mapsto.plan.relaid import relay_constants
 
 
 @dataclass
@@ -40,6 +41,7 @@ def plan_graph(graph: Graph, pinned: Plan | None = None) -> Planned:
     inputs = {v.name for v in graph.inputs}
     groups, homes = assign(groups, values, inputs, set(graph.outputs), set(constants), names.fresh, pinned)
     groups, places = settle_outputs(graph, groups, homes, frozenset(constants), names.fresh)
+    relay_constants(groups, homes, constants)
     for number, group in enumerate(flat(groups)):
         group.name = f"g{number}"
     return Planned(graph, groups, homes, set(graph.outputs) | set(homes.homes), constants, places)
