@@ -178,7 +178,8 @@ def main() -> int:
     rows = [row_of(result, engines) for result in results]
     print((markdown if args.markdown else table)(headers(engines), rows))
     print(f"\n{machine_line(args.threads)}")
-    absent = {f"{name}: not measured: {why.splitlines()[0]}" for result in results for name, why in result.report.absent.items()}
+    reports = [result.report.absent for result in results]
+    absent = {f"{name}: not measured: {why.splitlines()[0]}" for report in reports for name, why in report.items()}
     print("\n".join([*sorted(absent), *failed]))
     if args.json is not None:
         args.json.write_text(json.dumps([result.to_json() for result in results], indent=2), encoding="utf-8")

@@ -183,7 +183,7 @@ class Bitcast:
 
 @dataclass(frozen=True)
 class ReduceLanes:
-    """Lanes folded to a scalar in a fixed tree order (halves added to halves): sum prod min max minnum maxnum any all."""
+    """Lanes folded to a scalar in a fixed tree order (halves to halves): sum prod min max minnum maxnum any all."""
 
     op: str
     a: Value
