@@ -17,9 +17,10 @@ INTERRUPTED = 130
 
 
 def main() -> NoReturn:
+    from mapsto.debug import CHECKS, level
     from mapsto.errors import MapstoError
 
-    debug = os.environ.get("MAPSTO_DEBUG", "0") not in ("", "0")
+    debug = level() >= CHECKS
     try:
         from mapsto.cli.app import app
 

@@ -4,11 +4,13 @@ order.
 
 from __future__ import annotations
 
-import os
+import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from mapsto import debug
 from mapsto.ir.graph import Graph
+from mapsto.ir.text import print_graph
 from mapsto.passes.affine import AffineFolding
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
@@ -70,14 +72,15 @@ def default_passes() -> tuple[Pass, ...]:
 def run_passes(
     graph: Graph, passes: Sequence[Pass] | None = None, on_pass: Callable[[str, Graph], None] | None = None
 ) -> Graph:
-    """Runs the passes in order; `on_pass(name, graph)` sees each result. With MAPSTO_DEBUG set, every result is
-    verified.
+    """Runs the passes in order; `on_pass(name, graph)` sees each result. With MAPSTO_DEBUG every result is verified,
+    and printed from level 2 on.
     """
-    check = bool(os.environ.get("MAPSTO_DEBUG"))
+    debug.show(debug.GRAPHS, "before the passes", lambda: print_graph(graph, elide=True))
     for step in default_passes() if passes is None else passes:
         graph = step(graph)
-        if check:
+        if debug.level() >= debug.CHECKS:
             _verify(graph)
+        debug.show(debug.GRAPHS, f"after pass {step.name}", functools.partial(print_graph, graph, elide=True))
         if on_pass is not None:
             on_pass(step.name, graph)
     return graph

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from mapsto import debug
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.cache import ObjectCache, default_folder
 from mapsto.devices.cpu.code import Call, Code
@@ -131,6 +132,7 @@ def build(
     use = exe.memory() if sized else None
     arena = (use.arena, use.arena_bound) if use is not None else None
     exe.plan_text = plan_of(planned, calls, program, workers.isa.name, arena).text()
+    debug.show(debug.PLAN, "plan", lambda: exe.plan_text)
     return exe
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mapsto import debug
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.generic.cost import estimate
@@ -19,8 +20,10 @@ from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, product, substitute
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Op, Reduce, Scalar, Stmt, children
+from mapsto.kernel.text import kernel_text
 from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
+from mapsto.loop.text import format_function
 from mapsto.plan.group import Group
 from mapsto.plan.homes import Home, Homes
 from mapsto.plan.kernels import Canonical, Renamer, canonical
@@ -91,6 +94,8 @@ class Code:
         name = "k" + hashlib.sha256(text.encode()).hexdigest()[:20]
         if name not in self.texts:
             self.texts[name] = text.replace("@kernel(", f"@{name}(")
+            debug.show(debug.KERNELS, f"function {name}", lambda: format_function(function))
+            debug.show(debug.LLVM, f"LLVM IR of {name}", lambda: self.texts[name])
             self.on_module(name, self.texts[name], optimizer)
         return name
 
@@ -111,6 +116,7 @@ def _rows_call(group: Group, stmts: list[Stmt], code: Code) -> Call:
     layouts = {n: home.layout for n, home in code.homes.homes.items()}
     form, names = canonical(stmts, code.homes.values, layouts, code.kept)
     if form not in code.made:
+        debug.show(debug.KERNELS, f"kernel of {group.name}", lambda: kernel_text(form.kernel))
         code.made[form] = _lower_rows(form, code)
     function, extent, params, dims, schedule = code.made[form]
     actual = {canonical_name: name for name, canonical_name in names.tensors.items()}
