@@ -37,16 +37,21 @@ class _Worker:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in paths if p)}
         self._messages: IO[bytes] = tempfile.TemporaryFile()
         ours, theirs = os.pipe()
-        self._process = subprocess.Popen(
-            # -P: a file in the user's folder must not pass for a module
-            [sys.executable, "-P", "-m", "mapsto.devices.cpu.worker", str(theirs)],
-            stdin=subprocess.PIPE,
-            stdout=self._messages,
-            stderr=self._messages,
-            env=environment,
-            pass_fds=(theirs,),
-        )
-        os.close(theirs)
+        try:
+            self._process = subprocess.Popen(
+                # -P: a file in the user's folder must not pass for a module
+                [sys.executable, "-P", "-m", "mapsto.devices.cpu.worker", str(theirs)],
+                stdin=subprocess.PIPE,
+                stdout=self._messages,
+                stderr=self._messages,
+                env=environment,
+                pass_fds=(theirs,),
+            )
+        except OSError as error:
+            os.close(ours)
+            raise CompileError(f"no compile worker can be started: {sys.executable}: {error}") from error
+        finally:
+            os.close(theirs)
         assert self._process.stdin is not None
         self._jobs, self._answers = self._process.stdin, os.fdopen(ours, "rb")
         with contextlib.suppress(OSError):
@@ -130,7 +135,9 @@ class CompilePool:
         return future
 
     def _serve(self) -> None:
-        worker: _Worker | None = _Worker(self.isa)
+        worker: _Worker | None = None
+        with contextlib.suppress(CompileError, OSError):  # the first job tries again, and tells why
+            worker = _Worker(self.isa)
         while (job := self._queue.get()) is not None:
             kind, optimizer, name, text, future = job
             try:
