@@ -24,7 +24,7 @@ class LayoutMoves:
 
 
 def _rewrite(site: Site) -> Sequence[Value] | None:
-    for part in (_through_elementwise, _of_both_operands, _reduce_of_transpose, _slice_of_concat):
+    for part in (_through_elementwise, _of_both_operands, _reduce_of_transpose, slice_of_concat):
         made = part(site)
         if made is not None:
             return made
@@ -122,7 +122,7 @@ def _along_one_axis(node: Node, source: Value) -> int | None:
     return cut[0] if len(cut) == 1 else None
 
 
-def _slice_of_concat(site: Site) -> Sequence[Value] | None:
+def slice_of_concat(site: Site) -> Sequence[Value] | None:
     """slice(concat(x, y, z)) that takes one of them whole == that one."""
     if site.node.op != "slice":
         return None
