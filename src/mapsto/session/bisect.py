@@ -47,7 +47,10 @@ def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> 
         for group in flat(planned.groups):
             nodes = [n for n in group.nodes if n.op != "copy"]
             if group.kind in ("rows", "contraction", "routine") and nodes:
-                yield from _judge(group.name, nodes, group.targets(), known, planned, workers, tolerance)
+                kept = [t for t in group.targets() if t in planned.kept]
+                # what a branch yields is copied into the value of the `if`, which the reference knows by its own name
+                kept += [n.inputs[0] for n in group.nodes if n.op == "copy"]
+                yield from _judge(group.name, nodes, kept, known, planned, workers, tolerance)
 
 
 def _judge(
@@ -60,14 +63,14 @@ def _judge(
     tolerance: float,
 ) -> Iterator[Verdict]:
     made = {v.name for n in nodes for v in n.outputs}
-    outputs = [t for t in targets if t in made and t in known and t in planned.kept]
+    outputs = list(dict.fromkeys(t for t in targets if t in made and t in known))
     read = {i for n in nodes for i in n.inputs if i and i not in made}
     values, fixed = planned.homes.values, planned.constants
     if not read - set(fixed) or not read <= set(known):
         return  # folded away when it stands alone; in a branch that was not taken
     inputs = tuple(Value(r, values[r].dtype, known[r].shape) for r in sorted(read) if r not in fixed)
     constants = {r: known[r] for r in read if r not in {v.name for v in inputs}}
-    ordered = sorted(nodes, key=lambda n: _depth(n, {v.name: n for n in nodes for v in n.outputs}))
+    ordered = [n for n in planned.graph.walk() if any(v.name in made for v in n.outputs)]
     ops = tuple(n.op for n in nodes)
     try:
         graph = retrace(
@@ -76,21 +79,27 @@ def _judge(
         )
         exe = build(graph, workers, 1, None)
         found = exe.run({v.name: known[v.name] for v in inputs})
-    except Exception as error:
-        yield Verdict(name, ops, ",".join(outputs), float("nan"), f"{type(error).__name__}: {error}")
+    except Exception as raised:
+        yield Verdict(name, ops, ",".join(outputs), float("nan"), f"{type(raised).__name__}: {raised}")
         return
     for output in outputs:
-        wanted = known[output]
-        scale = float(np.max(np.abs(wanted.astype(np.float64)), initial=0.0)) or 1.0
-        got = found[output]
-        difference = (
-            np.abs(got.astype(np.float64) - wanted.astype(np.float64))
-            if got.shape == wanted.shape
-            else np.array([np.inf])
-        )
-        relative = float(np.max(difference, initial=0.0)) / scale
-        if not relative <= tolerance:
-            yield Verdict(name, ops, output, relative)
+        error = _error(found[output], known[output])
+        if error > tolerance:
+            yield Verdict(name, ops, output, error)
+
+
+def _error(got: np.ndarray, wanted: np.ndarray) -> float:
+    """The largest difference, relative to the largest magnitude; infinite for another shape, or another NaN or
+    infinity.
+    """
+    if got.shape != wanted.shape or got.dtype != wanted.dtype:
+        return float("inf")
+    a, b = got.astype(np.float64), wanted.astype(np.float64)
+    finite = np.isfinite(a) & np.isfinite(b)
+    if not (finite | (a == b) | (np.isnan(a) & np.isnan(b))).all():
+        return float("inf")
+    scale = float(np.max(np.abs(b[finite]), initial=0.0)) or 1.0
+    return float(np.max(np.abs(a[finite] - b[finite]), initial=0.0)) / scale
 
 
 def _sizes(values: Iterable[Value], known: Mapping[str, np.ndarray]) -> dict[str, int]:
@@ -102,10 +111,6 @@ def _sizes(values: Iterable[Value], known: Mapping[str, np.ndarray]) -> dict[str
             if len(terms) == 1 and len(terms[0][0]) == 1 and isinstance(terms[0][0][0], Sym):
                 sizes[terms[0][0][0].name] = int(extent) // terms[0][1]
     return sizes
-
-
-def _depth(node: Node, makers: Mapping[str, Node]) -> int:
-    return 1 + max((_depth(makers[i], makers) for i in node.inputs if i in makers), default=0)
 
 
 def main() -> None:

@@ -113,7 +113,8 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     cache = ObjectCache(blocked)
-    cache.put(key_of("k"), b"x")
+    with pytest.warns(RuntimeWarning, match="cannot be kept"):
+        cache.put(key_of("k"), b"x")
     assert cache.get(key_of("k")) is None
 
 
