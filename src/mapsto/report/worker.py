@@ -6,6 +6,7 @@ output itself is joined to standard error first, so that nothing a library print
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -65,7 +66,8 @@ def pin(threads: int) -> None:
     if threads >= len(cpus):
         return
     for thread in os.listdir("/proc/self/task"):
-        os.sched_setaffinity(int(thread), cpus[:threads])
+        with contextlib.suppress(ProcessLookupError):  # a thread that has ended since it was listed
+            os.sched_setaffinity(int(thread), cpus[:threads])
 
 
 def answer(handle: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any]) -> dict[str, Any]:
