@@ -22,8 +22,8 @@ GOALS = (
     Goal(Convolution(256, 256, 14)),
     Goal(Convolution(64, 256, 56, kernel=1)),
     Goal(Convolution(256, 1024, 14, kernel=1)),
-    Goal(Convolution(512, 2048, 7, kernel=1), fp32=0.85, narrow=0.80),
-    Goal(Convolution(96, 96, 40), fp32=0.75, narrow=0.70),
-    Goal(Convolution(24, 40, 26), fp32=0.75, narrow=0.70),
+    Goal(Convolution(512, 2048, 7, kernel=1), fp32=0.85),
+    Goal(Convolution(96, 96, 40), fp32=0.75),
+    Goal(Convolution(24, 40, 26), fp32=0.75),
     Goal(Product(128, 768, 3072)),
 )
