@@ -136,6 +136,16 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def put_between_marks(path: Path, text: str) -> None:
+    """Replaces what lies between the lines `<!-- measured: begin ... -->` and `<!-- measured: end -->` of a file."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition("<!-- measured: begin")
+    mark, end_of_mark, rest = rest.partition("-->")
+    _, end, after = rest.partition("<!-- measured: end -->")
+    if not (begin and end_of_mark and end):
+        raise SystemExit(f"{path} has no `measured` marks")
+    path.write_text(f"{before}{begin}{mark}{end_of_mark}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
 def machine_line(threads: int) -> str:
     about = machine.describe()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
@@ -153,6 +163,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each engine runs a case, about")
     parser.add_argument("--json", type=Path, help="write the results here as well")
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
+    parser.add_argument(
+        "--update", type=Path, metavar="README.md", help="put the table between the file's `measured` marks"
+    )
     parser.add_argument(
         "--check", action="store_true", help=f"exit code 1 where a ratio is above {LIMIT} or an error too large"
     )
@@ -181,6 +194,8 @@ def main() -> int:
     reports = [result.report.absent for result in results]
     absent = {f"{name}: not measured: {why.splitlines()[0]}" for report in reports for name, why in report.items()}
     print("\n".join([*sorted(absent), *failed]))
+    if args.update is not None:
+        put_between_marks(args.update, f"{markdown(headers(engines), rows)}\n\n{machine_line(args.threads)}.")
     if args.json is not None:
         args.json.write_text(json.dumps([result.to_json() for result in results], indent=2), encoding="utf-8")
     return int(args.check and (bool(failed) or not all(result.ok for result in results)))
