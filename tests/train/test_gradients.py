@@ -1,0 +1,113 @@
+"""Gradients of whole networks, natively, beside the reference in float64: many kinds of layers, sizes fixed and open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+import mapsto
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, evaluate, sym
+from mapsto.ir.graph import Graph, Value
+from mapsto.ops import composite
+from mapsto.ops.builder import Builder
+from mapsto.ops.interpret import run_graph
+from mapsto.passes import gradient
+
+F32 = DType.F32
+SIZES = {"n": 3, "t": 6}
+
+
+@dataclass
+class Net:
+    """A graph in the making, with weights as inputs."""
+
+    builder: Builder
+    weights: list[str]
+
+    def weight(self, *shape: Dim) -> Value:
+        value = self.builder.input(f"w{len(self.weights)}", F32, shape)
+        self.weights.append(value.name)
+        return value
+
+    def one(self, op: str, *inputs: Value, **attrs: object) -> Value:
+        return self.builder.one(op, list(inputs), **attrs)
+
+    def conv(self, x: Value, channels: int, kernel: int, stride: int = 1, dilation: int = 1, group: int = 1) -> Value:
+        w = self.weight(channels, int(x.shape[1]) // group, kernel, kernel)  # type: ignore[arg-type]
+        attrs = {"strides": (stride,) * 2, "dilations": (dilation,) * 2, "pads": (1, 0, 1, 1), "group": group}
+        return self.one("conv", x, w, self.weight(channels), **attrs)
+
+
+def images(net: Net, n: Dim, channels: int, side: int = 9) -> Value:
+    return net.builder.input("x", F32, (n, channels, side, side))
+
+
+def convolutions(net: Net, n: Dim, t: Dim) -> Value:
+    """Strided, dilated, pooled."""
+    y = net.one("relu", net.conv(images(net, n, 3), 16, 3, stride=2))
+    y = net.one("max_pool", y, kernel=(2, 2), strides=(1, 1), pads=(0,) * 4, dilations=(1, 1))
+    return net.one("tanh", net.conv(y, 17, 2, dilation=2))
+
+
+def groups(net: Net, n: Dim, t: Dim) -> Value:
+    """Grouped, then one weight a channel, then 1x1."""
+    y = net.one("sigmoid", net.conv(images(net, n, 8), 16, 3, group=2))
+    y = net.one("softplus", net.conv(y, 16, 3, stride=2, group=16))
+    return net.conv(y, 5, 1)
+
+
+def overlapping_pools(net: Net, n: Dim, t: Dim) -> Value:
+    y = net.conv(images(net, n, 4), 8, 3)
+    y = net.one("max_pool", y, kernel=(3, 3), strides=(2, 2), pads=(1, 1, 1, 1), dilations=(1, 1))
+    return net.one("mul", y, y)
+
+
+def attention(net: Net, n: Dim, t: Dim) -> Value:
+    x = net.builder.input("x", F32, (n, t, 16))
+    q, k, v = (net.one("matmul", x, net.weight(16, 8)) for _ in range(3))
+    scores = net.one("matmul", q, net.one("transpose", k, perm=(0, 2, 1)))
+    mixed = net.one("matmul", composite.softmax(net.builder, scores, -1), v)
+    return composite.layer_norm(net.builder, mixed, net.weight(8), net.weight(8), -1, 1e-5)
+
+
+def gated(net: Net, n: Dim, t: Dim) -> Value:
+    """Two layers that multiply each other, by way of a concat and a slice."""
+    x = net.builder.input("x", F32, (n, 10))
+    both = net.one("concat", net.one("matmul", x, net.weight(10, 6)), net.one("exp", x), axis=1)
+    left = net.one("slice", both, starts=(0, 0), steps=(1, 1), shape=(n, 8))
+    right = net.one("slice", both, starts=(0, 8), steps=(1, 1), shape=(n, 8))
+    return net.one("mul", left, net.one("sigmoid", right))
+
+
+NETS: list[Callable[[Net, Dim, Dim], Value]] = [convolutions, groups, overlapping_pools, attention, gated]
+
+
+def gradients(make: Callable[[Net, Dim, Dim], Value], opened: bool) -> Graph:
+    net = Net(Builder("g"), [])
+    y = make(net, sym("n") if opened else SIZES["n"], sym("t") if opened else SIZES["t"])
+    square = net.one("mul", y, y)
+    loss = net.one("reduce", square, kind="mean", axes=tuple(range(y.rank)), keepdims=False)
+    return gradient(net.builder.finish([loss], names=["loss"]), "loss", [*net.weights, "x"])
+
+
+@pytest.mark.parametrize("opened", [False, True], ids=["fixed", "open"])
+@pytest.mark.parametrize("make", NETS, ids=lambda make: make.__name__)
+def test_native_gradients_are_those_of_the_reference(make: Callable[[Net, Dim, Dim], Value], opened: bool) -> None:
+    graph = gradients(make, opened)
+    rng = np.random.default_rng(7)
+    feeds = {
+        v.name: (rng.standard_normal([evaluate(d, SIZES) for d in v.shape]) * 0.5).astype(np.float32)
+        for v in graph.inputs
+    }
+    expected = run_graph(graph, feeds, wide=True)
+    single, double = (mapsto.compile(graph, threads=threads) for threads in (1, 2))
+    double.poison()
+    found, again = single.run(feeds), double.run(feeds)
+    for name, wide in expected.items():
+        np.testing.assert_allclose(found[name], wide, rtol=0, atol=3e-5 * np.abs(wide).max(), err_msg=name)
+        assert found[name].tobytes() == again[name].tobytes()
+        assert np.abs(wide).max() > 0
