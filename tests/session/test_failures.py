@@ -70,6 +70,7 @@ def test_a_failing_kernel_is_named_and_the_workers_go_on(text: str, message: str
         with pytest.raises(CompileError, match=message) as caught:
             build(graph, workers, 1, None)
         assert f"kernel '{workers.spoilt}'" in str(caught.value)
+        assert any(node in str(caught.value).rpartition("it computes")[2] for node in ("MatMul_0", "Softmax_2"))
         assert not any(name in str(caught.value) for name in workers.asked if name != workers.spoilt)
         workers.which = -1
         workers.asked, workers.futures = [""], {}

@@ -1,4 +1,4 @@
-"""Gradients of whole networks, natively, beside the reference in float64: many kinds of layers, sizes fixed and open."""
+"""Gradients of whole networks, natively, beside the reference in float64: layers of many kinds, open sizes."""
 
 from __future__ import annotations
 

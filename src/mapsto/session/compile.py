@@ -95,14 +95,17 @@ class Workers:
         if name not in self.futures:
             self.futures[name] = self._pool.submit(name, text, optimizer)
 
-    def objects(self, names: Sequence[str], progress: Progress | None) -> list[bytes]:
-        """Object code of these functions; CompileError naming all that failed."""
+    def objects(
+        self, names: Sequence[str], progress: Progress | None, sources: Mapping[str, Sequence[str]]
+    ) -> list[bytes]:
+        """Object code of these functions; CompileError naming all that failed. sources: the nodes each stands for."""
         found, failures = [], []
         for done, name in enumerate(names, 1):
             try:
                 found.append(self.futures[name].result())
             except CompileError as error:
-                failures.append(str(error))
+                computes = ", ".join(sources.get(name, ()))
+                failures.append(f"{error}" + (f" (it computes {computes})" if computes else ""))
             if progress:
                 progress(done, len(names), name)
         if failures:
@@ -121,12 +124,12 @@ def build(
         if group.kind in ("rows", "contraction", "routine"):
             calls[id(group)] = calls_of(group, code)
     ports = {v.name for v in graph.inputs} | set(planned.outputs)
-    folded = fold_calls(
-        [c for made in calls.values() for c in made], code, ports, lambda names: workers.objects(names, None)
-    )
+    every = [c for made in calls.values() for c in made]
+    sources = {c.function: c.group.provenance for c in every}
+    folded = fold_calls(every, code, ports, lambda names: workers.objects(names, None, sources))
     calls = {group: [c for c in made if id(c) not in folded] for group, made in calls.items()}
     program = assemble(planned, calls, code.constants)
-    objects = workers.objects(program.functions(), progress)
+    objects = workers.objects(program.functions(), progress, sources)
     exe = Executable(program, objects, threads, target=_target(workers.isa))
     sized = all(isinstance(d, int) for d in program.dims())
     use = exe.memory() if sized else None
