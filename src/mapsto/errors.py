@@ -37,7 +37,3 @@ class CompileError(MapstoError):
 
 class ExecutionError(MapstoError):
     """A run failed: wrong input, a size that came out negative or absurd, a lost worker."""
-
-
-class NativeOnlyError(MapstoError):
-    """`native_only` was asked for and a step has no native code."""

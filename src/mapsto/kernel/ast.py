@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Ranges, rename_loads, simplify, substitute
+from mapsto.ir.expr import Dim, Ranges, simplify, substitute
 
 
 @dataclass(frozen=True)
@@ -207,15 +207,6 @@ def simplify_scalar(e: Scalar, ranges: Ranges) -> Scalar:
         if isinstance(node, Reduce):
             inner.update({i.name: (0, i.extent - 1) for i in node.iters})
     return transform(e, lambda s: None, lambda d: simplify(d, inner))
-
-
-def rename_tensors(e: Scalar, names: dict[str, str]) -> Scalar:
-    def leaf(node: Scalar) -> Scalar | None:
-        if isinstance(node, Load) and node.tensor in names:
-            return Load(names[node.tensor], tuple(rename_loads(i, names) for i in node.index), node.dtype)
-        return None
-
-    return transform(e, leaf, lambda d: rename_loads(d, names))
 
 
 def ranges_of(iters: tuple[Iter, ...]) -> dict[str, tuple[Dim, Dim]]:

@@ -414,9 +414,3 @@ def _group_divisor(value: Scalar, it: Iter) -> int | None:
                 ):
                     return atom.args[1]
     return None
-
-
-def coefficient(e: Dim, name: str) -> Dim | None:
-    """The factor of an iterator in a place expression that is linear in it; None where it is not linear."""
-    found = linear(e, name)
-    return None if found is None else found[0]

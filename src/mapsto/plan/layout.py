@@ -29,7 +29,6 @@ from mapsto.ir.expr import (
     linear,
     mod,
     mul,
-    product,
     simplify,
     substitute,
     sym,
@@ -78,11 +77,6 @@ class Layout:
         return None
 
     @property
-    def is_plain(self) -> bool:
-        """Row-major, contiguous, from the start of its buffer, without borders."""
-        return self == plain(self.shape)
-
-    @property
     def has_border(self) -> bool:
         return any(before or after for before, after in self.border)
 
@@ -94,13 +88,6 @@ class Layout:
         dim, size = self.block
         extent = self.shape[dim]
         return not isinstance(extent, int) or extent % size != 0
-
-    def stride_of(self, dim: int, div: int = 1) -> Dim:
-        """The stride of the axis that holds `dim` divided by `div`; 0 where the layout has none."""
-        for axis in self.axes:
-            if axis.dim == dim and axis.div == div:
-                return axis.stride
-        return 0
 
     def slice(self, dim: int, start: Dim, extent: Dim) -> Layout:
         """The part [start, start + extent) of one dim, in the same buffer; in a blocked dim `start` is a multiple of
@@ -198,7 +185,3 @@ def _axes_of(dim: int, name: str, place: Dim, extent: Dim, block: int) -> tuple[
     if coarse is None or fine is None or inner in symbols(coarse[0]):
         return None
     return [Axis(dim, block, None, coarse[0]), Axis(dim, 1, block, fine[0])], fine[1]
-
-
-def elements_of(shape: Sequence[Dim]) -> Dim:
-    return product(shape)

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -228,8 +227,3 @@ def _detail(decision: Any, line: str) -> Any:
             names = tuple(name.strip() for name in rest.split(","))
             return replace(decision, ops=names) if word == "ops" else replace(decision, functions=names)
     raise ValueError(f"unknown detail {word!r}")
-
-
-def node_name(outputs: Sequence[str]) -> str:
-    """How a plan names a node."""
-    return outputs[0] if outputs else "?"
