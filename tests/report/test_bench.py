@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,15 @@ def test_every_round_gives_every_engine_one_turn_in_rotating_order(
     measure(setup(model), ENGINES)
     first, second = ENGINES
     assert asked[:6] == [first, second, second, first, first, second]
+
+
+def test_an_engine_of_another_interpreter_is_told_apart_by_its_label(model: Path) -> None:
+    wanted = replace(setup(model), pythons={"onnxruntime@other": sys.executable})
+    report = measure(wanted, ["onnxruntime", "onnxruntime@other"])
+    assert [timing.engine for timing in report.timings] == ["onnxruntime", "onnxruntime@other"]
+    missing = replace(setup(model), pythons={"onnxruntime@other": "/no/such/python"})
+    with pytest.raises(ExecutionError, match="/no/such/python cannot be started"):
+        measure(missing, ["onnxruntime", "onnxruntime@other"])
 
 
 def test_an_engine_that_cannot_run_the_model_is_absent_with_the_reason(tmp_path: Path, model: Path) -> None:

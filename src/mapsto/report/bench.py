@@ -9,6 +9,7 @@ ratio of two engines is the median, over the rounds, of the ratio of their turns
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -104,18 +105,27 @@ class BenchReport:
 
 
 class EngineProcess:
-    """The parent's end of a `report.worker`."""
+    """The parent's end of a `report.worker`. `engine` may carry a label, as in `mapsto@before`; `python`: the interpreter
+    that runs it (another one has its own packages: an older mapsto, another peer).
+    """
 
-    def __init__(self, engine: str) -> None:
+    def __init__(self, engine: str, python: str = sys.executable) -> None:
         self.engine = engine
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "mapsto.report.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-        )
+        foreign = python != sys.executable
+        environment = {k: v for k, v in os.environ.items() if not (foreign and k.startswith("PYTHON"))}
+        try:
+            self._process = subprocess.Popen(
+                [python, "-m", "mapsto.report.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._errors,
+                text=True,
+                env=environment,
+            )
+        except OSError as error:
+            self._errors.close()
+            raise ExecutionError(f"{engine}: {python} cannot be started: {error.strerror}") from None
 
     def ask(self, **request: Any) -> dict[str, Any]:
         """Sends a request, waits for its answer. Raises ExecutionError where the engine failed or its process ended."""
@@ -164,7 +174,9 @@ class EngineProcess:
 
 @dataclass(frozen=True)
 class BenchSetup:
-    """What to measure. `seconds`: about how long each engine runs in all."""
+    """What to measure. `seconds`: about how long each engine runs in all. `pythons`: interpreters of the engines that do
+    not run in this one.
+    """
 
     model: Path
     feeds: Sequence[Feed]
@@ -173,6 +185,7 @@ class BenchSetup:
     native_only: bool = False
     seconds: float = 3.0
     keep_outputs: bool = False
+    pythons: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure(setup: BenchSetup, engines: Sequence[str], progress: Progress = silent) -> BenchReport:
@@ -186,7 +199,7 @@ def measure(setup: BenchSetup, engines: Sequence[str], progress: Progress = sile
         absent: dict[str, str] = {}
         for i, engine in enumerate(engines):
             progress(i, len(engines), f"opening {engine}")
-            process = stack.enter_context(EngineProcess(engine))
+            process = stack.enter_context(EngineProcess(engine, setup.pythons.get(engine, sys.executable)))
             answer = _open(process, setup, feeds)
             if isinstance(answer, str):
                 absent[engine] = answer
@@ -218,7 +231,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
     shapes = None if setup.shapes is None else {name: list(dims) for name, dims in setup.shapes.items()}
     request = {"model": str(setup.model), "shapes": shapes, "threads": setup.threads, "native_only": setup.native_only}
     try:
-        answer = process.answer_to(do="open", engine=process.engine, feeds=feeds, **request)
+        answer = process.answer_to(do="open", engine=process.engine.partition("@")[0], feeds=feeds, **request)
     except ExecutionError as error:
         answer = {"error": str(error)}
     reason = answer.get("missing") or answer.get("error")
