@@ -16,9 +16,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.models import Case, cases, machine_line
 from scripts.fetch_models import DEFAULT_FOLDER, FetchError
 
+from benchmarks.models import Case, cases, machine_line
 from mapsto.cli.inputs import Given, make_feed, parse_shapes
 from mapsto.cli.output import seconds_text, table
 from mapsto.errors import MapstoError

@@ -105,8 +105,8 @@ class BenchReport:
 
 
 class EngineProcess:
-    """The parent's end of a `report.worker`. `engine` may carry a label, as in `mapsto@before`; `python`: the interpreter
-    that runs it (another one has its own packages: an older mapsto, another peer).
+    """The parent's end of a `report.worker`. `engine` may carry a label, as in `mapsto@before`; `python`: the
+    interpreter that runs it (another one has its own packages: an older mapsto, another peer).
     """
 
     def __init__(self, engine: str, python: str = sys.executable) -> None:
@@ -174,8 +174,8 @@ class EngineProcess:
 
 @dataclass(frozen=True)
 class BenchSetup:
-    """What to measure. `seconds`: about how long each engine runs in all. `pythons`: interpreters of the engines that do
-    not run in this one.
+    """What to measure. `seconds`: about how long each engine runs in all. `pythons`: interpreters of the engines
+    that do not run in this one.
     """
 
     model: Path
