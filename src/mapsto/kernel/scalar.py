@@ -3,7 +3,7 @@
 Choices where numpy, C and ONNX leave room:
 - float to integer truncates and saturates; NaN gives 0. Integer to integer wraps.
 - integer `div` truncates; an integer divided by zero is 0, and so is its modulus.
-- integer `pow` goes through float64, as ONNX Runtime's does.
+- integer `pow` is exact modulo 2^bits; its exponent is read without a sign (`ops.power` sees to negative ones).
 - f16 and bf16 are computed in f32 and rounded once.
 """
 
@@ -76,7 +76,19 @@ def _power(a: Array, b: Array) -> Array:
     if not _is_integer(a):
         # numpy takes a lone exponent of 1/2 for a square root, which is NaN where C's pow is inf: -inf ^ 1/2
         return np.asarray(np.where((a == -np.inf) & (b == 0.5), a.dtype.type(np.inf), np.power(a, b)))
-    return convert(np.power(a.astype(np.float64), b.astype(np.float64)), from_numpy(a.dtype))
+    return _integer_power(a, b)
+
+
+def _integer_power(a: Array, b: Array) -> Array:
+    """By squaring, in the type."""
+    square, exponent = np.broadcast_arrays(np.atleast_1d(a), np.atleast_1d(b))
+    left = exponent.astype(f"u{b.dtype.itemsize}")
+    result = np.ones_like(square)
+    while left.any():
+        result = np.where(left & 1 != 0, result * square, result)
+        square = square * square
+        left = left >> 1
+    return result.reshape(np.broadcast_shapes(a.shape, b.shape))
 
 
 def _fma(a: Array, b: Array, c: Array) -> Array:

@@ -12,8 +12,8 @@ from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, floordiv, known_at_least, mod
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Op, Scalar
-from mapsto.kernel.scalar import apply, compute_type, convert
-from mapsto.ops.elementwise import content_of, converted, lower_pointwise, scalar_like, sum_to
+from mapsto.kernel.scalar import apply
+from mapsto.ops.elementwise import content_of, lower_pointwise, scalar_like, sum_to
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import ANY, BOOLS, INTEGERS, NUMBERS, broadcast, describe, dim_max, dim_min, require_dtype
 
@@ -38,7 +38,7 @@ def _binary(
 
     def infer(inference: Inference) -> list[tuple[DType, Shape]]:
         first, second = require_dtype(inference, 0, allowed), require_dtype(inference, 1, allowed)
-        if first is not second and name != "pow":
+        if first is not second:
             raise ShapeError(f"{describe(inference)}: dtypes {first.value} and {second.value} differ; cast one")
         return [(result or first, broadcast(inference, [inference.value(0).shape, inference.value(1).shape]))]
 
@@ -49,9 +49,7 @@ def _binary(
         return Op(name, (operands[0], operands[1]), result or operands[0].dtype)
 
     register(OpSpec(
-        name, "elementwise", infer,
-        _pow if name == "pow" else reference,
-        lower_pointwise(_lower_pow if name == "pow" else build),
+        name, "elementwise", infer, reference, lower_pointwise(build),
         content=content_of(content) if content else None, gradient=_gradient(partials) if partials else None,
     ))  # fmt: skip
 
@@ -68,49 +66,6 @@ def _gradient(
         return [None if f is None else sum_to(builder, f, v.shape) for f, v in zip(found, operands, strict=True)]
 
     return gradient
-
-
-# ---- pow: the result has the first operand's type --------------------------------------------------------------------
-
-
-def _pow_type(base: DType) -> DType:
-    """Integer powers go through f64 (exact to 2^53), as ONNX Runtime's do."""
-    return compute_type(base) if base.is_float else DType.F64
-
-
-def _pow(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
-    dtype = from_numpy(inputs[0].dtype)
-    through = _pow_type(dtype)
-    return [convert(apply("pow", [convert(x, through) for x in inputs], through), dtype)]
-
-
-def _lower_pow(low: Lowering, operands: list[Scalar]) -> Scalar:
-    through = _pow_type(low.value(0).dtype)
-    return Op("pow", (converted(operands[0], through), converted(operands[1], through)), through)
-
-
-def _pow_dim(a: Dim, b: Dim) -> Dim | None:
-    if not isinstance(b, int) or not 0 <= b <= 8:
-        return None
-    result: Dim = 1
-    for _ in range(b):
-        result = result * a
-    return result
-
-
-def _pow_base(b: Builder, g: Value, x: Value, exponent: Value, y: Value) -> Value | None:
-    """d(x^p)/dx = p * x^(p-1)"""
-    p = b.one("cast", [exponent], to=x.dtype)
-    lower = b.one("pow", [x, b.one("sub", [p, scalar_like(b, 1.0, x)])])
-    return b.one("mul", [g, b.one("mul", [p, lower])])
-
-
-def _pow_exponent(b: Builder, g: Value, x: Value, exponent: Value, y: Value) -> Value | None:
-    """d(x^p)/dp = x^p * log x, where the exponent is a float and no constant"""
-    if not exponent.dtype.is_float or b.array(exponent) is not None:
-        return None
-    full = b.one("mul", [b.one("mul", [g, y]), b.one("log", [x])])
-    return b.one("cast", [full], to=exponent.dtype)
 
 
 # ---- dims through arithmetic -----------------------------------------------------------------------------------------
@@ -174,7 +129,6 @@ _binary(
 _binary("mul", NUMBERS, content=lambda a, b: a * b,
         partials=(lambda b, g, x, y, o: b.one("mul", [g, y]), lambda b, g, x, y, o: b.one("mul", [g, x])))  # fmt: skip
 _binary("div", NUMBERS, content=_div_dim, partials=(lambda b, g, x, y, o: b.one("div", [g, y]), _div_second))
-_binary("pow", NUMBERS, content=_pow_dim, partials=(_pow_base, _pow_exponent))
 _binary("min", NUMBERS, content=dim_min, partials=(_where_first("le", True), _where_first("le", False)))
 _binary("max", NUMBERS, content=dim_max, partials=(_where_first("ge", True), _where_first("ge", False)))
 _binary("eq", ANY, result=DType.BOOL, content=_equal)

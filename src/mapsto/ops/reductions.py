@@ -11,8 +11,8 @@ from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, product, sym
 from mapsto.ir.graph import Node, Value
-from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Scan, Stmt
-from mapsto.kernel.scalar import compute_type, convert, neutral, widen
+from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Scan, Stmt, substitute_iters
+from mapsto.kernel.scalar import apply, compute_type, convert, neutral, widen
 from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import BOOLS, NUMBERS, axis_of, describe, dim_max, dim_min, require_dtype, static
@@ -58,19 +58,65 @@ def _reduce(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int,
             return [convert(np.asarray(function.reduce(wide, axis=axes, initial=start)).reshape(shapes[0]), dtype)]
         if kind in ("any", "all"):
             return [np.asarray((np.any if kind == "any" else np.all)(x, axis=axes)).reshape(shapes[0])]
+        if kind == "mean" and dtype.is_integer:
+            return [_integer_mean(x, axes).reshape(shapes[0])]
         # floats accumulate in f64, so that the reference's own rounding stays out of comparisons
         accumulator = np.float64 if dtype.is_float else x.dtype
         total = np.asarray((np.prod if kind == "prod" else np.sum)(x, axis=axes, dtype=accumulator))
         if kind == "mean":
             count = np.asarray(int(np.prod([x.shape[a] for a in axes], dtype=np.int64)))
-            total = total / count if dtype.is_float else _truncated(total, count)
+            total = total / count
         return [convert(total.reshape(shapes[0]), dtype)]
 
 
-def _truncated(total: Array, count: Array) -> Array:
-    from mapsto.kernel.scalar import apply
+# ---- means of integers: exact and truncated, also of more elements than the type counts ------------------------------
+#
+# Up to 32 bits the sum fits 64. Of 64 bits, n elements have the mean q + r/n, q the sum of the truncated x/n and r that of
+# their remainders (below n^2). It is rounded down first; where that is below zero and inexact, the truncated mean is one
+# more.
 
-    return apply("div", [total, count.astype(total.dtype)], from_numpy(total.dtype))
+
+def _mean_type(dtype: DType) -> DType:
+    return DType.I64 if dtype.is_signed else DType.U64
+
+
+def _integer_mean(x: Array, axes: tuple[int, ...]) -> Array:
+    dtype = from_numpy(x.dtype)
+    wide = _mean_type(dtype)
+    count = np.asarray(int(np.prod([x.shape[a] for a in axes], dtype=np.int64))).astype(wide.numpy)
+
+    def total(values: Array) -> Array:
+        return np.asarray(np.sum(values, axis=axes, dtype=wide.numpy))
+
+    if dtype.size < 8:
+        return convert(apply("div", [total(x), count], wide), dtype)
+    left = total(apply("fmod", [x, count], wide))
+    inexact = apply("mod", [left, count], wide)
+    down = total(apply("div", [x, count], wide)) + apply("div", [left - inexact, count], wide)
+    return np.asarray(down + ((down < 0) & (inexact != 0)))
+
+
+def _lower_integer_mean(value: Scalar, iters: tuple[Iter, ...], n: Dim) -> Scalar:
+    dtype = value.dtype
+    wide = _mean_type(dtype)
+    count = _count(n, wide)
+
+    def op(fn: str, *args: Scalar) -> Scalar:
+        return Op(fn, args, wide)
+
+    if dtype.size < 8:
+        return Cast(op("div", Reduce("sum", iters, Cast(value, wide)), count), dtype)
+    again = {i.name: sym(f"{i.name}_left") for i in iters}
+    rest = substitute_iters(op("fmod", value, count), again)
+    left = Reduce("sum", tuple(Iter(f"{i.name}_left", i.extent) for i in iters), rest)
+    inexact = op("mod", left, count)
+    down = op(
+        "add", Reduce("sum", iters, op("div", value, count)), op("div", op("sub", left, inexact), count)
+    )
+    if not dtype.is_signed:
+        return down
+    below, rounded = (Op(fn, (v, Const(0, wide)), DType.BOOL) for fn, v in (("lt", down), ("ne", inexact)))
+    return op("add", down, Cast(Op("and", (below, rounded), DType.BOOL), wide))
 
 
 def _lower_reduce(low: Lowering) -> list[Stmt]:
@@ -79,6 +125,9 @@ def _lower_reduce(low: Lowering) -> list[Stmt]:
     iters = low.iters(low.output.shape)
     inner = {axis: Iter(low.fresh("r"), shape[axis]) for axis in axes}
     value: Scalar = widened(low.load(0, _index(len(shape), axes, iters, inner, low.attrs["keepdims"])))
+    if kind == "mean" and value.dtype.is_integer:
+        mean = _lower_integer_mean(value, tuple(inner.values()), product(shape[a] for a in axes)) if inner else value
+        return [low.stmt(iters, mean)]
     if inner:
         value = Reduce("sum" if kind == "mean" else kind, tuple(inner.values()), value)
     if kind == "mean":

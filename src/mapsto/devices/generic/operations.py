@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from mapsto.ir.dtypes import DType
 from mapsto.kernel.scalar import neutral
 from mapsto.loop.ast import Binary, Broadcast, Cast, Compare, Const, Fma, Select, Statement, Type, Unary, Value
-from mapsto.loop.functions import FUNCTIONS, emit
+from mapsto.loop.functions import FUNCTIONS, ON_INTEGERS, emit
 
 _BINARY = {
     **{fn: fn for fn in ("add", "sub", "mul", "div", "min", "max", "and", "or", "xor", "shl", "shr")},
@@ -68,7 +68,7 @@ def apply(fn: str, args: Sequence[Value], dtype: DType, fresh: Callable[[str], s
 def _called(fn: str, args: list[Value], dtype: DType, fresh: Callable[[str], str]) -> tuple[list[Statement], Value]:
     """A function with loop code of its own; those that know no integers go through f64."""
     element = args[0].type.element
-    if not element.is_float and fn not in ("sign", "mod", "fmod"):
+    if not element.is_float and fn not in ON_INTEGERS:
         statements, value = emit(fn, [convert(a, DType.F64) for a in args], fresh)
         return statements, convert(value, dtype)
     assert fn in FUNCTIONS, f"no scalar function {fn!r}"

@@ -30,6 +30,7 @@ from mapsto.loop.ast import (
     Unary,
     Value,
     Var,
+    While,
 )
 
 Operand = Union["Lanes", float, int]
@@ -70,6 +71,23 @@ class Block:
         self.statements += [Declare(r.name, d.value) for r, d in zip(results, defaults, strict=True)]
         self.statements.append(If(some, (*inner, *assigns)))
         return tuple(Lanes(self, r) for r in results)
+
+    def while_any(
+        self, start: tuple[Lanes, ...], more: Callable[..., Value], step: Callable[..., tuple[Lanes, ...]]
+    ) -> tuple[Lanes, ...]:
+        """Repeats `step` of all the variables, from `start` on, while the mask `more` of them is on in some lane."""
+        names = [Var(self.fresh("turn"), v.type) for v in start]
+        variables = tuple(Lanes(self, name) for name in names)
+        outer, self.statements = self.statements, []
+        following = step(*variables)
+        inner, self.statements = self.statements, outer
+        some = more(*variables)
+        if some.type.lanes > 1:
+            some = ReduceLanes("any", some, Type(DType.BOOL))
+        assigns = (Assign(name.name, v.value) for name, v in zip(names, following, strict=True))
+        self.statements += [Declare(name.name, v.value) for name, v in zip(names, start, strict=True)]
+        self.statements.append(While(some, (*inner, *assigns)))
+        return variables
 
 
 def _representable(value: float | int, element: DType) -> float | int:

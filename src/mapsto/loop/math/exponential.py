@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.dtypes import DType
 from mapsto.loop.math.block import Lanes
+from mapsto.loop.math.pair import quick_two_sum, two_product
 
 
 @dataclass(frozen=True)
@@ -151,11 +152,26 @@ def expm1(x: Lanes) -> Lanes:
 
 
 def exp_of_sum(high: Lanes, low: Lanes) -> Lanes:
-    """exp(high + low) for f64, |low| at most an ulp of high: the low part scales the result by 1 + low."""
+    """exp(high + low) for f64, |low| at most an ulp of high.
+
+    1 + r + r^2/2 is held as a pair and only the last addition rounds: some 0.55 ulp, so what is a number is given
+    exactly.
+    """
     f = _F64
-    reduced = _reduce(high.at_least(f.lowest).at_most(f.highest), f)
-    value = reduced.r.horner((1.0, 1.0, *f.tail))
-    return _scale(value.fma(low, value), reduced, f)
+    x = high.at_least(f.lowest).at_most(f.highest)
+    magic = 1.5 * 2.0**f.mantissa + 2 * f.bias
+    shifted = x.fma(_LOG2_E, magic)
+    n = shifted - magic
+    near = n.fma(-f.ln2[0], x)
+    r = n.fma(-f.ln2[1], near)
+    rest = n.fma(-f.ln2[1], near - r) + low
+    square, square_rest = two_product(r, r)
+    line = quick_two_sum(r.lift(1.0), r)
+    parabola = quick_two_sum(line.high, square * 0.5)
+    cubic = square * r * r.horner(f.tail[1:])
+    tail = line.low + (parabola.low + square_rest.fma(0.5, cubic))
+    value = parabola.high + (parabola.high + tail).fma(rest, tail)
+    return _scale(value, _Reduced(shifted.bits(), r), f)
 
 
 def tanh(x: Lanes) -> Lanes:

@@ -1,10 +1,11 @@
-"""pow by C's rules (Annex F.10.4.4): f32 through f64, f64 through pairs of f64."""
+"""pow by C's rules (Annex F.10.4.4): f32 through f64, f64 through pairs of f64. Of integers by squaring, in the type."""
 
 from __future__ import annotations
 
 import math
 
 from mapsto.ir.dtypes import DType
+from mapsto.loop.ast import Compare, Const, Value
 from mapsto.loop.math.block import Lanes
 from mapsto.loop.math.exponential import exp, exp_of_sum
 from mapsto.loop.math.logarithm import log
@@ -27,12 +28,31 @@ _TAIL = (
 
 
 def power(x: Lanes, y: Lanes) -> Lanes:
+    if x.type.element.is_integer:
+        return _integer_power(x, y)
     a = abs(x)
     if x.type.element is DType.F32:
         size = exp(y.cast(DType.F64) * log(a.cast(DType.F64))).cast(DType.F32)
     else:
         size = _power_f64(a, y)
     return _special_cases(x, y, a, size)
+
+
+_UNSIGNED = {DType.I8: DType.U8, DType.I16: DType.U16, DType.I32: DType.U32, DType.I64: DType.U64}
+
+
+def _integer_power(x: Lanes, y: Lanes) -> Lanes:
+    """x^y modulo 2^bits, y read without a sign: as many rounds as the largest exponent has bits."""
+    exponent = y.bitcast(_UNSIGNED[y.type.element]) if y.type.element.is_signed else y
+
+    def more(left: Lanes, square: Lanes, result: Lanes) -> Value:
+        return Compare("ne", left.value, Const(0, left.type))
+
+    def step(left: Lanes, square: Lanes, result: Lanes) -> tuple[Lanes, ...]:
+        odd = (left & 1).differs(0)
+        return left >> 1, square * square, odd.select(result * square, result)
+
+    return x.block.while_any((exponent, x, x.lift(1)), more, step)[2]
 
 
 def _power_f64(a: Lanes, y: Lanes) -> Lanes:
