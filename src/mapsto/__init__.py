@@ -12,14 +12,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mapsto.budget import Budget as Budget
     from mapsto.runtime.executable import Executable
     from mapsto.runtime.executable import load as load
     from mapsto.session.compile import compile_model as compile
 
 __version__ = "0.1.0"
-__all__ = ["Executable", "compile", "load"]
+__all__ = ["Budget", "Executable", "compile", "load"]
 
 _WHERE = {
+    "Budget": ("mapsto.budget", "Budget"),
     "compile": ("mapsto.session.compile", "compile_model"),
     "load": ("mapsto.runtime.executable", "load"),
     "Executable": ("mapsto.runtime.executable", "Executable"),

@@ -12,7 +12,13 @@ class MapstoError(Exception):
 
 
 class ModelError(MapstoError):
-    """A model file is malformed, inconsistent, or outside the budgets."""
+    """A model file is malformed, inconsistent, or (BudgetError) outside its budget."""
+
+
+class BudgetError(ModelError):
+    """A compile asks for more than its budget allows; names the meter, what is needed, what is allowed, how to raise
+    it.
+    """
 
 
 class UnsupportedError(MapstoError):

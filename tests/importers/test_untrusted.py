@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from onnx import TensorProto
 from tests.importers.models import graph, ints, model, node, port
 
+from mapsto.budget import Budget
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
-from mapsto.importers.onnx import Budgets, load
+from mapsto.importers.onnx import load
 from mapsto.passes import run_passes
 
 # -- damaged files -----------------------------------------------------------------------------------------------------
@@ -56,12 +57,12 @@ def several_ops() -> bytes:
 
 
 WHOLE = several_ops()
-SMALL = Budgets(nodes=1000, bytes=1 << 22)
+SMALL = Budget(nodes=1000, bytes=1 << 22)
 
 
 def only_our_errors(data: bytes) -> None:
     try:
-        load(data, budgets=SMALL)
+        load(data, budget=SMALL)
     except MapstoError as error:
         assert str(error)
 

@@ -19,8 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Union
 
+from mapsto.budget import current
+
 Dim = Union[int, "Expr"]
 Ranges = Mapping[str, tuple[Dim, Dim]]
+
+# Products of two sums are charged where they have more terms than this: what is smaller goes by its own callers.
+FREE_PRODUCTS = 32
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,9 @@ def mul(a: Dim, b: Dim) -> Dim:
             return a if b else 0
         return Expr(tuple((m, c * b) for m, c in a.terms))
     total: dict[Monomial, int] = {}
+    products = len(terms_of(a)) * len(terms_of(b))
+    if products > FREE_PRODUCTS:
+        current().charge("terms", products, "a product of size expressions")
     for ma, ca in terms_of(a):
         for mb, cb in terms_of(b):
             monomial = tuple(sorted(ma + mb, key=_key)) if ma and mb else ma or mb

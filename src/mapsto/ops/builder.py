@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from mapsto.budget import Meter, current
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, Expr, known_at_least, minimum, substitute, sym, symbols
@@ -23,12 +24,16 @@ from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
 from mapsto.ops.registry import Inference, OpSpec, op
 from mapsto.ops.shapes import static
+from mapsto.ops.work import operations
 
-# The largest result, in elements, that is folded into a constant, unless it replaces constants of its own size.
-FOLD_LIMIT = 1 << 24
-# What may be folded altogether, in elements: this much, and some more for each element of a model's own constants.
-FOLD_ALLOWANCE = 1 << 27
-FOLD_PER_ELEMENT = 8
+# The largest result, in bytes, that is folded into a constant, unless it replaces constants of its own size.
+FOLD_LIMIT = 1 << 26
+# The most operations that folding one node may take, unless it is a few for each element of its operands.
+FOLD_OPERATIONS = 1 << 25
+# What each byte (for operations: each element) of a model's own constants adds to what may be folded altogether.
+FOLD_PER_BYTE = 8
+# What each input and output of a model's node adds to the nodes that it may become.
+NODES_A_PORT = 64
 # The longest text of a size expression: beyond it nothing is followed, so that no graph makes sizes that take for ever.
 EXPRESSION_LIMIT = 4000
 # The largest integer tensor whose elements are followed as dims.
@@ -56,8 +61,9 @@ class Builder:
         self._counter: list[int] = parent._counter if parent else [0]
         self._provenance: tuple[str, ...] = parent._provenance if parent else ()
         self._cse: dict[Any, tuple[Value, ...]] = {}
-        self._fold_left: list[int] = parent._fold_left if parent else [FOLD_ALLOWANCE]
-        self._per_element: int = parent._per_element if parent else 0 if anew else FOLD_PER_ELEMENT
+        self._meter: Meter = parent._meter if parent else current()
+        self._anew: bool = parent._anew if parent else anew
+        self._source_nodes: list[int] = parent._source_nodes if parent else [0, 0]  # made for one source; at most
         self._kept: set[str] = parent._kept if parent else set()
         self._required: set[Dim] = set()
         self._least: dict[str, int] = {}  # size symbol -> what it is at least, by what was required
@@ -98,24 +104,49 @@ class Builder:
         finally:
             self._provenance = before
 
+    @contextmanager
+    def counted(self, ports: int) -> Iterator[None]:
+        """Holds what is made inside, for one node of a model with so many inputs and outputs, to a number of nodes."""
+        before = list(self._source_nodes)
+        self._source_nodes[:] = 0, int(self._meter.allowed("each")) + NODES_A_PORT * ports
+        try:
+            yield
+        finally:
+            self._source_nodes[:] = before
+
+    def _count_node(self, name: str) -> None:
+        if self._anew:
+            return
+        self._meter.charge("steps", 1, name)
+        self._source_nodes[0] += 1
+        if self._source_nodes[0] > self._source_nodes[1] > 0:
+            self._meter.check("each", self._source_nodes[0], name)
+
     # -- leaves --------------------------------------------------------------------------------------------------------
 
     def input(self, name: str, dtype: DType, shape: Sequence[Dim]) -> Value:
+        self._meter.check("rank", len(shape), f"input {name!r}")
         value = Value(self.fresh(name), dtype, tuple(shape))
         self.inputs.append(value)
         self.values[value.name] = value
         return value
 
     def constant(self, array: Any, name: str = "c", dtype: DType | None = None) -> Value:
-        """A constant of the graph; `dtype` converts."""
+        """A constant of the graph; `dtype` converts. One of the model's own: it adds to what may be folded."""
         data = np.asarray(array)
         if dtype is not None and data.dtype != dtype.numpy:
             data = data.astype(dtype.numpy)
+        if not self._anew:
+            self._meter.earn("folded_bytes", FOLD_PER_BYTE * data.nbytes)
+            self._meter.earn("folded_operations", FOLD_PER_BYTE * data.size)
+            self._meter.earn("native_operations", 2 * FOLD_PER_BYTE * data.size)
+        return self._add_constant(data, name)
+
+    def _add_constant(self, data: np.ndarray, name: str) -> Value:
         data = np.ascontiguousarray(data).reshape(data.shape)
         value = Value(self.fresh(name), from_numpy(data.dtype), data.shape)
         self.values[value.name] = value
         self.constants[value.name] = data
-        self._fold_left[0] += self._per_element * data.size
         if value.dtype in _FOLLOWED and data.size <= CONTENT_LIMIT:
             self._content[value.name] = _as_dims(data)
         return value
@@ -171,6 +202,7 @@ class Builder:
         if not all(isinstance(d, int) for d in value.shape):
             raise ShapeError(f"{value}: a shape whose own length is not known before the run")
         count = math.prod(static(value.shape))
+        self._meter.charge("terms", count, f"the elements of {value} as sizes")
         flat = value if value.rank < 2 else self.one("reshape", [value], shape=(count,))
         found = [self.element(flat, i) for i in range(count)]
         return [self.bind(self.scalar_element(flat, i), hint) if e is None else e for i, e in enumerate(found)]
@@ -308,6 +340,7 @@ class Builder:
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}): the result would have the shape {said}")
         if any(_too_long(d) for _, shape in results for d in shape):
             raise ShapeError(f"{name}: the sizes of its result are expressions too long to follow")
+        self._meter.check("rank", max((len(shape) for _, shape in results), default=0), f"the result of {name}")
         folded = self._fold(spec, kept, attrs, results, names)
         if folded is not None:
             for value in folded:
@@ -319,6 +352,7 @@ class Builder:
         self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
         results: list[tuple[DType, tuple[Dim, ...]]], graphs: tuple[Graph, ...], names: Sequence[str],
     ) -> tuple[Value, ...]:  # fmt: skip
+        self._count_node(spec.name)
         for value in inputs:
             self._materialise(value)
         key = (
@@ -414,14 +448,19 @@ class Builder:
         if any(a is None and v is not None for a, v in zip(arrays, inputs, strict=True)):
             return None
         shapes = [static(shape) for _, shape in results]
-        size = sum(math.prod(s) for s in shapes)
-        if size > max(FOLD_LIMIT, *(a.size for a in arrays if a is not None), 0) or size > self._fold_left[0]:
+        size = sum(math.prod(shape) * dtype.size for shape, (dtype, _) in zip(shapes, results, strict=True))
+        if size > max(FOLD_LIMIT, *(a.nbytes for a in arrays if a is not None), 0):
             return None
-        self._fold_left[0] -= (1 + self._per_element) * size  # what `constant` adds for it is taken back
+        work = operations(spec.name, arrays, attrs, shapes)
+        if work > max(FOLD_OPERATIONS, *(FOLD_PER_BYTE * a.size for a in arrays if a is not None), 0):
+            return None
+        if not (self._meter.afford("folded_operations", work) and self._meter.afford("folded_bytes", size)):
+            return None
+        self._meter.tick(spec.name)
         with np.errstate(all="ignore"):
             values = spec.reference(list(arrays), attrs, shapes)
         return tuple(
-            self.constant(np.asarray(a).astype(dtype.numpy, copy=False), names[i] if i < len(names) else "folded")
+            self._add_constant(np.asarray(a).astype(dtype.numpy, copy=False), names[i] if i < len(names) else "folded")
             for i, (a, (dtype, _)) in enumerate(zip(values, results, strict=True))
         )
 

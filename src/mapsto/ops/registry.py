@@ -167,7 +167,6 @@ class OpSpec:
     gradient: Callable[[Builder, Node, Sequence[Value | None]], list[Value | None]] | None = None
     foldable: bool = True
 
-
 _OPS: dict[str, OpSpec] = {}
 
 

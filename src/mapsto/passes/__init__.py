@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mapsto import debug
+from mapsto.budget import current
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import print_graph
 from mapsto.passes.affine import AffineFolding
@@ -77,6 +78,7 @@ def run_passes(
     """
     debug.show(debug.GRAPHS, "before the passes", lambda: print_graph(graph, elide=True))
     for step in default_passes() if passes is None else passes:
+        current().tick(f"pass {step.name}")
         graph = step(graph)
         if debug.level() >= debug.CHECKS:
             _verify(graph)

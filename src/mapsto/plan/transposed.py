@@ -30,6 +30,10 @@ class _Phase:
     slope: int
 
 
+# The most phases that become contractions of their own; beyond, the form that gathers is one statement for all.
+MOST_PHASES = 64
+
+
 def _phases(kernel: int, stride: int, dilation: int, pad: int) -> list[_Phase]:
     step = stride // math.gcd(stride, dilation)
     found = []
@@ -44,8 +48,8 @@ def _phases(kernel: int, stride: int, dilation: int, pad: int) -> list[_Phase]:
 
 
 def transposed_phases(node: Node, operands: list[Value]) -> list[Stmt]:
-    """The statements of a conv_transpose with one group; [] where a phase has no tap (its outputs are zero) or the
-    form does not fit.
+    """The statements of a conv_transpose with one group; [] where a phase has no tap (its outputs are zero),
+    where there are too many, or where the form does not fit.
     """
     x, w = operands
     attrs = node.attrs
@@ -53,6 +57,8 @@ def transposed_phases(node: Node, operands: list[Value]) -> list[Stmt]:
     if attrs.get("group", 1) != 1 or not all(isinstance(d, int) for d in w.shape):
         return []
     strides, pads, dilations = (tuple(int(v) for v in attrs[name]) for name in ("strides", "pads", "dilations"))  # type: ignore[union-attr, arg-type]
+    if math.prod(strides) > MOST_PHASES:
+        return []
     axes = [_phases(int(w.shape[2 + a]), strides[a], dilations[a], pads[a]) for a in range(spatial)]  # type: ignore[arg-type]
     if any(phase.count == 0 for axis in axes for phase in axis):
         return []

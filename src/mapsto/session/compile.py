@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from mapsto import debug
+from mapsto.budget import Budget, current, metering
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.cache import ObjectCache, default_folder
 from mapsto.devices.cpu.code import Call, Code
@@ -15,6 +16,7 @@ from mapsto.devices.cpu.codegen import calls_of
 from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.errors import CompileError
 from mapsto.ir.graph import Graph
+from mapsto.ops.builder import FOLD_PER_BYTE
 from mapsto.plan.homes import flat
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.planner import plan_graph
@@ -41,6 +43,7 @@ def compile_model(
     cache: bool = True,
     plan: Plan | str | None = None,
     isa: str | None = None,
+    budget: Budget | Mapping[str, float] | None = None,
 ) -> Executable:
     """Compile a model for this machine's CPU.
 
@@ -49,10 +52,11 @@ def compile_model(
     not fixed stays a run-time size. threads: how many share a step (None: as many as this process may use).
     native_only: an error where a step has no native code (every step has, so far). plan: decisions to replay.
     isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
+    budget: limits of the work that differ from the defaults, by name ({"nodes": 10**6}) or as a whole.
 
-    Raises ModelError, UnsupportedError, ShapeError, CompileError.
+    Raises ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError, CompileError.
     """
-    with Workers(cache, isa) as workers:
+    with metering(budget), Workers(cache, isa) as workers:
         graph = prepared(model, shapes)
         pinned = parse(plan) if isinstance(plan, str) else plan
         return build(graph, workers, threads, progress, pinned)
@@ -117,11 +121,22 @@ def build(
     graph: Graph, workers: Workers, threads: int | None, progress: Progress | None, pinned: Plan | None = None
 ) -> Executable:
     """Plan, generate, compile and assemble a graph that the passes are done with."""
+    with metering() as meter:
+        if not meter.earned:  # no importer has said yet how large the model itself is
+            meter.earn("folded_bytes", FOLD_PER_BYTE * sum(a.nbytes for a in graph.constants.values()))
+            meter.earn("native_operations", 2 * FOLD_PER_BYTE * sum(a.size for a in graph.constants.values()))
+        return _build(graph, workers, threads, progress, pinned)
+
+
+def _build(
+    graph: Graph, workers: Workers, threads: int | None, progress: Progress | None, pinned: Plan | None
+) -> Executable:
     planned = plan_graph(graph, pinned)
     code = Code(workers.isa, planned.homes, planned.kept, workers.submit, constants=planned.constants)
     calls: dict[int, list[Call]] = {}
     for group in flat(planned.groups):
         if group.kind in ("rows", "contraction", "routine"):
+            current().tick(f"code for {', '.join(group.provenance[:4]) or group.name}")
             calls[id(group)] = calls_of(group, code)
     ports = {v.name for v in graph.inputs} | set(planned.outputs)
     every = [c for made in calls.values() for c in made]

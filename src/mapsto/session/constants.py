@@ -1,4 +1,7 @@
-"""Runs at compile time what reads constants alone: packed weights of routines, copies of constants into other homes."""
+"""Runs at compile time what reads constants alone: packed weights of routines, copies of constants into other homes.
+
+What would take long or come out large is left to the run, as it would be if its operands were no constants.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,17 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from mapsto.budget import current
 from mapsto.devices.cpu.code import Call, Code
 from mapsto.ir.expr import mul
 from mapsto.ir.graph import Value
+from mapsto.ops.builder import FOLD_LIMIT
 from mapsto.runtime.arrays import pack_constants
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Buffer, Port, Program, Run
+
+# Packed weights may take so many times the bytes of what they are packed from.
+_PACKED = 4
 
 
 def fold_calls(
@@ -30,7 +38,8 @@ def fold_calls(
     for call in calls:
         read = {n for i, n in enumerate(call.operands) if i not in call.writes}
         static = not call.dims and isinstance(call.extent, int)
-        if static and read <= known and all(_owns(n, code) and n not in several for n in call.operands):
+        owned = static and read <= known and all(_owns(n, code) and n not in several for n in call.operands)
+        if owned and _affordable(call, code):
             folded.append(call)
             known |= {call.operands[i] for i in call.writes}
     if not folded:
@@ -41,6 +50,23 @@ def fold_calls(
     for name in made:
         code.constants[name] = results[name]
     return {id(c) for c in folded}
+
+
+def _affordable(call: Call, code: Code) -> bool:
+    """Whether the budget allows a call to run while compiling; if so, it is charged."""
+    meter = current()
+    sizes = [_bytes(n, code) for n in call.operands]
+    made = sum(sizes[i] for i in call.writes)
+    if made > max(FOLD_LIMIT, _PACKED * (sum(sizes) - made)):
+        return False
+    meter.tick(call.schedule)
+    return meter.afford("native_operations", call.work + sum(sizes)) and meter.afford("folded_bytes", made)
+
+
+def _bytes(name: str, code: Code) -> int:
+    elements = code.homes.layout(name).elements
+    assert isinstance(elements, int)
+    return elements * _value(name, code).dtype.size
 
 
 def _owns(name: str, code: Code) -> bool:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mapsto import debug
+from mapsto.budget import current
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.generic.cost import estimate
@@ -35,7 +36,8 @@ class Call:
     """One step's call: which function, on which values, with which sizes. `writes`: positions of the operands it
     stores to.
 
-    `grain`: the least share of the extent that is worth a thread of its own.
+    `grain`: the least share of the extent that is worth a thread of its own. `work`: about how many operations the
+    whole takes (sizes not known before a run: typical).
     """
 
     function: str
@@ -46,6 +48,7 @@ class Call:
     group: Group
     schedule: str
     grain: int = 1
+    work: float = 0.0
 
 
 # Cycles that a thread must save before it is woken for a step: a few meetings at a barrier.
@@ -59,9 +62,9 @@ def grain_of(cycles: float, extent: Dim) -> int:
     return max(1, math.ceil(_WORTH_A_THREAD * max(estimate(extent), 1) / max(cycles, 1.0)))
 
 
-def rows_cycles(stmts: Sequence[Stmt], lanes: int) -> float:
-    """A rough count of vector operations: every operation and load at every point, those of reductions at theirs."""
-    return sum(estimate(product(i.extent for i in s.iters)) * _operations(s.value) for s in stmts) / max(lanes // 2, 1)
+def rows_work(stmts: Sequence[Stmt]) -> float:
+    """A rough count of operations: every operation and load at every point, those of reductions at theirs."""
+    return sum(estimate(product(i.extent for i in s.iters)) * _operations(s.value) for s in stmts)
 
 
 def _operations(e: Scalar) -> float:
@@ -91,6 +94,7 @@ class Code:
     def add_function(self, function: Function, optimizer: str) -> str:
         """The name under which the function is compiled; equal functions share one."""
         text = to_llvm(replace(function, name="kernel"), self.isa.capabilities)
+        current().charge("code", len(text), "the code of its kernels")
         name = "k" + hashlib.sha256(text.encode()).hexdigest()[:20]
         if name not in self.texts:
             self.texts[name] = text.replace("@kernel(", f"@{name}(")
@@ -104,6 +108,7 @@ class Code:
         self.homes.values[name] = Value(name, dtype, shape)
 
     def add_constant(self, name: str, array: np.ndarray) -> None:
+        current().charge("folded_bytes", array.nbytes, name)
         self.constants[name] = array
         self.add_scratch(name, from_numpy(array.dtype), array.shape)
 
@@ -125,8 +130,9 @@ def _rows_call(group: Group, stmts: list[Stmt], code: Code) -> Call:
     written = {t.name for t in (*form.kernel.outputs, *form.kernel.temps)}
     writes = tuple(i for i, p in enumerate(params) if p in written)
     whole = substitute(extent, sizes)
-    grain = grain_of(rows_cycles(form.kernel.stmts, code.isa.lanes(DType.F32)), extent)
-    return Call(function, operands, writes, tuple(sizes[d] for d in dims), whole, group, schedule, grain)
+    work = rows_work(form.kernel.stmts)
+    grain = grain_of(work / max(code.isa.lanes(DType.F32) // 2, 1), extent)
+    return Call(function, operands, writes, tuple(sizes[d] for d in dims), whole, group, schedule, grain, work)
 
 
 def _operand(param: str, actual: dict[str, str], form: Canonical, names: Renamer, code: Code) -> str:

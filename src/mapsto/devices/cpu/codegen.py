@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from mapsto.devices.cpu.code import Call, Code
 from mapsto.devices.cpu.contractions import template_calls
 from mapsto.devices.routines import routine
@@ -12,6 +14,8 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, substitute, sym, symbols
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
+from mapsto.ops.shapes import static
+from mapsto.ops.work import operations
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.group import Group
 
@@ -109,6 +113,7 @@ def _routine_calls(group: Group, code: Code) -> list[Call]:
     (node,) = group.nodes
     operands = tuple(code.homes.values[n] if n else None for n in node.inputs)
     node, operands, sizes = _with_plain_sizes(node, operands)
+    work = _work(node, operands)
     made = routine(node, operands, code.isa.lanes(DType.F32), code.fresh(node.op), code.isa.has("fma"))
     calls = []
     for step in made.functions:
@@ -117,8 +122,18 @@ def _routine_calls(group: Group, code: Code) -> list[Call]:
         name = code.add_function(step.function, "generic")
         writes = tuple(i for i, p in enumerate(step.function.params) if p.writes)
         dims = tuple(substitute(sym(d), sizes) for d in step.function.dims)
-        calls.append(Call(name, step.operands, writes, dims, substitute(step.extent, sizes), group, "routine"))
+        extent = substitute(step.extent, sizes)
+        calls.append(Call(name, step.operands, writes, dims, extent, group, "routine", work=work))
     return calls
+
+
+def _work(node: Node, operands: tuple[Value | None, ...]) -> float:
+    """About how many operations a routine takes; 0 where only a run knows its sizes."""
+    values = (*(v for v in operands if v is not None), *node.outputs)
+    if any(isinstance(d, Expr) for d in (*(d for v in values for d in v.shape), *node.attrs.values())):
+        return 0.0
+    hollow = [None if v is None else np.broadcast_to(np.int8(0), static(v.shape)) for v in operands]
+    return operations(node.op, hollow, node.attrs, [static(v.shape) for v in node.outputs])
 
 
 def _with_plain_sizes(

@@ -84,8 +84,9 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
     function_name, extent, _, dims, schedule = code.made[key]
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *tensors)
+    work = estimate(c.multiplications())
     grain = grain_of(
-        estimate(c.multiplications()) / (code.isa.accumulator_lanes * code.isa.fma_per_cycle * shaped.form.interleave),
+        work / (code.isa.accumulator_lanes * code.isa.fma_per_cycle * shaped.form.interleave),
         extent,
     )
     calls.append(
@@ -98,6 +99,7 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
             group,
             schedule,
             grain,
+            work,
         )
     )
     return calls

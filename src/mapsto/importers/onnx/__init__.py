@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import mapsto.importers.onnx.rows
 import mapsto.ops  # noqa: F401  (the rows build with the ops that this registers)
+from mapsto.budget import Budget, metering
 from mapsto.importers.onnx.inputs import Shapes
-from mapsto.importers.onnx.reader import Budgets, read
+from mapsto.importers.onnx.reader import read
 from mapsto.importers.onnx.table import supported_ops
 from mapsto.importers.onnx.translate import Translator
 from mapsto.ir.graph import Graph
 
-__all__ = ["Budgets", "load", "supported_ops"]
+__all__ = ["load", "supported_ops"]
 
 
 def load(
-    source: str | os.PathLike[str] | bytes | Any, shapes: Shapes | None = None, budgets: Budgets | None = None
+    source: str | os.PathLike[str] | bytes | Any,
+    shapes: Shapes | None = None,
+    budget: Budget | Mapping[str, float] | None = None,
 ) -> Graph:
     """An ONNX model as a graph, shape-inferred and with its shape arithmetic folded away.
 
@@ -25,8 +29,8 @@ def load(
     its folder.
     shapes: for some inputs, one entry an axis: an int fixes it, None leaves it as the model has it, a string names its
     symbol.
-    Raises ModelError (malformed, or outside the budgets), UnsupportedError (all places at once), ShapeError (shapes do
-    not fit).
+    budget: limits that differ from the defaults (None: those of the compile that is going on).
+    Raises ModelError (malformed), BudgetError, UnsupportedError (all places at once), ShapeError (shapes do not fit).
     """
-    budgets = budgets or Budgets()
-    return Translator(read(source, budgets), budgets).model(shapes or {})
+    with metering(budget):
+        return Translator(read(source)).model(shapes or {})

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mapsto.budget import current
 from mapsto.errors import ModelError, ShapeError, UnsupportedError
 from mapsto.importers.onnx.tensors import dtype_of
 from mapsto.ir.expr import Dim, sym
@@ -14,7 +15,7 @@ from mapsto.ops.builder import Builder
 Shapes = Mapping[str, Sequence[int | str | None]]
 
 
-def add_inputs(builder: Builder, graph: Any, shapes: Shapes, rank_budget: int) -> None:
+def add_inputs(builder: Builder, graph: Any, shapes: Shapes) -> None:
     """Adds the inputs that have no initializer. Raises ShapeError where `shapes` does not fit them."""
     constants = {tensor.name for tensor in graph.initializer}
     inputs = [entry for entry in graph.input if entry.name not in constants]
@@ -33,9 +34,8 @@ def add_inputs(builder: Builder, graph: Any, shapes: Shapes, rank_budget: int) -
         if not entry.name or entry.name in builder.values:
             raise ModelError(f"{where}: the name is empty or not unique")
         tensor = entry.type.tensor_type
+        current().check("rank", len(tensor.shape.dim), where)
         dims = _shape(entry.name, tensor, shapes.get(entry.name), symbols)
-        if len(dims) > rank_budget:
-            raise ModelError(f"{where}: {len(dims)} axes are more than the budget of {rank_budget}")
         builder.input(entry.name, dtype_of(tensor.elem_type, where), dims)
 
 

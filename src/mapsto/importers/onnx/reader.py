@@ -1,4 +1,4 @@
-"""Reads an ONNX model file into its protobuf message, within budgets. A model file is untrusted input."""
+"""Reads an ONNX model file into its protobuf message, within the budget. A model file is untrusted input."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from mapsto.budget import current
 from mapsto.errors import ModelError
 
 # The versions that the rows were written for. Newer files are tried: what changed shows as an error of the node
@@ -17,21 +18,8 @@ from mapsto.errors import ModelError
 OLDEST_OPSET = 7
 NEWEST_OPSET = 28
 NEWEST_IR = 14
-
-
-@dataclass(frozen=True)
-class Budgets:
-    """What a model may ask of us.
-
-    nodes: nodes of the graph, inlined functions and branches included. bytes: the file, and all of its tensors
-    together.
-    depth: how deep graphs and functions may be nested. rank: axes of a tensor.
-    """
-
-    nodes: int = 500_000
-    bytes: int = 16 << 30
-    depth: int = 32
-    rank: int = 32
+# The most bytes of elements that a byte of a file stands for: a 64-bit integer is written in as little as one.
+_OF_A_BYTE = 8
 
 
 @dataclass(frozen=True)
@@ -42,18 +30,24 @@ class Source:
     folder: Path | None
     name: str
 
+    @property
+    def opsets(self) -> dict[str, int]:
+        """Versions of the operator sets by domain, the standard one among them. Raises ModelError."""
+        return {"": NEWEST_OPSET, **opset_of(self.model.opset_import, self.name)}
 
-def read(source: str | os.PathLike[str] | bytes | Any, budgets: Budgets) -> Source:
+
+def read(source: str | os.PathLike[str] | bytes | Any) -> Source:
     """Parses a model from a path, its bytes, or takes a `ModelProto` as it is. Raises ModelError."""
     if isinstance(source, onnx.ModelProto):
-        return _checked(Source(source, None, source.graph.name or "model"))
+        current().earn("tensors", _OF_A_BYTE * source.ByteSize())
+        return _checked(Source(source, None, "model"))
     if isinstance(source, (bytes, bytearray, memoryview)):
+        current().charge("bytes", len(source), "the model")
         return _checked(Source(_parse(bytes(source), "the model"), None, "model"))
     path = Path(source)
     try:
         size = path.stat().st_size
-        if size > budgets.bytes:
-            raise ModelError(f"{path}: {size} bytes are more than the budget of {budgets.bytes}; raise `Budgets.bytes`")
+        current().charge("bytes", size, str(path))
         data = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
@@ -61,6 +55,7 @@ def read(source: str | os.PathLike[str] | bytes | Any, budgets: Budgets) -> Sour
 
 
 def _parse(data: bytes, where: str) -> Any:
+    current().earn("tensors", _OF_A_BYTE * len(data))
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -78,14 +73,18 @@ def _checked(source: Source) -> Source:
             f"{source.name}: IR version {model.ir_version} is newer than {NEWEST_IR}, the newest known; "
             "save the model in an older version"
         )
-    _check_text(model.graph, source.name)
+    check_names(model.graph, source.name)
     for function in model.functions:
-        _check_text(function, source.name)
+        check_names(function, source.name)
     return source
 
 
-def _check_text(graph: Any, where: str) -> None:
-    """Names must be text: protobuf hands over bytes where they are not UTF-8."""
+def check_names(graph: Any, where: str, depth: int = 0) -> None:
+    """Names must be text (protobuf hands over bytes where they are not UTF-8), and no longer than the budget allows;
+    neither may graphs be nested deeper.
+    """
+    meter = current()
+    meter.check("depth", depth, where)
     names = [graph.name]
     for entry in (*graph.input, *graph.output, *getattr(graph, "initializer", ())):
         names.append(entry if isinstance(entry, (str, bytes)) else entry.name)
@@ -96,10 +95,12 @@ def _check_text(graph: Any, where: str) -> None:
         for attribute in node.attribute:
             names.extend((attribute.name, attribute.ref_attr_name))
             if attribute.HasField("g"):
-                _check_text(attribute.g, where)
+                check_names(attribute.g, where, depth + 1)
     wrong = next((name for name in names if not isinstance(name, str)), None)
     if wrong is not None:
-        raise ModelError(f"{where}: the name {wrong!r} is not text: the file is damaged")
+        raise ModelError(f"{where}: the name {wrong[:40]!r} is not text: the file is damaged")
+    longest = max(names, key=len)
+    meter.check("name", len(longest), f"{where}: the name {longest[:40]!r}...")
 
 
 def opset_of(imports: Any, where: str) -> dict[str, int]:

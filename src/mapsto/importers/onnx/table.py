@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
+from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
 from mapsto.importers.onnx.tensors import dtype_of
 from mapsto.ir.dtypes import DType
@@ -152,7 +153,7 @@ class Call:
 
     def text(self, name: str, default: str) -> str:
         attribute = self._attribute(name, _KIND.STRING)
-        return default if attribute is None else bytes(attribute.s).decode("utf-8", "replace")
+        return default if attribute is None else _text(attribute.s, name)
 
     def integers(self, name: str) -> list[int] | None:
         attribute = self._attribute(name, _KIND.INTS)
@@ -164,7 +165,7 @@ class Call:
 
     def texts(self, name: str) -> list[str] | None:
         attribute = self._attribute(name, _KIND.STRINGS)
-        return None if attribute is None else [bytes(v).decode("utf-8", "replace") for v in attribute.strings]
+        return None if attribute is None else [_text(v, name) for v in attribute.strings]
 
     def tensor(self, name: str) -> np.ndarray | None:
         attribute = self._attribute(name, _KIND.TENSOR)
@@ -202,3 +203,8 @@ class Call:
     def scalar(self, number: float | int | bool, like: Value) -> Value:
         """A 0-d constant of the element type of another value."""
         return self.builder.constant(np.asarray(number), "c", like.dtype)
+
+
+def _text(data: bytes, name: str) -> str:
+    current().check("name", len(data), f"attribute {name!r}")
+    return bytes(data).decode("utf-8", "replace")

@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
+from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
 from mapsto.ir.dtypes import DType
 
@@ -52,22 +53,22 @@ def dtype_of(number: int, where: str) -> DType:
 
 
 class TensorReader:
-    """Reads tensors under a budget of bytes for the whole model."""
+    """Reads tensors. A region of external data is read once, however many tensors name it."""
 
-    def __init__(self, folder: Path | None, byte_budget: int, rank_budget: int) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self.left = byte_budget
-        self.rank_budget = rank_budget
+        self._regions: dict[tuple[int, int, int, int], bytes] = {}
+        self._taken: dict[tuple[int, int], int] = {}  # bytes of a file that are read so far
 
     def array(self, tensor: Any, where: str) -> np.ndarray:
         """The elements of a TensorProto. Raises ModelError where sizes, data and type do not agree."""
         where = f"{where}: tensor {tensor.name!r}" if tensor.name else where
         dtype = dtype_of(tensor.data_type, where)
         shape, count = self._shape(tensor, where)
-        self._spend(count * dtype.size, where)
         if tensor.data_location == T.EXTERNAL:
             data = self._external(tensor, count * dtype.size, where)
             return _booleans(np.frombuffer(data, dtype=_little(dtype)).reshape(shape), dtype)
+        current().charge("tensors", count * dtype.size, where)
         if tensor.HasField("raw_data"):
             if len(tensor.raw_data) != count * dtype.size:
                 raise ModelError(
@@ -79,19 +80,13 @@ class TensorReader:
 
     def _shape(self, tensor: Any, where: str) -> tuple[tuple[int, ...], int]:
         shape = tuple(int(d) for d in tensor.dims)
-        if len(shape) > self.rank_budget:
-            raise ModelError(f"{where}: {len(shape)} axes are more than the budget of {self.rank_budget}")
+        current().check("rank", len(shape), where)
         count = 1  # Python integers: nothing wraps around
         for extent in shape:
             if extent < 0:
                 raise ModelError(f"{where}: shape {list(shape)} has a negative extent")
             count *= extent
         return shape, count
-
-    def _spend(self, size: int, where: str) -> None:
-        self.left -= size
-        if self.left < 0:
-            raise ModelError(f"{where}: the tensors of the model are larger than the budget; raise `Budgets.bytes`")
 
     def _typed(self, tensor: Any, dtype: DType, shape: tuple[int, ...], count: int, where: str) -> np.ndarray:
         for field, kinds in _FIELDS.items():
@@ -119,19 +114,29 @@ class TensorReader:
             raise ModelError(f"{where}: external data of {length} bytes where the shape needs {size}")
         descriptor = self._open(entries.get("location", ""), where)
         try:
-            available = os.fstat(descriptor).st_size
-            if offset + length > available:
+            status = os.fstat(descriptor)
+            if offset + length > status.st_size:
                 raise ModelError(
-                    f"{where}: external data ends at byte {offset + length} of a file of {available} bytes"
+                    f"{where}: external data ends at byte {offset + length} of a file of {status.st_size} bytes"
                 )
-            with os.fdopen(os.dup(descriptor), "rb") as file:
-                file.seek(offset)
-                data = file.read(length)
+            region = (status.st_dev, status.st_ino, offset, length)
+            if region not in self._regions:
+                self._take(status, length, where)
+                self._regions[region] = _read(descriptor, offset, length, where)
         finally:
             os.close(descriptor)
-        if len(data) != length:
-            raise ModelError(f"{where}: external data was cut short while reading")
-        return data
+        return self._regions[region]
+
+    def _take(self, status: os.stat_result, length: int, where: str) -> None:
+        """Regions that overlap without being the same are no exporter's: they would make much of a small file."""
+        file = (status.st_dev, status.st_ino)
+        self._taken[file] = self._taken.get(file, 0) + length
+        if self._taken[file] > status.st_size:
+            raise ModelError(
+                f"{where}: regions of external data overlap: {self._taken[file]} bytes of a file of {status.st_size}; "
+                "save the model with a place of its own for each tensor"
+            )
+        current().charge("bytes", length, where)
 
     def _open(self, location: str, where: str) -> int:
         """A plain file inside the model's folder, opened part by part so that no link leads out of it."""
@@ -170,6 +175,15 @@ class TensorReader:
         except BaseException:
             os.close(at)
             raise
+
+
+def _read(descriptor: int, offset: int, length: int, where: str) -> bytes:
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        file.seek(offset)
+        data = file.read(length)
+    if len(data) != length:
+        raise ModelError(f"{where}: external data was cut short while reading")
+    return data
 
 
 def _number(text: str, where: str) -> int:

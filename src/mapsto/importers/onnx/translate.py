@@ -11,10 +11,12 @@ from typing import Any
 
 import onnx
 
+from mapsto.budget import current
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
+from mapsto.importers.onnx.counting import charge_nodes
 from mapsto.importers.onnx.functions import Functions
 from mapsto.importers.onnx.inputs import Shapes, add_inputs
-from mapsto.importers.onnx.reader import NEWEST_OPSET, Budgets, Source, opset_of
+from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.table import Call, Row, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
@@ -61,12 +63,11 @@ class Place:
 class Translator:
     """One import of one model."""
 
-    def __init__(self, source: Source, budgets: Budgets) -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
-        self.budgets = budgets
-        self.tensors = TensorReader(source.folder, budgets.bytes, budgets.rank)
+        self.meter = current()
+        self.tensors = TensorReader(source.folder)
         self.functions = Functions(source.model)
-        self.nodes_left = budgets.nodes
         self.scope: Scope | None = None
         self.place = Place({})
 
@@ -78,13 +79,13 @@ class Translator:
         names = [entry.name for entry in model.graph.output]
         if len(set(names)) != len(names) or not names:
             raise ModelError(f"{self.source.name}: the graph's outputs must be there and have different names: {names}")
+        charge_nodes(model, self.source.name)
         builder = Builder(model.graph.name or self.source.name)
         builder.reserve(sorted(set(names) - {entry.name for entry in model.graph.input}))
-        add_inputs(builder, model.graph, shapes, self.budgets.rank)
+        add_inputs(builder, model.graph, shapes)
         scope = Scope(builder)
         scope.values.update({value.name: value for value in builder.inputs})
-        opsets = {"": NEWEST_OPSET, **opset_of(model.opset_import, self.source.name)}
-        outputs = self.body(scope, model.graph, Place(opsets))
+        outputs = self.body(scope, model.graph, Place(self.source.opsets))
         return builder.finish(outputs, names=names, labels=_labels(scope))
 
     def body(self, scope: Scope, graph: Any, place: Place) -> list[Value]:
@@ -103,20 +104,20 @@ class Translator:
         return [self._read(scope, entry.name, f"output {entry.name!r}") for entry in graph.output]
 
     def _node(self, scope: Scope, node: Any, name: str, place: Place, faults: list[str]) -> None:
-        self.nodes_left -= 1
-        if self.nodes_left < 0:
-            raise ModelError(f"{self.source.name}: more than {self.budgets.nodes} nodes; raise `Budgets.nodes`")
+        if place.prefix:
+            self.meter.charge("text", len(name), f"node {_cut(name, 80)!r}")
         domain = "" if node.domain == "ai.onnx" else node.domain
-        where = f"node {name!r} ({domain + '.' if domain else ''}{node.op_type}, opset {place.opsets.get(domain, '?')})"
+        kind = _cut(f"{domain}.{node.op_type}" if domain else node.op_type, 200)
+        where = f"node {_cut(name, 400)!r} ({kind}, opset {place.opsets.get(domain, '?')})"
         try:
             results = self._results(scope, node, name, domain, place)
         except _Unavailable:
             results = [Gone.UNSUPPORTED] * len(node.output)
         except UnsupportedError as error:
-            faults.append(f"{where}: {error}")
+            faults.append(f"{where}: {_cut(str(error), 4000)}")
             results = [Gone.UNSUPPORTED] * len(node.output)
         except MapstoError as error:
-            raise type(error)(f"{where}: {error}") from error
+            raise type(error)(f"{where}: {_cut(str(error), 4000)}") from error
         except RecursionError as error:
             raise ModelError(f"{where}: nested too deep") from error
         if len(results) < sum(1 for o in node.output if o):
@@ -157,12 +158,12 @@ class Translator:
         before = self.scope, self.place
         self.scope, self.place = scope, place
         try:
-            with builder.source(*sources):
+            with builder.source(*sources), builder.counted(len(call.inputs) + len(call.outputs)):
                 result = row(call)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             # rows are written for nodes as the standard has them; in any other node it is the node that is wrong
             raise ModelError(
-                f"its inputs and attributes do not fit the op ({type(error).__name__}: {error})"
+                f"its inputs and attributes do not fit the op ({type(error).__name__}: {_cut(str(error), 400)})"
             ) from error
         finally:
             self.scope, self.place = before
@@ -210,8 +211,7 @@ class Translator:
 
     def _deeper(self, name: str) -> Place:
         within = (*self.place.within, name)
-        if len(within) > self.budgets.depth:
-            raise ModelError(f"graphs are nested deeper than {self.budgets.depth}; raise `Budgets.depth`")
+        self.meter.check("depth", len(within), "nested graphs")
         return Place(self.place.opsets, f"{name}/", within)
 
     def _inline(
@@ -224,8 +224,7 @@ class Translator:
         place: Place,
     ) -> list[Value | None]:
         """A function's body in place of its call."""
-        if len(place.within) >= self.budgets.depth:
-            raise ModelError(f"functions are nested deeper than {self.budgets.depth} (is {function.name!r} recursive?)")
+        self.meter.check("depth", len(place.within) + 1, f"functions that call functions (is {function.name!r} one?)")
         if len(inputs) > len(function.input):
             raise ModelError(f"function {function.name!r} takes {len(function.input)} inputs, {len(inputs)} are given")
         inner = Scope(scope.builder)  # a function sees nothing of the graph that calls it
@@ -248,6 +247,11 @@ def raise_faults(faults: Sequence[str]) -> None:
         return
     listed = "\n".join(f"  {fault}" for fault in faults)
     raise UnsupportedError(faults[0] if len(faults) == 1 else f"{len(faults)} nodes are not supported:\n{listed}")
+
+
+def _cut(text: str, length: int) -> str:
+    """A text that a file may have made as long as it likes."""
+    return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
 def _no_row(node: Any, domain: str) -> str:

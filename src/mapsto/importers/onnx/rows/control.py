@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from mapsto.errors import MapstoError, ModelError, ShapeError, UnsupportedError
+from mapsto.errors import BudgetError, MapstoError, ModelError, ShapeError, UnsupportedError
 from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.expr import symbols
@@ -37,6 +37,8 @@ def _branch(call: Call, graph: Any) -> Branch | MapstoError:
     """A branch as a graph, or why it cannot be one for these input shapes."""
     try:
         return call.translator.nested_graph(graph, call.name)
+    except BudgetError:
+        raise  # the other branch would not make it smaller
     except (UnsupportedError, ShapeError, ModelError) as error:
         return error
 

@@ -1,0 +1,182 @@
+"""What one compile may ask for (`Budget`) and what it has asked for so far (`Meter`).
+
+A model file is small; what it asks for may not be: 60 functions that call each other twice are 2^60 nodes, one
+attribute is a stride of 10^9. Whoever does work that grows with what a file says charges it here first, before the
+work is done. The meter of a compile is carried by a context variable, so that code deep down charges without being
+handed anything:
+
+    with metering(Budget(nodes=1000)) as meter:
+        ...
+        current().charge("nodes", 1, "the model's nodes")
+
+Three kinds of limits: sums over a compile (`charge`), sizes of one thing (`check`), and sums that are asked before
+something that need not be done at all (`afford`: a product of constants that is too dear to fold is left to the run).
+docs/limits.md lists every one with its reason.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, fields
+
+from mapsto.errors import BudgetError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The limits of one compile.
+
+    Sums over the compile:
+    seconds: of the whole; looked at wherever something is charged.
+    bytes: of the file and of its external data.
+    tensors: bytes of the tensors read out of the file itself, besides 8 for each of its bytes (a function's body is
+    read at each of its calls).
+    nodes: nodes of the model, those of branches and of the bodies of called functions included.
+    inlined: of those, the nodes that come from the bodies of functions.
+    steps: nodes that the model's nodes become, an LSTM's and an Einsum's parts included.
+    terms: products of terms multiplied out, and elements followed, in the algebra of sizes.
+    text: characters of the names that called functions and branches give their nodes.
+    code: characters of LLVM IR.
+
+    Sums over the compile that are not gone past but lead to less being done early:
+    folded_bytes: results folded when compiling, besides 8 bytes for each byte of the model's own constants.
+    folded_operations: additions, multiplications, moves of elements that numpy does for it, besides 8 for each element.
+    native_operations: the same, by compiled code that runs while compiling (packed weights), besides 16 an element.
+
+    Sizes of one thing:
+    depth: graphs and functions nested in each other.
+    rank: axes of a tensor.
+    name: characters of a name.
+    each: nodes that one node of the model becomes, besides 64 for each of its inputs and outputs.
+    """
+
+    seconds: float = 3600.0
+    bytes: int = 16 << 30
+    tensors: int = 1 << 28
+    nodes: int = 500_000
+    inlined: int = 100_000
+    steps: int = 2_000_000
+    terms: int = 1 << 20
+    text: int = 1 << 26
+    code: int = 1 << 30
+    folded_bytes: int = 1 << 28
+    folded_operations: int = 1 << 28
+    native_operations: int = 1 << 30
+    depth: int = 32
+    rank: int = 32
+    name: int = 1 << 14
+    each: int = 4096
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise BudgetError(f"budget: {field.name}={value!r} is not a positive number")
+
+
+def budget_of(given: Budget | Mapping[str, float] | None) -> Budget:
+    """A budget from one, or from the limits by name that differ from the defaults. Raises BudgetError."""
+    if given is None:
+        return Budget()
+    if isinstance(given, Budget):
+        return given
+    if not isinstance(given, Mapping):
+        raise BudgetError(f"budget: {type(given).__name__} is neither a Budget nor a mapping from names to numbers")
+    known = [field.name for field in fields(Budget)]
+    unknown = [str(name) for name in given if name not in known]
+    if unknown:
+        raise BudgetError(f"budget: there is no limit named {', '.join(unknown)}; there are {', '.join(known)}")
+    return Budget(**given)  # type: ignore[arg-type]  # the values are checked when it is made
+
+
+class Meter:
+    """What one compile has spent of its budget. `earned`: what the model's own size adds to a limit."""
+
+    def __init__(self, budget: Budget) -> None:
+        self.budget = budget
+        self.spent: dict[str, float] = {}
+        self.earned: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def allowed(self, name: str) -> float:
+        limit: float = getattr(self.budget, name)
+        return limit + self.earned.get(name, 0)
+
+    def earn(self, name: str, amount: float) -> None:
+        """Raises a limit by what the model's own size allows."""
+        self.earned[name] = self.earned.get(name, 0) + amount
+
+    def charge(self, name: str, amount: float, what: str) -> None:
+        """Spends, before the work is done. Raises BudgetError, saying `what` it is for, where the budget is too small."""
+        total = self.spent.get(name, 0) + amount
+        if total > self.allowed(name):
+            raise BudgetError(_message(name, what, total, self.allowed(name)))
+        self.spent[name] = total
+        self.tick(what)
+
+    def check(self, name: str, size: float, what: str) -> None:
+        """Raises BudgetError where one thing is larger than it may be."""
+        if size > self.allowed(name):
+            raise BudgetError(_message(name, what, size, self.allowed(name)))
+
+    def afford(self, name: str, amount: float) -> bool:
+        """Spends where the budget allows it; False, and nothing spent, where it does not."""
+        total = self.spent.get(name, 0) + amount
+        if total > self.allowed(name):
+            return False
+        self.spent[name] = total
+        return True
+
+    def tick(self, what: str) -> None:
+        """Raises BudgetError where the time is up."""
+        spent = time.monotonic() - self._began
+        if spent > self.budget.seconds:
+            raise BudgetError(_message("seconds", what, round(spent, 1), self.budget.seconds))
+
+
+def _message(name: str, what: str, needed: float, allowed: float) -> str:
+    return (
+        f"{what}: {needed:,} {_UNITS.get(name, name)} are needed, {allowed:,} are allowed; "
+        f"if the model is to be trusted, raise the limit: budget={{{name!r}: ...}}, or --budget {name}=..."
+    )
+
+
+_UNITS = {
+    "tensors": "bytes of tensors",
+    "terms": "terms of size expressions",
+    "inlined": "nodes of called functions",
+    "steps": "nodes after import",
+    "text": "characters of names",
+    "code": "characters of LLVM IR",
+    "depth": "levels of nesting",
+    "rank": "axes",
+    "name": "characters of a name",
+    "each": "nodes for one of the model",
+    "folded_bytes": "bytes of folded constants",
+    "folded_operations": "operations on constants",
+    "native_operations": "operations on constants",
+}
+
+_CURRENT: ContextVar[Meter | None] = ContextVar("mapsto_meter", default=None)
+
+
+def current() -> Meter:
+    """The meter of the compile that is going on; outside of one, a fresh one with the defaults."""
+    return _CURRENT.get() or Meter(Budget())
+
+
+@contextmanager
+def metering(budget: Budget | Mapping[str, float] | None = None) -> Iterator[Meter]:
+    """Charges what happens inside to one meter: a new one, or, where no budget is given, the one that there is."""
+    meter = _CURRENT.get() if budget is None else None
+    if meter is not None:
+        yield meter
+        return
+    token = _CURRENT.set(meter := Meter(budget_of(budget)))
+    try:
+        yield meter
+    finally:
+        _CURRENT.reset(token)
