@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.passes.graphs import feeds, graphs
+from tests.passes.test_provenance import lost_by
 
 from mapsto.ir.graph import Graph
 from mapsto.ops.interpret import run_graph
 from mapsto.ops.verify import verify_graph
-from mapsto.passes import DeadCode, MergeParallel, Pass, default_passes, run_passes
-from mapsto.passes.layout_moves import LayoutMoves, slice_of_concat
-from mapsto.passes.retrace import retrace
+from mapsto.passes import Fold, MergeParallel, Pass, default_passes, run_passes
 
 PASSES = {step.name: step for step in (*default_passes(), MergeParallel())}
 
@@ -26,10 +25,6 @@ def same(before: Graph, after: Graph, seed: int) -> None:
         # weights are rounded to f32 when a scale is folded into them; everything else is exact to f64 rounding
         scale = float(np.max(np.abs(array[np.isfinite(array)]), initial=1.0))
         np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-5 * scale, err_msg=name)
-
-
-def sources(graph: Graph) -> set[str]:
-    return {source for node in graph.walk() for source in node.provenance}
 
 
 @pytest.mark.parametrize("step", PASSES.values(), ids=PASSES.keys())
@@ -47,15 +42,14 @@ def test_all_passes_together_keep_the_results(graph: Graph, seed: int) -> None:
     same(graph, run_passes(graph, on_pass=lambda name, g: verify_graph(g)), seed)
 
 
-@pytest.mark.parametrize("step", PASSES.values(), ids=PASSES.keys())
+@pytest.mark.parametrize("step", [*PASSES.values(), Fold()], ids=[*PASSES, "fold"])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(graph=graphs())
 def test_no_pass_loses_a_source(step: Pass, graph: Graph) -> None:
-    # what a slice leaves of a concat is all that is needed of it: the rest is dead as soon as a pass has seen that
-    moves = step.name == LayoutMoves.name
-    live = DeadCode()(retrace(graph, slice_of_concat) if moves else graph)
-    after = DeadCode()(step(live))
-    lost = sources(live) - sources(after)
-    # only what became part of an input, or of a constant that is itself an output, has no node to be carried by
-    kept = after.nodes and not any(node.op == "copy" for node in after.nodes)
-    assert not lost or not kept, f"{step.name} lost {sorted(lost)}"
+    assert not lost_by(step, graph)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(graph=graphs())
+def test_no_source_is_lost_on_the_whole_way(graph: Graph) -> None:
+    assert not lost_by(run_passes, graph)

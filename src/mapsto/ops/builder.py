@@ -355,6 +355,7 @@ class Builder:
         self._count_node(spec.name)
         for value in inputs:
             self._materialise(value)
+        provenance = tuple(dict.fromkeys((*self._provenance, *self.carried(inputs))))
         key = (
             spec.name,
             tuple(v.name if v else "" for v in inputs),
@@ -363,13 +364,12 @@ class Builder:
         if not graphs and spec.foldable:
             found = self._lookup_same(key)
             if found is not None:
-                self.attribute(found[0], self._provenance)
+                self.attribute(found[0], provenance)
                 return found
         outputs = tuple(
             Value(self.fresh(names[i] if i < len(names) and names[i] else spec.name), dtype, shape)
             for i, (dtype, shape) in enumerate(results)
         )
-        provenance = tuple(dict.fromkeys((*self._provenance, *self.carried(inputs))))
         node = Node(spec.name, tuple(v.name if v else "" for v in inputs), outputs, attrs, graphs, provenance)
         self.nodes.append(node)
         for value in outputs:

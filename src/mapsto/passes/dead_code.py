@@ -38,7 +38,8 @@ def _live(graph: Graph, outside: set[str]) -> Graph:
         needed.update(n for n in node.inputs if n)
         for inner in node.graphs:
             needed |= free_values(inner)
-        sizes |= sizes_of(node)
+        if bound:
+            sizes |= sizes_of(node)
     nodes = tuple(reversed(kept))
     constants = {name: array for name, array in graph.constants.items() if name in needed}
     return replace(graph, nodes=nodes, constants=constants)
@@ -49,7 +50,7 @@ def _is_needed(node: Node, needed: set[str], sizes: set[str], bound: set[str]) -
         return str(node.attrs["symbol"]) in sizes
     if node.op == _REQUIRE:
         # asked of the model's own sizes it always stands; of a bound size, where something uses that size
-        return all(s in sizes for s in sizes_of(node) & bound)
+        return not bound or all(s in sizes for s in sizes_of(node) & bound)
     return any(value.name in needed for value in node.outputs)
 
 

@@ -2,8 +2,7 @@
 on.
 
 Building anew folds constants, shares equal nodes and follows sizes again. Names of values, symbols and outputs stay.
-Provenance stays:
-what replaces a node takes on its sources, and so do the nodes that it stands for by way of constants.
+Provenance stays, whatever a rewrite says of it: `passes.provenance` hands the sources of nodes that are gone on.
 """
 
 from __future__ import annotations
@@ -19,6 +18,8 @@ from mapsto.ir.expr import Dim, Expr, substitute
 from mapsto.ir.graph import Graph, Node, Value, defined_symbols, uses
 from mapsto.ir.rewrite import Match, Table
 from mapsto.ops.builder import Builder
+from mapsto.passes.dead_code import sizes_of
+from mapsto.passes.provenance import Trace, hand_on
 
 # Constants up to this many elements are shared where they are equal, so that nodes that read them can be shared.
 _SHARED = 64
@@ -50,7 +51,10 @@ def retrace(graph: Graph, rewrite: Rewrite | None = None, sizes: Mapping[str, Di
     """
     builder = Builder(graph.name, anew=True)
     tracer = _start(builder, graph, rewrite, sizes or {})
-    return builder.finish(tracer.body(graph), graph.updates, names=graph.outputs)
+    made = tracer.body(graph)
+    for value, sources in zip(made, hand_on(builder, tracer.traces, graph.outputs, made), strict=True):
+        builder.attribute(value, sources)
+    return builder.finish(made, graph.updates, names=graph.outputs)
 
 
 def copy_into(builder: Builder, graph: Graph) -> dict[str, Value]:
@@ -109,14 +113,17 @@ class _Tracer:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     shared: dict[Any, Value] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # new name -> how often its old values are read
+    traces: list[Trace] = field(default_factory=list)  # what became of each node, in order
 
     def body(self, graph: Graph) -> list[Value]:
         self.arrays = graph.constants
         old = uses(graph)
+        bound = {str(n.attrs["symbol"]) for n in graph.nodes if n.op == "bind_dim"}
         for value in graph.inputs:
             self.counts[self.values[value.name].name] = old.get(value.name, 0)
         for node in graph.nodes:
-            made = self._node(node)
+            made, more = self._node(node)
+            self.traces.append(Trace.of(node, made, sizes_of(node) & bound if bound else set(), more))
             for before, after in zip(node.outputs, made, strict=True):
                 self.values[before.name] = after
                 self.counts[after.name] = self.counts.get(after.name, 0) + old.get(before.name, 0)
@@ -152,16 +159,17 @@ class _Tracer:
             tracer = tracer.parent
         return 1
 
-    def _node(self, node: Node) -> Sequence[Value]:
+    def _node(self, node: Node) -> tuple[Sequence[Value], Sequence[str]]:
+        """The values that take the place of a node's, and sources that they stand for besides the node's own."""
         builder = self.builder
         inputs = tuple(self._find(n) if n else None for n in node.inputs)
         attrs = {k: self._attr(v) for k, v in node.attrs.items()}
         with builder.source(*node.provenance):
             if node.op == "bind_dim":
-                return self._bind(str(node.attrs["symbol"]), inputs[0])
+                return self._bind(str(node.attrs["symbol"]), inputs[0]), ()
             if node.op == "require":
                 builder.require(attrs["condition"], str(attrs["message"]), where="")
-                return ()
+                return (), ()
             if node.op == "if":
                 return self._if(node, inputs, attrs)
             made = self.rewrite(Site(builder, node, inputs, attrs, self._readers)) if self.rewrite is not None else None
@@ -169,7 +177,7 @@ class _Tracer:
                 made = builder.add(node.op, inputs, attrs, (), [v.name for v in node.outputs])
         for value in made:
             builder.attribute(value, node.provenance)
-        return made
+        return made, ()
 
     def _attr(self, attr: Any) -> Any:
         if not self.sizes:
@@ -191,27 +199,37 @@ class _Tracer:
 
     # -- branches ------------------------------------------------------------------------------------------------------
 
-    def _if(self, node: Node, inputs: tuple[Value | None, ...], attrs: dict[str, Any]) -> Sequence[Value]:
+    def _if(
+        self, node: Node, inputs: tuple[Value | None, ...], attrs: dict[str, Any]
+    ) -> tuple[Sequence[Value], Sequence[str]]:
         content = self.builder.content(inputs[0])
         taken = content.reshape(-1)[0] if content is not None else None
         if isinstance(taken, int):
-            return self._inlined(node.graphs[0 if taken else 1], node)
-        graphs = tuple(self._branch(inner, node) for inner in node.graphs)
-        return self.builder.add("if", inputs, attrs, graphs, [v.name for v in node.outputs])
+            return self._inlined(node, 0 if taken else 1)
+        branches = [self._branch(inner, node) for inner in node.graphs]
+        made = self.builder.add("if", inputs, attrs, [graph for graph, _ in branches], [v.name for v in node.outputs])
+        return made, [source for _, sources in branches for source in sources]
 
-    def _inlined(self, graph: Graph, node: Node) -> Sequence[Value]:
+    def _inlined(self, node: Node, taken: int) -> tuple[Sequence[Value], Sequence[str]]:
+        """The nodes of the branch that is taken, in this graph; the other's are stood for by what is yielded."""
+        graph, other = node.graphs[taken], node.graphs[1 - taken]
         inner = _Tracer(self.builder, self.rewrite, self.sizes, self)
         made = inner.body(graph)
         for value in made:
             self.builder.attribute(value, node.provenance)
-        return made
+        self.traces.extend(inner.traces)
+        return made, [source for n in other.walk() for source in n.provenance]
 
-    def _branch(self, graph: Graph, node: Node) -> Graph:
+    def _branch(self, graph: Graph, node: Node) -> tuple[Graph, Sequence[str]]:
+        """A branch built anew, and the sources in it that only the `if` itself stands for now."""
         builder = Builder(self.builder.fresh(graph.name), self.builder)
+        tracer = _Tracer(builder, self.rewrite, dict(self.sizes), self)
         try:
-            return builder.finish(_Tracer(builder, self.rewrite, dict(self.sizes), self).body(graph))
+            made = tracer.body(graph)
         except ShapeError as error:
-            return self._failing(graph, node, error)
+            return self._failing(graph, node, error), [source for n in graph.walk() for source in n.provenance]
+        left = hand_on(builder, tracer.traces, graph.outputs, made)
+        return builder.finish(made), [source for sources in left for source in sources]
 
     def _failing(self, graph: Graph, node: Node, error: ShapeError) -> Graph:
         """A branch that the sizes rule out: reaching it stops the run."""
