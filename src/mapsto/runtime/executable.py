@@ -14,7 +14,7 @@ from mapsto.runtime import artifact
 from mapsto.runtime.arrays import address_of, aligned_bytes
 from mapsto.runtime.cpus import available_cpus
 from mapsto.runtime.frame import Frame
-from mapsto.runtime.layout import Layout, root_layout
+from mapsto.runtime.layout import Layout, remember, root_layout
 from mapsto.runtime.native import Library
 from mapsto.runtime.poison import Poison
 from mapsto.runtime.pool import load_runner, shared_pool
@@ -98,10 +98,8 @@ class Executable:
             frame = frames.pop()
         except IndexError:
             frame = self._frame()
-        try:
-            results = frame.run(inputs)
-        finally:
-            frames.append(frame)
+        results = frame.run(inputs)
+        frames.append(frame)  # not after an exception: it may be half prepared
         return results[0] if self._single else tuple(results)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -153,9 +151,7 @@ class Executable:
         layout = self._layouts.get(key)
         if layout is None:
             layout = root_layout(self._tables, self.threads, self._tables.tape.start(sizes))
-            if len(self._layouts) >= _LAYOUTS:
-                self._layouts.pop(next(iter(self._layouts)), None)
-            self._layouts[key] = layout
+            remember(self._layouts, key, layout, _LAYOUTS)
         return layout
 
     def _wrong_names(self, inputs: Mapping[str, Any]) -> ShapeError:

@@ -21,7 +21,7 @@ from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes
 from mapsto.runtime.layout import LARGEST_SIZE, Layout
 from mapsto.runtime.poison import Poison
 from mapsto.runtime.pool import Pool
-from mapsto.runtime.program import Bind, Require
+from mapsto.runtime.program import Bind, BranchIfFalse, Jump, Require, Run
 from mapsto.runtime.tables import Tables
 
 _SMALL = 4096  # bytes: below, alignment of an output is not worth the 0.2 us
@@ -35,7 +35,9 @@ OutputPlan = tuple[int, tuple[int, ...], np.dtype, int, Places, int]
 
 
 class Frame:
-    """Not for two threads at a time. `root_layout` finds the layout for values of the inputs' symbols."""
+    """Not for two runs at a time, and not to be used again after a run that raised: a KeyboardInterrupt, say, may leave
+    it half prepared. `root_layout` finds the layout for values of the inputs' symbols.
+    """
 
     def __init__(
         self,
@@ -136,30 +138,36 @@ class Frame:
     def _walk(self, results: list[Any]) -> None:
         pool = self._pool
         assert self._node is not None
-        if pool is None or (self._node.alone and not self._tables.bind_symbols):
-            self._word[runner_ir.JOB_POOL] = 0
-            self._go_on(results)
-            return
-        with pool.lock:
-            self._word[runner_ir.JOB_POOL] = pool.address
-            self._go_on(results)
-
-    def _go_on(self, results: list[Any]) -> None:
+        alone = pool is None or (self._node.alone and not self._tables.bind_symbols)
+        self._word[runner_ir.JOB_POOL] = 0 if alone else pool.address  # type: ignore[union-attr]
         if self.poison is not None:
             self._walk_poisoned(self.poison, results)
         else:
             step = self._run(self._job)
             while step != self._end:
-                step = self._run_from(self._stopped(step, results))
+                step = self._run_from(0 if step < 0 else self._stopped(step, results))
         if self._tables.bind_symbols:
             self._all_given(results)
 
     def _run_from(self, step: int) -> int:
-        self._word[runner_ir.JOB_START] = step
+        """Walks from this step on; gives the one where the runner stopped. Python's signal handlers run in between,
+        and may have forked the process.
+
+        Raises ExecutionError where the system grants no threads.
+        """
+        word, pool = self._word, self._pool
+        word[runner_ir.JOB_START] = step
         try:
-            return self._run(self._job)
+            after = -1
+            while after < 0:
+                if pool is not None and word[runner_ir.JOB_POOL]:
+                    if word[runner_ir.JOB_ERROR]:
+                        raise pool.refusal(word[runner_ir.JOB_ERROR])
+                    word[runner_ir.JOB_POOL] = pool.address
+                after = self._run(self._job)
+            return after
         finally:
-            self._word[runner_ir.JOB_START] = 0
+            word[runner_ir.JOB_START] = 0
 
     def _walk_poisoned(self, poison: Poison, results: list[Any]) -> None:
         """One step at a time; memory holds NaN from the start, and again where a buffer's life begins and ends."""
@@ -190,6 +198,8 @@ class Frame:
     def _stopped(self, index: int, results: list[Any]) -> int:
         """Does what a step asks of us, gives the step to go on at."""
         step = self._tables.program.steps[index]
+        if isinstance(step, (Run, BranchIfFalse, Jump)):  # it only paused
+            return index
         if isinstance(step, Require):
             raise ExecutionError(step.message)
         assert isinstance(step, Bind), f"the runner stopped at step {index}, {step}"

@@ -8,6 +8,7 @@ Bind is reached.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,16 @@ from mapsto.runtime.tables import Tables
 
 _CHILDREN = 8  # layouts kept for the last values of a bound symbol
 LARGEST_SIZE = 1 << 40  # of a symbol
+
+Key = TypeVar("Key")
+Kept = TypeVar("Kept")
+
+
+def remember(cache: dict[Key, Kept], key: Key, value: Kept, most: int) -> None:
+    """Keeps a value, and no more than `most` of them. Other threads and signal handlers may do the same in between."""
+    cache[key] = value
+    for oldest in list(cache)[:-most]:
+        cache.pop(oldest, None)
 
 
 @dataclass(eq=False)
@@ -78,11 +89,11 @@ class Layout:
                 origin = origin.parent
             return self._derive(symbol, value, origin)
         key = (symbol, value)
-        if key not in self.children:
-            if len(self.children) >= _CHILDREN:
-                self.children.pop(next(iter(self.children)), None)
-            self.children[key] = self._derive(symbol, value, self)
-        return self.children[key]
+        found = self.children.get(key)
+        if found is None:
+            found = self._derive(symbol, value, self)
+            remember(self.children, key, found, _CHILDREN)
+        return found
 
     def _derive(self, symbol: str, value: int, parent: Layout) -> Layout:
         state = self.tables.tape.changed(self.state, symbol, value)
@@ -120,7 +131,9 @@ def _make(
     alone[tables.extent_step] = (shares <= 1) | ~tables.is_run
     all_alone = bool(alone.all())
     alone &= ~tables.is_branch  # every thread reads a branch's condition
-    words = tables.kind | np.where(barriers(tables.phases, alone), runner_ir.BARRIER, 0)
+    polls = tables.polls.steps(values, tables.extent_step, extents, tables.grain, shares)
+    meets = barriers(tables.phases, alone) | polls  # threads pause together
+    words = tables.kind | np.where(meets, runner_ir.BARRIER, 0) | np.where(polls, runner_ir.POLL, 0)
     return Layout(tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, words, all_alone)
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import itertools
-import os
 import platform
-import threading
 from collections.abc import Callable, Iterable, Sequence
 
 import llvmlite.binding as llvm
@@ -19,26 +17,27 @@ import llvmlite.binding as llvm
 from mapsto.errors import CompileError
 from mapsto.runtime.runner_ir import runner_ir
 
-RUN, STOP, WORKER = "mapsto_run", "mapsto_stop", "mapsto_worker"
+RUN, STOP = "mapsto_run", "mapsto_stop"
 
 
 class _Linker:
-    """LLVM's in-process linker: one a process, never closed (worker threads live in its memory)."""
+    """LLVM's in-process linker: one a process, never closed (worker threads live in its memory). llvmlite lets one
+    thread at a time into LLVM; there is no lock here that a signal handler could find taken.
+    """
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
         self._jit: llvm.orcjit.LLJIT | None = None
         self._names = itertools.count()
 
     def link(self, builder: llvm.JITLibraryBuilder) -> llvm.orcjit.ResourceTracker:
-        with self.lock:
-            if self._jit is None:
-                llvm.initialize_native_target()
-                llvm.initialize_native_asmprinter()
-                # JITLink packs many small objects closely; the older linker gives each its own pages
-                self._jit = llvm.create_lljit_compiler(use_jit_link=True)
-                _immortal(self._jit)
-            return builder.link(self._jit, f"mapsto.{next(self._names)}")
+        if self._jit is None:  # two callers at once make two: each serves what is linked with it
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
+            # JITLink packs many small objects closely; the older linker gives each its own pages
+            jit = llvm.create_lljit_compiler(use_jit_link=True)
+            _immortal(jit)
+            self._jit = jit
+        return builder.link(self._jit, f"mapsto.{next(self._names)}")
 
 
 def _immortal(thing: object) -> None:
@@ -49,14 +48,6 @@ def _immortal(thing: object) -> None:
 
 
 _linker = _Linker()
-
-
-def _after_fork() -> None:
-    _linker.lock = threading.Lock()  # another thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Library:

@@ -1,8 +1,10 @@
 """Worker threads: one pool a process and thread count, shared by all executables.
 
-Workers are native threads that never touch Python. A pool works on one job at a time; callers queue at its lock. After
-a fork the child has the parent's memory but none of its threads, so it starts workers of its own when it first needs
-them.
+Workers are native threads that never touch Python. A pool works on one job at a time; callers wait for their turn
+inside the runner (see `pool_ir`), so no Python code ever runs on a thread that holds a pool. Nothing here is under a
+lock of Python's either: a signal handler or finaliser may come between any two lines and run or load a model itself.
+After a fork the child has the parent's memory but none of its threads, so it starts workers of its own when it first
+needs them.
 """
 
 from __future__ import annotations
@@ -11,13 +13,12 @@ import atexit
 import ctypes
 import os
 import signal
-import threading
 from collections.abc import Callable
 
 import numpy as np
 
 from mapsto.errors import ExecutionError
-from mapsto.runtime import native, runner_ir
+from mapsto.runtime import native, pool_ir
 from mapsto.runtime.arrays import address_of, aligned_bytes
 from mapsto.runtime.cpus import available_cpus
 
@@ -25,7 +26,7 @@ from mapsto.runtime.cpus import available_cpus
 # threads outnumber processors, as the one that is waited for may need this one's processor.
 _SPIN_ROUNDS = 4000
 _SPIN_ROUNDS_CROWDED = 20
-_STACK_BYTES = 8 << 20  # as a main thread has: compiled code keeps local arrays on the stack
+_STOP_TURNS = 20  # of `pool_ir.TURN_NS`: a second
 _SYNCHRONOUS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 MAX_THREADS = 1024
 
@@ -34,139 +35,87 @@ class Runner:
     """The compiled runner, loaded once a process and kept to its end."""
 
     def __init__(self, code: bytes) -> None:
-        library = native.Library([code], [native.RUN, native.STOP, native.WORKER])
+        library = native.Library([code], [native.RUN, native.STOP])
         library.keep_for_ever()
         self.run: Callable[[ctypes.c_int64], int] = native.call_word(library.addresses[native.RUN])
         self.stop: Callable[[ctypes.c_int64], int] = native.call_word(library.addresses[native.STOP])
-        self.worker: int = library.addresses[native.WORKER]
 
 
 class Pool:
-    """`threads` - 1 workers beside the caller. Hold `lock` from before `address` is read until the job is done."""
+    """`threads` - 1 workers beside the caller; the runner starts them with the first job. `address` is where the native
+    pool is: to be read anew for each call of the runner, as a fork may come between two.
+    """
 
     def __init__(self, threads: int, runner: Runner) -> None:
         self.threads = threads
-        self.lock = threading.Lock()
         self._runner = runner
-        self._address = 0
-        self._handles: list[int] = []
-
-    @property
-    def address(self) -> int:
-        """Where the native pool is; starts the workers where there are none.
-
-        Raises ExecutionError where the system grants no threads.
-        """
-        return self._address or self._start()
+        self._words = _native_pool(threads)
+        self.address = address_of(self._words)
 
     def forget(self) -> None:
-        """In a forked child: the workers are the parent's. (Its memory is left alone: the copy is in whatever state the
-        fork found.)
+        """In a forked child: the workers are the parent's, and this memory is in whatever state the fork found. A run
+        of the forking thread may go on in the child with the old address: it is told to read the new one.
         """
-        self.lock = threading.Lock()
-        self._address = 0
-        self._handles = []
+        self._words[pool_ir.POOL_GONE // 8] = 1
+        self._words = _native_pool(self.threads)
+        self.address = address_of(self._words)
 
     def stop(self) -> None:
-        """Ends the workers and waits for them; the next job starts new ones. Does nothing where a job does not end
+        """Ends the workers and waits for them; the next job starts new ones. Does nothing where a job does not pause
         within a second.
         """
-        if not self.lock.acquire(timeout=1.0):
-            return
-        try:
-            self._stop()
-        finally:
-            self.lock.release()
+        for _ in range(_STOP_TURNS):
+            if self._runner.stop(ctypes.c_int64(self.address)) == 0:
+                return
 
-    def _start(self) -> int:
-        memory = aligned_bytes(runner_ir.POOL_WORKERS + runner_ir.WORKER_BYTES * self.threads)
-        memory[:] = 0
-        words = memory.view(np.int64)
-        spin = _SPIN_ROUNDS if self.threads <= available_cpus() else _SPIN_ROUNDS_CROWDED
-        words[runner_ir.POOL_THREADS // 8] = self.threads
-        words[runner_ir.POOL_SPIN_IDLE // 8] = spin
-        words[runner_ir.POOL_SPIN_BARRIER // 8] = spin
-        words[runner_ir.POOL_PATIENCE // 8] = spin
-        _keep(memory)
-        base = self._address = address_of(memory)
-        for index in range(1, self.threads):
-            at = runner_ir.POOL_WORKERS + runner_ir.WORKER_BYTES * index
-            words[at // 8] = base
-            words[at // 8 + 1] = index
-            error = self._start_worker(base + at)
-            if error:
-                words[runner_ir.POOL_THREADS // 8] = index
-                self._stop()
-                raise ExecutionError(
-                    f"the system grants {index} of {self.threads} threads ({os.strerror(error)}); ask for fewer threads"
-                )
-        return base
-
-    def _start_worker(self, argument: int) -> int:
-        handle = ctypes.c_void_p()
-        attributes = (ctypes.c_int64 * 16)()  # pthread_attr_t: 56 bytes on x86-64, 64 on AArch64
-        libc = ctypes.CDLL(None)
-        libc.pthread_attr_init(attributes)
-        libc.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK_BYTES))
-        # signals go to Python's threads, so that Ctrl-C is seen by the one that waits for it
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _SYNCHRONOUS)
-        try:
-            error: int = libc.pthread_create(
-                ctypes.byref(handle), attributes, ctypes.c_void_p(self._runner.worker), ctypes.c_void_p(argument)
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-            libc.pthread_attr_destroy(attributes)
-        if not error:
-            self._handles.append(int(handle.value or 0))
-        return error
-
-    def _stop(self) -> None:
-        if not self._address:
-            return
-        self._runner.stop(ctypes.c_int64(self._address))
-        libc = ctypes.CDLL(None)
-        for handle in self._handles:
-            libc.pthread_join(ctypes.c_void_p(handle), None)
-        self._address = 0
-        self._handles = []
+    def refusal(self, error: int) -> ExecutionError:
+        """What JOB_ERROR says: the errno of starting a thread, and in the upper half how many there are without it."""
+        reason = os.strerror(error & 0xFFFFFFFF)
+        return ExecutionError(
+            f"the system grants {error >> 32} of {self.threads} threads ({reason}); ask for fewer threads"
+        )
 
 
-_lock = threading.Lock()
-_runner: Runner | None = None
+def _native_pool(threads: int) -> np.ndarray:
+    memory = aligned_bytes(pool_ir.POOL_WORKERS + pool_ir.WORKER_BYTES * threads)
+    memory[:] = 0
+    words = memory.view(np.int64)
+    spin = _SPIN_ROUNDS if threads <= available_cpus() else _SPIN_ROUNDS_CROWDED
+    words[pool_ir.POOL_THREADS // 8] = threads
+    words[pool_ir.POOL_SPIN_IDLE // 8] = spin
+    words[pool_ir.POOL_SPIN_BARRIER // 8] = spin
+    words[pool_ir.POOL_PATIENCE // 8] = spin
+    blocked = signal.valid_signals() - _SYNCHRONOUS
+    words[pool_ir.POOL_SIGNALS // 8 :][:1].view(np.uint64)[0] = sum(1 << (number - 1) for number in blocked)
+    for index in range(1, threads):
+        at = pool_ir.POOL_WORKERS + pool_ir.WORKER_BYTES * index
+        words[at // 8] = address_of(memory)
+        words[at // 8 + 1] = index
+    # a worker may look at its pool's words after the interpreter has let go of everything
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(words))
+    return words
+
+
+_runners: dict[str, Runner] = {}
 _pools: dict[int, Pool] = {}
-_kept: list[np.ndarray] = []
-
-
-def _keep(memory: np.ndarray) -> None:
-    """A worker may look at its pool's words after the interpreter has let go of everything."""
-    _kept.append(memory)
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
 
 
 def load_runner(code: bytes | None = None) -> Runner:
     """The process's runner; the first call decides whether it comes from saved object code or is compiled."""
-    global _runner
-    with _lock:
-        if _runner is None:
-            _runner = Runner(native.compile_runner() if code is None else code)
-        return _runner
+    found = _runners.get("")
+    # two callers at once make two, of which one is taken: no lock, which a signal handler could find taken
+    return found or _runners.setdefault("", Runner(native.compile_runner() if code is None else code))
 
 
 def shared_pool(threads: int, runner: Runner) -> Pool:
     """The process's pool of that many threads, the caller included."""
     if not 2 <= threads <= MAX_THREADS:
         raise ExecutionError(f"a pool of {threads} threads; it may have 2 to {MAX_THREADS}")
-    with _lock:
-        if threads not in _pools:
-            _pools[threads] = Pool(threads, runner)
-        return _pools[threads]
+    return _pools.get(threads) or _pools.setdefault(threads, Pool(threads, runner))
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-    for pool in _pools.values():
+    for pool in list(_pools.values()):
         pool.forget()
 
 

@@ -1,47 +1,43 @@
 """The native step runner, as LLVM IR text: walks the table of steps, alone or by several threads together.
 
-int64_t mapsto_run(Job*)        walks from `start`; gives the step where it stopped (a Bind, a failed Require, the end)
-void* mapsto_worker(Worker*)    the life of one worker thread: waits for a job, walks it, until told to stop int64_t
-mapsto_stop(Pool*)      tells the workers of an idle pool to end
+int64_t mapsto_run(Job*)        walks from `start`; gives the step where it stopped (a Bind, a failed Require, the end,
+                                or another step before which it paused), or -1 where it could not begin (JOB_ERROR
+                                says why; 0: its turn has not come)
 
-Threads meet at barriers: each counts itself in; the last one starts a new generation. Who waits spins for a bounded
-number of rounds, then sleeps on a futex (futex(2)). A waiter registers as sleeper before it looks at the word a last
-time (inside the futex call), and who changes the word looks for sleepers after that; both are sequentially consistent,
-so no wake-up is lost.
+`pool_ir` has the workers and the barriers at which they meet.
 
-How long to spin is learned: where the system has put two threads on one processor (others are busy), the one that
-spins keeps the one it waits for from running. Each wait that ends in sleep halves the patience, each that spinning
-ended doubles it, and every 32nd wait tries in full. On two busy processors, 110 barriers take 2 ms so, and 10 to 30
-where every wait spins for 0.1 ms.
+A long walk pauses: at steps marked POLL, the first thread looks at the clock, and when a slice of time is over the walk
+gives back its step. The caller goes on there after Python has done what waits for it (signal handlers). Threads pause
+together: the first one names the meeting at which they do before it arrives there itself, so all see the name when they
+have met. The clock is the coarse one (CLOCK_MONOTONIC_COARSE, good to 4 ms), which takes 8 ns where the fine one
+takes 30.
 
 All words of the structures below are 8 bytes unless said otherwise; `pool.py` and `tables.py` fill them.
 """
 
 from __future__ import annotations
 
-VERSION = 1  # of these structures; an artifact carries a compiled runner and says which
+from mapsto.runtime.pool_ir import (
+    POOL_BODY,
+    POOL_GENERATION,
+    POOL_GONE,
+    POOL_IDLE_SLEEPERS,
+    POOL_JOB,
+    POOL_JOBS,
+    POOL_STARTED,
+)
+
+VERSION = 2  # of these structures; an artifact carries a compiled runner and says which
 
 # Job: words
-JOB_POOL, JOB_ROWS, JOB_START, JOB_SINGLE, JOB_PROFILE, JOB_WORDS = 0, 1, 2, 3, 4, 8
+JOB_POOL, JOB_ROWS, JOB_START, JOB_SINGLE, JOB_PROFILE, JOB_SLICE, JOB_PAUSE, JOB_ERROR, JOB_WORDS = range(9)
+SLICE_NS = 50_000_000  # how long a walk goes on before it pauses
 
-# Row: words. `word` is a kind, plus BARRIER where the threads meet before the step.
+# Row: words. `word` is a kind, plus BARRIER where the threads meet before the step, plus POLL where the first one looks
+# at the clock before it (a Run; where there are several threads, a BARRIER too).
 ROW_FUNCTION, ROW_OPERANDS, ROW_DIMS, ROW_EXTENT, ROW_SHARES, ROW_WORD, ROW_TARGET, ROW_CONDITION, ROW_WORDS = range(9)
 STOP, RUN, BRANCH, JUMP, REQUIRE = range(5)
-BARRIER = 256
-
-# Pool: bytes. The words that threads wait on are 4 bytes, each on a cache line of its own.
-POOL_JOBS, POOL_ARRIVED, POOL_GENERATION, POOL_IDLE_SLEEPERS, POOL_BARRIER_SLEEPERS, POOL_STOP = (
-    0,
-    64,
-    128,
-    192,
-    256,
-    320,
-)
-POOL_THREADS, POOL_SPIN_IDLE, POOL_SPIN_BARRIER, POOL_JOB, POOL_PATIENCE, POOL_WORKERS = 384, 392, 400, 408, 448, 512
-POOL_WAITS = POOL_PATIENCE + 8
-LEAST_SPIN = 20  # rounds
-WORKER_BYTES = 16  # pool, index of the thread
+BARRIER, POLL = 256, 512
 
 
 def runner_ir(arch: str) -> str:
@@ -49,7 +45,7 @@ def runner_ir(arch: str) -> str:
     call numbers.
     """
     machine = _MACHINES.get(arch, _Machine())
-    text = _BODY.replace("@FUTEX@", str(machine.futex)).replace("@PAUSE@", machine.pause)
+    text = (_BODY + POOL_BODY).replace("@FUTEX@", str(machine.futex)).replace("@PAUSE@", machine.pause)
     text = text.replace("@ENTER@", machine.enter).replace("@LEAVE@", machine.leave)
     return text + machine.declarations
 
@@ -110,59 +106,50 @@ serial:
   %last.serial = call i64 @walk(ptr %job, i64 0)
   br label %done
 together:
+  %error.at = getelementptr i64, ptr %job, i64 {JOB_ERROR}
+  store i64 0, ptr %error.at
+  %gone.at = getelementptr i8, ptr %pool, i64 {POOL_GONE}
+  %gone = load atomic i64, ptr %gone.at acquire, align 8
+  %there = icmp eq i64 %gone, 0
+  br i1 %there, label %turn, label %done
+turn:
+  %mine = call i1 @own(ptr %pool)
+  br i1 %mine, label %owned, label %done
+owned:
+  %started.at = getelementptr i8, ptr %pool, i64 {POOL_STARTED}
+  %started = load i64, ptr %started.at
+  %first = icmp eq i64 %started, 0
+  br i1 %first, label %start, label %publish
+start:
+  %error = call i64 @start(ptr %pool)
+  store i64 %error, ptr %error.at
+  %begun = icmp eq i64 %error, 0
+  br i1 %begun, label %publish, label %leave
+publish:
+  %pause.at = getelementptr i64, ptr %job, i64 {JOB_PAUSE}
+  store i64 0, ptr %pause.at
   %slot = getelementptr i8, ptr %pool, i64 {POOL_JOB}
   store ptr %job, ptr %slot
   %jobs = getelementptr i8, ptr %pool, i64 {POOL_JOBS}
   %idle = getelementptr i8, ptr %pool, i64 {POOL_IDLE_SLEEPERS}
   call void @advance(ptr %jobs, ptr %idle)
   %last.together = call i64 @walk(ptr %job, i64 0)
-  call void @meet(ptr %pool)
+  %ignored = call i64 @meet(ptr %pool)
+  br label %leave
+leave:
+  %last.owned = phi i64 [ -1, %start ], [ %last.together, %publish ]
+  call void @disown(ptr %pool)
   br label %done
 done:
-  %last = phi i64 [ %last.serial, %serial ], [ %last.together, %together ]
+  %last = phi i64 [ %last.serial, %serial ], [ -1, %together ], [ -1, %turn ], [ %last.owned, %leave ]
   @LEAVE@
   ret i64 %last
 }}
 
-define ptr @mapsto_worker(ptr %worker) {{
-  @ENTER@
-  %pool = load ptr, ptr %worker
-  %index.at = getelementptr i64, ptr %worker, i64 1
-  %index = load i64, ptr %index.at
-  %jobs = getelementptr i8, ptr %pool, i64 {POOL_JOBS}
-  %idle = getelementptr i8, ptr %pool, i64 {POOL_IDLE_SLEEPERS}
-  %stop.at = getelementptr i8, ptr %pool, i64 {POOL_STOP}
-  %slot = getelementptr i8, ptr %pool, i64 {POOL_JOB}
-  %spin.at = getelementptr i8, ptr %pool, i64 {POOL_SPIN_IDLE}
-  %spin = load i64, ptr %spin.at
-  br label %wait
-wait:
-  %seen = phi i32 [ 0, %0 ], [ %now, %work ]
-  %rounds = call i64 @await(ptr %jobs, ptr %idle, i32 %seen, i64 %spin)
-  %now = load atomic i32, ptr %jobs acquire, align 4
-  %stop = load atomic i32, ptr %stop.at acquire, align 4
-  %ends = icmp ne i32 %stop, 0
-  br i1 %ends, label %out, label %work
-work:
-  %job = load ptr, ptr %slot
-  %last = call i64 @walk(ptr %job, i64 %index)
-  %was.last = call i1 @arrive(ptr %pool) ; the caller waits for all; a worker need not
-  br label %wait
-out:
-  ret ptr null
-}}
-
-define i64 @mapsto_stop(ptr %pool) {{
-  %jobs = getelementptr i8, ptr %pool, i64 {POOL_JOBS}
-  %idle = getelementptr i8, ptr %pool, i64 {POOL_IDLE_SLEEPERS}
-  %stop.at = getelementptr i8, ptr %pool, i64 {POOL_STOP}
-  store atomic i32 1, ptr %stop.at release, align 4
-  call void @advance(ptr %jobs, ptr %idle)
-  ret i64 0
-}}
-
 define internal i64 @walk(ptr %job, i64 %thread) {{
   %clock = alloca [2 x i64]
+  %slice.end = alloca i64 ; when the slice ends; 0: it has not begun
+  store i64 0, ptr %slice.end
   %pool = load ptr, ptr %job
   %rows.at = getelementptr i64, ptr %job, i64 {JOB_ROWS}
   %rows = load ptr, ptr %rows.at
@@ -175,6 +162,9 @@ define internal i64 @walk(ptr %job, i64 %thread) {{
   %profile = load ptr, ptr %profile.at
   %profiles = icmp ne ptr %profile, null
   %several = icmp ne ptr %pool, null
+  %leads = icmp eq i64 %thread, 0
+  %slice.at = getelementptr i64, ptr %job, i64 {JOB_SLICE}
+  %pause.at = getelementptr i64, ptr %job, i64 {JOB_PAUSE}
   br label %step
 
 step:
@@ -189,14 +179,38 @@ step:
   %halts = and i1 %single, %again
   br i1 %halts, label %done, label %gate
 gate:
+  %marks = and i64 %word, {BARRIER | POLL}
+  %unmarked = icmp eq i64 %marks, 0
+  %passes = or i1 %unmarked, %fresh
+  br i1 %passes, label %dispatch, label %marked
+marked:
+  %poll = and i64 %word, {POLL}
+  %polled = icmp ne i64 %poll, 0
+  %looks = and i1 %polled, %leads
+  br i1 %looks, label %look, label %may.meet
+look:
+  %over = call i1 @is_over(ptr %clock, ptr %slice.end, ptr %slice.at)
+  br i1 %over, label %pause, label %may.meet
+pause:
+  br i1 %several, label %announce, label %done
+announce:
+  %generation.at = getelementptr i8, ptr %pool, i64 {POOL_GENERATION}
+  %generation = load atomic i32, ptr %generation.at monotonic, align 4 ; cannot change before this thread arrives
+  %opens = add i32 %generation, 1
+  %opens.wide = zext i32 %opens to i64
+  %named = or i64 %opens.wide, {1 << 32}
+  store atomic i64 %named, ptr %pause.at monotonic, align 8
+  br label %barrier
+may.meet:
   %flag = and i64 %word, {BARRIER}
   %flagged = icmp ne i64 %flag, 0
-  %flagged.again = and i1 %flagged, %again
-  %meets = and i1 %flagged.again, %several
+  %meets = and i1 %flagged, %several
   br i1 %meets, label %barrier, label %dispatch
 barrier:
-  call void @meet(ptr %pool)
-  br label %dispatch
+  %meeting = call i64 @meet(ptr %pool)
+  %pausing = load atomic i64, ptr %pause.at monotonic, align 8
+  %pauses = icmp eq i64 %pausing, %meeting
+  br i1 %pauses, label %done, label %dispatch
 dispatch:
   %kind = and i64 %word, 255
   switch i64 %kind, label %done [
@@ -254,11 +268,10 @@ ran:
 measure: ; every thread's work counts: the step ends when the last one has done its share
   br i1 %several, label %gather, label %record
 gather:
-  call void @meet(ptr %pool)
+  %gathered = call i64 @meet(ptr %pool)
   br label %record
 record:
-  %first = icmp eq i64 %thread, 0
-  br i1 %first, label %add, label %advance
+  br i1 %leads, label %add, label %advance
 add:
   %until = call i64 @now(ptr %clock, i1 true)
   %spent = sub i64 %until, %since
@@ -281,129 +294,40 @@ done:
   ret i64 %pc
 }}
 
-; nanoseconds of the monotonic clock, or 0 where nobody asks
-define internal i64 @now(ptr %clock, i1 %asked) {{
-  br i1 %asked, label %read, label %skip
-read:
-  %ignored = call i32 @clock_gettime(i32 1, ptr %clock)
+; whether the slice of time is over; the first look begins it
+define internal i1 @is_over(ptr %clock, ptr %until.at, ptr %slice.at) {{
+  %ignored = call i32 @clock_gettime(i32 6, ptr %clock)
+  %time = call i64 @nanoseconds(ptr %clock)
+  %until = load i64, ptr %until.at
+  %begins = icmp eq i64 %until, 0
+  br i1 %begins, label %begin, label %compare
+begin:
+  %slice = load i64, ptr %slice.at
+  %end = add i64 %time, %slice
+  store i64 %end, ptr %until.at
+  ret i1 false
+compare:
+  %over = icmp sge i64 %time, %until
+  ret i1 %over
+}}
+
+define internal i64 @nanoseconds(ptr %clock) {{
   %seconds = load i64, ptr %clock
   %nanos.at = getelementptr i64, ptr %clock, i64 1
   %nanos = load i64, ptr %nanos.at
   %scaled = mul i64 %seconds, 1000000000
   %time = add i64 %scaled, %nanos
   ret i64 %time
+}}
+
+; nanoseconds of the monotonic clock, or 0 where nobody asks
+define internal i64 @now(ptr %clock, i1 %asked) {{
+  br i1 %asked, label %read, label %skip
+read:
+  %ignored = call i32 @clock_gettime(i32 1, ptr %clock)
+  %time = call i64 @nanoseconds(ptr %clock)
+  ret i64 %time
 skip:
   ret i64 0
-}}
-
-; all threads of the pool wait here for each other
-define internal void @meet(ptr %pool) {{
-  %generation = getelementptr i8, ptr %pool, i64 {POOL_GENERATION}
-  %seen = load atomic i32, ptr %generation acquire, align 4 ; cannot change before this thread arrives
-  %last = call i1 @arrive(ptr %pool)
-  br i1 %last, label %out, label %wait
-wait:
-  %sleepers = getelementptr i8, ptr %pool, i64 {POOL_BARRIER_SLEEPERS}
-  %most.at = getelementptr i8, ptr %pool, i64 {POOL_SPIN_BARRIER}
-  %most = load i64, ptr %most.at
-  %patience.at = getelementptr i8, ptr %pool, i64 {POOL_PATIENCE}
-  %patience = load atomic i64, ptr %patience.at monotonic, align 8
-  %waits.at = getelementptr i8, ptr %pool, i64 {POOL_WAITS}
-  %waits = load atomic i64, ptr %waits.at monotonic, align 8
-  %waits.new = add i64 %waits, 1
-  store atomic i64 %waits.new, ptr %waits.at monotonic, align 8 ; may lose counts: it only sets a rhythm
-  %beat = and i64 %waits, 31
-  %tries = icmp eq i64 %beat, 0
-  %spin = select i1 %tries, i64 %most, i64 %patience
-  %rounds = call i64 @await(ptr %generation, ptr %sleepers, i32 %seen, i64 %spin)
-  %slept = icmp slt i64 %rounds, 0
-  br i1 %slept, label %less, label %waited
-less:
-  %half = lshr i64 %patience, 1
-  %few = icmp ult i64 %half, {LEAST_SPIN}
-  %lower = select i1 %few, i64 {LEAST_SPIN}, i64 %half
-  br label %learn
-waited:
-  %instant = icmp eq i64 %rounds, 0
-  br i1 %instant, label %out, label %more
-more:
-  %double = shl i64 %patience, 1
-  br label %learn
-learn:
-  %wanted = phi i64 [ %lower, %less ], [ %double, %more ]
-  %many = icmp ugt i64 %wanted, %most
-  %kept = select i1 %many, i64 %most, i64 %wanted
-  %same = icmp eq i64 %kept, %patience
-  br i1 %same, label %out, label %store
-store:
-  store atomic i64 %kept, ptr %patience.at monotonic, align 8
-  br label %out
-out:
-  ret void
-}}
-
-; counts this thread in; the last one lets all go on
-define internal i1 @arrive(ptr %pool) {{
-  %arrived = getelementptr i8, ptr %pool, i64 {POOL_ARRIVED}
-  %threads.at = getelementptr i8, ptr %pool, i64 {POOL_THREADS}
-  %threads = load i32, ptr %threads.at
-  %before = atomicrmw add ptr %arrived, i32 1 acq_rel, align 4
-  %count = add i32 %before, 1
-  %last = icmp eq i32 %count, %threads
-  br i1 %last, label %release, label %out
-release:
-  store atomic i32 0, ptr %arrived monotonic, align 4
-  %generation = getelementptr i8, ptr %pool, i64 {POOL_GENERATION}
-  %sleepers = getelementptr i8, ptr %pool, i64 {POOL_BARRIER_SLEEPERS}
-  call void @advance(ptr %generation, ptr %sleepers)
-  br label %out
-out:
-  ret i1 %last
-}}
-
-; changes a word that others wait on, and wakes those that sleep
-define internal void @advance(ptr %word, ptr %sleepers) {{
-  %old = atomicrmw add ptr %word, i32 1 seq_cst, align 4
-  %count = load atomic i32, ptr %sleepers seq_cst, align 4
-  %none = icmp eq i32 %count, 0
-  br i1 %none, label %out, label %wake
-wake:
-  %woken = call i64 (i64, ...) @syscall(i64 @FUTEX@, ptr %word, i64 129, i64 2147483647, ptr null, ptr null, i64 0)
-  br label %out
-out:
-  ret void
-}}
-
-; until the word is no longer what was seen: spins for a while, then sleeps; gives the rounds it spun, -1 if it slept
-define internal i64 @await(ptr %word, ptr %sleepers, i32 %seen, i64 %spin) {{
-  br label %look
-look:
-  %round = phi i64 [ 0, %0 ], [ %round.next, %pause ]
-  %now = load atomic i32, ptr %word acquire, align 4
-  %same = icmp eq i32 %now, %seen
-  br i1 %same, label %more, label %out
-more:
-  %patient = icmp ult i64 %round, %spin
-  br i1 %patient, label %pause, label %register
-pause:
-  @PAUSE@
-  %round.next = add i64 %round, 1
-  br label %look
-register:
-  %one = atomicrmw add ptr %sleepers, i32 1 seq_cst, align 4
-  br label %check
-check:
-  %later = load atomic i32, ptr %word seq_cst, align 4
-  %still = icmp eq i32 %later, %seen
-  br i1 %still, label %sleep, label %awake
-sleep:
-  %seen.wide = zext i32 %seen to i64
-  %slept = call i64 (i64, ...) @syscall(i64 @FUTEX@, ptr %word, i64 128, i64 %seen.wide, ptr null, ptr null, i64 0)
-  br label %check
-awake:
-  %gone = atomicrmw sub ptr %sleepers, i32 1 seq_cst, align 4
-  ret i64 -1
-out:
-  ret i64 %round
 }}
 """

@@ -16,6 +16,7 @@ from mapsto.ir.expr import symbols
 from mapsto.runtime import runner_ir
 from mapsto.runtime.arena import Arena
 from mapsto.runtime.phases import find_phases
+from mapsto.runtime.polls import Polls
 from mapsto.runtime.program import Bind, BranchIfFalse, Jump, Program, Require, Run, Step, operands_of
 from mapsto.runtime.sizes import SizeTape
 from mapsto.runtime.verify import input_symbols
@@ -63,6 +64,7 @@ class Tables:
         self.check_exprs = [at[check.condition] for check in program.checks]
         self.check_depends = [frozenset(symbols(c.condition)) & self.bind_symbols for c in program.checks]
         self.chunks = self._chunks()
+        self.polls = Polls(program, at)
         ports = {port.buffer for port in (*program.inputs, *program.outputs)}
         self.port_slots = {b: np.flatnonzero(self.slot_buffer == b) for b in ports}
         """Which slots (operands) lie in the buffer of an input or output."""
@@ -112,6 +114,7 @@ class Tables:
         self.words = words
         self.pointers = np.array([runner_ir.JOB_ROWS, *pointers], np.int64)
         words[runner_ir.JOB_ROWS] = ROWS_START
+        words[runner_ir.JOB_SLICE] = runner_ir.SLICE_NS
         self.slot_place, self.slot_buffer, self.slot_expr = _columns(slots, 3)
         self.dim_place, self.dim_expr = _columns(sizes, 2)
         self._fill_extents(steps)
