@@ -7,11 +7,20 @@ from tests.runtime.helpers import N, chain_program, f32, objects
 from mapsto.errors import ExecutionError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
+from mapsto.runtime import polls, runner_ir
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run
 
 M = sym("m")
 THREADS = [1, 2, 4]
+
+
+@pytest.fixture(autouse=True, params=["in one go", "with pauses"])
+def slices(request, monkeypatch):
+    """Every program also with walks that pause at every second step where they may."""
+    if request.param == "with pauses":
+        monkeypatch.setattr(runner_ir, "SLICE_NS", 0)
+        monkeypatch.setattr(polls, "_WORK", 1.0)
 
 
 def _positives(checks=()):

@@ -14,6 +14,7 @@ import pytest
 from tests.runtime.helpers import N, chain_program, f32, objects
 
 from mapsto.ir.dtypes import DType
+from mapsto.runtime import polls, runner_ir
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Buffer, Port, Program, Run
 
@@ -68,8 +69,12 @@ def _alternating(length):
     return Program("alternating", *ports, tuple(buffers), tuple(steps))
 
 
+@pytest.mark.parametrize("pauses", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_steps_of_one_thread_between_steps_of_all(threads):
+def test_steps_of_one_thread_between_steps_of_all(threads, pauses, monkeypatch):
+    if pauses:
+        monkeypatch.setattr(runner_ir, "SLICE_NS", 0)
+        monkeypatch.setattr(polls, "_WORK", 40.0)
     exe = Executable(_alternating(41), objects("reverse"), threads)
     for n in (1, 39, 40, 1000):
         x = np.arange(n, dtype=np.float32)
@@ -278,7 +283,9 @@ def test_the_callers_floating_point_mode_changes_nothing():
         assert out == "1000\n1000\n"
 
 
-def test_a_profile_names_each_step():
+@pytest.mark.parametrize("slice_ns", [runner_ir.SLICE_NS, 0])
+def test_a_profile_names_each_step(slice_ns, monkeypatch):
+    monkeypatch.setattr(runner_ir, "SLICE_NS", slice_ns)
     exe = Executable(chain_program(5, N), objects("reverse"), 2)
     times = exe.profile(np.arange(200_000, dtype=np.float32), runs=4)
     assert [t.label for t in times] == [f"reverse{i}" for i in range(5)]

@@ -131,8 +131,10 @@ def _make(
     alone[tables.extent_step] = (shares <= 1) | ~tables.is_run
     all_alone = bool(alone.all())
     alone &= ~tables.is_branch  # every thread reads a branch's condition
-    polls = tables.polls.steps(values, tables.extent_step, extents, tables.grain, shares)
-    meets = barriers(tables.phases, alone) | polls  # threads pause together
+    meets = barriers(tables.phases, alone)
+    others = None if all_alone and not tables.bind_symbols else meets
+    polls = tables.polls.steps(values, tables.extent_step, extents, tables.grain, shares, others)
+    meets |= polls  # threads pause together
     words = tables.kind | np.where(meets, runner_ir.BARRIER, 0) | np.where(polls, runner_ir.POLL, 0)
     return Layout(tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, words, all_alone)
 

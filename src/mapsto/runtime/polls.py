@@ -1,8 +1,8 @@
 """Where a long walk looks at the clock, so that Python can handle signals in between (see `runner_ir`).
 
 A look costs the first thread 8 ns, and a meeting of all threads where they would not meet anyway. So steps that are
-surely short are counted together, and there is a look after each `_WORK` of them at the latest, and in every round of
-a loop.
+surely short are counted together: there is a look after each `_WORK` of them at the latest, and in every round of a
+loop. Where the threads meet anyway, and where there is one thread only, steps that may be long count as long.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mapsto.runtime.program import BranchIfFalse, Jump, Program, Run, operands_o
 _WORK = 1000.0
 _GRAINS_OF_ITEM = 4.0  # typical of an item that is worth a thread by itself (grain 1)
 _GRAIN_BYTES = 1 << 15  # what passes through memory in the time of a grain
-_LEAST = _WORK / 32  # what a step counts at least: no more than 32 of them are walked without a look
+_LEAST = 31.25  # what a step counts at least: no more than 32 of them are walked without a look
 
 
 class Polls:
@@ -35,24 +35,44 @@ class Polls:
         self._back = [i for i, s in steps if isinstance(s, (BranchIfFalse, Jump)) and s.target <= i]
 
     def steps(
-        self, values: np.ndarray, step: np.ndarray, extents: np.ndarray, grain: np.ndarray, shares: np.ndarray
+        self,
+        values: np.ndarray,
+        step: np.ndarray,
+        extents: np.ndarray,
+        grain: np.ndarray,
+        shares: np.ndarray,
+        meets: np.ndarray | None,
     ) -> np.ndarray:
         """Which steps there is a look before, as bools. `values` of all sizes; `extents`, `grain` and `shares` of the
-        steps numbered `step`.
+        steps numbered `step`; `meets`: the steps before which the threads meet anyway (None: there is one thread).
 
-        A single item that nobody has measured (a routine, a loop over a sequence) counts as all of `_WORK`.
+        An item that is worth a thread by itself (grain 1) may be a routine that nobody has measured.
         """
         polls = np.zeros(self._count, bool)
         if not len(self._places):
             return polls
-        alone = grain == 1
-        grains = np.where(alone, np.where(shares > 1, extents * _GRAINS_OF_ITEM, _WORK), extents / grain)
-        work = np.bincount(self._touch_step, values[self._touch_expr], self._count) / _GRAIN_BYTES
-        work[step] = np.maximum(work[step], grains)
-        work[self._others] = 0
-        work = np.clip(work, _LEAST, _WORK)
-        before = np.cumsum(work) - work
-        passed = np.floor(before[self._places] / _WORK)
-        polls[self._places[1:]] = passed[1:] > passed[:-1]
+        by_bytes = np.bincount(self._touch_step, values[self._touch_expr], self._count) / _GRAIN_BYTES
+        whole = grain == 1
+        work = _counted(by_bytes, step, np.where(whole, _WORK, extents / grain))
+        work[self._others] = _LEAST
+        self._mark(polls, work, self._places if meets is None else self._places[meets[self._places]])
+        if meets is not None:
+            typical = np.where(shares > 1, extents * _GRAINS_OF_ITEM, _WORK)
+            work = _counted(by_bytes, step, np.where(whole, typical, extents / grain))
+            work[self._others] = _LEAST
+            self._mark(polls, work, self._places)
         polls[self._back] = True
         return polls
+
+    def _mark(self, polls: np.ndarray, work: np.ndarray, places: np.ndarray) -> None:
+        """Looks at the first of these places that comes after each whole `_WORK`."""
+        passed = np.floor((np.cumsum(work) - work)[places] / _WORK)
+        polls[places[1:]] |= passed[1:] > passed[:-1]
+        polls[places[:1]] |= passed[:1] > 0
+
+
+def _counted(by_bytes: np.ndarray, step: np.ndarray, grains: np.ndarray) -> np.ndarray:
+    work = by_bytes.copy()
+    work[step] = np.maximum(work[step], grains)
+    clipped: np.ndarray = np.clip(work, _LEAST, _WORK)
+    return clipped
