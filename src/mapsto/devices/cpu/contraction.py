@@ -121,8 +121,8 @@ class _Template:
     def _panels(self) -> list[Statement]:
         tiling, pack, panel = self.plan.tiling, self.plan.packing, sym("panel")
         size = mul(pack.panel, pack.column_elements if self.form.b_channel_stride is None else 1)
-        full, columns = tiling.full_panels, self.form.columns
-        if full is None:
+        full, columns = pack.full_panels, self.form.columns
+        if not isinstance(columns, int) or not isinstance(full, int):
             valid = columns - mul(panel, tiling.width)
             return self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), valid))
         first = full * tiling.width

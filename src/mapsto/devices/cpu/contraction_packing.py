@@ -46,8 +46,12 @@ class Packing:
 
     @property
     def full_panels(self) -> Dim:
-        if isinstance(self.columns, int):
-            return self.columns // self.panel
+        """Panels before the last one, where that stands apart (it may be as wide as they are), else all."""
+        panels = ceildiv(self.columns, self.panel)
+        return add(panels, -1) if self.last else panels
+
+    @property
+    def panels(self) -> Dim:
         return ceildiv(self.columns, self.panel)
 
     @property

@@ -8,7 +8,7 @@ from mapsto.devices.cpu.contraction_form import ContractionForm
 from mapsto.devices.cpu.contraction_packing import Packing, packing
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.tile import Shape, Tiling, choose, tile_cycles
-from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, product
+from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, product
 
 # Work of one item: small enough to share among threads, large enough to forget the item's own cost.
 _ITEM_CYCLES = 50_000.0
@@ -38,7 +38,7 @@ class Plan:
 
     @property
     def panels(self) -> Dim:
-        return add(self.packing.full_panels, 1 if self.tiling.last else 0)
+        return self.packing.panels
 
     @property
     def units(self) -> Dim:
