@@ -119,10 +119,10 @@ assert not [m for m in sys.modules if m.startswith(("onnx", "mapsto.passes", "ma
 
 
 def test_no_constants(tmp_path):
-    program = replace(PROGRAM, buffers=(Buffer("y", "output", 4),), inputs=(), outputs=(Port("y", DType.F32, (), 0),))
+    program = replace(PROGRAM, buffers=(Buffer("y", "output", 0),), inputs=(), outputs=(Port("y", DType.F32, (0,), 0),))
     program = replace(program, steps=(), constants=b"", checks=())
     Executable(program, [], 1).save(tmp_path / "a")
-    assert load(tmp_path / "a", 1)().shape == ()
+    assert load(tmp_path / "a", 1)().shape == (0,)
 
 
 def test_a_file_is_written_whole_or_not_at_all(saved, monkeypatch):

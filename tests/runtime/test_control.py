@@ -83,7 +83,7 @@ def _bind_input(dtype, n_bytes):
         (Port("k", dtype, (), 0),),
         (Port("y", DType.F32, (M,), 1),),
         (Buffer("k", "input", n_bytes), Buffer("y", "output", f32(M))),
-        (Bind("m", (0, 0), dtype, label="the length"), Run("sizes", ((1, 0), (1, 0)), (M, M), M, (1,))),
+        (Bind("m", (0, 0), dtype, label="the length"), Run("sizes", ((1, 0), (1, 0)), (M, M), M, (0, 1))),
     )
 
 
@@ -132,7 +132,7 @@ def test_two_bound_sizes():
             Bind("m", (4, 0)),
             Run("increment", ((0, 0), (5, 0)), (), M, (1,)),  # alive over the second Bind
             Bind("k", (1, 0)),
-            Run("sizes", ((6, 0), (6, 0)), (M, k), M + k, (1,)),
+            Run("sizes", ((6, 0), (6, 0)), (M, k), M + k, (0, 1)),
             Run("reverse", ((5, 0), (3, 0)), (M,), M, (1,)),
             Run("relu", ((6, 0), (2, 0)), (), M + k, (1,)),
         ),
@@ -246,7 +246,7 @@ def test_an_output_whose_size_nothing_defined():
         ),
         (
             Run("is_positive", ((0, 0), (2, 0)), writes=(1,)),
-            BranchIfFalse((2, 0), 5),
+            BranchIfFalse((2, 0), 4),
             Run("count", ((0, 0), (3, 0)), (N,), 1, (1,)),
             Bind("m", (3, 0)),
             Run("increment", ((0, 0), (1, 0)), (), M, (1,)),
@@ -350,13 +350,13 @@ def test_a_requirement_within_a_branch_holds_only_there():
 
 
 def test_poison_shows_a_read_of_memory_that_holds_nothing():
-    """A buffer that nothing wrote, and an output of which only half was written."""
+    """A buffer of which a step wrote nothing, and an output of which only half was written."""
     unwritten = Program(
         "unwritten",
         (Port("x", DType.F32, (N,), 0),),
         (Port("y", DType.F32, (N,), 1),),
         (Buffer("x", "input", f32(N)), Buffer("y", "output", f32(N)), Buffer("t", "arena", f32(N))),
-        (Run("increment", ((2, 0), (1, 0)), (), N, (1,)),),
+        (Run("increment", ((0, 0), (2, 0)), (), 0, (1,)), Run("increment", ((2, 0), (1, 0)), (), N, (1,))),
     )
     exe = Executable(unwritten, objects(), 1)
     exe.poison()

@@ -8,7 +8,8 @@ from tests.runtime.helpers import N, chain_program, relu_program
 from mapsto.errors import VerifyError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import load, sym
-from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Jump, Port, Program, Run
+from mapsto.runtime import dataflow
+from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Jump, Port, Program, Require, Run
 from mapsto.runtime.verify import verify_program
 
 GOOD = relu_program(N)
@@ -85,3 +86,98 @@ BAD = [
 def test_a_fault_is_named(program, message):
     with pytest.raises(VerifyError, match=message):
         verify_program(program)
+
+
+# -- what is read was written ------------------------------------------------------------------------------------------
+
+
+def _flow(*steps, outputs=(1,), count=6):
+    """Steps over buffers: 0 the input x, 1 the output y (and 2, where it is one), the others scratch."""
+    kinds = ["input", *("output" if i in outputs else "arena" for i in range(1, count))]
+    ports = tuple(Port(f"y{i}", DType.F32, (N,), i) for i in outputs)
+    buffers = tuple(Buffer(f"b{i}", kind, 4 * N) for i, kind in enumerate(kinds))
+    return Program("flow", (Port("x", DType.F32, (N,), 0),), ports, buffers, steps)
+
+
+def _do(reads, *writes):
+    return Run("f", tuple((b, 0) for b in (*reads, *writes)), (), N, tuple(range(len(reads), len(reads) + len(writes))))
+
+
+def _if(condition, target):
+    return BranchIfFalse((condition, 0), target)
+
+
+IF = (_do([0], 3), _if(3, 4), _do([0], 4), Jump(5), _do([0], 4), _do([4], 1))
+LOOP = (_do([0], 3), _do([3], 4), _do([4], 3, 5), _if(5, 1), _do([3], 1))
+SOUND = {
+    "chain": (_do([0], 3), _do([3], 4), _do([4], 1)),
+    "both branches write": IF,
+    "a branch that always fails": (_do([0], 3), _if(3, 4), _do([0], 1), Jump(5), Require(-1, "no")),
+    "a loop": LOOP,
+    "in place": (_do([0], 3), _do([3], 3), _do([3], 1)),
+    "writes anything": (Run("f", ((0, 0), (1, 0))),),
+    "nothing leads there": (_do([0], 1), Jump(3), _do([4], 5)),
+    "a loop entered in its middle": (_do([0], 3, 4), Jump(3), _do([4], 5), _do([4], 5), _if(5, 2), _do([5], 1)),
+}
+UNSOUND = {
+    "never written": (_do([3], 1)),
+    "one branch writes": (_do([0], 3), _if(3, 3), _do([0], 4), _do([4], 1)),
+    "an output on one path": (_do([0], 3), _if(3, 3), _do([0], 1)),
+    "the condition": (_if(3, 2), _do([0], 1), _do([0], 1)),
+    "written later in the loop": (_do([0], 3), _do([4], 5), _do([5], 4), _if(4, 1), _do([5], 1)),
+    "jumped over": (Jump(2), _do([0], 4), _do([4], 1)),
+    "entered in the middle": (_do([0], 3), _if(3, 4), _do([0], 4), _do([4], 5), _do([0], 3), _if(3, 3), _do([3], 1)),
+    "a size": (Bind("m", (3, 0)), _do([0], 1)),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_a_program_that_reads_what_it_wrote(name):
+    verify_program(_flow(*SOUND[name]))
+
+
+@pytest.mark.parametrize("name", UNSOUND)
+def test_a_program_that_reads_what_nothing_wrote(name):
+    steps = UNSOUND[name]
+    with pytest.raises(VerifyError, match="which no step may have written|writes nothing there"):
+        verify_program(_flow(*(steps if isinstance(steps, tuple) else (steps,))))
+
+
+@pytest.mark.parametrize("steps", [SOUND["chain"], IF, LOOP], ids=["chain", "if", "loop"])
+def test_a_step_that_is_lost_or_comes_late(steps):
+    """Each step that writes, dropped (it calls nothing and writes nothing), and each put behind its reader."""
+    verify_program(_flow(*steps))
+    for index, step in enumerate(steps):
+        if not isinstance(step, Run):
+            continue
+        lost = replace(step, operands=step.operands[:1], writes=())
+        with pytest.raises(VerifyError):
+            verify_program(_flow(*steps[:index], lost, *steps[index + 1 :]))
+        following = steps[index + 1] if index + 1 < len(steps) else None
+        if isinstance(following, Run) and {b for b, _ in following.operands[:1]} & {b for b, _ in step.operands[1:]}:
+            with pytest.raises(VerifyError):
+                verify_program(_flow(*steps[:index], following, step, *steps[index + 2 :]))
+
+
+def test_an_update_needs_no_write_and_no_byte_needs_one():
+    ports = (Port("x", DType.F32, (N,), 0),), (Port("y", DType.F32, (N,), 0), Port("z", DType.F32, (0,), 1))
+    buffers = (
+        Buffer("x", "input", 4 * N),
+        Buffer("z", "output", 0),
+        Buffer("e", "arena", 0),
+        Buffer("t", "arena", 4 * N),
+    )
+    steps = (Run("f", ((0, 0), (2, 0), (3, 0)), writes=(2,)),)
+    verify_program(Program("update", *ports, buffers, steps, updates=(("x", "y"),)))
+
+
+def test_a_long_program_is_followed_in_two_rounds(monkeypatch):
+    """10,000 steps, a branch and a loop every ten."""
+    steps = []
+    for i in range(0, 10_000, 10):
+        steps += [_do([0], 3), _if(3, i + 4), _do([3], 4), Jump(i + 5), _do([0], 4), *[_do([4], 5)] * 4, _if(5, i)]
+    looked = []
+    accesses = dataflow._accesses
+    monkeypatch.setattr(dataflow, "_accesses", lambda *given: looked.append(0) or accesses(*given))
+    verify_program(_flow(*steps, _do([5], 1)))
+    assert len(looked) == 2 * len(steps) + 2

@@ -6,6 +6,7 @@ import functools
 
 from mapsto.errors import VerifyError
 from mapsto.ir.expr import Dim, Expr, Sym, loads, symbols
+from mapsto.runtime.dataflow import check_dataflow
 from mapsto.runtime.program import (
     ALIGNMENT,
     KINDS,
@@ -29,6 +30,7 @@ def verify_program(program: Program) -> None:
     for index in range(len(program.steps)):
         _step(program, index)
     _sizes(program)
+    check_dataflow(program)
 
 
 def input_symbols(program: Program) -> dict[str, tuple[int, int]]:
