@@ -480,7 +480,7 @@ class Builder:
         if elements is None:
             return None
         data = np.asarray(elements, dtype=object).reshape(shape)
-        if any(_too_long(e) for e in data.flat):
+        if any(_too_long(e) or _wraps(e, results[0][0]) for e in data.flat):
             return None
         return (self.known(data, results[0][0], names[0] if names else "dims"),)
 
@@ -541,6 +541,14 @@ class Builder:
 
 def _too_long(dim: Any) -> bool:
     return isinstance(dim, Expr) and len(str(dim)) > EXPRESSION_LIMIT
+
+
+def _wraps(dim: Any, dtype: DType) -> bool:
+    """Whether the type does not hold a number: what then wraps around is no size, but a number for a run to compute."""
+    if isinstance(dim, Expr) or dtype is DType.BOOL:
+        return False
+    limits = np.iinfo(dtype.numpy)
+    return not limits.min <= int(dim) <= limits.max
 
 
 def _attr_key(attr: Any) -> Any:

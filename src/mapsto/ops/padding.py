@@ -87,7 +87,7 @@ def _lower(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, value)]
 
 
-def _typed(value: float, dtype: DType) -> float | int | bool:
+def _typed(value: float | int | bool, dtype: DType) -> float | int | bool:
     if dtype.is_float:
         return float(value)
     return bool(value) if dtype is DType.BOOL else int(value)

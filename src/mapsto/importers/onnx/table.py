@@ -118,11 +118,13 @@ class Call:
             raise self.unsupported(f"{meaning} (input {i}) must be known when compiling; make it an initializer")
         return [int(e) for e in content.reshape(-1)]
 
-    def static_scalar(self, i: int, meaning: str) -> float:
+    def static_scalar(self, i: int, meaning: str) -> float | int | bool:
+        """The one element of input i, a constant; an integer keeps all its bits."""
         array = self.array(i)
         if array is None or array.size != 1:
             raise self.unsupported(f"{meaning} (input {i}) must be a constant with one element; make it an initializer")
-        return float(array.reshape(-1)[0])
+        element: float | int | bool = array.reshape(-1)[0].item()
+        return element
 
     # -- attributes ----------------------------------------------------------------------------------------------------
 

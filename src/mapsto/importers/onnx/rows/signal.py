@@ -62,6 +62,24 @@ def fourier(b: Builder, x: Value, points: int, outputs: int, inverse: bool) -> V
     return b.one("concat", columns, axis=x.rank - 1)
 
 
+def _real_inverse(b: Builder, x: Value, points: int) -> Value:
+    """x[..., points//2 + 1, 1 or 2], half of a symmetric spectrum -> [..., points, 1].
+
+    Every bin but the first, and the middle one of an even length, stands for its mirror image as well; those have no
+    imaginary part to speak of.
+    """
+    bins = points // 2 + 1
+    cosines, sines = (m.T for m in _matrices(points, bins, True))
+    own = np.array([k == 0 or 2 * k == points for k in range(bins)])
+    cosines = np.where(own, 1, 2)[:, None] * cosines
+    sines = np.where(own, 0, 2)[:, None] * sines
+    parts = [reshape(b, slice_axis(b, x, x.rank - 1, k, 1), x.shape[:-1]) for k in range(int(x.shape[-1]))]  # type: ignore[arg-type]
+    result = b.one("matmul", [parts[0], b.constant(cosines, "fourier", x.dtype)])
+    if len(parts) == 2:
+        result = b.one("sub", [result, b.one("matmul", [parts[1], b.constant(sines, "fourier", x.dtype)])])
+    return reshape(b, result, (*result.shape, 1))
+
+
 @row("DFT")
 def _dft(call: Call) -> Result:
     b, x = call.builder, call.input(0)
@@ -70,16 +88,23 @@ def _dft(call: Call) -> Result:
         axis = call.normal_axis(call.integer("axis", 1), x.rank)
     else:
         axis = call.normal_axis(call.static_ints(2, "the axis")[0] if call.has(2) else -2, x.rank)
-    length = call.static_ints(1, "the length")[0] if call.has(1) else x.shape[axis]
+    if axis == x.rank - 1:
+        raise call.wrong(f"axis {axis} of {x} holds the real and imaginary parts")
+    extent = 2 * (x.shape[axis] - 1) if onesided and inverse else x.shape[axis]
+    length = call.static_ints(1, "the length")[0] if call.has(1) else extent
     if not isinstance(length, int) or length > _POINTS or x.shape[-1] not in (1, 2):
         raise call.unsupported(
             f"a transform of {length} points over {x} is not supported; up to {_POINTS} known points are"
         )
-    if onesided and inverse:
-        raise call.unsupported("a one-sided inverse transform is not supported")
+    if length < 1:
+        raise call.wrong(f"a transform of {length} points")
     perm = [k for k in range(x.rank - 1) if k != axis] + [axis, x.rank - 1]
-    turned = _of_length(b, transpose(b, x, perm), length)
-    result = fourier(b, turned, length, length // 2 + 1 if onesided else length, inverse)
+    turned = transpose(b, x, perm)
+    if onesided and inverse:
+        result = _real_inverse(b, _of_length(b, turned, length // 2 + 1), length)
+    else:
+        bins = length // 2 + 1 if onesided else length
+        result = fourier(b, _of_length(b, turned, length), length, bins, inverse)
     return transpose(b, result, [perm.index(k) for k in range(x.rank)])
 
 
