@@ -116,22 +116,44 @@ def _constant_range(call: Call, numbers: list[float], dtype: DType) -> Value:
     return call.builder.one("iota", [], shape=(count,), start=start, step=delta, dtype=dtype)
 
 
+# The count that stands for no end: more elements than any memory holds.
+_ENDLESS = 1 << 40
+
+
 def _count(call: Call, start: Value, limit: Value, delta: Value) -> Dim:
-    """The number of elements, computed in the run and bound to a symbol."""
+    """The number of elements, computed in the run and bound to a symbol; a delta of zero stops the run."""
     b = call.builder
-    span = b.one("sub", [limit, start])
+    ends = b.one("ne", [delta, call.scalar(0, delta)])
+    endless, zero = (b.constant(np.asarray(n, np.int64)) for n in (_ENDLESS, 0))
     if start.dtype.is_float:
-        count = b.one("cast", [b.one("ceil", [b.one("div", [span, delta])])], to=DType.I64)
+        first, last, step = (b.one("cast", [v], to=DType.F64) for v in (start, limit, delta))
+        ratio = b.one("div", [b.one("sub", [last, first]), step])
+        ends = b.one("and", [ends, b.one("eq", [ratio, ratio])])
+        count = b.one("max", [b.one("cast", [b.one("ceil", [ratio])], to=DType.I64), zero])
     else:
-        # ceil(a / b) for integers: -((-a) floor-divided by b); the division truncates, so the rest is looked at
-        quotient = b.one("div", [span, delta])
-        rest = b.one("sub", [span, b.one("mul", [quotient, delta])])
-        zero = call.scalar(0, span)
-        up = b.one(
-            "and", [b.one("ne", [rest, zero]), b.one("eq", [b.one("gt", [rest, zero]), b.one("gt", [delta, zero])])]
-        )
-        count = b.one("add", [b.one("cast", [quotient], to=DType.I64), b.one("cast", [up], to=DType.I64)])
-    return b.bind(b.one("max", [count, b.constant(np.asarray(0, np.int64))]), "range")
+        count = _integer_count(call, start, limit, delta)
+    count = b.one("select", [ends, b.one("min", [count, endless]), endless])
+    elements = b.bind(b.one("reshape", [count], shape=()), "range")
+    b.require(_ENDLESS - 1 - elements, "Range has no end: its delta is zero or far too small, or an operand is NaN")
+    return elements
+
+
+def _integer_count(call: Call, start: Value, limit: Value, delta: Value) -> Value:
+    """(|limit - start| - 1) // |delta| + 1 where delta points from start to limit, else 0.
+
+    In 64 bits without a sign, which hold the distance of any two integers and the size of any delta.
+    """
+    b = call.builder
+    first, last, step = (b.one("cast", [v], to=DType.I64) for v in (start, limit, delta))
+    zero = b.constant(np.asarray(0, np.int64))
+    up = b.one("gt", [step, zero])
+    ahead = b.one("select", [up, b.one("lt", [first, last]), b.one("gt", [first, last])])
+    span = b.one("select", [up, b.one("sub", [last, first]), b.one("sub", [first, last])])
+    span, size = (b.one("cast", [v], to=DType.U64) for v in (span, b.one("abs", [step])))
+    one = b.constant(np.asarray(1, np.uint64))
+    count = b.one("add", [b.one("div", [b.one("sub", [span, one]), size]), one])
+    count = b.one("min", [count, b.constant(np.asarray(_ENDLESS, np.uint64))])
+    return b.one("select", [ahead, b.one("cast", [count], to=DType.I64), zero])
 
 
 def _run_time_range(count: Dim, call: Call, start: Value, delta: Value) -> Value:
