@@ -55,7 +55,7 @@ class Budget:
 
     seconds: float = 3600.0
     bytes: int = 16 << 30
-    tensors: int = 1 << 28
+    tensors: int = 1 << 27
     nodes: int = 500_000
     inlined: int = 100_000
     steps: int = 2_000_000
@@ -77,10 +77,8 @@ class Budget:
                 raise BudgetError(f"budget: {field.name}={value!r} is not a positive number")
 
 
-def budget_of(given: Budget | Mapping[str, float] | None) -> Budget:
+def budget_of(given: Budget | Mapping[str, float]) -> Budget:
     """A budget from one, or from the limits by name that differ from the defaults. Raises BudgetError."""
-    if given is None:
-        return Budget()
     if isinstance(given, Budget):
         return given
     if not isinstance(given, Mapping):
@@ -161,11 +159,27 @@ _UNITS = {
 }
 
 _CURRENT: ContextVar[Meter | None] = ContextVar("mapsto_meter", default=None)
+_DEFAULT: ContextVar[Budget] = ContextVar("mapsto_budget", default=Budget())
 
 
 def current() -> Meter:
     """The meter of the compile that is going on; outside of one, a fresh one with the defaults."""
-    return _CURRENT.get() or Meter(Budget())
+    return _CURRENT.get() or Meter(_DEFAULT.get())
+
+
+def default() -> Budget:
+    """The budget of a compile for which none is given."""
+    return _DEFAULT.get()
+
+
+@contextmanager
+def defaulting(budget: Budget | Mapping[str, float] | None) -> Iterator[None]:
+    """Compiles inside for which no budget is given have this one: each a meter of its own."""
+    token = _DEFAULT.set(_DEFAULT.get() if budget is None else budget_of(budget))
+    try:
+        yield
+    finally:
+        _DEFAULT.reset(token)
 
 
 @contextmanager
@@ -175,7 +189,7 @@ def metering(budget: Budget | Mapping[str, float] | None = None) -> Iterator[Met
     if meter is not None:
         yield meter
         return
-    token = _CURRENT.set(meter := Meter(budget_of(budget)))
+    token = _CURRENT.set(meter := Meter(default() if budget is None else budget_of(budget)))
     try:
         yield meter
     finally:

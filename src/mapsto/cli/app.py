@@ -43,6 +43,27 @@ Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads to run on. Default: what this process may use.")
 ]
 NativeOnly = Annotated[bool, typer.Option("--native-only", help="Fail where a step would have no native code.")]
+
+
+def _budget(context: typer.Context, text: str | None) -> str | None:
+    """Holds for every compile of the command, and ends with it."""
+    if text is not None:
+        from mapsto.budget import defaulting
+        from mapsto.cli.inputs import parse_budget
+
+        context.with_resource(defaulting(parse_budget(text)))
+    return text
+
+
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="NAME=N,...",
+        callback=_budget,
+        help="Limits of what a model may ask for, where they differ from the defaults: nodes=1000000,seconds=60.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the random inputs.")]
 
@@ -79,6 +100,7 @@ def run(
     ] = 10,
     native_only: NativeOnly = False,
     seed: Seed = 0,
+    budget: Budget = None,
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
@@ -100,6 +122,7 @@ def compile_(
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Replay the plan that `mapsto plan` wrote.")
     ] = None,
+    budget: Budget = None,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
@@ -124,6 +147,7 @@ def bench(
     ] = False,
     native_only: NativeOnly = False,
     seed: Seed = 0,
+    budget: Budget = None,
     json: Json = False,
 ) -> None:
     """Time a model beside other engines: alternately, each in a process of its own, medians and quartiles."""
@@ -148,6 +172,7 @@ def check(
         bool, typer.Option("--passes", help="Instead, find the first pass that changes what the graph computes.")
     ] = False,
     seed: Seed = 0,
+    budget: Budget = None,
     json: Json = False,
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
@@ -167,6 +192,7 @@ def plan(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the plan's text here, to edit and replay."),
     ] = None,
+    budget: Budget = None,
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason."""
@@ -181,6 +207,7 @@ def explain(
     node: Annotated[str, typer.Argument(help="The name of a node or a value of the model.", show_default=False)],
     shape: Shapes = None,
     threads: Threads = None,
+    budget: Budget = None,
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
@@ -199,6 +226,7 @@ def graph(
         ),
     ] = None,
     shape: Shapes = None,
+    budget: Budget = None,
     json: Json = False,
 ) -> None:
     """Print the graph of a model as text: as it was imported, or after a pass."""

@@ -86,6 +86,18 @@ def _dim(text: str, whole: str) -> int | None:
     return int(text)
 
 
+def parse_budget(text: str) -> dict[str, float]:
+    """`nodes=1000000,seconds=60` as a mapping. Raises UsageError."""
+    limits: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            limits[name] = int(number) if number.isdecimal() else float(number)
+        except ValueError:
+            raise UsageError(f"--budget {text}: expected NAME=NUMBER, such as nodes=1000000") from None
+    return limits
+
+
 def read_given(inputs_file: Path | None, texts: Sequence[str]) -> Given:
     """Reads the files that `--inputs` and `--input` name. Raises UsageError, ModelError."""
     arrays = dict(load_arrays(existing(inputs_file, "inputs"))) if inputs_file is not None else {}

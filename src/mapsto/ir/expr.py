@@ -75,13 +75,14 @@ def _key(atom: Atom) -> str:
 class Expr:
     """A polynomial over atoms with integer coefficients. Immutable; at least one term has an atom."""
 
-    __slots__ = ("terms", "_hash", "_names", "_text")
+    __slots__ = ("terms", "_extent", "_hash", "_names", "_text")
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]) -> None:
         self.terms = terms
         self._hash = hash(terms)
         self._text: str | None = None
         self._names: frozenset[str] | None = None
+        self._extent: tuple[int, int] | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -89,6 +90,20 @@ class Expr:
         if self._names is None:
             self._names = frozenset(a.name for a in atoms(self) if isinstance(a, Sym))
         return self._names
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(terms and atoms in it, those in arguments of calls included; how deep calls are nested)."""
+        if self._extent is None:
+            size, depth = len(self.terms), 0
+            for monomial, _ in self.terms:
+                size += len(monomial)
+                for atom in monomial:
+                    for arg in atom.args if isinstance(atom, Call) else ():
+                        inner, below = arg.extent if isinstance(arg, Expr) else (0, 0)
+                        size, depth = size + inner, max(depth, below + 1)
+            self._extent = size, depth
+        return self._extent
 
     def __hash__(self) -> int:
         return self._hash
@@ -530,19 +545,48 @@ def _atom_bounds(atom: Atom, ranges: Ranges) -> tuple[Dim | None, Dim | None]:
 @functools.lru_cache(maxsize=200_000)
 def known_at_least(e: Dim, least: int) -> bool:
     """Whether `e >= least` for every value of its size symbols (each at least 0); False where it is not proved."""
-    if isinstance(e, int):
-        return e >= least
-    constant = 0
-    plain = True
-    for monomial, coefficient in e.terms:
-        if not monomial:
-            constant = coefficient
-        elif coefficient < 0 or not all(_atom_nonnegative(a) for a in monomial):
-            plain = False
-            break
-    if plain and constant >= least:
-        return True
-    return any(all(known_at_least(case, 0) for case in cases) for cases in _bounding_cases(add(e, -least)))
+    return e >= least if isinstance(e, int) else _Proof().holds(e, least)
+
+
+# The most expressions that one proof looks at. What takes more counts as not proved: a sum of n minima could be taken
+# apart in 3^n ways.
+_PROOF_STEPS = 500
+
+
+class _Proof:
+    """One proof that an expression is at least some number, with what it has found out on the way."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[Dim, int], bool] = {}
+
+    def holds(self, e: Dim, least: int) -> bool:
+        if isinstance(e, int):
+            return e >= least
+        key = (e, least)
+        if key not in self.found:
+            if len(self.found) >= _PROOF_STEPS:
+                return False
+            self.found[key] = False  # while it is being looked at; no proof leans on itself
+            self.found[key] = self._plainly(e, least) or any(
+                all(self.holds(case, 0) for case in cases) for cases in _bounding_cases(add(e, -least))
+            )
+        return self.found[key]
+
+    def _plainly(self, e: Expr, least: int) -> bool:
+        """Whether every term but the constant is at least 0, and the constant at least `least`."""
+        constant = e.terms[-1][1] if not e.terms[-1][0] else 0
+        if constant < least or any(coefficient < 0 for monomial, coefficient in e.terms if monomial):
+            return False
+        return all(self._nonnegative(atom) for monomial, _ in e.terms for atom in monomial)
+
+    def _nonnegative(self, atom: Atom) -> bool:
+        if isinstance(atom, Sym) or atom.fn == "mod":
+            return True
+        if atom.fn == "floordiv":
+            return self.holds(atom.args[0], 0)
+        if atom.fn == "max":
+            return any(self.holds(arg, 0) for arg in atom.args)
+        return atom.fn == "min" and all(self.holds(arg, 0) for arg in atom.args)
 
 
 def _bounding_cases(e: Dim) -> Iterable[tuple[Dim, ...]]:
@@ -567,16 +611,6 @@ def _bounding_cases(e: Dim) -> Iterable[tuple[Dim, ...]]:
             assert isinstance(n, int)
             bound = a if coefficient < 0 else add(a, 1 - n)
             yield (add(mul(rest, n), mul(bound, coefficient)),)
-
-
-def _atom_nonnegative(atom: Atom) -> bool:
-    if isinstance(atom, Sym) or atom.fn == "mod":
-        return True
-    if atom.fn == "floordiv":
-        return known_at_least(atom.args[0], 0)
-    if atom.fn == "max":
-        return any(known_at_least(arg, 0) for arg in atom.args)
-    return atom.fn == "min" and all(known_at_least(arg, 0) for arg in atom.args)
 
 
 def known_in(e: Dim, extent: Dim, ranges: Ranges) -> bool:

@@ -34,8 +34,10 @@ FOLD_OPERATIONS = 1 << 25
 FOLD_PER_BYTE = 8
 # What each input and output of a model's node adds to the nodes that it may become.
 NODES_A_PORT = 64
-# The longest text of a size expression: beyond it nothing is followed, so that no graph makes sizes that take for ever.
-EXPRESSION_LIMIT = 4000
+# Size expressions with more terms and atoms, or calls nested deeper, are not followed: no graph makes sizes that take
+# for ever. (The largest of the public models that we know have 10, and 3 deep.)
+EXPRESSION_SIZE = 256
+EXPRESSION_DEPTH = 32
 # The largest integer tensor whose elements are followed as dims.
 CONTENT_LIMIT = 256
 # The types whose elements are followed as dims.
@@ -339,7 +341,10 @@ class Builder:
             said = "; ".join(str(list(shape)) for _, shape in results)
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}): the result would have the shape {said}")
         if any(_too_long(d) for _, shape in results for d in shape):
-            raise ShapeError(f"{name}: the sizes of its result are expressions too long to follow")
+            raise ShapeError(
+                f"{name}: the sizes of its result are expressions too long to follow (more than {EXPRESSION_SIZE} terms, "
+                f"or nested deeper than {EXPRESSION_DEPTH}); fix sizes by `shapes`"
+            )
         self._meter.check("rank", max((len(shape) for _, shape in results), default=0), f"the result of {name}")
         folded = self._fold(spec, kept, attrs, results, names)
         if folded is not None:
@@ -540,7 +545,10 @@ class Builder:
 
 
 def _too_long(dim: Any) -> bool:
-    return isinstance(dim, Expr) and len(str(dim)) > EXPRESSION_LIMIT
+    if not isinstance(dim, Expr):
+        return False
+    size, depth = dim.extent
+    return size > EXPRESSION_SIZE or depth > EXPRESSION_DEPTH
 
 
 def _wraps(dim: Any, dtype: DType) -> bool:

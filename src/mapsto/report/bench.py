@@ -17,12 +17,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
 
 import numpy as np
 
+from mapsto import budget
 from mapsto.errors import ExecutionError
 from mapsto.report import machine
 from mapsto.report.arrays import load_arrays, save_arrays
@@ -230,6 +231,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
     """The worker's answer, or why a peer is absent. Raises ExecutionError where it is ours that cannot be opened."""
     shapes = None if setup.shapes is None else {name: list(dims) for name, dims in setup.shapes.items()}
     request = {"model": str(setup.model), "shapes": shapes, "threads": setup.threads, "native_only": setup.native_only}
+    request["budget"] = asdict(budget.default())
     try:
         answer = process.answer_to(do="open", engine=process.engine.partition("@")[0], feeds=feeds, **request)
     except ExecutionError as error:

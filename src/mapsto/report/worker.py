@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from mapsto.budget import defaulting
 from mapsto.errors import MapstoError
 from mapsto.report.arrays import load_arrays, save_arrays
 from mapsto.report.engines import Engine, EngineMissing, Feed, Setup, open_engine
@@ -33,7 +34,8 @@ class Worker:
         self.feeds = [load_arrays(Path(path)) for path in request["feeds"]]
         setup = Setup(Path(request["model"]), request["shapes"], request["threads"], request["native_only"])
         began = time.perf_counter()
-        self.engine = open_engine(request["engine"], setup)
+        with defaulting(request["budget"]):
+            self.engine = open_engine(request["engine"], setup)
         opened = time.perf_counter()
         pin(request["threads"])
         self.engine.run(self.feeds[0])

@@ -14,7 +14,7 @@ from mapsto.devices.cpu.cache import ObjectCache, default_folder
 from mapsto.devices.cpu.code import Call, Code
 from mapsto.devices.cpu.codegen import calls_of
 from mapsto.devices.cpu.compiler import CompilePool
-from mapsto.errors import CompileError
+from mapsto.errors import CompileError, ModelError
 from mapsto.ir.graph import Graph
 from mapsto.ops.builder import FOLD_PER_BYTE
 from mapsto.plan.homes import flat
@@ -56,10 +56,13 @@ def compile_model(
 
     Raises ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError, CompileError.
     """
-    with metering(budget), Workers(cache, isa) as workers:
-        graph = prepared(model, shapes)
-        pinned = parse(plan) if isinstance(plan, str) else plan
-        return build(graph, workers, threads, progress, pinned)
+    try:
+        with metering(budget), Workers(cache, isa) as workers:
+            graph = prepared(model, shapes)
+            pinned = parse(plan) if isinstance(plan, str) else plan
+            return build(graph, workers, threads, progress, pinned)
+    except RecursionError as error:
+        raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
 
 
 def prepared(

@@ -14,6 +14,9 @@ from mapsto.ops.builder import Builder
 
 Shapes = Mapping[str, Sequence[int | str | None]]
 
+# The longest name of a symbol: it stands in every expression of it.
+_SYMBOL = 200
+
 
 def add_inputs(builder: Builder, graph: Any, shapes: Shapes) -> None:
     """Adds the inputs that have no initializer. Raises ShapeError where `shapes` does not fit them."""
@@ -54,7 +57,7 @@ class _Symbols:
         return self.by_name[name]
 
     def fresh(self, hint: str) -> Dim:
-        clean = re.sub(r"\W", "_", hint, flags=re.ASCII).strip("_") or "n"
+        clean = re.sub(r"\W", "_", hint[:_SYMBOL], flags=re.ASCII).strip("_") or "n"
         clean = f"n{clean}" if clean[0].isdigit() else clean
         while clean in self.taken:
             clean += "_"

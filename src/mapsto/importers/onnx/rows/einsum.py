@@ -34,11 +34,13 @@ def _einsum(call: Call) -> Result:
         raise call.wrong(f"equation {equation!r}: the result {output!r} repeats or invents an index")
     b = call.builder
     terms = [_diagonal(b, text, value) for text, value in terms]
-    while len(terms) > 1:
-        first, second, *rest = terms
-        kept = set(output).union(*(set(text) for text, _ in rest))
-        terms = [_product(b, first, second, kept), *rest]
-    text, value = _summed(b, *terms[0], set(output))
+    total, *others = terms
+    kept = [set(output)]  # what the result and the operands after each still need, from the last operand on
+    for other, _ in reversed(others[1:]):
+        kept.append(kept[-1] | set(other))
+    for term, needed in zip(others, reversed(kept), strict=False):
+        total = _product(b, total, term, needed)
+    text, value = _summed(b, *total, set(output))
     return transpose(b, value, [text.index(c) for c in output])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mapsto.budget import current
 from mapsto.errors import ModelError
 from mapsto.importers.onnx.rows.common import flatten, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.table import Call, Result, row
@@ -52,6 +53,7 @@ def _run_time_shape(call: Call) -> list[Dim]:
     rank = target.shape[0] if target.rank == 1 else None
     if not isinstance(rank, int):
         raise call.unsupported("a shape whose own length only a run knows is not supported")
+    current().check("rank", rank, "the result")
     zero, one = call.scalar(0, target), call.scalar(1, target)
     if not call.integer("allowzero", 0):
         own = [x.shape[k] if k < x.rank else 0 for k in range(rank)]
