@@ -25,7 +25,7 @@ HOMES = (
     HomeDecision("relu", "f32[1, 16, n]", "relu", "[d0][d1/16][d2][d1%16]", 1, "most readers want it"),
     HomeDecision("y", "f32[n]", "y", "[d0]", None),
 )
-PLAN = Plan("net", "avx512", (GROUP,), HOMES, ("k1(x, y) over 3",), 128, 64)
+PLAN = Plan("net", "avx512", (GROUP,), HOMES, ("k1(x, y) over 3",), 128, 64, "0123abcd", "1.0")
 
 
 def test_the_text_form_round_trips() -> None:
@@ -39,6 +39,8 @@ def test_the_text_form_round_trips() -> None:
         ('plan a for b\nhome x : f32[1] inner q in x layout ""', "line 2"),
         ("plan a for b\n  because 1", "line 2"),
         ("", "first line"),
+        ("plan a for b\nplan a for c", "line 2: line 1 says that already"),
+        ("plan a for b\ngraph 1 by mapsto 1\n\ngraph 2 by mapsto 1", "line 4: line 2 says that already"),
     ],
 )
 def test_errors_name_the_line(text: str, line: str) -> None:

@@ -81,7 +81,8 @@ def test_a_plan_in_another_order_with_comments_is_the_same(name: str) -> None:
 def test_every_node_by_itself(name: str, workers: Workers) -> None:
     model, feed = MODELS[name]
     exe = mapsto.compile(model)
-    apart = [GroupDecision(f"a{i}", "", (n,)) for i, n in enumerate(n for g in exe.plan.groups for n in g.nodes)]
+    nodes = dict.fromkeys(n for g in exe.plan.groups for n in g.nodes)
+    apart = [GroupDecision(f"a{i}", "", (n,)) for i, n in enumerate(nodes)]
     parted = replace(exe.plan, groups=tuple(apart))
     again = build(prepared(model, None), workers, 2, None, parted)
     assert len(again.plan.groups) > len(exe.plan.groups)
@@ -120,30 +121,98 @@ def test_every_value_laid_otherwise(name: str, inner: int | None, workers: Worke
     assert_close(again.run(feed), exe.run(feed))
 
 
-def test_a_plan_of_another_graph_decides_nothing_here() -> None:
-    """What it does not name goes by itself; the answers stay."""
-    model, feed = MODELS["cnn"]
-    foreign = mapsto.compile(MODELS["layer norm"][0]).plan
-    again = mapsto.compile(model, plan=foreign)
-    assert_close(again.run(feed), mapsto.compile(model).run(feed))
-
-
-def test_an_empty_plan() -> None:
-    model, feed = MODELS["cnn"]
-    again = mapsto.compile(model, plan=Plan("small_cnn", "any", (), ()))
-    assert_close(again.run(feed), mapsto.compile(model).run(feed))
-
-
 def test_a_plan_that_cannot_be_read_names_its_line() -> None:
     model, _ = MODELS["cnn"]
     with pytest.raises(ParseError, match="line 2: .*grop g0"):
         mapsto.compile(model, plan="plan cnn for avx2\ngrop g0")
 
 
-def test_a_replayed_plan_of_another_instruction_set() -> None:
-    """Groups and homes do not depend on it; code is made for the one that is asked for."""
-    model, feed = MODELS["digits"]
-    exe = mapsto.compile(model, isa="sse2")
-    again = mapsto.compile(model, plan=exe.plan)
-    assert again.plan.together() == exe.plan.together() and again.plan.isa != "sse2"
-    assert_close(again.run(feed), exe.run(feed))
+# -- plans that do not fit ---------------------------------------------------------------------------------------------
+
+
+def refused(model: Any, plan: Plan | str, message: str, **options: Any) -> None:
+    with pytest.raises(ParseError, match=message):
+        mapsto.compile(model, plan=plan, **options)
+
+
+def test_a_plan_of_another_graph_or_of_other_shapes() -> None:
+    model, _ = MODELS["cnn"]
+    text = mapsto.compile(MODELS["layer norm"][0]).plan.text()
+    refused(model, text, "plan, line 2: graph: [0-9a-f]{16}, but this one, in these shapes, is [0-9a-f]{16}")
+    digits = EXAMPLES / "mnist-cnn.onnx"
+    text = mapsto.compile(digits, shapes={"image": (1, 1, 28, 28)}).plan.text()
+    refused(digits, text, "line 2: graph: ", shapes={"image": (2, 1, 28, 28)})
+
+
+def test_a_plan_of_other_weights_is_replayed() -> None:
+    """The digest is of the structure: a network that was trained further keeps its plan."""
+    graph = MODELS["cnn"][0]
+    trained = replace(graph, constants={k: v + np.ones_like(v) * (v.size > 8) for k, v in graph.constants.items()})
+    again = mapsto.compile(trained, plan=mapsto.compile(graph).plan.text())
+    assert len(again.plan.groups) > 1
+
+
+def test_a_plan_of_another_instruction_set_or_version() -> None:
+    model, _ = MODELS["digits"]
+    text = mapsto.compile(model, isa="sse2").plan.text()
+    refused(model, text.replace(" for sse2\n", " for avx9\n"), "line 1: for: avx9, but code is made for ")
+    refused(model, text, "line 1: for: sse2", isa=None if mapsto.compile(model).plan.isa != "sse2" else "avx2")
+    newer = text.replace(f" by mapsto {mapsto.__version__}\n", " by mapsto 77.0\n")
+    refused(model, newer, "line 2: mapsto: made by version 77.0, this is ", isa="sse2")
+    lost = text.split("\n", 2)
+    refused(model, f"{lost[0]}\n{lost[2]}", "no line `graph DIGEST by mapsto VERSION`", isa="sse2")
+    refused(model, Plan("small_cnn", "sse2", (), ()), "no line `graph DIGEST", isa="sse2")
+
+
+def groups_of(text: str) -> list[tuple[int, list[str]]]:
+    """(line, nodes) of each group in a plan's text that has nodes."""
+    found = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.startswith("group "):
+            nodes = line[line.index("{") + 1 : line.index("}")].strip()
+            found += [(number, nodes.split(", "))] * bool(nodes)
+    return found
+
+
+def with_nodes(text: str, line: int, nodes: list[str]) -> str:
+    lines = text.split("\n")
+    old = lines[line - 1]
+    lines[line - 1] = f"{old[: old.index('{')]}{{ {', '.join(nodes)} }}{old[old.index('}') + 1 :]}"
+    return "\n".join(lines)
+
+
+def test_each_node_misspelt_or_left_out() -> None:
+    model, _ = MODELS["cnn"]
+    text = mapsto.compile(model).plan.text()
+    tried = 0
+    for line, nodes in groups_of(text):
+        for name in nodes:
+            misspelt = with_nodes(text, line, [n + "_x" if n == name else n for n in nodes])
+            refused(model, misspelt, f"plan, line {line}: group g[0-9]+: no node yields '{name}_x'")
+            tried += 1
+            if text.count(name) > 1 and sum(name in other for _, other in groups_of(text)) == 1:
+                without = with_nodes(text, line, [n for n in nodes if n != name])
+                refused(model, without, f"plan: no group has the node '{name}'")
+    assert tried > 8
+
+
+def test_a_node_in_two_groups_or_twice_in_one() -> None:
+    model, _ = MODELS["cnn"]
+    text = mapsto.compile(model).plan.text()
+    (_, some), *_, (last, others) = groups_of(text)
+    for name in (others[0], some[0]):
+        twice = with_nodes(text, last, [*others, name])
+        refused(model, twice, f"line {last}: .*{name!r} stands in the plan already")
+
+
+def test_a_home_of_no_value_or_twice() -> None:
+    model, _ = MODELS["cnn"]
+    text = mapsto.compile(model).plan.text()
+    lines = text.split("\n")
+    at = next(i for i, line in enumerate(lines) if line.startswith("home "))
+    name = lines[at].split(" ")[1]
+    end = len(lines) - 1
+    twice = "\n".join([*lines[:end], lines[at], ""])
+    refused(model, twice, f"plan, line {end + 1}: home {name}: stands in the plan already")
+    strange = "\n".join([*lines[:at], lines[at].replace(f"home {name} ", "home unheard_of "), *lines[at + 1 :]])
+    refused(model, strange, f"plan, line {at + 1}: home unheard_of: the graph has no such value")

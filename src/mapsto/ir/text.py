@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import json
 import math
 import re
@@ -113,6 +114,16 @@ def lines(graph: Graph, elide: bool = True, indent: str = "") -> Iterator[tuple[
 def print_graph(graph: Graph, elide: bool = False) -> str:
     """The graph as text; `elide` leaves out the data of constants with more than 8 elements."""
     return "\n".join(line for line, _ in lines(graph, elide)) + "\n"
+
+
+def graph_digest(graph: Graph) -> str:
+    """Tells graphs apart by what `print_graph(elide=True)` shows: all but the data of larger constants. The same in
+    every process.
+    """
+    digest = hashlib.sha256()
+    for line, _ in lines(graph):
+        digest.update(line.encode())
+    return digest.hexdigest()[:16]
 
 
 # ---- parsing ---------------------------------------------------------------------------------------------------------

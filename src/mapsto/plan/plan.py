@@ -3,6 +3,7 @@
 Text form, one decision a line (`#` starts a comment; the order of lines does not matter when a plan is replayed):
 
     plan <graph> for <instruction set>
+    graph <digest> by mapsto <version>
     group <name> <kind> { <node>, <node>, ... } schedule "<...>"
       because "<reason>"
     home <value> : <dtype>[<shape>] inner <dim|-> in <buffer> layout "<...>"
@@ -40,6 +41,7 @@ class GroupDecision:
     cost: str = ""
     reasons: tuple[str, ...] = ()
     functions: tuple[str, ...] = ()
+    line: int = field(default=0, compare=False)  # where it was read; 0: nowhere
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,14 @@ class HomeDecision:
     layout: str
     inner: int | None
     reason: str = ""
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All decisions about one graph on one device."""
+    """All decisions about one graph on one device. `digest` is the graph's, `version` that of mapsto: a plan is
+    replayed where they are the same. `lines`: where the first words "plan" and "graph" were read.
+    """
 
     graph: str
     isa: str
@@ -65,11 +70,15 @@ class Plan:
     steps: tuple[str, ...] = ()
     arena_bytes: int | None = None
     arena_bound: int | None = None
+    digest: str = ""
+    version: str = ""
+    lines: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
     code: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def text(self) -> str:
         """The text form; `parse(text)` gives an equal plan."""
         lines = [f"plan {_name(self.graph)} for {self.isa}"]
+        lines.extend(f"graph {self.digest} by mapsto {self.version}" for _ in (0,) if self.digest)
         for g in self.groups:
             nodes = ", ".join(map(_name, g.nodes))
             lines.append(f"group {g.name} {g.kind} {{ {nodes} }} schedule {_quoted(g.schedule)}")
@@ -92,8 +101,10 @@ class Plan:
         return {
             "graph": self.graph,
             "isa": self.isa,
-            "groups": [vars(g) for g in self.groups],
-            "homes": [vars(h) for h in self.homes],
+            "digest": self.digest,
+            "version": self.version,
+            "groups": [_data(g) for g in self.groups],
+            "homes": [_data(h) for h in self.homes],
             "steps": list(self.steps),
             "arena_bytes": self.arena_bytes,
             "arena_lower_bound": self.arena_bound,
@@ -145,6 +156,10 @@ class Plan:
         return list(difflib.unified_diff(before, after, "this", "other", lineterm="", n=0))
 
 
+def _data(decision: GroupDecision | HomeDecision) -> dict[str, Any]:
+    return {key: value for key, value in vars(decision).items() if key != "line"}
+
+
 def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
@@ -162,6 +177,7 @@ def _read_name(text: str) -> str:
 
 
 _HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<isa>\S+)$")
+_ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
 _GROUP = re.compile(
     rf"group (?P<name>\S+) (?P<kind>\S+) \{{ *(?P<nodes>(?:{_NAME}(?:, *{_NAME})*)?) *\}}"
     r' schedule (?P<schedule>".*")$'
@@ -174,7 +190,7 @@ _ARENA = re.compile(r"arena (?P<bytes>\d+) bytes, at least (?P<bound>\d+) needed
 
 def parse(text: str) -> Plan:
     """Read the text form. Raises ParseError naming the line."""
-    plan = Plan("", "", (), ())
+    plan = Plan("", "", (), (), lines={})
     groups: list[GroupDecision] = []
     homes: list[HomeDecision] = []
     steps: list[str] = []
@@ -185,19 +201,25 @@ def parse(text: str) -> Plan:
             continue
         try:
             if head := _HEAD.match(line):
+                _only_once(plan, "plan", number)
                 plan = replace(plan, graph=_read_name(head["graph"]), isa=head["isa"])
+            elif origin := _ORIGIN.match(line):
+                _only_once(plan, "graph", number)
+                plan = replace(plan, digest=origin["digest"], version=origin["version"])
             elif line.startswith("  "):
                 last[-1] = _detail(last[-1], line.strip())
             elif group := _GROUP.match(line):
                 nodes = tuple(map(_read_name, re.findall(_NAME, group["nodes"])))
                 groups.append(
-                    GroupDecision(group["name"], group["kind"], nodes, schedule=json.loads(group["schedule"]))
+                    GroupDecision(
+                        group["name"], group["kind"], nodes, schedule=json.loads(group["schedule"]), line=number
+                    )
                 )
                 last = groups
             elif home := _HOME.match(line):
                 inner = None if home["inner"] == "-" else int(home["inner"])
                 value, buffer = _read_name(home["value"]), _read_name(home["buffer"])
-                homes.append(HomeDecision(value, home["type"], buffer, json.loads(home["layout"]), inner))
+                homes.append(HomeDecision(value, home["type"], buffer, json.loads(home["layout"]), inner, line=number))
                 last = homes
             elif line.startswith("step "):
                 steps.append(line.split(" ", 2)[2])
@@ -210,6 +232,12 @@ def parse(text: str) -> Plan:
     if not plan.isa:
         raise ParseError("plan: the first line must be `plan <graph> for <instruction set>`")
     return replace(plan, groups=tuple(groups), homes=tuple(homes), steps=tuple(steps))
+
+
+def _only_once(plan: Plan, key: str, number: int) -> None:
+    if key in plan.lines:
+        raise ValueError(f"line {plan.lines[key]} says that already")
+    plan.lines[key] = number
 
 
 def _detail(decision: Any, line: str) -> Any:

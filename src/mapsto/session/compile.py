@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+import mapsto
 from mapsto import debug
 from mapsto.budget import Budget, current, metering
 from mapsto.devices.cpu import isa as isas
@@ -16,10 +17,12 @@ from mapsto.devices.cpu.codegen import calls_of
 from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.errors import CompileError, ModelError
 from mapsto.ir.graph import Graph
+from mapsto.ir.text import graph_digest
 from mapsto.ops.builder import FOLD_PER_BYTE
 from mapsto.plan.homes import flat
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.planner import plan_graph
+from mapsto.plan.replay import check_names, check_origin
 from mapsto.runtime.artifact import Target
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.native import architecture
@@ -54,7 +57,8 @@ def compile_model(
     isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
     budget: limits of the work that differ from the defaults, by name ({"nodes": 10**6}) or as a whole.
 
-    Raises ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError, CompileError.
+    Raises ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError, CompileError; ParseError
+    for a plan that cannot be read, or is of another graph (shapes included), instruction set or version.
     """
     try:
         with metering(budget), Workers(cache, isa) as workers:
@@ -134,7 +138,12 @@ def build(
 def _build(
     graph: Graph, workers: Workers, threads: int | None, progress: Progress | None, pinned: Plan | None
 ) -> Executable:
+    origin = graph_digest(graph), mapsto.__version__
+    if pinned is not None:
+        check_origin(pinned, origin[0], workers.isa.name, origin[1])
     planned = plan_graph(graph, pinned)
+    if pinned is not None:
+        check_names(pinned, graph, flat(planned.groups))
     code = Code(workers.isa, planned.homes, planned.kept, workers.submit, constants=planned.constants)
     calls: dict[int, list[Call]] = {}
     for group in flat(planned.groups):
@@ -152,7 +161,7 @@ def _build(
     sized = all(isinstance(d, int) for d in program.dims())
     use = exe.memory() if sized else None
     arena = (use.arena, use.arena_bound) if use is not None else None
-    exe.plan_text = plan_of(planned, calls, program, workers.isa.name, arena).text()
+    exe.plan_text = plan_of(planned, calls, program, workers.isa.name, arena, origin).text()
     debug.show(debug.PLAN, "plan", lambda: exe.plan_text)
     return exe
 

@@ -16,9 +16,16 @@ from mapsto.runtime.program import Program, step_text
 
 
 def plan_of(
-    planned: Planned, calls: Mapping[int, list[Call]], program: Program, isa: str, arena: tuple[int, int] | None
+    planned: Planned,
+    calls: Mapping[int, list[Call]],
+    program: Program,
+    isa: str,
+    arena: tuple[int, int] | None,
+    origin: tuple[str, str],
 ) -> Plan:
-    """Every decision of a compiled graph. `arena`: (bytes, lower bound) where all sizes are known before a run."""
+    """Every decision of a compiled graph. `arena`: (bytes, lower bound) where all sizes are known before a run.
+    `origin`: the graph's digest, and the version of mapsto.
+    """
     groups = tuple(_group(group, calls.get(id(group), [])) for group in flat(planned.groups))
     homes = tuple(
         HomeDecision(
@@ -34,7 +41,7 @@ def plan_of(
     )
     steps = tuple(_one_line(step_text(program, step)) for step in program.steps)
     size, bound = arena if arena is not None else (None, None)
-    return Plan(planned.graph.name, isa, groups, homes, steps, size, bound)
+    return Plan(planned.graph.name, isa, groups, homes, steps, size, bound, *origin)
 
 
 def _group(group: Group, calls: list[Call]) -> GroupDecision:
