@@ -138,8 +138,10 @@ class Frame:
     def _walk(self, results: list[Any]) -> None:
         pool = self._pool
         assert self._node is not None
-        alone = pool is None or (self._node.alone and not self._tables.bind_symbols)
-        self._word[runner_ir.JOB_POOL] = 0 if alone else pool.address  # type: ignore[union-attr]
+        if pool is None or (self._node.alone and not self._tables.bind_symbols):
+            self._word[runner_ir.JOB_POOL] = 0
+        else:
+            self._word[runner_ir.JOB_POOL] = pool.address
         if self.poison is not None:
             self._walk_poisoned(self.poison, results)
         else:
