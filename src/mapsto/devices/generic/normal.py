@@ -55,8 +55,13 @@ class Step:
 
     @cached_property
     def ordered(self) -> bool:
-        """Whether its writes may meet in one place (the index holds loaded integers), so that their order counts."""
-        return any(isinstance(a, Call) and a.fn == "load" for e in self.index for a in atoms(e))
+        """Whether its writes may meet in one place, so that their order counts: the index holds loaded integers, or it
+        does not depend on an iterator (a scatter into an axis of extent 1, or with indices of depth 0).
+        """
+        if any(isinstance(a, Call) and a.fn == "load" for e in self.index for a in atoms(e)):
+            return True
+        named = {s for e in self.index for s in symbol_names(e)}
+        return any(i.extent != 1 and i.name not in named for i in self.iters)
 
     @cached_property
     def reads(self) -> tuple[Access, ...]:
