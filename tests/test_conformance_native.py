@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,13 +13,6 @@ from tests.conformance import Case, check_case, conformance_cases
 
 # Cases that the references pass and native code does not, and why. Patterns, as of fnmatch.
 EXCLUDED: dict[str, str] = {}
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    """Compile workers for all cases: starting some for each would take longer than the compiling."""
-    with Workers(cache=False) as found:
-        yield found
 
 
 def reason(name: str) -> str | None:

@@ -1,19 +1,17 @@
 """Random graphs: native code against the numpy reference AND against another implementation of ONNX.
 
 One author's kernel and reference share their mistakes; ONNX Runtime (where it lacks an op: onnx.reference) does not.
-MAPSTO_RANDOM_GRAPHS says how many (else 300), MAPSTO_RANDOM_SEED makes others than usual.
+MAPSTO_RANDOM_GRAPHS says how many (else 300); `--fresh` makes others than usual.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 
 import numpy as np
 import onnxruntime as ort
-import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, given, settings
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as LacksOp
@@ -25,7 +23,6 @@ from mapsto.session.compile import Workers, build, prepared
 from tests.random_graphs import Case, cases, with_open_sizes
 
 COUNT = int(os.environ.get("MAPSTO_RANDOM_GRAPHS", "300"))
-SEED = os.environ.get("MAPSTO_RANDOM_SEED")
 
 # Of the largest magnitude that an output depends on: room for some thousand additions in another order.
 TOLERANCE = 2e-5
@@ -35,8 +32,6 @@ LOSES_NAN = {"MaxPool", "GlobalMaxPool", "ArgMax", "ArgMin", "TopK", "ReduceMax"
 
 common = settings(
     max_examples=COUNT,
-    derandomize=SEED is None,
-    database=None,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
@@ -84,7 +79,6 @@ def assert_equal(case: Case, found: Outputs, expected: Outputs, every: Outputs, 
         np.testing.assert_allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE * scale, err_msg=where)
 
 
-@seed(int(SEED or 0))
 @common
 @given(cases())
 def test_the_reference_agrees_with_another_implementation(case: Case) -> None:
@@ -93,14 +87,6 @@ def test_the_reference_agrees_with_another_implementation(case: Case) -> None:
     assert_agrees(case, reference, every)
 
 
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    """Compile workers for all graphs: starting some for each would take longer than the compiling."""
-    with Workers(cache=False) as found:
-        yield found
-
-
-@seed(int(SEED or 0))
 @common
 @given(cases())
 def test_native_code_agrees_with_both(workers: Workers, case: Case) -> None:
@@ -116,7 +102,6 @@ def test_native_code_agrees_with_both(workers: Workers, case: Case) -> None:
 REFUSED = re.compile("fix it by `shapes`|a slice (begins|ends|needs)|the sizes .* must be equal|a negative dim")
 
 
-@seed(int(SEED or 0))
 @common
 @given(cases(most_nodes=5))
 def test_native_code_with_open_sizes_agrees(workers: Workers, case: Case) -> None:

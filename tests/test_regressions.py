@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 import onnxruntime as ort
-import pytest
 
 from mapsto.importers import onnx as importer
 from mapsto.ops.interpret import run_graph
 from mapsto.session.compile import Workers, build, prepared
 
 Feed = dict[str, np.ndarray]
-
-
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(cache=False) as found:
-        yield found
 
 
 def numbers(*shape: int) -> np.ndarray:

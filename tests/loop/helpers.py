@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mapsto.devices.cpu.compiler import compile_modules
-from mapsto.devices.cpu.isa import Isa, host
+from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.loader import load_objects
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import mul, sym
@@ -68,9 +68,8 @@ def streamed(
 NativeCall = Callable[[Sequence[np.ndarray], Sequence[int], int, int], None]
 
 
-def native(functions: Sequence[Function], isa: Isa | None = None) -> dict[str, NativeCall]:
-    """The functions as machine code of this processor, callable like the interpreter."""
-    isa = isa or host()
+def native(functions: Sequence[Function], isa: Isa) -> dict[str, NativeCall]:
+    """The functions as machine code for an instruction set, callable like the interpreter."""
     (code,) = compile_modules([(functions[0].name, to_llvm(functions, isa.capabilities))], isa, workers=1)
     addresses = load_objects([code])
 

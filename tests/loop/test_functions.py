@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.loop.helpers import evaluate_lanes, fresh_names, native, streamed
 
+from mapsto.devices.cpu.isa import Isa
 from mapsto.errors import UnsupportedError
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.kernel.ast import SCALAR_FNS
@@ -248,13 +249,13 @@ def test_one_lane_and_sixteen_give_the_same_bits(fn: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_native_code_gives_the_bits_of_the_interpreter(dtype: type) -> None:
+def test_native_code_gives_the_bits_of_the_interpreter(dtype: type, isa: Isa) -> None:
     lanes, element = 64 // np.dtype(dtype).itemsize, from_numpy(dtype)
     functions = [
         streamed(f"map_{fn}", lambda args, fn=fn: emit(fn, args, fresh_names()), [element] * SCALAR_FNS[fn], lanes)
         for fn in sorted(FUNCTIONS)
     ]
-    compiled = native(functions)
+    compiled = native(functions, isa)
     x = samples(dtype, 300, 21)
     x = np.resize(x, -(-x.size // lanes) * lanes)
     y = np.random.default_rng(1).permutation(x)

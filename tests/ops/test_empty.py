@@ -256,12 +256,6 @@ def test_reference_and_lowering_agree(name: str) -> None:
         check(name, arrays, attrs, tolerance=tolerance)
 
 
-@pytest.fixture(scope="module")
-def workers() -> Iterator[Workers]:
-    with Workers(cache=False) as found:
-        yield found
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_native_code_agrees(name: str, workers: Workers) -> None:
     """All cases as one graph."""

@@ -115,13 +115,10 @@ def test_threads_poison_and_another_run_change_no_bit(workers: Workers) -> None:
     check(workers, parse(CNN), *(image(*size) for size in SIZES))
 
 
-@pytest.mark.parametrize("name", ["sse2", "avx2", "avx512"])
-def test_another_instruction_set(name: str) -> None:
-    if not isas.runs(isas.by_name(name)):
-        pytest.skip(f"this processor does not run {name}")
+def test_another_instruction_set(isa: isas.Isa) -> None:
     model = parse(CNN)
-    exe = mapsto.compile(model, isa=name)
-    assert exe.plan.isa == name
+    exe = mapsto.compile(model, isa=isa.name)
+    assert exe.plan.isa == isa.name
     for size in SIZES[:4]:
         assert_close(exe.run(image(*size)), by_onnxruntime(model, image(*size)))
 

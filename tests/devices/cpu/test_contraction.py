@@ -25,6 +25,7 @@ from benchmarks.contraction.native import aligned, build, load, plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.instruction_sets import instruction_sets
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.contraction import (
@@ -44,9 +45,8 @@ from mapsto.loop.ast import Binary, Broadcast, Cast, Const, For, Load, Param, St
 from mapsto.loop.interpret import interpret
 
 Array = NDArray[Any]
-ISAS = [isa for isa in (isas.SSE2, isas.AVX2, isas.AVX512, isas.host()) if isas.runs(isa)]
+ISAS = instruction_sets()
 FORMATS = (FP32, BF16, INT8)
-each_isa = pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
 each_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
 
 
@@ -98,7 +98,6 @@ def skip_twin(isa: Isa, fmt: Format) -> None:
         pytest.skip("the same code as the host's")
 
 
-@each_isa
 @each_format
 @pytest.mark.parametrize("blocked", [True, False], ids=["blocked", "row-major"])
 def test_convolutions(isa: Isa, fmt: Format, blocked: bool) -> None:
@@ -107,14 +106,12 @@ def test_convolutions(isa: Isa, fmt: Format, blocked: bool) -> None:
     check_all(cases, [plan_contraction(case.form, isa) for case in cases], parts=3)
 
 
-@each_isa
 @each_format
 def test_matrix_products(isa: Isa, fmt: Format) -> None:
     cases = [product_case(product, fmt, seed=i) for i, product in enumerate(PRODUCTS)]
     check_all(cases, [plan_contraction(case.form, isa) for case in cases])
 
 
-@each_isa
 def test_double_precision(isa: Isa) -> None:
     cases = [product_case(Product(9, 11, 21), FP64), convolution_case(Convolution(5, 7, 6), FP64)]
     check_all(cases, [plan_contraction(case.form, isa) for case in cases])
@@ -200,7 +197,6 @@ SIZES = [
 ]
 
 
-@each_isa
 def test_products_of_run_time_sizes_with_direct_b(isa: Isa) -> None:
     plan = plan_contraction(sized_product(True), isa)
     ((native, extent),) = build([plan])
@@ -212,7 +208,6 @@ def test_products_of_run_time_sizes_with_direct_b(isa: Isa) -> None:
         assert np.array_equal(out, a @ b), (g, m, k, n)
 
 
-@each_isa
 def test_products_of_run_time_sizes_with_packed_b(isa: Isa) -> None:
     """B packed by `Packing.index` at sizes that are known only then."""
     form = sized_product(False)
@@ -235,7 +230,6 @@ def test_products_of_run_time_sizes_with_packed_b(isa: Isa) -> None:
         assert np.array_equal(out, a @ b), (g, m, k, n)
 
 
-@each_isa
 @each_format
 def test_convolutions_of_run_time_pixels(isa: Isa, fmt: Format) -> None:
     """Height, width and batch are symbols; channels are known."""
@@ -372,7 +366,6 @@ def _row_number(place: Place) -> Value:
     return IndexValue(number, Type(DType.I32))
 
 
-@each_isa
 @pytest.mark.parametrize("epilogue", [bias_and_relu, long_epilogue])
 @pytest.mark.parametrize("blocked", [True, False])
 def test_epilogues(isa: Isa, epilogue: Epilogue, blocked: bool) -> None:
@@ -394,7 +387,6 @@ def test_epilogues(isa: Isa, epilogue: Epilogue, blocked: bool) -> None:
         assert np.array_equal(out, wanted), (conv, isa.name)
 
 
-@each_isa
 def test_an_epilogue_may_change_the_type(isa: Isa) -> None:
     """int8 in, int8 out: scaled, rounded, saturated."""
 

@@ -3,14 +3,11 @@ processor runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from tests.devices.cpu.forms import FORMS, Form, feeds_of
 from tests.plan.graphs import layer_norm_rows, small_cnn
 
-from mapsto.devices.cpu import isa as isas
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
 from mapsto.ops.interpret import run_graph
@@ -18,19 +15,8 @@ from mapsto.passes import run_passes
 from mapsto.runtime.executable import Executable
 from mapsto.session.compile import Workers, build
 
-ISAS = ("sse2", "avx2", "avx512", isas.host().name)
-
 # Relative to the largest magnitude of the output: rounding of sums of some thousand products; bf16 and f16 round once.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 8e-3, "float16": 1e-3, "float64": 1e-12}
-
-
-@pytest.fixture(scope="module", params=dict.fromkeys(ISAS))
-def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
-    """Compile workers for one instruction set."""
-    if not isas.runs(isas.by_name(request.param)):
-        pytest.skip(f"this processor does not run {request.param}")
-    with Workers(cache=False, isa=request.param) as found:
-        yield found
 
 
 def compiled(graph: Graph, workers: Workers) -> Executable:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import mapsto.ops  # noqa: F401
-from mapsto.devices.cpu.isa import Isa, host
+from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.loader import load_objects
 from mapsto.devices.cpu.target import compile_object, machine
 from mapsto.devices.generic.flat import collapsed_rows, flatten
@@ -45,15 +45,32 @@ Array = np.ndarray[Any, Any]
 Engine = Callable[[Function, Sequence[Array], Mapping[str, int], int, int], None]
 
 
+# The numbers of all tests of this folder. Each test begins anew (conftest.py), so that none depends on what ran before.
+rng = np.random.default_rng(5)
+_START = rng.bit_generator.state
+
+
+def begin_anew() -> None:
+    rng.bit_generator.state = _START
+
+
+def floats(*shape: int) -> Array:
+    return rng.standard_normal(shape).astype(np.float32)
+
+
 # ---- engines -------------------------------------------------------------------------------------------------------
 
 
-def native(
-    function: Function, buffers: Sequence[Array], sizes: Mapping[str, int], begin: int, end: int, isa: Isa | None = None
-) -> None:
-    """Compiles in this process and runs."""
-    code = compiled(function, isa or host())
-    call(code, function, buffers, sizes, begin, end)
+@dataclass(frozen=True)
+class Native:
+    """Compiles in this process for an instruction set, and runs."""
+
+    isa: Isa
+
+    def __call__(
+        self, function: Function, buffers: Sequence[Array], sizes: Mapping[str, int], begin: int, end: int
+    ) -> None:
+        call(compiled(function, self.isa), function, buffers, sizes, begin, end)
 
 
 def compiled(function: Function, isa: Isa) -> int:
@@ -129,6 +146,8 @@ def check(case: Case, engine: Engine = interpret, schedule: RowSchedule | None =
     """The lowered kernel, run in several shares on poisoned buffers, gives what the kernel interpreter gives, and
     keeps its layouts' promises.
     """
+    if isinstance(engine, Native):
+        case = replace(case, lanes=engine.isa.lanes(DType.F32))
     with np.errstate(all="ignore"):
         expected = run_kernel(case.kernel, case.inputs, case.sizes)
     function, extent, scratch, schedule = lowered(case, schedule)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tests.devices.generic.support import rng
 
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.ir.dtypes import DType
@@ -15,7 +16,6 @@ from mapsto.loop.interpret import interpret
 from mapsto.plan.layout import Layout, blocked, plain
 
 F32, LANES = DType.F32, 16
-rng = np.random.default_rng(3)
 
 
 def load(tensor: str, *names: str) -> Load:
@@ -60,7 +60,7 @@ def run(
     return result
 
 
-ACC = rng.standard_normal(4096).astype(np.float32)
+ACC = np.random.default_rng(3).standard_normal(4096).astype(np.float32)
 
 
 def accumulators(blocks: int, points: int) -> np.ndarray:

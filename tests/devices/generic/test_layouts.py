@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.devices.generic.support import Case, Engine, all_schedules, check, fused, native, one, places, poisoned
+from tests.devices.generic.support import Case, Engine, all_schedules, check, floats, fused, one, places, poisoned
 
 from mapsto.devices.generic import choose_schedule, lower, zero_borders
 from mapsto.ir.dtypes import DType
@@ -14,13 +14,7 @@ from mapsto.loop.interpret import interpret
 from mapsto.ops import composite
 from mapsto.plan.layout import Layout, blocked, permuted, plain
 
-rng = np.random.default_rng(11)
-ENGINES = pytest.mark.parametrize("engine", [interpret, native], ids=["interpreted", "native"])
 BORDER = ((0, 0), (0, 0), (1, 2), (2, 1))
-
-
-def floats(*shape: int) -> np.ndarray:
-    return rng.standard_normal(shape).astype(np.float32)
 
 
 def shapes_of(case: Case) -> dict[str, tuple[int, ...]]:
@@ -93,7 +87,6 @@ def squeeze_excite(channels: int) -> Case:
 MAKERS = [silu, exp_and_bias, pool, conv, depthwise, mean, channel_softmax, squeeze_excite]
 
 
-@ENGINES
 @pytest.mark.parametrize("border", [False, True], ids=["bare", "border"])
 @pytest.mark.parametrize("channels", [3, 16, 32, 40])
 @pytest.mark.parametrize("maker", MAKERS)
@@ -117,7 +110,6 @@ def test_lanes_unlike_the_block(maker, lanes: int) -> None:  # type: ignore[no-u
     check(case)
 
 
-@ENGINES
 @pytest.mark.parametrize("channels", [16, 24])
 @pytest.mark.parametrize("to_blocked", [False, True])
 def test_layout_change(channels: int, to_blocked: bool, engine: Engine) -> None:
@@ -141,7 +133,6 @@ def test_channels_last() -> None:
     check(case)
 
 
-@ENGINES
 def test_slices_of_one_buffer(engine: Engine) -> None:
     """Two writers, each with its own part of a blocked buffer, keep to their parts."""
     whole = blocked((1, 48, 4, 5))

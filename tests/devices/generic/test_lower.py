@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
-from tests.devices.generic.support import Case, Engine, all_schedules, check, fused, native, one
+from tests.devices.generic.support import Case, Engine, all_schedules, check, floats, fused, one, rng
 
-from mapsto.devices.cpu.isa import by_name, runs
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.loop.interpret import interpret
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
-
-rng = np.random.default_rng(7)
-
-
-def floats(*shape: int) -> np.ndarray:
-    return rng.standard_normal(shape).astype(np.float32)
 
 
 def integers(high: int, *shape: int) -> np.ndarray:
@@ -119,7 +110,6 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("engine", [interpret, native], ids=["interpreted", "native"])
 @pytest.mark.parametrize("name", CASES)
 def test_kernel(name: str, engine: Engine) -> None:
     case = CASES[name]()
@@ -140,21 +130,6 @@ def test_every_schedule(name: str) -> None:
     case: Case = CASES[name]()
     for schedule in all_schedules(case):
         check(case, interpret, schedule)
-
-
-NARROW = ["exp", "softmax", "layer norm", "gather", "conv", "max pool", "transpose", "cumsum last", "scatter nd add"]
-
-
-@pytest.mark.parametrize("isa", ["avx2", "sse2"])
-@pytest.mark.parametrize("name", NARROW)
-def test_narrower_processors(name: str, isa: str) -> None:
-    """Their code runs on wider ones too."""
-    target = by_name(isa)
-    if not runs(target):
-        pytest.skip(f"this processor has no {isa}")
-    case: Case = CASES[name]()
-    case.lanes = target.lanes(DType.F32)
-    check(case, partial(native, isa=target))
 
 
 def pooled_and_joined(b: Builder, x: Value) -> Value:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
-from tests.devices.generic.support import Array, Case, call, check, compiled, filled, host, lowered
+from tests.devices.generic.support import Array, Case, call, check, compiled, filled, lowered
 from tests.devices.generic.test_lower import CASES
 
+from mapsto.devices.cpu.isa import host
 from mapsto.devices.opencl.device import Device, list_devices, open_device
 from mapsto.loop.ast import Function
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from mapsto.devices.cpu.compiler import compile_modules
-from mapsto.devices.cpu.isa import AVX2, AVX512, SSE2, Isa, runs
+from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.loader import load_objects
 from mapsto.devices.routines import RoutineCode, routine
 from mapsto.ir.dtypes import DType, from_numpy
@@ -18,7 +18,6 @@ from mapsto.ir.graph import Node, Value
 from mapsto.loop.interpret import interpret
 from mapsto.loop.llvm import to_llvm
 
-ISAS = [isa for isa in (SSE2, AVX2, AVX512) if runs(isa)]
 GUARD = 64  # bytes after each operand that must stay as they were
 
 

@@ -4,6 +4,7 @@ does."""
 from __future__ import annotations
 
 import functools
+import os
 from dataclasses import dataclass, replace
 
 from mapsto.errors import CompileError
@@ -106,10 +107,22 @@ def tuned(isa: Isa, processor: str) -> Isa:
 
 @functools.cache
 def host() -> Isa:
-    """The widest instruction set of the processor that we run on."""
+    """The widest instruction set of the processor that we run on, or the narrower one that $MAPSTO_ISA names: then all
+    goes as on a processor that has no more. Raises CompileError for a name that this processor does not run.
+    """
+    own, processor = _processor()
+    name = os.environ.get("MAPSTO_ISA") or own.name
+    isa = own if name == own.name else tuned(by_name(name), processor)
+    if not _within(isa, own):
+        raise CompileError(f"MAPSTO_ISA={name}: the widest instruction set that this processor runs is {own.name}")
+    return isa
+
+
+def _processor() -> tuple[Isa, str]:
     import llvmlite.binding as llvm
 
-    return tuned(from_features(dict(llvm.get_host_cpu_features())), str(llvm.get_host_cpu_name()))
+    name = str(llvm.get_host_cpu_name())
+    return tuned(from_features(dict(llvm.get_host_cpu_features())), name), name
 
 
 def by_name(name: str) -> Isa:
@@ -122,7 +135,10 @@ def by_name(name: str) -> Isa:
 
 def runs(isa: Isa) -> bool:
     """Whether this processor can run code made for an instruction set."""
-    own = host()
+    return _within(isa, host())
+
+
+def _within(isa: Isa, own: Isa) -> bool:
     return isa.vector_bits <= own.vector_bits and isa.abilities <= own.abilities
 
 
