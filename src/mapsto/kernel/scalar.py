@@ -31,6 +31,13 @@ def widen(array: Array) -> Array:
     return array.astype(np.float32) if from_numpy(array.dtype) in HALVES else array
 
 
+def doubled(array: Array) -> Array:
+    """Floats as f64, everything else as it is: what an oracle sums products in. BLAS sums f32 in an order, and with a
+    rounding, that differ from one processor's kernels to another's.
+    """
+    return array.astype(np.float64) if from_numpy(array.dtype).is_float else array
+
+
 def convert(array: Array, dtype: DType) -> Array:
     """Elements as another type (see the module's choices)."""
     source = from_numpy(array.dtype)

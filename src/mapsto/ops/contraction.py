@@ -12,7 +12,7 @@ from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, bounds, floordiv, known_at_least, mod, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Iter, Op, Reduce, Scalar, Stmt, Where, ranges_of
-from mapsto.kernel.scalar import convert, widen
+from mapsto.kernel.scalar import convert, doubled
 from mapsto.ops.elementwise import converted, sum_to, widened
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import NUMBERS, broadcast, describe, require_dtype, require_same_dtype
@@ -49,7 +49,7 @@ def _infer_matmul(inference: Inference) -> list[tuple[DType, Shape]]:
 def _matmul(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
     dtype = from_numpy(inputs[0].dtype)
     with np.errstate(all="ignore"):
-        return [convert(np.asarray(np.matmul(widen(inputs[0]), widen(inputs[1]))), dtype)]
+        return [convert(np.asarray(np.matmul(doubled(inputs[0]), doubled(inputs[1]))), dtype)]
 
 
 def _lower_matmul(low: Lowering) -> list[Stmt]:
@@ -183,8 +183,8 @@ def pad_space(x: Array, pads: Sequence[int], value: float | int) -> Array:
 
 def _conv(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
     dtype = from_numpy(inputs[0].dtype)
-    x, w = widen(inputs[0]), widen(inputs[1])
-    bias = widen(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else None
+    x, w = doubled(inputs[0]), doubled(inputs[1])
+    bias = doubled(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else None
     group, (n, o, *out) = attrs["group"], shapes[0]
     if 0 in shapes[0] or 0 in w.shape:
         flat = np.zeros(shapes[0], dtype=w.dtype)
@@ -330,7 +330,7 @@ def _infer_conv_transpose(inference: Inference) -> list[tuple[DType, Shape]]:
 def _conv_transpose(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
     """Each input element adds its scaled window to the output; the border is cut off at the end."""
     dtype = from_numpy(inputs[0].dtype)
-    x, w = widen(inputs[0]), widen(inputs[1])
+    x, w = doubled(inputs[0]), doubled(inputs[1])
     rank, group = x.ndim - 2, attrs["group"]
     n, channels, *out = shapes[0]
     strides, dilations, pads = attrs["strides"], attrs["dilations"], attrs["pads"]
@@ -355,7 +355,7 @@ def _conv_transpose(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tu
     inside = tuple(slice(pads[k], pads[k] + out[k]) for k in range(rank))
     result = total[(slice(None), slice(None), *inside)]
     if len(inputs) > 2 and inputs[2] is not None:
-        result = result + widen(inputs[2]).reshape(-1, *(1 for _ in out))
+        result = result + doubled(inputs[2]).reshape(-1, *(1 for _ in out))
     return [convert(result, dtype)]
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.kernel.scalar import apply, convert, widen
+from mapsto.kernel.scalar import apply, convert, doubled
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, describe, require_dtype, require_rank
 
@@ -65,7 +65,7 @@ def _require_shape(inference: Inference, i: int, shape: Shape, dtype: DType) -> 
 
 @dataclass(frozen=True)
 class Weights:
-    """One direction's parameters, widened. `bias` and `recurrent_bias` have G*H elements."""
+    """One direction's parameters, in f64. `bias` and `recurrent_bias` have G*H elements."""
 
     w: Array
     r: Array
@@ -136,22 +136,22 @@ def _reference(name: str, step: Step) -> Callable[[list[Any], Mapping[str, Any],
         dtype = from_numpy(inputs[0].dtype)
         operands: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
         w, r, b, lengths, h0, c0, p = operands[1:]
-        x, hidden = widen(operands[0]), attrs["hidden"]
+        x, hidden = doubled(operands[0]), attrs["hidden"]
         directions, batch = shapes[1][:2]
         lengths = np.full(batch, x.shape[0]) if lengths is None else np.clip(lengths, 0, x.shape[0])
         start = np.zeros((directions, batch, hidden), dtype=x.dtype)
-        h0, c0 = (start if s is None else widen(s) for s in (h0, c0))
-        both = np.zeros((directions, 2 * gates * hidden), dtype=x.dtype) if b is None else widen(b)
+        h0, c0 = (start if s is None else doubled(s) for s in (h0, c0))
+        both = np.zeros((directions, 2 * gates * hidden), dtype=x.dtype) if b is None else doubled(b)
         found = []
         with np.errstate(all="ignore"):
             for d in range(directions):
                 backwards = attrs["direction"] == "reverse" or d == 1
                 weights = Weights(
-                    widen(w[d]),
-                    widen(r[d]),
+                    doubled(w[d]),
+                    doubled(r[d]),
                     both[d, : gates * hidden],
                     both[d, gates * hidden :],
-                    None if p is None else widen(p[d]),
+                    None if p is None else doubled(p[d]),
                 )
                 found.append(_run_direction(x, weights, step, attrs, lengths, h0[d], c0[d], backwards))
         y = np.stack([f[0] for f in found], axis=1)

@@ -99,20 +99,20 @@ ODD = (
 )
 
 
-@pytest.mark.parametrize("isa", [SSE2, AVX2, isas.AVX512, ZEN4], ids=lambda isa: f"{isa.name}-{isa.fma_per_cycle}")
+@pytest.mark.parametrize("target", [SSE2, AVX2, isas.AVX512, ZEN4], ids=lambda isa: f"{isa.name}-{isa.fma_per_cycle}")
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
-def test_odd_sizes_keep_off_the_stack(isa: Isa, fmt: Format) -> None:
-    if fmt.interleave > 1 and not isa.has("dot_u8s8"):
+def test_odd_sizes_keep_off_the_stack(target: Isa, fmt: Format) -> None:
+    if fmt.interleave > 1 and not target.has("dot_u8s8"):
         pytest.skip("without dot instructions the products need temporaries of their own")
-    check([form_of(shape, fmt) for shape in ODD], isa)
+    check([form_of(shape, fmt) for shape in ODD], target)
 
 
-@pytest.mark.parametrize("isa", [AVX2, ZEN4], ids=lambda isa: isa.name)
-def test_run_time_strides_keep_off_the_stack(isa: Isa) -> None:
+@pytest.mark.parametrize("target", [AVX2, ZEN4], ids=lambda isa: isa.name)
+def test_run_time_strides_keep_off_the_stack(target: Isa) -> None:
     """Rows whose distance is a run-time size need a pointer each: the tile leaves registers for them."""
     from tests.devices.cpu.test_contraction import sized_product
 
-    check([sized_product(True), replace(sized_product(False), name="packed")], isa)
+    check([sized_product(True), replace(sized_product(False), name="packed")], target)
 
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
