@@ -13,7 +13,9 @@ from mapsto.ops.interpret import run_graph
 RNG = np.random.default_rng(3)
 X = RNG.normal(0, 2, (2, 6, 4)).astype(np.float32)
 V = RNG.uniform(0.5, 1.5, 6).astype(np.float32)
-LAST = RNG.uniform(0.5, 1.5, 4).astype(np.float32)
+LAST, SHIFT = (RNG.uniform(0.5, 1.5, 4).astype(np.float32) for _ in range(2))
+# scale, bias, mean, variance of each channel
+S, B, M, R = (RNG.uniform(0.5, 1.5, 6).astype(np.float32) for _ in range(4))
 
 
 def _channel(v):
@@ -42,24 +44,24 @@ CASES = {
         lambda x: np.log(np.exp(x).sum(axis=(0, 2))),
     ),
     "layer_norm": (
-        lambda b, x: composite.layer_norm(b, x, b.constant(LAST), b.constant(LAST), -1, 1e-5),
-        lambda x: _normal(x, 2, 1e-5) * LAST + LAST,
+        lambda b, x: composite.layer_norm(b, x, b.constant(LAST), b.constant(SHIFT), -1, 1e-5),
+        lambda x: _normal(x, 2, 1e-5) * LAST + SHIFT,
     ),
     "rms_norm": (
         lambda b, x: composite.rms_norm(b, x, b.constant(LAST), -1, 1e-5),
         lambda x: x / np.sqrt((x * x).mean(axis=2, keepdims=True) + 1e-5) * LAST,
     ),
     "batch_norm": (
-        lambda b, x: composite.batch_norm(b, x, *(b.constant(V, name=n) for n in "sbmv"), 1e-3),
-        lambda x: (x - _channel(V)) / np.sqrt(_channel(V) + 1e-3) * _channel(V) + _channel(V),
+        lambda b, x: composite.batch_norm(b, x, *(b.constant(v) for v in (S, B, M, R)), 1e-3),
+        lambda x: (x - _channel(M)) / np.sqrt(_channel(R) + 1e-3) * _channel(S) + _channel(B),
     ),
     "instance_norm": (
-        lambda b, x: composite.instance_norm(b, x, b.constant(V), b.constant(V), 1e-5),
-        lambda x: _normal(x, 2, 1e-5) * _channel(V) + _channel(V),
+        lambda b, x: composite.instance_norm(b, x, b.constant(S), b.constant(B), 1e-5),
+        lambda x: _normal(x, 2, 1e-5) * _channel(S) + _channel(B),
     ),
     "group_norm": (
-        lambda b, x: composite.group_norm(b, x, b.constant(V), b.constant(V), 3, 1e-5),
-        lambda x: _normal(x.reshape(2, 3, 8), 2, 1e-5).reshape(2, 6, 4) * _channel(V) + _channel(V),
+        lambda b, x: composite.group_norm(b, x, b.constant(S), b.constant(B), 3, 1e-5),
+        lambda x: _normal(x.reshape(2, 3, 8), 2, 1e-5).reshape(2, 6, 4) * _channel(S) + _channel(B),
     ),
     "lp_norm": (lambda b, x: composite.lp_norm(b, x, 1, 2), lambda x: x / np.sqrt((x * x).sum(axis=1, keepdims=True))),
     "lp_norm_1": (lambda b, x: composite.lp_norm(b, x, 1, 1), lambda x: x / np.abs(x).sum(axis=1, keepdims=True)),

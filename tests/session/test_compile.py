@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from tests.plan.graphs import small_cnn
+from tests.plan.graphs import small_cnn, varied
 from tests.session.support import Feed, assert_close, assert_same_bits, by_onnxruntime, check, normal, parse
 
 import mapsto
@@ -23,18 +23,23 @@ from mapsto.ops.interpret import run_graph
 from mapsto.session.compile import Workers, prepared
 
 CNN = """g (float[N, 3, H, W] x) => (float[N, 10] y, float[N, 16, A, B] k) {
-    c1 = Constant<value_ints = [16, 3, 3, 3]>()
-    q = Constant<value_float = 0.1>()
-    w = Expand(q, c1)
     h = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(x, w)
     k = Relu(h)
     m = GlobalAveragePool(k)
     f = Flatten(m)
-    c2 = Constant<value_ints = [16, 10]>()
-    v = Expand(q, c2)
     s = MatMul(f, v)
     y = Softmax(s)
 }"""
+
+
+def cnn() -> Any:
+    """The model with weights of which every channel and tap shows in the result (tests/test_models_can_fail.py)."""
+    model = parse(CNN)
+    weights = {"w": varied(1, 16, 3, 3, 3), "v": varied(2, 10, 16).T * 8}
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    return model
+
+
 SIZES = ((1, 8, 8), (2, 9, 31), (1, 1, 1), (5, 2, 40), (1, 33, 7), (3, 64, 64), (0, 8, 8), (1, 8, 8))
 
 
@@ -65,7 +70,7 @@ def environment() -> dict[str, str]:
 def test_one_executable_serves_all_sizes_and_compiles_nothing_again(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = parse(CNN)
+    model = cnn()
     exe = mapsto.compile(model, threads=threads, native_only=True)
     forbid_workers(monkeypatch)
     for size in SIZES:
@@ -74,7 +79,7 @@ def test_one_executable_serves_all_sizes_and_compiles_nothing_again(
 
 
 def test_fixed_and_open_sizes_give_the_same_answers(workers: Workers) -> None:
-    model = parse(CNN)
+    model = cnn()
     for size in ((2, 9, 12), (1, 16, 16)):
         for shape in ((size[0], 3, *size[1:]), (None, None, None, size[2]), ("batch", 3, "side", "side")):
             if shape[2:] != ("side", "side") or size[1] == size[2]:
@@ -82,7 +87,7 @@ def test_fixed_and_open_sizes_give_the_same_answers(workers: Workers) -> None:
 
 
 def test_what_shapes_fix_is_then_expected() -> None:
-    exe = mapsto.compile(parse(CNN), shapes={"x": (1, 3, 8, None)})
+    exe = mapsto.compile(cnn(), shapes={"x": (1, 3, 8, None)})
     assert [str(port) for port in exe.program.inputs] == ["x: f32[1, 3, 8, W]"]
     with pytest.raises(ShapeError, match=r"shape \(2, 3, 8, 9\) where \(1, 3, 8, 9\) was expected"):
         exe(normal(2, 3, 8, 9))
@@ -112,11 +117,11 @@ def test_shapes_of_a_graph() -> None:
 
 
 def test_threads_poison_and_another_run_change_no_bit(workers: Workers) -> None:
-    check(workers, parse(CNN), *(image(*size) for size in SIZES))
+    check(workers, cnn(), *(image(*size) for size in SIZES))
 
 
 def test_another_instruction_set(isa: isas.Isa) -> None:
-    model = parse(CNN)
+    model = cnn()
     exe = mapsto.compile(model, isa=isa.name)
     assert exe.plan.isa == isa.name
     for size in SIZES[:4]:
@@ -125,7 +130,7 @@ def test_another_instruction_set(isa: isas.Isa) -> None:
 
 def test_an_instruction_set_that_there_is_not() -> None:
     with pytest.raises(CompileError, match="unknown instruction set 'mmx'; known: .*avx2.*sse2"):
-        mapsto.compile(parse(CNN), isa="mmx")
+        mapsto.compile(cnn(), isa="mmx")
 
 
 # -- files -------------------------------------------------------------------------------------------------------------
@@ -133,7 +138,7 @@ def test_an_instruction_set_that_there_is_not() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_saved_and_loaded(threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    exe = mapsto.compile(parse(CNN))
+    exe = mapsto.compile(cnn())
     exe.save(tmp_path / "cnn.mapsto")
     monkeypatch.setattr("mapsto.devices.cpu.compiler.CompilePool.__init__", lambda *a: pytest.fail("it compiles"))
     again = mapsto.load(tmp_path / "cnn.mapsto", threads=threads)
@@ -146,7 +151,7 @@ def test_saved_and_loaded(threads: int, tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_loaded_where_nothing_can_make_code(tmp_path: Path) -> None:
     """A process that loads a file imports neither ONNX nor the compiler."""
-    exe = mapsto.compile(parse(CNN))
+    exe = mapsto.compile(cnn())
     exe.save(tmp_path / "cnn.mapsto")
     expected = exe.run(image(2, 9, 12))
     np.savez(tmp_path / "expected.npz", **expected)
@@ -164,7 +169,7 @@ for name in ("onnx", "mapsto.importers", "mapsto.passes", "mapsto.devices", "map
 
 @pytest.mark.parametrize("kind", ["path", "text path", "bytes", "message"])
 def test_kinds_of_models(kind: str, tmp_path: Path) -> None:
-    model = parse(CNN)
+    model = cnn()
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
     given: dict[str, Any] = {"path": path, "text path": str(path), "bytes": path.read_bytes(), "message": model}
@@ -176,7 +181,7 @@ def test_kinds_of_models(kind: str, tmp_path: Path) -> None:
 
 def test_progress_is_told_to_the_end() -> None:
     told: list[tuple[int, int, str]] = []
-    mapsto.compile(parse(CNN), progress=lambda done, total, name: told.append((done, total, name)))
+    mapsto.compile(cnn(), progress=lambda done, total, name: told.append((done, total, name)))
     assert told and [done for done, _, _ in told] == list(range(1, len(told) + 1))
     assert {total for _, total, _ in told} == {len(told)} and len({name for _, _, name in told}) == len(told)
 
@@ -218,7 +223,7 @@ def test_several_compile_at_a_time() -> None:
 
 def test_a_script_may_compile_when_it_is_imported(tmp_path: Path) -> None:
     """Compile workers do not run the caller's script again (as `multiprocessing` would)."""
-    onnx.save(parse(CNN), tmp_path / "model.onnx")
+    onnx.save(cnn(), tmp_path / "model.onnx")
     script = tmp_path / "script.py"
     script.write_text(
         "import mapsto, numpy as np\n"
@@ -254,7 +259,7 @@ def test_files_that_are_no_models(content: bytes | None, message: str, tmp_path:
 
 def test_a_cut_file(tmp_path: Path) -> None:
     """An error for the user, nothing else; but where a cut falls between whole parts, it is a model still."""
-    data = parse(CNN).SerializeToString()
+    data = cnn().SerializeToString()
     path = tmp_path / "cut.onnx"
     refused = 0
     for length in range(len(data)):
