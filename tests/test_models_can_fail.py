@@ -1,7 +1,7 @@
 """The models that tests share can fail: every weight tensor, and every channel and tap of it, shows in the outputs.
 
-A model whose outputs are the same whatever its layers compute (a softmax over equal columns, weights that are all alike)
-passes every comparison. So each weight tensor of each shared model is spoilt in the ways that faults spoil it, and the
+A model whose outputs are the same whatever its layers compute (a softmax over equal columns, weights all alike) passes
+every comparison. So each weight tensor of each shared model is spoilt in the ways that faults spoil it, and the
 outputs must change by far more than the comparisons forgive.
 """
 
@@ -39,9 +39,7 @@ FORMS = (*CONVOLUTIONS, *TRANSPOSED, *PRODUCTS, *QUANTISED, *CHAINS)
 
 
 def weights(graph: Graph, feed: Feed) -> Feed:
-    """Constants, and inputs that stand for some. What layers read of an image is theirs to say: strides leave pixels out,
-    a norm is the same for a scaled one.
-    """
+    """Constants, and inputs that stand for some. Not the image: strides leave pixels out, a norm forgets its scale."""
     live = DeadCode()(graph).constants  # one that was folded into another is read by nobody
     return {n: a for n, a in {**live, **feed}.items() if a.size > 1 and n not in ("x", "image")}
 
