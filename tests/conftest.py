@@ -65,8 +65,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test that asks for `isa`, by itself or by a fixture, runs for each instruction set."""
-    if "isa" in metafunc.fixturenames:
+    """A test that asks for `isa`, by itself or by a fixture, runs for each instruction set, unless it names some."""
+    named = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "isa" in metafunc.fixturenames and not any("isa" in names for names in named):
         metafunc.parametrize("isa", instruction_sets(), ids=lambda isa: isa.name, indirect=True, scope="module")
 
 

@@ -153,6 +153,48 @@ def test_batch_norm_becomes_weights_and_bias() -> None:
     assert ops_after(AffineFolding(), build) == ["conv", "relu"]
 
 
+def contracted(kind: str, biased: bool) -> Build:
+    """A contraction of x[2, 4, 4, 4] with six result channels (columns)."""
+
+    def build(b: Builder, x: Value) -> Value:
+        generator = np.random.default_rng(3)
+
+        def varied(*shape: int) -> Value:
+            return b.constant(generator.standard_normal(shape).astype(np.float32))
+
+        bias = [varied(6)] if biased else []
+        attrs = {"strides": (1, 1), "pads": (1, 0, 0, 1), "dilations": (1, 1), "group": 2}
+        if kind == "conv":
+            return b.one("conv", [x, varied(6, 2, 2, 2), *bias], **attrs)
+        if kind == "conv_transpose":
+            return b.one("conv_transpose", [x, varied(4, 3, 2, 2), *bias], **attrs, output_padding=(0, 0))
+        return b.one("matmul", [x, varied(4, 6)])
+
+    return build
+
+
+FOLDED = [(kind, op) for kind in ("conv", "conv_transpose") for op in ("mul", "div", "add", "sub")]
+
+
+@pytest.mark.parametrize("biased", [False, True], ids=["bare", "biased"])
+@pytest.mark.parametrize(("kind", "op"), [*FOLDED, ("matmul", "mul"), ("matmul", "div")])
+def test_what_is_folded_into_a_contraction_is_computed(kind: str, op: str, biased: bool) -> None:
+    """Twice, so that a bias of its own is scaled or shifted as well."""
+    last = kind == "matmul"
+    numbers = np.array([2, -3, 0.5, 7, -1.5, 4], np.float32).reshape((6,) if last else (6, 1, 1))
+
+    def build(b: Builder, x: Value) -> Value:
+        once = b.one(op, [contracted(kind, biased)(b, x), b.constant(numbers)])
+        return b.one(op, [once, b.constant(numbers[::-1].copy())])
+
+    graph = graph_of(build, (2, 4, 4, 4))
+    after = DeadCode()(AffineFolding()(graph))
+    assert [node.op for node in after.nodes] == [kind]
+    x = np.random.default_rng(0).standard_normal((2, 4, 4, 4)).astype(np.float32)
+    expected, found = (run_graph(g, {"x": x}, wide=True)["y"] for g in (graph, after))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_convolution_read_twice_is_not_folded_into() -> None:
     def build(b: Builder, x: Value) -> Value:
         y = conv(b, x)

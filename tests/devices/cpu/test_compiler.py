@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -164,3 +165,26 @@ def test_isa_by_features() -> None:
 def test_every_isa_is_found_by_its_name() -> None:
     for one in (isa.SSE2, isa.AVX2, isa.AVX512, isa.host()):
         assert isa.by_name(one.name).features == one.features
+
+
+@pytest.fixture
+def unread_host() -> Iterator[None]:
+    """What the processor is called is read once; here it is read again, before and after."""
+    isa.host.cache_clear()
+    yield
+    isa.host.cache_clear()
+
+
+def test_a_narrower_processor_may_be_asked_for(unread_host: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAPSTO_ISA", "sse2")
+    assert isa.host() == isa.SSE2 and isa.runs(isa.SSE2) and not isa.runs(isa.AVX2)
+
+
+@pytest.mark.parametrize("name", ["mmx", "avx512-vnni-bf16"])
+def test_a_processor_that_there_is_not_is_refused(
+    name: str, unread_host: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MAPSTO_ISA", name)
+    monkeypatch.setattr(isa, "_processor", lambda: (isa.AVX2, "haswell"))
+    with pytest.raises(CompileError, match=name):
+        isa.host()
