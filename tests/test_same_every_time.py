@@ -22,8 +22,9 @@ PRINTS = {
 
         quiet = settings(derandomize=True, database=None, deadline=None, max_examples=25,
                          suppress_health_check=list(HealthCheck))
-        texts = (lambda case: (case.model.SerializeToString(), {n: a.tobytes() for n, a in case.feed.items()}), print_graph,
-                 lambda case: (repr(case.kernel), {n: a.tobytes() for n, a in case.inputs.items()}))
+        data = lambda arrays: {n: a.tobytes() for n, a in arrays.items()}
+        texts = (lambda case: (case.model.SerializeToString(), data(case.feed)), print_graph,
+                 lambda case: (repr(case.kernel), data(case.inputs)))
         def note(text):
             return lambda example: digest.update(repr(text(example)).encode())
 
