@@ -129,6 +129,30 @@ define void @is_positive(ptr %buffers, ptr %dims, i64 %begin, i64 %end) {
   ret void
 }
 """,
+    # how many calls have come when four have, or after 20 s without a fourth
+    "meeting": """
+@arrived = internal global i64 0
+define void @meeting(ptr %buffers, ptr %dims, i64 %begin, i64 %end) {
+  %y = load ptr, ptr %buffers
+  %before = atomicrmw add ptr @arrived, i64 1 seq_cst
+  br label %wait
+wait:
+  %rounds = phi i64 [ 2000, %0 ], [ %left, %again ]
+  %now = load atomic i64, ptr @arrived seq_cst, align 8
+  %all = icmp sge i64 %now, 4
+  %late = icmp eq i64 %rounds, 0
+  %done = or i1 %all, %late
+  br i1 %done, label %tell, label %again
+again:
+  %ignored = call i32 @usleep(i32 10000)
+  %left = sub i64 %rounds, 1
+  br label %wait
+tell:
+  store i64 %now, ptr %y
+  ret void
+}
+declare i32 @usleep(i32)
+""",
     # the extent as the processor sees it: b[0] = end, and begin must be 0
     "slow": """
 define void @slow(ptr %buffers, ptr %dims, i64 %begin, i64 %end) {

@@ -188,3 +188,17 @@ def test_a_processor_that_there_is_not_is_refused(
     monkeypatch.setattr(isa, "_processor", lambda: (isa.AVX2, "haswell"))
     with pytest.raises(CompileError, match=name):
         isa.host()
+
+
+def test_whatever_decides_the_code_is_in_the_key_of_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Code for a wider processor, or of another optimizer, must not be taken for this one's."""
+    full = isa.by_name("avx512-vnni-bf16")
+    asked = [(i, k, o, t) for i in (isa.SSE2, isa.AVX512, full) for k in ("object", "assembly")
+             for o in ("none", "generic") for t in ("a", "b")]  # fmt: skip
+    keys = {compiler.cache_key(*parts) for parts in asked}
+    monkeypatch.setattr(compiler, "OPTIONS", ("--other",))
+    keys |= {compiler.cache_key(*parts) for parts in asked}
+    monkeypatch.setattr("llvmlite.__version__", "0.0.1")
+    keys |= {compiler.cache_key(*parts) for parts in asked}
+    assert len(keys) == 3 * len(asked)
+    assert key_of("ab", "c") != key_of("a", "bc")
