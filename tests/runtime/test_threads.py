@@ -22,11 +22,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 def _script(body, **options):
-    """A Python process that runs `body`; it must end by itself. Ctrl-C reaches it wherever the tests were started: what a
-    shell starts in the background ignores it, and so would its children.
+    """A Python process that runs `body`; it must end by itself. Ctrl-C reaches it wherever the tests were started: what
+    a shell starts in the background ignores it, and so would its children.
     """
-    text = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-    text += "import numpy as np\nfrom mapsto.runtime.executable import Executable\nfrom tests.runtime.helpers import *\n"
+    text = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nimport numpy as np\n"
+    text += "from mapsto.runtime.executable import Executable\nfrom tests.runtime.helpers import *\n"
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
     command = [sys.executable, "-c", text + textwrap.dedent(body)]
     return subprocess.Popen(
