@@ -12,13 +12,14 @@ import onnxruntime as ort
 
 from mapsto.importers.onnx import load
 from mapsto.ops.interpret import run_graph
+from mapsto.report.accuracy import compare
 from mapsto.runtime.executable import Executable
 from mapsto.session.compile import Workers, build, prepared
 
 Feed = dict[str, np.ndarray]
 Shapes = Mapping[str, Sequence[int | str | None]]
 
-# Relative to the largest magnitude of an output: sums of some hundred products in another order.
+# Relative to the largest magnitude of a channel: sums of some hundred products in another order.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12, "float16": 2e-3, "bfloat16": 1.6e-2}
 
 
@@ -63,15 +64,11 @@ def assert_close(found: Feed, expected: Feed) -> None:
     for name, array in expected.items():
         ours = found[name]
         assert ours.dtype == array.dtype and ours.shape == array.shape, (name, ours.dtype, ours.shape)
-        if array.dtype.name not in TOLERANCE:
-            np.testing.assert_array_equal(ours, array, err_msg=name)
-            continue
-        wide = array.astype(np.float64)
-        scale = float(np.abs(wide[np.isfinite(wide)]).max(initial=0.0))
-        tolerance = TOLERANCE[array.dtype.name]
-        np.testing.assert_allclose(
-            ours.astype(np.float64), wide, rtol=tolerance, atol=tolerance * scale + 1e-30, err_msg=name
-        )
+        comparison = compare(array, ours)
+        assert comparison.mismatch is None, (name, comparison.mismatch)
+        if array.dtype.name in TOLERANCE:
+            errors = comparison.errors
+            assert np.all(errors <= TOLERANCE[array.dtype.name]), (name, int(errors.argmax()), float(errors.max()))
 
 
 def assert_same_bits(found: Feed, expected: Feed) -> None:
