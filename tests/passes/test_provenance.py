@@ -15,6 +15,7 @@ from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rewrite import Match, Table
 from mapsto.ops.builder import Builder
+from mapsto.ops.interpret import run_graph
 from mapsto.passes import DeadCode, Fold, MergeParallel, Pass, default_passes, identities, run_passes, strength
 from mapsto.passes.retrace import Site, retrace
 
@@ -54,6 +55,10 @@ def as_bool(build: Callable[[Builder, Value], Value]) -> Build:
 
 def as_integer(build: Callable[[Builder, Value], Value]) -> Build:
     return lambda b, x: b.one("cast", [build(b, b.one("cast", [x], to=DType.I32))], to=DType.F32)
+
+
+def varied(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
 def negated(b: Builder, x: Value) -> Value:
@@ -98,8 +103,12 @@ MORE: dict[str, Build] = {
         b, b.one("pad", [x], before=(0, 0, 1, 0), after=(0, 0, 0, 2), mode="constant", value=0.0)
     ),
     "scale after a convolution": lambda b, x: b.one("mul", [conv(b, x), number(b, 3, x)]),
+    "scale of each channel": lambda b, x: b.one("mul", [conv(b, x), b.constant(varied(4, 4, 1, 1))]),
     "products side by side": lambda b, x: b.one(
-        "add", [b.one("matmul", [x, b.constant(np.full((4, 2), n, np.float32))]) for n in (2, 3)]
+        "concat", [b.one("matmul", [x, b.constant(varied(n, 4, n))]) for n in (2, 3, 5)], axis=3
+    ),
+    "transposes of both, each its own": lambda b, x: b.one(
+        "add", [transposed(b, x, 0, 2, 3, 1), transposed(b, b.one("exp", [x]), 0, 3, 2, 1)]
     ),
     "a constant made on the way": lambda b, x: b.one("mul", [x, b.one("dim_values", [], **ONE)]),
 }  # fmt: skip
@@ -119,6 +128,17 @@ def test_no_rule_loses_a_source(name: str, around: Callable[[Build], Build]) -> 
     for step in STEPS.values():
         assert not lost_by(step, graph), step.name
     assert not lost_by(run_passes, graph)
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_no_rule_changes_the_results(name: str) -> None:
+    for around in (lambda build: build, surrounded):
+        graph = graph_of(around(BUILDS[name]))
+        feed = {"x": varied(0, 2, 3, 4, 4)}
+        expected = run_graph(graph, feed, wide=True)["y"]
+        for what, step in [*STEPS.items(), ("all of them", run_passes)]:
+            found = run_graph(step(graph), feed, wide=True)["y"]
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=what)
 
 
 def fired(table: Table, graph: Graph) -> set[str]:

@@ -113,6 +113,21 @@ def test_a_copy_at_the_end_only_where_it_must_be(name: str) -> None:
         assert planned.homes.homes[place].buffer == source
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_old_value_that_is_an_index_is_read_before_it_goes(threads: int) -> None:
+    """Row x[p^T] into p: what p holds elsewhere says what is written here."""
+    b = Builder("g")
+    p, x = (b.input(name, DType.I64, (6, 6)) for name in "px")
+    chosen = b.one("gather_elements", [x, turned(b, p)], axis=0)
+    graph = b.finish([chosen], [("p", "out")], names=["out"])
+    rng = np.random.default_rng(0)
+    feeds = {"p": rng.integers(0, 6, (6, 6)), "x": rng.integers(0, 6, (6, 6))}
+    expected = run_graph(graph, {k: v.copy() for k, v in feeds.items()})["out"]
+    own = {k: v.copy() for k, v in feeds.items()}
+    mapsto.compile(graph, threads=threads).run(own)
+    np.testing.assert_array_equal(own["p"], expected)
+
+
 def test_large_matrices_shared_between_threads() -> None:
     """Rows and blocks that one thread writes while another still reads."""
     cases: list[Made] = [

@@ -75,6 +75,17 @@ def test_native_code(isa: Isa, center: bool) -> None:
         expect(with_limits(sample(2, 3, 500, center=center), overlap, least), limit, center, isa=isa, shares=4)
 
 
+def test_an_overlap_of_exactly_the_limit_is_none(isa: Isa) -> None:
+    """Half of the first box, of which the second is one half: 1/2, and above 0.49."""
+    boxes = np.array([[[0, 0, 1, 2], [0, 0, 1, 1], [5, 5, 6, 6]]], np.float32)
+    scores = np.array([[[0.9, 0.8, 0.7]]], np.float32)
+    for limit, stay in ((0.5, 3), (0.49, 2)):
+        arrays = with_limits({"boxes": boxes, "scores": scores}, limit, None)
+        expect(arrays, 3, False, isa=isa)
+        found = op("non_max_suppression").reference(list(arrays.values()), {"limit": 3, "center": False}, [(3, 3), ()])  # type: ignore[misc]
+        assert found[1] == stay
+
+
 def test_nan_boxes_and_scores(isa: Isa) -> None:
     arrays = with_limits(sample(1, 2, 40), 0.4, None)
     arrays["boxes"][0, ::7, 1] = np.nan  # type: ignore[index]
