@@ -65,8 +65,26 @@ def negated(b: Builder, x: Value) -> Value:
     return b.one("neg", [b.one("exp", [x])])
 
 
+def broadcasting(name: str, value: float, first: bool) -> Build:
+    """op(x, c), or op(c, x), with a constant of one number that gives the result more axes than x has."""
+
+    def build(b: Builder, x: Value) -> Value:
+        c = b.constant(np.full((5, 1, 1, 1, 1), value, np.float32))
+        return b.one(name, [c, x] if first else [x, c])
+
+    return build
+
+
+NUMBERS = {"add": (0,), "sub": (0,), "mul": (1, -1), "div": (1, 4), "pow": (1, 2, 3, 0.5, -1), "max": (-np.inf,)}
+
 # Builds that the tests of single rules do not have.
 MORE: dict[str, Build] = {
+    **{
+        f"{name} of {value} that broadcasts x{', first' if first else ''}": broadcasting(name, value, first)
+        for name, values in NUMBERS.items()
+        for value in values
+        for first in (False, True)
+    },
     "min(x, x)": lambda b, x: b.one("min", [x, x]),
     "x and x": as_bool(lambda b, q: b.one("and", [q, q])),
     "x or x": as_bool(lambda b, q: b.one("or", [q, q])),

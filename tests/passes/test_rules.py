@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -26,6 +27,7 @@ from mapsto.passes import (
     run_passes,
     specialise,
 )
+from mapsto.passes.identities import holds
 
 Build = Callable[[Builder, Value], Value]
 
@@ -106,6 +108,25 @@ STAYS: dict[str, Build] = {
 @pytest.mark.parametrize("build", STAYS.values(), ids=STAYS.keys())
 def test_what_changes_something_stays(build: Build) -> None:
     assert ops_after(Identities(), build) != ["copy"]
+
+
+@pytest.mark.parametrize("narrow", DType, ids=str)
+def test_a_type_holds_another_only_where_its_extremes_come_back(narrow: DType) -> None:
+    if narrow is DType.BOOL:
+        edges = np.array([False, True])
+    elif narrow.is_float:
+        info = ml_dtypes.finfo(narrow.numpy)
+        edges = np.array([info.max, info.tiny, 1 + float(info.eps), -float(info.max)], np.float64).astype(narrow.numpy)
+    else:
+        edges = np.array([np.iinfo(narrow.numpy).min, np.iinfo(narrow.numpy).max], narrow.numpy)
+    for wide in DType:
+        with np.errstate(all="ignore"):
+            there = edges.astype(wide.numpy)
+            back = there.astype(narrow.numpy)
+        # integers that wrap come back too, but as other numbers
+        kept = np.array_equal(back, edges) and bool(np.all((there < 0) == (edges < 0)))
+        assert kept or not holds(wide, narrow), wide
+    assert holds(narrow, narrow) and holds(narrow, DType.BOOL)
 
 
 CHEAPER: dict[str, tuple[Build, list[str]]] = {
