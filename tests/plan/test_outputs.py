@@ -113,13 +113,18 @@ def test_a_copy_at_the_end_only_where_it_must_be(name: str) -> None:
         assert planned.homes.homes[place].buffer == source
 
 
+INDEXED: dict[str, Callable[[Builder, Value, Value], Value]] = {
+    "gathers by it, turned": lambda b, p, x: b.one("gather_elements", [x, turned(b, p)], axis=0),
+    "scatters by it": lambda b, p, x: b.one("scatter_elements", [x, p, x], axis=0, reduction="add"),
+}
+
+
 @pytest.mark.parametrize("threads", [1, 2])
-def test_an_old_value_that_is_an_index_is_read_before_it_goes(threads: int) -> None:
-    """Row x[p^T] into p: what p holds elsewhere says what is written here."""
+@pytest.mark.parametrize("name", INDEXED)
+def test_an_old_value_that_is_an_index_is_read_before_it_goes(name: str, threads: int) -> None:
     b = Builder("g")
     p, x = (b.input(name, DType.I64, (6, 6)) for name in "px")
-    chosen = b.one("gather_elements", [x, turned(b, p)], axis=0)
-    graph = b.finish([chosen], [("p", "out")], names=["out"])
+    graph = b.finish([INDEXED[name](b, p, x)], [("p", "out")], names=["out"])
     rng = np.random.default_rng(0)
     feeds = {"p": rng.integers(0, 6, (6, 6)), "x": rng.integers(0, 6, (6, 6))}
     expected = run_graph(graph, {k: v.copy() for k, v in feeds.items()})["out"]
