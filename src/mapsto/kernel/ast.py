@@ -166,9 +166,12 @@ def children(e: Scalar) -> tuple[Scalar, ...]:
 
 
 def walk(e: Scalar) -> Iterator[Scalar]:
-    yield e
-    for child in children(e):
-        yield from walk(child)
+    """Every node, from the top, left before right."""
+    waiting = [e]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        waiting.extend(reversed(children(node)))
 
 
 def transform(e: Scalar, leaf: Callable[[Scalar], Scalar | None], index: Callable[[Dim], Dim] = lambda d: d) -> Scalar:

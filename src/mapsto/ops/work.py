@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 Arrays = Sequence[Any]
@@ -18,8 +19,23 @@ Extents = Sequence[tuple[int, ...]]
 _CALL = 1000
 
 
+@dataclass(frozen=True)
+class Hollow:
+    """An operand that is known by its shape alone."""
+
+    shape: tuple[int, ...]
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+
 def operations(op: str, inputs: Arrays, attrs: Attrs, shapes: Extents) -> int:
-    """About how many operations the reference of `op` takes for these operands (None where absent)."""
+    """About how many operations the reference of `op` takes for these operands (arrays or `Hollow`; None: absent)."""
     touched = sum(math.prod(shape) for shape in shapes) + sum(int(a.size) for a in inputs if a is not None)
     own = _WORK.get(op)
     return touched if own is None else touched + own(inputs, attrs, shapes)

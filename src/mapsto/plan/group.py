@@ -49,6 +49,8 @@ ROW_LIMIT = 16384
 SMALL = 32768
 COMPLEXITY_LIMIT = 160
 TENSOR_LIMIT = 24
+# A concatenation of more values than this lies row-major and is written operand by operand.
+MOST_OPERANDS = 64
 
 
 @dataclass
@@ -86,6 +88,11 @@ class Group:
         return tuple(dict.fromkeys(p for node in self.nodes for p in node.provenance))
 
 
+def is_wide(group: Group) -> bool:
+    """Whether a group is a concatenation of very many values."""
+    return group.kind == "rows" and len(group.stmts) > MOST_OPERANDS and [n.op for n in group.nodes] == ["concat"]
+
+
 class Region:
     """The groups of one graph level while they are merged."""
 
@@ -115,7 +122,7 @@ class Region:
             if self.groups[at] is not None and self.groups[at].kind == "rows":  # type: ignore[union-attr]
                 self._drop_if_dead(at)
         for at, group in enumerate(self.groups):
-            if group is not None and group.kind == "rows":
+            if group is not None and group.kind == "rows" and not is_wide(group):
                 self._improve(at)
             elif group is not None and group.kind == "contraction":
                 self._absorb(at)
@@ -252,7 +259,7 @@ class Region:
     def _may_meet(self, at: int, source_at: int) -> bool:
         """Whether the two groups still exist and a pinned plan, if there is one, has all their nodes in one group."""
         group, source = self.groups[at], self.groups[source_at]
-        if group is None or source is None:
+        if group is None or source is None or is_wide(source):
             return False
         if self.together is None:
             return True

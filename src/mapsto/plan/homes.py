@@ -21,7 +21,7 @@ from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Cast, Iter, Load, Stmt, ranges_of
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.group import Group, copy_stmt
+from mapsto.plan.group import Group, copy_stmt, is_wide
 from mapsto.plan.layout import Layout, blocked, of_place, permuted, plain
 from mapsto.plan.plan import Plan
 
@@ -105,6 +105,8 @@ class _Assignment:
                 found |= set(group.targets()) | group.reads()
             elif group.kind == "branch":
                 found |= {group.nodes[0].inputs[0]}
+            elif is_wide(group):
+                found |= set(group.targets())
         return found
 
     # -- votes ---------------------------------------------------------------------------------------------------------
@@ -201,14 +203,17 @@ class _Assignment:
             if group.kind != "rows" or [n.op for n in group.nodes] != ["concat"]:
                 continue
             target = group.stmts[0].target
-            for stmt in list(group.stmts):
+            copied: list[Stmt] = []
+            for stmt in group.stmts:
                 found = self._slice(stmt, target)
-                if found is not None:
-                    name, axis, start = found
-                    self.slice_of[name] = (target, axis, start)
-                    self._share_border(name, target)
-                    group.stmts.remove(stmt)
-                    group.reasons.append(f"{name} is written straight into its part of {target}")
+                if found is None:
+                    copied.append(stmt)
+                    continue
+                name, axis, start = found
+                self.slice_of[name] = (target, axis, start)
+                self._share_border(name, target)
+                group.reasons.append(f"{name} is written straight into its part of {target}")
+            group.stmts = copied
 
     def _share_border(self, name: str, target: str) -> None:
         if name in self.border:

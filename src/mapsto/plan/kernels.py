@@ -153,7 +153,9 @@ def _reordered(
         iters = tuple(s.iters[d] for d in order)
         index = None if s.index is None else turn(s.index)
         turned.append(replace(s, iters=iters, index=index, value=transform(s.value, leaf)))
-    values, layouts = dict(values), dict(layouts)
+    named = targets.union(*(reads(s) for s in stmts))
+    values = {name: values[name] for name in named}
+    layouts = {name: layouts[name] for name in named if name in layouts}
     for name in targets:
         values[name] = replace(values[name], shape=turn(values[name].shape))
         if name in layouts:

@@ -11,6 +11,7 @@ from mapsto.plan.group import Group, group_graph
 from mapsto.plan.homes import Homes, assign, flat
 from mapsto.plan.names import Names, names_in
 from mapsto.plan.outputs import settle_outputs
+from mapsto.plan.parts import take_apart
 from mapsto.plan.plan import Plan
 from mapsto.plan.relaid import relay_constants
 
@@ -40,6 +41,7 @@ def plan_graph(graph: Graph, pinned: Plan | None = None) -> Planned:
     groups = group_graph(graph, values, constants, names, pinned=pinned)
     inputs = {v.name for v in graph.inputs}
     groups, homes = assign(groups, values, inputs, set(graph.outputs), set(constants), names.fresh, pinned)
+    groups = take_apart(groups, homes, names.fresh)
     groups, places = settle_outputs(graph, groups, homes, frozenset(constants), names.fresh)
     relay_constants(groups, homes, constants)
     for number, group in enumerate(flat(groups)):

@@ -38,12 +38,14 @@ def _phases(kernel: int, stride: int, dilation: int, pad: int) -> list[_Phase]:
     step = stride // math.gcd(stride, dilation)
     found = []
     for residue in range(stride):
-        taps = [i for i in range(kernel) if (residue + pad - i * dilation) % stride == 0]
-        if not taps:
+        # taps repeat with the period `step`
+        first = next((i for i in range(min(step, kernel)) if (residue + pad - i * dilation) % stride == 0), None)
+        if first is None:
             found.append(_Phase(residue, 0, step, 0, 0, 0))
             continue
-        base = (residue + pad - taps[0] * dilation) // stride
-        found.append(_Phase(residue, taps[0], step, len(taps), base, step * dilation // stride))
+        base = (residue + pad - first * dilation) // stride
+        count = (kernel - 1 - first) // step + 1
+        found.append(_Phase(residue, first, step, count, base, step * dilation // stride))
     return found
 
 

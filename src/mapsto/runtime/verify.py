@@ -27,8 +27,9 @@ def verify_program(program: Program) -> None:
     """Raises VerifyError where a program cannot be run safely."""
     _ports(program)
     _buffers(program)
+    updated = updated_buffers(program)
     for index in range(len(program.steps)):
-        _step(program, index)
+        _step(program, index, updated)
     _sizes(program)
     check_dataflow(program)
 
@@ -110,7 +111,7 @@ def _buffers(program: Program) -> None:
             raise _fault(program, where, f"{buffer.bytes} bytes at {buffer.offset} of {room} bytes of constants")
 
 
-def _step(program: Program, index: int) -> None:
+def _step(program: Program, index: int, updated: set[int]) -> None:
     step = program.steps[index]
     where = f"step {index} {step.label}".rstrip()
     for buffer, offset in operands_of(step):
@@ -124,19 +125,18 @@ def _step(program: Program, index: int) -> None:
     if isinstance(step, Bind) and not step.dtype.is_integer:
         raise _fault(program, where, f"{step.symbol} is read as {step.dtype.value}, which is no integer")
     if isinstance(step, Run):
-        _run(program, index, step, where)
+        _run(program, index, step, where, updated)
 
 
-def _run(program: Program, index: int, step: Run, where: str) -> None:
+def _run(program: Program, index: int, step: Run, where: str, updated: set[int]) -> None:
     if not step.function:
         raise _fault(program, where, "it calls no function")
     if step.grain < 1:
         raise _fault(program, where, f"grain {step.grain}")
     if any(not 0 <= position < len(step.operands) for position in step.writes or ()):
         raise _fault(program, where, f"it writes operands {step.writes} of {len(step.operands)}")
-    allowed = updated_buffers(program)
-    for buffer in touched(program, step, allowed)[1]:
-        if program.buffers[buffer].kind not in ("output", "arena") and buffer not in allowed:
+    for buffer in touched(program, step, updated)[1]:
+        if program.buffers[buffer].kind not in ("output", "arena") and buffer not in updated:
             name = program.buffers[buffer].name
             raise _fault(program, where, f"it writes {program.buffers[buffer].kind} {name}")
     if not step.follows:
@@ -163,9 +163,11 @@ def _sizes(program: Program) -> None:
         _defined(program, f"input {port.name}", port.shape, inputs)
     _defined(program, "sizes", tuple(set(program.dims())), known)
     first = _first_touches(program)
+    now = set(inputs)
     for index, step in enumerate(program.steps):
-        now = inputs | {s for s, places in binds.items() if places[0] < index}
         _defined(program, f"step {index} {step.label}".rstrip(), tuple(step_dims(step)), now)
+        if isinstance(step, Bind):
+            now.add(step.symbol)
     for number, place in first.items():
         buffer = program.buffers[number]
         for symbol in _symbols(buffer.bytes) & set(binds):

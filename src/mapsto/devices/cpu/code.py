@@ -21,6 +21,7 @@ from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, product, substitute
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Op, Reduce, Scalar, Stmt, children
+from mapsto.kernel.compose import reads
 from mapsto.kernel.text import kernel_text
 from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
@@ -118,7 +119,8 @@ class Code:
 
 
 def _rows_call(group: Group, stmts: list[Stmt], code: Code) -> Call:
-    layouts = {n: home.layout for n, home in code.homes.homes.items()}
+    touched = {s.target for s in stmts}.union(*(reads(s) for s in stmts))
+    layouts = {n: code.homes.homes[n].layout for n in touched if n in code.homes.homes}
     form, names = canonical(stmts, code.homes.values, layouts, code.kept)
     if form not in code.made:
         debug.show(debug.KERNELS, f"kernel of {group.name}", lambda: kernel_text(form.kernel))

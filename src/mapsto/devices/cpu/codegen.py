@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from mapsto.devices.cpu.code import Call, Code
 from mapsto.devices.cpu.contractions import template_calls
 from mapsto.devices.routines import routine
@@ -15,7 +13,7 @@ from mapsto.ir.expr import Dim, Expr, substitute, sym, symbols
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
 from mapsto.ops.shapes import static
-from mapsto.ops.work import operations
+from mapsto.ops.work import Hollow, operations
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.group import Group
 
@@ -132,7 +130,7 @@ def _work(node: Node, operands: tuple[Value | None, ...]) -> float:
     values = (*(v for v in operands if v is not None), *node.outputs)
     if any(isinstance(d, Expr) for d in (*(d for v in values for d in v.shape), *node.attrs.values())):
         return 0.0
-    hollow = [None if v is None else np.broadcast_to(np.int8(0), static(v.shape)) for v in operands]
+    hollow = [None if v is None else Hollow(static(v.shape)) for v in operands]
     return operations(node.op, hollow, node.attrs, [static(v.shape) for v in node.outputs])
 
 

@@ -182,8 +182,8 @@ def _split_sizes(call: Call, dim: Dim) -> list[Dim]:
     if given is not None:
         return list(given)
     parts = call.integer("num_outputs", len(call.outputs))
-    if parts < 1:
-        raise call.wrong(f"{parts} parts")
+    if parts < 1 or parts != len(call.outputs):
+        raise call.wrong(f"{parts} parts for {len(call.outputs)} outputs")
     if call.opset >= 18:  # equal parts, the last one smaller
         size = ceildiv(dim, parts)
         return [size] * (parts - 1) + [dim - size * (parts - 1)]
