@@ -17,6 +17,7 @@ from mapsto.ops import (
     routines,
     sources,
     suppression,
+    variadic,
     window,
 )
 
@@ -37,5 +38,6 @@ __all__ = [
     "routines",
     "sources",
     "suppression",
+    "variadic",
     "window",
 ]

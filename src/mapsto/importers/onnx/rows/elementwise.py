@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import reduce
-
 from mapsto.errors import ShapeError
 from mapsto.importers.onnx.rows.common import column, flatten
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
+from mapsto.ops.variadic import combined
 
 # ONNX name -> ours, where the two mean the same
 _UNARY = {
@@ -39,12 +38,12 @@ def _binary(call: Call) -> Result:
 
 @row(*_FOLDED)
 def _folded(call: Call) -> Result:
-    return reduce(lambda a, b: call.builder.one(_FOLDED[call.op], [a, b]), call.all_inputs())
+    return combined(call.builder, _FOLDED[call.op], call.all_inputs())
 
 
 @row("Mean")
 def _mean(call: Call) -> Result:
-    total = reduce(lambda a, b: call.builder.one("add", [a, b]), call.all_inputs())
+    total = combined(call.builder, "add", call.all_inputs())
     return call.builder.one("div", [total, call.scalar(len(call.inputs), total)])
 
 
