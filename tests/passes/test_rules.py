@@ -66,8 +66,8 @@ def sliced(b: Builder, x: Value, axis: int, start: Any, extent: Any, step: int =
 
 
 GONE: dict[str, Build] = {
-    "x + 0": lambda b, x: two(b, "add", x, 0),
-    "0 + x": lambda b, x: b.one("add", [number(b, 0, x), x]),
+    "x + -0": lambda b, x: two(b, "add", x, -0.0),
+    "-0 + x": lambda b, x: b.one("add", [number(b, -0.0, x), x]),
     "x - 0": lambda b, x: two(b, "sub", x, 0),
     "x * 1": lambda b, x: two(b, "mul", x, 1),
     "x / 1": lambda b, x: two(b, "div", x, 1),
@@ -102,6 +102,8 @@ STAYS: dict[str, Build] = {
     "cast narrower and back": lambda b, x: b.one("cast", [b.one("cast", [x], to=DType.F16)], to=DType.F32),
     "another transpose": lambda b, x: transposed(b, transposed(b, x, 0, 2, 3, 1), 0, 2, 3, 1),
     "0 - x": lambda b, x: b.one("sub", [number(b, 0, x), x]),
+    "x + 0": lambda b, x: two(b, "add", x, 0),  # -0 + 0 is +0
+    "x - -0": lambda b, x: two(b, "sub", x, -0.0),
 }
 
 
@@ -149,6 +151,41 @@ CHEAPER: dict[str, tuple[Build, list[str]]] = {
 @pytest.mark.parametrize(("build", "expected"), CHEAPER.values(), ids=CHEAPER.keys())
 def test_cheaper_operations(build: Build, expected: list[str]) -> None:
     assert ops_after(Strength(), build) == expected
+
+
+EVERY_RULE = {**GONE, **STAYS, **{name: build for name, (build, _) in CHEAPER.items()}}
+# Roots of what a rule takes to be nowhere below zero, zeros of either sign among it.
+EVERY_RULE |= {
+    "relu(x) ^ 1/2": lambda b, x: two(b, "pow", b.one("relu", [x]), 0.5),
+    "max(x, -0) ^ 1/2": lambda b, x: two(b, "pow", two(b, "max", x, -0.0), 0.5),
+    "(x*x + 1) ^ 1/2": lambda b, x: two(b, "pow", two(b, "add", b.one("mul", [x, x]), 1), 0.5),
+    "sqrt(|x|) ^ 1/2": lambda b, x: two(b, "pow", b.one("sqrt", [b.one("abs", [x])]), 0.5),
+}
+
+
+@pytest.mark.parametrize("build", EVERY_RULE.values(), ids=EVERY_RULE.keys())
+def test_rewriting_keeps_zeros_signs_infinities_and_nan(build: Build) -> None:
+    special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 2.0, -8.0, 1e-40, -1e-40, 3e38], np.float32)
+    feed = {"x": np.resize(special, (2, 3, 4, 4))}
+    graph = graph_of(build)
+    with np.errstate(all="ignore"):
+        before, after = (run_graph(g, feed)["y"] for g in (graph, run_passes(graph)))
+    np.testing.assert_array_equal(after, before)
+    numbers = ~np.isnan(before) if before.dtype.kind == "f" else np.ones(before.shape, np.bool_)
+    np.testing.assert_array_equal(np.signbit(after[numbers]), np.signbit(before[numbers]))
+
+
+@pytest.mark.parametrize("dtype", [d for d in DType if d.is_integer], ids=lambda d: d.value)
+def test_a_rewritten_chain_of_casts_gives_the_same_integers(dtype: DType) -> None:
+    """A float on the way saturates, an integer wraps."""
+    info = np.iinfo(dtype.numpy)
+    x = np.array([info.min, info.min + 1, 0, 1, 100, info.max - 1, info.max], dtype.numpy)
+    for through in DType:
+        for to in DType:
+            graph = graph_of(lambda b, v, t=through, u=to: b.one("cast", [b.one("cast", [v], to=t)], to=u), (7,), dtype)  # type: ignore[misc]
+            with np.errstate(all="ignore"):
+                before, after = (run_graph(g, {"x": x})["y"] for g in (graph, run_passes(graph)))
+            np.testing.assert_array_equal(after, before, err_msg=f"{through.value}, {to.value}")
 
 
 def test_pow_of_a_square_root_keeps_minus_infinity() -> None:

@@ -81,8 +81,9 @@ def _divide(a: Array, b: Array) -> Array:
 
 def _power(a: Array, b: Array) -> Array:
     if not _is_integer(a):
-        # numpy takes a lone exponent of 1/2 for a square root, which is NaN where C's pow is inf: -inf ^ 1/2
-        return np.asarray(np.where((a == -np.inf) & (b == 0.5), a.dtype.type(np.inf), np.power(a, b)))
+        # numpy takes a lone exponent of 1/2 for a square root, where C's pow differs: -inf ^ 1/2 is inf, -0 ^ 1/2 is +0
+        root = np.where(a == -np.inf, a.dtype.type(np.inf), a.dtype.type(0))
+        return np.asarray(np.where(((a == -np.inf) | (a == 0)) & (b == 0.5), root, np.power(a, b)))
     return _integer_power(a, b)
 
 

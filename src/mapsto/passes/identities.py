@@ -20,6 +20,20 @@ def all_are(number: float) -> Callable[[np.ndarray], bool]:
     return lambda array: array.size > 0 and array.dtype != np.bool_ and bool(np.all(array == number))
 
 
+def all_are_zero(negative: bool) -> Callable[[np.ndarray], bool]:
+    """Whether every element is a zero of this sign; integers have one zero. -0 + 0 is +0, so only -0 changes nothing
+    when it is added, and only +0 when it is subtracted.
+    """
+
+    def holds(array: np.ndarray) -> bool:
+        if not all_are(0)(array):
+            return False
+        floats = array.dtype.kind not in "iu"
+        return not floats or bool(np.all(np.signbit(array) == negative))
+
+    return holds
+
+
 def spans(x: Value, other: Sequence[Dim]) -> bool:
     """Whether broadcasting x with this shape gives x's own shape."""
     tail = x.shape[x.rank - len(other) :] if len(other) <= x.rank else None
@@ -40,8 +54,8 @@ def _idempotent(op: str) -> Rule:
 
 
 ARITHMETIC = Table([
-    Rule("x + 0 == x", Op("add", Var("x"), Constant("c", all_are(0)), either=True), _keep),
-    Rule("x - 0 == x", Op("sub", Var("x"), Constant("c", all_are(0))), _keep),
+    Rule("x + -0 == x", Op("add", Var("x"), Constant("c", all_are_zero(True)), either=True), _keep),
+    Rule("x - 0 == x", Op("sub", Var("x"), Constant("c", all_are_zero(False))), _keep),
     Rule("x * 1 == x", Op("mul", Var("x"), Constant("c", all_are(1)), either=True), _keep),
     Rule("x / 1 == x", Op("div", Var("x"), Constant("c", all_are(1))), _keep),
     Rule("x ^ 1 == x", Op("pow", Var("x"), Constant("c", all_are(1))), _keep),
@@ -81,11 +95,13 @@ def holds(wide: DType, narrow: DType) -> bool:
 
 
 def _cast_of_cast(b: Builder, m: Match) -> Value | None:
-    through, to = m["y"].dtype, m.attrs["to"]
+    x, through, to = m["x"].dtype, m["y"].dtype, m.attrs["to"]
     assert isinstance(to, DType)
-    if not holds(through, m["x"].dtype):
+    if not holds(through, x):
         return None
-    return m["x"] if to is m["x"].dtype else b.one("cast", [m["x"]], to=to)
+    if x.is_integer and through.is_float and to.is_integer and not holds(to, x):
+        return None  # a float saturates where an integer wraps
+    return m["x"] if to is x else b.one("cast", [m["x"]], to=to)
 
 
 CASTS = Table([

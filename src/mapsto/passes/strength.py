@@ -56,11 +56,37 @@ def nonnegative(b: Builder, value: Value, depth: int = 4) -> bool:
     return False
 
 
+def without_minus_zero(b: Builder, value: Value, depth: int = 4) -> bool:
+    """Of a value that is nowhere below zero: whether its zeros are all +0, as far as the nodes that made it tell."""
+    array = b.array(value)
+    if array is not None:
+        return not np.any(np.signbit(array))
+    node = b.producer(value)
+    if node is None or depth == 0:
+        return False
+    operands = [b.lookup(n) for n in node.inputs if n]
+    if node.op in ("exp", "sigmoid", "softplus", "abs") or (node.op == "mul" and node.inputs[0] == node.inputs[1]):
+        return True
+    if node.op == "add":  # +0 + -0 is +0
+        return any(without_minus_zero(b, v, depth - 1) for v in operands)
+    if node.op in ("mul", "div", "min", "max", "sqrt", "reshape", "transpose", "slice", "expand", "copy") or (
+        node.op == "reduce" and node.attrs["kind"] in ("sum", "mean", "max", "min")
+    ):
+        return all(without_minus_zero(b, v, depth - 1) for v in operands)
+    return False
+
+
 def _root(b: Builder, m: Match) -> Value | None:
-    """pow(-inf, 1/2) is inf, sqrt(-inf) is NaN: only where nothing is negative."""
-    if not m["x"].dtype.is_float or not spans(m["x"], m["c"].shape) or not nonnegative(b, m["x"]):
+    """pow(-inf, 1/2) is inf, sqrt(-inf) is NaN: only where nothing is negative. pow(-0, 1/2) is +0, sqrt(-0) is -0: a
+    zero is added where one may come.
+    """
+    x = m["x"]
+    if not x.dtype.is_float or not spans(x, m["c"].shape) or not nonnegative(b, x):
         return None
-    return b.one("sqrt", [m["x"]])
+    root = b.one("sqrt", [x])
+    if without_minus_zero(b, x):
+        return root
+    return b.one("add", [root, b.constant(np.zeros((), root.dtype.numpy))])
 
 
 def _square(b: Builder, m: Match) -> Value | None:
