@@ -64,6 +64,13 @@ Budget = Annotated[
         help="Limits of what a model may ask for, where they differ from the defaults: nodes=1000000,seconds=60.",
     ),
 ]
+CheckIndices = Annotated[
+    bool,
+    typer.Option(
+        "--check-indices/--no-check-indices",
+        help="Stop a run at an index out of range. Without: it wraps round its axis.",
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the random inputs.")]
 
@@ -99,6 +106,7 @@ def run(
         int, typer.Option("--repeat", min=1, help="Runs to time, at most; they end after a second.")
     ] = 10,
     native_only: NativeOnly = False,
+    check_indices: CheckIndices = True,
     seed: Seed = 0,
     budget: Budget = None,
     json: Json = False,
@@ -109,7 +117,7 @@ def run(
     """
     from mapsto.cli.run import run_model
 
-    run_model(model, inputs, given or [], shape or [], threads, output, repeat, native_only, seed, json)
+    run_model(model, inputs, given or [], shape or [], threads, output, repeat, native_only, check_indices, seed, json)
 
 
 @app.command("compile")
@@ -123,12 +131,13 @@ def compile_(
         Path | None, typer.Option("--plan", metavar="FILE", help="Replay the plan that `mapsto plan` wrote.")
     ] = None,
     budget: Budget = None,
+    check_indices: CheckIndices = True,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
 
-    compile_model(model, output, shape or [], threads, native_only, plan, json)
+    compile_model(model, output, shape or [], threads, native_only, plan, check_indices, json)
 
 
 @app.command()
@@ -171,6 +180,7 @@ def check(
     passes: Annotated[
         bool, typer.Option("--passes", help="Instead, find the first pass that changes what the graph computes.")
     ] = False,
+    check_indices: CheckIndices = True,
     seed: Seed = 0,
     budget: Budget = None,
     json: Json = False,
@@ -180,7 +190,7 @@ def check(
 
     if passes:
         check_passes(model, inputs, given or [], shape or [], seed, json)
-    check_model(model, inputs, given or [], shape or [], threads, native_only, reference, seed, json)
+    check_model(model, inputs, given or [], shape or [], threads, native_only, reference, check_indices, seed, json)
 
 
 @app.command()

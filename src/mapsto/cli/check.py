@@ -60,11 +60,12 @@ def check_model(
     threads: int | None,
     native_only: bool,
     reference: bool,
+    check_indices: bool,
     seed: int,
     as_json: bool,
 ) -> NoReturn:
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
-    executable = open_model(model, shapes, threads, native_only).executable
+    executable = open_model(model, shapes, threads, native_only, check_indices=check_indices).executable
     fed = make_feed(executable.program.inputs, read, seed)
     ours: Outputs = executable.run(fed.feed)
     engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]

@@ -18,10 +18,11 @@ def compile_model(
     threads: int | None,
     native_only: bool,
     plan: Path | None,
+    check_indices: bool,
     as_json: bool,
 ) -> None:
     text = None if plan is None else existing(plan, "plan").read_text(encoding="utf-8")
-    opened = open_model(model, parse_shapes(shape), threads, native_only, text)
+    opened = open_model(model, parse_shapes(shape), threads, native_only, text, check_indices)
     executable = opened.executable
     executable.save(output)
     size = output.stat().st_size

@@ -29,6 +29,7 @@ def open_model(
     threads: int | None = None,
     native_only: bool = False,
     plan: str | None = None,
+    check_indices: bool = True,
 ) -> Opened:
     """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). Raises MapstoErrors."""
     import mapsto
@@ -38,10 +39,18 @@ def open_model(
     if model.suffix == ARTIFACT_SUFFIX:
         if shapes:
             raise UsageError(f"{model} is compiled already: --shape belongs to `mapsto compile`")
+        if not check_indices:
+            raise UsageError(f"{model} is compiled already: --no-check-indices belongs to `mapsto compile`")
         executable = mapsto.load(model, threads=threads)
         return Opened(executable, "loaded", time.perf_counter() - began)
     with progress_bar(f"compiling {model.name}") as progress:
         executable = mapsto.compile(
-            model, shapes=shapes, threads=threads, native_only=native_only, plan=plan, progress=progress
+            model,
+            shapes=shapes,
+            threads=threads,
+            native_only=native_only,
+            plan=plan,
+            progress=progress,
+            check_indices=check_indices,
         )
     return Opened(executable, "compiled", time.perf_counter() - began)

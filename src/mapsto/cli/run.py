@@ -27,11 +27,12 @@ def run_model(
     output: Path | None,
     repeat: int,
     native_only: bool,
+    check_indices: bool,
     seed: int,
     as_json: bool,
 ) -> None:
     read = read_given(inputs_file, given)
-    opened = open_model(model, parse_shapes(shape), threads, native_only)
+    opened = open_model(model, parse_shapes(shape), threads, native_only, check_indices=check_indices)
     fed = make_feed(opened.executable.program.inputs, read, seed)
     outputs, seconds = timed_runs(opened.executable, fed.feed, repeat)
     if output is not None:

@@ -2,6 +2,7 @@
 
 from mapsto.ops import (
     binary,
+    bounds,
     contraction,
     control,
     copying,
@@ -23,6 +24,7 @@ from mapsto.ops import (
 
 __all__ = [
     "binary",
+    "bounds",
     "contraction",
     "control",
     "copying",

@@ -22,6 +22,8 @@ from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, Expr, known_at_least, minimum, substitute, sym, symbols
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
+from mapsto.ops.bounds import check_inside
+from mapsto.ops.ranges import Noted
 from mapsto.ops.registry import Inference, OpSpec, op
 from mapsto.ops.shapes import static
 from mapsto.ops.work import operations
@@ -62,6 +64,7 @@ class Builder:
         self._names: set[str] = parent._names if parent else set()
         self._counter: list[int] = parent._counter if parent else [0]
         self._provenance: tuple[str, ...] = parent._provenance if parent else ()
+        self._place: str = parent._place if parent else ""
         self._cse: dict[Any, tuple[Value, ...]] = {}
         self._meter: Meter = parent._meter if parent else current()
         self._anew: bool = parent._anew if parent else anew
@@ -71,6 +74,7 @@ class Builder:
         self._least: dict[str, int] = {}  # size symbol -> what it is at least, by what was required
         self._made: dict[str, int] = {}  # value -> place of its node in `nodes`
         self._carried: dict[str, tuple[str, ...]] = {}  # folded value -> the sources it stands for
+        self._bounds: dict[str, list[Noted]] = {}  # value -> what a run has checked of its elements
 
     # -- names and sources ---------------------------------------------------------------------------------------------
 
@@ -98,13 +102,27 @@ class Builder:
         self._kept.update(names)
 
     @contextmanager
-    def source(self, *names: str) -> Iterator[None]:
-        """Nodes made inside carry these source nodes as their provenance."""
-        before, self._provenance = self._provenance, tuple(dict.fromkeys(names))
+    def source(self, *names: str, place: str = "") -> Iterator[None]:
+        """Nodes made inside carry these source nodes as their provenance. place: the source node in a user's words;
+        whoever says it puts it in front of errors raised inside.
+        """
+        before = self._provenance, self._place
+        self._provenance, self._place = tuple(dict.fromkeys(names)), place
         try:
             yield
         finally:
-            self._provenance = before
+            self._provenance, self._place = before
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether errors that are raised now get the source node in front of them."""
+        return bool(self._place)
+
+    def place(self, op: str) -> str:
+        """The source node in a user's words, for what a run says of it; op: what it is made into."""
+        if self._place or not self._provenance:
+            return self._place or op
+        return f"node {self._provenance[0]!r} ({op})"
 
     @contextmanager
     def counted(self, ports: int) -> Iterator[None]:
@@ -289,11 +307,22 @@ class Builder:
         bounds: dict[str, Dim] = {}
         builder: Builder | None = self
         while builder is not None:
+            if e in builder._required:
+                return True
             for name, least in builder._least.items():
                 bounds.setdefault(name, sym(name) + least)
             builder = builder.parent
         raised = substitute(e, bounds)
         return raised != e and known_at_least(raised, 0)
+
+    def note_bounds(self, name: str, noted: Noted) -> None:
+        """Keeps what a run has checked of a value's elements by now."""
+        self._bounds.setdefault(name, []).append(noted)
+
+    def noted_bounds(self, value: Value) -> list[Noted]:
+        """What a run has checked of a value's elements, here or in an enclosing graph."""
+        around = self.parent.noted_bounds(value) if self.parent is not None else []
+        return [*around, *self._bounds.get(value.name, ())]
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -346,6 +375,10 @@ class Builder:
                 f"or nested deeper than {EXPRESSION_DEPTH}); fix sizes by `shapes`"
             )
         self._meter.check("rank", max((len(shape) for _, shape in results), default=0), f"the result of {name}")
+        for i, allowed in spec.indices(kept, attrs).items() if spec.indices is not None else ():
+            values = kept[i]
+            if values is not None:
+                check_inside(self, values, allowed, self.place(name))
         folded = self._fold(spec, kept, attrs, results, names)
         if folded is not None:
             for value in folded:

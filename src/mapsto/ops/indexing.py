@@ -1,7 +1,8 @@
 """Indices that are data: gather, gather_elements, gather_nd, scatter_elements, scatter_nd.
 
-An index counts from the end where it is negative: both gathers and scatters take it modulo the extent, so no index,
-however wrong, leaves its tensor in native code. The reference raises on an index out of range.
+An index counts from the end where it is negative. One that is out of range is an error: the builder has indices
+checked (`ops.bounds`), and an axis without elements refused where there are indices. Kernels take an index modulo the
+extent all the same, so none leaves its tensor, even where another thread changes the caller's array after the check.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, load, mod, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Load, Op, Scalar, Stmt
+from mapsto.ops.bounds import Allowed
 from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import axis_of, describe, require_dtype
@@ -38,6 +40,23 @@ def _integers(a: Array) -> Array | None:
     if not all(isinstance(e, (int, np.integer)) for e in a.flat):
         return None
     return a.astype(np.int64)
+
+
+def _along(inputs: Sequence[Value | None], attrs: Mapping[str, Any]) -> dict[int, Allowed]:
+    """Operand 1 indexes the axis of operand 0."""
+    data = inputs[0]
+    assert data is not None
+    axis = attrs["axis"] % data.rank
+    return {1: Allowed((axis,), (data.shape[axis],))}
+
+
+def _by_columns(inputs: Sequence[Value | None], first: int) -> dict[int, Allowed]:
+    """The columns of operand 1 index the axes of operand 0 from `first` on."""
+    data, indices = inputs[0], inputs[1]
+    assert data is not None and indices is not None
+    axes = tuple(range(first, first + int(indices.shape[-1])))  # type: ignore[arg-type]
+    columns = (-1,) if len(axes) == 1 else tuple(range(len(axes)))
+    return {1: Allowed(axes, tuple(data.shape[axis] for axis in axes), columns=columns)}
 
 
 def _inside(index: Array, extent: int, where: str) -> Array:
@@ -97,7 +116,9 @@ def _gather_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -
     return [b.one("transpose", [total], perm=tuple(back)), None]
 
 
-register(OpSpec("gather", "movement", _infer_gather, _gather, _lower_gather, _gather_content, _gather_gradient))
+register(OpSpec(
+    "gather", "movement", _infer_gather, _gather, _lower_gather, _gather_content, _gather_gradient, indices=_along
+))  # fmt: skip
 
 # ---- gather_elements(axis): out[i, j, k] = data[indices[i, j, k], j, k] for axis 0 -----------------------------------
 
@@ -140,7 +161,9 @@ def _lower_gather_elements(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, [*index[:axis], chosen, *index[axis + 1 :]]))]
 
 
-register(OpSpec("gather_elements", "movement", _infer_gather_elements, _gather_elements, _lower_gather_elements))
+register(OpSpec(
+    "gather_elements", "movement", _infer_gather_elements, _gather_elements, _lower_gather_elements, indices=_along
+))  # fmt: skip
 
 # ---- gather_nd(batch_dims): the last axis of the indices addresses the axes of data after the batch ones -------------
 
@@ -182,7 +205,11 @@ def _lower_gather_nd(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, [*index[:batch], *chosen, *index[lead:]]))]
 
 
-register(OpSpec("gather_nd", "movement", _infer_gather_nd, _gather_nd, _lower_gather_nd))
+def _gather_nd_indices(inputs: Sequence[Value | None], attrs: Mapping[str, Any]) -> dict[int, Allowed]:
+    return _by_columns(inputs, attrs["batch_dims"])
+
+
+register(OpSpec("gather_nd", "movement", _infer_gather_nd, _gather_nd, _lower_gather_nd, indices=_gather_nd_indices))
 
 # ---- scatters: a copy of the data, then updates in the order of their elements ---------------------------------------
 
@@ -253,7 +280,9 @@ def _lower_scatter_elements(low: Lowering) -> list[Stmt]:
     return [_copy(low), low.stmt(iters, _update(low, place, low.load(2, index)), index=place)]
 
 
-register(OpSpec("scatter_elements", "movement", _infer_scatter_elements, _scatter_elements, _lower_scatter_elements))
+register(OpSpec(
+    "scatter_elements", "movement", _infer_scatter_elements, _scatter_elements, _lower_scatter_elements, indices=_along
+))  # fmt: skip
 
 
 def _infer_scatter_nd(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -290,4 +319,7 @@ def _lower_scatter_nd(low: Lowering) -> list[Stmt]:
     return [_copy(low), low.stmt(iters, _update(low, place, low.load(2, index)), index=place)]
 
 
-register(OpSpec("scatter_nd", "movement", _infer_scatter_nd, _scatter_nd, _lower_scatter_nd))
+register(OpSpec(
+    "scatter_nd", "movement", _infer_scatter_nd, _scatter_nd, _lower_scatter_nd,
+    indices=lambda inputs, attrs: _by_columns(inputs, 0),
+))  # fmt: skip

@@ -8,7 +8,7 @@ attrs: hidden, direction (forward, reverse, bidirectional); gru: linear_before_r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,9 @@ import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import apply, convert, doubled
+from mapsto.ops.bounds import Allowed
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, describe, require_dtype, require_rank
 
@@ -162,5 +164,12 @@ def _reference(name: str, step: Step) -> Callable[[list[Any], Mapping[str, Any],
     return reference
 
 
+def _lengths(inputs: Sequence[Value | None], attrs: Mapping[str, Any]) -> dict[int, Allowed]:
+    """No sequence is longer than the time axis."""
+    x = inputs[0]
+    assert x is not None
+    return {4: Allowed((0,), (x.shape[0],), "length", "sequence length")} if len(inputs) > 4 else {}
+
+
 for _name, _step in (("lstm", _lstm_step), ("gru", _gru_step), ("rnn", _rnn_step)):
-    register(OpSpec(_name, "routine", _infer, _reference(_name, _step)))
+    register(OpSpec(_name, "routine", _infer, _reference(_name, _step), indices=_lengths))

@@ -19,6 +19,7 @@ from mapsto.ir.graph import Graph, Node, Value
 from mapsto.kernel.ast import Iter, Load, Scalar, Scan, Stmt
 
 if TYPE_CHECKING:
+    from mapsto.ops.bounds import Allowed
     from mapsto.ops.builder import Builder
 
 Shape = tuple[Dim, ...]
@@ -155,6 +156,7 @@ class OpSpec:
     content: integer elements of the output from those of the inputs (object arrays of dims), for shape arithmetic; None
     where it has none.
     gradient: (builder, node, gradients of outputs or None) -> gradients of inputs (None where there is none).
+    indices: (inputs, attrs) -> which inputs are indices into which axes; the builder has those checked.
     kind: elementwise | movement | reduction | contraction | window | routine | control | source
     """
 
@@ -166,6 +168,7 @@ class OpSpec:
     content: Callable[[list[np.ndarray], Mapping[str, Any], Sequence[Shape]], np.ndarray | None] | None = None
     gradient: Callable[[Builder, Node, Sequence[Value | None]], list[Value | None]] | None = None
     foldable: bool = True
+    indices: Callable[[Sequence[Value | None], Mapping[str, Any]], Mapping[int, Allowed]] | None = None
 
 _OPS: dict[str, OpSpec] = {}
 

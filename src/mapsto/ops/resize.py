@@ -104,6 +104,11 @@ def _cubic(t: Array, a: np.float32) -> Array:
     return np.stack([far(t + f(1)), near(t), near(f(1) - t), far(f(2) - t)], axis=-1)
 
 
+def _inside(place: Array, last: int) -> Array:
+    """Whole coordinates as elements of an axis; in integers, as f32 would round the last of a long axis up."""
+    return np.clip(convert(place, DType.I64), 0, last)
+
+
 def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: float | None) -> tuple[Array, Array]:
     """(elements, weights) of an axis: i64[size, taps], f32[size, taps]."""
     f = np.float32
@@ -111,13 +116,13 @@ def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: float | 
     x = _coordinate(attrs["coordinate_mode"], np.arange(size).astype(f), extent, size, ratio).astype(f)
     last = max(extent - 1, 0)
     if attrs["mode"] == "nearest":
-        places = np.clip(_nearest(attrs["nearest_mode"], x), 0, last).astype(np.int64)[:, None]
+        places = _inside(_nearest(attrs["nearest_mode"], x), last)[:, None]
         return places, np.ones_like(places, dtype=f)
     if attrs["mode"] == "linear":
         x = np.clip(x, f(0), f(last))
         low = np.floor(x)
         t = x - low
-        places = np.stack([low, np.minimum(low + 1, last)], axis=-1).astype(np.int64)
+        places = _inside(np.stack([low, np.minimum(low + 1, last)], axis=-1), last)
         return places, np.stack([f(1) - t, t], axis=-1)
     low = np.floor(x)
     weights = _cubic(x - low, f(attrs.get("cubic_coeff_a", -0.75)))
@@ -125,7 +130,7 @@ def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: float | 
     if attrs.get("exclude_outside", False):
         weights = np.where((places < 0) | (places > last), f(0), weights)
         weights = weights / weights.sum(axis=-1, keepdims=True)
-    return np.clip(places, 0, last).astype(np.int64), weights
+    return _inside(places, last), weights
 
 
 def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
@@ -200,6 +205,12 @@ def _scalar_nearest(mode: str, x: Scalar) -> Scalar:
     return _op("floor", _op("add", x, _f(0.5)))
 
 
+def _element(x: Scalar, last: Dim) -> Scalar:
+    """`_inside`, as a scalar expression."""
+    below = Op("min", (Cast(x, DType.I64), Index(last)), DType.I64)
+    return Op("max", (below, Const(0, DType.I64)), DType.I64)
+
+
 def _clamped(x: Scalar, last: Dim) -> Scalar:
     return _op("min", _op("max", x, _f(0)), _f(last))
 
@@ -236,12 +247,12 @@ def _tables(low: Lowering, axis: int, extent: Dim, size: Dim, scale: float | Non
     at, t = Cast(Index(sym(outer.name)), F32), Index(sym(tap.name))
     x = _scalar_coordinate(attrs["coordinate_mode"], at, extent, size, scale)
     if attrs["mode"] == "nearest":
-        place = Cast(_clamped(_scalar_nearest(attrs["nearest_mode"], x), extent - 1), DType.I64)
+        place = _element(_scalar_nearest(attrs["nearest_mode"], x), extent - 1)
         return [Stmt(places, DType.I64, (outer, tap), place)], places, ""
     if attrs["mode"] == "linear":
         x = _clamped(x, extent - 1)
         floor = _op("floor", x)
-        place = Cast(_op("min", _op("add", floor, Cast(t, F32)), _f(extent - 1)), DType.I64)
+        place = _element(_op("add", floor, Cast(t, F32)), extent - 1)
         share = _op("sub", x, floor)
         first = Op("eq", (t, Const(0, DType.I64)), DType.BOOL)
         weight = _op("select", first, _op("sub", _f(1), share), share)
@@ -262,7 +273,7 @@ def _cubic_tables(
     inner = _op("add", _op("mul", _op("sub", _op("mul", _f(a), d), _f(5 * a)), d), _f(8 * a))
     far = _op("sub", _op("mul", inner, d), _f(4 * a))
     weight = _op("select", Op("le", (d, _f(1)), DType.BOOL), near, far)
-    stmts = [Stmt(places, DType.I64, iters, Cast(_clamped(place, extent - 1), DType.I64))]
+    stmts = [Stmt(places, DType.I64, iters, _element(place, extent - 1))]
     if not attrs.get("exclude_outside", False):
         return [*stmts, Stmt(weights, F32, iters, weight)], places, weights
     below, above = Op("lt", (place, _f(0)), DType.BOOL), Op("gt", (place, _f(extent - 1)), DType.BOOL)

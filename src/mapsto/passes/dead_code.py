@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mapsto.ir.expr import Expr, symbols
-from mapsto.ir.graph import Graph, Node, free_values
+from mapsto.ir.graph import Graph, Node, Value, free_values
 
-# Ops without outputs that somebody else needs: `bind_dim` for its symbol, `require` for what its sizes are used for.
-_BIND, _REQUIRE = "bind_dim", "require"
+# Ops without outputs that somebody else needs: `bind_dim` for its symbol, `require` for what its sizes are used for,
+# `bounds_check` for what reads the indices that it has checked, or what was made of them.
+_BIND, _REQUIRE, CHECK = "bind_dim", "require", "bounds_check"
 
 
 @dataclass(frozen=True)
@@ -20,37 +21,63 @@ class DeadCode:
     name: str = "dead-code"
 
     def __call__(self, graph: Graph) -> Graph:
-        return _live(graph, set())
+        live = _live(graph, {}, set())
+        if any(node.op in (CHECK, _BIND) for node in graph.walk()):
+            live = _live(graph, {}, _read(live))
+        return live
 
 
-def _live(graph: Graph, outside: set[str]) -> Graph:
-    """`outside`: symbols that the graphs around have."""
-    bound = {str(n.attrs["symbol"]) for n in graph.nodes if n.op == _BIND}
+def _read(graph: Graph) -> set[str]:
+    """Values that anything reads, here or in a nested graph."""
+    found = set(graph.outputs)
+    for node in graph.nodes:
+        found.update(node.inputs)
+        for inner in node.graphs:
+            found |= _read(inner)
+    return found
+
+
+def _live(graph: Graph, around: Mapping[str, Value], read_by_any: set[str]) -> Graph:
+    """`around`: values of the graphs around. `read_by_any`: values for whose sake checks and conditions stand."""
+    values = {**around, **graph.values()}
+    bound = _bound(graph)
     needed = set(graph.outputs)
     sizes: set[str] = set()
     kept: list[Node] = []
     for node in reversed(graph.nodes):
-        if not _is_needed(node, needed, sizes, bound):
+        if not _is_needed(node, needed, sizes, bound, read_by_any):
             continue
         if node.graphs:
-            node = replace(node, graphs=tuple(_live(inner, outside | bound) for inner in node.graphs))
+            node = replace(node, graphs=tuple(_live(inner, values, read_by_any) for inner in node.graphs))
         kept.append(node)
-        needed.update(n for n in node.inputs if n)
+        read = {n for n in node.inputs if n}
         for inner in node.graphs:
-            needed |= free_values(inner)
-        if bound:
-            sizes |= sizes_of(node)
+            read |= free_values(inner)
+        needed |= read
+        if bound:  # what a condition speaks of may be the size of an operand alone: an axis that must not be empty
+            sizes |= sizes_of(node) | {s for name in read for d in values[name].shape for s in symbols(d)}
     nodes = tuple(reversed(kept))
     constants = {name: array for name, array in graph.constants.items() if name in needed}
     return replace(graph, nodes=nodes, constants=constants)
 
 
-def _is_needed(node: Node, needed: set[str], sizes: set[str], bound: set[str]) -> bool:
+def _bound(graph: Graph) -> dict[str, set[str]]:
+    """Symbols that a run finds -> what the node that found one has made beside it."""
+    made = {value.name: {v.name for v in node.outputs} for node in graph.nodes for value in node.outputs}
+    return {str(n.attrs["symbol"]): made.get(n.inputs[0], set()) for n in graph.nodes if n.op == _BIND}
+
+
+def _is_needed(
+    node: Node, needed: set[str], sizes: set[str], bound: Mapping[str, set[str]], read_by_any: set[str]
+) -> bool:
+    if node.op == CHECK:
+        return node.inputs[0] in read_by_any
     if node.op == _BIND:
         return str(node.attrs["symbol"]) in sizes
     if node.op == _REQUIRE:
-        # asked of the model's own sizes it always stands; of a bound size, where something uses that size
-        return not bound or all(s in sizes for s in sizes_of(node) & bound)
+        # asked of the model's own sizes it always stands; of a bound size, where something uses that size, or elements
+        # of which it is the count (an element read by its place may be all that is left of them)
+        return not bound or all(s in sizes or bound[s] & read_by_any for s in sizes_of(node) & set(bound))
     return any(value.name in needed for value in node.outputs)
 
 

@@ -20,7 +20,7 @@ from mapsto.ops.registry import op
 from mapsto.passes.retrace import copy_into
 
 # What the rules cannot go through, as it gives no numbers to differentiate.
-_WITHOUT_OUTPUTS = ("bind_dim", "require")
+_WITHOUT_OUTPUTS = ("bind_dim", "require", "bounds_check")
 
 
 def gradient(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:

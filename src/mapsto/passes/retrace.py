@@ -17,6 +17,7 @@ from mapsto.errors import ShapeError
 from mapsto.ir.expr import Dim, Expr, substitute
 from mapsto.ir.graph import Graph, Node, Value, defined_symbols, uses
 from mapsto.ir.rewrite import Match, Table
+from mapsto.ops.bounds import check_again
 from mapsto.ops.builder import Builder
 from mapsto.passes.dead_code import sizes_of
 from mapsto.passes.provenance import Trace, hand_on
@@ -169,6 +170,10 @@ class _Tracer:
                 return self._bind(str(node.attrs["symbol"]), inputs[0]), ()
             if node.op == "require":
                 builder.require(attrs["condition"], str(attrs["message"]), where="")
+                return (), ()
+            if node.op == "bounds_check":
+                assert inputs[0] is not None
+                check_again(builder, inputs[0], attrs)
                 return (), ()
             if node.op == "if":
                 return self._if(node, inputs, attrs)

@@ -145,7 +145,7 @@ class Region:
             return Group("rows", [node], [copy_stmt(self.values[node.inputs[0]], node.output, self.fresh)])
         spec = op(node.op)
         if spec.kind == "control":
-            return Group("check", [node])
+            return Group("check", [node], uses_values=frozenset(node.inputs[1:]))  # what is compared
         operands = tuple(self.values[n] if n else None for n in node.inputs)
         if spec.lower is None:
             return Group(

@@ -107,6 +107,8 @@ class _Assignment:
                 found |= {group.nodes[0].inputs[0]}
             elif is_wide(group):
                 found |= set(group.targets())
+            elif group.kind == "check":
+                found |= group.reads()
         return found
 
     # -- votes ---------------------------------------------------------------------------------------------------------

@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ExecutionError, ShapeError
+from mapsto.ir.bounds import message, value_at
 from mapsto.ir.expr import evaluate
 from mapsto.runtime import runner_ir
 from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes, aligned_empty, readable
 from mapsto.runtime.layout import LARGEST_SIZE, Layout
 from mapsto.runtime.poison import Poison
 from mapsto.runtime.pool import Pool
-from mapsto.runtime.program import Bind, BranchIfFalse, Jump, Require, Run
-from mapsto.runtime.tables import Tables
+from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Require, Run
+from mapsto.runtime.tables import ROWS_START, Tables
 
 _SMALL = 4096  # bytes: below, alignment of an output is not worth the 0.2 us
 _MANY = 24  # places to patch: above, numpy does it faster
@@ -204,6 +205,8 @@ class Frame:
             return index
         if isinstance(step, Require):
             raise ExecutionError(step.message)
+        if isinstance(step, Bounds):
+            raise ExecutionError(self._outside(index, step))
         assert isinstance(step, Bind), f"the runner stopped at step {index}, {step}"
         assert self._node is not None
         raw = ctypes.string_at(self._word[self._tables.bind_place[index]], step.dtype.size)
@@ -221,6 +224,15 @@ class Frame:
             self._patch(int(self._addresses[buffer]), node.port_places(buffer), buffer)
         self._give(self._plan_outputs(node, step.symbol), results)
         return index + 1
+
+    def _outside(self, index: int, step: Bounds) -> str:
+        """What is said of an index that is out of range."""
+        assert self._node is not None
+        place = self._word[ROWS_START + index * runner_ir.ROW_WORDS + runner_ir.ROW_CONDITION]
+        distance = int.from_bytes(ctypes.string_at(place, 8), "little")
+        extent = int(self._node.values[self._tables.tape.index[step.extent]])
+        value = value_at(distance, step.kind, extent)
+        return message(step.where, step.what, value, step.kind, step.axis, extent)
 
     def _check(self, layout: Layout, symbol: str | None) -> None:
         """The program's checks that can be decided now: those on `symbol`, or (None) on the inputs' sizes alone."""

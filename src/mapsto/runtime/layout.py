@@ -130,7 +130,7 @@ def _make(
     alone = np.ones(tables.count, bool)
     alone[tables.extent_step] = (shares <= 1) | ~tables.is_run
     all_alone = bool(alone.all())
-    alone &= ~tables.is_branch  # every thread reads a branch's condition
+    alone &= ~tables.reads_alike
     meets = barriers(tables.phases, alone)
     others = None if all_alone and not tables.bind_symbols else meets
     polls = tables.polls.steps(values, tables.extent_step, extents, tables.grain, shares, others)

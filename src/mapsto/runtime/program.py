@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from mapsto.ir.bounds import count
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, product
+from mapsto.ir.expr import Dim, maximum, product
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
@@ -122,7 +123,30 @@ class Require:
     provenance: tuple[str, ...] = ()
 
 
-Step = Run | Bind | BranchIfFalse | Jump | Require
+@dataclass(frozen=True)
+class Bounds:
+    """A run that gets here fails (ExecutionError) where an index is out of range.
+
+    The u64 at `operand` is the largest distance of an index from the lowest that is allowed (`ir.bounds`). kind: which
+    are. what, axis, extent, where: what the message says of it.
+    """
+
+    operand: Operand
+    kind: str
+    what: str
+    axis: int
+    extent: Dim
+    where: str
+    label: str = ""
+    provenance: tuple[str, ...] = ()
+
+    @property
+    def limit(self) -> Dim:
+        """Distances from here on are errors; no index at all has the distance 0."""
+        return maximum(count(self.kind, self.extent), 1)
+
+
+Step = Run | Bind | BranchIfFalse | Jump | Require | Bounds
 
 
 @dataclass(frozen=True)
@@ -172,7 +196,7 @@ class Program:
 def operands_of(step: Step) -> tuple[Operand, ...]:
     if isinstance(step, Run):
         return step.operands
-    return (step.operand,) if isinstance(step, (Bind, BranchIfFalse)) else ()
+    return (step.operand,) if isinstance(step, (Bind, BranchIfFalse, Bounds)) else ()
 
 
 def step_dims(step: Step) -> Iterator[Dim]:
@@ -183,6 +207,9 @@ def step_dims(step: Step) -> Iterator[Dim]:
         yield step.extent
     if isinstance(step, Require):
         yield step.condition
+    if isinstance(step, Bounds):
+        yield step.extent
+        yield step.limit
 
 
 def updated_buffers(program: Program) -> set[int]:
@@ -225,4 +252,7 @@ def step_text(program: Program, step: Step) -> str:
         return f"branch to {step.target} unless {places[0]}{label}"
     if isinstance(step, Jump):
         return f"jump to {step.target}{label}"
+    if isinstance(step, Bounds):
+        axis = f"axis {step.axis} of {step.extent} ({step.kind})"
+        return f"bounds of {axis} for {places[0]}: {step.where}{label}"
     return f"require {step.condition} >= 0: {step.message}{label}"

@@ -14,6 +14,7 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.expr_text import parse_dim
 from mapsto.runtime.program import (
     Bind,
+    Bounds,
     BranchIfFalse,
     Buffer,
     Check,
@@ -80,6 +81,15 @@ def _step_to_json(step: Step, index: dict[Dim, int]) -> dict[str, Any]:
         return common | {"branch": step.target, "operand": [step.operand[0], index[step.operand[1]]]}
     if isinstance(step, Jump):
         return common | {"jump": step.target}
+    if isinstance(step, Bounds):
+        return common | {
+            "bounds": step.kind,
+            "operand": [step.operand[0], index[step.operand[1]]],
+            "what": step.what,
+            "axis": step.axis,
+            "extent": index[step.extent],
+            "where": step.where,
+        }
     return common | {"require": index[step.condition], "message": step.message}
 
 
@@ -214,6 +224,10 @@ def _step_from_json(value: Any, dims: list[Dim], index: int) -> Step:
         return BranchIfFalse(operand, step.integer("branch"), label, provenance)
     if "jump" in step.value:
         return Jump(step.integer("jump"), label, provenance)
+    if "bounds" in step.value:
+        operand = _operand(step.value.get("operand"), where, dims)
+        kind, what, extent = step.text("bounds"), step.text("what"), step.get("extent", size)
+        return Bounds(operand, kind, what, step.integer("axis"), extent, step.text("where"), label, provenance)
     if "require" in step.value:
         return Require(step.get("require", size), step.text("message"), label, provenance)
     raise ModelError(f"{where}: of no known kind")

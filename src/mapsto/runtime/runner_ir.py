@@ -1,8 +1,8 @@
 """The native step runner, as LLVM IR text: walks the table of steps, alone or by several threads together.
 
-int64_t mapsto_run(Job*)        walks from `start`; gives the step where it stopped (a Bind, a failed Require, the end,
-                                or another step before which it paused), or -1 where it could not begin (JOB_ERROR
-                                says why; 0: its turn has not come)
+int64_t mapsto_run(Job*)        walks from `start`; gives the step where it stopped (a Bind, a failed Require or Bounds,
+                                the end, or another step before which it paused), or -1 where it could not begin
+                                (JOB_ERROR says why; 0: its turn has not come)
 
 `pool_ir` has the workers and the barriers at which they meet.
 
@@ -27,7 +27,7 @@ from mapsto.runtime.pool_ir import (
     POOL_STARTED,
 )
 
-VERSION = 2  # of these structures; an artifact carries a compiled runner and says which
+VERSION = 3  # of these structures; an artifact carries a compiled runner and says which
 
 # Job: words
 JOB_POOL, JOB_ROWS, JOB_START, JOB_SINGLE, JOB_PROFILE, JOB_SLICE, JOB_PAUSE, JOB_ERROR, JOB_WORDS = range(9)
@@ -36,7 +36,7 @@ SLICE_NS = 50_000_000  # how long a walk goes on before it pauses
 # Row: words. `word` is a kind, plus BARRIER where the threads meet before the step, plus POLL where the first one looks
 # at the clock before it (a Run; where there are several threads, a BARRIER too).
 ROW_FUNCTION, ROW_OPERANDS, ROW_DIMS, ROW_EXTENT, ROW_SHARES, ROW_WORD, ROW_TARGET, ROW_CONDITION, ROW_WORDS = range(9)
-STOP, RUN, BRANCH, JUMP, REQUIRE = range(5)
+STOP, RUN, BRANCH, JUMP, REQUIRE, BOUNDS = range(6)
 BARRIER, POLL = 256, 512
 
 
@@ -218,6 +218,7 @@ dispatch:
     i64 {BRANCH}, label %branch
     i64 {JUMP}, label %jump
     i64 {REQUIRE}, label %require
+    i64 {BOUNDS}, label %bounds
   ]
 
 branch:
@@ -235,6 +236,14 @@ require:
   %checked = load i64, ptr %checked.at
   %fails = icmp slt i64 %checked, 0
   br i1 %fails, label %done, label %advance
+bounds:
+  %distance.at = getelementptr i64, ptr %row, i64 {ROW_CONDITION}
+  %distance.place = load ptr, ptr %distance.at
+  %distance = load i64, ptr %distance.place
+  %limit.at = getelementptr i64, ptr %row, i64 {ROW_EXTENT}
+  %limit = load i64, ptr %limit.at
+  %outside = icmp uge i64 %distance, %limit
+  br i1 %outside, label %done, label %advance
 
 run:
   %since = call i64 @now(ptr %clock, i1 %profiles)
@@ -287,7 +296,7 @@ add:
   br label %advance
 
 advance:
-  %next = phi i64 [ %after, %branch ], [ %target, %jump ], [ %after, %require ],
+  %next = phi i64 [ %after, %branch ], [ %target, %jump ], [ %after, %require ], [ %after, %bounds ],
                   [ %after, %ran ], [ %after, %record ], [ %after, %add ]
   br label %step
 done:

@@ -17,7 +17,7 @@ from mapsto.runtime import runner_ir
 from mapsto.runtime.arena import Arena
 from mapsto.runtime.phases import find_phases
 from mapsto.runtime.polls import Polls
-from mapsto.runtime.program import Bind, BranchIfFalse, Jump, Program, Require, Run, Step, operands_of
+from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Program, Require, Run, Step, operands_of
 from mapsto.runtime.sizes import SizeTape
 from mapsto.runtime.verify import input_symbols
 
@@ -30,6 +30,7 @@ _KIND: dict[type, int] = {
     BranchIfFalse: runner_ir.BRANCH,
     Jump: runner_ir.JUMP,
     Require: runner_ir.REQUIRE,
+    Bounds: runner_ir.BOUNDS,
 }
 
 
@@ -107,7 +108,7 @@ class Tables:
                 self.bind_place[index] = operands
                 slots.append((operands, step.operand[0], at[step.operand[1]]))
                 operands += 1
-            elif isinstance(step, BranchIfFalse):
+            elif isinstance(step, (BranchIfFalse, Bounds)):
                 slots.append((row + runner_ir.ROW_CONDITION, step.operand[0], at[step.operand[1]]))
             if isinstance(step, (BranchIfFalse, Jump)):
                 words[row + runner_ir.ROW_TARGET] = step.target
@@ -127,11 +128,14 @@ class Tables:
                 found.append((index, at[step.extent], step.grain))
             elif isinstance(step, Require):
                 found.append((index, at[step.condition], 1))
+            elif isinstance(step, Bounds):
+                found.append((index, at[step.limit], 1))
         self.extent_step, self.extent_expr, self.grain = _columns(found, 3)
         self.extent_place = ROWS_START + self.extent_step * _ROW + runner_ir.ROW_EXTENT
         self.share_place = ROWS_START + self.extent_step * _ROW + runner_ir.ROW_SHARES
         self.is_run = np.array([isinstance(steps[i], Run) for i in self.extent_step], bool)
-        self.is_branch = np.array([isinstance(step, BranchIfFalse) for step in steps], bool)
+        self.reads_alike = np.array([isinstance(step, (BranchIfFalse, Bounds)) for step in steps], bool)
+        """Steps at which every thread reads what decides where all go on."""
         self.word_place = ROWS_START + np.arange(len(steps), dtype=np.int64) * _ROW + runner_ir.ROW_WORD
         self.kind = self.words[self.word_place].copy()
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import functools
 
 from mapsto.errors import VerifyError
+from mapsto.ir import bounds
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, Sym, loads, symbols
 from mapsto.runtime.dataflow import check_dataflow
 from mapsto.runtime.program import (
     ALIGNMENT,
     KINDS,
     Bind,
+    Bounds,
     BranchIfFalse,
     Jump,
     Port,
@@ -124,8 +127,19 @@ def _step(program: Program, index: int, updated: set[int]) -> None:
         raise _fault(program, where, f"there is no step {step.target}")
     if isinstance(step, Bind) and not step.dtype.is_integer:
         raise _fault(program, where, f"{step.symbol} is read as {step.dtype.value}, which is no integer")
+    if isinstance(step, Bounds):
+        _bounds(program, step, where)
     if isinstance(step, Run):
         _run(program, index, step, where, updated)
+
+
+def _bounds(program: Program, step: Bounds, where: str) -> None:
+    if step.kind not in bounds.KINDS:
+        raise _fault(program, where, f"no known indices are allowed: {step.kind!r}")
+    buffer, offset = step.operand
+    room = program.buffers[buffer].bytes - offset
+    if isinstance(room, int) and room < DType.U64.size:
+        raise _fault(program, where, f"it reads a word from {room} bytes")
 
 
 def _run(program: Program, index: int, step: Run, where: str, updated: set[int]) -> None:

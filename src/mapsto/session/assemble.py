@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from mapsto.devices.cpu.code import Call
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, mul
 from mapsto.ir.graph import Node
+from mapsto.passes.dead_code import CHECK
 from mapsto.plan.group import Group
 from mapsto.plan.planner import Planned
 from mapsto.runtime.arrays import pack_constants
-from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run, Step
+from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run, Step
 
 
 class _Buffers:
@@ -78,7 +81,8 @@ def _emit(groups: Iterable[Group], calls: Mapping[int, list[Call]], buffers: _Bu
                 Bind(str(node.attrs["symbol"]), buffers.operand(value.name), value.dtype, label, group.provenance)
             )
         elif group.kind == "check":
-            steps.extend(_check(node, label) for node in group.nodes)
+            for node in group.nodes:
+                steps.extend(_bounds(node, buffers, label) if node.op == CHECK else [_check(node, label)])
         else:
             steps.extend(_run(call, buffers) for call in calls[id(group)])
 
@@ -89,6 +93,19 @@ def _run(call: Call, buffers: _Buffers) -> Run:
     return Run(
         call.function, operands, call.dims, call.extent, call.writes, call.grain, False, label, call.group.provenance
     )
+
+
+def _bounds(node: Node, buffers: _Buffers, label: str) -> list[Step]:
+    """One step for each word that is compared."""
+    attrs: dict[str, Any] = dict(node.attrs)
+    buffer, offset = buffers.operand(node.inputs[1])
+    return [
+        Bounds(
+            (buffer, offset + DType.U64.size * k), attrs["kind"], attrs["what"], axis, extent, attrs["where"], label,
+            node.provenance,
+        )
+        for k, (axis, extent) in enumerate(zip(attrs["axes"], attrs["extents"], strict=True))
+    ]  # fmt: skip
 
 
 def _check(node: Node, label: str) -> Require:

@@ -19,6 +19,7 @@ from mapsto.errors import CompileError, ModelError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.ops.builder import FOLD_PER_BYTE
+from mapsto.passes.checks import unchecked
 from mapsto.plan.homes import flat
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.planner import plan_graph
@@ -47,6 +48,7 @@ def compile_model(
     plan: Plan | str | None = None,
     isa: str | None = None,
     budget: Budget | Mapping[str, float] | None = None,
+    check_indices: bool = True,
 ) -> Executable:
     """Compile a model for this machine's CPU.
 
@@ -56,6 +58,8 @@ def compile_model(
     native_only: an error where a step has no native code (every step has, so far). plan: decisions to replay.
     isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
     budget: limits of the work that differ from the defaults, by name ({"nodes": 10**6}) or as a whole.
+    check_indices: a run raises ExecutionError for an index out of range, where that cannot be ruled out before; else
+    such an index wraps round its axis.
 
     Raises ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError, CompileError; ParseError
     for a plan that cannot be read, or is of another graph (shapes included), instruction set or version.
@@ -63,6 +67,8 @@ def compile_model(
     try:
         with metering(budget), Workers(cache, isa) as workers:
             graph = prepared(model, shapes)
+            if not check_indices:
+                graph = unchecked(graph)
             pinned = parse(plan) if isinstance(plan, str) else plan
             return build(graph, workers, threads, progress, pinned)
     except RecursionError as error:

@@ -158,7 +158,10 @@ class Translator:
         before = self.scope, self.place
         self.scope, self.place = scope, place
         try:
-            with builder.source(*sources), builder.counted(len(call.inputs) + len(call.outputs)):
+            with (
+                builder.source(*sources, place=f"node {call.name!r} ({call.op})"),
+                builder.counted(len(call.inputs) + len(call.outputs)),
+            ):
                 result = row(call)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             # rows are written for nodes as the standard has them; in any other node it is the node that is wrong

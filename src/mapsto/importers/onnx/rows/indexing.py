@@ -9,6 +9,7 @@ from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
+from mapsto.ops.bounds import Allowed, check_inside
 from mapsto.ops.builder import Builder
 
 _INDEX = (DType.I32, DType.I64)
@@ -22,14 +23,8 @@ def as_index(b: Builder, indices: Value) -> Value:
 def _gather(call: Call) -> Result:
     data = call.input()
     axis = call.axis(data.rank, 0)
-    indices = call.content(1)
     if data.rank == 0:
         raise call.wrong("the data has no axes")
-    extent = data.shape[axis]
-    if indices is not None and isinstance(extent, int):
-        wrong = [i for i in indices.reshape(-1) if isinstance(i, int) and not -extent <= i < extent]
-        if wrong:
-            raise call.wrong(f"index {wrong[0]} is outside of axis {axis} of {data}")
     return call.builder.one("gather", [data, as_index(call.builder, call.input(1))], axis=axis)
 
 
@@ -80,12 +75,17 @@ def _nonzero(call: Call) -> Result:
 
 @row("Compress")
 def _compress(call: Call) -> Result:
-    """The slices along an axis (or the elements) whose condition holds."""
+    """The slices along an axis (or the elements) whose condition holds; a condition may be shorter, not longer."""
     b, x, condition = call.builder, call.input(), call.input(1)
     if call.has_attribute("axis"):
         axis = call.axis(x.rank)
     else:
         x, axis = b.one("reshape", [x], shape=(product(x.shape),)), 0
+    if condition.rank != 1:
+        raise call.wrong(f"the condition {condition} is no vector")
+    length, extent = condition.shape[0], x.shape[axis]
+    said = f"the condition has {length} elements, axis {axis} has {extent}: it must not be longer"
+    b.require(extent - length, said, where=b.place("compress"))
     chosen = nonzero(b, condition)
     return b.one("gather", [x, b.one("reshape", [chosen], shape=(chosen.shape[1],))], axis=axis)
 
@@ -164,8 +164,11 @@ def _trilu(call: Call) -> Result:
 @row("ReverseSequence")
 def _reverse_sequence(call: Call) -> Result:
     """Along the time axis the first `length` elements of each batch entry turned round."""
-    b, x, lengths = call.builder, call.input(), call.input(1)
+    b, x = call.builder, call.input()
     time, batch = call.axis(x.rank, 0, "time_axis"), call.axis(x.rank, 1, "batch_axis")
+    allowed = Allowed((time,), (x.shape[time],), "length", "sequence length")
+    lengths = as_index(b, call.input(1))
+    check_inside(b, lengths, allowed, b.place("reverse_sequence"))
     t = column(b, positions(b, x.shape[time]), time, x.rank)
     length = column(b, lengths, batch, x.rank)
     turned = b.one("sub", [b.one("sub", [length, call.scalar(1, length)]), t])
@@ -186,6 +189,9 @@ def _cross_entropy(call: Call) -> Result:
     if call.has_attribute("ignore_index"):
         ignored = b.one("eq", [target, b.constant(np.asarray(call.integer("ignore_index")), "c", target.dtype)])
         target = b.one("select", [ignored, call.scalar(0, target), target])
+    if scores.rank < 2:
+        raise call.wrong(f"the scores {scores} have no axis of classes")
+    check_inside(b, target, Allowed((1,), (scores.shape[1],), "place", "target"), b.place("cross_entropy"))
     found = b.one("gather_elements", [logs, unsqueeze(b, target, [1])], axis=1)
     loss = b.one("neg", [b.one("reshape", [found], shape=target.shape)])
     factor = b.one("gather", [weight, target], axis=0) if weight is not None else None

@@ -13,6 +13,7 @@ from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
+from mapsto.ops.bounds import Allowed, check_inside
 from mapsto.ops.builder import Builder
 
 # -- GridSample --------------------------------------------------------------------------------------------------------
@@ -196,6 +197,7 @@ def _max_unpool(call: Call) -> Result:
     inner = [(x.shape[2 + k] - 1) * strides[k] - pads[k] - pads[rank + k] + kernel[k] for k in range(rank)]
     pooled: tuple[Dim, ...] = (*x.shape[:2], *inner)
     shape = tuple(call.dims(2, "size")) if call.has(2) else pooled
+    check_inside(b, indices, Allowed((0,), (product(pooled),), "place"), b.place("max_unpool"))
     if shape != pooled:
         indices = _moved(b, indices, pooled, shape)
     flat = b.one("full", [], shape=(product(shape),), value=0.0, dtype=x.dtype)
