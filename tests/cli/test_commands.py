@@ -163,6 +163,16 @@ def test_run_loads_what_compile_saved(compiler: Compiler, model: Path, call: Cal
     assert code == 2 and "compiled already" in err
 
 
+def test_indices_are_checked_unless_it_is_said(compiler: Compiler, model: Path, call: Call, tmp_path: Path) -> None:
+    for command in (("run",), ("check", "--no-reference"), ("compile", "-o", tmp_path / "a.mapsto")):
+        call(*command, model)
+        assert compiler.asked["check_indices"] is True
+        call(*command, model, "--no-check-indices")
+        assert compiler.asked["check_indices"] is False
+    code, _, err = call("run", tmp_path / "a.mapsto", "--no-check-indices")
+    assert code == 2 and "compiled already" in err
+
+
 def test_compile_replays_a_plan(compiler: Compiler, model: Path, call: Call, tmp_path: Path) -> None:
     (tmp_path / "plan.txt").write_text("edited plan")
     code, out, _ = call("compile", model, "-o", tmp_path / "a.mapsto", "--plan", tmp_path / "plan.txt")

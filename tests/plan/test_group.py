@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import sym
 from mapsto.ops.builder import Builder
 from mapsto.plan.group import shared_dims
 from mapsto.plan.homes import flat
@@ -70,3 +71,23 @@ def test_shared_dims_of_a_softmax_over_channels_are_all_but_the_channels() -> No
     planned = plan_graph(b.finish([composite.softmax(b, x, 1)]))
     (group,) = flat(planned.groups)
     assert shared_dims(group.stmts) == (0, 2)
+
+
+def test_what_is_built_after_a_check_stays_after_it() -> None:
+    """Groups only move to later places, so a check comes before whatever it guards, however nodes are fused."""
+    b = Builder("g")
+    n = sym("n")
+    with b.source("s"):
+        x, i, c = b.input("x", DType.F32, (n, 8)), b.input("i", DType.I64, (sym("m"),)), b.input("c", DType.BOOL, ())
+        inner = Builder("t", b)
+        rows = inner.one("gather", [inner.one("exp", [x]), i], axis=0)
+        softened = inner.one("mul", [rows, inner.one("reduce", [rows], kind="max", axes=(1,), keepdims=True)])
+        placed = inner.one("scatter_nd", [x, inner.one("reshape", [i], shape=(sym("m"), 1)), softened], reduction="add")
+        other = Builder("e", b)
+        graphs = [inner.finish([placed]), other.finish([other.one("neg", [x])])]
+        graph = b.finish(b.add("if", [c], {}, graphs), names=["y"])
+    (branch,) = [g for g in plan_graph(graph).groups if g.kind == "branch"]
+    kinds = [("check" if g.kind == "check" else "+".join(node.op for node in g.nodes)) for g in branch.branches[0]]
+    last = max(k for k, kind in enumerate(kinds) if kind == "check")
+    assert [k for k, kind in enumerate(kinds) if "gather" in kind or "scatter" in kind][0] > last
+    assert kinds.count("check") == 2  # the condition on the size of the axis, and the indices

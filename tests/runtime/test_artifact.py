@@ -22,7 +22,7 @@ from mapsto.runtime import artifact
 from mapsto.runtime.arrays import pack_constants
 from mapsto.runtime.artifact import Target
 from mapsto.runtime.executable import Executable, load
-from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run
+from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run
 from mapsto.runtime.program_json import program_from_json, program_to_json
 
 REPOSITORY = Path(__file__).parents[2]
@@ -49,6 +49,7 @@ PROGRAM = Program(
         Run("is_positive", ((0, 0), (4, 0)), writes=(1,)),
         BranchIfFalse((4, 0), 6),
         Jump(6),
+        Bounds((3, 0), "signed", "index", 1, N, "node 'g' (Gather)", "guard", ("g",)),
         Run("add", ((0, 0), (2, 0), (5, 0)), (), N, (2,), grain=7),
         Run("relu", ((5, 0), (1, 0)), (), M, (1,)),
     ),

@@ -9,7 +9,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.runtime import polls, runner_ir
 from mapsto.runtime.executable import Executable
-from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run
+from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run
 
 M = sym("m")
 THREADS = [1, 2, 4]
@@ -381,3 +381,33 @@ def test_poison_changes_nothing_in_a_sound_program():
     assert np.array_equal(exe(x), plain)
     exe.poison(False)
     assert np.array_equal(exe(x), plain)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("poison", [False, True])
+def test_a_run_stops_at_an_index_out_of_range(threads, poison):
+    """The word is compared as it stands when all threads are there, before anything after it."""
+    program = Program(
+        "g",
+        (Port("x", DType.F32, (N,), 0),),
+        (Port("y", DType.F32, (N,), 1),),
+        (Buffer("x", "input", f32(N)), Buffer("y", "output", f32(N)), Buffer("word", "arena", 8)),
+        (
+            Run("count", ((0, 0), (2, 0)), (N,), 1, (1,)),
+            Bounds((2, 0), "place", "index", 3, 1001, "node 'g' (Gather)"),
+            Run("increment", ((0, 0), (1, 0)), (), N, (1,)),
+        ),
+    )
+    exe = Executable(program, objects(), threads)
+    exe.poison(poison)
+    rng = np.random.default_rng(0)
+    for positive in (0, 1000, 5, 999) * 3:
+        x = _mixed(3000, positive, rng)
+        assert np.array_equal(exe(x), x + 1)
+        with pytest.raises(ExecutionError, match=r"node 'g' \(Gather\): index 1001 is outside of axis 3, which has"):
+            exe(_mixed(3000, 1001, rng))
+
+
+def test_no_index_at_all_is_none_out_of_range():
+    """An empty axis and no indices: the distance is 0, and so is the count of what is allowed."""
+    assert [Bounds((0, 0), kind, "index", 0, 0, "").limit for kind in ("signed", "place", "length")] == [1, 1, 1]

@@ -9,7 +9,7 @@ from mapsto.errors import VerifyError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import load, sym
 from mapsto.runtime import dataflow
-from mapsto.runtime.program import Bind, BranchIfFalse, Buffer, Jump, Port, Program, Require, Run
+from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Jump, Port, Program, Require, Run
 from mapsto.runtime.verify import verify_program
 
 GOOD = relu_program(N)
@@ -69,6 +69,9 @@ BAD = [
     (_changed(GOOD, updates=(("x", "nothing"),)), "pair"),
     (_changed(GOOD, steps=(Jump(5),)), "no step 5"),
     (_changed(GOOD, steps=(Bind("m", (0, 0), DType.F32),)), "no integer"),
+    (_changed(BIND, steps=(*BIND.steps, Bounds((2, 4), "signed", "index", 0, 3, "g"))), "a word from 4 bytes"),
+    (_changed(BIND, steps=(*BIND.steps, Bounds((2, 0), "any", "index", 0, 3, "g"))), "no known indices"),
+    (_changed(GOOD, steps=(*GOOD.steps, Bounds((0, 0), "signed", "index", 0, sym("m"), "g"))), "symbols m"),
     (
         _changed(
             GOOD, inputs=(Port("x", DType.F32, (N * 2,), 0),), buffers=(Buffer("x", "input", N * 8), GOOD.buffers[1])
