@@ -24,6 +24,7 @@ from scripts.real_inputs import model_key_of, real_inputs
 
 from mapsto.cli.output import seconds_text, table
 from mapsto.errors import MapstoError
+from mapsto.files import write_text
 from mapsto.report import machine
 from mapsto.report.accuracy import Verdict, judge_runs
 from mapsto.report.bench import OURS, BenchReport, BenchSetup, measure
@@ -143,7 +144,7 @@ def put_between_marks(path: Path, text: str) -> None:
     _, end, after = rest.partition("<!-- measured: end -->")
     if not (begin and end_of_mark and end):
         raise SystemExit(f"{path} has no `measured` marks")
-    path.write_text(f"{before}{begin}{mark}{end_of_mark}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+    write_text(path, f"{before}{begin}{mark}{end_of_mark}\n\n{text}\n\n{end}{after}")
 
 
 def machine_line(threads: int) -> str:
@@ -197,7 +198,7 @@ def main() -> int:
     if args.update is not None:
         put_between_marks(args.update, f"{markdown(headers(engines), rows)}\n\n{machine_line(args.threads)}.")
     if args.json is not None:
-        args.json.write_text(json.dumps([result.to_json() for result in results], indent=2), encoding="utf-8")
+        write_text(args.json, json.dumps([result.to_json() for result in results], indent=2))
     return int(args.check and (bool(failed) or not all(result.ok for result in results)))
 
 

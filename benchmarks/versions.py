@@ -22,6 +22,7 @@ from benchmarks.models import Case, cases, machine_line
 from mapsto.cli.inputs import Given, make_feed, parse_shapes
 from mapsto.cli.output import seconds_text, table
 from mapsto.errors import MapstoError
+from mapsto.files import write_text
 from mapsto.importers import onnx
 from mapsto.report.bench import OURS, BenchReport, BenchSetup, measure
 
@@ -90,7 +91,7 @@ def main() -> int:
     print(f"\n{machine_line(args.threads)}")
     if args.json is not None:
         found = {name: report.to_json() for name, report in reports.items()}
-        args.json.write_text(json.dumps(found, indent=2), encoding="utf-8")
+        write_text(args.json, json.dumps(found, indent=2))
     return 0
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 
 class MapstoError(Exception):
-    """Base of every error meant for the user."""
+    """Base of every error meant for the user. `placed`: the message names the node of the model that it is about."""
+
+    placed = False
 
 
 class ModelError(MapstoError):
@@ -22,7 +24,9 @@ class BudgetError(ModelError):
 
 
 class UnsupportedError(MapstoError):
-    """A model uses something that mapsto cannot do; lists every such place."""
+    """A model uses something that mapsto cannot do; lists every such place. `faults`: one message a place."""
+
+    faults: tuple[str, ...] = ()
 
 
 class ShapeError(MapstoError):
@@ -43,3 +47,19 @@ class CompileError(MapstoError):
 
 class ExecutionError(MapstoError):
     """A run failed: wrong input, a size that came out negative or absurd, a lost worker."""
+
+
+class ArgumentError(MapstoError):
+    """An argument is of a wrong type or out of range; names it and what it may be."""
+
+
+class FileError(MapstoError):
+    """A file cannot be written, or reached; names it and the reason."""
+
+
+class ResourceError(MapstoError):
+    """The system grants no more memory, threads, processes, open files or room on a disk."""
+
+
+class InternalError(MapstoError):
+    """A fault of mapsto, not of its user. `__cause__` is what went wrong; the message says how to report it."""

@@ -224,12 +224,13 @@ def test_faults_of_ours_are_told_apart(compiler: Compiler, model: Path, call: Ca
     assert code == 3 and "internal error: ZeroDivisionError: oh" in err and "MAPSTO_DEBUG" in err
 
 
-def test_debug_shows_the_traceback(compiler: Compiler, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(
+    compiler: Compiler, model: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compiler.error = CompileError("kernel conv1: no")
     monkeypatch.setenv("MAPSTO_DEBUG", "1")
-    monkeypatch.setattr(sys, "argv", ["mapsto", "run", str(model)])
-    with pytest.raises(CompileError):
-        main()
+    code, _, err = call("run", model)
+    assert code == 2 and "Traceback" in err and err.endswith("mapsto: error: kernel conv1: no\n")
 
 
 def test_graph_shows_stages(model: Path, call: Call) -> None:

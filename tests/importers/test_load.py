@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -72,7 +74,7 @@ def test_unknown_dims_are_each_on_their_own() -> None:
         ({"z": (2, 3)}, "no input named z; its inputs are x"),
         ({"x": (2, 5)}, "axis 1 is 3 in the model"),
         ({"x": (-2, 3)}, "negative"),
-        ({"x": (2.5, 3)}, "neither an integer"),
+        ({"x": (2.5, 3)}, "2.5 is no integer"),
     ],
 )
 def test_shapes_that_do_not_fit_are_refused(shapes: dict[str, tuple[int, ...]], message: str) -> None:
@@ -257,6 +259,53 @@ def test_a_function_that_calls_itself_is_refused() -> None:
     function = helper.make_function("local", "Again", ["a"], ["out"], body, [helper.make_opsetid("local", 1)])
     with pytest.raises(ModelError, match="calls itself"):
         load(model([helper.make_node("Again", ["x"], ["y"], domain="local")], {"x": [2]}, functions=[function]))
+
+
+def nested(fault: Sequence[Any], depth: int) -> Any:
+    """A model that calls F0, which calls F1, and so on; the last holds the faulty nodes."""
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("local", 1)]
+    functions = []
+    for level in range(depth):
+        call = [helper.make_node(f"F{level + 1}", ["a"], ["out"], name=f"n{level + 1}", domain="local")]
+        body = call if level < depth - 1 else fault
+        functions.append(helper.make_function("local", f"F{level}", ["a"], ["out"], list(body), opsets))
+    call = helper.make_node("F0", ["x"], ["y"], name="n0", domain="local")
+    return model([call], {"x": [2, 3]}, functions=functions)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ([node("Transpose", ["a"], ["out"], name="bad", perm=[7, 8])], ModelError, "perm"),
+        ([node("Relu", ["nothing"], ["out"], name="bad")], ModelError, "it reads 'nothing', which nothing"),
+        ([node("Optional", ["a"], ["out"], name="bad")], UnsupportedError, "not supported"),
+        ([node("Relu", ["a"], ["out", "more"], name="bad")], ModelError, "2 outputs are named"),
+        ([node("Relu", ["a"], ["a"], name="bad")], ModelError, "defined twice"),
+    ],
+)
+def test_faults_in_nested_functions_are_placed_once(fault: Sequence[Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message) as caught:
+        load(nested(fault, 4))
+    text = str(caught.value)
+    assert text.startswith("node 'n0/n1/n2/n3/bad' (") and text.count("n3") == 1 and text.count("node '") == 1
+
+
+def test_what_is_unsupported_in_nested_functions_is_one_list() -> None:
+    bad = [node("Optional", ["a"], [f"o{i}"], name=f"bad{i}") for i in range(3)]
+    with pytest.raises(UnsupportedError) as caught:
+        load(nested([*bad, node("Relu", ["a"], ["out"])], 3))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "3 nodes are not supported:" and len(lines) == 4 and len(caught.value.faults) == 3
+    assert [line.split("'")[1] for line in lines[1:]] == [f"n0/n1/n2/bad{i}" for i in range(3)]
+
+
+def test_faults_in_branches_are_placed_once() -> None:
+    branch = graph([node("Transpose", ["x"], ["t"], name="bad", perm=[7, 8])], ["t"])
+    outer = graph([node("If", ["c"], ["u"], name="inner", then_branch=branch, else_branch=branch)], ["u"])
+    both = node("If", ["c"], name="outer", then_branch=outer, else_branch=outer)
+    with pytest.raises(ModelError) as caught:
+        load(model([both], [port("x", [2, 3]), port("c", [], np.bool_)]))
+    assert str(caught.value).count("node '") == 1 and "/bad'" in str(caught.value)
 
 
 # -- files and versions ------------------------------------------------------------------------------------------------

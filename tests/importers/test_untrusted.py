@@ -259,6 +259,106 @@ def test_links_and_special_files_are_refused(tmp_path: Path, kind: str) -> None:
         load(path)
 
 
+def store(tmp_path: Path, link: str) -> tuple[Path, Path]:
+    """(the path of a model, the folder) of a download cache: what is loaded are links into a folder of contents."""
+    cache = tmp_path / "cache"
+    snapshot = cache / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    path = external(cache / "blobs", "model.data")
+    path.rename(cache / "blobs" / "aa")
+    (cache / "blobs" / "bb").write_bytes(WEIGHTS.tobytes())
+    (snapshot / "model.onnx").symlink_to("../../blobs/aa")
+    (snapshot / "model.data").symlink_to(link.format(cache=cache))
+    return snapshot / "model.onnx", cache
+
+
+@pytest.mark.parametrize(
+    "link", ["../../blobs/bb", "../.././blobs//bb", "{cache}/blobs/bb", "other", "../1/../../blobs/bb"]
+)
+def test_links_inside_a_store_are_followed_where_its_root_is_given(tmp_path: Path, link: str) -> None:
+    path, cache = store(tmp_path, link)
+    (path.parent / "other").symlink_to("../../blobs/bb")
+    (tmp_path / "way").symlink_to(cache)
+    for root in (cache, str(cache), tmp_path, tmp_path / "way", Path(os.path.relpath(cache))):
+        np.testing.assert_array_equal(load(path, data_root=root).constants["w"], [0, 1, 2, 3])
+    with pytest.raises(ModelError, match="model.data' is a symbolic link, to .*name the cache's folder as `data_root`"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("link", "message"),
+    [
+        ("../../../secret", "leads out of the data root"),
+        ("/etc/passwd", "leads out of the data root .*, to /etc/passwd"),
+        ("../../blobs/out", "leads out of the data root"),
+        ("../../blobs/outside/secret", "leads out of the data root"),
+        ("model.data", "too many symbolic links"),
+        ("../../blobs", "not a plain file"),
+        ("../../blobs/hard", "hard link"),
+        ("../../blobs/pipe", "not a plain file"),
+        ("../../blobs/none", "cannot be read"),
+    ],
+)
+def test_no_link_leads_out_of_the_root(tmp_path: Path, link: str, message: str) -> None:
+    path, cache = store(tmp_path, link)
+    (tmp_path / "secret").write_bytes(WEIGHTS.tobytes())
+    (cache / "blobs" / "out").symlink_to("../../secret")
+    (cache / "blobs" / "outside").symlink_to(tmp_path)
+    os.link(tmp_path / "secret", cache / "blobs" / "hard")
+    os.mkfifo(cache / "blobs" / "pipe")
+    with pytest.raises(ModelError, match=message):
+        load(path, data_root=cache)
+
+
+def test_the_root_must_hold_the_model(tmp_path: Path) -> None:
+    path, cache = store(tmp_path, "../../blobs/bb")
+    with pytest.raises(ModelError, match="does not lie in the data root"):
+        load(path, data_root=cache / "blobs")
+    for wrong in (tmp_path / "none", path, 5, ""):
+        with pytest.raises(MapstoError, match="data_root"):
+            load(path, data_root=wrong)
+
+
+def test_descriptors_are_closed_whatever_a_link_says(tmp_path: Path) -> None:
+    path, cache = store(tmp_path, "../../blobs/none")
+    good, _ = store(tmp_path / "good", "../../blobs/bb")
+    before = os.listdir("/proc/self/fd")
+    for _ in range(3):
+        for root in (None, cache):
+            with pytest.raises(ModelError):
+                load(path, data_root=root)
+        load(good, data_root=tmp_path)
+    assert len(os.listdir("/proc/self/fd")) == len(before)
+
+
+# -- files that are no models ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1\n", "Git LFS pointer.*git lfs pull"),
+        (b"PK\x03\x04" + bytes(60), "zip archive"),
+        (b"hello\n", "a text"),
+        (b"", "the file is empty: it holds no graph"),
+        (bytes(1000), "zeros at its start"),
+    ],
+)
+def test_files_that_are_no_models_are_told_what_they_are(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "m.onnx").write_bytes(content)
+    with pytest.raises(ModelError, match=f"m.onnx: .*{message}"):
+        load(tmp_path / "m.onnx")
+
+
+def test_a_file_larger_than_models_are_is_not_read(tmp_path: Path) -> None:
+    for size, message in ((3 << 30, "holds 2147483647 at most"), (1 << 40, "more than the budget"), (1 << 30, "zeros")):
+        with open(tmp_path / "m.onnx", "wb") as file:
+            file.truncate(size)  # takes no room on the disk
+        with pytest.raises(ModelError, match=message):
+            load(tmp_path / "m.onnx")
+
+
 @pytest.mark.parametrize(
     ("offset", "length"),
     [("17", "16"), ("-1", "16"), ("0", "15"), ("0", "99999999999999999999"), ("1e3", "16"), ("٣", "16")],

@@ -40,7 +40,7 @@ def test_an_npy_file_is_one_array_without_a_name(tmp_path: Path) -> None:
 
 
 def test_bad_files_are_the_users_errors(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no file"):
+    with pytest.raises(ModelError, match="No such file"):
         load_arrays(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
     with pytest.raises(ModelError, match="cannot be read"):

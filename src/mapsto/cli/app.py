@@ -72,7 +72,15 @@ CheckIndices = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the random inputs.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the random inputs.")]
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-root",
+        metavar="FOLDER",
+        help="The folder (a download cache) that links to a model's data may lead into.",
+    ),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -109,6 +117,7 @@ def run(
     check_indices: CheckIndices = True,
     seed: Seed = 0,
     budget: Budget = None,
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
@@ -117,7 +126,8 @@ def run(
     """
     from mapsto.cli.run import run_model
 
-    run_model(model, inputs, given or [], shape or [], threads, output, repeat, native_only, check_indices, seed, json)
+    fed = (inputs, given or [], shape or [])
+    run_model(model, *fed, threads, output, repeat, native_only, check_indices, seed, data_root, json)
 
 
 @app.command("compile")
@@ -132,12 +142,13 @@ def compile_(
     ] = None,
     budget: Budget = None,
     check_indices: CheckIndices = True,
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
 
-    compile_model(model, output, shape or [], threads, native_only, plan, check_indices, json)
+    compile_model(model, output, shape or [], threads, native_only, plan, check_indices, data_root, json)
 
 
 @app.command()
@@ -157,13 +168,16 @@ def bench(
     native_only: NativeOnly = False,
     seed: Seed = 0,
     budget: Budget = None,
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Time a model beside other engines: alternately, each in a process of its own, medians and quartiles."""
     from mapsto.cli.bench import bench_model
 
     engines = [name.strip() for name in against.split(",") if name.strip()]
-    bench_model(model, engines, inputs, given or [], shape or [], threads, seconds, dynamic, native_only, seed, json)
+    bench_model(
+        model, engines, inputs, given or [], shape or [], threads, seconds, dynamic, native_only, seed, data_root, json
+    )
 
 
 @app.command()
@@ -183,14 +197,31 @@ def check(
     check_indices: CheckIndices = True,
     seed: Seed = 0,
     budget: Budget = None,
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
     from mapsto.cli.check import check_model, check_passes
 
+    fed = (inputs, given or [], shape or [])
     if passes:
-        check_passes(model, inputs, given or [], shape or [], seed, json)
-    check_model(model, inputs, given or [], shape or [], threads, native_only, reference, check_indices, seed, json)
+        code = check_passes(model, *fed, seed, data_root, json)
+    else:
+        code = check_model(model, *fed, threads, native_only, reference, check_indices, seed, data_root, json)
+    raise typer.Exit(code)
+
+
+@app.command()
+def verify(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A .mapsto file that `mapsto compile` made.", show_default=False)
+    ],
+    json: Json = False,
+) -> None:
+    """See whether a compiled model is, byte for byte, what was written. Runs nothing of it."""
+    from mapsto.cli.verify import verify_file
+
+    verify_file(file, json)
 
 
 @app.command()
@@ -203,12 +234,13 @@ def plan(
         typer.Option("--output", "-o", metavar="FILE", help="Write the plan's text here, to edit and replay."),
     ] = None,
     budget: Budget = None,
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason."""
     from mapsto.cli.plan import show_plan
 
-    show_plan(model, shape or [], threads, output, json)
+    show_plan(model, shape or [], threads, output, data_root, json)
 
 
 @app.command()
@@ -218,12 +250,13 @@ def explain(
     shape: Shapes = None,
     threads: Threads = None,
     budget: Budget = None,
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
     from mapsto.cli.plan import explain_node
 
-    explain_node(model, node, shape or [], threads, json)
+    explain_node(model, node, shape or [], threads, data_root, json)
 
 
 @app.command()
@@ -237,12 +270,13 @@ def graph(
     ] = None,
     shape: Shapes = None,
     budget: Budget = None,
+    data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Print the graph of a model as text: as it was imported, or after a pass."""
     from mapsto.cli.graph import show_graph
 
-    show_graph(model, after, shape or [], json)
+    show_graph(model, after, shape or [], data_root, json)
 
 
 @app.command()

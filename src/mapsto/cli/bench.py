@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -28,8 +29,11 @@ def bench_model(
     dynamic: bool,
     native_only: bool,
     seed: int,
+    data_root: Path | None,
     as_json: bool,
 ) -> None:
+    if not math.isfinite(seconds):
+        raise UsageError(f"--seconds {seconds}: a finite number of seconds is needed")
     unknown = [name for name in against if name not in ENGINES or name == OURS]
     if unknown:
         known = ", ".join(name for name in ENGINES if name != OURS)
@@ -37,9 +41,11 @@ def bench_model(
     from mapsto.importers import onnx
 
     shapes = parse_shapes(shape)
-    fed = make_feed(onnx.load(existing(model), shapes).inputs, read_given(inputs_file, given), seed)
+    fed = make_feed(
+        onnx.load(existing(model), shapes, data_root=data_root).inputs, read_given(inputs_file, given), seed
+    )
     fixed = shapes if dynamic else fixed_shapes(fed.feed)
-    setup = BenchSetup(model, [fed.feed], fixed, threads, native_only, seconds)
+    setup = BenchSetup(model, [fed.feed], fixed, threads, native_only, seconds, data_root=data_root)
     with progress_bar(f"timing {model.name}") as progress:
         report = measure(setup, [OURS, *against], progress)
     if as_json:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
@@ -62,14 +61,18 @@ def check_model(
     reference: bool,
     check_indices: bool,
     seed: int,
+    data_root: Path | None,
     as_json: bool,
-) -> NoReturn:
+) -> int:
+    """Prints the comparison; the exit code."""
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
-    executable = open_model(model, shapes, threads, native_only, check_indices=check_indices).executable
+    executable = open_model(
+        model, shapes, threads, native_only, check_indices=check_indices, data_root=data_root
+    ).executable
     fed = make_feed(executable.program.inputs, read, seed)
     ours: Outputs = executable.run(fed.feed)
     engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]
-    found = _run_others(engines, Setup(model, shapes), fed.feed)
+    found = _run_others(engines, Setup(model, shapes, data_root=data_root), fed.feed)
     sections = judged(ours, found.outputs)
     if not sections:
         reasons = "\n".join(f"  {name}: {why}" for name, why in found.absent.items())
@@ -80,18 +83,26 @@ def check_model(
         print_json(data | {"sections": [section.to_json() for section in sections]})
     else:
         _print_text(sections, fed.made, found.absent, ok)
-    sys.exit(0 if ok else CHECK_FAILED)
+    return 0 if ok else CHECK_FAILED
 
 
 def check_passes(
-    model: Path, inputs_file: Path | None, given: Sequence[str], shape: Sequence[str], seed: int, as_json: bool
-) -> NoReturn:
-    """Which pass first changes what the numpy reference computes."""
+    model: Path,
+    inputs_file: Path | None,
+    given: Sequence[str],
+    shape: Sequence[str],
+    seed: int,
+    data_root: Path | None,
+    as_json: bool,
+) -> int:
+    """Prints which pass first changes what the numpy reference computes; the exit code."""
     from mapsto.importers import onnx
 
     shapes = parse_shapes(shape)
-    fed = make_feed(onnx.load(existing(model), shapes).inputs, read_given(inputs_file, given), seed)
-    found = first_change(model, fed.feed, shapes)
+    fed = make_feed(
+        onnx.load(existing(model), shapes, data_root=data_root).inputs, read_given(inputs_file, given), seed
+    )
+    found = first_change(model, fed.feed, shapes, data_root)
     name, verdicts = found if found is not None else (None, [])
     if as_json:
         print_json({"model": str(model), "ok": name is None, "pass": name, "outputs": [v.to_json() for v in verdicts]})
@@ -100,7 +111,7 @@ def check_passes(
     else:
         print(f"FAILED: pass {name} changes what the graph computes")
         print(table(HEADERS, [_row(verdict) for verdict in verdicts]))
-    sys.exit(0 if name is None else CHECK_FAILED)
+    return 0 if name is None else CHECK_FAILED
 
 
 def _run_others(engines: Sequence[str], setup: Setup, feed: Mapping[str, np.ndarray]) -> Found:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.inputs import Port, existing, parse_shapes
+from mapsto.cli.inputs import Port, existing, parse_shapes, read_text, writable
 from mapsto.cli.open import open_model
-from mapsto.cli.output import bytes_text, print_json, seconds_text, shape_text
+from mapsto.cli.output import beside, bytes_text, print_json, seconds_text, shape_text
 
 
 def compile_model(
@@ -19,25 +19,35 @@ def compile_model(
     native_only: bool,
     plan: Path | None,
     check_indices: bool,
+    data_root: Path | None,
     as_json: bool,
 ) -> None:
-    text = None if plan is None else existing(plan, "plan").read_text(encoding="utf-8")
-    opened = open_model(model, parse_shapes(shape), threads, native_only, text, check_indices)
+    existing(model)
+    writable(output, besides=[model, plan])
+    text = None if plan is None else read_text(plan, "plan")
+    opened = open_model(model, parse_shapes(shape), threads, native_only, text, check_indices, data_root)
     executable = opened.executable
     executable.save(output)
-    size = output.stat().st_size
+    size = output.stat().st_size if output.is_file() else None  # a pipe has none
     ports = {
         kind: [_port_data(port) for port in found]
         for kind, found in (("inputs", executable.program.inputs), ("outputs", executable.program.outputs))
     }
+    with beside(output):
+        _print(model, output, opened.seconds, size, ports, as_json)
+
+
+def _print(
+    model: Path, output: Path, seconds: float, size: int | None, ports: dict[str, list[dict[str, Any]]], as_json: bool
+) -> None:
     if as_json:
-        done = {"model": str(model), "output": str(output), "bytes": size, "compile_seconds": opened.seconds}
+        done = {"model": str(model), "output": str(output), "bytes": size, "compile_seconds": seconds}
         print_json(done | ports)
         return
     for kind, found in ports.items():
         for port in found:
             print(f"{kind[:-1]} {port['name']}: {port['dtype']}{shape_text(port['shape'])}")
-    print(f"compiled in {seconds_text(opened.seconds)}; {output} ({bytes_text(size)})")
+    print(f"compiled in {seconds_text(seconds)}; {output}" + (f" ({bytes_text(size)})" if size is not None else ""))
 
 
 def _port_data(port: Port) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """Where the `mapsto` command begins and ends: errors become one message and an exit code.
 
-Exit codes: 0 done; 1 a check failed; 2 an error of the user (a wrong option, file, model or input); 3 an error of ours;
-130 interrupted. MAPSTO_DEBUG=1 (or more) shows the traceback of whatever went wrong.
+Exit codes: 0 done; 1 a check found a difference; 2 an error of the user (a wrong option, file, model or input), or of
+the system (no memory, a full disk); 3 an error of ours; 130 interrupted. A reader that closes the pipe has had enough:
+that is no error. MAPSTO_DEBUG=1 (or more) shows the traceback of whatever went wrong.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
-from typing import NoReturn
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 CHECK_FAILED = 1
 USER_ERROR = 2
@@ -17,31 +21,119 @@ INTERRUPTED = 130
 
 
 def main() -> NoReturn:
-    from mapsto.debug import CHECKS, level
-    from mapsto.errors import MapstoError
-
-    debug = level() >= CHECKS
+    arguments = sys.argv[1:]
     try:
-        from mapsto.cli.app import app
-
-        app(prog_name="mapsto")
-    except MapstoError as error:
-        if debug:
-            raise
-        _quit(f"error: {error}", USER_ERROR)
+        _prepare_streams()
+        code = _run(arguments)
+        _flush()
     except BrokenPipeError:  # `mapsto plan model.onnx | head`: whoever reads has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        code = 0
     except KeyboardInterrupt:
-        _quit("interrupted", INTERRUPTED)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has been heard
+        code = INTERRUPTED
     except Exception as error:
-        if debug:
-            raise
-        what = f"internal error: {type(error).__name__}: {error}"
-        _quit(f"{what}\nThis is a fault of mapsto. MAPSTO_DEBUG=1 shows where it happened.", OUR_ERROR)
-    sys.exit(0)
-
-
-def _quit(message: str, code: int) -> NoReturn:
-    print(f"mapsto: {message}", file=sys.stderr)
+        code = _tell(error, "--json" in arguments)
+    _close_streams()
     sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """The exit code of a command. The command parser's own `main` is left aside: it ends by codes of its own."""
+    import typer
+
+    from mapsto.cli.app import app
+
+    command: Any = typer.main.get_command(app)
+    try:
+        with command.make_context("mapsto", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as ended:
+        return ended.exit_code
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # so `rich` ends where nobody reads its help
+            raise BrokenPipeError from None
+        return ended.code if isinstance(ended.code, int) else USER_ERROR
+    return 0
+
+
+# -- errors ------------------------------------------------------------------------------------------------------------
+
+
+def _tell(error: Exception, as_json: bool) -> int:
+    """Prints an error: one message, or a JSON object as well; its exit code."""
+    from mapsto.boundary import translated
+    from mapsto.debug import CHECKS, level
+    from mapsto.errors import InternalError
+
+    if hasattr(error, "format_message"):  # of the command parser, whose classes have no public name
+        kind, message, code = "UsageError", _usage(error), USER_ERROR
+    else:
+        ours = translated(error, "mapsto")
+        kind, message = type(ours).__name__, str(ours)
+        code = OUR_ERROR if isinstance(ours, InternalError) else USER_ERROR
+    with contextlib.suppress(OSError):
+        if level() >= CHECKS:
+            import traceback
+
+            traceback.print_exception(error)
+        if sys.stderr is not None:
+            print(f"mapsto: {'internal error' if code == OUR_ERROR else 'error'}: {message}", file=sys.stderr)
+    if as_json:
+        from mapsto.cli.output import print_json
+
+        with contextlib.suppress(OSError):
+            print_json({"error": kind, "message": message, "exit_code": code})
+    return code
+
+
+def _usage(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    message: str = error.format_message()
+    if not message:  # no argument at all: the help has been printed
+        return "a command is needed"
+    if context is None:
+        return message
+    return f"{message}\n`{context.command_path} --help` tells all options."
+
+
+# -- standard streams --------------------------------------------------------------------------------------------------
+
+
+def _prepare_streams() -> None:
+    """Standard streams that are there, and print any name, whatever their encoding.
+
+    Where one is closed, the next file that is opened would take its number, and be read or written as that stream.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> None:
+    from mapsto.errors import FileError
+
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise FileError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def _close_streams() -> None:
+    """What cannot be written any more is given up, so that the interpreter does not try again and complain."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)

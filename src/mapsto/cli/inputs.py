@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +14,17 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from mapsto.errors import MapstoError
+from mapsto.files import check_writable, kind_of, plain_file
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.report.arrays import load_arrays
+from mapsto.runtime.cpus import memory_bytes
 
 T = TypeVar("T")
 
 GENERATED = ("random", "zeros", "ones")
 LABELS = ("label", "labels")
+LARGEST_TEXT = 1 << 28  # bytes; a plan of 100,000 steps has some 50 million
 
 
 class UsageError(MapstoError):
@@ -59,12 +64,44 @@ class Fed:
 
 
 def existing(path: Path, what: str = "model") -> Path:
-    """The path, where there is a file. Raises UsageError."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder, not a {what} file")
-    if not path.exists():
-        raise UsageError(f"there is no {what} file {path}")
+    """The path, where there is a file that can be read again and again. Raises UsageError."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise UsageError(f"there is no {what} file {path}") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"the {what} file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    if (kind := kind_of(mode)) is not None:
+        raise UsageError(f"{path} is {kind}, not a {what} file")
     return path
+
+
+def read_text(path: Path, what: str) -> str:
+    """A text file's content. Raises UsageError where it is none."""
+    try:
+        with plain_file(existing(path, what), what) as file:
+            if os.fstat(file.fileno()).st_size > LARGEST_TEXT:
+                raise UsageError(f"{path} is no {what}: it has more than {LARGEST_TEXT} bytes")
+            return file.read(LARGEST_TEXT).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"{path} is no {what}: it is not text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from None
+
+
+def writable(output: Path, besides: Sequence[Path | None]) -> None:
+    """Sees, before any work is done, that the output can be written and is none of the inputs.
+
+    Raises FileError, UsageError.
+    """
+    check_writable(output)
+    for path in besides:
+        if path is not None and output.is_file() and os.path.samefile(output, path):
+            raise UsageError(
+                f"--output {output} is an input of this command, and would be overwritten; name another file"
+            )
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int | None, ...]] | None:
@@ -100,14 +137,14 @@ def parse_budget(text: str) -> dict[str, float]:
 
 def read_given(inputs_file: Path | None, texts: Sequence[str]) -> Given:
     """Reads the files that `--inputs` and `--input` name. Raises UsageError, ModelError."""
-    arrays = dict(load_arrays(existing(inputs_file, "inputs"))) if inputs_file is not None else {}
+    arrays = dict(load_arrays(existing(inputs_file, "data"))) if inputs_file is not None else {}
     made: dict[str, str] = {}
     for text in texts:
         name, equals, what = text.partition("=")
         if not equals:
             name, what = "", text
         if what.endswith((".npy", ".npz")):
-            arrays[name] = _array_of(existing(Path(what), "input"), name)
+            arrays[name] = _array_of(existing(Path(what), "data"), name)
         else:
             made[name] = what
     return Given(arrays, made, frozenset(text.partition("=")[0] for text in texts if "=" in text))
@@ -182,6 +219,7 @@ def _make(port: Port, what: str, seed: int) -> np.ndarray:
     shape = tuple(int(dim) for dim in port.shape if not isinstance(dim, Expr))
     if _is_literal(what):
         return _literal(port, what)
+    _check_room(port, shape)
     if what in ("zeros", "ones"):
         return np.full(shape, int(what == "ones"), port.dtype.numpy)
     random = np.random.default_rng([seed, zlib.crc32(port.name.encode())])
@@ -189,19 +227,29 @@ def _make(port: Port, what: str, seed: int) -> np.ndarray:
     return np.asarray(drawn).astype(port.dtype.numpy)
 
 
+def _check_room(port: Port, shape: Sequence[int]) -> None:
+    """Raises UsageError for more data than this machine's memory holds."""
+    count = math.prod(shape) * port.dtype.size
+    if count > memory_bytes():
+        raise UsageError(f"input {port.name}: {list(shape)} elements are {count:,} bytes, more than this machine has")
+
+
 def _literal(port: Port, what: str) -> np.ndarray:
     """A number, fitted to an input of fixed shape, or a list in the input's own shape."""
     try:
         array = np.array(json.loads(what))
-    except ValueError:
+    except (ValueError, RecursionError):
         array = np.array(None)
     if array.dtype.kind not in "iufb":
         raise UsageError(
             f"--input {port.name}={what}: expected a .npy or .npz file, {', '.join(GENERATED)}, a number, or [numbers]"
         )
-    converted = array.astype(port.dtype.numpy)
+    with np.errstate(all="ignore"):  # what does not fit is told below
+        converted = array.astype(port.dtype.numpy)
     if port.dtype.is_integer and not np.array_equal(converted, array):
         raise UsageError(f"--input {port.name}={what}: not every number fits {port.dtype.value}")
     if converted.ndim == 0 and not any(isinstance(dim, Expr) for dim in port.shape):
-        return np.full(tuple(int(d) for d in port.shape if isinstance(d, int)), converted)
+        shape = tuple(int(d) for d in port.shape if isinstance(d, int))
+        _check_room(port, shape)
+        return np.full(shape, converted)
     return converted

@@ -30,6 +30,7 @@ def open_model(
     native_only: bool = False,
     plan: str | None = None,
     check_indices: bool = True,
+    data_root: Path | None = None,
 ) -> Opened:
     """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). Raises MapstoErrors."""
     import mapsto
@@ -52,5 +53,6 @@ def open_model(
             plan=plan,
             progress=progress,
             check_indices=check_indices,
+            data_root=data_root,
         )
     return Opened(executable, "compiled", time.perf_counter() - began)

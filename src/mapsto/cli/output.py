@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +16,20 @@ import numpy as np
 SMALL = 40  # elements up to which values are shown
 
 
+@contextlib.contextmanager
+def beside(output: Path | None) -> Iterator[None]:
+    """Prints to standard error instead, where the command's file goes to standard output: `-o /dev/stdout`."""
+    try:
+        mixed = output is not None and os.path.samestat(os.stat(output), os.fstat(1))
+    except OSError:
+        mixed = False
+    with contextlib.redirect_stdout(sys.stderr) if mixed else contextlib.nullcontext():
+        yield
+
+
 def print_json(data: Any) -> None:
     """One JSON object on standard output; NaN and infinities, which JSON lacks, as strings."""
-    sys.stdout.write(json.dumps(_plain(data), indent=2, allow_nan=False) + "\n")
+    print(json.dumps(_plain(data), indent=2, allow_nan=False))
 
 
 def _plain(data: Any) -> Any:

@@ -7,18 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.inputs import UsageError, parse_shapes
+from mapsto.cli.inputs import existing, parse_shapes, writable
 from mapsto.cli.open import open_model
 from mapsto.cli.output import print_json
+from mapsto.files import write_text
 
 
-def show_plan(model: Path, shape: Sequence[str], threads: int | None, output: Path | None, as_json: bool) -> None:
-    plan = open_model(model, parse_shapes(shape), threads).executable.plan
+def show_plan(
+    model: Path,
+    shape: Sequence[str],
+    threads: int | None,
+    output: Path | None,
+    data_root: Path | None,
+    as_json: bool,
+) -> None:
+    existing(model)
     if output is not None:
-        try:
-            output.write_text(plan.text(), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"{output} cannot be written: {error.strerror}") from None
+        writable(output, besides=[model])
+    plan = open_model(model, parse_shapes(shape), threads, data_root=data_root).executable.plan
+    if output is not None:
+        write_text(output, plan.text())
         return
     if as_json:
         print_json(_data(plan.to_json()))
@@ -26,8 +34,10 @@ def show_plan(model: Path, shape: Sequence[str], threads: int | None, output: Pa
     print(plan.text().rstrip("\n"))
 
 
-def explain_node(model: Path, node: str, shape: Sequence[str], threads: int | None, as_json: bool) -> None:
-    plan = open_model(model, parse_shapes(shape), threads).executable.plan
+def explain_node(
+    model: Path, node: str, shape: Sequence[str], threads: int | None, data_root: Path | None, as_json: bool
+) -> None:
+    plan = open_model(model, parse_shapes(shape), threads, data_root=data_root).executable.plan
     text: str = plan.explain(node)
     if as_json:
         print_json({"model": str(model), "node": node, "explanation": text.rstrip("\n").splitlines()})

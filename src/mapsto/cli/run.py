@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.cli.inputs import Fed, make_feed, parse_shapes, read_given
+from mapsto.cli.inputs import Fed, existing, make_feed, parse_shapes, read_given, writable
 from mapsto.cli.open import Opened, open_model
-from mapsto.cli.output import print_json, seconds_text, summary, summary_text
+from mapsto.cli.output import beside, print_json, seconds_text, summary, summary_text
 from mapsto.report.arrays import save_arrays
 
 TIMED_SECONDS = 1.0
@@ -29,19 +29,26 @@ def run_model(
     native_only: bool,
     check_indices: bool,
     seed: int,
+    data_root: Path | None,
     as_json: bool,
 ) -> None:
+    existing(model)
+    if output is not None:
+        writable(output, besides=[model, inputs_file])
     read = read_given(inputs_file, given)
-    opened = open_model(model, parse_shapes(shape), threads, native_only, check_indices=check_indices)
+    opened = open_model(
+        model, parse_shapes(shape), threads, native_only, check_indices=check_indices, data_root=data_root
+    )
     fed = make_feed(opened.executable.program.inputs, read, seed)
     outputs, seconds = timed_runs(opened.executable, fed.feed, repeat)
     if output is not None:
         save_arrays(output, outputs)
     report = _report(model, opened, fed, outputs, seconds)
-    if as_json:
-        print_json(report)
-        return
-    _print_text(report, outputs, output)
+    with beside(output):
+        if as_json:
+            print_json(report)
+        else:
+            _print_text(report, outputs, output)
 
 
 def timed_runs(

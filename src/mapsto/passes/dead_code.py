@@ -55,7 +55,9 @@ def _live(graph: Graph, around: Mapping[str, Value], read_by_any: set[str]) -> G
             read |= free_values(inner)
         needed |= read
         if bound:  # what a condition speaks of may be the size of an operand alone: an axis that must not be empty
-            sizes |= sizes_of(node) | {s for name in read for d in values[name].shape for s in symbols(d)}
+            # (a value of a graph around that was not handed in cannot have the size of a symbol bound here)
+            operands = (values[name] for name in read if name in values)
+            sizes |= sizes_of(node) | {s for value in operands for d in value.shape for s in symbols(d)}
     nodes = tuple(reversed(kept))
     constants = {name: array for name, array in graph.constants.items() if name in needed}
     return replace(graph, nodes=nodes, constants=constants)

@@ -23,7 +23,9 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mapsto.errors import MapstoError, ParseError
+from mapsto.arguments import brief, text_of
+from mapsto.boundary import public
+from mapsto.errors import ArgumentError, MapstoError, ParseError
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Plan:
     lines: dict[str, int] = field(default_factory=dict, compare=False, repr=False)
     code: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
 
+    @public
     def text(self) -> str:
         """The text form; `parse(text)` gives an equal plan."""
         lines = [f"plan {_name(self.graph)} for {self.isa}"]
@@ -110,10 +113,12 @@ class Plan:
             "arena_lower_bound": self.arena_bound,
         }
 
+    @public
     def explain(self, name: str) -> str:
         """Why a node (by the source model's name or by a value it yields) is where it is. Raises MapstoError where
         nothing has that name.
         """
+        text_of(name, "the name of a node or value")
         groups = [g for g in self.groups if name in g.nodes or name in g.sources or name == g.name]
         homes = [h for h in self.homes if h.value == name or any(h.value in g.nodes for g in groups)]
         if not groups and not homes:
@@ -148,10 +153,13 @@ class Plan:
     def inner_dims(self) -> dict[str, int | None]:
         return {h.value: h.inner for h in self.homes}
 
+    @public
     def difference(self, other: Plan) -> list[str]:
         """Lines that differ, as a unified diff from this plan to the other."""
         import difflib
 
+        if not isinstance(other, Plan):
+            raise ArgumentError(f"expected a Plan to compare with, got {brief(other)}")
         before, after = self.text().split("\n"), other.text().split("\n")
         return list(difflib.unified_diff(before, after, "this", "other", lineterm="", n=0))
 
@@ -173,7 +181,21 @@ def _name(name: str) -> str:
 
 
 def _read_name(text: str) -> str:
-    return str(json.loads(text)) if text.startswith('"') else text
+    return _read_text(text) if text.startswith('"') else text
+
+
+def _read_text(text: str) -> str:
+    value = json.loads(text)
+    if not isinstance(value, str):
+        raise ValueError(f"{brief(text)} is no quoted text")
+    return value
+
+
+def _read_texts(text: str) -> tuple[str, ...]:
+    values = json.loads(text)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{brief(text)} is no list of texts")
+    return tuple(values)
 
 
 _HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<isa>\S+)$")
@@ -188,8 +210,10 @@ _HOME = re.compile(
 _ARENA = re.compile(r"arena (?P<bytes>\d+) bytes, at least (?P<bound>\d+) needed$")
 
 
+@public
 def parse(text: str) -> Plan:
-    """Read the text form. Raises ParseError naming the line."""
+    """Read the text form. Raises ParseError naming the line, ArgumentError for what is no text."""
+    text_of(text, "plan")
     plan = Plan("", "", (), (), lines={})
     groups: list[GroupDecision] = []
     homes: list[HomeDecision] = []
@@ -207,19 +231,21 @@ def parse(text: str) -> Plan:
                 _only_once(plan, "graph", number)
                 plan = replace(plan, digest=origin["digest"], version=origin["version"])
             elif line.startswith("  "):
+                if not last:
+                    raise ValueError("a detail, but no decision before it")
                 last[-1] = _detail(last[-1], line.strip())
             elif group := _GROUP.match(line):
                 nodes = tuple(map(_read_name, re.findall(_NAME, group["nodes"])))
                 groups.append(
                     GroupDecision(
-                        group["name"], group["kind"], nodes, schedule=json.loads(group["schedule"]), line=number
+                        group["name"], group["kind"], nodes, schedule=_read_text(group["schedule"]), line=number
                     )
                 )
                 last = groups
             elif home := _HOME.match(line):
                 inner = None if home["inner"] == "-" else int(home["inner"])
                 value, buffer = _read_name(home["value"]), _read_name(home["buffer"])
-                homes.append(HomeDecision(value, home["type"], buffer, json.loads(home["layout"]), inner, line=number))
+                homes.append(HomeDecision(value, home["type"], buffer, _read_text(home["layout"]), inner, line=number))
                 last = homes
             elif line.startswith("step "):
                 steps.append(line.split(" ", 2)[2])
@@ -227,8 +253,8 @@ def parse(text: str) -> Plan:
                 plan = replace(plan, arena_bytes=int(arena["bytes"]), arena_bound=int(arena["bound"]))
             else:
                 raise ValueError("not a line of a plan")
-        except (ValueError, IndexError, KeyError) as error:
-            raise ParseError(f"plan, line {number}: {error}: {raw!r}") from error
+        except (ValueError, IndexError, KeyError, TypeError, RecursionError) as error:
+            raise ParseError(f"plan, line {number}: {error}: {brief(raw)}") from error
     if not plan.isa:
         raise ParseError("plan: the first line must be `plan <graph> for <instruction set>`")
     return replace(plan, groups=tuple(groups), homes=tuple(homes), steps=tuple(steps))
@@ -243,14 +269,14 @@ def _only_once(plan: Plan, key: str, number: int) -> None:
 def _detail(decision: Any, line: str) -> Any:
     word, _, rest = line.partition(" ")
     if isinstance(decision, HomeDecision) and word == "because":
-        return replace(decision, reason=json.loads(rest))
+        return replace(decision, reason=_read_text(rest))
     if isinstance(decision, GroupDecision):
         if word == "because":
-            return replace(decision, reasons=(*decision.reasons, json.loads(rest)))
+            return replace(decision, reasons=(*decision.reasons, _read_text(rest)))
         if word == "from":
-            return replace(decision, sources=tuple(json.loads(rest)))
+            return replace(decision, sources=_read_texts(rest))
         if word == "cost":
-            return replace(decision, cost=json.loads(rest))
+            return replace(decision, cost=_read_text(rest))
         if word in ("ops", "code"):
             names = tuple(name.strip() for name in rest.split(","))
             return replace(decision, ops=names) if word == "ops" else replace(decision, functions=names)

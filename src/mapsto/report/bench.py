@@ -24,7 +24,7 @@ from typing import IO, Any, Self
 import numpy as np
 
 from mapsto import budget
-from mapsto.errors import ExecutionError
+from mapsto.errors import ExecutionError, InternalError
 from mapsto.report import machine
 from mapsto.report.arrays import load_arrays, save_arrays
 from mapsto.report.engines import Feed, Shapes
@@ -187,6 +187,7 @@ class BenchSetup:
     seconds: float = 3.0
     keep_outputs: bool = False
     pythons: Mapping[str, str] = field(default_factory=dict)
+    data_root: Path | None = None
 
 
 def measure(setup: BenchSetup, engines: Sequence[str], progress: Progress = silent) -> BenchReport:
@@ -230,8 +231,14 @@ def _save_feeds(folder: Path, feeds: Sequence[Feed]) -> list[str]:
 def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[str, Any] | str:
     """The worker's answer, or why a peer is absent. Raises ExecutionError where it is ours that cannot be opened."""
     shapes = None if setup.shapes is None else {name: list(dims) for name, dims in setup.shapes.items()}
-    request = {"model": str(setup.model), "shapes": shapes, "threads": setup.threads, "native_only": setup.native_only}
-    request["budget"] = asdict(budget.default())
+    request = {
+        "model": str(setup.model),
+        "shapes": shapes,
+        "threads": setup.threads,
+        "native_only": setup.native_only,
+        "data_root": None if setup.data_root is None else str(setup.data_root),
+        "budget": asdict(budget.default()),
+    }
     try:
         answer = process.answer_to(do="open", engine=process.engine.partition("@")[0], feeds=feeds, **request)
     except ExecutionError as error:
@@ -240,7 +247,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
     if reason is None:
         return answer
     if process.engine == OURS:
-        raise ExecutionError(str(reason))
+        raise InternalError(str(reason)) if answer.get("internal") else ExecutionError(str(reason))
     return str(reason)
 
 

@@ -30,6 +30,7 @@ class Setup:
     shapes: Shapes | None = None
     threads: int = 1
     native_only: bool = False
+    data_root: Path | None = None
 
 
 class Engine(Protocol):
@@ -42,7 +43,12 @@ class _Mapsto:
 
         # no cache: what is reported as its start is a cold compilation
         self._executable: Any = mapsto.compile(
-            setup.model, shapes=setup.shapes, threads=setup.threads, native_only=setup.native_only, cache=False
+            setup.model,
+            shapes=setup.shapes,
+            threads=setup.threads,
+            native_only=setup.native_only,
+            cache=False,
+            data_root=setup.data_root,
         )
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
@@ -55,7 +61,7 @@ class _Numpy:
         from mapsto.importers import onnx
         from mapsto.ops.interpret import run_graph
 
-        self._graph = onnx.load(setup.model, setup.shapes)
+        self._graph = onnx.load(setup.model, setup.shapes, data_root=setup.data_root)
         self._run = run_graph
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:

@@ -23,12 +23,12 @@ class Stage:
     graph: Graph
 
 
-def stages(model: Path, shapes: Shapes | None = None) -> Iterator[Stage]:
+def stages(model: Path, shapes: Shapes | None = None, data_root: Path | None = None) -> Iterator[Stage]:
     """The imported graph, then the graph after each pass of a compile."""
     from mapsto.importers import onnx
     from mapsto.passes import default_passes, run_passes
 
-    graph = onnx.load(model, shapes)
+    graph = onnx.load(model, shapes, data_root=data_root)
     yield Stage(IMPORTED, graph)
     for number, step in enumerate(default_passes(), 1):
         graph = run_passes(graph, [step])
@@ -36,13 +36,13 @@ def stages(model: Path, shapes: Shapes | None = None) -> Iterator[Stage]:
 
 
 def first_change(
-    model: Path, feed: Mapping[str, np.ndarray], shapes: Shapes | None = None
+    model: Path, feed: Mapping[str, np.ndarray], shapes: Shapes | None = None, data_root: Path | None = None
 ) -> tuple[str, list[Verdict]] | None:
     """The first pass after which the numpy reference gives something else, with what differs; None where none does."""
     from mapsto.ops.interpret import run_graph
 
     expected: Mapping[str, np.ndarray] | None = None
-    for stage in stages(model, shapes):
+    for stage in stages(model, shapes, data_root):
         found = run_graph(stage.graph, feed)
         if expected is None:
             expected = found

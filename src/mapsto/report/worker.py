@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mapsto.budget import defaulting
-from mapsto.errors import MapstoError
+from mapsto.errors import InternalError, MapstoError
 from mapsto.report.arrays import load_arrays, save_arrays
 from mapsto.report.engines import Engine, EngineMissing, Feed, Setup, open_engine
 
@@ -32,7 +32,14 @@ class Worker:
     def open(self, request: dict[str, Any]) -> dict[str, Any]:
         """Loads feeds, opens the engine, runs it once; answers with the seconds that opening and the first run took."""
         self.feeds = [load_arrays(Path(path)) for path in request["feeds"]]
-        setup = Setup(Path(request["model"]), request["shapes"], request["threads"], request["native_only"])
+        root = request.get("data_root")
+        setup = Setup(
+            Path(request["model"]),
+            request["shapes"],
+            request["threads"],
+            request["native_only"],
+            None if root is None else Path(root),
+        )
         began = time.perf_counter()
         with defaulting(request["budget"]):
             self.engine = open_engine(request["engine"], setup)
@@ -78,7 +85,7 @@ def answer(handle: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str
     except EngineMissing as error:
         return {"missing": str(error)}
     except MapstoError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "internal": isinstance(error, InternalError)}
 
 
 def serve(requests: IO[str], answers: IO[str]) -> None:

@@ -100,6 +100,8 @@ def readable(port: Port, value: Any, updated: bool) -> np.ndarray:
 
 
 def _as_array(port: Port, value: Any, dtype: np.dtype) -> np.ndarray:
+    if isinstance(value, np.ma.MaskedArray):
+        raise ShapeError(f"input {port.name!r}: a masked array, whose mask would be lost; pass `array.filled(value)`")
     if isinstance(value, np.ndarray):
         return value
     try:
@@ -109,5 +111,7 @@ def _as_array(port: Port, value: Any, dtype: np.dtype) -> np.ndarray:
         integers = array.dtype.kind in "iu" and dtype.kind in "iu"
         convertible = integers or array.size == 0 or np.can_cast(array.dtype, dtype, "same_kind")
         return np.asarray(value, dtype) if plain and convertible else array
-    except (ValueError, TypeError, OverflowError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # anybody's `__array__` may have been called
         raise ShapeError(f"input {port.name!r}: not an array of {dtype}: {error}") from None

@@ -5,8 +5,29 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
+from typing import Any
+
+from mapsto.arguments import brief, integer
+from mapsto.errors import ExecutionError
 
 ROOT = Path("/")
+MAX_THREADS = 1024
+
+
+def thread_count(asked: Any) -> int:
+    """How many threads a caller asks for; None: as many as this process may keep busy.
+
+    Raises ExecutionError for what is no integer from 1 to MAX_THREADS.
+    """
+    if asked is None:
+        return available_cpus()
+    count = integer(asked)
+    if count is None or not 1 <= count <= MAX_THREADS:
+        raise ExecutionError(
+            f"threads: {brief(asked)} is no number of threads; give an integer from 1 to {MAX_THREADS}, or None for as "
+            "many as this process may use"
+        )
+    return count
 
 
 def available_cpus() -> int:

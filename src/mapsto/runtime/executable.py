@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapsto.errors import ShapeError
+from mapsto.arguments import LARGEST_EXTENT, brief, integer
+from mapsto.boundary import public, translated
+from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.runtime import artifact
 from mapsto.runtime.arrays import address_of, aligned_bytes
-from mapsto.runtime.cpus import available_cpus
+from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.frame import Frame
 from mapsto.runtime.layout import Layout, remember, root_layout
 from mapsto.runtime.native import Library
@@ -38,6 +40,24 @@ class MemoryUse:
     constants: int
 
 
+class _Layouts:
+    """The layouts of the last sizes, shared by the frames of an executable; they do not hold the executable, which
+    would then live, with its code and memory, until the garbage collector comes by.
+    """
+
+    def __init__(self, tables: Tables, threads: int) -> None:
+        self._tables, self._threads = tables, threads
+        self._kept: dict[tuple[int, ...], Layout] = {}
+
+    def __call__(self, sizes: Mapping[str, int]) -> Layout:
+        key = tuple(sizes.values())
+        layout = self._kept.get(key)
+        if layout is None:
+            layout = root_layout(self._tables, self._threads, self._tables.tape.start(sizes))
+            remember(self._kept, key, layout, _LAYOUTS)
+        return layout
+
+
 class Executable:
     """Runs a program. May be called from several threads at once; each run has memory of its own.
 
@@ -46,6 +66,7 @@ class Executable:
     are written only where the program updates them. Outputs are fresh arrays.
     """
 
+    @public
     def __init__(
         self,
         program: Program,
@@ -58,21 +79,26 @@ class Executable:
     ) -> None:
         """`threads` None: as many as this process may keep busy. `runner` is saved object code of the step runner.
 
-        Raises VerifyError for an inconsistent program, CompileError for objects that lack a function, ExecutionError
-        for an absurd thread count.
+        Raises ArgumentError for what is no program or no object code, VerifyError for an inconsistent program,
+        CompileError for objects that lack a function, ExecutionError
+        for an impossible number of threads.
         """
+        self.threads = thread_count(threads)
+        if not isinstance(program, Program):
+            raise ArgumentError(f"program: expected a Program, got {brief(program)}")
+        if not isinstance(objects, (list, tuple)) or not all(isinstance(code, bytes) for code in objects):
+            raise ArgumentError(f"objects: expected a list of object files as bytes, got {brief(objects)}")
         verify_program(program)
         self.program = program
         self.objects = tuple(objects)
         self.plan_text = plan
         self.target = target or artifact.Target.baseline()
-        self.threads = available_cpus() if threads is None else threads
         self._library = Library(objects, program.functions())
         self._runner = load_runner(runner)
         self._pool = shared_pool(self.threads, self._runner) if self.threads != 1 else None
         self._tables = Tables(program, self._library.addresses)
         self._constants = _aligned(program.constants)
-        self._layouts: dict[tuple[int, ...], Layout] = {}
+        self._layouts = _Layouts(self._tables, self.threads)
         self._frames: list[Frame] = []
         self._input_names = [port.name for port in program.inputs]
         self._output_names = [port.name for port in program.outputs]
@@ -80,6 +106,7 @@ class Executable:
         self._poison = False
 
     @property
+    @public
     def plan(self) -> Plan:
         """The decisions that this executable was made by. Raises ParseError where it was made without a plan."""
         from mapsto.plan.plan import parse
@@ -92,38 +119,56 @@ class Executable:
         return self._library.addresses
 
     def __call__(self, *inputs: Any) -> Any:
-        """The only output, or a tuple of all, for the inputs in order. Raises ShapeError for inputs that do not fit."""
+        """The only output, or a tuple of all, for the inputs in order. Raises ShapeError for inputs that do not fit,
+        ExecutionError where the run fails.
+        """
         frames = self._frames
         try:
-            frame = frames.pop()
-        except IndexError:
-            frame = self._frame()
-        results = frame.run(inputs)
-        frames.append(frame)  # not after an exception: it may be half prepared
+            try:
+                frame = frames.pop()
+            except IndexError:
+                frame = self._frame()
+            results = frame.run(inputs)
+            frames.append(frame)  # not after an exception: it may be half prepared
+        except Exception as error:
+            if isinstance(error, MapstoError):
+                raise
+            raise translated(error, "run") from error
         return results[0] if self._single else tuple(results)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """Outputs by name for inputs by name. Raises ShapeError for inputs that do not fit."""
-        if len(inputs) != len(self._input_names):
-            raise self._wrong_names(inputs)
+        """Outputs by name for inputs by name. Raises ShapeError for inputs that do not fit, ExecutionError where the
+        run fails.
+        """
         try:
+            if len(inputs) != len(self._input_names):
+                raise self._wrong_names(inputs)
             values = [inputs[name] for name in self._input_names]
-        except KeyError:
+        except Exception as error:
+            if isinstance(error, MapstoError):
+                raise
             raise self._wrong_names(inputs) from None
         results = self(*values)
         if self._single:
             return {self._output_names[0]: results}
         return dict(zip(self._output_names, results, strict=True))
 
+    @public
     def profile(self, *inputs: Any, runs: int = 1) -> list[StepTime]:
         """Nanoseconds of each step, over `runs` runs; with several threads, until the last of them is done with it."""
+        count = integer(runs)
+        if count is None or count < 1:
+            raise ArgumentError(f"runs: {brief(runs)} is no number of runs; give an integer from 1 on")
         frame = self._frame()
         frame.run(inputs)  # memory is touched, caches are warm
-        return profile_frame(frame, self.program, inputs, runs)
+        return profile_frame(frame, self.program, inputs, count)
 
+    @public
     def memory(self, sizes: Mapping[str, int] | None = None) -> MemoryUse:
-        """What a run uses in memory when the symbols have these values, those of Bind steps included."""
-        layout = root_layout(self._tables, self.threads, self._tables.tape.start(dict(sizes or {})))
+        """What a run uses in memory when the symbols have these values, those of Bind steps included; a symbol that is
+        not named counts as 0. Raises ShapeError for unknown names and impossible sizes.
+        """
+        layout = root_layout(self._tables, self.threads, self._tables.tape.start(self._sizes(sizes)))
         arena, bound = layout.memory()
         return MemoryUse(arena, bound, self._constants.nbytes)
 
@@ -135,39 +180,76 @@ class Executable:
     def release_memory(self) -> None:
         """Lets go of scratch memory and layouts; the next run makes its own."""
         self._frames = []
-        self._layouts = {}
+        self._layouts = _Layouts(self._tables, self.threads)
 
+    @public
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes one file from which `load` makes this executable again, without compiling."""
-        artifact.save(path, artifact.Artifact(self.program, self.objects, self.target, self.plan_text))
+        """Writes one file from which `load` makes this executable again, without compiling: whole, or not at all.
+
+        Raises FileError where it cannot be written, ModelError for sizes that cannot be saved.
+        """
+        artifact.save(path, self._artifact())
+
+    @public
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled (copied, sent to another process) as the file that `save` writes."""
+        return _from_bytes, (artifact.to_bytes(self._artifact()), self.threads)
+
+    def _artifact(self) -> artifact.Artifact:
+        return artifact.Artifact(self.program, self.objects, self.target, self.plan_text)
 
     def _frame(self) -> Frame:
-        frame = Frame(self._tables, self._constants, self._layout, self._runner.run, self._pool)
+        frame = Frame(self._tables, self._constants, self._layouts, self._runner.run, self._pool)
         frame.poison = Poison(self._tables) if self._poison else None
         return frame
 
-    def _layout(self, sizes: Mapping[str, int]) -> Layout:
-        key = tuple(sizes.values())
-        layout = self._layouts.get(key)
-        if layout is None:
-            layout = root_layout(self._tables, self.threads, self._tables.tape.start(sizes))
-            remember(self._layouts, key, layout, _LAYOUTS)
-        return layout
+    def _sizes(self, sizes: Any) -> dict[str, int]:
+        if sizes is None:
+            return {}
+        if not isinstance(sizes, Mapping):
+            raise ArgumentError(f"sizes: expected a dict of sizes by the symbols' names, got {brief(sizes)}")
+        found = {name: integer(size) for name, size in sizes.items()}
+        known = self._tables.tape.symbols
+        for name, size in found.items():
+            if name not in known:
+                raise ShapeError(f"sizes: there is no symbol {brief(name)}; there are: {', '.join(known) or 'none'}")
+            if size is None or not 0 <= size <= LARGEST_EXTENT:
+                raise ShapeError(f"sizes: {name} = {brief(sizes[name])}; it must be from 0 to {LARGEST_EXTENT}")
+        return {name: size for name, size in found.items() if size is not None}
 
-    def _wrong_names(self, inputs: Mapping[str, Any]) -> ShapeError:
+    @public
+    def _wrong_names(self, inputs: Any) -> MapstoError:
         wanted = ", ".join(map(str, self.program.inputs))
+        if not isinstance(inputs, Mapping):
+            return ArgumentError(f"inputs: expected a dict by name, got {brief(inputs)} ({wanted})")
         missing = [name for name in self._input_names if name not in inputs]
-        unknown = [name for name in inputs if name not in self._input_names]
+        unknown = [name if isinstance(name, str) else brief(name) for name in inputs if name not in self._input_names]
         parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
-        return ShapeError(f"inputs of {self.program.name}: {'; '.join(parts)} (it takes {wanted})")
+        what = "; ".join(parts) or "they cannot be had by name"
+        return ShapeError(f"inputs of {self.program.name}: {what} (it takes {wanted})")
 
 
-def load(path: str | os.PathLike[str], threads: int | None = None) -> Executable:
+@public
+def load(path: str | os.PathLike[str], threads: int | None = None, verify: bool = False) -> Executable:
     """The executable that a file of `Executable.save` holds; nothing is compiled.
 
-    Raises ModelError where the file is damaged, of another version, or for another machine.
+    Every byte of the file is looked at: code, plan and header by SHA-256, constants (9 ms for 100 MB) by sums that find
+    accidents. verify: constants by SHA-256 as well (125 ms for 100 MB), which finds any change.
+
+    Raises ModelError where the file is damaged, of another version, or for another machine, ExecutionError for an
+    impossible number of threads.
     """
-    saved = artifact.load(path)
+    count = thread_count(threads)
+    return _executable(artifact.load(path, verify), count)
+
+
+@public
+def _from_bytes(data: bytes, threads: int) -> Executable:
+    """What pickling made of an executable. Like a file, to be trusted as a program is."""
+    return _executable(artifact.read("a pickled executable", memoryview(data)), threads)
+
+
+def _executable(saved: artifact.Artifact, threads: int) -> Executable:
     return Executable(saved.program, saved.objects, threads, plan=saved.plan, target=saved.target, runner=saved.runner)
 
 

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import itertools
 import platform
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 
 import llvmlite.binding as llvm
@@ -20,24 +21,38 @@ from mapsto.runtime.runner_ir import runner_ir
 RUN, STOP = "mapsto_run", "mapsto_stop"
 
 
+_LIBRARIES_A_JIT = 32
+
+
 class _Linker:
-    """LLVM's in-process linker: one a process, never closed (worker threads live in its memory). llvmlite lets one
-    thread at a time into LLVM; there is no lock here that a signal handler could find taken.
+    """LLVM's in-process linker. llvmlite lets one thread at a time into LLVM; there is no lock here that a signal
+    handler could find taken.
+
+    A linker keeps some 9 kB of each library, also after its code is gone, and to make one takes 1 ms. So each serves
+    some libraries and makes way for a new one; it is closed when the last library that it linked is gone.
     """
 
     def __init__(self) -> None:
         self._jit: llvm.orcjit.LLJIT | None = None
         self._names = itertools.count()
+        self._left = 0
 
-    def link(self, builder: llvm.JITLibraryBuilder) -> llvm.orcjit.ResourceTracker:
-        if self._jit is None:  # two callers at once make two: each serves what is linked with it
+    def link(self, builder: llvm.JITLibraryBuilder) -> tuple[llvm.orcjit.ResourceTracker, llvm.orcjit.LLJIT]:
+        """(what holds the code, the linker that must outlive it)"""
+        jit = self._jit
+        if jit is None or self._left <= 0:  # two callers at once make two: each serves what is linked with it
             llvm.initialize_native_target()
             llvm.initialize_native_asmprinter()
             # JITLink packs many small objects closely; the older linker gives each its own pages
             jit = llvm.create_lljit_compiler(use_jit_link=True)
-            _immortal(jit)
-            self._jit = jit
-        return builder.link(self._jit, f"mapsto.{next(self._names)}")
+            self._jit, self._left = jit, _LIBRARIES_A_JIT
+        self._left -= 1
+        return builder.link(jit, f"mapsto.{next(self._names)}"), jit
+
+
+def _unload(tracker: llvm.orcjit.ResourceTracker, jit: llvm.orcjit.LLJIT) -> None:
+    """Ends a library's code; and, in that order, the linker where it was the last that the linker was kept for."""
+    tracker.close()
 
 
 def _immortal(thing: object) -> None:
@@ -61,21 +76,25 @@ class Library:
             builder.add_object_img(code)
             count += 1
         self.addresses: dict[str, int] = {}
-        self._tracker: llvm.orcjit.ResourceTracker | None = None
+        self._held: object = None
         if not functions:
             return
         builder.add_current_process()  # libc, libm
         for name in functions:
             builder.export_symbol(name)
         try:
-            self._tracker = _linker.link(builder)
+            tracker, jit = _linker.link(builder)
         except RuntimeError as error:
             raise CompileError(f"{count} objects of compiled code cannot be linked: {error}") from None
-        self.addresses = {name: self._tracker[name] for name in functions}
+        self.addresses = {name: tracker[name] for name in functions}
+        self._held = tracker, jit
+        # not at exit: threads may run the code to the very end
+        weakref.finalize(self, _unload, tracker, jit).atexit = False
 
     def keep_for_ever(self) -> None:
+        """For code that threads run until the process ends."""
         _immortal(self)
-        _immortal(self._tracker)
+        _immortal(self._held)
 
 
 @functools.cache

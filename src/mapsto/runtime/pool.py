@@ -20,7 +20,7 @@ import numpy as np
 from mapsto.errors import ExecutionError
 from mapsto.runtime import native, pool_ir
 from mapsto.runtime.arrays import address_of, aligned_bytes
-from mapsto.runtime.cpus import available_cpus
+from mapsto.runtime.cpus import MAX_THREADS, available_cpus
 
 # Rounds of waiting (25 ns each on Zen 4) before a thread sleeps: 0.1 ms, twice what a wake-up costs; next to none where
 # threads outnumber processors, as the one that is waited for may need this one's processor.
@@ -28,7 +28,6 @@ _SPIN_ROUNDS = 4000
 _SPIN_ROUNDS_CROWDED = 20
 _STOP_TURNS = 20  # of `pool_ir.TURN_NS`: a second
 _SYNCHRONOUS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
-MAX_THREADS = 1024
 
 
 class Runner:

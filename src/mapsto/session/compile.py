@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import mapsto
 from mapsto import debug
+from mapsto.arguments import shapes_of, telling, text_of
+from mapsto.boundary import public
 from mapsto.budget import Budget, current, metering
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.cache import ObjectCache, default_folder
@@ -25,6 +27,7 @@ from mapsto.plan.plan import Plan, parse
 from mapsto.plan.planner import plan_graph
 from mapsto.plan.replay import check_names, check_origin
 from mapsto.runtime.artifact import Target
+from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.native import architecture
 from mapsto.session.assemble import assemble
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 
 
+@public
 def compile_model(
     model: Any,
     shapes: Mapping[str, Sequence[int | str | None]] | None = None,
@@ -49,6 +53,7 @@ def compile_model(
     isa: str | None = None,
     budget: Budget | Mapping[str, float] | None = None,
     check_indices: bool = True,
+    data_root: str | os.PathLike[str] | None = None,
 ) -> Executable:
     """Compile a model for this machine's CPU.
 
@@ -60,23 +65,37 @@ def compile_model(
     budget: limits of the work that differ from the defaults, by name ({"nodes": 10**6}) or as a whole.
     check_indices: a run raises ExecutionError for an index out of range, where that cannot be ruled out before; else
     such an index wraps round its axis.
+    data_root: a folder that symbolic links of the model's external data may lead into (a download cache); None: links
+    are refused.
+    progress: is told (done, total, label); what it raises ends the compilation with an ArgumentError.
 
-    Raises ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError, CompileError; ParseError
-    for a plan that cannot be read, or is of another graph (shapes included), instruction set or version.
+    Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
+    CompileError, ExecutionError for an impossible number of threads; ParseError for a plan that cannot be read, or is
+    of another graph (shapes included), instruction set or version.
     """
+    count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
+    pinned = _plan(plan)
     try:
         with metering(budget), Workers(cache, isa) as workers:
-            graph = prepared(model, shapes)
+            graph = prepared(model, wanted, data_root=data_root)
             if not check_indices:
                 graph = unchecked(graph)
-            pinned = parse(plan) if isinstance(plan, str) else plan
-            return build(graph, workers, threads, progress, pinned)
+            return build(graph, workers, count, tell, pinned)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
 
 
+def _plan(plan: Any) -> Plan | None:
+    if plan is None or isinstance(plan, Plan):
+        return plan
+    return parse(text_of(plan, "plan (a Plan, or its text)"))
+
+
 def prepared(
-    model: Any, shapes: Mapping[str, Sequence[int | str | None]] | None, passes: Sequence[Pass] | None = None
+    model: Any,
+    shapes: Mapping[str, Sequence[int | str | None]] | None,
+    passes: Sequence[Pass] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
 ) -> Graph:
     """The graph of a model after these device-blind passes (None: all that a compile runs)."""
     from mapsto.passes import run_passes
@@ -86,7 +105,7 @@ def prepared(
     else:
         from mapsto.importers.onnx import load
 
-        model = load(model, shapes)
+        model = load(model, shapes, data_root=data_root)
     return run_passes(model, passes)
 
 
@@ -103,9 +122,9 @@ class Workers:
         self._pool = CompilePool(self.isa, min(4, len(os.sched_getaffinity(0))), self._cache)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         assert self._pool is not None
-        self._pool.close()
+        self._pool.close(finish=failed is None)
 
     def submit(self, name: str, text: str, optimizer: str) -> None:
         assert self._pool is not None
@@ -174,6 +193,8 @@ def _build(
 
 def _instruction_set(name: str | None) -> isas.Isa:
     """The processor's own, or the named one. Raises CompileError for one that this processor cannot run."""
+    if name is not None:
+        text_of(name, "isa")
     if name is None or name == isas.host().name:
         return isas.host()
     isa = isas.by_name(name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from mapsto.errors import ShapeError
+from mapsto.arguments import brief, shapes_of
+from mapsto.boundary import public
+from mapsto.errors import ArgumentError, ShapeError
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.interpret import bare_symbol
@@ -13,11 +15,15 @@ from mapsto.passes import specialise
 Shapes = Mapping[str, Sequence[int | str | None]]
 
 
+@public
 def with_shapes(graph: Graph, shapes: Shapes) -> Graph:
     """The graph with these input shapes: an int fixes an axis, a string names its symbol, None leaves it as it is.
 
     Raises ShapeError where they do not fit.
     """
+    if not isinstance(graph, Graph):
+        raise ArgumentError(f"with_shapes: expected a graph, got {brief(graph)}")
+    shapes = shapes_of(shapes)
     inputs = {value.name: value for value in graph.inputs}
     unknown = sorted(set(shapes) - set(inputs))
     if unknown:
@@ -40,12 +46,6 @@ def _collect(value: Value, asked: Sequence[int | str | None], sizes: dict[str, D
     if len(asked) != value.rank:
         raise ShapeError(f"input {value.name!r}: shape {tuple(asked)} has {len(asked)} axes, {value} has {value.rank}")
     for axis, (dim, extent) in enumerate(zip(value.shape, asked, strict=True)):
-        if extent is not None and not isinstance(extent, (int, str)):
-            raise ShapeError(
-                f"input {value.name!r}: axis {axis}: {extent!r} is no integer, no symbol's name and not None"
-            )
-        if isinstance(extent, int) and extent < 0:
-            raise ShapeError(f"input {value.name!r}: axis {axis}: extent {extent} is negative; None leaves it open")
         symbol = bare_symbol(dim)
         if extent is None or symbol is None:
             continue

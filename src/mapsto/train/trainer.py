@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -9,10 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.errors import ExecutionError, ShapeError, UnsupportedError
+from mapsto.arguments import brief, real, text_of
+from mapsto.boundary import public
+from mapsto.errors import ArgumentError, ExecutionError, MapstoError, ShapeError, UnsupportedError
 from mapsto.ir.graph import Graph
 from mapsto.passes import AffineFolding, DeadCode
 from mapsto.passes.gradient import as_inputs
+from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable
 from mapsto.session.compile import compile_model, prepared
 from mapsto.train.losses import LOSSES, Loss, cross_entropy
@@ -29,6 +33,7 @@ class Trainer:
     them counts in the next step. `learning_rate` may be set between steps.
     """
 
+    @public
     def __init__(
         self,
         model: Any,
@@ -48,44 +53,50 @@ class Trainer:
         of two elements or more). output: the output that the loss is taken of (None: the only one). label: the name of
         the input that holds what is wanted. shapes, threads: as for `mapsto.compile`.
 
-        Raises ShapeError for a loss that does not fit or unknown names, UnsupportedError for an op without a gradient,
-        and what `mapsto.compile` raises.
+        Raises ArgumentError for arguments of other types, ShapeError for a loss that does not fit or unknown names,
+        UnsupportedError for an op without a gradient, and what `mapsto.compile` raises.
         """
-        self._threads = threads
+        self._threads = thread_count(threads)
+        self._label = text_of(label, "label (the name of an input)")
+        self.learning_rate = _rate(learning_rate)
+        rule, kept_share = _loss_named(loss), _momentum(momentum)
         # no pass that looks at what elements a constant has: a bias that starts at zero is to be trained, not left out
         self._model = prepared(model, shapes, (DeadCode(), AffineFolding(), DeadCode()))
         self._output = _output(self._model, output)
-        self._label = label
-        rule = _loss_named(loss)
-        scored = with_loss(self._model, self._output, rule, label)
-        names = trainable(scored) if parameters is None else tuple(parameters)
+        scored = _scored(self._model, self._output, rule, label)
+        names = trainable(scored) if parameters is None else _names(parameters)
         if not names:
             raise ShapeError(f"the loss of {self._output!r} depends on no float constant: there is nothing to train")
         self.parameters = {name: array.copy() for name, array in _chosen(self._model, names).items()}
-        step = step_graph(as_inputs(scored, names), names, _momentum(momentum))
+        step = step_graph(as_inputs(scored, names), names, kept_share)
         self._velocities = {v: np.zeros_like(self.parameters[n]) for n, v in step.velocities}
         self._rate = step.rate
         self._checks_classes = rule is cross_entropy
-        self.learning_rate = learning_rate
         self.executable: Executable = compile_model(step.graph, threads=threads)
 
+    @public
     def step(self, inputs: Mapping[str, Any]) -> float:
         """The loss of a batch, before the step that it makes. inputs: the model's, and the label.
 
-        Raises ShapeError for inputs that do not fit, ExecutionError for a label that is no class.
+        Raises ShapeError for inputs that do not fit, ExecutionError for a label that is no class, ArgumentError for a
+        learning rate that is no number.
         """
-        own = {self._rate: np.float32(self.learning_rate), **self.parameters, **self._velocities}
+        _by_name(inputs)
+        own = {self._rate: np.float32(_rate(self.learning_rate)), **self.parameters, **self._velocities}
         clash = sorted(set(inputs) & set(own))
         if clash:
             raise ShapeError(f"{', '.join(clash)} belongs to the trainer; pass the model's inputs and {self._label!r}")
         if self._checks_classes and self._label in inputs:
-            self._check_classes(np.asarray(inputs[self._label]))
+            self._check_classes(inputs[self._label])
         return float(self.executable.run({**inputs, **own})["loss"])
 
+    @public
     def predict(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The model's outputs by name, with the parameters as they are now."""
+        _by_name(inputs)
         return self._forward.run({**inputs, **self.parameters})
 
+    @public
     def trained(self) -> Graph:
         """The model with the parameters as they are now, for `mapsto.compile`."""
         now = {name: array.copy() for name, array in self.parameters.items()}
@@ -95,7 +106,11 @@ class Trainer:
     def _forward(self) -> Executable:
         return compile_model(as_inputs(self._model, list(self.parameters)), threads=self._threads)
 
-    def _check_classes(self, labels: np.ndarray) -> None:
+    def _check_classes(self, given: Any) -> None:
+        try:
+            labels = np.asarray(given)
+        except Exception:  # the run tells what is wrong with it
+            return
         classes = self._model.values()[self._output].shape[1]
         if not labels.size or labels.dtype.kind not in "iu" or not isinstance(classes, int):
             return
@@ -107,15 +122,53 @@ class Trainer:
             )
 
 
-def _momentum(value: float) -> float:
-    if not 0 <= value < 1:
-        raise ShapeError(f"momentum {value} is outside [0, 1)")
-    return float(value)
+def _momentum(value: Any) -> float:
+    number = real(value)
+    if number is None or not 0 <= number < 1:
+        raise ShapeError(f"momentum {brief(value)} is outside [0, 1)")
+    return number
 
 
-def _loss_named(loss: str | Loss) -> Loss:
+def _rate(value: Any) -> float:
+    number = real(value)
+    if number is None or not math.isfinite(number):
+        raise ArgumentError(f"learning_rate: {brief(value)} is no finite number")
+    return number
+
+
+def _names(parameters: Any) -> tuple[str, ...]:
+    try:
+        names = () if isinstance(parameters, (str, bytes)) else tuple(parameters)
+    except TypeError:
+        names = ()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise ArgumentError(f"parameters: expected names of constants, got {brief(parameters)}")
+    return names
+
+
+def _by_name(inputs: Any) -> None:
+    if not isinstance(inputs, Mapping):
+        raise ArgumentError(f"inputs: expected a dict by name, got {brief(inputs)}")
+
+
+def _scored(model: Graph, output: str, rule: Loss, label: str) -> Graph:
+    """The model with its loss. What a loss of the user's raises becomes an ArgumentError, with that as its cause."""
+    try:
+        return with_loss(model, output, rule, label)
+    except MapstoError:
+        raise
+    except Exception as error:
+        if rule in LOSSES.values():
+            raise
+        raise ArgumentError(f"loss: {brief(rule)} raised {type(error).__name__}: {error}") from error
+
+
+def _loss_named(loss: Any) -> Loss:
     if not isinstance(loss, str):
-        return loss
+        if not callable(loss):
+            raise ArgumentError(f"loss: expected a name or a function, got {brief(loss)}; known: {', '.join(LOSSES)}")
+        rule: Loss = loss
+        return rule
     if loss not in LOSSES:
         raise UnsupportedError(f"there is no loss {loss!r}; known: {', '.join(LOSSES)}")
     return LOSSES[loss]

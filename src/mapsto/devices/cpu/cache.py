@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+
+from mapsto.errors import FileError
+from mapsto.files import written
 
 _DIGEST_BYTES = 32
 _warned: set[Path] = set()  # folders that a warning has told of
@@ -39,23 +41,23 @@ class ObjectCache:
         return body if body and hashlib.sha256(body).digest() == digest else None
 
     def put(self, key: str, body: bytes) -> None:
-        """Write to a temporary file, then rename: a reader sees all of it or nothing."""
+        """A reader sees all of it or nothing; what a crash cuts short is a miss, so that nothing waits for the disk."""
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
-            with os.fdopen(handle, "wb") as file:
+            with written(path, durable=False) as file:
                 file.write(hashlib.sha256(body).digest() + body)
-            os.replace(temporary, path)
         except OSError as error:
-            self._warn(error)
+            self._warn(error.strerror or str(error))
+        except FileError as error:
+            self._warn(str(error))
 
-    def _warn(self, error: OSError) -> None:
+    def _warn(self, reason: str) -> None:
         if self.folder in _warned:
             return
         _warned.add(self.folder)
         warnings.warn(
-            f"compiled code cannot be kept in {self.folder} ({error.strerror or error}): it is made again each time; "
+            f"compiled code cannot be kept in {self.folder} ({reason}): it is made again each time; "
             "MAPSTO_CACHE names another folder",
             RuntimeWarning,
             stacklevel=2,

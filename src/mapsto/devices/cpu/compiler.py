@@ -22,7 +22,7 @@ from mapsto.devices.cpu.cache import ObjectCache, default_folder, key_of
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.options import OPTIONS
 from mapsto.devices.cpu.worker import read_frame, write_frame
-from mapsto.errors import CompileError
+from mapsto.errors import CompileError, ResourceError
 
 Progress = Callable[[int, int, str], None]
 _SECONDS_A_KERNEL = 300.0
@@ -112,17 +112,31 @@ class CompilePool:
         self.isa = isa
         self._cache = cache
         self._queue: queue.SimpleQueue[tuple[str, str, str, str, Future[bytes]] | None] = queue.SimpleQueue()
-        self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(max(workers, 1))]
-        for thread in self._threads:
-            thread.start()
+        self._threads: list[threading.Thread] = []
+        for _ in range(max(workers, 1)):
+            thread = threading.Thread(target=self._serve, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system grants no more: fewer do
+                if not self._threads:
+                    raise ResourceError(f"no thread to compile in is granted ({error}); end other work") from error
+                break
+            self._threads.append(thread)
 
     def __enter__(self) -> CompilePool:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        self.close(finish=failed is None)
 
-    def close(self) -> None:
+    def close(self, finish: bool = True) -> None:
+        """Waits for what was submitted; with `finish` false, only for what is being compiled just now: whoever asked
+        for the rest has failed.
+        """
+        if not finish:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._queue.get_nowait()
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:

@@ -8,6 +8,8 @@ from typing import Any
 
 import mapsto.importers.onnx.rows
 import mapsto.ops  # noqa: F401  (the rows build with the ops that this registers)
+from mapsto.arguments import shapes_of
+from mapsto.boundary import public
 from mapsto.budget import Budget, metering
 from mapsto.importers.onnx.inputs import Shapes
 from mapsto.importers.onnx.reader import read
@@ -18,19 +20,24 @@ from mapsto.ir.graph import Graph
 __all__ = ["load", "supported_ops"]
 
 
+@public
 def load(
     source: str | os.PathLike[str] | bytes | Any,
     shapes: Shapes | None = None,
     budget: Budget | Mapping[str, float] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
 ) -> Graph:
     """An ONNX model as a graph, shape-inferred and with its shape arithmetic folded away.
 
     source: a path, the bytes of a model, or an `onnx.ModelProto`. External data is read only for a path, from inside
     its folder.
+    data_root: a folder that symbolic links of external data may lead into (a download cache); None: links are refused.
     shapes: for some inputs, one entry an axis: an int fixes it, None leaves it as the model has it, a string names its
     symbol.
     budget: limits that differ from the defaults (None: those of the compile that is going on).
-    Raises ModelError (malformed), BudgetError, UnsupportedError (all places at once), ShapeError (shapes do not fit).
+    Raises ModelError (malformed), BudgetError, UnsupportedError (all places at once), ShapeError (shapes do not fit),
+    ArgumentError.
     """
+    wanted = shapes_of(shapes)
     with metering(budget):
-        return Translator(read(source)).model(shapes or {})
+        return Translator(read(source, data_root)).model(wanted)

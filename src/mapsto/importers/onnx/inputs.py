@@ -83,14 +83,10 @@ def _shape(name: str, tensor: Any, asked: Sequence[int | str | None] | None, sym
 
 def _dim(name: str, axis: int, declared: Any, asked: int | str | None, symbols: _Symbols) -> Dim:
     fixed = int(declared.dim_value) if declared is not None and declared.HasField("dim_value") else 0
-    if isinstance(asked, bool) or not (asked is None or isinstance(asked, str) or hasattr(asked, "__index__")):
-        raise ShapeError(f"input {name!r}: axis {axis}: {asked!r} is neither an integer, a symbol's name nor None")
     if asked is not None and not isinstance(asked, str):
-        if asked < 0:
-            raise ShapeError(f"input {name!r}: axis {axis}: extent {asked} is negative; None leaves it open")
         if fixed > 0 and asked != fixed:
             raise ShapeError(f"input {name!r}: axis {axis} is {fixed} in the model, {asked} was asked for")
-        return int(asked)
+        return asked
     if fixed > 0:
         return fixed
     if asked is not None:

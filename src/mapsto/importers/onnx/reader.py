@@ -10,24 +10,28 @@ from typing import Any
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from mapsto.arguments import brief
 from mapsto.budget import current
-from mapsto.errors import ModelError
+from mapsto.errors import ArgumentError, ModelError
+from mapsto.files import name_of, plain_file, taken_for
+from mapsto.importers.onnx.external import DataFiles
 
 # The versions that the rows were written for. Newer files are tried: what changed shows as an error of the node
 # concerned.
 OLDEST_OPSET = 7
 NEWEST_OPSET = 28
 NEWEST_IR = 14
+LARGEST_FILE = (1 << 31) - 1  # of protobuf, bytes
 # The most bytes of elements that a byte of a file stands for: a 64-bit integer is written in as little as one.
 _OF_A_BYTE = 8
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model with the folder that its external data must lie in (None: it may have none)."""
+    """A model, and where its external data may lie."""
 
     model: Any
-    folder: Path | None
+    files: DataFiles
     name: str
 
     @property
@@ -36,22 +40,48 @@ class Source:
         return {"": NEWEST_OPSET, **opset_of(self.model.opset_import, self.name)}
 
 
-def read(source: str | os.PathLike[str] | bytes | Any) -> Source:
-    """Parses a model from a path, its bytes, or takes a `ModelProto` as it is. Raises ModelError."""
+def read(source: Any, data_root: str | os.PathLike[str] | None = None) -> Source:
+    """Parses a model from a path, its bytes, or takes a `ModelProto` as it is. Raises ModelError, ArgumentError."""
     if isinstance(source, onnx.ModelProto):
         current().earn("tensors", _OF_A_BYTE * source.ByteSize())
-        return _checked(Source(source, None, "model"))
+        return _checked(Source(source, DataFiles(None), "model"))
     if isinstance(source, (bytes, bytearray, memoryview)):
         current().charge("bytes", len(source), "the model")
-        return _checked(Source(_parse(bytes(source), "the model"), None, "model"))
-    path = Path(source)
-    try:
-        size = path.stat().st_size
+        return _checked(Source(_parse(bytes(source), "the model"), DataFiles(None), "model"))
+    if not isinstance(source, (str, os.PathLike)):
+        raise ArgumentError(
+            f"model: expected a path, the bytes of an ONNX file, an onnx.ModelProto or a graph, got {brief(source)}"
+        )
+    path = Path(name_of(source, "model"))
+    data = _content(path)
+    # a path that is a link is followed, as the user named it; the model's folder is that of the link
+    files = DataFiles(path.parent, None if data_root is None else _root(data_root))
+    return _checked(Source(_parse(data, str(path)), files, path.stem))
+
+
+def _content(path: Path) -> bytes:
+    with plain_file(path, "model") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise ModelError(f"{path}: the file is empty: it holds no graph")
         current().charge("bytes", size, str(path))
-        data = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return _checked(Source(_parse(data, str(path)), path.parent, path.stem))
+        if size > LARGEST_FILE:
+            raise ModelError(
+                f"{path}: not an ONNX model: {size} bytes, and such a file holds {LARGEST_FILE} at most; larger models "
+                "keep their tensors in files beside it (external data)"
+            )
+        head = file.read(64)
+        if looks := taken_for(head):
+            raise ModelError(f"{path}: not an ONNX model: it is {looks}")
+        file.seek(0)
+        return file.read(size)
+
+
+def _root(folder: Any) -> Path:
+    root = Path(name_of(folder, "data_root"))
+    if not os.path.isdir(root):
+        raise ArgumentError(f"data_root: there is no folder {root}")
+    return root
 
 
 def _parse(data: bytes, where: str) -> Any:
@@ -60,8 +90,14 @@ def _parse(data: bytes, where: str) -> Any:
     try:
         model.ParseFromString(data)
     except (DecodeError, ValueError, RuntimeError) as error:
-        raise ModelError(f"{where}: not an ONNX model, or a damaged one ({error})") from error
+        looks = taken_for(data[:64]) or ("a text" if _is_text(data[:64]) else None)
+        said = f"it is {looks}" if looks else str(error)
+        raise ModelError(f"{where}: not an ONNX model, or a damaged one ({said})") from error
     return model
+
+
+def _is_text(head: bytes) -> bool:
+    return bool(head) and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head)
 
 
 def _checked(source: Source) -> Source:

@@ -5,8 +5,6 @@ folder.
 from __future__ import annotations
 
 import os
-import stat
-from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -15,6 +13,7 @@ import onnx
 
 from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
+from mapsto.importers.onnx.external import DataFiles
 from mapsto.ir.dtypes import DType
 
 T = onnx.TensorProto
@@ -55,8 +54,8 @@ def dtype_of(number: int, where: str) -> DType:
 class TensorReader:
     """Reads tensors. A region of external data is read once, however many tensors name it."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
+    def __init__(self, files: DataFiles) -> None:
+        self.files = files
         self._regions: dict[tuple[int, int, int, int], bytes] = {}
         self._taken: dict[tuple[int, int], int] = {}  # bytes of a file that are read so far
 
@@ -112,7 +111,7 @@ class TensorReader:
         length = _number(entries.get("length", str(size)), f"{where}: external data length")
         if length != size:
             raise ModelError(f"{where}: external data of {length} bytes where the shape needs {size}")
-        descriptor = self._open(entries.get("location", ""), where)
+        descriptor = self.files.open(entries.get("location", ""), where)
         try:
             status = os.fstat(descriptor)
             if offset + length > status.st_size:
@@ -137,44 +136,6 @@ class TensorReader:
                 "save the model with a place of its own for each tensor"
             )
         current().charge("bytes", length, where)
-
-    def _open(self, location: str, where: str) -> int:
-        """A plain file inside the model's folder, opened part by part so that no link leads out of it."""
-        if self.folder is None:
-            raise ModelError(
-                f"{where}: external data {location!r}, but the model was not given as a file: pass its path"
-            )
-        parts = location.replace("\\", "/").split("/")
-        if not location or location.startswith(("/", "\\")) or ":" in location or "\0" in location or ".." in parts:
-            raise ModelError(f"{where}: external data {location!r} must name a file inside the model's folder")
-        parts = [part for part in parts if part not in ("", ".")]
-        if not parts:
-            raise ModelError(f"{where}: external data {location!r} names no file")
-        try:
-            return self._walk(parts, location, where)
-        except OSError as error:
-            raise ModelError(f"{where}: external data {location!r} cannot be read ({error.strerror})") from error
-
-    def _walk(self, parts: list[str], location: str, where: str) -> int:
-        assert self.folder is not None
-        at = os.open(self.folder, os.O_RDONLY)
-        try:
-            for part in parts:
-                step = os.open(part, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=at)
-                os.close(at)
-                at = step
-            status = os.fstat(at)
-            if not stat.S_ISREG(status.st_mode):
-                raise ModelError(f"{where}: external data {location!r} is not a plain file")
-            if status.st_nlink > 1:
-                raise ModelError(
-                    f"{where}: external data {location!r} is a hard link, which may lead out of the model's folder; "
-                    "copy the file"
-                )
-            return at
-        except BaseException:
-            os.close(at)
-            raise
 
 
 def _read(descriptor: int, offset: int, length: int, where: str) -> bytes:

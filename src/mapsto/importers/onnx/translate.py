@@ -66,7 +66,7 @@ class Translator:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.meter = current()
-        self.tensors = TensorReader(source.folder)
+        self.tensors = TensorReader(source.files)
         self.functions = Functions(source.model)
         self.scope: Scope | None = None
         self.place = Place({})
@@ -114,19 +114,21 @@ class Translator:
         except _Unavailable:
             results = [Gone.UNSUPPORTED] * len(node.output)
         except UnsupportedError as error:
-            faults.append(f"{where}: {_cut(str(error), 4000)}")
+            faults.extend(error.faults or [f"{where}: {_cut(str(error), 4000)}"])
             results = [Gone.UNSUPPORTED] * len(node.output)
         except MapstoError as error:
-            raise type(error)(f"{where}: {_cut(str(error), 4000)}") from error
+            if error.placed:  # by the node of a nested graph or function, whose name says where that is
+                raise
+            raise _placed(type(error)(f"{where}: {_cut(str(error), 4000)}")) from error
         except RecursionError as error:
-            raise ModelError(f"{where}: nested too deep") from error
+            raise _placed(ModelError(f"{where}: nested too deep")) from error
         if len(results) < sum(1 for o in node.output if o):
-            raise ModelError(f"{where}: {len(node.output)} outputs are named, the op has {len(results)}")
+            raise _placed(ModelError(f"{where}: {len(node.output)} outputs are named, the op has {len(results)}"))
         for output, value in zip(node.output, results, strict=False):
             if not output:
                 continue
             if output in scope.values or output in scope.initializers:
-                raise ModelError(f"{where}: output {output!r} is defined twice")
+                raise _placed(ModelError(f"{where}: output {output!r} is defined twice"))
             scope.values[output] = Gone.ABSENT if value is None else value
 
     def _results(self, scope: Scope, node: Any, name: str, domain: str, place: Place) -> Sequence[Value | Gone | None]:
@@ -244,12 +246,19 @@ class Translator:
         return [value if isinstance(value, Value) else None for value in outputs]
 
 
+def _placed(error: MapstoError) -> MapstoError:
+    error.placed = True
+    return error
+
+
 def raise_faults(faults: Sequence[str]) -> None:
     """One error for all that is unsupported."""
     if not faults:
         return
     listed = "\n".join(f"  {fault}" for fault in faults)
-    raise UnsupportedError(faults[0] if len(faults) == 1 else f"{len(faults)} nodes are not supported:\n{listed}")
+    error = UnsupportedError(faults[0] if len(faults) == 1 else f"{len(faults)} nodes are not supported:\n{listed}")
+    error.faults = tuple(faults)
+    raise error
 
 
 def _cut(text: str, length: int) -> str:

@@ -47,7 +47,7 @@ def _agreeing(call: Call, condition: Value, made: Sequence[Branch | MapstoError]
     """Two branches of equal types. One that cannot be built stops the run when it is reached."""
     first, second = made
     if isinstance(first, MapstoError) and isinstance(second, MapstoError):
-        raise type(first)(f"neither branch can be built:\n  then: {first}\n  else: {second}")
+        raise first  # nor can the other be built; to tell of both would double the message at each level
     if isinstance(first, MapstoError):
         assert not isinstance(second, MapstoError)
         return _failing(call, "then", first, second), second
