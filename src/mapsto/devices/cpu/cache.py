@@ -16,11 +16,16 @@ _warned: set[Path] = set()  # folders that a warning has told of
 
 
 def default_folder() -> Path:
-    """$MAPSTO_CACHE, else $XDG_CACHE_HOME/mapsto, else ~/.cache/mapsto."""
+    """$MAPSTO_CACHE, else $XDG_CACHE_HOME/mapsto, else ~/.cache/mapsto. A user without a home gets one that cannot be
+    written, and so is told.
+    """
     named = os.environ.get("MAPSTO_CACHE")
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mapsto"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mapsto"
+    except RuntimeError:
+        return Path(os.devnull) / "mapsto"
 
 
 @dataclass(frozen=True)
