@@ -143,3 +143,20 @@ def test_writers_beside_one_another_share_rows() -> None:
     case = fused(pooled_and_joined, [floats(1, 8, 6, 20)])
     schedule = check(case)
     assert schedule.rows == 3 and not schedule.parts
+
+
+def test_a_quotient_of_exact_numbers_is_exact(engine: Engine) -> None:
+    """By a divisor that is the same all along a row: a last bit more or less would be another integer next."""
+    scale = np.float32(5 / 255)
+    x = ((np.arange(-350, 350, dtype=np.float32) + np.float32(0.5)) * scale).reshape(5, 140)
+    case = fused(lambda b, v, s: b.one("round", [b.one("div", [v, s])]), [x, np.array(scale)])
+    assert np.unique(np.round(x / scale) - np.round(x * (1 / scale))).size > 1, "no case of it among these"
+    check(case, engine)
+
+
+@pytest.mark.parametrize("size", [1e-43, 1e-39, 1e-30, 1.0, 1e30, 3e36])
+def test_a_sum_of_any_size_divides(size: float, engine: Engine) -> None:
+    """Its reciprocal alone would be infinite, or lose bits."""
+    x = np.linspace(1, 2, 3 * 21).reshape(3, 21) * size
+    case = fused(lambda b, v: composite.lp_norm(b, v, 1, 1), [x.astype(np.float32)])
+    check(case, engine)

@@ -48,6 +48,7 @@ def emit_scalar(e: Scalar, context: EpilogueContext, dtype: DType | None = None)
     emitter = Emitter(code, operands)
     emitter.known = dict(context.known)
     emitter.known_depth = dict.fromkeys(context.known, 0)
+    emitter.rounded = frozenset(context.known)  # sums
     for name, at in context.bindings.items():
         code.bind(name, at)
     if context.wide is not None and context.lanes > 1:

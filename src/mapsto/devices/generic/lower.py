@@ -14,6 +14,7 @@ from dataclasses import fields, is_dataclass, replace
 from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
 from mapsto.devices.generic.cost import Costs, Vector, lanes_for
+from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.flat import FlatSegment, reductions
 from mapsto.devices.generic.interior import guard_free
 from mapsto.devices.generic.scalar import Emitter, Lane, Operand
@@ -77,6 +78,7 @@ class _Writer:
         self.extent: Dim = 0
         self.lanes = lanes or max((p.schedule.lanes for p in parts), default=1)
         self.filled: set[str] = set()
+        self.rounded = rounded_tensors(kernel.stmts)
         scratch = [t for p in parts for t in p.temps.buffers]
         dtypes = {t.name: t.dtype for t in (*kernel.inputs, *kernel.outputs, *kernel.temps)}
         taken: set[str] = {"begin", "end", *_names(parts, layouts)}
@@ -120,6 +122,7 @@ class _Writer:
         emitter = Emitter(self.code, operands, inner)
         emitter.internal = part.segment.internal | temps.registers | {s.array for s in staged}
         emitter.near = near_tensors(temps)
+        emitter.rounded = self.rounded | {s.array for s in staged if s.load.tensor in self.rounded}
         costs = Costs(inner, emitter.near, flat.rows)
         self._emit(flat, lanes, Body(emitter, flat, costs, temps.registers, temps.handed, staged))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from mapsto.devices.generic.exactness import is_rounded
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.numbering import Info, Numbering
 from mapsto.devices.generic.operations import apply, convert, level, lift, number
@@ -65,7 +66,8 @@ class Emitter:
 
     `known`: tensors whose element at the present point is a value already. `lanes`: how many lanes a reduction may take
     for itself where none are at work around it. `near`: tensors that a function keeps in registers or local arrays.
-    `floor`: the outermost scope that anything is emitted into.
+    `rounded`: those whose elements hold rounding that is not defined (`exactness`). `floor`: the outermost scope that
+    anything is emitted into.
     """
 
     def __init__(self, code: Code, operands: Mapping[str, Operand], lanes: int = 1) -> None:
@@ -83,6 +85,7 @@ class Emitter:
         self.writing: frozenset[str] = frozenset()
         self.lanes = lanes
         self.near: frozenset[str] = frozenset()
+        self.rounded: frozenset[str] = frozenset()
         self._masks = 0
 
     # ---- where a value belongs ----
@@ -162,7 +165,7 @@ class Emitter:
         if isinstance(e, Load):
             return self._load(e)
         if isinstance(e, Op) and e.fn == "div" and self._divides_often(e):
-            return self.code.let(loop.Binary("mul", *level([self.value(e.args[0]), self._reciprocal(e.args[1])])))
+            return self._times_reciprocal(*e.args)
         if isinstance(e, Op):
             args = [self.value(a) for a in e.args]
             statements, result = apply(e.fn, args, e.dtype, self.code.fresh)
@@ -182,22 +185,41 @@ class Emitter:
 
     def _divides_often(self, e: Op) -> bool:
         """Whether an f32 divisor is the same all through a loop (a softmax's sum): one division and many
-        multiplications then,
-        for at most one more unit in the last place."""
+        multiplications then, for at most one more unit in the last place. The quotient of exact numbers is exact to
+        the bit: it may be rounded to an integer next, as quantisation does.
+        """
         if e.dtype is not DType.F32 or isinstance(e.args[1], Const):
+            return False
+        if not any(is_rounded(arg, self.rounded) for arg in e.args):
             return False
         return self.depth_of(self.info(e.args[1])) < self.depth_of(self.info(e))
 
-    def _reciprocal(self, e: Scalar) -> loop.Value:
+    def _times_reciprocal(self, x: Scalar, divisor: Scalar) -> loop.Value:
+        """x / d as (x * s) * (1 / (d * s)), s a power of two that keeps the reciprocal of any d among normal numbers."""
+        scale, inverse = self._reciprocal(divisor)
+        scaled = self.code.let(loop.Binary("mul", *level([self.value(x), scale])))
+        return self.code.let(loop.Binary("mul", *level([scaled, inverse])))
+
+    def _reciprocal(self, e: Scalar) -> tuple[loop.Value, loop.Value]:
+        """(s, 1 / (d * s)), computed where d is known."""
         info = self.info(e)
-        key = (info.number, "reciprocal", self.key(info))
-        found = self.code.find(key)
-        if found is None:
+        keys: list[Key] = [(info.number, part, self.key(info)) for part in ("scale", "reciprocal")]
+        found = [self.code.find(key) for key in keys]
+        scale, inverse = found
+        if scale is None or inverse is None:
             with self.code.at(self.depth_of(info)):
                 value = self.value(e)
-                found = self.code.let(loop.Binary("div", number(1.0, value.type), value))
-                self.code.remember(key, found)
-        return found
+                t = value.type
+                size = self.code.let(loop.Unary("abs", value))
+                small = loop.Compare("lt", size, number(2.0**-94, t))
+                large = loop.Compare("gt", size, number(2.0**94, t))
+                rest = loop.Select(large, number(2.0**-32, t), number(1.0, t))
+                scale = self.code.let(loop.Select(small, number(2.0**32, t), rest))
+                near = self.code.let(loop.Binary("mul", value, scale))
+                inverse = self.code.let(loop.Binary("div", number(1.0, t), near))
+                self.code.remember(keys[0], scale)
+                self.code.remember(keys[1], inverse)
+        return scale, inverse
 
     # ---- loads ----
 

@@ -1,0 +1,33 @@
+"""Which values hold rounding that another engine need not share: sums in an order, functions to some last bits.
+
+What is computed from exact numbers by operations that IEEE 754 defines to the bit has the same bits everywhere, and may
+be rounded to an integer or compared next. Only of what is not exact may a last bit be given away for speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from mapsto.kernel.ast import Load, Op, Reduce, Scalar, Stmt, walk
+from mapsto.loop.functions import ERROR_ULP
+
+_APPROXIMATE = frozenset(fn for fn, _ in ERROR_ULP)
+
+
+def is_rounded(e: Scalar, rounded: Collection[str]) -> bool:
+    """Whether a value depends on rounding that is not defined. `rounded`: tensors whose elements do."""
+    return any(
+        (isinstance(node, Load) and node.tensor in rounded)
+        or (isinstance(node, Op) and node.fn in _APPROXIMATE)
+        or (isinstance(node, Reduce) and node.kind in ("sum", "prod") and node.dtype.is_float)
+        for node in walk(e)
+    )
+
+
+def rounded_tensors(stmts: Sequence[Stmt]) -> frozenset[str]:
+    """Tensors that statements give such values. What comes into a kernel is taken for exact."""
+    found: set[str] = set()
+    for stmt in stmts:
+        if is_rounded(stmt.value, found) or (stmt.scan is not None and stmt.dtype.is_float):
+            found.add(stmt.target)
+    return frozenset(found)
