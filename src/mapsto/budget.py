@@ -39,6 +39,7 @@ class Budget:
     steps: nodes that the model's nodes become, an LSTM's and an Einsum's parts included.
     terms: products of terms multiplied out, and elements followed, in the algebra of sizes.
     text: characters of the names that called functions and branches give their nodes.
+    sources: source nodes named by nodes that stand for more than 64 of them.
     code: characters of LLVM IR.
 
     Sums over the compile that are not gone past but lead to less being done early:
@@ -61,6 +62,7 @@ class Budget:
     steps: int = 2_000_000
     terms: int = 1 << 20
     text: int = 1 << 26
+    sources: int = 1 << 22
     code: int = 1 << 30
     folded_bytes: int = 1 << 28
     folded_operations: int = 1 << 28
@@ -149,6 +151,7 @@ _UNITS = {
     "steps": "nodes after import",
     "text": "characters of names",
     "code": "characters of LLVM IR",
+    "sources": "names of source nodes",
     "depth": "levels of nesting",
     "rank": "axes",
     "name": "characters of a name",

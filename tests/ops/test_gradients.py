@@ -48,6 +48,7 @@ CASES = {
     "div": ([_r(2, 3), _positive(3)], {}),
     "pow": ([_positive(2, 3), _positive(3)], {}),
     "min": ([_r(2, 3), _r(3, seed=5)], {}),
+    "variadic": ([_r(2, 3), _r(3, seed=5), _r(2, 1, seed=6)], {"fn": "max"}),
     "max": ([_r(2, 3), _r(1, 3, seed=5)], {}),
     "select": ([np.array([[True], [False]]), _r(2, 3), _r(3)], {}),
     "reshape": ([_r(2, 6)], {"shape": (3, 4)}),

@@ -9,7 +9,7 @@ content of small integer tensors as dims. Where such a tensor is needed as data 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -23,6 +23,7 @@ from mapsto.ir.expr import Dim, Expr, known_at_least, minimum, substitute, sym, 
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
 from mapsto.ops.bounds import check_inside
+from mapsto.ops.provenance import Trail, names_of
 from mapsto.ops.ranges import Noted
 from mapsto.ops.registry import Inference, OpSpec, op
 from mapsto.ops.shapes import static
@@ -36,6 +37,8 @@ FOLD_OPERATIONS = 1 << 25
 FOLD_PER_BYTE = 8
 # What each input and output of a model's node adds to the nodes that it may become.
 NODES_A_PORT = 64
+# Nodes that stand for no more sources than this are not charged for them.
+_FEW_SOURCES = 64
 # Size expressions with more terms and atoms, or calls nested deeper, are not followed: no graph makes sizes that take
 # for ever. (The largest of the public models that we know have 10, and 3 deep.)
 EXPRESSION_SIZE = 256
@@ -56,14 +59,14 @@ class Builder:
         self.name = name
         self.parent = parent
         self.inputs: list[Value] = []
-        self.nodes: list[Node] = []
+        self._nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.constants: dict[str, np.ndarray] = {}
         self._content: dict[str, np.ndarray] = {}
         self._pending: dict[str, tuple[Value, np.ndarray]] = {}
         self._names: set[str] = parent._names if parent else set()
         self._counter: list[int] = parent._counter if parent else [0]
-        self._provenance: tuple[str, ...] = parent._provenance if parent else ()
+        self._provenance: Trail = parent._provenance if parent else Trail()
         self._place: str = parent._place if parent else ""
         self._cse: dict[Any, tuple[Value, ...]] = {}
         self._meter: Meter = parent._meter if parent else current()
@@ -73,7 +76,8 @@ class Builder:
         self._required: set[Dim] = set()
         self._least: dict[str, int] = {}  # size symbol -> what it is at least, by what was required
         self._made: dict[str, int] = {}  # value -> place of its node in `nodes`
-        self._carried: dict[str, tuple[str, ...]] = {}  # folded value -> the sources it stands for
+        self._carried: dict[str, Trail] = {}  # value without a node -> the sources it stands for
+        self._taken_on: dict[int, list[Trail]] = {}  # node -> further sources that it stands for
         self._bounds: dict[str, list[Noted]] = {}  # value -> what a run has checked of its elements
 
     # -- names and sources ---------------------------------------------------------------------------------------------
@@ -102,12 +106,12 @@ class Builder:
         self._kept.update(names)
 
     @contextmanager
-    def source(self, *names: str, place: str = "") -> Iterator[None]:
-        """Nodes made inside carry these source nodes as their provenance. place: the source node in a user's words;
-        whoever says it puts it in front of errors raised inside.
+    def source(self, *names: str, of: Sequence[Value | None] = (), place: str = "") -> Iterator[None]:
+        """Nodes made inside carry these source nodes as their provenance, and what the values `of` stand for. place:
+        the source node in a user's words; whoever says it puts it in front of errors raised inside.
         """
         before = self._provenance, self._place
-        self._provenance, self._place = tuple(dict.fromkeys(names)), place
+        self._provenance, self._place = Trail(names, self._trails(of)), place
         try:
             yield
         finally:
@@ -120,9 +124,9 @@ class Builder:
 
     def place(self, op: str) -> str:
         """The source node in a user's words, for what a run says of it; op: what it is made into."""
-        if self._place or not self._provenance:
+        if self._place or not self._provenance.names:
             return self._place or op
-        return f"node {self._provenance[0]!r} ({op})"
+        return f"node {self._provenance.names[0]!r} ({op})"
 
     @contextmanager
     def counted(self, ports: int) -> Iterator[None]:
@@ -182,6 +186,13 @@ class Builder:
         self._pending[value.name] = (value, elements)
         return value
 
+    @property
+    def nodes(self) -> Sequence[Node]:
+        """The nodes so far."""
+        for at in list(self._taken_on):
+            self._settle(at)
+        return self._nodes
+
     # -- queries -------------------------------------------------------------------------------------------------------
 
     def lookup(self, name: str) -> Value:
@@ -211,7 +222,8 @@ class Builder:
         """The node that made a value; None for inputs, constants and known integers that nothing has read as data."""
         at = self._made.get(value.name)
         if at is not None:
-            return self.nodes[at]
+            self._settle(at)
+            return self._nodes[at]
         return self.parent.producer(value) if self.parent and value.name not in self.values else None
 
     def dims(self, value: Value, hint: str = "n") -> list[Dim]:
@@ -285,7 +297,7 @@ class Builder:
             raise ShapeError(message)
         self._required.add(condition)
         self._note_least(condition)
-        place = where if where is not None else self._provenance[0] if self._provenance else self.name
+        place = where if where is not None else next(iter(self._provenance.names), self.name)
         self.add("require", [], {"condition": condition, "message": f"{place}: {message}" if place else message})
 
     def _note_least(self, condition: Dim) -> None:
@@ -382,7 +394,7 @@ class Builder:
         folded = self._fold(spec, kept, attrs, results, names)
         if folded is not None:
             for value in folded:
-                self.attribute(value, (*self._provenance, *self.carried(kept)))
+                self._attribute(value, Trail((), (self._provenance, *self._trails(kept))))
             return folded
         return self._append(spec, kept, attrs, results, tuple(graphs), names)
 
@@ -393,7 +405,6 @@ class Builder:
         self._count_node(spec.name)
         for value in inputs:
             self._materialise(value)
-        provenance = tuple(dict.fromkeys((*self._provenance, *self.carried(inputs))))
         key = (
             spec.name,
             tuple(v.name if v else "" for v in inputs),
@@ -402,17 +413,18 @@ class Builder:
         if not graphs and spec.foldable:
             found = self._lookup_same(key)
             if found is not None:
-                self.attribute(found[0], provenance)
+                self._attribute(found[0], Trail((), (self._provenance, *self._trails(inputs))))
                 return found
         outputs = tuple(
             Value(self.fresh(names[i] if i < len(names) and names[i] else spec.name), dtype, shape)
             for i, (dtype, shape) in enumerate(results)
         )
+        provenance = self._written((self._provenance, *self._trails(inputs)))
         node = Node(spec.name, tuple(v.name if v else "" for v in inputs), outputs, attrs, graphs, provenance)
-        self.nodes.append(node)
+        self._nodes.append(node)
         for value in outputs:
             self.values[value.name] = value
-            self._made[value.name] = len(self.nodes) - 1
+            self._made[value.name] = len(self._nodes) - 1
         if not graphs and spec.foldable:
             self._cse[key] = outputs
         return outputs
@@ -421,28 +433,53 @@ class Builder:
         """Says that `value` stands for these source nodes as well: its node takes them on, or, where it has none, those
         that read it.
         """
+        self._attribute(value, Trail(tuple(sources)))
+
+    def attribute_here(self, value: Value) -> None:
+        """Says that `value` stands for the source nodes of the enclosing `source`."""
+        self._attribute(value, self._provenance)
+
+    def _attribute(self, value: Value, trail: Trail) -> None:
         owner: Builder | None = self
         while owner is not None and value.name not in owner.values:
             owner = owner.parent
-        if owner is None or not sources:
+        if owner is None:
             return
         at = owner._made.get(value.name)
-        if at is None:
-            owner._carried[value.name] = tuple(dict.fromkeys((*owner._carried.get(value.name, ()), *sources)))
+        if at is not None:
+            if not trail.before and all(name in owner._nodes[at].provenance[:_FEW_SOURCES] for name in trail.names):
+                return
+            owner._taken_on.setdefault(at, []).append(trail)
             return
-        node = owner.nodes[at]
-        if not set(sources) <= set(node.provenance):
-            owner.nodes[at] = replace(node, provenance=tuple(dict.fromkeys((*node.provenance, *sources))))
+        known = owner._carried.get(value.name)
+        owner._carried[value.name] = trail if known is None else Trail((), (known, trail))
 
-    def carried(self, inputs: Sequence[Value | None]) -> list[str]:
+    def _settle(self, at: int) -> None:
+        """Writes out what a node has taken on."""
+        trails = self._taken_on.pop(at, None)
+        if trails is not None:
+            node = self._nodes[at]
+            provenance = self._written((Trail(node.provenance), *trails))
+            if provenance != node.provenance:
+                self._nodes[at] = replace(node, provenance=provenance)
+
+    def _written(self, trails: Sequence[Trail]) -> tuple[str, ...]:
+        names = names_of(trails)
+        if len(names) > _FEW_SOURCES:
+            self._meter.charge("sources", len(names), "the source nodes that nodes stand for")
+        return names
+
+    def _trails(self, inputs: Sequence[Value | None]) -> tuple[Trail, ...]:
         """Sources of the operands that have no node of their own."""
-        found: list[str] = []
+        found: list[Trail] = []
         for value in inputs:
             builder: Builder | None = self
             while value is not None and builder is not None:
-                found.extend(builder._carried.get(value.name, ()))
+                trail = builder._carried.get(value.name)
+                if trail is not None:
+                    found.append(trail)
                 builder = builder.parent
-        return found
+        return tuple(found)
 
     def _lookup_same(self, key: Any) -> tuple[Value, ...] | None:
         """The outputs of an equal node already made (common subexpressions), here or in an enclosing graph."""
@@ -461,10 +498,10 @@ class Builder:
             return
         _, elements = owner._pending.pop(value.name)
         flat = tuple(elements.reshape(-1))
-        provenance = tuple(dict.fromkeys((*owner._provenance, *owner._carried.pop(value.name, ()))))
-        owner._made[value.name] = len(owner.nodes)
+        provenance = owner._written((owner._provenance, owner._carried.pop(value.name, Trail())))
+        owner._made[value.name] = len(owner._nodes)
         attrs: dict[str, Any] = {"values": flat, "shape": value.shape, "dtype": value.dtype}
-        owner.nodes.append(Node("dim_values", (), (value,), attrs, (), provenance))
+        owner._nodes.append(Node("dim_values", (), (value,), attrs, (), provenance))
 
     def _fold(
         self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
@@ -541,22 +578,25 @@ class Builder:
         mapping = dict(labels or {})
         taken = [v.name for v in self.inputs]
         results: list[str] = []
+        made: set[str] = set()
         for i, value in enumerate(outputs):
             wanted = names[i] if names else value.name
-            own = value.name == wanted or (value.name in self._made and value.name not in results)
-            if names and (not own or value.name in results):
+            own = value.name == wanted or (value.name in self._made and value.name not in made)
+            if names and (not own or value.name in made):
                 node = self.producer(value)
-                with self.source(*(node.provenance if node else self.carried([value]) or [wanted])):
+                sources = node.provenance if node else () if self._trails([value]) else (wanted,)
+                with self.source(*sources, of=[value]):
                     value = self.one("copy", [value])
             results.append(value.name)
+            made.add(value.name)
             mapping[value.name] = wanted
             taken.append(wanted)
         graph = Graph(
             self.name, tuple(self.inputs), tuple(results), tuple(self.nodes), dict(self.constants), tuple(updates)
         )
-        return rename_values(graph, self._free_names(mapping, taken)) if names or labels else graph
+        return rename_values(graph, self._free_names(mapping, set(taken))) if names or labels else graph
 
-    def _free_names(self, mapping: Mapping[str, str], firm: Sequence[str]) -> dict[str, str]:
+    def _free_names(self, mapping: Mapping[str, str], firm: Set[str]) -> dict[str, str]:
         """`mapping` without clashes: firm names go to whom they are meant for, and whoever had one of them gets a fresh
         one.
         """

@@ -156,15 +156,19 @@ class Translator:
     def _call(self, scope: Scope, place: Place, row: Row, call: Call) -> Sequence[Value | None]:
         """What a row makes of a node. Values that have no node of their own are told what they stand for."""
         builder = scope.builder
-        sources = [] if call.op == "Constant" else [call.name, *builder.carried(call.inputs)]
+        sources = [] if call.op == "Constant" else [call.name]
         before = self.scope, self.place
         self.scope, self.place = scope, place
         try:
             with (
-                builder.source(*sources, place=f"node {call.name!r} ({call.op})"),
+                builder.source(*sources, of=call.inputs, place=f"node {call.name!r} ({call.op})"),
                 builder.counted(len(call.inputs) + len(call.outputs)),
             ):
                 result = row(call)
+                results = [result] if isinstance(result, Value) else list(result)
+                for value in results:
+                    if value is not None and sources:
+                        builder.attribute_here(value)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             # rows are written for nodes as the standard has them; in any other node it is the node that is wrong
             raise ModelError(
@@ -172,10 +176,6 @@ class Translator:
             ) from error
         finally:
             self.scope, self.place = before
-        results = [result] if isinstance(result, Value) else list(result)
-        for value in results:
-            if value is not None:
-                builder.attribute(value, sources)
         return results
 
     def _operand(self, scope: Scope, name: str) -> Value | Gone:
