@@ -110,7 +110,7 @@ class Meter:
         self.earned[name] = self.earned.get(name, 0) + amount
 
     def charge(self, name: str, amount: float, what: str) -> None:
-        """Spends, before the work is done. Raises BudgetError, saying `what` it is for, where the budget is too small."""
+        """Spends, before the work is done. Raises BudgetError, saying `what` it is for, where that is too much."""
         total = self.spent.get(name, 0) + amount
         if total > self.allowed(name):
             raise BudgetError(_message(name, what, total, self.allowed(name)))
@@ -162,17 +162,17 @@ _UNITS = {
 }
 
 _CURRENT: ContextVar[Meter | None] = ContextVar("mapsto_meter", default=None)
-_DEFAULT: ContextVar[Budget] = ContextVar("mapsto_budget", default=Budget())
+_DEFAULT: ContextVar[Budget | None] = ContextVar("mapsto_budget", default=None)
 
 
 def current() -> Meter:
     """The meter of the compile that is going on; outside of one, a fresh one with the defaults."""
-    return _CURRENT.get() or Meter(_DEFAULT.get())
+    return _CURRENT.get() or Meter(default())
 
 
 def default() -> Budget:
     """The budget of a compile for which none is given."""
-    return _DEFAULT.get()
+    return _DEFAULT.get() or Budget()
 
 
 @contextmanager

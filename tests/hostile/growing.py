@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
 from tests.importers.models import graph, ints, model, node, port
 
@@ -78,7 +78,15 @@ def nested_branches(levels: int = 28) -> Model:
     inner = graph([node("Relu", ["x"], ["r"])], ["r"])
     for k in range(levels):
         inner = graph(
-            [node("If", ["p"], [f"o{k}"], then_branch=inner, else_branch=graph([node("Neg", ["x"], [f"e{k}"])], [f"e{k}"]))],
+            [
+                node(
+                    "If",
+                    ["p"],
+                    [f"o{k}"],
+                    then_branch=inner,
+                    else_branch=graph([node("Neg", ["x"], [f"e{k}"])], [f"e{k}"]),
+                )
+            ],
             [f"o{k}"],
         )
     return model(
@@ -89,7 +97,6 @@ def nested_branches(levels: int = 28) -> Model:
 
 def branches_both_ways() -> Model:
     """20 levels, an If in both branches of each: 2^20 graphs would be a large file; 12 levels are 4,096."""
-
 
     names = iter(range(1 << 20))
 
@@ -139,7 +146,11 @@ def squares_of_a_sum() -> Model:
 
 
 def squares_of_a_wide_sum() -> Model:
-    first = [node("Shape", ["x"], ["t"]), node("ReduceSum", ["t"], ["u"], keepdims=1), node("Add", ["u", "one"], ["s0"])]
+    first = [
+        node("Shape", ["x"], ["t"]),
+        node("ReduceSum", ["t"], ["u"], keepdims=1),
+        node("Add", ["u", "one"], ["s0"]),
+    ]
     return _squares(first, 12, "Mul", [f"d{k}" for k in range(30)])
 
 
@@ -168,12 +179,12 @@ def extremes() -> Model:
 
 def sums_of_extremes() -> Model:
     """A sum of min(a_i, b_i): what a bound of it is may be asked in 3^n ways."""
-    nodes, last = [], "zero"
+    nodes = []
     inputs = {"x": [f"a{k}" for k in range(24)], "z": [f"b{k}" for k in range(24)]}
     nodes += [node("Shape", ["x"], ["s"]), node("Shape", ["z"], ["t"]), node("Min", ["s", "t"], ["m"])]
     nodes += [node("ReduceSum", ["m"], ["u"], keepdims=1), node("Sub", ["u", "k"], ["w"])]
     nodes += [node("ConstantOfShape", ["w"], ["c"]), node("Slice", ["c", "w2", "u"], ["y"])]
-    return model(nodes, inputs, constants={"zero": ints(0), "k": ints(5), "w2": ints(2)})
+    return model(nodes, inputs, constants={"k": ints(5), "w2": ints(2)})
 
 
 def differences_of_extremes() -> Model:
@@ -200,7 +211,8 @@ def halves_of_sums() -> Model:
 def strided_convolutions() -> Model:
     """300 convolutions with stride 2 over an open extent: floors of floors in every shape."""
     nodes = [
-        node("MaxPool", [f"v{i}"], [f"v{i + 1}"], kernel_shape=[3], strides=[2], pads=[2, 1 + i % 2]) for i in range(300)
+        node("MaxPool", [f"v{i}"], [f"v{i + 1}"], kernel_shape=[3], strides=[2], pads=[2, 1 + i % 2])
+        for i in range(300)
     ]
     return model(nodes, {"v0": [1, 1, "n"]}, ["v300"])
 
@@ -238,5 +250,10 @@ def loads_of_loads() -> Model:
     return model(nodes, {"x": ["n"], "v0": ["n"]}, ["v100"], {"zero": ints(0)})
 
 
-CASES = {name: made for name, made in list(globals().items()) if callable(made) and made.__module__ == __name__
-         and name not in ("function", "call", "_squares", "doubling_functions")}
+CASES = [
+    doubling_functions, eighteen_doublings, wide_functions, functions_with_long_names, a_function_of_itself,
+    functions_of_each_other, deep_functions, a_constant_in_a_function, nested_branches, branches_both_ways,
+    doubling_concat, doubling_input, doubling_adds, squares_of_a_shape, squares_of_a_sum, squares_of_a_wide_sum,
+    products_of_sums, extremes, sums_of_extremes, differences_of_extremes, halves_of_sums, strided_convolutions,
+    flattened_outer_products, concats_of_open_axes, a_product_of_open_axes, loads_of_loads,
+]  # fmt: skip

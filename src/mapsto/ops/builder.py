@@ -383,8 +383,8 @@ class Builder:
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}): the result would have the shape {said}")
         if any(_too_long(d) for _, shape in results for d in shape):
             raise ShapeError(
-                f"{name}: the sizes of its result are expressions too long to follow (more than {EXPRESSION_SIZE} terms, "
-                f"or nested deeper than {EXPRESSION_DEPTH}); fix sizes by `shapes`"
+                f"{name}: the sizes of its result are expressions too long to follow (more than {EXPRESSION_SIZE} "
+                f"terms, or nested deeper than {EXPRESSION_DEPTH}); fix sizes by `shapes`"
             )
         self._meter.check("rank", max((len(shape) for _, shape in results), default=0), f"the result of {name}")
         for i, allowed in spec.indices(kept, attrs).items() if spec.indices is not None else ():
@@ -585,8 +585,11 @@ class Builder:
             if names and (not own or value.name in made):
                 node = self.producer(value)
                 sources = node.provenance if node else () if self._trails([value]) else (wanted,)
+                before = value
                 with self.source(*sources, of=[value]):
                     value = self.one("copy", [value])
+                if len(self._nodes[-1].provenance) > _FEW_SOURCES:
+                    self._carried.pop(before.name, None)  # said once: not again by each further copy of it
             results.append(value.name)
             made.add(value.name)
             mapping[value.name] = wanted

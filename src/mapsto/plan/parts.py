@@ -2,8 +2,8 @@
 
 A concatenation of many values is taken apart: each operand is copied into its part of the result by a step of its own.
 (One kernel of n statements that have nothing to do with each other takes n^2 comparisons to schedule, and is compiled
-for this one concatenation.) A slice that must be copied, as it leaves the graph, is copied from a view, so that where it
-begins is in the step's pointer and not in the code.
+for this one concatenation.) A slice that must be copied, as it leaves the graph, is copied from a view, so that where
+it begins is in the step's pointer and not in the code.
 """
 
 from __future__ import annotations

@@ -1,0 +1,161 @@
+"""The meter: what is charged, what is only asked, and what an error says; and where the rooms charge it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+import mapsto
+from mapsto.budget import Budget, Meter, current, defaulting, metering
+from mapsto.errors import BudgetError, ModelError
+from mapsto.importers.onnx import load
+from mapsto.ir.expr import known_at_least, minimum, sym
+from mapsto.ops.builder import Builder
+from tests.importers.models import ints, model, node
+
+
+def test_charges_add_up_and_the_error_says_how_to_raise_the_limit() -> None:
+    meter = Meter(Budget(nodes=10))
+    meter.charge("nodes", 6, "the graph")
+    with pytest.raises(BudgetError, match=r"the graph: 12 nodes are needed, 10 are allowed.*--budget nodes="):
+        meter.charge("nodes", 6, "the graph")
+    meter.charge("nodes", 4, "what was refused is not spent")
+
+
+def test_what_need_not_be_done_is_only_asked_for() -> None:
+    meter = Meter(Budget(folded_bytes=10))
+    assert meter.afford("folded_bytes", 7) and not meter.afford("folded_bytes", 7) and meter.afford("folded_bytes", 3)
+    meter.earn("folded_bytes", 5)
+    assert meter.afford("folded_bytes", 5)
+
+
+def test_time_is_looked_at_where_work_is_charged() -> None:
+    meter = Meter(Budget(seconds=1e-3))
+    time.sleep(2e-3)
+    with pytest.raises(BudgetError, match="seconds are needed, 0.001 are allowed"):
+        meter.charge("nodes", 1, "the graph")
+
+
+def test_one_meter_for_all_that_is_inside() -> None:
+    assert current() is not current()
+    with metering(Budget(nodes=3)) as meter:
+        with metering() as inner:
+            assert inner is meter is current()
+        with metering({"nodes": 4}) as other:
+            assert other is not meter and other.budget.nodes == 4
+    with defaulting({"nodes": 5}):
+        assert current().budget.nodes == 5
+    assert current().budget == Budget()
+
+
+@pytest.mark.parametrize("wrong", [{"nods": 1}, {"nodes": -1}, {"nodes": "many"}, {"nodes": float("nan")}, 7])
+def test_a_budget_that_makes_no_sense_is_refused(wrong: Any) -> None:
+    with pytest.raises(BudgetError, match="budget: "):
+        load(model([node("Relu", ["x"])], {"x": [2]}), budget=wrong)
+
+
+def test_a_budget_error_is_a_model_error() -> None:
+    assert issubclass(BudgetError, ModelError)
+
+
+RELU = [node("Relu", ["x"])]
+
+
+@pytest.mark.parametrize(
+    ("budget", "made"),
+    [
+        ({"nodes": 1}, lambda: model([node("Relu", ["x"], ["h"]), node("Neg", ["h"])], {"x": [2]})),
+        ({"steps": 1}, lambda: model([node("Relu", ["x"], ["h"]), node("Neg", ["h"])], {"x": [2]})),
+        ({"rank": 2}, lambda: model(RELU, {"x": [1, 2, 3]})),
+        ({"name": 3}, lambda: model([node("Relu", ["x"], name="long")], {"x": [2]})),
+        ({"each": 1}, lambda: model([node("GridSample", ["x", "g"])], {"x": [1, 1, 4, 4], "g": [1, 2, 2, 2]})),
+        ({"code": 100}, lambda: model(RELU, {"x": [2]})),
+        ({"bytes": 10}, lambda: model(RELU, {"x": [2]}).SerializeToString()),
+        ({"seconds": 1e-9}, lambda: model(RELU, {"x": [2]})),
+    ],
+)
+def test_each_limit_ends_a_compile(budget: dict[str, float], made: Any) -> None:
+    proto = made()
+    if "each" in budget:
+        proto.graph.node[0].input[:] = ["x", "g"]
+        # the 4 ports of the node allow 64 nodes each besides: cubic interpolation makes more
+        proto.graph.node[0].attribute.append(onnx.helper.make_attribute("mode", "bicubic"))
+    with pytest.raises(BudgetError, match=f"--budget {next(iter(budget))}="):
+        mapsto.compile(proto, budget=budget, threads=1)
+
+
+def test_a_raised_limit_lets_the_model_through() -> None:
+    proto = model([node("Unsqueeze", ["x", "a"])], {"x": [2]}, constants={"a": ints(*range(35))})
+    with pytest.raises(BudgetError, match="36 axes are needed, 32 are allowed"):
+        load(proto)
+    assert len(load(proto, budget={"rank": 40}).nodes[0].output.shape) == 36
+
+
+def test_a_product_too_dear_to_fold_is_left_to_the_run() -> None:
+    a = np.ones((1200, 1200), np.float32)
+    exe = mapsto.compile(
+        model([node("MatMul", ["a", "a"])], {}, constants={"a": a}), threads=1, budget={"native_operations": 1}
+    )
+    assert any("contraction" in step.label for step in exe.program.steps if hasattr(step, "label"))
+    np.testing.assert_allclose(exe.run({})["y"][:2, :2], 1200.0)
+
+
+def test_large_results_of_constants_are_not_made_when_compiling() -> None:
+    proto = model([node("HannWindow", ["n"], ["w"]), node("Exp", ["w"])], {}, constants={"n": np.int64(10**9)})
+    exe = mapsto.compile(proto, threads=1)
+    assert memoryview(exe.program.constants).nbytes < 1 << 20
+    assert len(exe.program.steps) > 0
+
+
+def shared_region(folder: Path, tensors: int, shift: int) -> Path:
+    """Tensors that name regions of one file of 4,096 bytes, each `shift` bytes further on than the one before."""
+    proto = model([node("Sum", ["x", *(f"w{k}" for k in range(tensors))])], {"x": [256]})
+    for k in range(tensors):
+        tensor = TensorProto(name=f"w{k}", data_type=TensorProto.FLOAT, dims=[256], data_location=TensorProto.EXTERNAL)
+        for key, value in (("location", "w.bin"), ("offset", str(k * shift)), ("length", "1024")):
+            tensor.external_data.add(key=key, value=value)
+        proto.graph.initializer.append(tensor)
+    (folder / "w.bin").write_bytes(np.arange(1024, dtype=np.float32).tobytes())
+    (folder / "m.onnx").write_bytes(proto.SerializeToString())
+    return folder / "m.onnx"
+
+
+def test_a_region_of_external_data_is_read_once(tmp_path: Path) -> None:
+    path = shared_region(tmp_path, 60, 0)
+    with metering({"bytes": path.stat().st_size + 1024}) as meter:
+        constants = load(path).constants
+    assert meter.spent["bytes"] == path.stat().st_size + 1024
+    assert len({a.__array_interface__["data"][0] for a in constants.values()}) == 1
+
+
+def test_regions_that_overlap_are_refused(tmp_path: Path) -> None:
+    assert load(shared_region(tmp_path, 4, 1024)).constants
+    with pytest.raises(ModelError, match="regions of external data overlap"):
+        load(shared_region(tmp_path, 60, 4))
+
+
+def test_a_proof_gives_up_after_some_steps() -> None:
+    """Taken apart in every way, a difference of 40 minima and 40 sizes is 3^40 cases."""
+    total = sum((minimum(sym(f"a{k}"), sym(f"b{k}")) for k in range(40)), -5)
+    assert not known_at_least(total - sum(sym(f"c{k}") for k in range(40)), 0)
+
+
+def test_sizes_that_are_too_long_are_not_followed() -> None:
+    b = Builder("g")
+    x = b.input("x", mapsto_i64(), (sym("n"),))
+    value = b.known([sym("n") + 1])
+    for _ in range(12):
+        value = b.one("mul", [value, value])
+    assert b.content(value) is None and x is not None
+
+
+def mapsto_i64() -> Any:
+    from mapsto.ir.dtypes import DType
+
+    return DType.I64
