@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mapsto.ir.expr import Expr, symbols
-from mapsto.ir.graph import Graph, Node, Value, free_values
+from mapsto.ir.graph import Graph, Node, free_values
 
 # Ops without outputs that somebody else needs: `bind_dim` for its symbol, `require` for what its sizes are used for,
 # `bounds_check` for what reads the indices that it has checked, or what was made of them.
@@ -21,9 +21,9 @@ class DeadCode:
     name: str = "dead-code"
 
     def __call__(self, graph: Graph) -> Graph:
-        live = _live(graph, {}, set())
+        live = _live(graph, set())
         if any(node.op in (CHECK, _BIND) for node in graph.walk()):
-            live = _live(graph, {}, _read(live))
+            live = _live(graph, _read(live))
         return live
 
 
@@ -37,9 +37,9 @@ def _read(graph: Graph) -> set[str]:
     return found
 
 
-def _live(graph: Graph, around: Mapping[str, Value], read_by_any: set[str]) -> Graph:
-    """`around`: values of the graphs around. `read_by_any`: values for whose sake checks and conditions stand."""
-    values = {**around, **graph.values()}
+def _live(graph: Graph, read_by_any: set[str]) -> Graph:
+    """`read_by_any`: values for whose sake checks and conditions stand."""
+    values = graph.values()
     bound = _bound(graph)
     needed = set(graph.outputs)
     sizes: set[str] = set()
@@ -48,16 +48,15 @@ def _live(graph: Graph, around: Mapping[str, Value], read_by_any: set[str]) -> G
         if not _is_needed(node, needed, sizes, bound, read_by_any):
             continue
         if node.graphs:
-            node = replace(node, graphs=tuple(_live(inner, values, read_by_any) for inner in node.graphs))
+            node = replace(node, graphs=tuple(_live(inner, read_by_any) for inner in node.graphs))
         kept.append(node)
         read = {n for n in node.inputs if n}
         for inner in node.graphs:
             read |= free_values(inner)
         needed |= read
         if bound:  # what a condition speaks of may be the size of an operand alone: an axis that must not be empty
-            # (a value of a graph around that was not handed in cannot have the size of a symbol bound here)
-            operands = (values[name] for name in read if name in values)
-            sizes |= sizes_of(node) | {s for value in operands for d in value.shape for s in symbols(d)}
+            own = [values[name] for name in read if name in values]  # others have no size that is bound here
+            sizes |= sizes_of(node) | {s for value in own for d in value.shape for s in symbols(d)}
     nodes = tuple(reversed(kept))
     constants = {name: array for name, array in graph.constants.items() if name in needed}
     return replace(graph, nodes=nodes, constants=constants)
