@@ -436,3 +436,13 @@ def test_the_header_says_what_the_file_is(saved):
     header = json.loads(data[64 : 64 + length])
     assert header["objects"] == len(FUNCTIONS) and header["program"]["name"] == "everything"
     assert header["bytes"] == len(data) and header["blobs"][-1][0] % 4096 == 0
+
+
+def test_constants_that_are_the_same_memory_lie_in_the_block_once() -> None:
+    weights = np.arange(1000, dtype=np.float32)
+    arrays = {"a": weights, "b": weights.reshape(10, 100), "half": weights[:500], "c": weights + 1}
+    block, offsets = pack_constants(arrays)
+    assert offsets["a"] == offsets["b"]
+    assert block.nbytes == 4032 + 2048 + 4032
+    for name, array in arrays.items():
+        assert np.array_equal(block[offsets[name] : offsets[name] + array.nbytes].view(np.float32), array.reshape(-1))

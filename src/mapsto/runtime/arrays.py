@@ -56,17 +56,26 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, count: int) -> np.nda
 
 
 def pack_constants(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
-    """(one block of bytes, the offset of each array in it). Offsets and the block itself are aligned to 64 bytes."""
+    """(one block of bytes, the offset of each array in it). Offsets and the block itself are aligned to 64 bytes.
+
+    Arrays that are the same memory (tied weights; many tensors of a model that name one place of a file) lie there once.
+    """
     offsets: dict[str, int] = {}
+    placed: dict[tuple[int, int], int] = {}
+    kept: list[tuple[int, np.ndarray]] = []  # what an address is known by must not be let go meanwhile
     total = 0
-    for name, array in arrays.items():
-        offsets[name] = total
-        total += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+    for name, given in arrays.items():
+        array = np.ascontiguousarray(given)
+        key = (address_of(array), array.nbytes)
+        if key not in placed:
+            placed[key] = total
+            kept.append((total, array))
+            total += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        offsets[name] = placed[key]
     block = aligned_bytes(total)
     block[:] = 0
-    for name, array in arrays.items():
-        start = offsets[name]
-        block[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    for start, array in kept:
+        block[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
     return block, offsets
 
 
