@@ -58,7 +58,7 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, count: int) -> np.nda
 def pack_constants(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
     """(one block of bytes, the offset of each array in it). Offsets and the block itself are aligned to 64 bytes.
 
-    Arrays that are the same memory (tied weights; many tensors of a model that name one place of a file) lie there once.
+    Arrays that are the same memory (tied weights; many tensors that name one place of a file) lie there once.
     """
     offsets: dict[str, int] = {}
     placed: dict[tuple[int, int], int] = {}
