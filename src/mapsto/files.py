@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import re
 import secrets
@@ -107,18 +108,32 @@ def _check_replaceable(target: str, before: os.stat_result | None) -> None:
 def _opened_to_write(path: str, durable: bool) -> Iterator[IO[bytes]]:
     target = _target_of(path)
     if isinstance(target, int):
-        with os.fdopen(target, "wb") as file:
+        with io.BufferedWriter(_InPlace(target, "wb")) as file:
             yield file
         return
     status = _status_of(target)
     if status is not None and stat.S_ISDIR(status.st_mode):
         raise FileError(f"{path} cannot be written: it is a folder; name a file in it")
     if status is not None and not stat.S_ISREG(status.st_mode):
-        with os.fdopen(os.open(target, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC), "wb") as file:
+        descriptor = os.open(target, os.O_WRONLY | os.O_NOCTTY | os.O_CLOEXEC)
+        with io.BufferedWriter(_InPlace(descriptor, "wb")) as file:
             yield file
         return
     with _replacing(target, status, durable) as file:
         yield file
+
+
+class _InPlace(io.FileIO):
+    """Written front to back only: a device says that it can go back, and does not (/dev/null is always at 0)."""
+
+    def seekable(self) -> bool:
+        return False
+
+    def seek(self, *_: Any) -> int:
+        raise io.UnsupportedOperation("seek")
+
+    def tell(self) -> int:
+        raise io.UnsupportedOperation("tell")
 
 
 def _target_of(path: str) -> str | int:

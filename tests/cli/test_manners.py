@@ -275,13 +275,12 @@ def test_names_that_are_not_text(folder: Path, encoding: str) -> None:
     for arguments in (
         ["compile", name + b".onnx", "-o", name + b".mapsto"],
         ["run", name + b".mapsto", "-o", name + b".npz"],
-        ["run", name + b".onnx", "--inputs", name + b".npz", "--input", "x=ones", "--json"],
+        ["run", name + b".onnx", "--inputs", name + b".npz", "--json"],
         ["verify", name + b".mapsto"],
         ["run", "--help"],
     ):
-        wanted = 2 if b"--inputs" in [a if isinstance(a, bytes) else a.encode() for a in arguments] else 0
         done = run(folder, *arguments, **options)
-        assert done.returncode == wanted, done.stderr
+        assert done.returncode == 0, done.stderr
     done = run(folder, "run", name, **options)
     assert done.returncode == 2 and b"there is no model file b" in done.stderr
 

@@ -25,12 +25,14 @@ def main() -> NoReturn:
     try:
         _prepare_streams()
         code = _run(arguments)
-        _flush()
+        sys.stdout.flush()
     except BrokenPipeError:  # `mapsto plan model.onnx | head`: whoever reads has had enough
         code = 0
     except KeyboardInterrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has been heard
         code = INTERRUPTED
+    except OSError as error:  # of a file it would name it, and not come up here as it is
+        code = _tell(_of_output(error) if error.filename is None else error, "--json" in arguments)
     except Exception as error:
         code = _tell(error, "--json" in arguments)
     _close_streams()
@@ -65,6 +67,8 @@ def _tell(error: Exception, as_json: bool) -> int:
     from mapsto.debug import CHECKS, level
     from mapsto.errors import InternalError
 
+    if isinstance(error.__cause__, BrokenPipeError):  # `-o /dev/stdout | head`
+        return 0
     if hasattr(error, "format_message"):  # of the command parser, whose classes have no public name
         kind, message, code = "UsageError", _usage(error), USER_ERROR
     else:
@@ -76,14 +80,19 @@ def _tell(error: Exception, as_json: bool) -> int:
             import traceback
 
             traceback.print_exception(error)
-        if sys.stderr is not None:
-            print(f"mapsto: {'internal error' if code == OUR_ERROR else 'error'}: {message}", file=sys.stderr)
+        print(f"mapsto: {'internal error' if code == OUR_ERROR else 'error'}: {message}", file=sys.stderr)
     if as_json:
         from mapsto.cli.output import print_json
 
         with contextlib.suppress(OSError):
             print_json({"error": kind, "message": message, "exit_code": code})
     return code
+
+
+def _of_output(error: OSError) -> Exception:
+    from mapsto.errors import FileError
+
+    return FileError(f"standard output cannot be written: {error.strerror or error}")
 
 
 def _usage(error: Any) -> str:
@@ -109,29 +118,18 @@ def _prepare_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-
-
-def _flush() -> None:
-    from mapsto.errors import FileError
-
-    try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise FileError(f"standard output cannot be written: {error.strerror}") from error
 
 
 def _close_streams() -> None:
     """What cannot be written any more is given up, so that the interpreter does not try again and complain."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream is not None:
-                stream.flush()
+            stream.flush()
         except (OSError, ValueError):
             with contextlib.suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -74,7 +74,8 @@ def existing(path: Path, what: str = "model") -> Path:
             f"the {what} file {path} cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from None
     if (kind := kind_of(mode)) is not None:
-        raise UsageError(f"{path} is {kind}, not a {what} file")
+        article = "an" if what[0] in "aeiou" else "a"
+        raise UsageError(f"{path} is {kind}, not {article} {what} file")
     return path
 
 
@@ -137,14 +138,14 @@ def parse_budget(text: str) -> dict[str, float]:
 
 def read_given(inputs_file: Path | None, texts: Sequence[str]) -> Given:
     """Reads the files that `--inputs` and `--input` name. Raises UsageError, ModelError."""
-    arrays = dict(load_arrays(existing(inputs_file, "data"))) if inputs_file is not None else {}
+    arrays = dict(load_arrays(existing(inputs_file, "inputs"))) if inputs_file is not None else {}
     made: dict[str, str] = {}
     for text in texts:
         name, equals, what = text.partition("=")
         if not equals:
             name, what = "", text
         if what.endswith((".npy", ".npz")):
-            arrays[name] = _array_of(existing(Path(what), "data"), name)
+            arrays[name] = _array_of(existing(Path(what), "input"), name)
         else:
             made[name] = what
     return Given(arrays, made, frozenset(text.partition("=")[0] for text in texts if "=" in text))

@@ -64,7 +64,6 @@ def _content(path: Path) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if not size:
             raise ModelError(f"{path}: the file is empty: it holds no graph")
-        current().charge("bytes", size, str(path))
         if size > LARGEST_FILE:
             raise ModelError(
                 f"{path}: not an ONNX model: {size} bytes, and such a file holds {LARGEST_FILE} at most; larger models "
@@ -73,6 +72,7 @@ def _content(path: Path) -> bytes:
         head = file.read(64)
         if looks := taken_for(head):
             raise ModelError(f"{path}: not an ONNX model: it is {looks}")
+        current().charge("bytes", size, str(path))
         file.seek(0)
         return file.read(size)
 
