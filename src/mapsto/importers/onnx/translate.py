@@ -16,7 +16,8 @@ from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.onnx.counting import charge_nodes
 from mapsto.importers.onnx.functions import Functions
 from mapsto.importers.onnx.inputs import Shapes, add_inputs
-from mapsto.importers.onnx.reader import Source, opset_of
+from mapsto.importers.onnx.reader import NEWEST_OPSET, Source, opset_of
+from mapsto.importers.onnx.schema import check_types
 from mapsto.importers.onnx.table import Call, Row, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
@@ -144,6 +145,8 @@ class Translator:
             raise UnsupportedError(_no_row(node, domain))
         if not available:
             return [Gone.UNSUPPORTED] * len(node.output)
+        if self.functions.of_model(node) is None:  # the model's own functions say nothing of types
+            check_types(domain, node.op_type, place.opsets.get(domain, 1), values)
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if function is not None:
             return self._inline(scope, function, values, attributes, name, place)

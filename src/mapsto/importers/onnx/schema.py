@@ -1,0 +1,71 @@
+"""Element types of a node's inputs against the standard: what `onnx.defs` says an op of this opset takes.
+
+Rows may then rely on them: no float is taken for an index, none for an operand of an integer product.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import onnx
+
+from mapsto.errors import ModelError
+from mapsto.importers.onnx.tensors import DTYPES
+from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Value
+
+_TEXT: dict[DType, str] = {
+    ours: f"tensor({onnx.TensorProto.DataType.Name(number).lower()})" for number, ours in DTYPES.items()
+}
+_OURS = {text: dtype for dtype, text in _TEXT.items()}
+
+
+class _Input:
+    """What an op says of one input: its name, its types, and the type variable that inputs of one type share."""
+
+    def __init__(self, formal: onnx.defs.OpSchema.FormalParameter) -> None:
+        self.name: str = formal.name
+        self.types = frozenset(_OURS[t] for t in formal.types if t in _OURS)
+        self.variable: str | None = formal.type_str if formal.is_homogeneous else None
+        self.variadic = formal.option == onnx.defs.OpSchema.FormalParameterOption.Variadic
+
+
+@functools.cache
+def _inputs(domain: str, op: str, opset: int) -> tuple[_Input, ...] | None:
+    """None for an op that the standard of this opset does not have."""
+    try:
+        schema = onnx.defs.get_schema(op, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+    return tuple(_Input(formal) for formal in schema.inputs)
+
+
+def check_types(domain: str, op: str, opset: int, inputs: Sequence[Value | None]) -> None:
+    """Raises ModelError for an input of a type that the op does not take, or of another type than one it must equal."""
+    formals = _inputs(domain, op, opset)
+    if not formals:
+        return
+    bound: dict[str, tuple[str, DType]] = {}
+    for i, value in enumerate(inputs):
+        if value is None:
+            continue
+        formal = formals[min(i, len(formals) - 1)]
+        if i >= len(formals) and not formal.variadic:
+            raise ModelError(f"{len(inputs)} inputs are given, the op takes {len(formals)}")
+        what = f"input {i} ({formal.name})"
+        if value.dtype not in formal.types:
+            allowed = ", ".join(d.value for d in DType if d in formal.types)
+            raise ModelError(f"{what} is {value.dtype.value}; allowed: {allowed or 'no tensor that is supported'}")
+        if formal.variable is None or formal.variable not in _variables(domain, op, opset):
+            continue
+        first, dtype = bound.setdefault(formal.variable, (what, value.dtype))
+        if dtype is not value.dtype:
+            raise ModelError(f"{what} is {value.dtype.value}, but {first} is {dtype.value}: they must be of one type")
+
+
+@functools.cache
+def _variables(domain: str, op: str, opset: int) -> frozenset[str]:
+    """The type variables of an op; what else stands for a type is a type by itself."""
+    schema = onnx.defs.get_schema(op, opset, domain)
+    return frozenset(constraint.type_param_str for constraint in schema.type_constraints)
