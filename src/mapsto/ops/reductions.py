@@ -106,7 +106,7 @@ def _lower_integer_mean(value: Scalar, iters: tuple[Iter, ...], n: Dim) -> Scala
 
     if dtype.size < 8:
         return Cast(op("div", Reduce("sum", iters, Cast(value, wide)), count), dtype)
-    again = {i.name: sym(f"{i.name}_left") for i in iters}
+    again: dict[str, Dim] = {i.name: sym(f"{i.name}_left") for i in iters}
     rest = substitute_iters(op("fmod", value, count), again)
     left = Reduce("sum", tuple(Iter(f"{i.name}_left", i.extent) for i in iters), rest)
     inexact = op("mod", left, count)

@@ -1,9 +1,12 @@
 """resize(sizes, scales, mode, coordinate_mode, nearest_mode, cubic_coeff_a, exclude_outside): separable interpolation.
 
-sizes: the output's dims. scales: floats, one an axis, or None where the sizes are what was asked for (then scale = size
-/ extent).
-mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names. Coordinates are computed in f32, in the order
-of ONNX Runtime's formulas, so that a tie is broken as it breaks it.
+sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) for p/q; or None where
+the sizes are what was asked for (then scale = size / extent).
+mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names; nearest_mode "simple" is that of opset 10, down
+where an axis grows and up where it shrinks.
+
+Coordinates are rational numbers, (slope * position + offset) / divisor in integers, so ties are ties and no rounding picks
+the neighbour.
 
 Every axis that changes gets a table of the elements that an output position reads, and, except for nearest, of their
 weights; where the ratio is a whole number the table of nearest is an index expression. The value is a sum over the
@@ -12,26 +15,30 @@ taps.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, floordiv, load, sym
+from mapsto.ir.expr import Dim, ceildiv, floordiv, load, maximum, minimum, mod, sym
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt
 from mapsto.kernel.scalar import convert, widen
 from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import ANY, FLOATS, INTEGERS, describe, require_dtype
+from mapsto.ops.shapes import ANY, FLOATS, INTEGERS, describe, dim_max, dim_min, require_dtype
 
 Array = np.ndarray[Any, Any]
 F32 = DType.F32
 MODES = ("nearest", "linear", "cubic")
-COORDINATES = ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric")
-NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+COORDINATES = (
+    "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "tf_half_pixel_for_nn", "align_corners", "asymmetric",
+)  # fmt: skip
+NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil", "simple")
+Scale = float | tuple[int, int] | None
 
 
 def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -54,7 +61,7 @@ def _changing(shape: Sequence[Dim], attrs: Mapping[str, Any]) -> list[int]:
     return [
         k
         for k, (d, s, f) in enumerate(zip(shape, attrs["sizes"], scales, strict=True))
-        if d != s or f not in (None, 1.0)
+        if d != s or (f is not None and f != 1.0)
     ]
 
 
@@ -62,33 +69,59 @@ def taps_of(mode: str) -> int:
     return {"nearest": 1, "linear": 2, "cubic": 4}[mode]
 
 
+# ---- coordinates -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Where output position `at` lies on the input axis: (slope * at + offset) / divisor."""
+
+    slope: Dim
+    offset: Dim
+    divisor: Dim
+
+    def numerator(self, at: Any) -> Any:
+        return self.slope * at + self.offset
+
+
+def _fraction(scale: Scale, extent: Dim, size: Dim) -> tuple[Dim, Dim]:
+    """The scale as p/q."""
+    if scale is None:
+        return (1 if size == 0 else size), extent
+    return scale if isinstance(scale, tuple) else Fraction(scale).as_integer_ratio()
+
+
+def _line(mode: str, extent: Dim, size: Dim, scale: Scale) -> _Line:
+    """ONNX's coordinate transformations, multiplied out, for the scale p/q."""
+    if mode == "align_corners":  # i * (extent - 1) / (size - 1); the only position of an axis of 1 is 0
+        return _Line(extent - 1, 0, dim_max(size - 1, 1))
+    p, q = _fraction(scale, extent, size)
+    if mode == "asymmetric":  # i / scale
+        return _Line(q, 0, p)
+    if mode == "tf_half_pixel_for_nn":  # (i + 1/2) / scale
+        return _Line(2 * q, q, 2 * p)
+    if mode == "half_pixel_symmetric":  # extent/2 * (1 - size / (scale * extent)) + (i + 1/2) / scale - 1/2
+        return _Line(2 * q, (extent - 1) * p + (1 - size) * q, 2 * p)
+    moves = dim_min(size - 1, 1) if mode == "pytorch_half_pixel" else 1  # 0 where there is one position
+    return _Line(2 * q * moves, (q - p) * moves, 2 * p)  # (i + 1/2) / scale - 1/2
+
+
+def _nearest(mode: str, line: _Line, at: Dim, shrinks: bool) -> Dim:
+    """The coordinate as a whole number; a tie of the rounding modes goes down or up."""
+    n, d = line.numerator(at), line.divisor
+    if mode == "round_prefer_floor":  # ceil(x - 1/2)
+        return ceildiv(2 * n - d, 2 * d)
+    if mode == "round_prefer_ceil":  # floor(x + 1/2)
+        return floordiv(2 * n + d, 2 * d)
+    return ceildiv(n, d) if mode == "ceil" or (mode == "simple" and shrinks) else floordiv(n, d)
+
+
+def _shrinks(scale: Scale, extent: Dim, size: Dim) -> bool:
+    p, q = _fraction(scale, extent, size)
+    return isinstance(p, int) and isinstance(q, int) and p < q
+
+
 # ---- the reference ---------------------------------------------------------------------------------------------------
-
-
-def _coordinate(mode: str, at: Array, extent: int, size: int, scale: np.float32) -> Array:
-    """Where output position `at` lies on the input axis, in f32."""
-    f = np.float32
-    if mode == "align_corners":
-        return at * f(0) if size == 1 else at * f(extent - 1) / f(size - 1)
-    if mode == "asymmetric":
-        return at / scale
-    if mode == "pytorch_half_pixel" and size <= 1:
-        return at * f(0)
-    centred = (at + f(0.5)) / scale - f(0.5)
-    if mode == "half_pixel_symmetric":
-        adjustment = f(size) / (scale * f(extent))
-        return np.asarray(f(extent) / f(2) * (f(1) - adjustment) + centred)
-    return centred
-
-
-def _nearest(mode: str, x: Array) -> Array:
-    if mode == "floor":
-        return np.floor(x)
-    if mode == "ceil":
-        return np.ceil(x)
-    # a tie goes down or up: round half down is ceil(x - 1/2), round half up floor(x + 1/2)
-    half = np.float32(0.5)
-    return np.ceil(x - half) if mode == "round_prefer_floor" else np.floor(x + half)
 
 
 def _cubic(t: Array, a: np.float32) -> Array:
@@ -104,33 +137,29 @@ def _cubic(t: Array, a: np.float32) -> Array:
     return np.stack([far(t + f(1)), near(t), near(f(1) - t), far(f(2) - t)], axis=-1)
 
 
-def _inside(place: Array, last: int) -> Array:
-    """Whole coordinates as elements of an axis; in integers, as f32 would round the last of a long axis up."""
-    return np.clip(convert(place, DType.I64), 0, last)
-
-
-def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: float | None) -> tuple[Array, Array]:
+def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: Scale) -> tuple[Array, Array]:
     """(elements, weights) of an axis: i64[size, taps], f32[size, taps]."""
-    f = np.float32
-    ratio = f(scale) if scale is not None else f(size) / f(max(extent, 1))
-    x = _coordinate(attrs["coordinate_mode"], np.arange(size).astype(f), extent, size, ratio).astype(f)
-    last = max(extent - 1, 0)
+    f, last = np.float32, max(extent - 1, 0)
+    line = _line(attrs["coordinate_mode"], extent, size, scale)
     if attrs["mode"] == "nearest":
-        places = _inside(_nearest(attrs["nearest_mode"], x), last)[:, None]
+        shrinks = _shrinks(scale, extent, size)
+        near = [int(_nearest(attrs["nearest_mode"], line, at, shrinks)) for at in range(size)]  # type: ignore[arg-type]
+        places = np.clip(np.array(near, dtype=np.int64), 0, last)[:, None]
         return places, np.ones_like(places, dtype=f)
+    divisor = int(line.divisor)  # type: ignore[arg-type]
+    n = [int(line.numerator(at)) for at in range(size)]
     if attrs["mode"] == "linear":
-        x = np.clip(x, f(0), f(last))
-        low = np.floor(x)
-        t = x - low
-        places = _inside(np.stack([low, np.minimum(low + 1, last)], axis=-1), last)
-        return places, np.stack([f(1) - t, t], axis=-1)
-    low = np.floor(x)
-    weights = _cubic(x - low, f(attrs.get("cubic_coeff_a", -0.75)))
-    places = low[:, None] + np.arange(-1, 3, dtype=f)
+        n = [min(max(v, 0), last * divisor) for v in n]
+    low = np.array([v // divisor for v in n], dtype=np.int64)
+    t = np.array([v % divisor / divisor for v in n], dtype=f)
+    if attrs["mode"] == "linear":
+        return np.stack([low, np.minimum(low + 1, last)], axis=-1), np.stack([f(1) - t, t], axis=-1)
+    weights = _cubic(t, f(attrs.get("cubic_coeff_a", -0.75)))
+    places = low[:, None] + np.arange(-1, 3)
     if attrs.get("exclude_outside", False):
         weights = np.where((places < 0) | (places > last), f(0), weights)
         weights = weights / weights.sum(axis=-1, keepdims=True)
-    return _inside(places, last), weights
+    return np.clip(places, 0, last), weights
 
 
 def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
@@ -167,122 +196,88 @@ def _op(fn: str, *args: Scalar) -> Scalar:
     return Op(fn, args, F32)
 
 
-def _scalar_coordinate(mode: str, at: Scalar, extent: Dim, size: Dim, scale: float | None) -> Scalar:
-    """`_coordinate`, as a scalar expression."""
-    one = Op("le", (Index(size), Const(1, DType.I64)), DType.BOOL) if not isinstance(size, int) else None
-    if mode == "align_corners":
-        if size == 1:
-            return _f(0)
-        moved = _op("div", _op("mul", at, _f(extent - 1)), _f(size - 1))
-        return moved if one is None else _op("select", one, _f(0), moved)
-    ratio = _f(scale) if scale is not None else _ratio(extent, size)
-    if mode == "asymmetric":
-        return _op("div", at, ratio)
-    centred = _op("sub", _op("div", _op("add", at, _f(0.5)), ratio), _f(0.5))
-    if mode == "half_pixel_symmetric":
-        adjustment = _op("div", _f(size), _op("mul", ratio, _f(extent)))
-        centre = _op("mul", _op("div", _f(extent), _f(2)), _op("sub", _f(1), adjustment))
-        return _op("add", centre, centred)
-    if mode == "pytorch_half_pixel":
-        if isinstance(size, int):
-            return _f(0) if size <= 1 else centred
-        assert one is not None
-        return _op("select", one, _f(0), centred)
-    return centred
+def _inside(place: Dim, extent: Dim) -> Dim:
+    return maximum(minimum(place, extent - 1), 0)
 
 
-def _ratio(extent: Dim, size: Dim) -> Scalar:
-    if isinstance(extent, int) and isinstance(size, int):
-        return _f(float(np.float32(size) / np.float32(extent)))
-    return _op("div", _f(size), _f(extent))
-
-
-def _scalar_nearest(mode: str, x: Scalar) -> Scalar:
-    if mode in ("floor", "ceil"):
-        return _op(mode, x)
-    if mode == "round_prefer_floor":
-        return _op("ceil", _op("sub", x, _f(0.5)))
-    return _op("floor", _op("add", x, _f(0.5)))
-
-
-def _element(x: Scalar, last: Dim) -> Scalar:
-    """`_inside`, as a scalar expression."""
-    below = Op("min", (Cast(x, DType.I64), Index(last)), DType.I64)
-    return Op("max", (below, Const(0, DType.I64)), DType.I64)
-
-
-def _clamped(x: Scalar, last: Dim) -> Scalar:
-    return _op("min", _op("max", x, _f(0)), _f(last))
-
-
-def _whole_ratio(extent: Dim, size: Dim, scale: float | None) -> int | None:
+def _whole_ratio(extent: Dim, size: Dim, scale: Scale) -> int | None:
     """k where every element is repeated k times."""
     if scale is not None:
-        k = int(scale) if scale >= 1 and float(scale).is_integer() else None
-        return k if k is not None and size == extent * k else None
+        p, q = _fraction(scale, extent, size)
+        k = p if q == 1 and isinstance(p, int) else 0
+        return k if k >= 1 and size == extent * k else None
     if extent == 0:
         return None
     ratio = floordiv(size, extent)
     return ratio if isinstance(ratio, int) and ratio >= 1 and size == extent * ratio else None
 
 
-def _nearest_index(attrs: Mapping[str, Any], at: Dim, extent: Dim, size: Dim, scale: float | None) -> Dim | None:
+def _nearest_index(attrs: Mapping[str, Any], at: Dim, extent: Dim, size: Dim, scale: Scale) -> Dim | None:
     """The element that nearest takes, where that is at // k."""
     k = _whole_ratio(extent, size, scale)
     coordinate, rounding = attrs["coordinate_mode"], attrs["nearest_mode"]
-    if k is None or math.log2(k) % 1:  # a ratio that is no power of two may round either way in f32
+    if k is None:
         return None
-    if coordinate == "asymmetric" and rounding == "floor":
+    if coordinate == "asymmetric" and rounding in ("floor", "simple"):
         return floordiv(at, k)
     if coordinate in ("half_pixel", "half_pixel_symmetric") and rounding.startswith("round"):
         return floordiv(at, k)  # at = q*k + r lies at q + (r + 1/2)/k - 1/2, within less than 1/2 of q
     return None
 
 
-def _tables(low: Lowering, axis: int, extent: Dim, size: Dim, scale: float | None) -> tuple[list[Stmt], str, str]:
+def _tables(low: Lowering, axis: int, extent: Dim, size: Dim, scale: Scale) -> tuple[list[Stmt], str, str]:
     """Statements that fill the tables of an axis, and their names (elements, weights)."""
     attrs, taps = low.attrs, taps_of(low.attrs["mode"])
     places, weights = low.temp(f"place{axis}"), low.temp(f"weight{axis}")
     outer, tap = Iter(low.fresh("i"), size), Iter(low.fresh("t"), taps)
-    at, t = Cast(Index(sym(outer.name)), F32), Index(sym(tap.name))
-    x = _scalar_coordinate(attrs["coordinate_mode"], at, extent, size, scale)
+    at, t = sym(outer.name), sym(tap.name)
+    line = _line(attrs["coordinate_mode"], extent, size, scale)
+
+    def placed(e: Dim) -> Stmt:
+        return Stmt(places, DType.I64, (outer, tap), Index(_inside(e, extent)))
+
     if attrs["mode"] == "nearest":
-        place = _element(_scalar_nearest(attrs["nearest_mode"], x), extent - 1)
-        return [Stmt(places, DType.I64, (outer, tap), place)], places, ""
+        return [placed(_nearest(attrs["nearest_mode"], line, at, _shrinks(scale, extent, size)))], places, ""
+    n = line.numerator(at)
     if attrs["mode"] == "linear":
-        x = _clamped(x, extent - 1)
-        floor = _op("floor", x)
-        place = _element(_op("add", floor, Cast(t, F32)), extent - 1)
-        share = _op("sub", x, floor)
-        first = Op("eq", (t, Const(0, DType.I64)), DType.BOOL)
+        n = maximum(minimum(n, (extent - 1) * line.divisor), 0)
+        share = _share(n, line.divisor)
+        first = Op("eq", (Index(t), Const(0, DType.I64)), DType.BOOL)
         weight = _op("select", first, _op("sub", _f(1), share), share)
-        return [Stmt(places, DType.I64, (outer, tap), place), Stmt(weights, F32, (outer, tap), weight)], places, weights
-    return _cubic_tables(low, x, places, weights, (outer, tap), extent)
+        stmts = [placed(floordiv(n, line.divisor) + t), Stmt(weights, F32, (outer, tap), weight)]
+        return stmts, places, weights
+    place = floordiv(n, line.divisor) + t - 1
+    weighing = _cubic_weights(low, place, _share(n, line.divisor), weights, (outer, tap), extent)
+    return [placed(place), *weighing], places, weights
 
 
-def _cubic_tables(
-    low: Lowering, x: Scalar, places: str, weights: str, iters: tuple[Iter, Iter], extent: Dim
-) -> tuple[list[Stmt], str, str]:
+def _share(n: Dim, divisor: Dim) -> Scalar:
+    """How far n/divisor is past a whole number: f64 divides the integers with one rounding."""
+    part, whole = (Cast(Index(e), DType.F64) for e in (mod(n, divisor), divisor))
+    return Cast(Op("div", (part, whole), DType.F64), F32)
+
+
+def _cubic_weights(
+    low: Lowering, place: Dim, share: Scalar, weights: str, iters: tuple[Iter, Iter], extent: Dim
+) -> list[Stmt]:
     attrs = low.attrs
     a = float(np.float32(attrs.get("cubic_coeff_a", -0.75)))
-    floor = _op("floor", x)
     tap = Cast(Index(sym(iters[1].name)), F32)
-    place = _op("add", floor, _op("sub", tap, _f(1)))
-    d = _op("abs", _op("sub", _op("sub", x, floor), _op("sub", tap, _f(1))))
+    d = _op("abs", _op("sub", share, _op("sub", tap, _f(1))))
     near = _op("add", _op("mul", _op("mul", _op("sub", _op("mul", _f(a + 2), d), _f(a + 3)), d), d), _f(1))
     inner = _op("add", _op("mul", _op("sub", _op("mul", _f(a), d), _f(5 * a)), d), _f(8 * a))
     far = _op("sub", _op("mul", inner, d), _f(4 * a))
     weight = _op("select", Op("le", (d, _f(1)), DType.BOOL), near, far)
-    stmts = [Stmt(places, DType.I64, iters, _element(place, extent - 1))]
     if not attrs.get("exclude_outside", False):
-        return [*stmts, Stmt(weights, F32, iters, weight)], places, weights
-    below, above = Op("lt", (place, _f(0)), DType.BOOL), Op("gt", (place, _f(extent - 1)), DType.BOOL)
+        return [Stmt(weights, F32, iters, weight)]
+    below = Op("lt", (Index(place), Const(0, DType.I64)), DType.BOOL)
+    above = Op("gt", (Index(place), Index(extent - 1)), DType.BOOL)
     inside = _op("select", Op("or", (below, above), DType.BOOL), _f(0), weight)
     raw = f"{weights}.raw"
     tap_iter = Iter(low.fresh("t"), 4)
     total = Reduce("sum", (tap_iter,), Load(raw, (sym(iters[0].name), sym(tap_iter.name)), F32))
-    share = _op("div", Load(raw, (sym(iters[0].name), sym(iters[1].name)), F32), total)
-    return [*stmts, Stmt(raw, F32, iters, inside), Stmt(weights, F32, iters, share)], places, weights
+    share_of = _op("div", Load(raw, (sym(iters[0].name), sym(iters[1].name)), F32), total)
+    return [Stmt(raw, F32, iters, inside), Stmt(weights, F32, iters, share_of)]
 
 
 def _lower(low: Lowering) -> list[Stmt]:

@@ -16,7 +16,7 @@ from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.onnx.counting import charge_nodes
 from mapsto.importers.onnx.functions import Functions
 from mapsto.importers.onnx.inputs import Shapes, add_inputs
-from mapsto.importers.onnx.reader import NEWEST_OPSET, Source, opset_of
+from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_types
 from mapsto.importers.onnx.table import Call, Row, find_row
 from mapsto.importers.onnx.tensors import TensorReader

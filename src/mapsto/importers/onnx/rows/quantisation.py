@@ -76,9 +76,11 @@ def _quantize(call: Call) -> Result:
 
 
 def dequantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DType) -> Value:
-    wide = b.one("cast", [x], to=DType.I32)
+    """(integer - zero point) * scale; the difference of 32-bit integers takes 64 bits."""
+    exact = DType.I64 if zero is not None and x.dtype.size > 2 else DType.I32
+    wide = x if x.dtype is exact else b.one("cast", [x], to=exact)
     if zero is not None:
-        wide = b.one("sub", [wide, b.one("cast", [zero], to=DType.I32)])
+        wide = b.one("sub", [wide, zero if zero.dtype is exact else b.one("cast", [zero], to=exact)])
     real = b.one("cast", [wide], to=DType.F32)
     product = b.one("mul", [real, scale if scale.dtype is DType.F32 else b.one("cast", [scale], to=DType.F32)])
     return product if dtype is DType.F32 else b.one("cast", [product], to=dtype)
@@ -110,6 +112,7 @@ def _dynamic_quantize(call: Call) -> Result:
 
 @row("QLinearMatMul")
 def _qlinear_matmul(call: Call) -> Result:
+    """The product in 32-bit integers, scaled by a_scale * b_scale / y_scale."""
     b = call.builder
     a, a_scale, a_zero, c, c_scale, c_zero, y_scale, y_zero = (call.input(i) for i in range(8))
 
@@ -118,11 +121,18 @@ def _qlinear_matmul(call: Call) -> Result:
             return v if v.rank > 1 else reshape(b, v, ())
         return v if column else reshape(b, v, (v.shape[0], 1))
 
-    left = dequantise(b, a, rows(a_scale, a, False), rows(a_zero, a, False), DType.F32)
-    right = dequantise(b, c, rows(c_scale, c, True), rows(c_zero, c, True), DType.F32)
-    real = b.one("matmul", [left, right])
-    scale = y_scale if y_scale.dtype is DType.F32 else b.one("cast", [y_scale], to=DType.F32)
-    return quantise(b, real, rows(scale, real, False), rows(y_zero, real, False), y_zero.dtype)
+    def centred(v: Value, zero: Value) -> Value:
+        return b.one("sub", [b.one("cast", [v], to=DType.I32), b.one("cast", [zero], to=DType.I32)])
+
+    def real(v: Value) -> Value:
+        return v if v.dtype is DType.F32 else b.one("cast", [v], to=DType.F32)
+
+    left = centred(a, rows(a_zero, a, False))
+    total = b.one("matmul", [left, centred(c, rows(c_zero, c, True))])
+    factor = b.one("mul", [real(rows(a_scale, a, False)), real(rows(c_scale, c, True))])
+    factor = b.one("div", [factor, real(rows(y_scale, total, False))])
+    scaled = b.one("mul", [b.one("cast", [total], to=DType.F32), factor])
+    return quantise(b, scaled, b.constant(np.asarray(1, np.float32)), rows(y_zero, total, False), y_zero.dtype)
 
 
 @row("QLinearConv")

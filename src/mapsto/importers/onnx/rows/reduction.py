@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from mapsto.importers.onnx.rows.movement import axes_of
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.dtypes import DType
@@ -49,14 +51,44 @@ def _sum_square(call: Call) -> Result:
 @row("ReduceL2")
 def _l2(call: Call) -> Result:
     b, x = call.builder, call.input()
-    wide = x if x.dtype.is_float else b.one("cast", [x], to=DType.F32)
-    norm = b.one("sqrt", [_reduce(call, b.one("mul", [wide, wide]), "sum", _axes(call))])
-    return norm if norm.dtype is x.dtype else b.one("cast", [norm], to=x.dtype)
+    if not x.dtype.is_float:
+        return _integer_l2(call, x)
+    return b.one("sqrt", [_reduce(call, b.one("mul", [x, x]), "sum", _axes(call))])
+
+
+def _integer_l2(call: Call, x: Value) -> Value:
+    """The root of the sum of squares, rounded down; the largest number of the type where it is larger.
+
+    Sums below 2^63 are held exactly, and the root of their f64 is at most 1 off; larger ones are summed in f64.
+    """
+    b, axes = call.builder, _axes(call)
+
+    def whole(number: int) -> Value:
+        return b.constant(np.asarray(number, np.uint64))
+
+    wide, real = b.one("cast", [x], to=DType.U64), b.one("cast", [x], to=DType.F64)
+    total, approximate = (_reduce(call, b.one("mul", [v, v]), "sum", axes) for v in (wide, real))
+    root = b.one("cast", [b.one("sqrt", [b.one("cast", [total], to=DType.F64)])], to=DType.U64)
+    root = b.one("min", [root, whole((1 << 32) - 1)])
+    above = b.one("cast", [b.one("gt", [b.one("mul", [root, root]), total])], to=DType.U64)
+    root = b.one("sub", [root, above])
+    following = b.one("add", [root, whole(1)])
+    fits = b.one("le", [b.one("mul", [following, following]), total])
+    root = b.one("min", [b.one("select", [fits, following, root]), whole(int(np.iinfo(x.dtype.numpy).max))])
+    exact = b.one("lt", [approximate, b.constant(np.asarray(2.0**63))])
+    large = b.one("cast", [b.one("sqrt", [approximate])], to=x.dtype)
+    return b.one("select", [exact, b.one("cast", [root], to=x.dtype), large])
 
 
 @row("ReduceLogSum")
 def _log_sum(call: Call) -> Result:
-    return call.builder.one("log", [_reduce(call, call.input(), "sum", _axes(call))])
+    """Of integers the sum in 64 bits, its logarithm in f64, truncated."""
+    b, x = call.builder, call.input()
+    if x.dtype.is_float:
+        return b.one("log", [_reduce(call, x, "sum", _axes(call))])
+    wide = b.one("cast", [x], to=DType.I64 if x.dtype.is_signed else DType.U64)
+    total = b.one("cast", [_reduce(call, wide, "sum", _axes(call))], to=DType.F64)
+    return b.one("cast", [b.one("log", [total])], to=x.dtype)
 
 
 @row("ReduceLogSumExp")
@@ -64,7 +96,11 @@ def _log_sum_exp(call: Call) -> Result:
     x, axes = call.input(), _axes(call)
     if axes is None or x.rank == 0:
         return x
-    return composite.log_sum_exp(call.builder, x, axes, bool(call.integer("keepdims", 1)))
+    keep = bool(call.integer("keepdims", 1))
+    if x.dtype.is_float:
+        return composite.log_sum_exp(call.builder, x, axes, keep)
+    wide = call.builder.one("cast", [x], to=DType.F64)
+    return call.builder.one("cast", [composite.log_sum_exp(call.builder, wide, axes, keep)], to=x.dtype)
 
 
 @row("CumSum")

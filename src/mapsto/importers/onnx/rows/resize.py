@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from math import floor
 
 import numpy as np
 
@@ -19,7 +20,7 @@ _DENOMINATOR = 4096
 def _upsample(call: Call) -> Result:
     scales = call.numbers("scales") if call.opset < 9 else _static_scales(call, 1)
     mode = call.one_of("mode", "nearest", ["nearest", "linear"])
-    return _resized(call, list(range(call.input().rank)), None, scales, mode, "asymmetric", "floor")
+    return _resized(call, list(range(call.input().rank)), None, scales, mode, "asymmetric", "simple")
 
 
 @row("Resize")
@@ -27,9 +28,11 @@ def _resize(call: Call) -> Result:
     mode = call.one_of("mode", "nearest", ["nearest", "linear", "cubic"])
     if call.opset < 11:
         return _resized(
-            call, list(range(call.input().rank)), None, _static_scales(call, 1), mode, "asymmetric", "floor"
+            call, list(range(call.input().rank)), None, _static_scales(call, 1), mode, "asymmetric", "simple"
         )
     modes = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"]
+    if call.opset < 13:
+        modes.append("tf_half_pixel_for_nn")
     coordinates = call.one_of("coordinate_transformation_mode", "half_pixel", modes)
     nearest = call.one_of(
         "nearest_mode", "round_prefer_floor", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
@@ -66,12 +69,12 @@ def _resized(
     if given is None or len(given) != len(axes):
         raise call.wrong(f"{len(given or [])} sizes or scales for {len(axes)} axes")
     target = list(x.shape)
-    factors: list[float] = [1.0] * x.rank
+    factors: list[float | tuple[int, int]] = [1.0] * x.rank
     if sizes is not None:
         fixed, ratios = _kept_ratio(call, axes, sizes)
         for k, axis in enumerate(axes):
             target[axis] = fixed[k]
-        if ratios is not None:
+        if ratios is not None and ratios != (1, 1):
             factors = [ratios if axis in axes else 1.0 for axis in range(x.rank)]
     if scales is not None:
         for axis, scale in zip(axes, scales, strict=True):
@@ -98,7 +101,7 @@ def _scaled(call: Call, extent: Dim, scale: float) -> Dim:
     return floordiv(extent * exact.numerator, exact.denominator)
 
 
-def _kept_ratio(call: Call, axes: Sequence[int], sizes: Sequence[Dim]) -> tuple[list[Dim], float | None]:
+def _kept_ratio(call: Call, axes: Sequence[int], sizes: Sequence[Dim]) -> tuple[list[Dim], tuple[int, int] | None]:
     """Sizes under `keep_aspect_ratio_policy`, and the one scale that all axes then have."""
     policy = call.one_of("keep_aspect_ratio_policy", "stretch", ["stretch", "not_larger", "not_smaller"])
     if policy == "stretch":
@@ -108,6 +111,6 @@ def _kept_ratio(call: Call, axes: Sequence[int], sizes: Sequence[Dim]) -> tuple[
         raise call.unsupported(
             f"attribute keep_aspect_ratio_policy={policy!r} needs fixed extents; fix them by `shapes`"
         )
-    ratios = [float(s) / float(d) for s, d in zip(sizes, extents, strict=True)]  # type: ignore[arg-type]
+    ratios = [Fraction(int(s), int(d)) for s, d in zip(sizes, extents, strict=True)]  # type: ignore[arg-type]
     ratio = min(ratios) if policy == "not_larger" else max(ratios)
-    return [int(np.floor(ratio * float(d) + 0.5)) for d in extents], ratio  # type: ignore[arg-type]
+    return [floor(ratio * int(d) + Fraction(1, 2)) for d in extents], ratio.as_integer_ratio()  # type: ignore[arg-type]
