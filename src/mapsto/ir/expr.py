@@ -2,8 +2,8 @@
 
 A `Dim` is a Python int or an `Expr`. An `Expr` is a polynomial in canonical form: a sum of integer
 coefficients times products of atoms. An atom is a symbol (`Sym`) or an opaque call (`Call`): floor division,
-floor modulus, min, max, or an element loaded from an integer tensor (a gather's index). Because the form is
-canonical, equality of
+floor modulus, min, max, the two functions of broadcasting, or an element loaded from an integer tensor (a gather's
+index). Because the form is canonical, equality of
 expressions is equality of values for the polynomial part, and hashing works.
 
 Symbols stand for sizes (>= 0) or loop iterators; `Ranges` says which is which: a symbol with an entry lies in
@@ -40,7 +40,9 @@ class Sym:
 
 @dataclass(frozen=True)
 class Call:
-    """An opaque integer function: `floordiv`, `mod`, `min`, `max` or `load` (an element of `tensor`)."""
+    """An opaque integer function: `floordiv`, `mod`, `min`, `max`, `equal`, `broadcast`, or `load` (an element of
+    `tensor`).
+    """
 
     fn: str
     args: tuple[Dim, ...]
@@ -352,6 +354,43 @@ def maximum(a: Dim, b: Dim) -> Dim:
     return _extreme("max", max, a, b)
 
 
+def equal(a: Dim, b: Dim) -> Dim:
+    """1 where a == b, else 0."""
+    difference = add(a, mul(b, -1))
+    if isinstance(difference, int):
+        return int(difference == 0)
+    if known_at_least(difference, 1) or known_at_least(mul(difference, -1), 1):
+        return 0
+    first, second = sorted((a, b), key=str)
+    return _of_atom(Call("equal", (first, second)))
+
+
+def broadcast(a: Dim, b: Dim) -> Dim:
+    """The extent that two extents broadcast to: the other one where one is 1. They are taken to fit: equal, or one of
+    them 1; so the order of many does not matter, nor how often one is named.
+    """
+    extents = sorted({*broadcast_extents(a), *broadcast_extents(b)} - {1}, key=str)
+    number = next((e for e in extents if isinstance(e, int)), None)
+    if number is not None or not extents:
+        return 1 if number is None else number
+    *rest, result = extents
+    for extent in reversed(rest):
+        result = _of_atom(Call("broadcast", (extent, result)))
+    return result
+
+
+def broadcast_extents(e: Dim) -> tuple[Dim, ...]:
+    """The extents that were broadcast together to give `e`; itself where it is no broadcast."""
+    call = _sole_call(e, "broadcast")
+    return (e,) if call is None else tuple(part for arg in call.args for part in broadcast_extents(arg))
+
+
+def equality(a: Dim, b: Dim) -> Dim:
+    """An expression that is at least 0 exactly where a == b."""
+    difference = add(a, mul(b, -1))
+    return minimum(difference, mul(difference, -1))
+
+
 def ceildiv(a: Dim, b: Dim) -> Dim:
     return floordiv(add(a, add(b, -1)), b)
 
@@ -367,7 +406,9 @@ def product(dims: Iterable[Dim]) -> Dim:
     return total
 
 
-_BUILD: dict[str, Callable[[Dim, Dim], Dim]] = {"floordiv": floordiv, "mod": mod, "min": minimum, "max": maximum}
+_BUILD: dict[str, Callable[[Dim, Dim], Dim]] = {
+    "floordiv": floordiv, "mod": mod, "min": minimum, "max": maximum, "equal": equal, "broadcast": broadcast,
+}  # fmt: skip
 
 
 def rebuild(
@@ -469,8 +510,13 @@ def _evaluate_atom(
         return int(load_element(atom.tensor, args))
     if atom.fn in ("floordiv", "mod") and args[1] == 0:
         return 0  # an empty extent: nothing is executed at this index
-    table: dict[str, Callable[..., int]] = {"floordiv": int.__floordiv__, "mod": int.__mod__, "min": min, "max": max}
-    return int(table[atom.fn](*args))
+    return int(_EVALUATE[atom.fn](*args))
+
+
+_EVALUATE: dict[str, Callable[..., int]] = {
+    "floordiv": int.__floordiv__, "mod": int.__mod__, "min": min, "max": max, "equal": lambda a, b: int(a == b),
+    "broadcast": lambda a, b: b if a == 1 else a,
+}  # fmt: skip
 
 
 def linear(e: Dim, name: str) -> tuple[Dim, Dim] | None:
@@ -524,7 +570,9 @@ def _atom_bounds(atom: Atom, ranges: Ranges) -> tuple[Dim | None, Dim | None]:
     if not any(s in ranges for s in symbols(_of_atom(atom))) and not loads(_of_atom(atom)):
         own = _of_atom(atom)
         return own, own
-    if atom.fn == "load":
+    if atom.fn == "equal":
+        return 0, 1
+    if atom.fn in ("load", "broadcast"):
         return None, None
     (a_lo, a_hi), (b_lo, b_hi) = (bounds(arg, ranges) for arg in atom.args)
     if atom.fn == "mod":
@@ -580,19 +628,20 @@ class _Proof:
         return all(self._nonnegative(atom) for monomial, _ in e.terms for atom in monomial)
 
     def _nonnegative(self, atom: Atom) -> bool:
-        if isinstance(atom, Sym) or atom.fn == "mod":
+        if isinstance(atom, Sym) or atom.fn in ("mod", "equal"):
             return True
         if atom.fn == "floordiv":
             return self.holds(atom.args[0], 0)
         if atom.fn == "max":
             return any(self.holds(arg, 0) for arg in atom.args)
-        return atom.fn == "min" and all(self.holds(arg, 0) for arg in atom.args)
+        return atom.fn in ("min", "broadcast") and all(self.holds(arg, 0) for arg in atom.args)
 
 
 def _bounding_cases(e: Dim) -> Iterable[tuple[Dim, ...]]:
     """Ways to show that `e` is at least 0: each a tuple of expressions, free of one call of `e`, that must all be.
 
-    c*max(a, b) >= c*a and >= c*b; -c*min(a, b) >= -c*a and >= -c*b; either is one of its arguments in any case.
+    c*max(a, b) >= c*a and >= c*b; -c*min(a, b) >= -c*a and >= -c*b; either, and broadcast(a, b), is one of its
+    arguments in any case.
     a - n + 1 <= n*floor(a/n) <= a.
     """
     for monomial, coefficient in terms_of(e):
@@ -600,9 +649,9 @@ def _bounding_cases(e: Dim) -> Iterable[tuple[Dim, ...]]:
             continue
         call = monomial[0]
         rest = add(e, _make({monomial: -coefficient}))
-        if call.fn in ("min", "max"):
+        if call.fn in ("min", "max", "broadcast"):
             first, second = (add(rest, mul(arg, coefficient)) for arg in call.args)
-            if (coefficient > 0) == (call.fn == "max"):
+            if call.fn != "broadcast" and (coefficient > 0) == (call.fn == "max"):
                 yield (first,)
                 yield (second,)
             yield (first, second)
@@ -631,7 +680,7 @@ def simplify(e: Dim, ranges: Ranges) -> Dim:
 
 
 def _simplify_call(call: Call, args: tuple[Dim, ...], ranges: Ranges) -> Dim | None:
-    if call.fn == "load":
+    if call.fn in ("load", "equal", "broadcast"):
         return None
     a, b = args
     if call.fn in ("floordiv", "mod"):

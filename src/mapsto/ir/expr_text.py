@@ -2,7 +2,7 @@
 
     dim     := ["-"] term (("+" | "-") term)*
     term    := factor ("*" factor)*
-    factor  := number | name | "min(" dim "," dim ")" | "max(" dim "," dim ")"
+    factor  := number | name | ("min" | "max" | "equal" | "broadcast") "(" dim "," dim ")"
              | name "[" dim ("," dim)* "]"
              | "(" dim ")" ("//" | "%") "(" dim ")"
     name    := a letter or "_", then letters, digits, "_", "." or "$"
@@ -15,12 +15,14 @@ from __future__ import annotations
 import re
 
 from mapsto.errors import ParseError
-from mapsto.ir.expr import Dim, floordiv, load, maximum, minimum, mod, sym, terms_of
+from mapsto.ir.expr import Dim, broadcast, equal, floordiv, load, maximum, minimum, mod, sym, terms_of
 
 MAX_LENGTH = 100_000
 MAX_DEPTH = 100
 MAX_DIGITS = 19  # an int64 has no more
 MAX_TERMS = 1_000  # products of sums multiply out
+
+_FUNCTIONS = {"min": minimum, "max": maximum, "equal": equal, "broadcast": broadcast}
 
 _TOKEN = re.compile(r"\s*(?:(?P<number>\d+)|(?P<name>[A-Za-z_][\w.$]*)|(?P<mark>//|[-+*%(),\[\]]))", re.ASCII)
 
@@ -137,14 +139,14 @@ class _Parser:
             return load(name, index)
         if not self._at("("):
             return sym(name)
-        if name not in ("min", "max"):
-            raise self.error("an operator (only min and max are functions)")
+        if name not in _FUNCTIONS:
+            raise self.error(f"an operator (the functions are {', '.join(_FUNCTIONS)})")
         self._advance()
         arguments = self._list(depth)
         self._take(")")
         if len(arguments) != 2:
             raise ParseError(f"column {self.column}: {name} takes two arguments, not {len(arguments)}")
-        return (minimum if name == "min" else maximum)(arguments[0], arguments[1])
+        return _FUNCTIONS[name](arguments[0], arguments[1])
 
     def _list(self, depth: int) -> list[Dim]:
         items = [self.dim(depth + 1)]

@@ -262,6 +262,10 @@ def _call(call: Call, scope: _Scope) -> Any:
         return np.minimum(a, b)
     if call.fn == "max":
         return np.maximum(a, b)
+    if call.fn == "equal":
+        return np.asarray(a == b, dtype=np.int64)
+    if call.fn == "broadcast":
+        return np.where(a == 1, b, a)
     divisor = np.where(b == 0, 1, b)  # only an empty extent makes a divisor 0
     result = np.floor_divide(a, divisor) if call.fn == "floordiv" else np.mod(a, divisor)
     return np.where(b == 0, 0, result)

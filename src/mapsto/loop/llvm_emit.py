@@ -187,11 +187,19 @@ class Emitter:
                 "mod": lambda: x % max(y, 1),
                 "min": lambda: min(x, y),
                 "max": lambda: max(x, y),
+                "equal": lambda: int(x == y),
+                "broadcast": lambda: y if x == 1 else x,
             }
             return folded[atom.fn]()
         depth = max(a.depth, b.depth)
         if atom.fn in ("min", "max"):
             return self._extreme(atom.fn, a, b, depth)
+        if atom.fn == "equal":
+            same = self.pure(f"icmp eq i64 {a.text}, {b.text}", depth)
+            return self.pure(f"zext i1 {same.text} to i64", depth)
+        if atom.fn == "broadcast":
+            one = self.pure(f"icmp eq i64 {a.text}, 1", depth)
+            return self.pure(f"select i1 {one.text}, i64 {b.text}, i64 {a.text}", depth)
         return self._divide(atom, a, b, depth)
 
     def _extreme(self, fn: str, a: Ssa, b: Ssa, depth: int) -> Ssa:

@@ -140,6 +140,10 @@ class Values:
         a, b = (self.index(arg) for arg in atom.args)
         if atom.fn in ("min", "max"):
             return f"{atom.fn}({a}, {b})"
+        if atom.fn == "equal":
+            return f"({a} == {b} ? 1L : 0L)"
+        if atom.fn == "broadcast":
+            return f"({a} == 1L ? {b} : {a})"
         return self.call(helpers.floor_division() if atom.fn == "floordiv" else helpers.floor_modulus(), a, b)
 
     # ---- dispatch ----

@@ -19,7 +19,7 @@ import numpy as np
 from mapsto.budget import Meter, current
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, Expr, known_at_least, minimum, substitute, sym, symbols
+from mapsto.ir.expr import Dim, Expr, known_at_least, substitute, sym, symbols
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
 from mapsto.ops.bounds import check_inside
@@ -277,20 +277,14 @@ class Builder:
         self._content[scalar.name] = np.full(static(scalar.shape), sym(name), dtype=object)
         return sym(name)
 
-    def require_equal(self, a: Dim, b: Dim) -> None:
-        """A run stops with a message where two extents differ that should not; asked once for each pair."""
-        difference = a - b
-        self.require(minimum(difference, -difference), f"the sizes {a} and {b} must be equal")
+    def broadcast(self, a: Dim, b: Dim, what: str = "broadcast") -> Dim:
+        """The extent that two broadcast to; where only a run knows whether they fit, it checks that."""
+        return self._inference(what).broadcast(a, b)
 
     def require(self, condition: Dim, message: str, where: str | None = None) -> None:
         """A run stops with the message where `condition` is negative; asked once for each condition, and not where it
         is proved.
         """
-        builder: Builder | None = self
-        while builder is not None:
-            if condition in builder._required:
-                return
-            builder = builder.parent
         if self.proves(condition):
             return
         if isinstance(condition, int):
@@ -357,26 +351,12 @@ class Builder:
         kept = tuple(inputs)
         while kept and kept[-1] is None:
             kept = kept[:-1]
-        assumed: list[tuple[Dim, Dim]] = []
-        conditions: list[tuple[Dim, str]] = []
-        inference = Inference(
-            name, kept, attrs, tuple(graphs),
-            content=lambda i: self.content(kept[i]) if i < len(kept) else None,
-            assume=lambda a, b: assumed.append((a, b)),
-            assume_nonnegative=lambda condition, message: conditions.append((condition, message)),
-            lookup=self.lookup,
-            proves=self.proves,
-        )  # fmt: skip
         try:
-            results = spec.infer(inference)
+            results = spec.infer(self._inference(name, kept, attrs, tuple(graphs)))
         except MapstoError:
             raise
         except (ValueError, IndexError, TypeError) as error:
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}) {attrs}: {error}") from error
-        for a, b in assumed:
-            self.require_equal(a, b)
-        for condition, message in conditions:
-            self.require(condition, message)
         results = [(dtype, tuple(_plain(d) for d in shape)) for dtype, shape in results]
         if any(isinstance(d, int) and d < 0 for _, shape in results for d in shape):
             said = "; ".join(str(list(shape)) for _, shape in results)
@@ -397,6 +377,22 @@ class Builder:
                 self._attribute(value, Trail((), (self._provenance, *self._trails(kept))))
             return folded
         return self._append(spec, kept, attrs, results, tuple(graphs), names)
+
+    def _inference(
+        self,
+        name: str,
+        inputs: tuple[Value | None, ...] = (),
+        attrs: Mapping[str, Any] | None = None,
+        graphs: tuple[Graph, ...] = (),
+    ) -> Inference:
+        """What the shape rule of a node that is about to be added sees; what it assumes, a run checks."""
+        return Inference(
+            name, inputs, attrs or {}, graphs,
+            content=lambda i: self.content(inputs[i]) if i < len(inputs) else None,
+            assume_nonnegative=self.require,
+            lookup=self.lookup,
+            proves=self.proves,
+        )  # fmt: skip
 
     def _append(
         self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],

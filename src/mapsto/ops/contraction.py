@@ -58,12 +58,14 @@ def _lower_matmul(low: Lowering) -> list[Stmt]:
     index: list[Dim] = [sym(i.name) for i in iters]
     matrix = (len(a) > 1) + (len(b) > 1)
     batch, rest = index[: len(index) - matrix], index[len(index) - matrix :]
+    extents = low.output.shape[: len(batch)]
     inner = Iter(low.fresh("k"), a[-1])
     k = sym(inner.name)
 
     def batched(shape: Shape) -> list[Dim]:
         lead = shape[:-2]
-        return [0 if d == 1 else at for d, at in zip(lead, batch[len(batch) - len(lead) :], strict=True)]
+        skip = len(batch) - len(lead)
+        return low.stretched(lead, batch[skip:], extents[skip:])
 
     left = low.load(0, [*batched(a), rest[0], k] if len(a) > 1 else [k])
     right = low.load(1, [*batched(b), k, rest[-1]] if len(b) > 1 else [k])

@@ -10,7 +10,7 @@ import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, known_at_least, sym
+from mapsto.ir.expr import Dim, equality, known_at_least, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Op, Scalar, Stmt
 from mapsto.kernel.scalar import apply, compute_type, convert, widen
@@ -81,8 +81,16 @@ def content_of(rule: Callable[..., Dim | None]) -> Content:
 
 
 def sum_to(b: Builder, gradient: Value, shape: Shape) -> Value:
-    """The gradient of broadcasting: summed over the axes that were repeated, in the operand's shape."""
+    """The gradient of broadcasting: summed over the axes that were repeated, in the operand's shape. Raises ShapeError
+    where only a run knows which those are.
+    """
     extra = gradient.rank - len(shape)
+    for extent, full in zip(shape, gradient.shape[extra:], strict=True):
+        if extent not in (1, full) and not b.proves(equality(extent, full)):
+            raise ShapeError(
+                f"the gradient of an axis of {extent} that is read as one of {full}: whether it is repeated only a run "
+                "knows; fix the sizes or give them one name"
+            )
     axes = [*range(extra), *(extra + i for i, d in enumerate(shape) if d == 1 and gradient.shape[extra + i] != 1)]
     if axes:
         gradient = b.one("reduce", [gradient], kind="sum", axes=tuple(axes), keepdims=False)

@@ -150,8 +150,7 @@ def _infer_expand(inference: Inference) -> list[tuple[DType, Shape]]:
     if value.rank > len(shape):
         raise ShapeError(f"{describe(inference)}: rank {value.rank} does not expand to {list(shape)}")
     for dim, wanted in zip(value.shape, shape[len(shape) - value.rank :], strict=True):
-        if dim != 1:
-            inference.same(dim, wanted)
+        inference.stretch(dim, wanted)
     return [(value.dtype, shape)]
 
 

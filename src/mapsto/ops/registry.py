@@ -6,7 +6,7 @@ Ops register by `register(OpSpec(...))` at the end of their family's file; `maps
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,20 @@ import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, known_at_least, symbols
+from mapsto.ir.expr import (
+    Call,
+    Dim,
+    Expr,
+    atoms,
+    broadcast,
+    broadcast_extents,
+    equal,
+    equality,
+    known_at_least,
+    maximum,
+    minimum,
+    symbols,
+)
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.kernel.ast import Iter, Load, Scalar, Scan, Stmt
 
@@ -38,7 +51,6 @@ class Inference:
     attrs: Mapping[str, Any]
     graphs: tuple[Graph, ...] = ()
     content: Callable[[int], np.ndarray | None] = lambda i: None
-    assume: Callable[[Dim, Dim], None] = lambda a, b: None
     assume_nonnegative: Callable[[Dim, str], None] = lambda condition, message: None
     lookup: Callable[[str], Value] | None = None
     proves: Callable[[Dim], bool] = lambda e: known_at_least(e, 0)
@@ -52,8 +64,47 @@ class Inference:
         difference = a - b
         if isinstance(difference, int) or known_at_least(difference, 1) or known_at_least(-difference, 1):
             raise ShapeError(f"extents {a} and {b} differ")
-        self.assume(a, b)
-        return min(a, b, key=lambda d: (isinstance(d, Expr), len(str(d)), str(d)))
+        if not self.proves(equality(a, b)):
+            self.assume_nonnegative(equality(a, b), f"the sizes {a} and {b} must be equal")
+        return simpler(a, b)
+
+    def broadcast(self, a: Dim, b: Dim) -> Dim:
+        """The extent that two broadcast to. Raises ShapeError where they cannot; where that is not proved, a run
+        checks it.
+        """
+        if a == b or b == 1:
+            return a
+        if a == 1:
+            return b
+        if self.proves(equality(a, b)):
+            return simpler(a, b)
+        if self.proves(stretches(a, b)):
+            return b
+        if self.proves(stretches(b, a)):
+            return a
+        if _equal_or_nothing(a, b):
+            return self.same(a, b)
+        fixed = next((e for e in (a, b) if known_at_least(e, 2) or e == 0), None)
+        if fixed is not None:
+            self.stretch(b if fixed is a else a, fixed)
+            return fixed
+        fits = maximum(stretches(a, b), stretches(b, a))
+        if not self.proves(fits):
+            self.assume_nonnegative(fits, f"the sizes {a} and {b} must be equal, or one of them 1")
+        result = broadcast(a, b)
+        return next((e for e in (a, b, *broadcast_extents(result)) if self.proves(equality(e, result))), result)
+
+    def stretch(self, extent: Dim, wanted: Dim) -> None:
+        """Requires that an axis of `extent` broadcasts to `wanted`: it is equal to it or 1."""
+        if extent in (1, wanted) or self.proves(equality(extent, wanted)) or self.proves(stretches(extent, wanted)):
+            return
+        if _equal_or_nothing(extent, wanted):
+            self.same(extent, wanted)
+            return
+        if isinstance(wanted, int) and known_at_least(extent, max(wanted + 1, 2)):
+            raise ShapeError(f"extents {extent} and {wanted} differ")
+        message = f"the size {extent} must be {wanted} or 1"
+        self.assume_nonnegative(stretches(extent, wanted), message)
 
     def at_least(self, a: Dim, b: Dim, what: str) -> None:
         """Requires a >= b: raises ShapeError where that is false; where it is not proved, a run checks it."""
@@ -72,13 +123,40 @@ class Inference:
         return found
 
 
+def simpler(a: Dim, b: Dim) -> Dim:
+    """The one with the shorter text, an integer before all."""
+    return min(a, b, key=lambda d: (isinstance(d, Expr), len(str(d)), str(d)))
+
+
+def stretches(extent: Dim, wanted: Dim) -> Dim:
+    """An expression that is at least 0 exactly where an axis of `extent` broadcasts to `wanted`."""
+    return maximum(equality(extent, wanted), equality(extent, 1))
+
+
+def _equal_or_nothing(a: Dim, b: Dim) -> bool:
+    """Whether two extents broadcast only where they are equal: neither is ever 1, or one is min(other, 2 or more)."""
+    if all(known_at_least(e, 2) or e == 0 for e in (a, b)):
+        return True
+    for bounded, other in ((a, b), (b, a)):
+        call = next(iter(atoms(bounded)), None)
+        if (
+            isinstance(call, Call) and call.fn == "min" and minimum(*call.args) == bounded
+            and other in call.args and all(e == other or known_at_least(e, 2) for e in call.args)
+        ):  # fmt: skip
+            return True
+    return False
+
+
 @dataclass
 class Lowering:
-    """What a lowering sees: the node, its operands' types, fresh iterator names."""
+    """What a lowering sees: the node, its operands' types, fresh iterator names; `required`: what a run has checked of
+    its sizes, each at least 0.
+    """
 
     node: Node
     inputs: tuple[Value | None, ...]
     counter: list[int] = field(default_factory=lambda: [0])
+    required: Set[Dim] = frozenset()
 
     @property
     def attrs(self) -> Mapping[str, Any]:
@@ -122,8 +200,18 @@ class Lowering:
         element 0).
         """
         operand = self.value(i)
-        tail = list(index)[len(index) - operand.rank :]
-        return self.load(i, [0 if extent == 1 else at for extent, at in zip(operand.shape, tail, strict=True)])
+        skip = len(index) - operand.rank
+        return self.load(i, self.stretched(operand.shape, list(index)[skip:], self.output.shape[skip:]))
+
+    def stretched(self, extents: Sequence[Dim], index: Sequence[Dim], wanted: Sequence[Dim]) -> list[Dim]:
+        """The index into axes of these extents, broadcast to `wanted` and read at `index` there: 0 along an axis of 1.
+        Whether an open axis is one, only the run knows: its index is multiplied by equal(extent, wanted).
+        """
+        found: list[Dim] = []
+        for extent, at, full in zip(extents, index, wanted, strict=True):
+            never = extent == full or _equal_or_nothing(extent, full) or equality(extent, full) in self.required
+            found.append(0 if extent == 1 else at if never else at * equal(extent, full))
+        return found
 
     def stmt(
         self,

@@ -36,16 +36,14 @@ def dim_max(a: Dim, b: Dim) -> Dim:
 
 
 def broadcast(inference: Inference, shapes: Sequence[Shape]) -> Shape:
-    """The shape that numpy's broadcasting gives; a symbolic dim against an int other than 1 is taken to equal it."""
+    """The shape that numpy's broadcasting gives."""
     rank = max((len(s) for s in shapes), default=0)
     result: list[Dim] = []
     for axis in range(-rank, 0):
         dim: Dim = 1
         for shape in shapes:
             other = shape[axis] if -axis <= len(shape) else 1
-            if other == 1:
-                continue
-            dim = other if dim == 1 else inference.same(dim, other)
+            dim = inference.broadcast(dim, other)
         result.append(dim)
     return tuple(result)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, known_at_least, product, substitute, sym, symbols
+from mapsto.ir.expr import Dim, Expr, known_at_least, product, substitute, sym, symbols
 from mapsto.ir.graph import Graph, Node, Value, free_values
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Reduce, Scalar, Stmt, transform, walk, with_value
 from mapsto.kernel.compose import (
@@ -104,6 +104,7 @@ class Region:
         external: set[str],
         names: Names,
         pinned: Plan | None,
+        required: frozenset[Dim] = frozenset(),
     ) -> None:
         self.values = values
         self.constants = constants
@@ -111,6 +112,7 @@ class Region:
         self.fresh = names.fresh
         self.names = names
         self.pinned = pinned
+        self.required = required | {_condition(n) for n in graph.nodes if n.op == "require"}
         self.together = None if pinned is None else pinned.together()
         self.groups: list[Group | None] = []
         self.producer: dict[str, int] = {}
@@ -135,7 +137,7 @@ class Region:
             for inner in node.graphs:
                 used |= free_values(inner)
             branches = tuple(
-                group_graph(inner, self.values, self.constants, self.names, node.outputs, self.pinned)
+                group_graph(inner, self.values, self.constants, self.names, node.outputs, self.pinned, self.required)
                 for inner in node.graphs
             )
             return Group("branch", [node], branches=branches, uses_values=frozenset(used))
@@ -155,7 +157,8 @@ class Region:
                 reasons=[f"{node.op} is a routine of its own"],
             )
         stmts = [
-            simplified(self._with_literals(renamed_iters(s, self.fresh))) for s in spec.lower(Lowering(node, operands))
+            simplified(self._with_literals(renamed_iters(s, self.fresh)))
+            for s in spec.lower(Lowering(node, operands, required=self.required))
         ]
         for kept_between in temporaries(stmts, {v.name for v in node.outputs}):
             self.values[kept_between.name] = Value(kept_between.name, kept_between.dtype, kept_between.shape)
@@ -433,6 +436,12 @@ class Region:
         return [g for g in self.groups if g is not None]
 
 
+def _condition(node: Node) -> Dim:
+    condition = node.attrs["condition"]
+    assert isinstance(condition, (int, Expr))
+    return condition
+
+
 def copy_stmt(source: Value, target: Value, fresh: Callable[[str], str]) -> Stmt:
     """target[i...] = source[i...]."""
     iters = tuple(Iter(fresh("i"), extent) for extent in target.shape)
@@ -517,8 +526,11 @@ def group_graph(
     names: Names,
     copies: tuple[Value, ...] = (),
     pinned: Plan | None = None,
+    required: frozenset[Dim] = frozenset(),
 ) -> list[Group]:
-    """The groups of a graph. `copies`: the graph is a branch, whose outputs are copied to these values."""
+    """The groups of a graph. `copies`: the graph is a branch, whose outputs are copied to these values. `required`:
+    what a run has checked of its sizes by then, each at least 0.
+    """
     values.update(graph.values())
     constants.update(graph.constants)
     external = set(graph.outputs)
@@ -531,5 +543,5 @@ def group_graph(
     for node in graph.nodes:
         for value in node.outputs:
             values[value.name] = value
-    region = Region(graph, values, constants, external, names, pinned)
+    region = Region(graph, values, constants, external, names, pinned, required)
     return region.finished()

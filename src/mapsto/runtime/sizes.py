@@ -16,7 +16,10 @@ import numpy as np
 from mapsto.errors import ExecutionError
 from mapsto.ir.expr import Atom, Call, Dim, Monomial, Sym, terms_of
 
-_LINEAR, _SCALE, _PRODUCT, _TIMES, _FLOORDIV, _MOD, _MIN, _MAX = range(8)
+_LINEAR, _SCALE, _PRODUCT, _TIMES, _FLOORDIV, _MOD, _MIN, _MAX, _EQUAL, _BROADCAST = range(10)
+_FUNCTIONS = {
+    "floordiv": _FLOORDIV, "mod": _MOD, "min": _MIN, "max": _MAX, "equal": _EQUAL, "broadcast": _BROADCAST,
+}  # fmt: skip
 
 _Instruction = tuple[int, int, Any, Any, int]
 """(function, target, a, b, constant): values[target] = function of places a and b, or of tuples of places.
@@ -24,7 +27,7 @@ _Instruction = tuple[int, int, Any, Any, int]
 _LINEAR   constant + sum over places a of value*weight, weights b
 _SCALE    constant + value of a * number b
 _PRODUCT  of the places a
-_TIMES, _FLOORDIV, _MOD, _MIN, _MAX  of the places a and b
+_TIMES, _FLOORDIV, _MOD, _MIN, _MAX, _EQUAL, _BROADCAST  of the places a and b
 """
 
 
@@ -130,10 +133,9 @@ class SizeTape:
         return place
 
     def _call(self, call: Call) -> int:
-        functions = {"floordiv": _FLOORDIV, "mod": _MOD, "min": _MIN, "max": _MAX}
-        assert call.fn in functions, f"{call} is no size"
+        assert call.fn in _FUNCTIONS, f"{call} is no size"
         args = tuple(self._expr(a) for a in call.args)
-        return self._emit(functions[call.fn], args, *args)
+        return self._emit(_FUNCTIONS[call.fn], args, *args)
 
 
 def _execute(code: list[_Instruction], state: list[int]) -> None:
@@ -151,6 +153,10 @@ def _execute(code: list[_Instruction], state: list[int]) -> None:
             state[target] = min(state[a], state[b])
         elif fn == _MAX:
             state[target] = max(state[a], state[b])
+        elif fn == _EQUAL:
+            state[target] = int(state[a] == state[b])
+        elif fn == _BROADCAST:
+            state[target] = state[b] if state[a] == 1 else state[a]
         elif state[b] == 0:
             state[target] = 0  # the rule of `ir.expr.evaluate`: an empty extent, nothing is executed there
         else:
