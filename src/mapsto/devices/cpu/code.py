@@ -113,6 +113,13 @@ class Code:
         self.constants[name] = array
         self.add_scratch(name, from_numpy(array.dtype), array.shape)
 
+    def adopt(self, other: Code) -> None:
+        """Scratch tensors that were made while `other`, which has all else in common, stood in for this one."""
+        self.counter = other.counter
+        for name in other.homes.homes.keys() - self.homes.homes.keys():
+            self.homes.homes[name] = other.homes.homes[name]
+            self.homes.values[name] = other.homes.values[name]
+
     def rows_call(self, group: Group, stmts: list[Stmt]) -> Call:
         """A call of the generic lowering of these statements."""
         return _rows_call(group, stmts, self)

@@ -7,9 +7,10 @@ from typing import Any
 
 from mapsto.devices.cpu.code import Call, Code
 from mapsto.devices.cpu.contractions import template_calls
+from mapsto.devices.cpu.usual import usual_case
 from mapsto.devices.routines import routine
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, substitute, sym, symbols
+from mapsto.ir.expr import Dim, Expr, mul, substitute, sym, symbols
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
 from mapsto.ops.shapes import static
@@ -22,6 +23,20 @@ def calls_of(group: Group, code: Code) -> list[Call]:
     """The calls that compute a group; none where nothing that it makes has an element."""
     if all(0 in code.homes.values[name].shape for name in group.targets() if name in code.kept):
         return []
+    usual = None if group.kind == "routine" else usual_case(group, code)
+    if usual is None:
+        return _calls_of(group, code)
+    others = _calls_of(group, code)
+    own = usual.code(code, sorted((group.reads() | set(group.targets())) & set(code.homes.values)))
+    calls = _calls_of(usual.group(group), own)
+    code.adopt(own)
+    return [
+        *(replace(c, extent=mul(c.extent, usual.holds), group=group) for c in calls),
+        *(replace(c, extent=mul(c.extent, 1 - usual.holds)) for c in others),
+    ]
+
+
+def _calls_of(group: Group, code: Code) -> list[Call]:
     if group.kind == "routine":
         return _routine_calls(group, code)
     if group.kind == "contraction":

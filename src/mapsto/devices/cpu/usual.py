@@ -1,0 +1,134 @@
+"""The usual case of open axes: those that broadcast have one extent. It gets code of its own.
+
+What an axis of a name of its own is read by, i*equal(extent, full), keeps its place in memory from being known: loads go
+element by element, loops do not join. Where all such extents are equal the code can be what it would be if they had one
+name. So a group that reads that way is compiled twice; a run gives one of the two its extent and the other one 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from mapsto.devices.cpu.code import Code
+from mapsto.ir.expr import Atom, Call, Dim, Expr, atoms, product, rebuild, terms_of
+from mapsto.ir.graph import Value
+from mapsto.kernel.ast import Iter, Load, Scalar, Stmt, transform, walk
+from mapsto.kernel.ast import Index as IndexValue
+from mapsto.kernel.ast import Where
+from mapsto.plan.contraction import Contraction
+from mapsto.plan.group import Group
+from mapsto.plan.homes import Home
+from mapsto.plan.layout import Axis, Layout
+
+
+@dataclass(frozen=True)
+class Usual:
+    """`holds`: 1 in a run where the extents of each pair are equal, else 0. `names`: what stands for an extent then."""
+
+    holds: Dim
+    names: Mapping[Atom, Dim]
+
+    def dim(self, e: Dim) -> Dim:
+        return rebuild(e, self.names.get)
+
+    def dims(self, dims: Iterable[Dim]) -> tuple[Dim, ...]:
+        return tuple(self.dim(d) for d in dims)
+
+    def iters(self, iters: Iterable[Iter]) -> tuple[Iter, ...]:
+        return tuple(Iter(i.name, self.dim(i.extent)) for i in iters)
+
+    def group(self, group: Group) -> Group:
+        phases = tuple(self._contraction(c) for c in group.phases)
+        stmts = [self._stmt(s) for s in group.stmts]
+        anchor = phases[0] if phases and group.anchor is not None else None
+        return replace(group, stmts=stmts, phases=phases, anchor=anchor, reasons=list(group.reasons))
+
+    def code(self, code: Code, names: Iterable[str]) -> Code:
+        """The same functions and tensors; these ones lie as they do in the usual case."""
+        homes, values = dict(code.homes.homes), dict(code.homes.values)
+        for name in names:
+            values[name] = self._value(values[name])
+            if name in homes:
+                homes[name] = self._home(homes[name])
+        return replace(code, homes=replace(code.homes, homes=homes, values=values))
+
+    def _stmt(self, s: Stmt) -> Stmt:
+        index = None if s.index is None else self.dims(s.index)
+        return replace(s, iters=self.iters(s.iters), index=index, value=transform(s.value, lambda n: None, self.dim))
+
+    def _contraction(self, c: Contraction) -> Contraction:
+        a, b = (replace(x, index=self.dims(x.index)) for x in (c.a, c.b))
+        iterators = {k: self.iters(getattr(c, k)) for k in ("iters", "batch", "rows", "cols", "reds")}
+        return replace(
+            c, a=a, b=b, index=self.dims(c.index), shape=self.dims(c.shape), guards=self.dims(c.guards), **iterators
+        )
+
+    def _value(self, value: Value) -> Value:
+        return replace(value, shape=self.dims(value.shape))
+
+    def _home(self, home: Home) -> Home:
+        layout = home.layout
+        axes = tuple(Axis(a.dim, a.div, a.size, self.dim(a.stride)) for a in layout.axes)
+        shape, elements, offset = self.dims(layout.shape), self.dim(layout.elements), self.dim(layout.offset)
+        return replace(home, layout=Layout(shape, axes, elements, offset, layout.border))
+
+
+def usual_case(group: Group, code: Code) -> Usual | None:
+    """The usual case of a group; None where it has no other, or where its code would gain nothing: a contraction walks
+    its batches by any stride.
+    """
+    tests = dict.fromkeys(a for e in _places(group, code) for a in atoms(e) if isinstance(a, Call) and a.fn == "equal")
+    if not tests:
+        return None
+    names: dict[Atom, Dim] = {test: 1 for test in tests}
+    for members in _classes(tuple(test.args) for test in tests):
+        chosen = min(members, key=lambda d: (isinstance(d, Expr), len(str(d)), str(d)))
+        names.update({atom: chosen for atom in map(_sole_atom, members) if atom is not None and _of(atom) != chosen})
+    return Usual(product(_of(test) for test in tests), names)
+
+
+def _places(group: Group, code: Code) -> Iterator[Dim]:
+    """Index expressions of a group's statements, and the strides of what they touch."""
+    for stmt in group.stmts:
+        yield from stmt.index or ()
+        yield from _expressions(stmt.value)
+    for c in group.phases:
+        batch = {i.name for i in c.batch}
+        yield from (e for load in (c.a, c.b) for e in load.index if not (isinstance(e, Expr) and e.names & batch))
+    touched = {load.tensor for stmt in group.stmts for load in _loads(stmt.value)}
+    for name in sorted(touched & set(code.homes.homes)):
+        yield from (axis.stride for axis in code.homes.layout(name).axes)
+
+
+def _loads(e: Scalar) -> Iterator[Load]:
+    return (node for node in walk(e) if isinstance(node, Load))
+
+
+def _expressions(e: Scalar) -> Iterator[Dim]:
+    for node in walk(e):
+        if isinstance(node, Load):
+            yield from node.index
+        elif isinstance(node, Where):
+            yield from node.conds
+        elif isinstance(node, IndexValue):
+            yield node.expr
+
+
+def _classes(pairs: Iterable[tuple[Dim, ...]]) -> list[set[Dim]]:
+    """Extents that are equal by way of pairs."""
+    found: list[set[Dim]] = []
+    for pair in pairs:
+        joined = set(pair).union(*(c for c in found if c & set(pair)))
+        found = [*(c for c in found if not c & joined), joined]
+    return found
+
+
+def _of(atom: Atom) -> Dim:
+    return Expr((((atom,), 1),))
+
+
+def _sole_atom(e: Dim) -> Atom | None:
+    """The atom that an expression consists of, or None."""
+    terms = terms_of(e)
+    return terms[0][0][0] if len(terms) == 1 and len(terms[0][0]) == 1 and terms[0][1] == 1 else None
