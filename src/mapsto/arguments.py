@@ -5,7 +5,7 @@ names them.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
@@ -99,6 +99,17 @@ def text_of(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise ArgumentError(f"{what}: expected a string, got {brief(value)}")
     return value
+
+
+def names_of(values: Any, what: str) -> tuple[str, ...]:
+    """Names, each once, in order; `what` they are for in the message of the ArgumentError."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ArgumentError(f"{what}: expected a list of names, got {brief(values)}")
+    names = tuple(dict.fromkeys(values))
+    wrong = next((name for name in names if not isinstance(name, str)), None)
+    if wrong is not None:
+        raise ArgumentError(f"{what}: {brief(wrong)} is no name")
+    return names
 
 
 def telling(progress: Any) -> Progress | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from mapsto.runtime.native import Library
 from mapsto.runtime.poison import Poison
 from mapsto.runtime.pool import load_runner, shared_pool
 from mapsto.runtime.profile import StepTime, profile_frame
-from mapsto.runtime.program import ALIGNMENT, Program
+from mapsto.runtime.program import ALIGNMENT, Port, Program
 from mapsto.runtime.tables import Tables
 from mapsto.runtime.verify import verify_program
 
@@ -56,6 +57,22 @@ class _Layouts:
             layout = root_layout(self._tables, self._threads, self._tables.tape.start(sizes))
             remember(self._kept, key, layout, _LAYOUTS)
         return layout
+
+
+class Overriding:
+    """Executables that take initializers as inputs, where the model says that these are only defaults; compiled when
+    a run first gives such an input. `make` compiles for a set of names.
+    """
+
+    def __init__(self, names: frozenset[str], make: Callable[[frozenset[str]], Executable]) -> None:
+        self.names = names
+        self._make = make
+        self._made: dict[frozenset[str], Executable] = {}
+
+    def executable(self, names: frozenset[str]) -> Executable:
+        """The executable that takes these names as inputs."""
+        # two callers at once compile twice, and one is taken: no lock, which a signal handler could find taken
+        return self._made.get(names) or self._made.setdefault(names, self._make(names))
 
 
 class Executable:
@@ -103,6 +120,8 @@ class Executable:
         self._input_names = [port.name for port in program.inputs]
         self._output_names = [port.name for port in program.outputs]
         self._single = len(program.outputs) == 1
+        self._defaults = {port.name: self._default(port) for port in program.inputs if port.default is not None}
+        self.overriding: Overriding | None = None
         self._poison = False
 
     @property
@@ -118,10 +137,21 @@ class Executable:
         """Where each compiled function lies in this process: for tools that call one by itself."""
         return self._library.addresses
 
+    def _default(self, port: Port) -> np.ndarray:
+        assert port.default is not None
+        start, shape = port.default
+        size = math.prod(shape) * port.dtype.size
+        array: np.ndarray = self._constants[start : start + size].view(port.dtype.numpy).reshape(shape)
+        array.flags.writeable = False
+        return array
+
     def __call__(self, *inputs: Any) -> Any:
-        """The only output, or a tuple of all, for the inputs in order. Raises ShapeError for inputs that do not fit,
-        ExecutionError where the run fails.
+        """The only output, or a tuple of all, for the inputs in order (the last ones may be left out where they have
+        defaults). Raises ShapeError for inputs that do not fit, ExecutionError where the run fails.
         """
+        if self._defaults and len(inputs) < len(self._input_names):
+            rest = self._input_names[len(inputs) :]
+            inputs = (*inputs, *(self._defaults[name] for name in rest if name in self._defaults))
         frames = self._frames
         try:
             try:
@@ -142,8 +172,10 @@ class Executable:
         """
         try:
             if len(inputs) != len(self._input_names):
-                raise self._wrong_names(inputs)
+                return self._run_with_defaults(inputs)
             values = [inputs[name] for name in self._input_names]
+        except KeyError:
+            return self._run_with_defaults(inputs)
         except Exception as error:
             if isinstance(error, MapstoError):
                 raise
@@ -152,6 +184,18 @@ class Executable:
         if self._single:
             return {self._output_names[0]: results}
         return dict(zip(self._output_names, results, strict=True))
+
+    def _run_with_defaults(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """A run that leaves inputs with defaults out, or gives initializers that were taken for constants."""
+        if not isinstance(inputs, Mapping):
+            raise self._wrong_names(inputs)
+        given = frozenset(inputs) - frozenset(self._input_names)
+        if given and self.overriding is not None and given <= self.overriding.names:
+            return self.overriding.executable(given).run(inputs)
+        filled = {**self._defaults, **inputs}
+        if len(filled) != len(self._input_names) or any(name not in filled for name in self._input_names):
+            raise self._wrong_names(inputs)
+        return self.run(filled)
 
     @public
     def profile(self, *inputs: Any, runs: int = 1) -> list[StepTime]:
@@ -222,11 +266,12 @@ class Executable:
         wanted = ", ".join(map(str, self.program.inputs))
         if not isinstance(inputs, Mapping):
             return ArgumentError(f"inputs: expected a dict by name, got {brief(inputs)} ({wanted})")
-        missing = [name for name in self._input_names if name not in inputs]
+        missing = [name for name in self._input_names if name not in inputs and name not in self._defaults]
         unknown = [name if isinstance(name, str) else brief(name) for name in inputs if name not in self._input_names]
         parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
         what = "; ".join(parts) or "they cannot be had by name"
-        return ShapeError(f"inputs of {self.program.name}: {what} (it takes {wanted})")
+        hint = "; an initializer of the model is an input where `overridable` names it when compiling" if unknown else ""
+        return ShapeError(f"inputs of {self.program.name}: {what} (it takes {wanted}{hint})")
 
 
 @public

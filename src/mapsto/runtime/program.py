@@ -28,12 +28,15 @@ Operand = tuple[int, Dim]
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the program. `buffer` is the index of the buffer that holds it, in row-major order."""
+    """An input or output of the program. `buffer` is the index of the buffer that holds it, in row-major order.
+    `default` of an input that a run need not give: where in the constants its value is, in bytes, and its shape.
+    """
 
     name: str
     dtype: DType
     shape: tuple[Dim, ...]
     buffer: int
+    default: tuple[int, tuple[int, ...]] | None = None
 
     @property
     def bytes(self) -> Dim:

@@ -59,7 +59,8 @@ def _dim_to_json(dim: Dim) -> int | str:
 
 
 def _port_to_json(port: Port, index: dict[Dim, int]) -> list[Any]:
-    return [port.name, port.dtype.value, [index[dim] for dim in port.shape], port.buffer]
+    default = [] if port.default is None else [[port.default[0], list(port.default[1])]]
+    return [port.name, port.dtype.value, [index[dim] for dim in port.shape], port.buffer, *default]
 
 
 def _step_to_json(step: Step, index: dict[Dim, int]) -> dict[str, Any]:
@@ -194,10 +195,18 @@ def _operand(value: Any, where: str, dims: list[Dim]) -> Operand:
 
 def _port_from_json(value: Any, dims: list[Dim]) -> Port:
     fields = _list(value, "port")
-    if len(fields) != 4:
-        raise ModelError(f"port: {len(fields)} fields where 4 were expected")
+    if len(fields) not in (4, 5):
+        raise ModelError(f"port: {len(fields)} fields where 4 or 5 were expected")
     shape = tuple(_pick(dims)(dim, "port") for dim in _list(fields[2], "port"))
-    return Port(_string(fields[0], "port"), _dtype(fields[1], "port"), shape, _integer(fields[3], "port"))
+    default = _default_from_json(fields[4]) if len(fields) == 5 else None
+    return Port(_string(fields[0], "port"), _dtype(fields[1], "port"), shape, _integer(fields[3], "port"), default)
+
+
+def _default_from_json(value: Any) -> tuple[int, tuple[int, ...]]:
+    fields = _list(value, "default")
+    if len(fields) != 2:
+        raise ModelError(f"default: {len(fields)} fields where 2 were expected")
+    return _integer(fields[0], "default"), tuple(_integer(d, "default") for d in _list(fields[1], "default"))
 
 
 def _buffer_from_json(value: Any, dims: list[Dim]) -> Buffer:

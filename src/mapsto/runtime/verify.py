@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 
 from mapsto.errors import VerifyError
 from mapsto.ir import bounds
@@ -96,6 +97,14 @@ def _port(program: Program, port: Port, kind: str) -> None:
         raise _fault(program, where, f"its buffer {buffer.name} is of kind {buffer.kind}")
     if buffer.bytes != port.bytes:
         raise _fault(program, where, f"its buffer holds {buffer.bytes} bytes, its value {port.bytes}")
+    if port.default is None:
+        return
+    start, shape = port.default
+    size, room = math.prod(shape) * port.dtype.size, memoryview(program.constants).nbytes
+    if kind != "input" or len(shape) != len(port.shape) or min((start, *shape)) < 0 or start % ALIGNMENT:
+        raise _fault(program, where, f"a default of shape {shape} at {start} does not fit it")
+    if start + size > room:
+        raise _fault(program, where, f"a default of {size} bytes at {start} of {room} bytes of constants")
 
 
 def _buffers(program: Program) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -50,8 +51,13 @@ class _Buffers:
         return self.of(home.buffer), mul(home.layout.offset, self.homes.values[name].dtype.size)
 
 
-def assemble(planned: Planned, calls: Mapping[int, list[Call]], constants: Mapping[str, np.ndarray]) -> Program:
-    """The program of a planned graph. `calls` by the identity of their group."""
+def assemble(
+    planned: Planned,
+    calls: Mapping[int, list[Call]],
+    constants: Mapping[str, np.ndarray],
+    defaults: Mapping[str, np.ndarray] | None = None,
+) -> Program:
+    """The program of a planned graph. `calls` by the identity of their group; `defaults` of inputs by name."""
     graph, buffers = planned.graph, _Buffers(planned, constants)
     inputs = tuple(Port(v.name, v.dtype, v.shape, buffers.of(v.name)) for v in graph.inputs)
     steps: list[Step] = []
@@ -59,9 +65,21 @@ def assemble(planned: Planned, calls: Mapping[int, list[Call]], constants: Mappi
     checks = tuple(Check(*_required(node)) for node in graph.nodes if node.op == "require")
     _emit([g for g in planned.groups if not _always_checked(g)], calls, buffers, steps)
     outputs = tuple(_port(name, place, buffers) for name, place in zip(graph.outputs, planned.outputs, strict=True))
-    packed, offsets = pack_constants(buffers.used_constants)
+    own = {_default_key(name): array for name, array in (defaults or {}).items()}
+    packed, offsets = pack_constants({**buffers.used_constants, **own})
+    inputs = tuple(
+        replace(p, default=(offsets[_default_key(p.name)], own[_default_key(p.name)].shape))
+        if _default_key(p.name) in own
+        else p
+        for p in inputs
+    )
     final = tuple(Buffer(b.name, b.kind, b.bytes, offsets[b.name]) if b.kind == "constant" else b for b in buffers.list)
     return Program(graph.name, inputs, outputs, final, tuple(steps), packed, graph.updates, checks)
+
+
+def _default_key(name: str) -> str:
+    """No constant has such a name: a default is none, whatever its input is called."""
+    return f"\0{name}"
 
 
 def _port(name: str, place: str, buffers: _Buffers) -> Port:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 import mapsto
 from mapsto import debug
-from mapsto.arguments import shapes_of, telling, text_of
+from mapsto.arguments import names_of, shapes_of, telling, text_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, current, metering
 from mapsto.devices.cpu import isa as isas
@@ -17,7 +19,7 @@ from mapsto.devices.cpu.cache import ObjectCache, default_folder
 from mapsto.devices.cpu.code import Call, Code
 from mapsto.devices.cpu.codegen import calls_of
 from mapsto.devices.cpu.compiler import CompilePool
-from mapsto.errors import CompileError, ModelError
+from mapsto.errors import CompileError, ModelError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.ops.builder import FOLD_PER_BYTE
@@ -28,7 +30,7 @@ from mapsto.plan.planner import plan_graph
 from mapsto.plan.replay import check_names, check_origin
 from mapsto.runtime.artifact import Target
 from mapsto.runtime.cpus import thread_count
-from mapsto.runtime.executable import Executable
+from mapsto.runtime.executable import Executable, Overriding
 from mapsto.runtime.native import architecture
 from mapsto.session.assemble import assemble
 from mapsto.session.constants import fold_calls
@@ -54,6 +56,7 @@ def compile_model(
     budget: Budget | Mapping[str, float] | None = None,
     check_indices: bool = True,
     data_root: str | os.PathLike[str] | None = None,
+    overridable: Collection[str] = (),
 ) -> Executable:
     """Compile a model for this machine's CPU.
 
@@ -68,21 +71,50 @@ def compile_model(
     data_root: a folder that symbolic links of the model's external data may lead into (a download cache); None: links
     are refused.
     progress: is told (done, total, label); what it raises ends the compilation with an ArgumentError.
+    overridable: initializers that a run may replace, by name: inputs with a default, and not folded or packed ahead.
+    Others are constants; those that the model lists as inputs too may be given as well, and are compiled for then.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
     CompileError, ExecutionError for an impossible number of threads; ParseError for a plan that cannot be read, or is
     of another graph (shapes included), instruction set or version.
     """
     count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
-    pinned = _plan(plan)
+    pinned, names = _plan(plan), names_of(overridable, "overridable")
     try:
         with metering(budget), Workers(cache, isa) as workers:
-            graph = prepared(model, wanted, data_root=data_root)
+            opened, listed, defaults = _opened(model, names, data_root)
+            graph = prepared(opened, wanted, data_root=data_root, overridable=names)
             if not check_indices:
                 graph = unchecked(graph)
-            return build(graph, workers, count, tell, pinned)
+            exe = build(graph, workers, count, tell, pinned, defaults)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
+    if listed:
+
+        def with_inputs(given: frozenset[str]) -> Executable:
+            return compile_model(
+                model, shapes, threads, native_only, cache=cache, isa=isa, budget=budget, check_indices=check_indices,
+                data_root=data_root, overridable=(*names, *sorted(given)),
+            )  # fmt: skip
+
+        exe.overriding = Overriding(listed, with_inputs)
+    return exe
+
+
+def _opened(
+    model: Any, names: Sequence[str], data_root: str | os.PathLike[str] | None
+) -> tuple[Any, frozenset[str], dict[str, np.ndarray]]:
+    """The model as it was read, the initializers that are inputs too (without those of `names`), and the values of
+    those named.
+    """
+    if isinstance(model, Graph):
+        if names:
+            raise ShapeError("overridable: a graph has no initializers; make them inputs of it")
+        return model, frozenset(), {}
+    from mapsto.importers.onnx import default_arrays, default_names, read
+
+    source = read(model, data_root)
+    return source, default_names(source) - frozenset(names), default_arrays(source, names)
 
 
 def _plan(plan: Any) -> Plan | None:
@@ -96,8 +128,11 @@ def prepared(
     shapes: Mapping[str, Sequence[int | str | None]] | None,
     passes: Sequence[Pass] | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    overridable: Collection[str] = (),
 ) -> Graph:
-    """The graph of a model after these device-blind passes (None: all that a compile runs)."""
+    """The graph of a model after these device-blind passes (None: all that a compile runs). overridable: initializers
+    that are to be inputs.
+    """
     from mapsto.passes import run_passes
 
     if isinstance(model, Graph):
@@ -105,7 +140,7 @@ def prepared(
     else:
         from mapsto.importers.onnx import load
 
-        model = load(model, shapes, data_root=data_root)
+        model = load(model, shapes, data_root=data_root, overridable=overridable)
     return run_passes(model, passes)
 
 
@@ -150,18 +185,28 @@ class Workers:
 
 
 def build(
-    graph: Graph, workers: Workers, threads: int | None, progress: Progress | None, pinned: Plan | None = None
+    graph: Graph,
+    workers: Workers,
+    threads: int | None,
+    progress: Progress | None,
+    pinned: Plan | None = None,
+    defaults: Mapping[str, np.ndarray] | None = None,
 ) -> Executable:
-    """Plan, generate, compile and assemble a graph that the passes are done with."""
+    """Plan, generate, compile and assemble a graph that the passes are done with. `defaults` of inputs by name."""
     with metering() as meter:
         if not meter.earned:  # no importer has said yet how large the model itself is
             meter.earn("folded_bytes", FOLD_PER_BYTE * sum(a.nbytes for a in graph.constants.values()))
             meter.earn("native_operations", 2 * FOLD_PER_BYTE * sum(a.size for a in graph.constants.values()))
-        return _build(graph, workers, threads, progress, pinned)
+        return _build(graph, workers, threads, progress, pinned, defaults)
 
 
 def _build(
-    graph: Graph, workers: Workers, threads: int | None, progress: Progress | None, pinned: Plan | None
+    graph: Graph,
+    workers: Workers,
+    threads: int | None,
+    progress: Progress | None,
+    pinned: Plan | None,
+    defaults: Mapping[str, np.ndarray] | None,
 ) -> Executable:
     origin = graph_digest(graph), mapsto.__version__
     if pinned is not None:
@@ -180,7 +225,7 @@ def _build(
     sources = {c.function: c.group.provenance for c in every}
     folded = fold_calls(every, code, ports, lambda names: workers.objects(names, None, sources))
     calls = {group: [c for c in made if id(c) not in folded] for group, made in calls.items()}
-    program = assemble(planned, calls, code.constants)
+    program = assemble(planned, calls, code.constants, defaults)
     objects = workers.objects(program.functions(), progress, sources)
     exe = Executable(program, objects, threads, target=_target(workers.isa))
     sized = all(isinstance(d, int) for d in program.dims())

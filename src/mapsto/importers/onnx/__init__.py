@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import mapsto.importers.onnx.rows
@@ -11,13 +11,14 @@ import mapsto.ops  # noqa: F401  (the rows build with the ops that this register
 from mapsto.arguments import shapes_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, metering
+from mapsto.importers.onnx.defaults import default_arrays, default_names
 from mapsto.importers.onnx.inputs import Shapes
-from mapsto.importers.onnx.reader import read
+from mapsto.importers.onnx.reader import Source, read
 from mapsto.importers.onnx.table import supported_ops
 from mapsto.importers.onnx.translate import Translator
 from mapsto.ir.graph import Graph
 
-__all__ = ["load", "supported_ops"]
+__all__ = ["Source", "default_arrays", "default_names", "load", "read", "supported_ops"]
 
 
 @public
@@ -26,18 +27,20 @@ def load(
     shapes: Shapes | None = None,
     budget: Budget | Mapping[str, float] | None = None,
     data_root: str | os.PathLike[str] | None = None,
+    overridable: Collection[str] = (),
 ) -> Graph:
     """An ONNX model as a graph, shape-inferred and with its shape arithmetic folded away.
 
-    source: a path, the bytes of a model, or an `onnx.ModelProto`. External data is read only for a path, from inside
+    source: a path, the bytes of a model, an `onnx.ModelProto`, or what `read` gave. External data is read only for a path, from inside
     its folder.
     data_root: a folder that symbolic links of external data may lead into (a download cache); None: links are refused.
     shapes: for some inputs, one entry an axis: an int fixes it, None leaves it as the model has it, a string names its
     symbol.
     budget: limits that differ from the defaults (None: those of the compile that is going on).
+    overridable: initializers that become inputs, after the others, instead of constants.
     Raises ModelError (malformed), BudgetError, UnsupportedError (all places at once), ShapeError (shapes do not fit),
     ArgumentError.
     """
     wanted = shapes_of(shapes)
     with metering(budget):
-        return Translator(read(source, data_root)).model(wanted)
+        return Translator(read(source, data_root)).model(wanted, overridable)

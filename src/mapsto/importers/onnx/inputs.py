@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import onnx
 
 from mapsto.budget import current
 from mapsto.errors import ModelError, ShapeError, UnsupportedError
+from mapsto.importers.onnx.defaults import check_overridable
 from mapsto.importers.onnx.tensors import dtype_of
 from mapsto.ir.expr import Dim, sym
 from mapsto.ops.builder import Builder
@@ -18,10 +21,17 @@ Shapes = Mapping[str, Sequence[int | str | None]]
 _SYMBOL = 200
 
 
-def add_inputs(builder: Builder, graph: Any, shapes: Shapes) -> None:
-    """Adds the inputs that have no initializer. Raises ShapeError where `shapes` does not fit them."""
-    constants = {tensor.name for tensor in graph.initializer}
-    inputs = [entry for entry in graph.input if entry.name not in constants]
+def add_inputs(builder: Builder, graph: Any, shapes: Shapes, overridable: Collection[str] = ()) -> None:
+    """Adds the inputs that have no initializer, then those whose initializer is `overridable`: only a default. Raises
+    ShapeError where `shapes` does not fit them.
+    """
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    check_overridable(overridable, constants)
+    declared = {entry.name: entry for entry in graph.input}
+    inputs = [
+        *(entry for entry in graph.input if entry.name not in constants),
+        *(declared.get(name) or _entry_of(constants[name]) for name in dict.fromkeys(overridable)),
+    ]
     unknown = sorted(set(shapes) - {entry.name for entry in inputs})
     if unknown:
         known = ", ".join(entry.name for entry in inputs)
@@ -40,6 +50,11 @@ def add_inputs(builder: Builder, graph: Any, shapes: Shapes) -> None:
         current().check("rank", len(tensor.shape.dim), where)
         dims = _shape(entry.name, tensor, shapes.get(entry.name), symbols)
         builder.input(entry.name, dtype_of(tensor.elem_type, where), dims)
+
+
+def _entry_of(tensor: Any) -> Any:
+    """An initializer as the input that it is the default of."""
+    return onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tuple(tensor.dims))
 
 
 class _Symbols:

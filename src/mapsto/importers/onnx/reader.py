@@ -41,7 +41,11 @@ class Source:
 
 
 def read(source: Any, data_root: str | os.PathLike[str] | None = None) -> Source:
-    """Parses a model from a path, its bytes, or takes a `ModelProto` as it is. Raises ModelError, ArgumentError."""
+    """Parses a model from a path, its bytes, or takes a `ModelProto`, or what was read before, as it is. Raises
+    ModelError, ArgumentError.
+    """
+    if isinstance(source, Source):
+        return source
     if isinstance(source, onnx.ModelProto):
         current().earn("tensors", _OF_A_BYTE * source.ByteSize())
         return _checked(Source(source, DataFiles(None), "model"))

@@ -5,7 +5,7 @@ here.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +74,7 @@ class Translator:
 
     # -- graphs --------------------------------------------------------------------------------------------------------
 
-    def model(self, shapes: Shapes) -> Graph:
+    def model(self, shapes: Shapes, overridable: Collection[str] = ()) -> Graph:
         """The whole model as a graph."""
         model = self.source.model
         names = [entry.name for entry in model.graph.output]
@@ -83,7 +83,7 @@ class Translator:
         charge_nodes(model, self.source.name)
         builder = Builder(model.graph.name or self.source.name)
         builder.reserve(sorted(set(names) - {entry.name for entry in model.graph.input}))
-        add_inputs(builder, model.graph, shapes)
+        add_inputs(builder, model.graph, shapes, overridable)
         scope = Scope(builder)
         scope.values.update({value.name: value for value in builder.inputs})
         outputs = self.body(scope, model.graph, Place(self.source.opsets))
