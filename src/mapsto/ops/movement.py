@@ -9,7 +9,7 @@ import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, floordiv, mod, product, simplify, sym
+from mapsto.ir.expr import Call, Dim, ceildiv, floordiv, known_at_least, maximum, mod, product, simplify, sym, terms_of
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Stmt, ranges_of
 from mapsto.ops.elementwise import sum_to
@@ -183,10 +183,36 @@ def _infer_slice(inference: Inference) -> list[tuple[DType, Shape]]:
     for axis, (dim, start, step, extent) in enumerate(zip(value.shape, starts, steps, shape, strict=True)):
         if extent == 0 or (start == 0 and step == 1 and extent == dim):
             continue
-        first, last = (start, start + step * (extent - 1)) if step > 0 else (start + step * (extent - 1), start)
-        inference.at_least(first, 0, f"the slice's first element on axis {axis}")
-        inference.at_least(dim - 1, last, f"the slice's last element on axis {axis}")
+        span = step * (_unclamped(extent) - 1)
+        first, last = (start, start + span) if step > 0 else (start + span, start)
+        some = start == 0 and step == 1
+        _inside(inference, first, 0, extent, some, f"the slice's first element on axis {axis}")
+        _inside(inference, dim - 1, last, extent, some, f"the slice's last element on axis {axis}")
     return [(value.dtype, shape)]
+
+
+def _inside(inference: Inference, a: Dim, b: Dim, extent: Dim, some: bool, what: str) -> None:
+    """Requires a >= b, where the extent is not 0; `some`: what is asked holds for an extent of 0 as well."""
+    if inference.proves(a - b):
+        return
+    if some or known_at_least(extent, 1):
+        inference.at_least(a, b, what)
+        return
+    inference.assume_nonnegative(maximum(a - b, -extent), f"{what}: {a} must be at least {b}")
+
+
+def _unclamped(extent: Dim) -> Dim:
+    """An extent ceil(max(x, 0) / n) as ceil(x / n): the same wherever there is an element, and easier to prove with."""
+    terms = terms_of(extent)
+    call = terms[0][0][0] if len(terms) == 1 and terms[0][1] == 1 and len(terms[0][0]) == 1 else None
+    if not isinstance(call, Call):
+        return extent
+    if call.fn == "max" and 0 in call.args:
+        return next(arg for arg in call.args if arg != 0)
+    if call.fn != "floordiv" or not isinstance(call.args[1], int):
+        return extent
+    length = _unclamped(call.args[0] - (call.args[1] - 1))
+    return ceildiv(length, call.args[1])
 
 
 def _slice(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, known_at_least, maximum, minimum
+from mapsto.ir.expr import Call, Dim, known_at_least, maximum, minimum, terms_of
 from mapsto.ir.graph import Value
 from mapsto.ops.registry import Inference, Shape
 
@@ -24,15 +24,31 @@ def at_least(e: Dim, least: Dim) -> bool:
 
 def dim_min(a: Dim, b: Dim) -> Dim:
     """min(a, b), decided where sizes being >= 0 decides it."""
-    if at_least(b, a):
-        return a
-    return b if at_least(a, b) else minimum(a, b)
+    return _extreme("min", minimum, lambda x, y: at_least(y, x), a, b)
 
 
 def dim_max(a: Dim, b: Dim) -> Dim:
-    if at_least(a, b):
+    return _extreme("max", maximum, at_least, a, b)
+
+
+def _extreme(
+    fn: str, build: Callable[[Dim, Dim], Dim], wins: Callable[[Dim, Dim], bool], a: Dim, b: Dim
+) -> Dim:
+    """The one that wins where that is proved. max(max(x, y) + r, b) is max(x + r, b) where y + r never wins over b."""
+    if wins(a, b):
         return a
-    return b if at_least(b, a) else maximum(a, b)
+    if wins(b, a):
+        return b
+    for inner, other in ((a, b), (b, a)):
+        for monomial, coefficient in terms_of(inner):
+            call = monomial[0] if len(monomial) == 1 and coefficient == 1 else None
+            if not isinstance(call, Call) or call.fn != fn:
+                continue
+            rest = inner - build(*call.args)
+            for kept, lost in (call.args, call.args[::-1]):
+                if wins(other, lost + rest):
+                    return _extreme(fn, build, wins, kept + rest, other)
+    return build(a, b)
 
 
 def broadcast(inference: Inference, shapes: Sequence[Shape]) -> Shape:

@@ -7,8 +7,7 @@ import numpy as np
 from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call as ExprCall
-from mapsto.ir.expr import Dim, Expr, atoms, ceildiv, known_at_least, substitute, sym, symbols
+from mapsto.ir.expr import Dim, ceildiv, known_at_least, substitute, sym, symbols
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.shapes import dim_max, dim_min
@@ -96,58 +95,74 @@ def _run_time_slice(call: Call, start: Dim | Value, end: Dim | Value, step: int,
 
 def slice_extent(b: Builder, start: Dim, end: Dim, step: int, dim: Dim) -> tuple[Dim, Dim]:
     """(first element, number of elements) of a slice with ONNX's rules: negative places count from the end, then both
-    are clamped.
-
-    Where the rules only matter for axes shorter than the slice's fixed numbers, a run refuses such axes, so that
-    extents stay simple.
+    are clamped. Where there are no elements the first one may be anything.
     """
     if step > 0:
-        low = _start(b, start, dim) if isinstance(start, int) else _clamped(b, start, dim, 0, dim)
-        length = _end(b, end, dim, 0, dim) - low
+        first = _start(b, start, dim)
+        length = _end(b, end, dim) - first
     else:
-        low = _clamped(b, start, dim, 0, dim - 1)
-        length = low - _end(b, end, dim, -1, dim - 1)
-    if isinstance(length, Expr) and isinstance(start, int) and isinstance(end, int) and not _has_extremes(length):
-        b.require(length, f"a slice needs {length} to be at least 0")
+        first = _start_downwards(b, start, dim)
+        length = first - _end_downwards(b, end, dim)
     if not b.proves(length):
         length = dim_max(length, 0)
     extent = ceildiv(length, abs(step))
-    return (0 if extent == 0 else low), extent
+    return (0 if extent == 0 else first), extent
 
 
-def _has_extremes(e: Dim) -> bool:
-    return any(isinstance(atom, ExprCall) and atom.fn in ("min", "max") for atom in atoms(e))
-
-
-def _start(b: Builder, at: int, dim: Dim) -> Dim:
-    """Where a slice that goes upwards begins."""
-    if isinstance(dim, int):
-        return max(0, min(at + dim if at < 0 else at, dim))
+def _start(b: Builder, at: Dim, dim: Dim) -> Dim:
+    """Where a slice that goes upwards begins. One that begins past the end has a negative length."""
+    if not isinstance(at, int):
+        return _clamped(b, at, dim, 0, dim)
     if at >= FAR:
         return dim
-    if at == 0 or at <= -FAR:
-        return 0
-    b.require(dim - abs(at), f"a slice begins {abs(at)} elements into an axis of {dim}")
-    return at if at >= 0 else dim + at
+    if at >= 0:
+        return at
+    return 0 if at <= -FAR else dim - _least(b, -at, dim)
 
 
-def _end(b: Builder, at: Dim, dim: Dim, lowest: int, highest: Dim) -> Dim:
-    if isinstance(at, int) and isinstance(dim, Expr) and -FAR < at < 0:
-        b.require(dim + at - lowest, f"a slice ends {-at} elements before the end of an axis of {dim}")
-        return dim + at
-    return _clamped(b, at, dim, lowest, highest)
+def _end(b: Builder, at: Dim, dim: Dim) -> Dim:
+    """The place after the last element of a slice that goes upwards. Before the first place the length is negative."""
+    if not isinstance(at, int):
+        return _clamped(b, at, dim, 0, dim)
+    if at >= FAR:
+        return dim
+    if at >= 0:
+        return _least(b, at, dim)
+    return 0 if at <= -FAR else dim + at
+
+
+def _start_downwards(b: Builder, at: Dim, dim: Dim) -> Dim:
+    """Where a slice that goes downwards begins: clamped to the axis, so that one far before it begins at 0."""
+    if not isinstance(at, int):
+        return _clamped(b, at, dim, 0, dim - 1)
+    if at >= FAR:
+        return dim - 1
+    if at >= 0:
+        return _least(b, at, dim - 1)
+    return _most(b, dim + max(at, -FAR), _least(b, 0, dim - 1))
+
+
+def _end_downwards(b: Builder, at: Dim, dim: Dim) -> Dim:
+    """The place after the last element of a slice that goes downwards: -1 is before the first."""
+    if not isinstance(at, int):
+        return _clamped(b, at, dim, -1, dim - 1)
+    if at >= FAR:
+        return dim - 1
+    if at >= 0:
+        return _least(b, at, dim - 1)
+    return -1 if at <= -FAR else _most(b, dim + at, -1)
+
+
+def _least(b: Builder, x: Dim, y: Dim) -> Dim:
+    return x if b.proves(y - x) else dim_min(x, y)
+
+
+def _most(b: Builder, x: Dim, y: Dim) -> Dim:
+    return x if b.proves(x - y) else dim_max(x, y)
 
 
 def _clamped(b: Builder, at: Dim, dim: Dim, lowest: int, highest: Dim) -> Dim:
-    if isinstance(at, int) and at >= FAR:
-        return highest
-    if isinstance(at, int) and at <= -FAR:
-        return lowest if isinstance(dim, Expr) else min(lowest, dim)
-    at = _from_front(b, at, dim)
-    at = at if b.proves(at - lowest) else dim_max(at, lowest)
-    if b.proves(highest - at):
-        return at
-    return highest if b.proves(at - highest) else dim_min(at, highest)
+    return _least(b, _most(b, _from_front(b, at, dim), lowest), highest)
 
 
 def _from_front(b: Builder, at: Dim, dim: Dim) -> Dim:
