@@ -167,7 +167,7 @@ def _infer_avg(inference: Inference) -> list[tuple[DType, Shape]]:
     return [(require_dtype(inference, 0, FLOATS), _pooled(inference))]
 
 
-def _counted(attrs: Mapping[str, Any], rank: int, k: int) -> tuple[int, int]:
+def _counted(attrs: Mapping[str, Any], rank: int, k: int) -> tuple[Dim, Dim]:
     """How far the places that count reach beyond axis k, at the front and at the end."""
     if not attrs["count_include_pad"]:
         return 0, 0

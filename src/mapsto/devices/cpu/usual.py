@@ -58,10 +58,18 @@ class Usual:
         return replace(s, iters=self.iters(s.iters), index=index, value=transform(s.value, lambda n: None, self.dim))
 
     def _contraction(self, c: Contraction) -> Contraction:
-        a, b = (replace(x, index=self.dims(x.index)) for x in (c.a, c.b))
-        iterators = {k: self.iters(getattr(c, k)) for k in ("iters", "batch", "rows", "cols", "reds")}
         return replace(
-            c, a=a, b=b, index=self.dims(c.index), shape=self.dims(c.shape), guards=self.dims(c.guards), **iterators
+            c,
+            iters=self.iters(c.iters),
+            index=self.dims(c.index),
+            shape=self.dims(c.shape),
+            a=replace(c.a, index=self.dims(c.a.index)),
+            b=replace(c.b, index=self.dims(c.b.index)),
+            guards=self.dims(c.guards),
+            batch=self.iters(c.batch),
+            rows=self.iters(c.rows),
+            cols=self.iters(c.cols),
+            reds=self.iters(c.reds),
         )
 
     def _value(self, value: Value) -> Value:

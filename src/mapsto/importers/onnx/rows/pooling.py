@@ -7,13 +7,14 @@ import numpy as np
 from mapsto.importers.onnx.rows.windows import Window, window_of, with_fixed_pads
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
+from mapsto.ops.shapes import dim_max, dim_min
 
 
-def _window(call: Call) -> tuple[Value, Window, tuple[int, ...]]:
+def _window(call: Call) -> tuple[Value, Window, tuple[Dim, ...]]:
     """The operand, its window, and how much of each end pad is only there because the extent was rounded up."""
     x = call.input()
     kernel = call.integers("kernel_shape")
@@ -28,16 +29,15 @@ def _window(call: Call) -> tuple[Value, Window, tuple[int, ...]]:
     return x, Window(window.kernel, window.strides, window.dilations, pads), tuple(extra)
 
 
-def _rounded_up(call: Call, extent: Dim, window: Window, k: int) -> int:
+def _rounded_up(call: Call, extent: Dim, window: Window, k: int) -> Dim:
     """Elements to add at the end for a last, partial window; one that would start in the end pad does not count."""
     before, after, stride = window.before[k], window.after[k], window.strides[k]
-    if isinstance(extent, Expr) or isinstance(before, Expr) or isinstance(after, Expr):
-        raise call.unsupported(f"ceil_mode on an axis of open extent {extent} is not supported; fix it by `shapes`")
     reach = (window.kernel[k] - 1) * window.dilations[k] + 1
-    count = -((extent + before + after - reach) // -stride) + 1
-    if (count - 1) * stride >= extent + before:
-        count -= 1
-    return max(0, (count - 1) * stride + reach - extent - before - after)
+    last = ceildiv(extent + before + after - reach, stride)
+    late = last * stride - extent - before  # where it starts, counted from where the end pad does
+    if not call.builder.proves(-late - 1):
+        last = last - dim_min(dim_max(late + 1, 0), 1)
+    return dim_max(last * stride + reach - extent - before - after, 0)
 
 
 @row("MaxPool")
@@ -46,13 +46,24 @@ def _max_pool(call: Call) -> Result:
     x, window, _ = _window(call)
     low = float("-inf") if x.dtype.is_float else float(_lowest(x.dtype))
     padded, fixed = with_fixed_pads(call, x, window, low)
-    attrs = {"kernel": fixed.kernel, "strides": fixed.strides, "pads": fixed.pads, "dilations": fixed.dilations}
-    result = b.one("max_pool", [padded], **attrs)
+    result = b.one("max_pool", [padded], **_attrs(fixed))
     if not call.wants(1):
         return result
-    if padded is not x or call.integer("storage_order", 0):
-        raise call.unsupported("indices with open pads or storage_order=1 are not supported")
-    return [result, b.one("max_pool_indices", [x], **attrs)]
+    if call.integer("storage_order", 0):
+        raise call.unsupported("indices with storage_order=1 are not supported")
+    return [result, b.one("max_pool_indices", [x], **_attrs(_not_negative(call, window)))]
+
+
+def _attrs(window: Window) -> dict[str, tuple[Dim, ...]]:
+    return {
+        "kernel": window.kernel, "strides": window.strides, "pads": window.pads, "dilations": window.dilations,
+    }  # fmt: skip
+
+
+def _not_negative(call: Call, window: Window) -> Window:
+    if any(isinstance(p, int) and p < 0 for p in window.pads):
+        raise call.unsupported(f"negative pads {list(window.pads)} are not supported; slice before it")
+    return window
 
 
 def _lowest(dtype: DType) -> int:
@@ -63,14 +74,8 @@ def _lowest(dtype: DType) -> int:
 def _average_pool(call: Call) -> Result:
     x, window, extra = _window(call)
     include = bool(call.integer("count_include_pad", 0))
-    if not window.fixed():
-        raise call.unsupported(
-            f"automatic padding of open extents {list(x.shape[2:])} is not supported here; fix them by `shapes`"
-        )
-    return call.builder.one(
-        "avg_pool", [x], kernel=window.kernel, strides=window.strides, pads=window.pads, dilations=window.dilations,
-        count_include_pad=include, ceil_pads=extra,
-    )  # fmt: skip
+    attrs = _attrs(_not_negative(call, window))
+    return call.builder.one("avg_pool", [x], count_include_pad=include, ceil_pads=extra, **attrs)
 
 
 @row("LpPool")
@@ -79,12 +84,8 @@ def _lp_pool(call: Call) -> Result:
     b, x = call.builder, call.input()
     powered = _power(b, b.one("abs", [x]), call.integer("p", 2))
     _, window, extra = _window(call)
-    if not window.fixed():
-        raise call.unsupported("automatic padding of open extents is not supported here; fix them by `shapes`")
-    average = b.one(
-        "avg_pool", [powered], kernel=window.kernel, strides=window.strides, pads=window.pads,
-        dilations=window.dilations, count_include_pad=True, ceil_pads=(0,) * len(extra),
-    )  # fmt: skip
+    attrs = _attrs(_not_negative(call, window))
+    average = b.one("avg_pool", [powered], count_include_pad=True, ceil_pads=(0,) * len(extra), **attrs)
     size = 1
     for k in window.kernel:
         size *= k
