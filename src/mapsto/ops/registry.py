@@ -115,6 +115,13 @@ class Inference:
             raise ShapeError(f"{what}: {a} is less than {b}")
         self.assume_nonnegative(difference, f"{what}: {a} must be at least {b}")
 
+    def needs_element(self, extent: Dim, made: Dim, what: str) -> None:
+        """Requires extent >= 1 where anything is `made` of it (an extent that may be 0)."""
+        if self.proves(made - 1):
+            self.at_least(extent, 1, what)
+        elif not self.proves(extent - 1):
+            self.assume_nonnegative(maximum(extent - 1, -made), f"{what}: {extent} must be at least 1")
+
     def value(self, i: int) -> Value:
         """Input i, which must be present."""
         found = self.inputs[i] if i < len(self.inputs) else None

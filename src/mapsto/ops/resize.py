@@ -51,7 +51,7 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
         raise ShapeError(f"{describe(inference)}: sizes and scales must say one number for each of {value.rank} axes")
     dtype = require_dtype(inference, 0, ANY if attrs["mode"] == "nearest" else FLOATS | INTEGERS)
     for axis in _changing(value.shape, attrs):
-        inference.at_least(value.shape[axis], 1, f"resizing axis {axis} needs an element")
+        inference.needs_element(value.shape[axis], sizes[axis], f"resizing axis {axis} needs an element")
     return [(dtype, tuple(sizes))]
 
 

@@ -94,7 +94,7 @@ def _product(b: Builder, first: Term, second: Term, kept: set[str]) -> Term:
     extents: dict[str, Dim] = {}
     for text, value in ((s, x), (t, y)):
         for c, d in zip(text, value.shape, strict=True):
-            extents[c] = d if extents.get(c, 1) == 1 else extents[c]
+            extents[c] = b.broadcast(extents.get(c, 1), d, "Einsum")
     x, y = (_broadcast(b, text, value, extents) for text, value in ((s, x), (t, y)))
     batch = [c for c in s if c in t and c in kept]
     inner = [c for c in s if c in t and c not in kept]

@@ -11,7 +11,7 @@ from mapsto.importers.onnx.rows.common import column, reshape, slice_axis
 from mapsto.importers.onnx.rows.windows import per_axis
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, product
+from mapsto.ir.expr import Dim, maximum, product
 from mapsto.ir.graph import Value
 from mapsto.ops.bounds import Allowed, check_inside
 from mapsto.ops.builder import Builder
@@ -105,6 +105,8 @@ def _grid_sample(call: Call) -> Result:
     rank = x.rank - 2
     if rank < 1 or grid.rank != x.rank or grid.shape[-1] != rank:
         raise call.wrong(f"grid {grid} does not fit {x}")
+    for extent in x.shape[2:]:
+        b.require(maximum(extent - 1, -product(grid.shape[1:-1])), f"an axis of {extent} elements cannot be sampled")
     at = _Grid(call)
     places = []
     for axis in range(rank):
