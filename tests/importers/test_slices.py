@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from tests.importers.models import ints, model, node
 
@@ -79,6 +81,37 @@ def test_slices_do_as_the_standard_says_or_are_refused(
         done += 1
         np.testing.assert_array_equal(found, sliced(x, low, high, step), err_msg=f"x[{low}:{high}:{step}] of {extent}")
     assert done  # a condition that no extent meets would be an error of ours
+
+
+# what exporters write for "to the end", in 32 and 64 bits, and numbers around the extents
+_PLACES = [-(1 << 63), -(1 << 31), -9, -4, -3, -2, -1, 0, 1, 2, 3, 4, 9, (1 << 31) - 1, (1 << 63) - 1]
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, -1, -2])
+def test_numbers_beyond_an_open_axis_are_clamped(step: int) -> None:
+    """Every start and end, on axes shorter and longer: no run is refused, and none is right by a condition."""
+    for start, end in itertools.product(_PLACES, repeat=2):
+        constants = {"s": ints(start), "e": ints(end), "axes": ints(0), "step": ints(step)}
+        graph = run_passes(load(model([node("Slice", ["x", *constants])], {"x": ["n"]}, constants=constants)))
+        assert not [n for n in graph.nodes if n.op == "require"], (start, end, step)
+        for extent in range(8):
+            x = np.arange(extent, dtype=np.float32)
+            found = run_graph(graph, {"x": x})["y"]
+            expected = sliced(x, start, end, step) if extent else x
+            np.testing.assert_array_equal(found, expected, err_msg=f"x[{start}:{end}:{step}] of {extent}")
+
+
+def test_slices_of_slices_are_clamped_as_one() -> None:
+    constants = {"a": ints(2), "b": ints(-1), "far": ints(1 << 40), "zero": ints(0)}
+    nodes = [
+        node("Slice", ["x", "a", "far"], ["t"]),
+        node("Slice", ["t", "zero", "b"], ["u"]),
+        node("Slice", ["u", "a", "far"]),
+    ]
+    graph = run_passes(load(model(nodes, {"x": ["n"]}, constants=constants)))
+    for extent in range(9):
+        x = np.arange(extent, dtype=np.float32)
+        np.testing.assert_array_equal(run_graph(graph, {"x": x})["y"], x[2:][:-1][2:])
 
 
 @settings(max_examples=80, deadline=None)

@@ -1,5 +1,6 @@
 """Integer expressions: building, simplifying and bounding keep values; what is claimed as known holds."""
 
+import functools
 from dataclasses import dataclass
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from mapsto.ir.expr import (
     bounds,
+    broadcast,
+    equal,
     evaluate,
     floordiv,
     known_at_least,
@@ -222,3 +225,23 @@ def test_division_by_zero_is_refused():
         floordiv(sym("n"), 0)
     with pytest.raises(ZeroDivisionError):
         mod(sym("n"), -2)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", 1, 4]), min_size=1, max_size=6), st.integers(0, 5), st.randoms())
+def test_extents_that_fit_broadcast_in_any_order(names, size, random):
+    full = 4 if 4 in names else size
+    env = {name: random.choice([1, full]) for name in "abc"}
+    dims = [sym(n) if isinstance(n, str) else n for n in names]
+    forward, backward = functools.reduce(broadcast, dims), functools.reduce(broadcast, dims[::-1] + dims)
+    assert forward == backward
+    values = {evaluate(d, env) for d in dims}
+    assert evaluate(forward, env) == (values - {1} or {1}).pop()
+    assert known_at_least(forward, 0)
+
+
+def test_equal_decides_what_it_can():
+    a, b = sym("a"), sym("b")
+    assert (equal(a, a), equal(a + 1, 0), equal(a, a + 2), equal(3, 3)) == (1, 0, 0, 1)
+    assert equal(a, b) == equal(b, a)
+    assert [evaluate(equal(a, b), {"a": 2, "b": n}) for n in (1, 2)] == [0, 1]
+    assert bounds(sym("i") * equal(a, b), {"i": (0, 4)}) == (0, 4 * equal(a, b))

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapsto.errors import ParseError
-from mapsto.ir.expr import floordiv, load, maximum, minimum, mod, sym
+from mapsto.ir.expr import broadcast, equal, floordiv, load, maximum, minimum, mod, sym
 from mapsto.ir.expr_text import MAX_DEPTH, parse_dim
 
 _names = st.sampled_from(["n", "batch_size", "x.1", "min", "h$0"])
@@ -23,6 +23,8 @@ def _larger(inner):
         st.tuples(inner, divisor).map(lambda p: mod(*p)),
         pair.map(lambda p: minimum(*p)),
         pair.map(lambda p: maximum(*p)),
+        pair.map(lambda p: equal(*p)),
+        pair.map(lambda p: broadcast(*p)),
         st.lists(inner, min_size=1, max_size=2).map(lambda index: load("t.0", index)),
     )
 

@@ -136,8 +136,8 @@ class _Site:
         if self.part is None:
             return self.of(value)
         axis = self.part[0] - (self.value.rank - value.rank)
-        if axis < 0:
-            return self.of(value)
+        if axis < 0 or value.shape[axis] not in (1, self.value.shape[self.part[0]]):
+            return self.of(value)  # along an open axis that may be 1 it is not known which element is read
         return self.of(value, (axis, 0 if value.shape[axis] == 1 else self.part[1]))
 
 
@@ -187,7 +187,9 @@ def _magnitude(e: Dim) -> int:
         for atom in monomial:
             if isinstance(atom, Sym):
                 term *= _LARGEST
-            elif atom.fn in ("min", "max"):
+            elif atom.fn == "equal":
+                continue
+            elif atom.fn in ("min", "max", "broadcast"):
                 term *= max(_magnitude(arg) for arg in atom.args)
             else:
                 term *= _magnitude(atom.args[atom.fn == "mod"])

@@ -31,9 +31,7 @@ def dim_max(a: Dim, b: Dim) -> Dim:
     return _extreme("max", maximum, at_least, a, b)
 
 
-def _extreme(
-    fn: str, build: Callable[[Dim, Dim], Dim], wins: Callable[[Dim, Dim], bool], a: Dim, b: Dim
-) -> Dim:
+def _extreme(fn: str, build: Callable[[Dim, Dim], Dim], wins: Callable[[Dim, Dim], bool], a: Dim, b: Dim) -> Dim:
     """The one that wins where that is proved. max(max(x, y) + r, b) is max(x + r, b) where y + r never wins over b."""
     if wins(a, b):
         return a

@@ -270,7 +270,7 @@ class Executable:
         unknown = [name if isinstance(name, str) else brief(name) for name in inputs if name not in self._input_names]
         parts = [f"missing: {', '.join(missing)}"] * bool(missing) + [f"unknown: {', '.join(unknown)}"] * bool(unknown)
         what = "; ".join(parts) or "they cannot be had by name"
-        hint = "; an initializer of the model is an input where `overridable` names it when compiling" if unknown else ""
+        hint = "; an initializer is an input where `overridable` names it when compiling" if unknown else ""
         return ShapeError(f"inputs of {self.program.name}: {what} (it takes {wanted}{hint})")
 
 

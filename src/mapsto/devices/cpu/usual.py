@@ -1,8 +1,8 @@
 """The usual case of open axes: those that broadcast have one extent. It gets code of its own.
 
-What an axis of a name of its own is read by, i*equal(extent, full), keeps its place in memory from being known: loads go
-element by element, loops do not join. Where all such extents are equal the code can be what it would be if they had one
-name. So a group that reads that way is compiled twice; a run gives one of the two its extent and the other one 0.
+What an axis of a name of its own is read by, i*equal(extent, full), keeps its place in memory from being known: loads
+go element by element, loops do not join. Where all such extents are equal the code can be what it would be if they had
+one name. So a group that reads that way is compiled twice; a run gives one of the two its extent and the other one 0.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from mapsto.devices.cpu.code import Code
 from mapsto.ir.expr import Atom, Call, Dim, Expr, atoms, product, rebuild, terms_of
 from mapsto.ir.graph import Value
-from mapsto.kernel.ast import Iter, Load, Scalar, Stmt, transform, walk
 from mapsto.kernel.ast import Index as IndexValue
-from mapsto.kernel.ast import Where
+from mapsto.kernel.ast import Iter, Load, Scalar, Stmt, Where, transform, walk
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.group import Group
 from mapsto.plan.homes import Home
@@ -89,7 +88,7 @@ def usual_case(group: Group, code: Code) -> Usual | None:
     tests = dict.fromkeys(a for e in _places(group, code) for a in atoms(e) if isinstance(a, Call) and a.fn == "equal")
     if not tests:
         return None
-    names: dict[Atom, Dim] = {test: 1 for test in tests}
+    names: dict[Atom, Dim] = dict.fromkeys(tests, 1)
     for members in _classes(tuple(test.args) for test in tests):
         chosen = min(members, key=lambda d: (isinstance(d, Expr), len(str(d)), str(d)))
         names.update({atom: chosen for atom in map(_sole_atom, members) if atom is not None and _of(atom) != chosen})

@@ -31,8 +31,8 @@ def load(
 ) -> Graph:
     """An ONNX model as a graph, shape-inferred and with its shape arithmetic folded away.
 
-    source: a path, the bytes of a model, an `onnx.ModelProto`, or what `read` gave. External data is read only for a path, from inside
-    its folder.
+    source: a path, the bytes of a model, an `onnx.ModelProto`, or what `read` gave. External data is read only for a
+    path, from inside its folder.
     data_root: a folder that symbolic links of external data may lead into (a download cache); None: links are refused.
     shapes: for some inputs, one entry an axis: an int fixes it, None leaves it as the model has it, a string names its
     symbol.

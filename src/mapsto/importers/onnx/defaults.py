@@ -19,7 +19,7 @@ def default_names(source: Source) -> frozenset[str]:
 
 def default_arrays(source: Source, names: Iterable[str]) -> dict[str, np.ndarray]:
     """The values of these initializers. Raises ShapeError for a name that no initializer has."""
-    reader = TensorReader(source.folder)
+    reader = TensorReader(source.files)
     wanted = set(names)
     found = {t.name: reader.array(t, "initializer") for t in source.model.graph.initializer if t.name in wanted}
     check_overridable(wanted, found)

@@ -1,0 +1,50 @@
+"""Pools of open axes that round up, or pad by themselves, and slices as native code, beside ONNX Runtime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.session.support import check, normal, parse
+
+from mapsto.session.compile import Workers
+
+POOLS = [
+    "MaxPool<kernel_shape = [3], strides = [2], ceil_mode = 1>",
+    "MaxPool<kernel_shape = [5], strides = [3], pads = [2, 2], ceil_mode = 1>",
+    'MaxPool<kernel_shape = [3], strides = [2], auto_pad = "SAME_LOWER">',
+    "AveragePool<kernel_shape = [3], strides = [2], pads = [1, 1], ceil_mode = 1>",
+    "AveragePool<kernel_shape = [2], strides = [3], pads = [0, 1], ceil_mode = 1, count_include_pad = 1>",
+    "AveragePool<kernel_shape = [2], strides = [3], pads = [1, 1], ceil_mode = 1>",
+    'AveragePool<kernel_shape = [3], auto_pad = "SAME_UPPER">',
+    'AveragePool<kernel_shape = [2], strides = [2], auto_pad = "SAME_UPPER", count_include_pad = 1>',
+    'LpPool<kernel_shape = [3], strides = [2], auto_pad = "SAME_UPPER">',
+]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pool_of_an_open_axis(workers: Workers, pool: str) -> None:
+    name, attributes = pool.split("<")
+    model = parse(f"g (float[n, 2, w] x) => (float[n, 2, v] y) {{ y = {name}<{attributes}(x) }}", opset=19)
+    check(workers, model, *({"x": normal(2, 2, w)} for w in range(3, 12)))
+
+
+def test_places_of_maxima_with_open_pads(workers: Workers) -> None:
+    text = 'MaxPool<kernel_shape = [3], strides = [2], auto_pad = "SAME_UPPER">'
+    model = parse(f"g (float[n, 2, w] x) => (float[n, 2, v] y, int64[n, 2, v] i) {{ y, i = {text}(x) }}")
+    check(workers, model, *({"x": normal(2, 2, w)} for w in range(1, 9)))
+
+
+def test_slices_of_short_axes(workers: Workers) -> None:
+    """x[:, 2:], x[:, -3:], x[:, :-2], x[:, 1:-1] and x[:, ::-1] of axes of any length."""
+    model = parse("""g (float[a, b] x) => (float[a, p] y, float[a, q] z, float[a, r] u, float[a, s] v, float[a, b] w)
+        <int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] last = {-1}, int64[1] back = {-2},
+         int64[1] three = {-3}, int64[1] far = {9223372036854775807}, int64[1] low = {-9223372036854775808}> {
+        y = Slice(x, two, far, one)
+        z = Slice(x, three, far, one)
+        u = Slice(x, zero, back, one)
+        v = Slice(x, one, last, one)
+        w = Slice(x, last, low, one, last)
+    }""")
+    exe = check(workers, model, *({"x": normal(3, b)} for b in range(1, 9)))
+    found = exe.run({"x": np.zeros((3, 0), np.float32)})
+    assert {name: array.shape for name, array in found.items()} == dict.fromkeys("yzuvw", (3, 0))
