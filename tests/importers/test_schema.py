@@ -1,4 +1,4 @@
-"""Inputs of types that the standard does not give an op are errors that name the node, the input and what is allowed."""
+"""Inputs of types that an op does not take are errors that name the node, the input and what is allowed."""
 
 from __future__ import annotations
 

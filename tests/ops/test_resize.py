@@ -50,7 +50,8 @@ def test_nearest_of_every_pair_of_sizes(mode: str) -> None:
             for rounding in NEAREST:
                 attrs = {"mode": "nearest", "coordinate_mode": mode, "nearest_mode": rounding}
                 found = axis_table(attrs, extent, size, None)[0][:, 0].tolist()
-                places = [nearest(rounding, coordinate(mode, i, extent, size, scale), size < extent) for i in range(size)]
+                exact = [coordinate(mode, i, extent, size, scale) for i in range(size)]
+                places = [nearest(rounding, x, size < extent) for x in exact]
                 assert found == [min(max(p, 0), extent - 1) for p in places], (extent, size, rounding)
 
 

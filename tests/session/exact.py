@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any
@@ -124,7 +123,3 @@ def rounded(value: int, digits: int) -> Fraction:
     """To `digits` binary digits, ties to even."""
     exponent = max(abs(value).bit_length() - digits, 0)
     return Fraction(round(Fraction(value, 1 << exponent)) << exponent)
-
-
-def truncated_root(value: int) -> int:
-    return math.isqrt(value)

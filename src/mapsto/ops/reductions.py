@@ -71,9 +71,9 @@ def _reduce(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int,
 
 # ---- means of integers: exact and truncated, also of more elements than the type counts ------------------------------
 #
-# Up to 32 bits the sum fits 64. Of 64 bits, n elements have the mean q + r/n, q the sum of the truncated x/n and r that of
-# their remainders (below n^2). It is rounded down first; where that is below zero and inexact, the truncated mean is one
-# more.
+# Up to 32 bits the sum fits 64. Of 64 bits, n elements have the mean q + r/n, q the sum of the truncated x/n and r that
+# of their remainders (below n^2). It is rounded down first; where that is below zero and inexact, the truncated mean is
+# one more.
 
 
 def _mean_type(dtype: DType) -> DType:
@@ -110,9 +110,7 @@ def _lower_integer_mean(value: Scalar, iters: tuple[Iter, ...], n: Dim) -> Scala
     rest = substitute_iters(op("fmod", value, count), again)
     left = Reduce("sum", tuple(Iter(f"{i.name}_left", i.extent) for i in iters), rest)
     inexact = op("mod", left, count)
-    down = op(
-        "add", Reduce("sum", iters, op("div", value, count)), op("div", op("sub", left, inexact), count)
-    )
+    down = op("add", Reduce("sum", iters, op("div", value, count)), op("div", op("sub", left, inexact), count))
     if not dtype.is_signed:
         return down
     below, rounded = (Op(fn, (v, Const(0, wide)), DType.BOOL) for fn, v in (("lt", down), ("ne", inexact)))

@@ -2,11 +2,11 @@
 
 sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) for p/q; or None where
 the sizes are what was asked for (then scale = size / extent).
-mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names; nearest_mode "simple" is that of opset 10, down
-where an axis grows and up where it shrinks.
+mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names; nearest_mode "simple" is that of opset 10,
+down where an axis grows and up where it shrinks.
 
-Coordinates are rational numbers, (slope * position + offset) / divisor in integers, so ties are ties and no rounding picks
-the neighbour.
+Coordinates are rational numbers, (slope * position + offset) / divisor in integers, so ties are ties and no rounding
+picks the neighbour.
 
 Every axis that changes gets a table of the elements that an output position reads, and, except for nearest, of their
 weights; where the ratio is a whole number the table of nearest is an index expression. The value is a sum over the

@@ -1,4 +1,4 @@
-"""pow by C's rules (Annex F.10.4.4): f32 through f64, f64 through pairs of f64. Of integers by squaring, in the type."""
+"""pow by C's rules (Annex F.10.4.4): f32 through f64, f64 through pairs of f64, integers by squaring."""
 
 from __future__ import annotations
 
