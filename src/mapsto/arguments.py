@@ -32,7 +32,7 @@ def integer(value: Any) -> int | None:
         return None
     try:
         return operator.index(value)
-    except TypeError:
+    except Exception:  # anybody's class may be here
         return None
 
 

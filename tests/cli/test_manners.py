@@ -203,6 +203,7 @@ def test_what_is_not_installed_is_told_with_how_to_install_it(folder: Path) -> N
         ["plan", "m.mapsto", "--json"],
         ["run", "m.mapsto"],
         ["devices"],
+        ["run", "m.mapsto", "-o", "/dev/stdout"],
     ],
     ids=" ".join,
 )

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mapsto.errors import ModelError
+from mapsto.errors import FileError, ModelError
 from mapsto.report.arrays import load_arrays, save_arrays
 
 
@@ -48,5 +48,5 @@ def test_bad_files_are_the_users_errors(tmp_path: Path) -> None:
     np.savez(tmp_path / "objects.npz", x=np.array([{}], object))
     with pytest.raises(ModelError, match="cannot be read"):
         load_arrays(tmp_path / "objects.npz")
-    with pytest.raises(ModelError, match="cannot be written"):
+    with pytest.raises(FileError, match="cannot be written"):
         save_arrays(tmp_path / "no" / "folder.npz", {})
