@@ -91,8 +91,6 @@ def by_table(table: Table) -> Rewrite:
             absorbed = [source for node in match.nodes.values() for source in node.provenance]
             with site.builder.source(*site.node.provenance, *absorbed):
                 value = rule.rewrite(site.builder, match)
-                if value is not None:  # it may be there already, and stands for what was seen through as well now
-                    site.builder.attribute_here(value)
             if value is not None:
                 return (value,)
         return None
