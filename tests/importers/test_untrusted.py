@@ -352,7 +352,11 @@ def test_files_that_are_no_models_are_told_what_they_are(tmp_path: Path, content
 
 
 def test_a_file_larger_than_models_are_is_not_read(tmp_path: Path) -> None:
-    for size, message in ((3 << 30, "holds 2147483647 at most"), (1 << 40, "holds 2147483647 at most"), (1 << 30, "zeros")):
+    for size, message in (
+        (3 << 30, "holds 2147483647 at most"),
+        (1 << 40, "holds 2147483647 at most"),
+        (1 << 30, "zeros"),
+    ):
         with open(tmp_path / "m.onnx", "wb") as file:
             file.truncate(size)  # takes no room on the disk
         with pytest.raises(ModelError, match=message):

@@ -79,8 +79,14 @@ def test_batches_of_a_product(workers: Workers) -> None:
 
 
 def test_three_operands_and_ranks(workers: Workers) -> None:
-    exe = made(workers, "g (float[a, b] x, float[c] z, float[d, 1] w) => (float[e, f] y) { s = Greater(x, w) y = Where(s, x, z) }")
-    assert agrees(exe, ({**f, "w": f["w"][:, None]} for f in pairs("ab", "c", "d")), lambda x, z, w: np.where(x > w, x, z)) > 50
+    exe = made(
+        workers,
+        "g (float[a, b] x, float[c] z, float[d, 1] w) => (float[e, f] y) { s = Greater(x, w) y = Where(s, x, z) }",
+    )
+    assert (
+        agrees(exe, ({**f, "w": f["w"][:, None]} for f in pairs("ab", "c", "d")), lambda x, z, w: np.where(x > w, x, z))
+        > 50
+    )
 
 
 def test_expand_to_open_extents(workers: Workers) -> None:
@@ -125,7 +131,9 @@ def test_the_usual_case_is_one_flat_loop(workers: Workers) -> None:
 
 
 def test_equal_names_stay_one_kernel(workers: Workers) -> None:
-    exe = made(workers, "g (float[a, b] x, float[a, 1] z, float[b] w) => (float[a, b] y) { s = Add(x, z) y = Mul(s, w) }")
+    exe = made(
+        workers, "g (float[a, b] x, float[a, 1] z, float[b] w) => (float[a, b] y) { s = Add(x, z) y = Mul(s, w) }"
+    )
     assert len(exe.program.functions()) == 1
     assert not exe.program.checks
 
