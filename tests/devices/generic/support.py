@@ -31,7 +31,7 @@ from mapsto.devices.generic.schedule import (
 from mapsto.devices.generic.temps import place_temps
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, evaluate, sym
-from mapsto.ir.graph import Value
+from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Kernel, Tensor
 from mapsto.kernel.interpret import run_kernel
 from mapsto.loop.ast import Function
@@ -216,6 +216,16 @@ def symbolic(shape: Sequence[int], names: Mapping[int, str] | None = None) -> tu
     return tuple(sym(names[k]) if names and k in names else d for k, d in enumerate(shape))
 
 
+def needed(nodes: Sequence[Node], outputs: set[str]) -> list[Node]:
+    """The nodes that some outputs depend on; not the checks of what comes in, which are no kernels."""
+    wanted, found = set(outputs), []
+    for node in reversed(nodes):
+        if any(v.name in wanted for v in node.outputs):
+            wanted.update(node.inputs)
+            found.append(node)
+    return found[::-1]
+
+
 def fused(
     build: Callable[..., Value | Sequence[Value]],
     arrays: Sequence[Array],
@@ -235,14 +245,15 @@ def fused(
         values.append(b.input(f"x{k}", from_numpy(array.dtype), symbolic(array.shape, own)))
     made = build(b, *values)
     outputs = [made] if isinstance(made, Value) else list(made)
-    stmts = [s for node in b.nodes for s in statements(node, b.lookup)]
     kept = {v.name for v in outputs}
+    nodes = needed(b.nodes, kept)
+    stmts = [s for node in nodes for s in statements(node, b.lookup)]
     inputs = {v.name: a for v, a in zip(values, arrays, strict=True)}
     inputs |= b.constants
     known = {n: Tensor(n, from_numpy(a.dtype), a.shape) for n, a in b.constants.items()}
     known |= {v.name: Tensor(v.name, v.dtype, v.shape) for v in values}
     temps = {t.name: t for t in temporaries([s for s in stmts if s.index is None], kept)}
-    for node in b.nodes:
+    for node in nodes:
         temps |= {v.name: Tensor(v.name, v.dtype, v.shape) for v in node.outputs if v.name not in kept}
     kernel = Kernel(
         "fused",
