@@ -7,6 +7,7 @@ refuses (the largest of no numbers has no place) is left out.
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,8 +28,8 @@ from mapsto.session.compile import Workers, build
 F32, I64, BOOL = DType.F32, DType.I64, DType.BOOL
 Operands = tuple[list[Array | None], dict[str, Any]]
 
-# What has no result of its own to compare.
-CONTROL = {"bind_dim", "if", "require", "fail"}
+# What has no result of its own to compare; the last two are the check of indices, which gathers and scatters make.
+CONTROL = {"bind_dim", "if", "require", "fail", "bounds_check", "farthest"}
 
 
 def of(dtype: DType, *shape: int) -> Array:
@@ -107,6 +108,13 @@ CASES: dict[str, list[Callable[..., Operands]]] = {
     "bitnot": [unary(I64)],
     "cast": [unary(F32, to=I64)],
     "select": [lambda a, b, c: ([of(BOOL, a, 1), of(F32, a, b), of(F32, b if c else 1)], {})],
+    "variadic": [
+        functools.partial(
+            lambda a, b, c, fn: ([of(F32, a, b), of(F32, b if c else 1), of(F32, a, 1)], {"fn": fn}),
+            fn=fn,
+        )
+        for fn in ("add", "max")
+    ],
     **{name: [pair(F32)] for name in ("add", "sub", "mul", "div", "pow", "min", "max")},
     **{name: [pair(F32), pair(I64)] for name in ("eq", "ne", "lt", "le", "gt", "ge")},
     **{name: [pair(BOOL)] for name in ("and", "or", "xor")},
@@ -214,7 +222,8 @@ SOURCES: dict[str, dict[str, Any]] = {
 def operands(name: str) -> Iterator[Operands]:
     """All that an op is asked for and does not refuse."""
     for make in CASES[name]:
-        count = make.func.__code__.co_argcount - 2 if isinstance(make, functools.partial) else make.__code__.co_argcount
+        given = make.keywords if isinstance(make, functools.partial) else {}
+        count = len(inspect.signature(make).parameters) - len(given)
         for extents in itertools.product((0, 1, 2), repeat=count):
             try:
                 arrays, attrs = make(*extents)

@@ -195,7 +195,7 @@ class Emitter:
         return self.depth_of(self.info(e.args[1])) < self.depth_of(self.info(e))
 
     def _times_reciprocal(self, x: Scalar, divisor: Scalar) -> loop.Value:
-        """x / d as (x * s) * (1 / (d * s)), s a power of two that keeps reciprocals of all d among normal numbers."""
+        """x / d as (x * s) * (1 / (d * s)), s a power of two that keeps the reciprocal of any d a normal number."""
         scale, inverse = self._reciprocal(divisor)
         scaled = self.code.let(loop.Binary("mul", *level([self.value(x), scale])))
         return self.code.let(loop.Binary("mul", *level([scaled, inverse])))
