@@ -320,12 +320,21 @@ def test_what_no_executable_is_made_of(exe: mapsto.Executable) -> None:
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
+def _failing_loss(builder: Any, value: Any, label: Any) -> Any:
+    return 1 / 0
+
+
+def _named(value: Any) -> str:
+    """Without an address: the workers that share the tests out must agree on their names."""
+    return value.__name__ if callable(value) else repr(value)
+
+
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
         ({"loss": 5}, ArgumentError),
         ({"loss": None}, ArgumentError),
-        ({"loss": lambda b, v, label: 1 / 0}, ArgumentError),
+        ({"loss": _failing_loss}, ArgumentError),
         ({"learning_rate": "x"}, ArgumentError),
         ({"learning_rate": float("nan")}, ArgumentError),
         ({"learning_rate": None}, ArgumentError),
@@ -339,7 +348,7 @@ def test_what_no_executable_is_made_of(exe: mapsto.Executable) -> None:
         ({"label": 5}, ArgumentError),
         ({"shapes": 5}, ArgumentError),
     ],
-    ids=str,
+    ids=lambda value: "" if isinstance(value, type) else " ".join(f"{k}={_named(v)}" for k, v in value.items()),
 )
 def test_a_trainers_arguments(options: dict[str, Any], kind: type[MapstoError]) -> None:
     with pytest.raises(kind):

@@ -40,7 +40,7 @@ NODES_A_PORT = 64
 # Nodes that stand for no more sources than this are not charged for them.
 _FEW_SOURCES = 64
 # Size expressions with more terms and atoms, or calls nested deeper, are not followed: no graph makes sizes that take
-# for ever. (The largest of the public models that we know have 10, and 3 deep.)
+# for ever. (The largest of the public models that we know has 9.)
 EXPRESSION_SIZE = 256
 EXPRESSION_DEPTH = 32
 # The largest integer tensor whose elements are followed as dims.

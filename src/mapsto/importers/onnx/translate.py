@@ -108,28 +108,31 @@ class Translator:
         if place.prefix:
             self.meter.charge("text", len(name), f"node {_cut(name, 80)!r}")
         domain = "" if node.domain == "ai.onnx" else node.domain
-        kind = _cut(f"{domain}.{node.op_type}" if domain else node.op_type, 200)
-        where = f"node {_cut(name, 400)!r} ({kind}, opset {place.opsets.get(domain, '?')})"
+
+        def where() -> str:
+            kind = _cut(f"{domain}.{node.op_type}" if domain else node.op_type, 200)
+            return f"node {_cut(name, 400)!r} ({kind}, opset {place.opsets.get(domain, '?')})"
+
         try:
             results = self._results(scope, node, name, domain, place)
         except _Unavailable:
             results = [Gone.UNSUPPORTED] * len(node.output)
         except UnsupportedError as error:
-            faults.extend(error.faults or [f"{where}: {_cut(str(error), 4000)}"])
+            faults.extend(error.faults or [f"{where()}: {_cut(str(error), 4000)}"])
             results = [Gone.UNSUPPORTED] * len(node.output)
         except MapstoError as error:
             if error.placed:  # by the node of a nested graph or function, whose name says where that is
                 raise
-            raise _placed(type(error)(f"{where}: {_cut(str(error), 4000)}")) from error
+            raise _placed(type(error)(f"{where()}: {_cut(str(error), 4000)}")) from error
         except RecursionError as error:
-            raise _placed(ModelError(f"{where}: nested too deep")) from error
+            raise _placed(ModelError(f"{where()}: nested too deep")) from error
         if len(results) < sum(1 for o in node.output if o):
-            raise _placed(ModelError(f"{where}: {len(node.output)} outputs are named, the op has {len(results)}"))
+            raise _placed(ModelError(f"{where()}: {len(node.output)} outputs are named, the op has {len(results)}"))
         for output, value in zip(node.output, results, strict=False):
             if not output:
                 continue
             if output in scope.values or output in scope.initializers:
-                raise _placed(ModelError(f"{where}: output {output!r} is defined twice"))
+                raise _placed(ModelError(f"{where()}: output {output!r} is defined twice"))
             scope.values[output] = Gone.ABSENT if value is None else value
 
     def _results(self, scope: Scope, node: Any, name: str, domain: str, place: Place) -> Sequence[Value | Gone | None]:
