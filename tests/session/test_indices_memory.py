@@ -126,7 +126,7 @@ BORDERS = {
         mode: f'p = Constant<value_ints = [1, 2]>() y = Pad<mode = "{mode}">(d, p)'
         for mode in ("edge", "reflect", "wrap")
     },
-    "nearest": "r = Constant<value = float[1] {2.0}>() y = Resize(d, , r)",
+    "nearest": "r = Constant<value_ints = [5]>() y = Resize(d, , , r)",
     "linear": 'r = Constant<value_ints = [5]>() y = Resize<mode = "linear">(d, , , r)',
 }
 

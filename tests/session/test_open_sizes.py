@@ -182,6 +182,9 @@ def judged(model: Any) -> Any:
     return run
 
 
+INDEXED = {"Gather": 1, "GatherElements": 0, "GatherND": 0}  # the axis that z indexes
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_an_op_takes_sizes_of_0_1_and_several(workers: Workers, name: str) -> None:
     model = parse(f"g {CASES[name]}", opset=20)
@@ -194,7 +197,10 @@ def test_an_op_takes_sizes_of_0_1_and_several(workers: Workers, name: str) -> No
             found = exe.run(feed)
         except (ExecutionError, ShapeError) as error:
             sampled = name == "GridSample" and 0 in feed["x"].shape[2:]  # an image of nothing
-            assert expected is None or sampled, f"{ {n: a.shape for n, a in feed.items()} }: {error}"
+            # the judges take some indices that the standard calls out of range
+            extent = feed["x"].shape[INDEXED[name]] if name in INDEXED else 0
+            indexed = name in INDEXED and bool(((feed["z"] < -extent) | (feed["z"] >= extent)).any())
+            assert expected is None or sampled or indexed, f"{ {n: a.shape for n, a in feed.items()} }: {error}"
             continue
         if expected is not None:
             compared += 1
