@@ -11,7 +11,6 @@ import pytest
 from tests.session.support import Feed, assert_same_bits, check, normal, parse
 
 import mapsto
-from mapsto.errors import ExecutionError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ops.builder import Builder
