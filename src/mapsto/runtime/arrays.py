@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -108,8 +109,16 @@ def readable(port: Port, value: Any, updated: bool) -> np.ndarray:
     return array
 
 
+def _is_masked(value: Any) -> bool:
+    """Whether an array hides elements. Nothing is imported for it, as a run may interrupt an import on its own thread:
+    who has such an array has imported its module.
+    """
+    kind = getattr(sys.modules.get("numpy.ma.core"), "MaskedArray", None)
+    return kind is not None and isinstance(value, kind)
+
+
 def _as_array(port: Port, value: Any, dtype: np.dtype) -> np.ndarray:
-    if isinstance(value, np.ma.MaskedArray):
+    if _is_masked(value):
         raise ShapeError(f"input {port.name!r}: a masked array, whose mask would be lost; pass `array.filled(value)`")
     if isinstance(value, np.ndarray):
         return value
