@@ -261,7 +261,6 @@ class Executable:
                 raise ShapeError(f"sizes: {name} = {brief(sizes[name])}; it must be from 0 to {LARGEST_EXTENT}")
         return {name: size for name, size in found.items() if size is not None}
 
-    @public
     def _wrong_names(self, inputs: Any) -> MapstoError:
         wanted = ", ".join(map(str, self.program.inputs))
         if not isinstance(inputs, Mapping):
