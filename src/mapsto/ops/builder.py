@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -105,17 +105,16 @@ class Builder:
         self._names.update(names)
         self._kept.update(names)
 
-    @contextmanager
-    def source(self, *names: str, of: Sequence[Value | None] = (), place: str = "") -> Iterator[None]:
-        """Nodes made inside carry these source nodes as their provenance, and what the values `of` stand for. place:
-        the source node in a user's words; whoever says it puts it in front of errors raised inside.
+    def source(
+        self, *names: str, of: Sequence[Value | None] = (), place: str = "", ports: int | None = None
+    ) -> AbstractContextManager[None]:
+        """Nodes made inside carry these source nodes as their provenance, and what the values `of` stand for.
+
+        place: the source node in a user's words; whoever says it puts it in front of errors raised inside. ports: the
+        inputs and outputs of that node of a model; what is made inside is held to a number of nodes for each.
         """
-        before = self._provenance, self._place
-        self._provenance, self._place = Trail(names, self._trails(of)), place
-        try:
-            yield
-        finally:
-            self._provenance, self._place = before
+        allowed = None if ports is None else int(self._meter.allowed("each")) + NODES_A_PORT * ports
+        return _Standing(self, Trail(names, self._trails(of)), place, allowed)
 
     @property
     def is_placed(self) -> bool:
@@ -127,16 +126,6 @@ class Builder:
         if self._place or not self._provenance.names:
             return self._place or op
         return f"node {self._provenance.names[0]!r} ({op})"
-
-    @contextmanager
-    def counted(self, ports: int) -> Iterator[None]:
-        """Holds what is made inside, for one node of a model with so many inputs and outputs, to a number of nodes."""
-        before = list(self._source_nodes)
-        self._source_nodes[:] = 0, int(self._meter.allowed("each")) + NODES_A_PORT * ports
-        try:
-            yield
-        finally:
-            self._source_nodes[:] = before
 
     def _count_node(self, name: str) -> None:
         if self._anew:
@@ -614,6 +603,27 @@ class Builder:
             given[old] = self.fresh(old)
         self._names |= used
         return {old: new for old, new in given.items() if old != new}
+
+
+class _Standing:
+    """While it is entered, what a builder makes is made for these sources. (A class: a model has 10^5 nodes.)"""
+
+    __slots__ = ("_before", "_builder", "_now")
+
+    def __init__(self, builder: Builder, provenance: Trail, place: str, allowed: int | None) -> None:
+        self._builder = builder
+        self._now = provenance, place, allowed
+
+    def __enter__(self) -> None:
+        b = self._builder
+        self._before = b._provenance, b._place, b._source_nodes[0], b._source_nodes[1]
+        b._provenance, b._place, allowed = self._now
+        if allowed is not None:
+            b._source_nodes[:] = 0, allowed
+
+    def __exit__(self, *_: object) -> None:
+        b = self._builder
+        b._provenance, b._place, *b._source_nodes[:] = self._before
 
 
 def _too_long(dim: Any) -> bool:

@@ -28,6 +28,9 @@ def names_of(trails: Iterable[Trail]) -> tuple[str, ...]:
         if id(trail) in seen:
             continue
         seen.add(id(trail))
-        found.update(dict.fromkeys(trail.names))
-        waiting.extend(reversed(trail.before))
+        if len(trail.names) == 1:  # most of them
+            found[trail.names[0]] = None
+        else:
+            found.update(dict.fromkeys(trail.names))
+        waiting += trail.before[::-1]
     return tuple(found)

@@ -43,25 +43,34 @@ def _inputs(domain: str, op: str, opset: int) -> tuple[_Input, ...] | None:
 
 def check_types(domain: str, op: str, opset: int, inputs: Sequence[Value | None]) -> None:
     """Raises ModelError for an input of a type that the op does not take, or of another type than one it must equal."""
+    fault = _fault(domain, op, opset, tuple([None if value is None else value.dtype for value in inputs]))
+    if fault:
+        raise ModelError(fault)
+
+
+@functools.lru_cache(1 << 12)
+def _fault(domain: str, op: str, opset: int, inputs: tuple[DType | None, ...]) -> str:
+    """What is wrong with inputs of these types; "" where nothing is."""
     formals = _inputs(domain, op, opset)
     if not formals:
-        return
+        return ""
     bound: dict[str, tuple[str, DType]] = {}
-    for i, value in enumerate(inputs):
-        if value is None:
+    for i, given in enumerate(inputs):
+        if given is None:
             continue
         formal = formals[min(i, len(formals) - 1)]
         if i >= len(formals) and not formal.variadic:
-            raise ModelError(f"{len(inputs)} inputs are given, the op takes {len(formals)}")
+            return f"{len(inputs)} inputs are given, the op takes {len(formals)}"
         what = f"input {i} ({formal.name})"
-        if value.dtype not in formal.types:
+        if given not in formal.types:
             allowed = ", ".join(d.value for d in DType if d in formal.types)
-            raise ModelError(f"{what} is {value.dtype.value}; allowed: {allowed or 'no tensor that is supported'}")
+            return f"{what} is {given.value}; allowed: {allowed or 'no tensor that is supported'}"
         if formal.variable is None or formal.variable not in _variables(domain, op, opset):
             continue
-        first, dtype = bound.setdefault(formal.variable, (what, value.dtype))
-        if dtype is not value.dtype:
-            raise ModelError(f"{what} is {value.dtype.value}, but {first} is {dtype.value}: they must be of one type")
+        first, dtype = bound.setdefault(formal.variable, (what, given))
+        if dtype is not given:
+            return f"{what} is {given.value}, but {first} is {dtype.value}: they must be of one type"
+    return ""
 
 
 @functools.cache

@@ -139,16 +139,15 @@ class Translator:
         """Values of a node's outputs. Raises UnsupportedError where there is no row."""
         operands = [self._operand(scope, operand) for operand in node.input]
         values = tuple(v if isinstance(v, Value) else None for v in operands)
-        available = Gone.UNSUPPORTED not in operands
         found = find_row(domain, node.op_type)
-        function = self.functions.of_model(node)
+        function = own = self.functions.of_model(node)
         if found is None and function is None:
             function = self.functions.of_standard(node, domain, place.opsets, values)
         if found is None and function is None:
             raise UnsupportedError(_no_row(node, domain))
-        if not available:
+        if any(operand is Gone.UNSUPPORTED for operand in operands):
             return [Gone.UNSUPPORTED] * len(node.output)
-        if self.functions.of_model(node) is None:  # the model's own functions say nothing of types
+        if own is None:  # the model's own functions say nothing of types
             check_types(domain, node.op_type, place.opsets.get(domain, 1), values)
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if function is not None:
@@ -166,10 +165,8 @@ class Translator:
         before = self.scope, self.place
         self.scope, self.place = scope, place
         try:
-            with (
-                builder.source(*sources, of=call.inputs, place=f"node {call.name!r} ({call.op})"),
-                builder.counted(len(call.inputs) + len(call.outputs)),
-            ):
+            ports = len(call.inputs) + len(call.outputs)
+            with builder.source(*sources, of=call.inputs, place=f"node {call.name!r} ({call.op})", ports=ports):
                 result = row(call)
                 results = [result] if isinstance(result, Value) else list(result)
                 for value in results:
