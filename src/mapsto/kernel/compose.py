@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from mapsto.ir.expr import Call, Dim, atoms, loads, product, substitute, sym, symbols
 from mapsto.kernel.ast import (
     Cast,
-    Const,
-    Index,
     Iter,
     Load,
     Op,
@@ -24,52 +22,36 @@ from mapsto.kernel.ast import (
     walk,
     with_value,
 )
+from mapsto.kernel.facts import facts
 
 
-def loads_of(stmt: Stmt) -> Iterator[Load]:
+def loads_of(stmt: Stmt) -> tuple[Load, ...]:
     """Every load of a statement's value (not those inside index expressions)."""
-    for node in walk(stmt.value):
-        if isinstance(node, Load):
-            yield node
+    return facts(stmt.value).loads
 
 
-def index_loads(stmt: Stmt) -> set[str]:
+def index_loads(stmt: Stmt) -> frozenset[str]:
     """Tensors whose elements are used as indices, in the value, its guards or the target's index."""
-    found: set[str] = set()
-    for node in walk(stmt.value):
-        if isinstance(node, Load):
-            for e in node.index:
-                found |= loads(e)
-        elif isinstance(node, Index):
-            found |= loads(node.expr)
-        elif isinstance(node, Where):
-            for e in node.conds:
-                found |= loads(e)
-    for e in stmt.index or ():
-        found |= loads(e)
-    return found
+    found = facts(stmt.value).indexing
+    return found.union(*(loads(e) for e in stmt.index)) if stmt.index else found
 
 
-def reads(stmt: Stmt) -> set[str]:
+def reads(stmt: Stmt) -> frozenset[str]:
     """Every tensor that a statement reads."""
-    return {load.tensor for load in loads_of(stmt)} | index_loads(stmt)
+    return facts(stmt.value).tensors | index_loads(stmt)
 
 
 def is_map(stmt: Stmt) -> bool:
     """One value for each point, nothing accumulated: what may be put in the place of a load."""
-    return stmt.scan is None and stmt.index is None and not any(isinstance(n, Reduce) for n in walk(stmt.value))
+    return stmt.scan is None and stmt.index is None and not facts(stmt.value).reduces
 
 
 def is_movement(stmt: Stmt) -> bool:
     """A map that only moves, repeats or pads the elements of at most one tensor, or makes them from indices: free to
     be done again by each reader.
     """
-    if not is_map(stmt) or index_loads(stmt):
-        return False
-    nodes = list(walk(stmt.value))
-    if not all(isinstance(n, (Load, Const, Index, Where, Cast)) for n in nodes):
-        return False
-    return sum(isinstance(n, Load) for n in nodes) <= 1
+    known = facts(stmt.value)
+    return is_map(stmt) and not known.indexing and known.moves and len(known.loads) <= 1
 
 
 def is_pointwise(stmt: Stmt) -> bool:
@@ -78,6 +60,8 @@ def is_pointwise(stmt: Stmt) -> bool:
 
 def has_hard_index(stmt: Stmt) -> bool:
     """Whether some index still divides by something that is not a literal, after simplification: dear inside a loop."""
+    if not facts(stmt.value).divides:
+        return False
     names = {i.name for i in stmt.iters}
     for node in walk(stmt.value):
         exprs = node.index if isinstance(node, Load) else node.conds if isinstance(node, Where) else ()
@@ -98,30 +82,43 @@ def divides_by_symbol(e: Dim, names: set[str]) -> bool:
 
 def points(stmt: Stmt, load: Load) -> Dim:
     """How often a load is evaluated: the product of the extents of the iterators around it."""
-    return product(i.extent for i in (*stmt.iters, *_reductions_around(stmt.value, load)))
+    around = _reductions_around(stmt.value, load) if facts(stmt.value).reduces else ()
+    return product(i.extent for i in (*stmt.iters, *around))
 
 
 def _reductions_around(e: Scalar, load: Load) -> tuple[Iter, ...]:
     if e is load:
         return ()
     for child in children(e):
-        if any(node is load for node in walk(child)):
+        if any(known is load for known in facts(child).loads):
             inner = _reductions_around(child, load)
             return (*e.iters, *inner) if isinstance(e, Reduce) else inner
     return ()
 
 
 def inline(stmt: Stmt, producer: Stmt) -> Stmt:
-    """`stmt` with every load of the producer's target replaced by the producer's value at that index."""
+    """`stmt` with every load of the producer's target replaced by the producer's value at that index; what is not in
+    its way is shared, not made anew.
+    """
+    return with_value(stmt, _inlined(stmt.value, producer, ranges_of(stmt.iters)))
 
-    def leaf(node: Scalar) -> Scalar | None:
-        if not isinstance(node, Load) or node.tensor != producer.target:
-            return None
-        at = {i.name: e for i, e in zip(producer.iters, node.index, strict=True)}
-        return transform(producer.value, lambda s: None, lambda d: substitute(d, at))
 
-    ranges = dict(ranges_of(stmt.iters))
-    return with_value(stmt, simplify_scalar(transform(stmt.value, leaf), ranges))
+def _inlined(e: Scalar, producer: Stmt, ranges: dict[str, tuple[Dim, Dim]]) -> Scalar:
+    if producer.target not in facts(e).tensors:
+        return e
+    if isinstance(e, Load):
+        at = {i.name: index for i, index in zip(producer.iters, e.index, strict=True) if index != sym(i.name)}
+        if not at:
+            return producer.value
+        return _plain(transform(producer.value, lambda s: None, lambda d: substitute(d, at)), ranges)
+    if isinstance(e, Op):
+        return Op(e.fn, tuple(_inlined(a, producer, ranges) for a in e.args), e.dtype)
+    if isinstance(e, Cast):
+        return Cast(_inlined(e.arg, producer, ranges), e.dtype)
+    if isinstance(e, Where):
+        return Where(e.conds, _inlined(e.then, producer, ranges), _inlined(e.otherwise, producer, ranges))
+    assert isinstance(e, Reduce)
+    return Reduce(e.kind, e.iters, _inlined(e.body, producer, {**ranges, **ranges_of(e.iters)}))
 
 
 def renamed_iters(stmt: Stmt, fresh: Callable[[str], str]) -> Stmt:
@@ -130,7 +127,10 @@ def renamed_iters(stmt: Stmt, fresh: Callable[[str], str]) -> Stmt:
     for node in walk(stmt.value):
         if isinstance(node, Reduce):
             names.update({i.name: sym(fresh("k")) for i in node.iters})
+    return _renamed(stmt, names)
 
+
+def _renamed(stmt: Stmt, names: dict[str, Dim]) -> Stmt:
     def new(i: Iter) -> Iter:
         return Iter(str(names[i.name]), i.extent)
 
@@ -151,13 +151,31 @@ def renamed_iters(stmt: Stmt, fresh: Callable[[str], str]) -> Stmt:
     return replace(stmt, iters=tuple(new(i) for i in stmt.iters), value=rename(stmt.value), index=index, scan=scan)
 
 
+def positional(stmt: Stmt, prefix: str) -> Stmt:
+    """The same statement with its iterators called by their position: `prefix`0, `prefix`1..., those of reductions
+    after them. What reads a target at the reader's own iterators then names them as the target's statement does.
+    """
+    inner = [i.name for node in walk(stmt.value) if isinstance(node, Reduce) for i in node.iters] if facts(
+        stmt.value
+    ).reduces else []
+    names = {name: f"{prefix}{k}" for k, name in enumerate(dict.fromkeys((*(i.name for i in stmt.iters), *inner)))}
+    if all(old == new for old, new in names.items()):
+        return stmt
+    return _renamed(stmt, {old: sym(new) for old, new in names.items()})
+
+
 def simplified(stmt: Stmt) -> Stmt:
-    return with_value(stmt, simplify_scalar(stmt.value, ranges_of(stmt.iters)))
+    return with_value(stmt, _plain(stmt.value, ranges_of(stmt.iters)))
+
+
+def _plain(e: Scalar, ranges: dict[str, tuple[Dim, Dim]]) -> Scalar:
+    """The expression with its indices simplified: sums of products are as they should be."""
+    return simplify_scalar(e, ranges) if facts(e).calls else e
 
 
 def complexity(stmt: Stmt) -> int:
     """Number of scalar operations and loads: a bound on how large composition may make a statement."""
-    return sum(isinstance(n, (Op, Load, Where)) for n in walk(stmt.value))
+    return facts(stmt.value).size
 
 
 def identity_prefix(stmt: Stmt, load_index: tuple[Dim, ...]) -> int:

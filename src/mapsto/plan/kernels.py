@@ -1,4 +1,4 @@
-"""Groups as kernels, in a canonical form: equal work has equal form, and is compiled once.
+"""Tasks as kernels, in a canonical form: equal work has equal form, and is compiled once.
 
 Tensors are named t0, t1.., iterators i0, i1.., sizes s0, s1.. in order of appearance; each tensor's offset in its
 buffer is taken out of its layout (the step
@@ -14,7 +14,7 @@ from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, add, loads, mul, rebuild,
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Kernel, Load, Reduce, Scalar, Stmt, Tensor, transform, walk
 from mapsto.kernel.compose import reads
-from mapsto.plan.group import row_order
+from mapsto.plan.rules.rows import row_order
 from mapsto.plan.layout import Axis, Layout
 
 
@@ -26,6 +26,7 @@ class Renamer:
     sizes: dict[Dim, str] = field(default_factory=dict)
     iters: dict[str, str] = field(default_factory=dict)
     _parts: dict[Atom, Dim] = field(default_factory=dict)
+    _iterators: int = 0
 
     def learn(self, extents: Iterable[Dim]) -> None:
         """Take extents like (h - 1)//2 + 1 as sizes of their own: kernels see one symbol, whatever it was computed
@@ -47,7 +48,10 @@ class Renamer:
         return self.tensors.setdefault(name, f"t{len(self.tensors)}")
 
     def iter(self, it: Iter) -> Iter:
-        return Iter(self.iters.setdefault(it.name, f"i{len(self.iters)}"), self.dim(it.extent))
+        if it.name not in self.iters:
+            self.iters[it.name] = f"i{self._iterators}"
+            self._iterators += 1
+        return Iter(self.iters[it.name], self.dim(it.extent))
 
     def dim(self, e: Dim) -> Dim:
         if isinstance(e, int):
@@ -76,6 +80,7 @@ class Renamer:
         for name in sorted(reads(stmt)):
             self.tensor(name)
         self.tensor(stmt.target)
+        self.iters = {}  # the names of iterators are each statement's own
         iters = tuple(self.iter(i) for i in stmt.iters)
         for node in walk(stmt.value):
             if isinstance(node, Reduce):
@@ -104,11 +109,11 @@ class Canonical:
 
 
 def canonical(
-    stmts: list[Stmt], values: dict[str, Value], layouts: dict[str, Layout], kept: set[str]
+    stmts: list[Stmt], values: dict[str, Value], layouts: dict[str, Layout]
 ) -> tuple[Canonical, Renamer]:
-    """The statements of a rows group as a kernel. `kept`: targets that somebody outside reads; other targets are temps.
+    """Statements as a kernel. Targets that have a layout are its outputs; others are its own.
 
-    Where the rows that the statements share are not the leading dims, the group's own tensors are taken with their
+    Where the rows that the statements share are not the leading dims, their own tensors are taken with their
     dims in another order.
     """
     order = row_order(stmts)
@@ -121,8 +126,8 @@ def canonical(
     made = [names.stmt(s) for s in stmts]
     targets = list(dict.fromkeys(s.target for s in stmts))
     inputs = [n for n in names.tensors if n not in targets]
-    outputs = [t for t in targets if t in kept]
-    temps = [t for t in targets if t not in kept]
+    outputs = [t for t in targets if t in layouts]
+    temps = [t for t in targets if t not in layouts]
 
     def tensors(members: list[str]) -> tuple[Tensor, ...]:
         return tuple(Tensor(names.tensors[n], values[n].dtype, names.dims(values[n].shape)) for n in members)

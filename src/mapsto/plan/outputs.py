@@ -8,70 +8,71 @@ a copy.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from mapsto.ir.expr import Dim, substitute, sym
 from mapsto.ir.graph import Graph
 from mapsto.kernel.ast import Load, Reduce, Scalar, Stmt, children
 from mapsto.kernel.compose import index_loads, loads_of
-from mapsto.plan.group import Group, copy_stmt
-from mapsto.plan.homes import Home, Homes, flat
+from mapsto.plan.home import Home
+from mapsto.plan.initial import Setting, copy_task
+from mapsto.plan.items import Item, reads_of, targets_of, walk
 from mapsto.plan.layout import plain
+from mapsto.plan.task import Task
 
 
 @dataclass
-class _Settling:
-    graph: Graph
-    homes: Homes
-    constants: frozenset[str]
+class _Placing:
+    """Homes as outputs are placed one by one; nobody else sees it before the end."""
+
+    setting: Setting
+    homes: dict[str, Home]
     fresh: Callable[[str], str]
-    order: list[Group]
-    first: list[Group] = field(default_factory=list)
-    last: list[Group] = field(default_factory=list)
+    order: list[Item]
+    first: list[Task] = field(default_factory=list)
+    last: list[Task] = field(default_factory=list)
 
     def buffer(self, name: str) -> str | None:
-        home = self.homes.homes.get(name)
+        home = self.homes.get(name)
         return None if home is None else home.buffer
 
-    def copied(self, source: str, buffer: str, reason: str, groups: list[Group]) -> str:
-        """A row-major copy of a value in a buffer (its own where that is ""), by a further group."""
-        value = self.homes.values[source]
+    def copied(self, source: str, buffer: str, reason: str, tasks: list[Task]) -> str:
+        """A row-major copy of a value in a buffer (its own where that is ""), by a further task."""
+        value = self.homes[source].value(source)
         name = self.fresh(f"{source}.copy")
-        self.homes.values[name] = replace(value, name=name)
-        self.homes.homes[name] = Home(buffer or name, plain(value.shape), reason)
-        stmt = copy_stmt(value, self.homes.values[name], self.fresh)
-        groups.append(Group("rows", [], [stmt], reasons=[reason]))
+        self.homes[name] = Home(buffer or name, value.dtype, plain(value.shape), reason)
+        tasks.append(copy_task(value, replace(value, name=name), self.setting, (), reason))
         return name
 
     def take_over(self, output: str, source: str) -> None:
         """All that lies in the output's buffer lies in the source's."""
-        for name, home in self.homes.homes.items():
+        for name, home in list(self.homes.items()):
             if home.buffer == output:
-                reason = f"takes over the memory of {source}" if name == output else home.reason
-                self.homes.homes[name] = replace(home, buffer=source, reason=reason)
+                because = f"takes over the memory of {source}" if name == output else home.because
+                self.homes[name] = replace(home, buffer=source, because=because)
 
 
-def settle_outputs(
-    graph: Graph, groups: list[Group], homes: Homes, constants: frozenset[str], fresh: Callable[[str], str]
-) -> tuple[list[Group], tuple[str, ...]]:
-    """The groups with the copies that outputs need, and for each output the value whose buffer holds it."""
-    work = _Settling(graph, homes, constants, fresh, list(flat(groups)))
+def place_outputs(
+    graph: Graph, items: Sequence[Item], setting: Setting, homes: dict[str, Home], fresh: Callable[[str], str]
+) -> tuple[tuple[Item, ...], dict[str, Home], dict[str, str]]:
+    """The items with the copies that outputs need, the homes, and for each output the value whose buffer holds it."""
+    work = _Placing(setting, dict(homes), fresh, list(walk(items)))
     updates = {output: source for source, output in graph.updates}
-    fixed = {v.name for v in graph.inputs} | constants
-    places: list[str] = []
+    fixed = {v.name for v in graph.inputs} | setting.constants.keys()
+    places: dict[str, str] = {}
     for name in graph.outputs:
         source = updates.get(name)
         if source is not None:
-            places.append(_updated(work, name, source, name in fixed))
+            places[name] = _updated(work, name, source, name in fixed)
         elif name in fixed:
-            places.append(work.copied(name, "", f"the output {name} is an input or a constant", work.first))
+            places[name] = work.copied(name, "", f"the output {name} is an input or a constant", work.first)
         else:
-            places.append(name)
-    return [*work.first, *groups, *work.last], tuple(places)
+            places[name] = name
+    return (*work.first, *items, *work.last), work.homes, places
 
 
-def _updated(work: _Settling, output: str, source: str, fixed: bool) -> str:
+def _updated(work: _Placing, output: str, source: str, fixed: bool) -> str:
     if output == source:
         return output
     if fixed:  # read it before anything is written: it may be an input that is updated too
@@ -84,25 +85,25 @@ def _updated(work: _Settling, output: str, source: str, fixed: bool) -> str:
     return work.copied(output, source, reason, work.last)
 
 
-def _in_place(work: _Settling, output: str, source: str) -> bool:
+def _in_place(work: _Placing, output: str, source: str) -> bool:
     """Whether the output can be computed in the source's memory."""
-    writers = [i for i, g in enumerate(work.order) if any(work.buffer(t) == output for t in g.targets())]
-    readers = [i for i, g in enumerate(work.order) if any(work.buffer(n) == source for n in g.reads())]
+    writers = [i for i, g in enumerate(work.order) if any(work.buffer(t) == output for t in targets_of(g))]
+    readers = [i for i, g in enumerate(work.order) if any(work.buffer(n) == source for n in reads_of(g))]
     late = [i for i in readers if i >= min(writers)]
     return not late or (late == writers and _at_the_element(work, work.order[late[0]], output, source))
 
 
-def _at_the_element(work: _Settling, group: Group, output: str, source: str) -> bool:
-    """Whether a group reads the source, and what it makes of it, only at the element of the output that it writes."""
-    if group.kind not in ("rows", "contraction"):
+def _at_the_element(work: _Placing, task: Item, output: str, source: str) -> bool:
+    """Whether a task reads the source, and what it makes of it, only at the element of the output that it writes."""
+    if not isinstance(task, Task) or task.kind == "routine":
         return False
-    if any(work.buffer(operand) == source for c in group.phases for operand in (c.a.tensor, c.b.tensor)):
+    if any(work.buffer(operand) == source for c in task.phases for operand in (c.a.tensor, c.b.tensor)):
         return False
-    depends = {n for n in group.reads() if work.buffer(n) == source}
+    depends = {n for n in task.reads if work.buffer(n) == source}
     if depends != {source}:
         return False  # a view of the source has its elements elsewhere
     written = False
-    for stmt in group.stmts:
+    for stmt in task.stmts:
         read = [load for load in loads_of(stmt) if load.tensor in depends]
         if index_loads(stmt) & depends:
             return False

@@ -8,63 +8,59 @@ it begins is in the step's pointer and not in the code.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from mapsto.ir.expr import Dim, sym, terms_of
 from mapsto.ir.graph import Value
-from mapsto.kernel.ast import Load, Stmt
-from mapsto.plan.group import Group, is_wide
-from mapsto.plan.homes import Home, Homes, view_layout, view_source
+from mapsto.plan.edits import part, part_start, viewed
+from mapsto.plan.fuse import is_wide
+from mapsto.plan.home import Home
+from mapsto.plan.items import Item, each
+from mapsto.plan.task import Task
+from mapsto.plan.views import is_shifted, view_layout, view_source
 
 
-def take_apart(groups: list[Group], homes: Homes, fresh: Callable[[str], str]) -> list[Group]:
-    """The groups, those of branches included, with each wide concatenation as many groups, and slices as views."""
-    done: list[Group] = []
-    for group in groups:
-        group.branches = tuple(take_apart(branch, homes, fresh) for branch in group.branches)
-        _read_a_view(group, homes, fresh)
-        done.extend(_parts(group, homes, fresh) if is_wide(group) else [group])
-    return done
+def take_apart(
+    items: Sequence[Item], homes: dict[str, Home], fresh: Callable[[str], str]
+) -> tuple[tuple[Item, ...], dict[str, Home]]:
+    """The items with each wide concatenation as many tasks, and slices read as views; the homes with those of both."""
+    homes = dict(homes)
+
+    def change(item: Item) -> list[Item]:
+        if not isinstance(item, Task):
+            return [item]
+        if is_wide(item):
+            return list(_parts(item, homes, fresh))
+        return [_read_a_view(item, homes, fresh)]
+
+    return each(items, change), homes
 
 
-def _read_a_view(group: Group, homes: Homes, fresh: Callable[[str], str]) -> None:
-    """A copy of a slice becomes a copy of a value that is the slice."""
-    load = view_source(group)
-    if load is None or group.kind != "rows" or not any(_is_shifted(e) for e in load.index):
-        return
-    (stmt,) = group.stmts
-    source = homes.homes.get(load.tensor)
-    layout = None if source is None else view_layout(stmt, load, source.layout)
-    if source is None or layout is None:
-        return
-    view = Value(fresh(f"{stmt.target}.view"), load.dtype, tuple(i.extent for i in stmt.iters))
-    homes.values[view.name] = view
-    homes.homes[view.name] = Home(source.buffer, layout, f"a view of {load.tensor}")
-    group.stmts = [replace(stmt, value=Load(view.name, tuple(sym(i.name) for i in stmt.iters), load.dtype))]
+def _read_a_view(task: Task, homes: dict[str, Home], fresh: Callable[[str], str]) -> Task:
+    load = view_source(task)
+    if load is None or load.tensor not in homes or not any(is_shifted(e) for e in load.index):
+        return task
+    (stmt,) = task.stmts
+    source = homes[load.tensor]
+    layout = view_layout(stmt, load, source.layout)
+    if layout is None:
+        return task
+    name = fresh(f"{stmt.target}.view")
+    homes[name] = Home(source.buffer, load.dtype, layout, f"a view of {load.tensor}")
+    return viewed(task, Value(name, load.dtype, tuple(i.extent for i in stmt.iters)))
 
 
-def _is_shifted(e: Dim) -> bool:
-    """Whether an index has a constant added to it."""
-    terms = terms_of(e)
-    return bool(terms) and terms[-1][0] == () and len(terms) > 1
-
-
-def _parts(group: Group, homes: Homes, fresh: Callable[[str], str]) -> list[Group]:
-    stmts = [_into_slice(stmt, homes, fresh) for stmt in group.stmts]
-    reason = f"one of {len(stmts)} operands that are copied into their parts of {group.stmts[0].target}"
-    return [Group("rows", group.nodes, [stmt], reasons=[*group.reasons, reason]) for stmt in stmts]
-
-
-def _into_slice(stmt: Stmt, homes: Homes, fresh: Callable[[str], str]) -> Stmt:
-    """The statement as a copy into a value that is a slice of the target."""
-    assert stmt.index is not None
-    whole = homes.homes[stmt.target]
-    shape: tuple[Dim, ...] = tuple(i.extent for i in stmt.iters)
-    layout = whole.layout
-    for dim, (at, it) in enumerate(zip(stmt.index, stmt.iters, strict=True)):
-        layout = layout.slice(dim, at - sym(it.name), it.extent)
-    name = fresh(f"{stmt.target}.part")
-    homes.values[name] = Value(name, stmt.dtype, shape)
-    homes.homes[name] = Home(whole.buffer, layout, f"a part of {stmt.target}")
-    return replace(stmt, target=name, index=None)
+def _parts(task: Task, homes: dict[str, Home], fresh: Callable[[str], str]) -> list[Task]:
+    target = task.stmts[0].target
+    why = f"one of {len(task.stmts)} operands that are copied into their parts of {target}"
+    found = []
+    for at, stmt in enumerate(task.stmts):
+        name = fresh(f"{target}.part")
+        whole = homes[target]
+        layout = whole.layout
+        for dim, (start, it) in enumerate(zip(part_start(stmt), stmt.iters, strict=True)):
+            layout = layout.slice(dim, start, it.extent)
+        homes[name] = Home(whole.buffer, stmt.dtype, layout, f"a part of {target}")
+        made = part(task, at, name)
+        found.append(replace(made, because=(*task.because, why)))
+    return found

@@ -1,27 +1,31 @@
-"""Whether a plan may be replayed: it is of this graph, this instruction set and this version, and names its nodes.
+"""Whether a plan may be replayed, and doing so: it is of this graph, this instruction set and this version.
 
-A plan of something else would be taken for one that keeps everything apart, and made into slow code without a word.
+A plan of something else would be made into slow or wrong code without a word.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable
-
 from mapsto.errors import ParseError
 from mapsto.ir.graph import Graph
-from mapsto.kernel.compose import is_movement
-from mapsto.plan.group import Group
+from mapsto.plan.decide import Mapped
+from mapsto.plan.derive import derive
+from mapsto.plan.home import Home
+from mapsto.plan.initial import setting_of
+from mapsto.plan.items import tasks
+from mapsto.plan.layout import plain
 from mapsto.plan.plan import Plan
+from mapsto.plan.verify import verify
 
-_DERIVED = re.compile(r"(_\d+|\.\w+)+\Z")  # what `Names.fresh` and the makers of scratch tensors append
 
-
-def check_origin(plan: Plan, digest: str, isa: str, version: str) -> None:
-    """Raises ParseError, naming line and key, for a plan of another instruction set, graph or version of mapsto."""
+def check_origin(plan: Plan, origin: tuple[str, str], isa: str) -> None:
+    """Raises ParseError, naming line and key, for a plan of another instruction set, graph or version of mapsto.
+    origin: the graph's digest, and the version.
+    """
+    digest, version = origin
     if plan.isa != isa:
         raise _fault(plan.lines.get("plan"), f"for: {plan.isa}, but code is made for {isa}; make a plan for that")
+    if not plan.items and not plan.digest:
+        return  # pins alone say by names what they are of
     if not plan.digest:
         raise _fault(None, "there is no line `graph DIGEST by mapsto VERSION`, which says what the plan is of")
     line = plan.lines.get("graph")
@@ -31,41 +35,23 @@ def check_origin(plan: Plan, digest: str, isa: str, version: str) -> None:
         raise _fault(line, f"graph: {plan.digest}, but this one, in these shapes, is {digest}; make a plan of it")
 
 
-def check_names(plan: Plan, graph: Graph, groups: Iterable[Group]) -> None:
-    """Raises ParseError, naming line and node or value, where the plan names what is not there, names twice what is
-    there once, or leaves out a node. `groups`: what became of the plan.
-    """
-    groups = list(groups)
-    nodes = {value.name for node in graph.walk() for value in node.outputs}
-    made = Counter(name for group in groups for name in {n.outputs[0].name for n in group.nodes if n.outputs})
-    seen: Counter[str] = Counter()
-    for decision in plan.groups:
-        where = f"group {decision.name}"
-        for name in decision.nodes:
-            if name not in nodes:
-                raise _fault(decision.line, f"{where}: no node yields {name!r}")
-            seen[name] += 1
-            # what only moves data may be part of each of its readers
-            if decision.nodes.count(name) > 1 or seen[name] > max(1, made[name]):
-                raise _fault(decision.line, f"{where}: {name!r} stands in the plan already")
-    for group in groups:
-        lost = [n.outputs[0].name for n in group.nodes if n.outputs and n.outputs[0].name not in seen]
-        if lost and not (group.kind == "rows" and all(map(is_movement, group.stmts))):  # those may have been views
-            raise _fault(None, f"no group has the node {lost[0]!r}")
-    _check_homes(plan, graph, nodes)
-
-
-def _check_homes(plan: Plan, graph: Graph, nodes: set[str]) -> None:
-    values = nodes | set(graph.values())
-    for inner in (g for node in graph.walk() for g in node.graphs):
-        values |= set(inner.values())
-    seen: set[str] = set()
-    for home in plan.homes:
-        if home.value in seen:
-            raise _fault(home.line, f"home {home.value}: stands in the plan already")
-        seen.add(home.value)
-        if home.value not in values and _DERIVED.sub("", home.value) not in values:
-            raise _fault(home.line, f"home {home.value}: the graph has no such value")
+def replay(plan: Plan, graph: Graph) -> Mapped:
+    """What a plan says of its graph; nothing is decided. Raises ParseError, naming the line, where it does not fit."""
+    if plan.pins.apart or plan.pins.inner:
+        raise _fault(min(plan.pins.lines.values(), default=None), "pins are for a plan that is yet to be made: leave "
+                     "out either them or the works")
+    setting = setting_of(graph)
+    items = derive(plan, graph, setting)
+    homes = dict(plan.homes)
+    narrowed = {name: array.shape for task in tasks(items) for name, array in task.constants.items()}
+    for name in setting.constants:
+        homes[name] = Home(name, setting.values[name].dtype, plain(setting.values[name].shape))
+    for task in tasks(items):
+        for name in task.constants:
+            homes[name] = Home(name, task.made[name].dtype, plain(narrowed[name]))
+    mapped = Mapped(graph, items, homes, plan.places)
+    verify(mapped, plan.lines)
+    return mapped
 
 
 def _fault(line: int | None, what: str) -> ParseError:

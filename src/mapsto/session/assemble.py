@@ -1,32 +1,55 @@
-"""Calls and homes into a program: buffers, steps in order, constants packed."""
+"""Items and what was made of them into a program: buffers, steps in order, constants packed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from mapsto.devices.cpu.code import Call
+from mapsto.devices.maker import Call, Made
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, mul
 from mapsto.ir.graph import Node
 from mapsto.passes.dead_code import CHECK
-from mapsto.plan.group import Group
-from mapsto.plan.planner import Planned
+from mapsto.plan.decide import Mapped
+from mapsto.plan.home import Home
+from mapsto.plan.items import Control, Item, Region
+from mapsto.plan.task import Task
 from mapsto.runtime.arrays import pack_constants
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run, Step
+
+
+@dataclass(frozen=True)
+class Linked:
+    """All that a program is made of. `homes`, `constants`: of the plan and of what makers need besides. `calls`: by the
+    name of their work.
+    """
+
+    mapped: Mapped
+    homes: Mapping[str, Home]
+    constants: Mapping[str, np.ndarray]
+    calls: Mapping[str, tuple[Call, ...]]
+
+
+def link(mapped: Mapped, made: Mapping[str, Made], constants: Mapping[str, np.ndarray]) -> Linked:
+    """What makers made, together. constants: of the graph."""
+    homes, arrays = dict(mapped.homes), dict(constants)
+    for each in made.values():
+        homes.update(each.homes)
+        arrays.update(each.constants)
+    return Linked(mapped, homes, arrays, {name: each.calls for name, each in made.items()})
 
 
 class _Buffers:
     """Indices of buffers by the value that owns them; only what a step touches becomes a buffer."""
 
-    def __init__(self, planned: Planned, constants: Mapping[str, np.ndarray]) -> None:
-        self.homes = planned.homes
-        self.constants = constants
-        self.inputs = {v.name for v in planned.graph.inputs}
-        self.outputs = set(planned.outputs)
+    def __init__(self, linked: Linked) -> None:
+        self.homes = linked.homes
+        self.constants = linked.constants
+        self.inputs = {v.name for v in linked.mapped.graph.inputs}
+        self.outputs = set(linked.mapped.places.values())
         self.list: list[Buffer] = []
         self.index: dict[str, int] = {}
         self.used_constants: dict[str, np.ndarray] = {}
@@ -38,8 +61,8 @@ class _Buffers:
         return self.index[owner]
 
     def _make(self, owner: str) -> Buffer:
-        value = self.homes.values[owner]
-        size = mul(self.homes.homes[owner].layout.elements, value.dtype.size)
+        home = self.homes[owner]
+        size = mul(home.layout.elements, home.dtype.size)
         if owner in self.constants:
             self.used_constants[owner] = self.constants[owner]
             return Buffer(owner, "constant", size)
@@ -47,24 +70,21 @@ class _Buffers:
         return Buffer(owner, kind, size)
 
     def operand(self, name: str) -> tuple[int, Dim]:
-        home = self.homes.homes[name]
-        return self.of(home.buffer), mul(home.layout.offset, self.homes.values[name].dtype.size)
+        home = self.homes[name]
+        return self.of(home.buffer), mul(home.layout.offset, home.dtype.size)
 
 
 def assemble(
-    planned: Planned,
-    calls: Mapping[int, list[Call]],
-    constants: Mapping[str, np.ndarray],
-    defaults: Mapping[str, np.ndarray] | None = None,
+    linked: Linked, defaults: Mapping[str, np.ndarray] | None = None
 ) -> Program:
-    """The program of a planned graph. `calls` by the identity of their group; `defaults` of inputs by name."""
-    graph, buffers = planned.graph, _Buffers(planned, constants)
+    """The program. `defaults` of inputs by name."""
+    graph, places, buffers = linked.mapped.graph, linked.mapped.places, _Buffers(linked)
     inputs = tuple(Port(v.name, v.dtype, v.shape, buffers.of(v.name)) for v in graph.inputs)
     steps: list[Step] = []
     # what must hold of sizes on every path is checked as soon as they are known, before anything is laid out by them
     checks = tuple(Check(*_required(node)) for node in graph.nodes if node.op == "require")
-    _emit([g for g in planned.groups if not _always_checked(g)], calls, buffers, steps)
-    outputs = tuple(_port(name, place, buffers) for name, place in zip(graph.outputs, planned.outputs, strict=True))
+    _emit([item for item in linked.mapped.items if not _is_always_checked(item)], linked.calls, buffers, steps)
+    outputs = tuple(_port(name, places[name], buffers) for name in graph.outputs)
     own = {_default_key(name): array for name, array in (defaults or {}).items()}
     packed, offsets = pack_constants({**buffers.used_constants, **own})
     inputs = tuple(
@@ -83,34 +103,36 @@ def _default_key(name: str) -> str:
 
 
 def _port(name: str, place: str, buffers: _Buffers) -> Port:
-    value = buffers.homes.values[place]
-    return Port(name, value.dtype, value.shape, buffers.of(buffers.homes.homes[place].buffer))
+    home = buffers.homes[place]
+    return Port(name, home.dtype, home.layout.shape, buffers.of(home.buffer))
 
 
-def _emit(groups: Iterable[Group], calls: Mapping[int, list[Call]], buffers: _Buffers, steps: list[Step]) -> None:
-    for group in groups:
-        label = group.name
-        if group.kind == "branch":
-            _emit_branch(group, calls, buffers, steps)
-        elif group.kind == "bind":
-            (node,) = group.nodes
-            value = buffers.homes.values[node.inputs[0]]
-            steps.append(
-                Bind(str(node.attrs["symbol"]), buffers.operand(value.name), value.dtype, label, group.provenance)
-            )
-        elif group.kind == "check":
-            for node in group.nodes:
-                steps.extend(_bounds(node, buffers, label) if node.op == CHECK else [_check(node, label)])
-        else:
-            steps.extend(_run(call, buffers) for call in calls[id(group)])
+def _emit(
+    items: Iterable[Item], calls: Mapping[str, Sequence[Call]], buffers: _Buffers, steps: list[Step]
+) -> None:
+    for item in items:
+        if isinstance(item, Region):
+            _emit_branch(item, calls, buffers, steps)
+        elif isinstance(item, Control):
+            steps.extend(_control(item, buffers))
+        elif isinstance(item, Task):
+            steps.extend(_run(call, buffers) for call in calls[item.name])
 
 
 def _run(call: Call, buffers: _Buffers) -> Run:
     operands = tuple(buffers.operand(name) for name in call.operands)
-    label = f"{call.group.name} {call.group.kind} {'+'.join(dict.fromkeys(n.op for n in call.group.nodes))}"
-    return Run(
-        call.function, operands, call.dims, call.extent, call.writes, call.grain, False, label, call.group.provenance
-    )
+    task = call.task
+    label = f"{task.name} {task.kind} {'+'.join(dict.fromkeys(n.op for n in task.nodes))}"
+    return Run(call.function, operands, call.dims, call.extent, call.writes, call.grain, False, label, task.sources)
+
+
+def _control(item: Control, buffers: _Buffers) -> list[Step]:
+    node, label = item.node, item.name
+    if node.op == "bind_dim":
+        (name,) = node.inputs
+        operand, dtype = buffers.operand(name), buffers.homes[name].dtype
+        return [Bind(str(node.attrs["symbol"]), operand, dtype, label, node.provenance)]
+    return _bounds(node, buffers, label) if node.op == CHECK else [_check(node, label)]
 
 
 def _bounds(node: Node, buffers: _Buffers, label: str) -> list[Step]:
@@ -136,14 +158,16 @@ def _required(node: Node) -> tuple[Dim, str]:
     return condition, str(node.attrs["message"])  # type: ignore[return-value]
 
 
-def _always_checked(group: Group) -> bool:
-    return group.kind == "check" and all(node.op == "require" for node in group.nodes)
+def _is_always_checked(item: Item) -> bool:
+    return isinstance(item, Control) and item.node.op == "require"
 
 
-def _emit_branch(group: Group, calls: Mapping[int, list[Call]], buffers: _Buffers, steps: list[Step]) -> None:
+def _emit_branch(
+    item: Region, calls: Mapping[str, Sequence[Call]], buffers: _Buffers, steps: list[Step]
+) -> None:
     """if c: A else: B as `branch to B unless c; A; jump to the end; B`."""
-    (node,) = group.nodes
-    then, otherwise = group.branches
+    node = item.node
+    then, otherwise = item.arms
     at = len(steps)
     steps.append(Jump(0))
     _emit(then, calls, buffers, steps)
@@ -151,5 +175,5 @@ def _emit_branch(group: Group, calls: Mapping[int, list[Call]], buffers: _Buffer
     steps.append(Jump(0))
     start = len(steps)
     _emit(otherwise, calls, buffers, steps)
-    steps[at] = BranchIfFalse(buffers.operand(node.inputs[0]), start, group.name, node.provenance)
-    steps[leave] = Jump(len(steps), group.name, node.provenance)
+    steps[at] = BranchIfFalse(buffers.operand(node.inputs[0]), start, item.name, node.provenance)
+    steps[leave] = Jump(len(steps), item.name, node.provenance)

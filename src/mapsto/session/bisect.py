@@ -1,7 +1,7 @@
-"""Finds the kernel that computes something wrong: each group of a plan compiled and run by itself, on reference
+"""Finds the kernel that computes something wrong: each work of a plan compiled and run by itself, on reference
 inputs, beside the reference.
 
-For developers: `python -m mapsto.session.bisect MODEL.onnx INPUTS.npz` prints the groups whose results differ from
+For developers: `python -m mapsto.session.bisect MODEL.onnx INPUTS.npz` prints the works whose results differ from
 the numpy interpreter's.
 """
 
@@ -18,16 +18,17 @@ from mapsto.ir.expr import Sym, terms_of
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.interpret import run_graph
 from mapsto.passes.retrace import retrace
-from mapsto.plan.homes import flat
-from mapsto.plan.planner import Planned, all_constants, plan_graph
+from mapsto.plan.decide import Mapped, decide
+from mapsto.plan.initial import Setting, setting_of
+from mapsto.plan.items import tasks
 from mapsto.session.compile import Workers, build
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One group: its error relative to the largest magnitude of the reference, or what it raised."""
+    """One work: its error relative to the largest magnitude of the reference, or what it raised."""
 
-    group: str
+    work: str
     ops: tuple[str, ...]
     output: str
     error: float
@@ -35,22 +36,23 @@ class Verdict:
 
 
 def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> Iterator[Verdict]:
-    """Verdicts of the groups that differ by more than the tolerance."""
-    known: dict[str, np.ndarray] = {**all_constants(graph), **{k: np.asarray(v) for k, v in inputs.items()}}
+    """Verdicts of the works that differ by more than the tolerance."""
+    setting = setting_of(graph)
+    known: dict[str, np.ndarray] = {**setting.constants, **{k: np.asarray(v) for k, v in inputs.items()}}
 
     def observe(node: Node, outputs: Sequence[np.ndarray]) -> None:
         known.update({value.name: array for value, array in zip(node.outputs, outputs, strict=True)})
 
     run_graph(graph, inputs, observe=observe)
-    planned = plan_graph(graph)
+    mapped = decide(graph)
     with Workers(True) as workers:
-        for group in flat(planned.groups):
-            nodes = [n for n in group.nodes if n.op != "copy"]
-            if group.kind in ("rows", "contraction", "routine") and nodes:
-                kept = [t for t in group.targets() if t in planned.kept]
+        for task in tasks(mapped.items):
+            nodes = [n for n in task.nodes if n.op != "copy"]
+            if nodes:
+                kept = [t for t in task.targets if t in mapped.homes]
                 # what a branch yields is copied into the value of the `if`, which the reference knows by its own name
-                kept += [n.inputs[0] for n in group.nodes if n.op == "copy"]
-                yield from _judge(group.name, nodes, kept, known, planned, workers, tolerance)
+                kept += [n.inputs[0] for n in task.nodes if n.op == "copy"]
+                yield from _judge(task.name, nodes, kept, known, mapped, setting, workers, tolerance)
 
 
 def _judge(
@@ -58,24 +60,25 @@ def _judge(
     nodes: list[Node],
     targets: list[str],
     known: Mapping[str, np.ndarray],
-    planned: Planned,
+    mapped: Mapped,
+    setting: Setting,
     workers: Workers,
     tolerance: float,
 ) -> Iterator[Verdict]:
     made = {v.name for n in nodes for v in n.outputs}
     outputs = list(dict.fromkeys(t for t in targets if t in made and t in known))
     read = {i for n in nodes for i in n.inputs if i and i not in made}
-    values, fixed = planned.homes.values, planned.constants
+    values, fixed = setting.values, setting.constants
     if not read - set(fixed) or not read <= set(known):
         return  # folded away when it stands alone; in a branch that was not taken
     inputs = tuple(Value(r, values[r].dtype, known[r].shape) for r in sorted(read) if r not in fixed)
     constants = {r: known[r] for r in read if r not in {v.name for v in inputs}}
-    ordered = [n for n in planned.graph.walk() if any(v.name in made for v in n.outputs)]
+    ordered = [n for n in mapped.graph.walk() if any(v.name in made for v in n.outputs)]
     ops = tuple(n.op for n in nodes)
     try:
         graph = retrace(
             Graph(name, inputs, tuple(outputs), tuple(ordered), constants),
-            sizes=_sizes((*planned.graph.inputs, *(v for n in ordered for v in n.outputs)), known),
+            sizes=_sizes((*mapped.graph.inputs, *(v for n in ordered for v in n.outputs)), known),
         )
         exe = build(graph, workers, 1, None)
         found = exe.run({v.name: known[v.name] for v in inputs})

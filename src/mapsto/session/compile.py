@@ -16,25 +16,26 @@ from mapsto.boundary import public
 from mapsto.budget import Budget, current, metering
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.cache import ObjectCache, default_folder
-from mapsto.devices.cpu.code import Call, Code
-from mapsto.devices.cpu.codegen import calls_of
 from mapsto.devices.cpu.compiler import CompilePool
+from mapsto.devices.cpu.maker import CpuMaker
+from mapsto.devices.maker import Made, Maker
 from mapsto.errors import CompileError, ModelError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.ops.builder import FOLD_PER_BYTE
 from mapsto.passes.checks import unchecked
-from mapsto.plan.homes import flat
-from mapsto.plan.plan import Plan, parse
-from mapsto.plan.planner import plan_graph
-from mapsto.plan.replay import check_names, check_origin
+from mapsto.plan.decide import Mapped, decide, plan_of
+from mapsto.plan.initial import setting_of
+from mapsto.plan.items import tasks
+from mapsto.plan.plan import Offer, Pins, Plan, parse
+from mapsto.plan.replay import check_origin, replay
 from mapsto.runtime.artifact import Target
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.runtime.native import architecture
-from mapsto.session.assemble import assemble
+from mapsto.session.assemble import assemble, link
 from mapsto.session.constants import fold_calls
-from mapsto.session.describe import plan_of
+from mapsto.session.describe import steps_text
 from mapsto.session.shapes import with_shapes
 
 if TYPE_CHECKING:
@@ -209,31 +210,34 @@ def _build(
     defaults: Mapping[str, np.ndarray] | None,
 ) -> Executable:
     origin = graph_digest(graph), mapsto.__version__
+    constants = setting_of(graph).constants
+    maker = CpuMaker(workers.isa, constants, workers.submit)
+    replayed = pinned if pinned is not None and pinned.items else None
     if pinned is not None:
-        check_origin(pinned, origin[0], workers.isa.name, origin[1])
-    planned = plan_graph(graph, pinned)
-    if pinned is not None:
-        check_names(pinned, graph, flat(planned.groups))
-    code = Code(workers.isa, planned.homes, planned.kept, workers.submit, constants=planned.constants)
-    calls: dict[int, list[Call]] = {}
-    for group in flat(planned.groups):
-        if group.kind in ("rows", "contraction", "routine"):
-            current().tick(f"code for {', '.join(group.provenance[:4]) or group.name}")
-            calls[id(group)] = calls_of(group, code)
-    ports = {v.name for v in graph.inputs} | set(planned.outputs)
-    every = [c for made in calls.values() for c in made]
-    sources = {c.function: c.group.provenance for c in every}
-    folded = fold_calls(every, code, ports, lambda names: workers.objects(names, None, sources))
-    calls = {group: [c for c in made if id(c) not in folded] for group, made in calls.items()}
-    program = assemble(planned, calls, code.constants, defaults)
+        check_origin(pinned, origin, workers.isa.name)
+    mapped = decide(graph, Pins() if pinned is None else pinned.pins) if replayed is None else replay(replayed, graph)
+    made = _made(mapped, maker, {} if replayed is None else {w.name: w.offer for w in replayed.works})
+    offers = {name: (each.offer, each.because) for name, each in made.items()}
+    linked = link(mapped, made, constants)
+    ports = {v.name for v in graph.inputs} | set(mapped.places.values())
+    sources = {c.function: c.task.sources for calls in linked.calls.values() for c in calls}
+    linked = fold_calls(linked, ports, lambda names: workers.objects(names, None, sources))
+    program = assemble(linked, defaults)
     objects = workers.objects(program.functions(), progress, sources)
     exe = Executable(program, objects, threads, target=_target(workers.isa))
-    sized = all(isinstance(d, int) for d in program.dims())
-    use = exe.memory() if sized else None
-    arena = (use.arena, use.arena_bound) if use is not None else None
-    exe.plan_text = plan_of(planned, calls, program, workers.isa.name, arena, origin).text()
+    plan = plan_of(mapped, offers, workers.isa.name, origin) if replayed is None else replayed
+    exe.plan_text = plan.text() + steps_text(exe)
     debug.show(debug.PLAN, "plan", lambda: exe.plan_text)
     return exe
+
+
+def _made(mapped: Mapped, maker: Maker, offers: Mapping[str, Offer]) -> dict[str, Made]:
+    """Code of all tasks; offers: those that a plan has taken already."""
+    made: dict[str, Made] = {}
+    for task in tasks(mapped.items):
+        current().tick(f"code for {', '.join(task.sources[:4]) or task.name}")
+        made[task.name] = maker.make(task, mapped.homes, offers.get(task.name))
+    return made
 
 
 def _instruction_set(name: str | None) -> isas.Isa:

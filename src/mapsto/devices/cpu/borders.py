@@ -4,35 +4,34 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mapsto.devices.cpu.code import Call, Code
+from mapsto.devices.cpu.code import Code
+from mapsto.devices.maker import Call
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, sym
 from mapsto.kernel.ast import Const, Iter, Stmt
-from mapsto.plan.group import Group
-from mapsto.plan.homes import Home
+from mapsto.plan.home import Home
+from mapsto.plan.task import Task
 
 
-def border_calls(group: Group, code: Code) -> list[Call]:
+def border_calls(task: Task, code: Code) -> list[Call]:
     """Zeros into the border of what the template writes: slabs before and past each bordered dim, of the tensor with
     its border as a whole.
     """
-    final = group.targets()[-1]
-    layout = code.homes.layout(final)
+    final = task.targets[-1]
+    layout = code.layout(final)
     if not layout.has_border:
         return []
-    value = code.homes.values[final]
+    dtype = code.homes[final].dtype
     shape = tuple(add(extent, b + a) for extent, (b, a) in zip(layout.shape, layout.border, strict=True))
     name = code.fresh(f"{final}.bordered")
-    code.homes.values[name] = replace(value, name=name, shape=shape)
     whole = replace(layout, shape=shape, border=((0, 0),) * len(shape))
-    code.homes.homes[name] = Home(code.homes.homes[final].buffer, whole, f"{final} with its border")
-    code.kept.add(name)
+    code.homes[name] = Home(code.homes[final].buffer, dtype, whole, f"{final} with its border")
     stmts = []
     for d, (before, after) in enumerate(layout.border):
         for start, count in ((0, before), (add(before, layout.shape[d]), after)):
             if count:
-                stmts.append(_slab(name, value.dtype, shape, d, start, count, code))
-    return [code.rows_call(group, stmts)]
+                stmts.append(_slab(name, dtype, shape, d, start, count, code))
+    return [code.rows_call(stmts)]
 
 
 def _slab(name: str, dtype: DType, shape: tuple[Dim, ...], d: int, start: Dim, count: int, code: Code) -> Stmt:

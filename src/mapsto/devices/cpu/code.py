@@ -1,4 +1,4 @@
-"""What generated code is: calls of compiled functions, the functions so far, and the calls of the generic lowering.
+"""The code of one task in the making, and what all tasks of a program share: functions by their canonical form.
 
 Equal kernels (in canonical form, with equal layouts) give one function, whatever their tensors are named.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +19,9 @@ from mapsto.budget import current
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.generic.cost import estimate
+from mapsto.devices.generic.relaid import relaid
+from mapsto.devices.generic.schedule import RowSchedule, read_schedule, schedule_text
+from mapsto.devices.maker import Call
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, product, substitute
 from mapsto.ir.graph import Value
@@ -26,34 +31,15 @@ from mapsto.kernel.text import kernel_text
 from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
 from mapsto.loop.text import format_function
-from mapsto.plan.group import Group
-from mapsto.plan.homes import Home, Homes
+from mapsto.plan.home import Home
 from mapsto.plan.kernels import Canonical, Renamer, canonical
-from mapsto.plan.layout import plain
-
-
-@dataclass(frozen=True)
-class Call:
-    """One step's call: which function, on which values, with which sizes. `writes`: positions of the operands it
-    stores to.
-
-    `grain`: the least share of the extent that is worth a thread of its own. `work`: about how many operations the
-    whole takes (sizes not known before a run: typical).
-    """
-
-    function: str
-    operands: tuple[str, ...]
-    writes: tuple[int, ...]
-    dims: tuple[Dim, ...]
-    extent: Dim
-    group: Group
-    schedule: str
-    grain: int = 1
-    work: float = 0.0
-
+from mapsto.plan.layout import Layout, plain
+from mapsto.plan.task import Task
 
 # Cycles that a thread must save before it is woken for a step: a few meetings at a barrier.
 _WORTH_A_THREAD = 12_000.0
+
+T = TypeVar("T")
 
 
 def grain_of(cycles: float, extent: Dim) -> int:
@@ -74,23 +60,28 @@ def _operations(e: Scalar) -> float:
     return own + inner * (estimate(product(i.extent for i in e.iters)) if isinstance(e, Reduce) else 1)
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """A function that was made for a form: its name, what its threads share, its parameters and sizes in order."""
+
+    function: str
+    extent: Dim
+    params: tuple[str, ...]
+    dims: tuple[str, ...]
+
+
 @dataclass
-class Code:
-    """The code of a program in the making: functions by their canonical form, and scratch tensors by name."""
+class Shared:
+    """What the tasks of one program have in common: equal forms are lowered once. It only remembers; what it holds
+    follows from the forms alone.
+    """
 
     isa: Isa
-    homes: Homes
-    kept: set[str]
     on_module: Callable[[str, str, str], None]
-    made: dict[object, tuple[str, Dim, tuple[str, ...], tuple[str, ...], str]] = field(default_factory=dict)
+    kernels: dict[object, Kernel] = field(default_factory=dict)
+    schedules: dict[Canonical, RowSchedule] = field(default_factory=dict)
+    packed: dict[str, np.ndarray] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
-    packed: dict[object, str] = field(default_factory=dict)
-    counter: int = 0
-
-    def fresh(self, hint: str) -> str:
-        self.counter += 1
-        return f"{hint}.{self.counter}"
 
     def add_function(self, function: Function, optimizer: str) -> str:
         """The name under which the function is compiled; equal functions share one."""
@@ -104,61 +95,130 @@ class Code:
             self.on_module(name, self.texts[name], optimizer)
         return name
 
+
+@dataclass
+class Schedules:
+    """Schedules of a task's kernels in order: chosen as they are asked for, or given by a plan."""
+
+    given: Sequence[str] | None
+    taken: list[str] = field(default_factory=list)
+    because: list[str] = field(default_factory=list)
+
+    def take(self, choose: Callable[[], T], show: Callable[[T], str], read: Callable[[str], T]) -> T:
+        """The next schedule. Raises ValueError where the plan has none or one that cannot be read."""
+        if self.given is None:
+            made = choose()
+            self.taken.append(show(made))
+            return made
+        if len(self.taken) == len(self.given):
+            raise ValueError(f"the schedule has {len(self.given)} parts, more are needed")
+        self.taken.append(self.given[len(self.taken)])
+        return read(self.taken[-1])
+
+
+@dataclass
+class Code:
+    """The code of one task in the making. `homes`: of the plan, below those that are made here."""
+
+    shared: Shared
+    task: Task
+    homes: ChainMap[str, Home]
+    values: ChainMap[str, Value]
+    constants: ChainMap[str, np.ndarray]
+    schedules: Schedules
+    temps: set[str] = field(default_factory=set)  # tensors between statements that were given memory
+    counter: int = 0
+
+    @property
+    def isa(self) -> Isa:
+        return self.shared.isa
+
+    def layout(self, name: str) -> Layout:
+        return self.homes[name].layout
+
+    def value(self, name: str) -> Value:
+        """A value's type: where it lies, or as the task's statements have it."""
+        home = self.homes.get(name)
+        return self.values[name] if home is None else home.value(name)
+
+    def fresh(self, hint: str) -> str:
+        """A name that no other task uses."""
+        self.counter += 1
+        return f"{hint}.{self.task.name}.{self.counter}"
+
+    def add_function(self, function: Function, optimizer: str) -> str:
+        return self.shared.add_function(function, optimizer)
+
     def add_scratch(self, name: str, dtype: DType, shape: tuple[Dim, ...]) -> None:
-        self.homes.homes[name] = Home(name, plain(shape), "scratch")
-        self.homes.values[name] = Value(name, dtype, shape)
+        self.homes[name] = Home(name, dtype, plain(shape), "scratch")
 
     def add_constant(self, name: str, array: np.ndarray) -> None:
         current().charge("folded_bytes", array.nbytes, name)
         self.constants[name] = array
         self.add_scratch(name, from_numpy(array.dtype), array.shape)
 
+    def over(self, homes: Mapping[str, Home], values: Mapping[str, Value]) -> Code:
+        """The same, with other homes and values in front; what it makes, `adopt` takes over."""
+        return replace(
+            self, homes=ChainMap({}, dict(homes), *self.homes.maps), values=ChainMap({}, dict(values), *self.values.maps)
+        )
+
     def adopt(self, other: Code) -> None:
-        """Scratch tensors that were made while `other`, which has all else in common, stood in for this one."""
+        """What was made while `other`, which has all else in common, stood in for this one."""
         self.counter = other.counter
-        for name in other.homes.homes.keys() - self.homes.homes.keys():
-            self.homes.homes[name] = other.homes.homes[name]
-            self.homes.values[name] = other.homes.values[name]
+        made: MutableMapping[str, Home] = other.homes.maps[0]
+        self.homes.update(made)
+        self.values.update(other.values.maps[0])
 
-    def rows_call(self, group: Group, stmts: list[Stmt]) -> Call:
+    def rows_call(self, stmts: Sequence[Stmt]) -> Call:
         """A call of the generic lowering of these statements."""
-        return _rows_call(group, stmts, self)
+        return _rows_call(relaid(stmts, self), self)
 
 
-def _rows_call(group: Group, stmts: list[Stmt], code: Code) -> Call:
+def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
     touched = {s.target for s in stmts}.union(*(reads(s) for s in stmts))
-    layouts = {n: code.homes.homes[n].layout for n in touched if n in code.homes.homes}
-    form, names = canonical(stmts, code.homes.values, layouts, code.kept)
-    if form not in code.made:
-        debug.show(debug.KERNELS, f"kernel of {group.name}", lambda: kernel_text(form.kernel))
-        code.made[form] = _lower_rows(form, code)
-    function, extent, params, dims, schedule = code.made[form]
+    layouts = {n: code.homes[n].layout for n in touched if n in code.homes and n not in code.temps}
+    form, names = canonical(list(stmts), {n: code.value(n) for n in touched}, layouts)
+    schedule = code.schedules.take(lambda: _chosen(form, code), schedule_text, read_schedule)
+    key = form, schedule_text(schedule)
+    if key not in code.shared.kernels:
+        debug.show(debug.KERNELS, f"kernel of {code.task.name}", lambda: kernel_text(form.kernel))
+        code.shared.kernels[key] = _lower_rows(form, schedule, code)
+    kernel = code.shared.kernels[key]
     actual = {canonical_name: name for name, canonical_name in names.tensors.items()}
     sizes = names.actual_sizes()
-    operands = tuple(_operand(p, actual, form, names, code) for p in params)
+    operands = tuple(_operand(p, actual, code) for p in kernel.params)
     written = {t.name for t in (*form.kernel.outputs, *form.kernel.temps)}
-    writes = tuple(i for i, p in enumerate(params) if p in written)
-    whole = substitute(extent, sizes)
+    writes = tuple(i for i, p in enumerate(kernel.params) if p in written)
     work = rows_work(form.kernel.stmts)
-    grain = grain_of(work / max(code.isa.lanes(DType.F32) // 2, 1), extent)
-    return Call(function, operands, writes, tuple(sizes[d] for d in dims), whole, group, schedule, grain, work)
+    grain = grain_of(work / max(code.isa.lanes(DType.F32) // 2, 1), kernel.extent)
+    dims = tuple(sizes[d] for d in kernel.dims)
+    return Call(kernel.function, operands, writes, dims, substitute(kernel.extent, sizes), code.task, grain, work)
 
 
-def _operand(param: str, actual: dict[str, str], form: Canonical, names: Renamer, code: Code) -> str:
+def _operand(param: str, actual: Mapping[str, str], code: Code) -> str:
     """The value behind a parameter; a temp that needs memory becomes a scratch tensor of its own."""
     name = actual[param]
-    if name not in code.homes.homes:
-        value = code.homes.values[name]
+    if name not in code.homes:
+        value = code.value(name)
         code.add_scratch(name, value.dtype, value.shape)
+        code.temps.add(name)
     return name
 
 
-def _lower_rows(form: Canonical, code: Code) -> tuple[str, Dim, tuple[str, ...], tuple[str, ...], str]:
+def _chosen(form: Canonical, code: Code) -> RowSchedule:
+    known = code.shared.schedules.get(form)
+    if known is None:
+        known = choose_schedule(form.kernel, dict(form.layouts), code.isa.lanes(DType.F32))
+        code.shared.schedules[form] = known
+    code.schedules.because.append(known.reason)
+    return known
+
+
+def _lower_rows(form: Canonical, schedule: RowSchedule, code: Code) -> Kernel:
     layouts = dict(form.layouts)
-    lanes = code.isa.lanes(DType.F32)
-    schedule = choose_schedule(form.kernel, layouts, lanes)
     for name in scratch_temps(form.kernel, schedule):
         layouts[name] = plain(next(t.shape for t in form.kernel.temps if t.name == name))
     function, extent = lower(form.kernel, layouts, schedule, "kernel")
     name = code.add_function(function, "generic")
-    return name, extent, tuple(p.name for p in function.params), function.dims, str(schedule)
+    return Kernel(name, extent, tuple(p.name for p in function.params), function.dims)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from mapsto.devices.cpu.contraction_form import ContractionForm
 from mapsto.devices.cpu.contraction_packing import Packing, packing
 from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.tile import Shape, Tiling, choose, tile_cycles
+from mapsto.devices.cpu.tile import Shape, Tiling, choose, tile_cycles, tilings
 from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, product
 
 # Work of one item: small enough to share among threads, large enough to forget the item's own cost.
@@ -136,3 +137,38 @@ def _closing(form: ContractionForm, tiling: Tiling) -> Tiling:
         return tiling
     assert tiling.full_panels is not None
     return replace(tiling, last=tiling.panel, full_panels=tiling.full_panels - 1)
+
+
+def tiles_text(plan: Plan) -> str:
+    """The choices as plans have them: lanes of the vectors of a full panel and of the last one, how many panels, rows
+    of the tiles (and how many of each), which loop is outside, units of a row block.
+    """
+    t = plan.tiling
+    panels = f"{_list(t.panel, '+')} columns" + (f" then {_list(t.last, '+')}" if t.last else "")
+    rows = _list(t.sizes, "/") + (f" {_list(t.counts, '/')} times" if t.counts is not None else "")
+    full = "" if t.full_panels is None else f", {t.full_panels} full panels"
+    order = "row blocks outside" if plan.rows_outer else "panels outside"
+    return f"tile {panels} x {rows} rows{full}; {order}; {plan.chunk} units a block"
+
+
+_TILES = re.compile(
+    r"tile (?P<panel>[\d+]+) columns(?: then (?P<last>[\d+]+))? x (?P<sizes>[\d/]+)(?: (?P<counts>[\d/]+) times)? rows"
+    r"(?:, (?P<full>\d{1,9}) full panels)?; (?P<order>row blocks|panels) outside; (?P<chunk>\d{1,9}) units a block"
+)
+
+
+def read_tiles(text: str, form: ContractionForm, isa: Isa) -> Plan:
+    """Reads `tiles_text` back, for a form. Raises ValueError."""
+    found = _TILES.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text[:80]!r} is no schedule of tiles")
+    chunk = int(found["chunk"])
+    for tiling in tilings(isa, _shape(form, isa)):  # any other would not cover the result
+        made = Plan(form, isa, _closing(form, tiling), found["order"] == "row blocks", chunk)
+        if chunk > 0 and tiles_text(made) == text:
+            return made
+    raise ValueError(f"{text[:80]!r} does not tile {form.columns} columns")
+
+
+def _list(numbers: tuple[int, ...], by: str) -> str:
+    return by.join(map(str, numbers))

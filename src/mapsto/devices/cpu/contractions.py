@@ -1,4 +1,4 @@
-"""Contraction groups into calls of the template: forms from homes, joined rows, epilogues."""
+"""Contraction tasks into calls of the template: forms from homes, joined rows, epilogues."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mapsto.devices.cpu.borders import border_calls
-from mapsto.devices.cpu.code import Call, Code, grain_of
-from mapsto.devices.cpu.contraction import Plan as TilePlan
+from mapsto.devices.cpu.code import Code, Kernel, grain_of
 from mapsto.devices.cpu.contraction import contraction, plan_contraction
 from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue, Place
+from mapsto.devices.cpu.contraction_plan import read_tiles, tiles_text
 from mapsto.devices.cpu.packed import direct_b, in_actual_sizes, packed_b, packed_iters, packed_strides
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
+from mapsto.devices.maker import Call
 from mapsto.ir.expr import Dim, add, linear, mul, substitute, symbols
 from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
 from mapsto.loop.ast import Param, Statement, Value
+from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
-from mapsto.plan.group import Group
-from mapsto.plan.homes import Access, access
 from mapsto.plan.kernels import Renamer
 from mapsto.plan.layout import Layout
+from mapsto.plan.task import Task
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,22 @@ class Shaped:
     accumulators: tuple[str, ...]
 
 
-def template_calls(group: Group, code: Code) -> list[Call] | None:
-    """The calls that compute a contraction group with the template; None where an operand cannot be reached by
+def template_calls(task: Task, code: Code) -> list[Call] | None:
+    """The calls that compute a contraction task with the template; None where an operand cannot be reached by
     strides.
     """
-    calls: list[Call] = border_calls(group, code)
-    for c in group.phases:
-        made = _phase_calls(group, c, code)
+    calls: list[Call] = border_calls(task, code)
+    for c in task.phases:
+        made = _phase_calls(task, c, code)
         if made is None:
             return None
         calls.extend(made)
     return calls
 
 
-def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
-    final = group.targets()[-1]
-    a_layout, out_layout = code.homes.layout(c.a.tensor), code.homes.layout(final)
+def _phase_calls(task: Task, c: Contraction, code: Code) -> list[Call] | None:
+    final = task.targets[-1]
+    a_layout, out_layout = code.layout(c.a.tensor), code.layout(final)
     border = c.border(a_layout.shape)
     if border is None:
         return None
@@ -64,62 +65,44 @@ def _phase_calls(group: Group, c: Contraction, code: Code) -> list[Call] | None:
         return None  # a constant that is read over a size: only the run can say that the two agree
     direct = None if reach_a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
-    shaped, tensors = _shape(group, c, reach_a, reach_out, direct, code, names)
-    plan = plan_contraction(shaped.form, code.isa)
+    shaped, tensors = _shape(task, c, reach_a, reach_out, direct, code, names)
+    plan = code.schedules.take(
+        lambda: plan_contraction(shaped.form, code.isa), tiles_text, lambda text: read_tiles(text, shaped.form, code.isa)
+    )
     calls: list[Call] = []
     if direct is None:
         packing = in_actual_sizes(plan.packing, names)
-        b_name = packed_b(group, c, packing, code, calls)
+        b_name = packed_b(c, packing, code, calls)
         b_batch = packed_strides(c, packing)
         batch = tuple(replace(x, b=names.dim(s)) for x, s in zip(shaped.form.batch, b_batch, strict=True))
         form = replace(shaped.form, batch=batch, dims=_size_names(names))
         shaped, plan = replace(shaped, form=form), replace(plan, form=form)
     else:
         b_name = c.b.tensor
-    key = shaped
-    if key not in code.made:
+    key = shaped, tiles_text(plan)
+    if key not in code.shared.kernels:
         function, extent = contraction(plan, _epilogue(shaped))
-        name = code.add_function(function, "none")
-        code.made[key] = (name, extent, (), function.dims, _schedule_text(plan))
-    function_name, extent, _, dims, schedule = code.made[key]
+        code.shared.kernels[key] = Kernel(code.add_function(function, "none"), extent, (), function.dims)
+    kernel = code.shared.kernels[key]
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *tensors)
     work = estimate(c.multiplications())
-    grain = grain_of(
-        work / (code.isa.accumulator_lanes * code.isa.fma_per_cycle * shaped.form.interleave),
-        extent,
-    )
-    calls.append(
-        Call(
-            function_name,
-            operands,
-            (2,),
-            tuple(sizes[d] for d in dims),
-            substitute(extent, sizes),
-            group,
-            schedule,
-            grain,
-            work,
-        )
-    )
+    multiplied = code.isa.accumulator_lanes * code.isa.fma_per_cycle * shaped.form.interleave  # in a cycle
+    grain = grain_of(work / multiplied, kernel.extent)
+    dims = tuple(sizes[d] for d in kernel.dims)
+    calls.append(Call(kernel.function, operands, (2,), dims, substitute(kernel.extent, sizes), task, grain, work))
     return calls
 
 
-def _schedule_text(plan: TilePlan) -> str:
-    order = "row blocks outside, panels inside" if plan.rows_outer else "panels outside, row blocks inside"
-    rows = "/".join(map(str, plan.tiling.sizes))
-    return f"tile {plan.tiling.width} columns x {rows} rows; {order}; {plan.chunk} units a block"
-
-
 def _shape(
-    group: Group, c: Contraction, a: Access, out: Access, b: Access | None, code: Code, names: Renamer
+    task: Task, c: Contraction, a: Access, out: Access, b: Access | None, code: Code, names: Renamer
 ) -> tuple[Shaped, list[str]]:
-    final = group.targets()[-1]
-    others = _other_tensors(group, c, code)
-    rows = _collapsed(c, a, out, group, code)
+    final = task.targets[-1]
+    others = _other_tensors(task, c, code)
+    rows = _collapsed(c, a, out, task, code)
     names.learn(i.extent for i in (*c.iters, *c.reds))
     for tensor in (c.a.tensor, final, *others):
-        names.learn(code.homes.values[tensor].shape)
+        names.learn(code.layout(tensor).shape)
     for it in c.iters + c.reds:
         names.iter(it)
     b_stride = b.strides if b is not None else {}
@@ -127,15 +110,17 @@ def _shape(
     row_axes = tuple(_axis(i, a, b_stride, out, names) for i in rows) or (Axis(1),)
     window = tuple(_axis(i, a, b_stride, None, names) for i in c.windows)
     channel, column = c.channels[0], c.cols[0]
+    index = names.dims(c.index)
+    own = dict(names.iters)
     for tensor in others:
         names.tensor(tensor)
-    stmts = tuple(names.stmt(s) for s in group.stmts)
-    layouts = tuple((names.tensors[t], names.layout(code.homes.layout(t))) for t in others)
+    stmts = tuple(names.stmt(s) for s in task.stmts)
+    layouts = tuple((names.tensors[t], names.layout(code.layout(t))) for t in others)
     form = ContractionForm(
         name="kernel",
         a=Param("a", c.a.dtype),
         b=Param("b", c.b.dtype),
-        out=Param("out", code.homes.values[final].dtype, True),
+        out=Param("out", code.homes[final].dtype, True),
         accumulator=c.dtype,
         columns=names.dim(column.extent),
         rows=row_axes,
@@ -149,20 +134,19 @@ def _shape(
         b_channel_stride=None if b is None else names.dim(b.strides.get(channel.name, 0)),
         out_block=out.block or 0,
         out_block_stride=names.dim(out.block_stride),
-        a_start=names.dim(_relative(a.base, code.homes.layout(c.a.tensor))),
-        b_start=0 if b is None else names.dim(_relative(b.base, code.homes.layout(c.b.tensor))),
-        out_start=names.dim(_relative(out.base, code.homes.layout(final))),
-        others=tuple(Param(names.tensors[t], code.homes.values[t].dtype) for t in others),
+        a_start=names.dim(_relative(a.base, code.layout(c.a.tensor))),
+        b_start=0 if b is None else names.dim(_relative(b.base, code.layout(c.b.tensor))),
+        out_start=names.dim(_relative(out.base, code.layout(final))),
+        others=tuple(Param(names.tensors[t], code.homes[t].dtype) for t in others),
     )
-    index = names.dims(c.index)
     form = replace(form, dims=_size_names(names))
     order = (
-        tuple(names.iters[i.name] for i in c.batch),
-        tuple(names.iters[i.name] for i in rows),
-        names.iters[column.name],
+        tuple(own[i.name] for i in c.batch),
+        tuple(own[i.name] for i in rows),
+        own[column.name],
     )
     walked = {i.name for i in rows}
-    joined: dict[str, Dim] = {names.iters[i.name]: 0 for i in c.rows if i.name not in walked}
+    joined: dict[str, Dim] = {own[i.name]: 0 for i in c.rows if i.name not in walked}
     index = tuple(substitute(e, joined) for e in index)
     sums = tuple(names.tensors[t] for t in (ACCUMULATOR, c.target) if t in names.tensors)
     return Shaped(form, b is None, order, stmts, layouts, index, sums), others
@@ -186,13 +170,13 @@ def _axis(it: Iter, a: Access, b: Mapping[str, Dim], out: Access | None, names: 
     )
 
 
-def _other_tensors(group: Group, c: Contraction, code: Code) -> list[str]:
+def _other_tensors(task: Task, c: Contraction, code: Code) -> list[str]:
     """Operands of the epilogue, in order."""
-    own = set(group.targets()) | {ACCUMULATOR}
-    return list(dict.fromkeys(load.tensor for s in group.stmts for load in loads_of(s) if load.tensor not in own))
+    own = set(task.targets) | {ACCUMULATOR}
+    return list(dict.fromkeys(load.tensor for s in task.stmts for load in loads_of(s) if load.tensor not in own))
 
 
-def _collapsed(c: Contraction, a: Access, out: Access, group: Group, code: Code) -> tuple[Iter, ...]:
+def _collapsed(c: Contraction, a: Access, out: Access, task: Task, code: Code) -> tuple[Iter, ...]:
     """The row iterators, neighbours joined into one where every operand walks on evenly from one's end to the other's
     next step.
     """
@@ -200,8 +184,8 @@ def _collapsed(c: Contraction, a: Access, out: Access, group: Group, code: Code)
     if not rows:
         return ()
     walks: list[Mapping[str, Dim]] = [a.strides, out.strides]
-    for stmt in group.stmts:
-        walk = _epilogue_walks(stmt, c, group, code)
+    for stmt in task.stmts:
+        walk = _epilogue_walks(stmt, c, task, code)
         if walk is None:
             return tuple(rows)
         walks.extend(walk)
@@ -213,7 +197,7 @@ def _collapsed(c: Contraction, a: Access, out: Access, group: Group, code: Code)
     return tuple(done)
 
 
-def _epilogue_walks(stmt: Stmt, c: Contraction, group: Group, code: Code) -> list[dict[str, Dim]] | None:
+def _epilogue_walks(stmt: Stmt, c: Contraction, task: Task, code: Code) -> list[dict[str, Dim]] | None:
     """Strides by row iterator of every operand of an epilogue statement; None where it does more than load (indices
     as values, guards).
     """
@@ -222,12 +206,12 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, group: Group, code: Code) -> lis
     if any(isinstance(n, (Index, Where)) for n in walk(stmt.value)):
         return None
     at = {i.name: e for i, e in zip(stmt.iters, c.index, strict=True)}
-    own = set(group.targets()) | {ACCUMULATOR}
+    own = set(task.targets) | {ACCUMULATOR}
     found = []
     for load in loads_of(stmt):
         if load.tensor in own:
             continue
-        place = code.homes.layout(load.tensor).place(tuple(substitute(e, at) for e in load.index), c.ranges)
+        place = code.layout(load.tensor).place(tuple(substitute(e, at) for e in load.index), c.ranges)
         strides: dict[str, Dim] = {}
         for row in c.rows:
             one = linear(place, row.name)

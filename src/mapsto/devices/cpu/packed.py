@@ -2,47 +2,54 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mapsto.devices.cpu.code import Call, Code
+from mapsto.devices.cpu.code import Code
 from mapsto.devices.cpu.contraction_packing import Packing
+from mapsto.devices.maker import Call
 from mapsto.ir.expr import Call as ExprCall
 from mapsto.ir.expr import Dim, Expr, Sym, add, mul, substitute, sym
 from mapsto.kernel.ast import Const, Iter, Load, Scalar, Stmt, Where
+from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.group import Group
-from mapsto.plan.homes import Access, access
 from mapsto.plan.kernels import Renamer
 
 
 def direct_b(c: Contraction, code: Code) -> Access | None:
     """B by strides as it lies, where its columns are contiguous and it is made at run time; None: it must be packed."""
-    if c.b.tensor in code.constants or c.b.tensor not in code.homes.homes or c.b.dtype.size < 4:
+    if c.b.tensor in code.constants or c.b.tensor not in code.homes or c.b.dtype.size < 4:
         return None
-    found = access(c, c.b.index, code.homes.layout(c.b.tensor), c.cols[0].name, None)
+    found = access(c, c.b.index, code.layout(c.b.tensor), c.cols[0].name, None)
     return None if found is None or found.block else found
 
 
-def packed_b(group: Group, c: Contraction, packing: Packing, code: Code, calls: list[Call]) -> str:
-    key = ("packed", c.b, tuple(i.extent for i in c.batch + c.cols + c.channels + c.windows), packing)
-    canonical = _packing_key(c, packing) if c.b.tensor in code.constants else key
-    known = code.packed.get(canonical)
-    if known is not None:
-        return known
-    name = code.fresh(f"{c.b.tensor}.packed")
+def packed_b(c: Contraction, packing: Packing, code: Code, calls: list[Call]) -> str:
+    """The name of B as the template reads it; what packs it, where a run must, is added to the calls."""
     if c.b.tensor in code.constants:
-        array = packing.pack(_logical_b(c, code.constants[c.b.tensor]))
-        code.add_constant(name, np.ascontiguousarray(array.reshape(-1)))
+        return _packed_constant(c, packing, code)
+    name = code.fresh(f"{c.b.tensor}.packed")
+    code.add_scratch(name, c.b.dtype, (*(i.extent for i in c.batch), packing.size))
+    calls.append(code.rows_call(_pack_stmts(c, packing, name, code)))
+    return name
+
+
+def _packed_constant(c: Contraction, packing: Packing, code: Code) -> str:
+    """Packed once, and equal for all contractions that pack it in one way: the name says what and how."""
+    key = repr(_packing_key(c, packing))
+    name = f"{c.b.tensor}.packed.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    array = code.shared.packed.get(name)
+    if array is None:
+        array = np.ascontiguousarray(packing.pack(_logical_b(c, code.constants[c.b.tensor])).reshape(-1))
+        code.shared.packed[name] = array
+        code.add_constant(name, array)
     else:
-        shape = (*(i.extent for i in c.batch), packing.size)
-        code.add_scratch(name, c.b.dtype, shape)
-        code.kept.add(name)
-        calls.append(code.rows_call(group, _pack_stmts(c, packing, name, code)))
-    code.packed[canonical] = name
+        code.constants[name] = array
+        code.add_scratch(name, c.b.dtype, array.shape)
     return name
 
 

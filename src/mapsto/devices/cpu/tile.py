@@ -76,10 +76,11 @@ class Tiling:
 
 def choose(isa: Isa, shape: Shape) -> Tiling:
     """The cheapest tiling."""
-    return min(_candidates(isa, shape), key=lambda t: (t.cycles, -t.sizes[0]))
+    return min(tilings(isa, shape), key=lambda t: (t.cycles, -t.sizes[0]))
 
 
-def _candidates(isa: Isa, shape: Shape) -> Iterator[Tiling]:
+def tilings(isa: Isa, shape: Shape) -> Iterator[Tiling]:
+    """All that registers allow."""
     lanes = min(isa.accumulator_lanes, shape.widest)
     for vectors in range(1, _MOST_VECTORS + 1):
         panel, last, full = split_columns(shape.columns, lanes, vectors)

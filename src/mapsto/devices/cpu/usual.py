@@ -2,12 +2,12 @@
 
 What an axis of a name of its own is read by, i*equal(extent, full), keeps its place in memory from being known: loads
 go element by element, loops do not join. Where all such extents are equal the code can be what it would be if they had
-one name. So a group that reads that way is compiled twice; a run gives one of the two its extent and the other one 0.
+one name. So a task that reads that way is compiled twice; a run gives one of the two its extent and the other one 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.devices.cpu.code import Code
@@ -16,9 +16,9 @@ from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Index as IndexValue
 from mapsto.kernel.ast import Iter, Load, Scalar, Stmt, Where, transform, walk
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.group import Group
-from mapsto.plan.homes import Home
+from mapsto.plan.home import Home
 from mapsto.plan.layout import Axis, Layout
+from mapsto.plan.task import Task
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,15 @@ class Usual:
     def iters(self, iters: Iterable[Iter]) -> tuple[Iter, ...]:
         return tuple(Iter(i.name, self.dim(i.extent)) for i in iters)
 
-    def group(self, group: Group) -> Group:
-        phases = tuple(self._contraction(c) for c in group.phases)
-        stmts = [self._stmt(s) for s in group.stmts]
-        anchor = phases[0] if phases and group.anchor is not None else None
-        return replace(group, stmts=stmts, phases=phases, anchor=anchor, reasons=list(group.reasons))
+    def task(self, task: Task) -> Task:
+        phases = tuple(self._contraction(c) for c in task.phases)
+        return replace(task, stmts=tuple(self._stmt(s) for s in task.stmts), phases=phases)
 
-    def code(self, code: Code, names: Iterable[str]) -> Code:
+    def code(self, code: Code, names: Sequence[str]) -> Code:
         """The same functions and tensors; these ones lie as they do in the usual case."""
-        homes, values = dict(code.homes.homes), dict(code.homes.values)
-        for name in names:
-            values[name] = self._value(values[name])
-            if name in homes:
-                homes[name] = self._home(homes[name])
-        return replace(code, homes=replace(code.homes, homes=homes, values=values))
+        homes = {name: self._home(code.homes[name]) for name in names if name in code.homes}
+        values = {name: self._value(code.values[name]) for name in names if name in code.values}
+        return code.over(homes, values)
 
     def _stmt(self, s: Stmt) -> Stmt:
         index = None if s.index is None else self.dims(s.index)
@@ -81,11 +76,11 @@ class Usual:
         return replace(home, layout=Layout(shape, axes, elements, offset, layout.border))
 
 
-def usual_case(group: Group, code: Code) -> Usual | None:
-    """The usual case of a group; None where it has no other, or where its code would gain nothing: a contraction walks
+def usual_case(task: Task, code: Code) -> Usual | None:
+    """The usual case of a task; None where it has no other, or where its code would gain nothing: a contraction walks
     its batches by any stride.
     """
-    tests = dict.fromkeys(a for e in _places(group, code) for a in atoms(e) if isinstance(a, Call) and a.fn == "equal")
+    tests = dict.fromkeys(a for e in _places(task, code) for a in atoms(e) if isinstance(a, Call) and a.fn == "equal")
     if not tests:
         return None
     names: dict[Atom, Dim] = dict.fromkeys(tests, 1)
@@ -95,17 +90,17 @@ def usual_case(group: Group, code: Code) -> Usual | None:
     return Usual(product(_of(test) for test in tests), names)
 
 
-def _places(group: Group, code: Code) -> Iterator[Dim]:
-    """Index expressions of a group's statements, and the strides of what they touch."""
-    for stmt in group.stmts:
+def _places(task: Task, code: Code) -> Iterator[Dim]:
+    """Index expressions of a task's statements, and the strides of what they touch."""
+    for stmt in task.stmts:
         yield from stmt.index or ()
         yield from _expressions(stmt.value)
-    for c in group.phases:
+    for c in task.phases:
         batch = {i.name for i in c.batch}
         yield from (e for load in (c.a, c.b) for e in load.index if not (isinstance(e, Expr) and e.names & batch))
-    touched = {load.tensor for stmt in group.stmts for load in _loads(stmt.value)}
-    for name in sorted(touched & set(code.homes.homes)):
-        yield from (axis.stride for axis in code.homes.layout(name).axes)
+    touched = {load.tensor for stmt in task.stmts for load in _loads(stmt.value)}
+    for name in sorted(touched & set(code.homes)):
+        yield from (axis.stride for axis in code.layout(name).axes)
 
 
 def _loads(e: Scalar) -> Iterator[Load]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,7 +26,7 @@ class RowSchedule:
     vector), "none".
 
     `axis`: which of the collapsed row iterators the lanes are of. `parts`: one schedule for each independent part of
-    the kernel.
+    the kernel. `reason`: for people; it decides nothing.
     """
 
     rows: int
@@ -65,6 +66,30 @@ def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -
         f"{len(parts)} independent parts: {reason}",
         parts=parts,
     )
+
+
+def schedule_text(schedule: RowSchedule) -> str:
+    """A schedule as plans have it: how, along which axis, lanes, rows; parts one after the other."""
+    if schedule.vector == "parts":
+        return " + ".join(map(schedule_text, schedule.parts)) or f"nothing x{schedule.lanes}"
+    axis = f" {schedule.axis}" if schedule.axis >= 0 else ""
+    return f"{schedule.vector}{axis} x{schedule.lanes} of {schedule.rows}"
+
+
+def read_schedule(text: str) -> RowSchedule:
+    """Reads `schedule_text` back, but for the reason. Raises ValueError."""
+    parts = tuple(map(_read_part, text.split(" + "))) if not text.startswith("nothing") else ()
+    if len(parts) == 1:
+        return parts[0]
+    lanes = max((p.lanes for p in parts), default=1)
+    return RowSchedule(min((p.rows for p in parts), default=0), "parts", lanes, "", parts=parts)
+
+
+def _read_part(text: str) -> RowSchedule:
+    found = re.fullmatch(r"(rows|inner|none)(?: (\d{1,3}))? x(\d{1,3}) of (\d{1,3})", text)
+    if found is None:
+        raise ValueError(f"{text[:80]!r} is no schedule of rows")
+    return RowSchedule(int(found[4]), found[1], int(found[3]), "", int(found[2] or -1))
 
 
 def scratch_temps(kernel: Kernel, schedule: RowSchedule) -> tuple[str, ...]:

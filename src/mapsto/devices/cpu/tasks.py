@@ -1,13 +1,14 @@
-"""Groups into calls of compiled functions: the generic lowering, the contraction template, routines."""
+"""Tasks into calls of compiled functions: the generic lowering, the contraction template, routines."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Any
 
-from mapsto.devices.cpu.code import Call, Code
+from mapsto.devices.cpu.code import Code
 from mapsto.devices.cpu.contractions import template_calls
 from mapsto.devices.cpu.usual import usual_case
+from mapsto.devices.maker import Call
 from mapsto.devices.routines import routine
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, mul, substitute, sym, symbols
@@ -16,58 +17,64 @@ from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt,
 from mapsto.ops.shapes import static
 from mapsto.ops.work import Hollow, operations
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
-from mapsto.plan.group import Group
+from mapsto.plan.task import Task
 
 
-def calls_of(group: Group, code: Code) -> list[Call]:
-    """The calls that compute a group; none where nothing that it makes has an element."""
-    if all(0 in code.homes.values[name].shape for name in group.targets() if name in code.kept):
-        return []
-    usual = None if group.kind == "routine" else usual_case(group, code)
+# Templates: what a task's code is made from.
+NOTHING, ROUTINE, TILES, LOOPS = "nothing", "routine", "tiles", "loops"
+
+
+def calls_of(task: Task, code: Code, template: str | None) -> tuple[str, list[Call]]:
+    """The template (the one that is asked for, where one is) and the calls that compute a task; none where nothing
+    that it makes has an element.
+    """
+    if all(0 in code.homes[name].layout.shape for name in task.targets if name in code.homes):
+        return NOTHING, []
+    usual = None if task.kind == "routine" else usual_case(task, code)
     if usual is None:
-        return _calls_of(group, code)
-    others = _calls_of(group, code)
-    own = usual.code(code, sorted((group.reads() | set(group.targets())) & set(code.homes.values)))
-    calls = _calls_of(usual.group(group), own)
+        return _calls_of(task, code, template)
+    made, others = _calls_of(task, code, template)
+    own = usual.code(code, sorted(task.reads | set(task.targets)))
+    better, calls = _calls_of(usual.task(task), own, template)
     code.adopt(own)
-    return [
-        *(replace(c, extent=mul(c.extent, usual.holds), group=group) for c in calls),
+    return TILES if TILES in (made, better) else made, [
+        *(replace(c, extent=mul(c.extent, usual.holds), task=task) for c in calls),
         *(replace(c, extent=mul(c.extent, 1 - usual.holds)) for c in others),
     ]
 
 
-def _calls_of(group: Group, code: Code) -> list[Call]:
-    if group.kind == "routine":
-        return _routine_calls(group, code)
-    if group.kind == "contraction":
-        made = template_calls(group, code)
+def _calls_of(task: Task, code: Code, template: str | None) -> tuple[str, list[Call]]:
+    if task.kind == "routine":
+        return ROUTINE, _routine_calls(task, code)
+    if task.kind == "contraction" and template != LOOPS:
+        made = template_calls(task, code)
         if made is not None:
-            return made
-        group.reasons.append("the template cannot reach an operand by strides: lowered as plain loops")
-        return [code.rows_call(group, contraction_stmts(group, code))]
-    return [code.rows_call(group, group.stmts)]
+            return TILES, made
+        code.schedules.because.append("the template cannot reach an operand by strides: lowered as plain loops")
+    stmts = contraction_stmts(task, code) if task.kind == "contraction" else task.stmts
+    return LOOPS, [code.rows_call(stmts)]
 
 
-def contraction_stmts(group: Group, code: Code) -> list[Stmt]:
-    """A contraction group as plain statements: what the generic lowering computes where the template does not apply."""
-    final = group.targets()[-1]
-    if not group.stmts:
-        return [_sum_stmt(c, final) for c in group.phases]
-    if len(group.phases) == 1:
-        own = {s.target for s in group.stmts}
-        return [_with_sum(s, group.phases[0], own) for s in group.stmts]
+def contraction_stmts(task: Task, code: Code) -> list[Stmt]:
+    """A contraction task as plain statements: what the generic lowering computes where the template does not apply."""
+    final = task.targets[-1]
+    if not task.stmts:
+        return [_sum_stmt(c, final) for c in task.phases]
+    if len(task.phases) == 1:
+        own = {s.target for s in task.stmts}
+        return [_with_sum(s, task.phases[0], own) for s in task.stmts]
     accumulators = code.fresh(f"{final}_sums")
-    code.homes.values[accumulators] = replace(code.homes.values[final], name=accumulators, dtype=group.phases[0].dtype)
+    code.values[accumulators] = replace(code.value(final), name=accumulators, dtype=task.phases[0].dtype)
 
     def renamed(node: Scalar) -> Scalar | None:
         known = (
-            isinstance(node, Load) and node.tensor in (ACCUMULATOR, group.phases[0].target) and node.tensor not in own
+            isinstance(node, Load) and node.tensor in (ACCUMULATOR, task.phases[0].target) and node.tensor not in own
         )
         return Load(accumulators, node.index, node.dtype) if known and isinstance(node, Load) else None
 
-    own = {s.target for s in group.stmts}
-    stmts = [replace(s, value=transform(s.value, renamed)) for s in group.stmts]
-    return [*(_sum_stmt(c, accumulators) for c in group.phases), *stmts]
+    own = {s.target for s in task.stmts}
+    stmts = [replace(s, value=transform(s.value, renamed)) for s in task.stmts]
+    return [*(_sum_stmt(c, accumulators) for c in task.phases), *stmts]
 
 
 def _sum_stmt(c: Contraction, target: str) -> Stmt:
@@ -84,7 +91,7 @@ def _sum(c: Contraction) -> Scalar:
 
 def _with_sum(stmt: Stmt, c: Contraction, own: set[str]) -> Stmt:
     """The statement with its accumulator replaced by the sum itself, at the accumulator's index. `own`: what the
-    group's statements define.
+    task's statements define.
     """
 
     def leaf(node: Scalar) -> Scalar | None:
@@ -122,9 +129,9 @@ def _factor(e: Dim, it: Iter) -> Dim:
     return 0 if found is None else found[0]
 
 
-def _routine_calls(group: Group, code: Code) -> list[Call]:
-    (node,) = group.nodes
-    operands = tuple(code.homes.values[n] if n else None for n in node.inputs)
+def _routine_calls(task: Task, code: Code) -> list[Call]:
+    (node,) = task.nodes
+    operands = tuple(code.value(n) if n else None for n in node.inputs)
     node, operands, sizes = _with_plain_sizes(node, operands)
     work = _work(node, operands)
     made = routine(node, operands, code.isa.lanes(DType.F32), code.fresh(node.op), code.isa.has("fma"))
@@ -136,7 +143,7 @@ def _routine_calls(group: Group, code: Code) -> list[Call]:
         writes = tuple(i for i, p in enumerate(step.function.params) if p.writes)
         dims = tuple(substitute(sym(d), sizes) for d in step.function.dims)
         extent = substitute(step.extent, sizes)
-        calls.append(Call(name, step.operands, writes, dims, extent, group, "routine", work=work))
+        calls.append(Call(name, step.operands, writes, dims, extent, task, work=work))
     return calls
 
 

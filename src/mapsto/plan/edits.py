@@ -1,0 +1,48 @@
+"""What homes ask of tasks: that they read or write a value that lies otherwise. Each edit is a rule of recipes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mapsto.ir.expr import Dim, sym
+from mapsto.ir.graph import Value
+from mapsto.kernel.ast import Load, Stmt
+from mapsto.plan.recipe import made, of
+from mapsto.plan.task import Task
+
+
+def reading(task: Task, old: str, new: str) -> Task:
+    """A contraction that reads A from a copy."""
+    phases = tuple(replace(c, a=replace(c.a, tensor=new)) if c.a.tensor == old else c for c in task.phases)
+    return replace(task, recipe=made("reading", task.recipe, of(old), of(new)), phases=phases)
+
+
+def written(task: Task, old: str, new: str) -> Task:
+    """A contraction that writes its result into another value, which is copied to where the result belongs."""
+    recipe = made("written", task.recipe, of(old), of(new))
+    stmts, phases = task.stmts, task.phases
+    own = phases[0].target
+    if stmts:
+        stmts = (*stmts[:-1], replace(stmts[-1], target=new))
+    if not stmts or (len(stmts) == 1 and own == old):
+        phases = tuple(replace(c, target=new) for c in phases)
+    return replace(task, recipe=recipe, stmts=stmts, phases=phases)
+
+
+def part(task: Task, at: int, name: str) -> Task:
+    """One operand of a wide concatenation: a copy into a value that is its part of the result."""
+    stmt = replace(task.stmts[at], target=name, index=None)
+    return replace(task, recipe=made("part", task.recipe, of(str(at)), of(name)), stmts=(stmt,))
+
+
+def viewed(task: Task, view: Value) -> Task:
+    """A copy of a slice as the copy of a value that is the slice."""
+    (stmt,) = task.stmts
+    value = Load(view.name, tuple(sym(i.name) for i in stmt.iters), view.dtype)
+    return replace(task, recipe=made("viewed", task.recipe, of(view.name)), stmts=(replace(stmt, value=value),))
+
+
+def part_start(stmt: Stmt) -> tuple[Dim, ...]:
+    """Where in its target a part begins."""
+    assert stmt.index is not None
+    return tuple(at - sym(it.name) for at, it in zip(stmt.index, stmt.iters, strict=True))

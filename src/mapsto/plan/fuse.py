@@ -1,0 +1,211 @@
+"""Fusion: which nodes become one kernel, by the rules of `plan.rules`.
+
+In topological order each task is tried with each source that it reads, the latest first, by each rule in turn, until
+none applies. A joined task takes the reader's place, so tasks only move to later places, and a check stays before what
+it guards.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass, field, replace
+
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.graph import Graph, Node, Value, free_values
+from mapsto.ops.registry import op
+from mapsto.plan.initial import Setting, copy_task, initial_task
+from mapsto.plan.items import Control, Item, Region, reads_of, targets_of
+from mapsto.plan.rules import FORMS, RULES, Refusal, Rule
+from mapsto.plan.task import Task
+
+# A concatenation of more values than this lies row-major and is written operand by operand.
+MOST_OPERANDS = 64
+
+# Which nodes a user wants in one kernel: told (source, reader), "" or why they stay apart.
+Together = Callable[[Task, Task], str]
+
+
+def is_wide(task: Task) -> bool:
+    """Whether a task is a concatenation of very many values."""
+    return len(task.stmts) > MOST_OPERANDS and [n.op for n in task.nodes] == ["concat"]
+
+
+def fuse(graph: Graph, setting: Setting, together: Together | None = None) -> tuple[Item, ...]:
+    """The items of a graph in order."""
+    return _items(graph, setting, together, frozenset(), ())
+
+
+def _items(
+    graph: Graph, setting: Setting, together: Together | None, required: Set[Dim], copies: tuple[Value, ...]
+) -> tuple[Item, ...]:
+    """copies: the graph is an arm, whose outputs are copied to these values. required: what a run has checked of its
+    sizes by then, each at least 0.
+    """
+    required = required | {_condition(n) for n in graph.nodes if n.op == "require"}
+    items: list[Item | None] = [_item(node, setting, together, required) for node in graph.nodes]
+    external = set(graph.outputs)
+    if copies:
+        for name, target in zip(graph.outputs, copies, strict=True):
+            copy = Node("copy", (name,), (target,))
+            items.append(copy_task(setting.values[name], target, setting, (copy,), ""))
+        external = {v.name for v in copies}
+    return _Fusing(items, setting.values, external, together).done()
+
+
+def _item(node: Node, setting: Setting, together: Together | None, required: Set[Dim]) -> Item:
+    if node.graphs:
+        arms = tuple(_items(inner, setting, together, required, node.outputs) for inner in node.graphs)
+        read = {n for n in node.inputs if n}.union(*map(free_values, node.graphs))
+        return Region(node, arms, frozenset(read))
+    if node.op == "copy":
+        return copy_task(setting.values[node.inputs[0]], node.output, setting, (node,), "")
+    if node.op == "bind_dim" or op(node.op).kind == "control":
+        return Control(node)
+    return initial_task(node, setting, required)
+
+
+def _condition(node: Node) -> Dim:
+    condition = node.attrs["condition"]
+    assert isinstance(condition, (int, Expr))
+    return condition
+
+
+@dataclass
+class _Fusing:
+    """The items of one graph while they are joined; what this object holds nobody else sees."""
+
+    items: list[Item | None]
+    values: Mapping[str, Value]
+    external: Set[str]
+    together: Together | None
+    producer: dict[str, int] = field(default_factory=dict)
+    readers: dict[str, list[int]] = field(default_factory=dict)  # in order
+    refused: dict[tuple[int, str], dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for at in range(len(self.items)):
+            self._register(at)
+        for at in reversed(range(len(self.items))):
+            if self._task(at, "rows") is not None:
+                self._drop_if_dead(at)
+
+    def done(self) -> tuple[Item, ...]:
+        for at in range(len(self.items)):
+            task = self._task(at)
+            if task is None or task.kind == "routine" or is_wide(task):
+                continue
+            if task.constants:
+                self._improve(at, tuple(rule for rule in RULES if rule.name == "compose"))
+                self._take_form(at)
+            self._improve(at, RULES)
+        return tuple(self._with_refusals(at, item) for at, item in enumerate(self.items) if item is not None)
+
+    def _task(self, at: int, kind: str = "") -> Task | None:
+        item = self.items[at]
+        return item if isinstance(item, Task) and (not kind or item.kind == kind) else None
+
+    # -- who reads what ------------------------------------------------------------------------------------------------
+
+    def _register(self, at: int) -> None:
+        item = self.items[at]
+        assert item is not None
+        for name in targets_of(item):
+            self.producer[name] = at
+        for name in reads_of(item):
+            bisect.insort(self.readers.setdefault(name, []), at)
+
+    def _unregister(self, at: int) -> None:
+        item = self.items[at]
+        assert item is not None
+        for name in reads_of(item):
+            known = self.readers[name]
+            del known[bisect.bisect_left(known, at)]
+
+    def _replace(self, at: int, joined: Task, source_at: int) -> None:
+        """`joined` stands at the reader's place; the source goes, unless somebody else reads what it makes."""
+        source = self._task(source_at)
+        assert source is not None
+        self._unregister(at)
+        self.items[at] = joined
+        self._register(at)
+        if set(source.targets) <= set(joined.targets):
+            self._unregister(source_at)
+            self.items[source_at] = None
+        else:
+            self._drop_if_dead(source_at)
+
+    def _drop_if_dead(self, at: int) -> None:
+        """Remove a task whose targets nobody reads any more."""
+        item = self.items[at]
+        if item is None or any(t in self.external or self.readers.get(t) for t in targets_of(item)):
+            return
+        self._unregister(at)
+        self.items[at] = None
+
+    # -- improving -----------------------------------------------------------------------------------------------------
+
+    def _improve(self, at: int, rules: tuple[Rule, ...]) -> None:
+        """Join the task with its sources until no rule applies."""
+        while (task := self._task(at)) is not None and self._step(at, task, rules):
+            pass
+
+    def _step(self, at: int, task: Task, rules: tuple[Rule, ...]) -> bool:
+        for name in sorted(task.reads, key=lambda n: (-self.producer.get(n, -1), n)):
+            source_at = self.producer.get(name)
+            source = None if source_at is None or source_at == at else self._task(source_at)
+            if source is None or source_at is None or is_wide(source):
+                continue
+            fitting = [r for r in rules if r.reads == task.kind and r.takes == source.kind]
+            if fitting and self.together is not None and (apart := self.together(source, task)):
+                self.refused.setdefault((at, name), {})["plan"] = apart
+                continue
+            around = _Around(self, source, at)
+            for rule in fitting:
+                joined = rule.apply(source, task, name, around)
+                if not isinstance(joined, Refusal):
+                    self._replace(at, joined, source_at)
+                    return True
+                self.refused.setdefault((at, name), {})[rule.name] = joined.why
+        return False
+
+    def _take_form(self, at: int) -> None:
+        """A task that may be a contraction, now that its sources are in."""
+        task = self._task(at)
+        assert task is not None
+        formed = next((t for form in FORMS.values() if isinstance(t := form(task), Task)), None)
+        self._unregister(at)
+        self.items[at] = replace(task, constants={}) if formed is None else formed
+        self._register(at)
+
+    def _with_refusals(self, at: int, item: Item) -> Item:
+        """A task with the reasons why rules did not apply to what it still reads."""
+        if not isinstance(item, Task):
+            return item
+        found = [
+            (name, rule, why)
+            for name in sorted(item.reads)
+            if self._task(self.producer.get(name, -1) if name in self.producer else at) is not None
+            for rule, why in self.refused.get((at, name), {}).items()
+        ]
+        return replace(item, refused=tuple(found))
+
+
+@dataclass(frozen=True)
+class _Around:
+    fusing: _Fusing
+    source: Task
+    reader: int
+
+    def alone(self, value: str) -> bool:
+        return value not in self.fusing.external and self.fusing.readers.get(value) == [self.reader]
+
+    def leaves(self, target: str) -> bool:
+        return target in self.fusing.external or any(r != self.reader for r in self.fusing.readers.get(target, ()))
+
+    def between(self) -> bool:
+        return any(r < self.reader for t in self.source.targets for r in self.fusing.readers.get(t, ())[:1])
+
+    def value(self, name: str) -> Value:
+        made = self.source.made.get(name)
+        return made if made is not None else self.fusing.values[name]

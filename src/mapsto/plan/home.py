@@ -1,0 +1,50 @@
+"""Homes: in which buffer each value lies, and by which layout."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, sym
+from mapsto.ir.graph import Value
+from mapsto.kernel.ast import Iter, ranges_of
+from mapsto.plan.layout import Layout, blocked, permuted
+
+BLOCK = 16
+# A dim shorter than this is not blocked (most lanes would be empty) but laid innermost as it is.
+LEAST_BLOCKED = 8
+
+Border = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Home:
+    """A value's place: the buffer (named after the value that owns it) and the layout in it, and why."""
+
+    buffer: str
+    dtype: DType
+    layout: Layout
+    because: str = ""
+
+    def value(self, name: str) -> Value:
+        """The value that lies here."""
+        return Value(name, self.dtype, self.layout.shape)
+
+
+def layout_for(shape: tuple[Dim, ...], inner: int | None, border: Border = ()) -> Layout:
+    """The layout with one dim innermost (blocked where long enough) and a border."""
+    rank = len(shape)
+    if inner is None or rank == 0 or inner == rank - 1:
+        return permuted(shape, range(rank), border or None)
+    extent = shape[inner]
+    if isinstance(extent, int) and extent >= LEAST_BLOCKED and not (border and border[inner] != (0, 0)):
+        return blocked(shape, inner, BLOCK, border or None)
+    return permuted(shape, [d for d in range(rank) if d != inner] + [inner], border or None)
+
+
+def same_places(a: Layout, b: Layout) -> bool:
+    """Whether two layouts of one shape put every element at the same place."""
+    names = [f"v.{d}" for d in range(len(a.shape))]
+    ranges = ranges_of(tuple(Iter(n, e) for n, e in zip(names, a.shape, strict=True)))
+    index = [sym(n) for n in names]
+    return a.place(index, ranges) == b.place(index, ranges)

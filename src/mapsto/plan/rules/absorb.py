@@ -1,0 +1,43 @@
+"""absorb: a contraction reads through reshapes and transposes of its operand, where its places stay linear."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mapsto.kernel.compose import is_movement
+from mapsto.plan.contraction import absorb
+from mapsto.plan.recipe import made
+from mapsto.plan.rules.base import Around, Refusal, Rule
+from mapsto.plan.task import Task, joined_nodes
+
+
+def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
+    return "" if only_moves(source) else f"{value} is more than moved data"
+
+
+def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
+    if len(reader.phases) != 1 or reader.phases[0].a.tensor != value or reader.targets[-1] in reader.reads:
+        return Refusal(f"{value} is not the operand that is read by strides")
+    if not only_moves(source):
+        return Refusal(f"{value} is more than moved data")
+    phase = absorb(reader.phases[0], source.stmts[0])
+    if phase is None:
+        return Refusal(f"read through {value}, places would not be linear")
+    return replace(
+        reader,
+        recipe=made("absorb", source.recipe, reader.recipe),
+        nodes=joined_nodes(source.nodes, reader.nodes),
+        phases=(phase,),
+        because=(*reader.because, f"{value} only moves {phase.a.tensor}: read where that lies"),
+    )
+
+
+def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
+    return ""  # nothing is computed, and nothing is read twice
+
+
+def only_moves(task: Task) -> bool:
+    return task.kind == "rows" and len(task.stmts) == 1 and is_movement(task.stmts[0])
+
+
+ABSORB = Rule("absorb", "contraction", "rows", _allowed, _join, _pays)

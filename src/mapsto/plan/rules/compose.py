@@ -1,0 +1,69 @@
+"""compose: a producer that only moves data, or that the reader alone reads, once an element, is computed where it is
+read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mapsto.ir.expr import known_at_least, product
+from mapsto.kernel.compose import (
+    complexity,
+    has_hard_index,
+    index_loads,
+    inline,
+    is_map,
+    is_movement,
+    loads_of,
+    points,
+    reads,
+)
+from mapsto.plan.recipe import made
+from mapsto.plan.rules.base import Around, Refusal, Rule
+from mapsto.plan.task import Task, joined_nodes
+
+COMPLEXITY_LIMIT = 160
+
+
+def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
+    if len(source.stmts) != 1 or not is_map(source.stmts[0]):
+        return f"{value} is more than one value a point: it cannot stand in the place of a load"
+    if is_movement(source.stmts[0]) or around.alone(value):
+        return ""
+    return f"{value} is read elsewhere too: it would be computed once for each reader"
+
+
+def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
+    if len(source.stmts) != 1 or not is_map(source.stmts[0]):
+        return Refusal(f"{value} is not one map")
+    producer = source.stmts[0]
+    if any(value in index_loads(s) for s in reader.stmts):
+        return Refusal(f"elements of {value} are indices")
+    stmts = tuple(inline(s, producer) if value in reads(s) else s for s in reader.stmts)
+    how = "only moved data" if is_movement(producer) else "read here alone, once an element"
+    return replace(
+        reader,
+        recipe=made("compose", source.recipe, reader.recipe),
+        nodes=joined_nodes(source.nodes, reader.nodes),
+        stmts=stmts,
+        because=(*reader.because, f"{value} is {how}: composed into its reader"),
+        made={**source.made, **reader.made},
+    )
+
+
+def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
+    producer = source.stmts[0]
+    if not is_movement(producer):
+        found = [(s, load) for s in reader.stmts for load in loads_of(s) if load.tensor == value]
+        if len(found) != 1:
+            return f"{value} is read {len(found)} times"
+        if not known_at_least(product(i.extent for i in producer.iters) - points(*found[0]), 0):
+            return f"an element of {value} would be computed more than once"
+    if any(complexity(s) > COMPLEXITY_LIMIT for s in joined.stmts):
+        return f"the statement would have more than {COMPLEXITY_LIMIT} operations and loads"
+    if any(has_hard_index(s) for s in joined.stmts):
+        return "an index would be divided by a size in the inner loop"
+    return ""
+
+
+COMPOSE = Rule("compose", "rows", "rows", _allowed, _join, _pays)

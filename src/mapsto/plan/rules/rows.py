@@ -1,0 +1,137 @@
+"""rows: tasks over the same rows are one kernel, so that what passes between them stays in registers or in a row-sized
+local array (softmax, layer normalisation, elementwise chains).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from mapsto.ir.expr import Dim, product, sym, symbols
+from mapsto.kernel.ast import Iter, Load, Reduce, Stmt, walk
+from mapsto.kernel.compose import index_loads, loads_of, reads
+from mapsto.kernel.facts import facts
+from mapsto.plan.recipe import made
+from mapsto.plan.rules.base import Around, Refusal, Rule
+from mapsto.plan.task import Task, joined_nodes
+
+# Elements of one row that a merged task may keep between its statements (float32: 64 KiB, half of a typical L2 share).
+ROW_LIMIT = 16384
+# Below this many elements a merged task runs faster than two steps even on one thread.
+SMALL = 32768
+TENSOR_LIMIT = 24
+
+
+def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
+    return f"something in between reads what {source.targets[-1]} is made with" if around.between() else ""
+
+
+def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
+    return replace(
+        reader,
+        recipe=made("rows", source.recipe, reader.recipe),
+        nodes=joined_nodes(source.nodes, reader.nodes),
+        stmts=(*source.stmts, *reader.stmts),
+        because=(*source.because, *reader.because, "merged over the same rows"),
+        made={**source.made, **reader.made},
+    )
+
+
+def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
+    tensors = set().union(*(reads(s) for s in joined.stmts)) | set(joined.targets)
+    if len(tensors) > TENSOR_LIMIT:
+        return f"one kernel would touch more than {TENSOR_LIMIT} tensors"
+    return _misfit(joined.stmts, source, around)
+
+
+def _misfit(stmts: Sequence[Stmt], source: Task, around: Around) -> str:
+    """"" where what passes between the statements is pointwise, or small enough to stay in a row."""
+    made_here = set(source.targets)
+    if any(made_here & index_loads(s) for s in stmts):
+        return f"elements of {', '.join(source.targets)} are indices"
+    used = [(s, load) for s in stmts for load in loads_of(s) if load.tensor in made_here]
+    if not used:
+        return "nothing passes between them"
+    shared = shared_dims(stmts)
+    ranks = {t: around.value(t).rank for t in made_here}
+    if all(len(shared) >= ranks[load.tensor] for _, load in used):
+        return ""
+    if not shared or any(not _whole_rows(s, load.index, shared) for s, load in used):
+        return "they do not go over the same rows"
+    if any(_has_windows(s) for s in source.stmts):
+        return f"{source.targets[-1]} is made of windows: it goes over its points as it likes best, not row by row"
+    shapes = [around.value(load.tensor).shape for _, load in used]
+    inner = [product(d for at, d in enumerate(shape) if at not in shared) for shape in shapes]
+    outer = product(shapes[0][d] for d in shared)
+    known = [i for i in inner if isinstance(i, int)]
+    if any(i > ROW_LIMIT for i in known):
+        return f"a row has more than {ROW_LIMIT} elements"
+    if not isinstance(outer, int) or outer >= 8 or (len(known) == len(inner) and outer * max(known) <= SMALL):
+        return ""
+    return f"there are only {outer} rows: too few to share among threads"
+
+
+def _whole_rows(stmt: Stmt, index: tuple[Dim, ...], shared: tuple[int, ...]) -> bool:
+    """Whether the dims of a load that are not shared are at bare iterators or at 0: no windows, no shifts."""
+    names = {i.name for i in stmt.iters}
+    if facts(stmt.value).reduces:
+        names |= {i.name for node in walk(stmt.value) if isinstance(node, Reduce) for i in node.iters}
+    return all(e == 0 or any(e == sym(n) for n in names) for d, e in enumerate(index) if d not in shared)
+
+
+def _has_windows(stmt: Stmt) -> bool:
+    """Whether a reduction reads at sums of its own iterators and the statement's (pooling, depthwise convolution)."""
+    own = {i.name for i in stmt.iters}
+    if not facts(stmt.value).reduces:
+        return False
+    for node in walk(stmt.value):
+        if not isinstance(node, Reduce):
+            continue
+        inner = {i.name for i in node.iters}
+        loads = (n for n in walk(node.body) if isinstance(n, Load))
+        if any(symbols(e) & inner and symbols(e) & own for load in loads for e in load.index):
+            return True
+    return False
+
+
+def shared_dims(stmts: Sequence[Stmt]) -> tuple[int, ...]:
+    """The dims of the targets that all statements iterate alike, and at which each reads what the others made.
+
+    Where all targets have one rank these may be any dims (a softmax over channels shares all but those); else they
+    are leading ones.
+    """
+    rank = min(len(s.iters) for s in stmts)
+    shared = [d for d in range(rank) if all(s.iters[d].extent == stmts[0].iters[d].extent for s in stmts)]
+    targets = {s.target for s in stmts}
+    for stmt in stmts:
+        if index_loads(stmt) & targets:
+            return ()
+        for index in _own_indices(stmt, targets):
+            shared = [d for d in shared if d < len(index) and _is_iter(index[d], stmt.iters[d])]
+        if stmt.scan is not None:
+            scanned = [i.name for i in stmt.iters].index(stmt.scan.iter)
+            shared = [d for d in shared if d != scanned]
+    if any(len(s.iters) != rank for s in stmts):
+        shared = [d for at, d in enumerate(shared) if d == at]
+    return tuple(shared)
+
+
+def _own_indices(stmt: Stmt, targets: set[str]) -> list[tuple[Dim, ...]]:
+    """Indices at which a statement touches what its task makes."""
+    found = [load.index for load in loads_of(stmt) if load.tensor in targets]
+    return found if stmt.index is None else [*found, stmt.index]
+
+
+def _is_iter(e: Dim, it: Iter) -> bool:
+    return e == sym(it.name) or (it.extent == 1 and e == 0)
+
+
+def row_order(stmts: Sequence[Stmt]) -> tuple[int, ...] | None:
+    """The order of dims that puts the shared ones first; None where they are first already."""
+    shared = shared_dims(stmts)
+    if shared == tuple(range(len(shared))):
+        return None
+    return (*shared, *(d for d in range(len(stmts[0].iters)) if d not in shared))
+
+
+ROWS = Rule("rows", "rows", "rows", _allowed, _join, _pays)

@@ -1,0 +1,183 @@
+"""Settling: every value that is in memory gets its home, by its wishes; what is a slice or a view of another one lies
+in that one's buffer. What a contraction then cannot reach is copied, once for all its readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from mapsto.ir.graph import Node, Value
+from mapsto.plan.access import access
+from mapsto.plan.edits import reading, written
+from mapsto.plan.home import Border, Home, layout_for, same_places
+from mapsto.plan.initial import Setting, copy_task
+from mapsto.plan.items import Item, Region, View, targets_of
+from mapsto.plan.layout import Layout, permuted, plain
+from mapsto.plan.slices import Slice
+from mapsto.plan.task import Task
+from mapsto.plan.views import view_layout, view_source
+from mapsto.plan.votes import Wishes, wider
+
+
+@dataclass
+class _Settling:
+    """Homes so far; nobody else sees it before all are settled."""
+
+    setting: Setting
+    wishes: Wishes
+    slices: Mapping[str, Slice]
+    border: Mapping[str, Border]
+    outputs: frozenset[str]  # of the graph, and of nodes with nested graphs
+    values: Mapping[str, Value]
+    fresh: Callable[[str], str]
+    homes: dict[str, Home] = field(default_factory=dict)
+    makers: dict[str, Task] = field(default_factory=dict)
+
+    # -- homes ---------------------------------------------------------------------------------------------------------
+
+    def come_in(self, names: Sequence[str]) -> None:
+        for name in names:
+            value = self.values[name]
+            self.homes[name] = Home(name, value.dtype, plain(value.shape), "row-major, as it comes in")
+
+    def settled(self, items: Sequence[Item]) -> tuple[Item, ...]:
+        """The items with views taken out, homes given."""
+        done: list[Item] = []
+        for item in items:
+            if isinstance(item, Region):
+                item = replace(item, arms=tuple(self.settled(arm) for arm in item.arms))
+            view = self.view(item) if isinstance(item, Task) and item.stmts else None
+            if view is None:
+                for name in targets_of(item):
+                    if name in self.wishes.kept or name in self.slices:
+                        self.home(name)
+            if isinstance(item, Task):
+                self.makers.update(dict.fromkeys(item.targets, item))
+            done.append(item if view is None else view)
+        return tuple(done)
+
+    def home(self, name: str) -> Home:
+        if name in self.homes:
+            return self.homes[name]
+        value = self.values[name]
+        part = self.slices.get(name)
+        if part is not None:
+            whole = self.home(part.whole)
+            layout = whole.layout.slice(part.axis, part.start, value.shape[part.axis])
+            home = Home(whole.buffer, value.dtype, layout, f"a slice of {part.whole}")
+        else:
+            border = self.border.get(name, ()) if name not in self.wishes.fixed else ()
+            inner = self.wishes.inner.get(name)
+            because = "row-major" if inner is None else f"dim {inner} innermost, as most of its readers and writers want"
+            home = Home(name, value.dtype, layout_for(value.shape, inner, border), because)
+        self.homes[name] = home
+        return home
+
+    def view(self, task: Task) -> View | None:
+        load = view_source(task)
+        if load is None:
+            return None
+        (name,) = task.targets
+        source = self.homes.get(load.tensor)
+        if source is None or name in self.outputs or name in self.slices:
+            return None
+        layout = view_layout(task.stmts[0], load, source.layout)
+        if layout is None or (name in self.wishes.fixed and not same_places(layout, plain(layout.shape))):
+            return None
+        self.homes[name] = Home(source.buffer, self.values[name].dtype, layout, f"a view of {load.tensor}")
+        return View(name, load.tensor, f"no code: {name} is a view of {load.tensor}")
+
+    # -- copies --------------------------------------------------------------------------------------------------------
+
+    def fitted(self, items: Sequence[Item], copies: dict[tuple[str, str], str]) -> tuple[Item, ...]:
+        """The items with copies where a contraction cannot reach an operand as it lies. copies: those made before."""
+        done: list[Item] = []
+        for item in items:
+            if isinstance(item, Region):
+                item = replace(item, arms=tuple(self.fitted(arm, dict(copies)) for arm in item.arms))
+            if isinstance(item, Task) and item.kind == "rows" and not item.stmts:
+                continue  # a concat of which nothing is left to copy
+            done.extend(self.fit(item, copies) if isinstance(item, Task) and item.phases else [item])
+        return tuple(done)
+
+    def fit(self, task: Task, copies: dict[tuple[str, str], str]) -> list[Item]:
+        phases, source, final = task.phases, task.phases[0].a.tensor, task.targets[-1]
+        needs = [c.border(self.homes[c.a.tensor].layout.shape) for c in phases]
+        known = [n for n in needs if n is not None]
+        if len(known) != len(needs):
+            why = "how far it reads past its input is not known before the run: no border can be laid for it"
+            return [replace(task, because=(*task.because, why))]
+        border = known[0]
+        for need in known[1:]:
+            border = wider(border, need)
+
+        def reads_well(layout: Layout) -> bool:
+            return all(
+                access(c, c.a.index, layout, c.channels[0].name, need) is not None
+                for c, need in zip(phases, known, strict=True)
+            )
+
+        def writes_well(layout: Layout) -> bool:
+            return all(access(c, c.index, layout, c.cols[0].name, None) is not None for c in phases)
+
+        read = self.first_that(reads_well, source, phases[0].channel_dim, border)
+        write = self.first_that(writes_well, final, phases[0].column_dim, ())
+        if read is None or write is None:
+            return [task]  # no copy would help: it is lowered as plain loops
+        before: list[Item] = []
+        after: list[Item] = []
+        if read != self.homes[source].layout:
+            key = (source, str(read))
+            if key not in copies:
+                why = f"a contraction needs {source} as {read}"
+                maker = self.makers.get(source)
+                copies[key] = self.laid(source, read, why)
+                nodes = maker.nodes[-1:] if maker else ()
+                before.append(self.copy(source, copies[key], nodes, why))
+            task = reading(task, source, copies[key])
+        if write != self.homes[final].layout:
+            inner = self.laid(final, write, f"columns innermost; {final} is a copy of it")
+            task = written(task, final, inner)
+            why = f"{final} must lie otherwise than the contraction writes it"
+            after.append(self.copy(inner, final, task.nodes[-1:], why))
+        return [*before, task, *after]
+
+    def first_that(
+        self, fits: Callable[[Layout], bool], name: str, inner: int | None, border: Border
+    ) -> Layout | None:
+        """The layout as it is where that fits, else blocked, else with a dim innermost in one piece (groups of channels
+        that cross blocks).
+        """
+        assert inner is not None
+        own = self.homes[name].layout
+        rank = len(own.shape)
+        whole = permuted(own.shape, [*(d for d in range(rank) if d != inner), inner], border or None)
+        return next((layout for layout in (own, layout_for(own.shape, inner, border), whole) if fits(layout)), None)
+
+    def laid(self, source: str, layout: Layout, why: str) -> str:
+        """A name for a copy of a value, at home in a buffer of its own."""
+        name = self.fresh(f"{source}_")
+        self.homes[name] = Home(name, self.homes[source].dtype, layout, why)
+        return name
+
+    def copy(self, source: str, target: str, nodes: tuple[Node, ...], why: str) -> Task:
+        return copy_task(self.homes[source].value(source), self.homes[target].value(target), self.setting, nodes, why)
+
+
+def settle(
+    items: Sequence[Item],
+    setting: Setting,
+    wishes: Wishes,
+    slices: Mapping[str, Slice],
+    border: Mapping[str, Border],
+    ports: tuple[Sequence[str], Sequence[str]],
+    made: Mapping[str, Value],
+    fresh: Callable[[str], str],
+) -> tuple[tuple[Item, ...], dict[str, Home]]:
+    """The items with views and copies, and every home. ports: names that come in (constants too), and that go out."""
+    coming, going = ports
+    work = _Settling(setting, wishes, slices, border, frozenset(going), {**made, **setting.values}, fresh)
+    work.come_in(coming)
+    settled = work.settled(items)
+    return work.fitted(settled, {}), work.homes

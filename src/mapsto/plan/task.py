@@ -1,0 +1,69 @@
+"""Tasks: what one kernel computes, as statements. A task is a work of the plan together with what follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from mapsto.ir.graph import Node, Value
+from mapsto.kernel.ast import Stmt
+from mapsto.kernel.compose import reads
+from mapsto.plan.contraction import ACCUMULATOR, Contraction
+from mapsto.plan.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Task:
+    """`kind`: "rows" (statements), "contraction" (sums of products, `phases`, with statements on their results) or
+    "routine" (a node whose code is written by hand).
+
+    nodes: of the graph, in order. made: values that only its statements know. constants: that it makes of others.
+    because: the rules that formed it, in words. refused: (value, rule, why it did not apply to what makes the value).
+    """
+
+    kind: str
+    recipe: Recipe
+    nodes: tuple[Node, ...]
+    stmts: tuple[Stmt, ...] = ()
+    phases: tuple[Contraction, ...] = ()
+    because: tuple[str, ...] = ()
+    name: str = ""
+    made: Mapping[str, Value] = field(default_factory=dict)
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    refused: tuple[tuple[str, str, str], ...] = ()
+
+    @cached_property
+    def targets(self) -> tuple[str, ...]:
+        """Values that it defines, in order."""
+        if self.kind == "routine":
+            return tuple(v.name for node in self.nodes for v in node.outputs)
+        own = [self.phases[0].target] if self.phases else []
+        return tuple(dict.fromkeys(own + [s.target for s in self.stmts]))
+
+    @cached_property
+    def reads(self) -> frozenset[str]:
+        """Values from outside that it reads."""
+        found = {n for n in self.nodes[0].inputs if n} if self.kind == "routine" else set()
+        for stmt in self.stmts:
+            found |= reads(stmt)
+        for phase in self.phases:
+            found |= {phase.a.tensor, phase.b.tensor}
+        return frozenset(found - set(self.targets) - {ACCUMULATOR})
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The source model's nodes that it stands for."""
+        return tuple(dict.fromkeys(p for node in self.nodes for p in node.provenance))
+
+    @property
+    def first_nodes(self) -> tuple[str, ...]:
+        """Its nodes by their first outputs."""
+        return tuple(dict.fromkeys(n.outputs[0].name for n in self.nodes if n.outputs))
+
+
+def joined_nodes(*groups: Iterable[Node]) -> tuple[Node, ...]:
+    """Nodes in order, each once."""
+    return tuple({id(node): node for group in groups for node in group}.values())

@@ -1,0 +1,391 @@
+"""The text form of plans: printed, and read back to an equal plan.
+
+    plan <graph> for <instruction set>
+    graph <digest> by mapsto <version>
+    work <name> <kind> = <recipe>
+      writes <value>, <value>...
+      as <template> "<schedule>"
+      nodes, ops <names>; from <sources>; cost "<...>"; because "<...>"
+      not <rule> of <value> because "<...>"
+    view <name> <value> of <value>
+    control <name> <number of a node>
+    region <name> <node>            its items follow, arm by arm
+    arm <number> of <name>
+    end <name>
+    home <value> : <dtype>[<shape>] in <buffer> axes "<...>" of "<elements>" at "<offset>" border <...>
+    place <output> in <value>
+    pin apart <node>, <node>...     what a plan that is yet to be made must keep to
+    pin inner <value> <dim|->
+
+`#` starts a comment; details stand under their item, indented. A name that is no plain word is quoted as in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from mapsto.arguments import brief
+from mapsto.errors import ParseError
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim
+from mapsto.ir.expr_text import parse_dim
+from mapsto.plan.home import Home
+from mapsto.plan.layout import Axis, Layout
+from mapsto.plan.plan import Control, Declined, Item, Offer, Pins, Plan, Region, View, Work
+from mapsto.plan.recipe import parse_recipe, quoted
+
+# ---- printing --------------------------------------------------------------------------------------------------------
+
+
+def plan_text(plan: Plan) -> str:
+    lines = [f"plan {quoted(plan.graph)} for {plan.isa}"]
+    if plan.digest:
+        lines.append(f"graph {plan.digest} by mapsto {plan.version}")
+    for item in plan.items:
+        lines.extend(_item_lines(item))
+    for name, home in plan.homes.items():
+        lines.extend(_home_lines(name, home))
+    lines.extend(f"place {quoted(output)} in {quoted(value)}" for output, value in plan.places.items())
+    lines.extend(f"pin apart {_names(names)}" for names in plan.pins.apart)
+    lines.extend(f"pin inner {quoted(name)} {'-' if dim is None else dim}" for name, dim in plan.pins.inner)
+    return "\n".join(lines) + "\n"
+
+
+def _item_lines(item: Item) -> Iterator[str]:
+    if isinstance(item, Work):
+        yield from _work_lines(item)
+    elif isinstance(item, View):
+        yield f"view {item.name} {quoted(item.value)} of {quoted(item.of)}"
+        if item.because:
+            yield f"  because {_text(item.because)}"
+    elif isinstance(item, Control):
+        yield f"control {item.name} {item.node}"
+    else:
+        yield f"region {item.name} {quoted(item.node)}"
+        for number, arm in enumerate(item.arms):
+            yield f"arm {number} of {item.name}"
+            for inner in arm:
+                yield from _item_lines(inner)
+        yield f"end {item.name}"
+
+
+def _work_lines(work: Work) -> Iterator[str]:
+    yield f"work {work.name} {work.kind} = {work.recipe}"
+    if work.writes:
+        yield f"  writes {_names(work.writes)}"
+    yield f"  as {work.offer.template} {_text(work.offer.schedule)}"
+    if work.nodes:
+        yield f"  nodes {_names(work.nodes)}"
+    if work.ops:
+        yield f"  ops {_names(work.ops)}"
+    if work.sources:
+        yield f"  from {json.dumps(list(work.sources), ensure_ascii=False)}"
+    if work.cost:
+        yield f"  cost {_text(work.cost)}"
+    for reason in work.because:
+        yield f"  because {_text(reason)}"
+    for d in work.declined:
+        yield f"  not {d.rule} of {quoted(d.of)} because {_text(d.why)}"
+
+
+def _home_lines(name: str, home: Home) -> Iterator[str]:
+    layout = home.layout
+    shape = ", ".join(map(str, layout.shape))
+    axes = _text("; ".join(f"{_axis_text(axis)}*({axis.stride})" for axis in layout.axes))
+    border = f" border {','.join(f'{b}:{a}' for b, a in layout.border)}" if layout.has_border else ""
+    yield (
+        f"home {quoted(name)} : {home.dtype.value}[{shape}] in {quoted(home.buffer)} axes {axes} "
+        f"of {_text(str(layout.elements))} at {_text(str(layout.offset))}{border}"
+    )
+    if home.because:
+        yield f"  because {_text(home.because)}"
+
+
+def _axis_text(axis: Axis) -> str:
+    body = f"d{axis.dim}" + (f"/{axis.div}" if axis.div != 1 else "")
+    return body + (f"%{axis.size}" if axis.size is not None else "")
+
+
+def _text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _names(names: tuple[str, ...]) -> str:
+    return ", ".join(map(quoted, names))
+
+
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+_NAME = r'(?:[^\s,{}()\[\]":#=]+|"(?:[^"\\]|\\.)*")'
+_TEXT = r'"(?:[^"\\]|\\.)*"'
+_HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<isa>\S+)$")
+_ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
+_WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine) = (?P<recipe>.+)$")
+_VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{_NAME}) of (?P<of>{_NAME})$")
+_CONTROL = re.compile(r"control (?P<name>\S+) (?P<node>\d{1,9})$")
+_REGION = re.compile(rf"region (?P<name>\S+) (?P<node>{_NAME})$")
+_ARM = re.compile(r"arm (?P<number>\d{1,9}) of (?P<name>\S+)$")
+_END = re.compile(r"end (?P<name>\S+)$")
+_HOME = re.compile(
+    rf"home (?P<value>{_NAME}) : (?P<dtype>\w+)\[(?P<shape>.*)\] in (?P<buffer>{_NAME}) axes (?P<axes>{_TEXT})"
+    rf" of (?P<of>{_TEXT}) at (?P<at>{_TEXT})(?: border (?P<border>[\d:,]+))?$"
+)
+_PLACE = re.compile(rf"place (?P<output>{_NAME}) in (?P<value>{_NAME})$")
+_APART = re.compile(rf"pin apart (?P<nodes>{_NAME}(?:, *{_NAME})*)$")
+_INNER = re.compile(rf"pin inner (?P<value>{_NAME}) (?P<dim>-|\d{{1,9}})$")
+_AXIS = re.compile(r"d(?P<dim>\d{1,9})(?:/(?P<div>\d{1,9}))?(?:%(?P<size>\d{1,9}))?\*\((?P<stride>.*)\)$")
+_DECLINED = re.compile(rf"not (?P<rule>\S+) of (?P<of>{_NAME}) because (?P<why>{_TEXT})$")
+_AS = re.compile(rf"as (?P<template>\S+) (?P<schedule>{_TEXT})$")
+_DEEPEST = 50
+
+
+def parse_plan(text: str) -> Plan:
+    """Raises ParseError naming the line."""
+    reader = _Reader()
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.rstrip()
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            if line.startswith("  "):
+                reader.detail(line.strip())
+            else:
+                reader.line(line, number)
+        except (ValueError, IndexError, KeyError, TypeError, RecursionError, ParseError) as error:
+            raise ParseError(f"plan, line {number}: {error}: {brief(raw)}") from error
+    return reader.finished()
+
+
+@dataclass
+class _Open:
+    """A region whose items are being read."""
+
+    name: str
+    node: str
+    line: int
+    arms: list[list[Item]] = field(default_factory=list)
+
+
+@dataclass
+class _Reader:
+    graph: str = ""
+    isa: str = ""
+    digest: str = ""
+    version: str = ""
+    items: list[Item] = field(default_factory=list)
+    open: list[_Open] = field(default_factory=list)
+    homes: dict[str, Home] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
+    apart: list[tuple[str, ...]] = field(default_factory=list)
+    inner: dict[str, int | None] = field(default_factory=dict)
+    lines: dict[str, int] = field(default_factory=dict)
+    pinned: dict[tuple[str, ...], int] = field(default_factory=dict)
+    last_home: str = ""
+
+    def line(self, line: str, number: int) -> None:
+        word = line.split(" ", 1)[0]
+        read = getattr(self, f"read_{word}", None) if word.isalpha() else None
+        if read is None:
+            raise ValueError("not a line of a plan")
+        read(line, number)
+
+    def add(self, item: Item) -> None:
+        if self.open and not self.open[-1].arms:
+            raise ValueError(f"region {self.open[-1].name} has no arm yet")
+        (self.open[-1].arms[-1] if self.open else self.items).append(item)
+        self.last_home = ""
+
+    def once(self, key: str, number: int) -> None:
+        if key in self.lines:
+            raise ValueError(f"line {self.lines[key]} says that already")
+        self.lines[key] = number
+
+    # -- lines ---------------------------------------------------------------------------------------------------------
+
+    def read_plan(self, line: str, number: int) -> None:
+        found = _matched(_HEAD, line)
+        self.once("plan", number)
+        self.graph, self.isa = _read_name(found["graph"]), found["isa"]
+
+    def read_graph(self, line: str, number: int) -> None:
+        found = _matched(_ORIGIN, line)
+        self.once("graph", number)
+        self.digest, self.version = found["digest"], found["version"]
+
+    def read_work(self, line: str, number: int) -> None:
+        found = _matched(_WORK, line)
+        self.once(f"item {found['name']}", number)
+        recipe = parse_recipe(found["recipe"])
+        self.add(Work(found["name"], found["kind"], recipe, (), Offer(""), line=number))
+
+    def read_view(self, line: str, number: int) -> None:
+        found = _matched(_VIEW, line)
+        self.once(f"item {found['name']}", number)
+        self.add(View(found["name"], _read_name(found["value"]), _read_name(found["of"]), line=number))
+
+    def read_control(self, line: str, number: int) -> None:
+        found = _matched(_CONTROL, line)
+        self.once(f"item {found['name']}", number)
+        self.add(Control(found["name"], int(found["node"]), number))
+
+    def read_region(self, line: str, number: int) -> None:
+        found = _matched(_REGION, line)
+        self.once(f"item {found['name']}", number)
+        if len(self.open) >= _DEEPEST:
+            raise ValueError("regions nested too deep")
+        self.open.append(_Open(found["name"], _read_name(found["node"]), number))
+
+    def read_arm(self, line: str, number: int) -> None:
+        found = _matched(_ARM, line)
+        if not self.open or self.open[-1].name != found["name"] or len(self.open[-1].arms) != int(found["number"]):
+            raise ValueError("an arm that is not the next of the region that is open")
+        self.open[-1].arms.append([])
+
+    def read_end(self, line: str, number: int) -> None:
+        found = _matched(_END, line)
+        if not self.open or self.open[-1].name != found["name"]:
+            raise ValueError("the end of a region that is not open")
+        last = self.open.pop()
+        self.add(Region(last.name, last.node, tuple(map(tuple, last.arms)), last.line))
+
+    def read_home(self, line: str, number: int) -> None:
+        found = _matched(_HOME, line)
+        name = _read_name(found["value"])
+        if name in self.homes:
+            raise ValueError(f"home {name}: stands in the plan already")
+        self.lines[f"home {name}"] = number
+        shape = tuple(parse_dim(d) for d in _split(found["shape"]))
+        axes = tuple(map(_axis, filter(None, _read_text(found["axes"]).split("; "))))
+        border = _border(found["border"], len(shape))
+        layout = Layout(shape, axes, parse_dim(_read_text(found["of"])), parse_dim(_read_text(found["at"])), border)
+        if any(axis.dim >= len(shape) or axis.div < 1 or axis.size == 0 for axis in axes):
+            raise ValueError("an axis of a dim that is not there")
+        self.homes[name] = Home(_read_name(found["buffer"]), DType(found["dtype"]), layout)
+        self.last_home = name
+
+    def read_place(self, line: str, number: int) -> None:
+        found = _matched(_PLACE, line)
+        output = _read_name(found["output"])
+        self.once(f"place {output}", number)
+        self.places[output] = _read_name(found["value"])
+
+    def read_pin(self, line: str, number: int) -> None:
+        if apart := _APART.match(line):
+            names = _read_names(apart["nodes"])
+            self.apart.append(names)
+            self.pinned.update({("apart", name): number for name in names})
+            return
+        found = _matched(_INNER, line)
+        name = _read_name(found["value"])
+        if name in self.inner:
+            raise ValueError(f"inner {name}: line {self.pinned['inner', name]} says that already")
+        self.inner[name] = None if found["dim"] == "-" else int(found["dim"])
+        self.pinned["inner", name] = number
+
+    # -- details -------------------------------------------------------------------------------------------------------
+
+    def detail(self, line: str) -> None:
+        word, _, rest = line.partition(" ")
+        if self.last_home:
+            if word != "because":
+                raise ValueError(f"unknown detail {word!r} of a home")
+            self.homes[self.last_home] = replace(self.homes[self.last_home], because=_read_text(rest))
+            return
+        items = self.open[-1].arms[-1] if self.open and self.open[-1].arms else self.items
+        if not items:
+            raise ValueError("a detail, but no item before it")
+        items[-1] = _detailed(items[-1], word, rest, line)
+
+    def finished(self) -> Plan:
+        if not self.isa:
+            raise ParseError("plan: there is no line `plan <graph> for <instruction set>`")
+        if self.open:
+            raise ParseError(f"plan, line {self.open[-1].line}: region {self.open[-1].name} has no end")
+        pins = Pins(tuple(self.apart), tuple(self.inner.items()), self.pinned)
+        return Plan(
+            self.graph, self.isa, self.digest, self.version, tuple(self.items), self.homes, self.places, pins, self.lines
+        )
+
+
+def _detailed(item: Item, word: str, rest: str, line: str) -> Item:
+    if isinstance(item, View) and word == "because":
+        return replace(item, because=_read_text(rest))
+    if not isinstance(item, Work):
+        raise ValueError(f"unknown detail {word!r}")
+    if word == "because":
+        return replace(item, because=(*item.because, _read_text(rest)))
+    if word == "not":
+        found = _matched(_DECLINED, line)
+        declined = Declined(found["rule"], _read_name(found["of"]), _read_text(found["why"]))
+        return replace(item, declined=(*item.declined, declined))
+    if word == "as":
+        found = _matched(_AS, line)
+        return replace(item, offer=Offer(found["template"], _read_text(found["schedule"])))
+    if word == "cost":
+        return replace(item, cost=_read_text(rest))
+    if word == "from":
+        return replace(item, sources=_read_texts(rest))
+    if word in ("writes", "nodes", "ops"):
+        return replace(item, **{word: _read_names(rest)})  # type: ignore[arg-type]
+    raise ValueError(f"unknown detail {word!r}")
+
+
+def _matched(pattern: re.Pattern[str], line: str) -> re.Match[str]:
+    found = pattern.match(line)
+    if found is None:
+        raise ValueError("not a line of a plan")
+    return found
+
+
+def _read_name(text: str) -> str:
+    return _read_text(text) if text.startswith('"') else text
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    if re.fullmatch(rf"{_NAME}(?:, *{_NAME})*", text) is None:
+        raise ValueError(f"{brief(text)} are no names")
+    return tuple(map(_read_name, re.findall(_NAME, text)))
+
+
+def _read_text(text: str) -> str:
+    value = json.loads(text)
+    if not isinstance(value, str):
+        raise ValueError(f"{brief(text)} is no quoted text")
+    return value
+
+
+def _read_texts(text: str) -> tuple[str, ...]:
+    values = json.loads(text)
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f"{brief(text)} is no list of texts")
+    return tuple(values)
+
+
+def _split(shape: str) -> list[str]:
+    """Extents at the commas that stand in no parentheses."""
+    found, depth, start = [], 0, 0
+    for at, c in enumerate(shape):
+        depth += (c in "([") - (c in ")]")
+        if c == "," and depth == 0:
+            found.append(shape[start:at])
+            start = at + 1
+    return [*found, shape[start:]] if shape.strip() else []
+
+
+def _axis(text: str) -> Axis:
+    found = _matched(_AXIS, text)
+    size = None if found["size"] is None else int(found["size"])
+    stride: Dim = parse_dim(found["stride"])
+    return Axis(int(found["dim"]), int(found["div"] or 1), size, stride)
+
+
+def _border(text: str | None, rank: int) -> tuple[tuple[int, int], ...]:
+    if text is None:
+        return ((0, 0),) * rank
+    pairs = [tuple(map(int, pair.split(":"))) for pair in text.split(",")]
+    if len(pairs) != rank or any(len(pair) != 2 for pair in pairs):
+        raise ValueError(f"a border of {len(pairs)} dims for {rank}")
+    return tuple((before, after) for before, after in pairs)

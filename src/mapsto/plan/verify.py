@@ -1,0 +1,134 @@
+"""Whether a mapped graph is sound: on every path each value is written before it is read, each lies inside its buffer,
+and every output has its place. Asked of plans that come from a file, before any code is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+
+from mapsto.errors import ParseError
+from mapsto.ir.expr import Dim
+from mapsto.plan.decide import Mapped
+from mapsto.plan.home import Home, layout_for
+from mapsto.plan.items import Control, Item, Region, View, reads_of, targets_of
+from mapsto.plan.layout import Layout, permuted, plain
+from mapsto.plan.task import Task
+
+
+def verify(mapped: Mapped, lines: Mapping[str, int]) -> None:
+    """Raises ParseError, naming line and value. lines: where items and homes were read."""
+    _Checking(mapped, lines).all()
+
+
+@dataclass
+class _Checking:
+    mapped: Mapped
+    lines: Mapping[str, int]
+    constants: frozenset[str] = field(default=frozenset())
+
+    def fault(self, key: str, what: str) -> ParseError:
+        line = self.lines.get(key)
+        return ParseError(f"plan, line {line}: {what}" if line else f"plan: {what}")
+
+    def all(self) -> None:
+        graph = self.mapped.graph
+        values = {v.name: v for v in graph.inputs}
+        for node in graph.walk():
+            values.update({v.name: v for v in node.outputs})
+        for name, home in self.mapped.homes.items():
+            if name in values and (home.dtype, home.layout.shape) != (values[name].dtype, values[name].shape):
+                raise self.fault(f"home {name}", f"home {name}: the graph has {values[name]}")
+            self.home(name, home)
+        known = {v.name for v in graph.inputs} | {n for n, h in self.mapped.homes.items() if self.is_constant(n)}
+        known = self.items(self.mapped.items, known)
+        for output in graph.outputs:
+            place = self.mapped.places.get(output)
+            if place is None:
+                raise self.fault("plan", f"no place for the output {output}")
+            if place not in known or place not in self.mapped.homes:
+                raise self.fault(f"place {output}", f"place {output}: nothing writes {place!r}")
+        for output in self.mapped.places.keys() - set(graph.outputs):
+            raise self.fault(f"place {output}", f"place {output}: the graph has no such output")
+
+    def is_constant(self, name: str) -> bool:
+        return f"home {name}" not in self.lines
+
+    def items(self, items: Iterable[Item], known: Set[str]) -> set[str]:
+        """What is written after these items. Raises for what is read before it is."""
+        now = set(known)
+        for item in items:
+            where = f"item {item.name}"
+            for name in sorted(reads_of(item)):
+                if name not in self.mapped.homes and not isinstance(item, Region):
+                    raise self.fault(where, f"{item.name} reads {name!r}, which has no home")
+                if name not in now and not isinstance(item, Region):
+                    raise self.fault(where, f"{item.name} reads {name!r}, which nothing before it writes")
+            if isinstance(item, Region):
+                after = [self.items(arm, now) for arm in item.arms]
+                now |= set.intersection(*after) if after else set()
+            for name in targets_of(item):
+                if isinstance(item, Region) and name not in now:
+                    raise self.fault(where, f"{item.name}: not every arm writes {name!r}")
+            now |= set(targets_of(item))
+            if isinstance(item, Task) and item.kind != "routine" and not any(t in self.mapped.homes for t in item.targets):
+                raise self.fault(where, f"{item.name} writes nothing that is in memory")
+            if isinstance(item, View):
+                self.same_buffer(item)
+        return now
+
+    def same_buffer(self, view: View) -> None:
+        homes = self.mapped.homes
+        if view.value not in homes or homes[view.value].buffer != homes[view.of].buffer:
+            raise self.fault(f"item {view.name}", f"{view.name}: {view.value} does not lie in the buffer of {view.of}")
+
+    # -- homes ---------------------------------------------------------------------------------------------------------
+
+    def home(self, name: str, home: Home) -> None:
+        """A value that owns its buffer lies as some layout rule puts it; others inside the owner's."""
+        where = f"home {name}"
+        owner = self.mapped.homes.get(home.buffer)
+        if owner is None:
+            raise self.fault(where, f"{where}: nothing is called {home.buffer!r}")
+        if home.buffer == name:
+            if not _is_regular(home.layout):
+                raise self.fault(where, f"{where}: no rule lays it so: {home.layout} of {home.layout.elements}")
+            return
+        if owner.buffer != home.buffer or owner.dtype.size != home.dtype.size:
+            raise self.fault(where, f"{where}: {home.buffer!r} is no buffer of {home.dtype.value}")
+        if owner.layout.elements != home.layout.elements:
+            raise self.fault(where, f"{where}: its buffer has {owner.layout.elements} elements")
+        lowest, highest = _span(home.layout)
+        elements = home.layout.elements
+        if isinstance(lowest, int) and isinstance(highest, int) and isinstance(elements, int):
+            if elements and (lowest < 0 or highest >= elements) and 0 not in home.layout.shape:
+                raise self.fault(where, f"{where}: it would lie outside of {home.buffer}")
+
+
+def _is_regular(layout: Layout) -> bool:
+    rank = len(layout.shape)
+    if layout == plain(layout.shape):
+        return True
+    order = sorted(range(len(layout.axes)), key=lambda k: k)
+    dims = [layout.axes[k].dim for k in order]
+    if len(dims) == rank and layout == permuted(layout.shape, dims, layout.border):
+        return True
+    return any(layout == layout_for(layout.shape, inner, layout.border) for inner in range(rank))
+
+
+def _span(layout: Layout) -> tuple[Dim, Dim]:
+    """The lowest and the highest place that an element takes, of layouts whose strides are not negative."""
+    lowest: Dim = layout.offset
+    highest: Dim = layout.offset
+    for axis in layout.axes:
+        extent, before = layout.shape[axis.dim], layout.border[axis.dim][0]
+        first, last = before, extent + before - 1
+        if not isinstance(last, int):
+            return lowest, highest + axis.stride * last
+        a, b = first // axis.div, last // axis.div
+        if axis.size is not None:
+            a, b = 0, min(axis.size - 1, last)
+        if isinstance(axis.stride, int) and axis.stride < 0:
+            a, b = b, a
+        lowest, highest = lowest + axis.stride * a, highest + axis.stride * b
+    return lowest, highest

@@ -1,0 +1,49 @@
+"""Views: a transpose, reshape or slice whose composed index map is a layout again costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mapsto.ir.expr import Dim, loads, sym, terms_of
+from mapsto.kernel.ast import Load, Stmt, ranges_of
+from mapsto.plan.home import BLOCK
+from mapsto.plan.layout import Layout, of_place
+from mapsto.plan.task import Task
+
+
+def view_source(task: Task) -> Load | None:
+    """The load of a task that does nothing but move one tensor's elements; None otherwise."""
+    if task.kind != "rows" or len(task.stmts) != 1:
+        return None
+    (stmt,) = task.stmts
+    value = stmt.value
+    if not isinstance(value, Load) or stmt.index is not None or stmt.scan is not None:
+        return None
+    return None if any(loads(e) for e in value.index) else value
+
+
+def view_layout(stmt: Stmt, load: Load, source: Layout) -> Layout | None:
+    """The layout of a moved tensor in its source's buffer, if its places are affine or blocked."""
+    names = [i.name for i in stmt.iters]
+    place = source.place(load.index, ranges_of(stmt.iters))
+    made = of_place([i.extent for i in stmt.iters], names, place, BLOCK, source.elements)
+    if made is None:
+        return None
+    border = [(0, 0)] * len(names)
+    for j, it in enumerate(stmt.iters):
+        for d, e in enumerate(load.index):
+            if e == sym(it.name) and source.shape[d] == it.extent and it.extent != 1:
+                border[j] = source.border[d]
+    offset = made.offset
+    for axis in made.axes:
+        if border[axis.dim][0] and axis.div == 1 and axis.size is None:
+            offset = offset - axis.stride * border[axis.dim][0]
+        elif border[axis.dim][0]:
+            border[axis.dim] = (0, 0)
+    return replace(made, offset=offset, border=tuple(border))
+
+
+def is_shifted(e: Dim) -> bool:
+    """Whether an index has a constant added to it."""
+    terms = terms_of(e)
+    return bool(terms) and terms[-1][0] == () and len(terms) > 1

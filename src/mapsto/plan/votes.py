@@ -1,0 +1,180 @@
+"""Which dim each value wants innermost, and how wide a border: by votes of what reads and writes it.
+
+A contraction wants the channels of its input and the columns of its output innermost, so that a vector holds them;
+values that are read and written at the same points are tied, and the ties vote as one. A value read by windows gets a
+border of zeros as wide as its widest reader needs. Graph inputs, outputs, constants and the operands of routines are
+row-major.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+
+from mapsto.ir.expr import sym, symbols
+from mapsto.ir.graph import Value
+from mapsto.kernel.ast import Load, Stmt
+from mapsto.kernel.compose import loads_of
+from mapsto.plan.fuse import is_wide
+from mapsto.plan.home import Border
+from mapsto.plan.items import Control, Item, Region, reads_of, targets_of, walk
+from mapsto.plan.task import Task
+from mapsto.plan.views import view_source
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """`kept`: values in memory, as somebody outside their task reads them. `fixed`: those that must be row-major and
+    whole. `inner`: the dim that a value wants innermost. `border`: elements before and after each dim that hold zero.
+    """
+
+    kept: frozenset[str]
+    fixed: frozenset[str]
+    inner: Mapping[str, int]
+    border: Mapping[str, Border]
+
+
+def wishes(
+    items: Sequence[Item],
+    values: Mapping[str, Value],
+    ports: Set[str],
+    constants: Set[str],
+    pinned: Mapping[str, int | None],
+) -> Wishes:
+    """ports: inputs and outputs of the graph. pinned: innermost dims that are not voted on (None: row-major)."""
+    every = list(walk(items))
+    kept, fixed = _kept(every, ports), _fixed(every) | ports | constants
+    inner = _inner(every, values, kept, fixed, constants)
+    for name in pinned.keys() & (kept - fixed):
+        dim = pinned[name]
+        if dim is None:
+            inner.pop(name, None)
+        elif dim < values[name].rank:
+            inner[name] = dim
+    return Wishes(frozenset(kept), frozenset(fixed), inner, _borders(every, values))
+
+
+def _kept(items: Sequence[Item], ports: Set[str]) -> set[str]:
+    kept = set(ports)
+    for item in items:
+        kept |= reads_of(item)
+        if isinstance(item, Region) or (isinstance(item, Task) and item.kind == "routine"):
+            kept |= set(targets_of(item))
+    return kept
+
+
+def _fixed(items: Sequence[Item]) -> set[str]:
+    found: set[str] = set()
+    for item in items:
+        if isinstance(item, Region):
+            found |= {n for n in item.node.inputs if n}
+        elif isinstance(item, Control) and item.node.op != "bind_dim":
+            found |= item.reads
+        elif isinstance(item, Task) and item.kind == "routine":
+            found |= {*item.targets, *item.reads}
+        elif isinstance(item, Task) and is_wide(item):
+            found |= set(item.targets)
+    return found
+
+
+# -- votes -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Ties:
+    """Sets of values that vote as one (union-find)."""
+
+    parent: dict[str, str] = field(default_factory=dict)
+
+    def find(self, name: str) -> str:
+        while (up := self.parent.get(name, name)) != name:
+            self.parent[name] = self.parent.get(up, up)
+            name = self.parent[name]
+        return name
+
+    def tie(self, a: str, b: str) -> None:
+        self.parent[self.find(a)] = self.find(b)
+
+
+def _inner(
+    items: Sequence[Item], values: Mapping[str, Value], kept: Set[str], fixed: Set[str], constants: Set[str]
+) -> dict[str, int]:
+    ties = _Ties()
+    tasks = [item for item in items if isinstance(item, Task)]
+    for task in tasks:
+        for a, b in _tied(task, kept, fixed, constants):
+            ties.tie(a, b)
+    votes: dict[str, dict[int, int]] = {}
+    for task in tasks:
+        for name, dim in _votes(task):
+            tally = votes.setdefault(ties.find(name), {})
+            tally[dim] = tally.get(dim, 0) + 1
+    inner: dict[str, int] = {}
+    for name in kept - fixed:
+        rank = values[name].rank if name in values else 0
+        ranked = sorted(((w, d) for d, w in votes.get(ties.find(name), {}).items() if d < rank), reverse=True)
+        if ranked:
+            inner[name] = ranked[0][1]
+    return inner
+
+
+def _votes(task: Task) -> Iterator[tuple[str, int]]:
+    for c in task.phases[:1]:
+        assert c.channel_dim is not None and c.column_dim is not None
+        yield c.a.tensor, c.channel_dim
+        yield task.targets[-1], c.column_dim
+
+
+def _tied(task: Task, kept: Set[str], fixed: Set[str], constants: Set[str]) -> Iterator[tuple[str, str]]:
+    final = task.targets[-1] if task.targets else ""
+    for stmt in task.stmts:
+        for load in loads_of(stmt):
+            if task.kind == "contraction":
+                if load.tensor in kept and _same_axes(stmt, load):
+                    yield load.tensor, final
+            elif load.tensor not in constants | fixed and stmt.target not in fixed and _same_axes(stmt, load):
+                yield load.tensor, stmt.target
+
+
+def _same_axes(stmt: Stmt, load: Load) -> bool:
+    """Whether each dim of the load moves with the same dim of the target alone (shifts, strides, windows allowed)."""
+    at = stmt.index if stmt.index is not None else tuple(sym(i.name) for i in stmt.iters)
+    if len(load.index) != len(at) or len(at) < 2:
+        return False
+    own = {i.name for i in stmt.iters if i.extent != 1}
+    return all((symbols(a) & own) == (symbols(b) & own) for a, b in zip(load.index, at, strict=True))
+
+
+# -- borders -----------------------------------------------------------------------------------------------------------
+
+
+def _borders(items: Sequence[Item], values: Mapping[str, Value]) -> dict[str, Border]:
+    border: dict[str, Border] = {}
+    for item in reversed(items):
+        if not isinstance(item, Task):
+            continue
+        for c in item.phases:
+            need = c.border(values[c.a.tensor].shape)
+            if need is not None and any(b or a for b, a in need):
+                border[c.a.tensor] = wider(border.get(c.a.tensor), need)
+        load = view_source(item)
+        if load is not None and item.targets[0] in border:  # a view's border must be there in what it views
+            need = _seen_through(item.stmts[0], load, border[item.targets[0]], values[load.tensor])
+            if any(a or b for a, b in need):
+                border[load.tensor] = wider(border.get(load.tensor), need)
+    return border
+
+
+def wider(have: Border | None, need: Border) -> Border:
+    if have is None:
+        return need
+    return tuple((max(a, c), max(b, d)) for (a, b), (c, d) in zip(have, need, strict=True))
+
+
+def _seen_through(stmt: Stmt, load: Load, border: Border, source: Value) -> Border:
+    need = [(0, 0)] * source.rank
+    for j, it in enumerate(stmt.iters):
+        for d, e in enumerate(load.index):
+            if e == sym(it.name) and source.shape[d] == it.extent:
+                need[d] = border[j]
+    return tuple(need)
