@@ -53,6 +53,11 @@ class Task:
             found |= {phase.a.tensor, phase.b.tensor}
         return frozenset(found - set(self.targets) - {ACCUMULATOR})
 
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        """Types of what its statements define and make between them."""
+        return {**{v.name: v for node in self.nodes for v in node.outputs}, **self.made}
+
     @property
     def sources(self) -> tuple[str, ...]:
         """The source model's nodes that it stands for."""

@@ -110,7 +110,6 @@ def _shape(
     row_axes = tuple(_axis(i, a, b_stride, out, names) for i in rows) or (Axis(1),)
     window = tuple(_axis(i, a, b_stride, None, names) for i in c.windows)
     channel, column = c.channels[0], c.cols[0]
-    index = names.dims(c.index)
     own = dict(names.iters)
     for tensor in others:
         names.tensor(tensor)
@@ -139,6 +138,8 @@ def _shape(
         out_start=names.dim(_relative(out.base, code.layout(final))),
         others=tuple(Param(names.tensors[t], code.homes[t].dtype) for t in others),
     )
+    names.iters = own  # statements have names of their own
+    index = names.dims(c.index)
     form = replace(form, dims=_size_names(names))
     order = (
         tuple(own[i.name] for i in c.batch),

@@ -40,7 +40,7 @@ class CpuMaker:
             self._shared,
             task,
             ChainMap({}, homes),  # type: ignore[arg-type]  # only its first map is written to
-            ChainMap({}, dict(task.made)),
+            ChainMap({}, task.values),
             ChainMap({}, dict(task.constants), self._constants),  # type: ignore[arg-type]
             schedules,
         )
