@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, bounds
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr_proofs import bounds
 from mapsto.loop.ast import (
     Alloc,
     Assign,

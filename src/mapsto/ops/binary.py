@@ -9,7 +9,8 @@ import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, floordiv, known_at_least, mod
+from mapsto.ir.expr import Dim, floordiv, mod
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Op, Scalar
 from mapsto.kernel.scalar import apply

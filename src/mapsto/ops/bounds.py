@@ -24,7 +24,8 @@ import numpy as np
 from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir import bounds
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, known_at_least, maximum, product, sym
+from mapsto.ir.expr import Dim, maximum, product, sym
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Cast, Index, Iter, Op, Reduce, Scalar, Stmt
 from mapsto.ops.ranges import Noted, holds, interval

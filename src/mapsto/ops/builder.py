@@ -19,7 +19,9 @@ import numpy as np
 from mapsto.budget import Meter, current
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, Expr, known_at_least, substitute, sym, symbols
+from mapsto.ir.expr import Dim, Expr, sym, symbols
+from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
 from mapsto.ops.bounds import check_inside

@@ -9,7 +9,8 @@ import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, bounds, floordiv, known_at_least, mod, sym
+from mapsto.ir.expr import Dim, floordiv, mod, sym
+from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Iter, Op, Reduce, Scalar, Stmt, Where, ranges_of
 from mapsto.kernel.scalar import convert, doubled

@@ -10,7 +10,8 @@ import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, equality, known_at_least, sym
+from mapsto.ir.expr import Dim, equality, sym
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Op, Scalar, Stmt
 from mapsto.kernel.scalar import apply, compute_type, convert, widen

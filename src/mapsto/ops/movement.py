@@ -9,7 +9,9 @@ import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, ceildiv, floordiv, known_at_least, maximum, mod, product, simplify, sym, terms_of
+from mapsto.ir.expr import Call, Dim, ceildiv, floordiv, maximum, mod, product, sym, terms_of
+from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Stmt, ranges_of
 from mapsto.ops.elementwise import sum_to

@@ -10,7 +10,9 @@ import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, known_at_least, maximum, minimum, mod, simplify, sym
+from mapsto.ir.expr import Dim, maximum, minimum, mod, sym
+from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Scalar, Stmt, Where, ranges_of
 from mapsto.ops.movement import by_reference

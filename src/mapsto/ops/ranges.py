@@ -15,20 +15,9 @@ import numpy as np
 
 from mapsto.ir.bounds import count, lowest
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import (
-    Call,
-    Dim,
-    Expr,
-    Sym,
-    floordiv,
-    known_at_least,
-    maximum,
-    minimum,
-    product,
-    substitute,
-    sym,
-    terms_of,
-)
+from mapsto.ir.expr import Call, Dim, Expr, Sym, floordiv, maximum, minimum, product, sym, terms_of
+from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Node, Value
 
 if TYPE_CHECKING:

@@ -14,20 +14,8 @@ import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import (
-    Call,
-    Dim,
-    Expr,
-    atoms,
-    broadcast,
-    broadcast_extents,
-    equal,
-    equality,
-    known_at_least,
-    maximum,
-    minimum,
-    symbols,
-)
+from mapsto.ir.expr import Call, Dim, Expr, atoms, broadcast, broadcast_extents, equality, maximum, minimum, symbols
+from mapsto.ir.expr_proofs import equal, known_at_least
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.kernel.ast import Iter, Load, Scalar, Scan, Stmt
 
@@ -264,6 +252,7 @@ class OpSpec:
     gradient: Callable[[Builder, Node, Sequence[Value | None]], list[Value | None]] | None = None
     foldable: bool = True
     indices: Callable[[Sequence[Value | None], Mapping[str, Any]], Mapping[int, Allowed]] | None = None
+
 
 _OPS: dict[str, OpSpec] = {}
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, ceildiv, maximum, minimum, product, simplify, sym
+from mapsto.ir.expr import Dim, ceildiv, maximum, minimum, product, sym
+from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of
 from mapsto.kernel.scalar import convert, lowest, widen

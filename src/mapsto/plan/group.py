@@ -18,7 +18,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, known_at_least, product, substitute, sym, symbols
+from mapsto.ir.expr import Dim, Expr, product, sym, symbols
+from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Graph, Node, Value, free_values
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Reduce, Scalar, Stmt, transform, walk, with_value
 from mapsto.kernel.compose import (

@@ -18,7 +18,8 @@ from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.generic.cost import estimate
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, product, substitute
+from mapsto.ir.expr import Dim, product
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Op, Reduce, Scalar, Stmt, children
 from mapsto.kernel.compose import reads

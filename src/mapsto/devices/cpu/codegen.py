@@ -10,7 +10,8 @@ from mapsto.devices.cpu.contractions import template_calls
 from mapsto.devices.cpu.usual import usual_case
 from mapsto.devices.routines import routine
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, mul, substitute, sym, symbols
+from mapsto.ir.expr import Dim, Expr, mul, sym, symbols
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
 from mapsto.ops.shapes import static

@@ -13,7 +13,8 @@ from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue,
 from mapsto.devices.cpu.packed import direct_b, in_actual_sizes, packed_b, packed_iters, packed_strides
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
-from mapsto.ir.expr import Dim, add, linear, mul, substitute, symbols
+from mapsto.ir.expr import Dim, add, linear, mul, symbols
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
 from mapsto.loop.ast import Param, Statement, Value

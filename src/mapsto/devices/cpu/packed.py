@@ -11,7 +11,8 @@ import numpy as np
 from mapsto.devices.cpu.code import Call, Code
 from mapsto.devices.cpu.contraction_packing import Packing
 from mapsto.ir.expr import Call as ExprCall
-from mapsto.ir.expr import Dim, Expr, Sym, add, mul, substitute, sym
+from mapsto.ir.expr import Dim, Expr, Sym, add, mul, sym
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Const, Iter, Load, Scalar, Stmt, Where
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.group import Group

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from mapsto.devices.generic.operations import lift, number
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv, linear, load, product, rebuild, sym
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv, linear, load, product, sym
+from mapsto.ir.expr_rewrite import rebuild
 from mapsto.loop.ast import (
     Binary,
     Cast,
