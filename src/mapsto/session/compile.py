@@ -22,7 +22,7 @@ from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.errors import CompileError, ModelError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
-from mapsto.ops.builder import FOLD_PER_BYTE
+from mapsto.ops.charges import FOLD_PER_BYTE
 from mapsto.passes.checks import unchecked
 from mapsto.plan.homes import flat
 from mapsto.plan.plan import Plan, parse

@@ -14,7 +14,7 @@ from mapsto.budget import current
 from mapsto.devices.cpu.code import Call, Code
 from mapsto.ir.expr import mul
 from mapsto.ir.graph import Value
-from mapsto.ops.builder import FOLD_LIMIT
+from mapsto.ops.folding import FOLD_LIMIT
 from mapsto.runtime.arrays import pack_constants
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Buffer, Port, Program, Run
