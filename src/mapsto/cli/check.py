@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.cli.entry import CHECK_FAILED
+from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import existing, make_feed, parse_shapes, read_given
 from mapsto.cli.open import open_model
 from mapsto.cli.output import print_json, shape_text, table

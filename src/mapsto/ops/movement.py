@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +15,9 @@ from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Stmt, ranges_of
 from mapsto.ops.elementwise import sum_to
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import axis_of, describe, require_same_dtype, static
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 Grads = Sequence["Value | None"]
@@ -103,7 +101,7 @@ def _lower_reshape(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, [simplify(i, ranges) for i in index]))]
 
 
-def _reshape_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _reshape_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     (g,) = incoming
     return [None if g is None else b.one("reshape", [g], shape=b.lookup(node.inputs[0]).shape)]
 
@@ -132,7 +130,7 @@ def _lower_transpose(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, [sym(iters[perm.index(axis)].name) for axis in range(len(perm))]))]
 
 
-def _transpose_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _transpose_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     (g,) = incoming
     attrs: dict[str, Any] = dict(node.attrs)
     perm = list(attrs["perm"])
@@ -165,7 +163,7 @@ def _lower_expand(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load_broadcast(0, [sym(i.name) for i in iters]))]
 
 
-def _expand_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _expand_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     (g,) = incoming
     return [None if g is None else sum_to(b, g, b.lookup(node.inputs[0]).shape)]
 
@@ -234,7 +232,7 @@ def _lower_slice(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, index))]
 
 
-def _slice_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _slice_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     """Zeros around the gradient; a strided slice has zeros between its elements as well."""
     (g,) = incoming
     if g is None:
@@ -255,12 +253,12 @@ def _slice_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | Non
     return [g]
 
 
-def _reversed(b: Builder, v: Value, axis: int) -> Value:
+def _reversed(b: Making, v: Value, axis: int) -> Value:
     starts = tuple(d - 1 if k == axis else 0 for k, d in enumerate(v.shape))
     return b.one("slice", [v], starts=starts, steps=tuple(-1 if k == axis else 1 for k in range(v.rank)), shape=v.shape)
 
 
-def _spread(b: Builder, v: Value, axis: int, step: int) -> Value:
+def _spread(b: Making, v: Value, axis: int, step: int) -> Value:
     """step-1 zeros between the elements of an axis: a new axis padded to `step`, merged, the last zeros cut off."""
     at = axis + 1
     column = b.one("reshape", [v], shape=(*v.shape[:at], 1, *v.shape[at:]))
@@ -308,7 +306,7 @@ def _lower_concat(low: Lowering) -> list[Stmt]:
     return found
 
 
-def _concat_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _concat_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     (g,) = incoming
     if g is None:
         return [None] * len(node.inputs)

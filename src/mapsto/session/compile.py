@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import mapsto
 from mapsto import debug
 from mapsto.arguments import names_of, shapes_of, telling, text_of
 from mapsto.boundary import public
@@ -36,6 +35,7 @@ from mapsto.session.assemble import assemble
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import plan_of
 from mapsto.session.shapes import with_shapes
+from mapsto.version import VERSION
 
 if TYPE_CHECKING:
     from mapsto.passes import Pass
@@ -208,7 +208,7 @@ def _build(
     pinned: Plan | None,
     defaults: Mapping[str, np.ndarray] | None,
 ) -> Executable:
-    origin = graph_digest(graph), mapsto.__version__
+    origin = graph_digest(graph), VERSION
     if pinned is not None:
         check_origin(pinned, origin[0], workers.isa.name, origin[1])
     planned = plan_graph(graph, pinned)
