@@ -85,30 +85,6 @@ def test_steps_of_one_thread_between_steps_of_all(threads, pauses, monkeypatch):
             assert np.array_equal(exe(x), x[::-1])
 
 
-def test_steps_that_follow_each_other():
-    """Shares that only read their own: no barrier, and still the right result in the end."""
-    count = 8
-    buffers = [Buffer("x", "input", f32(N))]
-    steps = []
-    for i in range(count):
-        buffers.append(Buffer(f"t{i}", "arena", f32(N)))
-        steps.append(Run("increment", ((i, 0), (i + 1, 0)), (), N, (1,), follows=i > 0))
-    buffers.append(Buffer("y", "output", f32(N)))
-    steps.append(Run("reverse", ((count, 0), (count + 1, 0)), (N,), N, (1,)))
-    program = Program(
-        "chain",
-        (Port("x", DType.F32, (N,), 0),),
-        (Port("y", DType.F32, (N,), count + 1),),
-        tuple(buffers),
-        tuple(steps),
-    )
-    exe = Executable(program, objects(), 4)
-    for n in (3, 1000):
-        x = np.arange(n, dtype=np.float32)
-        for _ in range(300):
-            assert np.array_equal(exe(x), (x + count)[::-1])
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_one_executable_called_from_several_threads(threads):
     exe = Executable(chain_program(11, N), objects("reverse"), threads)

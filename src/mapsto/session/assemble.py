@@ -108,9 +108,7 @@ def _emit(groups: Iterable[Group], calls: Mapping[int, list[Call]], buffers: _Bu
 def _run(call: Call, buffers: _Buffers) -> Run:
     operands = tuple(buffers.operand(name) for name in call.operands)
     label = f"{call.group.name} {call.group.kind} {'+'.join(dict.fromkeys(n.op for n in call.group.nodes))}"
-    return Run(
-        call.function, operands, call.dims, call.extent, call.writes, call.grain, False, label, call.group.provenance
-    )
+    return Run(call.function, operands, call.dims, call.extent, call.writes, call.grain, label, call.group.provenance)
 
 
 def _bounds(node: Node, buffers: _Buffers, label: str) -> list[Step]:

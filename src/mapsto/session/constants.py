@@ -90,8 +90,7 @@ def _program(calls: Sequence[Call], made: Sequence[str], code: Code) -> Program:
     )
     at = {n: i for i, n in enumerate(names)}
     steps = tuple(
-        Run(c.function, tuple((at[n], 0) for n in c.operands), (), c.extent, c.writes, 1, False, "constant")
-        for c in calls
+        Run(c.function, tuple((at[n], 0) for n in c.operands), (), c.extent, c.writes, label="constant") for c in calls
     )
     outputs = tuple(Port(n, _value(n, code).dtype, (code.homes.layout(n).elements,), at[n]) for n in made)
     return Program("constants", (), outputs, buffers, steps, packed)
