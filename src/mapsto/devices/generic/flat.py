@@ -104,11 +104,6 @@ def flatten(segment: Segment, layouts: Mapping[str, Layout], shapes: Mapping[str
     return _collapsed_inner(FlatSegment(segment.rows, tuple(groups)))
 
 
-def scalar_places(e: Scalar, layouts: Mapping[str, Layout], ranges: Ranges) -> Scalar:
-    """One expression with places for indices."""
-    return Flattener(layouts).scalar(e, ranges)
-
-
 def _row_layout(shape: Sequence[Dim], row_dims: frozenset[int]) -> Layout:
     """Row-major over the dims that are not the row's own."""
     layout = plain([1 if d in row_dims else extent for d, extent in enumerate(shape)])
