@@ -48,7 +48,6 @@ def compile_model(
     model: Any,
     shapes: Mapping[str, Sequence[int | str | None]] | None = None,
     threads: int | None = None,
-    native_only: bool = False,
     progress: Progress | None = None,
     cache: bool = True,
     plan: Plan | str | None = None,
@@ -63,7 +62,7 @@ def compile_model(
     model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.Graph`. shapes: dims of inputs by name; a
     dim that is
     not fixed stays a run-time size. threads: how many share a step (None: as many as this process may use).
-    native_only: an error where a step has no native code (every step has, so far). plan: decisions to replay.
+    plan: decisions to replay.
     isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
     budget: limits of the work that differ from the defaults, by name ({"nodes": 10**6}) or as a whole.
     check_indices: a run raises ExecutionError for an index out of range, where that cannot be ruled out before; else
@@ -93,7 +92,7 @@ def compile_model(
 
         def with_inputs(given: frozenset[str]) -> Executable:
             return compile_model(
-                model, shapes, threads, native_only, cache=cache, isa=isa, budget=budget, check_indices=check_indices,
+                model, shapes, threads, cache=cache, isa=isa, budget=budget, check_indices=check_indices,
                 data_root=data_root, overridable=(*names, *sorted(given)),
             )  # fmt: skip
 
