@@ -90,7 +90,7 @@ def cases(models_dir: Path) -> Iterator[Case]:
 
 
 def measure_case(case: Case, engines: Sequence[str], threads: int, seconds: float) -> Result:
-    setup = BenchSetup(case.model, case.feeds, case.shapes, threads, True, seconds, keep_outputs=True)
+    setup = BenchSetup(case.model, case.feeds, case.shapes, threads, seconds, keep_outputs=True)
     report = measure(setup, engines)
     return Result(case.name, report, verdicts_of(case, report.outputs))
 

@@ -41,7 +41,7 @@ def given_cases(texts: Sequence[str], seed: int) -> Iterator[Case]:
 
 def measured(case: Case, before: str, threads: int, seconds: float) -> BenchReport:
     """Both versions on one case. Raises ExecutionError where the present one cannot run it."""
-    setup = BenchSetup(case.model, case.feeds, case.shapes, threads, False, seconds, pythons={BEFORE: before})
+    setup = BenchSetup(case.model, case.feeds, case.shapes, threads, seconds, pythons={BEFORE: before})
     return measure(setup, [OURS, BEFORE])
 
 

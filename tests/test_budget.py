@@ -15,7 +15,8 @@ import mapsto
 from mapsto.budget import Budget, Meter, current, defaulting, metering
 from mapsto.errors import BudgetError, ModelError
 from mapsto.importers.onnx import load
-from mapsto.ir.expr import known_at_least, minimum, sym
+from mapsto.ir.expr import minimum, sym
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ops.builder import Builder
 from tests.importers.models import ints, model, node
 

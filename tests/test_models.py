@@ -69,7 +69,7 @@ LEFT_OPEN: dict[str, dict[str, tuple[int | None, ...]]] = {"silero-vad": {"input
 def compiled(key: str, fixed: bool) -> Any:
     """On one thread; with the inputs' shapes said beforehand, or left open where the model leaves them open."""
     model = model_of(key)
-    return mapsto.compile(model.path, shapes=model.shapes if fixed else LEFT_OPEN.get(key), threads=1, native_only=True)
+    return mapsto.compile(model.path, shapes=model.shapes if fixed else LEFT_OPEN.get(key), threads=1)
 
 
 @pytest.fixture

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mapsto.version import VERSION
+
 if TYPE_CHECKING:
     from mapsto.budget import Budget as Budget
     from mapsto.runtime.executable import Executable
     from mapsto.runtime.executable import load as load
     from mapsto.session.compile import compile_model as compile
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = ["Budget", "Executable", "compile", "load"]
 
 _WHERE = {

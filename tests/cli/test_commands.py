@@ -129,10 +129,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_run_hands_over_options_and_prints_outputs(compiler: Compiler, model: Path, call: Call) -> None:
-    code, out, _ = call("run", model, "--input", "x=ones", "--shape", "x=2,3", "--threads", 1, "--native-only")
+    code, out, _ = call("run", model, "--input", "x=ones", "--shape", "x=2,3", "--threads", 1, "--no-check-indices")
     assert code == 0
-    asked = {key: compiler.asked[key] for key in ("model", "shapes", "threads", "native_only")}
-    assert asked == {"model": model, "shapes": {"x": (2, 3)}, "threads": 1, "native_only": True}
+    asked = {key: compiler.asked[key] for key in ("model", "shapes", "threads", "check_indices")}
+    assert asked == {"model": model, "shapes": {"x": (2, 3)}, "threads": 1, "check_indices": False}
     assert "input x: ones" in out and "y: float32[2, 3]  min 2  max 2" in out and "compiled in" in out
 
 

@@ -7,26 +7,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mapsto.ir.expr import (
-    bounds,
-    broadcast,
-    equal,
-    evaluate,
-    floordiv,
-    known_at_least,
-    known_in,
-    linear,
-    load,
-    maximum,
-    minimum,
-    mod,
-    product,
-    rename_loads,
-    simplify,
-    substitute,
-    sym,
-    symbols,
-)
+from mapsto.ir.expr import broadcast, evaluate, floordiv, linear, load, maximum, minimum, mod, product, sym, symbols
+from mapsto.ir.expr_proofs import bounds, equal, known_at_least, known_in
+from mapsto.ir.expr_rewrite import rename_loads, simplify, substitute
 from mapsto.ir.expr_text import parse_dim
 
 SIZES = ("n", "m")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mapsto.ir.expr import Dim, evaluate, floordiv, known_at_least, maximum, minimum, mod, sym
+from mapsto.ir.expr import Dim, evaluate, floordiv, maximum, minimum, mod, sym
+from mapsto.ir.expr_proofs import known_at_least
 
 NAMES = ("m", "n")
 leaves = st.one_of(st.integers(-6, 6), st.sampled_from(NAMES).map(sym))

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapsto.errors import ParseError
-from mapsto.ir.expr import broadcast, equal, floordiv, load, maximum, minimum, mod, sym
+from mapsto.ir.expr import broadcast, floordiv, load, maximum, minimum, mod, sym
+from mapsto.ir.expr_proofs import equal
 from mapsto.ir.expr_text import MAX_DEPTH, parse_dim
 
 _names = st.sampled_from(["n", "batch_size", "x.1", "min", "h$0"])

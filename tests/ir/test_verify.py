@@ -30,7 +30,7 @@ graph main(x: f32[n, 3], c: bool[]) -> (y, z) updates (x -> y) {
 def _changed(place, **changes):
     nodes = list(GOOD.nodes)
     nodes[place] = replace(nodes[place], **changes)
-    return GOOD.with_nodes(tuple(nodes))
+    return replace(GOOD, nodes=tuple(nodes))
 
 
 def _branches(text, new):
@@ -49,13 +49,13 @@ def test_a_sound_graph():
 @pytest.mark.parametrize(
     "graph,message",
     [
-        (GOOD.with_nodes((GOOD.nodes[1], GOOD.nodes[0], *GOOD.nodes[2:])), "'y' is used before it is defined"),
+        (replace(GOOD, nodes=(GOOD.nodes[1], GOOD.nodes[0], *GOOD.nodes[2:])), "'y' is used before it is defined"),
         (_branches("k: i64[]", "x: i64[]"), "the name 'x' is defined twice"),
         (_branches("e: f32[m] = make(y)", "t: f32[m] = make(y)"), "the name 't' is defined twice"),
         (_branches("make(y)", "make(t)"), "'t' is used before it is defined"),
         (_branches("y: f32[n, 3]", "y: f32[q, 3]"), "the size q is not defined here"),
         (_branches("shape: (<m>,)", "shape: (<m + q>,)"), "attribute shape: the size q is not defined here"),
-        (GOOD.with_nodes((GOOD.nodes[0], GOOD.nodes[1], GOOD.nodes[3])), "the size m is not defined here"),
+        (replace(GOOD, nodes=(GOOD.nodes[0], GOOD.nodes[1], GOOD.nodes[3])), "the size m is not defined here"),
         (_branches('symbol: "m"', 'symbol: "n"'), "the size 'n' is bound twice"),
         (_changed(0, provenance=()), "no provenance"),
         (replace(GOOD, outputs=("y", "t")), "yields 't', which nothing defines"),

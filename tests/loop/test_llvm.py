@@ -39,7 +39,6 @@ from mapsto.loop.ast import (
     LetIndex,
     Load,
     Param,
-    Prefetch,
     ReduceLanes,
     Scatter,
     Select,
@@ -541,7 +540,6 @@ def test_local_arrays() -> None:
                 For("k", 0, 40, (Store("t", sym("k"), IndexValue(sym("k") * sym("i"), I32)),)),
                 Store("f", 1, Compare("gt", IndexValue(sym("i"), I32), const(5))),
                 Store("out", sym("i"), Select(Load("f", 1, Type(BOOL)), Load("t", 39, I32), Load("t", 7, I32))),
-                Prefetch("out", sym("i")),
             ),
         ),
     )

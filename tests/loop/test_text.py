@@ -28,7 +28,6 @@ from mapsto.loop.ast import (
     LetIndex,
     Load,
     Param,
-    Prefetch,
     ReduceLanes,
     Scatter,
     Select,
@@ -54,7 +53,6 @@ rows(x: f32, k: i64, y: out f32; n, m) over begin..end
       let mask = lane < -j + n
       let a = x[j + row:+4 if mask]
       s = fma(a, a, s)
-      prefetch x[j + row + 64]
     for u = 0 .. 4 unrolled
       t[4*u:+4] = s
     index at = k[i]
@@ -77,7 +75,6 @@ def golden_function() -> Function:
         Let("mask", LaneMask(add(N, mul(sym("j"), -1)), BOOLX4)),
         Let("a", Load("x", at, F32X4, mask=mask)),
         Assign("s", Fma(a, a, s)),
-        Prefetch("x", add(at, 64)),
     )
     y0 = Load("y", 0, F32)
     body = (

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from tests.ops.support import make_node, reference
 
 from mapsto.errors import ExecutionError, ShapeError
-from mapsto.ir.bounds import KINDS, distance, is_allowed, message, value_at
+from mapsto.ir.bounds import KINDS, Allowed, distance, is_allowed, message, value_at
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, evaluate, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.interpret import run_kernel
-from mapsto.ops.bounds import Allowed, check_inside
+from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.ops.lowering import node_kernel

@@ -1,4 +1,4 @@
-"""Gradients of whole graphs against finite differences, and steps that update parameters in place."""
+"""Gradients of whole graphs against finite differences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mapsto.ops import composite
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.ops.verify import verify_graph
-from mapsto.passes import gradient, run_passes, sgd_step
+from mapsto.passes import gradient, run_passes
 
 Arrays = dict[str, np.ndarray]
 PARAMETERS = ("w1", "b1", "w2", "b2")
@@ -68,20 +68,6 @@ def test_the_perceptron_has_the_gradients_of_finite_differences(rows: object) ->
     found = run_graph(graph, feeds)
     for name in (*PARAMETERS, "x"):
         np.testing.assert_allclose(found[f"{name}.gradient"], difference(graph, feeds, name), rtol=1e-5, atol=1e-8)
-
-
-def test_steps_update_the_parameters_and_lower_the_loss() -> None:
-    model = perceptron()
-    graph = run_passes(sgd_step(model, "loss", PARAMETERS, 0.1))
-    assert graph.updates == tuple((name, f"{name}.updated") for name in PARAMETERS)
-    state = {name: model.constants[name] for name in PARAMETERS}
-    losses = []
-    for _ in range(20):
-        results = run_graph(graph, {**data(), **state})
-        losses.append(float(results["loss"]))
-        state = {name: results[f"{name}.updated"] for name in PARAMETERS}
-    assert losses[-1] < 0.5 * losses[0]
-    assert all(later < earlier for earlier, later in zip(losses, losses[1:], strict=False))
 
 
 def test_a_value_read_twice_gets_the_sum() -> None:

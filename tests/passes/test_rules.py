@@ -19,15 +19,14 @@ from mapsto.ops.interpret import run_graph
 from mapsto.passes import (
     AffineFolding,
     DeadCode,
-    Fold,
     Identities,
     LayoutMoves,
-    MergeParallel,
     Strength,
     run_passes,
     specialise,
 )
 from mapsto.passes.identities import holds
+from mapsto.passes.retrace import retrace
 
 Build = Callable[[Builder, Value], Value]
 
@@ -306,7 +305,7 @@ def test_equal_nodes_are_shared_and_keep_both_sources() -> None:
             made.append(b.one("exp", [b.one("add", [x, b.constant(np.float32(2))])]))
     with b.source("last"):
         y = b.one("mul", made)
-    graph = Fold()(b.finish([y], names=["y"]))
+    graph = retrace(b.finish([y], names=["y"]))
     assert [node.op for node in DeadCode()(graph).nodes] == ["add", "exp", "mul"]
     assert set(DeadCode()(graph).nodes[0].provenance) == {"first", "second"}
 
@@ -350,20 +349,6 @@ def test_a_branch_that_is_decided_is_inlined() -> None:
     assert [node.op for node in run_passes(graph).nodes] == ["if"]
     known = Graph(graph.name, graph.inputs[:1], graph.outputs, graph.nodes, {"c": np.array(False)})
     assert [node.op for node in run_passes(known).nodes] == ["exp"]
-
-
-def test_parallel_products_become_one() -> None:
-    def build(b: Builder, x: Value) -> Value:
-        generator = np.random.default_rng(2)
-        weights = [generator.standard_normal((4, n)).astype(np.float32) for n in (2, 3)]
-        products = [b.one("matmul", [x, b.constant(w)]) for w in weights]
-        return b.one("concat", products, axis=3)
-
-    graph = graph_of(build)
-    merged = DeadCode()(MergeParallel()(graph))
-    assert [node.op for node in merged.nodes] == ["matmul", "slice", "slice", "concat"]
-    x = np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32)
-    np.testing.assert_allclose(run_graph(merged, {"x": x})["y"], run_graph(graph, {"x": x})["y"], rtol=1e-5)
 
 
 def test_a_size_that_nothing_uses_is_not_bound() -> None:

@@ -1,15 +1,26 @@
-"""Small compiled functions, written as LLVM IR, and programs that call them."""
+"""Small compiled functions, written as LLVM IR, and programs that call them; processes that run them."""
 
 from __future__ import annotations
 
 import functools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import llvmlite.binding as llvm
+import pytest
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product, sym
 from mapsto.runtime.program import Buffer, Port, Program, Run
 
+REPOSITORY = Path(__file__).parents[2]
 N = sym("n")
 
 _HEAD = """
@@ -68,6 +79,37 @@ FUNCTIONS = {
   store float %y, ptr %c.i""",
         "  %c = load ptr, ptr %c.at\n",
     ),
+    # b[i] = a[i] + 1, about dims[0] microseconds each
+    "burn": _elementwise(
+        "burn",
+        "  call void @spend(i64 %micros)\n  %y = fadd float %x, 1.0\n  store float %y, ptr %b.i",
+        "  %micros = load i64, ptr %dims\n",
+    )
+    + """
+define internal void @spend(i64 %micros) {
+  %clock = alloca [2 x i64]
+  %since = call i64 @micros_now(ptr %clock)
+  br label %wait
+wait:
+  %now = call i64 @micros_now(ptr %clock)
+  %spent = sub i64 %now, %since
+  %waits = icmp slt i64 %spent, %micros
+  br i1 %waits, label %wait, label %done
+done:
+  ret void
+}
+define internal i64 @micros_now(ptr %clock) {
+  %ignored = call i32 @clock_gettime(i32 1, ptr %clock)
+  %seconds = load i64, ptr %clock
+  %nanos.at = getelementptr i64, ptr %clock, i64 1
+  %nanos = load i64, ptr %nanos.at
+  %scaled = mul i64 %seconds, 1000000
+  %micros = udiv i64 %nanos, 1000
+  %time = add i64 %scaled, %micros
+  ret i64 %time
+}
+declare i32 @clock_gettime(i32, ptr)
+""",
     # b[i] = a[dims[0] - 1 - i]: what another thread wrote
     "reverse": _elementwise(
         "reverse",
@@ -211,3 +253,56 @@ def chain_program(length: int, size: Dim, function: str = "reverse") -> Program:
         tuple(buffers),
         tuple(steps),
     )
+
+
+def burning_program(steps: int, micros: int, items: int = 3) -> Program:
+    """y = x + steps, in that many steps of `micros` microseconds an item."""
+    kinds = ["input", *["arena"] * (steps - 1), "output"]
+    return Program(
+        "burning",
+        (Port("x", DType.F32, (items,), 0),),
+        (Port("y", DType.F32, (items,), steps),),
+        tuple(Buffer(f"b{i}", kind, f32(items)) for i, kind in enumerate(kinds)),
+        tuple(Run("burn", ((i, 0), (i + 1, 0)), (micros,), items, (1,)) for i in range(steps)),
+    )
+
+
+def script(body: str, **options: Any) -> subprocess.Popen[str]:
+    """A Python process that runs `body`; it must end by itself. Ctrl-C reaches it wherever the tests were started: what
+    a shell starts in the background ignores it, and so would its children.
+    """
+    text = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nimport numpy as np\n"
+    text += "from mapsto.runtime.executable import Executable\nfrom tests.runtime.helpers import *\n"
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
+    command = [sys.executable, "-c", text + textwrap.dedent(body)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True, **options
+    )
+
+
+def finish(process: subprocess.Popen[str], timeout: float = 60) -> tuple[int, str, str]:
+    """(exit code, output, errors) of a process that ends in time."""
+    try:
+        out, err = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, out, err
+
+
+def in_child(check: Callable[[], Any]) -> int:
+    """Runs `check` in a forked child; gives its exit status, or fails where it hangs."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if check() else 1)
+        except BaseException:
+            os._exit(2)
+    for _ in range(1000):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    pytest.fail("the forked child hangs")

@@ -399,7 +399,6 @@ TAMPERED = [
     _set("program", "steps", 1, "writes", [8]),
     _set("program", "steps", 1, "grain", 0),
     _set("program", "steps", 1, "grain", 2.5),
-    _set("program", "steps", 1, "follows", 1),
     _set("program", "steps", 2, "bind", 0),
     _set("program", "steps", 2, "dtype", "f32"),
     _set("program", "steps", 4, "branch", 99),

@@ -11,8 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from tests.runtime.helpers import N, chain_program, object_code, objects
-from tests.runtime.test_threads import _finish, _in_child, _script
+from tests.runtime.helpers import N, burning_program, chain_program, finish, in_child, objects, script
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
@@ -23,65 +22,9 @@ from mapsto.runtime.program import Bind, Buffer, Port, Program, Run
 THREADS = [1, 2, 3]
 RUNTIME = os.path.dirname(pool.__file__)
 
-# A step of about `dims[0]` microseconds for each of its items; it adds 1 to what it reads.
-BURN = """
-define void @burn(ptr %buffers, ptr %dims, i64 %begin, i64 %end) {
-  %a = load ptr, ptr %buffers
-  %b.at = getelementptr ptr, ptr %buffers, i64 1
-  %b = load ptr, ptr %b.at
-  %micros = load i64, ptr %dims
-  %clock = alloca [2 x i64]
-  br label %head
-head:
-  %i = phi i64 [ %begin, %0 ], [ %next, %done ]
-  %more = icmp slt i64 %i, %end
-  br i1 %more, label %item, label %out
-item:
-  %since = call i64 @micros_now(ptr %clock)
-  br label %wait
-wait:
-  %now = call i64 @micros_now(ptr %clock)
-  %spent = sub i64 %now, %since
-  %waits = icmp slt i64 %spent, %micros
-  br i1 %waits, label %wait, label %done
-done:
-  %a.i = getelementptr float, ptr %a, i64 %i
-  %b.i = getelementptr float, ptr %b, i64 %i
-  %x = load float, ptr %a.i
-  %y = fadd float %x, 1.0
-  store float %y, ptr %b.i
-  %next = add i64 %i, 1
-  br label %head
-out:
-  ret void
-}
-define internal i64 @micros_now(ptr %clock) {
-  %ignored = call i32 @clock_gettime(i32 1, ptr %clock)
-  %seconds = load i64, ptr %clock
-  %nanos.at = getelementptr i64, ptr %clock, i64 1
-  %nanos = load i64, ptr %nanos.at
-  %scaled = mul i64 %seconds, 1000000
-  %micros = udiv i64 %nanos, 1000
-  %time = add i64 %scaled, %micros
-  ret i64 %time
-}
-declare i32 @clock_gettime(i32, ptr)
-"""
-
 
 def burning(steps, micros, threads, items=3):
-    """y = x + steps, in that many steps of `micros` an item."""
-    buffers = [
-        Buffer(f"b{i}", "input" if not i else "arena" if i < steps else "output", 4 * items) for i in range(steps + 1)
-    ]
-    program = Program(
-        "burning",
-        (Port("x", DType.F32, (items,), 0),),
-        (Port("y", DType.F32, (items,), steps),),
-        tuple(buffers),
-        tuple(Run("burn", ((i, 0), (i + 1, 0)), (micros,), items, (1,)) for i in range(steps)),
-    )
-    return Executable(program, [object_code(BURN)], threads)
+    return Executable(burning_program(steps, micros, items), objects("burn"), threads)
 
 
 def bound(threads):
@@ -232,8 +175,8 @@ signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
 
 @pytest.mark.parametrize("threads", THREADS)
 def test_signals_a_thousand_times_a_second(threads):
-    code, out, err = _finish(
-        _script(
+    code, out, err = finish(
+        script(
             SIGNALS.replace("THREADS", str(threads))
             + """
 import time
@@ -251,8 +194,8 @@ print(count[0] > 50, count[1] > 50)
 
 
 def test_signals_while_other_threads_run():
-    code, out, err = _finish(
-        _script(
+    code, out, err = finish(
+        script(
             SIGNALS.replace("THREADS", "2")
             + """
 import threading, time
@@ -327,9 +270,8 @@ def test_a_handler_waits_for_another_thread_that_runs(threads):
 
 CTRL_C = """
 import time
-from tests.runtime.test_interrupts import burning
-exe, x = burning(1000, 10_000, THREADS), np.zeros(3, np.float32)
-short = burning(4, 10, THREADS)
+exe, x = Executable(burning_program(1000, 10_000), objects("burn"), THREADS), np.zeros(3, np.float32)
+short = Executable(burning_program(4, 10), objects("burn"), THREADS)
 assert (short(x) == 4).all()
 print("ready", flush=True)
 """
@@ -337,12 +279,12 @@ print("ready", flush=True)
 
 def _interrupted(body, delay=0.5):
     """(what a script printed, seconds from the signal to its end); it says "ready" before the signal."""
-    process = _script(body)
+    process = script(body)
     assert process.stdout.readline() == "ready\n"
     time.sleep(delay)
     since = time.perf_counter()
     process.send_signal(signal.SIGINT)
-    code, out, err = _finish(process, 60)
+    code, out, err = finish(process, 60)
     assert code == 0, err
     return out, time.perf_counter() - since
 
@@ -383,8 +325,7 @@ def test_ctrl_c_in_a_step_is_seen_at_its_end():
     out, seconds = _interrupted(
         """
 import time
-from tests.runtime.test_interrupts import burning
-exe, x = burning(2, 1_000_000, 1, items=1), np.zeros(1, np.float32)
+exe, x = Executable(burning_program(2, 1_000_000, 1), objects("burn"), 1), np.zeros(1, np.float32)
 print("ready", flush=True)
 try:
     exe(x)
@@ -424,12 +365,12 @@ def test_a_fork_inside_a_handler(threads):
             os._exit(0 if right and bool((exe(x) == 200).all()) else 1)
         return right and len(children) == 1 and os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
 
-    assert _in_child(run) == 0  # a parent of its own, with a watch over it
+    assert in_child(run) == 0  # a parent of its own, with a watch over it
 
 
 def test_a_process_ends_in_the_middle_of_a_long_run():
-    code, out, err = _finish(
-        _script(
+    code, out, err = finish(
+        script(
             CTRL_C.replace("THREADS", "2")
             + "import threading\nthreading.Thread(target=exe, args=(x,), daemon=True).start()\ntime.sleep(0.3)\n"
         ),

@@ -37,21 +37,10 @@ def test_steps_that_do_not_say_what_they_write_may_write_anything():
     assert _phases(unknown, Run("f", ((0, 0), (2, 0)))) == [0, 1]
 
 
-def test_a_step_that_follows_does_not_wait_for_its_own_chain():
-    chain = [
-        _run([0], [1], extent=8),
-        _run([1], [2], extent=8, follows=True),
-        _run([1, 2], [3], extent=8, follows=True),
-    ]
-    assert _phases(*chain) == [0, 0, 0]
-    # but it does for a step before the chain
-    assert _phases(_run([0], [1]), _run([0], [2]), _run([1, 2], [3], follows=True)) == [0, 0, 1]
-
-
 def test_buffers_of_one_phase_do_not_share_memory():
-    steps = [_run([0], [1], extent=8), _run([1], [2], extent=8, follows=True), _run([2], [3], extent=8, follows=True)]
-    phases = find_phases(_program(steps))
-    assert phases.first[:4].tolist() == [0, 0, 0, 0] and phases.last[:4].tolist() == [0, 0, 0, 0]
+    phases = find_phases(_program([_run([0], [1]), _run([0], [2]), _run([0], [3]), _run([3], [4])]))
+    assert phases.of_step.tolist() == [0, 0, 0, 1]
+    assert phases.first[:5].tolist() == [0, 0, 0, 0, 1] and phases.last[:5].tolist() == [0, 0, 0, 1, 1]
 
 
 def test_a_jump_target_starts_a_phase():

@@ -2,45 +2,17 @@
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 import threading
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.runtime.helpers import N, chain_program, f32, objects
+from tests.runtime.helpers import N, chain_program, f32, finish, in_child, objects, script
 
 from mapsto.ir.dtypes import DType
 from mapsto.runtime import polls, runner_ir
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Buffer, Port, Program, Run
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def _script(body, **options):
-    """A Python process that runs `body`; it must end by itself. Ctrl-C reaches it wherever the tests were started: what
-    a shell starts in the background ignores it, and so would its children.
-    """
-    text = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nimport numpy as np\n"
-    text += "from mapsto.runtime.executable import Executable\nfrom tests.runtime.helpers import *\n"
-    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"}
-    command = [sys.executable, "-c", text + textwrap.dedent(body)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True, **options
-    )
-
-
-def _finish(process, timeout=60):
-    try:
-        out, err = process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return process.returncode, out, err
 
 
 @pytest.mark.parametrize("threads", [2, 3, 4])
@@ -85,30 +57,6 @@ def test_steps_of_one_thread_between_steps_of_all(threads, pauses, monkeypatch):
             assert np.array_equal(exe(x), x[::-1])
 
 
-def test_steps_that_follow_each_other():
-    """Shares that only read their own: no barrier, and still the right result in the end."""
-    count = 8
-    buffers = [Buffer("x", "input", f32(N))]
-    steps = []
-    for i in range(count):
-        buffers.append(Buffer(f"t{i}", "arena", f32(N)))
-        steps.append(Run("increment", ((i, 0), (i + 1, 0)), (), N, (1,), follows=i > 0))
-    buffers.append(Buffer("y", "output", f32(N)))
-    steps.append(Run("reverse", ((count, 0), (count + 1, 0)), (N,), N, (1,)))
-    program = Program(
-        "chain",
-        (Port("x", DType.F32, (N,), 0),),
-        (Port("y", DType.F32, (N,), count + 1),),
-        tuple(buffers),
-        tuple(steps),
-    )
-    exe = Executable(program, objects(), 4)
-    for n in (3, 1000):
-        x = np.arange(n, dtype=np.float32)
-        for _ in range(300):
-            assert np.array_equal(exe(x), (x + count)[::-1])
-
-
 @pytest.mark.parametrize("threads", [1, 2])
 def test_one_executable_called_from_several_threads(threads):
     exe = Executable(chain_program(11, N), objects("reverse"), threads)
@@ -151,24 +99,6 @@ def test_executables_come_and_go():
         del exe
 
 
-def _in_child(check):
-    """Runs `check` in a forked child; gives its exit status, or fails where it hangs."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os._exit(0 if check() else 1)
-        except BaseException:
-            os._exit(2)
-    for _ in range(1000):
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    pytest.fail("the forked child hangs")
-
-
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_a_forked_child_has_workers_of_its_own():
     exe = Executable(chain_program(5, N), objects("reverse"), 2)
@@ -180,7 +110,7 @@ def test_a_forked_child_has_workers_of_its_own():
         return all(np.array_equal(e(x), x[::-1]) for e in (exe, again) for _ in range(50))
 
     for _ in range(5):
-        assert _in_child(check) == 0
+        assert in_child(check) == 0
         assert np.array_equal(exe(x), x[::-1])
 
 
@@ -198,7 +128,7 @@ def test_a_fork_while_another_thread_runs():
     caller.start()
     try:
         for _ in range(10):
-            assert _in_child(lambda: np.array_equal(exe(x), x[::-1])) == 0
+            assert in_child(lambda: np.array_equal(exe(x), x[::-1])) == 0
     finally:
         stop.set()
         caller.join()
@@ -218,8 +148,8 @@ def test_a_fork_while_another_thread_runs():
     ],
 )
 def test_the_interpreter_ends_cleanly(ending):
-    code, out, err = _finish(
-        _script(
+    code, out, err = finish(
+        script(
             """
             exe = Executable(chain_program(9, N), objects("reverse"), 4)
             x = np.arange(1000, dtype=np.float32)
@@ -235,7 +165,7 @@ def test_the_interpreter_ends_cleanly(ending):
 
 
 def test_ctrl_c_is_not_lost():
-    process = _script(
+    process = script(
         """
         exe = Executable(Program("slow", (), (), (), (Run("slow", (), extent=4),)), objects("slow"), 2)
         print("ready", flush=True)
@@ -249,14 +179,14 @@ def test_ctrl_c_is_not_lost():
     assert process.stdout.readline() == "ready\n"
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    code, out, err = _finish(process, 20)
+    code, out, err = finish(process, 20)
     assert (code, out) == (0, "interrupted\n"), err
 
 
 def test_the_callers_floating_point_mode_changes_nothing():
     """Another library may have set flush-to-zero in the calling thread: denormals are computed with all the same."""
-    code, out, err = _finish(
-        _script(
+    code, out, err = finish(
+        script(
             """
             import ctypes
             set_mode = object_code('''
@@ -302,8 +232,8 @@ def test_a_profile_of_steps_that_were_not_reached():
 
 def test_a_system_that_grants_too_few_threads():
     """Those that were started end again, and a later try works. (Address space is what is short: 8 MiB a stack.)"""
-    code, out, err = _finish(
-        _script(
+    code, out, err = finish(
+        script(
             """
             import os, resource
             from mapsto.errors import ExecutionError

@@ -55,7 +55,6 @@ BAD = [
     (_step(extent=load("t", (N,))), "cannot load"),
     (_step(function=""), "no function"),
     (_step(grain=0), "grain"),
-    (_step(follows=True), "follows"),
     (_buffer(0, kind="heap"), "kind heap"),
     (_buffer(0, bytes=N * 8), "holds"),
     (_buffer(1, kind="arena"), "kind arena"),

@@ -71,7 +71,7 @@ def test_one_executable_serves_all_sizes_and_compiles_nothing_again(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = cnn()
-    exe = mapsto.compile(model, threads=threads, native_only=True)
+    exe = mapsto.compile(model, threads=threads)
     forbid_workers(monkeypatch)
     for size in SIZES:
         feed = image(*size)

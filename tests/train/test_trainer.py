@@ -192,7 +192,7 @@ def test_the_digit_network_learns_from_scratch_and_compiles_again() -> None:
     assert losses[0] > 1.5 and losses[-1] < 0.1
     scores = trainer.predict({"image": digits()["image"]})["logits"]
     assert (scores.argmax(1) == digits()["label"]).all()
-    again = mapsto.compile(trainer.trained(), native_only=True).run({"image": digits()["image"]})["logits"]
+    again = mapsto.compile(trainer.trained()).run({"image": digits()["image"]})["logits"]
     np.testing.assert_allclose(again, scores, rtol=1e-4, atol=1e-4)
 
 

@@ -42,7 +42,6 @@ InputsFile = Annotated[
 Threads = Annotated[
     int | None, typer.Option("--threads", min=1, help="Threads to run on. Default: what this process may use.")
 ]
-NativeOnly = Annotated[bool, typer.Option("--native-only", help="Fail where a step would have no native code.")]
 
 
 def _budget(context: typer.Context, text: str | None) -> str | None:
@@ -113,7 +112,6 @@ def run(
     repeat: Annotated[
         int, typer.Option("--repeat", min=1, help="Runs to time, at most; they end after a second.")
     ] = 10,
-    native_only: NativeOnly = False,
     check_indices: CheckIndices = True,
     seed: Seed = 0,
     budget: Budget = None,
@@ -127,7 +125,7 @@ def run(
     from mapsto.cli.run import run_model
 
     fed = (inputs, given or [], shape or [])
-    run_model(model, *fed, threads, output, repeat, native_only, check_indices, seed, data_root, json)
+    run_model(model, *fed, threads, output, repeat, check_indices, seed, data_root, json)
 
 
 @app.command("compile")
@@ -136,7 +134,6 @@ def compile_(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.mapsto", help="Where the executable goes.")],
     shape: Shapes = None,
     threads: Threads = None,
-    native_only: NativeOnly = False,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Replay the plan that `mapsto plan` wrote.")
     ] = None,
@@ -148,7 +145,7 @@ def compile_(
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
 
-    compile_model(model, output, shape or [], threads, native_only, plan, check_indices, data_root, json)
+    compile_model(model, output, shape or [], threads, plan, check_indices, data_root, json)
 
 
 @app.command()
@@ -165,7 +162,6 @@ def bench(
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Leave open dims open, instead of fixing them to the inputs'.")
     ] = False,
-    native_only: NativeOnly = False,
     seed: Seed = 0,
     budget: Budget = None,
     data_root: DataRoot = None,
@@ -175,9 +171,7 @@ def bench(
     from mapsto.cli.bench import bench_model
 
     engines = [name.strip() for name in against.split(",") if name.strip()]
-    bench_model(
-        model, engines, inputs, given or [], shape or [], threads, seconds, dynamic, native_only, seed, data_root, json
-    )
+    bench_model(model, engines, inputs, given or [], shape or [], threads, seconds, dynamic, seed, data_root, json)
 
 
 @app.command()
@@ -187,7 +181,6 @@ def check(
     given: Inputs = None,
     shape: Shapes = None,
     threads: Threads = None,
-    native_only: NativeOnly = False,
     reference: Annotated[
         bool, typer.Option("--reference/--no-reference", help="Run the numpy reference too (slow on large models).")
     ] = True,
@@ -207,7 +200,7 @@ def check(
     if passes:
         code = check_passes(model, *fed, seed, data_root, json)
     else:
-        code = check_model(model, *fed, threads, native_only, reference, check_indices, seed, data_root, json)
+        code = check_model(model, *fed, threads, reference, check_indices, seed, data_root, json)
     raise typer.Exit(code)
 
 

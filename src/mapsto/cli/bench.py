@@ -27,7 +27,6 @@ def bench_model(
     threads: int,
     seconds: float,
     dynamic: bool,
-    native_only: bool,
     seed: int,
     data_root: Path | None,
     as_json: bool,
@@ -45,7 +44,7 @@ def bench_model(
         onnx.load(existing(model), shapes, data_root=data_root).inputs, read_given(inputs_file, given), seed
     )
     fixed = shapes if dynamic else fixed_shapes(fed.feed)
-    setup = BenchSetup(model, [fed.feed], fixed, threads, native_only, seconds, data_root=data_root)
+    setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, data_root=data_root)
     with progress_bar(f"timing {model.name}") as progress:
         report = measure(setup, [OURS, *against], progress)
     if as_json:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.cli.entry import CHECK_FAILED
+from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import existing, make_feed, parse_shapes, read_given
 from mapsto.cli.open import open_model
 from mapsto.cli.output import print_json, shape_text, table
@@ -57,7 +57,6 @@ def check_model(
     given: Sequence[str],
     shape: Sequence[str],
     threads: int | None,
-    native_only: bool,
     reference: bool,
     check_indices: bool,
     seed: int,
@@ -66,9 +65,7 @@ def check_model(
 ) -> int:
     """Prints the comparison; the exit code."""
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
-    executable = open_model(
-        model, shapes, threads, native_only, check_indices=check_indices, data_root=data_root
-    ).executable
+    executable = open_model(model, shapes, threads, check_indices=check_indices, data_root=data_root).executable
     fed = make_feed(executable.program.inputs, read, seed)
     ours: Outputs = executable.run(fed.feed)
     engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]

@@ -16,7 +16,6 @@ def compile_model(
     output: Path,
     shape: Sequence[str],
     threads: int | None,
-    native_only: bool,
     plan: Path | None,
     check_indices: bool,
     data_root: Path | None,
@@ -25,7 +24,7 @@ def compile_model(
     existing(model)
     writable(output, besides=[model, plan])
     text = None if plan is None else read_text(plan, "plan")
-    opened = open_model(model, parse_shapes(shape), threads, native_only, text, check_indices, data_root)
+    opened = open_model(model, parse_shapes(shape), threads, text, check_indices, data_root)
     executable = opened.executable
     executable.save(output)
     size = output.stat().st_size if output.is_file() else None  # a pipe has none

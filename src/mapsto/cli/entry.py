@@ -14,10 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-CHECK_FAILED = 1
-USER_ERROR = 2
-OUR_ERROR = 3
-INTERRUPTED = 130
+from mapsto.cli.codes import INTERRUPTED, OUR_ERROR, USER_ERROR
 
 
 def main() -> NoReturn:

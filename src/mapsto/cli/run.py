@@ -26,7 +26,6 @@ def run_model(
     threads: int | None,
     output: Path | None,
     repeat: int,
-    native_only: bool,
     check_indices: bool,
     seed: int,
     data_root: Path | None,
@@ -36,9 +35,7 @@ def run_model(
     if output is not None:
         writable(output, besides=[model, inputs_file])
     read = read_given(inputs_file, given)
-    opened = open_model(
-        model, parse_shapes(shape), threads, native_only, check_indices=check_indices, data_root=data_root
-    )
+    opened = open_model(model, parse_shapes(shape), threads, check_indices=check_indices, data_root=data_root)
     fed = make_feed(opened.executable.program.inputs, read, seed)
     outputs, seconds = timed_runs(opened.executable, fed.feed, repeat)
     if output is not None:

@@ -11,10 +11,27 @@ that are allowed. So the largest of these distances tells of a whole tensor, and
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from mapsto.ir.expr import Dim
 
 KINDS = ("signed", "place", "length")
+ALL = -1
+"""In the place of a column: all elements."""
 _WORD = 1 << 64
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """What the elements of an integer tensor may be: an axis and its extent for each of `columns`, which are those of
+    the last axis, or `ALL`. kind: one of `KINDS`. what: what an element is called.
+    """
+
+    axes: tuple[int, ...]
+    extents: tuple[Dim, ...]
+    kind: str = "signed"
+    what: str = "index"
+    columns: tuple[int, ...] = (ALL,)
 
 
 def lowest(kind: str, extent: Dim) -> Dim:

@@ -6,8 +6,8 @@ floor modulus, min, max, the two functions of broadcasting, or an element loaded
 index). Because the form is canonical, equality of
 expressions is equality of values for the polynomial part, and hashing works.
 
-Symbols stand for sizes (>= 0) or loop iterators; `Ranges` says which is which: a symbol with an entry lies in
-[lo, hi], both inclusive; a symbol without one is a size, at least 0.
+Symbols stand for sizes (>= 0) or loop iterators. What is proved of their values stands in `expr_proofs`, what is
+rewritten for their sake in `expr_rewrite`; here are the data and the arithmetic that keeps the form canonical.
 
 Division and modulus round towards minus infinity (Python's rules), divisors are positive.
 """
@@ -22,7 +22,6 @@ from typing import Union
 from mapsto.budget import current
 
 Dim = Union[int, "Expr"]
-Ranges = Mapping[str, tuple[Dim, Dim]]
 
 # Products of two sums are charged where they have more terms than this: what is smaller goes by its own callers.
 FREE_PRODUCTS = 32
@@ -175,7 +174,8 @@ def _order(item: tuple[Monomial, int]) -> tuple[int, tuple[str, ...]]:
     return (-len(item[0]), tuple(_key(a) for a in item[0]))
 
 
-def _make(terms: Mapping[Monomial, int]) -> Dim:
+def of_terms(terms: Mapping[Monomial, int]) -> Dim:
+    """The sum of coefficients times monomials whose atoms are sorted."""
     kept = [(m, c) for m, c in terms.items() if c]
     if not kept:
         return 0
@@ -185,18 +185,19 @@ def _make(terms: Mapping[Monomial, int]) -> Dim:
     return Expr(tuple(kept))
 
 
-def _of_atom(atom: Atom) -> Expr:
+def of_atom(atom: Atom) -> Expr:
+    """An atom as an expression."""
     return Expr((((atom,), 1),))
 
 
 def sym(name: str) -> Expr:
     """The symbol `name` as an expression."""
-    return _of_atom(Sym(name))
+    return of_atom(Sym(name))
 
 
 def load(tensor: str, index: Iterable[Dim]) -> Expr:
     """The element of an integer tensor at `index`, as an integer."""
-    return _of_atom(Call("load", tuple(index), tensor))
+    return of_atom(Call("load", tuple(index), tensor))
 
 
 def add(a: Dim, b: Dim) -> Dim:
@@ -209,7 +210,7 @@ def add(a: Dim, b: Dim) -> Dim:
     total: dict[Monomial, int] = dict(terms_of(a))
     for monomial, coefficient in terms_of(b):
         total[monomial] = total.get(monomial, 0) + coefficient
-    return _make(total)
+    return of_terms(total)
 
 
 def _add_constant(e: Dim, constant: int) -> Dim:
@@ -242,7 +243,7 @@ def mul(a: Dim, b: Dim) -> Dim:
         for mb, cb in terms_of(b):
             monomial = tuple(sorted(ma + mb, key=_key)) if ma and mb else ma or mb
             total[monomial] = total.get(monomial, 0) + ca * cb
-    return _make(total)
+    return of_terms(total)
 
 
 def _divide_monomial(monomial: Monomial, coefficient: int, by: Dim) -> Dim | None:
@@ -255,10 +256,10 @@ def _divide_monomial(monomial: Monomial, coefficient: int, by: Dim) -> Dim | Non
         if atom not in rest:
             return None
         rest.remove(atom)
-    return _make({tuple(rest): coefficient // scale})
+    return of_terms({tuple(rest): coefficient // scale})
 
 
-def _split_exact(a: Dim, b: Dim) -> tuple[Dim, Dim]:
+def split_exact(a: Dim, b: Dim) -> tuple[Dim, Dim]:
     """(q, r) with a == q*b + r, where q collects the terms of a that b divides exactly."""
     if len(terms_of(b)) == 1:
         quotient: Dim = 0
@@ -268,19 +269,19 @@ def _split_exact(a: Dim, b: Dim) -> tuple[Dim, Dim]:
             if part is None:
                 whole = _partial_constant(monomial, coefficient, b)
                 quotient = add(quotient, whole)
-                rest = add(rest, _make({monomial: coefficient - whole * (b if isinstance(b, int) else 0)}))
+                rest = add(rest, of_terms({monomial: coefficient - whole * (b if isinstance(b, int) else 0)}))
             else:
                 quotient = add(quotient, part)
         return quotient, rest
     # a divisor of several terms: only a literal multiple of it, or it times one monomial, is split off
     for monomial, _ in terms_of(a):
         lead = terms_of(b)[0]
-        part = _divide_monomial(monomial, dict(terms_of(a))[monomial], _make({lead[0]: lead[1]}))
+        part = _divide_monomial(monomial, dict(terms_of(a))[monomial], of_terms({lead[0]: lead[1]}))
         if part is None:
             continue
         remainder = add(a, mul(mul(part, b), -1))
         if len(terms_of(remainder)) <= len(terms_of(a)) - len(terms_of(b)):
-            more, rest = _split_exact(remainder, b) if remainder != 0 else (0, 0)
+            more, rest = split_exact(remainder, b) if remainder != 0 else (0, 0)
             return add(part, more), rest
     return 0, a
 
@@ -300,7 +301,7 @@ def floordiv(a: Dim, b: Dim) -> Dim:
         return a // b
     if b == 1 or a == 0:
         return a
-    quotient, rest = _split_exact(a, b)
+    quotient, rest = split_exact(a, b)
     if rest == 0:
         return quotient
     if isinstance(b, int) and isinstance(rest, int):
@@ -308,7 +309,7 @@ def floordiv(a: Dim, b: Dim) -> Dim:
     inner = _sole_call(rest, "floordiv")
     if inner is not None:  # (x // m) // n == x // (m*n) for positive m, n
         return add(quotient, floordiv(inner.args[0], mul(inner.args[1], b)))
-    return add(quotient, _of_atom(Call("floordiv", (rest, b))))
+    return add(quotient, of_atom(Call("floordiv", (rest, b))))
 
 
 def mod(a: Dim, b: Dim) -> Dim:
@@ -319,7 +320,7 @@ def mod(a: Dim, b: Dim) -> Dim:
         return a % b
     if b == 1:
         return 0
-    _, rest = _split_exact(a, b)
+    _, rest = split_exact(a, b)
     if isinstance(rest, int) and isinstance(b, int):
         return rest % b
     if rest == 0:
@@ -327,7 +328,7 @@ def mod(a: Dim, b: Dim) -> Dim:
     inner = _sole_call(rest, "mod")
     if inner is not None and inner.args[1] == b:
         return rest
-    return _of_atom(Call("mod", (rest, b)))
+    return of_atom(Call("mod", (rest, b)))
 
 
 def _sole_call(e: Dim, fn: str) -> Call | None:
@@ -343,7 +344,7 @@ def _extreme(fn: str, pick: Callable[..., int], a: Dim, b: Dim) -> Dim:
     if isinstance(difference, int):
         return a if pick(difference, 0) == difference else b
     first, second = sorted((a, b), key=str)
-    return _of_atom(Call(fn, (first, second)))
+    return of_atom(Call(fn, (first, second)))
 
 
 def minimum(a: Dim, b: Dim) -> Dim:
@@ -352,17 +353,6 @@ def minimum(a: Dim, b: Dim) -> Dim:
 
 def maximum(a: Dim, b: Dim) -> Dim:
     return _extreme("max", max, a, b)
-
-
-def equal(a: Dim, b: Dim) -> Dim:
-    """1 where a == b, else 0."""
-    difference = add(a, mul(b, -1))
-    if isinstance(difference, int):
-        return int(difference == 0)
-    if known_at_least(difference, 1) or known_at_least(mul(difference, -1), 1):
-        return 0
-    first, second = sorted((a, b), key=str)
-    return _of_atom(Call("equal", (first, second)))
 
 
 def broadcast(a: Dim, b: Dim) -> Dim:
@@ -375,7 +365,7 @@ def broadcast(a: Dim, b: Dim) -> Dim:
         return 1 if number is None else number
     *rest, result = extents
     for extent in reversed(rest):
-        result = _of_atom(Call("broadcast", (extent, result)))
+        result = of_atom(Call("broadcast", (extent, result)))
     return result
 
 
@@ -404,64 +394,6 @@ def product(dims: Iterable[Dim]) -> Dim:
     for dim in dims:
         total = mul(total, dim)
     return total
-
-
-_BUILD: dict[str, Callable[[Dim, Dim], Dim]] = {
-    "floordiv": floordiv, "mod": mod, "min": minimum, "max": maximum, "equal": equal, "broadcast": broadcast,
-}  # fmt: skip
-
-
-def rebuild(
-    e: Dim, leaf: Callable[[Atom], Dim | None], call: Callable[[Call, tuple[Dim, ...]], Dim | None] | None = None
-) -> Dim:
-    """Rewrite an expression from its atoms up.
-
-    `leaf(atom)` may replace any atom (None: keep it); `call(atom, args)` may replace a call after its arguments were
-    rewritten.
-    """
-    if isinstance(e, int):
-        return e
-    total: Dim = 0
-    for monomial, coefficient in e.terms:
-        term: Dim = coefficient
-        for atom in monomial:
-            term = mul(term, _rebuild_atom(atom, leaf, call))
-        total = add(total, term)
-    return total
-
-
-def _rebuild_atom(
-    atom: Atom, leaf: Callable[[Atom], Dim | None], call: Callable[[Call, tuple[Dim, ...]], Dim | None] | None
-) -> Dim:
-    replaced = leaf(atom)
-    if replaced is not None:
-        return replaced
-    if isinstance(atom, Sym):
-        return _of_atom(atom)
-    args = tuple(rebuild(arg, leaf, call) for arg in atom.args)
-    if call is not None:
-        result = call(atom, args)
-        if result is not None:
-            return result
-    if atom.fn == "load":
-        return load(atom.tensor, args)
-    return _BUILD[atom.fn](args[0], args[1])
-
-
-def substitute(e: Dim, values: Mapping[str, Dim]) -> Dim:
-    """Replace symbols by name."""
-    if isinstance(e, int) or not values or e.names.isdisjoint(values):
-        return e
-    return rebuild(e, lambda atom: values.get(atom.name) if isinstance(atom, Sym) else None)
-
-
-def rename_loads(e: Dim, names: Mapping[str, str]) -> Dim:
-    """Replace the names of loaded tensors."""
-    if isinstance(e, int):
-        return e
-    return rebuild(
-        e, lambda a: None, lambda c, args: load(names.get(c.tensor, c.tensor), args) if c.fn == "load" else None
-    )
 
 
 def atoms(e: Dim) -> Iterable[Atom]:
@@ -527,200 +459,10 @@ def linear(e: Dim, name: str) -> tuple[Dim, Dim] | None:
     for monomial, c in terms_of(e):
         count = monomial.count(target)
         others = tuple(a for a in monomial if a != target)
-        if count > 1 or any(isinstance(a, Call) and name in symbols(_of_atom(a)) for a in others):
+        if count > 1 or any(isinstance(a, Call) and name in symbols(of_atom(a)) for a in others):
             return None
         if count == 1:
-            coefficient = add(coefficient, _make({others: c}))
+            coefficient = add(coefficient, of_terms({others: c}))
         else:
-            rest = add(rest, _make({monomial: c}))
+            rest = add(rest, of_terms({monomial: c}))
     return coefficient, rest
-
-
-def bounds(e: Dim, ranges: Ranges) -> tuple[Dim | None, Dim | None]:
-    """(lowest, highest) value of `e` as expressions over sizes alone; None where no bound is known."""
-    low: Dim | None = 0
-    high: Dim | None = 0
-    for monomial, coefficient in terms_of(e):
-        lo, hi = _monomial_bounds(monomial, ranges)
-        if coefficient < 0:
-            lo, hi = hi, lo
-        low = None if low is None or lo is None else add(low, mul(lo, coefficient))
-        high = None if high is None or hi is None else add(high, mul(hi, coefficient))
-    return low, high
-
-
-def _monomial_bounds(monomial: Monomial, ranges: Ranges) -> tuple[Dim | None, Dim | None]:
-    low: Dim | None = 1
-    high: Dim | None = 1
-    for atom in monomial:
-        lo, hi = _atom_bounds(atom, ranges)
-        if len(monomial) > 1 and (lo is None or not known_at_least(lo, 0)):
-            return None, None
-        low = None if low is None or lo is None else mul(low, lo)
-        high = None if high is None or hi is None else mul(high, hi)
-    return low, high
-
-
-def _atom_bounds(atom: Atom, ranges: Ranges) -> tuple[Dim | None, Dim | None]:
-    if isinstance(atom, Sym):
-        if atom.name in ranges:
-            return ranges[atom.name]
-        own = _of_atom(atom)
-        return own, own
-    if not any(s in ranges for s in symbols(_of_atom(atom))) and not loads(_of_atom(atom)):
-        own = _of_atom(atom)
-        return own, own
-    if atom.fn == "equal":
-        return 0, 1
-    if atom.fn in ("load", "broadcast"):
-        return None, None
-    (a_lo, a_hi), (b_lo, b_hi) = (bounds(arg, ranges) for arg in atom.args)
-    if atom.fn == "mod":
-        return 0, None if b_hi is None else add(b_hi, -1)
-    if atom.fn == "floordiv":
-        if b_lo is None or b_lo != b_hi:
-            return (0 if a_lo is not None and known_at_least(a_lo, 0) else None), None
-        return (None if a_lo is None else floordiv(a_lo, b_lo)), (None if a_hi is None else floordiv(a_hi, b_lo))
-    if atom.fn == "min":
-        return (
-            None if a_lo is None or b_lo is None else minimum(a_lo, b_lo)
-        ), b_hi if a_hi is None else a_hi if b_hi is None else minimum(a_hi, b_hi)
-    return b_lo if a_lo is None else a_lo if b_lo is None else maximum(a_lo, b_lo), (
-        None if a_hi is None or b_hi is None else maximum(a_hi, b_hi)
-    )
-
-
-@functools.lru_cache(maxsize=200_000)
-def known_at_least(e: Dim, least: int) -> bool:
-    """Whether `e >= least` for every value of its size symbols (each at least 0); False where it is not proved."""
-    return e >= least if isinstance(e, int) else _Proof().holds(e, least)
-
-
-# The most expressions that one proof looks at. What takes more counts as not proved: a sum of n minima could be taken
-# apart in 3^n ways.
-_PROOF_STEPS = 500
-
-
-class _Proof:
-    """One proof that an expression is at least some number, with what it has found out on the way."""
-
-    def __init__(self) -> None:
-        self.found: dict[tuple[Dim, int], bool] = {}
-
-    def holds(self, e: Dim, least: int) -> bool:
-        if isinstance(e, int):
-            return e >= least
-        key = (e, least)
-        if key not in self.found:
-            if len(self.found) >= _PROOF_STEPS:
-                return False
-            self.found[key] = False  # while it is being looked at; no proof leans on itself
-            self.found[key] = self._plainly(e, least) or any(
-                all(self.holds(case, 0) for case in cases) for cases in _bounding_cases(add(e, -least))
-            )
-        return self.found[key]
-
-    def _plainly(self, e: Expr, least: int) -> bool:
-        """Whether every term but the constant is at least 0, and the constant at least `least`."""
-        constant = e.terms[-1][1] if not e.terms[-1][0] else 0
-        if constant < least or any(coefficient < 0 for monomial, coefficient in e.terms if monomial):
-            return False
-        return all(self._nonnegative(atom) for monomial, _ in e.terms for atom in monomial)
-
-    def _nonnegative(self, atom: Atom) -> bool:
-        if isinstance(atom, Sym) or atom.fn in ("mod", "equal"):
-            return True
-        if atom.fn == "floordiv":
-            return self.holds(atom.args[0], 0)
-        if atom.fn == "max":
-            return any(self.holds(arg, 0) for arg in atom.args)
-        return atom.fn in ("min", "broadcast") and all(self.holds(arg, 0) for arg in atom.args)
-
-
-def _bounding_cases(e: Dim) -> Iterable[tuple[Dim, ...]]:
-    """Ways to show that `e` is at least 0: each a tuple of expressions, free of one call of `e`, that must all be.
-
-    c*max(a, b) >= c*a and >= c*b; -c*min(a, b) >= -c*a and >= -c*b; either, and broadcast(a, b), is one of its
-    arguments in any case.
-    a - n + 1 <= n*floor(a/n) <= a.
-    """
-    for monomial, coefficient in terms_of(e):
-        if len(monomial) != 1 or not isinstance(monomial[0], Call):
-            continue
-        call = monomial[0]
-        rest = add(e, _make({monomial: -coefficient}))
-        if call.fn in ("min", "max", "broadcast"):
-            first, second = (add(rest, mul(arg, coefficient)) for arg in call.args)
-            if call.fn != "broadcast" and (coefficient > 0) == (call.fn == "max"):
-                yield (first,)
-                yield (second,)
-            yield (first, second)
-        elif call.fn == "floordiv" and isinstance(call.args[1], int):
-            a, n = call.args[0], call.args[1]
-            assert isinstance(n, int)
-            bound = a if coefficient < 0 else add(a, 1 - n)
-            yield (add(mul(rest, n), mul(bound, coefficient)),)
-
-
-def known_in(e: Dim, extent: Dim, ranges: Ranges) -> bool:
-    """Whether 0 <= e < extent is proved under `ranges`."""
-    low, high = bounds(e, ranges)
-    if low is None or high is None or not known_at_least(low, 0):
-        return False
-    return known_at_least(add(add(extent, -1), mul(high, -1)), 0)
-
-
-def simplify(e: Dim, ranges: Ranges) -> Dim:
-    """Rewrite divisions, moduli, min and max that the ranges decide: with 0 <= r < b, (q*b + r)//b == q and (q*b +
-    r)%b == r.
-    """
-    if isinstance(e, int):
-        return e
-    return rebuild(e, lambda atom: None, lambda call, args: _simplify_call(call, args, ranges))
-
-
-def _simplify_call(call: Call, args: tuple[Dim, ...], ranges: Ranges) -> Dim | None:
-    if call.fn in ("load", "equal", "broadcast"):
-        return None
-    a, b = args
-    if call.fn in ("floordiv", "mod"):
-        quotient, rest = _split_exact(a, b)
-        if not isinstance(rest, int) and known_in(rest, b, ranges):
-            return quotient if call.fn == "floordiv" else rest
-        if isinstance(rest, int) and rest != 0 and known_at_least(add(b, -1 - rest), 0) and rest > 0:
-            return quotient if call.fn == "floordiv" else rest
-        return _split_range(call.fn, quotient, rest, b, ranges)
-    low, high = bounds(add(a, mul(b, -1)), ranges)
-    if low is not None and known_at_least(low, 0):
-        return b if call.fn == "min" else a
-    if high is not None and known_at_least(mul(high, -1), 0):
-        return a if call.fn == "min" else b
-    return None
-
-
-def _split_range(fn: str, quotient: Dim, rest: Dim, b: Dim, ranges: Ranges) -> Dim | None:
-    """(k*u + v) // (k*m) == u // m when 0 <= v < k: a merged axis divided by a multiple of its inner part."""
-    if not isinstance(b, int) or isinstance(rest, int):
-        return None
-    for k in sorted({abs(c) for m, c in rest.terms if m and abs(c) > 1 and b % abs(c) == 0}, reverse=True):
-        inner, outer = _partition_multiples(rest, k)
-        if k == b or outer == 0 or not known_in(inner, k, ranges):
-            continue
-        coarse = simplify(floordiv(outer, b // k), ranges) if fn == "floordiv" else None
-        if fn == "floordiv":
-            assert coarse is not None
-            return add(quotient, coarse)
-        return add(mul(simplify(mod(outer, b // k), ranges), k), inner)
-    return None
-
-
-def _partition_multiples(e: Expr, k: int) -> tuple[Dim, Dim]:
-    """(inner, outer) with e == outer*k + inner."""
-    inner: Dim = 0
-    outer: Dim = 0
-    for monomial, coefficient in e.terms:
-        if coefficient % k == 0:
-            outer = add(outer, _make({monomial: coefficient // k}))
-        else:
-            inner = add(inner, _make({monomial: coefficient}))
-    return inner, outer

@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 
 from mapsto.errors import ParseError
-from mapsto.ir.expr import Dim, broadcast, equal, floordiv, load, maximum, minimum, mod, sym, terms_of
+from mapsto.ir.expr import Dim, broadcast, floordiv, load, maximum, minimum, mod, sym, terms_of
+from mapsto.ir.expr_proofs import equal
 
 MAX_LENGTH = 100_000
 MAX_DEPTH = 100

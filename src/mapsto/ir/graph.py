@@ -15,7 +15,7 @@ or state).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Union
 
 import numpy as np
@@ -82,9 +82,6 @@ class Graph:
             for value in node.outputs:
                 found[value.name] = value
         return found
-
-    def with_nodes(self, nodes: tuple[Node, ...]) -> Graph:
-        return replace(self, nodes=nodes)
 
     def walk(self) -> Iterator[Node]:
         """Every node, those of nested graphs included."""

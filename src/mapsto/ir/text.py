@@ -404,8 +404,3 @@ class _Parser:
         source = self._name()
         self._expect("->")
         return source, self._name()
-
-
-def same_graph(a: Graph, b: Graph) -> bool:
-    """Equality, constants compared bit by bit."""
-    return print_graph(a) == print_graph(b)

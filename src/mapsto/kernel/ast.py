@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Ranges, simplify, substitute
+from mapsto.ir.expr import Dim
+from mapsto.ir.expr_proofs import Ranges
+from mapsto.ir.expr_rewrite import simplify, substitute
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from mapsto.ir.expr import Call, Dim, atoms, loads, product, substitute, sym, symbols
+from mapsto.ir.expr import Call, Dim, atoms, loads, product, sym, symbols
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import (
     Cast,
     Iter,

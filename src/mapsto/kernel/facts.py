@@ -15,10 +15,10 @@ _NONE: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Facts:
-    """`size`: operations, loads and choices. `loads`: left before right, not those inside index expressions. `tensors`:
+    """`size`: operations, loads and choices. `loads`: left before right, not those in index expressions. `tensors`:
     what they read. `indexing`: tensors whose elements are used in indices or guards. `reduces`: there is a reduction.
-    `moves`: nothing is computed. `calls`: an index, guard or extent is more than sums of products. `divides`: one of them
-    divides by what is no literal.
+    `moves`: nothing is computed. `calls`: an index, guard or extent is more than sums of products. `divides`: one of
+    them divides by what is no literal.
     """
 
     size: int

@@ -19,7 +19,7 @@ import numpy as np
 
 from mapsto.errors import ExecutionError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Call, Dim, Sym, evaluate, loads, sym, terms_of
+from mapsto.ir.expr import Call, Dim, Sym, evaluate, sym, terms_of
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, Reduce, Scalar, Stmt, Where, children, walk
 from mapsto.kernel.scalar import apply, convert, neutral, widen
 
@@ -269,21 +269,3 @@ def _call(call: Call, scope: _Scope) -> Any:
     divisor = np.where(b == 0, 1, b)  # only an empty extent makes a divisor 0
     result = np.floor_divide(a, divisor) if call.fn == "floordiv" else np.mod(a, divisor)
     return np.where(b == 0, 0, result)
-
-
-def loaded_tensors(stmt: Stmt) -> set[str]:
-    """Names of the tensors that a statement reads, those read by index expressions included."""
-    found: set[str] = set()
-    for index in stmt.index or ():
-        found |= loads(index)
-    for node in walk(stmt.value):
-        if isinstance(node, Load):
-            found.add(node.tensor)
-            for e in node.index:
-                found |= loads(e)
-        elif isinstance(node, Where):
-            for e in node.conds:
-                found |= loads(e)
-        elif isinstance(node, Index):
-            found |= loads(node.expr)
-    return found

@@ -311,27 +311,7 @@ class While:
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True)
-class Prefetch:
-    """A hint: bring buffer[base] near."""
-
-    buffer: str
-    base: Dim
-
-
-Statement = (
-    Let
-    | LetIndex
-    | Declare
-    | Assign
-    | Store
-    | Scatter
-    | Alloc
-    | For
-    | If
-    | While
-    | Prefetch
-)
+Statement = Let | LetIndex | Declare | Assign | Store | Scatter | Alloc | For | If | While
 
 
 @dataclass(frozen=True)

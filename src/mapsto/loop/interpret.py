@@ -39,7 +39,6 @@ from mapsto.loop.ast import (
     Let,
     LetIndex,
     Load,
-    Prefetch,
     ReduceLanes,
     Scatter,
     Select,
@@ -157,9 +156,6 @@ class _Machine:
         while bool(self.value(s.cond)[0]):
             self.run(s.body)
 
-    def prefetch(self, s: Prefetch) -> None:
-        self.integer(s.base)  # a hint may point anywhere
-
     # ---- values --------------------------------------------------------------------------------------------------
 
     def integer(self, e: Dim) -> int:
@@ -238,7 +234,6 @@ _STATEMENTS: dict[type, Callable[[_Machine, Any], None]] = {
     For: _Machine.loop,
     If: _Machine.branch,
     While: _Machine.repeat,
-    Prefetch: _Machine.prefetch,
 }
 
 _VALUES: dict[type, Callable[[_Machine, Any], Array]] = {

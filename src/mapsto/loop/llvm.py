@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, bounds
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr_proofs import bounds
 from mapsto.loop.ast import (
     Alloc,
     Assign,
@@ -21,7 +22,6 @@ from mapsto.loop.ast import (
     If,
     Let,
     LetIndex,
-    Prefetch,
     Scatter,
     Statement,
     Store,
@@ -112,8 +112,6 @@ class _Printer:
             self.scatter(s)
         elif isinstance(s, Alloc):
             self.alloc(s)
-        elif isinstance(s, Prefetch):
-            self.prefetch(s)
         else:
             raise AssertionError(f"unknown statement {s}")
 
@@ -136,11 +134,6 @@ class _Printer:
         name = "%" + self.emitter.fresh("a")
         self.emitter.scopes[0].lines.insert(0, f"{name} = alloca [{s.count} x {memory_text(s.element)}], align 64")
         self.emitter.buffers[s.name] = (Ssa(name, 0), s.element)
-
-    def prefetch(self, s: Prefetch) -> None:
-        pointer = self.emitter.address(s.buffer, s.base)
-        args = [("ptr", pointer), ("i32", "0"), ("i32", "3"), ("i32", "1")]
-        self.emitter.call("void", "llvm.prefetch.p0", args)
 
     def store(self, s: Store) -> None:
         e, t, v = self.emitter, s.value.type, self.values

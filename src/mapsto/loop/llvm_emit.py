@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Ranges, Sym, bounds, known_at_least, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, terms_of
+from mapsto.ir.expr_proofs import Ranges, bounds, known_at_least
 from mapsto.loop.ast import Type
 
 # f16 and bf16 are their bits, in registers too: of values that it cannot compute with LLVM makes calls into

@@ -24,7 +24,6 @@ from mapsto.loop.ast import (
     If,
     Let,
     LetIndex,
-    Prefetch,
     Scatter,
     Statement,
     Store,
@@ -170,9 +169,6 @@ class _Printer:
         helper = helpers.scatter(buffer.element, width, buffer.space, mask is not None)
         self.line(self.values.call(helper, *args) + ";")
 
-    def prefetch(self, s: Prefetch) -> None:
-        """A hint that OpenCL C has for whole work-groups only: left out."""
-
     # ---- control flow ----
 
     def loop(self, s: For) -> None:
@@ -231,5 +227,4 @@ _STATEMENTS: dict[type, Callable[[_Printer, Any], None]] = {
     For: _Printer.loop,
     If: _Printer.branch,
     While: _Printer.repeat,
-    Prefetch: _Printer.prefetch,
 }

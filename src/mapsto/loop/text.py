@@ -37,7 +37,6 @@ from mapsto.loop.ast import (
     Let,
     LetIndex,
     Load,
-    Prefetch,
     ReduceLanes,
     Scatter,
     Select,
@@ -63,10 +62,6 @@ def format_function(function: Function) -> str:
     dims = "; " + ", ".join(function.dims) if function.dims else ""
     lines = [f"{function.name}({params}{dims}) over begin..end", *_indented(function.body)]
     return "\n".join(lines) + "\n"
-
-
-def format_statements(body: tuple[Statement, ...]) -> str:
-    return "".join(f"{line}\n" for s in body for line in _statement(s))
 
 
 def format_value(value: Value) -> str:
@@ -130,7 +125,6 @@ _STATEMENTS: dict[type, Callable[[Any], Iterator[str]]] = {
     For: _for,
     If: _if,
     While: _while,
-    Prefetch: _one(lambda s: f"prefetch {s.buffer}[{_dim(s.base)}]"),
 }
 
 # ---- values --------------------------------------------------------------------------------------------------------

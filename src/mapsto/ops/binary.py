@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, floordiv, known_at_least, mod
+from mapsto.ir.expr import Dim, floordiv, mod
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Op, Scalar
 from mapsto.kernel.scalar import apply
 from mapsto.ops.elementwise import content_of, lower_pointwise, scalar_like, sum_to
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import ANY, BOOLS, INTEGERS, NUMBERS, broadcast, describe, dim_max, dim_min, require_dtype
 
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
-
 Array = np.ndarray[Any, Any]
-Partial = Callable[["Builder", Value, Value, Value, Value], Value | None]
+Partial = Callable[["Making", Value, Value, Value, Value], Value | None]
 
 
 def _binary(
@@ -56,8 +55,8 @@ def _binary(
 
 def _gradient(
     partials: tuple[Partial, Partial],
-) -> Callable[[Builder, Node, Sequence[Value | None]], list[Value | None]]:
-    def gradient(builder: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+) -> Callable[[Making, Node, Sequence[Value | None]], list[Value | None]]:
+    def gradient(builder: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
         (g,) = incoming
         operands = [builder.lookup(n) for n in node.inputs]
         if g is None or not g.dtype.is_float:
@@ -106,7 +105,7 @@ def _logic(rule: Callable[[bool, bool], bool]) -> Callable[[Dim, Dim], Dim | Non
 
 
 def _where_first(compare: str, first: bool) -> Partial:
-    def partial(b: Builder, g: Value, x: Value, y: Value, out: Value) -> Value | None:
+    def partial(b: Making, g: Value, x: Value, y: Value, out: Value) -> Value | None:
         zero = scalar_like(b, 0.0, g)
         wins = b.one(compare, [x, y])
         return b.one("select", [wins, g, zero] if first else [wins, zero, g])
@@ -114,7 +113,7 @@ def _where_first(compare: str, first: bool) -> Partial:
     return partial
 
 
-def _div_second(b: Builder, g: Value, x: Value, y: Value, out: Value) -> Value | None:
+def _div_second(b: Making, g: Value, x: Value, y: Value, out: Value) -> Value | None:
     """d(x/y)/dy = -(x/y)/y"""
     return b.one("neg", [b.one("mul", [g, b.one("div", [out, y])])])
 

@@ -16,46 +16,31 @@ That an axis has an element to index at all is a condition on sizes alone, which
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir import bounds
+from mapsto.ir.bounds import ALL, Allowed
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, known_at_least, maximum, product, sym
+from mapsto.ir.expr import Dim, maximum, product, sym
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Cast, Index, Iter, Op, Reduce, Scalar, Stmt
+from mapsto.ops.making import Making
 from mapsto.ops.ranges import Noted, holds, interval
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import INTEGERS, describe, require_dtype
 
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
-
 Array = np.ndarray[Any, Any]
 _U64 = DType.U64
-_ALL = -1
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """What the elements of an integer tensor may be: an axis and its extent for each of `columns`, which are those of
-    the last axis, or -1 for all elements. kind: see `ir.bounds`. what: what an element is called.
-    """
-
-    axes: tuple[int, ...]
-    extents: tuple[Dim, ...]
-    kind: str = "signed"
-    what: str = "index"
-    columns: tuple[int, ...] = (_ALL,)
 
 
 # ---- asking ----------------------------------------------------------------------------------------------------------
 
 
-def check_inside(b: Builder, values: Value, allowed: Allowed, where: str) -> None:
+def check_inside(b: Making, values: Value, allowed: Allowed, where: str) -> None:
     """Has a run checked that values are allowed, before whatever is built after this. where: the node as a user knows
     it.
 
@@ -81,13 +66,13 @@ def check_inside(b: Builder, values: Value, allowed: Allowed, where: str) -> Non
         b.note_bounds(value, Noted(allowed.kind, columns, extents))
 
 
-def _settled(b: Builder, values: Value, number: Dim, allowed: Allowed, asked: tuple[int, int, Dim], where: str) -> bool:
+def _settled(b: Making, values: Value, number: Dim, allowed: Allowed, asked: tuple[int, int, Dim], where: str) -> bool:
     """Whether nothing is left for a run to look at but sizes; asks for what must hold of those."""
     column, axis, extent = asked
     if allowed.kind != "length":
         some = extent - 1 if b.proves(number - 1) else maximum(extent - 1, -number)
         b.require(some, f"axis {axis} has no element to index", where=where)
-    part = None if column == _ALL else (values.rank - 1, column)
+    part = None if column == ALL else (values.rank - 1, column)
     known = _known(b, values, part)
     if known is not None:
         for element in known:
@@ -102,7 +87,7 @@ def _settled(b: Builder, values: Value, number: Dim, allowed: Allowed, asked: tu
     return holds(b, low - least, positive) and holds(b, last - high, positive)
 
 
-def _known(b: Builder, values: Value, part: tuple[int, int] | None) -> list[Dim] | None:
+def _known(b: Making, values: Value, part: tuple[int, int] | None) -> list[Dim] | None:
     """The elements that decide: the extremes of constants, each of those that are known as dims."""
     array = b.array(values)
     content = b.content(values) if array is None else None
@@ -113,7 +98,7 @@ def _known(b: Builder, values: Value, part: tuple[int, int] | None) -> list[Dim]
     return list(dict.fromkeys(flat if array is None else (int(flat.min()), int(flat.max())) if flat.size else ()))
 
 
-def _require_allowed(b: Builder, element: Dim, allowed: Allowed, axis: int, extent: Dim, where: str) -> None:
+def _require_allowed(b: Making, element: Dim, allowed: Allowed, axis: int, extent: Dim, where: str) -> None:
     least = bounds.lowest(allowed.kind, extent)
     last = least + bounds.count(allowed.kind, extent) - 1
     if isinstance(element, int) and isinstance(extent, int):
@@ -131,9 +116,9 @@ def _require_allowed(b: Builder, element: Dim, allowed: Allowed, axis: int, exte
 _REARRANGING = ("reshape", "transpose", "copy")
 
 
-def _source(b: Builder, values: Value, columns: tuple[int, ...]) -> Value:
+def _source(b: Making, values: Value, columns: tuple[int, ...]) -> Value:
     """A smaller or earlier tensor with the same elements, to look at in place of `values`."""
-    while columns == (_ALL,):
+    while columns == (ALL,):
         node = b.producer(values)
         if node is None:
             return values
@@ -174,7 +159,7 @@ def _infer_farthest(inference: Inference) -> list[tuple[DType, Shape]]:
 
 
 def _column(x: Array, column: int) -> Array:
-    return x if column == _ALL else x[..., column]
+    return x if column == ALL else x[..., column]
 
 
 def _farthest(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
@@ -191,9 +176,9 @@ def _lower_farthest(low: Lowering) -> list[Stmt]:
     shape = low.value(0).shape
     found = []
     for k, (column, lowest) in enumerate(zip(low.attrs["columns"], low.attrs["lowest"], strict=True)):
-        iters = tuple(Iter(low.fresh("r"), d) for d in (shape if column == _ALL else shape[:-1]))
+        iters = tuple(Iter(low.fresh("r"), d) for d in (shape if column == ALL else shape[:-1]))
         at: list[Dim] = [sym(i.name) for i in iters]
-        value: Scalar = Cast(low.load(0, at if column == _ALL else [*at, column]), _U64)
+        value: Scalar = Cast(low.load(0, at if column == ALL else [*at, column]), _U64)
         value = Op("sub", (value, Cast(Index(lowest), _U64)), _U64)
         found.append(low.stmt((), Reduce("max", iters, value) if iters else value, index=(k,)))
     return found
@@ -227,7 +212,7 @@ def _check(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, 
 register(OpSpec("bounds_check", "control", _infer_check, _check, foldable=False))
 
 
-def check_again(b: Builder, values: Value, attrs: Mapping[str, Any]) -> None:
+def check_again(b: Making, values: Value, attrs: Mapping[str, Any]) -> None:
     """A check of a graph that is built anew: only where it is still needed."""
     check_inside(
         b, values, Allowed(*(attrs[k] for k in ("axes", "extents", "kind", "what", "columns"))), attrs["where"]

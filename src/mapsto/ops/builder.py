@@ -9,44 +9,35 @@ content of small integer tensors as dims. Where such a tensor is needed as data 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mapsto.budget import Meter, current
+from mapsto.budget import current
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, Expr, known_at_least, substitute, sym, symbols
+from mapsto.ir.expr import Dim, Expr, sym
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
 from mapsto.ops.bounds import check_inside
-from mapsto.ops.provenance import Trail, names_of
+from mapsto.ops.charges import Charges
+from mapsto.ops.conditions import Conditions
+from mapsto.ops.folding import (
+    EXPRESSION_DEPTH,
+    EXPRESSION_SIZE,
+    as_dims,
+    fold_constants,
+    fold_content,
+    is_followed,
+    too_long,
+)
+from mapsto.ops.names import Names
+from mapsto.ops.provenance import FEW_SOURCES, Nodes, Trail
 from mapsto.ops.ranges import Noted
 from mapsto.ops.registry import Inference, OpSpec, op
 from mapsto.ops.shapes import static
-from mapsto.ops.work import operations
-
-# The largest result, in bytes, that is folded into a constant, unless it replaces constants of its own size.
-FOLD_LIMIT = 1 << 26
-# The most operations that folding one node may take, unless it is a few for each element of its operands.
-FOLD_OPERATIONS = 1 << 25
-# What each byte (for operations: each element) of a model's own constants adds to what may be folded altogether.
-FOLD_PER_BYTE = 8
-# What each input and output of a model's node adds to the nodes that it may become.
-NODES_A_PORT = 64
-# Nodes that stand for no more sources than this are not charged for them.
-_FEW_SOURCES = 64
-# Size expressions with more terms and atoms, or calls nested deeper, are not followed: no graph makes sizes that take
-# for ever. (The largest of the public models that we know has 9.)
-EXPRESSION_SIZE = 256
-EXPRESSION_DEPTH = 32
-# The largest integer tensor whose elements are followed as dims.
-CONTENT_LIMIT = 256
-# The types whose elements are followed as dims.
-_FOLLOWED = (DType.I64, DType.I32, DType.BOOL)
 
 
 class Builder:
@@ -59,51 +50,34 @@ class Builder:
         self.name = name
         self.parent = parent
         self.inputs: list[Value] = []
-        self._nodes: list[Node] = []
         self.values: dict[str, Value] = {}
         self.constants: dict[str, np.ndarray] = {}
         self._content: dict[str, np.ndarray] = {}
         self._pending: dict[str, tuple[Value, np.ndarray]] = {}
-        self._names: set[str] = parent._names if parent else set()
-        self._counter: list[int] = parent._counter if parent else [0]
+        self._names: Names = parent._names if parent else Names()
         self._provenance: Trail = parent._provenance if parent else Trail()
         self._place: str = parent._place if parent else ""
+        self._charges: Charges = parent._charges if parent else Charges(current(), anew)
+        self._nodes: Nodes = Nodes(self.values, self._charges.sources, parent._nodes if parent else None)
+        self._conditions: Conditions = Conditions(parent._conditions if parent else None)
         self._cse: dict[Any, tuple[Value, ...]] = {}
-        self._meter: Meter = parent._meter if parent else current()
-        self._anew: bool = parent._anew if parent else anew
-        self._source_nodes: list[int] = parent._source_nodes if parent else [0, 0]  # made for one source; at most
-        self._kept: set[str] = parent._kept if parent else set()
-        self._required: set[Dim] = set()
-        self._least: dict[str, int] = {}  # size symbol -> what it is at least, by what was required
-        self._made: dict[str, int] = {}  # value -> place of its node in `nodes`
-        self._carried: dict[str, Trail] = {}  # value without a node -> the sources it stands for
-        self._taken_on: dict[int, list[Trail]] = {}  # node -> further sources that it stands for
         self._bounds: dict[str, list[Noted]] = {}  # value -> what a run has checked of its elements
 
     # -- names and sources ---------------------------------------------------------------------------------------------
 
     def fresh(self, hint: str) -> str:
         """A name that no other value or symbol of the graph has."""
-        name = hint
-        if hint in self._kept:
-            self._kept.discard(hint)
-            return hint
-        while name in self._names or not name:
-            self._counter[0] += 1
-            name = f"{hint}_{self._counter[0]}"
-        self._names.add(name)
-        return name
+        return self._names.fresh(hint)
 
     def reserve(self, names: Sequence[str]) -> None:
         """Keeps names free for `finish`."""
-        self._names.update(names)
+        self._names.reserve(names)
 
     def keep_names(self, names: Iterable[str]) -> None:
         """Names that stay with the values that have them, while a graph is built anew: who asks for one by name gets
         it, once.
         """
-        self._names.update(names)
-        self._kept.update(names)
+        self._names.keep(names)
 
     def source(
         self, *names: str, of: Sequence[Value | None] = (), place: str = "", ports: int | None = None
@@ -113,8 +87,8 @@ class Builder:
         place: the source node in a user's words; whoever says it puts it in front of errors raised inside. ports: the
         inputs and outputs of that node of a model; what is made inside is held to a number of nodes for each.
         """
-        allowed = None if ports is None else int(self._meter.allowed("each")) + NODES_A_PORT * ports
-        return _Standing(self, Trail(names, self._trails(of)), place, allowed)
+        allowed = None if ports is None else self._charges.ports(ports)
+        return _Standing(self, Trail(names, self._nodes.trails(of)), place, allowed)
 
     @property
     def is_placed(self) -> bool:
@@ -127,18 +101,10 @@ class Builder:
             return self._place or op
         return f"node {self._provenance.names[0]!r} ({op})"
 
-    def _count_node(self, name: str) -> None:
-        if self._anew:
-            return
-        self._meter.charge("steps", 1, name)
-        self._source_nodes[0] += 1
-        if self._source_nodes[0] > self._source_nodes[1] > 0:
-            self._meter.check("each", self._source_nodes[0], name)
-
     # -- leaves --------------------------------------------------------------------------------------------------------
 
     def input(self, name: str, dtype: DType, shape: Sequence[Dim]) -> Value:
-        self._meter.check("rank", len(shape), f"input {name!r}")
+        self._charges.meter.check("rank", len(shape), f"input {name!r}")
         value = Value(self.fresh(name), dtype, tuple(shape))
         self.inputs.append(value)
         self.values[value.name] = value
@@ -149,10 +115,7 @@ class Builder:
         data = np.asarray(array)
         if dtype is not None and data.dtype != dtype.numpy:
             data = data.astype(dtype.numpy)
-        if not self._anew:
-            self._meter.earn("folded_bytes", FOLD_PER_BYTE * data.nbytes)
-            self._meter.earn("folded_operations", FOLD_PER_BYTE * data.size)
-            self._meter.earn("native_operations", 2 * FOLD_PER_BYTE * data.size)
+        self._charges.constant(data.size, data.nbytes)
         return self._add_constant(data, name)
 
     def _add_constant(self, data: np.ndarray, name: str) -> Value:
@@ -160,8 +123,8 @@ class Builder:
         value = Value(self.fresh(name), from_numpy(data.dtype), data.shape)
         self.values[value.name] = value
         self.constants[value.name] = data
-        if value.dtype in _FOLLOWED and data.size <= CONTENT_LIMIT:
-            self._content[value.name] = _as_dims(data)
+        if is_followed(value.dtype, data.size):
+            self._content[value.name] = as_dims(data)
         return value
 
     def known(self, content: Any, dtype: DType = DType.I64, name: str = "dims") -> Value:
@@ -178,9 +141,7 @@ class Builder:
     @property
     def nodes(self) -> Sequence[Node]:
         """The nodes so far."""
-        for at in list(self._taken_on):
-            self._settle(at)
-        return self._nodes
+        return self._nodes.all()
 
     # -- queries -------------------------------------------------------------------------------------------------------
 
@@ -209,10 +170,9 @@ class Builder:
 
     def producer(self, value: Value) -> Node | None:
         """The node that made a value; None for inputs, constants and known integers that nothing has read as data."""
-        at = self._made.get(value.name)
-        if at is not None:
-            self._settle(at)
-            return self._nodes[at]
+        node = self._nodes.of(value.name)
+        if node is not None:
+            return node
         return self.parent.producer(value) if self.parent and value.name not in self.values else None
 
     def dims(self, value: Value, hint: str = "n") -> list[Dim]:
@@ -223,7 +183,7 @@ class Builder:
         if not all(isinstance(d, int) for d in value.shape):
             raise ShapeError(f"{value}: a shape whose own length is not known before the run")
         count = math.prod(static(value.shape))
-        self._meter.charge("terms", count, f"the elements of {value} as sizes")
+        self._charges.meter.charge("terms", count, f"the elements of {value} as sizes")
         flat = value if value.rank < 2 else self.one("reshape", [value], shape=(count,))
         found = [self.element(flat, i) for i in range(count)]
         return [self.bind(self.scalar_element(flat, i), hint) if e is None else e for i, e in enumerate(found)]
@@ -278,37 +238,13 @@ class Builder:
             return
         if isinstance(condition, int):
             raise ShapeError(message)
-        self._required.add(condition)
-        self._note_least(condition)
+        self._conditions.add(condition)
         place = where if where is not None else next(iter(self._provenance.names), self.name)
         self.add("require", [], {"condition": condition, "message": f"{place}: {message}" if place else message})
 
-    def _note_least(self, condition: Dim) -> None:
-        """Keeps a lower bound of a size symbol: `symbol - k >= 0`."""
-        if not isinstance(condition, Expr):
-            return
-        names = symbols(condition)
-        name = next(iter(names))
-        least = sym(name) - condition
-        if len(names) == 1 and isinstance(least, int):
-            self._least[name] = max(least, self._least.get(name, 0))
-
     def proves(self, e: Dim) -> bool:
         """Whether e >= 0 for all sizes that get past the conditions required so far."""
-        if known_at_least(e, 0):
-            return True
-        if isinstance(e, int):
-            return False
-        bounds: dict[str, Dim] = {}
-        builder: Builder | None = self
-        while builder is not None:
-            if e in builder._required:
-                return True
-            for name, least in builder._least.items():
-                bounds.setdefault(name, sym(name) + least)
-            builder = builder.parent
-        raised = substitute(e, bounds)
-        return raised != e and known_at_least(raised, 0)
+        return self._conditions.proves(e)
 
     def note_bounds(self, name: str, noted: Noted) -> None:
         """Keeps what a run has checked of a value's elements by now."""
@@ -350,12 +286,12 @@ class Builder:
         if any(isinstance(d, int) and d < 0 for _, shape in results for d in shape):
             said = "; ".join(str(list(shape)) for _, shape in results)
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}): the result would have the shape {said}")
-        if any(_too_long(d) for _, shape in results for d in shape):
+        if any(too_long(d) for _, shape in results for d in shape):
             raise ShapeError(
                 f"{name}: the sizes of its result are expressions too long to follow (more than {EXPRESSION_SIZE} "
                 f"terms, or nested deeper than {EXPRESSION_DEPTH}); fix sizes by `shapes`"
             )
-        self._meter.check("rank", max((len(shape) for _, shape in results), default=0), f"the result of {name}")
+        self._charges.meter.check("rank", max((len(shape) for _, shape in results), default=0), f"the result of {name}")
         for i, allowed in spec.indices(kept, attrs).items() if spec.indices is not None else ():
             values = kept[i]
             if values is not None:
@@ -363,7 +299,7 @@ class Builder:
         folded = self._fold(spec, kept, attrs, results, names)
         if folded is not None:
             for value in folded:
-                self._attribute(value, Trail((), (self._provenance, *self._trails(kept))))
+                self._nodes.attribute(value, Trail((), (self._provenance, *self._nodes.trails(kept))))
             return folded
         return self._append(spec, kept, attrs, results, tuple(graphs), names)
 
@@ -387,7 +323,7 @@ class Builder:
         self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
         results: list[tuple[DType, tuple[Dim, ...]]], graphs: tuple[Graph, ...], names: Sequence[str],
     ) -> tuple[Value, ...]:  # fmt: skip
-        self._count_node(spec.name)
+        self._charges.node(spec.name)
         for value in inputs:
             self._materialise(value)
         key = (
@@ -398,18 +334,16 @@ class Builder:
         if not graphs and spec.foldable:
             found = self._lookup_same(key)
             if found is not None:
-                self._attribute(found[0], Trail((), (self._provenance, *self._trails(inputs))))
+                self._nodes.attribute(found[0], Trail((), (self._provenance, *self._nodes.trails(inputs))))
                 return found
         outputs = tuple(
-            Value(self.fresh(names[i] if i < len(names) and names[i] else spec.name), dtype, shape)
+            Value(self._names.fresh(names[i] if i < len(names) and names[i] else spec.name), dtype, shape)
             for i, (dtype, shape) in enumerate(results)
         )
-        provenance = self._written((self._provenance, *self._trails(inputs)))
-        node = Node(spec.name, tuple(v.name if v else "" for v in inputs), outputs, attrs, graphs, provenance)
-        self._nodes.append(node)
+        provenance = self._nodes.written((self._provenance, *self._nodes.trails(inputs)))
+        self._nodes.add(Node(spec.name, key[1], outputs, attrs, graphs, provenance))
         for value in outputs:
             self.values[value.name] = value
-            self._made[value.name] = len(self._nodes) - 1
         if not graphs and spec.foldable:
             self._cse[key] = outputs
         return outputs
@@ -418,53 +352,11 @@ class Builder:
         """Says that `value` stands for these source nodes as well: its node takes them on, or, where it has none, those
         that read it.
         """
-        self._attribute(value, Trail(tuple(sources)))
+        self._nodes.attribute(value, Trail(tuple(sources)))
 
     def attribute_here(self, value: Value) -> None:
         """Says that `value` stands for the source nodes of the enclosing `source`."""
-        self._attribute(value, self._provenance)
-
-    def _attribute(self, value: Value, trail: Trail) -> None:
-        owner: Builder | None = self
-        while owner is not None and value.name not in owner.values:
-            owner = owner.parent
-        if owner is None:
-            return
-        at = owner._made.get(value.name)
-        if at is not None:
-            if not trail.before and all(name in owner._nodes[at].provenance[:_FEW_SOURCES] for name in trail.names):
-                return
-            owner._taken_on.setdefault(at, []).append(trail)
-            return
-        known = owner._carried.get(value.name)
-        owner._carried[value.name] = trail if known is None else Trail((), (known, trail))
-
-    def _settle(self, at: int) -> None:
-        """Writes out what a node has taken on."""
-        trails = self._taken_on.pop(at, None)
-        if trails is not None:
-            node = self._nodes[at]
-            provenance = self._written((Trail(node.provenance), *trails))
-            if provenance != node.provenance:
-                self._nodes[at] = replace(node, provenance=provenance)
-
-    def _written(self, trails: Sequence[Trail]) -> tuple[str, ...]:
-        names = names_of(trails)
-        if len(names) > _FEW_SOURCES:
-            self._meter.charge("sources", len(names), "the source nodes that nodes stand for")
-        return names
-
-    def _trails(self, inputs: Sequence[Value | None]) -> tuple[Trail, ...]:
-        """Sources of the operands that have no node of their own."""
-        found: list[Trail] = []
-        for value in inputs:
-            builder: Builder | None = self
-            while value is not None and builder is not None:
-                trail = builder._carried.get(value.name)
-                if trail is not None:
-                    found.append(trail)
-                builder = builder.parent
-        return tuple(found)
+        self._nodes.attribute(value, self._provenance)
 
     def _lookup_same(self, key: Any) -> tuple[Value, ...] | None:
         """The outputs of an equal node already made (common subexpressions), here or in an enclosing graph."""
@@ -483,10 +375,9 @@ class Builder:
             return
         _, elements = owner._pending.pop(value.name)
         flat = tuple(elements.reshape(-1))
-        provenance = owner._written((owner._provenance, owner._carried.pop(value.name, Trail())))
-        owner._made[value.name] = len(owner._nodes)
+        provenance = owner._nodes.written((owner._provenance, owner._nodes.handed_over(value.name)))
         attrs: dict[str, Any] = {"values": flat, "shape": value.shape, "dtype": value.dtype}
-        owner._nodes.append(Node("dim_values", (), (value,), attrs, (), provenance))
+        owner._nodes.add(Node("dim_values", (), (value,), attrs, (), provenance))
 
     def _fold(
         self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
@@ -495,54 +386,17 @@ class Builder:
         """The outputs without a node: as constants, or as integers that are followed."""
         if not spec.foldable or not all(isinstance(d, int) for _, shape in results for d in shape):
             return None
-        folded = self._fold_constants(spec, inputs, attrs, results, names)
-        return folded if folded is not None else self._fold_content(spec, inputs, attrs, results, names)
-
-    def _fold_constants(
-        self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
-        results: list[tuple[DType, tuple[Dim, ...]]], names: Sequence[str],
-    ) -> tuple[Value, ...] | None:  # fmt: skip
         arrays = [self.array(v) for v in inputs]
-        if spec.reference is None or any(isinstance(a, Expr) for a in _flat_attrs(attrs)):
-            return None
-        if any(a is None and v is not None for a, v in zip(arrays, inputs, strict=True)):
-            return None
-        shapes = [static(shape) for _, shape in results]
-        size = sum(math.prod(shape) * dtype.size for shape, (dtype, _) in zip(shapes, results, strict=True))
-        if size > max(FOLD_LIMIT, *(a.nbytes for a in arrays if a is not None), 0):
-            return None
-        work = operations(spec.name, arrays, attrs, shapes)
-        if work > max(FOLD_OPERATIONS, *(FOLD_PER_BYTE * a.size for a in arrays if a is not None), 0):
-            return None
-        if not (self._meter.afford("folded_operations", work) and self._meter.afford("folded_bytes", size)):
-            return None
-        self._meter.tick(spec.name)
-        with np.errstate(all="ignore"):
-            values = spec.reference(list(arrays), attrs, shapes)
-        return tuple(
-            self._add_constant(np.asarray(a).astype(dtype.numpy, copy=False), names[i] if i < len(names) else "folded")
-            for i, (a, (dtype, _)) in enumerate(zip(values, results, strict=True))
-        )
-
-    def _fold_content(
-        self, spec: OpSpec, inputs: tuple[Value | None, ...], attrs: dict[str, Any],
-        results: list[tuple[DType, tuple[Dim, ...]]], names: Sequence[str],
-    ) -> tuple[Value, ...] | None:  # fmt: skip
-        if spec.content is None or len(results) != 1 or results[0][0] not in _FOLLOWED:
-            return None
-        shape = static(results[0][1])
-        if math.prod(shape) > CONTENT_LIMIT:
-            return None
-        contents = [self.content(v) for v in inputs]
+        if not any(a is None and v is not None for a, v in zip(arrays, inputs, strict=True)):
+            made = fold_constants(spec, arrays, attrs, results, self._charges.meter)
+            if made is not None:
+                hints = [*names, *("folded" for _ in made)]
+                return tuple(self._add_constant(data, hint) for data, hint in zip(made, hints, strict=False))
+        contents = [self.content(v) for v in inputs] if spec.content is not None else [None]
         if any(c is None for c in contents):
             return None
-        elements = spec.content([c for c in contents if c is not None], attrs, [shape])
-        if elements is None:
-            return None
-        data = np.asarray(elements, dtype=object).reshape(shape)
-        if any(_too_long(e) or _wraps(e, results[0][0]) for e in data.flat):
-            return None
-        return (self.known(data, results[0][0], names[0] if names else "dims"),)
+        data = fold_content(spec, [c for c in contents if c is not None], attrs, results)
+        return None if data is None else (self.known(data, results[0][0], names[0] if names else "dims"),)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
@@ -566,15 +420,15 @@ class Builder:
         made: set[str] = set()
         for i, value in enumerate(outputs):
             wanted = names[i] if names else value.name
-            own = value.name == wanted or (value.name in self._made and value.name not in made)
+            own = value.name == wanted or (self._nodes.has(value.name) and value.name not in made)
             if names and (not own or value.name in made):
                 node = self.producer(value)
-                sources = node.provenance if node else () if self._trails([value]) else (wanted,)
+                sources = node.provenance if node else () if self._nodes.trails([value]) else (wanted,)
                 before = value
                 with self.source(*sources, of=[value]):
                     value = self.one("copy", [value])
-                if len(self._nodes[-1].provenance) > _FEW_SOURCES:
-                    self._carried.pop(before.name, None)  # said once: not again by each further copy of it
+                if len(self._nodes.last.provenance) > FEW_SOURCES:
+                    self._nodes.handed_over(before.name)  # said once: not again by each further copy of it
             results.append(value.name)
             made.add(value.name)
             mapping[value.name] = wanted
@@ -582,27 +436,10 @@ class Builder:
         graph = Graph(
             self.name, tuple(self.inputs), tuple(results), tuple(self.nodes), dict(self.constants), tuple(updates)
         )
-        return rename_values(graph, self._free_names(mapping, set(taken))) if names or labels else graph
-
-    def _free_names(self, mapping: Mapping[str, str], firm: Set[str]) -> dict[str, str]:
-        """`mapping` without clashes: firm names go to whom they are meant for, and whoever had one of them gets a fresh
-        one.
-        """
-        inputs = {v.name for v in self.inputs}
-        given: dict[str, str] = {}
-        used = set(firm)
-        for old, new in mapping.items():
-            if new in firm and old not in inputs:
-                given[old] = new
-        for old, new in mapping.items():
-            free = new not in self._names or new in self.values  # symbols and values of nested graphs keep their names
-            if old not in given and old not in inputs and new not in used and free:
-                given[old] = new
-                used.add(new)
-        for old in [n for n in used if n in self._names and n not in given and n not in inputs]:
-            given[old] = self.fresh(old)
-        self._names |= used
-        return {old: new for old, new in given.items() if old != new}
+        if not names and not labels:
+            return graph
+        fixed = {v.name for v in self.inputs}
+        return rename_values(graph, self._names.settled(mapping, set(taken), fixed, self.values.keys()))
 
 
 class _Standing:
@@ -616,29 +453,14 @@ class _Standing:
 
     def __enter__(self) -> None:
         b = self._builder
-        self._before = b._provenance, b._place, b._source_nodes[0], b._source_nodes[1]
+        self._before = b._provenance, b._place, b._charges.made, b._charges.allowed
         b._provenance, b._place, allowed = self._now
         if allowed is not None:
-            b._source_nodes[:] = 0, allowed
+            b._charges.made, b._charges.allowed = 0, allowed
 
     def __exit__(self, *_: object) -> None:
         b = self._builder
-        b._provenance, b._place, *b._source_nodes[:] = self._before
-
-
-def _too_long(dim: Any) -> bool:
-    if not isinstance(dim, Expr):
-        return False
-    size, depth = dim.extent
-    return size > EXPRESSION_SIZE or depth > EXPRESSION_DEPTH
-
-
-def _wraps(dim: Any, dtype: DType) -> bool:
-    """Whether the type does not hold a number: what then wraps around is no size, but a number for a run to compute."""
-    if isinstance(dim, Expr) or dtype is DType.BOOL:
-        return False
-    limits = np.iinfo(dtype.numpy)
-    return not limits.min <= int(dim) <= limits.max
+        b._provenance, b._place, b._charges.made, b._charges.allowed = self._before
 
 
 def _attr_key(attr: Any) -> Any:
@@ -650,18 +472,3 @@ def _attr_key(attr: Any) -> Any:
 
 def _plain(dim: Any) -> Dim:
     return dim if isinstance(dim, Expr) else int(dim)
-
-
-def _flat_attrs(attrs: Mapping[str, Any]) -> Iterator[Any]:
-    for attr in attrs.values():
-        if isinstance(attr, tuple):
-            yield from _flat_attrs(dict(enumerate(attr)))  # type: ignore[arg-type]
-        else:
-            yield attr
-
-
-def _as_dims(data: np.ndarray) -> np.ndarray:
-    elements = np.empty(data.shape, dtype=object)
-    for at in np.ndindex(*data.shape):
-        elements[at] = int(data[at])
-    return elements

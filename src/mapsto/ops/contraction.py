@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, bounds, floordiv, known_at_least, mod, sym
+from mapsto.ir.expr import Dim, floordiv, mod, sym
+from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Iter, Op, Reduce, Scalar, Stmt, Where, ranges_of
 from mapsto.kernel.scalar import convert, doubled
 from mapsto.ops.elementwise import converted, sum_to, widened
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import NUMBERS, broadcast, describe, require_dtype, require_same_dtype
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 
@@ -73,7 +72,7 @@ def _lower_matmul(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, converted(value, low.output.dtype))]
 
 
-def _matmul_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _matmul_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     """dA = G B^T, dB = A^T G, with vectors seen as matrices of one row or column."""
     (g,) = incoming
     if g is None:
@@ -88,7 +87,7 @@ def _matmul_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -
     return [b.one("reshape", [dx], shape=x.shape), b.one("reshape", [dy], shape=y.shape)]
 
 
-def _transposed(b: Builder, v: Value) -> Value:
+def _transposed(b: Making, v: Value) -> Value:
     return b.one("transpose", [v], perm=(*range(v.rank - 2), v.rank - 1, v.rank - 2))
 
 
@@ -238,7 +237,7 @@ def _biased(low: Lowering, total: Scalar, channel: Dim) -> Scalar:
     return Op("add", (widened(low.load(2, [channel])), total), total.dtype)
 
 
-def _conv_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _conv_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     """dx is the transposed convolution of g with w; dw the convolution of x with g, batch and channels exchanged,
     strides and dilations too.
     """
@@ -272,7 +271,7 @@ def _conv_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> 
     return found
 
 
-def _weight_gradient(b: Builder, x: Value, w: Value, g: Value, attrs: Mapping[str, Any]) -> Value:
+def _weight_gradient(b: Making, x: Value, w: Value, g: Value, attrs: Mapping[str, Any]) -> Value:
     group, pads = attrs["group"], attrs["pads"]
     swapped = (1, 0, *range(2, x.rank))
     parts = []
@@ -291,7 +290,7 @@ def _weight_gradient(b: Builder, x: Value, w: Value, g: Value, attrs: Mapping[st
     return parts[0] if group == 1 else b.one("concat", parts, axis=0)
 
 
-def _channels(b: Builder, v: Value, k: int, group: int) -> Value:
+def _channels(b: Making, v: Value, k: int, group: int) -> Value:
     """The channels of group k."""
     if group == 1:
         return v

@@ -7,7 +7,7 @@ two names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +15,8 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Stmt
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 
 def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -35,7 +33,7 @@ def _lower(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, [sym(i.name) for i in iters]))]
 
 
-def _gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     return [incoming[0]]
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, equality, known_at_least, sym
+from mapsto.ir.expr import Dim, equality, sym
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Op, Scalar, Stmt
 from mapsto.kernel.scalar import apply, compute_type, convert, widen
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import (
     BOOLS,
@@ -27,11 +29,8 @@ from mapsto.ops.shapes import (
     static,
 )
 
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
-
 Array = np.ndarray[Any, Any]
-Gradient = Callable[["Builder", Node, Sequence[Value | None]], list[Value | None]]
+Gradient = Callable[["Making", Node, Sequence[Value | None]], list[Value | None]]
 Content = Callable[[list[Array], Mapping[str, Any], Sequence[Shape]], "Array | None"]
 
 # ---- what all elementwise ops share ----------------------------------------------------------------------------------
@@ -80,7 +79,7 @@ def content_of(rule: Callable[..., Dim | None]) -> Content:
     return content
 
 
-def sum_to(b: Builder, gradient: Value, shape: Shape) -> Value:
+def sum_to(b: Making, gradient: Value, shape: Shape) -> Value:
     """The gradient of broadcasting: summed over the axes that were repeated, in the operand's shape. Raises ShapeError
     where only a run knows which those are.
     """
@@ -97,7 +96,7 @@ def sum_to(b: Builder, gradient: Value, shape: Shape) -> Value:
     return gradient if gradient.shape == tuple(shape) else b.one("reshape", [gradient], shape=tuple(shape))
 
 
-def scalar_like(b: Builder, value: float, like: Value) -> Value:
+def scalar_like(b: Making, value: float, like: Value) -> Value:
     return b.constant(np.asarray(value, dtype=like.dtype.numpy))
 
 
@@ -141,10 +140,10 @@ def _dtype(x: Array) -> DType:
     return from_numpy(x.dtype)
 
 
-def _chain(rule: Callable[[Builder, Value, Value], Value]) -> Gradient:
+def _chain(rule: Callable[[Making, Value, Value], Value]) -> Gradient:
     """gradient = incoming * derivative, where the rule gives the derivative from (input, output)."""
 
-    def gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    def gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
         (g,) = incoming
         if g is None:
             return [None]
@@ -214,18 +213,18 @@ def _sign_dim(a: Dim) -> Dim | None:
     return -1 if known_at_least(-a, 1) else None
 
 
-def _exp_gradient(b: Builder, x: Value, y: Value) -> Value:
+def _exp_gradient(b: Making, x: Value, y: Value) -> Value:
     return y
 
 
-def _one_minus(b: Builder, v: Value) -> Value:
+def _one_minus(b: Making, v: Value) -> Value:
     return b.one("sub", [scalar_like(b, 1.0, v), v])
 
 
-def _with_slope(slope: Callable[[Builder, Node, Value], Value]) -> Gradient:
+def _with_slope(slope: Callable[[Making, Node, Value], Value]) -> Gradient:
     """gradient = incoming where x >= 0, else incoming * slope(x)."""
 
-    def gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    def gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
         (g,) = incoming
         if g is None:
             return [None]
@@ -236,15 +235,15 @@ def _with_slope(slope: Callable[[Builder, Node, Value], Value]) -> Gradient:
     return gradient
 
 
-def _alpha(b: Builder, node: Node, x: Value) -> Value:
+def _alpha(b: Making, node: Node, x: Value) -> Value:
     return scalar_like(b, float(node.attrs["alpha"]), x)  # type: ignore[arg-type]
 
 
-def _elu_slope(b: Builder, node: Node, x: Value) -> Value:
+def _elu_slope(b: Making, node: Node, x: Value) -> Value:
     return b.one("mul", [_alpha(b, node, x), b.one("exp", [x])])
 
 
-def _step(b: Builder, x: Value) -> Value:
+def _step(b: Making, x: Value) -> Value:
     """1 where x > 0, else 0."""
     return b.one("cast", [b.one("gt", [x, scalar_like(b, 0.0, x)])], to=x.dtype)
 
@@ -259,7 +258,7 @@ _unary("tanh", FLOATS, gradient=_chain(lambda b, x, y: _one_minus(b, b.one("mul"
 _unary("sigmoid", FLOATS, gradient=_chain(lambda b, x, y: b.one("mul", [y, _one_minus(b, y)])))
 
 
-def _erf_gradient(b: Builder, x: Value, y: Value) -> Value:
+def _erf_gradient(b: Making, x: Value, y: Value) -> Value:
     """erf'(x) = 2/sqrt(pi) * e^(-x^2)"""
     e = b.one("exp", [b.one("neg", [b.one("mul", [x, x])])])
     return b.one("mul", [scalar_like(b, 2 / math.sqrt(math.pi), x), e])
@@ -314,7 +313,7 @@ def _cast_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequenc
     return content_of(nonzero)(inputs, attrs, shapes)
 
 
-def _cast_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _cast_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     (g,) = incoming
     source = b.lookup(node.inputs[0])
     if g is None or not source.dtype.is_float:
@@ -361,7 +360,7 @@ def _select_dim(c: Dim, a: Dim, b: Dim) -> Dim | None:
     return a if a == b else None
 
 
-def _select_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _select_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     (g,) = incoming
     c, x, y = (b.lookup(name) for name in node.inputs)
     if g is None or not g.dtype.is_float:

@@ -8,22 +8,20 @@ extent all the same, so none leaves its tensor, even where another thread change
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ExecutionError, ShapeError, UnsupportedError
+from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, load, mod, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Load, Op, Scalar, Stmt
-from mapsto.ops.bounds import Allowed
 from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import axis_of, describe, require_dtype
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 INDEX_TYPES = frozenset({DType.I32, DType.I64})
@@ -98,7 +96,7 @@ def _gather_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Seque
     return np.asarray(np.take(inputs[0], indices, axis=attrs["axis"]), dtype=object)
 
 
-def _gather_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _gather_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     """Each row's gradient is added where the row came from."""
     (g,) = incoming
     if g is None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, ceildiv, floordiv, known_at_least, maximum, mod, product, simplify, sym, terms_of
+from mapsto.ir.expr import Call, Dim, ceildiv, floordiv, maximum, mod, product, sym, terms_of
+from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Stmt, ranges_of
 from mapsto.ops.elementwise import sum_to
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import axis_of, describe, require_same_dtype, static
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 Grads = Sequence["Value | None"]
@@ -101,7 +101,7 @@ def _lower_reshape(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, [simplify(i, ranges) for i in index]))]
 
 
-def _reshape_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _reshape_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     (g,) = incoming
     return [None if g is None else b.one("reshape", [g], shape=b.lookup(node.inputs[0]).shape)]
 
@@ -130,7 +130,7 @@ def _lower_transpose(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, [sym(iters[perm.index(axis)].name) for axis in range(len(perm))]))]
 
 
-def _transpose_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _transpose_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     (g,) = incoming
     attrs: dict[str, Any] = dict(node.attrs)
     perm = list(attrs["perm"])
@@ -163,7 +163,7 @@ def _lower_expand(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load_broadcast(0, [sym(i.name) for i in iters]))]
 
 
-def _expand_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _expand_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     (g,) = incoming
     return [None if g is None else sum_to(b, g, b.lookup(node.inputs[0]).shape)]
 
@@ -232,7 +232,7 @@ def _lower_slice(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, index))]
 
 
-def _slice_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _slice_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     """Zeros around the gradient; a strided slice has zeros between its elements as well."""
     (g,) = incoming
     if g is None:
@@ -253,12 +253,12 @@ def _slice_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | Non
     return [g]
 
 
-def _reversed(b: Builder, v: Value, axis: int) -> Value:
+def _reversed(b: Making, v: Value, axis: int) -> Value:
     starts = tuple(d - 1 if k == axis else 0 for k, d in enumerate(v.shape))
     return b.one("slice", [v], starts=starts, steps=tuple(-1 if k == axis else 1 for k in range(v.rank)), shape=v.shape)
 
 
-def _spread(b: Builder, v: Value, axis: int, step: int) -> Value:
+def _spread(b: Making, v: Value, axis: int, step: int) -> Value:
     """step-1 zeros between the elements of an axis: a new axis padded to `step`, merged, the last zeros cut off."""
     at = axis + 1
     column = b.one("reshape", [v], shape=(*v.shape[:at], 1, *v.shape[at:]))
@@ -306,7 +306,7 @@ def _lower_concat(low: Lowering) -> list[Stmt]:
     return found
 
 
-def _concat_gradient(b: Builder, node: Node, incoming: Grads) -> list[Value | None]:
+def _concat_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None]:
     (g,) = incoming
     if g is None:
         return [None] * len(node.inputs)

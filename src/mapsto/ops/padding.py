@@ -4,21 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, known_at_least, maximum, minimum, mod, simplify, sym
+from mapsto.ir.expr import Dim, maximum, minimum, mod, sym
+from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Scalar, Stmt, Where, ranges_of
+from mapsto.ops.making import Making
 from mapsto.ops.movement import by_reference
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import describe, dim_max
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 MODES = ("constant", "reflect", "edge", "wrap")
@@ -108,7 +108,7 @@ def _source_index(mode: str, at: Dim, dim: Dim, before: Dim, after: Dim) -> Dim:
     return maximum(minimum(folded, 2 * (dim - 1) - folded), 0)
 
 
-def _gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     (g,) = incoming
     if g is None:
         return [None]

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,11 +20,9 @@ from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Op, Scalar, Stmt
 from mapsto.kernel.scalar import apply, compute_type, convert
 from mapsto.ops.elementwise import content_of, converted, scalar_like, sum_to
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import NUMBERS, broadcast, describe, require_dtype
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 # Integers from here on are odd or even only by their own bits: as f64 they are all even.
@@ -156,14 +154,14 @@ def _dim(a: Dim, b: Dim) -> Dim | None:
 # ---- gradients -------------------------------------------------------------------------------------------------------
 
 
-def _by_base(b: Builder, g: Value, x: Value, exponent: Value) -> Value:
+def _by_base(b: Making, g: Value, x: Value, exponent: Value) -> Value:
     """d(x^p)/dx = p * x^(p-1)"""
     p = b.one("cast", [exponent], to=x.dtype)
     lower = b.one("pow", [x, b.one("sub", [p, scalar_like(b, 1.0, x)])])
     return b.one("mul", [g, b.one("mul", [p, lower])])
 
 
-def _by_exponent(b: Builder, g: Value, x: Value, exponent: Value, y: Value) -> Value | None:
+def _by_exponent(b: Making, g: Value, x: Value, exponent: Value, y: Value) -> Value | None:
     """d(x^p)/dp = x^p * log x, where the exponent is a float and no constant"""
     if not exponent.dtype.is_float or b.array(exponent) is not None:
         return None
@@ -171,7 +169,7 @@ def _by_exponent(b: Builder, g: Value, x: Value, exponent: Value, y: Value) -> V
     return b.one("cast", [full], to=exponent.dtype)
 
 
-def _gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     (g,) = incoming
     if g is None or not g.dtype.is_float:
         return [None, None]

@@ -9,30 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mapsto.ir.bounds import count, lowest
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import (
-    Call,
-    Dim,
-    Expr,
-    Sym,
-    floordiv,
-    known_at_least,
-    maximum,
-    minimum,
-    product,
-    substitute,
-    sym,
-    terms_of,
-)
+from mapsto.ir.expr import Call, Dim, Expr, Sym, floordiv, maximum, minimum, product, sym, terms_of
+from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Node, Value
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
+from mapsto.ir.rewrite import View
 
 Interval = tuple[Dim | None, Dim | None]
 """(lowest, highest), both inclusive; None where no bound is known."""
@@ -72,7 +59,20 @@ class Noted:
         return found
 
 
-def interval(b: Builder, value: Value, part: Part = None) -> Interval:
+class Known(View, Protocol):
+    """What is asked here of a graph in the making (a `Builder` is one)."""
+
+    def content(self, value: Value | None) -> np.ndarray | None:
+        """The known integer elements of a small tensor, as an object array of dims, else None."""
+
+    def proves(self, e: Dim) -> bool:
+        """Whether e >= 0 for all sizes that get past what a run has checked by now."""
+
+    def noted_bounds(self, value: Value) -> list[Noted]:
+        """What a run has checked of a value's elements by now."""
+
+
+def interval(b: Known, value: Value, part: Part = None) -> Interval:
     """Bounds of the elements of an integer (or bool) tensor, or of a part of it."""
     return _Ranges(b, {}).of(value, part, _DEPTH)
 
@@ -81,7 +81,7 @@ def interval(b: Builder, value: Value, part: Part = None) -> Interval:
 class _Ranges:
     """One question; `known` keeps what was found on the way."""
 
-    b: Builder
+    b: Known
     known: dict[tuple[str, Part], Interval]
 
     def of(self, value: Value, part: Part, depth: int) -> Interval:
@@ -447,7 +447,7 @@ _RULES: dict[str, _Rule] = {
 # ---- proofs ----------------------------------------------------------------------------------------------------------
 
 
-def holds(b: Builder, e: Dim, positive: list[Dim]) -> bool:
+def holds(b: Known, e: Dim, positive: list[Dim]) -> bool:
     """Whether e >= 0 is proved for all sizes for which each of `positive` is at least 1."""
     if b.proves(e):
         return True

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
+from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import apply, convert, doubled
-from mapsto.ops.bounds import Allowed
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, describe, require_dtype, require_rank
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,11 +14,9 @@ from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Scan, Stmt, substitute_iters
 from mapsto.kernel.scalar import apply, compute_type, convert, neutral, widen
 from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import BOOLS, NUMBERS, axis_of, describe, dim_max, dim_min, require_dtype, static
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 
@@ -163,7 +161,7 @@ def _reduce_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Seque
     return x
 
 
-def _reduce_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _reduce_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     (g,) = incoming
     if g is None:
         return [None]
@@ -281,7 +279,7 @@ def _lower_cumsum(low: Lowering) -> list[Stmt]:
     return [Stmt(total, value.dtype, iters, value, scan=scan), low.stmt(again, rounded)]
 
 
-def _cumsum_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _cumsum_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     (g,) = incoming
     if g is None:
         return [None]

@@ -8,11 +8,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
+from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
     Call,
@@ -21,19 +22,16 @@ from mapsto.ir.expr import (
     atoms,
     broadcast,
     broadcast_extents,
-    equal,
     equality,
-    known_at_least,
+    evaluate,
     maximum,
     minimum,
     symbols,
 )
+from mapsto.ir.expr_proofs import equal, known_at_least
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.kernel.ast import Iter, Load, Scalar, Scan, Stmt
-
-if TYPE_CHECKING:
-    from mapsto.ops.bounds import Allowed
-    from mapsto.ops.builder import Builder
+from mapsto.ops.making import Making
 
 Shape = tuple[Dim, ...]
 
@@ -261,9 +259,10 @@ class OpSpec:
     reference: Reference | None = None
     lower: Callable[[Lowering], list[Stmt]] | None = None
     content: Callable[[list[np.ndarray], Mapping[str, Any], Sequence[Shape]], np.ndarray | None] | None = None
-    gradient: Callable[[Builder, Node, Sequence[Value | None]], list[Value | None]] | None = None
+    gradient: Callable[[Making, Node, Sequence[Value | None]], list[Value | None]] | None = None
     foldable: bool = True
     indices: Callable[[Sequence[Value | None], Mapping[str, Any]], Mapping[int, Allowed]] | None = None
+
 
 _OPS: dict[str, OpSpec] = {}
 
@@ -297,8 +296,6 @@ def _dims_in(attrs: Mapping[str, Any]) -> list[Expr]:
 
 def evaluated_attrs(attrs: Mapping[str, Any], env: Mapping[str, int]) -> dict[str, Any]:
     """Attributes with every symbolic dim replaced by its number."""
-    from mapsto.ir.expr import evaluate
-
     def value(attr: Any) -> Any:
         if isinstance(attr, Expr):
             return evaluate(attr, env)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, known_at_least, maximum, minimum, terms_of
+from mapsto.ir.expr import Call, Dim, maximum, minimum, terms_of
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Value
 from mapsto.ops.registry import Inference, Shape
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +19,9 @@ from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Op, Scalar
 from mapsto.kernel.scalar import apply, convert, widen
 from mapsto.ops.elementwise import content_of, lower_pointwise
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, op, register
 from mapsto.ops.shapes import NUMBERS, broadcast, describe, dim_max, dim_min, require_dtype, require_same_dtype
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 
@@ -32,7 +30,7 @@ MOST_OPERANDS = 64
 _DIMS = {"add": lambda a, b: a + b, "max": dim_max, "min": dim_min}
 
 
-def combined(b: Builder, fn: str, values: Sequence[Value]) -> Value:
+def combined(b: Making, fn: str, values: Sequence[Value]) -> Value:
     """The values taken together by a binary op: by binary nodes where they are few, else many to a node."""
     if len(values) <= MOST_OPERANDS:
         return functools.reduce(lambda x, y: b.one(fn, [x, y]), values)
@@ -68,7 +66,7 @@ def _content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Sha
     return content_of(rule)(inputs, attrs, shapes)
 
 
-def _gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     """That of the chain of binary nodes, from its end."""
     spec = op(str(node.attrs["fn"]))
     assert spec.gradient is not None

@@ -9,7 +9,8 @@ import numpy as np
 
 import mapsto.ops  # noqa: F401  (registers the ops)
 from mapsto.errors import MapstoError, VerifyError
-from mapsto.ir.expr import Dim, known_at_least
+from mapsto.ir.expr import Dim
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.verify import fault, verify
 from mapsto.ops.registry import Inference, op

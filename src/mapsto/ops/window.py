@@ -8,23 +8,22 @@ ONNX counts it (storage order: row major).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, ceildiv, maximum, minimum, product, simplify, sym
+from mapsto.ir.expr import Dim, ceildiv, maximum, minimum, product, sym
+from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of
 from mapsto.kernel.scalar import convert, lowest, widen
 from mapsto.ops.contraction import pad_space, window_extent, window_guards
 from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, NUMBERS, describe, require_dtype
-
-if TYPE_CHECKING:
-    from mapsto.ops.builder import Builder
 
 Array = np.ndarray[Any, Any]
 
@@ -97,7 +96,7 @@ def _lower_max(low: Lowering) -> list[Stmt]:
     return [low.stmt(outer, converted(best, low.output.dtype))]
 
 
-def _max_gradient(b: Builder, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+def _max_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     """Each window's gradient goes to the first place of its maximum."""
     (g,) = incoming
     if g is None:

@@ -15,29 +15,25 @@ from mapsto.ir.text import print_graph
 from mapsto.passes.affine import AffineFolding
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
-from mapsto.passes.fold import Fold, specialise
-from mapsto.passes.gradient import gradient, sgd_step
+from mapsto.passes.gradient import gradient
 from mapsto.passes.identities import Identities
 from mapsto.passes.layout_moves import LayoutMoves
-from mapsto.passes.merge_parallel import MergeParallel
 from mapsto.passes.pad_into_conv import PadIntoConv
+from mapsto.passes.specialise import specialise
 from mapsto.passes.strength import Strength
 
 __all__ = [
     "AffineFolding",
     "ConcatSlices",
     "DeadCode",
-    "Fold",
     "Identities",
     "LayoutMoves",
-    "MergeParallel",
     "PadIntoConv",
     "Pass",
     "Strength",
     "default_passes",
     "gradient",
     "run_passes",
-    "sgd_step",
     "specialise",
 ]
 
@@ -54,7 +50,7 @@ class Pass(Protocol):
 def default_passes() -> tuple[Pass, ...]:
     """Clean first, so that later patterns are seen; strength before affine folding, as x / c becomes x * (1/c).
 
-    Every pass that builds the graph anew folds and shares as `Fold` does.
+    Every pass that builds the graph anew folds constants, shares equal nodes and follows sizes on the way.
     """
     return (
         DeadCode(),

@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation of a graph, and a step of gradient descent that updates parameters in place.
+"""Reverse-mode differentiation of a graph.
 
 For y = f(x) the gradient of the loss with respect to x is the sum, over the nodes that read x, of what their gradient
 rules give
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType, from_numpy
@@ -35,23 +33,6 @@ def gradient(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:
     found = _backward(builder, _named(values, loss), [_named(values, name) for name in wrt])
     outputs = [*(values[name] for name in graph.outputs), *found]
     return builder.finish(outputs, graph.updates, names=[*graph.outputs, *(f"{name}.gradient" for name in wrt)])
-
-
-def sgd_step(graph: Graph, loss: str, parameters: Sequence[str], learning_rate: float) -> Graph:
-    """One step of gradient descent: p - learning_rate * gradient takes over the memory of each parameter p.
-
-    The outputs are those of the graph and `NAME.updated` for each parameter; `updates` pairs each parameter with it.
-    """
-    builder, values = _forward(as_inputs(graph, parameters))
-    old = [_named(values, name) for name in parameters]
-    steps = []
-    for p, g in zip(old, _backward(builder, _named(values, loss), old), strict=True):
-        with builder.source(f"sgd {p.name}"):
-            rate = builder.constant(np.asarray(learning_rate), "learning_rate", p.dtype)
-            steps.append(builder.one("sub", [p, builder.one("mul", [g, rate])]))
-    names = [f"{name}.updated" for name in parameters]
-    updates = (*graph.updates, *zip(parameters, names, strict=True))
-    return builder.finish([*(values[n] for n in graph.outputs), *steps], updates, names=[*graph.outputs, *names])
 
 
 def as_inputs(graph: Graph, names: Sequence[str]) -> Graph:

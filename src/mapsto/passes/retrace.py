@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.expr import Dim, Expr, substitute
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Graph, Node, Value, defined_symbols, uses
 from mapsto.ir.rewrite import Match, Table
 from mapsto.ops.bounds import check_again

@@ -16,24 +16,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import (
-    Call,
-    Dim,
-    Monomial,
-    Ranges,
-    add,
-    atoms,
-    bounds,
-    floordiv,
-    linear,
-    loads,
-    mul,
-    simplify,
-    substitute,
-    sym,
-    symbols,
-    terms_of,
-)
+from mapsto.ir.expr import Call, Dim, Monomial, add, atoms, floordiv, linear, loads, mul, sym, symbols, terms_of
+from mapsto.ir.expr_proofs import Ranges, bounds
+from mapsto.ir.expr_rewrite import simplify, substitute
 from mapsto.kernel.ast import (
     Cast,
     Const,

@@ -12,16 +12,16 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.plan import plan as printed
 from mapsto.plan.fuse import fuse
 from mapsto.plan.home import Home
-from mapsto.plan.initial import Setting, setting_of
+from mapsto.plan.initial import setting_of
 from mapsto.plan.items import Control, Item, Region, View, tasks
 from mapsto.plan.names import Names, names_in
 from mapsto.plan.outputs import place_outputs
 from mapsto.plan.parts import take_apart
-from mapsto.plan.plan import Pins
 from mapsto.plan.settle import settle
 from mapsto.plan.slices import slice_concats
 from mapsto.plan.task import Task
 from mapsto.plan.votes import wishes
+from mapsto.plan.works import NO_PINS, Pins
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Mapped:
     places: Mapping[str, str]
 
 
-def decide(graph: Graph, pins: Pins = Pins()) -> Mapped:
+def decide(graph: Graph, pins: Pins = NO_PINS) -> Mapped:
     """Fuse, lay out, place. Raises ParseError, naming line and name, for pins that cannot be kept to."""
     setting = setting_of(graph)
     names = Names(names_in(graph))
@@ -102,7 +102,7 @@ def _inner(pins: Pins, graph: Graph) -> dict[str, int | None]:
 def plan_of(
     mapped: Mapped, offers: Mapping[str, tuple[printed.Offer, tuple[str, ...]]], isa: str, origin: tuple[str, str]
 ) -> printed.Plan:
-    """The plan of a mapped graph. offers: by work, how it is made and why. origin: the graph's digest, mapsto's version."""
+    """The plan of a mapped graph. offers: by work, how it is made and why. origin: the graph's digest, the version."""
     numbers = {id(node): at for at, node in enumerate(mapped.graph.walk())}
     constants = {*mapped.graph.constants, *(n for task in tasks(mapped.items) for n in task.constants)}
     constants |= {name for node in mapped.graph.walk() for inner in node.graphs for name in inner.constants}

@@ -12,7 +12,7 @@ from mapsto.plan import items as made_of
 from mapsto.plan.edits import part, reading, viewed, written
 from mapsto.plan.home import Home
 from mapsto.plan.initial import Setting, copy_task, initial_task
-from mapsto.plan.plan import Control, Item, Plan, Region, View, Work
+from mapsto.plan.plan import Control, Item, Plan, View, Work
 from mapsto.plan.recipe import Recipe
 from mapsto.plan.rules import FORMS, RULES, Refusal
 from mapsto.plan.slices import without
@@ -64,8 +64,11 @@ class _Deriving:
     def _item(self, item: Item) -> made_of.Item:
         if isinstance(item, Work):
             task = self.task(item.recipe)
+            if item.recipe.rule == "copy":  # on whose behalf
+                task = replace(task, nodes=tuple(map(self.node, item.nodes)))
             if task.kind != item.kind:
                 raise ValueError(f"its recipe makes {task.kind}, not {item.kind}")
+            _agree(item, task)
             return replace(task, name=item.name, because=item.because)
         if isinstance(item, View):
             return made_of.View(item.value, item.of, item.because, item.name)
@@ -130,6 +133,19 @@ class _Deriving:
             for p in recipe.parts
         )
         return copy_task(source, target, self.setting, (), "")
+
+
+def _agree(work: Work, task: Task) -> None:
+    """What a plan says besides must be so."""
+    ops = tuple(n.op for n in task.nodes)
+    for key, said, found in (
+        ("nodes", work.nodes, task.first_nodes),
+        ("ops", work.ops, ops),
+        ("from", work.sources, task.sources),
+        ("writes", tuple(w for w in work.writes if w not in task.targets), ()),
+    ):
+        if said and said != found:
+            raise ValueError(f"{key}: its recipe says {', '.join(found) or 'otherwise'}")
 
 
 def _done(task: Task | Refusal) -> Task:

@@ -47,8 +47,7 @@ def _items(
     external = set(graph.outputs)
     if copies:
         for name, target in zip(graph.outputs, copies, strict=True):
-            copy = Node("copy", (name,), (target,))
-            items.append(copy_task(setting.values[name], target, setting, (copy,), ""))
+            items.append(copy_task(setting.values[name], target, setting, (), ""))
         external = {v.name for v in copies}
     return _Fusing(items, setting.values, external, together).done()
 

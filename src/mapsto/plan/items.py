@@ -11,10 +11,11 @@ from mapsto.plan.task import Task
 
 @dataclass(frozen=True)
 class View:
-    """A value that needs no code: it lies in the buffer of another one."""
+    """A value that needs no code: it lies in the buffer of another one, or is made up of several that lie in its own.
+    """
 
     value: str
-    of: str
+    of: tuple[str, ...]
     because: str
     name: str = ""
 
@@ -80,4 +81,4 @@ def reads_of(item: Item) -> frozenset[str]:
     """Values that an item reads."""
     if isinstance(item, Task):
         return item.reads
-    return frozenset((item.of,)) if isinstance(item, View) else item.reads
+    return frozenset(item.of) if isinstance(item, View) else item.reads

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, add, loads, mul, rebuild, rename_loads, sym, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, add, loads, mul, sym, terms_of
+from mapsto.ir.expr_rewrite import rebuild, rename_loads
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Kernel, Load, Reduce, Scalar, Stmt, Tensor, transform, walk
 from mapsto.kernel.compose import reads
-from mapsto.plan.rules.rows import row_order
 from mapsto.plan.layout import Axis, Layout
+from mapsto.plan.rules.rows import row_order
 
 
 @dataclass

@@ -20,20 +20,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.ir.expr import (
-    Dim,
-    Ranges,
-    add,
-    ceildiv,
-    floordiv,
-    linear,
-    mod,
-    mul,
-    simplify,
-    substitute,
-    sym,
-    symbols,
-)
+from mapsto.ir.expr import Dim, add, ceildiv, floordiv, linear, mod, mul, sym, symbols
+from mapsto.ir.expr_proofs import Ranges
+from mapsto.ir.expr_rewrite import simplify, substitute
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from mapsto.ir.expr import Dim, substitute, sym
+from mapsto.ir.expr import Dim, sym
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Graph
 from mapsto.kernel.ast import Load, Reduce, Scalar, Stmt, children
 from mapsto.kernel.compose import index_loads, loads_of

@@ -8,7 +8,7 @@ and replayed gives the same program.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,92 +16,10 @@ from mapsto.arguments import brief, text_of
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError
 from mapsto.plan.home import Home
-from mapsto.plan.recipe import Recipe
+from mapsto.plan.text import Parts, plan_lines, read_parts
+from mapsto.plan.works import NO_PINS, Control, Declined, Item, Offer, Pins, Region, View, Work, walk
 
-
-@dataclass(frozen=True)
-class Offer:
-    """A way in which a device makes a work. `template`: what code it is made from; `schedule`: all that the template
-    leaves open, as the device reads it back.
-    """
-
-    template: str
-    schedule: str = ""
-
-
-@dataclass(frozen=True)
-class Declined:
-    """A way that was not taken, and why. `of`: the value or template that it was about."""
-
-    rule: str
-    of: str
-    why: str
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one kernel computes. `recipe`: how its statements follow from nodes of the graph. `writes`: values in memory
-    that it defines. `nodes`: by their first outputs; `ops`: theirs; `sources`: nodes of the source model.
-    """
-
-    name: str
-    kind: str
-    recipe: Recipe
-    writes: tuple[str, ...]
-    offer: Offer
-    nodes: tuple[str, ...] = ()
-    ops: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
-    cost: str = ""
-    because: tuple[str, ...] = ()
-    declined: tuple[Declined, ...] = ()
-    line: int = field(default=0, compare=False)  # where it was read; 0: nowhere
-
-
-@dataclass(frozen=True)
-class View:
-    """A value that needs no code: it lies in the buffer of another one."""
-
-    name: str
-    value: str
-    of: str
-    because: str = ""
-    line: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True)
-class Region:
-    """A node with nested graphs, by its first output, and the items of each."""
-
-    name: str
-    node: str
-    arms: tuple[tuple[Item, ...], ...]
-    line: int = field(default=0, compare=False)
-
-
-@dataclass(frozen=True)
-class Control:
-    """A node that reads a size or checks something. `node`: its number in the graph, those of nested graphs counted
-    after the node that they are in.
-    """
-
-    name: str
-    node: int
-    line: int = field(default=0, compare=False)
-
-
-Item = Work | View | Region | Control
-
-
-@dataclass(frozen=True)
-class Pins:
-    """What a user wants of a plan that is yet to be made. `apart`: no two nodes of one of these sets share a kernel.
-    `inner`: the dim of a value that lies innermost, None for row-major.
-    """
-
-    apart: tuple[tuple[str, ...], ...] = ()
-    inner: tuple[tuple[str, int | None], ...] = ()
-    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict, compare=False)  # of (word, name): where read
+__all__ = ["Control", "Declined", "Item", "Offer", "Pins", "Plan", "Region", "View", "Work", "parse", "walk"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +36,7 @@ class Plan:
     items: tuple[Item, ...] = ()
     homes: Mapping[str, Home] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
-    pins: Pins = Pins()
+    pins: Pins = NO_PINS
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)  # first words, homes: where read
 
     @property
@@ -129,9 +47,10 @@ class Plan:
     @public
     def text(self) -> str:
         """The text form; `parse(text)` gives an equal plan."""
-        from mapsto.plan.text import plan_text
-
-        return plan_text(self)
+        parts = Parts(
+            self.graph, self.isa, self.digest, self.version, self.items, self.homes, self.places, self.pins
+        )
+        return "\n".join(plan_lines(parts)) + "\n"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -163,7 +82,7 @@ class Plan:
         lines = [name]
         for work in works:
             lines.extend(_explained(work))
-        lines.extend(f"  {v.because or f'{v.value} is a view of {v.of}'}" for v in views)
+        lines.extend(f"  {v.value} needs no code: it is {', '.join(v.of)}, as it lies" for v in views)
         for value in values:
             home = self.homes[value]
             lines.append(f"  {home.value(value)} lies in buffer {home.buffer} as {home.layout}")
@@ -183,15 +102,6 @@ class Plan:
             raise ArgumentError(f"expected a Plan to compare with, got {brief(other)}")
         before, after = self.text().split("\n"), other.text().split("\n")
         return list(difflib.unified_diff(before, after, "this", "other", lineterm="", n=0))
-
-
-def walk(items: Iterable[Item]) -> Iterator[Item]:
-    """Items in order; those of arms before the region that they are in."""
-    for item in items:
-        if isinstance(item, Region):
-            for arm in item.arms:
-                yield from walk(arm)
-        yield item
 
 
 def _explained(work: Work) -> list[str]:
@@ -219,6 +129,4 @@ def _data(item: Item) -> dict[str, Any]:
 @public
 def parse(text: str) -> Plan:
     """Read the text form. Raises ParseError naming the line, ArgumentError for what is no text."""
-    from mapsto.plan.text import parse_plan
-
-    return parse_plan(text_of(text, "plan"))
+    return Plan(**vars(read_parts(text_of(text, "plan"))))

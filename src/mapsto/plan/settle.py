@@ -69,7 +69,8 @@ class _Settling:
         else:
             border = self.border.get(name, ()) if name not in self.wishes.fixed else ()
             inner = self.wishes.inner.get(name)
-            because = "row-major" if inner is None else f"dim {inner} innermost, as most of its readers and writers want"
+            wanted = f"dim {inner} innermost, as most of its readers and writers want"
+            because = "row-major" if inner is None else wanted
             home = Home(name, value.dtype, layout_for(value.shape, inner, border), because)
         self.homes[name] = home
         return home
@@ -86,7 +87,7 @@ class _Settling:
         if layout is None or (name in self.wishes.fixed and not same_places(layout, plain(layout.shape))):
             return None
         self.homes[name] = Home(source.buffer, self.values[name].dtype, layout, f"a view of {load.tensor}")
-        return View(name, load.tensor, f"no code: {name} is a view of {load.tensor}")
+        return View(name, (load.tensor,), f"no code: {name} is a view of {load.tensor}")
 
     # -- copies --------------------------------------------------------------------------------------------------------
 
@@ -97,7 +98,10 @@ class _Settling:
             if isinstance(item, Region):
                 item = replace(item, arms=tuple(self.fitted(arm, dict(copies)) for arm in item.arms))
             if isinstance(item, Task) and item.kind == "rows" and not item.stmts:
-                continue  # a concat of which nothing is left to copy
+                name = item.nodes[-1].output.name
+                parts = tuple(part for part, slice in self.slices.items() if slice.whole == name)
+                done.append(View(name, parts, item.because[-1]))
+                continue
             done.extend(self.fit(item, copies) if isinstance(item, Task) and item.phases else [item])
         return tuple(done)
 

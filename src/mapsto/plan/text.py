@@ -7,7 +7,7 @@
       as <template> "<schedule>"
       nodes, ops <names>; from <sources>; cost "<...>"; because "<...>"
       not <rule> of <value> because "<...>"
-    view <name> <value> of <value>
+    view <name> <value> of <value>, ...
     control <name> <number of a node>
     region <name> <node>            its items follow, arm by arm
     arm <number> of <name>
@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mapsto.arguments import brief
@@ -34,31 +34,45 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.expr_text import parse_dim
 from mapsto.plan.home import Home
 from mapsto.plan.layout import Axis, Layout
-from mapsto.plan.plan import Control, Declined, Item, Offer, Pins, Plan, Region, View, Work
 from mapsto.plan.recipe import parse_recipe, quoted
+from mapsto.plan.works import Control, Declined, Item, Offer, Pins, Region, View, Work
 
 # ---- printing --------------------------------------------------------------------------------------------------------
 
 
-def plan_text(plan: Plan) -> str:
-    lines = [f"plan {quoted(plan.graph)} for {plan.isa}"]
-    if plan.digest:
-        lines.append(f"graph {plan.digest} by mapsto {plan.version}")
-    for item in plan.items:
-        lines.extend(_item_lines(item))
-    for name, home in plan.homes.items():
-        lines.extend(_home_lines(name, home))
-    lines.extend(f"place {quoted(output)} in {quoted(value)}" for output, value in plan.places.items())
-    lines.extend(f"pin apart {_names(names)}" for names in plan.pins.apart)
-    lines.extend(f"pin inner {quoted(name)} {'-' if dim is None else dim}" for name, dim in plan.pins.inner)
-    return "\n".join(lines) + "\n"
+@dataclass(frozen=True)
+class Parts:
+    """What is printed and read: the fields of a plan. `lines`: where the first words, items, homes and places stood."""
+
+    graph: str
+    isa: str
+    digest: str
+    version: str
+    items: tuple[Item, ...]
+    homes: Mapping[str, Home]
+    places: Mapping[str, str]
+    pins: Pins
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+
+def plan_lines(parts: Parts) -> Iterator[str]:
+    yield f"plan {quoted(parts.graph)} for {parts.isa}"
+    if parts.digest:
+        yield f"graph {parts.digest} by mapsto {parts.version}"
+    for item in parts.items:
+        yield from _item_lines(item)
+    for name, home in parts.homes.items():
+        yield from _home_lines(name, home)
+    yield from (f"place {quoted(output)} in {quoted(value)}" for output, value in parts.places.items())
+    yield from (f"pin apart {_names(names)}" for names in parts.pins.apart)
+    yield from (f"pin inner {quoted(name)} {'-' if dim is None else dim}" for name, dim in parts.pins.inner)
 
 
 def _item_lines(item: Item) -> Iterator[str]:
     if isinstance(item, Work):
         yield from _work_lines(item)
     elif isinstance(item, View):
-        yield f"view {item.name} {quoted(item.value)} of {quoted(item.of)}"
+        yield f"view {item.name} {quoted(item.value)} of {_names(item.of)}"
         if item.because:
             yield f"  because {_text(item.because)}"
     elif isinstance(item, Control):
@@ -124,7 +138,7 @@ _TEXT = r'"(?:[^"\\]|\\.)*"'
 _HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<isa>\S+)$")
 _ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
 _WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine) = (?P<recipe>.+)$")
-_VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{_NAME}) of (?P<of>{_NAME})$")
+_VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{_NAME}) of (?P<of>{_NAME}(?:, *{_NAME})*)$")
 _CONTROL = re.compile(r"control (?P<name>\S+) (?P<node>\d{1,9})$")
 _REGION = re.compile(rf"region (?P<name>\S+) (?P<node>{_NAME})$")
 _ARM = re.compile(r"arm (?P<number>\d{1,9}) of (?P<name>\S+)$")
@@ -142,7 +156,7 @@ _AS = re.compile(rf"as (?P<template>\S+) (?P<schedule>{_TEXT})$")
 _DEEPEST = 50
 
 
-def parse_plan(text: str) -> Plan:
+def read_parts(text: str) -> Parts:
     """Raises ParseError naming the line."""
     reader = _Reader()
     for number, raw in enumerate(text.split("\n"), 1):
@@ -186,11 +200,10 @@ class _Reader:
     last_home: str = ""
 
     def line(self, line: str, number: int) -> None:
-        word = line.split(" ", 1)[0]
-        read = getattr(self, f"read_{word}", None) if word.isalpha() else None
+        read = _LINES.get(line.split(" ", 1)[0])
         if read is None:
             raise ValueError("not a line of a plan")
-        read(line, number)
+        read(self, line, number)
 
     def add(self, item: Item) -> None:
         if self.open and not self.open[-1].arms:
@@ -224,7 +237,7 @@ class _Reader:
     def read_view(self, line: str, number: int) -> None:
         found = _matched(_VIEW, line)
         self.once(f"item {found['name']}", number)
-        self.add(View(found["name"], _read_name(found["value"]), _read_name(found["of"]), line=number))
+        self.add(View(found["name"], _read_name(found["value"]), _read_names(found["of"]), line=number))
 
     def read_control(self, line: str, number: int) -> None:
         found = _matched(_CONTROL, line)
@@ -299,15 +312,29 @@ class _Reader:
             raise ValueError("a detail, but no item before it")
         items[-1] = _detailed(items[-1], word, rest, line)
 
-    def finished(self) -> Plan:
+    def finished(self) -> Parts:
         if not self.isa:
             raise ParseError("plan: there is no line `plan <graph> for <instruction set>`")
         if self.open:
             raise ParseError(f"plan, line {self.open[-1].line}: region {self.open[-1].name} has no end")
         pins = Pins(tuple(self.apart), tuple(self.inner.items()), self.pinned)
-        return Plan(
-            self.graph, self.isa, self.digest, self.version, tuple(self.items), self.homes, self.places, pins, self.lines
-        )
+        head = self.graph, self.isa, self.digest, self.version
+        return Parts(*head, tuple(self.items), self.homes, self.places, pins, self.lines)
+
+
+_LINES: Mapping[str, Callable[[_Reader, str, int], None]] = {
+    "plan": _Reader.read_plan,
+    "graph": _Reader.read_graph,
+    "work": _Reader.read_work,
+    "view": _Reader.read_view,
+    "control": _Reader.read_control,
+    "region": _Reader.read_region,
+    "arm": _Reader.read_arm,
+    "end": _Reader.read_end,
+    "home": _Reader.read_home,
+    "place": _Reader.read_place,
+    "pin": _Reader.read_pin,
+}
 
 
 def _detailed(item: Item, word: str, rest: str, line: str) -> Item:

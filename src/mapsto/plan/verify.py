@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from mapsto.errors import ParseError
 from mapsto.ir.expr import Dim
+from mapsto.ir.graph import Value
 from mapsto.plan.decide import Mapped
 from mapsto.plan.home import Home, layout_for
-from mapsto.plan.items import Control, Item, Region, View, reads_of, targets_of
+from mapsto.plan.items import Item, Region, View, reads_of, targets_of
 from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.task import Task
 
@@ -25,7 +26,7 @@ def verify(mapped: Mapped, lines: Mapping[str, int]) -> None:
 class _Checking:
     mapped: Mapped
     lines: Mapping[str, int]
-    constants: frozenset[str] = field(default=frozenset())
+    seen: set[str] = field(default_factory=set)  # written on some path
 
     def fault(self, key: str, what: str) -> ParseError:
         line = self.lines.get(key)
@@ -37,11 +38,13 @@ class _Checking:
         for node in graph.walk():
             values.update({v.name: v for v in node.outputs})
         for name, home in self.mapped.homes.items():
-            if name in values and (home.dtype, home.layout.shape) != (values[name].dtype, values[name].shape):
+            if name in values and not _is_of(home, values[name]):
                 raise self.fault(f"home {name}", f"home {name}: the graph has {values[name]}")
             self.home(name, home)
         known = {v.name for v in graph.inputs} | {n for n, h in self.mapped.homes.items() if self.is_constant(n)}
         known = self.items(self.mapped.items, known)
+        for name in self.mapped.homes.keys() - known - self.seen:
+            raise self.fault(f"home {name}", f"home {name}: nothing writes it")
         for output in graph.outputs:
             place = self.mapped.places.get(output)
             if place is None:
@@ -59,7 +62,7 @@ class _Checking:
         now = set(known)
         for item in items:
             where = f"item {item.name}"
-            for name in sorted(reads_of(item)):
+            for name in sorted(reads_of(item) | _parts_of(item)):
                 if name not in self.mapped.homes and not isinstance(item, Region):
                     raise self.fault(where, f"{item.name} reads {name!r}, which has no home")
                 if name not in now and not isinstance(item, Region):
@@ -70,8 +73,13 @@ class _Checking:
             for name in targets_of(item):
                 if isinstance(item, Region) and name not in now:
                     raise self.fault(where, f"{item.name}: not every arm writes {name!r}")
-            now |= set(targets_of(item))
-            if isinstance(item, Task) and item.kind != "routine" and not any(t in self.mapped.homes for t in item.targets):
+            written = set(targets_of(item))
+            if isinstance(item, Task) and (twice := sorted(written & now & self.mapped.homes.keys())):
+                if item.recipe.rule not in ("without", "part"):
+                    raise self.fault(where, f"{item.name}: {twice[0]} is written already")
+            now |= written
+            self.seen |= written
+            if isinstance(item, Task) and not any(t in self.mapped.homes for t in item.targets):
                 raise self.fault(where, f"{item.name} writes nothing that is in memory")
             if isinstance(item, View):
                 self.same_buffer(item)
@@ -79,8 +87,8 @@ class _Checking:
 
     def same_buffer(self, view: View) -> None:
         homes = self.mapped.homes
-        if view.value not in homes or homes[view.value].buffer != homes[view.of].buffer:
-            raise self.fault(f"item {view.name}", f"{view.name}: {view.value} does not lie in the buffer of {view.of}")
+        if view.value not in homes or any(homes[view.value].buffer != homes[name].buffer for name in view.of):
+            raise self.fault(f"item {view.name}", f"{view.name}: {view.value} does not lie where {view.of[0]} does")
 
     # -- homes ---------------------------------------------------------------------------------------------------------
 
@@ -103,6 +111,23 @@ class _Checking:
         if isinstance(lowest, int) and isinstance(highest, int) and isinstance(elements, int):
             if elements and (lowest < 0 or highest >= elements) and 0 not in home.layout.shape:
                 raise self.fault(where, f"{where}: it would lie outside of {home.buffer}")
+
+
+def _is_of(home: Home, value: Value) -> bool:
+    """Whether a value of this type may lie there. (An extent may be written otherwise where a run checks that the two
+    are equal.)
+    """
+    shape = home.layout.shape
+    return home.dtype is value.dtype and len(shape) == value.rank and not any(
+        isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(shape, value.shape, strict=True)
+    )
+
+
+def _parts_of(item: Item) -> frozenset[str]:
+    """Values that a concat does not copy, as they are written into their parts."""
+    if isinstance(item, Task) and item.recipe.rule == "without":
+        return frozenset(part.name for part in item.recipe.parts[1:])
+    return frozenset()
 
 
 def _is_regular(layout: Layout) -> bool:

@@ -183,7 +183,6 @@ class BenchSetup:
     feeds: Sequence[Feed]
     shapes: Shapes | None = None
     threads: int = 1
-    native_only: bool = False
     seconds: float = 3.0
     keep_outputs: bool = False
     pythons: Mapping[str, str] = field(default_factory=dict)
@@ -235,7 +234,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
         "model": str(setup.model),
         "shapes": shapes,
         "threads": setup.threads,
-        "native_only": setup.native_only,
+        "native_only": False,  # the worker of an older version (`--before`) looks for it
         "data_root": None if setup.data_root is None else str(setup.data_root),
         "budget": asdict(budget.default()),
     }

@@ -29,7 +29,6 @@ class Setup:
     model: Path
     shapes: Shapes | None = None
     threads: int = 1
-    native_only: bool = False
     data_root: Path | None = None
 
 
@@ -46,7 +45,6 @@ class _Mapsto:
             setup.model,
             shapes=setup.shapes,
             threads=setup.threads,
-            native_only=setup.native_only,
             cache=False,
             data_root=setup.data_root,
         )

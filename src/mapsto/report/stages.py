@@ -17,7 +17,7 @@ IMPORTED = "imported"
 
 @dataclass(frozen=True)
 class Stage:
-    """A graph and the pass that made it: "imported", then e.g. "2 fold", "3 identities", in the order of a compile."""
+    """A graph and the pass that made it: "imported", then "1 dead-code", "2 identities", as a compile runs them."""
 
     name: str
     graph: Graph

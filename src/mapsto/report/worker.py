@@ -37,7 +37,6 @@ class Worker:
             Path(request["model"]),
             request["shapes"],
             request["threads"],
-            request["native_only"],
             None if root is None else Path(root),
         )
         began = time.perf_counter()

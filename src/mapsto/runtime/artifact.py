@@ -35,7 +35,7 @@ from mapsto.runtime.program_json import program_from_json, program_to_json
 from mapsto.runtime.verify import verify_program
 
 MAGIC = b"mapsto\x00\x01"
-FORMAT = 2
+FORMAT = 3
 _HEAD = 64
 _PAGE = 4096
 

@@ -56,9 +56,6 @@ class Layout:
     def bytes_of(self, buffer: int) -> int:
         return int(self.values[self.tables.buffer_expr[buffer]])
 
-    def input_shape(self, index: int) -> tuple[int, ...]:
-        return tuple(self.values[self.tables.input_exprs[index]].tolist())
-
     def output_shape(self, index: int) -> tuple[int, ...]:
         """Raises ExecutionError where a dim came out negative."""
         shape = tuple(self.values[self.tables.output_exprs[index]].tolist())

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapsto.runtime.program import BranchIfFalse, Jump, Program, Run, touched, updated_buffers
+from mapsto.runtime.program import BranchIfFalse, Jump, Program, touched, updated_buffers
 
 
 @dataclass(frozen=True)
@@ -42,27 +42,21 @@ def find_phases(program: Program) -> Phases:
 
 def _number_phases(program: Program, is_target: np.ndarray) -> list[int]:
     """A step starts a phase where a jump may arrive, or where it meets (reads or writes) what another step of the phase
-    wrote, or writes what one read. A step that `follows` is only held against those before its chain.
+    wrote, or writes what one read.
     """
     updated = updated_buffers(program)
     after_loop = {stop + 1 for _, stop in _loops(program)}
     phase = 0
     numbers: list[int] = []
-    seen: set[int] = set()  # touched, written: in this phase, before the chain
+    seen: set[int] = set()  # touched in this phase
     written: set[int] = set()
-    chain_seen: set[int] = set()
-    chain_written: set[int] = set()
     for index, step in enumerate(program.steps):
         everything, writes = touched(program, step, updated)
-        if not (isinstance(step, Run) and step.follows) or is_target[index]:
-            seen |= chain_seen
-            written |= chain_written
-            chain_seen, chain_written = set(), set()
         if is_target[index] or index in after_loop or everything & written or writes & seen:
             phase += 1
-            seen, written, chain_seen, chain_written = set(), set(), set(), set()
-        chain_seen |= everything
-        chain_written |= writes
+            seen, written = set(), set()
+        seen |= everything
+        written |= writes
         numbers.append(phase)
     return numbers
 

@@ -70,9 +70,7 @@ class Run:
     """Calls compiled code.
 
     `writes` holds the positions of the operands that it stores to (None: any that may be written at all). A thread gets
-    at least `grain` of the extent; less than two grains and the first thread does the step alone. `follows` says: each
-    share needs, of what the step before did, only what the same share did, so no barrier is needed between the two
-    (their extent and grain are equal).
+    at least `grain` of the extent; less than two grains and the first thread does the step alone.
     """
 
     function: str
@@ -81,7 +79,6 @@ class Run:
     extent: Dim = 1
     writes: tuple[int, ...] | None = None
     grain: int = 1
-    follows: bool = False
     label: str = ""
     provenance: tuple[str, ...] = ()
 

@@ -73,7 +73,6 @@ def _step_to_json(step: Step, index: dict[Dim, int]) -> dict[str, Any]:
             "extent": index[step.extent],
             "writes": None if step.writes is None else list(step.writes),
             "grain": step.grain,
-            "follows": step.follows,
         }
     if isinstance(step, Bind):
         operand = [step.operand[0], index[step.operand[1]]]
@@ -244,9 +243,6 @@ def _step_from_json(value: Any, dims: list[Dim], index: int) -> Step:
 
 def _run_from_json(step: _Reader, dims: list[Dim], where: str, label: str, provenance: tuple[str, ...]) -> Run:
     writes = step.value.get("writes")
-    follows = step.value.get("follows")
-    if not isinstance(follows, bool):
-        raise ModelError(f"{where}: 'follows': not a truth value")
     return Run(
         function=step.text("run"),
         operands=tuple(_operand(operand, where, dims) for operand in step.array("operands")),
@@ -254,7 +250,6 @@ def _run_from_json(step: _Reader, dims: list[Dim], where: str, label: str, prove
         extent=step.get("extent", _pick(dims)),
         writes=None if writes is None else tuple(_integer(w, where) for w in _list(writes, where)),
         grain=step.integer("grain"),
-        follows=follows,
         label=label,
         provenance=provenance,
     )

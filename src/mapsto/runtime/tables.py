@@ -56,7 +56,6 @@ class Tables:
         self._fill(functions)
         at = self.tape.index
         self.buffer_expr = np.array([at[b.bytes] for b in program.buffers], np.int64)
-        self.input_exprs = [np.array([at[d] for d in p.shape], np.int64) for p in program.inputs]
         self.output_exprs = [np.array([at[d] for d in p.shape], np.int64) for p in program.outputs]
         outputs = {port.name: i for i, port in enumerate(program.outputs)}
         inputs = {port.name: i for i, port in enumerate(program.inputs)}

@@ -139,7 +139,7 @@ def _step(program: Program, index: int, updated: set[int]) -> None:
     if isinstance(step, Bounds):
         _bounds(program, step, where)
     if isinstance(step, Run):
-        _run(program, index, step, where, updated)
+        _run(program, step, where, updated)
 
 
 def _bounds(program: Program, step: Bounds, where: str) -> None:
@@ -151,7 +151,7 @@ def _bounds(program: Program, step: Bounds, where: str) -> None:
         raise _fault(program, where, f"it reads a word from {room} bytes")
 
 
-def _run(program: Program, index: int, step: Run, where: str, updated: set[int]) -> None:
+def _run(program: Program, step: Run, where: str, updated: set[int]) -> None:
     if not step.function:
         raise _fault(program, where, "it calls no function")
     if step.grain < 1:
@@ -162,11 +162,6 @@ def _run(program: Program, index: int, step: Run, where: str, updated: set[int])
         if program.buffers[buffer].kind not in ("output", "arena") and buffer not in updated:
             name = program.buffers[buffer].name
             raise _fault(program, where, f"it writes {program.buffers[buffer].kind} {name}")
-    if not step.follows:
-        return
-    before = program.steps[index - 1] if index else None
-    if not isinstance(before, Run) or before.extent != step.extent or before.grain != step.grain:
-        raise _fault(program, where, "it follows a step of another extent or grain")
 
 
 def _sizes(program: Program) -> None:

@@ -123,7 +123,7 @@ def _run(call: Call, buffers: _Buffers) -> Run:
     operands = tuple(buffers.operand(name) for name in call.operands)
     task = call.task
     label = f"{task.name} {task.kind} {'+'.join(dict.fromkeys(n.op for n in task.nodes))}"
-    return Run(call.function, operands, call.dims, call.extent, call.writes, call.grain, False, label, task.sources)
+    return Run(call.function, operands, call.dims, call.extent, call.writes, call.grain, label, task.sources)
 
 
 def _control(item: Control, buffers: _Buffers) -> list[Step]:

@@ -45,14 +45,14 @@ def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> 
 
     run_graph(graph, inputs, observe=observe)
     mapped = decide(graph)
+    yielded = {name for node in graph.walk() for inner in node.graphs for name in inner.outputs}
     with Workers(True) as workers:
         for task in tasks(mapped.items):
-            nodes = [n for n in task.nodes if n.op != "copy"]
-            if nodes:
+            if task.nodes:
                 kept = [t for t in task.targets if t in mapped.homes]
                 # what a branch yields is copied into the value of the `if`, which the reference knows by its own name
-                kept += [n.inputs[0] for n in task.nodes if n.op == "copy"]
-                yield from _judge(task.name, nodes, kept, known, mapped, setting, workers, tolerance)
+                kept += [v.name for n in task.nodes for v in n.outputs if v.name in yielded]
+                yield from _judge(task.name, list(task.nodes), kept, known, mapped, setting, workers, tolerance)
 
 
 def _judge(

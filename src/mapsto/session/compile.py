@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-import mapsto
 from mapsto import debug
 from mapsto.arguments import names_of, shapes_of, telling, text_of
 from mapsto.boundary import public
@@ -22,13 +21,14 @@ from mapsto.devices.maker import Made, Maker
 from mapsto.errors import CompileError, ModelError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
-from mapsto.ops.builder import FOLD_PER_BYTE
+from mapsto.ops.charges import FOLD_PER_BYTE
 from mapsto.passes.checks import unchecked
 from mapsto.plan.decide import Mapped, decide, plan_of
 from mapsto.plan.initial import setting_of
 from mapsto.plan.items import tasks
-from mapsto.plan.plan import Offer, Pins, Plan, parse
+from mapsto.plan.plan import Plan, parse
 from mapsto.plan.replay import check_origin, replay
+from mapsto.plan.works import NO_PINS, Offer
 from mapsto.runtime.artifact import Target
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
@@ -37,6 +37,7 @@ from mapsto.session.assemble import assemble, link
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import steps_text
 from mapsto.session.shapes import with_shapes
+from mapsto.version import VERSION
 
 if TYPE_CHECKING:
     from mapsto.passes import Pass
@@ -49,7 +50,6 @@ def compile_model(
     model: Any,
     shapes: Mapping[str, Sequence[int | str | None]] | None = None,
     threads: int | None = None,
-    native_only: bool = False,
     progress: Progress | None = None,
     cache: bool = True,
     plan: Plan | str | None = None,
@@ -64,7 +64,7 @@ def compile_model(
     model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.Graph`. shapes: dims of inputs by name; a
     dim that is
     not fixed stays a run-time size. threads: how many share a step (None: as many as this process may use).
-    native_only: an error where a step has no native code (every step has, so far). plan: decisions to replay.
+    plan: decisions to replay.
     isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
     budget: limits of the work that differ from the defaults, by name ({"nodes": 10**6}) or as a whole.
     check_indices: a run raises ExecutionError for an index out of range, where that cannot be ruled out before; else
@@ -94,7 +94,7 @@ def compile_model(
 
         def with_inputs(given: frozenset[str]) -> Executable:
             return compile_model(
-                model, shapes, threads, native_only, cache=cache, isa=isa, budget=budget, check_indices=check_indices,
+                model, shapes, threads, cache=cache, isa=isa, budget=budget, check_indices=check_indices,
                 data_root=data_root, overridable=(*names, *sorted(given)),
             )  # fmt: skip
 
@@ -209,13 +209,13 @@ def _build(
     pinned: Plan | None,
     defaults: Mapping[str, np.ndarray] | None,
 ) -> Executable:
-    origin = graph_digest(graph), mapsto.__version__
+    origin = graph_digest(graph), VERSION
     constants = setting_of(graph).constants
     maker = CpuMaker(workers.isa, constants, workers.submit)
     replayed = pinned if pinned is not None and pinned.items else None
     if pinned is not None:
         check_origin(pinned, origin, workers.isa.name)
-    mapped = decide(graph, Pins() if pinned is None else pinned.pins) if replayed is None else replay(replayed, graph)
+    mapped = decide(graph, NO_PINS if pinned is None else pinned.pins) if replayed is None else replay(replayed, graph)
     made = _made(mapped, maker, {} if replayed is None else {w.name: w.offer for w in replayed.works})
     offers = {name: (each.offer, each.because) for name, each in made.items()}
     linked = link(mapped, made, constants)

@@ -14,7 +14,7 @@ import numpy as np
 from mapsto.budget import current
 from mapsto.devices.maker import Call
 from mapsto.ir.expr import mul
-from mapsto.ops.builder import FOLD_LIMIT
+from mapsto.ops.folding import FOLD_LIMIT
 from mapsto.runtime.arrays import pack_constants
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Buffer, Port, Program, Run
@@ -92,8 +92,7 @@ def _program(calls: Sequence[Call], made: Sequence[str], linked: Linked) -> Prog
     )
     at = {n: i for i, n in enumerate(names)}
     steps = tuple(
-        Run(c.function, tuple((at[n], 0) for n in c.operands), (), c.extent, c.writes, 1, False, "constant")
-        for c in calls
+        Run(c.function, tuple((at[n], 0) for n in c.operands), (), c.extent, c.writes, label="constant") for c in calls
     )
     outputs = tuple(Port(n, linked.homes[n].dtype, (linked.homes[n].layout.elements,), at[n]) for n in made)
     return Program("constants", (), outputs, buffers, steps, packed)

@@ -25,6 +25,7 @@ from benchmarks.contraction.native import aligned, build, load, plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.devices.cpu.contraction_plans import forced, sized_product, with_groups, with_packed_stride
 from tests.instruction_sets import instruction_sets
 
 from mapsto.devices.cpu import isa as isas
@@ -38,9 +39,9 @@ from mapsto.devices.cpu.contraction import (
     plan_contraction,
 )
 from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.tile import Tiling, split_columns, split_rows
+from mapsto.devices.cpu.tile import split_columns
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, evaluate, mul, sym
+from mapsto.ir.expr import Dim, evaluate, sym
 from mapsto.loop.ast import Binary, Broadcast, Cast, Const, For, Load, Param, Statement, Type, Value
 from mapsto.loop.interpret import interpret
 
@@ -48,14 +49,6 @@ Array = NDArray[Any]
 ISAS = instruction_sets()
 FORMATS = (FP32, BF16, INT8)
 each_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
-
-
-def with_groups(case: Case, plan: Plan) -> Plan:
-    """The stride of packed B per group, known once the tiling is."""
-    if len(case.form.batch) < 2:
-        return plan
-    axis = replace(case.form.batch[1], b=plan.packing.size)
-    return replace(plan, form=replace(case.form, batch=(case.form.batch[0], axis)))
 
 
 def check_all(cases: list[Case], plans: list[Plan], epilogue: Epilogue = plain, parts: int = 1) -> None:
@@ -125,19 +118,6 @@ def test_block_sizes(fmt: Format) -> None:
         check_all(cases, [plan_contraction(case.form, isa) for case in cases])
 
 
-def forced(case: Case, isa: Isa, vectors: int, rows: int, rows_outer: bool, chunk: int) -> Plan:
-    """A plan with a tile that the cost rule did not choose."""
-    from mapsto.devices.cpu.contraction_plan import _closing, _widest
-
-    lanes = _widest(case.form, isa)
-    extent = case.form.rows[-1].extent
-    assert isinstance(case.form.columns, int) and isinstance(extent, int)
-    panel, last, full = split_columns(case.form.columns, lanes, vectors)
-    sizes, counts = split_rows(extent, rows)
-    tiling = _closing(case.form, Tiling(panel, last, full, sizes, counts, 0.0))
-    return Plan(case.form, isa, tiling, rows_outer, chunk)
-
-
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_any_tile_in_any_order(data: st.DataObject) -> None:
@@ -167,24 +147,6 @@ def test_any_tile_in_any_order(data: st.DataObject) -> None:
 # ---- sizes known at run time -----------------------------------------------------------------------------------------
 
 
-def sized_product(direct: bool) -> ContractionForm:
-    """batch x (m,k) @ (k,n) with every size a symbol. `direct`: B row-major as it lies, else packed by the caller."""
-    m, k, n = sym("m"), sym("k"), sym("n")
-    return ContractionForm(
-        name="sized",
-        a=Param("a", DType.F32),
-        b=Param("b", DType.F32),
-        out=Param("out", DType.F32, True),
-        accumulator=DType.F32,
-        columns=n,
-        rows=(Axis(m, k, 0, n),),
-        channels=k,
-        batch=(Axis(sym("g"), mul(m, k), mul(k, n) if direct else 0, mul(m, n)),),
-        b_channel_stride=n if direct else None,
-        dims=("g", "m", "k", "n"),
-    )
-
-
 SIZES = [
     (1, 1, 1, 1),
     (2, 3, 5, 7),
@@ -210,11 +172,10 @@ def test_products_of_run_time_sizes_with_direct_b(isa: Isa) -> None:
 
 def test_products_of_run_time_sizes_with_packed_b(isa: Isa) -> None:
     """B packed by `Packing.index` at sizes that are known only then."""
-    form = sized_product(False)
-    plan = plan_contraction(form, isa)
+    plan = plan_contraction(sized_product(False), isa)
     pack = plan.packing
     stride = pack.size
-    plan = replace(plan, form=replace(form, batch=(replace(form.batch[0], b=stride),)))
+    plan = with_packed_stride(plan)
     ((native, extent),) = build([plan])
     rng = np.random.default_rng(0)
     for g, m, k, n in SIZES:

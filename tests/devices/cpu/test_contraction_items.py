@@ -4,7 +4,6 @@ wherever the range is cut. (A result alone cannot tell: what is stored twice is 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from benchmarks.contraction.cases import (
 from benchmarks.contraction.native import plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.devices.cpu.test_contraction import forced, sized_product, with_groups
+from tests.devices.cpu.contraction_plans import forced, sized_product, with_groups, with_packed_stride
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.contraction import Plan, contraction, plan_contraction
@@ -116,7 +115,7 @@ def test_sizes_of_a_run(isa: isas.Isa, direct: bool) -> None:
     plan = plan_contraction(sized_product(direct), isa)
     stride = plan.packing.size
     if not direct:
-        plan = replace(plan, form=replace(plan.form, batch=(replace(plan.form.batch[0], b=stride),)))
+        plan = with_packed_stride(plan)
     for g, m, k, n in [(1, 1, 1, 1), (2, 3, 2, 7), (1, 14, 2, 32), (1, 29, 1, 33), (2, 6, 1, 70), (1, 0, 3, 4)]:
         sizes = {"g": g, "m": m, "k": k, "n": n}
         b = np.zeros(g * (k * n if direct else evaluate(stride, sizes)), np.float32)

@@ -11,6 +11,7 @@ from benchmarks.contraction.cases import BF16, FP32, INT8, Convolution, Format, 
 from benchmarks.contraction.native import plain
 from benchmarks.contraction.peak import ACCUMULATORS, peak_function
 from benchmarks.contraction.shapes import GOALS
+from tests.devices.cpu.contraction_plans import sized_product
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import compile_modules
@@ -110,8 +111,6 @@ def test_odd_sizes_keep_off_the_stack(target: Isa, fmt: Format) -> None:
 @pytest.mark.parametrize("target", [AVX2, ZEN4], ids=lambda isa: isa.name)
 def test_run_time_strides_keep_off_the_stack(target: Isa) -> None:
     """Rows whose distance is a run-time size need a pointer each: the tile leaves registers for them."""
-    from tests.devices.cpu.test_contraction import sized_product
-
     check([sized_product(True), replace(sized_product(False), name="packed")], target)
 
 

@@ -23,7 +23,8 @@ from mapsto.devices.generic.relaid import relaid
 from mapsto.devices.generic.schedule import RowSchedule, read_schedule, schedule_text
 from mapsto.devices.maker import Call
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, product, substitute
+from mapsto.ir.expr import Dim, product
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Op, Reduce, Scalar, Stmt, children
 from mapsto.kernel.compose import reads
@@ -32,7 +33,7 @@ from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
 from mapsto.loop.text import format_function
 from mapsto.plan.home import Home
-from mapsto.plan.kernels import Canonical, Renamer, canonical
+from mapsto.plan.kernels import Canonical, canonical
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.task import Task
 
@@ -160,7 +161,9 @@ class Code:
     def over(self, homes: Mapping[str, Home], values: Mapping[str, Value]) -> Code:
         """The same, with other homes and values in front; what it makes, `adopt` takes over."""
         return replace(
-            self, homes=ChainMap({}, dict(homes), *self.homes.maps), values=ChainMap({}, dict(values), *self.values.maps)
+            self,
+            homes=ChainMap({}, dict(homes), *self.homes.maps),
+            values=ChainMap({}, dict(values), *self.values.maps),
         )
 
     def adopt(self, other: Code) -> None:

@@ -88,7 +88,6 @@ class _Template:
     def __init__(self, plan: Plan, epilogue: Epilogue) -> None:
         self.plan, self.form, self.epilogue = plan, plan.form, epilogue
         self._counter = 0
-        self._scratch: str | None = None
         self.looped = _operations(self._probe()) > _SHORT_EPILOGUE
 
     def fresh(self, prefix: str) -> str:

@@ -14,7 +14,8 @@ from mapsto.devices.cpu.packed import direct_b, in_actual_sizes, packed_b, packe
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.maker import Call
-from mapsto.ir.expr import Dim, add, linear, mul, substitute, symbols
+from mapsto.ir.expr import Dim, add, linear, mul, symbols
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
 from mapsto.loop.ast import Param, Statement, Value
@@ -38,36 +39,51 @@ class Shaped:
     accumulators: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How a phase reaches its input and its result."""
+
+    a: Access
+    out: Access
+
+
 def template_calls(task: Task, code: Code) -> list[Call] | None:
     """The calls that compute a contraction task with the template; None where an operand cannot be reached by
     strides.
     """
+    reached = [_reach(task, c, code) for c in task.phases]
+    known = [r for r in reached if r is not None]
+    if len(known) != len(reached):
+        return None
     calls: list[Call] = border_calls(task, code)
-    for c in task.phases:
-        made = _phase_calls(task, c, code)
-        if made is None:
-            return None
-        calls.extend(made)
+    for c, reach in zip(task.phases, known, strict=True):
+        calls.extend(_phase_calls(task, c, reach, code))
     return calls
 
 
-def _phase_calls(task: Task, c: Contraction, code: Code) -> list[Call] | None:
-    final = task.targets[-1]
-    a_layout, out_layout = code.layout(c.a.tensor), code.layout(final)
+def _reach(task: Task, c: Contraction, code: Code) -> Reach | None:
+    a_layout, out_layout = code.layout(c.a.tensor), code.layout(task.targets[-1])
     border = c.border(a_layout.shape)
     if border is None:
         return None
-    reach_a = access(c, c.a.index, a_layout, c.channels[0].name, border)
-    reach_out = access(c, c.index, out_layout, c.cols[0].name, None)
-    if reach_a is None or reach_out is None or (reach_a.block and not isinstance(c.channels[0].extent, int)):
+    a = access(c, c.a.index, a_layout, c.channels[0].name, border)
+    out = access(c, c.index, out_layout, c.cols[0].name, None)
+    if a is None or out is None or (a.block and not isinstance(c.channels[0].extent, int)):
         return None
     if c.b.tensor in code.constants and not all(isinstance(i.extent, int) for i in packed_iters(c)):
         return None  # a constant that is read over a size: only the run can say that the two agree
-    direct = None if reach_a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
+    return Reach(a, out)
+
+
+def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code) -> list[Call]:
+    final = task.targets[-1]
+    direct = None if reach.a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
-    shaped, tensors = _shape(task, c, reach_a, reach_out, direct, code, names)
+    shaped, tensors = _shape(task, c, reach.a, reach.out, direct, code, names)
     plan = code.schedules.take(
-        lambda: plan_contraction(shaped.form, code.isa), tiles_text, lambda text: read_tiles(text, shaped.form, code.isa)
+        lambda: plan_contraction(shaped.form, code.isa),
+        tiles_text,
+        lambda text: read_tiles(text, shaped.form, code.isa),
     )
     calls: list[Call] = []
     if direct is None:

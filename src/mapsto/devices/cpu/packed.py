@@ -13,7 +13,8 @@ from mapsto.devices.cpu.code import Code
 from mapsto.devices.cpu.contraction_packing import Packing
 from mapsto.devices.maker import Call
 from mapsto.ir.expr import Call as ExprCall
-from mapsto.ir.expr import Dim, Expr, Sym, add, mul, substitute, sym
+from mapsto.ir.expr import Dim, Expr, Sym, add, mul, sym
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Const, Iter, Load, Scalar, Stmt, Where
 from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import Contraction

@@ -11,8 +11,6 @@ import llvmlite.binding as llvm
 
 from mapsto.devices.cpu.options import OPTIONS
 
-OPTIMIZERS = ("none", "generic")
-
 
 @functools.cache
 def _initialize() -> None:

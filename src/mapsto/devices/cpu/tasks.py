@@ -11,14 +11,14 @@ from mapsto.devices.cpu.usual import usual_case
 from mapsto.devices.maker import Call
 from mapsto.devices.routines import routine
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, mul, substitute, sym, symbols
+from mapsto.ir.expr import Dim, Expr, mul, sym, symbols
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
 from mapsto.ops.shapes import static
 from mapsto.ops.work import Hollow, operations
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.task import Task
-
 
 # Templates: what a task's code is made from.
 NOTHING, ROUTINE, TILES, LOOPS = "nothing", "routine", "tiles", "loops"

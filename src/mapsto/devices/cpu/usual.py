@@ -11,7 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.devices.cpu.code import Code
-from mapsto.ir.expr import Atom, Call, Dim, Expr, atoms, product, rebuild, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Expr, atoms, product, terms_of
+from mapsto.ir.expr_rewrite import rebuild
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Index as IndexValue
 from mapsto.kernel.ast import Iter, Load, Scalar, Stmt, Where, transform, walk

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
+from mapsto.devices.generic.context import Lane
 from mapsto.devices.generic.cost import Costs, Vector
 from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
 from mapsto.devices.generic.fusion import Follower, followers, only_followed
 from mapsto.devices.generic.operations import combine, convert, identity, lift
 from mapsto.devices.generic.reduce import Totals
-from mapsto.devices.generic.scalar import Emitter, Lane
+from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import zero
 from mapsto.devices.generic.staging import Staged
 from mapsto.ir.dtypes import DType

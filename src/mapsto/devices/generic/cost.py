@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from mapsto.devices.generic.flat import FlatGroup, FlatStep
 from mapsto.devices.generic.normal import ranges_of
-from mapsto.ir.expr import Dim, Ranges, evaluate, linear, loads, simplify, substitute, sym, symbols
+from mapsto.ir.expr import Dim, evaluate, linear, loads, sym, symbols
+from mapsto.ir.expr_proofs import Ranges
+from mapsto.ir.expr_rewrite import simplify, substitute
 from mapsto.kernel.ast import Iter, Load, Op, Reduce, Scalar, children, walk
 
 # A size that only a run knows is taken to be this.

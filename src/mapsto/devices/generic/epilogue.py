@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from mapsto.devices.generic.context import Lane, Operand
 from mapsto.devices.generic.flat import Flattener
 from mapsto.devices.generic.operations import convert, lift
-from mapsto.devices.generic.scalar import Emitter, Lane, Operand
+from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import Code
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym

@@ -14,24 +14,9 @@ from dataclasses import dataclass, replace
 from mapsto.devices.generic.normal import bare, ranges_of, settle
 from mapsto.devices.generic.rows import Segment
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import (
-    Call,
-    Dim,
-    Expr,
-    Ranges,
-    Sym,
-    add,
-    known_in,
-    load,
-    mul,
-    product,
-    rebuild,
-    simplify,
-    substitute,
-    sym,
-    symbols,
-    terms_of,
-)  # fmt: skip
+from mapsto.ir.expr import Call, Dim, Expr, Sym, add, load, mul, product, sym, symbols, terms_of
+from mapsto.ir.expr_proofs import Ranges, known_in
+from mapsto.ir.expr_rewrite import rebuild, simplify, substitute
 from mapsto.kernel.ast import Index, Iter, Load, Reduce, Scalar, Scan, Where, children, transform
 from mapsto.plan.layout import Layout, plain
 
@@ -117,11 +102,6 @@ def flatten(segment: Segment, layouts: Mapping[str, Layout], shapes: Mapping[str
         )
         groups.append(FlatGroup(steps, group.inner))
     return _collapsed_inner(FlatSegment(segment.rows, tuple(groups)))
-
-
-def scalar_places(e: Scalar, layouts: Mapping[str, Layout], ranges: Ranges) -> Scalar:
-    """One expression with places for indices."""
-    return Flattener(layouts).scalar(e, ranges)
 
 
 def _row_layout(shape: Sequence[Dim], row_dims: frozenset[int]) -> Layout:

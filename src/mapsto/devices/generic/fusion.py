@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapsto.devices.generic.flat import FlatGroup, FlatSegment, substituted
-from mapsto.ir.expr import loads, substitute, sym
+from mapsto.ir.expr import loads, sym
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Index, Load, Reduce, Scalar, Where, children, walk
 
 

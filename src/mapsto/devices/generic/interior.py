@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from mapsto.devices.generic.flat import FlatSegment, reductions
 from mapsto.devices.generic.normal import ranges_of
-from mapsto.ir.expr import Dim, bounds, ceildiv, floordiv, linear, loads, maximum, minimum, symbols
+from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, symbols
+from mapsto.ir.expr_proofs import bounds
 from mapsto.kernel.ast import Iter, Where, walk
 
 

@@ -13,11 +13,12 @@ from dataclasses import fields, is_dataclass, replace
 
 from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
+from mapsto.devices.generic.context import Lane, Operand
 from mapsto.devices.generic.cost import Costs, Vector, lanes_for
 from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.flat import FlatSegment, reductions
 from mapsto.devices.generic.interior import guard_free
-from mapsto.devices.generic.scalar import Emitter, Lane, Operand
+from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.schedule import (
     Lanes,
     Part,

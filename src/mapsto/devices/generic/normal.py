@@ -9,21 +9,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import (
-    Call,
-    Dim,
-    Expr,
-    Ranges,
-    Sym,
-    atoms,
-    bounds,
-    known_at_least,
-    simplify,
-    substitute,
-    sym,
-    symbols,
-    terms_of,
-)
+from mapsto.ir.expr import Call, Dim, Expr, Sym, atoms, sym, symbols, terms_of
+from mapsto.ir.expr_proofs import Ranges, bounds, known_at_least
+from mapsto.ir.expr_rewrite import simplify, substitute
 from mapsto.kernel.ast import (
     Const,
     Index,

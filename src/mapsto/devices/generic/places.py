@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from mapsto.devices.generic.context import Context, Operand
 from mapsto.devices.generic.operations import lift, number
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv, linear, load, product, rebuild, sym
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv, linear, load, product, sym
+from mapsto.ir.expr_rewrite import rebuild
 from mapsto.loop.ast import (
     Binary,
     Cast,
@@ -20,9 +20,6 @@ from mapsto.loop.ast import (
     Unary,
     Value,
 )  # fmt: skip
-
-if TYPE_CHECKING:
-    from mapsto.devices.generic.scalar import Emitter, Operand
 
 _I64, _F64 = DType.I64, DType.F64
 
@@ -45,7 +42,7 @@ def lane_count(cond: Dim, lane: str) -> tuple[Dim, bool] | None:
 class Places:
     """Index expressions (over loop symbols) as values, loads and stores."""
 
-    def __init__(self, emitter: Emitter) -> None:
+    def __init__(self, emitter: Context) -> None:
         self.emitter = emitter
 
     # ---- loaded integers ----

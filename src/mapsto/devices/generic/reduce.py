@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
+from mapsto.devices.generic.context import Context, Lane
 from mapsto.devices.generic.cost import FEW_ROUNDS, Costs, Vector
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.operations import COMBINE, convert, identity, level, lift
-from mapsto.devices.generic.scalar import Emitter, Lane
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, mod, sym, symbols
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Where, walk
@@ -50,7 +50,7 @@ class Bounded:
         return it.name not in self.starts and it.name not in self.stops
 
 
-def emit_reduce(emitter: Emitter, e: Reduce) -> loop.Value:
+def emit_reduce(emitter: Context, e: Reduce) -> loop.Value:
     """The value of a reduction: in the lanes at work, or in lanes of its own folded at the end."""
     for it in e.iters:
         emitter.code.unbind(it.name)
@@ -66,7 +66,7 @@ def emit_reduce(emitter: Emitter, e: Reduce) -> loop.Value:
 # ---- guards as bounds ----------------------------------------------------------------------------------------------
 
 
-def _bounded(emitter: Emitter, e: Reduce, vector: Vector | None) -> Bounded:
+def _bounded(emitter: Context, e: Reduce, vector: Vector | None) -> Bounded:
     """Guards that a sequential loop's variable alone decides become its bounds."""
     conds, then = _guarded(e.body, e.kind)
     result = Bounded(e.kind, e.iters, then)
@@ -96,7 +96,7 @@ def _guarded(e: Scalar, kind: str) -> tuple[tuple[Dim, ...], Scalar]:
     return (), e
 
 
-def _becomes_bound(emitter: Emitter, cond: Dim, own: list[str], vector: set[str], result: Bounded) -> bool:
+def _becomes_bound(emitter: Context, cond: Dim, own: list[str], vector: set[str], result: Bounded) -> bool:
     expanded = emitter.code.expand(cond)
     if not loads(expanded) and decided(expanded, emitter.code.ranges):
         return True
@@ -128,7 +128,7 @@ class Totals:
     apart.
     """
 
-    def __init__(self, emitter: Emitter, kind: str, element: DType, lanes: int, ways: int) -> None:
+    def __init__(self, emitter: Context, kind: str, element: DType, lanes: int, ways: int) -> None:
         self.emitter = emitter
         self.kind = kind
         self.type = loop.Type(DType.F32 if element in _HALF else element, lanes)
@@ -188,7 +188,7 @@ class Totals:
 class _Accumulation:
     """The loops of one reduction."""
 
-    def __init__(self, emitter: Emitter, reduce: Bounded, vector: Vector | None) -> None:
+    def __init__(self, emitter: Context, reduce: Bounded, vector: Vector | None) -> None:
         self.emitter = emitter
         self.code = emitter.code
         self.reduce = reduce

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.devices.generic.normal import Step, bare, ranges_of, renamed_step, symbol_names
-from mapsto.ir.expr import Dim, bounds, known_at_least
+from mapsto.ir.expr import Dim
+from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.kernel.ast import Iter
 
 

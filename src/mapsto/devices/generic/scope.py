@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, bounds, known_at_least, simplify, substitute, sym, symbols
+from mapsto.ir.expr import Dim, sym, symbols
+from mapsto.ir.expr_proofs import bounds, known_at_least
+from mapsto.ir.expr_rewrite import simplify, substitute
 from mapsto.loop.ast import Const, For, If, Let, LetIndex, Statement, Type, Value, Var
 
 Key = tuple[object, ...]

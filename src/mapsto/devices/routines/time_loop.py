@@ -16,7 +16,8 @@ from mapsto.devices.routines.code import RoutineCall, Scratch
 from mapsto.devices.routines.recurrence import Recurrence, bias_vector, clamp_length
 from mapsto.devices.routines.tile import Panels, Rows, Tiling, accumulate, over_panels, start_tile
 from mapsto.devices.routines.writer import Writer, as_value, cast, integer, splat
-from mapsto.ir.expr import Dim, known_at_least, maximum, minimum, mod, mul, sym
+from mapsto.ir.expr import Dim, maximum, minimum, mod, mul, sym
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.loop import ast
 
 

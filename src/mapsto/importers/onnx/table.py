@@ -10,21 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
 
 from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
-from mapsto.importers.onnx.tensors import dtype_of
+from mapsto.importers.onnx.tensors import TensorReader, dtype_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
-from mapsto.ir.graph import Value
+from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
-
-if TYPE_CHECKING:
-    from mapsto.importers.onnx.translate import Translator
 
 Result = Value | Sequence[Value | None]
 Row = Callable[["Call"], Result]
@@ -53,11 +50,24 @@ def supported_ops() -> list[str]:
     return sorted(f"{domain}.{name}" if domain else name for domain, name in _ROWS)
 
 
+class Import(Protocol):
+    """What a row may ask of the import that it is part of (a translator is one)."""
+
+    @property
+    def tensors(self) -> TensorReader: ...
+
+    def inline_graph(self, graph: Any, name: str) -> list[Value]:
+        """The outputs of a nested graph built in place, inside the graph of the node that is being translated."""
+
+    def nested_graph(self, graph: Any, name: str) -> tuple[Graph, list[Value]]:
+        """A nested graph as a graph of its own, which reads the values around it; with its outputs."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One node where it stands: what a row works from."""
 
-    translator: Translator
+    translator: Import
     builder: Builder
     op: str
     name: str

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mapsto.ir.expr import known_at_least, product
+from mapsto.ir.expr import product
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.kernel.compose import (
     complexity,
     has_hard_index,

@@ -48,7 +48,9 @@ def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
 
 
 def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
-    return "" if len(joined.stmts) <= MOST_STATEMENTS else f"the epilogue would have more than {MOST_STATEMENTS} statements"
+    if len(joined.stmts) <= MOST_STATEMENTS:
+        return ""
+    return f"the epilogue would have more than {MOST_STATEMENTS} statements"
 
 
 def _at_same_point(stmt: Stmt, inside: set[str]) -> bool:

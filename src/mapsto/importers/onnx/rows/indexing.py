@@ -6,10 +6,11 @@ import numpy as np
 
 from mapsto.importers.onnx.rows.common import column, flatten, unsqueeze
 from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
-from mapsto.ops.bounds import Allowed, check_inside
+from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
 
 _INDEX = (DType.I32, DType.I64)

@@ -10,10 +10,11 @@ import numpy as np
 from mapsto.importers.onnx.rows.common import column, reshape, slice_axis
 from mapsto.importers.onnx.rows.windows import per_axis
 from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, maximum, product
 from mapsto.ir.graph import Value
-from mapsto.ops.bounds import Allowed, check_inside
+from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
 
 # -- GridSample --------------------------------------------------------------------------------------------------------

@@ -7,7 +7,9 @@ import numpy as np
 from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, ceildiv, known_at_least, substitute, sym, symbols
+from mapsto.ir.expr import Dim, ceildiv, sym, symbols
+from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.shapes import dim_max, dim_min

@@ -1,0 +1,106 @@
+"""What a plan is made of: works, views, regions and controls by name, and the pins of a user."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from mapsto.plan.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A way in which a device makes a work. `template`: what code it is made from; `schedule`: all that the template
+    leaves open, as the device reads it back.
+    """
+
+    template: str
+    schedule: str = ""
+
+
+@dataclass(frozen=True)
+class Declined:
+    """A way that was not taken, and why. `of`: the value or template that it was about."""
+
+    rule: str
+    of: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one kernel computes. `recipe`: how its statements follow from nodes of the graph. `writes`: values in memory
+    that it defines. `nodes`: by their first outputs; `ops`: theirs; `sources`: nodes of the source model.
+    """
+
+    name: str
+    kind: str
+    recipe: Recipe
+    writes: tuple[str, ...]
+    offer: Offer
+    nodes: tuple[str, ...] = ()
+    ops: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    cost: str = ""
+    because: tuple[str, ...] = ()
+    declined: tuple[Declined, ...] = ()
+    line: int = field(default=0, compare=False)  # where it was read; 0: nowhere
+
+
+@dataclass(frozen=True)
+class View:
+    """A value that needs no code: it lies in the buffer of another one, or is made up of several that lie in its own.
+    """
+
+    name: str
+    value: str
+    of: tuple[str, ...]
+    because: str = ""
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A node with nested graphs, by its first output, and the items of each."""
+
+    name: str
+    node: str
+    arms: tuple[tuple[Item, ...], ...]
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Control:
+    """A node that reads a size or checks something. `node`: its number in the graph, those of nested graphs counted
+    after the node that they are in.
+    """
+
+    name: str
+    node: int
+    line: int = field(default=0, compare=False)
+
+
+Item = Work | View | Region | Control
+
+
+@dataclass(frozen=True)
+class Pins:
+    """What a user wants of a plan that is yet to be made. `apart`: no two nodes of one of these sets share a kernel.
+    `inner`: the dim of a value that lies innermost, None for row-major.
+    """
+
+    apart: tuple[tuple[str, ...], ...] = ()
+    inner: tuple[tuple[str, int | None], ...] = ()
+    lines: Mapping[tuple[str, ...], int] = field(default_factory=dict, compare=False)  # of (word, name): where read
+
+
+NO_PINS = Pins()
+
+
+def walk(items: Iterable[Item]) -> Iterator[Item]:
+    """Items in order; those of arms before the region that they are in."""
+    for item in items:
+        if isinstance(item, Region):
+            for arm in item.arms:
+                yield from walk(arm)
+        yield item

@@ -1,0 +1,58 @@
+"""Plans of contractions beside those that the cost rule chooses, for tests of the template."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.contraction.cases import Case
+
+from mapsto.devices.cpu.contraction import Axis, ContractionForm, Plan
+from mapsto.devices.cpu.contraction_plan import _closing, _widest
+from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.tile import Tiling, split_columns, split_rows
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import mul, sym
+from mapsto.loop.ast import Param
+
+
+def with_groups(case: Case, plan: Plan) -> Plan:
+    """The stride of packed B per group, known once the tiling is."""
+    if len(case.form.batch) < 2:
+        return plan
+    axis = replace(case.form.batch[1], b=plan.packing.size)
+    return replace(plan, form=replace(case.form, batch=(case.form.batch[0], axis)))
+
+
+def forced(case: Case, isa: Isa, vectors: int, rows: int, rows_outer: bool, chunk: int) -> Plan:
+    """A plan with a tile that the cost rule did not choose."""
+    lanes = _widest(case.form, isa)
+    extent = case.form.rows[-1].extent
+    assert isinstance(case.form.columns, int) and isinstance(extent, int)
+    panel, last, full = split_columns(case.form.columns, lanes, vectors)
+    sizes, counts = split_rows(extent, rows)
+    tiling = _closing(case.form, Tiling(panel, last, full, sizes, counts, 0.0))
+    return Plan(case.form, isa, tiling, rows_outer, chunk)
+
+
+def sized_product(direct: bool) -> ContractionForm:
+    """batch x (m,k) @ (k,n) with every size a symbol. `direct`: B row-major as it lies, else packed by the caller."""
+    m, k, n = sym("m"), sym("k"), sym("n")
+    return ContractionForm(
+        name="sized",
+        a=Param("a", DType.F32),
+        b=Param("b", DType.F32),
+        out=Param("out", DType.F32, True),
+        accumulator=DType.F32,
+        columns=n,
+        rows=(Axis(m, k, 0, n),),
+        channels=k,
+        batch=(Axis(sym("g"), mul(m, k), mul(k, n) if direct else 0, mul(m, n)),),
+        b_channel_stride=n if direct else None,
+        dims=("g", "m", "k", "n"),
+    )
+
+
+def with_packed_stride(plan: Plan) -> Plan:
+    """A product whose batches read B packed one after the other."""
+    form = plan.form
+    return replace(plan, form=replace(form, batch=(replace(form.batch[0], b=plan.packing.size),)))
