@@ -12,7 +12,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
-from mapsto.plan.planner import plan_graph
+from mapsto.plan.decide import decide
 
 Made = Callable[[Builder, Value, Value], Sequence[Value]]
 
@@ -106,11 +106,12 @@ def test_updates_are_right_and_in_the_callers_memory(name: str, threads: int) ->
 
 @pytest.mark.parametrize("name", [*IN_PLACE, *AT_THE_END])
 def test_a_copy_at_the_end_only_where_it_must_be(name: str) -> None:
-    planned = plan_graph(graph_of(*{**IN_PLACE, **AT_THE_END}[name]))
-    copied = [v for v in planned.outputs if ".copy" in v]
+    mapped = decide(graph_of(*{**IN_PLACE, **AT_THE_END}[name]))
+    places = list(mapped.places.values())
+    copied = [v for v in places if ".copy" in v]
     assert bool(copied) == (name in AT_THE_END), copied
-    for place, (source, _) in zip(planned.outputs, planned.graph.updates, strict=False):
-        assert planned.homes.homes[place].buffer == source
+    for place, (source, _) in zip(places, mapped.graph.updates, strict=False):
+        assert mapped.homes[place].buffer == source
 
 
 INDEXED: dict[str, Callable[[Builder, Value, Value], Value]] = {

@@ -31,6 +31,11 @@ class Home:
         return Value(name, self.dtype, self.layout.shape)
 
 
+def as_it_comes(value: Value) -> Home:
+    """The home of an input or a constant."""
+    return Home(value.name, value.dtype, permuted(value.shape, range(value.rank)), "row-major, as it comes in")
+
+
 def layout_for(shape: tuple[Dim, ...], inner: int | None, border: Border = ()) -> Layout:
     """The layout with one dim innermost (blocked where long enough) and a border."""
     rank = len(shape)

@@ -9,10 +9,9 @@ from mapsto.errors import ParseError
 from mapsto.ir.graph import Graph
 from mapsto.plan.decide import Mapped
 from mapsto.plan.derive import derive
-from mapsto.plan.home import Home
+from mapsto.plan.home import as_it_comes
 from mapsto.plan.initial import setting_of
 from mapsto.plan.items import tasks
-from mapsto.plan.layout import plain
 from mapsto.plan.plan import Plan
 from mapsto.plan.verify import verify
 
@@ -43,12 +42,8 @@ def replay(plan: Plan, graph: Graph) -> Mapped:
     setting = setting_of(graph)
     items = derive(plan, graph, setting)
     homes = dict(plan.homes)
-    narrowed = {name: array.shape for task in tasks(items) for name, array in task.constants.items()}
-    for name in setting.constants:
-        homes[name] = Home(name, setting.values[name].dtype, plain(setting.values[name].shape))
-    for task in tasks(items):
-        for name in task.constants:
-            homes[name] = Home(name, task.made[name].dtype, plain(narrowed[name]))
+    homes.update({name: as_it_comes(setting.values[name]) for name in setting.constants})
+    homes.update({name: as_it_comes(task.made[name]) for task in tasks(items) for name in task.constants})
     mapped = Mapped(graph, items, homes, plan.places)
     verify(mapped, plan.lines)
     return mapped

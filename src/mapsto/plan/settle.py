@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from mapsto.ir.graph import Node, Value
 from mapsto.plan.access import access
 from mapsto.plan.edits import reading, written
-from mapsto.plan.home import Border, Home, layout_for, same_places
+from mapsto.plan.home import Border, Home, as_it_comes, layout_for, same_places
 from mapsto.plan.initial import Setting, copy_task
 from mapsto.plan.items import Item, Region, View, targets_of
 from mapsto.plan.layout import Layout, permuted, plain
@@ -38,8 +38,7 @@ class _Settling:
 
     def come_in(self, names: Sequence[str]) -> None:
         for name in names:
-            value = self.values[name]
-            self.homes[name] = Home(name, value.dtype, plain(value.shape), "row-major, as it comes in")
+            self.homes[name] = as_it_comes(self.values[name])
 
     def settled(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """The items with views taken out, homes given."""

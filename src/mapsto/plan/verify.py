@@ -12,7 +12,7 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.plan.decide import Mapped
 from mapsto.plan.home import Home, layout_for
-from mapsto.plan.items import Item, Region, View, reads_of, targets_of
+from mapsto.plan.items import Item, Region, View, reads_of, targets_of, tasks
 from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.task import Task
 
@@ -41,8 +41,9 @@ class _Checking:
             if name in values and not _is_of(home, values[name]):
                 raise self.fault(f"home {name}", f"home {name}: the graph has {values[name]}")
             self.home(name, home)
-        known = {v.name for v in graph.inputs} | {n for n, h in self.mapped.homes.items() if self.is_constant(n)}
-        known = self.items(self.mapped.items, known)
+        constants = {name for task in tasks(self.mapped.items) for name in task.constants} | graph.constants.keys()
+        constants |= {name for node in graph.walk() for inner in node.graphs for name in inner.constants}
+        known = self.items(self.mapped.items, {v.name for v in graph.inputs} | constants)
         for name in self.mapped.homes.keys() - known - self.seen:
             raise self.fault(f"home {name}", f"home {name}: nothing writes it")
         for output in graph.outputs:
@@ -53,9 +54,6 @@ class _Checking:
                 raise self.fault(f"place {output}", f"place {output}: nothing writes {place!r}")
         for output in self.mapped.places.keys() - set(graph.outputs):
             raise self.fault(f"place {output}", f"place {output}: the graph has no such output")
-
-    def is_constant(self, name: str) -> bool:
-        return f"home {name}" not in self.lines
 
     def items(self, items: Iterable[Item], known: Set[str]) -> set[str]:
         """What is written after these items. Raises for what is read before it is."""

@@ -1,0 +1,168 @@
+"""The rules of fusion one by one: text in, recipe out; where they do not apply, the reason; where what they make is
+computed by the kernel oracle, the same numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mapsto.kernel.text import statement_text
+from mapsto.plan.rules import RULES, Refusal
+from mapsto.plan.rules.compose import COMPLEXITY_LIMIT
+from mapsto.plan.rules.rows import shared_dims
+from mapsto.plan.task import Task
+from tests.plan.support import Alone, fused, initial, recipes
+
+HEAD = "graph g(x: f32[4, 8], w: f32[8, 16], v: f32[16]) -> "
+
+
+def graph(outputs: str, *lines: str) -> str:
+    return f"{HEAD}({outputs}) {{\n" + "\n".join(f"  {line}" for line in lines) + "\n}"
+
+
+EXP = "a: f32[4, 8] = exp(x)"
+TURNED = "t: f32[8, 4] = transpose(x) {perm: (1, 0)}"
+MEAN = 'a: f32[4, 1] = reduce(x) {kind: "mean", axes: (1,), keepdims: true}'
+PRODUCT = "m: f32[4, 16] = matmul(x, w)"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "wanted"),
+    [
+        ("a chain", graph("y", EXP, "y: f32[4, 8] = neg(a)"), ["compose(a, y)"]),
+        ("moved data", graph("y", TURNED, "y: f32[8, 4] = neg(t)"), ["compose(t, y)"]),
+        (
+            "moved data, for each reader",
+            graph("y, z", TURNED, "y: f32[8, 4] = neg(t)", "z: f32[8, 4] = exp(t)"),
+            ["compose(t, y)", "compose(t, z)"],
+        ),
+        (
+            "a chain of three is one list",
+            graph("y", EXP, "b: f32[4, 8] = neg(a)", "y: f32[4, 8] = tanh(b)"),
+            ["compose(a, b, y)"],
+        ),
+        ("an activation", graph("y", PRODUCT, "y: f32[4, 16] = relu(m)"), ["epilogue(m, y)"]),
+        (
+            "two statements of an epilogue",
+            graph("y", PRODUCT, "b: f32[4, 16] = add(m, v)", "y: f32[4, 16] = relu(b)"),
+            ["epilogue(m, b, y)"],
+        ),
+        (
+            "rows of a mean",
+            graph(
+                "y",
+                'a: f32[4, 1] = reduce(x) {kind: "mean", axes: (1,), keepdims: true}',
+                "y: f32[4, 8] = sub(x, a)",
+            ),
+            ["rows(a, y)"],
+        ),
+        (
+            "read through a transpose",
+            "graph g(x: f32[8, 4], w: f32[8, 16]) -> (m) {\n  t: f32[4, 8] = transpose(x) {perm: (1, 0)}\n"
+            "  m: f32[4, 16] = matmul(t, w)\n}",
+            ["absorb(t, m)"],
+        ),
+    ],
+)
+def test_what_is_joined(name: str, text: str, wanted: list[str]) -> None:
+    assert recipes(text) == wanted
+
+
+def rule(name: str, text: str, source: str, reader: str, **around: object) -> Task | Refusal:
+    graph, by_node = initial(text)
+    (found,) = (r for r in RULES if r.name == name)
+    return found.apply(by_node[source], by_node[reader], source, Alone(graph, **around))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "source", "reader", "around", "why"),
+    [
+        ("compose", graph("y", EXP, "y: f32[4, 8] = neg(a)"), "a", "y", {"elsewhere": ("a",)}, "read elsewhere too"),
+        (
+            "compose",
+            graph("y", MEAN, "y: f32[4, 8] = sub(x, a)"),
+            "a", "y", {}, "more than one value a point",
+        ),
+        ("compose", graph("y", EXP, "y: f32[4, 8] = mul(a, a)"), "a", "y", {}, "a is read 2 times"),
+        (
+            "compose",
+            "graph g(x: f32[4, 1]) -> (y) {\n  a: f32[4, 1] = exp(x)\n  y: f32[4, 8] = expand(a) {shape: (4, 8)}\n}",
+            "a", "y", {}, "computed more than once",
+        ),
+        ("epilogue", graph("y", PRODUCT, "y: f32[4, 16] = relu(m)"), "m", "y", {"elsewhere": ("m",)}, "must be stored"),
+        (
+            "epilogue",
+            graph("y", PRODUCT, 'y: f32[4, 1] = reduce(m) {kind: "sum", axes: (1,), keepdims: true}'),
+            "m", "y", {}, "not computed point by point",
+        ),
+        ("rows", graph("y", EXP, "y: f32[4, 8] = neg(a)"), "a", "y", {"between": True}, "something in between"),
+        (
+            "rows",
+            "graph g(x: f32[2, 40000]) -> (y) {\n  a: f32[2, 40000] = exp(x)\n"
+            '  y: f32[2, 1] = reduce(a) {kind: "sum", axes: (1,), keepdims: true}\n}',
+            "a", "y", {}, "a row has more than 16384 elements",
+        ),
+        ("absorb", graph("m", EXP, "m: f32[4, 16] = matmul(a, w)"), "a", "m", {}, "more than moved data"),
+    ],
+)  # fmt: skip
+def test_why_not(name: str, text: str, source: str, reader: str, around: dict[str, object], why: str) -> None:
+    found = rule(name, text, source, reader, **around)
+    assert isinstance(found, Refusal) and why in found.why
+
+
+def test_composed_statements_as_text() -> None:
+    task = rule("compose", graph("y", TURNED, "y: f32[8, 4] = neg(t)"), "t", "y")
+    assert isinstance(task, Task)
+    assert statement_text(task.stmts[0]) == "y[%0, %1] = -x[%1, %0]  for %0 < 8, %1 < 4"
+
+
+def test_a_statement_does_not_grow_without_end() -> None:
+    lines = [f"a{i + 1}: f32[4, 8] = {'neg' if i % 2 else 'relu'}({f'a{i}' if i else 'x'})" for i in range(400)]
+    found = fused(graph("a400", *lines))
+    assert sum(len(task.nodes) for task in found) == 400
+    sizes = [len(task.stmts) for task in found]
+    assert max(sizes) > 1, "what does not fit into one statement stays in the same kernel"
+    assert len(found) < 10
+    assert COMPLEXITY_LIMIT < 400
+
+
+def test_tasks_without_a_reader_are_dropped() -> None:
+    assert recipes(graph("y", EXP, "b: f32[4, 8] = tanh(a)", "y: f32[4, 8] = neg(x)")) == ["y"]
+
+
+def test_the_reasons_stay_with_the_task() -> None:
+    text = graph("y, m", PRODUCT, "y: f32[4, 16] = relu(m)")
+    (product, activation) = fused(text)
+    assert product.refused == ()
+    assert [(value, rule) for value, rule, _ in activation.refused] == [("m", "epilogue")]
+
+
+def test_shared_dims_of_a_softmax_over_channels_are_all_but_the_channels() -> None:
+    lines = (
+        'a: f32[4, 1] = reduce(x) {kind: "max", axes: (1,), keepdims: true}',
+        "b: f32[4, 8] = sub(x, a)",
+        "c: f32[4, 8] = exp(b)",
+        'd: f32[4, 1] = reduce(c) {kind: "sum", axes: (1,), keepdims: true}',
+        "y: f32[4, 8] = div(c, d)",
+    )
+    (task,) = fused(graph("y", *lines))
+    assert shared_dims(task.stmts) == (0,)
+
+
+def test_bytes_times_bytes() -> None:
+    text = """graph g(x: u8[4, 8]) -> (m) {
+      const w: i32[8, 16] = base64 "%s"
+      a: i32[4, 8] = cast(x) {to: :i32}
+      m: i32[4, 16] = matmul(a, w)
+    }"""
+    import base64
+
+    for low, kept in ((-128, True), (-129, False)):
+        data = np.full((8, 16), 5, np.int32)
+        data[0, 0] = low
+        (task,) = fused(text % base64.b64encode(data.tobytes()).decode())
+        assert (task.kind == "contraction") == kept
+        assert str(task.recipe) == ("narrow(compose(a, m))" if kept else "compose(a, m)")
+        if kept:
+            np.testing.assert_array_equal(task.constants["w.i8"], data)
