@@ -20,6 +20,7 @@ from mapsto.ir.graph import Graph, Node, Value, defined_symbols, uses
 from mapsto.ir.rewrite import Match, Table
 from mapsto.ops.bounds import check_again
 from mapsto.ops.builder import Builder
+from mapsto.ops.provenance import names_of
 from mapsto.passes.dead_code import sizes_of
 from mapsto.passes.provenance import Trace, hand_on
 
@@ -235,7 +236,7 @@ class _Tracer:
         except ShapeError as error:
             return self._failing(graph, node, error), [source for n in graph.walk() for source in n.provenance]
         left = hand_on(builder, tracer.traces, graph.outputs, made)
-        return builder.finish(made), [source for sources in left for source in sources]
+        return builder.finish(made), names_of(left)
 
     def _failing(self, graph: Graph, node: Node, error: ShapeError) -> Graph:
         """A branch that the sizes rule out: reaching it stops the run."""
