@@ -16,8 +16,13 @@ from mapsto.passes.retrace import Site, by_table, retrace
 
 
 def all_are(number: float) -> Callable[[np.ndarray], bool]:
-    """Whether every element of a constant is this number (there is at least one)."""
-    return lambda array: array.size > 0 and array.dtype != np.bool_ and bool(np.all(array == number))
+    """Whether every element of a constant is this number (there is at least one). The first tells of most."""
+    return lambda array: (
+        array.size > 0
+        and array.dtype != np.bool_
+        and bool(array.flat[0] == number)
+        and bool(np.all(array == number))
+    )
 
 
 def all_are_zero(negative: bool) -> Callable[[np.ndarray], bool]:

@@ -43,6 +43,7 @@ class Scope:
     parent: Scope | None = None
     values: dict[str, Value | Gone] = field(default_factory=dict)
     initializers: dict[str, Any] = field(default_factory=dict)
+    constants: dict[int, Value] = field(default_factory=dict)  # by the id of an array that the tensor reader keeps
 
     def find(self, name: str) -> Scope | None:
         """The nearest scope that defines a name."""
@@ -189,8 +190,13 @@ class Translator:
         if owner is None:
             raise ModelError(f"it reads {name!r}, which nothing before it defines")
         if name not in owner.values:
-            array = self.tensors.array(owner.initializers[name], "initializer")
-            owner.values[name] = owner.builder.constant(array, name)
+            array = self.tensors.array(tensor := owner.initializers[name], "initializer")
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:  # many tensors may name one region: one constant
+                if id(array) not in owner.constants:
+                    owner.constants[id(array)] = owner.builder.constant(array, name)
+                owner.values[name] = owner.constants[id(array)]
+            else:
+                owner.values[name] = owner.builder.constant(array, name)
         return owner.values[name]
 
     def _read(self, scope: Scope, name: str, where: str) -> Value:
