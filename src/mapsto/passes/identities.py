@@ -12,6 +12,7 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
 from mapsto.ops.builder import Builder
+from mapsto.passes.looking import may_look
 from mapsto.passes.retrace import Site, by_table, retrace
 
 
@@ -21,6 +22,7 @@ def all_are(number: float) -> Callable[[np.ndarray], bool]:
         array.size > 0
         and array.dtype != np.bool_
         and bool(array.flat[0] == number)
+        and may_look(array)
         and bool(np.all(array == number))
     )
 

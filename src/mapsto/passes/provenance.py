@@ -42,9 +42,7 @@ class Trace:
         return Trace(tuple(read), made, tuple(after), symbol, (*node.provenance, *more))
 
 
-def hand_on(
-    builder: Builder, traces: Iterable[Trace], outputs: Sequence[str], made: Sequence[Value]
-) -> list[Trail]:
+def hand_on(builder: Builder, traces: Iterable[Trace], outputs: Sequence[str], made: Sequence[Value]) -> list[Trail]:
     """Gives sources of nodes that are gone to those that stand for their readers; what is left, for each output.
 
     outputs: the names of the old graph's outputs, made: the values in their place.

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mapsto.budget import current
 from mapsto.errors import ShapeError
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.expr_rewrite import substitute
@@ -124,7 +125,9 @@ class _Tracer:
         bound = {str(n.attrs["symbol"]) for n in graph.nodes if n.op == "bind_dim"}
         for value in graph.inputs:
             self.counts[self.values[value.name].name] = old.get(value.name, 0)
+        meter = current()
         for node in graph.nodes:
+            meter.tick(node.op)
             made, more = self._node(node)
             self.traces.append(Trace.of(node, made, sizes_of(node) & bound if bound else set(), more))
             for before, after in zip(node.outputs, made, strict=True):

@@ -80,7 +80,13 @@ class Translator:
         model = self.source.model
         names = [entry.name for entry in model.graph.output]
         if len(set(names)) != len(names) or not names:
-            raise ModelError(f"{self.source.name}: the graph's outputs must be there and have different names: {names}")
+            listed = _cut(", ".join(map(repr, names)), 1000)
+            raise ModelError(
+                f"{self.source.name}: the graph's outputs must be there and have different names: {listed}"
+            )
+        inputs = {entry.name for entry in model.graph.input}.difference(t.name for t in model.graph.initializer)
+        self.meter.check("inputs", len(inputs), self.source.name)
+        self.meter.check("outputs", len(names), self.source.name)
         charge_nodes(model, self.source.name)
         builder = Builder(model.graph.name or self.source.name)
         builder.reserve(sorted(set(names) - {entry.name for entry in model.graph.input}))
@@ -246,9 +252,10 @@ class Translator:
             given = inputs[i] if i < len(inputs) else None
             inner.values[formal] = Gone.ABSENT if given is None else given
         inside = Place({**place.opsets, **opset_of(function.opset_import, name)}, f"{name}/", (*place.within, name))
+        defaults = {a.name: a for a in function.attribute_proto}
         faults: list[str] = []
         for index, node in enumerate(function.node):
-            bound = self.functions.bind(node, attributes, function)
+            bound = self.functions.bind(node, attributes, defaults)
             self._node(inner, bound, f"{name}/{node.name or f'{node.op_type}_{index}'}", inside, faults)
         raise_faults(faults)
         outputs = [inner.values.get(output) for output in function.output]
