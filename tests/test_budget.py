@@ -21,8 +21,9 @@ from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ops.builder import Builder
 from mapsto.passes import run_passes
 from mapsto.passes.affine import AffineFolding
+from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.identities import Identities
-from mapsto.plan.planner import plan_graph
+from mapsto.plan.decide import decide
 from tests.hostile.growing import call, function
 from tests.importers.models import ints, model, node
 
@@ -183,13 +184,13 @@ def test_one_constant_is_not_looked_through_for_each_node_that_reads_it() -> Non
         with metering(bound) as meter:
             graph = load(model(nodes, {"x": [1, 4, 2, 2]}, constants=constants))
             meter.earned.clear()
-            return len(AffineFolding()(graph).nodes)
+            return len(DeadCode()(AffineFolding()(graph)).nodes)
 
     assert made({}) == 1
     assert made({"folded_bytes": 1}) == made({"folded_operations": 1}) == 2
 
 
-@pytest.mark.parametrize("loop", [Identities(), plan_graph])
+@pytest.mark.parametrize("loop", [Identities(), decide])
 def test_time_is_looked_at_inside_of_passes_and_of_the_plan(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"v{k}" for k in range(50)]
     graph = load(model([node("Neg", [a], [b]) for a, b in itertools.pairwise(names)], {"v0": [2]}, names[-1:]))
