@@ -36,6 +36,7 @@ class Budget:
     read at each of its calls).
     nodes: nodes of the model, those of branches and of the bodies of called functions included.
     inlined: of those, the nodes that come from the bodies of functions.
+    bodies: names, attributes and numbers in the bodies of functions, read at each call.
     steps: nodes that the model's nodes become, an LSTM's and an Einsum's parts included.
     terms: products of terms multiplied out, and elements followed, in the algebra of sizes.
     text: characters of the names that called functions and branches give their nodes.
@@ -52,6 +53,9 @@ class Budget:
     rank: axes of a tensor.
     name: characters of a name.
     each: nodes that one node of the model becomes, besides 64 for each of its inputs and outputs.
+    operands: inputs and outputs of one node.
+    inputs: of the model, without its initializers.
+    outputs: of the model.
     """
 
     seconds: float = 3600.0
@@ -59,6 +63,7 @@ class Budget:
     tensors: int = 1 << 27
     nodes: int = 500_000
     inlined: int = 100_000
+    bodies: int = 4_000_000
     steps: int = 2_000_000
     terms: int = 1 << 20
     text: int = 1 << 26
@@ -71,6 +76,9 @@ class Budget:
     rank: int = 32
     name: int = 1 << 14
     each: int = 4096
+    operands: int = 4096
+    inputs: int = 16_384
+    outputs: int = 4096
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -148,6 +156,7 @@ _UNITS = {
     "tensors": "bytes of tensors",
     "terms": "terms of size expressions",
     "inlined": "nodes of called functions",
+    "bodies": "names and numbers of called functions",
     "steps": "nodes after import",
     "text": "characters of names",
     "code": "characters of LLVM IR",
@@ -156,6 +165,9 @@ _UNITS = {
     "rank": "axes",
     "name": "characters of a name",
     "each": "nodes for one of the model",
+    "operands": "inputs and outputs of a node",
+    "inputs": "inputs of the model",
+    "outputs": "outputs of the model",
     "folded_bytes": "bytes of folded constants",
     "folded_operations": "operations on constants",
     "native_operations": "operations on constants",

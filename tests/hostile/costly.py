@@ -1,14 +1,12 @@
-"""Files whose attributes or constants ask for much arithmetic or memory: over the rows of the importer."""
+"""Files whose constants ask for much arithmetic or memory."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from onnx import TensorProto, helper
 
-from tests.importers.models import ints, model, node, port
+from tests.importers.models import ints, model, node
 
 Model = Any
 F = np.float32
@@ -24,181 +22,6 @@ def _one(
     names = ["y", *(f"y{k}" for k in range(1, outputs))]
     shapes = {"x": [1, 1, 8, 8]} if "x" in inputs else {}
     return model([node(op, inputs, names, **attrs)], shapes, names, constants, opset)
-
-
-def scaled(sizes: Iterable[int]) -> dict[str, Callable[[], Model]]:
-    """One case an op, attribute and size: what a single number may ask for."""
-    w = np.ones((1, 1, 3, 3), F)
-    made: dict[str, Any] = {}
-    for n in sizes:
-        for op in ("Conv", "ConvTranspose"):
-            for attribute in ("strides", "dilations"):
-                made[f"{op}_{attribute}_{n}"] = lambda op=op, attribute=attribute, n=n: _one(
-                    op, ["x", "w"], {"w": w}, **{attribute: [n, n]}
-                )
-            made[f"{op}_pads_{n}"] = lambda op=op, n=n: _one(op, ["x", "w"], {"w": w}, pads=[n] * 4)
-            made[f"{op}_group_{n}"] = lambda op=op, n=n: _one(op, ["x", "w"], {"w": w}, group=n)
-            made[f"{op}_constant_{n}"] = lambda op=op, n=n: _one(
-                op,
-                ["c", "w"],
-                {"w": w, "c": np.ones((1, 1, 8, 8), F)},
-                **{"pads": [n] * 4, "strides": [max(n // 2, 1)] * 2},
-            )
-        made[f"ConvTranspose_output_padding_{n}"] = lambda n=n: _one(
-            "ConvTranspose", ["x", "w"], {"w": w}, output_padding=[n, n]
-        )
-        made[f"ConvTranspose_output_shape_{n}"] = lambda n=n: _one(
-            "ConvTranspose", ["x", "w"], {"w": w}, output_shape=[n, n]
-        )
-        for op in ("MaxPool", "AveragePool", "LpPool"):
-            made[f"{op}_kernel_{n}"] = lambda op=op, n=n: _one(op, ["x"], {}, kernel_shape=[n, n], pads=[n - 1] * 4)
-            made[f"{op}_constant_{n}"] = lambda op=op, n=n: _one(
-                op, ["c"], {"c": np.ones((1, 1, 8, 8), F)}, kernel_shape=[n, n], pads=[n - 1] * 4, strides=[n, n]
-            )
-            made[f"{op}_strides_{n}"] = lambda op=op, n=n: _one(op, ["x"], {}, kernel_shape=[2, 2], strides=[n, n])
-            made[f"{op}_ceil_{n}"] = lambda op=op, n=n: _one(
-                op, ["x"], {}, kernel_shape=[2, 2], strides=[n, n], ceil_mode=1
-            )
-        made[f"LRN_{n}"] = lambda n=n: _one("LRN", ["x"], {}, size=n)
-        made[f"ConstantOfShape_{n}"] = lambda n=n: _one("ConstantOfShape", ["s"], {"s": ints(n)})
-        made[f"ConstantOfShape_2d_{n}"] = lambda n=n: _one("ConstantOfShape", ["s"], {"s": ints(n, 4)})
-        made[f"Expand_{n}"] = lambda n=n: _one("Expand", ["c", "s"], {"s": ints(n, 4), "c": _floats(1)})
-        made[f"Tile_{n}"] = lambda n=n: _one("Tile", ["c", "s"], {"s": ints(n), "c": _floats(1, 2)})
-        made[f"Tile_x_{n}"] = lambda n=n: _one("Tile", ["x", "s"], {"s": ints(1, n, 1, n)})
-        made[f"Range_{n}"] = lambda n=n: _one(
-            "Range", ["a", "b", "d"], {"a": np.int64(0), "b": np.int64(n), "d": np.int64(1)}
-        )
-        made[f"Range_float_{n}"] = lambda n=n: _one("Range", ["a", "b", "d"], {"a": F(0), "b": F(n), "d": F(1e-3)})
-        made[f"OneHot_{n}"] = lambda n=n: _one(
-            "OneHot", ["i", "d", "v"], {"i": ints(0, 1), "d": ints(n), "v": _floats(0, 1)}
-        )
-        made[f"Pad_{n}"] = lambda n=n: _one("Pad", ["c", "p"], {"c": _floats(1, 2), "p": ints(n, n)})
-        for mode in ("reflect", "edge", "wrap"):
-            made[f"Pad_{mode}_{n}"] = lambda n=n, mode=mode: _one(
-                "Pad", ["c", "p"], {"c": _floats(1, 2, 3), "p": ints(n, n)}, mode=mode
-            )
-        made[f"Pad_crop_{n}"] = lambda n=n: _one(
-            "Pad", ["c", "p"], {"c": _floats(1, 2, 3), "p": ints(n, 1 - n)}, mode="edge"
-        )
-        for mode in ("nearest", "linear", "cubic"):
-            made[f"Resize_{mode}_{n}"] = lambda n=n, mode=mode: _one(
-                "Resize", ["c", "", "", "s"], {"c": np.ones((1, 1, 4, 4), F), "s": ints(1, 1, n, n)}, mode=mode
-            )
-            made[f"Resize_scales_{mode}_{n}"] = lambda n=n, mode=mode: _one(
-                "Resize", ["c", "", "k"], {"c": np.ones((1, 1, 4, 4), F), "k": _floats(1, 1, n, n)}, mode=mode
-            )
-            made[f"Resize_x_{mode}_{n}"] = lambda n=n, mode=mode: _one(
-                "Resize", ["x", "", "", "s"], {"s": ints(1, 1, n, n)}, mode=mode
-            )
-        made[f"Upsample_{n}"] = lambda n=n: _one("Upsample", ["x", "k"], {"k": _floats(1, 1, n, n)}, opset=9)
-        made[f"Col2Im_{n}"] = lambda n=n: _one(
-            "Col2Im", ["c", "i", "b"], {"c": np.ones((1, 4, 4), F), "i": ints(n, n), "b": ints(2, 2)}
-        )
-        made[f"Col2Im_block_{n}"] = lambda n=n: _one(
-            "Col2Im", ["c", "i", "b"], {"c": np.ones((1, 4, 4), F), "i": ints(4, 4), "b": ints(n, n)}
-        )
-        made[f"DFT_{n}"] = lambda n=n: _one("DFT", ["c", "n"], {"c": np.ones((1, 8, 1), F), "n": np.int64(n)}, axis=1)
-        made[f"STFT_{n}"] = lambda n=n: _one(
-            "STFT", ["c", "s", "", "n"], {"c": np.ones((1, 8, 1), F), "s": np.int64(1), "n": np.int64(n)}
-        )
-        made[f"TopK_{n}"] = lambda n=n: _one("TopK", ["c", "k"], {"c": _floats(1, 2), "k": ints(n)}, outputs=2)
-        made[f"EyeLike_{n}"] = lambda n=n: model(
-            [node("ConstantOfShape", ["s"], ["c"]), node("EyeLike", ["c"], ["y"], k=-n)],
-            {},
-            constants={"s": ints(n, n)},
-        )
-        made[f"Trilu_{n}"] = lambda n=n: _one("Trilu", ["x", "k"], {"k": np.int64(n)})
-        made[f"CumSum_{n}"] = lambda n=n: model(
-            [node("ConstantOfShape", ["s"], ["c"]), node("CumSum", ["c", "a"], ["y"])],
-            {},
-            constants={"s": ints(n), "a": np.int64(0)},
-        )
-        made[f"Concat_{n}"] = lambda n=n: model(
-            [node("ConstantOfShape", ["s"], ["c"]), node("Concat", ["c"] * 8, ["y"], axis=0)],
-            {},
-            constants={"s": ints(n)},
-        )
-        made[f"Gather_{n}"] = lambda n=n: model(
-            [
-                node("ConstantOfShape", ["s"], ["c"], value=helper.make_tensor("v", TensorProto.INT64, [1], [0])),
-                node("Gather", ["x", "c"], ["y"]),
-            ],
-            {"x": [4, 1000]},
-            constants={"s": ints(n)},
-        )
-        made[f"GatherConstant_{n}"] = lambda n=n: model(
-            [node("Expand", ["z", "s"], ["c"]), node("Gather", ["t", "c"], ["y"])],
-            {},
-            constants={"s": ints(min(n, 10**6)), "z": ints(0), "t": np.ones((1, 1000), F)},
-        )
-        for op in ("HannWindow", "HammingWindow", "BlackmanWindow"):
-            made[f"{op}_{n}"] = lambda op=op, n=n: _one(op, ["n"], {"n": np.int64(n)})
-        for op in ("RandomNormal", "RandomUniform"):
-            made[f"{op}_{n}"] = lambda op=op, n=n: _one(op, [], {}, shape=[n])
-        made[f"Bernoulli_{n}"] = lambda n=n: model(
-            [node("ConstantOfShape", ["s"], ["c"]), node("Bernoulli", ["c"], ["y"])], {}, constants={"s": ints(n)}
-        )
-        made[f"AffineGrid_{n}"] = lambda n=n: _one(
-            "AffineGrid", ["t", "s"], {"t": np.ones((1, 2, 3), F), "s": ints(1, 1, n, n)}, opset=20
-        )
-        made[f"MaxUnpool_{n}"] = lambda n=n: _one(
-            "MaxUnpool",
-            ["c", "i", "s"],
-            {"c": np.ones((1, 1, 2, 2), F), "i": np.zeros((1, 1, 2, 2), np.int64), "s": ints(1, 1, n, n)},
-            kernel_shape=[2, 2],
-            strides=[2, 2],
-        )
-        made[f"DepthToSpace_{n}"] = lambda n=n: _one("DepthToSpace", ["x"], {}, blocksize=n)
-        made[f"SpaceToDepth_{n}"] = lambda n=n: _one("SpaceToDepth", ["x"], {}, blocksize=n)
-        made[f"Reshape_{n}"] = lambda n=n: _one("Reshape", ["x", "s"], {"s": ints(n, -1)})
-        made[f"Slice_{n}"] = lambda n=n: _one(
-            "Slice", ["x", "a", "b", "i", "k"], {"a": ints(-n), "b": ints(n), "i": ints(2), "k": ints(n)}
-        )
-        made[f"Split_{n}"] = lambda n=n: _one("Split", ["x"], {}, num_outputs=n)
-        made[f"Unsqueeze_{n}"] = lambda n=n: _one("Unsqueeze", ["x", "a"], {"a": ints(n)})
-        made[f"Input_{n}"] = lambda n=n: model([node("Softmax", ["x"], ["y"])], {"x": [n, n]})
-        made[f"InputMatMul_{n}"] = lambda n=n: model([node("MatMul", ["x", "x"], ["y"])], {"x": [n, n]})
-        made[f"InputConv_{n}"] = lambda n=n: model(
-            [node("Conv", ["x", "w"], ["y"])], {"x": [1, n, 8, 8], "w": [n, n, 3, 3]}
-        )
-        made[f"InputConvWindow_{n}"] = lambda n=n: model(
-            [node("Conv", ["x", "w"], ["y"], pads=[n] * 4)], {"x": [1, 1, n, n], "w": [1, 1, n, n]}
-        )
-        made[f"InputConvTranspose_{n}"] = lambda n=n: model(
-            [node("ConvTranspose", ["x", "w"], ["y"])], {"x": [1, 1, n, n], "w": [1, 1, n, n]}
-        )
-        made[f"InputTopK_{n}"] = lambda n=n: model(
-            [node("TopK", ["x", "k"], ["y", "i"])], {"x": [n]}, ["y", "i"], {"k": ints(n)}
-        )
-        made[f"InputNonZero_{n}"] = lambda n=n: model([node("NonZero", ["x"], ["y"])], {"x": [n]})
-        made[f"InputCumSum_{n}"] = lambda n=n: model(
-            [node("CumSum", ["x", "a"], ["y"])], {"x": [n]}, constants={"a": np.int64(0)}
-        )
-        made[f"InputLSTM_{n}"] = lambda n=n: model(
-            [node("LSTM", ["x", "w", "r"], ["y"], hidden_size=n // 8 * 2)],
-            {"x": [n, 1, 4], "w": [1, n // 8 * 8, 4], "r": [1, n // 8 * 8, n // 8 * 2]},
-        )
-        made[f"InputNms_{n}"] = lambda n=n: model(
-            [node("NonMaxSuppression", ["b", "s", "k"], ["y"])],
-            {"b": [1, n, 4], "s": [1, 1, n]},
-            constants={"k": ints(n)},
-        )
-        made[f"InputGridSample_{n}"] = lambda n=n: model(
-            [node("GridSample", ["x", "g"], ["y"], mode="bicubic" if n < 10**7 else "bilinear")],
-            {"x": [1, 1, n, n], "g": [1, n, n, 2]},
-        )
-        made[f"InputScatter_{n}"] = lambda n=n: model(
-            [node("ScatterElements", ["x", "i", "x"], ["y"], axis=0, reduction="add")],
-            [port("x", [n]), port("i", [n], np.int64)],
-        )
-        made[f"InputEinsum_{n}"] = lambda n=n: model(
-            [node("Einsum", ["x", "x"], ["y"], equation="ij,kl->ijkl")], {"x": [n, n]}
-        )
-        made[f"InputDet_{n}"] = lambda n=n: model([node("Det", ["x"], ["y"])], {"x": [n, n]})
-        made[f"InputLayerNorm_{n}"] = lambda n=n: model(
-            [node("LayerNormalization", ["x", "s"], ["y"])], {"x": [n, n], "s": [n]}
-        )
-    return made
 
 
 def product_of_2048() -> Model:
@@ -322,10 +145,25 @@ def groups() -> Model:
     )
 
 
+def one_weight_scaled_many_times() -> Model:
+    """100 convolutions read one weight of 16 MB, and each is multiplied by a constant of its own."""
+    nodes, constants = [], {"w": np.ones((512, 512, 4, 4), F)}
+    for k in range(100):
+        constants[f"f{k}"] = np.full((512, 1, 1), k + 1.5, F)
+        nodes += [node("Conv", ["x", "w"], [f"c{k}"]), node("Mul", [f"c{k}", f"f{k}"], [f"m{k}"])]
+    return model([*nodes, node("Sum", [f"m{k}" for k in range(100)], ["y"])], {"x": [1, 512, 4, 4]}, ["y"], constants)
+
+
+def one_constant_divided_by_many_times() -> Model:
+    """60 quotients by one constant of 8 MB, whose inverses are exact."""
+    nodes = [node("Div", [f"v{k}", "w"], [f"v{k + 1}"]) for k in range(60)]
+    return model(nodes, {"v0": [1024, 2048]}, ["v60"], {"w": np.full((1024, 2048), 2, F)})
+
+
 CASES = [
     product_of_2048, integer_product_of_2048, a_chain_of_products, product_of_expanded, suppression_of_20000,
     constant_convolution, many_convolutions_of_one_constant, many_transposes_of_one_constant, recurrent_constant,
     windows_of_constants, random_windows, cubic_grid_of_many_axes, linear_grid_of_many_axes,
     convolution_of_many_axes, transposed_convolution_of_many_axes, pool_of_many_axes, resize_of_many_axes,
-    long_windows, groups,
+    long_windows, groups, one_weight_scaled_many_times, one_constant_divided_by_many_times,
 ]  # fmt: skip

@@ -12,8 +12,17 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MEMORY = 1 << 30
-# An error comes within 2 seconds where the machine is quiet; here it is only seen that nothing hangs.
-SECONDS = 30.0
+SECONDS = 2.0  # of processor time, as `trying` measures it
+# Honest work: thousands of parts that are built and compiled one by one, in time that is linear in them.
+HONEST = {
+    "branches_both_ways": 8.0,
+    "concat_of_many": 5.0,
+    "empty_initializers": 5.0,
+    "graph_of_many_open_inputs": 5.0,
+    "inputs_to_outputs": 6.0,
+    "many_convolutions_of_one_constant": 5.0,
+    "sizes_put_together": 5.0,
+}
 
 
 def outcomes(kind: str, *sizes: int) -> list[dict[str, object]]:
@@ -30,12 +39,12 @@ def bad(found: list[dict[str, object]]) -> list[str]:
         for case in found
         if str(case["kind"]).startswith(("crashed", "killed"))
         or float(case["bytes"]) > MEMORY
-        or float(case["seconds"]) > SECONDS
+        or float(case["seconds"]) > HONEST.get(str(case["name"]), SECONDS)
     ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "least"), [("growing", 26), ("wide", 60), ("costly", 19)])
+@pytest.mark.parametrize(("kind", "least"), [("growing", 26), ("wide", 50), ("many", 40), ("costly", 21)])
 def test_files_that_ask_for_much(kind: str, least: int) -> None:
     found = outcomes(kind)
     assert len(found) >= least
@@ -53,9 +62,28 @@ def test_one_number_that_asks_for_much(size: int) -> None:
 def test_the_trial_sees_a_crash_and_too_much_memory() -> None:
     from tests.hostile.trying import tried
 
-    def crash(model: object) -> None:
+    def crash() -> None:
         raise MemoryError
 
-    assert tried(lambda: None, crash).kind == "crashed: MemoryError"
-    assert tried(lambda: None, lambda model: bytearray(1 << 33)).kind == "crashed: MemoryError"
-    assert tried(lambda: None, lambda model: os.kill(os.getpid(), 9)).kind.startswith("killed")
+    makes = {
+        "crash": lambda: crash,
+        "memory": lambda: lambda: bytearray(1 << 33),
+        "kill": lambda: lambda: os.kill(os.getpid(), 9),
+        "large": lambda: lambda: bytearray(b"x") * (1 << 29),
+        "small": lambda: lambda: None,
+    }
+    found = dict(tried(makes, lambda model: model()))
+    assert list(found) == list(makes)
+    assert found["crash"].kind == found["memory"].kind == "crashed: MemoryError"
+    assert found["kill"].kind == "killed by signal 9"
+    assert found["large"].bytes > 1 << 29 > found["small"].bytes
+
+
+def test_the_trial_counts_the_time_of_the_processes_that_a_model_starts() -> None:
+    from tests.hostile.trying import tried
+
+    def started() -> None:
+        subprocess.run([sys.executable, "-c", "sum(range(10**7))"], check=True)
+
+    ((_, found),) = tried({"started": lambda: started}, lambda model: model())
+    assert found.seconds > 0.02

@@ -210,53 +210,8 @@ def einsum_of_50_letters() -> Model:
     return model(nodes, {f"x{k}": [2] * 10 for k in range(5)})
 
 
-def einsum_of_many_operands() -> Model:
-    return model([node("Einsum", ["x"] * 300, ["y"], equation=",".join(["ij"] * 300) + "->ij")], {"x": [2, 2]})
-
-
 def einsum_of_a_diagonal() -> Model:
     return model([node("Einsum", ["x"], ["y"], equation="i" * 20 + "->i")], {"x": [4] * 20})
-
-
-def empty_initializers() -> Model:
-    made = model([node("Relu", ["x"], ["y"])], {"x": [2]})
-    made.graph.initializer.extend(
-        TensorProto(name=f"w{k}", data_type=TensorProto.FLOAT, dims=[0]) for k in range(300_000)
-    )
-    return made
-
-
-def many_inputs() -> Model:
-    return model([node("Relu", ["x0"], ["y"])], {f"x{k}": [2] for k in range(MANY)})
-
-
-def many_outputs() -> Model:
-    return model([node("Relu", ["x"], ["y"])], {"x": [2]}, [f"y{k}" for k in range(MANY)])
-
-
-def one_output_many_times() -> Model:
-    return model([node("Relu", ["x"], ["y"])], {"x": [2]}, ["y"] * MANY)
-
-
-def inputs_to_outputs() -> Model:
-    nodes = [node("Identity", ["x"], [f"y{k}"]) for k in range(3000)]
-    return model(nodes, {"x": [2]}, [f"y{k}" for k in range(3000)])
-
-
-def a_node_of_many_inputs() -> Model:
-    return model([node("Add", ["x"] * 100_000, ["y"])], {"x": [2]})
-
-
-def a_node_of_many_outputs() -> Model:
-    return model([node("Relu", ["x"], [f"y{k}" for k in range(MANY)])], {"x": [2]}, ["y0"])
-
-
-def concat_of_many() -> Model:
-    return model([node("Concat", ["x"] * 4000, ["y"], axis=0)], {"x": [2]})
-
-
-def sum_of_many() -> Model:
-    return model([node("Sum", ["x"] * 5_000, ["y"])], {"x": [2]})
 
 
 def duplicate_names() -> Model:
@@ -305,8 +260,6 @@ CASES = [
     million_expanded, million_pads_input, million_parts, million_resized, shape_of_10_12, expand_of_10_12,
     tile_of_10_12, pad_of_10_12, constant_of_10_12, slice_of_10_12, split_of_10_12, resize_of_10_12,
     upsample_of_10_12, random_of_10_12, rank_64, rank_64_by_unsqueeze, rank_64_by_expand, rank_64_by_gather,
-    rank_64_input, rank_32, rank_32_open, einsum_of_50_letters, einsum_of_many_operands, einsum_of_a_diagonal,
-    empty_initializers, many_inputs, many_outputs, one_output_many_times, inputs_to_outputs, a_node_of_many_inputs,
-    a_node_of_many_outputs, concat_of_many, sum_of_many, duplicate_names, a_node_that_reads_itself, sparse_tensor,
-    strings, huge_dims_without_data, million_tensor_dims, million_input_dims,
+    rank_64_input, rank_32, rank_32_open, einsum_of_50_letters, einsum_of_a_diagonal, duplicate_names,
+    a_node_that_reads_itself, sparse_tensor, strings, huge_dims_without_data, million_tensor_dims, million_input_dims,
 ]  # fmt: skip

@@ -169,7 +169,10 @@ class Builder:
         return self.parent.content(value) if self.parent and value.name not in self.values else None
 
     def producer(self, value: Value) -> Node | None:
-        """The node that made a value; None for inputs, constants and known integers that nothing has read as data."""
+        """The node that made a value; None for inputs, constants and known integers that nothing has read as data.
+
+        Sources that it has taken on are not written into it yet: passes.provenance sees that none is lost.
+        """
         node = self._nodes.of(value.name)
         if node is not None:
             return node
@@ -348,11 +351,11 @@ class Builder:
             self._cse[key] = outputs
         return outputs
 
-    def attribute(self, value: Value, sources: Sequence[str]) -> None:
+    def attribute(self, value: Value, sources: Sequence[str] | Trail) -> None:
         """Says that `value` stands for these source nodes as well: its node takes them on, or, where it has none, those
         that read it.
         """
-        self._nodes.attribute(value, Trail(tuple(sources)))
+        self._nodes.attribute(value, sources if isinstance(sources, Trail) else Trail(tuple(sources)))
 
     def attribute_here(self, value: Value) -> None:
         """Says that `value` stands for the source nodes of the enclosing `source`."""
@@ -422,6 +425,7 @@ class Builder:
             wanted = names[i] if names else value.name
             own = value.name == wanted or (self._nodes.has(value.name) and value.name not in made)
             if names and (not own or value.name in made):
+                self._nodes.settle(value.name)
                 node = self.producer(value)
                 sources = node.provenance if node else () if self._nodes.trails([value]) else (wanted,)
                 before = value

@@ -78,12 +78,14 @@ class Nodes:
         return name in self._made
 
     def of(self, name: str) -> Node | None:
-        """The node of this level that made a value."""
+        """The node of this level that made a value; what it has taken on may not be written out yet."""
         at = self._made.get(name)
-        if at is None:
-            return None
-        self._settle(at)
-        return self._list[at]
+        return None if at is None else self._list[at]
+
+    def settle(self, name: str) -> None:
+        """Writes out what the node that made a value has taken on."""
+        if (at := self._made.get(name)) is not None:
+            self._settle(at)
 
     def attribute(self, value: Value, trail: Trail) -> None:
         """Says that a value, here or in an enclosing graph, stands for these sources as well: its node takes them on,

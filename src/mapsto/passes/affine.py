@@ -12,6 +12,7 @@ import numpy as np
 
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.builder import Builder
+from mapsto.passes.looking import may_make
 from mapsto.passes.retrace import Site, retrace
 
 _CONVOLUTIONS = ("conv", "conv_transpose")
@@ -49,7 +50,7 @@ def _into_convolution(site: Site, node: Node, value: Value, constant: np.ndarray
         return None
     channels = value.shape[1]
     per_channel = _along(constant, value.rank, 1, channels)
-    if per_channel is None or not isinstance(channels, int):
+    if per_channel is None or not isinstance(channels, int) or not may_make(weights):
         return None
     wide = per_channel.astype(np.float64)
     shift = np.zeros(channels) if bias is None else bias.astype(np.float64)
@@ -94,7 +95,7 @@ def _into_matmul(site: Site, node: Node, value: Value, constant: np.ndarray) -> 
     if weights is None or weights.ndim != 2 or value.rank < 1:
         return None
     per_column = _along(constant, value.rank, value.rank - 1, value.shape[-1])
-    if per_column is None:
+    if per_column is None or not may_make(weights):
         return None
     factor = per_column.astype(np.float64)
     scaled = (weights.astype(np.float64) * (factor if site.node.op == "mul" else 1 / factor)).astype(weights.dtype)

@@ -64,8 +64,13 @@ def _live(graph: Graph, read_by_any: set[str]) -> Graph:
 
 def _bound(graph: Graph) -> dict[str, set[str]]:
     """Symbols that a run finds -> what the node that found one has made beside it."""
-    made = {value.name: {v.name for v in node.outputs} for node in graph.nodes for value in node.outputs}
-    return {str(n.attrs["symbol"]): made.get(n.inputs[0], set()) for n in graph.nodes if n.op == _BIND}
+    binds = {str(n.attrs["symbol"]): n.inputs[0] for n in graph.nodes if n.op == _BIND}
+    asked = set(binds.values())
+    made: dict[str, set[str]] = {}
+    for node in graph.nodes if asked else ():
+        names = {v.name for v in node.outputs}
+        made.update(dict.fromkeys(asked & names, names))
+    return {symbol: made.get(scalar, set()) for symbol, scalar in binds.items()}
 
 
 def _is_needed(

@@ -12,12 +12,19 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
 from mapsto.ops.builder import Builder
+from mapsto.passes.looking import may_look
 from mapsto.passes.retrace import Site, by_table, retrace
 
 
 def all_are(number: float) -> Callable[[np.ndarray], bool]:
-    """Whether every element of a constant is this number (there is at least one)."""
-    return lambda array: array.size > 0 and array.dtype != np.bool_ and bool(np.all(array == number))
+    """Whether every element of a constant is this number (there is at least one). The first tells of most."""
+    return lambda array: (
+        array.size > 0
+        and array.dtype != np.bool_
+        and bool(array.flat[0] == number)
+        and may_look(array)
+        and bool(np.all(array == number))
+    )
 
 
 def all_are_zero(negative: bool) -> Callable[[np.ndarray], bool]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.graph import Graph, Node, Value, free_values
 from mapsto.ops.builder import Builder
+from mapsto.ops.provenance import Trail
 from mapsto.passes.dead_code import DeadCode
 
 # A size symbol among the names of values.
@@ -41,25 +42,22 @@ class Trace:
         return Trace(tuple(read), made, tuple(after), symbol, (*node.provenance, *more))
 
 
-def hand_on(
-    builder: Builder, traces: Iterable[Trace], outputs: Sequence[str], made: Sequence[Value]
-) -> list[tuple[str, ...]]:
+def hand_on(builder: Builder, traces: Iterable[Trace], outputs: Sequence[str], made: Sequence[Value]) -> list[Trail]:
     """Gives sources of nodes that are gone to those that stand for their readers; what is left, for each output.
 
     outputs: the names of the old graph's outputs, made: the values in their place.
     """
     values, symbols = _alive(builder, made)
-    waiting: dict[str, tuple[str, ...]] = {}  # old name -> sources that nothing alive stands for
+    waiting: dict[str, Trail] = {}  # old name -> sources that nothing alive stands for
     for trace in traces:
-        handed = [source for name in trace.reads for source in waiting.get(name, ())]
-        sources = tuple(dict.fromkeys((*trace.sources, *handed)))
+        sources = Trail(trace.sources, tuple(waiting[name] for name in trace.reads if name in waiting))
         # a value of a graph around is read from here, and so alive
         images = [v for v in trace.after if v.name in values or _is_outside(builder, v)]
         for value in images:
             builder.attribute(value, sources)
         if not images and trace.symbol not in symbols:
             waiting.update(dict.fromkeys(trace.before, sources))
-    return [waiting.get(name, ()) for name in outputs]
+    return [waiting.get(name, Trail()) for name in outputs]
 
 
 def _alive(builder: Builder, made: Sequence[Value]) -> tuple[set[str], set[str]]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from mapsto.budget import current
 from mapsto.errors import ShapeError
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.expr_rewrite import substitute
@@ -20,6 +21,7 @@ from mapsto.ir.graph import Graph, Node, Value, defined_symbols, uses
 from mapsto.ir.rewrite import Match, Table
 from mapsto.ops.bounds import check_again
 from mapsto.ops.builder import Builder
+from mapsto.ops.provenance import names_of
 from mapsto.passes.dead_code import sizes_of
 from mapsto.passes.provenance import Trace, hand_on
 
@@ -123,7 +125,9 @@ class _Tracer:
         bound = {str(n.attrs["symbol"]) for n in graph.nodes if n.op == "bind_dim"}
         for value in graph.inputs:
             self.counts[self.values[value.name].name] = old.get(value.name, 0)
+        meter = current()
         for node in graph.nodes:
+            meter.tick(node.op)
             made, more = self._node(node)
             self.traces.append(Trace.of(node, made, sizes_of(node) & bound if bound else set(), more))
             for before, after in zip(node.outputs, made, strict=True):
@@ -235,7 +239,7 @@ class _Tracer:
         except ShapeError as error:
             return self._failing(graph, node, error), [source for n in graph.walk() for source in n.provenance]
         left = hand_on(builder, tracer.traces, graph.outputs, made)
-        return builder.finish(made), [source for sources in left for source in sources]
+        return builder.finish(made), names_of(left)
 
     def _failing(self, graph: Graph, node: Node, error: ShapeError) -> Graph:
         """A branch that the sizes rule out: reaching it stops the run."""

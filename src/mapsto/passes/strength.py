@@ -11,11 +11,16 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
 from mapsto.ops.builder import Builder
 from mapsto.passes.identities import all_are, reshaped, spans
+from mapsto.passes.looking import may_look, may_make
 from mapsto.passes.retrace import Site, by_table, retrace
 
 
 def _power_of_two(array: np.ndarray) -> bool:
-    """Whether 1/c is exact and normal for every element."""
+    """Whether 1/c is exact and normal for every element, and may be made. The first element tells of most."""
+    return _is_exact(array.flat[:1]) and may_make(array) and _is_exact(array)
+
+
+def _is_exact(array: np.ndarray) -> bool:
     if array.dtype.kind != "f" or array.size == 0 or not np.all(np.isfinite(array)):
         return False
     mantissa, _ = np.frexp(np.abs(array.astype(np.float64)))
@@ -36,7 +41,7 @@ def nonnegative(b: Builder, value: Value, depth: int = 4) -> bool:
     """Whether no element is below zero (-0 and NaN may be among them), as far as the nodes that made it tell."""
     array = b.array(value)
     if array is not None:
-        return bool(np.all(array >= 0))
+        return may_look(array) and bool(np.all(array >= 0))
     node = b.producer(value)
     if node is None or depth == 0:
         return False
@@ -60,7 +65,7 @@ def without_minus_zero(b: Builder, value: Value, depth: int = 4) -> bool:
     """Of a value that is nowhere below zero: whether its zeros are all +0, as far as the nodes that made it tell."""
     array = b.array(value)
     if array is not None:
-        return not np.any(np.signbit(array))
+        return may_look(array) and not np.any(np.signbit(array))
     node = b.producer(value)
     if node is None or depth == 0:
         return False

@@ -11,6 +11,7 @@ import bisect
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
+from mapsto.budget import current
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Graph, Node, Value, free_values
 from mapsto.ops.registry import op
@@ -53,6 +54,7 @@ def _items(
 
 
 def _item(node: Node, setting: Setting, together: Together | None, required: Set[Dim]) -> Item:
+    current().tick("fusion")
     if node.graphs:
         arms = tuple(_items(inner, setting, together, required, node.outputs) for inner in node.graphs)
         read = {n for n in node.inputs if n}.union(*map(free_values, node.graphs))
@@ -90,7 +92,9 @@ class _Fusing:
                 self._drop_if_dead(at)
 
     def done(self) -> tuple[Item, ...]:
+        meter = current()
         for at in range(len(self.items)):
+            meter.tick("fusion")
             task = self._task(at)
             if task is None or task.kind == "routine" or is_wide(task):
                 continue

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from mapsto.budget import current
 from mapsto.ir.graph import Node, Value
 from mapsto.plan.access import access
 from mapsto.plan.edits import reading, written
@@ -43,7 +44,9 @@ class _Settling:
     def settled(self, items: Sequence[Item]) -> tuple[Item, ...]:
         """The items with views taken out, homes given."""
         done: list[Item] = []
+        meter = current()
         for item in items:
+            meter.tick("layouts")
             if isinstance(item, Region):
                 item = replace(item, arms=tuple(self.settled(arm) for arm in item.arms))
             view = self.view(item) if isinstance(item, Task) and item.stmts else None

@@ -138,6 +138,7 @@ def prepared(
 
     if isinstance(model, Graph):
         model = with_shapes(model, shapes) if shapes else model
+        _earn(model)
     else:
         from mapsto.importers.onnx import load
 
@@ -173,6 +174,7 @@ class Workers:
         """Object code of these functions; CompileError naming all that failed. sources: the nodes each stands for."""
         found, failures = [], []
         for done, name in enumerate(names, 1):
+            current().tick(f"code of {name}")
             try:
                 found.append(self.futures[name].result())
             except CompileError as error:
@@ -194,11 +196,20 @@ def build(
     defaults: Mapping[str, np.ndarray] | None = None,
 ) -> Executable:
     """Plan, generate, compile and assemble a graph that the passes are done with. `defaults` of inputs by name."""
-    with metering() as meter:
-        if not meter.earned:  # no importer has said yet how large the model itself is
-            meter.earn("folded_bytes", FOLD_PER_BYTE * sum(a.nbytes for a in graph.constants.values()))
-            meter.earn("native_operations", 2 * FOLD_PER_BYTE * sum(a.size for a in graph.constants.values()))
+    with metering():
+        _earn(graph)
         return _build(graph, workers, threads, progress, pinned, defaults)
+
+
+def _earn(graph: Graph) -> None:
+    """Says how large a graph's own constants are, where no importer has said it yet."""
+    meter = current()
+    if meter.earned:
+        return
+    elements = sum(array.size for array in graph.constants.values())
+    meter.earn("folded_bytes", FOLD_PER_BYTE * sum(array.nbytes for array in graph.constants.values()))
+    meter.earn("folded_operations", FOLD_PER_BYTE * elements)
+    meter.earn("native_operations", 2 * FOLD_PER_BYTE * elements)
 
 
 def _build(

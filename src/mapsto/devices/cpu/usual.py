@@ -100,7 +100,7 @@ def _places(task: Task, code: Code) -> Iterator[Dim]:
         batch = {i.name for i in c.batch}
         yield from (e for load in (c.a, c.b) for e in load.index if not (isinstance(e, Expr) and e.names & batch))
     touched = {load.tensor for stmt in task.stmts for load in _loads(stmt.value)}
-    for name in sorted(touched & set(code.homes)):
+    for name in sorted(name for name in touched if name in code.homes):
         yield from (axis.stride for axis in code.layout(name).axes)
 
 

@@ -43,14 +43,15 @@ class Functions:
         function.ParseFromString(body)
         return function if function.node else None
 
-    def bind(self, node: Any, given: Mapping[str, Any], function: Any) -> Any:
-        """A node of a function's body with the attributes of the call put in for its references."""
+    def bind(self, node: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:
+        """A node of a function's body with the attributes of the call put in for its references, else the function's
+        defaults.
+        """
         if not any(a.ref_attr_name or a.HasField("g") for a in node.attribute):
             return node
         bound = onnx.NodeProto()
         bound.CopyFrom(node)
         del bound.attribute[:]
-        defaults = {a.name: a for a in function.attribute_proto}
         for attribute in node.attribute:
             if attribute.ref_attr_name:
                 source = given.get(attribute.ref_attr_name, defaults.get(attribute.ref_attr_name))
@@ -64,7 +65,7 @@ class Functions:
             kept.CopyFrom(attribute)
             if kept.HasField("g"):
                 for i, inner in enumerate(kept.g.node):
-                    kept.g.node[i].CopyFrom(self.bind(inner, given, function))
+                    kept.g.node[i].CopyFrom(self.bind(inner, given, defaults))
         return bound
 
 

@@ -21,9 +21,12 @@ from mapsto.importers.onnx.external import DataFiles
 OLDEST_OPSET = 7
 NEWEST_OPSET = 28
 NEWEST_IR = 14
+MOST_DOMAINS = 256  # of operator sets; each function carries those around it
 LARGEST_FILE = (1 << 31) - 1  # of protobuf, bytes
 # The most bytes of elements that a byte of a file stands for: a 64-bit integer is written in as little as one.
 _OF_A_BYTE = 8
+# Inputs and outputs of a node that are not counted: the call costs more.
+_FEW = 16
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,10 @@ def check_names(graph: Any, where: str, depth: int = 0) -> None:
         names.append(entry if isinstance(entry, (str, bytes)) else entry.name)
         if isinstance(entry, onnx.ValueInfoProto):
             names.extend(dim.dim_param for dim in entry.type.tensor_type.shape.dim)
-    for node in graph.node:
+    for index, node in enumerate(graph.node):
+        if (ports := len(node.input) + len(node.output)) > _FEW:
+            name = node.name[:80] or f"{node.op_type[:80]}_{index}"
+            meter.check("operands", ports, f"{where}: node {name!r} ({node.op_type[:80]})")
         names.extend((node.name, node.op_type, node.domain, *node.input, *node.output))
         for attribute in node.attribute:
             names.extend((attribute.name, attribute.ref_attr_name))
@@ -144,7 +150,11 @@ def check_names(graph: Any, where: str, depth: int = 0) -> None:
 
 
 def opset_of(imports: Any, where: str) -> dict[str, int]:
-    """Versions of the operator sets by domain ('' is the standard one). Raises ModelError for versions out of range."""
+    """Versions of the operator sets by domain ('' is the standard one). Raises ModelError for versions out of range,
+    and for more domains than any model has.
+    """
+    if len(imports) > MOST_DOMAINS:
+        raise ModelError(f"{where}: {len(imports)} operator sets are imported; {MOST_DOMAINS} are allowed")
     found = {("" if entry.domain == "ai.onnx" else entry.domain): int(entry.version) for entry in imports}
     standard = found.get("", NEWEST_OPSET)
     if not OLDEST_OPSET <= standard <= NEWEST_OPSET:

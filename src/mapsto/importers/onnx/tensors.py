@@ -52,11 +52,14 @@ def dtype_of(number: int, where: str) -> DType:
 
 
 class TensorReader:
-    """Reads tensors. A region of external data is read once, however many tensors name it."""
+    """Reads tensors. A region of external data is read once, however many tensors name it, and those that see it alike
+    are one array.
+    """
 
     def __init__(self, files: DataFiles) -> None:
         self.files = files
         self._regions: dict[tuple[int, int, int, int], bytes] = {}
+        self._arrays: dict[tuple[int, DType, tuple[int, ...]], np.ndarray] = {}  # by the id of the region's bytes
         self._taken: dict[tuple[int, int], int] = {}  # bytes of a file that are read so far
 
     def array(self, tensor: Any, where: str) -> np.ndarray:
@@ -66,7 +69,10 @@ class TensorReader:
         shape, count = self._shape(tensor, where)
         if tensor.data_location == T.EXTERNAL:
             data = self._external(tensor, count * dtype.size, where)
-            return _booleans(np.frombuffer(data, dtype=_little(dtype)).reshape(shape), dtype)
+            seen = id(data), dtype, shape
+            if seen not in self._arrays:
+                self._arrays[seen] = _booleans(np.frombuffer(data, dtype=_little(dtype)).reshape(shape), dtype)
+            return self._arrays[seen]
         current().charge("tensors", count * dtype.size, where)
         if tensor.HasField("raw_data"):
             if len(tensor.raw_data) != count * dtype.size:

@@ -43,6 +43,7 @@ class Scope:
     parent: Scope | None = None
     values: dict[str, Value | Gone] = field(default_factory=dict)
     initializers: dict[str, Any] = field(default_factory=dict)
+    constants: dict[int, Value] = field(default_factory=dict)  # by the id of an array that the tensor reader keeps
 
     def find(self, name: str) -> Scope | None:
         """The nearest scope that defines a name."""
@@ -79,7 +80,13 @@ class Translator:
         model = self.source.model
         names = [entry.name for entry in model.graph.output]
         if len(set(names)) != len(names) or not names:
-            raise ModelError(f"{self.source.name}: the graph's outputs must be there and have different names: {names}")
+            listed = _cut(", ".join(map(repr, names)), 1000)
+            raise ModelError(
+                f"{self.source.name}: the graph's outputs must be there and have different names: {listed}"
+            )
+        inputs = {entry.name for entry in model.graph.input}.difference(t.name for t in model.graph.initializer)
+        self.meter.check("inputs", len(inputs), self.source.name)
+        self.meter.check("outputs", len(names), self.source.name)
         charge_nodes(model, self.source.name)
         builder = Builder(model.graph.name or self.source.name)
         builder.reserve(sorted(set(names) - {entry.name for entry in model.graph.input}))
@@ -189,8 +196,13 @@ class Translator:
         if owner is None:
             raise ModelError(f"it reads {name!r}, which nothing before it defines")
         if name not in owner.values:
-            array = self.tensors.array(owner.initializers[name], "initializer")
-            owner.values[name] = owner.builder.constant(array, name)
+            array = self.tensors.array(tensor := owner.initializers[name], "initializer")
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:  # many tensors may name one region: one constant
+                if id(array) not in owner.constants:
+                    owner.constants[id(array)] = owner.builder.constant(array, name)
+                owner.values[name] = owner.constants[id(array)]
+            else:
+                owner.values[name] = owner.builder.constant(array, name)
         return owner.values[name]
 
     def _read(self, scope: Scope, name: str, where: str) -> Value:
@@ -240,9 +252,10 @@ class Translator:
             given = inputs[i] if i < len(inputs) else None
             inner.values[formal] = Gone.ABSENT if given is None else given
         inside = Place({**place.opsets, **opset_of(function.opset_import, name)}, f"{name}/", (*place.within, name))
+        defaults = {a.name: a for a in function.attribute_proto}
         faults: list[str] = []
         for index, node in enumerate(function.node):
-            bound = self.functions.bind(node, attributes, function)
+            bound = self.functions.bind(node, attributes, defaults)
             self._node(inner, bound, f"{name}/{node.name or f'{node.op_type}_{index}'}", inside, faults)
         raise_faults(faults)
         outputs = [inner.values.get(output) for output in function.output]

@@ -13,6 +13,8 @@ from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 
 Term = tuple[str, Value]
+# Each operand is a product of its own; numpy takes 64 at most.
+MOST_OPERANDS = 256
 
 
 @row("Einsum")
@@ -21,6 +23,8 @@ def _einsum(call: Call) -> Result:
     left, arrow, right = equation.partition("->")
     labels = left.split(",")
     values = call.all_inputs()
+    if len(values) > MOST_OPERANDS:
+        raise call.unsupported(f"{len(values)} operands; {MOST_OPERANDS} are supported: make several nodes of it")
     if len(labels) != len(values):
         raise call.wrong(f"equation {equation!r} has {len(labels)} operands, {len(values)} are given")
     hidden = _ellipsis(call, labels, values)
