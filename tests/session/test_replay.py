@@ -111,8 +111,9 @@ def pinned(exe: mapsto.Executable, pins: Pins) -> Plan:
 def test_every_node_by_itself(name: str, workers: Workers) -> None:
     model, feed = MODELS[name]
     exe = mapsto.compile(model, isa=workers.isa.name)
-    nodes = tuple(dict.fromkeys(n for w in exe.plan.works for n in w.nodes))
-    again = build(prepared(model, None), workers, 2, None, pinned(exe, Pins((nodes,))))
+    graph = prepared(model, None)
+    nodes = tuple(node.outputs[0].name for node in graph.walk() if node.outputs)
+    again = build(graph, workers, 2, None, pinned(exe, Pins((nodes,))))
     assert len(again.plan.works) > len(exe.plan.works)
     assert all(len(work.nodes) <= 1 for work in again.plan.works)
     assert_close(again.run(feed), exe.run(feed))
@@ -157,8 +158,16 @@ def test_a_plan_of_loops_instead_of_tiles() -> None:
     exe = mapsto.compile(model, isa="sse2")
     lines = exe.plan.text().split("\n")
     at = next(i for i, line in enumerate(lines) if line.startswith("  as tiles"))
-    lines[at] = '  as loops "rows 9 x4 of 9"'
-    refused(model, "\n".join(lines), "work g[0-9]+: ", isa="sse2")
+    work = next(i for i in range(at, 0, -1) if lines[i - 1].startswith("work "))
+    for wrong in ("rows 9 x4 of 4", "rows 1 x3 of 4", "inner x4 of 9", "inner x4 of 4 + inner x4 of 4", "tile", ""):
+        lines[at] = f'  as loops "{wrong}"'
+        refused(model, "\n".join(lines), f"plan, line {work}: work g[0-9]+: ", isa="sse2")
+    lines[at] = '  as loops "inner x4 of 4"'
+    again = mapsto.compile(model, plan="\n".join(lines), isa="sse2")
+    assert sum(w.offer.template == "loops" for w in again.plan.works) > sum(
+        w.offer.template == "loops" for w in exe.plan.works
+    )
+    assert_close(again.run(feed), exe.run(feed))
 
 
 def test_a_plan_that_cannot_be_read_names_its_line() -> None:
@@ -255,7 +264,7 @@ def test_each_pair_of_works_in_the_wrong_order() -> None:
 
 
 def test_a_plan_that_lies() -> None:
-    model, _ = MODELS["cnn"]
+    model, _ = MODELS["digits"]
     text = mapsto.compile(model).plan.text()
     lines = text.split("\n")
     for start in ("  nodes ", "  ops ", "  from ", "  writes "):

@@ -18,7 +18,7 @@ from mapsto.devices.cpu.cache import ObjectCache, default_folder
 from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.devices.cpu.maker import CpuMaker
 from mapsto.devices.maker import Made, Maker
-from mapsto.errors import CompileError, ModelError, ShapeError
+from mapsto.errors import CompileError, ModelError, ParseError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.ops.charges import FOLD_PER_BYTE
@@ -227,7 +227,8 @@ def _build(
     if pinned is not None:
         check_origin(pinned, origin, workers.isa.name)
     mapped = decide(graph, NO_PINS if pinned is None else pinned.pins) if replayed is None else replay(replayed, graph)
-    made = _made(mapped, maker, {} if replayed is None else {w.name: w.offer for w in replayed.works})
+    lines = {} if replayed is None else replayed.lines
+    made = _made(mapped, maker, {} if replayed is None else {w.name: w.offer for w in replayed.works}, lines)
     offers = {name: (each.offer, each.because) for name, each in made.items()}
     linked = link(mapped, made, constants)
     ports = {v.name for v in graph.inputs} | set(mapped.places.values())
@@ -242,12 +243,18 @@ def _build(
     return exe
 
 
-def _made(mapped: Mapped, maker: Maker, offers: Mapping[str, Offer]) -> dict[str, Made]:
-    """Code of all tasks; offers: those that a plan has taken already."""
+def _made(
+    mapped: Mapped, maker: Maker, offers: Mapping[str, Offer], lines: Mapping[str, int]
+) -> dict[str, Made]:
+    """Code of all tasks; offers: those that a plan has taken already; lines: where it was read."""
     made: dict[str, Made] = {}
     for task in tasks(mapped.items):
         current().tick(f"code for {', '.join(task.sources[:4]) or task.name}")
-        made[task.name] = maker.make(task, mapped.homes, offers.get(task.name))
+        try:
+            made[task.name] = maker.make(task, mapped.homes, offers.get(task.name))
+        except ParseError as error:
+            line = lines.get(f"item {task.name}")
+            raise ParseError(f"plan, line {line}: {error}" if line else f"plan: {error}") from error
     return made
 
 

@@ -182,7 +182,12 @@ def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
     touched = {s.target for s in stmts}.union(*(reads(s) for s in stmts))
     layouts = {n: code.homes[n].layout for n in touched if n in code.homes and n not in code.temps}
     form, names = canonical(list(stmts), {n: code.value(n) for n in touched}, layouts)
-    schedule = code.schedules.take(lambda: _chosen(form, code), schedule_text, read_schedule)
+    lanes = code.isa.lanes(DType.F32)
+    schedule = code.schedules.take(
+        lambda: _chosen(form, code),
+        schedule_text,
+        lambda text: read_schedule(text, form.kernel, dict(form.layouts), lanes),
+    )
     key = form, schedule_text(schedule)
     if key not in code.shared.kernels:
         debug.show(debug.KERNELS, f"kernel of {code.task.name}", lambda: kernel_text(form.kernel))

@@ -76,20 +76,33 @@ def schedule_text(schedule: RowSchedule) -> str:
     return f"{schedule.vector}{axis} x{schedule.lanes} of {schedule.rows}"
 
 
-def read_schedule(text: str) -> RowSchedule:
-    """Reads `schedule_text` back, but for the reason. Raises ValueError."""
-    parts = tuple(map(_read_part, text.split(" + "))) if not text.startswith("nothing") else ()
+def read_schedule(text: str, kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
+    """Reads `schedule_text` back, but for the reason. Raises ValueError for what is no schedule of this kernel."""
+    lanes = lanes_of_types(kernel, lanes)
+    texts = [] if text.startswith("nothing") else text.split(" + ")
+    kernel_parts = _segments(kernel)
+    if len(texts) != len(kernel_parts):
+        raise ValueError(f"{text[:80]!r} are {len(texts)} schedules, the kernel has {len(kernel_parts)} parts")
+    parts = tuple(_read_part(t, kernel, s, layouts, lanes) for t, s in zip(texts, kernel_parts, strict=True))
     if len(parts) == 1:
         return parts[0]
-    lanes = max((p.lanes for p in parts), default=1)
     return RowSchedule(min((p.rows for p in parts), default=0), "parts", lanes, "", parts=parts)
 
 
-def _read_part(text: str) -> RowSchedule:
+def _read_part(text: str, kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
     found = re.fullmatch(r"(rows|inner|none)(?: (\d{1,3}))? x(\d{1,3}) of (\d{1,3})", text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no schedule of rows")
-    return RowSchedule(int(found[4]), found[1], int(found[3]), "", int(found[2] or -1))
+    made = RowSchedule(int(found[4]), found[1], int(found[3]), "", int(found[2] or -1))
+    temps = place_temps(segment, temp_shapes(kernel), _row_lanes(made))
+    rows = _flat(kernel, segment, with_plain(kernel, layouts, temps), temps).rows
+    if made.vector == "rows":
+        fits = 0 <= made.axis < len(rows) and 1 < made.lanes == lanes_for(rows[made.axis].extent, lanes)
+    else:
+        fits = made.axis < 0 and made.lanes == lanes and (made.vector == "inner") == (lanes > 1)
+    if not fits or made.rows != len(segment.rows):
+        raise ValueError(f"{text[:80]!r} does not fit a kernel of {len(segment.rows)} shared dims, {len(rows)} loops")
+    return made
 
 
 def scratch_temps(kernel: Kernel, schedule: RowSchedule) -> tuple[str, ...]:
