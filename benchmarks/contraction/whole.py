@@ -12,7 +12,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
-from mapsto.plan.plan import GroupDecision
+from mapsto.plan.plan import Work
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Run
 from mapsto.session.compile import Workers, build
@@ -58,12 +58,12 @@ def compile_whole(shape: Convolution | Product, fmt: Format, workers: Workers, s
     (name,) = graph.outputs
     if not np.array_equal(exe(x), run_graph(graph, {"x": x})[name]):
         raise SystemExit(f"{fmt.name} {shape.name}: the result differs from numpy's")
-    (group,) = (g for g in exe.plan.groups if g.kind == "contraction")
-    return _taken_out(exe, group)
+    (work,) = (w for w in exe.plan.works if w.kind == "contraction")
+    return _taken_out(exe, work)
 
 
-def _taken_out(exe: Executable, group: GroupDecision) -> Whole:
-    (step,) = (s for s in exe.program.steps if isinstance(s, Run) and s.function in group.functions)
+def _taken_out(exe: Executable, work: Work) -> Whole:
+    (step,) = (s for s in exe.program.steps if isinstance(s, Run) and s.label.startswith(f"{work.name} "))
     operands = []
     for index, offset in step.operands:
         buffer = exe.program.buffers[index]
@@ -74,4 +74,4 @@ def _taken_out(exe: Executable, group: GroupDecision) -> Whole:
         operands.append(aligned(memory)[offset:])
     assert isinstance(step.extent, int) and not step.dims
     native = Native(SIGNATURE(exe.addresses[step.function]))
-    return Whole(exe, native, operands, step.extent, group.schedule)
+    return Whole(exe, native, operands, step.extent, work.offer.schedule)

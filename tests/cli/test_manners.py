@@ -165,7 +165,7 @@ def test_a_fault_of_ours_is_3(folder: Path, debug: str) -> None:
     script = (
         "import mapsto.session.compile as c\n"
         "def broken(*a, **k):\n    raise ZeroDivisionError('oh')\n"
-        "c.plan_graph = broken\nfrom mapsto.cli import main; main()"
+        "c.decide = broken\nfrom mapsto.cli import main; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, "run", "m.onnx", "--json"],
@@ -312,7 +312,7 @@ def test_an_interruption_is_130_and_quiet(folder: Path, whole_group: bool) -> No
     script = (
         "import time\nimport mapsto.session.compile as c\n"
         "def slow(*a, **k):\n    print('here', flush=True)\n    time.sleep(100)\n"
-        "c.plan_graph = slow\nfrom mapsto.cli import main; main()"
+        "c.decide = slow\nfrom mapsto.cli import main; main()"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, "compile", "m.onnx", "-o", "stopped.mapsto"],

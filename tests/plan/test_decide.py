@@ -113,3 +113,11 @@ def test_tasks_follow_from_the_plan_and_the_graph(name: str) -> None:
     again = replay(parse(plan.text()), graph)
     assert without_reasons(again) == without_reasons(mapped)
     assert again.places == mapped.places and dict(again.homes) == dict(mapped.homes)
+
+
+def test_a_value_that_is_joined_with_itself_lies_in_one_part_and_is_copied_to_the_other() -> None:
+    b = Builder("twice")
+    y = conv(b, b.input("x", DType.F32, (1, 16, 8, 8)), 16)
+    mapped = decide(b.finish([conv(b, b.one("concat", [y, y], axis=1), 16)]))
+    (joined,) = [task for task in tasks(mapped.items) if task.recipe.rule == "without"]
+    assert len(joined.stmts) == 1 and str(joined.recipe) == "without(concat, conv)"

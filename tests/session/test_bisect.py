@@ -101,4 +101,4 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().out == ""
     spoil(monkeypatch, lambda text: text.replace(" fsub ", " fadd "))
     bisector.main()
-    assert "Verdict(group=" in capsys.readouterr().out
+    assert "Verdict(work=" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from tests.session.support import Feed, check, normal, parse
 
+from mapsto.plan.plan import Region
 from mapsto.session.compile import Workers
 
 
@@ -181,4 +182,4 @@ def test_a_condition_known_beforehand_leaves_one_branch(workers: Workers) -> Non
         >
     }""")
     exe = check(workers, model, {"x": normal(5)})
-    assert not any(g.kind == "branch" for g in exe.plan.groups)
+    assert not any(isinstance(item, Region) for item in exe.plan.items)

@@ -187,7 +187,7 @@ def test_the_workers_are_gone_afterwards(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(compiler._Worker, "__init__", noted)
     mapsto.compile(parse(MODEL), cache=False)
-    monkeypatch.setattr(session, "plan_graph", lambda *a: (_ for _ in ()).throw(CompileError("stopped")))
+    monkeypatch.setattr(session, "decide", lambda *a: (_ for _ in ()).throw(CompileError("stopped")))
     with pytest.raises(CompileError, match="stopped"):
         mapsto.compile(parse(MODEL), cache=False)
     assert started and not any(worker.alive for worker in started)  # type: ignore[attr-defined]

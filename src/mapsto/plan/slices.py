@@ -109,10 +109,17 @@ def slice_concats(
 
 
 def without(task: Task, written: Sequence[str]) -> Task:
-    """A concat without the copies of values that are written into their parts. (Its targets stay what they were.)"""
+    """A concat without the copies of values that are written into their parts: of each the first, as a value lies in
+    one place.
+    """
     gone = set(written)
-    stmts = tuple(s for s in task.stmts if not (isinstance(s.value, Load) and s.value.tensor in gone))
+    stmts: list[Stmt] = []
+    for stmt in task.stmts:
+        if isinstance(stmt.value, Load) and stmt.value.tensor in gone:
+            gone.remove(stmt.value.tensor)
+        else:
+            stmts.append(stmt)
     target = task.targets[-1]
     because = tuple(f"{name} is written straight into its part of {target}" for name in written)
     recipe = made("without", task.recipe, *map(of, written))
-    return replace(task, recipe=recipe, stmts=stmts, because=(*task.because, *because))
+    return replace(task, recipe=recipe, stmts=tuple(stmts), because=(*task.because, *because))

@@ -48,8 +48,8 @@ def assert_close(found: np.ndarray, wide: np.ndarray) -> None:
 def test_a_contraction_is_right(form: Form, workers: Workers) -> None:
     graph = form.graph()
     exe = compiled(graph, workers)
-    tiled = any(g.kind == "contraction" and "tile" in g.schedule for g in exe.plan.groups)
-    assert tiled == form.template, [(g.kind, g.schedule, g.reasons) for g in exe.plan.groups]
+    tiled = any(work.offer.template == "tiles" for work in exe.plan.works)
+    assert tiled == form.template, exe.plan.text()
     assert_right(graph, exe, feeds_of(graph, form.sizes))
 
 
