@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ParseError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.expr_text import parse_dim
 from mapsto.ir.graph import Graph, Node, Value
@@ -83,8 +83,6 @@ def node_text(node: Node) -> str:
 
 
 def _constant_text(name: str, array: np.ndarray[Any, Any], elide: bool) -> str:
-    from mapsto.ir.dtypes import from_numpy
-
     value = Value(name, from_numpy(array.dtype), array.shape)
     if elide and array.size > 8:
         return f"const {value_text(value)} = elided"
