@@ -60,8 +60,8 @@ def attr_text(attr: Any) -> str:
         return f":{attr.value}"
     if isinstance(attr, (int, np.integer)):
         return str(int(attr))
-    if isinstance(attr, float):
-        return repr(attr)
+    if isinstance(attr, (float, np.floating)):
+        return repr(float(attr))
     if isinstance(attr, str):
         return json.dumps(attr)
     if isinstance(attr, Expr):
@@ -70,13 +70,18 @@ def attr_text(attr: Any) -> str:
     return f"({inner},)" if len(attr) == 1 else f"({inner})"
 
 
+def attrs_text(attrs: Mapping[str, Any]) -> str:
+    """Attributes by name, in braces."""
+    return f"{{{', '.join(f'{name_text(k)}: {attr_text(attrs[k])}' for k in sorted(attrs))}}}"
+
+
 def node_text(node: Node) -> str:
     """A node's line; nested graphs are left out."""
     outputs = ", ".join(value_text(v) for v in node.outputs)
     inputs = ", ".join(name_text(n) if n else "_" for n in node.inputs)
     text = f"{outputs} = {node.op}({inputs})" if outputs else f"{node.op}({inputs})"
     if node.attrs:
-        text += f" {{{', '.join(f'{name_text(k)}: {attr_text(node.attrs[k])}' for k in sorted(node.attrs))}}}"
+        text += f" {attrs_text(node.attrs)}"
     if node.provenance:
         text += f" from {', '.join(json.dumps(p) for p in node.provenance)}"
     return text
