@@ -14,7 +14,7 @@ or state).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Union
 
@@ -87,6 +87,15 @@ class Graph:
             yield node
             for inner in node.graphs:
                 yield from inner.walk()
+
+
+def dims_in(attrs: Iterable[Attr]) -> Iterator[Expr]:
+    """The symbolic dims among attributes, those in tuples included."""
+    for attr in attrs:
+        if isinstance(attr, Expr):
+            yield attr
+        elif isinstance(attr, tuple):
+            yield from dims_in(attr)
 
 
 def defined_symbols(graph: Graph) -> set[str]:

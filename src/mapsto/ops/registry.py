@@ -29,7 +29,7 @@ from mapsto.ir.expr import (
     symbols,
 )
 from mapsto.ir.expr_proofs import equal, known_at_least
-from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.graph import Graph, Node, Value, dims_in
 from mapsto.ir.region import Region
 from mapsto.kernel.ast import Iter, Load, Scalar, Scan, Stmt
 from mapsto.ops.making import Making
@@ -189,7 +189,8 @@ class Lowering:
     def sizes(self) -> frozenset[str]:
         """The size symbols that the node's types and attributes speak of."""
         values = (*(v for v in self.inputs if v is not None), *self.node.outputs)
-        return frozenset(s for d in (*(d for v in values for d in v.shape), *_dims_in(self.attrs)) for s in symbols(d))
+        dims = (*(d for v in values for d in v.shape), *dims_in(self.attrs.values()))
+        return frozenset(s for d in dims for s in symbols(d))
 
     def iters(self, shape: Sequence[Dim], hint: str = "i") -> tuple[Iter, ...]:
         """One fresh iterator a dim."""
@@ -302,17 +303,6 @@ def op(name: str) -> OpSpec:
 
 def known_ops() -> list[str]:
     return sorted(_OPS)
-
-
-def _dims_in(attrs: Mapping[str, Any]) -> list[Expr]:
-    """Symbolic dims among attributes and in tuples of them."""
-    found: list[Expr] = []
-    for attr in attrs.values():
-        if isinstance(attr, Expr):
-            found.append(attr)
-        elif isinstance(attr, tuple):
-            found.extend(_dims_in(dict(enumerate(attr))))  # type: ignore[arg-type]
-    return found
 
 
 def evaluated_attrs(attrs: Mapping[str, Any], env: Mapping[str, int]) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mapsto.ir.expr import Expr, symbols
-from mapsto.ir.graph import Graph, Node
+from mapsto.ir.graph import Graph, Node, dims_in
 from mapsto.ir.region import mapped, nested, reads
 
 # Ops without outputs that somebody else needs: `bind_dim` for its symbol, `require` for what its sizes are used for,
@@ -90,18 +89,10 @@ def sizes_of(node: Node) -> set[str]:
 
 
 def _expressions(node: Node) -> Iterator[Expr]:
-    yield from _in(node.attrs.values())
+    yield from dims_in(node.attrs.values())
     for value in node.outputs:
-        yield from _in(value.shape)
+        yield from dims_in(value.shape)
     for inner in node.graphs:
-        yield from _in(value.shape for value in inner.inputs)
+        yield from dims_in(value.shape for value in inner.inputs)
         for each in inner.nodes:
             yield from _expressions(each)
-
-
-def _in(attrs: Iterable[Any]) -> Iterator[Expr]:
-    for attr in attrs:
-        if isinstance(attr, Expr):
-            yield attr
-        elif isinstance(attr, tuple):
-            yield from _in(attr)
