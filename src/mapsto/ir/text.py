@@ -13,7 +13,8 @@
 
 Names that are no plain identifiers are quoted as in JSON; an absent operand is `_`. Attributes: integers, floats
 (always with a point, an exponent, inf or nan), true, false, none, strings, `:f32` for an element type, `<n + 1>` for a
-symbolic dim, tuples. For reading by eyes constants can be elided; such a text is not parsed back.
+symbolic dim, tuples. A nested graph has inputs where its node gives it some. For reading by eyes constants can be
+elided; such a text is not parsed back.
 """
 
 from __future__ import annotations
