@@ -144,3 +144,10 @@ def test_errors_say_what_and_where():
         b.one("foo", [x])
     with pytest.raises(ShapeError, match="there is no axis 1 at rank 1"):
         b.one("gather", [x, b.constant(np.array(0))], axis=1)
+
+
+def test_an_error_shows_attributes_as_a_graphs_text_does():
+    b = Builder("g")
+    with pytest.raises(ShapeError) as raised:
+        b.one("full", [], shape=None, value=1.0, dtype=DType.F32)
+    assert "full() {dtype: :f32, shape: none, value: 1.0}: " in str(raised.value)

@@ -1,7 +1,7 @@
 """The network as plain, frozen data: values, nodes, graphs.
 
 A graph is a list of nodes in topological order. Values are named; names are unique over a graph and the
-graphs nested in it, and a nested graph (a branch of `if`) may read the values of the graphs around it.
+graphs nested in it, and a nested graph (a branch of `if`) may read the values of the graphs around it (`ir.region`).
 
 Dims are ints or symbolic expressions. A symbol is defined by a graph input whose dim is that bare symbol, or by a
 `bind_dim` node, which reads an integer scalar at run time (a size that depends on data) and gives it the name
@@ -14,13 +14,13 @@ or state).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Union
 
 import numpy as np
 
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, Expr, symbols
 
 Attr = Union[int, float, str, bool, DType, Expr, "tuple[Attr, ...]"]
@@ -73,8 +73,6 @@ class Graph:
 
     def values(self) -> dict[str, Value]:
         """Every value defined at this level: inputs, constants and node outputs, by name."""
-        from mapsto.ir.dtypes import from_numpy
-
         found = {value.name: value for value in self.inputs}
         for name, array in self.constants.items():
             found[name] = Value(name, from_numpy(array.dtype), array.shape)
@@ -91,29 +89,13 @@ class Graph:
                 yield from inner.walk()
 
 
-def free_values(graph: Graph) -> set[str]:
-    """Names that a graph reads from the graphs around it."""
-    own = set(graph.values())
-    used = set(graph.outputs)
-    for node in graph.nodes:
-        used.update(name for name in node.inputs if name)
-        for inner in node.graphs:
-            used |= free_values(inner)
-    return used - own
-
-
-def uses(graph: Graph) -> dict[str, int]:
-    """How often each value is read at this level: by nodes, by nested graphs, as a graph output."""
-    count: dict[str, int] = {}
-    for node in graph.nodes:
-        read = [name for name in node.inputs if name]
-        for inner in node.graphs:
-            read.extend(free_values(inner))
-        for name in read:
-            count[name] = count.get(name, 0) + 1
-    for name in graph.outputs:
-        count[name] = count.get(name, 0) + 1
-    return count
+def dims_in(attrs: Iterable[Attr]) -> Iterator[Expr]:
+    """The symbolic dims among attributes, those in tuples included."""
+    for attr in attrs:
+        if isinstance(attr, Expr):
+            yield attr
+        elif isinstance(attr, tuple):
+            yield from dims_in(attr)
 
 
 def defined_symbols(graph: Graph) -> set[str]:

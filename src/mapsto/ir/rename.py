@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.region import mapped
 
 
 def rename_values(graph: Graph, names: Mapping[str, str]) -> Graph:
@@ -29,9 +30,6 @@ def _value(value: Value, names: Mapping[str, str]) -> Value:
 
 
 def _node(node: Node, names: Mapping[str, str]) -> Node:
-    return replace(
-        node,
-        inputs=tuple(names.get(n, n) for n in node.inputs),
-        outputs=tuple(_value(v, names) for v in node.outputs),
-        graphs=tuple(rename_values(g, names) for g in node.graphs),
-    )
+    inputs = tuple(names.get(n, n) for n in node.inputs)
+    outputs = tuple(_value(v, names) for v in node.outputs)
+    return mapped(replace(node, inputs=inputs, outputs=outputs), lambda inner: rename_values(inner, names))

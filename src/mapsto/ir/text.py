@@ -13,7 +13,8 @@
 
 Names that are no plain identifiers are quoted as in JSON; an absent operand is `_`. Attributes: integers, floats
 (always with a point, an exponent, inf or nan), true, false, none, strings, `:f32` for an element type, `<n + 1>` for a
-symbolic dim, tuples. For reading by eyes constants can be elided; such a text is not parsed back.
+symbolic dim, tuples. A nested graph has inputs where its node gives it some. For reading by eyes constants can be
+elided; such a text is not parsed back.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ParseError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.expr_text import parse_dim
 from mapsto.ir.graph import Graph, Node, Value
@@ -60,8 +61,8 @@ def attr_text(attr: Any) -> str:
         return f":{attr.value}"
     if isinstance(attr, (int, np.integer)):
         return str(int(attr))
-    if isinstance(attr, float):
-        return repr(attr)
+    if isinstance(attr, (float, np.floating)):
+        return repr(float(attr))
     if isinstance(attr, str):
         return json.dumps(attr)
     if isinstance(attr, Expr):
@@ -70,21 +71,24 @@ def attr_text(attr: Any) -> str:
     return f"({inner},)" if len(attr) == 1 else f"({inner})"
 
 
+def attrs_text(attrs: Mapping[str, Any]) -> str:
+    """Attributes by name, in braces."""
+    return f"{{{', '.join(f'{name_text(k)}: {attr_text(attrs[k])}' for k in sorted(attrs))}}}"
+
+
 def node_text(node: Node) -> str:
     """A node's line; nested graphs are left out."""
     outputs = ", ".join(value_text(v) for v in node.outputs)
     inputs = ", ".join(name_text(n) if n else "_" for n in node.inputs)
     text = f"{outputs} = {node.op}({inputs})" if outputs else f"{node.op}({inputs})"
     if node.attrs:
-        text += f" {{{', '.join(f'{name_text(k)}: {attr_text(node.attrs[k])}' for k in sorted(node.attrs))}}}"
+        text += f" {attrs_text(node.attrs)}"
     if node.provenance:
         text += f" from {', '.join(json.dumps(p) for p in node.provenance)}"
     return text
 
 
 def _constant_text(name: str, array: np.ndarray[Any, Any], elide: bool) -> str:
-    from mapsto.ir.dtypes import from_numpy
-
     value = Value(name, from_numpy(array.dtype), array.shape)
     if elide and array.size > 8:
         return f"const {value_text(value)} = elided"

@@ -5,13 +5,12 @@ What an op's shape rule says of its outputs is checked by `mapsto.ops.verify`, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 from mapsto.errors import VerifyError
 from mapsto.ir.expr import Dim, Expr, symbols
-from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.graph import Graph, Node, Value, dims_in
 from mapsto.ir.text import lines, value_text
 
 # Lines shown before and after the fault.
@@ -89,8 +88,8 @@ def _verify_node(node: Node, scope: _Scope, provenance: bool) -> None:
             raise fault(scope.root, node, f"{name!r} is used before it is defined")
     if provenance and not node.provenance:
         raise fault(scope.root, node, "no provenance: a node says which source nodes it comes from")
-    for key, dim in _attr_dims(node.attrs):
-        _check_dims([dim], scope, node, f"attribute {key}")
+    for key, attr in node.attrs.items():
+        _check_dims(dims_in([attr]), scope, node, f"attribute {key}")
     for inner in node.graphs:
         _verify(inner, scope.nested(), provenance)
     if node.op == "bind_dim":
@@ -105,17 +104,6 @@ def _bind(node: Node, scope: _Scope) -> None:
     if not name or name in scope.sizes:
         raise fault(scope.root, node, f"the size {name!r} is bound twice" if name else "bind_dim without a symbol")
     scope.sizes.add(name)
-
-
-def _attr_dims(attrs: Mapping[str, Any]) -> Iterable[tuple[str, Expr]]:
-    for key, attr in attrs.items():
-        pending = [attr]
-        while pending:
-            item = pending.pop()
-            if isinstance(item, Expr):
-                yield key, item
-            elif isinstance(item, tuple):
-                pending.extend(item)
 
 
 def _check_dims(dims: Iterable[Dim], scope: _Scope, node: Node | None, what: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from mapsto.ir.expr import Call, Dim, atoms, loads, product, sym, symbols
@@ -120,15 +119,6 @@ def _inlined(e: Scalar, producer: Stmt, ranges: dict[str, tuple[Dim, Dim]]) -> S
         return Where(e.conds, _inlined(e.then, producer, ranges), _inlined(e.otherwise, producer, ranges))
     assert isinstance(e, Reduce)
     return Reduce(e.kind, e.iters, _inlined(e.body, producer, {**ranges, **ranges_of(e.iters)}))
-
-
-def renamed_iters(stmt: Stmt, fresh: Callable[[str], str]) -> Stmt:
-    """The same statement with iterator names (those of reductions included) that nobody else has."""
-    names: dict[str, Dim] = {i.name: sym(fresh("i")) for i in stmt.iters}
-    for node in walk(stmt.value):
-        if isinstance(node, Reduce):
-            names.update({i.name: sym(fresh("k")) for i in node.iters})
-    return _renamed(stmt, names)
 
 
 def _renamed(stmt: Stmt, names: dict[str, Dim]) -> Stmt:

@@ -21,6 +21,7 @@ from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, Expr, sym
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
+from mapsto.ir.text import attrs_text
 from mapsto.ops.bounds import check_inside
 from mapsto.ops.charges import Charges
 from mapsto.ops.conditions import Conditions
@@ -284,7 +285,7 @@ class Builder:
         except MapstoError:
             raise
         except (ValueError, IndexError, TypeError) as error:
-            raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}) {attrs}: {error}") from error
+            raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}) {attrs_text(attrs)}: {error}") from error
         results = [(dtype, tuple(_plain(d) for d in shape)) for dtype, shape in results]
         if any(isinstance(d, int) and d < 0 for _, shape in results for d in shape):
             said = "; ".join(str(list(shape)) for _, shape in results)

@@ -27,6 +27,12 @@ def cast(b: Builder, x: Value, to: DType) -> Value:
     return x if x.dtype is to else b.one("cast", [x], to=to)
 
 
+def failure(b: Builder, message: str, types: Sequence[Value]) -> tuple[Value, ...]:
+    """Values of these types that no run ever sees, as it stops with the message before."""
+    attrs = {"message": message, "dtypes": tuple(v.dtype for v in types), "shapes": tuple(v.shape for v in types)}
+    return b.add("fail", [], attrs)
+
+
 def _wide(b: Builder, x: Value) -> Value:
     return cast(b, x, compute_type(x.dtype))
 

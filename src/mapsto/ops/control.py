@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.graph import Graph, Value
-from mapsto.ops.registry import Inference, OpSpec, Shape, register
+from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.region import Region
+from mapsto.ops.registry import Inference, Nesting, OpSpec, RunNested, Shape, register
 from mapsto.ops.shapes import BOOLS, describe, require_dtype
 
 Array = np.ndarray[Any, Any]
@@ -38,14 +39,14 @@ def _bind(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, .
 register(OpSpec("bind_dim", "control", _infer_bind, _bind, foldable=False))
 
 
-def branch_outputs(graph: Graph, inference: Inference) -> list[Value]:
+def yields(graph: Graph, inference: Inference) -> list[Value]:
     """What a nested graph yields; a value of an enclosing graph may be yielded as it is."""
     own = graph.values()
     found = []
     for name in graph.outputs:
         value = own.get(name) or (inference.lookup(name) if inference.lookup else None)
         if value is None:
-            raise ShapeError(f"if: branch {graph.name!r} yields {name!r}, which nothing defines")
+            raise ShapeError(f"{inference.op}: graph {graph.name!r} yields {name!r}, which nothing defines")
         found.append(value)
     return found
 
@@ -55,7 +56,7 @@ def _infer_if(inference: Inference) -> list[tuple[DType, Shape]]:
     _require_one(inference)
     if len(inference.graphs) != 2:
         raise ShapeError(f"{describe(inference)}: `if` has two branches, not {len(inference.graphs)}")
-    first, second = (branch_outputs(graph, inference) for graph in inference.graphs)
+    first, second = (yields(graph, inference) for graph in inference.graphs)
     if len(first) != len(second):
         raise ShapeError(f"{describe(inference)}: the branches yield {len(first)} and {len(second)} values")
     for a, b in zip(first, second, strict=True):
@@ -67,5 +68,19 @@ def _infer_if(inference: Inference) -> list[tuple[DType, Shape]]:
     return [(v.dtype, v.shape) for v in first]
 
 
-# if(condition; then, else): yields what the chosen graph yields. The interpreter and the planner run the graphs.
-register(OpSpec("if", "control", _infer_if, foldable=False))
+def _branches(node: Node) -> tuple[Region, ...]:
+    """Output i is what the graph that runs yields i-th."""
+    return tuple(Region(graph, results=tuple(range(len(graph.outputs)))) for graph in node.graphs)
+
+
+def _run_if(inputs: Sequence[Any], attrs: Mapping[str, Any], run: RunNested) -> list[Array]:
+    return run(0 if inputs[0].reshape(()) else 1, [])
+
+
+def _taken(contents: Sequence[Array | None]) -> int | None:
+    condition = contents[0].reshape(-1)[0] if contents[0] is not None else None
+    return int(not condition) if isinstance(condition, int) else None
+
+
+# if(condition; then, else): yields what the chosen graph yields.
+register(OpSpec("if", "control", _infer_if, foldable=False, nesting=Nesting(_branches, _run_if, _taken)))

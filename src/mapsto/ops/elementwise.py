@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, equality, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Node, Value
@@ -135,8 +135,6 @@ def _unary(
 
 
 def _dtype(x: Array) -> DType:
-    from mapsto.ir.dtypes import from_numpy
-
     return from_numpy(x.dtype)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from mapsto.budget import Meter
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.graph import dims_in
 from mapsto.ops.charges import FOLD_PER_BYTE
 from mapsto.ops.registry import OpSpec
 from mapsto.ops.shapes import static
@@ -36,7 +37,7 @@ def fold_constants(
     spec: OpSpec, arrays: Sequence[np.ndarray | None], attrs: Mapping[str, Any], results: Types, meter: Meter
 ) -> list[np.ndarray] | None:
     """The results (of fixed shapes) for these operands (None: absent); None where they are not to be folded."""
-    if spec.reference is None or any(isinstance(a, Expr) for a in _flat(attrs.values())):
+    if spec.reference is None or next(dims_in(attrs.values()), None) is not None:
         return None
     shapes = [static(shape) for _, shape in results]
     size = sum(math.prod(shape) * dtype.size for shape, (dtype, _) in zip(shapes, results, strict=True))
@@ -96,11 +97,3 @@ def _wraps(dim: Any, dtype: DType) -> bool:
         return False
     limits = np.iinfo(dtype.numpy)
     return not limits.min <= int(dim) <= limits.max
-
-
-def _flat(attrs: Iterable[Any]) -> Iterator[Any]:
-    for attr in attrs:
-        if isinstance(attr, tuple):
-            yield from _flat(attr)
-        else:
-            yield attr

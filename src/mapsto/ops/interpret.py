@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,9 @@ import mapsto.ops  # noqa: F401  (registers the ops)
 from mapsto.errors import ExecutionError, MapstoError, ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, Expr, Sym, evaluate, symbols
-from mapsto.ir.graph import Graph, Node, Value, free_values
-from mapsto.ops.registry import evaluated_attrs, op
+from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.region import reads
+from mapsto.ops.registry import RunNested, evaluated_attrs, op
 
 Array = np.ndarray[Any, Any]
 Observer = Callable[[Node, Sequence[Array]], None]
@@ -71,11 +72,16 @@ def _accepted(value: Value, array: Array, sizes: dict[str, int]) -> Array:
         raise ShapeError(f"input {value.name!r} is {array.dtype}, expected {value.dtype.value}")
     if array.ndim != value.rank:
         raise ShapeError(f"input {value.name!r} has the shape {list(array.shape)}, expected {value}")
-    for dim, extent in zip(value.shape, array.shape, strict=True):
+    _take_sizes(value, array.shape, sizes)
+    return array
+
+
+def _take_sizes(value: Value, shape: tuple[int, ...], sizes: dict[str, int]) -> None:
+    """An axis whose extent is a symbol alone says what the symbol is."""
+    for dim, extent in zip(value.shape, shape, strict=True):
         name = bare_symbol(dim)
         if name is not None:
             sizes.setdefault(name, extent)
-    return array
 
 
 def bare_symbol(dim: Dim) -> str | None:
@@ -120,10 +126,7 @@ def _last_uses(graph: Graph) -> dict[int, list[str]]:
     """Node place -> values that nothing reads after it."""
     last: dict[str, int] = {}
     for at, node in enumerate(graph.nodes):
-        read = {name for name in node.inputs if name}
-        for inner in node.graphs:
-            read |= free_values(inner)
-        for name in read | {v.name for v in node.outputs}:
+        for name in reads(node) | {v.name for v in node.outputs}:
             last[name] = at
     found: dict[int, list[str]] = {}
     for name, at in last.items():
@@ -138,15 +141,15 @@ def _run_node(node: Node, values: dict[str, Array], run: _Run) -> list[Array]:
         if node.op == "bind_dim":
             assert inputs[0] is not None
             return _bind(node, inputs[0], run)
-        if node.op == "if":
-            assert inputs[0] is not None
-            return _branch(node, bool(inputs[0].reshape(())), values, run)
-        rule = op(node.op).reference
-        assert rule is not None, f"{node.op} has no reference"
+        spec = op(node.op)
         attrs = evaluated_attrs(node.attrs, run.sizes)
         attrs = {k: run.dtype(a) if isinstance(a, DType) else a for k, a in attrs.items()}
         shapes = [_extents(v, run.sizes) for v in node.outputs]
-        results = [np.asarray(r) for r in rule(inputs, attrs, shapes)]
+        if spec.nesting is not None:
+            results = spec.nesting.run(inputs, attrs, _nested(node, values, run))
+        else:
+            assert spec.reference is not None, f"{node.op} has no reference"
+            results = [np.asarray(r) for r in spec.reference(inputs, attrs, shapes)]
     except MapstoError as error:
         raise type(error)(f"{_where(node)}: {error}") from error
     except (ValueError, IndexError, KeyError) as error:
@@ -187,7 +190,18 @@ def _bind(node: Node, scalar: Array, run: _Run) -> list[Array]:
     return []
 
 
-def _branch(node: Node, condition: bool, values: dict[str, Array], run: _Run) -> list[Array]:
-    chosen = node.graphs[0 if condition else 1]
-    outputs = _run(chosen, dict(values), run)
-    return [outputs[name] for name in chosen.outputs]
+def _nested(node: Node, values: Mapping[str, Array], run: _Run) -> RunNested:
+    """Runs a node's nested graphs: beside what they are given they know the values and sizes around them."""
+
+    def run_one(number: int, arguments: Sequence[Array]) -> list[Array]:
+        graph = node.graphs[number]
+        inside = replace(run, sizes=dict(run.sizes))
+        for value, array in zip(graph.inputs, arguments, strict=True):
+            _take_sizes(value, array.shape, inside.sizes)
+        for value, array in zip(graph.inputs, arguments, strict=True):
+            _check_shape(value, array.shape, inside.sizes)
+        given = {value.name: array for value, array in zip(graph.inputs, arguments, strict=True)}
+        outputs = _run(graph, {**values, **given}, inside)
+        return [outputs[name] for name in graph.outputs]
+
+    return run_one

@@ -39,7 +39,8 @@ class Names:
         """New names for values (old name -> new name), of which no two are the same.
 
         firm: names that go to whom they are wanted for; whoever had one of them gets a fresh one. fixed: old names that
-        stay. values: what has its name here; symbols and values of nested graphs keep theirs.
+        stay, which nobody else may want. values: what has its name here; symbols and values of nested graphs keep
+        theirs.
         """
         given: dict[str, str] = {}
         used = set(firm)

@@ -29,7 +29,8 @@ from mapsto.ir.expr import (
     symbols,
 )
 from mapsto.ir.expr_proofs import equal, known_at_least
-from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.graph import Graph, Node, Value, dims_in
+from mapsto.ir.region import Region
 from mapsto.kernel.ast import Iter, Load, Scalar, Scan, Stmt
 from mapsto.ops.making import Making
 
@@ -188,7 +189,8 @@ class Lowering:
     def sizes(self) -> frozenset[str]:
         """The size symbols that the node's types and attributes speak of."""
         values = (*(v for v in self.inputs if v is not None), *self.node.outputs)
-        return frozenset(s for d in (*(d for v in values for d in v.shape), *_dims_in(self.attrs)) for s in symbols(d))
+        dims = (*(d for v in values for d in v.shape), *dims_in(self.attrs.values()))
+        return frozenset(s for d in dims for s in symbols(d))
 
     def iters(self, shape: Sequence[Dim], hint: str = "i") -> tuple[Iter, ...]:
         """One fresh iterator a dim."""
@@ -235,6 +237,24 @@ class Lowering:
         return f"{self.output.name}.{suffix}"
 
 
+RunNested = Callable[[int, Sequence[np.ndarray]], list[np.ndarray]]
+"""(number of a nested graph, arrays for its inputs) -> what it yields."""
+
+
+@dataclass(frozen=True)
+class Nesting:
+    """What an op does with the graphs nested in its nodes.
+
+    regions: how values go into and out of each. run: the numpy reference: (operands, attributes, a way to run a nested
+    graph) -> outputs. taken: from what is known of the operands' integers (object arrays of dims, or None), the one
+    graph that runs, once; None where that is not decided.
+    """
+
+    regions: Callable[[Node], tuple[Region, ...]]
+    run: Callable[[Sequence[Any], Mapping[str, Any], RunNested], list[np.ndarray]]
+    taken: Callable[[Sequence[np.ndarray | None]], int | None] = lambda contents: None
+
+
 Infer = Callable[[Inference], list[tuple[DType, Shape]]]
 Reference = Callable[[list[Any], Mapping[str, Any], list[tuple[int, ...]]], list[np.ndarray]]
 
@@ -249,6 +269,7 @@ class OpSpec:
     content: integer elements of the output from those of the inputs (object arrays of dims), for shape arithmetic; None
     where it has none.
     gradient: (builder, node, gradients of outputs or None) -> gradients of inputs (None where there is none).
+    nesting: what it does with nested graphs, for an op that has some; it has no other reference then.
     indices: (inputs, attrs) -> which inputs are indices into which axes; the builder has those checked.
     kind: elementwise | movement | reduction | contraction | window | routine | control | source
     """
@@ -261,6 +282,7 @@ class OpSpec:
     content: Callable[[list[np.ndarray], Mapping[str, Any], Sequence[Shape]], np.ndarray | None] | None = None
     gradient: Callable[[Making, Node, Sequence[Value | None]], list[Value | None]] | None = None
     foldable: bool = True
+    nesting: Nesting | None = None
     indices: Callable[[Sequence[Value | None], Mapping[str, Any]], Mapping[int, Allowed]] | None = None
 
 
@@ -281,17 +303,6 @@ def op(name: str) -> OpSpec:
 
 def known_ops() -> list[str]:
     return sorted(_OPS)
-
-
-def _dims_in(attrs: Mapping[str, Any]) -> list[Expr]:
-    """Symbolic dims among attributes and in tuples of them."""
-    found: list[Expr] = []
-    for attr in attrs.values():
-        if isinstance(attr, Expr):
-            found.append(attr)
-        elif isinstance(attr, tuple):
-            found.extend(_dims_in(dict(enumerate(attr))))  # type: ignore[arg-type]
-    return found
 
 
 def evaluated_attrs(attrs: Mapping[str, Any], env: Mapping[str, int]) -> dict[str, Any]:

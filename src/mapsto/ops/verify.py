@@ -12,6 +12,7 @@ from mapsto.errors import MapstoError, VerifyError
 from mapsto.ir.expr import Dim
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.region import faults
 from mapsto.ir.verify import fault, verify
 from mapsto.ops.registry import Inference, op
 
@@ -42,6 +43,9 @@ def _verify_node(
 
     try:
         spec = op(node.op)
+        nesting = spec.nesting.regions(node) if spec.nesting is not None else ()
+        for wrong in faults(node, nesting):
+            raise fault(root, node, wrong)
         inferred = spec.infer(Inference(node.op, inputs, node.attrs, node.graphs, content, lookup=values.__getitem__))
     except VerifyError:
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mapsto.ir.graph import Graph
+from mapsto.ir.region import mapped
 from mapsto.passes.dead_code import CHECK, DeadCode
 
 
@@ -14,9 +15,5 @@ def unchecked(graph: Graph) -> Graph:
 
 
 def _without_checks(graph: Graph) -> Graph:
-    nodes = (
-        replace(node, graphs=tuple(_without_checks(inner) for inner in node.graphs))
-        for node in graph.nodes
-        if node.op != CHECK
-    )
-    return replace(graph, nodes=tuple(nodes))
+    kept = (mapped(node, _without_checks) for node in graph.nodes if node.op != CHECK)
+    return replace(graph, nodes=tuple(kept))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mapsto.ir.expr import Expr, symbols
-from mapsto.ir.graph import Graph, Node, free_values
+from mapsto.ir.graph import Graph, Node, dims_in
+from mapsto.ir.region import mapped, nested, reads
 
 # Ops without outputs that somebody else needs: `bind_dim` for its symbol, `require` for what its sizes are used for,
 # `bounds_check` for what reads the indices that it has checked, or what was made of them.
@@ -29,12 +29,8 @@ class DeadCode:
 
 def _read(graph: Graph) -> set[str]:
     """Values that anything reads, here or in a nested graph."""
-    found = set(graph.outputs)
-    for node in graph.nodes:
-        found.update(node.inputs)
-        for inner in node.graphs:
-            found |= _read(inner)
-    return found
+    found = {name for each in nested(graph) for name in each.outputs}
+    return found.union(*(node.inputs for node in graph.walk()))
 
 
 def _live(graph: Graph, read_by_any: set[str]) -> Graph:
@@ -47,12 +43,9 @@ def _live(graph: Graph, read_by_any: set[str]) -> Graph:
     for node in reversed(graph.nodes):
         if not _is_needed(node, needed, sizes, bound, read_by_any):
             continue
-        if node.graphs:
-            node = replace(node, graphs=tuple(_live(inner, read_by_any) for inner in node.graphs))
+        node = mapped(node, lambda inner: _live(inner, read_by_any))
         kept.append(node)
-        read = {n for n in node.inputs if n}
-        for inner in node.graphs:
-            read |= free_values(inner)
+        read = reads(node)
         needed |= read
         if bound:  # what a condition speaks of may be the size of an operand alone: an axis that must not be empty
             own = [values[name] for name in read if name in values]  # others have no size that is bound here
@@ -96,17 +89,10 @@ def sizes_of(node: Node) -> set[str]:
 
 
 def _expressions(node: Node) -> Iterator[Expr]:
-    yield from _in(node.attrs.values())
+    yield from dims_in(node.attrs.values())
     for value in node.outputs:
-        yield from _in(value.shape)
+        yield from dims_in(value.shape)
     for inner in node.graphs:
-        for nested in inner.nodes:
-            yield from _expressions(nested)
-
-
-def _in(attrs: Iterable[Any]) -> Iterator[Expr]:
-    for attr in attrs:
-        if isinstance(attr, Expr):
-            yield attr
-        elif isinstance(attr, tuple):
-            yield from _in(attr)
+        yield from dims_in(value.shape for value in inner.inputs)
+        for each in inner.nodes:
+            yield from _expressions(each)

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from mapsto.ir.graph import Graph, Node, Value, free_values
+from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.region import reads
 from mapsto.ops.builder import Builder
 from mapsto.ops.provenance import Trail
 from mapsto.passes.dead_code import DeadCode
@@ -35,8 +36,8 @@ class Trace:
         """sizes: symbols that the node mentions and its graph binds. more: sources besides the node's own."""
         symbol = str(node.attrs["symbol"]) if node.op == "bind_dim" else ""
         read = [name for name in node.inputs if name]
-        for inner in node.graphs:  # what an inlined branch yields as well
-            read += [*sorted(free_values(inner)), *inner.outputs]
+        if node.graphs:  # what an inlined branch yields as well
+            read += [*sorted(reads(node)), *(name for inner in node.graphs for name in inner.outputs)]
         read += [_SIZE + name for name in sorted(sizes) if name != symbol]
         made = tuple(v.name for v in node.outputs) + ((_SIZE + symbol,) if symbol else ())
         return Trace(tuple(read), made, tuple(after), symbol, (*node.provenance, *more))

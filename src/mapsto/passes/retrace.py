@@ -8,7 +8,7 @@ Provenance stays, whatever a rewrite says of it: `passes.provenance` hands the s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,14 @@ from mapsto.budget import current
 from mapsto.errors import ShapeError
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.expr_rewrite import substitute
-from mapsto.ir.graph import Graph, Node, Value, defined_symbols, uses
+from mapsto.ir.graph import Graph, Node, Value, defined_symbols
+from mapsto.ir.region import nested, uses
 from mapsto.ir.rewrite import Match, Table
 from mapsto.ops.bounds import check_again
 from mapsto.ops.builder import Builder
+from mapsto.ops.composite import failure
 from mapsto.ops.provenance import names_of
+from mapsto.ops.registry import Nesting, op
 from mapsto.passes.dead_code import sizes_of
 from mapsto.passes.provenance import Trace, hand_on
 
@@ -72,17 +75,14 @@ def copy_into(builder: Builder, graph: Graph) -> dict[str, Value]:
 def _start(builder: Builder, graph: Graph, rewrite: Rewrite | None, sizes: Mapping[str, Dim]) -> _Tracer:
     builder.keep_names(_all_names(graph))
     tracer = _Tracer(builder, rewrite, dict(sizes))
-    for value in graph.inputs:
-        made = builder.input(value.name, value.dtype, [substitute(d, tracer.sizes) for d in value.shape])
-        tracer.values[value.name] = made
+    tracer.take_inputs(graph)
     return tracer
 
 
 def _all_names(graph: Graph) -> set[str]:
-    names = set(graph.values()) | defined_symbols(graph)
-    for node in graph.nodes:
-        for inner in node.graphs:
-            names |= {inner.name} | _all_names(inner)
+    names: set[str] = set()
+    for each in nested(graph):
+        names |= {*each.values(), *defined_symbols(each)} | ({each.name} if each is not graph else set())
     return names
 
 
@@ -118,6 +118,12 @@ class _Tracer:
     shared: dict[Any, Value] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)  # new name -> how often its old values are read
     traces: list[Trace] = field(default_factory=list)  # what became of each node, in order
+
+    def take_inputs(self, graph: Graph) -> None:
+        """Makes the graph's inputs anew."""
+        for value in graph.inputs:
+            shape = [substitute(d, self.sizes) for d in value.shape]
+            self.values[value.name] = self.builder.input(value.name, value.dtype, shape)
 
     def body(self, graph: Graph) -> list[Value]:
         self.arrays = graph.constants
@@ -180,8 +186,9 @@ class _Tracer:
                 assert inputs[0] is not None
                 check_again(builder, inputs[0], attrs)
                 return (), ()
-            if node.op == "if":
-                return self._if(node, inputs, attrs)
+            nesting = op(node.op).nesting
+            if nesting is not None:
+                return self._nesting(node, nesting, inputs, attrs)
             made = self.rewrite(Site(builder, node, inputs, attrs, self._readers)) if self.rewrite is not None else None
             if made is None:
                 made = builder.add(node.op, inputs, attrs, (), [v.name for v in node.outputs])
@@ -207,43 +214,60 @@ class _Tracer:
             self.sizes[symbol] = known
         return ()
 
-    # -- branches ------------------------------------------------------------------------------------------------------
+    # -- nested graphs -------------------------------------------------------------------------------------------------
 
-    def _if(
-        self, node: Node, inputs: tuple[Value | None, ...], attrs: dict[str, Any]
+    def _nesting(
+        self, node: Node, nesting: Nesting, inputs: tuple[Value | None, ...], attrs: dict[str, Any]
     ) -> tuple[Sequence[Value], Sequence[str]]:
-        content = self.builder.content(inputs[0])
-        taken = content.reshape(-1)[0] if content is not None else None
-        if isinstance(taken, int):
-            return self._inlined(node, 0 if taken else 1)
-        branches = [self._branch(inner, node) for inner in node.graphs]
-        made = self.builder.add("if", inputs, attrs, [graph for graph, _ in branches], [v.name for v in node.outputs])
-        return made, [source for _, sources in branches for source in sources]
+        taken = nesting.taken([self.builder.content(value) for value in inputs])
+        if taken is not None:
+            return self._inlined(node, nesting, inputs, taken)
+        made = [self._nested(inner) for inner in node.graphs]
+        graphs, left = [graph for graph, _ in made], [source for _, sources in made for source in sources]
+        return self.builder.add(node.op, inputs, attrs, graphs, [v.name for v in node.outputs]), left
 
-    def _inlined(self, node: Node, taken: int) -> tuple[Sequence[Value], Sequence[str]]:
-        """The nodes of the branch that is taken, in this graph; the other's are stood for by what is yielded."""
-        graph, other = node.graphs[taken], node.graphs[1 - taken]
+    def _inlined(
+        self, node: Node, nesting: Nesting, inputs: tuple[Value | None, ...], taken: int
+    ) -> tuple[Sequence[Value], Sequence[str]]:
+        """The nodes of the graph that is taken, in this graph; the others' are stood for by what is yielded."""
+        region = nesting.regions(node)[taken]
         inner = _Tracer(self.builder, self.rewrite, self.sizes, self)
-        made = inner.body(graph)
+        for value, start in zip(region.graph.inputs, region.starts, strict=True):
+            given = inputs[start] if start is not None else None
+            assert given is not None, f"{node.op}: nothing is given for {value.name!r}"
+            inner.values[value.name] = given
+        yields = inner.body(region.graph)
+        made = [yields[region.results.index(i)] for i in range(len(node.outputs))]
         for value in made:
             self.builder.attribute(value, node.provenance)
         self.traces.extend(inner.traces)
-        return made, [source for n in other.walk() for source in n.provenance]
+        others = (graph for i, graph in enumerate(node.graphs) if i != taken)
+        return made, [source for graph in others for source in _sources(graph)]
 
-    def _branch(self, graph: Graph, node: Node) -> tuple[Graph, Sequence[str]]:
-        """A branch built anew, and the sources in it that only the `if` itself stands for now."""
-        builder = Builder(self.builder.fresh(graph.name), self.builder)
-        tracer = _Tracer(builder, self.rewrite, dict(self.sizes), self)
+    def _nested(self, graph: Graph) -> tuple[Graph, Sequence[str]]:
+        """A nested graph built anew, and the sources in it that only the node itself stands for now."""
+        tracer = self._deeper(graph)
         try:
             made = tracer.body(graph)
         except ShapeError as error:
-            return self._failing(graph, node, error), [source for n in graph.walk() for source in n.provenance]
-        left = hand_on(builder, tracer.traces, graph.outputs, made)
-        return builder.finish(made), names_of(left)
+            return self._failing(graph, error), _sources(graph)
+        left = hand_on(tracer.builder, tracer.traces, graph.outputs, made)
+        return tracer.builder.finish(made), names_of(left)
 
-    def _failing(self, graph: Graph, node: Node, error: ShapeError) -> Graph:
-        """A branch that the sizes rule out: reaching it stops the run."""
+    def _deeper(self, graph: Graph) -> _Tracer:
         builder = Builder(self.builder.fresh(graph.name), self.builder)
-        shapes = tuple(tuple(substitute(d, self.sizes) for d in v.shape) for v in node.outputs)
-        attrs = {"message": str(error), "dtypes": tuple(v.dtype for v in node.outputs), "shapes": shapes}
-        return builder.finish(builder.add("fail", [], attrs))
+        tracer = _Tracer(builder, self.rewrite, dict(self.sizes), self)
+        tracer.take_inputs(graph)
+        return tracer
+
+    def _failing(self, graph: Graph, error: ShapeError) -> Graph:
+        """A nested graph that the sizes rule out: reaching it stops the run."""
+        builder = self._deeper(graph).builder
+        own = graph.values()
+        types = [own[name] if name in own else self._find(name) for name in graph.outputs]
+        made = [replace(v, shape=tuple(substitute(d, self.sizes) for d in v.shape)) for v in types]
+        return builder.finish(failure(builder, str(error), made))
+
+
+def _sources(graph: Graph) -> list[str]:
+    return [source for node in graph.walk() for source in node.provenance]

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from mapsto.errors import ParseError
 from mapsto.ir.expr import Dim
-from mapsto.ir.graph import Graph, Node, free_values
+from mapsto.ir.graph import Graph, Node
+from mapsto.ir.region import free_values
 from mapsto.plan import items as made_of
 from mapsto.plan.edits import part, reading, viewed, written
 from mapsto.plan.home import Home

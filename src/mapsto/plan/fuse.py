@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from mapsto.budget import current
 from mapsto.ir.expr import Dim, Expr
-from mapsto.ir.graph import Graph, Node, Value, free_values
+from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.region import free_values
 from mapsto.ops.registry import op
 from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.items import Control, Item, Region, reads_of, targets_of

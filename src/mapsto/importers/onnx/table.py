@@ -25,6 +25,7 @@ from mapsto.ops.builder import Builder
 
 Result = Value | Sequence[Value | None]
 Row = Callable[["Call"], Result]
+Type = tuple[DType, Sequence[Dim]]
 _ROWS: dict[tuple[str, str], Row] = {}
 _KIND = onnx.AttributeProto
 
@@ -56,11 +57,15 @@ class Import(Protocol):
     @property
     def tensors(self) -> TensorReader: ...
 
-    def inline_graph(self, graph: Any, name: str) -> list[Value]:
-        """The outputs of a nested graph built in place, inside the graph of the node that is being translated."""
+    def inline_graph(self, graph: Any, name: str, given: Sequence[Value] = ()) -> list[Value]:
+        """The outputs of a nested graph built in place, inside the graph of the node that is being translated. given:
+        its inputs.
+        """
 
-    def nested_graph(self, graph: Any, name: str) -> tuple[Graph, list[Value]]:
-        """A nested graph as a graph of its own, which reads the values around it; with its outputs."""
+    def nested_graph(self, graph: Any, name: str, inputs: Sequence[Type] = ()) -> tuple[Graph, list[Value]]:
+        """A nested graph as a graph of its own, which reads the values around it; with its outputs. inputs: the types
+        of what it is given.
+        """
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from mapsto.importers.onnx.functions import Functions
 from mapsto.importers.onnx.inputs import Shapes, add_inputs
 from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_types
-from mapsto.importers.onnx.table import Call, Row, find_row
+from mapsto.importers.onnx.table import Call, Row, Type, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
@@ -215,17 +215,22 @@ class Translator:
 
     # -- nested graphs and functions -----------------------------------------------------------------------------------
 
-    def inline_graph(self, graph: Any, name: str) -> list[Value]:
-        """A nested graph built in place, inside the graph of the node that is being translated."""
+    def inline_graph(self, graph: Any, name: str, given: Sequence[Value] = ()) -> list[Value]:
+        """A nested graph built in place, inside the graph of the node that is being translated. given: its inputs."""
         assert self.scope is not None
         scope = Scope(self.scope.builder, self.scope)
+        scope.values.update(zip(_inputs(graph, len(given)), given, strict=True))
         return self.body(scope, graph, self._deeper(name))
 
-    def nested_graph(self, graph: Any, name: str) -> tuple[Graph, list[Value]]:
-        """A nested graph as a graph of its own, which reads the values around it; with its outputs."""
+    def nested_graph(self, graph: Any, name: str, inputs: Sequence[Type] = ()) -> tuple[Graph, list[Value]]:
+        """A nested graph as a graph of its own, which reads the values around it; with its outputs. inputs: the types
+        of what it is given.
+        """
         assert self.scope is not None
         builder = Builder(self.scope.builder.fresh(graph.name or name), self.scope.builder)
         scope = Scope(builder, self.scope)
+        for entry, (dtype, shape) in zip(_inputs(graph, len(inputs)), inputs, strict=True):
+            scope.values[entry] = builder.input(entry, dtype, shape)
         outputs = self.body(scope, graph, self._deeper(name))
         return builder.finish(outputs), outputs
 
@@ -260,6 +265,15 @@ class Translator:
         raise_faults(faults)
         outputs = [inner.values.get(output) for output in function.output]
         return [value if isinstance(value, Value) else None for value in outputs]
+
+
+def _inputs(graph: Any, count: int) -> list[str]:
+    """The names of a nested graph's inputs. Raises ModelError where there are not so many, or two of one name."""
+    own = {tensor.name for tensor in graph.initializer}  # which files of before IR version 4 list as inputs as well
+    names = [entry.name for entry in graph.input if entry.name not in own]
+    if len(names) != count or len(set(names)) != count:
+        raise ModelError(f"the nested graph {graph.name!r} must have {count} inputs of different names: {names}")
+    return names
 
 
 def _placed(error: MapstoError) -> MapstoError:

@@ -11,6 +11,7 @@ from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.expr import symbols
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
+from mapsto.ops.composite import failure
 
 Branch = tuple[Graph, list[Value]]
 
@@ -71,8 +72,7 @@ def _failing(call: Call, which: str, error: MapstoError, other: Branch) -> Branc
     types = other[1]
     message = f"{call.name}: its {which} branch was reached, which these input shapes rule out: {error}"
     with builder.source(call.name):
-        attrs = {"message": message, "dtypes": tuple(v.dtype for v in types), "shapes": tuple(v.shape for v in types)}
-        outputs = builder.add("fail", [], attrs)
+        outputs = failure(builder, message, types)
     return builder.finish(outputs), list(outputs)
 
 

@@ -12,6 +12,7 @@ from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
 from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
+from mapsto.ops.composite import log_softmax
 
 _INDEX = (DType.I32, DType.I64)
 
@@ -180,8 +181,6 @@ def _reverse_sequence(call: Call) -> Result:
 @row("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
 def _cross_entropy(call: Call) -> Result:
     """-weight[target] * log p[target], summed, averaged by weight, or for each place. Classes on axis 1."""
-    from mapsto.ops.composite import log_softmax
-
     b, scores, target = call.builder, call.input(0), as_index(call.builder, call.input(1))
     softmax = call.op == "SoftmaxCrossEntropyLoss"
     logs = log_softmax(b, scores, 1) if softmax else scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mapsto.importers.onnx.rows.movement import crop
 from mapsto.importers.onnx.table import Call
 from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value
@@ -73,8 +74,6 @@ def with_fixed_pads(call: Call, x: Value, window: Window, value: float) -> tuple
         return x, window
     rank = len(window.kernel)
     before, after = (0, 0, *window.before), (0, 0, *window.after)
-    from mapsto.importers.onnx.rows.movement import crop
-
     x, front, back = crop(call.builder, x, before, after)
     padded = call.builder.one("pad", [x], before=tuple(front), after=tuple(back), mode="constant", value=value)
     return padded, Window(window.kernel, window.strides, window.dilations, (0,) * (2 * rank))
