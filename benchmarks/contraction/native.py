@@ -59,9 +59,9 @@ def load(functions: list[Function], isa: Isa, workers: int = 2) -> list[Native]:
     return [Native(SIGNATURE(addresses[f.name])) for f in renamed]
 
 
-def plain(value: Value, place: Place) -> tuple[list[Statement], Value | None]:
+def plain(value: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
     """No epilogue."""
-    return [], value
+    return [], (value,)
 
 
 def build(plans: list[Plan], epilogue: Epilogue = plain) -> list[tuple[Native, Any]]:

@@ -38,8 +38,8 @@ class Alone:
     def alone(self, value: str) -> bool:
         return value not in self.elsewhere
 
-    def leaves(self, target: str) -> bool:
-        return target in self.graph.outputs or target in self.elsewhere
+    def goes_out(self, value: str) -> bool:
+        return value in self.graph.outputs
 
     def between(self) -> bool:
         return self.is_between

@@ -44,6 +44,14 @@ PRODUCT = "m: f32[4, 16] = matmul(x, w)"
         ),
         ("an activation", graph("y", PRODUCT, "y: f32[4, 16] = relu(m)"), ["epilogue(m, y)"]),
         (
+            "what is read elsewhere is stored as well",
+            graph("z", PRODUCT, "y: f32[4, 16] = relu(m)",
+                  "q: f32[16, 4] = transpose(y) {perm: (1, 0)}",
+                  "n: f32[16, 16] = matmul(q, y)", 'r: f32[16] = reduce(m) {kind: "sum", axes: (0,), keepdims: false}',
+                  "z: f32[16, 16] = add(n, r)"),
+            ["epilogue(m, y)", "r", "epilogue(absorb(q, n), z)"],
+        ),
+        (
             "two statements of an epilogue",
             graph("y", PRODUCT, "b: f32[4, 16] = add(m, v)", "y: f32[4, 16] = relu(b)"),
             ["epilogue(m, b, y)"],
@@ -90,7 +98,12 @@ def rule(name: str, text: str, source: str, reader: str, **around: object) -> Ta
             "graph g(x: f32[4, 1]) -> (y) {\n  a: f32[4, 1] = exp(x)\n  y: f32[4, 8] = expand(a) {shape: (4, 8)}\n}",
             "a", "y", {}, "computed more than once",
         ),
-        ("epilogue", graph("y", PRODUCT, "y: f32[4, 16] = relu(m)"), "m", "y", {"elsewhere": ("m",)}, "must be stored"),
+        ("epilogue", graph("y, m", PRODUCT, "y: f32[4, 16] = relu(m)"), "m", "y", {"elsewhere": ("m",)}, "leaves the"),
+        (
+            "epilogue",
+            graph("y", PRODUCT, "y: f32[4, 16] = relu(m)"),
+            "m", "y", {"elsewhere": ("m",), "between": True}, "something in between",
+        ),
         (
             "epilogue",
             graph("y", PRODUCT, 'y: f32[4, 1] = reduce(m) {kind: "sum", axes: (1,), keepdims: true}'),

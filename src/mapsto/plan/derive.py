@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from mapsto.errors import ParseError
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node
-from mapsto.ir.region import free_values
+from mapsto.ir.region import reads
 from mapsto.plan import items as made_of
 from mapsto.plan.edits import part, reading, viewed, written
 from mapsto.plan.home import Home
@@ -80,8 +80,7 @@ class _Deriving:
         node = self.node(item.node)
         if len(node.graphs) != len(item.arms):
             raise ValueError(f"node {item.node} has {len(node.graphs)} nested graphs")
-        read = {n for n in node.inputs if n}.union(*map(free_values, node.graphs))
-        return made_of.Region(node, tuple(self.items(arm) for arm in item.arms), frozenset(read), item.name)
+        return made_of.Region(node, tuple(self.items(arm) for arm in item.arms), frozenset(reads(node)), item.name)
 
     def node(self, name: str) -> Node:
         if name not in self.nodes:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Value
-from mapsto.kernel.ast import Load, Stmt
+from mapsto.kernel.ast import Load, Scalar, Stmt, transform
 from mapsto.plan.recipe import made, of
 from mapsto.plan.task import Task
 
@@ -18,15 +18,18 @@ def reading(task: Task, old: str, new: str) -> Task:
 
 
 def written(task: Task, old: str, new: str) -> Task:
-    """A contraction that writes its result into another value, which is copied to where the result belongs."""
+    """A contraction that writes a result into another value, which is copied to where the result belongs."""
+
+    def leaf(node: Scalar) -> Scalar | None:
+        return replace(node, tensor=new) if isinstance(node, Load) and node.tensor == old else None
+
+    stmts = tuple(
+        replace(s, target=new if s.target == old else s.target, value=transform(s.value, leaf)) for s in task.stmts
+    )
+    phases = tuple(replace(c, target=new if c.target == old else c.target) for c in task.phases)
     recipe = made("written", task.recipe, of(old), of(new))
-    stmts, phases = task.stmts, task.phases
-    own = phases[0].target
-    if stmts:
-        stmts = (*stmts[:-1], replace(stmts[-1], target=new))
-    if not stmts or (len(stmts) == 1 and own == old):
-        phases = tuple(replace(c, target=new) for c in phases)
-    return replace(task, recipe=recipe, stmts=stmts, phases=phases)
+    values = {new: replace(task.values[old], name=new)} if old in task.values else {}
+    return replace(task, recipe=recipe, stmts=stmts, phases=phases, made={**task.made, **values})
 
 
 def part(task: Task, at: int, name: str) -> Task:

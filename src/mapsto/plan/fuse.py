@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from mapsto.budget import current
+from mapsto.errors import UnsupportedError
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Graph, Node, Value
-from mapsto.ir.region import free_values
+from mapsto.ir.region import reads
 from mapsto.ops.registry import op
 from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.items import Control, Item, Region, reads_of, targets_of
@@ -57,9 +58,10 @@ def _items(
 def _item(node: Node, setting: Setting, together: Together | None, required: Set[Dim]) -> Item:
     current().tick("fusion")
     if node.graphs:
+        if node.op != "if":  # a graph that is run again takes steps of its own
+            raise UnsupportedError(f"{node.op} has no way of being run yet (node {node.outputs[0].name!r})")
         arms = tuple(_items(inner, setting, together, required, node.outputs) for inner in node.graphs)
-        read = {n for n in node.inputs if n}.union(*map(free_values, node.graphs))
-        return Region(node, arms, frozenset(read))
+        return Region(node, arms, frozenset(reads(node)))
     if node.op == "copy":
         return copy_task(setting.values[node.inputs[0]], node.output, setting, (node,), "")
     if node.op == "bind_dim" or op(node.op).kind == "control":
@@ -204,8 +206,8 @@ class _Around:
     def alone(self, value: str) -> bool:
         return value not in self.fusing.external and self.fusing.readers.get(value) == [self.reader]
 
-    def leaves(self, target: str) -> bool:
-        return target in self.fusing.external or any(r != self.reader for r in self.fusing.readers.get(target, ()))
+    def goes_out(self, value: str) -> bool:
+        return value in self.fusing.external
 
     def between(self) -> bool:
         return any(r < self.reader for t in self.source.targets for r in self.fusing.readers.get(t, ())[:1])

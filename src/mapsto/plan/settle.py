@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from mapsto.budget import current
 from mapsto.ir.graph import Node, Value
 from mapsto.plan.access import access
+from mapsto.plan.contraction import Contraction
 from mapsto.plan.edits import reading, written
 from mapsto.plan.home import Border, Home, as_it_comes, layout_for, same_places
 from mapsto.plan.initial import Setting, copy_task
@@ -142,12 +143,26 @@ class _Settling:
                 nodes = maker.nodes[-1:] if maker else ()
                 before.append(self.copy(source, copies[key], nodes, why))
             task = reading(task, source, copies[key])
-        if write != self.homes[final].layout:
-            inner = self.laid(final, write, f"columns innermost; {final} is a copy of it")
-            task = written(task, final, inner)
-            why = f"{final} must lie otherwise than the contraction writes it"
-            after.append(self.copy(inner, final, task.nodes[-1:], why))
+        for name, layout in self.written_as(task, write).items():
+            inner = self.laid(name, layout, f"columns innermost; {name} is a copy of it")
+            task = written(task, name, inner)
+            why = f"{name} must lie otherwise than the contraction writes it"
+            after.append(self.copy(inner, name, task.nodes[-1:], why))
         return [*before, task, *after]
+
+    def written_as(self, task: Task, write: Layout) -> dict[str, Layout]:
+        """Results that cannot be written where they belong, and how they are written: all in blocks, or none."""
+        *others, final = task.targets
+        found = {final: write} if write != self.homes[final].layout else {}
+        for name in others:
+            own = self.homes[name].layout if name in self.homes else None
+            if own is not None and any(_blocks(c, own) != _blocks(c, write) for c in task.phases):
+                column = task.phases[0].column_dim
+                assert column is not None
+                rank = len(write.shape)
+                whole = permuted(write.shape, [*(d for d in range(rank) if d != column), column])
+                found[name] = layout_for(write.shape, column) if write.block is not None else whole
+        return found
 
     def first_that(
         self, fits: Callable[[Layout], bool], name: str, inner: int | None, border: Border
@@ -169,6 +184,12 @@ class _Settling:
 
     def copy(self, source: str, target: str, nodes: tuple[Node, ...], why: str) -> Task:
         return copy_task(self.homes[source].value(source), self.homes[target].value(target), self.setting, nodes, why)
+
+
+def _blocks(c: Contraction, layout: Layout) -> int | None:
+    """The size of the blocks in which a contraction's columns lie: 0 for one piece, None where neither is so."""
+    reached = access(c, c.index, layout, c.cols[0].name, None)
+    return None if reached is None else reached.block or 0
 
 
 def settle(

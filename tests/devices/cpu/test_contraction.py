@@ -304,20 +304,19 @@ def test_starts_and_borders() -> None:
 # ---- epilogues -------------------------------------------------------------------------------------------------------
 
 
-def bias_and_relu(value: Value, place: Place) -> tuple[list[Statement], Value | None]:
+def bias_and_relu(value: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
     """max(0, acc + bias[column]); the bias has exactly as many elements as there are columns."""
     bias = Load("bias", place.column, value.type, mask=place.mask)
-    return [], Binary("max", Binary("add", value, bias), Const(0, value.type))
+    return [], (Binary("max", Binary("add", value, bias), Const(0, value.type)),)
 
 
-def long_epilogue(value: Value, place: Place) -> tuple[list[Statement], Value | None]:
+def long_epilogue(value: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
     """bias, then many steps that together change nothing: long enough to be kept in a loop."""
-    statements, result = bias_and_relu(value, place)
-    assert result is not None
+    statements, (result,) = bias_and_relu(value, place)
     row = Broadcast(Cast(_row_number(place), Type(DType.F32)), value.type)
     for _ in range(10):
         result = Binary("sub", Binary("add", result, row), row)
-    return statements, result
+    return statements, (result,)
 
 
 def _row_number(place: Place) -> Value:
@@ -351,11 +350,11 @@ def test_epilogues(isa: Isa, epilogue: Epilogue, blocked: bool) -> None:
 def test_an_epilogue_may_change_the_type(isa: Isa) -> None:
     """int8 in, int8 out: scaled, rounded, saturated."""
 
-    def requantise(value: Value, place: Place) -> tuple[list[Statement], Value | None]:
+    def requantise(value: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
         scaled = Binary(
             "mul", Cast(value, Type(DType.F32, value.type.lanes)), Const(0.125, Type(DType.F32, value.type.lanes))
         )
-        return [], Cast(scaled, Type(DType.U8, value.type.lanes))
+        return [], (Cast(scaled, Type(DType.U8, value.type.lanes)),)
 
     case = convolution_case(Convolution(20, 36, 7), INT8)
     form = replace(case.form, out=Param("out", DType.U8, True))

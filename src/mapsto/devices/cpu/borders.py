@@ -14,10 +14,12 @@ from mapsto.plan.task import Task
 
 
 def border_calls(task: Task, code: Code) -> list[Call]:
-    """Zeros into the border of what the template writes: slabs before and past each bordered dim, of the tensor with
-    its border as a whole.
-    """
-    final = task.targets[-1]
+    """Zeros into the borders of what the template writes."""
+    return [call for t in task.targets if t in code.homes and t not in code.temps for call in _borders_of(t, code)]
+
+
+def _borders_of(final: str, code: Code) -> list[Call]:
+    """Slabs before and past each bordered dim, of the tensor with its border as a whole."""
     layout = code.layout(final)
     if not layout.has_border:
         return []

@@ -56,7 +56,8 @@ def contraction(plan: Plan, epilogue: Epilogue) -> tuple[Function, Dim]:
     """The function of a planned contraction, and the extent of the range that its begin and end share out."""
     form = plan.form
     body = (For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue).item())),)
-    return Function(form.name, (form.a, form.b, form.out, *form.others), form.dims, body), plan.extent
+    params = (form.a, form.b, form.out, *(also.param for also in form.also), *form.others)
+    return Function(form.name, params, form.dims, body), plan.extent
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,15 @@ class _Part:
     a_start: Dim
     b_start: Dim
     group: int
+
+
+@dataclass(frozen=True)
+class _Target:
+    """A result: its name, where column 0 lies, and how far its blocks are apart."""
+
+    name: str
+    base: Dim
+    block_stride: Dim
 
 
 class _Template:
@@ -359,30 +369,48 @@ class _Template:
         rows: tuple[Dim, ...],
     ) -> list[Statement]:
         """Epilogue and store of the accumulators of one vector of the panel."""
-        form, lanes, mask = self.form, value.type.lanes, panel.masks[position]
+        lanes, mask = value.type.lanes, panel.masks[position]
         valid = None if mask is None or panel.valid is None else panel.valid - column
         at = add(panel.column, column)
-        out, result = self.epilogue(value, Place(batch, rows, at, lanes, valid, mask, self.fresh))
-        if result is None:
-            return out
+        out, results = self.epilogue(value, Place(batch, rows, at, lanes, valid, mask, self.fresh))
+        for target, result in zip(self._targets(batch, rows), results, strict=False):
+            out += self._stored(panel, column + lanes, at, target, result, mask)
+        return out
+
+    def _targets(self, batch: tuple[Dim, ...], rows: tuple[Dim, ...]) -> list[_Target]:
+        """Where the columns of each result begin."""
+        form = self.form
         base = _offset(form.out_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.out)
-        if not form.out_block:
-            return [*out, Store(form.out.name, add(base, at), result, mask=mask)]
+        found = [_Target(form.out.name, base, form.out_block_stride)]
+        for also in form.also:
+            base = also.start
+            for index, stride in zip((*batch, *rows), (*also.batch, *also.rows), strict=True):
+                base = add(base, mul(index, stride))
+            found.append(_Target(also.param.name, base, also.block_stride))
+        return found
+
+    def _stored(
+        self, panel: _Panel, end: int, at: Dim, target: _Target, result: Value, mask: Value | None
+    ) -> list[Statement]:
+        """Stores one vector that begins at column `at` and ends at `end` of the panel."""
+        block = self.form.out_block
+        if not block:
+            return [Store(target.name, add(target.base, at), result, mask=mask)]
         if mask is not None:
             result = Select(mask, result, Const(0, result.type))
-        where = add(mul(floordiv(at, form.out_block), form.out_block_stride), mod(at, form.out_block))
-        stored = [*out, Store(form.out.name, add(base, where), result)]
-        return stored + self._zero_tail(panel, column + lanes, base, result.type.element)
+        where = add(mul(floordiv(at, block), target.block_stride), mod(at, block))
+        stored: list[Statement] = [Store(target.name, add(target.base, where), result)]
+        return stored + self._zero_tail(panel, end, target, result.type.element)
 
-    def _zero_tail(self, panel: _Panel, column: int, base: Dim, element: DType) -> list[Statement]:
+    def _zero_tail(self, panel: _Panel, column: int, target: _Target, element: DType) -> list[Statement]:
         """After the last vector: zeros to the end of its block."""
         form = self.form
         at = add(panel.column, column)
         if column != sum(panel.vectors) or not isinstance(at, int) or at % form.out_block == 0:
             return []
-        where = add(mul(at // form.out_block, form.out_block_stride), at % form.out_block)
+        where = add(mul(at // form.out_block, target.block_stride), at % form.out_block)
         t = Type(element, form.out_block - at % form.out_block)
-        return [Store(form.out.name, add(base, where), Const(0, t))]
+        return [Store(target.name, add(target.base, where), Const(0, t))]
 
 
 def _offset(base: Dim, axes: Sequence[Axis], indices: Sequence[Dim], stride: Callable[[Axis], Dim]) -> Dim:

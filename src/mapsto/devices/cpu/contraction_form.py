@@ -46,9 +46,22 @@ class Place:
     fresh: Callable[[str], str]
 
 
-# (accumulators, place) -> statements to run and the values to store (the element type of `out`, as many lanes); None:
-# it stored by itself.
-Epilogue = Callable[[Value, Place], tuple[list[Statement], Value | None]]
+# (accumulators, place) -> statements to run and the values to store (the element type of `out`, as many lanes, then
+# those of `also`); none: it stored by itself.
+Epilogue = Callable[[Value, Place], tuple[list[Statement], tuple[Value, ...]]]
+
+
+@dataclass(frozen=True)
+class Also:
+    """A further result at the same points: its element at start + batch . strides + rows . strides + its column, which
+    lies in blocks as those of `out` do.
+    """
+
+    param: Param
+    start: Dim
+    batch: tuple[Dim, ...]
+    rows: tuple[Dim, ...]
+    block_stride: Dim = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,7 @@ class ContractionForm:
     `interleave`: channels multiplied into one 32-bit lane by a dot instruction: 1, 2 (bf16) or 4 (u8 by s8). In memory
        A's groups are adjacent (`channel_stride` 1), and 4 bytes can be read for the last one unless `channels` is
        known and no multiple.
-    `others`: the epilogue's operands; `dims`: every size symbol that occurs.
+    `also`: further results. `others`: the epilogue's operands; `dims`: every size symbol that occurs.
     """
 
     name: str
@@ -90,6 +103,7 @@ class ContractionForm:
     a_start: Dim = 0
     b_start: Dim = 0
     out_start: Dim = 0
+    also: tuple[Also, ...] = ()
     others: tuple[Param, ...] = ()
     dims: tuple[str, ...] = ()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from mapsto.devices.cpu.borders import border_calls
 from mapsto.devices.cpu.code import Code, Kernel, grain_of
 from mapsto.devices.cpu.contraction import contraction, plan_contraction
-from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue, Place
+from mapsto.devices.cpu.contraction_form import Also, Axis, ContractionForm, Epilogue, Place
 from mapsto.devices.cpu.contraction_plan import read_tiles, tiles_text
 from mapsto.devices.cpu.packed import direct_b, in_actual_sizes, packed_b, packed_iters, packed_strides
 from mapsto.devices.generic import EpilogueContext, emit_scalar
@@ -37,14 +37,16 @@ class Shaped:
     layouts: tuple[tuple[str, Layout], ...]
     index: tuple[Dim, ...]
     accumulators: tuple[str, ...]
+    also: tuple[str, ...]  # further results, by the statements that make them
 
 
 @dataclass(frozen=True)
 class Reach:
-    """How a phase reaches its input and its result."""
+    """How a phase reaches its input and its results: the last one, and others that are in memory."""
 
     a: Access
     out: Access
+    also: Mapping[str, Access]
 
 
 def template_calls(task: Task, code: Code) -> list[Call] | None:
@@ -72,14 +74,21 @@ def _reach(task: Task, c: Contraction, code: Code) -> Reach | None:
         return None
     if c.b.tensor in code.constants and not all(isinstance(i.extent, int) for i in packed_iters(c)):
         return None  # a constant that is read over a size: only the run can say that the two agree
-    return Reach(a, out)
+    others = {t: access(c, c.index, code.layout(t), c.cols[0].name, None) for t in also_stored(task, code)}
+    also = {t: reached for t, reached in others.items() if reached is not None and reached.block == out.block}
+    return Reach(a, out, also) if len(also) == len(others) else None
+
+
+def also_stored(task: Task, code: Code) -> list[str]:
+    """Results besides the last one that are in memory."""
+    return [t for t in task.targets[:-1] if t in code.homes and t not in code.temps]
 
 
 def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code) -> list[Call]:
     final = task.targets[-1]
     direct = None if reach.a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
-    shaped, tensors = _shape(task, c, reach.a, reach.out, direct, code, names)
+    shaped, tensors = _shape(task, c, reach, direct, code, names)
     plan = code.schedules.take(
         lambda: plan_contraction(shaped.form, code.isa),
         tiles_text,
@@ -101,23 +110,25 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code) -> list[C
         code.shared.kernels[key] = Kernel(code.add_function(function, "none"), extent, (), function.dims)
     kernel = code.shared.kernels[key]
     sizes = names.actual_sizes()
-    operands = (c.a.tensor, b_name, final, *tensors)
+    operands = (c.a.tensor, b_name, final, *reach.also, *tensors)
     work = estimate(c.multiplications())
     multiplied = code.isa.accumulator_lanes * code.isa.fma_per_cycle * shaped.form.interleave  # in a cycle
     grain = grain_of(work / multiplied, kernel.extent)
     dims = tuple(sizes[d] for d in kernel.dims)
-    calls.append(Call(kernel.function, operands, (2,), dims, substitute(kernel.extent, sizes), task, grain, work))
+    writes = tuple(range(2, 3 + len(reach.also)))
+    calls.append(Call(kernel.function, operands, writes, dims, substitute(kernel.extent, sizes), task, grain, work))
     return calls
 
 
 def _shape(
-    task: Task, c: Contraction, a: Access, out: Access, b: Access | None, code: Code, names: Renamer
+    task: Task, c: Contraction, reach: Reach, b: Access | None, code: Code, names: Renamer
 ) -> tuple[Shaped, list[str]]:
+    a, out = reach.a, reach.out
     final = task.targets[-1]
     others = _other_tensors(task, c, code)
-    rows = _collapsed(c, a, out, task, code)
+    rows = _collapsed(c, reach, task, code)
     names.learn(i.extent for i in (*c.iters, *c.reds))
-    for tensor in (c.a.tensor, final, *others):
+    for tensor in (c.a.tensor, final, *reach.also, *others):
         names.learn(code.layout(tensor).shape)
     for it in c.iters + c.reds:
         names.iter(it)
@@ -152,6 +163,7 @@ def _shape(
         a_start=names.dim(_relative(a.base, code.layout(c.a.tensor))),
         b_start=0 if b is None else names.dim(_relative(b.base, code.layout(c.b.tensor))),
         out_start=names.dim(_relative(out.base, code.layout(final))),
+        also=tuple(_also(t, reached, c.batch, rows, code, names) for t, reached in reach.also.items()),
         others=tuple(Param(names.tensors[t], code.homes[t].dtype) for t in others),
     )
     names.iters = own  # statements have names of their own
@@ -166,7 +178,24 @@ def _shape(
     joined: dict[str, Dim] = {own[i.name]: 0 for i in c.rows if i.name not in walked}
     index = tuple(substitute(e, joined) for e in index)
     sums = tuple(names.tensors[t] for t in (ACCUMULATOR, c.target) if t in names.tensors)
-    return Shaped(form, b is None, order, stmts, layouts, index, sums), others
+    also = tuple(names.tensors[t] for t in reach.also)
+    return Shaped(form, b is None, order, stmts, layouts, index, sums, also), others
+
+
+def _also(
+    tensor: str, reached: Access, batch: tuple[Iter, ...], rows: tuple[Iter, ...], code: Code, names: Renamer
+) -> Also:
+    def strides(iters: tuple[Iter, ...]) -> tuple[Dim, ...]:
+        return tuple(names.dim(reached.strides.get(i.name, 0)) for i in iters)
+
+    home = code.homes[tensor]
+    return Also(
+        Param(f"also_{names.tensor(tensor)}", home.dtype, True),
+        names.dim(_relative(reached.base, home.layout)),
+        strides(batch),
+        strides(rows) or (0,),
+        names.dim(reached.block_stride),
+    )
 
 
 def _size_names(names: Renamer) -> tuple[str, ...]:
@@ -193,14 +222,14 @@ def _other_tensors(task: Task, c: Contraction, code: Code) -> list[str]:
     return list(dict.fromkeys(load.tensor for s in task.stmts for load in loads_of(s) if load.tensor not in own))
 
 
-def _collapsed(c: Contraction, a: Access, out: Access, task: Task, code: Code) -> tuple[Iter, ...]:
+def _collapsed(c: Contraction, reach: Reach, task: Task, code: Code) -> tuple[Iter, ...]:
     """The row iterators, neighbours joined into one where every operand walks on evenly from one's end to the other's
     next step.
     """
     rows = [i for i in c.rows if i.extent != 1]
     if not rows:
         return ()
-    walks: list[Mapping[str, Dim]] = [a.strides, out.strides]
+    walks: list[Mapping[str, Dim]] = [reach.a.strides, reach.out.strides, *(a.strides for a in reach.also.values())]
     for stmt in task.stmts:
         walk = _epilogue_walks(stmt, c, task, code)
         if walk is None:
@@ -243,7 +272,7 @@ def _epilogue(shaped: Shaped) -> Epilogue:
     """What is computed on the accumulators before they are stored."""
     layouts = dict(shaped.layouts)
 
-    def emit(accumulators: Value, place: Place) -> tuple[list[Statement], Value | None]:
+    def emit(accumulators: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
         batch, rows, column = shaped.order
         at: dict[str, Dim] = dict(zip(batch, place.batch, strict=True))
         at.update(dict(zip(rows, place.rows, strict=False)))
@@ -258,6 +287,6 @@ def _epilogue(shaped: Shaped) -> Epilogue:
             more, result = emit_scalar(stmt.value, context)
             statements.extend(more)
             known[stmt.target] = result
-        return statements, result
+        return statements, (result, *(known.get(target, accumulators) for target in shaped.also))
 
     return emit

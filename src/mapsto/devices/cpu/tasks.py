@@ -57,14 +57,15 @@ def _calls_of(task: Task, code: Code, template: str | None) -> tuple[str, list[C
 
 def contraction_stmts(task: Task, code: Code) -> list[Stmt]:
     """A contraction task as plain statements: what the generic lowering computes where the template does not apply."""
-    final = task.targets[-1]
+    final, own = task.targets[-1], {s.target for s in task.stmts}
     if not task.stmts:
         return [_sum_stmt(c, final) for c in task.phases]
-    if len(task.phases) == 1:
-        own = {s.target for s in task.stmts}
+    if len(task.phases) == 1 and not (task.phases[0].target in code.homes and task.phases[0].target not in own):
         return [_with_sum(s, task.phases[0], own) for s in task.stmts]
-    accumulators = code.fresh(f"{final}_sums")
-    code.values[accumulators] = replace(code.value(final), name=accumulators, dtype=task.phases[0].dtype)
+    accumulators = task.phases[0].target
+    if accumulators in own or accumulators not in code.homes:
+        accumulators = code.fresh(f"{final}_sums")
+        code.values[accumulators] = replace(code.value(final), name=accumulators, dtype=task.phases[0].dtype)
 
     def renamed(node: Scalar) -> Scalar | None:
         known = (
@@ -72,7 +73,6 @@ def contraction_stmts(task: Task, code: Code) -> list[Stmt]:
         )
         return Load(accumulators, node.index, node.dtype) if known and isinstance(node, Load) else None
 
-    own = {s.target for s in task.stmts}
     stmts = [replace(s, value=transform(s.value, renamed)) for s in task.stmts]
     return [*(_sum_stmt(c, accumulators) for c in task.phases), *stmts]
 

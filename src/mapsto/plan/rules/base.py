@@ -31,8 +31,8 @@ class Around(Protocol):
     def alone(self, value: str) -> bool:
         """Whether the reader at hand is all that reads a value, and the value does not leave the graph."""
 
-    def leaves(self, target: str) -> bool:
-        """Whether somebody besides the reader reads one of the reader's targets, or it leaves the graph."""
+    def goes_out(self, value: str) -> bool:
+        """Whether a value leaves the graph."""
 
     def between(self) -> bool:
         """Whether somebody who comes before the reader reads what the source makes."""

@@ -1,27 +1,32 @@
 """epilogue: what reads a contraction's result at the same point is computed on the accumulators before they are stored.
+
+What somebody else reads on the way (a pre-activation of a residual block) is stored as well, from the registers.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mapsto.kernel.ast import Stmt
-from mapsto.kernel.compose import identity_prefix, is_pointwise, loads_of
+from mapsto.kernel.compose import complexity, identity_prefix, is_pointwise, loads_of, reads
 from mapsto.plan.recipe import made
 from mapsto.plan.rules.base import Around, Refusal, Rule
 from mapsto.plan.task import Task, joined_nodes
 
-# Statements of an epilogue: each keeps a result in registers beside the accumulators.
-MOST_STATEMENTS = 8
+# Results of an epilogue's statements that wait in registers at a time for a later statement.
+MOST_WAITING = 8
+# Operations and loads of an epilogue: a bound on how large it grows.
+MOST_OPERATIONS = 160
 
 
 def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
-    if not around.alone(value):
-        return f"{value} is read elsewhere too: it must be stored"
-    outside = [t for t in reader.targets if around.leaves(t)]
-    if len(reader.targets) > 1 and outside not in ([], list(reader.targets[-1:])):
-        return f"{', '.join(outside)} would have to be stored as well: a contraction stores one result"
-    return ""
+    if around.alone(value):
+        return ""
+    if around.between():
+        return f"{value} is read by something in between"
+    out = next((t for t in (*source.targets, *reader.targets[:-1]) if around.goes_out(t)), None)
+    return f"{out} leaves the graph, and lies as the caller wants it" if out is not None else ""
 
 
 def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
@@ -48,9 +53,17 @@ def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
 
 
 def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
-    if len(joined.stmts) <= MOST_STATEMENTS:
-        return ""
-    return f"the epilogue would have more than {MOST_STATEMENTS} statements"
+    if sum(map(complexity, joined.stmts)) > MOST_OPERATIONS:
+        return f"the epilogue would have more than {MOST_OPERATIONS} operations and loads"
+    waiting = _waiting(joined.stmts)
+    return f"{waiting} results of the epilogue would wait in registers" if waiting > MOST_WAITING else ""
+
+
+def _waiting(stmts: Sequence[Stmt]) -> int:
+    """How many results wait at most, after a statement, for one that comes later."""
+    last = {name: at for at, stmt in enumerate(stmts) for name in reads(stmt)}
+    ends = [(at, last.get(stmt.target, at)) for at, stmt in enumerate(stmts)]
+    return max((sum(made <= at < end for made, end in ends) for at in range(len(stmts))), default=0)
 
 
 def _at_same_point(stmt: Stmt, inside: set[str]) -> bool:
