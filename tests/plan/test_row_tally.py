@@ -200,3 +200,12 @@ def test_more_rows_never_cost_less(kernel: tuple[int, int, Scalar], more: int) -
 def test_another_operation_never_costs_less(kernel: tuple[int, int, Scalar], fn: str) -> None:
     i, j, value = kernel
     assert seconds(i, j, Op(fn, (value, at("z", ROW, COL)), F32)) >= seconds(i, j, value)
+
+
+def test_weights_that_rows_share_are_picked_once_a_row() -> None:
+    """A depthwise product: lanes along 32 channels in blocks, whose three weights each lie 9 apart."""
+    value = Reduce("sum", (Iter("k", 3),), Op("mul", (at("x", COL, RED, ROW), at("w", 9 * COL + RED)), F32))
+    iters = (Iter("j", 32), Iter("i", 50))
+    layouts = {"x": blocked((32, 3, 50), dim=0), "w": plain((288,)), "out": blocked((32, 50), dim=0)}
+    found = tally_of([Stmt("out", F32, iters, value)], layouts)
+    assert found.moves["store"] == 32 * 50 and found.moves["strided_load"] <= 3 * 32

@@ -21,6 +21,7 @@ from mapsto.plan.row_work import Node, Work, work_of
 _ROUND = 2.0  # scalar operations of a loop's round besides its body
 _SHORT_CHAIN = 32  # rounds of a reduction that neighbouring reductions hide the latency of
 _NEAR_STRIDE = 4  # elements this far apart are loaded as whole vectors and shuffled
+_MOST_STAGED, _FEWEST_ROWS = 64, 4  # vectors of an operand that rows share, and the fewest rows to share it
 _FEW_WAYS, _WAYS = 6, 16  # rounds from which a reduction has two accumulators, and four
 
 
@@ -240,7 +241,22 @@ class _Nest:
         if lane is None or node.walks is None:
             counts.scalar += times
             return
-        self._move(node.walks.get(lane), "load", lanes, node.size, times, counts)
+        walk = node.walks.get(lane)
+        if walk is not None and walk.run and abs(walk.step) > 1 and (rows := self._staged(node, lane)):
+            counts.move("strided_load", times * lanes / rows)  # picked once for all rows of the innermost loop
+            walk = Walk(1.0, math.inf, 1.0)
+        self._move(walk, "load", lanes, node.size, times, counts)
+
+    def _staged(self, node: Node, lane: str) -> int:
+        """Rows that share a reduction's operand, where lanes are rows and it is kept as vectors: a depthwise
+        convolution's weights. 0: it is picked anew each time.
+        """
+        reduced = [n for n in self.work.reduced if n in node.names]
+        rows = math.prod(self.work.extents[n] for last in self.last for n in self.joined[last])
+        vectors = math.prod(self.work.extents[n] for n in reduced)
+        if not reduced or lane in reduced or not node.names.isdisjoint(self.last) or vectors > _MOST_STAGED:
+            return 0
+        return rows if rows >= _FEWEST_ROWS else 0
 
     def _move(self, walk: Walk | None, what: str, lanes: int, size: int, times: float, counts: Counts) -> None:
         """One vector of elements, `times` over."""
