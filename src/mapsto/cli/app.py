@@ -226,11 +226,25 @@ def plan(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Write the plan's text here, to edit and replay."),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Instead, run it and print what each kernel was predicted to take.")
+    ] = False,
+    worst: Annotated[bool, typer.Option("--worst", help="With --verify: the worst predictions first.")] = False,
+    seconds: Annotated[float, typer.Option("--seconds", min=0.0, help="With --verify: how long it runs, about.")] = 3.0,
+    inputs: InputsFile = None,
+    given: Inputs = None,
+    seed: Seed = 0,
     budget: Budget = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason."""
+    if verify:
+        from mapsto.cli.prediction import verify_plan
+
+        fed = (inputs, given or [], shape or [])
+        verify_plan(model, *fed, threads, output, seconds, worst, seed, data_root, json)
+        return
     from mapsto.cli.plan import show_plan
 
     show_plan(model, shape or [], threads, output, data_root, json)
@@ -273,8 +287,13 @@ def graph(
 
 
 @app.command()
-def devices(json: Json = False) -> None:
-    """List the devices of this machine that mapsto can make code for."""
+def devices(
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Measure this machine first (some seconds), and keep the figures.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """List the devices of this machine that mapsto can make code for, and the figures that decide how."""
     from mapsto.cli.devices import list_devices
 
-    list_devices(json)
+    list_devices(measure, json)

@@ -55,6 +55,17 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]], indent: str = "
     return "\n".join(text)
 
 
+def shown(renderable: Any) -> str:
+    """A table of rich's as text: as wide as the terminal, or as it needs where there is none; no colours."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 160
+    console = Console(width=width, no_color=True, highlight=False, force_terminal=False)
+    with console.capture() as captured:
+        console.print(renderable)
+    return "\n".join(line.rstrip() for line in captured.get().rstrip("\n").splitlines())
+
+
 def seconds_text(seconds: float) -> str:
     """A time in the unit that suits it, three digits."""
     for scale, unit in ((1.0, "s"), (1e-3, "ms"), (1e-6, "us")):

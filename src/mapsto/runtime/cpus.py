@@ -1,9 +1,11 @@
-"""What of the machine this process may use: threads (CPU affinity, CPU quota of the control group), memory."""
+"""What of the machine this process may use: threads (CPU affinity, CPU quota of the control group), memory;
+and the processor's name."""
 
 from __future__ import annotations
 
 import functools
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +110,11 @@ def _words(path: Path) -> list[str]:
 def memory_bytes() -> int:
     """Bytes of physical memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@functools.cache
+def processor_name() -> str:
+    """The processor's own name for itself."""
+    fields = (line.partition(":") for line in _lines(ROOT / "proc/cpuinfo"))
+    found = (value.strip() for key, _, value in fields if key.strip() == "model name")
+    return next((name for name in found if name), "") or platform.processor() or platform.machine() or "unknown"

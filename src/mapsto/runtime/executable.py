@@ -208,6 +208,13 @@ class Executable:
         return profile_frame(frame, self.program, inputs, count)
 
     @public
+    def sizes(self, *inputs: Any) -> dict[str, int]:
+        """Every open size by its symbol, as a run with these inputs finds it."""
+        frame = self._frame()
+        frame.run(inputs)
+        return frame.sizes
+
+    @public
     def memory(self, sizes: Mapping[str, int] | None = None) -> MemoryUse:
         """What a run uses in memory when the symbols have these values, those of Bind steps included; a symbol that is
         not named counts as 0. Raises ShapeError for unknown names and impossible sizes.

@@ -92,6 +92,12 @@ class Frame:
         self._walk(results)
         return results
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Every symbol's value in the last run, those that data decided included."""
+        assert self._node is not None, "there was no run"
+        return {name: self._node.state[place] for name, place in self._tables.tape.places.items()}
+
     @contextmanager
     def measured(self, counters: np.ndarray) -> Iterator[None]:
         """While this holds, runs add (nanoseconds, calls) of each step to its row of the counters."""

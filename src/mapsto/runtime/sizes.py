@@ -54,6 +54,11 @@ class SizeTape:
     def symbols(self) -> tuple[str, ...]:
         return tuple(self._symbols)
 
+    @property
+    def places(self) -> Mapping[str, int]:
+        """Where in a state each symbol's value is."""
+        return self._symbols
+
     def start(self, values: Mapping[str, int]) -> list[int]:
         """The state of the tape for these values of the symbols; `result` reads it."""
         state = list(self._initial)

@@ -15,8 +15,8 @@ from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, product
 _ITEM_CYCLES = 50_000.0
 _LEAST_CYCLES = 10_000.0
 _ITEMS = 32  # wanted at least, so that shares of a few threads differ little
-_CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
-_NEAR_BYTES = 1024 * 1024  # of the second-level cache
+CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
+NEAR_BYTES = 1024 * 1024  # of the second-level cache
 _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 
 
@@ -82,7 +82,7 @@ def _shape(form: ContractionForm, isa: Isa) -> Shape:
         form.interleave * form.b.element.size,
         _widest(form, isa),
         form.b_channel_stride is not None and not isinstance(form.columns, int),
-        _rows(form) * _number(form.columns) * form.out.element.size > _NEAR_BYTES,
+        _rows(form) * _number(form.columns) * form.out.element.size > NEAR_BYTES,
         form.interleave == 2 and isa.has("dot_bf16"),
     )
 
@@ -101,7 +101,7 @@ def _rows_outer(form: ContractionForm, shape: Shape, tiling: Tiling) -> bool:
     """Bytes from beyond the second-level cache: B once for every block of A's rows, or A once for every panel of B."""
     a, b = _bytes_of_a(form), _number(form.columns) * shape.steps * shape.group_bytes
     panels = max(_number(form.columns) // tiling.width, 1)
-    return a > _CACHED_BYTES and a + a // _CACHED_BYTES * b < b + panels * a
+    return a > CACHED_BYTES and a + a // CACHED_BYTES * b < b + panels * a
 
 
 def _chunk(form: ContractionForm, isa: Isa, shape: Shape, tiling: Tiling, rows_outer: bool) -> int:
@@ -116,7 +116,7 @@ def _chunk(form: ContractionForm, isa: Isa, shape: Shape, tiling: Tiling, rows_o
     unit = tile_cycles(isa, vectors, tiling.sizes[0], shape) * (tiles if several else 1)
     chunk = max(int(_ITEM_CYCLES / max(unit, 1.0)), 1)
     if rows_outer:
-        chunk = max(chunk, _CACHED_BYTES * units // _bytes_of_a(form))
+        chunk = max(chunk, CACHED_BYTES * units // _bytes_of_a(form))
     panels = max(-(-_number(form.columns) // tiling.width), 1)
     batch = product(_number(axis.extent, 1) for axis in form.batch)
     assert isinstance(batch, int)

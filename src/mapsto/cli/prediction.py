@@ -1,0 +1,77 @@
+"""`mapsto plan --verify`: what each kernel takes beside what it was predicted to take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from mapsto.cli.devices import source_text
+from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, read_given
+from mapsto.cli.open import ARTIFACT_SUFFIX
+from mapsto.cli.output import print_json, seconds_text, shown
+from mapsto.cli.progress import progress_bar
+from mapsto.report.prediction import FACTOR, Step, Verified, verify
+
+
+def verify_plan(
+    model: Path,
+    inputs_file: Path | None,
+    given: Sequence[str],
+    shape: Sequence[str],
+    threads: int | None,
+    output: Path | None,
+    seconds: float,
+    worst: bool,
+    seed: int,
+    data_root: Path | None,
+    as_json: bool,
+) -> None:
+    existing(model)
+    if output is not None:
+        raise UsageError("--verify prints predictions and writes no plan: leave -o out")
+    if model.suffix == ARTIFACT_SUFFIX:
+        raise UsageError(f"{model} is compiled already, and its graph is not in it: --verify needs the ONNX file")
+    if not math.isfinite(seconds):
+        raise UsageError(f"--seconds {seconds}: a finite number of seconds is needed")
+    from mapsto.importers import onnx
+
+    shapes = parse_shapes(shape)
+    ports = onnx.load(model, shapes, data_root=data_root).inputs
+    fed = make_feed(ports, read_given(inputs_file, given), seed)
+    with progress_bar(f"running {model.name}") as progress:
+        found = verify(model, shapes, fed.feed, threads, seconds, data_root, progress)
+    if as_json:
+        print_json({"model": str(model)} | found.to_json())
+        return
+    print(source_text(found.host))
+    print(table_text(found, worst))
+
+
+def table_text(found: Verified, worst: bool) -> str:
+    """A line for each kernel, in order or the worst first, and the sums."""
+    from rich.table import Table
+
+    steps = sorted(found.steps, key=_badness, reverse=True) if worst else found.steps
+    made = Table("kernel", "what", "measured", "predicted", "ratio", "of the time", "bytes", "operations")
+    for column in made.columns[2:]:
+        column.justify = "right"
+    for step in steps:
+        made.add_row(
+            step.name,
+            step.label,
+            seconds_text(step.measured),
+            seconds_text(step.predicted),
+            f"{step.ratio:.2f}{'' if step.right else ' *'}",
+            f"{step.measured / found.measured:.1%}",
+            f"{step.bytes:.3g}",
+            f"{step.operations:.3g}",
+        )
+    runs = f"least of {found.runs} runs, {found.threads} thread{'s' if found.threads > 1 else ''}"
+    totals = f"measured {seconds_text(found.measured)} ({runs}), predicted {seconds_text(found.predicted)}"
+    return f"{shown(made)}\n{totals}; within a factor of {FACTOR}: {found.share:.1%} of the time"
+
+
+def _badness(step: Step) -> tuple[bool, float]:
+    """Wrong ones first, by the time that they are off."""
+    return not step.right, abs(step.predicted - step.measured)

@@ -1,0 +1,66 @@
+"""What the contraction template makes of the processor's peak, from its own cost rule of tiles: no form, no code."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+from mapsto.devices.cpu import contraction_plan as rules
+from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.tile import Shape, Tiling, choose, tile_cycles
+from mapsto.ir.dtypes import DType
+from mapsto.plan.contraction_tally import Extents, Reach
+
+
+@functools.lru_cache(maxsize=4096)
+def reach(isa: Isa, e: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
+    """The share of the peak and the passes over the operands, for a contraction of these extents and types."""
+    interleave = max(4 // b.size, 1)
+    groups = -(-e.channels // interleave)
+    steps = max(e.windows * groups, 1)
+    widest = isa.vector_bits // (8 * total.size)
+    widest = min(widest, e.out_block) if e.out_block else widest
+    rows = math.prod(e.rows)
+    shape = Shape(
+        None if e.open_rows else e.rows[-1],
+        None if e.open_columns else e.columns,
+        steps,
+        e.row_bytes,
+        interleave * b.size,
+        widest,
+        False,
+        rows * e.columns * out.size > rules.NEAR_BYTES,
+        interleave == 2 and isa.has("dot_bf16"),
+    )
+    tiling = choose(isa, shape)
+    cycles = _cycles(isa, shape, tiling, e) * math.prod(e.rows[:-1])
+    instructions = 1 if isa.has("fma") else 2
+    ideal = rows * e.columns * steps * instructions / (isa.vector_bits // (8 * total.size) * isa.fma_per_cycle)
+    panels = max(-(-e.columns // max(tiling.width, 1)), 1)
+    bytes_a, bytes_b = rows * e.channels * a.size, e.columns * steps * shape.group_bytes
+    blocks = -(-bytes_a // rules.CACHED_BYTES)
+    outer = bytes_a > rules.CACHED_BYTES and bytes_a + blocks * bytes_b < bytes_b + panels * bytes_a
+    shares = e.batch * panels * max(rows // max(tiling.sizes[0], 1), 1)
+    between_a, between_b = bytes_a + bytes_b / panels, bytes_b + bytes_a / blocks
+    if outer:
+        return Reach(ideal / cycles, 1.0, 0.0, blocks, between_b, shares)
+    return Reach(ideal / cycles, panels, between_a, 1.0, 0.0, shares)
+
+
+def _cycles(isa: Isa, shape: Shape, tiling: Tiling, e: Extents) -> float:
+    """Of one row axis and all columns, for these extents, whichever of them the code knows beforehand."""
+    full, rest = divmod(e.columns, max(tiling.width, 1))
+    if tiling.full_panels is not None:
+        full, last = tiling.full_panels, tiling.last
+    else:
+        last = tiling.panel if rest else ()
+    if tiling.counts is not None:
+        tiles = list(zip(tiling.sizes, tiling.counts, strict=True))
+    else:
+        tiles, left = [], e.rows[-1]
+        for size in tiling.sizes:
+            tiles.append((size, left // size))
+            left %= size
+    per_panel = sum(n * tile_cycles(isa, tiling.panel, size, shape) for size, n in tiles)
+    last_panel = sum(n * tile_cycles(isa, last, size, shape) for size, n in tiles)
+    return max(full * per_panel + last_panel, 1e-9)

@@ -1,0 +1,173 @@
+"""How an access moves through memory, in numbers: one guess for each open size, and the algebra is done."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mapsto.ir.expr import Call, Dim, Expr, Sym, atoms, evaluate
+from mapsto.plan.layout import Layout
+
+# What an open size is taken to be that nobody guessed.
+UNKNOWN = 64
+# Points of an iterator whose places tell how evenly it walks: these, from these on.
+_STARTS, _LOOKED_AT = (0, 48), (1, 2, 3, 4, 8, 15)
+
+
+class Sizes(dict[str, int]):
+    """A guess for each open size; `UNKNOWN` for those without one."""
+
+    def __missing__(self, key: str) -> int:
+        return UNKNOWN
+
+
+def number(e: Dim, sizes: Mapping[str, int]) -> int:
+    """What an expression is for these sizes; elements that it loads count as 0."""
+    return e if isinstance(e, int) else evaluate(e, sizes, lambda tensor, at: 0)
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a place moves along one iterator: by `step` elements for `run` points from a multiple of `run` on (inf:
+    throughout; 0: nobody knows), by `average` over its whole extent.
+    """
+
+    step: float
+    run: float
+    average: float
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A layout in numbers: for each dim its axes as (div, size or 0, stride), and the border before it."""
+
+    axes: tuple[tuple[tuple[int, int, int], ...], ...]
+    before: tuple[int, ...]
+    elements: int
+
+    def place(self, index: Sequence[int]) -> int:
+        total = 0
+        for at, axes, before in zip(index, self.axes, self.before, strict=True):
+            for div, size, stride in axes:
+                inner = (at + before) // div
+                total += (inner % size if size else inner) * stride
+        return total
+
+
+def placed(layout: Layout, sizes: Mapping[str, int]) -> Placed:
+    """The layout for these sizes."""
+    by_dim: list[list[tuple[int, int, int]]] = [[] for _ in layout.shape]
+    for axis in layout.axes:
+        by_dim[axis.dim].append((axis.div, axis.size or 0, number(axis.stride, sizes)))
+    border = tuple(before for before, _ in layout.border) or (0,) * len(layout.shape)
+    return Placed(tuple(tuple(axes) for axes in by_dim), border, number(layout.elements, sizes))
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _coefficients(e: Dim) -> dict[str, int] | None:
+    """The factor of each symbol in a sum of symbols; None for anything else."""
+    if isinstance(e, int):
+        return {}
+    found: dict[str, int] = {}
+    for monomial, coefficient in e.terms:
+        if not monomial:
+            continue
+        if len(monomial) != 1 or not isinstance(monomial[0], Sym):
+            return None
+        found[monomial[0].name] = coefficient
+    return found
+
+
+def factors_of(e: Dim, sizes: Mapping[str, int], extents: Mapping[str, int]) -> dict[str, int] | None:
+    """The factor of each iterator where an expression is a sum of their multiples and of sizes; else None."""
+    if isinstance(e, int):
+        return {}
+    found: dict[str, int] = {}
+    for monomial, coefficient in e.terms:
+        own = [a for a in monomial if isinstance(a, Sym) and a.name in extents]
+        if any(isinstance(a, Call) and not _names(a).isdisjoint(extents) for a in monomial) or len(own) > 1:
+            return None
+        if own:
+            rest = [a for a in monomial if a is not own[0]]
+            scale = coefficient * math.prod(number(Expr((((a,), 1),)), sizes) for a in rest)
+            found[own[0].name] = found.get(own[0].name, 0) + scale
+    return found
+
+
+def _names(call: Call) -> set[str]:
+    """Symbols in a call's arguments."""
+    return {name for arg in call.args if not isinstance(arg, int) for name in arg.names}
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _loaded(e: Dim) -> frozenset[str]:
+    """Symbols that choose which element is loaded as an index."""
+    calls = (a for a in atoms(e) if isinstance(a, Call) and a.fn == "load") if not isinstance(e, int) else ()
+    return frozenset(name for call in calls for arg in call.args if not isinstance(arg, int) for name in arg.names)
+
+
+def walks(where: Placed, index: Sequence[Dim], extents: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, Walk]:
+    """How the place of an element moves along each iterator that it depends on."""
+    found: dict[str, Walk] = {}
+    hard: set[str] = set()
+    for dim, e in enumerate(index):
+        if isinstance(e, int):
+            continue
+        own = [name for name in e.names if extents.get(name, 0) > 1]
+        if not own:
+            continue
+        factors = _coefficients(e)
+        axes = where.axes[dim]
+        for name in own:
+            if factors is None or name in found:
+                hard.add(name)
+                continue
+            walk = _along(axes, factors[name])
+            if walk is None:
+                hard.add(name)
+            else:
+                found[name] = walk
+    for name in hard:
+        found[name] = _looked_at(where, index, name, extents, sizes)
+    return found
+
+
+def _along(axes: tuple[tuple[int, int, int], ...], factor: int) -> Walk | None:
+    """A plain dim, or a blocked one that is walked element by element."""
+    if len(axes) == 1 and axes[0][0] == 1 and not axes[0][1]:
+        step = float(factor * axes[0][2])
+        return Walk(step, math.inf, step)
+    fine = [a for a in axes if a[0] == 1 and a[1]]
+    coarse = [a for a in axes if a[0] != 1]
+    if factor != 1 or len(fine) != 1 or len(coarse) != 1 or len(axes) != 2:
+        return None
+    return Walk(float(fine[0][2]), float(fine[0][1]), coarse[0][2] / coarse[0][0])
+
+
+def _looked_at(
+    where: Placed, index: Sequence[Dim], name: str, extents: Mapping[str, int], sizes: Mapping[str, int]
+) -> Walk:
+    """By the places of the first points, and of the last one."""
+    if any(name in _loaded(e) for e in index):
+        return Walk(0.0, 0.0, where.elements / max(extents[name], 1))
+    values = Sizes(sizes) | dict.fromkeys(extents, 0)
+    extent = extents[name]
+
+    def at(point: int) -> int:
+        values[name] = point
+        return where.place([number(e, values) for e in index])
+
+    average = abs(at(extent - 1) - at(0)) / (extent - 1)
+    step, run = float(at(1) - at(0)), math.inf
+    for others in (0, 1, 2):  # a wrap that depends on the other iterators shows where they are not 0
+        values.update({n: min(others, e - 1) for n, e in extents.items()})
+        for start in _STARTS:
+            first = at(start) if start < extent else 0
+            for k in _LOOKED_AT:
+                if k >= run or start + k >= extent:
+                    break
+                if at(start + k) - first != step * k:
+                    run = float(k)
+    return Walk(step, run, average)

@@ -1,0 +1,374 @@
+"""A tally of statements that share rows: what plain loops over them do on a device with vectors.
+
+Lanes run along the iterator that costs least: one of the rows that all statements share, or, for each statement, one of
+its own iterators or of its reductions'. Code generation makes the same choice, in algebra instead of numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mapsto.ir.graph import Value
+from mapsto.kernel.ast import Stmt
+from mapsto.machine.cost import Stream, Tally, busy_seconds
+from mapsto.machine.spec import DeviceSpec
+from mapsto.plan.layout import Layout, plain
+from mapsto.plan.patterns import Placed, Sizes, Walk, number, placed
+from mapsto.plan.row_work import Node, Work, work_of
+
+_ROUND = 2.0  # scalar operations of a loop's round besides its body
+_SHORT_CHAIN = 32  # rounds of a reduction that neighbouring reductions hide the latency of
+_NEAR_STRIDE = 4  # elements this far apart are loaded as whole vectors and shuffled
+_MOST_STAGED, _FEWEST_ROWS = 64, 4  # vectors of an operand that rows share, and the fewest rows to share it
+_FEW_WAYS, _WAYS = 6, 16  # rounds from which a reduction has two accumulators, and four
+
+
+@dataclass
+class Counts:
+    """A tally in the making."""
+
+    elements: dict[str, float] = field(default_factory=dict)
+    moves: dict[str, float] = field(default_factory=dict)
+    scalar: float = 0.0
+    loops: float = 0.0
+    chain: float = 0.0
+    operations: float = 0.0
+
+    def element(self, cls: str, count: float) -> None:
+        self.elements[cls] = self.elements.get(cls, 0.0) + count
+
+    def move(self, cls: str, count: float) -> None:
+        self.moves[cls] = self.moves.get(cls, 0.0) + count
+
+    def add(self, other: Counts) -> None:
+        for cls, count in other.elements.items():
+            self.element(cls, count)
+        for cls, count in other.moves.items():
+            self.move(cls, count)
+        self.scalar += other.scalar
+        self.loops += other.loops
+        self.chain += other.chain
+        self.operations += other.operations
+
+    def tally(self, streams: tuple[Stream, ...] = (), shares: float = math.inf) -> Tally:
+        return Tally(
+            {}, self.elements, self.moves, self.scalar, self.loops, self.chain, streams, shares, 1, self.operations
+        )
+
+
+def rows_tally(
+    stmts: Sequence[Stmt],
+    values: Mapping[str, Value],
+    layouts: Mapping[str, Layout],
+    sizes: Mapping[str, int],
+    spec: DeviceSpec,
+    distances: Mapping[str, float] | None = None,
+) -> Tally:
+    """What statements do as plain loops. `layouts`: of every tensor in memory; targets without one stay in the kernel.
+
+    `sizes`: a guess for each open size. `distances`: for an operand, bytes that were touched since it was touched last
+    (nothing said: what this kernel touches).
+    """
+    guess = Sizes(sizes)
+    where = {name: placed(layout, guess) for name, layout in layouts.items()}
+    inside = {s.target for s in stmts if s.target not in where}
+    near = {name: placed(plain(values[name].shape), guess) for name in inside if name in values}
+    works = [work_of(stmt, where, near, guess) for stmt in stmts]
+    works = [w for w in works if all(w.extents[i] > 0 for i in w.iters)]
+    if not works:
+        return Tally()
+    shared = _shared_rows(works)
+    counts = _cheapest(works, shared, inside, spec)
+    streams = tuple(_streams(works, values, where, distances or {}))
+    shares = math.prod(works[0].extents[i] for i in works[0].iters[:shared]) if shared else 1
+    return counts.tally(streams, float(max(shares, 1)))
+
+
+def _shared_rows(works: Sequence[Work]) -> int:
+    """How many leading iterators have the same extents in all statements."""
+    first = works[0]
+    count = min(len(w.iters) for w in works)
+    for at in range(count):
+        if any(w.extents[w.iters[at]] != first.extents[first.iters[at]] for w in works[1:]):
+            return at
+    return count
+
+
+def _cheapest(works: Sequence[Work], shared: int, inside: set[str], spec: DeviceSpec) -> Counts:
+    """Lanes along one of the shared rows, or each statement with lanes of its own."""
+    narrow = max(w.size for w in works)
+    lanes = spec.lanes * max(4 // narrow, 1)
+    nests = [_Nest(w, shared, inside, spec, lanes) for w in works]
+    best, found = math.inf, Counts()
+    for at in range(shared):
+        if nests[0].extent_at(at) > 1:
+            counts = Counts()
+            for nest in nests:
+                nest.count(nest.work.iters[at], counts)
+            seconds = _seconds(counts, spec)
+            if seconds < best:
+                best, found = seconds, counts
+    own = Counts()
+    for nest in nests:
+        nest.count_cheapest(own)
+    return own if _seconds(own, spec) < best else found
+
+
+def count_in_lanes(work: Work, lane: str | None, inside: set[str], spec: DeviceSpec, counts: Counts) -> None:
+    """Adds the values of one statement, whose loops and stores are somebody else's, with lanes along this iterator."""
+    nest = _Nest(work, len(work.iters), inside, spec, spec.lanes)
+    lanes = nest.lanes if lane is None else lanes_for(work.extents[lane], nest.lanes)
+    nest.values(lane, lanes, counts)
+
+
+def _seconds(counts: Counts, spec: DeviceSpec) -> float:
+    return max(busy_seconds(counts.tally(), spec), counts.chain * spec.latency)
+
+
+class _Nest:
+    """The loops of one statement, outermost first: shared rows by the stride they write at, its own, reductions'."""
+
+    def __init__(self, work: Work, shared: int, inside: set[str], spec: DeviceSpec, lanes: int) -> None:
+        self.work, self.inside, self.spec, self.lanes = work, inside, spec, lanes
+        rows = sorted(work.iters[:shared], key=self._stride, reverse=True)
+        own = work.iters[shared:]
+        self.joined = _joined(rows, work)
+        self.loops = (*self.joined, *own, *work.reduced)
+        self.position = {name: at for at, name in enumerate(self.loops)}
+        for name in rows:
+            if name not in self.position:
+                self.position[name] = self._joined_at(name, rows)
+        self.own = own
+        self.last = frozenset(list(self.joined)[-1:])
+        self.inside_share = work.inside()
+        self.straight: frozenset[str] = frozenset()
+        self.known: dict[frozenset[str], float] = {}  # how often what depends on these iterators is computed
+
+    def _stride(self, name: str) -> float:
+        """How far a row moves the store; one of a single round is no loop, and lies outside of all."""
+        if self.work.extents[name] == 1:
+            return math.inf
+        return abs(self.work.store[name].average) if name in self.work.store else 0.0
+
+    def _joined_at(self, name: str, rows: Sequence[str]) -> int:
+        """A row that is joined to a later one moves with that one."""
+        later = rows[rows.index(name) :]
+        return next(self.position[n] for n in later if n in self.position)
+
+    def extent_at(self, at: int) -> int:
+        return self.work.extents[self.work.iters[at]]
+
+    def count_cheapest(self, counts: Counts) -> None:
+        """With lanes along an iterator of its own, or of a reduction, or without."""
+        tries = []
+        for lane in (None, *(n for n in (*self.own, *self.work.reduced) if self.work.extents[n] > 1)):
+            tries.append(Counts())
+            self.count(lane, tries[-1])
+        counts.add(min(tries, key=lambda t: _seconds(t, self.spec)))
+
+    # -- counting ------------------------------------------------------------------------------------------------------
+
+    def count(self, lane: str | None, counts: Counts) -> None:
+        """Adds what the statement does with lanes along this iterator."""
+        lanes = self.lanes if lane is None else lanes_for(self.work.extents[lane], self.lanes)
+        trips = self.values(lane, lanes, counts)
+        self._store(lane, lanes, trips, counts)
+        self._rounds(lane, trips, counts)
+
+    def values(self, lane: str | None, lanes: int, counts: Counts) -> list[float]:
+        """Adds what is computed, but no stores and no loops; the rounds of each loop."""
+        self.straight = frozenset(self.work.reduced) - self.work.rolled(self.last, lane, lanes)
+        self.known.clear()
+        trips = self._trips(lane, lanes)
+        for node in self.work.nodes:
+            self._node(node, lane, lanes, trips, counts)
+        return trips
+
+    def _trips(self, lane: str | None, lanes: int) -> list[float]:
+        """Rounds of each loop; joined rows count together."""
+        found = []
+        for name in self.loops:
+            members = self.joined.get(name, (name,))
+            extent = math.prod(self.work.extents[n] for n in members)
+            found.append(float(-(-extent // lanes) if lane in members else extent))
+        return found
+
+    def _times(self, names: Iterable[str], trips: Sequence[float]) -> float:
+        """How often a value that depends on these iterators is computed: once in each round of the innermost loop that
+        is one of theirs; loops that are written out count only for what depends on them.
+        """
+        key = frozenset(names)
+        if key not in self.known:
+            at = {self.position[n] for n in key}
+            deepest = max((k for k in at if self.loops[k] not in self.straight), default=-1)
+            total = 1.0
+            for k, name in enumerate(self.loops):
+                if (k in at) if name in self.straight else (k <= deepest):
+                    total *= trips[k]
+            self.known[key] = total
+        return self.known[key]
+
+    def _node(self, node: Node, lane: str | None, lanes: int, trips: Sequence[float], counts: Counts) -> None:
+        wide = lane is not None and lane in node.names
+        names = node.names
+        if node.kind == "guard" and not wide and self.work.simple:
+            names = names - set(self.work.reduced) - self.last  # a bound of a loop, or decided for most rows
+        times = self._times(names, trips)
+        if not names.isdisjoint(self.work.reduced):
+            times *= self.inside_share
+        if node.kind == "reduce":
+            self._reduction(node, lane, lanes, times, counts)
+            return
+        counts.operations += times * (lanes if wide else 1) * (node.weight if node.kind == "op" else 0.0)
+        if node.kind == "load":
+            self._load(node, lane if wide else None, lanes, times, counts)
+        elif wide:
+            counts.element(node.cls, times * node.weight * self._units(lanes, node.size))
+        else:
+            counts.scalar += times * node.weight * self.spec.rates[node.cls] / self.spec.rates["add"]
+
+    def _units(self, lanes: int, size: int) -> float:
+        """Elements of 32 bits that a vector of so many elements counts as: at least one instruction."""
+        narrow = min(self.spec.scalar / (self.spec.rates["add"] * self.spec.lanes), 1.0)
+        return self.spec.lanes * max(lanes * size / (4 * self.spec.lanes), narrow)
+
+    def _load(self, node: Node, lane: str | None, lanes: int, times: float, counts: Counts) -> None:
+        if node.tensor in self.inside:
+            counts.move("contiguous", times * self._units(lanes, node.size) / 2 if lane else 0.0)
+            return
+        if lane is None or node.walks is None:
+            counts.scalar += times
+            return
+        walk = node.walks.get(lane)
+        if walk is not None and walk.run and abs(walk.step) > 1 and (rows := self._staged(node, lane)):
+            counts.move("strided_load", times * lanes / rows)  # picked once for all rows of the innermost loop
+            walk = Walk(1.0, math.inf, 1.0)
+        self._move(walk, "load", lanes, node.size, times, counts)
+
+    def _staged(self, node: Node, lane: str) -> int:
+        """Rows that share a reduction's operand, where lanes are rows and it is kept as vectors: a depthwise
+        convolution's weights. 0: it is picked anew each time.
+        """
+        reduced = [n for n in self.work.reduced if n in node.names]
+        rows = math.prod(self.work.extents[n] for last in self.last for n in self.joined[last])
+        vectors = math.prod(self.work.extents[n] for n in reduced)
+        if not reduced or lane in reduced or not node.names.isdisjoint(self.last) or vectors > _MOST_STAGED:
+            return 0
+        return rows if rows >= _FEWEST_ROWS else 0
+
+    def _move(self, walk: Walk | None, what: str, lanes: int, size: int, times: float, counts: Counts) -> None:
+        """One vector of elements, `times` over."""
+        near = "contiguous" if what == "load" else "store"
+        if walk is None or walk.run == 0:
+            counts.move("gather", times * lanes)
+            counts.move("contiguous", times * self._units(lanes, 8))
+            return
+        step = abs(walk.step)
+        if walk.run < lanes and walk.run < 2 * _FEW_WAYS:
+            counts.move("gather", times * lanes)
+        elif step <= 1:
+            counts.move(near, times * self._units(lanes, size))
+        elif step <= _NEAR_STRIDE and what == "load":
+            counts.move(near, times * self._units(lanes, size) * 2 * step)
+        else:
+            counts.move(f"strided_{what}", times * lanes)
+
+    def _store(self, lane: str | None, lanes: int, trips: Sequence[float], counts: Counts) -> None:
+        times = self._times(self.work.iters, trips)
+        size = self.work.stmt.dtype.size
+        if self.work.stmt.target in self.inside:
+            counts.move("store", times * self._units(lanes, size) / 2 if lane else 0.0)
+        elif lane is None or lane not in self.work.store:
+            counts.scalar += times
+        else:
+            self._move(self.work.store[lane], "store", lanes, size, times, counts)
+
+    def _reduction(self, node: Node, lane: str | None, lanes: int, times: float, counts: Counts) -> None:
+        """Sums of one reduction: an operation a round, lanes folded at the end, and what waits for its own latency."""
+        wide = lane is not None and lane in node.names
+        if wide:
+            counts.element("add", times * node.weight * self._units(lanes, node.size))
+        else:
+            counts.scalar += times * node.weight
+        counts.operations += times * (lanes if wide else 1)
+        rounds = 1.0
+        for name in node.own:
+            extent = self.work.extents[name]
+            rounds *= -(-extent // lanes) if name == lane else extent
+        results = times / max(rounds, 1.0)
+        if lane in node.own:
+            counts.element("add", results * 2 * math.log2(max(lanes, 2)) * self._units(lanes, node.size))
+        if rounds >= _SHORT_CHAIN:
+            counts.chain += times / (4 if rounds >= _WAYS else 2 if rounds >= _FEW_WAYS else 1)
+
+    def _rounds(self, lane: str | None, trips: Sequence[float], counts: Counts) -> None:
+        """Loops entered, and what each round takes besides its body."""
+        entered = 1.0
+        for name, rounds in zip(self.loops, trips, strict=True):
+            if name in self.straight:
+                continue
+            if rounds > 1:
+                counts.loops += entered
+                counts.scalar += _ROUND * entered * rounds
+            entered *= rounds
+
+
+def lanes_for(extent: int, lanes: int) -> int:
+    """No more lanes than a power of two that holds the extent."""
+    return lanes if extent >= lanes else 1 << max(extent - 1, 0).bit_length()
+
+
+def _joined(rows: Sequence[str], work: Work) -> dict[str, tuple[str, ...]]:
+    """Rows in order, those joined to one loop that every access walks evenly across: innermost name -> members."""
+    moves = [node.walks for node in work.nodes if node.walks is not None]
+    moves.append(work.store)
+    found: dict[str, tuple[str, ...]] = {}
+    for name in rows:
+        last = next(reversed(found), None)
+        if last is not None and all(_even(m.get(last), m.get(name), work.extents[name]) for m in moves):
+            found[name] = (*found.pop(last), name)
+        else:
+            found[name] = (name,)
+    return found
+
+
+def _even(outer: Walk | None, inner: Walk | None, extent: int) -> bool:
+    if outer is None and inner is None:
+        return True
+    if outer is None or inner is None:
+        return extent == 1
+    return outer.run == inner.run == math.inf and outer.step == inner.step * extent
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------
+
+
+def _streams(
+    works: Sequence[Work], values: Mapping[str, Value], where: Mapping[str, Placed], distances: Mapping[str, float]
+) -> list[Stream]:
+    """What passes through memory: of each tensor what is touched, once."""
+    read: dict[str, float] = {}
+    written: dict[str, float] = {}
+    for work in works:
+        for node in work.nodes:
+            if node.kind == "load" and node.tensor in where:
+                touched = math.prod(work.extents[n] for n in node.names) * node.size
+                limit = float(where[node.tensor].elements * node.size)
+                read[node.tensor] = min(read.get(node.tensor, 0.0) + touched, limit)
+        if work.stmt.target in where:
+            size = work.stmt.dtype.size
+            touched = math.prod(work.extents[n] for n in work.iters) * size
+            written[work.stmt.target] = written.get(work.stmt.target, 0.0) + touched
+    return streams_of(read, written, distances)
+
+
+def streams_of(read: Mapping[str, float], written: Mapping[str, float], distances: Mapping[str, float]) -> list[Stream]:
+    """Streams of operands by bytes; one whose distance nobody said was touched as long ago as all of them."""
+    whole = sum(read.values()) + sum(written.values())
+    found = [Stream(size, distances.get(name, whole)) for name, size in read.items()]
+    return found + [Stream(size, distances.get(name, whole), True) for name, size in written.items()]
+
+
+__all__ = ["Counts", "lanes_for", "number", "rows_tally", "streams_of"]

@@ -1,0 +1,127 @@
+"""What a model's kernels take beside what the cost model predicts of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import mapsto
+from mapsto.devices.cpu import isa as isas
+from mapsto.machine.text import digest
+from mapsto.runtime.executable import Executable
+from mapsto.session.compile import Progress, prepared
+from mapsto.session.machine import Host, host_machine
+from mapsto.session.predict import predict
+
+FACTOR = 1.5  # a prediction this far off, up or down, still counts as right
+_FEWEST_RUNS = 3
+
+Shapes = Mapping[str, Sequence[int | None]]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel of the plan, all of its calls: seconds measured (the least of all runs) and predicted."""
+
+    name: str
+    label: str
+    measured: float
+    predicted: float
+    bytes: float
+    operations: float
+
+    @property
+    def ratio(self) -> float:
+        return self.predicted / self.measured
+
+    @property
+    def right(self) -> bool:
+        return 1 / FACTOR <= self.ratio <= FACTOR
+
+
+@dataclass(frozen=True)
+class Verified:
+    """All kernels that a run reached, in the order of the plan; the machine that predicted them; sizes of that run."""
+
+    steps: tuple[Step, ...]
+    host: Host
+    threads: int
+    runs: int
+    sizes: Mapping[str, int]
+
+    @property
+    def measured(self) -> float:
+        return sum(s.measured for s in self.steps)
+
+    @property
+    def predicted(self) -> float:
+        return sum(s.predicted for s in self.steps)
+
+    @property
+    def share(self) -> float:
+        """Of the measured time, what is in kernels that are predicted within `FACTOR`."""
+        return sum(s.measured for s in self.steps if s.right) / self.measured if self.measured else 1.0
+
+    def to_json(self) -> dict[str, Any]:
+        machine = self.host.machine
+        return {
+            "source": machine.host.source,
+            "machine": digest(machine),
+            "threads": self.threads,
+            "runs": self.runs,
+            "sizes": dict(self.sizes),
+            "measured": self.measured,
+            "predicted": self.predicted,
+            "factor": FACTOR,
+            "share_within_factor": self.share,
+            "steps": [asdict(step) | {"ratio": step.ratio} for step in self.steps],
+        }
+
+
+def verify(
+    model: Path,
+    shapes: Shapes | None,
+    feed: Mapping[str, np.ndarray],
+    threads: int | None,
+    seconds: float,
+    data_root: Path | None = None,
+    progress: Progress | None = None,
+) -> Verified:
+    """Compiles a model, runs it for so many seconds, and predicts it from this machine's figures alone."""
+    host = host_machine()
+    executable = mapsto.compile(model, shapes=shapes, threads=threads, data_root=data_root, progress=progress)
+    inputs = [feed[port.name] for port in executable.program.inputs]
+    sizes = executable.sizes(*inputs)
+    graph = prepared(model, shapes, data_root=data_root)
+    predicted = predict(graph, sizes, host.machine.host, isas.host(), executable.threads)
+    measured, runs = _measured(executable, inputs, seconds)
+    steps = tuple(
+        Step(name, label, spent, found.cost.seconds, found.cost.bytes, found.cost.operations)
+        for name, (label, spent) in measured.items()
+        if spent > 0 and (found := predicted.get(name)) is not None
+    )
+    return Verified(steps, host, executable.threads, runs, sizes)
+
+
+def _measured(
+    executable: Executable, inputs: Sequence[np.ndarray], seconds: float
+) -> tuple[dict[str, tuple[str, float]], int]:
+    """(label, seconds) of each kernel by its name in the plan: each step's least time, steps of a kernel added up."""
+    least: dict[int, float] = {}
+    began, runs = time.perf_counter(), 0
+    while runs < _FEWEST_RUNS or time.perf_counter() - began < seconds:
+        times = executable.profile(*inputs)
+        runs += 1
+        for step in times:
+            spent = step.nanoseconds * step.calls * 1e-9
+            least[step.index] = min(least.get(step.index, spent), spent)
+    found: dict[str, tuple[str, float]] = {}
+    for step in times:
+        name, _, label = step.label.partition(" ")
+        found[name] = (label, found.get(name, (label, 0.0))[1] + least[step.index])
+    return found, runs

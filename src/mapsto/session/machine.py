@@ -1,0 +1,71 @@
+"""The machine that we run on, as a file in the cache folder: measured once, and typical figures until then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.cache import default_folder, key_of
+from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.typical import typical
+from mapsto.errors import FileError, ParseError
+from mapsto.files import write_text
+from mapsto.machine.spec import Machine
+from mapsto.machine.text import VERSION as FORMAT
+from mapsto.machine.text import parse, to_text
+from mapsto.runtime.cpus import available_cpus, processor_name
+from mapsto.version import VERSION
+
+_MOST_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine, the file that it is in (or would be), and why that file is not what it came from ("": it is)."""
+
+    machine: Machine
+    path: Path
+    missing: str
+
+
+def host_machine(isa: Isa | None = None) -> Host:
+    """The measured machine where there is a file of it, else a typical one. Nothing is measured here."""
+    isa = isa or isas.host()
+    path = machine_path(isa)
+    assumed = Machine((replace(typical(isa, available_cpus()), model=processor_name()),))
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            return Host(assumed, path, "it is too large to be one")
+        return Host(parse(path.read_text(encoding="utf-8"), str(path)), path, "")
+    except OSError:
+        return Host(assumed, path, "not measured yet")
+    except (ParseError, UnicodeDecodeError) as error:
+        return Host(assumed, path, str(error))
+
+
+def measure_host(isa: Isa | None = None) -> Host:
+    """Measures this machine and keeps the figures. Raises FileError where the file cannot be written."""
+    from mapsto.devices.cpu.measure import measured
+
+    isa = isa or isas.host()
+    path = machine_path(isa)
+    units = available_cpus()
+    assumed = replace(typical(isa, units), model=processor_name())
+    machine = Machine((measured(isa, assumed, units),))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(f"{path.parent} cannot be made: {reason}; MAPSTO_CACHE names another folder") from error
+    write_text(path, to_text(machine))
+    return Host(machine, path, "")
+
+
+def machine_path(isa: Isa) -> Path:
+    """One file for each processor, what of it this process may use, instruction set and version of mapsto."""
+    import llvmlite.binding as llvm
+
+    features = ",".join(sorted(name for name, on in llvm.get_host_cpu_features().items() if on))
+    about = (processor_name(), str(llvm.get_host_cpu_name()), features, isa.name, str(available_cpus()))
+    return default_folder() / "machines" / f"{key_of(str(FORMAT), VERSION, *about)[:16]}.json"
