@@ -2,13 +2,14 @@
 on.
 
 Building anew folds constants, shares equal nodes and follows sizes again. Names of values, symbols and outputs stay.
+Where nothing is left of that to do (`Graph.settled`), a graph is built anew only for a rewrite that applies.
 Provenance stays, whatever a rewrite says of it: `passes.provenance` hands the sources of nodes that are gone on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,41 +25,47 @@ from mapsto.ops.builder import Builder
 from mapsto.ops.provenance import names_of
 from mapsto.passes.dead_code import sizes_of
 from mapsto.passes.provenance import Trace, hand_on
+from mapsto.passes.sites import Rewrite, Site, first_site
 
 # Constants up to this many elements are shared where they are equal, so that nodes that read them can be shared.
-_SHARED = 64
+SHARED = 64
 
 
-@dataclass(frozen=True)
-class Site:
-    """A node about to be built: what a rewrite sees."""
+def rewritten(graph: Graph, rewrite: Rewrite, at: Collection[str] | None = None) -> Graph:
+    """The graph built anew with a rewrite, or as it is, where it is settled and the rewrite applies nowhere.
 
-    builder: Builder
-    node: Node
-    inputs: tuple[Value | None, ...]
-    attrs: Mapping[str, Any]
-    readers: Callable[[Value], int]
-
-    def input(self, i: int = 0) -> Value:
-        value = self.inputs[i]
-        assert value is not None
-        return value
+    at: the ops that the rewrite is for (None: any).
+    """
+    first = 0
+    if graph.settled:
+        found = first_site(graph, rewrite, at)
+        if found is None:
+            return graph
+        first = found
+    return retrace(graph, rewrite, first=first)
 
 
-# Gives the values that take the place of the node's outputs, or None.
-Rewrite = Callable[[Site], "Sequence[Value] | None"]
-
-
-def retrace(graph: Graph, rewrite: Rewrite | None = None, sizes: Mapping[str, Dim] | None = None) -> Graph:
+def retrace(
+    graph: Graph, rewrite: Rewrite | None = None, sizes: Mapping[str, Dim] | None = None, first: int = 0
+) -> Graph:
     """The graph built anew. `sizes` replaces size symbols by other dims, which makes a graph for fixed shapes out of an
-    open one.
+    open one. first: the first node at which the rewrite is asked.
     """
     builder = Builder(graph.name, anew=True)
     tracer = _start(builder, graph, rewrite, sizes or {})
-    made = tracer.body(graph)
+    made = tracer.body(graph, first)
     for value, sources in zip(made, hand_on(builder, tracer.traces, graph.outputs, made), strict=True):
         builder.attribute(value, sources)
-    return builder.finish(made, graph.updates, names=graph.outputs)
+    return settled(builder.finish(made, graph.updates, names=graph.outputs))
+
+
+def settled(graph: Graph) -> Graph:
+    """A graph that the builder has made, said to be settled where it is: no small constants are equal. (One with
+    branches is not looked into.)
+    """
+    keys = [key_of(array) for array in graph.constants.values() if array.size <= SHARED]
+    whole = len(set(keys)) == len(keys) and not any(node.graphs for node in graph.nodes)
+    return replace(graph, settled=True) if whole else graph
 
 
 def copy_into(builder: Builder, graph: Graph) -> dict[str, Value]:
@@ -76,6 +83,11 @@ def _start(builder: Builder, graph: Graph, rewrite: Rewrite | None, sizes: Mappi
         made = builder.input(value.name, value.dtype, [substitute(d, tracer.sizes) for d in value.shape])
         tracer.values[value.name] = made
     return tracer
+
+
+def key_of(array: np.ndarray) -> Any:
+    """What constants are equal by."""
+    return array.dtype.str, array.dtype.name, array.shape, array.tobytes()
 
 
 def _all_names(graph: Graph) -> set[str]:
@@ -119,16 +131,17 @@ class _Tracer:
     counts: dict[str, int] = field(default_factory=dict)  # new name -> how often its old values are read
     traces: list[Trace] = field(default_factory=list)  # what became of each node, in order
 
-    def body(self, graph: Graph) -> list[Value]:
+    def body(self, graph: Graph, first: int = 0) -> list[Value]:
+        """The graph's nodes built; gives its outputs. first: the first node at which the rewrite is asked."""
         self.arrays = graph.constants
         old = uses(graph)
         bound = {str(n.attrs["symbol"]) for n in graph.nodes if n.op == "bind_dim"}
         for value in graph.inputs:
             self.counts[self.values[value.name].name] = old.get(value.name, 0)
         meter = current()
-        for node in graph.nodes:
+        for at, node in enumerate(graph.nodes):
             meter.tick(node.op)
-            made, more = self._node(node)
+            made, more = self._node(node, at >= first)
             self.traces.append(Trace.of(node, made, sizes_of(node) & bound if bound else set(), more))
             for before, after in zip(node.outputs, made, strict=True):
                 self.values[before.name] = after
@@ -149,9 +162,9 @@ class _Tracer:
 
     def _constant(self, name: str) -> Value:
         array = self.arrays[name]
-        if array.size > _SHARED:
+        if array.size > SHARED:
             return self.builder.constant(array, name)
-        key = (array.dtype.str, array.dtype.name, array.shape, array.tobytes())
+        key = key_of(array)
         if key not in self.shared:
             self.shared[key] = self.builder.constant(array, name)
         return self.shared[key]
@@ -165,7 +178,7 @@ class _Tracer:
             tracer = tracer.parent
         return 1
 
-    def _node(self, node: Node) -> tuple[Sequence[Value], Sequence[str]]:
+    def _node(self, node: Node, asked: bool) -> tuple[Sequence[Value], Sequence[str]]:
         """The values that take the place of a node's, and sources that they stand for besides the node's own."""
         builder = self.builder
         inputs = tuple(self._find(n) if n else None for n in node.inputs)
@@ -182,7 +195,8 @@ class _Tracer:
                 return (), ()
             if node.op == "if":
                 return self._if(node, inputs, attrs)
-            made = self.rewrite(Site(builder, node, inputs, attrs, self._readers)) if self.rewrite is not None else None
+            rewrite = self.rewrite if asked else None
+            made = None if rewrite is None else rewrite(Site(builder, node, inputs, attrs, self._readers))
             if made is None:
                 made = builder.add(node.op, inputs, attrs, (), [v.name for v in node.outputs])
         for value in made:
