@@ -17,7 +17,8 @@ from mapsto.ir.rewrite import Match, Table
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.passes import DeadCode, default_passes, identities, run_passes, strength
-from mapsto.passes.retrace import Site, retrace
+from mapsto.passes.retrace import retrace
+from mapsto.passes.sites import Site
 
 STEPS: dict[str, Callable[[Graph], Graph]] = {**{step.name: step for step in default_passes()}, "retrace": retrace}
 

@@ -62,7 +62,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Inputs, constants, nodes in order, and the names of the values it yields."""
+    """Inputs, constants, nodes in order, and the names of the values it yields.
+
+    settled: there is nothing left in it to fold, to share or to follow: built anew as it is, it is the same graph.
+    Nodes and constants may be taken out of such a graph; whoever puts others in says so no more.
+    """
 
     name: str
     inputs: tuple[Value, ...]
@@ -70,6 +74,7 @@ class Graph:
     nodes: tuple[Node, ...]
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     updates: tuple[tuple[str, str], ...] = ()
+    settled: bool = field(default=False, compare=False, repr=False)
 
     def values(self) -> dict[str, Value]:
         """Every value defined at this level: inputs, constants and node outputs, by name."""

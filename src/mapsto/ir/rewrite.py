@@ -108,6 +108,11 @@ class Table:
         for rule in self.rules:
             self._by_op.setdefault(rule.pattern.op, []).append(rule)
 
+    @property
+    def ops(self) -> frozenset[str]:
+        """The ops at the rules' roots."""
+        return frozenset(self._by_op)
+
     def __add__(self, other: Table) -> Table:
         return Table((*self.rules, *other.rules))
 

@@ -13,8 +13,10 @@ import numpy as np
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.builder import Builder
 from mapsto.passes.looking import may_make
-from mapsto.passes.retrace import Site, retrace
+from mapsto.passes.retrace import rewritten
+from mapsto.passes.sites import Site
 
+_OPS = frozenset({"mul", "div", "add", "sub"})
 _CONVOLUTIONS = ("conv", "conv_transpose")
 
 
@@ -23,11 +25,11 @@ class AffineFolding:
     name: str = "affine-folding"
 
     def __call__(self, graph: Graph) -> Graph:
-        return retrace(graph, _rewrite)
+        return rewritten(graph, _rewrite, _OPS)
 
 
 def _rewrite(site: Site) -> Sequence[Value] | None:
-    if site.node.op not in ("mul", "div", "add", "sub"):
+    if site.node.op not in _OPS:
         return None
     for i in (0, 1) if site.node.op in ("mul", "add") else (0,):
         value, constant = site.input(i), site.builder.array(site.input(1 - i))

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
-from mapsto.passes.retrace import Site, retrace
+from mapsto.passes.retrace import rewritten
+from mapsto.passes.sites import Site
+
+_OPS = frozenset({"concat"})
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class ConcatSlices:
     name: str = "concat-slices"
 
     def __call__(self, graph: Graph) -> Graph:
-        return retrace(graph, _rewrite)
+        return rewritten(graph, _rewrite, _OPS)
 
 
 @dataclass(frozen=True)

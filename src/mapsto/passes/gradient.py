@@ -45,7 +45,7 @@ def as_inputs(graph: Graph, names: Sequence[str]) -> Graph:
     arrays = {name: graph.constants[name] for name in chosen}
     added = tuple(Value(name, from_numpy(array.dtype), array.shape) for name, array in arrays.items())
     rest = {name: array for name, array in graph.constants.items() if name not in arrays}
-    return replace(graph, inputs=(*graph.inputs, *added), constants=rest)
+    return replace(graph, inputs=(*graph.inputs, *added), constants=rest, settled=False)
 
 
 def _forward(graph: Graph) -> tuple[Builder, dict[str, Value]]:

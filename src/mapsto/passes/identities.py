@@ -13,7 +13,8 @@ from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
 from mapsto.ops.builder import Builder
 from mapsto.passes.looking import may_look
-from mapsto.passes.retrace import Site, by_table, retrace
+from mapsto.passes.retrace import by_table, rewritten
+from mapsto.passes.sites import Site
 
 
 def all_are(number: float) -> Callable[[np.ndarray], bool]:
@@ -253,6 +254,7 @@ def _concat(site: Site) -> Sequence[Value] | None:
 
 TABLE = ARITHMETIC + CASTS + MOVEMENT
 _RULES = by_table(TABLE)
+_OPS = TABLE.ops | _BROADCASTING | {"concat"}
 
 
 def rewrite(site: Site) -> Sequence[Value] | None:
@@ -268,4 +270,4 @@ class Identities:
     name: str = "identities"
 
     def __call__(self, graph: Graph) -> Graph:
-        return retrace(graph, rewrite)
+        return rewritten(graph, rewrite, _OPS)

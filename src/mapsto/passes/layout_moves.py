@@ -9,10 +9,13 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.registry import op
 from mapsto.passes.identities import concat_axis, reshaped
-from mapsto.passes.retrace import Site, retrace
+from mapsto.passes.retrace import rewritten
+from mapsto.passes.sites import Site
 
 # How many elementwise nodes may lie between two transposes that undo each other.
 _REACH = 8
+# Where the rules apply in a graph that has no transpose.
+_WITHOUT_TRANSPOSES = frozenset({"slice"})
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,8 @@ class LayoutMoves:
     name: str = "layout-moves"
 
     def __call__(self, graph: Graph) -> Graph:
-        return retrace(graph, _rewrite)
+        turned = any(node.op == "transpose" for node in graph.walk())
+        return rewritten(graph, _rewrite, None if turned else _WITHOUT_TRANSPOSES)
 
 
 def _rewrite(site: Site) -> Sequence[Value] | None:

@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.graph import Graph, Value
-from mapsto.passes.retrace import Site, retrace
+from mapsto.passes.retrace import rewritten
+from mapsto.passes.sites import Site
+
+_OPS = frozenset({"conv"})
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class PadIntoConv:
     name: str = "pad-into-conv"
 
     def __call__(self, graph: Graph) -> Graph:
-        return retrace(graph, _rewrite)
+        return rewritten(graph, _rewrite, _OPS)
 
 
 def _rewrite(site: Site) -> Sequence[Value] | None:

@@ -2,12 +2,13 @@
 on.
 
 Building anew folds constants, shares equal nodes and follows sizes again. Names of values, symbols and outputs stay.
+Where nothing is left of that to do (`Graph.settled`), a graph is built anew only for a rewrite that applies.
 Provenance stays, whatever a rewrite says of it: `passes.provenance` hands the sources of nodes that are gone on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,41 +28,47 @@ from mapsto.ops.provenance import names_of
 from mapsto.ops.registry import Nesting, op
 from mapsto.passes.dead_code import sizes_of
 from mapsto.passes.provenance import Trace, hand_on
+from mapsto.passes.sites import Rewrite, Site, first_site
 
 # Constants up to this many elements are shared where they are equal, so that nodes that read them can be shared.
-_SHARED = 64
+SHARED = 64
 
 
-@dataclass(frozen=True)
-class Site:
-    """A node about to be built: what a rewrite sees."""
+def rewritten(graph: Graph, rewrite: Rewrite, at: Collection[str] | None = None) -> Graph:
+    """The graph built anew with a rewrite, or as it is, where it is settled and the rewrite applies nowhere.
 
-    builder: Builder
-    node: Node
-    inputs: tuple[Value | None, ...]
-    attrs: Mapping[str, Any]
-    readers: Callable[[Value], int]
-
-    def input(self, i: int = 0) -> Value:
-        value = self.inputs[i]
-        assert value is not None
-        return value
+    at: the ops that the rewrite is for (None: any).
+    """
+    first = 0
+    if graph.settled:
+        found = first_site(graph, rewrite, at)
+        if found is None:
+            return graph
+        first = found
+    return retrace(graph, rewrite, first=first)
 
 
-# Gives the values that take the place of the node's outputs, or None.
-Rewrite = Callable[[Site], "Sequence[Value] | None"]
-
-
-def retrace(graph: Graph, rewrite: Rewrite | None = None, sizes: Mapping[str, Dim] | None = None) -> Graph:
+def retrace(
+    graph: Graph, rewrite: Rewrite | None = None, sizes: Mapping[str, Dim] | None = None, first: int = 0
+) -> Graph:
     """The graph built anew. `sizes` replaces size symbols by other dims, which makes a graph for fixed shapes out of an
-    open one.
+    open one. first: the first node at which the rewrite is asked.
     """
     builder = Builder(graph.name, anew=True)
     tracer = _start(builder, graph, rewrite, sizes or {})
-    made = tracer.body(graph)
+    made = tracer.body(graph, first)
     for value, sources in zip(made, hand_on(builder, tracer.traces, graph.outputs, made), strict=True):
         builder.attribute(value, sources)
-    return builder.finish(made, graph.updates, names=graph.outputs)
+    return settled(builder.finish(made, graph.updates, names=graph.outputs))
+
+
+def settled(graph: Graph) -> Graph:
+    """A graph that the builder has made, said to be settled where it is: no small constants are equal. (One with
+    branches is not looked into.)
+    """
+    keys = [key_of(array) for array in graph.constants.values() if array.size <= SHARED]
+    whole = len(set(keys)) == len(keys) and not any(node.graphs for node in graph.nodes)
+    return replace(graph, settled=True) if whole else graph
 
 
 def copy_into(builder: Builder, graph: Graph) -> dict[str, Value]:
@@ -77,6 +84,11 @@ def _start(builder: Builder, graph: Graph, rewrite: Rewrite | None, sizes: Mappi
     tracer = _Tracer(builder, rewrite, dict(sizes))
     tracer.take_inputs(graph)
     return tracer
+
+
+def key_of(array: np.ndarray) -> Any:
+    """What constants are equal by."""
+    return array.dtype.str, array.dtype.name, array.shape, array.tobytes()
 
 
 def _all_names(graph: Graph) -> set[str]:
@@ -125,16 +137,17 @@ class _Tracer:
             shape = [substitute(d, self.sizes) for d in value.shape]
             self.values[value.name] = self.builder.input(value.name, value.dtype, shape)
 
-    def body(self, graph: Graph) -> list[Value]:
+    def body(self, graph: Graph, first: int = 0) -> list[Value]:
+        """The graph's nodes built; gives its outputs. first: the first node at which the rewrite is asked."""
         self.arrays = graph.constants
         old = uses(graph)
         bound = {str(n.attrs["symbol"]) for n in graph.nodes if n.op == "bind_dim"}
         for value in graph.inputs:
             self.counts[self.values[value.name].name] = old.get(value.name, 0)
         meter = current()
-        for node in graph.nodes:
+        for at, node in enumerate(graph.nodes):
             meter.tick(node.op)
-            made, more = self._node(node)
+            made, more = self._node(node, at >= first)
             self.traces.append(Trace.of(node, made, sizes_of(node) & bound if bound else set(), more))
             for before, after in zip(node.outputs, made, strict=True):
                 self.values[before.name] = after
@@ -155,9 +168,9 @@ class _Tracer:
 
     def _constant(self, name: str) -> Value:
         array = self.arrays[name]
-        if array.size > _SHARED:
+        if array.size > SHARED:
             return self.builder.constant(array, name)
-        key = (array.dtype.str, array.dtype.name, array.shape, array.tobytes())
+        key = key_of(array)
         if key not in self.shared:
             self.shared[key] = self.builder.constant(array, name)
         return self.shared[key]
@@ -171,7 +184,7 @@ class _Tracer:
             tracer = tracer.parent
         return 1
 
-    def _node(self, node: Node) -> tuple[Sequence[Value], Sequence[str]]:
+    def _node(self, node: Node, asked: bool) -> tuple[Sequence[Value], Sequence[str]]:
         """The values that take the place of a node's, and sources that they stand for besides the node's own."""
         builder = self.builder
         inputs = tuple(self._find(n) if n else None for n in node.inputs)
@@ -189,7 +202,8 @@ class _Tracer:
             nesting = op(node.op).nesting
             if nesting is not None:
                 return self._nesting(node, nesting, inputs, attrs)
-            made = self.rewrite(Site(builder, node, inputs, attrs, self._readers)) if self.rewrite is not None else None
+            rewrite = self.rewrite if asked else None
+            made = None if rewrite is None else rewrite(Site(builder, node, inputs, attrs, self._readers))
             if made is None:
                 made = builder.add(node.op, inputs, attrs, (), [v.name for v in node.outputs])
         for value in made:

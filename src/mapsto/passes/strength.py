@@ -12,7 +12,8 @@ from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
 from mapsto.ops.builder import Builder
 from mapsto.passes.identities import all_are, reshaped, spans
 from mapsto.passes.looking import may_look, may_make
-from mapsto.passes.retrace import Site, by_table, retrace
+from mapsto.passes.retrace import by_table, rewritten
+from mapsto.passes.sites import Site
 
 
 def _power_of_two(array: np.ndarray) -> bool:
@@ -149,6 +150,7 @@ def _gather_one(site: Site) -> Sequence[Value] | None:
 
 
 _RULES = by_table(TABLE)
+_OPS = TABLE.ops | {"gather"}
 
 
 @dataclass(frozen=True)
@@ -156,4 +158,4 @@ class Strength:
     name: str = "strength"
 
     def __call__(self, graph: Graph) -> Graph:
-        return retrace(graph, lambda site: _RULES(site) or _gather_one(site))
+        return rewritten(graph, lambda site: _RULES(site) or _gather_one(site), _OPS)

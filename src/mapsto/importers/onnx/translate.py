@@ -22,6 +22,7 @@ from mapsto.importers.onnx.table import Call, Row, Type, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
+from mapsto.passes.retrace import settled
 
 
 class Gone(enum.Enum):
@@ -94,7 +95,7 @@ class Translator:
         scope = Scope(builder)
         scope.values.update({value.name: value for value in builder.inputs})
         outputs = self.body(scope, model.graph, Place(self.source.opsets))
-        return builder.finish(outputs, names=names, labels=_labels(scope))
+        return settled(builder.finish(outputs, names=names, labels=_labels(scope)))
 
     def body(self, scope: Scope, graph: Any, place: Place) -> list[Value]:
         """Builds the nodes of a graph in `scope`; gives its outputs. Raises one UnsupportedError with all that is
