@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mapsto.devices.cpu.borders import border_calls
-from mapsto.devices.cpu.code import Code, Kernel, grain_of
 from mapsto.devices.cpu.contraction import contraction, plan_contraction
 from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue, Place
 from mapsto.devices.cpu.contraction_plan import read_tiles, tiles_text
+from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.packed import direct_b, in_actual_sizes, packed_b, packed_iters, packed_strides
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.maker import Call
+from mapsto.devices.making.borders import border_calls
+from mapsto.devices.making.code import Code, Kernel, grain_of
 from mapsto.ir.expr import Dim, add, linear, mul, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
@@ -47,7 +48,7 @@ class Reach:
     out: Access
 
 
-def template_calls(task: Task, code: Code) -> list[Call] | None:
+def template_calls(task: Task, code: Code, isa: Isa) -> list[Call] | None:
     """The calls that compute a contraction task with the template; None where an operand cannot be reached by
     strides.
     """
@@ -57,7 +58,7 @@ def template_calls(task: Task, code: Code) -> list[Call] | None:
         return None
     calls: list[Call] = border_calls(task, code)
     for c, reach in zip(task.phases, known, strict=True):
-        calls.extend(_phase_calls(task, c, reach, code))
+        calls.extend(_phase_calls(task, c, reach, code, isa))
     return calls
 
 
@@ -75,15 +76,15 @@ def _reach(task: Task, c: Contraction, code: Code) -> Reach | None:
     return Reach(a, out)
 
 
-def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code) -> list[Call]:
+def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, isa: Isa) -> list[Call]:
     final = task.targets[-1]
     direct = None if reach.a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
     shaped, tensors = _shape(task, c, reach.a, reach.out, direct, code, names)
     plan = code.schedules.take(
-        lambda: plan_contraction(shaped.form, code.isa),
+        lambda: plan_contraction(shaped.form, isa),
         tiles_text,
-        lambda text: read_tiles(text, shaped.form, code.isa),
+        lambda text: read_tiles(text, shaped.form, isa),
     )
     calls: list[Call] = []
     if direct is None:
@@ -103,7 +104,7 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code) -> list[C
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *tensors)
     work = estimate(c.multiplications())
-    multiplied = code.isa.accumulator_lanes * code.isa.fma_per_cycle * shaped.form.interleave  # in a cycle
+    multiplied = isa.accumulator_lanes * isa.fma_per_cycle * shaped.form.interleave  # in a cycle
     grain = grain_of(work / multiplied, kernel.extent)
     dims = tuple(sizes[d] for d in kernel.dims)
     calls.append(Call(kernel.function, operands, (2,), dims, substitute(kernel.extent, sizes), task, grain, work))
