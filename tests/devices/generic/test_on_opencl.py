@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.devices.generic.support import Array, Case, call, check, compiled, filled, lowered
 from tests.devices.generic.test_lower import CASES
+from tests.devices.opencl.support import built
 
 from mapsto.devices.cpu.isa import host
 from mapsto.devices.opencl.device import Device, list_devices, open_device
@@ -26,7 +27,7 @@ def device() -> Device:
 
 
 def on_opencl(function: Function, buffers: Sequence[Array], sizes: Mapping[str, int], begin: int, end: int) -> None:
-    device().build([function])[function.name](buffers, sizes, begin, end)
+    built(device(), [function])[function.name](buffers, sizes, begin, end)
 
 
 @pytest.mark.opencl
