@@ -16,7 +16,11 @@ Progress = Callable[[int, int, str], None]
 
 
 class Backend(Protocol):
-    """A device that is open for compiling."""
+    """A device that is open for compiling, for as long as the context that it is lasts."""
+
+    def __enter__(self) -> Backend: ...
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None: ...
 
     @property
     def name(self) -> str:

@@ -15,7 +15,6 @@ from mapsto.budget import Budget, current, metering
 from mapsto.devices.backend import Backend, Progress
 from mapsto.devices.cpu.workers import Workers
 from mapsto.devices.maker import Made, Maker
-from mapsto.devices.opencl.backend import OpenClBackend
 from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
@@ -98,7 +97,7 @@ def compile_model(
     return exe
 
 
-def _backend(device: Any, cache: bool, isa: str | None) -> Workers | OpenClBackend:
+def _backend(device: Any, cache: bool, isa: str | None) -> Backend:
     """The named device, open for compiling."""
     if text_of(device, "device") == "cpu":
         return Workers(cache, isa)
@@ -107,6 +106,8 @@ def _backend(device: Any, cache: bool, isa: str | None) -> Workers | OpenClBacke
     kind, _, number = device.partition(":")
     if kind != "opencl" or (":" in device and not (number.isascii() and number.isdecimal())):
         raise ArgumentError(f"device: there is no {brief(device)}; there are: cpu, opencl, opencl:NUMBER")
+    from mapsto.devices.opencl.backend import OpenClBackend
+
     return OpenClBackend(int(number or 0))
 
 

@@ -88,8 +88,7 @@ def check(
 @pytest.mark.parametrize("lanes", [1, 16])
 def test_vector_mathematics(device: Device, dtype: type, lanes: int) -> None:
     element = from_numpy(dtype)
-    # PoCL 3.1's fmod is not exact in f64 for large quotients (a fault of its library).
-    names = sorted(set(FUNCTIONS) - ({"fmod", "mod"} if dtype is np.float64 else set()))
+    names = sorted(FUNCTIONS)
     functions = [
         streamed(fn, lambda args, fn=fn: emit(fn, args, fresh_names()), [element] * SCALAR_FNS[fn], lanes)
         for fn in names
@@ -122,8 +121,6 @@ def test_arithmetic(device: Device, lanes: int, elements: tuple[DType, ...]) -> 
         interpret(function, [*inputs, *wanted], (), 0, rounds)
         kernels[function.name]([*inputs, *got], [], 0, rounds)
         for name, ours, theirs in zip(names, got, wanted, strict=True):
-            if element is DType.F64 and name == "rem":
-                continue  # PoCL's fmod again
             if element.is_float and name.split()[-1] in ("min", "max", "3"):  # the sign of a zero is open there
                 with np.errstate(invalid="ignore"):
                     ours, theirs = (np.where(x == 0, np.zeros((), x.dtype), x) for x in (ours, theirs))
@@ -292,5 +289,5 @@ def test_a_device_that_is_not_there_is_said(device: Device) -> None:
 
 
 def test_the_devices_log_comes_with_a_failed_build(device: Device) -> None:
-    with pytest.raises(CompileError, match="does not build the OpenCL code that computes relu_3, conv_1: .*nonsense"):
+    with pytest.raises(CompileError, match="that computes relu_3, conv_1: .*BUILD_PROGRAM_FAILURE"):
         device.build("__kernel void f( { nonsense", ["relu_3", "conv_1"])

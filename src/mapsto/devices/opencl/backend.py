@@ -30,7 +30,7 @@ class OpenClBackend:
     def __enter__(self) -> OpenClBackend:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
         """Executables keep what they need."""
 
     def maker(self, constants: Mapping[str, np.ndarray]) -> OpenClMaker:

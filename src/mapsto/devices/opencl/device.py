@@ -9,6 +9,7 @@ from typing import Any
 
 from mapsto.errors import CompileError, UnsupportedError
 
+_MOST_LANES = 16  # of a vector in OpenCL C
 _CORRECTLY_ROUNDED = "-cl-fp32-correctly-rounded-divide-sqrt"
 
 
@@ -71,6 +72,7 @@ class Device:
         self.queue = cl.CommandQueue(self.context)
         self.name = str(device.name).strip()
         self.compute_units = int(device.max_compute_units)
+        self.lanes = min(max(int(device.preferred_vector_width_float), 1), _MOST_LANES)
         self.doubles = bool(device.double_fp_config)
         self.parameter_bytes = int(device.max_parameter_size)
         self.largest_buffer = int(device.max_mem_alloc_size)

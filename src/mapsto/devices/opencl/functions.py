@@ -20,13 +20,13 @@ _WORD = 8  # bytes of a kernel's argument: a pointer or a long
 class Functions:
     """A `making.code.Target`: what a device's functions are made for, and those that were made.
 
-    Code is scalar: work-items are what OpenCL shares out, and a compiler for a CPU takes ten times as long for vectors.
+    Vectors are as wide as the device says it likes them: a core's registers on a CPU, one element on most GPUs.
     """
 
-    lanes = 1
     fused = True  # `fma` of OpenCL C rounds once on every device
 
     def __init__(self, device: Device) -> None:
+        self.lanes = device.lanes
         self._device = device
         self._printed: dict[str, Printed] = {}
         self.made: dict[str, Function] = {}
