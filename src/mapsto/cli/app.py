@@ -81,6 +81,11 @@ DataRoot = Annotated[
     ),
 ]
 
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="NAME", help="Where it runs: cpu, or opencl (opencl:1: the second of them)."),
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -116,6 +121,7 @@ def run(
     seed: Seed = 0,
     budget: Budget = None,
     data_root: DataRoot = None,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
@@ -125,7 +131,7 @@ def run(
     from mapsto.cli.run import run_model
 
     fed = (inputs, given or [], shape or [])
-    run_model(model, *fed, threads, output, repeat, check_indices, seed, data_root, json)
+    run_model(model, *fed, threads, output, repeat, check_indices, seed, data_root, device, json)
 
 
 @app.command("compile")
@@ -191,6 +197,7 @@ def check(
     seed: Seed = 0,
     budget: Budget = None,
     data_root: DataRoot = None,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
@@ -200,7 +207,7 @@ def check(
     if passes:
         code = check_passes(model, *fed, seed, data_root, json)
     else:
-        code = check_model(model, *fed, threads, reference, check_indices, seed, data_root, json)
+        code = check_model(model, *fed, threads, reference, check_indices, seed, data_root, device, json)
     raise typer.Exit(code)
 
 
@@ -236,6 +243,7 @@ def plan(
     seed: Seed = 0,
     budget: Budget = None,
     data_root: DataRoot = None,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason."""
@@ -247,7 +255,7 @@ def plan(
         return
     from mapsto.cli.plan import show_plan
 
-    show_plan(model, shape or [], threads, output, data_root, json)
+    show_plan(model, shape or [], threads, output, data_root, device, json)
 
 
 @app.command()
@@ -258,12 +266,13 @@ def explain(
     threads: Threads = None,
     budget: Budget = None,
     data_root: DataRoot = None,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
     from mapsto.cli.plan import explain_node
 
-    explain_node(model, node, shape or [], threads, data_root, json)
+    explain_node(model, node, shape or [], threads, data_root, device, json)
 
 
 @app.command()

@@ -61,11 +61,14 @@ def check_model(
     check_indices: bool,
     seed: int,
     data_root: Path | None,
+    device: str,
     as_json: bool,
 ) -> int:
     """Prints the comparison; the exit code."""
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
-    executable = open_model(model, shapes, threads, check_indices=check_indices, data_root=data_root).executable
+    executable = open_model(
+        model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device
+    ).executable
     fed = make_feed(executable.program.inputs, read, seed)
     ours: Outputs = executable.run(fed.feed)
     engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]

@@ -80,7 +80,7 @@ def _cpu() -> dict[str, Any]:
 
 
 def _opencl() -> list[dict[str, Any]]:
-    """Every OpenCL device, where pyopencl is installed and finds one. Code for them is a probe so far."""
+    """Every OpenCL device, where pyopencl is installed and finds one, in the order of `opencl:NUMBER`."""
     try:
         import pyopencl as cl
 
@@ -88,7 +88,6 @@ def _opencl() -> list[dict[str, Any]]:
     except Exception:  # not installed, or no driver: then there is nothing to list
         return []
     return [
-        {"device": "opencl", "name": device.name.strip(), "platform": platform.name.strip(), "status": "probe"}
-        for platform in platforms
-        for device in platform.get_devices()
+        {"device": f"opencl:{number}", "name": device.name.strip(), "platform": device.platform.name.strip()}
+        for number, device in enumerate(d for platform in platforms for d in platform.get_devices())
     ]

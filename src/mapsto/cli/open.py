@@ -30,6 +30,7 @@ def open_model(
     plan: str | None = None,
     check_indices: bool = True,
     data_root: Path | None = None,
+    device: str = "cpu",
 ) -> Opened:
     """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). Raises MapstoErrors."""
     import mapsto
@@ -41,6 +42,8 @@ def open_model(
             raise UsageError(f"{model} is compiled already: --shape belongs to `mapsto compile`")
         if not check_indices:
             raise UsageError(f"{model} is compiled already: --no-check-indices belongs to `mapsto compile`")
+        if device != "cpu":
+            raise UsageError(f"{model} is compiled already, for the CPU: --device needs an ONNX file")
         executable = mapsto.load(model, threads=threads)
         return Opened(executable, "loaded", time.perf_counter() - began)
     with progress_bar(f"compiling {model.name}") as progress:
@@ -52,5 +55,6 @@ def open_model(
             progress=progress,
             check_indices=check_indices,
             data_root=data_root,
+            device=device,
         )
     return Opened(executable, "compiled", time.perf_counter() - began)

@@ -19,12 +19,13 @@ def show_plan(
     threads: int | None,
     output: Path | None,
     data_root: Path | None,
+    device: str,
     as_json: bool,
 ) -> None:
     existing(model)
     if output is not None:
         writable(output, besides=[model])
-    plan = open_model(model, parse_shapes(shape), threads, data_root=data_root).executable.plan
+    plan = open_model(model, parse_shapes(shape), threads, data_root=data_root, device=device).executable.plan
     if output is not None:
         write_text(output, plan.text())
         return
@@ -35,9 +36,15 @@ def show_plan(
 
 
 def explain_node(
-    model: Path, node: str, shape: Sequence[str], threads: int | None, data_root: Path | None, as_json: bool
+    model: Path,
+    node: str,
+    shape: Sequence[str],
+    threads: int | None,
+    data_root: Path | None,
+    device: str,
+    as_json: bool,
 ) -> None:
-    plan = open_model(model, parse_shapes(shape), threads, data_root=data_root).executable.plan
+    plan = open_model(model, parse_shapes(shape), threads, data_root=data_root, device=device).executable.plan
     text: str = plan.explain(node)
     if as_json:
         print_json({"model": str(model), "node": node, "explanation": text.rstrip("\n").splitlines()})

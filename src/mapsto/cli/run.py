@@ -29,13 +29,16 @@ def run_model(
     check_indices: bool,
     seed: int,
     data_root: Path | None,
+    device: str,
     as_json: bool,
 ) -> None:
     existing(model)
     if output is not None:
         writable(output, besides=[model, inputs_file])
     read = read_given(inputs_file, given)
-    opened = open_model(model, parse_shapes(shape), threads, check_indices=check_indices, data_root=data_root)
+    opened = open_model(
+        model, parse_shapes(shape), threads, check_indices=check_indices, data_root=data_root, device=device
+    )
     fed = make_feed(opened.executable.program.inputs, read, seed)
     outputs, seconds = timed_runs(opened.executable, fed.feed, repeat)
     if output is not None:

@@ -1,15 +1,17 @@
 """The loop language printed as OpenCL C (1.2 and later).
 
-    __kernel void name(__global T* buffer, ..., long dim, ..., long first, long last, long chunk)
+    __kernel void name(__global T* whole, ..., long start, ..., long dim, ..., long first, long last, long chunk)
 
-A work-item runs the body over its chunk of [first, last): begin = first + chunk*id, end = begin + chunk or last. The
-vectors of the loop language stay explicit vectors: a CPU's OpenCL compiler reaches a core's peak with those, and a
-thousandth of it with one scalar a work-item.
+A buffer's elements begin `start` elements past its pointer: no pointer into a buffer can be passed. A work-item runs
+the body over its chunk of [first, last): begin = first + chunk*id, end = begin + chunk or last. The vectors of the loop
+language stay explicit vectors: a CPU's OpenCL compiler reaches a core's peak with those, and a thousandth of it with
+one scalar a work-item.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from mapsto.ir.dtypes import DType
@@ -33,7 +35,7 @@ from mapsto.loop.ast import (
 from mapsto.loop.opencl_types import literal, memory_name, split
 from mapsto.loop.opencl_values import Buffer, Values
 
-__all__ = ["kernel_name", "to_opencl"]
+__all__ = ["Printed", "kernel_name", "printed", "program_text", "to_opencl"]
 
 
 def kernel_name(function: Function) -> str:
@@ -41,19 +43,34 @@ def kernel_name(function: Function) -> str:
     return "kernel_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in function.name)
 
 
-def to_opencl(functions: Function | Sequence[Function]) -> str:
-    """The source of a program with a kernel for each function. Raises UnsupportedError for what OpenCL C has no exact
-    form of."""
-    several = (functions,) if isinstance(functions, Function) else tuple(functions)
-    kernels, helpers, doubles = [], {}, False
-    for function in several:
-        printer = _Printer(function)
-        kernels.append(printer.text())
-        helpers.update(printer.values.helpers)
-        doubles |= printer.values.uses_double
+@dataclass(frozen=True)
+class Printed:
+    """A kernel, and the small functions that it calls, by name. `doubles`: whether it needs 64-bit floats."""
+
+    kernel: str
+    helpers: Mapping[str, str]
+    doubles: bool
+
+
+def printed(function: Function) -> Printed:
+    """A function as a kernel. Raises UnsupportedError for what OpenCL C has no exact form of."""
+    printer = _Printer(function)
+    text = printer.text()
+    return Printed(text, printer.values.helpers, printer.values.uses_double)
+
+
+def program_text(kernels: Iterable[Printed]) -> str:
+    """The source of a program of these kernels."""
+    several = tuple(kernels)
+    helpers = {name: text for each in several for name, text in each.helpers.items()}
     head = ["#pragma OPENCL FP_CONTRACT OFF"]
-    head += ["#pragma OPENCL EXTENSION cl_khr_fp64 : enable"] * doubles
-    return "\n".join([*head, *helpers.values(), *kernels])
+    head += ["#pragma OPENCL EXTENSION cl_khr_fp64 : enable"] * any(each.doubles for each in several)
+    return "\n".join([*head, *helpers.values(), *(each.kernel for each in several)])
+
+
+def to_opencl(functions: Function | Iterable[Function]) -> str:
+    """The source of a program with a kernel for each function. Raises UnsupportedError, as `printed`."""
+    return program_text(map(printed, (functions,) if isinstance(functions, Function) else functions))
 
 
 class _Printer:
@@ -69,11 +86,15 @@ class _Printer:
         self.lines.append("  " * self.depth + text)
 
     def text(self) -> str:
-        v, params = self.values, []
+        v, params, starts = self.values, [], []
         for p in self.function.params:
-            name = v.fresh(p.name)
+            whole, start, name = v.fresh("whole"), v.fresh("start"), v.fresh(p.name)
             v.buffers[p.name] = Buffer(name, p.element, "global")
-            params.append(f"__global {'' if p.writes else 'const '}{memory_name(p.element)}* {name}")
+            pointer = f"__global {'' if p.writes else 'const '}{memory_name(p.element)}*"
+            params.append(f"{pointer} {whole}")
+            starts.append(f"const long {start}")
+            self.line(f"{pointer} {name} = {whole} + {start};")
+        params += starts
         for dim in self.function.dims:
             v.symbols[dim] = v.fresh(dim)
             params.append(f"const long {v.symbols[dim]}")

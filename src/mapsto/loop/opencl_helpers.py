@@ -52,6 +52,47 @@ def float_extreme(op: str, element: DType, width: int) -> Helper:
     return Helper(name, f"static {t} {name}({t} a, {t} b) {{ return {chosen}; }}")
 
 
+_REMAINDER = """static FLOAT NAME(FLOAT a, FLOAT b) {
+  const BITS top = (BITS)1 << PLACES, infinite = (BITS)EXPONENTS << PLACES, sign = as_BITS(a) & ((BITS)1 << WIDTH);
+  BITS x = as_BITS(a) ^ sign, y = as_BITS(b) & ~((BITS)1 << WIDTH);
+  if (y == 0 || x >= infinite || y > infinite) return as_FLOAT((BITS)(infinite | top >> 1));
+  if (x < y) return a;
+  int p = (int)(x >> PLACES), q = (int)(y >> PLACES);
+  if (p) x = (x & (top - 1)) | top; else { p = 1 - ((int)clz(x) - SPARE); x <<= 1 - p; }
+  if (q) y = (y & (top - 1)) | top; else { q = 1 - ((int)clz(y) - SPARE); y <<= 1 - q; }
+  for (; p > q; p--) { if (x >= y) x -= y; x <<= 1; }
+  if (x >= y) x -= y;
+  if (x == 0) return as_FLOAT(sign);
+  const int shift = (int)clz(x) - SPARE;
+  x <<= shift; p -= shift;
+  x = p > 0 ? (x - top) | ((BITS)p << PLACES) : x >> (1 - p);
+  return as_FLOAT((BITS)(x | sign));
+}"""
+
+
+def float_remainder(element: DType, width: int) -> Helper:
+    """The remainder of a truncated quotient, exact. `fmod` of OpenCL's libraries is not always (PoCL 3.1: in f64).
+
+    On the bits: the dividend's significand is doubled and lessened by the divisor's, once a binary place of the
+    quotient. By zero, and of infinity: NaN.
+    """
+    t, name = type_name(element, width), f"rem_{short_name(element, width)}"
+    if width > 1:
+        single = float_remainder(element, 1)
+        lanes = ", ".join(f"{single.name}(a.s{k:x}, b.s{k:x})" for k in range(width))
+        return Helper(name, f"static {t} {name}({t} a, {t} b) {{ return ({t})({lanes}); }}", (single,))
+    places = 52 if element is DType.F64 else 23
+    width_of_sign = 8 * element.size - 1
+    words = {
+        "FLOAT": t, "NAME": name, "BITS": unsigned_name(element), "PLACES": str(places), "WIDTH": str(width_of_sign),
+        "EXPONENTS": str((1 << (width_of_sign - places)) - 1), "SPARE": str(width_of_sign - places),
+    }  # fmt: skip
+    source = _REMAINDER
+    for word, text in words.items():
+        source = source.replace(word, text)
+    return Helper(name, source)
+
+
 def integer_division(op: str, element: DType, width: int) -> Helper:
     """Truncating; by zero gives 0, the lowest number / -1 wraps."""
     name, t = f"{op}_{short_name(element, width)}", type_name(element, width)

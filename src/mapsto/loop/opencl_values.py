@@ -275,8 +275,10 @@ class Values:
     def _combine_floats(self, op: str, a: str, b: str, element: DType, width: int) -> str:
         if op in ("min", "max", "minnum", "maxnum"):
             return self.call(helpers.float_extreme(op, element, width), a, b)
-        if op in ("copysign", "rem"):
-            return f"{'fmod' if op == 'rem' else op}({a}, {b})"
+        if op == "rem":
+            return self.call(helpers.float_remainder(element, width), a, b)
+        if op == "copysign":
+            return f"copysign({a}, {b})"
         return f"({a} {_INFIX[op]} {b})"
 
     def _shift_by(self, op: str, amount: int, a: str, element: DType, width: int) -> str:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 import mapsto
+from mapsto.devices.backend import Progress
 from mapsto.devices.cpu import isa as isas
 from mapsto.machine.text import digest
 from mapsto.runtime.executable import Executable
-from mapsto.session.compile import Progress, prepared
+from mapsto.session.compile import prepared
 from mapsto.session.machine import Host, host_machine
 from mapsto.session.predict import predict
 

@@ -12,19 +12,20 @@ import numpy as np
 
 from mapsto.arguments import LARGEST_EXTENT, brief, integer
 from mapsto.boundary import public, translated
-from mapsto.errors import ArgumentError, MapstoError, ShapeError
+from mapsto.errors import ArgumentError, MapstoError, ShapeError, UnsupportedError
 from mapsto.runtime import artifact
 from mapsto.runtime.arrays import address_of, aligned_bytes
 from mapsto.runtime.cpus import thread_count
+from mapsto.runtime.engine import Engine
 from mapsto.runtime.frame import Frame
 from mapsto.runtime.layout import Layout, remember, root_layout
 from mapsto.runtime.native import Library
-from mapsto.runtime.poison import Poison
 from mapsto.runtime.pool import load_runner, shared_pool
 from mapsto.runtime.profile import StepTime, profile_frame
 from mapsto.runtime.program import ALIGNMENT, Port, Program
 from mapsto.runtime.tables import Tables
 from mapsto.runtime.verify import verify_program
+from mapsto.runtime.walk import Walk, Walker
 
 if TYPE_CHECKING:
     from mapsto.plan.plan import Plan
@@ -57,6 +58,19 @@ class _Layouts:
             layout = root_layout(self._tables, self._threads, self._tables.tape.start(sizes))
             remember(self._kept, key, layout, _LAYOUTS)
         return layout
+
+
+class _Native:
+    """Frames whose steps a native runner walks."""
+
+    def __init__(self, program: Program, objects: Sequence[bytes], threads: int, runner: bytes | None) -> None:
+        self._library = Library(objects, program.functions())
+        self.addresses: Mapping[str, int] = self._library.addresses
+        self._runner = load_runner(runner)
+        self._pool = shared_pool(threads, self._runner) if threads != 1 else None
+
+    def frame(self, tables: Tables, constants: np.ndarray, layouts: _Layouts, poisoned: bool) -> Frame:
+        return Frame(tables, constants, layouts, self._runner.run, self._pool, poisoned)
 
 
 class Overriding:
@@ -93,8 +107,10 @@ class Executable:
         plan: str = "",
         target: artifact.Target | None = None,
         runner: bytes | None = None,
+        engine: Engine | None = None,
     ) -> None:
         """`threads` None: as many as this process may keep busy. `runner` is saved object code of the step runner.
+        `engine`: a device that has the functions and runs them; then there are no objects.
 
         Raises ArgumentError for what is no program or no object code, VerifyError for an inconsistent program,
         CompileError for objects that lack a function, ExecutionError
@@ -110,13 +126,13 @@ class Executable:
         self.objects = tuple(objects)
         self.plan_text = plan
         self.target = target or artifact.Target.baseline()
-        self._library = Library(objects, program.functions())
-        self._runner = load_runner(runner)
-        self._pool = shared_pool(self.threads, self._runner) if self.threads != 1 else None
-        self._tables = Tables(program, self._library.addresses)
+        self._code: _Native | Walker = (
+            _Native(program, objects, self.threads, runner) if engine is None else Walker(program, engine)
+        )
+        self._tables = Tables(program, self._code.addresses)
         self._constants = _aligned(program.constants)
         self._layouts = _Layouts(self._tables, self.threads)
-        self._frames: list[Frame] = []
+        self._frames: list[Frame | Walk] = []
         self._input_names = [port.name for port in program.inputs]
         self._output_names = [port.name for port in program.outputs]
         self._single = len(program.outputs) == 1
@@ -134,8 +150,8 @@ class Executable:
 
     @property
     def addresses(self) -> Mapping[str, int]:
-        """Where each compiled function lies in this process: for tools that call one by itself."""
-        return self._library.addresses
+        """Where each compiled function lies in this process: for tools that call one by itself. 0 on a device."""
+        return self._code.addresses
 
     def _default(self, port: Port) -> np.ndarray:
         assert port.default is not None
@@ -237,7 +253,8 @@ class Executable:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file from which `load` makes this executable again, without compiling: whole, or not at all.
 
-        Raises FileError where it cannot be written, ModelError for sizes that cannot be saved.
+        Raises FileError where it cannot be written, ModelError for sizes that cannot be saved, UnsupportedError for
+        code of a device other than the processor.
         """
         artifact.save(path, self._artifact())
 
@@ -247,12 +264,13 @@ class Executable:
         return _from_bytes, (artifact.to_bytes(self._artifact()), self.threads)
 
     def _artifact(self) -> artifact.Artifact:
+        if isinstance(self._code, Walker):
+            name = self._code.engine.name
+            raise UnsupportedError(f"code for {name} cannot be saved or pickled yet; compile it where it is to run")
         return artifact.Artifact(self.program, self.objects, self.target, self.plan_text)
 
-    def _frame(self) -> Frame:
-        frame = Frame(self._tables, self._constants, self._layouts, self._runner.run, self._pool)
-        frame.poison = Poison(self._tables) if self._poison else None
-        return frame
+    def _frame(self) -> Frame | Walk:
+        return self._code.frame(self._tables, self._constants, self._layouts, self._poison)
 
     def _sizes(self, sizes: Any) -> dict[str, int]:
         if sizes is None:

@@ -14,15 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.errors import ExecutionError, ShapeError
-from mapsto.ir.bounds import message, value_at
-from mapsto.ir.expr import evaluate
+from mapsto.errors import ExecutionError
 from mapsto.runtime import runner_ir
-from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes, aligned_empty, readable
-from mapsto.runtime.layout import LARGEST_SIZE, Layout
-from mapsto.runtime.poison import Poison
+from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes, aligned_empty
+from mapsto.runtime.layout import Layout
+from mapsto.runtime.poison import Poison, fill
 from mapsto.runtime.pool import Pool
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Require, Run
+from mapsto.runtime.sizing import all_given, apart, arrays_of, bound, check, due_outputs, outside, symbols_of
 from mapsto.runtime.tables import ROWS_START, Tables
 
 _SMALL = 4096  # bytes: below, alignment of an output is not worth the 0.2 us
@@ -37,7 +36,7 @@ OutputPlan = tuple[int, tuple[int, ...], np.dtype, int, Places, int]
 
 class Frame:
     """Not for two runs at a time, and not to be used again after a run that raised: a KeyboardInterrupt, say, may leave
-    it half prepared. `root_layout` finds the layout for values of the inputs' symbols.
+    it half prepared. `root_layout` finds the layout for values of the inputs' symbols. `poisoned`: see `Poison`.
     """
 
     def __init__(
@@ -47,6 +46,7 @@ class Frame:
         root_layout: Callable[[Mapping[str, int]], Layout],
         run: Callable[[ctypes.c_int64], int],
         pool: Pool | None,
+        poisoned: bool = False,
     ) -> None:
         self._tables = tables
         self._root_layout = root_layout
@@ -69,7 +69,7 @@ class Frame:
         self._node: Layout | None = None  # for all that this run has bound so far
         self._inputs: list[InputPlan] = []
         self._outputs: list[OutputPlan] = []  # those whose size the inputs decide
-        self.poison: Poison | None = None
+        self._poison = Poison(tables, self._fill) if poisoned else None
 
     # -- a run ---------------------------------------------------------------------------------------------------------
 
@@ -123,24 +123,16 @@ class Frame:
         for index, shape, dtype, count, places, buffer in plans:
             array = np.empty(shape, dtype) if count < _SMALL else aligned_empty(shape, dtype, count)
             address = address_of(array)
-            if self.poison is not None:
-                self.poison.fill(address, count)
+            if self._poison is not None:
+                fill(address, count)
             self._patch(address, places, buffer)
             results[index] = array
 
     def _take_over(self, arrays: Sequence[np.ndarray], results: list[Any]) -> None:
-        """Updated inputs are outputs too. Raises ExecutionError where one shares memory with another input."""
+        """Updated inputs are outputs too."""
+        apart(self._tables, arrays)
         for source, target in self._tables.updates:
-            results[target] = mine = arrays[source]
-            start = address_of(mine)
-            for other, array in enumerate(arrays):
-                low = address_of(array)
-                if other != source and low < start + mine.nbytes and start < low + array.nbytes:
-                    ports = self._tables.program.inputs
-                    raise ExecutionError(
-                        f"input {ports[source].name!r} is updated in place, but shares its memory with "
-                        f"{ports[other].name!r}; pass a copy of one of them"
-                    )
+            results[target] = arrays[source]
 
     def _walk(self, results: list[Any]) -> None:
         pool = self._pool
@@ -149,14 +141,14 @@ class Frame:
             self._word[runner_ir.JOB_POOL] = 0
         else:
             self._word[runner_ir.JOB_POOL] = pool.address
-        if self.poison is not None:
-            self._walk_poisoned(self.poison, results)
+        if self._poison is not None:
+            self._walk_poisoned(self._poison, results)
         else:
             step = self._run(self._job)
             while step != self._end:
                 step = self._run_from(0 if step < 0 else self._stopped(step, results))
         if self._tables.bind_symbols:
-            self._all_given(results)
+            all_given(self._tables, results)
 
     def _run_from(self, step: int) -> int:
         """Walks from this step on; gives the one where the runner stopped. Python's signal handlers run in between,
@@ -178,29 +170,27 @@ class Frame:
         finally:
             word[runner_ir.JOB_START] = 0
 
+    def _fill(self, buffer: int) -> None:
+        assert self._node is not None
+        fill(int(self._addresses[buffer]), self._node.bytes_of(buffer))
+
     def _walk_poisoned(self, poison: Poison, results: list[Any]) -> None:
         """One step at a time; memory holds NaN from the start, and again where a buffer's life begins and ends."""
         for chunk in self._chunks:
-            poison.fill(address_of(chunk), chunk.nbytes)
+            fill(address_of(chunk), chunk.nbytes)
         poison.begin()
         self._word[runner_ir.JOB_SINGLE] = 1
         try:
             step = 0
             while step != self._end:
-                assert self._node is not None
-                poison.before(step, self._addresses, self._node)
+                poison.before(step)
                 after = self._run_from(step)
                 if after == step:
                     after = self._stopped(step, results)
-                poison.after(step, self._addresses, self._node)
+                poison.after(step)
                 step = after
         finally:
             self._word[runner_ir.JOB_SINGLE] = 0
-
-    def _all_given(self, results: list[Any]) -> None:
-        for port, result in zip(self._tables.program.outputs, results, strict=True):
-            if result is None:
-                raise ExecutionError(f"output {port.name!r}: no step of this run has defined its size ({port})")
 
     # -- sizes that data decides ---------------------------------------------------------------------------------------
 
@@ -211,19 +201,13 @@ class Frame:
             return index
         if isinstance(step, Require):
             raise ExecutionError(step.message)
-        if isinstance(step, Bounds):
-            raise ExecutionError(self._outside(index, step))
-        assert isinstance(step, Bind), f"the runner stopped at step {index}, {step}"
         assert self._node is not None
+        if isinstance(step, Bounds):
+            place = self._word[ROWS_START + index * runner_ir.ROW_WORDS + runner_ir.ROW_CONDITION]
+            raise outside(self._tables, self._node, step, ctypes.string_at(place, 8))
+        assert isinstance(step, Bind), f"the runner stopped at step {index}, {step}"
         raw = ctypes.string_at(self._word[self._tables.bind_place[index]], step.dtype.size)
-        value = int.from_bytes(raw, "little", signed=step.dtype.is_signed)
-        if not 0 <= value <= LARGEST_SIZE:
-            raise ExecutionError(
-                f"{step.label or 'step ' + str(index)}: the size {step.symbol} came out as {value}; "
-                f"it must be between 0 and {LARGEST_SIZE}"
-            )
-        node = self._node = self._node.bind(step.symbol, value)
-        self._check(node, step.symbol)
+        node = self._node = bound(self._tables, self._node, index, step, raw)
         if self._installed is None or not self._installed.descends_from(node):
             self._install(node)
         for buffer in self._tables.shifting:  # the run began with offsets that did not know this symbol
@@ -231,71 +215,33 @@ class Frame:
         self._give(self._plan_outputs(node, step.symbol), results)
         return index + 1
 
-    def _outside(self, index: int, step: Bounds) -> str:
-        """What is said of an index that is out of range."""
-        assert self._node is not None
-        place = self._word[ROWS_START + index * runner_ir.ROW_WORDS + runner_ir.ROW_CONDITION]
-        distance = int.from_bytes(ctypes.string_at(place, 8), "little")
-        extent = int(self._node.values[self._tables.tape.index[step.extent]])
-        value = value_at(distance, step.kind, extent)
-        return message(step.where, step.what, value, step.kind, step.axis, extent)
-
-    def _check(self, layout: Layout, symbol: str | None) -> None:
-        """The program's checks that can be decided now: those on `symbol`, or (None) on the inputs' sizes alone."""
-        tables = self._tables
-        for check, expr, depends in zip(tables.program.checks, tables.check_exprs, tables.check_depends, strict=True):
-            due = not depends if symbol is None else symbol in depends and depends <= layout.bound.keys()
-            if due and layout.values[expr] < 0:
-                raise ExecutionError(check.message)
-
     def _plan_outputs(self, layout: Layout, symbol: str | None) -> list[OutputPlan]:
         """Outputs whose size is known since `symbol` was bound (None: from the inputs' sizes)."""
         plans: list[OutputPlan] = []
-        updated = {target for _, target in self._tables.updates}
-        for index, port in enumerate(self._tables.program.outputs):
-            depends = self._tables.output_depends[index]
-            due = not depends if symbol is None else symbol in depends and depends <= layout.bound.keys()
-            if due and index not in updated:
-                places = layout.port_places(port.buffer)
-                count = layout.bytes_of(port.buffer)
-                plans.append((index, layout.output_shape(index), port.dtype.numpy, count, places, port.buffer))
+        for index in due_outputs(self._tables, layout, symbol):
+            port = self._tables.program.outputs[index]
+            places, count = layout.port_places(port.buffer), layout.bytes_of(port.buffer)
+            plans.append((index, layout.output_shape(index), port.dtype.numpy, count, places, port.buffer))
         return plans
 
     # -- new sizes -----------------------------------------------------------------------------------------------------
 
     def _prepare(self, values: Sequence[Any]) -> list[np.ndarray]:
         """The inputs as arrays that compiled code can read, and the frame laid out for their shapes."""
-        program = self._tables.program
-        if len(values) != len(program.inputs):
-            wanted = ", ".join(map(str, program.inputs))
-            raise ShapeError(f"{len(values)} inputs where {program.name} takes {len(program.inputs)}: ({wanted})")
-        updated = {source for source, _ in self._tables.updates}
-        arrays = [readable(p, v, i in updated) for i, (p, v) in enumerate(zip(program.inputs, values, strict=True))]
-        root = self._root_layout(self._symbols(arrays))
-        self._check(root, None)
+        tables = self._tables
+        arrays = arrays_of(tables, values)
+        root = self._root_layout(symbols_of(tables, arrays))
+        check(tables, root, None)
         outputs = self._plan_outputs(root, None)
         if self._installed is None or not self._installed.descends_from(root):
             self._install(root)
         self._root, self._outputs = root, outputs
         self._inputs = []
-        for i, (port, array) in enumerate(zip(program.inputs, arrays, strict=True)):
+        updated = {source for source, _ in tables.updates}
+        for i, (port, array) in enumerate(zip(tables.program.inputs, arrays, strict=True)):
             flags = READABLE | WRITEABLE if i in updated else READABLE
             self._inputs.append((array.shape, array.dtype, flags, root.port_places(port.buffer), port.buffer))
         return arrays
-
-    def _symbols(self, arrays: list[np.ndarray]) -> dict[str, int]:
-        """The sizes that the inputs' shapes say. Raises ShapeError where a shape is not the one that was declared."""
-        program = self._tables.program
-        found = {name: arrays[i].shape[axis] for name, (i, axis) in self._tables.input_symbols.items()}
-        for port, array in zip(program.inputs, arrays, strict=True):
-            expected = tuple(evaluate(dim, found) for dim in port.shape)
-            if array.shape != expected:
-                where = ", ".join(f"{s} = {v}" for s, v in found.items() if any(s in str(d) for d in port.shape))
-                raise ShapeError(
-                    f"input {port.name!r}: shape {array.shape} where {expected} was expected"
-                    f" ({port}{' with ' + where if where else ''})"
-                )
-        return found
 
     def _install(self, layout: Layout) -> None:
         """Writes a layout's numbers into the words; memory in use (chunks of the same size) stays where it is."""

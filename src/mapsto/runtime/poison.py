@@ -7,18 +7,17 @@ and where it ends. Buffers that live through a loop are left alone, as what they
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 
-import numpy as np
-
-from mapsto.runtime.layout import Layout
 from mapsto.runtime.program import operands_of
 from mapsto.runtime.tables import Tables
 
 
 class Poison:
-    """What to poison before and after each step."""
+    """What to poison before and after each step. `fill` sets all bits of a buffer, as large as it is just then."""
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, fill: Callable[[int], None]) -> None:
+        self._fill = fill
         first: dict[int, int] = {}
         last: dict[int, int] = {}
         for index, step in enumerate(tables.program.steps):
@@ -37,19 +36,17 @@ class Poison:
         """A run starts."""
         self._done = set()
 
-    def before(self, step: int, addresses: np.ndarray, layout: Layout) -> None:
-        if step not in self._done:
-            self._fill_all(self._born.get(step, []), addresses, layout)
+    def before(self, step: int) -> None:
+        for buffer in self._born.get(step, []) if step not in self._done else []:
+            self._fill(buffer)
         self._done.add(step)
 
-    def after(self, step: int, addresses: np.ndarray, layout: Layout) -> None:
-        self._fill_all(self._dies.get(step, []), addresses, layout)
+    def after(self, step: int) -> None:
+        for buffer in self._dies.get(step, []):
+            self._fill(buffer)
 
-    def _fill_all(self, buffers: list[int], addresses: np.ndarray, layout: Layout) -> None:
-        for buffer in buffers:
-            self.fill(int(addresses[buffer]), layout.bytes_of(buffer))
 
-    @staticmethod
-    def fill(address: int, count: int) -> None:
-        if count > 0:
-            ctypes.memset(address, 0xFF, count)
+def fill(address: int, count: int) -> None:
+    """Sets all bits of so many bytes."""
+    if count > 0:
+        ctypes.memset(address, 0xFF, count)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.ir.expr import Sym, terms_of
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.interpret import run_graph
@@ -21,7 +22,7 @@ from mapsto.passes.retrace import retrace
 from mapsto.plan.decide import Mapped, decide
 from mapsto.plan.initial import Setting, setting_of
 from mapsto.plan.items import tasks
-from mapsto.session.compile import Workers, build
+from mapsto.session.compile import build
 
 
 @dataclass(frozen=True)

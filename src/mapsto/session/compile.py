@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mapsto import debug
-from mapsto.arguments import names_of, shapes_of, telling, text_of
+from mapsto.arguments import brief, names_of, shapes_of, telling, text_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, current, metering
-from mapsto.devices.cpu import isa as isas
-from mapsto.devices.cpu.cache import ObjectCache, default_folder
-from mapsto.devices.cpu.compiler import CompilePool
-from mapsto.devices.cpu.maker import CpuMaker
+from mapsto.devices.backend import Backend, Progress
+from mapsto.devices.cpu.workers import Workers
 from mapsto.devices.maker import Made, Maker
-from mapsto.errors import CompileError, ModelError, ParseError, ShapeError
+from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.ops.charges import FOLD_PER_BYTE
@@ -29,10 +26,8 @@ from mapsto.plan.items import tasks
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.replay import check_origin, replay
 from mapsto.plan.works import NO_PINS, Offer
-from mapsto.runtime.artifact import Target
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
-from mapsto.runtime.native import architecture
 from mapsto.session.assemble import assemble, link
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import steps_text
@@ -41,8 +36,6 @@ from mapsto.version import VERSION
 
 if TYPE_CHECKING:
     from mapsto.passes import Pass
-
-Progress = Callable[[int, int, str], None]
 
 
 @public
@@ -58,8 +51,9 @@ def compile_model(
     check_indices: bool = True,
     data_root: str | os.PathLike[str] | None = None,
     overridable: Collection[str] = (),
+    device: str = "cpu",
 ) -> Executable:
-    """Compile a model for this machine's CPU.
+    """Compile a model for a device of this machine.
 
     model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.Graph`. shapes: dims of inputs by name; a
     dim that is
@@ -74,6 +68,7 @@ def compile_model(
     progress: is told (done, total, label); what it raises ends the compilation with an ArgumentError.
     overridable: initializers that a run may replace, by name: inputs with a default, and not folded or packed ahead.
     Others are constants; those that the model lists as inputs too may be given as well, and are compiled for then.
+    device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
     CompileError, ExecutionError for an impossible number of threads; ParseError for a plan that cannot be read, or is
@@ -82,12 +77,12 @@ def compile_model(
     count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
     pinned, names = _plan(plan), names_of(overridable, "overridable")
     try:
-        with metering(budget), Workers(cache, isa) as workers:
+        with metering(budget), _backend(device, cache, isa) as backend:
             opened, listed, defaults = _opened(model, names, data_root)
             graph = prepared(opened, wanted, data_root=data_root, overridable=names)
             if not check_indices:
                 graph = unchecked(graph)
-            exe = build(graph, workers, count, tell, pinned, defaults)
+            exe = build(graph, backend, count, tell, pinned, defaults)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
     if listed:
@@ -95,11 +90,25 @@ def compile_model(
         def with_inputs(given: frozenset[str]) -> Executable:
             return compile_model(
                 model, shapes, threads, cache=cache, isa=isa, budget=budget, check_indices=check_indices,
-                data_root=data_root, overridable=(*names, *sorted(given)),
+                data_root=data_root, overridable=(*names, *sorted(given)), device=device,
             )  # fmt: skip
 
         exe.overriding = Overriding(listed, with_inputs)
     return exe
+
+
+def _backend(device: Any, cache: bool, isa: str | None) -> Backend:
+    """The named device, open for compiling."""
+    if text_of(device, "device") == "cpu":
+        return Workers(cache, isa)
+    if isa is not None:
+        raise ArgumentError(f"isa: instruction sets are the CPU's; leave it out for device {device!r}")
+    kind, _, number = device.partition(":")
+    if kind != "opencl" or (":" in device and not (number.isascii() and number.isdecimal())):
+        raise ArgumentError(f"device: there is no {brief(device)}; there are: cpu, opencl, opencl:NUMBER")
+    from mapsto.devices.opencl.backend import OpenClBackend
+
+    return OpenClBackend(int(number or 0))
 
 
 def _opened(
@@ -146,50 +155,9 @@ def prepared(
     return run_passes(model, passes)
 
 
-class Workers:
-    """Compile workers that start while the model is still being read; asked for code function by function."""
-
-    def __init__(self, cache: bool, isa: str | None = None) -> None:
-        self.isa = _instruction_set(isa)
-        self._cache = ObjectCache(default_folder()) if cache else None
-        self._pool: CompilePool | None = None
-        self.futures: dict[str, Future[bytes]] = {}
-
-    def __enter__(self) -> Workers:
-        self._pool = CompilePool(self.isa, min(4, len(os.sched_getaffinity(0))), self._cache)
-        return self
-
-    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        assert self._pool is not None
-        self._pool.close(finish=failed is None)
-
-    def submit(self, name: str, text: str, optimizer: str) -> None:
-        assert self._pool is not None
-        if name not in self.futures:
-            self.futures[name] = self._pool.submit(name, text, optimizer)
-
-    def objects(
-        self, names: Sequence[str], progress: Progress | None, sources: Mapping[str, Sequence[str]]
-    ) -> list[bytes]:
-        """Object code of these functions; CompileError naming all that failed. sources: the nodes each stands for."""
-        found, failures = [], []
-        for done, name in enumerate(names, 1):
-            current().tick(f"code of {name}")
-            try:
-                found.append(self.futures[name].result())
-            except CompileError as error:
-                computes = ", ".join(sources.get(name, ()))
-                failures.append(f"{error}" + (f" (it computes {computes})" if computes else ""))
-            if progress:
-                progress(done, len(names), name)
-        if failures:
-            raise CompileError("; ".join(failures))
-        return found
-
-
 def build(
     graph: Graph,
-    workers: Workers,
+    backend: Backend,
     threads: int | None,
     progress: Progress | None,
     pinned: Plan | None = None,
@@ -198,7 +166,7 @@ def build(
     """Plan, generate, compile and assemble a graph that the passes are done with. `defaults` of inputs by name."""
     with metering():
         _earn(graph)
-        return _build(graph, workers, threads, progress, pinned, defaults)
+        return _build(graph, backend, threads, progress, pinned, defaults)
 
 
 def _earn(graph: Graph) -> None:
@@ -214,7 +182,7 @@ def _earn(graph: Graph) -> None:
 
 def _build(
     graph: Graph,
-    workers: Workers,
+    backend: Backend,
     threads: int | None,
     progress: Progress | None,
     pinned: Plan | None,
@@ -222,10 +190,10 @@ def _build(
 ) -> Executable:
     origin = graph_digest(graph), VERSION
     constants = setting_of(graph).constants
-    maker = CpuMaker(workers.isa, constants, workers.submit)
+    maker = backend.maker(constants)
     replayed = pinned if pinned is not None and pinned.items else None
     if pinned is not None:
-        check_origin(pinned, origin, workers.isa.name)
+        check_origin(pinned, origin, backend.name)
     mapped = decide(graph, NO_PINS if pinned is None else pinned.pins) if replayed is None else replay(replayed, graph)
     lines = {} if replayed is None else replayed.lines
     made = _made(mapped, maker, {} if replayed is None else {w.name: w.offer for w in replayed.works}, lines)
@@ -233,11 +201,9 @@ def _build(
     linked = link(mapped, made, constants)
     ports = {v.name for v in graph.inputs} | set(mapped.places.values())
     sources = {c.function: c.task.sources for calls in linked.calls.values() for c in calls}
-    linked = fold_calls(linked, ports, lambda names: workers.objects(names, None, sources))
-    program = assemble(linked, defaults)
-    objects = workers.objects(program.functions(), progress, sources)
-    exe = Executable(program, objects, threads, target=_target(workers.isa))
-    plan = plan_of(mapped, offers, workers.isa.name, origin) if replayed is None else replayed
+    linked = fold_calls(linked, ports, lambda program: backend.executable(program, 1, None, sources))
+    exe = backend.executable(assemble(linked, defaults), threads, progress, sources)
+    plan = plan_of(mapped, offers, backend.name, origin) if replayed is None else replayed
     exe.plan_text = plan.text() + steps_text(exe)
     debug.show(debug.PLAN, "plan", lambda: exe.plan_text)
     return exe
@@ -256,26 +222,3 @@ def _made(
             line = lines.get(f"item {task.name}")
             raise ParseError(f"plan, line {line}: {error}" if line else f"plan: {error}") from error
     return made
-
-
-def _instruction_set(name: str | None) -> isas.Isa:
-    """The processor's own, or the named one. Raises CompileError for one that this processor cannot run."""
-    if name is not None:
-        text_of(name, "isa")
-    if name is None or name == isas.host().name:
-        return isas.host()
-    isa = isas.by_name(name)
-    if not isas.runs(isa):
-        raise CompileError(
-            f"this processor does not run code for {name}; the widest that it runs is {isas.host().name}"
-        )
-    return isa
-
-
-def _target(isa: isas.Isa) -> Target:
-    """What the code needs of a machine: every feature of the processor level that it was made for."""
-    import llvmlite.binding as llvm
-
-    needs = isas.needs(isa)
-    assert set(needs) <= {f for f, on in llvm.get_host_cpu_features().items() if on}
-    return Target(architecture(), isa.name, needs)

@@ -25,11 +25,12 @@ _PACKED = 4
 
 
 def fold_calls(
-    linked: Linked, ports: set[str], objects: Callable[[list[str]], list[bytes]]
+    linked: Linked, ports: set[str], executable: Callable[[Program], Executable]
 ) -> Linked:
     """Runs the calls whose operands are all constant, makes constants of what they wrote; the same without those calls.
 
     `ports`: inputs and outputs of the graph, which stay buffers. What several calls write together stays as well.
+    `executable`: of a program of these calls, on the device that they were made for.
     """
     calls = [call for made in linked.calls.values() for call in made]
     writers = Counter(linked.homes[c.operands[i]].buffer for c in calls for i in c.writes)
@@ -47,7 +48,7 @@ def fold_calls(
         return linked
     made = sorted({c.operands[i] for c in folded for i in c.writes})
     program = _program(folded, made, linked)
-    results = Executable(program, objects(program.functions()), 1).run({})
+    results = executable(program).run({})
     constants = {**linked.constants, **{name: results[name] for name in made}}
     gone = {id(c) for c in folded}
     left = {name: tuple(c for c in made if id(c) not in gone) for name, made in linked.calls.items()}

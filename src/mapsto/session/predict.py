@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapsto.devices.cpu.code import Code, Schedules, Shared
+from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.packed import packed_iters
 from mapsto.devices.cpu.reach import reach
-from mapsto.devices.cpu.tasks import contraction_stmts
+from mapsto.devices.making.code import Code, Schedules, Shared
+from mapsto.devices.making.sums import contraction_stmts
 from mapsto.ir.expr import loads, product, symbols
 from mapsto.ir.graph import Graph, Value
 from mapsto.kernel.ast import Iter, Reduce, Stmt, walk
@@ -169,7 +170,7 @@ class _Counter:
         return not self._is_constant(c.b.tensor, task) or all(isinstance(i.extent, int) for i in packed_iters(c))
 
     def _code(self, task: Task) -> Code:
-        shared = Shared(self.isa, lambda name, text, optimizer: None)
+        shared = Shared(Functions(self.isa, lambda name, text, optimizer: None))
         homes = ChainMap({}, dict(self.mapped.homes))
         return Code(shared, task, homes, ChainMap({}, task.values), ChainMap({}, dict(self.constants)), Schedules(None))
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
+from tests import opencl
 from tests.devices.generic.support import Array, Case, call, check, compiled, filled, lowered
 from tests.devices.generic.test_lower import CASES
+from tests.devices.opencl.support import built
 
 from mapsto.devices.cpu.isa import host
-from mapsto.devices.opencl.device import Device, list_devices, open_device
 from mapsto.loop.ast import Function
 
 NAMES = ["elementwise chain", "softmax", "layer norm", "reduce outer and inner", "conv", "matmul", "gather"]
 
 
-@functools.cache
-def device() -> Device:
-    pytest.importorskip("pyopencl", reason="pyopencl is not installed")
-    if not list_devices():
-        pytest.skip("no OpenCL platform is installed (CI installs pocl-opencl-icd)")
-    return open_device()
-
-
 def on_opencl(function: Function, buffers: Sequence[Array], sizes: Mapping[str, int], begin: int, end: int) -> None:
-    device().build([function])[function.name](buffers, sizes, begin, end)
+    built(opencl.device(), [function])[function.name](buffers, sizes, begin, end)
 
 
 @pytest.mark.opencl

@@ -1,18 +1,19 @@
-"""The device that the tests of this folder share; where there is none they are skipped, with the reason."""
+"""The device that the tests of this folder share."""
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
+from tests import opencl
 
-from mapsto.devices.opencl.device import Device, list_devices, open_device
+from mapsto.devices.opencl.backend import OpenClBackend
+from mapsto.devices.opencl.device import Device
 
 
 @pytest.fixture(scope="session")
 def device() -> Device:
-    if importlib.util.find_spec("pyopencl") is None:
-        pytest.skip("pyopencl is not installed")
-    if not list_devices():
-        pytest.skip("no OpenCL platform is installed (CI installs pocl-opencl-icd)")
-    return open_device()
+    return opencl.device()
+
+
+@pytest.fixture(scope="session")
+def backend() -> OpenClBackend:
+    return opencl.backend()

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 from tests.plan.graphs import conv, silu, small_cnn
 
-from mapsto.devices.cpu.code import Code
+from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.opencl.device import Device
+from mapsto.devices.opencl.engine import OpenClEngine
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import evaluate
 from mapsto.ir.graph import Graph
 from mapsto.loop.ast import Function
+from mapsto.loop.opencl import to_opencl
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
 from mapsto.runtime.executable import Executable
-from mapsto.runtime.program import Program, Run
+from mapsto.runtime.program import Program
 from mapsto.session.compile import compile_model
 
 pytestmark = pytest.mark.opencl
@@ -63,39 +64,24 @@ def matrix_product() -> Graph:
 def compiled(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> tuple[Executable, dict[str, Function]]:
     """The native executable, and the loop functions that it was printed from, by their names in the program."""
     functions: dict[str, Function] = {}
-    add_function = Code.add_function
+    add = Functions.add
 
-    def remembered(code: Code, function: Function, optimizer: str) -> str:
-        name = add_function(code, function, optimizer)
+    def remembered(self: Functions, function: Function, optimizer: str) -> str:
+        name = add(self, function, optimizer)
         functions[name] = dataclasses.replace(function, name=name)
         return name
 
-    monkeypatch.setattr(Code, "add_function", remembered)
+    monkeypatch.setattr(Functions, "add", remembered)
     return compile_model(graph, threads=1), functions
 
 
-def run_on(
-    device: Device, program: Program, functions: dict[str, Function], inputs: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Walk the steps of a program of fixed sizes, every call an OpenCL kernel on copies of its buffers."""
-    kernels = device.build([functions[name] for name in program.functions()])
-    memory = [np.full(evaluate(b.bytes, {}), 0xFF, np.uint8) for b in program.buffers]  # NaN where nothing was written
-    for buffer, held in zip(program.buffers, memory, strict=True):
-        if buffer.kind == "constant":
-            held[:] = np.frombuffer(program.constants, np.uint8, held.size, buffer.offset)
-    for port in program.inputs:
-        memory[port.buffer][:] = np.ascontiguousarray(inputs[port.name]).view(np.uint8).ravel()
-    for step in program.steps:
-        assert isinstance(step, Run)
-        function = functions[step.function]
-        views = []
-        for (index, offset), param in zip(step.operands, function.params, strict=True):
-            bytes_ = memory[index][evaluate(offset, {}) :]
-            views.append(bytes_[: bytes_.size // param.element.size * param.element.size].view(param.element.numpy))
-        extent = evaluate(step.extent, {})
-        kernels[step.function](views, [evaluate(d, {}) for d in step.dims], 0, extent)
-    shapes = {p.name: [evaluate(d, {}) for d in p.shape] for p in program.outputs}
-    return {p.name: memory[p.buffer].view(p.dtype.numpy).reshape(shapes[p.name]) for p in program.outputs}
+def on_device(device: Device, program: Program, functions: dict[str, Function]) -> Executable:
+    """The same program, every call an OpenCL kernel."""
+    used = {name: functions[name] for name in program.functions()}
+    engine = OpenClEngine("opencl", device, used, device.build(to_opencl(used.values())))
+    exe = Executable(program, [], 1, engine=engine)
+    exe.poison()
+    return exe
 
 
 def network() -> Graph:
@@ -114,7 +100,7 @@ def test_opencl_gives_the_answer_of_the_native_code(
     rng = np.random.default_rng(8)
     inputs = {v.name: rng.standard_normal([int(d) for d in v.shape]).astype(np.float32) for v in graph.inputs}
     native = exe.run(inputs)
-    ours = run_on(device, exe.program, functions, inputs)
+    ours = on_device(device, exe.program, functions).run(inputs)
     assert native.keys() == ours.keys()
     for name, wanted in native.items():
         assert np.isfinite(wanted).all()

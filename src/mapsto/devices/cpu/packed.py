@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.devices.cpu.code import Code
 from mapsto.devices.cpu.contraction_packing import Packing
 from mapsto.devices.maker import Call
+from mapsto.devices.making.code import Code
 from mapsto.ir.expr import Call as ExprCall
 from mapsto.ir.expr import Dim, Expr, Sym, add, mul, sym
 from mapsto.ir.expr_rewrite import substitute

@@ -1,1 +1,1 @@
-"""OpenCL devices: loop-language functions printed as OpenCL C, built and run by pyopencl."""
+"""OpenCL devices: tasks into kernels in OpenCL C, built and run by pyopencl."""

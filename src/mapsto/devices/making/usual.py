@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.devices.cpu.code import Code
+from mapsto.devices.making.code import Code
 from mapsto.ir.expr import Atom, Call, Dim, Expr, atoms, product, terms_of
 from mapsto.ir.expr_rewrite import rebuild
 from mapsto.ir.graph import Value

@@ -5,18 +5,16 @@ Equal kernels (in canonical form, with equal layouts) give one function, whateve
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from mapsto import debug
 from mapsto.budget import current
-from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.relaid import relaid
@@ -30,8 +28,6 @@ from mapsto.kernel.ast import Op, Reduce, Scalar, Stmt, children
 from mapsto.kernel.compose import reads
 from mapsto.kernel.text import kernel_text
 from mapsto.loop.ast import Function
-from mapsto.loop.llvm import to_llvm
-from mapsto.loop.text import format_function
 from mapsto.plan.home import Home
 from mapsto.plan.kernels import Canonical, canonical
 from mapsto.plan.layout import Layout, plain
@@ -71,30 +67,29 @@ class Kernel:
     dims: tuple[str, ...]
 
 
+class Target(Protocol):
+    """What functions are made for. `lanes`: f32 elements of a vector. `fused`: whether it has a fused multiply-add."""
+
+    @property
+    def lanes(self) -> int: ...
+
+    @property
+    def fused(self) -> bool: ...
+
+    def add(self, function: Function, optimizer: str) -> str:
+        """The name under which a function is part of the program; equal functions share one."""
+
+
 @dataclass
 class Shared:
     """What the tasks of one program have in common: equal forms are lowered once. It only remembers; what it holds
     follows from the forms alone.
     """
 
-    isa: Isa
-    on_module: Callable[[str, str, str], None]
+    target: Target
     kernels: dict[object, Kernel] = field(default_factory=dict)
     schedules: dict[Canonical, RowSchedule] = field(default_factory=dict)
     packed: dict[str, np.ndarray] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-
-    def add_function(self, function: Function, optimizer: str) -> str:
-        """The name under which the function is compiled; equal functions share one."""
-        text = to_llvm(replace(function, name="kernel"), self.isa.capabilities)
-        current().charge("code", len(text), "the code of its kernels")
-        name = "k" + hashlib.sha256(text.encode()).hexdigest()[:20]
-        if name not in self.texts:
-            self.texts[name] = text.replace("@kernel(", f"@{name}(")
-            debug.show(debug.KERNELS, f"function {name}", lambda: format_function(function))
-            debug.show(debug.LLVM, f"LLVM IR of {name}", lambda: self.texts[name])
-            self.on_module(name, self.texts[name], optimizer)
-        return name
 
 
 @dataclass
@@ -131,8 +126,8 @@ class Code:
     counter: int = 0
 
     @property
-    def isa(self) -> Isa:
-        return self.shared.isa
+    def target(self) -> Target:
+        return self.shared.target
 
     def layout(self, name: str) -> Layout:
         return self.homes[name].layout
@@ -148,7 +143,7 @@ class Code:
         return f"{hint}.{self.task.name}.{self.counter}"
 
     def add_function(self, function: Function, optimizer: str) -> str:
-        return self.shared.add_function(function, optimizer)
+        return self.target.add(function, optimizer)
 
     def add_scratch(self, name: str, dtype: DType, shape: tuple[Dim, ...]) -> None:
         self.homes[name] = Home(name, dtype, plain(shape), "scratch")
@@ -182,7 +177,7 @@ def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
     touched = {s.target for s in stmts}.union(*(reads(s) for s in stmts))
     layouts = {n: code.homes[n].layout for n in touched if n in code.homes and n not in code.temps}
     form, names = canonical(list(stmts), {n: code.value(n) for n in touched}, layouts)
-    lanes = code.isa.lanes(DType.F32)
+    lanes = code.target.lanes
     schedule = code.schedules.take(
         lambda: _chosen(form, code),
         schedule_text,
@@ -199,7 +194,7 @@ def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
     written = {t.name for t in (*form.kernel.outputs, *form.kernel.temps)}
     writes = tuple(i for i, p in enumerate(kernel.params) if p in written)
     work = rows_work(form.kernel.stmts)
-    grain = grain_of(work / max(code.isa.lanes(DType.F32) // 2, 1), kernel.extent)
+    grain = grain_of(work / max(code.target.lanes // 2, 1), kernel.extent)
     dims = tuple(sizes[d] for d in kernel.dims)
     return Call(kernel.function, operands, writes, dims, substitute(kernel.extent, sizes), code.task, grain, work)
 
@@ -217,7 +212,7 @@ def _operand(param: str, actual: Mapping[str, str], code: Code) -> str:
 def _chosen(form: Canonical, code: Code) -> RowSchedule:
     known = code.shared.schedules.get(form)
     if known is None:
-        known = choose_schedule(form.kernel, dict(form.layouts), code.isa.lanes(DType.F32))
+        known = choose_schedule(form.kernel, dict(form.layouts), code.target.lanes)
         code.shared.schedules[form] = known
     code.schedules.because.append(known.reason)
     return known

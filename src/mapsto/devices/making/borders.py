@@ -1,11 +1,11 @@
-"""Zero borders around what the contraction template writes."""
+"""Zero borders around what a template writes; the generic lowering sees to its own."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from mapsto.devices.cpu.code import Code
 from mapsto.devices.maker import Call
+from mapsto.devices.making.code import Code
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, sym
 from mapsto.kernel.ast import Const, Iter, Stmt

@@ -1,0 +1,41 @@
+"""What a device is to a session: a maker of works, and executables of what it made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mapsto.devices.maker import Maker
+from mapsto.runtime.executable import Executable
+from mapsto.runtime.program import Program
+
+Progress = Callable[[int, int, str], None]
+"""Is told (done, total, label)."""
+
+
+class Backend(Protocol):
+    """A device that is open for compiling, for as long as the context that it is lasts."""
+
+    def __enter__(self) -> Backend: ...
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None: ...
+
+    @property
+    def name(self) -> str:
+        """As plans have it."""
+
+    def maker(self, constants: Mapping[str, np.ndarray]) -> Maker:
+        """For the tasks of one graph with these constants."""
+
+    def executable(
+        self,
+        program: Program,
+        threads: int | None,
+        progress: Progress | None = None,
+        sources: Mapping[str, Sequence[str]] | None = None,
+    ) -> Executable:
+        """A program of functions that its makers made, ready to run. sources: the nodes that each function stands for.
+        Raises CompileError naming those whose code cannot be built.
+        """

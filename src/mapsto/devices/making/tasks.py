@@ -1,0 +1,94 @@
+"""Tasks into what a maker makes of them: calls of the generic lowering, of a template, of routines."""
+
+from __future__ import annotations
+
+from collections import ChainMap
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from mapsto.devices.maker import Call, Made
+from mapsto.devices.making.code import Code, Schedules, Shared
+from mapsto.devices.making.handwritten import routine_calls
+from mapsto.devices.making.sums import contraction_stmts
+from mapsto.devices.making.usual import usual_case
+from mapsto.errors import ParseError
+from mapsto.ir.expr import mul
+from mapsto.plan.home import Home
+from mapsto.plan.plan import Offer
+from mapsto.plan.task import Task
+
+# Templates: what a task's code is made from.
+NOTHING, ROUTINE, TILES, LOOPS = "nothing", "routine", "tiles", "loops"
+# Between the schedules of one task's kernels.
+_NEXT = " | "
+
+Tiles = Callable[[Task, Code], list[Call] | None]
+"""A device's template for contractions: the calls, or None where it does not apply."""
+
+
+def made(
+    task: Task,
+    homes: Mapping[str, Home],
+    offer: Offer | None,
+    shared: Shared,
+    constants: Mapping[str, np.ndarray],
+    tiles: Tiles | None = None,
+) -> Made:
+    """What a maker makes of a task; see `Maker.make`. constants: of the graph. tiles: None where a device has no
+    template, and a contraction is made as loops.
+    """
+    given = None if offer is None else [s for s in offer.schedule.split(_NEXT) if s]
+    schedules = Schedules(given)
+    code = Code(
+        shared,
+        task,
+        ChainMap({}, homes),  # type: ignore[arg-type]  # only its first map is written to
+        ChainMap({}, task.values),
+        ChainMap({}, dict(task.constants), constants),  # type: ignore[arg-type]
+        schedules,
+    )
+    try:
+        template, calls = _calls_of(task, code, tiles, None if offer is None else offer.template)
+    except ValueError as error:
+        if offer is None:
+            raise
+        raise ParseError(f"work {task.name}: as {offer.template}: {error}") from error
+    if offer is not None and (offer.template != template or schedules.taken != given):
+        raise ParseError(f"work {task.name}: no device offers {offer.template} with this schedule for it")
+    because = tuple(dict.fromkeys(schedules.because))
+    taken = Offer(template, _NEXT.join(schedules.taken))
+    return Made(taken, tuple(calls), dict(code.homes.maps[0]), {**task.constants, **code.constants.maps[0]}, because)
+
+
+def _calls_of(task: Task, code: Code, tiles: Tiles | None, template: str | None) -> tuple[str, list[Call]]:
+    """The template (the one that is asked for, where one is) and the calls that compute a task; none where nothing
+    that it makes has an element.
+    """
+    if all(0 in code.homes[name].layout.shape for name in task.targets if name in code.homes):
+        return NOTHING, []
+    usual = None if task.kind == "routine" else usual_case(task, code)
+    if usual is None:
+        return _one_case(task, code, tiles, template)
+    first, others = _one_case(task, code, tiles, template)
+    own = usual.code(code, sorted(task.reads | set(task.targets)))
+    better, calls = _one_case(usual.task(task), own, tiles, template)
+    code.adopt(own)
+    return TILES if TILES in (first, better) else first, [
+        *(replace(c, extent=mul(c.extent, usual.holds), task=task) for c in calls),
+        *(replace(c, extent=mul(c.extent, 1 - usual.holds)) for c in others),
+    ]
+
+
+def _one_case(task: Task, code: Code, tiles: Tiles | None, template: str | None) -> tuple[str, list[Call]]:
+    if task.kind == "routine":
+        return ROUTINE, routine_calls(task, code)
+    if task.kind != "contraction":
+        return LOOPS, [code.rows_call(task.stmts)]
+    if tiles is not None and template != LOOPS:
+        calls = tiles(task, code)
+        if calls is not None:
+            return TILES, calls
+        code.schedules.because.append("the template cannot reach an operand by strides: lowered as plain loops")
+    return LOOPS, [code.rows_call(contraction_stmts(task, code))]

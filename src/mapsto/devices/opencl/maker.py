@@ -1,0 +1,35 @@
+"""OpenCL as a maker: tasks into kernels in OpenCL C, by the generic lowering and by routines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mapsto.devices.maker import Made
+from mapsto.devices.making.code import Shared
+from mapsto.devices.making.tasks import made
+from mapsto.devices.opencl.functions import Functions
+from mapsto.errors import UnsupportedError
+from mapsto.plan.home import Home
+from mapsto.plan.plan import Offer
+from mapsto.plan.task import Task
+
+
+class OpenClMaker:
+    """Makes the tasks of one program. constants: of its graph. functions: take what is made."""
+
+    def __init__(self, name: str, constants: Mapping[str, np.ndarray], functions: Functions) -> None:
+        self.name = name
+        self._constants = constants
+        self._shared = Shared(functions)
+
+    def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
+        """Code for a task; see `Maker.make`. Raises UnsupportedError, naming its nodes, where the device has no code
+        for it.
+        """
+        try:
+            return made(task, homes, offer, self._shared, self._constants)
+        except UnsupportedError as error:
+            nodes = ", ".join(task.sources or task.first_nodes)
+            raise UnsupportedError(f"{self.name} cannot compute {nodes}: {error}") from error
