@@ -190,6 +190,7 @@ def of_atom(atom: Atom) -> Expr:
     return Expr((((atom,), 1),))
 
 
+@functools.lru_cache(maxsize=10_000)
 def sym(name: str) -> Expr:
     """The symbol `name` as an expression."""
     return of_atom(Sym(name))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,10 +128,22 @@ class Table:
         """Rules whose pattern fits a node with this op and these inputs."""
         for rule in self._by_op.get(op, ()):
             for order in _orders(rule.pattern, inputs):
+                if not all(map(_may_fit, repeat(view), rule.pattern.inputs, order)):  # most of them
+                    continue
                 found = match()
                 if _all(view, rule.pattern.inputs, order, found, readers):
                     yield rule, found
                     break
+
+
+def _may_fit(view: View, pattern: Pattern, value: Value | None) -> bool:
+    """Whether a pattern may fit a value, by the kind of thing that it is."""
+    if value is None or isinstance(pattern, Var):
+        return value is not None
+    if isinstance(pattern, Constant):
+        return view.array(value) is not None
+    node = view.producer(value)
+    return node is not None and node.op == pattern.op
 
 
 def _orders(pattern: Op, inputs: Sequence[Value | None]) -> Iterator[Sequence[Value | None]]:

@@ -219,4 +219,4 @@ def ranges_of(iters: tuple[Iter, ...]) -> dict[str, tuple[Dim, Dim]]:
 
 
 def with_value(stmt: Stmt, value: Scalar) -> Stmt:
-    return replace(stmt, value=value)
+    return stmt if value is stmt.value else replace(stmt, value=value)

@@ -4,6 +4,7 @@ its operands told. Expressions are shared, so composing n of them takes n steps 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from mapsto.ir.expr import Call, Dim, Expr, atoms, loads
@@ -42,6 +43,8 @@ def facts(e: Scalar) -> Facts:
 
 def _facts(e: Scalar) -> Facts:
     if isinstance(e, Load):
+        if not any(isinstance(i, Expr) and i.extent[1] for i in e.index):  # sums of products: most of them
+            return Facts(1, (e,), frozenset((e.tensor,)), _NONE, False, True, False, False)
         return Facts(1, (e,), frozenset((e.tensor,)), _indexing(e.index), False, True, *_calls(e.index))
     if isinstance(e, Const):
         return Facts(0, (), _NONE, _NONE, False, True, False, False)
@@ -49,16 +52,36 @@ def _facts(e: Scalar) -> Facts:
         return Facts(0, (), _NONE, _indexing((e.expr,)), False, True, *_calls((e.expr,)))
     parts = [facts(child) for child in children(e)]
     conds = e.conds if isinstance(e, Where) else ()
+    if isinstance(e, Op):
+        return _of_operation(parts)
     calls, divides = _calls((*conds, *(i.extent for i in e.iters)) if isinstance(e, Reduce) else conds)
     return Facts(
-        sum(p.size for p in parts) + isinstance(e, (Op, Where)),
+        sum(p.size for p in parts) + isinstance(e, Where),
         parts[0].loads if len(parts) == 1 else tuple(load for p in parts for load in p.loads),
         parts[0].tensors if len(parts) == 1 else _NONE.union(*(p.tensors for p in parts)),
         _indexing(conds).union(*(p.indexing for p in parts)),
         isinstance(e, Reduce) or any(p.reduces for p in parts),
-        not isinstance(e, (Op, Reduce)) and all(p.moves for p in parts),
+        not isinstance(e, Reduce) and all(p.moves for p in parts),
         calls or any(p.calls for p in parts),
         divides or any(p.divides for p in parts),
+    )
+
+
+def _of_operation(parts: list[Facts]) -> Facts:
+    first = parts[0]
+    if len(parts) == 1:
+        return Facts(
+            first.size + 1, first.loads, first.tensors, first.indexing, first.reduces, False, first.calls, first.divides
+        )
+    return Facts(
+        sum(p.size for p in parts) + 1,
+        tuple(itertools.chain.from_iterable(p.loads for p in parts)),
+        first.tensors.union(*(p.tensors for p in parts[1:])),
+        first.indexing.union(*(p.indexing for p in parts[1:])),
+        any(p.reduces for p in parts),
+        False,
+        any(p.calls for p in parts),
+        any(p.divides for p in parts),
     )
 
 

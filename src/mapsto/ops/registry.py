@@ -156,13 +156,15 @@ def _equal_or_nothing(a: Dim, b: Dim) -> bool:
 @dataclass
 class Lowering:
     """What a lowering sees: the node, its operands' types, fresh iterator names; `required`: what a run has checked of
-    its sizes, each at least 0.
+    its sizes, each at least 0. `prefix`: one that no name of the graph begins with; iterators are called by it and
+    their position then, as `kernel.compose.positional` calls those of a single statement.
     """
 
     node: Node
     inputs: tuple[Value | None, ...]
     counter: list[int] = field(default_factory=lambda: [0])
     required: Set[Dim] = frozenset()
+    prefix: str = ""
 
     @property
     def attrs(self) -> Mapping[str, Any]:
@@ -179,6 +181,9 @@ class Lowering:
 
     def fresh(self, hint: str = "i") -> str:
         """A name for an iterator: not that of a size, which a model may call `i7` as well."""
+        if self.prefix:
+            self.counter[0] += 1
+            return f"{self.prefix}{self.counter[0] - 1}"
         while True:
             self.counter[0] += 1
             name = f"{hint}{self.counter[0]}"

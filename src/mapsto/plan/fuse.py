@@ -84,10 +84,12 @@ class _Fusing:
     external: Set[str]
     together: Together | None
     producer: dict[str, int] = field(default_factory=dict)
-    readers: dict[str, list[int]] = field(default_factory=dict)  # in order
+    readers: dict[str, list[int]] = field(default_factory=dict)  # of what is made here; in order
     refused: dict[tuple[int, str], dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for at, item in enumerate(self.items):
+            self.producer.update(dict.fromkeys(() if item is None else targets_of(item), at))
         for at in range(len(self.items)):
             self._register(at)
         for at in reversed(range(len(self.items))):
@@ -119,13 +121,15 @@ class _Fusing:
         for name in targets_of(item):
             self.producer[name] = at
         for name in reads_of(item):
-            bisect.insort(self.readers.setdefault(name, []), at)
+            if name in self.producer:
+                bisect.insort(self.readers.setdefault(name, []), at)
 
     def _unregister(self, at: int) -> None:
         item = self.items[at]
         assert item is not None
         for name in reads_of(item):
-            known = self.readers[name]
+            if (known := self.readers.get(name)) is None:
+                continue
             del known[bisect.bisect_left(known, at)]
 
     def _replace(self, at: int, joined: Task, source_at: int) -> None:
@@ -157,10 +161,11 @@ class _Fusing:
             pass
 
     def _step(self, at: int, task: Task, rules: tuple[Rule, ...]) -> bool:
-        for name in sorted(task.reads, key=lambda n: (-self.producer.get(n, -1), n)):
-            source_at = self.producer.get(name)
-            source = None if source_at is None or source_at == at else self._task(source_at)
-            if source is None or source_at is None or is_wide(source):
+        known = self.producer
+        for last, name in sorted((-known[name], name) for name in task.reads if name in known):
+            source_at = -last
+            source = None if source_at == at else self._task(source_at)
+            if source is None or is_wide(source):
                 continue
             fitting = [r for r in rules if r.reads == task.kind and r.takes == source.kind]
             if fitting and self.together is not None and (apart := self.together(source, task)):
@@ -190,8 +195,8 @@ class _Fusing:
             return item
         found = [
             (name, rule, why)
-            for name in sorted(item.reads)
-            if self._task(self.producer.get(name, -1) if name in self.producer else at) is not None
+            for name in sorted(item.reads.intersection(self.producer))
+            if self._task(self.producer[name]) is not None
             for rule, why in self.refused.get((at, name), {}).items()
         ]
         return replace(item, refused=tuple(found))

@@ -59,7 +59,7 @@ def initial_task(node: Node, setting: Setting, required: Set[Dim]) -> Task:
         return Task("routine", recipe, (node,), because=(f"{node.op} is a routine of its own",))
     stmts = tuple(
         positional(simplified(_with_literals(s, setting.constants)), setting.prefix)
-        for s in spec.lower(Lowering(node, operands, required=required))
+        for s in spec.lower(Lowering(node, operands, required=required, prefix=setting.prefix))
     )
     kept = temporaries(list(stmts), {v.name for v in node.outputs})
     task = Task("rows", recipe, (node,), stmts, made={t.name: Value(t.name, t.dtype, t.shape) for t in kept})

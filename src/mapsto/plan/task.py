@@ -71,4 +71,8 @@ class Task:
 
 def joined_nodes(*groups: Iterable[Node]) -> tuple[Node, ...]:
     """Nodes in order, each once."""
-    return tuple({id(node): node for group in groups for node in group}.values())
+    done: tuple[Node, ...] = ()
+    for group in groups:
+        have = set(map(id, done))
+        done = (*done, *(node for node in group if id(node) not in have)) if done else tuple(group)
+    return done

@@ -132,7 +132,9 @@ def _tied(task: Task, kept: Set[str], fixed: Set[str], constants: Set[str]) -> I
             if task.kind == "contraction":
                 if load.tensor in kept and _same_axes(stmt, load):
                     yield load.tensor, final
-            elif load.tensor not in constants | fixed and stmt.target not in fixed and _same_axes(stmt, load):
+            elif load.tensor in constants or load.tensor in fixed or stmt.target in fixed:
+                continue
+            elif _same_axes(stmt, load):
                 yield load.tensor, stmt.target
 
 

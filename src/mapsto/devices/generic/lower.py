@@ -7,6 +7,7 @@ sum is a share of each part. What a part computes for a row never depends on the
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
@@ -34,7 +35,7 @@ from mapsto.devices.generic.temps import Temps
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, ceildiv, floordiv, maximum, minimum, mod, product, sym, symbols
 from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
-from mapsto.loop.ast import Alloc, For, Function, LetIndex, Param, Statement
+from mapsto.loop.ast import Alloc, For, Function, LetIndex, Param, Statement, Type
 from mapsto.plan.layout import Layout
 
 # Up to this many scalar operations the tail of a row vector gets code of its own; beyond, all vectors run under a mask.
@@ -289,19 +290,23 @@ def _symbols(statements: tuple[Statement, ...]) -> tuple[set[str], set[str]]:
     used: set[str] = set()
     defined: set[str] = set()
 
-    def visit(node: object) -> None:
+    waiting: list[object] = [statements]
+    while waiting:
+        node = waiting.pop()
         if isinstance(node, Expr):
-            used.update(symbols(node))
+            used.update(node.names)
         elif isinstance(node, tuple):
-            for item in node:
-                visit(item)
-        elif is_dataclass(node) and not isinstance(node, type):
+            waiting.extend(node)
+        elif names := _fields(type(node)):  # type: ignore[arg-type]
             if isinstance(node, For):
                 defined.add(node.var)
             elif isinstance(node, LetIndex):
                 defined.add(node.name)
-            for field in fields(node):
-                visit(getattr(node, field.name))
-
-    visit(statements)
+            waiting.extend([getattr(node, name) for name in names])
     return used, defined
+
+
+@functools.cache
+def _fields(kind: type) -> tuple[str, ...]:
+    """The names of a dataclass's fields; none for other types, and for those of elements, which hold no sizes."""
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) and kind is not Type else ()

@@ -1,7 +1,7 @@
 """What a rule of fusion is: a pure function of two tasks and of who reads what, with a reason where it does not apply.
 
 Three questions, in this order, so that most pairs cost nothing:
-- `allowed`: may the two meet, by who else reads what the first makes? ("" or why not)
+- `allowed`: may the two meet, by who else reads what the first makes, and by their own sizes? ("" or why not)
 - `join`: the task that does both. Right whenever it is allowed; Refusal where the forms do not fit each other.
 - `pays`: is the joined task better than the two? ("" or why not)
 

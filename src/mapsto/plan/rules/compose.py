@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from mapsto.ir.expr import product
 from mapsto.ir.expr_proofs import known_at_least
+from mapsto.kernel.ast import Load, Stmt
 from mapsto.kernel.compose import (
     complexity,
     has_hard_index,
@@ -19,6 +20,7 @@ from mapsto.kernel.compose import (
     points,
     reads,
 )
+from mapsto.kernel.facts import facts
 from mapsto.plan.recipe import made
 from mapsto.plan.rules.base import Around, Refusal, Rule
 from mapsto.plan.task import Task, joined_nodes
@@ -30,8 +32,33 @@ def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
     if len(source.stmts) != 1 or not is_map(source.stmts[0]):
         return f"{value} is more than one value a point: it cannot stand in the place of a load"
     if is_movement(source.stmts[0]) or around.alone(value):
-        return ""
+        return _dear(source.stmts[0], reader, value)
     return f"{value} is read elsewhere too: it would be computed once for each reader"
+
+
+def _dear(producer: Stmt, reader: Task, value: str) -> str:
+    """Nothing where the composed statements are small and compute nothing twice, as their parts tell; else why not."""
+    found = [(s, load) for s in reader.stmts for load in loads_of(s) if load.tensor == value]
+    if not found or any(value in index_loads(s) for s in reader.stmts):
+        return ""  # it cannot be composed, as joining says
+    if not is_movement(producer):
+        if len(found) != 1:
+            return f"{value} is read {len(found)} times"
+        if not _once(producer, *found[0]):
+            return f"an element of {value} would be computed more than once"
+    more = complexity(producer) - 1
+    for stmt in reader.stmts:
+        if complexity(stmt) + more * sum(s is stmt for s, _ in found) > COMPLEXITY_LIMIT:
+            return f"the statement would have more than {COMPLEXITY_LIMIT} operations and loads"
+    return ""
+
+
+def _once(producer: Stmt, stmt: Stmt, load: Load) -> bool:
+    """Whether a load is made no more often than there are elements to load."""
+    extents = [i.extent for i in producer.iters]
+    if not facts(stmt.value).reduces and extents == [i.extent for i in stmt.iters]:
+        return True
+    return known_at_least(product(extents) - points(stmt, load), 0)
 
 
 def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
@@ -53,15 +80,6 @@ def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
 
 
 def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
-    producer = source.stmts[0]
-    if not is_movement(producer):
-        found = [(s, load) for s in reader.stmts for load in loads_of(s) if load.tensor == value]
-        if len(found) != 1:
-            return f"{value} is read {len(found)} times"
-        if not known_at_least(product(i.extent for i in producer.iters) - points(*found[0]), 0):
-            return f"an element of {value} would be computed more than once"
-    if any(complexity(s) > COMPLEXITY_LIMIT for s in joined.stmts):
-        return f"the statement would have more than {COMPLEXITY_LIMIT} operations and loads"
     if any(has_hard_index(s) for s in joined.stmts):
         return "an index would be divided by a size in the inner loop"
     return ""

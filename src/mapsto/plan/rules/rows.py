@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mapsto.ir.expr import Dim, product, sym, symbols
 from mapsto.kernel.ast import Iter, Load, Reduce, Stmt, walk
-from mapsto.kernel.compose import index_loads, loads_of, reads
+from mapsto.kernel.compose import index_loads, loads_of
 from mapsto.kernel.facts import facts
 from mapsto.plan.recipe import made
 from mapsto.plan.rules.base import Around, Refusal, Rule
@@ -23,7 +23,11 @@ TENSOR_LIMIT = 24
 
 
 def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
-    return f"something in between reads what {source.targets[-1]} is made with" if around.between() else ""
+    if around.between():
+        return f"something in between reads what {source.targets[-1]} is made with"
+    if len(source.reads.union(source.targets, reader.reads, reader.targets)) > TENSOR_LIMIT:
+        return f"one kernel would touch more than {TENSOR_LIMIT} tensors"
+    return ""
 
 
 def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
@@ -38,9 +42,6 @@ def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
 
 
 def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
-    tensors = set().union(*(reads(s) for s in joined.stmts)) | set(joined.targets)
-    if len(tensors) > TENSOR_LIMIT:
-        return f"one kernel would touch more than {TENSOR_LIMIT} tensors"
     return _misfit(joined.stmts, source, around)
 
 
