@@ -72,4 +72,5 @@ _BY_NUMPY = {dtype: ours for ours, dtype in _NUMPY.items()}
 
 def from_numpy(dtype: np.dtype | type) -> DType:
     """The DType of a numpy dtype. Raises KeyError for one without a twin (strings, complex)."""
-    return _BY_NUMPY[np.dtype(dtype).newbyteorder("=")]
+    known = _BY_NUMPY.get(np.dtype(dtype))
+    return _BY_NUMPY[np.dtype(dtype).newbyteorder("=")] if known is None else known

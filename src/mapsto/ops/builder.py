@@ -286,15 +286,9 @@ class Builder:
             raise
         except (ValueError, IndexError, TypeError) as error:
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}) {attrs_text(attrs)}: {error}") from error
-        results = [(dtype, tuple(_plain(d) for d in shape)) for dtype, shape in results]
-        if any(isinstance(d, int) and d < 0 for _, shape in results for d in shape):
-            said = "; ".join(str(list(shape)) for _, shape in results)
-            raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}): the result would have the shape {said}")
-        if any(too_long(d) for _, shape in results for d in shape):
-            raise ShapeError(
-                f"{name}: the sizes of its result are expressions too long to follow (more than {EXPRESSION_SIZE} "
-                f"terms, or nested deeper than {EXPRESSION_DEPTH}); fix sizes by `shapes`"
-            )
+        if not all(type(d) is int and d >= 0 for _, shape in results for d in shape):
+            results = _checked(name, kept, results)
+        results = [(dtype, tuple(shape)) for dtype, shape in results]
         self._charges.meter.check("rank", max((len(shape) for _, shape in results), default=0), f"the result of {name}")
         for i, allowed in spec.indices(kept, attrs).items() if spec.indices is not None else ():
             values = kept[i]
@@ -473,6 +467,22 @@ def _attr_key(attr: Any) -> Any:
     if isinstance(attr, tuple):
         return tuple(_attr_key(a) for a in attr)
     return (type(attr).__name__, repr(attr)) if isinstance(attr, (bool, int, float)) else attr
+
+
+def _checked(
+    name: str, inputs: Sequence[Value | None], results: Sequence[tuple[DType, Sequence[Any]]]
+) -> list[tuple[DType, tuple[Dim, ...]]]:
+    """Types of results, whose extents may be anything that a shape rule makes of its numbers. Raises ShapeError."""
+    plain = [(dtype, tuple(_plain(d) for d in shape)) for dtype, shape in results]
+    if any(isinstance(d, int) and d < 0 for _, shape in plain for d in shape):
+        said = "; ".join(str(list(shape)) for _, shape in plain)
+        raise ShapeError(f"{name}({', '.join(str(v) for v in inputs)}): the result would have the shape {said}")
+    if any(too_long(d) for _, shape in plain for d in shape):
+        raise ShapeError(
+            f"{name}: the sizes of its result are expressions too long to follow (more than {EXPRESSION_SIZE} "
+            f"terms, or nested deeper than {EXPRESSION_DEPTH}); fix sizes by `shapes`"
+        )
+    return plain
 
 
 def _plain(dim: Any) -> Dim:

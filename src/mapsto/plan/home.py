@@ -8,7 +8,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, ranges_of
-from mapsto.plan.layout import Layout, blocked, permuted
+from mapsto.plan.layout import Layout, blocked, permuted, plain
 
 BLOCK = 16
 # A dim shorter than this is not blocked (most lanes would be empty) but laid innermost as it is.
@@ -33,7 +33,7 @@ class Home:
 
 def as_it_comes(value: Value) -> Home:
     """The home of an input or a constant."""
-    return Home(value.name, value.dtype, permuted(value.shape, range(value.rank)), "row-major, as it comes in")
+    return Home(value.name, value.dtype, plain(value.shape), "row-major, as it comes in")
 
 
 def layout_for(shape: tuple[Dim, ...], inner: int | None, border: Border = ()) -> Layout:

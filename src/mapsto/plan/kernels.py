@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, add, loads, mul, sym, terms_of
 from mapsto.ir.expr_rewrite import rebuild, rename_loads
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Kernel, Load, Reduce, Scalar, Stmt, Tensor, transform, walk
 from mapsto.kernel.compose import reads
+from mapsto.kernel.facts import facts
 from mapsto.plan.layout import Axis, Layout
 from mapsto.plan.rules.rows import row_order
 
@@ -27,6 +29,7 @@ class Renamer:
     sizes: dict[Dim, str] = field(default_factory=dict)
     iters: dict[str, str] = field(default_factory=dict)
     _parts: dict[Atom, Dim] = field(default_factory=dict)
+    _indices: dict[tuple[Dim, ...], tuple[Dim, ...]] = field(default_factory=dict)  # of one statement, in new names
     _iterators: int = 0
 
     def learn(self, extents: Iterable[Dim]) -> None:
@@ -70,7 +73,10 @@ class Renamer:
     def scalar(self, e: Scalar) -> Scalar:
         def leaf(node: Scalar) -> Scalar | None:
             if isinstance(node, Load):
-                return Load(self.tensor(node.tensor), self.dims(node.index), node.dtype)
+                index = self._indices.get(node.index)  # most loads of a statement are at one place
+                if index is None:
+                    index = self._indices[node.index] = self.dims(node.index)
+                return Load(self.tensor(node.tensor), index, node.dtype)
             if isinstance(node, Reduce):
                 return Reduce(node.kind, tuple(self.iter(i) for i in node.iters), self.scalar(node.body))
             return None
@@ -81,9 +87,9 @@ class Renamer:
         for name in sorted(reads(stmt)):
             self.tensor(name)
         self.tensor(stmt.target)
-        self.iters = {}  # the names of iterators are each statement's own
+        self.iters, self._indices = {}, {}  # the names of iterators are each statement's own
         iters = tuple(self.iter(i) for i in stmt.iters)
-        for node in walk(stmt.value):
+        for node in walk(stmt.value) if facts(stmt.value).reduces else ():
             if isinstance(node, Reduce):
                 for i in node.iters:
                     self.iter(i)
@@ -107,6 +113,13 @@ class Canonical:
 
     kernel: Kernel
     layouts: tuple[tuple[str, Layout], ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.kernel, self.layouts))
 
 
 def canonical(

@@ -17,6 +17,7 @@ Contract of a layout that its writers keep and its readers may use:
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -121,6 +122,12 @@ def _with_strides(
 
 def plain(shape: Sequence[Dim]) -> Layout:
     """Row-major."""
+    return _plain(tuple(shape))
+
+
+@functools.lru_cache(maxsize=1024)
+def _plain(shape: tuple[Dim, ...]) -> Layout:
+    """The same; a model has thousands of tensors of a few shapes."""
     return permuted(shape, range(len(shape)))
 
 

@@ -59,12 +59,15 @@ def _operations(e: Scalar) -> float:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A function that was made for a form: its name, what its threads share, its parameters and sizes in order."""
+    """A function that was made for a form: its name, what its threads share, its parameters and sizes in order, about
+    how many operations it takes.
+    """
 
     function: str
     extent: Dim
     params: tuple[str, ...]
     dims: tuple[str, ...]
+    work: float = 0.0  # of statements; contractions count theirs for each call
 
 
 class Target(Protocol):
@@ -193,10 +196,10 @@ def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
     operands = tuple(_operand(p, actual, code) for p in kernel.params)
     written = {t.name for t in (*form.kernel.outputs, *form.kernel.temps)}
     writes = tuple(i for i, p in enumerate(kernel.params) if p in written)
-    work = rows_work(form.kernel.stmts)
-    grain = grain_of(work / max(code.target.lanes // 2, 1), kernel.extent)
+    grain = grain_of(kernel.work / max(code.target.lanes // 2, 1), kernel.extent)
     dims = tuple(sizes[d] for d in kernel.dims)
-    return Call(kernel.function, operands, writes, dims, substitute(kernel.extent, sizes), code.task, grain, work)
+    extent = substitute(kernel.extent, sizes)
+    return Call(kernel.function, operands, writes, dims, extent, code.task, grain, kernel.work)
 
 
 def _operand(param: str, actual: Mapping[str, str], code: Code) -> str:
@@ -224,4 +227,5 @@ def _lower_rows(form: Canonical, schedule: RowSchedule, code: Code) -> Kernel:
         layouts[name] = plain(next(t.shape for t in form.kernel.temps if t.name == name))
     function, extent = lower(form.kernel, layouts, schedule, "kernel")
     name = code.add_function(function, "generic")
-    return Kernel(name, extent, tuple(p.name for p in function.params), function.dims)
+    work = rows_work(form.kernel.stmts)
+    return Kernel(name, extent, tuple(p.name for p in function.params), function.dims, work)
