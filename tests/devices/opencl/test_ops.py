@@ -77,14 +77,13 @@ def test_every_op_is_run() -> None:
 
 def test_ops_that_no_case_has(backend: OpenClBackend) -> None:
     """Random numbers are those of the CPU."""
-    model = parse("""g (bool[N] b, float[N] x) => (bool[N] c, float[N] m, float[40] u, float[40] v) {
+    values = ", ".join(["x"] * 99)  # more than one kernel takes
+    model = parse(f"""g (bool[N] b, float[N] x) => (bool[N] c, float[N] m, float[40] u, float[40] v) {{
         c = Not(b)
-        p = Exp(x)
-        q = Neg(x)
-        m = Max(x, p, q)
+        m = Sum({values})
         u = RandomUniform<shape = [40], seed = 3.0, low = -1.0>()
         v = RandomNormal<shape = [40], seed = 4.0, scale = 2.0>()
-    }""")
+    }}""")
     graph, feed = prepared(model, None), {"b": normal(7) > 0, "x": normal(7)}
     assert {node.op for node in graph.walk()} >= OTHERS
     with Workers(False) as workers:
@@ -118,3 +117,12 @@ def test_random_graphs_of_open_sizes(case: RandomCase) -> None:
         assert REFUSED.search(str(error)), error
         return
     assert_agrees(case, found, every)
+
+
+def test_kernels_of_many_tensors(backend: OpenClBackend) -> None:
+    """The sum of 64 different inputs: their pointers are most of what may be passed to a kernel."""
+    names = [f"x{k}" for k in range(64)]
+    inputs = ", ".join(f"float[N] {name}" for name in names)
+    graph = prepared(parse(f"g ({inputs}) => (float[N] y) {{ y = Sum({', '.join(names)}) }}"), None)
+    feed = {name: np.full(5, k, np.float32) for k, name in enumerate(names)}
+    assert build(graph, backend, 1, None).run(feed)["y"].tolist() == [sum(range(64))] * 5
