@@ -253,7 +253,7 @@ def test_a_template_that_the_device_does_not_have_is_refused() -> None:
 # -- which device ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("device", ["cuda", "opencl:", "opencl:x", "opencl:-1", "opencl:²", "", "CPU"])
+@pytest.mark.parametrize("device", ["cuda", "opencl:", "opencl:x", "opencl:-1", "opencl:²", "opencl:123456", "", "CPU"])
 def test_a_device_that_there_is_not(device: str) -> None:
     with pytest.raises(ArgumentError, match="there are: cpu, opencl, opencl:NUMBER"):
         mapsto.compile(DIGITS / "mnist-cnn.onnx", device=device)
