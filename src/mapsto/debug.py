@@ -4,7 +4,7 @@
 2  and the graph, as imported and after every pass
 3  and the plan
 4  and every kernel as mathematics, every function in the loop language
-5  and its LLVM IR
+5  and its LLVM IR, or OpenCL C
 """
 
 from __future__ import annotations

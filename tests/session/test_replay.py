@@ -78,7 +78,7 @@ def test_a_replay_decides_nothing(name: str, monkeypatch: pytest.MonkeyPatch) ->
     def asked(*_: Any, **__: Any) -> Any:
         raise AssertionError("a decision")
 
-    for where in ("mapsto.session.compile.decide", "mapsto.devices.cpu.code.choose_schedule",
+    for where in ("mapsto.session.compile.decide", "mapsto.devices.making.code.choose_schedule",
                   "mapsto.devices.cpu.contractions.plan_contraction", "mapsto.plan.rules.base.Rule.apply"):  # fmt: skip
         monkeypatch.setattr(where, asked)
     again = mapsto.compile(model, plan=exe.plan.text())

@@ -1,11 +1,11 @@
 """The loop language printed as OpenCL C (1.2 and later).
 
-    __kernel void name(__global T* whole, ..., long start, ..., long dim, ..., long first, long last, long chunk)
+    __kernel void name(__global T* whole, ..., __global const long* numbers, long first, long last, long chunk)
 
-A buffer's elements begin `start` elements past its pointer: no pointer into a buffer can be passed. A work-item runs
-the body over its chunk of [first, last): begin = first + chunk*id, end = begin + chunk or last. The vectors of the loop
-language stay explicit vectors: a CPU's OpenCL compiler reaches a core's peak with those, and a thousandth of it with
-one scalar a work-item.
+numbers: for each buffer how many elements past its pointer it begins (no pointer into a buffer can be passed), then the
+dims; in memory, as the bytes of arguments are few. A work-item runs the body over its chunk of [first, last): begin =
+first + chunk*id, end = begin + chunk or last. The vectors of the loop language stay explicit vectors: a CPU's OpenCL
+compiler reaches a core's peak with those, and a thousandth of it with one scalar a work-item.
 """
 
 from __future__ import annotations
@@ -86,20 +86,18 @@ class _Printer:
         self.lines.append("  " * self.depth + text)
 
     def text(self) -> str:
-        v, params, starts = self.values, [], []
-        for p in self.function.params:
-            whole, start, name = v.fresh("whole"), v.fresh("start"), v.fresh(p.name)
+        v, params = self.values, []
+        for k, p in enumerate(self.function.params):
+            whole, name = v.fresh("whole"), v.fresh(p.name)
             v.buffers[p.name] = Buffer(name, p.element, "global")
             pointer = f"__global {'' if p.writes else 'const '}{memory_name(p.element)}*"
             params.append(f"{pointer} {whole}")
-            starts.append(f"const long {start}")
-            self.line(f"{pointer} {name} = {whole} + {start};")
-        params += starts
-        for dim in self.function.dims:
+            self.line(f"{pointer} {name} = {whole} + numbers_[{k}];")
+        for k, dim in enumerate(self.function.dims, len(self.function.params)):
             v.symbols[dim] = v.fresh(dim)
-            params.append(f"const long {v.symbols[dim]}")
+            self.line(f"const long {v.symbols[dim]} = numbers_[{k}];")
         v.symbols["begin"], v.symbols["end"] = "begin_", "end_"
-        params += ["const long first_", "const long last_", "const long chunk_"]
+        params += ["__global const long* numbers_", "const long first_", "const long last_", "const long chunk_"]
         self.line("const long begin_ = first_ + chunk_*(long)get_global_id(0);")
         self.line("const long end_ = min(begin_ + chunk_, last_);")
         self.block(self.function.body)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,8 @@ from mapsto.version import VERSION
 
 if TYPE_CHECKING:
     from mapsto.passes import Pass
+
+_OPENCL = re.compile(r"opencl(?::([0-9]{1,4}))?")
 
 
 @public
@@ -101,14 +104,14 @@ def _backend(device: Any, cache: bool, isa: str | None) -> Backend:
     """The named device, open for compiling."""
     if text_of(device, "device") == "cpu":
         return Workers(cache, isa)
-    if isa is not None:
-        raise ArgumentError(f"isa: instruction sets are the CPU's; leave it out for device {device!r}")
-    kind, _, number = device.partition(":")
-    if kind != "opencl" or (":" in device and not (number.isascii() and number.isdecimal())):
+    found = _OPENCL.fullmatch(device)
+    if found is None:
         raise ArgumentError(f"device: there is no {brief(device)}; there are: cpu, opencl, opencl:NUMBER")
+    if isa is not None:
+        raise ArgumentError(f"isa: instruction sets are the CPU's; leave it out for {device}")
     from mapsto.devices.opencl.backend import OpenClBackend
 
-    return OpenClBackend(int(number or 0))
+    return OpenClBackend(int(found[1] or 0))
 
 
 def _opened(

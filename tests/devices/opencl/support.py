@@ -40,8 +40,9 @@ class Kernel:
         padded = [np.concatenate([np.zeros(START, b.dtype), b.reshape(-1)]).view(np.uint8) for b in buffers]
         flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
         held = [cl.Buffer(device.context, flags, hostbuf=bits) for bits in padded]
-        numbers = [np.int64(n) for n in (*(START for _ in buffers), *values, begin, end, chunk)]
-        self._kernel(device.queue, (-(-(end - begin) // chunk),), (1,), *held, *numbers)
+        numbers = cl.Buffer(device.context, flags, hostbuf=np.array([*(START for _ in buffers), *values], np.int64))
+        shares = [np.int64(n) for n in (begin, end, chunk)]
+        self._kernel(device.queue, (-(-(end - begin) // chunk),), (1,), *held, numbers, *shares)
         for param, buffer, bits, memory in zip(self.function.params, buffers, padded, held, strict=True):
             if param.writes:
                 cl.enqueue_copy(device.queue, bits, memory)

@@ -45,17 +45,25 @@ class OpenClEngine:
             self._copy(_bytes(into), memory, src_offset=offset)
 
     def launcher(self, function: str) -> Launch:
-        """Each has a kernel object of its own: arguments are set on it before it is started."""
+        """Each has a kernel object of its own: arguments are set on it before it is started. What its numbers are told
+        in stays until they change.
+        """
         device, made = self._device, self._functions[function]
         kernel = self._told(lambda: device.cl.Kernel(self._built, kernel_name(made)))
         sizes = [param.element.size for param in made.params]
+        held = self.reserve(8 * (len(made.params) + len(made.dims)))
+        known: list[int] = []
 
         def launch(operands: Sequence[tuple[Memory, int]], dims: Sequence[int], extent: int) -> None:
             memories = [memory for memory, _ in operands]
             starts = [offset // size for (_, offset), size in zip(operands, sizes, strict=True)]
+            numbers = [*starts, *dims]
+            if numbers != known:
+                self.write(held, 0, np.array(numbers, np.int64))
+                known[:] = numbers
             chunk = -(-extent // device.compute_units)
-            numbers = [np.int64(n) for n in (*starts, *dims, 0, extent, chunk)]
-            self._told(lambda: kernel(device.queue, (-(-extent // chunk),), (1,), *memories, *numbers))
+            shares = [np.int64(n) for n in (0, extent, chunk)]
+            self._told(lambda: kernel(device.queue, (-(-extent // chunk),), (1,), *memories, held, *shares))
 
         return launch
 

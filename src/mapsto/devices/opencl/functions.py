@@ -52,8 +52,9 @@ class Functions:
         device = self._device
         if text.doubles and not device.doubles:
             raise UnsupportedError(f"it needs 64-bit floats, which {device.name} does not have")
-        taken = _WORD * (2 * len(function.params) + len(function.dims) + 3)
+        taken = _WORD * (len(function.params) + 4)
         if taken > device.parameter_bytes:
             raise UnsupportedError(
-                f"its kernel takes {taken} bytes of arguments, {device.name} allows {device.parameter_bytes}"
+                f"its kernel takes {taken} bytes of arguments ({len(function.params)} tensors), {device.name} allows "
+                f"{device.parameter_bytes}"
             )
