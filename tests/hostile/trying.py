@@ -58,11 +58,12 @@ def tried(makes: Mapping[str, Make], compile_: Compile) -> Iterator[tuple[str, O
                 del left[name]
                 yield name, outcome
         _, status, usage = os.wait4(child, 0)
+        grown = max(usage.ru_maxrss - _most(resource.RUSAGE_SELF), 0)
         if status and left:
             name = next(iter(left))
             del left[name]
             kind = f"killed by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else f"ended with {status}"
-            yield name, Outcome(kind, "", float(SECONDS), usage.ru_maxrss << 10)
+            yield name, Outcome(kind, "", float(SECONDS), grown << 10)
 
 
 def _answers(file: Any) -> Iterator[tuple[str, Outcome]]:
@@ -76,13 +77,14 @@ def _child(makes: Mapping[str, Make], compile_: Compile, writing: int) -> None:
     status = 1
     try:
         os.setpgid(0, 0)
+        before = _most(resource.RUSAGE_SELF)  # what the parent had: a fork begins with it
         os.sched_getaffinity = lambda pid: {0}  # so one process compiles for a model: starting them is the most of it
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         with os.fdopen(writing, "wb") as answers:
             for name, make in makes.items():
                 signal.alarm(SECONDS)
-                outcome = _tried(make, compile_)
+                outcome = _tried(make, compile_, before)
                 answers.write(pickle.dumps((name, outcome)))
                 answers.flush()
                 if outcome.bytes > HIDES:
@@ -95,15 +97,20 @@ def _child(makes: Mapping[str, Make], compile_: Compile, writing: int) -> None:
         os._exit(status)
 
 
-def _tried(make: Make, compile_: Compile) -> Outcome:
+def _tried(make: Make, compile_: Compile, before: int) -> Outcome:
     model = make()
     began = _spent()
     kind, message = _compiled(model, compile_)
     seconds = _spent() - began
     if seconds > QUICK:
         seconds /= slowness()
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return Outcome(kind, message[:400], seconds, most << 10)
+    most = max(map(_most, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return Outcome(kind, message[:400], seconds, max(most - before, 0) << 10)
+
+
+def _most(who: int) -> int:
+    """KiB that were in memory at most."""
+    return resource.getrusage(who).ru_maxrss
 
 
 def _spent() -> float:

@@ -32,22 +32,25 @@ F32X8 = Type(DType.F32, 8)
 
 GOLDEN = """\
 #pragma OPENCL FP_CONTRACT OFF
-__kernel void kernel_square_sum(__global const float* x_1, __global float* y_2, const long n_3, \
-const long first_, const long last_, const long chunk_) {
+__kernel void kernel_square_sum(__global const float* whole_1, __global float* whole_3, \
+__global const long* numbers_, const long first_, const long last_, const long chunk_) {
+  __global const float* x_2 = whole_1 + numbers_[0];
+  __global float* y_4 = whole_3 + numbers_[1];
+  const long n_5 = numbers_[2];
   const long begin_ = first_ + chunk_*(long)get_global_id(0);
   const long end_ = min(begin_ + chunk_, last_);
-  const long stop_4 = end_;
-  for (long i_5 = begin_; i_5 < stop_4; i_5 += 1L) {
-    float8 s_6 = (float8)(0x0p+0f);
-    const long stop_7 = n_3;
-    for (long j_8 = 0L; j_8 < stop_7; j_8 += 8L) {
-      const float8 a_9 = vload8(0, x_1 + ((i_5*n_3 + j_8) + 0L));
-      s_6 = fma(a_9, a_9, s_6);
+  const long stop_6 = end_;
+  for (long i_7 = begin_; i_7 < stop_6; i_7 += 1L) {
+    float8 s_8 = (float8)(0x0p+0f);
+    const long stop_9 = n_5;
+    for (long j_10 = 0L; j_10 < stop_9; j_10 += 8L) {
+      const float8 a_11 = vload8(0, x_2 + ((i_7*n_5 + j_10) + 0L));
+      s_8 = fma(a_11, a_11, s_8);
     }
-    const float8 fold_10 = s_6;
-    const float4 fold_11 = (fold_10.lo + fold_10.hi);
-    const float2 fold_12 = (fold_11.lo + fold_11.hi);
-    *(y_2 + (i_5 + 0L)) = (fold_12.s0 + fold_12.s1);
+    const float8 fold_12 = s_8;
+    const float4 fold_13 = (fold_12.lo + fold_12.hi);
+    const float2 fold_14 = (fold_13.lo + fold_13.hi);
+    *(y_4 + (i_7 + 0L)) = (fold_14.s0 + fold_14.s1);
   }
 }
 """
@@ -75,7 +78,7 @@ def test_wide_values_are_held_in_parts() -> None:
     source = to_opencl(function_of(Load("x", 0, Type(DType.F32, 24))))
     assert source.count("vload16") == source.count("vstore16") == 1
     assert source.count("vload8") == source.count("vstore8") == 1
-    assert "x_1 + (0L + 16L)" in source
+    assert "x_2 + (0L + 16L)" in source
 
 
 def test_a_shared_value_is_computed_once() -> None:
@@ -91,7 +94,7 @@ def test_names_of_built_in_functions_do_not_clash() -> None:
     value = Load("exp", 0, Type(DType.F32))
     function = Function("max", (x, Param("float", DType.F32, True)), ("half",), (Store("float", sym("half"), value),))
     assert kernel_name(function) == "kernel_max"
-    assert "float_2 + (half_3" in to_opencl(function)
+    assert "float_4 + (half_5" in to_opencl(function)
 
 
 def test_a_program_holds_a_helper_once() -> None:
