@@ -227,6 +227,12 @@ def _save_feeds(folder: Path, feeds: Sequence[Feed]) -> list[str]:
     return [str(path) for path in paths]
 
 
+def _raised(limits: budget.Budget) -> dict[str, float]:
+    """The limits that differ from the defaults: an older version (`--before`) does not know all that there are."""
+    usual = asdict(budget.Budget())
+    return {name: limit for name, limit in asdict(limits).items() if limit != usual[name]}
+
+
 def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[str, Any] | str:
     """The worker's answer, or why a peer is absent. Raises ExecutionError where it is ours that cannot be opened."""
     shapes = None if setup.shapes is None else {name: list(dims) for name, dims in setup.shapes.items()}
@@ -236,7 +242,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
         "threads": setup.threads,
         "native_only": False,  # the worker of an older version (`--before`) looks for it
         "data_root": None if setup.data_root is None else str(setup.data_root),
-        "budget": asdict(budget.default()),
+        "budget": _raised(budget.default()),
     }
     try:
         answer = process.answer_to(do="open", engine=process.engine.partition("@")[0], feeds=feeds, **request)
