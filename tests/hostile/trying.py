@@ -79,7 +79,8 @@ def _child(makes: Mapping[str, Make], compile_: Compile, writing: int) -> None:
         os.setpgid(0, 0)
         before = _most(resource.RUSAGE_SELF)  # what the parent had: a fork begins with it
         os.sched_getaffinity = lambda pid: {0}  # so one process compiles for a model: starting them is the most of it
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        most = _mapped() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         with os.fdopen(writing, "wb") as answers:
             for name, make in makes.items():
@@ -106,6 +107,12 @@ def _tried(make: Make, compile_: Compile, before: int) -> Outcome:
         seconds /= slowness()
     most = max(map(_most, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
     return Outcome(kind, message[:400], seconds, max(most - before, 0) << 10)
+
+
+def _mapped() -> int:
+    """Bytes of address space in use: what the parent had mapped, a fork has as well."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def _most(who: int) -> int:
