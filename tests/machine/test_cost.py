@@ -52,7 +52,7 @@ def test_the_nearest_level_is_paid_by_moves() -> None:
     assert price(Tally(streams=(Stream(500, 500),)), SPEC).bytes == 500
 
 
-@given(st.lists(st.floats(0, 1e3), min_size=2, max_size=2))
+@given(st.lists(st.just(0.0) | st.floats(1e-12, 1e3), min_size=2, max_size=2))
 def test_overlap_is_between_the_longest_and_the_sum(parts: list[float]) -> None:
     found = overlapped(*parts)
     assert max(parts) <= found <= sum(parts)
