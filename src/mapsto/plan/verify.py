@@ -132,8 +132,7 @@ def _is_regular(layout: Layout) -> bool:
     rank = len(layout.shape)
     if layout == plain(layout.shape):
         return True
-    order = sorted(range(len(layout.axes)), key=lambda k: k)
-    dims = [layout.axes[k].dim for k in order]
+    dims = [axis.dim for axis in layout.axes]
     if len(dims) == rank and layout == permuted(layout.shape, dims, layout.border):
         return True
     return any(layout == layout_for(layout.shape, inner, layout.border) for inner in range(rank))

@@ -70,10 +70,11 @@ def test_a_share_is_a_share(isa: Isa, e: Extents, fmt: tuple[DType, DType, DType
 
 
 @given(extents, st.integers(1, 3))
-def test_more_rows_take_little_less_time_if_any(e: Extents, more: int) -> None:
+def test_more_rows_never_take_less_time(e: Extents, more: int) -> None:
     def seconds(x: Extents) -> float:
         return x.products / share(AVX512, x)
 
+    # tiles for any number of columns are chosen without knowing how many there will be: there it need not be so
+    e = replace(e, open_columns=False)
     larger = replace(e, rows=(e.rows[0] * (1 + more), *e.rows[1:]))
-    # two rows of open columns are tiled worse than four: the rule does not know how many columns there are
-    assert seconds(larger) >= seconds(e) * 0.7
+    assert seconds(larger) >= seconds(e) * 0.999
