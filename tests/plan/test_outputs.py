@@ -114,6 +114,13 @@ def test_a_copy_at_the_end_only_where_it_must_be(name: str) -> None:
         assert mapped.homes[place].buffer == source
 
 
+@pytest.mark.parametrize("name", [*IN_PLACE, *AT_THE_END])
+def test_plans_of_updates_are_replayed(name: str) -> None:
+    graph = graph_of(*{**IN_PLACE, **AT_THE_END}[name])
+    exe = mapsto.compile(graph)
+    assert mapsto.compile(graph, plan=exe.plan.text()).program == exe.program
+
+
 INDEXED: dict[str, Callable[[Builder, Value, Value], Value]] = {
     "gathers by it, turned": lambda b, p, x: b.one("gather_elements", [x, turned(b, p)], axis=0),
     "scatters by it": lambda b, p, x: b.one("scatter_elements", [x, p, x], axis=0, reduction="add"),

@@ -27,7 +27,8 @@ WORK = Work(
     ("because so", "and so"),
     (Declined("compose", "x y", "it is read elsewhere"),),
 )
-ARMS = ((replace(WORK, name="g3"), View("g4", "v", ("x", "y z"), "it lies there")), (Control("g5", 7),), ())
+VIEW = View("g4", "v", ("x", "y z"), made("without", of("v"), of("x"), of("y z")), "it lies there")
+ARMS = ((replace(WORK, name="g3"), VIEW), (Control("g5", 7),), ())
 BORDER = ((0, 0), (0, 0), (1, 1), (2, 0))
 HOMES = {
     "odd, name": Home("odd, name", DType.F32, blocked((1, 32, sym("h"), 5), 1, 16, BORDER), "so"),

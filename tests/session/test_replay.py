@@ -291,6 +291,31 @@ def test_homes_that_do_not_fit() -> None:
         refused(model, with_line(text, i + 1, far), f"line {i + 1}: home ")
 
 
+@pytest.mark.parametrize("name", ["cnn", "open cnn", "layer norm"])
+def test_no_value_lies_where_nothing_puts_it(name: str) -> None:
+    """Each home moved: within its buffer, out of it, into that of each other value; sizes known or open."""
+    model, _ = MODELS[name]
+    plan = mapsto.compile(model).plan
+    tried = 0
+    for value, home in plan.homes.items():
+        moved = [replace(home, layout=replace(home.layout, offset=home.layout.offset + by)) for by in (-1, 1, 10**9)]
+        moved += [replace(home, buffer=other) for other in plan.homes if other != home.buffer]
+        for wrong in moved:
+            tried += 1
+            with pytest.raises(ParseError, match="home "):
+                mapsto.compile(model, plan=replace(plan, homes={**plan.homes, value: wrong}))
+    assert tried >= 3 * len(plan.homes) > 0
+
+
+def test_what_a_view_is_of_follows_from_its_recipe() -> None:
+    model, _ = MODELS["open cnn"]
+    text = mapsto.compile(model).plan.text()
+    at, line = next((k, line) for k, line in enumerate(text.split("\n"), 1) if line.startswith("view "))
+    head, _, recipe = line.partition(" = ")
+    for wrong in (f"{head} = {recipe.replace('without(', 'compose(')}", f"{head} = conv", head):
+        refused(model, with_line(text, at, wrong), f"plan, line {at}: ")
+
+
 def test_pins_that_cannot_be_kept() -> None:
     model, _ = MODELS["cnn"]
     exe = mapsto.compile(model)

@@ -118,7 +118,7 @@ def _printed(
     numbers: Mapping[int, int],
 ) -> printed.Item:
     if isinstance(item, View):
-        return printed.View(item.name, item.value, item.of, item.because)
+        return printed.View(item.name, item.value, item.of, item.recipe, item.because)
     if isinstance(item, Control):
         return printed.Control(item.name, numbers[id(item.node)])
     if isinstance(item, Region):

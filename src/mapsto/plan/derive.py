@@ -9,22 +9,36 @@ from mapsto.errors import ParseError
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node
 from mapsto.ir.region import reads
+from mapsto.kernel.ast import Load
 from mapsto.plan import items as made_of
-from mapsto.plan.edits import part, reading, viewed, written
-from mapsto.plan.home import Home
+from mapsto.plan.edits import part, part_layout, reading, viewed, written
+from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting, copy_task, initial_task
+from mapsto.plan.layout import Layout
 from mapsto.plan.plan import Control, Item, Plan, View, Work
 from mapsto.plan.recipe import Recipe
 from mapsto.plan.rules import FORMS, RULES, Refusal
-from mapsto.plan.slices import without
+from mapsto.plan.slices import slice_of, without
 from mapsto.plan.task import Task
+from mapsto.plan.views import view_layout, view_source
 
 
-def derive(plan: Plan, graph: Graph, setting: Setting) -> tuple[made_of.Item, ...]:
-    """The items of a plan with what follows from the graph. Raises ParseError, naming the line, for what the graph has
-    not or rules do not give.
+@dataclass(frozen=True)
+class Derived:
+    """Items with what follows from the graph. `inside`: buffer and layout of each value that lies in another one's
+    buffer, as that one's home and the recipes say it.
     """
-    return _Deriving(plan, setting, *_nodes(graph)).items(plan.items)
+
+    items: tuple[made_of.Item, ...]
+    inside: Mapping[str, tuple[str, Layout]]
+
+
+def derive(plan: Plan, graph: Graph, setting: Setting) -> Derived:
+    """What follows from a plan and its graph. Raises ParseError, naming the line, for what the graph has not or rules
+    do not give.
+    """
+    work = _Deriving(plan, setting, *_nodes(graph))
+    return Derived(work.items(plan.items), work.inside)
 
 
 def _nodes(graph: Graph) -> tuple[list[Node], dict[str, tuple[Node, frozenset[Dim]]]]:
@@ -51,6 +65,7 @@ class _Deriving:
     listed: list[Node]
     nodes: Mapping[str, tuple[Node, frozenset[Dim]]]
     known: dict[Recipe, Task] = field(default_factory=dict)
+    inside: dict[str, tuple[str, Layout]] = field(default_factory=dict)
 
     def items(self, items: tuple[Item, ...]) -> tuple[made_of.Item, ...]:
         return tuple(map(self.item, items))
@@ -58,7 +73,7 @@ class _Deriving:
     def item(self, item: Item) -> made_of.Item:
         try:
             return self._item(item)
-        except (ValueError, IndexError, KeyError, TypeError) as error:
+        except (ValueError, IndexError, KeyError, TypeError, StopIteration) as error:
             where = f"plan, line {item.line}: " if item.line else "plan: "
             raise ParseError(f"{where}{type(item).__name__.lower()} {item.name}: {_said(error)}") from error
 
@@ -72,7 +87,7 @@ class _Deriving:
             _agree(item, task)
             return replace(task, name=item.name, because=item.because)
         if isinstance(item, View):
-            return made_of.View(item.value, item.of, item.because, item.name)
+            return self._view(item)
         if isinstance(item, Control):
             if item.node >= len(self.listed):
                 raise ValueError(f"the graph has {len(self.listed)} nodes, not a number {item.node}")
@@ -82,12 +97,57 @@ class _Deriving:
             raise ValueError(f"node {item.node} has {len(node.graphs)} nested graphs")
         return made_of.Region(node, tuple(self.items(arm) for arm in item.arms), frozenset(reads(node)), item.name)
 
+    def _view(self, item: View) -> made_of.View:
+        task = self.task(item.recipe)
+        if item.recipe.rule == "without":  # its parts say where they lie
+            expected, of = task.nodes[-1].output.name, tuple(part.name for part in item.recipe.parts[1:])
+            if task.stmts or (item.value, set(item.of)) != (expected, set(of)):
+                raise ValueError(f"its recipe makes {expected} of {', '.join(of)}")
+        else:
+            load = view_source(task)
+            if load is None or (item.value, item.of) != (task.targets[-1], (load.tensor,)):
+                raise ValueError(f"its recipe does not only move {', '.join(item.of)}")
+            self._seen(item.value, task)
+        return made_of.View(item.value, item.of, item.recipe, item.because, item.name)
+
+    def _seen(self, name: str, task: Task) -> None:
+        """A value that is what a task would copy, as it lies."""
+        load = view_source(task)
+        source = None if load is None else self.home(load.tensor)
+        layout = None if load is None or source is None else view_layout(task.stmts[0], load, source.layout)
+        if source is None or layout is None:
+            raise ValueError(f"{name!r} is no view: its places are neither affine nor blocked")
+        self.inside[name] = source.buffer, layout
+
+    def _without(self, task: Task, names: list[str]) -> Task:
+        """A concatenation whose operands lie in their parts."""
+        whole = self.setting.values[task.targets[-1]]
+        home = self.home(whole.name)
+        for name in names:
+            stmt = next(s for s in task.stmts if isinstance(s.value, Load) and s.value.tensor == name)
+            part_of = slice_of(stmt, self.setting.values[name], whole)
+            if part_of is None:
+                raise ValueError(f"{name!r} is no part of {whole.name!r}")
+            self.inside[name] = home.buffer, part_of.layout(home.layout, self.setting.values[name])
+        return without(task, names)
+
+    def _part(self, task: Task, at: int, name: str) -> Task:
+        home = self.home(task.stmts[at].target)
+        self.inside[name] = home.buffer, part_layout(task.stmts[at], home.layout)
+        return part(task, at, name)
+
+    def _viewed(self, task: Task, name: str) -> Task:
+        self._seen(name, task)
+        return viewed(task, self.home(name).value(name))
+
     def node(self, name: str) -> Node:
         if name not in self.nodes:
             raise ValueError(f"no node yields {name!r}")
         return self.nodes[name][0]
 
     def home(self, name: str) -> Home:
+        if name in self.setting.constants:
+            return as_it_comes(self.setting.values[name])
         home = self.plan.homes.get(name)
         if home is None:
             raise ValueError(f"{name!r} has no home")
@@ -115,15 +175,15 @@ class _Deriving:
         if recipe.rule in FORMS:
             return _done(FORMS[recipe.rule](first))
         if recipe.rule == "without":
-            return without(first, names)
+            return self._without(first, names)
         if recipe.rule == "reading":
             return reading(first, *names)
         if recipe.rule == "written":
             return written(first, *names)
         if recipe.rule == "part":
-            return part(first, int(names[0]), names[1])
+            return self._part(first, int(names[0]), names[1])
         if recipe.rule == "viewed":
-            return viewed(first, self.home(names[0]).value(names[0]))
+            return self._viewed(first, names[0])
         raise ValueError(f"there is no rule {recipe.rule!r}")
 
     def _copy(self, recipe: Recipe) -> Task:

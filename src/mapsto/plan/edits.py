@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mapsto.ir.expr import Dim, sym
+from mapsto.ir.expr import sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Load, Scalar, Stmt, transform
+from mapsto.plan.layout import Layout
 from mapsto.plan.recipe import made, of
 from mapsto.plan.task import Task
 
@@ -45,7 +46,9 @@ def viewed(task: Task, view: Value) -> Task:
     return replace(task, recipe=made("viewed", task.recipe, of(view.name)), stmts=(replace(stmt, value=value),))
 
 
-def part_start(stmt: Stmt) -> tuple[Dim, ...]:
-    """Where in its target a part begins."""
+def part_layout(stmt: Stmt, whole: Layout) -> Layout:
+    """Where the part of a target lies that a statement of a concatenation writes."""
     assert stmt.index is not None
-    return tuple(at - sym(it.name) for at, it in zip(stmt.index, stmt.iters, strict=True))
+    for dim, (at, it) in enumerate(zip(stmt.index, stmt.iters, strict=True)):
+        whole = whole.slice(dim, at - sym(it.name), it.extent)
+    return whole

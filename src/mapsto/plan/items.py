@@ -6,16 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from mapsto.ir.graph import Node
+from mapsto.plan.recipe import Recipe
 from mapsto.plan.task import Task
 
 
 @dataclass(frozen=True)
 class View:
     """A value that needs no code: it lies in the buffer of another one, or is made up of several that lie in its own.
+    recipe: of what would compute it.
     """
 
     value: str
     of: tuple[str, ...]
+    recipe: Recipe
     because: str
     name: str = ""
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mapsto.ir.graph import Value
-from mapsto.plan.edits import part, part_start, viewed
+from mapsto.plan.edits import part, part_layout, viewed
 from mapsto.plan.fuse import is_wide
 from mapsto.plan.home import Home
 from mapsto.plan.items import Item, each
@@ -57,10 +57,7 @@ def _parts(task: Task, homes: dict[str, Home], fresh: Callable[[str], str]) -> l
     for at, stmt in enumerate(task.stmts):
         name = fresh(f"{target}.part")
         whole = homes[target]
-        layout = whole.layout
-        for dim, (start, it) in enumerate(zip(part_start(stmt), stmt.iters, strict=True)):
-            layout = layout.slice(dim, start, it.extent)
-        homes[name] = Home(whole.buffer, stmt.dtype, layout, f"a part of {target}")
+        homes[name] = Home(whole.buffer, stmt.dtype, part_layout(stmt, whole.layout), f"a part of {target}")
         made = part(task, at, name)
         found.append(replace(made, because=(*task.because, why)))
     return found

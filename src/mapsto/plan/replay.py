@@ -40,12 +40,13 @@ def replay(plan: Plan, graph: Graph) -> Mapped:
         raise _fault(min(plan.pins.lines.values(), default=None), "pins are for a plan that is yet to be made: leave "
                      "out either them or the works")
     setting = setting_of(graph)
-    items = derive(plan, graph, setting)
+    derived = derive(plan, graph, setting)
+    items = derived.items
     homes = dict(plan.homes)
     homes.update({name: as_it_comes(setting.values[name]) for name in setting.constants})
     homes.update({name: as_it_comes(task.made[name]) for task in tasks(items) for name in task.constants})
     mapped = Mapped(graph, items, homes, plan.places)
-    verify(mapped, plan.lines)
+    verify(mapped, derived.inside, plan.lines)
     return mapped
 
 

@@ -67,8 +67,7 @@ class _Settling:
         part = self.slices.get(name)
         if part is not None:
             whole = self.home(part.whole)
-            layout = whole.layout.slice(part.axis, part.start, value.shape[part.axis])
-            home = Home(whole.buffer, value.dtype, layout, f"a slice of {part.whole}")
+            home = Home(whole.buffer, value.dtype, part.layout(whole.layout, value), f"a slice of {part.whole}")
         else:
             border = self.border.get(name, ()) if name not in self.wishes.fixed else ()
             inner = self.wishes.inner.get(name)
@@ -90,7 +89,7 @@ class _Settling:
         if layout is None or (name in self.wishes.fixed and not same_places(layout, plain(layout.shape))):
             return None
         self.homes[name] = Home(source.buffer, self.values[name].dtype, layout, f"a view of {load.tensor}")
-        return View(name, (load.tensor,), f"no code: {name} is a view of {load.tensor}")
+        return View(name, (load.tensor,), task.recipe, f"no code: {name} is a view of {load.tensor}")
 
     # -- copies --------------------------------------------------------------------------------------------------------
 
@@ -103,7 +102,7 @@ class _Settling:
             if isinstance(item, Task) and item.kind == "rows" and not item.stmts:
                 name = item.nodes[-1].output.name
                 parts = tuple(part for part, slice in self.slices.items() if slice.whole == name)
-                done.append(View(name, parts, item.because[-1]))
+                done.append(View(name, parts, item.recipe, item.because[-1]))
                 continue
             done.extend(self.fit(item, copies) if isinstance(item, Task) and item.phases else [item])
         return tuple(done)

@@ -10,6 +10,7 @@ from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Load, Stmt
 from mapsto.plan.home import BLOCK, Border
 from mapsto.plan.items import Item, each, walk
+from mapsto.plan.layout import Layout
 from mapsto.plan.recipe import made, of
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_source
@@ -23,6 +24,24 @@ class Slice:
     whole: str
     axis: int
     start: Dim
+
+    def layout(self, whole: Layout, part: Value) -> Layout:
+        """Where the part lies, in the whole's buffer."""
+        return whole.slice(self.axis, self.start, part.shape[self.axis])
+
+
+def slice_of(stmt: Stmt, part: Value, whole: Value) -> Slice | None:
+    """The slice that a statement of a concatenation copies a value to, which is moved along one axis at most."""
+    if stmt.index is None:
+        return None
+    moved = [
+        (d, e - sym(i.name)) for d, (e, i) in enumerate(zip(stmt.index, stmt.iters, strict=True)) if e != sym(i.name)
+    ]
+    if len(moved) > 1:
+        return None
+    shapes = zip(part.shape, whole.shape, strict=True)
+    axis, start = moved[0] if moved else (next((d for d, (a, b) in enumerate(shapes) if a != b), 0), 0)
+    return Slice(whole.name, axis, start)
 
 
 @dataclass
@@ -66,28 +85,13 @@ class _Slicing:
             return None
         if target in self.wishes.fixed and name in self.border:
             return None
-        found = self.place(stmt, stmt.index, name, target)
-        if found is None:
+        found = slice_of(stmt, self.values[name], self.values[target])
+        if found is None or (name in self.border and self.border[name][found.axis] != (0, 0)):
             return None
-        axis, start = found
-        if name in self.border and self.border[name][axis] != (0, 0):
+        extents = (found.start, self.values[name].shape[found.axis], self.values[target].shape[found.axis])
+        if found.axis == inner and not all(isinstance(e, int) and e % BLOCK == 0 for e in extents):
             return None
-        extents = (start, self.values[name].shape[axis], self.values[target].shape[axis])
-        if axis == inner and not all(isinstance(e, int) and e % BLOCK == 0 for e in extents):
-            return None
-        return name, Slice(target, axis, start)
-
-    def place(self, stmt: Stmt, index: tuple[Dim, ...], name: str, target: str) -> tuple[int, Dim] | None:
-        """The axis along which a part is moved, and by how much."""
-        moved = [
-            (d, e - sym(i.name)) for d, (e, i) in enumerate(zip(index, stmt.iters, strict=True)) if e != sym(i.name)
-        ]
-        if len(moved) > 1:
-            return None
-        if moved:
-            return moved[0]
-        shapes = zip(self.values[name].shape, self.values[target].shape, strict=True)
-        return next((d for d, (a, b) in enumerate(shapes) if a != b), 0), 0
+        return name, found
 
 
 def slice_concats(

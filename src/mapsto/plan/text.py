@@ -7,7 +7,7 @@
       as <template> "<schedule>"
       nodes, ops <names>; from <sources>; cost "<...>"; because "<...>"
       not <rule> of <value> because "<...>"
-    view <name> <value> of <value>, ...
+    view <name> <value> of <value>, ... = <recipe>
     control <name> <number of a node>
     region <name> <node>            its items follow, arm by arm
     arm <number> of <name>
@@ -72,7 +72,7 @@ def _item_lines(item: Item) -> Iterator[str]:
     if isinstance(item, Work):
         yield from _work_lines(item)
     elif isinstance(item, View):
-        yield f"view {item.name} {quoted(item.value)} of {_names(item.of)}"
+        yield f"view {item.name} {quoted(item.value)} of {_names(item.of)} = {item.recipe}"
         if item.because:
             yield f"  because {_text(item.because)}"
     elif isinstance(item, Control):
@@ -138,7 +138,7 @@ _TEXT = r'"(?:[^"\\]|\\.)*"'
 _HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<isa>\S+)$")
 _ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
 _WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine) = (?P<recipe>.+)$")
-_VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{_NAME}) of (?P<of>{_NAME}(?:, *{_NAME})*)$")
+_VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{_NAME}) of (?P<of>{_NAME}(?:, *{_NAME})*) = (?P<recipe>.+)$")
 _CONTROL = re.compile(r"control (?P<name>\S+) (?P<node>\d{1,9})$")
 _REGION = re.compile(rf"region (?P<name>\S+) (?P<node>{_NAME})$")
 _ARM = re.compile(r"arm (?P<number>\d{1,9}) of (?P<name>\S+)$")
@@ -237,7 +237,8 @@ class _Reader:
     def read_view(self, line: str, number: int) -> None:
         found = _matched(_VIEW, line)
         self.once(f"item {found['name']}", number)
-        self.add(View(found["name"], _read_name(found["value"]), _read_names(found["of"]), line=number))
+        value, of, recipe = _read_name(found["value"]), _read_names(found["of"]), parse_recipe(found["recipe"])
+        self.add(View(found["name"], value, of, recipe, line=number))
 
     def read_control(self, line: str, number: int) -> None:
         found = _matched(_CONTROL, line)

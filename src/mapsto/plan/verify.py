@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from mapsto.errors import ParseError
-from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.plan.decide import Mapped
 from mapsto.plan.home import Home, layout_for
@@ -17,16 +16,24 @@ from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.task import Task
 
 
-def verify(mapped: Mapped, lines: Mapping[str, int]) -> None:
-    """Raises ParseError, naming line and value. lines: where items and homes were read."""
-    _Checking(mapped, lines).all()
+def verify(mapped: Mapped, inside: Mapping[str, tuple[str, Layout]], lines: Mapping[str, int]) -> None:
+    """Raises ParseError, naming line and value. inside: buffer and layout of what lies in another value's buffer, as
+    recipes say it. lines: where items and homes were read.
+    """
+    _Checking(mapped, inside, lines).all()
 
 
 @dataclass
 class _Checking:
     mapped: Mapped
+    inside: Mapping[str, tuple[str, Layout]]
     lines: Mapping[str, int]
     seen: set[str] = field(default_factory=set)  # written on some path
+
+    @property
+    def updated(self) -> frozenset[str]:
+        """Inputs whose memory an output takes over."""
+        return frozenset(source for source, _ in self.mapped.graph.updates)
 
     def fault(self, key: str, what: str) -> ParseError:
         line = self.lines.get(key)
@@ -91,24 +98,24 @@ class _Checking:
     # -- homes ---------------------------------------------------------------------------------------------------------
 
     def home(self, name: str, home: Home) -> None:
-        """A value that owns its buffer lies as some layout rule puts it; others inside the owner's."""
+        """A value that owns its buffer lies as some layout rule puts it; one in another's as its recipe says, or, where
+        it takes over the memory of an input, as that one.
+        """
         where = f"home {name}"
         owner = self.mapped.homes.get(home.buffer)
-        if owner is None:
-            raise self.fault(where, f"{where}: nothing is called {home.buffer!r}")
+        if owner is None or owner.buffer != home.buffer:
+            raise self.fault(where, f"{where}: no value owns a buffer {home.buffer!r}")
+        if owner.dtype.size != home.dtype.size:
+            raise self.fault(where, f"{where}: {home.buffer!r} is no buffer of {home.dtype.value}")
         if home.buffer == name:
             if not _is_regular(home.layout):
                 raise self.fault(where, f"{where}: no rule lays it so: {home.layout} of {home.layout.elements}")
-            return
-        if owner.buffer != home.buffer or owner.dtype.size != home.dtype.size:
-            raise self.fault(where, f"{where}: {home.buffer!r} is no buffer of {home.dtype.value}")
-        if owner.layout.elements != home.layout.elements:
-            raise self.fault(where, f"{where}: its buffer has {owner.layout.elements} elements")
-        lowest, highest = _span(home.layout)
-        elements = home.layout.elements
-        if isinstance(lowest, int) and isinstance(highest, int) and isinstance(elements, int):
-            if elements and (lowest < 0 or highest >= elements) and 0 not in home.layout.shape:
-                raise self.fault(where, f"{where}: it would lie outside of {home.buffer}")
+        elif name in self.inside:
+            buffer, layout = self.inside[name]
+            if (home.buffer, home.layout) != (buffer, layout):
+                raise self.fault(where, f"{where}: its recipe puts it into {buffer} as {layout}")
+        elif home.buffer not in self.updated or home.layout != owner.layout:
+            raise self.fault(where, f"{where}: nothing puts it into the buffer of {home.buffer!r}")
 
 
 def _is_of(home: Home, value: Value) -> bool:
@@ -136,21 +143,3 @@ def _is_regular(layout: Layout) -> bool:
     if len(dims) == rank and layout == permuted(layout.shape, dims, layout.border):
         return True
     return any(layout == layout_for(layout.shape, inner, layout.border) for inner in range(rank))
-
-
-def _span(layout: Layout) -> tuple[Dim, Dim]:
-    """The lowest and the highest place that an element takes, of layouts whose strides are not negative."""
-    lowest: Dim = layout.offset
-    highest: Dim = layout.offset
-    for axis in layout.axes:
-        extent, before = layout.shape[axis.dim], layout.border[axis.dim][0]
-        first, last = before, extent + before - 1
-        if not isinstance(last, int):
-            return lowest, highest + axis.stride * last
-        a, b = first // axis.div, last // axis.div
-        if axis.size is not None:
-            a, b = 0, min(axis.size - 1, last)
-        if isinstance(axis.stride, int) and axis.stride < 0:
-            a, b = b, a
-        lowest, highest = lowest + axis.stride * a, highest + axis.stride * b
-    return lowest, highest

@@ -50,11 +50,13 @@ class Work:
 @dataclass(frozen=True)
 class View:
     """A value that needs no code: it lies in the buffer of another one, or is made up of several that lie in its own.
+    `recipe`: of what would compute it, which says where it lies.
     """
 
     name: str
     value: str
     of: tuple[str, ...]
+    recipe: Recipe
     because: str = ""
     line: int = field(default=0, compare=False)
 
