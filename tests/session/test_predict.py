@@ -14,6 +14,7 @@ import mapsto
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.typical import typical
 from mapsto.ir.expr import sym
+from mapsto.ir.text import parse_graph
 from mapsto.machine.cost import Cost
 from mapsto.machine.spec import DeviceSpec
 from mapsto.session.compile import prepared
@@ -129,3 +130,18 @@ def test_two_threads_share_large_kernels() -> None:
     model, _ = MODELS["open cnn"]
     sizes = {"h": 256, "w": 256}
     assert total(model, sizes) / 2 < total(model, sizes, threads=2) < total(model, sizes)
+
+
+def test_each_result_of_a_contraction_is_counted_as_written() -> None:
+    graph = parse_graph(
+        """graph g(x: f32[64, 96], w: f32[96, 128]) -> (z) {
+          m: f32[64, 128] = matmul(x, w)
+          y: f32[64, 128] = relu(m)
+          t: f32[128, 64] = transpose(y) {perm: (1, 0)}
+          n: f32[64, 64] = matmul(m, t)
+          z: f32[64, 64] = tanh(n)
+        }"""
+    )
+    found = predict(graph, {}, SPEC, isas.host())
+    written = [[s.bytes for s in p.tallies[-1].streams if s.writes] for p in found.values() if p.tallies]
+    assert [64 * 128 * 4.0] * 2 in written, written

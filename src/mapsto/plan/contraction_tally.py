@@ -169,7 +169,9 @@ def _streams(
 ) -> list[Stream]:
     read = {load.tensor: _touched(load.index, extents, layouts.get(load.tensor), sizes) * load.dtype.size
             for load in (c.a, c.b)}  # fmt: skip
-    out = math.prod(extents[i.name] for i in c.iters) * float(values[final].dtype.size)
+    inside = {c.target, *(stmt.target for stmt in epilogue)}
+    elements = math.prod(extents[i.name] for i in c.iters)
+    written = {t: elements * float(values[t].dtype.size) for t in sorted(inside) if t in layouts or t == final}
     again = [
         Stream(read[c.a.tensor] * (reach.passes_a - 1), reach.between_a),
         Stream(read[c.b.tensor] * (reach.passes_b - 1), reach.between_b),
@@ -178,9 +180,9 @@ def _streams(
         load.tensor: math.prod(number(d, sizes) for d in values[load.tensor].shape) * float(load.dtype.size)
         for stmt in epilogue
         for load in loads_of(stmt)
-        if load.tensor in layouts and load.tensor != final and load.tensor not in read
+        if load.tensor in layouts and load.tensor not in inside and load.tensor not in read
     }
-    return [*streams_of(read | others, {final: out}, distances), *(s for s in again if s.bytes > 0)]
+    return [*streams_of(read | others, written, distances), *(s for s in again if s.bytes > 0)]
 
 
 def _touched(index: Sequence[Dim], extents: Mapping[str, int], layout: Layout | None, sizes: Sizes) -> float:

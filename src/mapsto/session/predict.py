@@ -7,17 +7,17 @@ A thin reading of the plan: each task's statements, contractions and layouts go 
 from __future__ import annotations
 
 import math
-from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from mapsto.devices.cpu.contractions import template_reach
 from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.packed import packed_iters
+from mapsto.devices.cpu.packed import direct_b
 from mapsto.devices.cpu.reach import reach
-from mapsto.devices.making.code import Code, Schedules, Shared
+from mapsto.devices.making.code import Code, Shared
 from mapsto.devices.making.sums import contraction_stmts
 from mapsto.ir.expr import loads, product, symbols
 from mapsto.ir.graph import Graph, Value
@@ -25,7 +25,6 @@ from mapsto.kernel.ast import Iter, Reduce, Stmt, walk
 from mapsto.kernel.compose import loads_of, reads
 from mapsto.machine.cost import Cost, Stream, Tally, price
 from mapsto.machine.spec import DeviceSpec
-from mapsto.plan.access import access
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import contraction_tally, extents_of
 from mapsto.plan.decide import Mapped, decide
@@ -136,15 +135,17 @@ class _Counter:
             yield routine_tally(node, [homes[n].value(n) if n else None for n in node.inputs], self.sizes, distances)
             return
         values = {**task.values, **{n: homes[n].value(n) for n in (*task.reads, *task.targets) if n in homes}}
-        if task.kind == "rows" or not all(self._reached(phase, task) for phase in task.phases):
-            stmts = task.stmts if task.kind == "rows" else contraction_stmts(task, self._code(task))
+        code = self._code(task)
+        if task.kind == "rows" or template_reach(task, code) is None:
+            stmts = task.stmts if task.kind == "rows" else contraction_stmts(task, code)
             yield rows_tally(stmts, values, self._layouts(stmts), self.sizes, self.spec, distances)
             return
         final = task.targets[-1]
-        layouts = {n: homes[n].layout for n in (*task.reads, final) if n in homes}
-        yield from _border(layouts[final], values[final], self.sizes)
+        layouts = {n: homes[n].layout for n in (*task.reads, *task.targets) if n in homes}
+        for name in (t for t in task.targets if t in homes):
+            yield from _border(layouts[name], values[name], self.sizes)
         for phase in task.phases:
-            yield from self._packing(phase, task, values, distances)
+            yield from self._packing(phase, code, values, distances)
             extents = extents_of(phase, final, layouts, self.sizes)
             made = reach(self.isa, extents, phase.a.dtype, phase.b.dtype, phase.dtype, values[final].dtype)
             yield contraction_tally(phase, task.stmts, values, layouts, self.sizes, self.spec, made, distances)
@@ -154,36 +155,17 @@ class _Counter:
         touched = {s.target for s in stmts}.union(*(reads(s) for s in stmts))
         return {n: self.mapped.homes[n].layout for n in touched if n in self.mapped.homes}
 
-    def _is_constant(self, name: str, task: Task) -> bool:
-        return name in self.constants or name in task.constants
-
-    def _reached(self, c: Contraction, task: Task) -> bool:
-        """Whether the template can walk the operands as they lie."""
-        homes = self.mapped.homes
-        border = c.border(homes[c.a.tensor].layout.shape)
-        if border is None or not c.channels or not c.cols:
-            return False
-        a = access(c, c.a.index, homes[c.a.tensor].layout, c.channels[0].name, border)
-        out = access(c, c.index, homes[task.targets[-1]].layout, c.cols[0].name, None)
-        if a is None or out is None or (a.block and not isinstance(c.channels[0].extent, int)):
-            return False
-        return not self._is_constant(c.b.tensor, task) or all(isinstance(i.extent, int) for i in packed_iters(c))
-
     def _code(self, task: Task) -> Code:
         shared = Shared(Functions(self.isa, lambda name, text, optimizer: None))
-        homes = ChainMap({}, dict(self.mapped.homes))
-        return Code(shared, task, homes, ChainMap({}, task.values), ChainMap({}, dict(self.constants)), Schedules(None))
+        return Code.of(shared, task, self.mapped.homes, self.constants)
 
     def _packing(
-        self, c: Contraction, task: Task, values: Mapping[str, Value], distances: Mapping[str, float]
+        self, c: Contraction, code: Code, values: Mapping[str, Value], distances: Mapping[str, float]
     ) -> Iterator[Tally]:
         """An operand that is made at run time and whose columns are not contiguous is packed by a step of its own."""
-        if self._is_constant(c.b.tensor, task):
+        if c.b.tensor in code.constants or direct_b(c, code) is not None:
             return
-        layout = self.mapped.homes[c.b.tensor].layout
-        direct = access(c, c.b.index, layout, c.cols[0].name, None) if c.b.dtype.size >= 4 else None
-        if direct is not None and not direct.block:
-            return
+        layout = code.layout(c.b.tensor)
         iters = (*c.batch, *c.channels, *c.windows, *c.cols)
         name = f"{c.b.tensor} packed"
         shape = tuple(i.extent for i in iters)

@@ -54,14 +54,20 @@ def template_calls(task: Task, code: Code, isa: Isa) -> list[Call] | None:
     """The calls that compute a contraction task with the template; None where an operand cannot be reached by
     strides.
     """
-    reached = [_reach(task, c, code) for c in task.phases]
-    known = [r for r in reached if r is not None]
-    if len(known) != len(reached):
+    reached = template_reach(task, code)
+    if reached is None:
         return None
     calls: list[Call] = border_calls(task, code)
-    for c, reach in zip(task.phases, known, strict=True):
+    for c, reach in zip(task.phases, reached, strict=True):
         calls.extend(_phase_calls(task, c, reach, code, isa))
     return calls
+
+
+def template_reach(task: Task, code: Code) -> list[Reach] | None:
+    """How each phase reaches its operands by strides; None where one cannot."""
+    reached = [_reach(task, c, code) for c in task.phases]
+    known = [r for r in reached if r is not None]
+    return known if len(known) == len(reached) else None
 
 
 def _reach(task: Task, c: Contraction, code: Code) -> Reach | None:

@@ -132,6 +132,24 @@ class Code:
     def target(self) -> Target:
         return self.shared.target
 
+    @staticmethod
+    def of(
+        shared: Shared,
+        task: Task,
+        homes: Mapping[str, Home],
+        constants: Mapping[str, np.ndarray],
+        given: Sequence[str] | None = None,
+    ) -> Code:
+        """For a task of a plan with these homes. constants: of the graph. given: schedules that a plan has."""
+        return Code(
+            shared,
+            task,
+            ChainMap({}, homes),  # type: ignore[arg-type]  # only first maps are written to
+            ChainMap({}, task.values),
+            ChainMap({}, dict(task.constants), constants),  # type: ignore[arg-type]
+            Schedules(given),
+        )
+
     def layout(self, name: str) -> Layout:
         return self.homes[name].layout
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from mapsto.devices.maker import Call, Made
-from mapsto.devices.making.code import Code, Schedules, Shared
+from mapsto.devices.making.code import Code, Shared
 from mapsto.devices.making.handwritten import routine_calls
 from mapsto.devices.making.sums import contraction_stmts
 from mapsto.devices.making.usual import usual_case
@@ -40,15 +39,8 @@ def made(
     template, and a contraction is made as loops.
     """
     given = None if offer is None else [s for s in offer.schedule.split(_NEXT) if s]
-    schedules = Schedules(given)
-    code = Code(
-        shared,
-        task,
-        ChainMap({}, homes),  # type: ignore[arg-type]  # only its first map is written to
-        ChainMap({}, task.values),
-        ChainMap({}, dict(task.constants), constants),  # type: ignore[arg-type]
-        schedules,
-    )
+    code = Code.of(shared, task, homes, constants, given)
+    schedules = code.schedules
     try:
         template, calls = _calls_of(task, code, tiles, None if offer is None else offer.template)
     except ValueError as error:
