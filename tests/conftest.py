@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 from mapsto.devices.cpu import isa as isas
-from mapsto.session.compile import Workers
+from mapsto.devices.cpu.workers import Workers
 from tests.instruction_sets import instruction_sets
 
 SEED = "hypothesis_seed"  # of hypothesis's own option --hypothesis-seed

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.devices.cpu.workers import Workers
+from mapsto.session.compile import build, prepared
 from tests.conformance import Case, check_case, conformance_cases
 
 # Cases that the references pass and native code does not, and why. Patterns, as of fnmatch.

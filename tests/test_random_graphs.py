@@ -16,10 +16,11 @@ from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as LacksOp
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ExecutionError, UnsupportedError
 from mapsto.importers import onnx as importer
 from mapsto.ops.interpret import run_graph
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 from tests.random_graphs import Case, cases, with_open_sizes
 
 COUNT = int(os.environ.get("MAPSTO_RANDOM_GRAPHS", "300"))

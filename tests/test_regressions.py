@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.importers import onnx as importer
 from mapsto.ops.interpret import run_graph
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 Feed = dict[str, np.ndarray]
 

@@ -19,7 +19,7 @@ from benchmarks.contraction.peak import multiplications_per_round, peak_function
 from benchmarks.contraction.shapes import GOALS
 from benchmarks.contraction.whole import compile_whole
 from mapsto.devices.cpu.isa import Isa, host
-from mapsto.session.compile import Workers
+from mapsto.devices.cpu.workers import Workers
 
 _PEAK_ROUNDS = 300_000
 

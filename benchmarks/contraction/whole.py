@@ -8,6 +8,7 @@ import numpy as np
 
 from benchmarks.contraction.cases import Array, Convolution, Format, Product, random_operand
 from benchmarks.contraction.native import SIGNATURE, Native, aligned
+from mapsto.devices.cpu.workers import Workers
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
@@ -15,7 +16,7 @@ from mapsto.ops.interpret import run_graph
 from mapsto.plan.plan import Work
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Run
-from mapsto.session.compile import Workers, build
+from mapsto.session.compile import build
 
 
 @dataclass(frozen=True)

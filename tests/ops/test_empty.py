@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from tests.ops.support import Array, check, reference, same, sample, tolerance_of
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import sym
@@ -23,7 +24,7 @@ from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.ops.registry import evaluated_attrs, known_ops
-from mapsto.session.compile import Workers, build
+from mapsto.session.compile import build
 
 F32, I64, BOOL = DType.F32, DType.I64, DType.BOOL
 Operands = tuple[list[Array | None], dict[str, Any]]

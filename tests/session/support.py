@@ -10,11 +10,12 @@ import onnx
 import onnx.parser
 import onnxruntime as ort
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.importers.onnx import load
 from mapsto.ops.interpret import run_graph
 from mapsto.report.accuracy import compare
 from mapsto.runtime.executable import Executable
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 Feed = dict[str, np.ndarray]
 Shapes = Mapping[str, Sequence[int | str | None]]

@@ -50,7 +50,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def started(*_: Any, **__: Any) -> None:
         raise AssertionError("work was done before the arguments were looked at")
 
-    monkeypatch.setattr("mapsto.session.compile.Workers.__init__", started)
+    monkeypatch.setattr("mapsto.devices.cpu.workers.Workers.__init__", started)
     monkeypatch.setattr("mapsto.runtime.artifact.load", started)
 
 

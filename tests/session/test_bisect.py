@@ -12,12 +12,13 @@ import pytest
 from tests.plan.graphs import small_cnn
 from tests.session.support import Feed, normal, parse
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import CompileError
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
 from mapsto.session import bisect as bisector
 from mapsto.session.bisect import Verdict, bisect
-from mapsto.session.compile import Workers, prepared
+from mapsto.session.compile import prepared
 
 MODEL = """g (float[N, 24] x, float[24, 40] w, bool c)
     => (float[N, 40] y, int64[N] best, float[N, 3] top, int64[N, 3] at) {

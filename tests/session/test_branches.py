@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tests.session.support import Feed, check, normal, parse
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.plan.plan import Region
-from mapsto.session.compile import Workers
 
 
 def conditions(names: str, **arrays: np.ndarray) -> list[Feed]:

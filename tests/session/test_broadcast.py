@@ -11,13 +11,14 @@ import pytest
 from tests.session.support import Feed, assert_close, normal, parse
 
 import mapsto
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ops.builder import Builder
 from mapsto.passes.gradient import gradient
 from mapsto.runtime.executable import Executable
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 SIZES = (0, 1, 2, 5)
 

@@ -17,11 +17,12 @@ from tests.session.support import Feed, assert_close, assert_same_bits, by_onnxr
 
 import mapsto
 from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import CompileError, MapstoError, ShapeError
 from mapsto.ir.expr import sym
 from mapsto.ops.interpret import run_graph
 from mapsto.runtime.program import Run
-from mapsto.session.compile import Workers, prepared
+from mapsto.session.compile import prepared
 
 CNN = """g (float[N, 3, H, W] x) => (float[N, 10] y, float[N, 16, A, B] k) {
     h = Conv<pads = [1, 1, 1, 1], strides = [2, 2]>(x, w)

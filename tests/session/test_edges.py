@@ -11,10 +11,10 @@ import pytest
 from tests.session.support import Feed, assert_same_bits, check, normal, parse
 
 import mapsto
+from mapsto.devices.cpu.workers import Workers
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ops.builder import Builder
-from mapsto.session.compile import Workers
 
 # -- outputs that nothing computes -------------------------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ from tests.session.support import assert_same_bits, normal, parse
 import mapsto
 from mapsto.devices.cpu import cache as caches
 from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import CompileError
 from mapsto.session import compile as session
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 # Two kernels: a product, and a softmax.
 MODEL = """g (float[N, 24] x, float[24, 40] w) => (float[N, 40] y) {

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from tests.session.support import Feed, assert_close, assert_same_bits, by_onnxruntime, parse
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ExecutionError, MapstoError, ModelError, ShapeError
 from mapsto.importers.onnx import load
 from mapsto.ops.interpret import run_graph
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Bounds
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 # y from data d[E], indices i[M] and updates u[M]
 _TUPLES = "l = Constant<value_ints = [-1]>() j = Unsqueeze(i, l)"

@@ -12,6 +12,7 @@ import pytest
 from tests.session.support import Feed, assert_close, parse
 from tests.session.test_indices import OPS, bound, compiled, feed, in_branch, masked, plain
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ExecutionError
 from mapsto.importers.onnx import load
 from mapsto.ir.dtypes import DType
@@ -22,7 +23,7 @@ from mapsto.ops.interpret import run_graph
 from mapsto.passes.checks import unchecked
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Bounds, Require, Run
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 PAGE = mmap.PAGESIZE
 WILD = [99, -100, 2**31, -(2**31), 2**40, -(2**53) - 1, 2**62, 2**63 - 1, -(2**63), -(2**63) + 1]

@@ -13,10 +13,11 @@ from onnx import helper, numpy_helper
 from tests.session.exact import power
 
 from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ExecutionError, ModelError
 from mapsto.importers.onnx import load
 from mapsto.ops.interpret import run_graph
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 Array = np.ndarray
 BIG = (1 << 62) + 1  # f64 takes it for 2^62

@@ -13,6 +13,7 @@ from tests.session import exact
 from tests.session.exact import INTEGERS
 
 from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.workers import Workers
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph, Value
@@ -20,7 +21,7 @@ from mapsto.kernel.interpret import run_kernel
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.ops.lowering import node_kernel
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 Array = np.ndarray
 Feed = dict[str, Array]

@@ -14,8 +14,9 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from tests.session.support import Feed, assert_close, parse
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ExecutionError, ShapeError
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 SIZES = (0, 1, 4)
 

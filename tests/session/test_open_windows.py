@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tests.session.support import check, normal, parse
 
-from mapsto.session.compile import Workers
+from mapsto.devices.cpu.workers import Workers
 
 POOLS = [
     "MaxPool<kernel_shape = [3], strides = [2], ceil_mode = 1>",

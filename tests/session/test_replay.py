@@ -13,11 +13,12 @@ from tests.plan.graphs import layer_norm_rows, small_cnn
 from tests.session.support import Feed, assert_close, assert_same_bits, normal, parse
 
 import mapsto
+from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import MapstoError, ParseError
 from mapsto.ir.expr import sym
 from mapsto.plan.plan import Pins, Plan
 from mapsto.plan.plan import parse as parse_plan
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

@@ -7,6 +7,7 @@ import pytest
 from tests.plan.graphs import conv, varied
 from tests.session.support import assert_close, normal
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Graph, Value
@@ -15,7 +16,7 @@ from mapsto.ops.interpret import run_graph
 from mapsto.passes import run_passes
 from mapsto.plan.plan import Plan, parse
 from mapsto.runtime.program import Run
-from mapsto.session.compile import Workers, build
+from mapsto.session.compile import build
 
 
 def residual(channels: int, height: Dim = 9, bias: bool = False) -> Graph:

@@ -1,22 +1,21 @@
-"""From a model to an executable: import, passes, groups, homes, code, program."""
+"""From a model to an executable: import, passes, plan, code, program."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mapsto import debug
-from mapsto.arguments import brief, names_of, shapes_of, telling, text_of
+from mapsto.arguments import names_of, shapes_of, telling, text_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, current, metering
 from mapsto.devices.backend import Backend, Progress
-from mapsto.devices.cpu.workers import Workers
 from mapsto.devices.maker import Made, Maker
-from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
+from mapsto.devices.named import backend_named
+from mapsto.errors import ModelError, ParseError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.ops.charges import FOLD_PER_BYTE
@@ -38,7 +37,6 @@ from mapsto.version import VERSION
 if TYPE_CHECKING:
     from mapsto.passes import Pass
 
-_OPENCL = re.compile(r"opencl(?::([0-9]{1,4}))?")
 
 
 @public
@@ -80,7 +78,7 @@ def compile_model(
     count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
     pinned, names = _plan(plan), names_of(overridable, "overridable")
     try:
-        with metering(budget), _backend(device, cache, isa) as backend:
+        with metering(budget), backend_named(device, cache, isa) as backend:
             opened, listed, defaults = _opened(model, names, data_root)
             graph = prepared(opened, wanted, data_root=data_root, overridable=names)
             if not check_indices:
@@ -98,20 +96,6 @@ def compile_model(
 
         exe.overriding = Overriding(listed, with_inputs)
     return exe
-
-
-def _backend(device: Any, cache: bool, isa: str | None) -> Backend:
-    """The named device, open for compiling."""
-    if text_of(device, "device") == "cpu":
-        return Workers(cache, isa)
-    found = _OPENCL.fullmatch(device)
-    if found is None:
-        raise ArgumentError(f"device: there is no {brief(device)}; there are: cpu, opencl, opencl:NUMBER")
-    if isa is not None:
-        raise ArgumentError(f"isa: instruction sets are the CPU's; leave it out for {device}")
-    from mapsto.devices.opencl.backend import OpenClBackend
-
-    return OpenClBackend(int(found[1] or 0))
 
 
 def _opened(

@@ -8,13 +8,14 @@ import pytest
 from tests.devices.cpu.forms import FORMS, Form, feeds_of
 from tests.plan.graphs import layer_norm_rows, small_cnn
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
 from mapsto.ops.interpret import run_graph
 from mapsto.passes import run_passes
 from mapsto.report.accuracy import compare
 from mapsto.runtime.executable import Executable
-from mapsto.session.compile import Workers, build
+from mapsto.session.compile import build
 
 # Relative to the largest magnitude of a channel: rounding of sums of some thousand products; bf16 and f16 round once.
 TOLERANCE = {"float32": 1e-5, "bfloat16": 8e-3, "float16": 1e-3, "float64": 1e-12}

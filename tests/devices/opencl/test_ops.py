@@ -17,10 +17,11 @@ from tests.random_graphs import cases, with_open_sizes
 from tests.session.support import assert_same_bits, normal, parse
 from tests.test_random_graphs import REFUSED, assert_agrees, by_another, common
 
+from mapsto.devices.cpu.workers import Workers
 from mapsto.devices.opencl.backend import OpenClBackend
 from mapsto.errors import ExecutionError, UnsupportedError
 from mapsto.ops.registry import known_ops, op
-from mapsto.session.compile import Workers, build, prepared
+from mapsto.session.compile import build, prepared
 
 pytestmark = pytest.mark.opencl
 
