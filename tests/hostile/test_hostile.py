@@ -72,7 +72,7 @@ def test_the_trial_sees_a_crash_and_too_much_memory() -> None:
         "crash": lambda: crash,
         "memory": lambda: lambda: bytearray(1 << 33),
         "kill": lambda: lambda: os.kill(os.getpid(), 9),
-        "large": lambda: lambda: bytearray(b"x") * (1 << 29),
+        "large": lambda: lambda: bytearray(b"x") * (1 << 30),
         "small": lambda: lambda: None,
     }
     found = dict(tried(makes, lambda model: model()))
