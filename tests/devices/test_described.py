@@ -44,7 +44,7 @@ def planned(mapped: Mapped, maker: Maker, offers: Mapping[str, Offer]) -> Plan:
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_plan_for_a_device_that_is_not_there(name: str) -> None:
     graph, maker = GRAPHS[name], DescribedMaker("board-9")
-    plan = planned(decide(graph), maker, {})
+    plan = planned(decide(graph, maker.traits), maker, {})
     text = plan.text()
     assert text.splitlines()[0].endswith(" for board-9") and text.count("as described") == len(plan.works) > 0
     assert parse_plan(text) == plan
@@ -53,11 +53,30 @@ def test_a_plan_for_a_device_that_is_not_there(name: str) -> None:
     assert made(again, maker, offers).keys() == {work.name for work in plan.works}
     assert all(not each.calls and not each.homes for each in made(again, maker, offers).values())
     with pytest.raises(ParseError, match="for: board-9, but code is made for avx2"):
-        check_origin(parse_plan(text), (graph_digest(graph), VERSION), "avx2")
+        check_origin(parse_plan(text), (graph_digest(graph), VERSION), "avx2", maker.traits)
+
+
+def test_a_plan_is_laid_as_its_maker_asks() -> None:
+    """Blocks of its own size or none, and no contraction that is too small for its template."""
+    graph, usual = GRAPHS["cnn"], DescribedMaker("board-9").traits
+    for traits in (usual, replace(usual, block=4, least_blocked=4), replace(usual, block=0)):
+        maker = DescribedMaker("board-9", traits)
+        plan = planned(decide(graph, maker.traits), maker, {})
+        blocks = {home.layout.block[1] for home in plan.homes.values() if home.layout.block}
+        assert blocks == ({traits.block} if traits.block else set())
+        again = parse_plan(plan.text())
+        assert again == plan and planned(replay(again, graph), maker, {}).homes == plan.homes
+        with pytest.raises(ParseError, match="line 3: traits: .*, but board-9 asks for block 7, "):
+            check_origin(again, (graph_digest(graph), VERSION), "board-9", replace(usual, block=7))
+    found = [work.kind for work in planned(decide(graph, usual), DescribedMaker("board-9"), {}).works]
+    maker = DescribedMaker("board-9", replace(usual, least_columns=10**6))
+    wide = [work.kind for work in planned(decide(graph, maker.traits), maker, {}).works]
+    assert "contraction" in found and "contraction" not in wide
 
 
 def test_offers_of_other_devices_are_refused() -> None:
-    mapped, maker = decide(small_cnn()), DescribedMaker("board-9")
+    maker = DescribedMaker("board-9")
+    mapped = decide(small_cnn(), maker.traits)
     task = next(tasks(mapped.items))
     for offer in (Offer("loops"), replace(maker.make(task, mapped.homes).offer, schedule="inner x16 of 2")):
         with pytest.raises(ParseError, match=f"work {task.name}: board-9 is only described"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mapsto.devices.cpu.traits import TRAITS
 from mapsto.ir.graph import Graph, Value
 from mapsto.ir.text import parse_graph
 from mapsto.plan.fuse import fuse
@@ -13,14 +14,14 @@ from mapsto.plan.task import Task
 def initial(text: str) -> tuple[Graph, dict[str, Task]]:
     """A graph, and each node as a task by itself, by its first output."""
     graph = parse_graph(text)
-    setting = setting_of(graph)
+    setting = setting_of(graph, TRAITS)
     return graph, {node.outputs[0].name: initial_task(node, setting, frozenset()) for node in graph.nodes}
 
 
 def fused(text: str) -> list[Task]:
     """The tasks of a graph, with everything joined that rules join."""
     graph = parse_graph(text)
-    return list(tasks(fuse(graph, setting_of(graph))))
+    return list(tasks(fuse(graph, setting_of(graph, TRAITS))))
 
 
 def recipes(text: str) -> list[str]:

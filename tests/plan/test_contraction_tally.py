@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mapsto.devices.cpu.traits import TRAITS
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Value
@@ -38,11 +39,11 @@ def convolution(size: int = 10) -> tuple[Contraction, dict[str, Layout], dict[st
     reds = tuple(Iter(name, e) for name, e in zip(("c", "i", "j"), (32, 3, 3), strict=True))
     c_, layouts, values = _recognised(Stmt("out", F32, iters, Reduce("sum", reds, product)), shapes)
     border = ((0, 0), (0, 0), (1, 1), (1, 1))
-    return c_, layouts | {"x": blocked(shapes["x"], border=border), "out": blocked(shapes["out"])}, values
+    return c_, layouts | {"x": blocked(shapes["x"], 1, 16, border), "out": blocked(shapes["out"], 1, 16)}, values
 
 
 def _recognised(stmt: Stmt, shapes: dict[str, tuple]) -> tuple[Contraction, dict[str, Layout], dict[str, Value]]:  # type: ignore[type-arg]
-    found = recognise(stmt, shapes["out"], frozenset({"w", "b"}))
+    found = recognise(stmt, shapes["out"], frozenset({"w", "b"}), TRAITS)
     assert found is not None
     values = {name: Value(name, F32, shape) for name, shape in shapes.items()}
     return found[0], {name: plain(shape) for name, shape in shapes.items()}, values

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mapsto.devices.cpu.traits import TRAITS
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
@@ -16,7 +17,7 @@ from tests.plan.graphs import conv, layer_norm_rows, silu, small_cnn
 
 
 def kinds(graph: Graph) -> list[tuple[str, tuple[str, ...]]]:
-    return [(task.kind, tuple(n.op for n in task.nodes)) for task in tasks(decide(graph).items)]
+    return [(task.kind, tuple(n.op for n in task.nodes)) for task in tasks(decide(graph, TRAITS).items)]
 
 
 def test_activations_and_residuals_join_their_convolution() -> None:
@@ -35,7 +36,7 @@ def test_a_channel_norm_around_transposes_is_one_kernel() -> None:
 
 
 def test_what_is_only_concatenated_is_written_into_its_part() -> None:
-    mapped = decide(small_cnn())
+    mapped = decide(small_cnn(), TRAITS)
     assert mapped.homes["mul"].buffer == mapped.homes["add"].buffer == "concat"
     assert not any(n.op == "concat" for task in tasks(mapped.items) for n in task.nodes)
     (whole,) = [item for item in walk(mapped.items) if isinstance(item, View) and item.value == "concat"]
@@ -46,7 +47,7 @@ def test_a_value_that_leaves_the_graph_is_kept() -> None:
     b = Builder("two")
     x = b.input("x", DType.F32, (1, 16, 8, 8))
     y = conv(b, x, 16)
-    mapped = decide(b.finish([y, silu(b, y)]))
+    mapped = decide(b.finish([y, silu(b, y)]), TRAITS)
     (contraction,) = [t for t in tasks(mapped.items) if t.kind == "contraction"]
     assert set(mapped.graph.outputs) <= mapped.homes.keys()
     assert "sigmoid" not in [n.op for n in contraction.nodes]
@@ -58,7 +59,7 @@ def test_a_task_does_not_swallow_a_reader_in_between() -> None:
     x = b.input("x", DType.F32, (1, 16, 8, 8))
     a = b.one("exp", [x])
     middle = conv(b, b.one("tanh", [a]), 16)
-    mapped = decide(b.finish([b.one("mul", [a, b.one("neg", [middle])])]))
+    mapped = decide(b.finish([b.one("mul", [a, b.one("neg", [middle])])]), TRAITS)
     made = {"x"} | mapped.graph.constants.keys()
     for item in walk(mapped.items):
         assert reads_of(item) <= made
@@ -81,7 +82,7 @@ def branching() -> Graph:
 
 def test_what_is_built_after_a_check_stays_after_it() -> None:
     """Tasks only move to later places, so a check comes before whatever it guards, however nodes are fused."""
-    (branch,) = [item for item in decide(branching()).items if isinstance(item, Region)]
+    (branch,) = [item for item in decide(branching(), TRAITS).items if isinstance(item, Region)]
     kinds = ["check" if isinstance(i, Control) else "+".join(n.op for n in i.nodes) if isinstance(i, Task) else "view"
              for i in branch.arms[0]]  # fmt: skip
     last = max(k for k, kind in enumerate(kinds) if kind == "check")
@@ -105,7 +106,7 @@ def without_reasons(mapped: Mapped) -> list[object]:
 def test_tasks_follow_from_the_plan_and_the_graph(name: str) -> None:
     """What a printed plan derives is what was decided, statement by statement."""
     graph = GRAPHS[name]()
-    mapped = decide(graph)
+    mapped = decide(graph, TRAITS)
     offers = {task.name: (Offer("any"), ()) for task in tasks(mapped.items)}
     plan = plan_of(mapped, offers, "any", ("digest", "version"))
     again = replay(parse(plan.text()), graph)
@@ -116,6 +117,6 @@ def test_tasks_follow_from_the_plan_and_the_graph(name: str) -> None:
 def test_a_value_that_is_joined_with_itself_lies_in_one_part_and_is_copied_to_the_other() -> None:
     b = Builder("twice")
     y = conv(b, b.input("x", DType.F32, (1, 16, 8, 8)), 16)
-    mapped = decide(b.finish([conv(b, b.one("concat", [y, y], axis=1), 16)]))
+    mapped = decide(b.finish([conv(b, b.one("concat", [y, y], axis=1), 16)]), TRAITS)
     (joined,) = [task for task in tasks(mapped.items) if task.recipe.rule == "without"]
     assert len(joined.stmts) == 1 and str(joined.recipe) == "without(concat, conv)"

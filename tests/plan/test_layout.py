@@ -41,13 +41,13 @@ def test_a_slice_lies_where_its_elements_lay(shape: tuple[int, ...], data: st.Da
 
 
 def test_a_blocked_slice_starts_at_a_block() -> None:
-    whole = blocked((1, 48, 4, 4))
+    whole = blocked((1, 48, 4, 4), 1, 16)
     part = whole.slice(1, 32, 16)
     assert part.place((0, 3, 2, 1)) == whole.place((0, 35, 2, 1))
 
 
 def test_a_transpose_of_a_blocked_layout_is_a_layout() -> None:
-    source = blocked((1, 32, 6), 1)
+    source = blocked((1, 32, 6), 1, 16)
     view = of_place((1, 6, 32), ("n", "t", "c"), source.place((sym("n"), sym("c"), sym("t"))), 16, source.elements)
     assert view is not None and view.block == (2, 16)
     assert all(view.place((0, t, c)) == source.place((0, c, t)) for t in range(6) for c in range(32))
@@ -55,7 +55,7 @@ def test_a_transpose_of_a_blocked_layout_is_a_layout() -> None:
 
 def test_heads_of_a_blocked_layout_are_a_view_only_where_blocks_do_not_cross_them() -> None:
     for width, fits in ((32, True), (24, False)):
-        source = blocked((1, 2 * width, 5), 1)
+        source = blocked((1, 2 * width, 5), 1, 16)
         names, shape = ("h", "d", "t"), (2, width, 5)
         place = source.place((0, sym("h") * width + sym("d"), sym("t")))
         assert (of_place(shape, names, place, 16, source.elements) is not None) == fits

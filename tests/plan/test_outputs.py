@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mapsto
+from mapsto.devices.cpu.traits import TRAITS
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
@@ -106,7 +107,7 @@ def test_updates_are_right_and_in_the_callers_memory(name: str, threads: int) ->
 
 @pytest.mark.parametrize("name", [*IN_PLACE, *AT_THE_END])
 def test_a_copy_at_the_end_only_where_it_must_be(name: str) -> None:
-    mapped = decide(graph_of(*{**IN_PLACE, **AT_THE_END}[name]))
+    mapped = decide(graph_of(*{**IN_PLACE, **AT_THE_END}[name]), TRAITS)
     places = list(mapped.places.values())
     copied = [v for v in places if ".copy" in v]
     assert bool(copied) == (name in AT_THE_END), copied

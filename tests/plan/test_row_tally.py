@@ -82,7 +82,7 @@ def test_lanes_run_along_the_blocked_dim() -> None:
     shape = (1, 32, 5, 5)
     iters = tuple(Iter(n, e) for n, e in zip("nchw", shape, strict=True))
     value = Op("add", (at("x", *map(sym, "nchw")), Const(1.0, F32)), F32)
-    found = tally_of([Stmt("out", F32, iters, value)], {n: blocked(shape) for n in ("x", "out")})
+    found = tally_of([Stmt("out", F32, iters, value)], {n: blocked(shape, 1, 16) for n in ("x", "out")})
     assert found.moves == {"contiguous": 800, "store": 800}
 
 
@@ -206,6 +206,6 @@ def test_weights_that_rows_share_are_picked_once_a_row() -> None:
     """A depthwise product: lanes along 32 channels in blocks, whose three weights each lie 9 apart."""
     value = Reduce("sum", (Iter("k", 3),), Op("mul", (at("x", COL, RED, ROW), at("w", 9 * COL + RED)), F32))
     iters = (Iter("j", 32), Iter("i", 50))
-    layouts = {"x": blocked((32, 3, 50), dim=0), "w": plain((288,)), "out": blocked((32, 50), dim=0)}
+    layouts = {"x": blocked((32, 3, 50), 0, 16), "w": plain((288,)), "out": blocked((32, 50), 0, 16)}
     found = tally_of([Stmt("out", F32, iters, value)], layouts)
     assert found.moves["store"] == 32 * 50 and found.moves["strided_load"] <= 3 * 32

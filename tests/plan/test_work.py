@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mapsto.ops  # noqa: F401  (registers the ops)
+from mapsto.devices.cpu.traits import TRAITS
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph
 from mapsto.kernel import compose, facts
@@ -36,7 +37,7 @@ def facts_made(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> int:
 
     with monkeypatch.context() as patched:
         patched.setattr(facts, "_facts", counting)
-        fuse(graph, setting_of(graph))
+        fuse(graph, setting_of(graph, TRAITS))
     return len(made)
 
 
@@ -51,7 +52,7 @@ def test_iterators_are_called_by_their_place_at_once(monkeypatch: pytest.MonkeyP
     b = Builder("g")
     x = b.input("x", DType.F32, (4, 8))
     graph = b.finish([b.one("tanh", [b.one("transpose", [x], perm=(1, 0))])], names=["y"])
-    setting = setting_of(graph)
+    setting = setting_of(graph, TRAITS)
     monkeypatch.setattr(compose, "_renamed", None)
     for node in graph.nodes:
         (stmt,) = initial_task(node, setting, frozenset()).stmts

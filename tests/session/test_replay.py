@@ -215,6 +215,15 @@ def test_a_plan_of_another_instruction_set_or_version() -> None:
     refused(model, replace(parse_plan(text), digest=""), "no line `graph DIGEST", isa="sse2")
 
 
+def test_a_plan_laid_for_a_maker_that_asks_for_something_else() -> None:
+    model, _ = MODELS["digits"]
+    text = mapsto.compile(model, isa="sse2").plan.text()
+    at = "line 3: traits: block 4, .*, but sse2 asks for block 16, "
+    refused(model, text.replace("\ntraits block 16,", "\ntraits block 4,"), at, isa="sse2")
+    lost = text.split("\n", 3)
+    refused(model, "\n".join((*lost[:2], lost[3])), "traits: nothing, but sse2 asks for block 16, ", isa="sse2")
+
+
 def works_of(text: str) -> list[tuple[int, str]]:
     """(line, recipe) of each work in a plan's text."""
     return [

@@ -16,6 +16,7 @@ from mapsto.ir.expr import Dim
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Maker(Protocol):
     @property
     def name(self) -> str:
         """As plans have it."""
+
+    @property
+    def traits(self) -> Traits:
+        """How it wants values laid and contractions formed. The same for all makers of that name."""
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None) -> Made:
         """Code for a task. `offer`: the one to take; None: the maker's own choice. Raises ParseError for an offer that

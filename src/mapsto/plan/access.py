@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.expr import Dim
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.home import BLOCK, Border
+from mapsto.plan.home import Border
 from mapsto.plan.layout import Layout, of_place
 
 
@@ -23,8 +23,8 @@ class Access:
 
 
 def access(c: Contraction, index: tuple[Dim, ...], layout: Layout, fast: str, border: Border | None) -> Access | None:
-    """How a contraction reaches an operand: affine in every iterator, `fast` with stride 1 (in blocks of 16 where the
-    layout has them). None where it is not so.
+    """How a contraction reaches an operand: affine in every iterator, `fast` with stride 1 (in blocks where the layout
+    has them). None where it is not so.
     """
     if border is not None and any(b > hb or a > ha for (b, a), (hb, ha) in zip(border, layout.border, strict=True)):
         return None
@@ -32,7 +32,7 @@ def access(c: Contraction, index: tuple[Dim, ...], layout: Layout, fast: str, bo
     place = layout.place(index, c.ranges)
     shape = [i.extent for i in iters]
     names = [i.name for i in iters]
-    made = of_place(shape, names, place, BLOCK, layout.elements)
+    made = of_place(shape, names, place, c.traits.block, layout.elements)
     if made is None:
         return None
     strides: dict[str, Dim] = {}
@@ -43,7 +43,7 @@ def access(c: Contraction, index: tuple[Dim, ...], layout: Layout, fast: str, bo
         if axis.size is not None or axis.div != 1:
             if name != fast:
                 return None
-            block = BLOCK
+            block = c.traits.block
             if axis.div != 1:
                 block_stride = axis.stride
             else:

@@ -35,12 +35,13 @@ from mapsto.kernel.ast import (
     transform,
     walk,
 )
+from mapsto.plan.traits import Traits
 
 
 @dataclass(frozen=True)
 class Contraction:
     """A sum of products, taken apart. `guards` are the conditions (each >= 0) under which A is read; elsewhere it
-    counts as zero.
+    counts as zero. `traits`: of the maker that it is formed for.
     """
 
     target: str
@@ -55,6 +56,7 @@ class Contraction:
     rows: tuple[Iter, ...]
     cols: tuple[Iter, ...]
     reds: tuple[Iter, ...]
+    traits: Traits
 
     @property
     def ranges(self) -> Ranges:
@@ -70,14 +72,18 @@ class Contraction:
 
     @property
     def channels(self) -> tuple[Iter, ...]:
-        """The reduction that is to lie innermost in A: the last dim's where that fills a vector, else the longest."""
+        """The reduction that is to lie innermost in A: the last dim's where that is long enough, else the
+        longest."""
         rows = {i.name for i in self.rows}
         free = [r for r in self.reds if not any(r.name in symbols(e) and symbols(e) & rows for e in self.a.index)]
-        last = [r for r in free if self.a.index[-1:] == (sym(r.name),) and _is_long(r.extent)]
+        last = [r for r in free if self.a.index[-1:] == (sym(r.name),) and self._is_long(r.extent)]
         if last or len(free) <= 1:
             return tuple(last or free)
         known = [r for r in free if isinstance(r.extent, int)] or free
         return (max(known, key=lambda r: r.extent if isinstance(r.extent, int) else 0),)
+
+    def _is_long(self, extent: Dim) -> bool:
+        return not isinstance(extent, int) or extent >= self.traits.least_channels
 
     def multiplications(self) -> Dim:
         total: Dim = 1
@@ -112,10 +118,6 @@ class Contraction:
                 return None
             found.append((max(0, -low), max(0, past)))
         return tuple(found)
-
-
-def _is_long(extent: Dim) -> bool:
-    return not isinstance(extent, int) or extent >= 16
 
 
 def absorb(c: Contraction, producer: Stmt) -> Contraction | None:
@@ -224,11 +226,6 @@ EXACT = {(DType.BF16, DType.F32), (DType.U8, DType.I32), (DType.I8, DType.I32)}
 PRODUCTS = {(DType.F32, DType.F32): DType.F32, (DType.BF16, DType.BF16): DType.F32, (DType.U8, DType.I8): DType.I32}
 
 ACCUMULATOR = ""  # no value has the empty name: among inputs it stands for an absent one
-# Fewer columns than this leave most lanes of the template idle: the generic lowering does as well.
-LEAST_COLUMNS = 4
-# Columns times channels of one of many groups: below (a depthwise layer with a multiplier) loops over all groups at
-# once fill the lanes better.
-LEAST_OF_A_GROUP = 16
 
 
 def is_usable(c: Contraction) -> bool:
@@ -237,13 +234,14 @@ def is_usable(c: Contraction) -> bool:
         return False
     if len(c.cols) != 1 or len(c.channels) != 1 or c.channel_dim is None or c.column_dim is None:
         return False
-    columns, channels = c.cols[0].extent, c.channels[0].extent
+    columns, channels, traits = c.cols[0].extent, c.channels[0].extent, c.traits
     if any(i.extent == 0 for i in (*c.iters, *c.reds)):
         return False
-    if isinstance(columns, int) and columns < LEAST_COLUMNS:
+    if isinstance(columns, int) and columns < traits.least_columns:
         return False
-    if c.batch and isinstance(columns, int) and isinstance(channels, int) and columns * channels < LEAST_OF_A_GROUP:
-        return False
+    if c.batch and isinstance(columns, int) and isinstance(channels, int):
+        if columns * channels < traits.least_of_a_group:
+            return False
     return all(_is_bound(g, c) for g in c.guards)
 
 
@@ -256,7 +254,9 @@ def _is_bound(guard: Dim, c: Contraction) -> bool:
     return False
 
 
-def recognise(stmt: Stmt, shape: tuple[Dim, ...], constants: frozenset[str]) -> tuple[Contraction, Scalar] | None:
+def recognise(
+    stmt: Stmt, shape: tuple[Dim, ...], constants: frozenset[str], traits: Traits
+) -> tuple[Contraction, Scalar] | None:
     """(contraction, value around it) of a statement, or None. In the value, `Load(ACCUMULATOR, iterators)` stands for
     the sum.
     """
@@ -277,7 +277,7 @@ def recognise(stmt: Stmt, shape: tuple[Dim, ...], constants: frozenset[str]) -> 
     )
     if b_guards or loads_in(a) or loads_in(b):
         return None
-    found = _classify(stmt, reduce, a, b, guards, shape)
+    found = _classify(stmt, reduce, a, b, guards, shape, traits)
     if found is None:
         return None
     # around the sum are the iterators of the statement as it came in: a split of groups is the contraction's own matter
@@ -341,7 +341,7 @@ def _names(load: Load) -> set[str]:
 
 
 def _classify(
-    stmt: Stmt, reduce: Reduce, a: Load, b: Load, guards: tuple[Dim, ...], shape: tuple[Dim, ...]
+    stmt: Stmt, reduce: Reduce, a: Load, b: Load, guards: tuple[Dim, ...], shape: tuple[Dim, ...], traits: Traits
 ) -> Contraction | None:
     in_a, in_b = _names(a), _names(b)
     index: tuple[Dim, ...] = tuple(sym(i.name) for i in stmt.iters) if stmt.index is None else stmt.index
@@ -360,7 +360,7 @@ def _classify(
     zero: dict[str, Dim] = dict.fromkeys((i.name for i in (*idle, *single)), 0)
     reds = tuple(r for r in reduce.iters if r.name not in zero)
     placed = tuple(substitute(e, zero) for e in index)
-    return Contraction(stmt.target, reduce.dtype, used, placed, shape, a, b, guards, batch, rows, cols, reds)
+    return Contraction(stmt.target, reduce.dtype, used, placed, shape, a, b, guards, batch, rows, cols, reds, traits)
 
 
 def _split_groups(stmt: Stmt) -> Stmt:

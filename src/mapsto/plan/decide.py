@@ -20,25 +20,29 @@ from mapsto.plan.parts import take_apart
 from mapsto.plan.settle import settle
 from mapsto.plan.slices import slice_concats
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 from mapsto.plan.votes import wishes
 from mapsto.plan.works import NO_PINS, Pins
 
 
 @dataclass(frozen=True)
 class Mapped:
-    """A graph with what was decided but for the ways in which tasks are made: items in order with their statements,
-    homes of all values in memory, and for each output the value whose buffer holds it.
+    """A graph, what its maker asked for, and what was decided but for the ways in which tasks are made: items in order
+    with their statements, homes of all values in memory, and for each output the value whose buffer holds it.
     """
 
     graph: Graph
+    traits: Traits
     items: tuple[Item, ...]
     homes: Mapping[str, Home]
     places: Mapping[str, str]
 
 
-def decide(graph: Graph, pins: Pins = NO_PINS) -> Mapped:
-    """Fuse, lay out, place. Raises ParseError, naming line and name, for pins that cannot be kept to."""
-    setting = setting_of(graph)
+def decide(graph: Graph, traits: Traits, pins: Pins = NO_PINS) -> Mapped:
+    """Fuse, lay out, place. traits: of the maker that it is planned for. Raises ParseError, naming line and name, for
+    pins that cannot be kept to.
+    """
+    setting = setting_of(graph, traits)
     names = Names(names_in(graph))
     items = fuse(graph, setting, _apart(pins, graph))
     made = {name: value for task in tasks(items) for name, value in task.made.items()}
@@ -47,13 +51,13 @@ def decide(graph: Graph, pins: Pins = NO_PINS) -> Mapped:
     narrowed = [name for task in tasks(items) for name in task.constants]
     ports = {*inputs, *graph.outputs}
     wished = wishes(items, values, ports, {*constants, *narrowed}, _inner(pins, graph))
-    items, slices, border = slice_concats(items, values, wished)
+    items, slices, border = slice_concats(items, values, wished, traits.block)
     going = [*graph.outputs, *(v.name for node in graph.walk() if node.graphs for v in node.outputs)]
     coming = [*inputs, *constants, *narrowed]
     items, homes = settle(items, setting, wished, slices, border, (coming, going), made, names.fresh)
-    items, homes = take_apart(items, homes, names.fresh)
+    items, homes = take_apart(items, homes, traits.block, names.fresh)
     items, homes, places = place_outputs(graph, items, setting, homes, names.fresh)
-    return Mapped(graph, _named(items), homes, places)
+    return Mapped(graph, traits, _named(items), homes, places)
 
 
 def _named(items: tuple[Item, ...]) -> tuple[Item, ...]:
@@ -108,7 +112,7 @@ def plan_of(
     constants |= {name for node in mapped.graph.walk() for inner in node.graphs for name in inner.constants}
     items = tuple(_printed(item, mapped, offers, numbers) for item in mapped.items)
     homes = {name: home for name, home in mapped.homes.items() if name not in constants}
-    return printed.Plan(mapped.graph.name, isa, *origin, items, homes, dict(mapped.places))
+    return printed.Plan(mapped.graph.name, isa, *origin, items, homes, dict(mapped.places), traits=mapped.traits)
 
 
 def _printed(

@@ -114,7 +114,9 @@ class _Deriving:
         """A value that is what a task would copy, as it lies."""
         load = view_source(task)
         source = None if load is None else self.home(load.tensor)
-        layout = None if load is None or source is None else view_layout(task.stmts[0], load, source.layout)
+        layout = None
+        if load is not None and source is not None:
+            layout = view_layout(task.stmts[0], load, source.layout, self.setting.traits.block)
         if source is None or layout is None:
             raise ValueError(f"{name!r} is no view: its places are neither affine nor blocked")
         self.inside[name] = source.buffer, layout
@@ -173,7 +175,7 @@ class _Deriving:
                 first = _done(rule.join(first, self.task(second), first.targets[-1]))
             return first
         if recipe.rule in FORMS:
-            return _done(FORMS[recipe.rule](first))
+            return _done(FORMS[recipe.rule](first, self.setting.traits))
         if recipe.rule == "without":
             return self._without(first, names)
         if recipe.rule == "reading":

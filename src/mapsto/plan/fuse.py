@@ -21,6 +21,7 @@ from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.items import Control, Item, Region, reads_of, targets_of
 from mapsto.plan.rules import FORMS, RULES, Refusal, Rule
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 
 # A concatenation of more values than this lies row-major and is written operand by operand.
 MOST_OPERANDS = 64
@@ -52,7 +53,7 @@ def _items(
         for name, target in zip(graph.outputs, copies, strict=True):
             items.append(copy_task(setting.values[name], target, setting, (), ""))
         external = {v.name for v in copies}
-    return _Fusing(items, setting.values, external, together).done()
+    return _Fusing(items, setting.values, external, together, setting.traits).done()
 
 
 def _item(node: Node, setting: Setting, together: Together | None, required: Set[Dim]) -> Item:
@@ -83,6 +84,7 @@ class _Fusing:
     values: Mapping[str, Value]
     external: Set[str]
     together: Together | None
+    traits: Traits
     producer: dict[str, int] = field(default_factory=dict)
     readers: dict[str, list[int]] = field(default_factory=dict)  # of what is made here; in order
     refused: dict[tuple[int, str], dict[str, str]] = field(default_factory=dict)
@@ -184,7 +186,7 @@ class _Fusing:
         """A task that may be a contraction, now that its sources are in."""
         task = self._task(at)
         assert task is not None
-        formed = next((t for form in FORMS.values() if isinstance(t := form(task), Task)), None)
+        formed = next((t for form in FORMS.values() if isinstance(t := form(task, self.traits), Task)), None)
         self._unregister(at)
         self.items[at] = replace(task, constants={}) if formed is None else formed
         self._register(at)

@@ -9,10 +9,7 @@ from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, ranges_of
 from mapsto.plan.layout import Layout, blocked, permuted, plain
-
-BLOCK = 16
-# A dim shorter than this is not blocked (most lanes would be empty) but laid innermost as it is.
-LEAST_BLOCKED = 8
+from mapsto.plan.traits import Traits
 
 Border = tuple[tuple[int, int], ...]
 
@@ -36,14 +33,17 @@ def as_it_comes(value: Value) -> Home:
     return Home(value.name, value.dtype, plain(value.shape), "row-major, as it comes in")
 
 
-def layout_for(shape: tuple[Dim, ...], inner: int | None, border: Border = ()) -> Layout:
-    """The layout with one dim innermost (blocked where long enough) and a border."""
+def layout_for(shape: tuple[Dim, ...], inner: int | None, traits: Traits, border: Border = ()) -> Layout:
+    """The layout with one dim innermost (blocked where long enough, for a maker that has a use for blocks) and a
+    border.
+    """
     rank = len(shape)
     if inner is None or rank == 0 or inner == rank - 1:
         return permuted(shape, range(rank), border or None)
     extent = shape[inner]
-    if isinstance(extent, int) and extent >= LEAST_BLOCKED and not (border and border[inner] != (0, 0)):
-        return blocked(shape, inner, BLOCK, border or None)
+    is_long = isinstance(extent, int) and extent >= traits.least_blocked
+    if traits.block and is_long and not (border and border[inner] != (0, 0)):
+        return blocked(shape, inner, traits.block, border or None)
     return permuted(shape, [d for d in range(rank) if d != inner] + [inner], border or None)
 
 

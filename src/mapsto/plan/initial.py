@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,35 +19,46 @@ from mapsto.plan.names import names_in
 from mapsto.plan.recipe import made, of
 from mapsto.plan.rules.narrow import is_accumulator
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 from mapsto.plan.transposed import transposed_bias, transposed_phases
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What tasks are made from: all values by name, constants, and a prefix that no name in the graph begins with."""
+    """What tasks are made from: all values by name, constants, what the maker asks for, and a prefix that no
+    name in the graph begins with.
+    """
 
     values: Mapping[str, Value]
     constants: Mapping[str, np.ndarray]
+    traits: Traits
     prefix: str
 
     def iters(self, shape: tuple[Dim, ...]) -> tuple[Iter, ...]:
         return tuple(Iter(f"{self.prefix}{k}", extent) for k, extent in enumerate(shape))
 
 
-def setting_of(graph: Graph) -> Setting:
+def setting_of(graph: Graph, traits: Traits) -> Setting:
     """The setting of a graph with all that are nested in it."""
-    values: dict[str, Value] = {}
-    constants: dict[str, np.ndarray] = {}
-    waiting = [graph]
-    while waiting:
-        inner = waiting.pop()
-        values.update(inner.values())
-        constants.update(inner.constants)
-        waiting.extend(g for node in inner.nodes for g in node.graphs)
+    values = {name: value for inner in _nested(graph) for name, value in inner.values().items()}
     prefix, taken = "%", names_in(graph)
     while any(name.startswith(prefix) for name in taken):
         prefix += "%"
-    return Setting(values, constants, prefix)
+    return Setting(values, constants_of(graph), traits, prefix)
+
+
+def constants_of(graph: Graph) -> dict[str, np.ndarray]:
+    """The constants of a graph and of all that are nested in it."""
+    return {name: array for inner in _nested(graph) for name, array in inner.constants.items()}
+
+
+def _nested(graph: Graph) -> Iterator[Graph]:
+    """A graph and all that are nested in it."""
+    waiting = [graph]
+    while waiting:
+        inner = waiting.pop()
+        yield inner
+        waiting.extend(g for node in inner.nodes for g in node.graphs)
 
 
 def initial_task(node: Node, setting: Setting, required: Set[Dim]) -> Task:
@@ -96,7 +107,7 @@ def _as_contraction(task: Task, node: Node, setting: Setting) -> Task:
     if node.op == "conv_transpose":
         phases = transposed_phases(node, [setting.values[n] for n in node.inputs[:2]])
     constants = frozenset(setting.constants)
-    found = [recognise(s, setting.values[stmt.target].shape, constants) for s in phases]
+    found = [recognise(s, setting.values[stmt.target].shape, constants, setting.traits) for s in phases]
     known: list[tuple[Contraction, Scalar]] = [f for f in found if f is not None]
     if len(known) != len(found) or not known or not all(is_usable(c) for c, _ in known):
         if known and known[0][0].dtype is DType.I32:

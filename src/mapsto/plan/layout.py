@@ -137,16 +137,18 @@ def permuted(shape: Sequence[Dim], order: Sequence[int], border: Sequence[tuple[
 
 
 def blocked(
-    shape: Sequence[Dim], dim: int = 1, block: int = 16, border: Sequence[tuple[int, int]] | None = None
+    shape: Sequence[Dim], dim: int, block: int, border: Sequence[tuple[int, int]] | None = None
 ) -> Layout:
-    """`dim` split into blocks whose elements are innermost: `[N][C/16][H][W][16]` for dim 1."""
+    """`dim` split into blocks whose elements are innermost: `[N][C/16][H][W][16]` for dim 1 in
+    blocks of 16.
+    """
     axes: list[tuple[int, int, int | None]] = [(d, block if d == dim else 1, None) for d in range(len(shape))]
     return _with_strides(shape, [*axes, (dim, 1, block)], border or [(0, 0)] * len(shape))
 
 
 def of_place(shape: Sequence[Dim], names: Sequence[str], place: Dim, block: int, elements: Dim) -> Layout | None:
     """The layout whose place is a given expression over one iterator a dim; None where it is neither affine nor
-    blocked in some dim.
+    blocked in some dim (in no dim where block is 0).
 
     This is how a transpose, a reshape or a slice becomes a view: its index map composed with the layout it reads is a
     layout again.
@@ -173,6 +175,8 @@ def _axes_of(dim: int, name: str, place: Dim, extent: Dim, block: int) -> tuple[
     affine = linear(place, name)
     if affine is not None:
         return [Axis(dim, 1, None, affine[0])], affine[1]
+    if not block:
+        return None
     outer, inner = f"{name}.outer", f"{name}.inner"
     ranges: dict[str, tuple[Dim, Dim]] = {outer: (0, ceildiv(extent, block) - 1), inner: (0, block - 1)}
     split = simplify(substitute(place, {name: add(mul(sym(outer), block), sym(inner))}), ranges)

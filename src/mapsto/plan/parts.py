@@ -21,9 +21,11 @@ from mapsto.plan.views import is_shifted, view_layout, view_source
 
 
 def take_apart(
-    items: Sequence[Item], homes: dict[str, Home], fresh: Callable[[str], str]
+    items: Sequence[Item], homes: dict[str, Home], block: int, fresh: Callable[[str], str]
 ) -> tuple[tuple[Item, ...], dict[str, Home]]:
-    """The items with each wide concatenation as many tasks, and slices read as views; the homes with those of both."""
+    """The items with each wide concatenation as many tasks, and slices read as views; the homes with those of both.
+    block: of blocked dims.
+    """
     homes = dict(homes)
 
     def change(item: Item) -> list[Item]:
@@ -31,18 +33,18 @@ def take_apart(
             return [item]
         if is_wide(item):
             return list(_parts(item, homes, fresh))
-        return [_read_a_view(item, homes, fresh)]
+        return [_read_a_view(item, homes, block, fresh)]
 
     return each(items, change), homes
 
 
-def _read_a_view(task: Task, homes: dict[str, Home], fresh: Callable[[str], str]) -> Task:
+def _read_a_view(task: Task, homes: dict[str, Home], block: int, fresh: Callable[[str], str]) -> Task:
     load = view_source(task)
     if load is None or load.tensor not in homes or not any(is_shifted(e) for e in load.index):
         return task
     (stmt,) = task.stmts
     source = homes[load.tensor]
-    layout = view_layout(stmt, load, source.layout)
+    layout = view_layout(stmt, load, source.layout, block)
     if layout is None:
         return task
     name = fresh(f"{stmt.target}.view")

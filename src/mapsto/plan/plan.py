@@ -17,6 +17,7 @@ from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError
 from mapsto.plan.home import Home
 from mapsto.plan.text import Parts, plan_lines, read_parts
+from mapsto.plan.traits import Traits
 from mapsto.plan.works import NO_PINS, Control, Declined, Item, Offer, Pins, Region, View, Work, walk
 
 __all__ = ["Control", "Declined", "Item", "Offer", "Pins", "Plan", "Region", "View", "Work", "parse", "walk"]
@@ -37,6 +38,7 @@ class Plan:
     homes: Mapping[str, Home] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
     pins: Pins = NO_PINS
+    traits: Traits | None = None  # what its maker asked for; None in a plan of pins alone
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)  # first words, homes: where read
 
     @property
@@ -48,7 +50,15 @@ class Plan:
     def text(self) -> str:
         """The text form; `parse(text)` gives an equal plan."""
         parts = Parts(
-            self.graph, self.isa, self.digest, self.version, self.items, self.homes, self.places, self.pins
+            self.graph,
+            self.isa,
+            self.digest,
+            self.version,
+            self.items,
+            self.homes,
+            self.places,
+            self.pins,
+            self.traits,
         )
         return "\n".join(plan_lines(parts)) + "\n"
 
@@ -58,6 +68,7 @@ class Plan:
             "isa": self.isa,
             "digest": self.digest,
             "version": self.version,
+            "traits": None if self.traits is None else vars(self.traits),
             "items": [_data(item) for item in self.items],
             "homes": {
                 name: {"buffer": h.buffer, "type": str(h.value(name)), "layout": str(h.layout), "because": h.because}

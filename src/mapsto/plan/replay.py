@@ -13,12 +13,14 @@ from mapsto.plan.home import as_it_comes
 from mapsto.plan.initial import setting_of
 from mapsto.plan.items import tasks
 from mapsto.plan.plan import Plan
+from mapsto.plan.text import traits_text
+from mapsto.plan.traits import Traits
 from mapsto.plan.verify import verify
 
 
-def check_origin(plan: Plan, origin: tuple[str, str], isa: str) -> None:
-    """Raises ParseError, naming line and key, for a plan of another instruction set, graph or version of mapsto.
-    origin: the graph's digest, and the version.
+def check_origin(plan: Plan, origin: tuple[str, str], isa: str, traits: Traits) -> None:
+    """Raises ParseError, naming line and key, for a plan of another device, graph or version of mapsto, or one laid for
+    a maker that asks for something else. origin: the graph's digest, and the version.
     """
     digest, version = origin
     if plan.isa != isa:
@@ -30,6 +32,9 @@ def check_origin(plan: Plan, origin: tuple[str, str], isa: str) -> None:
     line = plan.lines.get("graph")
     if plan.version != version:
         raise _fault(line, f"mapsto: made by version {plan.version}, this is {version}; make the plan anew")
+    if plan.items and plan.traits != traits:
+        asked = "nothing" if plan.traits is None else traits_text(plan.traits)
+        raise _fault(plan.lines.get("traits"), f"traits: {asked}, but {isa} asks for {traits_text(traits)}")
     if plan.digest != digest:
         raise _fault(line, f"graph: {plan.digest}, but this one, in these shapes, is {digest}; make a plan of it")
 
@@ -39,13 +44,15 @@ def replay(plan: Plan, graph: Graph) -> Mapped:
     if plan.pins.apart or plan.pins.inner:
         raise _fault(min(plan.pins.lines.values(), default=None), "pins are for a plan that is yet to be made: leave "
                      "out either them or the works")
-    setting = setting_of(graph)
+    if plan.traits is None:
+        raise _fault(None, "there is no line `traits ...`, which says what its maker asked for")
+    setting = setting_of(graph, plan.traits)
     derived = derive(plan, graph, setting)
     items = derived.items
     homes = dict(plan.homes)
     homes.update({name: as_it_comes(setting.values[name]) for name in setting.constants})
     homes.update({name: as_it_comes(task.made[name]) for task in tasks(items) for name in task.constants})
-    mapped = Mapped(graph, items, homes, plan.places)
+    mapped = Mapped(graph, plan.traits, items, homes, plan.places)
     verify(mapped, derived.inside, plan.lines)
     return mapped
 

@@ -73,7 +73,7 @@ class _Settling:
             inner = self.wishes.inner.get(name)
             wanted = f"dim {inner} innermost, as most of its readers and writers want"
             because = "row-major" if inner is None else wanted
-            home = Home(name, value.dtype, layout_for(value.shape, inner, border), because)
+            home = Home(name, value.dtype, layout_for(value.shape, inner, self.setting.traits, border), because)
         self.homes[name] = home
         return home
 
@@ -85,7 +85,7 @@ class _Settling:
         source = self.homes.get(load.tensor)
         if source is None or name in self.outputs or name in self.slices:
             return None
-        layout = view_layout(task.stmts[0], load, source.layout)
+        layout = view_layout(task.stmts[0], load, source.layout, self.setting.traits.block)
         if layout is None or (name in self.wishes.fixed and not same_places(layout, plain(layout.shape))):
             return None
         self.homes[name] = Home(source.buffer, self.values[name].dtype, layout, f"a view of {load.tensor}")
@@ -160,7 +160,8 @@ class _Settling:
                 assert column is not None
                 rank = len(write.shape)
                 whole = permuted(write.shape, [*(d for d in range(rank) if d != column), column])
-                found[name] = layout_for(write.shape, column) if write.block is not None else whole
+                blocks = write.block is not None
+                found[name] = layout_for(write.shape, column, self.setting.traits) if blocks else whole
         return found
 
     def first_that(
@@ -173,7 +174,8 @@ class _Settling:
         own = self.homes[name].layout
         rank = len(own.shape)
         whole = permuted(own.shape, [*(d for d in range(rank) if d != inner), inner], border or None)
-        return next((layout for layout in (own, layout_for(own.shape, inner, border), whole) if fits(layout)), None)
+        wanted = layout_for(own.shape, inner, self.setting.traits, border)
+        return next((layout for layout in (own, wanted, whole) if fits(layout)), None)
 
     def laid(self, source: str, layout: Layout, why: str) -> str:
         """A name for a copy of a value, at home in a buffer of its own."""

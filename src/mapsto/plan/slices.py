@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Load, Stmt
-from mapsto.plan.home import BLOCK, Border
+from mapsto.plan.home import Border
 from mapsto.plan.items import Item, each, walk
 from mapsto.plan.layout import Layout
 from mapsto.plan.recipe import made, of
@@ -52,6 +52,7 @@ class _Slicing:
     values: Mapping[str, Value]
     wishes: Wishes
     border: dict[str, Border]
+    block: int
     slices: dict[str, Slice] = field(default_factory=dict)
     changed: dict[str, Task] = field(default_factory=dict)  # by the concat's target
 
@@ -89,17 +90,20 @@ class _Slicing:
         if found is None or (name in self.border and self.border[name][found.axis] != (0, 0)):
             return None
         extents = (found.start, self.values[name].shape[found.axis], self.values[target].shape[found.axis])
-        if found.axis == inner and not all(isinstance(e, int) and e % BLOCK == 0 for e in extents):
-            return None
+        if found.axis == inner and self.block:
+            if not all(isinstance(e, int) and e % self.block == 0 for e in extents):
+                return None
         return name, found
 
 
 def slice_concats(
-    items: Sequence[Item], values: Mapping[str, Value], wishes: Wishes
+    items: Sequence[Item], values: Mapping[str, Value], wishes: Wishes, block: int
 ) -> tuple[tuple[Item, ...], dict[str, Slice], dict[str, Border]]:
-    """The items without the copies that are not needed; values that are slices; borders, which slices share."""
+    """The items without the copies that are not needed; values that are slices; borders, which slices share. block: of
+    blocked dims, which parts may not cut.
+    """
     every = [item for item in walk(items) if isinstance(item, Task)]
-    work = _Slicing({t: task for task in every for t in task.targets}, values, wishes, dict(wishes.border))
+    work = _Slicing({t: task for task in every for t in task.targets}, values, wishes, dict(wishes.border), block)
     for task in reversed(every):
         if task.kind == "rows" and [n.op for n in task.nodes] == ["concat"]:
             work.take(task)

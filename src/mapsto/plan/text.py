@@ -2,6 +2,7 @@
 
     plan <graph> for <instruction set>
     graph <digest> by mapsto <version>
+    traits <trait> <number>, ...    what the maker asked for (`plan.traits`)
     work <name> <kind> = <recipe>
       writes <value>, <value>...
       as <template> "<schedule>"
@@ -25,7 +26,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 from mapsto.arguments import brief
 from mapsto.errors import ParseError
@@ -35,6 +36,7 @@ from mapsto.ir.expr_text import parse_dim
 from mapsto.plan.home import Home
 from mapsto.plan.layout import Axis, Layout
 from mapsto.plan.recipe import parse_recipe, quoted
+from mapsto.plan.traits import Traits
 from mapsto.plan.works import Control, Declined, Item, Offer, Pins, Region, View, Work
 
 # ---- printing --------------------------------------------------------------------------------------------------------
@@ -52,6 +54,7 @@ class Parts:
     homes: Mapping[str, Home]
     places: Mapping[str, str]
     pins: Pins
+    traits: Traits | None
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -59,6 +62,8 @@ def plan_lines(parts: Parts) -> Iterator[str]:
     yield f"plan {quoted(parts.graph)} for {parts.isa}"
     if parts.digest:
         yield f"graph {parts.digest} by mapsto {parts.version}"
+    if parts.traits is not None:
+        yield f"traits {traits_text(parts.traits)}"
     for item in parts.items:
         yield from _item_lines(item)
     for name, home in parts.homes.items():
@@ -66,6 +71,11 @@ def plan_lines(parts: Parts) -> Iterator[str]:
     yield from (f"place {quoted(output)} in {quoted(value)}" for output, value in parts.places.items())
     yield from (f"pin apart {_names(names)}" for names in parts.pins.apart)
     yield from (f"pin inner {quoted(name)} {'-' if dim is None else dim}" for name, dim in parts.pins.inner)
+
+
+def traits_text(traits: Traits) -> str:
+    """As it stands in a plan."""
+    return ", ".join(f"{name} {number}" for name, number in vars(traits).items())
 
 
 def _item_lines(item: Item) -> Iterator[str]:
@@ -137,6 +147,7 @@ _NAME = r'(?:[^\s,{}()\[\]":#=]+|"(?:[^"\\]|\\.)*")'
 _TEXT = r'"(?:[^"\\]|\\.)*"'
 _HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<isa>\S+)$")
 _ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
+_TRAIT = re.compile(r"(?P<name>\w+) (?P<number>\d{1,9})$")
 _WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine) = (?P<recipe>.+)$")
 _VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{_NAME}) of (?P<of>{_NAME}(?:, *{_NAME})*) = (?P<recipe>.+)$")
 _CONTROL = re.compile(r"control (?P<name>\S+) (?P<node>\d{1,9})$")
@@ -189,6 +200,7 @@ class _Reader:
     isa: str = ""
     digest: str = ""
     version: str = ""
+    traits: Traits | None = None
     items: list[Item] = field(default_factory=list)
     open: list[_Open] = field(default_factory=list)
     homes: dict[str, Home] = field(default_factory=dict)
@@ -227,6 +239,14 @@ class _Reader:
         found = _matched(_ORIGIN, line)
         self.once("graph", number)
         self.digest, self.version = found["digest"], found["version"]
+
+    def read_traits(self, line: str, number: int) -> None:
+        found = [_matched(_TRAIT, part) for part in line.removeprefix("traits ").split(", ")]
+        self.once("traits", number)
+        known = [f.name for f in fields(Traits)]
+        if [trait["name"] for trait in found] != known:
+            raise ValueError(f"the traits are {', '.join(known)}, in this order")
+        self.traits = Traits(*(int(trait["number"]) for trait in found))
 
     def read_work(self, line: str, number: int) -> None:
         found = _matched(_WORK, line)
@@ -320,12 +340,13 @@ class _Reader:
             raise ParseError(f"plan, line {self.open[-1].line}: region {self.open[-1].name} has no end")
         pins = Pins(tuple(self.apart), tuple(self.inner.items()), self.pinned)
         head = self.graph, self.isa, self.digest, self.version
-        return Parts(*head, tuple(self.items), self.homes, self.places, pins, self.lines)
+        return Parts(*head, tuple(self.items), self.homes, self.places, pins, self.traits, self.lines)
 
 
 _LINES: Mapping[str, Callable[[_Reader, str, int], None]] = {
     "plan": _Reader.read_plan,
     "graph": _Reader.read_graph,
+    "traits": _Reader.read_traits,
     "work": _Reader.read_work,
     "view": _Reader.read_view,
     "control": _Reader.read_control,

@@ -14,6 +14,7 @@ from mapsto.plan.home import Home, layout_for
 from mapsto.plan.items import Item, Region, View, reads_of, targets_of, tasks
 from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 
 
 def verify(mapped: Mapped, inside: Mapping[str, tuple[str, Layout]], lines: Mapping[str, int]) -> None:
@@ -108,7 +109,7 @@ class _Checking:
         if owner.dtype.size != home.dtype.size:
             raise self.fault(where, f"{where}: {home.buffer!r} is no buffer of {home.dtype.value}")
         if home.buffer == name:
-            if not _is_regular(home.layout):
+            if not _is_regular(home.layout, self.mapped.traits):
                 raise self.fault(where, f"{where}: no rule lays it so: {home.layout} of {home.layout.elements}")
         elif name in self.inside:
             buffer, layout = self.inside[name]
@@ -135,11 +136,11 @@ def _parts_of(item: Item) -> frozenset[str]:
     return frozenset()
 
 
-def _is_regular(layout: Layout) -> bool:
+def _is_regular(layout: Layout, traits: Traits) -> bool:
     rank = len(layout.shape)
     if layout == plain(layout.shape):
         return True
     dims = [axis.dim for axis in layout.axes]
     if len(dims) == rank and layout == permuted(layout.shape, dims, layout.border):
         return True
-    return any(layout == layout_for(layout.shape, inner, layout.border) for inner in range(rank))
+    return any(layout == layout_for(layout.shape, inner, traits, layout.border) for inner in range(rank))

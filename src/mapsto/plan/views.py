@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from mapsto.ir.expr import Dim, loads, sym, terms_of
 from mapsto.kernel.ast import Load, Stmt, ranges_of
-from mapsto.plan.home import BLOCK
 from mapsto.plan.layout import Layout, of_place
 from mapsto.plan.task import Task
 
@@ -22,11 +21,11 @@ def view_source(task: Task) -> Load | None:
     return None if any(loads(e) for e in value.index) else value
 
 
-def view_layout(stmt: Stmt, load: Load, source: Layout) -> Layout | None:
-    """The layout of a moved tensor in its source's buffer, if its places are affine or blocked."""
+def view_layout(stmt: Stmt, load: Load, source: Layout, block: int) -> Layout | None:
+    """The layout of a moved tensor in its source's buffer, if its places are affine or in blocks of that size."""
     names = [i.name for i in stmt.iters]
     place = source.place(load.index, ranges_of(stmt.iters))
-    made = of_place([i.extent for i in stmt.iters], names, place, BLOCK, source.elements)
+    made = of_place([i.extent for i in stmt.iters], names, place, block, source.elements)
     if made is None:
         return None
     border = [(0, 0)] * len(names)

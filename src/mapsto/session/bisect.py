@@ -20,7 +20,7 @@ from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.interpret import run_graph
 from mapsto.passes.retrace import retrace
 from mapsto.plan.decide import Mapped, decide
-from mapsto.plan.initial import Setting, setting_of
+from mapsto.plan.initial import Setting, constants_of, setting_of
 from mapsto.plan.items import tasks
 from mapsto.session.compile import build
 
@@ -38,16 +38,17 @@ class Verdict:
 
 def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> Iterator[Verdict]:
     """Verdicts of the works that differ by more than the tolerance."""
-    setting = setting_of(graph)
-    known: dict[str, np.ndarray] = {**setting.constants, **{k: np.asarray(v) for k, v in inputs.items()}}
+    constants = constants_of(graph)
+    known: dict[str, np.ndarray] = {**constants, **{k: np.asarray(v) for k, v in inputs.items()}}
 
     def observe(node: Node, outputs: Sequence[np.ndarray]) -> None:
         known.update({value.name: array for value, array in zip(node.outputs, outputs, strict=True)})
 
     run_graph(graph, inputs, observe=observe)
-    mapped = decide(graph)
     yielded = {name for node in graph.walk() for inner in node.graphs for name in inner.outputs}
     with Workers(True) as workers:
+        traits = workers.maker(constants).traits
+        mapped, setting = decide(graph, traits), setting_of(graph, traits)
         for task in tasks(mapped.items):
             if task.nodes:
                 kept = [t for t in task.targets if t in mapped.homes]

@@ -21,7 +21,7 @@ from mapsto.ir.text import graph_digest
 from mapsto.ops.charges import FOLD_PER_BYTE
 from mapsto.passes.checks import unchecked
 from mapsto.plan.decide import Mapped, decide, plan_of
-from mapsto.plan.initial import setting_of
+from mapsto.plan.initial import constants_of
 from mapsto.plan.items import tasks
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.replay import check_origin, replay
@@ -176,12 +176,13 @@ def _build(
     defaults: Mapping[str, np.ndarray] | None,
 ) -> Executable:
     origin = graph_digest(graph), VERSION
-    constants = setting_of(graph).constants
+    constants = constants_of(graph)
     maker = backend.maker(constants)
     replayed = pinned if pinned is not None and pinned.items else None
     if pinned is not None:
-        check_origin(pinned, origin, backend.name)
-    mapped = decide(graph, NO_PINS if pinned is None else pinned.pins) if replayed is None else replay(replayed, graph)
+        check_origin(pinned, origin, backend.name, maker.traits)
+    pins = NO_PINS if pinned is None else pinned.pins
+    mapped = decide(graph, maker.traits, pins) if replayed is None else replay(replayed, graph)
     lines = {} if replayed is None else replayed.lines
     made = _made(mapped, maker, {} if replayed is None else {w.name: w.offer for w in replayed.works}, lines)
     offers = {name: (each.offer, each.because) for name, each in made.items()}

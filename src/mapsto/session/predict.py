@@ -17,6 +17,7 @@ from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.packed import direct_b
 from mapsto.devices.cpu.reach import reach
+from mapsto.devices.cpu.traits import TRAITS
 from mapsto.devices.making.code import Code, Shared
 from mapsto.devices.making.sums import contraction_stmts
 from mapsto.ir.expr import loads, product, symbols
@@ -28,7 +29,7 @@ from mapsto.machine.spec import DeviceSpec
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import contraction_tally, extents_of
 from mapsto.plan.decide import Mapped, decide
-from mapsto.plan.initial import setting_of
+from mapsto.plan.initial import constants_of
 from mapsto.plan.items import Item, Region, tasks
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.patterns import Sizes, number
@@ -50,8 +51,8 @@ def predict(
     graph: Graph, sizes: Mapping[str, int], spec: DeviceSpec, isa: Isa, threads: int = 1
 ) -> dict[str, Predicted]:
     """The cost of each task of a graph that the passes are done with, by the task's name; nothing is compiled."""
-    mapped, guess = decide(graph), Sizes(sizes)
-    counter = _Counter(mapped, setting_of(graph).constants, guess, spec, isa)
+    mapped, guess = decide(graph, TRAITS), Sizes(sizes)
+    counter = _Counter(mapped, constants_of(graph), guess, spec, isa)
     distances = _Distances(mapped, guess)
     found = {}
     for task in tasks(mapped.items):

@@ -70,7 +70,7 @@ def accumulators(blocks: int, points: int) -> np.ndarray:
 
 def test_bias_and_residual_on_blocked_layouts() -> None:
     residual, bias = rng.standard_normal((32, 5)).astype(np.float32), rng.standard_normal(32).astype(np.float32)
-    layout = blocked((32, 5), 0)
+    layout = blocked((32, 5), 0, 16)
     flat = residual.reshape(2, 16, 5).transpose(0, 2, 1).ravel().copy()
     e = Op(
         "max",
@@ -88,7 +88,7 @@ def test_bias_and_residual_on_blocked_layouts() -> None:
 @pytest.mark.parametrize("valid", [17, 30])
 def test_masked_columns_touch_nothing_outside(valid: int) -> None:
     bias = rng.standard_normal(valid).astype(np.float32)
-    out = blocked((32, 3), 0)
+    out = blocked((32, 3), 0, 16)
     e = Op("exp", (Op("add", (load("acc", "o", "p"), load("bias", "o")), F32),), F32)
     found = run(e, {"bias": plain((valid,))}, {"bias": bias}, out, (2, 3), valid)
     rows = found.reshape(2, 3, 16).transpose(0, 2, 1).reshape(32, 3)
@@ -102,7 +102,7 @@ def test_value_per_point_and_guard() -> None:
     e = Where(
         (sym("o") - 3,), Op("mul", (load("acc", "o", "p"), load("scale", "p")), F32), Cast(Const(2, DType.I64), F32)
     )
-    out = blocked((16, 5), 0)
+    out = blocked((16, 5), 0, 16)
     found = run(e, {"scale": plain((5,))}, {"scale": scale}, out, (1, 5)).reshape(5, 16).T
     expected = accumulators(1, 5) * scale
     expected[:3] = 2

@@ -26,7 +26,7 @@ def with_layouts(case: Case, border: bool = False, only: str = "") -> Case:
     outputs = {t.name for t in case.kernel.outputs}
     for name, shape in shapes_of(case).items():
         if name not in case.layouts and len(shape) == 4 and (not only or name == only):
-            case.layouts[name] = blocked(shape, border=BORDER if border and name in outputs else None)
+            case.layouts[name] = blocked(shape, 1, 16, BORDER if border and name in outputs else None)
     return case
 
 
@@ -122,7 +122,7 @@ def test_symbolic_extents_with_a_border() -> None:
     names = {0: "n", 1: "c", 2: "h", 3: "w"}
     case = fused(lambda b, x: b.one("exp", [x]), [floats(2, 19, 5, 6)], [names])
     shape = case.kernel.outputs[0].shape
-    case.layouts = {t.name: blocked(shape, border=BORDER) for t in (*case.kernel.inputs, *case.kernel.outputs)}
+    case.layouts = {t.name: blocked(shape, 1, 16, BORDER) for t in (*case.kernel.inputs, *case.kernel.outputs)}
     for schedule in all_schedules(case):
         check(case, interpret, schedule)
 
@@ -135,7 +135,7 @@ def test_channels_last() -> None:
 
 def test_slices_of_one_buffer(engine: Engine) -> None:
     """Two writers, each with its own part of a blocked buffer, keep to their parts."""
-    whole = blocked((1, 48, 4, 5))
+    whole = blocked((1, 48, 4, 5), 1, 16)
     for start, extent in ((0, 16), (16, 20)):
         case = one("exp", [floats(1, extent, 4, 5)])
         case.layouts = {case.kernel.outputs[0].name: whole.slice(1, start, extent)}
@@ -167,7 +167,7 @@ def test_in_place() -> None:
 @pytest.mark.parametrize("dtype", [DType.F32, DType.I8])
 def test_zeros_alone(dtype: DType) -> None:
     """The zeros of a layout, for a writer that fills the inside alone."""
-    layout = blocked((2, 20, 3, 5), border=BORDER)
+    layout = blocked((2, 20, 3, 5), 1, 16, BORDER)
     function, extent = zero_borders("y", dtype, layout, 16, "zeros")
     buffer = poisoned(dtype, int(layout.elements))  # type: ignore[arg-type]
     assert isinstance(extent, int)

@@ -10,12 +10,14 @@ import numpy as np
 from mapsto.devices.cpu.contractions import template_calls
 from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.traits import TRAITS
 from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Shared
 from mapsto.devices.making.tasks import made
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 
 
 class CpuMaker:
@@ -30,6 +32,11 @@ class CpuMaker:
         self._constants = constants
         self._shared = Shared(Functions(isa, submit))
         self._tiles = partial(template_calls, isa=isa)
+
+    @property
+    def traits(self) -> Traits:
+        """See `Maker.traits`."""
+        return TRAITS
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`."""

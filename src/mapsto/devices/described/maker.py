@@ -9,15 +9,19 @@ from mapsto.errors import ParseError
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 
 TEMPLATE = "described"
+# Of a device of which nothing else is said: vectors of 16 lanes, and a template for contractions that fill half of one.
+TRAITS = Traits(block=16, least_blocked=8, least_columns=4, least_channels=16, least_of_a_group=16)
 
 
 class DescribedMaker:
-    """`name`: of the device, as plans have it."""
+    """`name`: of the device, as plans have it. `traits`: what it would ask for."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, traits: Traits = TRAITS) -> None:
         self.name = name
+        self.traits = traits
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """No calls: the work stands in the plan as something that the device is to do. See `Maker.make`."""

@@ -14,6 +14,11 @@ from mapsto.errors import UnsupportedError
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
+
+# 16 lanes have the widest vectors of OpenCL C. The other numbers decide only what lies innermost: there is no template,
+# so every contraction is sums of products in loops.
+TRAITS = Traits(block=16, least_blocked=8, least_columns=4, least_channels=16, least_of_a_group=16)
 
 
 class OpenClMaker:
@@ -23,6 +28,11 @@ class OpenClMaker:
         self.name = name
         self._constants = constants
         self._shared = Shared(functions)
+
+    @property
+    def traits(self) -> Traits:
+        """See `Maker.traits`."""
+        return TRAITS
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`. Raises UnsupportedError, naming its nodes, where the device has no code

@@ -11,10 +11,11 @@ from mapsto.plan.rules.epilogue import EPILOGUE
 from mapsto.plan.rules.narrow import narrow
 from mapsto.plan.rules.rows import ROWS
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 
 __all__ = ["FORMS", "RULES", "Form", "Refusal", "Rule"]
 
-Form = Callable[[Task], Task | Refusal]
+Form = Callable[[Task, Traits], Task | Refusal]
 
 RULES: tuple[Rule, ...] = (ABSORB, COMPOSE, EPILOGUE, ROWS)
 # What a task by itself may be taken for, once its sources are in.

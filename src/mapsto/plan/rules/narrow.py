@@ -16,10 +16,13 @@ from mapsto.plan.contraction import ACCUMULATOR, is_usable, recognise
 from mapsto.plan.recipe import made
 from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 
 
-def narrow(task: Task) -> Task | Refusal:
-    """The task as a contraction of bytes. `task.constants` has the operands that may be kept as signed bytes."""
+def narrow(task: Task, traits: Traits) -> Task | Refusal:
+    """The task as a contraction of bytes, where a maker asks for contractions of that form. `task.constants` has the
+    operands that may be kept as signed bytes.
+    """
     if task.kind != "rows" or len(task.stmts) != 1:
         return Refusal("it is not one statement")
     (stmt,) = task.stmts
@@ -30,7 +33,8 @@ def narrow(task: Task) -> Task | Refusal:
     if data.size == 0 or data.min() < -128 or data.max() > 127:
         return Refusal(f"{wide[0]} does not fit signed bytes")
     name = f"{wide[0]}.i8"
-    found = recognise(_with_bytes(stmt, wide[0], name), task.nodes[-1].output.shape, frozenset((name,)))
+    shape = task.nodes[-1].output.shape
+    found = recognise(_with_bytes(stmt, wide[0], name), shape, frozenset((name,)), traits)
     if found is None or not is_usable(found[0]):
         return Refusal("it has not the form of a contraction of bytes")
     contraction, around = found

@@ -1,0 +1,20 @@
+"""What the plan asks a maker before it lays values and forms contractions: numbers of a processor, of which the plan
+itself holds none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a maker says of how it wants values laid and contractions formed. Each is a number of elements; where a
+    number is only known in the run, it counts as large enough.
+    """
+
+    block: int  # elements of a blocked dim that lie side by side; 0: this maker has no use for blocks
+    least_blocked: int  # a dim shorter than this is laid innermost as it is, not in blocks
+    least_columns: int  # a contraction of fewer columns is left to loops of its own: its template would idle
+    least_channels: int  # a reduction along an operand's last dim is its channels' from this extent on
+    least_of_a_group: int  # columns times channels of one of many groups: below, loops over all groups do better
