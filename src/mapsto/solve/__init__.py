@@ -1,0 +1,1 @@
+"""The least sum of tables over variables of few choices each: `best.solve` is the way in."""
