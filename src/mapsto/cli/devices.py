@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from mapsto.cli.output import print_json, seconds_text, shown
+from mapsto.devices.named import Host, host_machine, measure_host
 from mapsto.machine.spec import DeviceSpec
 from mapsto.machine.text import digest, to_data
 from mapsto.report import machine
-from mapsto.session.machine import Host, host_machine, measure_host
 
 
 def list_devices(measure: bool, as_json: bool) -> None:

@@ -13,10 +13,10 @@ from typing import Protocol
 import numpy as np
 
 from mapsto.ir.expr import Dim
+from mapsto.plan.asked import Asked
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
-from mapsto.plan.traits import Traits
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,18 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Rival:
+    """Another schedule of the template that was taken: its kernel number `at` would compute `ratio` times as long."""
+
+    offer: Offer
+    at: int
+    ratio: float
+
+
+@dataclass(frozen=True)
 class Made:
     """What a maker makes of a task. `offer`: template and schedule in full. `homes`: of what it needs besides (scratch,
-    packed constants). `constants`: among those. `because`: why this schedule.
+    packed constants). `constants`: among those. `because`: why this schedule. `beaten`: the next best ones.
     """
 
     offer: Offer
@@ -49,20 +58,13 @@ class Made:
     homes: Mapping[str, Home] = field(default_factory=dict)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     because: tuple[str, ...] = ()
+    beaten: tuple[Rival, ...] = ()
 
 
-class Maker(Protocol):
-    """A device."""
-
-    @property
-    def name(self) -> str:
-        """As plans have it."""
-
-    @property
-    def traits(self) -> Traits:
-        """How it wants values laid and contractions formed. The same for all makers of that name."""
+class Maker(Asked, Protocol):
+    """A device: it is asked what ways it has and what they cost, and makes what is taken."""
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None) -> Made:
-        """Code for a task. `offer`: the one to take; None: the maker's own choice. Raises ParseError for an offer that
-        it cannot read.
+        """Code for a task. `offer`: the one to take, its schedule the maker's own choice where it has none (a template
+        alone was taken); None: the maker's own choice altogether. Raises ParseError for an offer that it cannot read.
         """

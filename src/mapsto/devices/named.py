@@ -7,8 +7,11 @@ from typing import Any
 
 from mapsto.arguments import brief, text_of
 from mapsto.devices.backend import Backend
+from mapsto.devices.cpu.host import Host, host_machine, measure_host
 from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ArgumentError
+
+__all__ = ["Host", "backend_named", "host_machine", "measure_host"]
 
 _OPENCL = re.compile(r"opencl(?::([0-9]{1,4}))?")
 

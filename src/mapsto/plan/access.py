@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mapsto.ir.expr import Dim
+from mapsto.kernel.ast import Iter, ranges_of
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.home import Border
 from mapsto.plan.layout import Layout, of_place
@@ -17,7 +20,7 @@ class Access:
     """
 
     base: Dim
-    strides: dict[str, Dim]
+    strides: Mapping[str, Dim]
     block: int | None
     block_stride: Dim
 
@@ -28,11 +31,18 @@ def access(c: Contraction, index: tuple[Dim, ...], layout: Layout, fast: str, bo
     """
     if border is not None and any(b > hb or a > ha for (b, a), (hb, ha) in zip(border, layout.border, strict=True)):
         return None
-    iters = c.iters + c.reds
-    place = layout.place(index, c.ranges)
+    return _reached(c.iters + c.reds, index, layout, fast, c.traits.block)
+
+
+@functools.lru_cache(maxsize=1 << 13)
+def _reached(iters: tuple[Iter, ...], index: tuple[Dim, ...], layout: Layout, fast: str, size: int) -> Access | None:
+    """The same, for any border. Remembered: deciding, quoting and making ask about the same operands, and layers of one
+    shape about equal ones. size: of blocks.
+    """
+    place = layout.place(index, ranges_of(iters))
     shape = [i.extent for i in iters]
     names = [i.name for i in iters]
-    made = of_place(shape, names, place, c.traits.block, layout.elements)
+    made = of_place(shape, names, place, size, layout.elements)
     if made is None:
         return None
     strides: dict[str, Dim] = {}
@@ -43,7 +53,7 @@ def access(c: Contraction, index: tuple[Dim, ...], layout: Layout, fast: str, bo
         if axis.size is not None or axis.div != 1:
             if name != fast:
                 return None
-            block = c.traits.block
+            block = size
             if axis.div != 1:
                 block_stride = axis.stride
             else:

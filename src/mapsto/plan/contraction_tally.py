@@ -59,7 +59,7 @@ class Reach:
 
 def extents_of(c: Contraction, final: str, layouts: Mapping[str, Layout], sizes: Mapping[str, int]) -> Extents:
     """The numbers of a contraction whose result lies as `final` does."""
-    guess = Sizes(sizes)
+    guess = Sizes.of(sizes)
     extents = {i.name: number(i.extent, guess) for i in (*c.iters, *c.reds)}
     a, out = placed(layouts[c.a.tensor], guess), placed(layouts[final], guess)
     of_a, of_out = walks(a, c.a.index, extents, guess), walks(out, c.index, extents, guess)
@@ -117,7 +117,7 @@ def contraction_tally(
 ) -> Tally:
     """What a contraction and the statements on its accumulators do. `layouts`: of every tensor in memory."""
     final = epilogue[-1].target if epilogue else c.target
-    guess = Sizes(sizes)
+    guess = Sizes.of(sizes)
     extents = {i.name: number(i.extent, guess) for i in (*c.iters, *c.reds)}
     products = float(math.prod(extents.values()))
     if products == 0:

@@ -15,7 +15,7 @@ from mapsto.plan.task import Task
 def reading(task: Task, old: str, new: str) -> Task:
     """A contraction that reads A from a copy."""
     phases = tuple(replace(c, a=replace(c.a, tensor=new)) if c.a.tensor == old else c for c in task.phases)
-    return replace(task, recipe=made("reading", task.recipe, of(old), of(new)), phases=phases)
+    return replace(task, recipe=made("reading", task.recipe, of(old), of(new)), phases=phases, parts=None)
 
 
 def written(task: Task, old: str, new: str) -> Task:
@@ -30,20 +30,21 @@ def written(task: Task, old: str, new: str) -> Task:
     phases = tuple(replace(c, target=new if c.target == old else c.target) for c in task.phases)
     recipe = made("written", task.recipe, of(old), of(new))
     values = {new: replace(task.values[old], name=new)} if old in task.values else {}
-    return replace(task, recipe=recipe, stmts=stmts, phases=phases, made={**task.made, **values})
+    return replace(task, recipe=recipe, stmts=stmts, phases=phases, made={**task.made, **values}, parts=None)
 
 
 def part(task: Task, at: int, name: str) -> Task:
     """One operand of a wide concatenation: a copy into a value that is its part of the result."""
     stmt = replace(task.stmts[at], target=name, index=None)
-    return replace(task, recipe=made("part", task.recipe, of(str(at)), of(name)), stmts=(stmt,))
+    return replace(task, recipe=made("part", task.recipe, of(str(at)), of(name)), stmts=(stmt,), parts=None)
 
 
 def viewed(task: Task, view: Value) -> Task:
     """A copy of a slice as the copy of a value that is the slice."""
     (stmt,) = task.stmts
     value = Load(view.name, tuple(sym(i.name) for i in stmt.iters), view.dtype)
-    return replace(task, recipe=made("viewed", task.recipe, of(view.name)), stmts=(replace(stmt, value=value),))
+    recipe = made("viewed", task.recipe, of(view.name))
+    return replace(task, recipe=recipe, stmts=(replace(stmt, value=value),), parts=None)
 
 
 def part_layout(stmt: Stmt, whole: Layout) -> Layout:

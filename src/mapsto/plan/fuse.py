@@ -16,9 +16,13 @@ from mapsto.errors import UnsupportedError
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import reads
+from mapsto.machine.spec import DeviceSpec
 from mapsto.ops.registry import op
+from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.items import Control, Item, Region, reads_of, targets_of
+from mapsto.plan.patterns import number
+from mapsto.plan.prices import Prices
 from mapsto.plan.rules import FORMS, RULES, Refusal, Rule
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
@@ -35,33 +39,40 @@ def is_wide(task: Task) -> bool:
     return len(task.stmts) > MOST_OPERANDS and [n.op for n in task.nodes] == ["concat"]
 
 
-def fuse(graph: Graph, setting: Setting, together: Together | None = None) -> tuple[Item, ...]:
+def fuse(graph: Graph, setting: Setting, prices: Prices, together: Together | None = None) -> tuple[Item, ...]:
     """The items of a graph in order."""
-    return _items(graph, setting, together, frozenset(), ())
+    return _items(graph, setting, prices, together, frozenset(), ())
 
 
 def _items(
-    graph: Graph, setting: Setting, together: Together | None, required: Set[Dim], copies: tuple[Value, ...]
+    graph: Graph,
+    setting: Setting,
+    prices: Prices,
+    together: Together | None,
+    required: Set[Dim],
+    copies: tuple[Value, ...],
 ) -> tuple[Item, ...]:
     """copies: the graph is an arm, whose outputs are copied to these values. required: what a run has checked of its
     sizes by then, each at least 0.
     """
     required = required | {_condition(n) for n in graph.nodes if n.op == "require"}
-    items: list[Item | None] = [_item(node, setting, together, required) for node in graph.nodes]
+    items: list[Item | None] = [_item(node, setting, prices, together, required) for node in graph.nodes]
     external = set(graph.outputs)
     if copies:
         for name, target in zip(graph.outputs, copies, strict=True):
             items.append(copy_task(setting.values[name], target, setting, (), ""))
         external = {v.name for v in copies}
-    return _Fusing(items, setting.values, external, together, setting.traits).done()
+    return _Fusing(items, setting.values, external, together, setting.traits, prices).done()
 
 
-def _item(node: Node, setting: Setting, together: Together | None, required: Set[Dim]) -> Item:
+def _item(
+    node: Node, setting: Setting, prices: Prices, together: Together | None, required: Set[Dim]
+) -> Item:
     current().tick("fusion")
     if node.graphs:
         if node.op != "if":  # a graph that is run again takes steps of its own
             raise UnsupportedError(f"{node.op} has no way of being run yet (node {node.outputs[0].name!r})")
-        arms = tuple(_items(inner, setting, together, required, node.outputs) for inner in node.graphs)
+        arms = tuple(_items(inner, setting, prices, together, required, node.outputs) for inner in node.graphs)
         return Region(node, arms, frozenset(reads(node)))
     if node.op == "copy":
         return copy_task(setting.values[node.inputs[0]], node.output, setting, (node,), "")
@@ -85,6 +96,7 @@ class _Fusing:
     external: Set[str]
     together: Together | None
     traits: Traits
+    prices: Prices
     producer: dict[str, int] = field(default_factory=dict)
     readers: dict[str, list[int]] = field(default_factory=dict)  # of what is made here; in order
     refused: dict[tuple[int, str], dict[str, str]] = field(default_factory=dict)
@@ -222,3 +234,27 @@ class _Around:
     def value(self, name: str) -> Value:
         made = self.source.made.get(name)
         return made if made is not None else self.fusing.values[name]
+
+    @property
+    def spec(self) -> DeviceSpec:
+        return self.fusing.prices.spec
+
+    def size(self, e: Dim) -> int:
+        return number(e, self.fusing.prices.sizes)
+
+    def saved(self, joined: Task) -> float:
+        prices, reader = self.fusing.prices, self.fusing.items[self.reader]
+        assert isinstance(reader, Task)
+        apart = {n: self._plain(n, reader) for n in (*self.source.reads, *reader.reads, *reader.targets[-1:])}
+        apart.update({n: self._plain(n, reader) for n in (*self.source.targets, *reader.targets) if self._kept(n)})
+        inside = {n for n in joined.targets if n in apart and not self._kept(n) and n not in reader.targets[-1:]}
+        together = {name: home for name, home in apart.items() if name not in inside}
+        return prices.seconds(self.source, apart) + prices.seconds(reader, apart) - prices.seconds(joined, together)
+
+    def _kept(self, name: str) -> bool:
+        """Whether somebody besides the two reads a value."""
+        return self.goes_out(name) or any(at != self.reader for at in self.fusing.readers.get(name, ()))
+
+    def _plain(self, name: str, reader: Task) -> Home:
+        value = self.source.made.get(name) or reader.made.get(name) or self.fusing.values[name]
+        return as_it_comes(value)

@@ -16,16 +16,36 @@ UNKNOWN = 64
 _STARTS, _LOOKED_AT = (0, 48), (1, 2, 3, 4, 8, 15)
 
 
-class Sizes(dict[str, int]):
-    """A guess for each open size; `UNKNOWN` for those without one."""
+class _Points(dict[str, int]):
+    """Numbers for symbols; `UNKNOWN` for those without one."""
 
     def __missing__(self, key: str) -> int:
         return UNKNOWN
 
 
+class Sizes(_Points):
+    """A guess for each open size; `UNKNOWN` for those without one. It is not changed once it is made."""
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        super().__init__(sizes)
+        self.known: dict[Expr, int] = {}
+
+    @staticmethod
+    def of(sizes: Mapping[str, int]) -> Sizes:
+        """The same guesses, and what is known of them."""
+        return sizes if isinstance(sizes, Sizes) else Sizes(sizes)
+
+
 def number(e: Dim, sizes: Mapping[str, int]) -> int:
     """What an expression is for these sizes; elements that it loads count as 0."""
-    return e if isinstance(e, int) else evaluate(e, sizes, lambda tensor, at: 0)
+    if isinstance(e, int):
+        return e
+    if not isinstance(sizes, Sizes):
+        return evaluate(e, sizes, lambda tensor, at: 0)
+    found = sizes.known.get(e)
+    if found is None:
+        found = sizes.known[e] = evaluate(e, sizes, lambda tensor, at: 0)
+    return found
 
 
 @dataclass(frozen=True)
@@ -152,7 +172,7 @@ def _looked_at(
     """By the places of the first points, and of the last one."""
     if any(name in _loaded(e) for e in index):
         return Walk(0.0, 0.0, where.elements / max(extents[name], 1))
-    values = Sizes(sizes) | dict.fromkeys(extents, 0)
+    values = _Points({**sizes, **dict.fromkeys(extents, 0)})
     extent = extents[name]
 
     def at(point: int) -> int:

@@ -8,8 +8,8 @@ and replayed gives the same program.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mapsto.arguments import brief, text_of
@@ -18,9 +18,12 @@ from mapsto.errors import ArgumentError, MapstoError
 from mapsto.plan.home import Home
 from mapsto.plan.text import Parts, plan_lines, read_parts
 from mapsto.plan.traits import Traits
-from mapsto.plan.works import NO_PINS, Control, Declined, Item, Offer, Pins, Region, View, Work, walk
+from mapsto.plan.works import NO_PINS, Basis, Beaten, Control, Declined, Item, Offer, Pins, Region, View, Work, walk
 
-__all__ = ["Control", "Declined", "Item", "Offer", "Pins", "Plan", "Region", "View", "Work", "parse", "walk"]
+__all__ = [
+    "Basis", "Beaten", "Control", "Declined", "Item", "Offer", "Pins", "Plan", "Region", "View", "Work", "parse",
+    "walk",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Plan:
     places: Mapping[str, str] = field(default_factory=dict)
     pins: Pins = NO_PINS
     traits: Traits | None = None  # what its maker asked for; None in a plan of pins alone
+    basis: Basis | None = None  # what its costs were counted with
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)  # first words, homes: where read
 
     @property
@@ -59,6 +63,7 @@ class Plan:
             self.places,
             self.pins,
             self.traits,
+            self.basis,
         )
         return "\n".join(plan_lines(parts)) + "\n"
 
@@ -69,6 +74,7 @@ class Plan:
             "digest": self.digest,
             "version": self.version,
             "traits": None if self.traits is None else vars(self.traits),
+            "basis": None if self.basis is None else asdict(self.basis),
             "items": [_data(item) for item in self.items],
             "homes": {
                 name: {"buffer": h.buffer, "type": str(h.value(name)), "layout": str(h.layout), "because": h.because}
@@ -98,9 +104,19 @@ class Plan:
             home = self.homes[value]
             lines.append(f"  {home.value(value)} lies in buffer {home.buffer} as {home.layout}")
             lines.extend(f"    because {home.because}" for _ in (0,) if home.because)
+            lines.extend(self._elsewhere(value))
         if works and not values:
             lines.append("  its value is never in memory: it stays in registers or moves with its reader")
         return "\n".join(lines)
+
+    def _elsewhere(self, value: str) -> Iterator[str]:
+        """How a value could have lain, and what the whole would have lost."""
+        seats = None if self.basis is None else self.basis.seats
+        for values, beaten in () if seats is None else seats.beaten:
+            if value in values:
+                dim = "row-major" if beaten.of == "-" else f"dim {beaten.of} innermost"
+                others = f", with {len(values) - 1} others that lie alike" if len(values) > 1 else ""
+                yield f"    {dim}{others}: {_more(beaten.loss)}"
 
     def _closest(self, name: str) -> list[str]:
         known = [n for w in self.works for n in (*w.nodes, *w.sources)] + list(self.homes)
@@ -120,9 +136,26 @@ def _explained(work: Work) -> list[str]:
     lines.append(f"    made of: {work.recipe}")
     lines.append(f"    template: {work.offer.template}; schedule: {work.offer.schedule or 'none'}")
     lines.extend(f"    cost: {work.cost}" for _ in (0,) if work.cost)
+    lines.extend(f"    predicted: {_microseconds(work.predicted)}" for _ in (0,) if work.predicted)
     lines.extend(f"    because {reason}" for reason in work.because)
+    lines.extend(f"    {_said(b)}: {_more(b.loss)}" for b in work.beaten)
     lines.extend(f"    not {d.rule} of {d.of}: {d.why}" for d in work.declined)
     return lines
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{seconds * 1e6:.3g} us"
+
+
+def _more(seconds: float) -> str:
+    return f"{_microseconds(abs(seconds))} {'more' if seconds >= 0 else 'less'}"
+
+
+def _said(beaten: Beaten) -> str:
+    """A way that was beaten, in words."""
+    if beaten.how == "apart":
+        return f"in two works, with {beaten.of} in memory between them"
+    return f"as {beaten.of}" + (f", {beaten.schedule}" if beaten.schedule else "")
 
 
 def _data(item: Item) -> dict[str, Any]:
@@ -132,6 +165,7 @@ def _data(item: Item) -> dict[str, Any]:
         found["recipe"] = str(item.recipe)
         found["offer"] = vars(item.offer)
         found["declined"] = [vars(d) for d in item.declined]
+        found["beaten"] = [vars(b) for b in item.beaten]
     if isinstance(item, Region):
         found["arms"] = [[_data(inner) for inner in arm] for arm in item.arms]
     return found

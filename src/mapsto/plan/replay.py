@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from mapsto.errors import ParseError
 from mapsto.ir.graph import Graph
-from mapsto.plan.decide import Mapped
 from mapsto.plan.derive import derive
 from mapsto.plan.home import as_it_comes
 from mapsto.plan.initial import setting_of
 from mapsto.plan.items import tasks
+from mapsto.plan.mapped import Mapped
 from mapsto.plan.plan import Plan
 from mapsto.plan.text import traits_text
 from mapsto.plan.traits import Traits
@@ -41,7 +41,7 @@ def check_origin(plan: Plan, origin: tuple[str, str], isa: str, traits: Traits) 
 
 def replay(plan: Plan, graph: Graph) -> Mapped:
     """What a plan says of its graph; nothing is decided. Raises ParseError, naming the line, where it does not fit."""
-    if plan.pins.apart or plan.pins.inner:
+    if plan.pins.apart or plan.pins.inner or plan.pins.sizes:
         raise _fault(min(plan.pins.lines.values(), default=None), "pins are for a plan that is yet to be made: leave "
                      "out either them or the works")
     if plan.traits is None:

@@ -24,7 +24,7 @@ def routine_tally(
     distances: Mapping[str, float] | None = None,
 ) -> Tally:
     """What a routine does, from the extents of its operands."""
-    guess = Sizes(sizes)
+    guess = Sizes.of(sizes)
     known = [None if v is None else Hollow(tuple(number(d, guess) for d in v.shape)) for v in operands]
     results = [tuple(number(d, guess) for d in v.shape) for v in node.outputs]
     far = distances or {}

@@ -71,7 +71,7 @@ def rows_tally(
     `sizes`: a guess for each open size. `distances`: for an operand, bytes that were touched since it was touched last
     (nothing said: what this kernel touches).
     """
-    guess = Sizes(sizes)
+    guess = Sizes.of(sizes)
     where = {name: placed(layout, guess) for name, layout in layouts.items()}
     inside = {s.target for s in stmts if s.target not in where}
     near = {name: placed(plain(values[name].shape), guess) for name in inside if name in values}

@@ -203,7 +203,7 @@ class _Counter:
             names |= own
             self._note(("guard", cond), own, Node("guard", "add", 2.0, 8, own))
             factors = factors_of(cond, self.sizes, self.extents)
-            zero = Sizes(self.sizes) | dict.fromkeys(self.extents, 0)
+            zero = Sizes.of(self.sizes) | dict.fromkeys(self.extents, 0)
             self.guards.append(Guard(own, factors, number(cond, zero)))
             self.simple = self.simple and factors is not None
         return self._note(("where", e.conds, then[0], otherwise[0]), names, None)

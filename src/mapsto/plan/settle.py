@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 
 from mapsto.budget import current
 from mapsto.ir.graph import Node, Value
@@ -209,3 +210,35 @@ def settle(
     work.come_in(coming)
     settled = work.settled(items)
     return work.fitted(settled, {}), work.homes
+
+
+def settled_alone(
+    task: Task,
+    before: Sequence[Task],
+    known: Mapping[str, Home],
+    setting: Setting,
+    wishes: Wishes,
+    slices: Mapping[str, Slice],
+    outputs: frozenset[str],
+    values: Mapping[str, Value],
+) -> tuple[list[Task], Mapping[str, Home]]:
+    """What one task takes where values lie as wished, its copies included, and the homes of all that they touch: none
+    where it is a view. before: tasks that only move what this one reads, sources first. known: homes of what comes in.
+    """
+    numbers = count()
+    fresh: Callable[[str], str] = lambda hint: f"{hint}{next(numbers)}"  # noqa: E731
+    work = _Settling(setting, wishes, slices, wishes.border, outputs, values, fresh, dict(known))
+    for earlier in before:
+        for name in sorted(earlier.reads):
+            work.home(name)
+        if work.view(earlier) is None:
+            work.home(earlier.targets[-1])
+    for name in sorted(task.reads):
+        work.home(name)
+    if not task.stmts and not task.phases or (task.stmts and work.view(task) is not None):
+        return [], work.homes
+    for name in task.targets:
+        if name in wishes.kept or name in slices:
+            work.home(name)
+    done = work.fit(task, {}) if task.phases else [task]
+    return [item for item in done if isinstance(item, Task)], work.homes

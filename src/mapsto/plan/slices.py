@@ -130,4 +130,4 @@ def without(task: Task, written: Sequence[str]) -> Task:
     target = task.targets[-1]
     because = tuple(f"{name} is written straight into its part of {target}" for name in written)
     recipe = made("without", task.recipe, *map(of, written))
-    return replace(task, recipe=recipe, stmts=tuple(stmts), because=(*task.because, *because))
+    return replace(task, recipe=recipe, stmts=tuple(stmts), because=(*task.because, *because), parts=None)

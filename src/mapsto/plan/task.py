@@ -22,6 +22,7 @@ class Task:
 
     nodes: of the graph, in order. made: values that only its statements know. constants: that it makes of others.
     because: the rules that formed it, in words. refused: (value, rule, why it did not apply to what makes the value).
+    parts: the source and the reader that a rule of fusion joined last, if it was made so here.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Task:
     made: Mapping[str, Value] = field(default_factory=dict)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     refused: tuple[tuple[str, str, str], ...] = ()
+    parts: tuple[Task, Task] | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def targets(self) -> tuple[str, ...]:

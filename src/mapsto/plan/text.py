@@ -3,10 +3,17 @@
     plan <graph> for <instruction set>
     graph <digest> by mapsto <version>
     traits <trait> <number>, ...    what the maker asked for (`plan.traits`)
+    machine <digest> <source>       the figures that costs were counted with
+    size <name> <number>            what an open size was taken for
+    seats <seconds> bound <seconds> voted <seconds> by <method> losses <exact|bounds>
+    beaten inner <dim|-> of <value>, <value>... by <seconds>
     work <name> <kind> = <recipe>
       writes <value>, <value>...
       as <template> "<schedule>"
       nodes, ops <names>; from <sources>; cost "<...>"; because "<...>"
+      predicted <seconds>
+      beaten as <template> "<schedule>" by <seconds>
+      beaten apart <value> by <seconds>
       not <rule> of <value> because "<...>"
     view <name> <value> of <value>, ... = <recipe>
     control <name> <number of a node>
@@ -17,6 +24,7 @@
     place <output> in <value>
     pin apart <node>, <node>...     what a plan that is yet to be made must keep to
     pin inner <value> <dim|->
+    pin size <name> <number>
 
 `#` starts a comment; details stand under their item, indented. A name that is no plain word is quoted as in JSON.
 """
@@ -37,7 +45,7 @@ from mapsto.plan.home import Home
 from mapsto.plan.layout import Axis, Layout
 from mapsto.plan.recipe import parse_recipe, quoted
 from mapsto.plan.traits import Traits
-from mapsto.plan.works import Control, Declined, Item, Offer, Pins, Region, View, Work
+from mapsto.plan.works import Basis, Beaten, Control, Declined, Item, Offer, Pins, Region, Seats, View, Work
 
 # ---- printing --------------------------------------------------------------------------------------------------------
 
@@ -55,6 +63,7 @@ class Parts:
     places: Mapping[str, str]
     pins: Pins
     traits: Traits | None
+    basis: Basis | None
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -64,6 +73,8 @@ def plan_lines(parts: Parts) -> Iterator[str]:
         yield f"graph {parts.digest} by mapsto {parts.version}"
     if parts.traits is not None:
         yield f"traits {traits_text(parts.traits)}"
+    if parts.basis is not None:
+        yield from _basis_lines(parts.basis)
     for item in parts.items:
         yield from _item_lines(item)
     for name, home in parts.homes.items():
@@ -71,11 +82,22 @@ def plan_lines(parts: Parts) -> Iterator[str]:
     yield from (f"place {quoted(output)} in {quoted(value)}" for output, value in parts.places.items())
     yield from (f"pin apart {_names(names)}" for names in parts.pins.apart)
     yield from (f"pin inner {quoted(name)} {'-' if dim is None else dim}" for name, dim in parts.pins.inner)
+    yield from (f"pin size {quoted(name)} {number}" for name, number in parts.pins.sizes)
 
 
 def traits_text(traits: Traits) -> str:
     """As it stands in a plan."""
     return ", ".join(f"{name} {number}" for name, number in vars(traits).items())
+
+
+def _basis_lines(basis: Basis) -> Iterator[str]:
+    yield f"machine {basis.machine} {basis.source}"
+    yield from (f"size {quoted(name)} {number}" for name, number in basis.sizes)
+    if (seats := basis.seats) is not None:
+        how = "exact" if seats.exact else "bounds"
+        sums = f"{seats.seconds!r} bound {seats.bound!r} voted {seats.voted!r}"
+        yield f"seats {sums} by {seats.method} losses {how}"
+        yield from (f"beaten inner {b.of} of {_names(names)} by {b.loss!r}" for names, b in seats.beaten)
 
 
 def _item_lines(item: Item) -> Iterator[str]:
@@ -100,7 +122,7 @@ def _work_lines(work: Work) -> Iterator[str]:
     yield f"work {work.name} {work.kind} = {work.recipe}"
     if work.writes:
         yield f"  writes {_names(work.writes)}"
-    yield f"  as {work.offer.template} {_text(work.offer.schedule)}"
+    yield f"  as {work.offer.template} {_text(work.offer.schedule or '')}"
     if work.nodes:
         yield f"  nodes {_names(work.nodes)}"
     if work.ops:
@@ -111,6 +133,11 @@ def _work_lines(work: Work) -> Iterator[str]:
         yield f"  cost {_text(work.cost)}"
     for reason in work.because:
         yield f"  because {_text(reason)}"
+    if work.predicted:
+        yield f"  predicted {work.predicted!r}"
+    for b in work.beaten:
+        of = f"{b.of} {_text(b.schedule)}" if b.how == "as" else quoted(b.of)
+        yield f"  beaten {b.how} {of} by {b.loss!r}"
     for d in work.declined:
         yield f"  not {d.rule} of {quoted(d.of)} because {_text(d.why)}"
 
@@ -164,6 +191,18 @@ _INNER = re.compile(rf"pin inner (?P<value>{_NAME}) (?P<dim>-|\d{{1,9}})$")
 _AXIS = re.compile(r"d(?P<dim>\d{1,9})(?:/(?P<div>\d{1,9}))?(?:%(?P<size>\d{1,9}))?\*\((?P<stride>.*)\)$")
 _DECLINED = re.compile(rf"not (?P<rule>\S+) of (?P<of>{_NAME}) because (?P<why>{_TEXT})$")
 _AS = re.compile(rf"as (?P<template>\S+) (?P<schedule>{_TEXT})$")
+_NUMBER = r"-?(?:inf|\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?)"
+_MACHINE = re.compile(r"machine (?P<digest>\S+) (?P<source>\S+)$")
+_SIZE = re.compile(rf"(?:pin )?size (?P<name>{_NAME}) (?P<number>\d{{1,18}})$")
+_SEATS = re.compile(
+    rf"seats (?P<seconds>{_NUMBER}) bound (?P<bound>{_NUMBER}) voted (?P<voted>{_NUMBER}) by (?P<method>\w+)"
+    r" losses (?P<losses>exact|bounds)$"
+)
+_BEATEN_INNER = re.compile(
+    rf"beaten inner (?P<dim>-|\d{{1,9}}) of (?P<values>{_NAME}(?:, *{_NAME})*) by (?P<loss>{_NUMBER})$"
+)
+_BEATEN_AS = re.compile(rf"beaten as (?P<template>\S+) (?P<schedule>{_TEXT}) by (?P<loss>{_NUMBER})$")
+_BEATEN_APART = re.compile(rf"beaten apart (?P<value>{_NAME}) by (?P<loss>{_NUMBER})$")
 _DEEPEST = 50
 
 
@@ -205,7 +244,11 @@ class _Reader:
     open: list[_Open] = field(default_factory=list)
     homes: dict[str, Home] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
+    machine: tuple[str, str] | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
+    seats: Seats | None = None
     apart: list[tuple[str, ...]] = field(default_factory=list)
+    assumed: dict[str, int] = field(default_factory=dict)  # sizes that are pinned
     inner: dict[str, int | None] = field(default_factory=dict)
     lines: dict[str, int] = field(default_factory=dict)
     pinned: dict[tuple[str, ...], int] = field(default_factory=dict)
@@ -247,6 +290,30 @@ class _Reader:
         if [trait["name"] for trait in found] != known:
             raise ValueError(f"the traits are {', '.join(known)}, in this order")
         self.traits = Traits(*(int(trait["number"]) for trait in found))
+
+    def read_machine(self, line: str, number: int) -> None:
+        found = _matched(_MACHINE, line)
+        self.once("machine", number)
+        self.machine = found["digest"], found["source"]
+
+    def read_size(self, line: str, number: int) -> None:
+        found = _matched(_SIZE, line)
+        name = _read_name(found["name"])
+        self.once(f"size {name}", number)
+        self.sizes[name] = int(found["number"])
+
+    def read_seats(self, line: str, number: int) -> None:
+        found = _matched(_SEATS, line)
+        self.once("seats", number)
+        seconds, bound, voted = (float(found[key]) for key in ("seconds", "bound", "voted"))
+        self.seats = Seats(seconds, bound, voted, found["method"], found["losses"] == "exact")
+
+    def read_beaten(self, line: str, number: int) -> None:
+        found = _matched(_BEATEN_INNER, line)
+        if self.seats is None:
+            raise ValueError("there is no line `seats ...` before it")
+        beaten = Beaten("inner", found["dim"], "", float(found["loss"]))
+        self.seats = replace(self.seats, beaten=(*self.seats.beaten, (_read_names(found["values"]), beaten)))
 
     def read_work(self, line: str, number: int) -> None:
         found = _matched(_WORK, line)
@@ -312,6 +379,13 @@ class _Reader:
             self.apart.append(names)
             self.pinned.update({("apart", name): number for name in names})
             return
+        if assumed := _SIZE.match(line):
+            name = _read_name(assumed["name"])
+            if name in self.assumed:
+                raise ValueError(f"size {name}: line {self.pinned['size', name]} says that already")
+            self.assumed[name] = int(assumed["number"])
+            self.pinned["size", name] = number
+            return
         found = _matched(_INNER, line)
         name = _read_name(found["value"])
         if name in self.inner:
@@ -338,15 +412,22 @@ class _Reader:
             raise ParseError("plan: there is no line `plan <graph> for <instruction set>`")
         if self.open:
             raise ParseError(f"plan, line {self.open[-1].line}: region {self.open[-1].name} has no end")
-        pins = Pins(tuple(self.apart), tuple(self.inner.items()), self.pinned)
+        if self.machine is None and (self.sizes or self.seats is not None):
+            raise ParseError("plan: sizes or seats, but no line `machine <digest> <source>`")
+        pins = Pins(tuple(self.apart), tuple(self.inner.items()), tuple(self.assumed.items()), self.pinned)
         head = self.graph, self.isa, self.digest, self.version
-        return Parts(*head, tuple(self.items), self.homes, self.places, pins, self.traits, self.lines)
+        basis = None if self.machine is None else Basis(*self.machine, tuple(self.sizes.items()), self.seats)
+        return Parts(*head, tuple(self.items), self.homes, self.places, pins, self.traits, basis, self.lines)
 
 
 _LINES: Mapping[str, Callable[[_Reader, str, int], None]] = {
     "plan": _Reader.read_plan,
     "graph": _Reader.read_graph,
     "traits": _Reader.read_traits,
+    "machine": _Reader.read_machine,
+    "size": _Reader.read_size,
+    "seats": _Reader.read_seats,
+    "beaten": _Reader.read_beaten,
     "work": _Reader.read_work,
     "view": _Reader.read_view,
     "control": _Reader.read_control,
@@ -373,6 +454,10 @@ def _detailed(item: Item, word: str, rest: str, line: str) -> Item:
     if word == "as":
         found = _matched(_AS, line)
         return replace(item, offer=Offer(found["template"], _read_text(found["schedule"])))
+    if word == "predicted":
+        return replace(item, predicted=_seconds(rest))
+    if word == "beaten":
+        return replace(item, beaten=(*item.beaten, _beaten(line)))
     if word == "cost":
         return replace(item, cost=_read_text(rest))
     if word == "from":
@@ -380,6 +465,19 @@ def _detailed(item: Item, word: str, rest: str, line: str) -> Item:
     if word in ("writes", "nodes", "ops"):
         return replace(item, **{word: _read_names(rest)})  # type: ignore[arg-type]
     raise ValueError(f"unknown detail {word!r}")
+
+
+def _beaten(line: str) -> Beaten:
+    if found := _BEATEN_AS.match(line):
+        return Beaten("as", found["template"], _read_text(found["schedule"]), float(found["loss"]))
+    found = _matched(_BEATEN_APART, line)
+    return Beaten("apart", _read_name(found["value"]), "", float(found["loss"]))
+
+
+def _seconds(text: str) -> float:
+    if re.fullmatch(_NUMBER, text) is None:
+        raise ValueError(f"{brief(text)} is no number of seconds")
+    return float(text)
 
 
 def _matched(pattern: re.Pattern[str], line: str) -> re.Match[str]:

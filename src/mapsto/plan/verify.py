@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 from mapsto.errors import ParseError
 from mapsto.ir.graph import Value
-from mapsto.plan.decide import Mapped
 from mapsto.plan.home import Home, layout_for
 from mapsto.plan.items import Item, Region, View, reads_of, targets_of, tasks
 from mapsto.plan.layout import Layout, permuted, plain
+from mapsto.plan.mapped import Mapped
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 

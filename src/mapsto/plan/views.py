@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 from mapsto.ir.expr import Dim, loads, sym, terms_of
-from mapsto.kernel.ast import Load, Stmt, ranges_of
+from mapsto.kernel.ast import Iter, Load, Stmt, ranges_of
 from mapsto.plan.layout import Layout, of_place
 from mapsto.plan.task import Task
 
@@ -23,14 +24,20 @@ def view_source(task: Task) -> Load | None:
 
 def view_layout(stmt: Stmt, load: Load, source: Layout, block: int) -> Layout | None:
     """The layout of a moved tensor in its source's buffer, if its places are affine or in blocks of that size."""
-    names = [i.name for i in stmt.iters]
-    place = source.place(load.index, ranges_of(stmt.iters))
-    made = of_place([i.extent for i in stmt.iters], names, place, block, source.elements)
+    return _moved(stmt.iters, load.index, source, block)
+
+
+@functools.lru_cache(maxsize=1 << 12)
+def _moved(iters: tuple[Iter, ...], index: tuple[Dim, ...], source: Layout, block: int) -> Layout | None:
+    """The same. Remembered: deciding asks about one movement several times, and layers repeat themselves."""
+    names = [i.name for i in iters]
+    place = source.place(index, ranges_of(iters))
+    made = of_place([i.extent for i in iters], names, place, block, source.elements)
     if made is None:
         return None
     border = [(0, 0)] * len(names)
-    for j, it in enumerate(stmt.iters):
-        for d, e in enumerate(load.index):
+    for j, it in enumerate(iters):
+        for d, e in enumerate(index):
             if e == sym(it.name) and source.shape[d] == it.extent and it.extent != 1:
                 border[j] = source.border[d]
     offset = made.offset

@@ -9,7 +9,7 @@ row-major.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mapsto.ir.expr import sym, symbols
 from mapsto.ir.graph import Value
@@ -23,15 +23,40 @@ from mapsto.plan.views import view_source
 
 
 @dataclass(frozen=True)
+class Seat:
+    """Values that lie alike. `dims`: those that may be innermost, None for row-major; `voted`: the place in `dims` of
+    what most of their readers and writers want. One of a single choice is pinned, or nobody cares.
+    """
+
+    values: tuple[str, ...]
+    dims: tuple[int | None, ...]
+    voted: int = 0
+
+
+@dataclass(frozen=True)
 class Wishes:
     """`kept`: values in memory, as somebody outside their task reads them. `fixed`: those that must be row-major and
-    whole. `inner`: the dim that a value wants innermost. `border`: elements before and after each dim that hold zero.
+    whole. `seats`: how all others may lie. `inner`: the dim that a value wants innermost. `border`: elements before
+    and after each dim that hold zero.
     """
 
     kept: frozenset[str]
     fixed: frozenset[str]
+    seats: tuple[Seat, ...]
     inner: Mapping[str, int]
     border: Mapping[str, Border]
+
+    def seated(self, choice: Mapping[int, int]) -> Wishes:
+        """With these seats (by their numbers) in another of their dims."""
+        inner = dict(self.inner)
+        for at, chosen in choice.items():
+            dim = self.seats[at].dims[chosen]
+            for name in self.seats[at].values:
+                if dim is None:
+                    inner.pop(name, None)
+                else:
+                    inner[name] = dim
+        return replace(self, inner=inner)
 
 
 def wishes(
@@ -44,14 +69,12 @@ def wishes(
     """ports: inputs and outputs of the graph. pinned: innermost dims that are not voted on (None: row-major)."""
     every = list(walk(items))
     kept, fixed = _kept(every, ports), _fixed(every) | ports | constants
-    inner = _inner(every, values, kept, fixed, constants)
-    for name in pinned.keys() & (kept - fixed):
-        dim = pinned[name]
-        if dim is None:
-            inner.pop(name, None)
-        elif dim < values[name].rank:
-            inner[name] = dim
-    return Wishes(frozenset(kept), frozenset(fixed), inner, _borders(every, values))
+    seats = _seats(every, values, kept, fixed, constants)
+    held = {name: dim for name, dim in pinned.items() if name in kept - fixed and (dim or 0) < values[name].rank}
+    seats = [Seat(tuple(n for n in s.values if n not in held), s.dims, s.voted) for s in seats]
+    seats += [Seat((name,), (dim,)) for name, dim in held.items()]
+    wished = Wishes(frozenset(kept), frozenset(fixed), tuple(s for s in seats if s.values), {}, _borders(every, values))
+    return wished.seated({at: seat.voted for at, seat in enumerate(wished.seats)})
 
 
 def _kept(items: Sequence[Item], ports: Set[str]) -> set[str]:
@@ -96,9 +119,10 @@ class _Ties:
         self.parent[self.find(a)] = self.find(b)
 
 
-def _inner(
+def _seats(
     items: Sequence[Item], values: Mapping[str, Value], kept: Set[str], fixed: Set[str], constants: Set[str]
-) -> dict[str, int]:
+) -> list[Seat]:
+    """One for each set of values that are tied and that somebody votes for, in the order in which they are made."""
     ties = _Ties()
     tasks = [item for item in items if isinstance(item, Task)]
     for task in tasks:
@@ -109,13 +133,19 @@ def _inner(
         for name, dim in _votes(task):
             tally = votes.setdefault(ties.find(name), {})
             tally[dim] = tally.get(dim, 0) + 1
-    inner: dict[str, int] = {}
-    for name in kept - fixed:
-        rank = values[name].rank if name in values else 0
-        ranked = sorted(((w, d) for d, w in votes.get(ties.find(name), {}).items() if d < rank), reverse=True)
-        if ranked:
-            inner[name] = ranked[0][1]
-    return inner
+    free = kept - fixed
+    found: dict[tuple[str, int], list[str]] = {}  # values of different ranks never lie alike
+    for name in dict.fromkeys(name for item in items for name in targets_of(item)):
+        root = ties.find(name)
+        if name in free and name in values and root in votes:
+            found.setdefault((root, values[name].rank), []).append(name)
+    seats: list[Seat] = []
+    for (root, rank), names in found.items():
+        ranked = sorted(((w, d) for d, w in votes[root].items() if d < rank), reverse=True)
+        dims: list[int | None] = [d for _, d in ranked]
+        if dims:
+            seats.append(Seat(tuple(names), (*dims, *([None] if rank - 1 not in dims else []))))
+    return seats
 
 
 def _votes(task: Task) -> Iterator[tuple[str, int]]:

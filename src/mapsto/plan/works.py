@@ -11,11 +11,52 @@ from mapsto.plan.recipe import Recipe
 @dataclass(frozen=True)
 class Offer:
     """A way in which a device makes a work. `template`: what code it is made from; `schedule`: all that the template
-    leaves open, as the device reads it back.
+    leaves open, as the device reads it back; None where it is the device's to choose yet.
     """
 
     template: str
-    schedule: str = ""
+    schedule: str | None = ""
+
+
+@dataclass(frozen=True)
+class Beaten:
+    """A way that was possible and would have cost the whole `loss` seconds more, by what the device's figures say.
+
+    how: "as" (`of`: a template, with its schedule where one was made), "apart" (`of`: a value that would have been in
+    memory between two works), "inner" (`of`: the dim that values would have lain innermost by, "-" for row-major).
+    """
+
+    how: str
+    of: str
+    schedule: str
+    loss: float
+
+
+@dataclass(frozen=True)
+class Seats:
+    """How values that lie alike were given their innermost dims. `beaten`: for each of these values, by names, the
+    dims that they have not. seconds: of all works that it touches, as chosen; at least (`bound`); as most readers and
+    writers would have it (`voted`). method: that of the solver. exact: whether losses are exact, else at least so much.
+    """
+
+    seconds: float
+    bound: float
+    voted: float
+    method: str
+    exact: bool
+    beaten: tuple[tuple[tuple[str, ...], Beaten], ...] = ()
+
+
+@dataclass(frozen=True)
+class Basis:
+    """What a plan's costs were counted with: the machine's figures (by their digest; measured, typical or described), a
+    guess for each open size; and how values were seated by them.
+    """
+
+    machine: str
+    source: str
+    sizes: tuple[tuple[str, int], ...] = ()
+    seats: Seats | None = None
 
 
 @dataclass(frozen=True)
@@ -30,7 +71,8 @@ class Declined:
 @dataclass(frozen=True)
 class Work:
     """What one kernel computes. `recipe`: how its statements follow from nodes of the graph. `writes`: values in memory
-    that it defines. `nodes`: by their first outputs; `ops`: theirs; `sources`: nodes of the source model.
+    that it defines. `nodes`: by their first outputs; `ops`: theirs; `sources`: nodes of the source model. `predicted`:
+    seconds, by the figures of the device, on all of its units.
     """
 
     name: str
@@ -44,6 +86,8 @@ class Work:
     cost: str = ""
     because: tuple[str, ...] = ()
     declined: tuple[Declined, ...] = ()
+    predicted: float = 0.0
+    beaten: tuple[Beaten, ...] = ()
     line: int = field(default=0, compare=False)  # where it was read; 0: nowhere
 
 
@@ -88,11 +132,12 @@ Item = Work | View | Region | Control
 @dataclass(frozen=True)
 class Pins:
     """What a user wants of a plan that is yet to be made. `apart`: no two nodes of one of these sets share a kernel.
-    `inner`: the dim of a value that lies innermost, None for row-major.
+    `inner`: the dim of a value that lies innermost, None for row-major. `sizes`: what to take open sizes for.
     """
 
     apart: tuple[tuple[str, ...], ...] = ()
     inner: tuple[tuple[str, int | None], ...] = ()
+    sizes: tuple[tuple[str, int], ...] = ()
     lines: Mapping[tuple[str, ...], int] = field(default_factory=dict, compare=False)  # of (word, name): where read
 
 

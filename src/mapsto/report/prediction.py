@@ -12,11 +12,11 @@ import numpy as np
 
 import mapsto
 from mapsto.devices.backend import Progress
-from mapsto.devices.cpu import isa as isas
+from mapsto.devices.named import Host, backend_named, host_machine
 from mapsto.machine.text import digest
+from mapsto.plan.initial import constants_of
 from mapsto.runtime.executable import Executable
 from mapsto.session.compile import prepared
-from mapsto.session.machine import Host, host_machine
 from mapsto.session.predict import predict
 
 FACTOR = 1.5  # a prediction this far off, up or down, still counts as right
@@ -99,7 +99,8 @@ def verify(
     inputs = [feed[port.name] for port in executable.program.inputs]
     sizes = executable.sizes(*inputs)
     graph = prepared(model, shapes, data_root=data_root)
-    predicted = predict(graph, sizes, host.machine.host, isas.host(), executable.threads)
+    maker = backend_named("cpu", cache=False, isa=None).maker(constants_of(graph))
+    predicted = predict(graph, sizes, maker, executable.threads)
     measured, runs = _measured(executable, inputs, seconds)
     steps = tuple(
         Step(name, label, spent, found.cost.seconds, found.cost.bytes, found.cost.operations)

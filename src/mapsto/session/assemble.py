@@ -13,9 +13,9 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, mul
 from mapsto.ir.graph import Node
 from mapsto.passes.dead_code import CHECK
-from mapsto.plan.decide import Mapped
 from mapsto.plan.home import Home
 from mapsto.plan.items import Control, Item, Region
+from mapsto.plan.mapped import Mapped
 from mapsto.plan.task import Task
 from mapsto.runtime.arrays import pack_constants
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run, Step

@@ -19,9 +19,10 @@ from mapsto.ir.expr import Sym, terms_of
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.interpret import run_graph
 from mapsto.passes.retrace import retrace
-from mapsto.plan.decide import Mapped, decide
+from mapsto.plan.decide import decide
 from mapsto.plan.initial import Setting, constants_of, setting_of
 from mapsto.plan.items import tasks
+from mapsto.plan.mapped import Mapped
 from mapsto.session.compile import build
 
 
@@ -47,8 +48,8 @@ def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> 
     run_graph(graph, inputs, observe=observe)
     yielded = {name for node in graph.walk() for inner in node.graphs for name in inner.outputs}
     with Workers(True) as workers:
-        traits = workers.maker(constants).traits
-        mapped, setting = decide(graph, traits), setting_of(graph, traits)
+        maker = workers.maker(constants)
+        mapped, setting = decide(graph, maker), setting_of(graph, maker.traits)
         for task in tasks(mapped.items):
             if task.nodes:
                 kept = [t for t in task.targets if t in mapped.homes]

@@ -18,14 +18,17 @@ from mapsto.devices.named import backend_named
 from mapsto.errors import ModelError, ParseError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
+from mapsto.machine.spec import DeviceSpec
 from mapsto.ops.charges import FOLD_PER_BYTE
 from mapsto.passes.checks import unchecked
-from mapsto.plan.decide import Mapped, decide, plan_of
+from mapsto.plan.decide import decide
 from mapsto.plan.initial import constants_of
 from mapsto.plan.items import tasks
+from mapsto.plan.judge import Choice
+from mapsto.plan.mapped import Mapped, Taken, plan_of
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.replay import check_origin, replay
-from mapsto.plan.works import NO_PINS, Offer
+from mapsto.plan.works import NO_PINS, Beaten, Offer
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.session.assemble import assemble, link
@@ -182,19 +185,37 @@ def _build(
     if pinned is not None:
         check_origin(pinned, origin, backend.name, maker.traits)
     pins = NO_PINS if pinned is None else pinned.pins
-    mapped = decide(graph, maker.traits, pins) if replayed is None else replay(replayed, graph)
+    mapped = decide(graph, maker, pins) if replayed is None else replay(replayed, graph)
     lines = {} if replayed is None else replayed.lines
-    made = _made(mapped, maker, {} if replayed is None else {w.name: w.offer for w in replayed.works}, lines)
-    offers = {name: (each.offer, each.because) for name, each in made.items()}
+    offers = _templates(mapped) if replayed is None else {w.name: w.offer for w in replayed.works}
+    made = _made(mapped, maker, offers, lines)
+    taken = {name: _taken(each, mapped.choices.get(name), maker.spec) for name, each in made.items()}
     linked = link(mapped, made, constants)
     ports = {v.name for v in graph.inputs} | set(mapped.places.values())
     sources = {c.function: c.task.sources for calls in linked.calls.values() for c in calls}
     linked = fold_calls(linked, ports, lambda program: backend.executable(program, 1, None, sources))
     exe = backend.executable(assemble(linked, defaults), threads, progress, sources)
-    plan = plan_of(mapped, offers, backend.name, origin) if replayed is None else replayed
+    plan = plan_of(mapped, taken, backend.name, origin) if replayed is None else replayed
     exe.plan_text = plan.text() + steps_text(exe)
     debug.show(debug.PLAN, "plan", lambda: exe.plan_text)
     return exe
+
+
+def _templates(mapped: Mapped) -> dict[str, Offer]:
+    """Of tasks that could be made by several: the one that was taken, its schedule still open."""
+    several = ((n, c) for n, c in mapped.choices.items() if any(b.how == "as" for b in c.beaten))
+    return {name: Offer(choice.quote.template, None) for name, choice in several}
+
+
+def _taken(made: Made, choice: Choice | None, spec: DeviceSpec) -> Taken:
+    """How a task was made; what other schedules would have lost, where its kernels are those that were quoted."""
+    beaten = []
+    kernels = 0 if choice is None else len(choice.quote.tallies)
+    for rival in made.beaten:
+        if choice is not None and kernels == len(made.calls) and rival.offer.schedule is not None:
+            loss = choice.quote.slower(rival.at, rival.ratio, spec)
+            beaten.append(Beaten("as", rival.offer.template, rival.offer.schedule, float(f"{loss:.3g}")))
+    return Taken(made.offer, made.because, tuple(beaten))
 
 
 def _made(

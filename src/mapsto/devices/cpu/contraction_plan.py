@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from mapsto.devices.cpu.contraction_form import ContractionForm
 from mapsto.devices.cpu.contraction_packing import Packing, packing
 from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.tile import Shape, Tiling, choose, tile_cycles, tilings
+from mapsto.devices.cpu.tile import Shape, Tiling, best_of_widths, tile_cycles, tilings
 from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, product
 
 # Work of one item: small enough to share among threads, large enough to forget the item's own cost.
@@ -32,6 +32,7 @@ class Plan:
     tiling: Tiling
     rows_outer: bool
     chunk: int
+    rivals: tuple[tuple[str, float], ...] = field(default=(), compare=False)  # of a choice: texts, cycles over its own
 
     @property
     def packing(self) -> Packing:
@@ -67,7 +68,14 @@ def _number(d: Dim, typical: int = _TYPICAL) -> int:
 def plan_contraction(form: ContractionForm, isa: Isa) -> Plan:
     """Choose tile, loop order and row blocks by cost."""
     shape = _shape(form, isa)
-    tiling = _closing(form, choose(isa, shape))
+    best, *others = best_of_widths(isa, shape)
+    made = _planned(form, isa, shape, best)
+    beaten = tuple((tiles_text(_planned(form, isa, shape, t)), t.cycles / best.cycles) for t in others[:1])
+    return replace(made, rivals=beaten)
+
+
+def _planned(form: ContractionForm, isa: Isa, shape: Shape, tiling: Tiling) -> Plan:
+    tiling = _closing(form, tiling)
     rows_outer = _rows_outer(form, shape, tiling)
     return Plan(form, isa, tiling, rows_outer, _chunk(form, isa, shape, tiling, rows_outer))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,34 +10,52 @@ import numpy as np
 from mapsto.devices.cpu.contractions import template_calls
 from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.quotes import TileTemplate
 from mapsto.devices.cpu.traits import TRAITS
 from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Shared
+from mapsto.devices.making.quotes import Quoting
 from mapsto.devices.making.tasks import made
+from mapsto.machine.spec import Machine
+from mapsto.machine.text import digest
+from mapsto.plan.asked import Quote
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
+from mapsto.plan.rules import Refusal
 from mapsto.plan.task import Task
-from mapsto.plan.traits import Traits
 
 
 class CpuMaker:
     """Makes the tasks of one program. constants: of its graph. submit: is given (name, LLVM IR, optimizer) of each
-    function as soon as it is known.
+    function as soon as it is known. machine: whose host's figures decide.
     """
 
     def __init__(
-        self, isa: Isa, constants: Mapping[str, np.ndarray], submit: Callable[[str, str, str], None]
+        self,
+        isa: Isa,
+        constants: Mapping[str, np.ndarray],
+        submit: Callable[[str, str, str], None],
+        machine: Machine,
     ) -> None:
         self.name = isa.name
-        self._constants = constants
+        self.traits = TRAITS
+        self.spec = machine.host
+        self.machine = digest(machine)
+        self.constants = constants
         self._shared = Shared(Functions(isa, submit))
         self._tiles = partial(template_calls, isa=isa)
+        self._quoting = Quoting(self._shared, constants, self.spec, TileTemplate(isa))
 
-    @property
-    def traits(self) -> Traits:
-        """See `Maker.traits`."""
-        return TRAITS
+    def offers(
+        self,
+        task: Task,
+        homes: Mapping[str, Home],
+        sizes: Mapping[str, int],
+        distances: Mapping[str, float] | None = None,
+    ) -> Sequence[Quote | Refusal]:
+        """See `plan.asked.Asked`."""
+        return self._quoting.offers(task, homes, sizes, distances)
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`."""
-        return made(task, homes, offer, self._shared, self._constants, self._tiles)
+        return made(task, homes, offer, self._shared, self.constants, self._tiles)

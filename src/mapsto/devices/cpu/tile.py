@@ -76,7 +76,21 @@ class Tiling:
 
 def choose(isa: Isa, shape: Shape) -> Tiling:
     """The cheapest tiling."""
-    return min(tilings(isa, shape), key=lambda t: (t.cycles, -t.sizes[0]))
+    return min(tilings(isa, shape), key=_rank)
+
+
+def best_of_widths(isa: Isa, shape: Shape) -> list[Tiling]:
+    """The cheapest tiling of each panel width, the cheapest of all first."""
+    best: dict[int, Tiling] = {}
+    for tiling in tilings(isa, shape):
+        known = best.get(len(tiling.panel))
+        if known is None or _rank(tiling) < _rank(known):
+            best[len(tiling.panel)] = tiling
+    return sorted(best.values(), key=_rank)
+
+
+def _rank(tiling: Tiling) -> tuple[float, int]:
+    return tiling.cycles, -tiling.sizes[0]
 
 
 def tilings(isa: Isa, shape: Shape) -> Iterator[Tiling]:

@@ -14,6 +14,7 @@ from mapsto.devices.backend import Progress
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.cache import ObjectCache, default_folder
 from mapsto.devices.cpu.compiler import CompilePool
+from mapsto.devices.cpu.host import host_machine
 from mapsto.devices.cpu.maker import CpuMaker
 from mapsto.errors import CompileError
 from mapsto.runtime.artifact import Target
@@ -30,6 +31,7 @@ class Workers:
     def __init__(self, cache: bool, isa: str | None = None) -> None:
         self.isa = _instruction_set(isa)
         self.name = self.isa.name
+        self.machine = host_machine(self.isa).machine
         self._cache = ObjectCache(default_folder()) if cache else None
         self._pool: CompilePool | None = None
         self.futures: dict[str, Future[bytes]] = {}
@@ -43,7 +45,7 @@ class Workers:
         self._pool.close(finish=failed is None)
 
     def maker(self, constants: Mapping[str, np.ndarray]) -> CpuMaker:
-        return CpuMaker(self.isa, constants, self.submit)
+        return CpuMaker(self.isa, constants, self.submit, self.machine)
 
     def executable(
         self,

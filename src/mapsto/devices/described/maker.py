@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from mapsto.devices.maker import Made
+from mapsto.devices.making.code import Code, Shared
+from mapsto.devices.making.quotes import Quoting
 from mapsto.errors import ParseError
+from mapsto.ir.dtypes import DType
+from mapsto.loop.ast import Function
+from mapsto.machine.spec import DeviceSpec, Machine
+from mapsto.machine.text import digest
+from mapsto.plan.asked import Quote
+from mapsto.plan.contraction import Contraction
+from mapsto.plan.contraction_tally import Extents, Reach
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
+from mapsto.plan.rules import Refusal
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
@@ -17,15 +29,56 @@ TRAITS = Traits(block=16, least_blocked=8, least_columns=4, least_channels=16, l
 
 
 class DescribedMaker:
-    """`name`: of the device, as plans have it. `traits`: what it would ask for."""
+    """spec: the device, by the name that plans have for it. `traits`: what it would ask for."""
 
-    def __init__(self, name: str, traits: Traits = TRAITS) -> None:
-        self.name = name
+    def __init__(
+        self, spec: DeviceSpec, constants: Mapping[str, np.ndarray] | None = None, traits: Traits = TRAITS
+    ) -> None:
+        self.name = spec.name
+        self.spec = spec
         self.traits = traits
+        self.machine = digest(Machine((spec,)))
+        self.constants = constants or {}
+        self._quoting = Quoting(Shared(_Nothing(spec.lanes)), self.constants, spec, _AtThePeak())
+
+    def offers(
+        self,
+        task: Task,
+        homes: Mapping[str, Home],
+        sizes: Mapping[str, int],
+        distances: Mapping[str, float] | None = None,
+    ) -> Sequence[Quote | Refusal]:
+        """What it would take at its peak; see `plan.asked.Asked`."""
+        return self._quoting.offers(task, homes, sizes, distances)
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """No calls: the work stands in the plan as something that the device is to do. See `Maker.make`."""
         taken = Offer(TEMPLATE)
-        if offer is not None and offer != taken:
+        if offer is not None and offer.schedule is not None and offer != taken:
             raise ParseError(f"work {task.name}: {self.name} is only described; it is made as {TEMPLATE} alone")
         return Made(taken, (), because=(f"{self.name} is only described: no code is made",))
+
+
+class _AtThePeak:
+    """A template of which nothing is known: it reaches everything, and its device's peak."""
+
+    def reaches(self, task: Task, code: Code) -> bool:
+        return True
+
+    def reads_directly(self, c: Contraction, code: Code) -> bool:
+        return True
+
+    def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
+        return Reach(1.0)
+
+
+class _Nothing:
+    """A `making.code.Target` that no function is made for."""
+
+    fused = True
+
+    def __init__(self, lanes: int) -> None:
+        self.lanes = lanes
+
+    def add(self, function: Function, optimizer: str) -> str:
+        raise AssertionError("a device that is only described has no functions")

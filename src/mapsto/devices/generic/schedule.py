@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from mapsto.devices.generic.cost import Costs, Vector, average_stride, lanes_for, row_estimate
@@ -26,7 +26,7 @@ class RowSchedule:
     vector), "none".
 
     `axis`: which of the collapsed row iterators the lanes are of. `parts`: one schedule for each independent part of
-    the kernel. `reason`: for people; it decides nothing.
+    the kernel. `reason`, `rivals`: for people; they decide nothing.
     """
 
     rows: int
@@ -35,6 +35,7 @@ class RowSchedule:
     reason: str
     axis: int = -1
     parts: tuple[RowSchedule, ...] = ()
+    rivals: tuple[tuple[str, float], ...] = field(default=(), compare=False)  # of a choice: texts, cost over its cost
 
     @property
     def each(self) -> tuple[RowSchedule, ...]:
@@ -187,10 +188,11 @@ def _choose(kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lan
             flat = _flat(kernel, segment, with_plain(kernel, layouts, wide), wide)
         for axis in range(len(flat.rows)):
             found.append(_along_rows(flat, wide, axis, rows, lanes))
-    cost, schedule = min(found, key=lambda f: f[0])
+    (cost, schedule), *others = sorted(found, key=lambda f: f[0])
     rivals = ", ".join(f"{s.vector}{'' if s.axis < 0 else f' {s.axis}'} {c:.3g}" for c, s in found if s is not schedule)
+    beaten = tuple((schedule_text(s), c / cost) for c, s in others[:1] if 0 < cost and c < float("inf"))
     reason = f"{schedule.reason}, cost {cost:.3g}" + (f" (others: {rivals})" if rivals else "")
-    return replace(schedule, reason=reason)
+    return replace(schedule, reason=reason, rivals=beaten)
 
 
 def with_plain(kernel: Kernel, layouts: Mapping[str, Layout], temps: Temps) -> dict[str, Layout]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import ChainMap
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
@@ -36,7 +36,15 @@ from mapsto.plan.task import Task
 # Cycles that a thread must save before it is woken for a step: a few meetings at a barrier.
 _WORTH_A_THREAD = 12_000.0
 
-T = TypeVar("T")
+
+class Scheduled(Protocol):
+    """A schedule that was chosen. `rivals`: others, the best first, as plans have them, and their cost over its."""
+
+    @property
+    def rivals(self) -> Sequence[tuple[str, float]]: ...
+
+
+T = TypeVar("T", bound=Scheduled)
 
 
 def grain_of(cycles: float, extent: Dim) -> int:
@@ -102,17 +110,24 @@ class Schedules:
     given: Sequence[str] | None
     taken: list[str] = field(default_factory=list)
     because: list[str] = field(default_factory=list)
+    rivals: list[tuple[int, str, float]] = field(default_factory=list)  # which part, its text, how often the cost
 
     def take(self, choose: Callable[[], T], show: Callable[[T], str], read: Callable[[str], T]) -> T:
         """The next schedule. Raises ValueError where the plan has none or one that cannot be read."""
         if self.given is None:
             made = choose()
             self.taken.append(show(made))
+            self.rivals += [(len(self.taken) - 1, text, ratio) for text, ratio in made.rivals]
             return made
         if len(self.taken) == len(self.given):
             raise ValueError(f"the schedule has {len(self.given)} parts, more are needed")
         self.taken.append(self.given[len(self.taken)])
         return read(self.taken[-1])
+
+    def beaten(self) -> Iterator[tuple[int, list[str], float]]:
+        """Which part is another one, all parts then, and that part's cost over what was taken."""
+        for at, text, ratio in self.rivals:
+            yield at, [*self.taken[:at], text, *self.taken[at + 1 :]], ratio
 
 
 @dataclass

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mapsto.devices.maker import Call, Made
+from mapsto.devices.maker import Call, Made, Rival
 from mapsto.devices.making.code import Code, Shared
 from mapsto.devices.making.handwritten import routine_calls
 from mapsto.devices.making.sums import contraction_stmts
@@ -38,7 +38,7 @@ def made(
     """What a maker makes of a task; see `Maker.make`. constants: of the graph. tiles: None where a device has no
     template, and a contraction is made as loops.
     """
-    given = None if offer is None else [s for s in offer.schedule.split(_NEXT) if s]
+    given = None if offer is None or offer.schedule is None else [s for s in offer.schedule.split(_NEXT) if s]
     code = Code.of(shared, task, homes, constants, given)
     schedules = code.schedules
     try:
@@ -47,11 +47,13 @@ def made(
         if offer is None:
             raise
         raise ParseError(f"work {task.name}: as {offer.template}: {error}") from error
-    if offer is not None and (offer.template != template or schedules.taken != given):
+    if offer is not None and (offer.template != template or given not in (None, schedules.taken)):
         raise ParseError(f"work {task.name}: no device offers {offer.template} with this schedule for it")
     because = tuple(dict.fromkeys(schedules.because))
     taken = Offer(template, _NEXT.join(schedules.taken))
-    return Made(taken, tuple(calls), dict(code.homes.maps[0]), {**task.constants, **code.constants.maps[0]}, because)
+    beaten = tuple(Rival(Offer(template, _NEXT.join(parts)), at, ratio) for at, parts, ratio in schedules.beaten())
+    constants = {**task.constants, **code.constants.maps[0]}
+    return Made(taken, tuple(calls), dict(code.homes.maps[0]), constants, because, beaten)
 
 
 def _calls_of(task: Task, code: Code, tiles: Tiles | None, template: str | None) -> tuple[str, list[Call]]:

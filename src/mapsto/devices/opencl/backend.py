@@ -12,6 +12,7 @@ from mapsto.devices.opencl.device import open_device
 from mapsto.devices.opencl.engine import OpenClEngine
 from mapsto.devices.opencl.functions import Functions
 from mapsto.devices.opencl.maker import OpenClMaker
+from mapsto.devices.opencl.typical import typical
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Program
 
@@ -26,6 +27,7 @@ class OpenClBackend:
     def __init__(self, number: int = 0) -> None:
         self._device = open_device(number)
         self._functions = Functions(self._device)
+        self._spec = typical(self._device)
 
     def __enter__(self) -> OpenClBackend:
         return self
@@ -34,7 +36,7 @@ class OpenClBackend:
         """Executables keep what they need."""
 
     def maker(self, constants: Mapping[str, np.ndarray]) -> OpenClMaker:
-        return OpenClMaker(self.name, constants, self._functions)
+        return OpenClMaker(self.name, constants, self._functions, self._spec)
 
     def executable(
         self,

@@ -76,6 +76,8 @@ class Device:
         self.doubles = bool(device.double_fp_config)
         self.parameter_bytes = int(device.max_parameter_size)
         self.largest_buffer = int(device.max_mem_alloc_size)
+        self.clock = int(device.max_clock_frequency) * 1e6  # cycles a second
+        self.cache_bytes = int(device.global_mem_cache_size)
 
     def build(self, source: str, computes: Sequence[str] = ()) -> Any:
         """The program of a source. Raises CompileError with the compiler's log; `computes`: what for, for messages."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Shared
+from mapsto.devices.making.quotes import Quoting
 from mapsto.devices.making.tasks import made
 from mapsto.devices.opencl.functions import Functions
 from mapsto.errors import UnsupportedError
+from mapsto.machine.spec import DeviceSpec, Machine
+from mapsto.machine.text import digest
+from mapsto.plan.asked import Quote
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
+from mapsto.plan.rules import Refusal
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
@@ -22,24 +27,35 @@ TRAITS = Traits(block=16, least_blocked=8, least_columns=4, least_channels=16, l
 
 
 class OpenClMaker:
-    """Makes the tasks of one program. constants: of its graph. functions: take what is made."""
+    """Makes the tasks of one program. constants: of its graph. functions: take what is made. spec: the device's."""
 
-    def __init__(self, name: str, constants: Mapping[str, np.ndarray], functions: Functions) -> None:
+    def __init__(
+        self, name: str, constants: Mapping[str, np.ndarray], functions: Functions, spec: DeviceSpec
+    ) -> None:
         self.name = name
-        self._constants = constants
+        self.traits = TRAITS
+        self.spec = spec
+        self.machine = digest(Machine((spec,)))
+        self.constants = constants
         self._shared = Shared(functions)
+        self._quoting = Quoting(self._shared, constants, spec, None)
 
-    @property
-    def traits(self) -> Traits:
-        """See `Maker.traits`."""
-        return TRAITS
+    def offers(
+        self,
+        task: Task,
+        homes: Mapping[str, Home],
+        sizes: Mapping[str, int],
+        distances: Mapping[str, float] | None = None,
+    ) -> Sequence[Quote | Refusal]:
+        """See `plan.asked.Asked`."""
+        return self._quoting.offers(task, homes, sizes, distances)
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`. Raises UnsupportedError, naming its nodes, where the device has no code
         for it.
         """
         try:
-            return made(task, homes, offer, self._shared, self._constants)
+            return made(task, homes, offer, self._shared, self.constants)
         except UnsupportedError as error:
             nodes = ", ".join(task.sources or task.first_nodes)
             raise UnsupportedError(f"{self.name} cannot compute {nodes}: {error}") from error

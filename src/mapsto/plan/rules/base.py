@@ -11,10 +11,12 @@ A recipe is replayed by `join` alone.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
+from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
+from mapsto.machine.spec import DeviceSpec
 from mapsto.plan.task import Task
 
 
@@ -39,6 +41,16 @@ class Around(Protocol):
 
     def value(self, name: str) -> Value:
         """A value's type."""
+
+    @property
+    def spec(self) -> DeviceSpec:
+        """Figures of the device that the tasks are for."""
+
+    def size(self, e: Dim) -> int:
+        """An extent as a number: a guess where it is open."""
+
+    def saved(self, joined: Task) -> float:
+        """Seconds that the two take longer than the one that does both, everything lying row-major."""
 
 
 Allowed = Callable[[Task, Task, str, Around], str]
@@ -65,4 +77,4 @@ class Rule:
         if isinstance(joined, Refusal):
             return joined
         why = self.pays(source, reader, value, joined, around)
-        return Refusal(why) if why else joined
+        return Refusal(why) if why else replace(joined, parts=(source, reader))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from mapsto.ir.expr import Dim, product, sym, symbols
+from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Load, Reduce, Stmt, walk
 from mapsto.kernel.compose import index_loads, loads_of
 from mapsto.kernel.facts import facts
@@ -15,11 +16,9 @@ from mapsto.plan.recipe import made
 from mapsto.plan.rules.base import Around, Refusal, Rule
 from mapsto.plan.task import Task, joined_nodes
 
-# Elements of one row that a merged task may keep between its statements (float32: 64 KiB, half of a typical L2 share).
-ROW_LIMIT = 16384
-# Below this many elements a merged task runs faster than two steps even on one thread.
-SMALL = 32768
 TENSOR_LIMIT = 24
+# Rows for each unit from which on shares differ little.
+_SHARES = 4
 
 
 def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
@@ -42,12 +41,12 @@ def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
 
 
 def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
-    return _misfit(joined.stmts, source, around)
+    return _misfit(joined, source, around)
 
 
-def _misfit(stmts: Sequence[Stmt], source: Task, around: Around) -> str:
-    """"" where what passes between the statements is pointwise, or small enough to stay in a row."""
-    made_here = set(source.targets)
+def _misfit(joined: Task, source: Task, around: Around) -> str:
+    """"" where what passes between the statements is pointwise, or stays in a row, if that costs less."""
+    made_here, stmts = set(source.targets), joined.stmts
     if any(made_here & index_loads(s) for s in stmts):
         return f"elements of {', '.join(source.targets)} are indices"
     used = [(s, load) for s in stmts for load in loads_of(s) if load.tensor in made_here]
@@ -61,15 +60,22 @@ def _misfit(stmts: Sequence[Stmt], source: Task, around: Around) -> str:
         return "they do not go over the same rows"
     if any(_has_windows(s) for s in source.stmts):
         return f"{source.targets[-1]} is made of windows: it goes over its points as it likes best, not row by row"
-    shapes = [around.value(load.tensor).shape for _, load in used]
-    inner = [product(d for at, d in enumerate(shape) if at not in shared) for shape in shapes]
-    outer = product(shapes[0][d] for d in shared)
-    known = [i for i in inner if isinstance(i, int)]
-    if any(i > ROW_LIMIT for i in known):
-        return f"a row has more than {ROW_LIMIT} elements"
-    if not isinstance(outer, int) or outer >= 8 or (len(known) == len(inner) and outer * max(known) <= SMALL):
+    return _dearer(joined, shared, [around.value(load.tensor) for _, load in used], around)
+
+
+def _dearer(joined: Task, shared: tuple[int, ...], passed: Sequence[Value], around: Around) -> str:
+    """"" where rows stay in the nearest memory and are enough for all units, or where one kernel costs less."""
+    inner = max(
+        around.size(product(d for at, d in enumerate(value.shape) if at not in shared)) * value.dtype.size
+        for value in passed
+    )
+    outer = around.size(product(passed[0].shape[d] for d in shared))
+    if inner <= around.spec.levels[0].bytes and outer >= _SHARES * around.spec.units:
         return ""
-    return f"there are only {outer} rows: too few to share among threads"
+    saved = around.saved(joined)
+    if saved >= 0:
+        return ""
+    return f"row by row ({outer} rows, {inner} bytes of one between them) they take {-saved * 1e6:.2g} us more"
 
 
 def _whole_rows(stmt: Stmt, index: tuple[Dim, ...], shared: tuple[int, ...]) -> bool:

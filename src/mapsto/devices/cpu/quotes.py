@@ -1,0 +1,34 @@
+"""The contraction template in closed form, as quotes count it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mapsto.devices.cpu.contractions import template_reach
+from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.packed import direct_b
+from mapsto.devices.cpu.reach import reach
+from mapsto.devices.making.code import Code
+from mapsto.ir.dtypes import DType
+from mapsto.plan.contraction import Contraction
+from mapsto.plan.contraction_tally import Extents, Reach
+from mapsto.plan.task import Task
+
+
+@dataclass(frozen=True)
+class TileTemplate:
+    """A `making.quotes.Template`."""
+
+    isa: Isa
+
+    def reaches(self, task: Task, code: Code) -> bool:
+        """See `Template`."""
+        return template_reach(task, code) is not None
+
+    def reads_directly(self, c: Contraction, code: Code) -> bool:
+        """See `Template`."""
+        return direct_b(c, code) is not None
+
+    def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
+        """See `Template`."""
+        return reach(self.isa, extents, a, b, total, out)

@@ -1,0 +1,151 @@
+"""What makers quote for a task: tallies of the kernels that they would make, in closed form; nothing is lowered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mapsto.devices.making.code import Code, Shared
+from mapsto.devices.making.sums import contraction_stmts
+from mapsto.devices.making.tasks import LOOPS, NOTHING, ROUTINE, TILES
+from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Value
+from mapsto.kernel.ast import Stmt
+from mapsto.kernel.compose import reads
+from mapsto.machine.cost import Stream, Tally
+from mapsto.machine.spec import DeviceSpec
+from mapsto.plan.asked import Quote, quoted
+from mapsto.plan.contraction import Contraction
+from mapsto.plan.contraction_tally import Extents, Reach, contraction_tally, extents_of
+from mapsto.plan.home import Home
+from mapsto.plan.layout import Layout, plain
+from mapsto.plan.patterns import Sizes, number
+from mapsto.plan.routine_tally import routine_tally
+from mapsto.plan.row_tally import rows_tally
+from mapsto.plan.rules.base import Refusal
+from mapsto.plan.task import Task
+
+
+class Template(Protocol):
+    """A device's template for contractions, in closed form."""
+
+    def reaches(self, task: Task, code: Code) -> bool:
+        """Whether it can do a task whose operands lie so."""
+
+    def reads_directly(self, c: Contraction, code: Code) -> bool:
+        """Whether B is read as it lies, or packed by a step of its own; constants are packed when compiling."""
+
+    def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
+        """What it makes of the device's peak."""
+
+
+@dataclass(frozen=True)
+class Quoting:
+    """Quotes of one maker for the tasks of one graph. template: None where contractions are made as loops."""
+
+    shared: Shared
+    constants: Mapping[str, np.ndarray]
+    spec: DeviceSpec
+    template: Template | None
+
+    def offers(
+        self,
+        task: Task,
+        homes: Mapping[str, Home],
+        sizes: Mapping[str, int],
+        distances: Mapping[str, float] | None = None,
+    ) -> tuple[Quote | Refusal, ...]:
+        """See `plan.asked.Asked`."""
+        one = _Quoted(self, task, homes, Sizes.of(sizes), distances or {})
+        if all(0 in homes[name].layout.shape for name in task.targets if name in homes):
+            return (Quote(NOTHING, quoted(NOTHING, (), self.spec).cost),)
+        if task.kind == "routine":
+            return (quoted(ROUTINE, (one.routine(),), self.spec),)
+        if task.kind == "rows":
+            return (quoted(LOOPS, (one.rows(task.stmts),), self.spec),)
+        return tuple(one.contraction())
+
+
+@dataclass(frozen=True)
+class _Quoted:
+    """One task."""
+
+    by: Quoting
+    task: Task
+    homes: Mapping[str, Home]
+    sizes: Sizes
+    distances: Mapping[str, float]
+
+    def values(self) -> dict[str, Value]:
+        task, homes = self.task, self.homes
+        return {**task.values, **{n: homes[n].value(n) for n in (*task.reads, *task.targets) if n in homes}}
+
+    def routine(self) -> Tally:
+        (node,) = self.task.nodes
+        known = [self.homes[n].value(n) if n else None for n in node.inputs]
+        return routine_tally(node, known, self.sizes, self.distances)
+
+    def rows(self, stmts: tuple[Stmt, ...] | list[Stmt]) -> Tally:
+        touched = {s.target for s in stmts}.union(*(reads(s) for s in stmts))
+        layouts = {n: self.homes[n].layout for n in touched if n in self.homes}
+        return rows_tally(stmts, self.values(), layouts, self.sizes, self.by.spec, self.distances)
+
+    def contraction(self) -> Iterator[Quote | Refusal]:
+        """By the template where it can; as loops where that could be less."""
+        spec, template = self.by.spec, self.by.template
+        code = Code.of(self.by.shared, self.task, self.homes, self.by.constants)
+        if template is None or not template.reaches(self.task, code):
+            if template is not None:
+                yield Refusal(f"{TILES}: an operand cannot be reached by strides")
+            yield quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
+            return
+        tiles = quoted(TILES, tuple(self.tiles(template, code)), spec)
+        least = quoted(LOOPS, (self.least(tiles.tallies[-1]),), spec).cost.seconds
+        if least >= tiles.cost.seconds:
+            yield tiles
+            yield Refusal(f"{LOOPS}: they would take {least:.2g} s at least")
+            return
+        loops = quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
+        yield from sorted((tiles, loops), key=lambda quote: quote.cost.seconds)
+
+    def least(self, tiles: Tally) -> Tally:
+        """What loops do at least: a multiplication, an addition and an element brought for each product, and operands
+        come and go as often as with the template.
+        """
+        products = sum(float(number(c.multiplications(), self.sizes)) for c in self.task.phases)
+        return Tally(
+            elements={"add": 2 * products}, moves={"contiguous": products}, streams=tiles.streams, shares=tiles.shares
+        )
+
+    def tiles(self, template: Template, code: Code) -> Iterator[Tally]:
+        task, values, spec, final = self.task, self.values(), self.by.spec, self.task.targets[-1]
+        layouts = {n: self.homes[n].layout for n in (*task.reads, *task.targets) if n in self.homes}
+        for name in (t for t in task.targets if t in self.homes):
+            yield from self.border(layouts[name], values[name])
+        for phase in task.phases:
+            if phase.b.tensor not in code.constants and not template.reads_directly(phase, code):
+                yield self.packing(phase, code, values)
+            extents = extents_of(phase, final, layouts, self.sizes)
+            made = template.reach(extents, phase.a.dtype, phase.b.dtype, phase.dtype, values[final].dtype)
+            yield contraction_tally(phase, task.stmts, values, layouts, self.sizes, spec, made, self.distances)
+
+    def packing(self, c: Contraction, code: Code, values: Mapping[str, Value]) -> Tally:
+        """An operand that is made at run time and whose columns are not contiguous."""
+        iters = (*c.batch, *c.channels, *c.windows, *c.cols)
+        name, shape = f"{c.b.tensor} packed", tuple(i.extent for i in iters)
+        own = {**values, name: Value(name, c.b.dtype, shape)}
+        layouts = {c.b.tensor: code.layout(c.b.tensor), name: plain(shape)}
+        return rows_tally([Stmt(name, c.b.dtype, iters, c.b)], own, layouts, self.sizes, self.by.spec, self.distances)
+
+    def border(self, layout: Layout, value: Value) -> Iterator[Tally]:
+        """The zeros around what the template writes: a step of its own."""
+        if not layout.has_border:
+            return
+        inside = math.prod(number(d, self.sizes) for d in layout.shape)
+        whole = (number(d, self.sizes) + sum(b) for d, b in zip(layout.shape, layout.border, strict=True))
+        size = float((math.prod(whole) - inside) * value.dtype.size)
+        yield Tally(moves={"store": size / 4}, streams=(Stream(size, size, True),))

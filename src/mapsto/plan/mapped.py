@@ -1,0 +1,95 @@
+"""A graph with all that was decided about it, and the plan that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mapsto.ir.expr import Dim
+from mapsto.ir.graph import Graph
+from mapsto.plan import plan as printed
+from mapsto.plan.home import Home
+from mapsto.plan.items import Control, Item, Region, View, tasks
+from mapsto.plan.judge import Choice
+from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
+from mapsto.plan.works import Basis, Beaten
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """A graph, what its maker asked for, and what was decided but for the schedules of tasks: items in order with their
+    statements, homes of all values in memory, and for each output the value whose buffer holds it.
+
+    choices: by the name of each task. basis: what costs were counted with. Neither is there for a plan that is
+    replayed, as it has them.
+    """
+
+    graph: Graph
+    traits: Traits
+    items: tuple[Item, ...]
+    homes: Mapping[str, Home]
+    places: Mapping[str, str]
+    choices: Mapping[str, Choice] = field(default_factory=dict)
+    basis: Basis | None = None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """How a maker made a task: the offer with its schedule, why, and what schedules it beat."""
+
+    offer: printed.Offer
+    because: tuple[str, ...] = ()
+    beaten: tuple[Beaten, ...] = ()
+
+
+def plan_of(
+    mapped: Mapped, taken: Mapping[str, Taken], isa: str, origin: tuple[str, str]
+) -> printed.Plan:
+    """The plan of a mapped graph. taken: by work. origin: the graph's digest, the version."""
+    numbers = {id(node): at for at, node in enumerate(mapped.graph.walk())}
+    constants = {*mapped.graph.constants, *(n for task in tasks(mapped.items) for n in task.constants)}
+    constants |= {name for node in mapped.graph.walk() for inner in node.graphs for name in inner.constants}
+    items = tuple(_printed(item, mapped, taken, numbers) for item in mapped.items)
+    homes = {name: home for name, home in mapped.homes.items() if name not in constants}
+    places, traits, basis = dict(mapped.places), mapped.traits, mapped.basis
+    return printed.Plan(mapped.graph.name, isa, *origin, items, homes, places, traits=traits, basis=basis)
+
+
+def _printed(
+    item: Item,
+    mapped: Mapped,
+    taken: Mapping[str, Taken],
+    numbers: Mapping[int, int],
+) -> printed.Item:
+    if isinstance(item, View):
+        return printed.View(item.name, item.value, item.of, item.recipe, item.because)
+    if isinstance(item, Control):
+        return printed.Control(item.name, numbers[id(item.node)])
+    if isinstance(item, Region):
+        arms = tuple(tuple(_printed(i, mapped, taken, numbers) for i in arm) for arm in item.arms)
+        return printed.Region(item.name, item.node.outputs[0].name, arms)
+    made, choice = taken[item.name], mapped.choices.get(item.name)
+    return printed.Work(
+        item.name,
+        item.kind,
+        item.recipe,
+        tuple(t for t in item.targets if t in mapped.homes),
+        made.offer,
+        item.first_nodes,
+        tuple(n.op for n in item.nodes),
+        item.sources,
+        _cost(item),
+        tuple(dict.fromkeys((*item.because, *made.because))),
+        tuple(printed.Declined(rule, value, why) for value, rule, why in item.refused),
+        0.0 if choice is None else float(f"{choice.quote.cost.seconds:.3g}"),
+        (*(() if choice is None else choice.beaten), *made.beaten),
+    )
+
+
+def _cost(task: Task) -> str:
+    """Multiplications of a contraction, as an expression over the sizes."""
+    total: Dim = 0
+    for phase in task.phases:
+        total = total + phase.multiplications()
+    return f"{total} multiply-adds" if task.phases else ""
