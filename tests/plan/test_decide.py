@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import pytest
 
-from mapsto.devices.cpu.traits import TRAITS
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
 from mapsto.ops.builder import Builder
-from mapsto.plan.decide import Mapped, decide, plan_of
+from mapsto.plan.decide import decide
 from mapsto.plan.items import Control, Region, Task, View, reads_of, targets_of, tasks, walk
+from mapsto.plan.mapped import Mapped, Taken, plan_of
 from mapsto.plan.plan import Offer, parse
 from mapsto.plan.replay import replay
 from tests.plan.graphs import conv, layer_norm_rows, silu, small_cnn
+from tests.plan.support import asked
+
+
+def decided(graph: Graph) -> Mapped:
+    return decide(graph, asked(graph))
 
 
 def kinds(graph: Graph) -> list[tuple[str, tuple[str, ...]]]:
-    return [(task.kind, tuple(n.op for n in task.nodes)) for task in tasks(decide(graph, TRAITS).items)]
+    return [(task.kind, tuple(n.op for n in task.nodes)) for task in tasks(decided(graph).items)]
 
 
 def test_activations_and_residuals_join_their_convolution() -> None:
@@ -36,7 +41,7 @@ def test_a_channel_norm_around_transposes_is_one_kernel() -> None:
 
 
 def test_what_is_only_concatenated_is_written_into_its_part() -> None:
-    mapped = decide(small_cnn(), TRAITS)
+    mapped = decided(small_cnn())
     assert mapped.homes["mul"].buffer == mapped.homes["add"].buffer == "concat"
     assert not any(n.op == "concat" for task in tasks(mapped.items) for n in task.nodes)
     (whole,) = [item for item in walk(mapped.items) if isinstance(item, View) and item.value == "concat"]
@@ -47,7 +52,7 @@ def test_a_value_that_leaves_the_graph_is_kept() -> None:
     b = Builder("two")
     x = b.input("x", DType.F32, (1, 16, 8, 8))
     y = conv(b, x, 16)
-    mapped = decide(b.finish([y, silu(b, y)]), TRAITS)
+    mapped = decided(b.finish([y, silu(b, y)]))
     (contraction,) = [t for t in tasks(mapped.items) if t.kind == "contraction"]
     assert set(mapped.graph.outputs) <= mapped.homes.keys()
     assert "sigmoid" not in [n.op for n in contraction.nodes]
@@ -59,7 +64,7 @@ def test_a_task_does_not_swallow_a_reader_in_between() -> None:
     x = b.input("x", DType.F32, (1, 16, 8, 8))
     a = b.one("exp", [x])
     middle = conv(b, b.one("tanh", [a]), 16)
-    mapped = decide(b.finish([b.one("mul", [a, b.one("neg", [middle])])]), TRAITS)
+    mapped = decided(b.finish([b.one("mul", [a, b.one("neg", [middle])])]))
     made = {"x"} | mapped.graph.constants.keys()
     for item in walk(mapped.items):
         assert reads_of(item) <= made
@@ -82,7 +87,7 @@ def branching() -> Graph:
 
 def test_what_is_built_after_a_check_stays_after_it() -> None:
     """Tasks only move to later places, so a check comes before whatever it guards, however nodes are fused."""
-    (branch,) = [item for item in decide(branching(), TRAITS).items if isinstance(item, Region)]
+    (branch,) = [item for item in decided(branching()).items if isinstance(item, Region)]
     kinds = ["check" if isinstance(i, Control) else "+".join(n.op for n in i.nodes) if isinstance(i, Task) else "view"
              for i in branch.arms[0]]  # fmt: skip
     last = max(k for k, kind in enumerate(kinds) if kind == "check")
@@ -106,8 +111,8 @@ def without_reasons(mapped: Mapped) -> list[object]:
 def test_tasks_follow_from_the_plan_and_the_graph(name: str) -> None:
     """What a printed plan derives is what was decided, statement by statement."""
     graph = GRAPHS[name]()
-    mapped = decide(graph, TRAITS)
-    offers = {task.name: (Offer("any"), ()) for task in tasks(mapped.items)}
+    mapped = decided(graph)
+    offers = {task.name: Taken(Offer("any")) for task in tasks(mapped.items)}
     plan = plan_of(mapped, offers, "any", ("digest", "version"))
     again = replay(parse(plan.text()), graph)
     assert without_reasons(again) == without_reasons(mapped)
@@ -117,6 +122,6 @@ def test_tasks_follow_from_the_plan_and_the_graph(name: str) -> None:
 def test_a_value_that_is_joined_with_itself_lies_in_one_part_and_is_copied_to_the_other() -> None:
     b = Builder("twice")
     y = conv(b, b.input("x", DType.F32, (1, 16, 8, 8)), 16)
-    mapped = decide(b.finish([conv(b, b.one("concat", [y, y], axis=1), 16)]), TRAITS)
+    mapped = decided(b.finish([conv(b, b.one("concat", [y, y], axis=1), 16)]))
     (joined,) = [task for task in tasks(mapped.items) if task.recipe.rule == "without"]
     assert len(joined.stmts) == 1 and str(joined.recipe) == "without(concat, conv)"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import mapsto
-from mapsto.devices.cpu.traits import TRAITS
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.plan.decide import decide
+from tests.plan.support import asked
 
 Made = Callable[[Builder, Value, Value], Sequence[Value]]
 
@@ -107,7 +107,8 @@ def test_updates_are_right_and_in_the_callers_memory(name: str, threads: int) ->
 
 @pytest.mark.parametrize("name", [*IN_PLACE, *AT_THE_END])
 def test_a_copy_at_the_end_only_where_it_must_be(name: str) -> None:
-    mapped = decide(graph_of(*{**IN_PLACE, **AT_THE_END}[name]), TRAITS)
+    graph = graph_of(*{**IN_PLACE, **AT_THE_END}[name])
+    mapped = decide(graph, asked(graph))
     places = list(mapped.places.values())
     copied = [v for v in places if ".copy" in v]
     assert bool(copied) == (name in AT_THE_END), copied

@@ -15,6 +15,7 @@ from mapsto.kernel import compose, facts
 from mapsto.ops.builder import Builder
 from mapsto.plan.fuse import fuse
 from mapsto.plan.initial import initial_task, setting_of
+from tests.plan.support import priced
 
 
 def chain(count: int) -> Graph:
@@ -30,6 +31,7 @@ def facts_made(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> int:
     """For how many expressions it is found out what they hold while a graph is fused."""
     made = []
     find = facts._facts
+    prices = priced(graph)
 
     def counting(e: Any) -> Any:
         made.append(type(e))
@@ -37,7 +39,7 @@ def facts_made(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> int:
 
     with monkeypatch.context() as patched:
         patched.setattr(facts, "_facts", counting)
-        fuse(graph, setting_of(graph, TRAITS))
+        fuse(graph, setting_of(graph, TRAITS), prices)
     return len(made)
 
 

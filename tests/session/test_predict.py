@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.plan.graphs import layer_norm_rows, small_cnn
+from tests.plan.support import asked
 from tests.session.support import Feed, normal, parse
 
 import mapsto
@@ -54,7 +55,8 @@ each_model = pytest.mark.parametrize("name", MODELS)
 
 
 def costs(model: Any, sizes: dict[str, int], spec: DeviceSpec = SPEC, threads: int = 1) -> dict[str, Cost]:
-    found = predict(prepared(model, None), sizes, spec, isas.AVX512, threads)
+    graph = prepared(model, None)
+    found = predict(graph, sizes, asked(graph, spec), threads)
     return {name: predicted.cost for name, predicted in found.items()}
 
 
@@ -142,6 +144,6 @@ def test_each_result_of_a_contraction_is_counted_as_written() -> None:
           z: f32[64, 64] = tanh(n)
         }"""
     )
-    found = predict(graph, {}, SPEC, isas.host())
+    found = predict(graph, {}, asked(graph, SPEC))
     written = [[s.bytes for s in p.tallies[-1].streams if s.writes] for p in found.values() if p.tallies]
     assert [64 * 128 * 4.0] * 2 in written, written
