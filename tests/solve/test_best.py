@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from unittest.mock import patch
@@ -219,6 +221,27 @@ def test_wide_graphs_by_elimination() -> None:
             forced = Table((name,), np.where(np.arange(2) == value, 0.0, np.inf))
             cost = solve(Problem(problem.domains, (*problem.tables, forced)), first(problem)).cost
             assert cost - solution.cost == pytest.approx(solution.losses[name][value], abs=1e-9)
+
+
+def test_a_matrix_too_large_for_highs_is_left_to_local_search() -> None:
+    problem = grid(3, 3, 3)
+    with patch("mapsto.solve.milp.MOST_ENTRIES", 10):
+        solution = by_highs(problem, first(problem))
+    assert solution.method == "incumbent"
+    check(problem, first(problem), solution)
+
+
+def test_the_hash_seed_says_nothing() -> None:
+    """Each method in processes that walk sets of names differently."""
+    code = (
+        "from tests.solve.problems import *; from tests.solve.test_best import *\n"
+        "p = grid(4, 4, 3); q = first(p); print(solve(p, q), by_highs(p, q), without_highspy(p, q))"
+    )
+    said = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        said.add(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+    assert len(said) == 1 and b"highs" in said.pop()
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
