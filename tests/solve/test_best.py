@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from unittest.mock import patch
@@ -11,12 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.solve.problems import SMALL, Drawn, banded, chain, check, drawn, every_choice, grid, random_costs, star, tree
 
 from mapsto.budget import Budget, metering
 from mapsto.errors import BudgetError
 from mapsto.solve.best import solve
 from mapsto.solve.problem import Problem, Solution, Table
+from tests.solve.problems import SMALL, Drawn, banded, chain, check, drawn, every_choice, grid, random_costs, star, tree
 
 
 def first(problem: Problem) -> dict[str, int]:
@@ -91,6 +94,12 @@ def test_the_order_of_variables_and_tables_says_nothing(case: Drawn, chance: obj
     other = Problem({name: problem.domains[name] for name in names}, tuple(tables))
     assert solve(other, incumbent) == solve(problem, incumbent)
     assert by_highs(other, incumbent) == by_highs(problem, incumbent)
+
+
+def test_tables_over_the_same_variables_add_up_alike_in_any_order() -> None:
+    tables = [Table(("a",), np.array([0.0, cost])) for cost in (0.1, 0.2, 0.3)]
+    found = [solve(Problem({"a": 2}, order), {"a": 0}).losses["a"] for order in itertools.permutations(tables)]
+    assert len(set(found)) == 1 and found[0][1] == pytest.approx(0.6)
 
 
 @given(drawn())
@@ -219,6 +228,29 @@ def test_wide_graphs_by_elimination() -> None:
             forced = Table((name,), np.where(np.arange(2) == value, 0.0, np.inf))
             cost = solve(Problem(problem.domains, (*problem.tables, forced)), first(problem)).cost
             assert cost - solution.cost == pytest.approx(solution.losses[name][value], abs=1e-9)
+
+
+def test_a_matrix_too_large_for_highs_is_left_to_local_search() -> None:
+    problem = grid(3, 3, 3)
+    with patch("mapsto.solve.milp.MOST_ENTRIES", 10):
+        solution = by_highs(problem, first(problem))
+    assert solution.method == "incumbent"
+    check(problem, first(problem), solution)
+
+
+def test_the_hash_seed_says_nothing() -> None:
+    """Each method in processes that walk sets of names differently."""
+    code = (
+        "from tests.solve.problems import *; from tests.solve.test_best import *\n"
+        "p = grid(4, 4, 3); q = first(p); print(solve(p, q), by_highs(p, q), without_highspy(p, q))"
+    )
+    said = set()
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        said.add(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout)
+    (only,) = said
+    assert b"method='highs'" in only
+    assert only.startswith(b"Solution(") and only.count(b"\n") == 1  # HiGHS, new in a process, does not name itself
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:

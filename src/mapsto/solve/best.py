@@ -80,7 +80,7 @@ def _solve(parts: Sequence[Part], start: Sequence[int], cells: int, seconds: flo
     """Each part's result, in their order."""
     orders = [order_of(part, cells) for part in parts]
     cheapest = sorted(range(len(parts)), key=lambda k: math.inf if (order := orders[k]) is None else order.cells)
-    left, until = cells, time.monotonic() + seconds
+    left = cells
     results: dict[int, _Solved] = {}
     for k in cheapest:
         order = orders[k]
@@ -88,7 +88,8 @@ def _solve(parts: Sequence[Part], start: Sequence[int], cells: int, seconds: flo
             left -= order.cells
             results[k] = _exactly(parts[k], order, start)
         else:
-            results[k] = _approximately(parts[k], start, cells, until)
+            results[k], spent = _approximately(parts[k], start, cells, seconds)
+            seconds -= spent
     return [results[k] for k in range(len(parts))]
 
 
@@ -99,25 +100,27 @@ def _exactly(part: Part, order: Order, start: Sequence[int]) -> _Solved:
     return _Solved(result.choice, result.losses, result.least, METHODS[0])
 
 
-def _approximately(part: Part, start: Sequence[int], cells: int, until: float) -> _Solved:
+def _approximately(part: Part, start: Sequence[int], cells: int, seconds: float) -> tuple[_Solved, float]:
+    """A part's result, and the seconds of integer programming that it took."""
     relaxed = relax(part, start, cells)
     if relaxed.bound == math.inf:
-        return _impossible(part, start, METHODS[2])
+        return _impossible(part, start, METHODS[2]), 0.0
     read = list(start)
     for v, value in relaxed.choice.items():
         read[v] = value
     best = _better(part, improve(part, read, cells), improve(part, start, cells))
-    bound, method = relaxed.bound, METHODS[2]
-    program = integer_program(part, best, until - time.monotonic())
+    bound, method, began = relaxed.bound, METHODS[2], time.monotonic()
+    program = integer_program(part, best, seconds)
+    spent = time.monotonic() - began
     if program is not None:
         bound, method = max(bound, program.bound), METHODS[1]
         if bound == math.inf:
-            return _impossible(part, start, method)
+            return _impossible(part, start, method), spent
         best = _better(part, program.choice, best)
     cost = cost_of(part.factors, best)
     losses = {v: [max(0.0, low - cost) if cost < math.inf else _unknown(low) for low in row.tolist()]
               for v, row in relaxed.least.items()}  # fmt: skip
-    return _Solved({v: best[v] for v in part.variables}, losses, min(bound, cost), method)
+    return _Solved({v: best[v] for v in part.variables}, losses, min(bound, cost), method), spent
 
 
 def _unknown(low: float) -> float:

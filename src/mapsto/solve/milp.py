@@ -19,7 +19,7 @@ import numpy.typing as npt
 from mapsto.solve.parts import Factor, Part
 from mapsto.solve.problem import Costs
 
-MOST_ENTRIES = 2_000_000  # of the matrix: building and presolving take seconds beyond
+MOST_ENTRIES = 200_000  # of the matrix: beyond, HiGHS goes far past its time before it looks at the clock
 TOLERANCE = 1e-9  # by which HiGHS may break a constraint, where the dearest table costs 1 more than at least
 _MARGIN = 10 * TOLERANCE  # for each table, what a bound is lowered by for it
 
