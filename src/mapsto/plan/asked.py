@@ -87,7 +87,8 @@ class Asked(Protocol):
         sizes: Mapping[str, int],
         distances: Mapping[str, float] | None = None,
     ) -> Sequence[Quote | Refusal]:
-        """The ways in which it could do a task whose operands and results lie so, the cheapest first, and refusals.
+        """The ways in which it could do a task whose operands and results lie so, and refusals. The first quote is the
+        one to take: the cheapest, but for what counts of such kernels are good for.
 
         homes: of all that is in memory; what else the task makes stays inside of it. sizes: a guess for each open one.
         distances: bytes touched since each operand was touched last (None: what this task touches).

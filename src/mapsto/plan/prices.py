@@ -31,13 +31,13 @@ class Prices:
         return self.asked.spec
 
     def seconds(self, task: Task, homes: Mapping[str, Home]) -> float:
-        """Of the cheapest offer. homes: of what the task has in memory."""
+        """Of the offer that is to be taken. homes: of what the task has in memory."""
         key = self._form(task, homes)
         found = self.known.get(key)
         if found is None:
             current().tick("costs")
             quotes = self.asked.offers(task, homes, self.sizes)
-            found = min(quote.cost.seconds for quote in quotes if isinstance(quote, Quote))
+            found = next(quote.cost.seconds for quote in quotes if isinstance(quote, Quote))
             self.known[key] = found
         return found
 

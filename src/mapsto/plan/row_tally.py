@@ -7,7 +7,7 @@ its own iterators or of its reductions'. Code generation makes the same choice, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mapsto.ir.graph import Value
@@ -81,7 +81,7 @@ def rows_tally(
         return Tally()
     shared = _shared_rows(works)
     counts = _cheapest(works, shared, inside, spec)
-    streams = tuple(_streams(works, values, where, distances or {}))
+    streams = (*_streams(works, values, where, distances or {}), *_between(works, shared, inside))
     shares = math.prod(works[0].extents[i] for i in works[0].iters[:shared]) if shared else 1
     return counts.tally(streams, float(max(shares, 1)))
 
@@ -362,6 +362,17 @@ def _streams(
             touched = math.prod(work.extents[n] for n in work.iters) * size
             written[work.stmt.target] = written.get(work.stmt.target, 0.0) + touched
     return streams_of(read, written, distances)
+
+
+def _between(works: Sequence[Work], shared: int, inside: set[str]) -> Iterator[Stream]:
+    """What waits between statements for the rest of its row: a long one leaves the nearest memory on the way."""
+    for work in works:
+        size = work.stmt.dtype.size
+        row = float(math.prod(work.extents[i] for i in work.iters[shared:]) * size)
+        if work.stmt.target in inside and row > size:
+            whole = row * math.prod(work.extents[i] for i in work.iters[:shared])
+            yield Stream(whole, 2 * row, True)
+            yield Stream(whole, 2 * row)
 
 
 def streams_of(read: Mapping[str, float], written: Mapping[str, float], distances: Mapping[str, float]) -> list[Stream]:

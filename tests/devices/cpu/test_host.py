@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from mapsto.devices.cpu import host as machine
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu import measure
 from mapsto.errors import FileError
 from mapsto.machine.spec import DeviceSpec
 from mapsto.machine.text import digest, parse
-from mapsto.session import machine
 
 
 @pytest.fixture(autouse=True)
