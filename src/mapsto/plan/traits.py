@@ -13,7 +13,7 @@ class Traits:
     knows counts as large enough.
     """
 
-    block: int  # elements of a blocked dim that lie side by side; 0: this maker has no use for blocks
+    block: int  # elements of a blocked dim that lie side by side, a power of two; 0: this maker has no use for blocks
     least_blocked: int  # a dim shorter than this is laid innermost as it is, not in blocks
     least_columns: int  # a contraction of fewer columns is left to loops of its own: its template would idle
     least_channels: int  # a reduction along an operand's last dim is its channels' from this extent on
