@@ -19,6 +19,7 @@ from mapsto.plan.initial import constants_of, initial_task, setting_of
 from mapsto.plan.items import tasks
 from mapsto.plan.prices import Prices
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 
 # A processor of two cores with 16 lanes: the same wherever tests run.
 SPEC = replace(
@@ -48,14 +49,14 @@ def initial(text: str) -> tuple[Graph, dict[str, Task]]:
     return graph, {node.outputs[0].name: initial_task(node, setting, frozenset()) for node in graph.nodes}
 
 
-def fused(text: str) -> list[Task]:
+def fused(text: str, traits: Traits = TRAITS) -> list[Task]:
     """The tasks of a graph, with everything joined that rules join."""
     graph = parse_graph(text)
-    return list(tasks(fuse(graph, setting_of(graph, TRAITS), priced(graph))))
+    return list(tasks(fuse(graph, setting_of(graph, traits), priced(graph))))
 
 
-def recipes(text: str) -> list[str]:
-    return [str(task.recipe) for task in fused(text)]
+def recipes(text: str, traits: Traits = TRAITS) -> list[str]:
+    return [str(task.recipe) for task in fused(text, traits)]
 
 
 class Alone:

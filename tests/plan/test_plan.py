@@ -45,9 +45,9 @@ PLAN = Plan(
     (WORK, Region("g1", "q", ARMS), Control("g2", 3)),
     HOMES,
     {"out put": "t"},
-    traits=Traits(0, 1, 22, 333, 4444),
+    traits=Traits(0, 1, 22, 333, 4444, 5),
 )
-TRAITS = "traits block 16, least_blocked 8, least_columns 4, least_channels 16, least_of_a_group "
+TRAITS = "traits block 16, least_blocked 8, least_columns 4, least_channels 16, least_of_a_group 16, "
 PINS = Plan("net", "sse2", pins=Pins((("a", "b c"), ("d", "e")), (("a", 3), ("b c", None))))
 
 
@@ -73,9 +73,9 @@ def test_the_text_form_round_trips(plan: Plan) -> None:
         ("plan a for b\nplan a for c", "line 2: line 1 says that already"),
         ("plan a for b\ngraph 1 by mapsto 1\n\ngraph 2 by mapsto 1", "line 4: line 2 says that already"),
         ("plan a for b\ntraits block 16", "line 2: the traits are block, least_blocked, "),
-        ("plan a for b\ntraits block 16, block 16, block 16, block 16, block 16", "line 2: the traits are block, "),
-        (f"plan a for b\n{TRAITS}8888888888", "line 2: not a line of a plan"),
-        (f"plan a for b\n{TRAITS}8\n{TRAITS}8", "line 3: line 2 says that already"),
+        (f"plan a for b\ntraits {', '.join(['block 16'] * 6)}", "line 2: the traits are block, "),
+        (f"plan a for b\n{TRAITS}most_waiting 8888888888", "line 2: not a line of a plan"),
+        (f"plan a for b\n{TRAITS}most_waiting 8\n{TRAITS}most_waiting 8", "line 3: line 2 says that already"),
         ("plan a for b\nregion g1 q\nwork g0 rows = a", "line 3: region g1 has no arm yet"),
         ("plan a for b\nregion g1 q\narm 1 of g1", "line 3: an arm that is not the next"),
         ("plan a for b\nregion g1 q\narm 0 of g1\nend g2", "line 4: the end of a region that is not open"),

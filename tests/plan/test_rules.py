@@ -4,9 +4,12 @@ computed by the kernel oracle, the same numbers.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from mapsto.devices.cpu.traits import TRAITS
 from mapsto.kernel.text import statement_text
 from mapsto.plan.rules import RULES, Refusal
 from mapsto.plan.rules.compose import COMPLEXITY_LIMIT
@@ -75,6 +78,17 @@ PRODUCT = "m: f32[4, 16] = matmul(x, w)"
 )
 def test_what_is_joined(name: str, text: str, wanted: list[str]) -> None:
     assert recipes(text) == wanted
+
+
+def test_a_maker_says_what_is_worth_its_template() -> None:
+    """Results that wait in registers, columns, and what is one of many groups."""
+    chain = graph("y", PRODUCT, "b: f32[4, 16] = add(m, v)", "y: f32[4, 16] = relu(b)")
+    assert recipes(chain, replace(TRAITS, most_waiting=1)) == ["epilogue(m, b, y)"]
+    assert recipes(chain, replace(TRAITS, most_waiting=0)) == ["epilogue(m, b)", "y"]
+    groups = "graph g(x: f32[3, 4, 8], w: f32[3, 8, 16]) -> (m) {\n  m: f32[3, 4, 16] = matmul(x, w)\n}"
+    for text, name, least in ((graph("m", PRODUCT), "least_columns", 16), (groups, "least_of_a_group", 8 * 16)):
+        assert [task.kind for task in fused(text, replace(TRAITS, **{name: least}))] == ["contraction"]
+        assert [task.kind for task in fused(text, replace(TRAITS, **{name: least + 1}))] == ["rows"]
 
 
 def rule(name: str, text: str, source: str, reader: str, **around: object) -> Task | Refusal:

@@ -125,7 +125,7 @@ def test_threads_poison_and_another_run_change_no_bit(workers: Workers) -> None:
 def test_another_instruction_set(isa: isas.Isa) -> None:
     model = cnn()
     exe = mapsto.compile(model, isa=isa.name)
-    assert exe.plan.isa == isa.name
+    assert exe.plan.device == isa.name
     for size in SIZES[:4]:
         assert_close(exe.run(image(*size)), by_onnxruntime(model, image(*size)))
 

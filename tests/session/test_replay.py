@@ -105,7 +105,7 @@ def test_homes_in_another_order_with_comments_are_the_same(name: str) -> None:
 
 
 def pinned(exe: mapsto.Executable, pins: Pins) -> Plan:
-    return parse_plan(Plan(exe.plan.graph, exe.plan.isa, pins=pins).text())
+    return parse_plan(Plan(exe.plan.graph, exe.plan.device, pins=pins).text())
 
 
 @every_model

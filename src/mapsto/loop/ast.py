@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 
+# Elements up to this far apart are loaded as whole vectors and shuffled; beyond this many loads a gather moves less.
+WIDEST_SHUFFLED_STRIDE = 4
+
 
 @dataclass(frozen=True)
 class Type:

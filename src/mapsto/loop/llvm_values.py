@@ -10,6 +10,7 @@ import numpy as np
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.loop.ast import (
+    WIDEST_SHUFFLED_STRIDE,
     Binary,
     Bitcast,
     Broadcast,
@@ -35,7 +36,6 @@ from mapsto.loop.llvm_emit import Emitter, element_text, mangled, memory_text, t
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
 _INTEGER_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 _ORDER = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
-_WIDEST_SHUFFLED_STRIDE = 4  # beyond this many loads a gather moves less
 
 
 def constant_text(value: float | int | bool, element: DType) -> str:
@@ -148,7 +148,7 @@ class Values:
             one = Type(v.type.element)
             scalar = self._from_memory(self.contiguous(v.buffer, v.base, one, None), one)
             return self.convert.splat(scalar, v.type)
-        if stride is not None and v.mask is None and (stride == -1 or 1 < stride <= _WIDEST_SHUFFLED_STRIDE):
+        if stride is not None and v.mask is None and (stride == -1 or 1 < stride <= WIDEST_SHUFFLED_STRIDE):
             return self._from_memory(self._shuffled(v, stride), v.type)
         lanes = Type(DType.I64, v.type.lanes)
         index = self._index_value(IndexValue(0, lanes, v.stride))

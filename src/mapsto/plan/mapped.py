@@ -44,7 +44,7 @@ class Taken:
 
 
 def plan_of(
-    mapped: Mapped, taken: Mapping[str, Taken], isa: str, origin: tuple[str, str]
+    mapped: Mapped, taken: Mapping[str, Taken], device: str, origin: tuple[str, str]
 ) -> printed.Plan:
     """The plan of a mapped graph. taken: by work. origin: the graph's digest, the version."""
     numbers = {id(node): at for at, node in enumerate(mapped.graph.walk())}
@@ -53,7 +53,7 @@ def plan_of(
     items = tuple(_printed(item, mapped, taken, numbers) for item in mapped.items)
     homes = {name: home for name, home in mapped.homes.items() if name not in constants}
     places, traits, basis = dict(mapped.places), mapped.traits, mapped.basis
-    return printed.Plan(mapped.graph.name, isa, *origin, items, homes, places, traits=traits, basis=basis)
+    return printed.Plan(mapped.graph.name, device, *origin, items, homes, places, traits=traits, basis=basis)
 
 
 def _printed(

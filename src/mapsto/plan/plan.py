@@ -28,13 +28,13 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Plan:
-    """All decisions about one graph on one device. `digest` is the graph's, `version` that of mapsto: a plan is
-    replayed where they are the same. `places`: output of the graph -> the value whose buffer holds it. A plan of pins
-    alone is not replayed but made.
+    """All decisions about one graph on one device. `device`: its maker's name. `digest` is the graph's, `version` that
+    of mapsto: a plan is replayed where they are the same. `places`: output of the graph -> the value whose buffer holds
+    it. A plan of pins alone is not replayed but made.
     """
 
     graph: str
-    isa: str
+    device: str
     digest: str = ""
     version: str = ""
     items: tuple[Item, ...] = ()
@@ -55,7 +55,7 @@ class Plan:
         """The text form; `parse(text)` gives an equal plan."""
         parts = Parts(
             self.graph,
-            self.isa,
+            self.device,
             self.digest,
             self.version,
             self.items,
@@ -70,7 +70,7 @@ class Plan:
     def to_json(self) -> dict[str, Any]:
         return {
             "graph": self.graph,
-            "isa": self.isa,
+            "device": self.device,
             "digest": self.digest,
             "version": self.version,
             "traits": None if self.traits is None else vars(self.traits),

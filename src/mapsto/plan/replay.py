@@ -1,4 +1,4 @@
-"""Whether a plan may be replayed, and doing so: it is of this graph, this instruction set and this version.
+"""Whether a plan may be replayed, and doing so: it is of this graph, this device and this version.
 
 A plan of something else would be made into slow or wrong code without a word.
 """
@@ -18,13 +18,13 @@ from mapsto.plan.traits import Traits
 from mapsto.plan.verify import verify
 
 
-def check_origin(plan: Plan, origin: tuple[str, str], isa: str, traits: Traits) -> None:
+def check_origin(plan: Plan, origin: tuple[str, str], device: str, traits: Traits) -> None:
     """Raises ParseError, naming line and key, for a plan of another device, graph or version of mapsto, or one laid for
     a maker that asks for something else. origin: the graph's digest, and the version.
     """
     digest, version = origin
-    if plan.isa != isa:
-        raise _fault(plan.lines.get("plan"), f"for: {plan.isa}, but code is made for {isa}; make a plan for that")
+    if plan.device != device:
+        raise _fault(plan.lines.get("plan"), f"for: {plan.device}, but code is made for {device}; make a plan for that")
     if not plan.items and not plan.digest:
         return  # pins alone say by names what they are of
     if not plan.digest:
@@ -34,7 +34,7 @@ def check_origin(plan: Plan, origin: tuple[str, str], isa: str, traits: Traits) 
         raise _fault(line, f"mapsto: made by version {plan.version}, this is {version}; make the plan anew")
     if plan.items and plan.traits != traits:
         asked = "nothing" if plan.traits is None else traits_text(plan.traits)
-        raise _fault(plan.lines.get("traits"), f"traits: {asked}, but {isa} asks for {traits_text(traits)}")
+        raise _fault(plan.lines.get("traits"), f"traits: {asked}, but {device} asks for {traits_text(traits)}")
     if plan.digest != digest:
         raise _fault(line, f"graph: {plan.digest}, but this one, in these shapes, is {digest}; make a plan of it")
 

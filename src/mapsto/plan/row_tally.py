@@ -12,17 +12,19 @@ from dataclasses import dataclass, field
 
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Stmt
+from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
 from mapsto.machine.cost import Stream, Tally, busy_seconds
 from mapsto.machine.spec import DeviceSpec
 from mapsto.plan.layout import Layout, plain
+from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, accumulators
 from mapsto.plan.patterns import Placed, Sizes, Walk, number, placed
 from mapsto.plan.row_work import Node, Work, work_of
 
 _ROUND = 2.0  # scalar operations of a loop's round besides its body
-_SHORT_CHAIN = 32  # rounds of a reduction that neighbouring reductions hide the latency of
-_NEAR_STRIDE = 4  # elements this far apart are loaded as whole vectors and shuffled
-_MOST_STAGED, _FEWEST_ROWS = 64, 4  # vectors of an operand that rows share, and the fewest rows to share it
-_FEW_WAYS, _WAYS = 6, 16  # rounds from which a reduction has two accumulators, and four
+# Rounds of a reduction whose latency neighbouring reductions hide, on units that look ahead: no `DeviceSpec` says how
+# far one does.
+_SHORT_CHAIN = 32
+_SHORT_RUN = 12  # neighbours in a row below which a vector of them is put together element by element
 
 
 @dataclass
@@ -254,9 +256,9 @@ class _Nest:
         reduced = [n for n in self.work.reduced if n in node.names]
         rows = math.prod(self.work.extents[n] for last in self.last for n in self.joined[last])
         vectors = math.prod(self.work.extents[n] for n in reduced)
-        if not reduced or lane in reduced or not node.names.isdisjoint(self.last) or vectors > _MOST_STAGED:
+        if not reduced or lane in reduced or not node.names.isdisjoint(self.last) or vectors > MOST_STAGED:
             return 0
-        return rows if rows >= _FEWEST_ROWS else 0
+        return rows if rows >= FEWEST_ROWS else 0
 
     def _move(self, walk: Walk | None, what: str, lanes: int, size: int, times: float, counts: Counts) -> None:
         """One vector of elements, `times` over."""
@@ -266,11 +268,11 @@ class _Nest:
             counts.move("contiguous", times * self._units(lanes, 8))
             return
         step = abs(walk.step)
-        if walk.run < lanes and walk.run < 2 * _FEW_WAYS:
+        if walk.run < lanes and walk.run < _SHORT_RUN:
             counts.move("gather", times * lanes)
         elif step <= 1:
             counts.move(near, times * self._units(lanes, size))
-        elif step <= _NEAR_STRIDE and what == "load":
+        elif step <= WIDEST_SHUFFLED_STRIDE and what == "load":
             counts.move(near, times * self._units(lanes, size) * 2 * step)
         else:
             counts.move(f"strided_{what}", times * lanes)
@@ -301,7 +303,7 @@ class _Nest:
         if lane in node.own:
             counts.element("add", results * 2 * math.log2(max(lanes, 2)) * self._units(lanes, node.size))
         if rounds >= _SHORT_CHAIN:
-            counts.chain += times / (4 if rounds >= _WAYS else 2 if rounds >= _FEW_WAYS else 1)
+            counts.chain += times / accumulators(rounds)
 
     def _rounds(self, lane: str | None, trips: Sequence[float], counts: Counts) -> None:
         """Loops entered, and what each round takes besides its body."""

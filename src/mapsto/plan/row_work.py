@@ -12,11 +12,8 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Stmt, Where
 from mapsto.machine.cost import CLASS_OF
+from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE
 from mapsto.plan.patterns import Placed, Sizes, Walk, factors_of, number, walks
-
-# Rounds of a reduction that are written out, and scalar operations that this may take.
-FEW_ROUNDS = 32
-STRAIGHT_CODE = 128
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The text form of plans: printed, and read back to an equal plan.
 
-    plan <graph> for <instruction set>
+    plan <graph> for <device>
     graph <digest> by mapsto <version>
     traits <trait> <number>, ...    what the maker asked for (`plan.traits`)
     machine <digest> <source>       the figures that costs were counted with
@@ -55,7 +55,7 @@ class Parts:
     """What is printed and read: the fields of a plan. `lines`: where the first words, items, homes and places stood."""
 
     graph: str
-    isa: str
+    device: str
     digest: str
     version: str
     items: tuple[Item, ...]
@@ -68,7 +68,7 @@ class Parts:
 
 
 def plan_lines(parts: Parts) -> Iterator[str]:
-    yield f"plan {quoted(parts.graph)} for {parts.isa}"
+    yield f"plan {quoted(parts.graph)} for {parts.device}"
     if parts.digest:
         yield f"graph {parts.digest} by mapsto {parts.version}"
     if parts.traits is not None:
@@ -172,7 +172,7 @@ def _names(names: tuple[str, ...]) -> str:
 
 _NAME = r'(?:[^\s,{}()\[\]":#=]+|"(?:[^"\\]|\\.)*")'
 _TEXT = r'"(?:[^"\\]|\\.)*"'
-_HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<isa>\S+)$")
+_HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<device>\S+)$")
 _ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
 _TRAIT = re.compile(r"(?P<name>\w+) (?P<number>\d{1,9})$")
 _WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine) = (?P<recipe>.+)$")
@@ -236,7 +236,7 @@ class _Open:
 @dataclass
 class _Reader:
     graph: str = ""
-    isa: str = ""
+    device: str = ""
     digest: str = ""
     version: str = ""
     traits: Traits | None = None
@@ -276,7 +276,7 @@ class _Reader:
     def read_plan(self, line: str, number: int) -> None:
         found = _matched(_HEAD, line)
         self.once("plan", number)
-        self.graph, self.isa = _read_name(found["graph"]), found["isa"]
+        self.graph, self.device = _read_name(found["graph"]), found["device"]
 
     def read_graph(self, line: str, number: int) -> None:
         found = _matched(_ORIGIN, line)
@@ -408,14 +408,14 @@ class _Reader:
         items[-1] = _detailed(items[-1], word, rest, line)
 
     def finished(self) -> Parts:
-        if not self.isa:
-            raise ParseError("plan: there is no line `plan <graph> for <instruction set>`")
+        if not self.device:
+            raise ParseError("plan: there is no line `plan <graph> for <device>`")
         if self.open:
             raise ParseError(f"plan, line {self.open[-1].line}: region {self.open[-1].name} has no end")
         if self.machine is None and (self.sizes or self.seats is not None):
             raise ParseError("plan: sizes or seats, but no line `machine <digest> <source>`")
         pins = Pins(tuple(self.apart), tuple(self.inner.items()), tuple(self.assumed.items()), self.pinned)
-        head = self.graph, self.isa, self.digest, self.version
+        head = self.graph, self.device, self.digest, self.version
         basis = None if self.machine is None else Basis(*self.machine, tuple(self.sizes.items()), self.seats)
         return Parts(*head, tuple(self.items), self.homes, self.places, pins, self.traits, basis, self.lines)
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.devices.cpu.workers import Workers
+from mapsto.devices.backend import Backend
+from mapsto.devices.named import backend_named
 from mapsto.ir.expr import Sym, terms_of
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ops.interpret import run_graph
@@ -47,15 +48,15 @@ def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> 
 
     run_graph(graph, inputs, observe=observe)
     yielded = {name for node in graph.walk() for inner in node.graphs for name in inner.outputs}
-    with Workers(True) as workers:
-        maker = workers.maker(constants)
+    with backend_named("cpu", True, None) as backend:
+        maker = backend.maker(constants)
         mapped, setting = decide(graph, maker), setting_of(graph, maker.traits)
         for task in tasks(mapped.items):
             if task.nodes:
                 kept = [t for t in task.targets if t in mapped.homes]
                 # what a branch yields is copied into the value of the `if`, which the reference knows by its own name
                 kept += [v.name for n in task.nodes for v in n.outputs if v.name in yielded]
-                yield from _judge(task.name, list(task.nodes), kept, known, mapped, setting, workers, tolerance)
+                yield from _judge(task.name, list(task.nodes), kept, known, mapped, setting, backend, tolerance)
 
 
 def _judge(
@@ -65,7 +66,7 @@ def _judge(
     known: Mapping[str, np.ndarray],
     mapped: Mapped,
     setting: Setting,
-    workers: Workers,
+    backend: Backend,
     tolerance: float,
 ) -> Iterator[Verdict]:
     made = {v.name for n in nodes for v in n.outputs}
@@ -83,7 +84,7 @@ def _judge(
             Graph(name, inputs, tuple(outputs), tuple(ordered), constants),
             sizes=_sizes((*mapped.graph.inputs, *(v for n in ordered for v in n.outputs)), known),
         )
-        exe = build(graph, workers, 1, None)
+        exe = build(graph, backend, 1, None)
         found = exe.run({v.name: known[v.name] for v in inputs})
     except Exception as raised:
         yield Verdict(name, ops, ",".join(outputs), float("nan"), f"{type(raised).__name__}: {raised}")

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 import mapsto.ops  # noqa: F401
-from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.isa import AVX512, Isa
 from mapsto.devices.cpu.loader import load_objects
 from mapsto.devices.cpu.target import compile_object, machine
+from mapsto.devices.cpu.traits import processor_of
 from mapsto.devices.generic.flat import collapsed_rows, flatten
 from mapsto.devices.generic.lower import lower
 from mapsto.devices.generic.normal import normal_form
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import segments
 from mapsto.devices.generic.schedule import (
     RowSchedule,
@@ -40,6 +42,8 @@ from mapsto.loop.llvm import to_llvm
 from mapsto.ops.builder import Builder
 from mapsto.ops.lowering import statements, temporaries
 from mapsto.plan.layout import Layout, plain
+
+PROCESSOR = processor_of(AVX512)
 
 Array = np.ndarray[Any, Any]
 Engine = Callable[[Function, Sequence[Array], Mapping[str, int], int, int], None]
@@ -127,6 +131,10 @@ class Case:
     tolerance: float = 2e-5
     lanes: int = 16
 
+    @property
+    def processor(self) -> Processor:
+        return PROCESSOR.with_lanes(self.lanes)
+
     def all_layouts(self) -> dict[str, Layout]:
         own = {t.name: plain(t.shape) for t in (*self.kernel.inputs, *self.kernel.outputs)}
         return {**own, **self.layouts}
@@ -134,11 +142,11 @@ class Case:
 
 def lowered(case: Case, schedule: RowSchedule | None = None) -> tuple[Function, Dim, tuple[str, ...], RowSchedule]:
     layouts = case.all_layouts()
-    schedule = schedule or choose_schedule(case.kernel, layouts, case.lanes)
-    scratch = scratch_temps(case.kernel, schedule)
+    schedule = schedule or choose_schedule(case.kernel, layouts, case.processor)
+    scratch = scratch_temps(case.kernel, schedule, case.processor)
     shapes = {t.name: t.shape for t in case.kernel.temps}
     layouts |= {name: plain(shapes[name]) for name in scratch}
-    function, extent = lower(case.kernel, layouts, schedule, "kernel_under_test")
+    function, extent = lower(case.kernel, layouts, schedule, "kernel_under_test", case.processor)
     return function, extent, scratch, schedule
 
 
@@ -277,12 +285,12 @@ def one(
 
 def all_schedules(case: Case) -> list[RowSchedule]:
     """Every way that a kernel of one part can be walked."""
-    best = choose_schedule(case.kernel, case.all_layouts(), case.lanes)
+    best = choose_schedule(case.kernel, case.all_layouts(), case.processor)
     if best.vector == "parts":
         return [best]
     found = [replace(best, vector="inner", lanes=case.lanes, axis=-1), replace(best, vector="none", lanes=1, axis=-1)]
     (segment,) = segments(normal_form(case.kernel))
-    temps = place_temps(segment, temp_shapes(case.kernel), case.lanes)
+    temps = place_temps(segment, temp_shapes(case.kernel), case.lanes, case.processor)
     shapes = {t.name: t.shape for t in (*case.kernel.inputs, *case.kernel.outputs, *case.kernel.temps)}
     layouts = with_plain(case.kernel, case.all_layouts(), temps)
     kept = {n: layout for n, layout in layouts.items() if n not in near_tensors(temps)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.devices.generic.support import rng
+from tests.devices.generic.support import PROCESSOR, rng
 
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.ir.dtypes import DType
@@ -41,7 +41,8 @@ def run(
     mask = Var("mask", Type(DType.BOOL, LANES)) if valid is not None else None
     acc = Var("sum", Type(F32, LANES))
     bindings = {"o": sym("block") * LANES, "p": sym("point")}
-    statements, value = emit_scalar(e, EpilogueContext(bindings, "o", LANES, layouts, {"acc": acc}, mask, fresh))
+    context = EpilogueContext(bindings, "o", LANES, layouts, {"acc": acc}, mask, fresh, PROCESSOR)
+    statements, value = emit_scalar(e, context)
     place = out.place([sym("block") * LANES, sym("point")])
     body = [Let("sum", LoopLoad("acc", sym("block") * points * LANES + sym("point") * LANES, acc.type)), *statements]
     if valid is not None:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.devices.generic.support import Case, Engine, all_schedules, check, floats, fused, one, places, poisoned
+from tests.devices.generic.support import (
+    PROCESSOR,
+    Case,
+    Engine,
+    all_schedules,
+    check,
+    floats,
+    fused,
+    one,
+    places,
+    poisoned,
+)
 
 from mapsto.devices.generic import choose_schedule, lower, zero_borders
 from mapsto.ir.dtypes import DType
@@ -156,7 +167,7 @@ def test_in_place() -> None:
         (Stmt("y", DType.F32, (Iter("i", 70),), Op("neg", (Load("x", (sym("i"),), DType.F32),), DType.F32)),),
     )  # fmt: skip
     layouts: dict[str, Layout] = {"x": plain((70,)), "y": plain((70,))}
-    function, extent = lower(kernel, layouts, choose_schedule(kernel, layouts, 16), "relu")
+    function, extent = lower(kernel, layouts, choose_schedule(kernel, layouts, PROCESSOR), "relu", PROCESSOR)
     buffer = x.copy()
     assert isinstance(extent, int)
     for k in range(3):
@@ -168,7 +179,7 @@ def test_in_place() -> None:
 def test_zeros_alone(dtype: DType) -> None:
     """The zeros of a layout, for a writer that fills the inside alone."""
     layout = blocked((2, 20, 3, 5), 1, 16, BORDER)
-    function, extent = zero_borders("y", dtype, layout, 16, "zeros")
+    function, extent = zero_borders("y", dtype, layout, PROCESSOR, "zeros")
     buffer = poisoned(dtype, int(layout.elements))  # type: ignore[arg-type]
     assert isinstance(extent, int)
     for k in range(3):

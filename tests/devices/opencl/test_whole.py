@@ -237,7 +237,7 @@ def test_a_plan_says_which_device_it_is_for_and_is_replayed_there_alone() -> Non
     with pytest.raises(ParseError, match="for: opencl, but code is made for"):
         mapsto.compile(DIGITS / "mnist-cnn.onnx", plan=text)
     native = mapsto.compile(DIGITS / "mnist-cnn.onnx").plan
-    with pytest.raises(ParseError, match=f"for: {native.isa}, but code is made for opencl"):
+    with pytest.raises(ParseError, match=f"for: {native.device}, but code is made for opencl"):
         mapsto.compile(DIGITS / "mnist-cnn.onnx", device="opencl", plan=native)
 
 

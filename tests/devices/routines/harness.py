@@ -69,7 +69,8 @@ def run(
     """The node's outputs. isa None: interpreted, with `lanes`. shares: parts that a call is split into, last first."""
     symbols = dict(symbols or {})
     fused = isa is None or isa.has("fma")
-    code = routine(node, inputs or values_of(arrays), isa.lanes(DType.F32) if isa else lanes, "r", fused)
+    width, registers = (isa.lanes(DType.F32), isa.registers) if isa else (lanes, 16)
+    code = routine(node, inputs or values_of(arrays), width, "r", fused, registers)
     memory = Memory()
     for name, array in arrays.items():
         if array is not None:

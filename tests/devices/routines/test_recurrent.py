@@ -189,7 +189,7 @@ def test_same_bits_for_any_partition_and_batch(variant: str, time: int, isa: Isa
 def test_packing_reads_weights_alone() -> None:
     """So that a planner can run these calls once, at compile time, where the weights are constants."""
     node, arrays = make("lstm", (5, 2, 3, 6))
-    *packs, projection, steps = routine(node, values_of(arrays), 16, "r").functions
+    *packs, projection, steps = routine(node, values_of(arrays), 16, "r", True, 32).functions
     assert [call.operands[0] for call in packs] == ["w", "r", "b"]
     assert all(len(call.operands) == 2 and not call.function.dims for call in packs)
     made = {scratch.name for call in packs for scratch in call.scratch}
@@ -213,7 +213,7 @@ def _inner_loops(assembly: str) -> Iterator[list[str]]:
 def test_products_use_registers_alone(sizes: tuple[int, int, int, int]) -> None:
     """The inner loops of x W and h R hold no stack traffic: it halved the speed of the steps once."""
     node, arrays = make("lstm", sizes)
-    code = routine(node, values_of(arrays), 16, "r")
+    code = routine(node, values_of(arrays), 16, "r", True, 32)
     functions = [call.function for call in code.functions if call.function.name in ("r_xw", "r_steps")]
     text = compile_modules([("r", to_llvm(functions, AVX512.capabilities))], AVX512, 1, kind="assembly")[0].decode()
     products = [

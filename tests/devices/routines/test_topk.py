@@ -70,7 +70,7 @@ def test_native_code(isa: Isa, dtype: DType) -> None:
 @pytest.mark.parametrize("largest", [True, False])
 def test_a_row_too_long_for_the_stack(largest: bool, isa: Isa) -> None:
     x = np.random.default_rng(0).standard_normal((2, 5000)).astype(np.float32)
-    (call,) = routine(topk_node(x, 1, 3000, largest), (Value("x", DType.F32, x.shape),), 16, "r").functions
+    (call,) = routine(topk_node(x, 1, 3000, largest), (Value("x", DType.F32, x.shape),), 16, "r", True, 32).functions
     assert call.scratch, "entries of 48 kB should be scratch memory"
     expect(x, 1, 3000, largest, isa=isa, shares=2)
 

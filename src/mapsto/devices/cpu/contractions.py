@@ -12,6 +12,7 @@ from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.packed import direct_b, in_actual_sizes, packed_b, packed_iters, packed_strides
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import Call
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import Code, Kernel, grain_of
@@ -113,14 +114,14 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, isa: Isa)
         b_name = c.b.tensor
     key = shaped, tiles_text(plan)
     if key not in code.shared.kernels:
-        function, extent = contraction(plan, _epilogue(shaped))
+        function, extent = contraction(plan, _epilogue(shaped, code.target.processor))
         code.shared.kernels[key] = Kernel(code.add_function(function, "none"), extent, (), function.dims)
     kernel = code.shared.kernels[key]
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *reach.also, *tensors)
     work = estimate(c.multiplications())
     multiplied = isa.accumulator_lanes * isa.fma_per_cycle * shaped.form.interleave  # in a cycle
-    grain = grain_of(work / multiplied, kernel.extent)
+    grain = grain_of(work / multiplied, kernel.extent, code.target.processor)
     dims = tuple(sizes[d] for d in kernel.dims)
     writes = tuple(range(2, 3 + len(reach.also)))
     calls.append(Call(kernel.function, operands, writes, dims, substitute(kernel.extent, sizes), task, grain, work))
@@ -275,7 +276,7 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, task: Task, code: Code) -> list[
     return found
 
 
-def _epilogue(shaped: Shaped) -> Epilogue:
+def _epilogue(shaped: Shaped, processor: Processor) -> Epilogue:
     """What is computed on the accumulators before they are stored."""
     layouts = dict(shaped.layouts)
 
@@ -290,7 +291,8 @@ def _epilogue(shaped: Shaped) -> Epilogue:
         for stmt in shaped.stmts:
             bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}
             wide = next(i.name for i, e in zip(stmt.iters, shaped.index, strict=True) if column in symbols(e))
-            context = EpilogueContext(bindings, wide, place.lanes, layouts, known, place.mask, place.fresh)
+            point = bindings, wide, place.lanes, layouts, known, place.mask, place.fresh
+            context = EpilogueContext(*point, processor)
             more, result = emit_scalar(stmt.value, context)
             statements.extend(more)
             known[stmt.target] = result

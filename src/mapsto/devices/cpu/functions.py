@@ -9,7 +9,7 @@ from dataclasses import replace
 from mapsto import debug
 from mapsto.budget import current
 from mapsto.devices.cpu.isa import Isa
-from mapsto.ir.dtypes import DType
+from mapsto.devices.cpu.traits import processor_of
 from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
 from mapsto.loop.text import format_function
@@ -19,7 +19,7 @@ class Functions:
     """A `making.code.Target`. submit: is given (name, LLVM IR, optimizer) of each function as soon as it is known."""
 
     def __init__(self, isa: Isa, submit: Callable[[str, str, str], None]) -> None:
-        self.lanes = isa.lanes(DType.F32)
+        self.processor = processor_of(isa)
         self.fused = isa.has("fma")
         self._isa = isa
         self._submit = submit

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.traits import processor_of
 from mapsto.devices.generic import choose_schedule, lower
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, load, sym
@@ -244,7 +245,8 @@ def _probe(
     out = Tensor(output[0], output[1], (output[2],) if out_shape is None else out_shape)
     kernel = Kernel(name, given, (out,), (), (stmt,))
     layouts = {t.name: plain(t.shape) for t in (*given, out)}
-    schedule = choose_schedule(kernel, layouts, lanes or isa.lanes(F32))
-    function, extent = lower(kernel, layouts, schedule, name)
+    processor = processor_of(isa)
+    schedule = choose_schedule(kernel, layouts, processor.with_lanes(lanes) if lanes else processor)
+    function, extent = lower(kernel, layouts, schedule, name, processor)
     assert isinstance(extent, int)
     return Probe(name, repeated(function), (*((t, size) for _, t, size in inputs), output[1:]), extent, count)

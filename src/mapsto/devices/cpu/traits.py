@@ -1,7 +1,12 @@
-"""What the CPU asks of a plan; the same for every instruction set, so that they differ in code alone."""
+"""What the CPU asks of a plan, the same for every instruction set, so that they differ in code alone; and what generic
+loops know of it.
+"""
 
 from __future__ import annotations
 
+from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.generic.processor import Cycles, Processor
+from mapsto.ir.dtypes import DType
 from mapsto.plan.traits import Traits
 
 TRAITS = Traits(
@@ -10,4 +15,31 @@ TRAITS = Traits(
     least_columns=4,  # fewer leave most lanes of the template idle: the generic lowering does as well
     least_channels=16,  # fill a vector
     least_of_a_group=16,  # below (a depthwise layer with a multiplier) loops over all groups fill the lanes better
+    most_waiting=8,  # half of the registers of the smaller instruction sets
 )
+
+_CYCLES = Cycles(
+    contiguous=1.0,
+    uniform=0.5,
+    near=0.5,
+    strided_load=1.2,
+    strided_store=1.8,
+    shuffled=2.0,
+    gather=0.4,
+    simple=0.5,
+    operation=1.0,
+    division=5.0,
+    function=12.0,
+    far_function=40.0,
+    fold=8.0,
+    row=4.0,
+    round=1.0,
+)
+_WORTH_A_THREAD = 12_000.0  # cycles: a few meetings at a barrier
+# Of a stack of 8 MiB, which threads share with what called them; more would not stay in the second cache either.
+_ARRAY_BYTES, _STACK_BYTES = 64 << 10, 256 << 10
+
+
+def processor_of(isa: Isa) -> Processor:
+    """A core with this instruction set."""
+    return Processor(isa.lanes(DType.F32), isa.registers, _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CYCLES)

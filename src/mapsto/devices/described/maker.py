@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Code, Shared
 from mapsto.devices.making.quotes import Quoting
@@ -25,7 +26,7 @@ from mapsto.plan.traits import Traits
 
 TEMPLATE = "described"
 # Of a device of which nothing else is said: vectors of 16 lanes, and a template for contractions that fill half of one.
-TRAITS = Traits(block=16, least_blocked=8, least_columns=4, least_channels=16, least_of_a_group=16)
+TRAITS = Traits(16, least_blocked=8, least_columns=4, least_channels=16, least_of_a_group=16, most_waiting=8)
 
 
 class DescribedMaker:
@@ -39,7 +40,7 @@ class DescribedMaker:
         self.traits = traits
         self.machine = digest(Machine((spec,)))
         self.constants = constants or {}
-        self._quoting = Quoting(Shared(_Nothing(spec.lanes)), self.constants, spec, _AtThePeak())
+        self._quoting = Quoting(Shared(_Nothing()), self.constants, spec, _AtThePeak())
 
     def offers(
         self,
@@ -77,8 +78,9 @@ class _Nothing:
 
     fused = True
 
-    def __init__(self, lanes: int) -> None:
-        self.lanes = lanes
+    @property
+    def processor(self) -> Processor:
+        raise AssertionError("a device that is only described has no loops")
 
     def add(self, function: Function, optimizer: str) -> str:
         raise AssertionError("a device that is only described has no functions")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mapsto.devices.generic.numbering import Info, Numbering
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.scope import Code, Key, zero
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, symbols
@@ -58,13 +59,14 @@ class Context(ABC):
     """Emits into `code` what a place of a kernel needs; how an expression becomes a value is its heir's to say.
 
     `known`: tensors whose element at the present point is a value already. `lanes`: how many lanes a reduction may take
-    for itself where none are at work around it. `near`: tensors that a function keeps in registers or local arrays.
-    `rounded`: those whose elements hold rounding that is not defined (`exactness`). `floor`: the outermost scope that
-    anything is emitted into.
+    for itself where none are at work around it; `processor`: by whose costs. `near`: tensors that a function keeps in
+    registers or local arrays. `rounded`: those whose elements hold rounding that is not defined (`exactness`). `floor`:
+    the outermost scope that anything is emitted into.
     """
 
-    def __init__(self, code: Code, operands: Mapping[str, Operand], lanes: int = 1) -> None:
+    def __init__(self, code: Code, operands: Mapping[str, Operand], processor: Processor, lanes: int = 1) -> None:
         self.code = code
+        self.processor = processor
         self.operands = dict(operands)
         self.info = Numbering()
         self.known: dict[str, loop.Value] = {}

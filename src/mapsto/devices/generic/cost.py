@@ -7,25 +7,22 @@ from dataclasses import dataclass
 
 from mapsto.devices.generic.flat import FlatGroup, FlatStep
 from mapsto.devices.generic.normal import ranges_of
-from mapsto.ir.expr import Dim, evaluate, linear, loads, sym, symbols
+from mapsto.devices.generic.processor import Cycles, Processor
+from mapsto.ir.expr import Dim, linear, loads, sym, symbols
 from mapsto.ir.expr_proofs import Ranges
 from mapsto.ir.expr_rewrite import simplify, substitute
 from mapsto.kernel.ast import Iter, Load, Op, Reduce, Scalar, children, walk
+from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
+from mapsto.plan.loop_forms import FEW_ROUNDS
+from mapsto.plan.patterns import Sizes, number
 
-# A size that only a run knows is taken to be this.
-UNKNOWN = 64
-# Cycles a vector: contiguous, one element for all lanes, elements apart (a lane), with computed places (a lane).
-_CONTIGUOUS, _UNIFORM, _STRIDED_LOAD, _STRIDED_STORE, _GATHER = 1.0, 0.5, 1.2, 1.8, 0.4
-_OPS = {
-    **dict.fromkeys(("exp", "log", "tanh", "erf", "sigmoid", "log1p", "expm1"), 12.0),
-    **dict.fromkeys(
-        ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "pow"), 40.0
-    ),
-    **dict.fromkeys(("div", "mod", "fmod", "sqrt"), 5.0),
-}
-# Rounds of a reduction that are written out, so that what they share with no outer loop is loaded once.
-FEW_ROUNDS = 32
-_FOLD = 8.0  # lanes folded to one value
+_FUNCTIONS = frozenset(("exp", "log", "tanh", "erf", "sigmoid", "log1p", "expm1"))
+_FAR_FUNCTIONS = frozenset(
+    ("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "pow")
+)
+_DIVISIONS = frozenset(("div", "mod", "fmod", "sqrt"))
+# Rounds over which a stride is averaged: a bound on the numbers that come in.
+_FAR = 4096
 
 
 @dataclass(frozen=True)
@@ -44,12 +41,7 @@ class Vector:
 
 def estimate(e: Dim) -> int:
     """A plausible number for an extent."""
-    return max(evaluate(e, _Guess(), lambda t, at: 0), 0) if not isinstance(e, int) else e
-
-
-class _Guess(dict[str, int]):
-    def __missing__(self, key: str) -> int:
-        return UNKNOWN
+    return e if isinstance(e, int) else max(number(e, Sizes({})), 0)
 
 
 def lanes_for(extent: Dim, lanes: int) -> int:
@@ -73,20 +65,29 @@ def lane_stride(place: Dim, vector: Vector, ranges: Ranges) -> Dim | None:
     return None if found is None else found[0]
 
 
-def access_cost(place: Dim, vector: Vector | None, ranges: Ranges, store: bool = False) -> float:
+def _operation(fn: str, cycles: Cycles) -> float:
+    if fn in _FUNCTIONS:
+        return cycles.function
+    if fn in _FAR_FUNCTIONS:
+        return cycles.far_function
+    return cycles.division if fn in _DIVISIONS else cycles.operation
+
+
+def access_cost(place: Dim, vector: Vector | None, ranges: Ranges, cycles: Cycles, store: bool = False) -> float:
     if vector is None:
-        return _UNIFORM
+        return cycles.uniform
     if any(vector.iter.name in symbols(a) for a in _load_places(place)):
-        return vector.lanes * ((_STRIDED_STORE if store else _STRIDED_LOAD) + _GATHER + _STRIDED_LOAD)
+        each = cycles.strided_store if store else cycles.strided_load
+        return vector.lanes * (each + cycles.gather + cycles.strided_load)
     stride = lane_stride(place, vector, ranges)
     if stride == 0:
-        return _UNIFORM
+        return cycles.uniform
     if stride == 1:
-        return _CONTIGUOUS
-    each = _STRIDED_STORE if store else _STRIDED_LOAD
-    if isinstance(stride, int) and not store and -1 <= stride <= 4:
-        return 2.0 * abs(stride)
-    return vector.lanes * (each + (_GATHER if stride is None else 0.0))
+        return cycles.contiguous
+    each = cycles.strided_store if store else cycles.strided_load
+    if isinstance(stride, int) and not store and -1 <= stride <= WIDEST_SHUFFLED_STRIDE:
+        return cycles.shuffled * abs(stride)
+    return vector.lanes * (each + (cycles.gather if stride is None else 0.0))
 
 
 def _load_places(e: Dim) -> Iterable[Dim]:
@@ -98,10 +99,12 @@ def _load_places(e: Dim) -> Iterable[Dim]:
 class Costs:
     """Costs within one segment.
 
-    `lanes`: of a full vector; `temps`: tensors that stay near (registers, local arrays).
+    `processor`: that the loops are for; `lanes`: of a full vector; `temps`: tensors that stay near (registers, local
+    arrays).
     """
 
-    def __init__(self, lanes: int, temps: frozenset[str], rows: Iterable[Iter]) -> None:
+    def __init__(self, processor: Processor, lanes: int, temps: frozenset[str], rows: Iterable[Iter]) -> None:
+        self.cycles = processor.cycles
         self.lanes = lanes
         self.temps = temps
         self.rows = tuple(rows)
@@ -109,11 +112,15 @@ class Costs:
     def scalar(self, e: Scalar, vector: Vector | None, ranges: Ranges) -> float:
         """One evaluation of `e` in all lanes."""
         if isinstance(e, Load):
-            return _CONTIGUOUS / 2 if e.tensor in self.temps else access_cost(e.index[0], vector, ranges)
+            return self.cycles.near if e.tensor in self.temps else self.access(e.index[0], vector, ranges)
         if isinstance(e, Reduce):
             return self.reduction(e, vector, ranges)[0]
         below = sum(self.scalar(c, vector, ranges) for c in children(e))
-        return below + (_OPS.get(e.fn, 1.0) if isinstance(e, Op) else 0.5)
+        return below + (_operation(e.fn, self.cycles) if isinstance(e, Op) else self.cycles.simple)
+
+    def access(self, place: Dim, vector: Vector | None, ranges: Ranges, store: bool = False) -> float:
+        """One access in all lanes."""
+        return access_cost(place, vector, ranges, self.cycles, store)
 
     def reduction(self, e: Reduce, vector: Vector | None, ranges: Ranges) -> tuple[float, Vector | None]:
         """The cost of a reduction and, where no vector is at work around it, the best one of its own."""
@@ -128,7 +135,7 @@ class Costs:
             own = Vector(it, lanes_for(it.extent, self.lanes))
             if own.lanes == 1:
                 continue
-            cost = trips * own.waste * (self.body(e, own, inner, trips * own.waste) + 1) + _FOLD
+            cost = trips * own.waste * (self.body(e, own, inner, trips * own.waste) + 1) + self.cycles.fold
             if cost < best[0]:
                 best = cost, own
         return best
@@ -143,11 +150,11 @@ class Costs:
         if trips <= FEW_ROUNDS and all(isinstance(i.extent, int) for i in e.iters):
             for node in walk(e.body):
                 if isinstance(node, Load) and symbols(node.index[0]) and symbols(node.index[0]) <= own:
-                    spared += self.scalar(node, vector, ranges) - _UNIFORM
+                    spared += self.scalar(node, vector, ranges) - self.cycles.uniform
         return self.scalar(e.body, vector, ranges) - spared
 
     def step(self, step: FlatStep, vector: Vector | None, ranges: Ranges) -> float:
-        store = 0.5 if step.target in self.temps else access_cost(step.place, vector, ranges, store=True)
+        store = self.cycles.near if step.target in self.temps else self.access(step.place, vector, ranges, store=True)
         return self.scalar(step.value, vector, ranges) + store
 
     def group(self, group: FlatGroup, vector: Vector | None) -> float:
@@ -195,8 +202,8 @@ def row_estimate(rows: Iterable[Iter]) -> float:
 
 def average_stride(place: Dim, it: Iter, others: Mapping[str, int]) -> float:
     """How far a step of an iterator moves in memory, on average over its range."""
-    far = max(min(estimate(it.extent) - 1, 4096), 1)
+    far = max(min(estimate(it.extent) - 1, _FAR), 1)
     zero = dict(others)
-    here = _Guess({**zero, it.name: 0})
-    there = _Guess({**zero, it.name: far})
-    return abs(evaluate(place, there, lambda t, at: 0) - evaluate(place, here, lambda t, at: 0)) / far
+    here = Sizes({**zero, it.name: 0})
+    there = Sizes({**zero, it.name: far})
+    return abs(number(place, there) - number(place, here)) / far

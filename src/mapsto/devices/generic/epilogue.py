@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from mapsto.devices.generic.context import Lane, Operand
 from mapsto.devices.generic.flat import Flattener
 from mapsto.devices.generic.operations import convert, lift
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import Code
 from mapsto.ir.dtypes import DType
@@ -37,6 +38,7 @@ class EpilogueContext:
     known: Mapping[str, Value]
     mask: Value | None
     fresh: Callable[[str], str]
+    processor: Processor
     buffers: Mapping[str, str] | None = None
 
 
@@ -46,7 +48,7 @@ def emit_scalar(e: Scalar, context: EpilogueContext, dtype: DType | None = None)
     names = context.buffers or {}
     operands = {t: Operand(names.get(t, t), dtypes.get(t, DType.I64)) for t in context.layouts}
     code = Code(set(), context.fresh)
-    emitter = Emitter(code, operands)
+    emitter = Emitter(code, operands, context.processor)
     emitter.known = dict(context.known)
     emitter.known_depth = dict.fromkeys(context.known, 0)
     emitter.rounded = frozenset(context.known)  # sums

@@ -19,6 +19,7 @@ from mapsto.devices.generic.cost import Costs, Vector, lanes_for
 from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.flat import FlatSegment, reductions
 from mapsto.devices.generic.interior import guard_free
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.schedule import (
     Lanes,
@@ -38,19 +39,23 @@ from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
 from mapsto.loop.ast import Alloc, For, Function, LetIndex, Param, Statement, Type
 from mapsto.plan.layout import Layout
 
-# Up to this many scalar operations the tail of a row vector gets code of its own; beyond, all vectors run under a mask.
+# Bounds on how much code one kernel is. Up to this many scalar operations the tail of a row vector gets code of its
+# own; beyond, all vectors run under a mask.
 _SMALL_BODY = 40
 # Up to this many, rows where guards matter are kept apart from those where they do not.
 _LARGE_BODY = 120
 
 
-def lower(kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule, name: str) -> tuple[Function, Dim]:
+def lower(
+    kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule, name: str, processor: Processor
+) -> tuple[Function, Dim]:
     """The kernel as a function, and the extent of the range that threads share.
 
     Parameters: the inputs, the outputs, then the temporaries that `scratch_temps` names.
     """
-    parts = prepare(kernel, layouts, schedule)
-    writer = _Writer(kernel, layouts, parts, name)
+    parts = prepare(kernel, layouts, schedule, processor)
+    lanes = max((p.schedule.lanes for p in parts), default=1)
+    writer = _Writer(kernel, layouts, parts, name, processor.with_lanes(lanes))
     for part in parts:
         writer.part(part)
     for tensor in kernel.outputs:
@@ -58,12 +63,14 @@ def lower(kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule, 
     return writer.function(), writer.extent
 
 
-def zero_borders(tensor: str, dtype: DType, layout: Layout, lanes: int, name: str) -> tuple[Function, Dim]:
+def zero_borders(
+    tensor: str, dtype: DType, layout: Layout, processor: Processor, name: str
+) -> tuple[Function, Dim]:
     """A function that writes the zeros of a layout (border and tail) and nothing else."""
     from mapsto.kernel.ast import Tensor
 
     kernel = Kernel(name, (), (Tensor(tensor, dtype, layout.shape),), (), ())
-    writer = _Writer(kernel, {tensor: layout}, (), name, lanes)
+    writer = _Writer(kernel, {tensor: layout}, (), name, processor)
     writer.zeros(tensor, dtype)
     return writer.function(), writer.extent
 
@@ -72,13 +79,18 @@ class _Writer:
     """The function under construction."""
 
     def __init__(
-        self, kernel: Kernel, layouts: Mapping[str, Layout], parts: tuple[Part, ...], name: str, lanes: int = 0
+        self,
+        kernel: Kernel,
+        layouts: Mapping[str, Layout],
+        parts: tuple[Part, ...],
+        name: str,
+        processor: Processor,
     ) -> None:
         self.kernel = kernel
         self.layouts = layouts
         self.name = name
         self.extent: Dim = 0
-        self.lanes = lanes or max((p.schedule.lanes for p in parts), default=1)
+        self.processor = processor
         self.filled: set[str] = set()
         self.rounded = rounded_tensors(kernel.stmts)
         scratch = [t for p in parts for t in p.temps.buffers]
@@ -121,11 +133,11 @@ class _Writer:
         for s in staged:
             operands[s.array] = self._local(s.array, s.load.dtype, s.count, width)
         inner = schedule.lanes if schedule.vector == "inner" else 1
-        emitter = Emitter(self.code, operands, inner)
+        emitter = Emitter(self.code, operands, self.processor, inner)
         emitter.internal = part.segment.internal | temps.registers | {s.array for s in staged}
         emitter.near = near_tensors(temps)
         emitter.rounded = self.rounded | {s.array for s in staged if s.load.tensor in self.rounded}
-        costs = Costs(inner, emitter.near, flat.rows)
+        costs = Costs(self.processor, inner, emitter.near, flat.rows)
         self._emit(flat, lanes, Body(emitter, flat, costs, temps.registers, temps.handed, staged))
 
     def _local(self, name: str, dtype: DType, count: int, width: int) -> Operand:
@@ -152,16 +164,17 @@ class _Writer:
         temps = Temps(frozenset(), frozenset(), (), ())
         flat = sorted_rows(flat, temps)
         lanes: Lanes | None = None
-        costs = Costs(self.lanes, frozenset(), flat.rows)
+        width = self.processor.lanes
+        costs = Costs(self.processor, width, frozenset(), flat.rows)
         found: list[tuple[float, int]] = []
         for axis, it in enumerate(flat.rows):
-            vector = Vector(it, lanes_for(it.extent, self.lanes))
+            vector = Vector(it, lanes_for(it.extent, width))
             found.append((costs.group(flat.groups[0], vector) * vector.waste, axis))
         if found:
             axis = min(found)[1]
-            count = lanes_for(flat.rows[axis].extent, self.lanes)
+            count = lanes_for(flat.rows[axis].extent, width)
             flat, lanes = vector_rows(flat, temps, axis, count, self.code.lane_symbol(count), None)
-        emitter = Emitter(self.code, self.operands)
+        emitter = Emitter(self.code, self.operands, self.processor)
         self._emit(flat, lanes, Body(emitter, flat, costs, frozenset(), frozenset()))
 
     # ---- rows ----

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from mapsto.devices.generic.context import Context, Lane
-from mapsto.devices.generic.cost import FEW_ROUNDS, Costs, Vector
+from mapsto.devices.generic.cost import Costs, Vector
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.operations import COMBINE, convert, identity, level, lift
 from mapsto.ir.dtypes import DType
@@ -19,12 +19,12 @@ from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minim
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Where, walk
 from mapsto.kernel.scalar import neutral
 from mapsto.loop import ast as loop
+from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE, accumulators
 
 _HALF = (DType.F16, DType.BF16)
-# Bodies of more scalar operations than this hide the latency of one accumulator.
+# Bodies of more scalar operations than this take longer than one addition waits for the one before. (The order of
+# additions depends on it, so it is the same for every processor.)
 _LIGHT = 10
-# The most scalar operations that loops of few rounds make when they are written out.
-_STRAIGHT_CODE = 128
 
 
 @dataclass
@@ -57,7 +57,7 @@ def emit_reduce(emitter: Context, e: Reduce) -> loop.Value:
         emitter.code.ranges[it.name] = (0, it.extent - 1)
     vector = None
     if emitter.lane is None and emitter.lanes > 1:
-        vector = Costs(emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
+        vector = Costs(emitter.processor, emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
     bounded = _bounded(emitter, e, vector)
     made = _Accumulation(emitter, bounded, vector).emit()
     return emitter.code.let(convert(made, e.dtype))
@@ -262,7 +262,7 @@ class _Accumulation:
             if not isinstance(it.extent, int) or it.extent == 0 or not self.reduce.is_whole(it):
                 break
             trips *= self._trips(it)
-            if trips > FEW_ROUNDS or trips * weight > _STRAIGHT_CODE:
+            if trips > FEW_ROUNDS or trips * weight > STRAIGHT_CODE:
                 break
             count += 1
         return count
@@ -340,6 +340,4 @@ def _ways(reduce: Bounded, trips: Dim) -> int:
     weight = sum(isinstance(n, Op | Where) for n in walk(reduce.body))
     if reduce.kind in ("any", "all") or weight > _LIGHT:
         return 1
-    if isinstance(trips, int) and trips < 16:
-        return 2 if trips >= 6 else 1
-    return 4
+    return accumulators(trips if isinstance(trips, int) else math.inf)

@@ -14,6 +14,7 @@ from mapsto.devices.generic.exactness import is_rounded
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.operations import apply, convert, level, lift, number
 from mapsto.devices.generic.places import Places, lane_count
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.reduce import emit_reduce
 from mapsto.devices.generic.scope import Code, Key
 from mapsto.ir.dtypes import DType
@@ -25,8 +26,8 @@ from mapsto.loop import ast as loop
 class Emitter(Context):
     """Emits scalar expressions."""
 
-    def __init__(self, code: Code, operands: Mapping[str, Operand], lanes: int = 1) -> None:
-        super().__init__(code, operands, lanes)
+    def __init__(self, code: Code, operands: Mapping[str, Operand], processor: Processor, lanes: int = 1) -> None:
+        super().__init__(code, operands, processor, lanes)
         self.places = Places(self)
         self._masks = 0
 

@@ -10,14 +10,13 @@ from functools import lru_cache
 from mapsto.devices.generic.cost import Costs, Vector, average_stride, lanes_for, row_estimate
 from mapsto.devices.generic.flat import FlatSegment, collapsed_rows, flatten, settled, substituted_segment
 from mapsto.devices.generic.normal import normal_form
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import Segment, segments
 from mapsto.devices.generic.temps import Temps, place_temps
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, mod, round_up, sym
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, walk
 from mapsto.plan.layout import Layout, plain
-
-_ROW_OVERHEAD = 4.0
 
 
 @dataclass(frozen=True)
@@ -53,10 +52,10 @@ class Part:
     schedule: RowSchedule
 
 
-def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
-    """The cheapest schedule by a count of accesses and operations. `lanes`: of 32-bit elements in a vector register."""
-    lanes = lanes_of_types(kernel, lanes)
-    parts = tuple(_choose(kernel, s, layouts, lanes) for s in _segments(kernel))
+def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor) -> RowSchedule:
+    """The cheapest schedule by a count of accesses and operations."""
+    lanes = lanes_of_types(kernel, processor.lanes)
+    parts = tuple(_choose(kernel, s, layouts, lanes, processor) for s in _segments(kernel))
     if len(parts) == 1:
         return parts[0]
     reason = "; ".join(p.reason for p in parts)
@@ -77,25 +76,27 @@ def schedule_text(schedule: RowSchedule) -> str:
     return f"{schedule.vector}{axis} x{schedule.lanes} of {schedule.rows}"
 
 
-def read_schedule(text: str, kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
+def read_schedule(text: str, kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor) -> RowSchedule:
     """Reads `schedule_text` back, but for the reason. Raises ValueError for what is no schedule of this kernel."""
-    lanes = lanes_of_types(kernel, lanes)
+    lanes = lanes_of_types(kernel, processor.lanes)
     texts = [] if text.startswith("nothing") else text.split(" + ")
     kernel_parts = _segments(kernel)
     if len(texts) != len(kernel_parts):
         raise ValueError(f"{text[:80]!r} are {len(texts)} schedules, the kernel has {len(kernel_parts)} parts")
-    parts = tuple(_read_part(t, kernel, s, layouts, lanes) for t, s in zip(texts, kernel_parts, strict=True))
+    parts = tuple(_read_part(t, kernel, s, layouts, lanes, processor) for t, s in zip(texts, kernel_parts, strict=True))
     if len(parts) == 1:
         return parts[0]
     return RowSchedule(min((p.rows for p in parts), default=0), "parts", lanes, "", parts=parts)
 
 
-def _read_part(text: str, kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
+def _read_part(
+    text: str, kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int, processor: Processor
+) -> RowSchedule:
     found = re.fullmatch(r"(rows|inner|none)(?: (\d{1,3}))? x(\d{1,3}) of (\d{1,3})", text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no schedule of rows")
     made = RowSchedule(int(found[4]), found[1], int(found[3]), "", int(found[2] or -1))
-    temps = place_temps(segment, temp_shapes(kernel), _row_lanes(made))
+    temps = place_temps(segment, temp_shapes(kernel), _row_lanes(made), processor)
     rows = _flat(kernel, segment, with_plain(kernel, layouts, temps), temps).rows
     if made.vector == "rows":
         fits = 0 <= made.axis < len(rows) and 1 < made.lanes == lanes_for(rows[made.axis].extent, lanes)
@@ -106,21 +107,23 @@ def _read_part(text: str, kernel: Kernel, segment: Segment, layouts: Mapping[str
     return made
 
 
-def scratch_temps(kernel: Kernel, schedule: RowSchedule) -> tuple[str, ...]:
+def scratch_temps(kernel: Kernel, schedule: RowSchedule, processor: Processor) -> tuple[str, ...]:
     """Temporaries that need a buffer from the planner (a whole tensor): too large, or of unknown size, for a local
     array.
     """
     found: list[str] = []
     for segment, part in zip(_segments(kernel), schedule.each, strict=True):
-        found += place_temps(segment, temp_shapes(kernel), _row_lanes(part)).buffers
+        found += place_temps(segment, temp_shapes(kernel), _row_lanes(part), processor).buffers
     return tuple(found)
 
 
-def prepare(kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule) -> tuple[Part, ...]:
+def prepare(
+    kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule, processor: Processor
+) -> tuple[Part, ...]:
     """The parts of a kernel under a schedule, flattened."""
     found = []
     for segment, part in zip(_segments(kernel), schedule.each, strict=True):
-        temps = place_temps(segment, temp_shapes(kernel), _row_lanes(part))
+        temps = place_temps(segment, temp_shapes(kernel), _row_lanes(part), processor)
         missing = [t for t in temps.buffers if t not in layouts]
         assert not missing, f"{kernel.name}: the temporaries {missing} need a buffer; ask scratch_temps"
         found.append(Part(segment, _flat(kernel, segment, layouts, temps), temps, part))
@@ -176,18 +179,22 @@ def near_tensors(temps: Temps) -> frozenset[str]:
 # ---- choosing ------------------------------------------------------------------------------------------------------
 
 
-def _choose(kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int) -> RowSchedule:
+def _choose(
+    kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int, processor: Processor
+) -> RowSchedule:
     rows = len(segment.rows)
     shapes = temp_shapes(kernel)
-    temps = place_temps(segment, shapes, 1)
+    temps = place_temps(segment, shapes, 1, processor)
     flat = _flat(kernel, segment, with_plain(kernel, layouts, temps), temps)
-    found = [_inner(flat, temps, rows, lanes)]
+    costs = Costs(processor, lanes, near_tensors(temps), flat.rows)
+    found = [_inner(flat, costs, rows)]
     if lanes > 1:
-        wide = place_temps(segment, shapes, lanes)
+        wide = place_temps(segment, shapes, lanes, processor)
         if wide != temps:
             flat = _flat(kernel, segment, with_plain(kernel, layouts, wide), wide)
+        costs = Costs(processor, lanes, near_tensors(wide), flat.rows)
         for axis in range(len(flat.rows)):
-            found.append(_along_rows(flat, wide, axis, rows, lanes))
+            found.append(_along_rows(flat, costs, axis, rows))
     (cost, schedule), *others = sorted(found, key=lambda f: f[0])
     rivals = ", ".join(f"{s.vector}{'' if s.axis < 0 else f' {s.axis}'} {c:.3g}" for c, s in found if s is not schedule)
     beaten = tuple((schedule_text(s), c / cost) for c, s in others[:1] if 0 < cost and c < float("inf"))
@@ -201,26 +208,25 @@ def with_plain(kernel: Kernel, layouts: Mapping[str, Layout], temps: Temps) -> d
     return {**{t: plain(shapes[t][1]) for t in temps.buffers}, **layouts}
 
 
-def _inner(flat: FlatSegment, temps: Temps, rows: int, lanes: int) -> tuple[float, RowSchedule]:
-    costs = Costs(lanes, near_tensors(temps), flat.rows)
+def _inner(flat: FlatSegment, costs: Costs, rows: int) -> tuple[float, RowSchedule]:
+    lanes = costs.lanes
     found = [costs.best_inner(g) for g in flat.groups]
     each = sum(c for c, _ in found)
     named = [v.iter.name for _, v in found if v is not None]
     reason = (
         f"lanes along {', '.join(dict.fromkeys(named))}" if named else "lanes along reductions, where they are long"
     )
-    cost = row_estimate(flat.rows) * (each + _ROW_OVERHEAD)
+    cost = row_estimate(flat.rows) * (each + costs.cycles.row)
     kind = "inner" if lanes > 1 else "none"
     return cost, RowSchedule(rows, kind, lanes, reason if kind == "inner" else "no vectors")
 
 
-def _along_rows(flat: FlatSegment, temps: Temps, axis: int, rows: int, lanes: int) -> tuple[float, RowSchedule]:
+def _along_rows(flat: FlatSegment, costs: Costs, axis: int, rows: int) -> tuple[float, RowSchedule]:
     it = flat.rows[axis]
-    vector = Vector(it, lanes_for(it.extent, lanes))
-    costs = Costs(lanes, near_tensors(temps), flat.rows)
+    vector = Vector(it, lanes_for(it.extent, costs.lanes))
     each = sum(costs.group(g, vector) for g in flat.groups)
-    inner_loops = any(g.inner for g in flat.groups)
-    cost = row_estimate(flat.rows) * vector.waste * (each + (_ROW_OVERHEAD if inner_loops else 1.0))
+    around = costs.cycles.row if any(g.inner for g in flat.groups) else costs.cycles.round
+    cost = row_estimate(flat.rows) * vector.waste * (each + around)
     if vector.lanes == 1:
         cost = float("inf")
     reason = f"{vector.lanes} lanes along rows {it.name} of {it.extent}"

@@ -9,11 +9,7 @@ from dataclasses import dataclass, replace
 from mapsto.devices.generic.flat import FlatSegment, FlatStep
 from mapsto.ir.expr import Dim, linear, loads, sym, symbols
 from mapsto.kernel.ast import Iter, Load, Reduce, Scalar, transform
-
-# The most vectors of one staged operand, and the fewest rows that must share them (a row loop of unknown extent is
-# taken to be long).
-_MOST_VECTORS = 64
-_FEWEST_ROWS = 4
+from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED
 
 
 @dataclass(frozen=True)
@@ -47,7 +43,7 @@ def stage(flat: FlatSegment, internal: frozenset[str]) -> tuple[FlatSegment, tup
     if flat.lane is None or len(flat.rows) < 2:
         return flat, ()
     last = flat.rows[-1]
-    if isinstance(last.extent, int) and last.extent < _FEWEST_ROWS:
+    if isinstance(last.extent, int) and last.extent < FEWEST_ROWS:  # of unknown extent: taken to be long
         return flat, ()
     found: dict[Load, Staged] = {}
     outer = {i.name for i in flat.rows[:-1]}
@@ -111,4 +107,4 @@ def _worth_it(
     for it in own:
         total *= int(it.extent)  # type: ignore[arg-type]
     others = names - inside - outer - {lane.name}
-    return own if 0 < total <= _MOST_VECTORS and not others else None
+    return own if 0 < total <= MOST_STAGED and not others else None

@@ -6,13 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mapsto.devices.generic.normal import bare
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import Group, Segment
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
-
-# Bytes of a local array, and of all local arrays of a function: a thread's stack must hold them.
-ARRAY_LIMIT = 64 * 1024
-STACK_LIMIT = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -27,8 +24,12 @@ class Temps:
     buffers: tuple[str, ...]
 
 
-def place_temps(segment: Segment, shapes: Mapping[str, tuple[DType, tuple[Dim, ...]]], lanes: int) -> Temps:
-    """`shapes`: the kernel's temporaries. `lanes`: of a row vector, 1 where rows are single."""
+def place_temps(
+    segment: Segment, shapes: Mapping[str, tuple[DType, tuple[Dim, ...]]], lanes: int, processor: Processor
+) -> Temps:
+    """`shapes`: the kernel's temporaries. `lanes`: of a row vector, 1 where rows are single. `processor`: how much a
+    thread's stack holds.
+    """
     row_dims = dict(segment.row_dims)
     registers: set[str] = set()
     handed: set[str] = set()
@@ -49,7 +50,8 @@ def place_temps(segment: Segment, shapes: Mapping[str, tuple[DType, tuple[Dim, .
             registers.add(name)
             continue
         size = inner * dtype.size * lanes
-        if isinstance(size, int) and isinstance(inner, int) and size <= ARRAY_LIMIT and used + size <= STACK_LIMIT:
+        fits = isinstance(size, int) and size <= processor.array_bytes and used + size <= processor.stack_bytes
+        if isinstance(size, int) and isinstance(inner, int) and fits:
             used += size
             arrays.append((name, dtype, inner))
         else:

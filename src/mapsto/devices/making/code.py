@@ -17,6 +17,7 @@ from mapsto import debug
 from mapsto.budget import current
 from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.generic.cost import estimate
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.relaid import relaid
 from mapsto.devices.generic.schedule import RowSchedule, read_schedule, schedule_text
 from mapsto.devices.maker import Call
@@ -33,9 +34,6 @@ from mapsto.plan.kernels import Canonical, canonical
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.task import Task
 
-# Cycles that a thread must save before it is woken for a step: a few meetings at a barrier.
-_WORTH_A_THREAD = 12_000.0
-
 
 class Scheduled(Protocol):
     """A schedule that was chosen. `rivals`: others, the best first, as plans have them, and their cost over its."""
@@ -47,11 +45,11 @@ class Scheduled(Protocol):
 T = TypeVar("T", bound=Scheduled)
 
 
-def grain_of(cycles: float, extent: Dim) -> int:
-    """The least share of an extent that takes `_WORTH_A_THREAD` cycles, where the whole takes `cycles` (sizes not
+def grain_of(cycles: float, extent: Dim, processor: Processor) -> int:
+    """The least share of an extent that is worth a thread of the processor, where the whole takes `cycles` (sizes not
     known before a run: typical).
     """
-    return max(1, math.ceil(_WORTH_A_THREAD * max(estimate(extent), 1) / max(cycles, 1.0)))
+    return max(1, math.ceil(processor.worth_a_thread * max(estimate(extent), 1) / max(cycles, 1.0)))
 
 
 def rows_work(stmts: Sequence[Stmt]) -> float:
@@ -79,10 +77,10 @@ class Kernel:
 
 
 class Target(Protocol):
-    """What functions are made for. `lanes`: f32 elements of a vector. `fused`: whether it has a fused multiply-add."""
+    """What functions are made for. `fused`: whether it has a fused multiply-add."""
 
     @property
-    def lanes(self) -> int: ...
+    def processor(self) -> Processor: ...
 
     @property
     def fused(self) -> bool: ...
@@ -213,11 +211,11 @@ def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
     touched = {s.target for s in stmts}.union(*(reads(s) for s in stmts))
     layouts = {n: code.homes[n].layout for n in touched if n in code.homes and n not in code.temps}
     form, names = canonical(list(stmts), {n: code.value(n) for n in touched}, layouts)
-    lanes = code.target.lanes
+    processor = code.target.processor
     schedule = code.schedules.take(
         lambda: _chosen(form, code),
         schedule_text,
-        lambda text: read_schedule(text, form.kernel, dict(form.layouts), lanes),
+        lambda text: read_schedule(text, form.kernel, dict(form.layouts), processor),
     )
     key = form, schedule_text(schedule)
     if key not in code.shared.kernels:
@@ -229,7 +227,8 @@ def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
     operands = tuple(_operand(p, actual, code) for p in kernel.params)
     written = {t.name for t in (*form.kernel.outputs, *form.kernel.temps)}
     writes = tuple(i for i, p in enumerate(kernel.params) if p in written)
-    grain = grain_of(kernel.work / max(code.target.lanes // 2, 1), kernel.extent)
+    # about half a vector of operations in a cycle, as loads and stores are counted among them
+    grain = grain_of(kernel.work / max(processor.lanes // 2, 1), kernel.extent, processor)
     dims = tuple(sizes[d] for d in kernel.dims)
     extent = substitute(kernel.extent, sizes)
     return Call(kernel.function, operands, writes, dims, extent, code.task, grain, kernel.work)
@@ -248,7 +247,7 @@ def _operand(param: str, actual: Mapping[str, str], code: Code) -> str:
 def _chosen(form: Canonical, code: Code) -> RowSchedule:
     known = code.shared.schedules.get(form)
     if known is None:
-        known = choose_schedule(form.kernel, dict(form.layouts), code.target.lanes)
+        known = choose_schedule(form.kernel, dict(form.layouts), code.target.processor)
         code.shared.schedules[form] = known
     code.schedules.because.append(known.reason)
     return known
@@ -256,9 +255,10 @@ def _chosen(form: Canonical, code: Code) -> RowSchedule:
 
 def _lower_rows(form: Canonical, schedule: RowSchedule, code: Code) -> Kernel:
     layouts = dict(form.layouts)
-    for name in scratch_temps(form.kernel, schedule):
+    processor = code.target.processor
+    for name in scratch_temps(form.kernel, schedule, processor):
         layouts[name] = plain(next(t.shape for t in form.kernel.temps if t.name == name))
-    function, extent = lower(form.kernel, layouts, schedule, "kernel")
+    function, extent = lower(form.kernel, layouts, schedule, "kernel", processor)
     name = code.add_function(function, "generic")
     work = rows_work(form.kernel.stmts)
     return Kernel(name, extent, tuple(p.name for p in function.params), function.dims, work)

@@ -22,7 +22,8 @@ def routine_calls(task: Task, code: Code) -> list[Call]:
     operands = tuple(code.value(n) if n else None for n in node.inputs)
     node, operands, sizes = _with_plain_sizes(node, operands)
     work = _work(node, operands)
-    made = routine(node, operands, code.target.lanes, code.fresh(node.op), code.target.fused)
+    processor, fused = code.target.processor, code.target.fused
+    made = routine(node, operands, processor.lanes, code.fresh(node.op), fused, processor.registers)
     calls = []
     for step in made.functions:
         for scratch in step.scratch:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from mapsto import debug
 from mapsto.budget import current
 from mapsto.devices.opencl.device import Device
+from mapsto.devices.opencl.traits import processor_of
 from mapsto.errors import UnsupportedError
 from mapsto.loop.ast import Function
 from mapsto.loop.opencl import Printed, printed, program_text
@@ -26,7 +27,7 @@ class Functions:
     fused = True  # `fma` of OpenCL C rounds once on every device
 
     def __init__(self, device: Device) -> None:
-        self.lanes = device.lanes
+        self.processor = processor_of(device)
         self._device = device
         self._printed: dict[str, Printed] = {}
         self.made: dict[str, Function] = {}

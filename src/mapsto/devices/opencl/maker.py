@@ -11,6 +11,7 @@ from mapsto.devices.making.code import Shared
 from mapsto.devices.making.quotes import Quoting
 from mapsto.devices.making.tasks import made
 from mapsto.devices.opencl.functions import Functions
+from mapsto.devices.opencl.traits import TRAITS
 from mapsto.errors import UnsupportedError
 from mapsto.machine.spec import DeviceSpec, Machine
 from mapsto.machine.text import digest
@@ -19,11 +20,6 @@ from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.rules import Refusal
 from mapsto.plan.task import Task
-from mapsto.plan.traits import Traits
-
-# 16 lanes have the widest vectors of OpenCL C. The other numbers decide only what lies innermost: there is no template,
-# so every contraction is sums of products in loops.
-TRAITS = Traits(block=16, least_blocked=8, least_columns=4, least_channels=16, least_of_a_group=16)
 
 
 class OpenClMaker:

@@ -14,26 +14,28 @@ from mapsto.ir.graph import Node, Value
 
 __all__ = ["ROUTINES", "RoutineCall", "RoutineCode", "Scratch", "routine"]
 
-_Write = Callable[[Node, tuple[Value | None, ...], int, str, bool], RoutineCode]
+_Write = Callable[[Node, tuple[Value | None, ...], int, str, bool, int], RoutineCode]
 ROUTINES: dict[str, _Write] = {
     "gru": recurrent,
     "lstm": recurrent,
-    "non_max_suppression": lambda node, inputs, lanes, name, fused: non_max_suppression(node, inputs, lanes, name),
-    "nonzero": lambda node, inputs, lanes, name, fused: nonzero(node, inputs, lanes, name),
+    "non_max_suppression": lambda node, inputs, lanes, name, *_: non_max_suppression(node, inputs, lanes, name),
+    "nonzero": lambda node, inputs, lanes, name, *_: nonzero(node, inputs, lanes, name),
     "rnn": recurrent,
-    "topk": lambda node, inputs, lanes, name, fused: topk(node, inputs, lanes, name),
+    "topk": lambda node, inputs, lanes, name, *_: topk(node, inputs, lanes, name),
 }
 
 
-def routine(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool = True) -> RoutineCode:
+def routine(
+    node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool, registers: int
+) -> RoutineCode:
     """The calls that compute a node.
 
     inputs: the node's inputs in order, None for an absent one. lanes: f32 lanes of a vector. name: prefix of the names
     of functions and scratch tensors. fused: whether the device has a fused multiply-add; without one the sums of
-    products round twice. Operands are plain row-major.
+    products round twice. registers: vectors that it holds at a time. Operands are plain row-major.
 
     Raises UnsupportedError for an op or a variant of one without native code.
     """
     if node.op not in ROUTINES:
         raise UnsupportedError(f"op {node.op!r} has no routine; there are routines for {', '.join(sorted(ROUTINES))}")
-    return ROUTINES[node.op](node, inputs, lanes, name, fused)
+    return ROUTINES[node.op](node, inputs, lanes, name, fused, registers)

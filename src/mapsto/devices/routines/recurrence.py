@@ -35,6 +35,7 @@ class Recurrence:
     reverse: tuple[bool, ...]
     lanes: int
     fused: bool
+    registers: int
 
     @property
     def time(self) -> Dim:
@@ -109,9 +110,8 @@ class Recurrence:
     @property
     def tile_rows(self) -> int:
         """Rows of one register tile: the registers beside a row of weights and a scalar hold accumulators."""
-        registers = 32 if self.lanes * self.element.size == 64 else 16  # x86-64: 32 with vectors of 64 bytes
         width = len(self.cell.biases) * self.units(None)
-        return max(1, (registers - width - (1 if self.fused else 2)) // width)
+        return max(1, (self.registers - width - (1 if self.fused else 2)) // width)
 
     def units(self, rows: int | None) -> int:
         """Panels of one register tile; more for a single row, so that enough multiply-adds are in flight."""

@@ -24,9 +24,11 @@ _CELLS: dict[str, Callable[[Mapping[str, Any]], Cell]] = {"lstm": lstm_cell, "gr
 _REVERSE = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
 
-def recurrent(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool = True) -> RoutineCode:
+def recurrent(
+    node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool, registers: int
+) -> RoutineCode:
     """The calls of an lstm, gru or rnn node: pack W, R and B; project; step."""
-    rec = _recurrence(node, inputs, lanes, name, fused)
+    rec = _recurrence(node, inputs, lanes, name, fused, registers)
     if rec.hidden == 0:
         return RoutineCode(())
     calls = [pack_matrix(rec, rec.weights, rec.packed_input)]
@@ -41,7 +43,9 @@ def recurrent(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: st
     return RoutineCode(tuple(calls))
 
 
-def _recurrence(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool) -> Recurrence:
+def _recurrence(
+    node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool, registers: int
+) -> Recurrence:
     given = dict(enumerate(inputs))
     x, weights, matrix = inputs[:3]
     assert x is not None and weights is not None and matrix is not None
@@ -64,4 +68,5 @@ def _recurrence(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: 
         reverse=_REVERSE[str(node.attrs["direction"])],
         lanes=max(1, lanes // 2) if x.dtype is DType.F64 else lanes,
         fused=fused,
+        registers=registers,
     )

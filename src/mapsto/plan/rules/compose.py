@@ -25,6 +25,7 @@ from mapsto.plan.recipe import made
 from mapsto.plan.rules.base import Around, Refusal, Rule
 from mapsto.plan.task import Task, joined_nodes
 
+# Operations and loads of a composed statement: a bound on how large one kernel grows.
 COMPLEXITY_LIMIT = 160
 
 

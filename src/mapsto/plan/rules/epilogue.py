@@ -14,8 +14,6 @@ from mapsto.plan.recipe import made
 from mapsto.plan.rules.base import Around, Refusal, Rule
 from mapsto.plan.task import Task, joined_nodes
 
-# Results of an epilogue's statements that wait in registers at a time for a later statement.
-MOST_WAITING = 8
 # Operations and loads of an epilogue: a bound on how large it grows.
 MOST_OPERATIONS = 160
 
@@ -55,8 +53,8 @@ def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
 def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
     if sum(map(complexity, joined.stmts)) > MOST_OPERATIONS:
         return f"the epilogue would have more than {MOST_OPERATIONS} operations and loads"
-    waiting = _waiting(joined.stmts)
-    return f"{waiting} results of the epilogue would wait in registers" if waiting > MOST_WAITING else ""
+    waiting, most = _waiting(joined.stmts), joined.phases[0].traits.most_waiting
+    return f"{waiting} results of the epilogue would wait in registers" if waiting > most else ""
 
 
 def _waiting(stmts: Sequence[Stmt]) -> int:

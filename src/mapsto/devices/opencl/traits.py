@@ -1,0 +1,39 @@
+"""What an OpenCL device asks of a plan, and what generic loops know of it. No device is measured: only the figures of a
+core are known, and those are taken for all.
+"""
+
+from __future__ import annotations
+
+from mapsto.devices.generic.processor import Cycles, Processor
+from mapsto.devices.opencl.device import Device
+from mapsto.plan.traits import Traits
+
+# 16 lanes have the widest vectors of OpenCL C. The other numbers decide only what lies innermost: there is no template,
+# so every contraction is sums of products in loops.
+TRAITS = Traits(16, least_blocked=8, least_columns=4, least_channels=16, least_of_a_group=16, most_waiting=8)
+
+_CYCLES = Cycles(
+    contiguous=1.0,
+    uniform=0.5,
+    near=0.5,
+    strided_load=1.2,
+    strided_store=1.8,
+    shuffled=2.0,
+    gather=0.4,
+    simple=0.5,
+    operation=1.0,
+    division=5.0,
+    function=12.0,
+    far_function=40.0,
+    fold=8.0,
+    row=4.0,
+    round=1.0,
+)
+_ARRAY_BYTES, _STACK_BYTES = 64 << 10, 256 << 10  # of private memory, which on a core is a stack
+_WORTH_A_THREAD = 12_000.0
+
+
+def processor_of(device: Device) -> Processor:
+    """A compute unit of a device, by the vectors that it says it likes: how many it holds at a time, no device says."""
+    registers = 32 if device.lanes == 16 else 16
+    return Processor(device.lanes, registers, _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CYCLES)

@@ -1,0 +1,24 @@
+"""In which forms loops are written, as far as both what makes them and what counts their work must agree on it.
+
+These are choices of the method and bounds on how much code it makes, the same for every processor: where the order of
+additions depends on one, results would else differ between processors of equal vectors.
+"""
+
+from __future__ import annotations
+
+# Rounds of a reduction that are written out, so that what they share with no outer loop is loaded once; and the most
+# scalar operations that this may make: a bound on how much code one kernel is.
+FEW_ROUNDS = 32
+STRAIGHT_CODE = 128
+# Vectors of one operand that rows share and that are gathered once for all of them, and the fewest rows that must share
+# it: fewer do not pay for the gathering. Each row walks over all of these vectors, so they must be few beside the rest.
+MOST_STAGED = 64
+FEWEST_ROWS = 4
+
+
+def accumulators(rounds: int | float) -> int:
+    """How many sums of one reduction take turns, so that an addition need not wait for the one before it: one of less
+    than three rounds each waits no longer for them than for their being added up. (Which additions come first depends
+    on it.)
+    """
+    return 4 if rounds >= 16 else 2 if rounds >= 6 else 1
