@@ -11,7 +11,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.plan.home import Home
 from mapsto.plan.layout import blocked, permuted, plain
-from mapsto.plan.plan import Control, Declined, Offer, Pins, Plan, Region, View, Work, parse
+from mapsto.plan.plan import Basis, Beaten, Control, Declined, Offer, Pins, Plan, Region, Seats, View, Work, parse
 from mapsto.plan.recipe import made, of
 from mapsto.plan.traits import Traits
 
@@ -27,6 +27,12 @@ WORK = Work(
     "9*n multiply-adds",
     ("because so", "and so"),
     (Declined("compose", "x y", "it is read elsewhere"),),
+    1.25e-05,
+    (
+        Beaten("as", "tiles", 'tile 32 "columns"', 3e-07),
+        Beaten("as", "loops", "", 1.0),
+        Beaten("apart", "x y", "", -2e-9),
+    ),
 )
 VIEW = View("g4", "v", ("x", "y z"), made("without", of("v"), of("x"), of("y z")), "it lies there")
 ARMS = ((replace(WORK, name="g3"), VIEW), (Control("g5", 7),), ())
@@ -46,9 +52,18 @@ PLAN = Plan(
     HOMES,
     {"out put": "t"},
     traits=Traits(0, 1, 22, 333, 4444, 5),
+    basis=Basis(
+        "abc",
+        "measured",
+        (("h", 64), ("odd, size", 1)),
+        Seats(
+            2.5e-05, 2.4e-05, 3.0, "highs", False,
+            ((("t", "odd, name"), Beaten("inner", "-", "", 1e-06)), (("s",), Beaten("inner", "0", "", 0.0))),
+        ),
+    ),
 )
 TRAITS = "traits block 16, least_blocked 8, least_columns 4, least_channels 16, least_of_a_group 16, "
-PINS = Plan("net", "sse2", pins=Pins((("a", "b c"), ("d", "e")), (("a", 3), ("b c", None))))
+PINS = Plan("net", "sse2", pins=Pins((("a", "b c"), ("d", "e")), (("a", 3), ("b c", None)), (("n", 7), ("odd, n", 1))))
 
 
 @pytest.mark.parametrize("plan", [PLAN, PINS, Plan("", "x")], ids=["plan", "pins", "nothing"])
@@ -83,6 +98,14 @@ def test_the_text_form_round_trips(plan: Plan) -> None:
         ("plan a for b\n" + "\n".join(f"region g{i} q\narm 0 of g{i}" for i in range(60)), "nested too deep"),
         ("plan a for b\npin inner x 1\npin inner x 2", "line 3: inner x: line 2 says that already"),
         ("plan a for b\npin under x", "line 2"),
+        ("plan a for b\npin size n 1\npin size n 2", "line 3: size n: line 2 says that already"),
+        ("plan a for b\npin size n -1", "line 2: not a line of a plan"),
+        ("plan a for b\nsize n 3", "sizes or seats, but no line `machine"),
+        ("plan a for b\nmachine 1 typical\nsize n 3\nsize n 4", "line 4: line 3 says that already"),
+        ("plan a for b\nmachine 1 typical\nseats 1 bound 1 voted 1 by magic", "line 3: not a line of a plan"),
+        ("plan a for b\nbeaten inner 0 of x by 1.0", "line 2: there is no line `seats"),
+        ("plan a for b\nwork g0 rows = a\n  beaten by 1.0", "line 3: not a line of a plan"),
+        ("plan a for b\nwork g0 rows = a\n  predicted soon", "line 3: 'soon' is no number of seconds"),
         ("plan a for b\nplace x in y\nplace x in z", "line 3: line 2 says that already"),
     ],
 )
@@ -95,5 +118,8 @@ def test_explain_names_what_is_near() -> None:
     said = PLAN.explain("/a/Conv")
     assert "together with" in said and "not compose of x y: it is read elsewhere" in said
     assert "lies in buffer" in PLAN.explain("odd, name") and "it lies" in PLAN.explain("v")
+    assert "predicted: 12.5 us" in said and 'as tiles, tile 32 "columns": 0.3 us more' in said
+    assert "in two works, with x y in memory between them: 0.002 us less" in said
+    assert "row-major, as all 2 values that lie alike: 1 us more" in PLAN.explain("odd, name")
     with pytest.raises(MapstoError, match="closest: odd, name"):
         PLAN.explain("odd name")

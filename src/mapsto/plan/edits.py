@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Load, Scalar, Stmt, transform
 from mapsto.plan.layout import Layout
-from mapsto.plan.recipe import made, of
+from mapsto.plan.recipe import Recipe, made, of
 from mapsto.plan.task import Task
 
 
 def reading(task: Task, old: str, new: str) -> Task:
     """A contraction that reads A from a copy."""
     phases = tuple(replace(c, a=replace(c.a, tensor=new)) if c.a.tensor == old else c for c in task.phases)
-    return replace(task, recipe=made("reading", task.recipe, of(old), of(new)), phases=phases, parts=None)
+    recipe = made("reading", task.recipe, of(old), of(new))
+    return replace(task, recipe=recipe, phases=phases, parts=_edited(task, reading, old, new))
 
 
 def written(task: Task, old: str, new: str) -> Task:
@@ -30,7 +32,23 @@ def written(task: Task, old: str, new: str) -> Task:
     phases = tuple(replace(c, target=new if c.target == old else c.target) for c in task.phases)
     recipe = made("written", task.recipe, of(old), of(new))
     values = {new: replace(task.values[old], name=new)} if old in task.values else {}
-    return replace(task, recipe=recipe, stmts=stmts, phases=phases, made={**task.made, **values}, parts=None)
+    parts = _edited(task, written, old, new)
+    return replace(task, recipe=recipe, stmts=stmts, phases=phases, made={**task.made, **values}, parts=parts)
+
+
+def _edited(task: Task, edit: Callable[[Task, str, str], Task], old: str, new: str) -> tuple[Task, Task] | None:
+    """What a task was joined of, with the same edit."""
+    if task.parts is None:
+        return None
+    source, reader = task.parts
+    return edit(source, old, new), edit(reader, old, new)
+
+
+def unedited(recipe: Recipe) -> Recipe:
+    """As it was before homes asked for anything."""
+    while recipe.rule in ("reading", "written"):
+        recipe = recipe.parts[0]
+    return recipe
 
 
 def part(task: Task, at: int, name: str) -> Task:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mapsto.plan.asked import Quote
+from mapsto.plan.edits import unedited
 from mapsto.plan.forecast import forecast
 from mapsto.plan.home import Home
 from mapsto.plan.items import Item
@@ -52,7 +53,7 @@ def judge(items: Sequence[Item], homes: Mapping[str, Home], prices: Prices) -> J
             source, reader = task.parts
             beaten.append(Beaten("apart", source.targets[-1], "", _rounded(loss)))
             if loss < -LEAST_GAIN * taken.cost.seconds:
-                undone[source.recipe, reader.recipe] = -loss
+                undone[unedited(source.recipe), unedited(reader.recipe)] = -loss
         choices[task.name] = Choice(taken, tuple(beaten))
     return Judged(choices, undone)
 

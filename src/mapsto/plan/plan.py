@@ -18,11 +18,25 @@ from mapsto.errors import ArgumentError, MapstoError
 from mapsto.plan.home import Home
 from mapsto.plan.text import Parts, plan_lines, read_parts
 from mapsto.plan.traits import Traits
-from mapsto.plan.works import NO_PINS, Basis, Beaten, Control, Declined, Item, Offer, Pins, Region, View, Work, walk
+from mapsto.plan.works import (
+    NO_PINS,
+    Basis,
+    Beaten,
+    Control,
+    Declined,
+    Item,
+    Offer,
+    Pins,
+    Region,
+    Seats,
+    View,
+    Work,
+    walk,
+)  # fmt: skip
 
 __all__ = [
-    "Basis", "Beaten", "Control", "Declined", "Item", "Offer", "Pins", "Plan", "Region", "View", "Work", "parse",
-    "walk",
+    "Basis", "Beaten", "Control", "Declined", "Item", "Offer", "Pins", "Plan", "Region", "Seats", "View", "Work",
+    "parse", "walk",
 ]  # fmt: skip
 
 
@@ -115,7 +129,7 @@ class Plan:
         for values, beaten in () if seats is None else seats.beaten:
             if value in values:
                 dim = "row-major" if beaten.of == "-" else f"dim {beaten.of} innermost"
-                others = f", with {len(values) - 1} others that lie alike" if len(values) > 1 else ""
+                others = f", as all {len(values)} values that lie alike" if len(values) > 1 else ""
                 yield f"    {dim}{others}: {_more(beaten.loss)}"
 
     def _closest(self, name: str) -> list[str]:

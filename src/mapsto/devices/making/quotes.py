@@ -29,7 +29,6 @@ from mapsto.plan.row_tally import rows_tally
 from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task
 
-
 # What counts of kernels of different kinds are good for: loops must take less by that before they displace a template.
 _GOOD_TO = 1.5
 
