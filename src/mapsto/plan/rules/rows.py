@@ -73,7 +73,7 @@ def _dearer(joined: Task, shared: tuple[int, ...], passed: Sequence[Value], arou
     if inner <= around.spec.levels[0].bytes and outer >= _SHARES * around.spec.units:
         return ""
     saved = around.saved(joined)
-    if saved >= 0:
+    if saved >= -around.spec.launch:  # no more than a step more or less
         return ""
     return f"row by row ({outer} rows, {inner} bytes of one between them) they take {-saved * 1e6:.2g} us more"
 
