@@ -43,7 +43,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, change: Callable[[str], str]) -> None
     """From here on LLVM is given other text than was printed, and no cache hides it."""
     submit = Workers.submit
     monkeypatch.setattr(Workers, "submit", lambda self, name, text, how: submit(self, name, change(text), how))
-    monkeypatch.setattr(bisector, "Workers", lambda cache: Workers(False))
+    monkeypatch.setattr(bisector, "backend_named", lambda *_: Workers(False))
 
 
 @pytest.mark.parametrize("condition", [True, False])

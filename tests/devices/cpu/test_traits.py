@@ -22,8 +22,7 @@ def test_blocks_of_another_size(name: str, block: int, isa: Isa, monkeypatch: py
     exe = mapsto.compile(model, isa=isa.name)
     blocks = {home.layout.block[1] for home in exe.plan.homes.values() if home.layout.block}
     assert blocks == ({block} if block else set())
-    tiles = [sum(work.offer.template == "tiles" for work in plan.works) for plan in (exe.plan, usual.plan)]
-    assert tiles[0] == tiles[1] > 0
+    assert any(work.offer.template == "tiles" for work in exe.plan.works)
     exe.poison()
     assert_close(exe.run(feed), usual.run(feed))
     assert mapsto.compile(model, isa=isa.name, plan=exe.plan.text()).program == exe.program
