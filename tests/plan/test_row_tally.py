@@ -145,6 +145,19 @@ def test_what_statements_pass_on_stays_near() -> None:
     assert found.shares == 4
 
 
+@pytest.mark.parametrize("length", [64, 1 << 20])
+def test_rows_too_long_for_the_nearest_memory_go_through_it(length: int) -> None:
+    iters = (Iter("i", 4), Iter("j", length))
+    stmts = [
+        Stmt("e", F32, iters, Op("exp", (at("x", ROW, COL),), F32)),
+        Stmt("out", F32, (Iter("i", 4),), Reduce("sum", (Iter("k", length),), at("e", ROW, RED))),
+    ]
+    found = tally_of(stmts, {"x": plain((4, length)), "out": plain((4,))}, e=(4, length))
+    between = [s for s in found.streams if s.distance == 2 * 4.0 * length]
+    assert [s.writes for s in between] == ([] if length == 64 else [True, False])
+    assert all(s.bytes == 16.0 * length for s in between)
+
+
 def test_open_sizes_take_the_guess_that_is_given() -> None:
     n = sym("n")
     stmt = Stmt("out", F32, (Iter("i", n),), Op("exp", (at("x", ROW),), F32))

@@ -253,14 +253,17 @@ def test_each_recipe_misspelt() -> None:
 
 
 def test_each_line_left_out_or_twice() -> None:
-    """No line of a work, a home or a place can be missing or stand there twice without an error that names a line."""
+    """No line of a work, a home or a place can be missing or stand there twice without an error that names a line. What
+    was beaten decides nothing; it may be missing.
+    """
     model, _ = MODELS["cnn"]
     lines = mapsto.compile(model).plan.text().rstrip("\n").split("\n")
     for at, line in enumerate(lines):
         if line.startswith("  "):
             continue
         end = next((k for k in range(at + 1, len(lines)) if not lines[k].startswith("  ")), len(lines))
-        refused(model, "\n".join([*lines[:at], *lines[end:]]), "plan")
+        if not line.startswith("beaten "):
+            refused(model, "\n".join([*lines[:at], *lines[end:]]), "plan")
         refused(model, "\n".join([*lines, *lines[at:end]]), f"plan, line {len(lines) + 1}: ")
 
 

@@ -83,7 +83,7 @@ def rows_tally(
         return Tally()
     shared = _shared_rows(works)
     counts = _cheapest(works, shared, inside, spec)
-    streams = (*_streams(works, values, where, distances or {}), *_between(works, shared, inside))
+    streams = (*_streams(works, values, where, distances or {}), *_between(works, shared, inside, spec.levels[0].bytes))
     shares = math.prod(works[0].extents[i] for i in works[0].iters[:shared]) if shared else 1
     return counts.tally(streams, float(max(shares, 1)))
 
@@ -366,12 +366,14 @@ def _streams(
     return streams_of(read, written, distances)
 
 
-def _between(works: Sequence[Work], shared: int, inside: set[str]) -> Iterator[Stream]:
-    """What waits between statements for the rest of its row: a long one leaves the nearest memory on the way."""
+def _between(works: Sequence[Work], shared: int, inside: set[str], near: float) -> Iterator[Stream]:
+    """What waits between statements for the rest of a row that is too long to stay in the nearest memory (`near`: its
+    bytes).
+    """
     for work in works:
         size = work.stmt.dtype.size
         row = float(math.prod(work.extents[i] for i in work.iters[shared:]) * size)
-        if work.stmt.target in inside and row > size:
+        if work.stmt.target in inside and 2 * row > near:
             whole = row * math.prod(work.extents[i] for i in work.iters[:shared])
             yield Stream(whole, 2 * row, True)
             yield Stream(whole, 2 * row)

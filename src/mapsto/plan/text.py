@@ -312,6 +312,7 @@ class _Reader:
         found = _matched(_BEATEN_INNER, line)
         if self.seats is None:
             raise ValueError("there is no line `seats ...` before it")
+        self.once(f"beaten inner {found['dim']} of {found['values']}", number)
         beaten = Beaten("inner", found["dim"], "", float(found["loss"]))
         self.seats = replace(self.seats, beaten=(*self.seats.beaten, (_read_names(found["values"]), beaten)))
 
