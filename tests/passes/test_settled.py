@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from tests.passes.graphs import graphs
 
+from mapsto.ir import region
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph
+from mapsto.ir.region import uses
 from mapsto.ir.text import parse_graph, print_graph
 from mapsto.ops.builder import Builder
 from mapsto.passes import default_passes, run_passes
@@ -101,3 +103,62 @@ def test_weights_that_become_inputs_are_not_settled() -> None:
     graph = retrace(b.finish([b.one("mul", [x, w])], names=["y"]))
     assert graph.settled
     assert not as_inputs(graph, ["w"]).settled
+
+
+BRANCHES = """
+graph g(c: bool[], x: f32[4]) -> (y) {
+  y: f32[4] = if(c) {
+    graph then() -> (a) {
+      a: f32[4] = neg(x)
+    }
+    graph otherwise() -> (b) {
+      b: f32[4] = relu(x)
+    }
+  }
+}
+"""
+
+
+def test_where_nothing_is_dead_the_graph_is_the_same_with_all_that_is_known_of_it() -> None:
+    graph = parse_graph(BRANCHES)
+    assert DeadCode()(graph) is graph
+    chained = chain("add", 10)
+    values, counts = chained.values(), uses(chained)
+    left = DeadCode()(chained)
+    assert left is chained and left.values() is values and uses(left) is counts
+    spare = replace(chained, constants={**chained.constants, "spare": np.zeros(3, np.float32)})
+    assert set(DeadCode()(spare).constants) == set(chained.constants)
+
+
+def test_a_pass_that_left_a_graph_as_it_is_is_not_run_on_it_again() -> None:
+    asked: list[str] = []
+
+    @dataclass(frozen=True)
+    class Asked:
+        name: str
+        changes: bool = False
+
+        def __call__(self, graph: Graph) -> Graph:
+            asked.append(self.name)
+            return replace(graph) if self.changes else graph
+
+    a, b, changing = Asked("a"), Asked("b"), Asked("c", changes=True)
+    run_passes(chain("relu", 3), [a, b, a, b])
+    assert asked == ["a", "b"]
+    asked.clear()
+    run_passes(chain("relu", 3), [a, changing, a, changing, a, b, a])
+    assert asked == ["a", "c", "a", "c", "a", "b"]
+
+
+def test_what_is_counted_of_a_graph_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[Graph] = []
+    count = region._counted
+
+    def counting(graph: Graph) -> dict[str, int]:
+        counted.append(graph)
+        return count(graph)
+
+    monkeypatch.setattr(region, "_counted", counting)
+    graph = settled(chain("add", 10))
+    assert run_passes(graph) is graph
+    assert len(counted) == 1

@@ -70,6 +70,16 @@ def folded_chain(n: int) -> Any:
     return model([*nodes, node("Add", ["x", f"v{n}"])], {"x": [4]}, constants={"c": np.arange(4, dtype=np.float32)})
 
 
+def additions(n: int) -> Any:
+    """Each node adds a constant of its own."""
+    constants = {f"c{k}": np.full(4, k, np.float32) for k in range(n)}
+    return model(
+        [node("Add", [f"v{k}" if k else "x", f"c{k}"], [f"v{k + 1}" if k < n - 1 else "y"]) for k in range(n)],
+        {"x": [4]},
+        constants=constants,
+    )
+
+
 def work(proto: Any) -> int:
     """Calls and returns of functions in this thread while a model is compiled."""
     count = 0
@@ -88,7 +98,7 @@ def work(proto: Any) -> int:
 
 KINDS: list[tuple[Callable[[int], Any], int]] = [
     (concat, 300), (total, 630), (mean, 630), (computed_and_joined, 200), (identities, 1000), (split, 200),
-    (ports, 200), (one_input_many_outputs, 150), (initializers, 630), (folded_chain, 200),
+    (ports, 200), (one_input_many_outputs, 150), (initializers, 630), (folded_chain, 200), (additions, 160),
 ]  # fmt: skip
 
 

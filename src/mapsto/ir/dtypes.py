@@ -26,6 +26,8 @@ class DType(enum.Enum):
     U64 = "u64"
     BOOL = "bool"
 
+    __hash__ = object.__hash__  # each is one object: types are parts of most keys, and a hash in Python takes longer
+
     @property
     def numpy(self) -> np.dtype:
         """The numpy dtype of the same bits (bfloat16 by `ml_dtypes`)."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Union
 
 import numpy as np
@@ -76,8 +77,12 @@ class Graph:
     updates: tuple[tuple[str, str], ...] = ()
     settled: bool = field(default=False, compare=False, repr=False)
 
-    def values(self) -> dict[str, Value]:
+    def values(self) -> Mapping[str, Value]:
         """Every value defined at this level: inputs, constants and node outputs, by name."""
+        return self._values
+
+    @cached_property
+    def _values(self) -> Mapping[str, Value]:
         found = {value.name: value for value in self.inputs}
         for name, array in self.constants.items():
             found[name] = Value(name, from_numpy(array.dtype), array.shape)
@@ -85,6 +90,19 @@ class Graph:
             for value in node.outputs:
                 found[value.name] = value
         return found
+
+    @cached_property
+    def producers(self) -> Mapping[str, Node]:
+        """The nodes at this level by what they make."""
+        return {value.name: node for node in self.nodes for value in node.outputs}
+
+    @cached_property
+    def places(self) -> Mapping[str, tuple[int, ...]]:
+        """Where in `nodes` those of each op stand, in order."""
+        found: dict[str, list[int]] = {}
+        for at, node in enumerate(self.nodes):
+            found.setdefault(node.op, []).append(at)
+        return {name: tuple(at) for name, at in found.items()}
 
     def walk(self) -> Iterator[Node]:
         """Every node, those of nested graphs included."""

@@ -7,10 +7,13 @@ one op from another.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from mapsto.ir.graph import Graph, Node
+
+_USES = "_uses"  # beside a graph's fields: counted once
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ def nested(graph: Graph) -> Iterator[Graph]:
 
 
 def mapped(node: Node, change: Callable[[Graph], Graph]) -> Node:
-    """The node with its nested graphs changed, each by itself; the same node where it has none."""
-    return replace(node, graphs=tuple(change(inner) for inner in node.graphs)) if node.graphs else node
+    """The node with its nested graphs changed, each by itself; the same node where none of them is another one then."""
+    graphs = tuple([change(inner) for inner in node.graphs])
+    return node if all(map(operator.is_, graphs, node.graphs)) else replace(node, graphs=graphs)
 
 
 # ---- what is read ----------------------------------------------------------------------------------------------------
@@ -91,8 +95,16 @@ def reads(node: Node) -> set[str]:
     return found
 
 
-def uses(graph: Graph) -> dict[str, int]:
+def uses(graph: Graph) -> Mapping[str, int]:
     """How often each value is read at this level: by nodes, by each nested graph, as a graph output."""
+    known: Mapping[str, int] | None = getattr(graph, _USES, None)
+    if known is None:
+        known = _counted(graph)
+        object.__setattr__(graph, _USES, known)
+    return known
+
+
+def _counted(graph: Graph) -> dict[str, int]:
     count: dict[str, int] = {}
     for node in graph.nodes:
         read = [name for name in node.inputs if name]

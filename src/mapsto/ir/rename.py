@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mapsto.ir.graph import Graph, Node, Value
-from mapsto.ir.region import mapped
 
 
 def rename_values(graph: Graph, names: Mapping[str, str]) -> Graph:
@@ -26,10 +25,11 @@ def rename_values(graph: Graph, names: Mapping[str, str]) -> Graph:
 
 
 def _value(value: Value, names: Mapping[str, str]) -> Value:
-    return replace(value, name=names[value.name]) if value.name in names else value
+    return Value(names[value.name], value.dtype, value.shape) if value.name in names else value
 
 
 def _node(node: Node, names: Mapping[str, str]) -> Node:
-    inputs = tuple(names.get(n, n) for n in node.inputs)
-    outputs = tuple(_value(v, names) for v in node.outputs)
-    return mapped(replace(node, inputs=inputs, outputs=outputs), lambda inner: rename_values(inner, names))
+    inputs = tuple([names.get(n, n) for n in node.inputs])
+    outputs = tuple([_value(v, names) for v in node.outputs])
+    graphs = tuple([rename_values(inner, names) for inner in node.graphs])
+    return Node(node.op, inputs, outputs, node.attrs, graphs, node.provenance)

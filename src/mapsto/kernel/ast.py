@@ -11,7 +11,7 @@ only made where the guard holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
@@ -219,4 +219,7 @@ def ranges_of(iters: tuple[Iter, ...]) -> dict[str, tuple[Dim, Dim]]:
 
 
 def with_value(stmt: Stmt, value: Scalar) -> Stmt:
-    return stmt if value is stmt.value else replace(stmt, value=value)
+    """The statement with another value."""
+    if value is stmt.value:
+        return stmt
+    return Stmt(stmt.target, stmt.dtype, stmt.iters, value, stmt.index, stmt.scan)

@@ -33,12 +33,13 @@ def loads_of(stmt: Stmt) -> tuple[Load, ...]:
 def index_loads(stmt: Stmt) -> frozenset[str]:
     """Tensors whose elements are used as indices, in the value, its guards or the target's index."""
     found = facts(stmt.value).indexing
-    return found.union(*(loads(e) for e in stmt.index)) if stmt.index else found
+    return found.union(*map(loads, stmt.index)) if stmt.index else found
 
 
 def reads(stmt: Stmt) -> frozenset[str]:
     """Every tensor that a statement reads."""
-    return facts(stmt.value).tensors | index_loads(stmt)
+    loaded, indexing = facts(stmt.value).tensors, index_loads(stmt)
+    return loaded | indexing if indexing else loaded
 
 
 def is_map(stmt: Stmt) -> bool:
@@ -104,15 +105,17 @@ def inline(stmt: Stmt, producer: Stmt) -> Stmt:
 
 
 def _inlined(e: Scalar, producer: Stmt, ranges: dict[str, tuple[Dim, Dim]]) -> Scalar:
-    if producer.target not in facts(e).tensors:
-        return e
     if isinstance(e, Load):
+        if e.tensor != producer.target:
+            return e
         at = {i.name: index for i, index in zip(producer.iters, e.index, strict=True) if index != sym(i.name)}
         if not at:
             return producer.value
         return _plain(transform(producer.value, lambda s: None, lambda d: substitute(d, at)), ranges)
+    if producer.target not in facts(e).tensors:
+        return e
     if isinstance(e, Op):
-        return Op(e.fn, tuple(_inlined(a, producer, ranges) for a in e.args), e.dtype)
+        return Op(e.fn, tuple([_inlined(a, producer, ranges) for a in e.args]), e.dtype)
     if isinstance(e, Cast):
         return Cast(_inlined(e.arg, producer, ranges), e.dtype)
     if isinstance(e, Where):

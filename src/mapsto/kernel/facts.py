@@ -4,8 +4,7 @@ its operands told. Expressions are shared, so composing n of them takes n steps 
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from mapsto.ir.expr import Call, Dim, Expr, atoms, loads
 from mapsto.kernel.ast import Const, Index, Load, Op, Reduce, Scalar, Where, children
@@ -14,8 +13,7 @@ _ATTRIBUTE = "_facts"  # beside a node's fields: no part of what it is equal by
 _NONE: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(NamedTuple):
     """`size`: operations, loads and choices. `loads`: left before right, not those in index expressions. `tensors`:
     what they read. `indexing`: tensors whose elements are used in indices or guards. `reduces`: there is a reduction.
     `moves`: nothing is computed. `calls`: an index, guard or extent is more than sums of products. `divides`: one of
@@ -34,7 +32,7 @@ class Facts:
 
 def facts(e: Scalar) -> Facts:
     """The facts of an expression."""
-    known: Facts | None = e.__dict__.get(_ATTRIBUTE)
+    known: Facts | None = getattr(e, _ATTRIBUTE, None)
     if known is None:
         known = _facts(e)
         object.__setattr__(e, _ATTRIBUTE, known)
@@ -42,8 +40,10 @@ def facts(e: Scalar) -> Facts:
 
 
 def _facts(e: Scalar) -> Facts:
+    if isinstance(e, Op):
+        return _of_operation(e.args)
     if isinstance(e, Load):
-        if not any(isinstance(i, Expr) and i.extent[1] for i in e.index):  # sums of products: most of them
+        if _is_plain(e):
             return Facts(1, (e,), frozenset((e.tensor,)), _NONE, False, True, False, False)
         return Facts(1, (e,), frozenset((e.tensor,)), _indexing(e.index), False, True, *_calls(e.index))
     if isinstance(e, Const):
@@ -52,8 +52,6 @@ def _facts(e: Scalar) -> Facts:
         return Facts(0, (), _NONE, _indexing((e.expr,)), False, True, *_calls((e.expr,)))
     parts = [facts(child) for child in children(e)]
     conds = e.conds if isinstance(e, Where) else ()
-    if isinstance(e, Op):
-        return _of_operation(parts)
     calls, divides = _calls((*conds, *(i.extent for i in e.iters)) if isinstance(e, Reduce) else conds)
     return Facts(
         sum(p.size for p in parts) + isinstance(e, Where),
@@ -67,22 +65,26 @@ def _facts(e: Scalar) -> Facts:
     )
 
 
-def _of_operation(parts: list[Facts]) -> Facts:
-    first = parts[0]
-    if len(parts) == 1:
-        return Facts(
-            first.size + 1, first.loads, first.tensors, first.indexing, first.reduces, False, first.calls, first.divides
-        )
-    return Facts(
-        sum(p.size for p in parts) + 1,
-        tuple(itertools.chain.from_iterable(p.loads for p in parts)),
-        first.tensors.union(*(p.tensors for p in parts[1:])),
-        first.indexing.union(*(p.indexing for p in parts[1:])),
-        any(p.reduces for p in parts),
-        False,
-        any(p.calls for p in parts),
-        any(p.divides for p in parts),
-    )
+def _is_plain(load: Load) -> bool:
+    """Whether its index is sums of products, as most are: nothing in it is loaded or divided."""
+    return not any(isinstance(i, Expr) and i.extent[1] for i in load.index)
+
+
+def _of_operation(args: tuple[Scalar, ...]) -> Facts:
+    """An operation's facts; a plain load among the operands, as most are, needs none of its own."""
+    size, tensors, indexing = 1, _NONE, _NONE
+    found: tuple[Load, ...] = ()
+    reduces = calls = divides = False
+    for arg in args:
+        if isinstance(arg, Load) and _is_plain(arg):
+            size, found, tensors = size + 1, (*found, arg), tensors | {arg.tensor}
+            continue
+        part = facts(arg)
+        size += part.size
+        found, tensors = found + part.loads, tensors | part.tensors
+        indexing |= part.indexing
+        reduces, calls, divides = reduces or part.reduces, calls or part.calls, divides or part.divides
+    return Facts(size, found, tensors, indexing, reduces, False, calls, divides)
 
 
 def _indexing(exprs: tuple[Dim, ...]) -> frozenset[str]:

@@ -199,6 +199,9 @@ class Lowering:
 
     def iters(self, shape: Sequence[Dim], hint: str = "i") -> tuple[Iter, ...]:
         """One fresh iterator a dim."""
+        if self.prefix:
+            self.counter[0] += len(shape)
+            return _positional(self.prefix, self.counter[0] - len(shape), tuple(shape))
         return tuple(Iter(self.fresh(hint), extent) for extent in shape)
 
     def load(self, i: int, index: Sequence[Dim]) -> Load:
@@ -240,6 +243,12 @@ class Lowering:
         """The name of a temporary tensor: a target that is no output of the node. Its shape is its statement's extents.
         """
         return f"{self.output.name}.{suffix}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _positional(prefix: str, first: int, shape: Shape) -> tuple[Iter, ...]:
+    """Iterators over a shape, called by their position: a model has thousands of tensors of a few shapes."""
+    return tuple(Iter(f"{prefix}{first + k}", extent) for k, extent in enumerate(shape))
 
 
 RunNested = Callable[[int, Sequence[np.ndarray]], list[np.ndarray]]

@@ -70,12 +70,15 @@ def run_passes(
     graph: Graph, passes: Sequence[Pass] | None = None, on_pass: Callable[[str, Graph], None] | None = None
 ) -> Graph:
     """Runs the passes in order; `on_pass(name, graph)` sees each result. With MAPSTO_DEBUG every result is verified,
-    and printed from level 2 on.
+    and printed from level 2 on. A pass that has left this very graph as it is need not be run on it again.
     """
     debug.show(debug.GRAPHS, "before the passes", lambda: print_graph(graph, elide=True))
+    done: list[Pass] = []  # what has left the graph as it is
     for step in default_passes() if passes is None else passes:
         current().tick(f"pass {step.name}")
-        graph = step(graph)
+        if step not in done:
+            before, graph = graph, step(graph)
+            done = [*done, step] if graph is before else []
         if debug.level() >= debug.CHECKS:
             _verify(graph)
         debug.show(debug.GRAPHS, f"after pass {step.name}", functools.partial(print_graph, graph, elide=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -52,6 +53,9 @@ def _live(graph: Graph, read_by_any: set[str]) -> Graph:
             sizes |= sizes_of(node) | {s for value in own for d in value.shape for s in symbols(d)}
     nodes = tuple(reversed(kept))
     constants = {name: array for name, array in graph.constants.items() if name in needed}
+    if len(constants) == len(graph.constants) and len(nodes) == len(graph.nodes):
+        if all(map(operator.is_, nodes, graph.nodes)):
+            return graph  # with all that is known of it
     return replace(graph, nodes=nodes, constants=constants)
 
 

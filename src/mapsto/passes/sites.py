@@ -44,12 +44,13 @@ def first_site(graph: Graph, rewrite: Rewrite, at: Collection[str] | None = None
 
     at: the ops that the rewrite is for (None: any).
     """
-    nodes = [(k, node) for k, node in enumerate(graph.nodes) if at is None or node.op in at or node.op == "require"]
-    if all(node.op == "require" for _, node in nodes):
+    ops = set(graph.places) if at is None else graph.places.keys() & at
+    if ops <= {"require"}:
         return None
     finished = _Finished(graph)
     meter = current()
-    for k, node in nodes:
+    for k in sorted(place for name in {*ops, "require"} for place in graph.places.get(name, ())):
+        node = graph.nodes[k]
         meter.tick(node.op)
         if node.op == "require":
             finished.require(_condition(node), "")
@@ -78,9 +79,9 @@ class _Finished(Builder):
 
     def __init__(self, graph: Graph) -> None:
         super().__init__(graph.name, anew=True)
-        self.values = graph.values()
-        self.constants = dict(graph.constants)
-        self._producers = {value.name: node for node in graph.nodes for value in node.outputs}
+        self.values = graph.values()  # type: ignore[assignment]  # nothing is added to it
+        self.constants = graph.constants  # type: ignore[assignment]
+        self._producers = graph.producers
         self._uses = uses(graph)
 
     def producer(self, value: Value) -> Node | None:

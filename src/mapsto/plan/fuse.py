@@ -99,11 +99,13 @@ class _Fusing:
     prices: Prices
     producer: dict[str, int] = field(default_factory=dict)
     readers: dict[str, list[int]] = field(default_factory=dict)  # of what is made here; in order
+    read: dict[int, Set[str]] = field(default_factory=dict)  # by place: what an item reads of what is made here
     refused: dict[tuple[int, str], dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for at, item in enumerate(self.items):
-            self.producer.update(dict.fromkeys(() if item is None else targets_of(item), at))
+            for name in () if item is None else targets_of(item):
+                self.producer[name] = at
         for at in range(len(self.items)):
             self._register(at)
         for at in reversed(range(len(self.items))):
@@ -134,16 +136,13 @@ class _Fusing:
         assert item is not None
         for name in targets_of(item):
             self.producer[name] = at
-        for name in reads_of(item):
-            if name in self.producer:
-                bisect.insort(self.readers.setdefault(name, []), at)
+        self.read[at] = self.producer.keys() & reads_of(item)
+        for name in self.read[at]:
+            bisect.insort(self.readers.setdefault(name, []), at)
 
     def _unregister(self, at: int) -> None:
-        item = self.items[at]
-        assert item is not None
-        for name in reads_of(item):
-            if (known := self.readers.get(name)) is None:
-                continue
+        for name in self.read.pop(at):
+            known = self.readers[name]
             del known[bisect.bisect_left(known, at)]
 
     def _replace(self, at: int, joined: Task, source_at: int) -> None:
@@ -176,7 +175,7 @@ class _Fusing:
 
     def _step(self, at: int, task: Task, rules: tuple[Rule, ...]) -> bool:
         known = self.producer
-        for last, name in sorted((-known[name], name) for name in task.reads if name in known):
+        for last, name in sorted((-known[name], name) for name in self.read[at]):
             source_at = -last
             source = None if source_at == at else self._task(source_at)
             if source is None or is_wide(source):
@@ -209,7 +208,7 @@ class _Fusing:
             return item
         found = [
             (name, rule, why)
-            for name in sorted(item.reads.intersection(self.producer))
+            for name in sorted(self.read[at])
             if self._task(self.producer[name]) is not None
             for rule, why in self.refused.get((at, name), {}).items()
         ]

@@ -30,6 +30,7 @@ class Renamer:
     iters: dict[str, str] = field(default_factory=dict)
     _parts: dict[Atom, Dim] = field(default_factory=dict)
     _indices: dict[tuple[Dim, ...], tuple[Dim, ...]] = field(default_factory=dict)  # of one statement, in new names
+    _layouts: dict[int, Layout] = field(default_factory=dict)  # by the id of a layout that outlives this
     _iterators: int = 0
 
     def learn(self, extents: Iterable[Dim]) -> None:
@@ -37,6 +38,8 @@ class Renamer:
         from.
         """
         for extent in extents:
+            if isinstance(extent, int):
+                continue
             calls = [(m, c) for m, c in terms_of(extent) if m]
             if len(calls) != 1 or len(calls[0][0]) != 1 or calls[0][1] != 1 or not isinstance(calls[0][0][0], Call):
                 continue
@@ -98,6 +101,12 @@ class Renamer:
         return Stmt(self.tensors[stmt.target], stmt.dtype, iters, self.scalar(stmt.value), index, scan)
 
     def layout(self, layout: Layout) -> Layout:
+        known = self._layouts.get(id(layout))  # many tensors have a few layouts
+        if known is None:
+            known = self._layouts[id(layout)] = self._layout(layout)
+        return known
+
+    def _layout(self, layout: Layout) -> Layout:
         axes = tuple(Axis(a.dim, a.div, a.size, self.dim(a.stride)) for a in layout.axes)
         # the size of the whole buffer does not matter to the code that works inside it
         return Layout(self.dims(layout.shape), axes, 0, 0, layout.border)

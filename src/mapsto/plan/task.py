@@ -14,6 +14,8 @@ from mapsto.kernel.compose import reads
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.recipe import Recipe
 
+_NOTHING: frozenset[str] = frozenset()
+
 
 @dataclass(frozen=True)
 class Task:
@@ -48,12 +50,10 @@ class Task:
     @cached_property
     def reads(self) -> frozenset[str]:
         """Values from outside that it reads."""
-        found = {n for n in self.nodes[0].inputs if n} if self.kind == "routine" else set()
-        for stmt in self.stmts:
-            found |= reads(stmt)
-        for phase in self.phases:
-            found |= {phase.a.tensor, phase.b.tensor}
-        return frozenset(found - set(self.targets) - {ACCUMULATOR})
+        found = frozenset(n for n in self.nodes[0].inputs if n) if self.kind == "routine" else _NOTHING
+        found = found.union(*map(reads, self.stmts), *((phase.a.tensor, phase.b.tensor) for phase in self.phases))
+        own = {*self.targets, ACCUMULATOR}
+        return found if found.isdisjoint(own) else found - own
 
     @cached_property
     def values(self) -> dict[str, Value]:

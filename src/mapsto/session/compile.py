@@ -32,6 +32,7 @@ from mapsto.plan.works import NO_PINS, Beaten, Offer
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.session.assemble import assemble, link
+from mapsto.session.collecting import collecting_rarely
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import steps_text
 from mapsto.session.shapes import with_shapes
@@ -81,7 +82,7 @@ def compile_model(
     count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
     pinned, names = _plan(plan), names_of(overridable, "overridable")
     try:
-        with metering(budget), backend_named(device, cache, isa) as backend:
+        with collecting_rarely(), metering(budget), backend_named(device, cache, isa) as backend:
             opened, listed, defaults = _opened(model, names, data_root)
             graph = prepared(opened, wanted, data_root=data_root, overridable=names)
             if not check_indices:

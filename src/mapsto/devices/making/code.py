@@ -96,6 +96,7 @@ class Shared:
     """
 
     target: Target
+    forms: dict[Canonical, Canonical] = field(default_factory=dict)
     kernels: dict[object, Kernel] = field(default_factory=dict)
     schedules: dict[Canonical, RowSchedule] = field(default_factory=dict)
     packed: dict[str, np.ndarray] = field(default_factory=dict)
@@ -166,9 +167,13 @@ class Code:
     def layout(self, name: str) -> Layout:
         return self.homes[name].layout
 
+    def home(self, name: str) -> Home | None:
+        """Where a value lies; None for what passes between the task's statements."""
+        return next((found for homes in self.homes.maps if (found := homes.get(name)) is not None), None)
+
     def value(self, name: str) -> Value:
         """A value's type: where it lies, or as the task's statements have it."""
-        home = self.homes.get(name)
+        home = self.home(name)
         return self.values[name] if home is None else home.value(name)
 
     def fresh(self, hint: str) -> str:
@@ -209,8 +214,9 @@ class Code:
 
 def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
     touched = {s.target for s in stmts}.union(*(reads(s) for s in stmts))
-    layouts = {n: code.homes[n].layout for n in touched if n in code.homes and n not in code.temps}
+    layouts = {n: home.layout for n in touched - code.temps if (home := code.home(n)) is not None}
     form, names = canonical(list(stmts), {n: code.value(n) for n in touched}, layouts)
+    form = code.shared.forms.setdefault(form, form)  # an equal one is compared once, not at each look-up
     processor = code.target.processor
     schedule = code.schedules.take(
         lambda: _chosen(form, code),
@@ -237,7 +243,7 @@ def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
 def _operand(param: str, actual: Mapping[str, str], code: Code) -> str:
     """The value behind a parameter; a temp that needs memory becomes a scratch tensor of its own."""
     name = actual[param]
-    if name not in code.homes:
+    if code.home(name) is None:
         value = code.value(name)
         code.add_scratch(name, value.dtype, value.shape)
         code.temps.add(name)

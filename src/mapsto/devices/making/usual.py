@@ -16,6 +16,8 @@ from mapsto.ir.expr_rewrite import rebuild
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Index as IndexValue
 from mapsto.kernel.ast import Iter, Load, Scalar, Stmt, Where, transform, walk
+from mapsto.kernel.compose import loads_of
+from mapsto.kernel.facts import facts
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.home import Home
 from mapsto.plan.layout import Axis, Layout
@@ -95,17 +97,14 @@ def _places(task: Task, code: Code) -> Iterator[Dim]:
     """Index expressions of a task's statements, and the strides of what they touch."""
     for stmt in task.stmts:
         yield from stmt.index or ()
-        yield from _expressions(stmt.value)
+        yield from _expressions(stmt.value) if facts(stmt.value).calls else ()  # sums of products hold no test
     for c in task.phases:
         batch = {i.name for i in c.batch}
         yield from (e for load in (c.a, c.b) for e in load.index if not (isinstance(e, Expr) and e.names & batch))
-    touched = {load.tensor for stmt in task.stmts for load in _loads(stmt.value)}
-    for name in sorted(name for name in touched if name in code.homes):
-        yield from (axis.stride for axis in code.layout(name).axes)
-
-
-def _loads(e: Scalar) -> Iterator[Load]:
-    return (node for node in walk(e) if isinstance(node, Load))
+    touched = {load.tensor for stmt in task.stmts for load in loads_of(stmt)}
+    homes = {name: home for name in sorted(touched) if (home := code.home(name)) is not None}
+    for layout in {id(home.layout): home.layout for home in homes.values()}.values():  # many tensors, a few layouts
+        yield from (axis.stride for axis in layout.axes)
 
 
 def _expressions(e: Scalar) -> Iterator[Dim]:

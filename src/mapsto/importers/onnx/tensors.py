@@ -4,6 +4,7 @@ folder.
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any
 
@@ -159,6 +160,7 @@ def _number(text: str, where: str) -> int:
     return int(text)
 
 
+@functools.cache
 def _little(dtype: DType) -> np.dtype:
     """Files hold little-endian elements; booleans are read as bytes and checked."""
     return np.dtype(ml_dtypes.bfloat16) if dtype is DType.BF16 else dtype.numpy.newbyteorder("<")

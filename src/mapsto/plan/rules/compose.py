@@ -32,17 +32,20 @@ COMPLEXITY_LIMIT = 160
 def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
     if len(source.stmts) != 1 or not is_map(source.stmts[0]):
         return f"{value} is more than one value a point: it cannot stand in the place of a load"
-    if is_movement(source.stmts[0]) or around.alone(value):
-        return _dear(source.stmts[0], reader, value)
+    moves = is_movement(source.stmts[0])
+    if moves or around.alone(value):
+        return _dear(source.stmts[0], moves, reader, value)
     return f"{value} is read elsewhere too: it would be computed once for each reader"
 
 
-def _dear(producer: Stmt, reader: Task, value: str) -> str:
-    """Nothing where the composed statements are small and compute nothing twice, as their parts tell; else why not."""
+def _dear(producer: Stmt, moves: bool, reader: Task, value: str) -> str:
+    """Nothing where the composed statements are small and compute nothing twice, as their parts tell; else why not.
+    moves: whether the producer only moves data.
+    """
     found = [(s, load) for s in reader.stmts for load in loads_of(s) if load.tensor == value]
     if not found or any(value in index_loads(s) for s in reader.stmts):
         return ""  # it cannot be composed, as joining says
-    if not is_movement(producer):
+    if not moves:
         if len(found) != 1:
             return f"{value} is read {len(found)} times"
         if not _once(producer, *found[0]):
