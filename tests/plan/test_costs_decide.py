@@ -17,7 +17,7 @@ from mapsto.devices.cpu.traits import TRAITS
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
-from mapsto.ir.graph import Graph
+from mapsto.ir.graph import Graph, Value
 from mapsto.machine.cost import Cost, Tally
 from mapsto.ops.builder import Builder
 from mapsto.plan import seats
@@ -246,6 +246,35 @@ def test_a_batch_is_taken_for_one() -> None:
     b = Builder("batch")
     x, y = b.input("x", DType.F32, (sym("n"), 8)), b.input("y", DType.F32, (sym("k"),))
     assert guesses(b.finish([b.one("relu", [x]), b.one("relu", [y])], names=["a", "b"])) == {"n": 1, "k": 64}
+
+
+def taps(b: Builder, x: Value) -> Value:
+    weights = b.constant(np.ones((16, 16, 40), "float32"))
+    return b.one("conv", [x, weights], strides=(8,), pads=(0, 0), dilations=(1,), group=1)
+
+
+def test_a_size_is_taken_for_as_much_as_a_window_needs() -> None:
+    """Two strided convolutions of 40 taps: of 64 samples nothing would be left."""
+    b = Builder("speech")
+    x = b.input("x", DType.F32, (1, 16, sym("n")))
+    for _ in range(2):
+        x = taps(b, x)
+    graph = b.finish([x], names=["y"])
+    (size,) = guesses(graph).values()
+    assert 64 < size <= 1024
+    mapped = decide(graph, asked(graph))
+    assert all(choice.quote.cost.seconds > 0 for choice in mapped.choices.values())
+
+
+def test_guesses_that_do_not_go_together_price_no_less_than_nothing() -> None:
+    """What no guess makes right: sizes pinned so that nothing is left, or more than all memory."""
+    b = Builder("speech")
+    x = b.input("x", DType.F32, (1, 16, sym("n")))
+    y = taps(b, x)
+    graph = b.finish([b.one("reduce", [y], kind="mean", axes=(2,), keepdims=False)], names=["y"])
+    for size in (0, 1, 10**18):
+        mapped = decide(graph, asked(graph), Pins(sizes=(("n", size),)))
+        assert all(0 <= choice.quote.cost.seconds < float("inf") for choice in mapped.choices.values())
 
 
 # -- templates ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from mapsto.machine.cost import Stream, Tally
 from mapsto.machine.spec import DeviceSpec
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.layout import Layout, plain
-from mapsto.plan.patterns import Placed, Sizes, Walk, number, placed, walks
+from mapsto.plan.patterns import Placed, Sizes, Walk, extent, number, placed, walks
 from mapsto.plan.row_tally import Counts, count_in_lanes, streams_of
 from mapsto.plan.row_work import work_of
 
@@ -60,7 +60,7 @@ class Reach:
 def extents_of(c: Contraction, final: str, layouts: Mapping[str, Layout], sizes: Mapping[str, int]) -> Extents:
     """The numbers of a contraction whose result lies as `final` does."""
     guess = Sizes.of(sizes)
-    extents = {i.name: number(i.extent, guess) for i in (*c.iters, *c.reds)}
+    extents = {i.name: extent(i.extent, guess) for i in (*c.iters, *c.reds)}
     a, out = placed(layouts[c.a.tensor], guess), placed(layouts[final], guess)
     of_a, of_out = walks(a, c.a.index, extents, guess), walks(out, c.index, extents, guess)
     rows = _joined(c.rows, of_a, of_out, extents)
@@ -89,13 +89,13 @@ def _joined(
 ) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for it in rows:
-        extent = extents[it.name]
-        if extent == 1:
+        count = extents[it.name]
+        if count == 1:
             continue
-        if found and all(_goes_on(m.get(found[-1][0]), m.get(it.name), extent) for m in (a, out)):
-            found[-1] = (it.name, found[-1][1] * extent)
+        if found and all(_goes_on(m.get(found[-1][0]), m.get(it.name), count) for m in (a, out)):
+            found[-1] = (it.name, found[-1][1] * count)
         else:
-            found.append((it.name, extent))
+            found.append((it.name, count))
     return found
 
 
@@ -118,7 +118,7 @@ def contraction_tally(
     """What a contraction and the statements on its accumulators do. `layouts`: of every tensor in memory."""
     final = epilogue[-1].target if epilogue else c.target
     guess = Sizes.of(sizes)
-    extents = {i.name: number(i.extent, guess) for i in (*c.iters, *c.reds)}
+    extents = {i.name: extent(i.extent, guess) for i in (*c.iters, *c.reds)}
     products = float(math.prod(extents.values()))
     if products == 0:
         return Tally()
@@ -177,7 +177,7 @@ def _streams(
         Stream(read[c.b.tensor] * (reach.passes_b - 1), reach.between_b),
     ]
     others = {
-        load.tensor: math.prod(number(d, sizes) for d in values[load.tensor].shape) * float(load.dtype.size)
+        load.tensor: math.prod(extent(d, sizes) for d in values[load.tensor].shape) * float(load.dtype.size)
         for stmt in epilogue
         for load in loads_of(stmt)
         if load.tensor in layouts and load.tensor not in inside and load.tensor not in read

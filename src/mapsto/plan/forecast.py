@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from mapsto.ir.expr import loads, product, symbols
+from mapsto.ir.expr import loads, symbols
 from mapsto.kernel.ast import Iter, Reduce, Stmt, walk
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.asked import Asked, Quote
 from mapsto.plan.home import Home
 from mapsto.plan.items import Item, Region, tasks
-from mapsto.plan.patterns import Sizes, number
+from mapsto.plan.patterns import Sizes, extent
 from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task
 
@@ -72,14 +72,14 @@ class _Distances:
         names = dict.fromkeys([*sorted(task.reads), *task.targets])
         found = {n: self._bytes(n) for n in names if n in self.homes}
         for stmt in task.stmts if task.kind == "rows" else ():
-            extents = {i.name: number(i.extent, self.sizes) for i in iterators(stmt)}
+            extents = {i.name: extent(i.extent, self.sizes) for i in iterators(stmt)}
             for load in loads_of(stmt):
                 if load.tensor in found and any(loads(e) for e in load.index):  # rows of a table
                     reached = {n for e in load.index for n in symbols(e)}
-                    count = math.prod(extent for name, extent in extents.items() if name in reached)
+                    count = math.prod(n for name, n in extents.items() if name in reached)
                     found[load.tensor] = min(found[load.tensor], float(count * load.dtype.size))
         return found
 
     def _bytes(self, name: str) -> float:
         home = self.homes[name]
-        return float(number(product(home.layout.shape), self.sizes) * home.dtype.size)
+        return float(math.prod(extent(d, self.sizes) for d in home.layout.shape) * home.dtype.size)

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from mapsto.ir.expr import symbols
+from mapsto.ir.expr import Expr, symbols
 from mapsto.ir.graph import Graph
-from mapsto.plan.patterns import UNKNOWN
+from mapsto.plan.patterns import UNKNOWN, number
+
+# A size is taken for no more than this, whatever a graph would need.
+_MOST = 1 << 20
 
 
 def guesses(graph: Graph) -> dict[str, int]:
     """By symbol, in the order in which the graph names them.
 
-    A leading dim of an input of several dims is taken for a batch, of which there is one; another size for `UNKNOWN`.
+    A leading dim of an input of several dims is taken for a batch, of which there is one; another size for `UNKNOWN`,
+    or as many times twice as much as the values that are made of it need to have elements (a window that is longer).
     """
     found: dict[str, int] = {}
     for value in graph.inputs:
-        for dim, extent in enumerate(value.shape):
+        for dim, size in enumerate(value.shape):
             usual = 1 if dim == 0 and value.rank > 1 else UNKNOWN
-            for name in sorted(symbols(extent)):
+            for name in sorted(symbols(size)):
                 found.setdefault(name, usual)
-    for node in graph.walk():
-        for value in node.outputs:
-            for extent in value.shape:
-                if isinstance(extent, int):
-                    continue
-                for name in sorted(symbols(extent)):
-                    found.setdefault(name, UNKNOWN)
+    made = (value for node in graph.walk() for value in node.outputs)
+    ordered = sorted({size for value in made for size in value.shape if isinstance(size, Expr)}, key=str)
+    for size in ordered:
+        for name in sorted(symbols(size)):
+            found.setdefault(name, UNKNOWN)
+    for size in ordered:
+        _enlarge(size, found)
     return found
+
+
+def _enlarge(size: Expr, found: dict[str, int]) -> None:
+    """Doubles what an extent is made of until it is one."""
+    free = [name for name in sorted(symbols(size)) if found[name] >= UNKNOWN]
+    while free and number(size, found) <= 0 and max(found[name] for name in free) < _MOST:
+        found.update({name: 2 * found[name] for name in free})

@@ -12,6 +12,7 @@ from mapsto.plan.layout import Layout
 
 # What an open size is taken to be that nobody guessed.
 UNKNOWN = 64
+MOST = 1 << 40  # elements of one dim: what has more is not priced any higher
 # Points of an iterator whose places tell how evenly it walks: these, from these on.
 _STARTS, _LOOKED_AT = (0, 48), (1, 2, 3, 4, 8, 15)
 
@@ -37,15 +38,27 @@ class Sizes(_Points):
 
 
 def number(e: Dim, sizes: Mapping[str, int]) -> int:
-    """What an expression is for these sizes; elements that it loads count as 0."""
+    """What an expression is for these sizes; elements that it loads count as 0, and so does what is divided by 0."""
     if isinstance(e, int):
         return e
     if not isinstance(sizes, Sizes):
-        return evaluate(e, sizes, lambda tensor, at: 0)
+        return _evaluated(e, sizes)
     found = sizes.known.get(e)
     if found is None:
-        found = sizes.known[e] = evaluate(e, sizes, lambda tensor, at: 0)
+        found = sizes.known[e] = _evaluated(e, sizes)
     return found
+
+
+def _evaluated(e: Expr, sizes: Mapping[str, int]) -> int:
+    try:
+        return evaluate(e, sizes, lambda tensor, at: 0)
+    except ZeroDivisionError:  # guesses that do not go together
+        return 0
+
+
+def extent(e: Dim, sizes: Mapping[str, int]) -> int:
+    """An extent as a number: not below 0, where guesses do not go together, and not above `MOST`."""
+    return min(max(number(e, sizes), 0), MOST)
 
 
 @dataclass(frozen=True)

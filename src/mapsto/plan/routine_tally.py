@@ -9,7 +9,7 @@ from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Node, Value
 from mapsto.machine.cost import Stream, Tally
 from mapsto.ops.work import Hollow, operations
-from mapsto.plan.patterns import Sizes, number
+from mapsto.plan.patterns import Sizes, extent, number
 
 # Gates of each kind of cell: matrices of (hidden, input) and (hidden, hidden) each.
 _GATES = {"lstm": 4, "gru": 3, "rnn": 1}
@@ -25,8 +25,8 @@ def routine_tally(
 ) -> Tally:
     """What a routine does, from the extents of its operands."""
     guess = Sizes.of(sizes)
-    known = [None if v is None else Hollow(tuple(number(d, guess) for d in v.shape)) for v in operands]
-    results = [tuple(number(d, guess) for d in v.shape) for v in node.outputs]
+    known = [None if v is None else Hollow(tuple(extent(d, guess) for d in v.shape)) for v in operands]
+    results = [tuple(extent(d, guess) for d in v.shape) for v in node.outputs]
     far = distances or {}
     streams = [
         Stream(float(h.size * v.dtype.size), far.get(v.name, float(h.size * v.dtype.size)))

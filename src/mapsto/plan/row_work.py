@@ -13,7 +13,10 @@ from mapsto.ir.expr import Dim, sym
 from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Stmt, Where
 from mapsto.machine.cost import CLASS_OF
 from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE
-from mapsto.plan.patterns import Placed, Sizes, Walk, factors_of, number, walks
+from mapsto.plan.patterns import Placed, Sizes, Walk, extent, factors_of, number, walks
+
+# Rounds of a reduction that are looked at to see in which share of all its guards hold.
+_LOOKED_AT = 4096
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ class Work:
 def _share_inside(guards: Sequence[Guard], row: str, red: str, extents: Mapping[str, int]) -> float:
     """Of the points (row, red), those where every guard `a*row + b*red + c >= 0` holds."""
     total = 0
-    for r in range(extents[red]):
+    rounds = range(0, extents[red], -(-extents[red] // _LOOKED_AT))
+    for r in rounds:
         low, high = 0, extents[row] - 1
         for guard in guards:
             assert guard.factors is not None
@@ -112,12 +116,12 @@ def _share_inside(guards: Sequence[Guard], row: str, red: str, extents: Mapping[
             elif a < 0:
                 high = min(high, rest // -a)
         total += max(high - low + 1, 0)
-    return total / max(extents[row] * extents[red], 1)
+    return total / max(extents[row] * len(rounds), 1)
 
 
 def work_of(stmt: Stmt, where: Mapping[str, Placed], near: Mapping[str, Placed], sizes: Mapping[str, int]) -> Work:
     """`where`: tensors in memory. `near`: those that only the kernel itself knows."""
-    extents = {i.name: number(i.extent, sizes) for i in stmt.iters}
+    extents = {i.name: extent(i.extent, sizes) for i in stmt.iters}
     counter = _Counter(where, near, sizes, extents)
     counter.value(stmt.value)
     index = stmt.index if stmt.index is not None else tuple(sym(i.name) for i in stmt.iters)
@@ -207,7 +211,7 @@ class _Counter:
 
     def _reduce(self, e: Reduce) -> tuple[int, frozenset[str]]:
         for it in e.iters:
-            self.extents[it.name] = number(it.extent, self.sizes)
+            self.extents[it.name] = extent(it.extent, self.sizes)
             if not isinstance(it.extent, int):
                 self.open.add(it.name)
         before = len(self.nodes)

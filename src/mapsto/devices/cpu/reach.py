@@ -15,6 +15,8 @@ from mapsto.plan.contraction_tally import Extents, Reach
 @functools.lru_cache(maxsize=4096)
 def reach(isa: Isa, e: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
     """The share of the peak and the passes over the operands, for a contraction of these extents and types."""
+    if not e.columns or not e.channels or not e.windows or not all(e.rows):
+        return Reach(1.0)
     interleave = max(4 // b.size, 1)
     groups = -(-e.channels // interleave)
     steps = max(e.windows * groups, 1)

@@ -23,7 +23,7 @@ from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import Extents, Reach, contraction_tally, extents_of
 from mapsto.plan.home import Home
 from mapsto.plan.layout import Layout, plain
-from mapsto.plan.patterns import Sizes, number
+from mapsto.plan.patterns import Sizes, extent, number
 from mapsto.plan.routine_tally import routine_tally
 from mapsto.plan.row_tally import rows_tally
 from mapsto.plan.rules.base import Refusal
@@ -148,7 +148,7 @@ class _Quoted:
         """The zeros around what the template writes: a step of its own."""
         if not layout.has_border:
             return
-        inside = math.prod(number(d, self.sizes) for d in layout.shape)
-        whole = (number(d, self.sizes) + sum(b) for d, b in zip(layout.shape, layout.border, strict=True))
+        inside = math.prod(extent(d, self.sizes) for d in layout.shape)
+        whole = (extent(d, self.sizes) + sum(b) for d, b in zip(layout.shape, layout.border, strict=True))
         size = float((math.prod(whole) - inside) * value.dtype.size)
         yield Tally(moves={"store": size / 4}, streams=(Stream(size, size, True),))
