@@ -56,7 +56,7 @@ def _decided(
     traits = prices.asked.traits
     setting = setting_of(graph, traits)
     names = Names(names_in(graph))
-    items = fuse(graph, setting, prices, together)
+    items = fuse(graph, setting, prices, together, inner.keys())
     made = {name: value for task in tasks(items) for name, value in task.made.items()}
     values = {**made, **setting.values}
     inputs, constants = [v.name for v in graph.inputs], list(setting.constants)

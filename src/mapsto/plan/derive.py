@@ -17,7 +17,7 @@ from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.layout import Layout
 from mapsto.plan.plan import Control, Item, Plan, View, Work
 from mapsto.plan.recipe import Recipe
-from mapsto.plan.rules import FORMS, RULES, Refusal
+from mapsto.plan.rules import FORMS, RULES, SIBLING_RULES, Refusal
 from mapsto.plan.slices import slice_of, without
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_layout, view_source
@@ -168,6 +168,12 @@ class _Deriving:
         names = [part.name for part in recipe.parts[1:]]
         if recipe.rule == "copy":
             return self._copy(recipe)
+        if recipe.rule == "columns":
+            return self._columns(recipe.parts[0], *names)
+        for siblings in SIBLING_RULES:
+            if siblings.name == recipe.rule:
+                tasks = [self.task(part) for part in recipe.parts]
+                return _done(siblings.join(tasks, self.setting.constants, self.setting.prefix))
         first = self.task(recipe.parts[0])
         rule = next((rule for rule in RULES if rule.name == recipe.rule), None)
         if rule is not None:
@@ -187,6 +193,12 @@ class _Deriving:
         if recipe.rule == "viewed":
             return self._viewed(first, names[0])
         raise ValueError(f"there is no rule {recipe.rule!r}")
+
+    def _columns(self, recipe: Recipe, name: str) -> Task:
+        """The columns that one of siblings has in what they are together."""
+        rule = next(r for r in SIBLING_RULES if r.name == recipe.rule)
+        tasks = [self.task(part) for part in recipe.parts]
+        return _done(rule.part(tasks, self.task(recipe), name, self.setting.prefix))
 
     def _copy(self, recipe: Recipe) -> Task:
         """A copy between two values: the graph's, or such as have a home."""

@@ -2,7 +2,8 @@
 
 In topological order each task is tried with each source that it reads, the latest first, by each rule in turn, until
 none applies. A joined task takes the reader's place, so tasks only move to later places, and a check stays before what
-it guards.
+it guards. At last tasks that read the same value are joined (`plan.siblings`), where the first of them stood, whose
+sizes and operands are theirs.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.items import Control, Item, Region, reads_of, targets_of
 from mapsto.plan.patterns import number
 from mapsto.plan.prices import Prices
-from mapsto.plan.rules import FORMS, RULES, Refusal, Rule
+from mapsto.plan.rules import FORMS, RULES, SIBLING_RULES, Refusal, Rule
+from mapsto.plan.siblings import join_siblings
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
@@ -39,9 +41,18 @@ def is_wide(task: Task) -> bool:
     return len(task.stmts) > MOST_OPERANDS and [n.op for n in task.nodes] == ["concat"]
 
 
-def fuse(graph: Graph, setting: Setting, prices: Prices, together: Together | None = None) -> tuple[Item, ...]:
-    """The items of a graph in order."""
-    return _items(graph, setting, prices, together, frozenset(), ())
+def fuse(
+    graph: Graph,
+    setting: Setting,
+    prices: Prices,
+    together: Together | None = None,
+    pinned: Set[str] = frozenset(),
+) -> tuple[Item, ...]:
+    """The items of a graph in order. pinned: values of which a user says how they lie."""
+    done = _items(graph, setting, prices, together, frozenset(), ())
+    for rule in SIBLING_RULES:
+        done = join_siblings(done, frozenset(graph.outputs), setting, prices, together, pinned, rule)
+    return done
 
 
 def _items(

@@ -18,6 +18,7 @@ from mapsto.kernel.compose import loads_of
 from mapsto.plan.fuse import is_wide
 from mapsto.plan.home import Border
 from mapsto.plan.items import Control, Item, Region, reads_of, targets_of, walk
+from mapsto.plan.rules.siblings import is_part
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_source
 
@@ -129,8 +130,9 @@ def _seats(
         for a, b in _tied(task, kept, fixed, constants):
             ties.tie(a, b)
     votes: dict[str, dict[int, int]] = {}
+    wanted = {task.targets[-1]: task.phases[0].column_dim for task in tasks if task.phases}
     for task in tasks:
-        for name, dim in _votes(task):
+        for name, dim in _votes(task, wanted):
             tally = votes.setdefault(ties.find(name), {})
             tally[dim] = tally.get(dim, 0) + 1
     free = kept - fixed
@@ -148,15 +150,23 @@ def _seats(
     return seats
 
 
-def _votes(task: Task) -> Iterator[tuple[str, int]]:
+def _votes(task: Task, columns: Mapping[str, int | None]) -> Iterator[tuple[str, int]]:
+    """(value, dim) for each wish. columns: the dims of contractions' results that hold their columns."""
     for c in task.phases[:1]:
         assert c.channel_dim is not None and c.column_dim is not None
         yield c.a.tensor, c.channel_dim
         yield task.targets[-1], c.column_dim
+    if is_part(task):  # as its own contraction would
+        (load,) = loads_of(task.stmts[0])
+        dim = columns[load.tensor]
+        assert dim is not None
+        yield task.targets[-1], dim
 
 
 def _tied(task: Task, kept: Set[str], fixed: Set[str], constants: Set[str]) -> Iterator[tuple[str, str]]:
     final = task.targets[-1] if task.targets else ""
+    if is_part(task):
+        return  # it lies where it is made, whatever its readers wish
     for stmt in task.stmts:
         for load in loads_of(stmt):
             if task.kind == "contraction":

@@ -6,17 +6,22 @@ Three questions, in this order, so that most pairs cost nothing:
 - `pays`: is the joined task better than the two? ("" or why not)
 
 A recipe is replayed by `join` alone.
+
+A `SiblingRule` is of tasks that read the same value, and not each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
+
+import numpy as np
 
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.machine.spec import DeviceSpec
+from mapsto.plan.home import Home
 from mapsto.plan.task import Task
 
 
@@ -78,3 +83,47 @@ class Rule:
             return joined
         why = self.pays(source, reader, value, joined, around)
         return Refusal(why) if why else replace(joined, parts=(source, reader))
+
+
+class Beside(Protocol):
+    """What the rest of the graph, and the device, say of tasks that may be siblings."""
+
+    def goes_out(self, value: str) -> bool:
+        """Whether a value leaves the graph."""
+
+    def pinned(self, value: str) -> bool:
+        """Whether a user says how a value lies."""
+
+    def readers(self, value: str) -> Sequence[Task | None]:
+        """All that reads a value; None for what is no task."""
+
+    def value(self, name: str) -> Value:
+        """A value's type."""
+
+    def seconds(self, task: Task, homes: Mapping[str, Home]) -> float:
+        """What a task takes where this lies so, and all else that it reads is row-major."""
+
+
+Constants = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class SiblingRule:
+    """`name`: as recipes have it. The questions, from the cheapest on ("" or why not):
+    - `fits`: are two tasks alike but for their constants?
+    - `suits`: may what a task makes be a part of something wider, by who reads it?
+    - `meets`: may tasks that fit each other in pairs be one, in this order?
+    - `join`: the task that does all of them; right for whatever fits, else a Refusal. A recipe is replayed by it alone.
+      Given are the graph's constants, and a prefix that no name in the graph begins with.
+    - `pays`: is the joined task better than all of them?
+    - `part`: what one of the joined made, by its name, as a slice of what the joined task makes: a task that only
+      moves.
+    """
+
+    name: str
+    fits: Callable[[Task, Task, Constants], str]
+    suits: Callable[[Task, Beside], str]
+    meets: Callable[[Sequence[Task], Beside], str]
+    join: Callable[[Sequence[Task], Constants, str], Task | Refusal]
+    pays: Callable[[Sequence[Task], Task, Beside], str]
+    part: Callable[[Sequence[Task], Task, str, str], Task | Refusal]
