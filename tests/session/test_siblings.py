@@ -1,0 +1,83 @@
+"""Contractions that read one value alike: as one they give the bits that they give one by one, on every instruction
+set, and their plans replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from tests.plan.sibling_graphs import attention, bytewise, fire, inception, of_batches
+from tests.session.support import Feed, assert_close, assert_same_bits, normal
+
+import mapsto
+from mapsto.devices.cpu.workers import Workers
+from mapsto.ir.expr import sym
+from mapsto.ir.graph import Graph
+from mapsto.ops.interpret import run_graph
+from mapsto.plan.plan import Pins, Plan
+from mapsto.plan.plan import parse as parse_plan
+from mapsto.plan.recipe import Recipe
+from mapsto.session.compile import build, prepared
+
+N = sym("n")
+CASES: dict[str, tuple[Callable[[], Graph], list[Feed], int]] = {
+    "attention": (attention, [{"x": normal(2, 9, 64)}], 3),
+    "attention without a bias": (lambda: attention(bias=False), [{"x": normal(2, 9, 64)}], 3),
+    "attention of open sizes": (
+        lambda: attention(sym("b"), N), [{"x": normal(b, n, 64)} for b, n in ((1, 1), (2, 9), (3, 40), (0, 4))], 3,
+    ),
+    "inception": (inception, [{"x": normal(2, 16, 10, 7)}], 2),
+    "inception without a bias": (lambda: inception(bias=False), [{"x": normal(2, 16, 10, 7)}], 2),
+    "inception without relu": (lambda: inception(relu=False), [{"x": normal(2, 16, 10, 7)}], 2),
+    "inception, the odd part last": (lambda: inception(reduced=(24, 32)), [{"x": normal(2, 16, 10, 7)}], 2),
+    "inception of open sizes": (
+        lambda: inception(height=N), [{"x": normal(2, 16, h, 7)} for h in (1, 4, 9)], 2,
+    ),
+    "fire": (fire, [{"x": normal(1, 24, 12, 12)}], 2),
+    "batches": (of_batches, [{"x": normal(3, n, 24)} for n in (1, 6)], 2),
+    "bytes": (bytewise, [{"x": np.random.default_rng(0).integers(0, 256, (3, 5, 24)).astype(np.uint8)}], 3),
+}  # fmt: skip
+every_case = pytest.mark.parametrize("name", CASES)
+
+
+def siblings(plan: Plan) -> list[Recipe]:
+    """The recipes of works that are made of siblings, without what homes ask of them."""
+    found = []
+    for work in plan.works:
+        recipe = work.recipe
+        while recipe.rule in ("reading", "written"):
+            recipe = recipe.parts[0]
+        found += [recipe] if recipe.rule == "siblings" else []
+    return found
+
+
+@every_case
+def test_one_contraction_gives_the_bits_of_several(name: str, workers: Workers) -> None:
+    make, feeds, count = CASES[name]
+    graph = make()
+    exe = build(prepared(graph, None), workers, 1, None)
+    (recipe,) = siblings(exe.plan)
+    ops = {name: op for work in exe.plan.works for name, op in zip(work.nodes, work.ops, strict=True)}
+    nodes = tuple(name for name in recipe.leaves() if ops[name] in ("conv", "matmul"))
+    assert len(nodes) == count
+    apart = build(prepared(graph, None), workers, 1, None, Plan("", exe.plan.isa, pins=Pins((nodes,))))
+    assert siblings(apart.plan) == []
+    for feed in feeds:
+        found = exe.run(feed)
+        assert_close(found, run_graph(graph, feed))
+        assert_same_bits(apart.run(feed), found)
+        exe.poison()
+        assert_same_bits(exe.run(feed), found)
+        exe.poison(False)
+
+
+@every_case
+def test_plans_replay_to_the_same_program(name: str) -> None:
+    make, _, count = CASES[name]
+    exe = mapsto.compile(make())
+    text = exe.plan.text()
+    assert parse_plan(text) == exe.plan and [len(recipe.parts) for recipe in siblings(exe.plan)] == [count]
+    again = mapsto.compile(make(), plan=text)
+    assert again.program == exe.program and again.objects == exe.objects and again.plan.text() == text
