@@ -51,13 +51,15 @@ def inception(relu: bool = True, bias: bool = True, reduced: Sequence[int] = (32
     return b.finish([b.one("concat", parts, axis=1)])
 
 
-def fire(second: int = 1) -> Graph:
-    """A squeeze and two expansions, each of which is read by a convolution."""
+def fire(second: int = 1, read: int = 3) -> Graph:
+    """A squeeze and two expansions (the second by this kernel), each of which is read by a convolution (the first by
+    that kernel).
+    """
     b = Builder("fire")
     x = b.input("x", DType.F32, (1, 24, 12, 12))
     s = b.one("relu", [conv(b, x, 16, 1, bias=True)])
     first, other = (b.one("relu", [conv(b, s, 32, kernel, bias=True)]) for kernel in (1, second))
-    return b.finish([b.one("add", [conv(b, first, 16, 1), conv(b, other, 16, 3)])])
+    return b.finish([b.one("add", [conv(b, first, 16, read), conv(b, other, 16, 3)])])
 
 
 def bytewise(columns: Sequence[int] = (32, 32, 16)) -> Graph:

@@ -34,8 +34,9 @@ MOST = 16
 MOST_BYTES = 16 << 20
 # Elements of a row: where they are fewer, statements that go over a whole value at once lose by going row by row.
 LEAST_RUN = 64
-# The share of their time that siblings must save as one: below, it is within what prices are good for.
-LEAST_GAIN = 0.03
+# The share of their time that siblings must save as one. Below, it is within what prices are good for, and less than
+# what prices do not know: that readers find rows farther apart, and that another unit may have made a part of a row.
+LEAST_GAIN = 0.1
 
 
 # -- alike but for constants -------------------------------------------------------------------------------------------
