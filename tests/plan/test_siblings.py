@@ -66,7 +66,8 @@ def told(text: str) -> list[str]:
             "siblings(epilogue(d, p), epilogue(e, q))",
         ),
         (
-            graph("d: f32[6, 24] = exp(x)", *TWO, "p: f32[6, 16] = matmul(d, v)", "q: f32[6, 32] = matmul(d, w)", *READ),
+            graph("d: f32[6, 24] = exp(x)", *TWO, "p: f32[6, 16] = matmul(d, v)", "q: f32[6, 32] = matmul(d, w)",
+                  *READ),
             "siblings(p, q)",
         ),
         (
@@ -180,7 +181,8 @@ WIDE = (const("v", 24, 16, seed=1), const("w", 24, 32, seed=2), P, Q)
             "is written straight into its part of d",
         ),
         (
-            graph(*WIDE, *READ[:-1], "l: f32[6, 2], k: i64[6, 2] = topk(p) {axis: 1, k: 2, largest: true, sorted: true}",
+            graph(*WIDE, *READ[:-1],
+                  "l: f32[6, 2], k: i64[6, 2] = topk(p) {axis: 1, k: 2, largest: true, sorted: true}",
                   "o: f32[6, 8] = add(m, n)", 'e: f32[6, 1] = reduce(l) {kind: "sum", axes: (1,), keepdims: true}',
                   "y: f32[6, 8] = mul(o, e)"),
             "p is read by what needs it row-major and whole",
@@ -191,8 +193,8 @@ WIDE = (const("v", 24, 16, seed=1), const("w", 24, 32, seed=2), P, Q)
         ),
     ],
     ids=["an output", "no constant", "another index", "another epilogue", "other run-time operands",
-         "a run-time operand by column", "constants that lie otherwise", "short rows", "divided places", "a concatenation",
-         "a routine", "the first is an output"],
+         "a run-time operand by column", "constants that lie otherwise", "short rows", "divided places",
+         "a concatenation", "a routine", "the first is an output"],
 )  # fmt: skip
 def test_why_not(text: str, why: str) -> None:
     assert any(why in said for said in told(text)), told(text)

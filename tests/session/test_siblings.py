@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tests.session.support import Feed, assert_close, assert_same_bits, normal
 
 import mapsto
 from mapsto.devices.cpu.workers import Workers
+from mapsto.errors import ParseError
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
 from mapsto.ops.interpret import run_graph
@@ -64,6 +66,11 @@ def siblings(plan: Plan) -> list[Recipe]:
     return found
 
 
+def in_tiles(plan: Plan) -> bool:
+    """Whether no contraction is done in loops, which sum in another order."""
+    return all(work.offer.template == "tiles" for work in plan.works if work.kind == "contraction")
+
+
 @every_case
 def test_one_contraction_gives_the_bits_of_several(name: str, workers: Workers) -> None:
     make, feeds, count = CASES[name]
@@ -78,7 +85,7 @@ def test_one_contraction_gives_the_bits_of_several(name: str, workers: Workers) 
     for feed in feeds:
         found = exe.run(feed)
         assert_close(found, run_graph(graph, feed))
-        assert_same_bits(apart.run(feed), found)
+        (assert_same_bits if in_tiles(exe.plan) and in_tiles(apart.plan) else assert_close)(apart.run(feed), found)
         exe.poison()
         assert_same_bits(exe.run(feed), found)
         exe.poison(False)
@@ -92,3 +99,35 @@ def test_plans_replay_to_the_same_program(name: str) -> None:
     assert parse_plan(text) == exe.plan and [len(recipe.parts) for recipe in siblings(exe.plan)] == [count]
     again = mapsto.compile(make(), plan=text)
     assert again.program == exe.program and again.objects == exe.objects and again.plan.text() == text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("), add_4)", "), add)", "its recipe does not only move"),
+        ("), add_4)", "), matmul)", "'matmul' is no result of siblings"),
+        ("siblings(epilogue(matmul, add), epilogue(matmul_2, add_4), ", "siblings(", "from 2 to 16 tasks are siblings"),
+        ("siblings(epilogue(matmul, add)", "siblings(matmul", "made of its sums in another way"),
+        ("siblings(epilogue(matmul, add)", "siblings(div", "div is not one sum of products"),
+        (", epilogue(matmul_2, add_4)", ", epilogue(matmul_19, add_21)", "is summed over x in another way"),
+    ],
+)
+def test_a_plan_that_says_otherwise_is_refused(old: str, new: str, why: str) -> None:
+    model = attention()
+    text = mapsto.compile(model).plan.text()
+    lines = text.split("\n")
+    at = next(k for k, line in enumerate(lines) if line.startswith("view ") and "add_4 of" in line)
+    assert old in lines[at]
+    lines[at] = lines[at].replace(old, new)
+    with pytest.raises(ParseError, match=why):
+        mapsto.compile(model, plan="\n".join(lines))
+
+
+def test_a_part_lies_where_its_recipe_puts_it() -> None:
+    model = attention()
+    plan = mapsto.compile(model).plan
+    for name in ("add", "add_4", "add_10"):
+        home = plan.homes[name]
+        moved = replace(home, layout=replace(home.layout, offset=home.layout.offset + 16))
+        with pytest.raises(ParseError, match=f"home {name}: its recipe puts it"):
+            mapsto.compile(model, plan=replace(plan, homes={**plan.homes, name: moved}))
