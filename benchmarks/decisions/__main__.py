@@ -3,8 +3,8 @@
     mapsto devices --measure               # once: predictions are this machine's
     python -m benchmarks.decisions --seed 0 --count 20
 
-Looked at are decisions whose runner-up is predicted to lose 3 to 50 % of the step that it is about, and at least 0.5 us:
-less no clock can see, and more nobody would get wrong. README.md here says more.
+Looked at are decisions whose runner-up is predicted to lose 3 to 50 % of the step that it is about, and at least
+0.5 us: less no clock can see, and more nobody would get wrong. benchmarks/README.md says more.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import json
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,9 @@ from mapsto.session.compile import prepared
 MAPPED_SHARE = 0.4  # of those drawn, what the plan decided and no maker, where there are as many
 TOLERANCE = 1e-3  # of an output's largest element: sums in another order differ by less
 HEADERS = ("model", "kind", "what", "predicted loss", "measured loss", "quartiles", "of the run", "slower")
+
+
+Runs = Callable[..., Any]  # as `Executable.__call__`
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def predicted(plan: Plan) -> float:
     return math.fsum(work.predicted for work in plan.works)
 
 
-def agree(planned: Executable, forced: Executable, inputs: Sequence[np.ndarray]) -> None:
+def agree(planned: Runs, forced: Runs, inputs: Sequence[np.ndarray]) -> None:
     """Raises MapstoError where the two give other results than rounding explains."""
     for which, (a, b) in enumerate(zip(*(_outputs(exe, inputs) for exe in (planned, forced)), strict=True)):
         limit = TOLERANCE * float(np.max(np.abs(a), initial=0.0)) if a.dtype.kind == "f" else 0.0
@@ -114,7 +117,7 @@ def agree(planned: Executable, forced: Executable, inputs: Sequence[np.ndarray])
             raise MapstoError(f"output {which} of the forced program differs")
 
 
-def _outputs(exe: Executable, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+def _outputs(exe: Runs, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
     found = exe(*inputs)
     return found if isinstance(found, tuple) else (found,)
 
@@ -168,7 +171,9 @@ def measured_host() -> DeviceSpec:
     """This machine's figures. Raises MapstoError where they are not measured: others prove nothing."""
     host = host_machine()
     if host.machine.host.source != "measured":
-        raise MapstoError(f"this machine's figures are {host.machine.host.source}: run `mapsto devices --measure` first")
+        raise MapstoError(
+            f"this machine's figures are {host.machine.host.source}: run `mapsto devices --measure` first"
+        )
     return host.machine.host
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Set
 from dataclasses import replace
 
+from benchmarks.decisions.pool import Decision
 from mapsto.plan.plan import Plan
 from mapsto.plan.recipe import Recipe
 from mapsto.plan.rules import RULES
 from mapsto.plan.works import Item, Offer, Pins, Region, Work
-
-from benchmarks.decisions.pool import Decision
 
 
 class NotForced(Exception):
@@ -58,7 +57,7 @@ def pairs_apart(recipe: Recipe, nodes: Set[str]) -> tuple[tuple[str, ...], ...]:
 
 
 def took(decision: Decision, base: Plan, made: Plan) -> str:
-    """"" where a plan that was made by pins does what they say, else what it does instead."""
+    """ "" where a plan that was made by pins does what they say, else what it does instead."""
     if decision.kind == "apart":
         recipe = next(w for w in base.works if w.name == decision.work).recipe
         return "it has the same work again" if recipe in {w.recipe for w in made.works} else ""
