@@ -22,12 +22,12 @@ def forced_plan(decision: Decision, plan: Plan, nodes: Set[str]) -> Plan:
         return with_offer(plan, decision.work, decision.runner_up.of, decision.runner_up.schedule)
     if decision.kind == "apart":
         work = next(w for w in plan.works if w.name == decision.work)
-        return Plan(plan.graph, plan.isa, pins=Pins(apart=pairs_apart(work.recipe, nodes)))
+        return Plan(plan.graph, plan.device, pins=Pins(apart=pairs_apart(work.recipe, nodes)))
     dim = None if decision.runner_up.of == "-" else int(decision.runner_up.of)
     inner = tuple((name, dim) for name in decision.values if name in nodes)
     if not inner:
         raise NotForced("none of its values is one of the graph's")
-    return Plan(plan.graph, plan.isa, pins=Pins(inner=inner))
+    return Plan(plan.graph, plan.device, pins=Pins(inner=inner))
 
 
 def with_offer(plan: Plan, name: str, template: str, schedule: str) -> Plan:
