@@ -6,6 +6,7 @@ from collections.abc import Set
 from dataclasses import replace
 
 from benchmarks.decisions.pool import Decision
+from mapsto.plan.edits import unedited
 from mapsto.plan.plan import Plan
 from mapsto.plan.recipe import Recipe
 from mapsto.plan.rules import RULES
@@ -46,6 +47,7 @@ def pairs_apart(recipe: Recipe, nodes: Set[str]) -> tuple[tuple[str, ...], ...]:
     """Each node of one part of the last join with each of the other; what is computed in both is in neither. Raises
     NotForced.
     """
+    recipe = unedited(recipe)
     if recipe.rule not in {rule.name for rule in RULES} or len(recipe.parts) < 2:
         raise NotForced("the last step of its recipe is no join")
     source = {name for part in recipe.parts[:-1] for name in part.leaves()} & nodes
@@ -59,8 +61,8 @@ def pairs_apart(recipe: Recipe, nodes: Set[str]) -> tuple[tuple[str, ...], ...]:
 def took(decision: Decision, base: Plan, made: Plan) -> str:
     """ "" where a plan that was made by pins does what they say, else what it does instead."""
     if decision.kind == "apart":
-        recipe = next(w for w in base.works if w.name == decision.work).recipe
-        return "it has the same work again" if recipe in {w.recipe for w in made.works} else ""
+        recipe = next(unedited(w.recipe) for w in base.works if w.name == decision.work)
+        return "it has the same work again" if recipe in {unedited(w.recipe) for w in made.works} else ""
     if decision.kind == "inner":
         return "" if any(_lie_otherwise(name, base, made) for name in decision.values) else "its values lie as before"
     return ""

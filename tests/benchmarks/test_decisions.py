@@ -133,6 +133,7 @@ def test_the_parts_of_the_last_join_are_kept_apart_pair_by_pair() -> None:
     assert pairs_apart(parse_recipe("rows(a, b, compose(c, d))"), nodes) == (
         ("a", "c"), ("a", "d"), ("b", "c"), ("b", "d"),
     )  # fmt: skip
+    assert pairs_apart(parse_recipe("reading(epilogue(a, b), a, x)"), nodes) == (("a", "b"),)
     # b is computed in both parts, x is no node
     assert pairs_apart(parse_recipe("rows(compose(b, a), compose(b, reading(c, x, y)))"), nodes) == (("a", "c"),)
 
