@@ -63,7 +63,8 @@ class Tally:
     """What a kernel does, lanes that do nothing included.
 
     products: multiply-adds by their element types, divided by the share of the peak that the maker's code reaches.
-    elements: elements of 32 bits by class of `spec.RATES` or `spec.MULTIPLY_ADD`, in vectors. scalar: simple operations on one element.
+    elements: elements of 32 bits in vectors, by class of `spec.RATES` or `spec.MULTIPLY_ADD`. scalar: simple operations
+    on one element.
     moves: elements of 32 bits by class of `spec.MOVES`. loops: how often a loop is entered. chain: sums, one after the
     other, that wait for one another. shares: parts that units can take. launches: steps. operations: for `Cost`.
     """

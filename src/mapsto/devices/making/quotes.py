@@ -121,7 +121,10 @@ class _Quoted:
         """
         products = sum(float(number(c.multiplications(), self.sizes)) for c in self.task.phases)
         return Tally(
-            elements={MULTIPLY_ADD: products}, moves={"contiguous": products}, streams=tiles.streams, shares=tiles.shares
+            elements={MULTIPLY_ADD: products},
+            moves={"contiguous": products},
+            streams=tiles.streams,
+            shares=tiles.shares,
         )
 
     def tiles(self, template: Template, code: Code) -> Iterator[Tally]:
