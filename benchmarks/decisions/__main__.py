@@ -87,7 +87,7 @@ def opened(case: Case, threads: int) -> Opened:
     return Opened(case, exe, plan, tuple(decisions(case.name, plan, made)), nodes)
 
 
-def proved(decision: Decision, model: Opened, threads: int, seconds: float) -> Result:
+def proved(decision: Decision, model: Opened, threads: int, seconds: float, window: Window) -> Result:
     """Forces the runner-up and times it. Raises NotForced; MapstoError where the run's results are others."""
     try:
         forced = forced_plan(decision, model.plan, model.nodes)
@@ -102,6 +102,8 @@ def proved(decision: Decision, model: Opened, threads: int, seconds: float) -> R
         raise NotForced("it is the same program")
     agree(model.exe, exe, model.inputs)
     foreseen = decision.loss if decision.kind == "as" else predicted(made) - predicted(model.plan)
+    if foreseen < max(window.seconds, window.least * decision.predicted):
+        raise NotForced(f"others follow from it, and the whole is predicted to lose {foreseen * 1e6:.2f} us")
     return Result(decision, beside(model.exe, exe, model.inputs, seconds), foreseen)
 
 
@@ -177,13 +179,15 @@ def measured_host() -> DeviceSpec:
     return host.machine.host
 
 
-def drawn(draw: Draw, models: dict[str, Opened], threads: int, seconds: float) -> tuple[list[Result], list[str]]:
+def drawn(
+    draw: Draw, models: dict[str, Opened], threads: int, seconds: float, window: Window
+) -> tuple[list[Result], list[str]]:
     """Results, and what could not be forced."""
     results: list[Result] = []
     others: list[str] = []
     while (decision := draw.next()) is not None:
         try:
-            results.append(proved(decision, models[decision.model], threads, seconds))
+            results.append(proved(decision, models[decision.model], threads, seconds, window))
             print("  ".join(row_of(results[-1])), file=sys.stderr, flush=True)
         except NotForced as error:
             others.append(f"{decision.model} {decision.work or decision.what} {decision.kind}: {error}")
@@ -201,7 +205,8 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     every = [d for model in models.values() for d in model.decisions if not args.kind or d.kind in args.kind]
-    pool = looked_at(every, Window(args.least, args.most, args.least_us * 1e-6))
+    window = Window(args.least, args.most, args.least_us * 1e-6)
+    pool = looked_at(every, window)
     mapped = math.ceil(MAPPED_SHARE * args.count)
     print(f"decisions: {len(every)} ({counted(every)})")
     print(
@@ -209,7 +214,7 @@ def main() -> int:
         f"{args.least:.0%} to {args.most:.0%}, and at least {args.least_us:g} us, which a clock can see; "
         f"{args.count} are drawn with seed {args.seed}, {mapped} of them {' or '.join(MAPPED)}"
     )
-    results, others = drawn(Draw(pool, args.count, mapped, args.seed), models, threads, args.seconds)
+    results, others = drawn(Draw(pool, args.count, mapped, args.seed), models, threads, args.seconds, window)
     print(table(HEADERS, [row_of(result) for result in results]))
     print("".join(f"not forced: {line}\n" for line in others), end="")
     print(f"slower in {sum(result.measured.slower for result in results)} of {len(results)}")
