@@ -116,7 +116,7 @@ def agree(planned: Runs, forced: Runs, inputs: Sequence[np.ndarray]) -> None:
     for which, (a, b) in enumerate(zip(*(_outputs(exe, inputs) for exe in (planned, forced)), strict=True)):
         limit = TOLERANCE * float(np.max(np.abs(a), initial=0.0)) if a.dtype.kind == "f" else 0.0
         if a.shape != b.shape or not np.allclose(a, b, rtol=0.0, atol=limit, equal_nan=True):
-            raise MapstoError(f"output {which} of the forced program differs")
+            raise MapstoError(f"output {which} of a forced program differs")
 
 
 def _outputs(exe: Runs, inputs: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -182,7 +182,7 @@ def measured_host() -> DeviceSpec:
 def drawn(
     draw: Draw, models: dict[str, Opened], threads: int, seconds: float, window: Window
 ) -> tuple[list[Result], list[str]]:
-    """Results, and what could not be forced."""
+    """Results, and what could not be forced. Raises MapstoError where a forced program's results are others."""
     results: list[Result] = []
     others: list[str] = []
     while (decision := draw.next()) is not None:
@@ -214,7 +214,11 @@ def main() -> int:
         f"{args.least:.0%} to {args.most:.0%}, and at least {args.least_us:g} us, which a clock can see; "
         f"{args.count} are drawn with seed {args.seed}, {mapped} of them {' or '.join(MAPPED)}"
     )
-    results, others = drawn(Draw(pool, args.count, mapped, args.seed), models, threads, args.seconds, window)
+    try:
+        results, others = drawn(Draw(pool, args.count, mapped, args.seed), models, threads, args.seconds, window)
+    except MapstoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     print(table(HEADERS, [row_of(result) for result in results]))
     print("".join(f"not forced: {line}\n" for line in others), end="")
     print(f"slower in {sum(result.measured.slower for result in results)} of {len(results)}")
