@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,8 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import load, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where
-from mapsto.machine.cost import Tally, price
+from mapsto.machine.cost import Tally, busy_seconds, price
+from mapsto.machine.spec import MULTIPLY_ADD
 from mapsto.plan.layout import Layout, blocked, permuted, plain
 from mapsto.plan.row_tally import rows_tally
 
@@ -57,6 +60,23 @@ def test_equal_values_are_computed_once() -> None:
     value = Op("add", (Op("mul", (x, sigmoid), F32), sigmoid), F32)
     found = tally_of([one(value)], {n: plain((64,)) for n in ("x", "out")})
     assert found.elements == {"sigmoid": 64, "add": 128} and found.moves["contiguous"] == 64
+
+
+def test_a_product_that_is_added_is_one_multiply_add() -> None:
+    """At the peak's rate, whatever an addition takes: adders may stand beside the multiply-adders."""
+    product = Op("mul", (at("x", RED, ROW), at("y", RED, ROW)), F32)
+    layouts = {"x": plain((8, 64)), "y": plain((8, 64)), "out": plain((64,))}
+    found = tally_of([one(Reduce("sum", (Iter("k", 8),), product))], layouts)
+    assert found.elements == {MULTIPLY_ADD: 8 * 64} and found.operations == 2 * 8 * 64
+    quick = replace(SPEC, rates={**SPEC.rates, "add": SPEC.rates["add"] / 1000})
+    assert busy_seconds(Tally(elements=found.elements), quick) == pytest.approx(8 * 64 / quick.peak(F32, F32, F32))
+
+
+def test_a_product_that_is_used_besides_is_counted_besides() -> None:
+    product = Op("mul", (at("x", ROW), at("y", ROW)), F32)
+    value = Op("add", (Reduce("sum", (Iter("k", 8),), product), product), F32)
+    found = tally_of([one(value)], {n: plain((64,)) for n in ("x", "y", "out")})
+    assert found.elements["add"] == 2 * 64
 
 
 def test_elements_of_eight_bytes_take_two_vectors() -> None:

@@ -62,6 +62,35 @@ def test_the_text_replayed_gives_an_equal_plan_and_the_same_bits(name: str) -> N
         assert_same_bits(again.run(feed), exe.run(feed))
 
 
+# a slice that leaves the graph is copied from a view of what it is a slice of
+SLICES = """g (float[2, 1, 40] x) => (float[1, 1, 40] y) {
+    s = Constant<value_ints = [1]>()
+    e = Constant<value_ints = [2]>()
+    a = Constant<value_ints = [0]>()
+    y = Slice(x, s, e, a)
+}"""
+# the concatenation and the copy to where the branch's result belongs are one kernel, which is no concatenation alone
+JOINED = """g (float[4, 32] x, bool c, float[4, 32] w) => (float[8, 32] y) {
+    y = If (c) <
+        then_branch = t () => (float[8, 32] a) { k = Softmax(x) l = Softmax(w) a = Concat<axis = 0>(k, l) },
+        else_branch = e () => (float[8, 32] b) { b = Concat<axis = 0>(x, x) }
+    >
+}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "feed"),
+    [
+        (SLICES, {"x": normal(2, 1, 40)}),
+        (JOINED, {"x": normal(4, 32), "c": np.array(True), "w": normal(4, 32, seed=1)}),
+    ],
+    ids=["slices", "joined"],
+)
+def test_a_plan_with_values_in_the_buffers_of_others_is_replayed(text: str, feed: Feed) -> None:
+    exe = mapsto.compile(parse(text))
+    assert_same_bits(mapsto.compile(parse(text), plan=exe.plan.text()).run(feed), exe.run(feed))
+
+
 @every_model
 def test_the_program_is_the_same_byte_for_byte(name: str) -> None:
     model, _ = MODELS[name]

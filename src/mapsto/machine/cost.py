@@ -63,7 +63,8 @@ class Tally:
     """What a kernel does, lanes that do nothing included.
 
     products: multiply-adds by their element types, divided by the share of the peak that the maker's code reaches.
-    elements: elements of 32 bits by class of `spec.RATES`, in vectors. scalar: simple operations on one element.
+    elements: elements of 32 bits in vectors, by class of `spec.RATES` or `spec.MULTIPLY_ADD`. scalar: simple operations
+    on one element.
     moves: elements of 32 bits by class of `spec.MOVES`. loops: how often a loop is entered. chain: sums, one after the
     other, that wait for one another. shares: parts that units can take. launches: steps. operations: for `Cost`.
     """
@@ -108,7 +109,7 @@ def overlapped(*parts: float) -> float:
 def busy_seconds(tally: Tally, spec: DeviceSpec) -> float:
     """Seconds of one unit that does all of it, with operands in the nearest level."""
     found = sum(count / spec.peak(*types) for types, count in tally.products.items())
-    found += sum(count * spec.rates[kind] for kind, count in tally.elements.items())
+    found += sum(count * spec.rate(kind) for kind, count in tally.elements.items())
     found += sum(count * spec.moves[kind] for kind, count in tally.moves.items())
     return max(found, tally.scalar * spec.scalar) + tally.loops * spec.loop
 

@@ -21,6 +21,8 @@ RATES = (
     "add", "max", "divide", "sqrt", "exp", "log", "tanh", "erf", "sigmoid", "pow", "sin", "convert", "truncate",
     "integer_divide",
 )  # fmt: skip
+# A product that is added to a sum, in one operation where the processor has it: its figure is the peak's.
+MULTIPLY_ADD = "multiply_add"
 # Ways to touch elements: neighbours in one vector; evenly apart; at places that are computed or loaded.
 MOVES = ("contiguous", "store", "strided_load", "strided_store", "gather")
 
@@ -92,6 +94,10 @@ class DeviceSpec:
         """
         found = self.peaks.get((a, b, total)) or self.peaks.get((total, total, total))
         return found if found is not None else 1.0 / (2.0 * self.rates["add"] * max(total.size / 4, 1.0))
+
+    def rate(self, cls: str) -> float:
+        """Seconds an element of 32 bits, in vectors, for a class of `RATES` or `MULTIPLY_ADD`."""
+        return 1.0 / self.peak(DType.F32, DType.F32, DType.F32) if cls == MULTIPLY_ADD else self.rates[cls]
 
     def found_in(self, distance: float) -> list[tuple[Level, float]]:
         """(level, share) of an operand between whose uses `distance` bytes are touched, its own included.

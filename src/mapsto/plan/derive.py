@@ -26,11 +26,13 @@ from mapsto.plan.views import view_layout, view_source
 @dataclass(frozen=True)
 class Derived:
     """Items with what follows from the graph. `inside`: buffer and layout of each value that lies in another one's
-    buffer, as that one's home and the recipes say it.
+    buffer, as that one's home and the recipes say it. `seen`: for a value that is a part of another one, read by a work
+    without a view of its own, the other one.
     """
 
     items: tuple[made_of.Item, ...]
     inside: Mapping[str, tuple[str, Layout]]
+    seen: Mapping[str, str]
 
 
 def derive(plan: Plan, graph: Graph, setting: Setting) -> Derived:
@@ -38,7 +40,7 @@ def derive(plan: Plan, graph: Graph, setting: Setting) -> Derived:
     do not give.
     """
     work = _Deriving(plan, setting, *_nodes(graph))
-    return Derived(work.items(plan.items), work.inside)
+    return Derived(work.items(plan.items), work.inside, work.seen)
 
 
 def _nodes(graph: Graph) -> tuple[list[Node], dict[str, tuple[Node, frozenset[Dim]]]]:
@@ -66,6 +68,7 @@ class _Deriving:
     nodes: Mapping[str, tuple[Node, frozenset[Dim]]]
     known: dict[Recipe, Task] = field(default_factory=dict)
     inside: dict[str, tuple[str, Layout]] = field(default_factory=dict)
+    seen: dict[str, str] = field(default_factory=dict)
 
     def items(self, items: tuple[Item, ...]) -> tuple[made_of.Item, ...]:
         return tuple(map(self.item, items))
@@ -140,6 +143,7 @@ class _Deriving:
 
     def _viewed(self, task: Task, name: str) -> Task:
         self._seen(name, task)
+        (self.seen[name],) = task.reads
         return viewed(task, self.home(name).value(name))
 
     def node(self, name: str) -> Node:

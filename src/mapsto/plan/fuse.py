@@ -38,7 +38,7 @@ Together = Callable[[Task, Task], str]
 
 def is_wide(task: Task) -> bool:
     """Whether a task is a concatenation of very many values."""
-    return len(task.stmts) > MOST_OPERANDS and [n.op for n in task.nodes] == ["concat"]
+    return len(task.stmts) > MOST_OPERANDS and task.is_concat
 
 
 def fuse(

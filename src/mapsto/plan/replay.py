@@ -53,7 +53,7 @@ def replay(plan: Plan, graph: Graph) -> Mapped:
     homes.update({name: as_it_comes(setting.values[name]) for name in setting.constants})
     homes.update({name: as_it_comes(task.made[name]) for task in tasks(items) for name in task.constants})
     mapped = Mapped(graph, plan.traits, items, homes, plan.places)
-    verify(mapped, derived.inside, plan.lines)
+    verify(mapped, derived.inside, derived.seen, plan.lines)
     return mapped
 
 

@@ -14,7 +14,7 @@ from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Stmt
 from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
 from mapsto.machine.cost import Stream, Tally, busy_seconds
-from mapsto.machine.spec import DeviceSpec
+from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, accumulators
 from mapsto.plan.patterns import Placed, Sizes, Walk, number, placed
@@ -229,7 +229,7 @@ class _Nest:
         elif wide:
             counts.element(node.cls, times * node.weight * self._units(lanes, node.size))
         else:
-            counts.scalar += times * node.weight * self.spec.rates[node.cls] / self.spec.rates["add"]
+            counts.scalar += times * node.weight * self.spec.rate(node.cls) / self.spec.rates["add"]
 
     def _units(self, lanes: int, size: int) -> float:
         """Elements of 32 bits that a vector of so many elements counts as: at least one instruction."""
@@ -291,10 +291,10 @@ class _Nest:
         """Sums of one reduction: an operation a round, lanes folded at the end, and what waits for its own latency."""
         wide = lane is not None and lane in node.names
         if wide:
-            counts.element("add", times * node.weight * self._units(lanes, node.size))
+            counts.element(node.cls, times * node.weight * self._units(lanes, node.size))
         else:
             counts.scalar += times * node.weight
-        counts.operations += times * (lanes if wide else 1)
+        counts.operations += times * (lanes if wide else 1) * (2 if node.cls == MULTIPLY_ADD else 1)
         rounds = 1.0
         for name in node.own:
             extent = self.work.extents[name]

@@ -12,6 +12,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Stmt, Where
 from mapsto.machine.cost import CLASS_OF
+from mapsto.machine.spec import MULTIPLY_ADD
 from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE
 from mapsto.plan.patterns import Placed, Sizes, Walk, extent, factors_of, number, walks
 
@@ -215,15 +216,24 @@ class _Counter:
             if not isinstance(it.extent, int):
                 self.open.add(it.name)
         before = len(self.nodes)
-        body = self.value(e.body)
+        cls, body = self._summed(e)
         own = tuple(i.name for i in e.iters)
         self.body = max(self.body, 1.0 + sum(n.kind in ("op", "load") for n in self.nodes[before:]))
+        if cls == MULTIPLY_ADD:
+            self.body = max(self.body, 2.0 + sum(n.kind in ("op", "load") for n in self.nodes[before:]))
         names = body[1] | frozenset(own)
         weight = 3.0 if e.kind in ("max", "min") and e.dtype.is_float else 1.0
-        if e.kind == "sum" and isinstance(e.body, Op) and e.body.fn == "mul" and e.dtype.is_float:
-            weight = 0.0  # the product's multiply-add is counted as the product
-        node = Node("reduce", "add", weight, e.dtype.size, names, own=own)
+        node = Node("reduce", cls, weight, e.dtype.size, names, own=own)
         return self._note((e.kind, own, body[0]), names - set(own), node)
+
+    def _summed(self, e: Reduce) -> tuple[str, tuple[int, frozenset[str]]]:
+        """The class of a reduction's round, and what goes into it: a product that is added is no value of its own."""
+        product = e.body
+        if e.kind != "sum" or not isinstance(product, Op) or product.fn != "mul" or not e.dtype.is_float:
+            return "add", self.value(e.body)
+        args = [self.value(a) for a in product.args]
+        names = frozenset().union(*(n for _, n in args))
+        return MULTIPLY_ADD, self._note(("product", product.dtype, tuple(n for n, _ in args)), names, None)
 
     def _names(self, dims: tuple[Dim, ...]) -> frozenset[str]:
         return frozenset(n for d in dims if not isinstance(d, int) for n in d.names if self.extents.get(n, 0) > 1)

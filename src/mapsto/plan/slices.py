@@ -105,7 +105,7 @@ def slice_concats(
     every = [item for item in walk(items) if isinstance(item, Task)]
     work = _Slicing({t: task for task in every for t in task.targets}, values, wishes, dict(wishes.border), block)
     for task in reversed(every):
-        if task.kind == "rows" and [n.op for n in task.nodes] == ["concat"]:
+        if task.is_concat:
             work.take(task)
 
     def change(item: Item) -> tuple[Item, ...]:

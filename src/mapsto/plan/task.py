@@ -61,6 +61,11 @@ class Task:
         return {**{v.name: v for node in self.nodes for v in node.outputs}, **self.made}
 
     @property
+    def is_concat(self) -> bool:
+        """Whether it is a concatenation and nothing else: no copy of the result, which no node stands for, is in it."""
+        return self.kind == "rows" and [n.op for n in self.nodes] == ["concat"] and len(self.targets) == 1
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """The source model's nodes that it stands for."""
         return tuple(dict.fromkeys(p for node in self.nodes for p in node.provenance))

@@ -17,17 +17,21 @@ from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
 
-def verify(mapped: Mapped, inside: Mapping[str, tuple[str, Layout]], lines: Mapping[str, int]) -> None:
+def verify(
+    mapped: Mapped, inside: Mapping[str, tuple[str, Layout]], seen: Mapping[str, str], lines: Mapping[str, int]
+) -> None:
     """Raises ParseError, naming line and value. inside: buffer and layout of what lies in another value's buffer, as
-    recipes say it. lines: where items and homes were read.
+    recipes say it. seen: values that works read as parts of other ones, which are written instead. lines: where items
+    and homes were read.
     """
-    _Checking(mapped, inside, lines).all()
+    _Checking(mapped, inside, seen, lines).all()
 
 
 @dataclass
 class _Checking:
     mapped: Mapped
     inside: Mapping[str, tuple[str, Layout]]
+    parts: Mapping[str, str]
     lines: Mapping[str, int]
     seen: set[str] = field(default_factory=set)  # written on some path
 
@@ -71,7 +75,7 @@ class _Checking:
             for name in sorted(reads_of(item) | _parts_of(item)):
                 if name not in self.mapped.homes and not isinstance(item, Region):
                     raise self.fault(where, f"{item.name} reads {name!r}, which has no home")
-                if name not in now and not isinstance(item, Region):
+                if self.parts.get(name, name) not in now and not isinstance(item, Region):
                     raise self.fault(where, f"{item.name} reads {name!r}, which nothing before it writes")
             if isinstance(item, Region):
                 after = [self.items(arm, now) for arm in item.arms]
@@ -84,6 +88,7 @@ class _Checking:
                 if item.recipe.rule not in ("without", "part"):
                     raise self.fault(where, f"{item.name}: {twice[0]} is written already")
             now |= written
+            self.seen |= reads_of(item) & self.parts.keys()
             self.seen |= written
             if isinstance(item, Task) and not any(t in self.mapped.homes for t in item.targets):
                 raise self.fault(where, f"{item.name} writes nothing that is in memory")

@@ -17,7 +17,7 @@ from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Stmt
 from mapsto.kernel.compose import reads
 from mapsto.machine.cost import Stream, Tally
-from mapsto.machine.spec import DeviceSpec
+from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.asked import Quote, quoted
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import Extents, Reach, contraction_tally, extents_of
@@ -116,12 +116,15 @@ class _Quoted:
         yield from (loops, tiles) if loops.cost.seconds * _GOOD_TO < tiles.cost.seconds else (tiles, loops)
 
     def least(self, tiles: Tally) -> Tally:
-        """What loops do at least: a multiplication, an addition and an element brought for each product, and operands
-        come and go as often as with the template.
+        """What loops do at least: a multiply-add and an element brought for each product, and operands come and go as
+        often as with the template.
         """
         products = sum(float(number(c.multiplications(), self.sizes)) for c in self.task.phases)
         return Tally(
-            elements={"add": 2 * products}, moves={"contiguous": products}, streams=tiles.streams, shares=tiles.shares
+            elements={MULTIPLY_ADD: products},
+            moves={"contiguous": products},
+            streams=tiles.streams,
+            shares=tiles.shares,
         )
 
     def tiles(self, template: Template, code: Code) -> Iterator[Tally]:
