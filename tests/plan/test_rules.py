@@ -200,4 +200,17 @@ def test_bytes_times_bytes() -> None:
         assert (task.kind == "contraction") == kept
         assert str(task.recipe) == ("narrow(compose(a, m))" if kept else "compose(a, m)")
         if kept:
-            np.testing.assert_array_equal(task.constants["w.i8"], data)
+            np.testing.assert_array_equal(task.constants["%w.i8"], data)
+
+
+def test_a_constant_of_bytes_has_a_name_that_no_value_has() -> None:
+    import base64
+
+    text = """graph g(x: u8[4, 8]) -> (m, "%w.i8") {
+      const w: i32[8, 16] = base64 "BYTES"
+      a: i32[4, 8] = cast(x) {to: :i32}
+      m: i32[4, 16] = matmul(a, w)
+      "%w.i8": u8[4, 8] = abs(x)
+    }""".replace("BYTES", base64.b64encode(np.full((8, 16), 5, np.int32).tobytes()).decode())
+    product = next(task for task in fused(text) if task.kind == "contraction")
+    assert list(product.constants) == ["%%w.i8"]

@@ -27,7 +27,6 @@ from mapsto.plan.prices import Prices
 from mapsto.plan.rules import FORMS, RULES, SIBLING_RULES, Refusal, Rule
 from mapsto.plan.siblings import join_siblings
 from mapsto.plan.task import Task
-from mapsto.plan.traits import Traits
 
 # A concatenation of more values than this lies row-major and is written operand by operand.
 MOST_OPERANDS = 64
@@ -73,7 +72,7 @@ def _items(
         for name, target in zip(graph.outputs, copies, strict=True):
             items.append(copy_task(setting.values[name], target, setting, (), ""))
         external = {v.name for v in copies}
-    return _Fusing(items, setting.values, external, together, setting.traits, prices).done()
+    return _Fusing(items, setting.values, external, together, setting, prices).done()
 
 
 def _item(
@@ -106,7 +105,7 @@ class _Fusing:
     values: Mapping[str, Value]
     external: Set[str]
     together: Together | None
-    traits: Traits
+    setting: Setting
     prices: Prices
     producer: dict[str, int] = field(default_factory=dict)
     readers: dict[str, list[int]] = field(default_factory=dict)  # of what is made here; in order
@@ -208,7 +207,8 @@ class _Fusing:
         """A task that may be a contraction, now that its sources are in."""
         task = self._task(at)
         assert task is not None
-        formed = next((t for form in FORMS.values() if isinstance(t := form(task, self.traits), Task)), None)
+        traits, prefix = self.setting.traits, self.setting.prefix
+        formed = next((t for form in FORMS.values() if isinstance(t := form(task, traits, prefix), Task)), None)
         self._unregister(at)
         self.items[at] = replace(task, constants={}) if formed is None else formed
         self._register(at)

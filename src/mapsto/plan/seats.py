@@ -134,7 +134,7 @@ class _Asking:
 
     def _seconds(self, task: Task, before: list[Task], wished: Wishes) -> float:
         slices: Mapping[str, Slice] = {}
-        if task.kind == "rows" and [n.op for n in task.nodes] == ["concat"]:
+        if task.is_concat:
             makers = [self.makers[n] for n in sorted(task.reads) if n in self.makers]
             changed, slices, _ = slice_concats([*makers, task], self.values, wished, self.setting.traits.block)
             last = changed[-1]

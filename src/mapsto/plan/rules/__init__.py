@@ -16,7 +16,7 @@ from mapsto.plan.traits import Traits
 
 __all__ = ["FORMS", "RULES", "SIBLING_RULES", "Form", "Refusal", "Rule", "SiblingRule"]
 
-Form = Callable[[Task, Traits], Task | Refusal]
+Form = Callable[[Task, Traits, str], Task | Refusal]
 
 RULES: tuple[Rule, ...] = (ABSORB, COMPOSE, EPILOGUE, ROWS)
 # What a task by itself may be taken for, once its sources are in.

@@ -19,9 +19,9 @@ from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
 
-def narrow(task: Task, traits: Traits) -> Task | Refusal:
+def narrow(task: Task, traits: Traits, prefix: str) -> Task | Refusal:
     """The task as a contraction of bytes, where a maker asks for contractions of that form. `task.constants` has the
-    operands that may be kept as signed bytes.
+    operands that may be kept as signed bytes. prefix: no name in the graph begins with it.
     """
     if task.kind != "rows" or len(task.stmts) != 1:
         return Refusal("it is not one statement")
@@ -32,7 +32,7 @@ def narrow(task: Task, traits: Traits) -> Task | Refusal:
     data = task.constants[wide[0]]
     if data.size == 0 or data.min() < -128 or data.max() > 127:
         return Refusal(f"{wide[0]} does not fit signed bytes")
-    name = f"{wide[0]}.i8"
+    name = f"{prefix}{wide[0]}.i8"
     shape = task.nodes[-1].output.shape
     found = recognise(_with_bytes(stmt, wide[0], name), shape, frozenset((name,)), traits)
     if found is None or not is_usable(found[0]):
