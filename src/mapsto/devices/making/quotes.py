@@ -30,7 +30,7 @@ from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task
 
 # What counts of kernels of different kinds are good for: loops must take less by that before they displace a template.
-_GOOD_TO = 1.5
+GOOD_TO = 1.5
 
 
 class Template(Protocol):
@@ -113,7 +113,7 @@ class _Quoted:
             yield Refusal(f"{LOOPS}: they would take {least:.2g} s at least")
             return
         loops = quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
-        yield from (loops, tiles) if loops.cost.seconds * _GOOD_TO < tiles.cost.seconds else (tiles, loops)
+        yield from (loops, tiles) if loops.cost.seconds * GOOD_TO < tiles.cost.seconds else (tiles, loops)
 
     def least(self, tiles: Tally) -> Tally:
         """What loops do at least: a multiply-add and an element brought for each product, and operands come and go as

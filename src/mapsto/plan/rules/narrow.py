@@ -47,6 +47,7 @@ def narrow(task: Task, traits: Traits, prefix: str) -> Task | Refusal:
         because=(*task.because, f"bytes times bytes, summed in 32 bits: {wide[0]} fits signed bytes"),
         made={**task.made, name: Value(name, DType.I8, data.shape)},
         constants={name: data.astype(np.int8)},
+        parts=None,  # apart they would be loops over wide integers, which prices do not tell from this well enough
     )
 
 
