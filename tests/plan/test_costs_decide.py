@@ -16,8 +16,9 @@ from mapsto.devices.cpu.maker import CpuMaker
 from mapsto.devices.cpu.traits import TRAITS
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import sym
+from mapsto.ir.expr import floordiv, sym
 from mapsto.ir.graph import Graph, Value
+from mapsto.ir.text import parse_graph
 from mapsto.machine.cost import Cost, Tally
 from mapsto.ops.builder import Builder
 from mapsto.plan import seats
@@ -264,6 +265,24 @@ def test_a_size_is_taken_for_as_much_as_a_window_needs() -> None:
     assert 64 < size <= 1024
     mapped = decide(graph, asked(graph))
     assert all(choice.quote.cost.seconds > 0 for choice in mapped.choices.values())
+
+
+def test_a_size_that_no_shape_has_is_guessed_too() -> None:
+    """It is read in the run, and says where something begins, or what of it is padding."""
+    graph = parse_graph(
+        """graph g(x: f32[8], s: i64[]) -> (y) {
+          bind_dim(s) {symbol: "start"}
+          y: f32[8] = relu(x)
+        }"""
+    )
+    assert guesses(graph) == {"start": 64}
+
+
+def test_what_no_guess_makes_right_is_left_as_it_was() -> None:
+    b = Builder("never")
+    x, n = b.input("x", DType.F32, (1, 16, sym("n"))), sym("n")
+    y = b.one("slice", [x], starts=(0, 0, 0), steps=(1, 1, 1), shape=(1, 16, floordiv(n, n + 1)))
+    assert guesses(b.finish([y], names=["y"])) == {"n": 64}
 
 
 def test_guesses_that_do_not_go_together_price_no_less_than_nothing() -> None:

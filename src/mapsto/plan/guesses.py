@@ -22,6 +22,9 @@ def guesses(graph: Graph) -> dict[str, int]:
             usual = 1 if dim == 0 and value.rank > 1 else UNKNOWN
             for name in sorted(symbols(size)):
                 found.setdefault(name, usual)
+    for node in graph.walk():
+        if node.op == "bind_dim":
+            found.setdefault(str(node.attrs["symbol"]), UNKNOWN)
     made = (value for node in graph.walk() for value in node.outputs)
     ordered = sorted({size for value in made for size in value.shape if isinstance(size, Expr)}, key=str)
     for size in ordered:
@@ -33,7 +36,10 @@ def guesses(graph: Graph) -> dict[str, int]:
 
 
 def _enlarge(size: Expr, found: dict[str, int]) -> None:
-    """Doubles what an extent is made of until it is one."""
-    free = [name for name in sorted(symbols(size)) if found[name] >= UNKNOWN]
-    while free and number(size, found) <= 0 and max(found[name] for name in free) < _MOST:
-        found.update({name: 2 * found[name] for name in free})
+    """Doubles what an extent is made of until it is one, where that helps."""
+    larger = {name: found[name] for name in sorted(symbols(size)) if found[name] >= UNKNOWN}
+    while larger and number(size, found | larger) <= 0:
+        larger = {name: 2 * guess for name, guess in larger.items()}
+        if max(larger.values()) > _MOST:
+            return
+    found.update(larger)

@@ -17,14 +17,14 @@ MOST = 1 << 40  # elements of one dim: what has more is not priced any higher
 _STARTS, _LOOKED_AT = (0, 48), (1, 2, 3, 4, 8, 15)
 
 
-class _Points(dict[str, int]):
+class Points(dict[str, int]):
     """Numbers for symbols; `UNKNOWN` for those without one."""
 
     def __missing__(self, key: str) -> int:
         return UNKNOWN
 
 
-class Sizes(_Points):
+class Sizes(Points):
     """A guess for each open size; `UNKNOWN` for those without one. It is not changed once it is made."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
@@ -185,7 +185,7 @@ def _looked_at(
     """By the places of the first points, and of the last one."""
     if any(name in _loaded(e) for e in index):
         return Walk(0.0, 0.0, where.elements / max(extents[name], 1))
-    values = _Points({**sizes, **dict.fromkeys(extents, 0)})
+    values = Points({**sizes, **dict.fromkeys(extents, 0)})
     extent = extents[name]
 
     def at(point: int) -> int:

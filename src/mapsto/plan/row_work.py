@@ -14,7 +14,7 @@ from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Stmt
 from mapsto.machine.cost import CLASS_OF
 from mapsto.machine.spec import MULTIPLY_ADD
 from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE
-from mapsto.plan.patterns import Placed, Sizes, Walk, extent, factors_of, number, walks
+from mapsto.plan.patterns import Placed, Points, Walk, extent, factors_of, number, walks
 
 # Rounds of a reduction that are looked at to see in which share of all its guards hold.
 _LOOKED_AT = 4096
@@ -205,7 +205,7 @@ class _Counter:
             names |= own
             self._note(("guard", cond), own, Node("guard", "add", 2.0, 8, own))
             factors = factors_of(cond, self.sizes, self.extents)
-            zero = Sizes.of(self.sizes) | dict.fromkeys(self.extents, 0)
+            zero = Points({**self.sizes, **dict.fromkeys(self.extents, 0)})
             self.guards.append(Guard(own, factors, number(cond, zero)))
             self.simple = self.simple and factors is not None
         return self._note(("where", e.conds, then[0], otherwise[0]), names, None)
