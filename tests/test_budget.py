@@ -26,6 +26,7 @@ from mapsto.passes.identities import Identities
 from mapsto.plan.decide import decide
 from tests.hostile.growing import call, function
 from tests.importers.models import ints, model, node
+from tests.plan.support import asked
 
 
 def test_charges_add_up_and_the_error_says_how_to_raise_the_limit() -> None:
@@ -190,7 +191,7 @@ def test_one_constant_is_not_looked_through_for_each_node_that_reads_it() -> Non
     assert made({"folded_bytes": 1}) == made({"folded_operations": 1}) == 2
 
 
-@pytest.mark.parametrize("loop", [Identities(), decide])
+@pytest.mark.parametrize("loop", [Identities(), lambda graph: decide(graph, asked(graph))], ids=["pass", "plan"])
 def test_time_is_looked_at_inside_of_passes_and_of_the_plan(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"v{k}" for k in range(50)]
     graph = load(model([node("Neg", [a], [b]) for a, b in itertools.pairwise(names)], {"v0": [2]}, names[-1:]))

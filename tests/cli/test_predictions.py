@@ -23,6 +23,12 @@ from mapsto.machine.spec import DeviceSpec
 Call = Callable[..., tuple[int, str, str]]
 
 
+@pytest.fixture(autouse=True)
+def machine_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of figures count here."""
+    monkeypatch.delenv("MAPSTO_MACHINE", raising=False)
+
+
 @pytest.fixture
 def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
     """Runs a command: exit code, standard output, standard error; in a cache folder of its own."""

@@ -17,6 +17,12 @@ from mapsto.machine.text import digest, parse
 
 
 @pytest.fixture(autouse=True)
+def machine_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of figures count here."""
+    monkeypatch.delenv("MAPSTO_MACHINE", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache folder of its own, and a measurement that takes no time: every typical latency, doubled."""
 
