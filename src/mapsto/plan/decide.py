@@ -28,7 +28,7 @@ from mapsto.plan.patterns import Sizes
 from mapsto.plan.pinned import guessed, innermost, kept_apart
 from mapsto.plan.prices import Prices
 from mapsto.plan.recipe import Recipe
-from mapsto.plan.seats import LEAST_GAIN, Seated, seat
+from mapsto.plan.seats import LEAST_GAIN, Free, Seated, seat
 from mapsto.plan.settle import settle
 from mapsto.plan.slices import slice_concats
 from mapsto.plan.task import Task
@@ -65,7 +65,7 @@ def _decided(
     going = [*graph.outputs, *(v.name for node in graph.walk() if node.graphs for v in node.outputs)]
     wished = wishes(items, values, {*inputs, *graph.outputs}, {*constants, *narrowed}, inner)
     known = {name: as_it_comes(values[name]) for name in coming}
-    seated = seat(items, wished, setting, known, frozenset(going), values, prices)
+    seated = seat(Free(items, wished, setting, known, frozenset(going), values, prices))
     wished = wished.seated(seated.choice)
     items, slices, border = slice_concats(items, values, wished, traits.block)
     items, homes = settle(items, setting, wished, slices, border, (coming, going), made, names.fresh)

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -50,58 +51,31 @@ class Seated:
     losses: Mapping[int, tuple[float, ...]]
 
 
-def seat(
-    items: Sequence[Item],
-    wished: Wishes,
-    setting: Setting,
-    known: Mapping[str, Home],
-    outputs: frozenset[str],
-    values: Mapping[str, Value],
-    prices: Prices,
-) -> Seated:
-    """known: homes of what comes in. outputs: of the graph and of nested ones."""
-    asking = _Asking(items, wished, setting, known, outputs, values, prices)
-    open_seats = [at for at, s in enumerate(wished.seats) if len(s.dims) > 1]
-    problem = Problem({_name(at): len(wished.seats[at].dims) for at in open_seats}, tuple(asking.tables()))
-    incumbent = {_name(at): wished.seats[at].voted for at in open_seats}
-    voted = problem.cost(incumbent)
-    found = solve(problem, incumbent)
-    choice, cost = found.choice, found.cost
-    if cost > voted * (1 - LEAST_GAIN):
-        choice, cost = incumbent, voted
-    more = found.cost - cost  # losses count from the least sum
-    losses = {at: tuple(loss + more for loss in found.losses[_name(at)]) for at in open_seats}
-    return Seated(
-        {at: choice[_name(at)] for at in open_seats}, cost, found.bound, voted, found.method, found.exact, losses
-    )
+@dataclass(frozen=True)
+class Free:
+    """A graph whose values are to be seated, and the tables of its tasks. known: homes of what comes in. outputs: of
+    the graph and of nested ones.
+    """
 
+    items: Sequence[Item]
+    wished: Wishes
+    setting: Setting
+    known: Mapping[str, Home]
+    outputs: frozenset[str]
+    values: Mapping[str, Value]
+    prices: Prices
 
-def _name(at: int) -> str:
-    return f"s{at}"
+    @cached_property
+    def seat_of(self) -> dict[str, int]:
+        return {name: at for at, s in enumerate(self.wished.seats) if len(s.dims) > 1 for name in s.values}
 
-
-class _Asking:
-    """Tables of the tasks of one graph."""
-
-    def __init__(
-        self,
-        items: Sequence[Item],
-        wished: Wishes,
-        setting: Setting,
-        known: Mapping[str, Home],
-        outputs: frozenset[str],
-        values: Mapping[str, Value],
-        prices: Prices,
-    ) -> None:
-        self.tasks = list(tasks(items))
-        self.wished, self.setting, self.known = wished, setting, known
-        self.outputs, self.values, self.prices = outputs, values, prices
-        self.seat_of = {name: at for at, s in enumerate(wished.seats) if len(s.dims) > 1 for name in s.values}
-        self.makers = {name: task for task in self.tasks for name in task.targets}
+    @cached_property
+    def makers(self) -> dict[str, Task]:
+        return {name: task for task in tasks(self.items) for name in task.targets}
 
     def tables(self) -> Iterator[Table]:
         """Of the tasks that touch an open seat."""
-        for task in self.tasks:
+        for task in tasks(self.items):
             before = self._moved(task)
             names = dict.fromkeys(
                 [*(n for t in before for n in sorted(t.reads)), *sorted(task.reads), *task.targets]
@@ -144,3 +118,25 @@ class _Asking:
             task, before, self.known, self.setting, wished, slices, self.outputs, self.values
         )
         return math.fsum(self.prices.seconds(each, homes) for each in taken)
+
+
+def seat(free: Free) -> Seated:
+    """The dims of all seats, by what works cost."""
+    wished = free.wished
+    open_seats = [at for at, s in enumerate(wished.seats) if len(s.dims) > 1]
+    problem = Problem({_name(at): len(wished.seats[at].dims) for at in open_seats}, tuple(free.tables()))
+    incumbent = {_name(at): wished.seats[at].voted for at in open_seats}
+    voted = problem.cost(incumbent)
+    found = solve(problem, incumbent)
+    choice, cost = found.choice, found.cost
+    if cost > voted * (1 - LEAST_GAIN):
+        choice, cost = incumbent, voted
+    more = found.cost - cost  # losses count from the least sum
+    losses = {at: tuple(loss + more for loss in found.losses[_name(at)]) for at in open_seats}
+    return Seated(
+        {at: choice[_name(at)] for at in open_seats}, cost, found.bound, voted, found.method, found.exact, losses
+    )
+
+
+def _name(at: int) -> str:
+    return f"s{at}"

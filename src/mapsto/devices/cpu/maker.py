@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -18,10 +18,8 @@ from mapsto.devices.making.quotes import Quoting
 from mapsto.devices.making.tasks import made
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
-from mapsto.plan.asked import Quote
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
-from mapsto.plan.rules import Refusal
 from mapsto.plan.task import Task
 
 
@@ -44,17 +42,7 @@ class CpuMaker:
         self.constants = constants
         self._shared = Shared(Functions(isa, submit))
         self._tiles = partial(template_calls, isa=isa)
-        self._quoting = Quoting(self._shared, constants, self.spec, TileTemplate(isa))
-
-    def offers(
-        self,
-        task: Task,
-        homes: Mapping[str, Home],
-        sizes: Mapping[str, int],
-        distances: Mapping[str, float] | None = None,
-    ) -> Sequence[Quote | Refusal]:
-        """See `plan.asked.Asked`."""
-        return self._quoting.offers(task, homes, sizes, distances)
+        self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(isa)).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,12 +15,10 @@ from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Function
 from mapsto.machine.spec import DeviceSpec, Machine
 from mapsto.machine.text import digest
-from mapsto.plan.asked import Quote
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import Extents, Reach
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
-from mapsto.plan.rules import Refusal
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
@@ -40,17 +38,7 @@ class DescribedMaker:
         self.traits = traits
         self.machine = digest(Machine((spec,)))
         self.constants = constants or {}
-        self._quoting = Quoting(Shared(_Nothing()), self.constants, spec, _AtThePeak())
-
-    def offers(
-        self,
-        task: Task,
-        homes: Mapping[str, Home],
-        sizes: Mapping[str, int],
-        distances: Mapping[str, float] | None = None,
-    ) -> Sequence[Quote | Refusal]:
-        """What it would take at its peak; see `plan.asked.Asked`."""
-        return self._quoting.offers(task, homes, sizes, distances)
+        self.offers = Quoting(Shared(_Nothing()), self.constants, spec, _AtThePeak()).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """No calls: the work stands in the plan as something that the device is to do. See `Maker.make`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -15,10 +15,8 @@ from mapsto.devices.opencl.traits import TRAITS
 from mapsto.errors import UnsupportedError
 from mapsto.machine.spec import DeviceSpec, Machine
 from mapsto.machine.text import digest
-from mapsto.plan.asked import Quote
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
-from mapsto.plan.rules import Refusal
 from mapsto.plan.task import Task
 
 
@@ -34,17 +32,7 @@ class OpenClMaker:
         self.machine = digest(Machine((spec,)))
         self.constants = constants
         self._shared = Shared(functions)
-        self._quoting = Quoting(self._shared, constants, spec, None)
-
-    def offers(
-        self,
-        task: Task,
-        homes: Mapping[str, Home],
-        sizes: Mapping[str, int],
-        distances: Mapping[str, float] | None = None,
-    ) -> Sequence[Quote | Refusal]:
-        """See `plan.asked.Asked`."""
-        return self._quoting.offers(task, homes, sizes, distances)
+        self.offers = Quoting(self._shared, constants, spec, None).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`. Raises UnsupportedError, naming its nodes, where the device has no code
