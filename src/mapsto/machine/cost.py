@@ -10,6 +10,7 @@ A tally knows of no graph and no layout; `plan.tally` makes one from a kernel's 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -90,8 +91,9 @@ def price(tally: Tally, spec: DeviceSpec, threads: int = 1) -> Cost:
 
 def _priced(tally: Tally, spec: DeviceSpec, units: int) -> Cost:
     compute = max(busy_seconds(tally, spec), tally.chain * spec.latency) * _largest_share(tally.shares, units)
-    reading = sum(stream_seconds(s, spec, units) for s in tally.streams if not s.writes)
-    writing = sum(stream_seconds(s, spec, units) for s in tally.streams if s.writes)
+    alike = Counter(tally.streams)  # of a kernel's many operands, most are as large and as far as others
+    reading = sum(n * stream_seconds(s, spec, units) for s, n in alike.items() if not s.writes)
+    writing = sum(n * stream_seconds(s, spec, units) for s, n in alike.items() if s.writes)
     waiting = spec.barrier if units > 1 else 0.0
     seconds = tally.launches * (spec.launch + waiting) + overlapped(compute, reading, writing)
     joules = 0.0 if spec.power is None else seconds * (spec.power.idle + units * spec.power.unit)

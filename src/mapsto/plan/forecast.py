@@ -11,21 +11,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from mapsto.ir.expr import loads, symbols
 from mapsto.kernel.ast import Iter, Reduce, Stmt, walk
 from mapsto.kernel.compose import loads_of
-from mapsto.plan.asked import Asked, Quote
+from mapsto.plan.asked import Quote
 from mapsto.plan.home import Home
 from mapsto.plan.items import Item, Region, tasks
 from mapsto.plan.patterns import Sizes, extent
+from mapsto.plan.prices import Prices
 from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task
 
 
 def forecast(
-    items: Sequence[Item], homes: Mapping[str, Home], asked: Asked, sizes: Mapping[str, int]
+    items: Sequence[Item], homes: Mapping[str, Home], prices: Prices
 ) -> Iterator[tuple[Task, Sequence[Quote | Refusal]]]:
     """Each task with what the device offers for it, the cheapest first."""
-    distances = _Distances(items, homes, Sizes.of(sizes))
+    distances = _Distances(items, homes, Sizes.of(prices.sizes))
     for task in tasks(items):
-        yield task, asked.offers(task, homes, sizes, distances.of(task))
+        yield task, prices.offers(task, homes, distances.of(task))
 
 
 def iterators(stmt: Stmt) -> list[Iter]:

@@ -46,7 +46,7 @@ def judge(items: Sequence[Item], homes: Mapping[str, Home], prices: Prices) -> J
     """Every task, where everything lies as it does in the end."""
     choices: dict[str, Choice] = {}
     undone: dict[tuple[Recipe, Recipe], float] = {}
-    for task, offers in forecast(items, homes, prices.asked, prices.sizes):
+    for task, offers in forecast(items, homes, prices):
         taken, *others = [offer for offer in offers if isinstance(offer, Quote)]
         beaten = [Beaten("as", o.template, "", _rounded(o.cost.seconds - taken.cost.seconds)) for o in others]
         if task.parts is not None and (loss := _apart(task, task.parts, homes, prices)) is not None:

@@ -1,12 +1,12 @@
 """What tasks cost on the device that is asked: those of one form, whose operands lie alike, cost the same.
 
-Prices are for choosing between ways; they take all operands to come from where this task alone would leave them
+`seconds` is for choosing between ways: it takes all operands to come from where this task alone would leave them
 (`forecast` knows what lies between two uses).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mapsto.budget import current
@@ -15,6 +15,7 @@ from mapsto.machine.spec import DeviceSpec
 from mapsto.plan.asked import Asked, Quote
 from mapsto.plan.home import Home
 from mapsto.plan.recipe import Recipe
+from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task
 
 
@@ -24,7 +25,7 @@ class Prices:
 
     asked: Asked
     sizes: Mapping[str, int]
-    known: dict[Hashable, float] = field(default_factory=dict)
+    known: dict[Hashable, Sequence[Quote | Refusal]] = field(default_factory=dict)
 
     @property
     def spec(self) -> DeviceSpec:
@@ -32,30 +33,44 @@ class Prices:
 
     def seconds(self, task: Task, homes: Mapping[str, Home]) -> float:
         """Of the offer that is to be taken. homes: of what the task has in memory."""
-        key = self._form(task, homes)
+        return next(quote.cost.seconds for quote in self.offers(task, homes) if isinstance(quote, Quote))
+
+    def offers(
+        self, task: Task, homes: Mapping[str, Home], distances: Mapping[str, float] | None = None
+    ) -> Sequence[Quote | Refusal]:
+        """See `Asked.offers`."""
+        if _is_part(task):
+            return self.asked.offers(task, homes, self.sizes, distances)
+        key = _form(task, homes, self.asked.constants, distances or {})
         found = self.known.get(key)
         if found is None:
             current().tick("costs")
-            quotes = self.asked.offers(task, homes, self.sizes)
-            found = next(quote.cost.seconds for quote in quotes if isinstance(quote, Quote))
-            self.known[key] = found
+            found = self.known[key] = self.asked.offers(task, homes, self.sizes, distances)
         return found
 
-    def _form(self, task: Task, homes: Mapping[str, Home]) -> Hashable:
-        """What a price follows from: nodes and recipe with names by their order, and how operands lie."""
-        names: dict[str, int] = {}
 
-        def number(name: str) -> int:
-            return names.setdefault(name, len(names))
+def _is_part(task: Task) -> bool:
+    """Whether it is little of what its nodes do (an operand of a wide concatenation): its form would say all of it."""
+    return sum(len(node.inputs) for node in task.nodes) > 4 * (len(task.nodes) + len(task.reads))
 
-        nodes = tuple(_node(node, number) for node in task.nodes)
-        recipe = _recipe(task.recipe, number)
-        lie = tuple(
-            (number(name), homes[name].dtype, homes[name].layout, name in self.asked.constants)
-            for name in sorted(task.reads.union(task.targets), key=lambda name: (names.get(name, len(names)), name))
-            if name in homes
-        )
-        return task.kind, nodes, recipe, lie
+
+def _form(
+    task: Task, homes: Mapping[str, Home], constants: Container[str], distances: Mapping[str, float]
+) -> Hashable:
+    """What offers follow from: nodes and recipe with names by their order, how operands lie, and how far they are."""
+    names: dict[str, int] = {}
+
+    def number(name: str) -> int:
+        return names.setdefault(name, len(names))
+
+    nodes = tuple(_node(node, number) for node in task.nodes)
+    recipe = _recipe(task.recipe, number)
+    lie = tuple(
+        (number(name), homes[name].dtype, homes[name].layout, name in constants, distances.get(name))
+        for name in sorted(task.reads.union(task.targets), key=lambda name: (names.get(name, len(names)), name))
+        if name in homes
+    )
+    return task.kind, nodes, recipe, lie
 
 
 Number = Callable[[str], int]

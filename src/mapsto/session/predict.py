@@ -10,6 +10,7 @@ from mapsto.machine.cost import Cost, Tally, price
 from mapsto.plan.asked import Asked, Quote
 from mapsto.plan.decide import decide
 from mapsto.plan.forecast import forecast
+from mapsto.plan.prices import Prices
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ def predict(graph: Graph, sizes: Mapping[str, int], asked: Asked, threads: int =
     """The cost of each task of a graph that the passes are done with, by the task's name. sizes: of the open ones."""
     mapped = decide(graph, asked)
     found = {}
-    for task, offers in forecast(mapped.items, mapped.homes, asked, sizes):
+    for task, offers in forecast(mapped.items, mapped.homes, Prices(asked, sizes)):
         taken = mapped.choices[task.name].quote.template
         quotes = [offer for offer in offers if isinstance(offer, Quote)]
         quote = next((q for q in quotes if q.template == taken), quotes[0])
