@@ -13,7 +13,11 @@ import mapsto
 
 ROOT = Path(mapsto.__file__).parent
 DEVICES = tuple(path.name for path in (ROOT / "devices").iterdir() if (path / "maker.py").exists())
-SHARED = ("devices/generic", "devices/making", "devices/routines", "devices/maker.py", "devices/backend.py")
+SHARED = (
+    *(f"devices/{room}" for room in ("contraction", "generic", "making", "routines")),
+    "devices/maker.py",
+    "devices/backend.py",
+)
 # What lists devices, to open them and for users.
 LISTS = {"devices/named.py", "cli/devices.py"}
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mapsto.devices.cpu.contraction import Axis, ContractionForm
+from mapsto.devices.contraction.template import Axis, ContractionForm
 from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Param
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mapsto.devices.contraction.template import Epilogue, Place, Plan, contraction
 from mapsto.devices.cpu.compiler import compile_modules
-from mapsto.devices.cpu.contraction import Epilogue, Place, Plan, contraction
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.loader import load_objects
 from mapsto.loop.ast import Function, Statement, Value
@@ -64,8 +64,8 @@ def plain(value: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...
     return [], (value,)
 
 
-def build(plans: list[Plan], epilogue: Epilogue = plain) -> list[tuple[Native, Any]]:
+def build(plans: list[Plan], isa: Isa, epilogue: Epilogue = plain) -> list[tuple[Native, Any]]:
     """Functions of planned contractions with the extents of their ranges."""
     made = [contraction(plan, epilogue) for plan in plans]
-    loaded = load([function for function, _ in made], plans[0].isa)
+    loaded = load([function for function, _ in made], isa)
     return list(zip(loaded, (extent for _, extent in made), strict=True))

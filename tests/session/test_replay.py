@@ -109,7 +109,7 @@ def test_a_replay_decides_nothing(name: str, monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("a decision")
 
     for where in ("mapsto.session.compile.decide", "mapsto.devices.making.code.choose_schedule",
-                  "mapsto.devices.cpu.contractions.plan_contraction", "mapsto.plan.rules.base.Rule.apply",
+                  "mapsto.devices.making.contractions.plan_contraction", "mapsto.plan.rules.base.Rule.apply",
                   "mapsto.devices.making.quotes.Quoting.offers"):  # fmt: skip
         monkeypatch.setattr(where, asked)
     again = mapsto.compile(model, plan=exe.plan.text())

@@ -11,11 +11,11 @@ from benchmarks.contraction.cases import BF16, FP32, INT8, Convolution, Format, 
 from benchmarks.contraction.native import plain
 from benchmarks.contraction.peak import ACCUMULATORS, peak_function
 from benchmarks.contraction.shapes import GOALS
-from tests.devices.cpu.contraction_plans import sized_product
+from tests.devices.contraction.plans import sized_product
 
+from mapsto.devices.contraction.template import ContractionForm, contraction, plan_contraction
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import compile_modules
-from mapsto.devices.cpu.contraction import ContractionForm, contraction, plan_contraction
 from mapsto.devices.cpu.isa import AVX2, AVX512_FULL, SSE2, Isa
 from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
@@ -73,7 +73,7 @@ def form_of(shape: Convolution | Product, fmt: Format) -> ContractionForm:
 
 
 def check(forms: list[ContractionForm], isa: Isa) -> None:
-    plans = [plan_contraction(form, isa) for form in forms]
+    plans = [plan_contraction(form, isa.core) for form in forms]
     texts = assembly_of([contraction(plan, plain)[0] for plan in plans], isa)
     for plan, text in zip(plans, texts, strict=True):
         loops = inner_loops(text)
@@ -126,7 +126,7 @@ def test_the_peak_loop_is_nothing_but_multiplications(fmt: Format) -> None:
 def test_the_reader_sees_spills() -> None:
     """A loop with more accumulators than registers must be caught, or the tests above prove nothing."""
     case = convolution_case(Convolution(16, 64, 28), FP32)
-    plan = plan_contraction(case.form, ZEN4)
+    plan = plan_contraction(case.form, ZEN4.core)
     crowded = replace(plan, tiling=replace(plan.tiling, panel=(16,) * 4, full_panels=1, sizes=(14,), counts=(2,)))
     (text,) = assembly_of([contraction(crowded, plain)[0]], ZEN4)
     assert any(loop.stack for loop in inner_loops(text))

@@ -7,12 +7,12 @@ import functools
 import os
 from dataclasses import dataclass, replace
 
+from mapsto.devices.contraction.core import Core
 from mapsto.errors import CompileError
 from mapsto.ir.dtypes import DType
 from mapsto.loop.llvm import Capabilities
 
-# A register is filled with elements of at least this size in templates: narrower ones are multiplied into 32-bit lanes.
-_ACCUMULATOR_BYTES = 4
+_MULTIPLYING = frozenset({"fma", "dot_u8s8", "dot_bf16"})
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,14 @@ class Isa:
     @property
     def accumulator_lanes(self) -> int:
         """32-bit lanes of one register."""
-        return self.vector_bits // (8 * _ACCUMULATOR_BYTES)
+        return self.core.accumulator_lanes
+
+    @property
+    def core(self) -> Core:
+        """What the contraction template must know."""
+        wide = self.vector_bits >= 512
+        costs = self.fma_per_cycle, self.loads_per_cycle, self.narrow_cost
+        return Core(self.vector_bits, self.registers, self.abilities & _MULTIPLYING, wide, *costs)
 
     @property
     def capabilities(self) -> Capabilities:

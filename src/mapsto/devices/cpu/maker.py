@@ -7,15 +7,15 @@ from functools import partial
 
 import numpy as np
 
-from mapsto.devices.cpu.contractions import template_calls
 from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.quotes import TileTemplate
 from mapsto.devices.cpu.traits import TRAITS
 from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Shared
+from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.quotes import Quoting
 from mapsto.devices.making.tasks import made
+from mapsto.devices.making.tile_quotes import TileTemplate
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
 from mapsto.plan.home import Home
@@ -41,8 +41,8 @@ class CpuMaker:
         self.machine = digest(machine)
         self.constants = constants
         self._shared = Shared(Functions(isa, submit))
-        self._tiles = partial(template_calls, isa=isa)
-        self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(isa)).offers
+        self._tiles = partial(template_calls, core=isa.core)
+        self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(isa.core)).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`."""

@@ -10,10 +10,10 @@ from benchmarks.contraction.shapes import GOALS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mapsto.devices.contraction.template import plan_contraction
+from mapsto.devices.contraction.tile import Shape, choose, row_limit, split_columns, split_rows, tile_cycles
 from mapsto.devices.cpu import isa as isas
-from mapsto.devices.cpu.contraction import plan_contraction
 from mapsto.devices.cpu.isa import AVX2, AVX512_FULL, SSE2, Isa
-from mapsto.devices.cpu.tile import Shape, choose, row_limit, split_columns, split_rows, tile_cycles
 
 ZEN4 = isas.tuned(AVX512_FULL, "znver4")
 ISAS = [SSE2, AVX2, isas.AVX512, ZEN4]
@@ -60,7 +60,7 @@ shapes = st.builds(
 @settings(max_examples=150)
 @given(shapes, st.sampled_from(ISAS))
 def test_tiles_fit_the_registers(shape: Shape, isa: Isa) -> None:
-    tiling = choose(isa, shape)
+    tiling = choose(isa.core, shape)
     for vectors in (tiling.panel if tiling.full_panels != 0 else (), tiling.last):
         used = len(vectors) * (tiling.sizes[0] + 1) + 1 if vectors else 0
         assert used <= isa.registers
@@ -70,36 +70,36 @@ def test_tiles_fit_the_registers(shape: Shape, isa: Isa) -> None:
 
 def test_rows_a_page_apart_are_few() -> None:
     """14 rows of A that share a set of the first-level cache push each other out of its 8 ways at every step."""
-    assert row_limit(ZEN4, 2, Shape(140, 512, 1024, 4096)) == 6
-    assert row_limit(ZEN4, 2, Shape(140, 512, 1024, 2048)) == 12
-    assert row_limit(ZEN4, 2, Shape(140, 512, 1024, 3072)) == 14
+    assert row_limit(ZEN4.core, 2, Shape(140, 512, 1024, 4096)) == 6
+    assert row_limit(ZEN4.core, 2, Shape(140, 512, 1024, 2048)) == 12
+    assert row_limit(ZEN4.core, 2, Shape(140, 512, 1024, 3072)) == 14
 
 
 def test_narrow_last_vectors_where_they_cost_less() -> None:
     """40 columns: two whole vectors and a half one; a Zen 4 core does that half in half the time."""
-    tiling = choose(ZEN4, Shape(26, 40, 216, 64))
+    tiling = choose(ZEN4.core, Shape(26, 40, 216, 64))
     assert tiling.last == (16, 16, 8) and tiling.full_panels == 0
-    whole = tile_cycles(ZEN4, (16, 16, 16), 9, Shape(26, 48, 216, 64))
-    assert tile_cycles(ZEN4, (16, 16, 8), 9, Shape(26, 40, 216, 64)) < 0.9 * whole
+    whole = tile_cycles(ZEN4.core, (16, 16, 16), 9, Shape(26, 48, 216, 64))
+    assert tile_cycles(ZEN4.core, (16, 16, 8), 9, Shape(26, 40, 216, 64)) < 0.9 * whole
 
 
 def test_few_rows_take_more_vectors() -> None:
     """A single row needs several accumulators to hide the latency of the multiply-add."""
     for isa in (AVX2, ZEN4):
-        tiling = choose(isa, Shape(1, 1024, 64, 256))
+        tiling = choose(isa.core, Shape(1, 1024, 64, 256))
         assert len(tiling.panel) >= 4
 
 
 def test_outputs_that_stream_take_smaller_tiles() -> None:
     """28 stores in a row wait for cache lines: at 16 steps a tile of 2 x 14 reached 84 % of peak, one of 2 x 5 91 %."""
     near = Shape(3136, 256, 16, 16, 4)
-    tiles = [choose(ZEN4, replace(near, streams=streams)) for streams in (False, True)]
+    tiles = [choose(ZEN4.core, replace(near, streams=streams)) for streams in (False, True)]
     accumulators = [len(t.panel) * t.sizes[0] for t in tiles]
     assert accumulators[1] < accumulators[0]
 
 
 def test_bf16_dot_products_share_their_broadcasts() -> None:
-    tiling = choose(ZEN4, Shape(3136, 256, 32, 32, 4, streams=True, bf16_dot=True))
+    tiling = choose(ZEN4.core, Shape(3136, 256, 32, 32, 4, streams=True, bf16_dot=True))
     assert len(tiling.panel) >= 2
 
 
@@ -108,7 +108,7 @@ def test_measured_kernels_are_expected_to_reach_their_goal(goal) -> None:  # typ
     """The rule's own estimate of a core of one multiply-add a cycle."""
     shape = goal.shape
     case = convolution_case(shape, FP32) if isinstance(shape, Convolution) else product_case(shape, FP32)
-    plan = plan_contraction(case.form, ZEN4)
+    plan = plan_contraction(case.form, ZEN4.core)
     rows = 1 if isinstance(shape, Product) or shape.kernel == 1 else shape.output[0]
     assert shape.multiplications / 16 / (rows * plan.tiling.cycles) >= goal.fp32
 
@@ -117,7 +117,7 @@ def test_items_are_many_and_equal() -> None:
     """Threads share items: a few of unequal size would leave one waiting for the other."""
     for shape in (Convolution(64, 64, 56), Convolution(256, 256, 14), Product(128, 768, 3072)):
         case = convolution_case(shape, FP32) if isinstance(shape, Convolution) else product_case(shape, FP32)
-        plan = plan_contraction(case.form, ZEN4)
+        plan = plan_contraction(case.form, ZEN4.core)
         assert isinstance(plan.extent, int) and plan.extent >= 24
         assert isinstance(plan.units, int) and isinstance(plan.blocks, int)
         last = plan.units - (plan.blocks - 1) * plan.chunk

@@ -12,7 +12,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.contraction.core import Core
 
 _LATENCY = 4.0  # cycles from one multiply-add to the next on the same accumulator
 _ISSUE = 5.0  # instructions a core starts per cycle
@@ -74,15 +74,15 @@ class Tiling:
         return sum(self.panel)
 
 
-def choose(isa: Isa, shape: Shape) -> Tiling:
+def choose(core: Core, shape: Shape) -> Tiling:
     """The cheapest tiling."""
-    return min(tilings(isa, shape), key=_rank)
+    return min(tilings(core, shape), key=_rank)
 
 
-def best_of_widths(isa: Isa, shape: Shape) -> list[Tiling]:
+def best_of_widths(core: Core, shape: Shape) -> list[Tiling]:
     """The cheapest tiling of each panel width, the cheapest of all first."""
     best: dict[int, Tiling] = {}
-    for tiling in tilings(isa, shape):
+    for tiling in tilings(core, shape):
         known = best.get(len(tiling.panel))
         if known is None or _rank(tiling) < _rank(known):
             best[len(tiling.panel)] = tiling
@@ -93,17 +93,17 @@ def _rank(tiling: Tiling) -> tuple[float, int]:
     return tiling.cycles, -tiling.sizes[0]
 
 
-def tilings(isa: Isa, shape: Shape) -> Iterator[Tiling]:
+def tilings(core: Core, shape: Shape) -> Iterator[Tiling]:
     """All that registers allow."""
-    lanes = min(isa.accumulator_lanes, shape.widest)
+    lanes = min(core.accumulator_lanes, shape.widest)
     for vectors in range(1, _MOST_VECTORS + 1):
         panel, last, full = split_columns(shape.columns, lanes, vectors)
         if shape.columns is not None and full == 0 and vectors > 1 and len(last) < vectors:
             continue  # the same as with fewer vectors
         widest = len(panel) if full != 0 else len(last)
-        for rows in range(1, row_limit(isa, widest, shape) + 1):
+        for rows in range(1, row_limit(core, widest, shape) + 1):
             sizes, counts = split_rows(shape.rows, rows)
-            cycles = _total(isa, shape, [(panel, full), (last, 1)], sizes, counts)
+            cycles = _total(core, shape, [(panel, full), (last, 1)], sizes, counts)
             yield Tiling(panel, last, full, sizes, counts, cycles)
 
 
@@ -122,14 +122,14 @@ def split_columns(columns: int | None, lanes: int, vectors: int) -> tuple[tuple[
     return panel, tuple(last), full
 
 
-def row_limit(isa: Isa, vectors: int, shape: Shape) -> int:
+def row_limit(core: Core, vectors: int, shape: Shape) -> int:
     """Rows that fit the registers beside the vectors of B and one broadcast.
 
     Without multiply-add, products and the copies that two-operand instructions need come on top; without mask
     registers, the masks.
     """
-    spare = isa.registers - vectors - 1 - (0 if isa.has("fma") else 4)
-    if shape.masked and isa.vector_bits < 512:
+    spare = core.registers - vectors - 1 - (0 if core.has("fma") else 4)
+    if shape.masked and not core.mask_registers:
         spare -= vectors
     limit = spare // vectors if vectors > 1 else max(spare, 1)
     if shape.row_bytes is None:
@@ -165,17 +165,17 @@ def split_rows(rows: int | None, largest: int) -> tuple[tuple[int, ...], tuple[i
 
 
 @functools.lru_cache(maxsize=4096)
-def tile_cycles(isa: Isa, vectors: tuple[int, ...], rows: int, shape: Shape) -> float:
+def tile_cycles(core: Core, vectors: tuple[int, ...], rows: int, shape: Shape) -> float:
     """Cycles of one tile: the slowest of multiply-adds, loads, latency and issue, and the second-level cache where a
     panel overflows the first."""
     if not vectors:
         return 0.0
-    lanes = isa.accumulator_lanes
-    width = sum(1.0 if v == lanes else max(v / lanes, isa.narrow_cost) for v in vectors)
-    work = 1.0 if isa.has("fma") else 2.0
+    lanes = core.accumulator_lanes
+    width = sum(1.0 if v == lanes else max(v / lanes, core.narrow_cost) for v in vectors)
+    work = 1.0 if core.has("fma") else 2.0
     count = len(vectors)
-    multiply = width * rows * work / isa.fma_per_cycle
-    load = (count + rows) / isa.loads_per_cycle
+    multiply = width * rows * work / core.fma_per_cycle
+    load = (count + rows) / core.loads_per_cycle
     issue = (count + rows + count * rows * work + _LOOP) / _ISSUE
     step_bytes = sum(vectors) * shape.group_bytes
     fetch = step_bytes / _L2_BYTES_PER_CYCLE if shape.steps * step_bytes > _L1_BYTES else 0.0
@@ -188,7 +188,7 @@ def tile_cycles(isa: Isa, vectors: tuple[int, ...], rows: int, shape: Shape) -> 
 
 
 def _total(
-    isa: Isa,
+    core: Core,
     shape: Shape,
     panels: list[tuple[tuple[int, ...], int | None]],
     sizes: tuple[int, ...],
@@ -199,9 +199,9 @@ def _total(
     for vectors, number in panels:
         share = 1.0 if number is None else float(number)
         if counts is None:  # unknown rows: the largest tile, and a little of the smaller ones
-            cost = tile_cycles(isa, vectors, sizes[0], shape) / sizes[0]
+            cost = tile_cycles(core, vectors, sizes[0], shape) / sizes[0]
         else:
             tiles = zip(sizes, counts, strict=True)
-            cost = sum(n * tile_cycles(isa, vectors, s, shape) for s, n in tiles)
+            cost = sum(n * tile_cycles(core, vectors, s, shape) for s, n in tiles)
         total += share * cost
     return total / (sum(panels[0][0]) if panels[0][1] is None else 1.0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mapsto.devices.cpu.contractions import template_reach
-from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.packed import direct_b
-from mapsto.devices.cpu.reach import reach
+from mapsto.devices.contraction.core import Core
+from mapsto.devices.contraction.reach import reach
 from mapsto.devices.making.code import Code
+from mapsto.devices.making.contractions import template_reach
+from mapsto.devices.making.packed import direct_b
 from mapsto.ir.dtypes import DType
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import Extents, Reach
@@ -19,7 +19,7 @@ from mapsto.plan.task import Task
 class TileTemplate:
     """A `making.quotes.Template`."""
 
-    isa: Isa
+    core: Core
 
     def reaches(self, task: Task, code: Code) -> bool:
         """See `Template`."""
@@ -31,4 +31,4 @@ class TileTemplate:
 
     def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
         """See `Template`."""
-        return reach(self.isa, extents, a, b, total, out)
+        return reach(self.core, extents, a, b, total, out)

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from benchmarks.contraction.cases import Case
 
-from mapsto.devices.cpu.contraction import Axis, ContractionForm, Plan
-from mapsto.devices.cpu.contraction_plan import _closing, _widest
-from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.tile import Tiling, split_columns, split_rows
+from mapsto.devices.contraction.core import Core
+from mapsto.devices.contraction.plan import _closing, _widest
+from mapsto.devices.contraction.template import Axis, ContractionForm, Plan
+from mapsto.devices.contraction.tile import Tiling, split_columns, split_rows
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import mul, sym
 from mapsto.loop.ast import Param
@@ -23,15 +23,15 @@ def with_groups(case: Case, plan: Plan) -> Plan:
     return replace(plan, form=replace(case.form, batch=(case.form.batch[0], axis)))
 
 
-def forced(case: Case, isa: Isa, vectors: int, rows: int, rows_outer: bool, chunk: int) -> Plan:
+def forced(case: Case, core: Core, vectors: int, rows: int, rows_outer: bool, chunk: int) -> Plan:
     """A plan with a tile that the cost rule did not choose."""
-    lanes = _widest(case.form, isa)
+    lanes = _widest(case.form, core)
     extent = case.form.rows[-1].extent
     assert isinstance(case.form.columns, int) and isinstance(extent, int)
     panel, last, full = split_columns(case.form.columns, lanes, vectors)
     sizes, counts = split_rows(extent, rows)
     tiling = _closing(case.form, Tiling(panel, last, full, sizes, counts, 0.0))
-    return Plan(case.form, isa, tiling, rows_outer, chunk)
+    return Plan(case.form, core, tiling, rows_outer, chunk)
 
 
 def sized_product(direct: bool) -> ContractionForm:

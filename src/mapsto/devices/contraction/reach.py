@@ -5,22 +5,22 @@ from __future__ import annotations
 import functools
 import math
 
-from mapsto.devices.cpu import contraction_plan as rules
-from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.tile import Shape, Tiling, choose, tile_cycles
+from mapsto.devices.contraction import plan as rules
+from mapsto.devices.contraction.core import Core
+from mapsto.devices.contraction.tile import Shape, Tiling, choose, tile_cycles
 from mapsto.ir.dtypes import DType
 from mapsto.plan.contraction_tally import Extents, Reach
 
 
 @functools.lru_cache(maxsize=4096)
-def reach(isa: Isa, e: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
+def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
     """The share of the peak and the passes over the operands, for a contraction of these extents and types."""
     if not e.columns or not e.channels or not e.windows or not all(e.rows):
         return Reach(1.0)
     interleave = max(4 // b.size, 1)
     groups = -(-e.channels // interleave)
     steps = max(e.windows * groups, 1)
-    widest = isa.vector_bits // (8 * total.size)
+    widest = core.vector_bits // (8 * total.size)
     widest = min(widest, e.out_block) if e.out_block else widest
     rows = math.prod(e.rows)
     shape = Shape(
@@ -32,12 +32,12 @@ def reach(isa: Isa, e: Extents, a: DType, b: DType, total: DType, out: DType) ->
         widest,
         False,
         rows * e.columns * out.size > rules.NEAR_BYTES,
-        interleave == 2 and isa.has("dot_bf16"),
+        interleave == 2 and core.has("dot_bf16"),
     )
-    tiling = choose(isa, shape)
-    cycles = _cycles(isa, shape, tiling, e) * math.prod(e.rows[:-1])
-    instructions = 1 if isa.has("fma") else 2
-    ideal = rows * e.columns * steps * instructions / (isa.vector_bits // (8 * total.size) * isa.fma_per_cycle)
+    tiling = choose(core, shape)
+    cycles = _cycles(core, shape, tiling, e) * math.prod(e.rows[:-1])
+    instructions = 1 if core.has("fma") else 2
+    ideal = rows * e.columns * steps * instructions / (core.vector_bits // (8 * total.size) * core.fma_per_cycle)
     panels = max(-(-e.columns // max(tiling.width, 1)), 1)
     bytes_a, bytes_b = rows * e.channels * a.size, e.columns * steps * shape.group_bytes
     blocks = -(-bytes_a // rules.CACHED_BYTES)
@@ -49,7 +49,7 @@ def reach(isa: Isa, e: Extents, a: DType, b: DType, total: DType, out: DType) ->
     return Reach(ideal / cycles, panels, between_a, 1.0, 0.0, shares)
 
 
-def _cycles(isa: Isa, shape: Shape, tiling: Tiling, e: Extents) -> float:
+def _cycles(core: Core, shape: Shape, tiling: Tiling, e: Extents) -> float:
     """Of one row axis and all columns, for these extents, whichever of them the code knows beforehand."""
     full, rest = divmod(e.columns, max(tiling.width, 1))
     if tiling.full_panels is not None:
@@ -63,6 +63,6 @@ def _cycles(isa: Isa, shape: Shape, tiling: Tiling, e: Extents) -> float:
         for size in tiling.sizes:
             tiles.append((size, left // size))
             left %= size
-    per_panel = sum(n * tile_cycles(isa, tiling.panel, size, shape) for size, n in tiles)
-    last_panel = sum(n * tile_cycles(isa, last, size, shape) for size, n in tiles)
+    per_panel = sum(n * tile_cycles(core, tiling.panel, size, shape) for size, n in tiles)
+    last_panel = sum(n * tile_cycles(core, last, size, shape) for size, n in tiles)
     return max(full * per_panel + last_panel, 1e-9)

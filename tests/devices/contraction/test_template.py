@@ -25,11 +25,10 @@ from benchmarks.contraction.native import aligned, build, load, plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.devices.cpu.contraction_plans import forced, sized_product, with_groups, with_packed_stride
+from tests.devices.contraction.plans import forced, sized_product, with_groups, with_packed_stride
 from tests.instruction_sets import instruction_sets
 
-from mapsto.devices.cpu import isa as isas
-from mapsto.devices.cpu.contraction import (
+from mapsto.devices.contraction.template import (
     Axis,
     ContractionForm,
     Epilogue,
@@ -38,8 +37,9 @@ from mapsto.devices.cpu.contraction import (
     contraction,
     plan_contraction,
 )
+from mapsto.devices.contraction.tile import split_columns
+from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.tile import split_columns
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, evaluate, sym
 from mapsto.loop.ast import Binary, Broadcast, Cast, Const, For, Load, Param, Statement, Type, Value
@@ -51,11 +51,11 @@ FORMATS = (FP32, BF16, INT8)
 each_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
 
 
-def check_all(cases: list[Case], plans: list[Plan], epilogue: Epilogue = plain, parts: int = 1) -> None:
+def check_all(cases: list[Case], plans: list[Plan], isa: Isa, epilogue: Epilogue = plain, parts: int = 1) -> None:
     """Compile all plans at once; results equal the reference bit for bit, in one call or in several shares of the
     range."""
     plans = [with_groups(case, plan) for case, plan in zip(cases, plans, strict=True)]
-    for case, plan, (native, extent) in zip(cases, plans, build(plans, epilogue), strict=True):
+    for case, plan, (native, extent) in zip(cases, plans, build(plans, isa, epilogue), strict=True):
         out = np.full(case.reference.shape, 99, case.reference.dtype)
         operands = [aligned(case.a), aligned(plan.packing.pack(case.weights)), out]
         for part in range(parts):
@@ -96,18 +96,18 @@ def skip_twin(isa: Isa, fmt: Format) -> None:
 def test_convolutions(isa: Isa, fmt: Format, blocked: bool) -> None:
     skip_twin(isa, fmt)
     cases = [convolution_case(conv, fmt, blocked=blocked, seed=i) for i, conv in enumerate(CONVOLUTIONS)]
-    check_all(cases, [plan_contraction(case.form, isa) for case in cases], parts=3)
+    check_all(cases, [plan_contraction(case.form, isa.core) for case in cases], isa, parts=3)
 
 
 @each_format
 def test_matrix_products(isa: Isa, fmt: Format) -> None:
     cases = [product_case(product, fmt, seed=i) for i, product in enumerate(PRODUCTS)]
-    check_all(cases, [plan_contraction(case.form, isa) for case in cases])
+    check_all(cases, [plan_contraction(case.form, isa.core) for case in cases], isa)
 
 
 def test_double_precision(isa: Isa) -> None:
     cases = [product_case(Product(9, 11, 21), FP64), convolution_case(Convolution(5, 7, 6), FP64)]
-    check_all(cases, [plan_contraction(case.form, isa) for case in cases])
+    check_all(cases, [plan_contraction(case.form, isa.core) for case in cases], isa)
 
 
 @each_format
@@ -115,7 +115,7 @@ def test_block_sizes(fmt: Format) -> None:
     """Blocks of 4 to 64 channels, wider and narrower than a register."""
     cases = [convolution_case(Convolution(37, 41, 5), fmt, block=block) for block in (4, 8, 32, 64)]
     for isa in ISAS:
-        check_all(cases, [plan_contraction(case.form, isa) for case in cases])
+        check_all(cases, [plan_contraction(case.form, isa.core) for case in cases], isa)
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
@@ -140,8 +140,8 @@ def test_any_tile_in_any_order(data: st.DataObject) -> None:
         vectors, rows = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 17))
         order, chunk = data.draw(st.booleans()), data.draw(st.integers(1, 5))
         cases.append(case)
-        plans.append(forced(case, isa, vectors, rows, order, chunk))
-    check_all(cases, plans, parts=data.draw(st.integers(1, 4)))
+        plans.append(forced(case, isa.core, vectors, rows, order, chunk))
+    check_all(cases, plans, isa, parts=data.draw(st.integers(1, 4)))
 
 
 # ---- sizes known at run time -----------------------------------------------------------------------------------------
@@ -160,8 +160,8 @@ SIZES = [
 
 
 def test_products_of_run_time_sizes_with_direct_b(isa: Isa) -> None:
-    plan = plan_contraction(sized_product(True), isa)
-    ((native, extent),) = build([plan])
+    plan = plan_contraction(sized_product(True), isa.core)
+    ((native, extent),) = build([plan], isa)
     rng = np.random.default_rng(0)
     for g, m, k, n in SIZES:
         a, b = (random_operand(rng, shape, DType.F32) for shape in ((g, m, k), (g, k, n)))
@@ -172,11 +172,11 @@ def test_products_of_run_time_sizes_with_direct_b(isa: Isa) -> None:
 
 def test_products_of_run_time_sizes_with_packed_b(isa: Isa) -> None:
     """B packed by `Packing.index` at sizes that are known only then."""
-    plan = plan_contraction(sized_product(False), isa)
+    plan = plan_contraction(sized_product(False), isa.core)
     pack = plan.packing
     stride = pack.size
     plan = with_packed_stride(plan)
-    ((native, extent),) = build([plan])
+    ((native, extent),) = build([plan], isa)
     rng = np.random.default_rng(0)
     for g, m, k, n in SIZES:
         values = {"g": g, "m": m, "k": k, "n": n}
@@ -210,8 +210,8 @@ def test_convolutions_of_run_time_pixels(isa: Isa, fmt: Format) -> None:
                 dims=("n", "h", "w", "oh", "ow"),
             )
         )
-    plan = plan_contraction(forms[0], isa)
-    ((native, extent),) = build([plan])
+    plan = plan_contraction(forms[0], isa.core)
+    ((native, extent),) = build([plan], isa)
     for n, oh, ow in shapes:
         case = convolution_case(Convolution(20, 24, (oh, ow), batch=n), fmt)
         h, w = oh + 2, ow + 2
@@ -239,7 +239,7 @@ def test_channels_apart_in_memory() -> None:
     )
     a = np.ascontiguousarray(case.a.transpose(0, 3, 1, 2))
     for isa in ISAS:
-        check_all([replace(case, form=form, a=a)], [plan_contraction(form, isa)])
+        check_all([replace(case, form=form, a=a)], [plan_contraction(form, isa.core)], isa)
 
 
 def test_phases_of_a_transposed_convolution() -> None:
@@ -267,8 +267,8 @@ def test_phases_of_a_transposed_convolution() -> None:
                     channels=c,
                     out_start=i * 2 * w * o + j * o,
                 )
-                plan = plan_contraction(form, isa)
-                ((native, extent),) = build([plan])
+                plan = plan_contraction(form, isa.core)
+                ((native, extent),) = build([plan], isa)
                 native([x, plan.packing.pack(weights[:, :, i, j]), got], [], 0, extent)
         assert np.array_equal(got, wanted), isa.name
 
@@ -292,8 +292,8 @@ def test_starts_and_borders() -> None:
         out_block_stride=8 * out_w * 8,
     )
     for isa in ISAS:
-        plan = plan_contraction(form, isa)
-        ((native, extent),) = build([plan])
+        plan = plan_contraction(form, isa.core)
+        ((native, extent),) = build([plan], isa)
         out = np.full((1, 2, 8, out_w, 8), 77, np.float32)
         native([big, plan.packing.pack(case.weights), out], [], 0, extent)
         assert np.array_equal(out[:, :, 1:7, 1:7], case.reference)
@@ -332,8 +332,8 @@ def test_epilogues(isa: Isa, epilogue: Epilogue, blocked: bool) -> None:
     for conv in (Convolution(16, 40, 9), Convolution(5, 21, (3, 40), kernel=1), Convolution(8, 16, 12)):
         case = convolution_case(conv, FP32, blocked=blocked)
         form = replace(case.form, others=(Param("bias", DType.F32),))
-        plan = plan_contraction(form, isa)
-        ((native, extent),) = build([plan], epilogue)
+        plan = plan_contraction(form, isa.core)
+        ((native, extent),) = build([plan], isa, epilogue)
         bias = np.random.default_rng(1).integers(-40, 40, conv.columns).astype(np.float32)
         out = np.full(case.reference.shape, 99, np.float32)
         guarded = np.concatenate([bias, np.full(64, np.nan, np.float32)])
@@ -358,8 +358,8 @@ def test_an_epilogue_may_change_the_type(isa: Isa) -> None:
 
     case = convolution_case(Convolution(20, 36, 7), INT8)
     form = replace(case.form, out=Param("out", DType.U8, True))
-    plan = plan_contraction(form, isa)
-    ((native, extent),) = build([plan], requantise)
+    plan = plan_contraction(form, isa.core)
+    ((native, extent),) = build([plan], isa, requantise)
     out = np.full(case.reference.shape, 99, np.uint8)
     native([aligned(case.a), plan.packing.pack(case.weights), out], [], 0, extent)
     assert np.array_equal(out, np.clip(np.trunc(case.reference * 0.125), 0, 255).astype(np.uint8))
@@ -380,7 +380,7 @@ def test_an_epilogue_may_change_the_type(isa: Isa) -> None:
 def test_the_packed_index_is_where_pack_puts_it(
     columns: int, channels: int, window: int, block: int, fmt: Format, vectors: int
 ) -> None:
-    from mapsto.devices.cpu.contraction_packing import Packing
+    from mapsto.devices.contraction.packing import Packing
 
     panel, last, _ = split_columns(columns, 16, vectors)
     pack = Packing(columns, channels, (window, 2), fmt.interleave, block, sum(panel), sum(last))
@@ -401,7 +401,7 @@ def test_the_interpreter_agrees() -> None:
     for fmt in FORMATS:
         for blocked in (True, False):
             case = convolution_case(Convolution(5, 21, (2, 9)), fmt, blocked=blocked)
-            plan = plan_contraction(case.form, ISAS[-1])
+            plan = plan_contraction(case.form, ISAS[-1].core)
             function, extent = contraction(plan, plain)
             out = np.full(case.reference.size, 99, case.reference.dtype)
             assert isinstance(extent, int)
@@ -413,8 +413,8 @@ def test_shares_of_the_range_do_not_overlap() -> None:
     """Every output element is written by exactly one item: threads may take any shares."""
     case = convolution_case(Convolution(16, 48, (6, 20)), FP32)
     for order in (True, False):
-        plan = forced(case, ISAS[-1], 2, 7, order, 2)
-        ((native, extent),) = build([plan])
+        plan = forced(case, ISAS[-1].core, 2, 7, order, 2)
+        ((native, extent),) = build([plan], ISAS[-1])
         operands = [aligned(case.a), aligned(plan.packing.pack(case.weights))]
         written = np.zeros(case.reference.shape, int)
         for item in range(extent):
@@ -426,7 +426,7 @@ def test_shares_of_the_range_do_not_overlap() -> None:
 
 def test_loads_of_functions_use_unique_names() -> None:
     case = product_case(Product(2, 3, 4), FP32)
-    function, _ = contraction(plan_contraction(case.form, ISAS[0]), plain)
+    function, _ = contraction(plan_contraction(case.form, ISAS[0].core), plain)
     assert isinstance(function.body[0], For)
     first, second = load([function], ISAS[0]), load([function], ISAS[0])
     assert first[0].entry is not second[0].entry

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from mapsto.devices.cpu.contraction import contraction, plan_contraction
-from mapsto.devices.cpu.contraction_form import Also, Axis, ContractionForm, Epilogue, Place
-from mapsto.devices.cpu.contraction_plan import read_tiles, tiles_text
-from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.packed import direct_b, in_actual_sizes, packed_b, packed_iters, packed_strides
+from mapsto.devices.contraction.core import Core
+from mapsto.devices.contraction.form import Also, Axis, ContractionForm, Epilogue, Place
+from mapsto.devices.contraction.plan import read_tiles, tiles_text
+from mapsto.devices.contraction.template import contraction, plan_contraction
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import Call
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import Code, Kernel, grain_of
+from mapsto.devices.making.packed import direct_b, in_actual_sizes, packed_b, packed_iters, packed_strides
 from mapsto.ir.expr import Dim, add, linear, mul, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
@@ -51,7 +51,7 @@ class Reach:
     also: Mapping[str, Access]
 
 
-def template_calls(task: Task, code: Code, isa: Isa) -> list[Call] | None:
+def template_calls(task: Task, code: Code, core: Core) -> list[Call] | None:
     """The calls that compute a contraction task with the template; None where an operand cannot be reached by
     strides.
     """
@@ -60,7 +60,7 @@ def template_calls(task: Task, code: Code, isa: Isa) -> list[Call] | None:
         return None
     calls: list[Call] = border_calls(task, code)
     for c, reach in zip(task.phases, reached, strict=True):
-        calls.extend(_phase_calls(task, c, reach, code, isa))
+        calls.extend(_phase_calls(task, c, reach, code, core))
     return calls
 
 
@@ -92,15 +92,15 @@ def also_stored(task: Task, code: Code) -> list[str]:
     return [t for t in task.targets[:-1] if t in code.homes and t not in code.temps]
 
 
-def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, isa: Isa) -> list[Call]:
+def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, core: Core) -> list[Call]:
     final = task.targets[-1]
     direct = None if reach.a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
     shaped, tensors = _shape(task, c, reach, direct, code, names)
     plan = code.schedules.take(
-        lambda: plan_contraction(shaped.form, isa),
+        lambda: plan_contraction(shaped.form, core),
         tiles_text,
-        lambda text: read_tiles(text, shaped.form, isa),
+        lambda text: read_tiles(text, shaped.form, core),
     )
     calls: list[Call] = []
     if direct is None:
@@ -120,7 +120,7 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, isa: Isa)
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *reach.also, *tensors)
     work = estimate(c.multiplications())
-    multiplied = isa.accumulator_lanes * isa.fma_per_cycle * shaped.form.interleave  # in a cycle
+    multiplied = core.accumulator_lanes * core.fma_per_cycle * shaped.form.interleave  # in a cycle
     grain = grain_of(work / multiplied, kernel.extent, code.target.processor)
     dims = tuple(sizes[d] for d in kernel.dims)
     writes = tuple(range(2, 3 + len(reach.also)))

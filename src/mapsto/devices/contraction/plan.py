@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-from mapsto.devices.cpu.contraction_form import ContractionForm
-from mapsto.devices.cpu.contraction_packing import Packing, packing
-from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.cpu.tile import Shape, Tiling, best_of_widths, tile_cycles, tilings
+from mapsto.devices.contraction.core import Core
+from mapsto.devices.contraction.form import ContractionForm
+from mapsto.devices.contraction.packing import Packing, packing
+from mapsto.devices.contraction.tile import Shape, Tiling, best_of_widths, tile_cycles, tilings
 from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, product
 
 # Work of one item: small enough to share among threads, large enough to forget the item's own cost.
@@ -28,7 +28,7 @@ class Plan:
     """
 
     form: ContractionForm
-    isa: Isa
+    core: Core
     tiling: Tiling
     rows_outer: bool
     chunk: int
@@ -65,22 +65,22 @@ def _number(d: Dim, typical: int = _TYPICAL) -> int:
     return d if isinstance(d, int) else typical
 
 
-def plan_contraction(form: ContractionForm, isa: Isa) -> Plan:
+def plan_contraction(form: ContractionForm, core: Core) -> Plan:
     """Choose tile, loop order and row blocks by cost."""
-    shape = _shape(form, isa)
-    best, *others = best_of_widths(isa, shape)
-    made = _planned(form, isa, shape, best)
-    beaten = tuple((tiles_text(_planned(form, isa, shape, t)), t.cycles / best.cycles) for t in others[:1])
+    shape = _shape(form, core)
+    best, *others = best_of_widths(core, shape)
+    made = _planned(form, core, shape, best)
+    beaten = tuple((tiles_text(_planned(form, core, shape, t)), t.cycles / best.cycles) for t in others[:1])
     return replace(made, rivals=beaten)
 
 
-def _planned(form: ContractionForm, isa: Isa, shape: Shape, tiling: Tiling) -> Plan:
+def _planned(form: ContractionForm, core: Core, shape: Shape, tiling: Tiling) -> Plan:
     tiling = _closing(form, tiling)
     rows_outer = _rows_outer(form, shape, tiling)
-    return Plan(form, isa, tiling, rows_outer, _chunk(form, isa, shape, tiling, rows_outer))
+    return Plan(form, core, tiling, rows_outer, _chunk(form, core, shape, tiling, rows_outer))
 
 
-def _shape(form: ContractionForm, isa: Isa) -> Shape:
+def _shape(form: ContractionForm, core: Core) -> Shape:
     rows = form.rows[-1]
     return Shape(
         rows.extent if isinstance(rows.extent, int) else None,
@@ -88,10 +88,10 @@ def _shape(form: ContractionForm, isa: Isa) -> Shape:
         _number(form.windows) * _number(form.groups),
         rows.a * form.a.element.size if isinstance(rows.a, int) else None,
         form.interleave * form.b.element.size,
-        _widest(form, isa),
+        _widest(form, core),
         form.b_channel_stride is not None and not isinstance(form.columns, int),
         _rows(form) * _number(form.columns) * form.out.element.size > NEAR_BYTES,
-        form.interleave == 2 and isa.has("dot_bf16"),
+        form.interleave == 2 and core.has("dot_bf16"),
     )
 
 
@@ -112,7 +112,7 @@ def _rows_outer(form: ContractionForm, shape: Shape, tiling: Tiling) -> bool:
     return a > CACHED_BYTES and a + a // CACHED_BYTES * b < b + panels * a
 
 
-def _chunk(form: ContractionForm, isa: Isa, shape: Shape, tiling: Tiling, rows_outer: bool) -> int:
+def _chunk(form: ContractionForm, core: Core, shape: Shape, tiling: Tiling, rows_outer: bool) -> int:
     """Tiles (or outer rows) of a row block: by work, by A's bytes where panels pass over it, and so that there are
     enough items, equally large, for several threads to finish together."""
     several = len(form.rows) > 1
@@ -121,7 +121,7 @@ def _chunk(form: ContractionForm, isa: Isa, shape: Shape, tiling: Tiling, rows_o
     units = outer if several else tiles
     assert isinstance(units, int)
     vectors = tiling.last if tiling.full_panels == 0 else tiling.panel
-    unit = tile_cycles(isa, vectors, tiling.sizes[0], shape) * (tiles if several else 1)
+    unit = tile_cycles(core, vectors, tiling.sizes[0], shape) * (tiles if several else 1)
     chunk = max(int(_ITEM_CYCLES / max(unit, 1.0)), 1)
     if rows_outer:
         chunk = max(chunk, CACHED_BYTES * units // _bytes_of_a(form))
@@ -133,9 +133,9 @@ def _chunk(form: ContractionForm, isa: Isa, shape: Shape, tiling: Tiling, rows_o
     return -(-units // -(-units // chunk)) if units else 1
 
 
-def _widest(form: ContractionForm, isa: Isa) -> int:
+def _widest(form: ContractionForm, core: Core) -> int:
     """Lanes of a vector: a register, or less where the output's blocks or the accumulators' size ask for it."""
-    lanes = isa.vector_bits // (8 * form.accumulator.size)
+    lanes = core.vector_bits // (8 * form.accumulator.size)
     return min(lanes, form.out_block) if form.out_block else lanes
 
 
@@ -165,14 +165,14 @@ _TILES = re.compile(
 )
 
 
-def read_tiles(text: str, form: ContractionForm, isa: Isa) -> Plan:
+def read_tiles(text: str, form: ContractionForm, core: Core) -> Plan:
     """Reads `tiles_text` back, for a form. Raises ValueError."""
     found = _TILES.fullmatch(text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no schedule of tiles")
     chunk = int(found["chunk"])
-    for tiling in tilings(isa, _shape(form, isa)):  # any other would not cover the result
-        made = Plan(form, isa, _closing(form, tiling), found["order"] == "row blocks", chunk)
+    for tiling in tilings(core, _shape(form, core)):  # any other would not cover the result
+        made = Plan(form, core, _closing(form, tiling), found["order"] == "row blocks", chunk)
         if chunk > 0 and tiles_text(made) == text:
             return made
     raise ValueError(f"{text[:80]!r} does not tile {form.columns} columns")

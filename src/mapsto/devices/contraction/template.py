@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mapsto.devices.cpu.contraction_form import Axis, ContractionForm, Epilogue, Place
-from mapsto.devices.cpu.contraction_plan import Plan, plan_contraction
+from mapsto.devices.contraction.form import Axis, ContractionForm, Epilogue, Place
+from mapsto.devices.contraction.plan import Plan, plan_contraction
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop.ast import (
@@ -313,7 +313,7 @@ class _Template:
         form, lanes = self.form, total.type.lanes
         if form.interleave == 1:
             spread = Broadcast(scalar, total.type)
-            if form.accumulator.is_float and self.plan.isa.has("fma"):
+            if form.accumulator.is_float and self.plan.core.has("fma"):
                 return Fma(spread, vector, total)
             return Binary("add", total, Binary("mul", spread, vector))
         group = Bitcast(Broadcast(scalar, Type(DType.I32, lanes)), Type(form.a.element, lanes * form.interleave))

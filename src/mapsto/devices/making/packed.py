@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.devices.cpu.contraction_packing import Packing
+from mapsto.devices.contraction.packing import Packing
 from mapsto.devices.maker import Call
 from mapsto.devices.making.code import Code
 from mapsto.ir.expr import Call as ExprCall

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mapsto.devices.contraction.reach import reach
 from mapsto.devices.cpu.isa import AVX2, AVX512, AVX512_FULL, SSE2, Isa
-from mapsto.devices.cpu.reach import reach
 from mapsto.ir.dtypes import DType
 from mapsto.plan.contraction_tally import Extents
 
@@ -19,7 +19,7 @@ LARGE = Extents(1, (56, 56), 256, 256, 9, 64, 16, False, False)
 
 
 def share(isa: Isa, e: Extents) -> float:
-    return reach(isa, e, F32, F32, F32, F32).share
+    return reach(isa.core, e, F32, F32, F32, F32).share
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda i: i.name)
@@ -63,7 +63,7 @@ formats = st.sampled_from(
 
 @given(st.sampled_from(ISAS), extents, formats)
 def test_a_share_is_a_share(isa: Isa, e: Extents, fmt: tuple[DType, DType, DType, DType]) -> None:
-    found = reach(isa, e, *fmt)
+    found = reach(isa.core, e, *fmt)
     assert 0 < found.share <= 1.05
     assert found.passes_a >= 1 and found.passes_b >= 1 and found.shares >= 1
     assert found.passes_a == 1 or found.passes_b == 1

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mapsto.devices.cpu.contraction_form import ContractionForm
-from mapsto.devices.cpu.tile import Tiling
+from mapsto.devices.contraction.form import ContractionForm
+from mapsto.devices.contraction.tile import Tiling
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, minimum, mod, mul, product
 
 Array = NDArray[Any]

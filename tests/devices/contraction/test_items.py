@@ -23,10 +23,10 @@ from benchmarks.contraction.cases import (
 from benchmarks.contraction.native import plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.devices.cpu.contraction_plans import forced, sized_product, with_groups, with_packed_stride
+from tests.devices.contraction.plans import forced, sized_product, with_groups, with_packed_stride
 
+from mapsto.devices.contraction.template import Plan, contraction, plan_contraction
 from mapsto.devices.cpu import isa as isas
-from mapsto.devices.cpu.contraction import Plan, contraction, plan_contraction
 from mapsto.ir.expr import evaluate
 from mapsto.loop.interpret import interpret
 
@@ -76,7 +76,7 @@ def test_every_number_of_columns(isa: isas.Isa, block: int) -> None:
     for columns in range(1, 73):
         conv = Convolution(2, columns, (2, 3), kernel=1)
         case = convolution_case(conv, FP32, block=block or 16, blocked=block > 0)
-        check(case, plan_contraction(case.form, isa), parts=1 + columns % 3)
+        check(case, plan_contraction(case.form, isa.core), parts=1 + columns % 3)
 
 
 @pytest.mark.parametrize("isa", ISAS, ids=lambda isa: isa.name)
@@ -88,7 +88,7 @@ def test_every_format(isa: isas.Isa, fmt: Format) -> None:
             convolution_case(Convolution(2 * 5, 2 * columns, (2, 2), kernel=1, groups=2), fmt),
             product_case(Product(5, 6, columns), fmt),
         ):
-            check(case, plan_contraction(case.form, isa), parts=2)
+            check(case, plan_contraction(case.form, isa.core), parts=2)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -105,14 +105,14 @@ def test_any_tile_in_any_order(data: st.DataObject) -> None:
     block = data.draw(st.sampled_from((4, 8, 16, 32, 64)))
     case = convolution_case(conv, fmt, block=block, blocked=data.draw(st.booleans()))
     vectors, rows, chunk = (data.draw(st.integers(1, most)) for most in (5, 17, 5))
-    plan = forced(case, isa, vectors, rows, data.draw(st.booleans()), chunk)
+    plan = forced(case, isa.core, vectors, rows, data.draw(st.booleans()), chunk)
     check(case, plan, data.draw(st.integers(1, 5)))
 
 
 @pytest.mark.parametrize("isa", ISAS[:3], ids=lambda isa: isa.name)
 @pytest.mark.parametrize("direct", [True, False], ids=["direct", "packed"])
 def test_sizes_of_a_run(isa: isas.Isa, direct: bool) -> None:
-    plan = plan_contraction(sized_product(direct), isa)
+    plan = plan_contraction(sized_product(direct), isa.core)
     stride = plan.packing.size
     if not direct:
         plan = with_packed_stride(plan)
