@@ -51,7 +51,7 @@ class Prices:
 
 def _is_part(task: Task) -> bool:
     """Whether it is little of what its nodes do (an operand of a wide concatenation): its form would say all of it."""
-    return sum(len(node.inputs) for node in task.nodes) > 4 * (len(task.nodes) + len(task.reads))
+    return sum(len(node.inputs) for node in task.nodes) > 2 * (len(task.nodes) + len(task.reads))
 
 
 def _form(
