@@ -3,8 +3,8 @@
 A `Dim` is a Python int or an `Expr`. An `Expr` is a polynomial in canonical form: a sum of integer
 coefficients times products of atoms. An atom is a symbol (`Sym`) or an opaque call (`Call`): floor division,
 floor modulus, min, max, the two functions of broadcasting, or an element loaded from an integer tensor (a gather's
-index). Because the form is canonical, equality of
-expressions is equality of values for the polynomial part, and hashing works.
+index). Because the form is canonical, equality of expressions is equality of values for the polynomial part, and
+hashing works.
 
 Symbols stand for sizes (>= 0) or loop iterators. What is proved of their values stands in `expr_proofs`, what is
 rewritten for their sake in `expr_rewrite`; here are the data and the arithmetic that keeps the form canonical.

@@ -3,10 +3,9 @@
     Rule("x - x == 0", Op("sub", Var("x"), Var("x")), lambda b, m: ...)
 
 A pattern is matched at a node that is about to be built, against the nodes already built (`View`); its leaves bind
-values by name. A
-variable that occurs twice must be the same value. The rewrite is called with the builder and the match; it gives the
-value that takes the
-node's place, or None where a condition that the pattern cannot say does not hold.
+values by name. A variable that occurs twice must be the same value. The rewrite is called with the builder and the
+match; it gives the value that takes the node's place, or None where a condition that the pattern cannot say does not
+hold.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Reverse-mode differentiation of a graph.
 
 For y = f(x) the gradient of the loss with respect to x is the sum, over the nodes that read x, of what their gradient
-rules give
-(Griewank and Walther, Evaluating Derivatives, chapter 3). The rules stand beside the ops.
+rules give (Griewank and Walther, Evaluating Derivatives, chapter 3). The rules stand beside the ops.
 """
 
 from __future__ import annotations

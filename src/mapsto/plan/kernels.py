@@ -1,8 +1,7 @@
 """Tasks as kernels, in a canonical form: equal work has equal form, and is compiled once.
 
 Tensors are named t0, t1.., iterators i0, i1.., sizes s0, s1.. in order of appearance; each tensor's offset in its
-buffer is taken out of its layout (the step
-passes a pointer that is already moved).
+buffer is taken out of its layout (the step passes a pointer that is already moved).
 """
 
 from __future__ import annotations

@@ -5,9 +5,8 @@ stride in elements, so that
 
     place(index) = offset + sum over axes of stride * physical index.
 
-The plain row-major layout has one axis a dim; the blocked layout `[N][C/16][H][W][16]` has two axes for C: (C, div
-16) and
-(C, div 1, size 16). A slice of a layout is a layout (other offset, same strides), which is what a concat's operands
+The plain row-major layout has one axis a dim; the blocked layout `[N][C/16][H][W][16]` has two axes for C: (C, div 16)
+and (C, div 1, size 16). A slice of a layout is a layout (other offset, same strides), which is what a concat's operands
 get.
 
 Contract of a layout that its writers keep and its readers may use:
@@ -139,9 +138,7 @@ def permuted(shape: Sequence[Dim], order: Sequence[int], border: Sequence[tuple[
 def blocked(
     shape: Sequence[Dim], dim: int, block: int, border: Sequence[tuple[int, int]] | None = None
 ) -> Layout:
-    """`dim` split into blocks whose elements are innermost: `[N][C/16][H][W][16]` for dim 1 in
-    blocks of 16.
-    """
+    """`dim` split into blocks whose elements are innermost: `[N][C/16][H][W][16]` for dim 1 in blocks of 16."""
     axes: list[tuple[int, int, int | None]] = [(d, block if d == dim else 1, None) for d in range(len(shape))]
     return _with_strides(shape, [*axes, (dim, 1, block)], border or [(0, 0)] * len(shape))
 

@@ -1,9 +1,8 @@
 """Transposed convolution as ordinary contractions, one for each phase of the stride.
 
 out[s*q + r] = sum over taps i with (r + p - i*d) % s == 0 of x[q + (r + p - i*d)/s] * w[i]: for a fixed phase r the
-taps that count form an arithmetic
-series i = first + step*j, and x is read at q + const - slope*j (Dumoulin and Visin, "A guide to convolution
-arithmetic", 2016, section 4).
+taps that count form an arithmetic series i = first + step*j, and x is read at q + const - slope*j (Dumoulin and Visin,
+"A guide to convolution arithmetic", 2016, section 4).
 """
 
 from __future__ import annotations

@@ -113,8 +113,7 @@ class Executable:
         `engine`: a device that has the functions and runs them; then there are no objects.
 
         Raises ArgumentError for what is no program or no object code, VerifyError for an inconsistent program,
-        CompileError for objects that lack a function, ExecutionError
-        for an impossible number of threads.
+        CompileError for objects that lack a function, ExecutionError for an impossible number of threads.
         """
         self.threads = thread_count(threads)
         if not isinstance(program, Program):

@@ -1,9 +1,8 @@
 """The table of rows: for each ONNX op, the function that builds it from ops of the intermediate representation.
 
 A row is a function of one `Call` (a node at its place: inputs, attributes, opset) decorated with `@row("Name")`. It
-returns the
-output values in order. What a row cannot do it raises by `call.unsupported(...)`; the translator collects these over
-the model.
+returns the output values in order. What a row cannot do it raises by `call.unsupported(...)`; the translator collects
+these over the model.
 """
 
 from __future__ import annotations
