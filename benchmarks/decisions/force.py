@@ -10,7 +10,7 @@ from mapsto.plan.edits import unedited
 from mapsto.plan.plan import Plan
 from mapsto.plan.recipe import Recipe
 from mapsto.plan.rules import RULES
-from mapsto.plan.works import Item, Offer, Pins, Region, Work
+from mapsto.plan.works import Offer, Pins, PlannedItem, PlannedRegion, Work
 
 
 class NotForced(Exception):
@@ -35,8 +35,8 @@ def with_offer(plan: Plan, name: str, template: str, schedule: str) -> Plan:
     """The plan with one work made otherwise; without a schedule it is left to the maker, of this template."""
     offer = Offer(template, schedule or None)
 
-    def changed(item: Item) -> Item:
-        if isinstance(item, Region):
+    def changed(item: PlannedItem) -> PlannedItem:
+        if isinstance(item, PlannedRegion):
             return replace(item, arms=tuple(tuple(map(changed, arm)) for arm in item.arms))
         return replace(item, offer=offer) if isinstance(item, Work) and item.name == name else item
 

@@ -21,7 +21,7 @@ from mapsto.kernel.ast import Load, Stmt
 from mapsto.plan.plan import Plan
 from mapsto.plan.recipe import parse_recipe
 from mapsto.plan.task import Task
-from mapsto.plan.works import Basis, Beaten, Offer, Region, Seats, Work
+from mapsto.plan.works import Basis, Beaten, Offer, PlannedRegion, Seats, Work
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.profile import StepTime
 
@@ -145,7 +145,7 @@ def test_what_is_no_join_of_different_nodes_cannot_be_kept_apart(recipe: str) ->
 
 
 def test_a_work_in_a_nested_graph_is_given_another_offer() -> None:
-    plan = Plan("g", "isa", items=(work("g0", 1.0), Region("g1", "n", ((work("g2", 1.0),), (work("g3", 1.0),)))))
+    plan = Plan("g", "isa", items=(work("g0", 1.0), PlannedRegion("g1", "n", ((work("g2", 1.0),), (work("g3", 1.0),)))))
     made = with_offer(plan, "g3", "tiles", "")
     assert [w.offer for w in made.works] == [Offer("loops", "s"), Offer("loops", "s"), Offer("tiles", None)]
     assert with_offer(plan, "g3", "loops", "t").works[2].offer == Offer("loops", "t")

@@ -9,7 +9,7 @@ from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
 from mapsto.ops.builder import Builder
 from mapsto.plan.decide import decide
-from mapsto.plan.items import Control, Region, Task, View, reads_of, targets_of, tasks, walk
+from mapsto.plan.items import Branches, Control, Task, View, reads_of, targets_of, tasks, walk
 from mapsto.plan.mapped import Mapped, Taken, plan_of
 from mapsto.plan.plan import Offer, parse
 from mapsto.plan.replay import replay
@@ -87,7 +87,7 @@ def branching() -> Graph:
 
 def test_what_is_built_after_a_check_stays_after_it() -> None:
     """Tasks only move to later places, so a check comes before whatever it guards, however nodes are fused."""
-    (branch,) = [item for item in decided(branching()).items if isinstance(item, Region)]
+    (branch,) = [item for item in decided(branching()).items if isinstance(item, Branches)]
     kinds = ["check" if isinstance(i, Control) else "+".join(n.op for n in i.nodes) if isinstance(i, Task) else "view"
              for i in branch.arms[0]]  # fmt: skip
     last = max(k for k, kind in enumerate(kinds) if kind == "check")
@@ -102,7 +102,7 @@ def without_reasons(mapped: Mapped) -> list[object]:
     def shown(item: object) -> object:
         if isinstance(item, Task):
             return item.recipe, item.kind, item.stmts, item.phases, item.nodes
-        return (item.node, item.reads, item.name) if isinstance(item, Region) else item
+        return (item.node, item.reads, item.name) if isinstance(item, Branches) else item
 
     return list(map(shown, walk(mapped.items)))
 

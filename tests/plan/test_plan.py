@@ -11,7 +11,20 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.plan.home import Home
 from mapsto.plan.layout import blocked, permuted, plain
-from mapsto.plan.plan import Basis, Beaten, Control, Declined, Offer, Pins, Plan, Region, Seats, View, Work, parse
+from mapsto.plan.plan import (
+    Basis,
+    Beaten,
+    Declined,
+    Offer,
+    Pins,
+    Plan,
+    PlannedControl,
+    PlannedRegion,
+    PlannedView,
+    Seats,
+    Work,
+    parse,
+)
 from mapsto.plan.recipe import made, of
 from mapsto.plan.traits import Traits
 
@@ -34,8 +47,8 @@ WORK = Work(
         Beaten("apart", "x y", "", -2e-9),
     ),
 )
-VIEW = View("g4", "v", ("x", "y z"), made("without", of("v"), of("x"), of("y z")), "it lies there")
-ARMS = ((replace(WORK, name="g3"), VIEW), (Control("g5", 7),), ())
+VIEW = PlannedView("g4", "v", ("x", "y z"), made("without", of("v"), of("x"), of("y z")), "it lies there")
+ARMS = ((replace(WORK, name="g3"), VIEW), (PlannedControl("g5", 7),), ())
 BORDER = ((0, 0), (0, 0), (1, 1), (2, 0))
 HOMES = {
     "odd, name": Home("odd, name", DType.F32, blocked((1, 32, sym("h"), 5), 1, 16, BORDER), "so"),
@@ -48,7 +61,7 @@ PLAN = Plan(
     "avx512",
     "0123abcd",
     "1.0",
-    (WORK, Region("g1", "q", ARMS), Control("g2", 3)),
+    (WORK, PlannedRegion("g1", "q", ARMS), PlannedControl("g2", 3)),
     HOMES,
     {"out put": "t"},
     traits=Traits(0, 1, 22, 333, 4444, 5),

@@ -17,7 +17,7 @@ from mapsto.errors import CompileError
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
 from mapsto.session import bisect as bisector
-from mapsto.session.bisect import Verdict, bisect
+from mapsto.session.bisect import WorkError, bisect
 from mapsto.session.compile import prepared
 
 MODEL = """g (float[N, 24] x, float[24, 40] w, bool c)
@@ -60,7 +60,7 @@ def test_only_the_wrong_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     """Subtractions that add: softmax alone has some."""
     spoil(monkeypatch, lambda text: text.replace(" fsub ", " fadd "))
     (verdict,) = bisect(prepared(parse(MODEL), None), feed(False))
-    assert isinstance(verdict, Verdict) and "sub" in verdict.ops and "matmul" not in verdict.ops
+    assert isinstance(verdict, WorkError) and "sub" in verdict.ops and "matmul" not in verdict.ops
     assert verdict.error > 1e-3 and verdict.message == ""
 
 
@@ -102,4 +102,4 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert capsys.readouterr().out == ""
     spoil(monkeypatch, lambda text: text.replace(" fsub ", " fadd "))
     bisector.main()
-    assert "Verdict(work=" in capsys.readouterr().out
+    assert "WorkError(work=" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from tests.session.support import Feed, check, normal, parse
 
 from mapsto.devices.cpu.workers import Workers
-from mapsto.plan.plan import Region
+from mapsto.plan.plan import PlannedRegion
 
 
 def conditions(names: str, **arrays: np.ndarray) -> list[Feed]:
@@ -182,4 +182,4 @@ def test_a_condition_known_beforehand_leaves_one_branch(workers: Workers) -> Non
         >
     }""")
     exe = check(workers, model, {"x": normal(5)})
-    assert not any(isinstance(item, Region) for item in exe.plan.items)
+    assert not any(isinstance(item, PlannedRegion) for item in exe.plan.items)

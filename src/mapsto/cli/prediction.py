@@ -11,7 +11,7 @@ from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, rea
 from mapsto.cli.open import ARTIFACT_SUFFIX
 from mapsto.cli.output import print_json, seconds_text, shown
 from mapsto.cli.progress import progress_bar
-from mapsto.report.prediction import FACTOR, Step, Verified, verify
+from mapsto.report.prediction import FACTOR, Compared, KernelTiming, verify
 
 
 def verify_plan(
@@ -48,7 +48,7 @@ def verify_plan(
     print(table_text(found, worst))
 
 
-def table_text(found: Verified, worst: bool) -> str:
+def table_text(found: Compared, worst: bool) -> str:
     """A line for each kernel, in order or the worst first, and the sums."""
     from rich.table import Table
 
@@ -72,6 +72,6 @@ def table_text(found: Verified, worst: bool) -> str:
     return f"{shown(made)}\n{totals}; within a factor of {FACTOR}: {found.share:.1%} of the time"
 
 
-def _badness(step: Step) -> tuple[bool, float]:
+def _badness(step: KernelTiming) -> tuple[bool, float]:
     """Wrong ones first, by the time that they are off."""
     return not step.right, abs(step.predicted - step.measured)

@@ -18,10 +18,10 @@ from mapsto.plan.fuse import Together, fuse
 from mapsto.plan.guesses import guesses
 from mapsto.plan.home import as_it_comes
 from mapsto.plan.initial import setting_of
-from mapsto.plan.items import Item, Region, tasks
+from mapsto.plan.items import Branches, Item, tasks
 from mapsto.plan.judge import Judged, judge
 from mapsto.plan.mapped import Mapped
-from mapsto.plan.names import Names, names_in
+from mapsto.plan.names import FreshNames, names_in
 from mapsto.plan.outputs import place_outputs
 from mapsto.plan.parts import take_apart
 from mapsto.plan.patterns import Sizes
@@ -55,7 +55,7 @@ def _decided(
 ) -> tuple[Mapped, Judged]:
     traits = prices.asked.traits
     setting = setting_of(graph, traits)
-    names = Names(names_in(graph))
+    names = FreshNames(names_in(graph))
     items = fuse(graph, setting, prices, together, inner.keys())
     made = {name: value for task in tasks(items) for name, value in task.made.items()}
     values = {**made, **setting.values}
@@ -109,7 +109,7 @@ def _named(items: tuple[Item, ...]) -> tuple[Item, ...]:
     numbers = count()
 
     def named(item: Item) -> Item:
-        if isinstance(item, Region):
+        if isinstance(item, Branches):
             item = replace(item, arms=tuple(tuple(map(named, arm)) for arm in item.arms))
         return replace(item, name=f"g{next(numbers)}")
 

@@ -15,7 +15,7 @@ from mapsto.plan.edits import part, part_layout, reading, viewed, written
 from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.layout import Layout
-from mapsto.plan.plan import Control, Item, Plan, View, Work
+from mapsto.plan.plan import Plan, PlannedControl, PlannedItem, PlannedView, Work
 from mapsto.plan.recipe import Recipe
 from mapsto.plan.rules import FORMS, RULES, SIBLING_RULES, Refusal
 from mapsto.plan.slices import slice_of, without
@@ -70,17 +70,17 @@ class _Deriving:
     inside: dict[str, tuple[str, Layout]] = field(default_factory=dict)
     seen: dict[str, str] = field(default_factory=dict)
 
-    def items(self, items: tuple[Item, ...]) -> tuple[made_of.Item, ...]:
+    def items(self, items: tuple[PlannedItem, ...]) -> tuple[made_of.Item, ...]:
         return tuple(map(self.item, items))
 
-    def item(self, item: Item) -> made_of.Item:
+    def item(self, item: PlannedItem) -> made_of.Item:
         try:
             return self._item(item)
         except (ValueError, IndexError, KeyError, TypeError, StopIteration) as error:
             where = f"plan, line {item.line}: " if item.line else "plan: "
             raise ParseError(f"{where}{type(item).__name__.lower()} {item.name}: {_said(error)}") from error
 
-    def _item(self, item: Item) -> made_of.Item:
+    def _item(self, item: PlannedItem) -> made_of.Item:
         if isinstance(item, Work):
             task = self.task(item.recipe)
             if item.recipe.rule == "copy":  # on whose behalf
@@ -89,18 +89,18 @@ class _Deriving:
                 raise ValueError(f"its recipe makes {task.kind}, not {item.kind}")
             _agree(item, task)
             return replace(task, name=item.name, because=item.because)
-        if isinstance(item, View):
+        if isinstance(item, PlannedView):
             return self._view(item)
-        if isinstance(item, Control):
+        if isinstance(item, PlannedControl):
             if item.node >= len(self.listed):
                 raise ValueError(f"the graph has {len(self.listed)} nodes, not a number {item.node}")
             return made_of.Control(self.listed[item.node], item.name)
         node = self.node(item.node)
         if len(node.graphs) != len(item.arms):
             raise ValueError(f"node {item.node} has {len(node.graphs)} nested graphs")
-        return made_of.Region(node, tuple(self.items(arm) for arm in item.arms), frozenset(reads(node)), item.name)
+        return made_of.Branches(node, tuple(self.items(arm) for arm in item.arms), frozenset(reads(node)), item.name)
 
-    def _view(self, item: View) -> made_of.View:
+    def _view(self, item: PlannedView) -> made_of.View:
         task = self.task(item.recipe)
         if item.recipe.rule == "without":  # its parts say where they lie
             expected, of = task.nodes[-1].output.name, tuple(part.name for part in item.recipe.parts[1:])

@@ -13,7 +13,7 @@ from mapsto.kernel.ast import Iter, Reduce, Stmt, walk
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.asked import Quote
 from mapsto.plan.home import Home
-from mapsto.plan.items import Item, Region, tasks
+from mapsto.plan.items import Branches, Item, tasks
 from mapsto.plan.patterns import Sizes, extent
 from mapsto.plan.prices import Prices
 from mapsto.plan.rules.base import Refusal
@@ -64,7 +64,7 @@ class _Distances:
         for item in items:
             if isinstance(item, Task):
                 total += sum(self._sizes(item).values())
-            elif isinstance(item, Region):
+            elif isinstance(item, Branches):
                 total += max((self._all(arm) for arm in item.arms), default=0.0)
         return total
 

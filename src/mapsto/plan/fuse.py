@@ -21,7 +21,7 @@ from mapsto.machine.spec import DeviceSpec
 from mapsto.ops.registry import op
 from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting, copy_task, initial_task
-from mapsto.plan.items import Control, Item, Region, reads_of, targets_of
+from mapsto.plan.items import Branches, Control, Item, reads_of, targets_of
 from mapsto.plan.patterns import number
 from mapsto.plan.prices import Prices
 from mapsto.plan.rules import FORMS, RULES, SIBLING_RULES, Refusal, Rule
@@ -83,7 +83,7 @@ def _item(
         if node.op != "if":  # a graph that is run again takes steps of its own
             raise UnsupportedError(f"{node.op} has no way of being run yet (node {node.outputs[0].name!r})")
         arms = tuple(_items(inner, setting, prices, together, required, node.outputs) for inner in node.graphs)
-        return Region(node, arms, frozenset(reads(node)))
+        return Branches(node, arms, frozenset(reads(node)))
     if node.op == "copy":
         return copy_task(setting.values[node.inputs[0]], node.output, setting, (node,), "")
     if node.op == "bind_dim" or op(node.op).kind == "control":

@@ -24,7 +24,7 @@ class View:
 
 
 @dataclass(frozen=True)
-class Region:
+class Branches:
     """A node with nested graphs; one list of items for each. reads: values from outside."""
 
     node: Node
@@ -47,13 +47,13 @@ class Control:
         return frozenset(n for n in inputs if n)
 
 
-Item = Task | View | Region | Control
+Item = Task | View | Branches | Control
 
 
 def walk(items: Iterable[Item]) -> Iterator[Item]:
     """Items in order; those of arms before the region that they are in."""
     for item in items:
-        if isinstance(item, Region):
+        if isinstance(item, Branches):
             for arm in item.arms:
                 yield from walk(arm)
         yield item
@@ -67,7 +67,7 @@ def each(items: Iterable[Item], change: Callable[[Item], Iterable[Item]]) -> tup
     """Items changed one by one, those of arms included: `change` gives what stands in an item's place."""
     done: list[Item] = []
     for item in items:
-        if isinstance(item, Region):
+        if isinstance(item, Branches):
             item = replace(item, arms=tuple(each(arm, change) for arm in item.arms))
         done.extend(change(item))
     return tuple(done)

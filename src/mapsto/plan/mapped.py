@@ -9,7 +9,7 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph
 from mapsto.plan import plan as printed
 from mapsto.plan.home import Home
-from mapsto.plan.items import Control, Item, Region, View, tasks
+from mapsto.plan.items import Branches, Control, Item, View, tasks
 from mapsto.plan.judge import Choice
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
@@ -61,14 +61,14 @@ def _printed(
     mapped: Mapped,
     taken: Mapping[str, Taken],
     numbers: Mapping[int, int],
-) -> printed.Item:
+) -> printed.PlannedItem:
     if isinstance(item, View):
-        return printed.View(item.name, item.value, item.of, item.recipe, item.because)
+        return printed.PlannedView(item.name, item.value, item.of, item.recipe, item.because)
     if isinstance(item, Control):
-        return printed.Control(item.name, numbers[id(item.node)])
-    if isinstance(item, Region):
+        return printed.PlannedControl(item.name, numbers[id(item.node)])
+    if isinstance(item, Branches):
         arms = tuple(tuple(_printed(i, mapped, taken, numbers) for i in arm) for arm in item.arms)
-        return printed.Region(item.name, item.node.outputs[0].name, arms)
+        return printed.PlannedRegion(item.name, item.node.outputs[0].name, arms)
     made, choice = taken[item.name], mapped.choices.get(item.name)
     return printed.Work(
         item.name,

@@ -9,7 +9,7 @@ from mapsto.ir.graph import Graph
 
 
 @dataclass
-class Names:
+class FreshNames:
     """Gives names that are not `taken`."""
 
     taken: frozenset[str]

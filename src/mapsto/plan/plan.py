@@ -22,21 +22,21 @@ from mapsto.plan.works import (
     NO_PINS,
     Basis,
     Beaten,
-    Control,
     Declined,
-    Item,
     Offer,
     Pins,
-    Region,
+    PlannedControl,
+    PlannedItem,
+    PlannedRegion,
+    PlannedView,
     Seats,
-    View,
     Work,
     walk,
 )  # fmt: skip
 
 __all__ = [
-    "Basis", "Beaten", "Control", "Declined", "Item", "Offer", "Pins", "Plan", "Region", "Seats", "View", "Work",
-    "parse", "walk",
+    "Basis", "Beaten", "Declined", "Offer", "Pins", "Plan", "PlannedControl", "PlannedItem", "PlannedRegion",
+    "PlannedView", "Seats", "Work", "parse", "walk",
 ]  # fmt: skip
 
 
@@ -51,7 +51,7 @@ class Plan:
     device: str
     digest: str = ""
     version: str = ""
-    items: tuple[Item, ...] = ()
+    items: tuple[PlannedItem, ...] = ()
     homes: Mapping[str, Home] = field(default_factory=dict)
     places: Mapping[str, str] = field(default_factory=dict)
     pins: Pins = NO_PINS
@@ -104,7 +104,7 @@ class Plan:
         """
         text_of(name, "the name of a node or value")
         works = [w for w in self.works if name in (w.name, *w.nodes, *w.sources, *w.writes)]
-        views = [v for v in walk(self.items) if isinstance(v, View) and name in (v.value, v.name)]
+        views = [v for v in walk(self.items) if isinstance(v, PlannedView) and name in (v.value, v.name)]
         values = dict.fromkeys([n for n in (name, *(t for w in works for t in w.writes)) if n in self.homes])
         if not works and not values and not views:
             raise MapstoError(
@@ -172,7 +172,7 @@ def _said(beaten: Beaten) -> str:
     return f"as {beaten.of}" + (f", {beaten.schedule}" if beaten.schedule else "")
 
 
-def _data(item: Item) -> dict[str, Any]:
+def _data(item: PlannedItem) -> dict[str, Any]:
     found = {key: value for key, value in vars(item).items() if key != "line"}
     found["item"] = type(item).__name__.lower()
     if isinstance(item, Work):
@@ -180,7 +180,7 @@ def _data(item: Item) -> dict[str, Any]:
         found["offer"] = vars(item.offer)
         found["declined"] = [vars(d) for d in item.declined]
         found["beaten"] = [vars(b) for b in item.beaten]
-    if isinstance(item, Region):
+    if isinstance(item, PlannedRegion):
         found["arms"] = [[_data(inner) for inner in arm] for arm in item.arms]
     return found
 

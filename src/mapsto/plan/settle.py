@@ -15,7 +15,7 @@ from mapsto.plan.contraction import Contraction
 from mapsto.plan.edits import reading, written
 from mapsto.plan.home import Border, Home, as_it_comes, layout_for, same_places
 from mapsto.plan.initial import Setting, copy_task
-from mapsto.plan.items import Item, Region, View, targets_of
+from mapsto.plan.items import Branches, Item, View, targets_of
 from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.slices import Slice
 from mapsto.plan.task import Task
@@ -49,7 +49,7 @@ class _Settling:
         meter = current()
         for item in items:
             meter.tick("layouts")
-            if isinstance(item, Region):
+            if isinstance(item, Branches):
                 item = replace(item, arms=tuple(self.settled(arm) for arm in item.arms))
             view = self.view(item) if isinstance(item, Task) and item.stmts else None
             if view is None:
@@ -98,7 +98,7 @@ class _Settling:
         """The items with copies where a contraction cannot reach an operand as it lies. copies: those made before."""
         done: list[Item] = []
         for item in items:
-            if isinstance(item, Region):
+            if isinstance(item, Branches):
                 item = replace(item, arms=tuple(self.fitted(arm, dict(copies)) for arm in item.arms))
             if isinstance(item, Task) and item.kind == "rows" and not item.stmts:
                 name = item.nodes[-1].output.name

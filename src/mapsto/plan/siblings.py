@@ -13,7 +13,7 @@ from mapsto.budget import current
 from mapsto.ir.graph import Value
 from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting
-from mapsto.plan.items import Item, Region, reads_of
+from mapsto.plan.items import Branches, Item, reads_of
 from mapsto.plan.prices import Prices
 from mapsto.plan.rules import Refusal, SiblingRule
 from mapsto.plan.task import Task
@@ -37,7 +37,7 @@ def join_siblings(
     """
 
     def inside(item: Item) -> Item:
-        if not isinstance(item, Region):
+        if not isinstance(item, Branches):
             return item
         outputs = frozenset(v.name for v in item.node.outputs)
         arms = (join_siblings(arm, outputs, setting, prices, together, pinned, rule) for arm in item.arms)

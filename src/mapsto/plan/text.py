@@ -45,7 +45,19 @@ from mapsto.plan.home import Home
 from mapsto.plan.layout import Axis, Layout
 from mapsto.plan.recipe import parse_recipe, quoted
 from mapsto.plan.traits import Traits
-from mapsto.plan.works import Basis, Beaten, Control, Declined, Item, Offer, Pins, Region, Seats, View, Work
+from mapsto.plan.works import (
+    Basis,
+    Beaten,
+    Declined,
+    Offer,
+    Pins,
+    PlannedControl,
+    PlannedItem,
+    PlannedRegion,
+    PlannedView,
+    Seats,
+    Work,
+)
 
 # ---- printing --------------------------------------------------------------------------------------------------------
 
@@ -58,7 +70,7 @@ class Parts:
     device: str
     digest: str
     version: str
-    items: tuple[Item, ...]
+    items: tuple[PlannedItem, ...]
     homes: Mapping[str, Home]
     places: Mapping[str, str]
     pins: Pins
@@ -100,14 +112,14 @@ def _basis_lines(basis: Basis) -> Iterator[str]:
         yield from (f"beaten inner {b.of} of {_names(names)} by {b.loss!r}" for names, b in seats.beaten)
 
 
-def _item_lines(item: Item) -> Iterator[str]:
+def _item_lines(item: PlannedItem) -> Iterator[str]:
     if isinstance(item, Work):
         yield from _work_lines(item)
-    elif isinstance(item, View):
+    elif isinstance(item, PlannedView):
         yield f"view {item.name} {quoted(item.value)} of {_names(item.of)} = {item.recipe}"
         if item.because:
             yield f"  because {_text(item.because)}"
-    elif isinstance(item, Control):
+    elif isinstance(item, PlannedControl):
         yield f"control {item.name} {item.node}"
     else:
         yield f"region {item.name} {quoted(item.node)}"
@@ -230,7 +242,7 @@ class _Open:
     name: str
     node: str
     line: int
-    arms: list[list[Item]] = field(default_factory=list)
+    arms: list[list[PlannedItem]] = field(default_factory=list)
 
 
 @dataclass
@@ -240,7 +252,7 @@ class _Reader:
     digest: str = ""
     version: str = ""
     traits: Traits | None = None
-    items: list[Item] = field(default_factory=list)
+    items: list[PlannedItem] = field(default_factory=list)
     open: list[_Open] = field(default_factory=list)
     homes: dict[str, Home] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
@@ -260,7 +272,7 @@ class _Reader:
             raise ValueError("not a line of a plan")
         read(self, line, number)
 
-    def add(self, item: Item) -> None:
+    def add(self, item: PlannedItem) -> None:
         if self.open and not self.open[-1].arms:
             raise ValueError(f"region {self.open[-1].name} has no arm yet")
         (self.open[-1].arms[-1] if self.open else self.items).append(item)
@@ -326,12 +338,12 @@ class _Reader:
         found = _matched(_VIEW, line)
         self.once(f"item {found['name']}", number)
         value, of, recipe = _read_name(found["value"]), _read_names(found["of"]), parse_recipe(found["recipe"])
-        self.add(View(found["name"], value, of, recipe, line=number))
+        self.add(PlannedView(found["name"], value, of, recipe, line=number))
 
     def read_control(self, line: str, number: int) -> None:
         found = _matched(_CONTROL, line)
         self.once(f"item {found['name']}", number)
-        self.add(Control(found["name"], int(found["node"]), number))
+        self.add(PlannedControl(found["name"], int(found["node"]), number))
 
     def read_region(self, line: str, number: int) -> None:
         found = _matched(_REGION, line)
@@ -351,7 +363,7 @@ class _Reader:
         if not self.open or self.open[-1].name != found["name"]:
             raise ValueError("the end of a region that is not open")
         last = self.open.pop()
-        self.add(Region(last.name, last.node, tuple(map(tuple, last.arms)), last.line))
+        self.add(PlannedRegion(last.name, last.node, tuple(map(tuple, last.arms)), last.line))
 
     def read_home(self, line: str, number: int) -> None:
         found = _matched(_HOME, line)
@@ -441,8 +453,8 @@ _LINES: Mapping[str, Callable[[_Reader, str, int], None]] = {
 }
 
 
-def _detailed(item: Item, word: str, rest: str, line: str) -> Item:
-    if isinstance(item, View) and word == "because":
+def _detailed(item: PlannedItem, word: str, rest: str, line: str) -> PlannedItem:
+    if isinstance(item, PlannedView) and word == "because":
         return replace(item, because=_read_text(rest))
     if not isinstance(item, Work):
         raise ValueError(f"unknown detail {word!r}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from mapsto.errors import ParseError
 from mapsto.ir.graph import Value
 from mapsto.plan.home import Home, layout_for
-from mapsto.plan.items import Item, Region, View, reads_of, targets_of, tasks
+from mapsto.plan.items import Branches, Item, View, reads_of, targets_of, tasks
 from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.task import Task
@@ -73,15 +73,15 @@ class _Checking:
         for item in items:
             where = f"item {item.name}"
             for name in sorted(reads_of(item) | _parts_of(item)):
-                if name not in self.mapped.homes and not isinstance(item, Region):
+                if name not in self.mapped.homes and not isinstance(item, Branches):
                     raise self.fault(where, f"{item.name} reads {name!r}, which has no home")
-                if self.parts.get(name, name) not in now and not isinstance(item, Region):
+                if self.parts.get(name, name) not in now and not isinstance(item, Branches):
                     raise self.fault(where, f"{item.name} reads {name!r}, which nothing before it writes")
-            if isinstance(item, Region):
+            if isinstance(item, Branches):
                 after = [self.items(arm, now) for arm in item.arms]
                 now |= set.intersection(*after) if after else set()
             for name in targets_of(item):
-                if isinstance(item, Region) and name not in now:
+                if isinstance(item, Branches) and name not in now:
                     raise self.fault(where, f"{item.name}: not every arm writes {name!r}")
             written = set(targets_of(item))
             if isinstance(item, Task) and (twice := sorted(written & now & self.mapped.homes.keys())):

@@ -17,7 +17,7 @@ from mapsto.kernel.ast import Load, Stmt
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.fuse import is_wide
 from mapsto.plan.home import Border
-from mapsto.plan.items import Control, Item, Region, reads_of, targets_of, walk
+from mapsto.plan.items import Branches, Control, Item, reads_of, targets_of, walk
 from mapsto.plan.rules.siblings import is_part
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_source
@@ -82,7 +82,7 @@ def _kept(items: Sequence[Item], ports: Set[str]) -> set[str]:
     kept = set(ports)
     for item in items:
         kept |= reads_of(item)
-        if isinstance(item, Region) or (isinstance(item, Task) and item.kind == "routine"):
+        if isinstance(item, Branches) or (isinstance(item, Task) and item.kind == "routine"):
             kept |= set(targets_of(item))
     return kept
 
@@ -90,7 +90,7 @@ def _kept(items: Sequence[Item], ports: Set[str]) -> set[str]:
 def _fixed(items: Sequence[Item]) -> set[str]:
     found: set[str] = set()
     for item in items:
-        if isinstance(item, Region):
+        if isinstance(item, Branches):
             found |= {n for n in item.node.inputs if n}
         elif isinstance(item, Control) and item.node.op != "bind_dim":
             found |= item.reads

@@ -92,7 +92,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class View:
+class PlannedView:
     """A value that needs no code: it lies in the buffer of another one, or is made up of several that lie in its own.
     `recipe`: of what would compute it, which says where it lies.
     """
@@ -106,17 +106,17 @@ class View:
 
 
 @dataclass(frozen=True)
-class Region:
+class PlannedRegion:
     """A node with nested graphs, by its first output, and the items of each."""
 
     name: str
     node: str
-    arms: tuple[tuple[Item, ...], ...]
+    arms: tuple[tuple[PlannedItem, ...], ...]
     line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
-class Control:
+class PlannedControl:
     """A node that reads a size or checks something. `node`: its number in the graph, those of nested graphs counted
     after the node that they are in.
     """
@@ -126,7 +126,7 @@ class Control:
     line: int = field(default=0, compare=False)
 
 
-Item = Work | View | Region | Control
+PlannedItem = Work | PlannedView | PlannedRegion | PlannedControl
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,10 @@ class Pins:
 NO_PINS = Pins()
 
 
-def walk(items: Iterable[Item]) -> Iterator[Item]:
+def walk(items: Iterable[PlannedItem]) -> Iterator[PlannedItem]:
     """Items in order; those of arms before the region that they are in."""
     for item in items:
-        if isinstance(item, Region):
+        if isinstance(item, PlannedRegion):
             for arm in item.arms:
                 yield from walk(arm)
         yield item

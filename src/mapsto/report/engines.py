@@ -32,7 +32,7 @@ class Setup:
     data_root: Path | None = None
 
 
-class Engine(Protocol):
+class OpenEngine(Protocol):
     def run(self, feed: Feed) -> dict[str, np.ndarray]: ...
 
 
@@ -158,7 +158,7 @@ def _name_of(port: Any, given: Mapping[str, Any]) -> str | None:
     return next((name for name in port.get_names() if name in given), None)
 
 
-ENGINES: dict[str, Callable[[Setup], Engine]] = {
+ENGINES: dict[str, Callable[[Setup], OpenEngine]] = {
     "mapsto": _Mapsto,
     "numpy": _Numpy,
     "onnxruntime": lambda setup: _OnnxRuntime(setup, optimised=True),
@@ -167,7 +167,7 @@ ENGINES: dict[str, Callable[[Setup], Engine]] = {
 }
 
 
-def open_engine(name: str, setup: Setup) -> Engine:
+def open_engine(name: str, setup: Setup) -> OpenEngine:
     """Opens an engine by its name. Raises EngineMissing, UnsupportedError, or what `mapsto.compile` raises."""
     if name not in ENGINES:
         raise UnsupportedError(f"there is no engine {name!r}; known: {', '.join(ENGINES)}")

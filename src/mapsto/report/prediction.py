@@ -26,7 +26,7 @@ Shapes = Mapping[str, Sequence[int | None]]
 
 
 @dataclass(frozen=True)
-class Step:
+class KernelTiming:
     """One kernel of the plan, all of its calls: seconds measured (the least of all runs) and predicted."""
 
     name: str
@@ -46,10 +46,10 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Verified:
+class Compared:
     """All kernels that a run reached, in the order of the plan; the machine that predicted them; sizes of that run."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[KernelTiming, ...]
     host: Host
     threads: int
     runs: int
@@ -92,7 +92,7 @@ def verify(
     seconds: float,
     data_root: Path | None = None,
     progress: Progress | None = None,
-) -> Verified:
+) -> Compared:
     """Compiles a model, runs it for so many seconds, and predicts it from this machine's figures alone."""
     host = host_machine()
     executable = mapsto.compile(model, shapes=shapes, threads=threads, data_root=data_root, progress=progress)
@@ -103,11 +103,11 @@ def verify(
     predicted = predict(graph, sizes, maker, executable.threads)
     measured, runs = _measured(executable, inputs, seconds)
     steps = tuple(
-        Step(name, label, spent, found.cost.seconds, found.cost.bytes, found.cost.operations)
+        KernelTiming(name, label, spent, found.cost.seconds, found.cost.bytes, found.cost.operations)
         for name, (label, spent) in measured.items()
         if spent > 0 and (found := predicted.get(name)) is not None
     )
-    return Verified(steps, host, executable.threads, runs, sizes)
+    return Compared(steps, host, executable.threads, runs, sizes)
 
 
 def _measured(

@@ -18,14 +18,14 @@ from typing import IO, Any
 from mapsto.budget import defaulting
 from mapsto.errors import InternalError, MapstoError
 from mapsto.report.arrays import load_arrays, save_arrays
-from mapsto.report.engines import Engine, EngineMissing, Feed, Setup, open_engine
+from mapsto.report.engines import EngineMissing, Feed, OpenEngine, Setup, open_engine
 
 
 class Worker:
     """An opened engine and the feeds that it runs in turn."""
 
     def __init__(self) -> None:
-        self.engine: Engine | None = None
+        self.engine: OpenEngine | None = None
         self.feeds: list[Feed] = []
         self.next = 0
 

@@ -65,7 +65,7 @@ def _tightest_gap(size: int, starts: np.ndarray, stops: np.ndarray) -> int:
 
 
 @dataclass(frozen=True)
-class Packing:
+class Stacking:
     """An order of buffers from the bottom up: by levels, each buffer with those that lie below it."""
 
     levels: tuple[tuple[np.ndarray, np.ndarray, np.ndarray], ...]
@@ -79,7 +79,7 @@ class Packing:
         return starts_at
 
 
-def find_order(offsets: np.ndarray, first: np.ndarray, last: np.ndarray) -> Packing:
+def find_order(offsets: np.ndarray, first: np.ndarray, last: np.ndarray) -> Stacking:
     """What lies below what in a layout, among buffers alive together."""
     level = np.zeros(len(offsets), np.int64)
     below: list[np.ndarray] = [np.zeros(0, np.int64)] * len(offsets)
@@ -95,7 +95,7 @@ def find_order(offsets: np.ndarray, first: np.ndarray, last: np.ndarray) -> Pack
         lengths = [len(below[b]) for b in buffers]
         starts = np.concatenate(([0], np.cumsum(lengths)[:-1])).astype(np.int64)
         levels.append((buffers, np.concatenate([below[b] for b in buffers]), starts))
-    return Packing(tuple(levels))
+    return Stacking(tuple(levels))
 
 
 class Arena:
@@ -104,7 +104,7 @@ class Arena:
     def __init__(self, first: np.ndarray, last: np.ndarray) -> None:
         self._first = first
         self._last = last
-        self._packing: Packing | None = None
+        self._packing: Stacking | None = None
         self._tolerated = _TOLERATED
 
     def layout(self, sizes: np.ndarray) -> tuple[np.ndarray, int, int]:

@@ -18,14 +18,14 @@ from mapsto.runtime.arrays import address_of, aligned_bytes
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.engine import Engine
 from mapsto.runtime.frame import Frame
-from mapsto.runtime.layout import Layout, remember, root_layout
+from mapsto.runtime.layout import ArenaLayout, remember, root_layout
 from mapsto.runtime.native import Library
 from mapsto.runtime.pool import load_runner, shared_pool
 from mapsto.runtime.profile import StepTime, profile_frame
 from mapsto.runtime.program import ALIGNMENT, Port, Program
 from mapsto.runtime.tables import Tables
 from mapsto.runtime.verify import verify_program
-from mapsto.runtime.walk import Walk, Walker
+from mapsto.runtime.walk import WalkedFrame, Walker
 
 if TYPE_CHECKING:
     from mapsto.plan.plan import Plan
@@ -49,9 +49,9 @@ class _Layouts:
 
     def __init__(self, tables: Tables, threads: int) -> None:
         self._tables, self._threads = tables, threads
-        self._kept: dict[tuple[int, ...], Layout] = {}
+        self._kept: dict[tuple[int, ...], ArenaLayout] = {}
 
-    def __call__(self, sizes: Mapping[str, int]) -> Layout:
+    def __call__(self, sizes: Mapping[str, int]) -> ArenaLayout:
         key = tuple(sizes.values())
         layout = self._kept.get(key)
         if layout is None:
@@ -131,7 +131,7 @@ class Executable:
         self._tables = Tables(program, self._code.addresses)
         self._constants = _aligned(program.constants)
         self._layouts = _Layouts(self._tables, self.threads)
-        self._frames: list[Frame | Walk] = []
+        self._frames: list[Frame | WalkedFrame] = []
         self._input_names = [port.name for port in program.inputs]
         self._output_names = [port.name for port in program.outputs]
         self._single = len(program.outputs) == 1
@@ -268,7 +268,7 @@ class Executable:
             raise UnsupportedError(f"code for {name} cannot be saved or pickled yet; compile it where it is to run")
         return artifact.Artifact(self.program, self.objects, self.target, self.plan_text)
 
-    def _frame(self) -> Frame | Walk:
+    def _frame(self) -> Frame | WalkedFrame:
         return self._code.frame(self._tables, self._constants, self._layouts, self._poison)
 
     def _sizes(self, sizes: Any) -> dict[str, int]:

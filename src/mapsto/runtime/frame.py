@@ -17,7 +17,7 @@ import numpy as np
 from mapsto.errors import ExecutionError
 from mapsto.runtime import runner_ir
 from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes, aligned_empty
-from mapsto.runtime.layout import Layout
+from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison, fill
 from mapsto.runtime.pool import Pool
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Require, Run
@@ -43,7 +43,7 @@ class Frame:
         self,
         tables: Tables,
         constants: np.ndarray,
-        root_layout: Callable[[Mapping[str, int]], Layout],
+        root_layout: Callable[[Mapping[str, int]], ArenaLayout],
         run: Callable[[ctypes.c_int64], int],
         pool: Pool | None,
         poisoned: bool = False,
@@ -64,9 +64,9 @@ class Frame:
         for index, buffer in enumerate(tables.program.buffers):
             if buffer.kind == "constant":
                 self._addresses[index] = address_of(constants) + buffer.offset
-        self._installed: Layout | None = None  # whose numbers the words hold
-        self._root: Layout | None = None  # for the inputs' sizes
-        self._node: Layout | None = None  # for all that this run has bound so far
+        self._installed: ArenaLayout | None = None  # whose numbers the words hold
+        self._root: ArenaLayout | None = None  # for the inputs' sizes
+        self._node: ArenaLayout | None = None  # for all that this run has bound so far
         self._inputs: list[InputPlan] = []
         self._outputs: list[OutputPlan] = []  # those whose size the inputs decide
         self._poison = Poison(tables, self._fill) if poisoned else None
@@ -215,7 +215,7 @@ class Frame:
         self._give(self._plan_outputs(node, step.symbol), results)
         return index + 1
 
-    def _plan_outputs(self, layout: Layout, symbol: str | None) -> list[OutputPlan]:
+    def _plan_outputs(self, layout: ArenaLayout, symbol: str | None) -> list[OutputPlan]:
         """Outputs whose size is known since `symbol` was bound (None: from the inputs' sizes)."""
         plans: list[OutputPlan] = []
         for index in due_outputs(self._tables, layout, symbol):
@@ -243,7 +243,7 @@ class Frame:
             self._inputs.append((array.shape, array.dtype, flags, root.port_places(port.buffer), port.buffer))
         return arrays
 
-    def _install(self, layout: Layout) -> None:
+    def _install(self, layout: ArenaLayout) -> None:
         """Writes a layout's numbers into the words; memory in use (chunks of the same size) stays where it is."""
         root, self._root, self._installed = self._root, None, None  # nothing is valid if this fails half-way
         tables, words = self._tables, self._words

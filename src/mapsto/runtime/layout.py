@@ -34,7 +34,7 @@ def remember(cache: dict[Key, Kept], key: Key, value: Kept, most: int) -> None:
 
 
 @dataclass(eq=False)
-class Layout:
+class ArenaLayout:
     """The numbers, in the order in which `Tables` lists their places."""
 
     tables: Tables
@@ -42,7 +42,7 @@ class Layout:
     state: list[int]
     values: np.ndarray
     bound: dict[str, int]
-    parent: Layout | None
+    parent: ArenaLayout | None
     chunk_offsets: list[np.ndarray]
     chunk_bytes: list[int]
     extents: np.ndarray
@@ -50,7 +50,7 @@ class Layout:
     words: np.ndarray
     alone: bool
     """Whether every step is the first thread's alone: no other thread is needed."""
-    children: dict[tuple[str, int], Layout] = field(default_factory=dict)
+    children: dict[tuple[str, int], ArenaLayout] = field(default_factory=dict)
     _port_places: dict[int, list[tuple[int, int]]] = field(default_factory=dict)
 
     def bytes_of(self, buffer: int) -> int:
@@ -72,16 +72,16 @@ class Layout:
             self._port_places[buffer] = list(zip(places.tolist(), offsets.tolist(), strict=True))
         return self._port_places[buffer]
 
-    def descends_from(self, other: Layout) -> bool:
-        layout: Layout | None = self
+    def descends_from(self, other: ArenaLayout) -> bool:
+        layout: ArenaLayout | None = self
         while layout is not None and layout is not other:
             layout = layout.parent
         return layout is other
 
-    def bind(self, symbol: str, value: int) -> Layout:
+    def bind(self, symbol: str, value: int) -> ArenaLayout:
         """The layout where `symbol`, read in addition to what is bound here, has this value."""
         if symbol in self.bound:  # read again, in a loop
-            origin: Layout = self
+            origin: ArenaLayout = self
             while symbol in origin.bound and origin.parent is not None:
                 origin = origin.parent
             return self._derive(symbol, value, origin)
@@ -92,7 +92,7 @@ class Layout:
             remember(self.children, key, found, _CHILDREN)
         return found
 
-    def _derive(self, symbol: str, value: int, parent: Layout) -> Layout:
+    def _derive(self, symbol: str, value: int, parent: ArenaLayout) -> ArenaLayout:
         state = self.tables.tape.changed(self.state, symbol, value)
         return _make(self.tables, self.threads, state, {**self.bound, symbol: value}, parent, (self, symbol))
 
@@ -104,7 +104,7 @@ class Layout:
         return sum(self.chunk_bytes), lower_bound(sizes, phases.first[members], phases.last[members])
 
 
-def root_layout(tables: Tables, threads: int, state: list[int]) -> Layout:
+def root_layout(tables: Tables, threads: int, state: list[int]) -> ArenaLayout:
     """The layout for the inputs' sizes, which the tape's `state` holds; symbols not bound yet count as 0.
 
     Raises ExecutionError where sizes exceed 64 bits or the machine's memory.
@@ -117,9 +117,9 @@ def _make(
     threads: int,
     state: list[int],
     bound: dict[str, int],
-    parent: Layout | None,
-    carried: tuple[Layout, str] | None,
-) -> Layout:
+    parent: ArenaLayout | None,
+    carried: tuple[ArenaLayout, str] | None,
+) -> ArenaLayout:
     values = tables.tape.result(state)
     offsets, sizes = _lay_out(tables, values, carried)
     extents = values[tables.extent_expr]
@@ -133,11 +133,11 @@ def _make(
     polls = tables.polls.steps(values, tables.extent_step, extents, tables.grain, shares, others)
     meets |= polls  # threads pause together
     words = tables.kind | np.where(meets, runner_ir.BARRIER, 0) | np.where(polls, runner_ir.POLL, 0)
-    return Layout(tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, words, all_alone)
+    return ArenaLayout(tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, words, all_alone)
 
 
 def _lay_out(
-    tables: Tables, values: np.ndarray, carried: tuple[Layout, str] | None
+    tables: Tables, values: np.ndarray, carried: tuple[ArenaLayout, str] | None
 ) -> tuple[list[np.ndarray], list[int]]:
     offsets: list[np.ndarray] = []
     totals: list[int] = []

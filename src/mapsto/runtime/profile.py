@@ -10,7 +10,7 @@ import numpy as np
 
 from mapsto.runtime.frame import Frame
 from mapsto.runtime.program import Program, Run
-from mapsto.runtime.walk import Walk
+from mapsto.runtime.walk import WalkedFrame
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class StepTime:
     calls: int
 
 
-def profile_frame(frame: Frame | Walk, program: Program, inputs: Sequence[Any], runs: int) -> list[StepTime]:
+def profile_frame(frame: Frame | WalkedFrame, program: Program, inputs: Sequence[Any], runs: int) -> list[StepTime]:
     """Times of the steps that call code. Threads meet after each step here, which runs without a profile may spare."""
     counters = np.zeros((len(program.steps) + 1, 2), np.int64)
     with frame.measured(counters):

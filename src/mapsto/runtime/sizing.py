@@ -13,7 +13,7 @@ from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir.bounds import message, value_at
 from mapsto.ir.expr import evaluate
 from mapsto.runtime.arrays import address_of, readable
-from mapsto.runtime.layout import LARGEST_SIZE, Layout
+from mapsto.runtime.layout import LARGEST_SIZE, ArenaLayout
 from mapsto.runtime.program import Bind, Bounds
 from mapsto.runtime.tables import Tables
 
@@ -57,7 +57,7 @@ def apart(tables: Tables, arrays: Sequence[np.ndarray]) -> None:
                 )
 
 
-def check(tables: Tables, layout: Layout, symbol: str | None) -> None:
+def check(tables: Tables, layout: ArenaLayout, symbol: str | None) -> None:
     """The program's checks that can be decided now: those on `symbol`, or (None) on the inputs' sizes alone. Raises
     ExecutionError.
     """
@@ -66,18 +66,18 @@ def check(tables: Tables, layout: Layout, symbol: str | None) -> None:
             raise ExecutionError(held.message)
 
 
-def due_outputs(tables: Tables, layout: Layout, symbol: str | None) -> list[int]:
+def due_outputs(tables: Tables, layout: ArenaLayout, symbol: str | None) -> list[int]:
     """Outputs whose size is known since `symbol` was bound (None: from the inputs' sizes), without updated inputs."""
     updated = {target for _, target in tables.updates}
     found = range(len(tables.program.outputs))
     return [i for i in found if i not in updated and _due(tables.output_depends[i], layout, symbol)]
 
 
-def _due(depends: frozenset[str], layout: Layout, symbol: str | None) -> bool:
+def _due(depends: frozenset[str], layout: ArenaLayout, symbol: str | None) -> bool:
     return not depends if symbol is None else symbol in depends and depends <= layout.bound.keys()
 
 
-def bound(tables: Tables, layout: Layout, index: int, step: Bind, raw: bytes) -> Layout:
+def bound(tables: Tables, layout: ArenaLayout, index: int, step: Bind, raw: bytes) -> ArenaLayout:
     """The layout where a step's symbol has the value that it read. Raises ExecutionError for an impossible one."""
     value = int.from_bytes(raw, "little", signed=step.dtype.is_signed)
     if not 0 <= value <= LARGEST_SIZE:
@@ -90,7 +90,7 @@ def bound(tables: Tables, layout: Layout, index: int, step: Bind, raw: bytes) ->
     return layout
 
 
-def outside(tables: Tables, layout: Layout, step: Bounds, raw: bytes) -> ExecutionError:
+def outside(tables: Tables, layout: ArenaLayout, step: Bounds, raw: bytes) -> ExecutionError:
     """What is said of an index that is out of range; `raw`: the distance that the step read."""
     extent = int(layout.values[tables.tape.index[step.extent]])
     value = value_at(int.from_bytes(raw, "little"), step.kind, extent)

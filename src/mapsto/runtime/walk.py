@@ -16,16 +16,16 @@ import numpy as np
 from mapsto.errors import ExecutionError
 from mapsto.ir.expr import Dim
 from mapsto.runtime.engine import Engine, Launch, Memory
-from mapsto.runtime.layout import Layout
+from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Operand, Program, Require, Run, Step
 from mapsto.runtime.sizing import all_given, apart, arrays_of, bound, check, due_outputs, outside, symbols_of
 from mapsto.runtime.tables import Tables
 
-RootLayout = Callable[[Mapping[str, int]], Layout]
+RootLayout = Callable[[Mapping[str, int]], ArenaLayout]
 
 
-class Walk:
+class WalkedFrame:
     """Not for two runs at a time, and not to be used again after a run that raised. `constants`: on the device.
     `root_layout`: finds the layout for values of the inputs' symbols. `poisoned`: see `Poison`.
     """
@@ -44,7 +44,7 @@ class Walk:
         self._launchers: dict[str, Launch] = {}
         self._places: list[tuple[Memory, int]] = [(constants, b.offset) for b in tables.program.buffers]
         self._room: dict[object, tuple[Memory, int]] = {}  # reserved for a chunk or port: what and how large
-        self._layout: Layout | None = None
+        self._layout: ArenaLayout | None = None
         self._poison = Poison(tables, self._fill) if poisoned else None
         self._counters: np.ndarray | None = None
 
@@ -94,7 +94,7 @@ class Walk:
         self._room[key] = memory, size
         return memory
 
-    def _install(self, layout: Layout, symbol: str | None, results: list[Any]) -> None:
+    def _install(self, layout: ArenaLayout, symbol: str | None, results: list[Any]) -> None:
         """Memory for what a layout knows the sizes of since `symbol` was bound (None: from the inputs' sizes)."""
         tables, self._layout = self._tables, layout
         for number, (chunk, total) in enumerate(zip(tables.chunks, layout.chunk_bytes, strict=True)):
@@ -183,11 +183,11 @@ class Walker:
         self.addresses: Mapping[str, int] = dict.fromkeys(program.functions(), 0)
         self._constants: Memory | None = None
 
-    def frame(self, tables: Tables, constants: np.ndarray, root_layout: RootLayout, poisoned: bool) -> Walk:
+    def frame(self, tables: Tables, constants: np.ndarray, root_layout: RootLayout, poisoned: bool) -> WalkedFrame:
         """`constants`: the program's, in the host's memory."""
         held = self._constants
         if held is None:  # two threads may both send them; one is kept
             held = self.engine.reserve(constants.nbytes)
             self.engine.write(held, 0, constants)
             self._constants = held
-        return Walk(tables, self.engine, held, root_layout, poisoned)
+        return WalkedFrame(tables, self.engine, held, root_layout, poisoned)

@@ -14,7 +14,7 @@ from mapsto.ir.expr import Dim, mul
 from mapsto.ir.graph import Node
 from mapsto.passes.dead_code import CHECK
 from mapsto.plan.home import Home
-from mapsto.plan.items import Control, Item, Region
+from mapsto.plan.items import Branches, Control, Item
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.task import Task
 from mapsto.runtime.arrays import pack_constants
@@ -111,7 +111,7 @@ def _emit(
     items: Iterable[Item], calls: Mapping[str, Sequence[Call]], buffers: _Buffers, steps: list[Step]
 ) -> None:
     for item in items:
-        if isinstance(item, Region):
+        if isinstance(item, Branches):
             _emit_branch(item, calls, buffers, steps)
         elif isinstance(item, Control):
             steps.extend(_control(item, buffers))
@@ -163,7 +163,7 @@ def _is_always_checked(item: Item) -> bool:
 
 
 def _emit_branch(
-    item: Region, calls: Mapping[str, Sequence[Call]], buffers: _Buffers, steps: list[Step]
+    item: Branches, calls: Mapping[str, Sequence[Call]], buffers: _Buffers, steps: list[Step]
 ) -> None:
     """if c: A else: B as `branch to B unless c; A; jump to the end; B`."""
     node = item.node

@@ -28,7 +28,7 @@ from mapsto.session.compile import build
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WorkError:
     """One work: its error relative to the largest magnitude of the reference, or what it raised."""
 
     work: str
@@ -38,7 +38,7 @@ class Verdict:
     message: str = ""
 
 
-def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> Iterator[Verdict]:
+def bisect(graph: Graph, inputs: Mapping[str, Any], tolerance: float = 1e-4) -> Iterator[WorkError]:
     """Verdicts of the works that differ by more than the tolerance."""
     constants = constants_of(graph)
     known: dict[str, np.ndarray] = {**constants, **{k: np.asarray(v) for k, v in inputs.items()}}
@@ -68,7 +68,7 @@ def _judge(
     setting: Setting,
     backend: Backend,
     tolerance: float,
-) -> Iterator[Verdict]:
+) -> Iterator[WorkError]:
     made = {v.name for n in nodes for v in n.outputs}
     outputs = list(dict.fromkeys(t for t in targets if t in made and t in known))
     read = {i for n in nodes for i in n.inputs if i and i not in made}
@@ -87,12 +87,12 @@ def _judge(
         exe = build(graph, backend, 1, None)
         found = exe.run({v.name: known[v.name] for v in inputs})
     except Exception as raised:
-        yield Verdict(name, ops, ",".join(outputs), float("nan"), f"{type(raised).__name__}: {raised}")
+        yield WorkError(name, ops, ",".join(outputs), float("nan"), f"{type(raised).__name__}: {raised}")
         return
     for output in outputs:
         error = _error(found[output], known[output])
         if error > tolerance:
-            yield Verdict(name, ops, output, error)
+            yield WorkError(name, ops, output, error)
 
 
 def _error(got: np.ndarray, wanted: np.ndarray) -> float:
