@@ -2,7 +2,8 @@
 
 A kernel is a list of statements. A statement defines `target[index] = value` for every point of its iterators.
 `value` is a scalar
-expression over loads at index maps. Reductions carry iterators of their own. Statements run as if one after the other.
+expression over loads at index maps. Reductions (of one value, or folds of several) carry iterators of their own.
+Statements run as if one after the other.
 
 Guards: `Where(conds, a, b)` is `a` where every integer expression in `conds` is >= 0, else `b`; loads inside `a` are
 only made where the guard holds.
@@ -10,7 +11,7 @@ only made where the guard holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mapsto.ir.dtypes import DType
@@ -91,7 +92,57 @@ class Reduce:
         return self.body.dtype
 
 
-Scalar = Const | Index | Load | Op | Cast | Where | Reduce
+@dataclass(frozen=True)
+class State:
+    """A running value of the fold around, as it is before a step; in a merge that of the first partial state, or with
+    `other` that of the second; in the result that of the whole.
+    """
+
+    name: str
+    dtype: DType
+    other: bool = False
+
+
+@dataclass(frozen=True)
+class Running:
+    """A running value of a fold: what it is before the first point, after one more, and of two partial states. A merge
+    reads states alone.
+    """
+
+    name: str
+    start: Const
+    step: Scalar
+    merge: Scalar
+
+    @property
+    def dtype(self) -> DType:
+        return self.start.dtype
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Several running values at once over the iterators, and what is made of them in the end (over states alone).
+
+    Partial states are of any points, each in the order of the iterators, the last one fastest; two that are merged may
+    interleave. So a step may rely on order (a tie goes to the place that was first), a merge may not, and
+    step(s, x) = merge(s, step(start, x)) but for rounding. Over no points the result is that of `start`.
+    """
+
+    iters: tuple[Iter, ...]
+    running: tuple[Running, ...]
+    result: Scalar
+
+    @property
+    def dtype(self) -> DType:
+        return self.result.dtype
+
+    @property
+    def steps(self) -> tuple[Scalar, ...]:
+        return tuple(r.step for r in self.running)
+
+
+Reduction = Reduce | Fold
+Scalar = Const | Index | Load | Op | Cast | Where | Reduce | State | Fold
 
 # name -> number of arguments. Float functions follow numpy, max/min propagate NaN; `div` of integers truncates (C,
 # ONNX), `mod` takes the divisor's sign (Python), `fmod` the dividend's (C); `select(c, a, b)`; shifts and bit functions
@@ -164,7 +215,45 @@ def children(e: Scalar) -> tuple[Scalar, ...]:
         return (e.arg,)
     if isinstance(e, Where):
         return (e.then, e.otherwise)
-    return (e.body,) if isinstance(e, Reduce) else ()
+    if isinstance(e, Reduce):
+        return (e.body,)
+    return (*e.steps, *(r.merge for r in e.running), e.result) if isinstance(e, Fold) else ()
+
+
+def bodies(e: Reduction) -> tuple[Scalar, ...]:
+    """What a reduction evaluates at each of its points."""
+    return e.steps if isinstance(e, Fold) else (e.body,)
+
+
+def reduced(e: Reduction, iters: tuple[Iter, ...], rewritten: Callable[[Scalar], Scalar]) -> Reduction:
+    """The same reduction over other iterators, with every expression rewritten."""
+    if isinstance(e, Reduce):
+        return Reduce(e.kind, iters, rewritten(e.body))
+    running = tuple(Running(r.name, r.start, rewritten(r.step), rewritten(r.merge)) for r in e.running)
+    return Fold(iters, running, rewritten(e.result))
+
+
+def with_states(e: Scalar, values: Mapping[str, Scalar]) -> Scalar:
+    """An expression with the states of the fold around replaced; those of folds inside are their own."""
+
+    def leaf(node: Scalar) -> Scalar | None:
+        if isinstance(node, Fold):
+            inner = {name: v for name, v in values.items() if all(r.name != name for r in node.running)}
+            return reduced(node, node.iters, lambda part: with_states(part, inner))
+        return values.get(node.name, node) if isinstance(node, State) else None
+
+    return transform(e, leaf)
+
+
+def over_nothing(e: Fold) -> Scalar:
+    """What a fold gives over no points."""
+    return with_states(e.result, {r.name: r.start for r in e.running})
+
+
+def over_one_point(e: Fold) -> Scalar:
+    """What a fold gives over a single point."""
+    start: dict[str, Scalar] = {r.name: r.start for r in e.running}
+    return with_states(e.result, {r.name: with_states(r.step, start) for r in e.running})
 
 
 def walk(e: Scalar) -> Iterator[Scalar]:
@@ -195,9 +284,9 @@ def transform(e: Scalar, leaf: Callable[[Scalar], Scalar | None], index: Callabl
         return Where(
             tuple(index(c) for c in e.conds), transform(e.then, leaf, index), transform(e.otherwise, leaf, index)
         )
-    if isinstance(e, Reduce):
+    if isinstance(e, Reduction):
         iters = tuple(Iter(i.name, index(i.extent)) for i in e.iters)
-        return Reduce(e.kind, iters, transform(e.body, leaf, index))
+        return reduced(e, iters, lambda part: transform(part, leaf, index))
     return e
 
 
@@ -209,7 +298,7 @@ def simplify_scalar(e: Scalar, ranges: Ranges) -> Scalar:
     """Simplify every integer expression under the iterators' ranges (those of inner reductions are added here)."""
     inner = dict(ranges)
     for node in walk(e):
-        if isinstance(node, Reduce):
+        if isinstance(node, Reduction):
             inner.update({i.name: (0, i.extent - 1) for i in node.iters})
     return transform(e, lambda s: None, lambda d: simplify(d, inner))
 

@@ -11,12 +11,13 @@ from mapsto.kernel.ast import (
     Iter,
     Load,
     Op,
-    Reduce,
+    Reduction,
     Scalar,
     Stmt,
     Where,
     children,
     ranges_of,
+    reduced,
     simplify_scalar,
     transform,
     walk,
@@ -93,7 +94,7 @@ def _reductions_around(e: Scalar, load: Load) -> tuple[Iter, ...]:
     for child in children(e):
         if any(known is load for known in facts(child).loads):
             inner = _reductions_around(child, load)
-            return (*e.iters, *inner) if isinstance(e, Reduce) else inner
+            return (*e.iters, *inner) if isinstance(e, Reduction) else inner
     return ()
 
 
@@ -120,8 +121,9 @@ def _inlined(e: Scalar, producer: Stmt, ranges: dict[str, tuple[Dim, Dim]]) -> S
         return Cast(_inlined(e.arg, producer, ranges), e.dtype)
     if isinstance(e, Where):
         return Where(e.conds, _inlined(e.then, producer, ranges), _inlined(e.otherwise, producer, ranges))
-    assert isinstance(e, Reduce)
-    return Reduce(e.kind, e.iters, _inlined(e.body, producer, {**ranges, **ranges_of(e.iters)}))
+    assert isinstance(e, Reduction)
+    inner = {**ranges, **ranges_of(e.iters)}
+    return reduced(e, e.iters, lambda part: _inlined(part, producer, inner))
 
 
 def _renamed(stmt: Stmt, names: dict[str, Dim]) -> Stmt:
@@ -129,13 +131,10 @@ def _renamed(stmt: Stmt, names: dict[str, Dim]) -> Stmt:
         return Iter(str(names[i.name]), i.extent)
 
     def leaf(node: Scalar) -> Scalar | None:
-        if not isinstance(node, Reduce):
+        if not isinstance(node, Reduction):
             return None
-        return Reduce(
-            node.kind,
-            tuple(Iter(str(names[i.name]), substitute(i.extent, names)) for i in node.iters),
-            rename(node.body),
-        )
+        iters = tuple(Iter(str(names[i.name]), substitute(i.extent, names)) for i in node.iters)
+        return reduced(node, iters, rename)
 
     def rename(e: Scalar) -> Scalar:
         return transform(e, leaf, lambda d: substitute(d, names))
@@ -149,7 +148,7 @@ def positional(stmt: Stmt, prefix: str) -> Stmt:
     """The same statement with its iterators called by their position: `prefix`0, `prefix`1..., those of reductions
     after them. What reads a target at the reader's own iterators then names them as the target's statement does.
     """
-    inner = [i.name for node in walk(stmt.value) if isinstance(node, Reduce) for i in node.iters] if facts(
+    inner = [i.name for node in walk(stmt.value) if isinstance(node, Reduction) for i in node.iters] if facts(
         stmt.value
     ).reduces else []
     names = {name: f"{prefix}{k}" for k, name in enumerate(dict.fromkeys((*(i.name for i in stmt.iters), *inner)))}

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mapsto.ir.expr import Call, Dim, Expr, atoms, loads
-from mapsto.kernel.ast import Const, Index, Load, Op, Reduce, Scalar, Where, children
+from mapsto.kernel.ast import Const, Index, Load, Op, Reduction, Scalar, State, Where, children
 
 _ATTRIBUTE = "_facts"  # beside a node's fields: no part of what it is equal by
 _NONE: frozenset[str] = frozenset()
@@ -46,20 +46,20 @@ def _facts(e: Scalar) -> Facts:
         if _is_plain(e):
             return Facts(1, (e,), frozenset((e.tensor,)), _NONE, False, True, False, False)
         return Facts(1, (e,), frozenset((e.tensor,)), _indexing(e.index), False, True, *_calls(e.index))
-    if isinstance(e, Const):
+    if isinstance(e, Const | State):
         return Facts(0, (), _NONE, _NONE, False, True, False, False)
     if isinstance(e, Index):
         return Facts(0, (), _NONE, _indexing((e.expr,)), False, True, *_calls((e.expr,)))
     parts = [facts(child) for child in children(e)]
     conds = e.conds if isinstance(e, Where) else ()
-    calls, divides = _calls((*conds, *(i.extent for i in e.iters)) if isinstance(e, Reduce) else conds)
+    calls, divides = _calls((*conds, *(i.extent for i in e.iters)) if isinstance(e, Reduction) else conds)
     return Facts(
         sum(p.size for p in parts) + isinstance(e, Where),
         parts[0].loads if len(parts) == 1 else tuple(load for p in parts for load in p.loads),
         parts[0].tensors if len(parts) == 1 else _NONE.union(*(p.tensors for p in parts)),
         _indexing(conds).union(*(p.indexing for p in parts)),
-        isinstance(e, Reduce) or any(p.reduces for p in parts),
-        not isinstance(e, Reduce) and all(p.moves for p in parts),
+        isinstance(e, Reduction) or any(p.reduces for p in parts),
+        not isinstance(e, Reduction) and all(p.moves for p in parts),
         calls or any(p.calls for p in parts),
         divides or any(p.divides for p in parts),
     )

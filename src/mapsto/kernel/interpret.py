@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,32 @@ import numpy as np
 from mapsto.errors import ExecutionError
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Call, Dim, Sym, evaluate, sym, terms_of
-from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, Reduce, Scalar, Stmt, Where, children, walk
+from mapsto.kernel.ast import (
+    Cast,
+    Const,
+    Fold,
+    Index,
+    Iter,
+    Kernel,
+    Load,
+    Op,
+    Reduce,
+    Reduction,
+    Scalar,
+    State,
+    Stmt,
+    Where,
+    bodies,
+    children,
+    walk,
+)
 from mapsto.kernel.scalar import apply, convert, neutral, widen
 
 Array = np.ndarray[Any, Any]
 # The most points of a statement (its reductions included) that are evaluated at once.
 POINTS = 1 << 22
+# Points of a fold that one partial state steps over.
+NEIGHBOURS = 16
 
 
 def poisoned(dtype: DType, shape: Sequence[int]) -> Array:
@@ -81,9 +101,9 @@ def _reads(value: Scalar, target: str) -> bool:
 
 def _weight(value: Scalar, sizes: Mapping[str, int]) -> int:
     """The most points that an element's nested reductions have."""
-    if isinstance(value, Reduce):
+    if isinstance(value, Reduction):
         own = math.prod(max(evaluate(i.extent, sizes), 1) for i in value.iters)
-        return own * _weight(value.body, sizes)
+        return own * max(_weight(body, sizes) for body in bodies(value))
     return max((_weight(c, sizes) for c in children(value)), default=1)
 
 
@@ -105,7 +125,9 @@ def _blocks(extents: Sequence[int], weight: int) -> Iterator[tuple[range, ...]]:
 
 @dataclass(frozen=True)
 class _Scope:
-    """Iterators and sizes by name (arrays and ints), the number of axes in use, the active guard, the tensors."""
+    """Iterators and sizes by name (arrays and ints), the number of axes in use, the active guard, the tensors; states
+    of the folds around by (name, whether of the second partial state).
+    """
 
     values: Mapping[str, Any]
     axes: int
@@ -113,6 +135,7 @@ class _Scope:
     tensors: Mapping[str, Array]
     sizes: Mapping[str, int]
     where: str
+    states: Mapping[tuple[str, bool], Array] = field(default_factory=dict)
 
     def inside(self, iters: Sequence[Iter]) -> _Scope:
         values, axes = dict(self.values), self.axes
@@ -167,7 +190,9 @@ def _evaluate(value: Scalar, scope: _Scope) -> Array:
         return np.asarray(
             np.where(holds, then, _evaluate(value.otherwise, replace(scope, active=scope.active & ~np.asarray(holds))))
         )
-    return _reduced(value, scope)
+    if isinstance(value, State):
+        return scope.states[value.name, value.other]
+    return _folded(value, scope) if isinstance(value, Fold) else _reduced(value, scope)
 
 
 def _reduced(value: Reduce, scope: _Scope) -> Array:
@@ -194,6 +219,65 @@ def fold(kind: str, body: Array, axes: tuple[int, ...]) -> Array:
             return np.asarray((np.any if kind == "any" else np.all)(wide, axis=axes))
         accumulator = np.float64 if dtype.is_float else body.dtype
         return convert(np.asarray((np.sum if kind == "sum" else np.prod)(wide, axis=axes, dtype=accumulator)), dtype)
+
+
+# ---- folds -----------------------------------------------------------------------------------------------------------
+
+_States = list[Array]  # of each running value
+
+
+def _folded(value: Fold, scope: _Scope) -> Array:
+    """Partial states of a few neighbouring points each, stepped all at once, then merged in order, neighbour with
+    neighbour.
+    """
+    extents = [max(evaluate(i.extent, scope.sizes), 0) for i in value.iters]
+    states = [_evaluate(r.start, scope) for r in value.running]
+    if math.prod(extents):
+        states = _stepped(value, extents, states, scope)
+        while len(states[0]) > 1:
+            states = _merged(value, states, scope)
+        states = [s[0] for s in states]
+    return _evaluate(value.result, _with_states(scope, value, states))
+
+
+def _stepped(value: Fold, extents: Sequence[int], start: _States, scope: _Scope) -> _States:
+    """The states after the steps of each chunk of neighbours, chunks along a new first axis."""
+    points = math.prod(extents)
+    firsts = np.arange(0, points, NEIGHBOURS, dtype=np.int64)
+    shape = (len(firsts), *(1,) * scope.axes)
+    states = [np.broadcast_to(s, shape) for s in start]
+    for k in range(min(NEIGHBOURS, points)):
+        inside = (firsts + k < points).reshape(shape)
+        at = np.unravel_index(np.minimum(firsts + k, points - 1), extents)
+        values = dict(scope.values)
+        values |= {i.name: np.asarray(a, np.int64).reshape(shape) for i, a in zip(value.iters, at, strict=True)}
+        here = replace(_with_states(scope, value, states), values=values, axes=scope.axes + 1)
+        stepped = [_evaluate(r.step, here) for r in value.running]
+        states = [np.where(inside, new, old) for new, old in zip(stepped, states, strict=True)]
+    return states
+
+
+def _merged(value: Fold, states: _States, scope: _Scope) -> _States:
+    """Half as many partial states, each of two neighbours; a last one without a neighbour stays as it is."""
+    pairs = len(states[0]) // 2
+    first, second = ([s[side : 2 * pairs : 2] for s in states] for side in (0, 1))
+    here = _with_states(replace(scope, axes=scope.axes + 1), value, first, second)
+    both = [np.atleast_1d(_evaluate(r.merge, here)) for r in value.running]
+    rest = [s[2 * pairs :] for s in states]
+    shapes = [np.broadcast_shapes(b.shape[1:], r.shape[1:]) for b, r in zip(both, rest, strict=True)]
+    return [
+        np.concatenate([np.broadcast_to(part, (count, *shape)) for part, count in ((b, pairs), (r, len(r)))])
+        for b, r, shape in zip(both, rest, shapes, strict=True)
+    ]
+
+
+def _with_states(scope: _Scope, value: Fold, states: _States, others: _States | None = None) -> _Scope:
+    known = dict(scope.states)
+    for at, r in enumerate(value.running):
+        known[r.name, False] = states[at]
+        if others is not None:
+            known[r.name, True] = others[at]
+    return replace(scope, states=known)
 
 
 def _scanned(values: Array, axis: int, kind: str, exclusive: bool, reverse: bool) -> Array:

@@ -5,6 +5,9 @@
 
 Where the iterators are not the target's axes in order, they follow: `for i < 4, k < n`. `(x[..] else v)` stands for v
 where the index leaves x; any other guard is written out, `(a if e >= 0, .. else b)`.
+
+A fold shows each running value as `name = start -> step & merge`, then what is made of them in the end; in a merge,
+`name'` is the value of the second partial state: `fold[i<n](a = 0 -> a + x[i] & a + a'; k = 0 -> k + 1 & k + k': a/k)`.
 """
 
 from __future__ import annotations
@@ -12,7 +15,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mapsto.ir.expr import Dim, sym
-from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, Reduce, Scalar, Stmt, Tensor, Where
+from mapsto.kernel.ast import (
+    Cast,
+    Const,
+    Fold,
+    Index,
+    Iter,
+    Kernel,
+    Load,
+    Op,
+    Reduce,
+    Scalar,
+    State,
+    Stmt,
+    Tensor,
+    Where,
+)
 
 # Infix functions and how tightly they bind.
 _INFIX = {
@@ -78,7 +96,19 @@ def _text(value: Scalar, shapes: Shapes) -> tuple[str, int]:
         return _where_text(value, shapes), _ATOM
     if isinstance(value, Reduce):
         return f"{value.kind}[{_iters(value.iters, '<')}] {_inside(value.body, shapes, _PRODUCT)}", _REDUCE
+    if isinstance(value, State):
+        return f"{value.name}'" if value.other else value.name, _ATOM
+    if isinstance(value, Fold):
+        return _fold_text(value, shapes), _ATOM
     return _op_text(value, shapes)
+
+
+def _fold_text(value: Fold, shapes: Shapes) -> str:
+    running = [
+        f"{r.name} = {_text(r.start, shapes)[0]} -> {_text(r.step, shapes)[0]} & {_text(r.merge, shapes)[0]}"
+        for r in value.running
+    ]
+    return f"fold[{_iters(value.iters, '<')}]({'; '.join(running)}: {_text(value.result, shapes)[0]})"
 
 
 def _number_text(value: float | int | bool) -> str:

@@ -26,6 +26,7 @@ from mapsto.kernel.ast import (
     Load,
     Op,
     Reduce,
+    Reduction,
     Scalar,
     Stmt,
     Where,
@@ -263,10 +264,12 @@ def recognise(
     if stmt.scan is not None:
         return None
     whole, stmt = stmt, _split_groups(stmt)
-    sums = [node for node in walk(stmt.value) if isinstance(node, Reduce)]
-    if len(sums) != 1 or sums[0].kind != "sum":
+    sums = [node for node in walk(stmt.value) if isinstance(node, Reduction)]
+    if len(sums) != 1:
         return None
-    reduce = sums[0]
+    (reduce,) = sums
+    if not isinstance(reduce, Reduce) or reduce.kind != "sum":
+        return None
     factors = _factors(reduce.body)
     if factors is None:
         return None

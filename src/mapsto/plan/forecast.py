@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mapsto.ir.expr import loads, symbols
-from mapsto.kernel.ast import Iter, Reduce, Stmt, walk
+from mapsto.kernel.ast import Iter, Reduction, Stmt, walk
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.asked import Quote
 from mapsto.plan.home import Home
@@ -31,7 +31,7 @@ def forecast(
 
 def iterators(stmt: Stmt) -> list[Iter]:
     """All iterators of a statement, those of its reductions included."""
-    return [*stmt.iters, *(i for node in walk(stmt.value) if isinstance(node, Reduce) for i in node.iters)]
+    return [*stmt.iters, *(i for node in walk(stmt.value) if isinstance(node, Reduction) for i in node.iters)]
 
 
 class _Distances:

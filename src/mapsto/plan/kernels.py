@@ -13,7 +13,7 @@ from functools import cached_property
 from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, add, loads, mul, sym, terms_of
 from mapsto.ir.expr_rewrite import rebuild, rename_loads
 from mapsto.ir.graph import Value
-from mapsto.kernel.ast import Iter, Kernel, Load, Reduce, Scalar, Stmt, Tensor, transform, walk
+from mapsto.kernel.ast import Iter, Kernel, Load, Reduction, Scalar, Stmt, Tensor, reduced, transform, walk
 from mapsto.kernel.compose import reads
 from mapsto.kernel.facts import facts
 from mapsto.plan.layout import Axis, Layout
@@ -79,8 +79,8 @@ class Renamer:
                 if index is None:
                     index = self._indices[node.index] = self.dims(node.index)
                 return Load(self.tensor(node.tensor), index, node.dtype)
-            if isinstance(node, Reduce):
-                return Reduce(node.kind, tuple(self.iter(i) for i in node.iters), self.scalar(node.body))
+            if isinstance(node, Reduction):
+                return reduced(node, tuple(self.iter(i) for i in node.iters), self.scalar)
             return None
 
         return transform(e, leaf, self.dim)
@@ -92,7 +92,7 @@ class Renamer:
         self.iters, self._indices = {}, {}  # the names of iterators are each statement's own
         iters = tuple(self.iter(i) for i in stmt.iters)
         for node in walk(stmt.value) if facts(stmt.value).reduces else ():
-            if isinstance(node, Reduce):
+            if isinstance(node, Reduction):
                 for i in node.iters:
                     self.iter(i)
         scan = None if stmt.scan is None else replace(stmt.scan, iter=self.iters[stmt.scan.iter])

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Graph
-from mapsto.kernel.ast import Load, Reduce, Scalar, Stmt, children
+from mapsto.kernel.ast import Load, Reduction, Scalar, Stmt, children
 from mapsto.kernel.compose import index_loads, loads_of
 from mapsto.plan.home import Home
 from mapsto.plan.initial import Setting, copy_task
@@ -131,6 +131,6 @@ def _pointwise(stmt: Stmt, tensors: set[str]) -> bool:
             return not reduced and all(
                 substitute(a, zero) == substitute(b, zero) for a, b in zip(e.index, own, strict=True)
             )
-        return all(fits(child, reduced or isinstance(e, Reduce)) for child in children(e))
+        return all(fits(child, reduced or isinstance(e, Reduction)) for child in children(e))
 
     return fits(stmt.value, False)

@@ -16,7 +16,7 @@ from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
 from mapsto.machine.cost import Stream, Tally, busy_seconds
 from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.layout import Layout, plain
-from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, accumulators
+from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, accumulators, partial_states
 from mapsto.plan.patterns import Placed, Sizes, Walk, number, placed
 from mapsto.plan.row_work import Node, Work, work_of
 
@@ -294,16 +294,18 @@ class _Nest:
             counts.element(node.cls, times * node.weight * self._units(lanes, node.size))
         else:
             counts.scalar += times * node.weight
-        counts.operations += times * (lanes if wide else 1) * (2 if node.cls == MULTIPLY_ADD else 1)
+        own = 0 if node.merge else 2 if node.cls == MULTIPLY_ADD else 1  # a fold's steps are counted by themselves
+        counts.operations += times * (lanes if wide else 1) * own
         rounds = 1.0
         for name in node.own:
             extent = self.work.extents[name]
             rounds *= -(-extent // lanes) if name == lane else extent
         results = times / max(rounds, 1.0)
         if lane in node.own:
-            counts.element("add", results * 2 * math.log2(max(lanes, 2)) * self._units(lanes, node.size))
+            halves = results * 2 * math.log2(max(lanes, 2))
+            counts.element("add", halves * max(node.merge, 1) * self._units(lanes, node.size))
         if rounds >= _SHORT_CHAIN:
-            counts.chain += times / accumulators(rounds)
+            counts.chain += node.waits * times / (partial_states if node.merge else accumulators)(rounds)
 
     def _rounds(self, lane: str | None, trips: Sequence[float], counts: Counts) -> None:
         """Loops entered, and what each round takes besides its body."""

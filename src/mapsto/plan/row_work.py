@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
-from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Stmt, Where
+from mapsto.kernel.ast import Cast, Const, Fold, Index, Load, Op, Reduce, Reduction, Scalar, State, Stmt, Where, walk
 from mapsto.machine.cost import CLASS_OF
 from mapsto.machine.spec import MULTIPLY_ADD
 from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE
@@ -24,7 +24,9 @@ _LOOKED_AT = 4096
 class Node:
     """One value. `kind`: op, load, index, guard, reduce. `names`: iterators that it depends on. `size`: bytes.
 
-    `weight`: how many operations of its class it takes. `walks`: of a load. `own`: a reduction's iterators.
+    `weight`: how many operations of its class it takes. `walks`: of a load. `own`: a reduction's iterators. `merge`:
+    operations that make one partial result of two, 0 of a plain reduction. `waits`: operations of a round that wait for
+    the round before.
     """
 
     kind: str
@@ -35,6 +37,8 @@ class Node:
     tensor: str = ""
     walks: Mapping[str, Walk] | None = None
     own: tuple[str, ...] = ()
+    merge: int = 0
+    waits: int = 1
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,8 @@ class _Counter:
         self.open: set[str] = set()
         self.guards: list[Guard] = []
         self.simple = True
+        self.states: dict[str, frozenset[str]] = {}  # iterators that a state depends on
+        self.folded: dict[object, frozenset[str]] = {}  # and what is left of them after a fold's loops
 
     def value(self, e: Scalar) -> tuple[int, frozenset[str]]:
         """(number, iterators) of a value; its nodes are noted the first time."""
@@ -169,6 +175,10 @@ class _Counter:
             return self._reduce(e)
         if isinstance(e, Where):
             return self._where(e)
+        if isinstance(e, State):
+            return self._note(("state", e, tuple(sorted(self.states[e.name]))), self.states[e.name], None)
+        if isinstance(e, Fold):
+            return self._fold(e)
         args = [self.value(a) for a in (e.args if isinstance(e, Op) else (e.arg,))]
         names = frozenset().union(*(n for _, n in args))
         numbers = tuple(n for n, _ in args)
@@ -210,14 +220,39 @@ class _Counter:
             self.simple = self.simple and factors is not None
         return self._note(("where", e.conds, then[0], otherwise[0]), names, None)
 
-    def _reduce(self, e: Reduce) -> tuple[int, frozenset[str]]:
+    def _entered(self, e: Reduction) -> tuple[str, ...]:
+        """A reduction's iterators, from here on known."""
         for it in e.iters:
             self.extents[it.name] = extent(it.extent, self.sizes)
             if not isinstance(it.extent, int):
                 self.open.add(it.name)
+        return tuple(i.name for i in e.iters)
+
+    def _fold(self, e: Fold) -> tuple[int, frozenset[str]]:
+        """The steps are values like others, computed in each round; what is made of the states at the end is not."""
+        own = self._entered(e)
+        key = ("fold", own, e.running)
+        outer = self.states
+        if key not in self.folded:
+            self.states = {**outer, **{r.name: frozenset(own) for r in e.running}}
+            before = len(self.nodes)
+            names = frozenset(own).union(*[self.value(step)[1] for step in e.steps])
+            self.body = max(self.body, 1.0 + sum(n.kind in ("op", "load") for n in self.nodes[before:]))
+            merge = 1 + sum(isinstance(n, Op) for n in {n for r in e.running for n in walk(r.merge)})
+            waits = max(1, *map(_waits, e.steps))
+            size = max(r.dtype.size for r in e.running)
+            node = Node("reduce", "add", 0.0, size, names, own=own, merge=merge, waits=waits)
+            self._note(key, names - set(own), node)
+            self.folded[key] = names - set(own)
+        self.states = {**outer, **{r.name: self.folded[key] for r in e.running}}
+        result = self.value(e.result)
+        self.states = outer
+        return result
+
+    def _reduce(self, e: Reduce) -> tuple[int, frozenset[str]]:
+        own = self._entered(e)
         before = len(self.nodes)
         cls, body = self._summed(e)
-        own = tuple(i.name for i in e.iters)
         self.body = max(self.body, 1.0 + sum(n.kind in ("op", "load") for n in self.nodes[before:]))
         if cls == MULTIPLY_ADD:
             self.body = max(self.body, 2.0 + sum(n.kind in ("op", "load") for n in self.nodes[before:]))
@@ -244,3 +279,14 @@ class _Counter:
             if node is not None:
                 self.nodes.append(node)
         return self.numbers[key], names
+
+
+def _waits(step: Scalar) -> int:
+    """Operations one after the other from a state to what it is next."""
+    if isinstance(step, State):
+        return 0
+    parts = step.args if isinstance(step, Op) else (step.arg,) if isinstance(step, Cast) else ()
+    if isinstance(step, Where):
+        parts = (step.then, step.otherwise)
+    longest = max((w for w in map(_waits, parts) if w >= 0), default=-1)
+    return longest if longest < 0 else longest + (not isinstance(step, Where))

@@ -11,7 +11,7 @@ from mapsto.devices.generic.cost import Costs, Vector
 from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
 from mapsto.devices.generic.fusion import Follower, followers, only_followed
 from mapsto.devices.generic.operations import combine, convert, identity, lift
-from mapsto.devices.generic.reduce import Totals
+from mapsto.devices.generic.running import Runner, runner
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import zero
 from mapsto.devices.generic.staging import Staged
@@ -85,17 +85,16 @@ class Body:
             else:
                 self.vectors(vector, group, at, totals)
         self.emitter.writing = frozenset()
-        for follower, total in zip(followed, totals, strict=True):
-            value = self.code.let(convert(total.folded(vector is not None), follower.reduce.dtype))
-            self.code.remember(self.emitter.key(self.emitter.info(follower.reduce)), value)
+        for total in totals:
+            total.finish(vector is not None)
 
-    def totals(self, follower: Follower, vector: Vector | None) -> Totals:
+    def totals(self, follower: Follower, vector: Vector | None) -> Runner:
         """Accumulators of a reduction that is computed along with a group."""
         reduce = follower.reduce
         lanes = vector.lanes if vector is not None else self.emitter.lanes_of(self.emitter.info(reduce))
         if self.emitter.lane is not None:
             lanes = self.emitter.lane.count
-        return Totals(self.emitter, reduce.kind, reduce.dtype, lanes, 1)
+        return runner(self.emitter, follower.along, lanes, 1, reduce)
 
     @contextmanager
     def loops(self, iters: Sequence[Iter]) -> Iterator[None]:
@@ -105,7 +104,7 @@ class Body:
                 self.code.bind(it.name, var)
             yield
 
-    def vectors(self, vector: Vector, group: FlatGroup, at: int, totals: list[Totals]) -> None:
+    def vectors(self, vector: Vector, group: FlatGroup, at: int, totals: list[Runner]) -> None:
         """A loop over whole vectors of an iterator, then its tail under a mask."""
         with self.whole_vectors(vector):
             self.steps(group, at, totals)
@@ -141,7 +140,7 @@ class Body:
 
     # ---- steps ----
 
-    def steps(self, group: FlatGroup, at: int, totals: list[Totals], masked: bool = False) -> None:
+    def steps(self, group: FlatGroup, at: int, totals: list[Runner], masked: bool = False) -> None:
         """All steps of a group at the present point, and its followers' share of it."""
         given: list[str] = []
         for step in group.steps:
@@ -155,8 +154,8 @@ class Body:
             if step.target in self.handed:
                 self.emitter.define(step.target, value)
                 given.append(step.target)
-        for follower, total in zip(self.fused[at], totals, strict=True):
-            total.add(follower.body, masked)
+        for total in totals:
+            total.add(masked)
         for name in given:
             self.emitter.forget(name)
             self.emitter.known.pop(name, None)

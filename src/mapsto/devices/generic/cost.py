@@ -11,7 +11,7 @@ from mapsto.devices.generic.processor import Cycles, Processor
 from mapsto.ir.expr import Dim, linear, loads, sym, symbols
 from mapsto.ir.expr_proofs import Ranges
 from mapsto.ir.expr_rewrite import simplify, substitute
-from mapsto.kernel.ast import Iter, Load, Op, Reduce, Scalar, children, walk
+from mapsto.kernel.ast import Fold, Iter, Load, Op, Reduction, Scalar, State, bodies, children, walk
 from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
 from mapsto.plan.loop_forms import FEW_ROUNDS
 from mapsto.plan.patterns import Sizes, number
@@ -113,7 +113,9 @@ class Costs:
         """One evaluation of `e` in all lanes."""
         if isinstance(e, Load):
             return self.cycles.near if e.tensor in self.temps else self.access(e.index[0], vector, ranges)
-        if isinstance(e, Reduce):
+        if isinstance(e, State):
+            return 0.0
+        if isinstance(e, Reduction):
             return self.reduction(e, vector, ranges)[0]
         below = sum(self.scalar(c, vector, ranges) for c in children(e))
         return below + (_operation(e.fn, self.cycles) if isinstance(e, Op) else self.cycles.simple)
@@ -122,7 +124,7 @@ class Costs:
         """One access in all lanes."""
         return access_cost(place, vector, ranges, self.cycles, store)
 
-    def reduction(self, e: Reduce, vector: Vector | None, ranges: Ranges) -> tuple[float, Vector | None]:
+    def reduction(self, e: Reduction, vector: Vector | None, ranges: Ranges) -> tuple[float, Vector | None]:
         """The cost of a reduction and, where no vector is at work around it, the best one of its own."""
         inner = {**ranges, **ranges_of(e.iters)}
         trips = 1.0
@@ -131,16 +133,20 @@ class Costs:
         if vector is not None:
             return trips * (self.body(e, vector, inner, trips) + 1), None
         best: tuple[float, Vector | None] = trips * (self.body(e, None, inner, trips) + 1), None
-        for it in e.iters:
+        for it in e.iters[-1:] if isinstance(e, Fold) else e.iters:  # a fold's steps are in the order of its points
             own = Vector(it, lanes_for(it.extent, self.lanes))
             if own.lanes == 1:
                 continue
-            cost = trips * own.waste * (self.body(e, own, inner, trips * own.waste) + 1) + self.cycles.fold
+            cost = trips * own.waste * (self.body(e, own, inner, trips * own.waste) + 1) + self.fold(e)
             if cost < best[0]:
                 best = cost, own
         return best
 
-    def body(self, e: Reduce, vector: Vector | None, ranges: Ranges, trips: float) -> float:
+    def fold(self, e: Reduction) -> float:
+        """Lanes made one value."""
+        return self.cycles.fold * (len(e.running) if isinstance(e, Fold) else 1)
+
+    def body(self, e: Reduction, vector: Vector | None, ranges: Ranges, trips: float) -> float:
         """One round of a reduction.
 
         What depends on its iterators alone waits in registers where the rounds are few (they are written out).
@@ -148,10 +154,26 @@ class Costs:
         own = {i.name for i in e.iters}
         spared = 0.0
         if trips <= FEW_ROUNDS and all(isinstance(i.extent, int) for i in e.iters):
-            for node in walk(e.body):
+            for node in (node for part in bodies(e) for node in walk(part)):
                 if isinstance(node, Load) and symbols(node.index[0]) and symbols(node.index[0]) <= own:
                     spared += self.scalar(node, vector, ranges) - self.cycles.uniform
+        if isinstance(e, Fold):
+            return self.once(e.steps, vector, ranges, set()) - spared
         return self.scalar(e.body, vector, ranges) - spared
+
+    def once(self, exprs: Iterable[Scalar], vector: Vector | None, ranges: Ranges, seen: set[Scalar]) -> float:
+        """Several expressions evaluated together: what they have in common is computed once."""
+        total = 0.0
+        for e in exprs:
+            if e in seen:
+                continue
+            seen.add(e)
+            if isinstance(e, Load | State | Reduction):
+                total += self.scalar(e, vector, ranges)
+                continue
+            total += self.once(children(e), vector, ranges, seen)
+            total += _operation(e.fn, self.cycles) if isinstance(e, Op) else self.cycles.simple
+        return total
 
     def step(self, step: FlatStep, vector: Vector | None, ranges: Ranges) -> float:
         store = self.cycles.near if step.target in self.temps else self.access(step.place, vector, ranges, store=True)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from mapsto.kernel.ast import Load, Op, Reduce, Scalar, Stmt, walk
+from mapsto.kernel.ast import Fold, Load, Op, Reduce, Scalar, State, Stmt, walk
 from mapsto.loop.functions import ERROR_ULP
 
+_ROUNDING = frozenset(("add", "sub", "mul", "div", "fma", "sqrt"))
 _APPROXIMATE = frozenset(fn for fn, _ in ERROR_ULP)
 
 
@@ -20,8 +21,19 @@ def is_rounded(e: Scalar, rounded: Collection[str]) -> bool:
         (isinstance(node, Load) and node.tensor in rounded)
         or (isinstance(node, Op) and node.fn in _APPROXIMATE)
         or (isinstance(node, Reduce) and node.kind in ("sum", "prod") and node.dtype.is_float)
+        or (isinstance(node, Fold) and any(_accumulates(step) for step in node.steps))
         for node in walk(e)
     )
+
+
+def _accumulates(step: Scalar) -> bool:
+    """Whether a step computes with floats what depends on the order of points (a choice between them does not)."""
+    computed = (node for node in walk(step) if isinstance(node, Op) and node.dtype.is_float and node.fn in _ROUNDING)
+    return any(map(_has_state, computed))
+
+
+def _has_state(e: Scalar) -> bool:
+    return any(isinstance(node, State) for node in walk(e))
 
 
 def rounded_tensors(stmts: Sequence[Stmt]) -> frozenset[str]:

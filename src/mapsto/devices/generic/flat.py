@@ -17,7 +17,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Call, Dim, Expr, Sym, add, load, mul, product, sym, symbols, terms_of
 from mapsto.ir.expr_proofs import Ranges, known_in
 from mapsto.ir.expr_rewrite import rebuild, simplify, substitute
-from mapsto.kernel.ast import Index, Iter, Load, Reduce, Scalar, Scan, Where, children, transform
+from mapsto.kernel.ast import Index, Iter, Load, Reduction, Scalar, Scan, Where, bodies, children, reduced, transform
 from mapsto.plan.layout import Layout, plain
 
 
@@ -71,8 +71,8 @@ def expressions(e: Scalar) -> list[Dim]:
     return own + [d for child in children(e) for d in expressions(child)]
 
 
-def reductions(e: Scalar) -> list[Reduce]:
-    found = [e] if isinstance(e, Reduce) else []
+def reductions(e: Scalar) -> list[Reduction]:
+    found = [e] if isinstance(e, Reduction) else []
     return found + [r for child in children(e) for r in reductions(child)]
 
 
@@ -171,9 +171,9 @@ class Flattener:
                 return Where(
                     conds, replace(self, proved=False).scalar(node.then, ranges), self.scalar(node.otherwise, ranges)
                 )
-            if isinstance(node, Reduce):
-                body = self.scalar(node.body, {**ranges, **ranges_of(node.iters)})
-                return _collapsed_reduce(Reduce(node.kind, node.iters, body))
+            if isinstance(node, Reduction):
+                inner = {**ranges, **ranges_of(node.iters)}
+                return _collapsed_reduction(reduced(node, node.iters, lambda part: self.scalar(part, inner)))
             return None
 
         return transform(e, leaf, lambda d: self.index(d, ranges))
@@ -242,11 +242,11 @@ def collapse(iters: Sequence[Iter], exprs: Iterable[Dim]) -> tuple[tuple[Iter, .
     return tuple(kept), values
 
 
-def _collapsed_reduce(e: Reduce) -> Scalar:
-    iters, values = collapse(e.iters, expressions(e.body))
+def _collapsed_reduction(e: Reduction) -> Scalar:
+    iters, values = collapse(e.iters, [d for part in bodies(e) for d in expressions(part)])
     if not values:
         return e
-    return Reduce(e.kind, iters, substituted(e.body, values))
+    return reduced(e, iters, lambda part: substituted(part, values))
 
 
 def _collapsed_inner(segment: FlatSegment) -> FlatSegment:

@@ -6,17 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mapsto.devices.generic.flat import FlatGroup, FlatSegment, substituted
+from mapsto.devices.generic.running import first_result
 from mapsto.ir.expr import loads, sym
 from mapsto.ir.expr_rewrite import substitute
-from mapsto.kernel.ast import Index, Load, Reduce, Scalar, Where, children, walk
+from mapsto.kernel.ast import Fold, Index, Load, Reduction, Scalar, Where, bodies, children, reduced, walk
 
 
 @dataclass(frozen=True)
 class Follower:
-    """A later reduction, and its body in terms of the loop's own iterator."""
+    """A later reduction, and the same in terms of the loop's own iterator."""
 
-    reduce: Reduce
-    body: Scalar
+    reduce: Reduction
+    along: Reduction
 
 
 def followers(segment: FlatSegment, at: int, handed: frozenset[str]) -> tuple[Follower, ...]:
@@ -40,23 +41,23 @@ def followers(segment: FlatSegment, at: int, handed: frozenset[str]) -> tuple[Fo
     return tuple(found)
 
 
-def _outermost(e: Scalar) -> Iterator[Reduce]:
-    if isinstance(e, Reduce):
-        yield e
+def _outermost(e: Scalar) -> Iterator[Reduction]:
+    if isinstance(e, Reduction):
+        yield first_result(e) if isinstance(e, Fold) else e
     elif not isinstance(e, Where):  # a guard may keep the reduction from being wanted at all
         for child in children(e):
             yield from _outermost(child)
 
 
-def _follower(reduce: Reduce, group: FlatGroup, made: set[str], handed: frozenset[str]) -> Follower | None:
+def _follower(reduce: Reduction, group: FlatGroup, made: set[str], handed: frozenset[str]) -> Follower | None:
     (inner,) = group.inner
     if len(reduce.iters) != 1 or reduce.iters[0].extent != inner.extent:
         return None
     renaming = {reduce.iters[0].name: sym(inner.name)}
     places = {s.target: s.place for s in group.steps}
     reads_group = False
-    for node in walk(reduce.body):
-        if isinstance(node, Reduce) or _index_loads(node) & (made | set(places)):
+    for node in (node for body in bodies(reduce) for node in walk(body)):
+        if isinstance(node, Reduction) or _index_loads(node) & (made | set(places)):
             return None
         if not isinstance(node, Load):
             continue
@@ -66,7 +67,8 @@ def _follower(reduce: Reduce, group: FlatGroup, made: set[str], handed: frozense
             reads_group = True
             if node.tensor not in handed or substitute(node.index[0], renaming) != places[node.tensor]:
                 return None
-    return Follower(reduce, substituted(reduce.body, renaming)) if reads_group else None
+    along = reduced(reduce, group.inner, lambda part: substituted(part, renaming))
+    return Follower(reduce, along) if reads_group else None
 
 
 def only_followed(segment: FlatSegment, at: int, found: tuple[Follower, ...]) -> frozenset[str]:
@@ -84,8 +86,8 @@ def only_followed(segment: FlatSegment, at: int, found: tuple[Follower, ...]) ->
     return frozenset(own - outside)
 
 
-def _read(e: Scalar, but: list[Reduce]) -> set[str]:
-    if isinstance(e, Reduce) and e in but:
+def _read(e: Scalar, but: list[Reduction]) -> set[str]:
+    if isinstance(e, Reduction) and (first_result(e) if isinstance(e, Fold) else e) in but:
         return set()
     found = {e.tensor} if isinstance(e, Load) else set()
     return found.union(*(_read(c, but) for c in children(e)))

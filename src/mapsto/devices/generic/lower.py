@@ -36,7 +36,7 @@ from mapsto.devices.generic.temps import Temps
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, ceildiv, floordiv, maximum, minimum, mod, product, sym, symbols
 from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
-from mapsto.loop.ast import Alloc, For, Function, LetIndex, Param, Statement, Type
+from mapsto.loop.ast import For, Function, LetIndex, Param, Statement, Type
 from mapsto.plan.layout import Layout
 
 # Bounds on how much code one kernel is. Up to this many scalar operations the tail of a row vector gets code of its
@@ -142,8 +142,7 @@ class _Writer:
 
     def _local(self, name: str, dtype: DType, count: int, width: int) -> Operand:
         """A local array; of vectors where rows are lanes."""
-        local = self.code.fresh(_identifier(name))
-        self.code.scopes[0].statements.insert(0, Alloc(local, dtype, max(count, 1) * width))
+        local = self.code.local(_identifier(name), dtype, max(count, 1) * width)
         return Operand(local, dtype, per_lane=width > 1)
 
     def _padding(self, flat: FlatSegment, iterator: str, lanes: int) -> int | None:

@@ -19,11 +19,15 @@ from mapsto.kernel.ast import (
     Kernel,
     Load,
     Reduce,
+    Reduction,
     Scalar,
     Scan,
     Stmt,
     Where,
     children,
+    over_nothing,
+    over_one_point,
+    reduced,
     transform,
     walk,
 )
@@ -116,7 +120,7 @@ def _free_names(stmt: Stmt) -> set[str]:
             dims += node.conds
         elif isinstance(node, Index):
             dims.append(node.expr)
-        elif isinstance(node, Reduce):
+        elif isinstance(node, Reduction):
             dims += [i.extent for i in node.iters]
             bound |= {i.name for i in node.iters}
     for e in dims:
@@ -152,13 +156,15 @@ def _renamed(
 
 def _rename(e: Scalar, names: dict[str, Dim], fresh: Callable[[str], str]) -> Scalar:
     def leaf(node: Scalar) -> Scalar | None:
-        if not isinstance(node, Reduce):
+        if not isinstance(node, Reduction):
             return None
         inner, iters = _renamed(node.iters, names, fresh)
         if any(i.extent == 0 for i in iters):
-            return Const(neutral(node.kind, node.dtype), node.dtype)
-        body = _rename(node.body, inner, fresh)
-        return Reduce(node.kind, iters, body) if iters else body
+            return Const(neutral(node.kind, node.dtype), node.dtype) if isinstance(node, Reduce) else over_nothing(node)
+        made = reduced(node, iters, lambda part: _rename(part, inner, fresh))
+        if iters:
+            return made
+        return made.body if isinstance(made, Reduce) else over_one_point(made)
 
     return transform(e, leaf, lambda d: substitute(d, names))
 
@@ -171,9 +177,9 @@ def settle(e: Scalar, ranges: Ranges) -> Scalar:
     """Simplify every integer expression and drop the guards that the ranges decide."""
 
     def leaf(node: Scalar) -> Scalar | None:
-        if isinstance(node, Reduce):
+        if isinstance(node, Reduction):
             inner = {**ranges, **ranges_of(node.iters)}
-            return Reduce(node.kind, node.iters, settle(node.body, inner))
+            return reduced(node, node.iters, lambda part: settle(part, inner))
         return _settled_guard(node, ranges) if isinstance(node, Where) else None
 
     return transform(e, leaf, lambda d: simplify(d, ranges))

@@ -6,12 +6,25 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from mapsto.ir.expr import Dim, loads, symbols
-from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Where, children
+from mapsto.kernel.ast import (
+    Cast,
+    Const,
+    Fold,
+    Index,
+    Load,
+    Op,
+    Reduce,
+    Reduction,
+    Scalar,
+    State,
+    Where,
+    children,
+)
 
 
 @dataclass(frozen=True)
 class Info:
-    """What an expression depends on.
+    """What an expression depends on; states of folds count as tensors.
 
     `unsafe`: holds a load that is inside its tensor only under the guards around it.
     """
@@ -50,11 +63,20 @@ class Numbering:
         if isinstance(e, Load):
             tensors |= {e.tensor}
             unsafe = unsafe or e.index[1] != 1
-        elif isinstance(e, Reduce):
+        elif isinstance(e, State):
+            tensors |= {state_name(e)}
+        elif isinstance(e, Reduction):
             names -= {i.name for i in e.iters}
+        if isinstance(e, Fold):
+            tensors -= {state_name(State(r.name, r.dtype, other)) for r in e.running for other in (False, True)}
         info = Info(len(self._by_key), names, tensors, unsafe)
         self._by_key[key] = info
         return info
+
+
+def state_name(e: State) -> str:
+    """What a state goes by among tensors, none of which is called so."""
+    return f"state {e.name}'" if e.other else f"state {e.name}"
 
 
 def _own(e: Scalar) -> tuple[object, ...]:
@@ -71,7 +93,11 @@ def _own(e: Scalar) -> tuple[object, ...]:
         return (e.dtype,)
     if isinstance(e, Where):
         return e.conds
-    return (e.kind, e.iters)
+    if isinstance(e, State):
+        return (e.name, e.other, e.dtype)
+    if isinstance(e, Reduce):
+        return (e.kind, e.iters)
+    return (e.iters, *((r.name, repr(r.start.value), r.dtype) for r in e.running))
 
 
 def _dims(e: Scalar) -> tuple[Dim, ...]:
@@ -81,4 +107,4 @@ def _dims(e: Scalar) -> tuple[Dim, ...]:
         return (e.index[0],)
     if isinstance(e, Where):
         return e.conds
-    return tuple(i.extent for i in e.iters) if isinstance(e, Reduce) else ()
+    return tuple(i.extent for i in e.iters) if isinstance(e, Reduction) else ()

@@ -1,4 +1,5 @@
-"""Reductions as loops: guards become loop bounds, long loops get several accumulators, lanes fold in a fixed tree.
+"""Reductions and folds as loops: guards become loop bounds, long loops get several accumulators, lanes fold in a fixed
+tree.
 
 The order of additions depends on extents and lanes alone, never on the share of a thread.
 """
@@ -13,15 +14,15 @@ from dataclasses import dataclass, field, replace
 from mapsto.devices.generic.context import Context, Lane
 from mapsto.devices.generic.cost import Costs, Vector
 from mapsto.devices.generic.normal import decided
-from mapsto.devices.generic.operations import COMBINE, convert, identity, level, lift
+from mapsto.devices.generic.operations import convert
+from mapsto.devices.generic.running import Runner, runner, states_known, states_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, mod, sym, symbols
-from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Where, walk
+from mapsto.kernel.ast import Cast, Const, Fold, Iter, Load, Op, Reduce, Reduction, Scalar, Where, bodies, walk
 from mapsto.kernel.scalar import neutral
 from mapsto.loop import ast as loop
-from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE, accumulators
+from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE, accumulators, partial_states
 
-_HALF = (DType.F16, DType.BF16)
 # Bodies of more scalar operations than this take longer than one addition waits for the one before. (The order of
 # additions depends on it, so it is the same for every processor.)
 _LIGHT = 10
@@ -31,9 +32,7 @@ _LIGHT = 10
 class Bounded:
     """A reduction whose guards are loop bounds as far as that is possible."""
 
-    kind: str
-    iters: tuple[Iter, ...]
-    body: Scalar
+    reduction: Reduction
     starts: dict[str, list[Dim]] = field(default_factory=dict)
     stops: dict[str, list[Dim]] = field(default_factory=dict)
 
@@ -52,15 +51,33 @@ class Bounded:
 
 def emit_reduce(emitter: Context, e: Reduce) -> loop.Value:
     """The value of a reduction: in the lanes at work, or in lanes of its own folded at the end."""
+    vector = _prepared(emitter, e)
+    _Loops(emitter, _bounded(emitter, e, vector), vector, e).emit()
+    made = emitter.code.find(emitter.key(emitter.info(e)))
+    assert made is not None
+    return made
+
+
+def emit_fold(emitter: Context, e: Fold) -> loop.Value:
+    """The result of a fold; folds that run alike have their loops in common."""
+    states = states_of(emitter, e)
+    if states is None:
+        vector = _prepared(emitter, e)
+        _Loops(emitter, Bounded(e), vector, e).emit()
+        states = states_of(emitter, e)
+        assert states is not None
+    with states_known(emitter, e, states):
+        return emitter.code.let(convert(emitter.value(e.result), e.dtype))
+
+
+def _prepared(emitter: Context, e: Reduction) -> Vector | None:
+    """The iterators' ranges made known; the vector that the reduction has to itself."""
     for it in e.iters:
         emitter.code.unbind(it.name)
         emitter.code.ranges[it.name] = (0, it.extent - 1)
-    vector = None
-    if emitter.lane is None and emitter.lanes > 1:
-        vector = Costs(emitter.processor, emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
-    bounded = _bounded(emitter, e, vector)
-    made = _Accumulation(emitter, bounded, vector).emit()
-    return emitter.code.let(convert(made, e.dtype))
+    if emitter.lane is not None or emitter.lanes <= 1:
+        return None
+    return Costs(emitter.processor, emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
 
 
 # ---- guards as bounds ----------------------------------------------------------------------------------------------
@@ -69,14 +86,15 @@ def emit_reduce(emitter: Context, e: Reduce) -> loop.Value:
 def _bounded(emitter: Context, e: Reduce, vector: Vector | None) -> Bounded:
     """Guards that a sequential loop's variable alone decides become its bounds."""
     conds, then = _guarded(e.body, e.kind)
-    result = Bounded(e.kind, e.iters, then)
+    result = Bounded(Reduce(e.kind, e.iters, then))
     own = [it.name for it in e.iters if vector is None or it.name != vector.iter.name]
     rest: list[Dim] = []
     for cond in conds:
         if not _becomes_bound(emitter, cond, own, {it.name for it in e.iters} - set(own), result):
             rest.append(cond)
     if rest:
-        result.body = Where(tuple(rest), then, Const(neutral(e.kind, e.dtype), e.dtype))
+        body = Where(tuple(rest), then, Const(neutral(e.kind, e.dtype), e.dtype))
+        result.reduction = Reduce(e.kind, e.iters, body)
     return result
 
 
@@ -121,83 +139,19 @@ def _becomes_bound(emitter: Context, cond: Dim, own: list[str], vector: set[str]
 # ---- loops ---------------------------------------------------------------------------------------------------------
 
 
-class Totals:
-    """Accumulators of one reduction that take turns, declared in the scope that is open when they are made.
+class _Loops:
+    """The loops of one reduction. `meant`: as what its result is remembered."""
 
-    The maximum of floats is taken by the processor's own instruction, which loses NaNs; whether there was one is kept
-    apart.
-    """
-
-    def __init__(self, emitter: Context, kind: str, element: DType, lanes: int, ways: int) -> None:
-        self.emitter = emitter
-        self.kind = kind
-        self.type = loop.Type(DType.F32 if element in _HALF else element, lanes)
-        self.names = [emitter.code.fresh("acc") for _ in range(ways)]
-        self.turn = 0
-        for name in self.names:
-            emitter.code.emit(loop.Declare(name, identity(kind, self.type)))
-        self.op = COMBINE[kind]
-        self.nan: loop.Var | None = None
-        if kind in ("max", "min") and self.type.element.is_float:
-            self.op = f"{kind}num"
-            self.nan = loop.Var(emitter.code.fresh("nan"), loop.Type(DType.BOOL, lanes))
-            emitter.code.emit(loop.Declare(self.nan.name, loop.Const(False, self.nan.type)))
-
-    def add(self, body: Scalar, masked: bool = False, way: int | None = None) -> None:
-        """acc = acc (kind) body at the present point; `masked`: only in the lanes that are inside."""
-        emitter, code, lanes = self.emitter, self.emitter.code, self.type.lanes
-        acc = loop.Var(self.names[self.turn % len(self.names) if way is None else way], self.type)
-        self.turn += 1
-        if self._is_product(body) and not masked:
-            assert isinstance(body, Op)
-            a, b = level([emitter.value(arg) for arg in body.args])
-            code.emit(loop.Assign(acc.name, loop.Fma(lift(a, lanes), lift(b, lanes), acc)))
-            return
-        value = lift(convert(emitter.value(body), self.type.element), lanes)
-        if masked:
-            value = loop.Select(emitter.tail_mask(), value, identity(self.kind, self.type))
-        if self.nan is not None:
-            value = code.let(value)
-            is_nan = loop.Compare("ne", value, value)
-            code.emit(loop.Assign(self.nan.name, loop.Binary("or", self.nan, is_nan)))
-        code.emit(loop.Assign(acc.name, loop.Binary(self.op, acc, value)))
-
-    def _is_product(self, body: Scalar) -> bool:
-        if self.kind != "sum" or not isinstance(body, Op) or body.fn != "mul":
-            return False
-        return body.dtype in (DType.F32, DType.F64) and all(a.dtype is body.dtype for a in body.args)
-
-    def folded(self, lanes: bool) -> loop.Value:
-        """Accumulators pairwise, then (if wanted) lanes."""
-        code = self.emitter.code
-        values: list[loop.Value] = [loop.Var(n, self.type) for n in self.names]
-        while len(values) > 1:
-            pairs = zip(values[::2], values[1::2], strict=True)
-            values = [code.let(loop.Binary(self.op, a, b), "acc") for a, b in pairs]
-        (value,) = values
-        nan: loop.Value | None = self.nan
-        if lanes:
-            op = self.op if self.nan is not None else self.kind
-            value = code.let(loop.ReduceLanes(op, value, loop.Type(self.type.element)), "total")
-            nan = None if nan is None else code.let(loop.ReduceLanes("any", nan, loop.Type(DType.BOOL)), "nan")
-        if nan is None:
-            return value
-        return code.let(loop.Select(nan, loop.Const(math.nan, value.type), value), "total")
-
-
-class _Accumulation:
-    """The loops of one reduction."""
-
-    def __init__(self, emitter: Context, reduce: Bounded, vector: Vector | None) -> None:
+    def __init__(self, emitter: Context, reduce: Bounded, vector: Vector | None, meant: Reduction) -> None:
         self.emitter = emitter
         self.code = emitter.code
         self.reduce = reduce
         self.vector = vector
-        self.home = self.code.depth
-        self.totals: Totals
+        self.meant = meant
+        self.runner: Runner
 
-    def emit(self) -> loop.Value:
-        by_name = {it.name: it for it in self.reduce.iters}
+    def emit(self) -> None:
+        by_name = {it.name: it for it in self.reduce.reduction.iters}
         if self.vector is not None:
             last = by_name.pop(self.vector.iter.name)
             self.emitter.lane = Lane(self.code.lane_symbol(self.vector.lanes), self.vector.lanes, sym(last.name))
@@ -207,29 +161,24 @@ class _Accumulation:
         rolled = iters[: len(iters) - straight]
         if straight:
             trips = math.prod(self._trips(it) for it in iters[len(rolled) :])
-            self._declare(_ways(self.reduce, trips))
+            self._declare(_ways(self.reduce.reduction, trips))
             with self._loops(rolled):
                 self._unrolled(iters[len(rolled) :])
         else:
             *outer, innermost = rolled
             whole = self.reduce.is_whole(innermost)
             trips_of = innermost.extent if self.vector is None else floordiv(innermost.extent, self.vector.lanes)
-            self._declare(_ways(self.reduce, trips_of) if whole else 1)
+            self._declare(_ways(self.reduce.reduction, trips_of) if whole else 1)
             with self._loops(outer):
                 self._vector_loop(innermost) if self.vector is not None else self._loop(innermost)
-        result = self.totals.folded(self.vector is not None)
         if self.vector is not None:
             self.emitter.lane = None
-        return result
+        self.runner.finish(self.vector is not None)
 
     def _declare(self, ways: int) -> None:
-        r = self.reduce
-        lanes = (
-            self.vector.lanes
-            if self.vector
-            else self.emitter.lanes_of(self.emitter.info(Reduce(r.kind, r.iters, r.body)))
-        )
-        self.totals = Totals(self.emitter, r.kind, r.body.dtype, lanes, ways)
+        e = self.reduce.reduction
+        lanes = self.vector.lanes if self.vector else self.emitter.lanes_of(self.emitter.info(e))
+        self.runner = runner(self.emitter, e, lanes, ways, self.meant)
 
     @contextmanager
     def _loops(self, iters: list[Iter]) -> Iterator[None]:
@@ -253,10 +202,10 @@ class _Accumulation:
         """How many of the innermost loops are written out: few rounds, none guarded. What they share with no outer
         loop is then
         hoisted out of those (the weights of a depthwise convolution)."""
-        body = self.reduce.body
-        if any(isinstance(n, Reduce | Where) for n in walk(body)):
+        nodes = {n for body in bodies(self.reduce.reduction) for n in walk(body)}
+        if any(isinstance(n, Reduction | Where) for n in nodes):
             return 0
-        weight = 1 + sum(isinstance(n, Op | Load) for n in walk(body))
+        weight = 1 + sum(isinstance(n, Op | Load) for n in nodes)
         count, trips = 0, 1
         for it in reversed(iters):
             if not isinstance(it.extent, int) or it.extent == 0 or not self.reduce.is_whole(it):
@@ -269,7 +218,7 @@ class _Accumulation:
 
     def _unrolled(self, iters: list[Iter]) -> None:
         if not iters:
-            self.totals.add(self.reduce.body)
+            self.runner.add()
             return
         it, *inner = iters
         if self.vector is None or it.name != self.vector.iter.name:
@@ -281,7 +230,7 @@ class _Accumulation:
         count, lane = self.vector.lanes, sym(self.emitter.lane.symbol)
         for at in range(it.extent // count):
             self.code.bind(it.name, at * count + lane)
-            self.totals.add(self.reduce.body)
+            self.runner.add()
         if it.extent % count:
             self._tail(it)
 
@@ -290,31 +239,31 @@ class _Accumulation:
     def _loop(self, it: Iter) -> None:
         """The innermost sequential loop; several accumulators take turns where it is long."""
         start, stop = (self.code.expand(b) for b in self.reduce.span(it))
-        ways = len(self.totals.names)
+        ways = self.runner.ways
         whole = floordiv(it.extent, ways) * ways if ways > 1 else stop
         with self.code.loop(start, whole, it.name, (0, it.extent - 1), step=ways) as var:
             for way in range(ways):
                 self.code.bind(it.name, var + way)
-                self.totals.add(self.reduce.body, way=way)
+                self.runner.add(way=way)
         if ways > 1 and whole != it.extent:
             with self.code.loop(whole, it.extent, it.name, (0, it.extent - 1)) as var:
                 self.code.bind(it.name, var)
-                self.totals.add(self.reduce.body, way=0)
+                self.runner.add(way=0)
 
     def _vector_loop(self, it: Iter) -> None:
         assert self.emitter.lane is not None and self.vector is not None
         count, lane = self.vector.lanes, sym(self.emitter.lane.symbol)
         full = floordiv(it.extent, count)
-        ways = len(self.totals.names)
+        ways = self.runner.ways
         whole = floordiv(full, ways) * ways
         with self.code.loop(0, whole, it.name, (0, full - 1), step=ways) as var:
             for way in range(ways):
                 self.code.bind(it.name, (var + way) * count + lane)
-                self.totals.add(self.reduce.body, way=way)
+                self.runner.add(way=way)
         if whole != full:
             with self.code.loop(whole, full, it.name, (0, full - 1)) as var:
                 self.code.bind(it.name, var * count + lane)
-                self.totals.add(self.reduce.body, way=0)
+                self.runner.add(way=0)
         left = mod(it.extent, count)
         if isinstance(left, int):
             self._tail(it)
@@ -331,13 +280,16 @@ class _Accumulation:
             return
         self.emitter.lane = replace(lane, tail=left)
         self.code.bind(it.name, floordiv(it.extent, count) * count + sym(lane.symbol))
-        self.totals.add(self.reduce.body, masked=True, way=0)
+        self.runner.add(masked=True, way=0)
         self.emitter.lane = lane
 
 
-def _ways(reduce: Bounded, trips: Dim) -> int:
+def _ways(reduction: Reduction, trips: Dim) -> int:
     """How many accumulators: enough to hide an addition's latency where the loop is long and its body light."""
-    weight = sum(isinstance(n, Op | Where) for n in walk(reduce.body))
-    if reduce.kind in ("any", "all") or weight > _LIGHT:
+    rounds = trips if isinstance(trips, int) else math.inf
+    if isinstance(reduction, Fold):
+        return partial_states(rounds)
+    weight = sum(isinstance(n, Op | Where) for n in walk(reduction.body))
+    if reduction.kind in ("any", "all") or weight > _LIGHT:
         return 1
-    return accumulators(trips if isinstance(trips, int) else math.inf)
+    return accumulators(rounds)

@@ -12,14 +12,15 @@ from dataclasses import replace
 from mapsto.devices.generic.context import Context, Mask, Operand
 from mapsto.devices.generic.exactness import is_rounded
 from mapsto.devices.generic.normal import decided
+from mapsto.devices.generic.numbering import state_name
 from mapsto.devices.generic.operations import apply, convert, level, lift, number
 from mapsto.devices.generic.places import Places, lane_count
 from mapsto.devices.generic.processor import Processor
-from mapsto.devices.generic.reduce import emit_reduce
+from mapsto.devices.generic.reduce import emit_fold, emit_reduce
 from mapsto.devices.generic.scope import Code, Key
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, linear, loads
-from mapsto.kernel.ast import Cast, Const, Index, Load, Op, Reduce, Scalar, Where
+from mapsto.kernel.ast import Cast, Const, Fold, Index, Load, Op, Reduce, Scalar, State, Where
 from mapsto.loop import ast as loop
 
 
@@ -63,6 +64,10 @@ class Emitter(Context):
             return self.code.let(convert(self.places.number(self.code.expand(e.expr)), e.dtype), "at")
         if isinstance(e, Where):
             return self._where(e)
+        if isinstance(e, State):
+            return self.known[state_name(e)]
+        if isinstance(e, Fold):
+            return emit_fold(self, e)
         assert isinstance(e, Reduce), e
         return emit_reduce(self, e)
 

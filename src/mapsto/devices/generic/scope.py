@@ -16,7 +16,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym, symbols
 from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.ir.expr_rewrite import simplify, substitute
-from mapsto.loop.ast import Const, For, If, Let, LetIndex, Statement, Type, Value, Var
+from mapsto.loop.ast import Alloc, Const, For, If, Let, LetIndex, Statement, Type, Value, Var
 
 Key = tuple[object, ...]
 
@@ -75,6 +75,12 @@ class Code:
         name = self.fresh(hint)
         self.emit(Let(name, value))
         return Var(name, value.type)
+
+    def local(self, hint: str, element: DType, count: int) -> str:
+        """A local array of the function."""
+        name = self.fresh(hint)
+        self.scopes[0].statements.insert(0, Alloc(name, element, count))
+        return name
 
     @contextmanager
     def at(self, depth: int) -> Iterator[None]:

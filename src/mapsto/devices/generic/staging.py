@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from mapsto.devices.generic.flat import FlatSegment, FlatStep
 from mapsto.ir.expr import Dim, linear, loads, sym, symbols
-from mapsto.kernel.ast import Iter, Load, Reduce, Scalar, transform
+from mapsto.kernel.ast import Iter, Load, Reduction, Scalar, reduced, transform
 from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED
 
 
@@ -72,10 +72,9 @@ def _staged(
     found: dict[Load, Staged],
 ) -> Scalar:
     def leaf(node: Scalar) -> Scalar | None:
-        if isinstance(node, Reduce):
-            return Reduce(
-                node.kind, node.iters, _staged(node.body, (*around, *node.iters), lane, outer, internal, found)
-            )
+        if isinstance(node, Reduction):
+            inside = (*around, *node.iters)
+            return reduced(node, node.iters, lambda part: _staged(part, inside, lane, outer, internal, found))
         if not isinstance(node, Load) or not around:
             return None
         if node not in found:

@@ -25,7 +25,7 @@ from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Value
-from mapsto.kernel.ast import Op, Reduce, Scalar, Stmt, children
+from mapsto.kernel.ast import Op, Reduction, Scalar, Stmt, bodies, children
 from mapsto.kernel.compose import reads
 from mapsto.kernel.text import kernel_text
 from mapsto.loop.ast import Function
@@ -59,8 +59,9 @@ def rows_work(stmts: Sequence[Stmt]) -> float:
 
 def _operations(e: Scalar) -> float:
     own = 4.0 if isinstance(e, Op) and e.fn in ("exp", "log", "tanh", "erf", "sigmoid", "pow", "div", "sqrt") else 1.0
-    inner = sum(_operations(c) for c in children(e))
-    return own + inner * (estimate(product(i.extent for i in e.iters)) if isinstance(e, Reduce) else 1)
+    if not isinstance(e, Reduction):
+        return own + sum(map(_operations, children(e)))
+    return own + sum(map(_operations, bodies(e))) * estimate(product(i.extent for i in e.iters))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from mapsto.ir.expr import Dim, product, sym, symbols
 from mapsto.ir.graph import Value
-from mapsto.kernel.ast import Iter, Load, Reduce, Stmt, walk
+from mapsto.kernel.ast import Iter, Load, Reduction, Stmt, bodies, walk
 from mapsto.kernel.compose import index_loads, loads_of
 from mapsto.kernel.facts import facts
 from mapsto.plan.recipe import made
@@ -82,7 +82,7 @@ def _whole_rows(stmt: Stmt, index: tuple[Dim, ...], shared: tuple[int, ...]) -> 
     """Whether the dims of a load that are not shared are at bare iterators or at 0: no windows, no shifts."""
     names = {i.name for i in stmt.iters}
     if facts(stmt.value).reduces:
-        names |= {i.name for node in walk(stmt.value) if isinstance(node, Reduce) for i in node.iters}
+        names |= {i.name for node in walk(stmt.value) if isinstance(node, Reduction) for i in node.iters}
     return all(e == 0 or any(e == sym(n) for n in names) for d, e in enumerate(index) if d not in shared)
 
 
@@ -92,10 +92,10 @@ def _has_windows(stmt: Stmt) -> bool:
     if not facts(stmt.value).reduces:
         return False
     for node in walk(stmt.value):
-        if not isinstance(node, Reduce):
+        if not isinstance(node, Reduction):
             continue
         inner = {i.name for i in node.iters}
-        loads = (n for n in walk(node.body) if isinstance(n, Load))
+        loads = (n for body in bodies(node) for n in walk(body) if isinstance(n, Load))
         if any(symbols(e) & inner and symbols(e) & own for load in loads for e in load.index):
             return True
     return False

@@ -1,0 +1,241 @@
+"""What runs along the loops of a reduction: accumulators of one value, or the partial states of a fold."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from mapsto.devices.generic.context import Context
+from mapsto.devices.generic.numbering import state_name
+from mapsto.devices.generic.operations import COMBINE, convert, identity, level, lift
+from mapsto.devices.generic.scope import Key
+from mapsto.ir.dtypes import DType
+from mapsto.kernel.ast import Fold, Op, Reduce, Reduction, Scalar, State
+from mapsto.loop import ast as loop
+
+_HALF = (DType.F16, DType.BF16)
+
+
+class Runner(ABC):
+    """Variables of one reduction that are stepped at each of its points: `ways` of each take turns.
+
+    It is made in the scope where the variables are declared, and finished there.
+    """
+
+    def __init__(self, emitter: Context, lanes: int, ways: int) -> None:
+        self.emitter = emitter
+        self.lanes = lanes
+        self.ways = ways
+        self.turn = 0
+
+    @abstractmethod
+    def add(self, masked: bool = False, way: int | None = None) -> None:
+        """Takes in the present point; `masked`: only in the lanes that are inside."""
+
+    @abstractmethod
+    def finish(self, lanes: bool) -> None:
+        """Makes one of all ways, then (if wanted) of all lanes, and remembers it as the reduction's."""
+
+    def next_way(self, way: int | None) -> int:
+        self.turn += 1
+        return (self.turn - 1) % self.ways if way is None else way
+
+
+def runner(emitter: Context, e: Reduction, lanes: int, ways: int, meant: Reduction | None = None) -> Runner:
+    """What runs along the loops of a reduction. `meant`: what the result is remembered as, if not as the same."""
+    if isinstance(e, Fold):
+        assert meant is None or isinstance(meant, Fold)
+        return Partials(emitter, e, lanes, ways, meant or e)
+    return Totals(emitter, e, lanes, ways, meant or e)
+
+
+class Totals(Runner):
+    """Accumulators of one value.
+
+    The maximum of floats is taken by the processor's own instruction, which loses NaNs; whether there was one is kept
+    apart.
+    """
+
+    def __init__(self, emitter: Context, e: Reduce, lanes: int, ways: int, meant: Reduction) -> None:
+        super().__init__(emitter, lanes, ways)
+        self.kind, self.body, self.meant = e.kind, e.body, meant
+        self.type = loop.Type(DType.F32 if e.dtype in _HALF else e.dtype, lanes)
+        self.names = [emitter.code.fresh("acc") for _ in range(ways)]
+        for name in self.names:
+            emitter.code.emit(loop.Declare(name, identity(self.kind, self.type)))
+        self.op = COMBINE[self.kind]
+        self.nan: loop.Var | None = None
+        if self.kind in ("max", "min") and self.type.element.is_float:
+            self.op = f"{self.kind}num"
+            self.nan = loop.Var(emitter.code.fresh("nan"), loop.Type(DType.BOOL, lanes))
+            emitter.code.emit(loop.Declare(self.nan.name, loop.Const(False, self.nan.type)))
+
+    def add(self, masked: bool = False, way: int | None = None) -> None:
+        """acc = acc (kind) body at the present point."""
+        emitter, code, lanes, body = self.emitter, self.emitter.code, self.lanes, self.body
+        acc = loop.Var(self.names[self.next_way(way)], self.type)
+        if self._is_product() and not masked:
+            assert isinstance(body, Op)
+            a, b = level([emitter.value(arg) for arg in body.args])
+            code.emit(loop.Assign(acc.name, loop.Fma(lift(a, lanes), lift(b, lanes), acc)))
+            return
+        value = lift(convert(emitter.value(body), self.type.element), lanes)
+        if masked:
+            value = loop.Select(emitter.tail_mask(), value, identity(self.kind, self.type))
+        if self.nan is not None:
+            value = code.let(value)
+            is_nan = loop.Compare("ne", value, value)
+            code.emit(loop.Assign(self.nan.name, loop.Binary("or", self.nan, is_nan)))
+        code.emit(loop.Assign(acc.name, loop.Binary(self.op, acc, value)))
+
+    def _is_product(self) -> bool:
+        if self.kind != "sum" or not isinstance(self.body, Op) or self.body.fn != "mul":
+            return False
+        dtype = self.body.dtype
+        return dtype in (DType.F32, DType.F64) and all(a.dtype is dtype for a in self.body.args)
+
+    def finish(self, lanes: bool) -> None:
+        code = self.emitter.code
+        value = code.let(convert(self._total(lanes), self.meant.dtype))
+        code.remember(self.emitter.key(self.emitter.info(self.meant)), value)
+
+    def _total(self, lanes: bool) -> loop.Value:
+        """Accumulators pairwise, then (if wanted) lanes."""
+        code = self.emitter.code
+        values: list[loop.Value] = [loop.Var(n, self.type) for n in self.names]
+        while len(values) > 1:
+            pairs = zip(values[::2], values[1::2], strict=True)
+            values = [code.let(loop.Binary(self.op, a, b), "acc") for a, b in pairs]
+        (value,) = values
+        nan: loop.Value | None = self.nan
+        if lanes:
+            op = self.op if self.nan is not None else self.kind
+            value = code.let(loop.ReduceLanes(op, value, loop.Type(self.type.element)), "total")
+            nan = None if nan is None else code.let(loop.ReduceLanes("any", nan, loop.Type(DType.BOOL)), "nan")
+        if nan is None:
+            return value
+        return code.let(loop.Select(nan, loop.Const(math.nan, value.type), value), "total")
+
+
+# ---- folds ---------------------------------------------------------------------------------------------------------
+
+
+class Partials(Runner):
+    """Partial states of a fold. They are merged in a fixed tree: ways pairwise, then halves of lanes.
+
+    `meant`: the fold whose result this is, in the names of the place that reads it.
+    """
+
+    def __init__(self, emitter: Context, e: Fold, lanes: int, ways: int, meant: Fold) -> None:
+        super().__init__(emitter, lanes, ways)
+        self.fold, self.meant = e, meant
+        self.types = [loop.Type(r.dtype, lanes) for r in e.running]
+        self.states = [self._declared() for _ in range(ways)]
+
+    def _declared(self) -> list[loop.Value]:
+        code = self.emitter.code
+        made: list[loop.Value] = []
+        for r, t in zip(self.fold.running, self.types, strict=True):
+            name = code.fresh(r.name)
+            code.emit(loop.Declare(name, lift(self.emitter.value(r.start), t.lanes)))
+            made.append(loop.Var(name, t))
+        return made
+
+    def add(self, masked: bool = False, way: int | None = None) -> None:
+        """All states stepped at the present point."""
+        emitter, code = self.emitter, self.emitter.code
+        old = self.states[self.next_way(way)]
+        with states_known(emitter, self.fold, old):
+            new = self._values([r.step for r in self.fold.running])
+        if masked:
+            mask = emitter.tail_mask()
+            new = [code.let(loop.Select(mask, a, b)) for a, b in zip(new, old, strict=True)]
+        for var, value in zip(old, new, strict=True):
+            assert isinstance(var, loop.Var)
+            code.emit(loop.Assign(var.name, value))
+
+    def _values(self, exprs: Sequence[Scalar]) -> list[loop.Value]:
+        """States' next values; each is named, as variables that it reads are assigned after it."""
+        emitter, code = self.emitter, self.emitter.code
+        return [
+            code.let(lift(convert(emitter.value(e), r.dtype), self.lanes))
+            for e, r in zip(exprs, self.fold.running, strict=True)
+        ]
+
+    def finish(self, lanes: bool) -> None:
+        emitter, code = self.emitter, self.emitter.code
+        lane, emitter.lane = emitter.lane, None if lanes else emitter.lane
+        states = [[code.let(v) for v in way] for way in self.states]
+        while len(states) > 1:
+            states = [self._merged(a, b) for a, b in zip(states[::2], states[1::2], strict=True)]
+        (whole,) = states
+        if lanes:
+            whole = self._lanes_merged(whole)
+        for key, value in zip(_keys(emitter, self.meant), whole, strict=True):
+            code.remember(key, value)
+        emitter.lane = lane
+
+    def _merged(self, a: Sequence[loop.Value], b: Sequence[loop.Value]) -> list[loop.Value]:
+        with states_known(self.emitter, self.fold, a, b):
+            return self._values([r.merge for r in self.fold.running])
+
+    def _lanes_merged(self, states: list[loop.Value]) -> list[loop.Value]:
+        """Halves with halves, by way of a local array for each state."""
+        code = self.emitter.code
+        arrays = [code.local(r.name, r.dtype, self.lanes) for r in self.fold.running]
+        whole = self.lanes
+        while self.lanes > 1:
+            self.lanes //= 2
+            for array, value in zip(arrays, states, strict=True):
+                code.emit(loop.Store(array, 0, value))
+            first, second = (
+                [
+                    code.let(loop.Load(array, side * self.lanes, loop.Type(r.dtype, self.lanes)))
+                    for array, r in zip(arrays, self.fold.running, strict=True)
+                ]
+                for side in (0, 1)
+            )
+            states = self._merged(first, second)
+        self.lanes = whole
+        return states
+
+
+@contextmanager
+def states_known(
+    emitter: Context, e: Fold, states: Sequence[loop.Value], others: Sequence[loop.Value] = ()
+) -> Iterator[None]:
+    """Inside, the fold's states have these values (and those of a second partial state)."""
+    before = {name: (emitter.known[name], emitter.known_depth[name]) for name in _names(e) if name in emitter.known}
+    for other, values in ((False, states), (True, others)):
+        for r, value in zip(e.running, values, strict=False):
+            emitter.define(state_name(State(r.name, r.dtype, other)), value)
+    yield
+    for name in _names(e):
+        emitter.forget(name)
+        emitter.known.pop(name, None)
+    for name, (value, depth) in before.items():  # of a fold around, of which nothing was forgotten but that
+        emitter.known[name], emitter.known_depth[name] = value, depth
+
+
+def states_of(emitter: Context, e: Fold) -> list[loop.Value] | None:
+    """What the fold's states are in the end, if a loop that was emitted gave them."""
+    found = [emitter.code.find(key) for key in _keys(emitter, e)]
+    return None if any(v is None for v in found) else [v for v in found if v is not None]
+
+
+def _keys(emitter: Context, e: Fold) -> list[Key]:
+    """One for each state; folds that differ in their results alone share them."""
+    info = emitter.info(first_result(e))
+    return [(info.number, r.name, emitter.key(info)) for r in e.running]
+
+
+def first_result(e: Fold) -> Fold:
+    """The fold whose result is its first state: what stands for all that run alike."""
+    first = e.running[0]
+    return Fold(e.iters, e.running, State(first.name, first.dtype))
+
+
+def _names(e: Fold) -> list[str]:
+    return [state_name(State(r.name, r.dtype, other)) for r in e.running for other in (False, True)]
