@@ -14,19 +14,17 @@ from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import (
     Cast,
     Const,
-    Fold,
     Index,
     Iter,
     Load,
     Op,
     Reduce,
-    Running,
     Scalar,
     Scan,
-    State,
     Stmt,
     substitute_iters,
 )
+from mapsto.kernel.folds import extreme_place
 from mapsto.kernel.scalar import apply, convert, neutral, widen
 from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.making import Making
@@ -236,50 +234,6 @@ def _lower_arg(kind: str) -> Any:
         return [low.stmt(outer, Cast(extreme_place(kind, inner, value, low.attrs["select_last"]), DType.I64))]
 
     return lower
-
-
-def extreme_place(kind: str, along: Iter, value: Scalar, last: bool) -> Fold:
-    """Where along an iterator a value is largest or smallest (`kind` max, min); a NaN is more extreme than any number.
-
-    The place starts as one that no element of the start's value comes before (or after): 0, or -1 for the last.
-    """
-    start = neutral(kind, value.dtype)
-    counts = DType.I32 if isinstance(along.extent, int) and along.extent < 1 << 31 else DType.I64
-    best, at = State("best", value.dtype), State("at", counts)
-    best2, at2 = State("best", value.dtype, other=True), State("at", counts, other=True)
-    place = Index(sym(along.name), counts)
-    later = _extremer(kind, value, best, ties=last)
-    tie = _test("and", _same(best2, best), _test("gt" if last else "lt", at2, at))
-    second = _test("or", _extremer(kind, best2, best, ties=False), tie)
-
-    def running(state: State, first: float | int | bool, step: Scalar, other: State) -> Running:
-        merge = Op("select", (second, other, state), state.dtype)
-        return Running(state.name, Const(first, state.dtype), Op("select", (later, step, state), state.dtype), merge)
-
-    return Fold((along,), (running(best, start, value, best2), running(at, -1 if last else 0, place, at2)), at)
-
-
-def _test(fn: str, *args: Scalar) -> Scalar:
-    return Op(fn, args, DType.BOOL)
-
-
-def _extremer(kind: str, x: Scalar, best: Scalar, ties: bool) -> Scalar:
-    """Whether x takes the place of `best`: it is beyond it (or, with `ties`, as far), or NaN and `best` is not (or is).
-
-    Comparisons with NaN do not hold, so x is beyond or NaN where it is not within.
-    """
-    if not x.dtype.is_float:
-        return _test(("gt", "lt", "ge", "le")[2 * ties + (kind == "min")], x, best)
-    within = _test(("le", "ge", "lt", "gt")[2 * ties + (kind == "min")], x, best)
-    number = _test("eq", best, best)
-    return _test("and", _test("not", within), _test("or", number, _test("isnan", x)) if ties else number)
-
-
-def _same(a: Scalar, b: Scalar) -> Scalar:
-    equal = _test("eq", a, b)
-    if not a.dtype.is_float:
-        return equal
-    return _test("or", equal, _test("and", _test("isnan", a), _test("isnan", b)))
 
 
 for _kind in ("max", "min"):

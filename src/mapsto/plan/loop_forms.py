@@ -16,19 +16,9 @@ MOST_STAGED = 64
 FEWEST_ROWS = 4
 
 
-# Partial states of a fold that take turns, where it is long: its steps take long enough that two hide what a step waits
-# for the one before.
-_PARTIAL_STATES = 2
-
-
 def accumulators(rounds: int | float) -> int:
     """How many sums of one reduction take turns, so that an addition need not wait for the one before it: one of less
     than three rounds each waits no longer for them than for their being added up. (Which additions come first depends
     on it.)
     """
     return 4 if rounds >= 16 else 2 if rounds >= 6 else 1
-
-
-def partial_states(rounds: int | float) -> int:
-    """How many partial states of one fold take turns (see `accumulators`)."""
-    return min(accumulators(rounds), _PARTIAL_STATES)

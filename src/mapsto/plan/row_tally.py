@@ -16,7 +16,7 @@ from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
 from mapsto.machine.cost import Stream, Tally, busy_seconds
 from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.layout import Layout, plain
-from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, accumulators, partial_states
+from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, accumulators
 from mapsto.plan.patterns import Placed, Sizes, Walk, number, placed
 from mapsto.plan.row_work import Node, Work, work_of
 
@@ -305,7 +305,7 @@ class _Nest:
             halves = results * 2 * math.log2(max(lanes, 2))
             counts.element("add", halves * max(node.merge, 1) * self._units(lanes, node.size))
         if rounds >= _SHORT_CHAIN:
-            counts.chain += node.waits * times / (partial_states if node.merge else accumulators)(rounds)
+            counts.chain += node.waits * times / accumulators(rounds)
 
     def _rounds(self, lane: str | None, trips: Sequence[float], counts: Counts) -> None:
         """Loops entered, and what each round takes besides its body."""

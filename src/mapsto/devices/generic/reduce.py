@@ -7,7 +7,7 @@ The order of additions depends on extents and lanes alone, never on the share of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -18,10 +18,10 @@ from mapsto.devices.generic.operations import convert
 from mapsto.devices.generic.running import Runner, runner, states_known, states_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, mod, sym, symbols
-from mapsto.kernel.ast import Cast, Const, Fold, Iter, Load, Op, Reduce, Reduction, Scalar, Where, bodies, walk
+from mapsto.kernel.ast import Cast, Const, Fold, Iter, Load, Op, Reduce, Reduction, Scalar, Where, walk
 from mapsto.kernel.scalar import neutral
 from mapsto.loop import ast as loop
-from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE, accumulators, partial_states
+from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE, accumulators
 
 # Bodies of more scalar operations than this take longer than one addition waits for the one before. (The order of
 # additions depends on it, so it is the same for every processor.)
@@ -202,7 +202,7 @@ class _Loops:
         """How many of the innermost loops are written out: few rounds, none guarded. What they share with no outer
         loop is then
         hoisted out of those (the weights of a depthwise convolution)."""
-        nodes = {n for body in bodies(self.reduce.reduction) for n in walk(body)}
+        nodes = _nodes(self.reduce.reduction)
         if any(isinstance(n, Reduction | Where) for n in nodes):
             return 0
         weight = 1 + sum(isinstance(n, Op | Load) for n in nodes)
@@ -284,12 +284,16 @@ class _Loops:
         self.emitter.lane = lane
 
 
+def _nodes(reduction: Reduction) -> Collection[Scalar]:
+    """What a round evaluates; what the steps of a fold have in common is one."""
+    if isinstance(reduction, Fold):
+        return {n for step in reduction.steps for n in walk(step)}
+    return list(walk(reduction.body))
+
+
 def _ways(reduction: Reduction, trips: Dim) -> int:
     """How many accumulators: enough to hide an addition's latency where the loop is long and its body light."""
-    rounds = trips if isinstance(trips, int) else math.inf
-    if isinstance(reduction, Fold):
-        return partial_states(rounds)
-    weight = sum(isinstance(n, Op | Where) for n in walk(reduction.body))
-    if reduction.kind in ("any", "all") or weight > _LIGHT:
+    weight = sum(isinstance(n, Op | Where) for n in _nodes(reduction))
+    if (isinstance(reduction, Reduce) and reduction.kind in ("any", "all")) or weight > _LIGHT:
         return 1
-    return accumulators(rounds)
+    return accumulators(trips if isinstance(trips, int) else math.inf)

@@ -12,7 +12,8 @@ from mapsto.devices.generic.numbering import state_name
 from mapsto.devices.generic.operations import COMBINE, convert, identity, level, lift
 from mapsto.devices.generic.scope import Key
 from mapsto.ir.dtypes import DType
-from mapsto.kernel.ast import Fold, Op, Reduce, Reduction, Scalar, State
+from mapsto.ir.expr import Dim, sym
+from mapsto.kernel.ast import Fold, Iter, Op, Reduce, Reduction, Scalar, State, reduced, substitute_iters
 from mapsto.loop import ast as loop
 
 _HALF = (DType.F16, DType.BF16)
@@ -232,9 +233,16 @@ def _keys(emitter: Context, e: Fold) -> list[Key]:
 
 
 def first_result(e: Fold) -> Fold:
-    """The fold whose result is its first state: what stands for all that run alike."""
+    """The fold whose result is its first state, over iterators named by their position: what stands for all that run
+    alike.
+    """
     first = e.running[0]
-    return Fold(e.iters, e.running, State(first.name, first.dtype))
+    alike = Fold(e.iters, e.running, State(first.name, first.dtype))
+    names: dict[str, Dim] = {it.name: sym(f"{k} of the fold") for k, it in enumerate(e.iters)}
+    iters = tuple(Iter(str(names[it.name]), it.extent) for it in e.iters)
+    renamed = reduced(alike, iters, lambda part: substitute_iters(part, names))
+    assert isinstance(renamed, Fold)
+    return renamed
 
 
 def _names(e: Fold) -> list[str]:
