@@ -74,6 +74,7 @@ class Device:
         self.compute_units = int(device.max_compute_units)
         self.lanes = min(max(int(device.preferred_vector_width_float), 1), _MOST_LANES)
         self.doubles = bool(device.double_fp_config)
+        self.fused = bool(device.single_fp_config & cl.device_fp_config.FMA)
         self.parameter_bytes = int(device.max_parameter_size)
         self.largest_buffer = int(device.max_mem_alloc_size)
         self.clock = int(device.max_clock_frequency) * 1e6  # cycles a second

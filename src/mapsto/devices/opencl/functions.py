@@ -9,7 +9,7 @@ from dataclasses import replace
 from mapsto import debug
 from mapsto.budget import current
 from mapsto.devices.opencl.device import Device
-from mapsto.devices.opencl.traits import processor_of
+from mapsto.devices.opencl.traits import core_of, processor_of
 from mapsto.errors import UnsupportedError
 from mapsto.loop.ast import Function
 from mapsto.loop.opencl import Printed, printed, program_text
@@ -28,6 +28,7 @@ class Functions:
 
     def __init__(self, device: Device) -> None:
         self.processor = processor_of(device)
+        self.core = core_of(device)
         self._device = device
         self._printed: dict[str, Printed] = {}
         self.made: dict[str, Function] = {}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
 from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Shared
+from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.quotes import Quoting
 from mapsto.devices.making.tasks import made
+from mapsto.devices.making.tile_quotes import TileTemplate
 from mapsto.devices.opencl.functions import Functions
 from mapsto.devices.opencl.traits import TRAITS
 from mapsto.errors import UnsupportedError
@@ -32,14 +35,15 @@ class OpenClMaker:
         self.machine = digest(Machine((spec,)))
         self.constants = constants
         self._shared = Shared(functions)
-        self.offers = Quoting(self._shared, constants, spec, None).offers
+        self._tiles = partial(template_calls, core=functions.core)
+        self.offers = Quoting(self._shared, constants, spec, TileTemplate(functions.core)).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`. Raises UnsupportedError, naming its nodes, where the device has no code
         for it.
         """
         try:
-            return made(task, homes, offer, self._shared, self.constants)
+            return made(task, homes, offer, self._shared, self.constants, self._tiles)
         except UnsupportedError as error:
             nodes = ", ".join(task.sources or task.first_nodes)
             raise UnsupportedError(f"{self.name} cannot compute {nodes}: {error}") from error

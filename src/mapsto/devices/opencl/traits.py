@@ -4,6 +4,7 @@ core are known, and those are taken for all.
 
 from __future__ import annotations
 
+from mapsto.devices.contraction.core import Core
 from mapsto.devices.generic.processor import Cycles, Processor
 from mapsto.devices.opencl.device import Device
 from mapsto.plan.traits import Traits
@@ -33,7 +34,17 @@ _ARRAY_BYTES, _STACK_BYTES = 64 << 10, 256 << 10  # of private memory, which on 
 _WORTH_A_THREAD = 12_000.0
 
 
+def registers_of(device: Device) -> int:
+    """Of the device's vectors; a core that likes the widest ones has more."""
+    return 32 if device.lanes == 16 else 16
+
+
 def processor_of(device: Device) -> Processor:
     """A compute unit of a device, by the vectors that it says it likes: how many it holds at a time, no device says."""
-    registers = 32 if device.lanes == 16 else 16
-    return Processor(device.lanes, registers, _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CYCLES)
+    return Processor(device.lanes, registers_of(device), _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CYCLES)
+
+
+def core_of(device: Device) -> Core:
+    """The same for the contraction template."""
+    abilities = frozenset({"fma"} if device.fused else ())
+    return Core(32 * device.lanes, registers_of(device), abilities, mask_registers=device.lanes == 16)
