@@ -5,7 +5,7 @@ that only it may touch, so no device is needed.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -23,6 +23,30 @@ from mapsto.runtime.program import Bind, Bounds, Buffer, Check, Port, Program, R
 _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
+class HostLauncher:
+    """Counts how often it was set and started."""
+
+    def __init__(self, call: Callable[..., None]) -> None:
+        self._call = call
+        self.sets = self.starts = 0
+
+    def set(self, operands: Sequence[tuple[np.ndarray, int]], dims: Sequence[int], extent: int, grain: int) -> None:
+        assert extent > 0 and grain > 0
+        self._memories = [memory for memory, _ in operands]
+        self._buffers = (ctypes.c_void_p * len(operands))(*(address_of(m) + offset for m, offset in operands))
+        self._numbers = (ctypes.c_int64 * max(len(dims), 1))(*dims)
+        self._extent = extent
+        self.sets += 1
+
+    def start(self) -> None:
+        self._call(ctypes.addressof(self._buffers), ctypes.addressof(self._numbers), 0, self._extent)
+        self.starts += 1
+
+    def timed(self) -> int:
+        self.start()
+        return 7
+
+
 class HostEngine:
     """Compiled functions in one share; what is reserved begins as NaN."""
 
@@ -31,6 +55,7 @@ class HostEngine:
     def __init__(self, program: Program) -> None:
         self._library = Library(objects(), program.functions())
         self.reserved: list[int] = []
+        self.launchers: list[HostLauncher] = []
 
     def reserve(self, count: int) -> np.ndarray:
         self.reserved.append(count)
@@ -46,19 +71,9 @@ class HostEngine:
         assert offset + into.nbytes <= memory.nbytes
         into.reshape(-1).view(np.uint8)[:] = memory[offset : offset + into.nbytes]
 
-    def launcher(self, function: str):
-        call = _SIGNATURE(self._library.addresses[function])
-
-        def launch(operands: Sequence[tuple[np.ndarray, int]], dims: Sequence[int], extent: int) -> None:
-            assert extent > 0
-            buffers = (ctypes.c_void_p * len(operands))(*(address_of(m) + offset for m, offset in operands))
-            numbers = (ctypes.c_int64 * max(len(dims), 1))(*dims)
-            call(ctypes.addressof(buffers), ctypes.addressof(numbers), 0, extent)
-
-        return launch
-
-    def wait(self) -> None:
-        pass
+    def launcher(self, function: str) -> HostLauncher:
+        self.launchers.append(HostLauncher(_SIGNATURE(self._library.addresses[function])))
+        return self.launchers[-1]
 
 
 def walked(program: Program) -> Executable:
@@ -103,6 +118,37 @@ def test_memory_is_kept_from_run_to_run() -> None:
     first = len(engine.reserved)
     exe(np.zeros(6000, np.float32))
     assert first == 4 and len(engine.reserved) == 7  # constants; input, output and scratch, and again larger
+
+
+def test_steps_are_set_when_sizes_or_memory_change_and_else_only_started() -> None:
+    engine = HostEngine(chain_program(4, N))
+    exe = Executable(chain_program(4, N), [], 1, engine=engine)
+
+    def counts() -> tuple[int, int, int]:
+        return len(engine.launchers), sum(x.sets for x in engine.launchers), sum(x.starts for x in engine.launchers)
+
+    for n, sets in ((5, 4), (5, 4), (5, 4), (3, 8), (3, 8), (5, 12), (6000, 16), (6000, 16), (5, 20)):
+        x = np.arange(n, dtype=np.float32)
+        assert (exe(x) == x).all()  # reversed four times
+        assert counts()[:2] == (4, sets), n
+    assert counts()[2] == 9 * 4
+
+
+def test_steps_after_a_size_that_data_decides_keep_what_they_are_set_to() -> None:
+    engine = HostEngine(_positives())
+    exe = Executable(_positives(), [], 1, engine=engine)
+    rng = np.random.default_rng(0)
+    sets = []
+    for _ in range(4):
+        assert len(exe(_mixed(10, 4, rng))[0]) == 4
+        sets.append(sum(x.sets for x in engine.launchers))
+    assert sets[0] > 0 and sets[1:] == [sets[1]] * 3  # the second run has the memory that the first one reserved
+    assert len(exe(_mixed(10, 9, rng))[0]) == 9
+
+
+def test_a_profile_has_the_nanoseconds_of_the_device() -> None:
+    times = walked(chain_program(3, N)).profile(np.ones(5, np.float32), runs=4)
+    assert [(t.nanoseconds, t.calls) for t in times] == [(7, 4)] * 3
 
 
 def test_checks_requirements_and_bounds_end_a_run() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,12 +10,24 @@ import numpy as np
 Memory = Any
 """A stretch of a device's memory, as its engine knows it."""
 
-Launch = Callable[[Sequence[tuple[Memory, int]], Sequence[int], int], None]
-"""Starts a function: (memory, offset in bytes) of each operand, sizes, extent. By one thread at a time."""
+
+class Launcher(Protocol):
+    """A function of an engine, to be started again and again. By one thread at a time."""
+
+    def set(self, operands: Sequence[tuple[Memory, int]], dims: Sequence[int], extent: int, grain: int) -> None:
+        """What it works on from its next start on: (memory, offset in bytes) of each operand, sizes, extent (above 0).
+        `grain`: the least share of the extent that is worth a unit of its own.
+        """
+
+    def start(self) -> None:
+        """Starts it; it has been `set` before."""
+
+    def timed(self) -> int:
+        """Starts it and waits for it. The nanoseconds that the device took."""
 
 
 class Engine(Protocol):
-    """A device with the functions of one program. What it is told is done in that order; only `read` and `wait` wait
+    """A device with the functions of one program. What it is told is done in that order; only `read` and `timed` wait
     for it. Raises ExecutionError for what the device cannot do.
     """
 
@@ -32,8 +44,5 @@ class Engine(Protocol):
     def read(self, memory: Memory, offset: int, into: np.ndarray) -> None:
         """Copies bytes from the device into an array, C-contiguous."""
 
-    def launcher(self, function: str) -> Launch:
+    def launcher(self, function: str) -> Launcher:
         """A new one, that belongs to whoever asked for it."""
-
-    def wait(self) -> None:
-        """Until all is done."""

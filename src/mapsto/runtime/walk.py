@@ -6,7 +6,6 @@ inputs to the device and outputs from it. Memory is laid out as in native runs (
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 
 from mapsto.errors import ExecutionError
 from mapsto.ir.expr import Dim
-from mapsto.runtime.engine import Engine, Launch, Memory
+from mapsto.runtime.engine import Engine, Launcher, Memory
 from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Operand, Program, Require, Run, Step
@@ -27,7 +26,8 @@ RootLayout = Callable[[Mapping[str, int]], ArenaLayout]
 
 class WalkedFrame:
     """Not for two runs at a time, and not to be used again after a run that raised. `constants`: on the device.
-    `root_layout`: finds the layout for values of the inputs' symbols. `poisoned`: see `Poison`.
+    `root_layout`: finds the layout for values of the inputs' symbols. `poisoned`: see `Poison`. Each step keeps its own
+    launcher from run to run: what it works on is told to the device when sizes or memory change.
     """
 
     def __init__(
@@ -41,7 +41,9 @@ class WalkedFrame:
         self._tables = tables
         self._engine = engine
         self._root_layout = root_layout
-        self._launchers: dict[str, Launch] = {}
+        self._launchers: dict[int, Launcher] = {}  # by step
+        # What steps are set to: the layout that they were set under, and what starts them (None: nothing to do).
+        self._set: dict[int, tuple[ArenaLayout, Launcher | None]] = {}
         self._places: list[tuple[Memory, int]] = [(constants, b.offset) for b in tables.program.buffers]
         self._room: dict[object, tuple[Memory, int]] = {}  # reserved for a chunk or port: what and how large
         self._layout: ArenaLayout | None = None
@@ -90,6 +92,7 @@ class WalkedFrame:
         memory, size = self._room.pop(key, (None, -1))
         if size < count:
             memory, size = None, count  # what is too small goes before more is asked for
+            self._set.clear()
             memory = self._engine.reserve(count)
         self._room[key] = memory, size
         return memory
@@ -148,17 +151,30 @@ class WalkedFrame:
         return at + 1
 
     def _launch(self, at: int, step: Run) -> None:
+        """Where neither memory nor layout are others than when the step was set, it is only started."""
+        assert self._layout is not None
+        layout, launcher = self._set.get(at, (None, None))
+        if layout is not self._layout:
+            launcher = self._launcher(at, step)
+            self._set[at] = self._layout, launcher
+        if launcher is None:
+            return
+        if self._counters is None:
+            launcher.start()
+        else:
+            self._counters[at] += launcher.timed(), 1
+
+    def _launcher(self, at: int, step: Run) -> Launcher | None:
+        """What starts a step, set to what it works on in this layout."""
         extent = self._value(step.extent)
         if extent <= 0:
-            return
-        began = time.perf_counter_ns()
-        launch = self._launchers.get(step.function)
-        if launch is None:
-            launch = self._launchers[step.function] = self._engine.launcher(step.function)
-        launch([self._place(operand) for operand in step.operands], [self._value(d) for d in step.dims], extent)
-        if self._counters is not None:
-            self._engine.wait()
-            self._counters[at] += time.perf_counter_ns() - began, 1
+            return None
+        launcher = self._launchers.get(at)
+        if launcher is None:
+            launcher = self._launchers[at] = self._engine.launcher(step.function)
+        operands = [self._place(operand) for operand in step.operands]
+        launcher.set(operands, [self._value(d) for d in step.dims], extent, step.grain)
+        return launcher
 
     def _place(self, operand: Operand) -> tuple[Memory, int]:
         memory, start = self._places[operand[0]]

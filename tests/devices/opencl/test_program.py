@@ -78,7 +78,7 @@ def compiled(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> tuple[Executable,
 def on_device(device: Device, program: Program, functions: dict[str, Function]) -> Executable:
     """The same program, every call an OpenCL kernel."""
     used = {name: functions[name] for name in program.functions()}
-    engine = OpenClEngine("opencl", device, used, device.build(to_opencl(used.values())))
+    engine = OpenClEngine("opencl", device, used, dict.fromkeys(used, device.build(to_opencl(used.values()))))
     exe = Executable(program, [], 1, engine=engine)
     exe.poison()
     return exe

@@ -243,10 +243,10 @@ def test_a_plan_says_which_device_it_is_for_and_is_replayed_there_alone() -> Non
 
 def test_a_template_that_the_device_does_not_have_is_refused() -> None:
     text = mnist().plan.text()
-    at = re.search(r"work (g\d+) contraction.*?as loops", text, re.DOTALL)
+    at = re.search(r"work (g\d+) contraction.*?as tiles", text, re.DOTALL)
     assert at is not None
-    edited = text[: at.end() - len("loops")] + "tiles" + text[at.end() :]
-    with pytest.raises(ParseError, match=rf"plan, line \d+: work {at[1]}: no device offers tiles"):
+    edited = text[: at.end() - len("tiles")] + "weaves" + text[at.end() :]
+    with pytest.raises(ParseError, match=rf"plan, line \d+: work {at[1]}: no device offers weaves"):
         mapsto.compile(DIGITS / "mnist-cnn.onnx", device="opencl", plan=edited)
 
 
@@ -288,7 +288,7 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert "64 of 64 labels" in said("run", model, *fed, "--repeat", "1")
     assert said("check", model, *fed).rstrip().endswith("ok")
     assert said("plan", model, "--device", "opencl").startswith("plan mnist-cnn for opencl\n")
-    assert "template: loops" in said("explain", model, "conv1", "--device", "opencl")
+    assert "template: tiles" in said("explain", model, "conv1", "--device", "opencl")
 
 
 _QUIET = f"""

@@ -53,4 +53,6 @@ class OpenClBackend:
         built = self._device.build(self._functions.text(names), list(computes)[:4]) if names else None
         if progress:
             progress(len(names), len(names), self._device.name)
-        return Executable(program, [], threads, engine=OpenClEngine(self.name, self._device, functions, built))
+        return Executable(
+            program, [], threads, engine=OpenClEngine(self.name, self._device, functions, dict.fromkeys(names, built))
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from mapsto.errors import CompileError, UnsupportedError
 
 _MOST_LANES = 16  # of a vector in OpenCL C
 _CORRECTLY_ROUNDED = "-cl-fp32-correctly-rounded-divide-sqrt"
+# Of a driver that has given up a device or its context, and of one that has no memory.
+_LOST = ("DEVICE_NOT_AVAILABLE", "DEVICE_NOT_FOUND", "INVALID_CONTEXT", "INVALID_COMMAND_QUEUE", "INVALID_DEVICE")
+_FULL = ("MEM_OBJECT_ALLOCATION_FAILURE", "OUT_OF_RESOURCES", "OUT_OF_HOST_MEMORY")
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,24 @@ class Device:
         self.largest_buffer = int(device.max_mem_alloc_size)
         self.clock = int(device.max_clock_frequency) * 1e6  # cycles a second
         self.cache_bytes = int(device.global_mem_cache_size)
+
+    @functools.cached_property
+    def profiling_queue(self) -> Any:
+        """A second queue, whose commands are timed."""
+        return self.cl.CommandQueue(self.context, properties=self.cl.command_queue_properties.PROFILING_ENABLE)
+
+    def refusal(self, error: Any) -> str:
+        """What a driver's error means for whoever runs a program."""
+        codes = self.cl.status_code
+        if error.code in [getattr(codes, name) for name in _LOST]:
+            return (
+                f"{self.name} is lost ({error}): its driver has ended the context, and nothing that was compiled for "
+                "it can run any more. Compile again; where that fails too, start a new process, and see whether "
+                "`mapsto devices` still lists it"
+            )
+        if error.code in [getattr(codes, name) for name in _FULL]:
+            return f"{self.name} has no memory left for this ({error}): run fewer models at a time, or smaller inputs"
+        return f"{self.name}: {error}"
 
     def build(self, source: str, computes: Sequence[str] = ()) -> Any:
         """The program of a source. Raises CompileError with the compiler's log; `computes`: what for, for messages."""

@@ -26,9 +26,7 @@ from mapsto.plan.task import Task
 class OpenClMaker:
     """Makes the tasks of one program. constants: of its graph. functions: take what is made. spec: the device's."""
 
-    def __init__(
-        self, name: str, constants: Mapping[str, np.ndarray], functions: Functions, spec: DeviceSpec
-    ) -> None:
+    def __init__(self, name: str, constants: Mapping[str, np.ndarray], functions: Functions, spec: DeviceSpec) -> None:
         self.name = name
         self.traits = TRAITS
         self.spec = spec
