@@ -198,9 +198,9 @@ def _exact_fma(a: float, b: float, c: float) -> float:
 
 def dot(kind: str, a: Array, b: Array, c: Array) -> Array:
     """c + the sum of products over each lane's group."""
-    if kind == "u8s8":
+    if kind in ("u8s8", "s16"):
         products = a.astype(np.int32) * b.astype(np.int32)
-        total: Array = c + products.reshape(c.size, 4).sum(axis=1, dtype=np.int32)
+        total: Array = c + products.reshape(c.size, 4 if kind == "u8s8" else 2).sum(axis=1, dtype=np.int32)
         return total
     if kind != "bf16":
         raise ValueError(f"no dot of kind {kind}")

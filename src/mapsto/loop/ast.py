@@ -154,8 +154,9 @@ class Fma:
 
 @dataclass(frozen=True)
 class Dot:
-    """c + the sum over each lane's group of products: `bf16` (pairs, f32 accumulators; a, b are bf16 with 2*lanes) or
-    `u8s8` (fours, i32 accumulators; a u8, b s8 with 4*lanes).
+    """c + the sum over each lane's group of products: `bf16` (pairs, f32 accumulators; a, b are bf16 with 2*lanes),
+    `s16` (pairs, i32 accumulators; a, b are i16 with 2*lanes) or `u8s8` (fours, i32 accumulators; a u8, b s8 with
+    4*lanes). Sums of i32 wrap.
     """
 
     kind: str

@@ -145,16 +145,16 @@ class Converter:
             narrow = vector_text("half" if target is DType.F16 else "bfloat", lanes)
             return e.to("bitcast", narrow, e.to("fptrunc", vector_text("float", lanes), a, narrow), i16)
         bits = e.to("bitcast", vector_text("float", lanes), a, i32)
-        short = self._bf16_bits(bits, lanes) if target is DType.BF16 else self._f16_bits(bits, lanes)
+        short = self._bf16_bits(a, bits, lanes) if target is DType.BF16 else self._f16_bits(bits, lanes)
         return e.to("trunc", i32, short, i16)
 
-    def _bf16_bits(self, bits: str, lanes: int) -> str:
+    def _bf16_bits(self, a: str, bits: str, lanes: int) -> str:
         """(bits + 0x7fff + bit 16) >> 16; a NaN keeps its upper half and becomes quiet."""
         e, i32, k = self.emitter, vector_text("i32", lanes), _Words(lanes)
         upper = e.op("lshr", i32, bits, k(16))
         odd = e.op("and", i32, upper, k(1))
         nearest = e.op("lshr", i32, e.op("add", i32, e.op("add", i32, bits, k(0x7FFF)), odd), k(16))
-        nan = e.op("icmp ugt", i32, e.op("and", i32, bits, k(0x7FFFFFFF)), k(0x7F800000))
+        nan = e.op("fcmp uno", vector_text("float", lanes), a, a)
         return e.choose(lanes, nan, i32, e.op("or", i32, upper, k(0x40)), nearest)
 
     def _f16_bits(self, bits: str, lanes: int) -> str:
@@ -255,7 +255,9 @@ class Converter:
         return self._between_floats(e.to("bitcast", i64, chosen, d), DType.F64, t.element, lanes)
 
     def dot(self, kind: str, a: str, b: str, c: str, lanes: int) -> str:
-        """Dot products of pairs (bf16) or fours (u8 by s8) added to `c`."""
+        """Dot products of pairs (bf16, s16) or fours (u8 by s8) added to `c`."""
+        if kind == "s16":
+            return self._dot_s16(a, b, c, lanes)
         if not self.capabilities.has(f"dot_{kind}"):
             return self._dot_bf16(a, b, c, lanes) if kind == "bf16" else self._dot_u8s8(a, b, c, lanes)
         if lanes > 16:
@@ -294,21 +296,25 @@ class Converter:
         return c
 
     def _dot_u8s8(self, a: str, b: str, c: str, lanes: int) -> str:
-        """Bytes widened to 16 bits, the low and the high one of each pair; products of 16-bit neighbours are summed
-        (x86: pmaddwd)."""
-        e, i16, i32, wide = self.emitter, f"<{2 * lanes} x i16>", vector_text("i32", lanes), f"<{2 * lanes} x i32>"
+        """Bytes widened to 16 bits, the low and the high one of each pair."""
+        e, i16 = self.emitter, f"<{2 * lanes} x i16>"
         wa, wb = (e.to("bitcast", f"<{4 * lanes} x i8>", v, i16) for v in (a, b))
         eight = "splat (i16 8)"
         low = (e.op("and", i16, wa, "splat (i16 255)"), e.op("ashr", i16, e.op("shl", i16, wb, eight), eight))
         high = (e.op("lshr", i16, wa, eight), e.op("ashr", i16, wb, eight))
         for x, y in (low, high):
-            product = e.op("mul nsw", wide, e.to("sext", i16, x, wide), e.to("sext", i16, y, wide))
-            if lanes == 1:
-                even, odd = (e.let(f"extractelement {wide} {product}, i64 {k}") for k in (0, 1))
-            else:
-                even, odd = (self.pick(product, wide, range(k, 2 * lanes, 2)) for k in (0, 1))
-            c = e.op("add", i32, c, e.op("add", i32, even, odd))
+            c = self._dot_s16(x, y, c, lanes)
         return c
+
+    def _dot_s16(self, a: str, b: str, c: str, lanes: int) -> str:
+        """Products of 16-bit neighbours are summed, in the form that instruction selection knows (x86: pmaddwd)."""
+        e, i16, i32, wide = self.emitter, f"<{2 * lanes} x i16>", vector_text("i32", lanes), f"<{2 * lanes} x i32>"
+        product = e.op("mul nsw", wide, e.to("sext", i16, a, wide), e.to("sext", i16, b, wide))
+        if lanes == 1:
+            even, odd = (e.let(f"extractelement {wide} {product}, i64 {k}") for k in (0, 1))
+        else:
+            even, odd = (self.pick(product, wide, range(k, 2 * lanes, 2)) for k in (0, 1))
+        return e.op("add", i32, c, e.op("add", i32, even, odd))
 
 
 class _Words:

@@ -434,14 +434,16 @@ class Values:
         return lanes[0]
 
     def dot(self, v: Dot) -> Parts:
-        group = 2 if v.kind == "bf16" else 4
+        group = 4 if v.kind == "u8s8" else 2
         a, b = (self.named(self.value(x), x.type, "dot") for x in (v.a, v.b))
         parts, done = [], 0
         for c, width in zip(self.value(v.c), split(v.type.lanes), strict=True):
             take = max(1, group * width // 16)
             x, y = a[done : done + take], b[done : done + take]
             done += take
-            parts.append(self._dot_bf16(x, y, c, width) if v.kind == "bf16" else self._dot_bytes(x, y, c, width))
+            parts.append(
+                self._dot_bf16(x, y, c, width) if v.kind == "bf16" else self._dot_integers(v.kind, x, y, c, width)
+            )
         return parts
 
     def _every(self, parts: Parts, first: int, group: int, width: int, name: str) -> str:
@@ -457,10 +459,11 @@ class Values:
             c = f"fma({x}, {y}, {c})"
         return c
 
-    def _dot_bytes(self, a: Parts, b: Parts, c: str, width: int) -> str:
+    def _dot_integers(self, kind: str, a: Parts, b: Parts, c: str, width: int) -> str:
         convert = f"convert_int{width if width > 1 else ''}"
-        for first in range(4):
-            x, y = (self._every(p, first, 4, width, n) for p, n in ((a, "uchar"), (b, "char")))
+        group, names = (4, ("uchar", "char")) if kind == "u8s8" else (2, ("short", "short"))
+        for first in range(group):
+            x, y = (self._every(p, first, group, width, n) for p, n in zip((a, b), names, strict=True))
             c = self._wrapping("+", c, f"({convert}({x}) * {convert}({y}))", DType.I32, width)
         return c
 

@@ -36,6 +36,7 @@ from mapsto.kernel.ast import (
     transform,
     walk,
 )
+from mapsto.kernel.products import accumulator_of, widens
 from mapsto.plan.traits import Traits
 
 
@@ -221,17 +222,12 @@ def _rational_bound(e: Dim, upper: bool) -> dict[Monomial, Fraction]:
     return total
 
 
-# Widening conversions that lose nothing: the template multiplies the narrow elements and sums in the wide type.
-EXACT = {(DType.BF16, DType.F32), (DType.U8, DType.I32), (DType.I8, DType.I32)}
-# (A, B) -> accumulator: what the template multiplies.
-PRODUCTS = {(DType.F32, DType.F32): DType.F32, (DType.BF16, DType.BF16): DType.F32, (DType.U8, DType.I8): DType.I32}
-
 ACCUMULATOR = ""  # no value has the empty name: among inputs it stands for an absent one
 
 
 def is_usable(c: Contraction) -> bool:
     """Whether the contraction template takes this form (else the generic lowering does)."""
-    if PRODUCTS.get((c.a.dtype, c.b.dtype)) is not c.dtype:
+    if accumulator_of(c.a.dtype, c.b.dtype) is not c.dtype:
         return False
     if len(c.cols) != 1 or len(c.channels) != 1 or c.channel_dim is None or c.column_dim is None:
         return False
@@ -309,7 +305,7 @@ def _guarded_load(e: Scalar) -> tuple[Load, tuple[Dim, ...]] | None:
         return e, ()
     if isinstance(e, Cast):
         inner = _guarded_load(e.arg)
-        return inner if inner is not None and (inner[0].dtype, e.dtype) in EXACT else None
+        return inner if inner is not None and widens(inner[0].dtype, e.dtype) else None
     if isinstance(e, Where) and isinstance(e.otherwise, Const) and e.otherwise.value == 0:
         inner = _guarded_load(e.then)
         return None if inner is None else (inner[0], e.conds + inner[1])
@@ -327,8 +323,6 @@ def _prefer_first_packed(
     """Whether the first factor should be the packed operand: a constant is (it costs nothing at run time), else what
     holds the last dim.
     """
-    if first.dtype != second.dtype:
-        return (first.dtype, second.dtype) not in PRODUCTS  # unsigned by signed, in that order
     if first_guards or second_guards:
         return bool(second_guards)
     if (first.tensor in constants) != (second.tensor in constants):

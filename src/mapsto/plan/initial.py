@@ -20,7 +20,7 @@ from mapsto.plan.recipe import made, of
 from mapsto.plan.rules.narrow import is_accumulator
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
-from mapsto.plan.transposed import transposed_bias, transposed_phases
+from mapsto.plan.transposed import transposed_epilogue, transposed_phases
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,8 @@ def _as_contraction(task: Task, node: Node, setting: Setting) -> Task:
     around = known[0][1]
     stmts: tuple[Stmt, ...] = () if is_accumulator(around) else (with_value(stmt, around),)
     if node.op == "conv_transpose":
-        has_bias = len(node.inputs) > 2 and node.inputs[2]
-        stmts = (transposed_bias(node, setting.values[node.inputs[2]]),) if has_bias else ()
+        bias = setting.values[node.inputs[2]] if len(node.inputs) > 2 and node.inputs[2] else None
+        epilogue = transposed_epilogue(node, bias)
+        stmts = () if epilogue is None else (epilogue,)
     because = f"{node.op} has the form of a contraction"
     return Task("contraction", task.recipe, task.nodes, stmts, tuple(c for c, _ in known), (because,))

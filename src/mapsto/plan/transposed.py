@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from mapsto.ir.expr import Dim, ceildiv, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where
+from mapsto.kernel.scalar import compute_type
+from mapsto.ops.elementwise import converted
 from mapsto.plan.contraction import ACCUMULATOR
 
 
@@ -82,13 +84,15 @@ def _phase_stmt(
         sym(q.name) + p.base - sym(j.name) * p.slope for q, j, p in zip(rows, taps, choice, strict=True)
     ]
     conds = tuple(e for at, extent in zip(places, x.shape[2:], strict=True) for e in (at, extent - 1 - at))
-    read_x: Scalar = Where(conds, Load(x.name, (sym(n.name), sym(c.name), *places), x.dtype), Const(0.0, x.dtype))
+    wide = compute_type(target.dtype)
+    read = converted(Load(x.name, (sym(n.name), sym(c.name), *places), x.dtype), wide)
+    read_x: Scalar = Where(conds, read, Const(0.0, wide))
     read_w = Load(
         w.name,
         (sym(c.name), sym(o.name), *(sym(j.name) * p.step + p.first for j, p in zip(taps, choice, strict=True))),
         w.dtype,
     )
-    value = Reduce("sum", (c, *taps), Op("mul", (read_x, read_w), target.dtype))
+    value = Reduce("sum", (c, *taps), Op("mul", (read_x, converted(read_w, wide)), wide))
     index = (
         sym(n.name),
         sym(o.name),
@@ -97,10 +101,14 @@ def _phase_stmt(
     return Stmt(target.name, target.dtype, (n, o, *rows), value, index)
 
 
-def transposed_bias(node: Node, bias: Value) -> Stmt:
-    """The epilogue that adds a bias over the output channels."""
-    target = node.output
+def transposed_epilogue(node: Node, bias: Value | None) -> Stmt | None:
+    """The epilogue that adds a bias over the output channels and rounds the sums; None where nothing is to be done."""
+    target, wide = node.output, compute_type(node.output.dtype)
+    if bias is None and wide is target.dtype:
+        return None
     iters = tuple(Iter(f"{target.name}.b{a}", extent) for a, extent in enumerate(target.shape))
     at = tuple(sym(i.name) for i in iters)
-    value = Op("add", (Load(ACCUMULATOR, at, target.dtype), Load(bias.name, (at[1],), bias.dtype)), target.dtype)
-    return Stmt(target.name, target.dtype, iters, value)
+    value: Scalar = Load(ACCUMULATOR, at, wide)
+    if bias is not None:
+        value = Op("add", (value, converted(Load(bias.name, (at[1],), bias.dtype), wide)), wide)
+    return Stmt(target.name, target.dtype, iters, converted(value, target.dtype))

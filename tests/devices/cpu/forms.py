@@ -202,7 +202,7 @@ PRODUCTS = (
     matmul("matmul_long_sum", (6, 2100), (2100, 20)),
     matmul("matmul_bf16", (20, 50), (50, 40), dtype=BF16),
     matmul("matmul_bf16_run_time", (20, 50), (50, 40), dtype=BF16, run_time=True),
-    matmul("matmul_f16", (20, 50), (50, 40), dtype=DType.F16, template=False),
+    matmul("matmul_f16", (20, 50), (50, 40), dtype=DType.F16),
     matmul("matmul_f64", (20, 50), (50, 40), dtype=DType.F64, template=False),
     matmul("matmul_i32", (20, 50), (50, 40), dtype=DType.I32, template=False),
     matmul("matmul_u8", (5, 20), (20, 16), dtype=DType.U8, template=False),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mapsto.ir.dtypes import DType
+
 # A register is filled with elements of at least this size: narrower ones are multiplied into 32-bit lanes.
 _ACCUMULATOR_BYTES = 4
 
@@ -30,6 +32,10 @@ class Core:
     def accumulator_lanes(self) -> int:
         """32-bit lanes of one register."""
         return self.vector_bits // (8 * _ACCUMULATOR_BYTES)
+
+    def lanes(self, element: DType) -> int:
+        """Elements of a type in one register."""
+        return self.vector_bits // (8 * element.size)
 
     def has(self, ability: str) -> bool:
         return ability in self.abilities

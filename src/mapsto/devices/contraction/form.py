@@ -77,9 +77,11 @@ class ContractionForm:
     out: element at out_start + batch.out + rows.out + (column // out_block)*out_block_stride + column % out_block.
        `out_block` 0: columns are contiguous and the last store is masked; else whole blocks are stored and tail lanes
        get 0.
-    `interleave`: channels multiplied into one 32-bit lane by a dot instruction: 1, 2 (bf16) or 4 (u8 by s8). In memory
-       A's groups are adjacent (`channel_stride` 1), and 4 bytes can be read for the last one unless `channels` is
-       known and no multiple.
+    `interleave`: channels multiplied into one 32-bit lane by a dot instruction: 1, 2 (bf16, i16) or 4 (u8 by s8). In
+       memory A's groups are adjacent (`channel_stride` 1), and where A is multiplied as it lies, 4 bytes can be read
+       for the last one unless `channels` is known and no multiple.
+    `staged`: A's elements are multiplied in this type, wider than they lie in memory; None: as they lie. B is packed in
+       the type that it is multiplied in, or, with `interleave` 1, converted as it comes.
     `also`: further results. `others`: the epilogue's operands; `dims`: every size symbol that occurs.
     """
 
@@ -97,6 +99,7 @@ class ContractionForm:
     channel_block: int = 0
     channel_block_stride: Dim = 0
     interleave: int = 1
+    staged: DType | None = None
     b_channel_stride: Dim | None = None
     out_block: int = 0
     out_block_stride: Dim = 0
@@ -117,6 +120,11 @@ class ContractionForm:
             assert self.b_channel_stride is None, "channel blocks need a packed B"
         if self.interleave > 1:
             assert self.channel_stride == 1 and self.b_channel_stride is None
+
+    @property
+    def multiplied(self) -> DType:
+        """The type in which A is multiplied."""
+        return self.a.element if self.staged is None else self.staged
 
     @property
     def groups(self) -> Dim:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import ContractionForm
 from mapsto.devices.contraction.packing import Packing, packing
-from mapsto.devices.contraction.tile import Shape, Tiling, best_of_widths, tile_cycles, tilings
+from mapsto.devices.contraction.tile import PIECE, Shape, Tiling, best_of_widths, tile_cycles, tilings
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, product
 
 # Work of one item: small enough to share among threads, large enough to forget the item's own cost.
@@ -86,12 +87,13 @@ def _shape(form: ContractionForm, core: Core) -> Shape:
         rows.extent if isinstance(rows.extent, int) else None,
         form.columns if isinstance(form.columns, int) else None,
         _number(form.windows) * _number(form.groups),
-        rows.a * form.a.element.size if isinstance(rows.a, int) else None,
+        PIECE if form.staged else rows.a * form.a.element.size if isinstance(rows.a, int) else None,
         form.interleave * form.b.element.size,
         _widest(form, core),
         form.b_channel_stride is not None and not isinstance(form.columns, int),
         _rows(form) * _number(form.columns) * form.out.element.size > NEAR_BYTES,
-        form.interleave == 2 and core.has("dot_bf16"),
+        form.interleave == 2 and form.multiplied is DType.BF16 and core.has("dot_bf16"),
+        core.lanes(form.staged) // form.interleave if form.staged else 0,
     )
 
 

@@ -7,7 +7,8 @@ import math
 
 from mapsto.devices.contraction import plan as rules
 from mapsto.devices.contraction.core import Core
-from mapsto.devices.contraction.tile import Shape, Tiling, choose, tile_cycles
+from mapsto.devices.contraction.products import multiply
+from mapsto.devices.contraction.tile import PIECE, Shape, Tiling, choose, tile_cycles
 from mapsto.ir.dtypes import DType
 from mapsto.plan.contraction_tally import Extents, Reach
 
@@ -17,7 +18,8 @@ def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) 
     """The share of the peak and the passes over the operands, for a contraction of these extents and types."""
     if not e.columns or not e.channels or not e.windows or not all(e.rows):
         return Reach(1.0)
-    interleave = max(4 // b.size, 1)
+    by = multiply(core, a, b)
+    interleave, staged = by.interleave, by.a is not a
     groups = -(-e.channels // interleave)
     steps = max(e.windows * groups, 1)
     widest = core.vector_bits // (8 * total.size)
@@ -27,12 +29,13 @@ def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) 
         None if e.open_rows else e.rows[-1],
         None if e.open_columns else e.columns,
         steps,
-        e.row_bytes,
-        interleave * b.size,
+        PIECE if staged else e.row_bytes,
+        interleave * by.b.size,
         widest,
         False,
         rows * e.columns * out.size > rules.NEAR_BYTES,
-        interleave == 2 and core.has("dot_bf16"),
+        by.a is DType.BF16,
+        core.lanes(by.a) // interleave if staged else 0,
     )
     tiling = choose(core, shape)
     cycles = _cycles(core, shape, tiling, e) * math.prod(e.rows[:-1])

@@ -7,17 +7,22 @@
           load the vectors of B; broadcast A for each row; multiply-add into every accumulator
         epilogue and store
 
+Where A is multiplied in a wider type than it lies in, the innermost loop is one over pieces: a vector conversion brings
+the rows' next channels to a local array, from where they are broadcast (`stage`).
+
 Only the register tile is unrolled. `tile` chooses its size, `contraction_packing` says how B lies in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mapsto.devices.contraction import stage
 from mapsto.devices.contraction.form import Axis, ContractionForm, Epilogue, Place
 from mapsto.devices.contraction.plan import Plan, plan_contraction
+from mapsto.devices.contraction.products import dot_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop.ast import (
@@ -55,7 +60,10 @@ _UNROLLED_STEPS = 1
 def contraction(plan: Plan, epilogue: Epilogue) -> tuple[Function, Dim]:
     """The function of a planned contraction, and the extent of the range that its begin and end share out."""
     form = plan.form
-    body = (For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue).item())),)
+    body: tuple[Statement, ...] = (
+        *stage.array(plan),
+        For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue).item())),
+    )
     params = (form.a, form.b, form.out, *(also.param for also in form.also), *form.others)
     return Function(form.name, params, form.dims, body), plan.extent
 
@@ -267,18 +275,40 @@ class _Template:
     def _nest(
         self, part: _Part, panel: _Panel, accumulators: list[list[str]], a_base: Dim, b_base: Dim
     ) -> Sequence[Statement]:
-        names = [self.fresh("k") for _ in part.loops]
+        loops = part.loops
+        staged = stage.is_staged(self.form, loops[-1].a if loops else None, part.group)
+        outer = loops[:-1] if staged else loops
+        names = [self.fresh("k") for _ in outer]
         indices = tuple(sym(name) for name in names)
-        a = _offset(a_base, part.loops, indices, lambda axis: axis.a)
-        b = _offset(b_base, part.loops, indices, lambda axis: axis.b)
-        body = tuple(self._step(panel, accumulators, a, b, part.group))
-        for position, (name, axis) in enumerate(reversed(list(zip(names, part.loops, strict=True)))):
+        a = _offset(a_base, outer, indices, lambda axis: axis.a)
+        b = _offset(b_base, outer, indices, lambda axis: axis.b)
+        if staged:
+            body = tuple(self._pieces(panel, accumulators, a, b, loops[-1]))
+        else:
+            groups = [self._group(add(a, mul(r, self.form.rows[-1].a)), part.group) for r in range(len(accumulators))]
+            body = tuple(self._step(panel, accumulators, groups, b))
+        for position, (name, axis) in enumerate(reversed(list(zip(names, outer, strict=True)))):
             short = position == 0 and isinstance(axis.extent, int) and axis.extent <= _UNROLLED_STEPS
             body = (For(name, 0, axis.extent, body, unroll=short),)
         return body
 
-    def _step(self, panel: _Panel, accumulators: list[list[str]], a: Dim, b: Dim, group: int) -> list[Statement]:
-        """One reduction step: every vector of B against every row's broadcast of A."""
+    def _pieces(
+        self, panel: _Panel, accumulators: list[list[str]], a: Dim, b: Dim, axis: Axis
+    ) -> Iterator[Statement]:
+        """A loop over dot groups that adjoin in A, piece by piece by way of the local array."""
+        k, rows = self.form.interleave, len(accumulators)
+        for piece in stage.pieces(self.form, axis.extent, self.fresh("piece")):
+            name, start = self.fresh("k"), add(a, mul(piece.first, k))
+            groups = [stage.group(self.form, row, sym(name)) for row in range(rows)]
+            at = add(b, mul(add(piece.first, sym(name)), axis.b))
+            steps = For(name, 0, piece.groups, tuple(self._step(panel, accumulators, groups, at)))
+            body = (*stage.filled(self.plan, start, rows, mul(piece.groups, k), self.fresh), steps)
+            yield from body if piece.count == 1 else (For(piece.name, 0, piece.count, body),)
+
+    def _step(
+        self, panel: _Panel, accumulators: list[list[str]], groups: list[Value], b: Dim
+    ) -> list[Statement]:
+        """One reduction step: every vector of B against the broadcast of every row's group of A."""
         form, k = self.form, self.form.interleave
         out: list[Statement] = []
         vectors: list[Value] = []
@@ -288,8 +318,8 @@ class _Template:
             loaded: Value = Load(form.b.name, add(b, column * k), Type(form.b.element, lanes * k), mask=mask)
             vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
             column += lanes
-        for row, names in enumerate(accumulators):
-            scalar = self._let(out, "a", self._group(add(a, mul(row, form.rows[-1].a)), group))
+        for group, names in zip(groups, accumulators, strict=True):
+            scalar = self._let(out, "a", group)
             for name, vector in zip(names, vectors, strict=True):
                 total = Var(name, Type(form.accumulator, vector.type.lanes // k))
                 out.append(Assign(name, self._multiply(scalar, vector, total)))
@@ -305,6 +335,8 @@ class _Template:
         form, k = self.form, self.form.interleave
         if k == 1:
             return _converted(Load(form.a.name, at, Type(form.a.element)), form.accumulator)
+        if form.staged is not None:
+            return stage.lone_group(form, at, group)
         t = Type(form.a.element, k)
         mask = None if group == k else LaneMask(group, Type(DType.BOOL, k))
         return Bitcast(Load(form.a.name, at, t, mask=mask), Type(DType.I32))
@@ -316,8 +348,8 @@ class _Template:
             if form.accumulator.is_float and self.plan.core.has("fma"):
                 return Fma(spread, vector, total)
             return Binary("add", total, Binary("mul", spread, vector))
-        group = Bitcast(Broadcast(scalar, Type(DType.I32, lanes)), Type(form.a.element, lanes * form.interleave))
-        return Dot("bf16" if form.a.element is DType.BF16 else "u8s8", group, vector, total)
+        group = Bitcast(Broadcast(scalar, Type(DType.I32, lanes)), Type(form.multiplied, lanes * form.interleave))
+        return Dot(dot_of(form.multiplied), group, vector, total)
 
     # ---- epilogue ----
 

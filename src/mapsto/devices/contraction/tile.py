@@ -29,6 +29,8 @@ _WAYS = 6  # of its 8 ways, what rows of A may take
 _MOST_VECTORS = 8
 _ADDRESS_REGISTERS = 6  # rows whose distance is not a number need a pointer each
 _NARROWEST = 4
+PIECE = 256  # bytes of a row of A that is staged, at most: those of a tile stay in the nearest cache
+_STAGING = 3.0  # instructions of a vector of A on its way: loaded, converted, stored
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,8 @@ class Shape:
 
     `steps`: of the reduction. `group_bytes`: of B, per column and step. `widest`: lanes that a vector may have at most.
     `masked`: B is read under a mask for each vector of the panel. `streams`: the output overflows the second-level
-    cache. `bf16_dot`: the products are bf16 dot products.
+    cache. `bf16_dot`: the products are bf16 dot products. `staged`: steps for which one vector of A is brought to the
+    local array; 0: A is read where it lies.
     """
 
     rows: int | None
@@ -50,6 +53,7 @@ class Shape:
     masked: bool = False
     streams: bool = False
     bf16_dot: bool = False
+    staged: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,6 +181,10 @@ def tile_cycles(core: Core, vectors: tuple[int, ...], rows: int, shape: Shape) -
     multiply = width * rows * work / core.fma_per_cycle
     load = (count + rows) / core.loads_per_cycle
     issue = (count + rows + count * rows * work + _LOOP) / _ISSUE
+    if shape.staged:
+        brought = rows / shape.staged
+        load += brought / core.loads_per_cycle
+        issue += brought * _STAGING / _ISSUE
     step_bytes = sum(vectors) * shape.group_bytes
     fetch = step_bytes / _L2_BYTES_PER_CYCLE if shape.steps * step_bytes > _L1_BYTES else 0.0
     step = max(multiply, load, issue, _LATENCY, fetch) + 0.05 * (load + fetch)

@@ -54,7 +54,7 @@ class Part:
 
 def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor) -> RowSchedule:
     """The cheapest schedule by a count of accesses and operations."""
-    lanes = lanes_of_types(kernel, processor.lanes)
+    lanes = lanes_of_types(kernel, layouts, processor.lanes)
     parts = tuple(_choose(kernel, s, layouts, lanes, processor) for s in _segments(kernel))
     if len(parts) == 1:
         return parts[0]
@@ -78,7 +78,7 @@ def schedule_text(schedule: RowSchedule) -> str:
 
 def read_schedule(text: str, kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor) -> RowSchedule:
     """Reads `schedule_text` back, but for the reason. Raises ValueError for what is no schedule of this kernel."""
-    lanes = lanes_of_types(kernel, processor.lanes)
+    lanes = lanes_of_types(kernel, layouts, processor.lanes)
     texts = [] if text.startswith("nothing") else text.split(" + ")
     kernel_parts = _segments(kernel)
     if len(texts) != len(kernel_parts):
@@ -144,13 +144,14 @@ def _row_lanes(schedule: RowSchedule) -> int:
     return schedule.lanes if schedule.vector == "rows" else 1
 
 
-def lanes_of_types(kernel: Kernel, lanes: int) -> int:
-    """More lanes where every element is narrow."""
+def lanes_of_types(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -> int:
+    """More lanes where every element is narrow, but no more than a block holds: beyond, neighbours lie elsewhere."""
     sizes = [1]
     for stmt in kernel.stmts:
         sizes.append(stmt.dtype.size)
         sizes += [n.dtype.size for n in walk(stmt.value) if isinstance(n, Load | Op | Cast | Const | Index)]
-    return lanes * max(4 // max(sizes), 1)
+    blocks = [layout.block[1] for layout in layouts.values() if layout.block is not None]
+    return min(lanes * max(4 // max(sizes), 1), max(min(blocks, default=1 << 16), lanes))
 
 
 def _flat(kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], temps: Temps) -> FlatSegment:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import Also, Axis, ContractionForm, Epilogue, Place
 from mapsto.devices.contraction.plan import read_tiles, tiles_text
+from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.template import contraction, plan_contraction
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
@@ -15,7 +16,15 @@ from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import Call
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import Code, Kernel, grain_of
-from mapsto.devices.making.packed import direct_b, in_actual_sizes, packed_b, packed_iters, packed_strides
+from mapsto.devices.making.packed import (
+    direct_b,
+    in_actual_sizes,
+    is_read_once,
+    packed_b,
+    packed_iters,
+    packed_strides,
+)
+from mapsto.devices.making.rounding import unrounded
 from mapsto.ir.expr import Dim, add, linear, mul, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
@@ -96,7 +105,7 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, core: Cor
     final = task.targets[-1]
     direct = None if reach.a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
-    shaped, tensors = _shape(task, c, reach, direct, code, names)
+    shaped, tensors = _shape(task, c, reach, direct, code, names, core)
     plan = code.schedules.take(
         lambda: plan_contraction(shaped.form, core),
         tiles_text,
@@ -105,7 +114,7 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, core: Cor
     calls: list[Call] = []
     if direct is None:
         packing = in_actual_sizes(plan.packing, names)
-        b_name = packed_b(c, packing, code, calls)
+        b_name = packed_b(c, packing, shaped.form.b.element, code, calls)
         b_batch = packed_strides(c, packing)
         batch = tuple(replace(x, b=names.dim(s)) for x, s in zip(shaped.form.batch, b_batch, strict=True))
         form = replace(shaped.form, batch=batch, dims=_size_names(names))
@@ -129,9 +138,9 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, core: Cor
 
 
 def _shape(
-    task: Task, c: Contraction, reach: Reach, b: Access | None, code: Code, names: Renamer
+    task: Task, c: Contraction, reach: Reach, b: Access | None, code: Code, names: Renamer, core: Core
 ) -> tuple[Shaped, list[str]]:
-    a, out = reach.a, reach.out
+    a, out, by = reach.a, reach.out, multiply(core, c.a.dtype, c.b.dtype)
     final = task.targets[-1]
     others = _other_tensors(task, c, code)
     rows = _collapsed(c, reach, task, code)
@@ -148,12 +157,12 @@ def _shape(
     own = dict(names.iters)
     for tensor in others:
         names.tensor(tensor)
-    stmts = tuple(names.stmt(s) for s in task.stmts)
+    stmts = tuple(names.stmt(s) for s in unrounded(task.stmts))
     layouts = tuple((names.tensors[t], names.layout(code.layout(t))) for t in others)
     form = ContractionForm(
         name="kernel",
         a=Param("a", c.a.dtype),
-        b=Param("b", c.b.dtype),
+        b=Param("b", c.b.dtype if b is not None or is_read_once(c, by) else by.b),
         out=Param("out", code.homes[final].dtype, True),
         accumulator=c.dtype,
         columns=names.dim(column.extent),
@@ -164,7 +173,8 @@ def _shape(
         channel_stride=1,
         channel_block=a.block or 0,
         channel_block_stride=names.dim(a.block_stride),
-        interleave=4 // c.b.dtype.size,
+        interleave=by.interleave,
+        staged=None if by.a is c.a.dtype else by.a,
         b_channel_stride=None if b is None else names.dim(b.strides.get(channel.name, 0)),
         out_block=out.block or 0,
         out_block_stride=names.dim(out.block_stride),
@@ -299,3 +309,4 @@ def _epilogue(shaped: Shaped, processor: Processor) -> Epilogue:
         return statements, (result, *(known.get(target, accumulators) for target in shaped.also))
 
     return emit
+

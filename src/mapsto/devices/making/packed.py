@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 
 from mapsto.devices.contraction.packing import Packing
+from mapsto.devices.contraction.plan import NEAR_BYTES
+from mapsto.devices.contraction.products import Multiply
 from mapsto.devices.maker import Call
 from mapsto.devices.making.code import Code
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Call as ExprCall
-from mapsto.ir.expr import Dim, Expr, Sym, add, mul, sym
+from mapsto.ir.expr import Dim, Expr, Sym, add, mul, product, sym
 from mapsto.ir.expr_rewrite import substitute
-from mapsto.kernel.ast import Const, Iter, Load, Scalar, Stmt, Where
+from mapsto.kernel.ast import Cast, Const, Iter, Load, Scalar, Stmt, Where
 from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.kernels import Renamer
+
+
+FEW_ROWS = 4  # of one tile: with more, conversions are what takes longest
 
 
 def direct_b(c: Contraction, code: Code) -> Access | None:
@@ -29,28 +35,41 @@ def direct_b(c: Contraction, code: Code) -> Access | None:
     return None if found is None or found.block else found
 
 
-def packed_b(c: Contraction, packing: Packing, code: Code, calls: list[Call]) -> str:
-    """The name of B as the template reads it; what packs it, where a run must, is added to the calls."""
+def is_read_once(c: Contraction, by: Multiply) -> bool:
+    """Whether a wide B would come from far and meet a few rows, which are one tile: it is packed as it lies then, and
+    widened as it comes, which is fewer bytes for a conversion of each vector.
+    """
+    rows, elements = (product(i.extent for i in iters) for iters in (c.rows, (*c.cols, *c.reds)))
+    if by.interleave != 1 or not isinstance(rows, int) or not isinstance(elements, int):
+        return False
+    return rows <= FEW_ROWS and elements * by.b.size > NEAR_BYTES
+
+
+def packed_b(c: Contraction, packing: Packing, dtype: DType, code: Code, calls: list[Call]) -> str:
+    """The name of B as the template reads it, of a type that holds its own; what packs it, where a run must, is added
+    to the calls.
+    """
     if c.b.tensor in code.constants:
-        return _packed_constant(c, packing, code)
+        return _packed_constant(c, packing, dtype, code)
     name = code.fresh(f"{c.b.tensor}.packed")
-    code.add_scratch(name, c.b.dtype, (*(i.extent for i in c.batch), packing.size))
-    calls.append(code.rows_call(_pack_stmts(c, packing, name, code)))
+    code.add_scratch(name, dtype, (*(i.extent for i in c.batch), packing.size))
+    calls.append(code.rows_call(_pack_stmts(c, packing, name, dtype, code)))
     return name
 
 
-def _packed_constant(c: Contraction, packing: Packing, code: Code) -> str:
+def _packed_constant(c: Contraction, packing: Packing, dtype: DType, code: Code) -> str:
     """Packed once, and equal for all contractions that pack it in one way: the name says what and how."""
-    key = repr(_packing_key(c, packing))
+    key = repr((*_packing_key(c, packing), dtype))
     name = f"{c.b.tensor}.packed.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     array = code.shared.packed.get(name)
     if array is None:
-        array = np.ascontiguousarray(packing.pack(_logical_b(c, code.constants[c.b.tensor])).reshape(-1))
+        packed = packing.pack(_logical_b(c, code.constants[c.b.tensor])).reshape(-1)
+        array = np.ascontiguousarray(packed, dtype=dtype.numpy)
         code.shared.packed[name] = array
         code.add_constant(name, array)
     else:
         code.constants[name] = array
-        code.add_scratch(name, c.b.dtype, array.shape)
+        code.add_scratch(name, dtype, array.shape)
     return name
 
 
@@ -58,7 +77,7 @@ def packed_iters(c: Contraction) -> tuple[Iter, ...]:
     return (*c.batch, *c.cols, *c.channels, *c.windows)
 
 
-def _packing_key(c: Contraction, packing: Packing) -> object:
+def _packing_key(c: Contraction, packing: Packing) -> tuple[object, ...]:
     """Equal for contractions that pack one constant in one way."""
     names = Renamer()
     for it in packed_iters(c):
@@ -124,34 +143,39 @@ def _evaluate(e: Dim, grids: Mapping[str, Any]) -> Any:
     return np.asarray(total)
 
 
-def _pack_stmts(c: Contraction, packing: Packing, name: str, code: Code) -> list[Stmt]:
+def _pack_stmts(c: Contraction, packing: Packing, name: str, dtype: DType, code: Code) -> list[Stmt]:
     """Packing at run time as ordinary statements: the full panels, and the narrower last one."""
     if packing.block or packing.interleave != 1 or c.windows:
-        return [_element_stmt(c, packing, name)]
+        return [_element_stmt(c, packing, name, dtype)]
     batch = tuple(Iter(code.fresh("n"), i.extent) for i in c.batch)
     full, width = packing.full_panels, packing.panel
     stmts = []
     if full != 0:
-        stmts.append(_panel_stmt(c, packing, name, batch, full, width, 0, code))
+        stmts.append(_panel_stmt(c, packing, name, dtype, batch, full, width, 0, code))
     if packing.last:
-        stmts.append(_panel_stmt(c, packing, name, batch, 1, packing.last, mul(full, width), code))
+        stmts.append(_panel_stmt(c, packing, name, dtype, batch, 1, packing.last, mul(full, width), code))
     return stmts
 
 
-def _element_stmt(c: Contraction, packing: Packing, name: str) -> Stmt:
+def _element_stmt(c: Contraction, packing: Packing, name: str, dtype: DType) -> Stmt:
     """Any operand, element by element to its place. Columns that only fill up a vector stay as they are: their
     results are never stored.
     """
     (column,), (channel,) = c.cols, c.channels
     place = packing.index(sym(column.name), sym(channel.name), tuple(sym(w.name) for w in c.windows))
     iters = (*c.batch, column, channel, *c.windows)
-    return Stmt(name, c.b.dtype, iters, c.b, (*(sym(i.name) for i in c.batch), place))
+    return Stmt(name, dtype, iters, _as(c.b, dtype), (*(sym(i.name) for i in c.batch), place))
+
+
+def _as(load: Load, dtype: DType) -> Scalar:
+    return load if load.dtype is dtype else Cast(load, dtype)
 
 
 def _panel_stmt(
     c: Contraction,
     packing: Packing,
     name: str,
+    dtype: DType,
     batch: tuple[Iter, ...],
     panels: Dim,
     width: int,
@@ -164,7 +188,7 @@ def _panel_stmt(
     at.update({i.name: sym(b.name) for i, b in zip(c.batch, batch, strict=True)})
     load = Load(c.b.tensor, tuple(substitute(e, at) for e in c.b.index), c.b.dtype)
     inside: Dim = add(packing.columns, mul(add(column, 1), -1))
-    value: Scalar = Where((inside,), load, Const(0.0, c.b.dtype))
+    value: Scalar = Where((inside,), _as(load, dtype), Const(0.0 if dtype.is_float else 0, dtype))
     start = mul(first, packing.channels)
     place = add(start, add(mul(add(mul(sym(p.name), packing.channels), sym(k.name)), width), sym(j.name)))
-    return Stmt(name, c.b.dtype, (*batch, p, k, j), value, (*(sym(b.name) for b in batch), place))
+    return Stmt(name, dtype, (*batch, p, k, j), value, (*(sym(b.name) for b in batch), place))
