@@ -1,7 +1,7 @@
 """A's elements on their way into the multiply: from memory to a local array, in the wider type of the multiply.
 
-Of each of a tile's rows the next channels (a *piece*) are converted by whole vectors, and lie row after row in the array.
-A conversion is paid once for all columns of a panel, and A stays narrow in memory.
+Of each of a tile's rows the next channels (a *piece*) are converted by whole vectors, and lie row after row in the
+array. A conversion is paid once for all columns of a panel, and A stays narrow in memory.
 """
 
 from __future__ import annotations
@@ -58,11 +58,9 @@ def pieces(form: ContractionForm, groups: Dim, name: str) -> Iterator[Piece]:
         yield Piece(name, 1, whole * most, rest)
 
 
-def filled(
-    plan: Plan, start: Dim, rows: int, count: Dim, fresh: Callable[[str], str]
-) -> Iterator[Statement]:
-    """Fills the array with `count` elements of each row, of which the first one's begin at `start`. Nothing past them is
-    read.
+def filled(plan: Plan, start: Dim, rows: int, count: Dim, fresh: Callable[[str], str]) -> Iterator[Statement]:
+    """Fills the array with `count` elements of each row, of which the first one's begin at `start`; nothing past them
+    is read.
     """
     form, stride = plan.form, plan.form.rows[-1].a
     if isinstance(count, int) and isinstance(stride, int) and _pitch(form) == stride <= count:

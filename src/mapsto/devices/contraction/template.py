@@ -292,9 +292,7 @@ class _Template:
             body = (For(name, 0, axis.extent, body, unroll=short),)
         return body
 
-    def _pieces(
-        self, panel: _Panel, accumulators: list[list[str]], a: Dim, b: Dim, axis: Axis
-    ) -> Iterator[Statement]:
+    def _pieces(self, panel: _Panel, accumulators: list[list[str]], a: Dim, b: Dim, axis: Axis) -> Iterator[Statement]:
         """A loop over dot groups that adjoin in A, piece by piece by way of the local array."""
         k, rows = self.form.interleave, len(accumulators)
         for piece in stage.pieces(self.form, axis.extent, self.fresh("piece")):
@@ -305,9 +303,7 @@ class _Template:
             body = (*stage.filled(self.plan, start, rows, mul(piece.groups, k), self.fresh), steps)
             yield from body if piece.count == 1 else (For(piece.name, 0, piece.count, body),)
 
-    def _step(
-        self, panel: _Panel, accumulators: list[list[str]], groups: list[Value], b: Dim
-    ) -> list[Statement]:
+    def _step(self, panel: _Panel, accumulators: list[list[str]], groups: list[Value], b: Dim) -> list[Statement]:
         """One reduction step: every vector of B against the broadcast of every row's group of A."""
         form, k = self.form, self.form.interleave
         out: list[Statement] = []

@@ -309,4 +309,3 @@ def _epilogue(shaped: Shaped, processor: Processor) -> Epilogue:
         return statements, (result, *(known.get(target, accumulators) for target in shaped.also))
 
     return emit
-

@@ -23,7 +23,6 @@ from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.kernels import Renamer
 
-
 FEW_ROWS = 4  # of one tile: with more, conversions are what takes longest
 
 

@@ -13,8 +13,8 @@ from mapsto.plan.contraction import ACCUMULATOR
 
 def unrounded(stmts: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
     """The statements on a contraction's sums with each result twice, where it is rounded: as it is in f32, which the
-    statements after it take, and rounded, which is stored. A conversion that the model asks for, of what was f32 before,
-    stays.
+    statements after it take, and rounded, which is stored. A conversion that the model asks for, of what was f32
+    before, stays.
     """
     if not any(stmt.dtype in HALVES for stmt in stmts):
         return stmts
@@ -22,7 +22,9 @@ def unrounded(stmts: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
 
     def leaf(node: Scalar) -> Scalar | None:
         read = node.arg if isinstance(node, Cast) and node.dtype is DType.F32 else None
-        return Load(wide[read.tensor], read.index, DType.F32) if isinstance(read, Load) and read.tensor in wide else None
+        if not isinstance(read, Load) or read.tensor not in wide:
+            return None
+        return Load(wide[read.tensor], read.index, DType.F32)
 
     done: list[Stmt] = []
     for stmt in stmts:

@@ -16,6 +16,7 @@ from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.onnx.counting import charge_nodes
 from mapsto.importers.onnx.functions import Functions
 from mapsto.importers.onnx.inputs import Shapes, add_inputs
+from mapsto.importers.onnx.order import in_order
 from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_types
 from mapsto.importers.onnx.table import Call, Row, Type, find_row
@@ -107,7 +108,7 @@ class Translator:
             )
         scope.initializers.update({tensor.name: tensor for tensor in graph.initializer})
         faults: list[str] = []
-        for index, node in enumerate(graph.node):
+        for index, node in in_order(graph.node):
             self._node(scope, node, f"{place.prefix}{node.name or f'{node.op_type}_{index}'}", place, faults)
         raise_faults(faults)
         return [self._read(scope, entry.name, f"output {entry.name!r}") for entry in graph.output]
@@ -260,7 +261,7 @@ class Translator:
         inside = Place({**place.opsets, **opset_of(function.opset_import, name)}, f"{name}/", (*place.within, name))
         defaults = {a.name: a for a in function.attribute_proto}
         faults: list[str] = []
-        for index, node in enumerate(function.node):
+        for index, node in in_order(function.node):
             bound = self.functions.bind(node, attributes, defaults)
             self._node(inner, bound, f"{name}/{node.name or f'{node.op_type}_{index}'}", inside, faults)
         raise_faults(faults)
