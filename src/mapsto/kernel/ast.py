@@ -124,8 +124,8 @@ class Fold:
     """Several running values at once over the iterators, and what is made of them in the end (over states alone).
 
     Partial states are of any points, each in the order of the iterators, the last one fastest; two that are merged may
-    interleave. So a step may rely on order (a tie goes to the place that was first), a merge may not, and
-    step(s, x) = merge(s, step(start, x)) but for rounding. Over no points the result is that of `start`.
+    interleave. So a step may rely on order (a tie goes to the place that was first), a merge may not, and step(s, x)
+    means the same as merge(s, step(start, x)), but for rounding. Over no points the result is that of `start`.
     """
 
     iters: tuple[Iter, ...]

@@ -120,14 +120,16 @@ def exponential_sum(iters: tuple[Iter, ...], values: Sequence[Scalar], result: s
 # ---- mean and squared deviation --------------------------------------------------------------------------------------
 
 
-def moments(iters: tuple[Iter, ...], values: Sequence[Scalar], result: str) -> Fold:
+def moments(iters: tuple[Iter, ...], values: Sequence[Scalar], about: Scalar, result: str) -> Scalar:
     """The mean of values ("mean"), or the sum of their squared distances from it ("squares"), in one pass; at each
-    point there are several values.
+    point there are several values. `about`: one of all the values, the same at each point.
 
     Welford (1962), as Chan, Golub and LeVeque (1979) merge partial results: what is squared are distances from a mean,
-    so nothing cancels. The values of a point are first taken together, so that there is one division for all of them.
+    so nothing cancels. Partial means are of distances from `about`, which is no farther from the mean of n values than
+    sqrt(n) deviations, and the nearer the better: rounded as they are, they would be as wrong as the values are large.
+    The values of a point are first taken together, so that there is one division for all of them.
     """
-    dtype = values[0].dtype
+    dtype = about.dtype
 
     def op(fn: str, *args: Scalar) -> Scalar:
         return Op(fn, args, dtype)
@@ -139,9 +141,10 @@ def moments(iters: tuple[Iter, ...], values: Sequence[Scalar], result: str) -> F
     count, count2 = State("count", dtype), State("count", dtype, other=True)
     mean, mean2 = State("mean", dtype), State("mean", dtype, other=True)
     squares, squares2 = State("squares", dtype), State("squares", dtype, other=True)
-    own = op("mul", total(values), Const(1.0 / number, dtype)) if len(values) > 1 else values[0]
-    apart = [op("sub", v, own) for v in values]
-    spread = total([op("mul", d, d) for d in apart]) if len(values) > 1 else Const(0.0, dtype)
+    near = [op("sub", v, about) for v in values]
+    own = op("mul", total(near), Const(1.0 / number, dtype)) if len(near) > 1 else near[0]
+    apart = [op("sub", v, own) for v in near]
+    spread = total([op("mul", d, d) for d in apart]) if len(near) > 1 else Const(0.0, dtype)
 
     def merged(n: Scalar, m: Scalar, q: Scalar) -> tuple[Scalar, Scalar, Scalar]:
         """Count, mean and squares together with those of n values more."""
@@ -149,11 +152,11 @@ def moments(iters: tuple[Iter, ...], values: Sequence[Scalar], result: str) -> F
         share = op("div", n, op("max", both, Const(1.0, dtype)))
         distance = op("sub", m, mean)
         moved = op("mul", distance, share)
-        between = op("mul", op("mul", distance, moved), count)
+        between = op("mul", op("mul", moved, count), distance)
         return both, op("add", mean, moved), op("add", op("add", squares, q), between)
 
     steps = merged(Const(number, dtype), own, spread)
     merges = merged(count2, mean2, squares2)
     names = ("count", "mean", "squares")
     running = tuple(Running(n, Const(0.0, dtype), s, m) for n, s, m in zip(names, steps, merges, strict=True))
-    return Fold(iters, running, mean if result == "mean" else squares)
+    return op("add", Fold(iters, running, mean), about) if result == "mean" else Fold(iters, running, squares)

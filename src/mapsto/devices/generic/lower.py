@@ -29,6 +29,7 @@ from mapsto.devices.generic.schedule import (
     prepare,
     sorted_rows,
     vector_rows,
+    walked,
 )  # fmt: skip
 from mapsto.devices.generic.scope import Code
 from mapsto.devices.generic.staging import stage
@@ -53,6 +54,7 @@ def lower(
 
     Parameters: the inputs, the outputs, then the temporaries that `scratch_temps` names.
     """
+    kernel = walked(kernel, schedule)
     parts = prepare(kernel, layouts, schedule, processor)
     lanes = max((p.schedule.lanes for p in parts), default=1)
     writer = _Writer(kernel, layouts, parts, name, processor.with_lanes(lanes))

@@ -10,6 +10,7 @@ from functools import lru_cache
 from mapsto.devices.generic.cost import Costs, Vector, average_stride, lanes_for, row_estimate
 from mapsto.devices.generic.flat import FlatSegment, collapsed_rows, flatten, settled, substituted_segment
 from mapsto.devices.generic.normal import normal_form
+from mapsto.devices.generic.one_pass import in_one_pass
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import Segment, segments
 from mapsto.devices.generic.temps import Temps, place_temps
@@ -18,6 +19,8 @@ from mapsto.ir.expr import Dim, ceildiv, mod, round_up, sym
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, walk
 from mapsto.plan.layout import Layout, plain
 
+_ONE_PASS = " in one pass"  # how the texts of such schedules end
+
 
 @dataclass(frozen=True)
 class RowSchedule:
@@ -25,7 +28,7 @@ class RowSchedule:
     vector), "none".
 
     `axis`: which of the collapsed row iterators the lanes are of. `parts`: one schedule for each independent part of
-    the kernel. `reason`, `rivals`: for people; they decide nothing.
+    the kernel. `one_pass`: it is of the kernel `in_one_pass`. `reason`, `rivals`: for people; they decide nothing.
     """
 
     rows: int
@@ -35,6 +38,7 @@ class RowSchedule:
     axis: int = -1
     parts: tuple[RowSchedule, ...] = ()
     rivals: tuple[tuple[str, float], ...] = field(default=(), compare=False)  # of a choice: texts, cost over its cost
+    one_pass: bool = False
 
     @property
     def each(self) -> tuple[RowSchedule, ...]:
@@ -53,7 +57,20 @@ class Part:
 
 
 def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor) -> RowSchedule:
-    """The cheapest schedule by a count of accesses and operations."""
+    """The cheapest schedule by a count of accesses and operations; in one pass where that pays."""
+    chosen = _cheapest(kernel, layouts, processor)
+    whole = in_one_pass(kernel) if chosen.vector == "inner" else None
+    if whole is None or not whole.pays(chosen.lanes):
+        return chosen
+    folded = _cheapest(whole.kernel, layouts, processor)
+    if folded.vector != "inner":
+        return chosen
+    rivals = tuple((text + _ONE_PASS, ratio) for text, ratio in folded.rivals)
+    reason = f"rows of {whole.row} elements are long enough for one pass: {folded.reason}"
+    return replace(folded, one_pass=True, reason=reason, rivals=rivals)
+
+
+def _cheapest(kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor) -> RowSchedule:
     lanes = lanes_of_types(kernel, layouts, processor.lanes)
     parts = tuple(_choose(kernel, s, layouts, lanes, processor) for s in _segments(kernel))
     if len(parts) == 1:
@@ -73,11 +90,26 @@ def schedule_text(schedule: RowSchedule) -> str:
     if schedule.vector == "parts":
         return " + ".join(map(schedule_text, schedule.parts)) or f"nothing x{schedule.lanes}"
     axis = f" {schedule.axis}" if schedule.axis >= 0 else ""
-    return f"{schedule.vector}{axis} x{schedule.lanes} of {schedule.rows}"
+    return f"{schedule.vector}{axis} x{schedule.lanes} of {schedule.rows}" + _ONE_PASS * schedule.one_pass
+
+
+def walked(kernel: Kernel, schedule: RowSchedule) -> Kernel:
+    """The kernel that a schedule is of."""
+    whole = in_one_pass(kernel) if schedule.one_pass else None
+    return kernel if whole is None else whole.kernel
 
 
 def read_schedule(text: str, kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor) -> RowSchedule:
     """Reads `schedule_text` back, but for the reason. Raises ValueError for what is no schedule of this kernel."""
+    if text.endswith(_ONE_PASS):
+        whole = in_one_pass(kernel)
+        if whole is None:
+            raise ValueError(f"{text[:80]!r} does not fit a kernel that cannot be in one pass")
+        return replace(_read(text.removesuffix(_ONE_PASS), whole.kernel, layouts, processor), one_pass=True)
+    return _read(text, kernel, layouts, processor)
+
+
+def _read(text: str, kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor) -> RowSchedule:
     lanes = lanes_of_types(kernel, layouts, processor.lanes)
     texts = [] if text.startswith("nothing") else text.split(" + ")
     kernel_parts = _segments(kernel)
@@ -111,6 +143,7 @@ def scratch_temps(kernel: Kernel, schedule: RowSchedule, processor: Processor) -
     """Temporaries that need a buffer from the planner (a whole tensor): too large, or of unknown size, for a local
     array.
     """
+    kernel = walked(kernel, schedule)
     found: list[str] = []
     for segment, part in zip(_segments(kernel), schedule.each, strict=True):
         found += place_temps(segment, temp_shapes(kernel), _row_lanes(part), processor).buffers

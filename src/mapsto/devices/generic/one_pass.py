@@ -1,0 +1,239 @@
+"""Two reductions of one row of which the second needs the first, as one fold: the mean and the squared distances from
+it, the maximum and the exponentials below it. A row is then read once for both, and what lay between them is not kept.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from mapsto.ir.expr import Dim, product, sym
+from mapsto.ir.expr_rewrite import substitute
+from mapsto.kernel.ast import (
+    Const,
+    Iter,
+    Kernel,
+    Load,
+    Op,
+    Reduce,
+    Reduction,
+    Scalar,
+    Stmt,
+    Where,
+    substitute_iters,
+    transform,
+    walk,
+    with_value,
+)
+from mapsto.kernel.compose import index_loads, inline, is_map, reads
+from mapsto.kernel.facts import facts
+from mapsto.kernel.folds import exponential_sum, moments
+
+# Values that are taken together at a point of a fold, where a row divides so; more do not fit the registers.
+_TOGETHER = (8, 4)
+# Vectors of a row for each time that lanes are halved at its end: from there on a pass less saves more than it takes to
+# merge the states of lanes. (With 16 lanes rows of 24 vectors lost an eighth, those of 48 took as long, those of 64 and
+# more gained.)
+_FEWEST_VECTORS = 16
+# Elements of a row that is far away in memory each time that it is read: exponentials, of which one pass computes more,
+# take longer than reading from anywhere nearer.
+_FAR_ROW = 1 << 22
+
+
+@dataclass(frozen=True)
+class OnePass:
+    """A kernel that reads a row once where another reads it twice. `row`: elements of a row."""
+
+    kernel: Kernel
+    row: int
+    exponentials: bool
+
+    def pays(self, lanes: int) -> bool:
+        """Whether it takes no longer, by what was measured, where so many lanes run along the row."""
+        if self.exponentials:
+            return self.row >= _FAR_ROW
+        return self.row >= lanes * _FEWEST_VECTORS * max(math.log2(lanes), 1.0)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A fold makes both of what one value at a point gives: `first` and `second` are its results. `element`: that
+    value, as the second reads it.
+    """
+
+    exponentials: bool
+    first: str
+    second: str
+    element: Scalar
+
+    def fold(self, iters: tuple[Iter, ...], values: Sequence[Scalar], result: str) -> Scalar:
+        if self.exponentials:
+            return exponential_sum(iters, values, result)
+        return moments(iters, values, _amid(iters, values), result)
+
+
+@functools.lru_cache(maxsize=16)
+def in_one_pass(kernel: Kernel) -> OnePass | None:
+    """The kernel with its first such pair as a fold; None where there is none, or none over rows that divide."""
+    lone = [at for at, s in enumerate(kernel.stmts) if _reduce_of(s) is not None]
+    for first in lone[:-1]:
+        for second in (at for at in lone if at > first):
+            made = _joined(kernel, first, second)
+            if made is not None:
+                return made
+    return None
+
+
+def _reduce_of(stmt: Stmt) -> Reduce | None:
+    """A statement's reduction, where it is the only one and of floats."""
+    if not facts(stmt.value).reduces or stmt.index is not None or stmt.scan is not None:
+        return None
+    found = [node for node in walk(stmt.value) if isinstance(node, Reduction)]
+    whole = found[0]
+    return whole if len(found) == 1 and isinstance(whole, Reduce) and whole.dtype.is_float else None
+
+
+def _joined(kernel: Kernel, first: int, second: int) -> OnePass | None:
+    one, two = kernel.stmts[first], kernel.stmts[second]
+    lies_between = _between(kernel, first, second)
+    if lies_between is None:
+        return None
+    whole = _inlined(two, lies_between)
+    pair = _pair(one, whole)
+    reduce, before = _reduce_of(whole), _reduce_of(one)
+    if pair is None or reduce is None or before is None:
+        return None
+    ways = ((before.iters, before.body, pair.first), (reduce.iters, pair.element, pair.second))
+    folds = [_fold(pair, *way) for way in ways]
+    if folds[0] is None or folds[1] is None:
+        return None
+    after = folds[1]
+    stmts: list[Stmt] = []
+    for at, stmt in enumerate(kernel.stmts):
+        if at == first:
+            stmts.append(with_value(one, folds[0]))
+        elif at == second:
+            stmts.append(with_value(two, transform(whole.value, lambda e: after if isinstance(e, Reduce) else None)))
+        elif stmt not in lies_between:
+            stmts.append(_inlined(stmt, lies_between))
+    row = product(i.extent for i in reduce.iters)
+    assert isinstance(row, int)
+    return OnePass(replace(kernel, stmts=tuple(stmts)), row, pair.exponentials)
+
+
+# ---- what lies between ---------------------------------------------------------------------------------------------
+
+
+def _between(kernel: Kernel, first: int, second: int) -> list[Stmt] | None:
+    """The maps by which the second reduction reads the first; None where somebody else reads the first as well (beside
+    infinite elements a fold's mean is not theirs), or one of the maps is not the kernel's own.
+    """
+    temps = {t.name for t in kernel.temps}
+    made = kernel.stmts[first].target
+    found: list[Stmt] = []
+    for stmt in kernel.stmts[first + 1 : second]:
+        if reads(stmt) & {made, *(s.target for s in found)} and is_map(stmt) and stmt.target in temps:
+            found.append(stmt)
+    names = {made, *(s.target for s in found)}
+    targets = [s.target for s in kernel.stmts]
+    if made not in temps or any(targets.count(name) != 1 for name in names):
+        return None
+    needed = names & _reached(kernel.stmts[second], found)
+    found = [s for s in found if s.target in needed]
+    readers = [s for s in kernel.stmts if made in reads(s) and s not in found and s is not kernel.stmts[second]]
+    indexed = any(index_loads(s) & names for s in kernel.stmts)
+    return None if readers or indexed else found
+
+
+def _reached(stmt: Stmt, maps: Sequence[Stmt]) -> set[str]:
+    """What a statement reads, directly or by way of maps."""
+    found = set(reads(stmt))
+    for producer in reversed(maps):
+        if producer.target in found:
+            found |= reads(producer)
+    return found
+
+
+def _inlined(stmt: Stmt, maps: Sequence[Stmt]) -> Stmt:
+    for producer in reversed(maps):
+        if producer.target in reads(stmt):
+            stmt = inline(stmt, producer)
+    return stmt
+
+
+# ---- which pair it is ----------------------------------------------------------------------------------------------
+
+
+def _pair(one: Stmt, two: Stmt) -> _Pair | None:
+    """The pair that two statements are, the second as a function of the first's target."""
+    before, after = _reduce_of(one), _reduce_of(two)
+    if before is None or after is None or after.kind != "sum" or len(before.iters) != len(after.iters):
+        return None
+    if any(isinstance(node, Where) for e in (before.body, after.body) for node in walk(e)):
+        return None
+    body = after.body
+    if before.kind == "sum" and _is_mean(one, before) and isinstance(body, Op) and body.fn == "mul":
+        distance, pair = body.args[0], (False, "mean", "squares")
+        if body.args[1] != distance:
+            return None
+    elif before.kind == "max" and one.value is before and isinstance(body, Op) and body.fn == "exp":
+        distance, pair = body.args[0], (True, "max", "sum")
+    else:
+        return None
+    if not isinstance(distance, Op) or distance.fn != "sub":
+        return None
+    element, level = distance.args
+    if not isinstance(level, Load) or level.tensor != one.target or len(level.index) != len(one.iters):
+        return None
+    there: dict[str, Dim] = {i.name: e for i, e in zip(one.iters, level.index, strict=True)}
+    there |= {a.name: sym(b.name) for a, b in zip(before.iters, after.iters, strict=True)}
+    same = all(substitute(a.extent, there) == b.extent for a, b in zip(before.iters, after.iters, strict=True))
+    if not same or substitute_iters(before.body, there) != element or element.dtype is not one.dtype:
+        return None
+    return _Pair(*pair, element)
+
+
+def _amid(iters: tuple[Iter, ...], values: Sequence[Scalar]) -> Scalar:
+    """The middle one of the first, a central and the last value: one far from all others is not it."""
+    last: dict[str, Dim] = {it.name: it.extent - 1 for it in iters}
+    first: dict[str, Dim] = dict.fromkeys(last, 0)
+    a, b, c = (
+        substitute_iters(values[at], place)
+        for at, place in ((0, first), (len(values) // 2, first), (len(values) - 1, last))
+    )
+
+    def op(fn: str, *args: Scalar) -> Scalar:
+        return Op(fn, args, a.dtype)
+
+    return op("max", op("min", a, b), op("min", op("max", a, b), c))
+
+
+def _is_mean(stmt: Stmt, reduce: Reduce) -> bool:
+    """Whether a statement is a sum over a known number of elements, divided by that number."""
+    count = product(i.extent for i in reduce.iters)
+    if not isinstance(count, int) or not isinstance(stmt.value, Op) or stmt.value.fn != "div":
+        return False
+    total, number = stmt.value.args
+    return total is reduce and isinstance(number, Const) and number.value == count
+
+
+# ---- the fold ------------------------------------------------------------------------------------------------------
+
+
+def _fold(pair: _Pair, iters: tuple[Iter, ...], element: Scalar, result: str) -> Scalar | None:
+    """The fold over elements of which some, equally far apart, are taken together; None where the row does not divide.
+
+    The outermost iterator that divides is split, so that neighbours stay neighbours.
+    """
+    if not all(isinstance(it.extent, int) and it.extent > 0 for it in iters):
+        return None
+    for count in _TOGETHER:
+        for at, it in enumerate(iters):
+            assert isinstance(it.extent, int)
+            if it.extent % count == 0 and it.extent > count:
+                part = it.extent // count
+                values = [substitute_iters(element, {it.name: sym(it.name) + k * part}) for k in range(count)]
+                return pair.fold((*iters[:at], Iter(it.name, part), *iters[at + 1 :]), values, result)
+    return None
