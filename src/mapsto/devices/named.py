@@ -29,4 +29,4 @@ def backend_named(device: Any, cache: bool, isa: str | None) -> Backend:
         raise ArgumentError(f"isa: instruction sets are the CPU's; leave it out for {device}")
     from mapsto.devices.opencl.backend import OpenClBackend  # pyopencl is not needed for others
 
-    return OpenClBackend(int(found[1] or 0))
+    return OpenClBackend(int(found[1] or 0), cache)

@@ -4,8 +4,9 @@
 
 numbers: for each buffer how many elements past its pointer it begins (no pointer into a buffer can be passed), then the
 dims; in memory, as the bytes of arguments are few. A work-item runs the body over its chunk of [first, last): begin =
-first + chunk*id, end = begin + chunk or last. The vectors of the loop language stay explicit vectors: a CPU's OpenCL
-compiler reaches a core's peak with those, and a thousandth of it with one scalar a work-item.
+first + chunk*id, end = begin + chunk or last; where that is nothing it touches nothing. The vectors of the loop
+language stay explicit vectors: a CPU's OpenCL compiler reaches a core's peak with those, and a thousandth of it with
+one scalar a work-item.
 """
 
 from __future__ import annotations
@@ -45,18 +46,26 @@ def kernel_name(function: Function) -> str:
 
 @dataclass(frozen=True)
 class Printed:
-    """A kernel, and the small functions that it calls, by name. `doubles`: whether it needs 64-bit floats."""
+    """A kernel, and the small functions that it calls, by name. `doubles`: whether it needs 64-bit floats. `tensors`:
+    how many buffers it takes; `numbers`: how many numbers it reads in memory.
+    """
 
+    name: str
     kernel: str
     helpers: Mapping[str, str]
     doubles: bool
+    tensors: int
+    numbers: int
 
 
 def printed(function: Function) -> Printed:
     """A function as a kernel. Raises UnsupportedError for what OpenCL C has no exact form of."""
     printer = _Printer(function)
     text = printer.text()
-    return Printed(text, printer.values.helpers, printer.values.uses_double)
+    tensors = len(function.params)
+    named = kernel_name(function)
+    helpers, doubles = printer.values.helpers, printer.values.uses_double
+    return Printed(named, text, helpers, doubles, tensors, tensors + len(function.dims))
 
 
 def program_text(kernels: Iterable[Printed]) -> str:
@@ -100,6 +109,7 @@ class _Printer:
         params += ["__global const long* numbers_", "const long first_", "const long last_", "const long chunk_"]
         self.line("const long begin_ = first_ + chunk_*(long)get_global_id(0);")
         self.line("const long end_ = min(begin_ + chunk_, last_);")
+        self.line("if (begin_ >= end_) return;")
         self.block(self.function.body)
         v.uses_double |= any(p.element is DType.F64 for p in self.function.params)
         kernel = f"__kernel void {kernel_name(self.function)}({', '.join(params)}) {{"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mapsto.devices.cache import ObjectCache, key_of
 from mapsto.devices.cpu import compiler, isa
-from mapsto.devices.cpu.cache import ObjectCache, key_of
 from mapsto.devices.cpu.compiler import CompilePool, compile_modules
 from mapsto.devices.cpu.loader import defined_functions, load_objects
 from mapsto.errors import CompileError

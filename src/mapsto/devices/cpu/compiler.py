@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
-from mapsto.devices.cpu.cache import ObjectCache, default_folder, key_of
+from mapsto.devices.cache import ObjectCache, default_folder, key_of
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.options import OPTIONS
 from mapsto.devices.cpu.worker import read_frame, write_frame

@@ -6,8 +6,8 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mapsto.devices.cache import default_folder, key_of
 from mapsto.devices.cpu import isa as isas
-from mapsto.devices.cpu.cache import default_folder, key_of
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.typical import typical
 from mapsto.errors import FileError, ParseError

@@ -11,8 +11,8 @@ import numpy as np
 from mapsto.arguments import text_of
 from mapsto.budget import current
 from mapsto.devices.backend import Progress
+from mapsto.devices.cache import ObjectCache, default_folder
 from mapsto.devices.cpu import isa as isas
-from mapsto.devices.cpu.cache import ObjectCache, default_folder
 from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.devices.cpu.host import host_machine
 from mapsto.devices.cpu.maker import CpuMaker

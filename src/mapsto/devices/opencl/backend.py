@@ -6,26 +6,28 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mapsto.budget import current
 from mapsto.devices.backend import Progress
+from mapsto.devices.cache import ObjectCache, default_folder
 from mapsto.devices.opencl.device import open_device
 from mapsto.devices.opencl.engine import OpenClEngine
 from mapsto.devices.opencl.functions import Functions
 from mapsto.devices.opencl.maker import OpenClMaker
+from mapsto.devices.opencl.programs import Programs
 from mapsto.devices.opencl.typical import typical
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Program
 
 
 class OpenClBackend:
-    """A `devices.backend.Backend`. number: of the device in `list_devices`. Raises UnsupportedError where it is not
-    there, or pyopencl is not.
+    """A `devices.backend.Backend`. number: of the device in `list_devices`. cache: whether programs are remembered on
+    disk. Raises UnsupportedError where the device is not there, or pyopencl is not.
     """
 
     name = "opencl"
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self, number: int = 0, cache: bool = True) -> None:
         self._device = open_device(number)
+        self._programs = Programs(self._device, ObjectCache(default_folder()) if cache else None)
         self._functions = Functions(self._device)
         self._spec = typical(self._device)
 
@@ -45,14 +47,13 @@ class OpenClBackend:
         progress: Progress | None = None,
         sources: Mapping[str, Sequence[str]] | None = None,
     ) -> Executable:
-        """All functions are built in one go: a compiler that is started for each takes several times as long."""
         names = program.functions()
-        current().tick("code for OpenCL")
         functions = {name: self._functions.made[name] for name in names}
         computes = dict.fromkeys(node for name in names for node in (sources or {}).get(name, ()))
-        built = self._device.build(self._functions.text(names), list(computes)[:4]) if names else None
-        if progress:
-            progress(len(names), len(names), self._device.name)
-        return Executable(
-            program, [], threads, engine=OpenClEngine(self.name, self._device, functions, dict.fromkeys(names, built))
-        )
+
+        def tell(done: int, name: str) -> None:
+            if progress:
+                progress(done, len(names), name)
+
+        built = self._programs.built(self._functions.printed(names), computes, tell)
+        return Executable(program, [], threads, engine=OpenClEngine(self.name, self._device, functions, built))

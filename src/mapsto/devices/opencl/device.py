@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mapsto.errors import CompileError, UnsupportedError
+from mapsto.loop.opencl import Printed
 
 _MOST_LANES = 16  # of a vector in OpenCL C
 _CORRECTLY_ROUNDED = "-cl-fp32-correctly-rounded-divide-sqrt"
@@ -75,6 +78,11 @@ class Device:
         self.context = cl.Context([device])
         self.queue = cl.CommandQueue(self.context)
         self.name = str(device.name).strip()
+        platform = device.platform
+        self.identity = tuple(
+            str(part).strip()
+            for part in (platform.name, platform.version, device.name, device.version, device.driver_version)
+        )
         self.compute_units = int(device.max_compute_units)
         self.lanes = min(max(int(device.preferred_vector_width_float), 1), _MOST_LANES)
         self.doubles = bool(device.double_fp_config)
@@ -111,3 +119,18 @@ class Device:
         except cl.RuntimeError as error:
             what = f" that computes {', '.join(computes)}" if computes else ""
             raise CompileError(f"{self.name} does not build the OpenCL code{what}: {error}") from error
+
+    def finish(self, program: Any, kernel: Printed) -> None:
+        """Has a kernel of a program compiled to the end, which drivers put off until it is started: it is started for
+        nothing, and touches nothing. Raises CompileError with what the driver says where it cannot.
+        """
+        cl = self.cl
+        flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
+        try:
+            zeros = cl.Buffer(self.context, flags, hostbuf=np.zeros(kernel.numbers + 1, np.int64))
+            started = cl.Kernel(program, kernel.name)
+            started.set_args(*[zeros] * (kernel.tensors + 1), np.int64(0), np.int64(0), np.int64(1))
+            cl.enqueue_nd_range_kernel(self.queue, started, (1,), (1,))
+            self.queue.finish()
+        except cl.Error as error:
+            raise CompileError(f"{self.refusal(error)} (kernel {kernel.name})") from error

@@ -12,7 +12,7 @@ from mapsto.devices.opencl.device import Device
 from mapsto.devices.opencl.traits import core_of, processor_of
 from mapsto.errors import UnsupportedError
 from mapsto.loop.ast import Function
-from mapsto.loop.opencl import Printed, printed, program_text
+from mapsto.loop.opencl import Printed, printed
 from mapsto.loop.text import format_function
 
 _WORD = 8  # bytes of a kernel's argument: a pointer or a long
@@ -46,9 +46,9 @@ class Functions:
             debug.show(debug.LLVM, f"OpenCL C of {name}", lambda: self._printed[name].kernel)
         return name
 
-    def text(self, names: Iterable[str]) -> str:
-        """The source of a program of these functions."""
-        return program_text(self._printed[name] for name in names)
+    def printed(self, names: Iterable[str]) -> dict[str, Printed]:
+        """The kernels of these functions."""
+        return {name: self._printed[name] for name in names}
 
     def _check(self, function: Function, text: Printed) -> None:
         device = self._device
