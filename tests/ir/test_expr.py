@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mapsto.ir.expr import broadcast, evaluate, floordiv, linear, load, maximum, minimum, mod, product, sym, symbols
 from mapsto.ir.expr_proofs import bounds, equal, known_at_least, known_in
-from mapsto.ir.expr_rewrite import rename_loads, simplify, substitute
+from mapsto.ir.expr_rewrite import rejoined, rename_loads, simplify, substitute
 from mapsto.ir.expr_text import parse_dim
 
 SIZES = ("n", "m")
@@ -228,3 +228,23 @@ def test_equal_decides_what_it_can():
     assert equal(a, b) == equal(b, a)
     assert [evaluate(equal(a, b), {"a": 2, "b": n}) for n in (1, 2)] == [0, 1]
     assert bounds(sym("i") * equal(a, b), {"i": (0, 4)}) == (0, 4 * equal(a, b))
+
+
+@pytest.mark.parametrize("n", [7, sym("t")])
+def test_an_index_that_was_cut_in_two_is_one_again(n):
+    x = sym("i") + 3 * sym("j")
+    cut = 256 * n * floordiv(x, n) + 256 * mod(x, n)
+    assert rejoined(cut + sym("k")) == 256 * x + sym("k")
+    assert rejoined(sym("m") * cut) == 256 * sym("m") * x
+
+
+def test_rejoining_leaves_what_is_no_whole():
+    i, j = sym("i"), sym("j")
+    for e in (mod(i, 7), 8 * floordiv(i, 7) + mod(i, 7), 7 * floordiv(i, 7) + mod(j, 7), i + 7 * floordiv(i, 7)):
+        assert rejoined(e) == e
+
+
+@given(trees, environments)
+@settings(max_examples=400, deadline=None)
+def test_rejoining_keeps_the_value(tree, env):
+    assert evaluate(rejoined(tree.build()), env) == tree.value(env)

@@ -8,8 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapsto.ir.expr import evaluate, sym
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, evaluate, floordiv, mod, mul, sym
+from mapsto.kernel.ast import Iter, Load, Stmt
+from mapsto.plan.home import same_places
 from mapsto.plan.layout import Layout, blocked, of_place, permuted, plain
+from mapsto.plan.views import view_layout
 
 shapes = st.lists(st.integers(1, 5), min_size=1, max_size=4).map(tuple)
 
@@ -67,3 +71,24 @@ def test_symbolic_extents_give_the_places_of_numbers(height: int) -> None:
     numeric = blocked((1, 32, height, 9), 1, 16, ((0, 0), (0, 0), (1, 1), (2, 2)))
     for index in ((0, 17, 3, 4), (0, 31, height - 1, 8)):
         assert evaluate(symbolic.place(index), {"h": height}) == numeric.place(index)
+
+
+@pytest.mark.parametrize("time, batch", [(5, 3), (5, 1), (sym("t"), sym("b")), (sym("t"), 1)])
+def test_leading_axes_made_one_and_parted_again_are_plain(time: Dim, batch: Dim) -> None:
+    """What a product over all rows reads and writes: no copy lies between it and what has the axes apart."""
+    t, b, r, c = (sym(name) for name in "tbrc")
+    apart, one = plain((time, batch, 24)), plain((mul(time, batch), 24))
+    rows = Stmt(
+        "y",
+        DType.F32,
+        (Iter("r", one.shape[0]), Iter("c", 24)),
+        Load("x", (floordiv(r, batch), mod(r, batch), c), DType.F32),
+    )
+    merged = view_layout(rows, rows.value, apart, 16)  # type: ignore[arg-type]
+    assert merged is not None and same_places(merged, one)
+    assert all(axis.div == 1 and axis.size is None for axis in merged.axes)
+    steps = Stmt(
+        "y", DType.F32, (Iter("t", time), Iter("b", batch), Iter("c", 24)), Load("x", (t * batch + b, c), DType.F32)
+    )
+    parted = view_layout(steps, steps.value, one, 16)  # type: ignore[arg-type]
+    assert parted is not None and same_places(parted, apart)

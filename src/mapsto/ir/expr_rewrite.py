@@ -9,6 +9,7 @@ from mapsto.ir.expr import (
     Call,
     Dim,
     Expr,
+    Monomial,
     Sym,
     add,
     broadcast,
@@ -21,6 +22,7 @@ from mapsto.ir.expr import (
     of_atom,
     of_terms,
     split_exact,
+    terms_of,
 )
 from mapsto.ir.expr_proofs import Ranges, bounds, equal, known_at_least, known_in
 
@@ -89,6 +91,29 @@ def simplify(e: Dim, ranges: Ranges) -> Dim:
     if isinstance(e, int):
         return e
     return rebuild(e, lambda atom: None, lambda call, args: _simplify_call(call, args, ranges))
+
+
+def rejoined(e: Dim) -> Dim:
+    """x where an expression has it as n * (x//n) + x mod n, as the index of an axis that was cut in two has it."""
+    if isinstance(e, int):
+        return e
+    for monomial, coefficient in e.terms:
+        for atom in monomial:
+            if not isinstance(atom, Call) or atom.fn != "mod":
+                continue
+            x, n = atom.args
+            scale = of_terms({_without(monomial, atom): coefficient})
+            parts = add(mul(scale, of_atom(atom)), mul(scale, mul(n, floordiv(x, n))))
+            left = add(e, mul(parts, -1))
+            if len(terms_of(left)) == len(e.terms) - len(terms_of(parts)):
+                return rejoined(add(left, mul(scale, x)))
+    return e
+
+
+def _without(monomial: Monomial, atom: Atom) -> Monomial:
+    """A product without one of its factors."""
+    at = monomial.index(atom)
+    return (*monomial[:at], *monomial[at + 1 :])
 
 
 def _simplify_call(call: Call, args: tuple[Dim, ...], ranges: Ranges) -> Dim | None:

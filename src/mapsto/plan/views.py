@@ -6,6 +6,7 @@ import functools
 from dataclasses import replace
 
 from mapsto.ir.expr import Dim, loads, sym, terms_of
+from mapsto.ir.expr_rewrite import rejoined
 from mapsto.kernel.ast import Iter, Load, Stmt, ranges_of
 from mapsto.plan.layout import Layout, of_place
 from mapsto.plan.task import Task
@@ -31,7 +32,7 @@ def view_layout(stmt: Stmt, load: Load, source: Layout, block: int) -> Layout | 
 def _moved(iters: tuple[Iter, ...], index: tuple[Dim, ...], source: Layout, block: int) -> Layout | None:
     """The same. Remembered: deciding asks about one movement several times, and layers repeat themselves."""
     names = [i.name for i in iters]
-    place = source.place(index, ranges_of(iters))
+    place = rejoined(source.place(index, ranges_of(iters)))
     made = of_place([i.extent for i in iters], names, place, block, source.elements)
     if made is None:
         return None
