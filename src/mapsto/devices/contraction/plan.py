@@ -10,7 +10,7 @@ from mapsto.devices.contraction.form import ContractionForm
 from mapsto.devices.contraction.packing import Packing, packing
 from mapsto.devices.contraction.tile import PIECE, Shape, Tiling, best_of_widths, tile_cycles, tilings
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, product
+from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mul, product
 
 # Work of one item: small enough to share among threads, large enough to forget the item's own cost.
 _ITEM_CYCLES = 50_000.0
@@ -52,6 +52,15 @@ class Plan:
             return sum(self.tiling.counts)
         return maximum(floordiv(self.form.rows[-1].extent, self.tiling.sizes[0]), 1)
 
+    def first_row(self, unit: Dim) -> Dim:
+        """Where a tile of the only row axis begins; where the one after the last would: the number of rows."""
+        sizes, counts, rows = self.tiling.sizes, self.tiling.counts, self.form.rows[-1].extent
+        if counts is None:  # those that fill no tile are the last one's
+            return add(mul(unit, sizes[0]), mul(floordiv(unit, self.units), rows - mul(self.units, sizes[0])))
+        if len(sizes) == 1:
+            return mul(unit, sizes[0])
+        return add(mul(unit, sizes[1]), minimum(unit, counts[0]))  # the first ones have a row more
+
     @property
     def blocks(self) -> Dim:
         return ceildiv(self.units, self.chunk)
@@ -66,10 +75,10 @@ def _number(d: Dim, typical: int = _TYPICAL) -> int:
     return d if isinstance(d, int) else typical
 
 
-def plan_contraction(form: ContractionForm, core: Core) -> Plan:
-    """Choose tile, loop order and row blocks by cost."""
+def plan_contraction(form: ContractionForm, core: Core, alike: Plan | None = None) -> Plan:
+    """Choose tile, loop order and row blocks by cost. alike: whose row tiles it shall have, over the same rows."""
     shape = _shape(form, core)
-    best, *others = best_of_widths(core, shape)
+    best, *others = best_of_widths(core, shape, None if alike is None else (alike.tiling.sizes, alike.tiling.counts))
     made = _planned(form, core, shape, best)
     beaten = tuple((tiles_text(_planned(form, core, shape, t)), t.cycles / best.cycles) for t in others[:1])
     return replace(made, rivals=beaten)
@@ -167,8 +176,8 @@ _TILES = re.compile(
 )
 
 
-def read_tiles(text: str, form: ContractionForm, core: Core) -> Plan:
-    """Reads `tiles_text` back, for a form. Raises ValueError."""
+def read_tiles(text: str, form: ContractionForm, core: Core, alike: Plan | None = None) -> Plan:
+    """Reads `tiles_text` back, for a form; alike: see `plan_contraction`. Raises ValueError."""
     found = _TILES.fullmatch(text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no schedule of tiles")
@@ -176,6 +185,8 @@ def read_tiles(text: str, form: ContractionForm, core: Core) -> Plan:
     for tiling in tilings(core, _shape(form, core)):  # any other would not cover the result
         made = Plan(form, core, _closing(form, tiling), found["order"] == "row blocks", chunk)
         if chunk > 0 and tiles_text(made) == text:
+            if alike is not None and (tiling.sizes, tiling.counts) != (alike.tiling.sizes, alike.tiling.counts):
+                raise ValueError(f"{text[:80]!r} has other row tiles than {tiles_text(alike)!r}, which it follows")
             return made
     raise ValueError(f"{text[:80]!r} does not tile {form.columns} columns")
 

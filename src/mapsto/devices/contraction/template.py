@@ -68,6 +68,18 @@ def contraction(plan: Plan, epilogue: Epilogue) -> tuple[Function, Dim]:
     return Function(form.name, params, form.dims, body), plan.extent
 
 
+def product(
+    plan: Plan, panels: tuple[Dim, Dim], units: tuple[Dim, Dim], fresh: Callable[[str], str]
+) -> list[Statement]:
+    """A form without batch axes as a part of a function of somebody else's: these of its panels, and of its row tiles
+    (`plan.units` of them); the sums are stored as they are. Its starts may name what that function has named; fresh
+    gives names that it has not.
+    """
+    name = fresh("panel")
+    template = _Template(plan, lambda sums, place: ([], (sums,)), fresh)
+    return [For(name, *panels, tuple(template.panel(sym(name), *units)))]
+
+
 @dataclass(frozen=True)
 class _Panel:
     """A panel's vectors, its first column, the start of its B, and how many of its columns exist (None: all).
@@ -103,12 +115,13 @@ class _Target:
 
 
 class _Template:
-    def __init__(self, plan: Plan, epilogue: Epilogue) -> None:
+    def __init__(self, plan: Plan, epilogue: Epilogue, fresh: Callable[[str], str] | None = None) -> None:
         self.plan, self.form, self.epilogue = plan, plan.form, epilogue
         self._counter = 0
+        self.fresh = fresh or self._numbered
         self.looped = _operations(self._probe()) > _SHORT_EPILOGUE
 
-    def fresh(self, prefix: str) -> str:
+    def _numbered(self, prefix: str) -> str:
         self._counter += 1
         return f"{prefix}_{self._counter}"
 
@@ -133,30 +146,31 @@ class _Template:
         for name, extent in reversed(digits):
             out.insert(0, LetIndex(name, mod(rest, extent)))
             rest = floordiv(rest, extent)
-        return out + self._panels()
+        chunk, block = self.plan.chunk, sym("block")
+        stop = minimum(add(mul(block, chunk), chunk), self.plan.units)
+        return out + self.panel(sym("panel"), mul(block, chunk), stop)
 
-    def _panels(self) -> list[Statement]:
-        tiling, pack, panel = self.plan.tiling, self.plan.packing, sym("panel")
+    def panel(self, panel: Dim, start: Dim, stop: Dim) -> list[Statement]:
+        """The units [start, stop) of a panel."""
+        tiling, pack = self.plan.tiling, self.plan.packing
         size = mul(pack.panel, pack.column_elements if self.form.b_channel_stride is None else 1)
         full, columns = pack.full_panels, self.form.columns
         if not isinstance(columns, int) or not isinstance(full, int):
             valid = columns - mul(panel, tiling.width)
-            return self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), valid))
+            return self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), valid), start, stop)
         first = full * tiling.width
         left = columns - first
         narrow = None if left == sum(tiling.last) else left
         last = _Panel(tiling.last, first, mul(full, size), narrow)
         if full == 0:
-            return self._panel(last)
-        whole = self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), None))
+            return self._panel(last, start, stop)
+        whole = self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), None), start, stop)
         if not tiling.last:
             return whole
-        return [If((panel - full,), tuple(self._panel(last)), tuple(whole))]
+        return [If((panel - full,), tuple(self._panel(last, start, stop)), tuple(whole))]
 
-    def _panel(self, panel: _Panel) -> list[Statement]:
-        """The rows of an item's block: rows of the outer axes, then tiles along the last."""
-        chunk, units, block = self.plan.chunk, self.plan.units, sym("block")
-        start, stop = mul(block, chunk), minimum(add(mul(block, chunk), chunk), units)
+    def _panel(self, panel: _Panel, start: Dim, stop: Dim) -> list[Statement]:
+        """Rows of the outer axes, then tiles along the last."""
         masks: list[Statement] = []
         panel = replace(panel, masks=self._masks(panel, masks))
         if len(self.form.rows) == 1:

@@ -83,10 +83,16 @@ def choose(core: Core, shape: Shape) -> Tiling:
     return min(tilings(core, shape), key=_rank)
 
 
-def best_of_widths(core: Core, shape: Shape) -> list[Tiling]:
-    """The cheapest tiling of each panel width, the cheapest of all first."""
+def best_of_widths(
+    core: Core, shape: Shape, rows: tuple[tuple[int, ...], tuple[int, ...] | None] | None = None
+) -> list[Tiling]:
+    """The cheapest tiling of each panel width, the cheapest of all first. rows: the row tiles that it must have (see
+    `Tiling.sizes`), where they are given.
+    """
     best: dict[int, Tiling] = {}
     for tiling in tilings(core, shape):
+        if rows is not None and rows != (tiling.sizes, tiling.counts):
+            continue
         known = best.get(len(tiling.panel))
         if known is None or _rank(tiling) < _rank(known):
             best[len(tiling.panel)] = tiling

@@ -1,0 +1,84 @@
+"""The template inside of somebody else's function: its panels and row tiles in parts, and tiles that products share."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from benchmarks.contraction.native import aligned, load
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.instruction_sets import instruction_sets
+
+from mapsto.devices.contraction.plan import read_tiles, tiles_text
+from mapsto.devices.contraction.template import Axis, ContractionForm, plan_contraction, product
+from mapsto.devices.cpu.isa import Isa
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, evaluate, floordiv, sym
+from mapsto.loop.ast import Function, LetIndex, Param
+
+DEPTH = 11
+
+
+def form_of(rows: Dim, columns: int) -> ContractionForm:
+    """rows x DEPTH times DEPTH x columns, from places that the function around it names."""
+    return ContractionForm(
+        name="product",
+        a=Param("a", DType.F32),
+        b=Param("b", DType.F32),
+        out=Param("out", DType.F32, True),
+        accumulator=DType.F32,
+        columns=columns,
+        rows=(Axis(rows, DEPTH, 0, columns),),
+        channels=DEPTH,
+        a_start=sym("at"),
+        out_start=sym("to"),
+        dims=() if isinstance(rows, int) else ("n",),
+    )
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("rows, columns", [(29, 70), (1, 200), (2, 5), (40, 16)])
+def test_parts_of_a_product(isa: Isa, rows: int, columns: int, opened: bool) -> None:
+    """All parts together are the product, wherever it is cut; nothing else is written."""
+    form = form_of(sym("n") if opened else rows, columns)
+    plan, numbers = plan_contraction(form, isa.core), itertools.count()
+    panels, half = evaluate(plan.panels, {}), sym("half")
+    body = []
+    for tiles, part in itertools.product([(half, plan.units), (0, half)], [(0, 1), (1, panels)]):
+        body += product(plan, part, tiles, lambda hint: f"{hint}.{next(numbers)}")
+    named = LetIndex("at", 3), LetIndex("to", 5), LetIndex("half", floordiv(plan.units, 2))
+    function = Function("around", (form.a, form.b, form.out), form.dims, (*named, *body))
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-4, 5, (extent, DEPTH)).astype(np.float32) for extent in (rows, columns))
+    out = np.full(5 + rows * columns + 1, 99, np.float32)
+    operands = [aligned(np.concatenate([np.full(3, 7, np.float32), a.reshape(-1)])), aligned(plan.packing.pack(b)), out]
+    load([function], isa)[0](operands, [rows] if opened else [], 0, 1)
+    np.testing.assert_array_equal(out[5:-1].reshape(rows, columns), a @ b.T)
+    assert (out[:5] == 99).all() and out[-1] == 99
+
+
+@given(st.integers(0, 90), st.booleans(), st.sampled_from(instruction_sets()))
+def test_a_tile_begins_where_the_one_before_ends(rows: int, opened: bool, isa: Isa) -> None:
+    plan, sizes = plan_contraction(form_of(sym("n") if opened else max(rows, 1), 70), isa.core), {"n": rows}
+    firsts = [evaluate(plan.first_row(unit), sizes) for unit in range(evaluate(plan.units, sizes) + 1)]
+    tiles = [b - a for a, b in itertools.pairwise(firsts)]
+    assert firsts[0] == 0 and firsts[-1] == (rows if opened else max(rows, 1))
+    if plan.tiling.counts is None:
+        assert all(tile == plan.tiling.sizes[0] for tile in tiles[:-1])
+    else:
+        counted = zip(plan.tiling.sizes, plan.tiling.counts, strict=True)
+        assert tiles == [size for size, count in counted for _ in range(count)]
+
+
+@pytest.mark.parametrize("rows", [1, 5, 16, 37, sym("n")], ids=str)
+def test_products_of_the_same_rows_can_have_the_same_tiles(rows: Dim, isa: Isa) -> None:
+    first, narrow = plan_contraction(form_of(rows, 1024), isa.core), form_of(rows, 4)
+    second, free = plan_contraction(narrow, isa.core, first), plan_contraction(narrow, isa.core)
+    assert (second.tiling.sizes, second.tiling.counts) == (first.tiling.sizes, first.tiling.counts)
+    assert read_tiles(tiles_text(second), narrow, isa.core, first) == second
+    if rows == 37 and isa.vector_bits > 128:
+        assert free.tiling.sizes != first.tiling.sizes
+        with pytest.raises(ValueError, match="other row tiles than"):
+            read_tiles(tiles_text(free), narrow, isa.core, first)
