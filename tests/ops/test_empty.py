@@ -62,14 +62,26 @@ def one_each(n: int, **attrs: Any) -> dict[str, Any]:
 
 
 def recurrent(gates: int, outputs: int, **attrs: Any) -> Callable[..., Operands]:
-    """x[time, batch, width] through `hidden` cells."""
+    """x W + b of [time, batch] through `hidden` cells."""
 
-    def made(time: int, batch: int, width: int, hidden: int) -> Operands:
-        x, w = of(F32, time, batch, width), of(F32, 1, gates * hidden, width)
-        r, b = of(F32, 1, gates * hidden, hidden), of(F32, 1, 2 * gates * hidden)
+    def made(time: int, batch: int, hidden: int) -> Operands:
+        x, r = of(F32, time, batch, gates * hidden), of(F32, 1, gates * hidden, hidden)
         state = of(F32, 1, batch, hidden)
         states = [state, state] if outputs == 3 else [state]
-        return [x, w, r, b, None, *states], {"hidden": hidden, "direction": "forward", **attrs}
+        return [x, r, None, *states], {"direction": "forward", **attrs}
+
+    return made
+
+
+def one_step(gates: int, outputs: int, **attrs: Any) -> Callable[..., Operands]:
+    """x[1, batch, width] through `hidden` cells."""
+
+    def made(batch: int, width: int, hidden: int) -> Operands:
+        x, r = of(F32, 1, batch, width), of(F32, 1, gates * hidden, hidden)
+        state = of(F32, 1, batch, hidden)
+        states = [state, state if outputs == 3 else None]
+        w, start = of(F32, 1, gates * hidden, width), of(F32, 1, gates * hidden)
+        return [x, r, None, *states, None, w, start], {"direction": "forward", **attrs}
 
     return made
 
@@ -173,9 +185,9 @@ CASES: dict[str, list[Callable[..., Operands]]] = {
     ],
     "tile": [lambda a, b, n: ([of(F32, a, b)], {"repeats": (n, 2)})],
     "pad": [padded(mode) for mode in ("constant", "edge", "reflect", "wrap")],
-    "lstm": [recurrent(4, 3)],
-    "gru": [recurrent(3, 2, linear_before_reset=False)],
-    "rnn": [recurrent(1, 2, activation="tanh")],
+    "lstm": [recurrent(4, 3), one_step(4, 3)],
+    "gru": [recurrent(3, 2, linear_before_reset=False), one_step(3, 2, linear_before_reset=True)],
+    "rnn": [recurrent(1, 2, activation="tanh"), one_step(1, 2, activation="tanh")],
     "reduce": [
         functools.partial(
             lambda a, b, c, kind, axes: ([of(F32, a, b, c)], {"kind": kind, "axes": axes, "keepdims": False}),

@@ -30,6 +30,15 @@ BRANCHES = """g (float[1, 16, H, 8] x, bool c, float[16, 16, 3, 3] w) => (float[
     >
     y = Softmax(q)
 }"""
+# products of two phases with the same rows, whose matrices are packed in the run; then one step of one product more
+RECURRENT = """g (float[T, B, 5] x, float[2, 51, 5] w, float[2, 51, 17] r, float[2, 102] b, float[1, 68, 17] v,
+    float[1, 68, 17] u)
+    => (float[T, 2, B, 17] y, float[1, 1, ?, 17] z) {
+    y, h = GRU<hidden_size = 17, direction = "bidirectional">(x, w, r, b)
+    shape = Constant<value_ints = [1, -1, 17]>()
+    row = Reshape(h, shape)
+    z = LSTM<hidden_size = 17>(row, v, u)
+}"""
 
 
 def digits(count: int = 4) -> Feed:
@@ -45,6 +54,17 @@ MODELS: dict[str, tuple[Any, Feed]] = {
     "branches": (
         parse(BRANCHES),
         {"x": normal(1, 16, 5, 8), "c": np.array(True), "w": normal(16, 16, 3, 3, seed=1) * 0.1},
+    ),
+    "recurrent": (
+        parse(RECURRENT),
+        {
+            "x": normal(4, 3, 5),
+            "w": normal(2, 51, 5),
+            "r": normal(2, 51, 17, seed=1) * 0.2,
+            "b": normal(2, 102, seed=3) * 0.2,
+            "v": normal(1, 68, 17) * 0.2,
+            "u": normal(1, 68, 17, seed=2) * 0.2,
+        },
     ),
 }
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -109,7 +129,8 @@ def test_a_replay_decides_nothing(name: str, monkeypatch: pytest.MonkeyPatch) ->
         raise AssertionError("a decision")
 
     for where in ("mapsto.session.compile.decide", "mapsto.devices.making.code.choose_schedule",
-                  "mapsto.devices.making.contractions.plan_contraction", "mapsto.plan.rules.base.Rule.apply",
+                  "mapsto.devices.making.contractions.plan_contraction",
+                  "mapsto.devices.making.handwritten.plan_contraction", "mapsto.plan.rules.base.Rule.apply",
                   "mapsto.devices.making.quotes.Quoting.offers"):  # fmt: skip
         monkeypatch.setattr(where, asked)
     again = mapsto.compile(model, plan=exe.plan.text())

@@ -77,8 +77,9 @@ def _suppression(inputs: Arrays, attrs: Attrs, shapes: Extents) -> int:
 
 
 def _recurrent(inputs: Arrays, attrs: Attrs, shapes: Extents) -> int:
-    x, w, r = inputs[:3]
-    return int(x.shape[0] * (x.shape[1] * (w.size + r.size) + 20 * _CALL * w.shape[0]))
+    x, r = inputs[:2]
+    of_x = int(inputs[6].size) if len(inputs) > 6 else 0
+    return int(x.shape[0] * (x.shape[1] * (r.size + of_x) + 20 * _CALL * r.shape[0]))
 
 
 def _sorted(inputs: Arrays, attrs: Attrs, shapes: Extents) -> int:

@@ -5,20 +5,29 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from mapsto.devices.contraction.template import plan_contraction
 from mapsto.devices.cpu.compiler import compile_modules
-from mapsto.devices.cpu.isa import Isa
+from mapsto.devices.cpu.isa import SSE2, Isa
 from mapsto.devices.cpu.loader import load_objects
-from mapsto.devices.routines import RoutineCode, routine
+from mapsto.devices.routines import RoutineCall, RoutineCode, RoutineKernel, Vectors, routine
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import evaluate
 from mapsto.ir.graph import Node, Value
+from mapsto.kernel.interpret import run_statement
 from mapsto.loop.interpret import interpret
 from mapsto.loop.llvm import to_llvm
 
 GUARD = 64  # bytes after each operand that must stay as they were
+
+
+def vectors(isa: Isa | None = None, lanes: int = 4) -> Vectors:
+    """Those of an instruction set; else of a made-up one with so many lanes."""
+    core = isa or replace(SSE2, vector_bits=32 * lanes, abilities=frozenset({"fma"}))
+    return Vectors(core.lanes(DType.F32), core.has("fma"), lambda form, alike: plan_contraction(form, core.core, alike))
 
 
 def values_of(arrays: Mapping[str, np.ndarray | None]) -> tuple[Value | None, ...]:
@@ -30,7 +39,7 @@ class Native:
     """A routine's functions, compiled."""
 
     def __init__(self, code: RoutineCode, isa: Isa) -> None:
-        functions = [call.function for call in code.functions]
+        functions = [call.function for call in code.parts if isinstance(call, RoutineCall)]
         text = to_llvm(functions, isa.capabilities) if functions else ""
         addresses = load_objects(compile_modules([("routine", text)], isa, workers=1)) if functions else {}
         signature = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -68,9 +77,7 @@ def run(
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """The node's outputs. isa None: interpreted, with `lanes`. shares: parts that a call is split into, last first."""
     symbols = dict(symbols or {})
-    fused = isa is None or isa.has("fma")
-    width, registers = (isa.lanes(DType.F32), isa.registers) if isa else (lanes, 16)
-    code = routine(node, inputs or values_of(arrays), width, "r", fused, registers)
+    code = routine(node, inputs or values_of(arrays), "r", vectors(isa, lanes))
     memory = Memory()
     for name, array in arrays.items():
         if array is not None:
@@ -78,9 +85,12 @@ def run(
     for out in node.outputs:
         memory.place(out.name, out.dtype, math.prod(evaluate(d, symbols) for d in out.shape))
     native = Native(code, isa) if isa else None
-    for call in code.functions:
-        for scratch in call.scratch:
+    for call in code.parts:
+        for scratch in call.scratch if isinstance(call, RoutineCall) else (call.scratch,):
             memory.place(scratch.name, scratch.dtype, math.prod(evaluate(d, symbols) for d in scratch.shape))
+        if not isinstance(call, RoutineCall):
+            _fill(call, arrays, memory.flat[call.scratch.name])
+            continue
         buffers = [memory.flat[name] for name in call.operands]
         dims = [symbols[d] for d in call.function.dims]
         extent = evaluate(call.extent, symbols)
@@ -92,3 +102,11 @@ def run(
                 interpret(call.function, buffers, dims, begin, end)
     memory.check()
     return {o.name: memory.flat[o.name].reshape([evaluate(d, symbols) for d in o.shape]) for o in node.outputs}
+
+
+def _fill(kernel: RoutineKernel, arrays: Mapping[str, np.ndarray | None], into: np.ndarray) -> None:
+    """Runs the statements of a kernel by the oracle of kernels."""
+    name, shape = kernel.scratch.name, tuple(int(d) for d in kernel.scratch.shape)  # type: ignore[arg-type]
+    tensors = {**{n: a for n, a in arrays.items() if a is not None}, name: into.reshape(shape)}
+    for stmt in kernel.stmts:
+        run_statement(stmt, tensors, {})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.devices.routines.harness import run
+from tests.devices.routines.harness import run, vectors
 
 import mapsto.ops  # noqa: F401
 from mapsto.devices.cpu.isa import Isa
@@ -70,7 +70,7 @@ def test_native_code(isa: Isa, dtype: DType) -> None:
 @pytest.mark.parametrize("largest", [True, False])
 def test_a_row_too_long_for_the_stack(largest: bool, isa: Isa) -> None:
     x = np.random.default_rng(0).standard_normal((2, 5000)).astype(np.float32)
-    (call,) = routine(topk_node(x, 1, 3000, largest), (Value("x", DType.F32, x.shape),), 16, "r", True, 32).functions
+    (call,) = routine(topk_node(x, 1, 3000, largest), (Value("x", DType.F32, x.shape),), "r", vectors(lanes=16)).parts
     assert call.scratch, "entries of 48 kB should be scratch memory"
     expect(x, 1, 3000, largest, isa=isa, shares=2)
 

@@ -20,6 +20,7 @@ class Functions:
 
     def __init__(self, isa: Isa, submit: Callable[[str, str, str], None]) -> None:
         self.processor = processor_of(isa)
+        self.core = isa.core
         self.fused = isa.has("fma")
         self._isa = isa
         self._submit = submit

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mapsto.devices.contraction.core import Core
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Code, Shared
@@ -69,6 +70,10 @@ class _Nothing:
     @property
     def processor(self) -> Processor:
         raise AssertionError("a device that is only described has no loops")
+
+    @property
+    def core(self) -> Core:
+        raise AssertionError("a device that is only described has no tiles")
 
     def add(self, function: Function, optimizer: str) -> str:
         raise AssertionError("a device that is only described has no functions")

@@ -15,6 +15,7 @@ import numpy as np
 
 from mapsto import debug
 from mapsto.budget import current
+from mapsto.devices.contraction.core import Core
 from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.processor import Processor
@@ -78,10 +79,15 @@ class Kernel:
 
 
 class Target(Protocol):
-    """What functions are made for. `fused`: whether it has a fused multiply-add."""
+    """What functions are made for, as loops and as the contraction template's tiles see it. `fused`: whether it has a
+    fused multiply-add.
+    """
 
     @property
     def processor(self) -> Processor: ...
+
+    @property
+    def core(self) -> Core: ...
 
     @property
     def fused(self) -> bool: ...

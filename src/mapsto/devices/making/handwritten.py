@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from mapsto.devices.contraction.plan import read_tiles, tiles_text
+from mapsto.devices.contraction.template import ContractionForm, Plan, plan_contraction
 from mapsto.devices.maker import Call
 from mapsto.devices.making.code import Code
-from mapsto.devices.routines import routine
+from mapsto.devices.routines import RoutineKernel, Scratch, Vectors, routine
 from mapsto.ir.expr import Dim, Expr, sym, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Node, Value
@@ -22,18 +24,37 @@ def routine_calls(task: Task, code: Code) -> list[Call]:
     operands = tuple(code.value(n) if n else None for n in node.inputs)
     node, operands, sizes = _with_plain_sizes(node, operands)
     work = _work(node, operands)
-    processor, fused = code.target.processor, code.target.fused
-    made = routine(node, operands, processor.lanes, code.fresh(node.op), fused, processor.registers)
+    made = routine(node, operands, code.fresh(node.op), _vectors(code))
     calls = []
-    for step in made.functions:
-        for scratch in step.scratch:
-            code.add_scratch(scratch.name, scratch.dtype, tuple(substitute(d, sizes) for d in scratch.shape))
-        name = code.add_function(step.function, "generic")
-        writes = tuple(i for i, p in enumerate(step.function.params) if p.writes)
-        dims = tuple(substitute(sym(d), sizes) for d in step.function.dims)
-        extent = substitute(step.extent, sizes)
-        calls.append(Call(name, step.operands, writes, dims, extent, task, work=work))
+    for part in made.parts:
+        if isinstance(part, RoutineKernel):
+            _add_scratch(part.scratch, code, sizes)
+            calls.append(code.rows_call(part.stmts))
+            continue
+        for scratch in part.scratch:
+            _add_scratch(scratch, code, sizes)
+        name = code.add_function(part.function, "generic")
+        writes = tuple(i for i, p in enumerate(part.function.params) if p.writes)
+        dims = tuple(substitute(sym(d), sizes) for d in part.function.dims)
+        extent = substitute(part.extent, sizes)
+        calls.append(Call(name, part.operands, writes, dims, extent, task, work=work))
     return calls
+
+
+def _vectors(code: Code) -> Vectors:
+    """What routines must know of the device. The tiles of their products are part of the task's schedule."""
+    target, core = code.target, code.target.core
+
+    def tiled(form: ContractionForm, alike: Plan | None) -> Plan:
+        return code.schedules.take(
+            lambda: plan_contraction(form, core, alike), tiles_text, lambda text: read_tiles(text, form, core, alike)
+        )
+
+    return Vectors(target.processor.lanes, target.fused, tiled)
+
+
+def _add_scratch(scratch: Scratch, code: Code, sizes: dict[str, Dim]) -> None:
+    code.add_scratch(scratch.name, scratch.dtype, tuple(substitute(d, sizes) for d in scratch.shape))
 
 
 def _work(node: Node, operands: tuple[Value | None, ...]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
+from mapsto.devices.routines.code import RoutineCall, RoutineCode, RoutineKernel, Scratch, Vectors
 from mapsto.devices.routines.nonzero import nonzero
 from mapsto.devices.routines.recurrent import recurrent
 from mapsto.devices.routines.suppression import non_max_suppression
@@ -12,30 +12,27 @@ from mapsto.devices.routines.topk import topk
 from mapsto.errors import UnsupportedError
 from mapsto.ir.graph import Node, Value
 
-__all__ = ["ROUTINES", "RoutineCall", "RoutineCode", "Scratch", "routine"]
+__all__ = ["ROUTINES", "RoutineCall", "RoutineCode", "RoutineKernel", "Scratch", "Vectors", "routine"]
 
-_Write = Callable[[Node, tuple[Value | None, ...], int, str, bool, int], RoutineCode]
+_Write = Callable[[Node, tuple[Value | None, ...], str, Vectors], RoutineCode]
 ROUTINES: dict[str, _Write] = {
     "gru": recurrent,
     "lstm": recurrent,
-    "non_max_suppression": lambda node, inputs, lanes, name, *_: non_max_suppression(node, inputs, lanes, name),
-    "nonzero": lambda node, inputs, lanes, name, *_: nonzero(node, inputs, lanes, name),
+    "non_max_suppression": lambda node, inputs, name, v: non_max_suppression(node, inputs, v.lanes, name),
+    "nonzero": lambda node, inputs, name, v: nonzero(node, inputs, v.lanes, name),
     "rnn": recurrent,
-    "topk": lambda node, inputs, lanes, name, *_: topk(node, inputs, lanes, name),
+    "topk": lambda node, inputs, name, v: topk(node, inputs, v.lanes, name),
 }
 
 
-def routine(
-    node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool, registers: int
-) -> RoutineCode:
+def routine(node: Node, inputs: tuple[Value | None, ...], name: str, vectors: Vectors) -> RoutineCode:
     """The calls that compute a node.
 
-    inputs: the node's inputs in order, None for an absent one. lanes: f32 lanes of a vector. name: prefix of the names
-    of functions and scratch tensors. fused: whether the device has a fused multiply-add; without one the sums of
-    products round twice. registers: vectors that it holds at a time. Operands are plain row-major.
+    inputs: the node's inputs in order, None for an absent one. name: prefix of the names of functions and scratch
+    tensors. Operands are plain row-major.
 
     Raises UnsupportedError for an op or a variant of one without native code.
     """
     if node.op not in ROUTINES:
         raise UnsupportedError(f"op {node.op!r} has no routine; there are routines for {', '.join(sorted(ROUTINES))}")
-    return ROUTINES[node.op](node, inputs, lanes, name, fused, registers)
+    return ROUTINES[node.op](node, inputs, name, vectors)

@@ -1,8 +1,8 @@
 """The mathematics of the recurrent cells (ONNX LSTM, GRU, RNN): their gates, and how gates become a new state.
 
-A cell's step fills *accumulators*, one vector each for a group of hidden units: x times gates of W, plus h times gates
-of R, plus biases. It may take several phases, where a later one multiplies R with something that an earlier one made
-(GRU's reset state). `finish` turns the accumulators of a phase into states.
+A cell's step multiplies R with the state, and has x W + b of the step from before: one vector of each gate for a group
+of hidden units. It may take several phases, where a later one multiplies R with something that an earlier one made
+(GRU's reset state). `finish` turns the gates of a phase into states.
 """
 
 from __future__ import annotations
@@ -26,38 +26,34 @@ class Unit(Protocol):
 
     def write(self, state: str, value: ast.Value) -> None: ...
 
+    def given(self, gate: int) -> ast.Value:
+        """x W + b."""
+
+    def product(self, gate: int) -> ast.Value | None:
+        """The state times R; None where the state is zero."""
+
+    def bias(self) -> ast.Value | None:
+        """What is added to a product that is scaled (GRU with linear_before_reset), if the node has it."""
+
     def peephole(self, gate: int) -> ast.Value | None:
         """The diagonal weights of a gate, if the node has any."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """Accumulators that are filled together.
-
-    source: the state that R is multiplied with. inputs: pairs of (gate of W, accumulator). gates: the same for R.
-    """
+    """Gates that are made together, neighbours in R. source: the state that R is multiplied with."""
 
     source: str
-    inputs: tuple[tuple[int, int], ...]
-    gates: tuple[tuple[int, int], ...]
-
-    @property
-    def accumulators(self) -> tuple[int, ...]:
-        return tuple(sorted({a for _, a in self.inputs} | {a for _, a in self.gates}))
+    gates: range
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A recurrent cell.
-
-    gates: how many hidden-sized blocks W and R have. biases: for each accumulator, the blocks of B = [Wb, Rb] that it
-    starts from; the first `gates` accumulators take the gates of W. temporaries: states that live within a step.
-    """
+    """A recurrent cell. gates: how many hidden-sized blocks R has. temporaries: states that live within a step."""
 
     gates: int
-    biases: tuple[tuple[int, ...], ...]
     phases: tuple[Phase, ...]
-    finish: Callable[[int, Unit, Mapping[int, ast.Value]], None]
+    finish: Callable[[int, Unit], None]
     has_c: bool = False
     temporaries: tuple[str, ...] = ()
 
@@ -65,18 +61,17 @@ class Cell:
 def lstm_cell(attrs: Mapping[str, Any]) -> Cell:
     """i, o, f = s(..); c' = f*c + i*tanh(..); h' = o*tanh(c'); peepholes: i, f see c, o sees c'."""
 
-    def finish(phase: int, unit: Unit, acc: Mapping[int, ast.Value]) -> None:
+    def finish(phase: int, unit: Unit) -> None:
         w, c = unit.w, unit.read("c")
-        i = w.math("sigmoid", _with_peephole(unit, acc[0], 0, c))
-        f = w.math("sigmoid", _with_peephole(unit, acc[2], 2, c))
-        update = ast.Binary("mul", i, w.math("tanh", acc[3]))
+        i = w.math("sigmoid", _with_peephole(unit, 0, c))
+        f = w.math("sigmoid", _with_peephole(unit, 2, c))
+        update = ast.Binary("mul", i, w.math("tanh", _gate(unit, 3)))
         new = w.let("c_new", w.multiply_add(f, c, update))
         unit.write("c", new)
-        o = w.math("sigmoid", _with_peephole(unit, acc[1], 1, new))
+        o = w.math("sigmoid", _with_peephole(unit, 1, new))
         unit.write("h", ast.Binary("mul", o, w.math("tanh", new)))
 
-    every = tuple((g, g) for g in range(4))
-    return Cell(4, tuple((g, 4 + g) for g in range(4)), (Phase("h", every, every),), finish, has_c=True)
+    return Cell(4, (Phase("h", range(4)),), finish, has_c=True)
 
 
 def gru_cell(attrs: Mapping[str, Any]) -> Cell:
@@ -88,48 +83,57 @@ def gru_cell(attrs: Mapping[str, Any]) -> Cell:
 
 
 def _gru_after() -> Cell:
-    """The reset gate scales the product h Rn, so one phase is enough; accumulator 3 holds that product."""
+    """The reset gate scales the product h Rn, so one phase is enough."""
 
-    def finish(phase: int, unit: Unit, acc: Mapping[int, ast.Value]) -> None:
+    def finish(phase: int, unit: Unit) -> None:
         w = unit.w
-        z, r = w.math("sigmoid", acc[0]), w.math("sigmoid", acc[1])
-        unit.write("h", _mix(unit, z, w.math("tanh", w.let("reset", w.multiply_add(r, acc[3], acc[2])))))
+        z, r = w.math("sigmoid", _gate(unit, 0)), w.math("sigmoid", _gate(unit, 1))
+        parts = [part for part in (unit.product(2), unit.bias()) if part is not None]
+        new = unit.given(2)
+        if parts:
+            scaled = parts[0] if len(parts) == 1 else ast.Binary("add", *parts)
+            new = w.let("reset", w.multiply_add(r, scaled, new))
+        unit.write("h", _mix(unit, z, w.math("tanh", new)))
 
-    phase = Phase("h", ((0, 0), (1, 1), (2, 2)), ((0, 0), (1, 1), (2, 3)))
-    return Cell(3, ((0, 3), (1, 4), (2,), (5,)), (phase,), finish)
+    return Cell(3, (Phase("h", range(3)),), finish)
 
 
 def _gru_before() -> Cell:
     """The reset gate scales h, so the second phase multiplies R with what the first one made."""
 
-    def finish(phase: int, unit: Unit, acc: Mapping[int, ast.Value]) -> None:
+    def finish(phase: int, unit: Unit) -> None:
         w = unit.w
         if phase == 0:
-            unit.write("z", w.math("sigmoid", acc[0]))
-            unit.write("reset", ast.Binary("mul", w.math("sigmoid", acc[1]), unit.read("h")))
+            unit.write("z", w.math("sigmoid", _gate(unit, 0)))
+            unit.write("reset", ast.Binary("mul", w.math("sigmoid", _gate(unit, 1)), unit.read("h")))
             return
-        unit.write("h", _mix(unit, unit.read("z"), w.math("tanh", acc[2])))
+        unit.write("h", _mix(unit, unit.read("z"), w.math("tanh", _gate(unit, 2))))
 
-    first = Phase("h", ((0, 0), (1, 1)), ((0, 0), (1, 1)))
-    second = Phase("reset", ((2, 2),), ((2, 2),))
-    return Cell(3, ((0, 3), (1, 4), (2, 5)), (first, second), finish, temporaries=("z", "reset"))
+    return Cell(3, (Phase("h", range(2)), Phase("reset", range(2, 3))), finish, temporaries=("z", "reset"))
 
 
 def rnn_cell(attrs: Mapping[str, Any]) -> Cell:
     """h' = f(x W + h R + b), f tanh or relu."""
     activation = str(attrs["activation"])
 
-    def finish(phase: int, unit: Unit, acc: Mapping[int, ast.Value]) -> None:
+    def finish(phase: int, unit: Unit) -> None:
+        gate = _gate(unit, 0)
         if activation == "relu":
-            unit.write("h", ast.Binary("max", acc[0], ast.Const(0.0, acc[0].type)))
+            unit.write("h", ast.Binary("max", gate, ast.Const(0.0, gate.type)))
         else:
-            unit.write("h", unit.w.math(activation, acc[0]))
+            unit.write("h", unit.w.math(activation, gate))
 
-    return Cell(1, ((0, 1),), (Phase("h", ((0, 0),), ((0, 0),)),), finish)
+    return Cell(1, (Phase("h", range(1)),), finish)
 
 
-def _with_peephole(unit: Unit, value: ast.Value, gate: int, c: ast.Value) -> ast.Value:
-    weight = unit.peephole(gate)
+def _gate(unit: Unit, gate: int) -> ast.Value:
+    """x W + b + h R."""
+    given, product = unit.given(gate), unit.product(gate)
+    return given if product is None else unit.w.let("gate", ast.Binary("add", given, product))
+
+
+def _with_peephole(unit: Unit, gate: int, c: ast.Value) -> ast.Value:
+    value, weight = _gate(unit, gate), unit.peephole(gate)
     return value if weight is None else unit.w.let("peephole", unit.w.multiply_add(weight, c, value))
 
 

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from mapsto.devices.contraction.template import ContractionForm, Plan
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
+from mapsto.kernel.ast import Stmt
 from mapsto.loop.ast import Function
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a device's vectors can do. lanes: f32 elements of one. fused: whether it multiplies and adds in one
+    instruction; without one the sums of products round twice. tiled: the contraction template's choices for a form,
+    with the row tiles of an earlier plan if one is given.
+    """
+
+    lanes: int
+    fused: bool
+    tiled: Callable[[ContractionForm, Plan | None], Plan]
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,15 @@ class RoutineCall:
 
 
 @dataclass(frozen=True)
-class RoutineCode:
-    """The calls of a node, one after the other. A call that reads constants alone can be run at compile time."""
+class RoutineKernel:
+    """Statements that any maker lowers, which fill `scratch`: an operand as the routine's functions read it."""
 
-    functions: tuple[RoutineCall, ...]
+    stmts: tuple[Stmt, ...]
+    scratch: Scratch
+
+
+@dataclass(frozen=True)
+class RoutineCode:
+    """The parts of a node, one after the other. One that reads constants alone can be run at compile time."""
+
+    parts: tuple[RoutineCall | RoutineKernel, ...]

@@ -1,7 +1,8 @@
-"""What the calls of one recurrent node share: its sizes, where its operands lie, how large a register tile is.
+"""What the calls of one recurrent node share: its sizes, where its operands lie, and its units' places.
 
-Weights are packed in *panels* of V hidden units (V: lanes of the accumulator): [direction][panel][k][gate][V], zeros
-past the last unit. A step then reads each weight once, in order, and has all gates of a unit at hand together.
+The products of a step are columns, V of them in a vector, in one of two orders. By gates, as R has them: [gate][unit].
+By units, where threads share those of one step: [panel][gate][V], so that who makes some columns has all gates of their
+units. A *panel* is V hidden units; the last one may have fewer.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapsto.devices.routines.cells import Cell
-from mapsto.devices.routines.code import Scratch
+from mapsto.devices.routines.code import Vectors
 from mapsto.devices.routines.writer import Writer, cast
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, maximum, minimum, mul
@@ -19,39 +20,38 @@ from mapsto.loop import ast
 
 @dataclass(frozen=True)
 class Recurrence:
-    """One recurrent node. Hidden units and directions are plain numbers; other sizes may be symbols."""
+    """One recurrent node. Hidden units and directions are plain numbers; other sizes may be symbols. given: x W + b, or
+    x where there are `weights` for it. element: what is computed in, f64 for f64, else f32.
+    """
 
     name: str
     cell: Cell
-    x: Value
-    weights: Value
-    recurrent: Value
-    bias: Value | None
+    given: Value
+    matrix: Value
     lengths: Value | None
     h0: Value | None
     c0: Value | None
+    bias: Value | None
     peepholes: Value | None
+    weights: Value | None
+    start: Value | None
     outputs: tuple[Value, ...]
     reverse: tuple[bool, ...]
+    element: DType
     lanes: int
-    fused: bool
-    registers: int
+    vectors: Vectors
 
     @property
     def time(self) -> Dim:
-        return self.x.shape[0]
+        return self.given.shape[0]
 
     @property
     def batch(self) -> Dim:
-        return self.x.shape[1]
-
-    @property
-    def inputs(self) -> Dim:
-        return self.x.shape[2]
+        return self.given.shape[1]
 
     @property
     def hidden(self) -> int:
-        hidden = self.recurrent.shape[2]
+        hidden = self.matrix.shape[2]
         assert isinstance(hidden, int)
         return hidden
 
@@ -60,9 +60,9 @@ class Recurrence:
         return len(self.reverse)
 
     @property
-    def element(self) -> DType:
-        """What is computed in: f64 for f64, else f32."""
-        return DType.F64 if self.x.dtype is DType.F64 else DType.F32
+    def stored(self) -> DType:
+        """What states and results are stored in."""
+        return self.matrix.dtype
 
     @property
     def vector(self) -> ast.Type:
@@ -77,47 +77,6 @@ class Recurrence:
         """Hidden units, those of the last panel's tail included."""
         return self.panels * self.lanes
 
-    @property
-    def input_panel(self) -> Dim:
-        """Elements of one panel of packed W."""
-        return mul(self.inputs, self.cell.gates * self.lanes)
-
-    @property
-    def recurrent_panel(self) -> int:
-        return self.hidden * self.cell.gates * self.lanes
-
-    @property
-    def packed_input(self) -> Scratch:
-        shape = (self.directions, self.panels, self.inputs, self.cell.gates, self.lanes)
-        return Scratch(f"{self.name}_w", self.element, shape)
-
-    @property
-    def packed_recurrent(self) -> Scratch:
-        shape = (self.directions, self.panels, self.hidden, self.cell.gates, self.lanes)
-        return Scratch(f"{self.name}_r", self.element, shape)
-
-    @property
-    def packed_bias(self) -> Scratch:
-        shape = (self.directions, self.panels, len(self.cell.biases), self.lanes)
-        return Scratch(f"{self.name}_b", self.element, shape)
-
-    @property
-    def projected(self) -> Scratch:
-        """x W + b of every time step."""
-        shape = (self.directions, self.time, self.batch, self.panels, self.cell.gates, self.lanes)
-        return Scratch(f"{self.name}_xw", self.element, shape)
-
-    @property
-    def tile_rows(self) -> int:
-        """Rows of one register tile: the registers beside a row of weights and a scalar hold accumulators."""
-        width = len(self.cell.biases) * self.units(None)
-        return max(1, (self.registers - width - (1 if self.fused else 2)) // width)
-
-    def units(self, rows: int | None) -> int:
-        """Panels of one register tile; more for a single row, so that enough multiply-adds are in flight."""
-        target = 8 if rows == 1 else 4
-        return max(1, min(self.panels, target // len(self.cell.biases)))
-
     def tail_mask(self, panel: Dim) -> ast.Value | None:
         """The hidden units that a panel really has; None where all panels are full."""
         if self.hidden % self.lanes == 0:
@@ -125,13 +84,95 @@ class Recurrence:
         return ast.LaneMask(self.hidden - mul(panel, self.lanes), ast.Type(DType.BOOL, self.lanes))
 
 
-def bias_vector(rec: Recurrence, buffer: str | None, direction: Dim, panel: Dim, accumulator: int) -> ast.Value:
-    """What an accumulator starts from: its packed bias, or zero."""
-    if buffer is None:
-        return ast.Const(0.0, rec.vector)
-    count = len(rec.cell.biases)
-    at = mul(mul(direction, rec.panels) + panel, count * rec.lanes) + accumulator * rec.lanes
-    return ast.Load(buffer, at, rec.vector)
+@dataclass(frozen=True)
+class Operands:
+    """The names of the parameters for a node's operands; None for what it has not."""
+
+    given: str
+    lengths: str | None
+    h0: str | None
+    c0: str | None
+    bias: str | None
+    peepholes: str | None
+    start: str | None
+
+    @staticmethod
+    def declared(w: Writer, rec: Recurrence) -> Operands:
+        """Declares them, and y, h (and c)."""
+
+        def optional(name: str, value: Value | None) -> str | None:
+            return None if value is None else w.tensor(name, value)
+
+        made = Operands(
+            w.tensor("given", rec.given),
+            optional("lengths", rec.lengths),
+            optional("h0", rec.h0),
+            optional("c0", rec.c0),
+            optional("bias", rec.bias),
+            optional("peepholes", rec.peepholes),
+            optional("start", rec.start),
+        )
+        for name, value in zip(("y", "h", "c"), rec.outputs, strict=False):
+            w.tensor(name, value, writes=True)
+        return made
+
+
+@dataclass(frozen=True)
+class Units:
+    """One panel of units of a batch row, and what the node's operands hold for it. `time` is the step's."""
+
+    rec: Recurrence
+    operands: Operands
+    w: Writer
+    d: Dim
+    b: Dim
+    p: Dim
+    time: Dim
+
+    def given(self, gate: int) -> ast.Value:
+        """x W + b of the step."""
+        rec = self.rec
+        row = mul(mul(self.time, rec.batch) + self.b, rec.directions) + self.d
+        return self._gate(self.operands.given, row, gate)
+
+    def start(self, gate: int) -> ast.Value | None:
+        """What a gate begins with, if the node has it."""
+        return None if self.operands.start is None else self._gate(self.operands.start, self.d, gate)
+
+    def _gate(self, name: str, row: Dim, gate: int) -> ast.Value:
+        rec = self.rec
+        return self._row(name, rec.element, mul(mul(row, rec.cell.gates) + gate, rec.hidden), "gate")
+
+    def bias(self) -> ast.Value | None:
+        """See `cells.Unit`."""
+        name, rec = self.operands.bias, self.rec
+        return None if name is None else self._row(name, rec.stored, mul(self.d, rec.hidden), "bias")
+
+    def peephole(self, gate: int) -> ast.Value | None:
+        """See `cells.Unit`."""
+        name, rec = self.operands.peepholes, self.rec
+        return None if name is None else self._row(name, rec.stored, mul(mul(self.d, 3) + gate, rec.hidden), "peephole")
+
+    def initial(self, state: str) -> ast.Value:
+        """h0 or c0, zero where the node has none."""
+        name = self.operands.h0 if state == "h" else self.operands.c0
+        return ast.Const(0.0, self.rec.vector) if name is None else self._row(name, self.rec.stored, self.state, state)
+
+    @property
+    def state(self) -> Dim:
+        """The start of the row in h0, c0, h, c."""
+        return mul(mul(self.d, self.rec.batch) + self.b, self.rec.hidden)
+
+    def _row(self, name: str, element: DType, start: Dim, hint: str) -> ast.Value:
+        """The panel of a row of hidden units."""
+        rec = self.rec
+        at, mask = start + mul(self.p, rec.lanes), rec.tail_mask(self.p)
+        return self.w.let(hint, cast(ast.Load(name, at, ast.Type(element, rec.lanes), mask=mask), rec.element))
+
+    def store(self, name: str, start: Dim, value: ast.Value) -> None:
+        """The panel of a row of a result."""
+        at, mask = start + mul(self.p, self.rec.lanes), self.rec.tail_mask(self.p)
+        self.w.store(name, at, cast(value, self.rec.stored), mask)
 
 
 def clamp_length(w: Writer, rec: Recurrence, buffer: str | None, row: Dim) -> Dim:

@@ -1,7 +1,8 @@
-"""lstm, gru, rnn: weights packed by calls of their own, x W for all time steps at once, all steps in a native loop.
+"""lstm, gru, rnn: the steps of a recurrent network, whose x W + b for all of them are a matrix product before (see
+`ops.projection`). What is left of a step, the state times R, is the contraction template's work as well.
 
-A network of one time step (a streaming model) takes x W and h R in one register tile, and threads share its hidden
-units; in one of many steps they share the batch rows and directions, since a step needs the whole state before it.
+In a network of one time step (a streaming model) threads share its hidden units, and x W is made along with the state's
+product; in one of many steps they share the batch rows and directions, since a step needs the whole state before it.
 Every number is summed in the same order whichever tile and thread it falls to.
 """
 
@@ -11,62 +12,51 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mapsto.devices.routines.cells import Cell, gru_cell, lstm_cell, rnn_cell
-from mapsto.devices.routines.code import RoutineCode
-from mapsto.devices.routines.packing import pack_bias, pack_matrix, project
+from mapsto.devices.routines.code import RoutineCode, Vectors
 from mapsto.devices.routines.recurrence import Recurrence
 from mapsto.devices.routines.single_step import single_step
 from mapsto.devices.routines.time_loop import time_loop
 from mapsto.errors import UnsupportedError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Node, Value
+from mapsto.kernel.scalar import compute_type
 
 _CELLS: dict[str, Callable[[Mapping[str, Any]], Cell]] = {"lstm": lstm_cell, "gru": gru_cell, "rnn": rnn_cell}
 _REVERSE = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
 
-def recurrent(
-    node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool, registers: int
-) -> RoutineCode:
-    """The calls of an lstm, gru or rnn node: pack W, R and B; project; step."""
-    rec = _recurrence(node, inputs, lanes, name, fused, registers)
-    if rec.hidden == 0:
+def recurrent(node: Node, inputs: tuple[Value | None, ...], name: str, vectors: Vectors) -> RoutineCode:
+    """The calls of an lstm, gru or rnn node: pack R; step."""
+    rec = _recurrence(node, inputs, name, vectors)
+    if 0 in (rec.hidden, rec.batch):
         return RoutineCode(())
-    calls = [pack_matrix(rec, rec.weights, rec.packed_input)]
-    single = rec.time == 1
-    if not single or rec.h0 is not None:
-        calls.append(pack_matrix(rec, rec.recurrent, rec.packed_recurrent))
-    if rec.bias is not None:
-        calls.append(pack_bias(rec))
-    if not single:
-        calls.append(project(rec))
-    calls.append(single_step(rec) if single else time_loop(rec))
-    return RoutineCode(tuple(calls))
+    return time_loop(rec) if rec.weights is None else single_step(rec)
 
 
-def _recurrence(
-    node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str, fused: bool, registers: int
-) -> Recurrence:
-    given = dict(enumerate(inputs))
-    x, weights, matrix = inputs[:3]
-    assert x is not None and weights is not None and matrix is not None
+def _recurrence(node: Node, inputs: tuple[Value | None, ...], name: str, vectors: Vectors) -> Recurrence:
+    given, matrix = inputs[:2]
+    assert given is not None and matrix is not None
     if not isinstance(matrix.shape[2], int):
         raise UnsupportedError(
             f"{node.op} {name!r}: its hidden units, {matrix.shape[2]}, must be counted before the run"
         )
+    rest = dict(enumerate(inputs))
+    fifth, element = rest.get(4), compute_type(matrix.dtype)
     return Recurrence(
         name=name,
         cell=_CELLS[node.op](node.attrs),
-        x=x,
-        weights=weights,
-        recurrent=matrix,
-        bias=given.get(3),
-        lengths=given.get(4),
-        h0=given.get(5),
-        c0=given.get(6),
-        peepholes=given.get(7),
+        given=given,
+        matrix=matrix,
+        lengths=rest.get(2),
+        h0=rest.get(3),
+        c0=fifth if node.op == "lstm" else None,
+        bias=fifth if node.op == "gru" else None,
+        peepholes=rest.get(5),
+        weights=rest.get(6),
+        start=rest.get(7),
         outputs=node.outputs,
         reverse=_REVERSE[str(node.attrs["direction"])],
-        lanes=max(1, lanes // 2) if x.dtype is DType.F64 else lanes,
-        fused=fused,
-        registers=registers,
+        element=element,
+        lanes=max(1, vectors.lanes // 2) if element is DType.F64 else vectors.lanes,
+        vectors=vectors,
     )

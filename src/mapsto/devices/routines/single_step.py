@@ -1,125 +1,108 @@
-"""A recurrent network of one time step: x W + h R + b in one register tile, states straight from inputs to outputs.
+"""A recurrent network of one time step: x W + h R, and states straight from inputs to outputs.
 
-Nothing here waits for another hidden unit (but GRU's reset state does), so the partition goes over groups of units too,
-and threads share the weights between them.
+No hidden unit waits for another one here, so the partition goes over groups of units too, and threads share the weights
+between them: a group's columns are whole panels of both products, and all gates of its units.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 
-from mapsto.devices.routines.cells import Phase
-from mapsto.devices.routines.code import RoutineCall, Scratch
-from mapsto.devices.routines.recurrence import Recurrence, bias_vector, clamp_length
-from mapsto.devices.routines.tile import Panels, Rows, Tiling, accumulate, over_panels, panel_group, start_tile
-from mapsto.devices.routines.time_loop import peephole
-from mapsto.devices.routines.writer import Writer, cast, split_index
-from mapsto.ir.expr import Dim, mul
+from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
+from mapsto.devices.routines.product import Product, Rows
+from mapsto.devices.routines.recurrence import Operands, Recurrence, Units, clamp_length
+from mapsto.devices.routines.writer import Writer, split_index
+from mapsto.ir.expr import Dim, minimum, mul
 from mapsto.loop import ast
 
 
-def single_step(rec: Recurrence) -> RoutineCall:
-    """The call that makes y, h (and c)."""
-    step = _SingleStep(rec, Writer(rec.x.shape, rec.fused))
-    w, tiling = step.w, Tiling.of(rec.batch, rec.tile_rows)
-    units = rec.units(tiling.height)
-    groups = -(-rec.panels // units) if len(rec.cell.phases) == 1 else 1
-    w.add(ast.Alloc("gates", rec.element, tiling.height * units * len(rec.cell.biases) * rec.lanes))
+def single_step(rec: Recurrence) -> RoutineCode:
+    """The call that makes y, h (and c), after W and R are packed. Its partition is over directions, groups of units,
+    and tiles of batch rows.
+    """
+    step = _SingleStep(rec, Writer([*rec.given.shape], rec.vectors.fused))
+    w, tiles, groups = step.w, step.inputs.plan.units, -(-rec.panels // step.group)
     with w.share("item") as item:
-        rest, block = split_index(w, item, tiling.count)
+        rest, tile = split_index(w, item, tiles)
         d, group = split_index(w, rest, groups)
-
-        def tiles(b: Dim, height: int) -> None:
-            if len(rec.cell.phases) == 1:
-                panel_group(w, rec.panels, units, group, lambda p, count: step.tile(0, d, b, height, p, count))
-                return
-            for phase in range(len(rec.cell.phases)):
-                over_panels(w, rec.panels, units, lambda p, count, f=phase: step.tile(f, d, b, height, p, count))  # type: ignore[misc]
-
-        tiling.write(w, block, tiles)
-    scratch = (step.temporary,) if step.temporary else ()
-    return RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions * groups, tiling.count), w.operands, scratch)
+        step.run(d, group, tile)
+    extent = mul(rec.directions * groups, tiles)
+    steps = RoutineCall(w.function(f"{rec.name}_step"), extent, w.operands, (step.sums,))
+    return RoutineCode((*(product.packing() for product in step.products), steps))
 
 
 @dataclass
 class _SingleStep:
-    """The operands, and the body for one tile. `d` is the direction, `b` a batch row, `p` a panel."""
+    """The operands, and the body for one tile. `d` is the direction, `b` a batch row, `p` a panel of units.
+
+    inputs, state: the products; None where the state is zero. A row of sums has those of x, then those of the state.
+    """
 
     rec: Recurrence
     w: Writer
-    temporary: Scratch | None = None
+    sums: Scratch = field(init=False)
+    inputs: Product = field(init=False)
+    state: Product | None = field(init=False)
 
     def __post_init__(self) -> None:
         rec, w = self.rec, self.w
-        self.x = w.tensor("x", rec.x)
-        self.weights = w.param("w", rec.packed_input.name, rec.element)
-        self.matrix = w.param("r", rec.packed_recurrent.name, rec.element) if rec.h0 else None
-        self.bias = w.param("b", rec.packed_bias.name, rec.element) if rec.bias else None
-        self.lengths = w.tensor("lengths", rec.lengths) if rec.lengths else None
-        self.h0 = w.tensor("h0", rec.h0) if rec.h0 else None
-        self.c0 = w.tensor("c0", rec.c0) if rec.c0 else None
-        self.peepholes = w.tensor("peepholes", rec.peepholes) if rec.peepholes else None
-        for name, value in zip(("y", "h", "c"), rec.outputs, strict=False):
-            w.tensor(name, value, writes=True)
-        if rec.cell.temporaries:
-            shape = (rec.directions, rec.batch, len(rec.cell.temporaries), rec.padded)
-            self.temporary = Scratch(f"{rec.name}_state", rec.element, shape)
-            w.param("state", self.temporary.name, rec.element, writes=True)
+        self.operands = Operands.declared(w, rec)
+        width, gates, h0 = rec.cell.gates * rec.padded, range(rec.cell.gates), self.operands.h0
+        self.sums = Scratch(f"{rec.name}_sums", rec.element, (rec.directions, rec.batch, 2 * width))
+        sums = Rows("sums", rec.element, 2 * width)
+        assert rec.weights is not None
+        x = Rows(self.operands.given, rec.stored, rec.given.shape[2])
+        self.inputs, self.state = Product.of(rec, "w", rec.weights, gates, (x, sums)), None
+        if h0 is not None:
+            h = Rows(h0, rec.stored, rec.hidden)
+            self.state = Product.of(rec, "r", rec.matrix, gates, (h, sums), self.inputs)
+        for product in self.products:
+            product.declare(w)
+        w.param("sums", self.sums.name, rec.element, writes=True)
+
+    @property
+    def products(self) -> tuple[Product, ...]:
+        return (self.inputs,) if self.state is None else (self.inputs, self.state)
+
+    @property
+    def group(self) -> int:
+        """Panels of units that are made together."""
+        gates = self.rec.cell.gates * self.rec.lanes
+        widths = (product.plan.tiling.width for product in self.products)
+        return min(math.lcm(gates, *widths) // gates, self.rec.panels)
 
     def row(self, d: Dim, b: Dim) -> Dim:
-        """The row's number in h0, c0, y, h, c."""
+        """The row's number in h0, c0, y, h, c and in the sums."""
         return mul(d, self.rec.batch) + b
 
-    def temporary_place(self, d: Dim, b: Dim, name: str) -> Dim:
-        names = self.rec.cell.temporaries
-        return mul(mul(self.row(d, b), len(names)) + names.index(name), self.rec.padded)
+    def sums_of(self, product: Product, d: Dim, b: Dim) -> Dim:
+        """Where a product's sums of a row begin."""
+        size = self.sums.shape[2]
+        assert isinstance(size, int)
+        return mul(self.row(d, b), size) + (0 if product is self.inputs else size // 2)
 
-    def tile(self, number: int, d: Dim, b: Dim, height: int, p: Dim, units: int) -> None:
-        """One phase for a tile of rows and panels."""
+    def run(self, d: Dim, group: Dim, tile: Dim) -> None:
+        """The products of a group of units and a tile of rows, and their new states."""
         w, rec = self.w, self.rec
-        phase = self.rec.cell.phases[number]
-        tile = start_tile(
-            w, height, units, phase.accumulators, lambda r, u, a: bias_vector(rec, self.bias, d, p + u, a)
-        )
-        panel = w.index("panel", mul(d, rec.panels) + p)
-        left = Rows(self.x, rec.x.dtype, tuple(mul(b + r, rec.inputs) for r in range(height)), rec.inputs)
-        base = w.index("w_panel", mul(panel, rec.input_panel))
-        right = Panels(self.weights, base, rec.input_panel, units, rec.cell.gates, phase.inputs)
-        accumulate(w, tile, left, right, rec.vector)
-        if self.matrix is not None:
-            base = w.index("r_panel", mul(panel, rec.recurrent_panel))
-            right = Panels(self.matrix, base, rec.recurrent_panel, units, rec.cell.gates, phase.gates)
-            accumulate(w, tile, self.recurrent_rows(phase, d, b, height), right, rec.vector)
-        width = len(rec.cell.biases) * rec.lanes
-        for (row, unit, accumulator), variable in tile.items():
-            w.store("gates", (row * units + unit) * width + accumulator * rec.lanes, variable)
-        with w.loop("row", 0, height) as i, w.loop("unit", 0, units) as unit_index:
-            gates = w.index("gate", mul(mul(i, units) + unit_index, width))
-            with w.pooled_constants():
-                self.update(number, d, w.index("b", b + i), w.index("p", p + unit_index), gates)
+        for product in self.products:
+            count = -(-rec.cell.gates * rec.lanes * self.group // product.plan.tiling.width)
+            columns = mul(group, count), minimum(mul(group, count) + count, product.panels)
+            given = 0 if product is self.inputs else mul(self.row(d, 0), rec.hidden)
+            product.write(w, d, (given, self.sums_of(product, d, 0)), columns, (tile, tile + 1))
+        plan, start = self.inputs.plan, w.index("start", mul(group, self.group))
+        rows, panels = (plan.first_row(tile), plan.first_row(tile + 1)), minimum(start + self.group, rec.panels)
+        with w.loop("row", *rows) as b, w.loop("p", start, panels) as p, w.pooled_constants():
+            self.update(Units(rec, self.operands, w, d, b, p, 0))
 
-    def recurrent_rows(self, phase: Phase, d: Dim, b: Dim, height: int) -> Rows:
-        rec = self.rec
-        if phase.source == "h":
-            assert self.h0 is not None
-            bases = tuple(mul(self.row(d, b + r), rec.hidden) for r in range(height))
-            return Rows(self.h0, rec.x.dtype, bases, rec.hidden)
-        bases = tuple(self.temporary_place(d, b + r, phase.source) for r in range(height))
-        return Rows("state", rec.element, bases, rec.hidden)
-
-    def update(self, number: int, d: Dim, b: Dim, p: Dim, base: Dim) -> None:
+    def update(self, units: Units) -> None:
         """The cell's formulas for one row and one panel; a row of length 0 yields zeros, as in onnxruntime."""
-        w, rec = self.w, self.rec
-        phase = self.rec.cell.phases[number]
-        accumulators = {
-            a: w.let("acc", ast.Load("gates", base + a * rec.lanes, rec.vector)) for a in phase.accumulators
-        }
-        unit = _SingleUnit(self, d, b, p)
-        if self.lengths is None:
-            rec.cell.finish(number, unit, accumulators)
-            return
-        with w.when((clamp_length(w, rec, self.lengths, b) - 1,)):
-            rec.cell.finish(number, unit, accumulators)
+        w, rec, lengths = self.w, self.rec, self.operands.lengths
+        unit = _SingleUnit(self, units)
+        if lengths is None:
+            return rec.cell.finish(0, unit)
+        with w.when((clamp_length(w, rec, lengths, units.b) - 1,)):
+            rec.cell.finish(0, unit)
         with w.otherwise():
             unit.clear()
 
@@ -129,46 +112,38 @@ class _SingleUnit:
     """A cell's view of its states: reads h0 and c0, writes y, h and c."""
 
     step: _SingleStep
-    d: Dim
-    b: Dim
-    p: Dim
+    units: Units
 
     @property
     def w(self) -> Writer:
         return self.step.w
 
-    @property
-    def _place(self) -> Dim:
-        rec = self.step.rec
-        return mul(self.step.row(self.d, self.b), rec.hidden) + mul(self.p, rec.lanes)
-
     def read(self, state: str) -> ast.Value:
-        rec = self.step.rec
-        if state in rec.cell.temporaries:
-            at = self.step.temporary_place(self.d, self.b, state) + mul(self.p, rec.lanes)
-            return self.w.let(state, ast.Load("state", at, self.step.rec.vector))
-        buffer = self.step.h0 if state == "h" else self.step.c0
-        if buffer is None:
-            return ast.Const(0.0, self.step.rec.vector)
-        loaded = ast.Load(buffer, self._place, ast.Type(rec.x.dtype, rec.lanes), mask=rec.tail_mask(self.p))
-        return self.w.let(state, cast(loaded, rec.element))
+        return self.units.initial(state)
 
     def write(self, state: str, value: ast.Value) -> None:
-        rec = self.step.rec
-        if state in rec.cell.temporaries:
-            at = self.step.temporary_place(self.d, self.b, state) + mul(self.p, rec.lanes)
-            self.w.store("state", at, value)
-            return
-        value, mask = self.w.let("new", cast(value, rec.x.dtype)), rec.tail_mask(self.p)
+        value = self.w.let("new", value)
         if state == "h":
-            self.w.store("y", self._place, value, mask)
-        self.w.store(state, self._place, value, mask)
+            self.units.store("y", self.units.state, value)
+        self.units.store(state, self.units.state, value)
 
     def clear(self) -> None:
-        rec = self.step.rec
-        for output in ("y", "h", "c") if rec.cell.has_c else ("y", "h"):
-            zero = ast.Const(0.0, ast.Type(rec.x.dtype, rec.lanes))
-            self.w.store(output, self._place, zero, rec.tail_mask(self.p))
+        for output in ("y", "h", "c") if self.step.rec.cell.has_c else ("y", "h"):
+            self.units.store(output, self.units.state, ast.Const(0.0, self.step.rec.vector))
+
+    def given(self, gate: int) -> ast.Value:
+        product, start = self._sums(self.step.inputs, gate), self.units.start(gate)
+        return product if start is None else self.w.let("given", ast.Binary("add", start, product))
+
+    def product(self, gate: int) -> ast.Value | None:
+        return None if self.step.state is None else self._sums(self.step.state, gate)
+
+    def _sums(self, product: Product, gate: int) -> ast.Value:
+        at = self.step.sums_of(product, self.units.d, self.units.b) + product.place(gate, self.units.p)
+        return self.w.let("product", ast.Load("sums", at, self.step.rec.vector))
+
+    def bias(self) -> ast.Value | None:
+        return self.units.bias()
 
     def peephole(self, gate: int) -> ast.Value | None:
-        return peephole(self.w, self.step.rec, self.step.peepholes, self.d, gate, self.p)
+        return self.units.peephole(gate)

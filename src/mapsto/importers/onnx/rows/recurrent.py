@@ -1,15 +1,19 @@
-"""Rows of recurrent layers: LSTM, GRU, RNN. Ours take the batch on axis 1, weights with a directions axis in front."""
+"""Rows of recurrent layers: LSTM, GRU, RNN: x W + b of all steps, a matrix product, and the steps, a routine. Ours take
+the batch on axis 1, weights with a directions axis in front.
+"""
 
 from __future__ import annotations
 
 from mapsto.importers.onnx.rows.common import transpose
 from mapsto.importers.onnx.table import Call, Result, row
 from mapsto.ir.graph import Value
+from mapsto.ops.projection import Layer, last_bias, projected, start
+from mapsto.ops.recurrent import GATES, directions_of, makes_all_gates_at_once
 
-_GATES = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+_ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 
 
-def _check(call: Call) -> tuple[int, str]:
+def _checked(call: Call) -> tuple[int, str]:
     """(hidden size, direction); what the layers cannot do is refused."""
     direction = call.one_of("direction", "forward", ["forward", "reverse", "bidirectional"])
     count = 2 if direction == "bidirectional" else 1
@@ -18,10 +22,10 @@ def _check(call: Call) -> tuple[int, str]:
     if (
         activations
         and not plain_relu
-        and [a.lower() for a in activations] != [a.lower() for a in _GATES[call.op] * count]
+        and [a.lower() for a in activations] != [a.lower() for a in _ACTIVATIONS[call.op] * count]
     ):
         raise call.unsupported(
-            f"activations {activations} are not supported; only the defaults {list(_GATES[call.op])} are"
+            f"activations {activations} are not supported; only the defaults {list(_ACTIVATIONS[call.op])} are"
         )
     if call.number("clip", 0.0) != 0.0:
         raise call.unsupported("attribute clip is not supported; leave it out")
@@ -40,48 +44,51 @@ def _batch_first(call: Call) -> bool:
     return bool(call.integer("layout", 0))
 
 
-def _operands(call: Call, states: tuple[int, ...]) -> list[Value | None]:
-    """The inputs; with `layout` 1 the sequence and the initial states are turned to have the batch on axis 1."""
-    values = [call.optional(i) for i in range(8 if call.op == "LSTM" else 6)]
-    if _batch_first(call):
-        for i in (0, *states):
-            v = values[i]
-            if v is not None:
-                values[i] = transpose(call.builder, v, (1, 0, *range(2, v.rank)))
-    return values
+def _turned(call: Call, value: Value | None) -> Value | None:
+    """A sequence or a state with the batch on axis 1; with `layout` 1 it comes on axis 0."""
+    if value is None or not _batch_first(call) or value.rank < 2:
+        return value
+    return transpose(call.builder, value, (1, 0, *range(2, value.rank)))
 
 
-def _turned(call: Call, outputs: tuple[Value, ...]) -> list[Value | None]:
+def _layer(call: Call, states: tuple[int, ...], attrs: dict[str, object]) -> Result:
+    """The product of all steps, and the steps. states: which inputs are initial states."""
+    b, op = call.builder, call.op.lower()
+    hidden, direction = _checked(call)
+    attrs = {"direction": direction, **attrs}
+    x, bias = _turned(call, call.input(0)), call.optional(3)
+    assert x is not None
+    apart = op == "gru" and makes_all_gates_at_once(op, attrs)
+    layer = Layer(x, call.input(1), bias, directions_of(attrs), GATES[op], hidden, apart)
+    layer.check(b)
+    operands = [call.input(2), call.optional(4), *(_turned(call, call.optional(i)) for i in states)]
+    if op == "lstm":
+        operands.append(call.optional(7))
+    elif apart and bias is not None:
+        operands.append(last_bias(b, bias, hidden))
+    operands += [None] * (5 - len(operands))
+    one = x.shape[0] == 1 and isinstance(x.shape[2], int) and makes_all_gates_at_once(op, attrs)
+    given = [x, *operands, layer.w, start(b, layer)] if one else [projected(b, layer), *operands]
+    return _results(call, b.add(op, given, attrs))
+
+
+def _results(call: Call, outputs: tuple[Value, ...]) -> Result:
     if not _batch_first(call):
-        return list(outputs)
+        return outputs
     y, *last = outputs  # y[time, direction, batch, hidden] -> [batch, time, direction, hidden]
     return [transpose(call.builder, y, (2, 0, 1, 3)), *(transpose(call.builder, v, (1, 0, 2)) for v in last)]
 
 
 @row("LSTM")
 def _lstm(call: Call) -> Result:
-    hidden, direction = _check(call)
-    return _turned(call, call.builder.add("lstm", _operands(call, (5, 6)), {"hidden": hidden, "direction": direction}))
+    return _layer(call, (5, 6), {})
 
 
 @row("GRU")
 def _gru(call: Call) -> Result:
-    hidden, direction = _check(call)
-    attrs = {
-        "hidden": hidden,
-        "direction": direction,
-        "linear_before_reset": bool(call.integer("linear_before_reset", 0)),
-    }
-    return _turned(call, call.builder.add("gru", _operands(call, (5,)), attrs))
+    return _layer(call, (5,), {"linear_before_reset": bool(call.integer("linear_before_reset", 0))})
 
 
 @row("RNN")
 def _rnn(call: Call) -> Result:
-    hidden, direction = _check(call)
-    activation = (call.texts("activations") or ["tanh"])[0].lower()
-    return _turned(
-        call,
-        call.builder.add(
-            "rnn", _operands(call, (5,)), {"hidden": hidden, "direction": direction, "activation": activation}
-        ),
-    )
+    return _layer(call, (5,), {"activation": (call.texts("activations") or ["tanh"])[0].lower()})
