@@ -37,6 +37,7 @@ from mapsto.loop.ast import (
     ReduceLanes,
     Scatter,
     Select,
+    Shuffle,
     Statement,
     Store,
     Type,
@@ -234,11 +235,25 @@ def test_a_store_to_an_input_is_refused() -> None:
         Bitcast(Const(1.0, F32), Type(DType.F64)),
         Broadcast(Const(1.0, F32X4), Type(DType.F32, 16)),
         Select(Const(True, Type(DType.BOOL)), Const(1.0, F32), Const(1, I64)),
+        Shuffle(Const(1.0, F32X4), Const(1, Type(DType.I32, 4)), (0, 4)),
+        Shuffle(Const(1.0, F32X4), Const(1.0, F32), (0, 4)),
     ],
 )
 def test_a_value_that_is_not_of_its_type_is_refused(value: Value) -> None:
     with pytest.raises((TypeError, ValueError)):
         run([Let("a", value)], [0.0] * 4, 4)
+
+
+@pytest.mark.parametrize("lane", [-1, 8])
+def test_a_shuffle_picks_lanes_that_there_are(lane: int) -> None:
+    with pytest.raises(IndexError):
+        run([Store("y", 0, Shuffle(Load("x", 0, F32X4), Load("x", 0, F32X4), (0, lane)))], [0.0] * 4, 4)
+
+
+def test_lanes_of_a_shuffle_count_through_both_vectors() -> None:
+    pair = Load("x", 0, F32X4), Load("x", 4, F32X4)
+    body = [Store("y", 0, Shuffle(*pair, (7, 0, 4, 4, 3))), Store("y", 5, Shuffle(*pair, (6,)))]
+    assert run(body, [0, 1, 2, 3, 4, 5, 6, 7], 6) == [7, 0, 4, 4, 3, 6]
 
 
 def test_a_call_that_does_not_fit_is_refused() -> None:

@@ -42,6 +42,7 @@ from mapsto.loop.ast import (
     ReduceLanes,
     Scatter,
     Select,
+    Shuffle,
     Statement,
     Store,
     Type,
@@ -277,6 +278,26 @@ def test_bit_casts_change_lanes() -> None:
     back = Bitcast(Binary("xor", words, pair), Type(DType.BF16, 8))
     f = Function("bits", (Param("a", DType.BF16), Param("out", DType.BF16, True)), (), (Store("out", 0, back),))
     check(f, [np.arange(8).astype(DType.BF16.numpy), np.zeros(8, DType.BF16.numpy)])
+
+
+def shuffle_function(element: DType, lanes: int) -> tuple[Function, list[np.ndarray]]:
+    """Vectors and scalars from vectors and scalars: repeated lanes, concatenation, extraction, any order; buffers."""
+    rng = np.random.default_rng(lanes)
+    pair = Load("a", 0, Type(element, lanes)), Load("a", lanes, Type(element, lanes))
+    wanted = [(k,) for k in range(2 * lanes)] + [tuple(range(2 * lanes)), tuple(range(lanes, 2 * lanes))]
+    wanted += [tuple(int(k) for k in rng.integers(0, 2 * lanes, n)) for n in (1, 2, 3, 8, 16, 21)]
+    stores, at = [], 0
+    for picked in wanted:
+        stores.append(Store("out", at, Shuffle(*pair, picked)))
+        at += len(picked)
+    f = Function("shuffled", (Param("a", element), Param("out", element, True)), (), tuple(stores))
+    return f, [special_values(element, 2 * lanes, 7), np.zeros(at, element.numpy)]
+
+
+@pytest.mark.parametrize("element", [*INTEGERS, *FLOATS, BOOL, DType.F16, DType.BF16], ids=repr)
+@pytest.mark.parametrize("lanes", [1, 2, 5, 16])
+def test_shuffles(element: DType, lanes: int) -> None:
+    check(*shuffle_function(element, lanes))
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------

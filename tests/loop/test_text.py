@@ -31,6 +31,7 @@ from mapsto.loop.ast import (
     ReduceLanes,
     Scatter,
     Select,
+    Shuffle,
     Store,
     Type,
     Unary,
@@ -132,6 +133,7 @@ SUM = Binary("add", A, B)
         (IndexValue(AT, F32X4, add(N, 1)), "f32x4(i + (n + 1)*lane)"),
         (Load("x", AT, F32X4, stride=N), "x[i:+4*(n)]"),
         (Dot("u8s8", A, B, C), "dot_u8s8(a, b, c)"),
+        (Shuffle(SUM, C, (0, 4, 1, 5)), "shuffle(a + b, c; 0 4 1 5)"),
         (ReduceLanes("any", Compare("ne", A, A), Type(DType.BOOL)), "any_lanes(a != a)"),
     ],
 )

@@ -186,6 +186,21 @@ class Bitcast:
 
 
 @dataclass(frozen=True)
+class Shuffle:
+    """Lanes picked from two vectors of one type: lane k is lane `lanes[k]` of a's lanes followed by b's. One lane gives
+    a scalar; any number of lanes may be picked, each as often as wanted.
+    """
+
+    a: Value
+    b: Value
+    lanes: tuple[int, ...]
+
+    @property
+    def type(self) -> Type:
+        return Type(self.a.type.element, len(self.lanes))
+
+
+@dataclass(frozen=True)
 class ReduceLanes:
     """Lanes folded to a scalar in a fixed tree order (halves to halves): sum prod min max minnum maxnum any all."""
 
@@ -217,6 +232,7 @@ Value = (
     | Dot
     | Cast
     | Bitcast
+    | Shuffle
     | ReduceLanes
     | LaneMask
 )

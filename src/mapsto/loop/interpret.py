@@ -42,6 +42,7 @@ from mapsto.loop.ast import (
     ReduceLanes,
     Scatter,
     Select,
+    Shuffle,
     Statement,
     Store,
     Type,
@@ -219,6 +220,13 @@ class _Machine:
     def bitcast(self, v: Bitcast) -> Array:
         return self.value(v.a).view(v.type.element.numpy)
 
+    def shuffle(self, v: Shuffle) -> Array:
+        if v.a.type != v.b.type:
+            raise TypeError(f"{self.function}: a shuffle of {v.a.type} and {v.b.type}")
+        if min(v.lanes) < 0:
+            raise IndexError(f"{self.function}: a shuffle picks lane {min(v.lanes)}")
+        return np.concatenate([self.value(v.a), self.value(v.b)])[list(v.lanes)]
+
     def lane_mask(self, v: LaneMask) -> Array:
         return np.arange(v.type.lanes) < self.integer(v.count)
 
@@ -251,6 +259,7 @@ _VALUES: dict[type, Callable[[_Machine, Any], Array]] = {
     Dot: lambda m, v: dot(v.kind, m.value(v.a), m.value(v.b), m.value(v.c)),
     Cast: lambda m, v: convert(m.value(v.a), v.type.element),
     Bitcast: _Machine.bitcast,
+    Shuffle: _Machine.shuffle,
     ReduceLanes: lambda m, v: reduce_lanes(v.op, m.value(v.a)),
     LaneMask: _Machine.lane_mask,
 }

@@ -25,6 +25,7 @@ from mapsto.loop.ast import (
     Load,
     ReduceLanes,
     Select,
+    Shuffle,
     Type,
     Unary,
     Value,
@@ -82,6 +83,7 @@ class Values:
             Dot: self._dot,
             Cast: self._cast,
             Bitcast: self._bitcast,
+            Shuffle: self._shuffle,
             ReduceLanes: self._reduce,
             LaneMask: self._lane_mask,
         }
@@ -348,6 +350,22 @@ class Values:
             pointer = self.emitter.address(loaded.buffer, loaded.base)
             return self.emitter.let(f"load {type_text(v.type)}, ptr {pointer}, align {loaded.type.element.size}")
         return self.emitter.let(f"bitcast {type_text(v.a.type)} {self.value(v.a)} to {type_text(v.type)}")
+
+    def _shuffle(self, v: Shuffle) -> str:
+        a, b, source = self.value(v.a), self.value(v.b), v.a.type
+        if source.lanes == 1:  # scalars are no vectors of one lane to LLVM
+            if len(v.lanes) == 1:
+                return (a, b)[v.lanes[0]]
+            a, b = (self.convert.splat(x, Type(source.element, 2)) for x in (a, b))
+            return self._picked(a, b, Type(source.element, 2), [2 * lane for lane in v.lanes])
+        if len(v.lanes) == 1:
+            which, lane = divmod(v.lanes[0], source.lanes)
+            return self.emitter.let(f"extractelement {type_text(source)} {(a, b)[which]}, i64 {lane}")
+        return self._picked(a, b, source, list(v.lanes))
+
+    def _picked(self, a: str, b: str, t: Type, lanes: list[int]) -> str:
+        text, order = type_text(t), lanes_text("i32", lanes)
+        return self.emitter.let(f"shufflevector {text} {a}, {text} {b}, <{len(lanes)} x i32> {order}")
 
     def _reduce(self, v: ReduceLanes) -> str:
         """The upper half folded onto the lower until one lane is left; lanes without a partner are kept as they are."""

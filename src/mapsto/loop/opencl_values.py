@@ -27,6 +27,7 @@ from mapsto.loop.ast import (
     Load,
     ReduceLanes,
     Select,
+    Shuffle,
     Type,
     Unary,
     Value,
@@ -404,6 +405,27 @@ class Values:
 
     # ---- across lanes ----
 
+    def shuffle(self, v: Shuffle) -> Parts:
+        """Each part put together from single lanes; a lone bool is 0 or 1, one in a vector 0 or -1."""
+        t = v.a.type
+        sources = [lane for x in (v.a, v.b) for lane in self._lanes(self.named(self.value(x), t, "lanes"), t)]
+        parts, done = [], 0
+        for width in split(len(v.lanes)):
+            picked = [sources[lane] for lane in v.lanes[done : done + width]]
+            done += width
+            sign = "-" if t.element is DType.BOOL and width > 1 else ""
+            vector = ", ".join(f"{sign}{lane}" for lane in picked)
+            parts.append(picked[0] if width == 1 else f"({type_name(t.element, width)})({vector})")
+        return parts
+
+    def _lanes(self, parts: Parts, t: Type) -> list[str]:
+        """Every lane as a scalar."""
+        sign = "-" if t.element is DType.BOOL else ""
+        lanes = []
+        for part, width in zip(parts, split(t.lanes), strict=True):
+            lanes += [part] if width == 1 else [f"({sign}{part}.s{k:x})" for k in range(width)]
+        return lanes
+
     def reduce(self, v: ReduceLanes) -> Parts:
         t = v.a.type
         op, parts, width = _FOLD.get(v.op, v.op), self.value(v.a), split(t.lanes)[0]
@@ -423,10 +445,7 @@ class Values:
 
     def _reduce_unevenly(self, op: str, parts: Parts, t: Type) -> str:
         """Lane by lane, in the order of the language: the upper half onto the lower, a power of two."""
-        sign = "-" if t.element is DType.BOOL else ""
-        lanes = []
-        for part, width in zip(parts, split(t.lanes), strict=True):
-            lanes += [part] if width == 1 else [f"({sign}{part}.s{k:x})" for k in range(width)]
+        lanes = self._lanes(parts, t)
         while len(lanes) > 1:
             half = 1 << ((len(lanes) - 1).bit_length() - 1)
             folded = [self.combine(op, a, b, t.element, 1) for a, b in zip(lanes, lanes[half:], strict=False)]
@@ -483,6 +502,7 @@ _TABLE: dict[type, Callable[[Values, Any], Parts]] = {
     Dot: Values.dot,
     Cast: Values.cast,
     Bitcast: Values.bitcast,
+    Shuffle: Values.shuffle,
     ReduceLanes: Values.reduce,
     LaneMask: Values.lane_mask,
 }

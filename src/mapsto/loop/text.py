@@ -6,7 +6,8 @@
         let a = x[i:+16 if m]
         y[i:+16 if m] = a * 2.0
 
-`x[i:+16]` is 16 elements from i on, `x[i:+16*s]` 16 elements s apart; a type as a function converts, `bits_` keeps bits
+`x[i:+16]` is 16 elements from i on, `x[i:+16*s]` 16 elements s apart; a type as a function converts, `bits_` keeps
+bits; in `shuffle(a, b; 0 4 1 5)` lanes count through a and on through b
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from mapsto.loop.ast import (
     ReduceLanes,
     Scatter,
     Select,
+    Shuffle,
     Statement,
     Store,
     Type,
@@ -193,6 +195,7 @@ _VALUES: dict[type, Callable[[Any], str]] = {
     Dot: lambda v: f"dot_{v.kind}({_value(v.a)}, {_value(v.b)}, {_value(v.c)})",
     Cast: lambda v: f"{format_type(v.type)}({_value(v.a)})",
     Bitcast: lambda v: f"bits_{format_type(v.type)}({_value(v.a)})",
+    Shuffle: lambda v: f"shuffle({_value(v.a)}, {_value(v.b)}; {' '.join(map(str, v.lanes))})",
     ReduceLanes: lambda v: f"{v.op}_lanes({_value(v.a)})",
     LaneMask: lambda v: f"lane < {_dim(v.count)}",
 }

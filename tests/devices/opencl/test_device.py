@@ -9,7 +9,14 @@ import pytest
 from tests.devices.opencl.support import built
 from tests.loop.helpers import fresh_names, streamed
 from tests.loop.test_functions import samples
-from tests.loop.test_llvm import ELEMENTS, arithmetic_function, assert_same, cast_function, special_values
+from tests.loop.test_llvm import (
+    ELEMENTS,
+    arithmetic_function,
+    assert_same,
+    cast_function,
+    shuffle_function,
+    special_values,
+)
 
 from mapsto.devices.opencl.device import Device, open_device
 from mapsto.errors import CompileError, UnsupportedError
@@ -281,6 +288,12 @@ def test_bits_of_wide_values_are_joined(device: Device) -> None:
     body = (Store("y", 0, Binary("add", words, words)),)
     params = (Param("a", DType.U8), Param("y", DType.I32, True))
     check(device, Function("join", params, (), body), [np.arange(64, dtype=np.uint8), np.zeros(16, np.int32)])
+
+
+@pytest.mark.parametrize("lanes", [1, 5, 16])
+def test_shuffles(device: Device, lanes: int) -> None:
+    for element in (*ELEMENTS, DType.BOOL):
+        check(device, *shuffle_function(element, lanes))
 
 
 def test_a_device_that_is_not_there_is_said(device: Device) -> None:
