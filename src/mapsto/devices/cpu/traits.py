@@ -25,6 +25,7 @@ _CYCLES = Cycles(
     strided_load=1.2,
     strided_store=1.8,
     shuffled=2.0,
+    shuffle=1.0,
     gather=0.4,
     simple=0.5,
     operation=1.0,
@@ -38,8 +39,11 @@ _CYCLES = Cycles(
 _WORTH_A_THREAD = 12_000.0  # cycles: a few meetings at a barrier
 # Of a stack of 8 MiB, which threads share with what called them; more would not stay in the second cache either.
 _ARRAY_BYTES, _STACK_BYTES = 64 << 10, 256 << 10
+_CHUNK_BYTES = 16  # wider registers interleave each 16 bytes by themselves
 
 
 def processor_of(isa: Isa) -> Processor:
     """A core with this instruction set."""
-    return Processor(isa.lanes(DType.F32), isa.registers, _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CYCLES)
+    return Processor(
+        isa.lanes(DType.F32), isa.registers, _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CHUNK_BYTES, _CYCLES
+    )

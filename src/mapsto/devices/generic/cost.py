@@ -73,7 +73,12 @@ def _operation(fn: str, cycles: Cycles) -> float:
     return cycles.division if fn in _DIVISIONS else cycles.operation
 
 
-def access_cost(place: Dim, vector: Vector | None, ranges: Ranges, cycles: Cycles, store: bool = False) -> float:
+def access_cost(
+    place: Dim, vector: Vector | None, ranges: Ranges, cycles: Cycles, store: bool = False, size: int = 4
+) -> float:
+    """One access of elements of `size` bytes in all lanes. Elements of less than 32 bits cross a register in several
+    instructions.
+    """
     if vector is None:
         return cycles.uniform
     if any(vector.iter.name in symbols(a) for a in _load_places(place)):
@@ -86,7 +91,7 @@ def access_cost(place: Dim, vector: Vector | None, ranges: Ranges, cycles: Cycle
         return cycles.contiguous
     each = cycles.strided_store if store else cycles.strided_load
     if isinstance(stride, int) and not store and -1 <= stride <= WIDEST_SHUFFLED_STRIDE:
-        return cycles.shuffled * abs(stride)
+        return cycles.shuffled * abs(stride) * max(4 // size, 1)
     return vector.lanes * (each + (cycles.gather if stride is None else 0.0))
 
 
@@ -100,10 +105,18 @@ class Costs:
     """Costs within one segment.
 
     `processor`: that the loops are for; `lanes`: of a full vector; `temps`: tensors that stay near (registers, local
-    arrays).
+    arrays). `crossed`: places that are stored to along another iterator, and shuffles for each vector.
     """
 
-    def __init__(self, processor: Processor, lanes: int, temps: frozenset[str], rows: Iterable[Iter]) -> None:
+    def __init__(
+        self,
+        processor: Processor,
+        lanes: int,
+        temps: frozenset[str],
+        rows: Iterable[Iter],
+        crossed: Mapping[Dim, float] | None = None,
+    ) -> None:
+        self.crossed = crossed or {}
         self.cycles = processor.cycles
         self.lanes = lanes
         self.temps = temps
@@ -112,7 +125,9 @@ class Costs:
     def scalar(self, e: Scalar, vector: Vector | None, ranges: Ranges) -> float:
         """One evaluation of `e` in all lanes."""
         if isinstance(e, Load):
-            return self.cycles.near if e.tensor in self.temps else self.access(e.index[0], vector, ranges)
+            if e.tensor in self.temps:
+                return self.cycles.near
+            return self.access(e.index[0], vector, ranges, size=e.dtype.size)
         if isinstance(e, State):
             return 0.0
         if isinstance(e, Reduction):
@@ -120,9 +135,11 @@ class Costs:
         below = sum(self.scalar(c, vector, ranges) for c in children(e))
         return below + (_operation(e.fn, self.cycles) if isinstance(e, Op) else self.cycles.simple)
 
-    def access(self, place: Dim, vector: Vector | None, ranges: Ranges, store: bool = False) -> float:
+    def access(self, place: Dim, vector: Vector | None, ranges: Ranges, store: bool = False, size: int = 4) -> float:
         """One access in all lanes."""
-        return access_cost(place, vector, ranges, self.cycles, store)
+        if place in self.crossed:
+            return self.cycles.contiguous + self.crossed[place] * self.cycles.shuffle
+        return access_cost(place, vector, ranges, self.cycles, store, size)
 
     def reduction(self, e: Reduction, vector: Vector | None, ranges: Ranges) -> tuple[float, Vector | None]:
         """The cost of a reduction and, where no vector is at work around it, the best one of its own."""

@@ -8,7 +8,7 @@ sum is a share of each part. What a part computes for a row never depends on the
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 
@@ -16,6 +16,7 @@ from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
 from mapsto.devices.generic.context import Lane, Operand
 from mapsto.devices.generic.cost import Costs, Vector, lanes_for
+from mapsto.devices.generic.crossing import tile_of
 from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.flat import FlatSegment, reductions
 from mapsto.devices.generic.interior import guard_free
@@ -34,6 +35,7 @@ from mapsto.devices.generic.schedule import (
 from mapsto.devices.generic.scope import Code
 from mapsto.devices.generic.staging import stage
 from mapsto.devices.generic.temps import Temps
+from mapsto.devices.generic.tiles import Blocks, TileBody, arrays_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, ceildiv, floordiv, maximum, minimum, mod, product, sym, symbols
 from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
@@ -119,6 +121,9 @@ class _Writer:
     # ---- parts ----
 
     def part(self, part: Part) -> None:
+        if part.schedule.vector == "tiles":
+            self._tiles(part)
+            return
         schedule, flat, temps = part.schedule, part.flat, part.temps
         lanes: Lanes | None = None
         if schedule.vector == "rows":
@@ -140,7 +145,36 @@ class _Writer:
         emitter.near = near_tensors(temps)
         emitter.rounded = self.rounded | {s.array for s in staged if s.load.tensor in self.rounded}
         costs = Costs(self.processor, inner, emitter.near, flat.rows)
-        self._emit(flat, lanes, Body(emitter, flat, costs, temps.registers, temps.handed, staged))
+        body = Body(emitter, flat, costs, temps.registers, temps.handed, staged)
+        self._emit(flat.rows, body, lambda low, high: self._rows(flat.rows[-1], low, high, lanes, body))
+
+    def _tiles(self, part: Part) -> None:
+        """A part whose rows are walked in tiles; threads share blocks of them."""
+        schedule, flat, temps = part.schedule, part.flat, part.temps
+        axis, across = flat.rows[schedule.axis], flat.rows[schedule.across]
+        tile = tile_of(flat, near_tensors(temps), axis, across, schedule.lanes, self.code.lane_symbol(schedule.lanes))
+        assert tile is not None, "a schedule of tiles that cross nothing"
+        blocks = Blocks.of(tile)
+        arrays: dict[str, Operand] = {}
+        if _operations(flat) * tile.height > _LARGE_BODY:
+            dtypes = {name: operand.dtype for name, operand in self.operands.items()}
+            for name, dtype in arrays_of(tile, dtypes):
+                arrays[name] = self._local(name, dtype, tile.height, tile.lanes)
+        emitter = Emitter(self.code, {**self.operands, **arrays}, self.processor)
+        emitter.internal = part.segment.internal | temps.registers | set(arrays)
+        emitter.near = near_tensors(temps)
+        emitter.rounded = self.rounded | {name for name, load in tile.loads if load.tensor in self.rounded}
+        inside, edges = (
+            Body(emitter, s, Costs(self.processor, 1, emitter.near, s.rows), temps.registers, temps.handed)
+            for s in (tile.segment, flat)
+        )
+        body = TileBody(inside, edges, tile, blocks, arrays, self.processor.chunk_bytes)
+        others = tuple(it for it in flat.rows if it is not axis and it is not across)
+        rows = tuple(it for it in (*others, blocks.columns, blocks.rows) if it.extent != 1)
+        for it in (blocks.columns, blocks.rows):
+            if it.extent == 1:
+                self.code.bind(it.name, 0)
+        self._emit(rows, body, lambda low, high: self._row_loop(rows[-1], low, high, (0, rows[-1].extent - 1), body))
 
     def _local(self, name: str, dtype: DType, count: int, width: int) -> Operand:
         """A local array; of vectors where rows are lanes."""
@@ -176,13 +210,14 @@ class _Writer:
             count = lanes_for(flat.rows[axis].extent, width)
             flat, lanes = vector_rows(flat, temps, axis, count, self.code.lane_symbol(count), None)
         emitter = Emitter(self.code, self.operands, self.processor)
-        self._emit(flat, lanes, Body(emitter, flat, costs, frozenset(), frozenset()))
+        body = Body(emitter, flat, costs, frozenset(), frozenset())
+        self._emit(flat.rows, body, lambda low, high: self._rows(flat.rows[-1], low, high, lanes, body))
 
     # ---- rows ----
 
-    def _emit(self, flat: FlatSegment, lanes: Lanes | None, body: Body) -> None:
-        """One part: its share of the range, decoded into its row iterators, and its body at each."""
-        extent = product(i.extent for i in flat.rows)
+    def _emit(self, rows: tuple[Iter, ...], body: Body, last: Callable[[Dim, Dim], None]) -> None:
+        """One part: its share of the range, decoded into its row iterators; `last` walks a share of the last one."""
+        extent = product(i.extent for i in rows)
         if extent == 0:
             return
         begin, end = sym("begin"), sym("end")
@@ -194,11 +229,11 @@ class _Writer:
             if offset != 0:
                 begin = self.code.symbol(maximum(begin - offset, 0), "begin")  # type: ignore[assignment]
             end = self.code.symbol(minimum(end - offset, extent), "end")  # type: ignore[assignment]
-            if not flat.rows:
+            if not rows:
                 body.emit()
                 return
-            with self._last_row(flat.rows, begin, end) as (low, high):
-                self._rows(flat.rows[-1], low, high, lanes, body)
+            with self._last_row(rows, begin, end) as (low, high):
+                last(low, high)
 
     @contextmanager
     def _last_row(self, rows: tuple[Iter, ...], begin: Dim, end: Dim) -> Iterator[tuple[Dim, Dim]]:

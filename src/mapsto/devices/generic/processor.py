@@ -11,10 +11,11 @@ class Cycles:
 
     contiguous, uniform: neighbours; one element for all lanes. near: what lies in registers or a local array, either
     way. strided_load, strided_store: of each lane where elements lie apart; shuffled: of a vector for each element that
-    its neighbours lie apart, as far as whole vectors are loaded and shuffled. gather: of each lane on top where places
-    are computed. simple: conversions, constants, indices. operation: any other. division, function, far_function:
-    division and roots; exponentials and their kind; sines, powers and their kind. fold: lanes to one value. row: what a
-    round of rows takes besides, where there are loops inside; round: where there are none.
+    its neighbours lie apart, as far as whole vectors are loaded and shuffled. shuffle: of two vectors to one. gather:
+    of each lane on top where places are computed. simple: conversions, constants, indices. operation: any other.
+    division, function, far_function: division and roots; exponentials and their kind; sines, powers and their kind.
+    fold: lanes to one value. row: what a round of rows takes besides, where there are loops inside; round: where there
+    are none.
     """
 
     contiguous: float
@@ -23,6 +24,7 @@ class Cycles:
     strided_load: float
     strided_store: float
     shuffled: float
+    shuffle: float
     gather: float
     simple: float
     operation: float
@@ -39,7 +41,7 @@ class Processor:
     """A processor. `lanes`: elements of 32 bits in a vector register; `registers`: how many there are.
 
     `array_bytes`, `stack_bytes`: of a local array, and of all of a function. `worth_a_thread`: cycles that a thread
-    must have to do before it is woken for a step.
+    must have to do before it is woken for a step. `chunk_bytes`: within which one instruction interleaves two vectors.
     """
 
     lanes: int
@@ -47,6 +49,7 @@ class Processor:
     array_bytes: int
     stack_bytes: int
     worth_a_thread: float
+    chunk_bytes: int
     cycles: Cycles
 
     def with_lanes(self, lanes: int) -> Processor:

@@ -7,9 +7,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from mapsto.devices.generic.cost import Costs, Vector, average_stride, lanes_for, row_estimate
+from mapsto.devices.generic.cost import (
+    Costs,
+    Vector,
+    average_stride,
+    estimate,
+    lane_stride,
+    lanes_for,
+    row_estimate,
+)
+from mapsto.devices.generic.crossing import Tile, crosses, tile_of, widest
 from mapsto.devices.generic.flat import FlatSegment, collapsed_rows, flatten, settled, substituted_segment
-from mapsto.devices.generic.normal import normal_form
+from mapsto.devices.generic.normal import normal_form, ranges_of
 from mapsto.devices.generic.one_pass import in_one_pass
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import Segment, segments
@@ -25,10 +34,11 @@ _ONE_PASS = " in one pass"  # how the texts of such schedules end
 @dataclass(frozen=True)
 class RowSchedule:
     """How a kernel is walked. `vector`: "rows" (lanes are neighbouring rows), "inner" (each statement has its own
-    vector), "none".
+    vector), "tiles" (lanes are neighbouring rows; what is contiguous along other rows is transposed), "none".
 
-    `axis`: which of the collapsed row iterators the lanes are of. `parts`: one schedule for each independent part of
-    the kernel. `one_pass`: it is of the kernel `in_one_pass`. `reason`, `rivals`: for people; they decide nothing.
+    `axis`: which of the collapsed row iterators the lanes are of; `across`: which one the rows of tiles are of.
+    `parts`: one schedule for each independent part of the kernel. `one_pass`: it is of the kernel `in_one_pass`.
+    `reason`, `rivals`: for people; they decide nothing.
     """
 
     rows: int
@@ -36,6 +46,7 @@ class RowSchedule:
     lanes: int
     reason: str
     axis: int = -1
+    across: int = -1
     parts: tuple[RowSchedule, ...] = ()
     rivals: tuple[tuple[str, float], ...] = field(default=(), compare=False)  # of a choice: texts, cost over its cost
     one_pass: bool = False
@@ -89,7 +100,7 @@ def schedule_text(schedule: RowSchedule) -> str:
     """A schedule as plans have it: how, along which axis, lanes, rows; parts one after the other."""
     if schedule.vector == "parts":
         return " + ".join(map(schedule_text, schedule.parts)) or f"nothing x{schedule.lanes}"
-    axis = f" {schedule.axis}" if schedule.axis >= 0 else ""
+    axis = "".join(f" {at}" for at in (schedule.axis, schedule.across) if at >= 0)
     return f"{schedule.vector}{axis} x{schedule.lanes} of {schedule.rows}" + _ONE_PASS * schedule.one_pass
 
 
@@ -124,16 +135,21 @@ def _read(text: str, kernel: Kernel, layouts: Mapping[str, Layout], processor: P
 def _read_part(
     text: str, kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int, processor: Processor
 ) -> RowSchedule:
-    found = re.fullmatch(r"(rows|inner|none)(?: (\d{1,3}))? x(\d{1,3}) of (\d{1,3})", text)
+    found = re.fullmatch(r"(rows|tiles|inner|none)(?: (\d{1,3}))?(?: (\d{1,3}))? x(\d{1,3}) of (\d{1,3})", text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no schedule of rows")
-    made = RowSchedule(int(found[4]), found[1], int(found[3]), "", int(found[2] or -1))
+    axis, across = (int(number or -1) for number in (found[2], found[3]))
+    made = RowSchedule(int(found[5]), found[1], int(found[4]), "", axis, across)
     temps = place_temps(segment, temp_shapes(kernel), _row_lanes(made), processor)
-    rows = _flat(kernel, segment, with_plain(kernel, layouts, temps), temps).rows
+    flat = _flat(kernel, segment, with_plain(kernel, layouts, temps), temps)
+    rows = flat.rows
     if made.vector == "rows":
         fits = 0 <= made.axis < len(rows) and 1 < made.lanes == lanes_for(rows[made.axis].extent, lanes)
+        fits = fits and made.across < 0
+    elif made.vector == "tiles":
+        fits = made in (replace(s, reason="") for _, s in _in_tiles(flat, temps, len(segment.rows), processor))
     else:
-        fits = made.axis < 0 and made.lanes == lanes and (made.vector == "inner") == (lanes > 1)
+        fits = made.axis < 0 and made.across < 0 and made.lanes == lanes and (made.vector == "inner") == (lanes > 1)
     if not fits or made.rows != len(segment.rows):
         raise ValueError(f"{text[:80]!r} does not fit a kernel of {len(segment.rows)} shared dims, {len(rows)} loops")
     return made
@@ -174,7 +190,7 @@ def temp_shapes(kernel: Kernel) -> dict[str, tuple[DType, tuple[Dim, ...]]]:
 
 
 def _row_lanes(schedule: RowSchedule) -> int:
-    return schedule.lanes if schedule.vector == "rows" else 1
+    return schedule.lanes if schedule.vector in ("rows", "tiles") else 1
 
 
 def lanes_of_types(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -> int:
@@ -229,11 +245,16 @@ def _choose(
         costs = Costs(processor, lanes, near_tensors(wide), flat.rows)
         for axis in range(len(flat.rows)):
             found.append(_along_rows(flat, costs, axis, rows))
+        found += _in_tiles(flat, wide, rows, processor)
     (cost, schedule), *others = sorted(found, key=lambda f: f[0])
-    rivals = ", ".join(f"{s.vector}{'' if s.axis < 0 else f' {s.axis}'} {c:.3g}" for c, s in found if s is not schedule)
+    rivals = ", ".join(f"{_short(s)} {c:.3g}" for c, s in found if s is not schedule)
     beaten = tuple((schedule_text(s), c / cost) for c, s in others[:1] if 0 < cost and c < float("inf"))
     reason = f"{schedule.reason}, cost {cost:.3g}" + (f" (others: {rivals})" if rivals else "")
     return replace(schedule, reason=reason, rivals=beaten)
+
+
+def _short(schedule: RowSchedule) -> str:
+    return schedule_text(schedule).partition(" x")[0]
 
 
 def with_plain(kernel: Kernel, layouts: Mapping[str, Layout], temps: Temps) -> dict[str, Layout]:
@@ -265,6 +286,75 @@ def _along_rows(flat: FlatSegment, costs: Costs, axis: int, rows: int) -> tuple[
         cost = float("inf")
     reason = f"{vector.lanes} lanes along rows {it.name} of {it.extent}"
     return cost, RowSchedule(rows, "rows", vector.lanes, reason, axis)
+
+
+# ---- tiles ---------------------------------------------------------------------------------------------------------
+
+_TILE_ROWS = 16  # at most: what is crossed stays in registers, twice as many for what is made of it
+
+
+def _in_tiles(flat: FlatSegment, temps: Temps, rows: int, processor: Processor) -> list[tuple[float, RowSchedule]]:
+    """Every way to walk rows in tiles, where some accesses are contiguous along one and others along another."""
+    if temps.arrays or temps.buffers or not crosses(flat):
+        return []
+    near = near_tensors(temps)
+    found: list[tuple[float, RowSchedule]] = []
+    axes = _contiguous_axes(flat, near, processor.lanes)
+    for axis in axes:
+        for across in axes:
+            if axis != across:
+                found += _tiles_along(flat, near, axis, across, rows, processor)
+    return found
+
+
+def _contiguous_axes(flat: FlatSegment, near: frozenset[str], lanes: int) -> list[int]:
+    """Rows along which some access is contiguous, where there are several."""
+    ranges = ranges_of(flat.rows)
+    places = {s.place for s in flat.steps if s.target not in near}
+    for step in flat.steps:
+        places |= {n.index[0] for n in walk(step.value) if isinstance(n, Load) and n.tensor not in near}
+    axes = []
+    for at, it in enumerate(flat.rows):
+        vector = Vector(it, min(lanes_for(it.extent, lanes), 4))
+        if vector.lanes > 1 and any(lane_stride(place, vector, ranges) == 1 for place in places):
+            axes.append(at)
+    return axes if len(axes) > 1 else []
+
+
+def _tiles_along(
+    flat: FlatSegment, near: frozenset[str], axis: int, across: int, rows: int, processor: Processor
+) -> list[tuple[float, RowSchedule]]:
+    found: list[tuple[float, RowSchedule]] = []
+    lanes = min(processor.lanes * 4 // widest(flat, near), _TILE_ROWS, processor.registers // 2)
+    while lanes >= 4:
+        tile = tile_of(flat, near, flat.rows[axis], flat.rows[across], lanes, "@lane")
+        if tile is None:
+            return found
+        it, other = tile.axis, tile.across
+        sides = f"{lanes} along rows {it.name} of {it.extent} and {tile.height} across {other.name} of {other.extent}"
+        schedule = RowSchedule(rows, "tiles", lanes, f"tiles of {sides}", axis, across)
+        found.append((_tiles_cost(flat, tile, near, processor), schedule))
+        if estimate(it.extent) % lanes == 0 and (tile.narrow or estimate(other.extent) % lanes == 0):
+            return found
+        lanes //= 2
+    return found
+
+
+def _tiles_cost(flat: FlatSegment, tile: Tile, near: frozenset[str], processor: Processor) -> float:
+    """Whole tiles, and what is left over row by row, the last vector of each masked."""
+    cycles, lanes = processor.cycles, tile.lanes
+    stored = {place: tile.stages for _, place in tile.stores}
+    costs = Costs(processor, lanes, near | {name for name, _ in tile.loads}, tile.segment.rows, stored)
+    each = sum(costs.group(g, Vector(Iter(tile.lane, lanes), lanes)) for g in tile.segment.groups)
+    each += len(tile.loads) * (cycles.contiguous + tile.stages * cycles.shuffle)
+    edges = Costs(processor, lanes, near, flat.rows)
+    each_edge = sum(edges.group(g, Vector(tile.axis, lanes)) for g in flat.groups)
+    wide, high = estimate(tile.axis.extent), estimate(tile.across.extent)
+    columns, rows = wide // lanes, high // tile.height
+    left_over = rows * tile.height * (wide % lanes != 0) + high % tile.height * -(-wide // lanes)
+    whole = columns * rows * (tile.height * each + cycles.row)
+    others = row_estimate(flat.rows) / max(wide * high, 1)
+    return others * (whole + left_over * (each_edge + cycles.row))
 
 
 # ---- rows as lanes -------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ _CYCLES = Cycles(
     strided_load=1.2,
     strided_store=1.8,
     shuffled=2.0,
+    shuffle=1.0,
     gather=0.4,
     simple=0.5,
     operation=1.0,
@@ -32,6 +33,7 @@ _CYCLES = Cycles(
 )
 _ARRAY_BYTES, _STACK_BYTES = 64 << 10, 256 << 10  # of private memory, which on a core is a stack
 _WORTH_A_THREAD = 12_000.0
+_CHUNK_BYTES = 16  # four elements, which every device has vectors of
 
 
 def registers_of(device: Device) -> int:
@@ -41,7 +43,9 @@ def registers_of(device: Device) -> int:
 
 def processor_of(device: Device) -> Processor:
     """A compute unit of a device, by the vectors that it says it likes: how many it holds at a time, no device says."""
-    return Processor(device.lanes, registers_of(device), _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CYCLES)
+    return Processor(
+        device.lanes, registers_of(device), _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CHUNK_BYTES, _CYCLES
+    )
 
 
 def core_of(device: Device) -> Core:

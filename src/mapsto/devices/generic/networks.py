@@ -1,0 +1,99 @@
+"""Shuffles of several vectors of equally many lanes: transposes; streams of small groups taken apart, or put together.
+
+Each function takes values and `name`, which gives a value a name, and returns named values. A shuffle picks from two
+vectors; which lanes it picks is chosen so that processors do it in one instruction where they can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mapsto.loop.ast import Shuffle, Value
+
+Name = Callable[[Value], Value]
+
+
+def stages(count: int) -> float:
+    """Shuffles for each of `count` vectors that are taken apart or put together: one for each factor of 2, and one less
+    than the odd factor that is left.
+    """
+    found = 0
+    while count > 1 and count % 2 == 0:
+        count, found = count // 2, found + 1
+    return found + count - 1
+
+
+def transposed(rows: Sequence[Value], chunk: int, name: Name) -> list[Value]:
+    """The columns of as many rows as a row has lanes, a power of two.
+
+    chunk: lanes within which a processor interleaves two vectors at once. Rows are taken `chunk` at a time:
+    interleaving them again and again transposes each chunk; whole chunks then change places.
+    """
+    lanes = len(rows)
+    chunk = min(chunk, lanes)
+    groups = []
+    for first in range(0, lanes, chunk):
+        group = list(rows[first : first + chunk])
+        for _ in range(chunk.bit_length() - 1):
+            pairs = zip(group[: chunk // 2], group[chunk // 2 :], strict=True)
+            group = [name(half) for a, b in pairs for half in _zipped(a, b, lanes, chunk)]
+        groups.append(group)
+    by_place = [apart([group[k] for group in groups], chunk, name) for k in range(chunk)]
+    return [columns[place] for place in range(lanes // chunk) for columns in by_place]
+
+
+def apart(vectors: Sequence[Value], block: int, name: Name) -> list[Value]:
+    """A stream of groups of `len(vectors)` blocks taken apart: result k has block k of each group."""
+    count = len(vectors)
+    if count == 1:
+        return list(vectors)
+    if count % 2:
+        return [_picked(vectors, [place * count + k for place in _places(vectors, block)], block, name)
+                for k in range(count)]  # fmt: skip
+    lanes = vectors[0].type.lanes
+    pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
+    even, odd = (
+        apart([name(Shuffle(a, b, _blocks(range(k, 2 * lanes // block, 2), block))) for a, b in pairs], block, name)
+        for k in (0, 1)
+    )
+    return [value for pair in zip(even, odd, strict=True) for value in pair]
+
+
+def together(vectors: Sequence[Value], name: Name) -> list[Value]:
+    """The inverse of `apart` with blocks of one lane: the stream of lane 0 of each vector, then lane 1 of each."""
+    count = len(vectors)
+    if count == 1:
+        return list(vectors)
+    lanes = vectors[0].type.lanes
+    if count % 2:
+        stream = [(at % count) * lanes + at // count for at in range(count * lanes)]
+        return [_picked(vectors, stream[k * lanes : (k + 1) * lanes], 1, name) for k in range(count)]
+    even, odd = together(vectors[::2], name), together(vectors[1::2], name)
+    return [name(half) for a, b in zip(even, odd, strict=True) for half in _zipped(a, b, lanes, lanes)]
+
+
+def _zipped(a: Value, b: Value, lanes: int, chunk: int) -> tuple[Value, Value]:
+    """Two vectors interleaved lane by lane, chunk by chunk: the first halves of chunks, the second halves."""
+    low = [at for q in range(0, lanes, chunk) for k in range(q, q + chunk // 2) for at in (k, lanes + k)]
+    return Shuffle(a, b, tuple(low)), Shuffle(a, b, tuple(at + chunk // 2 for at in low))
+
+
+def _places(vectors: Sequence[Value], block: int) -> range:
+    return range(vectors[0].type.lanes // block)
+
+
+def _blocks(numbers: Sequence[int], block: int) -> tuple[int, ...]:
+    return tuple(number * block + k for number in numbers for k in range(block))
+
+
+def _picked(vectors: Sequence[Value], blocks: Sequence[int], block: int, name: Name) -> Value:
+    """Blocks picked from all vectors, counted through them: one vector after the other gives its own."""
+    lanes = vectors[0].type.lanes
+    wanted = _blocks(blocks, block)
+    result = vectors[0]
+    for k in range(1, len(vectors)):
+        # lanes of vectors up to k are in place; of later ones, any will do for now
+        kept = [at if k > 1 and want < k * lanes else want % lanes for at, want in enumerate(wanted)]
+        lane = [lanes + want % lanes if want // lanes == k else own for own, want in zip(kept, wanted, strict=True)]
+        result = name(Shuffle(result, vectors[k], tuple(lane)))
+    return result

@@ -1,0 +1,195 @@
+"""Rows walked in tiles: what is moved between layouts, alone and amid elementwise work, at any size and type."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.devices.generic.support import Array, Case, Engine, Native, check, floats, fused, lowered, one, rng
+
+from mapsto.devices.generic.schedule import RowSchedule, choose_schedule, read_schedule, schedule_text
+from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Value
+from mapsto.loop.interpret import interpret
+from mapsto.loop.text import format_function
+from mapsto.ops.builder import Builder
+from mapsto.plan.layout import Layout, blocked, permuted
+
+TYPES = [np.uint8, np.int16, np.float16, np.float32, np.int64, np.float64, np.bool_]
+
+
+def numbers(shape: tuple[int, ...], dtype: type) -> Array:
+    found = rng.integers(0, 2 if dtype is np.bool_ else 200, shape)
+    return found.astype(dtype)
+
+
+def turned(shape: tuple[int, ...], perm: tuple[int, ...], dtype: type = np.float32) -> Case:
+    return one("transpose", [numbers(shape, dtype)], perm=perm)
+
+
+def image(shape: tuple[int, ...], perm: tuple[int, ...]) -> Case:
+    """Bytes to floats in another order of dims."""
+
+    def build(b: Builder, x: Value) -> Value:
+        scaled = b.one("mul", [b.one("cast", [x], to=DType.F32), b.constant(np.float32(1 / 255))])
+        return b.one("transpose", [scaled], perm=perm)
+
+    return fused(build, [numbers(shape, np.uint8)])
+
+
+def residual(shape: tuple[int, ...], perm: tuple[int, ...]) -> Case:
+    """What lies crossed beside what does not, and a bias along the lanes."""
+
+    def build(b: Builder, x: Value, y: Value, bias: Value) -> Value:
+        return b.one("tanh", [b.one("add", [b.one("add", [b.one("transpose", [x], perm=perm), y]), bias])])
+
+    out = tuple(shape[p] for p in perm)
+    return fused(build, [floats(*shape), floats(*out), floats(out[-1])])
+
+
+def two_ways(rows: int, columns: int) -> Case:
+    """One result as it lies, one transposed."""
+
+    def build(b: Builder, x: Value) -> list[Value]:
+        twice = b.one("add", [x, x])
+        return [twice, b.one("transpose", [twice], perm=(1, 0))]
+
+    return fused(build, [floats(rows, columns)])
+
+
+def between(make: str, shape: tuple[int, ...], dtype: type = np.float32, block: int = 16) -> Case:
+    """From or to blocks of channels, or from channels last, by the operands' layouts."""
+    case = one("copy", [numbers(shape, dtype)])
+    (source,), (target,) = case.kernel.inputs, case.kernel.outputs
+    layouts: dict[str, Layout] = {}
+    if make == "to blocks":
+        layouts[target.name] = blocked(shape, 1, block)
+    elif make == "from blocks":
+        layouts[source.name] = blocked(shape, 1, block)
+    elif make == "to channels last":
+        layouts[target.name] = permuted(shape, (0, 2, 3, 1))
+    elif make == "blocks with a border":
+        layouts[target.name] = blocked(shape, 1, block, [(0, 0), (0, 0), (1, 1), (1, 2)])
+    else:
+        layouts[source.name], layouts[target.name] = permuted(shape, (0, 2, 3, 1)), blocked(shape, 1, block)
+    case.layouts = layouts
+    return case
+
+
+CASES = {
+    "square": lambda: turned((32, 48), (1, 0)),
+    "odd": lambda: turned((37, 50), (1, 0)),
+    "thin": lambda: turned((5, 70), (1, 0)),
+    "nhwc": lambda: turned((2, 18, 5, 7), (0, 2, 3, 1)),
+    "nchw": lambda: turned((2, 5, 7, 18), (0, 3, 1, 2)),
+    "keys": lambda: turned((3, 19, 40), (0, 2, 1)),
+    "heads": lambda: turned((1, 6, 4, 32), (0, 2, 1, 3)),
+    "channels of an image": lambda: turned((1, 9, 11, 3), (0, 3, 1, 2)),
+    "planes of an image": lambda: turned((1, 3, 9, 11), (0, 2, 3, 1)),
+    "twelve": lambda: turned((40, 12), (1, 0)),
+    "fifteen": lambda: turned((33, 15), (1, 0)),
+    "image": lambda: image((1, 9, 20, 3), (0, 3, 1, 2)),
+    "image of many channels": lambda: image((1, 5, 7, 33), (0, 3, 1, 2)),
+    "image back": lambda: image((1, 4, 7, 9), (0, 2, 3, 1)),
+    "residual": lambda: residual((21, 35), (1, 0)),
+    "residual of three": lambda: residual((2, 40, 3), (0, 2, 1)),
+    "two ways": lambda: two_ways(33, 20),
+    "to blocks": lambda: between("to blocks", (1, 32, 4, 8)),
+    "from blocks": lambda: between("from blocks", (1, 32, 4, 8)),
+    **{f"{what} {c}": lambda what=what, c=c: between(what, (2, c, 3, 11))
+       for what in ("to blocks", "from blocks", "to channels last", "blocks with a border", "channels last to blocks")
+       for c in (32, 35, 7)},
+    **{f"of {np.dtype(t).name}": lambda t=t: turned((35, 50), (1, 0), t) for t in TYPES},
+    **{f"planes of {np.dtype(t).name}": lambda t=t: turned((3, 70), (1, 0), t) for t in TYPES},
+    **{f"channels of {np.dtype(t).name}": lambda t=t: turned((70, 3), (1, 0), t) for t in TYPES},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_move(name: str, engine: Engine) -> None:
+    check(CASES[name](), engine)
+
+
+def in_tiles(case: Case) -> list[RowSchedule]:
+    """Every schedule of tiles of a kernel of one part."""
+    best = choose_schedule(case.kernel, case.all_layouts(), case.processor)
+    found = []
+    for axis in range(6):
+        for across in range(6):
+            for lanes in (4, 8, 16):
+                text = f"tiles {axis} {across} x{lanes} of {best.rows}"
+                try:
+                    found.append(read_schedule(text, case.kernel, case.all_layouts(), case.processor))
+                except ValueError:
+                    continue
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_tile(name: str) -> None:
+    """Also those that cost more than something else."""
+    for schedule in in_tiles(CASES[name]()):
+        check(CASES[name](), interpret, schedule)
+
+
+@pytest.mark.parametrize("name", ["square", "odd", "nhwc", "nchw", "keys", "planes of an image", "image", "residual",
+                                  "to blocks", "from blocks", "of uint8", "of float64", "of bool"])  # fmt: skip
+def test_moves_are_made_in_tiles(name: str) -> None:
+    case = CASES[name]()
+    function, _, _, schedule = lowered(case)
+    assert schedule.vector == "tiles"
+    assert schedule_text(read_schedule(schedule_text(schedule), case.kernel, case.all_layouts(), case.processor)) == (
+        schedule_text(schedule)
+    )
+    assert "shuffle(" in format_function(function)
+
+
+def test_what_is_contiguous_along_one_iterator_is_not() -> None:
+    assert lowered(CASES["heads"]())[3].vector == "rows"
+    assert lowered(one("add", [floats(20, 30), floats(20, 30)]))[3].vector == "rows"
+
+
+@st.composite
+def moves(draw: st.DrawFn) -> Case:
+    """A permutation of some dims, some of them open, some of 0 or 1, with or without work before and after."""
+    rank = draw(st.integers(2, 4))
+    sizes = st.sampled_from((0, 1, 2, 3, 4, 7, 8, 12, 16, 17, 31, 32, 35) if rank < 4 else (0, 1, 2, 3, 5, 8, 16, 17))
+    shape = tuple(draw(sizes) for _ in range(rank))
+    perm = tuple(draw(st.permutations(range(rank))))
+    dtype = draw(st.sampled_from(TYPES))
+    names = {axis: f"n{axis}" for axis in draw(st.sets(st.integers(0, rank - 1)))}
+    work = draw(st.sampled_from(("none", "before", "after", "beside")))
+    array = np.random.default_rng(draw(st.integers(0, 99))).integers(0, 2, shape).astype(dtype)
+    out = tuple(shape[p] for p in perm)
+
+    def build(b: Builder, x: Value, *others: Value) -> Value:
+        if work == "before":
+            x = b.one("cast", [x], to=DType.F32)
+        y = b.one("transpose", [x], perm=perm)
+        if work == "after":
+            y = b.one("cast", [y], to=DType.F16)
+        if work == "beside":
+            y = b.one("select", [b.one("eq", [y, *others]), y, *others])
+        return y
+
+    arrays = [array]
+    given = [names]
+    if work == "beside":
+        arrays.append(np.random.default_rng(1).integers(0, 2, out).astype(dtype))
+        given.append({perm.index(axis): name for axis, name in names.items()})
+    return fused(build, arrays, given)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(moves())
+def test_any_move(case: Case) -> None:
+    check(case, interpret)
+    for schedule in in_tiles(case)[:3]:
+        check(case, interpret, schedule)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(case=moves())
+def test_any_move_natively(case: Case, native: Native) -> None:
+    check(case, native)
