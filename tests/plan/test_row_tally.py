@@ -106,11 +106,42 @@ def test_lanes_run_along_the_blocked_dim() -> None:
     assert found.moves == {"contiguous": 800, "store": 800}
 
 
-def test_a_transpose_picks_elements_on_one_side() -> None:
-    shape = (64, 48)
-    stmt = Stmt("out", F32, (Iter("i", 64), Iter("j", 48)), at("x", ROW, COL))
-    found = tally_of([stmt], {"x": plain(shape), "out": permuted(shape, (1, 0))})
-    assert found.moves in ({"contiguous": 3072, "strided_store": 3072}, {"strided_load": 3072, "store": 3072})
+def moved(source: Layout, target: Layout) -> Tally:
+    """Of a copy, where picking one element takes as long as some shuffles of whole vectors."""
+    picky = replace(SPEC, moves={**SPEC.moves, "strided_load": 2e-8, "strided_store": 2e-8})
+    iters = tuple(Iter(name, extent) for name, extent in zip("ij", target.shape, strict=True))
+    stmt = Stmt("out", F32, iters, at("x", ROW, COL))
+    values = {name: Value(name, F32, layout.shape) for name, layout in (("x", source), ("out", target))}
+    return rows_tally([stmt], values, {"x": source, "out": target}, {}, picky)
+
+
+def transpose(rows: int, columns: int) -> Tally:
+    return moved(plain((rows, columns)), permuted((rows, columns), (1, 0)))
+
+
+def test_a_transpose_shuffles_whole_vectors() -> None:
+    """Tiles of 16 x 16: four shuffles for each vector."""
+    found = transpose(64, 48)
+    assert found.moves == {"contiguous": 3072, "store": 3072} and found.elements == {"add": 4 * 3072}
+
+
+@pytest.mark.parametrize(("shape", "left"), [((65, 48), 48), ((64, 50), 128)])
+def test_what_fills_no_tile_is_picked_one_by_one(shape: tuple[int, int], left: int) -> None:
+    found = transpose(*shape)
+    picked = found.moves.get("strided_load", 0.0) + found.moves.get("strided_store", 0.0)
+    assert left * 0.99 < picked < left * 3  # the last vector is full of lanes that do nothing
+
+
+@pytest.mark.parametrize("shape", [(640, 3), (3, 640)])
+def test_channels_side_by_side_are_taken_apart_or_put_together(shape: tuple[int, int]) -> None:
+    found = transpose(*shape)
+    assert found.moves == {"contiguous": 1920, "store": 1920} and found.elements == {"add": 2 * 1920}
+
+
+def test_rows_that_lie_apart_are_no_stream() -> None:
+    """Three of each four channels."""
+    wide = plain((640, 4)).slice(1, 0, 3)
+    assert "add" not in moved(wide, permuted((640, 3), (1, 0))).elements
 
 
 def test_what_no_inner_loop_changes_is_computed_outside_of_it() -> None:

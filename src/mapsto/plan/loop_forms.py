@@ -14,6 +14,18 @@ STRAIGHT_CODE = 128
 # it: fewer do not pay for the gathering. Each row walks over all of these vectors, so they must be few beside the rest.
 MOST_STAGED = 64
 FEWEST_ROWS = 4
+# Rows of a tile that is transposed in registers, at most: what is loaded stays there beside what is made of it.
+MOST_TILE_ROWS = 16
+
+
+def shuffles(count: int) -> int:
+    """Shuffles of two vectors for each of `count` vectors that change rows for columns, or are put together to a stream
+    of single elements, or taken apart: one for each factor of 2, and one less than the odd factor that is left.
+    """
+    found = 0
+    while count > 1 and count % 2 == 0:
+        count, found = count // 2, found + 1
+    return found + count - 1
 
 
 def accumulators(rounds: int | float) -> int:

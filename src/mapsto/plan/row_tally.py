@@ -16,7 +16,7 @@ from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
 from mapsto.machine.cost import Stream, Tally, busy_seconds
 from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.layout import Layout, plain
-from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, accumulators
+from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, MOST_TILE_ROWS, accumulators, shuffles
 from mapsto.plan.patterns import Placed, Sizes, Walk, number, placed
 from mapsto.plan.row_work import Node, Work, work_of
 
@@ -44,15 +44,15 @@ class Counts:
     def move(self, cls: str, count: float) -> None:
         self.moves[cls] = self.moves.get(cls, 0.0) + count
 
-    def add(self, other: Counts) -> None:
+    def add(self, other: Counts, share: float = 1.0) -> None:
         for cls, count in other.elements.items():
-            self.element(cls, count)
+            self.element(cls, share * count)
         for cls, count in other.moves.items():
-            self.move(cls, count)
-        self.scalar += other.scalar
-        self.loops += other.loops
-        self.chain += other.chain
-        self.operations += other.operations
+            self.move(cls, share * count)
+        self.scalar += share * other.scalar
+        self.loops += share * other.loops
+        self.chain += share * other.chain
+        self.operations += share * other.operations
 
     def tally(self, streams: tuple[Stream, ...] = (), shares: float = math.inf) -> Tally:
         return Tally(
@@ -112,10 +112,50 @@ def _cheapest(works: Sequence[Work], shared: int, inside: set[str], spec: Device
             seconds = _seconds(counts, spec)
             if seconds < best:
                 best, found = seconds, counts
+    for lane, across in _crossings(works, shared, inside):
+        counts = _in_tiles(works, lane, across, inside, spec)
+        seconds = _seconds(counts, spec)
+        if seconds < best:
+            best, found = seconds, counts
     own = Counts()
     for nest in nests:
         nest.count_cheapest(own)
     return own if _seconds(own, spec) < best else found
+
+
+def _crossings(works: Sequence[Work], shared: int, inside: set[str]) -> Iterator[tuple[int, int]]:
+    """Pairs of rows such that some accesses are contiguous along one and some along the other, where each point of the
+    rows is one element of every statement.
+    """
+    if shared < 2 or any(len(w.iters) > shared or w.reduced for w in works):
+        return
+    found = set()
+    for work in works:
+        at = {name: k for k, name in enumerate(work.iters)}
+        walked = [n.walks for n in work.nodes if n.walks is not None and n.tensor not in inside]
+        for walks in (*walked, *([work.store] if work.stmt.target not in inside else [])):
+            found |= {at[name] for name, walk in walks.items() if walk.run and walk.step == 1 and name in at}
+    for lane in sorted(found):
+        yield from ((lane, across) for across in sorted(found) if across != lane)
+
+
+def _in_tiles(works: Sequence[Work], lane: int, across: int, inside: set[str], spec: DeviceSpec) -> Counts:
+    """Tiles of lanes along one row and rows along another; what is left over has no tiles."""
+    size = max(size for w in works for size in (w.stmt.dtype.size, *(n.size for n in w.nodes if n.kind == "load")))
+    extents = [works[0].extents[works[0].iters[k]] for k in (lane, across)]
+    lanes = min(spec.lanes * 4 // size, MOST_TILE_ROWS)
+    while lanes > 4 and lanes > extents[0]:
+        lanes //= 2
+    height = min(lanes, extents[1])
+    whole = math.prod((e // n) * n / e for e, n in zip(extents, (lanes, height), strict=True))
+    counts = Counts()
+    for share, tile in ((whole, True), (1.0 - whole, False)):
+        for work in works if share else ():
+            other = work.iters[across] if tile else None
+            made = Counts()
+            _Nest(work, len(work.iters), inside, spec, lanes, other, height).count(work.iters[lane], made)
+            counts.add(made, share)
+    return counts
 
 
 def count_in_lanes(work: Work, lane: str | None, inside: set[str], spec: DeviceSpec, counts: Counts) -> None:
@@ -130,10 +170,23 @@ def _seconds(counts: Counts, spec: DeviceSpec) -> float:
 
 
 class _Nest:
-    """The loops of one statement, outermost first: shared rows by the stride they write at, its own, reductions'."""
+    """The loops of one statement, outermost first: shared rows by the stride they write at, its own, reductions'.
 
-    def __init__(self, work: Work, shared: int, inside: set[str], spec: DeviceSpec, lanes: int) -> None:
+    across: the iterator that rows of tiles are of; height: of a tile.
+    """
+
+    def __init__(
+        self,
+        work: Work,
+        shared: int,
+        inside: set[str],
+        spec: DeviceSpec,
+        lanes: int,
+        across: str | None = None,
+        height: int = 1,
+    ) -> None:
         self.work, self.inside, self.spec, self.lanes = work, inside, spec, lanes
+        self.across, self.height = across, height
         rows = sorted(work.iters[:shared], key=self._stride, reverse=True)
         own = work.iters[shared:]
         self.joined = _joined(rows, work)
@@ -243,6 +296,9 @@ class _Nest:
         if lane is None or node.walks is None:
             counts.scalar += times
             return
+        if self._crossed(node.walks, lane):
+            self._cross("contiguous", lanes, node.size, times, counts)
+            return
         walk = node.walks.get(lane)
         if walk is not None and walk.run and abs(walk.step) > 1 and (rows := self._staged(node, lane)):
             counts.move("strided_load", times * lanes / rows)  # picked once for all rows of the innermost loop
@@ -284,8 +340,25 @@ class _Nest:
             counts.move("store", times * self._units(lanes, size) / 2 if lane else 0.0)
         elif lane is None or lane not in self.work.store:
             counts.scalar += times
+        elif self._crossed(self.work.store, lane):
+            self._cross("store", lanes, size, times, counts)
         else:
             self._move(self.work.store[lane], "store", lanes, size, times, counts)
+
+    def _crossed(self, walks: Mapping[str, Walk], lane: str) -> bool:
+        """Whether an access goes by tiles: neighbours lie along the other iterator, side by side if few."""
+        if self.across is None:
+            return False
+        along, other = walks.get(lane), walks.get(self.across)
+        if along is None or other is None or other.step != 1 or other.run < self.height or along.run < self.lanes:
+            return False
+        few = self.work.extents[self.across] < self.lanes
+        return along.step == self.work.extents[self.across] if few else abs(along.step) > 1
+
+    def _cross(self, near: str, lanes: int, size: int, times: float, counts: Counts) -> None:
+        """Whole vectors, and shuffles of two, each of which takes what an addition does."""
+        counts.move(near, times * self._units(lanes, size))
+        counts.element("add", times * self._units(lanes, size) * shuffles(self.height))
 
     def _reduction(self, node: Node, lane: str | None, lanes: int, times: float, counts: Counts) -> None:
         """Sums of one reduction: an operation a round, lanes folded at the end, and what waits for its own latency."""

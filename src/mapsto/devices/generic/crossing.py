@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from mapsto.devices.generic.flat import FlatSegment, FlatStep, settled, substituted_segment
-from mapsto.devices.generic.networks import stages
 from mapsto.ir.expr import Dim, floordiv, linear, loads, sym, symbols
 from mapsto.kernel.ast import Iter, Load, Reduction, Scalar, Where, children, transform, walk
+from mapsto.plan.loop_forms import shuffles
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Tile:
     stores: frozenset[tuple[str, Dim]]
 
     @property
-    def stages(self) -> float:
+    def stages(self) -> int:
         """Shuffles for each vector of a crossed access."""
-        return stages(self.height)
+        return shuffles(self.height)
 
 
 def crosses(flat: FlatSegment) -> bool:

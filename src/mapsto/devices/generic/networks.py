@@ -13,16 +13,6 @@ from mapsto.loop.ast import Shuffle, Value
 Name = Callable[[Value], Value]
 
 
-def stages(count: int) -> float:
-    """Shuffles for each of `count` vectors that are taken apart or put together: one for each factor of 2, and one less
-    than the odd factor that is left.
-    """
-    found = 0
-    while count > 1 and count % 2 == 0:
-        count, found = count // 2, found + 1
-    return found + count - 1
-
-
 def transposed(rows: Sequence[Value], chunk: int, name: Name) -> list[Value]:
     """The columns of as many rows as a row has lanes, a power of two.
 

@@ -27,6 +27,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, mod, round_up, sym
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, walk
 from mapsto.plan.layout import Layout, plain
+from mapsto.plan.loop_forms import MOST_TILE_ROWS
 
 _ONE_PASS = " in one pass"  # how the texts of such schedules end
 
@@ -290,9 +291,6 @@ def _along_rows(flat: FlatSegment, costs: Costs, axis: int, rows: int) -> tuple[
 
 # ---- tiles ---------------------------------------------------------------------------------------------------------
 
-_TILE_ROWS = 16  # at most: what is crossed stays in registers, twice as many for what is made of it
-
-
 def _in_tiles(flat: FlatSegment, temps: Temps, rows: int, processor: Processor) -> list[tuple[float, RowSchedule]]:
     """Every way to walk rows in tiles, where some accesses are contiguous along one and others along another."""
     if temps.arrays or temps.buffers or not crosses(flat):
@@ -325,7 +323,7 @@ def _tiles_along(
     flat: FlatSegment, near: frozenset[str], axis: int, across: int, rows: int, processor: Processor
 ) -> list[tuple[float, RowSchedule]]:
     found: list[tuple[float, RowSchedule]] = []
-    lanes = min(processor.lanes * 4 // widest(flat, near), _TILE_ROWS, processor.registers // 2)
+    lanes = min(processor.lanes * 4 // widest(flat, near), MOST_TILE_ROWS, processor.registers // 2)
     while lanes >= 4:
         tile = tile_of(flat, near, flat.rows[axis], flat.rows[across], lanes, "@lane")
         if tile is None:
