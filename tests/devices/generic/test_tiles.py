@@ -118,7 +118,7 @@ def in_tiles(case: Case) -> list[RowSchedule]:
     for axis in range(6):
         for across in range(6):
             for lanes in (4, 8, 16):
-                text = f"tiles {axis} {across} x{lanes} of {best.rows}"
+                text = f"transposed {axis} {across} x{lanes} of {best.rows}"
                 try:
                     found.append(read_schedule(text, case.kernel, case.all_layouts(), case.processor))
                 except ValueError:
@@ -138,7 +138,7 @@ def test_every_tile(name: str) -> None:
 def test_moves_are_made_in_tiles(name: str) -> None:
     case = CASES[name]()
     function, _, _, schedule = lowered(case)
-    assert schedule.vector == "tiles"
+    assert schedule.vector == "transposed"
     assert schedule_text(read_schedule(schedule_text(schedule), case.kernel, case.all_layouts(), case.processor)) == (
         schedule_text(schedule)
     )

@@ -121,7 +121,7 @@ class _Writer:
     # ---- parts ----
 
     def part(self, part: Part) -> None:
-        if part.schedule.vector == "tiles":
+        if part.schedule.vector == "transposed":
             self._tiles(part)
             return
         schedule, flat, temps = part.schedule, part.flat, part.temps

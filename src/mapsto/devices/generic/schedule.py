@@ -35,7 +35,7 @@ _ONE_PASS = " in one pass"  # how the texts of such schedules end
 @dataclass(frozen=True)
 class RowSchedule:
     """How a kernel is walked. `vector`: "rows" (lanes are neighbouring rows), "inner" (each statement has its own
-    vector), "tiles" (lanes are neighbouring rows; what is contiguous along other rows is transposed), "none".
+    vector), "transposed" (lanes are neighbouring rows; what is contiguous along other rows is transposed), "none".
 
     `axis`: which of the collapsed row iterators the lanes are of; `across`: which one the rows of tiles are of.
     `parts`: one schedule for each independent part of the kernel. `one_pass`: it is of the kernel `in_one_pass`.
@@ -136,7 +136,7 @@ def _read(text: str, kernel: Kernel, layouts: Mapping[str, Layout], processor: P
 def _read_part(
     text: str, kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int, processor: Processor
 ) -> RowSchedule:
-    found = re.fullmatch(r"(rows|tiles|inner|none)(?: (\d{1,3}))?(?: (\d{1,3}))? x(\d{1,3}) of (\d{1,3})", text)
+    found = re.fullmatch(r"(rows|transposed|inner|none)(?: (\d{1,3}))?(?: (\d{1,3}))? x(\d{1,3}) of (\d{1,3})", text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no schedule of rows")
     axis, across = (int(number or -1) for number in (found[2], found[3]))
@@ -147,7 +147,7 @@ def _read_part(
     if made.vector == "rows":
         fits = 0 <= made.axis < len(rows) and 1 < made.lanes == lanes_for(rows[made.axis].extent, lanes)
         fits = fits and made.across < 0
-    elif made.vector == "tiles":
+    elif made.vector == "transposed":
         fits = made in (replace(s, reason="") for _, s in _in_tiles(flat, temps, len(segment.rows), processor))
     else:
         fits = made.axis < 0 and made.across < 0 and made.lanes == lanes and (made.vector == "inner") == (lanes > 1)
@@ -191,7 +191,7 @@ def temp_shapes(kernel: Kernel) -> dict[str, tuple[DType, tuple[Dim, ...]]]:
 
 
 def _row_lanes(schedule: RowSchedule) -> int:
-    return schedule.lanes if schedule.vector in ("rows", "tiles") else 1
+    return schedule.lanes if schedule.vector in ("rows", "transposed") else 1
 
 
 def lanes_of_types(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) -> int:
@@ -330,7 +330,7 @@ def _tiles_along(
             return found
         it, other = tile.axis, tile.across
         sides = f"{lanes} along rows {it.name} of {it.extent} and {tile.height} across {other.name} of {other.extent}"
-        schedule = RowSchedule(rows, "tiles", lanes, f"tiles of {sides}", axis, across)
+        schedule = RowSchedule(rows, "transposed", lanes, f"tiles of {sides}", axis, across)
         found.append((_tiles_cost(flat, tile, near, processor), schedule))
         if estimate(it.extent) % lanes == 0 and (tile.narrow or estimate(other.extent) % lanes == 0):
             return found

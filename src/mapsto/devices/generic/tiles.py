@@ -16,7 +16,7 @@ from mapsto.devices.generic.flat import FlatStep
 from mapsto.devices.generic.networks import apart, together, transposed
 from mapsto.devices.generic.operations import convert, lift
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, ceildiv, minimum, mod, sym
+from mapsto.ir.expr import Dim, ceildiv, linear, minimum, mod, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Load
 from mapsto.loop import ast as loop
@@ -168,10 +168,12 @@ class TileBody(Body):
     def _places(self, place: Dim) -> list[Dim]:
         """Where the vectors of a crossed access begin: one for each lane of the axis, or one after the other."""
         tile = self.tile
+        first = self.code.expand(substitute(place, {tile.lane: 0, tile.row: 0}))
         if tile.narrow:
-            start = substitute(place, {tile.lane: 0, tile.row: 0})
-            return [self.code.expand(start) + k * tile.lanes for k in range(tile.height)]
-        return [self.code.expand(substitute(place, {tile.lane: k, tile.row: 0})) for k in range(tile.lanes)]
+            return [first + k * tile.lanes for k in range(tile.height)]
+        along = linear(place, tile.lane)
+        assert along is not None, "a crossed access is linear along the axis"
+        return [first + k * self.code.expand(along[0]) for k in range(tile.lanes)]
 
     def _turned(self, vectors: list[loop.Value], loaded: bool) -> list[loop.Value]:
         name = self.code.let
