@@ -273,7 +273,7 @@ def transform(e: Scalar, leaf: Callable[[Scalar], Scalar | None], index: Callabl
     if replaced is not None:
         return replaced
     if isinstance(e, Load):
-        return Load(e.tensor, tuple(index(i) for i in e.index), e.dtype)
+        return type(e)(e.tensor, tuple(index(i) for i in e.index), e.dtype)  # there are kinds that know more
     if isinstance(e, Index):
         return Index(index(e.expr), e.dtype)
     if isinstance(e, Op):

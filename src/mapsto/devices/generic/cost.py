@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from mapsto.devices.generic.flat import FlatGroup, FlatStep
+from mapsto.devices.generic.flat import FlatGroup, FlatLoad, FlatStep
 from mapsto.devices.generic.normal import ranges_of
 from mapsto.devices.generic.processor import Cycles, Processor
 from mapsto.ir.expr import Dim, linear, loads, sym, symbols
@@ -124,10 +124,10 @@ class Costs:
 
     def scalar(self, e: Scalar, vector: Vector | None, ranges: Ranges) -> float:
         """One evaluation of `e` in all lanes."""
-        if isinstance(e, Load):
+        if isinstance(e, FlatLoad):
             if e.tensor in self.temps:
                 return self.cycles.near
-            return self.access(e.index[0], vector, ranges, size=e.dtype.size)
+            return self.access(e.place, vector, ranges, size=e.dtype.size)
         if isinstance(e, State):
             return 0.0
         if isinstance(e, Reduction):
@@ -172,7 +172,7 @@ class Costs:
         spared = 0.0
         if trips <= FEW_ROUNDS and all(isinstance(i.extent, int) for i in e.iters):
             for node in (node for part in bodies(e) for node in walk(part)):
-                if isinstance(node, Load) and symbols(node.index[0]) and symbols(node.index[0]) <= own:
+                if isinstance(node, FlatLoad) and symbols(node.place) and symbols(node.place) <= own:
                     spared += self.scalar(node, vector, ranges) - self.cycles.uniform
         if isinstance(e, Fold):
             return self.once(e.steps, vector, ranges, set()) - spared

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.flat import FlatSegment, FlatStep, settled, substituted_segment
+from mapsto.devices.generic.flat import FlatLoad, FlatSegment, FlatStep, settled, substituted_segment
 from mapsto.ir.expr import Dim, floordiv, linear, loads, sym, symbols
 from mapsto.kernel.ast import Iter, Load, Reduction, Scalar, Where, children, transform, walk
 from mapsto.plan.loop_forms import shuffles
@@ -37,7 +37,7 @@ class Tile:
     lane: str
     row: str
     segment: FlatSegment
-    loads: tuple[tuple[str, Load], ...]
+    loads: tuple[tuple[str, FlatLoad], ...]
     stores: frozenset[tuple[str, Dim]]
 
     @property
@@ -87,10 +87,10 @@ def _tile(
     split = replace(split, rows=(*others, rows, columns))
     written = {s.target for s in split.steps}
     apart = height if narrow else None
-    found: dict[Load, str] = {}
+    found: dict[FlatLoad, str] = {}
     for step in split.steps:
         for load in _unguarded(step.value):
-            if load.tensor not in near | written and load not in found and _crossed(load.index[0], lane, row, apart):
+            if load.tensor not in near | written and load not in found and _crossed(load.place, lane, row, apart):
                 found[load] = f"crossed {len(found)}"
     read = {node.tensor for s in split.steps for node in walk(s.value) if isinstance(node, Load)}
     stores = frozenset(
@@ -106,12 +106,12 @@ def _tile(
     return Tile(axis, across, lanes, height, narrow, columns, rows, lane, row, segment, named, stores)
 
 
-def _unguarded(e: Scalar) -> Iterator[Load]:
+def _unguarded(e: Scalar) -> Iterator[FlatLoad]:
     """Loads that may be made whatever guards say."""
     for node in walk(e):
-        if isinstance(node, Load) and node.index[1] == 1:
+        if isinstance(node, FlatLoad) and node.inside:
             yield node
-    if isinstance(e, Load):
+    if isinstance(e, FlatLoad):
         yield e
     elif not isinstance(e, Where):
         for child in children(e):
@@ -129,9 +129,9 @@ def _crossed(place: Dim, lane: str, row: str, apart: int | None) -> bool:
     return apart is None or along[0] == apart
 
 
-def _reading(step: FlatStep, found: dict[Load, str], row: str) -> FlatStep:
+def _reading(step: FlatStep, found: dict[FlatLoad, str], row: str) -> FlatStep:
     def leaf(node: Scalar) -> Scalar | None:
-        name = found.get(node) if isinstance(node, Load) else None
-        return None if name is None else Load(name, (sym(row), 1, 0), node.dtype)
+        name = found.get(node) if isinstance(node, FlatLoad) else None
+        return None if name is None else FlatLoad.of(name, node.dtype, sym(row))
 
     return replace(step, value=transform(step.value, leaf))

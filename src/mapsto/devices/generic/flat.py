@@ -1,9 +1,5 @@
 """Steps over flat buffers: layouts turn indices into places, iterators that run on in memory collapse into one.
 
-A flattened load is `Load(tensor, (place, safe, padded), dtype)`: the element's place in the buffer; 1 where every
-point of the
-iterators is proved to be inside the tensor (such a load may be made under a guard that is off); and the iterator along
-which the buffer is padded to whole blocks, or 0 (a vector along it needs no mask).
 """
 
 from __future__ import annotations
@@ -19,6 +15,32 @@ from mapsto.ir.expr_proofs import Ranges, known_in
 from mapsto.ir.expr_rewrite import rebuild, simplify, substitute
 from mapsto.kernel.ast import Index, Iter, Load, Reduction, Scalar, Scan, Where, bodies, children, reduced, transform
 from mapsto.plan.layout import Layout, plain
+
+
+@dataclass(frozen=True)
+class FlatLoad(Load):
+    """A load at a place in a buffer; its index, which all that rewrites integers reaches, is read by name."""
+
+    @staticmethod
+    def of(tensor: str, dtype: DType, place: Dim, inside: bool = True, padded: Dim = 0) -> FlatLoad:
+        return FlatLoad(tensor, (place, int(inside), padded), dtype)
+
+    @property
+    def place(self) -> Dim:
+        """The element's place in the buffer."""
+        return self.index[0]
+
+    @property
+    def inside(self) -> bool:
+        """Whether every point of the iterators is proved to be inside the tensor: the load may be made under a guard
+        that is off.
+        """
+        return self.index[1] == 1
+
+    @property
+    def padded(self) -> Dim:
+        """The iterator along which the buffer is padded to whole blocks (a vector along it needs no mask), or 0."""
+        return self.index[2]
 
 
 @dataclass(frozen=True)
@@ -122,13 +144,13 @@ class Flattener:
     known: frozenset[str] = frozenset()
     proved: bool = False
 
-    def place(self, tensor: str, index: Sequence[Dim], ranges: Ranges) -> tuple[Dim, int]:
+    def place(self, tensor: str, index: Sequence[Dim], ranges: Ranges) -> tuple[Dim, bool]:
         """(place, whether it is proved to be inside)."""
         layout = self.layouts[tensor]
         flat = tuple(self.index(e, ranges) for e in index)
         safe = all(known_in(e, extent, ranges) for e, extent in zip(index, layout.shape, strict=True) if e != 0)
         safe = safe and all(e != 0 or (isinstance(x, int) and x > 0) for e, x in zip(index, layout.shape, strict=True))
-        return self.placed(tensor, flat, ranges), int(safe)
+        return self.placed(tensor, flat, ranges), safe
 
     def placed(self, tensor: str, index: Sequence[Dim], ranges: Ranges) -> Dim:
         return simplify(recombine(self.layouts[tensor].place(index, ranges)), ranges)
@@ -157,10 +179,10 @@ class Flattener:
 
     def load(self, e: Load, ranges: Ranges) -> Load:
         if e.tensor in self.known:
-            return Load(e.tensor, (0, 1, 0), e.dtype)
+            return FlatLoad.of(e.tensor, e.dtype, 0)
         place, safe = self.place(e.tensor, e.index, ranges)
         padded = self.padded(e.tensor, e.index)
-        return Load(e.tensor, (place, 1 if self.proved else safe, sym(padded) if padded else 0), e.dtype)
+        return FlatLoad.of(e.tensor, e.dtype, place, self.proved or safe, sym(padded) if padded else 0)
 
     def scalar(self, e: Scalar, ranges: Ranges) -> Scalar:
         def leaf(node: Scalar) -> Scalar | None:

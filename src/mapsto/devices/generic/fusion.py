@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mapsto.devices.generic.flat import FlatGroup, FlatSegment, substituted
+from mapsto.devices.generic.flat import FlatGroup, FlatLoad, FlatSegment, substituted
 from mapsto.devices.generic.running import first_result
 from mapsto.ir.expr import loads, sym
 from mapsto.ir.expr_rewrite import substitute
@@ -59,13 +59,13 @@ def _follower(reduce: Reduction, group: FlatGroup, made: set[str], handed: froze
     for node in (node for body in bodies(reduce) for node in walk(body)):
         if isinstance(node, Reduction) or _index_loads(node) & (made | set(places)):
             return None
-        if not isinstance(node, Load):
+        if not isinstance(node, FlatLoad):
             continue
         if node.tensor in made:
             return None
         if node.tensor in places:
             reads_group = True
-            if node.tensor not in handed or substitute(node.index[0], renaming) != places[node.tensor]:
+            if node.tensor not in handed or substitute(node.place, renaming) != places[node.tensor]:
                 return None
     along = reduced(reduce, group.inner, lambda part: substituted(part, renaming))
     return Follower(reduce, along) if reads_group else None

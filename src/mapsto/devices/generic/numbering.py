@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from mapsto.devices.generic.flat import FlatLoad
 from mapsto.ir.expr import Dim, loads, symbols
 from mapsto.kernel.ast import (
     Cast,
     Const,
     Fold,
     Index,
-    Load,
     Op,
     Reduce,
     Reduction,
@@ -60,9 +60,9 @@ class Numbering:
         names = frozenset(s for d in own for s in symbols(d)).union(*(b.symbols for b in below))
         tensors = frozenset(t for d in own for t in loads(d)).union(*(b.tensors for b in below))
         unsafe = any(b.unsafe for b in below) or any(loads(d) for d in own)
-        if isinstance(e, Load):
+        if isinstance(e, FlatLoad):
             tensors |= {e.tensor}
-            unsafe = unsafe or e.index[1] != 1
+            unsafe = unsafe or not e.inside
         elif isinstance(e, State):
             tensors |= {state_name(e)}
         elif isinstance(e, Reduction):
@@ -85,7 +85,7 @@ def _own(e: Scalar) -> tuple[object, ...]:
         return (repr(e.value), e.dtype)
     if isinstance(e, Index):
         return (e.expr, e.dtype)
-    if isinstance(e, Load):
+    if isinstance(e, FlatLoad):
         return (e.tensor, e.index, e.dtype)
     if isinstance(e, Op):
         return (e.fn, e.dtype)
@@ -97,14 +97,15 @@ def _own(e: Scalar) -> tuple[object, ...]:
         return (e.name, e.other, e.dtype)
     if isinstance(e, Reduce):
         return (e.kind, e.iters)
+    assert isinstance(e, Fold), "loads are flat here"
     return (e.iters, *((r.name, repr(r.start.value), r.dtype) for r in e.running))
 
 
 def _dims(e: Scalar) -> tuple[Dim, ...]:
     if isinstance(e, Index):
         return (e.expr,)
-    if isinstance(e, Load):
-        return (e.index[0],)
+    if isinstance(e, FlatLoad):
+        return (e.place,)
     if isinstance(e, Where):
         return e.conds
     return tuple(i.extent for i in e.iters) if isinstance(e, Reduction) else ()

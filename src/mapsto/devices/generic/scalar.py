@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from mapsto.devices.generic.context import Context, Mask, Operand
 from mapsto.devices.generic.exactness import is_rounded
+from mapsto.devices.generic.flat import FlatLoad
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.numbering import state_name
 from mapsto.devices.generic.operations import apply, convert, level, lift, number
@@ -20,7 +21,7 @@ from mapsto.devices.generic.reduce import emit_fold, emit_reduce
 from mapsto.devices.generic.scope import Code, Key
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, linear, loads
-from mapsto.kernel.ast import Cast, Const, Fold, Index, Load, Op, Reduce, Scalar, State, Where
+from mapsto.kernel.ast import Cast, Const, Fold, Index, Op, Reduce, Scalar, State, Where
 from mapsto.loop import ast as loop
 
 
@@ -48,7 +49,7 @@ class Emitter(Context):
         return result
 
     def _emit(self, e: Scalar) -> loop.Value:
-        if isinstance(e, Load):
+        if isinstance(e, FlatLoad):
             return self._load(e)
         if isinstance(e, Op) and e.fn == "div" and self._divides_often(e):
             return self._times_reciprocal(*e.args)
@@ -111,28 +112,28 @@ class Emitter(Context):
 
     # ---- loads ----
 
-    def _load(self, e: Load) -> loop.Value:
+    def _load(self, e: FlatLoad) -> loop.Value:
         if e.tensor in self.known:
             return self.known[e.tensor]
         operand = self.operands[e.tensor]
-        place = self.places.at(operand, self.code.expand(e.index[0]))
+        place = self.places.at(operand, self.code.expand(e.place))
         if operand.per_lane:
             return self.places.vector_load(operand.buffer, place, operand.dtype, None)
         if not self.varies(place):
-            return self.uniform_load(operand, place, guarded=e.index[1] != 1)
+            return self.uniform_load(operand, place, guarded=not e.inside)
         return self.places.vector_load(operand.buffer, place, operand.dtype, self._load_mask(e, place))
 
-    def _load_mask(self, e: Load, place: Dim) -> loop.Value | None:
+    def _load_mask(self, e: FlatLoad, place: Dim) -> loop.Value | None:
         """The lanes that a load may touch: those inside the iterator's extent (unless the buffer is padded), those
         whose guard holds.
         """
         assert self.lane is not None
-        padded = e.index[2] != 0 and self.code.expand(e.index[2]) == self.code.expand(self.lane.iterator)
+        padded = e.padded != 0 and self.code.expand(e.padded) == self.code.expand(self.lane.iterator)
         padded = padded and linear(place, self.lane.symbol) is not None
         parts: list[loop.Value] = []
         if not padded and self.lane.is_partial:
             parts.append(self.tail_mask())
-        if self.mask is not None and e.index[1] != 1:
+        if self.mask is not None and not e.inside:
             parts.append(self.mask.value)
         return self.both(parts)
 

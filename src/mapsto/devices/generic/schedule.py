@@ -17,7 +17,7 @@ from mapsto.devices.generic.cost import (
     row_estimate,
 )
 from mapsto.devices.generic.crossing import Tile, crosses, tile_of, widest
-from mapsto.devices.generic.flat import FlatSegment, collapsed_rows, flatten, settled, substituted_segment
+from mapsto.devices.generic.flat import FlatLoad, FlatSegment, collapsed_rows, flatten, settled, substituted_segment
 from mapsto.devices.generic.normal import normal_form, ranges_of
 from mapsto.devices.generic.one_pass import in_one_pass
 from mapsto.devices.generic.processor import Processor
@@ -310,7 +310,7 @@ def _contiguous_axes(flat: FlatSegment, near: frozenset[str], lanes: int) -> lis
     ranges = ranges_of(flat.rows)
     places = {s.place for s in flat.steps if s.target not in near}
     for step in flat.steps:
-        places |= {n.index[0] for n in walk(step.value) if isinstance(n, Load) and n.tensor not in near}
+        places |= {n.place for n in walk(step.value) if isinstance(n, FlatLoad) and n.tensor not in near}
     axes = []
     for at, it in enumerate(flat.rows):
         vector = Vector(it, min(lanes_for(it.extent, lanes), 4))

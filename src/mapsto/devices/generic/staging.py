@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.flat import FlatSegment, FlatStep
+from mapsto.devices.generic.flat import FlatLoad, FlatSegment, FlatStep
 from mapsto.ir.expr import Dim, linear, loads, sym, symbols
-from mapsto.kernel.ast import Iter, Load, Reduction, Scalar, reduced, transform
+from mapsto.kernel.ast import Iter, Reduction, Scalar, reduced, transform
 from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED
 
 
@@ -17,7 +17,7 @@ class Staged:
     """`array[number of the iterators' point] = load`, one vector a point."""
 
     array: str
-    load: Load
+    load: FlatLoad
     iters: tuple[Iter, ...]
 
     @property
@@ -45,7 +45,7 @@ def stage(flat: FlatSegment, internal: frozenset[str]) -> tuple[FlatSegment, tup
     last = flat.rows[-1]
     if isinstance(last.extent, int) and last.extent < FEWEST_ROWS:  # of unknown extent: taken to be long
         return flat, ()
-    found: dict[Load, Staged] = {}
+    found: dict[FlatLoad, Staged] = {}
     outer = {i.name for i in flat.rows[:-1]}
     groups = []
     for group in flat.groups:
@@ -58,7 +58,7 @@ def stage(flat: FlatSegment, internal: frozenset[str]) -> tuple[FlatSegment, tup
 
 
 def _staged_step(
-    step: FlatStep, lane: Iter, outer: set[str], internal: frozenset[str], found: dict[Load, Staged]
+    step: FlatStep, lane: Iter, outer: set[str], internal: frozenset[str], found: dict[FlatLoad, Staged]
 ) -> FlatStep:
     return replace(step, value=_staged(step.value, (), lane, outer, internal, found))
 
@@ -69,31 +69,31 @@ def _staged(
     lane: Iter,
     outer: set[str],
     internal: frozenset[str],
-    found: dict[Load, Staged],
+    found: dict[FlatLoad, Staged],
 ) -> Scalar:
     def leaf(node: Scalar) -> Scalar | None:
         if isinstance(node, Reduction):
             inside = (*around, *node.iters)
             return reduced(node, node.iters, lambda part: _staged(part, inside, lane, outer, internal, found))
-        if not isinstance(node, Load) or not around:
+        if not isinstance(node, FlatLoad) or not around:
             return None
         if node not in found:
             own = _worth_it(node, around, lane, outer, internal)
             if own is None:
                 return node
             found[node] = Staged(f"staged {len(found)}", node, own)
-        return Load(found[node].array, (found[node].place, 1, 0), node.dtype)
+        return FlatLoad.of(found[node].array, node.dtype, found[node].place)
 
     return transform(e, leaf)
 
 
 def _worth_it(
-    load: Load, around: tuple[Iter, ...], lane: Iter, outer: set[str], internal: frozenset[str]
+    load: FlatLoad, around: tuple[Iter, ...], lane: Iter, outer: set[str], internal: frozenset[str]
 ) -> tuple[Iter, ...] | None:
     """The reduction iterators that a load depends on, where staging it pays."""
-    place = load.index[0]
+    place = load.place
     names = symbols(place)
-    if load.tensor in internal or load.index[1] != 1 or lane.name not in names or loads(place):
+    if load.tensor in internal or not load.inside or lane.name not in names or loads(place):
         return None
     stride = linear(place, lane.name)
     if stride is not None and stride[0] in (0, 1):

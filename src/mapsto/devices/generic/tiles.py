@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.context import Lane, Operand
 from mapsto.devices.generic.crossing import Tile
-from mapsto.devices.generic.flat import FlatStep
+from mapsto.devices.generic.flat import FlatLoad, FlatStep
 from mapsto.devices.generic.networks import apart, together, transposed
 from mapsto.devices.generic.operations import convert, lift
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, linear, minimum, mod, sym
 from mapsto.ir.expr_rewrite import substitute
-from mapsto.kernel.ast import Iter, Load
+from mapsto.kernel.ast import Iter
 from mapsto.loop import ast as loop
 
 # Tiles in a block: two along the axis, so that a cache line is filled by at most two or four of them; more across, so
@@ -147,13 +147,13 @@ class TileBody(Body):
 
     # ---- what is crossed ----
 
-    def _loaded(self, load: Load) -> list[loop.Value]:
+    def _loaded(self, load: FlatLoad) -> list[loop.Value]:
         """The tile's rows of an operand that lies crossed."""
         tile = self.tile
         t = loop.Type(load.dtype, tile.lanes)
         buffer = self.emitter.operands[load.tensor].buffer
         vectors = [
-            self._packed(self.code.let(loop.Load(buffer, place, t), "x")) for place in self._places(load.index[0])
+            self._packed(self.code.let(loop.Load(buffer, place, t), "x")) for place in self._places(load.place)
         ]
         return [self._unpacked(v, load.dtype) for v in self._turned(vectors, loaded=True)]
 
