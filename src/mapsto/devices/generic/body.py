@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 
 from mapsto.devices.generic.context import Lane
 from mapsto.devices.generic.cost import Costs, Vector
@@ -61,7 +60,7 @@ class Body:
             self.emitter.forget(staged.array)
 
     def emit(self) -> None:
-        self.emitter.row_depth = self.code.depth
+        self.emitter.begin_row()
         for at, group in enumerate(self.segment.groups):
             self.group(group, at)
         for name in list(self.emitter.known):
@@ -75,16 +74,15 @@ class Body:
         if group.steps[0].scan is not None:
             self.scan(group, vector)
             return
-        self.emitter.writing = frozenset(s.target for s in group.steps)
         followed = self.fused[at]
-        totals = [self.totals(f, vector) for f in followed]
         outer = [it for it in group.inner if vector is None or it.name != vector.iter.name]
-        with self.loops(outer):
-            if vector is None:
-                self.steps(group, at, totals)
-            else:
-                self.vectors(vector, group, at, totals)
-        self.emitter.writing = frozenset()
+        with self.emitter.writing_to(s.target for s in group.steps):
+            totals = [self.totals(f, vector) for f in followed]
+            with self.loops(outer):
+                if vector is None:
+                    self.steps(group, at, totals)
+                else:
+                    self.vectors(vector, group, at, totals)
         for total in totals:
             total.finish(vector is not None)
 
@@ -111,14 +109,15 @@ class Body:
         with self.tail(vector) as any_left:
             if any_left:
                 self.steps(group, at, totals, masked=True)
-        self.emitter.lane = None
 
     @contextmanager
     def whole_vectors(self, vector: Vector) -> Iterator[None]:
         name, count = vector.iter.name, vector.lanes
         lane = self.code.lane_symbol(count)
-        self.emitter.lane = Lane(lane, count, sym(name))
-        with self.code.loop(0, floordiv(vector.iter.extent, count), name) as var:
+        with (
+            self.emitter.in_lanes(Lane(lane, count, sym(name))),
+            self.code.loop(0, floordiv(vector.iter.extent, count), name) as var,
+        ):
             self.code.bind(name, var * count + sym(lane))
             yield
 
@@ -127,15 +126,15 @@ class Body:
         """The lanes left over; yields whether there can be any."""
         name, count, extent = vector.iter.name, vector.lanes, vector.iter.extent
         left = mod(extent, count)
-        assert self.emitter.lane is not None
         if left == 0:
             yield False
             return
-        self.emitter.lane = replace(self.emitter.lane, tail=left)
+        lane = Lane(self.code.lane_symbol(count), count, sym(name), tail=left)
         with ExitStack() as stack:
+            stack.enter_context(self.emitter.in_lanes(lane))
             if not isinstance(left, int):
                 stack.enter_context(self.code.branch((left - 1,)))
-            self.code.bind(name, floordiv(extent, count) * count + sym(self.emitter.lane.symbol))
+            self.code.bind(name, floordiv(extent, count) * count + sym(lane.symbol))
             yield True
 
     # ---- steps ----
@@ -188,8 +187,7 @@ class Body:
         assert step.scan is not None
         along = next(it for it in group.inner if it.name == step.scan.iter)
         others = [it for it in group.inner if it is not along and (vector is None or it.name != vector.iter.name)]
-        self.emitter.writing = frozenset((step.target,))
-        with self.loops(others):
+        with self.emitter.writing_to((step.target,)), self.loops(others):
             if vector is None:
                 self.running(step, along)
             else:
@@ -198,8 +196,6 @@ class Body:
                 with self.tail(vector) as any_left:
                     if any_left:
                         self.running(step, along)
-                self.emitter.lane = None
-        self.emitter.writing = frozenset()
 
     def running(self, step: FlatStep, along: Iter) -> None:
         """The running total along the scanned iterator, in the lanes at work."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from mapsto.devices.generic.numbering import Info, Numbering
@@ -55,16 +56,33 @@ class Mask:
     key: int
 
 
+@dataclass(frozen=True)
+class Tensors:
+    """What is known of tensors throughout. `internal`: written and read in one row. `near`: kept in registers or local
+    arrays. `rounded`: their elements hold rounding that is not defined (`exactness`).
+    """
+
+    internal: frozenset[str] = frozenset()
+    near: frozenset[str] = frozenset()
+    rounded: frozenset[str] = frozenset()
+
+
 class Context(ABC):
     """Emits into `code` what a place of a kernel needs; how an expression becomes a value is its heir's to say.
 
     `known`: tensors whose element at the present point is a value already. `lanes`: how many lanes a reduction may take
-    for itself where none are at work around it; `processor`: by whose costs. `near`: tensors that a function keeps in
-    registers or local arrays. `rounded`: those whose elements hold rounding that is not defined (`exactness`). `floor`:
-    the outermost scope that anything is emitted into.
+    for itself where none are at work around it; `processor`: by whose costs. `floor`: the outermost scope that anything
+    is emitted into.
     """
 
-    def __init__(self, code: Code, operands: Mapping[str, Operand], processor: Processor, lanes: int = 1) -> None:
+    def __init__(
+        self,
+        code: Code,
+        operands: Mapping[str, Operand],
+        processor: Processor,
+        lanes: int = 1,
+        tensors: Tensors = Tensors(),
+    ) -> None:
         self.code = code
         self.processor = processor
         self.operands = dict(operands)
@@ -73,17 +91,41 @@ class Context(ABC):
         self.known_depth: dict[str, int] = {}
         self.lane: Lane | None = None
         self.mask: Mask | None = None
-        self.internal: frozenset[str] = frozenset()
+        self.internal = tensors.internal
         self.row_depth = 0
         self.floor = 0
         self.writing: frozenset[str] = frozenset()
         self.lanes = lanes
-        self.near: frozenset[str] = frozenset()
-        self.rounded: frozenset[str] = frozenset()
+        self.near = tensors.near
+        self.rounded = tensors.rounded
 
     @abstractmethod
     def value(self, e: Scalar) -> loop.Value:
         """The value of a scalar expression at the present point."""
+
+    # ---- where we are ----
+
+    def begin_part(self) -> None:
+        """What follows is emitted into the present scope or into inner ones."""
+        self.floor = self.code.depth
+
+    def begin_row(self) -> None:
+        """What statements of one row pass on is read in the present scope or in inner ones."""
+        self.row_depth = self.code.depth
+
+    @contextmanager
+    def in_lanes(self, lane: Lane | None) -> Iterator[None]:
+        """These lanes are at work (None: single elements)."""
+        before, self.lane = self.lane, lane
+        yield
+        self.lane = before
+
+    @contextmanager
+    def writing_to(self, targets: Iterable[str]) -> Iterator[None]:
+        """Elements of these tensors change in every round."""
+        self.writing = frozenset(targets)
+        yield
+        self.writing = frozenset()
 
     # ---- where a value belongs ----
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from mapsto.devices.generic.context import Lane, Operand
+from mapsto.devices.generic.context import Lane, Operand, Tensors
 from mapsto.devices.generic.flat import Flattener
 from mapsto.devices.generic.operations import convert, lift
 from mapsto.devices.generic.processor import Processor
@@ -48,17 +48,18 @@ def emit_scalar(e: Scalar, context: EpilogueContext, dtype: DType | None = None)
     names = context.buffers or {}
     operands = {t: Operand(names.get(t, t), dtypes.get(t, DType.I64)) for t in context.layouts}
     code = Code(set(), context.fresh)
-    emitter = Emitter(code, operands, context.processor)
-    emitter.known = dict(context.known)
-    emitter.known_depth = dict.fromkeys(context.known, 0)
-    emitter.rounded = frozenset(context.known)  # sums
+    emitter = Emitter(code, operands, context.processor, tensors=Tensors(rounded=frozenset(context.known)))  # sums
+    for name, known in context.known.items():
+        emitter.define(name, known)
     for name, at in context.bindings.items():
         code.bind(name, at)
+    lane = None
     if context.wide is not None and context.lanes > 1:
-        lane = code.lane_symbol(context.lanes)
-        code.bind(context.wide, context.bindings[context.wide] + sym(lane))
-        emitter.lane = Lane(lane, context.lanes, sym(context.wide), mask=context.mask)
+        symbol = code.lane_symbol(context.lanes)
+        code.bind(context.wide, context.bindings[context.wide] + sym(symbol))
+        lane = Lane(symbol, context.lanes, sym(context.wide), mask=context.mask)
     flat = Flattener(context.layouts, frozenset(context.known), proved=True).scalar(e, {})
-    value = emitter.value(flat)
+    with emitter.in_lanes(lane):
+        value = emitter.value(flat)
     value = lift(code.let(convert(value, dtype or value.type.element)), context.lanes)
     return code.scopes[0].statements, value

@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass, replace
 
 from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
-from mapsto.devices.generic.context import Lane, Operand
+from mapsto.devices.generic.context import Lane, Operand, Tensors
 from mapsto.devices.generic.cost import Costs, Vector, lanes_for
 from mapsto.devices.generic.crossing import tile_of
 from mapsto.devices.generic.exactness import rounded_tensors
@@ -140,10 +140,12 @@ class _Writer:
         for s in staged:
             operands[s.array] = self._local(s.array, s.load.dtype, s.count, width)
         inner = schedule.lanes if schedule.vector == "inner" else 1
-        emitter = Emitter(self.code, operands, self.processor, inner)
-        emitter.internal = part.segment.internal | temps.registers | {s.array for s in staged}
-        emitter.near = near_tensors(temps)
-        emitter.rounded = self.rounded | {s.array for s in staged if s.load.tensor in self.rounded}
+        tensors = Tensors(
+            part.segment.internal | temps.registers | {s.array for s in staged},
+            near_tensors(temps),
+            self.rounded | {s.array for s in staged if s.load.tensor in self.rounded},
+        )
+        emitter = Emitter(self.code, operands, self.processor, inner, tensors)
         costs = Costs(self.processor, inner, emitter.near, flat.rows)
         body = Body(emitter, flat, costs, temps.registers, temps.handed, staged)
         self._emit(flat.rows, body, lambda low, high: self._rows(flat.rows[-1], low, high, lanes, body))
@@ -160,10 +162,12 @@ class _Writer:
             dtypes = {name: operand.dtype for name, operand in self.operands.items()}
             for name, dtype in arrays_of(tile, dtypes):
                 arrays[name] = self._local(name, dtype, tile.height, tile.lanes)
-        emitter = Emitter(self.code, {**self.operands, **arrays}, self.processor)
-        emitter.internal = part.segment.internal | temps.registers | set(arrays)
-        emitter.near = near_tensors(temps)
-        emitter.rounded = self.rounded | {name for name, load in tile.loads if load.tensor in self.rounded}
+        tensors = Tensors(
+            part.segment.internal | temps.registers | set(arrays),
+            near_tensors(temps),
+            self.rounded | {name for name, load in tile.loads if load.tensor in self.rounded},
+        )
+        emitter = Emitter(self.code, {**self.operands, **arrays}, self.processor, 1, tensors)
         inside, edges = (
             Body(emitter, s, Costs(self.processor, 1, emitter.near, s.rows), temps.registers, temps.handed)
             for s in (tile.segment, flat)
@@ -225,7 +229,7 @@ class _Writer:
         self.extent = offset + extent
         with self.code.branch((end - offset - 1, offset + extent - begin - 1)):
             # a branch, so that nothing of a part is computed by threads that have no share of it
-            body.emitter.floor = self.code.depth
+            body.emitter.begin_part()
             if offset != 0:
                 begin = self.code.symbol(maximum(begin - offset, 0), "begin")  # type: ignore[assignment]
             end = self.code.symbol(minimum(end - offset, extent), "end")  # type: ignore[assignment]
@@ -264,26 +268,29 @@ class _Writer:
 
         Where guards or a tail concern a few rows only, those are apart, and the others free of them.
         """
-        emitter = body.emitter
         partial = lanes is not None and lanes.tail is not None and lanes.outer == last.name
         free = guard_free(body.segment, last) if _operations(body.segment) <= _LARGE_BODY else None
         if free is None and partial and _is_small(body.segment):
             free = (0, last.extent)
+        lane = None
         if lanes is not None:
-            emitter.lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
-        body.fill()
-        if free is None:
-            self._row_loop(last, low, high, (0, last.extent - 1), body)
-            return
-        first, past = free
-        if partial and lanes is not None:
-            past = minimum(past, floordiv(lanes.extent, lanes.count))
-        if partial and emitter.lane is not None:
-            emitter.lane = replace(emitter.lane, tail=None)
-        self._row_loop(last, maximum(low, first), minimum(high, past), (first, past - 1), body)
-        if lanes is not None:
-            emitter.lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
-        past = maximum(first, past)
+            lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
+        with body.emitter.in_lanes(lane):
+            body.fill()
+            if free is None:
+                self._row_loop(last, low, high, (0, last.extent - 1), body)
+                return
+            first, past = free
+            if partial and lanes is not None:
+                past = minimum(past, floordiv(lanes.extent, lanes.count))
+            whole = replace(lane, tail=None) if partial and lane is not None else lane
+            with body.emitter.in_lanes(whole):
+                self._row_loop(last, maximum(low, first), minimum(high, past), (first, past - 1), body)
+            self._edges(last, low, high, (first, maximum(first, past)), body)
+
+    def _edges(self, last: Iter, low: Dim, high: Dim, inside: tuple[Dim, Dim], body: Body) -> None:
+        """The rows before and past those that are done."""
+        first, past = inside
         if first == 0:
             self._row_loop(last, maximum(low, past), high, (past, last.extent - 1), body)
             return

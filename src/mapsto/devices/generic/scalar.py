@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from mapsto.devices.generic.context import Context, Mask, Operand
+from mapsto.devices.generic.context import Context, Mask, Operand, Tensors
 from mapsto.devices.generic.exactness import is_rounded
 from mapsto.devices.generic.flat import FlatLoad
 from mapsto.devices.generic.normal import decided
@@ -28,8 +28,15 @@ from mapsto.loop import ast as loop
 class Emitter(Context):
     """Emits scalar expressions."""
 
-    def __init__(self, code: Code, operands: Mapping[str, Operand], processor: Processor, lanes: int = 1) -> None:
-        super().__init__(code, operands, processor, lanes)
+    def __init__(
+        self,
+        code: Code,
+        operands: Mapping[str, Operand],
+        processor: Processor,
+        lanes: int = 1,
+        tensors: Tensors = Tensors(),  # noqa: B008
+    ) -> None:
+        super().__init__(code, operands, processor, lanes, tensors)
         self.places = Places(self)
         self._masks = 0
 

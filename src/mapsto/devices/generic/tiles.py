@@ -100,19 +100,16 @@ class TileBody(Body):
 
     def _tile(self) -> None:
         tile, emitter, code = self.tile, self.emitter, self.code
-        emitter.row_depth = code.depth
-        emitter.lane = None
+        emitter.begin_row()
         crossed = {name: self._loaded(load) for name, load in tile.loads}
-        emitter.lane = Lane(tile.lane, tile.lanes, sym(tile.axis.name))
-        if not self.arrays:
-            for k in range(tile.height):
+        with emitter.in_lanes(Lane(tile.lane, tile.lanes, sym(tile.axis.name))):
+            if self.arrays:
+                self._rows_in_a_loop(crossed)
+            for k in range(0 if self.arrays else tile.height):
                 code.bind(tile.row, k)
                 for name, values in crossed.items():
                     emitter.define(name, values[k])
                 super().emit()
-        else:
-            self._rows_in_a_loop(crossed)
-        emitter.lane = None
         for key, values in self.stored.items():
             self._store_crossed(key, values)
         self.stored.clear()
@@ -223,9 +220,8 @@ class TileBody(Body):
             with code.loop(0, ceildiv(right - left, tile.lanes), tile.axis.name, span) as vector:
                 at = left + vector * tile.lanes
                 code.bind(tile.axis.name, code.expand(at + sym(tile.lane)))
-                emitter.lane = Lane(tile.lane, tile.lanes, sym(tile.axis.name), right - at)
-                self.edges.emit()
-                emitter.lane = None
+                with emitter.in_lanes(Lane(tile.lane, tile.lanes, sym(tile.axis.name), right - at)):
+                    self.edges.emit()
 
 
 def arrays_of(tile: Tile, dtypes: Mapping[str, DType]) -> list[tuple[str, DType]]:
