@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -36,7 +37,7 @@ from mapsto.kernel.ast import (
 )
 from mapsto.kernel.compose import complexity, index_loads, inline, is_map, points, positional
 from mapsto.kernel.facts import facts
-from mapsto.kernel.folds import exponential_sum, extreme_place, moments, together
+from mapsto.kernel.folds import Values, exponential_sum, extreme_place, moments
 from mapsto.kernel.interpret import NEIGHBOURS, run_kernel
 from mapsto.kernel.text import statement_text
 
@@ -51,16 +52,16 @@ def extreme(kind: str, last: bool, dtype: DType, extent: int = 64) -> Fold:
     return extreme_place(kind, Iter("r", extent), Load("x", (r,), dtype), last)
 
 
-def squares_of(iters: tuple[Iter, ...], values: list[Scalar]) -> Fold:
-    fold = moments(iters, values, Load("x", (0,), F64), "squares")
+def squares_of(iters: tuple[Iter, ...], values: Values) -> Fold:
+    fold = moments(iters, values, 1, Load("x", (0,), F64), "squares")
     assert isinstance(fold, Fold)
     return fold
 
 
 FOLDS = {
     **{f"{kind} {last} {t}": extreme(kind, last, t) for kind, last in EXTREMES for t in (F64, DType.I8, DType.U8)},
-    "exponentials": exponential_sum((Iter("r", 64),), [Load("x", (r,), F64)], "sum"),
-    "moments": squares_of((Iter("r", 64),), [Load("x", (r,), F64)]),
+    "exponentials": exponential_sum((Iter("r", 64),), lambda k: Load("x", (r,), F64), 1, "sum"),
+    "moments": squares_of((Iter("r", 64),), lambda k: Load("x", (r,), F64)),
 }
 
 
@@ -189,8 +190,8 @@ def test_the_place_counts_in_64_bits_where_an_extent_may_need_them() -> None:
     assert found == [I64, I32, I64]
 
 
-@pytest.mark.parametrize("together_at_once", [1, 3, 8])
-def test_exponentials_in_one_pass(together_at_once: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 3, 8])
+def test_exponentials_in_one_pass(at_once: int) -> None:
     rng = np.random.default_rng(3)
     x = rng.standard_normal((6, 120)).astype(np.float64) * 30
     x[1] = np.linspace(-900, 900, 120)  # every value raises the level
@@ -198,25 +199,25 @@ def test_exponentials_in_one_pass(together_at_once: int) -> None:
     x[3] = -np.inf
     x[4, 7] = np.nan
     x[5, 100] = np.inf
-    part = 120 // together_at_once
-    values = [Load("x", (sym("a"), r + k * part), F64) for k in range(together_at_once)]
-    most, total = (run_fold(exponential_sum((Iter("r", part),), values, which), x) for which in ("max", "sum"))
+    part = 120 // at_once
+    fold = functools.partial(exponential_sum, (Iter("r", part),), lambda k: Load("x", (sym("a"), r + k * part), F64))
+    most, total = (run_fold(fold(at_once, which), x) for which in ("max", "sum"))
     with np.errstate(all="ignore"):
         expected = np.exp(x - x.max(-1, keepdims=True)).sum(-1)
     np.testing.assert_array_equal(most, x.max(-1))
     np.testing.assert_allclose(total, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("together_at_once", [1, 4, 8])
-def test_moments_in_one_pass(together_at_once: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 4, 8])
+def test_moments_in_one_pass(at_once: int) -> None:
     """A large mean cancels nothing: no less exact than two passes over f32."""
     x = (1e4 + np.random.default_rng(4).standard_normal((3, 4000))).astype(np.float32)
     x[1, 7] = -3e6  # far from all others
     x[2] = 7.0
-    part = 4000 // together_at_once
-    values = [Load("x", (sym("a"), r + k * part), F32) for k in range(together_at_once)]
+    part = 4000 // at_once
     about = Load("x", (sym("a"), 0), F32)
-    mean, squares = (run_fold(moments((Iter("r", part),), values, about, which), x) for which in ("mean", "squares"))
+    fold = functools.partial(moments, (Iter("r", part),), lambda k: Load("x", (sym("a"), r + k * part), F32), at_once)
+    mean, squares = (run_fold(fold(about, which), x) for which in ("mean", "squares"))
     exact = x.astype(np.float64)
     np.testing.assert_allclose(mean, exact.mean(-1), rtol=2e-7)
     np.testing.assert_allclose(squares, exact.var(-1) * 4000, rtol=2e-6)
@@ -293,7 +294,3 @@ def test_a_producer_is_composed_into_the_steps() -> None:
     assert statement_text(named) == "out[q0] = fold[q1<n](t = 0 -> t + exp(y[q1, q0]) & t + t': t)  for q0 < 3"
     low = simplify_scalar(summed(Load("x", (floordiv(r, sym("n")), r), F32)), {})
     assert {n.index for n in walk(low) if isinstance(n, Load)} == {(0, r)}
-
-
-def test_neighbours_are_combined_first() -> None:
-    assert together("abcde", lambda a, b: f"({a}{b})") == "(((ab)(cd))e)"

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import sym
-from mapsto.kernel.ast import Const, Fold, Index, Iter, Op, Running, Scalar, State
+from mapsto.ir.expr import Dim, sym
+from mapsto.kernel.ast import Const, Fold, Index, Iter, Op, Reduce, Running, Scalar, State
 from mapsto.kernel.scalar import neutral
 
-
-def together(parts: Sequence[Scalar], combine: Callable[[Scalar, Scalar], Scalar]) -> Scalar:
-    """One of many, neighbours first."""
-    while len(parts) > 1:
-        pairs = [combine(a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
-        parts = [*pairs, parts[-1]] if len(parts) % 2 else pairs
-    return parts[0]
+# What a fold takes in at a point, by its number among the values of that point.
+Values = Callable[[Dim], Scalar]
 
 
 # ---- the place of an extreme -----------------------------------------------------------------------------------------
@@ -75,16 +69,15 @@ def _same(a: Scalar, b: Scalar) -> Scalar:
 _HEADROOM = 16.0
 
 
-def exponential_sum(iters: tuple[Iter, ...], values: Sequence[Scalar], result: str) -> Fold:
+def exponential_sum(iters: tuple[Iter, ...], values: Values, count: int, result: str) -> Fold:
     """The maximum m of values ("max"), or the sum of e^(value - m) over them ("sum"), in one pass; at each point there
-    are several values (Milakov and Gimelshein, 2018).
+    are `count` values (Milakov and Gimelshein, 2018).
 
     e^(value - level) is summed. Where a point has a value that is more than the headroom above the level, its largest
     is the next level, and the sum is scaled down to it. The level starts at the lowest number, below which -inf lies as
-    well: it adds 0. Over -inf alone, and where a value is +inf or NaN, the sum is NaN, as inf - inf is; a maximum
-    beside a NaN is NaN (of +inf and NaN it is +inf).
+    well: it adds 0. Over -inf alone, and where a value is +inf or NaN, the sum is NaN, as inf - inf is.
     """
-    dtype = values[0].dtype
+    dtype = values(0).dtype
 
     def op(fn: str, *args: Scalar) -> Scalar:
         return Op(fn, args, dtype)
@@ -92,37 +85,38 @@ def exponential_sum(iters: tuple[Iter, ...], values: Sequence[Scalar], result: s
     def exp(x: Scalar, level: Scalar) -> Scalar:
         return op("exp", op("sub", x, level))
 
-    def larger(a: Scalar, b: Scalar) -> Scalar:
-        """The larger one; beside a NaN the second."""
-        return op("select", _test("gt", a, b), a, b)
-
-    def states(name: str) -> tuple[State, State]:
-        return State(name, dtype), State(name, dtype, other=True)
-
-    (level, level2), (total, total2), (most, most2) = states("level"), states("total"), states("most")
-    highest = together(values, larger)
-    raised = _test("gt", op("sub", highest, level), Const(_HEADROOM, dtype))
-    next_level = op("select", raised, highest, level)
-    own = together([exp(v, next_level) for v in values], lambda a, b: op("add", a, b))
-    higher = larger(level2, level)
+    (level, level2), (total, total2), (most, most2) = (_states(n, dtype) for n in ("level", "total", "most"))
+    highest = _over("max", iters, count, values, "of")
+    next_level = op("select", _test("gt", op("sub", highest, level), Const(_HEADROOM, dtype)), highest, level)
+    own = _over("sum", iters, count, lambda at: exp(values(at), next_level), "again")
+    higher = op("select", _test("gt", level2, level), level2, level)
     both = op("add", op("mul", total, exp(level, higher)), op("mul", total2, exp(level2, higher)))
     running = (
-        Running("most", Const(neutral("max", dtype), dtype), larger(highest, most), larger(most2, most)),
+        Running("most", Const(neutral("max", dtype), dtype), op("max", most, highest), op("max", most, most2)),
         Running("level", Const(float(-np.finfo(dtype.numpy).max), dtype), next_level, higher),
         Running("total", Const(0.0, dtype), op("fma", total, exp(level, next_level), own), both),
     )
-    if result == "sum":
-        return Fold(iters, running, op("mul", total, exp(level, most)))
-    lost = _test("and", _test("isnan", total), _test("lt", most, Const(math.inf, dtype)))
-    return Fold(iters, running, op("select", lost, Const(math.nan, dtype), most))
+    return Fold(iters, running, most if result == "max" else op("mul", total, exp(level, most)))
+
+
+def _states(name: str, dtype: DType) -> tuple[State, State]:
+    return State(name, dtype), State(name, dtype, other=True)
+
+
+def _over(kind: str, iters: tuple[Iter, ...], count: int, value: Values, hint: str) -> Scalar:
+    """A reduction of the values of a point."""
+    if count == 1:
+        return value(0)
+    own = Iter(f"{iters[0].name}_{hint}", count)
+    return Reduce(kind, (own,), value(sym(own.name)))
 
 
 # ---- mean and squared deviation --------------------------------------------------------------------------------------
 
 
-def moments(iters: tuple[Iter, ...], values: Sequence[Scalar], about: Scalar, result: str) -> Scalar:
+def moments(iters: tuple[Iter, ...], values: Values, count: int, about: Scalar, result: str) -> Scalar:
     """The mean of values ("mean"), or the sum of their squared distances from it ("squares"), in one pass; at each
-    point there are several values. `about`: one of all the values, the same at each point.
+    point there are `count` values. `about`: one of all the values, the same at each point.
 
     Welford (1962), as Chan, Golub and LeVeque (1979) merge partial results: what is squared are distances from a mean,
     so nothing cancels. Partial means are of distances from `about`, which is no farther from the mean of n values than
@@ -134,29 +128,28 @@ def moments(iters: tuple[Iter, ...], values: Sequence[Scalar], about: Scalar, re
     def op(fn: str, *args: Scalar) -> Scalar:
         return Op(fn, args, dtype)
 
-    def total(parts: Sequence[Scalar]) -> Scalar:
-        return together(parts, lambda a, b: op("add", a, b))
+    def near(at: Dim) -> Scalar:
+        return op("sub", values(at), about)
 
-    number = float(len(values))
-    count, count2 = State("count", dtype), State("count", dtype, other=True)
-    mean, mean2 = State("mean", dtype), State("mean", dtype, other=True)
-    squares, squares2 = State("squares", dtype), State("squares", dtype, other=True)
-    near = [op("sub", v, about) for v in values]
-    own = op("mul", total(near), Const(1.0 / number, dtype)) if len(near) > 1 else near[0]
-    apart = [op("sub", v, own) for v in near]
-    spread = total([op("mul", d, d) for d in apart]) if len(near) > 1 else Const(0.0, dtype)
+    def squared(at: Dim) -> Scalar:
+        apart = op("sub", near(at), own)
+        return op("mul", apart, apart)
+
+    (number, number2), (mean, mean2), (squares, squares2) = (_states(n, dtype) for n in ("count", "mean", "squares"))
+    total = _over("sum", iters, count, near, "of")
+    own = op("mul", total, Const(1.0 / count, dtype)) if count > 1 else total
+    spread = _over("sum", iters, count, squared, "again") if count > 1 else Const(0.0, dtype)
 
     def merged(n: Scalar, m: Scalar, q: Scalar) -> tuple[Scalar, Scalar, Scalar]:
         """Count, mean and squares together with those of n values more."""
-        both = op("add", count, n)
-        share = op("div", n, op("max", both, Const(1.0, dtype)))
+        both = op("add", number, n)
         distance = op("sub", m, mean)
-        moved = op("mul", distance, share)
-        between = op("mul", op("mul", moved, count), distance)
+        moved = op("mul", distance, op("div", n, op("max", both, Const(1.0, dtype))))
+        between = op("mul", op("mul", moved, number), distance)
         return both, op("add", mean, moved), op("add", op("add", squares, q), between)
 
-    steps = merged(Const(number, dtype), own, spread)
-    merges = merged(count2, mean2, squares2)
+    steps = merged(Const(float(count), dtype), own, spread)
+    merges = merged(number2, mean2, squares2)
     names = ("count", "mean", "squares")
     running = tuple(Running(n, Const(0.0, dtype), s, m) for n, s, m in zip(names, steps, merges, strict=True))
     return op("add", Fold(iters, running, mean), about) if result == "mean" else Fold(iters, running, squares)

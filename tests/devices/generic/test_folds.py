@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 from tests.devices.generic.support import (
@@ -111,7 +113,7 @@ def _loops(body: tuple[loop.Statement, ...]) -> list[loop.For]:
 # ---- several results, nested folds, folds beside others -------------------------------------------------------------
 
 
-I, R = sym("i"), sym("r")
+ROW, RED = sym("i"), sym("r")
 
 
 def op(fn: str, *args: Scalar) -> Scalar:
@@ -128,11 +130,12 @@ def case_of(stmts: list[Stmt], x: Array, temps: tuple[str, ...], sizes: dict[str
 
 def softmax_in_one_pass(rows: Dim, extent: int, at_once: int) -> list[Stmt]:
     part = extent // at_once
-    values = [Load("x", (I, R + k * part), F32) for k in range(at_once)]
     iters, whole = (Iter("i", rows),), (Iter("i", rows), Iter("j", extent))
-    most, total = (Stmt(n, F32, iters, exponential_sum((Iter("r", part),), values, n)) for n in ("max", "sum"))
-    below = op("exp", op("sub", Load("x", (I, sym("j")), F32), Load("max", (I,), F32)))
-    return [most, total, Stmt("y", F32, whole, op("div", below, Load("sum", (I,), F32)))]
+    parts = (Iter("r", part),)
+    fold = functools.partial(exponential_sum, parts, lambda k: Load("x", (ROW, RED + k * part), F32), at_once)
+    most, total = (Stmt(n, F32, iters, fold(n)) for n in ("max", "sum"))
+    below = op("exp", op("sub", Load("x", (ROW, sym("j")), F32), Load("max", (ROW,), F32)))
+    return [most, total, Stmt("y", F32, whole, op("div", below, Load("sum", (ROW,), F32)))]
 
 
 @pytest.mark.parametrize(("at_once", "extent"), [(1, 37), (8, 264), (4, 1000)])
@@ -163,8 +166,8 @@ def test_folds_that_run_alike_share_their_loops() -> None:
 def test_a_fold_in_a_fold(engine: Engine) -> None:
     """The row whose mean is largest; states of one name are each fold's own."""
     x = floats(6, 9, 21)
-    at = (I, sym("j"), R)
-    mean = moments((Iter("r", 21),), [Load("x", at, F32)], Load("x", (*at[:2], 0), F32), "mean")
+    at = (ROW, sym("j"), RED)
+    mean = moments((Iter("r", 21),), lambda k: Load("x", at, F32), 1, Load("x", (*at[:2], 0), F32), "mean")
     place = extreme_place("max", Iter("j", 9), mean, False)
     stmts = [Stmt("y", DType.I32, (Iter("i", 6),), place)]
     check(case_of(stmts, x, ()), engine)
@@ -181,20 +184,20 @@ def _floats(e: Scalar) -> Scalar:
 def test_folds_over_nothing_and_over_one_point(engine: Engine) -> None:
     for extent in (0, 1):
         x = floats(5, extent)
-        place = extreme_place("max", Iter("r", extent), Load("x", (I, R), F32), True)
-        total = exponential_sum((Iter("r", extent),), [Load("x", (I, R), F32)], "sum")
+        place = extreme_place("max", Iter("r", extent), Load("x", (ROW, RED), F32), True)
+        total = exponential_sum((Iter("r", extent),), lambda k: Load("x", (ROW, RED), F32), 1, "sum")
         stmts = [Stmt("y", DType.I32, (Iter("i", 5),), place), Stmt("z", F32, (Iter("i", 5),), total)]
         check(case_of(stmts, x, ()), engine)
 
 
 def test_a_place_is_exact_and_a_sum_in_an_order_is_not() -> None:
-    x = Load("x", (I, R), F32)
+    x = Load("x", (ROW, RED), F32)
     assert not is_rounded(extreme_place("max", Iter("r", 9), op("mul", x, Const(2.0, F32)), False), ())
-    assert is_rounded(moments((Iter("r", 9),), [x], x, "squares"), ())
+    assert is_rounded(moments((Iter("r", 9),), lambda k: x, 1, x, "squares"), ())
     assert is_rounded(extreme_place("max", Iter("r", 9), x, False), {"x"})
 
 
-# ---- one pass for two -------------------------------------------------------------------------------------------------
+# ---- one pass for two ----------------------------------------------------------------------------------------------
 
 
 def norm_case(rows: int, extent: int, mean: float = 0.0) -> Case:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.ir.expr import Dim, product, sym
+from mapsto.ir.expr import Dim, floordiv, product, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import (
     Const,
@@ -21,6 +21,7 @@ from mapsto.kernel.ast import (
     Reduction,
     Scalar,
     Stmt,
+    Tensor,
     Where,
     substitute_iters,
     transform,
@@ -29,7 +30,7 @@ from mapsto.kernel.ast import (
 )
 from mapsto.kernel.compose import index_loads, inline, is_map, reads
 from mapsto.kernel.facts import facts
-from mapsto.kernel.folds import exponential_sum, moments
+from mapsto.kernel.folds import Values, exponential_sum, moments
 
 # Values that are taken together at a point of a fold, where a row divides so; more do not fit the registers.
 _TOGETHER = (8, 4)
@@ -60,18 +61,19 @@ class OnePass:
 @dataclass(frozen=True)
 class _Pair:
     """A fold makes both of what one value at a point gives: `first` and `second` are its results. `element`: that
-    value, as the second reads it.
+    value, as the second reads it. `level`: how it reads the first.
     """
 
     exponentials: bool
     first: str
     second: str
     element: Scalar
+    level: Load
 
-    def fold(self, iters: tuple[Iter, ...], values: Sequence[Scalar], result: str) -> Scalar:
+    def fold(self, iters: tuple[Iter, ...], values: Values, count: int, about: Load, result: str) -> Scalar:
         if self.exponentials:
-            return exponential_sum(iters, values, result)
-        return moments(iters, values, _amid(iters, values), result)
+            return exponential_sum(iters, values, count, result)
+        return moments(iters, values, count, about, result)
 
 
 @functools.lru_cache(maxsize=16)
@@ -105,7 +107,10 @@ def _joined(kernel: Kernel, first: int, second: int) -> OnePass | None:
     reduce, before = _reduce_of(whole), _reduce_of(one)
     if pair is None or reduce is None or before is None:
         return None
-    ways = ((before.iters, before.body, pair.first), (reduce.iters, pair.element, pair.second))
+    middle = f"{one.target} about"
+    own = Load(middle, tuple(sym(i.name) for i in one.iters), one.dtype)
+    about = replace(pair.level, tensor=middle)
+    ways = ((before.iters, before.body, own, pair.first), (reduce.iters, pair.element, about, pair.second))
     folds = [_fold(pair, *way) for way in ways]
     if folds[0] is None or folds[1] is None:
         return None
@@ -113,6 +118,8 @@ def _joined(kernel: Kernel, first: int, second: int) -> OnePass | None:
     stmts: list[Stmt] = []
     for at, stmt in enumerate(kernel.stmts):
         if at == first:
+            if not pair.exponentials:
+                stmts.append(with_value(replace(one, target=middle), _amid(before.iters, before.body)))
             stmts.append(with_value(one, folds[0]))
         elif at == second:
             stmts.append(with_value(two, transform(whole.value, lambda e: after if isinstance(e, Reduce) else None)))
@@ -120,7 +127,10 @@ def _joined(kernel: Kernel, first: int, second: int) -> OnePass | None:
             stmts.append(_inlined(stmt, lies_between))
     row = product(i.extent for i in reduce.iters)
     assert isinstance(row, int)
-    return OnePass(replace(kernel, stmts=tuple(stmts)), row, pair.exponentials)
+    temps = [*kernel.temps]
+    if not pair.exponentials:
+        temps.append(Tensor(middle, one.dtype, tuple(i.extent for i in one.iters)))
+    return OnePass(replace(kernel, temps=tuple(temps), stmts=tuple(stmts)), row, pair.exponentials)
 
 
 # ---- what lies between ---------------------------------------------------------------------------------------------
@@ -192,17 +202,15 @@ def _pair(one: Stmt, two: Stmt) -> _Pair | None:
     same = all(substitute(a.extent, there) == b.extent for a, b in zip(before.iters, after.iters, strict=True))
     if not same or substitute_iters(before.body, there) != element or element.dtype is not one.dtype:
         return None
-    return _Pair(*pair, element)
+    return _Pair(*pair, element, level)
 
 
-def _amid(iters: tuple[Iter, ...], values: Sequence[Scalar]) -> Scalar:
-    """The middle one of the first, a central and the last value: one far from all others is not it."""
+def _amid(iters: tuple[Iter, ...], element: Scalar) -> Scalar:
+    """The middle one of the first, a central and the last element of a row: one far from all others is not it."""
     last: dict[str, Dim] = {it.name: it.extent - 1 for it in iters}
+    middle: dict[str, Dim] = {name: floordiv(at, 2) for name, at in last.items()}
     first: dict[str, Dim] = dict.fromkeys(last, 0)
-    a, b, c = (
-        substitute_iters(values[at], place)
-        for at, place in ((0, first), (len(values) // 2, first), (len(values) - 1, last))
-    )
+    a, b, c = (substitute_iters(element, place) for place in (first, middle, last))
 
     def op(fn: str, *args: Scalar) -> Scalar:
         return Op(fn, args, a.dtype)
@@ -222,7 +230,7 @@ def _is_mean(stmt: Stmt, reduce: Reduce) -> bool:
 # ---- the fold ------------------------------------------------------------------------------------------------------
 
 
-def _fold(pair: _Pair, iters: tuple[Iter, ...], element: Scalar, result: str) -> Scalar | None:
+def _fold(pair: _Pair, iters: tuple[Iter, ...], element: Scalar, about: Load, result: str) -> Scalar | None:
     """The fold over elements of which some, equally far apart, are taken together; None where the row does not divide.
 
     The outermost iterator that divides is split, so that neighbours stay neighbours.
@@ -233,7 +241,11 @@ def _fold(pair: _Pair, iters: tuple[Iter, ...], element: Scalar, result: str) ->
         for at, it in enumerate(iters):
             assert isinstance(it.extent, int)
             if it.extent % count == 0 and it.extent > count:
-                part = it.extent // count
-                values = [substitute_iters(element, {it.name: sym(it.name) + k * part}) for k in range(count)]
-                return pair.fold((*iters[:at], Iter(it.name, part), *iters[at + 1 :]), values, result)
+                part = Iter(it.name, it.extent // count)
+                return pair.fold((*iters[:at], part, *iters[at + 1 :]), _parts(element, part), count, about, result)
     return None
+
+
+def _parts(element: Scalar, part: Iter) -> Values:
+    """The values of a point: as far apart as the part is long."""
+    return lambda at: substitute_iters(element, {part.name: sym(part.name) + at * part.extent})

@@ -18,7 +18,21 @@ from mapsto.devices.generic.operations import convert
 from mapsto.devices.generic.running import Runner, runner, states_known, states_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, mod, sym, symbols
-from mapsto.kernel.ast import Cast, Const, Fold, Iter, Load, Op, Reduce, Reduction, Scalar, Where, walk
+from mapsto.kernel.ast import (
+    Cast,
+    Const,
+    Fold,
+    Iter,
+    Load,
+    Op,
+    Reduce,
+    Reduction,
+    Scalar,
+    Where,
+    bodies,
+    children,
+    walk,
+)
 from mapsto.kernel.scalar import neutral
 from mapsto.loop import ast as loop
 from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE, accumulators
@@ -202,7 +216,7 @@ class _Loops:
         """How many of the innermost loops are written out: few rounds, none guarded. What they share with no outer
         loop is then
         hoisted out of those (the weights of a depthwise convolution)."""
-        nodes = _nodes(self.reduce.reduction)
+        nodes = self._inside()
         if any(isinstance(n, Reduction | Where) for n in nodes):
             return 0
         weight = 1 + sum(isinstance(n, Op | Load) for n in nodes)
@@ -215,6 +229,22 @@ class _Loops:
                 break
             count += 1
         return count
+
+    def _inside(self) -> Collection[Scalar]:
+        """What a round evaluates; beside reductions inside, which may be the same in all rounds, once each."""
+        e = self.reduce.reduction
+        own = {it.name for it in e.iters}
+        if not any(isinstance(n, Reduction) for body in bodies(e) for n in walk(body)):
+            return _nodes(e)
+        found: set[Scalar] = set()
+        waiting = list(bodies(e))
+        while waiting:
+            node = waiting.pop()
+            if node in found or (isinstance(node, Reduction) and not self.emitter.info(node).symbols & own):
+                continue
+            found.add(node)
+            waiting.extend(children(node))
+        return found
 
     def _unrolled(self, iters: list[Iter]) -> None:
         if not iters:

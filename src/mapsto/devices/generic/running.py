@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from mapsto.devices.generic.context import Context
@@ -13,7 +13,8 @@ from mapsto.devices.generic.operations import COMBINE, convert, identity, level,
 from mapsto.devices.generic.scope import Key
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
-from mapsto.kernel.ast import Fold, Iter, Op, Reduce, Reduction, Scalar, State, reduced, substitute_iters
+from mapsto.ir.expr_rewrite import substitute
+from mapsto.kernel.ast import Fold, Iter, Op, Reduce, Reduction, Scalar, State, reduced, transform
 from mapsto.loop import ast as loop
 
 _HALF = (DType.F16, DType.BF16)
@@ -237,12 +238,21 @@ def first_result(e: Fold) -> Fold:
     alike.
     """
     first = e.running[0]
-    alike = Fold(e.iters, e.running, State(first.name, first.dtype))
-    names: dict[str, Dim] = {it.name: sym(f"{k} of the fold") for k, it in enumerate(e.iters)}
-    iters = tuple(Iter(str(names[it.name]), it.extent) for it in e.iters)
-    renamed = reduced(alike, iters, lambda part: substitute_iters(part, names))
+    renamed = _numbered(Fold(e.iters, e.running, State(first.name, first.dtype)), {}, 0)
     assert isinstance(renamed, Fold)
     return renamed
+
+
+def _numbered(e: Reduction, names: Mapping[str, Dim], depth: int) -> Reduction:
+    """A reduction over iterators named by how deep they are, and those of reductions inside as well."""
+    own = {it.name: sym(f"{depth + k} deep") for k, it in enumerate(e.iters)}
+    inner: dict[str, Dim] = {**names, **own}
+    iters = tuple(Iter(str(own[it.name]), substitute(it.extent, names)) for it in e.iters)
+
+    def leaf(node: Scalar) -> Scalar | None:
+        return _numbered(node, inner, depth + len(own)) if isinstance(node, Reduction) else None
+
+    return reduced(e, iters, lambda part: transform(part, leaf, lambda d: substitute(d, inner)))
 
 
 def _names(e: Fold) -> list[str]:

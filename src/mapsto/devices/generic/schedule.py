@@ -72,14 +72,16 @@ def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], processor: Pr
     """The cheapest schedule by a count of accesses and operations; in one pass where that pays."""
     chosen = _cheapest(kernel, layouts, processor)
     whole = in_one_pass(kernel) if chosen.vector == "inner" else None
-    if whole is None or not whole.pays(chosen.lanes):
+    if whole is None or not whole.pays(chosen.lanes) or len(_segments(whole.kernel)) != 1:
         return chosen
-    folded = _cheapest(whole.kernel, layouts, processor)
-    if folded.vector != "inner":
-        return chosen
-    rivals = tuple((text + _ONE_PASS, ratio) for text, ratio in folded.rivals)
-    reason = f"rows of {whole.row} elements are long enough for one pass: {folded.reason}"
-    return replace(folded, one_pass=True, reason=reason, rivals=rivals)
+    reason = f"rows of {whole.row} elements are long enough for one pass; in two: {chosen.reason}"
+    folded = replace(chosen, rows=len(_segments(whole.kernel)[0].rows), one_pass=True, reason=reason, rivals=())
+    return folded if _has_its_temps(folded, kernel, processor) else chosen
+
+
+def _has_its_temps(schedule: RowSchedule, kernel: Kernel, processor: Processor) -> bool:
+    """Whether what needs a buffer is the kernel's own: one pass adds values of rows, which must stay in registers."""
+    return {t.name for t in kernel.temps}.issuperset(scratch_temps(kernel, schedule, processor))
 
 
 def _cheapest(kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor) -> RowSchedule:
@@ -117,7 +119,10 @@ def read_schedule(text: str, kernel: Kernel, layouts: Mapping[str, Layout], proc
         whole = in_one_pass(kernel)
         if whole is None:
             raise ValueError(f"{text[:80]!r} does not fit a kernel that cannot be in one pass")
-        return replace(_read(text.removesuffix(_ONE_PASS), whole.kernel, layouts, processor), one_pass=True)
+        made = replace(_read(text.removesuffix(_ONE_PASS), whole.kernel, layouts, processor), one_pass=True)
+        if not _has_its_temps(made, kernel, processor):
+            raise ValueError(f"{text[:80]!r} does not fit a kernel whose rows do not stay in registers")
+        return made
     return _read(text, kernel, layouts, processor)
 
 
