@@ -22,6 +22,7 @@ from tests.devices.generic.support import (
 )
 
 from mapsto.devices.generic.exactness import is_rounded
+from mapsto.devices.generic.one_pass import in_one_pass as in_one_pass_kernel
 from mapsto.devices.generic.schedule import choose_schedule, read_schedule, schedule_text
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
@@ -287,3 +288,15 @@ def test_schedules_that_do_not_fit_are_refused() -> None:
     for case, text in ((alone, "inner x16 of 2 in one pass"), (pair, "inner x16 of 1 in one pass in one pass")):
         with pytest.raises(ValueError, match="in one pass"):
             read_schedule(text, case.kernel, case.all_layouts(), PROCESSOR)
+
+
+def test_squares_of_squares_do_not_grow_without_end() -> None:
+    """Each value between the mean and a sum is read twice: put in the places of its loads it would double each time."""
+
+    def squared(b: Builder, x: Value) -> Value:
+        y = b.one("sub", [x, composite.reduce(b, x, "mean", [1])])
+        for _ in range(40):
+            y = b.one("mul", [y, y])
+        return composite.reduce(b, y, "sum", [1])
+
+    assert in_one_pass_kernel(fused(squared, [floats(2, 2048)]).kernel) is None

@@ -28,7 +28,7 @@ from mapsto.kernel.ast import (
     walk,
     with_value,
 )
-from mapsto.kernel.compose import index_loads, inline, is_map, reads
+from mapsto.kernel.compose import complexity, index_loads, inline, is_map, reads
 from mapsto.kernel.facts import facts
 from mapsto.kernel.folds import Values, exponential_sum, moments
 
@@ -38,6 +38,8 @@ _TOGETHER = (8, 4)
 # merge the states of lanes. (With 16 lanes rows of 24 vectors lost an eighth, those of 48 took as long, those of 64 and
 # more gained.)
 _FEWEST_VECTORS = 16
+# Operations and loads of a statement: what reads a square of squares of a value many times over is no such pair.
+_MOST_OPERATIONS = 160
 # Elements of a row that is far away in memory each time that it is read: exponentials, of which one pass computes more,
 # take longer than reading from anywhere nearer.
 _FAR_ROW = 1 << 22
@@ -103,10 +105,11 @@ def _joined(kernel: Kernel, first: int, second: int) -> OnePass | None:
     if lies_between is None:
         return None
     whole = _inlined(two, lies_between)
-    pair = _pair(one, whole)
-    reduce, before = _reduce_of(whole), _reduce_of(one)
-    if pair is None or reduce is None or before is None:
+    pair = None if whole is None else _pair(one, whole)
+    if whole is None or pair is None:
         return None
+    reduce, before = _reduce_of(whole), _reduce_of(one)
+    assert reduce is not None and before is not None
     middle = f"{one.target} about"
     own = Load(middle, tuple(sym(i.name) for i in one.iters), one.dtype)
     about = replace(pair.level, tensor=middle)
@@ -124,7 +127,10 @@ def _joined(kernel: Kernel, first: int, second: int) -> OnePass | None:
         elif at == second:
             stmts.append(with_value(two, transform(whole.value, lambda e: after if isinstance(e, Reduce) else None)))
         elif stmt not in lies_between:
-            stmts.append(_inlined(stmt, lies_between))
+            reader = _inlined(stmt, lies_between)
+            if reader is None:
+                return None
+            stmts.append(reader)
     row = product(i.extent for i in reduce.iters)
     assert isinstance(row, int)
     temps = [*kernel.temps]
@@ -166,10 +172,13 @@ def _reached(stmt: Stmt, maps: Sequence[Stmt]) -> set[str]:
     return found
 
 
-def _inlined(stmt: Stmt, maps: Sequence[Stmt]) -> Stmt:
+def _inlined(stmt: Stmt, maps: Sequence[Stmt]) -> Stmt | None:
+    """The statement with the maps in the places of their loads; None where it would be too large."""
     for producer in reversed(maps):
         if producer.target in reads(stmt):
             stmt = inline(stmt, producer)
+            if complexity(stmt) > _MOST_OPERATIONS:
+                return None
     return stmt
 
 
