@@ -174,6 +174,8 @@ def test_dot_products_of_groups() -> None:
     b = np.array([-128] * 4 + [1, -1, 1, -1], np.int8)
     assert dot("u8s8", a, b, np.array([5, 7], np.int32)).tolist() == [5 - 4 * 255 * 128, 7 - 2]
     x = np.array([1.5, 2.0, -1.0, 4.0], ml_dtypes.bfloat16)
+    low = np.array([-32768, -32768, 32767, 1], np.int16)
+    assert dot("s16", low, low, np.array([0, 7], np.int32)).tolist() == [-(2**31), 32767**2 + 8]
     assert dot("bf16", x, x, np.array([1.0, 0.0], np.float32)).tolist() == [7.25, 17.0]
 
 

@@ -257,6 +257,14 @@ def test_dot_products(isa: Isa, lanes: int) -> None:
             special_values(DType.U8, 4 * lanes),
             special_values(DType.I8, 4 * lanes),
         ),
+        "s16": (
+            DType.I16,
+            DType.I16,
+            DType.I32,
+            2,
+            special_values(DType.I16, 2 * lanes),
+            special_values(DType.I16, 2 * lanes)[::-1].copy(),
+        ),
     }
     for kind, (ea, eb, ec, group, a, b) in forms.items():
         load_a, load_b = Load("a", 0, Type(ea, group * lanes)), Load("b", 0, Type(eb, group * lanes))
@@ -266,7 +274,7 @@ def test_dot_products(isa: Isa, lanes: int) -> None:
         ours, theirs = c.copy(), c.copy()
         native([f], isa)["dots"]([a, b, ours], [], 0, 1)
         interpret(f, [a, b, theirs], (), 0, 1)
-        if kind == "u8s8":
+        if kind != "bf16":
             assert_same(ours, theirs, isa.name)
         else:
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-6)

@@ -134,6 +134,7 @@ SUM = Binary("add", A, B)
         (Load("x", AT, F32X4, stride=N), "x[i:+4*(n)]"),
         (Dot("u8s8", A, B, C), "dot_u8s8(a, b, c)"),
         (Shuffle(SUM, C, (0, 4, 1, 5)), "shuffle(a + b, c; 0 4 1 5)"),
+        (Dot("s16", A, B, C), "dot_s16(a, b, c)"),
         (ReduceLanes("any", Compare("ne", A, A), Type(DType.BOOL)), "any_lanes(a != a)"),
     ],
 )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from mapsto.ir.dtypes import DType
+from mapsto.kernel.products import accumulator_of
 
 Product = tuple[DType, DType, DType]  # element types of (a, b, the sum of products)
 
@@ -89,10 +90,14 @@ class DeviceSpec:
         return hash((self.name, self.maker, self.model, self.code, self.source, self.lanes, self.units))
 
     def peak(self, a: DType, b: DType, total: DType) -> float:
-        """Multiply-adds a second of one unit. Types that are not listed are multiplied as the sum's type; where that is
-        not listed either, by one multiplication and one addition a lane.
+        """Multiply-adds a second of one unit. Types that are not listed are multiplied as the widest that sum so (bytes
+        in 16 bits), else as the sum's type; where that is not listed either, by one multiplication and one addition a
+        lane.
         """
-        found = self.peaks.get((a, b, total)) or self.peaks.get((total, total, total))
+        found = self.peaks.get((a, b, total))
+        if found is None and total is DType.I32 and accumulator_of(a, b) is total:
+            found = self.peaks.get((DType.I16, DType.I16, total))
+        found = found or self.peaks.get((total, total, total))
         return found if found is not None else 1.0 / (2.0 * self.rates["add"] * max(total.size / 4, 1.0))
 
     def rate(self, cls: str) -> float:

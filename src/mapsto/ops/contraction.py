@@ -1,8 +1,12 @@
-"""Contractions: matmul, conv, conv_transpose. Each lowers to one statement, a sum of products at index maps."""
+"""Contractions: matmul, conv, conv_transpose. Each lowers to one statement, a sum of products at index maps.
+
+Operands of matmul and conv have one type, which is the result's, or, with an attribute `result`, any types that there
+is a product of (`kernel.products`): the result, and a bias, are of that type then.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +17,7 @@ from mapsto.ir.expr import Dim, floordiv, mod, sym
 from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Iter, Op, Reduce, Scalar, Stmt, Where, ranges_of
+from mapsto.kernel.products import Product, product_of
 from mapsto.kernel.scalar import convert, doubled
 from mapsto.ops.elementwise import converted, sum_to, widened
 from mapsto.ops.making import Making
@@ -20,18 +25,72 @@ from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import NUMBERS, broadcast, describe, require_dtype, require_same_dtype
 
 Array = np.ndarray[Any, Any]
+Gradient = Callable[[Making, Node, Sequence[Value | None]], list[Value | None]]
 
 
 def _times(a: Scalar, b: Scalar) -> Scalar:
     return Op("mul", (a, b), a.dtype)
 
 
+def _product(dtypes: Sequence[DType], attrs: Mapping[str, Any]) -> Product:
+    found = product_of(dtypes[0], dtypes[1], attrs.get("result"))
+    assert found is not None, (dtypes, attrs)  # as it was inferred
+    return found
+
+
+def _infer_product(inference: Inference) -> DType:
+    """The result's type, where there is such a product."""
+    a, b = (require_dtype(inference, i, NUMBERS) for i in (0, 1))
+    result = inference.attrs.get("result")
+    if result is None:
+        return require_same_dtype(inference)
+    if product_of(a, b, result) is None:
+        raise ShapeError(f"{describe(inference)}: there is no product of {a.value} and {b.value} with {result} results")
+    if len(inference.inputs) > 2 and inference.inputs[2] is not None and inference.value(2).dtype is not result:
+        raise ShapeError(f"{describe(inference)}: the bias is {inference.value(2).dtype.value}, the result {result}")
+    assert isinstance(result, DType)
+    return result
+
+
+def _exact(array: Array, attrs: Mapping[str, Any]) -> Array:
+    """An operand as an oracle multiplies it: f64 holds the sums of narrow integers too."""
+    return array.astype(np.float64) if attrs.get("result") is not None else doubled(array)
+
+
+def _rounded(array: Array, operand: Array, attrs: Mapping[str, Any]) -> Array:
+    """Exact sums as results; those of integers modulo 2^32."""
+    result = attrs.get("result") or from_numpy(operand.dtype)
+    if result.is_integer and array.dtype.kind == "f":
+        array = array.astype(np.int64)
+    return convert(array, result)
+
+
+def _typed(gradient: Gradient) -> Gradient:
+    """Gradients of operands that are narrower than the result: formed in its type, given in theirs."""
+
+    def made(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+        found = gradient(b, node, incoming)
+        kinds = [b.lookup(n).dtype if n else None for n in node.inputs]
+        return [
+            g if g is None or to is None or g.dtype is to else b.one("cast", [g], to=to)
+            for g, to in zip(found, kinds, strict=True)
+        ]
+
+    return made
+
+
+def _operands(b: Making, node: Node) -> list[Value]:
+    """The two operands in the result's type."""
+    values = (b.lookup(n) for n in node.inputs[:2])
+    to = node.output.dtype
+    return [v if v.dtype is to else b.one("cast", [v], to=to) for v in values]
+
+
 # ---- matmul: numpy's rules, vectors and broadcast batches included ---------------------------------------------------
 
 
 def _infer_matmul(inference: Inference) -> list[tuple[DType, Shape]]:
-    require_dtype(inference, 0, NUMBERS)
-    dtype = require_same_dtype(inference)
+    dtype = _infer_product(inference)
     a, b = inference.value(0).shape, inference.value(1).shape
     if not a or not b:
         raise ShapeError(f"{describe(inference)}: a scalar is no operand of a matrix product")
@@ -46,9 +105,8 @@ def _infer_matmul(inference: Inference) -> list[tuple[DType, Shape]]:
 
 
 def _matmul(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
-    dtype = from_numpy(inputs[0].dtype)
     with np.errstate(all="ignore"):
-        return [convert(np.asarray(np.matmul(doubled(inputs[0]), doubled(inputs[1]))), dtype)]
+        return [_rounded(np.asarray(np.matmul(*(_exact(x, attrs) for x in inputs))), inputs[0], attrs)]
 
 
 def _lower_matmul(low: Lowering) -> list[Stmt]:
@@ -68,7 +126,8 @@ def _lower_matmul(low: Lowering) -> list[Stmt]:
 
     left = low.load(0, [*batched(a), rest[0], k] if len(a) > 1 else [k])
     right = low.load(1, [*batched(b), k, rest[-1]] if len(b) > 1 else [k])
-    value = Reduce("sum", (inner,), _times(widened(left), widened(right)))
+    wide = _product([left.dtype, right.dtype], low.attrs).accumulator
+    value = Reduce("sum", (inner,), _times(converted(left, wide), converted(right, wide)))
     return [low.stmt(iters, converted(value, low.output.dtype))]
 
 
@@ -77,7 +136,7 @@ def _matmul_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) ->
     (g,) = incoming
     if g is None:
         return [None, None]
-    x, y = (b.lookup(n) for n in node.inputs)
+    x, y = _operands(b, node)
     left = x if x.rank > 1 else b.one("reshape", [x], shape=(1, *x.shape))
     right = y if y.rank > 1 else b.one("reshape", [y], shape=(*y.shape, 1))
     batch = node.output.shape[: node.output.rank - (x.rank > 1) - (y.rank > 1)]
@@ -91,7 +150,7 @@ def _transposed(b: Making, v: Value) -> Value:
     return b.one("transpose", [v], perm=(*range(v.rank - 2), v.rank - 1, v.rank - 2))
 
 
-register(OpSpec("matmul", "contraction", _infer_matmul, _matmul, _lower_matmul, gradient=_matmul_gradient))
+register(OpSpec("matmul", "contraction", _infer_matmul, _matmul, _lower_matmul, gradient=_typed(_matmul_gradient)))
 
 # ---- conv(strides, pads, dilations, group): x[N, C, *space], w[O, C/group, *window], bias[O]? ------------------------
 
@@ -143,8 +202,7 @@ def _check_bias(inference: Inference, channels: Dim) -> None:
 
 
 def _infer_conv(inference: Inference) -> list[tuple[DType, Shape]]:
-    require_dtype(inference, 0, NUMBERS)
-    dtype = require_same_dtype(inference)
+    dtype = _infer_product(inference)
     rank, attrs = _spatial(inference), inference.attrs
     x, w, group = inference.value(0).shape, inference.value(1).shape, attrs["group"]
     try:
@@ -183,13 +241,12 @@ def pad_space(x: Array, pads: Sequence[int], value: float | int) -> Array:
 
 
 def _conv(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
-    dtype = from_numpy(inputs[0].dtype)
-    x, w = doubled(inputs[0]), doubled(inputs[1])
+    x, w = (_exact(x, attrs) for x in inputs[:2])
     bias = doubled(inputs[2]) if len(inputs) > 2 and inputs[2] is not None else None
     group, (n, o, *out) = attrs["group"], shapes[0]
     if 0 in shapes[0] or 0 in w.shape:
         flat = np.zeros(shapes[0], dtype=w.dtype)
-        return [convert(flat if bias is None else flat + bias.reshape(-1, *(1 for _ in out)), dtype)]
+        return [_rounded(flat if bias is None else flat + bias.reshape(-1, *(1 for _ in out)), inputs[0], attrs)]
     view = _windows(pad_space(x, attrs["pads"], 0), w.shape[2:], attrs["strides"], attrs["dilations"], out)
     space = tuple(range(2, 2 + len(out)))
     inner = int(np.prod(w.shape[1:]))
@@ -205,7 +262,7 @@ def _conv(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, .
                 rows = w[g * per_out : (g + 1) * per_out].reshape(per_out, inner)
                 result[sample, g * per_out : (g + 1) * per_out] = rows @ columns
     result = result.reshape(shapes[0])
-    return [convert(result if bias is None else result + bias.reshape(-1, *(1 for _ in out)), dtype)]
+    return [_rounded(result if bias is None else result + bias.reshape(-1, *(1 for _ in out)), inputs[0], attrs)]
 
 
 def _lower_conv(low: Lowering) -> list[Stmt]:
@@ -223,10 +280,11 @@ def _lower_conv(low: Lowering) -> list[Stmt]:
         index.append(at)
         conds.extend(window_guards(at, x.shape[2 + k], (y, i), attrs["pads"][k], attrs["pads"][rank + k]))
     from_channel = c if group == 1 else floordiv(o, floordiv(w.shape[0], group)) * w.shape[1] + c
-    value: Scalar = widened(low.load(0, [sym(batch.name), from_channel, *index]))
+    wide = _product([x.dtype, w.dtype], attrs).accumulator
+    value = converted(low.load(0, [sym(batch.name), from_channel, *index]), wide)
     if conds:
-        value = Where(tuple(conds), value, Const(0.0 if value.dtype.is_float else 0, value.dtype))
-    weight = widened(low.load(1, [o, c, *(sym(i.name) for i in window)]))
+        value = Where(tuple(conds), value, Const(0.0 if wide.is_float else 0, wide))
+    weight = converted(low.load(1, [o, c, *(sym(i.name) for i in window)]), wide)
     total: Scalar = Reduce("sum", (inner, *window), _times(value, weight))
     return [low.stmt((batch, channel, *space), converted(_biased(low, total, o), low.output.dtype))]
 
@@ -244,7 +302,7 @@ def _conv_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> l
     (g,) = incoming
     if g is None:
         return [None] * len(node.inputs)
-    x, w = b.lookup(node.inputs[0]), b.lookup(node.inputs[1])
+    x, w = _operands(b, node)
     attrs: dict[str, Any] = dict(node.attrs)
     rank, pads, strides, dilations = x.rank - 2, attrs["pads"], attrs["strides"], attrs["dilations"]
     # input elements behind the last window, which no output reads
@@ -299,7 +357,7 @@ def _channels(b: Making, v: Value, k: int, group: int) -> Value:
     return b.one("slice", [v], starts=starts, steps=(1,) * v.rank, shape=(v.shape[0], count, *v.shape[2:]))
 
 
-register(OpSpec("conv", "contraction", _infer_conv, _conv, _lower_conv, gradient=_conv_gradient))
+register(OpSpec("conv", "contraction", _infer_conv, _conv, _lower_conv, gradient=_typed(_conv_gradient)))
 
 # ---- conv_transpose(strides, pads, dilations, group, output_padding): x[N, C, *space], w[C, O/group, *window], bias[O]
 

@@ -18,6 +18,7 @@ from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.gradient import gradient
 from mapsto.passes.identities import Identities
 from mapsto.passes.layout_moves import LayoutMoves
+from mapsto.passes.narrow_products import NarrowProducts
 from mapsto.passes.pad_into_conv import PadIntoConv
 from mapsto.passes.specialise import specialise
 from mapsto.passes.strength import Strength
@@ -28,6 +29,7 @@ __all__ = [
     "DeadCode",
     "Identities",
     "LayoutMoves",
+    "NarrowProducts",
     "PadIntoConv",
     "Pass",
     "Strength",
@@ -61,6 +63,7 @@ def default_passes() -> tuple[Pass, ...]:
         LayoutMoves(),
         ConcatSlices(),
         PadIntoConv(),
+        NarrowProducts(),
         Identities(),
         DeadCode(),
     )

@@ -36,6 +36,8 @@ def _rewrite(site: Site) -> Sequence[Value] | None:
         node = site.builder.producer(value)
         if constant is None or node is None or site.readers(value) != 1 or not value.dtype.is_float:
             continue
+        if any(site.builder.lookup(n).dtype is not value.dtype for n in node.inputs if n):
+            continue  # weights of another type than the result: they may not hold the products
         if node.op in _CONVOLUTIONS:
             return _into_convolution(site, node, value, constant)
         if node.op == "matmul" and site.node.op in ("mul", "div"):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -225,6 +226,11 @@ def _rational_bound(e: Dim, upper: bool) -> dict[Monomial, Fraction]:
 ACCUMULATOR = ""  # no value has the empty name: among inputs it stands for an absent one
 
 
+def is_accumulator(e: Scalar) -> bool:
+    """Whether an epilogue is the sum as it is."""
+    return isinstance(e, Load) and e.tensor == ACCUMULATOR
+
+
 def is_usable(c: Contraction) -> bool:
     """Whether the contraction template takes this form (else the generic lowering does)."""
     if accumulator_of(c.a.dtype, c.b.dtype) is not c.dtype:
@@ -252,7 +258,7 @@ def _is_bound(guard: Dim, c: Contraction) -> bool:
 
 
 def recognise(
-    stmt: Stmt, shape: tuple[Dim, ...], constants: frozenset[str], traits: Traits
+    stmt: Stmt, shape: tuple[Dim, ...], constants: Collection[str], traits: Traits
 ) -> tuple[Contraction, Scalar] | None:
     """(contraction, value around it) of a statement, or None. In the value, `Load(ACCUMULATOR, iterators)` stands for
     the sum.
@@ -317,7 +323,7 @@ def _prefer_first_packed(
     second: Load,
     first_guards: tuple[Dim, ...],
     second_guards: tuple[Dim, ...],
-    constants: frozenset[str],
+    constants: Collection[str],
     stmt: Stmt,
 ) -> bool:
     """Whether the first factor should be the packed operand: a constant is (it costs nothing at run time), else what

@@ -185,7 +185,7 @@ class _Deriving:
                 first = _done(rule.join(first, self.task(second), first.targets[-1]))
             return first
         if recipe.rule in FORMS:
-            return _done(FORMS[recipe.rule](first, self.setting.traits, self.setting.prefix))
+            return _done(FORMS[recipe.rule](first, self.setting.traits, self.setting.constants))
         if recipe.rule == "without":
             return self._without(first, names)
         if recipe.rule == "reading":

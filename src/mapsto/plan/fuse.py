@@ -24,7 +24,8 @@ from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.items import Branches, Control, Item, reads_of, targets_of
 from mapsto.plan.patterns import number
 from mapsto.plan.prices import Prices
-from mapsto.plan.rules import FORMS, RULES, SIBLING_RULES, Refusal, Rule
+from mapsto.plan.rules import COMPOSE, FORMS, RULES, SIBLING_RULES, Refusal, Rule
+from mapsto.plan.rules.contract import summed
 from mapsto.plan.siblings import join_siblings
 from mapsto.plan.task import Task
 
@@ -129,9 +130,7 @@ class _Fusing:
             task = self._task(at)
             if task is None or task.kind == "routine" or is_wide(task):
                 continue
-            if task.constants:
-                self._improve(at, tuple(rule for rule in RULES if rule.name == "compose"))
-                self._take_form(at)
+            self._take_form(at, task)
             self._improve(at, RULES)
         return tuple(self._with_refusals(at, item) for at, item in enumerate(self.items) if item is not None)
 
@@ -203,14 +202,33 @@ class _Fusing:
                 self.refused.setdefault((at, name), {})[rule.name] = joined.why
         return False
 
-    def _take_form(self, at: int) -> None:
-        """A task that may be a contraction, now that its sources are in."""
-        task = self._task(at)
-        assert task is not None
-        traits, prefix = self.setting.traits, self.setting.prefix
-        formed = next((t for form in FORMS.values() if isinstance(t := form(task, traits, prefix), Task)), None)
+    def _take_form(self, at: int, task: Task) -> None:
+        """A task that is a contraction, by itself or with what makes the products that it sums, takes that form."""
+        asked_before = any(op(node.op).kind == "contraction" for node in task.nodes)
+        value = None if asked_before else summed(task)
+        if value is None:
+            return
+        if value == "":
+            self._form(at, task, None)
+            return
+        source_at = self.producer.get(value, at)
+        source = None if source_at == at else self._task(source_at, "rows")
+        if source is None or is_wide(source) or (self.together is not None and self.together(source, task)):
+            return
+        joined = COMPOSE.apply(source, task, value, _Around(self, source, at))
+        if not isinstance(joined, Refusal):
+            self._form(at, joined, source_at)
+
+    def _form(self, at: int, task: Task, source_at: int | None) -> None:
+        traits, constants = self.setting.traits, self.setting.constants
+        formed = next((t for form in FORMS.values() if isinstance(t := form(task, traits, constants), Task)), None)
+        if formed is None:
+            return
+        if source_at is not None:
+            self._replace(at, formed, source_at)
+            return
         self._unregister(at)
-        self.items[at] = replace(task, constants={}) if formed is None else formed
+        self.items[at] = formed
         self._register(at)
 
     def _with_refusals(self, at: int, item: Item) -> Item:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.kernel.ast import Const, Iter, Load, Scalar, Stmt, transform, with_value
 from mapsto.kernel.compose import loads_of, positional, simplified
 from mapsto.ops.lowering import temporaries
 from mapsto.ops.registry import Lowering, op
-from mapsto.plan.contraction import Contraction, is_usable, recognise
+from mapsto.plan.contraction import Contraction, is_accumulator, is_usable, recognise
 from mapsto.plan.names import names_in
 from mapsto.plan.recipe import made, of
-from mapsto.plan.rules.narrow import is_accumulator
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 from mapsto.plan.transposed import transposed_epilogue, transposed_phases
@@ -101,7 +99,7 @@ def _with_literals(stmt: Stmt, constants: Mapping[str, np.ndarray]) -> Stmt:
 
 
 def _as_contraction(task: Task, node: Node, setting: Setting) -> Task:
-    """The task as a contraction, where the template takes its form; 32-bit integers keep what may be narrowed."""
+    """The task as a contraction, where the template takes its form."""
     (stmt,) = task.stmts
     phases = [stmt]
     if node.op == "conv_transpose":
@@ -110,8 +108,6 @@ def _as_contraction(task: Task, node: Node, setting: Setting) -> Task:
     found = [recognise(s, setting.values[stmt.target].shape, constants, setting.traits) for s in phases]
     known: list[tuple[Contraction, Scalar]] = [f for f in found if f is not None]
     if len(known) != len(found) or not known or not all(is_usable(c) for c, _ in known):
-        if known and known[0][0].dtype is DType.I32:
-            return replace(task, constants={n: setting.constants[n] for n in node.inputs if n in constants})
         return task
     around = known[0][1]
     stmts: tuple[Stmt, ...] = () if is_accumulator(around) else (with_value(stmt, around),)

@@ -15,7 +15,8 @@ from mapsto.ops.builder import Builder
 Shape = tuple[Dim, ...]
 After = Callable[[Builder, Value], Value] | None
 Sizes = Mapping[str, int] | None
-F32, BF16 = DType.F32, DType.BF16
+F32, F16, BF16 = DType.F32, DType.F16, DType.BF16
+U8, I8 = DType.U8, DType.I8
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ def array_of(shape: Sequence[int], dtype: DType, seed: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     if dtype.is_float:
         return rng.standard_normal(shape).astype(dtype.numpy)
-    if dtype is DType.U8:
-        return rng.integers(0, 256, shape).astype(np.uint8)
+    if dtype in (U8, I8):
+        limits = np.iinfo(dtype.numpy)
+        return rng.integers(limits.min, limits.max + 1, shape).astype(dtype.numpy)
     return rng.integers(0 if not dtype.is_signed else -9, 10, shape).astype(dtype.numpy)
 
 
@@ -67,15 +69,15 @@ def conv(
 
 def transposed(
     name: str, x: Shape, w: Sequence[int], *, strides: Sequence[int], dilations: Sequence[int] = (),
-    pads: Sequence[int] = (), more: Sequence[int] = (), group: int = 1, bias: bool = False,
+    pads: Sequence[int] = (), more: Sequence[int] = (), group: int = 1, bias: bool = False, dtype: DType = F32,
     after: After = None, template: bool = True, sizes: Sizes = None,
 ) -> Form:  # fmt: skip
     """x[N, C, space...] spread by windows w[C, O/group, window...]. more: the output padding."""
 
     def graph() -> Graph:
         b, n = Builder("g"), len(x) - 2
-        inputs = [b.input("x", F32, x), b.constant(array_of(w, F32, 1), "w")]
-        inputs += [b.constant(bias_of(w[1] * group, F32), "bias")] if bias else []
+        inputs = [b.input("x", dtype, x), b.constant(array_of(w, dtype, 1), "w")]
+        inputs += [b.constant(bias_of(w[1] * group, dtype), "bias")] if bias else []
         attrs = {"dilations": tuple(dilations) or (1,) * n, "output_padding": tuple(more) or (0,) * n, "group": group}
         y = b.one("conv_transpose", inputs, strides=tuple(strides), pads=tuple(pads) or (0,) * 2 * n, **attrs)
         return b.finish([after(b, y) if after else y], names=["y"])
@@ -236,10 +238,147 @@ def integer_conv(b: Builder, x: Value) -> Value:
 QUANTISED = (
     quantised("matmul_bytes", lambda b, x: b.one("matmul", [x, bytes_of(b, (50, 40))]), (20, 50)),
     quantised("matmul_bytes_open", lambda b, x: b.one("matmul", [x, bytes_of(b, (7, 33))]), (N, H, 7), sizes=OPEN),
-    quantised("matmul_bytes_wide", lambda b, x: b.one("matmul", [x, bytes_of(b, (50, 40), -129)]), (9, 50), False),
+    quantised("matmul_bytes_wide", lambda b, x: b.one("matmul", [x, bytes_of(b, (50, 40), -129)]), (9, 50)),
     quantised("conv_bytes", integer_conv, (1, 16, 9, 8)),
     quantised("conv_bytes_odd_channels", integer_conv, (2, 7, 6, 8)),
 )  # fmt: skip
+
+
+def centred(b: Builder, x: Value, zero: int) -> Value:
+    """Bytes less their zero point, as 32-bit integers."""
+    wide = b.one("cast", [x], to=DType.I32)
+    return b.one("sub", [wide, b.constant(np.asarray(zero, np.int32))]) if zero else wide
+
+
+def byte_weights(b: Builder, shape: Sequence[int], dtype: DType, zero: int) -> Value:
+    """Constant bytes of which many are the extremes, less their zero point."""
+    limits = np.iinfo(dtype.numpy)
+    array = np.random.default_rng(6).integers(limits.min, limits.max + 1, shape).astype(np.int32)
+    array.reshape(-1)[::3] = limits.min
+    array.reshape(-1)[1::5] = limits.max
+    return b.constant(array - zero, "w")
+
+
+def byte_conv(
+    name: str, x: Shape, w: Sequence[int], zeros: tuple[int, int], *, types: tuple[DType, DType] = (U8, U8),
+    strides: Sequence[int] = (1, 1), pads: Sequence[int] = (1, 1, 1, 1), group: int = 1, bias: bool = False,
+    template: bool = True, sizes: Sizes = None,
+) -> Form:  # fmt: skip
+    """A convolution of bytes, as ONNX's ConvInteger and QLinearConv have it."""
+
+    def graph() -> Graph:
+        b = Builder("g")
+        inputs = [centred(b, b.input("x", types[0], x), zeros[0]), byte_weights(b, w, types[1], zeros[1])]
+        inputs += [b.constant(np.arange(w[0], dtype=np.int32) * 1000, "bias")] if bias else []
+        y = b.one("conv", inputs, strides=tuple(strides), pads=tuple(pads), dilations=(1, 1), group=group)
+        return b.finish([y], names=["y"])
+
+    return Form(name, graph, template, sizes or {})
+
+
+def byte_matmul(
+    name: str, x: Shape, y: Shape, zeros: tuple[int, int], *, types: tuple[DType, DType] = (U8, U8),
+    run_time: bool = False, template: bool = True, sizes: Sizes = None,
+) -> Form:  # fmt: skip
+    """A product of bytes, as ONNX's MatMulInteger has it."""
+
+    def graph() -> Graph:
+        b = Builder("g")
+        left = centred(b, b.input("x", types[0], x), zeros[0])
+        if run_time:
+            right = centred(b, b.input("w", types[1], y), zeros[1])
+        else:
+            right = byte_weights(b, [int(d) for d in y], types[1], zeros[1])  # type: ignore[arg-type]
+        return b.finish([b.one("matmul", [left, right])], names=["y"])
+
+    return Form(name, graph, template, sizes or {})
+
+
+HALVES = (
+    conv("conv2d_f16", (1, 32, 9, 9), (32, 32, 3, 3), pads=(1, 1, 1, 1), dtype=F16, bias=True, after=relu),
+    conv("conv2d_f16_first_layer", (1, 3, 31, 29), (32, 3, 3, 3), strides=(2, 2), pads=(1, 1, 1, 1), dtype=F16,
+         bias=True),
+    conv("conv2d_f16_channels_fit_nothing", (2, 37, 9, 11), (19, 37, 3, 3), pads=(1, 1, 1, 1), dtype=F16, bias=True),
+    conv("conv2d_f16_dilated_strided", (1, 16, 23, 25), (20, 16, 3, 3), strides=(2, 3), dilations=(3, 2),
+         pads=(2, 1, 3, 4), dtype=F16),
+    conv("conv2d_f16_long_rows", (1, 80, 6, 7), (40, 80, 1, 1), dtype=F16),
+    conv("conv2d_f16_groups", (1, 64, 10, 10), (64, 16, 3, 3), group=4, pads=(1, 1, 1, 1), dtype=F16, after=relu),
+    conv("conv2d_f16_open", (N, 17, H, W), (16, 17, 3, 3), strides=(2, 2), pads=(1, 1, 1, 1), dtype=F16, sizes=OPEN),
+    conv("conv2d_bf16_odd_channels", (1, 33, 9, 7), (21, 33, 3, 3), pads=(1, 1, 1, 1), dtype=BF16, after=relu),
+    conv("conv2d_bf16_open", (1, 8, H, W), (24, 8, 3, 3), pads=(1, 1, 1, 1), dtype=BF16, sizes=OPEN),
+    transposed("transposed2d_f16", (1, 16, 7, 6), (16, 24, 4, 4), strides=(2, 2), pads=(1, 1, 1, 1), dtype=F16),
+    transposed("transposed2d_bf16", (1, 16, 7, 7), (16, 32, 2, 2), strides=(2, 2), bias=True, dtype=BF16, after=relu),
+    matmul("matmul_f16_run_time", (20, 50), (50, 40), dtype=F16, run_time=True),
+    matmul("matmul_f16_open", (H, M), (M, W), dtype=F16, run_time=True, sizes=OPEN),
+    matmul("matmul_bf16_open", (H, M), (M, W), dtype=BF16, run_time=True, sizes=OPEN),
+    matmul("matmul_f16_one_row_of_many", (1, 700), (700, 900), dtype=F16),
+    matmul("matmul_f16_long_sum", (6, 2100), (2100, 20), dtype=F16),
+    matmul("matmul_f16_activated", (13, 37), (37, 41), dtype=F16, after=biased_silu),
+    matmul("matmul_f16_no_rows", (0, 37), (37, 41), dtype=F16, template=False),
+    matmul("matmul_f16_nothing_summed", (5, 0), (0, 41), dtype=F16, template=False),
+)  # fmt: skip
+
+BYTES = (
+    byte_conv("bytes_3_128", (1, 16, 9, 8), (24, 16, 3, 3), (3, 128), bias=True),
+    byte_conv("bytes_0_0", (1, 16, 9, 8), (24, 16, 3, 3), (0, 0), types=(U8, I8)),
+    byte_conv("bytes_255_0_odd_channels", (2, 7, 6, 8), (19, 7, 3, 3), (255, 0), types=(U8, I8)),
+    byte_conv("bytes_weights_beyond_a_byte", (1, 16, 9, 8), (24, 16, 3, 3), (3, 100)),
+    byte_conv("bytes_weights_unsigned", (1, 18, 9, 8), (24, 18, 3, 3), (0, 0)),
+    byte_conv("bytes_signed", (1, 17, 9, 8), (24, 17, 3, 3), (-128, 0), types=(I8, I8), strides=(2, 1)),
+    byte_conv("bytes_signed_127", (1, 16, 9, 8), (24, 16, 3, 3), (127, 128), types=(I8, U8), pads=(0, 2, 1, 0)),
+    byte_conv("bytes_groups", (1, 64, 6, 6), (64, 32, 3, 3), (9, 128), group=2),
+    byte_conv("bytes_open", (N, 16, H, W), (24, 16, 3, 3), (3, 128), sizes=OPEN),
+    byte_matmul("bytes_matmul", (20, 50), (50, 40), (3, 128)),
+    byte_matmul("bytes_matmul_255_255", (9, 301), (301, 48), (255, 255)),
+    byte_matmul("bytes_matmul_signed", (20, 51), (51, 33), (-5, 0), types=(I8, I8)),
+    byte_matmul("bytes_matmul_run_time", (20, 51), (51, 33), (7, 200), run_time=True),
+    byte_matmul("bytes_matmul_open", (N, H, 24), (24, 40), (7, 128), sizes=OPEN),
+    byte_matmul("bytes_matmul_open_sums", (H, M), (M, W), (7, 128), run_time=True, sizes=OPEN),
+    byte_matmul("bytes_matmul_no_rows", (0, 24), (24, 40), (7, 128), template=False),
+)  # fmt: skip
+
+
+def by_hand(
+    name: str, x: Shape, y: Shape, axis: int, *, dtype: DType = F32, keep: bool = False, template: bool = True,
+    sizes: Sizes = None,
+) -> Form:  # fmt: skip
+    """A product that is written as the sum of what was multiplied with broadcasting, in f32."""
+
+    def graph() -> Graph:
+        b = Builder("g")
+        values = [b.input(n, dtype, shape) for n, shape in (("x", x), ("w", y))]
+        wide = values if dtype is F32 else [b.one("cast", [v], to=F32) for v in values]
+        return b.finish([b.one("reduce", [b.one("mul", wide)], kind="sum", axes=(axis,), keepdims=keep)], names=["y"])
+
+    return Form(name, graph, template, sizes or {})
+
+
+def wide_result(name: str, dtype: DType, run_time: bool) -> Form:
+    """A product of halves that were widened before."""
+
+    def graph() -> Graph:
+        b = Builder("g")
+        w = b.input("w", dtype, (50, 40)) if run_time else b.constant(array_of((50, 40), dtype, 1), "w")
+        operands = [b.one("cast", [v], to=F32) for v in (b.input("x", dtype, (20, 50)), w)]
+        return b.finish([b.one("matmul", operands)], names=["y"])
+
+    return Form(name, graph)
+
+
+BY_HAND = (
+    by_hand("by_hand", (40, 1, 64), (1, 48, 64), 2),
+    by_hand("by_hand_sum_in_the_middle", (40, 65, 1), (1, 65, 48), 1, keep=True),
+    by_hand("by_hand_batches", (3, 20, 1, 64), (3, 1, 48, 64), 3),
+    by_hand("by_hand_bf16", (40, 1, 64), (1, 48, 64), 2, dtype=BF16),
+    by_hand("by_hand_f16", (40, 1, 64), (1, 48, 64), 2, dtype=F16),
+    by_hand("by_hand_open", (H, 1, M), (1, W, M), 2, sizes=OPEN),
+    by_hand("by_hand_point_by_point", (40, 64), (40, 64), 1, template=False),
+    by_hand("by_hand_one_vector", (40, 64), (1, 64), 1, template=False),
+    by_hand("by_hand_no_rows", (0, 1, 64), (1, 48, 64), 2, template=False),
+    wide_result("bf16_with_f32_result", BF16, run_time=False),
+    wide_result("bf16_with_f32_result_run_time", BF16, run_time=True),
+    wide_result("f16_with_f32_result", F16, run_time=False),
+)
 
 
 def products_of_blocks() -> Graph:
@@ -252,7 +391,7 @@ def products_of_blocks() -> Graph:
 
 CHAINS = (Form("products_of_blocks", products_of_blocks),)
 
-FORMS = (*CONVOLUTIONS, *TRANSPOSED, *PRODUCTS, *QUANTISED, *CHAINS)
+FORMS = (*CONVOLUTIONS, *TRANSPOSED, *PRODUCTS, *QUANTISED, *HALVES, *BYTES, *BY_HAND, *CHAINS)
 
 
 def feeds_of(graph: Graph, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:

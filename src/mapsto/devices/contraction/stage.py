@@ -106,7 +106,7 @@ def group(form: ContractionForm, row: int, number: Dim) -> Value:
 
 
 def lone_group(form: ContractionForm, at: Dim, group: int) -> Value:
-    """A group of pairs straight from memory, element by element; what is beyond `group` is 0."""
+    """A group of 16-bit pairs straight from memory, element by element; what is beyond `group` is 0."""
     assert form.staged is DType.I16
     word = Type(DType.I32)
     low = Binary("and", Cast(Load(form.a.name, at, Type(form.a.element)), word), Const(0xFFFF, word))

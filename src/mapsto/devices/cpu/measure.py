@@ -80,7 +80,7 @@ def _figures(found: Mapping[str, float], isa: Isa) -> dict[str, Any]:
     }
     loops = making.SHORT * (per["long_loop"] - per["short_loop"]) / (making.LONG - making.SHORT)
     scalar = _each(per["many_scalars"], per["few_scalars"], making.MANY - making.FEW)
-    peaks = {fmt[:3]: rounded(1.0 / per[f"peak_{'_'.join(t.value for t in fmt[:3])}"]) for fmt in making.FORMATS}
+    peaks = {fmt[:3]: rounded(1.0 / per[f"peak_{'_'.join(t.value for t in fmt[:3])}"]) for fmt in making.formats(isa)}
     return {
         "peaks": peaks,
         "rates": {name: rounded(figure) for name, figure in rates.items()},

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from mapsto.devices.contraction.products import dot_of
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.traits import processor_of
 from mapsto.devices.generic import choose_schedule, lower
@@ -31,12 +32,14 @@ ACCUMULATORS = 12  # hide the latency of two multiply-adds a cycle; 12, and two 
 PEAK_ROUNDS = 4096
 ROUNDS_NAME = "rounds"
 
-# Element types whose products have a peak of their own: of a, of b, of the sum, and how many go into one lane.
-FORMATS = (
-    (F32, F32, F32, 1),
-    (DType.F64, DType.F64, DType.F64, 1),
-    (DType.BF16, DType.BF16, F32, 2),
-    (DType.U8, DType.I8, I32, 4),
+# Element types whose products have a peak of their own: of a, of b, of the sum, how many go into one lane, and by which
+# ability of an instruction set (without it, they are multiplied as wider ones).
+_FORMATS = (
+    (F32, F32, F32, 1, ""),
+    (DType.F64, DType.F64, DType.F64, 1, ""),
+    (DType.I16, DType.I16, I32, 2, ""),
+    (DType.BF16, DType.BF16, F32, 2, "dot_bf16"),
+    (DType.U8, DType.I8, I32, 4, "dot_u8s8"),
 )
 
 
@@ -54,9 +57,14 @@ class Probe:
     optimizer: str = "generic"
 
 
+def formats(isa: Isa) -> list[tuple[DType, DType, DType, int]]:
+    """Types of a, of b, of the sum, and how many go into one lane, of the products that have a peak of their own."""
+    return [fmt[:4] for fmt in _FORMATS if not fmt[4] or isa.has(fmt[4])]
+
+
 def probes(isa: Isa) -> list[Probe]:
     """All of them but those that measure memory, whose sizes are the processor's."""
-    found = [_peak(isa, *fmt) for fmt in FORMATS]
+    found = [_peak(isa, *fmt) for fmt in formats(isa)]
     found += [
         _chain(isa, "copy", 0, lambda x, y, k: x),
         _chain(isa, "few_adds", FEW, _add),
@@ -138,7 +146,7 @@ def peak_function(a: DType, b: DType, total: DType, isa: Isa) -> loop.Function:
 
 def _multiply(isa: Isa, a: loop.Var, b: loop.Var, total: loop.Var, interleave: int) -> loop.Value:
     if interleave > 1:
-        return loop.Dot("bf16" if a.type.element is DType.BF16 else "u8s8", a, b, total)
+        return loop.Dot(dot_of(a.type.element), a, b, total)
     if isa.has("fma"):
         return loop.Fma(a, b, total)
     return loop.Binary("add", total, loop.Binary("mul", a, b))

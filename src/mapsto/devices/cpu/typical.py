@@ -27,7 +27,6 @@ _LATENCY, _LOOP = 4.0, 20.0  # cycles
 _LAUNCH, _BARRIER = 25e-9, 400e-9  # seconds
 _NEAR = (64.0, 32.0, 16.0)  # bytes a cycle from the caches, nearest first
 _MEMORY = 10e9  # bytes a second of one core; three share what there is
-_NO_DOT = 2.0  # how much slower narrow products are, against wide ones, where no instruction multiplies them
 
 
 def typical(isa: Isa, units: int) -> DeviceSpec:
@@ -68,11 +67,15 @@ def typical(isa: Isa, units: int) -> DeviceSpec:
 
 def _peaks(isa: Isa) -> dict[tuple[DType, DType, DType], float]:
     f32 = isa.accumulator_lanes * isa.fma_per_cycle / _CYCLE / (1 if isa.has("fma") else 2)
-    bf16 = 2 * f32 if isa.has("dot_bf16") else f32 / _NO_DOT
-    int8 = 4 * f32 if isa.has("dot_u8s8") else f32
-    return {
+    # pairs of 16 bits: a multiplication and an addition, or both in one instruction
+    shorts = isa.accumulator_lanes * isa.fma_per_cycle / _CYCLE * (2 if isa.has("dot_u8s8") else 1)
+    found = {
         (DType.F32, DType.F32, DType.F32): f32,
         (DType.F64, DType.F64, DType.F64): f32 / 2,
-        (DType.BF16, DType.BF16, DType.F32): bf16,
-        (DType.U8, DType.I8, DType.I32): int8,
+        (DType.I16, DType.I16, DType.I32): shorts,
     }
+    if isa.has("dot_bf16"):
+        found[DType.BF16, DType.BF16, DType.F32] = 2 * f32
+    if isa.has("dot_u8s8"):
+        found[DType.U8, DType.I8, DType.I32] = 4 * f32
+    return found

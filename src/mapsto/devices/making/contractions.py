@@ -140,7 +140,8 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, core: Cor
 def _shape(
     task: Task, c: Contraction, reach: Reach, b: Access | None, code: Code, names: Renamer, core: Core
 ) -> tuple[Shaped, list[str]]:
-    a, out, by = reach.a, reach.out, multiply(core, c.a.dtype, c.b.dtype)
+    a, out, is_open = reach.a, reach.out, not isinstance(c.channels[0].extent, int)
+    by = multiply(core, c.a.dtype, c.b.dtype, is_open)
     final = task.targets[-1]
     others = _other_tensors(task, c, code)
     rows = _collapsed(c, reach, task, code)
