@@ -106,7 +106,6 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "plan/row_work.py": {COUNT: (3,), TYPE: (4, 8), GUESS: (4096,)},
     "plan/rules/compose.py": {CODE: (160,)},
     "plan/rules/epilogue.py": {CODE: (160,)},
-    "plan/rules/narrow.py": {TYPE: (127, 128)},
     "plan/rules/rows.py": {CODE: (24,), FORM: (4,), TEXT: (1e6,)},
     "plan/rules/siblings.py": {CODE: (16, 20), FORM: (0.1, 64), TEXT: (1e6,)},
     "plan/siblings.py": {CODE: (8,)},

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from mapsto.devices.cpu.traits import TRAITS
@@ -185,32 +184,50 @@ def test_shared_dims_of_a_softmax_over_channels_are_all_but_the_channels() -> No
     assert shared_dims(task.stmts) == (0,)
 
 
-def test_bytes_times_bytes() -> None:
-    text = """graph g(x: u8[4, 8]) -> (m) {
-      const w: i32[8, 16] = base64 "%s"
-      a: i32[4, 8] = cast(x) {to: :i32}
-      m: i32[4, 16] = matmul(a, w)
-    }"""
-    import base64
+@pytest.mark.parametrize(
+    ("x", "w", "result", "kind"),
+    [
+        ("u8", "i8", "i32", "contraction"),
+        ("i8", "i16", "i32", "contraction"),
+        ("f16", "f16", "f32", "contraction"),
+        ("bf16", "f32", "f32", "contraction"),
+        ("f16", "f16", "f16", "contraction"),
+        ("i32", "i32", "i32", "rows"),
+        ("f64", "f64", "f64", "rows"),
+    ],
+)
+def test_types_of_products(x: str, w: str, result: str, kind: str) -> None:
+    text = f"""graph g(x: {x}[4, 8], w: {w}[8, 16]) -> (m) {{
+      m: {result}[4, 16] = matmul(x, w) {"" if x == w == result else f"{{result: :{result}}}"}
+    }}"""
+    (task,) = fused(text)
+    assert task.kind == kind
+    if kind == "contraction":
+        (phase,) = task.phases
+        assert (phase.a.dtype.value, phase.b.dtype.value) == (x, w)
+        assert phase.dtype.value == ("i32" if result == "i32" else "f32")
 
-    for low, kept in ((-128, True), (-129, False)):
-        data = np.full((8, 16), 5, np.int32)
-        data[0, 0] = low
-        (task,) = fused(text % base64.b64encode(data.tobytes()).decode())
-        assert (task.kind == "contraction") == kept
-        assert str(task.recipe) == ("narrow(compose(a, m))" if kept else "compose(a, m)")
-        if kept:
-            np.testing.assert_array_equal(task.constants["%w.i8"], data)
+
+BY_HAND = ("p: f32[4, 16, 8] = mul(x, v)", 'm: f32[4, 16] = reduce(p) {kind: "sum", axes: (2,), keepdims: false}')
 
 
-def test_a_constant_of_bytes_has_a_name_that_no_value_has() -> None:
-    import base64
+def by_hand(inputs: str, *lines: str) -> str:
+    return f"graph g({inputs}) -> (m) {{\n" + "\n".join(f"  {line}" for line in lines) + "\n}"
 
-    text = """graph g(x: u8[4, 8]) -> (m, "%w.i8") {
-      const w: i32[8, 16] = base64 "BYTES"
-      a: i32[4, 8] = cast(x) {to: :i32}
-      m: i32[4, 16] = matmul(a, w)
-      "%w.i8": u8[4, 8] = abs(x)
-    }""".replace("BYTES", base64.b64encode(np.full((8, 16), 5, np.int32).tobytes()).decode())
-    product = next(task for task in fused(text) if task.kind == "contraction")
-    assert list(product.constants) == ["%%w.i8"]
+
+def test_a_sum_of_what_was_multiplied_is_a_product() -> None:
+    (task,) = fused(by_hand("x: f32[4, 1, 8], v: f32[1, 16, 8]", *BY_HAND))
+    assert task.kind == "contraction" and str(task.recipe) == "contract(compose(p, m))"
+    assert [i.extent for i in task.phases[0].cols] == [16] and [i.extent for i in task.phases[0].reds] == [8]
+
+
+def test_what_is_multiplied_point_by_point_or_by_one_vector_is_none() -> None:
+    lines = ("p: f32[4, 8] = mul(x, v)", 'm: f32[4] = reduce(p) {kind: "sum", axes: (1,), keepdims: false}')
+    for inputs in ("x: f32[4, 8], v: f32[4, 8]", "x: f32[4, 8], v: f32[8]"):
+        (task,) = fused(by_hand(inputs, *lines))
+        assert task.kind == "rows"
+
+
+def test_what_is_multiplied_for_others_too_stays() -> None:
+    text = by_hand("x: f32[4, 1, 8], v: f32[1, 16, 8]", *BY_HAND).replace("-> (m)", "-> (m, p)")
+    assert all(task.kind == "rows" for task in fused(text))

@@ -205,8 +205,9 @@ def lanes_of_types(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) ->
     for stmt in kernel.stmts:
         sizes.append(stmt.dtype.size)
         sizes += [n.dtype.size for n in walk(stmt.value) if isinstance(n, Load | Op | Cast | Const | Index)]
-    blocks = [layout.block[1] for layout in layouts.values() if layout.block is not None]
-    return min(lanes * max(4 // max(sizes), 1), max(min(blocks, default=1 << 16), lanes))
+    wide = lanes * max(4 // max(sizes), 1)
+    blocks = (layout.block[1] for layout in layouts.values() if layout.block is not None)
+    return min(wide, max(min(blocks, default=wide), lanes))
 
 
 def _flat(kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], temps: Temps) -> FlatSegment:
