@@ -171,13 +171,15 @@ def bench(
     seed: Seed = 0,
     budget: Budget = None,
     data_root: DataRoot = None,
+    device: Device = "cpu",
     json: Json = False,
 ) -> None:
     """Time a model beside other engines: alternately, each in a process of its own, medians and quartiles."""
     from mapsto.cli.bench import bench_model
 
     engines = [name.strip() for name in against.split(",") if name.strip()]
-    bench_model(model, engines, inputs, given or [], shape or [], threads, seconds, dynamic, seed, data_root, json)
+    fed = (inputs, given or [], shape or [])
+    bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, device, json)
 
 
 @app.command()
@@ -251,7 +253,7 @@ def plan(
         from mapsto.cli.prediction import verify_plan
 
         fed = (inputs, given or [], shape or [])
-        verify_plan(model, *fed, threads, output, seconds, worst, seed, data_root, json)
+        verify_plan(model, *fed, threads, output, seconds, worst, seed, data_root, device, json)
         return
     from mapsto.cli.plan import show_plan
 

@@ -29,6 +29,7 @@ def bench_model(
     dynamic: bool,
     seed: int,
     data_root: Path | None,
+    device: str,
     as_json: bool,
 ) -> None:
     if not math.isfinite(seconds):
@@ -44,7 +45,7 @@ def bench_model(
         onnx.load(existing(model), shapes, data_root=data_root).inputs, read_given(inputs_file, given), seed
     )
     fixed = shapes if dynamic else fixed_shapes(fed.feed)
-    setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, data_root=data_root)
+    setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, data_root=data_root, device=device)
     with progress_bar(f"timing {model.name}") as progress:
         report = measure(setup, [OURS, *against], progress)
     if as_json:

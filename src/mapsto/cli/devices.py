@@ -7,7 +7,7 @@ from typing import Any
 
 from mapsto.cli.output import print_json, seconds_text, shown
 from mapsto.devices.named import Host, host_machine, measure_host
-from mapsto.machine.spec import DeviceSpec
+from mapsto.machine.spec import DeviceSpec, Machine
 from mapsto.machine.text import digest, to_data
 from mapsto.report import machine
 
@@ -37,6 +37,11 @@ def source_text(host: Host) -> str:
         f"figures: {source} of {host.machine.host.code}, since {host.path} is not to be had ({host.missing}); "
         f"`mapsto devices --measure` measures this machine; machine {digest(host.machine)[:12]}"
     )
+
+
+def typical_text(machine: Machine) -> str:
+    """The same for a device of which nothing is measured."""
+    return f"figures: {machine.host.source} of {machine.host.model}, machine {digest(machine)[:12]}"
 
 
 def _print_figures(spec: DeviceSpec) -> None:

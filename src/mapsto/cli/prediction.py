@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from mapsto.cli.devices import source_text
+from mapsto.cli.devices import source_text, typical_text
 from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, read_given
 from mapsto.cli.open import ARTIFACT_SUFFIX
 from mapsto.cli.output import print_json, seconds_text, shown
@@ -25,6 +25,7 @@ def verify_plan(
     worst: bool,
     seed: int,
     data_root: Path | None,
+    device: str,
     as_json: bool,
 ) -> None:
     existing(model)
@@ -40,11 +41,11 @@ def verify_plan(
     ports = onnx.load(model, shapes, data_root=data_root).inputs
     fed = make_feed(ports, read_given(inputs_file, given), seed)
     with progress_bar(f"running {model.name}") as progress:
-        found = verify(model, shapes, fed.feed, threads, seconds, data_root, progress)
+        found = verify(model, shapes, fed.feed, threads, seconds, data_root, progress, device)
     if as_json:
         print_json({"model": str(model)} | found.to_json())
         return
-    print(source_text(found.host))
+    print(typical_text(found.machine) if found.host is None else source_text(found.host))
     print(table_text(found, worst))
 
 

@@ -176,7 +176,7 @@ class EngineProcess:
 @dataclass(frozen=True)
 class BenchSetup:
     """What to measure. `seconds`: about how long each engine runs in all. `pythons`: interpreters of the engines
-    that do not run in this one.
+    that do not run in this one. `device`: ours.
     """
 
     model: Path
@@ -187,6 +187,7 @@ class BenchSetup:
     keep_outputs: bool = False
     pythons: Mapping[str, str] = field(default_factory=dict)
     data_root: Path | None = None
+    device: str = "cpu"
 
 
 def measure(setup: BenchSetup, engines: Sequence[str], progress: Progress = silent) -> BenchReport:
@@ -243,6 +244,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
         "native_only": False,  # the worker of an older version (`--before`) looks for it
         "data_root": None if setup.data_root is None else str(setup.data_root),
         "budget": _raised(budget.default()),
+        "device": setup.device,
     }
     try:
         answer = process.answer_to(do="open", engine=process.engine.partition("@")[0], feeds=feeds, **request)

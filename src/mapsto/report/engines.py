@@ -24,12 +24,15 @@ class EngineMissing(MapstoError):
 
 @dataclass(frozen=True)
 class Setup:
-    """What an engine is opened with. `shapes`: input name -> dims; other inputs stay as the model has them."""
+    """What an engine is opened with. `shapes`: input name -> dims; other inputs stay as the model has them. `device`:
+    ours, as `mapsto.compile` takes it.
+    """
 
     model: Path
     shapes: Shapes | None = None
     threads: int = 1
     data_root: Path | None = None
+    device: str = "cpu"
 
 
 class OpenEngine(Protocol):
@@ -47,6 +50,7 @@ class _Mapsto:
             threads=setup.threads,
             cache=False,
             data_root=setup.data_root,
+            device=setup.device,
         )
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:

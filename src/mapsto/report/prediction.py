@@ -13,6 +13,7 @@ import numpy as np
 import mapsto
 from mapsto.devices.backend import Progress
 from mapsto.devices.named import Host, backend_named, host_machine
+from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
 from mapsto.plan.initial import constants_of
 from mapsto.runtime.executable import Executable
@@ -47,10 +48,14 @@ class KernelTiming:
 
 @dataclass(frozen=True)
 class Compared:
-    """All kernels that a run reached, in the order of the plan; the machine that predicted them; sizes of that run."""
+    """All kernels that a run reached, in the order of the plan; the machine that predicted them; sizes of that run.
+
+    `host`: where its figures come from; None: of a device whose figures are never measured.
+    """
 
     steps: tuple[KernelTiming, ...]
-    host: Host
+    machine: Machine
+    host: Host | None
     threads: int
     runs: int
     sizes: Mapping[str, int]
@@ -69,10 +74,9 @@ class Compared:
         return sum(s.measured for s in self.steps if s.right) / self.measured if self.measured else 1.0
 
     def to_json(self) -> dict[str, Any]:
-        machine = self.host.machine
         return {
-            "source": machine.host.source,
-            "machine": digest(machine),
+            "source": self.machine.host.source,
+            "machine": digest(self.machine),
             "threads": self.threads,
             "runs": self.runs,
             "sizes": dict(self.sizes),
@@ -92,14 +96,16 @@ def verify(
     seconds: float,
     data_root: Path | None = None,
     progress: Progress | None = None,
+    device: str = "cpu",
 ) -> Compared:
-    """Compiles a model, runs it for so many seconds, and predicts it from this machine's figures alone."""
-    host = host_machine()
-    executable = mapsto.compile(model, shapes=shapes, threads=threads, data_root=data_root, progress=progress)
+    """Compiles a model, runs it for so many seconds, and predicts it from the device's figures alone."""
+    host = host_machine() if device == "cpu" else None
+    where: dict[str, Any] = {"data_root": data_root, "device": device}
+    executable = mapsto.compile(model, shapes=shapes, threads=threads, progress=progress, **where)
     inputs = [feed[port.name] for port in executable.program.inputs]
     sizes = executable.sizes(*inputs)
     graph = prepared(model, shapes, data_root=data_root)
-    maker = backend_named("cpu", cache=False, isa=None).maker(constants_of(graph))
+    maker = backend_named(device, cache=False, isa=None).maker(constants_of(graph))
     predicted = predict(graph, sizes, maker, executable.threads)
     measured, runs = _measured(executable, inputs, seconds)
     steps = tuple(
@@ -107,7 +113,8 @@ def verify(
         for name, (label, spent) in measured.items()
         if spent > 0 and (found := predicted.get(name)) is not None
     )
-    return Compared(steps, host, executable.threads, runs, sizes)
+    machine = Machine((maker.spec,)) if host is None else host.machine
+    return Compared(steps, machine, host, executable.threads, runs, sizes)
 
 
 def _measured(

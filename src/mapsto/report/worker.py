@@ -38,6 +38,7 @@ class Worker:
             request["shapes"],
             request["threads"],
             None if root is None else Path(root),
+            request.get("device", "cpu"),
         )
         began = time.perf_counter()
         with defaulting(request["budget"]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import pickle
 import re
 import subprocess
@@ -289,6 +290,10 @@ def test_the_command_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert said("check", model, *fed).rstrip().endswith("ok")
     assert said("plan", model, "--device", "opencl").startswith("plan mnist-cnn for opencl\n")
     assert "template: tiles" in said("explain", model, "conv1", "--device", "opencl")
+    steps = said("plan", model, "--verify", "--seconds", "0.1", *fed)
+    assert steps.startswith("figures: typical of") and "conv+relu" in steps and "measured" in steps
+    timed = json.loads(said("bench", model, "--against", "", "--seconds", "0.1", *fed, "--json"))
+    assert [t["engine"] for t in timed["timings"]] == ["mapsto"] and timed["timings"][0]["seconds"]["median"] > 0
 
 
 _QUIET = f"""

@@ -1,4 +1,4 @@
-"""OpenCL as a maker: tasks into kernels in OpenCL C, by the generic lowering and by routines."""
+"""OpenCL as a maker: tasks into kernels in OpenCL C, by the contraction template, generic lowering and routines."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from mapsto.devices.generic.processor import Cycles, Processor
 from mapsto.devices.opencl.device import Device
 from mapsto.plan.traits import Traits
 
-# 16 lanes have the widest vectors of OpenCL C. The other numbers decide only what lies innermost: there is no template,
-# so every contraction is sums of products in loops.
+# 16 lanes have the widest vectors of OpenCL C; two, or four, of narrower ones. The others are the CPU's, for the same
+# reasons: fewer columns or channels leave most of them empty.
 TRAITS = Traits(16, least_blocked=8, least_columns=4, least_channels=16, least_of_a_group=16, most_waiting=8)
 
 _CYCLES = Cycles(

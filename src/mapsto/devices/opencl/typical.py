@@ -17,7 +17,7 @@ _SLOWEST = 1.0e9  # cycles a second of a device that says nothing
 _CACHE, _MEMORY = 16.0, 4.0  # bytes a cycle that a unit gets from the cache, and from memory
 _SHARED = 8  # units that memory serves at full speed
 _LATENCY, _LOOP = 4.0, 20.0  # cycles
-_LAUNCH = 20e-6  # seconds: a command goes through a queue
+_LAUNCH = 5e-6  # seconds: a command goes through a queue; PoCL takes 2 us
 _LEAST_CACHE = 1 << 15
 
 
