@@ -34,13 +34,15 @@ class Programs:
         many kernels are ready, and which was the last. Raises CompileError.
         """
         missing = {name: kernel for name, kernel in kernels.items() if name not in self._built}
+        ready = len(kernels) - len(missing)
         for text, names in self._texts(missing).items():
             program = self._device.build(text, list(computes)[:4])
             for name in names:
                 current().tick("code for OpenCL")
                 self._device.finish(program, missing[name])
                 self._built[name] = program
-                tell(sum(n in self._built for n in kernels), name)
+                ready += 1
+                tell(ready, name)
             self._keep(text, {name: missing[name] for name in names})
         return {name: self._built[name] for name in kernels}
 
