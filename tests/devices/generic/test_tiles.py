@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +17,7 @@ from tests.devices.generic.support import Array, Case, Engine, Native, check, fl
 from mapsto.devices.generic.schedule import RowSchedule, choose_schedule, read_schedule, schedule_text
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
+from mapsto.loop.ast import Function
 from mapsto.loop.interpret import interpret
 from mapsto.loop.text import format_function
 from mapsto.ops.builder import Builder
@@ -92,6 +99,7 @@ CASES = {
     "image": lambda: image((1, 9, 20, 3), (0, 3, 1, 2)),
     "image of many channels": lambda: image((1, 5, 7, 33), (0, 3, 1, 2)),
     "image back": lambda: image((1, 4, 7, 9), (0, 2, 3, 1)),
+    "residual of whole tiles": lambda: residual((32, 48), (1, 0)),
     "residual": lambda: residual((21, 35), (1, 0)),
     "residual of three": lambda: residual((2, 40, 3), (0, 2, 1)),
     "two ways": lambda: two_ways(33, 20),
@@ -133,8 +141,13 @@ def test_every_tile(name: str) -> None:
         check(CASES[name](), interpret, schedule)
 
 
-@pytest.mark.parametrize("name", ["square", "odd", "nhwc", "nchw", "keys", "planes of an image", "image", "residual",
-                                  "to blocks", "from blocks", "of uint8", "of float64", "of bool"])  # fmt: skip
+TILED = (
+    "square", "odd", "nhwc", "nchw", "keys", "planes of an image", "image", "to blocks",
+    "from blocks", "residual of whole tiles", "of uint8", "of float64", "of bool",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TILED)
 def test_moves_are_made_in_tiles(name: str) -> None:
     case = CASES[name]()
     function, _, _, schedule = lowered(case)
@@ -148,6 +161,39 @@ def test_moves_are_made_in_tiles(name: str) -> None:
 def test_what_is_contiguous_along_one_iterator_is_not() -> None:
     assert lowered(CASES["heads"]())[3].vector == "rows"
     assert lowered(one("add", [floats(20, 30), floats(20, 30)]))[3].vector == "rows"
+
+
+@contextmanager
+def between_fences(buffers: Sequence[Array], at_the_end: bool) -> Iterator[list[Array]]:
+    """Copies of buffers, each of which begins (or ends) where a page begins that may not be touched."""
+    libc, page, regions, copies = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE, [], []
+    for buffer in buffers:
+        size = -(-max(buffer.nbytes, 1) // page) * page
+        region = mmap.mmap(-1, size + 2 * page)
+        start = ctypes.addressof(ctypes.c_char.from_buffer(region))
+        fences = (start, start + page + size)
+        assert not any(libc.mprotect(ctypes.c_void_p(fence), page, 0) for fence in fences)
+        offset = page + (size - buffer.nbytes if at_the_end else 0)
+        copies.append(np.frombuffer(region, buffer.dtype, buffer.size, offset))
+        copies[-1][:] = buffer
+        regions.append((region, fences))
+    yield copies
+    for buffer, copy in zip(buffers, copies, strict=True):
+        buffer[:] = copy
+    assert not any(libc.mprotect(ctypes.c_void_p(f), page, 3) for _, fences in regions for f in fences)
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+@pytest.mark.parametrize(
+    "name", [*TILED, "channels of an image", "thin", "fifteen", "twelve", "residual of three", "from blocks 35"]
+)
+def test_nothing_outside_of_a_buffer_is_touched(name: str, at_the_end: bool, native: Native) -> None:
+    def fenced(function: Function, buffers: Sequence[Array], sizes: Mapping[str, int], begin: int, end: int) -> None:
+        with between_fences(buffers, at_the_end) as copies:
+            native(function, copies, sizes, begin, end)
+
+    case = CASES[name]()
+    check(case, fenced, lowered(replace(case, lanes=native.isa.lanes(DType.F32)))[3])
 
 
 @st.composite

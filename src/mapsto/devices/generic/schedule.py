@@ -329,11 +329,15 @@ def _tiles_along(
     flat: FlatSegment, near: frozenset[str], axis: int, across: int, rows: int, processor: Processor
 ) -> list[tuple[float, RowSchedule]]:
     found: list[tuple[float, RowSchedule]] = []
-    lanes = min(processor.lanes * 4 // widest(flat, near), MOST_TILE_ROWS, processor.registers // 2)
-    while lanes >= 4:
+    most = min(processor.lanes * 4 // widest(flat, near), MOST_TILE_ROWS)
+    lanes = most
+    while lanes >= max(min(most, 4), 2):  # smaller tiles move no more at a time than single elements do
         tile = tile_of(flat, near, flat.rows[axis], flat.rows[across], lanes, "@lane")
         if tile is None:
             return found
+        if 2 * tile.height > processor.registers:  # what is loaded stays there beside what is made of it
+            lanes //= 2
+            continue
         it, other = tile.axis, tile.across
         sides = f"{lanes} along rows {it.name} of {it.extent} and {tile.height} across {other.name} of {other.extent}"
         schedule = RowSchedule(rows, "transposed", lanes, f"tiles of {sides}", axis, across)
@@ -345,7 +349,7 @@ def _tiles_along(
 
 
 def _tiles_cost(flat: FlatSegment, tile: Tile, near: frozenset[str], processor: Processor) -> float:
-    """Whole tiles, and what is left over row by row, the last vector of each masked."""
+    """Whole tiles, and what is left over row by row, in vectors under a mask that take about twice as long."""
     cycles, lanes = processor.cycles, tile.lanes
     stored = {place: tile.stages for _, place in tile.stores}
     costs = Costs(processor, lanes, near | {name for name, _ in tile.loads}, tile.segment.rows, stored)
@@ -358,7 +362,7 @@ def _tiles_cost(flat: FlatSegment, tile: Tile, near: frozenset[str], processor: 
     left_over = rows * tile.height * (wide % lanes != 0) + high % tile.height * -(-wide // lanes)
     whole = columns * rows * (tile.height * each + cycles.row)
     others = row_estimate(flat.rows) / max(wide * high, 1)
-    return others * (whole + left_over * (each_edge + cycles.row))
+    return others * (whole + left_over * 2 * (each_edge + cycles.row))
 
 
 # ---- rows as lanes -------------------------------------------------------------------------------------------------

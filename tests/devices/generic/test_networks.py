@@ -1,0 +1,48 @@
+"""Networks of shuffles, in the interpreter, and how many shuffles they take."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mapsto.devices.generic.networks import apart, together, transposed
+from mapsto.devices.generic.scope import Code
+from mapsto.ir.dtypes import DType
+from mapsto.loop.ast import Function, Let, Load, Param, Shuffle, Store, Type, Value
+from mapsto.loop.interpret import interpret
+from mapsto.plan.loop_forms import shuffles
+
+I32 = DType.I32
+
+
+def run(network: object, count: int, lanes: int, source: np.ndarray) -> tuple[np.ndarray, int]:
+    """What becomes of `count` vectors, and by how many shuffles."""
+    code = Code(set())
+    vectors = [code.let(Load("x", k * lanes, Type(I32, lanes))) for k in range(count)]
+    made: list[Value] = network(vectors, code.let)  # type: ignore[operator]
+    for k, value in enumerate(made):
+        code.emit(Store("y", k * lanes, value))
+    body = tuple(code.scopes[0].statements)
+    out = np.zeros(len(made) * lanes, np.int32)
+    interpret(Function("network", (Param("x", I32), Param("y", I32, True)), (), body), [source, out], {}, 0, 1)
+    return out, sum(isinstance(s, Let) and isinstance(s.value, Shuffle) for s in body)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 16])
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16])
+def test_a_transpose(lanes: int, chunk: int) -> None:
+    x = np.arange(lanes * lanes, dtype=np.int32)
+    got, count = run(lambda v, name: transposed(v, chunk, name), lanes, lanes, x)
+    np.testing.assert_array_equal(got, x.reshape(lanes, lanes).T.ravel())
+    assert count == lanes * shuffles(lanes)
+
+
+@pytest.mark.parametrize("lanes", [4, 16])
+@pytest.mark.parametrize("count", range(1, 16))
+def test_streams_are_taken_apart_and_put_together(count: int, lanes: int) -> None:
+    x = np.arange(lanes * count, dtype=np.int32)
+    got, taken = run(lambda v, name: apart(v, 1, name), count, lanes, x)
+    np.testing.assert_array_equal(got, x.reshape(lanes, count).T.ravel())
+    back, again = run(together, count, lanes, got)
+    np.testing.assert_array_equal(back, x)
+    assert taken == again == count * shuffles(count)
