@@ -166,11 +166,16 @@ class _Loops:
 
     def emit(self) -> None:
         by_name = {it.name: it for it in self.reduce.reduction.iters}
+        lane = self.emitter.lane
         if self.vector is not None:
             last = by_name.pop(self.vector.iter.name)
-            self.emitter.lane = Lane(self.code.lane_symbol(self.vector.lanes), self.vector.lanes, sym(last.name))
+            lane = Lane(self.code.lane_symbol(self.vector.lanes), self.vector.lanes, sym(last.name))
             by_name[last.name] = last
-        iters = list(by_name.values())
+        with self.emitter.in_lanes(lane):
+            self._rounds(list(by_name.values()))
+        self.runner.finish(self.vector is not None)
+
+    def _rounds(self, iters: list[Iter]) -> None:
         straight = self._straight(iters)
         rolled = iters[: len(iters) - straight]
         if straight:
@@ -185,9 +190,6 @@ class _Loops:
             self._declare(_ways(self.reduce.reduction, trips_of) if whole else 1)
             with self._loops(outer):
                 self._vector_loop(innermost) if self.vector is not None else self._loop(innermost)
-        if self.vector is not None:
-            self.emitter.lane = None
-        self.runner.finish(self.vector is not None)
 
     def _declare(self, ways: int) -> None:
         e = self.reduce.reduction
@@ -308,10 +310,9 @@ class _Loops:
         left = mod(it.extent, count)
         if left == 0:
             return
-        self.emitter.lane = replace(lane, tail=left)
         self.code.bind(it.name, floordiv(it.extent, count) * count + sym(lane.symbol))
-        self.runner.add(masked=True, way=0)
-        self.emitter.lane = lane
+        with self.emitter.in_lanes(replace(lane, tail=left)):
+            self.runner.add(masked=True, way=0)
 
 
 def _nodes(reduction: Reduction) -> Collection[Scalar]:

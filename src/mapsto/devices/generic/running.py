@@ -168,16 +168,15 @@ class Partials(Runner):
 
     def finish(self, lanes: bool) -> None:
         emitter, code = self.emitter, self.emitter.code
-        lane, emitter.lane = emitter.lane, None if lanes else emitter.lane
-        states = [[code.let(v) for v in way] for way in self.states]
-        while len(states) > 1:
-            states = [self._merged(a, b) for a, b in zip(states[::2], states[1::2], strict=True)]
-        (whole,) = states
-        if lanes:
-            whole = self._lanes_merged(whole)
-        for key, value in zip(_keys(emitter, self.meant), whole, strict=True):
-            code.remember(key, value)
-        emitter.lane = lane
+        with emitter.in_lanes(None if lanes else emitter.lane):
+            states = [[code.let(v) for v in way] for way in self.states]
+            while len(states) > 1:
+                states = [self._merged(a, b) for a, b in zip(states[::2], states[1::2], strict=True)]
+            (whole,) = states
+            if lanes:
+                whole = self._lanes_merged(whole)
+            for key, value in zip(_keys(emitter, self.meant), whole, strict=True):
+                code.remember(key, value)
 
     def _merged(self, a: Sequence[loop.Value], b: Sequence[loop.Value]) -> list[loop.Value]:
         with states_known(self.emitter, self.fold, a, b):
