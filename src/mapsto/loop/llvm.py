@@ -30,7 +30,7 @@ from mapsto.loop.ast import (
     While,
 )
 from mapsto.loop.llvm_convert import Capabilities, Converter
-from mapsto.loop.llvm_emit import Emitter, Ssa, mangled, memory_text, type_text, vector_text
+from mapsto.loop.llvm_emit import Emitter, Ssa, lanes_text, mangled, memory_text, type_text, vector_text
 from mapsto.loop.llvm_values import Values
 
 __all__ = ["Capabilities", "to_llvm"]
@@ -142,7 +142,7 @@ class _Printer:
         stride = 1 if t.lanes == 1 else e.constant(s.stride)
         pointer = e.address(s.buffer, s.base)
         if stride != 1:
-            lanes = "<" + ", ".join(f"i64 {lane}" for lane in range(t.lanes)) + ">"
+            lanes = lanes_text("i64", range(t.lanes))
             i64 = f"<{t.lanes} x i64>"
             scale = v.convert.splat(e.index(s.stride).text, Type(DType.I64, t.lanes))
             self.scatter_to(pointer, e.let(f"mul nsw {i64} {scale}, {lanes}"), value, s.value, s.mask)

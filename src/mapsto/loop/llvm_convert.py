@@ -49,8 +49,7 @@ class Converter:
 
     def pick(self, text: str, t: str, lanes: Sequence[int]) -> str:
         """Lanes of one vector; -1 leaves a lane undefined."""
-        order = ", ".join(f"i32 {lane}" if lane >= 0 else "i32 poison" for lane in lanes)
-        return self.emitter.let(f"shufflevector {t} {text}, {t} poison, <{len(lanes)} x i32> <{order}>")
+        return self.emitter.shuffle(t, text, "poison", lanes)
 
     # ---- conversions ----
 
@@ -280,8 +279,7 @@ class Converter:
             part_a, part_b = self.pick(a, wide, ops), self.pick(b, wide, ops)
             parts.append(self.dot(kind, part_a, part_b, self.pick(c, acc, range(k * half, (k + 1) * half)), half))
         t = acc.replace(str(lanes), str(half), 1)
-        order = ", ".join(f"i32 {lane}" for lane in range(lanes))
-        return self.emitter.let(f"shufflevector {t} {parts[0]}, {t} {parts[1]}, <{lanes} x i32> <{order}>")
+        return self.emitter.shuffle(t, parts[0], parts[1], range(lanes))
 
     def _dot_bf16(self, a: str, b: str, c: str, lanes: int) -> str:
         """The odd elements first, then the even ones, each a fused multiply-add (the order in which the instruction

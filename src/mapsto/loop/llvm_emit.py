@@ -9,6 +9,7 @@ at least 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,6 +45,11 @@ def vector_text(name: str, lanes: int) -> str:
 
 def type_text(t: Type) -> str:
     return vector_text(element_text(t.element), t.lanes)
+
+
+def lanes_text(element: str, numbers: Iterable[int]) -> str:
+    """A constant vector."""
+    return "<" + ", ".join(f"{element} {n}" for n in numbers) + ">"
 
 
 def mangled(t: str) -> str:
@@ -113,6 +119,11 @@ class Emitter:
     def choose(self, lanes: int, cond: str, t: str, a: str, b: str) -> str:
         """Emit a select between two values of type `t`."""
         return self.let(f"select {vector_text('i1', lanes)} {cond}, {t} {a}, {t} {b}")
+
+    def shuffle(self, t: str, a: str, b: str, lanes: Sequence[int]) -> str:
+        """Emit a vector of lanes picked from a's, followed by b's; -1 leaves a lane undefined."""
+        order = ", ".join(f"i32 {lane}" if lane >= 0 else "i32 poison" for lane in lanes)
+        return self.let(f"shufflevector {t} {a}, {t} {b}, <{len(lanes)} x i32> <{order}>")
 
     def start_block(self, label: str) -> None:
         self.scope.lines.append(f"{label}:")

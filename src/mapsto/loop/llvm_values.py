@@ -32,7 +32,7 @@ from mapsto.loop.ast import (
     Var,
 )
 from mapsto.loop.llvm_convert import NARROW, Converter
-from mapsto.loop.llvm_emit import Emitter, element_text, mangled, memory_text, type_text, vector_text
+from mapsto.loop.llvm_emit import Emitter, element_text, lanes_text, mangled, memory_text, type_text, vector_text
 
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
 _INTEGER_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
@@ -54,10 +54,6 @@ def constant_text(value: float | int | bool, element: DType) -> str:
 
 def splat_text(scalar: str, t: Type) -> str:
     return scalar if t.lanes == 1 else f"splat ({element_text(t.element)} {scalar})"
-
-
-def lanes_text(element: str, numbers: list[int]) -> str:
-    return "<" + ", ".join(f"{element} {n}" for n in numbers) + ">"
 
 
 class Values:
@@ -117,7 +113,7 @@ class Values:
         vector = self.convert.splat(base, wide)
         stride = self.emitter.constant(v.stride)
         if stride != 0:
-            lanes = lanes_text("i64", list(range(t.lanes)))
+            lanes = lanes_text("i64", range(t.lanes))
             if stride is None:
                 scale = self.convert.splat(self.emitter.index(v.stride).text, wide)
                 lanes = self.emitter.let(f"mul nsw {type_text(wide)} {scale}, {lanes}")
@@ -138,7 +134,7 @@ class Values:
         if lanes == 1:
             return e.let(f"icmp sgt i32 {narrow}, 0")
         vector = self.convert.splat(narrow, Type(DType.I32, lanes))
-        return e.let(f"icmp sgt <{lanes} x i32> {vector}, {lanes_text('i32', list(range(lanes)))}")
+        return e.let(f"icmp sgt <{lanes} x i32> {vector}, {lanes_text('i32', range(lanes))}")
 
     # ---- memory ----
 
@@ -179,15 +175,14 @@ class Values:
         memory = vector_text(memory_text(v.type.element), n)
         if stride == -1:
             plain = self.contiguous(v.buffer, v.base - (n - 1), v.type, None)
-            order = lanes_text("i32", list(range(n - 1, -1, -1)))
-            return e.let(f"shufflevector {memory} {plain}, {memory} poison, <{n} x i32> {order}")
+            return e.shuffle(memory, plain, "poison", range(n - 1, -1, -1))
         starts = [k * n for k in range(stride - 1)] + [stride * (n - 1) + 1 - n]
         result, done = "poison", 0  # lanes [0, done) of `result` are final
         for start in starts:
             part = self.contiguous(v.buffer, v.base + start, v.type, None)
             offsets = [min(max(lane * stride - start, 0), n - 1) for lane in range(n)]
             picks = [lane if lane < done else n + offsets[lane] for lane in range(n)]
-            result = e.let(f"shufflevector {memory} {result}, {memory} {part}, <{n} x i32> {lanes_text('i32', picks)}")
+            result = e.shuffle(memory, result, part, picks)
             done = min(-(-(start + n) // stride), n)
         return result
 
@@ -357,15 +352,11 @@ class Values:
             if len(v.lanes) == 1:
                 return (a, b)[v.lanes[0]]
             a, b = (self.convert.splat(x, Type(source.element, 2)) for x in (a, b))
-            return self._picked(a, b, Type(source.element, 2), [2 * lane for lane in v.lanes])
+            return self.emitter.shuffle(type_text(Type(source.element, 2)), a, b, [2 * lane for lane in v.lanes])
         if len(v.lanes) == 1:
             which, lane = divmod(v.lanes[0], source.lanes)
             return self.emitter.let(f"extractelement {type_text(source)} {(a, b)[which]}, i64 {lane}")
-        return self._picked(a, b, source, list(v.lanes))
-
-    def _picked(self, a: str, b: str, t: Type, lanes: list[int]) -> str:
-        text, order = type_text(t), lanes_text("i32", lanes)
-        return self.emitter.let(f"shufflevector {text} {a}, {text} {b}, <{len(lanes)} x i32> {order}")
+        return self.emitter.shuffle(type_text(source), a, b, v.lanes)
 
     def _reduce(self, v: ReduceLanes) -> str:
         """The upper half folded onto the lower until one lane is left; lanes without a partner are kept as they are."""
@@ -379,8 +370,7 @@ class Values:
             text = self.combine(op, low, high, Type(element, half))
             if n < 2 * half:
                 lanes = [lane if half + lane < n else half + lane for lane in range(half)]
-                order = lanes_text("i32", lanes)
-                text = e.let(f"shufflevector {narrow} {text}, {narrow} {low}, <{half} x i32> {order}")
+                text = e.shuffle(narrow, text, low, lanes)
             n = half
         if n == 2:
             pair = vector_text(element_text(element), 2)

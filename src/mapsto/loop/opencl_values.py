@@ -244,11 +244,15 @@ class Values:
             scalar = f"-({scalar})"
         return [f"({type_name(v.type.element, w)})({scalar})" for w in split(v.type.lanes)]
 
+    def by_parts(self, make: Callable[..., str], *values: Value) -> Parts:
+        """What `make` says of each part of some values of equally many lanes, and of its width."""
+        parts = [self.value(value) for value in values]
+        return [make(*each) for each in zip(*parts, split(values[0].type.lanes), strict=True)]
+
     def binary(self, v: Binary) -> Parts:
-        a, b = self.value(v.a), self.value(v.b)
-        amount = int(v.b.value) if isinstance(v.b, Const) and not v.type.element.is_float else None
-        widths = split(v.type.lanes)
-        return [self.combine(v.op, x, y, v.type.element, w, amount) for x, y, w in zip(a, b, widths, strict=True)]
+        element = v.type.element
+        amount = int(v.b.value) if isinstance(v.b, Const) and not element.is_float else None
+        return self.by_parts(lambda a, b, width: self.combine(v.op, a, b, element, width, amount), v.a, v.b)
 
     def combine(self, op: str, a: str, b: str, element: DType, width: int, amount: int | None = None) -> str:
         """One operation on one part; `amount` is the second operand where it is a literal integer."""
@@ -301,10 +305,7 @@ class Values:
         return f"({a} {sign} {b})" if not element.is_signed else f"as_{t}(as_{u}({a}) {sign} as_{u}({b}))"
 
     def unary(self, v: Unary) -> Parts:
-        return [
-            self._unary_part(v.op, a, v.type.element, w)
-            for a, w in zip(self.value(v.a), split(v.type.lanes), strict=True)
-        ]
+        return self.by_parts(lambda a, width: self._unary_part(v.op, a, v.type.element, width), v.a)
 
     def _unary_part(self, op: str, a: str, element: DType, width: int) -> str:
         t = type_name(element, width)
@@ -324,16 +325,15 @@ class Values:
         return f"{_FLOAT_FUNCTIONS[op]}({a})"
 
     def compare(self, v: Compare) -> Parts:
-        parts = []
-        for a, b, width in zip(self.value(v.a), self.value(v.b), split(v.a.type.lanes), strict=True):
-            element = v.a.type.element
-            if element in HALF_WIDTH:
-                a, b = (self.convert(x, element, DType.F32, width) for x in (a, b))
-                element = DType.F32
-            if element is DType.BOOL:  # unsigned: true is above false
-                a, b = f"({a} & 1)", f"({b} & 1)"
-            parts.append(helpers.comparison_to_mask(f"({a} {_ORDER[v.op]} {b})", element, width))
-        return parts
+        return self.by_parts(lambda a, b, width: self._compare_part(v.op, a, b, v.a.type.element, width), v.a, v.b)
+
+    def _compare_part(self, op: str, a: str, b: str, element: DType, width: int) -> str:
+        if element in HALF_WIDTH:
+            a, b = (self.convert(x, element, DType.F32, width) for x in (a, b))
+            element = DType.F32
+        if element is DType.BOOL:  # unsigned: true is above false
+            a, b = f"({a} & 1)", f"({b} & 1)"
+        return helpers.comparison_to_mask(f"({a} {_ORDER[op]} {b})", element, width)
 
     def select(self, v: Select) -> Parts:
         conds, widths = self.value(v.cond), split(v.type.lanes)
@@ -350,13 +350,16 @@ class Values:
         return parts
 
     def fma(self, v: Fma) -> Parts:
-        operands = zip(self.value(v.a), self.value(v.b), self.value(v.c), split(v.type.lanes), strict=True)
-        if v.type.element in HALF_WIDTH:
-            raise self._refuse(f"fma in {v.type.element.value} (cast to f32 around it)")
-        if not v.type.element.is_float:
-            e = v.type.element
-            return [self._wrapping("+", self._wrapping("*", a, b, e, w), c, e, w) for a, b, c, w in operands]
-        return [f"fma({a}, {b}, {c})" for a, b, c, _ in operands]
+        e = v.type.element
+        if e in HALF_WIDTH:
+            raise self._refuse(f"fma in {e.value} (cast to f32 around it)")
+
+        def part(a: str, b: str, c: str, width: int) -> str:
+            if e.is_float:
+                return f"fma({a}, {b}, {c})"
+            return self._wrapping("+", self._wrapping("*", a, b, e, width), c, e, width)
+
+        return self.by_parts(part, v.a, v.b, v.c)
 
     # ---- conversions ----
 
@@ -364,7 +367,7 @@ class Values:
         source, target = v.a.type.element, v.type.element
         if source is DType.F64 or target is DType.F64:
             self.uses_double = True
-        return [self.convert(a, source, target, w) for a, w in zip(self.value(v.a), split(v.type.lanes), strict=True)]
+        return self.by_parts(lambda a, width: self.convert(a, source, target, width), v.a)
 
     def convert(self, a: str, source: DType, target: DType, width: int) -> str:
         """Numeric conversion; float to integer truncates and saturates, NaN gives 0."""
