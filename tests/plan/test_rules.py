@@ -47,10 +47,15 @@ PRODUCT = "m: f32[4, 16] = matmul(x, w)"
         ("an activation", graph("y", PRODUCT, "y: f32[4, 16] = relu(m)"), ["epilogue(m, y)"]),
         (
             "what is read elsewhere is stored as well",
-            graph("z", PRODUCT, "y: f32[4, 16] = relu(m)",
-                  "q: f32[16, 4] = transpose(y) {perm: (1, 0)}",
-                  "n: f32[16, 16] = matmul(q, y)", 'r: f32[16] = reduce(m) {kind: "sum", axes: (0,), keepdims: false}',
-                  "z: f32[16, 16] = add(n, r)"),
+            graph(
+                "z",
+                PRODUCT,
+                "y: f32[4, 16] = relu(m)",
+                "q: f32[16, 4] = transpose(y) {perm: (1, 0)}",
+                "n: f32[16, 16] = matmul(q, y)",
+                'r: f32[16] = reduce(m) {kind: "sum", axes: (0,), keepdims: false}',
+                "z: f32[16, 16] = add(n, r)",
+            ),
             ["epilogue(m, y)", "r", "epilogue(absorb(q, n), z)"],
         ),
         (
