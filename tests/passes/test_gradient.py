@@ -105,3 +105,27 @@ def test_wrong_questions_are_refused() -> None:
         values, _ = b.add("topk", [x], {"axis": 0, "k": 1, "largest": True, "sorted": True})
     with pytest.raises(UnsupportedError, match="sort.*no gradient"):
         gradient(b.finish([values], names=["loss"]), "loss", ["x"])
+
+
+@pytest.mark.parametrize("op", ["matmul", "conv"])
+def test_narrow_operands_of_a_wide_product_have_narrow_gradients(op: str) -> None:
+    """The same as those of operands that a node of its own widens."""
+
+    def graph(typed: bool) -> Graph:
+        b, shapes = Builder("g"), {"matmul": ((4, 6), (6, 3)), "conv": ((1, 2, 5, 5), (3, 2, 3, 3))}[op]
+        values = [b.input(name, DType.BF16, shape) for name, shape in zip("xw", shapes, strict=True)]
+        attrs = {"strides": (1, 1), "dilations": (1, 1), "pads": (1, 1, 1, 1), "group": 1} if op == "conv" else {}
+        if typed:
+            y = b.one(op, values, **attrs, result=DType.F32)
+        else:
+            y = b.one(op, [b.one("cast", [v], to=DType.F32) for v in values], **attrs)
+        loss = b.one("reduce", [b.one("mul", [y, y])], kind="sum", axes=tuple(range(y.rank)), keepdims=False)
+        return b.finish([loss], names=["loss"])
+
+    rng = np.random.default_rng(2)
+    ours, theirs = (gradient(graph(typed), "loss", ("x", "w")) for typed in (True, False))
+    feeds = {v.name: rng.standard_normal(v.shape).astype(v.dtype.numpy) for v in ours.inputs}  # type: ignore[arg-type]
+    found, expected = (list(run_graph(g, feeds).values()) for g in (ours, theirs))
+    for a, e in zip(found, expected, strict=True):
+        assert a.dtype == e.dtype
+        np.testing.assert_array_equal(a, e)
