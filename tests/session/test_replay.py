@@ -67,6 +67,13 @@ MODELS: dict[str, tuple[Any, Feed]] = {
         },
     ),
 }
+MODELS["long rows"] = (
+    parse("""g (float[32, 2048] x, float[2048] s) => (float[32, 2048] y, int64[32, 1] k) {
+        y = LayerNormalization(x, s)
+        k = ArgMin<axis = 1>(x)
+    }"""),
+    {"x": normal(32, 2048), "s": normal(2048)},
+)
 every_model = pytest.mark.parametrize("name", MODELS)
 
 
