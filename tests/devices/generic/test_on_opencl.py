@@ -14,7 +14,7 @@ from tests.devices.opencl.support import built
 from mapsto.devices.cpu.isa import host
 from mapsto.loop.ast import Function
 
-NAMES = ["elementwise chain", "softmax", "layer norm", "reduce outer and inner", "conv", "matmul", "gather"]
+NAMES = ["elementwise chain", "argmax", "softmax", "layer norm", "reduce outer and inner", "conv", "matmul", "gather"]
 
 
 def on_opencl(function: Function, buffers: Sequence[Array], sizes: Mapping[str, int], begin: int, end: int) -> None:
