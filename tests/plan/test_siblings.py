@@ -174,6 +174,12 @@ WIDE = (const("v", 24, 16, seed=1), const("w", 24, 32, seed=2), P, Q)
             graph(*WIDE, "m: f32[12, 8] = reshape(p) {shape: (12, 8)}", "r: f32[6, 8] = matmul(z, m)",
                   const("t", 32, 8), "n: f32[6, 8] = matmul(q, t)", "y: f32[6, 8] = add(n, r)",
                   inputs="x: f32[6, 24], z: f32[6, 12]"),
+            "m is a view of p alone, but not of its part of something wider",
+        ),
+        (
+            graph(*WIDE, "o: f32[16, 6] = transpose(p) {perm: (1, 0)}", "m: f32[12, 8] = reshape(o) {shape: (12, 8)}",
+                  "r: f32[6, 8] = matmul(z, m)", const("t", 32, 8), "n: f32[6, 8] = matmul(q, t)",
+                  "y: f32[6, 8] = add(n, r)", inputs="x: f32[6, 24], z: f32[6, 12]"),
             "m reads p at places that are divided",
         ),
         (
@@ -193,8 +199,8 @@ WIDE = (const("v", 24, 16, seed=1), const("w", 24, 32, seed=2), P, Q)
         ),
     ],
     ids=["an output", "no constant", "another index", "another epilogue", "other run-time operands",
-         "a run-time operand by column", "constants that lie otherwise", "short rows", "divided places",
-         "a concatenation", "a routine", "the first is an output"],
+         "a run-time operand by column", "constants that lie otherwise", "short rows", "a view of the whole",
+         "divided places", "a concatenation", "a routine", "the first is an output"],
 )  # fmt: skip
 def test_why_not(text: str, why: str) -> None:
     assert any(why in said for said in told(text)), told(text)

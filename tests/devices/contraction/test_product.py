@@ -13,6 +13,7 @@ from tests.instruction_sets import instruction_sets
 
 from mapsto.devices.contraction.plan import read_tiles, tiles_text
 from mapsto.devices.contraction.template import Axis, ContractionForm, plan_contraction, product
+from mapsto.devices.contraction.tile import Tiling
 from mapsto.devices.cpu.isa import Isa
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, evaluate, floordiv, sym
@@ -73,12 +74,17 @@ def test_a_tile_begins_where_the_one_before_ends(rows: int, opened: bool, isa: I
 
 
 @pytest.mark.parametrize("rows", [1, 5, 16, 37, sym("n")], ids=str)
-def test_products_of_the_same_rows_can_have_the_same_tiles(rows: Dim, isa: Isa) -> None:
-    first, narrow = plan_contraction(form_of(rows, 1024), isa.core), form_of(rows, 4)
-    second, free = plan_contraction(narrow, isa.core, first), plan_contraction(narrow, isa.core)
-    assert (second.tiling.sizes, second.tiling.counts) == (first.tiling.sizes, first.tiling.counts)
-    assert read_tiles(tiles_text(second), narrow, isa.core, first) == second
+def test_tiles_that_are_allowed_alone_are_taken_and_read(rows: Dim, isa: Isa) -> None:
+    """As those of products over the same rows, which one loop over tiles serves."""
+    first, form = plan_contraction(form_of(rows, 1024), isa.core).tiling, form_of(rows, 4)
+
+    def alike(tiling: Tiling) -> bool:
+        return (tiling.sizes, tiling.counts) == (first.sizes, first.counts)
+
+    second, free = plan_contraction(form, isa.core, alike), plan_contraction(form, isa.core)
+    assert alike(second.tiling)
+    assert read_tiles(tiles_text(second), form, isa.core, alike) == second
     if rows == 37 and isa.vector_bits > 128:
-        assert free.tiling.sizes != first.tiling.sizes
-        with pytest.raises(ValueError, match="other row tiles than"):
-            read_tiles(tiles_text(free), narrow, isa.core, first)
+        assert not alike(free.tiling)
+        with pytest.raises(ValueError, match="tiles that its function cannot take"):
+            read_tiles(tiles_text(free), form, isa.core, alike)

@@ -47,6 +47,14 @@ def test_any_number_of_rows_is_a_sum_of_run_time_tiles(largest: int, rows: int) 
     assert rows == 0
 
 
+def test_a_panel_that_meets_one_row_comes_from_afar() -> None:
+    """It is used once, so the first-level cache has no part in it, however small it is."""
+    panel = (16,) * 3
+    one, more = (tile_cycles(ZEN4.core, panel, 1, Shape(rows, 512, 128, None)) for rows in (1, 2))
+    assert one > more
+    assert len(choose(ZEN4.core, Shape(1, 512, 128, None)).panel) > 3
+
+
 shapes = st.builds(
     Shape,
     st.one_of(st.none(), st.integers(1, 300)),

@@ -27,7 +27,9 @@ GUARD = 64  # bytes after each operand that must stay as they were
 def vectors(isa: Isa | None = None, lanes: int = 4) -> Vectors:
     """Those of an instruction set; else of a made-up one with so many lanes."""
     core = isa or replace(SSE2, vector_bits=32 * lanes, abilities=frozenset({"fma"}))
-    return Vectors(core.lanes(DType.F32), core.has("fma"), lambda form, alike: plan_contraction(form, core.core, alike))
+    return Vectors(
+        core.lanes(DType.F32), core.has("fma"), lambda form, allowed: plan_contraction(form, core.core, allowed)
+    )
 
 
 def values_of(arrays: Mapping[str, np.ndarray | None]) -> tuple[Value | None, ...]:

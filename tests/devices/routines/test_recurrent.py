@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from mapsto.devices.cpu.compiler import compile_modules
 from mapsto.devices.cpu.isa import AVX512, Isa
 from mapsto.devices.routines import RoutineCall, RoutineKernel, routine
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import sym
+from mapsto.ir.expr import evaluate, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.compose import reads
 from mapsto.loop.llvm import to_llvm
@@ -216,6 +217,22 @@ def test_packing_reads_weights_alone(variant: str, count: int) -> None:
         assert all(reads(stmt) == {"r"} for stmt in pack.stmts)
         assert pack.scratch.name in steps.operands
     assert "r" not in steps.operands
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_batch_is_several_shares(variant: str, isa: Isa) -> None:
+    """Whatever rows registers would hold: a tile is one thread's work."""
+    for batch, least in [(8, 2), (16, 4), (64, 4)]:
+        node, arrays = make(variant, (9, batch, 32))
+        for opened in (False, True):
+            values = values_of(arrays)
+            if opened:
+                values = tuple(
+                    v and replace(v, shape=(9, sym("b"), *v.shape[2:]) if v.name == "x" else v.shape) for v in values
+                )
+            steps = routine(node, values, "r", vectors(isa)).parts[-1]
+            assert isinstance(steps, RoutineCall)
+            assert evaluate(steps.extent, {"b": batch}) >= least
 
 
 def _inner_loops(assembly: str) -> Iterator[list[str]]:

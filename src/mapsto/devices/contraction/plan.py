@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import ContractionForm
 from mapsto.devices.contraction.packing import Packing, packing
-from mapsto.devices.contraction.tile import PIECE, Shape, Tiling, best_of_widths, tile_cycles, tilings
+from mapsto.devices.contraction.tile import PIECE, Shape, Tiling, anything, best_of_widths, tile_cycles, tilings
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mul, product
 
@@ -75,10 +76,10 @@ def _number(d: Dim, typical: int = _TYPICAL) -> int:
     return d if isinstance(d, int) else typical
 
 
-def plan_contraction(form: ContractionForm, core: Core, alike: Plan | None = None) -> Plan:
-    """Choose tile, loop order and row blocks by cost. alike: whose row tiles it shall have, over the same rows."""
+def plan_contraction(form: ContractionForm, core: Core, allowed: Callable[[Tiling], bool] = anything) -> Plan:
+    """Choose tile, loop order and row blocks by cost, among the tilings that are allowed."""
     shape = _shape(form, core)
-    best, *others = best_of_widths(core, shape, None if alike is None else (alike.tiling.sizes, alike.tiling.counts))
+    best, *others = best_of_widths(core, shape, allowed)
     made = _planned(form, core, shape, best)
     beaten = tuple((tiles_text(_planned(form, core, shape, t)), t.cycles / best.cycles) for t in others[:1])
     return replace(made, rivals=beaten)
@@ -176,8 +177,8 @@ _TILES = re.compile(
 )
 
 
-def read_tiles(text: str, form: ContractionForm, core: Core, alike: Plan | None = None) -> Plan:
-    """Reads `tiles_text` back, for a form; alike: see `plan_contraction`. Raises ValueError."""
+def read_tiles(text: str, form: ContractionForm, core: Core, allowed: Callable[[Tiling], bool] = anything) -> Plan:
+    """Reads `tiles_text` back, for a form; allowed: see `plan_contraction`. Raises ValueError."""
     found = _TILES.fullmatch(text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no schedule of tiles")
@@ -185,8 +186,8 @@ def read_tiles(text: str, form: ContractionForm, core: Core, alike: Plan | None 
     for tiling in tilings(core, _shape(form, core)):  # any other would not cover the result
         made = Plan(form, core, _closing(form, tiling), found["order"] == "row blocks", chunk)
         if chunk > 0 and tiles_text(made) == text:
-            if alike is not None and (tiling.sizes, tiling.counts) != (alike.tiling.sizes, alike.tiling.counts):
-                raise ValueError(f"{text[:80]!r} has other row tiles than {tiles_text(alike)!r}, which it follows")
+            if not allowed(tiling):
+                raise ValueError(f"{text[:80]!r} has tiles that its function cannot take")
             return made
     raise ValueError(f"{text[:80]!r} does not tile {form.columns} columns")
 

@@ -9,7 +9,7 @@ vectors + rows loads.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from mapsto.devices.contraction.core import Core
@@ -83,16 +83,15 @@ def choose(core: Core, shape: Shape) -> Tiling:
     return min(tilings(core, shape), key=_rank)
 
 
-def best_of_widths(
-    core: Core, shape: Shape, rows: tuple[tuple[int, ...], tuple[int, ...] | None] | None = None
-) -> list[Tiling]:
-    """The cheapest tiling of each panel width, the cheapest of all first. rows: the row tiles that it must have (see
-    `Tiling.sizes`), where they are given.
-    """
+def anything(tiling: Tiling) -> bool:
+    """Allows every tiling."""
+    return True
+
+
+def best_of_widths(core: Core, shape: Shape, allowed: Callable[[Tiling], bool] = anything) -> list[Tiling]:
+    """The cheapest tiling of each panel width, the cheapest of all first."""
     best: dict[int, Tiling] = {}
-    for tiling in tilings(core, shape):
-        if rows is not None and rows != (tiling.sizes, tiling.counts):
-            continue
+    for tiling in filter(allowed, tilings(core, shape)):
         known = best.get(len(tiling.panel))
         if known is None or _rank(tiling) < _rank(known):
             best[len(tiling.panel)] = tiling
@@ -192,7 +191,8 @@ def tile_cycles(core: Core, vectors: tuple[int, ...], rows: int, shape: Shape) -
         load += brought / core.loads_per_cycle
         issue += brought * _STAGING / _ISSUE
     step_bytes = sum(vectors) * shape.group_bytes
-    fetch = step_bytes / _L2_BYTES_PER_CYCLE if shape.steps * step_bytes > _L1_BYTES else 0.0
+    near = shape.rows != 1 and shape.steps * step_bytes <= _L1_BYTES  # a panel that meets one row is used once
+    fetch = 0.0 if near else step_bytes / _L2_BYTES_PER_CYCLE
     step = max(multiply, load, issue, _LATENCY, fetch) + 0.05 * (load + fetch)
     if shape.bf16_dot and count == 1:
         step *= _LONE_BF16

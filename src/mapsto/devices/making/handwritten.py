@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from mapsto.devices.contraction.plan import read_tiles, tiles_text
 from mapsto.devices.contraction.template import ContractionForm, Plan, plan_contraction
+from mapsto.devices.contraction.tile import Tiling
 from mapsto.devices.maker import Call
 from mapsto.devices.making.code import Code
 from mapsto.devices.routines import RoutineKernel, Scratch, Vectors, routine
@@ -45,9 +47,11 @@ def _vectors(code: Code) -> Vectors:
     """What routines must know of the device. The tiles of their products are part of the task's schedule."""
     target, core = code.target, code.target.core
 
-    def tiled(form: ContractionForm, alike: Plan | None) -> Plan:
+    def tiled(form: ContractionForm, allowed: Callable[[Tiling], bool]) -> Plan:
         return code.schedules.take(
-            lambda: plan_contraction(form, core, alike), tiles_text, lambda text: read_tiles(text, form, core, alike)
+            lambda: plan_contraction(form, core, allowed),
+            tiles_text,
+            lambda text: read_tiles(text, form, core, allowed),
         )
 
     return Vectors(target.processor.lanes, target.fused, tiled)

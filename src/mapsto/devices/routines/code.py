@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mapsto.devices.contraction.template import ContractionForm, Plan
+from mapsto.devices.contraction.tile import Tiling
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.kernel.ast import Stmt
@@ -16,12 +17,12 @@ from mapsto.loop.ast import Function
 class Vectors:
     """What a device's vectors can do. lanes: f32 elements of one. fused: whether it multiplies and adds in one
     instruction; without one the sums of products round twice. tiled: the contraction template's choices for a form,
-    with the row tiles of an earlier plan if one is given.
+    among the tilings that are allowed.
     """
 
     lanes: int
     fused: bool
-    tiled: Callable[[ContractionForm, Plan | None], Plan]
+    tiled: Callable[[ContractionForm, Callable[[Tiling], bool]], Plan]
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mapsto.devices.contraction.packing import Packing
 from mapsto.devices.contraction.template import Axis, ContractionForm, Plan, product
+from mapsto.devices.contraction.tile import Tiling
 from mapsto.devices.routines.code import RoutineKernel, Scratch
 from mapsto.devices.routines.recurrence import Recurrence
 from mapsto.devices.routines.writer import Writer
@@ -16,6 +18,10 @@ from mapsto.ir.expr import Dim, floordiv, mod, mul, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Scalar, Stmt, Where
 from mapsto.loop.ast import Param
+
+_LEAST_ROWS = 4  # of a tile, if a batch has them: fewer read as many weights for less
+_TILES = 4  # of a batch, at least
+_LEAST_VECTORS = 4  # of a panel that may meet one row
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Product:
             rows=(Axis(rec.batch, given.stride, 0, sums.stride),),
             channels=matrix.shape[2],
         )
-        plan = rec.vectors.tiled(form, None if alike is None else alike.plan)
+        plan = rec.vectors.tiled(form, _allowed(form, rec.lanes, alike))
         packed = Scratch(f"{rec.name}_{name}", rec.element, (rec.directions, plan.packing.size))
         return Product(rec, plan, matrix, gates.start, len(gates), by_units, packed)
 
@@ -121,3 +127,21 @@ class Product:
         vector = floordiv(column, rec.lanes)
         unit = mul(floordiv(vector, self.count), rec.lanes) + mod(column, rec.lanes)
         return mul(self.first + mod(vector, self.count), rec.hidden) + unit, rec.hidden - 1 - unit
+
+
+def _allowed(form: ContractionForm, lanes: int, alike: Product | None) -> Callable[[Tiling], bool]:
+    """Tilings with the row tiles of an earlier product; else those that cut a batch into several tiles, which threads
+    share. An open batch is often one row, where the vectors of a panel must keep enough additions in flight.
+    """
+    rows, columns = form.rows[-1].extent, form.columns
+    assert isinstance(columns, int)
+    most = max(_LEAST_ROWS, -(-rows // _TILES)) if isinstance(rows, int) else _LEAST_ROWS
+    least = 1 if isinstance(rows, int) else min(_LEAST_VECTORS, -(-columns // lanes))
+
+    def allowed(tiling: Tiling) -> bool:
+        if alike is None:
+            return tiling.sizes[0] <= most and len(tiling.panel) >= least
+        other = alike.plan.tiling
+        return (tiling.sizes, tiling.counts) == (other.sizes, other.counts)
+
+    return allowed
