@@ -158,6 +158,16 @@ def test_moves_are_made_in_tiles(name: str) -> None:
     assert "shuffle(" in format_function(function)
 
 
+@pytest.mark.parametrize("shape", [(128, 130), (130, 125), (161, 37)])
+def test_bands_of_blocks(shape: tuple[int, int]) -> None:
+    """Lanes are few, so that there are many blocks of tiles: bands of several, of one, and one band of all."""
+    case = replace(turned(shape, (1, 0)), lanes=4)
+    schedules = in_tiles(case)
+    assert len(schedules) == 2
+    for schedule in schedules:
+        check(case, interpret, schedule)
+
+
 def test_what_is_contiguous_along_one_iterator_is_not() -> None:
     assert lowered(CASES["heads"]())[3].vector == "rows"
     assert lowered(one("add", [floats(20, 30), floats(20, 30)]))[3].vector == "rows"

@@ -174,8 +174,8 @@ class _Writer:
         )
         body = TileBody(inside, edges, tile, blocks, arrays, self.processor.chunk_bytes)
         others = tuple(it for it in flat.rows if it is not axis and it is not across)
-        rows = tuple(it for it in (*others, blocks.columns, blocks.rows) if it.extent != 1)
-        for it in (blocks.columns, blocks.rows):
+        rows = tuple(it for it in (*others, *blocks.iters) if it.extent != 1)
+        for it in blocks.iters:
             if it.extent == 1:
                 self.code.bind(it.name, 0)
         self._emit(rows, body, lambda low, high: self._row_loop(rows[-1], low, high, (0, rows[-1].extent - 1), body))

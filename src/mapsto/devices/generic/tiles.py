@@ -21,28 +21,47 @@ from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter
 from mapsto.loop import ast as loop
 
-# Tiles in a block: two along the axis, so that a cache line is filled by at most two or four of them; more across, so
-# that what is loaded runs on in memory and is fetched ahead.
-_WIDE, _HIGH = 2, 8
+# Tiles in a block: enough along the axis to fill cache lines with narrow elements; more across, so that what is loaded
+# runs on in memory and is fetched ahead.
+_WIDE, _HIGH = 4, 8
 _NARROW = 16  # of narrow tiles, which lie one after the other
+# Blocks across that all of the axis is walked for: pages that their rows lie in are found again for the next columns.
+_BAND = 4
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of tiles: iterators that count them along the axis and across, and how many tiles each has."""
+    """Blocks of tiles: how many tiles each has along the axis and across, and the iterators that count them, outermost
+    first. Rows of blocks are walked in bands of equally many.
+    """
 
+    bands: Iter
     columns: Iter
     rows: Iter
+    band: int
     wide: int
     high: int
+
+    @property
+    def iters(self) -> tuple[Iter, ...]:
+        return self.bands, self.columns, self.rows
+
+    @property
+    def row(self) -> Dim:
+        """The number of a row of blocks."""
+        return sym(self.bands.name) * self.band + sym(self.rows.name)
 
     @staticmethod
     def of(tile: Tile) -> Blocks:
         wide = _side(tile.axis.extent, tile.lanes, _NARROW if tile.narrow else _WIDE)
         high = 1 if tile.narrow else _side(tile.across.extent, tile.height, _HIGH)
+        rows = ceildiv(tile.across.extent, high * tile.height)
+        band = next(k for k in range(_BAND, 0, -1) if rows % k == 0) if isinstance(rows, int) else 0
         return Blocks(
+            Iter(f"{tile.across.name}_s", rows // band if band else 1),
             Iter(f"{tile.axis.name}_b", ceildiv(tile.axis.extent, wide * tile.lanes)),
-            Iter(f"{tile.across.name}_b", ceildiv(tile.across.extent, high * tile.height)),
+            Iter(f"{tile.across.name}_b", band or rows),
+            band,
             wide,
             high,
         )
@@ -78,13 +97,13 @@ class TileBody(Body):
     def emit(self) -> None:
         tile, blocks, code = self.tile, self.blocks, self.code
         wide, high = blocks.wide * tile.lanes, blocks.high * tile.height
-        left, top = code.expand(sym(blocks.columns.name) * wide), code.expand(sym(blocks.rows.name) * high)
+        left, top = code.expand(sym(blocks.columns.name) * wide), code.expand(blocks.row * high)
         columns = self._count(tile.axis.extent, wide, left, tile.lanes)
         rows = 1 if tile.narrow else self._count(tile.across.extent, high, top, tile.height)
         with code.loop(0, columns, tile.columns.name, (0, blocks.wide - 1)) as along:
             code.bind(tile.columns.name, code.expand(sym(blocks.columns.name) * blocks.wide + along))
             with code.loop(0, rows, tile.rows.name, (0, blocks.high - 1)) as down:
-                code.bind(tile.rows.name, code.expand(sym(blocks.rows.name) * blocks.high + down))
+                code.bind(tile.rows.name, code.expand(blocks.row * blocks.high + down))
                 self._tile()
         self._edges(left, top, columns, rows)
 
