@@ -40,10 +40,12 @@ _WORTH_A_THREAD = 12_000.0  # cycles: a few meetings at a barrier
 # Of a stack of 8 MiB, which threads share with what called them; more would not stay in the second cache either.
 _ARRAY_BYTES, _STACK_BYTES = 64 << 10, 256 << 10
 _CHUNK_BYTES = 16  # wider registers interleave each 16 bytes by themselves
+_FAR_BYTES = 16 << 20  # half of what a typical core has of the last cache, which other operands share
 
 
 def processor_of(isa: Isa) -> Processor:
     """A core with this instruction set."""
     return Processor(
-        isa.lanes(DType.F32), isa.registers, _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CHUNK_BYTES, _CYCLES
-    )
+        isa.lanes(DType.F32), isa.registers, _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CHUNK_BYTES, _FAR_BYTES,
+        _CYCLES,
+    )  # fmt: skip

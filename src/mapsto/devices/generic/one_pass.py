@@ -40,23 +40,23 @@ _TOGETHER = (8, 4)
 _FEWEST_VECTORS = 16
 # Operations and loads of a statement: what reads a square of squares of a value many times over is no such pair.
 _MOST_OPERATIONS = 160
-# Elements of a row that is far away in memory each time that it is read: exponentials, of which one pass computes more,
-# take longer than reading from anywhere nearer.
-_FAR_ROW = 1 << 22
 
 
 @dataclass(frozen=True)
 class OnePass:
-    """A kernel that reads a row once where another reads it twice. `row`: elements of a row."""
+    """A kernel that reads a row once where another reads it twice. `row`: elements of a row, each of `size` bytes."""
 
     kernel: Kernel
     row: int
+    size: int
     exponentials: bool
 
-    def pays(self, lanes: int) -> bool:
-        """Whether it takes no longer, by what was measured, where so many lanes run along the row."""
+    def pays(self, lanes: int, far_bytes: int) -> bool:
+        """Whether it takes no longer, by what was measured, where so many lanes run along the row. Exponentials, of
+        which one pass computes more, take longer than reading a row from anywhere but far away.
+        """
         if self.exponentials:
-            return self.row >= _FAR_ROW
+            return self.row * self.size >= far_bytes
         return self.row >= lanes * _FEWEST_VECTORS * max(math.log2(lanes), 1.0)
 
 
@@ -136,7 +136,8 @@ def _joined(kernel: Kernel, first: int, second: int) -> OnePass | None:
     temps = [*kernel.temps]
     if not pair.exponentials:
         temps.append(Tensor(middle, one.dtype, tuple(i.extent for i in one.iters)))
-    return OnePass(replace(kernel, temps=tuple(temps), stmts=tuple(stmts)), row, pair.exponentials)
+    made = replace(kernel, temps=tuple(temps), stmts=tuple(stmts))
+    return OnePass(made, row, one.dtype.size, pair.exponentials)
 
 
 # ---- what lies between ---------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ class Processor:
 
     `array_bytes`, `stack_bytes`: of a local array, and of all of a function. `worth_a_thread`: cycles that a thread
     must have to do before it is woken for a step. `chunk_bytes`: within which one instruction interleaves two vectors.
+    `far_bytes`: of a row that comes from far away in memory each time that it is read.
     """
 
     lanes: int
@@ -50,6 +51,7 @@ class Processor:
     stack_bytes: int
     worth_a_thread: float
     chunk_bytes: int
+    far_bytes: int
     cycles: Cycles
 
     def with_lanes(self, lanes: int) -> Processor:

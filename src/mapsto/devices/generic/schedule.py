@@ -72,7 +72,7 @@ def choose_schedule(kernel: Kernel, layouts: Mapping[str, Layout], processor: Pr
     """The cheapest schedule by a count of accesses and operations; in one pass where that pays."""
     chosen = _cheapest(kernel, layouts, processor)
     whole = in_one_pass(kernel) if chosen.vector == "inner" else None
-    if whole is None or not whole.pays(chosen.lanes) or len(_segments(whole.kernel)) != 1:
+    if whole is None or not whole.pays(chosen.lanes, processor.far_bytes) or len(_segments(whole.kernel)) != 1:
         return chosen
     reason = f"rows of {whole.row} elements are long enough for one pass; in two: {chosen.reason}"
     folded = replace(chosen, rows=len(_segments(whole.kernel)[0].rows), one_pass=True, reason=reason, rivals=())

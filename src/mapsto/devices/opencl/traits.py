@@ -34,6 +34,7 @@ _CYCLES = Cycles(
 _ARRAY_BYTES, _STACK_BYTES = 64 << 10, 256 << 10  # of private memory, which on a core is a stack
 _WORTH_A_THREAD = 12_000.0
 _CHUNK_BYTES = 16  # four elements, which every device has vectors of
+_FAR_BYTES = 16 << 20  # half of what a typical core has of the last cache, which other operands share
 
 
 def registers_of(device: Device) -> int:
@@ -44,8 +45,9 @@ def registers_of(device: Device) -> int:
 def processor_of(device: Device) -> Processor:
     """A compute unit of a device, by the vectors that it says it likes: how many it holds at a time, no device says."""
     return Processor(
-        device.lanes, registers_of(device), _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CHUNK_BYTES, _CYCLES
-    )
+        device.lanes, registers_of(device), _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CHUNK_BYTES, _FAR_BYTES,
+        _CYCLES,
+    )  # fmt: skip
 
 
 def core_of(device: Device) -> Core:
