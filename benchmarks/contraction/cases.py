@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mapsto.devices.contraction.template import Axis, ContractionForm
+from mapsto.devices.contraction.template import ContractionForm, LoopAxis
 from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Param
 
@@ -128,7 +128,7 @@ def convolution_case(
         return _plain_convolution(conv, fmt, x, weights, reference, name)
     cb, ob = round_up(c, block) // block, round_up(o, block) // block
     flatten = (kh, kw) == (1, 1) and conv.stride == 1
-    axes = (Axis(oh, conv.stride * w * block, 0, ow * block), Axis(ow, conv.stride * block, 0, block))
+    axes = (LoopAxis(oh, conv.stride * w * block, 0, ow * block), LoopAxis(ow, conv.stride * block, 0, block))
     form = ContractionForm(
         name=name,
         a=Param("a", fmt.a),
@@ -136,10 +136,10 @@ def convolution_case(
         out=Param("out", fmt.accumulator, True),
         accumulator=fmt.accumulator,
         columns=o,
-        rows=(Axis(oh * ow, block, 0, block),) if flatten else axes,
+        rows=(LoopAxis(oh * ow, block, 0, block),) if flatten else axes,
         channels=c,
-        batch=(Axis(conv.batch, cb * h * w * block, 0, ob * oh * ow * block),),
-        window=(Axis(kh, conv.dilation * w * block), Axis(kw, conv.dilation * block)),
+        batch=(LoopAxis(conv.batch, cb * h * w * block, 0, ob * oh * ow * block),),
+        window=(LoopAxis(kh, conv.dilation * w * block), LoopAxis(kw, conv.dilation * block)),
         channel_block=block,
         channel_block_stride=h * w * block,
         interleave=fmt.interleave,
@@ -163,10 +163,10 @@ def _plain_convolution(conv: Convolution, fmt: Format, x: Array, weights: Array,
         out=Param("out", fmt.accumulator, True),
         accumulator=fmt.accumulator,
         columns=o // g,
-        rows=(Axis(oh, conv.stride * w * c, 0, ow * o), Axis(ow, conv.stride * c, 0, o)),
+        rows=(LoopAxis(oh, conv.stride * w * c, 0, ow * o), LoopAxis(ow, conv.stride * c, 0, o)),
         channels=c // g,
-        batch=(Axis(conv.batch, h * w * c, 0, oh * ow * o), Axis(g, c // g, -1, o // g)),
-        window=(Axis(kh, conv.dilation * w * c), Axis(kw, conv.dilation * c)),
+        batch=(LoopAxis(conv.batch, h * w * c, 0, oh * ow * o), LoopAxis(g, c // g, -1, o // g)),
+        window=(LoopAxis(kh, conv.dilation * w * c), LoopAxis(kw, conv.dilation * c)),
         interleave=fmt.interleave,
     )
     laid, expected = (
@@ -191,9 +191,9 @@ def product_case(product: Product, fmt: Format, seed: int = 0, name: str = "cont
         out=Param("out", fmt.accumulator, True),
         accumulator=fmt.accumulator,
         columns=n,
-        rows=(Axis(m, k, 0, n),),
+        rows=(LoopAxis(m, k, 0, n),),
         channels=k,
-        batch=(Axis(product.batch, m * k, 0, m * n),),
+        batch=(LoopAxis(product.batch, m * k, 0, m * n),),
         interleave=fmt.interleave,
     )
     return Case(form, a, b, reference, np.ones(reference.shape, bool))

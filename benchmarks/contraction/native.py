@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mapsto.devices.contraction.template import Epilogue, Place, Plan, contraction
+from mapsto.devices.contraction.template import Epilogue, TilePlace, TilePlan, contraction
 from mapsto.devices.cpu.compiler import compile_modules
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.loader import load_objects
@@ -59,12 +59,12 @@ def load(functions: list[Function], isa: Isa, workers: int = 2) -> list[Native]:
     return [Native(SIGNATURE(addresses[f.name])) for f in renamed]
 
 
-def plain(value: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
+def plain(value: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
     """No epilogue."""
     return [], (value,)
 
 
-def build(plans: list[Plan], isa: Isa, epilogue: Epilogue = plain) -> list[tuple[Native, Any]]:
+def build(plans: list[TilePlan], isa: Isa, epilogue: Epilogue = plain) -> list[tuple[Native, Any]]:
     """Functions of planned contractions with the extents of their ranges."""
     made = [contraction(plan, epilogue) for plan in plans]
     loaded = load([function for function, _ in made], isa)

@@ -276,7 +276,7 @@ graph main(x: i64[n]) -> (y) {
 def row(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A row for the loop, as one for an op of the standard would be written."""
 
-    def repeat(call: table.Call) -> table.Result:
+    def repeat(call: table.NodeCall) -> table.Result:
         start, trips = call.input(), call.integer("trips")
         if trips == 1:
             return call.translator.inline_graph(call.graph("body"), call.name, [start])

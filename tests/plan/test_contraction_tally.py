@@ -11,14 +11,14 @@ from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Const, Iter, Load, Op, Reduce, Stmt, Where
 from mapsto.machine.cost import Stream
 from mapsto.plan.contraction import ACCUMULATOR, Contraction, recognise
-from mapsto.plan.contraction_tally import Reach, contraction_tally, extents_of
+from mapsto.plan.contraction_tally import TemplateShare, contraction_tally, extents_of
 from mapsto.plan.layout import Layout, blocked, plain
 
 from ..machine.test_spec import simple_spec
 
 SPEC = simple_spec()
 F32 = DType.F32
-WHOLE = Reach(1.0)
+WHOLE = TemplateShare(1.0)
 
 
 def matmul(m: object = 12, k: int = 20, n: int = 48) -> tuple[Contraction, dict[str, Layout], dict[str, Value]]:
@@ -81,7 +81,7 @@ def test_open_rows_take_the_guess_and_are_said_to_be_open() -> None:
 
 def test_products_are_divided_by_the_share_of_the_peak() -> None:
     c, layouts, values = matmul()
-    found = contraction_tally(c, [], values, layouts, {}, SPEC, Reach(0.5))
+    found = contraction_tally(c, [], values, layouts, {}, SPEC, TemplateShare(0.5))
     assert found.products == {(F32, F32, F32): 2 * 12 * 20 * 48}
     assert found.operations == 2 * 12 * 20 * 48
     sizes = sorted((s.bytes, s.writes) for s in found.streams)
@@ -102,7 +102,7 @@ def test_an_epilogue_runs_in_lanes_along_the_columns_and_reads_its_operands() ->
 
 def test_operands_that_pass_again_come_from_where_what_lies_between_leaves_them() -> None:
     c, layouts, values = matmul()
-    found = contraction_tally(c, [], values, layouts, {}, SPEC, Reach(1.0, passes_a=3.0, between_a=5000.0))
+    found = contraction_tally(c, [], values, layouts, {}, SPEC, TemplateShare(1.0, passes_a=3.0, between_a=5000.0))
     assert Stream(2 * 12 * 20 * 4, 5000.0) in found.streams
 
 

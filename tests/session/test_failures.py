@@ -10,7 +10,7 @@ import pytest
 from tests.session.support import assert_same_bits, normal, parse
 
 import mapsto
-from mapsto.devices.cpu import cache as caches
+from mapsto.devices import cache as caches
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import CompileError

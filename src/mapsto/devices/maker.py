@@ -20,7 +20,7 @@ from mapsto.plan.task import Task
 
 
 @dataclass(frozen=True)
-class Call:
+class KernelCall:
     """One step's call: which function, on which values, with which sizes. `writes`: positions of the operands it
     stores to.
 
@@ -54,7 +54,7 @@ class Made:
     """
 
     offer: Offer
-    calls: tuple[Call, ...]
+    calls: tuple[KernelCall, ...]
     homes: Mapping[str, Home] = field(default_factory=dict)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     because: tuple[str, ...] = ()

@@ -30,7 +30,7 @@ from mapsto.loop.ast import (
     While,
 )
 from mapsto.loop.llvm_convert import Capabilities, Converter
-from mapsto.loop.llvm_emit import Emitter, Ssa, lanes_text, mangled, memory_text, type_text, vector_text
+from mapsto.loop.llvm_emit import IrWriter, Ssa, lanes_text, mangled, memory_text, type_text, vector_text
 from mapsto.loop.llvm_values import Values
 
 __all__ = ["Capabilities", "to_llvm"]
@@ -66,7 +66,7 @@ class _Printer:
 
     def __init__(self, function: Function, capabilities: Capabilities) -> None:
         self.function = function
-        self.emitter = Emitter()
+        self.emitter = IrWriter()
         self.convert = Converter(self.emitter, capabilities)
         self.values = Values(self.emitter, self.convert)
         self.types: dict[str, str] = {}

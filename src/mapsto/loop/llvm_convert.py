@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Type
-from mapsto.loop.llvm_emit import Emitter, element_text, mangled, type_text, vector_text
+from mapsto.loop.llvm_emit import IrWriter, element_text, mangled, type_text, vector_text
 
 NARROW = (DType.F16, DType.BF16)
 _F16_MAGIC = 0x77800000  # 2^112 as f32 bits: moves a half's exponent (bias 15) to a float's (bias 127)
@@ -34,7 +34,7 @@ class Capabilities:
 class Converter:
     """Prints conversions and the operations that need expansions; operands are SSA texts."""
 
-    def __init__(self, emitter: Emitter, capabilities: Capabilities) -> None:
+    def __init__(self, emitter: IrWriter, capabilities: Capabilities) -> None:
         self.emitter = emitter
         self.capabilities = capabilities
 

@@ -68,7 +68,7 @@ class Ssa(NamedTuple):
 
 
 @dataclass
-class Scope:
+class Block:
     """A region with one entry (function, loop body, branch): what is defined in it is seen by itself and its inner
     scopes."""
 
@@ -80,11 +80,11 @@ class Scope:
     ranges: dict[str, tuple[Dim, Dim]] = field(default_factory=dict)
 
 
-class Emitter:
+class IrWriter:
     """The text of one function under construction."""
 
     def __init__(self) -> None:
-        self.scopes = [Scope(0, "entry")]
+        self.scopes = [Block(0, "entry")]
         self.declarations: set[str] = set()
         self.buffers: dict[str, tuple[Ssa, DType]] = {}
         self._counter = 0
@@ -92,7 +92,7 @@ class Emitter:
     # ---- lines and names ----
 
     @property
-    def scope(self) -> Scope:
+    def scope(self) -> Block:
         return self.scopes[-1]
 
     def fresh(self, prefix: str = "v") -> str:
@@ -129,12 +129,12 @@ class Emitter:
         self.scope.lines.append(f"{label}:")
         self.scope.label = label
 
-    def open_scope(self, label: str) -> Scope:
+    def open_scope(self, label: str) -> Block:
         """A scope whose text is kept apart until `close_scope`: what is hoisted out of it meanwhile lands before it."""
-        self.scopes.append(Scope(len(self.scopes), label, [f"{label}:"]))
+        self.scopes.append(Block(len(self.scopes), label, [f"{label}:"]))
         return self.scope
 
-    def close_scope(self) -> Scope:
+    def close_scope(self) -> Block:
         return self.scopes.pop()
 
     def call(self, returns: str, name: str, args: list[tuple[str, str]]) -> str:

@@ -32,7 +32,7 @@ from mapsto.loop.ast import (
     Var,
 )
 from mapsto.loop.llvm_convert import NARROW, Converter
-from mapsto.loop.llvm_emit import Emitter, element_text, lanes_text, mangled, memory_text, type_text, vector_text
+from mapsto.loop.llvm_emit import IrWriter, element_text, lanes_text, mangled, memory_text, type_text, vector_text
 
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
 _INTEGER_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
@@ -59,7 +59,7 @@ def splat_text(scalar: str, t: Type) -> str:
 class Values:
     """Prints values; `variables` holds the current SSA name of every Let and Declare in sight."""
 
-    def __init__(self, emitter: Emitter, convert: Converter) -> None:
+    def __init__(self, emitter: IrWriter, convert: Converter) -> None:
         self.emitter = emitter
         self.convert = convert
         self.variables: dict[str, str] = {}

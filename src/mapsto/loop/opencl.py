@@ -34,7 +34,7 @@ from mapsto.loop.ast import (
     While,
 )
 from mapsto.loop.opencl_types import literal, memory_name, split
-from mapsto.loop.opencl_values import Buffer, Values
+from mapsto.loop.opencl_values import Pointer, Values
 
 __all__ = ["Printed", "kernel_name", "printed", "program_text", "to_opencl"]
 
@@ -98,7 +98,7 @@ class _Printer:
         v, params = self.values, []
         for k, p in enumerate(self.function.params):
             whole, name = v.fresh("whole"), v.fresh(p.name)
-            v.buffers[p.name] = Buffer(name, p.element, "global")
+            v.buffers[p.name] = Pointer(name, p.element, "global")
             pointer = f"__global {'' if p.writes else 'const '}{memory_name(p.element)}*"
             params.append(f"{pointer} {whole}")
             self.line(f"{pointer} {name} = {whole} + numbers_[{k}];")
@@ -153,7 +153,7 @@ class _Printer:
         """Declared at the head of the kernel: it lives to its end."""
         name = self.values.fresh(s.name)
         self.locals.append(f"  {memory_name(s.element)} {name}[{s.count}] __attribute__((aligned(64)));")
-        self.values.buffers[s.name] = Buffer(name, s.element, "private")
+        self.values.buffers[s.name] = Pointer(name, s.element, "private")
 
     def store(self, s: Store) -> None:
         v, t = self.values, s.value.type
@@ -172,7 +172,7 @@ class _Printer:
         return list(self.values.named(self.values.statement_value(mask), mask.type, "mask"))
 
     def store_part(
-        self, buffer: Buffer, base: str, stride: Dim, offset: int, width: int, part: str, mask: str | None
+        self, buffer: Pointer, base: str, stride: Dim, offset: int, width: int, part: str, mask: str | None
     ) -> None:
         v, e = self.values, buffer.element
         at = f"{buffer.name} + ({base} + {offset}L)"
@@ -193,7 +193,7 @@ class _Printer:
         for at, part, mask, width in zip(indices, parts, masks, split(lanes), strict=True):
             self.scatter_part(v.buffers[s.buffer], at, width, part, mask)
 
-    def scatter_part(self, buffer: Buffer, at: str, width: int, part: str, mask: str | None) -> None:
+    def scatter_part(self, buffer: Pointer, at: str, width: int, part: str, mask: str | None) -> None:
         args = [buffer.name, at, part] + ([] if mask is None else [mask])
         helper = helpers.scatter(buffer.element, width, buffer.space, mask is not None)
         self.line(self.values.call(helper, *args) + ";")

@@ -74,7 +74,7 @@ def _uses(value: Value, counts: Counter[int]) -> Counter[int]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Buffer:
+class Pointer:
     """A pointer's C name and address space."""
 
     name: str
@@ -90,7 +90,7 @@ class Values:
         self.emit = emit
         self.variables: dict[str, Parts] = {}
         self.symbols: dict[str, str] = {}
-        self.buffers: dict[str, Buffer] = {}
+        self.buffers: dict[str, Pointer] = {}
         self.helpers: dict[str, str] = {}
         self.uses_double = False
         self._names = 0
@@ -209,7 +209,7 @@ class Values:
             for (offset, width), mask in zip(self._offsets(t.lanes), masks, strict=True)
         ]
 
-    def _load_part(self, buffer: Buffer, base: str, stride: Dim, offset: int, width: int, mask: str | None) -> str:
+    def _load_part(self, buffer: Pointer, base: str, stride: Dim, offset: int, width: int, mask: str | None) -> str:
         e = buffer.element
         if stride == 1:
             at = f"{buffer.name} + ({base} + {offset}L)"

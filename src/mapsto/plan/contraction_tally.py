@@ -14,7 +14,7 @@ from mapsto.machine.cost import Stream, Tally
 from mapsto.machine.spec import DeviceSpec
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.layout import Layout, plain
-from mapsto.plan.patterns import Placed, Sizes, Walk, extent, number, placed, walks
+from mapsto.plan.patterns import Placed, Sizes, Stepping, extent, number, placed, walks
 from mapsto.plan.row_tally import Counts, count_in_lanes, streams_of
 from mapsto.plan.row_work import work_of
 
@@ -44,7 +44,7 @@ class Extents:
 
 
 @dataclass(frozen=True)
-class Reach:
+class TemplateShare:
     """What a maker says of its template for one contraction: the share of the peak that its tiles leave, how often A
     and B pass by, what lies between two passes (bytes), and parts that units can take.
     """
@@ -85,7 +85,7 @@ def extents_of(c: Contraction, final: str, layouts: Mapping[str, Layout], sizes:
 
 
 def _joined(
-    rows: Sequence[Iter], a: Mapping[str, Walk], out: Mapping[str, Walk], extents: Mapping[str, int]
+    rows: Sequence[Iter], a: Mapping[str, Stepping], out: Mapping[str, Stepping], extents: Mapping[str, int]
 ) -> list[tuple[str, int]]:
     found: list[tuple[str, int]] = []
     for it in rows:
@@ -99,7 +99,7 @@ def _joined(
     return found
 
 
-def _goes_on(outer: Walk | None, inner: Walk | None, extent: int) -> bool:
+def _goes_on(outer: Stepping | None, inner: Stepping | None, extent: int) -> bool:
     if outer is None or inner is None:
         return outer is inner
     return outer.run == inner.run == math.inf and outer.step == inner.step * extent
@@ -112,7 +112,7 @@ def contraction_tally(
     layouts: Mapping[str, Layout],
     sizes: Mapping[str, int],
     spec: DeviceSpec,
-    reach: Reach,
+    reach: TemplateShare,
     distances: Mapping[str, float] | None = None,
 ) -> Tally:
     """What a contraction and the statements on its accumulators do. `layouts`: of every tensor in memory."""
@@ -164,7 +164,7 @@ def _streams(
     layouts: Mapping[str, Layout],
     sizes: Sizes,
     values: Mapping[str, Value],
-    reach: Reach,
+    reach: TemplateShare,
     distances: Mapping[str, float],
 ) -> list[Stream]:
     read = {load.tensor: _touched(load.index, extents, layouts.get(load.tensor), sizes) * load.dtype.size

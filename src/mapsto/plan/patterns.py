@@ -62,7 +62,7 @@ def extent(e: Dim, sizes: Mapping[str, int]) -> int:
 
 
 @dataclass(frozen=True)
-class Walk:
+class Stepping:
     """How a place moves along one iterator: by `step` elements for `run` points from a multiple of `run` on (inf:
     throughout; 0: nobody knows), by `average` over its whole extent.
     """
@@ -141,9 +141,11 @@ def _loaded(e: Dim) -> frozenset[str]:
     return frozenset(name for call in calls for arg in call.args if not isinstance(arg, int) for name in arg.names)
 
 
-def walks(where: Placed, index: Sequence[Dim], extents: Mapping[str, int], sizes: Mapping[str, int]) -> dict[str, Walk]:
+def walks(
+    where: Placed, index: Sequence[Dim], extents: Mapping[str, int], sizes: Mapping[str, int]
+) -> dict[str, Stepping]:
     """How the place of an element moves along each iterator that it depends on."""
-    found: dict[str, Walk] = {}
+    found: dict[str, Stepping] = {}
     hard: set[str] = set()
     for dim, e in enumerate(index):
         if isinstance(e, int):
@@ -167,24 +169,24 @@ def walks(where: Placed, index: Sequence[Dim], extents: Mapping[str, int], sizes
     return found
 
 
-def _along(axes: tuple[tuple[int, int, int], ...], factor: int) -> Walk | None:
+def _along(axes: tuple[tuple[int, int, int], ...], factor: int) -> Stepping | None:
     """A plain dim, or a blocked one that is walked element by element."""
     if len(axes) == 1 and axes[0][0] == 1 and not axes[0][1]:
         step = float(factor * axes[0][2])
-        return Walk(step, math.inf, step)
+        return Stepping(step, math.inf, step)
     fine = [a for a in axes if a[0] == 1 and a[1]]
     coarse = [a for a in axes if a[0] != 1]
     if factor != 1 or len(fine) != 1 or len(coarse) != 1 or len(axes) != 2:
         return None
-    return Walk(float(fine[0][2]), float(fine[0][1]), coarse[0][2] / coarse[0][0])
+    return Stepping(float(fine[0][2]), float(fine[0][1]), coarse[0][2] / coarse[0][0])
 
 
 def _looked_at(
     where: Placed, index: Sequence[Dim], name: str, extents: Mapping[str, int], sizes: Mapping[str, int]
-) -> Walk:
+) -> Stepping:
     """By the places of the first points, and of the last one."""
     if any(name in _loaded(e) for e in index):
-        return Walk(0.0, 0.0, where.elements / max(extents[name], 1))
+        return Stepping(0.0, 0.0, where.elements / max(extents[name], 1))
     values = Points({**sizes, **dict.fromkeys(extents, 0)})
     extent = extents[name]
 
@@ -203,4 +205,4 @@ def _looked_at(
                     break
                 if at(start + k) - first != step * k:
                     run = float(k)
-    return Walk(step, run, average)
+    return Stepping(step, run, average)

@@ -17,8 +17,8 @@ from mapsto.machine.cost import Stream, Tally, busy_seconds
 from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, MOST_TILE_ROWS, accumulators, shuffles
-from mapsto.plan.patterns import Placed, Sizes, Walk, number, placed
-from mapsto.plan.row_work import Node, Work, work_of
+from mapsto.plan.patterns import Placed, Sizes, Stepping, number, placed
+from mapsto.plan.row_work import RowNode, RowWork, work_of
 
 _ROUND = 2.0  # scalar operations of a loop's round besides its body
 # Rounds of a reduction whose latency neighbouring reductions hide, on units that look ahead: no `DeviceSpec` says how
@@ -88,7 +88,7 @@ def rows_tally(
     return counts.tally(streams, float(max(shares, 1)))
 
 
-def _shared_rows(works: Sequence[Work]) -> int:
+def _shared_rows(works: Sequence[RowWork]) -> int:
     """How many leading iterators have the same extents in all statements."""
     first = works[0]
     count = min(len(w.iters) for w in works)
@@ -98,7 +98,7 @@ def _shared_rows(works: Sequence[Work]) -> int:
     return count
 
 
-def _cheapest(works: Sequence[Work], shared: int, inside: set[str], spec: DeviceSpec) -> Counts:
+def _cheapest(works: Sequence[RowWork], shared: int, inside: set[str], spec: DeviceSpec) -> Counts:
     """Lanes along one of the shared rows, or each statement with lanes of its own."""
     narrow = max(w.size for w in works)
     lanes = spec.lanes * max(4 // narrow, 1)
@@ -123,7 +123,7 @@ def _cheapest(works: Sequence[Work], shared: int, inside: set[str], spec: Device
     return own if _seconds(own, spec) < best else found
 
 
-def _crossings(works: Sequence[Work], shared: int, inside: set[str]) -> Iterator[tuple[int, int]]:
+def _crossings(works: Sequence[RowWork], shared: int, inside: set[str]) -> Iterator[tuple[int, int]]:
     """Pairs of rows such that some accesses are contiguous along one and some along the other, where each point of the
     rows is one element of every statement.
     """
@@ -139,7 +139,7 @@ def _crossings(works: Sequence[Work], shared: int, inside: set[str]) -> Iterator
         yield from ((lane, across) for across in sorted(found) if across != lane)
 
 
-def _in_tiles(works: Sequence[Work], lane: int, across: int, inside: set[str], spec: DeviceSpec) -> Counts:
+def _in_tiles(works: Sequence[RowWork], lane: int, across: int, inside: set[str], spec: DeviceSpec) -> Counts:
     """Tiles of lanes along one row and rows along another; what is left over has no tiles."""
     size = max(size for w in works for size in (w.stmt.dtype.size, *(n.size for n in w.nodes if n.kind == "load")))
     extents = [works[0].extents[works[0].iters[k]] for k in (lane, across)]
@@ -158,7 +158,7 @@ def _in_tiles(works: Sequence[Work], lane: int, across: int, inside: set[str], s
     return counts
 
 
-def count_in_lanes(work: Work, lane: str | None, inside: set[str], spec: DeviceSpec, counts: Counts) -> None:
+def count_in_lanes(work: RowWork, lane: str | None, inside: set[str], spec: DeviceSpec, counts: Counts) -> None:
     """Adds the values of one statement, whose loops and stores are somebody else's, with lanes along this iterator."""
     nest = _Nest(work, len(work.iters), inside, spec, spec.lanes)
     lanes = nest.lanes if lane is None else lanes_for(work.extents[lane], nest.lanes)
@@ -177,7 +177,7 @@ class _Nest:
 
     def __init__(
         self,
-        work: Work,
+        work: RowWork,
         shared: int,
         inside: set[str],
         spec: DeviceSpec,
@@ -265,7 +265,7 @@ class _Nest:
             self.known[key] = total
         return self.known[key]
 
-    def _node(self, node: Node, lane: str | None, lanes: int, trips: Sequence[float], counts: Counts) -> None:
+    def _node(self, node: RowNode, lane: str | None, lanes: int, trips: Sequence[float], counts: Counts) -> None:
         wide = lane is not None and lane in node.names
         names = node.names
         if node.kind == "guard" and not wide and self.work.simple:
@@ -289,7 +289,7 @@ class _Nest:
         narrow = min(self.spec.scalar / (self.spec.rates["add"] * self.spec.lanes), 1.0)
         return self.spec.lanes * max(lanes * size / (4 * self.spec.lanes), narrow)
 
-    def _load(self, node: Node, lane: str | None, lanes: int, times: float, counts: Counts) -> None:
+    def _load(self, node: RowNode, lane: str | None, lanes: int, times: float, counts: Counts) -> None:
         if node.tensor in self.inside:
             counts.move("contiguous", times * self._units(lanes, node.size) / 2 if lane else 0.0)
             return
@@ -302,10 +302,10 @@ class _Nest:
         walk = node.walks.get(lane)
         if walk is not None and walk.run and abs(walk.step) > 1 and (rows := self._staged(node, lane)):
             counts.move("strided_load", times * lanes / rows)  # picked once for all rows of the innermost loop
-            walk = Walk(1.0, math.inf, 1.0)
+            walk = Stepping(1.0, math.inf, 1.0)
         self._move(walk, "load", lanes, node.size, times, counts)
 
-    def _staged(self, node: Node, lane: str) -> int:
+    def _staged(self, node: RowNode, lane: str) -> int:
         """Rows that share a reduction's operand, where lanes are rows and it is kept as vectors: a depthwise
         convolution's weights. 0: it is picked anew each time.
         """
@@ -316,7 +316,7 @@ class _Nest:
             return 0
         return rows if rows >= FEWEST_ROWS else 0
 
-    def _move(self, walk: Walk | None, what: str, lanes: int, size: int, times: float, counts: Counts) -> None:
+    def _move(self, walk: Stepping | None, what: str, lanes: int, size: int, times: float, counts: Counts) -> None:
         """One vector of elements, `times` over."""
         near = "contiguous" if what == "load" else "store"
         if walk is None or walk.run == 0:
@@ -345,7 +345,7 @@ class _Nest:
         else:
             self._move(self.work.store[lane], "store", lanes, size, times, counts)
 
-    def _crossed(self, walks: Mapping[str, Walk], lane: str) -> bool:
+    def _crossed(self, walks: Mapping[str, Stepping], lane: str) -> bool:
         """Whether an access goes by tiles: neighbours lie along the other iterator, side by side if few."""
         if self.across is None:
             return False
@@ -360,7 +360,7 @@ class _Nest:
         counts.move(near, times * self._units(lanes, size))
         counts.element("add", times * self._units(lanes, size) * shuffles(self.height))
 
-    def _reduction(self, node: Node, lane: str | None, lanes: int, times: float, counts: Counts) -> None:
+    def _reduction(self, node: RowNode, lane: str | None, lanes: int, times: float, counts: Counts) -> None:
         """Sums of one reduction: an operation a round, lanes folded at the end, and what waits for its own latency."""
         wide = lane is not None and lane in node.names
         if wide:
@@ -397,7 +397,7 @@ def lanes_for(extent: int, lanes: int) -> int:
     return lanes if extent >= lanes else 1 << max(extent - 1, 0).bit_length()
 
 
-def _joined(rows: Sequence[str], work: Work) -> dict[str, tuple[str, ...]]:
+def _joined(rows: Sequence[str], work: RowWork) -> dict[str, tuple[str, ...]]:
     """Rows in order, those joined to one loop that every access walks evenly across: innermost name -> members."""
     moves = [node.walks for node in work.nodes if node.walks is not None]
     moves.append(work.store)
@@ -411,7 +411,7 @@ def _joined(rows: Sequence[str], work: Work) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _even(outer: Walk | None, inner: Walk | None, extent: int) -> bool:
+def _even(outer: Stepping | None, inner: Stepping | None, extent: int) -> bool:
     if outer is None and inner is None:
         return True
     if outer is None or inner is None:
@@ -423,7 +423,7 @@ def _even(outer: Walk | None, inner: Walk | None, extent: int) -> bool:
 
 
 def _streams(
-    works: Sequence[Work], values: Mapping[str, Value], where: Mapping[str, Placed], distances: Mapping[str, float]
+    works: Sequence[RowWork], values: Mapping[str, Value], where: Mapping[str, Placed], distances: Mapping[str, float]
 ) -> list[Stream]:
     """What passes through memory: of each tensor what is touched, once."""
     read: dict[str, float] = {}
@@ -441,7 +441,7 @@ def _streams(
     return streams_of(read, written, distances)
 
 
-def _between(works: Sequence[Work], shared: int, inside: set[str], near: float) -> Iterator[Stream]:
+def _between(works: Sequence[RowWork], shared: int, inside: set[str], near: float) -> Iterator[Stream]:
     """What waits between statements for the rest of a row that is too long to stay in the nearest memory (`near`: its
     bytes).
     """

@@ -14,14 +14,14 @@ from mapsto.kernel.ast import Cast, Const, Fold, Index, Load, Op, Reduce, Reduct
 from mapsto.machine.cost import CLASS_OF
 from mapsto.machine.spec import MULTIPLY_ADD
 from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE
-from mapsto.plan.patterns import Placed, Points, Walk, extent, factors_of, number, walks
+from mapsto.plan.patterns import Placed, Points, Stepping, extent, factors_of, number, walks
 
 # Rounds of a reduction that are looked at to see in which share of all its guards hold.
 _LOOKED_AT = 4096
 
 
 @dataclass(frozen=True)
-class Node:
+class RowNode:
     """One value. `kind`: op, load, index, guard, reduce. `names`: iterators that it depends on. `size`: bytes.
 
     `weight`: how many operations of its class it takes. `walks`: of a load. `own`: a reduction's iterators. `merge`:
@@ -35,7 +35,7 @@ class Node:
     size: int
     names: frozenset[str]
     tensor: str = ""
-    walks: Mapping[str, Walk] | None = None
+    walks: Mapping[str, Stepping] | None = None
     own: tuple[str, ...] = ()
     merge: int = 0
     waits: int = 1
@@ -53,7 +53,7 @@ class Guard:
 
 
 @dataclass(frozen=True)
-class Work:
+class RowWork:
     """A statement's values, each once.
 
     extents: of all iterators. store: how the target is walked. reduced: iterators of reductions, outermost first.
@@ -64,8 +64,8 @@ class Work:
     stmt: Stmt
     iters: tuple[str, ...]
     extents: Mapping[str, int]
-    nodes: tuple[Node, ...]
-    store: Mapping[str, Walk]
+    nodes: tuple[RowNode, ...]
+    store: Mapping[str, Stepping]
     reduced: tuple[str, ...]
     guards: tuple[Guard, ...]
     simple: bool
@@ -124,7 +124,7 @@ def _share_inside(guards: Sequence[Guard], row: str, red: str, extents: Mapping[
     return total / max(extents[row] * len(rounds), 1)
 
 
-def work_of(stmt: Stmt, where: Mapping[str, Placed], near: Mapping[str, Placed], sizes: Mapping[str, int]) -> Work:
+def work_of(stmt: Stmt, where: Mapping[str, Placed], near: Mapping[str, Placed], sizes: Mapping[str, int]) -> RowWork:
     """`where`: tensors in memory. `near`: those that only the kernel itself knows."""
     extents = {i.name: extent(i.extent, sizes) for i in stmt.iters}
     counter = _Counter(where, near, sizes, extents)
@@ -135,7 +135,7 @@ def work_of(stmt: Stmt, where: Mapping[str, Placed], near: Mapping[str, Placed],
     reduced = tuple(dict.fromkeys(name for node in counter.nodes for name in node.own))
     iters = tuple(i.name for i in stmt.iters)
     size = max(stmt.dtype.size, *(n.size for n in counter.nodes), 1) if counter.nodes else stmt.dtype.size
-    return Work(
+    return RowWork(
         stmt, iters, counter.extents, tuple(counter.nodes), store, reduced, tuple(counter.guards), counter.simple,
         frozenset(counter.open), counter.body, size,
     )  # fmt: skip
@@ -152,7 +152,7 @@ class _Counter:
         extents: dict[str, int],
     ) -> None:
         self.where, self.near, self.sizes, self.extents = where, near, sizes, extents
-        self.nodes: list[Node] = []
+        self.nodes: list[RowNode] = []
         self.known: dict[object, frozenset[str]] = {}
         self.numbers: dict[object, int] = {}
         self.body = 1.0
@@ -170,7 +170,7 @@ class _Counter:
             return self._load(e)
         if isinstance(e, Index):
             names = self._names((e.expr,))
-            return self._note(("index", e.expr), names, Node("index", "add", 1.0, e.dtype.size, names))
+            return self._note(("index", e.expr), names, RowNode("index", "add", 1.0, e.dtype.size, names))
         if isinstance(e, Reduce):
             return self._reduce(e)
         if isinstance(e, Where):
@@ -184,27 +184,28 @@ class _Counter:
         numbers = tuple(n for n, _ in args)
         if isinstance(e, Cast):
             truncates = e.arg.dtype.is_float and e.dtype.is_integer
-            node = Node("op", "truncate" if truncates else "convert", 1.0, max(e.dtype.size, e.arg.dtype.size), names)
+            size = max(e.dtype.size, e.arg.dtype.size)
+            node = RowNode("op", "truncate" if truncates else "convert", 1.0, size, names)
             return self._note(("cast", e.dtype, numbers), names, node)
         return self._note((e.fn, e.dtype, numbers), names, self._op(e, names))
 
-    def _op(self, e: Op, names: frozenset[str]) -> Node:
+    def _op(self, e: Op, names: frozenset[str]) -> RowNode:
         size = max((a.dtype.size for a in e.args), default=e.dtype.size)
         cls = CLASS_OF.get(e.fn, "add")
         if e.fn == "div" and e.args[0].dtype.is_integer:
             cls = "integer_divide"
         if e.fn in ("max", "min") and (not e.dtype.is_float or any(isinstance(a, Const) for a in e.args)):
             cls = "add"  # beside a constant the processor's own instruction keeps NaNs
-        return Node("op", cls, 1.0, size, names)
+        return RowNode("op", cls, 1.0, size, names)
 
     def _load(self, e: Load) -> tuple[int, frozenset[str]]:
         names = self._names(e.index)
         where = self.where.get(e.tensor) or self.near.get(e.tensor)
         moves = {} if where is None else walks(where, e.index, self.extents, self.sizes)
-        node = Node("load", "", 1.0, e.dtype.size, names, e.tensor, moves)
+        node = RowNode("load", "", 1.0, e.dtype.size, names, e.tensor, moves)
         found = self._note(("load", e.tensor, e.index), names, node)
         if e.dtype in (DType.F16, DType.BF16):
-            self._note(("widen", e.tensor, e.index), names, Node("op", "convert", 1.0, 4, names))
+            self._note(("widen", e.tensor, e.index), names, RowNode("op", "convert", 1.0, 4, names))
         return found
 
     def _where(self, e: Where) -> tuple[int, frozenset[str]]:
@@ -213,7 +214,7 @@ class _Counter:
         for cond in e.conds:
             own = self._names((cond,))
             names |= own
-            self._note(("guard", cond), own, Node("guard", "add", 2.0, 8, own))
+            self._note(("guard", cond), own, RowNode("guard", "add", 2.0, 8, own))
             factors = factors_of(cond, self.sizes, self.extents)
             zero = Points({**self.sizes, **dict.fromkeys(self.extents, 0)})
             self.guards.append(Guard(own, factors, number(cond, zero)))
@@ -241,7 +242,7 @@ class _Counter:
             merge = 1 + sum(isinstance(n, Op) for n in {n for r in e.running for n in walk(r.merge)})
             waits = max(1, *map(_waits, e.steps))
             size = max(r.dtype.size for r in e.running)
-            node = Node("reduce", "add", 0.0, size, names, own=own, merge=merge, waits=waits)
+            node = RowNode("reduce", "add", 0.0, size, names, own=own, merge=merge, waits=waits)
             self._note(key, names - set(own), node)
             self.folded[key] = names - set(own)
         self.states = {**outer, **{r.name: self.folded[key] for r in e.running}}
@@ -258,7 +259,7 @@ class _Counter:
             self.body = max(self.body, 2.0 + sum(n.kind in ("op", "load") for n in self.nodes[before:]))
         names = body[1] | frozenset(own)
         weight = 3.0 if e.kind in ("max", "min") and e.dtype.is_float else 1.0
-        node = Node("reduce", cls, weight, e.dtype.size, names, own=own)
+        node = RowNode("reduce", cls, weight, e.dtype.size, names, own=own)
         return self._note((e.kind, own, body[0]), names - set(own), node)
 
     def _summed(self, e: Reduce) -> tuple[str, tuple[int, frozenset[str]]]:
@@ -273,7 +274,7 @@ class _Counter:
     def _names(self, dims: tuple[Dim, ...]) -> frozenset[str]:
         return frozenset(n for d in dims if not isinstance(d, int) for n in d.names if self.extents.get(n, 0) > 1)
 
-    def _note(self, key: object, names: frozenset[str], node: Node | None) -> tuple[int, frozenset[str]]:
+    def _note(self, key: object, names: frozenset[str], node: RowNode | None) -> tuple[int, frozenset[str]]:
         if key not in self.numbers:
             self.numbers[key] = len(self.numbers)
             if node is not None:

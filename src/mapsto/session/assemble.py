@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.devices.maker import Call, Made
+from mapsto.devices.maker import KernelCall, Made
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, mul
 from mapsto.ir.graph import Node
@@ -30,7 +30,7 @@ class Linked:
     mapped: Mapped
     homes: Mapping[str, Home]
     constants: Mapping[str, np.ndarray]
-    calls: Mapping[str, tuple[Call, ...]]
+    calls: Mapping[str, tuple[KernelCall, ...]]
 
 
 def link(mapped: Mapped, made: Mapping[str, Made], constants: Mapping[str, np.ndarray]) -> Linked:
@@ -108,7 +108,7 @@ def _port(name: str, place: str, buffers: _Buffers) -> Port:
 
 
 def _emit(
-    items: Iterable[Item], calls: Mapping[str, Sequence[Call]], buffers: _Buffers, steps: list[Step]
+    items: Iterable[Item], calls: Mapping[str, Sequence[KernelCall]], buffers: _Buffers, steps: list[Step]
 ) -> None:
     for item in items:
         if isinstance(item, Branches):
@@ -119,7 +119,7 @@ def _emit(
             steps.extend(_run(call, buffers) for call in calls[item.name])
 
 
-def _run(call: Call, buffers: _Buffers) -> Run:
+def _run(call: KernelCall, buffers: _Buffers) -> Run:
     operands = tuple(buffers.operand(name) for name in call.operands)
     task = call.task
     label = f"{task.name} {task.kind} {'+'.join(dict.fromkeys(n.op for n in task.nodes))}"
@@ -163,7 +163,7 @@ def _is_always_checked(item: Item) -> bool:
 
 
 def _emit_branch(
-    item: Branches, calls: Mapping[str, Sequence[Call]], buffers: _Buffers, steps: list[Step]
+    item: Branches, calls: Mapping[str, Sequence[KernelCall]], buffers: _Buffers, steps: list[Step]
 ) -> None:
     """if c: A else: B as `branch to B unless c; A; jump to the end; B`."""
     node = item.node

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from mapsto.budget import current
-from mapsto.devices.maker import Call
+from mapsto.devices.maker import KernelCall
 from mapsto.ir.expr import mul
 from mapsto.ops.folding import FOLD_LIMIT
 from mapsto.runtime.arrays import pack_constants
@@ -35,7 +35,7 @@ def fold_calls(
     calls = [call for made in linked.calls.values() for call in made]
     writers = Counter(linked.homes[c.operands[i]].buffer for c in calls for i in c.writes)
     several = {name for name, count in writers.items() if count > 1} | ports
-    folded: list[Call] = []
+    folded: list[KernelCall] = []
     known = set(linked.constants)
     for call in calls:
         read = {n for i, n in enumerate(call.operands) if i not in call.writes}
@@ -55,7 +55,7 @@ def fold_calls(
     return replace(linked, constants=constants, calls=left)
 
 
-def _affordable(call: Call, linked: Linked) -> bool:
+def _affordable(call: KernelCall, linked: Linked) -> bool:
     """Whether the budget allows a call to run while compiling; if so, it is charged."""
     meter = current()
     sizes = [_bytes(n, linked) for n in call.operands]
@@ -78,7 +78,7 @@ def _owns(name: str, linked: Linked) -> bool:
     return home.buffer == name and home.layout.offset == 0 and isinstance(home.layout.elements, int)
 
 
-def _program(calls: Sequence[Call], made: Sequence[str], linked: Linked) -> Program:
+def _program(calls: Sequence[KernelCall], made: Sequence[str], linked: Linked) -> Program:
     names = list(dict.fromkeys(n for c in calls for n in c.operands))
     arrays = {n: np.asarray(linked.constants[n]) for n in names if n not in made}
     packed, offsets = pack_constants(arrays)

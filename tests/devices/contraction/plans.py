@@ -8,14 +8,14 @@ from benchmarks.contraction.cases import Case
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.plan import _closing, _widest
-from mapsto.devices.contraction.template import Axis, ContractionForm, Plan
+from mapsto.devices.contraction.template import ContractionForm, LoopAxis, TilePlan
 from mapsto.devices.contraction.tile import Tiling, split_columns, split_rows
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import mul, sym
 from mapsto.loop.ast import Param
 
 
-def with_groups(case: Case, plan: Plan) -> Plan:
+def with_groups(case: Case, plan: TilePlan) -> TilePlan:
     """The stride of packed B per group, known once the tiling is."""
     if len(case.form.batch) < 2:
         return plan
@@ -23,7 +23,7 @@ def with_groups(case: Case, plan: Plan) -> Plan:
     return replace(plan, form=replace(case.form, batch=(case.form.batch[0], axis)))
 
 
-def forced(case: Case, core: Core, vectors: int, rows: int, rows_outer: bool, chunk: int) -> Plan:
+def forced(case: Case, core: Core, vectors: int, rows: int, rows_outer: bool, chunk: int) -> TilePlan:
     """A plan with a tile that the cost rule did not choose."""
     lanes = _widest(case.form, core)
     extent = case.form.rows[-1].extent
@@ -31,7 +31,7 @@ def forced(case: Case, core: Core, vectors: int, rows: int, rows_outer: bool, ch
     panel, last, full = split_columns(case.form.columns, lanes, vectors)
     sizes, counts = split_rows(extent, rows)
     tiling = _closing(case.form, Tiling(panel, last, full, sizes, counts, 0.0))
-    return Plan(case.form, core, tiling, rows_outer, chunk)
+    return TilePlan(case.form, core, tiling, rows_outer, chunk)
 
 
 def sized_product(direct: bool) -> ContractionForm:
@@ -44,15 +44,15 @@ def sized_product(direct: bool) -> ContractionForm:
         out=Param("out", DType.F32, True),
         accumulator=DType.F32,
         columns=n,
-        rows=(Axis(m, k, 0, n),),
+        rows=(LoopAxis(m, k, 0, n),),
         channels=k,
-        batch=(Axis(sym("g"), mul(m, k), mul(k, n) if direct else 0, mul(m, n)),),
+        batch=(LoopAxis(sym("g"), mul(m, k), mul(k, n) if direct else 0, mul(m, n)),),
         b_channel_stride=n if direct else None,
         dims=("g", "m", "k", "n"),
     )
 
 
-def with_packed_stride(plan: Plan) -> Plan:
+def with_packed_stride(plan: TilePlan) -> TilePlan:
     """A product whose batches read B packed one after the other."""
     form = plan.form
     return replace(plan, form=replace(form, batch=(replace(form.batch[0], b=plan.packing.size),)))

@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.devices.contraction.plans import forced, sized_product, with_groups, with_packed_stride
 
-from mapsto.devices.contraction.template import Plan, contraction, plan_contraction
+from mapsto.devices.contraction.template import TilePlan, contraction, plan_contraction
 from mapsto.devices.cpu import isa as isas
 from mapsto.ir.expr import evaluate
 from mapsto.loop.interpret import interpret
@@ -51,7 +51,7 @@ class Counted(np.ndarray):
         super().__setitem__(index, value)
 
 
-def stores_of(plan: Plan, a: np.ndarray, b: np.ndarray, out: int, sizes: dict[str, int], parts: int) -> np.ndarray:
+def stores_of(plan: TilePlan, a: np.ndarray, b: np.ndarray, out: int, sizes: dict[str, int], parts: int) -> np.ndarray:
     """How often each of the `out` elements of the output is stored to, by all shares of the range together."""
     function, extent = contraction(plan, plain)
     counted = Counted.make(out, plan.form.out.element.numpy)
@@ -62,7 +62,7 @@ def stores_of(plan: Plan, a: np.ndarray, b: np.ndarray, out: int, sizes: dict[st
     return counted.stores
 
 
-def check(case: Case, plan: Plan, parts: int = 1) -> None:
+def check(case: Case, plan: TilePlan, parts: int = 1) -> None:
     plan = with_groups(case, plan)
     packed = plan.packing.pack(case.weights)
     stores = stores_of(plan, case.a, packed, case.reference.size, {}, parts)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.instruction_sets import instruction_sets
 
 from mapsto.devices.contraction.plan import read_tiles, tiles_text
-from mapsto.devices.contraction.template import Axis, ContractionForm, plan_contraction, product
+from mapsto.devices.contraction.template import ContractionForm, LoopAxis, plan_contraction, product
 from mapsto.devices.contraction.tile import Tiling
 from mapsto.devices.cpu.isa import Isa
 from mapsto.ir.dtypes import DType
@@ -31,7 +31,7 @@ def form_of(rows: Dim, columns: int) -> ContractionForm:
         out=Param("out", DType.F32, True),
         accumulator=DType.F32,
         columns=columns,
-        rows=(Axis(rows, DEPTH, 0, columns),),
+        rows=(LoopAxis(rows, DEPTH, 0, columns),),
         channels=DEPTH,
         a_start=sym("at"),
         out_start=sym("to"),

@@ -29,11 +29,11 @@ from tests.devices.contraction.plans import forced, sized_product, with_groups, 
 from tests.instruction_sets import instruction_sets
 
 from mapsto.devices.contraction.template import (
-    Axis,
     ContractionForm,
     Epilogue,
-    Place,
-    Plan,
+    LoopAxis,
+    TilePlace,
+    TilePlan,
     contraction,
     plan_contraction,
 )
@@ -51,7 +51,7 @@ FORMATS = (FP32, BF16, INT8)
 each_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
 
 
-def check_all(cases: list[Case], plans: list[Plan], isa: Isa, epilogue: Epilogue = plain, parts: int = 1) -> None:
+def check_all(cases: list[Case], plans: list[TilePlan], isa: Isa, epilogue: Epilogue = plain, parts: int = 1) -> None:
     """Compile all plans at once; results equal the reference bit for bit, in one call or in several shares of the
     range."""
     plans = [with_groups(case, plan) for case, plan in zip(cases, plans, strict=True)]
@@ -202,9 +202,9 @@ def test_convolutions_of_run_time_pixels(isa: Isa, fmt: Format) -> None:
         forms.append(
             replace(
                 base,
-                rows=(Axis(oh, w * 16, 0, ow * 16), Axis(ow, 16, 0, 16)),
-                batch=(Axis(sym("n"), 2 * h * w * 16, 0, 2 * oh * ow * 16),),
-                window=(Axis(3, w * 16), Axis(3, 16)),
+                rows=(LoopAxis(oh, w * 16, 0, ow * 16), LoopAxis(ow, 16, 0, 16)),
+                batch=(LoopAxis(sym("n"), 2 * h * w * 16, 0, 2 * oh * ow * 16),),
+                window=(LoopAxis(3, w * 16), LoopAxis(3, 16)),
                 channel_block_stride=h * w * 16,
                 out_block_stride=oh * ow * 16,
                 dims=("n", "h", "w", "oh", "ow"),
@@ -232,9 +232,9 @@ def test_channels_apart_in_memory() -> None:
     h, w = conv.input
     form = replace(
         case.form,
-        rows=(Axis(11, w, 0, 11 * 24), Axis(11, 1, 0, 24)),
-        window=(Axis(3, w), Axis(3, 1)),
-        batch=(Axis(1),),
+        rows=(LoopAxis(11, w, 0, 11 * 24), LoopAxis(11, 1, 0, 24)),
+        window=(LoopAxis(3, w), LoopAxis(3, 1)),
+        batch=(LoopAxis(1),),
         channel_stride=h * w,
     )
     a = np.ascontiguousarray(case.a.transpose(0, 3, 1, 2))
@@ -263,7 +263,7 @@ def test_phases_of_a_transposed_convolution() -> None:
                     out=Param("out", DType.F32, True),
                     accumulator=DType.F32,
                     columns=o,
-                    rows=(Axis(h, w * c, 0, 4 * w * o), Axis(w, c, 0, 2 * o)),
+                    rows=(LoopAxis(h, w * c, 0, 4 * w * o), LoopAxis(w, c, 0, 2 * o)),
                     channels=c,
                     out_start=i * 2 * w * o + j * o,
                 )
@@ -284,8 +284,8 @@ def test_starts_and_borders() -> None:
     out_w = 6 + 2
     form = replace(
         form,
-        rows=(Axis(6, wide, 0, out_w * 8), Axis(6, block, 0, 8)),
-        window=(Axis(3, wide), Axis(3, block)),
+        rows=(LoopAxis(6, wide, 0, out_w * 8), LoopAxis(6, block, 0, 8)),
+        window=(LoopAxis(3, wide), LoopAxis(3, block)),
         channel_block_stride=tall,
         a_start=wide + 2 * block,
         out_start=(out_w + 1) * 8,
@@ -304,13 +304,13 @@ def test_starts_and_borders() -> None:
 # ---- epilogues -------------------------------------------------------------------------------------------------------
 
 
-def bias_and_relu(value: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
+def bias_and_relu(value: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
     """max(0, acc + bias[column]); the bias has exactly as many elements as there are columns."""
     bias = Load("bias", place.column, value.type, mask=place.mask)
     return [], (Binary("max", Binary("add", value, bias), Const(0, value.type)),)
 
 
-def long_epilogue(value: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
+def long_epilogue(value: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
     """bias, then many steps that together change nothing: long enough to be kept in a loop."""
     statements, (result,) = bias_and_relu(value, place)
     row = Broadcast(Cast(_row_number(place), Type(DType.F32)), value.type)
@@ -319,7 +319,7 @@ def long_epilogue(value: Value, place: Place) -> tuple[list[Statement], tuple[Va
     return statements, (result,)
 
 
-def _row_number(place: Place) -> Value:
+def _row_number(place: TilePlace) -> Value:
     from mapsto.loop.ast import IndexValue
 
     number: Dim = place.rows[-1] + 1
@@ -350,7 +350,7 @@ def test_epilogues(isa: Isa, epilogue: Epilogue, blocked: bool) -> None:
 def test_an_epilogue_may_change_the_type(isa: Isa) -> None:
     """int8 in, int8 out: scaled, rounded, saturated."""
 
-    def requantise(value: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
+    def requantise(value: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
         scaled = Binary(
             "mul", Cast(value, Type(DType.F32, value.type.lanes)), Const(0.125, Type(DType.F32, value.type.lanes))
         )

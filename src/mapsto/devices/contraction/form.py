@@ -17,7 +17,7 @@ from mapsto.loop.ast import Param, Statement, Value
 
 
 @dataclass(frozen=True)
-class Axis:
+class LoopAxis:
     """A loop and how far each operand moves per round.
 
     `b` counts elements of B as it lies in memory (packed, or direct).
@@ -30,7 +30,7 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Place:
+class TilePlace:
     """Where an accumulator stands, for the epilogue: indices of the batch and row axes, first column, lanes.
 
     `valid`: how many of the lanes are columns of the output; None: all of them. Where it is not None, `mask` is `lane
@@ -48,7 +48,7 @@ class Place:
 
 # (accumulators, place) -> statements to run and the values to store (the element type of `out`, as many lanes, then
 # those of `also`); none: it stored by itself.
-Epilogue = Callable[[Value, Place], tuple[list[Statement], tuple[Value, ...]]]
+Epilogue = Callable[[Value, TilePlace], tuple[list[Statement], tuple[Value, ...]]]
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ class ContractionForm:
     out: Param
     accumulator: DType
     columns: Dim
-    rows: tuple[Axis, ...]
+    rows: tuple[LoopAxis, ...]
     channels: Dim
-    batch: tuple[Axis, ...] = ()
-    window: tuple[Axis, ...] = ()
+    batch: tuple[LoopAxis, ...] = ()
+    window: tuple[LoopAxis, ...] = ()
     channel_stride: Dim = 1
     channel_block: int = 0
     channel_block_stride: Dim = 0

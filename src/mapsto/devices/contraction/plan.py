@@ -23,7 +23,7 @@ _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 
 
 @dataclass(frozen=True)
-class Plan:
+class TilePlan:
     """The template's choices for a form.
 
     `rows_outer`: a block of rows meets every panel before the next block, else a panel every block.
@@ -76,7 +76,7 @@ def _number(d: Dim, typical: int = _TYPICAL) -> int:
     return d if isinstance(d, int) else typical
 
 
-def plan_contraction(form: ContractionForm, core: Core, allowed: Callable[[Tiling], bool] = anything) -> Plan:
+def plan_contraction(form: ContractionForm, core: Core, allowed: Callable[[Tiling], bool] = anything) -> TilePlan:
     """Choose tile, loop order and row blocks by cost, among the tilings that are allowed."""
     shape = _shape(form, core)
     best, *others = best_of_widths(core, shape, allowed)
@@ -85,10 +85,10 @@ def plan_contraction(form: ContractionForm, core: Core, allowed: Callable[[Tilin
     return replace(made, rivals=beaten)
 
 
-def _planned(form: ContractionForm, core: Core, shape: Shape, tiling: Tiling) -> Plan:
+def _planned(form: ContractionForm, core: Core, shape: Shape, tiling: Tiling) -> TilePlan:
     tiling = _closing(form, tiling)
     rows_outer = _rows_outer(form, shape, tiling)
-    return Plan(form, core, tiling, rows_outer, _chunk(form, core, shape, tiling, rows_outer))
+    return TilePlan(form, core, tiling, rows_outer, _chunk(form, core, shape, tiling, rows_outer))
 
 
 def _shape(form: ContractionForm, core: Core) -> Shape:
@@ -159,7 +159,7 @@ def _closing(form: ContractionForm, tiling: Tiling) -> Tiling:
     return replace(tiling, last=tiling.panel, full_panels=tiling.full_panels - 1)
 
 
-def tiles_text(plan: Plan) -> str:
+def tiles_text(plan: TilePlan) -> str:
     """The choices as plans have them: lanes of the vectors of a full panel and of the last one, how many panels, rows
     of the tiles (and how many of each), which loop is outside, units of a row block.
     """
@@ -177,14 +177,14 @@ _TILES = re.compile(
 )
 
 
-def read_tiles(text: str, form: ContractionForm, core: Core, allowed: Callable[[Tiling], bool] = anything) -> Plan:
+def read_tiles(text: str, form: ContractionForm, core: Core, allowed: Callable[[Tiling], bool] = anything) -> TilePlan:
     """Reads `tiles_text` back, for a form; allowed: see `plan_contraction`. Raises ValueError."""
     found = _TILES.fullmatch(text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no schedule of tiles")
     chunk = int(found["chunk"])
     for tiling in tilings(core, _shape(form, core)):  # any other would not cover the result
-        made = Plan(form, core, _closing(form, tiling), found["order"] == "row blocks", chunk)
+        made = TilePlan(form, core, _closing(form, tiling), found["order"] == "row blocks", chunk)
         if chunk > 0 and tiles_text(made) == text:
             if not allowed(tiling):
                 raise ValueError(f"{text[:80]!r} has tiles that its function cannot take")

@@ -10,14 +10,14 @@ from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.tile import PIECE, Shape, Tiling, choose, tile_cycles
 from mapsto.ir.dtypes import DType
-from mapsto.plan.contraction_tally import Extents, Reach
+from mapsto.plan.contraction_tally import Extents, TemplateShare
 
 
 @functools.lru_cache(maxsize=4096)
-def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
+def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) -> TemplateShare:
     """The share of the peak and the passes over the operands, for a contraction of these extents and types."""
     if not e.columns or not e.channels or not e.windows or not all(e.rows):
-        return Reach(1.0)
+        return TemplateShare(1.0)
     by = multiply(core, a, b)
     interleave, staged = by.interleave, by.a is not a
     groups = -(-e.channels // interleave)
@@ -48,8 +48,8 @@ def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) 
     shares = e.batch * panels * max(rows // max(tiling.sizes[0], 1), 1)
     between_a, between_b = bytes_a + bytes_b / panels, bytes_b + bytes_a / blocks
     if outer:
-        return Reach(ideal / cycles, 1.0, 0.0, blocks, between_b, shares)
-    return Reach(ideal / cycles, panels, between_a, 1.0, 0.0, shares)
+        return TemplateShare(ideal / cycles, 1.0, 0.0, blocks, between_b, shares)
+    return TemplateShare(ideal / cycles, panels, between_a, 1.0, 0.0, shares)
 
 
 def _cycles(core: Core, shape: Shape, tiling: Tiling, e: Extents) -> float:

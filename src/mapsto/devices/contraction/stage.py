@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mapsto.devices.contraction.form import ContractionForm
-from mapsto.devices.contraction.plan import Plan
+from mapsto.devices.contraction.plan import TilePlan
 from mapsto.devices.contraction.tile import PIECE
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, minimum, mul, sym
@@ -31,7 +31,7 @@ class Piece:
     groups: Dim
 
 
-def array(plan: Plan) -> tuple[Statement, ...]:
+def array(plan: TilePlan) -> tuple[Statement, ...]:
     """The local array, where there is one."""
     form = plan.form
     if form.staged is None:
@@ -58,7 +58,7 @@ def pieces(form: ContractionForm, groups: Dim, name: str) -> Iterator[Piece]:
         yield Piece(name, 1, whole * most, rest)
 
 
-def filled(plan: Plan, start: Dim, rows: int, count: Dim, fresh: Callable[[str], str]) -> Iterator[Statement]:
+def filled(plan: TilePlan, start: Dim, rows: int, count: Dim, fresh: Callable[[str], str]) -> Iterator[Statement]:
     """Fills the array with `count` elements of each row, of which the first one's begin at `start`; nothing past them
     is read.
     """
@@ -69,7 +69,7 @@ def filled(plan: Plan, start: Dim, rows: int, count: Dim, fresh: Callable[[str],
         yield from _run(plan, [add(start, mul(row, stride)) for row in range(rows)], count, fresh)
 
 
-def _run(plan: Plan, starts: Sequence[Dim], count: Dim, fresh: Callable[[str], str]) -> Iterator[Statement]:
+def _run(plan: TilePlan, starts: Sequence[Dim], count: Dim, fresh: Callable[[str], str]) -> Iterator[Statement]:
     """`count` neighbours from each of some places on, to places a row apart."""
     form, lanes = plan.form, plan.core.lanes(plan.form.multiplied)
     done: Dim = 0

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mapsto.devices.contraction import stage
-from mapsto.devices.contraction.form import Axis, ContractionForm, Epilogue, Place
-from mapsto.devices.contraction.plan import Plan, plan_contraction
+from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
+from mapsto.devices.contraction.plan import TilePlan, plan_contraction
 from mapsto.devices.contraction.products import dot_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
@@ -51,13 +51,13 @@ from mapsto.loop.ast import (
     Var,
 )
 
-__all__ = ["Axis", "ContractionForm", "Epilogue", "Place", "Plan", "contraction", "plan_contraction"]
+__all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "contraction", "plan_contraction"]
 
 _SHORT_EPILOGUE = 12  # operations; a longer epilogue is a loop over the tile's rows, not repeated for every accumulator
 _UNROLLED_STEPS = 1
 
 
-def contraction(plan: Plan, epilogue: Epilogue) -> tuple[Function, Dim]:
+def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
     """The function of a planned contraction, and the extent of the range that its begin and end share out."""
     form = plan.form
     body: tuple[Statement, ...] = (
@@ -69,7 +69,7 @@ def contraction(plan: Plan, epilogue: Epilogue) -> tuple[Function, Dim]:
 
 
 def product(
-    plan: Plan, panels: tuple[Dim, Dim], units: tuple[Dim, Dim], fresh: Callable[[str], str]
+    plan: TilePlan, panels: tuple[Dim, Dim], units: tuple[Dim, Dim], fresh: Callable[[str], str]
 ) -> list[Statement]:
     """A form without batch axes as a part of a function of somebody else's: these of its panels, and of its row tiles
     (`plan.units` of them); the sums are stored as they are. Its starts may name what that function has named; fresh
@@ -99,7 +99,7 @@ class _Part:
     """A stretch of the reduction: loops from outer to inner (`out` unused), starts of A and B, channels in each dot
     group."""
 
-    loops: tuple[Axis, ...]
+    loops: tuple[LoopAxis, ...]
     a_start: Dim
     b_start: Dim
     group: int
@@ -115,7 +115,7 @@ class _Target:
 
 
 class _Template:
-    def __init__(self, plan: Plan, epilogue: Epilogue, fresh: Callable[[str], str] | None = None) -> None:
+    def __init__(self, plan: TilePlan, epilogue: Epilogue, fresh: Callable[[str], str] | None = None) -> None:
         self.plan, self.form, self.epilogue = plan, plan.form, epilogue
         self._counter = 0
         self.fresh = fresh or self._numbered
@@ -129,7 +129,7 @@ class _Template:
         """What the epilogue makes of one accumulator, to see how long it is."""
         lanes = self.plan.tiling.panel[0]
         zero: tuple[Dim, ...] = tuple(0 for _ in self.form.batch)
-        place = Place(zero, tuple(0 for _ in self.form.rows), 0, lanes, None, None, self.fresh)
+        place = TilePlace(zero, tuple(0 for _ in self.form.rows), 0, lanes, None, None, self.fresh)
         return self.epilogue(Var("probe", Type(self.form.accumulator, lanes)), place)
 
     # ---- the shared range ----
@@ -259,27 +259,27 @@ class _Template:
             return self._block_parts((), form.channels, 0, 0, width)
         full, rest = form.blocks
         size = mul(mul(form.channel_block, form.windows), width)
-        blocks = (Axis(full, form.channel_block_stride, size),)
+        blocks = (LoopAxis(full, form.channel_block_stride, size),)
         parts = self._block_parts(blocks, form.channel_block, 0, 0, width) if full else []
         if rest:
             parts += self._block_parts((), rest, mul(full, form.channel_block_stride), mul(full, size), width)
         return parts
 
     def _block_parts(
-        self, outer: tuple[Axis, ...], channels: Dim, a_start: Dim, b_start: Dim, width: int
+        self, outer: tuple[LoopAxis, ...], channels: Dim, a_start: Dim, b_start: Dim, width: int
     ) -> list[_Part]:
         form, k = self.form, self.form.interleave
         step = mul(width, k) if form.b_channel_stride is None else form.b_channel_stride
         groups = ceildiv(channels, k)
         cut = channels % k if isinstance(channels, int) else 0
         whole = add(groups, -1) if cut else groups
-        windows: list[Axis] = []
+        windows: list[LoopAxis] = []
         position = mul(groups, step)  # of B, per window position; the inner window moves first
         for axis in reversed(form.window):
             windows.insert(0, replace(axis, b=position) if form.b_channel_stride is None else axis)
             position = mul(position, axis.extent)
         stride = mul(form.channel_stride, k)
-        loops = (*outer, *windows, Axis(whole, stride, step))
+        loops = (*outer, *windows, LoopAxis(whole, stride, step))
         parts = [_Part(_merged(loops), a_start, b_start, k)] if whole != 0 else []
         if cut:
             at_a, at_b = mul(whole, stride), mul(whole, step)
@@ -306,7 +306,9 @@ class _Template:
             body = (For(name, 0, axis.extent, body, unroll=short),)
         return body
 
-    def _pieces(self, panel: _Panel, accumulators: list[list[str]], a: Dim, b: Dim, axis: Axis) -> Iterator[Statement]:
+    def _pieces(
+        self, panel: _Panel, accumulators: list[list[str]], a: Dim, b: Dim, axis: LoopAxis
+    ) -> Iterator[Statement]:
         """A loop over dot groups that adjoin in A, piece by piece by way of the local array."""
         k, rows = self.form.interleave, len(accumulators)
         for piece in stage.pieces(self.form, axis.extent, self.fresh("piece")):
@@ -414,7 +416,7 @@ class _Template:
         lanes, mask = value.type.lanes, panel.masks[position]
         valid = None if mask is None or panel.valid is None else panel.valid - column
         at = add(panel.column, column)
-        out, results = self.epilogue(value, Place(batch, rows, at, lanes, valid, mask, self.fresh))
+        out, results = self.epilogue(value, TilePlace(batch, rows, at, lanes, valid, mask, self.fresh))
         for target, result in zip(self._targets(batch, rows), results, strict=False):
             out += self._stored(panel, column + lanes, at, target, result, mask)
         return out
@@ -455,7 +457,7 @@ class _Template:
         return [Store(target.name, add(target.base, where), Const(0, t))]
 
 
-def _offset(base: Dim, axes: Sequence[Axis], indices: Sequence[Dim], stride: Callable[[Axis], Dim]) -> Dim:
+def _offset(base: Dim, axes: Sequence[LoopAxis], indices: Sequence[Dim], stride: Callable[[LoopAxis], Dim]) -> Dim:
     for axis, index in zip(axes, indices, strict=True):
         base = add(base, mul(index, stride(axis)))
     return base
@@ -465,14 +467,14 @@ def _converted(value: Value, element: DType) -> Value:
     return value if value.type.element is element else Cast(value, Type(element, value.type.lanes))
 
 
-def _merged(loops: tuple[Axis, ...]) -> tuple[Axis, ...]:
+def _merged(loops: tuple[LoopAxis, ...]) -> tuple[LoopAxis, ...]:
     """Neighbouring loops that walk on where the inner one ends become one; loops of one round vanish."""
-    out: list[Axis] = []
+    out: list[LoopAxis] = []
     for axis in loops:
         if axis.extent == 1:
             continue
         if out and out[-1].a == mul(axis.a, axis.extent) and out[-1].b == mul(axis.b, axis.extent):
-            out[-1] = Axis(mul(out[-1].extent, axis.extent), axis.a, axis.b)
+            out[-1] = LoopAxis(mul(out[-1].extent, axis.extent), axis.a, axis.b)
         else:
             out.append(axis)
     return tuple(out)

@@ -9,7 +9,7 @@ import numpy as np
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import Made
-from mapsto.devices.making.code import Code, Shared
+from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.quotes import Quoting
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
@@ -17,7 +17,7 @@ from mapsto.loop.ast import Function
 from mapsto.machine.spec import DeviceSpec, Machine
 from mapsto.machine.text import digest
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.contraction_tally import Extents, Reach
+from mapsto.plan.contraction_tally import Extents, TemplateShare
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
@@ -52,14 +52,14 @@ class DescribedMaker:
 class _AtThePeak:
     """A template of which nothing is known: it reaches everything, and its device's peak."""
 
-    def reaches(self, task: Task, code: Code) -> bool:
+    def reaches(self, task: Task, code: TaskCode) -> bool:
         return True
 
-    def reads_directly(self, c: Contraction, code: Code) -> bool:
+    def reads_directly(self, c: Contraction, code: TaskCode) -> bool:
         return True
 
-    def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
-        return Reach(1.0)
+    def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> TemplateShare:
+        return TemplateShare(1.0)
 
 
 class _Nothing:

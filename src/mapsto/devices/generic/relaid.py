@@ -18,7 +18,7 @@ from mapsto.kernel.compose import loads_of
 from mapsto.plan.home import Home
 
 
-class Store(Protocol):
+class HomeStore(Protocol):
     """Where homes and constants are looked up, and those that are turned are put."""
 
     @property
@@ -30,7 +30,7 @@ class Store(Protocol):
     def add_constant(self, name: str, array: np.ndarray) -> None: ...
 
 
-def relaid(stmts: Sequence[Stmt], store: Store) -> list[Stmt]:
+def relaid(stmts: Sequence[Stmt], store: HomeStore) -> list[Stmt]:
     """The statements reading constants in which the dim along their vectors is innermost."""
     dim = _vector_dim(stmts, store.homes)
     return list(stmts) if dim is None else [_relaid(stmt, dim, store) for stmt in stmts]
@@ -43,7 +43,7 @@ def _vector_dim(stmts: Sequence[Stmt], homes: Mapping[str, Home]) -> int | None:
     return found.pop() if len(found) == 1 and len({len(s.iters) for s in stmts}) == 1 else None
 
 
-def _relaid(stmt: Stmt, dim: int, store: Store) -> Stmt:
+def _relaid(stmt: Stmt, dim: int, store: HomeStore) -> Stmt:
     if stmt.index is not None or dim >= len(stmt.iters):
         return stmt
     name = stmt.iters[dim].name
@@ -68,7 +68,7 @@ def _axis(load: Load, name: str, constants: Mapping[str, np.ndarray]) -> int | N
     return moving[0] if len(moving) == 1 and moving[0] != len(load.index) - 1 else None
 
 
-def _turn(tensor: str, axis: int, store: Store) -> str:
+def _turn(tensor: str, axis: int, store: HomeStore) -> str:
     """The constant with one dim moved to the end, under a name of its own."""
     name = f"{tensor}.turned{axis}"
     if name not in store.constants:

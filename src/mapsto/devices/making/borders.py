@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mapsto.devices.maker import Call
-from mapsto.devices.making.code import Code
+from mapsto.devices.maker import KernelCall
+from mapsto.devices.making.code import TaskCode
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, sym
 from mapsto.kernel.ast import Const, Iter, Stmt
@@ -13,12 +13,12 @@ from mapsto.plan.home import Home
 from mapsto.plan.task import Task
 
 
-def border_calls(task: Task, code: Code) -> list[Call]:
+def border_calls(task: Task, code: TaskCode) -> list[KernelCall]:
     """Zeros into the borders of what the template writes."""
     return [call for t in task.targets if t in code.homes and t not in code.temps for call in _borders_of(t, code)]
 
 
-def _borders_of(final: str, code: Code) -> list[Call]:
+def _borders_of(final: str, code: TaskCode) -> list[KernelCall]:
     """Slabs before and past each bordered dim, of the tensor with its border as a whole."""
     layout = code.layout(final)
     if not layout.has_border:
@@ -36,7 +36,7 @@ def _borders_of(final: str, code: Code) -> list[Call]:
     return [code.rows_call(stmts)]
 
 
-def _slab(name: str, dtype: DType, shape: tuple[Dim, ...], d: int, start: Dim, count: int, code: Code) -> Stmt:
+def _slab(name: str, dtype: DType, shape: tuple[Dim, ...], d: int, start: Dim, count: int, code: TaskCode) -> Stmt:
     iters = tuple(Iter(code.fresh("z"), count if axis == d else extent) for axis, extent in enumerate(shape))
     index = tuple(add(start if axis == d else 0, sym(i.name)) for axis, i in enumerate(iters))
     return Stmt(name, dtype, iters, Const(0, dtype), index)

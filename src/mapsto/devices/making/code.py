@@ -21,7 +21,7 @@ from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.relaid import relaid
 from mapsto.devices.generic.schedule import RowSchedule, read_schedule, schedule_text
-from mapsto.devices.maker import Call
+from mapsto.devices.maker import KernelCall
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.expr_rewrite import substitute
@@ -66,7 +66,7 @@ def _operations(e: Scalar) -> float:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class MadeKernel:
     """A function that was made for a form: its name, what its threads share, its parameters and sizes in order, about
     how many operations it takes.
     """
@@ -78,7 +78,7 @@ class Kernel:
     work: float = 0.0  # of statements; contractions count theirs for each call
 
 
-class Target(Protocol):
+class MadeFor(Protocol):
     """What functions are made for, as loops and as the contraction template's tiles see it. `fused`: whether it has a
     fused multiply-add.
     """
@@ -102,9 +102,9 @@ class Shared:
     follows from the forms alone.
     """
 
-    target: Target
+    target: MadeFor
     forms: dict[Canonical, Canonical] = field(default_factory=dict)
-    kernels: dict[object, Kernel] = field(default_factory=dict)
+    kernels: dict[object, MadeKernel] = field(default_factory=dict)
     schedules: dict[Canonical, RowSchedule] = field(default_factory=dict)
     packed: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -137,7 +137,7 @@ class Schedules:
 
 
 @dataclass
-class Code:
+class TaskCode:
     """The code of one task in the making. `homes`: of the plan, below those that are made here."""
 
     shared: Shared
@@ -150,7 +150,7 @@ class Code:
     counter: int = 0
 
     @property
-    def target(self) -> Target:
+    def target(self) -> MadeFor:
         return self.shared.target
 
     @staticmethod
@@ -160,9 +160,9 @@ class Code:
         homes: Mapping[str, Home],
         constants: Mapping[str, np.ndarray],
         given: Sequence[str] | None = None,
-    ) -> Code:
+    ) -> TaskCode:
         """For a task of a plan with these homes. constants: of the graph. given: schedules that a plan has."""
-        return Code(
+        return TaskCode(
             shared,
             task,
             ChainMap({}, homes),  # type: ignore[arg-type]  # only first maps are written to
@@ -199,7 +199,7 @@ class Code:
         self.constants[name] = array
         self.add_scratch(name, from_numpy(array.dtype), array.shape)
 
-    def over(self, homes: Mapping[str, Home], values: Mapping[str, Value]) -> Code:
+    def over(self, homes: Mapping[str, Home], values: Mapping[str, Value]) -> TaskCode:
         """The same, with other homes and values in front; what it makes, `adopt` takes over."""
         return replace(
             self,
@@ -207,19 +207,19 @@ class Code:
             values=ChainMap({}, dict(values), *self.values.maps),
         )
 
-    def adopt(self, other: Code) -> None:
+    def adopt(self, other: TaskCode) -> None:
         """What was made while `other`, which has all else in common, stood in for this one."""
         self.counter = other.counter
         made: MutableMapping[str, Home] = other.homes.maps[0]
         self.homes.update(made)
         self.values.update(other.values.maps[0])
 
-    def rows_call(self, stmts: Sequence[Stmt]) -> Call:
+    def rows_call(self, stmts: Sequence[Stmt]) -> KernelCall:
         """A call of the generic lowering of these statements."""
         return _rows_call(relaid(stmts, self), self)
 
 
-def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
+def _rows_call(stmts: Sequence[Stmt], code: TaskCode) -> KernelCall:
     touched = {s.target for s in stmts}.union(*(reads(s) for s in stmts))
     layouts = {n: home.layout for n in touched - code.temps if (home := code.home(n)) is not None}
     form, names = canonical(list(stmts), {n: code.value(n) for n in touched}, layouts)
@@ -244,10 +244,10 @@ def _rows_call(stmts: Sequence[Stmt], code: Code) -> Call:
     grain = grain_of(kernel.work / max(processor.lanes // 2, 1), kernel.extent, processor)
     dims = tuple(sizes[d] for d in kernel.dims)
     extent = substitute(kernel.extent, sizes)
-    return Call(kernel.function, operands, writes, dims, extent, code.task, grain, kernel.work)
+    return KernelCall(kernel.function, operands, writes, dims, extent, code.task, grain, kernel.work)
 
 
-def _operand(param: str, actual: Mapping[str, str], code: Code) -> str:
+def _operand(param: str, actual: Mapping[str, str], code: TaskCode) -> str:
     """The value behind a parameter; a temp that needs memory becomes a scratch tensor of its own."""
     name = actual[param]
     if code.home(name) is None:
@@ -257,7 +257,7 @@ def _operand(param: str, actual: Mapping[str, str], code: Code) -> str:
     return name
 
 
-def _chosen(form: Canonical, code: Code) -> RowSchedule:
+def _chosen(form: Canonical, code: TaskCode) -> RowSchedule:
     known = code.shared.schedules.get(form)
     if known is None:
         known = choose_schedule(form.kernel, dict(form.layouts), code.target.processor)
@@ -266,7 +266,7 @@ def _chosen(form: Canonical, code: Code) -> RowSchedule:
     return known
 
 
-def _lower_rows(form: Canonical, schedule: RowSchedule, code: Code) -> Kernel:
+def _lower_rows(form: Canonical, schedule: RowSchedule, code: TaskCode) -> MadeKernel:
     layouts = dict(form.layouts)
     processor = code.target.processor
     for name in scratch_temps(form.kernel, schedule, processor):
@@ -274,4 +274,4 @@ def _lower_rows(form: Canonical, schedule: RowSchedule, code: Code) -> Kernel:
     function, extent = lower(form.kernel, layouts, schedule, "kernel", processor)
     name = code.add_function(function, "generic")
     work = rows_work(form.kernel.stmts)
-    return Kernel(name, extent, tuple(p.name for p in function.params), function.dims, work)
+    return MadeKernel(name, extent, tuple(p.name for p in function.params), function.dims, work)

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mapsto.devices.contraction.core import Core
-from mapsto.devices.contraction.form import Also, Axis, ContractionForm, Epilogue, Place
+from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.plan import read_tiles, tiles_text
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.template import contraction, plan_contraction
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.processor import Processor
-from mapsto.devices.maker import Call
+from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
-from mapsto.devices.making.code import Code, Kernel, grain_of
+from mapsto.devices.making.code import MadeKernel, TaskCode, grain_of
 from mapsto.devices.making.packed import (
     direct_b,
     in_actual_sizes,
@@ -52,7 +52,7 @@ class Shaped:
 
 
 @dataclass(frozen=True)
-class Reach:
+class OperandAccess:
     """How a phase reaches its input and its results: the last one, and others that are in memory."""
 
     a: Access
@@ -60,27 +60,27 @@ class Reach:
     also: Mapping[str, Access]
 
 
-def template_calls(task: Task, code: Code, core: Core) -> list[Call] | None:
+def template_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall] | None:
     """The calls that compute a contraction task with the template; None where an operand cannot be reached by
     strides.
     """
     reached = template_reach(task, code)
     if reached is None:
         return None
-    calls: list[Call] = border_calls(task, code)
+    calls: list[KernelCall] = border_calls(task, code)
     for c, reach in zip(task.phases, reached, strict=True):
         calls.extend(_phase_calls(task, c, reach, code, core))
     return calls
 
 
-def template_reach(task: Task, code: Code) -> list[Reach] | None:
+def template_reach(task: Task, code: TaskCode) -> list[OperandAccess] | None:
     """How each phase reaches its operands by strides; None where one cannot."""
     reached = [_reach(task, c, code) for c in task.phases]
     known = [r for r in reached if r is not None]
     return known if len(known) == len(reached) else None
 
 
-def _reach(task: Task, c: Contraction, code: Code) -> Reach | None:
+def _reach(task: Task, c: Contraction, code: TaskCode) -> OperandAccess | None:
     a_layout, out_layout = code.layout(c.a.tensor), code.layout(task.targets[-1])
     border = c.border(a_layout.shape)
     if border is None:
@@ -93,15 +93,15 @@ def _reach(task: Task, c: Contraction, code: Code) -> Reach | None:
         return None  # a constant that is read over a size: only the run can say that the two agree
     others = {t: access(c, c.index, code.layout(t), c.cols[0].name, None) for t in also_stored(task, code)}
     also = {t: reached for t, reached in others.items() if reached is not None and reached.block == out.block}
-    return Reach(a, out, also) if len(also) == len(others) else None
+    return OperandAccess(a, out, also) if len(also) == len(others) else None
 
 
-def also_stored(task: Task, code: Code) -> list[str]:
+def also_stored(task: Task, code: TaskCode) -> list[str]:
     """Results besides the last one that are in memory."""
     return [t for t in task.targets[:-1] if t in code.homes and t not in code.temps]
 
 
-def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, core: Core) -> list[Call]:
+def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCode, core: Core) -> list[KernelCall]:
     final = task.targets[-1]
     direct = None if reach.a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
@@ -111,7 +111,7 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, core: Cor
         tiles_text,
         lambda text: read_tiles(text, shaped.form, core),
     )
-    calls: list[Call] = []
+    calls: list[KernelCall] = []
     if direct is None:
         packing = in_actual_sizes(plan.packing, names)
         b_name = packed_b(c, packing, shaped.form.b.element, code, calls)
@@ -124,7 +124,7 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, core: Cor
     key = shaped, tiles_text(plan)
     if key not in code.shared.kernels:
         function, extent = contraction(plan, _epilogue(shaped, code.target.processor))
-        code.shared.kernels[key] = Kernel(code.add_function(function, "none"), extent, (), function.dims)
+        code.shared.kernels[key] = MadeKernel(code.add_function(function, "none"), extent, (), function.dims)
     kernel = code.shared.kernels[key]
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *reach.also, *tensors)
@@ -133,12 +133,13 @@ def _phase_calls(task: Task, c: Contraction, reach: Reach, code: Code, core: Cor
     grain = grain_of(work / multiplied, kernel.extent, code.target.processor)
     dims = tuple(sizes[d] for d in kernel.dims)
     writes = tuple(range(2, 3 + len(reach.also)))
-    calls.append(Call(kernel.function, operands, writes, dims, substitute(kernel.extent, sizes), task, grain, work))
+    extent = substitute(kernel.extent, sizes)
+    calls.append(KernelCall(kernel.function, operands, writes, dims, extent, task, grain, work))
     return calls
 
 
 def _shape(
-    task: Task, c: Contraction, reach: Reach, b: Access | None, code: Code, names: Renamer, core: Core
+    task: Task, c: Contraction, reach: OperandAccess, b: Access | None, code: TaskCode, names: Renamer, core: Core
 ) -> tuple[Shaped, list[str]]:
     a, out, is_open = reach.a, reach.out, not isinstance(c.channels[0].extent, int)
     by = multiply(core, c.a.dtype, c.b.dtype, is_open)
@@ -152,7 +153,7 @@ def _shape(
         names.iter(it)
     b_stride = b.strides if b is not None else {}
     batch = tuple(_axis(i, a, b_stride, out, names) for i in c.batch)
-    row_axes = tuple(_axis(i, a, b_stride, out, names) for i in rows) or (Axis(1),)
+    row_axes = tuple(_axis(i, a, b_stride, out, names) for i in rows) or (LoopAxis(1),)
     window = tuple(_axis(i, a, b_stride, None, names) for i in c.windows)
     channel, column = c.channels[0], c.cols[0]
     own = dict(names.iters)
@@ -202,7 +203,7 @@ def _shape(
 
 
 def _also(
-    tensor: str, reached: Access, batch: tuple[Iter, ...], rows: tuple[Iter, ...], code: Code, names: Renamer
+    tensor: str, reached: Access, batch: tuple[Iter, ...], rows: tuple[Iter, ...], code: TaskCode, names: Renamer
 ) -> Also:
     def strides(iters: tuple[Iter, ...]) -> tuple[Dim, ...]:
         return tuple(names.dim(reached.strides.get(i.name, 0)) for i in iters)
@@ -226,8 +227,8 @@ def _relative(base: Dim, layout: Layout) -> Dim:
     return add(base, mul(layout.offset, -1))
 
 
-def _axis(it: Iter, a: Access, b: Mapping[str, Dim], out: Access | None, names: Renamer) -> Axis:
-    return Axis(
+def _axis(it: Iter, a: Access, b: Mapping[str, Dim], out: Access | None, names: Renamer) -> LoopAxis:
+    return LoopAxis(
         names.dim(it.extent),
         names.dim(a.strides.get(it.name, 0)),
         names.dim(b.get(it.name, 0)),
@@ -235,13 +236,13 @@ def _axis(it: Iter, a: Access, b: Mapping[str, Dim], out: Access | None, names: 
     )
 
 
-def _other_tensors(task: Task, c: Contraction, code: Code) -> list[str]:
+def _other_tensors(task: Task, c: Contraction, code: TaskCode) -> list[str]:
     """Operands of the epilogue, in order."""
     own = set(task.targets) | {ACCUMULATOR}
     return list(dict.fromkeys(load.tensor for s in task.stmts for load in loads_of(s) if load.tensor not in own))
 
 
-def _collapsed(c: Contraction, reach: Reach, task: Task, code: Code) -> tuple[Iter, ...]:
+def _collapsed(c: Contraction, reach: OperandAccess, task: Task, code: TaskCode) -> tuple[Iter, ...]:
     """The row iterators, neighbours joined into one where every operand walks on evenly from one's end to the other's
     next step.
     """
@@ -262,7 +263,7 @@ def _collapsed(c: Contraction, reach: Reach, task: Task, code: Code) -> tuple[It
     return tuple(done)
 
 
-def _epilogue_walks(stmt: Stmt, c: Contraction, task: Task, code: Code) -> list[dict[str, Dim]] | None:
+def _epilogue_walks(stmt: Stmt, c: Contraction, task: Task, code: TaskCode) -> list[dict[str, Dim]] | None:
     """Strides by row iterator of every operand of an epilogue statement; None where it does more than load (indices
     as values, guards).
     """
@@ -291,7 +292,7 @@ def _epilogue(shaped: Shaped, processor: Processor) -> Epilogue:
     """What is computed on the accumulators before they are stored."""
     layouts = dict(shaped.layouts)
 
-    def emit(accumulators: Value, place: Place) -> tuple[list[Statement], tuple[Value, ...]]:
+    def emit(accumulators: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
         batch, rows, column = shaped.order
         at: dict[str, Dim] = dict(zip(batch, place.batch, strict=True))
         at.update(dict(zip(rows, place.rows, strict=False)))

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from mapsto.devices.contraction.plan import read_tiles, tiles_text
-from mapsto.devices.contraction.template import ContractionForm, Plan, plan_contraction
+from mapsto.devices.contraction.template import ContractionForm, TilePlan, plan_contraction
 from mapsto.devices.contraction.tile import Tiling
-from mapsto.devices.maker import Call
-from mapsto.devices.making.code import Code
+from mapsto.devices.maker import KernelCall
+from mapsto.devices.making.code import TaskCode
 from mapsto.devices.routines import RoutineKernel, Scratch, Vectors, routine
 from mapsto.ir.expr import Dim, Expr, sym, symbols
 from mapsto.ir.expr_rewrite import substitute
@@ -20,7 +20,7 @@ from mapsto.ops.work import Hollow, operations
 from mapsto.plan.task import Task
 
 
-def routine_calls(task: Task, code: Code) -> list[Call]:
+def routine_calls(task: Task, code: TaskCode) -> list[KernelCall]:
     """The calls that compute a task of one node by a routine."""
     (node,) = task.nodes
     operands = tuple(code.value(n) if n else None for n in node.inputs)
@@ -39,15 +39,15 @@ def routine_calls(task: Task, code: Code) -> list[Call]:
         writes = tuple(i for i, p in enumerate(part.function.params) if p.writes)
         dims = tuple(substitute(sym(d), sizes) for d in part.function.dims)
         extent = substitute(part.extent, sizes)
-        calls.append(Call(name, part.operands, writes, dims, extent, task, work=work))
+        calls.append(KernelCall(name, part.operands, writes, dims, extent, task, work=work))
     return calls
 
 
-def _vectors(code: Code) -> Vectors:
+def _vectors(code: TaskCode) -> Vectors:
     """What routines must know of the device. The tiles of their products are part of the task's schedule."""
     target, core = code.target, code.target.core
 
-    def tiled(form: ContractionForm, allowed: Callable[[Tiling], bool]) -> Plan:
+    def tiled(form: ContractionForm, allowed: Callable[[Tiling], bool]) -> TilePlan:
         return code.schedules.take(
             lambda: plan_contraction(form, core, allowed),
             tiles_text,
@@ -57,7 +57,7 @@ def _vectors(code: Code) -> Vectors:
     return Vectors(target.processor.lanes, target.fused, tiled)
 
 
-def _add_scratch(scratch: Scratch, code: Code, sizes: dict[str, Dim]) -> None:
+def _add_scratch(scratch: Scratch, code: TaskCode, sizes: dict[str, Dim]) -> None:
     code.add_scratch(scratch.name, scratch.dtype, tuple(substitute(d, sizes) for d in scratch.shape))
 
 

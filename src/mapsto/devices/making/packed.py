@@ -12,11 +12,10 @@ import numpy as np
 from mapsto.devices.contraction.packing import Packing
 from mapsto.devices.contraction.plan import NEAR_BYTES
 from mapsto.devices.contraction.products import Multiply
-from mapsto.devices.maker import Call
-from mapsto.devices.making.code import Code
+from mapsto.devices.maker import KernelCall
+from mapsto.devices.making.code import TaskCode
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call as ExprCall
-from mapsto.ir.expr import Dim, Expr, Sym, add, mul, product, sym
+from mapsto.ir.expr import Call, Dim, Expr, Sym, add, mul, product, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Scalar, Stmt, Where
 from mapsto.plan.access import Access, access
@@ -26,7 +25,7 @@ from mapsto.plan.kernels import Renamer
 FEW_ROWS = 4  # of one tile: with more, conversions are what takes longest
 
 
-def direct_b(c: Contraction, code: Code) -> Access | None:
+def direct_b(c: Contraction, code: TaskCode) -> Access | None:
     """B by strides as it lies, where its columns are contiguous and it is made at run time; None: it must be packed."""
     if c.b.tensor in code.constants or c.b.tensor not in code.homes or c.b.dtype.size < 4:
         return None
@@ -44,7 +43,7 @@ def is_read_once(c: Contraction, by: Multiply) -> bool:
     return rows <= FEW_ROWS and elements * by.b.size > NEAR_BYTES
 
 
-def packed_b(c: Contraction, packing: Packing, dtype: DType, code: Code, calls: list[Call]) -> str:
+def packed_b(c: Contraction, packing: Packing, dtype: DType, code: TaskCode, calls: list[KernelCall]) -> str:
     """The name of B as the template reads it, of a type that holds its own; what packs it, where a run must, is added
     to the calls.
     """
@@ -56,7 +55,7 @@ def packed_b(c: Contraction, packing: Packing, dtype: DType, code: Code, calls: 
     return name
 
 
-def _packed_constant(c: Contraction, packing: Packing, dtype: DType, code: Code) -> str:
+def _packed_constant(c: Contraction, packing: Packing, dtype: DType, code: TaskCode) -> str:
     """Packed once, and equal for all contractions that pack it in one way: the name says what and how."""
     key = repr((*_packing_key(c, packing), dtype))
     name = f"{c.b.tensor}.packed.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
@@ -134,7 +133,7 @@ def _evaluate(e: Dim, grids: Mapping[str, Any]) -> Any:
             if isinstance(atom, Sym):
                 term = term * grids[atom.name]
             else:
-                assert isinstance(atom, ExprCall)
+                assert isinstance(atom, Call)
                 a, b = (_evaluate(x, grids) for x in atom.args)
                 table = {"floordiv": np.floor_divide, "mod": np.mod, "min": np.minimum, "max": np.maximum}
                 term = term * table[atom.fn](a, b)
@@ -142,7 +141,7 @@ def _evaluate(e: Dim, grids: Mapping[str, Any]) -> Any:
     return np.asarray(total)
 
 
-def _pack_stmts(c: Contraction, packing: Packing, name: str, dtype: DType, code: Code) -> list[Stmt]:
+def _pack_stmts(c: Contraction, packing: Packing, name: str, dtype: DType, code: TaskCode) -> list[Stmt]:
     """Packing at run time as ordinary statements: the full panels, and the narrower last one."""
     if packing.block or packing.interleave != 1 or c.windows:
         return [_element_stmt(c, packing, name, dtype)]
@@ -179,7 +178,7 @@ def _panel_stmt(
     panels: Dim,
     width: int,
     first: Dim,
-    code: Code,
+    code: TaskCode,
 ) -> Stmt:
     p, k, j = Iter(code.fresh("p"), panels), Iter(code.fresh("k"), packing.channels), Iter(code.fresh("j"), width)
     column = add(first, add(mul(sym(p.name), width), sym(j.name)))

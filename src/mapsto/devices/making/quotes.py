@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mapsto.devices.making.code import Code, Shared
+from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.sums import contraction_stmts
 from mapsto.devices.making.tasks import LOOPS, NOTHING, ROUTINE, TILES
 from mapsto.ir.dtypes import DType
@@ -20,7 +20,7 @@ from mapsto.machine.cost import Stream, Tally
 from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.asked import Quote, quoted
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.contraction_tally import Extents, Reach, contraction_tally, extents_of
+from mapsto.plan.contraction_tally import Extents, TemplateShare, contraction_tally, extents_of
 from mapsto.plan.home import Home
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.patterns import Sizes, extent, number
@@ -36,13 +36,13 @@ GOOD_TO = 1.5
 class Template(Protocol):
     """A device's template for contractions, in closed form."""
 
-    def reaches(self, task: Task, code: Code) -> bool:
+    def reaches(self, task: Task, code: TaskCode) -> bool:
         """Whether it can do a task whose operands lie so."""
 
-    def reads_directly(self, c: Contraction, code: Code) -> bool:
+    def reads_directly(self, c: Contraction, code: TaskCode) -> bool:
         """Whether B is read as it lies, or packed by a step of its own; constants are packed when compiling."""
 
-    def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
+    def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> TemplateShare:
         """What it makes of the device's peak."""
 
 
@@ -100,7 +100,7 @@ class _Quoted:
     def contraction(self) -> Iterator[Quote | Refusal]:
         """By the template where it can; as loops where that could be less."""
         spec, template = self.by.spec, self.by.template
-        code = Code.of(self.by.shared, self.task, self.homes, self.by.constants)
+        code = TaskCode.of(self.by.shared, self.task, self.homes, self.by.constants)
         if template is None or not template.reaches(self.task, code):
             if template is not None:
                 yield Refusal(f"{TILES}: an operand cannot be reached by strides")
@@ -127,7 +127,7 @@ class _Quoted:
             shares=tiles.shares,
         )
 
-    def tiles(self, template: Template, code: Code) -> Iterator[Tally]:
+    def tiles(self, template: Template, code: TaskCode) -> Iterator[Tally]:
         task, values, spec, final = self.task, self.values(), self.by.spec, self.task.targets[-1]
         layouts = {n: self.homes[n].layout for n in (*task.reads, *task.targets) if n in self.homes}
         for name in (t for t in task.targets if t in self.homes):
@@ -139,7 +139,7 @@ class _Quoted:
             made = template.reach(extents, phase.a.dtype, phase.b.dtype, phase.dtype, values[final].dtype)
             yield contraction_tally(phase, task.stmts, values, layouts, self.sizes, spec, made, self.distances)
 
-    def packing(self, c: Contraction, code: Code, values: Mapping[str, Value]) -> Tally:
+    def packing(self, c: Contraction, code: TaskCode, values: Mapping[str, Value]) -> Tally:
         """An operand that is made at run time and whose columns are not contiguous."""
         iters = (*c.batch, *c.channels, *c.windows, *c.cols)
         name, shape = f"{c.b.tensor} packed", tuple(i.extent for i in iters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mapsto.devices.making.code import Code
+from mapsto.devices.making.code import TaskCode
 from mapsto.ir.expr import Dim, floordiv, linear, mod, sym, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
@@ -12,7 +12,7 @@ from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.task import Task
 
 
-def contraction_stmts(task: Task, code: Code) -> list[Stmt]:
+def contraction_stmts(task: Task, code: TaskCode) -> list[Stmt]:
     """The statements of a contraction task, its sums of products spelled out."""
     final, own = task.targets[-1], {s.target for s in task.stmts}
     if not task.stmts:

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from mapsto.devices.maker import Call, Made, Rival
-from mapsto.devices.making.code import Code, Shared
+from mapsto.devices.maker import KernelCall, Made, Rival
+from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.handwritten import routine_calls
 from mapsto.devices.making.sums import contraction_stmts
 from mapsto.devices.making.usual import usual_case
@@ -23,7 +23,7 @@ NOTHING, ROUTINE, TILES, LOOPS = "nothing", "routine", "tiles", "loops"
 # Between the schedules of one task's kernels.
 _NEXT = " | "
 
-Tiles = Callable[[Task, Code], list[Call] | None]
+Tiles = Callable[[Task, TaskCode], list[KernelCall] | None]
 """A device's template for contractions: the calls, or None where it does not apply."""
 
 
@@ -39,7 +39,7 @@ def made(
     template, and a contraction is made as loops.
     """
     given = None if offer is None or offer.schedule is None else [s for s in offer.schedule.split(_NEXT) if s]
-    code = Code.of(shared, task, homes, constants, given)
+    code = TaskCode.of(shared, task, homes, constants, given)
     schedules = code.schedules
     try:
         template, calls = _calls_of(task, code, tiles, None if offer is None else offer.template)
@@ -56,7 +56,7 @@ def made(
     return Made(taken, tuple(calls), dict(code.homes.maps[0]), constants, because, beaten)
 
 
-def _calls_of(task: Task, code: Code, tiles: Tiles | None, template: str | None) -> tuple[str, list[Call]]:
+def _calls_of(task: Task, code: TaskCode, tiles: Tiles | None, template: str | None) -> tuple[str, list[KernelCall]]:
     """The template (the one that is asked for, where one is) and the calls that compute a task; none where nothing
     that it makes has an element.
     """
@@ -75,7 +75,7 @@ def _calls_of(task: Task, code: Code, tiles: Tiles | None, template: str | None)
     ]
 
 
-def _one_case(task: Task, code: Code, tiles: Tiles | None, template: str | None) -> tuple[str, list[Call]]:
+def _one_case(task: Task, code: TaskCode, tiles: Tiles | None, template: str | None) -> tuple[str, list[KernelCall]]:
     if task.kind == "routine":
         return ROUTINE, routine_calls(task, code)
     if task.kind != "contraction":

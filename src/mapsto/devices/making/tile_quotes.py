@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.reach import reach
-from mapsto.devices.making.code import Code
+from mapsto.devices.making.code import TaskCode
 from mapsto.devices.making.contractions import template_reach
 from mapsto.devices.making.packed import direct_b
 from mapsto.ir.dtypes import DType
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.contraction_tally import Extents, Reach
+from mapsto.plan.contraction_tally import Extents, TemplateShare
 from mapsto.plan.task import Task
 
 
@@ -21,14 +21,14 @@ class TileTemplate:
 
     core: Core
 
-    def reaches(self, task: Task, code: Code) -> bool:
+    def reaches(self, task: Task, code: TaskCode) -> bool:
         """See `Template`."""
         return template_reach(task, code) is not None
 
-    def reads_directly(self, c: Contraction, code: Code) -> bool:
+    def reads_directly(self, c: Contraction, code: TaskCode) -> bool:
         """See `Template`."""
         return direct_b(c, code) is not None
 
-    def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> Reach:
+    def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> TemplateShare:
         """See `Template`."""
         return reach(self.core, extents, a, b, total, out)

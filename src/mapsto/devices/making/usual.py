@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.devices.making.code import Code
+from mapsto.devices.making.code import TaskCode
 from mapsto.ir.expr import Atom, Call, Dim, Expr, atoms, product, terms_of
 from mapsto.ir.expr_rewrite import rebuild
 from mapsto.ir.graph import Value
@@ -44,7 +44,7 @@ class Usual:
         phases = tuple(self._contraction(c) for c in task.phases)
         return replace(task, stmts=tuple(self._stmt(s) for s in task.stmts), phases=phases)
 
-    def code(self, code: Code, names: Sequence[str]) -> Code:
+    def code(self, code: TaskCode, names: Sequence[str]) -> TaskCode:
         """The same functions and tensors; these ones lie as they do in the usual case."""
         homes = {name: self._home(code.homes[name]) for name in names if name in code.homes}
         values = {name: self._value(code.values[name]) for name in names if name in code.values}
@@ -79,7 +79,7 @@ class Usual:
         return replace(home, layout=Layout(shape, axes, elements, offset, layout.border))
 
 
-def usual_case(task: Task, code: Code) -> Usual | None:
+def usual_case(task: Task, code: TaskCode) -> Usual | None:
     """The usual case of a task; None where it has no other, or where its code would gain nothing: a contraction walks
     its batches by any stride.
     """
@@ -93,7 +93,7 @@ def usual_case(task: Task, code: Code) -> Usual | None:
     return Usual(product(_of(test) for test in tests), names)
 
 
-def _places(task: Task, code: Code) -> Iterator[Dim]:
+def _places(task: Task, code: TaskCode) -> Iterator[Dim]:
     """Index expressions of a task's statements, and the strides of what they touch."""
     for stmt in task.stmts:
         yield from stmt.index or ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mapsto.devices.contraction.template import ContractionForm, Plan
+from mapsto.devices.contraction.template import ContractionForm, TilePlan
 from mapsto.devices.contraction.tile import Tiling
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
@@ -22,7 +22,7 @@ class Vectors:
 
     lanes: int
     fused: bool
-    tiled: Callable[[ContractionForm, Callable[[Tiling], bool]], Plan]
+    tiled: Callable[[ContractionForm, Callable[[Tiling], bool]], TilePlan]
 
 
 @dataclass(frozen=True)

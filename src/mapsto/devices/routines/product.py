@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mapsto.devices.contraction.packing import Packing
-from mapsto.devices.contraction.template import Axis, ContractionForm, Plan, product
+from mapsto.devices.contraction.template import ContractionForm, LoopAxis, TilePlan, product
 from mapsto.devices.contraction.tile import Tiling
 from mapsto.devices.routines.code import RoutineKernel, Scratch
 from mapsto.devices.routines.recurrence import Recurrence
@@ -34,13 +34,13 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Product:
+class StepProduct:
     """Rows of the state, or of x, times some gates of a matrix [direction, gate*hidden, k]: `count` of them, from
     `first` on. by_units: the order of its columns (see `recurrence`).
     """
 
     rec: Recurrence
-    plan: Plan
+    plan: TilePlan
     matrix: Value
     first: int
     count: int
@@ -49,8 +49,13 @@ class Product:
 
     @staticmethod
     def of(
-        rec: Recurrence, name: str, matrix: Value, gates: range, rows: tuple[Rows, Rows], alike: Product | None = None
-    ) -> Product:
+        rec: Recurrence,
+        name: str,
+        matrix: Value,
+        gates: range,
+        rows: tuple[Rows, Rows],
+        alike: StepProduct | None = None,
+    ) -> StepProduct:
         """rows: what is multiplied, and the sums. alike: a product that it shall have the row tiles of."""
         given, sums = rows
         by_units = rec.weights is not None
@@ -61,12 +66,12 @@ class Product:
             out=Param(sums.buffer, sums.element, True),
             accumulator=rec.element,
             columns=len(gates) * (rec.padded if by_units else rec.hidden),
-            rows=(Axis(rec.batch, given.stride, 0, sums.stride),),
+            rows=(LoopAxis(rec.batch, given.stride, 0, sums.stride),),
             channels=matrix.shape[2],
         )
         plan = rec.vectors.tiled(form, _allowed(form, rec.lanes, alike))
         packed = Scratch(f"{rec.name}_{name}", rec.element, (rec.directions, plan.packing.size))
-        return Product(rec, plan, matrix, gates.start, len(gates), by_units, packed)
+        return StepProduct(rec, plan, matrix, gates.start, len(gates), by_units, packed)
 
     @property
     def panels(self) -> int:
@@ -129,7 +134,7 @@ class Product:
         return mul(self.first + mod(vector, self.count), rec.hidden) + unit, rec.hidden - 1 - unit
 
 
-def _allowed(form: ContractionForm, lanes: int, alike: Product | None) -> Callable[[Tiling], bool]:
+def _allowed(form: ContractionForm, lanes: int, alike: StepProduct | None) -> Callable[[Tiling], bool]:
     """Tilings with the row tiles of an earlier product; else those that cut a batch into several tiles, which threads
     share. An open batch is often one row, where the vectors of a panel must keep enough additions in flight.
     """

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
-from mapsto.devices.routines.product import Product, Rows
+from mapsto.devices.routines.product import Rows, StepProduct
 from mapsto.devices.routines.recurrence import Operands, Recurrence, Units, clamp_length
 from mapsto.devices.routines.writer import Writer, split_index
 from mapsto.ir.expr import Dim, minimum, mul
@@ -42,8 +42,8 @@ class _SingleStep:
     rec: Recurrence
     w: Writer
     sums: Scratch = field(init=False)
-    inputs: Product = field(init=False)
-    state: Product | None = field(init=False)
+    inputs: StepProduct = field(init=False)
+    state: StepProduct | None = field(init=False)
 
     def __post_init__(self) -> None:
         rec, w = self.rec, self.w
@@ -53,16 +53,16 @@ class _SingleStep:
         sums = Rows("sums", rec.element, 2 * width)
         assert rec.weights is not None
         x = Rows(self.operands.given, rec.stored, rec.given.shape[2])
-        self.inputs, self.state = Product.of(rec, "w", rec.weights, gates, (x, sums)), None
+        self.inputs, self.state = StepProduct.of(rec, "w", rec.weights, gates, (x, sums)), None
         if h0 is not None:
             h = Rows(h0, rec.stored, rec.hidden)
-            self.state = Product.of(rec, "r", rec.matrix, gates, (h, sums), self.inputs)
+            self.state = StepProduct.of(rec, "r", rec.matrix, gates, (h, sums), self.inputs)
         for product in self.products:
             product.declare(w)
         w.param("sums", self.sums.name, rec.element, writes=True)
 
     @property
-    def products(self) -> tuple[Product, ...]:
+    def products(self) -> tuple[StepProduct, ...]:
         return (self.inputs,) if self.state is None else (self.inputs, self.state)
 
     @property
@@ -76,7 +76,7 @@ class _SingleStep:
         """The row's number in h0, c0, y, h, c and in the sums."""
         return mul(d, self.rec.batch) + b
 
-    def sums_of(self, product: Product, d: Dim, b: Dim) -> Dim:
+    def sums_of(self, product: StepProduct, d: Dim, b: Dim) -> Dim:
         """Where a product's sums of a row begin."""
         size = self.sums.shape[2]
         assert isinstance(size, int)
@@ -138,7 +138,7 @@ class _SingleUnit:
     def product(self, gate: int) -> ast.Value | None:
         return None if self.step.state is None else self._sums(self.step.state, gate)
 
-    def _sums(self, product: Product, gate: int) -> ast.Value:
+    def _sums(self, product: StepProduct, gate: int) -> ast.Value:
         at = self.step.sums_of(product, self.units.d, self.units.b) + product.place(gate, self.units.p)
         return self.w.let("product", ast.Load("sums", at, self.step.rec.vector))
 

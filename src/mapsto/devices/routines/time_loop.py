@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
-from mapsto.devices.routines.product import Product, Rows
+from mapsto.devices.routines.product import Rows, StepProduct
 from mapsto.devices.routines.recurrence import Operands, Recurrence, Units, clamp_length
 from mapsto.devices.routines.writer import Writer, as_value, integer, splat
 from mapsto.ir.expr import Dim, maximum, minimum, mod, mul, sym
@@ -42,7 +42,7 @@ class _TimeLoop:
     w: Writer
     slots: dict[str, int] = field(init=False)
     state: Scratch = field(init=False)
-    products: list[Product] = field(init=False)
+    products: list[StepProduct] = field(init=False)
 
     def __post_init__(self) -> None:
         rec, w = self.rec, self.w
@@ -54,7 +54,7 @@ class _TimeLoop:
         rows = Rows("state", rec.element, stride)
         self.products = []
         for number, phase in enumerate(rec.cell.phases):
-            made = Product.of(rec, f"r{number}", rec.matrix, phase.gates, (rows, rows), *self.products[:1])
+            made = StepProduct.of(rec, f"r{number}", rec.matrix, phase.gates, (rows, rows), *self.products[:1])
             self.products.append(made)
         self.operands = Operands.declared(w, rec)
         for product in self.products:

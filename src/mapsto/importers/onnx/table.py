@@ -1,6 +1,6 @@
 """The table of rows: for each ONNX op, the function that builds it from ops of the intermediate representation.
 
-A row is a function of one `Call` (a node at its place: inputs, attributes, opset) decorated with `@row("Name")`. It
+A row is a function of one `NodeCall` (a node at its place: inputs, attributes, opset) decorated with `@row("Name")`. It
 returns the output values in order. What a row cannot do it raises by `call.unsupported(...)`; the translator collects
 these over the model.
 """
@@ -23,7 +23,7 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 
 Result = Value | Sequence[Value | None]
-Row = Callable[["Call"], Result]
+Row = Callable[["NodeCall"], Result]
 Type = tuple[DType, Sequence[Dim]]
 _ROWS: dict[tuple[str, str], Row] = {}
 _KIND = onnx.AttributeProto
@@ -68,7 +68,7 @@ class Import(Protocol):
 
 
 @dataclass(frozen=True)
-class Call:
+class NodeCall:
     """One node where it stands: what a row works from."""
 
     translator: Import

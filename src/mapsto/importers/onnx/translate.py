@@ -19,7 +19,7 @@ from mapsto.importers.onnx.inputs import Shapes, add_inputs
 from mapsto.importers.onnx.order import in_order
 from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_types
-from mapsto.importers.onnx.table import Call, Row, Type, find_row
+from mapsto.importers.onnx.table import NodeCall, Row, Type, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
@@ -38,25 +38,25 @@ class _Unavailable(UnsupportedError):
 
 
 @dataclass
-class Scope:
+class GraphNames:
     """Names of one graph: its values so far, its initializers, the graph around it."""
 
     builder: Builder
-    parent: Scope | None = None
+    parent: GraphNames | None = None
     values: dict[str, Value | Gone] = field(default_factory=dict)
     initializers: dict[str, Any] = field(default_factory=dict)
     constants: dict[int, Value] = field(default_factory=dict)  # by the id of an array that the tensor reader keeps
 
-    def find(self, name: str) -> Scope | None:
+    def find(self, name: str) -> GraphNames | None:
         """The nearest scope that defines a name."""
-        scope: Scope | None = self
+        scope: GraphNames | None = self
         while scope is not None and name not in scope.values and name not in scope.initializers:
             scope = scope.parent
         return scope
 
 
 @dataclass(frozen=True)
-class Place:
+class NodePlace:
     """Where nodes stand: the operator sets they are for, the prefix of their names, the functions around them."""
 
     opsets: Mapping[str, int]
@@ -72,8 +72,8 @@ class Translator:
         self.meter = current()
         self.tensors = TensorReader(source.files)
         self.functions = Functions(source.model)
-        self.scope: Scope | None = None
-        self.place = Place({})
+        self.scope: GraphNames | None = None
+        self.place = NodePlace({})
 
     # -- graphs --------------------------------------------------------------------------------------------------------
 
@@ -93,12 +93,12 @@ class Translator:
         builder = Builder(model.graph.name or self.source.name)
         builder.reserve(sorted(set(names) - {entry.name for entry in model.graph.input}))
         add_inputs(builder, model.graph, shapes, overridable)
-        scope = Scope(builder)
+        scope = GraphNames(builder)
         scope.values.update({value.name: value for value in builder.inputs})
-        outputs = self.body(scope, model.graph, Place(self.source.opsets))
+        outputs = self.body(scope, model.graph, NodePlace(self.source.opsets))
         return settled(builder.finish(outputs, names=names, labels=_labels(scope)))
 
-    def body(self, scope: Scope, graph: Any, place: Place) -> list[Value]:
+    def body(self, scope: GraphNames, graph: Any, place: NodePlace) -> list[Value]:
         """Builds the nodes of a graph in `scope`; gives its outputs. Raises one UnsupportedError with all that is
         unsupported.
         """
@@ -113,7 +113,7 @@ class Translator:
         raise_faults(faults)
         return [self._read(scope, entry.name, f"output {entry.name!r}") for entry in graph.output]
 
-    def _node(self, scope: Scope, node: Any, name: str, place: Place, faults: list[str]) -> None:
+    def _node(self, scope: GraphNames, node: Any, name: str, place: NodePlace, faults: list[str]) -> None:
         if place.prefix:
             self.meter.charge("text", len(name), f"node {_cut(name, 80)!r}")
         domain = "" if node.domain == "ai.onnx" else node.domain
@@ -144,7 +144,9 @@ class Translator:
                 raise _placed(ModelError(f"{where()}: output {output!r} is defined twice"))
             scope.values[output] = Gone.ABSENT if value is None else value
 
-    def _results(self, scope: Scope, node: Any, name: str, domain: str, place: Place) -> Sequence[Value | Gone | None]:
+    def _results(
+        self, scope: GraphNames, node: Any, name: str, domain: str, place: NodePlace
+    ) -> Sequence[Value | Gone | None]:
         """Values of a node's outputs. Raises UnsupportedError where there is no row."""
         operands = [self._operand(scope, operand) for operand in node.input]
         values = tuple(v if isinstance(v, Value) else None for v in operands)
@@ -162,12 +164,12 @@ class Translator:
         if function is not None:
             return self._inline(scope, function, values, attributes, name, place)
         assert found is not None
-        call = Call(
+        call = NodeCall(
             self, scope.builder, node.op_type, name, place.opsets.get(domain, 1), values, attributes, tuple(node.output)
         )
         return self._call(scope, place, found, call)
 
-    def _call(self, scope: Scope, place: Place, row: Row, call: Call) -> Sequence[Value | None]:
+    def _call(self, scope: GraphNames, place: NodePlace, row: Row, call: NodeCall) -> Sequence[Value | None]:
         """What a row makes of a node. Values that have no node of their own are told what they stand for."""
         builder = scope.builder
         sources = [] if call.op == "Constant" else [call.name]
@@ -190,7 +192,7 @@ class Translator:
             self.scope, self.place = before
         return results
 
-    def _operand(self, scope: Scope, name: str) -> Value | Gone:
+    def _operand(self, scope: GraphNames, name: str) -> Value | Gone:
         """The value of a name; the empty name is absent."""
         if not name:
             return Gone.ABSENT
@@ -207,7 +209,7 @@ class Translator:
                 owner.values[name] = owner.builder.constant(array, name)
         return owner.values[name]
 
-    def _read(self, scope: Scope, name: str, where: str) -> Value:
+    def _read(self, scope: GraphNames, name: str, where: str) -> Value:
         value = self._operand(scope, name) if scope.find(name) is not None else Gone.ABSENT
         if value is Gone.UNSUPPORTED:
             raise _Unavailable
@@ -220,7 +222,7 @@ class Translator:
     def inline_graph(self, graph: Any, name: str, given: Sequence[Value] = ()) -> list[Value]:
         """A nested graph built in place, inside the graph of the node that is being translated. given: its inputs."""
         assert self.scope is not None
-        scope = Scope(self.scope.builder, self.scope)
+        scope = GraphNames(self.scope.builder, self.scope)
         scope.values.update(zip(_inputs(graph, len(given)), given, strict=True))
         return self.body(scope, graph, self._deeper(name))
 
@@ -230,35 +232,35 @@ class Translator:
         """
         assert self.scope is not None
         builder = Builder(self.scope.builder.fresh(graph.name or name), self.scope.builder)
-        scope = Scope(builder, self.scope)
+        scope = GraphNames(builder, self.scope)
         for entry, (dtype, shape) in zip(_inputs(graph, len(inputs)), inputs, strict=True):
             scope.values[entry] = builder.input(entry, dtype, shape)
         outputs = self.body(scope, graph, self._deeper(name))
         return builder.finish(outputs), outputs
 
-    def _deeper(self, name: str) -> Place:
+    def _deeper(self, name: str) -> NodePlace:
         within = (*self.place.within, name)
         self.meter.check("depth", len(within), "nested graphs")
-        return Place(self.place.opsets, f"{name}/", within)
+        return NodePlace(self.place.opsets, f"{name}/", within)
 
     def _inline(
         self,
-        scope: Scope,
+        scope: GraphNames,
         function: Any,
         inputs: Sequence[Value | None],
         attributes: Mapping[str, Any],
         name: str,
-        place: Place,
+        place: NodePlace,
     ) -> list[Value | None]:
         """A function's body in place of its call."""
         self.meter.check("depth", len(place.within) + 1, f"functions that call functions (is {function.name!r} one?)")
         if len(inputs) > len(function.input):
             raise ModelError(f"function {function.name!r} takes {len(function.input)} inputs, {len(inputs)} are given")
-        inner = Scope(scope.builder)  # a function sees nothing of the graph that calls it
+        inner = GraphNames(scope.builder)  # a function sees nothing of the graph that calls it
         for i, formal in enumerate(function.input):
             given = inputs[i] if i < len(inputs) else None
             inner.values[formal] = Gone.ABSENT if given is None else given
-        inside = Place({**place.opsets, **opset_of(function.opset_import, name)}, f"{name}/", (*place.within, name))
+        inside = NodePlace({**place.opsets, **opset_of(function.opset_import, name)}, f"{name}/", (*place.within, name))
         defaults = {a.name: a for a in function.attribute_proto}
         faults: list[str] = []
         for index, node in in_order(function.node):
@@ -311,7 +313,7 @@ def _no_row(node: Any, domain: str) -> str:
     )
 
 
-def _labels(scope: Scope) -> dict[str, str]:
+def _labels(scope: GraphNames) -> dict[str, str]:
     """Our names of values -> the model's, for those that a node made."""
     labels: dict[str, str] = {}
     for name, value in scope.values.items():

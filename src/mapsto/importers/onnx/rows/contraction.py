@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.rows.windows import Window, per_axis, window_of, with_fixed_pads
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Value
@@ -13,12 +13,12 @@ from mapsto.ops.builder import Builder
 
 
 @row("MatMul")
-def _matmul(call: Call) -> Result:
+def _matmul(call: NodeCall) -> Result:
     return call.builder.one("matmul", [call.input(0), call.input(1)])
 
 
 @row("Gemm")
-def _gemm(call: Call) -> Result:
+def _gemm(call: NodeCall) -> Result:
     return composite.gemm(
         call.builder, call.input(0), call.input(1), call.optional(2),
         alpha=call.number("alpha", 1.0), beta=call.number("beta", 1.0),
@@ -29,7 +29,7 @@ def _gemm(call: Call) -> Result:
 # -- convolutions ------------------------------------------------------------------------------------------------------
 
 
-def _checked(call: Call, x: Value, w: Value) -> None:
+def _checked(call: NodeCall, x: Value, w: Value) -> None:
     if x.rank < 3 or w.rank != x.rank:
         raise call.wrong(f"{x} and weights {w} must have the same number of axes, at least 3")
     kernel = call.integers("kernel_shape")
@@ -37,7 +37,7 @@ def _checked(call: Call, x: Value, w: Value) -> None:
         raise call.wrong(f"attribute kernel_shape {kernel} is not the weights' {list(w.shape[2:])}")
 
 
-def conv(call: Call, x: Value, w: Value, bias: Value | None) -> Value:
+def conv(call: NodeCall, x: Value, w: Value, bias: Value | None) -> Value:
     _checked(call, x, w)
     x, window = with_fixed_pads(call, x, window_of(call, x.shape[2:], w.shape[2:]), 0.0)
     group = call.integer("group", 1)
@@ -51,12 +51,12 @@ def _attrs(window: Window) -> dict[str, tuple[Dim, ...]]:
 
 
 @row("Conv")
-def _conv(call: Call) -> Result:
+def _conv(call: NodeCall) -> Result:
     return conv(call, call.input(0), call.input(1), call.optional(2))
 
 
 @row("ConvTranspose")
-def _conv_transpose(call: Call) -> Result:
+def _conv_transpose(call: NodeCall) -> Result:
     x, w = call.input(0), call.input(1)
     _checked(call, x, w)
     rank = x.rank - 2
@@ -73,7 +73,7 @@ def _conv_transpose(call: Call) -> Result:
 
 
 def _transpose_pads(
-    call: Call, x: Value, w: Value, strides: tuple[int, ...], dilations: tuple[int, ...], extra: tuple[int, ...]
+    call: NodeCall, x: Value, w: Value, strides: tuple[int, ...], dilations: tuple[int, ...], extra: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(pads, output padding); from `output_shape` or `auto_pad` where these say.
 
@@ -108,7 +108,7 @@ def _transpose_pads(
 # -- integers ----------------------------------------------------------------------------------------------------------
 
 
-def _centred(call: Call, x: Value, zero: Value | None, shape: tuple[Dim, ...] | None = None) -> Value:
+def _centred(call: NodeCall, x: Value, zero: Value | None, shape: tuple[Dim, ...] | None = None) -> Value:
     """x - zero point, as 32-bit integers."""
     b = call.builder
     wide = b.one("cast", [x], to=DType.I32)
@@ -119,7 +119,7 @@ def _centred(call: Call, x: Value, zero: Value | None, shape: tuple[Dim, ...] | 
 
 
 @row("MatMulInteger")
-def _matmul_integer(call: Call) -> Result:
+def _matmul_integer(call: NodeCall) -> Result:
     b, x, y = call.builder, call.input(0), call.input(1)
     zero = call.optional(2)
     rows = (zero.shape[0], 1) if zero is not None and zero.rank == 1 and zero.shape[0] != 1 else None
@@ -127,7 +127,7 @@ def _matmul_integer(call: Call) -> Result:
 
 
 @row("ConvInteger")
-def _conv_integer(call: Call) -> Result:
+def _conv_integer(call: NodeCall) -> Result:
     x, w = call.input(0), call.input(1)
     zero = call.optional(3)
     per_channel = (
@@ -143,7 +143,7 @@ def _scalar(b: Builder, x: Value | None) -> Value | None:
 
 
 @row("Det")
-def _det(call: Call) -> Result:
+def _det(call: NodeCall) -> Result:
     """Of a 1x1, 2x2 or 3x3 matrix, by Leibniz' formula."""
     b, x = call.builder, call.input()
     size = x.shape[-1] if x.rank >= 2 else None

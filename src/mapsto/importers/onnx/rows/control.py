@@ -7,7 +7,7 @@ from typing import Any
 
 from mapsto.errors import BudgetError, MapstoError, ModelError, ShapeError, UnsupportedError
 from mapsto.importers.onnx.rows.common import reshape
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import symbols
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
@@ -17,7 +17,7 @@ Branch = tuple[Graph, list[Value]]
 
 
 @row("If")
-def _if(call: Call) -> Result:
+def _if(call: NodeCall) -> Result:
     b, condition = call.builder, call.input()
     if any(isinstance(d, int) and d != 1 for d in condition.shape):
         raise call.wrong(f"the condition {condition} has more than one element")
@@ -34,7 +34,7 @@ def _if(call: Call) -> Result:
     return b.add("if", [reshape(b, condition, ())], {}, (first[0], second[0]))
 
 
-def _branch(call: Call, graph: Any) -> Branch | MapstoError:
+def _branch(call: NodeCall, graph: Any) -> Branch | MapstoError:
     """A branch as a graph, or why it cannot be one for these input shapes."""
     try:
         return call.translator.nested_graph(graph, call.name)
@@ -44,7 +44,7 @@ def _branch(call: Call, graph: Any) -> Branch | MapstoError:
         return error
 
 
-def _agreeing(call: Call, condition: Value, made: Sequence[Branch | MapstoError]) -> tuple[Branch, Branch]:
+def _agreeing(call: NodeCall, condition: Value, made: Sequence[Branch | MapstoError]) -> tuple[Branch, Branch]:
     """Two branches of equal types. One that cannot be built stops the run when it is reached."""
     first, second = made
     if isinstance(first, MapstoError) and isinstance(second, MapstoError):
@@ -67,7 +67,7 @@ def _shown(value: Value) -> str:
     return f"[{', '.join(str(d) for d in value.shape)}]"
 
 
-def _failing(call: Call, which: str, error: MapstoError, other: Branch) -> Branch:
+def _failing(call: NodeCall, which: str, error: MapstoError, other: Branch) -> Branch:
     builder = Builder(call.builder.fresh(f"{call.name}_{which}"), call.builder)
     types = other[1]
     message = f"{call.name}: its {which} branch was reached, which these input shapes rule out: {error}"
@@ -76,7 +76,7 @@ def _failing(call: Call, which: str, error: MapstoError, other: Branch) -> Branc
     return builder.finish(outputs), list(outputs)
 
 
-def _advice(call: Call, condition: Value) -> str:
+def _advice(call: NodeCall, condition: Value) -> str:
     """Which extents decide the condition, where it depends on extents alone."""
     names: set[str] = set()
     seen: set[str] = set()

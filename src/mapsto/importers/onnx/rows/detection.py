@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import Dim
 
 
 @row("NonMaxSuppression")
-def _non_max_suppression(call: Call) -> Result:
+def _non_max_suppression(call: NodeCall) -> Result:
     """Rows (batch, class, box) of what stays; their number is bound in the run. Without a limit: none."""
     b = call.builder
     limit: Dim = call.dims(2, "limit")[0] if call.optional(2) is not None else 0

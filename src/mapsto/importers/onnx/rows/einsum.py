@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from string import ascii_letters
 
 from mapsto.importers.onnx.rows.common import reshape, transpose
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
@@ -18,7 +18,7 @@ MOST_OPERANDS = 256
 
 
 @row("Einsum")
-def _einsum(call: Call) -> Result:
+def _einsum(call: NodeCall) -> Result:
     equation = call.text("equation", "").replace(" ", "")
     left, arrow, right = equation.partition("->")
     labels = left.split(",")
@@ -48,7 +48,7 @@ def _einsum(call: Call) -> Result:
     return transpose(b, value, [text.index(c) for c in output])
 
 
-def _ellipsis(call: Call, labels: Sequence[str], values: Sequence[Value]) -> str:
+def _ellipsis(call: NodeCall, labels: Sequence[str], values: Sequence[Value]) -> str:
     """Letters that stand for the axes under `...`, as many as the operand with most has."""
     free = [c for c in ascii_letters if not any(c in text for text in labels)]
     widths = [v.rank - len(text.replace("...", "")) for text, v in zip(labels, values, strict=True) if "..." in text]
@@ -58,7 +58,7 @@ def _ellipsis(call: Call, labels: Sequence[str], values: Sequence[Value]) -> str
     return "".join(free[:width])
 
 
-def _spelled(call: Call, text: str, value: Value, hidden: str) -> str:
+def _spelled(call: NodeCall, text: str, value: Value, hidden: str) -> str:
     if "..." in text:
         width = value.rank - len(text.replace("...", ""))
         text = text.replace("...", hidden[len(hidden) - width :])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mapsto.errors import ShapeError
 from mapsto.importers.onnx.rows.common import column, flatten
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
@@ -27,44 +27,44 @@ _FOLDED = {"Sum": "add", "Max": "max", "Min": "min"}
 
 
 @row(*_UNARY)
-def _unary(call: Call) -> Result:
+def _unary(call: NodeCall) -> Result:
     return call.builder.one(_UNARY[call.op], [call.input()])
 
 
 @row(*_BINARY)
-def _binary(call: Call) -> Result:
+def _binary(call: NodeCall) -> Result:
     return call.builder.one(_BINARY[call.op], [call.input(0), call.input(1)])
 
 
 @row(*_FOLDED)
-def _folded(call: Call) -> Result:
+def _folded(call: NodeCall) -> Result:
     return combined(call.builder, _FOLDED[call.op], call.all_inputs())
 
 
 @row("Mean")
-def _mean(call: Call) -> Result:
+def _mean(call: NodeCall) -> Result:
     total = combined(call.builder, "add", call.all_inputs())
     return call.builder.one("div", [total, call.scalar(len(call.inputs), total)])
 
 
 @row("Mod")
-def _mod(call: Call) -> Result:
+def _mod(call: NodeCall) -> Result:
     return call.builder.one("mod", [call.input(0), call.input(1)], fmod=bool(call.integer("fmod", 0)))
 
 
 @row("BitShift")
-def _shift(call: Call) -> Result:
+def _shift(call: NodeCall) -> Result:
     direction = call.one_of("direction", "", ["LEFT", "RIGHT"])
     return call.builder.one("shl" if direction == "LEFT" else "shr", [call.input(0), call.input(1)])
 
 
 @row("Where")
-def _where(call: Call) -> Result:
+def _where(call: NodeCall) -> Result:
     return call.builder.one("select", [call.input(0), call.input(1), call.input(2)])
 
 
 @row("Clip")
-def _clip(call: Call) -> Result:
+def _clip(call: NodeCall) -> Result:
     """min(max(x, low), high): where low > high the result is high."""
     b, x = call.builder, call.input()
     if call.opset < 11:
@@ -78,27 +78,27 @@ def _clip(call: Call) -> Result:
 
 
 @row("Cast")
-def _cast(call: Call) -> Result:
+def _cast(call: NodeCall) -> Result:
     return _to(call, call.dtype("to"))
 
 
 @row("CastLike")
-def _cast_like(call: Call) -> Result:
+def _cast_like(call: NodeCall) -> Result:
     return _to(call, call.input(1).dtype)
 
 
-def _to(call: Call, dtype: DType) -> Value:
+def _to(call: NodeCall, dtype: DType) -> Value:
     x = call.input()
     return x if x.dtype is dtype else call.builder.one("cast", [x], to=dtype)
 
 
 @row("Identity")
-def _identity(call: Call) -> Result:
+def _identity(call: NodeCall) -> Result:
     return call.input()
 
 
 @row("Dropout")
-def _dropout(call: Call) -> Result:
+def _dropout(call: NodeCall) -> Result:
     """Inference: the input as it is, and a mask that keeps all."""
     training = call.array(2)
     if call.has(2) and (training is None or bool(training.reshape(-1)[0])):
@@ -114,7 +114,7 @@ def _dropout(call: Call) -> Result:
 
 
 @row("IsInf")
-def _is_inf(call: Call) -> Result:
+def _is_inf(call: NodeCall) -> Result:
     positive, negative = bool(call.integer("detect_positive", 1)), bool(call.integer("detect_negative", 1))
     return call.builder.one("isinf", [call.input()], detect_positive=positive, detect_negative=negative)
 
@@ -123,23 +123,23 @@ def _is_inf(call: Call) -> Result:
 
 
 @row("LeakyRelu")
-def _leaky_relu(call: Call) -> Result:
+def _leaky_relu(call: NodeCall) -> Result:
     return call.builder.one("leaky_relu", [call.input()], alpha=call.number("alpha", 0.01))
 
 
 @row("Elu")
-def _elu(call: Call) -> Result:
+def _elu(call: NodeCall) -> Result:
     return call.builder.one("elu", [call.input()], alpha=call.number("alpha", 1.0))
 
 
 @row("Selu")
-def _selu(call: Call) -> Result:
+def _selu(call: NodeCall) -> Result:
     alpha, gamma = call.number("alpha", 1.67326319217681884765625), call.number("gamma", 1.05070102214813232421875)
     return composite.selu(call.builder, call.input(), alpha, gamma)
 
 
 @row("Celu")
-def _celu(call: Call) -> Result:
+def _celu(call: NodeCall) -> Result:
     """max(0, x) + min(0, alpha * (exp(x / alpha) - 1)) = alpha * elu(x / alpha, 1)"""
     b, x = call.builder, call.input()
     alpha = call.scalar(call.number("alpha", 1.0), x)
@@ -147,50 +147,50 @@ def _celu(call: Call) -> Result:
 
 
 @row("PRelu")
-def _prelu(call: Call) -> Result:
+def _prelu(call: NodeCall) -> Result:
     return composite.prelu(call.builder, call.input(0), call.input(1))
 
 
 @row("HardSigmoid")
-def _hard_sigmoid(call: Call) -> Result:
+def _hard_sigmoid(call: NodeCall) -> Result:
     return composite.hard_sigmoid(call.builder, call.input(), call.number("alpha", 0.2), call.number("beta", 0.5))
 
 
 @row("HardSwish")
-def _hard_swish(call: Call) -> Result:
+def _hard_swish(call: NodeCall) -> Result:
     return composite.hard_swish(call.builder, call.input())
 
 
 @row("Mish")
-def _mish(call: Call) -> Result:
+def _mish(call: NodeCall) -> Result:
     return composite.mish(call.builder, call.input())
 
 
 @row("Gelu")
-def _gelu(call: Call) -> Result:
+def _gelu(call: NodeCall) -> Result:
     approximate = call.one_of("approximate", "none", ["none", "tanh"])
     return composite.gelu(call.builder, call.input(), approximate=approximate)
 
 
 @row("Swish")
-def _swish(call: Call) -> Result:
+def _swish(call: NodeCall) -> Result:
     return composite.quick_gelu(call.builder, call.input(), call.number("alpha", 1.0))
 
 
 @row("Softsign")
-def _softsign(call: Call) -> Result:
+def _softsign(call: NodeCall) -> Result:
     return composite.softsign(call.builder, call.input())
 
 
 @row("ThresholdedRelu")
-def _thresholded_relu(call: Call) -> Result:
+def _thresholded_relu(call: NodeCall) -> Result:
     """x where x > alpha, else 0"""
     b, x = call.builder, call.input()
     return b.one("select", [b.one("gt", [x, call.scalar(call.number("alpha", 1.0), x)]), x, call.scalar(0, x)])
 
 
 @row("Shrink")
-def _shrink(call: Call) -> Result:
+def _shrink(call: NodeCall) -> Result:
     """x + bias where x < -lambd, x - bias where x > lambd, else 0"""
     b, x = call.builder, call.input()
     bias, bound = call.number("bias", 0.0), call.number("lambd", 0.5)
@@ -203,7 +203,7 @@ def _shrink(call: Call) -> Result:
 # -- softmax and its kin -----------------------------------------------------------------------------------------------
 
 
-def _softmax_axis(call: Call) -> tuple[Value, int]:
+def _softmax_axis(call: NodeCall) -> tuple[Value, int]:
     """The operand and axis of a softmax. Before opset 13 it runs over all axes from `axis` on, as one."""
     x = call.input()
     if call.opset >= 13:
@@ -215,7 +215,7 @@ def _softmax_axis(call: Call) -> tuple[Value, int]:
 
 
 @row("Softmax", "LogSoftmax")
-def _softmax(call: Call) -> Result:
+def _softmax(call: NodeCall) -> Result:
     if call.input().rank == 0:
         raise ShapeError("the operand has no axes")
     x, axis = _softmax_axis(call)
@@ -225,7 +225,7 @@ def _softmax(call: Call) -> Result:
 
 
 @row("Hardmax")
-def _hardmax(call: Call) -> Result:
+def _hardmax(call: NodeCall) -> Result:
     """1 at the first maximum along the axis, else 0."""
     b = call.builder
     x, axis = _softmax_axis(call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mapsto.importers.onnx.rows.common import column, flatten, unsqueeze
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
@@ -22,7 +22,7 @@ def as_index(b: Builder, indices: Value) -> Value:
 
 
 @row("Gather")
-def _gather(call: Call) -> Result:
+def _gather(call: NodeCall) -> Result:
     data = call.input()
     axis = call.axis(data.rank, 0)
     if data.rank == 0:
@@ -31,29 +31,29 @@ def _gather(call: Call) -> Result:
 
 
 @row("GatherElements")
-def _gather_elements(call: Call) -> Result:
+def _gather_elements(call: NodeCall) -> Result:
     b, data = call.builder, call.input()
     return b.one("gather_elements", [data, as_index(b, call.input(1))], axis=call.axis(data.rank, 0))
 
 
 @row("GatherND")
-def _gather_nd(call: Call) -> Result:
+def _gather_nd(call: NodeCall) -> Result:
     b = call.builder
     return b.one("gather_nd", [call.input(0), as_index(b, call.input(1))], batch_dims=call.integer("batch_dims", 0))
 
 
-def _reduction(call: Call) -> str:
+def _reduction(call: NodeCall) -> str:
     return call.one_of("reduction", "none", ["none", "add", "mul", "min", "max"])
 
 
 @row("ScatterND")
-def _scatter_nd(call: Call) -> Result:
+def _scatter_nd(call: NodeCall) -> Result:
     b = call.builder
     return b.one("scatter_nd", [call.input(0), as_index(b, call.input(1)), call.input(2)], reduction=_reduction(call))
 
 
 @row("ScatterElements", "Scatter")
-def _scatter_elements(call: Call) -> Result:
+def _scatter_elements(call: NodeCall) -> Result:
     b, data = call.builder, call.input()
     values = [data, as_index(b, call.input(1)), call.input(2)]
     return b.one("scatter_elements", values, axis=call.axis(data.rank, 0), reduction=_reduction(call))
@@ -70,13 +70,13 @@ def nonzero(b: Builder, mask: Value) -> Value:
 
 
 @row("NonZero")
-def _nonzero(call: Call) -> Result:
+def _nonzero(call: NodeCall) -> Result:
     x = call.input()
     return nonzero(call.builder, x if x.rank else call.builder.one("reshape", [x], shape=(1,)))
 
 
 @row("Compress")
-def _compress(call: Call) -> Result:
+def _compress(call: NodeCall) -> Result:
     """The slices along an axis (or the elements) whose condition holds; a condition may be shorter, not longer."""
     b, x, condition = call.builder, call.input(), call.input(1)
     if call.has_attribute("axis"):
@@ -93,7 +93,7 @@ def _compress(call: Call) -> Result:
 
 
 @row("TopK")
-def _top_k(call: Call) -> Result:
+def _top_k(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     k: Dim = call.integer("k") if call.opset < 10 else call.dims(1, "k")[0]
     axis = call.axis(x.rank, -1)
@@ -107,7 +107,7 @@ def _top_k(call: Call) -> Result:
 
 
 @row("ArgMax", "ArgMin")
-def _arg(call: Call) -> Result:
+def _arg(call: NodeCall) -> Result:
     x = call.input()
     return call.builder.one(
         call.op.lower(), [x], axis=call.axis(x.rank, 0), keepdims=bool(call.integer("keepdims", 1)),
@@ -123,7 +123,7 @@ def positions(b: Builder, extent: Dim) -> Value:
 
 
 @row("OneHot")
-def _one_hot(call: Call) -> Result:
+def _one_hot(call: NodeCall) -> Result:
     """values[1] where the new axis' place is the index (counted from the end where negative), else values[0]."""
     b, indices = call.builder, call.input(0)
     depths = call.input(1)
@@ -151,7 +151,7 @@ def _zero_rank(dim: Dim) -> np.ndarray:
 
 
 @row("Trilu")
-def _trilu(call: Call) -> Result:
+def _trilu(call: NodeCall) -> Result:
     """The upper or lower triangle of the last two axes; diagonal k stays."""
     b, x = call.builder, call.input()
     if x.rank < 2:
@@ -164,7 +164,7 @@ def _trilu(call: Call) -> Result:
 
 
 @row("ReverseSequence")
-def _reverse_sequence(call: Call) -> Result:
+def _reverse_sequence(call: NodeCall) -> Result:
     """Along the time axis the first `length` elements of each batch entry turned round."""
     b, x = call.builder, call.input()
     time, batch = call.axis(x.rank, 0, "time_axis"), call.axis(x.rank, 1, "batch_axis")
@@ -179,7 +179,7 @@ def _reverse_sequence(call: Call) -> Result:
 
 
 @row("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
-def _cross_entropy(call: Call) -> Result:
+def _cross_entropy(call: NodeCall) -> Result:
     """-weight[target] * log p[target], summed, averaged by weight, or for each place. Classes on axis 1."""
     b, scores, target = call.builder, call.input(0), as_index(call.builder, call.input(1))
     softmax = call.op == "SoftmaxCrossEntropyLoss"

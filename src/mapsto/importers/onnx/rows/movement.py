@@ -9,7 +9,7 @@ import numpy as np
 from mapsto.budget import current
 from mapsto.errors import ModelError
 from mapsto.importers.onnx.rows.common import flatten, reshape, slice_axis, transpose, unsqueeze
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
     Dim,
@@ -24,7 +24,7 @@ from mapsto.ops.builder import Builder
 
 
 @row("Reshape")
-def _reshape(call: Call) -> Result:
+def _reshape(call: NodeCall) -> Result:
     """0 copies the input's extent (unless `allowzero`), -1 takes what the others leave."""
     x = call.input()
     target = call.dims(1) if call.content(1) is not None else _run_time_shape(call)
@@ -47,7 +47,7 @@ def _reshape(call: Call) -> Result:
     return reshape(call.builder, x, shape)
 
 
-def _run_time_shape(call: Call) -> list[Dim]:
+def _run_time_shape(call: NodeCall) -> list[Dim]:
     """The target's extents where only a run knows them: what 0 and -1 stand for is computed in the run as well."""
     b, x, target = call.builder, call.input(), call.input(1)
     rank = target.shape[0] if target.rank == 1 else None
@@ -66,7 +66,7 @@ def _run_time_shape(call: Call) -> list[Dim]:
 
 
 @row("Flatten")
-def _flatten(call: Call) -> Result:
+def _flatten(call: NodeCall) -> Result:
     x = call.input()
     axis = call.integer("axis", 1)
     if not -x.rank <= axis <= x.rank:
@@ -74,7 +74,7 @@ def _flatten(call: Call) -> Result:
     return flatten(call.builder, x, axis if axis >= 0 else axis + x.rank)
 
 
-def axes_of(call: Call, i: int, opset_of_input: int) -> list[int] | None:
+def axes_of(call: NodeCall, i: int, opset_of_input: int) -> list[int] | None:
     """Axes from an attribute or, from some opset on, from input i; None where neither says."""
     if call.opset < opset_of_input or call.has_attribute("axes"):
         return call.integers("axes")
@@ -82,7 +82,7 @@ def axes_of(call: Call, i: int, opset_of_input: int) -> list[int] | None:
 
 
 @row("Squeeze")
-def _squeeze(call: Call) -> Result:
+def _squeeze(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     axes = axes_of(call, 1, 13)
     if axes is None:
@@ -100,7 +100,7 @@ def _squeeze(call: Call) -> Result:
 
 
 @row("Unsqueeze")
-def _unsqueeze(call: Call) -> Result:
+def _unsqueeze(call: NodeCall) -> Result:
     axes = axes_of(call, 1, 13)
     if axes is None:
         raise call.wrong("it does not say which axes")
@@ -112,7 +112,7 @@ def _unsqueeze(call: Call) -> Result:
 
 
 @row("Transpose")
-def _transpose(call: Call) -> Result:
+def _transpose(call: NodeCall) -> Result:
     x = call.input()
     perm = call.integers("perm")
     if perm is not None and sorted(perm) != list(range(x.rank)):
@@ -121,7 +121,7 @@ def _transpose(call: Call) -> Result:
 
 
 @row("Expand")
-def _expand(call: Call) -> Result:
+def _expand(call: NodeCall) -> Result:
     """Broadcasting both ways: an extent of 1 in the target keeps the input's."""
     x, target = call.input(), call.dims(1)
     rank = max(x.rank, len(target))
@@ -132,7 +132,7 @@ def _expand(call: Call) -> Result:
 
 
 @row("Tile")
-def _tile(call: Call) -> Result:
+def _tile(call: NodeCall) -> Result:
     x = call.input()
     if call.opset < 6:
         raise call.unsupported("Tile before opset 6 is not supported; convert the model")
@@ -143,7 +143,7 @@ def _tile(call: Call) -> Result:
 
 
 @row("Concat")
-def _concat(call: Call) -> Result:
+def _concat(call: NodeCall) -> Result:
     values = call.all_inputs()
     if not values:
         raise call.wrong("it has no inputs")
@@ -156,7 +156,7 @@ def _concat(call: Call) -> Result:
 
 
 @row("Split")
-def _split(call: Call) -> Result:
+def _split(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     axis = call.axis(x.rank, 0)
     sizes = _split_sizes(call, x.shape[axis])
@@ -172,7 +172,7 @@ def _split(call: Call) -> Result:
     return parts
 
 
-def _split_sizes(call: Call, dim: Dim) -> list[Dim]:
+def _split_sizes(call: NodeCall, dim: Dim) -> list[Dim]:
     given = call.integers("split") if call.opset < 13 else call.dims(1) if call.has(1) else None
     if given is not None:
         return list(given)
@@ -191,7 +191,7 @@ def _split_sizes(call: Call, dim: Dim) -> list[Dim]:
 
 
 @row("Pad")
-def _pad(call: Call) -> Result:
+def _pad(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     mode = call.one_of("mode", "constant", ["constant", "reflect", "edge", "wrap"])
     axes = call.static_ints(3, "the list of axes") if call.has(3) else None
@@ -210,7 +210,7 @@ def _pad(call: Call) -> Result:
     return b.one("select", [inside, b.one("pad", [x], value=0.0, **attrs), border])
 
 
-def _cropped(call: Call, x: Value, places: Sequence[int]) -> tuple[Value, list[Dim], list[Dim]]:
+def _cropped(call: NodeCall, x: Value, places: Sequence[int]) -> tuple[Value, list[Dim], list[Dim]]:
     """The input without what negative widths cut off, and the widths left to pad."""
     b = call.builder
     if call.opset < 11 or call.content(1) is not None:
@@ -226,7 +226,7 @@ def _cropped(call: Call, x: Value, places: Sequence[int]) -> tuple[Value, list[D
     return x, *_laid(call, places, added)
 
 
-def _laid(call: Call, places: Sequence[int], widths: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
+def _laid(call: NodeCall, places: Sequence[int], widths: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
     """Widths before and after every axis."""
     if len(widths) != 2 * len(places):
         raise call.wrong(f"{len(widths)} pads for {len(places)} axes")
@@ -260,7 +260,7 @@ def crop(b: Builder, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> t
 
 
 @row("DepthToSpace")
-def _depth_to_space(call: Call) -> Result:
+def _depth_to_space(call: NodeCall) -> Result:
     b, x, block = call.builder, call.input(), call.integer("blocksize")
     if x.rank != 4 or block < 1:
         raise call.wrong("it takes a tensor of 4 axes and a positive blocksize")
@@ -276,7 +276,7 @@ def _depth_to_space(call: Call) -> Result:
 
 
 @row("SpaceToDepth")
-def _space_to_depth(call: Call) -> Result:
+def _space_to_depth(call: NodeCall) -> Result:
     b, x, block = call.builder, call.input(), call.integer("blocksize")
     if x.rank != 4 or block < 1:
         raise call.wrong("it takes a tensor of 4 axes and a positive blocksize")

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from mapsto.importers.onnx.rows.common import reshape
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import floordiv
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
 
 
 @row("BatchNormalization")
-def _batch_norm(call: Call) -> Result:
+def _batch_norm(call: NodeCall) -> Result:
     x, scale, bias, mean, variance = (call.input(i) for i in range(5))
     if call.integer("training_mode", 0):
         return _batch_norm_training(call)
     return composite.batch_norm(call.builder, x, scale, bias, mean, variance, call.number("epsilon", 1e-5))
 
 
-def _batch_norm_training(call: Call) -> Result:
+def _batch_norm_training(call: NodeCall) -> Result:
     """By the batch's own mean and variance; the running ones move towards these."""
     b, x, momentum = call.builder, call.input(0), call.number("momentum", 0.9)
     axes = tuple(k for k in range(x.rank) if k != 1)
@@ -35,7 +35,7 @@ def _batch_norm_training(call: Call) -> Result:
 
 
 @row("LayerNormalization")
-def _layer_norm(call: Call) -> Result:
+def _layer_norm(call: NodeCall) -> Result:
     b, x, scale, bias = call.builder, call.input(0), call.input(1), call.optional(2)
     axis, epsilon = call.axis(x.rank, -1), call.number("epsilon", 1e-5)
     result = composite.layer_norm(b, x, scale, bias, axis, epsilon)
@@ -46,19 +46,19 @@ def _layer_norm(call: Call) -> Result:
 
 
 @row("RMSNormalization", "SimplifiedLayerNormalization")
-def _rms_norm(call: Call) -> Result:
+def _rms_norm(call: NodeCall) -> Result:
     x, scale = call.input(0), call.input(1)
     return composite.rms_norm(call.builder, x, scale, call.axis(x.rank, -1), call.number("epsilon", 1e-5))
 
 
 @row("InstanceNormalization")
-def _instance_norm(call: Call) -> Result:
+def _instance_norm(call: NodeCall) -> Result:
     x, scale, bias = (call.input(i) for i in range(3))
     return composite.instance_norm(call.builder, x, scale, bias, call.number("epsilon", 1e-5))
 
 
 @row("GroupNormalization")
-def _group_norm(call: Call) -> Result:
+def _group_norm(call: NodeCall) -> Result:
     """Scale and bias have one element a channel; before opset 21, one a group."""
     b, x, groups = call.builder, call.input(0), call.integer("num_groups")
     if x.rank < 2 or groups < 1:
@@ -74,7 +74,7 @@ def _group_norm(call: Call) -> Result:
 
 
 @row("MeanVarianceNormalization")
-def _mean_variance(call: Call) -> Result:
+def _mean_variance(call: NodeCall) -> Result:
     """(x - mean) / (standard deviation + 1e-9), as the standard's own function body has it."""
     b, x = call.builder, call.input()
     axes = tuple(call.normal_axis(axis, x.rank) for axis in call.integers("axes") or (0, 2, 3))
@@ -84,7 +84,7 @@ def _mean_variance(call: Call) -> Result:
 
 
 @row("LpNormalization")
-def _lp_normalization(call: Call) -> Result:
+def _lp_normalization(call: NodeCall) -> Result:
     b, x, p = call.builder, call.input(), call.integer("p", 2)
     if p not in (1, 2):
         raise call.unsupported(f"attribute p={p} is not supported; it may be 1 or 2")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mapsto.importers.onnx.rows.windows import Window, window_of, with_fixed_pads
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value
@@ -14,7 +14,7 @@ from mapsto.ops.builder import Builder
 from mapsto.ops.shapes import dim_max, dim_min
 
 
-def _window(call: Call) -> tuple[Value, Window, tuple[Dim, ...]]:
+def _window(call: NodeCall) -> tuple[Value, Window, tuple[Dim, ...]]:
     """The operand, its window, and how much of each end pad is only there because the extent was rounded up."""
     x = call.input()
     kernel = call.integers("kernel_shape")
@@ -29,7 +29,7 @@ def _window(call: Call) -> tuple[Value, Window, tuple[Dim, ...]]:
     return x, Window(window.kernel, window.strides, window.dilations, pads), tuple(extra)
 
 
-def _rounded_up(call: Call, extent: Dim, window: Window, k: int) -> Dim:
+def _rounded_up(call: NodeCall, extent: Dim, window: Window, k: int) -> Dim:
     """Elements to add at the end for a last, partial window; one that would start in the end pad does not count."""
     before, after, stride = window.before[k], window.after[k], window.strides[k]
     reach = (window.kernel[k] - 1) * window.dilations[k] + 1
@@ -41,7 +41,7 @@ def _rounded_up(call: Call, extent: Dim, window: Window, k: int) -> Dim:
 
 
 @row("MaxPool")
-def _max_pool(call: Call) -> Result:
+def _max_pool(call: NodeCall) -> Result:
     b = call.builder
     x, window, _ = _window(call)
     low = float("-inf") if x.dtype.is_float else float(_lowest(x.dtype))
@@ -60,7 +60,7 @@ def _attrs(window: Window) -> dict[str, tuple[Dim, ...]]:
     }  # fmt: skip
 
 
-def _not_negative(call: Call, window: Window) -> Window:
+def _not_negative(call: NodeCall, window: Window) -> Window:
     if any(isinstance(p, int) and p < 0 for p in window.pads):
         raise call.unsupported(f"negative pads {list(window.pads)} are not supported; slice before it")
     return window
@@ -71,7 +71,7 @@ def _lowest(dtype: DType) -> int:
 
 
 @row("AveragePool")
-def _average_pool(call: Call) -> Result:
+def _average_pool(call: NodeCall) -> Result:
     x, window, extra = _window(call)
     include = bool(call.integer("count_include_pad", 0))
     attrs = _attrs(_not_negative(call, window))
@@ -79,7 +79,7 @@ def _average_pool(call: Call) -> Result:
 
 
 @row("LpPool")
-def _lp_pool(call: Call) -> Result:
+def _lp_pool(call: NodeCall) -> Result:
     """(sum |x|^p)^(1/p): the average without counting what is padded, times the window's size."""
     b, x = call.builder, call.input()
     powered = _power(b, b.one("abs", [x]), call.integer("p", 2))
@@ -104,25 +104,25 @@ def _root(b: Builder, x: Value, p: int) -> Value:
     return b.one("sqrt", [x]) if p == 2 else b.one("pow", [x, b.constant(1.0 / p, "p", x.dtype)])
 
 
-def _whole(call: Call, kind: str, x: Value) -> Value:
+def _whole(call: NodeCall, kind: str, x: Value) -> Value:
     if x.rank < 3:
         raise call.wrong(f"{x} has no spatial axes")
     return call.builder.one("reduce", [x], kind=kind, axes=tuple(range(2, x.rank)), keepdims=True)
 
 
 @row("GlobalAveragePool", "GlobalMaxPool")
-def _global_pool(call: Call) -> Result:
+def _global_pool(call: NodeCall) -> Result:
     return _whole(call, "mean" if call.op == "GlobalAveragePool" else "max", call.input())
 
 
 @row("GlobalLpPool")
-def _global_lp_pool(call: Call) -> Result:
+def _global_lp_pool(call: NodeCall) -> Result:
     b, p = call.builder, call.integer("p", 2)
     return _root(b, _whole(call, "sum", _power(b, b.one("abs", [call.input()]), p)), p)
 
 
 @row("LRN")
-def _lrn(call: Call) -> Result:
+def _lrn(call: NodeCall) -> Result:
     x, size = call.input(), call.integer("size")
     if x.rank < 2 or size < 1:
         raise call.wrong("it takes a tensor with channels and a positive size")

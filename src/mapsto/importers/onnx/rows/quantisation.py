@@ -6,7 +6,7 @@ import numpy as np
 
 from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.rows.contraction import conv
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value
@@ -18,7 +18,7 @@ def _limits(dtype: DType) -> tuple[int, int]:
     return int(info.min), int(info.max)
 
 
-def laid_out(call: Call, v: Value, x: Value) -> Value:
+def laid_out(call: NodeCall, v: Value, x: Value) -> Value:
     """A scale or zero point, of one element, one along an axis, or one a block, shaped to broadcast over x."""
     b = call.builder
     block = call.integer("block_size", 0)
@@ -56,7 +56,7 @@ def quantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DTyp
 
 
 @row("QuantizeLinear")
-def _quantize(call: Call) -> Result:
+def _quantize(call: NodeCall) -> Result:
     b, x, scale, zero = call.builder, call.input(0), call.input(1), call.optional(2)
     dtype = (
         zero.dtype
@@ -87,7 +87,7 @@ def dequantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DT
 
 
 @row("DequantizeLinear")
-def _dequantize(call: Call) -> Result:
+def _dequantize(call: NodeCall) -> Result:
     x, scale, zero = call.input(0), call.input(1), call.optional(2)
     dtype = call.dtype("output_dtype", scale.dtype) if call.integer("output_dtype", 0) else scale.dtype
     return dequantise(
@@ -96,7 +96,7 @@ def _dequantize(call: Call) -> Result:
 
 
 @row("DynamicQuantizeLinear")
-def _dynamic_quantize(call: Call) -> Result:
+def _dynamic_quantize(call: NodeCall) -> Result:
     """Scale and zero point from the range of the data, 0 included; to 8 bits without sign."""
     b, x = call.builder, call.input()
     axes = tuple(range(x.rank))
@@ -111,7 +111,7 @@ def _dynamic_quantize(call: Call) -> Result:
 
 
 @row("QLinearMatMul")
-def _qlinear_matmul(call: Call) -> Result:
+def _qlinear_matmul(call: NodeCall) -> Result:
     """The product in 32-bit integers, scaled by a_scale * b_scale / y_scale."""
     b = call.builder
     a, a_scale, a_zero, c, c_scale, c_zero, y_scale, y_zero = (call.input(i) for i in range(8))
@@ -136,7 +136,7 @@ def _qlinear_matmul(call: Call) -> Result:
 
 
 @row("QLinearConv")
-def _qlinear_conv(call: Call) -> Result:
+def _qlinear_conv(call: NodeCall) -> Result:
     """The integer convolution with an i32 bias, scaled by x_scale * w_scale / y_scale."""
     b = call.builder
     x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero = (call.input(i) for i in range(8))

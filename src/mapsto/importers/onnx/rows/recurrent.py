@@ -5,7 +5,7 @@ the batch on axis 1, weights with a directions axis in front.
 from __future__ import annotations
 
 from mapsto.importers.onnx.rows.common import transpose
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.graph import Value
 from mapsto.ops.projection import Layer, last_bias, projected, start
 from mapsto.ops.recurrent import GATES, directions_of, makes_all_gates_at_once
@@ -13,7 +13,7 @@ from mapsto.ops.recurrent import GATES, directions_of, makes_all_gates_at_once
 _ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 
 
-def _checked(call: Call) -> tuple[int, str]:
+def _checked(call: NodeCall) -> tuple[int, str]:
     """(hidden size, direction); what the layers cannot do is refused."""
     direction = call.one_of("direction", "forward", ["forward", "reverse", "bidirectional"])
     count = 2 if direction == "bidirectional" else 1
@@ -40,18 +40,18 @@ def _checked(call: Call) -> tuple[int, str]:
     return hidden, direction
 
 
-def _batch_first(call: Call) -> bool:
+def _batch_first(call: NodeCall) -> bool:
     return bool(call.integer("layout", 0))
 
 
-def _turned(call: Call, value: Value | None) -> Value | None:
+def _turned(call: NodeCall, value: Value | None) -> Value | None:
     """A sequence or a state with the batch on axis 1; with `layout` 1 it comes on axis 0."""
     if value is None or not _batch_first(call) or value.rank < 2:
         return value
     return transpose(call.builder, value, (1, 0, *range(2, value.rank)))
 
 
-def _layer(call: Call, states: tuple[int, ...], attrs: dict[str, object]) -> Result:
+def _layer(call: NodeCall, states: tuple[int, ...], attrs: dict[str, object]) -> Result:
     """The product of all steps, and the steps. states: which inputs are initial states."""
     b, op = call.builder, call.op.lower()
     hidden, direction = _checked(call)
@@ -72,7 +72,7 @@ def _layer(call: Call, states: tuple[int, ...], attrs: dict[str, object]) -> Res
     return _results(call, b.add(op, given, attrs))
 
 
-def _results(call: Call, outputs: tuple[Value, ...]) -> Result:
+def _results(call: NodeCall, outputs: tuple[Value, ...]) -> Result:
     if not _batch_first(call):
         return outputs
     y, *last = outputs  # y[time, direction, batch, hidden] -> [batch, time, direction, hidden]
@@ -80,15 +80,15 @@ def _results(call: Call, outputs: tuple[Value, ...]) -> Result:
 
 
 @row("LSTM")
-def _lstm(call: Call) -> Result:
+def _lstm(call: NodeCall) -> Result:
     return _layer(call, (5, 6), {})
 
 
 @row("GRU")
-def _gru(call: Call) -> Result:
+def _gru(call: NodeCall) -> Result:
     return _layer(call, (5,), {"linear_before_reset": bool(call.integer("linear_before_reset", 0))})
 
 
 @row("RNN")
-def _rnn(call: Call) -> Result:
+def _rnn(call: NodeCall) -> Result:
     return _layer(call, (5,), {"activation": (call.texts("activations") or ["tanh"])[0].lower()})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mapsto.importers.onnx.rows.movement import axes_of
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
@@ -15,7 +15,7 @@ _KINDS = {"ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "max", "ReduceM
 _AXES_INPUT = {"ReduceSum": 13}
 
 
-def _axes(call: Call) -> tuple[int, ...] | None:
+def _axes(call: NodeCall) -> tuple[int, ...] | None:
     """The axes to reduce over; None where the op leaves its operand alone."""
     x = call.input()
     axes = axes_of(call, 1, _AXES_INPUT.get(call.op, 18))
@@ -24,7 +24,7 @@ def _axes(call: Call) -> tuple[int, ...] | None:
     return tuple(sorted({call.normal_axis(axis, x.rank) for axis in axes}))
 
 
-def _reduce(call: Call, x: Value, kind: str, axes: tuple[int, ...] | None) -> Value:
+def _reduce(call: NodeCall, x: Value, kind: str, axes: tuple[int, ...] | None) -> Value:
     if axes is None or x.rank == 0:
         return x
     if x.dtype is DType.BOOL and kind in ("max", "min"):
@@ -33,30 +33,30 @@ def _reduce(call: Call, x: Value, kind: str, axes: tuple[int, ...] | None) -> Va
 
 
 @row(*_KINDS)
-def _plain(call: Call) -> Result:
+def _plain(call: NodeCall) -> Result:
     return _reduce(call, call.input(), _KINDS[call.op], _axes(call))
 
 
 @row("ReduceL1")
-def _l1(call: Call) -> Result:
+def _l1(call: NodeCall) -> Result:
     return _reduce(call, call.builder.one("abs", [call.input()]), "sum", _axes(call))
 
 
 @row("ReduceSumSquare")
-def _sum_square(call: Call) -> Result:
+def _sum_square(call: NodeCall) -> Result:
     x = call.input()
     return _reduce(call, call.builder.one("mul", [x, x]), "sum", _axes(call))
 
 
 @row("ReduceL2")
-def _l2(call: Call) -> Result:
+def _l2(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     if not x.dtype.is_float:
         return _integer_l2(call, x)
     return b.one("sqrt", [_reduce(call, b.one("mul", [x, x]), "sum", _axes(call))])
 
 
-def _integer_l2(call: Call, x: Value) -> Value:
+def _integer_l2(call: NodeCall, x: Value) -> Value:
     """The root of the sum of squares, rounded down; the largest number of the type where it is larger.
 
     Sums below 2^63 are held exactly, and the root of their f64 is at most 1 off; larger ones are summed in f64.
@@ -81,7 +81,7 @@ def _integer_l2(call: Call, x: Value) -> Value:
 
 
 @row("ReduceLogSum")
-def _log_sum(call: Call) -> Result:
+def _log_sum(call: NodeCall) -> Result:
     """Of integers the sum in 64 bits, its logarithm in f64, truncated."""
     b, x = call.builder, call.input()
     if x.dtype.is_float:
@@ -92,7 +92,7 @@ def _log_sum(call: Call) -> Result:
 
 
 @row("ReduceLogSumExp")
-def _log_sum_exp(call: Call) -> Result:
+def _log_sum_exp(call: NodeCall) -> Result:
     x, axes = call.input(), _axes(call)
     if axes is None or x.rank == 0:
         return x
@@ -104,7 +104,7 @@ def _log_sum_exp(call: Call) -> Result:
 
 
 @row("CumSum")
-def _cumsum(call: Call) -> Result:
+def _cumsum(call: NodeCall) -> Result:
     x = call.input()
     axis = call.normal_axis(call.static_ints(1, "the axis")[0], x.rank)
     exclusive, backwards = bool(call.integer("exclusive", 0)), bool(call.integer("reverse", 0))

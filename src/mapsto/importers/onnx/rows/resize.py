@@ -8,7 +8,7 @@ from math import floor
 
 import numpy as np
 
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import Dim, floordiv
 from mapsto.ir.graph import Value
 
@@ -17,14 +17,14 @@ _DENOMINATOR = 4096
 
 
 @row("Upsample")
-def _upsample(call: Call) -> Result:
+def _upsample(call: NodeCall) -> Result:
     scales = call.numbers("scales") if call.opset < 9 else _static_scales(call, 1)
     mode = call.one_of("mode", "nearest", ["nearest", "linear"])
     return _resized(call, list(range(call.input().rank)), None, scales, mode, "asymmetric", "simple")
 
 
 @row("Resize")
-def _resize(call: Call) -> Result:
+def _resize(call: NodeCall) -> Result:
     mode = call.one_of("mode", "nearest", ["nearest", "linear", "cubic"])
     if call.opset < 11:
         return _resized(
@@ -46,7 +46,7 @@ def _resize(call: Call) -> Result:
     return _resized(call, axes, sizes, scales, mode, coordinates, nearest)
 
 
-def _static_scales(call: Call, i: int) -> list[float]:
+def _static_scales(call: NodeCall, i: int) -> list[float]:
     array = call.array(i)
     if array is None:
         raise call.unsupported(
@@ -56,7 +56,7 @@ def _static_scales(call: Call, i: int) -> list[float]:
 
 
 def _resized(
-    call: Call,
+    call: NodeCall,
     axes: Sequence[int],
     sizes: Sequence[Dim] | None,
     scales: Sequence[float] | None,
@@ -89,7 +89,7 @@ def _resized(
     )  # fmt: skip
 
 
-def _scaled(call: Call, extent: Dim, scale: float) -> Dim:
+def _scaled(call: NodeCall, extent: Dim, scale: float) -> Dim:
     """floor(extent * scale)"""
     if scale <= 0 or not np.isfinite(scale):
         raise call.wrong(f"scale {scale} is not positive")
@@ -101,7 +101,7 @@ def _scaled(call: Call, extent: Dim, scale: float) -> Dim:
     return floordiv(extent * exact.numerator, exact.denominator)
 
 
-def _kept_ratio(call: Call, axes: Sequence[int], sizes: Sequence[Dim]) -> tuple[list[Dim], tuple[int, int] | None]:
+def _kept_ratio(call: NodeCall, axes: Sequence[int], sizes: Sequence[Dim]) -> tuple[list[Dim], tuple[int, int] | None]:
     """Sizes under `keep_aspect_ratio_policy`, and the one scale that all axes then have."""
     policy = call.one_of("keep_aspect_ratio_policy", "stretch", ["stretch", "not_larger", "not_smaller"])
     if policy == "stretch":

@@ -9,7 +9,7 @@ import numpy as np
 
 from mapsto.importers.onnx.rows.common import column, reshape, slice_axis
 from mapsto.importers.onnx.rows.windows import per_axis
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, maximum, product
@@ -23,7 +23,7 @@ from mapsto.ops.builder import Builder
 class _Grid:
     """Coordinates into the space of an input, and the reading of elements there with the padding that was asked for."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: NodeCall) -> None:
         self.call = call
         self.b = call.builder
         self.x = call.input(0)
@@ -98,7 +98,7 @@ def _scalar(dim: Dim) -> np.ndarray:
 
 
 @row("GridSample")
-def _grid_sample(call: Call) -> Result:
+def _grid_sample(call: NodeCall) -> Result:
     """x[N, C, space...] read at grid[N, out..., rank], whose last axis counts space backwards, each from -1 to 1."""
     modes = {"bilinear": "linear", "linear": "linear", "nearest": "nearest", "bicubic": "cubic", "cubic": "cubic"}
     mode = modes[call.one_of("mode", "linear", list(modes))]
@@ -161,7 +161,7 @@ def _weights(at: _Grid, t: Value, taps: Sequence[int]) -> list[Value]:
 
 
 @row("Col2Im")
-def _col2im(call: Call) -> Result:
+def _col2im(call: NodeCall) -> Result:
     """Blocks added where they overlap: a transposed convolution with the unit matrix for weights, group by group."""
     b, x = call.builder, call.input(0)
     image, block = call.static_ints(1, "the image's shape"), call.static_ints(2, "the block's shape")
@@ -188,7 +188,7 @@ def _col2im(call: Call) -> Result:
 
 
 @row("MaxUnpool")
-def _max_unpool(call: Call) -> Result:
+def _max_unpool(call: NodeCall) -> Result:
     """Values put back where the maxima were found, counted in the flattened input of the pooling; zeros elsewhere."""
     b, x, indices = call.builder, call.input(0), call.input(1)
     kernel = call.integers("kernel_shape") or []
@@ -226,7 +226,7 @@ def _moved(b: Builder, indices: Value, old: Sequence[Dim], new: Sequence[Dim]) -
 
 
 @row("TensorScatter")
-def _tensor_scatter(call: Call) -> Result:
+def _tensor_scatter(call: NodeCall) -> Result:
     """A cache with an update written from each batch entry's place on, turning round at the end if it is circular."""
     b, cache, update = call.builder, call.input(0), call.input(1)
     axis = call.axis(cache.rank, -2)
@@ -243,7 +243,7 @@ def _tensor_scatter(call: Call) -> Result:
 
 
 @row("AffineGrid")
-def _affine_grid(call: Call) -> Result:
+def _affine_grid(call: NodeCall) -> Result:
     """theta[N, rank, rank+1] times each place of the output, counted -1..1 along each axis, the last axis first."""
     b, theta = call.builder, call.input(0)
     size = call.dims(1, "size")

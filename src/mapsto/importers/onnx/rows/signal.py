@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from mapsto.importers.onnx.rows.common import float_as_dims, reshape, slice_axis, transpose
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Value
@@ -22,7 +22,7 @@ _POINTS = 1 << 12
 
 
 @row(*_WINDOWS)
-def _window(call: Call) -> Result:
+def _window(call: NodeCall) -> Result:
     b, dtype = call.builder, call.dtype("output_datatype", DType.F32)
     size = call.dims(0, "size")[0]
     if isinstance(size, Expr) or size > _CONSTANT:
@@ -81,7 +81,7 @@ def _real_inverse(b: Builder, x: Value, points: int) -> Value:
 
 
 @row("DFT")
-def _dft(call: Call) -> Result:
+def _dft(call: NodeCall) -> Result:
     b, x = call.builder, call.input(0)
     onesided, inverse = bool(call.integer("onesided", 0)), bool(call.integer("inverse", 0))
     if call.opset < 20:
@@ -120,7 +120,7 @@ def _of_length(b: Builder, x: Value, length: int) -> Value:
 
 
 @row("STFT")
-def _stft(call: Call) -> Result:
+def _stft(call: NodeCall) -> Result:
     """Frames of the signal[N, L, 1 or 2], `step` apart, times the window, transformed: [N, frames, bins, 2]."""
     b, x = call.builder, call.input(0)
     step = call.static_ints(1, "the step between frames")[0]

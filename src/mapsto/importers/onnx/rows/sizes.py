@@ -9,7 +9,7 @@ import numpy as np
 
 from mapsto.errors import ModelError
 from mapsto.importers.onnx.rows.common import float_as_dims
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, product
 from mapsto.ir.graph import Value
@@ -17,7 +17,7 @@ from mapsto.ops.shapes import dim_max
 
 
 @row("Constant")
-def _constant(call: Call) -> Result:
+def _constant(call: NodeCall) -> Result:
     b = call.builder
     tensor = call.tensor("value")
     if tensor is not None:
@@ -36,7 +36,7 @@ def _constant(call: Call) -> Result:
 
 
 @row("Shape")
-def _shape(call: Call) -> Result:
+def _shape(call: NodeCall) -> Result:
     shape = call.input().shape
     start, end = call.integer("start", 0), call.integer("end", len(shape))
     return call.builder.known(np.array(shape[slice(*_clamped(start, end, len(shape)))], dtype=object))
@@ -48,7 +48,7 @@ def _clamped(start: int, end: int, rank: int) -> tuple[int, int]:
 
 
 @row("Size")
-def _size(call: Call) -> Result:
+def _size(call: NodeCall) -> Result:
     return call.builder.known(_scalar(product(call.input().shape)))
 
 
@@ -59,7 +59,7 @@ def _scalar(dim: Dim) -> np.ndarray:
 
 
 @row("ConstantOfShape")
-def _constant_of_shape(call: Call) -> Result:
+def _constant_of_shape(call: NodeCall) -> Result:
     value = call.tensor("value")
     element = np.zeros(1, np.float32) if value is None else value.reshape(-1)
     if element.size != 1:
@@ -74,7 +74,7 @@ def _constant_of_shape(call: Call) -> Result:
 
 
 @row("Range")
-def _range(call: Call) -> Result:
+def _range(call: NodeCall) -> Result:
     """start, start + delta, ... up to limit: max(0, ceil((limit - start) / delta)) elements."""
     b = call.builder
     start, limit, delta = (call.input(i) for i in range(3))
@@ -105,7 +105,7 @@ def _plain(dim: Dim, dtype: DType) -> Dim | float:
     return float(dim) if dtype.is_float and isinstance(dim, int) else dim
 
 
-def _constant_range(call: Call, numbers: list[float], dtype: DType) -> Value:
+def _constant_range(call: NodeCall, numbers: list[float], dtype: DType) -> Value:
     start, limit, delta = numbers
     if delta == 0 or not all(math.isfinite(n) for n in numbers):
         raise call.wrong(f"Range({start}, {limit}, {delta}) has no end")
@@ -120,7 +120,7 @@ def _constant_range(call: Call, numbers: list[float], dtype: DType) -> Value:
 _ENDLESS = 1 << 40
 
 
-def _count(call: Call, start: Value, limit: Value, delta: Value) -> Dim:
+def _count(call: NodeCall, start: Value, limit: Value, delta: Value) -> Dim:
     """The number of elements, computed in the run and bound to a symbol; a delta of zero stops the run."""
     b = call.builder
     ends = b.one("ne", [delta, call.scalar(0, delta)])
@@ -138,7 +138,7 @@ def _count(call: Call, start: Value, limit: Value, delta: Value) -> Dim:
     return elements
 
 
-def _integer_count(call: Call, start: Value, limit: Value, delta: Value) -> Value:
+def _integer_count(call: NodeCall, start: Value, limit: Value, delta: Value) -> Value:
     """(|limit - start| - 1) // |delta| + 1 where delta points from start to limit, else 0.
 
     In 64 bits without a sign, which hold the distance of any two integers and the size of any delta.
@@ -156,7 +156,7 @@ def _integer_count(call: Call, start: Value, limit: Value, delta: Value) -> Valu
     return b.one("select", [ahead, b.one("cast", [count], to=DType.I64), zero])
 
 
-def _run_time_range(count: Dim, call: Call, start: Value, delta: Value) -> Value:
+def _run_time_range(count: Dim, call: NodeCall, start: Value, delta: Value) -> Value:
     b = call.builder
     integers = b.one("iota", [], shape=(count,), start=0, step=1, dtype=DType.I64)
     positions = integers if start.dtype is DType.I64 else b.one("cast", [integers], to=start.dtype)
@@ -169,7 +169,7 @@ def _run_time_range(count: Dim, call: Call, start: Value, delta: Value) -> Value
 
 
 @row("EyeLike")
-def _eye_like(call: Call) -> Result:
+def _eye_like(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     if x.rank != 2:
         raise call.wrong(f"the operand has {x.rank} axes, not 2")
@@ -179,7 +179,7 @@ def _eye_like(call: Call) -> Result:
     return b.one("cast", [diagonal], to=call.dtype("dtype", x.dtype))
 
 
-def _random(call: Call, shape: tuple[Dim, ...], dtype: DType) -> Value:
+def _random(call: NodeCall, shape: tuple[Dim, ...], dtype: DType) -> Value:
     """Numbers from a counter: a node without a seed takes one from its name, so every run gives the same numbers."""
     seed = call.number("seed", 0.0) if call.has_attribute("seed") else None
     number = zlib.crc32(call.name.encode()) if seed is None else int(np.float32(seed).view(np.uint32))
@@ -191,7 +191,7 @@ def _random(call: Call, shape: tuple[Dim, ...], dtype: DType) -> Value:
 
 
 @row("RandomNormal", "RandomUniform")
-def _random_of_shape(call: Call) -> Result:
+def _random_of_shape(call: NodeCall) -> Result:
     shape = call.integers("shape")
     if shape is None or any(d < 0 for d in shape):
         raise ModelError("attribute shape is missing or negative")
@@ -199,13 +199,13 @@ def _random_of_shape(call: Call) -> Result:
 
 
 @row("RandomNormalLike", "RandomUniformLike")
-def _random_like(call: Call) -> Result:
+def _random_like(call: NodeCall) -> Result:
     x = call.input()
     return _random(call, x.shape, call.dtype("dtype", x.dtype if x.dtype.is_float else DType.F32))
 
 
 @row("Bernoulli")
-def _bernoulli(call: Call) -> Result:
+def _bernoulli(call: NodeCall) -> Result:
     """1 with the probability that the input says: a uniform number lies below it."""
     b, x = call.builder, call.input()
     seed = call.number("seed", 0.0) if call.has_attribute("seed") else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mapsto.importers.onnx.rows.common import reshape
-from mapsto.importers.onnx.table import Call, Result, row
+from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, sym, symbols
 from mapsto.ir.expr_proofs import known_at_least
@@ -19,7 +19,7 @@ FAR = (1 << 31) - 1
 
 
 @row("Slice")
-def _slice(call: Call) -> Result:
+def _slice(call: NodeCall) -> Result:
     x = call.input()
     axes, steps = _slice_axes(call)
     count = len(axes)
@@ -41,7 +41,7 @@ def _slice(call: Call) -> Result:
     return call.builder.one("slice", [x], starts=tuple(first), steps=tuple(step), shape=tuple(shape))
 
 
-def _slice_axes(call: Call) -> tuple[list[int], list[int]]:
+def _slice_axes(call: NodeCall) -> tuple[list[int], list[int]]:
     """(axes, steps), one for each start."""
     x = call.input()
     if call.opset < 10:
@@ -59,7 +59,7 @@ def _slice_axes(call: Call) -> tuple[list[int], list[int]]:
     return places, [1] * count if steps is None else steps
 
 
-def _slice_end(call: Call, i: int, attribute: str, k: int, count: int) -> Dim | Value:
+def _slice_end(call: NodeCall, i: int, attribute: str, k: int, count: int) -> Dim | Value:
     """Start or end k: a dim, or a scalar that only a run knows and that may be negative."""
     if call.opset < 10:
         values = call.integers(attribute) or []
@@ -73,7 +73,7 @@ def _slice_end(call: Call, i: int, attribute: str, k: int, count: int) -> Dim | 
     return found if found is not None else call.builder.scalar_element(value, k)
 
 
-def _run_time_slice(call: Call, start: Dim | Value, end: Dim | Value, step: int, dim: Dim) -> tuple[Dim, Dim]:
+def _run_time_slice(call: NodeCall, start: Dim | Value, end: Dim | Value, step: int, dim: Dim) -> tuple[Dim, Dim]:
     """(first element, number of elements) where a run computes them, by the rules of `slice_extent`."""
     b = call.builder
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mapsto.importers.onnx.rows.movement import crop
-from mapsto.importers.onnx.table import Call
+from mapsto.importers.onnx.table import NodeCall
 from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value
 from mapsto.ops.shapes import dim_max
@@ -33,7 +33,7 @@ class Window:
         return all(isinstance(p, int) and p >= 0 for p in self.pads)
 
 
-def per_axis(call: Call, name: str, rank: int, default: int) -> tuple[int, ...]:
+def per_axis(call: NodeCall, name: str, rank: int, default: int) -> tuple[int, ...]:
     values = call.integers(name)
     if not values:
         return (default,) * rank
@@ -42,7 +42,7 @@ def per_axis(call: Call, name: str, rank: int, default: int) -> tuple[int, ...]:
     return tuple(values)
 
 
-def window_of(call: Call, space: Sequence[Dim], kernel: Sequence[Dim]) -> Window:
+def window_of(call: NodeCall, space: Sequence[Dim], kernel: Sequence[Dim]) -> Window:
     """The node's window over spatial extents. Raises where an attribute is out of range."""
     rank = len(space)
     if not all(isinstance(k, int) for k in kernel):
@@ -68,7 +68,7 @@ def window_of(call: Call, space: Sequence[Dim], kernel: Sequence[Dim]) -> Window
     return Window(sizes, strides, dilations, (*before, *after))
 
 
-def with_fixed_pads(call: Call, x: Value, window: Window, value: float) -> tuple[Value, Window]:
+def with_fixed_pads(call: NodeCall, x: Value, window: Window, value: float) -> tuple[Value, Window]:
     """Pads that depend on open extents become a `pad` node of their own; the window is then without."""
     if window.fixed():
         return x, window
