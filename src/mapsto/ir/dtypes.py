@@ -43,6 +43,11 @@ class DType(enum.Enum):
         return self in (DType.F16, DType.BF16, DType.F32, DType.F64)
 
     @property
+    def is_half(self) -> bool:
+        """Whether it is a float of 16 bits, which no processor here computes in but by way of f32."""
+        return self in (DType.F16, DType.BF16)
+
+    @property
     def is_signed(self) -> bool:
         return self.is_float or self in (DType.I8, DType.I16, DType.I32, DType.I64)
 

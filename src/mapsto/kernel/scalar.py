@@ -18,17 +18,16 @@ import numpy as np
 from mapsto.ir.dtypes import DType, from_numpy
 
 Array = np.ndarray[Any, Any]
-HALVES = (DType.F16, DType.BF16)
 
 
 def compute_type(dtype: DType) -> DType:
     """The type that arithmetic on `dtype` is done in."""
-    return DType.F32 if dtype in HALVES else dtype
+    return DType.F32 if dtype.is_half else dtype
 
 
 def widen(array: Array) -> Array:
     """f16 and bf16 as f32, everything else as it is."""
-    return array.astype(np.float32) if from_numpy(array.dtype) in HALVES else array
+    return array.astype(np.float32) if from_numpy(array.dtype).is_half else array
 
 
 def doubled(array: Array) -> Array:

@@ -28,7 +28,6 @@ _NAMES = {
     DType.BOOL: "int",
 }
 _SIGNED = {1: "char", 2: "short", 4: "int", 8: "long"}
-HALF_WIDTH = (DType.F16, DType.BF16)
 
 
 def split(lanes: int) -> list[int]:
@@ -73,7 +72,7 @@ def literal(value: float | int | bool, element: DType, width: int = 1) -> str:
 def _scalar_literal(value: float | int | bool, element: DType, vector: bool) -> str:
     if element is DType.BOOL:
         return ("-1" if vector else "1") if value else "0"
-    if element in HALF_WIDTH:
+    if element.is_half:
         return f"(ushort){int(np.array(value, element.numpy).view(np.uint16))}"
     if element.is_float:
         return _float_literal(float(value), element)

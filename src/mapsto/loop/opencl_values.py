@@ -34,7 +34,6 @@ from mapsto.loop.ast import (
     Var,
 )
 from mapsto.loop.opencl_types import (
-    HALF_WIDTH,
     lane_numbers,
     literal,
     signed_name,
@@ -257,7 +256,7 @@ class Values:
     def combine(self, op: str, a: str, b: str, element: DType, width: int, amount: int | None = None) -> str:
         """One operation on one part; `amount` is the second operand where it is a literal integer."""
         if (
-            element in HALF_WIDTH
+            element.is_half
         ):  # in f32: rounding its result once more is harmless (24 bits hold twice 11 and 2 more)
             x, y = (self.convert(v, element, DType.F32, width) for v in (a, b))
             return self.convert(self.combine(op, x, y, DType.F32, width), DType.F32, element, width)
@@ -309,7 +308,7 @@ class Values:
 
     def _unary_part(self, op: str, a: str, element: DType, width: int) -> str:
         t = type_name(element, width)
-        if element in HALF_WIDTH:
+        if element.is_half:
             wide = self._unary_part(op, self.convert(a, element, DType.F32, width), DType.F32, width)
             return self.convert(wide, DType.F32, element, width)
         if op == "not":
@@ -328,7 +327,7 @@ class Values:
         return self.by_parts(lambda a, b, width: self._compare_part(v.op, a, b, v.a.type.element, width), v.a, v.b)
 
     def _compare_part(self, op: str, a: str, b: str, element: DType, width: int) -> str:
-        if element in HALF_WIDTH:
+        if element.is_half:
             a, b = (self.convert(x, element, DType.F32, width) for x in (a, b))
             element = DType.F32
         if element is DType.BOOL:  # unsigned: true is above false
@@ -351,7 +350,7 @@ class Values:
 
     def fma(self, v: Fma) -> Parts:
         e = v.type.element
-        if e in HALF_WIDTH:
+        if e.is_half:
             raise self._refuse(f"fma in {e.value} (cast to f32 around it)")
 
         def part(a: str, b: str, c: str, width: int) -> str:
@@ -373,10 +372,10 @@ class Values:
         """Numeric conversion; float to integer truncates and saturates, NaN gives 0."""
         if source is target:
             return a
-        if source in HALF_WIDTH:
+        if source.is_half:
             wide = self.call(helpers.widen_half(source, width), a)
             return self.convert(wide, DType.F32, target, width)
-        if target in HALF_WIDTH:
+        if target.is_half:
             if source is not DType.F64:
                 a, source = self.convert(a, source, DType.F32, width), DType.F32
             return self.call(helpers.narrow_half(source, target, width), a)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.kernel.ast import Cast, Const, Fold, Index, Load, Op, Reduce, Reduction, Scalar, State, Stmt, Where, walk
 from mapsto.machine.cost import CLASS_OF
@@ -204,7 +203,7 @@ class _Counter:
         moves = {} if where is None else walks(where, e.index, self.extents, self.sizes)
         node = RowNode("load", "", 1.0, e.dtype.size, names, e.tensor, moves)
         found = self._note(("load", e.tensor, e.index), names, node)
-        if e.dtype in (DType.F16, DType.BF16):
+        if e.dtype.is_half:
             self._note(("widen", e.tensor, e.index), names, RowNode("op", "convert", 1.0, 4, names))
         return found
 

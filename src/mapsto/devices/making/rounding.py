@@ -7,7 +7,6 @@ from dataclasses import replace
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.kernel.ast import Cast, Load, Scalar, Stmt, transform, with_value
-from mapsto.kernel.scalar import HALVES
 from mapsto.plan.contraction import ACCUMULATOR
 
 
@@ -16,7 +15,7 @@ def unrounded(stmts: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
     statements after it take, and rounded, which is stored. A conversion that the model asks for, of what was f32
     before, stays.
     """
-    if not any(stmt.dtype in HALVES for stmt in stmts):
+    if not any(stmt.dtype.is_half for stmt in stmts):
         return stmts
     wide: dict[str, str] = {}
 
@@ -40,4 +39,4 @@ def unrounded(stmts: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
 def _rounds(value: Cast) -> bool:
     """Whether a conversion rounds what an op has computed."""
     computed = not isinstance(value.arg, Load) or value.arg.tensor == ACCUMULATOR
-    return computed and value.dtype in HALVES and value.arg.dtype is DType.F32
+    return computed and value.dtype.is_half and value.arg.dtype is DType.F32

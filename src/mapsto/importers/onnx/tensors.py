@@ -101,7 +101,7 @@ class TensorReader:
             data = getattr(tensor, field)
             if len(data) != count:
                 raise ModelError(f"{where}: {len(data)} elements in `{field}` for shape {list(shape)}")
-            if dtype in (DType.F16, DType.BF16):  # each element's bits in the low half of an int32
+            if dtype.is_half:  # each element's bits in the low half of an int32
                 bits = np.array([int(v) & 0xFFFF for v in data], dtype=np.uint16)
                 return bits.view(dtype.numpy).reshape(shape)
             try:
