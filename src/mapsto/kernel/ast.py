@@ -1,9 +1,8 @@
 """Kernels: what is computed, element by element, free of layout, order and device.
 
 A kernel is a list of statements. A statement defines `target[index] = value` for every point of its iterators.
-`value` is a scalar
-expression over loads at index maps. Reductions (of one value, or folds of several) carry iterators of their own.
-Statements run as if one after the other.
+`value` is a scalar expression over loads at index maps. Reductions (of one value, or folds of several) carry iterators
+of their own. Statements run as if one after the other.
 
 Guards: `Where(conds, a, b)` is `a` where every integer expression in `conds` is >= 0, else `b`; loads inside `a` are
 only made where the guard holds.

@@ -1,10 +1,9 @@
 """The loop language: typed, explicit about vectors, buffers and loops; free of any device.
 
 Integers that index (loop variables, extents, addresses) are `ir.expr` polynomials over named i64 symbols: loop
-variables, `LetIndex` names,
-the function's dims, and `begin`/`end`, the share of the outermost range that one thread works on.
-Values are expressions with a type of (element, lanes). Element `bool` with lanes is a mask; in memory a bool is one
-byte.
+variables, `LetIndex` names, the function's dims, and `begin`/`end`, the share of the outermost range that one thread
+works on. Values are expressions with a type of (element, lanes). Element `bool` with lanes is a mask; in memory a bool
+is one byte.
 
 Calling convention of every compiled function, on every device that has pointers:
     void name(void** buffers, int64_t* dims, int64_t begin, int64_t end)

@@ -2,10 +2,9 @@
 
     target[batch, row, col] = around( sum[red] A[batch, row, red] * B[batch, col, red] )
 
-An iterator is told by where it occurs: in A and B and the target it is a batch (or group) iterator, in A and the
-target a row, in B and the target a
-column, in A and B a reduction. `window` reductions occur in A together with a row (y+i); the channel reduction does
-not.
+An iterator is told by where it occurs: in A and B and the target it is a batch (or group) iterator, in A and the target
+a row, in B and the target a column, in A and B a reduction. `window` reductions occur in A together with a row (y+i);
+the channel reduction does not.
 """
 
 from __future__ import annotations

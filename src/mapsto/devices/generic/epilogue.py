@@ -23,8 +23,8 @@ from mapsto.plan.layout import Layout
 @dataclass(frozen=True)
 class EpilogueContext:
     """A point: `bindings` gives each iterator as an expression over loop symbols; `wide` is the iterator that runs
-    along `lanes`,
-    from its binding on. `known` tensors have this value here. `mask`: the lanes that are inside; None: all of them.
+    along `lanes`, from its binding on. `known` tensors have this value here. `mask`: the lanes that are inside; None:
+    all of them.
 
     A wide iterator's binding should show that it is a multiple of the lanes (16*block), so that blocked layouts stay
     linear.

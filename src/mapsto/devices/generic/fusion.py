@@ -22,8 +22,7 @@ class Follower:
 
 def followers(segment: FlatSegment, at: int, handed: frozenset[str]) -> tuple[Follower, ...]:
     """Reductions of row-level steps after group `at` that read, element by element, what the group hands on, and
-    nothing that is made
-    between them."""
+    nothing that is made between them."""
     group = segment.groups[at]
     if len(group.inner) != 1 or any(s.scan or s.ordered for s in group.steps):
         return ()

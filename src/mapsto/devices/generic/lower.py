@@ -1,8 +1,7 @@
 """From a kernel to a function in the loop language: the parts of the kernel share one range that threads divide.
 
 The range of a part counts its rows (or vectors of rows); the parts' ranges are laid end to end, so any share [begin,
-end) of the
-sum is a share of each part. What a part computes for a row never depends on the share.
+end) of the sum is a share of each part. What a part computes for a row never depends on the share.
 """
 
 from __future__ import annotations

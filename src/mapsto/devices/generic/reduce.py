@@ -215,9 +215,8 @@ class _Loops:
         return it.extent
 
     def _straight(self, iters: list[Iter]) -> int:
-        """How many of the innermost loops are written out: few rounds, none guarded. What they share with no outer
-        loop is then
-        hoisted out of those (the weights of a depthwise convolution)."""
+        """How many of the innermost loops are written out: few rounds, none guarded. What they share with no outer loop
+        is then hoisted out of those (the weights of a depthwise convolution)."""
         nodes = self._inside()
         if any(isinstance(n, Reduction | Where) for n in nodes):
             return 0

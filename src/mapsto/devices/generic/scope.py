@@ -2,8 +2,7 @@
 
 A scope is the function's body, a loop's body or a branch. What does not depend on an inner loop is emitted before that
 loop, once, however deep the reader is. A guarded scope (a branch, or a loop that may not run at all) holds back loads
-that
-might leave their buffers.
+that might leave their buffers.
 """
 
 from __future__ import annotations
