@@ -39,6 +39,7 @@ __global const long* numbers_, const long first_, const long last_, const long c
   const long n_5 = numbers_[2];
   const long begin_ = first_ + chunk_*(long)get_global_id(0);
   const long end_ = min(begin_ + chunk_, last_);
+  if (begin_ >= end_) return;
   const long stop_6 = end_;
   for (long i_7 = begin_; i_7 < stop_6; i_7 += 1L) {
     float8 s_8 = (float8)(0x0p+0f);

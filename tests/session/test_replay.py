@@ -37,7 +37,7 @@ RECURRENT = """g (float[T, B, 5] x, float[2, 51, 5] w, float[2, 51, 17] r, float
     y, h = GRU<hidden_size = 17, direction = "bidirectional">(x, w, r, b)
     shape = Constant<value_ints = [1, -1, 17]>()
     row = Reshape(h, shape)
-    z = LSTM<hidden_size = 17>(row, v, u)
+    z = LSTM<hidden_size = 17>(row, v, u, , , row, row)
 }"""
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mapsto.devices.contraction.reach import reach
@@ -74,7 +75,9 @@ def test_more_rows_never_take_less_time(e: Extents, more: int) -> None:
     def seconds(x: Extents) -> float:
         return x.products / share(AVX512, x)
 
-    # tiles for any number of columns are chosen without knowing how many there will be: there it need not be so
+    # tiles for any number of columns are chosen without knowing how many there will be: there it need not be so; B of a
+    # single row comes from afar, as nothing reads it again
+    assume(math.prod(e.rows) > 1)
     e = replace(e, open_columns=False)
     larger = replace(e, rows=(e.rows[0] * (1 + more), *e.rows[1:]))
     assert seconds(larger) >= seconds(e) * 0.999
