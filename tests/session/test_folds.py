@@ -59,3 +59,16 @@ def test_what_is_not_finite_comes_out_as_it_does_in_two_passes() -> None:
     feed["x"][1, 7], feed["x"][2, 0], feed["x"][3, 2047] = np.nan, np.inf, -np.inf
     found = exe.run(feed)["y"]
     assert np.isnan(found[1:4]).all() and np.isfinite(found[[0, 4, 31]]).all()
+
+
+def test_a_mean_of_values_that_drift_from_one_end_to_the_other() -> None:
+    for extent in (4096, 50_176, 100_000, 262_144):
+        row = f"float[2, {extent}]"
+        text = f"g ({row} x, float[{extent}] s) => ({row} y) {{ y = LayerNormalization(x, s) }}"
+        exe = mapsto.compile(parse(text), threads=1)
+        ramp = np.linspace(0, 1, extent)
+        x = np.stack([ramp, ramp[::-1]]).astype(np.float32)
+        wide = x.astype(np.float64)
+        right = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
+        got = exe.run({"x": x, "s": np.ones(extent, np.float32)})["y"]
+        assert np.abs(got - right).max() < 2e-6 * np.abs(right).max(), extent
