@@ -44,7 +44,7 @@ class DType(enum.Enum):
 
     @property
     def is_half(self) -> bool:
-        """Whether it is a float of 16 bits, which no processor here computes in but by way of f32."""
+        """Whether it is a float of 16 bits: arithmetic on these is done in f32."""
         return self in (DType.F16, DType.BF16)
 
     @property

@@ -1,7 +1,7 @@
 """How a core multiplies: the types in which operands of a contraction meet, and how many of them in a lane.
 
 Where no instruction takes operands as they lie, B is packed in a wider type, and A is brought to it a few channels at a
-time (see `contraction`).
+time (see `stage`).
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from mapsto.devices.generic.normal import bare, ranges_of, settle
 from mapsto.devices.generic.rows import Segment
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Expr, Sym, add, load, mul, product, sym, symbols, terms_of
+from mapsto.ir.expr import Call, Dim, Sym, add, load, mul, of_atom, product, sym, symbols
 from mapsto.ir.expr_proofs import Ranges, known_in
-from mapsto.ir.expr_rewrite import rebuild, simplify, substitute
+from mapsto.ir.expr_rewrite import rebuild, rejoined, simplify, substitute
 from mapsto.kernel.ast import Index, Iter, Load, Reduction, Scalar, Scan, Where, bodies, children, reduced, transform
 from mapsto.plan.layout import Layout, plain
 
@@ -153,7 +153,7 @@ class Flattener:
         return self.placed(tensor, flat, ranges), safe
 
     def placed(self, tensor: str, index: Sequence[Dim], ranges: Ranges) -> Dim:
-        return simplify(recombine(self.layouts[tensor].place(index, ranges)), ranges)
+        return simplify(rejoined(self.layouts[tensor].place(index, ranges)), ranges)
 
     def padded(self, tensor: str, index: Sequence[Dim]) -> str:
         layout = self.layouts[tensor]
@@ -201,28 +201,6 @@ class Flattener:
         return transform(e, leaf, lambda d: self.index(d, ranges))
 
 
-def recombine(e: Dim) -> Dim:
-    """c*k*(x//k) + c*(x%k) == c*x."""
-    if isinstance(e, int):
-        return e
-    for monomial, coefficient in e.terms:
-        for atom in monomial:
-            if not isinstance(atom, Call) or atom.fn != "mod":
-                continue
-            x, k = atom.args
-            others = tuple(a for a in monomial if a is not atom)
-            factor = product([coefficient, *(_of(a) for a in others)])
-            whole = mul(mul(factor, k), _of(Call("floordiv", (x, k))))
-            rest = add(e, mul(add(mul(factor, _of(atom)), whole), -1))
-            if len(terms_of(rest)) == len(e.terms) - 1 - len(terms_of(whole)):
-                return recombine(add(rest, mul(factor, x)))
-    return e
-
-
-def _of(atom: Sym | Call) -> Dim:
-    return Expr((((atom,), 1),))
-
-
 # ---- collapsing ----------------------------------------------------------------------------------------------------
 
 
@@ -233,12 +211,12 @@ def expressible(e: Dim, outer: str, inner: str, extent: Dim) -> bool:
     coefficients: dict[str, Dim] = {outer: 0, inner: 0}
     for monomial, c in e.terms:
         own = [a for a in monomial if isinstance(a, Sym) and a.name in coefficients]
-        calls = [a for a in monomial if isinstance(a, Call) and symbols(_of(a)) & coefficients.keys()]
+        calls = [a for a in monomial if isinstance(a, Call) and symbols(of_atom(a)) & coefficients.keys()]
         if len(own) > 1 or (own and calls):
             return False
         if own:
             name = own[0].name
-            rest = product([c, *(_of(a) for a in monomial if a is not own[0])])
+            rest = product([c, *(of_atom(a) for a in monomial if a is not own[0])])
             coefficients[name] = add(coefficients[name], rest)
         elif not all(expressible(arg, outer, inner, extent) for a in calls for arg in a.args):
             return False
