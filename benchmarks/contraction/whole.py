@@ -16,7 +16,7 @@ from mapsto.ops.interpret import run_graph
 from mapsto.plan.plan import Work
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Run
-from mapsto.session.compile import build
+from mapsto.session.compile import build, prepared
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def _multiplied(b: Builder, shape: Convolution | Product, left: Value, right: Va
 def compile_whole(shape: Convolution | Product, fmt: Format, workers: Workers, seed: int = 0) -> Whole:
     """Compile, check against the numpy interpreter, take the contraction step out. Exits where the result differs."""
     graph, x = graph_of(shape, fmt, np.random.default_rng(seed))
-    exe = build(graph, workers, 1, None)
+    exe = build(prepared(graph, None), workers, 1, None)
     (name,) = graph.outputs
     if not np.array_equal(exe(x), run_graph(graph, {"x": x})[name]):
         raise SystemExit(f"{fmt.name} {shape.name}: the result differs from numpy's")
