@@ -22,7 +22,8 @@ _F16_MAGIC = 0x77800000  # 2^112 as f32 bits: moves a half's exponent (bias 15) 
 class Capabilities:
     """What the target's processor does in one instruction.
 
-    `features`: fma, round, f16 (f16 <-> f32), bf16 (f32 -> bf16), dot_bf16, dot_u8s8.
+    `features`: fma, round, f16 (f16 <-> f32), bf16 (f32 -> bf16), dot_bf16, dot_u8s8, masked (vectors loaded under a
+    mask), masked_narrow (those of elements below 32 bits too).
     """
 
     features: frozenset[str] = frozenset()

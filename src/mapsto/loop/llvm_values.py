@@ -146,16 +146,22 @@ class Values:
             one = Type(v.type.element)
             scalar = self._from_memory(self.contiguous(v.buffer, v.base, one, None), one)
             return self.convert.splat(scalar, v.type)
-        if stride is not None and v.mask is None and (stride == -1 or 1 < stride <= WIDEST_SHUFFLED_STRIDE):
+        if stride is not None and 1 < stride <= WIDEST_SHUFFLED_STRIDE and self._loads_under(v.mask, v.type):
             return self._from_memory(self._shuffled(v, stride), v.type)
+        if stride == -1 and v.mask is None:
+            plain = self.contiguous(v.buffer, v.base - (v.type.lanes - 1), v.type, None)
+            memory, lanes = vector_text(memory_text(v.type.element), v.type.lanes), range(v.type.lanes - 1, -1, -1)
+            return self._from_memory(self.emitter.shuffle(memory, plain, "poison", lanes), v.type)
         lanes = Type(DType.I64, v.type.lanes)
         index = self._index_value(IndexValue(0, lanes, v.stride))
         return self._gathered(self.emitter.address(v.buffer, v.base), v.buffer, index, v.type, v.mask)
 
     def contiguous(self, buffer: str, base: Dim, t: Type, mask: Value | None) -> str:
         """Load adjacent elements in their memory form."""
+        return self._contiguous(buffer, base, t, None if mask is None else self.value(mask))
+
+    def _contiguous(self, buffer: str, base: Dim, t: Type, on: str | None) -> str:
         e = self.emitter
-        on = None if mask is None else self.value(mask)
         pointer, align = e.address(buffer, base), t.element.size
         memory = vector_text(memory_text(t.element), t.lanes)
         if on is None:
@@ -168,18 +174,25 @@ class Values:
         got = e.call(memory, f"llvm.masked.load.{mangled(memory)}.p0", args)
         return e.let(f"extractelement {memory} {got}, i64 0") if t.lanes == 1 else got
 
+    def _loads_under(self, mask: Value | None, t: Type) -> bool:
+        """Whether vectors are loaded in one instruction, under a mask if there is one."""
+        return mask is None or self.convert.capabilities.has("masked" if t.element.size >= 4 else "masked_narrow")
+
     def _shuffled(self, v: Load, stride: int) -> str:
         """A small constant stride by whole vectors and shuffles, touching nothing outside the first and the last
-        element."""
+        element that is asked for.
+        """
         e, n = self.emitter, v.type.lanes
         memory = vector_text(memory_text(v.type.element), n)
-        if stride == -1:
-            plain = self.contiguous(v.buffer, v.base - (n - 1), v.type, None)
-            return e.shuffle(memory, plain, "poison", range(n - 1, -1, -1))
+        mask = None if v.mask is None else self.value(v.mask)
         starts = [k * n for k in range(stride - 1)] + [stride * (n - 1) + 1 - n]
         result, done = "poison", 0  # lanes [0, done) of `result` are final
         for start in starts:
-            part = self.contiguous(v.buffer, v.base + start, v.type, None)
+            on = None
+            if mask is not None:  # of a part, the elements that are some lane's
+                lanes = [(start + k) // stride if (start + k) % stride == 0 else n for k in range(n)]
+                on = e.shuffle(f"<{n} x i1>", mask, "zeroinitializer", lanes)
+            part = self._contiguous(v.buffer, v.base + start, v.type, on)
             offsets = [min(max(lane * stride - start, 0), n - 1) for lane in range(n)]
             picks = [lane if lane < done else n + offsets[lane] for lane in range(n)]
             result = e.shuffle(memory, result, part, picks)

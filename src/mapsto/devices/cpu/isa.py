@@ -63,14 +63,14 @@ class Isa:
 
 
 SSE2 = Isa("sse2", "x86-64", (), 128, 16, frozenset(), fma_per_cycle=2.0)
-AVX2 = Isa("avx2", "x86-64-v3", (), 256, 16, frozenset({"fma", "round", "f16"}), fma_per_cycle=2.0)
+AVX2 = Isa("avx2", "x86-64-v3", (), 256, 16, frozenset({"fma", "round", "f16", "masked"}), fma_per_cycle=2.0)
 AVX512 = Isa(
     "avx512",
     "x86-64-v4",
     ("-prefer-256-bit",),
     512,
     32,
-    frozenset({"fma", "round", "f16"}),
+    frozenset({"fma", "round", "f16", "masked", "masked_narrow"}),
     fma_per_cycle=2.0,
 )
 _EXTENSIONS = {"avx512vnni": "dot_u8s8", "avx512bf16": "dot_bf16"}

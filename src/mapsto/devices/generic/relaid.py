@@ -1,7 +1,8 @@
 """Constants laid anew for the vectors that read them.
 
 A depthwise convolution reads w[c, 0, i, j]. Where its result holds the channels innermost, a vector holds neighbouring
-c, and these must be neighbours in w as well: w is turned to w[0, i, j, c], once, when the plan is made.
+c, and these must be neighbours in w as well: w is turned to w[0, i, j, c], once, when the plan is made. What is read
+as f32 is kept as f32 then.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from typing import Protocol
 
 import numpy as np
 
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import symbols
-from mapsto.kernel.ast import Load, Scalar, Stmt, transform
+from mapsto.kernel.ast import Cast, Load, Scalar, Stmt, transform
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.home import Home
 
@@ -51,11 +53,12 @@ def _relaid(stmt: Stmt, dim: int, store: HomeStore) -> Stmt:
         return stmt
 
     def leaf(node: Scalar) -> Scalar | None:
-        axis = _axis(node, name, store.constants) if isinstance(node, Load) else None
-        if axis is None or not isinstance(node, Load):
+        load, dtype = (node.arg, node.dtype) if isinstance(node, Cast) and node.dtype is DType.F32 else (node, None)
+        axis = _axis(load, name, store.constants) if isinstance(load, Load) else None
+        if axis is None or not isinstance(load, Load) or (dtype is not None and not load.dtype.is_half):
             return None
-        index = (*node.index[:axis], *node.index[axis + 1 :], node.index[axis])
-        return Load(_turn(node.tensor, axis, store), index, node.dtype)
+        index = (*load.index[:axis], *load.index[axis + 1 :], load.index[axis])
+        return Load(_turn(load.tensor, axis, dtype or load.dtype, store), index, dtype or load.dtype)
 
     return replace(stmt, value=transform(stmt.value, leaf))
 
@@ -68,9 +71,12 @@ def _axis(load: Load, name: str, constants: Mapping[str, np.ndarray]) -> int | N
     return moving[0] if len(moving) == 1 and moving[0] != len(load.index) - 1 else None
 
 
-def _turn(tensor: str, axis: int, store: HomeStore) -> str:
-    """The constant with one dim moved to the end, under a name of its own."""
-    name = f"{tensor}.turned{axis}"
+def _turn(tensor: str, axis: int, dtype: DType, store: HomeStore) -> str:
+    """The constant with one dim moved to the end, in a type that holds it, under a name of its own."""
+    array = store.constants[tensor]
+    widened = array.dtype != dtype.numpy
+    name = f"{tensor}.turned{axis}" + (f".{dtype.value}" if widened else "")
     if name not in store.constants:
-        store.add_constant(name, np.ascontiguousarray(np.moveaxis(store.constants[tensor], axis, -1)))
+        turned = np.moveaxis(array, axis, -1)
+        store.add_constant(name, np.ascontiguousarray(turned.astype(dtype.numpy) if widened else turned))
     return name

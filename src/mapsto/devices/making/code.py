@@ -22,6 +22,7 @@ from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.relaid import relaid
 from mapsto.devices.generic.schedule import RowSchedule, read_schedule, schedule_text
 from mapsto.devices.maker import KernelCall
+from mapsto.devices.making.rounding import unrounded_between
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.expr_rewrite import substitute
@@ -216,6 +217,12 @@ class TaskCode:
 
     def rows_call(self, stmts: Sequence[Stmt]) -> KernelCall:
         """A call of the generic lowering of these statements."""
+        if not any(node.op == "cast" and node.outputs[0].dtype.is_half for node in self.task.nodes):
+            # a conversion of the model's own is what it asks for, and looks like any rounding by now
+            stored = [s.target for s in stmts if self.home(s.target) is not None]
+            stmts, wide = unrounded_between(stmts, stored)
+            for name, other in wide.items():
+                self.values[other] = replace(self.value(name), name=other, dtype=DType.F32)
         return _rows_call(relaid(stmts, self), self)
 
 
