@@ -10,16 +10,19 @@ from mapsto.devices.generic.cost import Costs, Vector
 from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
 from mapsto.devices.generic.fusion import Follower, followers, only_followed
 from mapsto.devices.generic.operations import combine, convert, identity, lift
+from mapsto.devices.generic.reduce import Neighbours, emit_reduce, goes_with_neighbours
 from mapsto.devices.generic.running import Runner, runner
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import zero
 from mapsto.devices.generic.staging import Staged
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, floordiv, mod, sym
-from mapsto.kernel.ast import Iter
+from mapsto.ir.expr import Dim, floordiv, mod, sym, symbols
+from mapsto.kernel.ast import Iter, Load, Reduce, Reduction, Scalar, Where, children, walk
 from mapsto.loop import ast as loop
 
 _HALF = (DType.F16, DType.BF16)
+# Rows that are computed at once where their windows overlap: accumulators for each stay in registers.
+_NEIGHBOURS = 4
 
 
 class Body:
@@ -66,6 +69,50 @@ class Body:
         for name in list(self.emitter.known):
             self.emitter.forget(name)
             del self.emitter.known[name]
+
+    def at_once(self, last: Iter, span: tuple[Dim, Dim]) -> int:
+        """How many rows of an iterator, inside a span, are computed at once: several where windows of neighbours have
+        points in common, which are then loaded and converted once, and where weights are read once for all.
+        """
+        if not isinstance(last.extent, int) or last.extent >= 2 * _NEIGHBOURS:
+            name = f"{last.name}?"  # some row of the span
+            self.code.ranges[name] = span
+            self.code.bind(last.name, sym(name))
+            return _NEIGHBOURS if self._windows(last.name) else 1
+        return 1
+
+    def _windows(self, row: str) -> list[Reduce]:
+        """Reductions that rows next to each other compute together."""
+        lane, (group, *others) = self.emitter.lane, self.segment.groups
+        if lane is None or row in symbols(lane.iterator) or (lane.tail is not None and row in symbols(lane.tail)):
+            return []
+        if others or group.inner or self.staged or any(s.scan is not None or s.ordered for s in group.steps):
+            return []
+        if any(isinstance(node, Where) for s in group.steps for node in _outside(s.value)):
+            return []
+        written = {s.target for s in group.steps}
+        found = [node for s in group.steps for node in _outside(s.value) if isinstance(node, Reduce)]
+        return [
+            e
+            for e in dict.fromkeys(found)
+            if not any(isinstance(n, Reduction) or (isinstance(n, Load) and n.tensor in written) for n in walk(e.body))
+            and goes_with_neighbours(self.emitter, e, row)
+        ]
+
+    def emit_at_once(self, row: str, first: Dim, count: int) -> None:
+        """Neighbouring rows from one on."""
+        rows = []
+        for k in range(count):
+            self.code.bind(row, first + k)
+            rows.append((first + k, self.code.versions[row]))
+        self.emitter.begin_row()
+        windows = self._windows(row)
+        with self.code.bound_again(row, *rows[0]):
+            for e in windows:
+                emit_reduce(self.emitter, e, Neighbours(row, tuple(rows)))
+        for value, version in rows:
+            with self.code.bound_again(row, value, version):
+                self.emit()
 
     def group(self, group: FlatGroup, at: int) -> None:
         vector = None
@@ -215,3 +262,11 @@ class Body:
             stored = before if step.scan.exclusive else after
             self.store(step, code.let(convert(stored, step.dtype)))
             code.emit(loop.Assign(name, after))
+
+
+def _outside(e: Scalar) -> Iterator[Scalar]:
+    """An expression's parts, those inside of reductions left out."""
+    yield e
+    if not isinstance(e, Reduction):
+        for child in children(e):
+            yield from _outside(child)

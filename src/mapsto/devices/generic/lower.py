@@ -303,6 +303,13 @@ class _Writer:
     def _row_loop(self, last: Iter, low: Dim, high: Dim, span: tuple[Dim, Dim], body: Body) -> None:
         if isinstance(span[0], int) and isinstance(span[1], int) and span[1] < span[0]:
             return
+        count = body.at_once(last, span)
+        if count > 1:
+            whole = self.code.symbol(low + floordiv(maximum(high - low, 0), count) * count, "whole")
+            inside = span[0], span[1] - (count - 1)
+            with self.code.loop(low, whole, last.name, inside, step=count) as row:
+                body.emit_at_once(last.name, row, count)
+            low = whole
         with self.code.loop(low, high, last.name, span) as row:
             self.code.bind(last.name, row)
             body.emit()

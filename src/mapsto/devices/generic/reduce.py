@@ -63,10 +63,20 @@ class Bounded:
         return it.name not in self.starts and it.name not in self.stops
 
 
-def emit_reduce(emitter: Context, e: Reduce) -> loop.Value:
-    """The value of a reduction: in the lanes at work, or in lanes of its own folded at the end."""
+@dataclass(frozen=True)
+class Neighbours:
+    """Rows that are computed at once: what a row iterator stands for in each, and the version of that (`scope`)."""
+
+    iterator: str
+    rows: tuple[tuple[Dim, int], ...]
+
+
+def emit_reduce(emitter: Context, e: Reduce, neighbours: Neighbours | None = None) -> loop.Value:
+    """The value of a reduction: in the lanes at work, or in lanes of its own folded at the end. neighbours: all of
+    their values are made together and remembered, in the same loops; that of the present row is given.
+    """
     vector = _prepared(emitter, e)
-    _Loops(emitter, _bounded(emitter, e, vector), vector, e).emit()
+    _Loops(emitter, _bounded(emitter, e, vector), vector, e, neighbours).emit()
     made = emitter.code.find(emitter.key(emitter.info(e)))
     assert made is not None
     return made
@@ -92,6 +102,31 @@ def _prepared(emitter: Context, e: Reduction) -> Vector | None:
     if emitter.lane is not None or emitter.lanes <= 1:
         return None
     return Costs(emitter.processor, emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
+
+
+def goes_with_neighbours(emitter: Context, e: Reduce, row: str) -> bool:
+    """Whether the loops of a reduction are the same for all rows of an iterator, and neighbours read what it reads."""
+    if not _overlaps(e, row):
+        return False
+    own = symbols(emitter.code.bindings[row])
+    bounded = _bounded(emitter, e, _prepared(emitter, e))
+    limits = [b for found in (*bounded.starts.values(), *bounded.stops.values()) for b in found]
+    return not any(symbols(emitter.code.expand(b)) & own for b in limits)
+
+
+def _overlaps(e: Reduce, row: str) -> bool:
+    """Whether the window of one row has points of the next one's."""
+    for node in walk(e.body):
+        if not isinstance(node, Load) or (along := linear(node.index[0], row)) is None:
+            continue
+        for it in e.iters:
+            step = linear(node.index[0], it.name)
+            if step is None or not all(isinstance(c, int) and c > 0 for c in (along[0], step[0])):
+                continue
+            moved, rest = divmod(along[0], step[0])  # type: ignore[operator,call-overload]
+            if rest == 0 and isinstance(it.extent, int) and moved < it.extent:
+                return True
+    return False
 
 
 # ---- guards as bounds ----------------------------------------------------------------------------------------------
@@ -156,13 +191,21 @@ def _becomes_bound(emitter: Context, cond: Dim, own: list[str], vector: set[str]
 class _Loops:
     """The loops of one reduction. `meant`: as what its result is remembered."""
 
-    def __init__(self, emitter: Context, reduce: Bounded, vector: Vector | None, meant: Reduction) -> None:
+    def __init__(
+        self,
+        emitter: Context,
+        reduce: Bounded,
+        vector: Vector | None,
+        meant: Reduction,
+        neighbours: Neighbours | None = None,
+    ) -> None:
         self.emitter = emitter
         self.code = emitter.code
         self.reduce = reduce
         self.vector = vector
         self.meant = meant
-        self.runner: Runner
+        self.neighbours = neighbours
+        self.runners: list[Runner] = []
 
     def emit(self) -> None:
         by_name = {it.name: it for it in self.reduce.reduction.iters}
@@ -173,7 +216,8 @@ class _Loops:
             by_name[last.name] = last
         with self.emitter.in_lanes(lane):
             self._rounds(list(by_name.values()))
-        self.runner.finish(self.vector is not None)
+        for runner in self._in_turn():
+            runner.finish(self.vector is not None)
 
     def _rounds(self, iters: list[Iter]) -> None:
         straight = self._straight(iters)
@@ -194,7 +238,22 @@ class _Loops:
     def _declare(self, ways: int) -> None:
         e = self.reduce.reduction
         lanes = self.vector.lanes if self.vector else self.emitter.lanes_of(self.emitter.info(e))
-        self.runner = runner(self.emitter, e, lanes, ways, self.meant)
+        count = 1 if self.neighbours is None else len(self.neighbours.rows)
+        self.runners = [runner(self.emitter, e, lanes, ways, self.meant) for _ in range(count)]
+
+    def _in_turn(self) -> Iterator[Runner]:
+        """What runs along, each at its own row."""
+        if self.neighbours is None:
+            yield from self.runners
+            return
+        for each, (value, version) in zip(self.runners, self.neighbours.rows, strict=True):
+            with self.code.bound_again(self.neighbours.iterator, value, version):
+                yield each
+
+    def _add(self, masked: bool = False, way: int | None = None) -> None:
+        """The present point taken in."""
+        for each in self._in_turn():
+            each.add(masked, way)
 
     @contextmanager
     def _loops(self, iters: list[Iter]) -> Iterator[None]:
@@ -249,7 +308,7 @@ class _Loops:
 
     def _unrolled(self, iters: list[Iter]) -> None:
         if not iters:
-            self.runner.add()
+            self._add()
             return
         it, *inner = iters
         if self.vector is None or it.name != self.vector.iter.name:
@@ -261,7 +320,7 @@ class _Loops:
         count, lane = self.vector.lanes, sym(self.emitter.lane.symbol)
         for at in range(it.extent // count):
             self.code.bind(it.name, at * count + lane)
-            self.runner.add()
+            self._add()
         if it.extent % count:
             self._tail(it)
 
@@ -270,31 +329,31 @@ class _Loops:
     def _loop(self, it: Iter) -> None:
         """The innermost sequential loop; several accumulators take turns where it is long."""
         start, stop = (self.code.expand(b) for b in self.reduce.span(it))
-        ways = self.runner.ways
+        ways = self.runners[0].ways
         whole = floordiv(it.extent, ways) * ways if ways > 1 else stop
         with self.code.loop(start, whole, it.name, (0, it.extent - 1), step=ways) as var:
             for way in range(ways):
                 self.code.bind(it.name, var + way)
-                self.runner.add(way=way)
+                self._add(way=way)
         if ways > 1 and whole != it.extent:
             with self.code.loop(whole, it.extent, it.name, (0, it.extent - 1)) as var:
                 self.code.bind(it.name, var)
-                self.runner.add(way=0)
+                self._add(way=0)
 
     def _vector_loop(self, it: Iter) -> None:
         assert self.emitter.lane is not None and self.vector is not None
         count, lane = self.vector.lanes, sym(self.emitter.lane.symbol)
         full = floordiv(it.extent, count)
-        ways = self.runner.ways
+        ways = self.runners[0].ways
         whole = floordiv(full, ways) * ways
         with self.code.loop(0, whole, it.name, (0, full - 1), step=ways) as var:
             for way in range(ways):
                 self.code.bind(it.name, (var + way) * count + lane)
-                self.runner.add(way=way)
+                self._add(way=way)
         if whole != full:
             with self.code.loop(whole, full, it.name, (0, full - 1)) as var:
                 self.code.bind(it.name, var * count + lane)
-                self.runner.add(way=0)
+                self._add(way=0)
         left = mod(it.extent, count)
         if isinstance(left, int):
             self._tail(it)
@@ -311,7 +370,7 @@ class _Loops:
             return
         self.code.bind(it.name, floordiv(it.extent, count) * count + sym(lane.symbol))
         with self.emitter.in_lanes(replace(lane, tail=left)):
-            self.runner.add(masked=True, way=0)
+            self._add(masked=True, way=0)
 
 
 def _nodes(reduction: Reduction) -> Collection[Scalar]:

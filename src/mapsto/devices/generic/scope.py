@@ -125,6 +125,19 @@ class Code:
         self._version += 1
         self.versions[name] = self._version
 
+    @contextmanager
+    def bound_again(self, name: str, value: Dim, version: int | None) -> Iterator[int]:
+        """Inside, an iterator stands for something else: for what it did under an earlier version, where one is given
+        (what was computed then is found). Yields the version.
+        """
+        before = self.bindings[name], self.versions[name]
+        self.bind(name, value)
+        if version is not None:
+            self.versions[name] = version
+        yield self.versions[name]
+        self.bindings[name], self.versions[name] = before
+        self.bound_to[name] = frozenset(symbols(before[0]))
+
     def unbind(self, name: str) -> None:
         self.bindings.pop(name, None)
         self.bound_to.pop(name, None)
