@@ -24,6 +24,8 @@ _ROUND = 2.0  # scalar operations of a loop's round besides its body
 # Rounds of a reduction whose latency neighbouring reductions hide, on units that look ahead: no `DeviceSpec` says how
 # far one does.
 _SHORT_CHAIN = 32
+# Bytes that memory passes on at once; a vector that lies across two of them takes as long as two.
+_LINE = 64
 _SHORT_RUN = 12  # neighbours in a row below which a vector of them is put together element by element
 
 
@@ -271,6 +273,9 @@ class _Nest:
         if node.kind == "guard" and not wide and self.work.simple:
             names = names - set(self.work.reduced) - self.last  # a bound of a loop, or decided for most rows
         times = self._times(names, trips)
+        if node.kind == "guard" and wide and self.work.reduced:
+            # each round asks anew
+            times = max(times, self._times(names | set(self.work.reduced), trips)) * self._at_ends(lane, lanes)
         if not names.isdisjoint(self.work.reduced):
             times *= self.inside_share
         if node.kind == "reduce":
@@ -303,7 +308,25 @@ class _Nest:
         if walk is not None and walk.run and abs(walk.step) > 1 and (rows := self._staged(node, lane)):
             counts.move("strided_load", times * lanes / rows)  # picked once for all rows of the innermost loop
             walk = Stepping(1.0, math.inf, 1.0)
-        self._move(walk, "load", lanes, node.size, times, counts)
+        if node.size < 4 and any(lane in guard.names for guard in self.work.guards):
+            apart = times * self._at_ends(lane, lanes)  # few units mask elements of less than 32 bits
+            counts.move("gather", apart * lanes)
+            times -= apart
+        self._move(walk, "load", lanes, node.size, times * self._across_lines(node, lane, lanes), counts)
+
+    def _at_ends(self, lane: str | None, lanes: int) -> float:
+        """The share of vectors along an iterator that are the first or the last: where guards on it are asked."""
+        return 1.0 if lane is None else min(1.0, 2.0 / max(-(-self.work.extents[lane] // lanes), 1))
+
+    def _across_lines(self, node: RowNode, lane: str, lanes: int) -> float:
+        """How many lines of memory a vector lies in, on average: those of a window that moves along the lanes begin
+        anywhere.
+        """
+        walks = node.walks or {}
+        moved = [walks[n].step for n in self.work.reduced if n in walks and n != lane]
+        if lane not in walks or abs(walks[lane].step) != 1 or all(step % lanes == 0 for step in moved):
+            return 1.0
+        return 1.0 + min(1.0, lanes * node.size / _LINE)
 
     def _staged(self, node: RowNode, lane: str) -> int:
         """Rows that share a reduction's operand, where lanes are rows and it is kept as vectors: a depthwise

@@ -320,9 +320,7 @@ def _operations(segment: FlatSegment) -> int:
 
 
 def _is_small(segment: FlatSegment) -> bool:
-    if any(g.inner for g in segment.groups) or any(reductions(s.value) for s in segment.steps):
-        return False
-    return _operations(segment) <= _SMALL_BODY
+    return not any(g.inner for g in segment.groups) and _operations(segment) <= _SMALL_BODY
 
 
 def _identifier(name: str) -> str:
