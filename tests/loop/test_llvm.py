@@ -381,16 +381,22 @@ def test_lanes_off_by_the_mask_touch_no_memory() -> None:
             mask = LaneMask(n, Type(BOOL, 16))
             base = page // element.size - 5
             value = Load("edge", base, Type(element, 16), mask=mask)
-            strided = Load("edge", base, Type(element, 16), 2, LaneMask(3, Type(BOOL, 16)))
-            body = (Store("out", 0, value), Store("edge", base, value, mask=mask), Store("out", 16, strided))
+            strided = (
+                Load("edge", base, Type(element, 16), step, LaneMask(count, Type(BOOL, 16)))
+                for step, count in ((2, 3), (2, floordiv(n + 1, 2)), (3, floordiv(n + 1, 3)), (4, floordiv(n + 3, 4)))
+            )
+            stores = (Store("out", 16 * (1 + k), each) for k, each in enumerate(strided))
+            body = (Store("out", 0, value), Store("edge", base, value, mask=mask), *stores)
             f = Function("edges", (Param("edge", element, True), Param("out", element, True)), ("n",), body)
             for isa in ISAS:
-                out = np.zeros(32, element.numpy)
+                out = np.zeros(80, element.numpy)
                 edge = np.frombuffer(region, element.numpy, page // element.size)
                 edge[base:] = np.arange(5)
                 native([f], isa)["edges"]([edge, out], [5], 0, 1)
                 assert out[:16].astype(np.float64).tolist() == [0, 1, 2, 3, 4] + [0] * 11, isa.name
-                assert out[16:].astype(np.float64).tolist() == [0, 2, 4] + [0] * 13, isa.name
+                for k, on in enumerate(([0, 2, 4], [0, 2, 4], [0, 3], [0, 4])):
+                    got = out[16 * (k + 1) : 16 * (k + 2)].astype(np.float64).tolist()
+                    assert got == on + [0] * (16 - len(on)), isa.name
                 del edge
     finally:
         assert libc.mprotect(ctypes.c_void_p(start + page), page, 3) == 0

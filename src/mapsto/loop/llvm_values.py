@@ -150,8 +150,8 @@ class Values:
             return self._from_memory(self._shuffled(v, stride), v.type)
         if stride == -1 and v.mask is None:
             plain = self.contiguous(v.buffer, v.base - (v.type.lanes - 1), v.type, None)
-            memory, lanes = vector_text(memory_text(v.type.element), v.type.lanes), range(v.type.lanes - 1, -1, -1)
-            return self._from_memory(self.emitter.shuffle(memory, plain, "poison", lanes), v.type)
+            memory, back = vector_text(memory_text(v.type.element), v.type.lanes), range(v.type.lanes - 1, -1, -1)
+            return self._from_memory(self.emitter.shuffle(memory, plain, "poison", back), v.type)
         lanes = Type(DType.I64, v.type.lanes)
         index = self._index_value(IndexValue(0, lanes, v.stride))
         return self._gathered(self.emitter.address(v.buffer, v.base), v.buffer, index, v.type, v.mask)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mapsto.devices.cpu.workers import Workers
-from mapsto.devices.making.rounding import unrounded
+from mapsto.devices.making.rounding import unrounded, unrounded_between
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
@@ -59,3 +59,69 @@ def test_rounding_that_the_model_asks_for_shows(rounded: bool, workers: Workers)
     x = np.random.default_rng(1).standard_normal((8, 32)).astype(np.float32)
     found = build(run_passes(product(rounded)), workers, 1, None).run({"x": x})["y"]
     assert bool(np.any(found != 0)) == rounded
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+
+
+def wide(name: str) -> Scalar:
+    return Cast(read(name), F32)
+
+
+def half(fn: str, *args: Scalar) -> Scalar:
+    return Cast(Op(fn, args, F32), F16)
+
+
+def test_an_inexact_half_is_not_rounded_on_the_way() -> None:
+    gate = half("sigmoid", wide("x"))
+    (found,), names = unrounded_between([stmt("y", half("mul", wide("x"), Cast(gate, F32)))], ["y"])
+    assert found.value == half("mul", wide("x"), Op("sigmoid", (wide("x"),), F32)) and not names
+
+
+def test_an_exact_one_is() -> None:
+    """A sum of two elements has the bits that IEEE 754 defines, whoever computes it."""
+    stmts = [stmt("y", half("floor", Cast(half("add", wide("a"), wide("b")), F32)))]
+    assert unrounded_between(stmts, ["y"]) == (stmts, {})
+
+
+def test_what_statements_hand_on_is_wide() -> None:
+    stmts = [
+        stmt("t", half("exp", wide("x"))),
+        stmt("y", half("mul", wide("t"), wide("t"))),
+    ]
+    (first, second), names = unrounded_between(stmts, ["y"])
+    assert names == {"t": "t.wide"}
+    assert (first.target, first.dtype, first.value) == ("t.wide", F32, Op("exp", (wide("x"),), F32))
+    assert second.value == half("mul", read("t.wide", F32), read("t.wide", F32))
+
+
+@pytest.mark.parametrize("stored", [["t", "y"], ["y"]])
+def test_what_is_stored_or_read_as_a_half_stays_one(stored: list[str]) -> None:
+    stmts = [stmt("t", half("exp", wide("x"))), stmt("y", read("t") if len(stored) == 1 else wide("t"))]
+    found, names = unrounded_between(stmts, stored)
+    assert found == stmts and not names
+
+
+def gated(dtype: DType, asked: bool) -> Graph:
+    """x sigmoid(x) in a half type; asked: in f32, with the sigmoid rounded by a conversion of the model."""
+    b = Builder("g")
+    x = b.input("x", F32 if asked else dtype, (4, 257))
+    s = b.one("sigmoid", [x])
+    s = b.one("cast", [b.one("cast", [s], to=dtype)], to=F32) if asked else s
+    return b.finish([b.one("mul", [x, s])], names=["y"])
+
+
+@pytest.mark.parametrize("dtype", [F16, DType.BF16])
+def test_rows_are_nearer_to_the_truth_without(dtype: DType, workers: Workers) -> None:
+    x = np.random.default_rng(1).standard_normal((4, 257)).astype(dtype.numpy)
+    found = build(run_passes(gated(dtype, False)), workers, 1, None).run({"x": x})["y"]
+    exact = x.astype(np.float64) / (1 + np.exp(-x.astype(np.float64)))
+    assert (found == exact.astype(np.float32).astype(dtype.numpy)).mean() > 0.99
+
+
+@pytest.mark.parametrize("dtype", [F16, DType.BF16])
+def test_rounding_that_the_model_asks_for_shows_in_rows(dtype: DType, workers: Workers) -> None:
+    x = np.random.default_rng(1).standard_normal((4, 257)).astype(np.float32)
+    found = build(run_passes(gated(dtype, True)), workers, 1, None).run({"x": x})["y"]
+    gate = (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32).astype(dtype.numpy).astype(np.float32)
+    assert np.isclose(found, x * gate, rtol=1e-6).mean() > 0.99

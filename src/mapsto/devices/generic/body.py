@@ -86,7 +86,7 @@ class Body:
         lane, (group, *others) = self.emitter.lane, self.segment.groups
         if lane is None or row in symbols(lane.iterator) or (lane.tail is not None and row in symbols(lane.tail)):
             return []
-        if others or group.inner or self.staged or any(s.scan is not None or s.ordered for s in group.steps):
+        if others or group.inner or any(s.scan is not None or s.ordered for s in group.steps):
             return []
         if any(isinstance(node, Where) for s in group.steps for node in _outside(s.value)):
             return []

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from mapsto.kernel.ast import Fold, Load, Op, Reduce, Scalar, State, Stmt, walk
+import numpy as np
+
+from mapsto.ir.dtypes import DType
+from mapsto.kernel.ast import Cast, Const, Fold, Load, Op, Reduce, Scalar, State, Stmt, Where, walk
 from mapsto.loop.functions import ERROR_ULP
 
 _ROUNDING = frozenset(("add", "sub", "mul", "div", "fma", "sqrt"))
+_PICKING = frozenset(("max", "min", "select", "abs", "neg"))
 _APPROXIMATE = frozenset(fn for fn, _ in ERROR_ULP)
 
 
@@ -34,6 +38,20 @@ def _accumulates(step: Scalar) -> bool:
 
 def _has_state(e: Scalar) -> bool:
     return any(isinstance(node, State) for node in walk(e))
+
+
+def is_picked(e: Scalar, dtype: DType) -> bool:
+    """Whether an f32 value is one of values that a narrower float type holds exactly, or the opposite of one."""
+    if isinstance(e, Cast):
+        return e.arg.dtype is dtype
+    if isinstance(e, Const):
+        return bool(np.float32(e.value) == np.float32(e.value).astype(dtype.numpy).astype(np.float32))
+    if isinstance(e, Where):
+        return is_picked(e.then, dtype) and is_picked(e.otherwise, dtype)
+    if isinstance(e, Op):
+        values = e.args[1:] if e.fn == "select" else e.args
+        return e.fn in _PICKING and all(is_picked(arg, dtype) for arg in values)
+    return isinstance(e, Reduce) and e.kind in ("max", "min") and is_picked(e.body, dtype)
 
 
 def rounded_tensors(stmts: Sequence[Stmt]) -> frozenset[str]:

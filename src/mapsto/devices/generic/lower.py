@@ -147,7 +147,16 @@ class _Writer:
         emitter = Emitter(self.code, operands, self.processor, inner, tensors)
         costs = Costs(self.processor, inner, emitter.near, flat.rows)
         body = Body(emitter, flat, costs, temps.registers, temps.handed, staged)
-        self._emit(flat.rows, body, lambda low, high: self._rows(flat.rows[-1], low, high, lanes, body))
+        rows = self._walked(flat.rows)
+        self._emit(rows, body, lambda low, high: self._rows(rows[-1], low, high, lanes, body))
+
+    def _walked(self, rows: tuple[Iter, ...]) -> tuple[Iter, ...]:
+        """Row iterators that are loops; those of one round are not (one is kept where all are)."""
+        walked = tuple(it for it in rows if it.extent != 1) or rows[-1:]
+        for it in rows:
+            if it not in walked:
+                self.code.bind(it.name, 0)
+        return walked
 
     def _tiles(self, part: Part) -> None:
         """A part whose rows are walked in tiles; threads share blocks of them."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from mapsto.ir.dtypes import DType
 from mapsto.kernel.scalar import neutral
-from mapsto.loop.ast import Binary, Broadcast, Cast, Compare, Const, Fma, Select, Statement, Type, Unary, Value
+from mapsto.loop.ast import Binary, Bitcast, Broadcast, Cast, Compare, Const, Fma, Select, Statement, Type, Unary, Value
 from mapsto.loop.functions import FUNCTIONS, ON_INTEGERS, emit
 
 _BINARY = {
@@ -86,6 +86,13 @@ def convert(value: Value, dtype: DType) -> Value:
     if t.element is DType.BOOL:
         return Select(value, number(1, wide), number(0, wide))
     return Cast(value, wide)
+
+
+def upper_half(value: Value, dtype: DType) -> Value:
+    """An f32 value as bf16, which holds it exactly: its upper bits."""
+    bits = Bitcast(value, Type(DType.U32, value.type.lanes))
+    upper = Binary("shr", bits, number(16, bits.type))
+    return Bitcast(Cast(upper, Type(DType.U16, value.type.lanes)), Type(dtype, value.type.lanes))
 
 
 def number(value: float | int, t: Type) -> Const:

@@ -123,7 +123,7 @@ def _overlaps(e: Reduce, row: str) -> bool:
             step = linear(node.index[0], it.name)
             if step is None or not all(isinstance(c, int) and c > 0 for c in (along[0], step[0])):
                 continue
-            moved, rest = divmod(along[0], step[0])  # type: ignore[operator,call-overload]
+            moved, rest = divmod(along[0], step[0])  # type: ignore[operator]
             if rest == 0 and isinstance(it.extent, int) and moved < it.extent:
                 return True
     return False
@@ -216,8 +216,8 @@ class _Loops:
             by_name[last.name] = last
         with self.emitter.in_lanes(lane):
             self._rounds(list(by_name.values()))
-        for runner in self._in_turn():
-            runner.finish(self.vector is not None)
+        for each in self._in_turn():
+            each.finish(self.vector is not None)
 
     def _rounds(self, iters: list[Iter]) -> None:
         straight = self._straight(iters)

@@ -20,7 +20,6 @@ from mapsto.kernel.ast import Cast, Load, Scalar, Stmt, transform
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.home import Home
 
-
 # Points of a result for each element of a constant, from which on its conversion in every round costs more than bytes.
 _OFTEN = 8
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from mapsto.devices.generic.context import Context, Mask, Operand, Tensors
-from mapsto.devices.generic.exactness import is_rounded
+from mapsto.devices.generic.exactness import is_picked, is_rounded
 from mapsto.devices.generic.flat import FlatLoad
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.numbering import state_name
-from mapsto.devices.generic.operations import apply, convert, level, lift, number
+from mapsto.devices.generic.operations import apply, convert, level, lift, number, upper_half
 from mapsto.devices.generic.places import Places, lane_count
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.reduce import emit_fold, emit_reduce
@@ -67,7 +67,8 @@ class Emitter(Context):
                 self.code.emit(statement)
             return self.code.let(result)
         if isinstance(e, Cast):
-            return self.code.let(convert(self.value(e.arg), e.dtype))
+            exact = e.dtype is DType.BF16 and e.arg.dtype is DType.F32 and is_picked(e.arg, e.dtype)
+            return self.code.let((upper_half if exact else convert)(self.value(e.arg), e.dtype))
         if isinstance(e, Index):
             return self.code.let(convert(self.places.number(self.code.expand(e.expr)), e.dtype), "at")
         if isinstance(e, Where):
