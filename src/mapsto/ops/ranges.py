@@ -19,7 +19,7 @@ from mapsto.ir.expr import Call, Dim, Expr, Sym, floordiv, maximum, minimum, pro
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Node, Value
-from mapsto.ir.rewrite import View
+from mapsto.ir.rewrite import GraphView
 
 Interval = tuple[Dim | None, Dim | None]
 """(lowest, highest), both inclusive; None where no bound is known."""
@@ -59,7 +59,7 @@ class Noted:
         return found
 
 
-class Known(View, Protocol):
+class Known(GraphView, Protocol):
     """What is asked here of a graph in the making (a `Builder` is one)."""
 
     def content(self, value: Value | None) -> np.ndarray | None:

@@ -20,7 +20,7 @@ from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Graph, Node, Value, defined_symbols
 from mapsto.ir.region import nested, uses
-from mapsto.ir.rewrite import Match, Table
+from mapsto.ir.rewrite import Match, RuleTable
 from mapsto.ops.bounds import check_again
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import failure
@@ -98,7 +98,7 @@ def _all_names(graph: Graph) -> set[str]:
     return names
 
 
-def by_table(table: Table) -> Rewrite:
+def by_table(table: RuleTable) -> Rewrite:
     """A rewrite that applies the first rule that fits."""
 
     def rewrite(site: Site) -> Sequence[Value] | None:
