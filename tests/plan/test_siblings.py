@@ -15,7 +15,7 @@ from mapsto.plan.decide import decide
 from mapsto.plan.items import View, tasks, walk
 from mapsto.plan.rules import SIBLING_RULES
 from mapsto.plan.rules import siblings as rule
-from mapsto.plan.rules.siblings import MOST
+from mapsto.plan.rules.siblings import MOST_SIBLINGS
 from mapsto.plan.task import Task
 from mapsto.plan.works import Pins
 from tests.plan.sibling_graphs import attention, fire, inception
@@ -262,8 +262,8 @@ def many(count: int, columns: int = 16) -> str:
 
 
 def test_there_is_a_bound_on_how_many_are_one() -> None:
-    found = [t.recipe for t in fused(many(2 * MOST + 3)) if t.recipe.rule == "siblings"]
-    assert [len(recipe.parts) for recipe in found] == [MOST, MOST, 3]
+    found = [t.recipe for t in fused(many(2 * MOST_SIBLINGS + 3)) if t.recipe.rule == "siblings"]
+    assert [len(recipe.parts) for recipe in found] == [MOST_SIBLINGS, MOST_SIBLINGS, 3]
 
 
 def test_the_budget_bounds_the_constants() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.expr import Dim
 
-KINDS = ("signed", "place", "length")
+BOUND_KINDS = ("signed", "place", "length")
 ALL = -1
 """In the place of a column: all elements."""
 _WORD = 1 << 64
@@ -24,7 +24,7 @@ _WORD = 1 << 64
 @dataclass(frozen=True)
 class Allowed:
     """What the elements of an integer tensor may be: an axis and its extent for each of `columns`, which are those of
-    the last axis, or `ALL`. kind: one of `KINDS`. what: what an element is called.
+    the last axis, or `ALL`. kind: one of `BOUND_KINDS`. what: what an element is called.
     """
 
     axes: tuple[int, ...]

@@ -42,7 +42,7 @@ _INFIX = {
 # A reduction reaches over a product, not over a sum: `sum[i<3] a * b + c` is `(sum a*b) + c`.
 _REDUCE, _PRODUCT, _NEGATIVE, _ATOM = 15, 16, 18, 40
 
-Shapes = Mapping[str, tuple[Dim, ...]]
+TensorShapes = Mapping[str, tuple[Dim, ...]]
 
 
 def kernel_text(kernel: Kernel) -> str:
@@ -58,7 +58,7 @@ def _tensors(tensors: tuple[Tensor, ...]) -> str:
     return ", ".join(f"{t.name}: {t.dtype.value}[{', '.join(str(d) for d in t.shape)}]" for t in tensors)
 
 
-def statement_text(stmt: Stmt, shapes: Shapes | None = None) -> str:
+def statement_text(stmt: Stmt, shapes: TensorShapes | None = None) -> str:
     """`target[index] = value`; with the tensors' shapes, guards that only keep an index inside are short."""
     shapes = shapes or {}
     own = tuple(sym(i.name) for i in stmt.iters)
@@ -77,11 +77,11 @@ def _iters(iters: tuple[Iter, ...], sign: str) -> str:
     return ", ".join(f"{i.name}{sign}{i.extent}" for i in iters)
 
 
-def scalar_text(value: Scalar, shapes: Shapes | None = None) -> str:
+def scalar_text(value: Scalar, shapes: TensorShapes | None = None) -> str:
     return _text(value, shapes or {})[0]
 
 
-def _text(value: Scalar, shapes: Shapes) -> tuple[str, int]:
+def _text(value: Scalar, shapes: TensorShapes) -> tuple[str, int]:
     """(text, how tightly it binds)"""
     if isinstance(value, Const):
         shown = _number_text(value.value)
@@ -103,7 +103,7 @@ def _text(value: Scalar, shapes: Shapes) -> tuple[str, int]:
     return _op_text(value, shapes)
 
 
-def _fold_text(value: Fold, shapes: Shapes) -> str:
+def _fold_text(value: Fold, shapes: TensorShapes) -> str:
     running = [
         f"{r.name} = {_text(r.start, shapes)[0]} -> {_text(r.step, shapes)[0]} & {_text(r.merge, shapes)[0]}"
         for r in value.running
@@ -117,12 +117,12 @@ def _number_text(value: float | int | bool) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else repr(value)
 
 
-def _inside(value: Scalar, shapes: Shapes, least: int) -> str:
+def _inside(value: Scalar, shapes: TensorShapes, least: int) -> str:
     text, binds = _text(value, shapes)
     return text if binds >= least else f"({text})"
 
 
-def _op_text(value: Op, shapes: Shapes) -> tuple[str, int]:
+def _op_text(value: Op, shapes: TensorShapes) -> tuple[str, int]:
     if value.fn == "neg":
         return f"-{_inside(value.args[0], shapes, _NEGATIVE)}", _NEGATIVE
     if value.fn not in _INFIX:
@@ -132,14 +132,14 @@ def _op_text(value: Op, shapes: Shapes) -> tuple[str, int]:
     return f"{_inside(left, shapes, binds)} {sign} {_inside(right, shapes, binds + 1)}", binds
 
 
-def _where_text(value: Where, shapes: Shapes) -> str:
+def _where_text(value: Where, shapes: TensorShapes) -> str:
     then, otherwise = _text(value.then, shapes)[0], _text(value.otherwise, shapes)[0]
     if isinstance(value.then, Load) and set(value.conds) <= set(_bounds(value.then, shapes)):
         return f"({then} else {otherwise})"
     return f"({then} if {', '.join(f'{c} >= 0' for c in value.conds)} else {otherwise})"
 
 
-def _bounds(load: Load, shapes: Shapes) -> list[Dim]:
+def _bounds(load: Load, shapes: TensorShapes) -> list[Dim]:
     """The conditions under which a load's index is inside of its tensor."""
     shape = shapes.get(load.tensor)
     if shape is None:

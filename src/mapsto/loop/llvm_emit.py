@@ -68,7 +68,7 @@ class Ssa(NamedTuple):
 
 
 @dataclass
-class Block:
+class IrScope:
     """A region with one entry (function, loop body, branch): what is defined in it is seen by itself and its inner
     scopes."""
 
@@ -84,7 +84,7 @@ class IrWriter:
     """The text of one function under construction."""
 
     def __init__(self) -> None:
-        self.scopes = [Block(0, "entry")]
+        self.scopes = [IrScope(0, "entry")]
         self.declarations: set[str] = set()
         self.buffers: dict[str, tuple[Ssa, DType]] = {}
         self._counter = 0
@@ -92,7 +92,7 @@ class IrWriter:
     # ---- lines and names ----
 
     @property
-    def scope(self) -> Block:
+    def scope(self) -> IrScope:
         return self.scopes[-1]
 
     def fresh(self, prefix: str = "v") -> str:
@@ -129,12 +129,12 @@ class IrWriter:
         self.scope.lines.append(f"{label}:")
         self.scope.label = label
 
-    def open_scope(self, label: str) -> Block:
+    def open_scope(self, label: str) -> IrScope:
         """A scope whose text is kept apart until `close_scope`: what is hoisted out of it meanwhile lands before it."""
-        self.scopes.append(Block(len(self.scopes), label, [f"{label}:"]))
+        self.scopes.append(IrScope(len(self.scopes), label, [f"{label}:"]))
         return self.scope
 
-    def close_scope(self) -> Block:
+    def close_scope(self) -> IrScope:
         return self.scopes.pop()
 
     def call(self, returns: str, name: str, args: list[tuple[str, str]]) -> str:

@@ -193,7 +193,10 @@ def _infer_check(inference: Inference) -> list[tuple[DType, Shape]]:
     require_dtype(inference, 0, INTEGERS)
     require_dtype(inference, 1, frozenset({_U64}))
     attrs = inference.attrs
-    if not len(attrs["columns"]) == len(attrs["axes"]) == len(attrs["extents"]) or attrs["kind"] not in bounds.KINDS:
+    if (
+        not len(attrs["columns"]) == len(attrs["axes"]) == len(attrs["extents"])
+        or attrs["kind"] not in bounds.BOUND_KINDS
+    ):
         raise ShapeError(f"{describe(inference)}: no check of {attrs['kind']!r} for {len(attrs['columns'])} columns")
     if inference.value(1).shape != (len(attrs["columns"]),):
         raise ShapeError(f"{describe(inference)}: one word for each of {len(attrs['columns'])} columns")

@@ -23,7 +23,7 @@ from mapsto.ir.rewrite import GraphView
 
 Interval = tuple[Dim | None, Dim | None]
 """(lowest, highest), both inclusive; None where no bound is known."""
-Part = tuple[int, int] | None
+Selected = tuple[int, int] | None
 """(axis, place on it); None: all elements."""
 
 UNKNOWN: Interval = (None, None)
@@ -45,7 +45,7 @@ class Noted:
     columns: tuple[int, ...]
     extents: tuple[Dim, ...]
 
-    def narrowed(self, found: Interval, value: Value, part: Part) -> Interval:
+    def narrowed(self, found: Interval, value: Value, part: Selected) -> Interval:
         """Bounds with those of the check where they are not narrower by themselves."""
         place = part[1] if part is not None and part[0] == value.rank - 1 else -1
         for column, extent in zip(self.columns, self.extents, strict=True):
@@ -72,7 +72,7 @@ class Known(GraphView, Protocol):
         """What a run has checked of a value's elements by now."""
 
 
-def interval(b: Known, value: Value, part: Part = None) -> Interval:
+def interval(b: Known, value: Value, part: Selected = None) -> Interval:
     """Bounds of the elements of an integer (or bool) tensor, or of a part of it."""
     return _Ranges(b, {}).of(value, part, _DEPTH)
 
@@ -82,9 +82,9 @@ class _Ranges:
     """One question; `known` keeps what was found on the way."""
 
     b: Known
-    known: dict[tuple[str, Part], Interval]
+    known: dict[tuple[str, Selected], Interval]
 
-    def of(self, value: Value, part: Part, depth: int) -> Interval:
+    def of(self, value: Value, part: Selected, depth: int) -> Interval:
         key = (value.name, part)
         if key not in self.known:
             self.known[key] = UNKNOWN  # for a chain that is too long to follow
@@ -94,7 +94,7 @@ class _Ranges:
             self.known[key] = found
         return self.known[key]
 
-    def _found(self, value: Value, part: Part, depth: int) -> Interval:
+    def _found(self, value: Value, part: Selected, depth: int) -> Interval:
         array = self.b.array(value)
         if array is not None:
             return _of_array(array, part)
@@ -115,7 +115,7 @@ class _Site:
     ranges: _Ranges
     node: Node
     value: Value
-    part: Part
+    part: Selected
     depth: int
 
     @property
@@ -128,7 +128,7 @@ class _Site:
     def operands(self) -> list[Value]:
         return [self.operand(i) for i, name in enumerate(self.node.inputs) if name]
 
-    def of(self, value: Value, part: Part = None) -> Interval:
+    def of(self, value: Value, part: Selected = None) -> Interval:
         return self.ranges.of(value, part, self.depth)
 
     def aligned(self, value: Value) -> Interval:
@@ -147,14 +147,14 @@ _Rule = Callable[[_Site], Interval]
 # ---- leaves ----------------------------------------------------------------------------------------------------------
 
 
-def _of_array(array: np.ndarray, part: Part) -> Interval:
+def _of_array(array: np.ndarray, part: Selected) -> Interval:
     chosen = array if part is None else np.take(array, [part[1]], axis=part[0])
     if chosen.dtype.kind not in "iub" or chosen.size == 0:
         return UNKNOWN
     return int(chosen.min()), int(chosen.max())
 
 
-def _of_content(content: np.ndarray, part: Part) -> Interval:
+def _of_content(content: np.ndarray, part: Selected) -> Interval:
     chosen = content if part is None else np.take(content, [part[1]], axis=part[0])
     found: list[Interval] = [(e, e) for e in dict.fromkeys(chosen.reshape(-1))]
     return union(found) if 0 < len(found) <= _SIZES else UNKNOWN

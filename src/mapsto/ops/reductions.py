@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 
 # ---- reduce(kind: sum mean max min prod any all, axes, keepdims) -----------------------------------------------------
 
-KINDS = ("sum", "mean", "max", "min", "prod", "any", "all")
+REDUCTION_KINDS = ("sum", "mean", "max", "min", "prod", "any", "all")
 
 
 def _axes(attrs: Mapping[str, Any], rank: int) -> tuple[int, ...]:
@@ -44,8 +44,8 @@ def _axes(attrs: Mapping[str, Any], rank: int) -> tuple[int, ...]:
 
 def _infer_reduce(inference: Inference) -> list[tuple[DType, Shape]]:
     kind, value = inference.attrs["kind"], inference.value(0)
-    if kind not in KINDS:
-        raise UnsupportedError(f"reduce: no kind {kind!r}; known: {', '.join(KINDS)}")
+    if kind not in REDUCTION_KINDS:
+        raise UnsupportedError(f"reduce: no kind {kind!r}; known: {', '.join(REDUCTION_KINDS)}")
     dtype = require_dtype(inference, 0, BOOLS if kind in ("any", "all") else NUMBERS)
     for axis in inference.attrs["axes"]:
         axis_of(inference, axis, value.rank)

@@ -110,15 +110,16 @@ TABLE = RuleTable([
     RewriteRule("x ^ 3 == x * x * x", OpPattern("pow", Wildcard("x"), Constant("c", all_are(3))), _cube),
     RewriteRule("x ^ (1/2) == sqrt(x), x >= 0", OpPattern("pow", Wildcard("x"), Constant("c", all_are(0.5))), _root),
     RewriteRule("x ^ -1 == 1 / x", OpPattern("pow", Wildcard("x"), Constant("c", all_are(-1))),
-         lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
+        lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
     RewriteRule("x / 2^k == x * 2^-k", OpPattern("div", Wildcard("x"), Constant("c", _power_of_two)), _by_inverse),
     RewriteRule("1 / x == reciprocal(x)", OpPattern("div", Constant("c", all_are(1)), Wildcard("x")),
-         lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
+        lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
     RewriteRule("x * -1 == -x", OpPattern("mul", Wildcard("x"), Constant("c", all_are(-1)), either=True),
-         lambda b, m: b.one("neg", [m["x"]]) if spans(m["x"], m["c"].shape) else None),
+        lambda b, m: b.one("neg", [m["x"]]) if spans(m["x"], m["c"].shape) else None),
     RewriteRule("x + (-y) == x - y", OpPattern("add", Wildcard("x"), OpPattern("neg", Wildcard("y")), either=True),
-         lambda b, m: b.one("sub", [m["x"], m["y"]])),
-    RewriteRule("x - (-y) == x + y", OpPattern("sub", Wildcard("x"), OpPattern("neg", Wildcard("y"))), lambda b, m: b.one("add", [m["x"], m["y"]])),
+        lambda b, m: b.one("sub", [m["x"], m["y"]])),
+    RewriteRule("x - (-y) == x + y", OpPattern("sub", Wildcard("x"), OpPattern("neg", Wildcard("y"))),
+        lambda b, m: b.one("add", [m["x"], m["y"]])),
 ])  # fmt: skip
 
 

@@ -63,7 +63,7 @@ from mapsto.plan.works import (
 
 
 @dataclass(frozen=True)
-class Parts:
+class PlanFields:
     """What is printed and read: the fields of a plan. `lines`: where the first words, items, homes and places stood."""
 
     graph: str
@@ -79,7 +79,7 @@ class Parts:
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
-def plan_lines(parts: Parts) -> Iterator[str]:
+def plan_lines(parts: PlanFields) -> Iterator[str]:
     yield f"plan {quoted(parts.graph)} for {parts.device}"
     if parts.digest:
         yield f"graph {parts.digest} by mapsto {parts.version}"
@@ -218,7 +218,7 @@ _BEATEN_APART = re.compile(rf"beaten apart (?P<value>{_NAME}) by (?P<loss>{_NUMB
 _DEEPEST = 50
 
 
-def read_parts(text: str) -> Parts:
+def read_parts(text: str) -> PlanFields:
     """Raises ParseError naming the line."""
     reader = _Reader()
     for number, raw in enumerate(text.split("\n"), 1):
@@ -420,7 +420,7 @@ class _Reader:
             raise ValueError("a detail, but no item before it")
         items[-1] = _detailed(items[-1], word, rest, line)
 
-    def finished(self) -> Parts:
+    def finished(self) -> PlanFields:
         if not self.device:
             raise ParseError("plan: there is no line `plan <graph> for <device>`")
         if self.open:
@@ -430,7 +430,7 @@ class _Reader:
         pins = Pins(tuple(self.apart), tuple(self.inner.items()), tuple(self.assumed.items()), self.pinned)
         head = self.graph, self.device, self.digest, self.version
         basis = None if self.machine is None else Basis(*self.machine, tuple(self.sizes.items()), self.seats)
-        return Parts(*head, tuple(self.items), self.homes, self.places, pins, self.traits, basis, self.lines)
+        return PlanFields(*head, tuple(self.items), self.homes, self.places, pins, self.traits, basis, self.lines)
 
 
 _LINES: Mapping[str, Callable[[_Reader, str, int], None]] = {

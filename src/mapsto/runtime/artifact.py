@@ -35,7 +35,7 @@ from mapsto.runtime.program_json import program_from_json, program_to_json
 from mapsto.runtime.verify import verify_program
 
 MAGIC = b"mapsto\x00\x01"
-FORMAT = 3
+FORMAT_VERSION = 3
 _HEAD = 64
 _PAGE = 4096
 
@@ -100,8 +100,8 @@ def _parts(artifact: Artifact) -> list[Any]:
     constants = memoryview(artifact.program.constants).cast("B")
     blobs: list[Any] = [*artifact.objects, runner, artifact.plan.encode("utf-8", "surrogatepass"), constants]
     header: dict[str, Any] = {
-        "format": FORMAT,
-        "runner": runner_ir.VERSION,
+        "format": FORMAT_VERSION,
+        "runner": runner_ir.RUNNER_VERSION,
         "target": {
             "arch": artifact.target.arch,
             "isa": artifact.target.isa,
@@ -257,7 +257,7 @@ def _read_header(name: str, data: memoryview) -> _Header:
         raise ModelError("the header is not an object")
     if any(head[48:]):
         raise ModelError("bytes that must be zero are not, before the header")
-    if header.get("format") != FORMAT or header.get("runner") != runner_ir.VERSION:
+    if header.get("format") != FORMAT_VERSION or header.get("runner") != runner_ir.RUNNER_VERSION:
         raise ModelError(f"{name}: written by another version of mapsto; compile the model again")
     if header.get("bytes") != len(data):
         raise ModelError(

@@ -62,7 +62,7 @@ class Buffer:
     offset: int = 0
 
 
-KINDS = ("input", "output", "constant", "arena")
+BUFFER_KINDS = ("input", "output", "constant", "arena")
 
 
 @dataclass(frozen=True)

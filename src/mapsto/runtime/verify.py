@@ -12,7 +12,7 @@ from mapsto.ir.expr import Dim, Expr, Sym, loads, symbols
 from mapsto.runtime.dataflow import check_dataflow
 from mapsto.runtime.program import (
     ALIGNMENT,
-    KINDS,
+    BUFFER_KINDS,
     Bind,
     Bounds,
     BranchIfFalse,
@@ -111,7 +111,7 @@ def _buffers(program: Program) -> None:
     room = memoryview(program.constants).nbytes
     for buffer in program.buffers:
         where = f"buffer {buffer.name}"
-        if buffer.kind not in KINDS:
+        if buffer.kind not in BUFFER_KINDS:
             raise _fault(program, where, f"of no known kind: {buffer.kind}")
         if isinstance(buffer.bytes, int) and buffer.bytes < 0:
             raise _fault(program, where, f"of {buffer.bytes} bytes")
@@ -143,7 +143,7 @@ def _step(program: Program, index: int, updated: set[int]) -> None:
 
 
 def _bounds(program: Program, step: Bounds, where: str) -> None:
-    if step.kind not in bounds.KINDS:
+    if step.kind not in bounds.BOUND_KINDS:
         raise _fault(program, where, f"no known indices are allowed: {step.kind!r}")
     buffer, offset = step.operand
     room = program.buffers[buffer].bytes - offset

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from mapsto.devices.generic.context import Lane
-from mapsto.devices.generic.cost import Costs, Vector
+from mapsto.devices.generic.cost import SegmentCosts, Vector
 from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
 from mapsto.devices.generic.fusion import Follower, followers, only_followed
 from mapsto.devices.generic.operations import combine, convert, identity, lift
-from mapsto.devices.generic.running import Runner, runner
+from mapsto.devices.generic.running import RunningReduction, runner
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import zero
 from mapsto.devices.generic.staging import Staged
@@ -33,7 +33,7 @@ class Body:
         self,
         emitter: Emitter,
         segment: FlatSegment,
-        costs: Costs,
+        costs: SegmentCosts,
         registers: frozenset[str],
         handed: frozenset[str],
         staged: tuple[Staged, ...] = (),
@@ -86,7 +86,7 @@ class Body:
         for total in totals:
             total.finish(vector is not None)
 
-    def totals(self, follower: Follower, vector: Vector | None) -> Runner:
+    def totals(self, follower: Follower, vector: Vector | None) -> RunningReduction:
         """Accumulators of a reduction that is computed along with a group."""
         reduce = follower.reduce
         lanes = vector.lanes if vector is not None else self.emitter.lanes_of(self.emitter.info(reduce))
@@ -102,7 +102,7 @@ class Body:
                 self.code.bind(it.name, var)
             yield
 
-    def vectors(self, vector: Vector, group: FlatGroup, at: int, totals: list[Runner]) -> None:
+    def vectors(self, vector: Vector, group: FlatGroup, at: int, totals: list[RunningReduction]) -> None:
         """A loop over whole vectors of an iterator, then its tail under a mask."""
         with self.whole_vectors(vector):
             self.steps(group, at, totals)
@@ -139,7 +139,7 @@ class Body:
 
     # ---- steps ----
 
-    def steps(self, group: FlatGroup, at: int, totals: list[Runner], masked: bool = False) -> None:
+    def steps(self, group: FlatGroup, at: int, totals: list[RunningReduction], masked: bool = False) -> None:
         """All steps of a group at the present point, and its followers' share of it."""
         given: list[str] = []
         for step in group.steps:

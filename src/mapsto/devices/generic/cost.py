@@ -101,7 +101,7 @@ def _load_places(e: Dim) -> Iterable[Dim]:
     return [a.args[0] for a in atoms(e) if isinstance(a, Call) and a.fn == "load"] if loads(e) else []
 
 
-class Costs:
+class SegmentCosts:
     """Costs within one segment.
 
     `processor`: that the loops are for; `lanes`: of a full vector; `temps`: tensors that stay near (registers, local

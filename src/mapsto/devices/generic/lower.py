@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass, replace
 from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
 from mapsto.devices.generic.context import Lane, Operand, Tensors
-from mapsto.devices.generic.cost import Costs, Vector, lanes_for
+from mapsto.devices.generic.cost import SegmentCosts, Vector, lanes_for
 from mapsto.devices.generic.crossing import tile_of
 from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.flat import FlatSegment, reductions
@@ -22,9 +22,9 @@ from mapsto.devices.generic.interior import guard_free
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.schedule import (
-    Lanes,
-    Part,
+    KernelPart,
     RowSchedule,
+    VectorAxis,
     near_tensors,
     prepare,
     sorted_rows,
@@ -85,7 +85,7 @@ class _Writer:
         self,
         kernel: Kernel,
         layouts: Mapping[str, Layout],
-        parts: tuple[Part, ...],
+        parts: tuple[KernelPart, ...],
         name: str,
         processor: Processor,
     ) -> None:
@@ -119,12 +119,12 @@ class _Writer:
 
     # ---- parts ----
 
-    def part(self, part: Part) -> None:
+    def part(self, part: KernelPart) -> None:
         if part.schedule.vector == "transposed":
             self._tiles(part)
             return
         schedule, flat, temps = part.schedule, part.flat, part.temps
-        lanes: Lanes | None = None
+        lanes: VectorAxis | None = None
         if schedule.vector == "rows":
             block = self._padding(flat, flat.rows[schedule.axis].name, schedule.lanes)
             symbol = self.code.lane_symbol(schedule.lanes)
@@ -145,11 +145,11 @@ class _Writer:
             self.rounded | {s.array for s in staged if s.load.tensor in self.rounded},
         )
         emitter = Emitter(self.code, operands, self.processor, inner, tensors)
-        costs = Costs(self.processor, inner, emitter.near, flat.rows)
+        costs = SegmentCosts(self.processor, inner, emitter.near, flat.rows)
         body = Body(emitter, flat, costs, temps.registers, temps.handed, staged)
         self._emit(flat.rows, body, lambda low, high: self._rows(flat.rows[-1], low, high, lanes, body))
 
-    def _tiles(self, part: Part) -> None:
+    def _tiles(self, part: KernelPart) -> None:
         """A part whose rows are walked in tiles; threads share blocks of them."""
         schedule, flat, temps = part.schedule, part.flat, part.temps
         axis, across = flat.rows[schedule.axis], flat.rows[schedule.across]
@@ -168,7 +168,7 @@ class _Writer:
         )
         emitter = Emitter(self.code, {**self.operands, **arrays}, self.processor, 1, tensors)
         inside, edges = (
-            Body(emitter, s, Costs(self.processor, 1, emitter.near, s.rows), temps.registers, temps.handed)
+            Body(emitter, s, SegmentCosts(self.processor, 1, emitter.near, s.rows), temps.registers, temps.handed)
             for s in (tile.segment, flat)
         )
         body = TileBody(inside, edges, tile, blocks, arrays, self.processor.chunk_bytes)
@@ -201,9 +201,9 @@ class _Writer:
     def _zero_part(self, flat: FlatSegment) -> None:
         temps = Temps(frozenset(), frozenset(), (), ())
         flat = sorted_rows(flat, temps)
-        lanes: Lanes | None = None
+        lanes: VectorAxis | None = None
         width = self.processor.lanes
-        costs = Costs(self.processor, width, frozenset(), flat.rows)
+        costs = SegmentCosts(self.processor, width, frozenset(), flat.rows)
         found: list[tuple[float, int]] = []
         for axis, it in enumerate(flat.rows):
             vector = Vector(it, lanes_for(it.extent, width))
@@ -262,7 +262,7 @@ class _Writer:
         for name in symbols(value):
             self.code.ranges.setdefault(name, (0, it.extent - 1))
 
-    def _rows(self, last: Iter, low: Dim, high: Dim, lanes: Lanes | None, body: Body) -> None:
+    def _rows(self, last: Iter, low: Dim, high: Dim, lanes: VectorAxis | None, body: Body) -> None:
         """The innermost row loop.
 
         Where guards or a tail concern a few rows only, those are apart, and the others free of them.
@@ -324,7 +324,7 @@ def _identifier(name: str) -> str:
     return f"t_{found}" if not found or found[0].isdigit() else found
 
 
-def _names(parts: tuple[Part, ...], layouts: Mapping[str, Layout]) -> set[str]:
+def _names(parts: tuple[KernelPart, ...], layouts: Mapping[str, Layout]) -> set[str]:
     """Symbols that the function's own names must stay away from: sizes, and iterators of the kernel."""
     found: set[str] = set()
     for part in parts:

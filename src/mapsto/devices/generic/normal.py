@@ -35,7 +35,7 @@ from mapsto.kernel.scalar import neutral
 
 
 @dataclass(frozen=True)
-class Step:
+class NormalStmt:
     """A statement in normal form: `target[index] = value` over `iters`."""
 
     target: str
@@ -79,7 +79,7 @@ class Step:
         return next(i.extent for i in self.iters if i.name == name)
 
 
-def normal_form(kernel: Kernel) -> tuple[Step, ...]:
+def normal_form(kernel: Kernel) -> tuple[NormalStmt, ...]:
     """The kernel's statements as steps, in order, without those over nothing and those that nothing comes of."""
     counter = [0]
     taken = {s for t in (*kernel.inputs, *kernel.outputs, *kernel.temps) for d in t.shape for s in symbol_names(d)}
@@ -96,7 +96,7 @@ def normal_form(kernel: Kernel) -> tuple[Step, ...]:
 
     steps = (_normal(stmt, fresh) for stmt in kernel.stmts)
     wanted = {t.name for t in kernel.outputs}
-    kept: list[Step] = []
+    kept: list[NormalStmt] = []
     for step in reversed([s for s in steps if all(i.extent != 0 for i in s.iters)]):
         if step.target in wanted:
             wanted |= step.tensors
@@ -128,14 +128,14 @@ def _free_names(stmt: Stmt) -> set[str]:
     return found - bound
 
 
-def _normal(stmt: Stmt, fresh: Callable[[str], str]) -> Step:
+def _normal(stmt: Stmt, fresh: Callable[[str], str]) -> NormalStmt:
     names, iters = _renamed(stmt.iters, {}, fresh, keep=stmt.scan.iter if stmt.scan else "")
     index = stmt.index if stmt.index is not None else tuple(sym(i.name) for i in stmt.iters)
     ranges = ranges_of(iters)
     scan = replace(stmt.scan, iter=str(names[stmt.scan.iter])) if stmt.scan else None
     value = settle(_rename(stmt.value, names, fresh), ranges)
     placed = tuple(simplify(substitute(e, names), ranges) for e in index)
-    return Step(stmt.target, stmt.dtype, iters, placed, value, scan)
+    return NormalStmt(stmt.target, stmt.dtype, iters, placed, value, scan)
 
 
 def _renamed(
@@ -243,12 +243,12 @@ def index_accesses(e: Dim) -> list[Access]:
     return [(a.tensor, a.args) for a in atoms(e) if isinstance(a, Call) and a.fn == "load"]
 
 
-def renamed_step(step: Step, names: dict[str, str]) -> Step:
+def renamed_step(step: NormalStmt, names: dict[str, str]) -> NormalStmt:
     """The same step with some of its statement-level iterators renamed."""
     values: dict[str, Dim] = {old: sym(new) for old, new in names.items() if old != new}
     if not values:
         return step
-    return Step(
+    return NormalStmt(
         step.target,
         step.dtype,
         tuple(Iter(names.get(i.name, i.name), i.extent) for i in step.iters),

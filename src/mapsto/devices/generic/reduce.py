@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from mapsto.devices.generic.context import Context, Lane
-from mapsto.devices.generic.cost import Costs, Vector
+from mapsto.devices.generic.cost import SegmentCosts, Vector
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.operations import convert
-from mapsto.devices.generic.running import Runner, runner, states_known, states_of
+from mapsto.devices.generic.running import RunningReduction, runner, states_known, states_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, mod, sym, symbols
 from mapsto.kernel.ast import (
@@ -91,7 +91,7 @@ def _prepared(emitter: Context, e: Reduction) -> Vector | None:
         emitter.code.ranges[it.name] = (0, it.extent - 1)
     if emitter.lane is not None or emitter.lanes <= 1:
         return None
-    return Costs(emitter.processor, emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
+    return SegmentCosts(emitter.processor, emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
 
 
 # ---- guards as bounds ----------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ class _Loops:
         self.reduce = reduce
         self.vector = vector
         self.meant = meant
-        self.runner: Runner
+        self.runner: RunningReduction
 
     def emit(self) -> None:
         by_name = {it.name: it for it in self.reduce.reduction.iters}

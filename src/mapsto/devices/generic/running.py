@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from mapsto.devices.generic.context import Context
 from mapsto.devices.generic.numbering import state_name
 from mapsto.devices.generic.operations import COMBINE, convert, identity, level, lift
-from mapsto.devices.generic.scope import Key
+from mapsto.devices.generic.scope import MemoKey
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.expr_rewrite import substitute
@@ -20,7 +20,7 @@ from mapsto.loop import ast as loop
 _HALF = (DType.F16, DType.BF16)
 
 
-class Runner(ABC):
+class RunningReduction(ABC):
     """Variables of one reduction that are stepped at each of its points: `ways` of each take turns.
 
     It is made in the scope where the variables are declared, and finished there.
@@ -45,7 +45,7 @@ class Runner(ABC):
         return (self.turn - 1) % self.ways if way is None else way
 
 
-def runner(emitter: Context, e: Reduction, lanes: int, ways: int, meant: Reduction | None = None) -> Runner:
+def runner(emitter: Context, e: Reduction, lanes: int, ways: int, meant: Reduction | None = None) -> RunningReduction:
     """What runs along the loops of a reduction. `meant`: what the result is remembered as, if not as the same."""
     if isinstance(e, Fold):
         assert meant is None or isinstance(meant, Fold)
@@ -53,7 +53,7 @@ def runner(emitter: Context, e: Reduction, lanes: int, ways: int, meant: Reducti
     return Totals(emitter, e, lanes, ways, meant or e)
 
 
-class Totals(Runner):
+class Totals(RunningReduction):
     """Accumulators of one value.
 
     The maximum of floats is taken by the processor's own instruction, which loses NaNs; whether there was one is kept
@@ -124,7 +124,7 @@ class Totals(Runner):
 # ---- folds ---------------------------------------------------------------------------------------------------------
 
 
-class Partials(Runner):
+class Partials(RunningReduction):
     """Partial states of a fold. They are merged in a fixed tree: ways pairwise, then halves of lanes.
 
     `meant`: the fold whose result this is, in the names of the place that reads it.
@@ -226,7 +226,7 @@ def states_of(emitter: Context, e: Fold) -> list[loop.Value] | None:
     return None if any(v is None for v in found) else [v for v in found if v is not None]
 
 
-def _keys(emitter: Context, e: Fold) -> list[Key]:
+def _keys(emitter: Context, e: Fold) -> list[MemoKey]:
     """One for each state; folds that differ in their results alone share them."""
     info = emitter.info(first_result(e))
     return [(info.number, r.name, emitter.key(info)) for r in e.running]

@@ -18,7 +18,7 @@ from mapsto.devices.generic.operations import apply, convert, level, lift, numbe
 from mapsto.devices.generic.places import Places, lane_count
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.reduce import emit_fold, emit_reduce
-from mapsto.devices.generic.scope import Code, Key
+from mapsto.devices.generic.scope import Code, MemoKey
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, linear, loads
 from mapsto.kernel.ast import Cast, Const, Fold, Index, Op, Reduce, Scalar, State, Where
@@ -99,7 +99,7 @@ class Emitter(Context):
     def _reciprocal(self, e: Scalar) -> tuple[loop.Value, loop.Value]:
         """(s, 1 / (d * s)), computed where d is known."""
         info = self.info(e)
-        keys: list[Key] = [(info.number, part, self.key(info)) for part in ("scale", "reciprocal")]
+        keys: list[MemoKey] = [(info.number, part, self.key(info)) for part in ("scale", "reciprocal")]
         found = [self.code.find(key) for key in keys]
         scale, inverse = found
         if scale is None or inverse is None:

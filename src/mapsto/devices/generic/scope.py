@@ -17,14 +17,14 @@ from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.ir.expr_rewrite import simplify, substitute
 from mapsto.loop.ast import Alloc, Const, For, If, Let, LetIndex, Statement, Type, Value, Var
 
-Key = tuple[object, ...]
+MemoKey = tuple[object, ...]
 
 
 @dataclass
 class Scope:
     statements: list[Statement] = field(default_factory=list)
-    memo: dict[Key, Value] = field(default_factory=dict)
-    indices: dict[Key, Dim] = field(default_factory=dict)
+    memo: dict[MemoKey, Value] = field(default_factory=dict)
+    indices: dict[MemoKey, Dim] = field(default_factory=dict)
     guarded: bool = False
 
 
@@ -91,16 +91,16 @@ class Code:
 
     # ---- memory of what was computed ----
 
-    def find(self, key: Key) -> Value | None:
+    def find(self, key: MemoKey) -> Value | None:
         for scope in reversed(self.scopes):
             if key in scope.memo:
                 return scope.memo[key]
         return None
 
-    def remember(self, key: Key, value: Value) -> None:
+    def remember(self, key: MemoKey, value: Value) -> None:
         self.scopes[-1].memo[key] = value
 
-    def index(self, key: Key, make: Callable[[], Dim | Value], hint: str) -> Dim:
+    def index(self, key: MemoKey, make: Callable[[], Dim | Value], hint: str) -> Dim:
         """The named integer of this key, made in the present scope unless an open scope has it."""
         for scope in reversed(self.scopes):
             if key in scope.indices:
@@ -109,7 +109,7 @@ class Code:
         self.scopes[-1].indices[key] = named
         return named
 
-    def forget(self, stale: Callable[[Key], bool]) -> None:
+    def forget(self, stale: Callable[[MemoKey], bool]) -> None:
         for scope in self.scopes:
             for key in [k for k in scope.memo if stale(k)]:
                 del scope.memo[key]

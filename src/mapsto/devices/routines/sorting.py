@@ -35,7 +35,7 @@ class Entries:
 
 
 @dataclass(frozen=True)
-class Row:
+class StridedRow:
     """One row of the input: `length` elements from `base`, `stride` apart."""
 
     buffer: str

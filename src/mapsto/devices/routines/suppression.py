@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
-from mapsto.devices.routines.sorting import Entries, Row, merge_sort
+from mapsto.devices.routines.sorting import Entries, StridedRow, merge_sort
 from mapsto.devices.routines.writer import Writer, as_value, both, integer, splat, split_index
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, minimum, mul
@@ -16,7 +16,7 @@ from mapsto.ir.graph import Node, Value
 from mapsto.loop import ast
 from mapsto.ops.shapes import dim_min
 
-F32 = ast.Type(DType.F32)
+_F32 = ast.Type(DType.F32)
 BOOL = ast.Type(DType.BOOL)
 # The planes of a class's kept boxes: two low and two high edges, and the area.
 PLANES = 5
@@ -58,23 +58,23 @@ class _Suppression:
         w.tensor("scores", self.scores)
         given = dict(enumerate(inputs))
         overlap, least = given.get(2), given.get(3)
-        most: ast.Value = ast.Const(0.0, F32)
+        most: ast.Value = ast.Const(0.0, _F32)
         if overlap is not None:
-            most = ast.Load(w.tensor("overlap", overlap), 0, F32)
-        threshold = None if least is None else ast.Load(w.tensor("least", least), 0, F32)
+            most = ast.Load(w.tensor("overlap", overlap), 0, _F32)
+        threshold = None if least is None else ast.Load(w.tensor("least", least), 0, _F32)
         for place, part in zip(("entries", "kept", "chosen", "counts"), scratch, strict=True):
             w.param(place, part.name, part.dtype, writes=True)
         images, classes, count = self.scores.shape
         with w.share("row") as row:
             entries = Entries("entries", w.index("own", mul(row, 2 * count)), 1, count)
-            line = Row("scores", DType.F32, w.index("line", mul(row, count)), 1, count, largest=True)
+            line = StridedRow("scores", DType.F32, w.index("line", mul(row, count)), 1, count, largest=True)
             found = self.candidates(line, entries, threshold)
             final = merge_sort(w, entries, found, count)
             image, _ = split_index(w, row, classes)
             self.choose(row, final, found, w.index("first_box", mul(image, count)), w.let("most", most))
         return RoutineCall(w.function(name), mul(images, classes), w.operands, scratch)
 
-    def candidates(self, line: Row, entries: Entries, threshold: ast.Value | None) -> Dim:
+    def candidates(self, line: StridedRow, entries: Entries, threshold: ast.Value | None) -> Dim:
         """Entries of the scores above the threshold; their number. Where a vector holds none, one test passes it."""
         w = self.w
         found = w.declare("found", integer(0))
@@ -92,7 +92,7 @@ class _Suppression:
         return w.index("candidates", found)
 
     def _append(
-        self, line: Row, entries: Entries, found: ast.Var, start: Dim, stop: Dim, least: ast.Value | None
+        self, line: StridedRow, entries: Entries, found: ast.Var, start: Dim, stop: Dim, least: ast.Value | None
     ) -> None:
         """Writes each entry at the next place, which moves on only past a candidate."""
         w = self.w
@@ -100,7 +100,7 @@ class _Suppression:
             entries.store(w, w.index("place", found), line.entry(w, i))
             step: ast.Value = integer(1)
             if least is not None:
-                above = ast.Compare("gt", ast.Load(line.buffer, line.base + i, F32), least)
+                above = ast.Compare("gt", ast.Load(line.buffer, line.base + i, _F32), least)
                 step = ast.Select(above, integer(1), integer(0))
             w.assign(found, ast.Binary("add", found, step))
 
@@ -127,11 +127,11 @@ class _Suppression:
     def edges(self, place: Dim) -> list[ast.Value]:
         """A box as its low edges, its high edges and its area."""
         w = self.w
-        a, b, c, d = (w.let("edge", ast.Load("boxes", place + i, F32)) for i in range(4))
+        a, b, c, d = (w.let("edge", ast.Load("boxes", place + i, _F32)) for i in range(4))
         pairs = []
         for first, second in ((a, c), (b, d)):
             if self.center:
-                half = w.let("half", ast.Binary("mul", second, ast.Const(0.5, F32)))
+                half = w.let("half", ast.Binary("mul", second, ast.Const(0.5, _F32)))
                 pairs.append((ast.Binary("sub", first, half), ast.Binary("add", first, half)))
             else:
                 pairs.append((ast.Binary("min", first, second), ast.Binary("max", first, second)))

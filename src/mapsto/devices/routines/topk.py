@@ -9,7 +9,7 @@ O(n + n log k) steps for a row of n.
 from __future__ import annotations
 
 from mapsto.devices.routines.code import RoutineCall, RoutineCode, Scratch
-from mapsto.devices.routines.sorting import Entries, Row, before, merge_sort, words_of
+from mapsto.devices.routines.sorting import Entries, StridedRow, before, merge_sort, words_of
 from mapsto.devices.routines.writer import I64, Writer, as_value, both, integer, split_index
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv, maximum, minimum, mul, product
@@ -43,7 +43,7 @@ def topk(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str) ->
         line_of, column = split_index(w, row, inner)
         base = w.index("base", mul(line_of, mul(length, inner)) + column)
         target = w.index("target", mul(line_of, mul(k, inner)) + column)
-        line = Row(source, x.dtype, base, inner, length, bool(node.attrs.get("largest", True)))
+        line = StridedRow(source, x.dtype, base, inner, length, bool(node.attrs.get("largest", True)))
         entries = Entries("entries", 0 if local else w.index("own", mul(row, each)), words, k)
         count = w.index("count", minimum(k, length))
         with w.when((count - 1,)):
@@ -58,7 +58,7 @@ def topk(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str) ->
 # -- selection: a heap whose root is the last in order ----------------------------------------------------------------
 
 
-def _select(w: Writer, row: Row, entries: Entries, count: Dim, lanes: int) -> None:
+def _select(w: Writer, row: StridedRow, entries: Entries, count: Dim, lanes: int) -> None:
     """The first `count` entries in order, as a heap (or, where that is the whole row, in the row's own order)."""
     with w.loop("i", 0, count) as i:
         entries.store(w, i, row.entry(w, i))
@@ -70,7 +70,7 @@ def _select(w: Writer, row: Row, entries: Entries, count: Dim, lanes: int) -> No
         _scan(w, row, entries, count, lanes)
 
 
-def _scan(w: Writer, row: Row, entries: Entries, count: Dim, lanes: int) -> None:
+def _scan(w: Writer, row: StridedRow, entries: Entries, count: Dim, lanes: int) -> None:
     """Puts in what comes before the root. A later element that ties with the root stays out: its place is after."""
     wide = max(1, lanes // 2) if entries.words == 2 else lanes
     with w.loop("chunk", count, row.length, step=wide) as chunk:
@@ -116,7 +116,7 @@ def _sift(w: Writer, entries: Entries, start: Dim, entry: tuple[ast.Value, ...],
 # -- results ----------------------------------------------------------------------------------------------------------
 
 
-def _write(w: Writer, row: Row, entries: Entries, count: Dim, target: Dim, outputs: tuple[str, str]) -> None:
+def _write(w: Writer, row: StridedRow, entries: Entries, count: Dim, target: Dim, outputs: tuple[str, str]) -> None:
     with w.loop("i", 0, count) as i:
         word = entries.load(w, i)[-1]
         if entries.words == 1:
