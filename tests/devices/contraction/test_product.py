@@ -17,7 +17,8 @@ from mapsto.devices.contraction.tile import Tiling
 from mapsto.devices.cpu.isa import Isa
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, evaluate, floordiv, sym
-from mapsto.loop.ast import Function, LetIndex, Param
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Function, Param
 
 DEPTH = 11
 
@@ -49,7 +50,7 @@ def test_parts_of_a_product(isa: Isa, rows: int, columns: int, opened: bool) -> 
     body = []
     for tiles, part in itertools.product([(half, plan.units), (0, half)], [(0, 1), (1, panels)]):
         body += product(plan, part, tiles, lambda hint: f"{hint}.{next(numbers)}")
-    named = LetIndex("at", 3), LetIndex("to", 5), LetIndex("half", floordiv(plan.units, 2))
+    named = loop.LetIndex("at", 3), loop.LetIndex("to", 5), loop.LetIndex("half", floordiv(plan.units, 2))
     function = Function("around", (form.a, form.b, form.out), form.dims, (*named, *body))
     rng = np.random.default_rng(0)
     a, b = (rng.integers(-4, 5, (extent, DEPTH)).astype(np.float32) for extent in (rows, columns))

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, product
-from mapsto.loop.ast import Param, Statement, Value
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Param
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class TilePlace:
     column: Dim
     lanes: int
     valid: Dim | None
-    mask: Value | None
+    mask: loop.Value | None
     fresh: Callable[[str], str]
 
 
 # (accumulators, place) -> statements to run and the values to store (the element type of `out`, as many lanes, then
 # those of `also`); none: it stored by itself.
-Epilogue = Callable[[Value, TilePlace], tuple[list[Statement], tuple[Value, ...]]]
+Epilogue = Callable[[loop.Value, TilePlace], tuple[list[loop.Statement], tuple[loop.Value, ...]]]
 
 
 @dataclass(frozen=True)

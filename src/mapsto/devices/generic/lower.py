@@ -38,7 +38,8 @@ from mapsto.devices.generic.tiles import Blocks, TileBody, arrays_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, ceildiv, floordiv, maximum, minimum, mod, product, sym, symbols
 from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
-from mapsto.loop.ast import For, Function, LetIndex, Param, Statement, Type
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Function, Param
 from mapsto.plan.layout import Layout
 
 # Bounds on how much code one kernel is. Up to this many scalar operations the tail of a row vector gets code of its
@@ -340,7 +341,7 @@ def _names(parts: tuple[KernelPart, ...], layouts: Mapping[str, Layout]) -> set[
     return found
 
 
-def _symbols(statements: tuple[Statement, ...]) -> tuple[set[str], set[str]]:
+def _symbols(statements: tuple[loop.Statement, ...]) -> tuple[set[str], set[str]]:
     """(used, defined) index symbols of statements."""
     used: set[str] = set()
     defined: set[str] = set()
@@ -353,9 +354,9 @@ def _symbols(statements: tuple[Statement, ...]) -> tuple[set[str], set[str]]:
         elif isinstance(node, tuple):
             waiting.extend(node)
         elif names := _fields(type(node)):  # type: ignore[arg-type]
-            if isinstance(node, For):
+            if isinstance(node, loop.For):
                 defined.add(node.var)
-            elif isinstance(node, LetIndex):
+            elif isinstance(node, loop.LetIndex):
                 defined.add(node.name)
             waiting.extend([getattr(node, name) for name in names])
     return used, defined
@@ -364,4 +365,4 @@ def _symbols(statements: tuple[Statement, ...]) -> tuple[set[str], set[str]]:
 @functools.cache
 def _fields(kind: type) -> tuple[str, ...]:
     """The names of a dataclass's fields; none for other types, and for those of elements, which hold no sizes."""
-    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) and kind is not Type else ()
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) and kind is not loop.Type else ()

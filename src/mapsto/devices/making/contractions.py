@@ -29,7 +29,8 @@ from mapsto.ir.expr import Dim, add, linear, mul, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
-from mapsto.loop.ast import Param, Statement, Value
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Param
 from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.kernels import Renamer
@@ -292,13 +293,13 @@ def _epilogue(shaped: Shaped, processor: Processor) -> Epilogue:
     """What is computed on the accumulators before they are stored."""
     layouts = dict(shaped.layouts)
 
-    def emit(accumulators: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
+    def emit(accumulators: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
         batch, rows, column = shaped.order
         at: dict[str, Dim] = dict(zip(batch, place.batch, strict=True))
         at.update(dict(zip(rows, place.rows, strict=False)))
         at[column] = place.column
-        statements: list[Statement] = []
-        known: dict[str, Value] = dict.fromkeys(shaped.accumulators, accumulators)
+        statements: list[loop.Statement] = []
+        known: dict[str, loop.Value] = dict.fromkeys(shaped.accumulators, accumulators)
         result = accumulators
         for stmt in shaped.stmts:
             bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}
