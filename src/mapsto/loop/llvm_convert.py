@@ -14,7 +14,6 @@ from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Type
 from mapsto.loop.llvm_emit import IrWriter, element_text, mangled, type_text, vector_text
 
-NARROW = (DType.F16, DType.BF16)
 _F16_MAGIC = 0x77800000  # 2^112 as f32 bits: moves a half's exponent (bias 15) to a float's (bias 127)
 
 
@@ -58,7 +57,7 @@ class Converter:
         if source.element is target.element:
             return a
         if target.element is DType.BOOL:
-            if source.element in NARROW:
+            if source.element.is_half:
                 a, source = self.widen(a, source)
             zero = "zeroinitializer" if target.lanes > 1 else "0.0" if source.element.is_float else "0"
             return self.emitter.let(
@@ -86,13 +85,13 @@ class Converter:
         return a
 
     def _to_integer(self, a: str, source: Type, target: Type) -> str:
-        if source.element in NARROW:
+        if source.element.is_half:
             a, source = self.widen(a, source)
         sign, t, s = "s" if target.element.is_signed else "u", type_text(target), type_text(source)
         return self.emitter.call(t, f"llvm.fpto{sign}i.sat.{mangled(t)}.{mangled(s)}", [(s, a)])
 
     def _from_integer(self, a: str, source: Type, target: Type) -> str:
-        narrow = target.element in NARROW
+        narrow = target.element.is_half
         middle = Type(DType.F32 if narrow else target.element, target.lanes)
         signed = source.element.is_signed and source.element is not DType.BOOL
         wide = self.emitter.let(f"{'si' if signed else 'ui'}tofp {type_text(source)} {a} to {type_text(middle)}")
@@ -101,7 +100,7 @@ class Converter:
     def _between_floats(self, a: str, source: DType, target: DType, lanes: int) -> str:
         if source is target:
             return a
-        if source in NARROW:
+        if source.is_half:
             wide = self._widen(a, source, lanes)
             return self._between_floats(wide, DType.F32, target, lanes)
         e = self.emitter
@@ -228,7 +227,7 @@ class Converter:
 
     def fma(self, a: str, b: str, c: str, t: Type) -> str:
         text = type_text(t)
-        if t.element in NARROW:
+        if t.element.is_half:
             x, y, z = (self.widen(v, t)[0] for v in (a, b, c))
             return self._fma_through_double(x, y, z, t)
         if self.capabilities.has("fma") or t.element is DType.F64:

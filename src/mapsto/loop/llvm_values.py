@@ -31,7 +31,7 @@ from mapsto.loop.ast import (
     Value,
     Var,
 )
-from mapsto.loop.llvm_convert import NARROW, Converter
+from mapsto.loop.llvm_convert import Converter
 from mapsto.loop.llvm_emit import IrWriter, element_text, lanes_text, mangled, memory_text, type_text, vector_text
 
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
@@ -45,7 +45,7 @@ def constant_text(value: float | int | bool, element: DType) -> str:
         return "true" if value else "false"
     if not element.is_float:
         return str(int(value))
-    if element in (DType.F16, DType.BF16):
+    if element.is_half:
         return str(int(np.array(value, dtype=element.numpy).view(np.uint16)))
     with np.errstate(over="ignore"):
         exact = float(np.float32(value)) if element is DType.F32 else float(value)
@@ -223,7 +223,7 @@ class Values:
     def combine(self, op: str, a: str, b: str, t: Type, va: Value | None = None, vb: Value | None = None) -> str:
         """One binary operation on printed operands; `va` and `vb` are their trees where known (literals make cheaper
         forms)."""
-        if t.element in NARROW:
+        if t.element.is_half:
             # f32 has more than twice the digits: rounding its result again is as good as rounding once
             (wide_a, wide), (wide_b, _) = self.convert.widen(a, t), self.convert.widen(b, t)
             return self.convert.cast(self.combine(op, wide_a, wide_b, wide, va, vb), wide, t)
@@ -295,7 +295,7 @@ class Values:
 
     def _unary(self, v: Unary) -> str:
         a, t = self.value(v.a), v.type
-        if t.element not in NARROW:
+        if not t.element.is_half:
             return self._apply(v.op, a, t)
         wide_a, wide = self.convert.widen(a, t)
         return self.convert.cast(self._apply(v.op, wide_a, wide), wide, t)
@@ -314,7 +314,7 @@ class Values:
 
     def _compare(self, v: Compare) -> str:
         a, b, t = self.value(v.a), self.value(v.b), v.a.type
-        if t.element in NARROW:
+        if t.element.is_half:
             (a, wide), (b, _) = self.convert.widen(a, t), self.convert.widen(b, t)
             t = wide
         if t.element.is_float:

@@ -22,7 +22,7 @@ from mapsto.kernel.scalar import convert, doubled
 from mapsto.ops.elementwise import converted, sum_to, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import NUMBERS, broadcast, describe, require_dtype, require_same_dtype
+from mapsto.ops.shapes import NUMBERS, broadcast_shape, describe, require_dtype, require_same_dtype
 
 Array = np.ndarray[Any, Any]
 Gradient = Callable[[Making, Node, Sequence[Value | None]], list[Value | None]]
@@ -100,7 +100,7 @@ def _infer_matmul(inference: Inference) -> list[tuple[DType, Shape]]:
         raise ShapeError(
             f"{describe(inference)}: the inner extents {a[-1]} and {b[-2] if len(b) > 1 else b[0]} differ"
         ) from None
-    batch = broadcast(inference, [a[:-2], b[:-2]])
+    batch = broadcast_shape(inference, [a[:-2], b[:-2]])
     return [(dtype, (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ())))]
 
 

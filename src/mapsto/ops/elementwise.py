@@ -22,7 +22,7 @@ from mapsto.ops.shapes import (
     FLOATS,
     INTEGERS,
     NUMBERS,
-    broadcast,
+    broadcast_shape,
     describe,
     require_dtype,
     require_same_dtype,
@@ -338,7 +338,7 @@ def _infer_select(inference: Inference) -> list[tuple[DType, Shape]]:
     dtype = require_same_dtype(inference, 1)
     if len(inference.inputs) != 3:
         raise ShapeError(f"{describe(inference)}: select takes (condition, then, else)")
-    return [(dtype, broadcast(inference, [inference.value(i).shape for i in range(3)]))]
+    return [(dtype, broadcast_shape(inference, [inference.value(i).shape for i in range(3)]))]
 
 
 def _select(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:

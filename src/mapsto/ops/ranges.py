@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mapsto.ir.bounds import count, lowest
+from mapsto.ir.bounds import count, lowest_allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Call, Dim, Expr, Sym, floordiv, maximum, minimum, product, sym, terms_of
 from mapsto.ir.expr_proofs import known_at_least
@@ -51,7 +51,7 @@ class Noted:
         for column, extent in zip(self.columns, self.extents, strict=True):
             if column not in (place, -1):
                 continue
-            low = lowest(self.kind, extent)
+            low = lowest_allowed(self.kind, extent)
             high = low + count(self.kind, extent) - 1
             above = found[0] is not None and known_at_least(found[0] - low, 0)
             below = found[1] is not None and known_at_least(high - found[1], 0)
@@ -447,7 +447,7 @@ _RULES: dict[str, _Rule] = {
 # ---- proofs ----------------------------------------------------------------------------------------------------------
 
 
-def holds(b: Known, e: Dim, positive: list[Dim]) -> bool:
+def is_proved(b: Known, e: Dim, positive: list[Dim]) -> bool:
     """Whether e >= 0 is proved for all sizes for which each of `positive` is at least 1."""
     if b.proves(e):
         return True

@@ -21,7 +21,7 @@ from mapsto.kernel.scalar import apply, convert, widen
 from mapsto.ops.elementwise import content_of, lower_pointwise
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, op, register
-from mapsto.ops.shapes import NUMBERS, broadcast, describe, dim_max, dim_min, require_dtype, require_same_dtype
+from mapsto.ops.shapes import NUMBERS, broadcast_shape, describe, dim_max, dim_min, require_dtype, require_same_dtype
 
 Array = np.ndarray[Any, Any]
 
@@ -45,7 +45,7 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
         raise ShapeError(f"{describe(inference)}: it takes values together by one of {', '.join(_DIMS)}")
     require_dtype(inference, 0, NUMBERS)
     dtype = require_same_dtype(inference)
-    return [(dtype, broadcast(inference, [inference.value(i).shape for i in range(len(inference.inputs))]))]
+    return [(dtype, broadcast_shape(inference, [inference.value(i).shape for i in range(len(inference.inputs))]))]
 
 
 def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:

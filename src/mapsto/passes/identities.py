@@ -92,7 +92,7 @@ _MANTISSA = {DType.BF16: 8, DType.F16: 11, DType.F32: 24, DType.F64: 53}
 _EXPONENT = {DType.BF16: 8, DType.F16: 5, DType.F32: 8, DType.F64: 11}
 
 
-def holds(wide: DType, narrow: DType) -> bool:
+def represents(wide: DType, narrow: DType) -> bool:
     """Whether every value of `narrow` is a value of `wide`."""
     if wide is narrow or narrow is DType.BOOL:
         return True
@@ -109,9 +109,9 @@ def holds(wide: DType, narrow: DType) -> bool:
 def _cast_of_cast(b: Builder, m: Match) -> Value | None:
     x, through, to = m["x"].dtype, m["y"].dtype, m.attrs["to"]
     assert isinstance(to, DType)
-    if not holds(through, x):
+    if not represents(through, x):
         return None
-    if x.is_integer and through.is_float and to.is_integer and not holds(to, x):
+    if x.is_integer and through.is_float and to.is_integer and not represents(to, x):
         return None  # a float saturates where an integer wraps
     return m["x"] if to is x else b.one("cast", [m["x"]], to=to)
 

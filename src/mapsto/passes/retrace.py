@@ -66,7 +66,7 @@ def settled(graph: Graph) -> Graph:
     """A graph that the builder has made, said to be settled where it is: no small constants are equal. (One with
     branches is not looked into.)
     """
-    keys = [key_of(array) for array in graph.constants.values() if array.size <= SHARED]
+    keys = [constant_key(array) for array in graph.constants.values() if array.size <= SHARED]
     whole = len(set(keys)) == len(keys) and not any(node.graphs for node in graph.nodes)
     return replace(graph, settled=True) if whole else graph
 
@@ -86,7 +86,7 @@ def _start(builder: Builder, graph: Graph, rewrite: Rewrite | None, sizes: Mappi
     return tracer
 
 
-def key_of(array: np.ndarray) -> Any:
+def constant_key(array: np.ndarray) -> Any:
     """What constants are equal by."""
     return array.dtype.str, array.dtype.name, array.shape, array.tobytes()
 
@@ -170,7 +170,7 @@ class _Tracer:
         array = self.arrays[name]
         if array.size > SHARED:
             return self.builder.constant(array, name)
-        key = key_of(array)
+        key = constant_key(array)
         if key not in self.shared:
             self.shared[key] = self.builder.constant(array, name)
         return self.shared[key]

@@ -21,7 +21,16 @@ from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison, fill
 from mapsto.runtime.pool import Pool
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Require, Run
-from mapsto.runtime.sizing import all_given, apart, arrays_of, bound, check, due_outputs, outside, symbols_of
+from mapsto.runtime.sizing import (
+    all_given,
+    bound,
+    due_outputs,
+    input_arrays,
+    outside,
+    require_apart,
+    require_sizes,
+    symbols_of,
+)
 from mapsto.runtime.tables import ROWS_START, Tables
 
 _SMALL = 4096  # bytes: below, alignment of an output is not worth the 0.2 us
@@ -130,7 +139,7 @@ class Frame:
 
     def _take_over(self, arrays: Sequence[np.ndarray], results: list[Any]) -> None:
         """Updated inputs are outputs too."""
-        apart(self._tables, arrays)
+        require_apart(self._tables, arrays)
         for source, target in self._tables.updates:
             results[target] = arrays[source]
 
@@ -229,9 +238,9 @@ class Frame:
     def _prepare(self, values: Sequence[Any]) -> list[np.ndarray]:
         """The inputs as arrays that compiled code can read, and the frame laid out for their shapes."""
         tables = self._tables
-        arrays = arrays_of(tables, values)
+        arrays = input_arrays(tables, values)
         root = self._root_layout(symbols_of(tables, arrays))
-        check(tables, root, None)
+        require_sizes(tables, root, None)
         outputs = self._plan_outputs(root, None)
         if self._installed is None or not self._installed.descends_from(root):
             self._install(root)

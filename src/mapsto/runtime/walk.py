@@ -18,7 +18,16 @@ from mapsto.runtime.engine import Engine, Launcher, Memory
 from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Operand, Program, Require, Run, Step
-from mapsto.runtime.sizing import all_given, apart, arrays_of, bound, check, due_outputs, outside, symbols_of
+from mapsto.runtime.sizing import (
+    all_given,
+    bound,
+    due_outputs,
+    input_arrays,
+    outside,
+    require_apart,
+    require_sizes,
+    symbols_of,
+)
 from mapsto.runtime.tables import Tables
 
 RootLayout = Callable[[Mapping[str, int]], ArenaLayout]
@@ -53,10 +62,10 @@ class WalkedFrame:
     def run(self, values: Sequence[Any]) -> list[np.ndarray]:
         """The outputs, in order, for the inputs, in order."""
         tables, engine = self._tables, self._engine
-        arrays = arrays_of(tables, values)
-        apart(tables, arrays)
+        arrays = input_arrays(tables, values)
+        require_apart(tables, arrays)
         layout = self._root_layout(symbols_of(tables, arrays))
-        check(tables, layout, None)
+        require_sizes(tables, layout, None)
         for port, array in zip(tables.program.inputs, arrays, strict=True):
             self._places[port.buffer] = self._reserved(port.buffer, array.nbytes), 0
             engine.write(*self._places[port.buffer], array)

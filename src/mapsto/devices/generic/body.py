@@ -19,8 +19,6 @@ from mapsto.ir.expr import Dim, floordiv, mod, sym
 from mapsto.kernel.ast import Iter
 from mapsto.loop import ast as loop
 
-_HALF = (DType.F16, DType.BF16)
-
 
 class Body:
     """Emits a segment's steps.
@@ -202,7 +200,7 @@ class Body:
         assert step.scan is not None
         emitter, code, kind = self.emitter, self.code, step.scan.kind
         info = emitter.info(step.value)
-        element = DType.F32 if step.dtype in _HALF else step.dtype
+        element = DType.F32 if step.dtype.is_half else step.dtype
         t = loop.Type(element, emitter.lane.count if emitter.lane else emitter.lanes_of(info))
         name = code.fresh("acc")
         code.emit(loop.Declare(name, identity(kind, t)))

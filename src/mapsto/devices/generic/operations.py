@@ -18,7 +18,6 @@ _BINARY = {
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 _UNARY = {**{fn: fn for fn in ("neg", "abs", "sqrt", "floor", "ceil", "not")}, "bitnot": "not", "round": "rint"}
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
-_HALF = (DType.F16, DType.BF16)
 # Of integers these are the identity.
 _WHOLE_ALREADY = ("floor", "ceil", "round")
 
@@ -47,7 +46,7 @@ def apply(
     args = level(args)
     if fn == "select":
         return [], loop.Select(args[0], args[1], args[2])
-    if args[0].type.element in _HALF:
+    if args[0].type.element.is_half:
         wide = [convert(a, DType.F32) for a in args]
         statements, value = apply(fn, wide, DType.BOOL if dtype is DType.BOOL else DType.F32, fresh)
         return statements, convert(value, dtype)

@@ -17,8 +17,6 @@ from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Fold, Iter, Op, Reduce, Reduction, Scalar, State, reduced, transform
 from mapsto.loop import ast as loop
 
-_HALF = (DType.F16, DType.BF16)
-
 
 class RunningReduction(ABC):
     """Variables of one reduction that are stepped at each of its points: `ways` of each take turns.
@@ -63,7 +61,7 @@ class Totals(RunningReduction):
     def __init__(self, emitter: Context, e: Reduce, lanes: int, ways: int, meant: Reduction) -> None:
         super().__init__(emitter, lanes, ways)
         self.kind, self.body, self.meant = e.kind, e.body, meant
-        self.type = loop.Type(DType.F32 if e.dtype in _HALF else e.dtype, lanes)
+        self.type = loop.Type(DType.F32 if e.dtype.is_half else e.dtype, lanes)
         self.names = [emitter.code.fresh("acc") for _ in range(ways)]
         for name in self.names:
             emitter.code.emit(loop.Declare(name, identity(self.kind, self.type)))

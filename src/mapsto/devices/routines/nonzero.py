@@ -60,7 +60,7 @@ def _scan_row(
 def _is_nonzero(value: loop.Value) -> loop.Value:
     if value.type.element is DType.BOOL:
         return value
-    if value.type.element in (DType.F16, DType.BF16):
+    if value.type.element.is_half:
         value = cast(value, DType.F32)
     return loop.Compare("ne", value, loop.Const(0, value.type))
 
