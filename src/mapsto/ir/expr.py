@@ -332,12 +332,24 @@ def mod(a: Dim, b: Dim) -> Dim:
     return of_atom(Call("mod", (rest, b)))
 
 
-def _sole_call(e: Dim, fn: str) -> Call | None:
+def sole_atom(e: Dim) -> Atom | None:
+    """The atom that an expression consists of."""
     if isinstance(e, Expr) and len(e.terms) == 1:
         monomial, coefficient = e.terms[0]
-        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Call) and monomial[0].fn == fn:
+        if coefficient == 1 and len(monomial) == 1:
             return monomial[0]
     return None
+
+
+def bare_symbol(e: Dim) -> str | None:
+    """The name of the symbol that an expression consists of."""
+    atom = sole_atom(e)
+    return atom.name if isinstance(atom, Sym) else None
+
+
+def _sole_call(e: Dim, fn: str) -> Call | None:
+    atom = sole_atom(e)
+    return atom if isinstance(atom, Call) and atom.fn == fn else None
 
 
 def _extreme(fn: str, pick: Callable[..., int], a: Dim, b: Dim) -> Dim:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Sym, sole_atom, terms_of
 from mapsto.ir.expr_proofs import Ranges, bounds, known_at_least
 from mapsto.loop.ast import Type
 
@@ -285,8 +285,9 @@ class IrWriter:
 
     def index(self, e: Dim) -> Ssa:
         """The i64 value of an index expression."""
-        if isinstance(e, Expr) and len(e.terms) == 1 and e.terms[0][1] == 1 and len(e.terms[0][0]) == 1:
-            value = self._atom(e.terms[0][0][0])
+        atom = sole_atom(e)
+        if atom is not None:
+            value = self._atom(atom)
             return Ssa(str(value), 0) if isinstance(value, int) else value
         terms, constant = self._split(e)
         if not terms:

@@ -8,7 +8,7 @@ import math
 from mapsto.errors import VerifyError
 from mapsto.ir import bounds
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, Sym, loads, symbols
+from mapsto.ir.expr import Dim, bare_symbol, loads, symbols
 from mapsto.runtime.dataflow import check_dataflow
 from mapsto.runtime.program import (
     ALIGNMENT,
@@ -47,15 +47,6 @@ def input_symbols(program: Program) -> dict[str, tuple[int, int]]:
             if name is not None:
                 found.setdefault(name, (i, axis))
     return found
-
-
-def bare_symbol(dim: Dim) -> str | None:
-    """The name of a dim that is one symbol and nothing else."""
-    if not isinstance(dim, Expr) or len(dim.terms) != 1:
-        return None
-    monomial, coefficient = dim.terms[0]
-    atom = monomial[0]
-    return atom.name if coefficient == 1 and len(monomial) == 1 and isinstance(atom, Sym) else None
 
 
 def _fault(program: Program, where: str, what: str) -> VerifyError:

@@ -7,10 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.normal import bare, ranges_of, settle
+from mapsto.devices.generic.normal import ranges_of, settle
 from mapsto.devices.generic.rows import Segment
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Sym, add, load, mul, of_atom, product, sym, symbols
+from mapsto.ir.expr import Call, Dim, Sym, add, bare_symbol, load, mul, of_atom, product, sym, symbols
 from mapsto.ir.expr_proofs import Ranges, known_in
 from mapsto.ir.expr_rewrite import rebuild, rejoined, simplify, substitute
 from mapsto.kernel.ast import Index, Iter, Load, Reduction, Scalar, Scan, Where, bodies, children, reduced, transform
@@ -159,7 +159,7 @@ class Flattener:
         layout = self.layouts[tensor]
         if layout.block is None or not layout.has_tail or layout.border[layout.block[0]] != (0, 0):
             return ""
-        return bare(index[layout.block[0]]) or ""
+        return bare_symbol(index[layout.block[0]]) or ""
 
     def filled(self, tensor: str, index: Sequence[Dim], ranges: Ranges) -> str:
         """The iterator that covers the whole of a target's padded dim, or ''."""

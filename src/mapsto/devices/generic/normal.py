@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Expr, Sym, atoms, sym, symbols, terms_of
+from mapsto.ir.expr import Call, Dim, atoms, sym, symbols
 from mapsto.ir.expr_proofs import Ranges, bounds, known_at_least
 from mapsto.ir.expr_rewrite import simplify, substitute
 from mapsto.kernel.ast import (
@@ -204,15 +204,6 @@ def decided(cond: Dim, ranges: Ranges) -> bool | None:
         return True
     if high is not None and known_at_least(-high - 1, 0):
         return False
-    return None
-
-
-def bare(e: Dim) -> str | None:
-    """The name of the symbol that an expression consists of, or None."""
-    terms = terms_of(e)
-    if isinstance(e, Expr) and len(terms) == 1 and terms[0][1] == 1 and len(terms[0][0]) == 1:
-        atom = terms[0][0][0]
-        return atom.name if isinstance(atom, Sym) else None
     return None
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.normal import NormalStmt, bare, ranges_of, renamed_step, symbol_names
-from mapsto.ir.expr import Dim
+from mapsto.devices.generic.normal import NormalStmt, ranges_of, renamed_step, symbol_names
+from mapsto.ir.expr import Dim, bare_symbol
 from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.kernel.ast import Iter
 
@@ -144,7 +144,7 @@ def _row_classes(steps: list[NormalStmt], internal: list[str]) -> tuple[list[Cla
     links: dict[str, dict[int, set[tuple[int, str]]]] = {}
     for name, places in touched.items():
         for dim in range(len(places[0][1])):
-            members = {(at, bare(index[dim]) or "") for at, index in places}
+            members = {(at, bare_symbol(index[dim]) or "") for at, index in places}
             if all(m in label for m in members):
                 join(members)
                 links.setdefault(name, {})[dim] = members
@@ -262,7 +262,7 @@ def _matching(group: Group, step: NormalStmt, inner: tuple[Iter, ...]) -> dict[s
             if tensor != member.target:
                 continue
             for mine, other in zip(index, member.index, strict=True):
-                a, b = bare(mine), bare(other)
+                a, b = bare_symbol(mine), bare_symbol(other)
                 if a in free and b in theirs and names.setdefault(a, b) != b:
                     return None
     left = [i for i in group.inner if i.name not in names.values()]

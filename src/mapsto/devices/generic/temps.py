@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mapsto.devices.generic.normal import bare
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import Group, Segment
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, product
+from mapsto.ir.expr import Dim, bare_symbol, product
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,6 @@ def _single(segment: Segment, name: str, row_dims: frozenset[int]) -> bool:
             return False
         for index in _indices(group, name):
             for d, e in enumerate(index):
-                if e != 0 and not (d in row_dims and bare(e) in rows):
+                if e != 0 and not (d in row_dims and bare_symbol(e) in rows):
                     return False
     return True
