@@ -12,12 +12,12 @@ from mapsto.budget import Budget, metering
 from mapsto.ir.text import parse_graph
 from mapsto.kernel.text import statement_text
 from mapsto.plan.decide import decide
-from mapsto.plan.items import View, tasks, walk
+from mapsto.plan.items import View, tasks
 from mapsto.plan.rules import SIBLING_RULES
 from mapsto.plan.rules import siblings as rule
 from mapsto.plan.rules.siblings import MOST_SIBLINGS
 from mapsto.plan.task import Task
-from mapsto.plan.works import Pins
+from mapsto.plan.works import Pins, walk
 from tests.plan.sibling_graphs import attention, fire, inception
 from tests.plan.support import asked, fused, initial, recipes
 

@@ -34,6 +34,11 @@ class Axis:
     size: int | None
     stride: Dim
 
+    def __str__(self) -> str:
+        """`d2/8%4`: without the stride."""
+        body = f"d{self.dim}" + (f"/{self.div}" if self.div != 1 else "")
+        return body + (f"%{self.size}" if self.size is not None else "")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -92,14 +97,9 @@ class Layout:
         return replace(self, shape=shape, offset=moved)
 
     def __str__(self) -> str:
-        names = "".join(f"[{_axis_text(axis)}]" for axis in self.axes) or "[]"
+        names = "".join(f"[{axis}]" for axis in self.axes) or "[]"
         extra = f" border {_border_text(self.border)}" if self.has_border else ""
         return f"{names}{extra}" + (f" + {self.offset}" if self.offset != 0 else "")
-
-
-def _axis_text(axis: Axis) -> str:
-    body = f"d{axis.dim}" + (f"/{axis.div}" if axis.div != 1 else "")
-    return body + (f"%{axis.size}" if axis.size is not None else "")
 
 
 def _border_text(border: tuple[tuple[int, int], ...]) -> str:

@@ -157,7 +157,7 @@ def _work_lines(work: Work) -> Iterator[str]:
 def _home_lines(name: str, home: Home) -> Iterator[str]:
     layout = home.layout
     shape = ", ".join(map(str, layout.shape))
-    axes = _text("; ".join(f"{_axis_text(axis)}*({axis.stride})" for axis in layout.axes))
+    axes = _text("; ".join(f"{axis}*({axis.stride})" for axis in layout.axes))
     border = f" border {','.join(f'{b}:{a}' for b, a in layout.border)}" if layout.has_border else ""
     yield (
         f"home {name_text(name)} : {home.dtype.value}[{shape}] in {name_text(home.buffer)} axes {axes} "
@@ -165,11 +165,6 @@ def _home_lines(name: str, home: Home) -> Iterator[str]:
     )
     if home.because:
         yield f"  because {_text(home.because)}"
-
-
-def _axis_text(axis: Axis) -> str:
-    body = f"d{axis.dim}" + (f"/{axis.div}" if axis.div != 1 else "")
-    return body + (f"%{axis.size}" if axis.size is not None else "")
 
 
 def _text(text: str) -> str:

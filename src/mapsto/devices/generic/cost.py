@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mapsto.devices.generic.flat import FlatGroup, FlatLoad, FlatStep
-from mapsto.devices.generic.normal import ranges_of
 from mapsto.devices.generic.processor import Cycles, Processor
 from mapsto.ir.expr import Dim, linear, loads, sym, symbols
 from mapsto.ir.expr_proofs import Ranges
 from mapsto.ir.expr_rewrite import simplify, substitute
-from mapsto.kernel.ast import Fold, Iter, Load, Op, Reduction, Scalar, State, bodies, children, walk
+from mapsto.kernel.ast import Fold, Iter, Load, Op, Reduction, Scalar, State, bodies, children, ranges_of, walk
 from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
-from mapsto.plan.loop_forms import FEW_ROUNDS
+from mapsto.plan.loop_forms import FEW_ROUNDS, lanes_for
 from mapsto.plan.patterns import Sizes, number
 
 _FUNCTIONS = frozenset(("exp", "log", "tanh", "erf", "sigmoid", "log1p", "expm1"))
@@ -42,13 +41,6 @@ class Vector:
 def estimate(e: Dim) -> int:
     """A plausible number for an extent."""
     return e if isinstance(e, int) else max(number(e, Sizes({})), 0)
-
-
-def lanes_for(extent: Dim, lanes: int) -> int:
-    """No more lanes than a power of two that holds the extent."""
-    if not isinstance(extent, int) or extent >= lanes:
-        return lanes
-    return 1 << max(extent - 1, 0).bit_length()
 
 
 def lane_stride(place: Dim, vector: Vector, ranges: Ranges) -> Dim | None:

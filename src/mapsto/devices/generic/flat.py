@@ -7,13 +7,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.normal import ranges_of, settle
+from mapsto.devices.generic.normal import settle
 from mapsto.devices.generic.rows import Segment
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Call, Dim, Sym, add, bare_symbol, load, mul, of_atom, product, sym, symbols
 from mapsto.ir.expr_proofs import Ranges, known_in
 from mapsto.ir.expr_rewrite import rebuild, rejoined, simplify, substitute
-from mapsto.kernel.ast import Index, Iter, Load, Reduction, Scalar, Scan, Where, bodies, children, reduced, transform
+from mapsto.kernel.ast import (
+    Index,
+    Iter,
+    Load,
+    Reduction,
+    Scalar,
+    Scan,
+    Where,
+    bodies,
+    children,
+    ranges_of,
+    reduced,
+    transform,
+)
 from mapsto.plan.layout import Layout, plain
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from mapsto.devices.generic.flat import FlatSegment, reductions
-from mapsto.devices.generic.normal import ranges_of
 from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, symbols
 from mapsto.ir.expr_proofs import bounds
-from mapsto.kernel.ast import Iter, Where, walk
+from mapsto.kernel.ast import Iter, Where, ranges_of, walk
 
 
 def guard_free(segment: FlatSegment, last: Iter) -> tuple[Dim, Dim] | None:

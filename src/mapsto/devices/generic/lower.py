@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass, replace
 from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
 from mapsto.devices.generic.context import Lane, Operand, Tensors
-from mapsto.devices.generic.cost import SegmentCosts, Vector, lanes_for
+from mapsto.devices.generic.cost import SegmentCosts, Vector
 from mapsto.devices.generic.crossing import tile_of
 from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.flat import FlatSegment, reductions
@@ -41,6 +41,7 @@ from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
 from mapsto.loop import ast as loop
 from mapsto.loop.ast import Function, Param
 from mapsto.plan.layout import Layout
+from mapsto.plan.loop_forms import lanes_for
 
 # Bounds on how much code one kernel is. Up to this many scalar operations the tail of a row vector gets code of its
 # own; beyond, all vectors run under a mask.

@@ -4,7 +4,7 @@ guards gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,6 +27,7 @@ from mapsto.kernel.ast import (
     children,
     over_nothing,
     over_one_point,
+    ranges_of,
     reduced,
     transform,
     walk,
@@ -167,10 +168,6 @@ def _rename(e: Scalar, names: dict[str, Dim], fresh: Callable[[str], str]) -> Sc
         return made.body if isinstance(made, Reduce) else over_one_point(made)
 
     return transform(e, leaf, lambda d: substitute(d, names))
-
-
-def ranges_of(iters: Iterable[Iter]) -> dict[str, tuple[Dim, Dim]]:
-    return {i.name: (0, i.extent - 1) for i in iters}
 
 
 def settle(e: Scalar, ranges: Ranges) -> Scalar:

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.normal import NormalStmt, ranges_of, renamed_step, symbol_names
+from mapsto.devices.generic.normal import NormalStmt, renamed_step, symbol_names
 from mapsto.ir.expr import Dim, bare_symbol
 from mapsto.ir.expr_proofs import bounds, known_at_least
-from mapsto.kernel.ast import Iter
+from mapsto.kernel.ast import Iter, ranges_of
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,20 @@ from mapsto.devices.generic.cost import (
     average_stride,
     estimate,
     lane_stride,
-    lanes_for,
     row_estimate,
 )
 from mapsto.devices.generic.crossing import Tile, crosses, tile_of, widest
 from mapsto.devices.generic.flat import FlatLoad, FlatSegment, collapsed_rows, flatten, settled, substituted_segment
-from mapsto.devices.generic.normal import normal_form, ranges_of
+from mapsto.devices.generic.normal import normal_form
 from mapsto.devices.generic.one_pass import in_one_pass
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import Segment, segments
 from mapsto.devices.generic.temps import Temps, place_temps
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, mod, round_up, sym
-from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, walk
+from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, ranges_of, walk
 from mapsto.plan.layout import Layout, plain
-from mapsto.plan.loop_forms import MOST_TILE_ROWS
+from mapsto.plan.loop_forms import MOST_TILE_ROWS, lanes_for
 
 _ONE_PASS = " in one pass"  # how the texts of such schedules end
 
