@@ -15,11 +15,9 @@ from mapsto.cli.open import open_model
 from mapsto.cli.output import print_json, shape_text, table
 from mapsto.cli.progress import progress_bar
 from mapsto.errors import MapstoError
-from mapsto.report.accuracy import ERROR_FACTOR, LIMIT_WITHOUT_PEER, SLACK, Verdict, judge
+from mapsto.report.accuracy import ERROR_FACTOR, LIMIT_WITHOUT_PEER, SLACK, Outputs, Verdict, judge
 from mapsto.report.engines import Setup, open_engine
 from mapsto.report.stages import first_change
-
-Outputs = Mapping[str, np.ndarray]
 
 REFERENCE = "onnxruntime-unoptimised"
 PEER = "onnxruntime"

@@ -8,11 +8,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
-from mapsto.ir.dtypes import DType, from_numpy
-
-Array = NDArray[Any]
+from mapsto.ir.dtypes import Array, DType, from_numpy
 
 
 def _is_float(a: Array) -> bool:
@@ -64,9 +61,8 @@ def _shift_left(a: Array, b: Array) -> Array:
 
 def _shift_right(a: Array, b: Array) -> Array:
     """Arithmetic on signed types. By the width or more: what so many single shifts give."""
-    return np.right_shift(a, np.where(_in_width(b), b, 8 * b.dtype.itemsize - 1)) * (
-        _in_width(b) | (a.dtype.kind == "i")
-    )
+    shifted = np.right_shift(a, np.where(_in_width(b), b, 8 * b.dtype.itemsize - 1))
+    return np.asarray(shifted * (_in_width(b) | (a.dtype.kind == "i")))
 
 
 def _in_width(b: Array) -> Array:

@@ -13,9 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Dim, Expr, evaluate
 from mapsto.loop.arithmetic import binary, compare, convert, dot, fused_multiply_add, reduce_lanes, unary
 from mapsto.loop.ast import (
@@ -52,7 +51,6 @@ from mapsto.loop.ast import (
     While,
 )
 
-Array = NDArray[Any]
 _POISON = 0xA5  # the byte that fills integer local arrays
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, floordiv, mod
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Node, Value
@@ -19,7 +17,6 @@ from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import ANY, BOOLS, INTEGERS, NUMBERS, broadcast_shape, describe, dim_max, dim_min, require_dtype
 
-Array = np.ndarray[Any, Any]
 Partial = Callable[["Making", Value, Value, Value, Value], Value | None]
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir import bounds
 from mapsto.ir.bounds import ALL, Allowed
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Dim, maximum, product, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Value
@@ -33,7 +33,6 @@ from mapsto.ops.ranges import Noted, interval, is_proved
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import INTEGERS, describe, require_dtype
 
-Array = np.ndarray[Any, Any]
 _U64 = DType.U64
 
 

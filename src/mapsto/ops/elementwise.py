@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, equality, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Op, Scalar, Stmt
 from mapsto.kernel.scalar import apply, compute_type, convert, widen
 from mapsto.ops.making import Making
-from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
+from mapsto.ops.registry import Gradient, Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import (
     BOOLS,
     FLOATS,
@@ -29,8 +29,6 @@ from mapsto.ops.shapes import (
     static,
 )
 
-Array = np.ndarray[Any, Any]
-Gradient = Callable[["Making", Node, Sequence[Value | None]], list[Value | None]]
 Content = Callable[[list[Array], Mapping[str, Any], Sequence[Shape]], "Array | None"]
 
 # ---- what all elementwise ops share ----------------------------------------------------------------------------------

@@ -10,13 +10,12 @@ import numpy as np
 
 import mapsto.ops  # noqa: F401  (registers the ops)
 from mapsto.errors import ExecutionError, MapstoError, ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import bare_symbol, evaluate, symbols
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import reads
 from mapsto.ops.registry import RunNested, evaluated_attrs, op
 
-Array = np.ndarray[Any, Any]
 Observer = Callable[[Node, Sequence[Array]], None]
 
 

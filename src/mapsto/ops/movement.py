@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Call, Dim, ceildiv, floordiv, maximum, mod, product, sole_atom, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.expr_rewrite import simplify
@@ -19,7 +19,6 @@ from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import axis_of, describe, require_same_dtype, static
 
-Array = np.ndarray[Any, Any]
 Grads = Sequence["Value | None"]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Op, Scalar, Stmt
@@ -24,7 +24,6 @@ from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import NUMBERS, broadcast_shape, describe, require_dtype
 
-Array = np.ndarray[Any, Any]
 # Integers from here on are odd or even only by their own bits: as f64 they are all even.
 _EXACT_F64 = 1 << 53
 _BEYOND_I64 = 2.0**63

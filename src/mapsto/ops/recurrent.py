@@ -24,14 +24,13 @@ import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.bounds import Allowed
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import mul
 from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import apply, compute_type, convert, doubled
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, describe, require_dtype, require_rank
 
-Array = np.ndarray[Any, Any]
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 T = TypeVar("T")
 # name -> gates

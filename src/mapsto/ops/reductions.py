@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, product, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import (
@@ -30,8 +30,6 @@ from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import BOOLS, NUMBERS, axis_of, describe, dim_max, dim_min, require_dtype, static
-
-Array = np.ndarray[Any, Any]
 
 # ---- reduce(kind: sum mean max min prod any all, axes, keepdims) -----------------------------------------------------
 

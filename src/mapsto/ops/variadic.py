@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Op, Scalar
@@ -22,8 +22,6 @@ from mapsto.ops.elementwise import content_of, lower_pointwise
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, op, register
 from mapsto.ops.shapes import NUMBERS, broadcast_shape, describe, dim_max, dim_min, require_dtype, require_same_dtype
-
-Array = np.ndarray[Any, Any]
 
 # Operands of one node. All of them are read in one statement, which holds that many addresses.
 MOST_OPERANDS = 64

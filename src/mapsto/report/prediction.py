@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import mapsto
-from mapsto.devices.backend import Progress
+from mapsto.arguments import Progress, Shapes
 from mapsto.devices.named import Host, backend_named, host_machine
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
@@ -22,8 +22,6 @@ from mapsto.session.predict import predict
 
 TIME_FACTOR = 1.5  # a prediction this far off, up or down, still counts as right
 _FEWEST_RUNS = 3
-
-Shapes = Mapping[str, Sequence[int | None]]
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from typing import Any
 
 import onnx
 
+from mapsto.arguments import Shapes
 from mapsto.budget import current
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.onnx.counting import charge_nodes
 from mapsto.importers.onnx.functions import LocalFunctions
-from mapsto.importers.onnx.inputs import Shapes, add_inputs
+from mapsto.importers.onnx.inputs import add_inputs
 from mapsto.importers.onnx.order import in_order
 from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_types
