@@ -24,7 +24,7 @@ from mapsto.ir.rewrite import Match, RuleTable
 from mapsto.ops.bounds import check_again
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import failure
-from mapsto.ops.provenance import names_of
+from mapsto.ops.provenance import source_names
 from mapsto.ops.registry import Nesting, op
 from mapsto.passes.dead_code import sizes_of
 from mapsto.passes.provenance import Trace, hand_on
@@ -266,7 +266,7 @@ class _Tracer:
         except ShapeError as error:
             return self._failing(graph, error), _sources(graph)
         left = hand_on(tracer.builder, tracer.traces, graph.outputs, made)
-        return tracer.builder.finish(made), names_of(left)
+        return tracer.builder.finish(made), source_names(left)
 
     def _deeper(self, graph: Graph) -> _Tracer:
         builder = Builder(self.builder.fresh(graph.name), self.builder)

@@ -113,7 +113,7 @@ def _coefficients(e: Dim) -> dict[str, int] | None:
     return found
 
 
-def factors_of(e: Dim, sizes: Mapping[str, int], extents: Mapping[str, int]) -> dict[str, int] | None:
+def coefficients_of(e: Dim, sizes: Mapping[str, int], extents: Mapping[str, int]) -> dict[str, int] | None:
     """The factor of each iterator where an expression is a sum of their multiples and of sizes; else None."""
     if isinstance(e, int):
         return {}

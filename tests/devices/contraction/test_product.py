@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.instruction_sets import instruction_sets
 
 from mapsto.devices.contraction.plan import read_tiles, tiles_text
-from mapsto.devices.contraction.template import ContractionForm, LoopAxis, plan_contraction, product
+from mapsto.devices.contraction.template import ContractionForm, LoopAxis, inlined_product, plan_contraction
 from mapsto.devices.contraction.tile import Tiling
 from mapsto.devices.cpu.isa import Isa
 from mapsto.ir.dtypes import DType
@@ -49,7 +49,7 @@ def test_parts_of_a_product(isa: Isa, rows: int, columns: int, opened: bool) -> 
     panels, half = evaluate(plan.panels, {}), sym("half")
     body = []
     for tiles, part in itertools.product([(half, plan.units), (0, half)], [(0, 1), (1, panels)]):
-        body += product(plan, part, tiles, lambda hint: f"{hint}.{next(numbers)}")
+        body += inlined_product(plan, part, tiles, lambda hint: f"{hint}.{next(numbers)}")
     named = loop.LetIndex("at", 3), loop.LetIndex("to", 5), loop.LetIndex("half", floordiv(plan.units, 2))
     function = Function("around", (form.a, form.b, form.out), form.dims, (*named, *body))
     rng = np.random.default_rng(0)

@@ -45,7 +45,7 @@ def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
     return Function(form.name, params, form.dims, body), plan.extent
 
 
-def product(
+def inlined_product(
     plan: TilePlan, panels: tuple[Dim, Dim], units: tuple[Dim, Dim], fresh: Callable[[str], str]
 ) -> list[loop.Statement]:
     """A form without batch axes as a part of a function of somebody else's: these of its panels, and of its row tiles

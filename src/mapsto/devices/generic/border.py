@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep, settled
+from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep, simplified
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, round_up, sym
 from mapsto.kernel.ast import Const, Iter
@@ -61,4 +61,4 @@ def _zeros(
         index.append(low + sym(iters[-1].name))
     value = Const(False if dtype is DType.BOOL else 0.0 if dtype.is_float else 0, dtype)
     step = FlatStep(target, dtype, layout.place(index), value)
-    return settled(FlatSegment(tuple(iters), (FlatGroup((step,), ()),)))
+    return simplified(FlatSegment(tuple(iters), (FlatGroup((step,), ()),)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.normal import settle
+from mapsto.devices.generic.normal import settle_guards
 from mapsto.devices.generic.rows import Segment
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Call, Dim, Sym, add, bare_symbol, load, mul, of_atom, product, sym, symbols
@@ -284,7 +284,7 @@ def collapsed_rows(segment: FlatSegment, extra: Iterable[Dim] = (), keep: str = 
     rows, values = collapse(movable, [*segment.exprs(), *extra])
     kept = tuple(i for i in segment.rows if i.name == keep)
     segment = replace(segment, rows=(*rows, *kept))
-    return settled(substituted_segment(segment, values)) if values else segment
+    return simplified(substituted_segment(segment, values)) if values else segment
 
 
 def substituted(e: Scalar, values: Mapping[str, Dim]) -> Scalar:
@@ -300,12 +300,14 @@ def substituted_segment(segment: FlatSegment, values: Mapping[str, Dim]) -> Flat
     return replace(segment, groups=groups)
 
 
-def settled(segment: FlatSegment) -> FlatSegment:
+def simplified(segment: FlatSegment) -> FlatSegment:
     """Expressions simplified under the present iterators."""
     groups = []
     lanes = ranges_of((segment.lane,)) if segment.lane is not None else {}
     for group in segment.groups:
         ranges = {**ranges_of(segment.rows), **ranges_of(group.inner), **lanes}
-        steps = tuple(replace(s, place=simplify(s.place, ranges), value=settle(s.value, ranges)) for s in group.steps)
+        steps = tuple(
+            replace(s, place=simplify(s.place, ranges), value=settle_guards(s.value, ranges)) for s in group.steps
+        )
         groups.append(FlatGroup(steps, group.inner))
     return replace(segment, groups=tuple(groups))

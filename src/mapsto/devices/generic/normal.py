@@ -134,7 +134,7 @@ def _normal(stmt: Stmt, fresh: Callable[[str], str]) -> NormalStmt:
     index = stmt.index if stmt.index is not None else tuple(sym(i.name) for i in stmt.iters)
     ranges = ranges_of(iters)
     scan = replace(stmt.scan, iter=str(names[stmt.scan.iter])) if stmt.scan else None
-    value = settle(_rename(stmt.value, names, fresh), ranges)
+    value = settle_guards(_rename(stmt.value, names, fresh), ranges)
     placed = tuple(simplify(substitute(e, names), ranges) for e in index)
     return NormalStmt(stmt.target, stmt.dtype, iters, placed, value, scan)
 
@@ -170,13 +170,13 @@ def _rename(e: Scalar, names: dict[str, Dim], fresh: Callable[[str], str]) -> Sc
     return transform(e, leaf, lambda d: substitute(d, names))
 
 
-def settle(e: Scalar, ranges: Ranges) -> Scalar:
+def settle_guards(e: Scalar, ranges: Ranges) -> Scalar:
     """Simplify every integer expression and drop the guards that the ranges decide."""
 
     def leaf(node: Scalar) -> Scalar | None:
         if isinstance(node, Reduction):
             inner = {**ranges, **ranges_of(node.iters)}
-            return reduced(node, node.iters, lambda part: settle(part, inner))
+            return reduced(node, node.iters, lambda part: settle_guards(part, inner))
         return _settled_guard(node, ranges) if isinstance(node, Where) else None
 
     return transform(e, leaf, lambda d: simplify(d, ranges))
@@ -187,11 +187,11 @@ def _settled_guard(node: Where, ranges: Ranges) -> Scalar:
     for cond in (simplify(c, ranges) for c in node.conds):
         holds = decided(cond, ranges)
         if holds is False:
-            return settle(node.otherwise, ranges)
+            return settle_guards(node.otherwise, ranges)
         if holds is None and cond not in conds:
             conds.append(cond)
-    then = settle(node.then, ranges)
-    return Where(tuple(conds), then, settle(node.otherwise, ranges)) if conds else then
+    then = settle_guards(node.then, ranges)
+    return Where(tuple(conds), then, settle_guards(node.otherwise, ranges)) if conds else then
 
 
 def decided(cond: Dim, ranges: Ranges) -> bool | None:

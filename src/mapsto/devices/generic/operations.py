@@ -30,7 +30,7 @@ def lift(value: loop.Value, lanes: int) -> loop.Value:
     return loop.Const(value.value, wide) if isinstance(value, loop.Const) else loop.Broadcast(value, wide)
 
 
-def level(values: Sequence[loop.Value]) -> list[loop.Value]:
+def same_lanes(values: Sequence[loop.Value]) -> list[loop.Value]:
     """Values lifted to the most lanes that one of them has."""
     lanes = max((v.type.lanes for v in values), default=1)
     return [lift(v, lanes) for v in values]
@@ -43,7 +43,7 @@ def apply(
 
     Half types are computed in f32 and rounded once.
     """
-    args = level(args)
+    args = same_lanes(args)
     if fn == "select":
         return [], loop.Select(args[0], args[1], args[2])
     if args[0].type.element.is_half:
@@ -85,13 +85,13 @@ def convert(value: loop.Value, dtype: DType) -> loop.Value:
         return value
     wide = loop.Type(dtype, t.lanes)
     if dtype is DType.BOOL:
-        return loop.Compare("ne", value, number(0, t))
+        return loop.Compare("ne", value, constant(0, t))
     if t.element is DType.BOOL:
-        return loop.Select(value, number(1, wide), number(0, wide))
+        return loop.Select(value, constant(1, wide), constant(0, wide))
     return loop.Cast(value, wide)
 
 
-def number(value: float | int, t: loop.Type) -> loop.Const:
+def constant(value: float | int, t: loop.Type) -> loop.Const:
     return loop.Const(float(value) if t.element.is_float else value, t)
 
 
@@ -102,4 +102,4 @@ def combine(kind: str, a: loop.Value, b: loop.Value) -> loop.Value:
 
 def identity(kind: str, t: loop.Type) -> loop.Const:
     """What an empty reduction gives."""
-    return number(neutral(kind, t.element), t)
+    return constant(neutral(kind, t.element), t)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mapsto.devices.generic.context import Context, Operand
-from mapsto.devices.generic.operations import lift, number
+from mapsto.devices.generic.operations import constant, lift
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv, linear, load, product, sym
 from mapsto.ir.expr_rewrite import rebuild
@@ -124,7 +124,7 @@ class Places:
 
     def _product(self, monomial: tuple[Atom, ...], coefficient: int) -> loop.Value:
         assert self.emitter.lane is not None
-        total: loop.Value = number(coefficient, loop.Type(_I64, self.emitter.lane.count))
+        total: loop.Value = constant(coefficient, loop.Type(_I64, self.emitter.lane.count))
         for atom in monomial:
             total = loop.Binary("mul", total, lift(self._number(_of(atom)), self.emitter.lane.count))
         return total
@@ -145,7 +145,7 @@ class Places:
 
     def _held(self, rest: loop.Value, divisor: loop.Value) -> loop.Value:
         """A remainder inside [0, divisor) whatever was loaded: beyond 2^52 the quotient is not exact."""
-        zero, one = (lift(number(n, loop.Type(_I64)), rest.type.lanes) for n in (0, 1))
+        zero, one = (lift(constant(n, loop.Type(_I64)), rest.type.lanes) for n in (0, 1))
         return loop.Binary("max", loop.Binary("min", rest, loop.Binary("sub", divisor, one)), zero)
 
     def _floordiv(self, call: Call, a: loop.Value, b: loop.Value) -> loop.Value:
@@ -157,7 +157,7 @@ class Places:
         lanes = a.type.lanes
         divisor = call.args[1]
         if isinstance(divisor, int) and divisor & (divisor - 1) == 0:
-            shift = lift(number(divisor.bit_length() - 1, loop.Type(_I64)), lanes)
+            shift = lift(constant(divisor.bit_length() - 1, loop.Type(_I64)), lanes)
             return loop.Binary("shr", a, shift)
         ratio = loop.Binary("div", loop.Cast(a, loop.Type(_F64, lanes)), loop.Cast(b, loop.Type(_F64, lanes)))
         found = self.emitter.code.let(loop.Cast(loop.Unary("floor", ratio), loop.Type(_I64, lanes)), "at")

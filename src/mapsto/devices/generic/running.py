@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from mapsto.devices.generic.context import Context
 from mapsto.devices.generic.numbering import state_name
-from mapsto.devices.generic.operations import COMBINE, convert, identity, level, lift
+from mapsto.devices.generic.operations import COMBINE, convert, identity, lift, same_lanes
 from mapsto.devices.generic.scope import MemoKey
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
@@ -78,7 +78,7 @@ class Totals(RunningReduction):
         acc = loop.Var(self.names[self.next_way(way)], self.type)
         if self._is_product() and not masked:
             assert isinstance(body, Op)
-            a, b = level([emitter.value(arg) for arg in body.args])
+            a, b = same_lanes([emitter.value(arg) for arg in body.args])
             code.emit(loop.Assign(acc.name, loop.Fma(lift(a, lanes), lift(b, lanes), acc)))
             return
         value = lift(convert(emitter.value(body), self.type.element), lanes)

@@ -16,7 +16,7 @@ from mapsto.devices.generic.cost import (
     row_estimate,
 )
 from mapsto.devices.generic.crossing import Tile, crosses, tile_of, widest
-from mapsto.devices.generic.flat import FlatLoad, FlatSegment, collapsed_rows, flatten, settled, substituted_segment
+from mapsto.devices.generic.flat import FlatLoad, FlatSegment, collapsed_rows, flatten, simplified, substituted_segment
 from mapsto.devices.generic.normal import normal_form
 from mapsto.devices.generic.one_pass import in_one_pass
 from mapsto.devices.generic.processor import Processor
@@ -392,6 +392,6 @@ def vector_rows(
     tail = None if block is None and mod(it.extent, count) == 0 else it.extent - sym(outer.name) * count
     rows = tuple(outer if i is it else i for i in flat.rows)
     split = replace(substituted_segment(flat, {it.name: expression}), rows=rows, lane=Iter(symbol, count))
-    split = sorted_rows(settled(split), temps)
+    split = sorted_rows(simplified(split), temps)
     split = collapsed_rows(split, [tail] if tail is not None else [])
     return split, VectorAxis(outer.name, it.name, expression, symbol, count, it.extent, tail)

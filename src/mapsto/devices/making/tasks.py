@@ -27,7 +27,7 @@ Tiles = Callable[[Task, TaskCode], list[KernelCall] | None]
 """A device's template for contractions: the calls, or None where it does not apply."""
 
 
-def made(
+def make_task(
     task: Task,
     homes: Mapping[str, Home],
     offer: Offer | None,
