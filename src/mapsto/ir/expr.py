@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 from mapsto.budget import current
 
@@ -479,3 +479,19 @@ def linear(e: Dim, name: str) -> tuple[Dim, Dim] | None:
         else:
             rest = add(rest, of_terms({monomial: c}))
     return coefficient, rest
+
+
+class HalfLine(NamedTuple):
+    """The integers from `start` on, or those before `stop`; the other one is None."""
+
+    start: Dim | None
+    stop: Dim | None
+
+
+def half_line(coefficient: Dim, rest: Dim) -> HalfLine | None:
+    """Where coefficient*n + rest >= 0; None where the coefficient is 0 or no number."""
+    if not isinstance(coefficient, int) or coefficient == 0:
+        return None
+    if coefficient > 0:
+        return HalfLine(ceildiv(-rest, coefficient), None)
+    return HalfLine(None, floordiv(rest, -coefficient) + 1)

@@ -62,8 +62,7 @@ class Body:
         for at, group in enumerate(self.segment.groups):
             self.group(group, at)
         for name in list(self.emitter.known):
-            self.emitter.forget(name)
-            del self.emitter.known[name]
+            self.emitter.undefine(name)
 
     def group(self, group: FlatGroup, at: int) -> None:
         vector = None
@@ -154,8 +153,7 @@ class Body:
         for total in totals:
             total.add(masked)
         for name in given:
-            self.emitter.forget(name)
-            self.emitter.known.pop(name, None)
+            self.emitter.undefine(name)
 
     def store(self, step: FlatStep, value: loop.Value) -> loop.Value:
         """Stores to the target's place; a tail is masked off, or written as zeros where the target is padded. The

@@ -185,6 +185,25 @@ class Context(ABC):
         self.known[tensor] = value
         self.known_depth[tensor] = self.code.depth
 
+    def undefine(self, tensor: str) -> None:
+        """From now on the tensor's elements are no values that are known."""
+        self.forget(tensor)
+        self.known.pop(tensor, None)
+
+    @contextmanager
+    def defining(self, values: Mapping[str, loop.Value]) -> Iterator[None]:
+        """Inside, these are the tensors' elements; after that what they were before, of which nothing else was
+        forgotten.
+        """
+        before = {name: (self.known[name], self.known_depth[name]) for name in values if name in self.known}
+        for name, value in values.items():
+            self.define(name, value)
+        yield
+        for name in values:
+            self.undefine(name)
+        for name, (value, depth) in before.items():
+            self.known[name], self.known_depth[name] = value, depth
+
     # ---- lanes and masks ----
 
     def uniform_load(self, operand: Operand, place: Dim, guarded: bool) -> loop.Value:

@@ -262,7 +262,7 @@ class _Writer:
     def _bind(self, it: Iter, value: Dim) -> None:
         self.code.bind(it.name, value)
         for name in symbols(value):
-            self.code.ranges.setdefault(name, (0, it.extent - 1))
+            self.code.assume(name, (0, it.extent - 1))
 
     def _rows(self, last: Iter, low: Dim, high: Dim, lanes: VectorAxis | None, body: Body) -> None:
         """The innermost row loop.

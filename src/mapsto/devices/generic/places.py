@@ -5,26 +5,11 @@ from __future__ import annotations
 from mapsto.devices.generic.context import Context, Operand
 from mapsto.devices.generic.operations import constant, lift
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv, linear, load, product, sym
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, linear, load, product, sym
 from mapsto.ir.expr_rewrite import rebuild
 from mapsto.loop import ast as loop
 
 _I64, _F64 = DType.I64, DType.F64
-
-
-def lane_count(cond: Dim, lane: str) -> tuple[Dim, bool] | None:
-    """Where `cond` >= 0 is linear in the lane: (count, True) if it holds on the first `count` lanes, (count, False) if
-    on all others.
-    """
-    found = linear(cond, lane)
-    if found is None:
-        return None
-    coefficient, rest = found
-    if not isinstance(coefficient, int) or coefficient == 0:
-        return None
-    if coefficient < 0:
-        return floordiv(rest, -coefficient) + 1, True
-    return ceildiv(-rest, coefficient), False
 
 
 class Places:

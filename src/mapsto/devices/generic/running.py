@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from mapsto.devices.generic.context import Context
 from mapsto.devices.generic.numbering import state_name
@@ -147,7 +146,7 @@ class Partials(RunningReduction):
         """All states stepped at the present point."""
         emitter, code = self.emitter, self.emitter.code
         old = self.states[self.next_way(way)]
-        with states_known(emitter, self.fold, old):
+        with emitter.defining(named_states(self.fold, old)):
             new = self._values([r.step for r in self.fold.running])
         if masked:
             mask = emitter.tail_mask()
@@ -177,7 +176,7 @@ class Partials(RunningReduction):
                 code.remember(key, value)
 
     def _merged(self, a: Sequence[loop.Value], b: Sequence[loop.Value]) -> list[loop.Value]:
-        with states_known(self.emitter, self.fold, a, b):
+        with self.emitter.defining(named_states(self.fold, a, b)):
             return self._values([r.merge for r in self.fold.running])
 
     def _lanes_merged(self, states: list[loop.Value]) -> list[loop.Value]:
@@ -201,21 +200,13 @@ class Partials(RunningReduction):
         return states
 
 
-@contextmanager
-def states_known(
-    emitter: Context, e: Fold, states: Sequence[loop.Value], others: Sequence[loop.Value] = ()
-) -> Iterator[None]:
-    """Inside, the fold's states have these values (and those of a second partial state)."""
-    before = {name: (emitter.known[name], emitter.known_depth[name]) for name in _names(e) if name in emitter.known}
-    for other, values in ((False, states), (True, others)):
-        for r, value in zip(e.running, values, strict=False):
-            emitter.define(state_name(State(r.name, r.dtype, other)), value)
-    yield
-    for name in _names(e):
-        emitter.forget(name)
-        emitter.known.pop(name, None)
-    for name, (value, depth) in before.items():  # of a fold around, of which nothing was forgotten but that
-        emitter.known[name], emitter.known_depth[name] = value, depth
+def named_states(e: Fold, states: Sequence[loop.Value], others: Sequence[loop.Value] = ()) -> dict[str, loop.Value]:
+    """Values of a fold's states (and of those of a second partial state) by the names that they are read by."""
+    return {
+        state_name(State(r.name, r.dtype, other)): value
+        for other, values in ((False, states), (True, others))
+        for r, value in zip(e.running, values, strict=False)
+    }
 
 
 def states_of(emitter: Context, e: Fold) -> list[loop.Value] | None:
@@ -250,7 +241,3 @@ def _numbered(e: Reduction, names: Mapping[str, Dim], depth: int) -> Reduction:
         return _numbered(node, inner, depth + len(own)) if isinstance(node, Reduction) else None
 
     return reduced(e, iters, lambda part: transform(part, leaf, lambda d: substitute(d, inner)))
-
-
-def _names(e: Fold) -> list[str]:
-    return [state_name(State(r.name, r.dtype, other)) for r in e.running for other in (False, True)]

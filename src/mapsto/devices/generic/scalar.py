@@ -15,12 +15,12 @@ from mapsto.devices.generic.flat import FlatLoad
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.numbering import state_name
 from mapsto.devices.generic.operations import apply, constant, convert, lift, same_lanes
-from mapsto.devices.generic.places import Places, lane_count
+from mapsto.devices.generic.places import Places
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.reduce import emit_fold, emit_reduce
 from mapsto.devices.generic.scope import Code, MemoKey
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, linear, loads
+from mapsto.ir.expr import Dim, half_line, linear, loads
 from mapsto.kernel.ast import Cast, Const, Fold, Index, Op, Reduce, Scalar, State, Where
 from mapsto.loop import ast as loop
 
@@ -168,11 +168,12 @@ class Emitter(Context):
     def _guard_mask(self, cond: Dim) -> loop.Value:
         """cond >= 0, lane by lane; a linear condition holds on the first or on the last lanes."""
         assert self.lane is not None
-        found = lane_count(cond, self.lane.symbol)
-        if found is not None:
-            count, first = found
-            mask = self.lane_mask(count)
-            return mask if first else self.code.let(loop.Unary("not", mask), "m")
+        found = linear(cond, self.lane.symbol)
+        holds = None if found is None else half_line(*found)
+        if holds is not None and holds.stop is not None:
+            return self.lane_mask(holds.stop)
+        if holds is not None and holds.start is not None:
+            return self.code.let(loop.Unary("not", self.lane_mask(holds.start)), "m")
         at = self.places.number(cond)
         return self.code.let(loop.Compare("ge", at, lift(constant(0, loop.Type(DType.I64)), at.type.lanes)), "m")
 

@@ -125,9 +125,15 @@ class Code:
         self._version += 1
         self.versions[name] = self._version
 
-    def unbind(self, name: str) -> None:
+    def unbind(self, name: str, span: tuple[Dim, Dim]) -> None:
+        """Let an iterator stand for itself, in this range."""
         self.bindings.pop(name, None)
         self.bound_to.pop(name, None)
+        self.ranges[name] = span
+
+    def assume(self, name: str, span: tuple[Dim, Dim]) -> None:
+        """The range of a symbol, unless it is known already."""
+        self.ranges.setdefault(name, span)
 
     def expand(self, e: Dim) -> Dim:
         """An expression over iterators as one over loop symbols."""
