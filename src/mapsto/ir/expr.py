@@ -464,8 +464,15 @@ _EVALUATE: dict[str, Callable[..., int]] = {
 }  # fmt: skip
 
 
-def linear(e: Dim, name: str) -> tuple[Dim, Dim] | None:
-    """(coefficient, rest) with e == coefficient*name + rest, both free of `name`; None where e is not linear in it."""
+class Linear(NamedTuple):
+    """coefficient*name + rest, both free of the name."""
+
+    coefficient: Dim
+    rest: Dim
+
+
+def linear(e: Dim, name: str) -> Linear | None:
+    """The expression as one that is linear in a name; None where it is not."""
     coefficient: Dim = 0
     rest: Dim = 0
     target = Sym(name)
@@ -478,7 +485,7 @@ def linear(e: Dim, name: str) -> tuple[Dim, Dim] | None:
             coefficient = add(coefficient, of_terms({others: c}))
         else:
             rest = add(rest, of_terms({monomial: c}))
-    return coefficient, rest
+    return Linear(coefficient, rest)
 
 
 class HalfLine(NamedTuple):

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mapsto.machine.spec import DeviceSpec, Level, Product
+from mapsto.machine.spec import DeviceSpec, Level, ProductTypes
 
 # Class of each scalar function of `kernel.ast.SCALAR_FNS` on floats; one that is not here costs as `add`.
 CLASS_OF: Mapping[str, str] = {
@@ -70,7 +70,7 @@ class Tally:
     other, that wait for one another. shares: parts that units can take. launches: steps. operations: for `Cost`.
     """
 
-    products: Mapping[Product, float] = field(default_factory=dict)
+    products: Mapping[ProductTypes, float] = field(default_factory=dict)
     elements: Mapping[str, float] = field(default_factory=dict)
     moves: Mapping[str, float] = field(default_factory=dict)
     scalar: float = 0.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
-from mapsto.machine.spec import DeviceSpec, Level, Link, Machine, Power, Product, faults_of
+from mapsto.machine.spec import DeviceSpec, Level, Link, Machine, Power, ProductTypes, faults_of
 
 FORMAT_NAME = "mapsto machine"
 FORMAT_VERSION = 1
@@ -181,7 +181,7 @@ class _Reader:
         own = self.mapping(found.get(key), f"{at}.{key}")
         return {name: float(self.number(own, name, f"{at}.{key}")) for name in own}
 
-    def types(self, key: str, at: str) -> Product:
+    def types(self, key: str, at: str) -> ProductTypes:
         parts = key.split("*")
         if len(parts) != 3 or any(part not in _TYPES for part in parts):
             raise self.fail(at, f"{_brief(key)} is no `a*b*sum` of element types, as f32*f32*f32")

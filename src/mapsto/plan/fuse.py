@@ -29,6 +29,7 @@ from mapsto.plan.rules import COMPOSE, FORMS, RULES, SIBLING_RULES, Refusal, Rul
 from mapsto.plan.rules.contract import summed
 from mapsto.plan.siblings import join_siblings
 from mapsto.plan.task import Task
+from mapsto.plan.works import Declined
 
 # A concatenation of more values than this lies row-major and is written operand by operand.
 MOST_OPERANDS = 64
@@ -231,7 +232,7 @@ class _Fusing:
         if not isinstance(item, Task):
             return item
         found = [
-            (name, rule, why)
+            Declined(rule, name, why)
             for name in sorted(self.read[at])
             if self._task(self.producer[name]) is not None
             for rule, why in self.refused.get((at, name), {}).items()

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, add, loads, mul, sym, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Sym, add, loads, mul, of_atom, sym, terms_of
 from mapsto.ir.expr_rewrite import rebuild, rename_loads
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Kernel, Load, Reduction, Scalar, Stmt, Tensor, reduced, transform, walk
@@ -44,7 +44,7 @@ class Renamer:
                 continue
             atom = calls[0][0][0]
             if atom not in self._parts and not loads(extent):
-                offset = add(extent, mul(Expr((((atom,), 1),)), -1))
+                offset = add(extent, mul(of_atom(atom), -1))
                 self._parts[atom] = add(sym(self._size(extent)), mul(offset, -1))
 
     def _size(self, e: Dim) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mapsto.ir.expr import Call, Dim, Expr, Sym, atoms, evaluate
+from mapsto.ir.expr import Call, Dim, Expr, Sym, atoms, evaluate, of_atom
 from mapsto.plan.layout import Layout
 
 # What an open size is taken to be that nobody guessed.
@@ -124,7 +124,7 @@ def coefficients_of(e: Dim, sizes: Mapping[str, int], extents: Mapping[str, int]
             return None
         if own:
             rest = [a for a in monomial if a is not own[0]]
-            scale = coefficient * math.prod(number(Expr((((a,), 1),)), sizes) for a in rest)
+            scale = coefficient * math.prod(number(of_atom(a), sizes) for a in rest)
             found[own[0].name] = found.get(own[0].name, 0) + scale
     return found
 

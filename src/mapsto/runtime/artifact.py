@@ -22,7 +22,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,8 +40,12 @@ _HEAD = 64
 _PAGE = 4096
 
 
-Blob = tuple[int, int, str]
-"""(offset, length, SHA-256) of a stretch of the file"""
+class Blob(NamedTuple):
+    """A stretch of the file, and its SHA-256."""
+
+    offset: int
+    length: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -268,7 +272,7 @@ def _read_header(name: str, data: memoryview) -> _Header:
 
 def _check_gaps(data: memoryview, position: int, blobs: list[Blob]) -> None:
     """Between the blobs, and after them, there is nothing."""
-    for offset, length, _ in [*blobs, (len(data), 0, "")]:
+    for offset, length, _ in [*blobs, Blob(len(data), 0, "")]:
         if offset < position:
             raise ModelError(f"a blob at {offset} begins before the end of what is before it, at {position}")
         if offset > position and np.frombuffer(data[position:offset], np.uint8).any():
@@ -299,7 +303,7 @@ def _blobs(header: dict[str, Any], size: int) -> list[Blob]:
             raise ModelError("a blob's entry is damaged")
         if offset < _HEAD or length < 0 or offset + length > size or offset % ALIGNMENT:
             raise ModelError(f"a blob of {length} bytes at {offset} does not fit into {size} bytes")
-        found.append((offset, length, digest))
+        found.append(Blob(offset, length, digest))
     return found
 
 

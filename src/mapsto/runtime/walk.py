@@ -17,7 +17,7 @@ from mapsto.ir.expr import Dim
 from mapsto.runtime.engine import Engine, Launcher, Memory
 from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison
-from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Operand, Program, Require, Run, Step
+from mapsto.runtime.program import Address, Bind, Bounds, BranchIfFalse, Jump, Program, Require, Run, Step
 from mapsto.runtime.sizing import (
     all_given,
     bound,
@@ -185,11 +185,12 @@ class WalkedFrame:
         launcher.set(operands, [self._value(d) for d in step.dims], extent, step.grain)
         return launcher
 
-    def _place(self, operand: Operand) -> tuple[Memory, int]:
-        memory, start = self._places[operand[0]]
-        return memory, start + self._value(operand[1])
+    def _place(self, operand: Address) -> tuple[Memory, int]:
+        buffer, offset = operand
+        memory, start = self._places[buffer]
+        return memory, start + self._value(offset)
 
-    def _raw(self, operand: Operand, count: int) -> bytes:
+    def _raw(self, operand: Address, count: int) -> bytes:
         """Bytes that the device computed."""
         found = np.empty(count, np.uint8)
         self._engine.read(*self._place(operand), found)

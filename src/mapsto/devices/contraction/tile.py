@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mapsto.devices.contraction.core import Core
 
@@ -116,11 +117,19 @@ def tilings(core: Core, shape: ProductShape) -> Iterator[Tiling]:
             yield Tiling(panel, last, full, sizes, counts, cycles)
 
 
-def split_columns(columns: int | None, lanes: int, vectors: int) -> tuple[tuple[int, ...], tuple[int, ...], int | None]:
-    """(full panel, last panel, number of full panels): the last vector is as narrow as its columns allow."""
+class Panels(NamedTuple):
+    """Vectors of a full panel and of the last one, and the number of full ones (None: known at run time only)."""
+
+    panel: tuple[int, ...]
+    last: tuple[int, ...]
+    full: int | None
+
+
+def split_columns(columns: int | None, lanes: int, vectors: int) -> Panels:
+    """Columns cut into panels; the last vector is as narrow as its columns allow."""
     panel = (lanes,) * vectors
     if columns is None:
-        return panel, (), None
+        return Panels(panel, (), None)
     full, rest = divmod(columns, lanes * vectors)
     last = [lanes] * (rest // lanes)
     if rest % lanes:
@@ -128,7 +137,7 @@ def split_columns(columns: int | None, lanes: int, vectors: int) -> tuple[tuple[
         while width < rest % lanes:
             width *= 2
         last.append(min(width, lanes))
-    return panel, tuple(last), full
+    return Panels(panel, tuple(last), full)
 
 
 def row_limit(core: Core, vectors: int, shape: ProductShape) -> int:

@@ -20,7 +20,7 @@ def zero_segments(
     block = layout.block
     whole: list[tuple[Dim, Dim]] = []
     for dim, extent in enumerate(layout.shape):
-        end = round_up(extent, block[1]) if block is not None and block[0] == dim else extent
+        end = round_up(extent, block.size) if block is not None and block.dim == dim else extent
         before, after = layout.border[dim]
         whole.append((-before, end + after))
     found: list[FlatSegment] = []
@@ -45,7 +45,7 @@ def _end(layout: Layout, dim: int) -> Dim:
     """A dim's end, the blocked one's padding included."""
     block = layout.block
     extent = layout.shape[dim]
-    return round_up(extent, block[1]) if block is not None and block[0] == dim else extent
+    return round_up(extent, block.size) if block is not None and block.dim == dim else extent
 
 
 def _zeros(

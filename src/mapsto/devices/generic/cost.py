@@ -50,11 +50,11 @@ def lane_stride(place: Dim, vector: Vector, ranges: Ranges) -> Dim | None:
         return 0
     direct = linear(place, name)
     if direct is not None:
-        return direct[0]
+        return direct.coefficient
     split = sym("@o") * vector.lanes + sym("@l")
     inner = {**ranges, "@l": (0, vector.lanes - 1), "@o": (0, vector.iter.extent)}
     found = linear(simplify(substitute(place, {name: split}), inner), "@l")
-    return None if found is None else found[0]
+    return None if found is None else found.coefficient
 
 
 def _operation(fn: str, cycles: Cycles) -> float:

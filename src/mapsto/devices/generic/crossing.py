@@ -123,10 +123,10 @@ def _crossed(place: Dim, lane: str, row: str, apart: int | None) -> bool:
     if loads(place):
         return False
     across = linear(place, row)
-    along = None if across is None or across[0] != 1 else linear(across[1], lane)
-    if along is None or along[0] in (0, 1) or symbols(along[0]) & {lane, row}:
+    along = None if across is None or across.coefficient != 1 else linear(across.rest, lane)
+    if along is None or along.coefficient in (0, 1) or symbols(along.coefficient) & {lane, row}:
         return False
-    return apart is None or along[0] == apart
+    return apart is None or along.coefficient == apart
 
 
 def _reading(step: FlatStep, found: dict[FlatLoad, str], row: str) -> FlatStep:

@@ -170,15 +170,15 @@ class Flattener:
 
     def padded(self, tensor: str, index: Sequence[Dim]) -> str:
         layout = self.layouts[tensor]
-        if layout.block is None or not layout.has_tail or layout.border[layout.block[0]] != (0, 0):
+        if layout.block is None or not layout.has_tail or layout.border[layout.block.dim] != (0, 0):
             return ""
-        return bare_symbol(index[layout.block[0]]) or ""
+        return bare_symbol(index[layout.block.dim]) or ""
 
     def filled(self, tensor: str, index: Sequence[Dim], ranges: Ranges) -> str:
         """The iterator that covers the whole of a target's padded dim, or ''."""
         name = self.padded(tensor, index)
         layout = self.layouts[tensor]
-        if not name or layout.block is None or ranges[name] != (0, add(layout.shape[layout.block[0]], -1)):
+        if not name or layout.block is None or ranges[name] != (0, add(layout.shape[layout.block.dim], -1)):
             return ""
         return name
 

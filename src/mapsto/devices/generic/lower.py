@@ -188,7 +188,8 @@ class _Writer:
 
     def _padding(self, flat: FlatSegment, iterator: str, lanes: int) -> int | None:
         """The block that targets are filled up to along this iterator, if it holds whole vectors."""
-        blocks = {b[1] for s in flat.steps if s.padded == iterator and (b := self.layouts[s.target].block) is not None}
+        padded = [self.layouts[s.target].block for s in flat.steps if s.padded == iterator]
+        blocks = {block.size for block in padded if block is not None}
         if len(blocks) != 1:
             return None
         (block,) = blocks

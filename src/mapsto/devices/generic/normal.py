@@ -57,7 +57,7 @@ class NormalStmt:
         return any(i.extent != 1 and i.name not in named for i in self.iters)
 
     @cached_property
-    def reads(self) -> tuple[Access, ...]:
+    def reads(self) -> tuple[ElementRead, ...]:
         """Every element that is read: (tensor, index), by the value and by the target's index."""
         return (*accesses(self.value), *(a for e in self.index for a in index_accesses(e)))
 
@@ -204,13 +204,13 @@ def decided(cond: Dim, ranges: Ranges) -> bool | None:
     return None
 
 
-Access = tuple[str, tuple[Dim, ...]]
+ElementRead = tuple[str, tuple[Dim, ...]]
 
 
-def accesses(e: Scalar) -> list[Access]:
+def accesses(e: Scalar) -> list[ElementRead]:
     """Every element that a value reads: (tensor, index), those inside index expressions included."""
     own: tuple[Dim, ...] = ()
-    found: list[Access] = []
+    found: list[ElementRead] = []
     if isinstance(e, Load):
         found.append((e.tensor, e.index))
         own = e.index
@@ -225,7 +225,7 @@ def accesses(e: Scalar) -> list[Access]:
     return found
 
 
-def index_accesses(e: Dim) -> list[Access]:
+def index_accesses(e: Dim) -> list[ElementRead]:
     if isinstance(e, int):
         return []
     return [(a.tensor, a.args) for a in atoms(e) if isinstance(a, Call) and a.fn == "load"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mapsto.devices.generic.context import Context, Operand
 from mapsto.devices.generic.operations import constant, lift
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, linear, load, product, sym
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Linear, atoms, linear, load, of_atom, product, sym
 from mapsto.ir.expr_rewrite import rebuild
 from mapsto.loop import ast as loop
 
@@ -61,7 +61,7 @@ class Places:
             return loop.IndexValue(e, loop.Type(_I64))
         found = linear(e, lane.symbol)
         if found is not None:
-            return loop.IndexValue(found[1], loop.Type(_I64, lane.count), found[0])
+            return loop.IndexValue(found.rest, loop.Type(_I64, lane.count), found.coefficient)
         return self._named(e)
 
     def _named(self, e: Dim) -> loop.Value:
@@ -88,21 +88,21 @@ class Places:
         plain: Dim = 0
         parts: list[loop.Value] = []
         for monomial, coefficient in e.terms:
-            hard = [a for a in monomial if isinstance(a, Call) and self.emitter.varies(_of(a))]
+            hard = [a for a in monomial if isinstance(a, Call) and self.emitter.varies(of_atom(a))]
             if not hard:
-                plain = plain + product([coefficient, *(_of(a) for a in monomial)])
+                plain = plain + product([coefficient, *(of_atom(a) for a in monomial)])
                 continue
             rest = [a for a in monomial if a not in hard]
             part = self._call(hard[0])
             for atom in hard[1:]:
                 part = loop.Binary("mul", part, self._call(atom))
-            factor = product([coefficient, *(_of(a) for a in rest)])
+            factor = product([coefficient, *(of_atom(a) for a in rest)])
             parts.append(part if factor == 1 else loop.Binary("mul", part, lift(self._number(factor), lane.count)))
         found = linear(plain, lane.symbol)
         if found is None:  # lane * lane
-            found = (0, 0)
+            found = Linear(0, 0)
             parts += [self._product(m, c) for m, c in (plain.terms if isinstance(plain, Expr) else ())]
-        total: loop.Value = loop.IndexValue(found[1], wide, found[0])
+        total: loop.Value = loop.IndexValue(found.rest, wide, found.coefficient)
         for part in parts:
             total = part if isinstance(total, loop.IndexValue) and found == (0, 0) else loop.Binary("add", total, part)
         return total
@@ -111,7 +111,7 @@ class Places:
         assert self.emitter.lane is not None
         total: loop.Value = constant(coefficient, loop.Type(_I64, self.emitter.lane.count))
         for atom in monomial:
-            total = loop.Binary("mul", total, lift(self._number(_of(atom)), self.emitter.lane.count))
+            total = loop.Binary("mul", total, lift(self._number(of_atom(atom)), self.emitter.lane.count))
         return total
 
     def _call(self, call: Call) -> loop.Value:
@@ -181,15 +181,11 @@ class Places:
         found = linear(place, lane.symbol)
         if found is None:
             return loop.Scatter(buffer, self._named(place), value, mask)
-        return loop.Store(buffer, found[1], value, found[0], mask)
+        return loop.Store(buffer, found.rest, value, found.coefficient, mask)
 
 
 def _as_i64(value: loop.Value) -> loop.Value:
     return value if value.type.element is _I64 else loop.Cast(value, loop.Type(_I64, value.type.lanes))
-
-
-def _of(atom: Atom) -> Dim:
-    return sym(atom.name) if isinstance(atom, Sym) else Expr((((atom,), 1),))
 
 
 def _loads_in(e: Dim) -> list[Call]:

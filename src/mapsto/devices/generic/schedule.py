@@ -205,7 +205,7 @@ def lanes_of_types(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) ->
         sizes.append(stmt.dtype.size)
         sizes += [n.dtype.size for n in walk(stmt.value) if isinstance(n, Load | Op | Cast | Const | Index)]
     wide = lanes * max(4 // max(sizes), 1)
-    blocks = (layout.block[1] for layout in layouts.values() if layout.block is not None)
+    blocks = (layout.block.size for layout in layouts.values() if layout.block is not None)
     return min(wide, max(min(blocks, default=wide), lanes))
 
 
@@ -229,7 +229,7 @@ def sorted_rows(flat: FlatSegment, temps: Temps) -> FlatSegment:
 
 
 def near_tensors(temps: Temps) -> frozenset[str]:
-    return temps.registers | {name for name, _, _ in temps.arrays}
+    return temps.registers | {array.name for array in temps.arrays}
 
 
 # ---- choosing ------------------------------------------------------------------------------------------------------

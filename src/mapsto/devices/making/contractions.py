@@ -284,7 +284,7 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, task: Task, code: TaskCode) -> l
             one = linear(place, row.name)
             if one is None:
                 return None
-            strides[row.name] = one[0]
+            strides[row.name] = one.coefficient
         found.append(strides)
     return found
 

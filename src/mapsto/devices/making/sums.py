@@ -79,4 +79,4 @@ def _solve(e: Dim, at: Dim, c: Contraction) -> dict[str, Dim]:
 
 def _factor(e: Dim, it: Iter) -> Dim:
     found = linear(e, it.name)
-    return 0 if found is None else found[0]
+    return 0 if found is None else found.coefficient
