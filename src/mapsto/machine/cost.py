@@ -4,7 +4,8 @@
     reading, writing = sum over operands of bytes / bandwidth of the level that holds them
     seconds = launch + barrier + the longest of (compute of the largest share, reading, writing) + half of the others
 
-A tally knows of no graph and no layout; `plan.tally` makes one from a kernel's statements. Nothing is scheduled here.
+A tally knows of no graph and no layout; `plan.row_tally`, `plan.contraction_tally` and `plan.routine_tally` make those
+of tasks. Nothing is scheduled here.
 """
 
 from __future__ import annotations

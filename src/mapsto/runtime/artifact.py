@@ -1,8 +1,10 @@
 """One file that holds an executable: program, object code, constants, and which machines it is for.
 
-0   8 bytes    "mapsto" 0 1 8   u64        length of the header 16  32 bytes   SHA-256 of the header 64  header
-JSON: format, target, program, where each blob is and its SHA-256 ..  blobs      object code, runner, plan at multiples
-of 64; constants at a multiple of 4096, mapped into memory
+     0  8 bytes   "mapsto" 0 1
+     8  u64       length of the header
+    16  32 bytes  SHA-256 of the header
+    64  header    JSON: format, target, program, where each blob is and its SHA-256
+    ..  blobs     object code, runner and plan at multiples of 64; constants at a multiple of 4096, mapped into memory
 
 Numbers are little-endian; what lies between is zero. The file is refused, with a reason, where it is damaged or for
 another machine. It holds machine code: load one only from where you would take a program from.

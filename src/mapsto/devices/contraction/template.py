@@ -10,7 +10,7 @@
 Where A is multiplied in a wider type than it lies in, the innermost loop is one over pieces: a vector conversion brings
 the rows' next channels to a local array, from where they are broadcast (`stage`).
 
-Only the register tile is unrolled. `tile` chooses its size, `contraction_packing` says how B lies in memory.
+Only the register tile is unrolled. `tile` chooses its size, `packing` says how B lies in memory.
 """
 
 from __future__ import annotations

@@ -30,8 +30,7 @@ class Lane:
     """The vector dimension at work: `symbol` counts the lanes of `iterator`; lanes from `tail` on are past its end.
 
     `iterator` and `tail` are expressions over iterators. `fills`: the iterator whose padded targets get zeros in the
-    tail.
-    `mask`: the lanes that are inside, where somebody else knows them.
+    tail. `mask`: the lanes that are inside, where somebody else knows them.
     """
 
     symbol: str
