@@ -10,6 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from mapsto.ir.dtypes import Array, DType, from_numpy
+from mapsto.loop.ast import kept_lanes
 
 
 def _is_float(a: Array) -> bool:
@@ -240,11 +241,10 @@ def _narrow_to_bf16(a: Array) -> Array:
     return np.where(fix, np.nextafter(narrow, towards), narrow).astype(ml_dtypes.bfloat16)
 
 
-def reduce_lanes(op: str, a: Array) -> Array:
-    """The upper half folded onto the lower, a power of two, until one lane is left; lanes without a partner stay."""
-    fold = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(op, op)
+def fold_lanes(op: str, a: Array) -> Array:
+    """Lanes folded by an operation of two values, in the order of `ast.ReduceLanes`."""
     while a.size > 1:
-        half = 1 << ((a.size - 1).bit_length() - 1)
+        half = kept_lanes(a.size)
         pairs = a.size - half
-        a = np.concatenate([binary(fold, a[:pairs], a[half:]), a[pairs:half]])
+        a = np.concatenate([binary(op, a[:pairs], a[half:]), a[pairs:half]])
     return a

@@ -125,8 +125,8 @@ class _Printer:
             return
         low, high = bounds(s.value, e.ranges())
         value = e.index(s.value)
-        known = int(value.text) if value.text.lstrip("-").isdigit() else value
-        e.bind(s.name, known, -wide if low is None else low, wide if high is None else high)
+        known = value.number
+        e.bind(s.name, value if known is None else known, -wide if low is None else low, wide if high is None else high)
 
     def alloc(self, s: Alloc) -> None:
         """Local arrays live in the function's entry block: a stack slot made inside a loop would grow the stack every
@@ -138,7 +138,6 @@ class _Printer:
     def store(self, s: Store) -> None:
         e, t, v = self.emitter, s.value.type, self.values
         value = self.to_memory(v.statement_value(s.value), s.value)
-        memory, align = vector_text(memory_text(t.element), t.lanes), t.element.size
         stride = 1 if t.lanes == 1 else e.constant(s.stride)
         pointer = e.address(s.buffer, s.base)
         if stride != 1:
@@ -147,18 +146,17 @@ class _Printer:
             scale = v.convert.splat(e.index(s.stride).text, Type(DType.I64, t.lanes))
             self.scatter_to(pointer, e.let(f"mul nsw {i64} {scale}, {lanes}"), value, s.value, s.mask)
         elif s.mask is None:
-            e.line(f"store {memory} {value}, ptr {pointer}, align {align}")
+            memory = vector_text(memory_text(t.element), t.lanes)
+            e.line(f"store {memory} {value}, ptr {pointer}, align {t.element.size}")
         else:
-            self.masked_store(pointer, value, memory, align, v.value(s.mask))
+            self.masked_store(pointer, value, t, v.value(s.mask))
 
-    def masked_store(self, pointer: str, value: str, memory: str, align: int, mask: str) -> None:
-        e = self.emitter
-        if not memory.startswith("<"):
-            value = e.let(f"insertelement <1 x {memory}> poison, {memory} {value}, i64 0")
+    def masked_store(self, pointer: str, value: str, t: Type, mask: str) -> None:
+        e, element, memory = self.emitter, memory_text(t.element), f"<{t.lanes} x {memory_text(t.element)}>"
+        if t.lanes == 1:
+            value = e.let(f"insertelement {memory} poison, {element} {value}, i64 0")
             mask = e.let(f"insertelement <1 x i1> poison, i1 {mask}, i64 0")
-            memory = f"<1 x {memory}>"
-        bits = memory.split(" x ")[0] + " x i1>"
-        args = [(memory, value), ("ptr", pointer), ("i32", str(align)), (bits, mask)]
+        args = [(memory, value), ("ptr", pointer), ("i32", str(t.element.size)), (f"<{t.lanes} x i1>", mask)]
         e.call("void", f"llvm.masked.store.{mangled(memory)}.p0", args)
 
     def scatter(self, s: Scatter) -> None:
@@ -176,7 +174,7 @@ class _Printer:
             if on is None:
                 e.line(f"store {element} {text}, ptr {at}, align {t.element.size}")
             else:
-                self.masked_store(at, text, element, t.element.size, on)
+                self.masked_store(at, text, t, on)
             return
         at = e.let(f"getelementptr {element}, ptr {pointer}, <{n} x i64> {index}")
         memory = f"<{n} x {element}>"

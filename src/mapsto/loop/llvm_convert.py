@@ -187,7 +187,7 @@ class Converter:
         near = e.to("fptrunc", d, a, f)
         back = e.to("fpext", f, near, d)
         bits = e.to("bitcast", f, near, i32)
-        size, back_size = (e.call(d, f"llvm.fabs.{mangled(d)}", [(d, v)]) for v in (a, back))
+        size, back_size = (e.intrinsic("fabs", d, v) for v in (a, back))
         above = e.to("zext", vector_text("i1", lanes), e.op("fcmp ogt", d, back_size, size), i32)
         odd = e.op("or", i32, e.op("sub", i32, bits, above), _Words(lanes)(1))
         inexact = e.op("fcmp one", d, back, a)
@@ -199,7 +199,7 @@ class Converter:
         """fabs, sqrt, floor, ceil, rint, trunc."""
         text = type_text(t)
         if name in ("fabs", "sqrt") or self.capabilities.has("round"):
-            return self.emitter.call(text, f"llvm.{name}.{mangled(text)}", [(text, a)])
+            return self.emitter.intrinsic(name, text, a)
         return self._rounded(name, a, t)
 
     def _rounded(self, name: str, a: str, t: Type) -> str:
@@ -208,20 +208,17 @@ class Converter:
         e, text, n = self.emitter, type_text(t), t.lanes
         scalar = {DType.F32: "0x4160000000000000", DType.F64: "0x4330000000000000"}[t.element]  # 2^23, 2^52
         limit, one = (v if n == 1 else f"splat ({element_text(t.element)} {v})" for v in (scalar, "1.0"))
-        size = e.call(text, f"llvm.fabs.{mangled(text)}", [(text, a)])
+        size = e.intrinsic("fabs", text, a)
         nearest = e.op("fsub", text, e.op("fadd", text, size, limit), limit)
         if name == "trunc":
             above = e.op("fcmp ogt", text, nearest, size)
             nearest = e.choose(n, above, text, e.op("fsub", text, nearest, one), nearest)
-        signed = self._copysign(nearest, a, text)
+        signed = e.intrinsic("copysign", text, nearest, a)
         if name in ("floor", "ceil"):
             beyond = e.op(f"fcmp {'ogt' if name == 'floor' else 'olt'}", text, signed, a)
             moved = e.op("fsub" if name == "floor" else "fadd", text, signed, one)
-            signed = self._copysign(e.choose(n, beyond, text, moved, signed), a, text)
+            signed = e.intrinsic("copysign", text, e.choose(n, beyond, text, moved, signed), a)
         return e.choose(n, e.op("fcmp olt", text, size, limit), text, signed, a)
-
-    def _copysign(self, size: str, sign: str, text: str) -> str:
-        return self.emitter.call(text, f"llvm.copysign.{mangled(text)}", [(text, size), (text, sign)])
 
     # ---- multiply-adds ----
 
@@ -231,7 +228,7 @@ class Converter:
             x, y, z = (self.widen(v, t)[0] for v in (a, b, c))
             return self._fma_through_double(x, y, z, t)
         if self.capabilities.has("fma") or t.element is DType.F64:
-            return self.emitter.call(text, f"llvm.fma.{mangled(text)}", [(text, a), (text, b), (text, c)])
+            return self.emitter.intrinsic("fma", text, a, b, c)
         return self._fma_through_double(a, b, c, t)
 
     def _fma_through_double(self, a: str, b: str, c: str, t: Type) -> str:

@@ -66,6 +66,11 @@ class Ssa(NamedTuple):
     text: str
     depth: int
 
+    @property
+    def number(self) -> int | None:
+        """The integer that the text is, if it is one."""
+        return int(self.text) if self.text.lstrip("-").isdigit() else None
+
 
 @dataclass
 class IrScope:
@@ -146,6 +151,10 @@ class IrWriter:
         self.line(operation)
         return ""
 
+    def intrinsic(self, name: str, t: str, *operands: str) -> str:
+        """Call LLVM's intrinsic function of operands of type `t`, which its result has as well."""
+        return self.call(t, f"llvm.{name}.{mangled(t)}", [(t, operand) for operand in operands])
+
     def pure(self, operation: str, depth: int) -> Ssa:
         """Emit a computation without effects once, in the scope of the given depth."""
         scope = self.scopes[depth]
@@ -192,8 +201,8 @@ class IrWriter:
         if atom.fn == "load":
             return self._load(atom)
         a, b = (self.index(arg) for arg in atom.args)
-        if a.text.lstrip("-").isdigit() and b.text.lstrip("-").isdigit():
-            x, y = int(a.text), int(b.text)
+        x, y = a.number, b.number
+        if x is not None and y is not None:
             folded = {
                 "floordiv": lambda: x // max(y, 1),
                 "mod": lambda: x % max(y, 1),
@@ -225,10 +234,11 @@ class IrWriter:
             b = self._extreme("max", b, Ssa("1", 0), b.depth)
         if self.known_nonnegative(atom.args[0]):
             return self.pure(f"{'udiv' if atom.fn == 'floordiv' else 'urem'} i64 {a.text}, {b.text}", depth)
-        if b.text.isdigit() and int(b.text) & (int(b.text) - 1) == 0:
+        by = b.number
+        if by is not None and by & (by - 1) == 0:
             if atom.fn == "mod":
-                return self.pure(f"and i64 {a.text}, {int(b.text) - 1}", depth)
-            return self.pure(f"ashr i64 {a.text}, {int(b.text).bit_length() - 1}", depth)
+                return self.pure(f"and i64 {a.text}, {by - 1}", depth)
+            return self.pure(f"ashr i64 {a.text}, {by.bit_length() - 1}", depth)
         rest = self.pure(f"srem i64 {a.text}, {b.text}", depth)
         sign = self.pure(f"ashr i64 {rest.text}, 63", depth)
         if atom.fn == "floordiv":
@@ -297,10 +307,7 @@ class IrWriter:
 
     def constant(self, e: Dim) -> int | None:
         """The number that an expression is here (unrolled loop variables are numbers), or None."""
-        if isinstance(e, int):
-            return e
-        value = self.index(e)
-        return int(value.text) if value.text.lstrip("-").isdigit() else None
+        return e if isinstance(e, int) else self.index(e).number
 
     def address(self, buffer: str, base: Dim) -> str:
         """A pointer to element `base` of a buffer."""

@@ -13,6 +13,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Atom, Dim, Sym, terms_of
 from mapsto.loop import opencl_helpers as helpers
 from mapsto.loop.ast import (
+    SIGNS,
     Binary,
     Bitcast,
     Broadcast,
@@ -32,6 +33,7 @@ from mapsto.loop.ast import (
     Unary,
     Value,
     Var,
+    kept_lanes,
 )
 from mapsto.loop.opencl_types import (
     lane_numbers,
@@ -42,11 +44,8 @@ from mapsto.loop.opencl_types import (
     unsigned_name,
 )
 
-LaneParts = list[str]
+Parts = list[str]
 _VALUE_TYPES = typing.get_args(Value)
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
-_ORDER = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-_FOLD = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}
 _FLOAT_FUNCTIONS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "rint": "rint", "trunc": "trunc"}
 
 
@@ -87,14 +86,14 @@ class Values:
     def __init__(self, kernel: str, emit: Callable[[str], None]) -> None:
         self.kernel = kernel
         self.emit = emit
-        self.variables: dict[str, LaneParts] = {}
+        self.variables: dict[str, Parts] = {}
         self.symbols: dict[str, str] = {}
         self.buffers: dict[str, Pointer] = {}
         self.helpers: dict[str, str] = {}
         self.uses_double = False
         self._names = 0
         self._counts: Counter[int] = Counter()
-        self._known: dict[int, LaneParts] = {}
+        self._known: dict[int, Parts] = {}
 
     # ---- names ----
 
@@ -110,7 +109,7 @@ class Values:
         self.helpers.setdefault(helper.name, helper.source)
         return f"{helper.name}({', '.join(args)})"
 
-    def named(self, parts: LaneParts, t: Type, hint: str, constant: bool = True) -> LaneParts:
+    def named(self, parts: Parts, t: Type, hint: str, constant: bool = True) -> Parts:
         """Declare variables that hold the parts."""
         names = []
         for part, width in zip(parts, split(t.lanes), strict=True):
@@ -148,12 +147,12 @@ class Values:
 
     # ---- dispatch ----
 
-    def statement_value(self, value: Value) -> LaneParts:
+    def statement_value(self, value: Value) -> Parts:
         """The parts of a statement's value; what the tree shares is named and computed once."""
         self._counts, self._known = _uses(value, Counter()), {}
         return self.value(value)
 
-    def value(self, value: Value) -> LaneParts:
+    def value(self, value: Value) -> Parts:
         if id(value) in self._known:
             return self._known[id(value)]
         if value.type.element is DType.F64:
@@ -169,13 +168,13 @@ class Values:
 
     # ---- leaves, memory ----
 
-    def const(self, v: Const) -> LaneParts:
+    def const(self, v: Const) -> Parts:
         return [literal(v.value, v.type.element, w) for w in split(v.type.lanes)]
 
-    def var(self, v: Var) -> LaneParts:
+    def var(self, v: Var) -> Parts:
         return self.variables[v.name]
 
-    def index_value(self, v: IndexValue) -> LaneParts:
+    def index_value(self, v: IndexValue) -> Parts:
         base = self.index(v.base)
         if v.type.lanes == 1:
             return [self.convert(base, DType.I64, v.type.element, 1)]
@@ -199,7 +198,7 @@ class Values:
         t = f"(long{width})"
         return f"({t}({base}) + {t}({self.index(stride)})*{lane_numbers(offset, width, 'long')})"
 
-    def load(self, v: Load) -> LaneParts:
+    def load(self, v: Load) -> Parts:
         buffer, t = self.buffers[v.buffer], v.type
         masks = [None] * len(split(t.lanes)) if v.mask is None else self.value(v.mask)
         base = self.index(v.base)
@@ -219,7 +218,7 @@ class Values:
         args = (buffer.name, lanes) if mask is None else (buffer.name, lanes, mask)
         return self.call(helpers.gather(e, width, buffer.space, mask is not None), *args)
 
-    def gather(self, v: Gather) -> LaneParts:
+    def gather(self, v: Gather) -> Parts:
         buffer, indices = self.buffers[v.buffer], self.value(v.index)
         masks = [None] * len(indices) if v.mask is None else self.value(v.mask)
         parts = []
@@ -228,7 +227,7 @@ class Values:
             parts.append(self.call(helpers.gather(buffer.element, width, buffer.space, mask is not None), *args))
         return parts
 
-    def lane_mask(self, v: LaneMask) -> LaneParts:
+    def lane_mask(self, v: LaneMask) -> Parts:
         lanes = v.type.lanes
         count = f"(int)clamp({self.index(v.count)}, 0L, {lanes}L)"
         if lanes == 1:
@@ -237,18 +236,18 @@ class Values:
 
     # ---- arithmetic ----
 
-    def broadcast(self, v: Broadcast) -> LaneParts:
+    def broadcast(self, v: Broadcast) -> Parts:
         (scalar,) = self.value(v.arg)
         if v.type.element is DType.BOOL and v.type.lanes > 1:
             scalar = f"-({scalar})"
         return [f"({type_name(v.type.element, w)})({scalar})" for w in split(v.type.lanes)]
 
-    def by_parts(self, make: Callable[..., str], *values: Value) -> LaneParts:
+    def by_parts(self, make: Callable[..., str], *values: Value) -> Parts:
         """What `make` says of each part of some values of equally many lanes, and of its width."""
         parts = [self.value(value) for value in values]
         return [make(*each) for each in zip(*parts, split(values[0].type.lanes), strict=True)]
 
-    def binary(self, v: Binary) -> LaneParts:
+    def binary(self, v: Binary) -> Parts:
         element = v.type.element
         amount = int(v.b.value) if isinstance(v.b, Const) and not element.is_float else None
         return self.by_parts(lambda a, b, width: self.combine(v.op, a, b, element, width, amount), v.a, v.b)
@@ -263,18 +262,18 @@ class Values:
         if element.is_float:
             return self._combine_floats(op, a, b, element, width)
         if element is DType.BOOL:
-            return f"({a} {_INFIX[{'min': 'and', 'max': 'or'}.get(op, op)]} {b})"
+            return f"({a} {SIGNS[{'min': 'and', 'max': 'or'}.get(op, op)]} {b})"
         if op in ("min", "max"):
             return f"{op}({a}, {b})"
         if op in ("and", "or", "xor"):
-            return f"({a} {_INFIX[op]} {b})"
+            return f"({a} {SIGNS[op]} {b})"
         if op in ("div", "rem"):
             return self.call(helpers.integer_division(op, element, width), a, b)
         if op in ("shl", "shr"):
             if amount is not None and 0 <= amount < 8 * element.size:
                 return self._shift_by(op, amount, a, element, width)
             return self.call(helpers.shift(op, element, width), a, b)
-        return self._wrapping(_INFIX[op], a, b, element, width)
+        return self._wrapping(SIGNS[op], a, b, element, width)
 
     def _combine_floats(self, op: str, a: str, b: str, element: DType, width: int) -> str:
         if op in ("min", "max", "minnum", "maxnum"):
@@ -283,7 +282,7 @@ class Values:
             return self.call(helpers.float_remainder(element, width), a, b)
         if op == "copysign":
             return f"copysign({a}, {b})"
-        return f"({a} {_INFIX[op]} {b})"
+        return f"({a} {SIGNS[op]} {b})"
 
     def _shift_by(self, op: str, amount: int, a: str, element: DType, width: int) -> str:
         t = type_name(element, width)
@@ -303,7 +302,7 @@ class Values:
             return f"({t})(({u}){a} {sign} ({u}){b})"
         return f"({a} {sign} {b})" if not element.is_signed else f"as_{t}(as_{u}({a}) {sign} as_{u}({b}))"
 
-    def unary(self, v: Unary) -> LaneParts:
+    def unary(self, v: Unary) -> Parts:
         return self.by_parts(lambda a, width: self._unary_part(v.op, a, v.type.element, width), v.a)
 
     def _unary_part(self, op: str, a: str, element: DType, width: int) -> str:
@@ -323,7 +322,7 @@ class Values:
             return f"as_{t}(abs({a}))" if element.is_signed else a
         return f"{_FLOAT_FUNCTIONS[op]}({a})"
 
-    def compare(self, v: Compare) -> LaneParts:
+    def compare(self, v: Compare) -> Parts:
         return self.by_parts(lambda a, b, width: self._compare_part(v.op, a, b, v.a.type.element, width), v.a, v.b)
 
     def _compare_part(self, op: str, a: str, b: str, element: DType, width: int) -> str:
@@ -332,9 +331,9 @@ class Values:
             element = DType.F32
         if element is DType.BOOL:  # unsigned: true is above false
             a, b = f"({a} & 1)", f"({b} & 1)"
-        return helpers.comparison_to_mask(f"({a} {_ORDER[op]} {b})", element, width)
+        return helpers.comparison_to_mask(f"({a} {SIGNS[op]} {b})", element, width)
 
-    def select(self, v: Select) -> LaneParts:
+    def select(self, v: Select) -> Parts:
         conds, widths = self.value(v.cond), split(v.type.lanes)
         if v.cond.type.lanes == 1:
             conds = conds * len(widths)
@@ -348,7 +347,7 @@ class Values:
             parts.append(f"({cond} ? {a} : {b})" if width == 1 else f"select({b}, {a}, {matched})")
         return parts
 
-    def fma(self, v: Fma) -> LaneParts:
+    def fma(self, v: Fma) -> Parts:
         e = v.type.element
         if e.is_half:
             raise self._refuse(f"fma in {e.value} (cast to f32 around it)")
@@ -362,7 +361,7 @@ class Values:
 
     # ---- conversions ----
 
-    def cast(self, v: Cast) -> LaneParts:
+    def cast(self, v: Cast) -> Parts:
         source, target = v.a.type.element, v.type.element
         if source is DType.F64 or target is DType.F64:
             self.uses_double = True
@@ -387,7 +386,7 @@ class Values:
         rounding = "_sat_rtz" if source.is_float and target.is_integer else ""
         return f"convert_{type_name(target, width)}{rounding}({a})"
 
-    def bitcast(self, v: Bitcast) -> LaneParts:
+    def bitcast(self, v: Bitcast) -> Parts:
         """Part for part where their numbers agree, else whole parts cut into equal pieces or put together from them."""
         parts, widths, new = self.value(v.a), split(v.type.lanes), v.type.element
         ratio = max(len(parts), len(widths)) // min(len(parts), len(widths))
@@ -407,7 +406,7 @@ class Values:
 
     # ---- across lanes ----
 
-    def shuffle(self, v: Shuffle) -> LaneParts:
+    def shuffle(self, v: Shuffle) -> Parts:
         """Each part put together from single lanes; a lone bool is 0 or 1, one in a vector 0 or -1."""
         t = v.a.type
         sources = [lane for x in (v.a, v.b) for lane in self._lanes(self.named(self.value(x), t, "lanes"), t)]
@@ -420,7 +419,7 @@ class Values:
             parts.append(picked[0] if width == 1 else f"({type_name(t.element, width)})({vector})")
         return parts
 
-    def _lanes(self, parts: LaneParts, t: Type) -> list[str]:
+    def _lanes(self, parts: Parts, t: Type) -> list[str]:
         """Every lane as a scalar."""
         sign = "-" if t.element is DType.BOOL else ""
         lanes = []
@@ -428,9 +427,9 @@ class Values:
             lanes += [part] if width == 1 else [f"({sign}{part}.s{k:x})" for k in range(width)]
         return lanes
 
-    def reduce(self, v: ReduceLanes) -> LaneParts:
+    def reduce(self, v: ReduceLanes) -> Parts:
         t = v.a.type
-        op, parts, width = _FOLD.get(v.op, v.op), self.value(v.a), split(t.lanes)[0]
+        op, parts, width = v.binary, self.value(v.a), split(t.lanes)[0]
         if t.lanes & (t.lanes - 1):
             return [self._reduce_unevenly(op, self.named(parts, t, "fold"), t)]
         while len(parts) > 1:
@@ -445,16 +444,16 @@ class Values:
             parts = [self.combine(op, name + low, name + high, t.element, width)]
         return parts
 
-    def _reduce_unevenly(self, op: str, parts: LaneParts, t: Type) -> str:
+    def _reduce_unevenly(self, op: str, parts: Parts, t: Type) -> str:
         """Lane by lane, in the order of the language: the upper half onto the lower, a power of two."""
         lanes = self._lanes(parts, t)
         while len(lanes) > 1:
-            half = 1 << ((len(lanes) - 1).bit_length() - 1)
+            half = kept_lanes(len(lanes))
             folded = [self.combine(op, a, b, t.element, 1) for a, b in zip(lanes, lanes[half:], strict=False)]
             lanes = folded + lanes[len(folded) : half]
         return lanes[0]
 
-    def dot(self, v: Dot) -> LaneParts:
+    def dot(self, v: Dot) -> Parts:
         group = 4 if v.kind == "u8s8" else 2
         a, b = (self.named(self.value(x), x.type, "dot") for x in (v.a, v.b))
         parts, done = [], 0
@@ -467,12 +466,12 @@ class Values:
             )
         return parts
 
-    def _every(self, parts: LaneParts, first: int, group: int, width: int, name: str) -> str:
+    def _every(self, parts: Parts, first: int, group: int, width: int, name: str) -> str:
         """Elements first, first+group, ... of a run of parts, as one vector of `width`."""
         picked = "".join(f"{k:x}" for k in range(first, group * width // len(parts), group))
         return f"({name}{width if width > 1 else ''})({', '.join(f'{p}.s{picked}' for p in parts)})"
 
-    def _dot_bf16(self, a: LaneParts, b: LaneParts, c: str, width: int) -> str:
+    def _dot_bf16(self, a: Parts, b: Parts, c: str, width: int) -> str:
         """The odd elements first, then the even ones, each a fused multiply-add."""
         wide = helpers.widen_half(DType.BF16, width)
         for first in (1, 0):
@@ -480,7 +479,7 @@ class Values:
             c = f"fma({x}, {y}, {c})"
         return c
 
-    def _dot_integers(self, kind: str, a: LaneParts, b: LaneParts, c: str, width: int) -> str:
+    def _dot_integers(self, kind: str, a: Parts, b: Parts, c: str, width: int) -> str:
         convert = f"convert_int{width if width > 1 else ''}"
         group, names = (4, ("uchar", "char")) if kind == "u8s8" else (2, ("short", "short"))
         for first in range(group):
@@ -489,7 +488,7 @@ class Values:
         return c
 
 
-_TABLE: dict[type, Callable[[Values, Any], LaneParts]] = {
+_TABLE: dict[type, Callable[[Values, Any], Parts]] = {
     Const: Values.const,
     Var: Values.var,
     IndexValue: Values.index_value,
