@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,3 +39,44 @@ def test_a_bare_node_is_seen() -> None:
     assert list(_bare("from mapsto.loop.ast import Function, Load, Value")) == ["Load", "Value"]
     assert list(_bare("from mapsto.loop import ast")) == ["ast"]
     assert list(_bare("from mapsto.loop import ast as loop")) == []
+
+
+# ---- classes and aliases of types ------------------------------------------------------------------------------------
+
+# What two modules may call the same, as it means the same, or is told apart by the module's name.
+SHARED = {
+    "Cast": "of the two languages: `loop.Cast`",
+    "Const": "of the two languages: `loop.Const`",
+    "Load": "of the two languages: `loop.Load`",
+    "Value": "of a graph; that of the loop language is `loop.Value`",
+    "Functions": "each device's, of one protocol",
+    "Values": "each printer's",
+    "Parts": "of a printed value, a list inside of one module; of a problem, in `solve`",
+}
+
+
+def _types_of(source: str) -> Iterator[str]:
+    """Public classes and aliases that a module defines; variables of types stand for others."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and len(node.targets[0].id) > 1:
+            yield node.targets[0].id if not ast.unparse(node.value).startswith("TypeVar") else "_"
+
+
+def test_a_type_has_a_name_of_its_own() -> None:
+    found: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(ROOT.rglob("*.py")):
+        for name in _types_of(path.read_text()):
+            if name[0].isupper() and not name.isupper():
+                found[name].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in found.items() if len(paths) > 1 and name not in SHARED} == {}
+    assert [name for name in SHARED if len(found[name]) < 2] == []
+
+
+def test_types_are_found() -> None:
+    assert list(_types_of('class A1: ...\nPair = tuple[int, int]\nB1 = TypeVar("B1")\nC1: int = 0')) == [
+        "A1",
+        "Pair",
+        "_",
+    ]

@@ -91,7 +91,7 @@ def _text(value: Scalar, shapes: TensorShapes) -> tuple[str, int]:
     if isinstance(value, Load):
         return f"{value.tensor}[{', '.join(str(i) for i in value.index)}]", _ATOM
     if isinstance(value, Cast):
-        return f"{value.dtype.value}({_text(value.arg, shapes)[0]})", _ATOM
+        return f"{value.dtype.value}({scalar_text(value.arg, shapes)})", _ATOM
     if isinstance(value, Where):
         return _where_text(value, shapes), _ATOM
     if isinstance(value, Reduce):
@@ -105,10 +105,10 @@ def _text(value: Scalar, shapes: TensorShapes) -> tuple[str, int]:
 
 def _fold_text(value: Fold, shapes: TensorShapes) -> str:
     running = [
-        f"{r.name} = {_text(r.start, shapes)[0]} -> {_text(r.step, shapes)[0]} & {_text(r.merge, shapes)[0]}"
+        f"{r.name} = {scalar_text(r.start, shapes)} -> {scalar_text(r.step, shapes)} & {scalar_text(r.merge, shapes)}"
         for r in value.running
     ]
-    return f"fold[{_iters(value.iters, '<')}]({'; '.join(running)}: {_text(value.result, shapes)[0]})"
+    return f"fold[{_iters(value.iters, '<')}]({'; '.join(running)}: {scalar_text(value.result, shapes)})"
 
 
 def _number_text(value: float | int | bool) -> str:
@@ -126,14 +126,14 @@ def _op_text(value: Op, shapes: TensorShapes) -> tuple[str, int]:
     if value.fn == "neg":
         return f"-{_inside(value.args[0], shapes, _NEGATIVE)}", _NEGATIVE
     if value.fn not in _INFIX:
-        return f"{value.fn}({', '.join(_text(a, shapes)[0] for a in value.args)})", _ATOM
+        return f"{value.fn}({', '.join(scalar_text(a, shapes) for a in value.args)})", _ATOM
     sign, binds = _INFIX[value.fn]
     left, right = value.args
     return f"{_inside(left, shapes, binds)} {sign} {_inside(right, shapes, binds + 1)}", binds
 
 
 def _where_text(value: Where, shapes: TensorShapes) -> str:
-    then, otherwise = _text(value.then, shapes)[0], _text(value.otherwise, shapes)[0]
+    then, otherwise = scalar_text(value.then, shapes), scalar_text(value.otherwise, shapes)
     if isinstance(value.then, Load) and set(value.conds) <= set(_bounds(value.then, shapes)):
         return f"({then} else {otherwise})"
     return f"({then} if {', '.join(f'{c} >= 0' for c in value.conds)} else {otherwise})"
