@@ -16,8 +16,8 @@ import numpy as np
 
 from mapsto.errors import ExecutionError
 from mapsto.runtime import runner_ir
+from mapsto.runtime.arena_layout import ArenaLayout
 from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes, aligned_empty
-from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison, fill
 from mapsto.runtime.pool import Pool
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Require, Run

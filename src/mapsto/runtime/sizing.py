@@ -12,8 +12,8 @@ import numpy as np
 from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir.bounds import message, value_at
 from mapsto.ir.expr import evaluate
+from mapsto.runtime.arena_layout import LARGEST_SIZE, ArenaLayout
 from mapsto.runtime.arrays import address_of, readable
-from mapsto.runtime.layout import LARGEST_SIZE, ArenaLayout
 from mapsto.runtime.program import Bind, Bounds
 from mapsto.runtime.tables import Tables
 

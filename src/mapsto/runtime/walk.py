@@ -1,7 +1,7 @@
 """A run on a device with memory of its own: the host walks the steps, the device computes.
 
 The host reads what decides how the walk goes on (a branch's condition, a size, the bounds of indices), and copies
-inputs to the device and outputs from it. Memory is laid out as in native runs (`runtime.layout`).
+inputs to the device and outputs from it. Memory is laid out as in native runs (`runtime.arena_layout`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from mapsto.errors import ExecutionError
 from mapsto.ir.expr import Dim
+from mapsto.runtime.arena_layout import ArenaLayout
 from mapsto.runtime.engine import Engine, Launcher, Memory
-from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison
 from mapsto.runtime.program import Address, Bind, Bounds, BranchIfFalse, Jump, Program, Require, Run, Step
 from mapsto.runtime.sizing import (

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.instruction_sets import instruction_sets
 
-from mapsto.devices.contraction.plan import read_tiles, tiles_text
 from mapsto.devices.contraction.template import ContractionForm, LoopAxis, inlined_product, plan_contraction
 from mapsto.devices.contraction.tile import Tiling
+from mapsto.devices.contraction.tile_plan import read_tiles, tiles_text
 from mapsto.devices.cpu.isa import Isa
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, evaluate, floordiv, sym

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 
-from mapsto.devices.contraction import plan as rules
+from mapsto.devices.contraction import tile_plan as rules
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.tile import PIECE, ProductShape, Tiling, choose, tile_cycles

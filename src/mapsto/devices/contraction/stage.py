@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mapsto.devices.contraction.form import ContractionForm
-from mapsto.devices.contraction.plan import TilePlan
 from mapsto.devices.contraction.tile import PIECE
+from mapsto.devices.contraction.tile_plan import TilePlan
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, minimum, mul, sym
 from mapsto.loop import ast as loop

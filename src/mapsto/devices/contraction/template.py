@@ -21,8 +21,8 @@ from typing import Any
 
 from mapsto.devices.contraction import stage
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
-from mapsto.devices.contraction.plan import TilePlan, plan_contraction
 from mapsto.devices.contraction.products import dot_of
+from mapsto.devices.contraction.tile_plan import TilePlan, plan_contraction
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop import ast as loop

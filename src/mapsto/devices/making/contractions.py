@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
-from mapsto.devices.contraction.plan import read_tiles, tiles_text
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.template import contraction, plan_contraction
+from mapsto.devices.contraction.tile_plan import read_tiles, tiles_text
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.processor import Processor

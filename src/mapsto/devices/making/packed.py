@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mapsto.devices.contraction.packing import Packing
-from mapsto.devices.contraction.plan import NEAR_BYTES
 from mapsto.devices.contraction.products import Multiply
+from mapsto.devices.contraction.tile_plan import NEAR_BYTES
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.code import TaskCode
 from mapsto.ir.dtypes import DType

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from mapsto.devices.routines.pool import ConstantPool
+from mapsto.devices.routines.constant_pool import ConstantPool
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv, mod, mul, sym, symbols
 from mapsto.ir.graph import Value as Tensor
