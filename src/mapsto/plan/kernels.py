@@ -6,7 +6,7 @@ buffer is taken out of its layout (the step passes a pointer that is already mov
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -46,6 +46,10 @@ class Renamer:
             if atom not in self._parts and not loads(extent):
                 offset = add(extent, mul(of_atom(atom), -1))
                 self._parts[atom] = add(sym(self._size(extent)), mul(offset, -1))
+
+    def rename(self, iters: Mapping[str, str]) -> None:
+        """From now on iterators have these names."""
+        self.iters = dict(iters)
 
     def _size(self, e: Dim) -> str:
         return self.sizes.setdefault(e, f"s{len(self.sizes)}")

@@ -122,11 +122,12 @@ def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCod
         shaped, plan = replace(shaped, form=form), replace(plan, form=form)
     else:
         b_name = c.b.tensor
-    key = shaped, tiles_text(plan)
-    if key not in code.shared.kernels:
+
+    def made() -> MadeKernel:
         function, extent = contraction(plan, _epilogue(shaped, code.target.processor))
-        code.shared.kernels[key] = MadeKernel(code.add_function(function, "none"), extent, (), function.dims)
-    kernel = code.shared.kernels[key]
+        return MadeKernel(code.add_function(function, "none"), extent, (), function.dims)
+
+    kernel = code.shared.kernel((shaped, tiles_text(plan)), made)
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *reach.also, *tensors)
     work = estimate(c.multiplications())
@@ -187,7 +188,7 @@ def _shape(
         also=tuple(_also(t, reached, c.batch, rows, code, names) for t, reached in reach.also.items()),
         others=tuple(Param(names.tensors[t], code.homes[t].dtype) for t in others),
     )
-    names.iters = own  # statements have names of their own
+    names.rename(own)  # statements have names of their own
     index = names.dims(c.index)
     form = replace(form, dims=_size_names(names))
     order = (

@@ -84,5 +84,5 @@ def _one_case(task: Task, code: TaskCode, tiles: Tiles | None, template: str | N
         calls = tiles(task, code)
         if calls is not None:
             return TILES, calls
-        code.schedules.because.append("the template cannot reach an operand by strides: lowered as plain loops")
+        code.schedules.explain("the template cannot reach an operand by strides: lowered as plain loops")
     return LOOPS, [code.rows_call(contraction_stmts(task, code))]

@@ -45,6 +45,9 @@ class Block:
     fresh: Callable[[str], str]
     statements: list[Statement] = field(default_factory=list)
 
+    def add(self, *statements: Statement) -> None:
+        self.statements += statements
+
     def name(self, value: Value, hint: str = "m") -> Lanes:
         """`value` under a name; constants and names stay as they are."""
         if not isinstance(value, (Var, Const)):
