@@ -9,7 +9,8 @@ at least 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -72,6 +73,13 @@ class Ssa(NamedTuple):
         return int(self.text) if self.text.lstrip("-").isdigit() else None
 
 
+class BufferStart(NamedTuple):
+    """Where a buffer begins, and what it holds."""
+
+    pointer: Ssa
+    element: DType
+
+
 @dataclass
 class IrScope:
     """A region with one entry (function, loop body, branch): what is defined in it is seen by itself and its inner
@@ -91,7 +99,7 @@ class IrWriter:
     def __init__(self) -> None:
         self.scopes = [IrScope(0, "entry")]
         self.declarations: set[str] = set()
-        self.buffers: dict[str, tuple[Ssa, DType]] = {}
+        self.buffers: dict[str, BufferStart] = {}
         self._counter = 0
 
     # ---- lines and names ----
@@ -150,6 +158,26 @@ class IrWriter:
             return self.let(operation)
         self.line(operation)
         return ""
+
+    def splice(self, scope: IrScope, *lines: str) -> None:
+        """Emit the text of a closed scope here, and lines after it."""
+        self.scope.lines += [*scope.lines, *lines]
+
+    def local(self, name: str, element: DType, count: int) -> None:
+        """A local array, in the function's entry block: a stack slot made in a loop would grow the stack each round."""
+        slot = "%" + self.fresh("a")
+        self.scopes[0].lines.insert(0, f"{slot} = alloca [{count} x {memory_text(element)}], align 64")
+        self.add_buffer(name, Ssa(slot, 0), element)
+
+    def add_buffer(self, name: str, pointer: Ssa, element: DType) -> None:
+        self.buffers[name] = BufferStart(pointer, element)
+
+    @contextmanager
+    def own_symbols(self) -> Iterator[None]:
+        """What is bound inside is not seen after it."""
+        symbols = dict(self.scope.symbols)
+        yield
+        self.scope.symbols = symbols
 
     def intrinsic(self, name: str, t: str, *operands: str) -> str:
         """Call LLVM's intrinsic function of operands of type `t`, which its result has as well."""
@@ -248,7 +276,7 @@ class IrWriter:
 
     def _load(self, atom: Call) -> Ssa:
         """An integer loaded from a buffer at a flat index: never moved or shared, the buffer may be written to."""
-        _, element = self.buffers[atom.tensor]
+        element = self.buffers[atom.tensor].element
         (base,) = atom.args
         memory = memory_text(element)
         value = self.let(f"load {memory}, ptr {self.address(atom.tensor, base)}, align {element.size}")

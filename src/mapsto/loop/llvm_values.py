@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -95,6 +95,14 @@ class Values:
             known = self._table[type(value)](value)
             self._shared[id(value)] = known
         return known
+
+    def define(self, name: str, value: Value) -> None:
+        """From here on a name stands for this value."""
+        self.variables[name] = self.statement_value(value)
+
+    def enter(self, variables: Mapping[str, str]) -> None:
+        """From here on names stand for these SSA names, each in its own scope."""
+        self.variables = dict(variables)
 
     # ---- leaves ----
 
@@ -189,7 +197,7 @@ class Values:
         if n == 1:
             at = e.let(f"getelementptr {element}, ptr {pointer}, i64 {index}")
             if mask is not None:  # a lane that is off reads its own buffer's start and is then dropped
-                at = e.choose(1, self.value(mask), "ptr", at, e.buffers[buffer][0].text)
+                at = e.choose(1, self.value(mask), "ptr", at, e.buffers[buffer].pointer.text)
             got = e.let(f"load {element}, ptr {at}, align {t.element.size}")
             if mask is not None:
                 got = e.choose(1, self.value(mask), element, got, "zeroinitializer")
@@ -201,7 +209,7 @@ class Values:
         return self._from_memory(e.call(memory, f"llvm.masked.gather.{mangled(memory)}.v{n}p0", args), t)
 
     def _gather(self, v: Gather) -> str:
-        pointer = self.emitter.buffers[v.buffer][0].text
+        pointer = self.emitter.buffers[v.buffer].pointer.text
         return self._gathered(pointer, v.buffer, self.value(v.index), v.type, v.mask)
 
     def _from_memory(self, text: str, t: Type) -> str:
