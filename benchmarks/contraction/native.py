@@ -14,7 +14,8 @@ from mapsto.devices.contraction.template import Epilogue, TilePlace, TilePlan, c
 from mapsto.devices.cpu.compiler import compile_modules
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.loader import load_objects
-from mapsto.loop.ast import Function, Statement, Value
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Function
 from mapsto.loop.llvm import to_llvm
 
 Array = NDArray[Any]
@@ -59,7 +60,7 @@ def load(functions: list[Function], isa: Isa, workers: int = 2) -> list[Native]:
     return [Native(SIGNATURE(addresses[f.name])) for f in renamed]
 
 
-def plain(value: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
+def plain(value: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
     """No epilogue."""
     return [], (value,)
 

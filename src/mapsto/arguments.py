@@ -14,7 +14,7 @@ LARGEST_EXTENT = 1 << 40  # of an axis
 _BRIEF = 60  # characters
 
 Progress = Callable[[int, int, str], None]
-Shapes = dict[str, tuple[int | str | None, ...]]
+Shapes = Mapping[str, Sequence[int | str | None]]
 
 
 def brief(value: Any) -> str:
@@ -55,7 +55,7 @@ def shapes_of(shapes: Any) -> Shapes:
         return {}
     if not isinstance(shapes, Mapping):
         raise ArgumentError(f"shapes: expected a dict of shapes by the inputs' names, got {brief(shapes)}")
-    found: Shapes = {}
+    found: dict[str, tuple[int | str | None, ...]] = {}
     for name, shape in shapes.items():
         if not isinstance(name, str):
             raise ArgumentError(f"shapes: {brief(name)} is no name of an input; names are strings")

@@ -1,6 +1,7 @@
 """The commands around the compiler: what they hand to it, what they print, with which exit code they end.
 
-The compiler itself is replaced by one that doubles its input; tests/cli/test_end_to_end.py runs the real one.
+The compiler itself is replaced by one that doubles its input; tests/cli/test_predictions.py and test_manners.py
+run the real one.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ from mapsto.kernel.ast import (
 )
 from mapsto.kernel.compose import complexity, index_loads, inline, is_map, points, positional
 from mapsto.kernel.facts import facts
-from mapsto.kernel.folds import Values, exponential_sum, extreme_place, moments
+from mapsto.kernel.folds import ElementAt, exponential_sum, extreme_place, moments
 from mapsto.kernel.interpret import NEIGHBOURS, run_kernel
 from mapsto.kernel.text import statement_text
 
@@ -52,7 +52,7 @@ def extreme(kind: str, last: bool, dtype: DType, extent: int = 64) -> Fold:
     return extreme_place(kind, Iter("r", extent), Load("x", (r,), dtype), last)
 
 
-def squares_of(iters: tuple[Iter, ...], values: Values) -> Fold:
+def squares_of(iters: tuple[Iter, ...], values: ElementAt) -> Fold:
     fold = moments(iters, values, 1, Load("x", (0,), F64), "squares")
     assert isinstance(fold, Fold)
     return fold

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import add, load, mul, sym
-from mapsto.loop.arithmetic import binary, convert, dot, fused_multiply_add, reduce_lanes
+from mapsto.loop.arithmetic import binary, convert, dot, fold_lanes, fused_multiply_add
 from mapsto.loop.ast import (
     Alloc,
     Assign,
@@ -164,9 +164,9 @@ def test_f64_to_bf16_rounds_once() -> None:
 def test_lanes_are_folded_upper_half_onto_lower() -> None:
     big, values = np.float32(2.0**24), np.ones(8, np.float32)
     values[0], values[4] = big, -big  # met first by the tree: left to right the ones would be lost
-    assert reduce_lanes("sum", values).tolist() == [6.0]
-    assert reduce_lanes("sum", np.arange(6, dtype=np.int32)).tolist() == [15]
-    assert reduce_lanes("all", np.array([True, True, False])).tolist() == [False]
+    assert fold_lanes("add", values).tolist() == [6.0]
+    assert fold_lanes("add", np.arange(6, dtype=np.int32)).tolist() == [15]
+    assert fold_lanes("and", np.array([True, True, False])).tolist() == [False]
 
 
 def test_dot_products_of_groups() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.ops.support import make_node, reference
 
 from mapsto.errors import ExecutionError, ShapeError
-from mapsto.ir.bounds import KINDS, Allowed, distance, is_allowed, message, value_at
+from mapsto.ir.bounds import BOUND_KINDS, Allowed, distance, is_allowed, message, value_at
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, evaluate, sym
 from mapsto.ir.graph import Value
@@ -24,7 +24,7 @@ I64 = DType.I64
 integers = st.integers(-(2**63), 2**63 - 1)
 
 
-@given(integers, st.sampled_from(KINDS), st.integers(0, 2**40))
+@given(integers, st.sampled_from(BOUND_KINDS), st.integers(0, 2**40))
 def test_one_comparison_says_what_two_do(value: int, kind: str, extent: int) -> None:
     low, high = {"signed": (-extent, extent - 1), "place": (0, extent - 1), "length": (0, extent)}[kind]
     assert is_allowed(value, kind, extent) == (low <= value <= high)

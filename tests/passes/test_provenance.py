@@ -13,7 +13,7 @@ from tests.passes.test_rules import CHEAPER, GONE, Build, conv, graph_of, number
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph, Node, Value
-from mapsto.ir.rewrite import Match, Table
+from mapsto.ir.rewrite import Match, RuleTable
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.passes import DeadCode, default_passes, identities, run_passes, strength
@@ -160,7 +160,7 @@ def test_no_rule_changes_the_results(name: str) -> None:
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6, err_msg=what)
 
 
-def fired(table: Table, graph: Graph) -> set[str]:
+def fired(table: RuleTable, graph: Graph) -> set[str]:
     """The rules of a table that apply somewhere in a graph."""
     found: set[str] = set()
 
@@ -177,7 +177,7 @@ def fired(table: Table, graph: Graph) -> set[str]:
 
 
 @pytest.mark.parametrize("table", [identities.TABLE, strength.TABLE], ids=["identities", "strength"])
-def test_every_rule_is_made_to_fire(table: Table) -> None:
+def test_every_rule_is_made_to_fire(table: RuleTable) -> None:
     found: set[str] = set()
     for build in BUILDS.values():
         found |= fired(table, graph_of(build))

@@ -167,7 +167,7 @@ def test_what_is_better_apart_is_fused_anew_without_it() -> None:
     graph = activated()
     found = works(decide(graph, Priced(seconds, graph)))
     assert [len(task.nodes) for task in found] == [1, 1]
-    (refused,) = [why for task in found for _, _, why in task.refused]
+    (refused,) = [r.why for task in found for r in task.refused]
     assert "one after the other they take" in refused
 
 

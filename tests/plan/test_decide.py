@@ -9,10 +9,11 @@ from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
 from mapsto.ops.builder import Builder
 from mapsto.plan.decide import decide
-from mapsto.plan.items import Branches, Control, Task, View, reads_of, targets_of, tasks, walk
+from mapsto.plan.items import Branches, Control, Task, View, reads_of, targets_of, tasks
 from mapsto.plan.mapped import Mapped, Taken, plan_of
 from mapsto.plan.plan import Offer, parse
 from mapsto.plan.replay import replay
+from mapsto.plan.works import walk
 from tests.plan.graphs import conv, layer_norm_rows, silu, small_cnn
 from tests.plan.support import asked
 

@@ -174,7 +174,7 @@ def test_the_reasons_stay_with_the_task() -> None:
     text = graph("y, m", PRODUCT, "y: f32[4, 16] = relu(m)")
     (product, activation) = fused(text)
     assert product.refused == ()
-    assert [(value, rule) for value, rule, _ in activation.refused] == [("m", "epilogue")]
+    assert [(r.of, r.rule) for r in activation.refused] == [("m", "epilogue")]
 
 
 def test_shared_dims_of_a_softmax_over_channels_are_all_but_the_channels() -> None:

@@ -12,12 +12,12 @@ from mapsto.budget import Budget, metering
 from mapsto.ir.text import parse_graph
 from mapsto.kernel.text import statement_text
 from mapsto.plan.decide import decide
-from mapsto.plan.items import View, tasks, walk
+from mapsto.plan.items import View, tasks
 from mapsto.plan.rules import SIBLING_RULES
 from mapsto.plan.rules import siblings as rule
-from mapsto.plan.rules.siblings import MOST
+from mapsto.plan.rules.siblings import MOST_SIBLINGS
 from mapsto.plan.task import Task
-from mapsto.plan.works import Pins
+from mapsto.plan.works import Pins, walk
 from tests.plan.sibling_graphs import attention, fire, inception
 from tests.plan.support import asked, fused, initial, recipes
 
@@ -48,7 +48,7 @@ READ = (
 
 def told(text: str) -> list[str]:
     """Why siblings stayed by themselves."""
-    return [why for task in fused(text) for _, name, why in task.refused if name == "siblings"]
+    return [r.why for task in fused(text) for r in task.refused if r.rule == "siblings"]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_a_border_is_not_laid_for_what_only_its_sibling_needs() -> None:
 
 def test_windows_must_be_equal() -> None:
     graph = fire(second=3)
-    found = [why for t in tasks(decide(graph, asked(graph)).items) for _, name, why in t.refused if name == "siblings"]
+    found = [r.why for t in tasks(decide(graph, asked(graph)).items) for r in t.refused if r.rule == "siblings"]
     assert found == ["relu_8 is summed over relu in another way than relu_4"]
 
 
@@ -247,7 +247,7 @@ def test_it_must_pay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     large = attention(8, 128, 4, 64)
     items = decide(large, asked(large)).items
-    said, _ = [why for t in tasks(items) for _, name, why in t.refused if name == "siblings"]
+    said, _ = [r.why for t in tasks(items) for r in t.refused if r.rule == "siblings"]
     assert said.startswith("one contraction would save")
     small = attention(1, 4, 2, 10)
     assert any(t.recipe.rule == "siblings" for t in tasks(decide(small, asked(small)).items))
@@ -262,8 +262,8 @@ def many(count: int, columns: int = 16) -> str:
 
 
 def test_there_is_a_bound_on_how_many_are_one() -> None:
-    found = [t.recipe for t in fused(many(2 * MOST + 3)) if t.recipe.rule == "siblings"]
-    assert [len(recipe.parts) for recipe in found] == [MOST, MOST, 3]
+    found = [t.recipe for t in fused(many(2 * MOST_SIBLINGS + 3)) if t.recipe.rule == "siblings"]
+    assert [len(recipe.parts) for recipe in found] == [MOST_SIBLINGS, MOST_SIBLINGS, 3]
 
 
 def test_the_budget_bounds_the_constants() -> None:

@@ -22,7 +22,7 @@ Model = Annotated[
     ),
 ]
 OnnxModel = Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.", show_default=False)]
-Shapes = Annotated[
+ShapesOption = Annotated[
     list[str] | None,
     typer.Option(
         "--shape", metavar="NAME=DIMS", help="Fix an input's shape: x=1,3,224,224; `?` leaves a dim open. Repeatable."
@@ -54,7 +54,7 @@ def _budget(context: typer.Context, text: str | None) -> str | None:
     return text
 
 
-Budget = Annotated[
+BudgetOption = Annotated[
     str | None,
     typer.Option(
         "--budget",
@@ -81,7 +81,7 @@ DataRoot = Annotated[
     ),
 ]
 
-Device = Annotated[
+DeviceOption = Annotated[
     str,
     typer.Option("--device", metavar="NAME", help="Where it runs: cpu, or opencl (opencl:1: the second of them)."),
 ]
@@ -109,7 +109,7 @@ def run(
     model: Model,
     inputs: InputsFile = None,
     given: Inputs = None,
-    shape: Shapes = None,
+    shape: ShapesOption = None,
     threads: Threads = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Write the outputs here.")
@@ -119,9 +119,9 @@ def run(
     ] = 10,
     check_indices: CheckIndices = True,
     seed: Seed = 0,
-    budget: Budget = None,
+    budget: BudgetOption = None,
     data_root: DataRoot = None,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
@@ -138,12 +138,12 @@ def run(
 def compile_(
     model: OnnxModel,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.mapsto", help="Where the executable goes.")],
-    shape: Shapes = None,
+    shape: ShapesOption = None,
     threads: Threads = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Replay the plan that `mapsto plan` wrote.")
     ] = None,
-    budget: Budget = None,
+    budget: BudgetOption = None,
     check_indices: CheckIndices = True,
     data_root: DataRoot = None,
     json: Json = False,
@@ -162,16 +162,16 @@ def bench(
     ] = "onnxruntime",
     inputs: InputsFile = None,
     given: Inputs = None,
-    shape: Shapes = None,
+    shape: ShapesOption = None,
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of each engine.")] = 1,
     seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="How long each engine runs, about.")] = 3.0,
     dynamic: Annotated[
         bool, typer.Option("--dynamic", help="Leave open dims open, instead of fixing them to the inputs'.")
     ] = False,
     seed: Seed = 0,
-    budget: Budget = None,
+    budget: BudgetOption = None,
     data_root: DataRoot = None,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     json: Json = False,
 ) -> None:
     """Time a model beside other engines: alternately, each in a process of its own, medians and quartiles."""
@@ -187,7 +187,7 @@ def check(
     model: OnnxModel,
     inputs: InputsFile = None,
     given: Inputs = None,
-    shape: Shapes = None,
+    shape: ShapesOption = None,
     threads: Threads = None,
     reference: Annotated[
         bool, typer.Option("--reference/--no-reference", help="Run the numpy reference too (slow on large models).")
@@ -197,9 +197,9 @@ def check(
     ] = False,
     check_indices: CheckIndices = True,
     seed: Seed = 0,
-    budget: Budget = None,
+    budget: BudgetOption = None,
     data_root: DataRoot = None,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     json: Json = False,
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
@@ -229,7 +229,7 @@ def verify(
 @app.command()
 def plan(
     model: Model,
-    shape: Shapes = None,
+    shape: ShapesOption = None,
     threads: Threads = None,
     output: Annotated[
         Path | None,
@@ -243,9 +243,9 @@ def plan(
     inputs: InputsFile = None,
     given: Inputs = None,
     seed: Seed = 0,
-    budget: Budget = None,
+    budget: BudgetOption = None,
     data_root: DataRoot = None,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason."""
@@ -264,11 +264,11 @@ def plan(
 def explain(
     model: Model,
     node: Annotated[str, typer.Argument(help="The name of a node or a value of the model.", show_default=False)],
-    shape: Shapes = None,
+    shape: ShapesOption = None,
     threads: Threads = None,
-    budget: Budget = None,
+    budget: BudgetOption = None,
     data_root: DataRoot = None,
-    device: Device = "cpu",
+    device: DeviceOption = "cpu",
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
@@ -286,8 +286,8 @@ def graph(
             "--after", metavar="STAGE", help="`imported`, a pass by name or number, or `all`. Default: the last."
         ),
     ] = None,
-    shape: Shapes = None,
-    budget: Budget = None,
+    shape: ShapesOption = None,
+    budget: BudgetOption = None,
     data_root: DataRoot = None,
     json: Json = False,
 ) -> None:

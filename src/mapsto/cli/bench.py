@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from mapsto.arguments import Shapes
 from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, read_given
 from mapsto.cli.output import print_json, seconds_text, table
 from mapsto.cli.progress import progress_bar
 from mapsto.report import machine
 from mapsto.report.bench import OURS, BenchReport, BenchSetup, measure
 from mapsto.report.engines import ENGINES
-
-Shapes = Mapping[str, Sequence[int | None]]
 
 
 def bench_model(

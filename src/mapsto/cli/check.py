@@ -15,11 +15,9 @@ from mapsto.cli.open import open_model
 from mapsto.cli.output import print_json, shape_text, table
 from mapsto.cli.progress import progress_bar
 from mapsto.errors import MapstoError
-from mapsto.report.accuracy import FACTOR, LIMIT_WITHOUT_PEER, SLACK, Verdict, judge
+from mapsto.report.accuracy import ERROR_FACTOR, LIMIT_WITHOUT_PEER, SLACK, Outputs, Verdict, judge
 from mapsto.report.engines import Setup, open_engine
 from mapsto.report.stages import first_change
-
-Outputs = Mapping[str, np.ndarray]
 
 REFERENCE = "onnxruntime-unoptimised"
 PEER = "onnxruntime"
@@ -145,7 +143,7 @@ def judged(ours: Outputs, others: Mapping[str, Outputs]) -> list[Section]:
 def _rule(peer: str | None) -> str:
     if peer is None:
         return f"error of each channel at most {LIMIT_WITHOUT_PEER:g}"
-    return f"error of each channel at most {FACTOR:g} times that of {peer}, plus {SLACK:g}"
+    return f"error of each channel at most {ERROR_FACTOR:g} times that of {peer}, plus {SLACK:g}"
 
 
 def _print_text(sections: Sequence[Section], made: Mapping[str, str], absent: Mapping[str, str], ok: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.inputs import Port, existing, parse_shapes, read_text, writable
+from mapsto.cli.inputs import InputPort, existing, parse_shapes, read_text, writable
 from mapsto.cli.open import open_model
 from mapsto.cli.output import beside, bytes_text, print_json, seconds_text, shape_text
 
@@ -49,6 +49,6 @@ def _print(
     print(f"compiled in {seconds_text(seconds)}; {output}" + (f" ({bytes_text(size)})" if size is not None else ""))
 
 
-def _port_data(port: Port) -> dict[str, Any]:
+def _port_data(port: InputPort) -> dict[str, Any]:
     shape = [dim if isinstance(dim, int) else str(dim) for dim in port.shape]
     return {"name": port.name, "dtype": port.dtype.value, "shape": shape}

@@ -31,7 +31,7 @@ class UsageError(MapstoError):
     """An option of a command makes no sense; says which, and what would."""
 
 
-class Port(Protocol):
+class InputPort(Protocol):
     """An input of a model: an executable's port or a graph's value."""
 
     @property
@@ -161,7 +161,7 @@ def _array_of(path: Path, name: str) -> np.ndarray:
     raise UsageError(f"{path} holds {', '.join(found) or 'nothing'}; none of them is called {name!r}")
 
 
-def make_feed(ports: Sequence[Port], given: Given, seed: int = 0) -> Fed:
+def make_feed(ports: Sequence[InputPort], given: Given, seed: int = 0) -> Fed:
     """An array for each input. Raises UsageError naming every input that cannot be made up, and what to say of it."""
     names = [port.name for port in ports]
     arrays = _by_name(given.arrays, names, given.said)
@@ -196,15 +196,15 @@ def _is_literal(what: str) -> bool:
     return what not in GENERATED
 
 
-def _can_make(port: Port, what: str) -> bool:
+def _can_make(port: InputPort, what: str) -> bool:
     return _is_literal(what) or not any(isinstance(dim, Expr) for dim in port.shape)
 
 
-def _listed(ports: Sequence[Port]) -> str:
+def _listed(ports: Sequence[InputPort]) -> str:
     return ", ".join(f"{port.name} ({port.dtype.value}[{', '.join(map(str, port.shape))}])" for port in ports) or "none"
 
 
-def _what_is_needed(ports: Sequence[Port]) -> str:
+def _what_is_needed(ports: Sequence[InputPort]) -> str:
     lines = ["the sizes of these inputs are open; give data, or say the shape:"]
     for port in ports:
         dims = ",".join("N" if isinstance(dim, Expr) else str(dim) for dim in port.shape)
@@ -215,7 +215,7 @@ def _what_is_needed(ports: Sequence[Port]) -> str:
     return "\n".join(lines)
 
 
-def _make(port: Port, what: str, seed: int) -> np.ndarray:
+def _make(port: InputPort, what: str, seed: int) -> np.ndarray:
     """Data for one input: normal floats, integers 0 and 1, or what a literal says."""
     shape = tuple(int(dim) for dim in port.shape if not isinstance(dim, Expr))
     if _is_literal(what):
@@ -228,14 +228,14 @@ def _make(port: Port, what: str, seed: int) -> np.ndarray:
     return np.asarray(drawn).astype(port.dtype.numpy)
 
 
-def _check_room(port: Port, shape: Sequence[int]) -> None:
+def _check_room(port: InputPort, shape: Sequence[int]) -> None:
     """Raises UsageError for more data than this machine's memory holds."""
     count = math.prod(shape) * port.dtype.size
     if count > memory_bytes():
         raise UsageError(f"input {port.name}: {list(shape)} elements are {count:,} bytes, more than this machine has")
 
 
-def _literal(port: Port, what: str) -> np.ndarray:
+def _literal(port: InputPort, what: str) -> np.ndarray:
     """A number, fitted to an input of fixed shape, or a list in the input's own shape."""
     try:
         array = np.array(json.loads(what))

@@ -11,7 +11,7 @@ from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, rea
 from mapsto.cli.open import ARTIFACT_SUFFIX
 from mapsto.cli.output import print_json, seconds_text, shown
 from mapsto.cli.progress import progress_bar
-from mapsto.report.prediction import FACTOR, Compared, KernelTiming, verify
+from mapsto.report.prediction import TIME_FACTOR, Compared, KernelTiming, verify
 
 
 def verify_plan(
@@ -70,7 +70,7 @@ def table_text(found: Compared, worst: bool) -> str:
         )
     runs = f"least of {found.runs} runs, {found.threads} thread{'s' if found.threads > 1 else ''}"
     totals = f"measured {seconds_text(found.measured)} ({runs}), predicted {seconds_text(found.predicted)}"
-    return f"{shown(made)}\n{totals}; within a factor of {FACTOR}: {found.share:.1%} of the time"
+    return f"{shown(made)}\n{totals}; within a factor of {TIME_FACTOR}: {found.share:.1%} of the time"
 
 
 def _badness(step: KernelTiming) -> tuple[bool, float]:

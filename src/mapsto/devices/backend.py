@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from mapsto.arguments import Progress
 from mapsto.devices.maker import Maker
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Program
 
-Progress = Callable[[int, int, str], None]
 """Is told (done, total, label)."""
 
 

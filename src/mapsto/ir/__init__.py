@@ -1,1 +1,1 @@
-"""The network as plain data: dtypes, integer expressions, graph, text form, verifier, builder."""
+"""The network as plain data: dtypes, integer expressions, graph, text form, verifier, rewrite rules."""

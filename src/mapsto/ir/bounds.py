@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.expr import Dim
 
-KINDS = ("signed", "place", "length")
+BOUND_KINDS = ("signed", "place", "length")
 ALL = -1
 """In the place of a column: all elements."""
 _WORD = 1 << 64
@@ -24,7 +24,7 @@ _WORD = 1 << 64
 @dataclass(frozen=True)
 class Allowed:
     """What the elements of an integer tensor may be: an axis and its extent for each of `columns`, which are those of
-    the last axis, or `ALL`. kind: one of `KINDS`. what: what an element is called.
+    the last axis, or `ALL`. kind: one of `BOUND_KINDS`. what: what an element is called.
     """
 
     axes: tuple[int, ...]
@@ -34,7 +34,7 @@ class Allowed:
     columns: tuple[int, ...] = (ALL,)
 
 
-def lowest(kind: str, extent: Dim) -> Dim:
+def lowest_allowed(kind: str, extent: Dim) -> Dim:
     """The least integer that is allowed."""
     return -extent if kind == "signed" else 0
 
@@ -48,14 +48,14 @@ def count(kind: str, extent: Dim) -> Dim:
 
 def distance(value: int, kind: str, extent: int) -> int:
     """value - lowest, modulo 2^64."""
-    low = lowest(kind, extent)
+    low = lowest_allowed(kind, extent)
     assert isinstance(low, int)
     return (value - low) % _WORD
 
 
 def value_at(distance: int, kind: str, extent: int) -> int:
     """The 64-bit integer at a distance from the lowest."""
-    low = lowest(kind, extent)
+    low = lowest_allowed(kind, extent)
     assert isinstance(low, int)
     value = (distance + low) % _WORD
     return value - _WORD if value >= _WORD // 2 else value
@@ -75,7 +75,7 @@ def is_allowed(value: int, kind: str, extent: int) -> bool:
 def message(where: str, what: str, value: int, kind: str, axis: int, extent: int) -> str:
     """What a user is told of an integer that is not allowed. where: the node; what: `index`, `length`..."""
     elements = f"{extent} element{'' if extent == 1 else 's'}"
-    low, number = lowest(kind, extent), count(kind, extent)
+    low, number = lowest_allowed(kind, extent), count(kind, extent)
     allowed = f"allowed: {low} to {low + number - 1}" if number != 0 else "none is allowed"
     said = f"{what} {value} is outside of axis {axis}, which has {elements} ({allowed})"
     return f"{where}: {said}" if where else said

@@ -6,9 +6,12 @@ Names follow ONNX's short forms: f32, f64, f16, bf16, i8..i64, u8..u64, bool.
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import ml_dtypes
 import numpy as np
+
+Array = np.ndarray[Any, Any]
 
 
 class DType(enum.Enum):

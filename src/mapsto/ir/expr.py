@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Union
+from typing import NamedTuple, Union
 
 from mapsto.budget import current
 
@@ -332,12 +332,24 @@ def mod(a: Dim, b: Dim) -> Dim:
     return of_atom(Call("mod", (rest, b)))
 
 
-def _sole_call(e: Dim, fn: str) -> Call | None:
+def sole_atom(e: Dim) -> Atom | None:
+    """The atom that an expression consists of."""
     if isinstance(e, Expr) and len(e.terms) == 1:
         monomial, coefficient = e.terms[0]
-        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Call) and monomial[0].fn == fn:
+        if coefficient == 1 and len(monomial) == 1:
             return monomial[0]
     return None
+
+
+def bare_symbol(e: Dim) -> str | None:
+    """The name of the symbol that an expression consists of."""
+    atom = sole_atom(e)
+    return atom.name if isinstance(atom, Sym) else None
+
+
+def _sole_call(e: Dim, fn: str) -> Call | None:
+    atom = sole_atom(e)
+    return atom if isinstance(atom, Call) and atom.fn == fn else None
 
 
 def _extreme(fn: str, pick: Callable[..., int], a: Dim, b: Dim) -> Dim:
@@ -452,8 +464,15 @@ _EVALUATE: dict[str, Callable[..., int]] = {
 }  # fmt: skip
 
 
-def linear(e: Dim, name: str) -> tuple[Dim, Dim] | None:
-    """(coefficient, rest) with e == coefficient*name + rest, both free of `name`; None where e is not linear in it."""
+class Linear(NamedTuple):
+    """coefficient*name + rest, both free of the name."""
+
+    coefficient: Dim
+    rest: Dim
+
+
+def linear(e: Dim, name: str) -> Linear | None:
+    """The expression as one that is linear in a name; None where it is not."""
     coefficient: Dim = 0
     rest: Dim = 0
     target = Sym(name)
@@ -466,4 +485,20 @@ def linear(e: Dim, name: str) -> tuple[Dim, Dim] | None:
             coefficient = add(coefficient, of_terms({others: c}))
         else:
             rest = add(rest, of_terms({monomial: c}))
-    return coefficient, rest
+    return Linear(coefficient, rest)
+
+
+class HalfLine(NamedTuple):
+    """The integers from `start` on, or those before `stop`; the other one is None."""
+
+    start: Dim | None
+    stop: Dim | None
+
+
+def half_line(coefficient: Dim, rest: Dim) -> HalfLine | None:
+    """Where coefficient*n + rest >= 0; None where the coefficient is 0 or no number."""
+    if not isinstance(coefficient, int) or coefficient == 0:
+        return None
+    if coefficient > 0:
+        return HalfLine(ceildiv(-rest, coefficient), None)
+    return HalfLine(None, floordiv(rest, -coefficient) + 1)

@@ -1,8 +1,8 @@
 """Rewrite rules as data: a pattern over nodes, and what to put in its place.
 
-    Rule("x - x == 0", Op("sub", Var("x"), Var("x")), lambda b, m: ...)
+    RewriteRule("x - x == 0", OpPattern("sub", Wildcard("x"), Wildcard("x")), lambda b, m: ...)
 
-A pattern is matched at a node that is about to be built, against the nodes already built (`View`); its leaves bind
+A pattern is matched at a node that is about to be built, against the nodes already built (`GraphView`); its leaves bind
 values by name. A variable that occurs twice must be the same value. The rewrite is called with the builder and the
 match; it gives the value that takes the node's place, or None where a condition that the pattern cannot say does not
 hold.
@@ -20,7 +20,7 @@ import numpy as np
 from mapsto.ir.graph import Node, Value
 
 
-class View(Protocol):
+class GraphView(Protocol):
     """What matching needs to know of a graph (a builder does)."""
 
     def lookup(self, name: str) -> Value: ...
@@ -31,7 +31,7 @@ class View(Protocol):
 
 
 @dataclass(frozen=True)
-class Var:
+class Wildcard:
     """Any value. With `once`, only one that nobody else reads."""
 
     name: str
@@ -47,7 +47,7 @@ class Constant:
 
 
 @dataclass(frozen=True, init=False)
-class Op:
+class OpPattern:
     """The output of a node. `either`: its two operands may be swapped. `name` binds the value; `once`: nobody else
     reads it.
     """
@@ -66,7 +66,7 @@ class Op:
         object.__setattr__(self, "once", once)
 
 
-Pattern = Var | Constant | Op
+Pattern = Wildcard | Constant | OpPattern
 
 
 @dataclass
@@ -91,20 +91,20 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Rule:
+class RewriteRule:
     """One line of algebra, the pattern of its left side, and the function that builds its right side."""
 
     algebra: str
-    pattern: Op
+    pattern: OpPattern
     rewrite: Callable[[Any, Match], Value | None]
 
 
-class Table:
+class RuleTable:
     """Rules by the op at their root; tried in the order given."""
 
-    def __init__(self, rules: Iterable[Rule]) -> None:
+    def __init__(self, rules: Iterable[RewriteRule]) -> None:
         self.rules = tuple(rules)
-        self._by_op: dict[str, list[Rule]] = {}
+        self._by_op: dict[str, list[RewriteRule]] = {}
         for rule in self.rules:
             self._by_op.setdefault(rule.pattern.op, []).append(rule)
 
@@ -113,17 +113,17 @@ class Table:
         """The ops at the rules' roots."""
         return frozenset(self._by_op)
 
-    def __add__(self, other: Table) -> Table:
-        return Table((*self.rules, *other.rules))
+    def __add__(self, other: RuleTable) -> RuleTable:
+        return RuleTable((*self.rules, *other.rules))
 
     def matches(
         self,
-        view: View,
+        view: GraphView,
         op: str,
         inputs: Sequence[Value | None],
         match: Callable[[], Match],
         readers: Callable[[Value], int],
-    ) -> Iterator[tuple[Rule, Match]]:
+    ) -> Iterator[tuple[RewriteRule, Match]]:
         """Rules whose pattern fits a node with this op and these inputs."""
         for rule in self._by_op.get(op, ()):
             for order in _orders(rule.pattern, inputs):
@@ -135,9 +135,9 @@ class Table:
                     break
 
 
-def _may_fit(view: View, pattern: Pattern, value: Value | None) -> bool:
+def _may_fit(view: GraphView, pattern: Pattern, value: Value | None) -> bool:
     """Whether a pattern may fit a value, by the kind of thing that it is."""
-    if value is None or isinstance(pattern, Var):
+    if value is None or isinstance(pattern, Wildcard):
         return value is not None
     if isinstance(pattern, Constant):
         return view.array(value) is not None
@@ -145,7 +145,7 @@ def _may_fit(view: View, pattern: Pattern, value: Value | None) -> bool:
     return node is not None and node.op == pattern.op
 
 
-def _orders(pattern: Op, inputs: Sequence[Value | None]) -> Iterator[Sequence[Value | None]]:
+def _orders(pattern: OpPattern, inputs: Sequence[Value | None]) -> Iterator[Sequence[Value | None]]:
     if len(pattern.inputs) != len(inputs):
         return
     yield inputs
@@ -154,7 +154,7 @@ def _orders(pattern: Op, inputs: Sequence[Value | None]) -> Iterator[Sequence[Va
 
 
 def _all(
-    view: View,
+    view: GraphView,
     patterns: Sequence[Pattern],
     values: Sequence[Value | None],
     match: Match,
@@ -169,8 +169,8 @@ def _bind(match: Match, name: str, value: Value) -> bool:
     return match.values.setdefault(name, value).name == value.name
 
 
-def _fits(view: View, pattern: Pattern, value: Value, match: Match, readers: Callable[[Value], int]) -> bool:
-    if isinstance(pattern, Var):
+def _fits(view: GraphView, pattern: Pattern, value: Value, match: Match, readers: Callable[[Value], int]) -> bool:
+    if isinstance(pattern, Wildcard):
         return (not pattern.once or readers(value) == 1) and _bind(match, pattern.name, value)
     if isinstance(pattern, Constant):
         array = view.array(value)

@@ -10,7 +10,7 @@ only made where the guard holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mapsto.ir.dtypes import DType
@@ -302,7 +302,7 @@ def simplify_scalar(e: Scalar, ranges: Ranges) -> Scalar:
     return transform(e, lambda s: None, lambda d: simplify(d, inner))
 
 
-def ranges_of(iters: tuple[Iter, ...]) -> dict[str, tuple[Dim, Dim]]:
+def ranges_of(iters: Iterable[Iter]) -> dict[str, tuple[Dim, Dim]]:
     return {i.name: (0, i.extent - 1) for i in iters}
 
 

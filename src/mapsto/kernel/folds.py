@@ -12,7 +12,7 @@ from mapsto.kernel.ast import Const, Fold, Index, Iter, Op, Reduce, Running, Sca
 from mapsto.kernel.scalar import neutral
 
 # What a fold takes in at a point, by its number among the values of that point.
-Values = Callable[[Dim], Scalar]
+ElementAt = Callable[[Dim], Scalar]
 
 
 # ---- the place of an extreme -----------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def _same(a: Scalar, b: Scalar) -> Scalar:
 _HEADROOM = 16.0
 
 
-def exponential_sum(iters: tuple[Iter, ...], values: Values, count: int, result: str) -> Fold:
+def exponential_sum(iters: tuple[Iter, ...], values: ElementAt, count: int, result: str) -> Fold:
     """The maximum m of values ("max"), or the sum of e^(value - m) over them ("sum"), in one pass; at each point there
     are `count` values (Milakov and Gimelshein, 2018).
 
@@ -103,7 +103,7 @@ def _states(name: str, dtype: DType) -> tuple[State, State]:
     return State(name, dtype), State(name, dtype, other=True)
 
 
-def _over(kind: str, iters: tuple[Iter, ...], count: int, value: Values, hint: str) -> Scalar:
+def _over(kind: str, iters: tuple[Iter, ...], count: int, value: ElementAt, hint: str) -> Scalar:
     """A reduction of the values of a point."""
     if count == 1:
         return value(0)
@@ -114,7 +114,7 @@ def _over(kind: str, iters: tuple[Iter, ...], count: int, value: Values, hint: s
 # ---- mean and squared deviation --------------------------------------------------------------------------------------
 
 
-def moments(iters: tuple[Iter, ...], values: Values, count: int, about: Scalar, result: str) -> Scalar:
+def moments(iters: tuple[Iter, ...], values: ElementAt, count: int, about: Scalar, result: str) -> Scalar:
     """The mean of values ("mean"), or the sum of their squared distances from it ("squares"), in one pass; at each
     point there are `count` values. `about`: one of all the values, the same at each point.
 

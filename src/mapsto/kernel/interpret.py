@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ExecutionError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Call, Dim, Sym, evaluate, sym, terms_of
 from mapsto.kernel.ast import (
     Cast,
@@ -41,7 +41,6 @@ from mapsto.kernel.ast import (
 )
 from mapsto.kernel.scalar import apply, convert, neutral, widen
 
-Array = np.ndarray[Any, Any]
 # The most points of a statement (its reductions included) that are evaluated at once.
 POINTS = 1 << 22
 # Points of a fold that one partial state steps over.

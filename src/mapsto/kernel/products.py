@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from mapsto.ir.dtypes import DType
 
-FLOATS = frozenset({DType.F16, DType.BF16, DType.F32})
-INTEGERS = frozenset({DType.U8, DType.I8, DType.I16})
+FLOAT_OPERANDS = frozenset({DType.F16, DType.BF16, DType.F32})
+INTEGER_OPERANDS = frozenset({DType.U8, DType.I8, DType.I16})
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Product:
 
 def accumulator_of(a: DType, b: DType) -> DType | None:
     """What products of two types are summed in where operands may be narrower than sums; None for other types."""
-    if a in FLOATS and b in FLOATS:
+    if a in FLOAT_OPERANDS and b in FLOAT_OPERANDS:
         return DType.F32
-    return DType.I32 if a in INTEGERS and b in INTEGERS else None
+    return DType.I32 if a in INTEGER_OPERANDS and b in INTEGER_OPERANDS else None
 
 
 def product_of(a: DType, b: DType, result: DType | None = None) -> Product | None:
@@ -41,7 +41,7 @@ def product_of(a: DType, b: DType, result: DType | None = None) -> Product | Non
     wide = accumulator_of(a, b)
     if result is None or (a is b is result):
         return Product(a, a, wide if wide is not None and a.is_float else a, a) if a is b else None
-    if wide is None or result not in ((wide,) if wide is DType.I32 else FLOATS):
+    if wide is None or result not in ((wide,) if wide is DType.I32 else FLOAT_OPERANDS):
         return None
     return Product(a, b, wide, result)
 

@@ -15,9 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.ir.dtypes import DType, from_numpy
-
-Array = np.ndarray[Any, Any]
+from mapsto.ir.dtypes import Array, DType, from_numpy
 
 
 def compute_type(dtype: DType) -> DType:

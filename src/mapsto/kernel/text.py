@@ -42,7 +42,7 @@ _INFIX = {
 # A reduction reaches over a product, not over a sum: `sum[i<3] a * b + c` is `(sum a*b) + c`.
 _REDUCE, _PRODUCT, _NEGATIVE, _ATOM = 15, 16, 18, 40
 
-Shapes = Mapping[str, tuple[Dim, ...]]
+TensorShapes = Mapping[str, tuple[Dim, ...]]
 
 
 def kernel_text(kernel: Kernel) -> str:
@@ -58,7 +58,7 @@ def _tensors(tensors: tuple[Tensor, ...]) -> str:
     return ", ".join(f"{t.name}: {t.dtype.value}[{', '.join(str(d) for d in t.shape)}]" for t in tensors)
 
 
-def statement_text(stmt: Stmt, shapes: Shapes | None = None) -> str:
+def statement_text(stmt: Stmt, shapes: TensorShapes | None = None) -> str:
     """`target[index] = value`; with the tensors' shapes, guards that only keep an index inside are short."""
     shapes = shapes or {}
     own = tuple(sym(i.name) for i in stmt.iters)
@@ -77,11 +77,11 @@ def _iters(iters: tuple[Iter, ...], sign: str) -> str:
     return ", ".join(f"{i.name}{sign}{i.extent}" for i in iters)
 
 
-def scalar_text(value: Scalar, shapes: Shapes | None = None) -> str:
+def scalar_text(value: Scalar, shapes: TensorShapes | None = None) -> str:
     return _text(value, shapes or {})[0]
 
 
-def _text(value: Scalar, shapes: Shapes) -> tuple[str, int]:
+def _text(value: Scalar, shapes: TensorShapes) -> tuple[str, int]:
     """(text, how tightly it binds)"""
     if isinstance(value, Const):
         shown = _number_text(value.value)
@@ -91,7 +91,7 @@ def _text(value: Scalar, shapes: Shapes) -> tuple[str, int]:
     if isinstance(value, Load):
         return f"{value.tensor}[{', '.join(str(i) for i in value.index)}]", _ATOM
     if isinstance(value, Cast):
-        return f"{value.dtype.value}({_text(value.arg, shapes)[0]})", _ATOM
+        return f"{value.dtype.value}({scalar_text(value.arg, shapes)})", _ATOM
     if isinstance(value, Where):
         return _where_text(value, shapes), _ATOM
     if isinstance(value, Reduce):
@@ -103,12 +103,12 @@ def _text(value: Scalar, shapes: Shapes) -> tuple[str, int]:
     return _op_text(value, shapes)
 
 
-def _fold_text(value: Fold, shapes: Shapes) -> str:
+def _fold_text(value: Fold, shapes: TensorShapes) -> str:
     running = [
-        f"{r.name} = {_text(r.start, shapes)[0]} -> {_text(r.step, shapes)[0]} & {_text(r.merge, shapes)[0]}"
+        f"{r.name} = {scalar_text(r.start, shapes)} -> {scalar_text(r.step, shapes)} & {scalar_text(r.merge, shapes)}"
         for r in value.running
     ]
-    return f"fold[{_iters(value.iters, '<')}]({'; '.join(running)}: {_text(value.result, shapes)[0]})"
+    return f"fold[{_iters(value.iters, '<')}]({'; '.join(running)}: {scalar_text(value.result, shapes)})"
 
 
 def _number_text(value: float | int | bool) -> str:
@@ -117,29 +117,29 @@ def _number_text(value: float | int | bool) -> str:
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else repr(value)
 
 
-def _inside(value: Scalar, shapes: Shapes, least: int) -> str:
+def _inside(value: Scalar, shapes: TensorShapes, least: int) -> str:
     text, binds = _text(value, shapes)
     return text if binds >= least else f"({text})"
 
 
-def _op_text(value: Op, shapes: Shapes) -> tuple[str, int]:
+def _op_text(value: Op, shapes: TensorShapes) -> tuple[str, int]:
     if value.fn == "neg":
         return f"-{_inside(value.args[0], shapes, _NEGATIVE)}", _NEGATIVE
     if value.fn not in _INFIX:
-        return f"{value.fn}({', '.join(_text(a, shapes)[0] for a in value.args)})", _ATOM
+        return f"{value.fn}({', '.join(scalar_text(a, shapes) for a in value.args)})", _ATOM
     sign, binds = _INFIX[value.fn]
     left, right = value.args
     return f"{_inside(left, shapes, binds)} {sign} {_inside(right, shapes, binds + 1)}", binds
 
 
-def _where_text(value: Where, shapes: Shapes) -> str:
-    then, otherwise = _text(value.then, shapes)[0], _text(value.otherwise, shapes)[0]
+def _where_text(value: Where, shapes: TensorShapes) -> str:
+    then, otherwise = scalar_text(value.then, shapes), scalar_text(value.otherwise, shapes)
     if isinstance(value.then, Load) and set(value.conds) <= set(_bounds(value.then, shapes)):
         return f"({then} else {otherwise})"
     return f"({then} if {', '.join(f'{c} >= 0' for c in value.conds)} else {otherwise})"
 
 
-def _bounds(load: Load, shapes: Shapes) -> list[Dim]:
+def _bounds(load: Load, shapes: TensorShapes) -> list[Dim]:
     """The conditions under which a load's index is inside of its tensor."""
     shape = shapes.get(load.tensor)
     if shape is None:

@@ -8,11 +8,9 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 
-from mapsto.ir.dtypes import DType, from_numpy
-
-Array = NDArray[Any]
+from mapsto.ir.dtypes import Array, DType, from_numpy
+from mapsto.loop.ast import kept_lanes
 
 
 def _is_float(a: Array) -> bool:
@@ -64,9 +62,8 @@ def _shift_left(a: Array, b: Array) -> Array:
 
 def _shift_right(a: Array, b: Array) -> Array:
     """Arithmetic on signed types. By the width or more: what so many single shifts give."""
-    return np.right_shift(a, np.where(_in_width(b), b, 8 * b.dtype.itemsize - 1)) * (
-        _in_width(b) | (a.dtype.kind == "i")
-    )
+    shifted = np.right_shift(a, np.where(_in_width(b), b, 8 * b.dtype.itemsize - 1))
+    return np.asarray(shifted * (_in_width(b) | (a.dtype.kind == "i")))
 
 
 def _in_width(b: Array) -> Array:
@@ -244,11 +241,10 @@ def _narrow_to_bf16(a: Array) -> Array:
     return np.where(fix, np.nextafter(narrow, towards), narrow).astype(ml_dtypes.bfloat16)
 
 
-def reduce_lanes(op: str, a: Array) -> Array:
-    """The upper half folded onto the lower, a power of two, until one lane is left; lanes without a partner stay."""
-    fold = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(op, op)
+def fold_lanes(op: str, a: Array) -> Array:
+    """Lanes folded by an operation of two values, in the order of `ast.ReduceLanes`."""
     while a.size > 1:
-        half = 1 << ((a.size - 1).bit_length() - 1)
+        half = kept_lanes(a.size)
         pairs = a.size - half
-        a = np.concatenate([binary(fold, a[:pairs], a[half:]), a[pairs:half]])
+        a = np.concatenate([binary(op, a[:pairs], a[half:]), a[pairs:half]])
     return a

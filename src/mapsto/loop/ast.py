@@ -20,6 +20,13 @@ from mapsto.ir.expr import Dim
 # Elements up to this far apart are loaded as whole vectors and shuffled; beyond this many loads a gather moves less.
 WIDEST_SHUFFLED_STRIDE = 4
 
+# The signs of C for operations of two values that it has one for.
+SIGNS = {
+    **{"add": "+", "sub": "-", "mul": "*", "div": "/", "rem": "%", "and": "&", "or": "|", "xor": "^"},
+    **{"shl": "<<", "shr": ">>"},
+    **{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
+}
+
 
 @dataclass(frozen=True)
 class Type:
@@ -201,11 +208,23 @@ class Shuffle:
 
 @dataclass(frozen=True)
 class ReduceLanes:
-    """Lanes folded to a scalar in a fixed tree order (halves to halves): sum prod min max minnum maxnum any all."""
+    """Lanes folded to a scalar: sum prod min max minnum maxnum any all. In a fixed tree order: those from `kept_lanes`
+    on onto the first ones until one is left; lanes without a partner are kept as they are.
+    """
 
     op: str
     a: Value
     type: Type
+
+    @property
+    def binary(self) -> str:
+        """The operation of two values that folds a lane onto another."""
+        return {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(self.op, self.op)
+
+
+def kept_lanes(lanes: int) -> int:
+    """How many lanes of several stay when they are folded once: the largest power of two that is less."""
+    return 1 << ((lanes - 1).bit_length() - 1)
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,8 @@ FUNCTIONS: dict[str, Callable[..., Lanes]] = {
     "isinf": _isinf,
 }
 
-# The largest error in units of the last place, against exact results, over the whole range; tests sample it.
-# (f32, f64)
+# The largest error in units of the last place, against exact results, over the whole range, of f32 and of f64; tests
+# sample it.
 _ERRORS: dict[str, tuple[float, float]] = {
     "exp": (1.0, 1.0),
     "expm1": (2.0, 2.0),

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Dim, Expr, evaluate
-from mapsto.loop.arithmetic import binary, compare, convert, dot, fused_multiply_add, reduce_lanes, unary
+from mapsto.loop.arithmetic import binary, compare, convert, dot, fold_lanes, fused_multiply_add, unary
 from mapsto.loop.ast import (
     Alloc,
     Assign,
@@ -52,7 +51,6 @@ from mapsto.loop.ast import (
     While,
 )
 
-Array = NDArray[Any]
 _POISON = 0xA5  # the byte that fills integer local arrays
 
 
@@ -117,8 +115,7 @@ class _Machine:
 
     def store(self, s: Store) -> None:
         value = self.value(s.value)
-        where = self.integer(s.base) + self.integer(s.stride) * np.arange(value.size)
-        self.write(s.buffer, where, value, s.mask)
+        self.write(s.buffer, self.along(s.base, s.stride, value.size), value, s.mask)
 
     def scatter(self, s: Scatter) -> None:
         self.write(s.buffer, self.value(s.index), self.value(s.value), s.mask)
@@ -162,6 +159,10 @@ class _Machine:
     def integer(self, e: Dim) -> int:
         return evaluate(e, self.integers, self.load_integer)
 
+    def along(self, base: Dim, stride: Dim, lanes: int) -> Array:
+        """base + stride*lane, lane by lane."""
+        return self.integer(base) + self.integer(stride) * np.arange(lanes)
+
     def load_integer(self, name: str, index: tuple[int, ...]) -> int:
         """A loaded element inside an index expression."""
         where = np.array(index)
@@ -197,12 +198,10 @@ class _Machine:
         return np.full(v.type.lanes, v.value, v.type.element.numpy)
 
     def index_value(self, v: IndexValue) -> Array:
-        lanes = self.integer(v.base) + self.integer(v.stride) * np.arange(v.type.lanes)
-        return convert(lanes, v.type.element)
+        return convert(self.along(v.base, v.stride, v.type.lanes), v.type.element)
 
     def load(self, v: Load) -> Array:
-        where = self.integer(v.base) + self.integer(v.stride) * np.arange(v.type.lanes)
-        return self.read(v.buffer, where, v.type, v.mask)
+        return self.read(v.buffer, self.along(v.base, v.stride, v.type.lanes), v.type, v.mask)
 
     def gather(self, v: Gather) -> Array:
         return self.read(v.buffer, self.value(v.index), v.type, v.mask)
@@ -260,6 +259,6 @@ _VALUES: dict[type, Callable[[_Machine, Any], Array]] = {
     Cast: lambda m, v: convert(m.value(v.a), v.type.element),
     Bitcast: _Machine.bitcast,
     Shuffle: _Machine.shuffle,
-    ReduceLanes: lambda m, v: reduce_lanes(v.op, m.value(v.a)),
+    ReduceLanes: lambda m, v: fold_lanes(v.binary, m.value(v.a)),
     LaneMask: _Machine.lane_mask,
 }

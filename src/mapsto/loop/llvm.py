@@ -76,7 +76,7 @@ class _Printer:
         for i, param in enumerate(self.function.params):
             slot = e.let(f"getelementptr ptr, ptr %buffers, i64 {i}")
             pointer = e.let(f"load ptr, ptr {slot}, align 8, !invariant.load !{{}}")
-            e.buffers[param.name] = (Ssa(pointer, 0), param.element)
+            e.add_buffer(param.name, Ssa(pointer, 0), param.element)
         for i, name in enumerate(self.function.dims):
             slot = e.let(f"getelementptr i64, ptr %dims, i64 {i}")
             e.bind(name, Ssa(e.let(f"load i64, ptr {slot}, align 8, !invariant.load !{{}}"), 0))
@@ -93,11 +93,9 @@ class _Printer:
             self.statement(s)
 
     def statement(self, s: Statement) -> None:
-        if isinstance(s, Let | Declare):
-            self.values.variables[s.name] = self.values.statement_value(s.value)
+        if isinstance(s, Let | Declare | Assign):
+            self.values.define(s.name, s.value)
             self.types[s.name] = type_text(s.value.type)
-        elif isinstance(s, Assign):
-            self.values.variables[s.name] = self.values.statement_value(s.value)
         elif isinstance(s, LetIndex):
             self.let_index(s)
         elif isinstance(s, Store):
@@ -111,7 +109,7 @@ class _Printer:
         elif isinstance(s, Scatter):
             self.scatter(s)
         elif isinstance(s, Alloc):
-            self.alloc(s)
+            self.emitter.local(s.name, s.element, s.count)
         else:
             raise AssertionError(f"unknown statement {s}")
 
@@ -125,20 +123,12 @@ class _Printer:
             return
         low, high = bounds(s.value, e.ranges())
         value = e.index(s.value)
-        known = int(value.text) if value.text.lstrip("-").isdigit() else value
-        e.bind(s.name, known, -wide if low is None else low, wide if high is None else high)
-
-    def alloc(self, s: Alloc) -> None:
-        """Local arrays live in the function's entry block: a stack slot made inside a loop would grow the stack every
-        round."""
-        name = "%" + self.emitter.fresh("a")
-        self.emitter.scopes[0].lines.insert(0, f"{name} = alloca [{s.count} x {memory_text(s.element)}], align 64")
-        self.emitter.buffers[s.name] = (Ssa(name, 0), s.element)
+        known = value.number
+        e.bind(s.name, value if known is None else known, -wide if low is None else low, wide if high is None else high)
 
     def store(self, s: Store) -> None:
         e, t, v = self.emitter, s.value.type, self.values
         value = self.to_memory(v.statement_value(s.value), s.value)
-        memory, align = vector_text(memory_text(t.element), t.lanes), t.element.size
         stride = 1 if t.lanes == 1 else e.constant(s.stride)
         pointer = e.address(s.buffer, s.base)
         if stride != 1:
@@ -147,24 +137,23 @@ class _Printer:
             scale = v.convert.splat(e.index(s.stride).text, Type(DType.I64, t.lanes))
             self.scatter_to(pointer, e.let(f"mul nsw {i64} {scale}, {lanes}"), value, s.value, s.mask)
         elif s.mask is None:
-            e.line(f"store {memory} {value}, ptr {pointer}, align {align}")
+            memory = vector_text(memory_text(t.element), t.lanes)
+            e.line(f"store {memory} {value}, ptr {pointer}, align {t.element.size}")
         else:
-            self.masked_store(pointer, value, memory, align, v.value(s.mask))
+            self.masked_store(pointer, value, t, v.value(s.mask))
 
-    def masked_store(self, pointer: str, value: str, memory: str, align: int, mask: str) -> None:
-        e = self.emitter
-        if not memory.startswith("<"):
-            value = e.let(f"insertelement <1 x {memory}> poison, {memory} {value}, i64 0")
+    def masked_store(self, pointer: str, value: str, t: Type, mask: str) -> None:
+        e, element, memory = self.emitter, memory_text(t.element), f"<{t.lanes} x {memory_text(t.element)}>"
+        if t.lanes == 1:
+            value = e.let(f"insertelement {memory} poison, {element} {value}, i64 0")
             mask = e.let(f"insertelement <1 x i1> poison, i1 {mask}, i64 0")
-            memory = f"<1 x {memory}>"
-        bits = memory.split(" x ")[0] + " x i1>"
-        args = [(memory, value), ("ptr", pointer), ("i32", str(align)), (bits, mask)]
+        args = [(memory, value), ("ptr", pointer), ("i32", str(t.element.size)), (f"<{t.lanes} x i1>", mask)]
         e.call("void", f"llvm.masked.store.{mangled(memory)}.p0", args)
 
     def scatter(self, s: Scatter) -> None:
         value = self.to_memory(self.values.statement_value(s.value), s.value)
         index = self.values.value(s.index)
-        self.scatter_to(self.emitter.buffers[s.buffer][0].text, index, value, s.value, s.mask)
+        self.scatter_to(self.emitter.buffers[s.buffer].pointer.text, index, value, s.value, s.mask)
 
     def scatter_to(self, pointer: str, index: str, text: str, value: Value, mask: Value | None) -> None:
         """llvm.masked.scatter writes in lane order where addresses coincide."""
@@ -176,7 +165,7 @@ class _Printer:
             if on is None:
                 e.line(f"store {element} {text}, ptr {at}, align {t.element.size}")
             else:
-                self.masked_store(at, text, element, t.element.size, on)
+                self.masked_store(at, text, t, on)
             return
         at = e.let(f"getelementptr {element}, ptr {pointer}, <{n} x i64> {index}")
         memory = f"<{n} x {element}>"
@@ -200,11 +189,10 @@ class _Printer:
         assert start is not None and stop is not None, (
             f"loop over {s.var} cannot be unrolled: its bounds are not numbers"
         )
-        symbols = dict(self.emitter.scope.symbols)
-        for value in range(start, stop, s.step):
-            self.emitter.bind(s.var, value, value, value)
-            self.block(s.body)
-        self.emitter.scope.symbols = symbols
+        with self.emitter.own_symbols():
+            for value in range(start, stop, s.step):
+                self.emitter.bind(s.var, value, value, value)
+                self.block(s.body)
 
     def loop(self, s: For) -> None:
         e, before = self.emitter, self.values.variables
@@ -215,7 +203,7 @@ class _Printer:
         carried = sorted(_assigned(s.body) & before.keys())
         e.open_scope(head)
         phis = {v: e.let("phi") for v in carried}  # lines 1.. of the scope; their text follows when the body is known
-        self.values.variables = {**before, **phis}
+        self.values.enter({**before, **phis})
         e.bind(s.var, Ssa(counter, e.scope.depth), s.start, s.stop - 1)
         self.block(s.body)
         body = e.close_scope()
@@ -233,12 +221,12 @@ class _Printer:
         else:
             first = e.let(f"icmp slt i64 {start.text}, {stop.text}")
             e.line(f"br i1 {first}, label %{head}, label %{leave}")
-        e.scope.lines += body.lines
+        e.splice(body)
         e.start_block(leave)
         after = dict(before)
         for v in carried:
             after[v] = back[v] if runs else self.merge(v, [(before[v], entry), (back[v], latch)])
-        self.values.variables = after
+        self.values.enter(after)
 
     def merge(self, variable: str, sources: list[tuple[str, str]]) -> str:
         pairs = ", ".join(f"[ {text}, %{label} ]" for text, label in sources)
@@ -250,18 +238,18 @@ class _Printer:
         leave = e.fresh("join")
         arms = []
         for body in (s.then, s.otherwise):
-            self.values.variables = dict(before)
+            self.values.enter(before)
             e.open_scope(e.fresh("arm"))
             head = e.scope.label
             self.block(body)
             arms.append((head, e.close_scope(), self.values.variables))
         e.line(f"br i1 {cond}, label %{arms[0][0]}, label %{arms[1][0]}")
         for _, arm, _ in arms:
-            e.scope.lines += [*arm.lines, f"br label %{leave}"]
+            e.splice(arm, f"br label %{leave}")
         e.start_block(leave)
-        self.values.variables = dict(before)
-        for v in sorted((_assigned(s.then) | _assigned(s.otherwise)) & before.keys()):
-            self.values.variables[v] = self.merge(v, [(names[v], arm.label) for _, arm, names in arms])
+        carried = sorted((_assigned(s.then) | _assigned(s.otherwise)) & before.keys())
+        merged = {v: self.merge(v, [(names[v], arm.label) for _, arm, names in arms]) for v in carried}
+        self.values.enter({**before, **merged})
 
     def condition(self, cond: Value | tuple[Dim, ...]) -> str:
         e = self.emitter
@@ -279,8 +267,7 @@ class _Printer:
         carried = sorted(_assigned(s.body) & before.keys())
         e.open_scope(head)
         phis = {v: e.let("phi") for v in carried}
-        inside = {**before, **phis}
-        self.values.variables = dict(inside)
+        self.values.enter({**before, **phis})
         cond = self.values.statement_value(s.cond)
         e.line(f"br i1 {cond}, label %{body_label}, label %{leave}")
         e.start_block(body_label)
@@ -290,6 +277,6 @@ class _Printer:
             back = self.values.variables[v]
             body.lines[1 + i] = f"{phis[v]} = phi {self.types[v]} [ {before[v]}, %{entry} ], [ {back}, %{body.label} ]"
         e.line(f"br label %{head}")
-        e.scope.lines += [*body.lines, f"br label %{head}"]
+        e.splice(body, f"br label %{head}")
         e.start_block(leave)
-        self.values.variables = {**before, **phis}
+        self.values.enter({**before, **phis})

@@ -14,7 +14,6 @@ from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Type
 from mapsto.loop.llvm_emit import IrWriter, element_text, mangled, type_text, vector_text
 
-NARROW = (DType.F16, DType.BF16)
 _F16_MAGIC = 0x77800000  # 2^112 as f32 bits: moves a half's exponent (bias 15) to a float's (bias 127)
 
 
@@ -59,7 +58,7 @@ class Converter:
         if source.element is target.element:
             return a
         if target.element is DType.BOOL:
-            if source.element in NARROW:
+            if source.element.is_half:
                 a, source = self.widen(a, source)
             zero = "zeroinitializer" if target.lanes > 1 else "0.0" if source.element.is_float else "0"
             return self.emitter.let(
@@ -87,13 +86,13 @@ class Converter:
         return a
 
     def _to_integer(self, a: str, source: Type, target: Type) -> str:
-        if source.element in NARROW:
+        if source.element.is_half:
             a, source = self.widen(a, source)
         sign, t, s = "s" if target.element.is_signed else "u", type_text(target), type_text(source)
         return self.emitter.call(t, f"llvm.fpto{sign}i.sat.{mangled(t)}.{mangled(s)}", [(s, a)])
 
     def _from_integer(self, a: str, source: Type, target: Type) -> str:
-        narrow = target.element in NARROW
+        narrow = target.element.is_half
         middle = Type(DType.F32 if narrow else target.element, target.lanes)
         signed = source.element.is_signed and source.element is not DType.BOOL
         wide = self.emitter.let(f"{'si' if signed else 'ui'}tofp {type_text(source)} {a} to {type_text(middle)}")
@@ -102,7 +101,7 @@ class Converter:
     def _between_floats(self, a: str, source: DType, target: DType, lanes: int) -> str:
         if source is target:
             return a
-        if source in NARROW:
+        if source.is_half:
             wide = self._widen(a, source, lanes)
             return self._between_floats(wide, DType.F32, target, lanes)
         e = self.emitter
@@ -189,7 +188,7 @@ class Converter:
         near = e.to("fptrunc", d, a, f)
         back = e.to("fpext", f, near, d)
         bits = e.to("bitcast", f, near, i32)
-        size, back_size = (e.call(d, f"llvm.fabs.{mangled(d)}", [(d, v)]) for v in (a, back))
+        size, back_size = (e.intrinsic("fabs", d, v) for v in (a, back))
         above = e.to("zext", vector_text("i1", lanes), e.op("fcmp ogt", d, back_size, size), i32)
         odd = e.op("or", i32, e.op("sub", i32, bits, above), _Words(lanes)(1))
         inexact = e.op("fcmp one", d, back, a)
@@ -201,7 +200,7 @@ class Converter:
         """fabs, sqrt, floor, ceil, rint, trunc."""
         text = type_text(t)
         if name in ("fabs", "sqrt") or self.capabilities.has("round"):
-            return self.emitter.call(text, f"llvm.{name}.{mangled(text)}", [(text, a)])
+            return self.emitter.intrinsic(name, text, a)
         return self._rounded(name, a, t)
 
     def _rounded(self, name: str, a: str, t: Type) -> str:
@@ -210,30 +209,27 @@ class Converter:
         e, text, n = self.emitter, type_text(t), t.lanes
         scalar = {DType.F32: "0x4160000000000000", DType.F64: "0x4330000000000000"}[t.element]  # 2^23, 2^52
         limit, one = (v if n == 1 else f"splat ({element_text(t.element)} {v})" for v in (scalar, "1.0"))
-        size = e.call(text, f"llvm.fabs.{mangled(text)}", [(text, a)])
+        size = e.intrinsic("fabs", text, a)
         nearest = e.op("fsub", text, e.op("fadd", text, size, limit), limit)
         if name == "trunc":
             above = e.op("fcmp ogt", text, nearest, size)
             nearest = e.choose(n, above, text, e.op("fsub", text, nearest, one), nearest)
-        signed = self._copysign(nearest, a, text)
+        signed = e.intrinsic("copysign", text, nearest, a)
         if name in ("floor", "ceil"):
             beyond = e.op(f"fcmp {'ogt' if name == 'floor' else 'olt'}", text, signed, a)
             moved = e.op("fsub" if name == "floor" else "fadd", text, signed, one)
-            signed = self._copysign(e.choose(n, beyond, text, moved, signed), a, text)
+            signed = e.intrinsic("copysign", text, e.choose(n, beyond, text, moved, signed), a)
         return e.choose(n, e.op("fcmp olt", text, size, limit), text, signed, a)
-
-    def _copysign(self, size: str, sign: str, text: str) -> str:
-        return self.emitter.call(text, f"llvm.copysign.{mangled(text)}", [(text, size), (text, sign)])
 
     # ---- multiply-adds ----
 
     def fma(self, a: str, b: str, c: str, t: Type) -> str:
         text = type_text(t)
-        if t.element in NARROW:
+        if t.element.is_half:
             x, y, z = (self.widen(v, t)[0] for v in (a, b, c))
             return self._fma_through_double(x, y, z, t)
         if self.capabilities.has("fma") or t.element is DType.F64:
-            return self.emitter.call(text, f"llvm.fma.{mangled(text)}", [(text, a), (text, b), (text, c)])
+            return self.emitter.intrinsic("fma", text, a, b, c)
         return self._fma_through_double(a, b, c, t)
 
     def _fma_through_double(self, a: str, b: str, c: str, t: Type) -> str:

@@ -9,12 +9,13 @@ at least 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Sym, sole_atom, terms_of
 from mapsto.ir.expr_proofs import Ranges, bounds, known_at_least
 from mapsto.loop.ast import Type
 
@@ -66,9 +67,21 @@ class Ssa(NamedTuple):
     text: str
     depth: int
 
+    @property
+    def number(self) -> int | None:
+        """The integer that the text is, if it is one."""
+        return int(self.text) if self.text.lstrip("-").isdigit() else None
+
+
+class BufferStart(NamedTuple):
+    """Where a buffer begins, and what it holds."""
+
+    pointer: Ssa
+    element: DType
+
 
 @dataclass
-class Block:
+class IrScope:
     """A region with one entry (function, loop body, branch): what is defined in it is seen by itself and its inner
     scopes."""
 
@@ -84,15 +97,15 @@ class IrWriter:
     """The text of one function under construction."""
 
     def __init__(self) -> None:
-        self.scopes = [Block(0, "entry")]
+        self.scopes = [IrScope(0, "entry")]
         self.declarations: set[str] = set()
-        self.buffers: dict[str, tuple[Ssa, DType]] = {}
+        self.buffers: dict[str, BufferStart] = {}
         self._counter = 0
 
     # ---- lines and names ----
 
     @property
-    def scope(self) -> Block:
+    def scope(self) -> IrScope:
         return self.scopes[-1]
 
     def fresh(self, prefix: str = "v") -> str:
@@ -129,12 +142,12 @@ class IrWriter:
         self.scope.lines.append(f"{label}:")
         self.scope.label = label
 
-    def open_scope(self, label: str) -> Block:
+    def open_scope(self, label: str) -> IrScope:
         """A scope whose text is kept apart until `close_scope`: what is hoisted out of it meanwhile lands before it."""
-        self.scopes.append(Block(len(self.scopes), label, [f"{label}:"]))
+        self.scopes.append(IrScope(len(self.scopes), label, [f"{label}:"]))
         return self.scope
 
-    def close_scope(self) -> Block:
+    def close_scope(self) -> IrScope:
         return self.scopes.pop()
 
     def call(self, returns: str, name: str, args: list[tuple[str, str]]) -> str:
@@ -145,6 +158,30 @@ class IrWriter:
             return self.let(operation)
         self.line(operation)
         return ""
+
+    def splice(self, scope: IrScope, *lines: str) -> None:
+        """Emit the text of a closed scope here, and lines after it."""
+        self.scope.lines += [*scope.lines, *lines]
+
+    def local(self, name: str, element: DType, count: int) -> None:
+        """A local array, in the function's entry block: a stack slot made in a loop would grow the stack each round."""
+        slot = "%" + self.fresh("a")
+        self.scopes[0].lines.insert(0, f"{slot} = alloca [{count} x {memory_text(element)}], align 64")
+        self.add_buffer(name, Ssa(slot, 0), element)
+
+    def add_buffer(self, name: str, pointer: Ssa, element: DType) -> None:
+        self.buffers[name] = BufferStart(pointer, element)
+
+    @contextmanager
+    def own_symbols(self) -> Iterator[None]:
+        """What is bound inside is not seen after it."""
+        symbols = dict(self.scope.symbols)
+        yield
+        self.scope.symbols = symbols
+
+    def intrinsic(self, name: str, t: str, *operands: str) -> str:
+        """Call LLVM's intrinsic function of operands of type `t`, which its result has as well."""
+        return self.call(t, f"llvm.{name}.{mangled(t)}", [(t, operand) for operand in operands])
 
     def pure(self, operation: str, depth: int) -> Ssa:
         """Emit a computation without effects once, in the scope of the given depth."""
@@ -192,8 +229,8 @@ class IrWriter:
         if atom.fn == "load":
             return self._load(atom)
         a, b = (self.index(arg) for arg in atom.args)
-        if a.text.lstrip("-").isdigit() and b.text.lstrip("-").isdigit():
-            x, y = int(a.text), int(b.text)
+        x, y = a.number, b.number
+        if x is not None and y is not None:
             folded = {
                 "floordiv": lambda: x // max(y, 1),
                 "mod": lambda: x % max(y, 1),
@@ -225,10 +262,11 @@ class IrWriter:
             b = self._extreme("max", b, Ssa("1", 0), b.depth)
         if self.known_nonnegative(atom.args[0]):
             return self.pure(f"{'udiv' if atom.fn == 'floordiv' else 'urem'} i64 {a.text}, {b.text}", depth)
-        if b.text.isdigit() and int(b.text) & (int(b.text) - 1) == 0:
+        by = b.number
+        if by is not None and by & (by - 1) == 0:
             if atom.fn == "mod":
-                return self.pure(f"and i64 {a.text}, {int(b.text) - 1}", depth)
-            return self.pure(f"ashr i64 {a.text}, {int(b.text).bit_length() - 1}", depth)
+                return self.pure(f"and i64 {a.text}, {by - 1}", depth)
+            return self.pure(f"ashr i64 {a.text}, {by.bit_length() - 1}", depth)
         rest = self.pure(f"srem i64 {a.text}, {b.text}", depth)
         sign = self.pure(f"ashr i64 {rest.text}, 63", depth)
         if atom.fn == "floordiv":
@@ -238,7 +276,7 @@ class IrWriter:
 
     def _load(self, atom: Call) -> Ssa:
         """An integer loaded from a buffer at a flat index: never moved or shared, the buffer may be written to."""
-        _, element = self.buffers[atom.tensor]
+        element = self.buffers[atom.tensor].element
         (base,) = atom.args
         memory = memory_text(element)
         value = self.let(f"load {memory}, ptr {self.address(atom.tensor, base)}, align {element.size}")
@@ -285,8 +323,9 @@ class IrWriter:
 
     def index(self, e: Dim) -> Ssa:
         """The i64 value of an index expression."""
-        if isinstance(e, Expr) and len(e.terms) == 1 and e.terms[0][1] == 1 and len(e.terms[0][0]) == 1:
-            value = self._atom(e.terms[0][0][0])
+        atom = sole_atom(e)
+        if atom is not None:
+            value = self._atom(atom)
             return Ssa(str(value), 0) if isinstance(value, int) else value
         terms, constant = self._split(e)
         if not terms:
@@ -296,10 +335,7 @@ class IrWriter:
 
     def constant(self, e: Dim) -> int | None:
         """The number that an expression is here (unrolled loop variables are numbers), or None."""
-        if isinstance(e, int):
-            return e
-        value = self.index(e)
-        return int(value.text) if value.text.lstrip("-").isdigit() else None
+        return e if isinstance(e, int) else self.index(e).number
 
     def address(self, buffer: str, base: Dim) -> str:
         """A pointer to element `base` of a buffer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -30,13 +30,13 @@ from mapsto.loop.ast import (
     Unary,
     Value,
     Var,
+    kept_lanes,
 )
-from mapsto.loop.llvm_convert import NARROW, Converter
+from mapsto.loop.llvm_convert import Converter
 from mapsto.loop.llvm_emit import IrWriter, element_text, lanes_text, mangled, memory_text, type_text, vector_text
 
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
-_INTEGER_OPS = {"add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
-_ORDER = {"lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
+_INTEGER_OPS = ("add", "sub", "mul", "and", "or", "xor")
 
 
 def constant_text(value: float | int | bool, element: DType) -> str:
@@ -45,7 +45,7 @@ def constant_text(value: float | int | bool, element: DType) -> str:
         return "true" if value else "false"
     if not element.is_float:
         return str(int(value))
-    if element in (DType.F16, DType.BF16):
+    if element.is_half:
         return str(int(np.array(value, dtype=element.numpy).view(np.uint16)))
     with np.errstate(over="ignore"):
         exact = float(np.float32(value)) if element is DType.F32 else float(value)
@@ -96,6 +96,14 @@ class Values:
             self._shared[id(value)] = known
         return known
 
+    def define(self, name: str, value: Value) -> None:
+        """From here on a name stands for this value."""
+        self.variables[name] = self.statement_value(value)
+
+    def enter(self, variables: Mapping[str, str]) -> None:
+        """From here on names stand for these SSA names, each in its own scope."""
+        self.variables = dict(variables)
+
     # ---- leaves ----
 
     def _const(self, v: Const) -> str:
@@ -129,7 +137,7 @@ class Values:
         if count is not None:
             return "<" + ", ".join(f"i1 {'true' if lane < count else 'false'}" for lane in range(lanes)) + ">"
         e = self.emitter
-        low = e.call("i64", "llvm.smin.i64", [("i64", e.index(v.count).text), ("i64", str(lanes))])
+        low = e.intrinsic("smin", "i64", e.index(v.count).text, str(lanes))
         narrow = e.let(f"trunc i64 {low} to i32")
         if lanes == 1:
             return e.let(f"icmp sgt i32 {narrow}, 0")
@@ -161,18 +169,16 @@ class Values:
         return self._contiguous(buffer, base, t, None if mask is None else self.value(mask))
 
     def _contiguous(self, buffer: str, base: Dim, t: Type, on: str | None) -> str:
-        e = self.emitter
+        e, element, n = self.emitter, memory_text(t.element), t.lanes
         pointer, align = e.address(buffer, base), t.element.size
-        memory = vector_text(memory_text(t.element), t.lanes)
         if on is None:
-            return e.let(f"load {memory}, ptr {pointer}, align {align}")
-        if t.lanes == 1:
-            memory = f"<1 x {memory}>"
+            return e.let(f"load {vector_text(element, n)}, ptr {pointer}, align {align}")
+        if n == 1:
             on = e.let(f"insertelement <1 x i1> poison, i1 {on}, i64 0")
-        bits = "<" + memory[1:].split(" x ")[0] + " x i1>"
-        args = [("ptr", pointer), ("i32", str(align)), (bits, on), (memory, "zeroinitializer")]
+        memory = f"<{n} x {element}>"
+        args = [("ptr", pointer), ("i32", str(align)), (f"<{n} x i1>", on), (memory, "zeroinitializer")]
         got = e.call(memory, f"llvm.masked.load.{mangled(memory)}.p0", args)
-        return e.let(f"extractelement {memory} {got}, i64 0") if t.lanes == 1 else got
+        return e.let(f"extractelement {memory} {got}, i64 0") if n == 1 else got
 
     def _loads_under(self, mask: Value | None, t: Type) -> bool:
         """Whether vectors are loaded in one instruction, under a mask if there is one."""
@@ -204,10 +210,10 @@ class Values:
         if n == 1:
             at = e.let(f"getelementptr {element}, ptr {pointer}, i64 {index}")
             if mask is not None:  # a lane that is off reads its own buffer's start and is then dropped
-                at = e.let(f"select i1 {self.value(mask)}, ptr {at}, ptr {e.buffers[buffer][0].text}")
+                at = e.choose(1, self.value(mask), "ptr", at, e.buffers[buffer].pointer.text)
             got = e.let(f"load {element}, ptr {at}, align {t.element.size}")
             if mask is not None:
-                got = e.let(f"select i1 {self.value(mask)}, {element} {got}, {element} zeroinitializer")
+                got = e.choose(1, self.value(mask), element, got, "zeroinitializer")
             return self._from_memory(got, t)
         at = e.let(f"getelementptr {element}, ptr {pointer}, <{n} x i64> {index}")
         memory = vector_text(element, n)
@@ -216,7 +222,7 @@ class Values:
         return self._from_memory(e.call(memory, f"llvm.masked.gather.{mangled(memory)}.v{n}p0", args), t)
 
     def _gather(self, v: Gather) -> str:
-        pointer = self.emitter.buffers[v.buffer][0].text
+        pointer = self.emitter.buffers[v.buffer].pointer.text
         return self._gathered(pointer, v.buffer, self.value(v.index), v.type, v.mask)
 
     def _from_memory(self, text: str, t: Type) -> str:
@@ -236,7 +242,7 @@ class Values:
     def combine(self, op: str, a: str, b: str, t: Type, va: Value | None = None, vb: Value | None = None) -> str:
         """One binary operation on printed operands; `va` and `vb` are their trees where known (literals make cheaper
         forms)."""
-        if t.element in NARROW:
+        if t.element.is_half:
             # f32 has more than twice the digits: rounding its result again is as good as rounding once
             (wide_a, wide), (wide_b, _) = self.convert.widen(a, t), self.convert.widen(b, t)
             return self.convert.cast(self.combine(op, wide_a, wide_b, wide, va, vb), wide, t)
@@ -244,11 +250,11 @@ class Values:
         if op in ("min", "max", "minnum", "maxnum"):
             return self._extreme(op, a, b, t, va, vb)
         if op == "copysign":
-            return e.call(text, f"llvm.copysign.{mangled(text)}", [(text, a), (text, b)])
+            return e.intrinsic("copysign", text, a, b)
         if t.element.is_float:
-            return e.let(f"{_FLOAT_OPS[op]} {text} {a}, {b}")
+            return e.op(_FLOAT_OPS[op], text, a, b)
         if op in _INTEGER_OPS:
-            return e.let(f"{_INTEGER_OPS[op]} {text} {a}, {b}")
+            return e.op(op, text, a, b)
         literal = int(vb.value) if isinstance(vb, Const) else None
         if op in ("shl", "shr"):
             return self._shift(op, a, b, t, literal)
@@ -262,32 +268,28 @@ class Values:
         """
         e, text, largest = self.emitter, type_text(t), op.startswith("max")
         if t.element is DType.BOOL:
-            return e.let(f"{'or' if largest else 'and'} {text} {a}, {b}")
+            return e.op("or" if largest else "and", text, a, b)
         if not t.element.is_float:
-            name = f"llvm.{'s' if t.element.is_signed else 'u'}{op[:3]}.{mangled(text)}"
-            return e.call(text, name, [(text, a), (text, b)])
+            return e.intrinsic(f"{'s' if t.element.is_signed else 'u'}{op[:3]}", text, a, b)
         if isinstance(vb, Const) and vb.value == vb.value:
             a, b, va, vb = b, a, vb, va  # a literal goes first: NaN in the other operand is then returned
-        wins = e.let(f"fcmp {'ogt' if largest else 'olt'} {text} {a}, {b}")
-        bits = vector_text("i1", t.lanes)
-        best = e.let(f"select {bits} {wins}, {text} {a}, {text} {b}")
+        wins = e.op("fcmp ogt" if largest else "fcmp olt", text, a, b)
+        best = e.choose(t.lanes, wins, text, a, b)
         if op in ("minnum", "maxnum") or (isinstance(va, Const) and va.value == va.value):
             return best
-        a_is_nan = e.let(f"fcmp uno {text} {a}, {a}")
-        return e.let(f"select {bits} {a_is_nan}, {text} {a}, {text} {best}")
+        return e.choose(t.lanes, e.op("fcmp uno", text, a, a), text, a, best)
 
     def _shift(self, op: str, a: str, b: str, t: Type, literal: int | None) -> str:
         """Shifts by the width or more give what infinitely many single shifts would (LLVM calls that undefined)."""
         e, text, width = self.emitter, type_text(t), t.element.size * 8
         plain = "shl" if op == "shl" else "ashr" if t.element.is_signed else "lshr"
         if literal is not None and 0 <= literal < width:
-            return e.let(f"{plain} {text} {a}, {b}")
-        limit = e.call(text, f"llvm.umin.{mangled(text)}", [(text, b), (text, splat_text(str(width - 1), t))])
-        shifted = e.let(f"{plain} {text} {a}, {limit}")
+            return e.op(plain, text, a, b)
+        shifted = e.op(plain, text, a, e.intrinsic("umin", text, b, splat_text(str(width - 1), t)))
         if plain == "ashr":
             return shifted
-        fits = e.let(f"icmp ult {text} {b}, {splat_text(str(width), t)}")
-        return e.let(f"select {vector_text('i1', t.lanes)} {fits}, {text} {shifted}, {text} {splat_text('0', t)}")
+        fits = e.op("icmp ult", text, b, splat_text(str(width), t))
+        return e.choose(t.lanes, fits, text, shifted, splat_text("0", t))
 
     def _divide(self, op: str, a: str, b: str, t: Type, literal: int | None) -> str:
         """Truncating division; by zero gives 0 (as numpy does) and lowest / -1 wraps: the processor would raise a
@@ -295,20 +297,19 @@ class Values:
         e, text, bits = self.emitter, type_text(t), vector_text("i1", t.lanes)
         plain = f"{'s' if t.element.is_signed else 'u'}{op}"
         if literal is not None and literal > 0:
-            return e.let(f"{plain} {text} {a}, {b}")
-        zero = e.let(f"icmp eq {text} {b}, {splat_text('0', t)}")
+            return e.op(plain, text, a, b)
+        zero = e.op("icmp eq", text, b, splat_text("0", t))
         bad = zero
         if t.element.is_signed:
-            lowest = e.let(f"icmp eq {text} {a}, {splat_text(str(-(2 ** (t.element.size * 8 - 1))), t)}")
-            minus_one = e.let(f"icmp eq {text} {b}, {splat_text('-1', t)}")
-            bad = e.let(f"or {bits} {zero}, {e.let(f'and {bits} {lowest}, {minus_one}')}")
-        safe = e.let(f"select {bits} {bad}, {text} {splat_text('1', t)}, {text} {b}")
-        result = e.let(f"{plain} {text} {a}, {safe}")
-        return e.let(f"select {bits} {zero}, {text} {splat_text('0', t)}, {text} {result}")
+            lowest = e.op("icmp eq", text, a, splat_text(str(-(2 ** (t.element.size * 8 - 1))), t))
+            minus_one = e.op("icmp eq", text, b, splat_text("-1", t))
+            bad = e.op("or", bits, zero, e.op("and", bits, lowest, minus_one))
+        result = e.op(plain, text, a, e.choose(t.lanes, bad, text, splat_text("1", t), b))
+        return e.choose(t.lanes, zero, text, splat_text("0", t), result)
 
     def _unary(self, v: Unary) -> str:
         a, t = self.value(v.a), v.type
-        if t.element not in NARROW:
+        if not t.element.is_half:
             return self._apply(v.op, a, t)
         wide_a, wide = self.convert.widen(a, t)
         return self.convert.cast(self._apply(v.op, wide_a, wide), wide, t)
@@ -316,7 +317,7 @@ class Values:
     def _apply(self, op: str, a: str, t: Type) -> str:
         e, text = self.emitter, type_text(t)
         if op == "not":
-            return e.let(f"xor {text} {a}, {splat_text('true' if t.element is DType.BOOL else '-1', t)}")
+            return e.op("xor", text, a, splat_text("true" if t.element is DType.BOOL else "-1", t))
         if op == "neg":
             return e.let(f"fneg {text} {a}" if t.element.is_float else f"sub {text} {splat_text('0', t)}, {a}")
         if op == "abs" and not t.element.is_float:
@@ -327,20 +328,19 @@ class Values:
 
     def _compare(self, v: Compare) -> str:
         a, b, t = self.value(v.a), self.value(v.b), v.a.type
-        if t.element in NARROW:
+        if t.element.is_half:
             (a, wide), (b, _) = self.convert.widen(a, t), self.convert.widen(b, t)
             t = wide
         if t.element.is_float:
-            condition = {"ne": "une", "eq": "oeq"}.get(v.op) or "o" + _ORDER[v.op]
-            return self.emitter.let(f"fcmp {condition} {type_text(t)} {a}, {b}")
+            condition = {"ne": "une", "eq": "oeq"}.get(v.op) or "o" + v.op
+            return self.emitter.op(f"fcmp {condition}", type_text(t), a, b)
         sign = "s" if t.element.is_signed and t.element is not DType.BOOL else "u"
-        condition = v.op if v.op in ("eq", "ne") else sign + _ORDER[v.op]
-        return self.emitter.let(f"icmp {condition} {type_text(t)} {a}, {b}")
+        condition = v.op if v.op in ("eq", "ne") else sign + v.op
+        return self.emitter.op(f"icmp {condition}", type_text(t), a, b)
 
     def _select(self, v: Select) -> str:
         cond, a, b = self.value(v.cond), self.value(v.a), self.value(v.b)
-        text = type_text(v.type)
-        return self.emitter.let(f"select {type_text(v.cond.type)} {cond}, {text} {a}, {text} {b}")
+        return self.emitter.choose(v.cond.type.lanes, cond, type_text(v.type), a, b)
 
     def _fma(self, v: Fma) -> str:
         return self.convert.fma(self.value(v.a), self.value(v.b), self.value(v.c), v.type)
@@ -372,15 +372,13 @@ class Values:
         return self.emitter.shuffle(type_text(source), a, b, v.lanes)
 
     def _reduce(self, v: ReduceLanes) -> str:
-        """The upper half folded onto the lower until one lane is left; lanes without a partner are kept as they are."""
         e, text, n, element = self.emitter, self.value(v.a), v.a.type.lanes, v.a.type.element
-        op = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}.get(v.op, v.op)
         while n > 2:
-            half = 1 << ((n - 1).bit_length() - 1)
+            half = kept_lanes(n)
             wide, narrow = vector_text(element_text(element), n), vector_text(element_text(element), half)
             low = self.convert.pick(text, wide, list(range(half)))
             high = self.convert.pick(text, wide, [lane if lane < n else -1 for lane in range(half, 2 * half)])
-            text = self.combine(op, low, high, Type(element, half))
+            text = self.combine(v.binary, low, high, Type(element, half))
             if n < 2 * half:
                 lanes = [lane if half + lane < n else half + lane for lane in range(half)]
                 text = e.shuffle(narrow, text, low, lanes)
@@ -388,5 +386,5 @@ class Values:
         if n == 2:
             pair = vector_text(element_text(element), 2)
             low, high = (e.let(f"extractelement {pair} {text}, i64 {k}") for k in (0, 1))
-            text = self.combine(op, low, high, Type(element))
+            text = self.combine(v.binary, low, high, Type(element))
         return text

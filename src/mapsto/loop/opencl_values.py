@@ -13,6 +13,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Atom, Dim, Sym, terms_of
 from mapsto.loop import opencl_helpers as helpers
 from mapsto.loop.ast import (
+    SIGNS,
     Binary,
     Bitcast,
     Broadcast,
@@ -32,6 +33,7 @@ from mapsto.loop.ast import (
     Unary,
     Value,
     Var,
+    kept_lanes,
 )
 from mapsto.loop.opencl_types import (
     lane_numbers,
@@ -44,9 +46,6 @@ from mapsto.loop.opencl_types import (
 
 Parts = list[str]
 _VALUE_TYPES = typing.get_args(Value)
-_INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^"}
-_ORDER = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
-_FOLD = {"sum": "add", "prod": "mul", "any": "or", "all": "and"}
 _FLOAT_FUNCTIONS = {"abs": "fabs", "sqrt": "sqrt", "floor": "floor", "ceil": "ceil", "rint": "rint", "trunc": "trunc"}
 
 
@@ -263,18 +262,18 @@ class Values:
         if element.is_float:
             return self._combine_floats(op, a, b, element, width)
         if element is DType.BOOL:
-            return f"({a} {_INFIX[{'min': 'and', 'max': 'or'}.get(op, op)]} {b})"
+            return f"({a} {SIGNS[{'min': 'and', 'max': 'or'}.get(op, op)]} {b})"
         if op in ("min", "max"):
             return f"{op}({a}, {b})"
         if op in ("and", "or", "xor"):
-            return f"({a} {_INFIX[op]} {b})"
+            return f"({a} {SIGNS[op]} {b})"
         if op in ("div", "rem"):
             return self.call(helpers.integer_division(op, element, width), a, b)
         if op in ("shl", "shr"):
             if amount is not None and 0 <= amount < 8 * element.size:
                 return self._shift_by(op, amount, a, element, width)
             return self.call(helpers.shift(op, element, width), a, b)
-        return self._wrapping(_INFIX[op], a, b, element, width)
+        return self._wrapping(SIGNS[op], a, b, element, width)
 
     def _combine_floats(self, op: str, a: str, b: str, element: DType, width: int) -> str:
         if op in ("min", "max", "minnum", "maxnum"):
@@ -283,7 +282,7 @@ class Values:
             return self.call(helpers.float_remainder(element, width), a, b)
         if op == "copysign":
             return f"copysign({a}, {b})"
-        return f"({a} {_INFIX[op]} {b})"
+        return f"({a} {SIGNS[op]} {b})"
 
     def _shift_by(self, op: str, amount: int, a: str, element: DType, width: int) -> str:
         t = type_name(element, width)
@@ -332,7 +331,7 @@ class Values:
             element = DType.F32
         if element is DType.BOOL:  # unsigned: true is above false
             a, b = f"({a} & 1)", f"({b} & 1)"
-        return helpers.comparison_to_mask(f"({a} {_ORDER[op]} {b})", element, width)
+        return helpers.comparison_to_mask(f"({a} {SIGNS[op]} {b})", element, width)
 
     def select(self, v: Select) -> Parts:
         conds, widths = self.value(v.cond), split(v.type.lanes)
@@ -430,7 +429,7 @@ class Values:
 
     def reduce(self, v: ReduceLanes) -> Parts:
         t = v.a.type
-        op, parts, width = _FOLD.get(v.op, v.op), self.value(v.a), split(t.lanes)[0]
+        op, parts, width = v.binary, self.value(v.a), split(t.lanes)[0]
         if t.lanes & (t.lanes - 1):
             return [self._reduce_unevenly(op, self.named(parts, t, "fold"), t)]
         while len(parts) > 1:
@@ -449,7 +448,7 @@ class Values:
         """Lane by lane, in the order of the language: the upper half onto the lower, a power of two."""
         lanes = self._lanes(parts, t)
         while len(lanes) > 1:
-            half = 1 << ((len(lanes) - 1).bit_length() - 1)
+            half = kept_lanes(len(lanes))
             folded = [self.combine(op, a, b, t.element, 1) for a, b in zip(lanes, lanes[half:], strict=False)]
             lanes = folded + lanes[len(folded) : half]
         return lanes[0]

@@ -18,6 +18,7 @@ from typing import Any
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.loop.ast import (
+    SIGNS,
     Alloc,
     Assign,
     Binary,
@@ -50,12 +51,6 @@ from mapsto.loop.ast import (
     Var,
     While,
 )
-
-_INFIX = {
-    **{"add": "+", "sub": "-", "mul": "*", "div": "/", "rem": "%", "and": "&", "or": "|", "xor": "^"},
-    **{"shl": "<<", "shr": ">>"},
-    **{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
-}
 
 
 def format_function(function: Function) -> str:
@@ -139,7 +134,7 @@ def _value(v: Value) -> str:
 def _operand(v: Value) -> str:
     """In brackets where an operator stands outside."""
     text = _value(v)
-    infix = isinstance(v, Select | LaneMask) or (isinstance(v, Binary | Compare) and v.op in _INFIX)
+    infix = isinstance(v, Select | LaneMask) or (isinstance(v, Binary | Compare) and v.op in SIGNS)
     return f"({text})" if infix else text
 
 
@@ -170,8 +165,8 @@ def _index_value(v: IndexValue) -> str:
 
 
 def _infix_or_call(v: Binary | Compare) -> str:
-    if v.op in _INFIX:
-        return f"{_operand(v.a)} {_INFIX[v.op]} {_operand(v.b)}"
+    if v.op in SIGNS:
+        return f"{_operand(v.a)} {SIGNS[v.op]} {_operand(v.b)}"
     return f"{v.op}({_value(v.a)}, {_value(v.b)})"
 
 

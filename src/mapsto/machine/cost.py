@@ -4,7 +4,8 @@
     reading, writing = sum over operands of bytes / bandwidth of the level that holds them
     seconds = launch + barrier + the longest of (compute of the largest share, reading, writing) + half of the others
 
-A tally knows of no graph and no layout; `plan.tally` makes one from a kernel's statements. Nothing is scheduled here.
+A tally knows of no graph and no layout; `plan.row_tally`, `plan.contraction_tally` and `plan.routine_tally` make those
+of tasks. Nothing is scheduled here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from mapsto.machine.spec import DeviceSpec, Level, Product
+from mapsto.machine.spec import DeviceSpec, Level, ProductTypes
 
 # Class of each scalar function of `kernel.ast.SCALAR_FNS` on floats; one that is not here costs as `add`.
 CLASS_OF: Mapping[str, str] = {
@@ -70,7 +71,7 @@ class Tally:
     other, that wait for one another. shares: parts that units can take. launches: steps. operations: for `Cost`.
     """
 
-    products: Mapping[Product, float] = field(default_factory=dict)
+    products: Mapping[ProductTypes, float] = field(default_factory=dict)
     elements: Mapping[str, float] = field(default_factory=dict)
     moves: Mapping[str, float] = field(default_factory=dict)
     scalar: float = 0.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from mapsto.ir.dtypes import DType
 from mapsto.kernel.products import accumulator_of
 
-Product = tuple[DType, DType, DType]  # element types of (a, b, the sum of products)
+ProductTypes = tuple[DType, DType, DType]  # element types of (a, b, the sum of products)
 
 # Classes of scalar functions that cost about the same, each named after the one that is measured.
 # `max` keeps NaNs; `truncate` is float to integer, `convert` every other conversion.
@@ -72,7 +72,7 @@ class DeviceSpec:
     maker: str
     model: str
     code: str
-    peaks: Mapping[Product, float]
+    peaks: Mapping[ProductTypes, float]
     rates: Mapping[str, float]
     moves: Mapping[str, float]
     levels: tuple[Level, ...]

@@ -10,10 +10,10 @@ from typing import Any
 
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
-from mapsto.machine.spec import DeviceSpec, Level, Link, Machine, Power, Product, faults_of
+from mapsto.machine.spec import DeviceSpec, Level, Link, Machine, Power, ProductTypes, faults_of
 
-FORMAT = "mapsto machine"
-VERSION = 1
+FORMAT_NAME = "mapsto machine"
+FORMAT_VERSION = 1
 _MOST_CHARACTERS = 1 << 20  # of a file; a machine of a hundred devices has some 10^5
 
 _TYPES = {t.value: t for t in DType}
@@ -36,8 +36,8 @@ def to_data(machine: Machine) -> dict[str, Any]:
     """The machine as plain data; what has no bound is None there."""
     links = [{"source": k.source, "target": k.target, "bytes": k.bytes, "latency": k.latency} for k in machine.links]
     return {
-        "format": FORMAT,
-        "version": VERSION,
+        "format": FORMAT_NAME,
+        "version": FORMAT_VERSION,
         "devices": [_device_data(device) for device in machine.devices],
         "links": links,
     }
@@ -91,11 +91,11 @@ class _Reader:
 
     def machine(self, data: Any) -> Machine:
         found = self.mapping(data, "the file")
-        if found.get("format") != FORMAT:
-            raise self.fail("format", f"expected {FORMAT!r}, found {found.get('format')!r}")
-        if found.get("version") != VERSION:
+        if found.get("format") != FORMAT_NAME:
+            raise self.fail("format", f"expected {FORMAT_NAME!r}, found {found.get('format')!r}")
+        if found.get("version") != FORMAT_VERSION:
             found_version = found.get("version")
-            raise self.fail("version", f"this version of mapsto reads {VERSION}, the file has {found_version!r}")
+            raise self.fail("version", f"this version of mapsto reads {FORMAT_VERSION}, the file has {found_version!r}")
         devices = tuple(self.device(d, f"devices[{n}]") for n, d in enumerate(self.listed(found, "devices")))
         names = [d.name for d in devices]
         if not devices or len(set(names)) != len(names):
@@ -181,7 +181,7 @@ class _Reader:
         own = self.mapping(found.get(key), f"{at}.{key}")
         return {name: float(self.number(own, name, f"{at}.{key}")) for name in own}
 
-    def types(self, key: str, at: str) -> Product:
+    def types(self, key: str, at: str) -> ProductTypes:
         parts = key.split("*")
         if len(parts) != 3 or any(part not in _TYPES for part in parts):
             raise self.fail(at, f"{_brief(key)} is no `a*b*sum` of element types, as f32*f32*f32")

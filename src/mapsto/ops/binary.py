@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, floordiv, mod
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Node, Value
@@ -17,9 +15,8 @@ from mapsto.kernel.scalar import apply
 from mapsto.ops.elementwise import content_of, lower_pointwise, scalar_like, sum_to
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import ANY, BOOLS, INTEGERS, NUMBERS, broadcast, describe, dim_max, dim_min, require_dtype
+from mapsto.ops.shapes import ANY, BOOLS, INTEGERS, NUMBERS, broadcast_shape, describe, dim_max, dim_min, require_dtype
 
-Array = np.ndarray[Any, Any]
 Partial = Callable[["Making", Value, Value, Value, Value], Value | None]
 
 
@@ -39,7 +36,7 @@ def _binary(
         first, second = require_dtype(inference, 0, allowed), require_dtype(inference, 1, allowed)
         if first is not second:
             raise ShapeError(f"{describe(inference)}: dtypes {first.value} and {second.value} differ; cast one")
-        return [(result or first, broadcast(inference, [inference.value(0).shape, inference.value(1).shape]))]
+        return [(result or first, broadcast_shape(inference, [inference.value(0).shape, inference.value(1).shape]))]
 
     def reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
         return [apply(name, inputs, result or from_numpy(inputs[0].dtype))]
@@ -149,7 +146,7 @@ def _infer_mod(inference: Inference) -> list[tuple[DType, Shape]]:
     first, second = require_dtype(inference, 0, NUMBERS), require_dtype(inference, 1, NUMBERS)
     if first is not second:
         raise ShapeError(f"{describe(inference)}: dtypes {first.value} and {second.value} differ; cast one")
-    return [(first, broadcast(inference, [inference.value(0).shape, inference.value(1).shape]))]
+    return [(first, broadcast_shape(inference, [inference.value(0).shape, inference.value(1).shape]))]
 
 
 def _mod_name(attrs: Mapping[str, Any]) -> str:

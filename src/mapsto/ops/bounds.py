@@ -23,17 +23,16 @@ import numpy as np
 from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir import bounds
 from mapsto.ir.bounds import ALL, Allowed
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Dim, maximum, product, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Cast, Index, Iter, Op, Reduce, Scalar, Stmt
 from mapsto.ops.making import Making
-from mapsto.ops.ranges import Noted, holds, interval
+from mapsto.ops.ranges import Noted, interval, is_proved
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import INTEGERS, describe, require_dtype
 
-Array = np.ndarray[Any, Any]
 _U64 = DType.U64
 
 
@@ -58,7 +57,7 @@ def check_inside(b: Making, values: Value, allowed: Allowed, where: str) -> None
         return
     columns, axes, extents = zip(*asked, strict=True)
     source = _source(b, values, columns)
-    lowest = tuple(bounds.lowest(allowed.kind, extent) for extent in extents)
+    lowest = tuple(bounds.lowest_allowed(allowed.kind, extent) for extent in extents)
     word = b.one("farthest", [source], columns=columns, lowest=lowest)
     attrs = {"columns": columns, "axes": axes, "extents": extents, "where": where}
     b.add("bounds_check", [values, word], {"kind": allowed.kind, "what": allowed.what, **attrs})
@@ -81,10 +80,10 @@ def _settled(b: Making, values: Value, number: Dim, allowed: Allowed, asked: tup
     low, high = interval(b, values, part)
     if low is None or high is None:
         return False
-    least = bounds.lowest(allowed.kind, extent)
+    least = bounds.lowest_allowed(allowed.kind, extent)
     last = least + bounds.count(allowed.kind, extent) - 1
     positive = [number] if allowed.kind == "length" else [extent, number]
-    return holds(b, low - least, positive) and holds(b, last - high, positive)
+    return is_proved(b, low - least, positive) and is_proved(b, last - high, positive)
 
 
 def _known(b: Making, values: Value, part: tuple[int, int] | None) -> list[Dim] | None:
@@ -99,7 +98,7 @@ def _known(b: Making, values: Value, part: tuple[int, int] | None) -> list[Dim] 
 
 
 def _require_allowed(b: Making, element: Dim, allowed: Allowed, axis: int, extent: Dim, where: str) -> None:
-    least = bounds.lowest(allowed.kind, extent)
+    least = bounds.lowest_allowed(allowed.kind, extent)
     last = least + bounds.count(allowed.kind, extent) - 1
     if isinstance(element, int) and isinstance(extent, int):
         if not bounds.is_allowed(element, allowed.kind, extent):
@@ -193,7 +192,10 @@ def _infer_check(inference: Inference) -> list[tuple[DType, Shape]]:
     require_dtype(inference, 0, INTEGERS)
     require_dtype(inference, 1, frozenset({_U64}))
     attrs = inference.attrs
-    if not len(attrs["columns"]) == len(attrs["axes"]) == len(attrs["extents"]) or attrs["kind"] not in bounds.KINDS:
+    if (
+        not len(attrs["columns"]) == len(attrs["axes"]) == len(attrs["extents"])
+        or attrs["kind"] not in bounds.BOUND_KINDS
+    ):
         raise ShapeError(f"{describe(inference)}: no check of {attrs['kind']!r} for {len(attrs['columns'])} columns")
     if inference.value(1).shape != (len(attrs["columns"]),):
         raise ShapeError(f"{describe(inference)}: one word for each of {len(attrs['columns'])} columns")

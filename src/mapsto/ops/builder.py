@@ -129,7 +129,7 @@ class Builder:
         return value
 
     def known(self, content: Any, dtype: DType = DType.I64, name: str = "dims") -> Value:
-        """An integer tensor whose elements are dims; becomes a node only if something reads it as data."""
+        """An integer tensor of dims, or a dim alone; becomes a node only if something reads it as data."""
         elements = np.asarray(content, dtype=object)
         if all(isinstance(e, (int, np.integer, bool, np.bool_)) for e in elements.flat):
             return self.constant(elements.astype(dtype.numpy), name)

@@ -6,13 +6,13 @@ is a product of (`kernel.products`): the result, and a bias, are of that type th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, floordiv, mod, sym
 from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.ir.graph import Node, Value
@@ -21,11 +21,8 @@ from mapsto.kernel.products import Product, product_of
 from mapsto.kernel.scalar import convert, doubled
 from mapsto.ops.elementwise import converted, sum_to, widened
 from mapsto.ops.making import Making
-from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import NUMBERS, broadcast, describe, require_dtype, require_same_dtype
-
-Array = np.ndarray[Any, Any]
-Gradient = Callable[[Making, Node, Sequence[Value | None]], list[Value | None]]
+from mapsto.ops.registry import Gradient, Inference, Lowering, OpSpec, Shape, register
+from mapsto.ops.shapes import NUMBERS, broadcast_shape, describe, require_dtype, require_same_dtype
 
 
 def _times(a: Scalar, b: Scalar) -> Scalar:
@@ -100,7 +97,7 @@ def _infer_matmul(inference: Inference) -> list[tuple[DType, Shape]]:
         raise ShapeError(
             f"{describe(inference)}: the inner extents {a[-1]} and {b[-2] if len(b) > 1 else b[0]} differ"
         ) from None
-    batch = broadcast(inference, [a[:-2], b[:-2]])
+    batch = broadcast_shape(inference, [a[:-2], b[:-2]])
     return [(dtype, (*batch, *a[-2:-1], *(b[-1:] if len(b) > 1 else ())))]
 
 

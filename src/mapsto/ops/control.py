@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import Region
 from mapsto.ops.registry import Inference, Nesting, OpSpec, RunNested, Shape, register
 from mapsto.ops.shapes import BOOLS, describe, require_dtype
-
-Array = np.ndarray[Any, Any]
 
 
 def _require_one(inference: Inference) -> None:

@@ -9,28 +9,26 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, equality, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Op, Scalar, Stmt
 from mapsto.kernel.scalar import apply, compute_type, convert, widen
 from mapsto.ops.making import Making
-from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
+from mapsto.ops.registry import Gradient, Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import (
     BOOLS,
     FLOATS,
     INTEGERS,
     NUMBERS,
-    broadcast,
+    broadcast_shape,
     describe,
     require_dtype,
     require_same_dtype,
     static,
 )
 
-Array = np.ndarray[Any, Any]
-Gradient = Callable[["Making", Node, Sequence[Value | None]], list[Value | None]]
 Content = Callable[[list[Array], Mapping[str, Any], Sequence[Shape]], "Array | None"]
 
 # ---- what all elementwise ops share ----------------------------------------------------------------------------------
@@ -338,7 +336,7 @@ def _infer_select(inference: Inference) -> list[tuple[DType, Shape]]:
     dtype = require_same_dtype(inference, 1)
     if len(inference.inputs) != 3:
         raise ShapeError(f"{describe(inference)}: select takes (condition, then, else)")
-    return [(dtype, broadcast(inference, [inference.value(i).shape for i in range(3)]))]
+    return [(dtype, broadcast_shape(inference, [inference.value(i).shape for i in range(3)]))]
 
 
 def _select(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:

@@ -11,6 +11,8 @@ import numpy as np
 
 from mapsto.errors import ExecutionError
 from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.graph import Node
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 
 
@@ -38,3 +40,10 @@ def _fail(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, .
 
 # fail(message: str, dtypes, shapes): yields values of these types that nobody ever sees, as reaching it stops the run.
 register(OpSpec("fail", "control", _infer_fail, _fail, foldable=False))
+
+
+def required_of(node: Node) -> Dim:
+    """What a `require` node sees to: that this is at least 0."""
+    condition = node.attrs["condition"]
+    assert isinstance(condition, (int, Expr))
+    return condition

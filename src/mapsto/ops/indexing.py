@@ -14,7 +14,7 @@ import numpy as np
 
 from mapsto.errors import ExecutionError, ShapeError, UnsupportedError
 from mapsto.ir.bounds import Allowed
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Dim, load, mod, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Load, Op, Scalar, Stmt
@@ -23,7 +23,6 @@ from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import axis_of, describe, require_dtype
 
-Array = np.ndarray[Any, Any]
 INDEX_TYPES = frozenset({DType.I32, DType.I64})
 REDUCTIONS = ("none", "add", "mul", "min", "max")
 

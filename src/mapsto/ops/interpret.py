@@ -10,13 +10,12 @@ import numpy as np
 
 import mapsto.ops  # noqa: F401  (registers the ops)
 from mapsto.errors import ExecutionError, MapstoError, ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, Expr, Sym, evaluate, symbols
+from mapsto.ir.dtypes import Array, DType, from_numpy
+from mapsto.ir.expr import bare_symbol, evaluate, symbols
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import reads
 from mapsto.ops.registry import RunNested, evaluated_attrs, op
 
-Array = np.ndarray[Any, Any]
 Observer = Callable[[Node, Sequence[Array]], None]
 
 
@@ -82,15 +81,6 @@ def _take_sizes(value: Value, shape: tuple[int, ...], sizes: dict[str, int]) -> 
         name = bare_symbol(dim)
         if name is not None:
             sizes.setdefault(name, extent)
-
-
-def bare_symbol(dim: Dim) -> str | None:
-    """The name of a dim that is one symbol alone."""
-    if isinstance(dim, Expr) and len(dim.terms) == 1:
-        monomial, coefficient = dim.terms[0]
-        if coefficient == 1 and len(monomial) == 1 and isinstance(monomial[0], Sym):
-            return monomial[0].name
-    return None
 
 
 def _check_shape(value: Value, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:

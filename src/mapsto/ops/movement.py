@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, ceildiv, floordiv, maximum, mod, product, sym, terms_of
+from mapsto.ir.dtypes import Array, DType
+from mapsto.ir.expr import Call, Dim, ceildiv, floordiv, maximum, mod, product, sole_atom, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
@@ -19,7 +19,6 @@ from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import axis_of, describe, require_same_dtype, static
 
-Array = np.ndarray[Any, Any]
 Grads = Sequence["Value | None"]
 
 
@@ -203,8 +202,7 @@ def _inside(inference: Inference, a: Dim, b: Dim, extent: Dim, some: bool, what:
 
 def _unclamped(extent: Dim) -> Dim:
     """An extent ceil(max(x, 0) / n) as ceil(x / n): the same wherever there is an element, and easier to prove with."""
-    terms = terms_of(extent)
-    call = terms[0][0][0] if len(terms) == 1 and terms[0][1] == 1 and len(terms[0][0]) == 1 else None
+    call = sole_atom(extent)
     if not isinstance(call, Call):
         return extent
     if call.fn == "max" and 0 in call.args:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Dim, maximum, minimum, mod, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.expr_rewrite import simplify
@@ -20,7 +20,6 @@ from mapsto.ops.movement import by_reference
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import describe, dim_max
 
-Array = np.ndarray[Any, Any]
 MODES = ("constant", "reflect", "edge", "wrap")
 
 

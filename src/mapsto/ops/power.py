@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Op, Scalar, Stmt
@@ -22,9 +22,8 @@ from mapsto.kernel.scalar import apply, compute_type, convert
 from mapsto.ops.elementwise import content_of, converted, scalar_like, sum_to
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import NUMBERS, broadcast, describe, require_dtype
+from mapsto.ops.shapes import NUMBERS, broadcast_shape, describe, require_dtype
 
-Array = np.ndarray[Any, Any]
 # Integers from here on are odd or even only by their own bits: as f64 they are all even.
 _EXACT_F64 = 1 << 53
 _BEYOND_I64 = 2.0**63
@@ -35,7 +34,7 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
     require_dtype(inference, 1, NUMBERS)
     if len(inference.inputs) != 2:
         raise ShapeError(f"{describe(inference)}: pow takes (base, exponent)")
-    return [(base, broadcast(inference, [inference.value(0).shape, inference.value(1).shape]))]
+    return [(base, broadcast_shape(inference, [inference.value(0).shape, inference.value(1).shape]))]
 
 
 def _through(base: DType, exponent: DType) -> DType:

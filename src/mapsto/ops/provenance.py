@@ -23,7 +23,7 @@ class Trail:
     before: tuple[Trail, ...] = ()
 
 
-def names_of(trails: Iterable[Trail]) -> tuple[str, ...]:
+def source_names(trails: Iterable[Trail]) -> tuple[str, ...]:
     """The names along some trails, each once, a trail's own before those that led to it."""
     found: dict[str, None] = {}
     seen: set[int] = set()
@@ -124,7 +124,7 @@ class Nodes:
 
     def written(self, trails: Sequence[Trail]) -> tuple[str, ...]:
         """The names along some trails, for a node."""
-        names = names_of(trails)
+        names = source_names(trails)
         if len(names) > FEW_SOURCES:
             self._charge(len(names))
         return names

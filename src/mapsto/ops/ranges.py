@@ -13,17 +13,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mapsto.ir.bounds import count, lowest
+from mapsto.ir.bounds import count, lowest_allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Call, Dim, Expr, Sym, floordiv, maximum, minimum, product, sym, terms_of
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Node, Value
-from mapsto.ir.rewrite import View
+from mapsto.ir.rewrite import GraphView
 
 Interval = tuple[Dim | None, Dim | None]
 """(lowest, highest), both inclusive; None where no bound is known."""
-Part = tuple[int, int] | None
+Selected = tuple[int, int] | None
 """(axis, place on it); None: all elements."""
 
 UNKNOWN: Interval = (None, None)
@@ -45,13 +45,13 @@ class Noted:
     columns: tuple[int, ...]
     extents: tuple[Dim, ...]
 
-    def narrowed(self, found: Interval, value: Value, part: Part) -> Interval:
+    def narrowed(self, found: Interval, value: Value, part: Selected) -> Interval:
         """Bounds with those of the check where they are not narrower by themselves."""
         place = part[1] if part is not None and part[0] == value.rank - 1 else -1
         for column, extent in zip(self.columns, self.extents, strict=True):
             if column not in (place, -1):
                 continue
-            low = lowest(self.kind, extent)
+            low = lowest_allowed(self.kind, extent)
             high = low + count(self.kind, extent) - 1
             above = found[0] is not None and known_at_least(found[0] - low, 0)
             below = found[1] is not None and known_at_least(high - found[1], 0)
@@ -59,7 +59,7 @@ class Noted:
         return found
 
 
-class Known(View, Protocol):
+class Known(GraphView, Protocol):
     """What is asked here of a graph in the making (a `Builder` is one)."""
 
     def content(self, value: Value | None) -> np.ndarray | None:
@@ -72,7 +72,7 @@ class Known(View, Protocol):
         """What a run has checked of a value's elements by now."""
 
 
-def interval(b: Known, value: Value, part: Part = None) -> Interval:
+def interval(b: Known, value: Value, part: Selected = None) -> Interval:
     """Bounds of the elements of an integer (or bool) tensor, or of a part of it."""
     return _Ranges(b, {}).of(value, part, _DEPTH)
 
@@ -82,9 +82,9 @@ class _Ranges:
     """One question; `known` keeps what was found on the way."""
 
     b: Known
-    known: dict[tuple[str, Part], Interval]
+    known: dict[tuple[str, Selected], Interval]
 
-    def of(self, value: Value, part: Part, depth: int) -> Interval:
+    def of(self, value: Value, part: Selected, depth: int) -> Interval:
         key = (value.name, part)
         if key not in self.known:
             self.known[key] = UNKNOWN  # for a chain that is too long to follow
@@ -94,7 +94,7 @@ class _Ranges:
             self.known[key] = found
         return self.known[key]
 
-    def _found(self, value: Value, part: Part, depth: int) -> Interval:
+    def _found(self, value: Value, part: Selected, depth: int) -> Interval:
         array = self.b.array(value)
         if array is not None:
             return _of_array(array, part)
@@ -115,7 +115,7 @@ class _Site:
     ranges: _Ranges
     node: Node
     value: Value
-    part: Part
+    part: Selected
     depth: int
 
     @property
@@ -128,7 +128,7 @@ class _Site:
     def operands(self) -> list[Value]:
         return [self.operand(i) for i, name in enumerate(self.node.inputs) if name]
 
-    def of(self, value: Value, part: Part = None) -> Interval:
+    def of(self, value: Value, part: Selected = None) -> Interval:
         return self.ranges.of(value, part, self.depth)
 
     def aligned(self, value: Value) -> Interval:
@@ -147,14 +147,14 @@ _Rule = Callable[[_Site], Interval]
 # ---- leaves ----------------------------------------------------------------------------------------------------------
 
 
-def _of_array(array: np.ndarray, part: Part) -> Interval:
+def _of_array(array: np.ndarray, part: Selected) -> Interval:
     chosen = array if part is None else np.take(array, [part[1]], axis=part[0])
     if chosen.dtype.kind not in "iub" or chosen.size == 0:
         return UNKNOWN
     return int(chosen.min()), int(chosen.max())
 
 
-def _of_content(content: np.ndarray, part: Part) -> Interval:
+def _of_content(content: np.ndarray, part: Selected) -> Interval:
     chosen = content if part is None else np.take(content, [part[1]], axis=part[0])
     found: list[Interval] = [(e, e) for e in dict.fromkeys(chosen.reshape(-1))]
     return union(found) if 0 < len(found) <= _SIZES else UNKNOWN
@@ -447,7 +447,7 @@ _RULES: dict[str, _Rule] = {
 # ---- proofs ----------------------------------------------------------------------------------------------------------
 
 
-def holds(b: Known, e: Dim, positive: list[Dim]) -> bool:
+def is_proved(b: Known, e: Dim, positive: list[Dim]) -> bool:
     """Whether e >= 0 is proved for all sizes for which each of `positive` is at least 1."""
     if b.proves(e):
         return True

@@ -24,14 +24,13 @@ import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.bounds import Allowed
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import mul
 from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import apply, compute_type, convert, doubled
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, describe, require_dtype, require_rank
 
-Array = np.ndarray[Any, Any]
 DIRECTIONS = ("forward", "reverse", "bidirectional")
 T = TypeVar("T")
 # name -> gates
@@ -105,7 +104,7 @@ class Weights:
     peephole: Array | None
 
 
-Step = Callable[[Array, Array, Array, Weights, Mapping[str, Any]], tuple[Array, Array]]
+CellStep = Callable[[Array, Array, Array, Weights, Mapping[str, Any]], tuple[Array, Array]]
 
 
 def _sigmoid(x: Array) -> Array:
@@ -138,7 +137,7 @@ def _rnn_step(x: Array, h: Array, c: Array, p: Weights, attrs: Mapping[str, Any]
 
 
 def _run_direction(
-    x: Array, p: Weights, step: Step, attrs: Mapping[str, Any], lengths: Array, h: Array, c: Array, backwards: bool
+    x: Array, p: Weights, step: CellStep, attrs: Mapping[str, Any], lengths: Array, h: Array, c: Array, backwards: bool
 ) -> tuple[Array, Array, Array]:
     """One direction over a batch: (y[T, B, H], last h, last c). A reversed sequence starts at its own end."""
     steps, batch = x.shape[:2]
@@ -155,7 +154,9 @@ def _run_direction(
     return y, np.where(stepped, h, 0), np.where(stepped, c, 0)
 
 
-def _reference(name: str, step: Step) -> Callable[[list[Any], Mapping[str, Any], list[tuple[int, ...]]], list[Array]]:
+def _reference(
+    name: str, step: CellStep
+) -> Callable[[list[Any], Mapping[str, Any], list[tuple[int, ...]]], list[Array]]:
     def reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
         operands: list[Any] = [*inputs, *[None] * (8 - len(inputs))]
         x, r, lengths, h0 = operands[:4]

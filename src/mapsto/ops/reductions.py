@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, product, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import (
@@ -31,11 +31,9 @@ from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import BOOLS, NUMBERS, axis_of, describe, dim_max, dim_min, require_dtype, static
 
-Array = np.ndarray[Any, Any]
-
 # ---- reduce(kind: sum mean max min prod any all, axes, keepdims) -----------------------------------------------------
 
-KINDS = ("sum", "mean", "max", "min", "prod", "any", "all")
+REDUCTION_KINDS = ("sum", "mean", "max", "min", "prod", "any", "all")
 
 
 def _axes(attrs: Mapping[str, Any], rank: int) -> tuple[int, ...]:
@@ -44,8 +42,8 @@ def _axes(attrs: Mapping[str, Any], rank: int) -> tuple[int, ...]:
 
 def _infer_reduce(inference: Inference) -> list[tuple[DType, Shape]]:
     kind, value = inference.attrs["kind"], inference.value(0)
-    if kind not in KINDS:
-        raise UnsupportedError(f"reduce: no kind {kind!r}; known: {', '.join(KINDS)}")
+    if kind not in REDUCTION_KINDS:
+        raise UnsupportedError(f"reduce: no kind {kind!r}; known: {', '.join(REDUCTION_KINDS)}")
     dtype = require_dtype(inference, 0, BOOLS if kind in ("any", "all") else NUMBERS)
     for axis in inference.attrs["axes"]:
         axis_of(inference, axis, value.rank)

@@ -35,6 +35,7 @@ from mapsto.kernel.ast import Iter, Load, Scalar, Scan, Stmt
 from mapsto.ops.making import Making
 
 Shape = tuple[Dim, ...]
+Gradient = Callable[[Making, Node, Sequence[Value | None]], list[Value | None]]
 
 
 @dataclass(frozen=True)
@@ -294,7 +295,7 @@ class OpSpec:
     reference: Reference | None = None
     lower: Callable[[Lowering], list[Stmt]] | None = None
     content: Callable[[list[np.ndarray], Mapping[str, Any], Sequence[Shape]], np.ndarray | None] | None = None
-    gradient: Callable[[Making, Node, Sequence[Value | None]], list[Value | None]] | None = None
+    gradient: Gradient | None = None
     foldable: bool = True
     nesting: Nesting | None = None
     indices: Callable[[Sequence[Value | None], Mapping[str, Any]], Mapping[int, Allowed]] | None = None

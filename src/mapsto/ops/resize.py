@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, ceildiv, floordiv, load, maximum, minimum, mod, sym
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt
 from mapsto.kernel.scalar import convert, widen
@@ -31,7 +31,6 @@ from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import ANY, FLOATS, INTEGERS, describe, dim_max, dim_min, require_dtype
 
-Array = np.ndarray[Any, Any]
 F32 = DType.F32
 MODES = ("nearest", "linear", "cubic")
 COORDINATES = (

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import product
 from mapsto.kernel.scalar import widen
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 from mapsto.ops.shapes import NUMBERS, axis_of, describe, require_dtype
-
-Array = np.ndarray[Any, Any]
 
 # ---- nonzero(x) -> (indices i64[rank, size], count i64[]): the first `count` columns are valid, the rest is zero -----
 

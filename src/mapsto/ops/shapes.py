@@ -50,7 +50,7 @@ def _extreme(fn: str, build: Callable[[Dim, Dim], Dim], wins: Callable[[Dim, Dim
     return build(a, b)
 
 
-def broadcast(inference: Inference, shapes: Sequence[Shape]) -> Shape:
+def broadcast_shape(inference: Inference, shapes: Sequence[Shape]) -> Shape:
     """The shape that numpy's broadcasting gives."""
     rank = max((len(s) for s in shapes), default=0)
     result: list[Dim] = []

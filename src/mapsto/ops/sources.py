@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Dim, Expr, product, sym
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Op, Scalar, Stmt
 from mapsto.kernel.scalar import compute_type, convert
 from mapsto.ops.elementwise import converted
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, static
-
-Array = np.ndarray[Any, Any]
 
 # ---- iota(shape=(n,), start, step, dtype): start + step*i ------------------------------------------------------------
 

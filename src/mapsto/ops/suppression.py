@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import Array, DType
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 from mapsto.ops.shapes import describe, dim_min, require_dtype, require_rank
-
-Array = np.ndarray[Any, Any]
 
 
 def _infer(inference: Inference) -> list[tuple[DType, Shape]]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Op, Scalar
@@ -21,9 +21,7 @@ from mapsto.kernel.scalar import apply, convert, widen
 from mapsto.ops.elementwise import content_of, lower_pointwise
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, op, register
-from mapsto.ops.shapes import NUMBERS, broadcast, describe, dim_max, dim_min, require_dtype, require_same_dtype
-
-Array = np.ndarray[Any, Any]
+from mapsto.ops.shapes import NUMBERS, broadcast_shape, describe, dim_max, dim_min, require_dtype, require_same_dtype
 
 # Operands of one node. All of them are read in one statement, which holds that many addresses.
 MOST_OPERANDS = 64
@@ -45,7 +43,7 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
         raise ShapeError(f"{describe(inference)}: it takes values together by one of {', '.join(_DIMS)}")
     require_dtype(inference, 0, NUMBERS)
     dtype = require_same_dtype(inference)
-    return [(dtype, broadcast(inference, [inference.value(i).shape for i in range(len(inference.inputs))]))]
+    return [(dtype, broadcast_shape(inference, [inference.value(i).shape for i in range(len(inference.inputs))]))]
 
 
 def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, ceildiv, maximum, minimum, product, sym
 from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
@@ -24,8 +24,6 @@ from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, NUMBERS, describe, require_dtype
-
-Array = np.ndarray[Any, Any]
 
 
 def _pooled(inference: Inference) -> Shape:

@@ -10,7 +10,7 @@ import numpy as np
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
-from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
+from mapsto.ir.rewrite import Constant, Match, OpPattern, RewriteRule, RuleTable, Wildcard
 from mapsto.ops.builder import Builder
 from mapsto.passes.looking import may_look
 from mapsto.passes.retrace import by_table, rewritten
@@ -53,31 +53,35 @@ def _keep(b: Builder, m: Match) -> Value | None:
     return m["x"] if spans(m["x"], m["c"].shape) else None
 
 
-def _twice(op: str) -> Rule:
-    return Rule(f"{op}({op}(x)) == x", Op(op, Op(op, Var("x"))), lambda b, m: m["x"])
+def _twice(op: str) -> RewriteRule:
+    return RewriteRule(f"{op}({op}(x)) == x", OpPattern(op, OpPattern(op, Wildcard("x"))), lambda b, m: m["x"])
 
 
-def _idempotent(op: str) -> Rule:
-    return Rule(f"{op}({op}(x)) == {op}(x)", Op(op, Op(op, Var("x"), name="y")), lambda b, m: m["y"])
+def _idempotent(op: str) -> RewriteRule:
+    return RewriteRule(
+        f"{op}({op}(x)) == {op}(x)", OpPattern(op, OpPattern(op, Wildcard("x"), name="y")), lambda b, m: m["y"]
+    )
 
 
-ARITHMETIC = Table([
-    Rule("x + -0 == x", Op("add", Var("x"), Constant("c", all_are_zero(True)), either=True), _keep),
-    Rule("x - 0 == x", Op("sub", Var("x"), Constant("c", all_are_zero(False))), _keep),
-    Rule("x * 1 == x", Op("mul", Var("x"), Constant("c", all_are(1)), either=True), _keep),
-    Rule("x / 1 == x", Op("div", Var("x"), Constant("c", all_are(1))), _keep),
-    Rule("x ^ 1 == x", Op("pow", Var("x"), Constant("c", all_are(1))), _keep),
-    Rule("max(x, -inf) == x", Op("max", Var("x"), Constant("c", all_are(-np.inf)), either=True), _keep),
-    Rule("min(x, inf) == x", Op("min", Var("x"), Constant("c", all_are(np.inf)), either=True), _keep),
-    Rule("max(x, x) == x", Op("max", Var("x"), Var("x")), lambda b, m: m["x"]),
-    Rule("min(x, x) == x", Op("min", Var("x"), Var("x")), lambda b, m: m["x"]),
-    Rule("x and x == x", Op("and", Var("x"), Var("x")), lambda b, m: m["x"]),
-    Rule("x or x == x", Op("or", Var("x"), Var("x")), lambda b, m: m["x"]),
-    Rule("select(c, x, x) == x", Op("select", Var("c"), Var("x"), Var("x")),
-         lambda b, m: m["x"] if spans(m["x"], m["c"].shape) else None),
+ARITHMETIC = RuleTable([
+    RewriteRule("x + -0 == x", OpPattern("add", Wildcard("x"), Constant("c", all_are_zero(True)), either=True), _keep),
+    RewriteRule("x - 0 == x", OpPattern("sub", Wildcard("x"), Constant("c", all_are_zero(False))), _keep),
+    RewriteRule("x * 1 == x", OpPattern("mul", Wildcard("x"), Constant("c", all_are(1)), either=True), _keep),
+    RewriteRule("x / 1 == x", OpPattern("div", Wildcard("x"), Constant("c", all_are(1))), _keep),
+    RewriteRule("x ^ 1 == x", OpPattern("pow", Wildcard("x"), Constant("c", all_are(1))), _keep),
+    RewriteRule("max(x, -inf) == x",
+        OpPattern("max", Wildcard("x"), Constant("c", all_are(-np.inf)), either=True), _keep),
+    RewriteRule("min(x, inf) == x",
+        OpPattern("min", Wildcard("x"), Constant("c", all_are(np.inf)), either=True), _keep),
+    RewriteRule("max(x, x) == x", OpPattern("max", Wildcard("x"), Wildcard("x")), lambda b, m: m["x"]),
+    RewriteRule("min(x, x) == x", OpPattern("min", Wildcard("x"), Wildcard("x")), lambda b, m: m["x"]),
+    RewriteRule("x and x == x", OpPattern("and", Wildcard("x"), Wildcard("x")), lambda b, m: m["x"]),
+    RewriteRule("x or x == x", OpPattern("or", Wildcard("x"), Wildcard("x")), lambda b, m: m["x"]),
+    RewriteRule("select(c, x, x) == x", OpPattern("select", Wildcard("c"), Wildcard("x"), Wildcard("x")),
+        lambda b, m: m["x"] if spans(m["x"], m["c"].shape) else None),
     _twice("neg"), _twice("not"), _twice("bitnot"),
     _idempotent("relu"), _idempotent("abs"), _idempotent("floor"), _idempotent("ceil"), _idempotent("round"),
-    Rule("copy(x) == x", Op("copy", Var("x")), lambda b, m: m["x"]),
+    RewriteRule("copy(x) == x", OpPattern("copy", Wildcard("x")), lambda b, m: m["x"]),
 ])  # fmt: skip
 
 
@@ -88,7 +92,7 @@ _MANTISSA = {DType.BF16: 8, DType.F16: 11, DType.F32: 24, DType.F64: 53}
 _EXPONENT = {DType.BF16: 8, DType.F16: 5, DType.F32: 8, DType.F64: 11}
 
 
-def holds(wide: DType, narrow: DType) -> bool:
+def represents(wide: DType, narrow: DType) -> bool:
     """Whether every value of `narrow` is a value of `wide`."""
     if wide is narrow or narrow is DType.BOOL:
         return True
@@ -105,17 +109,18 @@ def holds(wide: DType, narrow: DType) -> bool:
 def _cast_of_cast(b: Builder, m: Match) -> Value | None:
     x, through, to = m["x"].dtype, m["y"].dtype, m.attrs["to"]
     assert isinstance(to, DType)
-    if not holds(through, x):
+    if not represents(through, x):
         return None
-    if x.is_integer and through.is_float and to.is_integer and not holds(to, x):
+    if x.is_integer and through.is_float and to.is_integer and not represents(to, x):
         return None  # a float saturates where an integer wraps
     return m["x"] if to is x else b.one("cast", [m["x"]], to=to)
 
 
-CASTS = Table([
-    Rule("cast(x, own type) == x", Op("cast", Var("x")),
-         lambda b, m: m["x"] if m.attrs["to"] is m["x"].dtype else None),
-    Rule("cast(cast(x, wider), t) == cast(x, t)", Op("cast", Op("cast", Var("x"), name="y")), _cast_of_cast),
+CASTS = RuleTable([
+    RewriteRule("cast(x, own type) == x", OpPattern("cast", Wildcard("x")),
+        lambda b, m: m["x"] if m.attrs["to"] is m["x"].dtype else None),
+    RewriteRule("cast(cast(x, wider), t) == cast(x, t)",
+        OpPattern("cast", OpPattern("cast", Wildcard("x"), name="y")), _cast_of_cast),
 ])  # fmt: skip
 
 
@@ -169,24 +174,25 @@ def _reduce_nothing(b: Builder, m: Match) -> Value | None:
     return x if m.attrs["keepdims"] else reshaped(b, x, [d for k, d in enumerate(x.shape) if k not in axes])
 
 
-MOVEMENT = Table([
-    Rule("transpose(x, in order) == x", Op("transpose", Var("x")), _transpose),
-    Rule("transpose(transpose(x, p), q) == transpose(x, p o q)",
-         Op("transpose", Op("transpose", Var("x"), name="y")), _transpose_twice),
-    Rule("reshape(x, own shape) == x", Op("reshape", Var("x")),
-         lambda b, m: m["x"] if tuple(m.attrs["shape"]) == m["x"].shape else None),
-    Rule("reshape(reshape(x, s), t) == reshape(x, t)", Op("reshape", Op("reshape", Var("x"))),
-         lambda b, m: reshaped(b, m["x"], m.attrs["shape"])),
-    Rule("expand(x, own shape) == x", Op("expand", Var("x")),
-         lambda b, m: m["x"] if tuple(m.attrs["shape"]) == m["x"].shape else None),
-    Rule("expand(expand(x, s), t) == expand(x, t)", Op("expand", Op("expand", Var("x"))),
-         lambda b, m: b.one("expand", [m["x"]], shape=m.attrs["shape"])),
-    Rule("slice(x, all) == x", Op("slice", Var("x")), _slice_all),
-    Rule("slice(slice(x)) == slice(x)", Op("slice", Op("slice", Var("x"), name="y")), _slice_twice),
-    Rule("pad(x, 0) == x", Op("pad", Var("x")), _pad_nothing),
-    Rule("tile(x, 1) == x", Op("tile", Var("x")),
-         lambda b, m: m["x"] if all(r == 1 for r in m.attrs["repeats"]) else None),
-    Rule("reduce(x, nothing) == x", Op("reduce", Var("x")), _reduce_nothing),
+MOVEMENT = RuleTable([
+    RewriteRule("transpose(x, in order) == x", OpPattern("transpose", Wildcard("x")), _transpose),
+    RewriteRule("transpose(transpose(x, p), q) == transpose(x, p o q)",
+        OpPattern("transpose", OpPattern("transpose", Wildcard("x"), name="y")), _transpose_twice),
+    RewriteRule("reshape(x, own shape) == x", OpPattern("reshape", Wildcard("x")),
+        lambda b, m: m["x"] if tuple(m.attrs["shape"]) == m["x"].shape else None),
+    RewriteRule("reshape(reshape(x, s), t) == reshape(x, t)", OpPattern("reshape", OpPattern("reshape", Wildcard("x"))),
+        lambda b, m: reshaped(b, m["x"], m.attrs["shape"])),
+    RewriteRule("expand(x, own shape) == x", OpPattern("expand", Wildcard("x")),
+        lambda b, m: m["x"] if tuple(m.attrs["shape"]) == m["x"].shape else None),
+    RewriteRule("expand(expand(x, s), t) == expand(x, t)", OpPattern("expand", OpPattern("expand", Wildcard("x"))),
+        lambda b, m: b.one("expand", [m["x"]], shape=m.attrs["shape"])),
+    RewriteRule("slice(x, all) == x", OpPattern("slice", Wildcard("x")), _slice_all),
+    RewriteRule("slice(slice(x)) == slice(x)",
+        OpPattern("slice", OpPattern("slice", Wildcard("x"), name="y")), _slice_twice),
+    RewriteRule("pad(x, 0) == x", OpPattern("pad", Wildcard("x")), _pad_nothing),
+    RewriteRule("tile(x, 1) == x", OpPattern("tile", Wildcard("x")),
+        lambda b, m: m["x"] if all(r == 1 for r in m.attrs["repeats"]) else None),
+    RewriteRule("reduce(x, nothing) == x", OpPattern("reduce", Wildcard("x")), _reduce_nothing),
 ])  # fmt: skip
 
 

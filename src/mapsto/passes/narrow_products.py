@@ -17,7 +17,7 @@ import numpy as np
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
-from mapsto.kernel.products import FLOATS, INTEGERS, widens
+from mapsto.kernel.products import FLOAT_OPERANDS, INTEGER_OPERANDS, widens
 from mapsto.ops.builder import Builder
 from mapsto.passes.looking import may_look, may_make
 from mapsto.passes.retrace import rewritten
@@ -48,7 +48,7 @@ def _rewrite(site: Site) -> Sequence[Value] | None:
 
 
 def _of_halves(site: Site) -> Sequence[Value] | None:
-    found = [_before_cast(site.builder, site.input(i), FLOATS) for i in (0, 1)]
+    found = [_before_cast(site.builder, site.input(i), FLOAT_OPERANDS) for i in (0, 1)]
     if found == [None, None]:
         return None
     for i, value in enumerate(found):
@@ -98,7 +98,7 @@ def _factor(b: Builder, value: Value) -> _Factor | None:
     array = b.array(value)
     if array is not None:
         return _Factor(value, array=array) if may_look(array) and _fits(array, DType.I16) else None
-    raw = _before_cast(b, value, INTEGERS)
+    raw = _before_cast(b, value, INTEGER_OPERANDS)
     if raw is not None:
         return _Factor(value, raw)
     node = b.producer(value)

@@ -20,11 +20,11 @@ from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Graph, Node, Value, defined_symbols
 from mapsto.ir.region import nested, uses
-from mapsto.ir.rewrite import Match, Table
+from mapsto.ir.rewrite import Match, RuleTable
 from mapsto.ops.bounds import check_again
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import failure
-from mapsto.ops.provenance import names_of
+from mapsto.ops.provenance import source_names
 from mapsto.ops.registry import Nesting, op
 from mapsto.passes.dead_code import sizes_of
 from mapsto.passes.provenance import Trace, hand_on
@@ -66,7 +66,7 @@ def settled(graph: Graph) -> Graph:
     """A graph that the builder has made, said to be settled where it is: no small constants are equal. (One with
     branches is not looked into.)
     """
-    keys = [key_of(array) for array in graph.constants.values() if array.size <= SHARED]
+    keys = [constant_key(array) for array in graph.constants.values() if array.size <= SHARED]
     whole = len(set(keys)) == len(keys) and not any(node.graphs for node in graph.nodes)
     return replace(graph, settled=True) if whole else graph
 
@@ -86,7 +86,7 @@ def _start(builder: Builder, graph: Graph, rewrite: Rewrite | None, sizes: Mappi
     return tracer
 
 
-def key_of(array: np.ndarray) -> Any:
+def constant_key(array: np.ndarray) -> Any:
     """What constants are equal by."""
     return array.dtype.str, array.dtype.name, array.shape, array.tobytes()
 
@@ -98,7 +98,7 @@ def _all_names(graph: Graph) -> set[str]:
     return names
 
 
-def by_table(table: Table) -> Rewrite:
+def by_table(table: RuleTable) -> Rewrite:
     """A rewrite that applies the first rule that fits."""
 
     def rewrite(site: Site) -> Sequence[Value] | None:
@@ -170,7 +170,7 @@ class _Tracer:
         array = self.arrays[name]
         if array.size > SHARED:
             return self.builder.constant(array, name)
-        key = key_of(array)
+        key = constant_key(array)
         if key not in self.shared:
             self.shared[key] = self.builder.constant(array, name)
         return self.shared[key]
@@ -266,7 +266,7 @@ class _Tracer:
         except ShapeError as error:
             return self._failing(graph, error), _sources(graph)
         left = hand_on(tracer.builder, tracer.traces, graph.outputs, made)
-        return tracer.builder.finish(made), names_of(left)
+        return tracer.builder.finish(made), source_names(left)
 
     def _deeper(self, graph: Graph) -> _Tracer:
         builder = Builder(self.builder.fresh(graph.name), self.builder)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from mapsto.budget import current
-from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import uses
 from mapsto.ops.builder import Builder
+from mapsto.ops.guards import required_of
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def first_site(graph: Graph, rewrite: Rewrite, at: Collection[str] | None = None
         node = graph.nodes[k]
         meter.tick(node.op)
         if node.op == "require":
-            finished.require(_condition(node), "")
+            finished.require(required_of(node), "")
             continue
         inputs = tuple(finished.values[n] if n else None for n in node.inputs)
         try:
@@ -62,12 +63,6 @@ def first_site(graph: Graph, rewrite: Rewrite, at: Collection[str] | None = None
         except _MakesNew:
             return k
     return None
-
-
-def _condition(node: Node) -> Dim:
-    condition = node.attrs["condition"]
-    assert isinstance(condition, (int, Expr))
-    return condition
 
 
 class _MakesNew(Exception):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapsto.ir.graph import Graph, Value
-from mapsto.ir.rewrite import Constant, Match, Op, Rule, Table, Var
+from mapsto.ir.rewrite import Constant, Match, OpPattern, RewriteRule, RuleTable, Wildcard
 from mapsto.ops.builder import Builder
 from mapsto.passes.identities import all_are, reshaped, spans
 from mapsto.passes.looking import may_look, may_make
@@ -105,20 +105,21 @@ def _cube(b: Builder, m: Match) -> Value | None:
     return b.one("mul", [b.one("mul", [m["x"], m["x"]]), m["x"]])
 
 
-TABLE = Table([
-    Rule("x ^ 2 == x * x", Op("pow", Var("x"), Constant("c", all_are(2))), _square),
-    Rule("x ^ 3 == x * x * x", Op("pow", Var("x"), Constant("c", all_are(3))), _cube),
-    Rule("x ^ (1/2) == sqrt(x), x >= 0", Op("pow", Var("x"), Constant("c", all_are(0.5))), _root),
-    Rule("x ^ -1 == 1 / x", Op("pow", Var("x"), Constant("c", all_are(-1))),
-         lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
-    Rule("x / 2^k == x * 2^-k", Op("div", Var("x"), Constant("c", _power_of_two)), _by_inverse),
-    Rule("1 / x == reciprocal(x)", Op("div", Constant("c", all_are(1)), Var("x")),
-         lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
-    Rule("x * -1 == -x", Op("mul", Var("x"), Constant("c", all_are(-1)), either=True),
-         lambda b, m: b.one("neg", [m["x"]]) if spans(m["x"], m["c"].shape) else None),
-    Rule("x + (-y) == x - y", Op("add", Var("x"), Op("neg", Var("y")), either=True),
-         lambda b, m: b.one("sub", [m["x"], m["y"]])),
-    Rule("x - (-y) == x + y", Op("sub", Var("x"), Op("neg", Var("y"))), lambda b, m: b.one("add", [m["x"], m["y"]])),
+TABLE = RuleTable([
+    RewriteRule("x ^ 2 == x * x", OpPattern("pow", Wildcard("x"), Constant("c", all_are(2))), _square),
+    RewriteRule("x ^ 3 == x * x * x", OpPattern("pow", Wildcard("x"), Constant("c", all_are(3))), _cube),
+    RewriteRule("x ^ (1/2) == sqrt(x), x >= 0", OpPattern("pow", Wildcard("x"), Constant("c", all_are(0.5))), _root),
+    RewriteRule("x ^ -1 == 1 / x", OpPattern("pow", Wildcard("x"), Constant("c", all_are(-1))),
+        lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
+    RewriteRule("x / 2^k == x * 2^-k", OpPattern("div", Wildcard("x"), Constant("c", _power_of_two)), _by_inverse),
+    RewriteRule("1 / x == reciprocal(x)", OpPattern("div", Constant("c", all_are(1)), Wildcard("x")),
+        lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
+    RewriteRule("x * -1 == -x", OpPattern("mul", Wildcard("x"), Constant("c", all_are(-1)), either=True),
+        lambda b, m: b.one("neg", [m["x"]]) if spans(m["x"], m["c"].shape) else None),
+    RewriteRule("x + (-y) == x - y", OpPattern("add", Wildcard("x"), OpPattern("neg", Wildcard("y")), either=True),
+        lambda b, m: b.one("sub", [m["x"], m["y"]])),
+    RewriteRule("x - (-y) == x + y", OpPattern("sub", Wildcard("x"), OpPattern("neg", Wildcard("y"))),
+        lambda b, m: b.one("add", [m["x"], m["y"]])),
 ])  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""The decisions as data: groups, layouts, schedules, steps; each with its reason."""
+"""The decisions as data: which nodes one kernel computes, where each value lies, how each is made; with the reasons."""

@@ -16,7 +16,21 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Monomial, add, atoms, floordiv, linear, loads, mul, sym, symbols, terms_of
+from mapsto.ir.expr import (
+    Call,
+    Dim,
+    Monomial,
+    add,
+    atoms,
+    floordiv,
+    linear,
+    loads,
+    mul,
+    sole_atom,
+    sym,
+    symbols,
+    terms_of,
+)
 from mapsto.ir.expr_proofs import Ranges, bounds
 from mapsto.ir.expr_rewrite import simplify, substitute
 from mapsto.kernel.ast import (
@@ -189,8 +203,7 @@ def _divisor(atom: Call, name: str) -> int | None:
         return None
     if linear(inner, name) is not None:
         return by
-    terms = terms_of(inner)
-    nested = terms[0][0][0] if len(terms) == 1 and len(terms[0][0]) == 1 and terms[0][1] == 1 else None
+    nested = sole_atom(inner)
     if not isinstance(nested, Call) or nested.fn != "floordiv":
         return None
     outer = _divisor(nested, name)

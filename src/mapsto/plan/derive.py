@@ -10,6 +10,7 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node
 from mapsto.ir.region import reads
 from mapsto.kernel.ast import Load
+from mapsto.ops.guards import required_of
 from mapsto.plan import items as made_of
 from mapsto.plan.edits import part, part_layout, reading, viewed, written
 from mapsto.plan.home import Home, as_it_comes
@@ -49,7 +50,7 @@ def _nodes(graph: Graph) -> tuple[list[Node], dict[str, tuple[Node, frozenset[Di
     found: dict[str, tuple[Node, frozenset[Dim]]] = {}
 
     def level(graph: Graph, required: frozenset[Dim]) -> None:
-        required |= {n.attrs["condition"] for n in graph.nodes if n.op == "require"}  # type: ignore[misc]
+        required |= {required_of(n) for n in graph.nodes if n.op == "require"}
         for node in graph.nodes:
             if node.outputs:
                 found[node.outputs[0].name] = node, required

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 
 from mapsto.budget import current
 from mapsto.errors import UnsupportedError
-from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import reads
 from mapsto.machine.spec import DeviceSpec
+from mapsto.ops.guards import required_of
 from mapsto.ops.registry import op
 from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting, copy_task, initial_task
@@ -28,6 +29,7 @@ from mapsto.plan.rules import COMPOSE, FORMS, RULES, SIBLING_RULES, Refusal, Rul
 from mapsto.plan.rules.contract import summed
 from mapsto.plan.siblings import join_siblings
 from mapsto.plan.task import Task
+from mapsto.plan.works import Declined
 
 # A concatenation of more values than this lies row-major and is written operand by operand.
 MOST_OPERANDS = 64
@@ -66,7 +68,7 @@ def _items(
     """copies: the graph is an arm, whose outputs are copied to these values. required: what a run has checked of its
     sizes by then, each at least 0.
     """
-    required = required | {_condition(n) for n in graph.nodes if n.op == "require"}
+    required = required | {required_of(n) for n in graph.nodes if n.op == "require"}
     items: list[Item | None] = [_item(node, setting, prices, together, required) for node in graph.nodes]
     external = set(graph.outputs)
     if copies:
@@ -90,12 +92,6 @@ def _item(
     if node.op == "bind_dim" or op(node.op).kind == "control":
         return Control(node)
     return initial_task(node, setting, required)
-
-
-def _condition(node: Node) -> Dim:
-    condition = node.attrs["condition"]
-    assert isinstance(condition, (int, Expr))
-    return condition
 
 
 @dataclass
@@ -236,7 +232,7 @@ class _Fusing:
         if not isinstance(item, Task):
             return item
         found = [
-            (name, rule, why)
+            Declined(rule, name, why)
             for name in sorted(self.read[at])
             if self._task(self.producer[name]) is not None
             for rule, why in self.refused.get((at, name), {}).items()

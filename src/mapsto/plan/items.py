@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from mapsto.ir.graph import Node
 from mapsto.plan.recipe import Recipe
 from mapsto.plan.task import Task
+from mapsto.plan.works import walk
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,6 @@ class Control:
 
 
 Item = Task | View | Branches | Control
-
-
-def walk(items: Iterable[Item]) -> Iterator[Item]:
-    """Items in order; those of arms before the region that they are in."""
-    for item in items:
-        if isinstance(item, Branches):
-            for arm in item.arms:
-                yield from walk(arm)
-        yield item
 
 
 def tasks(items: Iterable[Item]) -> Iterator[Task]:

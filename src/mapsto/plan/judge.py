@@ -91,5 +91,5 @@ def _seen(source: Task, homes: Mapping[str, Home]) -> Home | None:
         return None
     home = homes[load.tensor]
     block = home.layout.block
-    layout = view_layout(source.stmts[0], load, home.layout, block[1] if block else 0)
+    layout = view_layout(source.stmts[0], load, home.layout, block.size if block else 0)
     return None if layout is None else Home(home.buffer, load.dtype, layout)

@@ -6,11 +6,11 @@ buffer is taken out of its layout (the step passes a pointer that is already mov
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, add, loads, mul, sym, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Sym, add, loads, mul, of_atom, sym, terms_of
 from mapsto.ir.expr_rewrite import rebuild, rename_loads
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Kernel, Load, Reduction, Scalar, Stmt, Tensor, reduced, transform, walk
@@ -44,8 +44,12 @@ class Renamer:
                 continue
             atom = calls[0][0][0]
             if atom not in self._parts and not loads(extent):
-                offset = add(extent, mul(Expr((((atom,), 1),)), -1))
+                offset = add(extent, mul(of_atom(atom), -1))
                 self._parts[atom] = add(sym(self._size(extent)), mul(offset, -1))
+
+    def rename(self, iters: Mapping[str, str]) -> None:
+        """From now on iterators have these names."""
+        self.iters = dict(iters)
 
     def _size(self, e: Dim) -> str:
         return self.sizes.setdefault(e, f"s{len(self.sizes)}")

@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, linear, mod, mul, sym, symbols
 from mapsto.ir.expr_proofs import Ranges
@@ -33,6 +34,18 @@ class Axis:
     div: int
     size: int | None
     stride: Dim
+
+    def __str__(self) -> str:
+        """`d2/8%4`: without the stride."""
+        body = f"d{self.dim}" + (f"/{self.div}" if self.div != 1 else "")
+        return body + (f"%{self.size}" if self.size is not None else "")
+
+
+class DimBlock(NamedTuple):
+    """The dim that lies in blocks, and how many elements a block has."""
+
+    dim: int
+    size: int
 
 
 @dataclass(frozen=True)
@@ -58,11 +71,11 @@ class Layout:
         return simplify(at, ranges) if ranges is not None else at
 
     @property
-    def block(self) -> tuple[int, int] | None:
-        """(dim, block size) of the blocked dim, if there is one."""
+    def block(self) -> DimBlock | None:
+        """The blocked dim, if there is one."""
         for axis in self.axes:
             if axis.size is not None and axis.div == 1:
-                return axis.dim, axis.size
+                return DimBlock(axis.dim, axis.size)
         return None
 
     @property
@@ -92,14 +105,9 @@ class Layout:
         return replace(self, shape=shape, offset=moved)
 
     def __str__(self) -> str:
-        names = "".join(f"[{_axis_text(axis)}]" for axis in self.axes) or "[]"
+        names = "".join(f"[{axis}]" for axis in self.axes) or "[]"
         extra = f" border {_border_text(self.border)}" if self.has_border else ""
         return f"{names}{extra}" + (f" + {self.offset}" if self.offset != 0 else "")
-
-
-def _axis_text(axis: Axis) -> str:
-    body = f"d{axis.dim}" + (f"/{axis.div}" if axis.div != 1 else "")
-    return body + (f"%{axis.size}" if axis.size is not None else "")
 
 
 def _border_text(border: tuple[tuple[int, int], ...]) -> str:
@@ -171,14 +179,14 @@ def _axes_of(dim: int, name: str, place: Dim, extent: Dim, block: int) -> tuple[
     """(axes of one dim, place without it)."""
     affine = linear(place, name)
     if affine is not None:
-        return [Axis(dim, 1, None, affine[0])], affine[1]
+        return [Axis(dim, 1, None, affine.coefficient)], affine.rest
     if not block:
         return None
     outer, inner = f"{name}.outer", f"{name}.inner"
     ranges: dict[str, tuple[Dim, Dim]] = {outer: (0, ceildiv(extent, block) - 1), inner: (0, block - 1)}
     split = simplify(substitute(place, {name: add(mul(sym(outer), block), sym(inner))}), ranges)
     coarse = linear(split, outer)
-    fine = None if coarse is None else linear(coarse[1], inner)
-    if coarse is None or fine is None or inner in symbols(coarse[0]):
+    fine = None if coarse is None else linear(coarse.rest, inner)
+    if coarse is None or fine is None or inner in symbols(coarse.coefficient):
         return None
-    return [Axis(dim, block, None, coarse[0]), Axis(dim, 1, block, fine[0])], fine[1]
+    return [Axis(dim, block, None, coarse.coefficient), Axis(dim, 1, block, fine.coefficient)], fine.rest

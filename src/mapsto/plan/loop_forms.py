@@ -6,6 +6,8 @@ additions depends on one, results would else differ between processors of equal 
 
 from __future__ import annotations
 
+from mapsto.ir.expr import Dim
+
 # Rounds of a reduction that are written out, so that what they share with no outer loop is loaded once; and the most
 # scalar operations that this may make: a bound on how much code one kernel is.
 FEW_ROUNDS = 32
@@ -16,6 +18,13 @@ MOST_STAGED = 64
 FEWEST_ROWS = 4
 # Rows of a tile that is transposed in registers, at most: what is loaded stays there beside what is made of it.
 MOST_TILE_ROWS = 16
+
+
+def lanes_for(extent: Dim, lanes: int) -> int:
+    """No more lanes than a power of two that holds the extent."""
+    if not isinstance(extent, int) or extent >= lanes:
+        return lanes
+    return 1 << max(extent - 1, 0).bit_length()
 
 
 def shuffles(count: int) -> int:

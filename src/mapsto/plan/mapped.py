@@ -81,7 +81,7 @@ def _printed(
         item.sources,
         _cost(item),
         tuple(dict.fromkeys((*item.because, *made.because))),
-        tuple(printed.Declined(rule, value, why) for value, rule, why in item.refused),
+        item.refused,
         0.0 if choice is None else float(f"{choice.quote.cost.seconds:.3g}"),
         (*(() if choice is None else choice.beaten), *made.beaten),
     )

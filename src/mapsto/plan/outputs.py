@@ -18,9 +18,10 @@ from mapsto.kernel.ast import Load, Reduction, Scalar, Stmt, children
 from mapsto.kernel.compose import index_loads, loads_of
 from mapsto.plan.home import Home
 from mapsto.plan.initial import Setting, copy_task
-from mapsto.plan.items import Item, reads_of, targets_of, walk
+from mapsto.plan.items import Item, reads_of, targets_of
 from mapsto.plan.layout import plain
 from mapsto.plan.task import Task
+from mapsto.plan.works import walk
 
 
 @dataclass

@@ -7,25 +7,25 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mapsto.ir.expr import Call, Dim, Expr, Sym, atoms, evaluate
+from mapsto.ir.expr import Call, Dim, Expr, Sym, atoms, evaluate, of_atom
 from mapsto.plan.layout import Layout
 
 # What an open size is taken to be that nobody guessed.
-UNKNOWN = 64
-MOST = 1 << 40  # elements of one dim: what has more is not priced any higher
+USUAL_SIZE = 64
+MOST_ELEMENTS = 1 << 40  # elements of one dim: what has more is not priced any higher
 # Points of an iterator whose places tell how evenly it walks: these, from these on.
 _STARTS, _LOOKED_AT = (0, 48), (1, 2, 3, 4, 8, 15)
 
 
 class Points(dict[str, int]):
-    """Numbers for symbols; `UNKNOWN` for those without one."""
+    """Numbers for symbols; `USUAL_SIZE` for those without one."""
 
     def __missing__(self, key: str) -> int:
-        return UNKNOWN
+        return USUAL_SIZE
 
 
 class Sizes(Points):
-    """A guess for each open size; `UNKNOWN` for those without one. It is not changed once it is made."""
+    """A guess for each open size; `USUAL_SIZE` for those without one. It is not changed once it is made."""
 
     def __init__(self, sizes: Mapping[str, int]) -> None:
         super().__init__(sizes)
@@ -57,8 +57,8 @@ def _evaluated(e: Expr, sizes: Mapping[str, int]) -> int:
 
 
 def extent(e: Dim, sizes: Mapping[str, int]) -> int:
-    """An extent as a number: not below 0, where guesses do not go together, and not above `MOST`."""
-    return min(max(number(e, sizes), 0), MOST)
+    """An extent as a number: not below 0, where guesses do not go together, and not above `MOST_ELEMENTS`."""
+    return min(max(number(e, sizes), 0), MOST_ELEMENTS)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _coefficients(e: Dim) -> dict[str, int] | None:
     return found
 
 
-def factors_of(e: Dim, sizes: Mapping[str, int], extents: Mapping[str, int]) -> dict[str, int] | None:
+def coefficients_of(e: Dim, sizes: Mapping[str, int], extents: Mapping[str, int]) -> dict[str, int] | None:
     """The factor of each iterator where an expression is a sum of their multiples and of sizes; else None."""
     if isinstance(e, int):
         return {}
@@ -124,7 +124,7 @@ def factors_of(e: Dim, sizes: Mapping[str, int], extents: Mapping[str, int]) -> 
             return None
         if own:
             rest = [a for a in monomial if a is not own[0]]
-            scale = coefficient * math.prod(number(Expr((((a,), 1),)), sizes) for a in rest)
+            scale = coefficient * math.prod(number(of_atom(a), sizes) for a in rest)
             found[own[0].name] = found.get(own[0].name, 0) + scale
     return found
 

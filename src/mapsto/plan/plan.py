@@ -16,7 +16,7 @@ from mapsto.arguments import brief, text_of
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError
 from mapsto.plan.home import Home
-from mapsto.plan.text import Parts, plan_lines, read_parts
+from mapsto.plan.text import PlanFields, plan_lines, read_parts
 from mapsto.plan.traits import Traits
 from mapsto.plan.works import (
     NO_PINS,
@@ -67,7 +67,7 @@ class Plan:
     @public
     def text(self) -> str:
         """The text form; `parse(text)` gives an equal plan."""
-        parts = Parts(
+        parts = PlanFields(
             self.graph,
             self.device,
             self.digest,

@@ -34,7 +34,7 @@ class Recipe:
 
     def __str__(self) -> str:
         if not self.rule:
-            return quoted(self.name)
+            return name_text(self.name)
         return f"{self.rule}({', '.join(map(str, self.parts))})"
 
     def leaves(self) -> Iterator[str]:
@@ -55,7 +55,7 @@ def made(rule: str, *parts: Recipe) -> Recipe:
     return Recipe(rule, (*first.parts, *parts[1:]) if first.rule == rule else parts)
 
 
-def quoted(name: str) -> str:
+def name_text(name: str) -> str:
     """A name as it stands in a plan."""
     return name if _PLAIN.match(name) else json.dumps(name, ensure_ascii=False)
 

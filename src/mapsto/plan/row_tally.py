@@ -16,7 +16,7 @@ from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
 from mapsto.machine.cost import Stream, Tally, busy_seconds
 from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.layout import Layout, plain
-from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, MOST_TILE_ROWS, accumulators, shuffles
+from mapsto.plan.loop_forms import FEWEST_ROWS, MOST_STAGED, MOST_TILE_ROWS, accumulators, lanes_for, shuffles
 from mapsto.plan.patterns import Placed, Sizes, Stepping, number, placed
 from mapsto.plan.row_work import RowNode, RowWork, work_of
 
@@ -413,11 +413,6 @@ class _Nest:
                 counts.loops += entered
                 counts.scalar += _ROUND * entered * rounds
             entered *= rounds
-
-
-def lanes_for(extent: int, lanes: int) -> int:
-    """No more lanes than a power of two that holds the extent."""
-    return lanes if extent >= lanes else 1 << max(extent - 1, 0).bit_length()
 
 
 def _joined(rows: Sequence[str], work: RowWork) -> dict[str, tuple[str, ...]]:

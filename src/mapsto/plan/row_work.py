@@ -13,7 +13,7 @@ from mapsto.kernel.ast import Cast, Const, Fold, Index, Load, Op, Reduce, Reduct
 from mapsto.machine.cost import CLASS_OF
 from mapsto.machine.spec import MULTIPLY_ADD
 from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE
-from mapsto.plan.patterns import Placed, Points, Stepping, extent, factors_of, number, walks
+from mapsto.plan.patterns import Placed, Points, Stepping, coefficients_of, extent, number, walks
 
 # Rounds of a reduction that are looked at to see in which share of all its guards hold.
 _LOOKED_AT = 4096
@@ -214,7 +214,7 @@ class _Counter:
             own = self._names((cond,))
             names |= own
             self._note(("guard", cond), own, RowNode("guard", "add", 2.0, 8, own))
-            factors = factors_of(cond, self.sizes, self.extents)
+            factors = coefficients_of(cond, self.sizes, self.extents)
             zero = Points({**self.sizes, **dict.fromkeys(self.extents, 0)})
             self.guards.append(Guard(own, factors, number(cond, zero)))
             self.simple = self.simple and factors is not None

@@ -17,6 +17,7 @@ from mapsto.plan.items import Branches, Item, reads_of
 from mapsto.plan.prices import Prices
 from mapsto.plan.rules import Refusal, SiblingRule
 from mapsto.plan.task import Task
+from mapsto.plan.works import Declined
 
 # Groups of tasks that read one value, with whose first ones another task is compared.
 MOST_GROUPS = 8
@@ -72,7 +73,7 @@ class _Meeting:
     read: dict[str, list[Task | None]] = field(default_factory=dict)
     made: dict[str, Value] = field(default_factory=dict)
     suited: dict[int, str] = field(default_factory=dict)
-    refused: dict[int, list[tuple[str, str, str]]] = field(default_factory=dict)
+    refused: dict[int, list[Declined]] = field(default_factory=dict)
     joined: dict[int, Task] = field(default_factory=dict)  # where the first of its tasks stood
     parts: dict[int, Task] = field(default_factory=dict)
 
@@ -146,7 +147,7 @@ class _Meeting:
         return self.suited[at]
 
     def refuse(self, at: int, other: int, refusal: Refusal) -> None:
-        self.refused.setdefault(at, []).append((self.task(other).targets[-1], self.rule.name, refusal.why))
+        self.refused.setdefault(at, []).append(Declined(self.rule.name, self.task(other).targets[-1], refusal.why))
 
     # -- joining -------------------------------------------------------------------------------------------------------
 

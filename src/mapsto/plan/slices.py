@@ -9,12 +9,13 @@ from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Load, Stmt
 from mapsto.plan.home import Border
-from mapsto.plan.items import Item, each, walk
+from mapsto.plan.items import Item, each
 from mapsto.plan.layout import Layout
 from mapsto.plan.recipe import made, of
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_source
 from mapsto.plan.votes import Wishes, wider
+from mapsto.plan.works import walk
 
 
 @dataclass(frozen=True)

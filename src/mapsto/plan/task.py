@@ -13,6 +13,7 @@ from mapsto.kernel.ast import Stmt
 from mapsto.kernel.compose import reads
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.recipe import Recipe
+from mapsto.plan.works import Declined
 
 _NOTHING: frozenset[str] = frozenset()
 
@@ -23,7 +24,7 @@ class Task:
     "routine" (a node whose code is written by hand).
 
     nodes: of the graph, in order. made: values that only its statements know. constants: that it makes of others.
-    because: the rules that formed it, in words. refused: (value, rule, why it did not apply to what makes the value).
+    because: the rules that formed it, in words. refused: rules that did not apply.
     parts: the source and the reader that a rule of fusion joined last, if it was made so here.
     """
 
@@ -36,7 +37,7 @@ class Task:
     name: str = ""
     made: Mapping[str, Value] = field(default_factory=dict)
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
-    refused: tuple[tuple[str, str, str], ...] = ()
+    refused: tuple[Declined, ...] = ()
     parts: tuple[Task, Task] | None = field(default=None, compare=False, repr=False)
 
     @cached_property

@@ -43,7 +43,7 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.expr_text import parse_dim
 from mapsto.plan.home import Home
 from mapsto.plan.layout import Axis, Layout
-from mapsto.plan.recipe import parse_recipe, quoted
+from mapsto.plan.recipe import name_text, parse_recipe
 from mapsto.plan.traits import Traits
 from mapsto.plan.works import (
     Basis,
@@ -63,7 +63,7 @@ from mapsto.plan.works import (
 
 
 @dataclass(frozen=True)
-class Parts:
+class PlanFields:
     """What is printed and read: the fields of a plan. `lines`: where the first words, items, homes and places stood."""
 
     graph: str
@@ -79,8 +79,8 @@ class Parts:
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
-def plan_lines(parts: Parts) -> Iterator[str]:
-    yield f"plan {quoted(parts.graph)} for {parts.device}"
+def plan_lines(parts: PlanFields) -> Iterator[str]:
+    yield f"plan {name_text(parts.graph)} for {parts.device}"
     if parts.digest:
         yield f"graph {parts.digest} by mapsto {parts.version}"
     if parts.traits is not None:
@@ -91,10 +91,10 @@ def plan_lines(parts: Parts) -> Iterator[str]:
         yield from _item_lines(item)
     for name, home in parts.homes.items():
         yield from _home_lines(name, home)
-    yield from (f"place {quoted(output)} in {quoted(value)}" for output, value in parts.places.items())
+    yield from (f"place {name_text(output)} in {name_text(value)}" for output, value in parts.places.items())
     yield from (f"pin apart {_names(names)}" for names in parts.pins.apart)
-    yield from (f"pin inner {quoted(name)} {'-' if dim is None else dim}" for name, dim in parts.pins.inner)
-    yield from (f"pin size {quoted(name)} {number}" for name, number in parts.pins.sizes)
+    yield from (f"pin inner {name_text(name)} {'-' if dim is None else dim}" for name, dim in parts.pins.inner)
+    yield from (f"pin size {name_text(name)} {number}" for name, number in parts.pins.sizes)
 
 
 def traits_text(traits: Traits) -> str:
@@ -104,7 +104,7 @@ def traits_text(traits: Traits) -> str:
 
 def _basis_lines(basis: Basis) -> Iterator[str]:
     yield f"machine {basis.machine} {basis.source}"
-    yield from (f"size {quoted(name)} {number}" for name, number in basis.sizes)
+    yield from (f"size {name_text(name)} {number}" for name, number in basis.sizes)
     if (seats := basis.seats) is not None:
         how = "exact" if seats.exact else "bounds"
         sums = f"{seats.seconds!r} bound {seats.bound!r} voted {seats.voted!r}"
@@ -116,13 +116,13 @@ def _item_lines(item: PlannedItem) -> Iterator[str]:
     if isinstance(item, Work):
         yield from _work_lines(item)
     elif isinstance(item, PlannedView):
-        yield f"view {item.name} {quoted(item.value)} of {_names(item.of)} = {item.recipe}"
+        yield f"view {item.name} {name_text(item.value)} of {_names(item.of)} = {item.recipe}"
         if item.because:
             yield f"  because {_text(item.because)}"
     elif isinstance(item, PlannedControl):
         yield f"control {item.name} {item.node}"
     else:
-        yield f"region {item.name} {quoted(item.node)}"
+        yield f"region {item.name} {name_text(item.node)}"
         for number, arm in enumerate(item.arms):
             yield f"arm {number} of {item.name}"
             for inner in arm:
@@ -148,28 +148,23 @@ def _work_lines(work: Work) -> Iterator[str]:
     if work.predicted:
         yield f"  predicted {work.predicted!r}"
     for b in work.beaten:
-        of = f"{b.of} {_text(b.schedule)}" if b.how == "as" else quoted(b.of)
+        of = f"{b.of} {_text(b.schedule)}" if b.how == "as" else name_text(b.of)
         yield f"  beaten {b.how} {of} by {b.loss!r}"
     for d in work.declined:
-        yield f"  not {d.rule} of {quoted(d.of)} because {_text(d.why)}"
+        yield f"  not {d.rule} of {name_text(d.of)} because {_text(d.why)}"
 
 
 def _home_lines(name: str, home: Home) -> Iterator[str]:
     layout = home.layout
     shape = ", ".join(map(str, layout.shape))
-    axes = _text("; ".join(f"{_axis_text(axis)}*({axis.stride})" for axis in layout.axes))
+    axes = _text("; ".join(f"{axis}*({axis.stride})" for axis in layout.axes))
     border = f" border {','.join(f'{b}:{a}' for b, a in layout.border)}" if layout.has_border else ""
     yield (
-        f"home {quoted(name)} : {home.dtype.value}[{shape}] in {quoted(home.buffer)} axes {axes} "
+        f"home {name_text(name)} : {home.dtype.value}[{shape}] in {name_text(home.buffer)} axes {axes} "
         f"of {_text(str(layout.elements))} at {_text(str(layout.offset))}{border}"
     )
     if home.because:
         yield f"  because {_text(home.because)}"
-
-
-def _axis_text(axis: Axis) -> str:
-    body = f"d{axis.dim}" + (f"/{axis.div}" if axis.div != 1 else "")
-    return body + (f"%{axis.size}" if axis.size is not None else "")
 
 
 def _text(text: str) -> str:
@@ -177,7 +172,7 @@ def _text(text: str) -> str:
 
 
 def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(map(quoted, names))
+    return ", ".join(map(name_text, names))
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -218,7 +213,7 @@ _BEATEN_APART = re.compile(rf"beaten apart (?P<value>{_NAME}) by (?P<loss>{_NUMB
 _DEEPEST = 50
 
 
-def read_parts(text: str) -> Parts:
+def read_parts(text: str) -> PlanFields:
     """Raises ParseError naming the line."""
     reader = _Reader()
     for number, raw in enumerate(text.split("\n"), 1):
@@ -420,7 +415,7 @@ class _Reader:
             raise ValueError("a detail, but no item before it")
         items[-1] = _detailed(items[-1], word, rest, line)
 
-    def finished(self) -> Parts:
+    def finished(self) -> PlanFields:
         if not self.device:
             raise ParseError("plan: there is no line `plan <graph> for <device>`")
         if self.open:
@@ -430,7 +425,7 @@ class _Reader:
         pins = Pins(tuple(self.apart), tuple(self.inner.items()), tuple(self.assumed.items()), self.pinned)
         head = self.graph, self.device, self.digest, self.version
         basis = None if self.machine is None else Basis(*self.machine, tuple(self.sizes.items()), self.seats)
-        return Parts(*head, tuple(self.items), self.homes, self.places, pins, self.traits, basis, self.lines)
+        return PlanFields(*head, tuple(self.items), self.homes, self.places, pins, self.traits, basis, self.lines)
 
 
 _LINES: Mapping[str, Callable[[_Reader, str, int], None]] = {

@@ -17,10 +17,11 @@ from mapsto.kernel.ast import Load, Stmt
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.fuse import is_wide
 from mapsto.plan.home import Border
-from mapsto.plan.items import Branches, Control, Item, reads_of, targets_of, walk
+from mapsto.plan.items import Branches, Control, Item, reads_of, targets_of
 from mapsto.plan.rules.siblings import is_part
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_source
+from mapsto.plan.works import walk
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from mapsto.plan.recipe import Recipe
 
@@ -144,10 +145,12 @@ class Pins:
 NO_PINS = Pins()
 
 
-def walk(items: Iterable[PlannedItem]) -> Iterator[PlannedItem]:
+_Item = TypeVar("_Item")  # of a plan, or of what a plan is made from
+
+
+def walk(items: Iterable[_Item]) -> Iterator[_Item]:
     """Items in order; those of arms before the region that they are in."""
     for item in items:
-        if isinstance(item, PlannedRegion):
-            for arm in item.arms:
-                yield from walk(arm)
+        for arm in getattr(item, "arms", ()):
+            yield from walk(arm)
         yield item

@@ -4,7 +4,7 @@ The error of a channel is the largest difference from the reference in it, divid
 reference has in it. A channel is an index of axis 1 where the tensor has three axes or more ([N, C, ...]); a tensor
 of fewer axes is one channel as a whole. Over several inputs, both are taken over all of them, as over a batch.
 
-The rule, for every channel:  ours <= FACTOR * peer + SLACK.
+The rule, for every channel:  ours <= ERROR_FACTOR * peer + SLACK.
 
 Integers, booleans, shapes, dtypes and the places of NaN, +Inf and -Inf must be exactly those of the reference.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-FACTOR = 4.0
+ERROR_FACTOR = 4.0
 SLACK = 1e-6
 # Without a peer to say how much rounding a network costs: what fp32 rounding has cost in no network we tried.
 LIMIT_WITHOUT_PEER = 1e-4
@@ -166,7 +166,7 @@ def _verdict(
         ours, peer = _all_channels(ours), _all_channels(peer)
     errors, allowed = ours.errors, np.full(len(ours.errors), LIMIT_WITHOUT_PEER)
     if peer is not None:
-        allowed = FACTOR * peer.errors + SLACK
+        allowed = ERROR_FACTOR * peer.errors + SLACK
     with np.errstate(invalid="ignore"):  # both infinite: the peer fails this channel too
         nearness = np.nan_to_num(errors / allowed, nan=1.0, posinf=np.inf)
     channel = int(nearness.argmax()) if len(nearness) else 0

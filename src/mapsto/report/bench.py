@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,18 +24,17 @@ from typing import IO, Any, Self
 import numpy as np
 
 from mapsto import budget
+from mapsto.arguments import Progress, Shapes
 from mapsto.errors import ExecutionError, InternalError
 from mapsto.report import machine
 from mapsto.report.arrays import load_arrays, save_arrays
-from mapsto.report.engines import Feed, Shapes
+from mapsto.report.engines import Feed
 
 OURS = "mapsto"
 TURN_SECONDS = 0.1  # what the counted runs of one turn take, about
 MIN_ROUNDS = 5
 MAX_ROUNDS = 200
 MAX_RUNS = 2000  # of one turn
-
-Progress = Callable[[int, int, str], None]
 
 
 def silent(done: int, total: int, label: str) -> None:

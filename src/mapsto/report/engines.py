@@ -5,17 +5,17 @@ An engine is opened with a model, fixed shapes (or none) and a number of threads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
+from mapsto.arguments import Shapes
 from mapsto.errors import ExecutionError, MapstoError, UnsupportedError
 
 Feed = Mapping[str, np.ndarray]
-Shapes = Mapping[str, Sequence[int | None]]
 
 
 class EngineMissing(MapstoError):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import mapsto
-from mapsto.devices.backend import Progress
+from mapsto.arguments import Progress, Shapes
 from mapsto.devices.named import Host, backend_named, host_machine
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
@@ -20,10 +20,8 @@ from mapsto.runtime.executable import Executable
 from mapsto.session.compile import prepared
 from mapsto.session.predict import predict
 
-FACTOR = 1.5  # a prediction this far off, up or down, still counts as right
+TIME_FACTOR = 1.5  # a prediction this far off, up or down, still counts as right
 _FEWEST_RUNS = 3
-
-Shapes = Mapping[str, Sequence[int | None]]
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class KernelTiming:
 
     @property
     def right(self) -> bool:
-        return 1 / FACTOR <= self.ratio <= FACTOR
+        return 1 / TIME_FACTOR <= self.ratio <= TIME_FACTOR
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ class Compared:
 
     @property
     def share(self) -> float:
-        """Of the measured time, what is in kernels that are predicted within `FACTOR`."""
+        """Of the measured time, what is in kernels that are predicted within `TIME_FACTOR`."""
         return sum(s.measured for s in self.steps if s.right) / self.measured if self.measured else 1.0
 
     def to_json(self) -> dict[str, Any]:
@@ -82,7 +80,7 @@ class Compared:
             "sizes": dict(self.sizes),
             "measured": self.measured,
             "predicted": self.predicted,
-            "factor": FACTOR,
+            "factor": TIME_FACTOR,
             "share_within_factor": self.share,
             "steps": [asdict(step) | {"ratio": step.ratio} for step in self.steps],
         }

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mapsto.arguments import Shapes
 from mapsto.ir.graph import Graph
 from mapsto.report.accuracy import Verdict, judge
-from mapsto.report.engines import Shapes
 
 IMPORTED = "imported"
 

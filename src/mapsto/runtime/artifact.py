@@ -1,8 +1,10 @@
 """One file that holds an executable: program, object code, constants, and which machines it is for.
 
-0   8 bytes    "mapsto" 0 1 8   u64        length of the header 16  32 bytes   SHA-256 of the header 64  header
-JSON: format, target, program, where each blob is and its SHA-256 ..  blobs      object code, runner, plan at multiples
-of 64; constants at a multiple of 4096, mapped into memory
+     0  8 bytes   "mapsto" 0 1
+     8  u64       length of the header
+    16  32 bytes  SHA-256 of the header
+    64  header    JSON: format, target, program, where each blob is and its SHA-256
+    ..  blobs     object code, runner and plan at multiples of 64; constants at a multiple of 4096, mapped into memory
 
 Numbers are little-endian; what lies between is zero. The file is refused, with a reason, where it is damaged or for
 another machine. It holds machine code: load one only from where you would take a program from.
@@ -22,7 +24,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,13 +37,17 @@ from mapsto.runtime.program_json import program_from_json, program_to_json
 from mapsto.runtime.verify import verify_program
 
 MAGIC = b"mapsto\x00\x01"
-FORMAT = 3
+FORMAT_VERSION = 3
 _HEAD = 64
 _PAGE = 4096
 
 
-Blob = tuple[int, int, str]
-"""(offset, length, SHA-256) of a stretch of the file"""
+class Blob(NamedTuple):
+    """A stretch of the file, and its SHA-256."""
+
+    offset: int
+    length: int
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Artifact:
 def save(path: str | os.PathLike[str], artifact: Artifact) -> None:
     """Writes the file whole or not at all. Raises FileError."""
     parts = _parts(artifact)
-    with files.written(path) as file:
+    with files.writing(path) as file:
         for part in parts:
             file.write(part)
 
@@ -100,8 +106,8 @@ def _parts(artifact: Artifact) -> list[Any]:
     constants = memoryview(artifact.program.constants).cast("B")
     blobs: list[Any] = [*artifact.objects, runner, artifact.plan.encode("utf-8", "surrogatepass"), constants]
     header: dict[str, Any] = {
-        "format": FORMAT,
-        "runner": runner_ir.VERSION,
+        "format": FORMAT_VERSION,
+        "runner": runner_ir.RUNNER_VERSION,
         "target": {
             "arch": artifact.target.arch,
             "isa": artifact.target.isa,
@@ -257,7 +263,7 @@ def _read_header(name: str, data: memoryview) -> _Header:
         raise ModelError("the header is not an object")
     if any(head[48:]):
         raise ModelError("bytes that must be zero are not, before the header")
-    if header.get("format") != FORMAT or header.get("runner") != runner_ir.VERSION:
+    if header.get("format") != FORMAT_VERSION or header.get("runner") != runner_ir.RUNNER_VERSION:
         raise ModelError(f"{name}: written by another version of mapsto; compile the model again")
     if header.get("bytes") != len(data):
         raise ModelError(
@@ -268,7 +274,7 @@ def _read_header(name: str, data: memoryview) -> _Header:
 
 def _check_gaps(data: memoryview, position: int, blobs: list[Blob]) -> None:
     """Between the blobs, and after them, there is nothing."""
-    for offset, length, _ in [*blobs, (len(data), 0, "")]:
+    for offset, length, _ in [*blobs, Blob(len(data), 0, "")]:
         if offset < position:
             raise ModelError(f"a blob at {offset} begins before the end of what is before it, at {position}")
         if offset > position and np.frombuffer(data[position:offset], np.uint8).any():
@@ -299,7 +305,7 @@ def _blobs(header: dict[str, Any], size: int) -> list[Blob]:
             raise ModelError("a blob's entry is damaged")
         if offset < _HEAD or length < 0 or offset + length > size or offset % ALIGNMENT:
             raise ModelError(f"a blob of {length} bytes at {offset} does not fit into {size} bytes")
-        found.append((offset, length, digest))
+        found.append(Blob(offset, length, digest))
     return found
 
 

@@ -14,11 +14,11 @@ from mapsto.arguments import LARGEST_EXTENT, brief, integer
 from mapsto.boundary import public, translated
 from mapsto.errors import ArgumentError, MapstoError, ShapeError, UnsupportedError
 from mapsto.runtime import artifact
+from mapsto.runtime.arena_layout import ArenaLayout, remember, root_layout
 from mapsto.runtime.arrays import address_of, aligned_bytes
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.engine import Engine
 from mapsto.runtime.frame import Frame
-from mapsto.runtime.layout import ArenaLayout, remember, root_layout
 from mapsto.runtime.native import Library
 from mapsto.runtime.pool import load_runner, shared_pool
 from mapsto.runtime.profile import StepTime, profile_frame

@@ -10,28 +10,54 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mapsto.errors import ExecutionError
 from mapsto.runtime import runner_ir
+from mapsto.runtime.arena_layout import ArenaLayout
 from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes, aligned_empty
-from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison, fill
 from mapsto.runtime.pool import Pool
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Require, Run
-from mapsto.runtime.sizing import all_given, apart, arrays_of, bound, check, due_outputs, outside, symbols_of
+from mapsto.runtime.sizing import (
+    all_given,
+    bound,
+    due_outputs,
+    input_arrays,
+    outside,
+    require_apart,
+    require_sizes,
+    symbols_of,
+)
 from mapsto.runtime.tables import ROWS_START, Tables
 
 _SMALL = 4096  # bytes: below, alignment of an output is not worth the 0.2 us
-_MANY = 24  # places to patch: above, numpy does it faster
+_MANY = 24  # patches: above, numpy does it faster
 
-Places = list[tuple[int, int]]
-InputPlan = tuple[tuple[int, ...], np.dtype, int, Places, int]
-"""(shape, dtype, flags it must have, places, buffer)"""
-OutputPlan = tuple[int, tuple[int, ...], np.dtype, int, Places, int]
-"""(index, shape, dtype, bytes, places, buffer)"""
+Patches = list[tuple[int, int]]  # where an address is to be written, and what is added to it
+
+
+class InputPlan(NamedTuple):
+    """An input that may be read where it is: `flags` that its array must have."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    flags: int
+    patches: Patches
+    buffer: int
+
+
+class OutputPlan(NamedTuple):
+    """An output that is to be made; `port`: its number."""
+
+    port: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    nbytes: int
+    patches: Patches
+    buffer: int
 
 
 class Frame:
@@ -82,8 +108,8 @@ class Frame:
             if type(x) is not np.ndarray or x.shape != shape or x.dtype is not dtype or x.flags.num & flags != flags:
                 arrays = self._prepare(values)
                 break
-        for x, (_, _, _, places, buffer) in zip(arrays, self._inputs, strict=True):
-            self._patch(address_of(x), places, buffer)
+        for x, (_, _, _, patches, buffer) in zip(arrays, self._inputs, strict=True):
+            self._patch(address_of(x), patches, buffer)
         results: list[Any] = [None] * len(self._tables.program.outputs)
         if self._tables.updates:
             self._take_over(arrays, results)
@@ -107,30 +133,30 @@ class Frame:
         finally:
             self._word[runner_ir.JOB_PROFILE] = 0
 
-    def _patch(self, address: int, places: Places, buffer: int) -> None:
+    def _patch(self, address: int, patches: Patches, buffer: int) -> None:
         """Tells the operands that lie in a port's buffer where it is in this run."""
         self._addresses[buffer] = address
-        if len(places) > _MANY:
-            table = np.array(places, np.int64)
+        if len(patches) > _MANY:
+            table = np.array(patches, np.int64)
             self._words[table[:, 0]] = table[:, 1] + address
             return
         word = self._word
-        for place, offset in places:
+        for place, offset in patches:
             word[place] = address + offset
 
     def _give(self, plans: list[OutputPlan], results: list[Any]) -> None:
         """Fresh arrays for outputs whose sizes are known now."""
-        for index, shape, dtype, count, places, buffer in plans:
+        for index, shape, dtype, count, patches, buffer in plans:
             array = np.empty(shape, dtype) if count < _SMALL else aligned_empty(shape, dtype, count)
             address = address_of(array)
             if self._poison is not None:
                 fill(address, count)
-            self._patch(address, places, buffer)
+            self._patch(address, patches, buffer)
             results[index] = array
 
     def _take_over(self, arrays: Sequence[np.ndarray], results: list[Any]) -> None:
         """Updated inputs are outputs too."""
-        apart(self._tables, arrays)
+        require_apart(self._tables, arrays)
         for source, target in self._tables.updates:
             results[target] = arrays[source]
 
@@ -220,8 +246,9 @@ class Frame:
         plans: list[OutputPlan] = []
         for index in due_outputs(self._tables, layout, symbol):
             port = self._tables.program.outputs[index]
-            places, count = layout.port_places(port.buffer), layout.bytes_of(port.buffer)
-            plans.append((index, layout.output_shape(index), port.dtype.numpy, count, places, port.buffer))
+            patches, count = layout.port_places(port.buffer), layout.bytes_of(port.buffer)
+            shape = layout.output_shape(index)
+            plans.append(OutputPlan(index, shape, port.dtype.numpy, count, patches, port.buffer))
         return plans
 
     # -- new sizes -----------------------------------------------------------------------------------------------------
@@ -229,9 +256,9 @@ class Frame:
     def _prepare(self, values: Sequence[Any]) -> list[np.ndarray]:
         """The inputs as arrays that compiled code can read, and the frame laid out for their shapes."""
         tables = self._tables
-        arrays = arrays_of(tables, values)
+        arrays = input_arrays(tables, values)
         root = self._root_layout(symbols_of(tables, arrays))
-        check(tables, root, None)
+        require_sizes(tables, root, None)
         outputs = self._plan_outputs(root, None)
         if self._installed is None or not self._installed.descends_from(root):
             self._install(root)
@@ -240,7 +267,8 @@ class Frame:
         updated = {source for source, _ in tables.updates}
         for i, (port, array) in enumerate(zip(tables.program.inputs, arrays, strict=True)):
             flags = READABLE | WRITEABLE if i in updated else READABLE
-            self._inputs.append((array.shape, array.dtype, flags, root.port_places(port.buffer), port.buffer))
+            patches = root.port_places(port.buffer)
+            self._inputs.append(InputPlan(array.shape, array.dtype, flags, patches, port.buffer))
         return arrays
 
     def _install(self, layout: ArenaLayout) -> None:

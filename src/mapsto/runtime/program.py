@@ -22,7 +22,7 @@ from mapsto.ir.expr import Dim, maximum, product
 
 ALIGNMENT = 64  # bytes: a cache line, and the widest vector
 
-Operand = tuple[int, Dim]
+Address = tuple[int, Dim]
 """A place in memory: (index of a buffer, offset in bytes)."""
 
 
@@ -62,7 +62,7 @@ class Buffer:
     offset: int = 0
 
 
-KINDS = ("input", "output", "constant", "arena")
+BUFFER_KINDS = ("input", "output", "constant", "arena")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Run:
     """
 
     function: str
-    operands: tuple[Operand, ...]
+    operands: tuple[Address, ...]
     dims: tuple[Dim, ...] = ()
     extent: Dim = 1
     writes: tuple[int, ...] | None = None
@@ -88,7 +88,7 @@ class Bind:
     """Reads the integer at `operand` and makes it the value of `symbol`: a size that depends on data."""
 
     symbol: str
-    operand: Operand
+    operand: Address
     dtype: DType = DType.I64
     label: str = ""
     provenance: tuple[str, ...] = ()
@@ -98,7 +98,7 @@ class Bind:
 class BranchIfFalse:
     """Goes on at step `target` where the bool (one byte) at `operand` is false."""
 
-    operand: Operand
+    operand: Address
     target: int
     label: str = ""
     provenance: tuple[str, ...] = ()
@@ -131,7 +131,7 @@ class Bounds:
     are. what, axis, extent, where: what the message says of it.
     """
 
-    operand: Operand
+    operand: Address
     kind: str
     what: str
     axis: int
@@ -193,7 +193,7 @@ class Program:
         return describe(self)
 
 
-def operands_of(step: Step) -> tuple[Operand, ...]:
+def operands_of(step: Step) -> tuple[Address, ...]:
     if isinstance(step, Run):
         return step.operands
     return (step.operand,) if isinstance(step, (Bind, BranchIfFalse, Bounds)) else ()

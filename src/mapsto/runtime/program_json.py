@@ -13,13 +13,13 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.expr_text import parse_dim
 from mapsto.runtime.program import (
+    Address,
     Bind,
     Bounds,
     BranchIfFalse,
     Buffer,
     Check,
     Jump,
-    Operand,
     Port,
     Program,
     Require,
@@ -63,28 +63,33 @@ def _port_to_json(port: Port, index: dict[Dim, int]) -> list[Any]:
     return [port.name, port.dtype.value, [index[dim] for dim in port.shape], port.buffer, *default]
 
 
+def _address_to_json(address: Address, index: dict[Dim, int]) -> list[int]:
+    buffer, offset = address
+    return [buffer, index[offset]]
+
+
 def _step_to_json(step: Step, index: dict[Dim, int]) -> dict[str, Any]:
     common: dict[str, Any] = {"label": step.label, "provenance": list(step.provenance)}
     if isinstance(step, Run):
         return common | {
             "run": step.function,
-            "operands": [[buffer, index[offset]] for buffer, offset in step.operands],
+            "operands": [_address_to_json(address, index) for address in step.operands],
             "dims": [index[dim] for dim in step.dims],
             "extent": index[step.extent],
             "writes": None if step.writes is None else list(step.writes),
             "grain": step.grain,
         }
     if isinstance(step, Bind):
-        operand = [step.operand[0], index[step.operand[1]]]
+        operand = _address_to_json(step.operand, index)
         return common | {"bind": step.symbol, "operand": operand, "dtype": step.dtype.value}
     if isinstance(step, BranchIfFalse):
-        return common | {"branch": step.target, "operand": [step.operand[0], index[step.operand[1]]]}
+        return common | {"branch": step.target, "operand": _address_to_json(step.operand, index)}
     if isinstance(step, Jump):
         return common | {"jump": step.target}
     if isinstance(step, Bounds):
         return common | {
             "bounds": step.kind,
-            "operand": [step.operand[0], index[step.operand[1]]],
+            "operand": _address_to_json(step.operand, index),
             "what": step.what,
             "axis": step.axis,
             "extent": index[step.extent],
@@ -185,7 +190,7 @@ def _dim_from_json(value: Any) -> Dim:
         raise ModelError(f"size: {error}") from None
 
 
-def _operand(value: Any, where: str, dims: list[Dim]) -> Operand:
+def _operand(value: Any, where: str, dims: list[Dim]) -> Address:
     fields = _list(value, where)
     if len(fields) != 2:
         raise ModelError(f"{where}: {len(fields)} fields where 2 were expected")

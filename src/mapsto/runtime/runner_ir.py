@@ -27,7 +27,7 @@ from mapsto.runtime.pool_ir import (
     POOL_STARTED,
 )
 
-VERSION = 3  # of these structures; an artifact carries a compiled runner and says which
+RUNNER_VERSION = 3  # of these structures; an artifact carries a compiled runner and says which
 
 # Job: words
 JOB_POOL, JOB_ROWS, JOB_START, JOB_SINGLE, JOB_PROFILE, JOB_SLICE, JOB_PAUSE, JOB_ERROR, JOB_WORDS = range(9)

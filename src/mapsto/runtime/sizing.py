@@ -12,13 +12,13 @@ import numpy as np
 from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir.bounds import message, value_at
 from mapsto.ir.expr import evaluate
+from mapsto.runtime.arena_layout import LARGEST_SIZE, ArenaLayout
 from mapsto.runtime.arrays import address_of, readable
-from mapsto.runtime.layout import LARGEST_SIZE, ArenaLayout
 from mapsto.runtime.program import Bind, Bounds
 from mapsto.runtime.tables import Tables
 
 
-def arrays_of(tables: Tables, values: Sequence[Any]) -> list[np.ndarray]:
+def input_arrays(tables: Tables, values: Sequence[Any]) -> list[np.ndarray]:
     """The inputs as arrays that code can read where they are. Raises ShapeError."""
     program = tables.program
     if len(values) != len(program.inputs):
@@ -42,7 +42,7 @@ def symbols_of(tables: Tables, arrays: Sequence[np.ndarray]) -> dict[str, int]:
     return found
 
 
-def apart(tables: Tables, arrays: Sequence[np.ndarray]) -> None:
+def require_apart(tables: Tables, arrays: Sequence[np.ndarray]) -> None:
     """Raises ExecutionError where an input that is updated in place shares memory with another one."""
     for source, _ in tables.updates:
         mine = arrays[source]
@@ -57,7 +57,7 @@ def apart(tables: Tables, arrays: Sequence[np.ndarray]) -> None:
                 )
 
 
-def check(tables: Tables, layout: ArenaLayout, symbol: str | None) -> None:
+def require_sizes(tables: Tables, layout: ArenaLayout, symbol: str | None) -> None:
     """The program's checks that can be decided now: those on `symbol`, or (None) on the inputs' sizes alone. Raises
     ExecutionError.
     """
@@ -86,7 +86,7 @@ def bound(tables: Tables, layout: ArenaLayout, index: int, step: Bind, raw: byte
             f"it must be between 0 and {LARGEST_SIZE}"
         )
     layout = layout.bind(step.symbol, value)
-    check(tables, layout, step.symbol)
+    require_sizes(tables, layout, step.symbol)
     return layout
 
 

@@ -105,10 +105,12 @@ class Tables:
                 dims += len(step.dims)
             elif isinstance(step, Bind):
                 self.bind_place[index] = operands
-                slots.append((operands, step.operand[0], at[step.operand[1]]))
+                buffer, offset = step.operand
+                slots.append((operands, buffer, at[offset]))
                 operands += 1
             elif isinstance(step, (BranchIfFalse, Bounds)):
-                slots.append((row + runner_ir.ROW_CONDITION, step.operand[0], at[step.operand[1]]))
+                buffer, offset = step.operand
+                slots.append((row + runner_ir.ROW_CONDITION, buffer, at[offset]))
             if isinstance(step, (BranchIfFalse, Jump)):
                 words[row + runner_ir.ROW_TARGET] = step.target
         self.words = words

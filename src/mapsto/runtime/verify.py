@@ -8,11 +8,11 @@ import math
 from mapsto.errors import VerifyError
 from mapsto.ir import bounds
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, Sym, loads, symbols
+from mapsto.ir.expr import Dim, bare_symbol, loads, symbols
 from mapsto.runtime.dataflow import check_dataflow
 from mapsto.runtime.program import (
     ALIGNMENT,
-    KINDS,
+    BUFFER_KINDS,
     Bind,
     Bounds,
     BranchIfFalse,
@@ -47,15 +47,6 @@ def input_symbols(program: Program) -> dict[str, tuple[int, int]]:
             if name is not None:
                 found.setdefault(name, (i, axis))
     return found
-
-
-def bare_symbol(dim: Dim) -> str | None:
-    """The name of a dim that is one symbol and nothing else."""
-    if not isinstance(dim, Expr) or len(dim.terms) != 1:
-        return None
-    monomial, coefficient = dim.terms[0]
-    atom = monomial[0]
-    return atom.name if coefficient == 1 and len(monomial) == 1 and isinstance(atom, Sym) else None
 
 
 def _fault(program: Program, where: str, what: str) -> VerifyError:
@@ -111,7 +102,7 @@ def _buffers(program: Program) -> None:
     room = memoryview(program.constants).nbytes
     for buffer in program.buffers:
         where = f"buffer {buffer.name}"
-        if buffer.kind not in KINDS:
+        if buffer.kind not in BUFFER_KINDS:
             raise _fault(program, where, f"of no known kind: {buffer.kind}")
         if isinstance(buffer.bytes, int) and buffer.bytes < 0:
             raise _fault(program, where, f"of {buffer.bytes} bytes")
@@ -143,7 +134,7 @@ def _step(program: Program, index: int, updated: set[int]) -> None:
 
 
 def _bounds(program: Program, step: Bounds, where: str) -> None:
-    if step.kind not in bounds.KINDS:
+    if step.kind not in bounds.BOUND_KINDS:
         raise _fault(program, where, f"no known indices are allowed: {step.kind!r}")
     buffer, offset = step.operand
     room = program.buffers[buffer].bytes - offset

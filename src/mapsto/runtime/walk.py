@@ -1,7 +1,7 @@
 """A run on a device with memory of its own: the host walks the steps, the device computes.
 
 The host reads what decides how the walk goes on (a branch's condition, a size, the bounds of indices), and copies
-inputs to the device and outputs from it. Memory is laid out as in native runs (`runtime.layout`).
+inputs to the device and outputs from it. Memory is laid out as in native runs (`runtime.arena_layout`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,20 @@ import numpy as np
 
 from mapsto.errors import ExecutionError
 from mapsto.ir.expr import Dim
+from mapsto.runtime.arena_layout import ArenaLayout
 from mapsto.runtime.engine import Engine, Launcher, Memory
-from mapsto.runtime.layout import ArenaLayout
 from mapsto.runtime.poison import Poison
-from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Operand, Program, Require, Run, Step
-from mapsto.runtime.sizing import all_given, apart, arrays_of, bound, check, due_outputs, outside, symbols_of
+from mapsto.runtime.program import Address, Bind, Bounds, BranchIfFalse, Jump, Program, Require, Run, Step
+from mapsto.runtime.sizing import (
+    all_given,
+    bound,
+    due_outputs,
+    input_arrays,
+    outside,
+    require_apart,
+    require_sizes,
+    symbols_of,
+)
 from mapsto.runtime.tables import Tables
 
 RootLayout = Callable[[Mapping[str, int]], ArenaLayout]
@@ -53,10 +62,10 @@ class WalkedFrame:
     def run(self, values: Sequence[Any]) -> list[np.ndarray]:
         """The outputs, in order, for the inputs, in order."""
         tables, engine = self._tables, self._engine
-        arrays = arrays_of(tables, values)
-        apart(tables, arrays)
+        arrays = input_arrays(tables, values)
+        require_apart(tables, arrays)
         layout = self._root_layout(symbols_of(tables, arrays))
-        check(tables, layout, None)
+        require_sizes(tables, layout, None)
         for port, array in zip(tables.program.inputs, arrays, strict=True):
             self._places[port.buffer] = self._reserved(port.buffer, array.nbytes), 0
             engine.write(*self._places[port.buffer], array)
@@ -176,11 +185,12 @@ class WalkedFrame:
         launcher.set(operands, [self._value(d) for d in step.dims], extent, step.grain)
         return launcher
 
-    def _place(self, operand: Operand) -> tuple[Memory, int]:
-        memory, start = self._places[operand[0]]
-        return memory, start + self._value(operand[1])
+    def _place(self, operand: Address) -> tuple[Memory, int]:
+        buffer, offset = operand
+        memory, start = self._places[buffer]
+        return memory, start + self._value(offset)
 
-    def _raw(self, operand: Operand, count: int) -> bytes:
+    def _raw(self, operand: Address, count: int) -> bytes:
         """Bytes that the device computed."""
         found = np.empty(count, np.uint8)
         self._engine.read(*self._place(operand), found)

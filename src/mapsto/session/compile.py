@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mapsto import debug
-from mapsto.arguments import names_of, shapes_of, telling, text_of
+from mapsto.arguments import Progress, names_of, shapes_of, telling, text_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, current, metering
-from mapsto.devices.backend import Backend, Progress
+from mapsto.devices.backend import Backend
 from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
 from mapsto.errors import ModelError, ParseError, ShapeError
@@ -60,8 +60,9 @@ def compile_model(
 ) -> Executable:
     """Compile a model for a device of this machine.
 
-    model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.Graph`. shapes: dims of inputs by name; a
-    dim that is not fixed stays a run-time size. threads: how many share a step (None: as many as this process may use).
+    model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.graph.Graph`.
+    shapes: dims of inputs by name; a dim that is not fixed stays a run-time size.
+    threads: how many share a step (None: as many as this process may use).
     plan: decisions to replay.
     isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
     budget: limits of the work that differ from the defaults, by name ({"nodes": 10**6}) or as a whole.

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from mapsto.arguments import brief, shapes_of
+from mapsto.arguments import Shapes, brief, shapes_of
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, ShapeError
-from mapsto.ir.expr import Dim, sym
+from mapsto.ir.expr import Dim, bare_symbol, sym
 from mapsto.ir.graph import Graph, Value
-from mapsto.ops.interpret import bare_symbol
 from mapsto.passes import specialise
-
-Shapes = Mapping[str, Sequence[int | str | None]]
 
 
 @public

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from mapsto.budget import metering
 from mapsto.solve.eliminate import eliminate
-from mapsto.solve.local import changes, improve, lower
+from mapsto.solve.local import changes, improve, is_lower
 from mapsto.solve.milp import integer_program
 from mapsto.solve.order import Order, order_of
 from mapsto.solve.parts import Part, Parts, cost_of, parts_of
@@ -62,7 +62,7 @@ def _solution(
 ) -> Solution:
     choice = dict.fromkeys(problem.domains, 0) | dict(zip(parts.names, found, strict=True))
     cost = problem.cost(choice)
-    if not lower(cost, problem.cost(incumbent)):
+    if not is_lower(cost, problem.cost(incumbent)):
         choice = {name: incumbent[name] for name in problem.domains}
         cost = problem.cost(choice)
     bound = min(math.fsum([parts.constant, *(result.bound for result in solved)]), cost)
@@ -130,7 +130,7 @@ def _unknown(low: float) -> float:
 
 def _better(part: Part, one: Sequence[int] | None, other: Sequence[int]) -> Sequence[int]:
     """Whichever costs less, the second among equals."""
-    return one if one is not None and lower(cost_of(part.factors, one), cost_of(part.factors, other)) else other
+    return one if one is not None and is_lower(cost_of(part.factors, one), cost_of(part.factors, other)) else other
 
 
 def _impossible(part: Part, start: Sequence[int], method: str) -> _Solved:

@@ -16,7 +16,7 @@ VISIT = 200  # cells that one look at a table counts as besides its own: what a 
 _ROUNDS = 50
 
 
-def lower(cost: float, than: float) -> bool:
+def is_lower(cost: float, than: float) -> bool:
     """Whether a cost is lower by enough to change anything for it."""
     if than == math.inf:
         return cost < math.inf
@@ -79,7 +79,7 @@ def changes(part: Part, choice: Mapping[int, int], incumbent: Sequence[int]) -> 
                 seen.update(near)
                 change.extend(near)
         touched = list(reached.values())
-        if lower(cost_of(touched, choice), cost_of(touched, incumbent)):
+        if is_lower(cost_of(touched, choice), cost_of(touched, incumbent)):
             worth.update((v, choice[v]) for v in change)
     return worth
 
@@ -97,6 +97,6 @@ def _mode(v: int, factors: Sequence[Factor], choice: Sequence[int], count: int) 
         total += row
     old, fewest = choice[v], broken.min()
     best = int(np.argmin(np.where(broken == fewest, total, math.inf)))
-    if broken[old] == fewest and not lower(float(total[best]), float(total[old])):
+    if broken[old] == fewest and not is_lower(float(total[best]), float(total[old])):
         return old
     return best

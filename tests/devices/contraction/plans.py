@@ -7,9 +7,9 @@ from dataclasses import replace
 from benchmarks.contraction.cases import Case
 
 from mapsto.devices.contraction.core import Core
-from mapsto.devices.contraction.plan import _closing, _widest
 from mapsto.devices.contraction.template import ContractionForm, LoopAxis, TilePlan
 from mapsto.devices.contraction.tile import Tiling, split_columns, split_rows
+from mapsto.devices.contraction.tile_plan import _closing, _widest
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import mul, sym
 from mapsto.loop.ast import Param

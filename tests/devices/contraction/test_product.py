@@ -11,13 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.instruction_sets import instruction_sets
 
-from mapsto.devices.contraction.plan import read_tiles, tiles_text
-from mapsto.devices.contraction.template import ContractionForm, LoopAxis, plan_contraction, product
+from mapsto.devices.contraction.template import ContractionForm, LoopAxis, inlined_product, plan_contraction
 from mapsto.devices.contraction.tile import Tiling
+from mapsto.devices.contraction.tile_plan import read_tiles, tiles_text
 from mapsto.devices.cpu.isa import Isa
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, evaluate, floordiv, sym
-from mapsto.loop.ast import Function, LetIndex, Param
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Function, Param
 
 DEPTH = 11
 
@@ -48,8 +49,8 @@ def test_parts_of_a_product(isa: Isa, rows: int, columns: int, opened: bool) -> 
     panels, half = evaluate(plan.panels, {}), sym("half")
     body = []
     for tiles, part in itertools.product([(half, plan.units), (0, half)], [(0, 1), (1, panels)]):
-        body += product(plan, part, tiles, lambda hint: f"{hint}.{next(numbers)}")
-    named = LetIndex("at", 3), LetIndex("to", 5), LetIndex("half", floordiv(plan.units, 2))
+        body += inlined_product(plan, part, tiles, lambda hint: f"{hint}.{next(numbers)}")
+    named = loop.LetIndex("at", 3), loop.LetIndex("to", 5), loop.LetIndex("half", floordiv(plan.units, 2))
     function = Function("around", (form.a, form.b, form.out), form.dims, (*named, *body))
     rng = np.random.default_rng(0)
     a, b = (rng.integers(-4, 5, (extent, DEPTH)).astype(np.float32) for extent in (rows, columns))

@@ -42,7 +42,8 @@ from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.isa import Isa
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, evaluate, sym
-from mapsto.loop.ast import Binary, Broadcast, Cast, Const, For, Load, Param, Statement, Type, Value
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Param
 from mapsto.loop.interpret import interpret
 
 Array = NDArray[Any]
@@ -304,26 +305,26 @@ def test_starts_and_borders() -> None:
 # ---- epilogues -------------------------------------------------------------------------------------------------------
 
 
-def bias_and_relu(value: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
+def bias_and_relu(value: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
     """max(0, acc + bias[column]); the bias has exactly as many elements as there are columns."""
-    bias = Load("bias", place.column, value.type, mask=place.mask)
-    return [], (Binary("max", Binary("add", value, bias), Const(0, value.type)),)
+    bias = loop.Load("bias", place.column, value.type, mask=place.mask)
+    return [], (loop.Binary("max", loop.Binary("add", value, bias), loop.Const(0, value.type)),)
 
 
-def long_epilogue(value: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
+def long_epilogue(value: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
     """bias, then many steps that together change nothing: long enough to be kept in a loop."""
     statements, (result,) = bias_and_relu(value, place)
-    row = Broadcast(Cast(_row_number(place), Type(DType.F32)), value.type)
+    row = loop.Broadcast(loop.Cast(_row_number(place), loop.Type(DType.F32)), value.type)
     for _ in range(10):
-        result = Binary("sub", Binary("add", result, row), row)
+        result = loop.Binary("sub", loop.Binary("add", result, row), row)
     return statements, (result,)
 
 
-def _row_number(place: TilePlace) -> Value:
+def _row_number(place: TilePlace) -> loop.Value:
     from mapsto.loop.ast import IndexValue
 
     number: Dim = place.rows[-1] + 1
-    return IndexValue(number, Type(DType.I32))
+    return IndexValue(number, loop.Type(DType.I32))
 
 
 @pytest.mark.parametrize("epilogue", [bias_and_relu, long_epilogue])
@@ -350,11 +351,13 @@ def test_epilogues(isa: Isa, epilogue: Epilogue, blocked: bool) -> None:
 def test_an_epilogue_may_change_the_type(isa: Isa) -> None:
     """int8 in, int8 out: scaled, rounded, saturated."""
 
-    def requantise(value: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
-        scaled = Binary(
-            "mul", Cast(value, Type(DType.F32, value.type.lanes)), Const(0.125, Type(DType.F32, value.type.lanes))
+    def requantise(value: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
+        scaled = loop.Binary(
+            "mul",
+            loop.Cast(value, loop.Type(DType.F32, value.type.lanes)),
+            loop.Const(0.125, loop.Type(DType.F32, value.type.lanes)),
         )
-        return [], (Cast(scaled, Type(DType.U8, value.type.lanes)),)
+        return [], (loop.Cast(scaled, loop.Type(DType.U8, value.type.lanes)),)
 
     case = convolution_case(Convolution(20, 36, 7), INT8)
     form = replace(case.form, out=Param("out", DType.U8, True))
@@ -427,6 +430,6 @@ def test_shares_of_the_range_do_not_overlap() -> None:
 def test_loads_of_functions_use_unique_names() -> None:
     case = product_case(Product(2, 3, 4), FP32)
     function, _ = contraction(plan_contraction(case.form, ISAS[0].core), plain)
-    assert isinstance(function.body[0], For)
+    assert isinstance(function.body[0], loop.For)
     first, second = load([function], ISAS[0]), load([function], ISAS[0])
     assert first[0].entry is not second[0].entry

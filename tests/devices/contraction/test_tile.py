@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mapsto.devices.contraction.template import plan_contraction
-from mapsto.devices.contraction.tile import Shape, choose, row_limit, split_columns, split_rows, tile_cycles
+from mapsto.devices.contraction.tile import ProductShape, choose, row_limit, split_columns, split_rows, tile_cycles
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.isa import AVX2, AVX512_FULL, SSE2, Isa
 
@@ -50,13 +50,13 @@ def test_any_number_of_rows_is_a_sum_of_run_time_tiles(largest: int, rows: int) 
 def test_a_panel_that_meets_one_row_comes_from_afar() -> None:
     """It is used once, so the first-level cache has no part in it, however small it is."""
     panel = (16,) * 3
-    one, more = (tile_cycles(ZEN4.core, panel, 1, Shape(rows, 512, 128, None)) for rows in (1, 2))
+    one, more = (tile_cycles(ZEN4.core, panel, 1, ProductShape(rows, 512, 128, None)) for rows in (1, 2))
     assert one > more
-    assert len(choose(ZEN4.core, Shape(1, 512, 128, None)).panel) > 3
+    assert len(choose(ZEN4.core, ProductShape(1, 512, 128, None)).panel) > 3
 
 
 shapes = st.builds(
-    Shape,
+    ProductShape,
     st.one_of(st.none(), st.integers(1, 300)),
     st.one_of(st.none(), st.integers(1, 300)),
     st.integers(1, 2000),
@@ -67,7 +67,7 @@ shapes = st.builds(
 
 @settings(max_examples=150)
 @given(shapes, st.sampled_from(ISAS))
-def test_tiles_fit_the_registers(shape: Shape, isa: Isa) -> None:
+def test_tiles_fit_the_registers(shape: ProductShape, isa: Isa) -> None:
     tiling = choose(isa.core, shape)
     for vectors in (tiling.panel if tiling.full_panels != 0 else (), tiling.last):
         used = len(vectors) * (tiling.sizes[0] + 1) + 1 if vectors else 0
@@ -78,36 +78,36 @@ def test_tiles_fit_the_registers(shape: Shape, isa: Isa) -> None:
 
 def test_rows_a_page_apart_are_few() -> None:
     """14 rows of A that share a set of the first-level cache push each other out of its 8 ways at every step."""
-    assert row_limit(ZEN4.core, 2, Shape(140, 512, 1024, 4096)) == 6
-    assert row_limit(ZEN4.core, 2, Shape(140, 512, 1024, 2048)) == 12
-    assert row_limit(ZEN4.core, 2, Shape(140, 512, 1024, 3072)) == 14
+    assert row_limit(ZEN4.core, 2, ProductShape(140, 512, 1024, 4096)) == 6
+    assert row_limit(ZEN4.core, 2, ProductShape(140, 512, 1024, 2048)) == 12
+    assert row_limit(ZEN4.core, 2, ProductShape(140, 512, 1024, 3072)) == 14
 
 
 def test_narrow_last_vectors_where_they_cost_less() -> None:
     """40 columns: two whole vectors and a half one; a Zen 4 core does that half in half the time."""
-    tiling = choose(ZEN4.core, Shape(26, 40, 216, 64))
+    tiling = choose(ZEN4.core, ProductShape(26, 40, 216, 64))
     assert tiling.last == (16, 16, 8) and tiling.full_panels == 0
-    whole = tile_cycles(ZEN4.core, (16, 16, 16), 9, Shape(26, 48, 216, 64))
-    assert tile_cycles(ZEN4.core, (16, 16, 8), 9, Shape(26, 40, 216, 64)) < 0.9 * whole
+    whole = tile_cycles(ZEN4.core, (16, 16, 16), 9, ProductShape(26, 48, 216, 64))
+    assert tile_cycles(ZEN4.core, (16, 16, 8), 9, ProductShape(26, 40, 216, 64)) < 0.9 * whole
 
 
 def test_few_rows_take_more_vectors() -> None:
     """A single row needs several accumulators to hide the latency of the multiply-add."""
     for isa in (AVX2, ZEN4):
-        tiling = choose(isa.core, Shape(1, 1024, 64, 256))
+        tiling = choose(isa.core, ProductShape(1, 1024, 64, 256))
         assert len(tiling.panel) >= 4
 
 
 def test_outputs_that_stream_take_smaller_tiles() -> None:
     """28 stores in a row wait for cache lines: at 16 steps a tile of 2 x 14 reached 84 % of peak, one of 2 x 5 91 %."""
-    near = Shape(3136, 256, 16, 16, 4)
+    near = ProductShape(3136, 256, 16, 16, 4)
     tiles = [choose(ZEN4.core, replace(near, streams=streams)) for streams in (False, True)]
     accumulators = [len(t.panel) * t.sizes[0] for t in tiles]
     assert accumulators[1] < accumulators[0]
 
 
 def test_bf16_dot_products_share_their_broadcasts() -> None:
-    tiling = choose(ZEN4.core, Shape(3136, 256, 32, 32, 4, streams=True, bf16_dot=True))
+    tiling = choose(ZEN4.core, ProductShape(3136, 256, 32, 32, 4, streams=True, bf16_dot=True))
     assert len(tiling.panel) >= 2
 
 

@@ -10,8 +10,8 @@ from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.kernel.ast import Cast, Const, Load, Op, Scalar, Where
-from mapsto.loop.ast import For, Function, LaneMask, Let, Param, Store, Type, Var
-from mapsto.loop.ast import Load as LoopLoad
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Function, Param
 from mapsto.loop.interpret import interpret
 from mapsto.plan.layout import Layout, blocked, plain
 
@@ -38,17 +38,20 @@ def run(
         return f"{hint}{count[0]}"
 
     blocks, points = shape
-    mask = Var("mask", Type(DType.BOOL, LANES)) if valid is not None else None
-    acc = Var("sum", Type(F32, LANES))
+    mask = loop.Var("mask", loop.Type(DType.BOOL, LANES)) if valid is not None else None
+    acc = loop.Var("sum", loop.Type(F32, LANES))
     bindings = {"o": sym("block") * LANES, "p": sym("point")}
     context = EpilogueContext(bindings, "o", LANES, layouts, {"acc": acc}, mask, fresh, PROCESSOR)
     statements, value = emit_scalar(e, context)
     place = out.place([sym("block") * LANES, sym("point")])
-    body = [Let("sum", LoopLoad("acc", sym("block") * points * LANES + sym("point") * LANES, acc.type)), *statements]
+    body = [
+        loop.Let("sum", loop.Load("acc", sym("block") * points * LANES + sym("point") * LANES, acc.type)),
+        *statements,
+    ]
     if valid is not None:
-        body.insert(0, Let("mask", LaneMask(valid - sym("block") * LANES, Type(DType.BOOL, LANES))))
-    body.append(Store("out", place, value, 1, mask))
-    loops = For("block", sym("begin"), sym("end"), (For("point", 0, points, tuple(body)),))
+        body.insert(0, loop.Let("mask", loop.LaneMask(valid - sym("block") * LANES, loop.Type(DType.BOOL, LANES))))
+    body.append(loop.Store("out", place, value, 1, mask))
+    loops = loop.For("block", sym("begin"), sym("end"), (loop.For("point", 0, points, tuple(body)),))
     params = [Param("acc", F32), *(Param(n, F32) for n in buffers), Param("out", F32, True)]
     result = np.full(out.elements, np.nan, np.float32)
     interpret(

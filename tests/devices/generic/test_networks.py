@@ -8,7 +8,8 @@ import pytest
 from mapsto.devices.generic.networks import apart, together, transposed
 from mapsto.devices.generic.scope import Code
 from mapsto.ir.dtypes import DType
-from mapsto.loop.ast import Function, Let, Load, Param, Shuffle, Store, Type, Value
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Function, Param
 from mapsto.loop.interpret import interpret
 from mapsto.plan.loop_forms import shuffles
 
@@ -18,14 +19,14 @@ I32 = DType.I32
 def run(network: object, count: int, lanes: int, source: np.ndarray) -> tuple[np.ndarray, int]:
     """What becomes of `count` vectors, and by how many shuffles."""
     code = Code(set())
-    vectors = [code.let(Load("x", k * lanes, Type(I32, lanes))) for k in range(count)]
-    made: list[Value] = network(vectors, code.let)  # type: ignore[operator]
+    vectors = [code.let(loop.Load("x", k * lanes, loop.Type(I32, lanes))) for k in range(count)]
+    made: list[loop.Value] = network(vectors, code.let)  # type: ignore[operator]
     for k, value in enumerate(made):
-        code.emit(Store("y", k * lanes, value))
+        code.emit(loop.Store("y", k * lanes, value))
     body = tuple(code.scopes[0].statements)
     out = np.zeros(len(made) * lanes, np.int32)
     interpret(Function("network", (Param("x", I32), Param("y", I32, True)), (), body), [source, out], {}, 0, 1)
-    return out, sum(isinstance(s, Let) and isinstance(s.value, Shuffle) for s in body)
+    return out, sum(isinstance(s, loop.Let) and isinstance(s.value, loop.Shuffle) for s in body)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 16])

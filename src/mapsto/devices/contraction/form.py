@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, product
-from mapsto.loop.ast import Param, Statement, Value
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Param
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,13 @@ class TilePlace:
     column: Dim
     lanes: int
     valid: Dim | None
-    mask: Value | None
+    mask: loop.Value | None
     fresh: Callable[[str], str]
 
 
 # (accumulators, place) -> statements to run and the values to store (the element type of `out`, as many lanes, then
 # those of `also`); none: it stored by itself.
-Epilogue = Callable[[Value, TilePlace], tuple[list[Statement], tuple[Value, ...]]]
+Epilogue = Callable[[loop.Value, TilePlace], tuple[list[loop.Statement], tuple[loop.Value, ...]]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class ContractionForm:
     A: element at a_start + batch.a + rows.a + window.a + (channel // channel_block)*channel_block_stride
        + (channel % channel_block)*channel_stride. `channel_block` 0: the channels are one block. A holds materialised
        borders: no read is guarded.
-    B: packed (see `contraction_packing`) at b_start + batch.b; or, with `b_channel_stride` given, direct: columns
+    B: packed (see `packing`) at b_start + batch.b; or, with `b_channel_stride` given, direct: columns
        contiguous, channel and windows (their `b`) by strides, `interleave` 1, no channel blocks.
     out: element at out_start + batch.out + rows.out + (column // out_block)*out_block_stride + column % out_block.
        `out_block` 0: columns are contiguous and the last store is masked; else whole blocks are stored and tail lanes

@@ -10,16 +10,13 @@ block shorter: nothing is padded but the columns of a last vector and the channe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mapsto.devices.contraction.form import ContractionForm
 from mapsto.devices.contraction.tile import Tiling
+from mapsto.ir.dtypes import Array
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, minimum, mod, mul, product
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import math
 
-from mapsto.devices.contraction import plan as rules
+from mapsto.devices.contraction import tile_plan as rules
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.products import multiply
-from mapsto.devices.contraction.tile import PIECE, Shape, Tiling, choose, tile_cycles
+from mapsto.devices.contraction.tile import PIECE, ProductShape, Tiling, choose, tile_cycles
 from mapsto.ir.dtypes import DType
 from mapsto.plan.contraction_tally import Extents, TemplateShare
 
@@ -25,7 +25,7 @@ def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) 
     widest = core.vector_bits // (8 * total.size)
     widest = min(widest, e.out_block) if e.out_block else widest
     rows = math.prod(e.rows)
-    shape = Shape(
+    shape = ProductShape(
         None if e.open_rows else e.rows[-1],
         None if e.open_columns else e.columns,
         steps,
@@ -52,7 +52,7 @@ def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) 
     return TemplateShare(ideal / cycles, panels, between_a, 1.0, 0.0, shares)
 
 
-def _cycles(core: Core, shape: Shape, tiling: Tiling, e: Extents) -> float:
+def _cycles(core: Core, shape: ProductShape, tiling: Tiling, e: Extents) -> float:
     """Of one row axis and all columns, for these extents, whichever of them the code knows beforehand."""
     full, rest = divmod(e.columns, max(tiling.width, 1))
     if tiling.full_panels is not None:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mapsto.devices.contraction.form import ContractionForm
-from mapsto.devices.contraction.plan import TilePlan
 from mapsto.devices.contraction.tile import PIECE
+from mapsto.devices.contraction.tile_plan import TilePlan
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, minimum, mul, sym
-from mapsto.loop.ast import Alloc, Binary, Bitcast, Cast, Const, For, Load, Statement, Store, Type, Value
+from mapsto.loop import ast as loop
 
 _ARRAY = "staged"
 _LONE_PIECE = 64  # bytes of a row that shares nothing: a burst of stores longer than a core's queue is waited for
@@ -31,12 +31,12 @@ class Piece:
     groups: Dim
 
 
-def array(plan: TilePlan) -> tuple[Statement, ...]:
+def array(plan: TilePlan) -> tuple[loop.Statement, ...]:
     """The local array, where there is one."""
     form = plan.form
     if form.staged is None:
         return ()
-    return (Alloc(_ARRAY, form.staged, (max(plan.tiling.sizes) - 1) * _pitch(form) + _most(form)),)
+    return (loop.Alloc(_ARRAY, form.staged, (max(plan.tiling.sizes) - 1) * _pitch(form) + _most(form)),)
 
 
 def is_staged(form: ContractionForm, stride: Dim | None, group: int) -> bool:
@@ -58,7 +58,7 @@ def pieces(form: ContractionForm, groups: Dim, name: str) -> Iterator[Piece]:
         yield Piece(name, 1, whole * most, rest)
 
 
-def filled(plan: TilePlan, start: Dim, rows: int, count: Dim, fresh: Callable[[str], str]) -> Iterator[Statement]:
+def filled(plan: TilePlan, start: Dim, rows: int, count: Dim, fresh: Callable[[str], str]) -> Iterator[loop.Statement]:
     """Fills the array with `count` elements of each row, of which the first one's begin at `start`; nothing past them
     is read.
     """
@@ -69,7 +69,7 @@ def filled(plan: TilePlan, start: Dim, rows: int, count: Dim, fresh: Callable[[s
         yield from _run(plan, [add(start, mul(row, stride)) for row in range(rows)], count, fresh)
 
 
-def _run(plan: TilePlan, starts: Sequence[Dim], count: Dim, fresh: Callable[[str], str]) -> Iterator[Statement]:
+def _run(plan: TilePlan, starts: Sequence[Dim], count: Dim, fresh: Callable[[str], str]) -> Iterator[loop.Statement]:
     """`count` neighbours from each of some places on, to places a row apart."""
     form, lanes = plan.form, plan.core.lanes(plan.form.multiplied)
     done: Dim = 0
@@ -81,39 +81,41 @@ def _run(plan: TilePlan, starts: Sequence[Dim], count: Dim, fresh: Callable[[str
                 yield from _moved(form, starts, add(done, number * lanes), lanes)
         else:
             body = tuple(_moved(form, starts, add(done, mul(sym(name), lanes)), lanes))
-            yield For(name, 0, rounds, body)
+            yield loop.For(name, 0, rounds, body)
         done = add(done, mul(rounds, lanes))
         if lanes == 1:
             return
         lanes = lanes // 2 if isinstance(count, int) else 1
 
 
-def _moved(form: ContractionForm, starts: Sequence[Dim], to: Dim, lanes: int) -> Iterator[Statement]:
+def _moved(form: ContractionForm, starts: Sequence[Dim], to: Dim, lanes: int) -> Iterator[loop.Statement]:
     """A vector of each row."""
     assert form.staged is not None
     for row, start in enumerate(starts):
-        value = Load(form.a.name, add(start, to), Type(form.a.element, lanes))
-        yield Store(_ARRAY, add(row * _pitch(form), to), Cast(value, Type(form.staged, lanes)))
+        value = loop.Load(form.a.name, add(start, to), loop.Type(form.a.element, lanes))
+        yield loop.Store(_ARRAY, add(row * _pitch(form), to), loop.Cast(value, loop.Type(form.staged, lanes)))
 
 
-def group(form: ContractionForm, row: int, number: Dim) -> Value:
+def group(form: ContractionForm, row: int, number: Dim) -> loop.Value:
     """A dot group of a row from the array: one element, or the 32 bits that hold two."""
     assert form.staged is not None
     at = add(row * _pitch(form), mul(number, form.interleave))
     if form.interleave == 1:
-        return Load(_ARRAY, at, Type(form.staged))
-    return Bitcast(Load(_ARRAY, at, Type(form.staged, form.interleave)), Type(DType.I32))
+        return loop.Load(_ARRAY, at, loop.Type(form.staged))
+    return loop.Bitcast(loop.Load(_ARRAY, at, loop.Type(form.staged, form.interleave)), loop.Type(DType.I32))
 
 
-def lone_group(form: ContractionForm, at: Dim, group: int) -> Value:
+def lone_group(form: ContractionForm, at: Dim, group: int) -> loop.Value:
     """A group of 16-bit pairs straight from memory, element by element; what is beyond `group` is 0."""
     assert form.staged is DType.I16
-    word = Type(DType.I32)
-    low = Binary("and", Cast(Load(form.a.name, at, Type(form.a.element)), word), Const(0xFFFF, word))
+    word = loop.Type(DType.I32)
+    low = loop.Binary(
+        "and", loop.Cast(loop.Load(form.a.name, at, loop.Type(form.a.element)), word), loop.Const(0xFFFF, word)
+    )
     if group == 1:
         return low
-    high = Cast(Load(form.a.name, add(at, 1), Type(form.a.element)), word)
-    return Binary("or", low, Binary("shl", high, Const(16, word)))
+    high = loop.Cast(loop.Load(form.a.name, add(at, 1), loop.Type(form.a.element)), word)
+    return loop.Binary("or", low, loop.Binary("shl", high, loop.Const(16, word)))
 
 
 def _most(form: ContractionForm) -> int:

@@ -10,7 +10,7 @@
 Where A is multiplied in a wider type than it lies in, the innermost loop is one over pieces: a vector conversion brings
 the rows' next channels to a local array, from where they are broadcast (`stage`).
 
-Only the register tile is unrolled. `tile` chooses its size, `contraction_packing` says how B lies in memory.
+Only the register tile is unrolled. `tile` chooses its size, `packing` says how B lies in memory.
 """
 
 from __future__ import annotations
@@ -21,35 +21,12 @@ from typing import Any
 
 from mapsto.devices.contraction import stage
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
-from mapsto.devices.contraction.plan import TilePlan, plan_contraction
 from mapsto.devices.contraction.products import dot_of
+from mapsto.devices.contraction.tile_plan import TilePlan, plan_contraction
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
-from mapsto.loop.ast import (
-    Alloc,
-    Assign,
-    Binary,
-    Bitcast,
-    Broadcast,
-    Cast,
-    Const,
-    Declare,
-    Dot,
-    Fma,
-    For,
-    Function,
-    If,
-    LaneMask,
-    Let,
-    LetIndex,
-    Load,
-    Select,
-    Statement,
-    Store,
-    Type,
-    Value,
-    Var,
-)
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Function
 
 __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "contraction", "plan_contraction"]
 
@@ -60,24 +37,24 @@ _UNROLLED_STEPS = 1
 def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
     """The function of a planned contraction, and the extent of the range that its begin and end share out."""
     form = plan.form
-    body: tuple[Statement, ...] = (
+    body: tuple[loop.Statement, ...] = (
         *stage.array(plan),
-        For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue).item())),
+        loop.For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue).item())),
     )
     params = (form.a, form.b, form.out, *(also.param for also in form.also), *form.others)
     return Function(form.name, params, form.dims, body), plan.extent
 
 
-def product(
+def inlined_product(
     plan: TilePlan, panels: tuple[Dim, Dim], units: tuple[Dim, Dim], fresh: Callable[[str], str]
-) -> list[Statement]:
+) -> list[loop.Statement]:
     """A form without batch axes as a part of a function of somebody else's: these of its panels, and of its row tiles
     (`plan.units` of them); the sums are stored as they are. Its starts may name what that function has named; fresh
     gives names that it has not.
     """
     name = fresh("panel")
     template = _Template(plan, lambda sums, place: ([], (sums,)), fresh)
-    return [For(name, *panels, tuple(template.panel(sym(name), *units)))]
+    return [loop.For(name, *panels, tuple(template.panel(sym(name), *units)))]
 
 
 @dataclass(frozen=True)
@@ -91,7 +68,7 @@ class _Panel:
     column: Dim
     b_start: Dim
     valid: Dim | None
-    masks: tuple[Value | None, ...] = ()
+    masks: tuple[loop.Value | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,27 +107,27 @@ class _Template:
         lanes = self.plan.tiling.panel[0]
         zero: tuple[Dim, ...] = tuple(0 for _ in self.form.batch)
         place = TilePlace(zero, tuple(0 for _ in self.form.rows), 0, lanes, None, None, self.fresh)
-        return self.epilogue(Var("probe", Type(self.form.accumulator, lanes)), place)
+        return self.epilogue(loop.Var("probe", loop.Type(self.form.accumulator, lanes)), place)
 
     # ---- the shared range ----
 
-    def item(self) -> list[Statement]:
+    def item(self) -> list[loop.Statement]:
         """Split an item's number into batch, panel and row block, from outer to inner."""
         plan = self.plan
         names = [*(f"batch{i}" for i in range(len(self.form.batch)))]
         digits = list(zip(names, (axis.extent for axis in self.form.batch), strict=True))
         inner = [("panel", plan.panels), ("block", plan.blocks)]
         digits += reversed(inner) if plan.rows_outer else inner
-        out: list[Statement] = []
+        out: list[loop.Statement] = []
         rest: Dim = sym("item")
         for name, extent in reversed(digits):
-            out.insert(0, LetIndex(name, mod(rest, extent)))
+            out.insert(0, loop.LetIndex(name, mod(rest, extent)))
             rest = floordiv(rest, extent)
         chunk, block = self.plan.chunk, sym("block")
         stop = minimum(add(mul(block, chunk), chunk), self.plan.units)
         return out + self.panel(sym("panel"), mul(block, chunk), stop)
 
-    def panel(self, panel: Dim, start: Dim, stop: Dim) -> list[Statement]:
+    def panel(self, panel: Dim, start: Dim, stop: Dim) -> list[loop.Statement]:
         """The units [start, stop) of a panel."""
         tiling, pack = self.plan.tiling, self.plan.packing
         size = mul(pack.panel, pack.column_elements if self.form.b_channel_stride is None else 1)
@@ -167,20 +144,20 @@ class _Template:
         whole = self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), None), start, stop)
         if not tiling.last:
             return whole
-        return [If((panel - full,), tuple(self._panel(last, start, stop)), tuple(whole))]
+        return [loop.If((panel - full,), tuple(self._panel(last, start, stop)), tuple(whole))]
 
-    def _panel(self, panel: _Panel, start: Dim, stop: Dim) -> list[Statement]:
+    def _panel(self, panel: _Panel, start: Dim, stop: Dim) -> list[loop.Statement]:
         """Rows of the outer axes, then tiles along the last."""
-        masks: list[Statement] = []
+        masks: list[loop.Statement] = []
         panel = replace(panel, masks=self._masks(panel, masks))
         if len(self.form.rows) == 1:
             return masks + self._tiles(panel, (), start, stop)
         name = self.fresh("row")
-        return [*masks, For(name, start, stop, tuple(self._row(panel, sym(name))))]
+        return [*masks, loop.For(name, start, stop, tuple(self._row(panel, sym(name))))]
 
-    def _masks(self, panel: _Panel, out: list[Statement]) -> tuple[Value | None, ...]:
+    def _masks(self, panel: _Panel, out: list[loop.Statement]) -> tuple[loop.Value | None, ...]:
         """The masks of a panel's vectors, named once before its loops."""
-        masks: list[Value | None] = []
+        masks: list[loop.Value | None] = []
         column = 0
         for lanes in panel.vectors:
             whole = panel.valid is None or (isinstance(panel.valid, int) and panel.valid >= column + lanes)
@@ -188,11 +165,11 @@ class _Template:
                 masks.append(None)
             else:
                 assert panel.valid is not None
-                masks.append(self._let(out, "mask", LaneMask(panel.valid - column, Type(DType.BOOL, lanes))))
+                masks.append(self._let(out, "mask", loop.LaneMask(panel.valid - column, loop.Type(DType.BOOL, lanes))))
             column += lanes
         return tuple(masks)
 
-    def _row(self, panel: _Panel, row: Dim) -> list[Statement]:
+    def _row(self, panel: _Panel, row: Dim) -> list[loop.Statement]:
         indices: list[Dim] = []
         for axis in reversed(self.form.rows[:-1]):
             indices.insert(0, mod(row, axis.extent))
@@ -200,47 +177,49 @@ class _Template:
         indices[0] = add(mul(row, self.form.rows[0].extent), indices[0])  # the outermost needs no modulus
         return self._tiles(panel, tuple(indices), 0, None)
 
-    def _tiles(self, panel: _Panel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None) -> list[Statement]:
+    def _tiles(self, panel: _Panel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None) -> list[loop.Statement]:
         """Tiles [start, stop) along the last row axis (None: all)."""
         tiling = self.plan.tiling
         if tiling.counts is None:
             return self._run_time_tiles(panel, outer, start, stop)
-        out: list[Statement] = []
+        out: list[loop.Statement] = []
         first_tile, first_row = 0, 0
         for size, count in zip(tiling.sizes, tiling.counts, strict=True):
             low, high = maximum(start, first_tile), first_tile + count
             limit = high if stop is None else minimum(stop, high)
             name = self.fresh("tile")
             row = add(mul(sym(name) - first_tile, size), first_row)
-            out.append(For(name, low, limit, tuple(self._tile(panel, (*outer, row), size))))
+            out.append(loop.For(name, low, limit, tuple(self._tile(panel, (*outer, row), size))))
             first_tile, first_row = high, first_row + size * count
         return out
 
-    def _run_time_tiles(self, panel: _Panel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None) -> list[Statement]:
+    def _run_time_tiles(
+        self, panel: _Panel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None
+    ) -> list[loop.Statement]:
         """Whole tiles, then, after the last of them, ever smaller ones for what is left."""
         sizes, extent = self.plan.tiling.sizes, self.form.rows[-1].extent
         whole = floordiv(extent, sizes[0])
         limit = whole if stop is None else minimum(stop, whole)
         name = self.fresh("tile")
         row = mul(sym(name), sizes[0])
-        main = For(name, start, limit, tuple(self._tile(panel, (*outer, row), sizes[0])))
+        main = loop.For(name, start, limit, tuple(self._tile(panel, (*outer, row), sizes[0])))
         done = mul(whole, sizes[0])
-        rest: list[Statement] = []
+        rest: list[loop.Statement] = []
         for size in sizes[1:]:
             name = self.fresh("rest")
             body = tuple(self._tile(panel, (*outer, add(done, mul(sym(name), size))), size))
             count = floordiv(extent - done, size)
-            rest.append(For(name, 0, count, body))
+            rest.append(loop.For(name, 0, count, body))
             done = add(done, mul(count, size))
-        return [main, *rest] if stop is None else [main, If((stop - self.plan.units,), tuple(rest))]
+        return [main, *rest] if stop is None else [main, loop.If((stop - self.plan.units,), tuple(rest))]
 
     # ---- one tile ----
 
-    def _tile(self, panel: _Panel, rows: tuple[Dim, ...], size: int) -> list[Statement]:
+    def _tile(self, panel: _Panel, rows: tuple[Dim, ...], size: int) -> list[loop.Statement]:
         form = self.form
         accumulators = [[self.fresh("acc") for _ in panel.vectors] for _ in range(size)]
-        out: list[Statement] = [
-            Declare(name, Const(0, Type(form.accumulator, lanes)))
+        out: list[loop.Statement] = [
+            loop.Declare(name, loop.Const(0, loop.Type(form.accumulator, lanes)))
             for names in accumulators
             for name, lanes in zip(names, panel.vectors, strict=True)
         ]
@@ -288,7 +267,7 @@ class _Template:
 
     def _nest(
         self, part: _Part, panel: _Panel, accumulators: list[list[str]], a_base: Dim, b_base: Dim
-    ) -> Sequence[Statement]:
+    ) -> Sequence[loop.Statement]:
         loops = part.loops
         staged = stage.is_staged(self.form, loops[-1].a if loops else None, part.group)
         outer = loops[:-1] if staged else loops
@@ -303,115 +282,123 @@ class _Template:
             body = tuple(self._step(panel, accumulators, groups, b))
         for position, (name, axis) in enumerate(reversed(list(zip(names, outer, strict=True)))):
             short = position == 0 and isinstance(axis.extent, int) and axis.extent <= _UNROLLED_STEPS
-            body = (For(name, 0, axis.extent, body, unroll=short),)
+            body = (loop.For(name, 0, axis.extent, body, unroll=short),)
         return body
 
     def _pieces(
         self, panel: _Panel, accumulators: list[list[str]], a: Dim, b: Dim, axis: LoopAxis
-    ) -> Iterator[Statement]:
+    ) -> Iterator[loop.Statement]:
         """A loop over dot groups that adjoin in A, piece by piece by way of the local array."""
         k, rows = self.form.interleave, len(accumulators)
         for piece in stage.pieces(self.form, axis.extent, self.fresh("piece")):
             name, start = self.fresh("k"), add(a, mul(piece.first, k))
             groups = [stage.group(self.form, row, sym(name)) for row in range(rows)]
             at = add(b, mul(add(piece.first, sym(name)), axis.b))
-            steps = For(name, 0, piece.groups, tuple(self._step(panel, accumulators, groups, at)))
+            steps = loop.For(name, 0, piece.groups, tuple(self._step(panel, accumulators, groups, at)))
             body = (*stage.filled(self.plan, start, rows, mul(piece.groups, k), self.fresh), steps)
-            yield from body if piece.count == 1 else (For(piece.name, 0, piece.count, body),)
+            yield from body if piece.count == 1 else (loop.For(piece.name, 0, piece.count, body),)
 
-    def _step(self, panel: _Panel, accumulators: list[list[str]], groups: list[Value], b: Dim) -> list[Statement]:
+    def _step(
+        self, panel: _Panel, accumulators: list[list[str]], groups: list[loop.Value], b: Dim
+    ) -> list[loop.Statement]:
         """One reduction step: every vector of B against the broadcast of every row's group of A."""
         form, k = self.form, self.form.interleave
-        out: list[Statement] = []
-        vectors: list[Value] = []
+        out: list[loop.Statement] = []
+        vectors: list[loop.Value] = []
         column = 0
         for lanes, valid in zip(panel.vectors, panel.masks, strict=True):
             mask = None if form.b_channel_stride is None else valid  # packed B has all columns
-            loaded: Value = Load(form.b.name, add(b, column * k), Type(form.b.element, lanes * k), mask=mask)
+            loaded: loop.Value = loop.Load(
+                form.b.name, add(b, column * k), loop.Type(form.b.element, lanes * k), mask=mask
+            )
             vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
             column += lanes
         for group, names in zip(groups, accumulators, strict=True):
             scalar = self._let(out, "a", group)
             for name, vector in zip(names, vectors, strict=True):
-                total = Var(name, Type(form.accumulator, vector.type.lanes // k))
-                out.append(Assign(name, self._multiply(scalar, vector, total)))
+                total = loop.Var(name, loop.Type(form.accumulator, vector.type.lanes // k))
+                out.append(loop.Assign(name, self._multiply(scalar, vector, total)))
         return out
 
-    def _let(self, out: list[Statement], prefix: str, value: Value) -> Value:
+    def _let(self, out: list[loop.Statement], prefix: str, value: loop.Value) -> loop.Value:
         name = self.fresh(prefix)
-        out.append(Let(name, value))
-        return Var(name, value.type)
+        out.append(loop.Let(name, value))
+        return loop.Var(name, value.type)
 
-    def _group(self, at: Dim, group: int) -> Value:
+    def _group(self, at: Dim, group: int) -> loop.Value:
         """One channel of A as an accumulator's element, or a dot group as the 32 bits that hold it."""
         form, k = self.form, self.form.interleave
         if k == 1:
-            return _converted(Load(form.a.name, at, Type(form.a.element)), form.accumulator)
+            return _converted(loop.Load(form.a.name, at, loop.Type(form.a.element)), form.accumulator)
         if form.staged is not None:
             return stage.lone_group(form, at, group)
-        t = Type(form.a.element, k)
-        mask = None if group == k else LaneMask(group, Type(DType.BOOL, k))
-        return Bitcast(Load(form.a.name, at, t, mask=mask), Type(DType.I32))
+        t = loop.Type(form.a.element, k)
+        mask = None if group == k else loop.LaneMask(group, loop.Type(DType.BOOL, k))
+        return loop.Bitcast(loop.Load(form.a.name, at, t, mask=mask), loop.Type(DType.I32))
 
-    def _multiply(self, scalar: Value, vector: Value, total: Value) -> Value:
+    def _multiply(self, scalar: loop.Value, vector: loop.Value, total: loop.Value) -> loop.Value:
         form, lanes = self.form, total.type.lanes
         if form.interleave == 1:
-            spread = Broadcast(scalar, total.type)
+            spread = loop.Broadcast(scalar, total.type)
             if form.accumulator.is_float and self.plan.core.has("fma"):
-                return Fma(spread, vector, total)
-            return Binary("add", total, Binary("mul", spread, vector))
-        group = Bitcast(Broadcast(scalar, Type(DType.I32, lanes)), Type(form.multiplied, lanes * form.interleave))
-        return Dot(dot_of(form.multiplied), group, vector, total)
+                return loop.Fma(spread, vector, total)
+            return loop.Binary("add", total, loop.Binary("mul", spread, vector))
+        group = loop.Bitcast(
+            loop.Broadcast(scalar, loop.Type(DType.I32, lanes)), loop.Type(form.multiplied, lanes * form.interleave)
+        )
+        return loop.Dot(dot_of(form.multiplied), group, vector, total)
 
     # ---- epilogue ----
 
     def _finish(
         self, panel: _Panel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
-    ) -> list[Statement]:
+    ) -> list[loop.Statement]:
         """Epilogue and store of every accumulator, in the order in which they lie: a vector's rows adjoin in a blocked
         output, a row's vectors in a row-major one. Many short streams of stores cost up to 10 % where K is small."""
         places = [(position, row) for row in range(len(accumulators)) for position in range(len(panel.vectors))]
         if self.form.out_block:
             places.sort()
-        out: list[Statement] = []
+        out: list[loop.Statement] = []
         for position, row in places:
-            value = Var(accumulators[row][position], Type(self.form.accumulator, panel.vectors[position]))
+            value = loop.Var(accumulators[row][position], loop.Type(self.form.accumulator, panel.vectors[position]))
             column = sum(panel.vectors[:position])
             out += self._emit(panel, position, column, value, batch, (*rows[:-1], add(rows[-1], row)))
         return out
 
     def _finish_looped(
         self, panel: _Panel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
-    ) -> list[Statement]:
+    ) -> list[loop.Statement]:
         """A long epilogue is written once per vector, in a loop over the tile's rows; the accumulators wait in a
         local array."""
-        out: list[Statement] = []
+        out: list[loop.Statement] = []
         width, scratch = sum(panel.vectors), self.fresh("tile")
-        out.append(Alloc(scratch, self.form.accumulator, width * len(accumulators)))
+        out.append(loop.Alloc(scratch, self.form.accumulator, width * len(accumulators)))
         for row, names in enumerate(accumulators):
             column = 0
             for name, lanes in zip(names, panel.vectors, strict=True):
-                out.append(Store(scratch, row * width + column, Var(name, Type(self.form.accumulator, lanes))))
+                out.append(
+                    loop.Store(scratch, row * width + column, loop.Var(name, loop.Type(self.form.accumulator, lanes)))
+                )
                 column += lanes
         name = self.fresh("row")
-        body: list[Statement] = []
+        body: list[loop.Statement] = []
         column = 0
         for position, lanes in enumerate(panel.vectors):
-            loaded = Load(scratch, add(mul(sym(name), width), column), Type(self.form.accumulator, lanes))
+            loaded = loop.Load(scratch, add(mul(sym(name), width), column), loop.Type(self.form.accumulator, lanes))
             value = self._let(body, "acc", loaded)
             body += self._emit(panel, position, column, value, batch, (*rows[:-1], add(rows[-1], sym(name))))
             column += lanes
-        return [*out, For(name, 0, len(accumulators), tuple(body))]
+        return [*out, loop.For(name, 0, len(accumulators), tuple(body))]
 
     def _emit(
         self,
         panel: _Panel,
         position: int,
         column: int,
-        value: Value,
+        value: loop.Value,
         batch: tuple[Dim, ...],
         rows: tuple[Dim, ...],
-    ) -> list[Statement]:
+    ) -> list[loop.Statement]:
         """Epilogue and store of the accumulators of one vector of the panel."""
         lanes, mask = value.type.lanes, panel.masks[position]
         valid = None if mask is None or panel.valid is None else panel.valid - column
@@ -434,27 +421,27 @@ class _Template:
         return found
 
     def _stored(
-        self, panel: _Panel, end: int, at: Dim, target: _Target, result: Value, mask: Value | None
-    ) -> list[Statement]:
+        self, panel: _Panel, end: int, at: Dim, target: _Target, result: loop.Value, mask: loop.Value | None
+    ) -> list[loop.Statement]:
         """Stores one vector that begins at column `at` and ends at `end` of the panel."""
         block = self.form.out_block
         if not block:
-            return [Store(target.name, add(target.base, at), result, mask=mask)]
+            return [loop.Store(target.name, add(target.base, at), result, mask=mask)]
         if mask is not None:
-            result = Select(mask, result, Const(0, result.type))
+            result = loop.Select(mask, result, loop.Const(0, result.type))
         where = add(mul(floordiv(at, block), target.block_stride), mod(at, block))
-        stored: list[Statement] = [Store(target.name, add(target.base, where), result)]
+        stored: list[loop.Statement] = [loop.Store(target.name, add(target.base, where), result)]
         return stored + self._zero_tail(panel, end, target, result.type.element)
 
-    def _zero_tail(self, panel: _Panel, column: int, target: _Target, element: DType) -> list[Statement]:
+    def _zero_tail(self, panel: _Panel, column: int, target: _Target, element: DType) -> list[loop.Statement]:
         """After the last vector: zeros to the end of its block."""
         form = self.form
         at = add(panel.column, column)
         if column != sum(panel.vectors) or not isinstance(at, int) or at % form.out_block == 0:
             return []
         where = add(mul(at // form.out_block, target.block_stride), at % form.out_block)
-        t = Type(element, form.out_block - at % form.out_block)
-        return [Store(target.name, add(target.base, where), Const(0, t))]
+        t = loop.Type(element, form.out_block - at % form.out_block)
+        return [loop.Store(target.name, add(target.base, where), loop.Const(0, t))]
 
 
 def _offset(base: Dim, axes: Sequence[LoopAxis], indices: Sequence[Dim], stride: Callable[[LoopAxis], Dim]) -> Dim:
@@ -463,8 +450,8 @@ def _offset(base: Dim, axes: Sequence[LoopAxis], indices: Sequence[Dim], stride:
     return base
 
 
-def _converted(value: Value, element: DType) -> Value:
-    return value if value.type.element is element else Cast(value, Type(element, value.type.lanes))
+def _converted(value: loop.Value, element: DType) -> loop.Value:
+    return value if value.type.element is element else loop.Cast(value, loop.Type(element, value.type.lanes))
 
 
 def _merged(loops: tuple[LoopAxis, ...]) -> tuple[LoopAxis, ...]:
@@ -484,7 +471,11 @@ def _operations(node: Any) -> int:
     """Arithmetic nodes in what an epilogue returned."""
     if isinstance(node, tuple | list):
         return sum(_operations(n) for n in node)
-    if not hasattr(node, "__dataclass_fields__") or isinstance(node, Type):
+    if not hasattr(node, "__dataclass_fields__") or isinstance(node, loop.Type):
         return 0
-    own = 0 if isinstance(node, Var | Const | Load | Broadcast | Let | Store | Bitcast) else 1
+    own = (
+        0
+        if isinstance(node, loop.Var | loop.Const | loop.Load | loop.Broadcast | loop.Let | loop.Store | loop.Bitcast)
+        else 1
+    )
     return own + sum(_operations(getattr(node, f)) for f in node.__dataclass_fields__)

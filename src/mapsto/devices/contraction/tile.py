@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mapsto.devices.contraction.core import Core
 
@@ -34,7 +35,7 @@ _STAGING = 3.0  # instructions of a vector of A on its way: loaded, converted, s
 
 
 @dataclass(frozen=True)
-class Shape:
+class ProductShape:
     """What the rule looks at. `rows`/`columns` None: known at run time only. `row_bytes` None: the rows' distance is
     a run-time size.
 
@@ -78,7 +79,7 @@ class Tiling:
         return sum(self.panel)
 
 
-def choose(core: Core, shape: Shape) -> Tiling:
+def choose(core: Core, shape: ProductShape) -> Tiling:
     """The cheapest tiling."""
     return min(tilings(core, shape), key=_rank)
 
@@ -88,7 +89,7 @@ def anything(tiling: Tiling) -> bool:
     return True
 
 
-def best_of_widths(core: Core, shape: Shape, allowed: Callable[[Tiling], bool] = anything) -> list[Tiling]:
+def best_of_widths(core: Core, shape: ProductShape, allowed: Callable[[Tiling], bool] = anything) -> list[Tiling]:
     """The cheapest tiling of each panel width, the cheapest of all first."""
     best: dict[int, Tiling] = {}
     for tiling in filter(allowed, tilings(core, shape)):
@@ -102,7 +103,7 @@ def _rank(tiling: Tiling) -> tuple[float, int]:
     return tiling.cycles, -tiling.sizes[0]
 
 
-def tilings(core: Core, shape: Shape) -> Iterator[Tiling]:
+def tilings(core: Core, shape: ProductShape) -> Iterator[Tiling]:
     """All that registers allow."""
     lanes = min(core.accumulator_lanes, shape.widest)
     for vectors in range(1, _MOST_VECTORS + 1):
@@ -116,11 +117,19 @@ def tilings(core: Core, shape: Shape) -> Iterator[Tiling]:
             yield Tiling(panel, last, full, sizes, counts, cycles)
 
 
-def split_columns(columns: int | None, lanes: int, vectors: int) -> tuple[tuple[int, ...], tuple[int, ...], int | None]:
-    """(full panel, last panel, number of full panels): the last vector is as narrow as its columns allow."""
+class Panels(NamedTuple):
+    """Vectors of a full panel and of the last one, and the number of full ones (None: known at run time only)."""
+
+    panel: tuple[int, ...]
+    last: tuple[int, ...]
+    full: int | None
+
+
+def split_columns(columns: int | None, lanes: int, vectors: int) -> Panels:
+    """Columns cut into panels; the last vector is as narrow as its columns allow."""
     panel = (lanes,) * vectors
     if columns is None:
-        return panel, (), None
+        return Panels(panel, (), None)
     full, rest = divmod(columns, lanes * vectors)
     last = [lanes] * (rest // lanes)
     if rest % lanes:
@@ -128,10 +137,10 @@ def split_columns(columns: int | None, lanes: int, vectors: int) -> tuple[tuple[
         while width < rest % lanes:
             width *= 2
         last.append(min(width, lanes))
-    return panel, tuple(last), full
+    return Panels(panel, tuple(last), full)
 
 
-def row_limit(core: Core, vectors: int, shape: Shape) -> int:
+def row_limit(core: Core, vectors: int, shape: ProductShape) -> int:
     """Rows that fit the registers beside the vectors of B and one broadcast.
 
     Without multiply-add, products and the copies that two-operand instructions need come on top; without mask
@@ -174,7 +183,7 @@ def split_rows(rows: int | None, largest: int) -> tuple[tuple[int, ...], tuple[i
 
 
 @functools.lru_cache(maxsize=4096)
-def tile_cycles(core: Core, vectors: tuple[int, ...], rows: int, shape: Shape) -> float:
+def tile_cycles(core: Core, vectors: tuple[int, ...], rows: int, shape: ProductShape) -> float:
     """Cycles of one tile: the slowest of multiply-adds, loads, latency and issue, and the second-level cache where a
     panel overflows the first."""
     if not vectors:
@@ -203,7 +212,7 @@ def tile_cycles(core: Core, vectors: tuple[int, ...], rows: int, shape: Shape) -
 
 def _total(
     core: Core,
-    shape: Shape,
+    shape: ProductShape,
     panels: list[tuple[tuple[int, ...], int | None]],
     sizes: tuple[int, ...],
     counts: tuple[int, ...] | None,

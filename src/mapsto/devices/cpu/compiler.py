@@ -13,18 +13,18 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import IO
 
+from mapsto.arguments import Progress
 from mapsto.devices.cache import ObjectCache, default_folder, key_of
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.options import OPTIONS
 from mapsto.devices.cpu.worker import read_frame, write_frame
 from mapsto.errors import CompileError, ResourceError
 
-Progress = Callable[[int, int, str], None]
 _SECONDS_A_KERNEL = 300.0
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 

@@ -16,7 +16,7 @@ from mapsto.loop.text import format_function
 
 
 class Functions:
-    """A `making.code.Target`. submit: is given (name, LLVM IR, optimizer) of each function as soon as it is known."""
+    """A `making.code.MadeFor`. submit: is given (name, LLVM IR, optimizer) of each function as soon as it is known."""
 
     def __init__(self, isa: Isa, submit: Callable[[str, str, str], None]) -> None:
         self.processor = processor_of(isa)

@@ -13,8 +13,7 @@ from mapsto.devices.cpu.typical import typical
 from mapsto.errors import FileError, ParseError
 from mapsto.files import write_text
 from mapsto.machine.spec import Machine
-from mapsto.machine.text import VERSION as FORMAT
-from mapsto.machine.text import parse, to_text
+from mapsto.machine.text import FORMAT_VERSION, parse, to_text
 from mapsto.runtime.cpus import available_cpus, processor_name
 from mapsto.version import VERSION
 
@@ -74,4 +73,4 @@ def machine_path(isa: Isa) -> Path:
 
     features = ",".join(sorted(name for name, on in llvm.get_host_cpu_features().items() if on))
     about = (processor_name(), str(llvm.get_host_cpu_name()), features, isa.name, str(available_cpus()))
-    return default_folder() / "machines" / f"{key_of(str(FORMAT), VERSION, *about)[:16]}.json"
+    return default_folder() / "machines" / f"{key_of(str(FORMAT_VERSION), VERSION, *about)[:16]}.json"

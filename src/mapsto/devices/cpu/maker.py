@@ -14,7 +14,7 @@ from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Shared
 from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.quotes import Quoting
-from mapsto.devices.making.tasks import made
+from mapsto.devices.making.tasks import make_task
 from mapsto.devices.making.tile_quotes import TileTemplate
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
@@ -46,4 +46,4 @@ class CpuMaker:
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`."""
-        return made(task, homes, offer, self._shared, self.constants, self._tiles)
+        return make_task(task, homes, offer, self._shared, self.constants, self._tiles)

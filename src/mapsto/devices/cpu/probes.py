@@ -165,14 +165,14 @@ def _peak(isa: Isa, a: DType, b: DType, total: DType, interleave: int) -> Probe:
 
 # ---- elementwise ---------------------------------------------------------------------------------------------------
 
-Step = Callable[[Scalar, Scalar, int], Scalar]
+ChainStep = Callable[[Scalar, Scalar, int], Scalar]
 
 
 def _op(fn: str, *args: Scalar) -> Scalar:
     return Op(fn, args, args[0].dtype)
 
 
-def _unary(fn: str) -> Step:
+def _unary(fn: str) -> ChainStep:
     return lambda x, y, k: _op(fn, x)
 
 
@@ -181,7 +181,7 @@ def _add(x: Scalar, y: Scalar, k: int) -> Scalar:
     return _op("add" if k % 2 else "mul", x, y)
 
 
-def _chain(isa: Isa, name: str, count: int, step: Step, dtype: DType = F32, lanes: int = 0) -> Probe:
+def _chain(isa: Isa, name: str, count: int, step: ChainStep, dtype: DType = F32, lanes: int = 0) -> Probe:
     """`count` operations on each element, one upon the other; elements are independent."""
     i = sym("i")
     x: Scalar = Load("x", (i,), dtype)

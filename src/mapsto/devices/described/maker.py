@@ -63,7 +63,7 @@ class _AtThePeak:
 
 
 class _Nothing:
-    """A `making.code.Target` that no function is made for."""
+    """A `making.code.MadeFor` that no function is made for."""
 
     fused = True
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from mapsto.devices.generic.context import Lane
-from mapsto.devices.generic.cost import Costs, Vector
+from mapsto.devices.generic.cost import SegmentCosts, Vector
 from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
 from mapsto.devices.generic.fusion import Follower, followers, only_followed
 from mapsto.devices.generic.operations import combine, convert, identity, lift
 from mapsto.devices.generic.reduce import Neighbours, emit_reduce, goes_with_neighbours
-from mapsto.devices.generic.running import Runner, runner
+from mapsto.devices.generic.running import RunningReduction, runner
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import zero
 from mapsto.devices.generic.staging import Staged
@@ -20,7 +20,6 @@ from mapsto.ir.expr import Dim, floordiv, mod, sym, symbols
 from mapsto.kernel.ast import Iter, Load, Reduce, Reduction, Scalar, Where, children, walk
 from mapsto.loop import ast as loop
 
-_HALF = (DType.F16, DType.BF16)
 # Rows that are computed at once where their windows overlap: accumulators for each stay in registers.
 _NEIGHBOURS = 4
 
@@ -36,7 +35,7 @@ class Body:
         self,
         emitter: Emitter,
         segment: FlatSegment,
-        costs: Costs,
+        costs: SegmentCosts,
         registers: frozenset[str],
         handed: frozenset[str],
         staged: tuple[Staged, ...] = (),
@@ -67,8 +66,7 @@ class Body:
         for at, group in enumerate(self.segment.groups):
             self.group(group, at)
         for name in list(self.emitter.known):
-            self.emitter.forget(name)
-            del self.emitter.known[name]
+            self.emitter.undefine(name)
 
     def at_once(self, last: Iter, span: tuple[Dim, Dim]) -> int:
         """How many rows of an iterator, inside a span, are computed at once: several where windows of neighbours have
@@ -76,7 +74,7 @@ class Body:
         """
         if not isinstance(last.extent, int) or last.extent >= 2 * _NEIGHBOURS:
             name = f"{last.name}?"  # some row of the span
-            self.code.ranges[name] = span
+            self.code.unbind(name, span)
             self.code.bind(last.name, sym(name))
             return _NEIGHBOURS if self._windows(last.name) else 1
         return 1
@@ -133,7 +131,7 @@ class Body:
         for total in totals:
             total.finish(vector is not None)
 
-    def totals(self, follower: Follower, vector: Vector | None) -> Runner:
+    def totals(self, follower: Follower, vector: Vector | None) -> RunningReduction:
         """Accumulators of a reduction that is computed along with a group."""
         reduce = follower.reduce
         lanes = vector.lanes if vector is not None else self.emitter.lanes_of(self.emitter.info(reduce))
@@ -149,7 +147,7 @@ class Body:
                 self.code.bind(it.name, var)
             yield
 
-    def vectors(self, vector: Vector, group: FlatGroup, at: int, totals: list[Runner]) -> None:
+    def vectors(self, vector: Vector, group: FlatGroup, at: int, totals: list[RunningReduction]) -> None:
         """A loop over whole vectors of an iterator, then its tail under a mask."""
         with self.whole_vectors(vector):
             self.steps(group, at, totals)
@@ -186,7 +184,7 @@ class Body:
 
     # ---- steps ----
 
-    def steps(self, group: FlatGroup, at: int, totals: list[Runner], masked: bool = False) -> None:
+    def steps(self, group: FlatGroup, at: int, totals: list[RunningReduction], masked: bool = False) -> None:
         """All steps of a group at the present point, and its followers' share of it."""
         given: list[str] = []
         for step in group.steps:
@@ -203,8 +201,7 @@ class Body:
         for total in totals:
             total.add(masked)
         for name in given:
-            self.emitter.forget(name)
-            self.emitter.known.pop(name, None)
+            self.emitter.undefine(name)
 
     def store(self, step: FlatStep, value: loop.Value) -> loop.Value:
         """Stores to the target's place; a tail is masked off, or written as zeros where the target is padded. The
@@ -249,7 +246,7 @@ class Body:
         assert step.scan is not None
         emitter, code, kind = self.emitter, self.code, step.scan.kind
         info = emitter.info(step.value)
-        element = DType.F32 if step.dtype in _HALF else step.dtype
+        element = DType.F32 if step.dtype.is_half else step.dtype
         t = loop.Type(element, emitter.lane.count if emitter.lane else emitter.lanes_of(info))
         name = code.fresh("acc")
         code.emit(loop.Declare(name, identity(kind, t)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep, settled
+from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep, simplified
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, round_up, sym
 from mapsto.kernel.ast import Const, Iter
@@ -20,7 +20,7 @@ def zero_segments(
     block = layout.block
     whole: list[tuple[Dim, Dim]] = []
     for dim, extent in enumerate(layout.shape):
-        end = round_up(extent, block[1]) if block is not None and block[0] == dim else extent
+        end = round_up(extent, block.size) if block is not None and block.dim == dim else extent
         before, after = layout.border[dim]
         whole.append((-before, end + after))
     found: list[FlatSegment] = []
@@ -45,7 +45,7 @@ def _end(layout: Layout, dim: int) -> Dim:
     """A dim's end, the blocked one's padding included."""
     block = layout.block
     extent = layout.shape[dim]
-    return round_up(extent, block[1]) if block is not None and block[0] == dim else extent
+    return round_up(extent, block.size) if block is not None and block.dim == dim else extent
 
 
 def _zeros(
@@ -61,4 +61,4 @@ def _zeros(
         index.append(low + sym(iters[-1].name))
     value = Const(False if dtype is DType.BOOL else 0.0 if dtype.is_float else 0, dtype)
     step = FlatStep(target, dtype, layout.place(index), value)
-    return settled(FlatSegment(tuple(iters), (FlatGroup((step,), ()),)))
+    return simplified(FlatSegment(tuple(iters), (FlatGroup((step,), ()),)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mapsto.devices.generic.numbering import Info, Numbering
 from mapsto.devices.generic.processor import Processor
-from mapsto.devices.generic.scope import Code, Key, zero
+from mapsto.devices.generic.scope import Code, MemoKey, zero
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, symbols
 from mapsto.kernel.ast import Scalar
@@ -30,8 +30,7 @@ class Lane:
     """The vector dimension at work: `symbol` counts the lanes of `iterator`; lanes from `tail` on are past its end.
 
     `iterator` and `tail` are expressions over iterators. `fills`: the iterator whose padded targets get zeros in the
-    tail.
-    `mask`: the lanes that are inside, where somebody else knows them.
+    tail. `mask`: the lanes that are inside, where somebody else knows them.
     """
 
     symbol: str
@@ -148,7 +147,7 @@ class Context(ABC):
             depth = max(depth, self.code.depth_of(self.code.expand(self.lane.tail)), self.code.guard_depth)
         return min(depth, self.code.depth)
 
-    def key(self, info: Info) -> Key:
+    def key(self, info: Info) -> MemoKey:
         versions = tuple(self.code.versions.get(s, 0) for s in sorted(info.symbols))
         mask = self.mask.key if self.mask is not None and info.unsafe else 0
         return (info.number, versions, mask)
@@ -174,7 +173,7 @@ class Context(ABC):
         """What was read of a tensor before is out of date."""
         stale = {i.number for i in self.info.all() if tensor in i.tensors}
 
-        def is_stale(key: Key) -> bool:
+        def is_stale(key: MemoKey) -> bool:
             return key[0] in stale or (key[0] == "loaded" and tensor in key[1])  # type: ignore[operator]
 
         self.code.forget(is_stale)
@@ -184,6 +183,25 @@ class Context(ABC):
         self.forget(tensor)
         self.known[tensor] = value
         self.known_depth[tensor] = self.code.depth
+
+    def undefine(self, tensor: str) -> None:
+        """From now on the tensor's elements are no values that are known."""
+        self.forget(tensor)
+        self.known.pop(tensor, None)
+
+    @contextmanager
+    def defining(self, values: Mapping[str, loop.Value]) -> Iterator[None]:
+        """Inside, these are the tensors' elements; after that what they were before, of which nothing else was
+        forgotten.
+        """
+        before = {name: (self.known[name], self.known_depth[name]) for name in values if name in self.known}
+        for name, value in values.items():
+            self.define(name, value)
+        yield
+        for name in values:
+            self.undefine(name)
+        for name, (value, depth) in before.items():
+            self.known[name], self.known_depth[name] = value, depth
 
     # ---- lanes and masks ----
 
@@ -218,7 +236,7 @@ class Context(ABC):
     def lane_mask(self, count: Dim) -> loop.Value:
         """lane < count, computed in the outermost scope that knows the count."""
         assert self.lane is not None
-        key: Key = ("lanes", count, self.lane.count)
+        key: MemoKey = ("lanes", count, self.lane.count)
         found = self.code.find(key)
         if found is None:
             with self.code.at(min(max(self.code.depth_of(count), self.floor), self.code.depth)):

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from mapsto.devices.generic.flat import FlatGroup, FlatLoad, FlatStep
-from mapsto.devices.generic.normal import ranges_of
 from mapsto.devices.generic.processor import Cycles, Processor
 from mapsto.ir.expr import Dim, linear, loads, sym, symbols
 from mapsto.ir.expr_proofs import Ranges
 from mapsto.ir.expr_rewrite import simplify, substitute
-from mapsto.kernel.ast import Fold, Iter, Load, Op, Reduction, Scalar, State, bodies, children, walk
+from mapsto.kernel.ast import Fold, Iter, Load, Op, Reduction, Scalar, State, bodies, children, ranges_of, walk
 from mapsto.loop.ast import WIDEST_SHUFFLED_STRIDE
-from mapsto.plan.loop_forms import FEW_ROUNDS
+from mapsto.plan.loop_forms import FEW_ROUNDS, lanes_for
 from mapsto.plan.patterns import Sizes, number
 
 _FUNCTIONS = frozenset(("exp", "log", "tanh", "erf", "sigmoid", "log1p", "expm1"))
@@ -44,13 +43,6 @@ def estimate(e: Dim) -> int:
     return e if isinstance(e, int) else max(number(e, Sizes({})), 0)
 
 
-def lanes_for(extent: Dim, lanes: int) -> int:
-    """No more lanes than a power of two that holds the extent."""
-    if not isinstance(extent, int) or extent >= lanes:
-        return lanes
-    return 1 << max(extent - 1, 0).bit_length()
-
-
 def lane_stride(place: Dim, vector: Vector, ranges: Ranges) -> Dim | None:
     """How far apart neighbouring lanes lie; None where they do not lie evenly."""
     name = vector.iter.name
@@ -58,11 +50,11 @@ def lane_stride(place: Dim, vector: Vector, ranges: Ranges) -> Dim | None:
         return 0
     direct = linear(place, name)
     if direct is not None:
-        return direct[0]
+        return direct.coefficient
     split = sym("@o") * vector.lanes + sym("@l")
     inner = {**ranges, "@l": (0, vector.lanes - 1), "@o": (0, vector.iter.extent)}
     found = linear(simplify(substitute(place, {name: split}), inner), "@l")
-    return None if found is None else found[0]
+    return None if found is None else found.coefficient
 
 
 def _operation(fn: str, cycles: Cycles) -> float:
@@ -101,7 +93,7 @@ def _load_places(e: Dim) -> Iterable[Dim]:
     return [a.args[0] for a in atoms(e) if isinstance(a, Call) and a.fn == "load"] if loads(e) else []
 
 
-class Costs:
+class SegmentCosts:
     """Costs within one segment.
 
     `processor`: that the loops are for; `lanes`: of a full vector; `temps`: tensors that stay near (registers, local

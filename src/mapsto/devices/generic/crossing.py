@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.flat import FlatLoad, FlatSegment, FlatStep, settled, substituted_segment
+from mapsto.devices.generic.flat import FlatLoad, FlatSegment, FlatStep, simplified, substituted_segment
 from mapsto.ir.expr import Dim, floordiv, linear, loads, sym, symbols
 from mapsto.kernel.ast import Iter, Load, Reduction, Scalar, Where, children, transform, walk
 from mapsto.plan.loop_forms import shuffles
@@ -83,7 +83,7 @@ def _tile(
     }
     others = tuple(i for i in flat.rows if i is not axis and i is not across)
     split = replace(substituted_segment(flat, values), rows=(*others, rows, columns, Iter(row, height)))
-    split = settled(replace(split, lane=Iter(lane, lanes)))
+    split = simplified(replace(split, lane=Iter(lane, lanes)))
     split = replace(split, rows=(*others, rows, columns))
     written = {s.target for s in split.steps}
     apart = height if narrow else None
@@ -123,10 +123,10 @@ def _crossed(place: Dim, lane: str, row: str, apart: int | None) -> bool:
     if loads(place):
         return False
     across = linear(place, row)
-    along = None if across is None or across[0] != 1 else linear(across[1], lane)
-    if along is None or along[0] in (0, 1) or symbols(along[0]) & {lane, row}:
+    along = None if across is None or across.coefficient != 1 else linear(across.rest, lane)
+    if along is None or along.coefficient in (0, 1) or symbols(along.coefficient) & {lane, row}:
         return False
-    return apart is None or along[0] == apart
+    return apart is None or along.coefficient == apart
 
 
 def _reading(step: FlatStep, found: dict[FlatLoad, str], row: str) -> FlatStep:

@@ -16,7 +16,7 @@ from mapsto.devices.generic.scope import Code
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.kernel.ast import Load, Scalar, walk
-from mapsto.loop.ast import Statement, Value
+from mapsto.loop import ast as loop
 from mapsto.plan.layout import Layout
 
 
@@ -27,22 +27,23 @@ class EpilogueContext:
     all of them.
 
     A wide iterator's binding should show that it is a multiple of the lanes (16*block), so that blocked layouts stay
-    linear.
-    `buffers`: names of the operands' parameters, where they are not the tensors' own.
+    linear. `buffers`: names of the operands' parameters, where they are not the tensors' own.
     """
 
     bindings: Mapping[str, Dim]
     wide: str | None
     lanes: int
     layouts: Mapping[str, Layout]
-    known: Mapping[str, Value]
-    mask: Value | None
+    known: Mapping[str, loop.Value]
+    mask: loop.Value | None
     fresh: Callable[[str], str]
     processor: Processor
     buffers: Mapping[str, str] | None = None
 
 
-def emit_scalar(e: Scalar, context: EpilogueContext, dtype: DType | None = None) -> tuple[list[Statement], Value]:
+def emit_scalar(
+    e: Scalar, context: EpilogueContext, dtype: DType | None = None
+) -> tuple[list[loop.Statement], loop.Value]:
     """Statements that compute `e` at the context's point, and its value in all lanes (as `dtype`, if one is given)."""
     dtypes = {n.tensor: n.dtype for n in walk(e) if isinstance(n, Load)}
     names = context.buffers or {}

@@ -7,13 +7,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.normal import bare, ranges_of, settle
+from mapsto.devices.generic.normal import settle_guards
 from mapsto.devices.generic.rows import Segment
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Sym, add, load, mul, of_atom, product, sym, symbols
+from mapsto.ir.expr import Call, Dim, Sym, add, bare_symbol, load, mul, of_atom, product, sym, symbols
 from mapsto.ir.expr_proofs import Ranges, known_in
 from mapsto.ir.expr_rewrite import rebuild, rejoined, simplify, substitute
-from mapsto.kernel.ast import Index, Iter, Load, Reduction, Scalar, Scan, Where, bodies, children, reduced, transform
+from mapsto.kernel.ast import (
+    Index,
+    Iter,
+    Load,
+    Reduction,
+    Scalar,
+    Scan,
+    Where,
+    bodies,
+    children,
+    ranges_of,
+    reduced,
+    transform,
+)
 from mapsto.plan.layout import Layout, plain
 
 
@@ -157,15 +170,15 @@ class Flattener:
 
     def padded(self, tensor: str, index: Sequence[Dim]) -> str:
         layout = self.layouts[tensor]
-        if layout.block is None or not layout.has_tail or layout.border[layout.block[0]] != (0, 0):
+        if layout.block is None or not layout.has_tail or layout.border[layout.block.dim] != (0, 0):
             return ""
-        return bare(index[layout.block[0]]) or ""
+        return bare_symbol(index[layout.block.dim]) or ""
 
     def filled(self, tensor: str, index: Sequence[Dim], ranges: Ranges) -> str:
         """The iterator that covers the whole of a target's padded dim, or ''."""
         name = self.padded(tensor, index)
         layout = self.layouts[tensor]
-        if not name or layout.block is None or ranges[name] != (0, add(layout.shape[layout.block[0]], -1)):
+        if not name or layout.block is None or ranges[name] != (0, add(layout.shape[layout.block.dim], -1)):
             return ""
         return name
 
@@ -271,7 +284,7 @@ def collapsed_rows(segment: FlatSegment, extra: Iterable[Dim] = (), keep: str = 
     rows, values = collapse(movable, [*segment.exprs(), *extra])
     kept = tuple(i for i in segment.rows if i.name == keep)
     segment = replace(segment, rows=(*rows, *kept))
-    return settled(substituted_segment(segment, values)) if values else segment
+    return simplified(substituted_segment(segment, values)) if values else segment
 
 
 def substituted(e: Scalar, values: Mapping[str, Dim]) -> Scalar:
@@ -287,12 +300,14 @@ def substituted_segment(segment: FlatSegment, values: Mapping[str, Dim]) -> Flat
     return replace(segment, groups=groups)
 
 
-def settled(segment: FlatSegment) -> FlatSegment:
+def simplified(segment: FlatSegment) -> FlatSegment:
     """Expressions simplified under the present iterators."""
     groups = []
     lanes = ranges_of((segment.lane,)) if segment.lane is not None else {}
     for group in segment.groups:
         ranges = {**ranges_of(segment.rows), **ranges_of(group.inner), **lanes}
-        steps = tuple(replace(s, place=simplify(s.place, ranges), value=settle(s.value, ranges)) for s in group.steps)
+        steps = tuple(
+            replace(s, place=simplify(s.place, ranges), value=settle_guards(s.value, ranges)) for s in group.steps
+        )
         groups.append(FlatGroup(steps, group.inner))
     return replace(segment, groups=tuple(groups))

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from mapsto.devices.generic.flat import FlatSegment, reductions
-from mapsto.devices.generic.normal import ranges_of
-from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, symbols
+from mapsto.ir.expr import Dim, HalfLine, half_line, linear, loads, maximum, minimum, symbols
 from mapsto.ir.expr_proofs import bounds
-from mapsto.kernel.ast import Iter, Where, walk
+from mapsto.kernel.ast import Iter, Where, ranges_of, walk
 
 
 def guard_free(segment: FlatSegment, last: Iter) -> tuple[Dim, Dim] | None:
@@ -37,10 +36,8 @@ def guard_free(segment: FlatSegment, last: Iter) -> tuple[Dim, Dim] | None:
     return (low, high) if found else None
 
 
-def _bound(
-    cond: Dim, last: Iter, rows: set[str], known: dict[str, tuple[Dim, Dim]]
-) -> tuple[Dim | None, Dim | None] | None:
-    """(start, None) or (None, stop) of the rows where a guard holds whatever the inner iterators are."""
+def _bound(cond: Dim, last: Iter, rows: set[str], known: dict[str, tuple[Dim, Dim]]) -> HalfLine | None:
+    """The rows where a guard holds whatever the inner iterators are."""
     names = symbols(cond)
     if last.name not in names or names & (rows - {last.name}) or loads(cond):
         return None
@@ -48,11 +45,5 @@ def _bound(
     if found is None:
         return None
     coefficient, rest = found
-    if not isinstance(coefficient, int) or coefficient == 0:
-        return None
     least, _ = bounds(rest, known)
-    if least is None:
-        return None
-    if coefficient > 0:
-        return ceildiv(-least, coefficient), None
-    return None, floordiv(least, -coefficient) + 1
+    return None if least is None else half_line(coefficient, least)

@@ -14,7 +14,7 @@ from dataclasses import fields, is_dataclass, replace
 from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
 from mapsto.devices.generic.context import Lane, Operand, Tensors
-from mapsto.devices.generic.cost import Costs, Vector, lanes_for
+from mapsto.devices.generic.cost import SegmentCosts, Vector
 from mapsto.devices.generic.crossing import tile_of
 from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.flat import FlatSegment, reductions
@@ -22,9 +22,9 @@ from mapsto.devices.generic.interior import guard_free
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.schedule import (
-    Lanes,
-    Part,
+    KernelPart,
     RowSchedule,
+    VectorAxis,
     near_tensors,
     prepare,
     sorted_rows,
@@ -38,8 +38,10 @@ from mapsto.devices.generic.tiles import Blocks, TileBody, arrays_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, ceildiv, floordiv, maximum, minimum, mod, product, sym, symbols
 from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
-from mapsto.loop.ast import For, Function, LetIndex, Param, Statement, Type
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Function, Param
 from mapsto.plan.layout import Layout
+from mapsto.plan.loop_forms import lanes_for
 
 # Bounds on how much code one kernel is. Up to this many scalar operations the tail of a row vector gets code of its
 # own; beyond, all vectors run under a mask.
@@ -85,7 +87,7 @@ class _Writer:
         self,
         kernel: Kernel,
         layouts: Mapping[str, Layout],
-        parts: tuple[Part, ...],
+        parts: tuple[KernelPart, ...],
         name: str,
         processor: Processor,
     ) -> None:
@@ -119,12 +121,12 @@ class _Writer:
 
     # ---- parts ----
 
-    def part(self, part: Part) -> None:
+    def part(self, part: KernelPart) -> None:
         if part.schedule.vector == "transposed":
             self._tiles(part)
             return
         schedule, flat, temps = part.schedule, part.flat, part.temps
-        lanes: Lanes | None = None
+        lanes: VectorAxis | None = None
         if schedule.vector == "rows":
             block = self._padding(flat, flat.rows[schedule.axis].name, schedule.lanes)
             symbol = self.code.lane_symbol(schedule.lanes)
@@ -145,7 +147,7 @@ class _Writer:
             self.rounded | {s.array for s in staged if s.load.tensor in self.rounded},
         )
         emitter = Emitter(self.code, operands, self.processor, inner, tensors)
-        costs = Costs(self.processor, inner, emitter.near, flat.rows)
+        costs = SegmentCosts(self.processor, inner, emitter.near, flat.rows)
         body = Body(emitter, flat, costs, temps.registers, temps.handed, staged)
         rows = self._walked(flat.rows)
         self._emit(rows, body, lambda low, high: self._rows(rows[-1], low, high, lanes, body))
@@ -158,7 +160,7 @@ class _Writer:
                 self.code.bind(it.name, 0)
         return walked
 
-    def _tiles(self, part: Part) -> None:
+    def _tiles(self, part: KernelPart) -> None:
         """A part whose rows are walked in tiles; threads share blocks of them."""
         schedule, flat, temps = part.schedule, part.flat, part.temps
         axis, across = flat.rows[schedule.axis], flat.rows[schedule.across]
@@ -177,7 +179,7 @@ class _Writer:
         )
         emitter = Emitter(self.code, {**self.operands, **arrays}, self.processor, 1, tensors)
         inside, edges = (
-            Body(emitter, s, Costs(self.processor, 1, emitter.near, s.rows), temps.registers, temps.handed)
+            Body(emitter, s, SegmentCosts(self.processor, 1, emitter.near, s.rows), temps.registers, temps.handed)
             for s in (tile.segment, flat)
         )
         body = TileBody(inside, edges, tile, blocks, arrays, self.processor.chunk_bytes)
@@ -195,7 +197,8 @@ class _Writer:
 
     def _padding(self, flat: FlatSegment, iterator: str, lanes: int) -> int | None:
         """The block that targets are filled up to along this iterator, if it holds whole vectors."""
-        blocks = {b[1] for s in flat.steps if s.padded == iterator and (b := self.layouts[s.target].block) is not None}
+        padded = [self.layouts[s.target].block for s in flat.steps if s.padded == iterator]
+        blocks = {block.size for block in padded if block is not None}
         if len(blocks) != 1:
             return None
         (block,) = blocks
@@ -210,9 +213,9 @@ class _Writer:
     def _zero_part(self, flat: FlatSegment) -> None:
         temps = Temps(frozenset(), frozenset(), (), ())
         flat = sorted_rows(flat, temps)
-        lanes: Lanes | None = None
+        lanes: VectorAxis | None = None
         width = self.processor.lanes
-        costs = Costs(self.processor, width, frozenset(), flat.rows)
+        costs = SegmentCosts(self.processor, width, frozenset(), flat.rows)
         found: list[tuple[float, int]] = []
         for axis, it in enumerate(flat.rows):
             vector = Vector(it, lanes_for(it.extent, width))
@@ -269,9 +272,9 @@ class _Writer:
     def _bind(self, it: Iter, value: Dim) -> None:
         self.code.bind(it.name, value)
         for name in symbols(value):
-            self.code.ranges.setdefault(name, (0, it.extent - 1))
+            self.code.assume(name, (0, it.extent - 1))
 
-    def _rows(self, last: Iter, low: Dim, high: Dim, lanes: Lanes | None, body: Body) -> None:
+    def _rows(self, last: Iter, low: Dim, high: Dim, lanes: VectorAxis | None, body: Body) -> None:
         """The innermost row loop.
 
         Where guards or a tail concern a few rows only, those are apart, and the others free of them.
@@ -338,7 +341,7 @@ def _identifier(name: str) -> str:
     return f"t_{found}" if not found or found[0].isdigit() else found
 
 
-def _names(parts: tuple[Part, ...], layouts: Mapping[str, Layout]) -> set[str]:
+def _names(parts: tuple[KernelPart, ...], layouts: Mapping[str, Layout]) -> set[str]:
     """Symbols that the function's own names must stay away from: sizes, and iterators of the kernel."""
     found: set[str] = set()
     for part in parts:
@@ -354,7 +357,7 @@ def _names(parts: tuple[Part, ...], layouts: Mapping[str, Layout]) -> set[str]:
     return found
 
 
-def _symbols(statements: tuple[Statement, ...]) -> tuple[set[str], set[str]]:
+def _symbols(statements: tuple[loop.Statement, ...]) -> tuple[set[str], set[str]]:
     """(used, defined) index symbols of statements."""
     used: set[str] = set()
     defined: set[str] = set()
@@ -367,9 +370,9 @@ def _symbols(statements: tuple[Statement, ...]) -> tuple[set[str], set[str]]:
         elif isinstance(node, tuple):
             waiting.extend(node)
         elif names := _fields(type(node)):  # type: ignore[arg-type]
-            if isinstance(node, For):
+            if isinstance(node, loop.For):
                 defined.add(node.var)
-            elif isinstance(node, LetIndex):
+            elif isinstance(node, loop.LetIndex):
                 defined.add(node.name)
             waiting.extend([getattr(node, name) for name in names])
     return used, defined
@@ -378,4 +381,4 @@ def _symbols(statements: tuple[Statement, ...]) -> tuple[set[str], set[str]]:
 @functools.cache
 def _fields(kind: type) -> tuple[str, ...]:
     """The names of a dataclass's fields; none for other types, and for those of elements, which hold no sizes."""
-    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) and kind is not Type else ()
+    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) and kind is not loop.Type else ()

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from mapsto.loop.ast import Shuffle, Value
+from mapsto.loop import ast as loop
 
-Name = Callable[[Value], Value]
+Name = Callable[[loop.Value], loop.Value]
 
 
-def transposed(rows: Sequence[Value], chunk: int, name: Name) -> list[Value]:
+def transposed(rows: Sequence[loop.Value], chunk: int, name: Name) -> list[loop.Value]:
     """The columns of as many rows as a row has lanes, a power of two.
 
     chunk: lanes within which a processor interleaves two vectors at once. Rows are taken `chunk` at a time:
@@ -32,7 +32,7 @@ def transposed(rows: Sequence[Value], chunk: int, name: Name) -> list[Value]:
     return [columns[place] for place in range(lanes // chunk) for columns in by_place]
 
 
-def apart(vectors: Sequence[Value], block: int, name: Name) -> list[Value]:
+def apart(vectors: Sequence[loop.Value], block: int, name: Name) -> list[loop.Value]:
     """A stream of groups of `len(vectors)` blocks taken apart: result k has block k of each group."""
     count = len(vectors)
     if count == 1:
@@ -43,13 +43,15 @@ def apart(vectors: Sequence[Value], block: int, name: Name) -> list[Value]:
     lanes = vectors[0].type.lanes
     pairs = list(zip(vectors[::2], vectors[1::2], strict=True))
     even, odd = (
-        apart([name(Shuffle(a, b, _blocks(range(k, 2 * lanes // block, 2), block))) for a, b in pairs], block, name)
+        apart(
+            [name(loop.Shuffle(a, b, _blocks(range(k, 2 * lanes // block, 2), block))) for a, b in pairs], block, name
+        )
         for k in (0, 1)
     )
     return [value for pair in zip(even, odd, strict=True) for value in pair]
 
 
-def together(vectors: Sequence[Value], name: Name) -> list[Value]:
+def together(vectors: Sequence[loop.Value], name: Name) -> list[loop.Value]:
     """The inverse of `apart` with blocks of one lane: the stream of lane 0 of each vector, then lane 1 of each."""
     count = len(vectors)
     if count == 1:
@@ -62,13 +64,13 @@ def together(vectors: Sequence[Value], name: Name) -> list[Value]:
     return [name(half) for a, b in zip(even, odd, strict=True) for half in _zipped(a, b, lanes, lanes)]
 
 
-def _zipped(a: Value, b: Value, lanes: int, chunk: int) -> tuple[Value, Value]:
+def _zipped(a: loop.Value, b: loop.Value, lanes: int, chunk: int) -> tuple[loop.Value, loop.Value]:
     """Two vectors interleaved lane by lane, chunk by chunk: the first halves of chunks, the second halves."""
     low = [at for q in range(0, lanes, chunk) for k in range(q, q + chunk // 2) for at in (k, lanes + k)]
-    return Shuffle(a, b, tuple(low)), Shuffle(a, b, tuple(at + chunk // 2 for at in low))
+    return loop.Shuffle(a, b, tuple(low)), loop.Shuffle(a, b, tuple(at + chunk // 2 for at in low))
 
 
-def _places(vectors: Sequence[Value], block: int) -> range:
+def _places(vectors: Sequence[loop.Value], block: int) -> range:
     return range(vectors[0].type.lanes // block)
 
 
@@ -76,7 +78,7 @@ def _blocks(numbers: Sequence[int], block: int) -> tuple[int, ...]:
     return tuple(number * block + k for number in numbers for k in range(block))
 
 
-def _picked(vectors: Sequence[Value], blocks: Sequence[int], block: int, name: Name) -> Value:
+def _picked(vectors: Sequence[loop.Value], blocks: Sequence[int], block: int, name: Name) -> loop.Value:
     """Blocks picked from all vectors, counted through them: one vector after the other gives its own."""
     lanes = vectors[0].type.lanes
     wanted = _blocks(blocks, block)
@@ -85,5 +87,5 @@ def _picked(vectors: Sequence[Value], blocks: Sequence[int], block: int, name: N
         # lanes of vectors up to k are in place; of later ones, any will do for now
         kept = [at if k > 1 and want < k * lanes else want % lanes for at, want in enumerate(wanted)]
         lane = [lanes + want % lanes if want // lanes == k else own for own, want in zip(kept, wanted, strict=True)]
-        result = name(Shuffle(result, vectors[k], tuple(lane)))
+        result = name(loop.Shuffle(result, vectors[k], tuple(lane)))
     return result

@@ -4,12 +4,12 @@ guards gone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Expr, Sym, atoms, sym, symbols, terms_of
+from mapsto.ir.expr import Call, Dim, atoms, sym, symbols
 from mapsto.ir.expr_proofs import Ranges, bounds, known_at_least
 from mapsto.ir.expr_rewrite import simplify, substitute
 from mapsto.kernel.ast import (
@@ -27,6 +27,7 @@ from mapsto.kernel.ast import (
     children,
     over_nothing,
     over_one_point,
+    ranges_of,
     reduced,
     transform,
     walk,
@@ -35,7 +36,7 @@ from mapsto.kernel.scalar import neutral
 
 
 @dataclass(frozen=True)
-class Step:
+class NormalStmt:
     """A statement in normal form: `target[index] = value` over `iters`."""
 
     target: str
@@ -56,7 +57,7 @@ class Step:
         return any(i.extent != 1 and i.name not in named for i in self.iters)
 
     @cached_property
-    def reads(self) -> tuple[Access, ...]:
+    def reads(self) -> tuple[ElementRead, ...]:
         """Every element that is read: (tensor, index), by the value and by the target's index."""
         return (*accesses(self.value), *(a for e in self.index for a in index_accesses(e)))
 
@@ -79,7 +80,7 @@ class Step:
         return next(i.extent for i in self.iters if i.name == name)
 
 
-def normal_form(kernel: Kernel) -> tuple[Step, ...]:
+def normal_form(kernel: Kernel) -> tuple[NormalStmt, ...]:
     """The kernel's statements as steps, in order, without those over nothing and those that nothing comes of."""
     counter = [0]
     taken = {s for t in (*kernel.inputs, *kernel.outputs, *kernel.temps) for d in t.shape for s in symbol_names(d)}
@@ -96,7 +97,7 @@ def normal_form(kernel: Kernel) -> tuple[Step, ...]:
 
     steps = (_normal(stmt, fresh) for stmt in kernel.stmts)
     wanted = {t.name for t in kernel.outputs}
-    kept: list[Step] = []
+    kept: list[NormalStmt] = []
     for step in reversed([s for s in steps if all(i.extent != 0 for i in s.iters)]):
         if step.target in wanted:
             wanted |= step.tensors
@@ -128,14 +129,14 @@ def _free_names(stmt: Stmt) -> set[str]:
     return found - bound
 
 
-def _normal(stmt: Stmt, fresh: Callable[[str], str]) -> Step:
+def _normal(stmt: Stmt, fresh: Callable[[str], str]) -> NormalStmt:
     names, iters = _renamed(stmt.iters, {}, fresh, keep=stmt.scan.iter if stmt.scan else "")
     index = stmt.index if stmt.index is not None else tuple(sym(i.name) for i in stmt.iters)
     ranges = ranges_of(iters)
     scan = replace(stmt.scan, iter=str(names[stmt.scan.iter])) if stmt.scan else None
-    value = settle(_rename(stmt.value, names, fresh), ranges)
+    value = settle_guards(_rename(stmt.value, names, fresh), ranges)
     placed = tuple(simplify(substitute(e, names), ranges) for e in index)
-    return Step(stmt.target, stmt.dtype, iters, placed, value, scan)
+    return NormalStmt(stmt.target, stmt.dtype, iters, placed, value, scan)
 
 
 def _renamed(
@@ -169,17 +170,13 @@ def _rename(e: Scalar, names: dict[str, Dim], fresh: Callable[[str], str]) -> Sc
     return transform(e, leaf, lambda d: substitute(d, names))
 
 
-def ranges_of(iters: Iterable[Iter]) -> dict[str, tuple[Dim, Dim]]:
-    return {i.name: (0, i.extent - 1) for i in iters}
-
-
-def settle(e: Scalar, ranges: Ranges) -> Scalar:
+def settle_guards(e: Scalar, ranges: Ranges) -> Scalar:
     """Simplify every integer expression and drop the guards that the ranges decide."""
 
     def leaf(node: Scalar) -> Scalar | None:
         if isinstance(node, Reduction):
             inner = {**ranges, **ranges_of(node.iters)}
-            return reduced(node, node.iters, lambda part: settle(part, inner))
+            return reduced(node, node.iters, lambda part: settle_guards(part, inner))
         return _settled_guard(node, ranges) if isinstance(node, Where) else None
 
     return transform(e, leaf, lambda d: simplify(d, ranges))
@@ -190,11 +187,11 @@ def _settled_guard(node: Where, ranges: Ranges) -> Scalar:
     for cond in (simplify(c, ranges) for c in node.conds):
         holds = decided(cond, ranges)
         if holds is False:
-            return settle(node.otherwise, ranges)
+            return settle_guards(node.otherwise, ranges)
         if holds is None and cond not in conds:
             conds.append(cond)
-    then = settle(node.then, ranges)
-    return Where(tuple(conds), then, settle(node.otherwise, ranges)) if conds else then
+    then = settle_guards(node.then, ranges)
+    return Where(tuple(conds), then, settle_guards(node.otherwise, ranges)) if conds else then
 
 
 def decided(cond: Dim, ranges: Ranges) -> bool | None:
@@ -207,22 +204,13 @@ def decided(cond: Dim, ranges: Ranges) -> bool | None:
     return None
 
 
-def bare(e: Dim) -> str | None:
-    """The name of the symbol that an expression consists of, or None."""
-    terms = terms_of(e)
-    if isinstance(e, Expr) and len(terms) == 1 and terms[0][1] == 1 and len(terms[0][0]) == 1:
-        atom = terms[0][0][0]
-        return atom.name if isinstance(atom, Sym) else None
-    return None
+ElementRead = tuple[str, tuple[Dim, ...]]
 
 
-Access = tuple[str, tuple[Dim, ...]]
-
-
-def accesses(e: Scalar) -> list[Access]:
+def accesses(e: Scalar) -> list[ElementRead]:
     """Every element that a value reads: (tensor, index), those inside index expressions included."""
     own: tuple[Dim, ...] = ()
-    found: list[Access] = []
+    found: list[ElementRead] = []
     if isinstance(e, Load):
         found.append((e.tensor, e.index))
         own = e.index
@@ -237,18 +225,18 @@ def accesses(e: Scalar) -> list[Access]:
     return found
 
 
-def index_accesses(e: Dim) -> list[Access]:
+def index_accesses(e: Dim) -> list[ElementRead]:
     if isinstance(e, int):
         return []
     return [(a.tensor, a.args) for a in atoms(e) if isinstance(a, Call) and a.fn == "load"]
 
 
-def renamed_step(step: Step, names: dict[str, str]) -> Step:
+def renamed_step(step: NormalStmt, names: dict[str, str]) -> NormalStmt:
     """The same step with some of its statement-level iterators renamed."""
     values: dict[str, Dim] = {old: sym(new) for old, new in names.items() if old != new}
     if not values:
         return step
-    return Step(
+    return NormalStmt(
         step.target,
         step.dtype,
         tuple(Iter(names.get(i.name, i.name), i.extent) for i in step.iters),

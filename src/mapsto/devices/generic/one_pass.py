@@ -30,7 +30,7 @@ from mapsto.kernel.ast import (
 )
 from mapsto.kernel.compose import complexity, index_loads, inline, is_map, reads
 from mapsto.kernel.facts import facts
-from mapsto.kernel.folds import Values, exponential_sum, moments
+from mapsto.kernel.folds import ElementAt, exponential_sum, moments
 
 # Values that are taken together at a point of a fold, where a row divides so; more do not fit the registers.
 _TOGETHER = (8, 4)
@@ -75,7 +75,7 @@ class _Pair:
     element: Scalar
     level: Load
 
-    def fold(self, iters: tuple[Iter, ...], values: Values, count: int, about: Load, result: str) -> Scalar:
+    def fold(self, iters: tuple[Iter, ...], values: ElementAt, count: int, about: Load, result: str) -> Scalar:
         if self.exponentials:
             return exponential_sum(iters, values, count, result)
         return moments(iters, values, count, about, result)
@@ -259,6 +259,6 @@ def _fold(pair: _Pair, iters: tuple[Iter, ...], element: Scalar, about: Load, re
     return None
 
 
-def _parts(element: Scalar, part: Iter) -> Values:
+def _parts(element: Scalar, part: Iter) -> ElementAt:
     """The values of a point: as far apart as the part is long."""
     return lambda at: substitute_iters(element, {part.name: sym(part.name) + at * part.extent})

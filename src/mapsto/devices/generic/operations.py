@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from mapsto.ir.dtypes import DType
 from mapsto.kernel.scalar import neutral
-from mapsto.loop.ast import Binary, Bitcast, Broadcast, Cast, Compare, Const, Fma, Select, Statement, Type, Unary, Value
+from mapsto.loop import ast as loop
 from mapsto.loop.functions import FUNCTIONS, ON_INTEGERS, emit
 
 _BINARY = {
@@ -18,54 +18,57 @@ _BINARY = {
 _COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 _UNARY = {**{fn: fn for fn in ("neg", "abs", "sqrt", "floor", "ceil", "not")}, "bitnot": "not", "round": "rint"}
 COMBINE = {"sum": "add", "prod": "mul", "max": "max", "min": "min", "any": "or", "all": "and"}
-_HALF = (DType.F16, DType.BF16)
 # Of integers these are the identity.
 _WHOLE_ALREADY = ("floor", "ceil", "round")
 
 
-def lift(value: Value, lanes: int) -> Value:
+def lift(value: loop.Value, lanes: int) -> loop.Value:
     """A value with this many lanes; a single one is repeated."""
     if value.type.lanes == lanes:
         return value
-    wide = Type(value.type.element, lanes)
-    return Const(value.value, wide) if isinstance(value, Const) else Broadcast(value, wide)
+    wide = loop.Type(value.type.element, lanes)
+    return loop.Const(value.value, wide) if isinstance(value, loop.Const) else loop.Broadcast(value, wide)
 
 
-def level(values: Sequence[Value]) -> list[Value]:
+def same_lanes(values: Sequence[loop.Value]) -> list[loop.Value]:
     """Values lifted to the most lanes that one of them has."""
     lanes = max((v.type.lanes for v in values), default=1)
     return [lift(v, lanes) for v in values]
 
 
-def apply(fn: str, args: Sequence[Value], dtype: DType, fresh: Callable[[str], str]) -> tuple[list[Statement], Value]:
+def apply(
+    fn: str, args: Sequence[loop.Value], dtype: DType, fresh: Callable[[str], str]
+) -> tuple[list[loop.Statement], loop.Value]:
     """Statements and the value of `fn(args)`, of element type `dtype`.
 
     Half types are computed in f32 and rounded once.
     """
-    args = level(args)
+    args = same_lanes(args)
     if fn == "select":
-        return [], Select(args[0], args[1], args[2])
-    if args[0].type.element in _HALF:
+        return [], loop.Select(args[0], args[1], args[2])
+    if args[0].type.element.is_half:
         wide = [convert(a, DType.F32) for a in args]
         statements, value = apply(fn, wide, DType.BOOL if dtype is DType.BOOL else DType.F32, fresh)
         return statements, convert(value, dtype)
     if fn in _COMPARE:
-        return [], Compare(fn, args[0], args[1])
+        return [], loop.Compare(fn, args[0], args[1])
     element = args[0].type.element
     if fn in _WHOLE_ALREADY and not element.is_float:
         return [], args[0]
     if fn in _UNARY:
-        return [], Unary(_UNARY[fn], args[0])
+        return [], loop.Unary(_UNARY[fn], args[0])
     if fn in _BINARY:
-        return [], Binary(_BINARY[fn], args[0], args[1])
+        return [], loop.Binary(_BINARY[fn], args[0], args[1])
     if fn == "fma":
         if element.is_float:
-            return [], Fma(args[0], args[1], args[2])
-        return [], Binary("add", Binary("mul", args[0], args[1]), args[2])
+            return [], loop.Fma(args[0], args[1], args[2])
+        return [], loop.Binary("add", loop.Binary("mul", args[0], args[1]), args[2])
     return _called(fn, args, dtype, fresh)
 
 
-def _called(fn: str, args: list[Value], dtype: DType, fresh: Callable[[str], str]) -> tuple[list[Statement], Value]:
+def _called(
+    fn: str, args: list[loop.Value], dtype: DType, fresh: Callable[[str], str]
+) -> tuple[list[loop.Statement], loop.Value]:
     """A function with loop code of its own; those that know no integers go through f64."""
     element = args[0].type.element
     if not element.is_float and fn not in ON_INTEGERS:
@@ -75,35 +78,36 @@ def _called(fn: str, args: list[Value], dtype: DType, fresh: Callable[[str], str
     return emit(fn, args, fresh)
 
 
-def convert(value: Value, dtype: DType) -> Value:
+def convert(value: loop.Value, dtype: DType) -> loop.Value:
     """Conversion by numpy's rules: anything but zero is true."""
     t = value.type
     if t.element is dtype:
         return value
-    wide = Type(dtype, t.lanes)
+    wide = loop.Type(dtype, t.lanes)
     if dtype is DType.BOOL:
-        return Compare("ne", value, number(0, t))
+        return loop.Compare("ne", value, constant(0, t))
     if t.element is DType.BOOL:
-        return Select(value, number(1, wide), number(0, wide))
-    return Cast(value, wide)
+        return loop.Select(value, constant(1, wide), constant(0, wide))
+    return loop.Cast(value, wide)
 
 
-def upper_half(value: Value, dtype: DType) -> Value:
+def upper_half(value: loop.Value, dtype: DType) -> loop.Value:
     """An f32 value as bf16, which holds it exactly: its upper bits."""
-    bits = Bitcast(value, Type(DType.U32, value.type.lanes))
-    upper = Binary("shr", bits, number(16, bits.type))
-    return Bitcast(Cast(upper, Type(DType.U16, value.type.lanes)), Type(dtype, value.type.lanes))
+    lanes = value.type.lanes
+    bits = loop.Bitcast(value, loop.Type(DType.U32, lanes))
+    upper = loop.Binary("shr", bits, constant(16, bits.type))
+    return loop.Bitcast(loop.Cast(upper, loop.Type(DType.U16, lanes)), loop.Type(dtype, lanes))
 
 
-def number(value: float | int, t: Type) -> Const:
-    return Const(float(value) if t.element.is_float else value, t)
+def constant(value: float | int, t: loop.Type) -> loop.Const:
+    return loop.Const(float(value) if t.element.is_float else value, t)
 
 
-def combine(kind: str, a: Value, b: Value) -> Value:
+def combine(kind: str, a: loop.Value, b: loop.Value) -> loop.Value:
     """One step of a reduction."""
-    return Binary(COMBINE[kind], a, b)
+    return loop.Binary(COMBINE[kind], a, b)
 
 
-def identity(kind: str, t: Type) -> Const:
+def identity(kind: str, t: loop.Type) -> loop.Const:
     """What an empty reduction gives."""
-    return number(neutral(kind, t.element), t)
+    return constant(neutral(kind, t.element), t)

@@ -3,40 +3,13 @@
 from __future__ import annotations
 
 from mapsto.devices.generic.context import Context, Operand
-from mapsto.devices.generic.operations import lift, number
+from mapsto.devices.generic.operations import constant, lift
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Expr, Sym, atoms, ceildiv, floordiv, linear, load, product, sym
+from mapsto.ir.expr import Atom, Call, Dim, Expr, Linear, atoms, linear, load, of_atom, product, sym
 from mapsto.ir.expr_rewrite import rebuild
-from mapsto.loop.ast import (
-    Binary,
-    Cast,
-    Gather,
-    IndexValue,
-    Load,
-    Scatter,
-    Statement,
-    Store,
-    Type,
-    Unary,
-    Value,
-)  # fmt: skip
+from mapsto.loop import ast as loop
 
 _I64, _F64 = DType.I64, DType.F64
-
-
-def lane_count(cond: Dim, lane: str) -> tuple[Dim, bool] | None:
-    """Where `cond` >= 0 is linear in the lane: (count, True) if it holds on the first `count` lanes, (count, False) if
-    on all others.
-    """
-    found = linear(cond, lane)
-    if found is None:
-        return None
-    coefficient, rest = found
-    if not isinstance(coefficient, int) or coefficient == 0:
-        return None
-    if coefficient < 0:
-        return floordiv(rest, -coefficient) + 1, True
-    return ceildiv(-rest, coefficient), False
 
 
 class Places:
@@ -77,21 +50,21 @@ class Places:
 
     # ---- integers as values ----
 
-    def number(self, e: Dim) -> Value:
+    def number(self, e: Dim) -> loop.Value:
         """The i64 value of an index expression: one lane, or all lanes where it varies."""
         return self._number(self.resolved(e))
 
-    def _number(self, e: Dim) -> Value:
+    def _number(self, e: Dim) -> loop.Value:
         """The same for a part of an expression that is resolved already: resolving twice would place elements twice."""
         lane = self.emitter.lane
         if lane is None or not self.emitter.varies(e):
-            return IndexValue(e, Type(_I64))
+            return loop.IndexValue(e, loop.Type(_I64))
         found = linear(e, lane.symbol)
         if found is not None:
-            return IndexValue(found[1], Type(_I64, lane.count), found[0])
+            return loop.IndexValue(found.rest, loop.Type(_I64, lane.count), found.coefficient)
         return self._named(e)
 
-    def _named(self, e: Dim) -> Value:
+    def _named(self, e: Dim) -> loop.Value:
         """A vector of integers, computed in the outermost scope that it belongs to."""
         code, emitter = self.emitter.code, self.emitter
         depth = max(code.depth_of(e), emitter.floor)
@@ -108,59 +81,59 @@ class Places:
                 code.remember(key, found)
         return found
 
-    def _sum(self, e: Dim) -> Value:
+    def _sum(self, e: Dim) -> loop.Value:
         """The terms of an expression: those linear in the lane together, the others one by one."""
         assert self.emitter.lane is not None and isinstance(e, Expr)
-        lane, wide = self.emitter.lane, Type(_I64, self.emitter.lane.count)
+        lane, wide = self.emitter.lane, loop.Type(_I64, self.emitter.lane.count)
         plain: Dim = 0
-        parts: list[Value] = []
+        parts: list[loop.Value] = []
         for monomial, coefficient in e.terms:
-            hard = [a for a in monomial if isinstance(a, Call) and self.emitter.varies(_of(a))]
+            hard = [a for a in monomial if isinstance(a, Call) and self.emitter.varies(of_atom(a))]
             if not hard:
-                plain = plain + product([coefficient, *(_of(a) for a in monomial)])
+                plain = plain + product([coefficient, *(of_atom(a) for a in monomial)])
                 continue
             rest = [a for a in monomial if a not in hard]
             part = self._call(hard[0])
             for atom in hard[1:]:
-                part = Binary("mul", part, self._call(atom))
-            factor = product([coefficient, *(_of(a) for a in rest)])
-            parts.append(part if factor == 1 else Binary("mul", part, lift(self._number(factor), lane.count)))
+                part = loop.Binary("mul", part, self._call(atom))
+            factor = product([coefficient, *(of_atom(a) for a in rest)])
+            parts.append(part if factor == 1 else loop.Binary("mul", part, lift(self._number(factor), lane.count)))
         found = linear(plain, lane.symbol)
         if found is None:  # lane * lane
-            found = (0, 0)
+            found = Linear(0, 0)
             parts += [self._product(m, c) for m, c in (plain.terms if isinstance(plain, Expr) else ())]
-        total: Value = IndexValue(found[1], wide, found[0])
+        total: loop.Value = loop.IndexValue(found.rest, wide, found.coefficient)
         for part in parts:
-            total = part if isinstance(total, IndexValue) and found == (0, 0) else Binary("add", total, part)
+            total = part if isinstance(total, loop.IndexValue) and found == (0, 0) else loop.Binary("add", total, part)
         return total
 
-    def _product(self, monomial: tuple[Atom, ...], coefficient: int) -> Value:
+    def _product(self, monomial: tuple[Atom, ...], coefficient: int) -> loop.Value:
         assert self.emitter.lane is not None
-        total: Value = number(coefficient, Type(_I64, self.emitter.lane.count))
+        total: loop.Value = constant(coefficient, loop.Type(_I64, self.emitter.lane.count))
         for atom in monomial:
-            total = Binary("mul", total, lift(self._number(_of(atom)), self.emitter.lane.count))
+            total = loop.Binary("mul", total, lift(self._number(of_atom(atom)), self.emitter.lane.count))
         return total
 
-    def _call(self, call: Call) -> Value:
+    def _call(self, call: Call) -> loop.Value:
         assert self.emitter.lane is not None
         lanes = self.emitter.lane.count
         if call.fn == "load":
             return self._gathered(call)
         a, b = (lift(self._number(arg), lanes) for arg in call.args)
         if call.fn in ("min", "max"):
-            return Binary(call.fn, a, b)
+            return loop.Binary(call.fn, a, b)
         if call.fn == "mod":
             a = self.emitter.code.let(a, "at")
-            rest = Binary("sub", a, Binary("mul", self._floordiv(call, a, b), b))
+            rest = loop.Binary("sub", a, loop.Binary("mul", self._floordiv(call, a, b), b))
             return self._held(rest, b) if _loads_in(call.args[0]) else rest
         return self._floordiv(call, a, b)
 
-    def _held(self, rest: Value, divisor: Value) -> Value:
+    def _held(self, rest: loop.Value, divisor: loop.Value) -> loop.Value:
         """A remainder inside [0, divisor) whatever was loaded: beyond 2^52 the quotient is not exact."""
-        zero, one = (lift(number(n, Type(_I64)), rest.type.lanes) for n in (0, 1))
-        return Binary("max", Binary("min", rest, Binary("sub", divisor, one)), zero)
+        zero, one = (lift(constant(n, loop.Type(_I64)), rest.type.lanes) for n in (0, 1))
+        return loop.Binary("max", loop.Binary("min", rest, loop.Binary("sub", divisor, one)), zero)
 
-    def _floordiv(self, call: Call, a: Value, b: Value) -> Value:
+    def _floordiv(self, call: Call, a: loop.Value, b: loop.Value) -> loop.Value:
         """Through f64, exact below 2^52: processors have no vector division of integers."""
         key = ("quotient", *call.args)
         found = self.emitter.code.find(key)
@@ -169,14 +142,14 @@ class Places:
         lanes = a.type.lanes
         divisor = call.args[1]
         if isinstance(divisor, int) and divisor & (divisor - 1) == 0:
-            shift = lift(number(divisor.bit_length() - 1, Type(_I64)), lanes)
-            return Binary("shr", a, shift)
-        ratio = Binary("div", Cast(a, Type(_F64, lanes)), Cast(b, Type(_F64, lanes)))
-        found = self.emitter.code.let(Cast(Unary("floor", ratio), Type(_I64, lanes)), "at")
+            shift = lift(constant(divisor.bit_length() - 1, loop.Type(_I64)), lanes)
+            return loop.Binary("shr", a, shift)
+        ratio = loop.Binary("div", loop.Cast(a, loop.Type(_F64, lanes)), loop.Cast(b, loop.Type(_F64, lanes)))
+        found = self.emitter.code.let(loop.Cast(loop.Unary("floor", ratio), loop.Type(_I64, lanes)), "at")
         self.emitter.code.remember(key, found)
         return found
 
-    def _gathered(self, call: Call) -> Value:
+    def _gathered(self, call: Call) -> loop.Value:
         emitter = self.emitter
         assert emitter.lane is not None
         operand = emitter.operands[call.tensor]
@@ -187,36 +160,32 @@ class Places:
 
     # ---- memory ----
 
-    def vector_load(self, buffer: str, place: Dim, dtype: DType, mask: Value | None) -> Value:
+    def vector_load(self, buffer: str, place: Dim, dtype: DType, mask: loop.Value | None) -> loop.Value:
         """The elements at a place that varies from lane to lane."""
         lane = self.emitter.lane
         assert lane is not None
-        t = Type(dtype, lane.count)
+        t = loop.Type(dtype, lane.count)
         found = linear(place, lane.symbol)
         if found is None:
-            return self.emitter.code.let(Gather(buffer, self._named(place), t, mask), "x")
+            return self.emitter.code.let(loop.Gather(buffer, self._named(place), t, mask), "x")
         stride, base = found
-        return self.emitter.code.let(Load(buffer, base, t, stride, mask), "x")
+        return self.emitter.code.let(loop.Load(buffer, base, t, stride, mask), "x")
 
-    def store(self, buffer: str, place: Dim, value: Value, mask: Value | None) -> Statement:
+    def store(self, buffer: str, place: Dim, value: loop.Value, mask: loop.Value | None) -> loop.Statement:
         """The statement that stores `value` at a place (resolved, over loop symbols)."""
         lane = self.emitter.lane
         if lane is None or not self.emitter.varies(place):
             assert value.type.lanes == 1, "lanes that differ meet in one place"
-            return Store(buffer, place, value)
+            return loop.Store(buffer, place, value)
         value = lift(value, lane.count)
         found = linear(place, lane.symbol)
         if found is None:
-            return Scatter(buffer, self._named(place), value, mask)
-        return Store(buffer, found[1], value, found[0], mask)
+            return loop.Scatter(buffer, self._named(place), value, mask)
+        return loop.Store(buffer, found.rest, value, found.coefficient, mask)
 
 
-def _as_i64(value: Value) -> Value:
-    return value if value.type.element is _I64 else Cast(value, Type(_I64, value.type.lanes))
-
-
-def _of(atom: Atom) -> Dim:
-    return sym(atom.name) if isinstance(atom, Sym) else Expr((((atom,), 1),))
+def _as_i64(value: loop.Value) -> loop.Value:
+    return value if value.type.element is _I64 else loop.Cast(value, loop.Type(_I64, value.type.lanes))
 
 
 def _loads_in(e: Dim) -> list[Call]:

@@ -7,17 +7,29 @@ The order of additions depends on extents and lanes alone, never on the share of
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 
 from mapsto.devices.generic.context import Context, Lane
-from mapsto.devices.generic.cost import Costs, Vector
+from mapsto.devices.generic.cost import SegmentCosts, Vector
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.operations import convert
-from mapsto.devices.generic.running import Runner, runner, states_known, states_of
+from mapsto.devices.generic.running import RunningReduction, named_states, runner, states_of
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, ceildiv, floordiv, linear, loads, maximum, minimum, mod, sym, symbols
+from mapsto.ir.expr import (
+    Dim,
+    HalfLine,
+    floordiv,
+    half_line,
+    linear,
+    loads,
+    maximum,
+    minimum,
+    mod,
+    sym,
+    symbols,
+)
 from mapsto.kernel.ast import (
     Cast,
     Const,
@@ -42,25 +54,23 @@ from mapsto.plan.loop_forms import FEW_ROUNDS, STRAIGHT_CODE, accumulators
 _LIGHT = 10
 
 
-@dataclass
+@dataclass(frozen=True)
 class Bounded:
-    """A reduction whose guards are loop bounds as far as that is possible."""
+    """A reduction whose guards are loop bounds as far as that is possible: `holds`, by the iterator's name."""
 
     reduction: Reduction
-    starts: dict[str, list[Dim]] = field(default_factory=dict)
-    stops: dict[str, list[Dim]] = field(default_factory=dict)
+    holds: Mapping[str, Sequence[HalfLine]] = field(default_factory=dict)
 
     def span(self, it: Iter) -> tuple[Dim, Dim]:
         start: Dim = 0
-        for s in self.starts.get(it.name, ()):
-            start = maximum(start, s)
         stop = it.extent
-        for s in self.stops.get(it.name, ()):
-            stop = minimum(stop, s)
+        for each in self.holds.get(it.name, ()):
+            start = start if each.start is None else maximum(start, each.start)
+            stop = stop if each.stop is None else minimum(stop, each.stop)
         return start, stop
 
     def is_whole(self, it: Iter) -> bool:
-        return it.name not in self.starts and it.name not in self.stops
+        return it.name not in self.holds
 
 
 @dataclass(frozen=True)
@@ -90,18 +100,17 @@ def emit_fold(emitter: Context, e: Fold) -> loop.Value:
         _Loops(emitter, Bounded(e), vector, e).emit()
         states = states_of(emitter, e)
         assert states is not None
-    with states_known(emitter, e, states):
+    with emitter.defining(named_states(e, states)):
         return emitter.code.let(convert(emitter.value(e.result), e.dtype))
 
 
 def _prepared(emitter: Context, e: Reduction) -> Vector | None:
     """The iterators' ranges made known; the vector that the reduction has to itself."""
     for it in e.iters:
-        emitter.code.unbind(it.name)
-        emitter.code.ranges[it.name] = (0, it.extent - 1)
+        emitter.code.unbind(it.name, (0, it.extent - 1))
     if emitter.lane is not None or emitter.lanes <= 1:
         return None
-    return Costs(emitter.processor, emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
+    return SegmentCosts(emitter.processor, emitter.lanes, emitter.near, ()).reduction(e, None, {})[1]
 
 
 def goes_with_neighbours(emitter: Context, e: Reduce, row: str) -> bool:
@@ -110,7 +119,7 @@ def goes_with_neighbours(emitter: Context, e: Reduce, row: str) -> bool:
         return False
     own = symbols(emitter.code.bindings[row])
     bounded = _bounded(emitter, e, _prepared(emitter, e))
-    limits = [b for found in (*bounded.starts.values(), *bounded.stops.values()) for b in found]
+    limits = [b for lines in bounded.holds.values() for line in lines for b in (line.start, line.stop) if b is not None]
     return not any(symbols(emitter.code.expand(b)) & own for b in limits)
 
 
@@ -121,12 +130,16 @@ def _overlaps(e: Reduce, row: str) -> bool:
             continue
         for it in e.iters:
             step = linear(node.index[0], it.name)
-            if step is None or not all(isinstance(c, int) and c > 0 for c in (along[0], step[0])):
-                continue
-            moved, rest = divmod(along[0], step[0])  # type: ignore[operator]
-            if rest == 0 and isinstance(it.extent, int) and moved < it.extent:
+            if step is not None and _shares(along.coefficient, step.coefficient, it.extent):
                 return True
     return False
+
+
+def _shares(along: Dim, step: Dim, extent: Dim) -> bool:
+    """Whether a window of `extent` points, `step` apart, meets the one that begins `along` further on."""
+    if not isinstance(along, int) or not isinstance(step, int) or not isinstance(extent, int):
+        return False
+    return along > 0 and step > 0 and along % step == 0 and along // step < extent
 
 
 # ---- guards as bounds ----------------------------------------------------------------------------------------------
@@ -135,16 +148,12 @@ def _overlaps(e: Reduce, row: str) -> bool:
 def _bounded(emitter: Context, e: Reduce, vector: Vector | None) -> Bounded:
     """Guards that a sequential loop's variable alone decides become its bounds."""
     conds, then = _guarded(e.body, e.kind)
-    result = Bounded(Reduce(e.kind, e.iters, then))
     own = [it.name for it in e.iters if vector is None or it.name != vector.iter.name]
-    rest: list[Dim] = []
-    for cond in conds:
-        if not _becomes_bound(emitter, cond, own, {it.name for it in e.iters} - set(own), result):
-            rest.append(cond)
-    if rest:
-        body = Where(tuple(rest), then, Const(neutral(e.kind, e.dtype), e.dtype))
-        result.reduction = Reduce(e.kind, e.iters, body)
-    return result
+    others = {it.name for it in e.iters} - set(own)
+    holds: dict[str, list[HalfLine]] = {}
+    rest = tuple(cond for cond in conds if not _becomes_bound(emitter, cond, own, others, holds))
+    body = Where(rest, then, Const(neutral(e.kind, e.dtype), e.dtype)) if rest else then
+    return Bounded(Reduce(e.kind, e.iters, body), holds)
 
 
 def _guarded(e: Scalar, kind: str) -> tuple[tuple[Dim, ...], Scalar]:
@@ -163,7 +172,10 @@ def _guarded(e: Scalar, kind: str) -> tuple[tuple[Dim, ...], Scalar]:
     return (), e
 
 
-def _becomes_bound(emitter: Context, cond: Dim, own: list[str], vector: set[str], result: Bounded) -> bool:
+def _becomes_bound(
+    emitter: Context, cond: Dim, own: list[str], vector: set[str], holds: dict[str, list[HalfLine]]
+) -> bool:
+    """Whether a guard needs no look any more: it is decided, or was added to what `holds`."""
     expanded = emitter.code.expand(cond)
     if not loads(expanded) and decided(expanded, emitter.code.ranges):
         return True
@@ -173,15 +185,10 @@ def _becomes_bound(emitter: Context, cond: Dim, own: list[str], vector: set[str]
         return False
     name = inside[-1]
     found = linear(expanded, name)
-    if found is None:
+    line = None if found is None else half_line(*found)
+    if line is None:
         return False
-    coefficient, rest = found
-    if not isinstance(coefficient, int) or coefficient == 0:
-        return False
-    if coefficient > 0:
-        result.starts.setdefault(name, []).append(ceildiv(-rest, coefficient))
-    else:
-        result.stops.setdefault(name, []).append(floordiv(rest, -coefficient) + 1)
+    holds.setdefault(name, []).append(line)
     return True
 
 
@@ -205,7 +212,7 @@ class _Loops:
         self.vector = vector
         self.meant = meant
         self.neighbours = neighbours
-        self.runners: list[Runner] = []
+        self.runners: list[RunningReduction] = []
 
     def emit(self) -> None:
         by_name = {it.name: it for it in self.reduce.reduction.iters}
@@ -241,7 +248,7 @@ class _Loops:
         count = 1 if self.neighbours is None else len(self.neighbours.rows)
         self.runners = [runner(self.emitter, e, lanes, ways, self.meant) for _ in range(count)]
 
-    def _in_turn(self) -> Iterator[Runner]:
+    def _in_turn(self) -> Iterator[RunningReduction]:
         """What runs along, each at its own row."""
         if self.neighbours is None:
             yield from self.runners

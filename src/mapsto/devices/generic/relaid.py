@@ -45,7 +45,7 @@ def relaid(stmts: Sequence[Stmt], store: HomeStore) -> list[Stmt]:
 def _vector_dim(stmts: Sequence[Stmt], homes: Mapping[str, Home]) -> int | None:
     """The dim that the results hold innermost, in blocks."""
     layouts = [homes[s.target].layout for s in stmts if s.target in homes]
-    found = {layout.block[0] for layout in layouts if layout.block is not None}
+    found = {layout.block.dim for layout in layouts if layout.block is not None}
     return found.pop() if len(found) == 1 and len({len(s.iters) for s in stmts}) == 1 else None
 
 

@@ -11,17 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.devices.generic.normal import Step, bare, ranges_of, renamed_step, symbol_names
-from mapsto.ir.expr import Dim
+from mapsto.devices.generic.normal import NormalStmt, renamed_step, symbol_names
+from mapsto.ir.expr import Dim, bare_symbol
 from mapsto.ir.expr_proofs import bounds, known_at_least
-from mapsto.kernel.ast import Iter
+from mapsto.kernel.ast import Iter, ranges_of
 
 
 @dataclass(frozen=True)
 class Group:
     """Steps that share their loops: all of them have the same `inner` iterators (after the rows)."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[NormalStmt, ...]
     inner: tuple[Iter, ...]
 
     @property
@@ -42,11 +42,11 @@ class Segment:
     row_dims: tuple[tuple[str, frozenset[int]], ...]
 
     @property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[NormalStmt, ...]:
         return tuple(s for g in self.groups for s in g.steps)
 
 
-def segments(steps: Sequence[Step], limit: int | None = None) -> tuple[Segment, ...]:
+def segments(steps: Sequence[NormalStmt], limit: int | None = None) -> tuple[Segment, ...]:
     """The steps split into parts that have nothing to do with one another. `limit`: the most row iterators to share."""
     return tuple(_segment(part, limit) for part in _independent_parts(steps))
 
@@ -54,7 +54,7 @@ def segments(steps: Sequence[Step], limit: int | None = None) -> tuple[Segment, 
 # ---- what belongs together -----------------------------------------------------------------------------------------
 
 
-def _independent_parts(steps: Sequence[Step]) -> list[list[Step]]:
+def _independent_parts(steps: Sequence[NormalStmt]) -> list[list[NormalStmt]]:
     """Connected by internal tensors; independent parts over the very same iteration space stay together (one pass over
     the operands).
     """
@@ -78,7 +78,7 @@ def _independent_parts(steps: Sequence[Step]) -> list[list[Step]]:
     return [[s for s, own in zip(steps, label, strict=True) if own == part] for part in order]
 
 
-def _internal(steps: Sequence[Step]) -> list[str]:
+def _internal(steps: Sequence[NormalStmt]) -> list[str]:
     """Targets that matter between steps: read by one, written at loaded places, or written where another step may
     write too.
     """
@@ -91,7 +91,7 @@ def _internal(steps: Sequence[Step]) -> list[str]:
     return list(found)
 
 
-def _disjoint(a: Step, b: Step) -> bool:
+def _disjoint(a: NormalStmt, b: NormalStmt) -> bool:
     """Whether the places of two writers of one tensor are apart along some dim."""
     ranges = {**ranges_of(a.iters), **ranges_of(b.iters)}
     for first, second in zip(a.index, b.index, strict=True):
@@ -108,7 +108,7 @@ def _below(high: Dim | None, low: Dim | None) -> bool:
 # ---- rows ----------------------------------------------------------------------------------------------------------
 
 
-def _segment(steps: list[Step], limit: int | None) -> Segment:
+def _segment(steps: list[NormalStmt], limit: int | None) -> Segment:
     internal = _internal(steps)
     classes, row_dims = _row_classes(steps, internal)
     major = max(range(len(steps)), key=lambda i: (len(steps[i].iters), i))
@@ -130,7 +130,7 @@ def _segment(steps: list[Step], limit: int | None) -> Segment:
 Class = tuple[str, ...]
 
 
-def _row_classes(steps: list[Step], internal: list[str]) -> tuple[list[Class], dict[str, dict[int, Class]]]:
+def _row_classes(steps: list[NormalStmt], internal: list[str]) -> tuple[list[Class], dict[str, dict[int, Class]]]:
     """Sets of one iterator a step that may be shared, and for each internal tensor which dims they are."""
     touched = {name: _touches(steps, name) for name in internal}
     label = {(i, it.name): (i, it.name) for i, s in enumerate(steps) for it in s.iters}
@@ -144,7 +144,7 @@ def _row_classes(steps: list[Step], internal: list[str]) -> tuple[list[Class], d
     links: dict[str, dict[int, set[tuple[int, str]]]] = {}
     for name, places in touched.items():
         for dim in range(len(places[0][1])):
-            members = {(at, bare(index[dim]) or "") for at, index in places}
+            members = {(at, bare_symbol(index[dim]) or "") for at, index in places}
             if all(m in label for m in members):
                 join(members)
                 links.setdefault(name, {})[dim] = members
@@ -165,7 +165,9 @@ def _row_classes(steps: list[Step], internal: list[str]) -> tuple[list[Class], d
 
 
 def _join_positions(
-    steps: list[Step], label: dict[tuple[int, str], tuple[int, str]], join: Callable[[Iterable[tuple[int, str]]], None]
+    steps: list[NormalStmt],
+    label: dict[tuple[int, str], tuple[int, str]],
+    join: Callable[[Iterable[tuple[int, str]]], None],
 ) -> None:
     """Steps over one iteration space match by position, unless what they pass says otherwise."""
     positions = [[(at, s.iters[k].name) for at, s in enumerate(steps)] for k in range(len(steps[0].iters))]
@@ -175,7 +177,7 @@ def _join_positions(
             join(members)
 
 
-def _touches(steps: list[Step], name: str) -> list[tuple[int, tuple[Dim, ...]]]:
+def _touches(steps: list[NormalStmt], name: str) -> list[tuple[int, tuple[Dim, ...]]]:
     """Every access to a tensor: (step, index)."""
     found: list[tuple[int, tuple[Dim, ...]]] = []
     for at, step in enumerate(steps):
@@ -185,7 +187,7 @@ def _touches(steps: list[Step], name: str) -> list[tuple[int, tuple[Dim, ...]]]:
     return found
 
 
-def _class_of(steps: list[Step], members: list[tuple[int, str]]) -> Class | None:
+def _class_of(steps: list[NormalStmt], members: list[tuple[int, str]]) -> Class | None:
     """One iterator of each step, all of one extent, none of them scanned along or used in a loaded place."""
     if sorted(at for at, _ in members) != list(range(len(steps))):
         return None
@@ -212,7 +214,7 @@ def _along(
 # ---- inner loops ---------------------------------------------------------------------------------------------------
 
 
-def _loop_groups(steps: list[Step], rows: int) -> tuple[Group, ...]:
+def _loop_groups(steps: list[NormalStmt], rows: int) -> tuple[Group, ...]:
     """Neighbouring steps over the same inner iterators that pass elements only at the same point share their loops."""
     groups: list[Group] = []
     for step in steps:
@@ -224,7 +226,7 @@ def _loop_groups(steps: list[Step], rows: int) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-def _joined(group: Group, step: Step, inner: tuple[Iter, ...]) -> Group | None:
+def _joined(group: Group, step: NormalStmt, inner: tuple[Iter, ...]) -> Group | None:
     if len(inner) != len(group.inner) or any(s.scan or s.ordered for s in (*group.steps, step)):
         return None
     names = _matching(group, step, inner)
@@ -244,13 +246,13 @@ def _joined(group: Group, step: Step, inner: tuple[Iter, ...]) -> Group | None:
     return Group((*group.steps, step), group.inner)
 
 
-def _passes(tensor: str, group: Group, step: Step) -> bool:
+def _passes(tensor: str, group: Group, step: NormalStmt) -> bool:
     """Whether a written tensor is touched by both the group and the step."""
     in_group = any(tensor == s.target or tensor in s.tensors for s in group.steps)
     return in_group and (tensor == step.target or tensor in step.tensors)
 
 
-def _matching(group: Group, step: Step, inner: tuple[Iter, ...]) -> dict[str, str] | None:
+def _matching(group: Group, step: NormalStmt, inner: tuple[Iter, ...]) -> dict[str, str] | None:
     """The step's inner iterators as the group's: by what it reads of the group's targets, else by position."""
     names: dict[str, str] = {}
     free = {i.name: i.extent for i in inner}
@@ -260,7 +262,7 @@ def _matching(group: Group, step: Step, inner: tuple[Iter, ...]) -> dict[str, st
             if tensor != member.target:
                 continue
             for mine, other in zip(index, member.index, strict=True):
-                a, b = bare(mine), bare(other)
+                a, b = bare_symbol(mine), bare_symbol(other)
                 if a in free and b in theirs and names.setdefault(a, b) != b:
                     return None
     left = [i for i in group.inner if i.name not in names.values()]

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from mapsto.devices.generic.context import Context
 from mapsto.devices.generic.numbering import state_name
-from mapsto.devices.generic.operations import COMBINE, convert, identity, level, lift
-from mapsto.devices.generic.scope import Key
+from mapsto.devices.generic.operations import COMBINE, convert, identity, lift, same_lanes
+from mapsto.devices.generic.scope import MemoKey
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Fold, Iter, Op, Reduce, Reduction, Scalar, State, reduced, transform
 from mapsto.loop import ast as loop
 
-_HALF = (DType.F16, DType.BF16)
 
-
-class Runner(ABC):
+class RunningReduction(ABC):
     """Variables of one reduction that are stepped at each of its points: `ways` of each take turns.
 
     It is made in the scope where the variables are declared, and finished there.
@@ -45,7 +42,7 @@ class Runner(ABC):
         return (self.turn - 1) % self.ways if way is None else way
 
 
-def runner(emitter: Context, e: Reduction, lanes: int, ways: int, meant: Reduction | None = None) -> Runner:
+def runner(emitter: Context, e: Reduction, lanes: int, ways: int, meant: Reduction | None = None) -> RunningReduction:
     """What runs along the loops of a reduction. `meant`: what the result is remembered as, if not as the same."""
     if isinstance(e, Fold):
         assert meant is None or isinstance(meant, Fold)
@@ -53,7 +50,7 @@ def runner(emitter: Context, e: Reduction, lanes: int, ways: int, meant: Reducti
     return Totals(emitter, e, lanes, ways, meant or e)
 
 
-class Totals(Runner):
+class Totals(RunningReduction):
     """Accumulators of one value.
 
     The maximum of floats is taken by the processor's own instruction, which loses NaNs; whether there was one is kept
@@ -63,7 +60,7 @@ class Totals(Runner):
     def __init__(self, emitter: Context, e: Reduce, lanes: int, ways: int, meant: Reduction) -> None:
         super().__init__(emitter, lanes, ways)
         self.kind, self.body, self.meant = e.kind, e.body, meant
-        self.type = loop.Type(DType.F32 if e.dtype in _HALF else e.dtype, lanes)
+        self.type = loop.Type(DType.F32 if e.dtype.is_half else e.dtype, lanes)
         self.names = [emitter.code.fresh("acc") for _ in range(ways)]
         for name in self.names:
             emitter.code.emit(loop.Declare(name, identity(self.kind, self.type)))
@@ -80,7 +77,7 @@ class Totals(Runner):
         acc = loop.Var(self.names[self.next_way(way)], self.type)
         if self._is_product() and not masked:
             assert isinstance(body, Op)
-            a, b = level([emitter.value(arg) for arg in body.args])
+            a, b = same_lanes([emitter.value(arg) for arg in body.args])
             code.emit(loop.Assign(acc.name, loop.Fma(lift(a, lanes), lift(b, lanes), acc)))
             return
         value = lift(convert(emitter.value(body), self.type.element), lanes)
@@ -124,7 +121,7 @@ class Totals(Runner):
 # ---- folds ---------------------------------------------------------------------------------------------------------
 
 
-class Partials(Runner):
+class Partials(RunningReduction):
     """Partial states of a fold. They are merged in a fixed tree: ways pairwise, then halves of lanes.
 
     `meant`: the fold whose result this is, in the names of the place that reads it.
@@ -149,7 +146,7 @@ class Partials(Runner):
         """All states stepped at the present point."""
         emitter, code = self.emitter, self.emitter.code
         old = self.states[self.next_way(way)]
-        with states_known(emitter, self.fold, old):
+        with emitter.defining(named_states(self.fold, old)):
             new = self._values([r.step for r in self.fold.running])
         if masked:
             mask = emitter.tail_mask()
@@ -179,7 +176,7 @@ class Partials(Runner):
                 code.remember(key, value)
 
     def _merged(self, a: Sequence[loop.Value], b: Sequence[loop.Value]) -> list[loop.Value]:
-        with states_known(self.emitter, self.fold, a, b):
+        with self.emitter.defining(named_states(self.fold, a, b)):
             return self._values([r.merge for r in self.fold.running])
 
     def _lanes_merged(self, states: list[loop.Value]) -> list[loop.Value]:
@@ -203,21 +200,13 @@ class Partials(Runner):
         return states
 
 
-@contextmanager
-def states_known(
-    emitter: Context, e: Fold, states: Sequence[loop.Value], others: Sequence[loop.Value] = ()
-) -> Iterator[None]:
-    """Inside, the fold's states have these values (and those of a second partial state)."""
-    before = {name: (emitter.known[name], emitter.known_depth[name]) for name in _names(e) if name in emitter.known}
-    for other, values in ((False, states), (True, others)):
-        for r, value in zip(e.running, values, strict=False):
-            emitter.define(state_name(State(r.name, r.dtype, other)), value)
-    yield
-    for name in _names(e):
-        emitter.forget(name)
-        emitter.known.pop(name, None)
-    for name, (value, depth) in before.items():  # of a fold around, of which nothing was forgotten but that
-        emitter.known[name], emitter.known_depth[name] = value, depth
+def named_states(e: Fold, states: Sequence[loop.Value], others: Sequence[loop.Value] = ()) -> dict[str, loop.Value]:
+    """Values of a fold's states (and of those of a second partial state) by the names that they are read by."""
+    return {
+        state_name(State(r.name, r.dtype, other)): value
+        for other, values in ((False, states), (True, others))
+        for r, value in zip(e.running, values, strict=False)
+    }
 
 
 def states_of(emitter: Context, e: Fold) -> list[loop.Value] | None:
@@ -226,7 +215,7 @@ def states_of(emitter: Context, e: Fold) -> list[loop.Value] | None:
     return None if any(v is None for v in found) else [v for v in found if v is not None]
 
 
-def _keys(emitter: Context, e: Fold) -> list[Key]:
+def _keys(emitter: Context, e: Fold) -> list[MemoKey]:
     """One for each state; folds that differ in their results alone share them."""
     info = emitter.info(first_result(e))
     return [(info.number, r.name, emitter.key(info)) for r in e.running]
@@ -252,7 +241,3 @@ def _numbered(e: Reduction, names: Mapping[str, Dim], depth: int) -> Reduction:
         return _numbered(node, inner, depth + len(own)) if isinstance(node, Reduction) else None
 
     return reduced(e, iters, lambda part: transform(part, leaf, lambda d: substitute(d, inner)))
-
-
-def _names(e: Fold) -> list[str]:
-    return [state_name(State(r.name, r.dtype, other)) for r in e.running for other in (False, True)]

@@ -14,13 +14,13 @@ from mapsto.devices.generic.exactness import is_picked, is_rounded
 from mapsto.devices.generic.flat import FlatLoad
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.numbering import state_name
-from mapsto.devices.generic.operations import apply, convert, level, lift, number, upper_half
-from mapsto.devices.generic.places import Places, lane_count
+from mapsto.devices.generic.operations import apply, constant, convert, lift, same_lanes, upper_half
+from mapsto.devices.generic.places import Places
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.reduce import emit_fold, emit_reduce
-from mapsto.devices.generic.scope import Code, Key
+from mapsto.devices.generic.scope import Code, MemoKey
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, linear, loads
+from mapsto.ir.expr import Dim, half_line, linear, loads
 from mapsto.kernel.ast import Cast, Const, Fold, Index, Op, Reduce, Scalar, State, Where
 from mapsto.loop import ast as loop
 
@@ -44,7 +44,7 @@ class Emitter(Context):
 
     def value(self, e: Scalar) -> loop.Value:
         if isinstance(e, Const):
-            return number(e.value, loop.Type(e.dtype))
+            return constant(e.value, loop.Type(e.dtype))
         info = self.info(e)
         key = self.key(info)
         found = self.code.find(key)
@@ -94,13 +94,13 @@ class Emitter(Context):
     def _times_reciprocal(self, x: Scalar, divisor: Scalar) -> loop.Value:
         """x / d as (x * s) * (1 / (d * s)), s a power of two that keeps the reciprocal of any d a normal number."""
         scale, inverse = self._reciprocal(divisor)
-        scaled = self.code.let(loop.Binary("mul", *level([self.value(x), scale])))
-        return self.code.let(loop.Binary("mul", *level([scaled, inverse])))
+        scaled = self.code.let(loop.Binary("mul", *same_lanes([self.value(x), scale])))
+        return self.code.let(loop.Binary("mul", *same_lanes([scaled, inverse])))
 
     def _reciprocal(self, e: Scalar) -> tuple[loop.Value, loop.Value]:
         """(s, 1 / (d * s)), computed where d is known."""
         info = self.info(e)
-        keys: list[Key] = [(info.number, part, self.key(info)) for part in ("scale", "reciprocal")]
+        keys: list[MemoKey] = [(info.number, part, self.key(info)) for part in ("scale", "reciprocal")]
         found = [self.code.find(key) for key in keys]
         scale, inverse = found
         if scale is None or inverse is None:
@@ -108,12 +108,12 @@ class Emitter(Context):
                 value = self.value(e)
                 t = value.type
                 size = self.code.let(loop.Unary("abs", value))
-                small = loop.Compare("lt", size, number(2.0**-94, t))
-                large = loop.Compare("gt", size, number(2.0**94, t))
-                rest = loop.Select(large, number(2.0**-32, t), number(1.0, t))
-                scale = self.code.let(loop.Select(small, number(2.0**32, t), rest))
+                small = loop.Compare("lt", size, constant(2.0**-94, t))
+                large = loop.Compare("gt", size, constant(2.0**94, t))
+                rest = loop.Select(large, constant(2.0**-32, t), constant(1.0, t))
+                scale = self.code.let(loop.Select(small, constant(2.0**32, t), rest))
                 near = self.code.let(loop.Binary("mul", value, scale))
-                inverse = self.code.let(loop.Binary("div", number(1.0, t), near))
+                inverse = self.code.let(loop.Binary("div", constant(1.0, t), near))
                 self.code.remember(keys[0], scale)
                 self.code.remember(keys[1], inverse)
         return scale, inverse
@@ -164,18 +164,19 @@ class Emitter(Context):
 
     def _compared(self, cond: Dim) -> loop.Value:
         t = loop.Type(DType.I64)
-        return self.code.let(loop.Compare("ge", loop.IndexValue(cond, t), number(0, t)), "c")
+        return self.code.let(loop.Compare("ge", loop.IndexValue(cond, t), constant(0, t)), "c")
 
     def _guard_mask(self, cond: Dim) -> loop.Value:
         """cond >= 0, lane by lane; a linear condition holds on the first or on the last lanes."""
         assert self.lane is not None
-        found = lane_count(cond, self.lane.symbol)
-        if found is not None:
-            count, first = found
-            mask = self.lane_mask(count)
-            return mask if first else self.code.let(loop.Unary("not", mask), "m")
+        found = linear(cond, self.lane.symbol)
+        holds = None if found is None else half_line(*found)
+        if holds is not None and holds.stop is not None:
+            return self.lane_mask(holds.stop)
+        if holds is not None and holds.start is not None:
+            return self.code.let(loop.Unary("not", self.lane_mask(holds.start)), "m")
         at = self.places.number(cond)
-        return self.code.let(loop.Compare("ge", at, lift(number(0, loop.Type(DType.I64)), at.type.lanes)), "m")
+        return self.code.let(loop.Compare("ge", at, lift(constant(0, loop.Type(DType.I64)), at.type.lanes)), "m")
 
     def _selected(self, masks: list[loop.Value], e: Where) -> loop.Value:
         """Both sides computed (loads of the first under the mask), one of them chosen."""

@@ -8,26 +8,25 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from mapsto.devices.generic.cost import (
-    Costs,
+    SegmentCosts,
     Vector,
     average_stride,
     estimate,
     lane_stride,
-    lanes_for,
     row_estimate,
 )
 from mapsto.devices.generic.crossing import Tile, crosses, tile_of, widest
-from mapsto.devices.generic.flat import FlatLoad, FlatSegment, collapsed_rows, flatten, settled, substituted_segment
-from mapsto.devices.generic.normal import normal_form, ranges_of
+from mapsto.devices.generic.flat import FlatLoad, FlatSegment, collapsed_rows, flatten, simplified, substituted_segment
+from mapsto.devices.generic.normal import normal_form
 from mapsto.devices.generic.one_pass import in_one_pass
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import Segment, segments
 from mapsto.devices.generic.temps import Temps, place_temps
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, mod, round_up, sym
-from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, walk
+from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, ranges_of, walk
 from mapsto.plan.layout import Layout, plain
-from mapsto.plan.loop_forms import MOST_TILE_ROWS
+from mapsto.plan.loop_forms import MOST_TILE_ROWS, lanes_for
 
 _ONE_PASS = " in one pass"  # how the texts of such schedules end
 
@@ -59,7 +58,7 @@ class RowSchedule:
 
 
 @dataclass(frozen=True)
-class Part:
+class KernelPart:
     """An independent part of a kernel, ready to be emitted."""
 
     segment: Segment
@@ -174,14 +173,14 @@ def scratch_temps(kernel: Kernel, schedule: RowSchedule, processor: Processor) -
 
 def prepare(
     kernel: Kernel, layouts: Mapping[str, Layout], schedule: RowSchedule, processor: Processor
-) -> tuple[Part, ...]:
+) -> tuple[KernelPart, ...]:
     """The parts of a kernel under a schedule, flattened."""
     found = []
     for segment, part in zip(_segments(kernel), schedule.each, strict=True):
         temps = place_temps(segment, temp_shapes(kernel), _row_lanes(part), processor)
         missing = [t for t in temps.buffers if t not in layouts]
         assert not missing, f"{kernel.name}: the temporaries {missing} need a buffer; ask scratch_temps"
-        found.append(Part(segment, _flat(kernel, segment, layouts, temps), temps, part))
+        found.append(KernelPart(segment, _flat(kernel, segment, layouts, temps), temps, part))
     return tuple(found)
 
 
@@ -206,7 +205,7 @@ def lanes_of_types(kernel: Kernel, layouts: Mapping[str, Layout], lanes: int) ->
         sizes.append(stmt.dtype.size)
         sizes += [n.dtype.size for n in walk(stmt.value) if isinstance(n, Load | Op | Cast | Const | Index)]
     wide = lanes * max(4 // max(sizes), 1)
-    blocks = (layout.block[1] for layout in layouts.values() if layout.block is not None)
+    blocks = (layout.block.size for layout in layouts.values() if layout.block is not None)
     return min(wide, max(min(blocks, default=wide), lanes))
 
 
@@ -230,7 +229,7 @@ def sorted_rows(flat: FlatSegment, temps: Temps) -> FlatSegment:
 
 
 def near_tensors(temps: Temps) -> frozenset[str]:
-    return temps.registers | {name for name, _, _ in temps.arrays}
+    return temps.registers | {array.name for array in temps.arrays}
 
 
 # ---- choosing ------------------------------------------------------------------------------------------------------
@@ -243,13 +242,13 @@ def _choose(
     shapes = temp_shapes(kernel)
     temps = place_temps(segment, shapes, 1, processor)
     flat = _flat(kernel, segment, with_plain(kernel, layouts, temps), temps)
-    costs = Costs(processor, lanes, near_tensors(temps), flat.rows)
+    costs = SegmentCosts(processor, lanes, near_tensors(temps), flat.rows)
     found = [_inner(flat, costs, rows)]
     if lanes > 1:
         wide = place_temps(segment, shapes, lanes, processor)
         if wide != temps:
             flat = _flat(kernel, segment, with_plain(kernel, layouts, wide), wide)
-        costs = Costs(processor, lanes, near_tensors(wide), flat.rows)
+        costs = SegmentCosts(processor, lanes, near_tensors(wide), flat.rows)
         for axis in range(len(flat.rows)):
             found.append(_along_rows(flat, costs, axis, rows))
         found += _in_tiles(flat, wide, rows, processor)
@@ -270,7 +269,7 @@ def with_plain(kernel: Kernel, layouts: Mapping[str, Layout], temps: Temps) -> d
     return {**{t: plain(shapes[t][1]) for t in temps.buffers}, **layouts}
 
 
-def _inner(flat: FlatSegment, costs: Costs, rows: int) -> tuple[float, RowSchedule]:
+def _inner(flat: FlatSegment, costs: SegmentCosts, rows: int) -> tuple[float, RowSchedule]:
     lanes = costs.lanes
     found = [costs.best_inner(g) for g in flat.groups]
     each = sum(c for c, _ in found)
@@ -283,7 +282,7 @@ def _inner(flat: FlatSegment, costs: Costs, rows: int) -> tuple[float, RowSchedu
     return cost, RowSchedule(rows, kind, lanes, reason if kind == "inner" else "no vectors")
 
 
-def _along_rows(flat: FlatSegment, costs: Costs, axis: int, rows: int) -> tuple[float, RowSchedule]:
+def _along_rows(flat: FlatSegment, costs: SegmentCosts, axis: int, rows: int) -> tuple[float, RowSchedule]:
     it = flat.rows[axis]
     vector = Vector(it, lanes_for(it.extent, costs.lanes))
     each = sum(costs.group(g, vector) for g in flat.groups)
@@ -352,10 +351,10 @@ def _tiles_cost(flat: FlatSegment, tile: Tile, near: frozenset[str], processor: 
     """Whole tiles, and what is left over row by row, in vectors under a mask that take about twice as long."""
     cycles, lanes = processor.cycles, tile.lanes
     stored = {place: tile.stages for _, place in tile.stores}
-    costs = Costs(processor, lanes, near | {name for name, _ in tile.loads}, tile.segment.rows, stored)
+    costs = SegmentCosts(processor, lanes, near | {name for name, _ in tile.loads}, tile.segment.rows, stored)
     each = sum(costs.group(g, Vector(Iter(tile.lane, lanes), lanes)) for g in tile.segment.groups)
     each += len(tile.loads) * (cycles.contiguous + tile.stages * cycles.shuffle)
-    edges = Costs(processor, lanes, near, flat.rows)
+    edges = SegmentCosts(processor, lanes, near, flat.rows)
     each_edge = sum(edges.group(g, Vector(tile.axis, lanes)) for g in flat.groups)
     wide, high = estimate(tile.axis.extent), estimate(tile.across.extent)
     columns, rows = wide // lanes, high // tile.height
@@ -369,7 +368,7 @@ def _tiles_cost(flat: FlatSegment, tile: Tile, near: frozenset[str], processor: 
 
 
 @dataclass(frozen=True)
-class Lanes:
+class VectorAxis:
     """Rows whose lanes are `iterator`: `units` vectors counted by the row iterator `outer`; `tail` elements are in the
     last one(s).
     """
@@ -385,7 +384,7 @@ class Lanes:
 
 def vector_rows(
     flat: FlatSegment, temps: Temps, axis: int, count: int, symbol: str, block: int | None
-) -> tuple[FlatSegment, Lanes]:
+) -> tuple[FlatSegment, VectorAxis]:
     """The segment with one row iterator split into vectors and lanes; the others reordered and collapsed around it."""
     it = flat.rows[axis]
     outer = Iter(f"{it.name}_v", ceildiv(it.extent, count) if block is None else round_up(it.extent, block) // count)
@@ -393,6 +392,6 @@ def vector_rows(
     tail = None if block is None and mod(it.extent, count) == 0 else it.extent - sym(outer.name) * count
     rows = tuple(outer if i is it else i for i in flat.rows)
     split = replace(substituted_segment(flat, {it.name: expression}), rows=rows, lane=Iter(symbol, count))
-    split = sorted_rows(settled(split), temps)
+    split = sorted_rows(simplified(split), temps)
     split = collapsed_rows(split, [tail] if tail is not None else [])
-    return split, Lanes(outer.name, it.name, expression, symbol, count, it.extent, tail)
+    return split, VectorAxis(outer.name, it.name, expression, symbol, count, it.extent, tail)

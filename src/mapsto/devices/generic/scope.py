@@ -15,16 +15,16 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym, symbols
 from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.ir.expr_rewrite import simplify, substitute
-from mapsto.loop.ast import Alloc, Const, For, If, Let, LetIndex, Statement, Type, Value, Var
+from mapsto.loop import ast as loop
 
-Key = tuple[object, ...]
+MemoKey = tuple[object, ...]
 
 
 @dataclass
 class Scope:
-    statements: list[Statement] = field(default_factory=list)
-    memo: dict[Key, Value] = field(default_factory=dict)
-    indices: dict[Key, Dim] = field(default_factory=dict)
+    statements: list[loop.Statement] = field(default_factory=list)
+    memo: dict[MemoKey, loop.Value] = field(default_factory=dict)
+    indices: dict[MemoKey, Dim] = field(default_factory=dict)
     guarded: bool = False
 
 
@@ -61,24 +61,24 @@ class Code:
     def depth(self) -> int:
         return len(self.scopes) - 1
 
-    def emit(self, statement: Statement) -> None:
+    def emit(self, statement: loop.Statement) -> None:
         self.scopes[-1].statements.append(statement)
 
-    def emit_at(self, depth: int, statement: Statement) -> None:
+    def emit_at(self, depth: int, statement: loop.Statement) -> None:
         self.scopes[depth].statements.append(statement)
 
-    def let(self, value: Value, hint: str = "v") -> Value:
+    def let(self, value: loop.Value, hint: str = "v") -> loop.Value:
         """`value` under a name (literals and names stay as they are)."""
-        if isinstance(value, Var | Const):
+        if isinstance(value, loop.Var | loop.Const):
             return value
         name = self.fresh(hint)
-        self.emit(Let(name, value))
-        return Var(name, value.type)
+        self.emit(loop.Let(name, value))
+        return loop.Var(name, value.type)
 
     def local(self, hint: str, element: DType, count: int) -> str:
         """A local array of the function."""
         name = self.fresh(hint)
-        self.scopes[0].statements.insert(0, Alloc(name, element, count))
+        self.scopes[0].statements.insert(0, loop.Alloc(name, element, count))
         return name
 
     @contextmanager
@@ -91,16 +91,16 @@ class Code:
 
     # ---- memory of what was computed ----
 
-    def find(self, key: Key) -> Value | None:
+    def find(self, key: MemoKey) -> loop.Value | None:
         for scope in reversed(self.scopes):
             if key in scope.memo:
                 return scope.memo[key]
         return None
 
-    def remember(self, key: Key, value: Value) -> None:
+    def remember(self, key: MemoKey, value: loop.Value) -> None:
         self.scopes[-1].memo[key] = value
 
-    def index(self, key: Key, make: Callable[[], Dim | Value], hint: str) -> Dim:
+    def index(self, key: MemoKey, make: Callable[[], Dim | loop.Value], hint: str) -> Dim:
         """The named integer of this key, made in the present scope unless an open scope has it."""
         for scope in reversed(self.scopes):
             if key in scope.indices:
@@ -109,7 +109,7 @@ class Code:
         self.scopes[-1].indices[key] = named
         return named
 
-    def forget(self, stale: Callable[[Key], bool]) -> None:
+    def forget(self, stale: Callable[[MemoKey], bool]) -> None:
         for scope in self.scopes:
             for key in [k for k in scope.memo if stale(k)]:
                 del scope.memo[key]
@@ -120,27 +120,30 @@ class Code:
 
     def bind(self, name: str, value: Dim) -> None:
         """Let an iterator stand for an expression over loop symbols."""
-        self.bindings[name] = value
-        self.bound_to[name] = frozenset(symbols(value))
         self._version += 1
-        self.versions[name] = self._version
+        self._stand_for(name, value, self._version)
 
     @contextmanager
-    def bound_again(self, name: str, value: Dim, version: int | None) -> Iterator[int]:
-        """Inside, an iterator stands for something else: for what it did under an earlier version, where one is given
-        (what was computed then is found). Yields the version.
-        """
+    def bound_again(self, name: str, value: Dim, version: int) -> Iterator[None]:
+        """Inside, an iterator stands for what it did under an earlier version: what was computed then is found."""
         before = self.bindings[name], self.versions[name]
-        self.bind(name, value)
-        if version is not None:
-            self.versions[name] = version
-        yield self.versions[name]
-        self.bindings[name], self.versions[name] = before
-        self.bound_to[name] = frozenset(symbols(before[0]))
+        self._stand_for(name, value, version)
+        yield
+        self._stand_for(name, *before)
 
-    def unbind(self, name: str) -> None:
+    def _stand_for(self, name: str, value: Dim, version: int) -> None:
+        self.bindings[name], self.versions[name] = value, version
+        self.bound_to[name] = frozenset(symbols(value))
+
+    def unbind(self, name: str, span: tuple[Dim, Dim]) -> None:
+        """Let an iterator stand for itself, in this range."""
         self.bindings.pop(name, None)
         self.bound_to.pop(name, None)
+        self.ranges[name] = span
+
+    def assume(self, name: str, span: tuple[Dim, Dim]) -> None:
+        """The range of a symbol, unless it is known already."""
+        self.ranges.setdefault(name, span)
 
     def expand(self, e: Dim) -> Dim:
         """An expression over iterators as one over loop symbols."""
@@ -160,12 +163,12 @@ class Code:
         """The innermost scope that may not be entered."""
         return max((d for d, s in enumerate(self.scopes) if s.guarded), default=0)
 
-    def symbol(self, value: Dim | Value, hint: str) -> Dim:
+    def symbol(self, value: Dim | loop.Value, hint: str) -> Dim:
         """Names an integer in the present scope."""
         if isinstance(value, int):
             return value
         name = self.fresh(hint)
-        self.emit(LetIndex(name, value))
+        self.emit(loop.LetIndex(name, value))
         self.depths[name] = self.depth
         return sym(name)
 
@@ -179,6 +182,14 @@ class Code:
         return name
 
     # ---- control flow ----
+
+    @contextmanager
+    def branch(self, cond: loop.Value | tuple[Dim, ...]) -> Iterator[None]:
+        """Statements run only where `cond` holds."""
+        self.scopes.append(Scope(guarded=True))
+        yield
+        body = self.scopes.pop()
+        self.emit(loop.If(cond, tuple(body.statements)))
 
     @contextmanager
     def loop(
@@ -197,25 +208,17 @@ class Code:
         self.ranges[var] = span if span is not None else (start, stop - 1)
         yield sym(var)
         body = self.scopes.pop()
-        self.emit(For(var, start, stop, tuple(body.statements), step))
+        self.emit(loop.For(var, start, stop, tuple(body.statements), step))
         if not nonempty:
             around = self.scopes.pop()
             alone = len(around.statements) == 1
             inner = tuple(around.statements)
-            self.emit(inner[0] if alone else If((stop - start - 1,), inner))
+            self.emit(inner[0] if alone else loop.If((stop - start - 1,), inner))
 
     def known_less(self, a: Dim, b: Dim) -> bool:
         low, _ = bounds(b - a - 1, self.ranges)
         return low is not None and known_at_least(low, 0)
 
-    @contextmanager
-    def branch(self, cond: Value | tuple[Dim, ...]) -> Iterator[None]:
-        """Statements run only where `cond` holds."""
-        self.scopes.append(Scope(guarded=True))
-        yield
-        body = self.scopes.pop()
-        self.emit(If(cond, tuple(body.statements)))
 
-
-def zero(t: Type) -> Const:
-    return Const(False if t.element is DType.BOOL else 0.0 if t.element.is_float else 0, t)
+def zero(t: loop.Type) -> loop.Const:
+    return loop.Const(False if t.element is DType.BOOL else 0.0 if t.element.is_float else 0, t)

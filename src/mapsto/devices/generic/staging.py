@@ -96,7 +96,7 @@ def _worth_it(
     if load.tensor in internal or not load.inside or lane.name not in names or loads(place):
         return None
     stride = linear(place, lane.name)
-    if stride is not None and stride[0] in (0, 1):
+    if stride is not None and stride.coefficient in (0, 1):
         return None
     own = tuple(it for it in around if it.name in names)
     inside = {it.name for it in own}

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from mapsto.devices.generic.normal import bare
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import Group, Segment
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, product
+from mapsto.ir.expr import Dim, bare_symbol, product
+
+
+class LocalArray(NamedTuple):
+    """A temporary in a local array of so many elements (of vectors, where rows are lanes)."""
+
+    name: str
+    dtype: DType
+    elements: int
 
 
 @dataclass(frozen=True)
 class Temps:
     """`registers`: one value a row; `handed`: targets (outputs too) whose value goes straight to their group's other
-    steps;
-    `arrays`: elements of each local array (of vectors, where rows are lanes); `buffers`: the rest."""
+    steps; `arrays`: local ones; `buffers`: the rest.
+    """
 
     registers: frozenset[str]
     handed: frozenset[str]
-    arrays: tuple[tuple[str, DType, int], ...]
+    arrays: tuple[LocalArray, ...]
     buffers: tuple[str, ...]
 
 
@@ -33,7 +41,7 @@ def place_temps(
     row_dims = dict(segment.row_dims)
     registers: set[str] = set()
     handed: set[str] = set()
-    arrays: list[tuple[str, DType, int]] = []
+    arrays: list[LocalArray] = []
     buffers: list[str] = []
     used = 0
     for name in dict.fromkeys(s.target for s in segment.steps):
@@ -53,7 +61,7 @@ def place_temps(
         fits = isinstance(size, int) and size <= processor.array_bytes and used + size <= processor.stack_bytes
         if isinstance(size, int) and isinstance(inner, int) and fits:
             used += size
-            arrays.append((name, dtype, inner))
+            arrays.append(LocalArray(name, dtype, inner))
         else:
             buffers.append(name)
     return Temps(frozenset(registers), frozenset(handed), tuple(arrays), tuple(buffers))
@@ -96,6 +104,6 @@ def _single(segment: Segment, name: str, row_dims: frozenset[int]) -> bool:
             return False
         for index in _indices(group, name):
             for d, e in enumerate(index):
-                if e != 0 and not (d in row_dims and bare(e) in rows):
+                if e != 0 and not (d in row_dims and bare_symbol(e) in rows):
                     return False
     return True

@@ -189,7 +189,7 @@ class TileBody(Body):
             return [first + k * tile.lanes for k in range(tile.height)]
         along = linear(place, tile.lane)
         assert along is not None, "a crossed access is linear along the axis"
-        return [first + k * self.code.expand(along[0]) for k in range(tile.lanes)]
+        return [first + k * self.code.expand(along.coefficient) for k in range(tile.lanes)]
 
     def _turned(self, vectors: list[loop.Value], loaded: bool) -> list[loop.Value]:
         name = self.code.let

@@ -27,7 +27,7 @@ def _borders_of(final: str, code: TaskCode) -> list[KernelCall]:
     shape = tuple(add(extent, b + a) for extent, (b, a) in zip(layout.shape, layout.border, strict=True))
     name = code.fresh(f"{final}.bordered")
     whole = replace(layout, shape=shape, border=((0, 0),) * len(shape))
-    code.homes[name] = Home(code.homes[final].buffer, dtype, whole, f"{final} with its border")
+    code.add_home(name, Home(code.homes[final].buffer, dtype, whole, f"{final} with its border"))
     stmts = []
     for d, (before, after) in enumerate(layout.border):
         for start, count in ((0, before), (add(before, layout.shape[d]), after)):

@@ -109,6 +109,28 @@ class Shared:
     schedules: dict[Canonical, RowSchedule] = field(default_factory=dict)
     packed: dict[str, np.ndarray] = field(default_factory=dict)
 
+    def kernel(self, key: object, make: Callable[[], MadeKernel]) -> MadeKernel:
+        """The kernel of a form and a schedule, made where there is none yet."""
+        found = self.kernels.get(key)
+        if found is None:
+            found = self.kernels[key] = make()
+        return found
+
+    def schedule(self, form: Canonical) -> RowSchedule:
+        """The schedule that costs choose for a form."""
+        found = self.schedules.get(form)
+        if found is None:
+            found = self.schedules[form] = choose_schedule(form.kernel, dict(form.layouts), self.target.processor)
+        return found
+
+    def packing(self, name: str, pack: Callable[[], np.ndarray]) -> tuple[np.ndarray, bool]:
+        """The packed constant of this name, and whether it was packed for this."""
+        found = self.packed.get(name)
+        if found is None:
+            self.packed[name] = found = pack()
+            return found, True
+        return found, False
+
 
 @dataclass
 class Schedules:
@@ -130,6 +152,9 @@ class Schedules:
             raise ValueError(f"the schedule has {len(self.given)} parts, more are needed")
         self.taken.append(self.given[len(self.taken)])
         return read(self.taken[-1])
+
+    def explain(self, reason: str) -> None:
+        self.because.append(reason)
 
     def beaten(self) -> Iterator[tuple[int, list[str], float]]:
         """Which part is another one, all parts then, and that part's cost over what was taken."""
@@ -192,13 +217,28 @@ class TaskCode:
     def add_function(self, function: Function, optimizer: str) -> str:
         return self.target.add(function, optimizer)
 
-    def add_scratch(self, name: str, dtype: DType, shape: tuple[Dim, ...]) -> None:
-        self.homes[name] = Home(name, dtype, plain(shape), "scratch")
+    def add_home(self, name: str, home: Home) -> None:
+        """Where a value lies that is made here."""
+        self.homes[name] = home
 
-    def add_constant(self, name: str, array: np.ndarray) -> None:
-        current().charge("folded_bytes", array.nbytes, name)
+    def add_value(self, value: Value) -> None:
+        """A value that passes between the task's statements."""
+        self.values[value.name] = value
+
+    def add_scratch(self, name: str, dtype: DType, shape: tuple[Dim, ...]) -> None:
+        self.add_home(name, Home(name, dtype, plain(shape), "scratch"))
+
+    def add_constant(self, name: str, array: np.ndarray, new: bool = True) -> None:
+        """A constant that is made here; `new`: no other task has charged it."""
+        if new:
+            current().charge("folded_bytes", array.nbytes, name)
         self.constants[name] = array
         self.add_scratch(name, from_numpy(array.dtype), array.shape)
+
+    def add_temp(self, value: Value) -> None:
+        """Memory for what passes between statements."""
+        self.add_scratch(value.name, value.dtype, value.shape)
+        self.temps.add(value.name)
 
     def over(self, homes: Mapping[str, Home], values: Mapping[str, Value]) -> TaskCode:
         """The same, with other homes and values in front; what it makes, `adopt` takes over."""
@@ -237,11 +277,7 @@ def _rows_call(stmts: Sequence[Stmt], code: TaskCode) -> KernelCall:
         schedule_text,
         lambda text: read_schedule(text, form.kernel, dict(form.layouts), processor),
     )
-    key = form, schedule_text(schedule)
-    if key not in code.shared.kernels:
-        debug.show(debug.KERNELS, f"kernel of {code.task.name}", lambda: kernel_text(form.kernel))
-        code.shared.kernels[key] = _lower_rows(form, schedule, code)
-    kernel = code.shared.kernels[key]
+    kernel = code.shared.kernel((form, schedule_text(schedule)), lambda: _lower_rows(form, schedule, code))
     actual = {canonical_name: name for name, canonical_name in names.tensors.items()}
     sizes = names.actual_sizes()
     operands = tuple(_operand(p, actual, code) for p in kernel.params)
@@ -259,21 +295,18 @@ def _operand(param: str, actual: Mapping[str, str], code: TaskCode) -> str:
     name = actual[param]
     if code.home(name) is None:
         value = code.value(name)
-        code.add_scratch(name, value.dtype, value.shape)
-        code.temps.add(name)
+        code.add_temp(value)
     return name
 
 
 def _chosen(form: Canonical, code: TaskCode) -> RowSchedule:
-    known = code.shared.schedules.get(form)
-    if known is None:
-        known = choose_schedule(form.kernel, dict(form.layouts), code.target.processor)
-        code.shared.schedules[form] = known
-    code.schedules.because.append(known.reason)
-    return known
+    chosen = code.shared.schedule(form)
+    code.schedules.explain(chosen.reason)
+    return chosen
 
 
 def _lower_rows(form: Canonical, schedule: RowSchedule, code: TaskCode) -> MadeKernel:
+    debug.show(debug.KERNELS, f"kernel of {code.task.name}", lambda: kernel_text(form.kernel))
     layouts = dict(form.layouts)
     processor = code.target.processor
     for name in scratch_temps(form.kernel, schedule, processor):

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
-from mapsto.devices.contraction.plan import read_tiles, tiles_text
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.template import contraction, plan_contraction
+from mapsto.devices.contraction.tile_plan import read_tiles, tiles_text
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.processor import Processor
@@ -29,7 +29,8 @@ from mapsto.ir.expr import Dim, add, linear, mul, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
-from mapsto.loop.ast import Param, Statement, Value
+from mapsto.loop import ast as loop
+from mapsto.loop.ast import Param
 from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.kernels import Renamer
@@ -121,11 +122,12 @@ def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCod
         shaped, plan = replace(shaped, form=form), replace(plan, form=form)
     else:
         b_name = c.b.tensor
-    key = shaped, tiles_text(plan)
-    if key not in code.shared.kernels:
+
+    def made() -> MadeKernel:
         function, extent = contraction(plan, _epilogue(shaped, code.target.processor))
-        code.shared.kernels[key] = MadeKernel(code.add_function(function, "none"), extent, (), function.dims)
-    kernel = code.shared.kernels[key]
+        return MadeKernel(code.add_function(function, "none"), extent, (), function.dims)
+
+    kernel = code.shared.kernel((shaped, tiles_text(plan)), made)
     sizes = names.actual_sizes()
     operands = (c.a.tensor, b_name, final, *reach.also, *tensors)
     work = estimate(c.multiplications())
@@ -186,7 +188,7 @@ def _shape(
         also=tuple(_also(t, reached, c.batch, rows, code, names) for t, reached in reach.also.items()),
         others=tuple(Param(names.tensors[t], code.homes[t].dtype) for t in others),
     )
-    names.iters = own  # statements have names of their own
+    names.rename(own)  # statements have names of their own
     index = names.dims(c.index)
     form = replace(form, dims=_size_names(names))
     order = (
@@ -283,7 +285,7 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, task: Task, code: TaskCode) -> l
             one = linear(place, row.name)
             if one is None:
                 return None
-            strides[row.name] = one[0]
+            strides[row.name] = one.coefficient
         found.append(strides)
     return found
 
@@ -292,13 +294,13 @@ def _epilogue(shaped: Shaped, processor: Processor) -> Epilogue:
     """What is computed on the accumulators before they are stored."""
     layouts = dict(shaped.layouts)
 
-    def emit(accumulators: Value, place: TilePlace) -> tuple[list[Statement], tuple[Value, ...]]:
+    def emit(accumulators: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
         batch, rows, column = shaped.order
         at: dict[str, Dim] = dict(zip(batch, place.batch, strict=True))
         at.update(dict(zip(rows, place.rows, strict=False)))
         at[column] = place.column
-        statements: list[Statement] = []
-        known: dict[str, Value] = dict.fromkeys(shaped.accumulators, accumulators)
+        statements: list[loop.Statement] = []
+        known: dict[str, loop.Value] = dict.fromkeys(shaped.accumulators, accumulators)
         result = accumulators
         for stmt in shaped.stmts:
             bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from mapsto.devices.contraction.plan import read_tiles, tiles_text
 from mapsto.devices.contraction.template import ContractionForm, TilePlan, plan_contraction
 from mapsto.devices.contraction.tile import Tiling
+from mapsto.devices.contraction.tile_plan import read_tiles, tiles_text
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.code import TaskCode
 from mapsto.devices.routines import RoutineKernel, Scratch, Vectors, routine

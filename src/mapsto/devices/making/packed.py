@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from mapsto.devices.contraction.packing import Packing
-from mapsto.devices.contraction.plan import NEAR_BYTES
 from mapsto.devices.contraction.products import Multiply
+from mapsto.devices.contraction.tile_plan import NEAR_BYTES
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.code import TaskCode
 from mapsto.ir.dtypes import DType
@@ -59,15 +59,13 @@ def _packed_constant(c: Contraction, packing: Packing, dtype: DType, code: TaskC
     """Packed once, and equal for all contractions that pack it in one way: the name says what and how."""
     key = repr((*_packing_key(c, packing), dtype))
     name = f"{c.b.tensor}.packed.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    array = code.shared.packed.get(name)
-    if array is None:
+
+    def pack() -> np.ndarray:
         packed = packing.pack(_logical_b(c, code.constants[c.b.tensor])).reshape(-1)
-        array = np.ascontiguousarray(packed, dtype=dtype.numpy)
-        code.shared.packed[name] = array
-        code.add_constant(name, array)
-    else:
-        code.constants[name] = array
-        code.add_scratch(name, dtype, array.shape)
+        return np.ascontiguousarray(packed, dtype=dtype.numpy)
+
+    array, new = code.shared.packing(name, pack)
+    code.add_constant(name, array, new)
     return name
 
 

@@ -22,7 +22,7 @@ def contraction_stmts(task: Task, code: TaskCode) -> list[Stmt]:
     accumulators = task.phases[0].target
     if accumulators in own or accumulators not in code.homes:
         accumulators = code.fresh(f"{final}_sums")
-        code.values[accumulators] = replace(code.value(final), name=accumulators, dtype=task.phases[0].dtype)
+        code.add_value(replace(code.value(final), name=accumulators, dtype=task.phases[0].dtype))
 
     def renamed(node: Scalar) -> Scalar | None:
         known = (
@@ -79,4 +79,4 @@ def _solve(e: Dim, at: Dim, c: Contraction) -> dict[str, Dim]:
 
 def _factor(e: Dim, it: Iter) -> Dim:
     found = linear(e, it.name)
-    return 0 if found is None else found[0]
+    return 0 if found is None else found.coefficient

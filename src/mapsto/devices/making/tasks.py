@@ -27,7 +27,7 @@ Tiles = Callable[[Task, TaskCode], list[KernelCall] | None]
 """A device's template for contractions: the calls, or None where it does not apply."""
 
 
-def made(
+def make_task(
     task: Task,
     homes: Mapping[str, Home],
     offer: Offer | None,
@@ -84,5 +84,5 @@ def _one_case(task: Task, code: TaskCode, tiles: Tiles | None, template: str | N
         calls = tiles(task, code)
         if calls is not None:
             return TILES, calls
-        code.schedules.because.append("the template cannot reach an operand by strides: lowered as plain loops")
+        code.schedules.explain("the template cannot reach an operand by strides: lowered as plain loops")
     return LOOPS, [code.rows_call(contraction_stmts(task, code))]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.devices.making.code import TaskCode
-from mapsto.ir.expr import Atom, Call, Dim, Expr, atoms, product, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Expr, atoms, of_atom, product, sole_atom
 from mapsto.ir.expr_rewrite import rebuild
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Index as IndexValue
@@ -89,8 +89,8 @@ def usual_case(task: Task, code: TaskCode) -> Usual | None:
     names: dict[Atom, Dim] = dict.fromkeys(tests, 1)
     for members in _classes(tuple(test.args) for test in tests):
         chosen = min(members, key=lambda d: (isinstance(d, Expr), len(str(d)), str(d)))
-        names.update({atom: chosen for atom in map(_sole_atom, members) if atom is not None and _of(atom) != chosen})
-    return Usual(product(_of(test) for test in tests), names)
+        names.update({atom: chosen for atom in map(sole_atom, members) if atom is not None and of_atom(atom) != chosen})
+    return Usual(product(of_atom(test) for test in tests), names)
 
 
 def _places(task: Task, code: TaskCode) -> Iterator[Dim]:
@@ -124,13 +124,3 @@ def _classes(pairs: Iterable[tuple[Dim, ...]]) -> list[set[Dim]]:
         joined = set(pair).union(*(c for c in found if c & set(pair)))
         found = [*(c for c in found if not c & joined), joined]
     return found
-
-
-def _of(atom: Atom) -> Dim:
-    return Expr((((atom,), 1),))
-
-
-def _sole_atom(e: Dim) -> Atom | None:
-    """The atom that an expression consists of, or None."""
-    terms = terms_of(e)
-    return terms[0][0][0] if len(terms) == 1 and len(terms[0][0]) == 1 and terms[0][1] == 1 else None

@@ -19,7 +19,7 @@ _WORD = 8  # bytes of a kernel's argument: a pointer or a long
 
 
 class Functions:
-    """A `making.code.Target`: what a device's functions are made for, and those that were made.
+    """A `making.code.MadeFor`: what a device's functions are made for, and those that were made.
 
     Vectors are as wide as the device says it likes them: a core's registers on a CPU, one element on most GPUs.
     """

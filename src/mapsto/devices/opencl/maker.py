@@ -11,7 +11,7 @@ from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Shared
 from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.quotes import Quoting
-from mapsto.devices.making.tasks import made
+from mapsto.devices.making.tasks import make_task
 from mapsto.devices.making.tile_quotes import TileTemplate
 from mapsto.devices.opencl.functions import Functions
 from mapsto.devices.opencl.traits import TRAITS
@@ -41,7 +41,7 @@ class OpenClMaker:
         for it.
         """
         try:
-            return made(task, homes, offer, self._shared, self.constants, self._tiles)
+            return make_task(task, homes, offer, self._shared, self.constants, self._tiles)
         except UnsupportedError as error:
             nodes = ", ".join(task.sources or task.first_nodes)
             raise UnsupportedError(f"{self.name} cannot compute {nodes}: {error}") from error

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from mapsto.devices.routines.writer import Writer
-from mapsto.loop import ast
+from mapsto.loop import ast as loop
 
 
 class Unit(Protocol):
@@ -21,21 +21,21 @@ class Unit(Protocol):
     @property
     def w(self) -> Writer: ...
 
-    def read(self, state: str) -> ast.Value:
+    def read(self, state: str) -> loop.Value:
         """The state before this step ("h", "c"), or what an earlier phase of it wrote."""
 
-    def write(self, state: str, value: ast.Value) -> None: ...
+    def write(self, state: str, value: loop.Value) -> None: ...
 
-    def given(self, gate: int) -> ast.Value:
+    def given(self, gate: int) -> loop.Value:
         """x W + b."""
 
-    def product(self, gate: int) -> ast.Value | None:
+    def product(self, gate: int) -> loop.Value | None:
         """The state times R; None where the state is zero."""
 
-    def bias(self) -> ast.Value | None:
+    def bias(self) -> loop.Value | None:
         """What is added to a product that is scaled (GRU with linear_before_reset), if the node has it."""
 
-    def peephole(self, gate: int) -> ast.Value | None:
+    def peephole(self, gate: int) -> loop.Value | None:
         """The diagonal weights of a gate, if the node has any."""
 
 
@@ -65,11 +65,11 @@ def lstm_cell(attrs: Mapping[str, Any]) -> Cell:
         w, c = unit.w, unit.read("c")
         i = w.math("sigmoid", _with_peephole(unit, 0, c))
         f = w.math("sigmoid", _with_peephole(unit, 2, c))
-        update = ast.Binary("mul", i, w.math("tanh", _gate(unit, 3)))
+        update = loop.Binary("mul", i, w.math("tanh", _gate(unit, 3)))
         new = w.let("c_new", w.multiply_add(f, c, update))
         unit.write("c", new)
         o = w.math("sigmoid", _with_peephole(unit, 1, new))
-        unit.write("h", ast.Binary("mul", o, w.math("tanh", new)))
+        unit.write("h", loop.Binary("mul", o, w.math("tanh", new)))
 
     return Cell(4, (Phase("h", range(4)),), finish, has_c=True)
 
@@ -91,7 +91,7 @@ def _gru_after() -> Cell:
         parts = [part for part in (unit.product(2), unit.bias()) if part is not None]
         new = unit.given(2)
         if parts:
-            scaled = parts[0] if len(parts) == 1 else ast.Binary("add", *parts)
+            scaled = parts[0] if len(parts) == 1 else loop.Binary("add", *parts)
             new = w.let("reset", w.multiply_add(r, scaled, new))
         unit.write("h", _mix(unit, z, w.math("tanh", new)))
 
@@ -105,7 +105,7 @@ def _gru_before() -> Cell:
         w = unit.w
         if phase == 0:
             unit.write("z", w.math("sigmoid", _gate(unit, 0)))
-            unit.write("reset", ast.Binary("mul", w.math("sigmoid", _gate(unit, 1)), unit.read("h")))
+            unit.write("reset", loop.Binary("mul", w.math("sigmoid", _gate(unit, 1)), unit.read("h")))
             return
         unit.write("h", _mix(unit, unit.read("z"), w.math("tanh", _gate(unit, 2))))
 
@@ -119,25 +119,25 @@ def rnn_cell(attrs: Mapping[str, Any]) -> Cell:
     def finish(phase: int, unit: Unit) -> None:
         gate = _gate(unit, 0)
         if activation == "relu":
-            unit.write("h", ast.Binary("max", gate, ast.Const(0.0, gate.type)))
+            unit.write("h", loop.Binary("max", gate, loop.Const(0.0, gate.type)))
         else:
             unit.write("h", unit.w.math(activation, gate))
 
     return Cell(1, (Phase("h", range(1)),), finish)
 
 
-def _gate(unit: Unit, gate: int) -> ast.Value:
+def _gate(unit: Unit, gate: int) -> loop.Value:
     """x W + b + h R."""
     given, product = unit.given(gate), unit.product(gate)
-    return given if product is None else unit.w.let("gate", ast.Binary("add", given, product))
+    return given if product is None else unit.w.let("gate", loop.Binary("add", given, product))
 
 
-def _with_peephole(unit: Unit, gate: int, c: ast.Value) -> ast.Value:
+def _with_peephole(unit: Unit, gate: int, c: loop.Value) -> loop.Value:
     value, weight = _gate(unit, gate), unit.peephole(gate)
     return value if weight is None else unit.w.let("peephole", unit.w.multiply_add(weight, c, value))
 
 
-def _mix(unit: Unit, z: ast.Value, n: ast.Value) -> ast.Value:
+def _mix(unit: Unit, z: loop.Value, n: loop.Value) -> loop.Value:
     """(1-z)*n + z*h."""
-    rest = ast.Binary("sub", ast.Const(1.0, z.type), z)
-    return unit.w.multiply_add(rest, n, ast.Binary("mul", z, unit.read("h")))
+    rest = loop.Binary("sub", loop.Const(1.0, z.type), z)
+    return unit.w.multiply_add(rest, n, loop.Binary("mul", z, unit.read("h")))

@@ -9,7 +9,7 @@ from mapsto.devices.routines.writer import Writer, as_value, cast, integer, row_
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, minimum, mul, product
 from mapsto.ir.graph import Node, Value
-from mapsto.loop import ast
+from mapsto.loop import ast as loop
 
 
 def nonzero(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str) -> RoutineCode:
@@ -42,33 +42,33 @@ def nonzero(node: Node, inputs: tuple[Value | None, ...], lanes: int, name: str)
 
 def _scan_row(
     w: Writer, source: str, element: DType, start: Dim, length: Dim, outer: list[Dim], lanes: int, target: str,
-    found: ast.Var, size: Dim, axes: int,
+    found: loop.Var, size: Dim, axes: int,
 ) -> None:  # fmt: skip
     """Looks through `length` elements of the last axis in chunks."""
     with w.loop("chunk", 0, length, step=lanes) as chunk:
-        mask = ast.LaneMask(length - chunk, ast.Type(DType.BOOL, lanes))
-        loaded = ast.Load(source, add(start, chunk), ast.Type(element, lanes), mask=mask)
-        with w.when(ast.ReduceLanes("any", _is_nonzero(loaded), ast.Type(DType.BOOL))):
+        mask = loop.LaneMask(length - chunk, loop.Type(DType.BOOL, lanes))
+        loaded = loop.Load(source, add(start, chunk), loop.Type(element, lanes), mask=mask)
+        with w.when(loop.ReduceLanes("any", _is_nonzero(loaded), loop.Type(DType.BOOL))):
             with w.loop("j", chunk, minimum(length, chunk + lanes)) as j:
                 place = w.index("place", found)
                 for axis, i in enumerate([*outer, j][:axes]):
                     w.store(target, mul(size, axis) + place, as_value(i))
-                nonzero = _is_nonzero(ast.Load(source, add(start, j), ast.Type(element)))
-                w.assign(found, ast.Binary("add", found, ast.Select(nonzero, integer(1), integer(0))))
+                nonzero = _is_nonzero(loop.Load(source, add(start, j), loop.Type(element)))
+                w.assign(found, loop.Binary("add", found, loop.Select(nonzero, integer(1), integer(0))))
 
 
-def _is_nonzero(value: ast.Value) -> ast.Value:
+def _is_nonzero(value: loop.Value) -> loop.Value:
     if value.type.element is DType.BOOL:
         return value
-    if value.type.element in (DType.F16, DType.BF16):
+    if value.type.element.is_half:
         value = cast(value, DType.F32)
-    return ast.Compare("ne", value, ast.Const(0, value.type))
+    return loop.Compare("ne", value, loop.Const(0, value.type))
 
 
-def _clear_rest(w: Writer, target: str, rank: int, size: Dim, found: ast.Var, lanes: int) -> None:
+def _clear_rest(w: Writer, target: str, rank: int, size: Dim, found: loop.Var, lanes: int) -> None:
     first = w.index("first", found)
-    wide = ast.Type(DType.I64, max(1, lanes // 2))
+    wide = loop.Type(DType.I64, max(1, lanes // 2))
     with w.loop("axis", 0, rank) as axis:
         with w.loop("at", first, size, step=wide.lanes) as at:
-            mask = ast.LaneMask(size - at, ast.Type(DType.BOOL, wide.lanes))
-            w.store(target, mul(axis, size) + at, ast.Const(0, wide), mask)
+            mask = loop.LaneMask(size - at, loop.Type(DType.BOOL, wide.lanes))
+            w.store(target, mul(axis, size) + at, loop.Const(0, wide), mask)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from mapsto.devices.contraction.packing import Packing
-from mapsto.devices.contraction.template import ContractionForm, LoopAxis, TilePlan, product
+from mapsto.devices.contraction.template import ContractionForm, LoopAxis, TilePlan, inlined_product
 from mapsto.devices.contraction.tile import Tiling
 from mapsto.devices.routines.code import RoutineKernel, Scratch
 from mapsto.devices.routines.recurrence import Recurrence
@@ -97,7 +97,7 @@ class StepProduct:
         """
         size = self.packed.shape[1]
         form = replace(self.plan.form, a_start=starts[0], b_start=mul(d, size), out_start=starts[1])
-        w.add(*product(replace(self.plan, form=form), panels, tiles, w.fresh))
+        w.add(*inlined_product(replace(self.plan, form=form), panels, tiles, w.fresh))
 
     def packing(self) -> RoutineKernel:
         """The matrix as the template reads it; zeros in columns that are no unit."""

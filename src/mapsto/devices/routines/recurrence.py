@@ -15,7 +15,7 @@ from mapsto.devices.routines.writer import Writer, cast
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, maximum, minimum, mul
 from mapsto.ir.graph import Value
-from mapsto.loop import ast
+from mapsto.loop import ast as loop
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Recurrence:
         return self.matrix.dtype
 
     @property
-    def vector(self) -> ast.Type:
-        return ast.Type(self.element, self.lanes)
+    def vector(self) -> loop.Type:
+        return loop.Type(self.element, self.lanes)
 
     @property
     def panels(self) -> int:
@@ -77,11 +77,11 @@ class Recurrence:
         """Hidden units, those of the last panel's tail included."""
         return self.panels * self.lanes
 
-    def tail_mask(self, panel: Dim) -> ast.Value | None:
+    def tail_mask(self, panel: Dim) -> loop.Value | None:
         """The hidden units that a panel really has; None where all panels are full."""
         if self.hidden % self.lanes == 0:
             return None
-        return ast.LaneMask(self.hidden - mul(panel, self.lanes), ast.Type(DType.BOOL, self.lanes))
+        return loop.LaneMask(self.hidden - mul(panel, self.lanes), loop.Type(DType.BOOL, self.lanes))
 
 
 @dataclass(frozen=True)
@@ -129,47 +129,47 @@ class Units:
     p: Dim
     time: Dim
 
-    def given(self, gate: int) -> ast.Value:
+    def given(self, gate: int) -> loop.Value:
         """x W + b of the step."""
         rec = self.rec
         row = mul(mul(self.time, rec.batch) + self.b, rec.directions) + self.d
         return self._gate(self.operands.given, row, gate)
 
-    def start(self, gate: int) -> ast.Value | None:
+    def start(self, gate: int) -> loop.Value | None:
         """What a gate begins with, if the node has it."""
         return None if self.operands.start is None else self._gate(self.operands.start, self.d, gate)
 
-    def _gate(self, name: str, row: Dim, gate: int) -> ast.Value:
+    def _gate(self, name: str, row: Dim, gate: int) -> loop.Value:
         rec = self.rec
         return self._row(name, rec.element, mul(mul(row, rec.cell.gates) + gate, rec.hidden), "gate")
 
-    def bias(self) -> ast.Value | None:
+    def bias(self) -> loop.Value | None:
         """See `cells.Unit`."""
         name, rec = self.operands.bias, self.rec
         return None if name is None else self._row(name, rec.stored, mul(self.d, rec.hidden), "bias")
 
-    def peephole(self, gate: int) -> ast.Value | None:
+    def peephole(self, gate: int) -> loop.Value | None:
         """See `cells.Unit`."""
         name, rec = self.operands.peepholes, self.rec
         return None if name is None else self._row(name, rec.stored, mul(mul(self.d, 3) + gate, rec.hidden), "peephole")
 
-    def initial(self, state: str) -> ast.Value:
+    def initial(self, state: str) -> loop.Value:
         """h0 or c0, zero where the node has none."""
         name = self.operands.h0 if state == "h" else self.operands.c0
-        return ast.Const(0.0, self.rec.vector) if name is None else self._row(name, self.rec.stored, self.state, state)
+        return loop.Const(0.0, self.rec.vector) if name is None else self._row(name, self.rec.stored, self.state, state)
 
     @property
     def state(self) -> Dim:
         """The start of the row in h0, c0, h, c."""
         return mul(mul(self.d, self.rec.batch) + self.b, self.rec.hidden)
 
-    def _row(self, name: str, element: DType, start: Dim, hint: str) -> ast.Value:
+    def _row(self, name: str, element: DType, start: Dim, hint: str) -> loop.Value:
         """The panel of a row of hidden units."""
         rec = self.rec
         at, mask = start + mul(self.p, rec.lanes), rec.tail_mask(self.p)
-        return self.w.let(hint, cast(ast.Load(name, at, ast.Type(element, rec.lanes), mask=mask), rec.element))
+        return self.w.let(hint, cast(loop.Load(name, at, loop.Type(element, rec.lanes), mask=mask), rec.element))
 
-    def store(self, name: str, start: Dim, value: ast.Value) -> None:
+    def store(self, name: str, start: Dim, value: loop.Value) -> None:
         """The panel of a row of a result."""
         at, mask = start + mul(self.p, self.rec.lanes), self.rec.tail_mask(self.p)
         self.w.store(name, at, cast(value, self.rec.stored), mask)
@@ -179,5 +179,5 @@ def clamp_length(w: Writer, rec: Recurrence, buffer: str | None, row: Dim) -> Di
     """Steps of a batch row, within [0, time] whatever the input says."""
     if buffer is None or rec.lengths is None:
         return rec.time
-    given = w.index("given", cast(ast.Load(buffer, row, ast.Type(rec.lengths.dtype)), DType.I64))
+    given = w.index("given", cast(loop.Load(buffer, row, loop.Type(rec.lengths.dtype)), DType.I64))
     return w.index("length", minimum(maximum(given, 0), rec.time))

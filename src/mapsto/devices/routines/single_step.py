@@ -14,7 +14,7 @@ from mapsto.devices.routines.product import Rows, StepProduct
 from mapsto.devices.routines.recurrence import Operands, Recurrence, Units, clamp_length
 from mapsto.devices.routines.writer import Writer, split_index
 from mapsto.ir.expr import Dim, minimum, mul
-from mapsto.loop import ast
+from mapsto.loop import ast as loop
 
 
 def single_step(rec: Recurrence) -> RoutineCode:
@@ -118,10 +118,10 @@ class _SingleUnit:
     def w(self) -> Writer:
         return self.step.w
 
-    def read(self, state: str) -> ast.Value:
+    def read(self, state: str) -> loop.Value:
         return self.units.initial(state)
 
-    def write(self, state: str, value: ast.Value) -> None:
+    def write(self, state: str, value: loop.Value) -> None:
         value = self.w.let("new", value)
         if state == "h":
             self.units.store("y", self.units.state, value)
@@ -129,21 +129,21 @@ class _SingleUnit:
 
     def clear(self) -> None:
         for output in ("y", "h", "c") if self.step.rec.cell.has_c else ("y", "h"):
-            self.units.store(output, self.units.state, ast.Const(0.0, self.step.rec.vector))
+            self.units.store(output, self.units.state, loop.Const(0.0, self.step.rec.vector))
 
-    def given(self, gate: int) -> ast.Value:
+    def given(self, gate: int) -> loop.Value:
         product, start = self._sums(self.step.inputs, gate), self.units.start(gate)
-        return product if start is None else self.w.let("given", ast.Binary("add", start, product))
+        return product if start is None else self.w.let("given", loop.Binary("add", start, product))
 
-    def product(self, gate: int) -> ast.Value | None:
+    def product(self, gate: int) -> loop.Value | None:
         return None if self.step.state is None else self._sums(self.step.state, gate)
 
-    def _sums(self, product: StepProduct, gate: int) -> ast.Value:
+    def _sums(self, product: StepProduct, gate: int) -> loop.Value:
         at = self.step.sums_of(product, self.units.d, self.units.b) + product.place(gate, self.units.p)
-        return self.w.let("product", ast.Load("sums", at, self.step.rec.vector))
+        return self.w.let("product", loop.Load("sums", at, self.step.rec.vector))
 
-    def bias(self) -> ast.Value | None:
+    def bias(self) -> loop.Value | None:
         return self.units.bias()
 
-    def peephole(self, gate: int) -> ast.Value | None:
+    def peephole(self, gate: int) -> loop.Value | None:
         return self.units.peephole(gate)

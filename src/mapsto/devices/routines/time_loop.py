@@ -18,20 +18,20 @@ from mapsto.devices.routines.recurrence import Operands, Recurrence, Units, clam
 from mapsto.devices.routines.writer import Writer, as_value, integer, splat
 from mapsto.ir.expr import Dim, maximum, minimum, mod, mul, sym
 from mapsto.ir.expr_proofs import known_at_least
-from mapsto.loop import ast
+from mapsto.loop import ast as loop
 
 
 def time_loop(rec: Recurrence) -> RoutineCode:
     """The call that makes y, h (and c), after R is packed. Its partition is over directions and tiles of batch rows."""
-    loop = _TimeLoop(rec, Writer([rec.time, rec.batch], rec.vectors.fused))
-    w, tiles = loop.w, loop.products[0].plan.units
+    over_time = _TimeLoop(rec, Writer([rec.time, rec.batch], rec.vectors.fused))
+    w, tiles = over_time.w, over_time.products[0].plan.units
     with w.loop("d", 0, rec.directions) as d:
         start = w.index("start", maximum(sym("begin") - mul(d, tiles), 0))
         stop = w.index("stop", minimum(sym("end") - mul(d, tiles), tiles))
         with w.when((stop - start - 1,)):
-            loop.run(d, start, stop)
-    steps = RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions, tiles), w.operands, (loop.state,))
-    return RoutineCode((*(product.packing() for product in loop.products), steps))
+            over_time.run(d, start, stop)
+    steps = RoutineCall(w.function(f"{rec.name}_steps"), mul(rec.directions, tiles), w.operands, (over_time.state,))
+    return RoutineCode((*(product.packing() for product in over_time.products), steps))
 
 
 @dataclass
@@ -101,7 +101,7 @@ class _TimeLoop:
         longest = w.declare("longest", integer(0))
         with w.loop("row", first, stop) as row:
             length = clamp_length(w, self.rec, lengths, row)
-            w.assign(longest, ast.Binary("max", longest, as_value(length)))
+            w.assign(longest, loop.Binary("max", longest, as_value(length)))
         return w.index("steps", longest)
 
     def units(self, d: Dim, b: Dim, p: Dim, time: Dim) -> Units:
@@ -139,14 +139,14 @@ class _TimeLoop:
         with w.loop("p", 0, rec.panels) as p:
             units = self.units(d, b, p, 0)
             for name, slot in places.items():
-                value: ast.Value = ast.Load("state", self.own(d, b) + slot + p * rec.lanes, rec.vector)
+                value: loop.Value = loop.Load("state", self.own(d, b) + slot + p * rec.lanes, rec.vector)
                 if not known_at_least(length, 1):  # no step at all gives zeros, as in onnxruntime
-                    stepped = splat(ast.Compare("gt", as_value(length), integer(0)), rec.lanes)
-                    value = ast.Select(stepped, value, ast.Const(0.0, rec.vector))
+                    stepped = splat(loop.Compare("gt", as_value(length), integer(0)), rec.lanes)
+                    value = loop.Select(stepped, value, loop.Const(0.0, rec.vector))
                 units.store(name, units.state, value)
             if self.operands.lengths is not None:
                 with w.loop("time", length, rec.time) as time:
-                    units.store("y", self.y_row(d, b, time), ast.Const(0.0, rec.vector))
+                    units.store("y", self.y_row(d, b, time), loop.Const(0.0, rec.vector))
 
     def y_row(self, d: Dim, b: Dim, time: Dim) -> Dim:
         return mul(mul(mul(time, self.rec.directions) + d, self.rec.batch) + b, self.rec.hidden)
@@ -166,41 +166,41 @@ class _Step:
 class _LoopUnit:
     """A cell's view of its states: reads the current h, writes the next one and y."""
 
-    loop: _TimeLoop
+    over_time: _TimeLoop
     at: _Step
     units: Units
 
     @property
     def w(self) -> Writer:
-        return self.loop.w
+        return self.over_time.w
 
-    def _load(self, hint: str, slot: Dim) -> ast.Value:
-        return self.w.let(hint, ast.Load("state", self._place(slot), self.loop.rec.vector))
+    def _load(self, hint: str, slot: Dim) -> loop.Value:
+        return self.w.let(hint, loop.Load("state", self._place(slot), self.over_time.rec.vector))
 
     def _place(self, slot: Dim) -> Dim:
-        return self.loop.own(self.at.d, self.units.b) + slot + mul(self.units.p, self.loop.rec.lanes)
+        return self.over_time.own(self.at.d, self.units.b) + slot + mul(self.units.p, self.over_time.rec.lanes)
 
-    def read(self, state: str) -> ast.Value:
-        return self._load(state, self.at.current if state == "h" else self.loop.slots[state])
+    def read(self, state: str) -> loop.Value:
+        return self._load(state, self.at.current if state == "h" else self.over_time.slots[state])
 
-    def write(self, state: str, value: ast.Value) -> None:
+    def write(self, state: str, value: loop.Value) -> None:
         if state != "h":
-            self.w.store("state", self._place(self.loop.slots[state]), value)
+            self.w.store("state", self._place(self.over_time.slots[state]), value)
             return
         value = self.w.let("h_new", value)
-        self.w.store("state", self._place(self.loop.rec.padded - self.at.current), value)
-        self.units.store("y", self.loop.y_row(self.at.d, self.units.b, self.units.time), value)
+        self.w.store("state", self._place(self.over_time.rec.padded - self.at.current), value)
+        self.units.store("y", self.over_time.y_row(self.at.d, self.units.b, self.units.time), value)
 
-    def given(self, gate: int) -> ast.Value:
+    def given(self, gate: int) -> loop.Value:
         return self.units.given(gate)
 
-    def product(self, gate: int) -> ast.Value | None:
-        place = self.loop.products[self.at.phase].place(gate, self.units.p)
-        at = self.loop.own(self.at.d, self.units.b) + self.loop.slots["sums"] + place
-        return self.w.let("product", ast.Load("state", at, self.loop.rec.vector))
+    def product(self, gate: int) -> loop.Value | None:
+        place = self.over_time.products[self.at.phase].place(gate, self.units.p)
+        at = self.over_time.own(self.at.d, self.units.b) + self.over_time.slots["sums"] + place
+        return self.w.let("product", loop.Load("state", at, self.over_time.rec.vector))
 
-    def bias(self) -> ast.Value | None:
+    def bias(self) -> loop.Value | None:
         return self.units.bias()
 
-    def peephole(self, gate: int) -> ast.Value | None:
+    def peephole(self, gate: int) -> loop.Value | None:
         return self.units.peephole(gate)

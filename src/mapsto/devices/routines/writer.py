@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from mapsto.devices.routines.pool import ConstantPool
+from mapsto.devices.routines.constant_pool import ConstantPool
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv, mod, mul, sym, symbols
 from mapsto.ir.graph import Value as Tensor
-from mapsto.loop import ast
+from mapsto.loop import ast as loop
 from mapsto.loop.functions import emit
 
-I64 = ast.Type(DType.I64)
+I64 = loop.Type(DType.I64)
 
 
 class Writer:
@@ -27,8 +27,8 @@ class Writer:
         self.dims = tuple(sorted(set().union(*(symbols(size) for size in sizes))))
         self._taken = {*self.dims, "begin", "end"}
         self._counter = 0
-        self._blocks: list[list[ast.Statement]] = [[]]
-        self._params: list[ast.Param] = []
+        self._blocks: list[list[loop.Statement]] = [[]]
+        self._params: list[loop.Param] = []
         self._operands: list[str] = []
         self._pool = ConstantPool(self.fresh)
         self._pooling = False
@@ -39,7 +39,7 @@ class Writer:
         """Declares a buffer parameter that stands for the tensor `operand`."""
         assert all(p.name != name for p in self._params), name
         self._taken.add(name)
-        self._params.append(ast.Param(name, element, writes))
+        self._params.append(loop.Param(name, element, writes))
         self._operands.append(operand)
         return name
 
@@ -51,9 +51,9 @@ class Writer:
     def operands(self) -> tuple[str, ...]:
         return tuple(self._operands)
 
-    def function(self, name: str) -> ast.Function:
+    def function(self, name: str) -> loop.Function:
         (body,) = self._blocks
-        return ast.Function(name, tuple(self._params), self.dims, (*self._pool.prologue(), *body))
+        return loop.Function(name, tuple(self._params), self.dims, (*self._pool.prologue(), *body))
 
     # -- statements ----------------------------------------------------------------------------------------------------
 
@@ -66,43 +66,43 @@ class Writer:
         self._taken.add(name)
         return name
 
-    def add(self, *statements: ast.Statement) -> None:
+    def add(self, *statements: loop.Statement) -> None:
         self._blocks[-1].extend(map(self._pool.rewrite, statements) if self._pooling else statements)
 
-    def let(self, hint: str, value: ast.Value) -> ast.Var:
+    def let(self, hint: str, value: loop.Value) -> loop.Var:
         name = self.fresh(hint)
-        self.add(ast.Let(name, value))
-        return ast.Var(name, value.type)
+        self.add(loop.Let(name, value))
+        return loop.Var(name, value.type)
 
-    def index(self, hint: str, value: Dim | ast.Value) -> Dim:
+    def index(self, hint: str, value: Dim | loop.Value) -> Dim:
         """An index expression or a scalar i64 under a name; a number stays itself."""
         if isinstance(value, int):
             return value
         name = self.fresh(hint)
-        self.add(ast.LetIndex(name, value))
+        self.add(loop.LetIndex(name, value))
         return sym(name)
 
-    def declare(self, hint: str, value: ast.Value) -> ast.Var:
+    def declare(self, hint: str, value: loop.Value) -> loop.Var:
         name = self.fresh(hint)
-        self.add(ast.Declare(name, value))
-        return ast.Var(name, value.type)
+        self.add(loop.Declare(name, value))
+        return loop.Var(name, value.type)
 
-    def assign(self, variable: ast.Var, value: ast.Value) -> None:
-        self.add(ast.Assign(variable.name, value))
+    def assign(self, variable: loop.Var, value: loop.Value) -> None:
+        self.add(loop.Assign(variable.name, value))
 
-    def store(self, buffer: str, base: Dim, value: ast.Value, mask: ast.Value | None = None, stride: Dim = 1) -> None:
-        self.add(ast.Store(buffer, base, value, stride, mask))
+    def store(self, buffer: str, base: Dim, value: loop.Value, mask: loop.Value | None = None, stride: Dim = 1) -> None:
+        self.add(loop.Store(buffer, base, value, stride, mask))
 
     def alloc(self, hint: str, element: DType, count: int) -> str:
         name = self.fresh(hint)
-        self.add(ast.Alloc(name, element, count))
+        self.add(loop.Alloc(name, element, count))
         return name
 
-    def multiply_add(self, a: ast.Value, b: ast.Value, c: ast.Value) -> ast.Value:
+    def multiply_add(self, a: loop.Value, b: loop.Value, c: loop.Value) -> loop.Value:
         """a*b + c, rounded once or twice: whichever the device does in its own instructions."""
-        return ast.Fma(a, b, c) if self._fused else ast.Binary("add", ast.Binary("mul", a, b), c)
+        return loop.Fma(a, b, c) if self._fused else loop.Binary("add", loop.Binary("mul", a, b), c)
 
-    def math(self, fn: str, *args: ast.Value) -> ast.Value:
+    def math(self, fn: str, *args: loop.Value) -> loop.Value:
         """A scalar function of the kernel language (exp, tanh...) lane by lane."""
         statements, value = emit(fn, list(args), self.fresh)
         self.add(*statements)
@@ -120,7 +120,7 @@ class Writer:
     # -- blocks --------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _block(self) -> Iterator[list[ast.Statement]]:
+    def _block(self) -> Iterator[list[loop.Statement]]:
         self._blocks.append([])
         try:
             yield self._blocks[-1]
@@ -128,25 +128,11 @@ class Writer:
             self._blocks.pop()
 
     @contextmanager
-    def loop(self, hint: str, start: Dim, stop: Dim, step: int = 1, unroll: bool = False) -> Iterator[Dim]:
-        """Yields the loop variable."""
-        name = self.fresh(hint)
-        with self._block() as body:
-            yield sym(name)
-        self.add(ast.For(name, start, stop, tuple(body), step, unroll))
-
-    @contextmanager
-    def share(self, hint: str) -> Iterator[Dim]:
-        """The loop over this thread's share of the partition."""
-        with self.loop(hint, sym("begin"), sym("end")) as item:
-            yield item
-
-    @contextmanager
-    def when(self, cond: ast.Value | Sequence[Dim]) -> Iterator[None]:
+    def when(self, cond: loop.Value | Sequence[Dim]) -> Iterator[None]:
         """Runs the block where the scalar bool holds, or where every index expression is at least 0."""
         with self._block() as body:
             yield
-        self.add(ast.If(cond if not isinstance(cond, Sequence) else tuple(cond), tuple(body)))
+        self.add(loop.If(cond if not isinstance(cond, Sequence) else tuple(cond), tuple(body)))
 
     @contextmanager
     def otherwise(self) -> Iterator[None]:
@@ -154,51 +140,65 @@ class Writer:
         with self._block() as body:
             yield
         last = self._blocks[-1].pop()
-        assert isinstance(last, ast.If) and not last.otherwise
-        self.add(ast.If(last.cond, last.then, tuple(body)))
+        assert isinstance(last, loop.If) and not last.otherwise
+        self.add(loop.If(last.cond, last.then, tuple(body)))
 
     @contextmanager
-    def repeat(self, cond: ast.Value) -> Iterator[None]:
+    def repeat(self, cond: loop.Value) -> Iterator[None]:
         """Repeats the block while the scalar bool, made of variables alone, is true."""
         with self._block() as body:
             yield
-        self.add(ast.While(cond, tuple(body)))
+        self.add(loop.While(cond, tuple(body)))
+
+    @contextmanager
+    def loop(self, hint: str, start: Dim, stop: Dim, step: int = 1, unroll: bool = False) -> Iterator[Dim]:
+        """Yields the loop variable."""
+        name = self.fresh(hint)
+        with self._block() as body:
+            yield sym(name)
+        self.add(loop.For(name, start, stop, tuple(body), step, unroll))
+
+    @contextmanager
+    def share(self, hint: str) -> Iterator[Dim]:
+        """The loop over this thread's share of the partition."""
+        with self.loop(hint, sym("begin"), sym("end")) as item:
+            yield item
 
 
 # -- values --------------------------------------------------------------------------------------------------------
 
 
-def as_value(index: Dim) -> ast.Value:
+def as_value(index: Dim) -> loop.Value:
     """An index expression as an i64 scalar."""
-    return ast.IndexValue(index, I64)
+    return loop.IndexValue(index, I64)
 
 
-def integer(value: int) -> ast.Const:
-    return ast.Const(value, I64)
+def integer(value: int) -> loop.Const:
+    return loop.Const(value, I64)
 
 
-def splat(value: ast.Value, lanes: int) -> ast.Value:
+def splat(value: loop.Value, lanes: int) -> loop.Value:
     """The scalar in every lane."""
-    return value if lanes == 1 else ast.Broadcast(value, ast.Type(value.type.element, lanes))
+    return value if lanes == 1 else loop.Broadcast(value, loop.Type(value.type.element, lanes))
 
 
-def constant(value: float, like: ast.Type) -> ast.Const:
-    return ast.Const(value, like)
+def constant(value: float, like: loop.Type) -> loop.Const:
+    return loop.Const(value, like)
 
 
-def cast(value: ast.Value, element: DType) -> ast.Value:
+def cast(value: loop.Value, element: DType) -> loop.Value:
     """Converts; nothing where the element type is right already."""
     if value.type.element is element:
         return value
-    return ast.Cast(value, ast.Type(element, value.type.lanes))
+    return loop.Cast(value, loop.Type(element, value.type.lanes))
 
 
-def both(a: ast.Value, b: ast.Value) -> ast.Value:
-    return ast.Binary("and", a, b)
+def both(a: loop.Value, b: loop.Value) -> loop.Value:
+    return loop.Binary("and", a, b)
 
 
-def either(a: ast.Value, b: ast.Value) -> ast.Value:
-    return ast.Binary("or", a, b)
+def either(a: loop.Value, b: loop.Value) -> loop.Value:
+    return loop.Binary("or", a, b)
 
 
 def split_index(w: Writer, index: Dim, inner: Dim) -> tuple[Dim, Dim]:

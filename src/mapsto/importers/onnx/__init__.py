@@ -8,11 +8,10 @@ from typing import Any
 
 import mapsto.importers.onnx.rows
 import mapsto.ops  # noqa: F401  (the rows build with the ops that this registers)
-from mapsto.arguments import shapes_of
+from mapsto.arguments import Shapes, shapes_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, metering
 from mapsto.importers.onnx.defaults import default_arrays, default_names
-from mapsto.importers.onnx.inputs import Shapes
 from mapsto.importers.onnx.reader import Source, read
 from mapsto.importers.onnx.table import supported_ops
 from mapsto.importers.onnx.translate import Translator

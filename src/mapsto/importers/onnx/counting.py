@@ -15,7 +15,7 @@ from mapsto.budget import current
 from mapsto.errors import ModelError
 from mapsto.importers.onnx.table import find_row
 
-Key = tuple[str, str, str]
+FunctionKey = tuple[str, str, str]
 # Characters of a text that take as long as a name.
 _TEXT = 256
 
@@ -40,10 +40,10 @@ class _Count:
 
 @dataclass
 class _Counting:
-    functions: dict[Key, Any]
+    functions: dict[FunctionKey, Any]
     where: str
-    known: dict[Key, tuple[int, int]] = field(default_factory=dict)
-    within: list[Key] = field(default_factory=list)
+    known: dict[FunctionKey, tuple[int, int]] = field(default_factory=dict)
+    within: list[FunctionKey] = field(default_factory=list)
 
     def nodes(self, nodes: Iterable[Any]) -> _Count:
         count = _Count()
@@ -62,7 +62,7 @@ class _Counting:
                     count.parts += below.parts
         return count
 
-    def body(self, key: Key) -> tuple[int, int]:
+    def body(self, key: FunctionKey) -> tuple[int, int]:
         """(nodes, parts) that a call of a function adds."""
         if key not in self.known:
             if key in self.within:

@@ -13,7 +13,7 @@ from mapsto.ir.graph import Value
 _NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 
 
-class Functions:
+class LocalFunctions:
     """Functions by the node that calls them."""
 
     def __init__(self, model: Any) -> None:

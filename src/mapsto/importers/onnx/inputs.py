@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import onnx
 
+from mapsto.arguments import Shapes
 from mapsto.budget import current
 from mapsto.errors import ModelError, ShapeError, UnsupportedError
 from mapsto.importers.onnx.defaults import check_overridable
 from mapsto.importers.onnx.tensors import dtype_of
 from mapsto.ir.expr import Dim, sym
 from mapsto.ops.builder import Builder
-
-Shapes = Mapping[str, Sequence[int | str | None]]
 
 # The longest name of a symbol: it stands in every expression of it.
 _SYMBOL = 200

@@ -24,7 +24,7 @@ from mapsto.ops.builder import Builder
 
 Result = Value | Sequence[Value | None]
 Row = Callable[["NodeCall"], Result]
-Type = tuple[DType, Sequence[Dim]]
+TensorType = tuple[DType, Sequence[Dim]]
 _ROWS: dict[tuple[str, str], Row] = {}
 _KIND = onnx.AttributeProto
 
@@ -61,7 +61,7 @@ class Import(Protocol):
         its inputs.
         """
 
-    def nested_graph(self, graph: Any, name: str, inputs: Sequence[Type] = ()) -> tuple[Graph, list[Value]]:
+    def nested_graph(self, graph: Any, name: str, inputs: Sequence[TensorType] = ()) -> tuple[Graph, list[Value]]:
         """A nested graph as a graph of its own, which reads the values around it; with its outputs. inputs: the types
         of what it is given.
         """

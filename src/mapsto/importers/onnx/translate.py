@@ -11,15 +11,16 @@ from typing import Any
 
 import onnx
 
+from mapsto.arguments import Shapes
 from mapsto.budget import current
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.onnx.counting import charge_nodes
-from mapsto.importers.onnx.functions import Functions
-from mapsto.importers.onnx.inputs import Shapes, add_inputs
+from mapsto.importers.onnx.functions import LocalFunctions
+from mapsto.importers.onnx.inputs import add_inputs
 from mapsto.importers.onnx.order import in_order
 from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_types
-from mapsto.importers.onnx.table import NodeCall, Row, Type, find_row
+from mapsto.importers.onnx.table import NodeCall, Row, TensorType, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
@@ -71,7 +72,7 @@ class Translator:
         self.source = source
         self.meter = current()
         self.tensors = TensorReader(source.files)
-        self.functions = Functions(source.model)
+        self.functions = LocalFunctions(source.model)
         self.scope: GraphNames | None = None
         self.place = NodePlace({})
 
@@ -226,7 +227,7 @@ class Translator:
         scope.values.update(zip(_inputs(graph, len(given)), given, strict=True))
         return self.body(scope, graph, self._deeper(name))
 
-    def nested_graph(self, graph: Any, name: str, inputs: Sequence[Type] = ()) -> tuple[Graph, list[Value]]:
+    def nested_graph(self, graph: Any, name: str, inputs: Sequence[TensorType] = ()) -> tuple[Graph, list[Value]]:
         """A nested graph as a graph of its own, which reads the values around it; with its outputs. inputs: the types
         of what it is given.
         """

@@ -33,7 +33,7 @@ from mapsto.loop.ast import (
     While,
 )
 
-Operand = Union["Lanes", float, int]
+LanesOrNumber = Union["Lanes", float, int]
 _INTEGER_OF = {DType.F64: DType.I64, DType.F32: DType.I32, DType.F16: DType.I16, DType.BF16: DType.I16}
 _FLOAT_OF = {DType.I64: DType.F64, DType.I32: DType.F32}
 
@@ -44,6 +44,9 @@ class Block:
 
     fresh: Callable[[str], str]
     statements: list[Statement] = field(default_factory=list)
+
+    def add(self, *statements: Statement) -> None:
+        self.statements += statements
 
     def name(self, value: Value, hint: str = "m") -> Lanes:
         """`value` under a name; constants and names stay as they are."""
@@ -111,40 +114,40 @@ class Lanes:
     def type(self) -> Type:
         return self.value.type
 
-    def lift(self, other: Operand) -> Lanes:
+    def lift(self, other: LanesOrNumber) -> Lanes:
         return other if isinstance(other, Lanes) else self.block.const(other, self.type)
 
-    def _binary(self, op: str, other: Operand) -> Lanes:
+    def _binary(self, op: str, other: LanesOrNumber) -> Lanes:
         return self.block.name(Binary(op, self.value, self.lift(other).value))
 
     def _unary(self, op: str) -> Lanes:
         return self.block.name(Unary(op, self.value))
 
-    def _compare(self, op: str, other: Operand) -> Lanes:
+    def _compare(self, op: str, other: LanesOrNumber) -> Lanes:
         return self.block.name(Compare(op, self.value, self.lift(other).value))
 
     # ---- arithmetic ----
 
-    def __add__(self, other: Operand) -> Lanes:
+    def __add__(self, other: LanesOrNumber) -> Lanes:
         return self._binary("add", other)
 
     __radd__ = __add__
 
-    def __sub__(self, other: Operand) -> Lanes:
+    def __sub__(self, other: LanesOrNumber) -> Lanes:
         return self._binary("sub", other)
 
-    def __rsub__(self, other: Operand) -> Lanes:
+    def __rsub__(self, other: LanesOrNumber) -> Lanes:
         return self.lift(other) - self
 
-    def __mul__(self, other: Operand) -> Lanes:
+    def __mul__(self, other: LanesOrNumber) -> Lanes:
         return self._binary("mul", other)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, other: Operand) -> Lanes:
+    def __truediv__(self, other: LanesOrNumber) -> Lanes:
         return self._binary("div", other)
 
-    def __rtruediv__(self, other: Operand) -> Lanes:
+    def __rtruediv__(self, other: LanesOrNumber) -> Lanes:
         return self.lift(other) / self
 
     def __neg__(self) -> Lanes:
@@ -153,7 +156,7 @@ class Lanes:
     def __abs__(self) -> Lanes:
         return self._unary("abs")
 
-    def fma(self, factor: Operand, addend: Operand) -> Lanes:
+    def fma(self, factor: LanesOrNumber, addend: LanesOrNumber) -> Lanes:
         """self*factor + addend, rounded once."""
         return self.block.name(Fma(self.value, self.lift(factor).value, self.lift(addend).value))
 
@@ -166,7 +169,7 @@ class Lanes:
     def floor(self) -> Lanes:
         return self._unary("floor")
 
-    def remainder(self, other: Operand) -> Lanes:
+    def remainder(self, other: LanesOrNumber) -> Lanes:
         """C's remainder: the dividend's sign."""
         return self._binary("rem", other)
 
@@ -182,25 +185,25 @@ class Lanes:
 
     # ---- order and choice ----
 
-    def __lt__(self, other: Operand) -> Lanes:
+    def __lt__(self, other: LanesOrNumber) -> Lanes:
         return self._compare("lt", other)
 
-    def __le__(self, other: Operand) -> Lanes:
+    def __le__(self, other: LanesOrNumber) -> Lanes:
         return self._compare("le", other)
 
-    def __gt__(self, other: Operand) -> Lanes:
+    def __gt__(self, other: LanesOrNumber) -> Lanes:
         return self._compare("gt", other)
 
-    def __ge__(self, other: Operand) -> Lanes:
+    def __ge__(self, other: LanesOrNumber) -> Lanes:
         return self._compare("ge", other)
 
-    def equals(self, other: Operand) -> Lanes:
+    def equals(self, other: LanesOrNumber) -> Lanes:
         return self._compare("eq", other)
 
-    def differs(self, other: Operand) -> Lanes:
+    def differs(self, other: LanesOrNumber) -> Lanes:
         return self._compare("ne", other)
 
-    def select(self, then: Lanes, otherwise: Operand) -> Lanes:
+    def select(self, then: Lanes, otherwise: LanesOrNumber) -> Lanes:
         """Of a mask: `then` where it is on."""
         return self.block.name(Select(self.value, then.value, then.lift(otherwise).value))
 
@@ -215,22 +218,22 @@ class Lanes:
 
     # ---- bits ----
 
-    def __and__(self, other: Operand) -> Lanes:
+    def __and__(self, other: LanesOrNumber) -> Lanes:
         return self._binary("and", other)
 
-    def __or__(self, other: Operand) -> Lanes:
+    def __or__(self, other: LanesOrNumber) -> Lanes:
         return self._binary("or", other)
 
-    def __xor__(self, other: Operand) -> Lanes:
+    def __xor__(self, other: LanesOrNumber) -> Lanes:
         return self._binary("xor", other)
 
     def __invert__(self) -> Lanes:
         return self._unary("not")
 
-    def __lshift__(self, other: Operand) -> Lanes:
+    def __lshift__(self, other: LanesOrNumber) -> Lanes:
         return self._binary("shl", other)
 
-    def __rshift__(self, other: Operand) -> Lanes:
+    def __rshift__(self, other: LanesOrNumber) -> Lanes:
         return self._binary("shr", other)
 
     def bits(self) -> Lanes:

@@ -104,8 +104,8 @@ def _window(position: Lanes) -> list[Lanes]:
     block = position.block
     table = block.fresh("bits_of_two_over_pi")
     scalar = Type(DType.U64)
-    block.statements.append(Alloc(table, DType.U64, len(_BITS_OF_TWO_OVER_PI)))
-    block.statements += [Store(table, i, Const(word, scalar)) for i, word in enumerate(_BITS_OF_TWO_OVER_PI)]
+    block.add(Alloc(table, DType.U64, len(_BITS_OF_TWO_OVER_PI)))
+    block.add(*(Store(table, i, Const(word, scalar)) for i, word in enumerate(_BITS_OF_TWO_OVER_PI)))
     lanes = Type(DType.U64, position.type.lanes)
     first = position >> 5
     words = [block.name(Gather(table, (first + k).value, lanes)) for k in range(7)]

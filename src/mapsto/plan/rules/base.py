@@ -58,7 +58,7 @@ class Around(Protocol):
         """Seconds that the two take longer than the one that does both, everything lying row-major."""
 
 
-Allowed = Callable[[Task, Task, str, Around], str]
+Allows = Callable[[Task, Task, str, Around], str]
 Join = Callable[[Task, Task, str], Task | Refusal]
 Pays = Callable[[Task, Task, str, Task, Around], str]
 
@@ -70,7 +70,7 @@ class Rule:
     name: str
     reads: str
     takes: str
-    allowed: Allowed
+    allowed: Allows
     join: Join
     pays: Pays
 

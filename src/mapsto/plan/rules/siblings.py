@@ -28,7 +28,7 @@ from mapsto.plan.task import Task, joined_nodes
 from mapsto.plan.views import view_layout, view_source
 
 # Contractions that become one. Each saves a step and a pass over A; after a few there is little left to save.
-MOST = 16
+MOST_SIBLINGS = 16
 # Bytes of B side by side: a share of the last-level cache, from where B comes for each block of A's rows, as those of
 # the single ones would. It also bounds what a compile holds twice: constants as they came, and side by side.
 MOST_BYTES = 16 << 20
@@ -261,8 +261,8 @@ def _part_of(held: _Held, index: tuple[Dim, ...], shape: tuple[int, ...]) -> np.
 
 
 def _join(tasks: Sequence[Task], constants: Constants, prefix: str) -> Task | Refusal:
-    if not 2 <= len(tasks) <= MOST:
-        return Refusal(f"from 2 to {MOST} tasks are siblings, not {len(tasks)}")
+    if not 2 <= len(tasks) <= MOST_SIBLINGS:
+        return Refusal(f"from 2 to {MOST_SIBLINGS} tasks are siblings, not {len(tasks)}")
     found = _taken_apart(tasks, constants)
     if isinstance(found, Refusal):
         return found
@@ -438,8 +438,8 @@ def _divides(load: Load) -> bool:
 
 def _meets(tasks: Sequence[Task], beside: Beside) -> str:
     c, last = tasks[0].phases[0], tasks[-1].targets[-1]
-    if len(tasks) > MOST:
-        return f"{MOST} are together already"
+    if len(tasks) > MOST_SIBLINGS:
+        return f"{MOST_SIBLINGS} are together already"
     block = c.traits.block
     if block and c.column_dim != len(c.shape) - 1 and any(_columns(task) % block for task in tasks[:-1]):
         return f"a part would begin inside a block of {block} columns"

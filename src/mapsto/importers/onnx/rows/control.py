@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from mapsto.errors import BudgetError, MapstoError, ModelError, ShapeError, UnsupportedError
 from mapsto.importers.onnx.rows.common import reshape
@@ -13,7 +13,12 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import failure
 
-Branch = tuple[Graph, list[Value]]
+
+class Branch(NamedTuple):
+    """A branch, and what it yields as values of the graph around it."""
+
+    graph: Graph
+    results: list[Value]
 
 
 @row("If")
@@ -31,13 +36,13 @@ def _if(call: NodeCall) -> Result:
             return call.translator.inline_graph(branches[0 if taken else 1], call.name)
     made = [_branch(call, branch) for branch in branches]
     first, second = _agreeing(call, condition, made)
-    return b.add("if", [reshape(b, condition, ())], {}, (first[0], second[0]))
+    return b.add("if", [reshape(b, condition, ())], {}, (first.graph, second.graph))
 
 
 def _branch(call: NodeCall, graph: Any) -> Branch | MapstoError:
     """A branch as a graph, or why it cannot be one for these input shapes."""
     try:
-        return call.translator.nested_graph(graph, call.name)
+        return Branch(*call.translator.nested_graph(graph, call.name))
     except BudgetError:
         raise  # the other branch would not make it smaller
     except (UnsupportedError, ShapeError, ModelError) as error:
@@ -54,7 +59,7 @@ def _agreeing(call: NodeCall, condition: Value, made: Sequence[Branch | MapstoEr
         return _failing(call, "then", first, second), second
     if isinstance(second, MapstoError):
         return first, _failing(call, "else", second, first)
-    for i, (a, b) in enumerate(zip(first[1], second[1], strict=True)):
+    for i, (a, b) in enumerate(zip(first.results, second.results, strict=True)):
         if a.dtype is not b.dtype or a.shape != b.shape:
             raise call.unsupported(
                 f"output {i} is {a.dtype.value}{_shown(a)} in one branch and {b.dtype.value}{_shown(b)} in the other"
@@ -69,11 +74,11 @@ def _shown(value: Value) -> str:
 
 def _failing(call: NodeCall, which: str, error: MapstoError, other: Branch) -> Branch:
     builder = Builder(call.builder.fresh(f"{call.name}_{which}"), call.builder)
-    types = other[1]
+    types = other.results
     message = f"{call.name}: its {which} branch was reached, which these input shapes rule out: {error}"
     with builder.source(call.name):
         outputs = failure(builder, message, types)
-    return builder.finish(outputs), list(outputs)
+    return Branch(builder.finish(outputs), list(outputs))
 
 
 def _advice(call: NodeCall, condition: Value) -> str:

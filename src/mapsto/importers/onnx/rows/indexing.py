@@ -138,16 +138,10 @@ def _one_hot(call: NodeCall) -> Result:
         for k in (0, 1)
     )
     wide = indices if indices.dtype is DType.I64 else b.one("cast", [indices], to=DType.I64)
-    extent = b.known(np.array(depth, dtype=object)) if isinstance(depth, int) else b.known(_zero_rank(depth))
+    extent = b.known(depth)
     front = b.one("select", [b.one("lt", [wide, call.scalar(0, wide)]), b.one("add", [wide, extent]), wide])
     places = column(b, positions(b, depth), axis, indices.rank + 1)
     return b.one("select", [b.one("eq", [unsqueeze(b, front, [axis]), places]), on, off])
-
-
-def _zero_rank(dim: Dim) -> np.ndarray:
-    content = np.empty((), dtype=object)
-    content[()] = dim
-    return content
 
 
 @row("Trilu")
@@ -203,9 +197,7 @@ def _cross_entropy(call: NodeCall) -> Result:
     result = loss if reduction == "none" else _total(b, loss)
     if reduction == "mean":
         count = (
-            _total(b, factor)
-            if factor is not None
-            else b.one("cast", [b.known(_zero_rank(product(loss.shape)))], to=loss.dtype)
+            _total(b, factor) if factor is not None else b.one("cast", [b.known(product(loss.shape))], to=loss.dtype)
         )
         result = b.one("div", [result, count])
     return [result, logs] if softmax else result

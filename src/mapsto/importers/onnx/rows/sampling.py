@@ -32,9 +32,7 @@ class _Grid:
         self.aligned = bool(call.integer("align_corners", 0))
 
     def number(self, dim: Dim, like: Value) -> Value:
-        content = np.empty((), dtype=object)
-        content[()] = dim
-        return self.b.one("cast", [self.b.known(content)], to=like.dtype)
+        return self.b.one("cast", [self.b.known(dim)], to=like.dtype)
 
     def op(self, name: str, a: Value, other: Value | float) -> Value:
         return self.b.one(name, [a, other if isinstance(other, Value) else self.call.scalar(other, a)])
@@ -73,7 +71,7 @@ class _Grid:
         valid: Value | None = None
         for axis, place in enumerate(places):
             index = b.one("cast", [self.inside(place, axis)], to=DType.I64)
-            extent = b.known(_scalar(self.space[axis]))
+            extent = b.known(self.space[axis])
             last = b.one("sub", [extent, self.call.scalar(1, extent)])
             zero = self.call.scalar(0, index)
             clamped = b.one("min", [b.one("max", [index, zero]), last])
@@ -89,12 +87,6 @@ class _Grid:
         if valid is None:
             return found
         return b.one("select", [reshape(b, valid, (n, 1, *out)), found, self.call.scalar(0, found)])
-
-
-def _scalar(dim: Dim) -> np.ndarray:
-    content = np.empty((), dtype=object)
-    content[()] = dim
-    return content
 
 
 @row("GridSample")
@@ -215,10 +207,10 @@ def _moved(b: Builder, indices: Value, old: Sequence[Dim], new: Sequence[Dim]) -
     result: Value | None = None
     stride: Dim = 1
     for k in range(len(old) - 1, -1, -1):
-        extent = b.known(_scalar(old[k]))
+        extent = b.known(old[k])
         at = b.one("mod", [rest, extent], fmod=False)
         rest = b.one("div", [rest, extent])
-        part = b.one("mul", [at, b.known(_scalar(stride))])
+        part = b.one("mul", [at, b.known(stride)])
         result = part if result is None else b.one("add", [result, part])
         stride = stride * new[k]
     assert result is not None
@@ -237,7 +229,7 @@ def _tensor_scatter(call: NodeCall) -> Result:
         starts = b.one("cast", [call.input(2)], to=DType.I64)
         places = b.one("add", [places, column(b, starts, 0, cache.rank)])
     if circular:
-        places = b.one("mod", [places, b.known(_scalar(cache.shape[axis]))], fmod=False)
+        places = b.one("mod", [places, b.known(cache.shape[axis])], fmod=False)
     index = b.one("expand", [places], shape=update.shape)
     return b.one("scatter_elements", [cache, index, update], axis=axis, reduction="none")
 
@@ -251,7 +243,7 @@ def _affine_grid(call: NodeCall) -> Result:
     columns: list[Value] = []
     for k, extent in reversed(list(enumerate(space))):
         steps = b.one("iota", [], shape=(extent,), start=0, step=1, dtype=theta.dtype)
-        count = b.one("cast", [b.known(_scalar(extent))], to=theta.dtype)
+        count = b.one("cast", [b.known(extent)], to=theta.dtype)
         two, one = call.scalar(2, theta), call.scalar(1, theta)
         span = b.one("max", [b.one("sub", [count, one]), one]) if aligned else count
         shifted = steps if aligned else b.one("add", [steps, call.scalar(0.5, theta)])

@@ -27,9 +27,8 @@ def _window(call: NodeCall) -> Result:
     size = call.dims(0, "size")[0]
     if isinstance(size, Expr) or size > _CONSTANT:
         steps = b.one("iota", [], shape=(size,), start=0, step=1, dtype=DType.F64)
-        content = np.empty((), dtype=object)
-        content[()] = size if call.integer("periodic", 1) else size - 1
-        turn = b.one("div", [steps, b.one("cast", [b.known(content)], to=DType.F64)])
+        period = size if call.integer("periodic", 1) else size - 1
+        turn = b.one("div", [steps, b.one("cast", [b.known(period)], to=DType.F64)])
         total: Value | None = None
         for k, a in enumerate(_WINDOWS[call.op]):
             wave = b.one("cos", [b.one("mul", [turn, call.scalar(2 * math.pi * k, turn)])])

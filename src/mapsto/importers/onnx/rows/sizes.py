@@ -49,13 +49,7 @@ def _clamped(start: int, end: int, rank: int) -> tuple[int, int]:
 
 @row("Size")
 def _size(call: NodeCall) -> Result:
-    return call.builder.known(_scalar(product(call.input().shape)))
-
-
-def _scalar(dim: Dim) -> np.ndarray:
-    content = np.empty((), dtype=object)
-    content[()] = dim
-    return content
+    return call.builder.known(product(call.input().shape))
 
 
 @row("ConstantOfShape")

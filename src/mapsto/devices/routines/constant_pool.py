@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from mapsto.ir.dtypes import DType
-from mapsto.loop import ast
+from mapsto.loop import ast as loop
 
-_VALUES = get_args(ast.Value)
+_VALUES = get_args(loop.Value)
 
 
 @dataclass
@@ -23,18 +23,18 @@ class ConstantPool:
     """Local arrays, one for each vector type, that hold the constants met so far. `fresh` gives unused names."""
 
     fresh: Callable[[str], str]
-    places: dict[ast.Type, dict[float, int]] = field(default_factory=dict)
-    names: dict[ast.Type, str] = field(default_factory=dict)
+    places: dict[loop.Type, dict[float, int]] = field(default_factory=dict)
+    names: dict[loop.Type, str] = field(default_factory=dict)
 
     def rewrite(self, node: Any) -> Any:
         """A value or statement (the statements in a block left as they are) that loads its constants."""
-        if isinstance(node, ast.Const):
+        if isinstance(node, loop.Const):
             return self._constant(node)
         fields = ((f.name, getattr(node, f.name)) for f in dataclasses.fields(node))
         changes = {name: self.rewrite(old) for name, old in fields if isinstance(old, _VALUES)}
         return dataclasses.replace(node, **changes) if changes else node
 
-    def _constant(self, constant: ast.Const) -> ast.Value:
+    def _constant(self, constant: loop.Const) -> loop.Value:
         kind = constant.type
         if kind.lanes == 1 or kind.element is DType.BOOL or constant.value == 0:  # zero costs no load
             return constant
@@ -42,13 +42,13 @@ class ConstantPool:
             self.names[kind] = self.fresh(f"constants_{kind.element.value}")
         table = self.places.setdefault(kind, {})
         place = table.setdefault(constant.value, len(table))
-        return ast.Load(self.names[kind], place * kind.lanes, kind)
+        return loop.Load(self.names[kind], place * kind.lanes, kind)
 
-    def prologue(self) -> list[ast.Statement]:
+    def prologue(self) -> list[loop.Statement]:
         """Fills the arrays: the first statements of the function."""
-        made: list[ast.Statement] = []
+        made: list[loop.Statement] = []
         for kind, table in self.places.items():
-            made.append(ast.Alloc(self.names[kind], kind.element, len(table) * kind.lanes))
+            made.append(loop.Alloc(self.names[kind], kind.element, len(table) * kind.lanes))
             for value, place in table.items():
-                made.append(ast.Store(self.names[kind], place * kind.lanes, ast.Const(value, kind)))
+                made.append(loop.Store(self.names[kind], place * kind.lanes, loop.Const(value, kind)))
         return made

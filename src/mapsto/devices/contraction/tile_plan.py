@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import ContractionForm
 from mapsto.devices.contraction.packing import Packing, packing
-from mapsto.devices.contraction.tile import PIECE, Shape, Tiling, anything, best_of_widths, tile_cycles, tilings
+from mapsto.devices.contraction.tile import PIECE, ProductShape, Tiling, anything, best_of_widths, tile_cycles, tilings
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mul, product
 
@@ -85,15 +85,15 @@ def plan_contraction(form: ContractionForm, core: Core, allowed: Callable[[Tilin
     return replace(made, rivals=beaten)
 
 
-def _planned(form: ContractionForm, core: Core, shape: Shape, tiling: Tiling) -> TilePlan:
+def _planned(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> TilePlan:
     tiling = _closing(form, tiling)
     rows_outer = _rows_outer(form, shape, tiling)
     return TilePlan(form, core, tiling, rows_outer, _chunk(form, core, shape, tiling, rows_outer))
 
 
-def _shape(form: ContractionForm, core: Core) -> Shape:
+def _shape(form: ContractionForm, core: Core) -> ProductShape:
     rows = form.rows[-1]
-    return Shape(
+    return ProductShape(
         rows.extent if isinstance(rows.extent, int) else None,
         form.columns if isinstance(form.columns, int) else None,
         _number(form.windows) * _number(form.groups),
@@ -117,14 +117,14 @@ def _bytes_of_a(form: ContractionForm) -> int:
     return max(_rows(form) * _number(form.channels) * form.a.element.size, 1)
 
 
-def _rows_outer(form: ContractionForm, shape: Shape, tiling: Tiling) -> bool:
+def _rows_outer(form: ContractionForm, shape: ProductShape, tiling: Tiling) -> bool:
     """Bytes from beyond the second-level cache: B once for every block of A's rows, or A once for every panel of B."""
     a, b = _bytes_of_a(form), _number(form.columns) * shape.steps * shape.group_bytes
     panels = max(_number(form.columns) // tiling.width, 1)
     return a > CACHED_BYTES and a + a // CACHED_BYTES * b < b + panels * a
 
 
-def _chunk(form: ContractionForm, core: Core, shape: Shape, tiling: Tiling, rows_outer: bool) -> int:
+def _chunk(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling, rows_outer: bool) -> int:
     """Tiles (or outer rows) of a row block: by work, by A's bytes where panels pass over it, and so that there are
     enough items, equally large, for several threads to finish together."""
     several = len(form.rows) > 1
