@@ -148,13 +148,12 @@ class Converter:
         return e.to("trunc", i32, short, i16)
 
     def _bf16_bits(self, a: str, bits: str, lanes: int) -> str:
-        """(bits + 0x7fff + bit 16) >> 16; a NaN keeps its upper half and becomes quiet."""
+        """(bits + 0x7fff + bit 16) >> 16; a NaN becomes the one of all ones."""
         e, i32, k = self.emitter, vector_text("i32", lanes), _Words(lanes)
-        upper = e.op("lshr", i32, bits, k(16))
-        odd = e.op("and", i32, upper, k(1))
-        nearest = e.op("lshr", i32, e.op("add", i32, e.op("add", i32, bits, k(0x7FFF)), odd), k(16))
+        odd = e.op("and", i32, e.op("lshr", i32, bits, k(16)), k(1))
+        nearest = e.op("add", i32, e.op("add", i32, bits, k(0x7FFF)), odd)
         nan = e.op("fcmp uno", vector_text("float", lanes), a, a)
-        return e.choose(lanes, nan, i32, e.op("or", i32, upper, k(0x40)), nearest)
+        return e.op("lshr", i32, e.choose(lanes, nan, i32, k(0xFFFFFFFF), nearest), k(16))
 
     def _f16_bits(self, bits: str, lanes: int) -> str:
         """By magnitude: overflow and NaN, normal (rebias, round on the integer), subnormal (the float adder rounds at
