@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 
 from mapsto.errors import ArgumentError, FileError, ModelError
-from mapsto.files import check_writable, plain_file, taken_for, write_text, writing
+from mapsto.files import check_writable, plain_file, taken_for, write_text, written
 
 SOURCE = Path(__file__).parents[1] / "src"
 
 
 def write(path: object, data: bytes = b"new") -> None:
-    with writing(path) as file:  # type: ignore[arg-type]
+    with written(path) as file:  # type: ignore[arg-type]
         file.write(data)
 
 
@@ -46,7 +46,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     target = tmp_path / "a"
     target.write_bytes(b"old")
     for error in (KeyboardInterrupt, ValueError):
-        with pytest.raises(error), writing(target) as file:
+        with pytest.raises(error), written(target) as file:
             file.write(b"half")
             raise error
     assert target.read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]

@@ -54,7 +54,7 @@ def name_of(path: Any, what: str) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
+def written(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A binary file to write into, front to back; what was written is at `path` when the block ends well, and `path` is
     as before when it does not.
 
@@ -70,7 +70,7 @@ def writing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text (UTF-8) as `written` does. Raises FileError."""
-    with writing(path) as file:
+    with written(path) as file:
         file.write(text.encode("utf-8", "surrogateescape"))
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mapsto.arguments import Progress
+from mapsto.arguments import Progress as Progress
 from mapsto.devices.maker import Maker
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Program

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mapsto.errors import FileError
-from mapsto.files import writing
+from mapsto.files import written
 
 _DIGEST_BYTES = 32
 _warned: set[Path] = set()  # folders that a warning has told of
@@ -50,7 +50,7 @@ class ObjectCache:
         path = self._path(key)
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with writing(path, durable=False) as file:
+            with written(path, durable=False) as file:
                 file.write(hashlib.sha256(body).digest() + body)
         except OSError as error:
             self._warn(error.strerror or str(error))

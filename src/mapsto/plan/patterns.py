@@ -6,6 +6,7 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mapsto.ir.expr import Call, Dim, Expr, Sym, atoms, evaluate, of_atom
 from mapsto.plan.layout import Layout
@@ -72,11 +73,19 @@ class Stepping:
     average: float
 
 
+class PlacedAxis(NamedTuple):
+    """A physical axis in numbers: by what its dim is divided and wrapped (0: not at all), its stride in elements."""
+
+    div: int
+    size: int
+    stride: int
+
+
 @dataclass(frozen=True)
 class Placed:
-    """A layout in numbers: for each dim its axes as (div, size or 0, stride), and the border before it."""
+    """A layout in numbers: for each dim its axes, and the border before it."""
 
-    axes: tuple[tuple[tuple[int, int, int], ...], ...]
+    axes: tuple[tuple[PlacedAxis, ...], ...]
     before: tuple[int, ...]
     elements: int
 
@@ -91,9 +100,9 @@ class Placed:
 
 def placed(layout: Layout, sizes: Mapping[str, int]) -> Placed:
     """The layout for these sizes."""
-    by_dim: list[list[tuple[int, int, int]]] = [[] for _ in layout.shape]
+    by_dim: list[list[PlacedAxis]] = [[] for _ in layout.shape]
     for axis in layout.axes:
-        by_dim[axis.dim].append((axis.div, axis.size or 0, number(axis.stride, sizes)))
+        by_dim[axis.dim].append(PlacedAxis(axis.div, axis.size or 0, number(axis.stride, sizes)))
     border = tuple(before for before, _ in layout.border) or (0,) * len(layout.shape)
     return Placed(tuple(tuple(axes) for axes in by_dim), border, number(layout.elements, sizes))
 
@@ -169,16 +178,17 @@ def walks(
     return found
 
 
-def _along(axes: tuple[tuple[int, int, int], ...], factor: int) -> Stepping | None:
+def _along(axes: tuple[PlacedAxis, ...], factor: int) -> Stepping | None:
     """A plain dim, or a blocked one that is walked element by element."""
-    if len(axes) == 1 and axes[0][0] == 1 and not axes[0][1]:
-        step = float(factor * axes[0][2])
+    if len(axes) == 1 and axes[0].div == 1 and not axes[0].size:
+        step = float(factor * axes[0].stride)
         return Stepping(step, math.inf, step)
-    fine = [a for a in axes if a[0] == 1 and a[1]]
-    coarse = [a for a in axes if a[0] != 1]
-    if factor != 1 or len(fine) != 1 or len(coarse) != 1 or len(axes) != 2:
+    if factor != 1 or len(axes) != 2:
         return None
-    return Stepping(float(fine[0][2]), float(fine[0][1]), coarse[0][2] / coarse[0][0])
+    coarse, fine = sorted(axes, key=lambda axis: axis.div == 1)
+    if coarse.div == 1 or fine.div != 1 or not fine.size:
+        return None
+    return Stepping(float(fine.stride), float(fine.size), coarse.stride / coarse.div)
 
 
 def _looked_at(

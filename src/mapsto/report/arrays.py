@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from mapsto.errors import ModelError
-from mapsto.files import plain_file, writing
+from mapsto.files import plain_file, written
 
 _BF16 = "::bf16"  # numpy would store bfloat16 as two bytes without a meaning
 
@@ -21,7 +21,7 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises FileError.
     """
     # not `np.savez`: that takes names as keywords (an array called "file" would not do) and adds .npz to the path
-    with writing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+    with written(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         for name, array in arrays.items():
             is_bf16 = array.dtype == np.dtype(ml_dtypes.bfloat16)
             with archive.open(f"{name}{_BF16 if is_bf16 else ''}.npy", "w", force_zip64=True) as member:

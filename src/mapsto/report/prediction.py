@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 import mapsto
-from mapsto.arguments import Progress, Shapes
+from mapsto.arguments import Shapes
+from mapsto.devices.backend import Progress
 from mapsto.devices.named import Host, backend_named, host_machine
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest

@@ -90,7 +90,7 @@ class Artifact:
 def save(path: str | os.PathLike[str], artifact: Artifact) -> None:
     """Writes the file whole or not at all. Raises FileError."""
     parts = _parts(artifact)
-    with files.writing(path) as file:
+    with files.written(path) as file:
         for part in parts:
             file.write(part)
 

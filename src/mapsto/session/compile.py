@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mapsto import debug
-from mapsto.arguments import Progress, names_of, shapes_of, telling, text_of
+from mapsto.arguments import names_of, shapes_of, telling, text_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, current, metering
-from mapsto.devices.backend import Backend
+from mapsto.devices.backend import Backend, Progress
 from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
 from mapsto.errors import ModelError, ParseError, ShapeError

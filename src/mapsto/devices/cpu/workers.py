@@ -8,8 +8,9 @@ from concurrent.futures import Future
 
 import numpy as np
 
-from mapsto.arguments import Progress, text_of
+from mapsto.arguments import text_of
 from mapsto.budget import current
+from mapsto.devices.backend import Progress
 from mapsto.devices.cache import ObjectCache, default_folder
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import CompilePool

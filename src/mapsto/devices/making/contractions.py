@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
@@ -38,13 +39,21 @@ from mapsto.plan.layout import Layout
 from mapsto.plan.task import Task
 
 
+class LoopNames(NamedTuple):
+    """Canonical names of a contraction's iterators, but for those that are summed over."""
+
+    batch: tuple[str, ...]
+    rows: tuple[str, ...]
+    column: str
+
+
 @dataclass(frozen=True)
 class Shaped:
     """One phase with its operands' strides: all that the form needs, in canonical names."""
 
     form: ContractionForm
     packed: bool
-    order: tuple[tuple[str, ...], tuple[str, ...], str]
+    order: LoopNames
     stmts: tuple[Stmt, ...]
     layouts: tuple[tuple[str, Layout], ...]
     index: tuple[Dim, ...]
@@ -191,7 +200,7 @@ def _shape(
     names.rename(own)  # statements have names of their own
     index = names.dims(c.index)
     form = replace(form, dims=_size_names(names))
-    order = (
+    order = LoopNames(
         tuple(own[i.name] for i in c.batch),
         tuple(own[i.name] for i in rows),
         own[column.name],

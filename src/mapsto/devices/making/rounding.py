@@ -8,7 +8,7 @@ rounded to an integer next.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from mapsto.devices.generic.exactness import is_rounded, rounded_tensors
@@ -27,16 +27,9 @@ def unrounded(stmts: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
     if not any(stmt.dtype.is_half for stmt in stmts):
         return stmts
     wide: dict[str, str] = {}
-
-    def leaf(node: Scalar) -> Scalar | None:
-        read = node.arg if isinstance(node, Cast) and node.dtype is DType.F32 else None
-        if not isinstance(read, Load) or read.tensor not in wide:
-            return None
-        return Load(wide[read.tensor], read.index, DType.F32)
-
     done: list[Stmt] = []
     for stmt in stmts:
-        value = transform(stmt.value, leaf)
+        value = _read_wide(stmt.value, wide)
         if isinstance(value, Cast) and _rounds(value):
             name = wide[stmt.target] = f"{stmt.target}.wide"
             done.append(replace(stmt, target=name, dtype=DType.F32, value=value.arg))
@@ -54,6 +47,18 @@ def unrounded_between(stmts: Sequence[Stmt], stored: Collection[str]) -> tuple[l
     rounded = rounded_tensors(stmts)
     stmts = [with_value(stmt, _unrounded(stmt.value, rounded)) for stmt in stmts]
     wide = {name: f"{name}.wide" for name in _inexact_halves(stmts, rounded) - set(stored)}
+    done: list[Stmt] = []
+    for stmt in stmts:
+        value = _read_wide(stmt.value, wide)
+        if stmt.target in wide:
+            assert isinstance(value, Cast)
+            stmt, value = replace(stmt, target=wide[stmt.target], dtype=DType.F32), value.arg
+        done.append(with_value(stmt, value))
+    return done, wide
+
+
+def _read_wide(e: Scalar, wide: Mapping[str, str]) -> Scalar:
+    """An expression that reads halves which it widens from where they are f32 already: by the halves' names."""
 
     def leaf(node: Scalar) -> Scalar | None:
         read = node.arg if isinstance(node, Cast) and node.dtype is DType.F32 else None
@@ -61,14 +66,7 @@ def unrounded_between(stmts: Sequence[Stmt], stored: Collection[str]) -> tuple[l
             return None
         return Load(wide[read.tensor], read.index, DType.F32)
 
-    done: list[Stmt] = []
-    for stmt in stmts:
-        value = transform(stmt.value, leaf) if wide else stmt.value
-        if stmt.target in wide:
-            assert isinstance(value, Cast)
-            stmt, value = replace(stmt, target=wide[stmt.target], dtype=DType.F32), value.arg
-        done.append(with_value(stmt, value))
-    return done, wide
+    return transform(e, leaf) if wide else e
 
 
 def _unrounded(e: Scalar, rounded: Collection[str]) -> Scalar:

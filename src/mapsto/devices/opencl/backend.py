@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mapsto.arguments import Progress
+from mapsto.devices.backend import Progress
 from mapsto.devices.cache import ObjectCache, default_folder
 from mapsto.devices.opencl.device import open_device
 from mapsto.devices.opencl.engine import OpenClEngine

@@ -13,12 +13,11 @@ from mapsto.ir.graph import Value
 from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import log_softmax
-
-_INDEX = (DType.I32, DType.I64)
+from mapsto.ops.indexing import INDEX_TYPES
 
 
 def as_index(b: Builder, indices: Value) -> Value:
-    return indices if indices.dtype in _INDEX else b.one("cast", [indices], to=DType.I64)
+    return indices if indices.dtype in INDEX_TYPES else b.one("cast", [indices], to=DType.I64)
 
 
 @row("Gather")
