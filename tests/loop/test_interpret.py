@@ -34,6 +34,7 @@ from mapsto.loop.ast import (
     LetIndex,
     Load,
     Param,
+    Prefetch,
     ReduceLanes,
     Scatter,
     Select,
@@ -216,6 +217,17 @@ def test_an_access_outside_a_buffer_is_refused(statement: Statement) -> None:
     function = Function("f", (X, Y, Param("z", DType.I64)), (), (statement,))
     with pytest.raises(IndexError, match=r"f: lane \d touches [xyz]\["):
         interpret(function, [np.zeros(4, np.float32), np.zeros(4, np.float32), np.zeros(4, np.int64)], {}, 0, 1)
+
+
+def test_a_prefetch_reads_nothing_wherever_it_points() -> None:
+    body = [Prefetch("x", -(2**40)), Store("y", 0, Load("x", 0, F32X4)), Prefetch("y", sym("n") * 1000)]
+    assert run(body, [1, 2, 3, 4], 4, {"n": 7}) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("statement", [Prefetch("nowhere", 0), Prefetch("x", sym("nobody"))])
+def test_a_prefetch_names_what_there_is(statement: Statement) -> None:
+    with pytest.raises(KeyError):
+        run([statement], [0.0], 1)
 
 
 def test_lanes_off_by_the_mask_may_point_anywhere() -> None:

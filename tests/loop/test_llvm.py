@@ -39,6 +39,7 @@ from mapsto.loop.ast import (
     LetIndex,
     Load,
     Param,
+    Prefetch,
     ReduceLanes,
     Scatter,
     Select,
@@ -366,6 +367,19 @@ def test_gathers() -> None:
     sources = [special_values(e, 20, 4) for e in elements]
     outs = [np.zeros(17, e.numpy) for e in elements]
     check(f, [rng.integers(0, 20, 8), rng.integers(0, 2, 8).astype(np.bool_), *sources, *outs])
+
+
+def test_a_prefetch_may_point_anywhere() -> None:
+    """Into the buffer, past it, and where no process has memory."""
+    copy = Store("out", sym("i"), Load("a", sym("i"), Type(DType.F32)))
+    body = [
+        For("i", 0, 4, (Prefetch("a", sym("i") * 4 + sym("n")), copy)),
+        Prefetch("out", 2**44),
+        Prefetch("a", -(2**44)),
+    ]
+    f = Function("asking", (Param("a", DType.F32), Param("out", DType.F32, True)), ("n",), tuple(body))
+    assert to_llvm(f).count("call void @llvm.prefetch.p0(ptr") == 3
+    check(f, [np.arange(4, dtype=np.float32), np.zeros(4, np.float32)], (10**6,))
 
 
 def test_lanes_off_by_the_mask_touch_no_memory() -> None:

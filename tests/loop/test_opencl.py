@@ -20,6 +20,7 @@ from mapsto.loop.ast import (
     Let,
     Load,
     Param,
+    Prefetch,
     ReduceLanes,
     Store,
     Type,
@@ -114,3 +115,10 @@ def test_a_program_holds_a_helper_once() -> None:
 def test_what_has_no_exact_form_is_refused_by_name(value: Value, reason: str) -> None:
     with pytest.raises(UnsupportedError, match=f"kernel 'f': .*{reason}"):
         to_opencl(function_of(value))
+
+
+def test_a_prefetch_is_nothing() -> None:
+    store = Store("y", 0, Load("x", 0, Type(DType.F32)))
+    params = (Param("x", DType.F32), Param("y", DType.F32, True))
+    without, asking = (Function("f", params, (), body) for body in ((store,), (Prefetch("x", 10**9), store)))
+    assert to_opencl(asking) == to_opencl(without)

@@ -28,6 +28,7 @@ from mapsto.loop.ast import (
     LetIndex,
     Load,
     Param,
+    Prefetch,
     ReduceLanes,
     Scatter,
     Select,
@@ -66,6 +67,7 @@ rows(x: f32, k: i64, y: out f32; n, m) over begin..end
     if lane < n
       y[k[lanes] if mask] = s * 2.0
       y[i:+4*2 if mask] = s
+    prefetch x[i + 64]
 """
 
 
@@ -97,6 +99,7 @@ def golden_function() -> Function:
                 Store("y", AT, s, stride=2, mask=mask),
             ),
         ),
+        Prefetch("x", add(AT, 64)),
     )
     params = (Param("x", DType.F32), Param("k", DType.I64), Param("y", DType.F32, True))
     return Function("rows", params, ("n", "m"), (Alloc("t", DType.F32, 16), For("i", sym("begin"), sym("end"), body)))

@@ -312,6 +312,16 @@ class Scatter:
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """Asks for the cache line of a buffer's element `base`. Nothing is read: the place may lie outside of the buffer,
+    and a device without such an instruction does nothing.
+    """
+
+    buffer: str
+    base: Dim
+
+
+@dataclass(frozen=True)
 class Alloc:
     """A local array on the stack, 64-byte aligned, not initialised; lives to the end of the function."""
 
@@ -349,7 +359,7 @@ class While:
     body: tuple[Statement, ...]
 
 
-Statement = Let | LetIndex | Declare | Assign | Store | Scatter | Alloc | For | If | While
+Statement = Let | LetIndex | Declare | Assign | Store | Scatter | Prefetch | Alloc | For | If | While
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from mapsto.loop.ast import (
     Let,
     LetIndex,
     Load,
+    Prefetch,
     ReduceLanes,
     Scatter,
     Select,
@@ -128,6 +129,11 @@ class _Machine:
         if buffer.dtype != value.dtype:
             raise TypeError(f"{self.function}: a store of {value.dtype} into {name}, which holds {buffer.dtype}")
         buffer[where[active]] = value[active]  # where an index repeats, numpy leaves the last value: the last lane wins
+
+    def prefetch(self, s: Prefetch) -> None:
+        """Without effect, but for what it names: that must be there."""
+        self.integer(s.base)
+        self.buffers[s.buffer]
 
     def alloc(self, s: Alloc) -> None:
         bytes_ = np.full(s.count * s.element.size, _POISON, np.uint8)
@@ -237,6 +243,7 @@ _STATEMENTS: dict[type, Callable[[_Machine, Any], None]] = {
     Assign: _Machine.assign,
     Store: _Machine.store,
     Scatter: _Machine.scatter,
+    Prefetch: _Machine.prefetch,
     Alloc: _Machine.alloc,
     For: _Machine.loop,
     If: _Machine.branch,

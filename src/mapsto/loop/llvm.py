@@ -22,6 +22,7 @@ from mapsto.loop.ast import (
     If,
     Let,
     LetIndex,
+    Prefetch,
     Scatter,
     Statement,
     Store,
@@ -108,6 +109,8 @@ class _Printer:
             self.while_loop(s)
         elif isinstance(s, Scatter):
             self.scatter(s)
+        elif isinstance(s, Prefetch):
+            self.prefetch(s)
         elif isinstance(s, Alloc):
             self.emitter.local(s.name, s.element, s.count)
         else:
@@ -176,6 +179,12 @@ class _Printer:
             (f"<{n} x i1>", on or "splat (i1 true)"),
         ]
         e.call("void", f"llvm.masked.scatter.{mangled(memory)}.v{n}p0", args)
+
+    def prefetch(self, s: Prefetch) -> None:
+        """Into all levels of the cache. Addresses promise nothing of being inside, so one outside is defined."""
+        pointer = self.emitter.address(s.buffer, s.base)
+        args = [("ptr", pointer), ("i32", "0"), ("i32", "3"), ("i32", "1")]
+        self.emitter.call("void", "llvm.prefetch.p0", args)
 
     def to_memory(self, text: str, value: Value) -> str:
         if value.type.element is not DType.BOOL:

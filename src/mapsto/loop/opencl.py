@@ -27,6 +27,7 @@ from mapsto.loop.ast import (
     If,
     Let,
     LetIndex,
+    Prefetch,
     Scatter,
     Statement,
     Store,
@@ -198,6 +199,9 @@ class _Printer:
         helper = helpers.scatter(buffer.element, width, buffer.space, mask is not None)
         self.line(self.values.call(helper, *args) + ";")
 
+    def prefetch(self, s: Prefetch) -> None:
+        """Nothing: OpenCL's own takes global memory alone, and no pointer past its end."""
+
     # ---- control flow ----
 
     def loop(self, s: For) -> None:
@@ -253,6 +257,7 @@ _STATEMENTS: dict[type, Callable[[_Printer, Any], None]] = {
     Alloc: _Printer.alloc,
     Store: _Printer.store,
     Scatter: _Printer.scatter,
+    Prefetch: _Printer.prefetch,
     For: _Printer.loop,
     If: _Printer.branch,
     While: _Printer.repeat,

@@ -122,7 +122,7 @@ def poisoned(dtype: DType, count: int) -> Array:
 
 @dataclass
 class Case:
-    """A kernel with inputs. `layouts` holds those that are not plain."""
+    """A kernel with inputs. `layouts` holds those that are not plain; `far_bytes` is the processor's."""
 
     kernel: Kernel
     inputs: dict[str, Array]
@@ -130,10 +130,11 @@ class Case:
     layouts: dict[str, Layout] = field(default_factory=dict)
     tolerance: float = 2e-5
     lanes: int = 16
+    far_bytes: int = PROCESSOR.far_bytes
 
     @property
     def processor(self) -> Processor:
-        return PROCESSOR.with_lanes(self.lanes)
+        return replace(PROCESSOR, lanes=self.lanes, far_bytes=self.far_bytes)
 
     def all_layouts(self) -> dict[str, Layout]:
         own = {t.name: plain(t.shape) for t in (*self.kernel.inputs, *self.kernel.outputs)}

@@ -9,6 +9,7 @@ import pytest
 from tests import opencl
 from tests.devices.generic.support import Array, Case, call, check, compiled, filled, lowered
 from tests.devices.generic.test_lower import CASES
+from tests.devices.generic.test_tiles import far, turned
 from tests.devices.opencl.support import built
 
 from mapsto.devices.cpu.isa import host
@@ -37,6 +38,18 @@ def test_same_code_same_answer(name: str) -> None:
         results.append(buffers[-1])
     # multiplications and additions may be contracted differently: a few units in the last place
     np.testing.assert_allclose(results[0], results[1], rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.opencl
+@pytest.mark.parametrize("moved", ["bytes", "floats", "far"])
+def test_tiles(moved: str) -> None:
+    """Tiles wider than high; results that wait in an array; loads that are asked for ahead, which is nothing here."""
+    made = {
+        "bytes": lambda: turned((64, 64), (1, 0), np.uint8),
+        "floats": lambda: turned((64, 1024), (1, 0)),
+        "far": lambda: far((64, 80)),
+    }
+    check(made[moved](), on_opencl, shares=1)
 
 
 def on_processor(function: Function, buffers: Sequence[Array], sizes: Mapping[str, int], begin: int, end: int) -> None:

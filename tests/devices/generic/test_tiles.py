@@ -14,10 +14,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.devices.generic.support import Array, Case, Engine, Native, check, floats, fused, lowered, one, rng
 
-from mapsto.devices.generic.schedule import RowSchedule, choose_schedule, read_schedule, schedule_text
+from mapsto.devices.generic.blocks import blocks_of
+from mapsto.devices.generic.crossing import tile_of
+from mapsto.devices.generic.schedule import (
+    RowSchedule,
+    choose_schedule,
+    near_tensors,
+    prepare,
+    read_schedule,
+    schedule_text,
+)
 from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import floordiv
 from mapsto.ir.graph import Value
-from mapsto.loop.ast import Function
+from mapsto.loop.ast import Binary, Const, For, Function, If, Load, Param, Prefetch, Statement, Store, Type
 from mapsto.loop.interpret import interpret
 from mapsto.loop.text import format_function
 from mapsto.ops.builder import Builder
@@ -117,6 +127,112 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_move(name: str, engine: Engine) -> None:
     check(CASES[name](), engine)
+
+
+# ---- results that wait ----
+
+# Rows a power of two apart, in blocks that are whole, that are not, and of every kind of element. Along: what waits
+# lies as the lanes run.
+CLASHING = {
+    "whole": lambda: turned((64, 1024), (1, 0)),
+    "from odd": lambda: turned((37, 1024), (1, 0)),
+    "to odd": lambda: turned((1024, 21), (1, 0)),
+    "in a batch": lambda: turned((2, 1024, 19), (0, 2, 1)),
+    "channels last": lambda: turned((1, 19, 32, 32), (0, 2, 3, 1)),
+    "channels first": lambda: turned((1, 32, 32, 19), (0, 3, 1, 2)),
+    "bytes": lambda: turned((35, 2048), (1, 0), np.uint8),
+    "halves": lambda: turned((1024, 35), (1, 0), np.float16),
+    "bools": lambda: turned((35, 2048), (1, 0), np.bool_),
+    "image": lambda: image((1, 32, 32, 20), (0, 3, 1, 2)),
+    "two ways, along": lambda: two_ways(33, 1024),
+    "residual, along": lambda: residual((19, 1024), (1, 0)),
+}
+
+
+def waits(case: Case) -> bool:
+    return "waiting" in format_function(lowered(case)[0])
+
+
+@pytest.mark.parametrize("name", CLASHING)
+def test_results_wait_where_rows_clash(name: str, native: Native) -> None:
+    """And are the same by the interpreter and in every instruction set, in any shares."""
+    case = CLASHING[name]()
+    assert waits(case)
+    check(case, interpret, shares=2)
+    for shares in (1, 5):
+        check(case, native, shares=shares)
+
+
+def test_results_do_not_wait_where_rows_do_not_clash() -> None:
+    assert not waits(turned((1000, 48), (1, 0)))
+    assert not waits(turned((1024, 1024), (1, 0), np.float64))  # more than the last cache has for it
+    assert not waits(turned((48, 1024), (1, 0), np.uint8))  # four sets hold the lines of a tile
+    assert not waits(turned((1024, 3), (1, 0)))  # a stream put together
+
+
+def test_a_row_of_an_array_is_an_odd_number_of_lines() -> None:
+    """So that the array's own rows do not clash."""
+    for name in CLASHING:
+        case = CLASHING[name]()
+        function, _, _, schedule = lowered(case)
+        (part,) = prepare(case.kernel, case.all_layouts(), schedule, case.processor)
+        axis, across = (part.flat.rows[k] for k in (schedule.axis, schedule.across))
+        tile = tile_of(part.flat, near_tensors(part.temps), axis, across, schedule.lanes, 8, "@lane")
+        assert tile is not None
+        blocks = blocks_of(part.flat, tile, case.processor)
+        assert blocks.waiting
+        for waiting in blocks.waiting:
+            assert waiting.pitch * waiting.dtype.size // 64 % 2 == 1
+            assert waiting.elements * waiting.dtype.size <= case.processor.array_bytes
+
+
+# ---- loads from far memory ----
+
+
+def far(shape: tuple[int, ...], dtype: type = np.float32) -> Case:
+    """As if the last cache held next to nothing."""
+    return replace(turned(shape, (1, 0), dtype), far_bytes=64)
+
+
+@pytest.mark.parametrize("shape", [(64, 128), (37, 64), (130, 96)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
+def test_far_loads_are_asked_for_ahead(shape: tuple[int, int], dtype: type, native: Native) -> None:
+    case = far(shape, dtype)
+    assert "prefetch" in format_function(lowered(case)[0])
+    assert "prefetch" not in format_function(lowered(turned(shape, (1, 0), dtype))[0])
+    check(case, interpret)
+    check(case, native)
+
+
+def counting(body: tuple[Statement, ...]) -> tuple[Statement, ...]:
+    """The same with a count of the lines that are asked for in the place of asking for them."""
+    found: list[Statement] = []
+    for s in body:
+        if isinstance(s, Prefetch):
+            line = floordiv(s.base, 16)
+            one = Binary("add", Load("asked", line, Type(DType.I32)), Const(1, Type(DType.I32)))
+            s = Store("asked", line, one)
+        elif isinstance(s, For):
+            s = replace(s, body=counting(s.body))
+        elif isinstance(s, If):
+            s = replace(s, then=counting(s.then), otherwise=counting(s.otherwise))
+        found.append(s)
+    return tuple(found)
+
+
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_each_line_is_asked_for_once(lanes: int) -> None:
+    """Also where a line is several tiles wide: each asks for it in some of its rows."""
+    function, extent, _, _ = lowered(replace(far((64, 64)), lanes=lanes))
+    function = replace(
+        function, params=(*function.params, Param("asked", DType.I32, True)), body=counting(function.body)
+    )
+    asked = np.zeros(64 * 64 // 16 + 8, np.int32)
+    interpret(function, [np.zeros(64 * 64, np.float32), np.zeros(64 * 64, np.float32), asked], {}, 0, extent)
+    ahead = 8 * lanes // 16  # lines of the first row that nobody asks for
+    assert asked[:ahead].sum() == 0
+    assert set(asked[ahead : 64 * 4 + ahead]) == {1}
+    assert asked.sum() == 64 * 4
 
 
 def in_tiles(case: Case) -> list[RowSchedule]:

@@ -5,7 +5,7 @@ loops know of it.
 from __future__ import annotations
 
 from mapsto.devices.cpu.isa import Isa
-from mapsto.devices.generic.processor import Cycles, Processor
+from mapsto.devices.generic.processor import Cycles, NearCache, Processor
 from mapsto.ir.dtypes import DType
 from mapsto.plan.traits import Traits
 
@@ -41,11 +41,13 @@ _WORTH_A_THREAD = 12_000.0  # cycles: a few meetings at a barrier
 _ARRAY_BYTES, _STACK_BYTES = 64 << 10, 256 << 10
 _CHUNK_BYTES = 16  # wider registers interleave each 16 bytes by themselves
 _FAR_BYTES = 16 << 20  # half of what a typical core has of the last cache, which other operands share
+# The first cache of a typical core. Larger ones have more lines in a set, not more sets: a page is what they go round.
+_NEAR = NearCache(bytes=32 << 10, line=64, ways=8)
 
 
 def processor_of(isa: Isa) -> Processor:
     """A core with this instruction set."""
     return Processor(
         isa.lanes(DType.F32), isa.registers, _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CHUNK_BYTES, _FAR_BYTES,
-        _CYCLES,
+        _CYCLES, _NEAR,
     )  # fmt: skip

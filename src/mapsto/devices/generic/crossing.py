@@ -1,10 +1,10 @@
 """Where some accesses are contiguous along one row iterator and the others along another: tiles of both.
 
-A tile is `height` rows of `lanes` elements each. Lanes run along one iterator (the tile's *axis*), rows along the other
-one (*across*). What is contiguous along the axis is accessed row by row; what is contiguous along the other iterator
-is *crossed*: loaded or stored as whole vectors along that one, and transposed in registers. A *narrow* tile has all of
-a short `across`, whose elements lie side by side all along the axis (the channels of an image): its crossed accesses
-are streams, taken apart or put together.
+A tile is `height` rows of `lanes` elements each; lanes are as many as rows, or more. Lanes run along one iterator (the
+tile's *axis*), rows along the other one (*across*). What is contiguous along the axis is accessed row by row; what is
+contiguous along the other iterator is *crossed*: loaded or stored as whole vectors along that one, and transposed in
+registers. A *narrow* tile has all of a short `across`, whose elements lie side by side all along the axis (the channels
+of an image): its crossed accesses are streams, taken apart or put together.
 """
 
 from __future__ import annotations
@@ -63,17 +63,14 @@ def widest(flat: FlatSegment, near: frozenset[str]) -> int:
     return max(sizes, default=1)
 
 
-def tile_of(flat: FlatSegment, near: frozenset[str], axis: Iter, across: Iter, lanes: int, lane: str) -> Tile | None:
-    """Tiles of rows of `lanes` along `axis`; None where nothing is crossed. near: tensors that lie in no memory."""
-    narrow = isinstance(across.extent, int) and across.extent < lanes
-    return _tile(flat, near, axis, across, lanes, lane, narrow)
-
-
-def _tile(
-    flat: FlatSegment, near: frozenset[str], axis: Iter, across: Iter, lanes: int, lane: str, narrow: bool
+def tile_of(
+    flat: FlatSegment, near: frozenset[str], axis: Iter, across: Iter, lanes: int, height: int, lane: str
 ) -> Tile | None:
-    height = across.extent if narrow else lanes
-    assert isinstance(height, int)
+    """Tiles of `height` rows, or all where there are fewer, of `lanes` along `axis`; None where nothing is crossed.
+    near: tensors that lie in no memory.
+    """
+    narrow = isinstance(across.extent, int) and across.extent < height
+    height = across.extent if narrow else height  # type: ignore[assignment]
     columns = Iter(f"{axis.name}_t", floordiv(axis.extent, lanes))
     rows = Iter(f"{across.name}_t", 1 if narrow else floordiv(across.extent, height))
     row = f"{across.name}_r"

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 
+from mapsto.devices.generic.blocks import Blocks, Waiting, blocks_of
 from mapsto.devices.generic.body import Body
 from mapsto.devices.generic.border import zero_segments
 from mapsto.devices.generic.context import Lane, Operand, Tensors
 from mapsto.devices.generic.cost import SegmentCosts, Vector
-from mapsto.devices.generic.crossing import tile_of
+from mapsto.devices.generic.crossing import Tile, tile_of, widest
 from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.flat import FlatSegment, reductions
 from mapsto.devices.generic.interior import guard_free
@@ -28,13 +29,14 @@ from mapsto.devices.generic.schedule import (
     near_tensors,
     prepare,
     sorted_rows,
+    tile_height,
     vector_rows,
     walked,
 )  # fmt: skip
 from mapsto.devices.generic.scope import Code
 from mapsto.devices.generic.staging import stage
 from mapsto.devices.generic.temps import Temps
-from mapsto.devices.generic.tiles import Blocks, TileBody, arrays_of
+from mapsto.devices.generic.tiles import TileBody, arrays_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, ceildiv, floordiv, maximum, minimum, mod, product, sym, symbols
 from mapsto.kernel.ast import Iter, Kernel, Op, Where, walk
@@ -164,9 +166,8 @@ class _Writer:
         """A part whose rows are walked in tiles; threads share blocks of them."""
         schedule, flat, temps = part.schedule, part.flat, part.temps
         axis, across = flat.rows[schedule.axis], flat.rows[schedule.across]
-        tile = tile_of(flat, near_tensors(temps), axis, across, schedule.lanes, self.code.lane_symbol(schedule.lanes))
-        assert tile is not None, "a schedule of tiles that cross nothing"
-        blocks = Blocks.of(tile)
+        tile, blocks = self._tile(flat, near_tensors(temps), axis, across, schedule.lanes)
+        waiting = {w.key: self._array_of(w) for w in blocks.waiting}
         arrays: dict[str, Operand] = {}
         if _operations(flat) * tile.height > _LARGE_BODY:
             dtypes = {name: operand.dtype for name, operand in self.operands.items()}
@@ -182,13 +183,38 @@ class _Writer:
             Body(emitter, s, SegmentCosts(self.processor, 1, emitter.near, s.rows), temps.registers, temps.handed)
             for s in (tile.segment, flat)
         )
-        body = TileBody(inside, edges, tile, blocks, arrays, self.processor.chunk_bytes)
+        near = self.processor.near
+        line = near.line if near is not None else 0
+        body = TileBody(inside, edges, tile, blocks, arrays, self.processor.chunk_bytes, line, waiting)
         others = tuple(it for it in flat.rows if it is not axis and it is not across)
         rows = tuple(it for it in (*others, *blocks.iters) if it.extent != 1)
         for it in blocks.iters:
             if it.extent == 1:
                 self.code.bind(it.name, 0)
         self._emit(rows, body, lambda low, high: self._row_loop(rows[-1], low, high, (0, rows[-1].extent - 1), body))
+
+    def _tile(
+        self, flat: FlatSegment, near: frozenset[str], axis: Iter, across: Iter, lanes: int
+    ) -> tuple[Tile, Blocks]:
+        """Tiles and their blocks; of no more rows than a set of the first cache has lines where these are few."""
+        size = widest(flat, near)
+        symbol = self.code.lane_symbol(lanes)
+        height = tile_height(lanes, size, self.processor)
+        tile = tile_of(flat, near, axis, across, lanes, height, symbol)
+        assert tile is not None, "a schedule of tiles that cross nothing"
+        blocks = blocks_of(flat, tile, self.processor)
+        cache = self.processor.near
+        fewer = min(height, max(cache.ways, self.processor.chunk_bytes // size)) if cache is not None else height
+        if fewer == height or not blocks.waiting or any(w.along for w in blocks.waiting):
+            return tile, blocks
+        tile = tile_of(flat, near, axis, across, lanes, fewer, symbol)
+        assert tile is not None, "what is crossed in one tile is in another"
+        return tile, blocks_of(flat, tile, self.processor)
+
+    def _array_of(self, waiting: Waiting) -> Operand:
+        """The array of a store that waits; bools wait as bytes."""
+        dtype = DType.U8 if waiting.dtype is DType.BOOL else waiting.dtype
+        return self._local(waiting.name, dtype, waiting.elements, 1)
 
     def _local(self, name: str, dtype: DType, count: int, width: int) -> Operand:
         """A local array; of vectors where rows are lanes."""

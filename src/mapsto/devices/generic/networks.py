@@ -14,22 +14,79 @@ Name = Callable[[loop.Value], loop.Value]
 
 
 def transposed(rows: Sequence[loop.Value], chunk: int, name: Name) -> list[loop.Value]:
-    """The columns of as many rows as a row has lanes, a power of two.
+    """The columns of a power of two of rows, which have as many lanes, or more by a power of two.
 
     chunk: lanes within which a processor interleaves two vectors at once. Rows are taken `chunk` at a time:
     interleaving them again and again transposes each chunk; whole chunks then change places.
     """
-    lanes = len(rows)
-    chunk = min(chunk, lanes)
+    height, lanes = len(rows), rows[0].type.lanes
+    chunk = min(chunk, height)
+    groups = _chunks_transposed(rows, chunk, name)
+    by_place = [[group[k] for group in groups] for k in range(chunk)]
+    if height == lanes:
+        found = [apart(vectors, chunk, name) for vectors in by_place]
+        return [columns[place] for place in range(lanes // chunk) for columns in found]
+    pieces = [_pieces(_interleaved(vectors, chunk, name), height, name) for vectors in by_place]
+    return [columns[place] for place in range(lanes // chunk) for columns in pieces]
+
+
+def joined(columns: Sequence[loop.Value], chunk: int, name: Name) -> list[loop.Value]:
+    """The inverse of `transposed`: as many rows as a column has lanes."""
+    height, lanes = columns[0].type.lanes, len(columns)
+    if height == lanes:
+        return transposed(columns, chunk, name)
+    chunk = min(chunk, height)
+    count, each = height // chunk, lanes // height
+    vectors = [
+        _side_by_side([columns[chunk * (g * each + s) + k] for s in range(each)], name)
+        for g in range(count)
+        for k in range(chunk)
+    ]
+    groups = _chunks_transposed(vectors, chunk, name)
+    found = [apart([group[k] for group in groups], chunk, name) for k in range(chunk)]
+    return [rows[place] for place in range(count) for rows in found]
+
+
+def _chunks_transposed(rows: Sequence[loop.Value], chunk: int, name: Name) -> list[list[loop.Value]]:
+    """Rows `chunk` at a time, each chunk of their lanes transposed."""
+    lanes = rows[0].type.lanes
     groups = []
-    for first in range(0, lanes, chunk):
+    for first in range(0, len(rows), chunk):
         group = list(rows[first : first + chunk])
         for _ in range(chunk.bit_length() - 1):
             pairs = zip(group[: chunk // 2], group[chunk // 2 :], strict=True)
             group = [name(half) for a, b in pairs for half in _zipped(a, b, lanes, chunk)]
         groups.append(group)
-    by_place = [apart([group[k] for group in groups], chunk, name) for k in range(chunk)]
-    return [columns[place] for place in range(lanes // chunk) for columns in by_place]
+    return groups
+
+
+def _interleaved(vectors: Sequence[loop.Value], block: int, name: Name) -> list[loop.Value]:
+    """Block k of every vector, then block k + 1 of every one: a stream of groups put together."""
+    count, blocks = len(vectors), vectors[0].type.lanes // block
+    halves = [_blocks([b for k in range(first, first + blocks // 2) for b in (k, blocks + k)], block)
+              for first in (0, blocks // 2)]  # fmt: skip
+    made = list(vectors)
+    for _ in range(count.bit_length() - 1):
+        pairs = zip(made[: count // 2], made[count // 2 :], strict=True)
+        made = [name(loop.Shuffle(a, b, half)) for a, b in pairs for half in halves]
+    return made
+
+
+def _pieces(vectors: Sequence[loop.Value], lanes: int, name: Name) -> list[loop.Value]:
+    return [
+        name(loop.Shuffle(v, v, tuple(range(first, first + lanes))))
+        for v in vectors
+        for first in range(0, v.type.lanes, lanes)
+    ]
+
+
+def _side_by_side(pieces: Sequence[loop.Value], name: Name) -> loop.Value:
+    """One vector of the lanes of a power of two of them."""
+    made = list(pieces)
+    while len(made) > 1:
+        pairs = zip(made[::2], made[1::2], strict=True)
+        made = [name(loop.Shuffle(a, b, tuple(range(2 * a.type.lanes)))) for a, b in pairs]
+    return made[0]
 
 
 def apart(vectors: Sequence[loop.Value], block: int, name: Name) -> list[loop.Value]:

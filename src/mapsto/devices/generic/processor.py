@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import gcd
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,31 @@ class Cycles:
 
 
 @dataclass(frozen=True)
+class NearCache:
+    """The first cache: `bytes`, in lines of `line` bytes; `ways` lines fall into one set."""
+
+    bytes: int
+    line: int
+    ways: int
+
+    @property
+    def lines(self) -> int:
+        return self.bytes // self.line
+
+    def room(self, stride: int) -> int:
+        """How many lines whose addresses lie `stride` bytes apart stay there together."""
+        around = self.bytes // self.ways
+        return self.ways * (around // max(gcd(stride, around), self.line))
+
+
+@dataclass(frozen=True)
 class Processor:
     """A processor. `lanes`: elements of 32 bits in a vector register; `registers`: how many there are.
 
     `array_bytes`, `stack_bytes`: of a local array, and of all of a function. `worth_a_thread`: cycles that a thread
     must have to do before it is woken for a step. `chunk_bytes`: within which one instruction interleaves two vectors.
-    `far_bytes`: of a row that comes from far away in memory each time that it is read.
+    `far_bytes`: of a row that comes from far away in memory each time that it is read. `near`: the first cache, where
+    there is one whose sets matter.
     """
 
     lanes: int
@@ -53,6 +73,7 @@ class Processor:
     chunk_bytes: int
     far_bytes: int
     cycles: Cycles
+    near: NearCache | None = None
 
     def with_lanes(self, lanes: int) -> Processor:
         """The same with vectors of another width, as narrow elements have them."""

@@ -324,24 +324,35 @@ def _contiguous_axes(flat: FlatSegment, near: frozenset[str], lanes: int) -> lis
     return axes if len(axes) > 1 else []
 
 
+def tile_height(lanes: int, size: int, processor: Processor) -> int:
+    """Rows of tiles of elements of `size` bytes: as many as lanes, as far as what is loaded fits into registers beside
+    what is made of it, but no fewer than are interleaved at once.
+    """
+    most = min(MOST_TILE_ROWS, max(processor.registers // 2, processor.chunk_bytes // size))
+    return min(lanes, most)
+
+
 def _tiles_along(
     flat: FlatSegment, near: frozenset[str], axis: int, across: int, rows: int, processor: Processor
 ) -> list[tuple[float, RowSchedule]]:
     found: list[tuple[float, RowSchedule]] = []
-    most = min(processor.lanes * 4 // widest(flat, near), MOST_TILE_ROWS)
+    size = widest(flat, near)
+    most = min(processor.lanes * 4 // size, max(MOST_TILE_ROWS, 2 * processor.chunk_bytes // size))
     lanes = most
     while lanes >= max(min(most, 4), 2):  # smaller tiles move no more at a time than single elements do
-        tile = tile_of(flat, near, flat.rows[axis], flat.rows[across], lanes, "@lane")
+        height = tile_height(lanes, size, processor)
+        tile = tile_of(flat, near, flat.rows[axis], flat.rows[across], lanes, height, "@lane")
         if tile is None:
             return found
-        if 2 * tile.height > processor.registers:  # what is loaded stays there beside what is made of it
+        if tile.narrow and (lanes > MOST_TILE_ROWS or 2 * tile.height > processor.registers):
             lanes //= 2
             continue
         it, other = tile.axis, tile.across
         sides = f"{lanes} along rows {it.name} of {it.extent} and {tile.height} across {other.name} of {other.extent}"
         schedule = RowSchedule(rows, "transposed", lanes, f"tiles of {sides}", axis, across)
         found.append((_tiles_cost(flat, tile, near, processor), schedule))
-        if estimate(it.extent) % lanes == 0 and (tile.narrow or estimate(other.extent) % lanes == 0):
+        whole = estimate(it.extent) % lanes == 0 and (tile.narrow or estimate(other.extent) % tile.height == 0)
+        if whole and lanes <= MOST_TILE_ROWS:
             return found
         lanes //= 2
     return found
@@ -350,16 +361,19 @@ def _tiles_along(
 def _tiles_cost(flat: FlatSegment, tile: Tile, near: frozenset[str], processor: Processor) -> float:
     """Whole tiles, and what is left over row by row, in vectors under a mask that take about twice as long."""
     cycles, lanes = processor.cycles, tile.lanes
-    stored = {place: tile.stages for _, place in tile.stores}
+    # a row that is wider than the tile is high is stored in pieces, and put together of such when it is loaded
+    pieces = 0 if tile.narrow else lanes // tile.height - 1
+    crossed = tile.stages * cycles.shuffle + pieces * 2 * (cycles.shuffle + cycles.strided_load)
+    stored = {place: crossed / cycles.shuffle for _, place in tile.stores}
     costs = SegmentCosts(processor, lanes, near | {name for name, _ in tile.loads}, tile.segment.rows, stored)
     each = sum(costs.group(g, Vector(Iter(tile.lane, lanes), lanes)) for g in tile.segment.groups)
-    each += len(tile.loads) * (cycles.contiguous + tile.stages * cycles.shuffle)
+    each += len(tile.loads) * (cycles.contiguous + crossed)
     edges = SegmentCosts(processor, lanes, near, flat.rows)
     each_edge = sum(edges.group(g, Vector(tile.axis, lanes)) for g in flat.groups)
     wide, high = estimate(tile.axis.extent), estimate(tile.across.extent)
     columns, rows = wide // lanes, high // tile.height
     left_over = rows * tile.height * (wide % lanes != 0) + high % tile.height * -(-wide // lanes)
-    whole = columns * rows * (tile.height * each + cycles.row)
+    whole = columns * rows * tile.height * each  # written out: what counts the tiles runs beside them
     others = row_estimate(flat.rows) / max(wide * high, 1)
     return others * (whole + left_over * 2 * (each_edge + cycles.row))
 
