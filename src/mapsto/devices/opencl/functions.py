@@ -58,5 +58,6 @@ class Functions:
         if taken > device.parameter_bytes:
             raise UnsupportedError(
                 f"its kernel takes {taken} bytes of arguments ({len(function.params)} tensors), {device.name} allows "
-                f"{device.parameter_bytes}"
+                f"{device.parameter_bytes}. A plan with a line `pin apart` of some of these nodes makes several kernels"
+                " of them; the CPU has no such limit"
             )
