@@ -35,7 +35,7 @@ from mapsto.loop.ast import (
 )
 from mapsto.loop.opencl_types import literal, memory_name, split
 from mapsto.loop.opencl_values import Values
-from mapsto.loop.opencl_writer import Pointer, Writer
+from mapsto.loop.opencl_writer import KernelWriter, Pointer
 
 __all__ = ["Printed", "kernel_name", "printed", "program_text", "to_opencl"]
 
@@ -97,7 +97,7 @@ def to_opencl(functions: Function | Iterable[Function]) -> str:
 class _Printer:
     def __init__(self, function: Function) -> None:
         self.function = function
-        self.writer = Writer()
+        self.writer = KernelWriter()
         self.values = Values(function.name, self.writer)
         self.locals: list[str] = []
         self.body = _body_name(kernel_name(function))

@@ -35,8 +35,8 @@ def _vector_at(element: DType, width: int) -> str:
 
 
 def vector_in_memory(element: DType, width: int) -> tuple[Helper, ...]:
-    """The type of a vector that lies in memory as its elements do, aligned as one of them is. `vload` and `vstore` say
-    the same, but drivers' libraries spell them out element by element (PoCL's `vload16`: 22 instructions, which
+    """The type of a vector that lies in memory as its elements do, aligned as one of them is. vload and vstore say
+    the same, but drivers' libraries spell them out element by element (PoCL's vload16: 22 instructions, which
     are made one again wherever it is called).
     """
     if width == 1:

@@ -43,7 +43,7 @@ from mapsto.loop.opencl_types import (
     type_name,
     unsigned_name,
 )
-from mapsto.loop.opencl_writer import Pointer, Writer
+from mapsto.loop.opencl_writer import KernelWriter, Pointer
 
 Parts = list[str]
 _VALUE_TYPES = typing.get_args(Value)
@@ -75,7 +75,7 @@ def _uses(value: Value, counts: Counter[int]) -> Counter[int]:
 class Values:
     """Prints values. `variables` holds what is in sight; `writer` the text, with its symbols and buffers."""
 
-    def __init__(self, kernel: str, writer: Writer) -> None:
+    def __init__(self, kernel: str, writer: KernelWriter) -> None:
         self.kernel = kernel
         self.writer = writer
         self.variables: dict[str, Parts] = {}
@@ -212,9 +212,7 @@ class Values:
 
     def combine(self, op: str, a: str, b: str, element: DType, width: int, amount: int | None = None) -> str:
         """One operation on one part; `amount` is the second operand where it is a literal integer."""
-        if (
-            element.is_half
-        ):  # in f32: rounding its result once more is harmless (24 bits hold twice 11 and 2 more)
+        if element.is_half:  # in f32: rounding its result once more is harmless (24 bits hold twice 11 and 2 more)
             x, y = (self.convert(v, element, DType.F32, width) for v in (a, b))
             return self.convert(self.combine(op, x, y, DType.F32, width), DType.F32, element, width)
         if element.is_float:

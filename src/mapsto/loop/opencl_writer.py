@@ -35,7 +35,7 @@ class Pointer:
         return f"__{self.space} {'' if self.writes else 'const '}{memory_name(self.element)}*"
 
 
-class Index(NamedTuple):
+class Long(NamedTuple):
     """A long: its text, and the depth of the scope that it can be computed in (0: the kernel's)."""
 
     text: str
@@ -47,29 +47,29 @@ class Index(NamedTuple):
 
 
 @dataclass
-class Scope:
+class KernelScope:
     """A body in braces: its lines, the symbols that are bound in it, and the arithmetic that is named in it, by text.
     `split`, `atoms`: what was found of expressions since a symbol was bound last.
     """
 
     lines: list[str] = field(default_factory=list)
-    symbols: dict[str, Index | int] = field(default_factory=dict)
+    symbols: dict[str, Long | int] = field(default_factory=dict)
     known: dict[str, str] = field(default_factory=dict)
-    split: dict[Dim, tuple[list[Index], int]] = field(default_factory=dict)
-    atoms: dict[Atom, Index | int] = field(default_factory=dict)
+    split: dict[Dim, tuple[list[Long], int]] = field(default_factory=dict)
+    atoms: dict[Atom, Long | int] = field(default_factory=dict)
 
-    def bind(self, name: str, value: Index | int) -> None:
+    def bind(self, name: str, value: Long | int) -> None:
         self.rebind({**self.symbols, name: value})
 
-    def rebind(self, symbols: dict[str, Index | int]) -> None:
+    def rebind(self, symbols: dict[str, Long | int]) -> None:
         self.symbols, self.split, self.atoms = symbols, {}, {}
 
 
-class Writer:
+class KernelWriter:
     """The text of one kernel under construction. `helpers`: the functions and types that it needs, by name."""
 
     def __init__(self) -> None:
-        self.scopes = [Scope()]
+        self.scopes = [KernelScope()]
         self.buffers: dict[str, Pointer] = {}
         self.helpers: dict[str, str] = {}
         self._names = self._loads = 0
@@ -102,7 +102,7 @@ class Writer:
 
     def open_scope(self) -> None:
         """What is moved out of a scope while it is open lands before it."""
-        self.scopes.append(Scope())
+        self.scopes.append(KernelScope())
 
     def close_scope(self) -> list[str]:
         """Its lines, which are to follow those of the scope around it."""
@@ -126,25 +126,25 @@ class Writer:
 
     # ---- integers ----
 
-    def bind(self, name: str, value: Index | int) -> None:
+    def bind(self, name: str, value: Long | int) -> None:
         """Makes `name` a symbol of index expressions in this scope."""
         self.scopes[-1].bind(name, value)
 
-    def here(self, text: str) -> Index:
+    def here(self, text: str) -> Long:
         """What was named in this scope."""
-        return Index(text, self.depth)
+        return Long(text, self.depth)
 
     def index(self, e: Dim) -> str:
         """A long, as an operand."""
         found = self._index(e)
         return _number(found) if isinstance(found, int) else found.text
 
-    def named_index(self, e: Dim) -> Index | int:
+    def named_index(self, e: Dim) -> Long | int:
         """The same with a name, or as a number."""
         found = self._index(e)
         if isinstance(found, int) or found.named:
             return found
-        return Index(self._once("const long", "i", found.text, found.depth), found.depth)
+        return Long(self._once("const long", "i", found.text, found.depth), found.depth)
 
     def address(self, buffer: Pointer, base: Dim, offset: int = 0) -> str:
         """A pointer to element `base` + `offset` of a buffer, as an operand."""
@@ -162,23 +162,23 @@ class Writer:
         texts = [t.text for t in terms] + [_number(constant)] * bool(constant)
         return f"({name} + ({' + '.join(texts)}))" if texts else name
 
-    def _outer_first(self, terms: Sequence[Index]) -> list[Index]:
+    def _outer_first(self, terms: Sequence[Long]) -> list[Long]:
         """The same sum, with all that outer scopes can compute as one term that has a name."""
-        total: list[Index] = []
+        total: list[Long] = []
         for depth in sorted({t.depth for t in terms if t.depth < self.depth}):
             total += [t for t in terms if t.depth == depth]
             text = " + ".join(t.text for t in total)
             if not text.isidentifier():
                 text = self._once("const long", "i", text, depth)
-            total = [Index(text, depth)]
+            total = [Long(text, depth)]
         return total + [t for t in terms if t.depth == self.depth]
 
-    def _split(self, e: Dim) -> tuple[list[Index], int]:
+    def _split(self, e: Dim) -> tuple[list[Long], int]:
         """The terms of an expression that are no numbers, and the sum of those that are."""
         known, loads = self.scopes[-1].split, self._loads
         if e in known:
             return known[e]
-        terms: list[Index] = []
+        terms: list[Long] = []
         constant = 0
         for monomial, coefficient in terms_of(e):
             value = self._term(monomial, coefficient)
@@ -190,16 +190,16 @@ class Writer:
             known[e] = terms, constant
         return terms, constant
 
-    def _index(self, e: Dim) -> Index | int:
+    def _index(self, e: Dim) -> Long | int:
         terms, constant = self._split(e)
         if not terms:
             return constant
         summed = self._outer_first(terms)
         texts = [t.text for t in summed] + [_number(constant)] * bool(constant)
-        return Index(texts[0] if len(texts) == 1 else f"({' + '.join(texts)})", summed[-1].depth)
+        return Long(texts[0] if len(texts) == 1 else f"({' + '.join(texts)})", summed[-1].depth)
 
-    def _term(self, monomial: tuple[Atom, ...], coefficient: int) -> Index | int:
-        factors: list[Index] = []
+    def _term(self, monomial: tuple[Atom, ...], coefficient: int) -> Long | int:
+        factors: list[Long] = []
         for atom in monomial:
             value = self._atom(atom)
             if isinstance(value, int):
@@ -210,9 +210,9 @@ class Writer:
             return coefficient
         factors.sort(key=lambda f: f.depth)
         texts = [f.text for f in factors] + [_number(coefficient)] * (coefficient != 1)
-        return Index("*".join(texts), factors[-1].depth)
+        return Long("*".join(texts), factors[-1].depth)
 
-    def _atom(self, atom: Atom) -> Index | int:
+    def _atom(self, atom: Atom) -> Long | int:
         if isinstance(atom, Sym):
             return self._symbol(atom.name)
         if atom.fn == "load":
@@ -225,15 +225,15 @@ class Writer:
             known[atom] = found
         return found
 
-    def _computed(self, atom: Call) -> Index | int:
+    def _computed(self, atom: Call) -> Long | int:
         a, b = (self.named_index(arg) for arg in atom.args)
         if isinstance(a, int) and isinstance(b, int):
             return _folded(atom.fn, a, b)
-        depth = max(side.depth for side in (a, b) if isinstance(side, Index))
-        text = self._call(atom.fn, b, *(s.text if isinstance(s, Index) else _number(s) for s in (a, b)))
-        return Index(self._once("const long", "i", text, depth), depth)
+        depth = max(side.depth for side in (a, b) if isinstance(side, Long))
+        text = self._call(atom.fn, b, *(s.text if isinstance(s, Long) else _number(s) for s in (a, b)))
+        return Long(self._once("const long", "i", text, depth), depth)
 
-    def _call(self, fn: str, second: Index | int, a: str, b: str) -> str:
+    def _call(self, fn: str, second: Long | int, a: str, b: str) -> str:
         if fn in ("min", "max"):
             return f"{fn}({a}, {b})"
         if fn == "equal":
@@ -244,13 +244,13 @@ class Writer:
             return f"({a} >> {second.bit_length() - 1})" if fn == "floordiv" else f"({a} & {second - 1}L)"
         return self.call(helpers.floor_division() if fn == "floordiv" else helpers.floor_modulus(), a, b)
 
-    def _symbol(self, name: str) -> Index | int:
+    def _symbol(self, name: str) -> Long | int:
         for scope in reversed(self.scopes):
             if name in scope.symbols:
                 return scope.symbols[name]
         raise KeyError(f"index symbol {name!r} is not defined here")
 
-    def _loaded(self, atom: Call) -> Index:
+    def _loaded(self, atom: Call) -> Long:
         """An integer loaded from a buffer at a flat index: never moved or shared, the buffer may be written to."""
         self._loads += 1
         name = self.fresh("loaded")
