@@ -5,6 +5,7 @@ that only it may touch, so no device is needed.
 from __future__ import annotations
 
 import ctypes
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,6 +48,10 @@ class HostLauncher:
         return 7
 
 
+class Sent:
+    """What a write gives."""
+
+
 class HostEngine:
     """Compiled functions in one share; what is reserved begins as NaN."""
 
@@ -56,6 +61,7 @@ class HostEngine:
         self._library = Library(objects(), program.functions())
         self.reserved: list[int] = []
         self.launchers: list[HostLauncher] = []
+        self.log: list[str] = []
 
     def reserve(self, count: int) -> np.ndarray:
         self.reserved.append(count)
@@ -63,13 +69,19 @@ class HostEngine:
         memory[:] = 0xFF
         return memory
 
-    def write(self, memory: np.ndarray, offset: int, data: np.ndarray) -> None:
+    def write(self, memory: np.ndarray, offset: int, data: np.ndarray) -> Sent:
         assert offset + data.nbytes <= memory.nbytes
         memory[offset : offset + data.nbytes] = data.reshape(-1).view(np.uint8)
+        self.log.append(f"write {data.nbytes}")
+        sent = Sent()
+        weakref.finalize(sent, self.log.append, "let go")
+        return sent
 
-    def read(self, memory: np.ndarray, offset: int, into: np.ndarray) -> None:
-        assert offset + into.nbytes <= memory.nbytes
-        into.reshape(-1).view(np.uint8)[:] = memory[offset : offset + into.nbytes]
+    def read(self, *wanted: tuple[np.ndarray, int, np.ndarray]) -> None:
+        for memory, offset, into in wanted:
+            assert offset + into.nbytes <= memory.nbytes
+            into.reshape(-1).view(np.uint8)[:] = memory[offset : offset + into.nbytes]
+        self.log.append(f"read {len(wanted)}")
 
     def launcher(self, function: str) -> HostLauncher:
         self.launchers.append(HostLauncher(_SIGNATURE(self._library.addresses[function])))
@@ -118,6 +130,21 @@ def test_memory_is_kept_from_run_to_run() -> None:
     first = len(engine.reserved)
     exe(np.zeros(6000, np.float32))
     assert first == 4 and len(engine.reserved) == 7  # constants; input, output and scratch, and again larger
+
+
+def test_nothing_is_waited_for_before_the_outputs() -> None:
+    """A copy that is let go is waited for: inputs are held until the outputs are there, which come all at once."""
+    one, two = np.ones(2, np.float32), -np.ones(2, np.float32)
+    for program, feed in ((_branch(), [one]), (_branch(), [two]), (_countdown(), [one, two])):
+        engine = HostEngine(program)
+        exe = Executable(program, [], 1, engine=engine)
+        exe(*feed)  # which sends the constants
+        engine.log.clear()
+        exe(*feed)
+        assert engine.log[: len(feed)] == ["write 8"] * len(feed)
+        assert engine.log[-len(feed) :] == ["let go"] * len(feed)
+        reads = engine.log[len(feed) : -len(feed)]  # the last one has the output, others what the walk depends on
+        assert len(reads) >= 2 and set(reads) == {"read 1"}
 
 
 def test_steps_are_set_when_sizes_or_memory_change_and_else_only_started() -> None:

@@ -12,11 +12,11 @@ one scalar a work-item.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, evaluate
+from mapsto.ir.expr import Expr
 from mapsto.loop import opencl_helpers as helpers
 from mapsto.loop.ast import (
     Alloc,
@@ -35,7 +35,8 @@ from mapsto.loop.ast import (
     While,
 )
 from mapsto.loop.opencl_types import literal, memory_name, split
-from mapsto.loop.opencl_values import Pointer, Values
+from mapsto.loop.opencl_values import Values
+from mapsto.loop.opencl_writer import KernelWriter, Pointer
 
 __all__ = ["Printed", "kernel_name", "printed", "program_text", "to_opencl"]
 
@@ -43,6 +44,10 @@ __all__ = ["Printed", "kernel_name", "printed", "program_text", "to_opencl"]
 def kernel_name(function: Function) -> str:
     """The kernel's name in the source: never that of a built-in function."""
     return "kernel_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in function.name)
+
+
+def _body_name(kernel: str) -> str:
+    return f"body_of_{kernel}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,13 @@ class Printed:
     tensors: int
     numbers: int
 
+    def renamed(self, function: Function) -> Printed:
+        """As it is printed from the same function under another name."""
+        name, text = kernel_name(function), self.kernel
+        for old, new in ((self.name, name), (_body_name(self.name), _body_name(name))):
+            text = text.replace(f" {old}(", f" {new}(")
+        return replace(self, name=name, kernel=text)
+
 
 def printed(function: Function) -> Printed:
     """A function as a kernel. Raises UnsupportedError for what OpenCL C has no exact form of."""
@@ -65,7 +77,7 @@ def printed(function: Function) -> Printed:
     text = printer.text()
     tensors = len(function.params)
     named = kernel_name(function)
-    helpers, doubles = printer.values.helpers, printer.values.uses_double
+    helpers, doubles = printer.writer.helpers, printer.values.uses_double
     return Printed(named, text, helpers, doubles, tensors, tensors + len(function.dims))
 
 
@@ -86,35 +98,53 @@ def to_opencl(functions: Function | Iterable[Function]) -> str:
 class _Printer:
     def __init__(self, function: Function) -> None:
         self.function = function
-        self.lines: list[str] = []
+        self.writer = KernelWriter()
+        self.values = Values(function.name, self.writer)
         self.locals: list[str] = []
-        self.numbers: dict[str, int] = {}  # the variables of the unrolled loops that we are in
-        self.depth = 1
-        self.values = Values(function.name, self.line)
+        self.body = _body_name(kernel_name(function))
 
     def line(self, text: str) -> None:
-        self.lines.append("  " * self.depth + text)
+        self.writer.line(text)
 
     def text(self) -> str:
-        v, params = self.values, []
+        w, params = self.writer, []
         for k, p in enumerate(self.function.params):
-            whole, name = v.fresh("whole"), v.fresh(p.name)
-            v.buffers[p.name] = Pointer(name, p.element, "global")
-            pointer = f"__global {'' if p.writes else 'const '}{memory_name(p.element)}*"
-            params.append(f"{pointer} {whole}")
-            self.line(f"{pointer} {name} = {whole} + numbers_[{k}];")
+            whole = w.fresh("whole")
+            pointer = Pointer(w.fresh(p.name), p.element, "global", p.writes)
+            w.buffers[p.name] = pointer
+            params.append(f"{pointer.declared} {whole}")
+            self.line(f"{pointer.declared} {pointer.name} = {whole} + numbers_[{k}];")
         for k, dim in enumerate(self.function.dims, len(self.function.params)):
-            v.symbols[dim] = v.fresh(dim)
-            self.line(f"const long {v.symbols[dim]} = numbers_[{k}];")
-        v.symbols["begin"], v.symbols["end"] = "begin_", "end_"
-        params += ["__global const long* numbers_", "const long first_", "const long last_", "const long chunk_"]
-        self.line("const long begin_ = first_ + chunk_*(long)get_global_id(0);")
-        self.line("const long end_ = min(begin_ + chunk_, last_);")
-        self.line("if (begin_ >= end_) return;")
+            name = w.fresh(dim)
+            w.bind(dim, w.here(name))
+            self.line(f"const long {name} = numbers_[{k}];")
+        w.bind("begin", w.here("begin_"))
+        w.bind("end", w.here("end_"))
+        params.append("__global const long* numbers_")
         self.block(self.function.body)
-        v.uses_double |= any(p.element is DType.F64 for p in self.function.params)
-        kernel = f"__kernel void {kernel_name(self.function)}({', '.join(params)}) {{"
-        return "\n".join([kernel, *self.locals, *self.lines, "}", ""])
+        self.values.uses_double |= any(p.element is DType.F64 for p in self.function.params)
+        return "\n".join([*self.whole(params), *self.kernel(params)])
+
+    def whole(self, params: list[str]) -> list[str]:
+        """The function itself, which no compiler is to copy into what calls it: PoCL has three callers of a kernel, and
+        would compile it as often.
+        """
+        head = ", ".join([*params, "const long begin_", "const long end_"])
+        lines = self.writer.scopes[0].lines
+        return [f"static __attribute__((noinline)) void {self.body}({head}) {{", *self.locals, *lines, "}"]
+
+    def kernel(self, params: list[str]) -> list[str]:
+        """What is started: a work-item's share."""
+        given = ", ".join([*(p.split()[-1] for p in params), "begin_", "end_"])
+        return [
+            f"__kernel void {kernel_name(self.function)}"
+            f"({', '.join([*params, 'const long first_', 'const long last_', 'const long chunk_'])}) {{",
+            "  const long begin_ = first_ + chunk_*(long)get_global_id(0);",
+            "  const long end_ = min(begin_ + chunk_, last_);",
+            f"  if (begin_ < end_) {self.body}({given});",
+            "}",
+            "",
+        ]
 
     # ---- statements ----
 
@@ -122,13 +152,15 @@ class _Printer:
         for s in body:
             _STATEMENTS[type(s)](self, s)
 
-    def scoped(self, body: tuple[Statement, ...]) -> None:
-        """A body in braces: what it names is not seen outside."""
-        variables, symbols = dict(self.values.variables), dict(self.values.symbols)
-        self.depth += 1
+    def scoped(self, body: tuple[Statement, ...], **symbols: str) -> list[str]:
+        """The lines of a body in braces: what it names is not seen outside."""
+        variables = dict(self.values.variables)
+        self.writer.open_scope()
+        for symbol, name in symbols.items():
+            self.writer.bind(symbol, self.writer.here(name))
         self.block(body)
-        self.depth -= 1
-        self.values.variables, self.values.symbols = variables, symbols
+        self.values.variables = variables
+        return self.writer.close_scope()
 
     def name(self, s: Let | Declare) -> None:
         parts = self.values.statement_value(s.value)
@@ -142,29 +174,34 @@ class _Printer:
             self.line(f"{name} = {part};")
 
     def let_index(self, s: LetIndex) -> None:
+        w = self.writer
         if isinstance(s.value, int | Expr):
-            text = self.values.index(s.value)
-        else:
-            (text,) = self.values.statement_value(s.value)
-        name = self.values.fresh(s.name)
+            w.bind(s.name, w.named_index(s.value))
+            return
+        (text,) = self.values.statement_value(s.value)
+        name = w.fresh(s.name)
         self.line(f"const long {name} = {text};")
-        self.values.symbols[s.name] = name
+        w.bind(s.name, w.here(name))
 
     def alloc(self, s: Alloc) -> None:
         """Declared at the head of the kernel: it lives to its end."""
-        name = self.values.fresh(s.name)
+        name = self.writer.fresh(s.name)
         self.locals.append(f"  {memory_name(s.element)} {name}[{s.count}] __attribute__((aligned(64)));")
-        self.values.buffers[s.name] = Pointer(name, s.element, "private")
+        self.writer.buffers[s.name] = Pointer(name, s.element, "private")
 
     def store(self, s: Store) -> None:
         v, t = self.values, s.value.type
         parts = v.statement_value(s.value)
         if len(parts) > 1:  # a later part may read what an earlier part's store overwrites
             parts = v.named(parts, t, "stored")
-        masks = self.masks(s.mask, t.lanes)
-        base, offset = v.index(s.base), 0
+        masks, buffer, offset = self.masks(s.mask, t.lanes), self.writer.buffers[s.buffer], 0
+        strided = t.lanes > 1 and s.stride != 1
+        base = self.writer.index(s.base) if strided else ""
         for part, mask, width in zip(parts, masks, split(t.lanes), strict=True):
-            self.store_part(v.buffers[s.buffer], base, s.stride if t.lanes > 1 else 1, offset, width, part, mask)
+            if strided:
+                self.scatter_part(buffer, v.lane_indices(base, s.stride, offset, width), width, part, mask)
+            else:
+                self.store_part(buffer, self.writer.address(buffer, s.base, offset), width, part, mask)
             offset += width
 
     def masks(self, mask: Value | None, lanes: int) -> list[str | None]:
@@ -172,19 +209,14 @@ class _Printer:
             return [None] * len(split(lanes))
         return list(self.values.named(self.values.statement_value(mask), mask.type, "mask"))
 
-    def store_part(
-        self, buffer: Pointer, base: str, stride: Dim, offset: int, width: int, part: str, mask: str | None
-    ) -> None:
-        v, e = self.values, buffer.element
-        at = f"{buffer.name} + ({base} + {offset}L)"
-        if stride != 1:
-            self.scatter_part(buffer, v.lane_indices(base, stride, offset, width), width, part, mask)
-        elif mask is not None:
-            self.line(v.call(helpers.masked_store(e, width, buffer.space), at, part, mask) + ";")
-        elif width == 1:
-            self.line(f"*({at}) = {helpers.to_memory(part, e, 1)};")
-        else:
-            self.line(f"vstore{width}({helpers.to_memory(part, e, width)}, 0, {at});")
+    def store_part(self, buffer: Pointer, at: str, width: int, part: str, mask: str | None) -> None:
+        e = buffer.element
+        if mask is not None:
+            self.line(self.writer.call(helpers.masked_store(e, width, buffer.space), at, part, mask) + ";")
+            return
+        for helper in helpers.vector_in_memory(e, width):
+            self.writer.need(helper)
+        self.line(f"{helpers.lvalue(at, e, width, buffer.space)} = {helpers.to_memory(part, e, width)};")
 
     def scatter(self, s: Scatter) -> None:
         v, lanes = self.values, s.value.type.lanes
@@ -192,12 +224,12 @@ class _Printer:
         parts = v.statement_value(s.value)
         masks = self.masks(s.mask, lanes)
         for at, part, mask, width in zip(indices, parts, masks, split(lanes), strict=True):
-            self.scatter_part(v.buffers[s.buffer], at, width, part, mask)
+            self.scatter_part(self.writer.buffers[s.buffer], at, width, part, mask)
 
     def scatter_part(self, buffer: Pointer, at: str, width: int, part: str, mask: str | None) -> None:
         args = [buffer.name, at, part] + ([] if mask is None else [mask])
         helper = helpers.scatter(buffer.element, width, buffer.space, mask is not None)
-        self.line(self.values.call(helper, *args) + ";")
+        self.line(self.writer.call(helper, *args) + ";")
 
     def prefetch(self, s: Prefetch) -> None:
         """Nothing: OpenCL's own takes global memory alone, and no pointer past its end."""
@@ -208,45 +240,41 @@ class _Printer:
         if s.unroll:
             self.unrolled(s)
             return
-        v = self.values
-        start, stop, name = v.index(s.start), v.fresh("stop"), v.fresh(s.var)
-        self.line(f"const long {stop} = {v.index(s.stop)};")
-        self.line(f"for (long {name} = {start}; {name} < {stop}; {name} += {s.step}L) {{")
-        outer = v.symbols
-        v.symbols = {**outer, s.var: name}
-        self.scoped(s.body)
-        v.symbols = outer
-        self.line("}")
+        w = self.writer
+        start, stop, name = w.index(s.start), w.named_index(s.stop), w.fresh(s.var)
+        end = literal(stop, DType.I64) if isinstance(stop, int) else stop.text
+        body = self.scoped(s.body, **{s.var: name})
+        w.braced(f"for (long {name} = {start}; {name} < {end}; {name} += {s.step}L)", body)
 
     def unrolled(self, s: For) -> None:
         """Repeated with the variable as a number; names stay in sight, each repetition has its own."""
-        symbols, numbers = dict(self.values.symbols), dict(self.numbers)
-        for value in range(evaluate(s.start, numbers), evaluate(s.stop, numbers), s.step):
-            self.numbers[s.var] = value
-            self.values.symbols[s.var] = literal(value, DType.I64)
+        w = self.writer
+        start, stop = w.named_index(s.start), w.named_index(s.stop)
+        assert isinstance(start, int) and isinstance(stop, int), f"loop over {s.var}: its bounds are not numbers"
+        symbols = dict(w.scopes[-1].symbols)
+        for value in range(start, stop, s.step):
+            w.bind(s.var, value)
             self.block(s.body)
-        self.values.symbols, self.numbers = symbols, numbers
+        w.scopes[-1].rebind(symbols)
 
     def branch(self, s: If) -> None:
         if isinstance(s.cond, tuple):
-            cond = " & ".join(f"({self.values.index(c)} >= 0)" for c in s.cond) or "1"
+            cond = " & ".join(f"({self.writer.index(c)} >= 0)" for c in s.cond) or "1"
         else:
             (cond,) = self.values.statement_value(s.cond)
-        self.line(f"if ({cond}) {{")
-        self.scoped(s.then)
+        then, otherwise = self.scoped(s.then), self.scoped(s.otherwise)
+        self.writer.braced(f"if ({cond})", then)
         if s.otherwise:
-            self.line("} else {")
-            self.scoped(s.otherwise)
-        self.line("}")
+            self.writer.braced("else", otherwise)
 
     def repeat(self, s: While) -> None:
-        self.line("for (;;) {")
-        self.depth += 1
+        w, variables = self.writer, dict(self.values.variables)
+        w.open_scope()
         (cond,) = self.values.statement_value(s.cond)
         self.line(f"if (!({cond})) break;")
-        self.depth -= 1
-        self.scoped(s.body)
-        self.line("}")
+        self.block(s.body)
+        self.values.variables = variables
+        w.braced("for (;;)", w.close_scope())
 
 
 _STATEMENTS: dict[type, Callable[[_Printer, Any], None]] = {

@@ -30,6 +30,41 @@ def _component(width: int, lane: int) -> str:
     return "" if width == 1 else f".s{lane:x}"
 
 
+def _vector_at(element: DType, width: int) -> str:
+    return f"{memory_name(element)}{width}_at"
+
+
+def vector_in_memory(element: DType, width: int) -> tuple[Helper, ...]:
+    """The type of a vector that lies in memory as its elements do, aligned as one of them is. vload and vstore say
+    the same, but drivers' libraries spell them out element by element (PoCL's vload16: 22 instructions, which
+    are made one again wherever it is called).
+    """
+    if width == 1:
+        return ()
+    name, size = _vector_at(element, width), element.size
+    return (
+        Helper(
+            name,
+            f"typedef struct __attribute__((packed, aligned({size}))) {{ {memory_name(element)}{width} v; }} {name};",
+        ),
+    )
+
+
+def lvalue(at: str, element: DType, width: int, space: str) -> str:
+    """What lies at a pointer, to be read or written."""
+    return f"*{at}" if width == 1 else f"((__{space} {_vector_at(element, width)}*){at})->v"
+
+
+def on_everywhere(width: int) -> Helper:
+    """Whether a mask is; `all` branches at each lane in PoCL's library."""
+    name, lines, of = f"all_of_{width}", [], "mask"
+    while (half := width // 2) >= 1:
+        t = f"int{half if half > 1 else ''}"
+        lines.append(f"const {t} m{half} = {of}.{'lo' if half > 1 else 's0'} & {of}.{'hi' if half > 1 else 's1'};")
+        of, width = f"m{half}", half
+    return Helper(name, f"static int {name}(int{name[7:]} mask) {{ {' '.join(lines)} return {of} & 1; }}")
+
+
 def floor_division() -> Helper:
     return Helper(
         "floor_div",
@@ -190,21 +225,28 @@ def masked_load(element: DType, width: int, space: str) -> Helper:
     gathered = gather(element, width, space, masked=True)
     name = f"load_if_{space}_{short_name(element, width)}"
     t, m, mask = type_name(element, width), memory_name(element), type_name(DType.BOOL, width)
-    whole = f"  if (all(mask)) return {from_memory(f'vload{width}(0, p)', element, width)};\n" if width > 1 else ""
-    at = "0L" if width == 1 else "(" + type_name(DType.I64, width) + ")(" + ", ".join(map(str, range(width))) + ")"
-    head = f"static {t} {name}(const __{space} {m}* p, {mask} mask) {{\n"
-    return Helper(name, f"{head}{whole}  return {gathered.name}(p, {at}, mask);\n}}", (gathered,))
+    if width == 1:
+        body = f"  return {gathered.name}(p, 0L, mask);"
+        return Helper(name, f"static {t} {name}(const __{space} {m}* p, {mask} mask) {{\n{body}\n}}", (gathered,))
+    whole = from_memory(f"((const __{space} {_vector_at(element, width)}*)p)->v", element, width)
+    at = "(" + type_name(DType.I64, width) + ")(" + ", ".join(map(str, range(width))) + ")"
+    body = f"  if ({on_everywhere(width).name}(mask)) return {whole};\n  return {gathered.name}(p, {at}, mask);"
+    needs = (*vector_in_memory(element, width), on_everywhere(width), gathered)
+    return Helper(name, f"static {t} {name}(const __{space} {m}* p, {mask} mask) {{\n{body}\n}}", needs)
 
 
 def masked_store(element: DType, width: int, space: str) -> Helper:
     scattered = scatter(element, width, space, masked=True)
     name = f"store_if_{space}_{short_name(element, width)}"
     t, m, mask = type_name(element, width), memory_name(element), type_name(DType.BOOL, width)
-    stored = to_memory("v", element, width)
-    whole = f"  if (all(mask)) {{ vstore{width}({stored}, 0, p); return; }}\n" if width > 1 else ""
-    at = "0L" if width == 1 else "(" + type_name(DType.I64, width) + ")(" + ", ".join(map(str, range(width))) + ")"
     head = f"static void {name}(__{space} {m}* p, {t} v, {mask} mask) {{\n"
-    return Helper(name, f"{head}{whole}  {scattered.name}(p, {at}, v, mask);\n}}", (scattered,))
+    if width == 1:
+        return Helper(name, f"{head}  {scattered.name}(p, 0L, v, mask);\n}}", (scattered,))
+    stored = f"{lvalue('p', element, width, space)} = {to_memory('v', element, width)};"
+    at = "(" + type_name(DType.I64, width) + ")(" + ", ".join(map(str, range(width))) + ")"
+    body = f"  if ({on_everywhere(width).name}(mask)) {{ {stored} return; }}\n  {scattered.name}(p, {at}, v, mask);\n}}"
+    needs = (*vector_in_memory(element, width), on_everywhere(width), scattered)
+    return Helper(name, head + body, needs)
 
 
 def from_memory(text: str, element: DType, width: int) -> str:

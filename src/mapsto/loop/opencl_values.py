@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mapsto.errors import UnsupportedError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Dim, Sym, terms_of
+from mapsto.ir.expr import Dim
 from mapsto.loop import opencl_helpers as helpers
 from mapsto.loop.ast import (
     SIGNS,
@@ -43,6 +43,7 @@ from mapsto.loop.opencl_types import (
     type_name,
     unsigned_name,
 )
+from mapsto.loop.opencl_writer import KernelWriter, Pointer
 
 Parts = list[str]
 _VALUE_TYPES = typing.get_args(Value)
@@ -71,79 +72,28 @@ def _uses(value: Value, counts: Counter[int]) -> Counter[int]:
     return counts
 
 
-@dataclasses.dataclass(frozen=True)
-class Pointer:
-    """A pointer's C name and address space."""
-
-    name: str
-    element: DType
-    space: str
-
-
 class Values:
-    """Prints values. `variables`, `symbols` and `buffers` hold what is in sight; lines go out through `emit`."""
+    """Prints values. `variables` holds what is in sight; `writer` the text, with its symbols and buffers."""
 
-    def __init__(self, kernel: str, emit: Callable[[str], None]) -> None:
+    def __init__(self, kernel: str, writer: KernelWriter) -> None:
         self.kernel = kernel
-        self.emit = emit
+        self.writer = writer
         self.variables: dict[str, Parts] = {}
-        self.symbols: dict[str, str] = {}
-        self.buffers: dict[str, Pointer] = {}
-        self.helpers: dict[str, str] = {}
         self.uses_double = False
-        self._names = 0
         self._counts: Counter[int] = Counter()
         self._known: dict[int, Parts] = {}
 
-    # ---- names ----
-
-    def fresh(self, hint: str) -> str:
-        """A C name that nothing else has and no built-in function can have."""
-        self._names += 1
-        plain = "".join(c if c.isascii() and c.isalnum() else "_" for c in hint)
-        return f"{plain}_{self._names}"
-
     def call(self, helper: helpers.Helper, *args: str) -> str:
-        for needed in helper.needs:
-            self.helpers.setdefault(needed.name, needed.source)
-        self.helpers.setdefault(helper.name, helper.source)
-        return f"{helper.name}({', '.join(args)})"
+        return self.writer.call(helper, *args)
 
     def named(self, parts: Parts, t: Type, hint: str, constant: bool = True) -> Parts:
         """Declare variables that hold the parts."""
         names = []
         for part, width in zip(parts, split(t.lanes), strict=True):
-            name = self.fresh(hint)
-            self.emit(f"{'const ' if constant else ''}{type_name(t.element, width)} {name} = {part};")
+            name = self.writer.fresh(hint)
+            self.writer.line(f"{'const ' if constant else ''}{type_name(t.element, width)} {name} = {part};")
             names.append(name)
         return names
-
-    # ---- integers ----
-
-    def index(self, e: Dim) -> str:
-        """A long."""
-        terms = [self._term(monomial, coefficient) for monomial, coefficient in terms_of(e)]
-        return "(" + " + ".join(terms) + ")" if len(terms) > 1 else terms[0] if terms else "0L"
-
-    def _term(self, monomial: tuple[Atom, ...], coefficient: int) -> str:
-        factors = [self._atom(a) for a in monomial]
-        if coefficient != 1 or not factors:
-            factors.append(literal(coefficient, DType.I64))
-        return "*".join(factors)
-
-    def _atom(self, atom: Atom) -> str:
-        if isinstance(atom, Sym):
-            return self.symbols[atom.name]
-        if atom.fn == "load":
-            return f"(long){self.buffers[atom.tensor].name}[{self.index(atom.args[0])}]"
-        a, b = (self.index(arg) for arg in atom.args)
-        if atom.fn in ("min", "max"):
-            return f"{atom.fn}({a}, {b})"
-        if atom.fn == "equal":
-            return f"({a} == {b} ? 1L : 0L)"
-        if atom.fn == "broadcast":
-            return f"({a} == 1L ? {b} : {a})"
-        return self.call(helpers.floor_division() if atom.fn == "floordiv" else helpers.floor_modulus(), a, b)
 
     # ---- dispatch ----
 
@@ -175,7 +125,7 @@ class Values:
         return self.variables[v.name]
 
     def index_value(self, v: IndexValue) -> Parts:
-        base = self.index(v.base)
+        base = self.writer.index(v.base)
         if v.type.lanes == 1:
             return [self.convert(base, DType.I64, v.type.element, 1)]
         parts = []
@@ -194,32 +144,40 @@ class Values:
     def lane_indices(self, base: str, stride: Dim, offset: int, width: int) -> str:
         """base + stride*lane for the lanes of one part."""
         if width == 1:
-            return f"({base} + {self.index(stride)}*{offset}L)"
+            return f"({base} + {self.writer.index(stride)}*{offset}L)"
         t = f"(long{width})"
-        return f"({t}({base}) + {t}({self.index(stride)})*{lane_numbers(offset, width, 'long')})"
+        return f"({t}({base}) + {t}({self.writer.index(stride)})*{lane_numbers(offset, width, 'long')})"
 
     def load(self, v: Load) -> Parts:
-        buffer, t = self.buffers[v.buffer], v.type
+        buffer, t = self.writer.buffers[v.buffer], v.type
         masks = [None] * len(split(t.lanes)) if v.mask is None else self.value(v.mask)
-        base = self.index(v.base)
-        return [
-            self._load_part(buffer, base, v.stride if t.lanes > 1 else 1, offset, width, mask)
-            for (offset, width), mask in zip(self._offsets(t.lanes), masks, strict=True)
-        ]
+        if t.lanes > 1 and v.stride != 1:
+            return self._load_strided(buffer, v, masks)
+        parts = []
+        for (offset, width), mask in zip(self._offsets(t.lanes), masks, strict=True):
+            at = self.writer.address(buffer, v.base, offset)
+            if mask is None:
+                parts.append(self.loaded(buffer, at, width))
+            else:
+                parts.append(self.call(helpers.masked_load(buffer.element, width, buffer.space), at, mask))
+        return parts
 
-    def _load_part(self, buffer: Pointer, base: str, stride: Dim, offset: int, width: int, mask: str | None) -> str:
-        e = buffer.element
-        if stride == 1:
-            at = f"{buffer.name} + ({base} + {offset}L)"
-            if mask is not None:
-                return self.call(helpers.masked_load(e, width, buffer.space), at, mask)
-            return helpers.from_memory(f"vload{width}(0, {at})" if width > 1 else f"*({at})", e, width)
-        lanes = self.lane_indices(base, stride, offset, width)
-        args = (buffer.name, lanes) if mask is None else (buffer.name, lanes, mask)
-        return self.call(helpers.gather(e, width, buffer.space, mask is not None), *args)
+    def loaded(self, buffer: Pointer, at: str, width: int) -> str:
+        """The elements at a pointer, all of them."""
+        for helper in helpers.vector_in_memory(buffer.element, width):
+            self.writer.need(helper)
+        return helpers.from_memory(helpers.lvalue(at, buffer.element, width, buffer.space), buffer.element, width)
+
+    def _load_strided(self, buffer: Pointer, v: Load, masks: Sequence[str | None]) -> Parts:
+        base, parts = self.writer.index(v.base), []
+        for (offset, width), mask in zip(self._offsets(v.type.lanes), masks, strict=True):
+            lanes = self.lane_indices(base, v.stride, offset, width)
+            args = (buffer.name, lanes) if mask is None else (buffer.name, lanes, mask)
+            parts.append(self.call(helpers.gather(buffer.element, width, buffer.space, mask is not None), *args))
+        return parts
 
     def gather(self, v: Gather) -> Parts:
-        buffer, indices = self.buffers[v.buffer], self.value(v.index)
+        buffer, indices = self.writer.buffers[v.buffer], self.value(v.index)
         masks = [None] * len(indices) if v.mask is None else self.value(v.mask)
         parts = []
         for at, mask, width in zip(indices, masks, split(v.type.lanes), strict=True):
@@ -229,7 +187,7 @@ class Values:
 
     def lane_mask(self, v: LaneMask) -> Parts:
         lanes = v.type.lanes
-        count = f"(int)clamp({self.index(v.count)}, 0L, {lanes}L)"
+        count = f"(int)clamp({self.writer.index(v.count)}, 0L, {lanes}L)"
         if lanes == 1:
             return [f"({count} > 0)"]
         return [f"({lane_numbers(o, w, 'int')} < (int{w})({count}))" for o, w in self._offsets(lanes)]
@@ -254,9 +212,7 @@ class Values:
 
     def combine(self, op: str, a: str, b: str, element: DType, width: int, amount: int | None = None) -> str:
         """One operation on one part; `amount` is the second operand where it is a literal integer."""
-        if (
-            element.is_half
-        ):  # in f32: rounding its result once more is harmless (24 bits hold twice 11 and 2 more)
+        if element.is_half:  # in f32: rounding its result once more is harmless (24 bits hold twice 11 and 2 more)
             x, y = (self.convert(v, element, DType.F32, width) for v in (a, b))
             return self.convert(self.combine(op, x, y, DType.F32, width), DType.F32, element, width)
         if element.is_float:

@@ -38,11 +38,13 @@ class Engine(Protocol):
     def reserve(self, count: int) -> Memory:
         """At least so many bytes (0 too), at a multiple of `program.ALIGNMENT`; free again when nobody holds it."""
 
-    def write(self, memory: Memory, offset: int, data: np.ndarray) -> None:
-        """Copies an array, C-contiguous, to the device; it may be changed as soon as this returns."""
+    def write(self, memory: Memory, offset: int, data: np.ndarray) -> Any:
+        """Copies an array, C-contiguous, to the device. It may be changed after a later `read`, or when nobody holds
+        what this returns any more: letting go of that waits.
+        """
 
-    def read(self, memory: Memory, offset: int, into: np.ndarray) -> None:
-        """Copies bytes from the device into an array, C-contiguous."""
+    def read(self, *wanted: tuple[Memory, int, np.ndarray]) -> None:
+        """Copies bytes from the device, from an offset on, into each array, C-contiguous."""
 
     def launcher(self, function: str) -> Launcher:
         """A new one, that belongs to whoever asked for it."""

@@ -66,17 +66,19 @@ class WalkedFrame:
         require_apart(tables, arrays)
         layout = self._root_layout(symbols_of(tables, arrays))
         require_sizes(tables, layout, None)
+        sent = []  # held until the outputs are read, so that nothing waits for an input by itself
         for port, array in zip(tables.program.inputs, arrays, strict=True):
             self._places[port.buffer] = self._reserved(port.buffer, array.nbytes), 0
-            engine.write(*self._places[port.buffer], array)
+            sent.append(engine.write(*self._places[port.buffer], array))
         results: list[Any] = [None] * len(tables.program.outputs)
         for source, target in tables.updates:
             results[target] = arrays[source]
         self._install(layout, None, results)
         self._walk(results)
         all_given(tables, results)
-        for port, result in zip(tables.program.outputs, results, strict=True):
-            engine.read(*self._places[port.buffer], result)
+        outputs = zip(tables.program.outputs, results, strict=True)
+        engine.read(*((*self._places[port.buffer], result) for port, result in outputs))
+        del sent
         return results
 
     @property
@@ -193,7 +195,7 @@ class WalkedFrame:
     def _raw(self, operand: Address, count: int) -> bytes:
         """Bytes that the device computed."""
         found = np.empty(count, np.uint8)
-        self._engine.read(*self._place(operand), found)
+        self._engine.read((*self._place(operand), found))
         return found.tobytes()
 
     def _value(self, dim: Dim) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,8 +29,14 @@ class Error(Exception):
         self.code = getattr(CODES, name)
 
 
+class Copied:
+    """A copy's event."""
+
+
 class Driver:
-    """`failing`: the name of the error that every call from now on ends with; "": none."""
+    """`failing`: the name of the error that every call from now on ends with; "": none. `held`: copies whose events
+    somebody has: pyopencl waits for one that is let go.
+    """
 
     Error = RuntimeError = Error
     status_code = CODES
@@ -39,6 +46,7 @@ class Driver:
 
     def __init__(self) -> None:
         self.failing = ""
+        self.held = 0
         self.log: list[tuple[Any, ...]] = []
 
     def _did(self, *what: Any) -> None:
@@ -60,8 +68,15 @@ class Driver:
         self._did("kernel", name)
         return SimpleNamespace(set_arg=lambda at, value: self._did("argument", at, value))
 
-    def enqueue_copy(self, queue: Any, target: Any, source: Any, **_: Any) -> None:
-        self._did("copy", "read" if isinstance(target, np.ndarray) else "write")
+    def enqueue_copy(self, queue: Any, target: Any, source: Any, is_blocking: bool, **_: Any) -> Any:
+        self._did("copy", "read" if isinstance(target, np.ndarray) else "write", is_blocking)
+        copied = Copied()
+        self.held += 1
+        weakref.finalize(copied, self._let_go)
+        return copied
+
+    def _let_go(self) -> None:
+        self.held -= 1
 
     def enqueue_nd_range_kernel(self, queue: Any, kernel: Any, items: tuple[int], local: tuple[int]) -> Any:
         self._did("start", items, queue.properties)

@@ -50,6 +50,31 @@ def test_arguments_are_given_once_and_again_where_they_change() -> None:
     assert [what[0] for what in told()] == ["copy"]  # where a tensor begins is a number in memory
 
 
+def test_copies_are_waited_for_together() -> None:
+    held: list[int] = []
+
+    class Watched(Driver):
+        def _did(self, *what: Any) -> None:
+            super()._did(*what)
+            held.append(self.held)
+
+    driver = Watched()
+    engine = engine_of(driver)
+    memory, arrays, nothing = engine.reserve(16), [np.zeros(n, np.float32) for n in (4, 2, 3)], np.zeros(0, np.float32)
+    driver.log = []
+    sent = [engine.write(memory, 0, array) for array in (*arrays, nothing)]
+    assert driver.log == [("copy", "write", False)] * 3 and driver.held == 3
+    driver.log = []
+    engine.read(*((memory, 0, array) for array in (*arrays, nothing)))
+    assert driver.log == [("copy", "read", False)] * 2 + [("copy", "read", True)]
+    assert held[-1] == 5 and driver.held == 3  # none was let go before the last one was there
+    driver.log = []
+    engine.read((memory, 0, nothing))
+    assert driver.log == [("finish",)]  # what was started has been done, whatever came out
+    del sent
+    assert driver.held == 0
+
+
 def test_work_items_are_no_smaller_than_a_grain() -> None:
     driver = Driver()
     launcher = engine_of(driver).launcher("copy")
@@ -101,7 +126,7 @@ def test_a_driver_that_fails_is_an_error_that_says_what_to_do(act: str, code: st
     acts = {
         "reserve": lambda: engine.reserve(8),
         "write": lambda: engine.write(memory, 0, array),
-        "read": lambda: engine.read(memory, 0, array),
+        "read": lambda: engine.read((memory, 0, array)),
         "set": lambda: set_to(launcher, [(memory, 0), (memory, 8)], 2, 4),
         "start": launcher.start,
         "timed": launcher.timed,

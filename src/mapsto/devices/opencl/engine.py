@@ -39,13 +39,18 @@ class OpenClEngine:
         flags = device.cl.mem_flags.READ_WRITE
         return self.told(lambda: device.cl.Buffer(device.context, flags, max(count, 1)))  # none is empty in OpenCL
 
-    def write(self, memory: Memory, offset: int, data: np.ndarray) -> None:
-        if data.nbytes:
-            self._copy(memory, _bytes(data), dst_offset=offset)
+    def write(self, memory: Memory, offset: int, data: np.ndarray) -> Any:
+        """See `Engine`: pyopencl's event waits when it is let go."""
+        return self._copy(memory, _bytes(data), False, dst_offset=offset) if data.nbytes else None
 
-    def read(self, memory: Memory, offset: int, into: np.ndarray) -> None:
-        if into.nbytes:
-            self._copy(_bytes(into), memory, src_offset=offset)
+    def read(self, *wanted: tuple[Memory, int, np.ndarray]) -> None:
+        """See `Engine`. The last copy is waited for; those before it are done by then."""
+        copies = [(memory, offset, _bytes(into)) for memory, offset, into in wanted if into.nbytes]
+        events = []
+        for at, (memory, offset, into) in enumerate(copies, 1):
+            events.append(self._copy(into, memory, at == len(copies), src_offset=offset))
+        if not copies:
+            self.told(self.device.queue.finish)
 
     def launcher(self, function: str) -> OpenClLauncher:
         return OpenClLauncher(self, self._functions[function], self._built[function])
@@ -59,9 +64,10 @@ class OpenClEngine:
         except self.device.cl.Error as error:
             raise ExecutionError(self.device.refusal(error)) from error
 
-    def _copy(self, target: Any, source: Any, **offset: int) -> None:
-        """Waits until it is done."""
-        self.told(lambda: self.device.cl.enqueue_copy(self.device.queue, target, source, is_blocking=True, **offset))
+    def _copy(self, target: Any, source: Any, wait: bool, **offset: int) -> Any:
+        """Its event, which holds the array."""
+        copy = self.device.cl.enqueue_copy
+        return self.told(lambda: copy(self.device.queue, target, source, is_blocking=wait, **offset))
 
 
 class OpenClLauncher:

@@ -41,7 +41,7 @@ class Functions:
         if name not in self.made:
             self._check(function, text)
             self.made[name] = replace(function, name=name)
-            self._printed[name] = printed(self.made[name])
+            self._printed[name] = text.renamed(self.made[name])
             debug.show(debug.KERNELS, f"function {name}", lambda: format_function(function))
             debug.show(debug.LLVM, f"OpenCL C of {name}", lambda: self._printed[name].kernel)
         return name
@@ -58,5 +58,6 @@ class Functions:
         if taken > device.parameter_bytes:
             raise UnsupportedError(
                 f"its kernel takes {taken} bytes of arguments ({len(function.params)} tensors), {device.name} allows "
-                f"{device.parameter_bytes}"
+                f"{device.parameter_bytes}. A plan with a line `pin apart` of some of these nodes makes several kernels"
+                " of them; the CPU has no such limit"
             )
