@@ -24,8 +24,6 @@ _ROUND = 2.0  # scalar operations of a loop's round besides its body
 # Rounds of a reduction whose latency neighbouring reductions hide, on units that look ahead: no `DeviceSpec` says how
 # far one does.
 _SHORT_CHAIN = 32
-# Bytes that memory passes on at once; a vector that lies across two of them takes as long as two.
-_LINE = 64
 _SHORT_RUN = 12  # neighbours in a row below which a vector of them is put together element by element
 
 
@@ -319,14 +317,14 @@ class _Nest:
         return 1.0 if lane is None else min(1.0, 2.0 / max(-(-self.work.extents[lane] // lanes), 1))
 
     def _across_lines(self, node: RowNode, lane: str, lanes: int) -> float:
-        """How many lines of memory a vector lies in, on average: those of a window that moves along the lanes begin
-        anywhere.
+        """How many loads a vector counts as: one of a window that moves along the lanes begins anywhere, and the wider
+        it is, the more often it lies across two lines of memory, which are as long as a register or two.
         """
         walks = node.walks or {}
         moved = [walks[n].step for n in self.work.reduced if n in walks and n != lane]
         if lane not in walks or abs(walks[lane].step) != 1 or all(step % lanes == 0 for step in moved):
             return 1.0
-        return 1.0 + min(1.0, lanes * node.size / _LINE)
+        return 1.0 + min(1.0, lanes * node.size / (4 * self.spec.lanes))
 
     def _staged(self, node: RowNode, lane: str) -> int:
         """Rows that share a reduction's operand, where lanes are rows and it is kept as vectors: a depthwise
