@@ -86,10 +86,13 @@ COUNT = "how many operations a thing is"
 STILL = "of one kind of processor, as no `DeviceSpec` has the figure"  # none is added here
 NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "devices/generic/blocks.py": {FORM: (4, 8, 16)},
+    "devices/generic/body.py": {CODE: (4,)},
     "devices/generic/cost.py": {GUESS: (4096,), TYPE: (4,)},
     "devices/generic/lower.py": {CODE: (40, 120)},
     "devices/generic/one_pass.py": {CODE: (4, 8, 160), FORM: (16,)},
+    "devices/generic/operations.py": {TYPE: (16,)},
     "devices/generic/reduce.py": {FORM: (10,)},
+    "devices/generic/relaid.py": {FORM: (8,)},
     "devices/generic/scalar.py": {TYPE: (32, 94)},
     "devices/generic/schedule.py": {TYPE: (4,), TEXT: (3, 4, 5, 16, 80)},
     "plan/access.py": {TEXT: (13,)},
