@@ -62,6 +62,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             function._hypothesis_internal_use_settings = settings(own, max_examples=times * own.max_examples)
 
 
+@pytest.fixture(autouse=True)
+def no_executables_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test compiles must be compiled, and not be what another one left in the cache. Tests of the cache itself
+    set this back.
+    """
+    monkeypatch.setattr("mapsto.session.cache.executables.BOUND", 0)
+
+
 # -- instruction sets --------------------------------------------------------------------------------------------------
 
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from mapsto.budget import Budget as Budget
     from mapsto.runtime.executable import Executable
     from mapsto.runtime.executable import load as load
-    from mapsto.session.compile import compile_model as compile
+    from mapsto.session.entry import compile_model as compile
 
 __version__ = VERSION
 __all__ = ["Budget", "Executable", "compile", "load"]
 
 _WHERE = {
     "Budget": ("mapsto.budget", "Budget"),
-    "compile": ("mapsto.session.compile", "compile_model"),
+    "compile": ("mapsto.session.entry", "compile_model"),
     "load": ("mapsto.runtime.executable", "load"),
     "Executable": ("mapsto.runtime.executable", "Executable"),
 }

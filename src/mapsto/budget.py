@@ -182,6 +182,11 @@ def current() -> Meter:
     return _CURRENT.get() or Meter(default())
 
 
+def metered() -> bool:
+    """Whether the meter of a compile is running: what is compiled now has what that leaves."""
+    return _CURRENT.get() is not None
+
+
 def default() -> Budget:
     """The budget of a compile for which none is given."""
     return _DEFAULT.get() or Budget()

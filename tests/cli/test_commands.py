@@ -57,6 +57,7 @@ class Twice:
     factor: float = 2
     program: Program = Program()
     plan: Plan = field(default_factory=Plan)
+    cache_note: str = ""
 
     def run(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"y": feed["x"] * np.float32(self.factor)}

@@ -168,7 +168,7 @@ def test_a_fault_of_ours_is_3(folder: Path, debug: str) -> None:
         "c.decide = broken\nfrom mapsto.cli import main; main()"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script, "run", "m.onnx", "--json"],
+        [sys.executable, "-c", script, "run", "m.onnx", "--json", "--no-cache"],
         cwd=folder,
         capture_output=True,
         env=environment(folder, MAPSTO_DEBUG=debug),
@@ -315,7 +315,7 @@ def test_an_interruption_is_130_and_quiet(folder: Path, whole_group: bool) -> No
         "c.decide = slow\nfrom mapsto.cli import main; main()"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", script, "compile", "m.onnx", "-o", "stopped.mapsto"],
+        [sys.executable, "-c", script, "compile", "m.onnx", "-o", "stopped.mapsto", "--no-cache"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ import pytest
 from tests.session.support import assert_same_bits, normal, parse
 
 import mapsto
-from mapsto.devices import cache as caches
+from mapsto import store
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import CompileError
@@ -164,7 +164,7 @@ def test_damaged_files_are_made_again(damage: str, folder: Path, monkeypatch: py
 def test_a_folder_that_cannot_be_written_is_told_of_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("no folder")
     monkeypatch.setenv("MAPSTO_CACHE", str(tmp_path / "file" / "cache"))
-    monkeypatch.setattr(caches, "_warned", set())
+    monkeypatch.setattr(store, "_warned", set())
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         exe = mapsto.compile(parse(MODEL))

@@ -382,7 +382,7 @@ def test_indices_that_cannot_be_wrong_are_not_looked_at(name: str, workers: Work
 
 
 def test_unchecked(workers: Workers) -> None:
-    from mapsto.session.compile import compile_model
+    from mapsto.session.entry import compile_model
 
     exe = compile_model(parse(plain("Gather")), check_indices=False, threads=1)
     assert not any(isinstance(step, Bounds) for step in exe.program.steps) and len(exe.program.steps) == 1

@@ -70,6 +70,12 @@ CheckIndices = Annotated[
         help="Stop a run at an index out of range. Without: it wraps round its axis.",
     ),
 ]
+CacheOption = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache", help="Take what was compiled before from the cache folder, and keep what is compiled now."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Of the random inputs.")]
 DataRoot = Annotated[
@@ -122,6 +128,7 @@ def run(
     budget: BudgetOption = None,
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
+    cache: CacheOption = True,
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
@@ -131,7 +138,7 @@ def run(
     from mapsto.cli.run import run_model
 
     fed = (inputs, given or [], shape or [])
-    run_model(model, *fed, threads, output, repeat, check_indices, seed, data_root, device, json)
+    run_model(model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, json)
 
 
 @app.command("compile")
@@ -146,12 +153,13 @@ def compile_(
     budget: BudgetOption = None,
     check_indices: CheckIndices = True,
     data_root: DataRoot = None,
+    cache: CacheOption = True,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
 
-    compile_model(model, output, shape or [], threads, plan, check_indices, data_root, json)
+    compile_model(model, output, shape or [], threads, plan, check_indices, data_root, cache, json)
 
 
 @app.command()
@@ -200,6 +208,7 @@ def check(
     budget: BudgetOption = None,
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
+    cache: CacheOption = True,
     json: Json = False,
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
@@ -209,7 +218,7 @@ def check(
     if passes:
         code = check_passes(model, *fed, seed, data_root, json)
     else:
-        code = check_model(model, *fed, threads, reference, check_indices, seed, data_root, device, json)
+        code = check_model(model, *fed, threads, reference, check_indices, seed, data_root, device, cache, json)
     raise typer.Exit(code)
 
 
@@ -246,6 +255,7 @@ def plan(
     budget: BudgetOption = None,
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
+    cache: CacheOption = True,
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason."""
@@ -257,7 +267,7 @@ def plan(
         return
     from mapsto.cli.plan import show_plan
 
-    show_plan(model, shape or [], threads, output, data_root, device, json)
+    show_plan(model, shape or [], threads, output, data_root, device, cache, json)
 
 
 @app.command()
@@ -269,12 +279,13 @@ def explain(
     budget: BudgetOption = None,
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
+    cache: CacheOption = True,
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
     from mapsto.cli.plan import explain_node
 
-    explain_node(model, node, shape or [], threads, data_root, device, json)
+    explain_node(model, node, shape or [], threads, data_root, device, cache, json)
 
 
 @app.command()
@@ -308,3 +319,40 @@ def devices(
     from mapsto.cli.devices import list_devices
 
     list_devices(measure, json)
+
+
+cache_commands = typer.Typer(no_args_is_help=True, help="What is kept on disk from one start to the next.")
+app.add_typer(cache_commands, name="cache")
+
+
+@cache_commands.command("info")
+def cache_info(json: Json = False) -> None:
+    """Where the cache is, what is in it, and how large it may grow."""
+    from mapsto.cli.cache import info
+
+    info(json)
+
+
+@cache_commands.command("clear")
+def cache_clear(json: Json = False) -> None:
+    """Remove all that was compiled. What is in use stays as long as it is used."""
+    from mapsto.cli.cache import clear
+
+    clear(json)
+
+
+@cache_commands.command("prune")
+def cache_prune(
+    max_size: Annotated[
+        str | None,
+        typer.Option("--max-size", metavar="SIZE", help="Keep so much at most, of what was used last: 500M, 2G."),
+    ] = None,
+    older_than: Annotated[
+        str | None, typer.Option("--older-than", metavar="TIME", help="Remove what was not used for so long: 12h, 30d.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Remove what was used longest ago, and what killed processes have left."""
+    from mapsto.cli.cache import prune
+
+    prune(max_size, older_than, json)

@@ -60,12 +60,13 @@ def check_model(
     seed: int,
     data_root: Path | None,
     device: str,
+    cache: bool,
     as_json: bool,
 ) -> int:
     """Prints the comparison; the exit code."""
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
     executable = open_model(
-        model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device
+        model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device, cache=cache
     ).executable
     fed = make_feed(executable.program.inputs, read, seed)
     ours: Outputs = executable.run(fed.feed)

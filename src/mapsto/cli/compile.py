@@ -19,12 +19,13 @@ def compile_model(
     plan: Path | None,
     check_indices: bool,
     data_root: Path | None,
+    cache: bool,
     as_json: bool,
 ) -> None:
     existing(model)
     writable(output, besides=[model, plan])
     text = None if plan is None else read_text(plan, "plan")
-    opened = open_model(model, parse_shapes(shape), threads, text, check_indices, data_root)
+    opened = open_model(model, parse_shapes(shape), threads, text, check_indices, data_root, cache=cache)
     executable = opened.executable
     executable.save(output)
     size = output.stat().st_size if output.is_file() else None  # a pipe has none

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mapsto.cli.output import print_json, seconds_text, shown
-from mapsto.devices.named import Host, host_machine, measure_host
+from mapsto.devices.named import host_machine, measure_host
 from mapsto.machine.spec import DeviceSpec, Machine
 from mapsto.machine.text import digest, to_data
 from mapsto.report import machine
+
+if TYPE_CHECKING:
+    from mapsto.devices.named import Host
 
 
 def list_devices(measure: bool, as_json: bool) -> None:

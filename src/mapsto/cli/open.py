@@ -19,7 +19,7 @@ class Opened:
     """An executable, how it was come by, and the seconds that took."""
 
     executable: Any
-    how: str  # "compiled" or "loaded"
+    how: str  # "compiled", "loaded", "found in the cache"
     seconds: float
 
 
@@ -31,9 +31,11 @@ def open_model(
     check_indices: bool = True,
     data_root: Path | None = None,
     device: str = "cpu",
+    cache: bool = True,
 ) -> Opened:
     """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). Raises MapstoErrors."""
     import mapsto
+    from mapsto.session.cache.executables import FOUND
 
     existing(model)
     began = time.perf_counter()
@@ -56,5 +58,7 @@ def open_model(
             check_indices=check_indices,
             data_root=data_root,
             device=device,
+            cache=cache,
         )
-    return Opened(executable, "compiled", time.perf_counter() - began)
+    how = FOUND if executable.cache_note == FOUND else "compiled"
+    return Opened(executable, how, time.perf_counter() - began)

@@ -20,12 +20,14 @@ def show_plan(
     output: Path | None,
     data_root: Path | None,
     device: str,
+    cache: bool,
     as_json: bool,
 ) -> None:
     existing(model)
     if output is not None:
         writable(output, besides=[model])
-    plan = open_model(model, parse_shapes(shape), threads, data_root=data_root, device=device).executable.plan
+    opened = open_model(model, parse_shapes(shape), threads, data_root=data_root, device=device, cache=cache)
+    plan = opened.executable.plan
     if output is not None:
         write_text(output, plan.text())
         return
@@ -42,9 +44,11 @@ def explain_node(
     threads: int | None,
     data_root: Path | None,
     device: str,
+    cache: bool,
     as_json: bool,
 ) -> None:
-    plan = open_model(model, parse_shapes(shape), threads, data_root=data_root, device=device).executable.plan
+    opened = open_model(model, parse_shapes(shape), threads, data_root=data_root, device=device, cache=cache)
+    plan = opened.executable.plan
     text: str = plan.explain(node)
     if as_json:
         print_json({"model": str(model), "node": node, "explanation": text.rstrip("\n").splitlines()})

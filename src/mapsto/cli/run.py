@@ -30,15 +30,15 @@ def run_model(
     seed: int,
     data_root: Path | None,
     device: str,
+    cache: bool,
     as_json: bool,
 ) -> None:
     existing(model)
     if output is not None:
         writable(output, besides=[model, inputs_file])
     read = read_given(inputs_file, given)
-    opened = open_model(
-        model, parse_shapes(shape), threads, check_indices=check_indices, data_root=data_root, device=device
-    )
+    options: dict[str, Any] = {"check_indices": check_indices, "data_root": data_root, "device": device, "cache": cache}
+    opened = open_model(model, parse_shapes(shape), threads, **options)
     fed = make_feed(opened.executable.program.inputs, read, seed)
     outputs, seconds = timed_runs(opened.executable, fed.feed, repeat)
     if output is not None:

@@ -1,17 +1,16 @@
-"""Devices by the names that users call them: the one list of them."""
+"""Devices by the names that users call them: the one list of them. A device's folder is imported when it is opened."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mapsto.arguments import brief, text_of
-from mapsto.devices.backend import Backend
-from mapsto.devices.cpu.host import Host, host_machine, measure_host
-from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ArgumentError
 
-__all__ = ["Host", "backend_named", "host_machine", "measure_host"]
+if TYPE_CHECKING:
+    from mapsto.devices.backend import Backend
+    from mapsto.devices.cpu.host import Host as Host
 
 _OPENCL = re.compile(r"opencl(?::([0-9]{1,4}))?")
 
@@ -21,6 +20,8 @@ def backend_named(device: Any, cache: bool, isa: str | None) -> Backend:
     raises.
     """
     if text_of(device, "device") == "cpu":
+        from mapsto.devices.cpu.workers import Workers
+
         return Workers(cache, isa)
     found = _OPENCL.fullmatch(device)
     if found is None:
@@ -30,3 +31,28 @@ def backend_named(device: Any, cache: bool, isa: str | None) -> Backend:
     from mapsto.devices.opencl.backend import OpenClBackend  # pyopencl is not needed for others
 
     return OpenClBackend(int(found[1] or 0), cache)
+
+
+def deciding(device: Any) -> tuple[str, ...] | None:
+    """All of the machine that decides what is made for a device, without opening it; None for one whose executables
+    cannot be saved.
+    """
+    if device != "cpu":
+        return None
+    from mapsto.devices.cpu.deciding import deciding
+
+    return deciding()
+
+
+def host_machine() -> Host:
+    """The machine that we run on; see `devices.cpu.host`."""
+    from mapsto.devices.cpu.host import host_machine
+
+    return host_machine()
+
+
+def measure_host() -> Host:
+    """The same, measured. Raises FileError where the figures cannot be kept."""
+    from mapsto.devices.cpu.host import measure_host
+
+    return measure_host()

@@ -6,20 +6,23 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import mapsto
 from mapsto.arguments import Shapes
 from mapsto.devices.backend import Progress
-from mapsto.devices.named import Host, backend_named, host_machine
+from mapsto.devices.named import backend_named, host_machine
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
 from mapsto.plan.initial import constants_of
 from mapsto.runtime.executable import Executable
 from mapsto.session.compile import prepared
 from mapsto.session.predict import predict
+
+if TYPE_CHECKING:
+    from mapsto.devices.named import Host
 
 TIME_FACTOR = 1.5  # a prediction this far off, up or down, still counts as right
 _FEWEST_RUNS = 3

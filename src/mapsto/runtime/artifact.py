@@ -89,19 +89,19 @@ class Artifact:
 
 def save(path: str | os.PathLike[str], artifact: Artifact) -> None:
     """Writes the file whole or not at all. Raises FileError."""
-    parts = _parts(artifact)
+    content = parts(artifact)
     with files.written(path) as file:
-        for part in parts:
+        for part in content:
             file.write(part)
 
 
 def to_bytes(artifact: Artifact) -> bytes:
     """What `save` writes."""
-    return b"".join(_parts(artifact))
+    return b"".join(parts(artifact))
 
 
-def _parts(artifact: Artifact) -> list[Any]:
-    """The content of the file, front to back, as bytes-like objects."""
+def parts(artifact: Artifact) -> list[Any]:
+    """The content of a file, front to back, as bytes-like objects; the first one begins with what `name_of` reads."""
     runner = artifact.runner or native.compile_runner()
     constants = memoryview(artifact.program.constants).cast("B")
     blobs: list[Any] = [*artifact.objects, runner, artifact.plan.encode("utf-8", "surrogatepass"), constants]
@@ -120,12 +120,22 @@ def _parts(artifact: Artifact) -> list[Any]:
         "bytes": 0,
     }
     text = _place_blobs(header)
-    parts: list[Any] = [MAGIC + struct.pack("<Q", len(text)) + hashlib.sha256(text).digest() + bytes(16), text]
+    made: list[Any] = [MAGIC + struct.pack("<Q", len(text)) + hashlib.sha256(text).digest() + bytes(16), text]
     position = _HEAD + len(text)
     for (offset, length, _), blob in zip(header["blobs"], blobs, strict=True):
-        parts += [bytes(offset - position), blob]
+        made += [bytes(offset - position), blob]
         position = offset + length
-    return [*parts, bytes(header["bytes"] - position)]
+    return [*made, bytes(header["bytes"] - position)]
+
+
+def name_of(head: bytes | os.PathLike[str]) -> str:
+    """A name for a file that no other content has, from its first bytes or its path: the SHA-256 of the header, which
+    holds those of all blobs. Raises ModelError where the file cannot be read.
+    """
+    if not isinstance(head, bytes):
+        with files.plain_file(head, "compiled model") as file:
+            head = file.read(_HEAD)
+    return head[16:48].hex()
 
 
 def page_sums(data: Any) -> str:

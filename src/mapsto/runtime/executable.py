@@ -137,6 +137,7 @@ class Executable:
         self._single = len(program.outputs) == 1
         self._defaults = {port.name: self._default(port) for port in program.inputs if port.default is not None}
         self.overriding: Overriding | None = None
+        self.cache_note = ""  # what the cache of executables had to do with it, where it was compiled by name
         self._poison = False
 
     @property
@@ -256,6 +257,11 @@ class Executable:
         code of a device other than the processor.
         """
         artifact.save(path, self._artifact())
+
+    @public
+    def parts(self) -> list[Any]:
+        """What `save` writes, front to back, as bytes-like objects. Raises as `save` does."""
+        return artifact.parts(self._artifact())
 
     @public
     def __reduce__(self) -> tuple[Any, ...]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mapsto import debug
-from mapsto.arguments import names_of, shapes_of, telling, text_of
-from mapsto.boundary import public
-from mapsto.budget import Budget, current, metering
+from mapsto.arguments import text_of
+from mapsto.budget import current, metering
 from mapsto.devices.backend import Backend, Progress
 from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
@@ -29,12 +29,12 @@ from mapsto.plan.mapped import Mapped, Taken, plan_of
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.replay import check_origin, replay
 from mapsto.plan.works import NO_PINS, Beaten, Offer
-from mapsto.runtime.cpus import thread_count
-from mapsto.runtime.executable import Executable, Overriding
+from mapsto.runtime.executable import Executable
 from mapsto.session.assemble import assemble, link
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import steps_text
+from mapsto.session.request import Request
 from mapsto.session.shapes import with_shapes
 from mapsto.version import VERSION
 
@@ -43,63 +43,31 @@ if TYPE_CHECKING:
 
 
 
-@public
-def compile_model(
-    model: Any,
-    shapes: Mapping[str, Sequence[int | str | None]] | None = None,
-    threads: int | None = None,
-    progress: Progress | None = None,
-    cache: bool = True,
-    plan: Plan | str | None = None,
-    isa: str | None = None,
-    budget: Budget | Mapping[str, float] | None = None,
-    check_indices: bool = True,
-    data_root: str | os.PathLike[str] | None = None,
-    overridable: Collection[str] = (),
-    device: str = "cpu",
-) -> Executable:
-    """Compile a model for a device of this machine.
+@dataclass(frozen=True)
+class Compiled:
+    """An executable, and the initializers that the model lists as inputs too, which it takes for constants."""
 
-    model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.graph.Graph`.
-    shapes: dims of inputs by name; a dim that is not fixed stays a run-time size.
-    threads: how many share a step (None: as many as this process may use).
-    plan: decisions to replay.
-    isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
-    budget: limits of the work that differ from the defaults, by name ({"nodes": 10**6}) or as a whole.
-    check_indices: a run raises ExecutionError for an index out of range, where that cannot be ruled out before; else
-    such an index wraps round its axis.
-    data_root: a folder that symbolic links of the model's external data may lead into (a download cache); None: links
-    are refused.
-    progress: is told (done, total, label); what it raises ends the compilation with an ArgumentError.
-    overridable: initializers that a run may replace, by name: inputs with a default, and not folded or packed ahead.
-    Others are constants; those that the model lists as inputs too may be given as well, and are compiled for then.
-    device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
+    executable: Executable
+    listed: frozenset[str]
 
-    Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
-    CompileError, ExecutionError for an impossible number of threads; ParseError for a plan that cannot be read, or is
-    of another graph (shapes included), instruction set or version.
-    """
-    count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
-    pinned, names = _plan(plan), names_of(overridable, "overridable")
+
+def compiled(asked: Request) -> Compiled:
+    """What `mapsto.compile` gives (`session.entry`), made anew."""
+    pinned = _plan(asked.plan)
     try:
-        with collecting_rarely(), metering(budget), backend_named(device, cache, isa) as backend:
-            opened, listed, defaults = _opened(model, names, data_root)
-            graph = prepared(opened, wanted, data_root=data_root, overridable=names)
-            if not check_indices:
+        with (
+            collecting_rarely(),
+            metering(asked.budget),
+            backend_named(asked.device, asked.cache, asked.isa) as backend,
+        ):
+            opened, listed, defaults = _opened(asked.model, asked.overridable, asked.data_root)
+            graph = prepared(opened, asked.shapes, data_root=asked.data_root, overridable=asked.overridable)
+            if not asked.check_indices:
                 graph = unchecked(graph)
-            exe = build(graph, backend, count, tell, pinned, defaults)
+            exe = build(graph, backend, asked.threads, asked.progress, pinned, defaults)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
-    if listed:
-
-        def with_inputs(given: frozenset[str]) -> Executable:
-            return compile_model(
-                model, shapes, threads, cache=cache, isa=isa, budget=budget, check_indices=check_indices,
-                data_root=data_root, overridable=(*names, *sorted(given)), device=device,
-            )  # fmt: skip
-
-        exe.overriding = Overriding(listed, with_inputs)
-    return exe
+    return Compiled(exe, listed)
 
 
 def _opened(

@@ -18,7 +18,8 @@ from mapsto.passes import AffineFolding, DeadCode
 from mapsto.passes.gradient import as_inputs
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable
-from mapsto.session.compile import compile_model, prepared
+from mapsto.session.compile import prepared
+from mapsto.session.entry import compile_model
 from mapsto.train.losses import LOSSES, Loss, cross_entropy
 from mapsto.train.sgd import step_graph, trainable, with_loss
 

@@ -21,7 +21,7 @@ from mapsto.ops import composite
 from mapsto.ops.builder import Builder
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Program
-from mapsto.session.compile import compile_model
+from mapsto.session.entry import compile_model
 
 pytestmark = pytest.mark.opencl
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import IO
 
 from mapsto.arguments import Progress
-from mapsto.devices.cache import ObjectCache, default_folder, key_of
+from mapsto.devices.cache import ObjectCache, key_of
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.options import OPTIONS
 from mapsto.devices.cpu.worker import read_frame, write_frame
 from mapsto.errors import CompileError, ResourceError
+from mapsto.store import default_folder
 
 _SECONDS_A_KERNEL = 300.0
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]

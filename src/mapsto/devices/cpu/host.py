@@ -6,8 +6,10 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mapsto.devices.cache import default_folder, key_of
+from mapsto.devices.cache import key_of
 from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.deciding import FIGURES
+from mapsto.devices.cpu.deciding import MACHINE as VARIABLE
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.typical import typical
 from mapsto.errors import FileError, ParseError
@@ -15,9 +17,9 @@ from mapsto.files import write_text
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import FORMAT_VERSION, parse, to_text
 from mapsto.runtime.cpus import available_cpus, processor_name
+from mapsto.store import default_folder, make_folder
 from mapsto.version import VERSION
 
-VARIABLE = "MAPSTO_MACHINE"
 _MOST_BYTES = 1 << 22
 
 
@@ -59,7 +61,8 @@ def measure_host(isa: Isa | None = None) -> Host:
     assumed = replace(typical(isa, units), model=processor_name())
     machine = Machine((measured(isa, assumed, units),))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(path.parent.parent)
+        make_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"{path.parent} cannot be made: {reason}; MAPSTO_CACHE names another folder") from error
@@ -73,4 +76,5 @@ def machine_path(isa: Isa) -> Path:
 
     features = ",".join(sorted(name for name, on in llvm.get_host_cpu_features().items() if on))
     about = (processor_name(), str(llvm.get_host_cpu_name()), features, isa.name, str(available_cpus()))
-    return default_folder() / "machines" / f"{key_of(str(FORMAT_VERSION), VERSION, *about)[:16]}.json"
+    folder = default_folder() or Path(os.devnull)  # nothing is kept: there is no such file, and none can be written
+    return folder / FIGURES / f"{key_of(str(FORMAT_VERSION), VERSION, *about)[:16]}.json"

@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, replace
 
 from mapsto.devices.contraction.core import Core
+from mapsto.devices.cpu.deciding import ISA
 from mapsto.errors import CompileError
 from mapsto.ir.dtypes import DType
 from mapsto.loop.llvm import Capabilities
@@ -118,7 +119,7 @@ def host() -> Isa:
     goes as on a processor that has no more. Raises CompileError for a name that this processor does not run.
     """
     own, processor = _processor()
-    name = os.environ.get("MAPSTO_ISA") or own.name
+    name = os.environ.get(ISA) or own.name
     isa = own if name == own.name else tuned(by_name(name), processor)
     if not _within(isa, own):
         raise CompileError(f"MAPSTO_ISA={name}: the widest instruction set that this processor runs is {own.name}")

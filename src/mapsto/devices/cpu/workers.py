@@ -11,7 +11,7 @@ import numpy as np
 from mapsto.arguments import text_of
 from mapsto.budget import current
 from mapsto.devices.backend import Progress
-from mapsto.devices.cache import ObjectCache, default_folder
+from mapsto.devices.cache import ObjectCache
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.devices.cpu.host import host_machine
@@ -21,6 +21,7 @@ from mapsto.runtime.artifact import Target
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.native import architecture
 from mapsto.runtime.program import Program
+from mapsto.store import default_folder
 
 
 class Workers:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mapsto.devices.backend import Progress
-from mapsto.devices.cache import ObjectCache, default_folder
+from mapsto.devices.cache import ObjectCache
 from mapsto.devices.opencl.device import open_device
 from mapsto.devices.opencl.engine import OpenClEngine
 from mapsto.devices.opencl.functions import Functions
@@ -16,6 +16,7 @@ from mapsto.devices.opencl.programs import Programs
 from mapsto.devices.opencl.typical import typical
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Program
+from mapsto.store import default_folder
 
 
 class OpenClBackend:

@@ -14,7 +14,9 @@ from mapsto.arguments import brief
 from mapsto.budget import current
 from mapsto.errors import ArgumentError, ModelError
 from mapsto.files import name_of, plain_file, taken_for
-from mapsto.importers.onnx.external import DataFiles
+from mapsto.importers.external import DataFiles
+from mapsto.witness import MODEL
+from mapsto.witness import current as witness
 
 # The versions that the rows were written for. Newer files are tried: what changed shows as an error of the node
 # concerned.
@@ -68,6 +70,7 @@ def read(source: Any, data_root: str | os.PathLike[str] | None = None) -> Source
 
 def _content(path: Path) -> bytes:
     with plain_file(path, "model") as file:
+        seen = None if (told := witness()) is None else told.opened(MODEL, file.fileno())
         size = os.fstat(file.fileno()).st_size
         if not size:
             raise ModelError(f"{path}: the file is empty: it holds no graph")
@@ -81,7 +84,10 @@ def _content(path: Path) -> bytes:
             raise ModelError(f"{path}: not an ONNX model: it is {looks}")
         current().charge("bytes", size, str(path))
         file.seek(0)
-        return file.read(size)
+        data = file.read(size)
+        if seen is not None:
+            seen.read(0, data)
+        return data
 
 
 def _root(folder: Any) -> Path:

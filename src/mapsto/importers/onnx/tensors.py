@@ -14,8 +14,9 @@ import onnx
 
 from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
-from mapsto.importers.onnx.external import DataFiles
+from mapsto.importers.external import DataFiles
 from mapsto.ir.dtypes import DType
+from mapsto.witness import current as witness
 
 T = onnx.TensorProto
 DTYPES: dict[int, DType] = {
@@ -118,17 +119,22 @@ class TensorReader:
         length = _number(entries.get("length", str(size)), f"{where}: external data length")
         if length != size:
             raise ModelError(f"{where}: external data of {length} bytes where the shape needs {size}")
-        descriptor = self.files.open(entries.get("location", ""), where)
+        location = entries.get("location", "")
+        descriptor = self.files.open(location, where)
         try:
+            seen = None if (told := witness()) is None else told.opened(location, descriptor)
             status = os.fstat(descriptor)
             if offset + length > status.st_size:
                 raise ModelError(
                     f"{where}: external data ends at byte {offset + length} of a file of {status.st_size} bytes"
                 )
             region = (status.st_dev, status.st_ino, offset, length)
-            if region not in self._regions:
+            anew = region not in self._regions
+            if anew:
                 self._take(status, length, where)
                 self._regions[region] = _read(descriptor, offset, length, where)
+            if seen is not None:
+                seen.read(offset, self._regions[region], anew)
         finally:
             os.close(descriptor)
         return self._regions[region]

@@ -1,0 +1,1 @@
+"""Whole executables on disk, found by what they were made from ([docs/cache.md])."""

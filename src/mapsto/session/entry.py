@@ -1,0 +1,109 @@
+"""`mapsto.compile`: an executable from the cache where it is there, else made, and kept. What makes one is imported
+only then.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mapsto.arguments import Progress, names_of, shapes_of, telling
+from mapsto.boundary import public
+from mapsto.runtime.cpus import thread_count
+from mapsto.runtime.executable import Executable, Overriding
+from mapsto.session.cache.executables import FOUND, KEPT, Kept, Place
+from mapsto.session.cache.key import Uncached
+from mapsto.session.request import Request
+from mapsto.witness import witnessing
+
+if TYPE_CHECKING:
+    from mapsto.budget import Budget
+    from mapsto.plan.plan import Plan
+
+
+@public
+def compile_model(
+    model: Any,
+    shapes: Mapping[str, Sequence[int | str | None]] | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+    cache: bool = True,
+    plan: Plan | str | None = None,
+    isa: str | None = None,
+    budget: Budget | Mapping[str, float] | None = None,
+    check_indices: bool = True,
+    data_root: str | os.PathLike[str] | None = None,
+    overridable: Collection[str] = (),
+    device: str = "cpu",
+) -> Executable:
+    """Compile a model for a device of this machine.
+
+    model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.graph.Graph`.
+    shapes: dims of inputs by name; a dim that is not fixed stays a run-time size.
+    threads: how many share a step (None: as many as this process may use).
+    cache: whether what was compiled before is taken from the cache folder, and what is compiled now is kept there
+    (docs/cache.md); `cache_note` of the executable says what came of it.
+    plan: decisions to replay.
+    isa: an instruction set to make code for (`sse2`, `avx2`, `avx512`...); None: the widest that this processor has.
+    budget: limits of the work that differ from the defaults, by name ({"nodes": 10**6}) or as a whole.
+    check_indices: a run raises ExecutionError for an index out of range, where that cannot be ruled out before; else
+    such an index wraps round its axis.
+    data_root: a folder that symbolic links of the model's external data may lead into (a download cache); None: links
+    are refused.
+    progress: is told (done, total, label); what it raises ends the compilation with an ArgumentError.
+    overridable: initializers that a run may replace, by name: inputs with a default, and not folded or packed ahead.
+    Others are constants; those that the model lists as inputs too may be given as well, and are compiled for then.
+    device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
+
+    Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
+    CompileError, ExecutionError for an impossible number of threads; ParseError for a plan that cannot be read, or is
+    of another graph (shapes included), instruction set or version.
+    """
+    count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
+    names = names_of(overridable, "overridable")
+    asked = Request(
+        model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device
+    )  # fmt: skip
+    return _made(asked)
+
+
+def _made(asked: Request) -> Executable:
+    """The executable of a request, wherever it comes from."""
+    place: Place | None = None
+    try:
+        place = Place(asked)
+        made, note = place.find(), FOUND
+    except Uncached as reason:
+        made, note = None, f"not cached: {reason}"
+    if made is None:
+        made = _compiled(asked, place)
+        if place is not None:
+            note = _kept(place, made)
+    exe = made.executable
+    exe.cache_note = note
+    if made.listed:
+
+        def with_inputs(given: frozenset[str]) -> Executable:
+            return _made(replace(asked, progress=None, plan=None, overridable=(*asked.overridable, *sorted(given))))
+
+        exe.overriding = Overriding(made.listed, with_inputs)
+    return exe
+
+
+def _compiled(asked: Request, place: Place | None) -> Kept:
+    from mapsto.session.compile import compiled  # which brings all that makes code
+
+    with witnessing(None if place is None else place.witness):
+        made = compiled(asked)
+    return Kept(made.executable, made.listed)
+
+
+def _kept(place: Place, made: Kept) -> str:
+    """Keeps what was compiled; what came of it."""
+    try:
+        place.keep(made)
+        return KEPT
+    except Uncached as reason:
+        return f"not cached: {reason}"
