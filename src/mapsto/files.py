@@ -16,7 +16,6 @@ import fcntl
 import io
 import os
 import re
-import secrets
 import stat
 from collections.abc import Iterator
 from typing import IO, Any
@@ -191,7 +190,7 @@ def _replacing(target: str, before: os.stat_result | None, durable: bool) -> Ite
 def _new_file(folder: str, mode: int) -> tuple[int, str]:
     """(descriptor, path) of a new file in the folder, locked as long as it is open."""
     while True:
-        path = os.path.join(folder, f"{_UNFINISHED}{secrets.token_hex(8)}")
+        path = os.path.join(folder, f"{_UNFINISHED}{os.urandom(8).hex()}")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         with contextlib.suppress(OSError):  # some file systems have no locks: there nothing is ever removed as stale
             fcntl.flock(descriptor, fcntl.LOCK_EX)

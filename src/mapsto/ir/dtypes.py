@@ -6,9 +6,9 @@ Names follow ONNX's short forms: f32, f64, f16, bf16, i8..i64, u8..u64, bool.
 from __future__ import annotations
 
 import enum
+import functools
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 Array = np.ndarray[Any, Any]
@@ -34,12 +34,12 @@ class DType(enum.Enum):
     @property
     def numpy(self) -> np.dtype:
         """The numpy dtype of the same bits (bfloat16 by `ml_dtypes`)."""
-        return _NUMPY[self]
+        return _bfloat16() if self is DType.BF16 else _NUMPY[self]
 
     @property
     def size(self) -> int:
         """Bytes of one element in memory (bool: one byte, 0 or 1)."""
-        return _NUMPY[self].itemsize
+        return _SIZES[self]
 
     @property
     def is_float(self) -> bool:
@@ -64,7 +64,6 @@ class DType(enum.Enum):
 
 _NUMPY: dict[DType, np.dtype] = {
     DType.F16: np.dtype(np.float16),
-    DType.BF16: np.dtype(ml_dtypes.bfloat16),
     DType.F32: np.dtype(np.float32),
     DType.F64: np.dtype(np.float64),
     DType.I8: np.dtype(np.int8),
@@ -78,9 +77,21 @@ _NUMPY: dict[DType, np.dtype] = {
     DType.BOOL: np.dtype(np.bool_),
 }
 _BY_NUMPY = {dtype: ours for ours, dtype in _NUMPY.items()}
+_SIZES = {DType.BF16: 2, **{ours: dtype.itemsize for ours, dtype in _NUMPY.items()}}
+
+
+@functools.cache
+def _bfloat16() -> np.dtype:
+    import ml_dtypes  # 5 to 10 ms, which most runs need not wait for
+
+    found: np.dtype = np.dtype(ml_dtypes.bfloat16)
+    return found
 
 
 def from_numpy(dtype: np.dtype | type) -> DType:
     """The DType of a numpy dtype. Raises KeyError for one without a twin (strings, complex)."""
-    known = _BY_NUMPY.get(np.dtype(dtype))
-    return _BY_NUMPY[np.dtype(dtype).newbyteorder("=")] if known is None else known
+    wanted = np.dtype(dtype)
+    known = _BY_NUMPY.get(wanted) or _BY_NUMPY.get(wanted.newbyteorder("="))
+    if known is None and wanted.name == "bfloat16" and wanted == _bfloat16():
+        return DType.BF16
+    return _BY_NUMPY[wanted] if known is None else known

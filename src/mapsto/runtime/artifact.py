@@ -69,7 +69,7 @@ class Target:
             raise ModelError(
                 f"{where}: made for {self.arch}, this machine is {native.architecture()}; compile again here"
             )
-        missing = sorted(set(self.features) - native.host_features())
+        missing = native.lacking(self.features)
         if missing:
             raise ModelError(
                 f"{where}: made for {self.isa}; this machine lacks {', '.join(missing)}; compile again for this machine"

@@ -21,7 +21,6 @@ from mapsto.runtime.engine import Engine
 from mapsto.runtime.frame import Frame
 from mapsto.runtime.native import Library
 from mapsto.runtime.pool import load_runner, shared_pool
-from mapsto.runtime.profile import StepTime, profile_frame
 from mapsto.runtime.program import ALIGNMENT, Port, Program
 from mapsto.runtime.tables import Tables
 from mapsto.runtime.verify import verify_program
@@ -29,6 +28,7 @@ from mapsto.runtime.walk import WalkedFrame, Walker
 
 if TYPE_CHECKING:
     from mapsto.plan.plan import Plan
+    from mapsto.runtime.profile import StepTime
 
 _LAYOUTS = 8  # kept for the last sizes
 
@@ -216,6 +216,8 @@ class Executable:
     @public
     def profile(self, *inputs: Any, runs: int = 1) -> list[StepTime]:
         """Nanoseconds of each step, over `runs` runs; with several threads, until the last of them is done with it."""
+        from mapsto.runtime.profile import profile_frame
+
         count = integer(runs)
         if count is None or count < 1:
             raise ArgumentError(f"runs: {brief(runs)} is no number of runs; give an integer from 1 on")

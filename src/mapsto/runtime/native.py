@@ -1,7 +1,7 @@
-"""The one door to LLVM at run time: object code into this process, and what this machine can do.
+"""Object code into this process, and what this machine can do: the one door to LLVM at run time.
 
-Loading needs LLVM's linker only; a saved artifact is never compiled again. Code stays mapped as long as its `Library`
-lives.
+LLVM is imported only where it is needed: for objects that `runtime.linker` cannot link, and for the runner of an
+executable that was not saved. Code stays mapped as long as its `Library` lives.
 """
 
 from __future__ import annotations
@@ -12,16 +12,22 @@ import itertools
 import platform
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-
-import llvmlite.binding as llvm
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mapsto.errors import CompileError
+from mapsto.runtime import linker
 from mapsto.runtime.runner_ir import runner_ir
+
+if TYPE_CHECKING:
+    import llvmlite.binding as llvm
 
 RUN, STOP = "mapsto_run", "mapsto_stop"
 
 
 _LIBRARIES_A_JIT = 32
+# Linux's names of extensions, where LLVM has others.
+_OTHER_NAMES = {"bmi": "bmi1", "lzcnt": "abm", "avx512vnni": "avx512_vnni", "avx512bf16": "avx512_bf16"}
 
 
 class _Linker:
@@ -39,6 +45,8 @@ class _Linker:
 
     def link(self, builder: llvm.JITLibraryBuilder) -> tuple[llvm.orcjit.ResourceTracker, llvm.orcjit.LLJIT]:
         """(what holds the code, the linker that must outlive it)"""
+        import llvmlite.binding as llvm
+
         jit = self._jit
         if jit is None or self._left <= 0:  # two callers at once make two: each serves what is linked with it
             llvm.initialize_native_target()
@@ -70,25 +78,37 @@ class Library:
 
     def __init__(self, objects: Iterable[bytes], functions: Sequence[str]) -> None:
         """Raises CompileError where the objects cannot be linked, or do not define a function."""
-        builder = llvm.JITLibraryBuilder()
-        count = 0
-        for code in objects:
-            builder.add_object_img(code)
-            count += 1
+        codes = list(objects)
         self.addresses: dict[str, int] = {}
         self._held: object = None
         if not functions:
             return
+        try:
+            self._take(linker.link(codes, functions))
+        except linker.Unlinkable:
+            self._take_by_llvm(codes, functions)
+
+    def _take(self, linked: linker.Linked) -> None:
+        self.addresses = dict(linked.addresses)
+        self._held = linked
+        # not at exit: threads may run the code to the very end
+        weakref.finalize(self, linked.close).atexit = False
+
+    def _take_by_llvm(self, codes: Sequence[bytes], functions: Sequence[str]) -> None:
+        import llvmlite.binding as llvm
+
+        builder = llvm.JITLibraryBuilder()
+        for code in codes:
+            builder.add_object_img(code)
         builder.add_current_process()  # libc, libm
         for name in functions:
             builder.export_symbol(name)
         try:
             tracker, jit = _linker.link(builder)
         except RuntimeError as error:
-            raise CompileError(f"{count} objects of compiled code cannot be linked: {error}") from None
+            raise CompileError(f"{len(codes)} objects of compiled code cannot be linked: {error}") from None
         self.addresses = {name: tracker[name] for name in functions}
         self._held = tracker, jit
-        # not at exit: threads may run the code to the very end
         weakref.finalize(self, _unload, tracker, jit).atexit = False
 
     def keep_for_ever(self) -> None:
@@ -100,12 +120,16 @@ class Library:
 @functools.cache
 def compile_runner() -> bytes:
     """The runner as object code for this machine (baseline instructions: any machine of the architecture runs it)."""
+    import llvmlite.binding as llvm
+
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return _compile(runner_ir(architecture()), llvm.get_default_triple(), cpu="")
 
 
 def _compile(text: str, triple: str, cpu: str) -> bytes:
+    import llvmlite.binding as llvm
+
     module = llvm.parse_assembly(text)
     module.triple = triple
     module.verify()
@@ -121,9 +145,29 @@ def architecture() -> str:
     return {"amd64": "x86_64", "arm64": "aarch64"}.get(machine, machine)
 
 
+def lacking(features: Iterable[str]) -> list[str]:
+    """Those of LLVM's names of instruction set extensions (avx512f, avx512vnni, ...) that this processor has not."""
+    missing = set(features) - _flags()
+    return sorted(missing - host_features()) if missing else []
+
+
+@functools.cache
+def _flags() -> frozenset[str]:
+    """Extensions that the system says this processor has, by LLVM's names: some of all, as its names differ."""
+    try:
+        with Path("/proc/cpuinfo").open(encoding="ascii", errors="replace") as lines:
+            told = next((line for line in lines if line.startswith("flags")), "")
+    except OSError:
+        return frozenset()
+    flags = set(told.partition(":")[2].split())
+    return frozenset(flags | {ours for ours, theirs in _OTHER_NAMES.items() if theirs in flags})
+
+
 @functools.cache
 def host_features() -> frozenset[str]:
-    """Instruction set extensions of this processor, by LLVM's names (avx512f, avx512vnni, ...)."""
+    """Instruction set extensions of this processor, by LLVM's names."""
+    import llvmlite.binding as llvm
+
     return frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
 
 
