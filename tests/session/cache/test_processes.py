@@ -62,8 +62,9 @@ def said(process: subprocess.Popen[str]) -> list[tuple[float, float, str]]:
     """(factor, answer, note) of each round."""
     out, err = process.communicate(timeout=300)
     assert process.returncode in (0, -signal.SIGKILL), err
-    lines = [line.split(" ", 2) for line in out.splitlines(keepends=True) if line.endswith("\n")]
-    return [(float(a), float(b), note.strip()) for a, b, note in lines if a != "ready"]
+    whole = [line for line in out.splitlines(keepends=True) if line.endswith("\n") and line != "ready\n"]
+    lines = (line.split(" ", 2) for line in whole)
+    return [(float(factor), float(answer), note.strip()) for factor, answer, note in lines]
 
 
 def test_two_processes_at_once(cache: Path, tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ class Place:
             raise Uncached(str(error)) from None
         name = artifact.name_of(parts[0])
         if not executables(self._root).write(name, parts):
-            raise Uncached(f"{self._root} takes it not")
+            raise Uncached(f"it cannot be kept in {self._root}")
         record = Record(contents, made.listed, name).to_bytes()
         store = references(self._root)
         own = self._stem if exe.program.name == self._stem else ""
