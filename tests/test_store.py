@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import resource
 import subprocess
 import sys
@@ -250,3 +251,42 @@ def test_what_a_killed_writer_left_is_swept(tmp_path: Path) -> None:
     assert len(entries.entries()) == 1
     entries.sweep()
     assert not left.exists() and entries.get(KEYS[0]) == b"one"
+
+
+def test_writers_that_are_killed_while_they_write(tmp_path: Path) -> None:
+    """Large entries without end, and a kill in the midst of them: those that are there are whole, and fit."""
+    bound, rng = 12 << 20, random.Random(0)
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from mapsto.store import Store\n"
+        f"entries = Store(Path(sys.argv[1]), 'things', '.x', {bound})\n"
+        "print('ready', flush=True)\n"
+        "number = 0\n"
+        "while True:\n"
+        "    assert entries.put(f'{number % 50:064x}', bytes([number % 256]) * (4 << 20))\n"
+        "    number += 1\n"
+    )
+    entries, cut = kept(tmp_path, bound), 0
+    for _ in range(int(os.environ.get("MAPSTO_KILLS", "4"))):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path / "cache")],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        )
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        there = entries.entries()
+        assert sum(e.bytes for e in there) <= bound
+        bodies = [entries.get(e.path.stem) for e in there]
+        assert all(body and body == body[:1] * (4 << 20) for body in bodies)
+        left = list((tmp_path / "cache" / "things").glob(".mapsto-unfinished-*"))
+        cut += len(left)
+        assert len(left) <= 1 and entries.put(KEYS[999], b"next")
+        assert not list((tmp_path / "cache" / "things").glob(".mapsto-unfinished-*"))
+        assert sum(e.bytes for e in entries.entries()) <= bound
+        entries.remove(KEYS[999])
+    print(f"{cut} were cut short")

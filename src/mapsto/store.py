@@ -130,6 +130,7 @@ class Store:
             if fault := self._prepared(path.parent):
                 self._warn(fault)
                 return False
+            trim(self._entries_of(path.parent), self._share - size)  # before: so a kill leaves no more than the bound
             with written(path, durable=False) as file:
                 for part in parts:
                     file.write(part)
@@ -139,7 +140,6 @@ class Store:
         except FileError as error:
             self._warn(str(error))
             return False
-        trim(self._entries_of(path.parent), self._share)
         return True
 
     def get(self, key: str) -> bytes | None:

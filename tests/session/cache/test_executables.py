@@ -440,3 +440,30 @@ def test_folders_are_only_this_users(model: Path, cache: Path) -> None:
 def test_an_entry_larger_than_the_bound_is_not_kept(model: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mapsto.session.cache.executables.BOUND", 1000)
     assert compiled(model)[1].startswith("not cached") and not executables(cache).entries()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a mount")
+def test_a_full_and_a_read_only_disk(model: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full one keeps nothing, and a read-only one gives what it has."""
+    cache.mkdir()
+    options = ["-o", "size=256k,mode=700"]
+    if subprocess.run(["mount", "-t", "tmpfs", *options, "none", str(cache)], capture_output=True).returncode:
+        pytest.skip("this process may not mount")
+    try:
+        assert compiled(model) == (2, KEPT)
+        filling = cache / "filling"
+        with pytest.raises(OSError), filling.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        other = written(tmp_path / "other.onnx", 3)
+        with pytest.warns(RuntimeWarning, match="No space left"):
+            assert compiled(other)[0] == 3
+        assert compiled(other) == (3, f"not cached: it cannot be kept in {cache}") and compiled(model) == (2, FOUND)
+        filling.unlink()
+        subprocess.run(["mount", "-o", "remount,ro", str(cache)], check=True)
+        monkeypatch.setattr("mapsto.store._warned", set())
+        with pytest.warns(RuntimeWarning, match="cannot be kept"):
+            assert compiled(other)[0] == 3
+        assert compiled(model) == (2, FOUND)
+    finally:
+        subprocess.run(["umount", "-l", str(cache)], check=True)
