@@ -15,7 +15,7 @@ import pytest
 
 import mapsto
 from mapsto import store
-from mapsto.store import Store, default_folder, fault_of, trim
+from mapsto.store import EntryStore, default_folder, fault_of, trim
 
 KEYS = [f"{n:064x}" for n in range(1000)]
 SOURCE = Path(mapsto.__file__).parents[1]
@@ -26,11 +26,11 @@ def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "_warned", set())
 
 
-def kept(root: Path, bound: int = 1 << 20, sharded: bool = False) -> Store:
-    return Store(root / "cache", "things", ".x", bound, sharded)
+def kept(root: Path, bound: int = 1 << 20, sharded: bool = False) -> EntryStore:
+    return EntryStore(root / "cache", "things", ".x", bound, sharded)
 
 
-def used(entries: Store, key: str, seconds_ago: float) -> None:
+def used(entries: EntryStore, key: str, seconds_ago: float) -> None:
     path = entries.find(key)
     assert path is not None
     when = time.time() - seconds_ago
@@ -61,7 +61,7 @@ def test_what_is_damaged_is_missing(damage: bytes, tmp_path: Path) -> None:
 
 
 def test_off_keeps_nothing() -> None:
-    entries = Store(None, "things", ".x", 1 << 20)
+    entries = EntryStore(None, "things", ".x", 1 << 20)
     assert not entries.put(KEYS[0], b"one") and entries.get(KEYS[0]) is None and entries.entries() == []
     entries.sweep()
     entries.remove(KEYS[0])
@@ -198,10 +198,10 @@ def test_a_full_disk_is_told_of_and_leaves_nothing(tmp_path: Path) -> None:
     script = (
         "import resource, signal, sys, warnings\n"
         "from pathlib import Path\n"
-        "from mapsto.store import Store\n"
+        "from mapsto.store import EntryStore\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "entries = Store(Path(sys.argv[1]), 'things', '.x', 1 << 20)\n"
+        "entries = EntryStore(Path(sys.argv[1]), 'things', '.x', 1 << 20)\n"
         "with warnings.catch_warnings(record=True) as told:\n"
         "    warnings.simplefilter('always')\n"
         f"    kept = [entries.put({KEYS[1]!r}, bytes(100_000)), entries.put({KEYS[2]!r}, bytes(100_000))]\n"
@@ -259,8 +259,8 @@ def test_writers_that_are_killed_while_they_write(tmp_path: Path) -> None:
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from mapsto.store import Store\n"
-        f"entries = Store(Path(sys.argv[1]), 'things', '.x', {bound})\n"
+        "from mapsto.store import EntryStore\n"
+        f"entries = EntryStore(Path(sys.argv[1]), 'things', '.x', {bound})\n"
         "print('ready', flush=True)\n"
         "number = 0\n"
         "while True:\n"

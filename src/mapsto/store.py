@@ -88,7 +88,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Store:
+class EntryStore:
     """Entries of one kind. root: the cache folder (None: nothing is kept). bound: bytes of all entries. sharded: in 256
     folders, each with a part of the bound, so that a write looks at few of many small files.
     """

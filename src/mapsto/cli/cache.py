@@ -12,7 +12,7 @@ from mapsto.cli.inputs import UsageError
 from mapsto.cli.output import bytes_text, print_json, table
 from mapsto.devices.cache import objects
 from mapsto.session.cache.executables import executables, references
-from mapsto.store import OFF, VARIABLE, Entry, Store, default_folder, fault_of, trim
+from mapsto.store import OFF, VARIABLE, Entry, EntryStore, default_folder, fault_of, trim
 
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -61,7 +61,7 @@ def prune(max_size: str | None, older_than: str | None, as_json: bool) -> None:
     _tell(gone, as_json)
 
 
-def _stores() -> tuple[Store, ...]:
+def _stores() -> tuple[EntryStore, ...]:
     root = default_folder()
     return executables(root), references(root), objects(root)
 
@@ -90,7 +90,7 @@ def _tell(gone: Iterable[list[Entry]], as_json: bool) -> None:
     print(f"removed {len(removed)} entries of {bytes_text(_bytes(removed))}; {bytes_text(_bytes(left))} are left")
 
 
-def _about(store: Store, entries: list[Entry]) -> dict[str, Any]:
+def _about(store: EntryStore, entries: list[Entry]) -> dict[str, Any]:
     last, first = _used(entries)
     return {
         "entries": len(entries),

@@ -6,15 +6,15 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mapsto.store import Store
+from mapsto.store import EntryStore
 
 KIND = "objects"
 BOUND = 1 << 30  # bytes
 
 
-def objects(root: Path | None) -> Store:
+def objects(root: Path | None) -> EntryStore:
     """The object files of a cache folder (None: nothing is kept)."""
-    return Store(root, KIND, ".o", BOUND, sharded=True)
+    return EntryStore(root, KIND, ".o", BOUND, sharded=True)
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ class Unlinkable(Exception):
     """The objects have something that this linker does not know; LLVM's may."""
 
 
-class Linked:
+class LoadedCode:
     """Linked objects in memory. addresses: of the functions asked for."""
 
     def __init__(self, memory: int, size: int, addresses: Mapping[str, int]) -> None:
@@ -66,7 +66,7 @@ class _Object:
     at: dict[int, int]
 
 
-def link(objects: Sequence[bytes], functions: Sequence[str]) -> Linked:
+def link(objects: Sequence[bytes], functions: Sequence[str]) -> LoadedCode:
     """Loads objects. Raises Unlinkable for what is not known here, damaged objects included; ResourceError where there
     is no memory.
     """
@@ -98,7 +98,7 @@ def _object(data: bytes) -> _Object:
     return _Object(data, sections, symbols, names, relocations, {})
 
 
-def _link(objects: Sequence[_Object], functions: Sequence[str]) -> Linked:
+def _link(objects: Sequence[_Object], functions: Sequence[str]) -> LoadedCode:
     code = _placed(objects, _EXEC, 0)
     outside, slots = _outside(objects)
     stubs, code = code, _aligned(code + _STUB * len(outside), _PAGE)
@@ -108,7 +108,7 @@ def _link(objects: Sequence[_Object], functions: Sequence[str]) -> Linked:
     if not code:
         raise Unlinkable("no code")
     memory = _mapped(size)
-    linked = Linked(memory, size, {})
+    linked = LoadedCode(memory, size, {})
     try:
         image = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(memory))
         known = _defined(objects, memory)

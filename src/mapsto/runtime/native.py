@@ -88,7 +88,7 @@ class Library:
         except linker.Unlinkable:
             self._take_by_llvm(codes, functions)
 
-    def _take(self, linked: linker.Linked) -> None:
+    def _take(self, linked: linker.LoadedCode) -> None:
         self.addresses = dict(linked.addresses)
         self._held = linked
         # not at exit: threads may run the code to the very end

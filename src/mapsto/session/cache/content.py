@@ -26,7 +26,7 @@ MOST_REGIONS = 100_000
 
 
 @dataclass(frozen=True)
-class Content:
+class ReadFile:
     """What was read of one file: (offset, length) of each region in order, SHA-256 of all of them one after another;
     the file's stamp where it can be trusted.
     """
@@ -39,23 +39,23 @@ class Content:
         return [[list(region) for region in self.regions], self.digest, self.stamp]
 
     @staticmethod
-    def of(data: Any) -> Content:
+    def of(data: Any) -> ReadFile:
         """From what `to_data` gave. Raises TypeError, ValueError for what is none."""
         regions, digest, stamp = data
         if stamp is not None:
             device, inode, size, mtime, ctime = (int(word) for word in stamp)
             stamp = device, inode, size, mtime, ctime
-        return Content(tuple((int(offset), int(length)) for offset, length in regions), str(digest), stamp)
+        return ReadFile(tuple((int(offset), int(length)) for offset, length in regions), str(digest), stamp)
 
 
-Contents = Mapping[str, Content]
+ReadFiles = Mapping[str, ReadFile]
 """By location, as `mapsto.witness` has it."""
 
 
-def content_of(seen: Seen) -> Content:
+def content_of(seen: Seen) -> ReadFile:
     """What was seen of a file; its stamp only where nothing could have changed it since without changing that."""
     changed = max(seen.stamp[3:])
-    return Content(tuple(seen.regions), seen.digest, seen.stamp if changed + TICK <= seen.time else None)
+    return ReadFile(tuple(seen.regions), seen.digest, seen.stamp if changed + TICK <= seen.time else None)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Files:
         with self.open(location) as descriptor:
             return stamp_of(os.fstat(descriptor))
 
-    def unchanged(self, contents: Contents) -> bool:
+    def unchanged(self, contents: ReadFiles) -> bool:
         """Whether each file is known, by its stamp alone, to hold what it held. Raises ModelError, OSError."""
         return MODEL in contents and all(
             each.stamp is not None and self.stamp(location) == each.stamp for location, each in contents.items()
@@ -94,7 +94,7 @@ class Files:
         """The model's file, read to its end. Raises ModelError, OSError."""
         return self._read(MODEL, None)
 
-    def same(self, contents: Contents, known: Mapping[str, Seen]) -> dict[str, Content] | None:
+    def same(self, contents: ReadFiles, known: Mapping[str, Seen]) -> dict[str, ReadFile] | None:
         """These contents with today's stamps, where each file holds what it held; None where one does not. known: what
         has been read of them already. Raises ModelError, OSError.
         """

@@ -20,10 +20,10 @@ from mapsto.devices.cache import key_of
 from mapsto.errors import CompileError, MapstoError, ModelError, VerifyError
 from mapsto.runtime import artifact
 from mapsto.runtime.executable import Executable, load
-from mapsto.session.cache.content import MOST_REGIONS, Content, Contents, Files, content_of
+from mapsto.session.cache.content import MOST_REGIONS, Files, ReadFile, ReadFiles, content_of
 from mapsto.session.cache.key import Uncached, absolute, options_digest
 from mapsto.session.request import Request
-from mapsto.store import Store, default_folder
+from mapsto.store import EntryStore, default_folder
 from mapsto.witness import MODEL, Seen, Witness
 
 EXECUTABLES, REFERENCES = "executables", "references"
@@ -33,14 +33,14 @@ FOUND, KEPT = "found in the cache", "kept in the cache"
 _NAMELESS = "model"  # what a model is called that was not given as a file
 
 
-def executables(root: Any) -> Store:
+def executables(root: Any) -> EntryStore:
     """The executables of a cache folder (None: nothing is kept)."""
-    return Store(root, EXECUTABLES, ".mapsto", BOUND)
+    return EntryStore(root, EXECUTABLES, ".mapsto", BOUND)
 
 
-def references(root: Any) -> Store:
+def references(root: Any) -> EntryStore:
     """The records that lead to them."""
-    return Store(root, REFERENCES, ".json", _BOUND_OF_REFERENCES, sharded=True)
+    return EntryStore(root, REFERENCES, ".json", _BOUND_OF_REFERENCES, sharded=True)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Record:
     name.
     """
 
-    contents: Contents
+    contents: ReadFiles
     listed: frozenset[str]
     name: str
 
@@ -64,7 +64,7 @@ def _record(data: bytes | None) -> Record | None:
         return None
     try:
         found = json.loads(data)
-        contents = {str(location): Content.of(content) for location, content in found["files"].items()}
+        contents = {str(location): ReadFile.of(content) for location, content in found["files"].items()}
         return Record(contents, frozenset(map(str, found["listed"])), str(found["name"]))
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -93,13 +93,13 @@ class Place:
             raise Uncached(f"the model was given as a {type(model).__name__}, not as a file or its bytes")
         self._digest = options_digest(asked)
         self._files: Files | None = None
-        self._bytes: Content | None = None  # of a model that was given as bytes
+        self._bytes: ReadFile | None = None  # of a model that was given as bytes
         self._stem = _NAMELESS
         if isinstance(model, (str, os.PathLike)):
             self._files = _files(asked)
             self._stem = os.path.splitext(os.path.basename(self._files.path))[0]
         else:
-            self._bytes = Content(((0, memoryview(model).nbytes),), hashlib.sha256(model).hexdigest(), None)
+            self._bytes = ReadFile(((0, memoryview(model).nbytes),), hashlib.sha256(model).hexdigest(), None)
         self.witness = Witness() if self._files is not None else None
 
     # -- looking -------------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ class Place:
         if self._files is not None:
             store.put(self._reference(), record)
 
-    def _read(self, exe: Executable) -> dict[str, Content]:
+    def _read(self, exe: Executable) -> dict[str, ReadFile]:
         """What the compile has read. Raises Uncached where it may have changed meanwhile."""
         if self._bytes is not None:
             return {MODEL: self._bytes}
