@@ -17,10 +17,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Union
+from typing import NamedTuple, TypeVar, Union
 
 from mapsto.budget import current
 
+T = TypeVar("T")
 Dim = Union[int, "Expr"]
 
 # Products of two sums are charged where they have more terms than this: what is smaller goes by its own callers.
@@ -462,6 +463,21 @@ _EVALUATE: dict[str, Callable[..., int]] = {
     "floordiv": int.__floordiv__, "mod": int.__mod__, "min": min, "max": max, "equal": lambda a, b: int(a == b),
     "broadcast": lambda a, b: b if a == 1 else a,
 }  # fmt: skip
+
+
+def split_sum(e: Dim, term: Callable[[tuple[Atom, ...], int], T | int]) -> tuple[list[T], int]:
+    """The terms of an expression, each as `term` makes it of a monomial and its coefficient: those that are no numbers,
+    in order, and the sum of those that are.
+    """
+    found: list[T] = []
+    constant = 0
+    for monomial, coefficient in terms_of(e):
+        value = term(monomial, coefficient)
+        if isinstance(value, int):
+            constant += value
+        else:
+            found.append(value)
+    return found, constant
 
 
 class Linear(NamedTuple):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Sym, sole_atom, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Sym, sole_atom, split_sum
 from mapsto.ir.expr_proofs import Ranges, bounds, known_at_least
 from mapsto.loop.ast import Type
 
@@ -304,14 +304,7 @@ class IrWriter:
         """The terms of an expression from outer to inner depth, and its constant."""
         if isinstance(e, int):
             return [], e
-        terms: list[Ssa] = []
-        constant = 0
-        for monomial, coefficient in terms_of(e):
-            value = self._term(monomial, coefficient)
-            if isinstance(value, int):
-                constant += value
-            else:
-                terms.append(value)
+        terms, constant = split_sum(e, self._term)
         terms.sort(key=lambda s: s.depth)
         return terms, constant
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Atom, Call, Dim, Sym, terms_of
+from mapsto.ir.expr import Atom, Call, Dim, Sym, split_sum
 from mapsto.loop import opencl_helpers as helpers
 from mapsto.loop.opencl_types import literal, memory_name
 
@@ -178,17 +178,10 @@ class KernelWriter:
         known, loads = self.scopes[-1].split, self._loads
         if e in known:
             return known[e]
-        terms: list[Long] = []
-        constant = 0
-        for monomial, coefficient in terms_of(e):
-            value = self._term(monomial, coefficient)
-            if isinstance(value, int):
-                constant += value
-            else:
-                terms.append(value)
+        found = split_sum(e, self._term)
         if loads == self._loads:
-            known[e] = terms, constant
-        return terms, constant
+            known[e] = found
+        return found
 
     def _index(self, e: Dim) -> Long | int:
         terms, constant = self._split(e)

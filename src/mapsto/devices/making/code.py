@@ -262,7 +262,7 @@ class TaskCode:
             stored = [s.target for s in stmts if self.home(s.target) is not None]
             stmts, wide = unrounded_between(stmts, stored)
             for name, other in wide.items():
-                self.values[other] = replace(self.value(name), name=other, dtype=DType.F32)
+                self.add_value(replace(self.value(name), name=other, dtype=DType.F32))
         return _rows_call(relaid(stmts, self), self)
 
 
