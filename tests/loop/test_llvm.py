@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.instruction_sets import instruction_sets
-from tests.loop.helpers import NativeCall, native
+from tests.loop.agreement import ISAS, assert_same, both, check, special_values
+from tests.loop.helpers import native
 
 from mapsto.devices.cpu.isa import Isa
 from mapsto.ir.dtypes import DType
@@ -31,17 +28,13 @@ from mapsto.loop.ast import (
     Fma,
     For,
     Function,
-    Gather,
     If,
     IndexValue,
-    LaneMask,
     Let,
     LetIndex,
     Load,
     Param,
-    Prefetch,
     ReduceLanes,
-    Scatter,
     Select,
     Shuffle,
     Statement,
@@ -55,66 +48,9 @@ from mapsto.loop.ast import (
 from mapsto.loop.interpret import interpret
 from mapsto.loop.llvm import to_llvm
 
-ISAS = instruction_sets()
 INTEGERS = [DType.I8, DType.I16, DType.I32, DType.I64, DType.U8, DType.U16, DType.U32, DType.U64]
 FLOATS = [DType.F32, DType.F64]
 BOOL = DType.BOOL
-
-
-def special_values(element: DType, count: int, seed: int = 0) -> np.ndarray:
-    """Random bit patterns, small numbers and the corners of a type."""
-    rng = np.random.default_rng(seed)
-    if element is BOOL:
-        return rng.integers(0, 2, count).astype(np.bool_)
-    raw = rng.integers(0, 256, count * element.size, dtype=np.uint8).view(element.numpy)
-    small = rng.integers(-9 if element.is_signed else 0, 10, count).astype(element.numpy)
-    values = np.where(rng.random(count) < 0.5, raw, small)
-    if element.is_float:
-        corners = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.5, -2.5, 0.5, 1e-40, 3e38, 8388609.0], np.float64)
-    else:
-        info = np.iinfo(element.numpy)
-        corners = np.array([info.min, info.max, 0, 1], object)
-    with np.errstate(all="ignore"):
-        picks = corners[rng.integers(0, len(corners), count)].astype(element.numpy)
-    return np.where(rng.random(count) < 0.3, picks, values)
-
-
-def assert_same(got: np.ndarray, wanted: np.ndarray, label: object = "") -> None:
-    """Equal to the bit; any NaN equals any NaN."""
-    assert got.dtype == wanted.dtype
-    if wanted.dtype.kind in "iub":
-        equal = got == wanted
-    else:
-        bits = f"u{wanted.dtype.itemsize}"
-        equal = (got.view(bits) == wanted.view(bits)) | (np.isnan(got) & np.isnan(wanted))
-    wrong = np.flatnonzero(~equal)
-    assert wrong.size == 0, f"{label}: at {wrong[:4]} got {got[wrong[:4]]}, wanted {wanted[wrong[:4]]}"
-
-
-def both(
-    function: Function,
-    call: NativeCall,
-    buffers: list[np.ndarray],
-    dims: list[int],
-    begin: int,
-    end: int,
-    isa: str = "",
-) -> None:
-    """Run compiled and interpreted on copies; every buffer must end the same."""
-    ours, theirs = [b.copy() for b in buffers], [b.copy() for b in buffers]
-    interpret(function, theirs, dims, begin, end)
-    call(ours, dims, begin, end)
-    for param, got, wanted in zip(function.params, ours, theirs, strict=True):
-        assert_same(got, wanted, (isa, function.name, param.name))
-
-
-def check(
-    function: Function, buffers: list[np.ndarray], dims: Iterable[int] = (), begin: int = 0, end: int = 1
-) -> None:
-    """The same on every instruction set."""
-    for isa in ISAS:
-        call = native([function], isa)[function.name]
-        both(function, call, buffers, list(dims), begin, end, isa.name)
 
 
 # ---- values ---------------------------------------------------------------------------------------------------------
@@ -307,113 +243,6 @@ def shuffle_function(element: DType, lanes: int) -> tuple[Function, list[np.ndar
 @pytest.mark.parametrize("lanes", [1, 2, 5, 16])
 def test_shuffles(element: DType, lanes: int) -> None:
     check(*shuffle_function(element, lanes))
-
-
-# ---- memory ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("element", [DType.F32, DType.U8, DType.F64, BOOL, DType.F16], ids=repr)
-@pytest.mark.parametrize("stride", [0, 1, -1, 2, 3, 4, 5, -3, "s"])
-def test_strided_loads(element: DType, stride: int | str) -> None:
-    step: Dim = sym("s") if stride == "s" else int(stride)
-    count = 16
-    first = 3 * (count - 1) + 1 if isinstance(step, int) and step < 0 else 1
-    stores = []
-    for k, lanes in enumerate((16, 5, 1)):
-        stores.append(Store("out", 16 * k, Load("a", first, Type(element, lanes), step)))
-    stores.append(Store("out", 48, Load("a", first, Type(element, 16), step, LaneMask(sym("n"), Type(BOOL, 16)))))
-    f = Function("strided", (Param("a", element), Param("out", element, True)), ("s", "n"), tuple(stores))
-    used = first + (5 * 15 if not isinstance(step, int) or step > 0 else 0) + 1
-    out = np.zeros(64, element.numpy)
-    check(f, [special_values(element, used, 3), out], (5, 11))
-
-
-@pytest.mark.parametrize("stride", [1, 2, -1, "s"])
-def test_strided_and_scattered_stores(stride: int | str) -> None:
-    step: Dim = sym("s") if stride == "s" else int(stride)
-    t = Type(DType.F32, 16)
-    base = 40 if stride == -1 else 3
-    index = Load("index", 0, Type(DType.I64, 16))
-    body = (
-        Store("out", base, Load("a", 0, t), step),
-        Store("out", base + 50, Load("a", 0, t), step, LaneMask(7, Type(BOOL, 16))),
-        Scatter("out", index, Load("a", 0, t)),
-        Scatter("out", index, Unary("neg", Load("a", 0, t)), Compare("lt", Load("a", 0, t), Const(0, t))),
-        Scatter("out", Load("index", 3, Type(DType.I64)), Load("a", 5, Type(DType.F32))),
-    )
-    params = (Param("a", DType.F32), Param("index", DType.I64), Param("out", DType.F32, True))
-    f = Function("scattered", params, ("s",), body)
-    rng = np.random.default_rng(2)
-    index_values = rng.integers(0, 9, 16)  # many meet: the last lane must win
-    check(f, [rng.normal(size=16).astype(np.float32), index_values, np.zeros(120, np.float32)], (3,))
-
-
-def test_gathers() -> None:
-    index = Load("index", 0, Type(DType.I64, 8))
-    mask = Load("mask", 0, Type(BOOL, 8))
-    body = []
-    for k, element in enumerate((DType.F32, DType.U8, BOOL)):
-        name = f"a{k}"
-        body += [
-            Store(f"out{k}", 0, Gather(name, index, Type(element, 8))),
-            Store(f"out{k}", 8, Gather(name, index, Type(element, 8), mask)),
-            Store(f"out{k}", 16, Gather(name, Load("index", 2, Type(DType.I64)), Type(element))),
-        ]
-    elements = (DType.F32, DType.U8, BOOL)
-    params = (Param("index", DType.I64), Param("mask", BOOL), *(Param(f"a{k}", e) for k, e in enumerate(elements)))
-    params += tuple(Param(f"out{k}", e, True) for k, e in enumerate(elements))
-    f = Function("gathers", params, (), tuple(body))
-    rng = np.random.default_rng(3)
-    sources = [special_values(e, 20, 4) for e in elements]
-    outs = [np.zeros(17, e.numpy) for e in elements]
-    check(f, [rng.integers(0, 20, 8), rng.integers(0, 2, 8).astype(np.bool_), *sources, *outs])
-
-
-def test_a_prefetch_may_point_anywhere() -> None:
-    """Into the buffer, past it, and where no process has memory."""
-    copy = Store("out", sym("i"), Load("a", sym("i"), Type(DType.F32)))
-    body = [
-        For("i", 0, 4, (Prefetch("a", sym("i") * 4 + sym("n")), copy)),
-        Prefetch("out", 2**44),
-        Prefetch("a", -(2**44)),
-    ]
-    f = Function("asking", (Param("a", DType.F32), Param("out", DType.F32, True)), ("n",), tuple(body))
-    assert to_llvm(f).count("call void @llvm.prefetch.p0(ptr") == 3
-    check(f, [np.arange(4, dtype=np.float32), np.zeros(4, np.float32)], (10**6,))
-
-
-def test_lanes_off_by_the_mask_touch_no_memory() -> None:
-    """The vector would reach into a page that cannot be read."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    page = mmap.PAGESIZE
-    region = mmap.mmap(-1, 2 * page)
-    start = ctypes.addressof(ctypes.c_char.from_buffer(region))
-    assert libc.mprotect(ctypes.c_void_p(start + page), page, 0) == 0
-    try:
-        for element in (DType.F32, DType.U8, DType.F64, DType.BF16):
-            n = sym("n")
-            mask = LaneMask(n, Type(BOOL, 16))
-            base = page // element.size - 5
-            value = Load("edge", base, Type(element, 16), mask=mask)
-            strided = (
-                Load("edge", base, Type(element, 16), step, LaneMask(count, Type(BOOL, 16)))
-                for step, count in ((2, 3), (2, floordiv(n + 1, 2)), (3, floordiv(n + 1, 3)), (4, floordiv(n + 3, 4)))
-            )
-            stores = (Store("out", 16 * (1 + k), each) for k, each in enumerate(strided))
-            body = (Store("out", 0, value), Store("edge", base, value, mask=mask), *stores)
-            f = Function("edges", (Param("edge", element, True), Param("out", element, True)), ("n",), body)
-            for isa in ISAS:
-                out = np.zeros(80, element.numpy)
-                edge = np.frombuffer(region, element.numpy, page // element.size)
-                edge[base:] = np.arange(5)
-                native([f], isa)["edges"]([edge, out], [5], 0, 1)
-                assert out[:16].astype(np.float64).tolist() == [0, 1, 2, 3, 4] + [0] * 11, isa.name
-                for k, on in enumerate(([0, 2, 4], [0, 2, 4], [0, 3], [0, 4])):
-                    got = out[16 * (k + 1) : 16 * (k + 2)].astype(np.float64).tolist()
-                    assert got == on + [0] * (16 - len(on)), isa.name
-                del edge
-    finally:
-        assert libc.mprotect(ctypes.c_void_p(start + page), page, 3) == 0
 
 
 # ---- integers --------------------------------------------------------------------------------------------------------

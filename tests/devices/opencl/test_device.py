@@ -7,16 +7,10 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 from tests.devices.opencl.support import built
+from tests.loop.agreement import assert_same, special_values
 from tests.loop.helpers import fresh_names, streamed
 from tests.loop.test_functions import samples
-from tests.loop.test_llvm import (
-    ELEMENTS,
-    arithmetic_function,
-    assert_same,
-    cast_function,
-    shuffle_function,
-    special_values,
-)
+from tests.loop.test_llvm import ELEMENTS, arithmetic_function, cast_function, shuffle_function
 
 from mapsto.devices.opencl.device import Device, open_device
 from mapsto.errors import CompileError, UnsupportedError
