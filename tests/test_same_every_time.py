@@ -41,6 +41,15 @@ PRINTS = {
             exe = mapsto.compile(model, isa="sse2")
             digest.update(exe.plan.text().encode() + repr(exe.program.functions()).encode())
     """,
+    "graphs of the standard's cases": """
+        from tests.compatibility.kept import MODELS
+        from tests.conformance import conformance_cases
+        from mapsto.ir.text import graph_digest
+        from mapsto.session.compile import prepared
+
+        for model in (*(case.model for case in conformance_cases()[::7]), *(make()[0] for make in MODELS.values())):
+            digest.update(graph_digest(prepared(model, None)).encode())
+    """,
 }
 
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -260,6 +261,10 @@ def _rewrite(path, change):
     path.write_bytes(data[:16] + hashlib.sha256(text).digest() + data[48:64] + text + data[64 + length :])
 
 
+def _with_format(number, header):
+    header["format"] = number
+
+
 def _refused(path, message):
     with pytest.raises(ModelError, match=message) as caught:
         load(path, 1)
@@ -335,11 +340,24 @@ def test_another_version(saved):
     saved.write_bytes(b"mapsto\x00\x02" + data[8:])
     _refused(saved, "another version")
     saved.write_bytes(data)
-    _rewrite(saved, lambda header: header.update(format=9))
-    _refused(saved, "another version")
-    saved.write_bytes(data)
+    for found, advice in ((9, "update mapsto"), (2, "compile the model again"), ([], "compile"), ("3", "compile")):
+        _rewrite(saved, partial(_with_format, found))
+        _refused(saved, f"format .*reads up to {artifact.FORMAT_VERSION}: {advice}")
+        saved.write_bytes(data)
+    _rewrite(saved, lambda header: header.update(format=9, mapsto="7.1"))
+    _refused(saved, "written by mapsto 7.1, in format 9; ")
+
+
+def test_a_runner_of_another_version_is_left_aside(saved):
+    assert artifact.load(saved).runner is not None
     _rewrite(saved, lambda header: header.update(runner=9))
-    _refused(saved, "another version")
+    assert artifact.load(saved).runner is None
+    child = (
+        f"import numpy as np, mapsto; exe = mapsto.load({str(saved)!r}, threads=2)\n"
+        "print(len(exe.run({'x': np.ones(9, 'f')})['y']))"
+    )
+    found = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "9"
 
 
 def test_another_machine(tmp_path):

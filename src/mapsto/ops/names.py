@@ -52,7 +52,7 @@ class Names:
             if old not in given and old not in fixed and new not in used and free:
                 given[old] = new
                 used.add(new)
-        for old in [n for n in used if n in self._given and n not in given and n not in fixed]:
+        for old in sorted(n for n in used if n in self._given and n not in given and n not in fixed):
             given[old] = self.fresh(old)
         self._given |= used
         return {old: new for old, new in given.items() if old != new}

@@ -1,6 +1,7 @@
-"""Whether a plan may be replayed, and doing so: it is of this graph, this device and this version.
+"""Whether a plan may be replayed, and doing so: it is of this graph, laid for this device.
 
-A plan of something else would be made into slow or wrong code without a word.
+A plan of something else would be made into slow or wrong code without a word. One of another version of mapsto is
+replayed where passes still make the same graph of the model (docs/reliability.md).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from mapsto.plan.verify import verify
 
 
 def check_origin(plan: Plan, origin: tuple[str, str], device: str, traits: Traits) -> None:
-    """Raises ParseError, naming line and key, for a plan of another device, graph or version of mapsto, or one laid for
-    a maker that asks for something else. origin: the graph's digest, and the version.
+    """Raises ParseError, naming line and key, for a plan of another device or graph, or one laid for a maker that asks
+    for something else. origin: the graph's digest, and this version of mapsto.
     """
     digest, version = origin
+    made = "" if plan.version == version else f" (made by mapsto {plan.version}; this is {version})"
     if plan.device != device:
         raise _fault(plan.lines.get("plan"), f"for: {plan.device}, but code is made for {device}; make a plan for that")
     if not plan.items and not plan.digest:
@@ -30,20 +32,20 @@ def check_origin(plan: Plan, origin: tuple[str, str], device: str, traits: Trait
     if not plan.digest:
         raise _fault(None, "there is no line `graph DIGEST by mapsto VERSION`, which says what the plan is of")
     line = plan.lines.get("graph")
-    if plan.version != version:
-        raise _fault(line, f"mapsto: made by version {plan.version}, this is {version}; make the plan anew")
     if plan.items and plan.traits != traits:
         asked = "nothing" if plan.traits is None else traits_text(plan.traits)
-        raise _fault(plan.lines.get("traits"), f"traits: {asked}, but {device} asks for {traits_text(traits)}")
+        raise _fault(plan.lines.get("traits"), f"traits: {asked}, but {device} asks for {traits_text(traits)}{made}")
     if plan.digest != digest:
-        raise _fault(line, f"graph: {plan.digest}, but this one, in these shapes, is {digest}; make a plan of it")
+        raise _fault(line, f"graph: {plan.digest}, but this one, in these shapes, is {digest}{made}; make a plan of it")
 
 
 def replay(plan: Plan, graph: Graph) -> Mapped:
     """What a plan says of its graph; nothing is decided. Raises ParseError, naming the line, where it does not fit."""
     if plan.pins.apart or plan.pins.inner or plan.pins.sizes:
-        raise _fault(min(plan.pins.lines.values(), default=None), "pins are for a plan that is yet to be made: leave "
-                     "out either them or the works")
+        raise _fault(
+            min(plan.pins.lines.values(), default=None),
+            "pins are for a plan that is yet to be made: leave out either them or the works",
+        )
     if plan.traits is None:
         raise _fault(None, "there is no line `traits ...`, which says what its maker asked for")
     setting = setting_of(graph, plan.traits)

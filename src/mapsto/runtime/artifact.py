@@ -9,6 +9,11 @@
 Numbers are little-endian; what lies between is zero. The file is refused, with a reason, where it is damaged or for
 another machine. It holds machine code: load one only from where you would take a program from.
 
+A file of an earlier version is read as long as `READABLE` has its format (docs/reliability.md). What a format means is
+this layout, the header's keys, and how code is called: `void f(void** buffers, int64_t* dims, int64_t begin, int64_t
+end)`, buffers at multiples of ALIGNMENT. A change of any of these takes a new number, and a reader of the old one. The
+runner is the host's own part: one for other structures is left aside, and compiled anew.
+
 Each byte of a file is looked at when it is loaded. The SHA-256 of 100 MB takes 125 ms, so constants are checked by sums
 of their pages (9 ms), which find every accident that damages less than 8 bytes of a page, and all but one of 2^64 of
 others; their SHA-256 is looked at where that is asked for.
@@ -29,15 +34,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mapsto import files
+from mapsto.arguments import brief
 from mapsto.errors import ModelError, VerifyError
 from mapsto.runtime import native, runner_ir
 from mapsto.runtime.arrays import aligned_bytes
 from mapsto.runtime.program import ALIGNMENT, Program
 from mapsto.runtime.program_json import program_from_json, program_to_json
 from mapsto.runtime.verify import verify_program
+from mapsto.version import VERSION
 
 MAGIC = b"mapsto\x00\x01"
 FORMAT_VERSION = 3
+READABLE = (3,)
 _HEAD = 64
 _PAGE = 4096
 
@@ -78,7 +86,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a file holds. `runner` is the step runner's object code (None: compiled when saved)."""
+    """What a file holds. `runner` is the step runner's object code (None: compiled when it is needed)."""
 
     program: Program
     objects: tuple[bytes, ...]
@@ -107,6 +115,7 @@ def parts(artifact: Artifact) -> list[Any]:
     blobs: list[Any] = [*artifact.objects, runner, artifact.plan.encode("utf-8", "surrogatepass"), constants]
     header: dict[str, Any] = {
         "format": FORMAT_VERSION,
+        "mapsto": VERSION,
         "runner": runner_ir.RUNNER_VERSION,
         "target": {
             "arch": artifact.target.arch,
@@ -249,7 +258,8 @@ def _read(data: memoryview, header: _Header, verify_constants: bool) -> Artifact
         plan = codes[count + 1].decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         raise ModelError("the plan is not text") from None
-    return Artifact(program, tuple(codes[:count]), header.target, plan, codes[count])
+    ours = header.values.get("runner") == runner_ir.RUNNER_VERSION
+    return Artifact(program, tuple(codes[:count]), header.target, plan, codes[count] if ours else None)
 
 
 def _read_header(name: str, data: memoryview) -> _Header:
@@ -258,7 +268,10 @@ def _read_header(name: str, data: memoryview) -> _Header:
         looks = files.taken_for(head)
         raise ModelError(f"{name}: not a compiled mapsto model" + (f": it is {looks}" if looks else ""))
     if head[:8] != MAGIC:
-        raise ModelError(f"{name}: written by another version of mapsto; compile the model again")
+        raise ModelError(
+            f"{name}: written by another version of mapsto, in a form that {VERSION} does not read; compile the "
+            "model again"
+        )
     (length,) = struct.unpack("<Q", head[8:16])
     if length > len(data) - _HEAD:
         raise ModelError(f"{name}: the header does not fit into the file: it is truncated or damaged")
@@ -273,13 +286,22 @@ def _read_header(name: str, data: memoryview) -> _Header:
         raise ModelError("the header is not an object")
     if any(head[48:]):
         raise ModelError("bytes that must be zero are not, before the header")
-    if header.get("format") != FORMAT_VERSION or header.get("runner") != runner_ir.RUNNER_VERSION:
-        raise ModelError(f"{name}: written by another version of mapsto; compile the model again")
+    if header.get("format") not in READABLE:
+        raise ModelError(f"{name}: {_other_version(header)}")
     if header.get("bytes") != len(data):
         raise ModelError(
             f"{name}: {len(data)} bytes where {header.get('bytes')} were written: the file is truncated or damaged"
         )
     return _Header(header, _HEAD + length, _read_target(header))
+
+
+def _other_version(header: dict[str, Any]) -> str:
+    """What is wrong with a format that is not read."""
+    found, by = header.get("format"), header.get("mapsto")
+    which = f"mapsto {by}" if isinstance(by, str) and len(by) < 40 else "another version of mapsto"
+    newer = isinstance(found, int) and found > FORMAT_VERSION
+    advice = "update mapsto, or compile the model again" if newer else "compile the model again"
+    return f"written by {which}, in format {brief(found)}; mapsto {VERSION} reads up to {FORMAT_VERSION}: {advice}"
 
 
 def _check_gaps(data: memoryview, position: int, blobs: list[Blob]) -> None:

@@ -59,7 +59,7 @@ def compile_model(
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
     CompileError, ExecutionError for an impossible number of threads; ParseError for a plan that cannot be read, or is
-    of another graph (shapes included), instruction set or version.
+    of another graph (shapes included) or instruction set.
     """
     count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
     names = names_of(overridable, "overridable")

@@ -1,0 +1,1 @@
+"""What earlier versions of mapsto wrote, and that this one still reads it."""
