@@ -66,7 +66,7 @@ class Findings:
         told = {
             "target": target.name, "seed": finding.seed, "number": finding.number, "without": sorted(finding.without),
             "kind": finding.outcome.kind, "where": finding.outcome.where, "how": list(finding.how),
-            "message": finding.outcome.message, "noise": getattr(case, "noise", 0),
+            "message": finding.outcome.message, **{name: getattr(case, name, 0) for name in ("noise", "base", "plain")},
         }  # fmt: skip
         path.with_suffix(".json").write_text(json.dumps(told, indent=1))
 

@@ -75,12 +75,21 @@ def _light() -> list[Seed]:
     return [Seed(str(p.relative_to(folder)), p.read_bytes()) for p in paths if p.stat().st_size <= LARGEST]
 
 
+def replayed() -> frozenset[str]:
+    """Names of models whose plans show every kind of line."""
+    from tests.session.test_replay import MODELS
+
+    return frozenset(MODELS) | {"several ops"}
+
+
 def _own() -> list[Seed]:
     from tests.importers.test_untrusted import WHOLE
     from tests.session.test_replay import MODELS
 
     found = [Seed("several ops", WHOLE)]
     for name, (model, feed) in MODELS.items():
+        if isinstance(model, Path):
+            model = onnx.load(model)
         if isinstance(model, onnx.ModelProto):
             found.append(Seed(name, model.SerializeToString(deterministic=True), feed))
     return found
