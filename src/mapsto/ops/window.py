@@ -213,7 +213,11 @@ def _count(low: Lowering, outer: Sequence[Iter]) -> Dim:
         start = attrs["strides"][k] * sym(y.name) - attrs["pads"][k]
         dilation = attrs["dilations"][k]
         last = minimum(attrs["kernel"][k], ceildiv(shape[2 + k] + after - start, dilation))
-        total = total * (last - maximum(0, ceildiv(-before - start, dilation)))
+        places = last - maximum(0, ceildiv(-before - start, dilation))
+        reach = dilation * (attrs["kernel"][k] - 1) + 1
+        beyond = maximum(attrs["pads"][k] - before, attrs["pads"][rank + k] - after) - reach
+        may_miss = not isinstance(beyond, int) or beyond >= 0  # all that counts, with every place
+        total = total * (maximum(places, 0) if may_miss else places)
     return total
 
 
