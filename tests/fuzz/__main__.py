@@ -28,16 +28,20 @@ ROUND = 15  # cases of a target's share of one
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz",
-        description="Tries damaged models, artifacts, plans and machine files. Each ends in an error of mapsto.errors, or in a"
-        " run between pages that fault, whose results are the numpy reference's; all else is a finding.",
+        description="Tries damaged models, artifacts, plans and machine files. Each ends in an error of mapsto.errors, "
+        "or in a run between pages that fault, whose results are the numpy reference's; all else is a finding.",
     )
     parser.add_argument("--minutes", type=float, default=60, help="how long (default: 60)")
     parser.add_argument("--cases", type=int, help="how many cases, whatever time they take")
     parser.add_argument("--seed", type=int, help="what cases are drawn by (else drawn, and printed)")
     parser.add_argument("--first", type=int, default=0, help="number of the first case")
-    parser.add_argument("--target", choices=["all", *TARGETS], default="all", help="what is damaged (default: all, by turns)")
+    parser.add_argument(
+        "--target", choices=["all", *TARGETS], default="all", help="what is damaged (default: all, by turns)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes; each has a seed of its own")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="findings are kept here, as files, with how they came")
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="findings are kept here, as files, with how they came"
+    )
     parser.add_argument("--replay", type=Path, metavar="FILE", help="tries one file that was kept, and nothing else")
     return parser.parse_args()
 
@@ -118,7 +122,8 @@ class Session:
 
     def _tell(self, seconds: float, spent: float) -> None:
         total = sum(sum(counter.values()) for counter in self.counts.values())
-        print(f"\n{total} cases in {seconds:.0f} s ({spent:.0f} s of processor time, {total / max(spent, 1e-9):.1f} cases a second)")
+        rate = total / max(spent, 1e-9)
+        print(f"\n{total} cases in {seconds:.0f} s ({spent:.0f} s of processor time, {rate:.1f} cases a second of it)")
         for name, counter in self.counts.items():
             cases = sum(counter.values())
             print(f"{name}: {cases}")

@@ -20,8 +20,8 @@ from typing import Any
 import mapsto
 from mapsto.errors import CompileError, ExecutionError, ModelError, ResourceError, ShapeError
 from mapsto.runtime import artifact
-from mapsto.runtime.program import ALIGNMENT, Program, Run, operands_of
 from mapsto.runtime.guard import Fences
+from mapsto.runtime.program import ALIGNMENT, Program, Run, operands_of
 from tests.fuzz import jsons
 from tests.fuzz.children import Desk, Outcome
 from tests.fuzz.models import RUN_SECONDS, guarded
@@ -68,12 +68,16 @@ def made(seed: int, number: int, without: frozenset[int] = frozenset()) -> Case:
     blobs = [data[start : start + size] for start, size, _ in header["blobs"]]
     for k in steps:
         part = header if late or rng.random() < 0.1 else header["program"]
-        how.append(jsons.mutate(part, random.Random(f"{seed} artifacts {number} {k}")) if isinstance(part, (dict, list)) and part else "")
+        how.append(
+            jsons.mutate(part, random.Random(f"{seed} artifacts {number} {k}"))
+            if isinstance(part, (dict, list)) and part
+            else ""
+        )
     return Case(written(header, blobs, late), tuple(how), base, False, noise)
 
 
 def written(header: Any, blobs: list[bytes], late: bool) -> bytes:
-    """A file of a header and its blobs, with all checksums right. late: where the blobs lie stays what the header says."""
+    """A file of a header and its blobs, checksums right. late: where the header says that the blobs lie stays."""
     if not late:
         header["blobs"] = [[0, len(blob), hashlib.sha256(blob).hexdigest()] for blob in blobs]
         header["sums"] = artifact.page_sums(blobs[-1])

@@ -1,8 +1,8 @@
 """Cases tried in children of this process, many a child, under limits of memory and of processor time.
 
 A child goes through cases until one ends it; what it was doing then stands in memory that both share (`Desk`), and the
-Python frames that it was in in a file. Then another child goes on behind that case. The one compile worker of a child is
-started once, not for each model.
+Python frames that it was in stand in a file. Then another child goes on behind that case. The one compile worker of a
+child is started once, not for each model.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _PLACE = struct.Struct("q32s200s")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a case. kind: "ran", "ModelError", "crashed"...; where: what of it is the same for all cases of one
-    cause; finding: whether it must not be.
+    """What became of a case. kind: "ran", "ModelError", "crashed"...; where: what of it is the same for all cases of
+    one cause; finding: whether it must not be.
     """
 
     kind: str
@@ -142,7 +142,9 @@ class Children:
                     if grown > GROWS and not outcome.finding:
                         outcome = Outcome("memory", outcome.kind, f"{grown >> 20} MiB; {outcome.message}", True)
                     if not outcome.seconds:
-                        outcome = Outcome(outcome.kind, outcome.where, outcome.message, outcome.finding, time.process_time() - began)
+                        outcome = Outcome(
+                            outcome.kind, outcome.where, outcome.message, outcome.finding, time.process_time() - began
+                        )
                     self._desk.stage("between", 60)
                     answers.write(pickle.dumps((number, outcome)))
                     answers.flush()
@@ -184,6 +186,8 @@ def _ended(status: int, stage: str, label: str, said: IO[bytes]) -> Outcome:
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     where = f"{stage}: {_general(label) if label else innermost(text)}"
     message = f"{label}\n{text[-3000:]}"
+    if number in (signal.SIGPROF, signal.SIGALRM) and stage in ("reference", "compare"):
+        return Outcome("ran", "not compared: it takes too long")
     if number in (signal.SIGPROF, signal.SIGALRM):
         return Outcome("hang", where, message, True)
     name = signal.Signals(number).name if number else f"exit {os.waitstatus_to_exitcode(status)}"

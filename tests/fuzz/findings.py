@@ -33,8 +33,12 @@ class Finding:
         return f"{plain}-{hashlib.sha256(told.encode()).hexdigest()[:8]}"
 
     def text(self) -> str:
-        lines = [f"{self.target} {self.number} (seed {self.seed}): {self.outcome.kind}: {self.outcome.where} ({self.count}x)"]
-        return "\n".join([*lines, *(f"  {line}" for line in self.how), *(f"  | {x}" for x in self.outcome.message.splitlines()[:12])])
+        lines = [
+            f"{self.target} {self.number} (seed {self.seed}): {self.outcome.kind}: {self.outcome.where} ({self.count}x)"
+        ]
+        return "\n".join(
+            [*lines, *(f"  {line}" for line in self.how), *(f"  | {x}" for x in self.outcome.message.splitlines()[:12])]
+        )
 
 
 @dataclass
@@ -44,7 +48,9 @@ class Findings:
     keep: Path | None = None
     found: dict[tuple[str, str, str], Finding] = field(default_factory=dict)
 
-    def add(self, target: Target, seed: int, number: int, outcome: Outcome, child: Callable[..., Children]) -> Finding | None:
+    def add(
+        self, target: Target, seed: int, number: int, outcome: Outcome, child: Callable[..., Children]
+    ) -> Finding | None:
         """The finding, where it is a new one."""
         key = (target.name, *outcome.key)
         if key in self.found:

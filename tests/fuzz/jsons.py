@@ -7,7 +7,26 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-NUMBERS: list[Any] = [0, 1, -1, 2, 63, 64, 255, 4096, 1 << 31, 1 << 40, (1 << 63) - 1, 1 << 63, -(1 << 63), 1 << 70, 0.5, 1e-300, 1e308, 1e-9]
+NUMBERS: list[Any] = [
+    0,
+    1,
+    -1,
+    2,
+    63,
+    64,
+    255,
+    4096,
+    1 << 31,
+    1 << 40,
+    (1 << 63) - 1,
+    1 << 63,
+    -(1 << 63),
+    1 << 70,
+    0.5,
+    1e-300,
+    1e308,
+    1e-9,
+]
 OTHERS: list[Any] = [None, True, False, "", "x", "é", [], {}, [[]], "n", "1", 0, 1.5]
 
 Path = tuple[Any, ...]
@@ -68,7 +87,9 @@ def _changed(before: Any, rng: random.Random) -> Any:
             digits = [i for i, c in enumerate(before) if c.isdigit()]
             i = rng.choice(digits)
             return before[:i] + rng.choice("0123456789") + before[i + 1 :]
-        return rng.choice([before + "x", before[1:], "", before * 2, "n", "f32", "i64", "0", "-n", "n//(0)", "x[0]", "a" * 5000])
+        return rng.choice(
+            [before + "x", before[1:], "", before * 2, "n", "f32", "i64", "0", "-n", "n//(0)", "x[0]", "a" * 5000]
+        )
     return rng.choice(OTHERS)
 
 

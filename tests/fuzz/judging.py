@@ -100,7 +100,9 @@ def _wrong(name: str, found: Arrays, expected: Reference, others: list[np.ndarra
     if not off.any():
         return ""
     place = tuple(np.argwhere(off)[0].tolist())
-    return f"{int(off.sum())} of {off.size} elements, first at {list(place)}: {ours[place]!r}, expected {right[place]!r}"
+    return (
+        f"{int(off.sum())} of {off.size} elements, first at {list(place)}: {ours[place]!r}, expected {right[place]!r}"
+    )
 
 
 def _moved(ours: np.ndarray, right: np.ndarray, others: list[np.ndarray]) -> np.ndarray:
@@ -129,7 +131,9 @@ def _with_noise(graph: Graph, feed: Arrays) -> Any:
                 epsilon = EPSILON.get(array.dtype.name)
                 if epsilon is not None and array.size and array.flags.writeable and array.base is None:
                     with np.errstate(all="ignore"):
-                        array[...] = (array * (1 + 2 * epsilon * rng.choice([-1.0, 0.0, 1.0], array.shape))).astype(array.dtype)
+                        array[...] = (array * (1 + 2 * epsilon * rng.choice([-1.0, 0.0, 1.0], array.shape))).astype(
+                            array.dtype
+                        )
 
         try:
             yield run_graph(graph, feed, observe=noise)

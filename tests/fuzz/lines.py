@@ -8,7 +8,23 @@ from collections.abc import Callable
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e-?\d+)?")
 _WORD = re.compile(r"[A-Za-z_][\w.]*")
-_NUMBERS = ["0", "1", "-1", "2", "3", "7", "8", "16", "64", "999", "2147483648", "9223372036854775807", "9223372036854775808", "1e400", "0.5"]
+_NUMBERS = [
+    "0",
+    "1",
+    "-1",
+    "2",
+    "3",
+    "7",
+    "8",
+    "16",
+    "64",
+    "999",
+    "2147483648",
+    "9223372036854775807",
+    "9223372036854775808",
+    "1e400",
+    "0.5",
+]
 _MARKS = ['"', ":", ";", ",", "(", ")", "[", "]", "*", "|", "//(0)", "/", "%", " ", "\t", "\0", "é", "#", "=", "-", "+"]
 
 
@@ -16,7 +32,9 @@ def mutate(text: str, rng: random.Random, other: Callable[[random.Random], str])
     """The changed text, and what was done. `other`: another text, of which lines are taken."""
     lines = text.split("\n")
     at, to = rng.randrange(len(lines)), rng.randrange(len(lines))
-    kind = rng.choice(["number"] * 4 + ["word"] * 4 + ["drop", "duplicate", "swap", "move", "splice", "mark", "block", "cut"])
+    kind = rng.choice(
+        ["number"] * 4 + ["word"] * 4 + ["drop", "duplicate", "swap", "move", "splice", "mark", "block", "cut"]
+    )
     if kind == "drop":
         del lines[at]
     elif kind == "duplicate":

@@ -10,10 +10,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnx
 
 import mapsto
-from mapsto.errors import ExecutionError, InternalError, MapstoError, ModelError, ResourceError, ShapeError, UnsupportedError
+from mapsto.errors import (
+    ExecutionError,
+    InternalError,
+    MapstoError,
+    ModelError,
+    ResourceError,
+    ShapeError,
+    UnsupportedError,
+)
 from mapsto.importers.onnx import load
 from mapsto.ir.expr import evaluate, symbols
 from mapsto.passes.dead_code import DeadCode
@@ -96,7 +103,9 @@ def _tried(case: Case, desk: Desk) -> Outcome:
     return compared(exe, found, lambda: load(case.data), feed, desk)
 
 
-def compared(exe: Executable, found: Any, loaded: Callable[[], Any], feed: Mapping[str, np.ndarray], desk: Desk) -> Outcome:
+def compared(
+    exe: Executable, found: Any, loaded: Callable[[], Any], feed: Mapping[str, np.ndarray], desk: Desk
+) -> Outcome:
     """A run's result (or refusal) beside the reference's."""
     graph = guarded(loaded, ())
     if isinstance(graph, Outcome):
@@ -109,7 +118,9 @@ def compared(exe: Executable, found: Any, loaded: Callable[[], Any], feed: Mappi
     except MemoryError:
         return Outcome("ran", "not compared: too large")
     except Exception as error:
-        return Outcome("reference", place_of(error), f"{type(error).__name__}: {error}\n{traceback.format_exc()[-2000:]}", True)
+        return Outcome(
+            "reference", place_of(error), f"{type(error).__name__}: {error}\n{traceback.format_exc()[-2000:]}", True
+        )
     if isinstance(found, Outcome):
         if isinstance(expected, MapstoError):
             return Outcome("refused by the run", found.kind, found.message)
@@ -125,7 +136,9 @@ def compared(exe: Executable, found: Any, loaded: Callable[[], Any], feed: Mappi
     again = exe.run(feed)
     for name, array in again.items():
         if array.tobytes() != found[name].tobytes():
-            return Outcome("other bits", _ops(graph), f"{name}: a run between fences gives other bits than one without", True)
+            return Outcome(
+                "other bits", _ops(graph), f"{name}: a run between fences gives other bits than one without", True
+            )
     return Outcome("ran", "right")
 
 
@@ -171,7 +184,9 @@ def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[st
         own = feed.get(port.name)
         for axis, dim in enumerate(port.shape):
             for name in symbols(dim):
-                extent = own.shape[axis] if own is not None and own.ndim == len(port.shape) and str(dim) == name else None
+                extent = (
+                    own.shape[axis] if own is not None and own.ndim == len(port.shape) and str(dim) == name else None
+                )
                 if name not in sizes:
                     sizes[name] = int(rng.integers(0, 6)) if extent is None else extent
     made: dict[str, np.ndarray] = {}

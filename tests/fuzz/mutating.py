@@ -10,9 +10,42 @@ from typing import Any
 Message = Any
 Field = Any
 
-EDGES = [0, 1, -1, 2, 3, 5, 7, 64, 255, 1 << 15, (1 << 31) - 1, 1 << 31, -(1 << 31), 1 << 40, 1 << 62, (1 << 63) - 1, -(1 << 63)]
+EDGES = [
+    0,
+    1,
+    -1,
+    2,
+    3,
+    5,
+    7,
+    64,
+    255,
+    1 << 15,
+    (1 << 31) - 1,
+    1 << 31,
+    -(1 << 31),
+    1 << 40,
+    1 << 62,
+    (1 << 63) - 1,
+    -(1 << 63),
+]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, 1e38, -1e38, 1e10, float("inf"), float("-inf"), float("nan")]
-TEXTS = ["", "x", "y", "\0", "a/b", "é", "n" * 5000, "-1", "NOTSET", "SAME_UPPER", "linear", "cubic", "reflect", "constant"]
+TEXTS = [
+    "",
+    "x",
+    "y",
+    "\0",
+    "a/b",
+    "é",
+    "n" * 5000,
+    "-1",
+    "NOTSET",
+    "SAME_UPPER",
+    "linear",
+    "cubic",
+    "reflect",
+    "constant",
+]
 _INTEGERS = {"int32": 32, "int64": 64, "uint32": 32, "uint64": 64}
 
 
@@ -35,7 +68,11 @@ def messages(root: Message, depth: int = 0) -> Iterator[tuple[Message, int]]:
 
 
 def is_repeated(field: Field) -> bool:
-    return bool(getattr(field, "is_repeated", False)) if hasattr(field, "is_repeated") else field.label == field.LABEL_REPEATED
+    return (
+        bool(getattr(field, "is_repeated", False))
+        if hasattr(field, "is_repeated")
+        else field.label == field.LABEL_REPEATED
+    )
 
 
 def type_name(field: Field) -> str:
@@ -46,11 +83,8 @@ def type_name(field: Field) -> str:
 def _types() -> dict[int, str]:
     from google.protobuf.descriptor import FieldDescriptor as F
 
-    return {
-        F.TYPE_DOUBLE: "double", F.TYPE_FLOAT: "float", F.TYPE_INT64: "int64", F.TYPE_UINT64: "uint64", F.TYPE_INT32: "int32",
-        F.TYPE_UINT32: "uint32", F.TYPE_STRING: "string", F.TYPE_BYTES: "bytes", F.TYPE_ENUM: "enum", F.TYPE_MESSAGE: "message",
-        F.TYPE_BOOL: "bool",
-    }  # fmt: skip
+    names = ("double", "float", "int64", "uint64", "int32", "uint32", "string", "bytes", "enum", "message", "bool")
+    return {getattr(F, f"TYPE_{name.upper()}"): name for name in names}
 
 
 _TYPES = _types()
@@ -77,7 +111,7 @@ class Mutator:
         if not gentle and rng.random() < 0.1:
             absent = [f for f in message.DESCRIPTOR.fields if not _present(message, f) and f.message_type is None]
             if absent:
-                return _set(message, rng.choice(absent), rng, gentle, root)
+                return self._set(message, rng.choice(absent), rng, gentle, root)
         if not fields:
             return ""
         field = rng.choices(fields, [_liked(f, gentle) for f in fields])[0]
@@ -89,7 +123,7 @@ class Mutator:
                 return ""
             done = self._single(message, field, root, rng)
         else:
-            return _set(message, field, rng, gentle, root)
+            return self._set(message, field, rng, gentle, root)
         return f"{where}: {done}" if done else ""
 
     def _repeated(self, message: Message, field: Field, root: Message, rng: random.Random, gentle: bool) -> str:
@@ -101,13 +135,13 @@ class Mutator:
             return ""
         kinds = ["set"] * 6 + ["drop", "duplicate", "swap"] if scalar else ["swap", "duplicate", "drop"]
         if scalar and gentle:
-            kinds = ["set"] * 9 + ["drop", "duplicate", "swap"]
+            kinds = ["set"] * 15 + ["drop", "duplicate", "swap"]
         elif not scalar and not gentle:
             kinds += ["move", "splice", "splice", "nest"]
         kind, at, to = rng.choice(kinds), rng.randrange(len(items)), rng.randrange(len(items))
         if kind == "set":
             values = list(items)
-            before, values[at] = values[at], _scalar(field, values[at], rng, gentle, root)
+            before, values[at] = values[at], self._value(field, values[at], rng, gentle, root)
             if _same(before, values[at]):
                 return ""
             return _replace(message, field, values) and f"[{at}] {_brief(before)} -> {_brief(values[at])}"
@@ -173,6 +207,32 @@ class Mutator:
         getattr(message, field.name).CopyFrom(chosen)
         return "is another one's"
 
+    def _set(self, message: Message, field: Field, rng: random.Random, gentle: bool, root: Message) -> str:
+        where = f"{message.DESCRIPTOR.name}.{field.name}"
+        if is_repeated(field):
+            value = self._value(field, field.default_value, rng, gentle, root)
+            return _replace(message, field, [value]) and f"{where}: [{_brief(value)}]"
+        before = getattr(message, field.name)
+        value = self._value(field, before, rng, gentle, root)
+        if _same(before, value):
+            return ""
+        try:
+            setattr(message, field.name, value)
+        except (ValueError, TypeError):
+            return ""
+        return f"{where}: {_brief(before)} -> {_brief(value)}"
+
+    def _value(self, field: Field, before: Any, rng: random.Random, gentle: bool, root: Message) -> Any:
+        """Another value for a scalar field; now and then what another seed has there."""
+        if type_name(field) in ("string", "bytes", "enum") and rng.random() < 0.4:
+            there = [
+                v for m, _ in messages(self._donors(rng)) for f, x in m.ListFields() if f.full_name == field.full_name
+                for v in _each(f, x)
+            ]  # fmt: skip
+            if there:
+                return rng.choice(there)
+        return _scalar(field, before, rng, gentle, root)
+
     def _part(self, name: str, rng: random.Random) -> Message | None:
         """A message of this kind out of another seed."""
         same = [m for m, _ in messages(self._donors(rng)) if m.DESCRIPTOR.full_name == name and m.ByteSize() < 1 << 16]
@@ -196,33 +256,18 @@ def _drawn(found: Sequence[tuple[Message, int]], rng: random.Random, gentle: boo
     return rng.choice(kinds[name])
 
 
+# Of small changes: names, kinds and sizes hold a graph together, so most are left alone; numbers are what is changed.
+_LIKED = {"data_type": 0.02, "output": 0.02, "type": 0.02, "dims": 0.05, "name": 0.1, "op_type": 0.2, "s": 0.3,
+          "ints": 3.0, "raw_data": 1.5}  # fmt: skip
+
+
 def _liked(field: Field, gentle: bool) -> float:
-    """How often a field is changed. Names and kinds hold a graph together: small changes leave most of them alone."""
-    if field.name == "dims" and gentle:
-        return 0.1  # which the data would not fit
-    if not gentle or type_name(field) not in ("string", "enum"):
-        return 1.0
-    return 0.5 if is_repeated(field) else 0.1
+    """How often a field is changed beside others of its message."""
+    return _LIKED.get(field.name, 1.0) if gentle else 1.0
 
 
 def _present(message: Message, field: Field) -> bool:
     return bool(len(getattr(message, field.name))) if is_repeated(field) else bool(message.HasField(field.name))
-
-
-def _set(message: Message, field: Field, rng: random.Random, gentle: bool, root: Message) -> str:
-    where = f"{message.DESCRIPTOR.name}.{field.name}"
-    if is_repeated(field):
-        value = _scalar(field, field.default_value, rng, gentle, root)
-        return _replace(message, field, [value]) and f"{where}: [{_brief(value)}]"
-    before = getattr(message, field.name)
-    value = _scalar(field, before, rng, gentle, root)
-    if _same(before, value):
-        return ""
-    try:
-        setattr(message, field.name, value)
-    except (ValueError, TypeError):
-        return ""
-    return f"{where}: {_brief(before)} -> {_brief(value)}"
 
 
 def _replace(message: Message, field: Field, values: list[Any]) -> bool:
@@ -240,7 +285,9 @@ def _scalar(field: Field, before: Any, rng: random.Random, gentle: bool, root: M
     if kind in _INTEGERS:
         return _integer(before if isinstance(before, int) else 0, kind, rng, gentle)
     if kind in ("float", "double"):
-        return before * rng.choice([0.5, 2, -1, 1.1]) if gentle and before and rng.random() < 0.6 else rng.choice(FLOATS)
+        return (
+            before * rng.choice([0.5, 2, -1, 1.1]) if gentle and before and rng.random() < 0.6 else rng.choice(FLOATS)
+        )
     if kind == "enum":
         values = [v.number for v in field.enum_type.values]
         return rng.choice(values)
@@ -255,7 +302,11 @@ def _scalar(field: Field, before: Any, rng: random.Random, gentle: bool, root: M
 
 def _integer(before: int, kind: str, rng: random.Random, gentle: bool) -> int:
     if gentle:
-        value = before + rng.choice([-2, -1, -1, 1, 1, 2]) if rng.random() < 0.7 else rng.choice([0, 1, 2, 3, 4, 5, 8, 16, -1])
+        value = (
+            before + rng.choice([-2, -1, -1, 1, 1, 2])
+            if rng.random() < 0.7
+            else rng.choice([0, 1, 2, 3, 4, 5, 8, 16, -1])
+        )
     else:
         value = rng.choice([before + 1, before - 1, -before, before * 2, *EDGES, *EDGES])
     bits = _INTEGERS[kind]
@@ -278,7 +329,7 @@ def _text(field: Field, before: str, rng: random.Random, gentle: bool, root: Mes
     return rng.choice(TEXTS) if rng.random() < 0.8 else before + rng.choice("0_é\n ")
 
 
-def _each(field: Field, value: Any) -> list[str]:
+def _each(field: Field, value: Any) -> list[Any]:
     return list(value) if is_repeated(field) else [value]
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -28,8 +27,8 @@ _NONE, _READ = 0, 1  # PROT_NONE, PROT_READ (mmap(2))
 
 @dataclass(frozen=True)
 class Fences:
-    """How buffers lie: `behind`, flush to the page behind them, else to the one before. `watch` is told each step before
-    it runs.
+    """How buffers lie: `behind`, flush to the page behind them, else to the one before. `watch` is told of each step
+    before it runs.
     """
 
     behind: bool = True
@@ -38,12 +37,12 @@ class Fences:
     def bytes(self, count: int) -> np.ndarray:
         """So many bytes, zero, between two pages that fault. They live as long as the array or a view of it."""
         pages = -(-count // _PAGE)
-        whole = np.frombuffer(mmap.mmap(-1, (pages + 2) * _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
-        first = address_of(whole)
+        whole = mmap.mmap(-1, (pages + 2) * _PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        first = address_of(np.frombuffer(whole, np.uint8))
         _protect(first, _PAGE, _NONE)
         _protect(first + (pages + 1) * _PAGE, _PAGE, _NONE)
         start = (pages + 1) * _PAGE - count if self.behind else _PAGE
-        block: np.ndarray = whole[start : start + count]
+        block: np.ndarray = np.ndarray(count, np.uint8, whole, start)  # a slice of nothing would lie elsewhere
         return block
 
     def copy(self, array: np.ndarray, writable: bool = False) -> np.ndarray:
@@ -64,7 +63,9 @@ def _protect(address: int, count: int, how: int) -> None:
 
 
 class FencedFrame(Frame):
-    """A frame whose constants, scratch memory and outputs lie between fences. Inputs are the caller's: `Fences.copy`."""
+    """A frame whose constants, scratch memory and outputs lie between fences. Inputs are the caller's; see
+    `Fences.copy`.
+    """
 
     large_from = 0
 
@@ -108,8 +109,3 @@ class FencedFrame(Frame):
     def _run_from(self, step: int) -> int:
         self._fences.watch(step)
         return super()._run_from(step)
-
-
-def fenced_inputs(fences: Fences, arrays: Sequence[Any], updated: Sequence[bool]) -> list[np.ndarray]:
-    """The caller's arrays between fences; those that are updated in place may be written."""
-    return [fences.copy(np.asarray(a), writable) for a, writable in zip(arrays, updated, strict=True)]
