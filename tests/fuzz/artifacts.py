@@ -63,9 +63,7 @@ def made(seed: int, number: int, without: frozenset[int] = frozenset()) -> Case:
             data, done = damaged(data, random.Random(f"{seed} artifacts {number} {k}"))
             how.append(done)
         return Case(data, tuple(how), base, True, noise)
-    (length,) = struct.unpack("<Q", data[8:16])
-    header = json.loads(data[64 : 64 + length])
-    blobs = [data[start : start + size] for start, size, _ in header["blobs"]]
+    header, blobs = taken_apart(data)
     for k in steps:
         part = header if late or rng.random() < 0.1 else header["program"]
         how.append(
@@ -74,6 +72,13 @@ def made(seed: int, number: int, without: frozenset[int] = frozenset()) -> Case:
             else ""
         )
     return Case(written(header, blobs, late), tuple(how), base, False, noise)
+
+
+def taken_apart(data: bytes) -> tuple[Any, list[bytes]]:
+    """The header of a file, and its blobs."""
+    (length,) = struct.unpack("<Q", data[8:16])
+    header = json.loads(data[64 : 64 + length])
+    return header, [data[start : start + size] for start, size, _ in header["blobs"]]
 
 
 def written(header: Any, blobs: list[bytes], late: bool) -> bytes:

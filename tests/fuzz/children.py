@@ -174,7 +174,7 @@ def _limit(said: IO[bytes]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.sched_getaffinity = lambda pid: {0}  # type: ignore[assignment]  # one thread, one compile worker
-    faulthandler.enable(said)
+    faulthandler.enable(said, all_threads=False)
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
         faulthandler.register(number, said, all_threads=False, chain=True)

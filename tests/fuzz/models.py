@@ -158,6 +158,10 @@ def guarded(call: Callable[[], Any], allowed: tuple[type[Exception], ...]) -> An
     try:
         return call()
     except MapstoError as error:
+        swept = _swept(error)
+        if swept is not None:
+            text = "".join(traceback.format_exception(swept))[-3000:]
+            return Outcome(f"unclear: {type(swept).__name__}", place_of(swept), f"{error}\n{text}", True)
         if isinstance(error, allowed) and not isinstance(error, InternalError):
             return Outcome(type(error).__name__, "", str(error)[:300])
         cause = error.__cause__ if isinstance(error, InternalError) and error.__cause__ else error
@@ -166,6 +170,20 @@ def guarded(call: Callable[[], Any], allowed: tuple[type[Exception], ...]) -> An
         return Outcome(name, place_of(cause), f"{cause}\n{text}", True)
     except BaseException as error:
         return Outcome(type(error).__name__, place_of(error), "".join(traceback.format_exception(error))[-3000:], True)
+
+
+# What no check of ours raises: who sees it cannot know what of the file is wrong.
+_ACCIDENTS = (
+    KeyError, IndexError, AttributeError, TypeError, AssertionError, ZeroDivisionError, StopIteration, NameError,
+)  # fmt: skip
+
+
+def _swept(error: MapstoError) -> BaseException | None:
+    """The accident that an error of ours only passes on: nothing looked at what it stumbled over."""
+    cause: BaseException | None = error
+    while isinstance(cause, MapstoError) and not isinstance(cause, InternalError):
+        cause = cause.__cause__
+    return cause if isinstance(cause, _ACCIDENTS) else None
 
 
 def place_of(error: BaseException) -> str:
