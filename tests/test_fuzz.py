@@ -33,19 +33,21 @@ from tests.fuzz.worker import install
 from tests.importers.models import model, node
 
 ROOT = Path(__file__).parents[1]
-CASES = {"models": 1800, "artifacts": 1500, "plans": 250, "machines": 80}  # some two minutes of processor time
+CASES = 4320  # of all targets by turns: some two minutes of processor time
+LEAST = {"models": 2000, "artifacts": 1400, "plans": 500, "machines": 170}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", CASES)
-def test_cases_of_a_fixed_seed_find_nothing(target: str) -> None:
-    command = [sys.executable, "-m", "tests.fuzz", "--target", target, "--cases", str(CASES[target]), "--seed", "1"]
+def test_cases_of_a_fixed_seed_find_nothing() -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "--cases", str(CASES), "--seed", "1"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
-    tried, ran = re.search(r"(\d+) cases in", done.stdout), re.search(r"(\d+) +[\d.]+ %  ran", done.stdout)
-    assert tried and int(tried[1]) == CASES[target]
-    assert ran and int(ran[1]) > CASES[target] // 50, done.stdout[-2000:]  # else nothing is compared
+    for target, least in LEAST.items():
+        told = done.stdout.partition(f"{target}: ")[2]
+        tried, ran = re.match(r"(\d+)\n", told), re.search(r"(\d+) +[\d.]+ %  ran", told)
+        assert tried and int(tried[1]) >= least, done.stdout
+        assert ran and int(ran[1]) > least // 50, done.stdout  # else nothing is run
 
 
 # -- that it finds -----------------------------------------------------------------------------------------------------

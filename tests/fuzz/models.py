@@ -218,7 +218,7 @@ def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[st
             return None
         own = feed.get(port.name)
         fits = own is not None and own.shape == shape and own.dtype == port.dtype.numpy
-        made[port.name] = np.ascontiguousarray(own) if fits and own is not None else drawn(port.dtype.numpy, shape, rng)
+        made[port.name] = np.array(own) if fits and own is not None else drawn(port.dtype.numpy, shape, rng)
     known = exe._tables.tape.symbols
     try:
         use = exe.memory({name: size for name, size in sizes.items() if name in known})
