@@ -30,6 +30,7 @@ EDGES = [
     -(1 << 63),
 ]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, 1e38, -1e38, 1e10, float("inf"), float("-inf"), float("nan")]
+NAMES = ["n", "m", "x", "y"]
 TEXTS = [
     "",
     "x",
@@ -108,6 +109,9 @@ class Mutator:
         found = list(messages(root))
         message, _ = _drawn(found, rng, gentle)
         fields = [f for f in message.DESCRIPTOR.fields if _present(message, f)]
+        others = _alternatives(message)
+        if others and rng.random() < 0.3:
+            return self._set(message, rng.choice(others), rng, gentle, root)
         if not gentle and rng.random() < 0.1:
             absent = [f for f in message.DESCRIPTOR.fields if not _present(message, f) and f.message_type is None]
             if absent:
@@ -266,6 +270,16 @@ def _liked(field: Field, gentle: bool) -> float:
     return _LIKED.get(field.name, 1.0) if gentle else 1.0
 
 
+def _alternatives(message: Message) -> list[Field]:
+    """Scalar fields that would take the place of one that is set: a name instead of a number (an open size)."""
+    found = []
+    for oneof in message.DESCRIPTOR.oneofs:
+        chosen = message.WhichOneof(oneof.name)
+        if chosen is not None:
+            found += [f for f in oneof.fields if f.name != chosen and f.message_type is None]
+    return found
+
+
 def _present(message: Message, field: Field) -> bool:
     return bool(len(getattr(message, field.name))) if is_repeated(field) else bool(message.HasField(field.name))
 
@@ -326,6 +340,8 @@ def _text(field: Field, before: str, rng: random.Random, gentle: bool, root: Mes
         ]
         if there:
             return rng.choice(there)
+    if gentle or rng.random() < 0.2:
+        return rng.choice(NAMES)
     return rng.choice(TEXTS) if rng.random() < 0.8 else before + rng.choice("0_é\n ")
 
 
