@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tests.fuzz.children import Attempt, Children
 from tests.fuzz.findings import Findings
 from tests.fuzz.targets import TARGETS, Target
@@ -148,6 +150,9 @@ def replay(path: Path) -> int:
     target = fits[0]
     if path.suffix == ".json":
         path = path.with_suffix(target.suffix)
+    if path.with_suffix(".npz").exists():
+        with np.load(path.with_suffix(".npz")) as feed:
+            told["feed"] = dict(feed)
     case = target.from_file(path.read_bytes(), told)
     with tempfile.TemporaryDirectory() as folder:
         children = Children(lambda number, desk: target.tried(case, desk), lambda: install(Path(folder)))

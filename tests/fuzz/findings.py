@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from tests.fuzz.children import Children, Outcome
 from tests.fuzz.targets import Target
 
@@ -74,6 +76,8 @@ class Findings:
             "kind": finding.outcome.kind, "where": finding.outcome.where, "how": list(finding.how),
             "message": finding.outcome.message, **{name: getattr(case, name, 0) for name in ("noise", "base", "plain")},
         }  # fmt: skip
+        if getattr(case, "feed", {}):
+            np.savez(path.with_suffix(".npz"), **case.feed)  # type: ignore[attr-defined]
         path.with_suffix(".json").write_text(json.dumps(told, indent=1))
 
 

@@ -24,7 +24,7 @@ class Target:
 
 
 def _model_from(data: bytes, told: Mapping[str, Any]) -> models.Case:
-    return models.Case(data, tuple(told.get("how", ())), {}, int(told.get("noise", 0)))
+    return models.Case(data, tuple(told.get("how", ())), told.get("feed", {}), int(told.get("noise", 0)))
 
 
 def _text_from(data: bytes, told: Mapping[str, Any]) -> plans.Case:

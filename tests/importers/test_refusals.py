@@ -87,6 +87,9 @@ WRONG = {
     "blocks of nothing": """(float[1, 4, 4] x) => (float[?] y) <int64[2] i = {3, 3}, int64[2] b = {0, 2}> {
         y = Col2Im(x, i, b)
     }""",
+    "an output padded by less than nothing": """(float[1, 3, 4, 4] x, float[3, 2, 3, 3] w) => (float[?] y) {
+        y = ConvTranspose<output_padding = [0, -2]>(x, w)
+    }""",
     "two axes for one": "(float[3, 5] x) => (float[?] y) <int64[2] a = {0, 1}> { y = CumSum(x, a) }",
     "two sizes for one": "(float[3, 5] x) => (float[?] y, int64[?] z) <int64[2] k = {1, 2}> { y, z = TopK(x, k) }",
 }
