@@ -41,6 +41,17 @@ def _inputs(domain: str, op: str, opset: int) -> tuple[_Input, ...] | None:
     return tuple(_Input(formal) for formal in schema.inputs)
 
 
+def check_counts(domain: str, op: str, opset: int, inputs: int, outputs: int) -> None:
+    """Raises ModelError for fewer inputs or outputs than the op has at least. (More are seen when they are read.)"""
+    if _inputs(domain, op, opset) is None:
+        return
+    schema = onnx.defs.get_schema(op, opset, domain)
+    if inputs < schema.min_input:
+        raise ModelError(f"{inputs} inputs are given, the op takes {schema.min_input} at least")
+    if outputs < schema.min_output:
+        raise ModelError(f"{outputs} outputs are named, the op has {schema.min_output} at least")
+
+
 def check_types(domain: str, op: str, opset: int, inputs: Sequence[Value | None]) -> None:
     """Raises ModelError for an input of a type that the op does not take, or of another type than one it must equal."""
     fault = _fault(domain, op, opset, tuple([None if value is None else value.dtype for value in inputs]))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import onnx
@@ -24,6 +24,7 @@ from mapsto.ops.builder import Builder
 
 Result = Value | Sequence[Value | None]
 Row = Callable[["NodeCall"], Result]
+T = TypeVar("T")
 TensorType = tuple[DType, Sequence[Dim]]
 _ROWS: dict[tuple[str, str], Row] = {}
 _KIND = onnx.AttributeProto
@@ -131,6 +132,19 @@ class NodeCall:
         if content is None or any(isinstance(e, Expr) for e in content.reshape(-1)):
             raise self.unsupported(f"{meaning} (input {i}) must be known when compiling; make it an initializer")
         return [int(e) for e in content.reshape(-1)]
+
+    def static_int(self, i: int, meaning: str) -> int:
+        """The only integer of input i, which must be known at compile time."""
+        return self._only(self.static_ints(i, meaning), i, meaning)
+
+    def dim(self, i: int, hint: str, meaning: str) -> Dim:
+        """The only integer of input i as a dim."""
+        return self._only(self.dims(i, hint), i, meaning)
+
+    def _only(self, found: Sequence[T], i: int, meaning: str) -> T:
+        if len(found) != 1:
+            raise self.wrong(f"{meaning} (input {i}) has {len(found)} elements, not 1")
+        return found[0]
 
     def static_scalar(self, i: int, meaning: str) -> float | int | bool:
         """The one element of input i, a constant; an integer keeps all its bits."""

@@ -62,6 +62,8 @@ def _conv_transpose(call: NodeCall) -> Result:
     rank = x.rank - 2
     strides, dilations = per_axis(call, "strides", rank, 1), per_axis(call, "dilations", rank, 1)
     extra = per_axis(call, "output_padding", rank, 0)
+    if any(e < 0 for e in extra):
+        raise call.wrong(f"output_padding {list(extra)} is below zero")
     if any(isinstance(d, Expr) for d in w.shape[2:]) or any(v < 1 for v in (*strides, *dilations)):
         raise call.unsupported("a window of open or wrong extents is not supported")
     pads, extra = _transpose_pads(call, x, w, strides, dilations, extra)

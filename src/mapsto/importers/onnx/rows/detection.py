@@ -10,7 +10,7 @@ from mapsto.ir.expr import Dim
 def _non_max_suppression(call: NodeCall) -> Result:
     """Rows (batch, class, box) of what stays; their number is bound in the run. Without a limit: none."""
     b = call.builder
-    limit: Dim = call.dims(2, "limit")[0] if call.optional(2) is not None else 0
+    limit: Dim = call.dim(2, "limit", "the most boxes of a class") if call.optional(2) is not None else 0
     if isinstance(limit, int):
         limit = max(limit, 0)
     operands = [call.input(0), call.input(1), call.optional(3), call.optional(4)]

@@ -94,7 +94,7 @@ def _compress(call: NodeCall) -> Result:
 @row("TopK")
 def _top_k(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
-    k: Dim = call.integer("k") if call.opset < 10 else call.dims(1, "k")[0]
+    k: Dim = call.integer("k") if call.opset < 10 else call.dim(1, "k", "k")
     axis = call.axis(x.rank, -1)
     attrs = {
         "k": k,
@@ -127,6 +127,8 @@ def _one_hot(call: NodeCall) -> Result:
     b, indices = call.builder, call.input(0)
     depths = call.input(1)
     array = b.array(depths)
+    if any(d != 1 for d in depths.shape):
+        raise call.wrong(f"the depth {depths} is not one element")
     if array is not None:
         depth: Dim = int(array.reshape(-1)[0])
     else:

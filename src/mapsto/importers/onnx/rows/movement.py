@@ -34,6 +34,8 @@ def _reshape(call: NodeCall) -> Result:
             if axis >= x.rank:
                 raise call.wrong(f"shape {target}: a 0 at place {axis} of an input with {x.rank} axes")
             shape[axis] = x.shape[axis]
+    if any(isinstance(d, int) and d < -1 for d in target):
+        raise call.wrong(f"shape {target} has a negative extent")
     open_axes = [axis for axis, dim in enumerate(target) if dim == -1]
     if len(open_axes) > 1:
         raise call.wrong(f"shape {target} has more than one -1")
@@ -42,8 +44,6 @@ def _reshape(call: NodeCall) -> Result:
         if rest == 0:
             raise call.wrong(f"shape {target}: -1 beside a 0 can be anything")
         shape[open_axes[0]] = floordiv(product(x.shape), rest)
-    if any(isinstance(d, int) and d < 0 for d in shape):
-        raise call.wrong(f"shape {target} has a negative extent")
     return reshape(call.builder, x, shape)
 
 
@@ -92,6 +92,8 @@ def _squeeze(call: NodeCall) -> Result:
             )
         chosen = {axis for axis, d in enumerate(x.shape) if d == 1}
     else:
+        if axes and not x.rank:
+            raise call.wrong(f"{x} has no axis to leave out")
         chosen = {call.normal_axis(axis, x.rank) for axis in axes}
     for axis in chosen:
         if isinstance(x.shape[axis], int) and x.shape[axis] != 1:
@@ -158,6 +160,8 @@ def _concat(call: NodeCall) -> Result:
 @row("Split")
 def _split(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
+    if not x.rank:
+        raise call.wrong(f"{x} has no axis to split")
     axis = call.axis(x.rank, 0)
     sizes = _split_sizes(call, x.shape[axis])
     if len(sizes) != len(call.outputs):

@@ -9,9 +9,17 @@ from mapsto.ir.graph import Value
 from mapsto.ops import composite
 
 
+def _by_channel(call: NodeCall, x: Value, *vectors: Value) -> None:
+    """Raises ModelError where x has no channels, or one of the vectors is none."""
+    for vector in vectors:
+        if x.rank < 2 or vector.rank != 1:
+            raise call.wrong(f"{vector} is not one number for each channel of {x}")
+
+
 @row("BatchNormalization")
 def _batch_norm(call: NodeCall) -> Result:
     x, scale, bias, mean, variance = (call.input(i) for i in range(5))
+    _by_channel(call, x, scale, bias, mean, variance)
     if call.integer("training_mode", 0):
         return _batch_norm_training(call)
     return composite.batch_norm(call.builder, x, scale, bias, mean, variance, call.number("epsilon", 1e-5))
@@ -54,6 +62,7 @@ def _rms_norm(call: NodeCall) -> Result:
 @row("InstanceNormalization")
 def _instance_norm(call: NodeCall) -> Result:
     x, scale, bias = (call.input(i) for i in range(3))
+    _by_channel(call, x, scale, bias)
     return composite.instance_norm(call.builder, x, scale, bias, call.number("epsilon", 1e-5))
 
 

@@ -106,6 +106,6 @@ def _log_sum_exp(call: NodeCall) -> Result:
 @row("CumSum")
 def _cumsum(call: NodeCall) -> Result:
     x = call.input()
-    axis = call.normal_axis(call.static_ints(1, "the axis")[0], x.rank)
+    axis = call.normal_axis(call.static_int(1, "the axis"), x.rank)
     exclusive, backwards = bool(call.integer("exclusive", 0)), bool(call.integer("reverse", 0))
     return call.builder.one("cumsum", [x], axis=axis, exclusive=exclusive, reverse=backwards)

@@ -24,7 +24,7 @@ _POINTS = 1 << 12
 @row(*_WINDOWS)
 def _window(call: NodeCall) -> Result:
     b, dtype = call.builder, call.dtype("output_datatype", DType.F32)
-    size = call.dims(0, "size")[0]
+    size = call.dim(0, "size", "the size")
     if isinstance(size, Expr) or size > _CONSTANT:
         steps = b.one("iota", [], shape=(size,), start=0, step=1, dtype=DType.F64)
         period = size if call.integer("periodic", 1) else size - 1
@@ -86,11 +86,11 @@ def _dft(call: NodeCall) -> Result:
     if call.opset < 20:
         axis = call.normal_axis(call.integer("axis", 1), x.rank)
     else:
-        axis = call.normal_axis(call.static_ints(2, "the axis")[0] if call.has(2) else -2, x.rank)
+        axis = call.normal_axis(call.static_int(2, "the axis") if call.has(2) else -2, x.rank)
     if axis == x.rank - 1:
         raise call.wrong(f"axis {axis} of {x} holds the real and imaginary parts")
     extent = 2 * (x.shape[axis] - 1) if onesided and inverse else x.shape[axis]
-    length = call.static_ints(1, "the length")[0] if call.has(1) else extent
+    length = call.static_int(1, "the length") if call.has(1) else extent
     if not isinstance(length, int) or length > _POINTS or x.shape[-1] not in (1, 2):
         raise call.unsupported(
             f"a transform of {length} points over {x} is not supported; up to {_POINTS} known points are"
@@ -122,7 +122,7 @@ def _of_length(b: Builder, x: Value, length: int) -> Value:
 def _stft(call: NodeCall) -> Result:
     """Frames of the signal[N, L, 1 or 2], `step` apart, times the window, transformed: [N, frames, bins, 2]."""
     b, x = call.builder, call.input(0)
-    step = call.static_ints(1, "the step between frames")[0]
+    step = call.static_int(1, "the step between frames")
     window = call.optional(2)
     size: Dim | None = (
         float_as_dims(b, call.input(3)) if call.has(3) else window.shape[0] if window is not None else None

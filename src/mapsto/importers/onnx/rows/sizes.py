@@ -72,6 +72,8 @@ def _range(call: NodeCall) -> Result:
     """start, start + delta, ... up to limit: max(0, ceil((limit - start) / delta)) elements."""
     b = call.builder
     start, limit, delta = (call.input(i) for i in range(3))
+    if any(d != 1 for v in (start, limit, delta) for d in v.shape if isinstance(d, int)):
+        raise call.wrong(f"{start}, {limit} and {delta} are not one number each")
     constants = [b.array(v) for v in (start, limit, delta)]
     if all(a is not None for a in constants):
         return _constant_range(call, [a.reshape(-1)[0].item() for a in constants if a is not None], start.dtype)
