@@ -6,12 +6,15 @@ from collections.abc import Iterable
 
 import pytest
 
+from mapsto.devices.cpu.traits import TRAITS
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph
 from mapsto.ops.builder import Builder
 from mapsto.plan.access import access
 from mapsto.plan.decide import decide
+from mapsto.plan.home import Border, layout_for, same_places
 from mapsto.plan.items import Branches, Item, Task, reads_of, targets_of, tasks
+from mapsto.plan.layout import plain
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.works import NO_PINS, Pins
 from tests.plan.graphs import conv
@@ -88,3 +91,38 @@ def test_a_second_result_that_lies_otherwise_is_copied(inner: int | None) -> Non
             assert reached is not None, (name, mapped.homes[name].layout)
             blocks.add(reached.block or 0)
     assert len(blocks) == 1
+
+
+def test_a_routine_reads_what_lies_row_major() -> None:
+    """What would be a view of a value in blocks, or of one turned round, is a copy where strides are not asked for."""
+    b = Builder("g")
+    x = b.input("x", DType.F32, (1, 16, 8, 8))
+    y = b.one("relu", [conv(b, x, 32)])
+    turned = b.one("transpose", [y], perm=(0, 2, 3, 1))
+    values, places = b.add("topk", [turned], {"axis": 3, "k": 4, "largest": True, "sorted": True})
+    mapped = decided(b.finish([conv(b, y, 16), values, places]))
+    (routine,) = [task for task in tasks(mapped.items) if task.kind == "routine"]
+    for name in (*routine.reads, *routine.targets):
+        layout = mapped.homes[name].layout
+        assert same_places(layout, plain(layout.shape)), (name, layout)
+
+
+# -- reach -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_contraction_reaches_an_operand_whose_border_is_wide_enough_on_every_side() -> None:
+    b = Builder("g")
+    x = b.input("x", DType.F32, (1, 32, 9, 9))
+    (task,) = [task for task in tasks(decided(b.finish([conv(b, x, 32)])).items) if task.phases]
+    (c,) = task.phases
+    need = ((0, 0), (0, 0), (1, 1), (1, 1))
+    assert c.border((1, 32, 9, 9)) == need
+
+    def reaches(border: Border) -> bool:
+        layout = layout_for((1, 32, 9, 9), 1, TRAITS, border)
+        return access(c, c.a.index, layout, c.channels[0].name, need) is not None
+
+    assert reaches(need) and reaches(((0, 0), (0, 0), (2, 1), (1, 3)))
+    for dim in (2, 3):
+        for pair in ((0, 1), (1, 0)):
+            assert not reaches(tuple(pair if d == dim else each for d, each in enumerate(need)))
