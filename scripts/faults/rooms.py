@@ -1,7 +1,7 @@
 """Which tests hold which room: the one table of it.
 
-For a fault in a module the tests are, nearest first: the file named after the module; those of the room's folder that
-import it; the rest of the folder; the files that the room's code is chiefly tested by, elsewhere.
+For a fault in a module the tests are, nearest first: the file named after the module; those that import it; the rest of
+the room's folder; the files that the room's code is chiefly tested by, elsewhere.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _PLANS = ("tests/plan", "tests/devices/test_described.py", "tests/session", "tes
 ROOMS: dict[str, Room] = {
     "errors": Room(("tests/test_boundary.py",), ("tests/cli", "tests/importers/test_load.py", "tests/session")),
     "boundary": Room(("tests/test_boundary.py",), ("tests/session", "tests/cli")),
-    "arguments": Room(("tests/session/test_arguments.py",), ("tests/cli", "tests/session/test_overridable.py")),
+    "arguments": Room(("tests/session/test_arguments.py", "tests/session/test_overridable.py"), ("tests/cli",)),
     "files": Room(("tests/test_files.py",), ("tests/test_store.py", "tests/cli/test_output.py", "tests/session/cache"), keeps=True),
     "store": Room(("tests/test_store.py",), ("tests/cli/test_cache.py", "tests/session/cache"), keeps=True),
     "witness": Room(("tests/session/cache",), ("tests/importers", "tests/session"), keeps=True),
@@ -74,12 +74,45 @@ ROOMS: dict[str, Room] = {
     "cli": Room(("tests/cli",), ("tests/session/test_predict.py", "tests/report", "tests/session/cache")),
 }
 
+# Tests of modules (or of all that begin so) that are nearest to them though their names do not tell.
+NEAREST: dict[str, tuple[str, ...]] = {
+    "devices/generic/blocks": ("tests/devices/generic/test_tiles.py",),
+    "devices/generic/border": ("tests/devices/generic/test_layouts.py",),
+    "devices/generic/context": ("tests/devices/generic/test_folds.py", "tests/devices/generic/test_layouts.py"),
+    "devices/generic/crossing": ("tests/devices/generic/test_tiles.py",),
+    "devices/generic/flat": ("tests/devices/generic/test_layouts.py",),
+    "devices/generic/interior": ("tests/devices/generic/test_windows.py",),
+    "devices/generic/lower": ("tests/devices/generic/test_layouts.py", "tests/devices/generic/test_extents.py"),
+    "devices/generic/one_pass": ("tests/devices/generic/test_folds.py",),
+    "devices/generic/reduce": ("tests/devices/generic/test_folds.py",),
+    "devices/generic/running": ("tests/devices/generic/test_folds.py",),
+    "devices/generic/schedule": ("tests/devices/generic/test_tiles.py",),
+    "devices/making/contractions": ("tests/session/test_results.py",),
+    "devices/making/packed": ("tests/devices/making/test_packed.py",),
+    "devices/named": ("tests/session/cache/test_executables.py",),
+    "devices/routines/nonzero": ("tests/devices/routines/test_nonzero.py",),
+    "devices/routines/suppression": ("tests/devices/routines/test_suppression.py",),
+    "devices/routines/topk": ("tests/devices/routines/test_topk.py",),
+    "devices/routines/": ("tests/devices/routines/test_recurrent.py",),
+    "loop/llvm": ("tests/loop/test_llvm_memory.py", "tests/loop/test_llvm.py"),
+    "loop/opencl": ("tests/loop/test_opencl.py",),
+    "passes/": ("tests/passes/test_rules.py",),
+    "plan/access": ("tests/plan/test_settle.py",),
+    "plan/derive": ("tests/session/test_replay.py",),
+    "plan/forecast": ("tests/plan/test_costs_decide.py",),
+    "plan/guesses": ("tests/plan/test_costs_decide.py",),
+    "plan/judge": ("tests/plan/test_costs_decide.py",),
+    "plan/prices": ("tests/plan/test_costs_decide.py",),
+    "plan/rules/": ("tests/plan/test_rules.py",),
+    "plan/seats": ("tests/plan/test_costs_decide.py",),
+    "plan/slices": ("tests/plan/test_decide.py",),
+    "plan/votes": ("tests/plan/test_decide.py",),
+}
+
 # Files of more than some ten seconds: they come last, unless they are named after the module.
 LONG = {
     "tests/cli/test_manners.py",
     "tests/loop/test_functions.py",
-    "tests/loop/test_llvm.py",
-    "tests/loop/test_llvm_memory.py",
     "tests/plan/test_outputs.py",
     "tests/devices/contraction/test_items.py",
     "tests/devices/cpu/test_plan_native.py",
@@ -104,19 +137,22 @@ def room_of(file: str) -> str:
 
 
 def stages(root: Path, file: str, beyond: Sequence[str] = ()) -> list[list[str]]:
-    """Test files for a module in the order in which they are run, by stages: near, the room, beyond, the long ones.
+    """Test files for a module in the order in which they are run, by stages: the nearest, those that import it, the
+    room, beyond, the long ones.
     beyond: files that are meant to hold a fault in it, whatever their room.
     """
     room = ROOMS[room_of(file)]
     own = list(_files(root, room.own))
     imports = _imports(file)
+    inside = file.removeprefix(f"{SOURCE}/")
+    told = next((tests for start, tests in NEAREST.items() if inside.startswith(start)), ())
     named = [test for test in own if Path(test).stem in (f"test_{Path(file).stem}", f"test_{Path(file).parent.name}")]
-    near = [test for test in own if _mentions(root / test, imports) and test not in LONG]
     meant, others = list(_files(root, beyond)), list(_files(root, room.beyond))
+    near = [test for test in [*own, *others] if test not in LONG and _mentions(root / test, imports)]
     short = [[test for test in tests if test not in LONG] for tests in (own, others)]
     seen: set[str] = set()
     found = []
-    for stage in ([*meant, *named, *near], *short, [*own, *others]):
+    for stage in ([*meant, *told, *named], near, *short, [*own, *others]):
         fresh = [test for test in dict.fromkeys(stage) if test not in seen]
         seen.update(fresh)
         if fresh:
