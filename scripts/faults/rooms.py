@@ -74,27 +74,31 @@ ROOMS: dict[str, Room] = {
     "cli": Room(("tests/cli",), ("tests/session/test_predict.py", "tests/report", "tests/session/cache")),
 }
 
-# Tests of modules (or of all that begin so) that are nearest to them though their names do not tell.
+# Tests of modules (or of all that begin so) that are nearest to them though their names do not tell: files, or single
+# tests of files that take long.
 NEAREST: dict[str, tuple[str, ...]] = {
-    "devices/generic/blocks": ("tests/devices/generic/test_tiles.py",),
+    "devices/generic/blocks": ("tests/devices/generic/test_tiles.py::test_every_tile",),
     "devices/generic/border": ("tests/devices/generic/test_layouts.py",),
-    "devices/generic/context": ("tests/devices/generic/test_folds.py", "tests/devices/generic/test_layouts.py"),
+    "devices/generic/context": ("tests/devices/generic/test_folds.py::test_a_fold_in_a_fold",),
     "devices/generic/crossing": ("tests/devices/generic/test_tiles.py",),
     "devices/generic/flat": ("tests/devices/generic/test_layouts.py",),
     "devices/generic/interior": ("tests/devices/generic/test_windows.py",),
-    "devices/generic/lower": ("tests/devices/generic/test_layouts.py", "tests/devices/generic/test_extents.py"),
-    "devices/generic/one_pass": ("tests/devices/generic/test_folds.py",),
+    "devices/generic/lower": ("tests/devices/generic/test_extents.py",),
     "devices/generic/reduce": ("tests/devices/generic/test_folds.py",),
     "devices/generic/running": ("tests/devices/generic/test_folds.py",),
-    "devices/generic/schedule": ("tests/devices/generic/test_tiles.py",),
-    "devices/making/contractions": ("tests/session/test_results.py",),
+    "devices/generic/schedule": (
+        "tests/devices/generic/test_tiles.py::test_streams_side_by_side_are_moved_in_one_tile_where_half_of_the_registers_hold_them",
+        "tests/devices/generic/test_tiles.py::test_moves_are_made_in_tiles",
+    ),
     "devices/making/packed": ("tests/devices/making/test_packed.py",),
+    "devices/making/contractions": ("tests/session/test_results.py",),
     "devices/named": ("tests/session/cache/test_executables.py",),
     "devices/routines/nonzero": ("tests/devices/routines/test_nonzero.py",),
     "devices/routines/suppression": ("tests/devices/routines/test_suppression.py",),
     "devices/routines/topk": ("tests/devices/routines/test_topk.py",),
     "devices/routines/": ("tests/devices/routines/test_recurrent.py",),
-    "loop/llvm": ("tests/loop/test_llvm_memory.py", "tests/loop/test_llvm.py"),
+    "devices/opencl/device": ("tests/devices/opencl/test_engine.py",),
+    "loop/llvm": ("tests/loop/test_llvm.py::test_a_branch_that_leaves_a_variable_alone", "tests/loop/test_llvm.py"),
     "loop/opencl": ("tests/loop/test_opencl.py",),
     "passes/": ("tests/passes/test_rules.py",),
     "plan/access": ("tests/plan/test_settle.py",),

@@ -38,7 +38,7 @@ class Limits:
     these seconds do not notice has survived.
     """
 
-    test: float = 120.0
+    test: float = 300.0
     all: float = 600.0
     memory: int = 16 << 30
 
