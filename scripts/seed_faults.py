@@ -100,11 +100,17 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=SEED, help=f"of those drawn (default {SEED})")
     parser.add_argument("--count", type=int, default=COUNT, help=f"how many are drawn (default {COUNT})")
     parser.add_argument("--drawn-only", action="store_true", help="leave out those that were thought out")
-    parser.add_argument("--room", action="append", default=[], choices=sorted(ROOMS), help="of this room; may be repeated")
+    parser.add_argument(
+        "--room", action="append", default=[], choices=sorted(ROOMS), help="of this room; may be repeated"
+    )
     parser.add_argument("--only", action="append", default=[], metavar="KEY", help="this fault; may be repeated")
     parser.add_argument("--jobs", type=int, default=1, help="copies of the tree that are worked in at once (default 1)")
-    parser.add_argument("--seconds", type=float, default=Limits.all, help="of tests for each fault (default %(default).0f)")
-    parser.add_argument("--results", type=Path, default=ROOT / ".faults" / "results.jsonl", help="where results are kept")
+    parser.add_argument(
+        "--seconds", type=float, default=Limits.all, help="of tests for each fault (default %(default).0f)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / ".faults" / "results.jsonl", help="where results are kept"
+    )
     parser.add_argument("--resume", action="store_true", help="leave out faults that have a result there")
     parser.add_argument("--cache", type=Path, help="a folder that keeps object code from run to run (default: none)")
     parser.add_argument("--page", type=Path, help="write the page of all results")
@@ -119,7 +125,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if args.list:
             for fault in faults:
                 line = fault.line((ROOT / fault.file).read_bytes())
-                print(f"{fault.key} {fault.kind} {fault.file}:{line} {fault.function}\n    {fault.old!r}\n    {fault.new!r}")
+                print(f"{fault.key} {fault.kind} {fault.file}:{line} {fault.function}")
+                print(f"    {fault.old!r}\n    {fault.new!r}")
             return 0
         print(f"{len(faults)} faults; those drawn by seed {args.seed}", flush=True)
         found = run(faults, args)
@@ -129,7 +136,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if args.page:
         args.page.write_text(results.page(list(found.values()), args.seed))
     survivors = [result for result in found.values() if result.how == SURVIVED]
-    print(f"{results.summary(found)}; {100 * results.caught_share(found.values()):.1f} % of those that change something")
+    print(
+        f"{results.summary(found)}; {100 * results.caught_share(found.values()):.1f} % of those that change something"
+    )
     for result in survivors:
         print(f"survived: {result.key} {result.file}:{result.line} {result.function}: {result.what}")
     return int(bool(survivors))

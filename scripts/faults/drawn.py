@@ -127,7 +127,9 @@ def _of_expression(node: ast.expr) -> Iterator[Change]:
             if isinstance(operand, ast.Constant) and type(operand.value) is int and abs(operand.value) <= 64:
                 for other in (operand.value - 1, operand.value + 1):
                     values = [*operands[:place], ast.Constant(other), *operands[place + 1 :]]
-                    yield _changed("bound", node, **{part: values if isinstance(getattr(node, part), list) else values[0]})
+                    yield _changed(
+                        "bound", node, **{part: values if isinstance(getattr(node, part), list) else values[0]}
+                    )
     if isinstance(node, ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp):
         for loop in node.generators:
             for test in loop.ifs:
@@ -167,7 +169,9 @@ def _is_text(node: ast.expr) -> bool:
 
 
 def _negated(test: ast.expr) -> ast.expr:
-    return test.operand if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) else ast.UnaryOp(ast.Not(), test)
+    return (
+        test.operand if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not) else ast.UnaryOp(ast.Not(), test)
+    )
 
 
 def _changed(kind: str, node: ast.expr, **fields: object) -> Change:
@@ -209,7 +213,11 @@ class Place:
     def lines(self) -> int:
         """Of its text, in steps of a quarter, so that a line more seldom weighs differently."""
         last, first = getattr(self.node, "end_lineno", None), getattr(self.node, "lineno", None)
-        lines = last - first + 1 if first else len([n for n in ast.iter_child_nodes(self.node) if isinstance(n, ast.Assign)])
+        lines = (
+            last - first + 1
+            if first
+            else len([n for n in ast.iter_child_nodes(self.node) if isinstance(n, ast.Assign)])
+        )
         return round(1.25 ** round(math.log(max(lines, 1), 1.25)))
 
     def faults(self) -> list[Fault]:

@@ -63,7 +63,9 @@ def _differs(one: list[ast.stmt], other: list[ast.stmt], line: int) -> bool:
     first = next((at for at, stmt in enumerate(one) if (stmt.end_lineno or 0) >= line), len(one))
     if len(one) != len(other):
         return True
-    return any(ast.dump(a) != ast.dump(b) for a, b in zip(one[first : first + 2], other[first : first + 2], strict=True))
+    return any(
+        ast.dump(a) != ast.dump(b) for a, b in zip(one[first : first + 2], other[first : first + 2], strict=True)
+    )
 
 
 def key_of(*parts: str) -> str:

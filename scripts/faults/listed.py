@@ -14,7 +14,7 @@ THOUGHT, EQUIVALENT = HERE / "thought.toml", HERE / "equivalent.toml"
 
 
 def thought(root: Path) -> list[Fault]:
-    """All that were thought out, in the order of the list. Raises StaleError where one does not fit the tree at `root`."""
+    """All that were thought out, in order. Raises StaleError where one does not fit the tree at `root`."""
     found = [_of(root, name, entry) for name, entry in tomllib.loads(THOUGHT.read_text()).items()]
     for fault in found:
         fault.applied((root / fault.file).read_bytes())

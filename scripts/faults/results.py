@@ -65,8 +65,8 @@ def page(results: Sequence[Result], seed: int) -> str:
     lines = [
         "# Seeded faults",
         "",
-        f"{len(results)} faults, {len(results) - drawn} of them thought out and {drawn} drawn by chance (seed {seed}), were put",
-        "into copies of the tree, one at a time: this is which test noticed. "
+        f"{len(results)} faults, {len(results) - drawn} of them thought out and {drawn} drawn by chance (seed {seed}),",
+        "were put into copies of the tree, one at a time: this is which test noticed. "
         f"{counts[CAUGHT]} were caught, {counts[SURVIVED]} survived, {counts[EQUIVALENT]} change nothing that can be",
         f"observed. Of those that change something, {100 * caught_share(results):.1f} % were caught.",
         "",
@@ -74,10 +74,10 @@ def page(results: Sequence[Result], seed: int) -> str:
         "",
         "    python scripts/seed_faults.py --page docs/seeded-faults.md",
         "",
-        "which takes an hour or two on one core. `--seed` draws others, `--room` keeps to a room, `--resume` goes on where a run",
-        "stopped. `scripts/nightly` draws new ones each time. What is thought out stands in",
-        "`scripts/faults/thought.toml`, why some change nothing in `scripts/faults/equivalent.toml`, and which tests hold",
-        "which room in `scripts/faults/rooms.py`.",
+        "which takes an hour or two on one core. `--seed` draws others, `--room` keeps to a room, `--resume` goes on",
+        "where a run stopped. `scripts/nightly` draws new ones each time. What is thought out stands in",
+        "`scripts/faults/thought.toml`, why some change nothing in `scripts/faults/equivalent.toml`, and which tests",
+        "hold which room in `scripts/faults/rooms.py`.",
         "",
         "## By room",
         "",

@@ -17,7 +17,7 @@ from faults.fault import SOURCE
 class Room:
     """own: the room's tests, files or folders. beyond: others that are meant to hold it, cheapest first.
 
-    keeps: whether what it makes may spoil what is kept in a cache folder, so that a fault in it gets a folder of its own.
+    keeps: whether what it makes may spoil what is kept in a cache folder, so that a fault in it gets one of its own.
     """
 
     own: tuple[str, ...]
@@ -34,13 +34,21 @@ _MODELS = (
     "tests/test_conformance_native.py",
     "tests/test_models.py",
 )
-_PLANS = ("tests/plan", "tests/devices/test_described.py", "tests/session", "tests/devices/contraction", "tests/devices/generic")
+_PLANS = (
+    "tests/plan",
+    "tests/devices/test_described.py",
+    "tests/session",
+    "tests/devices/contraction",
+    "tests/devices/generic",
+)
 
 ROOMS: dict[str, Room] = {
     "errors": Room(("tests/test_boundary.py",), ("tests/cli", "tests/importers/test_load.py", "tests/session")),
     "boundary": Room(("tests/test_boundary.py",), ("tests/session", "tests/cli")),
     "arguments": Room(("tests/session/test_arguments.py", "tests/session/test_overridable.py"), ("tests/cli",)),
-    "files": Room(("tests/test_files.py",), ("tests/test_store.py", "tests/cli/test_output.py", "tests/session/cache"), keeps=True),
+    "files": Room(
+        ("tests/test_files.py",), ("tests/test_store.py", "tests/cli/test_output.py", "tests/session/cache"), keeps=True
+    ),
     "store": Room(("tests/test_store.py",), ("tests/cli/test_cache.py", "tests/session/cache"), keeps=True),
     "witness": Room(("tests/session/cache",), ("tests/importers", "tests/session"), keeps=True),
     "budget": Room(("tests/test_budget.py",), ("tests/importers", "tests/session", "tests/hostile")),
@@ -57,18 +65,24 @@ ROOMS: dict[str, Room] = {
     "plan": Room(("tests/plan",), (*_PLANS[1:], "tests/benchmarks", "tests/devices/cpu", *_MODELS[1:])),
     "runtime": Room(("tests/runtime",), ("tests/session", "tests/devices/opencl/test_engine.py", "tests/cli")),
     "devices": Room(("tests/session/cache", "tests/devices/cpu", "tests/devices/making"), _PLANS, keeps=True),
-    "devices/contraction": Room(("tests/devices/contraction",), ("tests/devices/making", "tests/devices/cpu", *_MODELS)),
+    "devices/contraction": Room(
+        ("tests/devices/contraction",), ("tests/devices/making", "tests/devices/cpu", *_MODELS)
+    ),
     "devices/generic": Room(("tests/devices/generic",), ("tests/devices/cpu", "tests/loop", *_MODELS)),
     "devices/routines": Room(("tests/devices/routines",), ("tests/runtime", *_MODELS)),
     "devices/making": Room(
         ("tests/devices/making",), ("tests/devices/contraction", "tests/devices/cpu", "tests/plan", *_MODELS)
     ),
     "devices/cpu": Room(("tests/devices/cpu",), ("tests/machine", "tests/session", *_LOOPS, "tests/cli"), keeps=True),
-    "devices/opencl": Room(("tests/devices/opencl",), ("tests/devices/generic/test_on_opencl.py", "tests/cli"), keeps=True),
+    "devices/opencl": Room(
+        ("tests/devices/opencl",), ("tests/devices/generic/test_on_opencl.py", "tests/cli"), keeps=True
+    ),
     "devices/described": Room(("tests/devices/test_described.py",), ("tests/plan", "tests/cli")),
     "importers": Room(("tests/importers",), ("tests/session", "tests/hostile", *_MODELS[1:])),
     "session": Room(("tests/session",), ("tests/runtime", "tests/cli", *_MODELS[1:]), keeps=True),
-    "session/cache": Room(("tests/session/cache",), ("tests/cli/test_cache.py", "tests/session/test_compile.py"), keeps=True),
+    "session/cache": Room(
+        ("tests/session/cache",), ("tests/cli/test_cache.py", "tests/session/test_compile.py"), keeps=True
+    ),
     "train": Room(("tests/train",), ("tests/passes/test_gradient.py", "tests/session/test_arguments.py")),
     "report": Room(("tests/report",), ("tests/cli", "tests/test_models.py", "tests/machine")),
     "cli": Room(("tests/cli",), ("tests/session/test_predict.py", "tests/report", "tests/session/cache")),
@@ -134,7 +148,9 @@ LONG = {
 def room_of(file: str) -> str:
     """The innermost room that a module belongs to."""
     inside = Path(file).relative_to(SOURCE)
-    for folder in inside.with_suffix("").parents if inside.name == "__init__.py" else (inside.with_suffix(""), *inside.parents):
+    for folder in (
+        inside.with_suffix("").parents if inside.name == "__init__.py" else (inside.with_suffix(""), *inside.parents)
+    ):
         if str(folder) in ROOMS:
             return str(folder)
     return "package"

@@ -163,7 +163,7 @@ def _read(path: Path) -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], now: Path, of_a_test: float, of_all: float) -> None:
-    """Waits for a run, and ends all that it has started. Raises TimeoutExpired where one test, or all, take too long."""
+    """Waits for a run, and ends all that it has started. Raises TimeoutExpired where a test, or all, take too long."""
     began = time.monotonic()
     try:
         while process.poll() is None:
@@ -189,11 +189,14 @@ def _write(path: Path, text: bytes) -> None:
 
 @contextlib.contextmanager
 def copied(tree: Path, limits: Limits, cache: Path | None) -> Iterator[Copy]:
-    """A copy of what git knows of the tree, or would know. It is gone afterwards, and with it the cache, if none is named."""
+    """A copy of what git knows of the tree, or would know. It is gone afterwards; so is the cache, if none is named."""
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
         root = Path(folder, "tree")
         listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=tree, check=True, capture_output=True
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=tree,
+            check=True,
+            capture_output=True,
         ).stdout.decode()
         for name in filter(None, listed.split("\0")):
             if (tree / name).is_file():  # else it was deleted

@@ -40,9 +40,7 @@ def found(pattern: OpPattern, *inputs: str, readers: int = 1) -> dict[str, str] 
     """What the pattern binds, by names; None where it does not fit."""
     table = RuleTable([RewriteRule("rule", pattern, lambda b, m: None)])
     operands = [value(name) if name else None for name in inputs]
-    matches = list(
-        table.matches(VIEW, pattern.op, operands, lambda: Match({}, (value("out"),)), lambda v: readers)
-    )
+    matches = list(table.matches(VIEW, pattern.op, operands, lambda: Match({}, (value("out"),)), lambda v: readers))
     assert len(matches) <= 1
     return {name: bound.name for name, bound in matches[0][1].values.items()} if matches else None
 
@@ -81,13 +79,20 @@ def test_what_fits(pattern: OpPattern, inputs: tuple[str, ...], bound: dict[str,
     assert found(pattern, *inputs) == bound
 
 
-@pytest.mark.parametrize("pattern", [OpPattern("exp", OpPattern("mul", X, Y, once=True)), OpPattern("exp", Wildcard("x", once=True))])
+@pytest.mark.parametrize(
+    "pattern", [OpPattern("exp", OpPattern("mul", X, Y, once=True)), OpPattern("exp", Wildcard("x", once=True))]
+)
 def test_once_is_what_nobody_else_reads(pattern: OpPattern) -> None:
     assert found(pattern, "m") is not None and found(pattern, "m", readers=2) is None
 
 
 def test_the_nodes_on_the_way_are_told() -> None:
-    table = RuleTable([RewriteRule("rule", OpPattern("exp", OpPattern("neg", OpPattern("mul", X, Y), name="z")), lambda b, m: None)])
+    table = RuleTable(
+        [RewriteRule("rule", OpPattern("exp", OpPattern("neg", OpPattern("mul", X, Y), name="z")), lambda b, m: None)]
+    )
     ((_, match),) = table.matches(VIEW, "exp", [value("n")], lambda: Match({}, ()), lambda v: 1)
     assert {name: node.op for name, node in match.nodes.items()} == {"z": "neg", "m": "mul"}
-    assert table.ops == {"exp"} and list(table.matches(VIEW, "log", [value("n")], lambda: Match({}, ()), lambda v: 1)) == []
+    assert (
+        table.ops == {"exp"}
+        and list(table.matches(VIEW, "log", [value("n")], lambda: Match({}, ()), lambda v: 1)) == []
+    )

@@ -21,7 +21,7 @@ from mapsto.kernel.compose import (
 )
 
 F32 = DType.F32
-I, J, K = Iter("i", 4), Iter("j", 8), Iter("k", 5)
+ROWS, J, K = Iter("i", 4), Iter("j", 8), Iter("k", 5)
 i, j, k, n = (sym(name) for name in "ijkn")
 
 
@@ -49,14 +49,14 @@ def stmt(value: Scalar, *iters: Iter, target: str = "y", index: tuple[Dim, ...] 
 )
 def test_a_division_by_a_size_is_dear_where_what_is_divided_moves(e: Dim, hard: bool) -> None:
     assert divides_by_symbol(e, {"i", "j"}) == hard
-    assert has_hard_index(stmt(read("x", e), I, J)) == hard
-    assert has_hard_index(stmt(Where((e,), read("x", i), Const(0.0, F32)), I, J)) == hard
-    assert has_hard_index(stmt(Op("add", (read("x", i), read("x", e)), F32), I, J)) == hard
+    assert has_hard_index(stmt(read("x", e), ROWS, J)) == hard
+    assert has_hard_index(stmt(Where((e,), read("x", i), Const(0.0, F32)), ROWS, J)) == hard
+    assert has_hard_index(stmt(Op("add", (read("x", i), read("x", e)), F32), ROWS, J)) == hard
 
 
 def test_how_often_a_load_is_made() -> None:
     inner, outer = read("x", i, k), read("b", i)
-    whole = stmt(Op("add", (Reduce("sum", (K,), inner), outer), F32), I, J)
+    whole = stmt(Op("add", (Reduce("sum", (K,), inner), outer), F32), ROWS, J)
     assert points(whole, inner) == 4 * 8 * 5 and points(whole, outer) == 4 * 8
 
 
@@ -72,15 +72,15 @@ def test_how_often_a_load_is_made() -> None:
     ],
 )
 def test_kinds_of_statements(value: Scalar, maps: bool, moves: bool, pointwise: bool) -> None:
-    made = stmt(value, I, J)
+    made = stmt(value, ROWS, J)
     assert (is_map(made), is_movement(made), is_pointwise(made)) == (maps, moves, pointwise)
-    assert not is_map(stmt(value, I, J, index=(j, i)))
+    assert not is_map(stmt(value, ROWS, J, index=(j, i)))
 
 
 def test_what_is_read_as_an_index_is_read() -> None:
-    made = stmt(read("x", load("at", (i,)), j), I, J)
+    made = stmt(read("x", load("at", (i,)), j), ROWS, J)
     assert index_loads(made) == {"at"} and reads(made) == {"x", "at"}
-    assert index_loads(stmt(read("x", i, j), I, J, index=(load("to", (i,)), j))) == {"to"}
+    assert index_loads(stmt(read("x", i, j), ROWS, J, index=(load("to", (i,)), j))) == {"to"}
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_what_is_read_as_an_index_is_read() -> None:
     [((i, j), 2), ((i, j + 1), 1), ((j, i), 0), ((i, 0), 1), ((i,), 1), ((i + 0, j, 3), 2)],
 )
 def test_leading_axes_at_their_own_iterators(index: tuple[Dim, ...], count: int) -> None:
-    assert identity_prefix(stmt(read("x", i, j), I, J), index) == count
+    assert identity_prefix(stmt(read("x", i, j), ROWS, J), index) == count
 
 
 def test_an_axis_of_one_is_at_its_own_place() -> None:
@@ -99,6 +99,6 @@ def test_a_producer_is_computed_where_it_is_read() -> None:
     """y[i, j] = sum over k of a[j, k], a[p, q] = -x[q, p + 1]."""
     p, q = Iter("p", 8), Iter("q", 5)
     producer = stmt(Op("neg", (read("x", sym("q"), sym("p") + 1),), F32), p, q, target="a")
-    reader = stmt(Reduce("sum", (K,), Op("mul", (read("a", j, k), read("w", i, k)), F32)), I, J)
+    reader = stmt(Reduce("sum", (K,), Op("mul", (read("a", j, k), read("w", i, k)), F32)), ROWS, J)
     made = inline(reader, producer)
     assert made.value == Reduce("sum", (K,), Op("mul", (Op("neg", (read("x", k, j + 1),), F32), read("w", i, k)), F32))

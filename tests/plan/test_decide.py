@@ -57,8 +57,9 @@ def test_a_part_is_written_straight_only_where_it_is_whole_blocks(widths: tuple[
     mapped = decided(b.finish([conv(b, b.one("concat", parts, axis=1), 32, 1)]))
     (block,) = {home.layout.block.size for name, home in mapped.homes.items() if name == "concat" and home.layout.block}
     starts = [sum(widths[:at]) for at in range(len(widths))]
-    whole = [not any(e % block for e in (start, width, sum(widths))) for start, width in zip(starts, widths, strict=True)]
-    assert [mapped.homes[part.name].buffer == "concat" for part in parts] == whole
+    parts_in_place = [mapped.homes[part.name].buffer == "concat" for part in parts]
+    for start, width, in_place in zip(starts, widths, parts_in_place, strict=True):
+        assert in_place == (not any(extent % block for extent in (start, width, sum(widths))))
 
 
 @pytest.mark.parametrize(("axis", "straight"), [(1, True), (2, False), (3, False)])

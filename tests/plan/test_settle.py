@@ -1,4 +1,4 @@
-"""Copies that contractions need of what lies otherwise: each in the layout that its reader asks for, on its own path."""
+"""Copies of what lies otherwise than a contraction needs it: in the layout that is asked for, each on its own path."""
 
 from __future__ import annotations
 

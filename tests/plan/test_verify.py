@@ -88,7 +88,11 @@ def with_home(mapped: Mapped, name: str, home: Home) -> Mapped:
 def test_what_takes_over_an_input_s_memory_lies_as_that_does() -> None:
     mapped, name = updated()
     home = mapped.homes[name]
-    for layout in (permuted((4, 8), (1, 0)), replace(home.layout, offset=8), permuted((4, 8), (0, 1), ((0, 1), (0, 0)))):
+    for layout in (
+        permuted((4, 8), (1, 0)),
+        replace(home.layout, offset=8),
+        permuted((4, 8), (0, 1), ((0, 1), (0, 0))),
+    ):
         with pytest.raises(ParseError, match=f"home {name}: nothing puts it into the buffer of 'p'"):
             checked(with_home(mapped, name, replace(home, layout=layout)))
 
@@ -98,6 +102,8 @@ def test_elements_in_a_buffer_are_as_wide_as_its_owner_s() -> None:
     narrow = replace(mapped.homes["x"], dtype=DType.F16)
     graph = mapped.graph
     inputs = tuple(replace(v, dtype=DType.F16) if v.name == "p" else v for v in graph.inputs)
-    wrong = replace(with_home(mapped, "p", replace(mapped.homes["p"], dtype=narrow.dtype)), graph=replace(graph, inputs=inputs))
+    wrong = replace(
+        with_home(mapped, "p", replace(mapped.homes["p"], dtype=narrow.dtype)), graph=replace(graph, inputs=inputs)
+    )
     with pytest.raises(ParseError, match=f"home {name}: 'p' is no buffer of f32"):
         checked(wrong)

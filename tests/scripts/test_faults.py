@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from faults import listed, results
 from faults.drawn import Place, draw, places, shares
 from faults.fault import SOURCE, Fault, StaleError
 from faults.results import Result
-from faults.rooms import ROOMS, room_of, stages
+from faults.rooms import room_of, stages
 from faults.trial import CAUGHT, SURVIVED
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,9 @@ def test_every_draw_parses_and_changes_something() -> None:
 def test_rooms_get_their_parts() -> None:
     drawn = draw(ROOT, 1, 100)
     rooms = {room_of(fault.file) for fault in drawn}
-    there = {room_of(place.file) for place in places(ROOT) if any(fault.fits(place.text) for fault in place.faults()[:1])}
+    there = {
+        room_of(place.file) for place in places(ROOT) if any(fault.fits(place.text) for fault in place.faults()[:1])
+    }
     assert len(drawn) >= 90 and len({fault.key for fault in drawn}) == len(drawn)
     assert rooms == there
     assert {fault.kind for fault in drawn} == {"operator", "bound", "index", "arguments", "statement", "condition"}
@@ -164,7 +167,9 @@ def test_every_module_has_a_room_and_tests() -> None:
 
 
 def test_the_nearest_tests_come_first() -> None:
-    assert room_of("src/mapsto/plan/rules/rows.py") == "plan" and room_of("src/mapsto/devices/cpu/isa.py") == "devices/cpu"
+    assert (
+        room_of("src/mapsto/plan/rules/rows.py") == "plan" and room_of("src/mapsto/devices/cpu/isa.py") == "devices/cpu"
+    )
     assert room_of("src/mapsto/session/cache/key.py") == "session/cache" and room_of("src/mapsto/store.py") == "store"
     assert room_of("src/mapsto/devices/named.py") == "devices" and room_of("src/mapsto/__init__.py") == "package"
     assert stages(ROOT, "src/mapsto/plan/layout.py")[0][0] == "tests/plan/test_layout.py"
@@ -173,7 +178,9 @@ def test_the_nearest_tests_come_first() -> None:
 
 # -- results -----------------------------------------------------------------------------------------------------------
 
-RESULT = Result("k", "thought", "src/mapsto/plan/m.py", "f", 3, "a < b", "a <= b", "breaks it", CAUGHT, "tests/t.py::t", "", 2.0)
+RESULT = Result(
+    "k", "thought", "src/mapsto/plan/m.py", "f", 3, "a < b", "a <= b", "breaks it", CAUGHT, "tests/t.py::t", "", 2.0
+)
 
 
 def test_results_are_kept_line_by_line(tmp_path: Path) -> None:

@@ -35,9 +35,7 @@ def test_a_pair_that_is_read_by_itself_keeps_both_signs(dtype: DType, pair: tupl
     """The word that a dot product takes: the first element in its lower half; alone, the upper half is 0."""
     a = np.array(pair).astype(dtype.numpy)
     form = replace(SHORTS, a=Param("a", dtype))
-    body = tuple(
-        loop.Store("out", count - 1, stage.lone_group(form, 0, count)) for count in (1, 2)
-    )
+    body = tuple(loop.Store("out", count - 1, stage.lone_group(form, 0, count)) for count in (1, 2))
     out = np.zeros(2, np.int32)
     interpret(Function("f", (form.a, form.out), (), body), [a, out], {}, 0, 1)
     assert out.view(np.int16).reshape(2, 2).tolist() == [[int(a[0]), 0], [int(a[0]), int(a[1])]]

@@ -11,7 +11,7 @@ from mapsto.kernel.ast import Const, Fold, Iter, Kernel, Load, Op, Reduce, Scala
 
 F32 = DType.F32
 ROWS, ROW = Iter("i", 4), 64
-I, R = sym("i"), sym("r")
+AT, R = sym("i"), sym("r")
 
 
 def op(fn: str, *args: Scalar) -> Scalar:
@@ -26,11 +26,12 @@ def stmt(target: str, value: Scalar) -> Stmt:
     return Stmt(target, F32, (ROWS,), value)
 
 
-X, MEAN = Load("x", (I, R), F32), Load("m", (I,), F32)
+X, MEAN = Load("x", (AT, R), F32), Load("m", (AT,), F32)
 APART = op("sub", X, MEAN)
+SQUARES = op("mul", APART, APART)
 
 
-def variance(count: float = ROW, squares: Scalar = op("mul", APART, APART), more: tuple[Stmt, ...] = ()) -> Kernel:
+def variance(count: float = ROW, squares: Scalar = SQUARES, more: tuple[Stmt, ...] = ()) -> Kernel:
     """m = sum x / count; v = sum of squares; whatever else reads them."""
     own = (stmt("m", op("div", total(X), Const(count, F32))), stmt("v", total(squares)))
     made = [s.target for s in more]
@@ -54,8 +55,8 @@ def test_a_sum_divided_by_another_number_is_no_mean(count: float) -> None:
     [
         op("mul", APART, op("sub", MEAN, X)),
         op("mul", APART, X),
-        op("mul", op("sub", Load("x", (I, R), F32), Load("m", (I + 0 * R,), F32)), op("abs", APART)),
-        op("mul", op("sub", Load("z", (I, R), F32), MEAN), op("sub", Load("z", (I, R), F32), MEAN)),
+        op("mul", op("sub", Load("x", (AT, R), F32), Load("m", (AT + 0 * R,), F32)), op("abs", APART)),
+        op("mul", op("sub", Load("z", (AT, R), F32), MEAN), op("sub", Load("z", (AT, R), F32), MEAN)),
     ],
 )
 def test_what_is_no_square_of_the_same_elements_about_their_mean(squares: Scalar) -> None:
@@ -65,4 +66,4 @@ def test_what_is_no_square_of_the_same_elements_about_their_mean(squares: Scalar
 def test_a_mean_that_something_else_reads_is_not_taken_from_a_fold() -> None:
     """Beside infinite elements a fold's mean is another one."""
     assert in_one_pass(variance(more=(stmt("y", op("neg", MEAN)),))) is None
-    assert in_one_pass(variance(more=(stmt("y", op("neg", Load("x", (I, 0), F32))),))) is not None
+    assert in_one_pass(variance(more=(stmt("y", op("neg", Load("x", (AT, 0), F32))),))) is not None

@@ -82,7 +82,8 @@ def test_what_is_no_constant_stays() -> None:
 
 def test_one_constant_may_be_turned_along_several_axes() -> None:
     """Each turn has a name of its own, whatever was turned before; equal ones share it."""
-    own = Store({"y": Home("y", F32, blocked((1, 16, 40), 1, 16), "")}, {"w": np.arange(192, dtype=np.float32).reshape(16, 4, 3)})
+    weights = np.arange(192, dtype=np.float32).reshape(16, 4, 3)
+    own = Store({"y": Home("y", F32, blocked((1, 16, 40), 1, 16), "")}, {"w": weights})
     iters = (Iter("n", 1), Iter("c", 16), Iter("t", 40))
     c, k = sym("c"), sym("k")
     for index, order in (((c, 1, k), (1, 2, 0)), ((k, c, 2), (0, 2, 1)), ((c, 0, k), (1, 2, 0))):
@@ -90,5 +91,5 @@ def test_one_constant_may_be_turned_along_several_axes() -> None:
         (made,) = relaid([stmt], own)
         assert isinstance(made.value, Reduce) and isinstance(made.value.body, Load)
         assert made.value.body.index == tuple(index[d] for d in order)
-        np.testing.assert_array_equal(own.constants[made.value.body.tensor], own.constants["w"].transpose(order))
+        np.testing.assert_array_equal(own.constants[made.value.body.tensor], weights.transpose(order))
     assert len(own.constants) == 3

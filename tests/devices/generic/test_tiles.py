@@ -12,7 +12,19 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.devices.generic.support import PROCESSOR, Array, Case, Engine, Native, check, floats, fused, lowered, one, rng
+from tests.devices.generic.support import (
+    PROCESSOR,
+    Array,
+    Case,
+    Engine,
+    Native,
+    check,
+    floats,
+    fused,
+    lowered,
+    one,
+    rng,
+)
 
 from mapsto.devices.generic.blocks import blocks_of
 from mapsto.devices.generic.crossing import tile_of
