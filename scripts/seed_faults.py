@@ -52,7 +52,7 @@ def run(faults: Sequence[Fault], args: argparse.Namespace) -> dict[str, Result]:
 
     def serve() -> None:
         try:
-            with copied(ROOT, Limits(all=args.seconds), args.cache) as copy:
+            with copied(ROOT, Limits(test=args.seconds / 2, all=args.seconds), args.cache) as copy:
                 while not failures:
                     fault = waiting.get_nowait()
                     result = tried(copy, fault)
@@ -106,7 +106,10 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", action="append", default=[], metavar="KEY", help="this fault; may be repeated")
     parser.add_argument("--jobs", type=int, default=1, help="copies of the tree that are worked in at once (default 1)")
     parser.add_argument(
-        "--seconds", type=float, default=Limits.all, help="of tests for each fault (default %(default).0f)"
+        "--seconds",
+        type=float,
+        default=Limits.all,
+        help="of tests for each fault, half of it for one",
     )
     parser.add_argument(
         "--results", type=Path, default=ROOT / ".faults" / "results.jsonl", help="where results are kept"

@@ -58,8 +58,8 @@ def caught_share(results: Iterable[Result]) -> float:
     return counts[CAUGHT] / max(counts[CAUGHT] + counts[SURVIVED], 1) if counts[CAUGHT] + counts[SURVIVED] else 1.0
 
 
-def page(results: Sequence[Result], seed: int) -> str:
-    """The page: counts by room, then each fault."""
+def page(results: Sequence[Result], seed: int, untried: int = 0) -> str:
+    """The page: counts by room, then each fault. untried: faults of the list that have no result yet."""
     drawn = sum(result.kind != "thought" for result in results)
     counts = Counter(result.how for result in results)
     lines = [
@@ -70,6 +70,7 @@ def page(results: Sequence[Result], seed: int) -> str:
         f"{counts[CAUGHT]} were caught, {counts[SURVIVED]} survived, {counts[EQUIVALENT]} change nothing that can be",
         f"observed. Of those that change something, {100 * caught_share(results):.1f} % were caught.",
         "",
+        *([f"{untried} more of the list were not tried, or not with all of their tests.", ""] if untried else []),
         "This page is made by",
         "",
         "    python scripts/seed_faults.py --page docs/seeded-faults.md",

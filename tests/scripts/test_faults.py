@@ -16,7 +16,7 @@ from faults import listed, results
 from faults.drawn import Place, draw, places, shares
 from faults.fault import SOURCE, Fault, StaleError
 from faults.results import Result
-from faults.rooms import room_of, stages
+from faults.rooms import ROOMS, room_of, stages
 from faults.trial import CAUGHT, SURVIVED
 
 ROOT = Path(__file__).parents[2]
@@ -126,11 +126,8 @@ def test_every_draw_parses_and_changes_something() -> None:
 def test_rooms_get_their_parts() -> None:
     drawn = draw(ROOT, 1, 100)
     rooms = {room_of(fault.file) for fault in drawn}
-    there = {
-        room_of(place.file) for place in places(ROOT) if any(fault.fits(place.text) for fault in place.faults()[:1])
-    }
     assert len(drawn) >= 90 and len({fault.key for fault in drawn}) == len(drawn)
-    assert rooms == there
+    assert set(ROOMS) - rooms == {"errors", "version"}  # where there is nothing to draw
     assert {fault.kind for fault in drawn} == {"operator", "bound", "index", "arguments", "statement", "condition"}
     assert {room_of(fault.file) for fault in draw(ROOT, 1, 5, ["plan"])} == {"plan"}
 
