@@ -20,9 +20,10 @@ from pathlib import Path
 from faults import listed, results
 from faults.drawn import draw
 from faults.fault import Fault, StaleError
+from faults.reach import Reach, measured
 from faults.results import EQUIVALENT, Result
 from faults.rooms import ROOMS, room_of
-from faults.trial import CAUGHT, SURVIVED, Copy, Limits, Outcome, RedError, copied
+from faults.trial import CAUGHT, MARKERS, SURVIVED, Copy, Limits, Outcome, RedError, copied
 
 ROOT = Path(__file__).resolve().parents[1]
 SEED, COUNT = 1, 72
@@ -47,12 +48,13 @@ def run(faults: Sequence[Fault], args: argparse.Namespace) -> dict[str, Result]:
     for fault in faults:
         if fault.key not in found:
             waiting.put(fault)
+    reach = Reach.read(args.reach) if args.reach else None
     failures: list[BaseException] = []
     told = threading.Lock()
 
     def serve() -> None:
         try:
-            with copied(ROOT, Limits(test=args.seconds / 2, all=args.seconds), args.cache) as copy:
+            with copied(ROOT, Limits(test=args.seconds / 2, all=args.seconds), args.cache, reach) as copy:
                 while not failures:
                     fault = waiting.get_nowait()
                     result = tried(copy, fault)
@@ -116,6 +118,8 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="leave out faults that have a result there")
     parser.add_argument("--cache", type=Path, help="a folder that keeps object code from run to run (default: none)")
+    parser.add_argument("--reach", type=Path, help="try each fault on the tests that run its function, of which this file tells")
+    parser.add_argument("--find-reach", type=Path, metavar="FILE", help="write such a file (runs the whole suite), and try none")
     parser.add_argument("--page", type=Path, help="write the page of all results")
     parser.add_argument("--list", action="store_true", help="say the faults, and try none")
     return parser.parse_args(words)
@@ -123,6 +127,10 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
 
 def main(words: Sequence[str] | None = None) -> int:
     args = parsed(words)
+    if args.find_reach:
+        with copied(ROOT, Limits(), args.cache) as copy:
+            measured(copy.root, args.find_reach, ["-m", MARKERS, "-n", str(args.jobs)], copy.environment(copy.kept))
+        return 0
     try:
         faults = chosen(args)
         if args.list:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import Phase, settings
 
 VARIABLE = "FAULTS_RUN"
+WANTED = "wanted"  # the file in that folder that lists what is to be run
 
 
 @pytest.hookimpl(trylast=True)
@@ -20,6 +21,13 @@ def pytest_configure() -> None:
     own = settings.get_profile("mapsto")  # of tests/conftest.py
     settings.register_profile("quickly", own, phases=[Phase.explicit, Phase.generate])
     settings.load_profile("quickly")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a file of which single tests are wanted, only these."""
+    wanted = set(Path(os.environ[VARIABLE], WANTED).read_text().splitlines())
+    items[:] = [item for item in items if item.nodeid in wanted or item.nodeid.partition("::")[0] in wanted]
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from faults.fault import Fault
-from faults.quickly import VARIABLE
+from faults.quickly import VARIABLE, WANTED
+from faults.reach import Reach
 from faults.rooms import ROOMS, room_of, stages
 
 CAUGHT, SURVIVED = "caught", "survived"
@@ -63,26 +64,36 @@ class _Ended:
 
 @dataclass(frozen=True)
 class Copy:
-    """The tree's copy, with a cache folder."""
+    """The tree's copy, with a cache folder, and which tests run what, where that is known."""
 
     root: Path
     kept: Path
     limits: Limits
+    reach: Reach | None = None
 
     def tried(self, fault: Fault) -> Outcome:
-        """Puts a fault in, runs the tests of its room until one fails, and takes it out. Raises StaleError."""
+        """Puts a fault in, runs tests until one fails, and takes it out: those that run its function, where that is
+        known, else those of its room. Raises StaleError.
+        """
         began = time.monotonic()
         with self._fault_in(fault), self._cache(fault) as cache:
             ended = _Ended("", "")
-            for files in stages(self.root, fault.file, fault.beyond):
+            for tests in self._stages(fault):
                 left = self.limits.all - (time.monotonic() - began)
-                ended = self._run(files, cache, left)
+                ended = self._run(tests, cache, left)
                 if ended.by or ended.note:
                     break
         seconds = time.monotonic() - began
         if not ended.by:
             return Outcome(SURVIVED, "", ended.note, seconds)
         return Outcome(CAUGHT, ended.by, ended.note, seconds)
+
+    def _stages(self, fault: Fault) -> list[list[str]]:
+        known = [] if self.reach is None else self.reach.of(fault.file, fault.function)
+        if self.reach is None or not known:
+            return stages(self.root, fault.file, fault.beyond)
+        meant = [test for test in known if test.partition("::")[0] in fault.beyond]
+        return self.reach.parted(list(dict.fromkeys([*meant, *known])))
 
     @contextlib.contextmanager
     def _fault_in(self, fault: Fault) -> Iterator[None]:
@@ -112,14 +123,18 @@ class Copy:
             raise RedError(f"{ended.by or 'a test'} fails without any fault: {ended.note or 'run it'}")
 
     def _run(self, tests: Sequence[str], cache: Path, seconds: float) -> _Ended:
-        """Runs tests in their order until one fails. Raises RuntimeError where pytest cannot run them."""
+        """Runs tests (files, or single ones of files) until one fails. Raises RuntimeError where pytest cannot run
+        them.
+        """
+        files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
         with tempfile.TemporaryDirectory(prefix="faults-run-") as name:
             folder = Path(name)
+            (folder / WANTED).write_text("\n".join(tests))
             with (folder / "output").open("wb") as file:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "pytest", "-x", "-q", "-m", MARKERS, *_OPTIONS, *tests],
+                    [sys.executable, "-m", "pytest", "-x", "-q", "-m", MARKERS, *_OPTIONS, *files],
                     cwd=self.root,
-                    env=self._environment(cache, folder),
+                    env={**self.environment(cache), VARIABLE: str(folder)},
                     stdin=subprocess.DEVNULL,
                     stdout=file,
                     stderr=file,
@@ -145,9 +160,10 @@ class Copy:
                     return _Ended(running, "before any test ran")
             raise RuntimeError(f"pytest ended with status {process.returncode}:\n{_read(folder / 'output')[-2000:]}")
 
-    def _environment(self, cache: Path, folder: Path) -> dict[str, str]:
+    def environment(self, cache: Path) -> dict[str, str]:
+        """That of tests in the copy."""
         path = os.pathsep.join(str(self.root / folder) for folder in ("src", "scripts"))
-        return {**os.environ, "PYTHONPATH": path, "MAPSTO_CACHE": str(cache), VARIABLE: str(folder)}
+        return {**os.environ, "PYTHONPATH": path, "MAPSTO_CACHE": str(cache)}
 
     def _bounded(self) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (self.limits.memory, self.limits.memory))
@@ -188,7 +204,7 @@ def _write(path: Path, text: bytes) -> None:
 
 
 @contextlib.contextmanager
-def copied(tree: Path, limits: Limits, cache: Path | None) -> Iterator[Copy]:
+def copied(tree: Path, limits: Limits, cache: Path | None, reach: Reach | None = None) -> Iterator[Copy]:
     """A copy of what git knows of the tree, or would know. It is gone afterwards; so is the cache, if none is named."""
     with tempfile.TemporaryDirectory(prefix="faults-", ignore_cleanup_errors=True) as folder:
         root = Path(folder, "tree")
@@ -204,4 +220,4 @@ def copied(tree: Path, limits: Limits, cache: Path | None) -> Iterator[Copy]:
                 shutil.copy2(tree / name, root / name)
         kept = cache or Path(folder, "cache")
         kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-        yield Copy(root, kept, limits)
+        yield Copy(root, kept, limits, reach)
