@@ -89,11 +89,15 @@ class Copy:
         return Outcome(CAUGHT, ended.by, ended.note, seconds)
 
     def _stages(self, fault: Fault) -> list[list[str]]:
+        """The nearest files whole, as they may have tests that are newer than what is known; then tests that run the
+        function.
+        """
+        by_room = stages(self.root, fault.file, fault.beyond)
         known = [] if self.reach is None else self.reach.of(fault.file, fault.function)
         if self.reach is None or not known:
-            return stages(self.root, fault.file, fault.beyond)
-        meant = [test for test in known if test.partition("::")[0] in fault.beyond]
-        return self.reach.parted(list(dict.fromkeys([*meant, *known])))
+            return by_room
+        nearest = by_room[0]
+        return [nearest, *self.reach.parted([test for test in known if test.partition("::")[0] not in nearest])]
 
     @contextlib.contextmanager
     def _fault_in(self, fault: Fault) -> Iterator[None]:
