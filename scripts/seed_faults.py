@@ -118,8 +118,10 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="leave out faults that have a result there")
     parser.add_argument("--cache", type=Path, help="a folder that keeps object code from run to run (default: none)")
-    parser.add_argument("--reach", type=Path, help="try each fault on the tests that run its function, of which this file tells")
-    parser.add_argument("--find-reach", type=Path, metavar="FILE", help="write such a file (runs the whole suite), and try none")
+    parser.add_argument(
+        "--reach", type=Path, metavar="FILE", help="try faults on tests that run their functions (says FILE)"
+    )
+    parser.add_argument("--find-reach", type=Path, metavar="FILE", help="write FILE by running the suite, and try none")
     parser.add_argument("--page", type=Path, help="write the page of all results")
     parser.add_argument("--list", action="store_true", help="say the faults, and try none")
     return parser.parse_args(words)

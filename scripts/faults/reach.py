@@ -1,8 +1,8 @@
 """Which tests run which function: found once, for all faults, so that a fault is tried on the tests that can notice it.
 
 `measured` runs the tests in a copy of the tree whose every function notes that it was called; what it finds is kept as
-a file (JSON) and read by `Reach.read`. Compile workers that a test has taken over from another one, and forked children,
-tell nothing: a function that no test is known to run is tried on the tests of its room.
+a file (JSON) and read by `Reach.read`. Compile workers that a test has taken over from another one, and forked
+children, tell nothing: a function that no test is known to run is tried on the tests of its room.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def note(test, seconds):
 if started_by := os.environ.get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]:
     atexit.register(lambda: note(started_by, 0.0))
 '''
-_PLUGIN = f'''
+_PLUGIN = f"""
 import time, pytest, {NOTES}
 @pytest.hookimpl(tryfirst=True, wrapper=True)
 def pytest_runtest_protocol(item):
@@ -45,7 +45,7 @@ def pytest_runtest_protocol(item):
     result = yield
     {NOTES}.note(item.nodeid, time.process_time() - began)
     return result
-'''
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Reach:
 
     def of(self, file: str, function: str) -> list[str]:
         """The tests that run a function, those first that run little else: they fail soonest and say most."""
-        return sorted(self.tests.get(f"{file}:{function}", ()), key=lambda t: self.functions[t] * (self.seconds[t] + 0.1))
+        known = self.tests.get(f"{file}:{function}", ())
+        return sorted(known, key=lambda test: self.functions[test] * (self.seconds[test] + 0.1))
 
     def parted(self, tests: Sequence[str]) -> list[list[str]]:
         """Tests in stages, the first of which are short."""
@@ -133,8 +134,7 @@ def _functions(node: ast.AST, within: str) -> Iterator[tuple[str, ast.FunctionDe
 
 def _after_future(tree: ast.Module) -> int:
     """Where a module's first own statement may stand."""
-    return next((at + 1 for at in reversed(range(len(tree.body))) if _is_future(tree.body[at])), bool(ast.get_docstring(tree)))
-
-
-def _is_future(stmt: ast.stmt) -> bool:
-    return isinstance(stmt, ast.ImportFrom) and stmt.module == "__future__"
+    futures = [
+        at for at, stmt in enumerate(tree.body) if isinstance(stmt, ast.ImportFrom) and stmt.module == "__future__"
+    ]
+    return futures[-1] + 1 if futures else int(bool(ast.get_docstring(tree)))

@@ -97,7 +97,13 @@ class Copy:
         if self.reach is None or not known:
             return by_room
         nearest = by_room[0]
-        return [nearest, *self.reach.parted([test for test in known if test.partition("::")[0] not in nearest])]
+        others = {test: test.partition("::")[0] for test in known}
+        return [
+            nearest,
+            *self.reach.parted(
+                [t for t, file in others.items() if file not in nearest and (self.root / file).exists()]
+            ),
+        ]
 
     @contextlib.contextmanager
     def _fault_in(self, fault: Fault) -> Iterator[None]:
