@@ -6,6 +6,7 @@ The run itself, which takes hours, is `scripts/seed_faults.py`; here are the lis
 from __future__ import annotations
 
 import ast
+import os
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from faults import listed, results
 from faults.drawn import Place, draw, places, shares
 from faults.fault import SOURCE, Fault, StaleError
+from faults.reach import Reach, measured
 from faults.results import Result
 from faults.rooms import ROOMS, room_of, stages
 from faults.trial import CAUGHT, SURVIVED
@@ -196,3 +198,60 @@ def test_the_page() -> None:
     assert "1 were caught, 1 survived" in text and "50.0 %" in text and "| plan | 2 | 1 | 1 | 0 |" in text
     assert "**k** (plan/m.py, f): breaks it" in text and "caught by tests/t.py::t, 2 s" in text
     assert "      - a < b\n      + a <= b" in text
+
+
+# -- which tests run what ----------------------------------------------------------------------------------------------
+
+
+RUN = '''"""A module."""
+from __future__ import annotations
+
+
+def far(x: int) -> int:
+    """Doubles."""
+    return 2 * x
+
+
+class Box:
+    def near(self) -> int:
+        def inner() -> int:
+            return far(1)
+
+        return inner()
+'''
+RUNNING = """
+import subprocess, sys
+from mapsto.one import Box, far
+
+def test_far():
+    assert far(3) == 6
+
+def test_near():
+    assert Box().near() == 2
+
+def test_child():
+    subprocess.run([sys.executable, "-c", "from mapsto.one import far; far(1)"], check=True)
+"""
+
+
+def test_functions_note_which_tests_run_them(tmp_path: Path) -> None:
+    (tmp_path / SOURCE).mkdir(parents=True)
+    (tmp_path / SOURCE / "__init__.py").write_text("")
+    (tmp_path / SOURCE / "one.py").write_text(RUN)
+    (tmp_path / "test_one.py").write_text(RUNNING)
+    found = tmp_path / "reach.json"
+    measured(tmp_path, found, ["test_one.py"], {**os.environ, "PYTHONPATH": str(tmp_path / "src")})
+    reach = Reach.read(found)
+    assert set(reach.of(f"{SOURCE}/one.py", "far")) == {f"test_one.py::test_{n}" for n in ("far", "near", "child")}
+    assert reach.of(f"{SOURCE}/one.py", "Box.near.inner") == ["test_one.py::test_near"]
+    assert reach.of(f"{SOURCE}/one.py", "Box.far") == []
+
+
+def test_tests_that_run_little_else_come_first() -> None:
+    reach = Reach(
+        {"f:g": ["wide", "slow", "narrow"]},
+        {"wide": 1.0, "slow": 30.0, "narrow": 1.0},
+        {"wide": 9, "slow": 2, "narrow": 2},
+    )
+    assert reach.of("f", "g") == ["narrow", "wide", "slow"]
+    assert reach.parted(reach.of("f", "g")) == [["narrow", "wide"], ["slow"]]
