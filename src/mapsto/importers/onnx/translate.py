@@ -19,7 +19,7 @@ from mapsto.importers.onnx.functions import LocalFunctions
 from mapsto.importers.onnx.inputs import add_inputs
 from mapsto.importers.onnx.order import in_order
 from mapsto.importers.onnx.reader import Source, opset_of
-from mapsto.importers.onnx.schema import check_counts, check_types
+from mapsto.importers.onnx.schema import check_attributes, check_counts, check_types
 from mapsto.importers.onnx.table import NodeCall, Row, TensorType, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
@@ -160,8 +160,10 @@ class Translator:
         if any(operand is Gone.UNSUPPORTED for operand in operands):
             return [Gone.UNSUPPORTED] * len(node.output)
         if own is None:  # the model's own functions say nothing of types
-            check_counts(domain, node.op_type, place.opsets.get(domain, 1), len(node.input), len(node.output))
-            check_types(domain, node.op_type, place.opsets.get(domain, 1), values)
+            version = place.opsets.get(domain, 1)
+            check_counts(domain, node.op_type, version, len(node.input), len(node.output))
+            check_types(domain, node.op_type, version, values)
+            check_attributes(domain, node.op_type, version, (attribute.name for attribute in node.attribute))
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if function is not None:
             return self._inline(scope, function, values, attributes, name, place)

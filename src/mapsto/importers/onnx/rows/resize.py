@@ -18,8 +18,14 @@ _DENOMINATOR = 4096
 
 @row("Upsample")
 def _upsample(call: NodeCall) -> Result:
-    scales = call.numbers("scales") if call.opset < 9 else _static_scales(call, 1)
-    mode = call.one_of("mode", "nearest", ["nearest", "linear"])
+    if call.opset < 7:
+        if call.input().rank != 4:
+            raise call.wrong(f"{call.input()} has no height and width: it must have 4 axes")
+        scales: list[float] | None = [1.0, 1.0, call.number("height_scale"), call.number("width_scale")]
+    else:
+        scales = call.numbers("scales") if call.opset < 9 else _static_scales(call, 1)
+    mode = call.one_of("mode", "nearest", ["nearest", "linear", "bilinear"])
+    mode = "linear" if mode == "bilinear" else mode
     return _resized(call, list(range(call.input().rank)), None, scales, mode, "asymmetric", "simple")
 
 
