@@ -19,7 +19,6 @@ REFUSED: dict[str, str] = {
     **dict.fromkeys(("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"), _STRINGS),
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _STRINGS),
     **{f"Sequence{kind}": _STRINGS for kind in ("At", "Construct", "Empty", "Erase", "Insert", "Length")},
-    "Unique": "sizes that depend on data",
     "ConcatFromSequence": _STRINGS, "SplitToSequence": _STRINGS, "ImageDecoder": "reading pictures",
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from mapsto.importers.onnx.rows import (
     signal,
     sizes,
     slicing,
+    unique,
 )
 
 __all__ = [
@@ -44,4 +45,5 @@ __all__ = [
     "signal",
     "sizes",
     "slicing",
+    "unique",
 ]
