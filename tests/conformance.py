@@ -46,13 +46,13 @@ def conformance_cases() -> tuple[Case, ...]:
     """All cases of the installed version of onnx, those of `EXCLUDED` left out; cases whose data are not plain tensors
     as well.
     """
-    nodes = (case for raw in _suite() for case in _cases(raw) if reason(case.name) is None)
+    nodes = (case for raw in node_cases() for case in _cases(raw) if reason(case.name) is None)
     return (*nodes, *(case for folder in _folders() for case in _stored_cases(folder) if reason(case.name) is None))
 
 
 def excluded_names() -> tuple[str, ...]:
     """Names of the cases that `EXCLUDED` leaves out."""
-    names = (*(raw.name for raw in _suite()), *(folder.name for folder in _folders()))
+    names = (*(raw.name for raw in node_cases()), *(folder.name for folder in _folders()))
     return tuple(name for name in names if reason(name) is not None)
 
 
@@ -81,7 +81,8 @@ def _stored_arrays(data: Path, name: str) -> tuple[np.ndarray, ...]:
 
 
 @functools.cache
-def _suite() -> tuple[Any, ...]:
+def node_cases() -> tuple[Any, ...]:
+    """The cases of single nodes as onnx has them, those that are left out among them."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from onnx.backend.test.case.node import collect_testcases
@@ -212,7 +213,6 @@ EXCLUDED: dict[str, str] = {
     "test_strnorm_model_*": _STRINGS,
     "test_gradient_of_*": _TRAINING,
     "test_resize_tf_crop_and_resize*": "tf_crop_and_resize is not there yet",
-    "test_resize_*_antialias": "antialias is not there yet",
     "test_affine_grid_?d*_expanded": "a branch that yields another rank, decided by the size of a run-time tensor",
     "test_resize_downsample_scales_*_align_corners": "counts with a size before rounding; ONNX Runtime does not either",
 }

@@ -88,7 +88,7 @@ def _fault(domain: str, op: str, opset: int, inputs: tuple[DType | None, ...]) -
 def check_attributes(domain: str, op: str, opset: int, names: Iterable[str]) -> None:
     """Raises UnsupportedError for attributes that the op of this opset does not have: what they ask for is unknown."""
     allowed = _attributes(domain, op, opset)
-    unknown = [] if allowed is None else [name for name in names if name not in allowed]
+    unknown = [] if allowed is None else sorted(name for name in names if name not in allowed)
     if not unknown:
         return
     said = ", ".join(repr(name[:80]) for name in unknown[:8])

@@ -93,22 +93,23 @@ class Translator:
         charge_nodes(model, self.source.name)
         builder = Builder(model.graph.name or self.source.name)
         builder.reserve(sorted(set(names) - {entry.name for entry in model.graph.input}))
-        add_inputs(builder, model.graph, shapes, overridable)
+        refused = add_inputs(builder, model.graph, shapes, overridable)
         scope = GraphNames(builder)
         scope.values.update({value.name: value for value in builder.inputs})
-        outputs = self.body(scope, model.graph, NodePlace(self.source.opsets))
+        scope.values.update(dict.fromkeys(refused, Gone.UNSUPPORTED))
+        outputs = self.body(scope, model.graph, NodePlace(self.source.opsets), list(refused.values()))
         return settled(builder.finish(outputs, names=names, labels=_labels(scope)))
 
-    def body(self, scope: GraphNames, graph: Any, place: NodePlace) -> list[Value]:
+    def body(self, scope: GraphNames, graph: Any, place: NodePlace, faults: list[str] | None = None) -> list[Value]:
         """Builds the nodes of a graph in `scope`; gives its outputs. Raises one UnsupportedError with all that is
-        unsupported.
+        unsupported, `faults` of its inputs among it.
         """
-        if graph.sparse_initializer:
-            raise UnsupportedError(
-                f"graph {graph.name!r}: sparse initializers are not supported; store them as dense tensors"
-            )
+        faults = [] if faults is None else faults
+        for tensor in graph.sparse_initializer:
+            named = _cut(tensor.values.name, 80)
+            faults.append(f"sparse initializer {named!r}: it is not supported; store it as a dense tensor")
+            scope.values[tensor.values.name] = Gone.UNSUPPORTED
         scope.initializers.update({tensor.name: tensor for tensor in graph.initializer})
-        faults: list[str] = []
         for index, node in in_order(graph.node):
             self._node(scope, node, f"{place.prefix}{node.name or f'{node.op_type}_{index}'}", place, faults)
         raise_faults(faults)
@@ -294,7 +295,8 @@ def raise_faults(faults: Sequence[str]) -> None:
     if not faults:
         return
     listed = "\n".join(f"  {fault}" for fault in faults)
-    error = UnsupportedError(faults[0] if len(faults) == 1 else f"{len(faults)} nodes are not supported:\n{listed}")
+    what = "nodes" if all(fault.startswith("node ") for fault in faults) else "inputs and nodes"
+    error = UnsupportedError(faults[0] if len(faults) == 1 else f"{len(faults)} {what} are not supported:\n{listed}")
     error.faults = tuple(faults)
     raise error
 
@@ -305,6 +307,12 @@ def _cut(text: str, length: int) -> str:
 
 
 def _no_row(node: Any, domain: str) -> str:
+    if node.op_type == "ATen":  # what PyTorch's exporter leaves where it knows no op of the standard
+        said = next((a.s.decode("utf-8", "replace") for a in node.attribute if a.name == "operator"), "")
+        return (
+            f"it stands for PyTorch's operator {_cut(said, 200)!r}, for which its exporter knew no op of the standard; "
+            "rewrite that part of the model in other operators, or export with a newer PyTorch"
+        )
     if domain not in ("", "ai.onnx.ml") and not domain.startswith("com.microsoft"):
         return f"there is no op {node.op_type!r} of domain {domain!r}; add it as a function to the model"
     if node.op_type in ("Loop", "Scan"):

@@ -207,6 +207,14 @@ def _gelu(call: NodeCall) -> Result:
     return composite.gelu(call.builder, call.input(), approximate=approximate)
 
 
+@row("Erfc")
+def _erfc(call: NodeCall) -> Result:
+    """No op of the standard: converters of TensorFlow's models leave it."""
+    if not call.input().dtype.is_float:
+        raise call.wrong(f"{call.input()} is no tensor of floats")
+    return composite.erfc(call.builder, call.input())
+
+
 @row("Swish")
 def _swish(call: NodeCall) -> Result:
     return composite.quick_gelu(call.builder, call.input(), call.number("alpha", 1.0))

@@ -43,8 +43,6 @@ def _resize(call: NodeCall) -> Result:
     nearest = call.one_of(
         "nearest_mode", "round_prefer_floor", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
     )
-    if call.integer("antialias", 0):
-        raise call.unsupported("attribute antialias=1 is not supported; export without it")
     rank = call.input().rank
     axes = [call.normal_axis(axis, rank) for axis in call.integers("axes") or range(rank)]
     sizes = call.dims(3, "size") if call.has(3) and call.input(3).shape != (0,) else None
@@ -92,6 +90,7 @@ def _resized(
         "resize", [x], sizes=tuple(target), scales=tuple(factors) if by_scale else None, mode=mode,
         coordinate_mode=coordinates, nearest_mode=nearest, cubic_coeff_a=call.number("cubic_coeff_a", -0.75),
         exclude_outside=bool(call.integer("exclude_outside", 0)),
+        **({"antialias": True} if call.integer("antialias", 0) and mode != "nearest" else {}),
     )  # fmt: skip
 
 
