@@ -212,7 +212,6 @@ EXCLUDED: dict[str, str] = {
     "test_sequence_model*": _STRINGS,
     "test_strnorm_model_*": _STRINGS,
     "test_gradient_of_*": _TRAINING,
-    "test_resize_tf_crop_and_resize*": "tf_crop_and_resize is not there yet",
     "test_affine_grid_?d*_expanded": "a branch that yields another rank, decided by the size of a run-time tensor",
     "test_resize_downsample_scales_*_align_corners": "counts with a size before rounding; ONNX Runtime does not either",
 }

@@ -8,6 +8,7 @@ from math import floor
 
 import numpy as np
 
+from mapsto.importers.onnx.rows.crop_and_resize import crop_and_resize
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import Dim, floordiv
 from mapsto.ir.graph import Value
@@ -39,6 +40,7 @@ def _resize(call: NodeCall) -> Result:
     modes = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"]
     if call.opset < 13:
         modes.append("tf_half_pixel_for_nn")
+    modes.append("tf_crop_and_resize")
     coordinates = call.one_of("coordinate_transformation_mode", "half_pixel", modes)
     nearest = call.one_of(
         "nearest_mode", "round_prefer_floor", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
@@ -47,6 +49,8 @@ def _resize(call: NodeCall) -> Result:
     axes = [call.normal_axis(axis, rank) for axis in call.integers("axes") or range(rank)]
     sizes = call.dims(3, "size") if call.has(3) and call.input(3).shape != (0,) else None
     scales = _static_scales(call, 2) if sizes is None else None
+    if coordinates == "tf_crop_and_resize":
+        return crop_and_resize(call, axes, sizes, scales, mode, nearest)
     return _resized(call, axes, sizes, scales, mode, coordinates, nearest)
 
 
