@@ -1,4 +1,4 @@
-"""Random numbers: the same in every run and for any seed that is said, others for others, and drawn as often as asked."""
+"""Random numbers: the same in every run and for a seed that is said, others for others, and drawn as often as asked."""
 
 from __future__ import annotations
 
