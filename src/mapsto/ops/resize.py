@@ -1,7 +1,9 @@
-"""resize(sizes, scales, mode, coordinate_mode, nearest_mode, cubic_coeff_a, exclude_outside): separable interpolation.
+"""resize(sizes, scales, mode, coordinate_mode, nearest_mode, cubic_coeff_a, exclude_outside, antialias): separable
+interpolation.
 
 sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) for p/q; or None where
 the sizes are what was asked for (then scale = size / extent).
+antialias: where an axis shrinks, the filter of linear or cubic is as much wider, so that no element is passed over.
 mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names; nearest_mode "simple" is that of opset 10,
 down where an axis grows and up where it shrinks.
 
@@ -50,6 +52,12 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
         raise ShapeError(f"{describe(inference)}: sizes and scales must say one number for each of {value.rank} axes")
     dtype = require_dtype(inference, 0, ANY if attrs["mode"] == "nearest" else FLOATS | INTEGERS)
     for axis in _changing(value.shape, attrs):
+        ratio = _fraction(scales[axis] if scales else None, value.shape[axis], sizes[axis])
+        if attrs.get("antialias") and not all(isinstance(e, int) for e in ratio):
+            raise UnsupportedError(
+                f"antialias of axis {axis}, {value.shape[axis]} to {sizes[axis]}: its width must be known when "
+                "compiling; give scales, or fix the sizes by `shapes`"
+            )
         inference.needs_element(value.shape[axis], sizes[axis], f"resizing axis {axis} needs an element")
     return [(dtype, tuple(sizes))]
 
@@ -64,8 +72,27 @@ def _changing(shape: Sequence[Dim], attrs: Mapping[str, Any]) -> list[int]:
     ]
 
 
-def taps_of(mode: str) -> int:
-    return {"nearest": 1, "linear": 2, "cubic": 4}[mode]
+_REACH = {"linear": 1, "cubic": 2}  # of a filter to either side, in elements
+
+
+@dataclass(frozen=True)
+class _Taps:
+    """The elements that a position reads, counted from the one before its coordinate. shrinks: by how much the filter's
+    argument is smaller, where it is widened.
+    """
+
+    first: int
+    count: int
+    shrinks: Fraction | None = None
+
+
+def _taps(attrs: Mapping[str, Any], extent: Dim, size: Dim, scale: Scale) -> _Taps:
+    reach = _REACH[attrs["mode"]]
+    p, q = _fraction(scale, extent, size)
+    if not attrs.get("antialias") or not isinstance(p, int) or not isinstance(q, int) or p >= q:
+        return _Taps(1 - reach, 2 * reach)
+    wide = -(-reach * q // p)
+    return _Taps(1 - wide, 2 * wide, Fraction(p, q))
 
 
 # ---- coordinates -----------------------------------------------------------------------------------------------------
@@ -123,17 +150,12 @@ def _shrinks(scale: Scale, extent: Dim, size: Dim) -> bool:
 # ---- the reference ---------------------------------------------------------------------------------------------------
 
 
-def _cubic(t: Array, a: np.float32) -> Array:
-    """Weights of the four neighbours at distances 1+t, t, 1-t, 2-t (Keys 1981)."""
+def _cubic(d: Array, a: np.float32) -> Array:
+    """Weights of neighbours at these distances (Keys 1981)."""
     f = np.float32
-
-    def near(d: Array) -> Array:
-        return ((a + f(2)) * d - (a + f(3))) * d * d + f(1)
-
-    def far(d: Array) -> Array:
-        return ((a * d - f(5) * a) * d + f(8) * a) * d - f(4) * a
-
-    return np.stack([far(t + f(1)), near(t), near(f(1) - t), far(f(2) - t)], axis=-1)
+    near = ((a + f(2)) * d - (a + f(3))) * d * d + f(1)
+    far = ((a * d - f(5) * a) * d + f(8) * a) * d - f(4) * a
+    return np.where(d <= 1, near, np.where(d < 2, far, f(0)))
 
 
 def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: Scale) -> tuple[Array, Array]:
@@ -147,16 +169,20 @@ def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: Scale) -
         return places, np.ones_like(places, dtype=f)
     divisor = int(line.divisor)  # type: ignore[arg-type]
     n = [int(line.numerator(at)) for at in range(size)]
-    if attrs["mode"] == "linear":
+    taps, linear = _taps(attrs, extent, size, scale), attrs["mode"] == "linear"
+    if linear and taps.shrinks is None:
         n = [min(max(v, 0), last * divisor) for v in n]
     low = np.array([v // divisor for v in n], dtype=np.int64)
     t = np.array([v % divisor / divisor for v in n], dtype=f)
-    if attrs["mode"] == "linear":
+    if linear and taps.shrinks is None:
         return np.stack([low, np.minimum(low + 1, last)], axis=-1), np.stack([f(1) - t, t], axis=-1)
-    weights = _cubic(t, f(attrs.get("cubic_coeff_a", -0.75)))
-    places = low[:, None] + np.arange(-1, 3)
+    steps = np.arange(taps.first, taps.first + taps.count)
+    places = low[:, None] + steps
+    distance = np.abs(steps.astype(f) - t[:, None]) * f(taps.shrinks or 1)
+    weights = np.maximum(f(1) - distance, f(0)) if linear else _cubic(distance, f(attrs.get("cubic_coeff_a", -0.75)))
     if attrs.get("exclude_outside", False):
         weights = np.where((places < 0) | (places > last), f(0), weights)
+    if attrs.get("exclude_outside", False) or taps.shrinks is not None:
         weights = weights / weights.sum(axis=-1, keepdims=True)
     return np.clip(places, 0, last), weights
 
@@ -226,9 +252,10 @@ def _nearest_index(attrs: Mapping[str, Any], at: Dim, extent: Dim, size: Dim, sc
 
 def _tables(low: Lowering, axis: int, extent: Dim, size: Dim, scale: Scale) -> tuple[list[Stmt], str, str]:
     """Statements that fill the tables of an axis, and their names (elements, weights)."""
-    attrs, taps = low.attrs, taps_of(low.attrs["mode"])
+    attrs = low.attrs
+    taps = _Taps(0, 1) if attrs["mode"] == "nearest" else _taps(attrs, extent, size, scale)
     places, weights = low.temp(f"place{axis}"), low.temp(f"weight{axis}")
-    outer, tap = Iter(low.fresh("i"), size), Iter(low.fresh("t"), taps)
+    outer, tap = Iter(low.fresh("i"), size), Iter(low.fresh("t"), taps.count)
     at, t = sym(outer.name), sym(tap.name)
     line = _line(attrs["coordinate_mode"], extent, size, scale)
 
@@ -238,15 +265,15 @@ def _tables(low: Lowering, axis: int, extent: Dim, size: Dim, scale: Scale) -> t
     if attrs["mode"] == "nearest":
         return [placed(_nearest(attrs["nearest_mode"], line, at, _shrinks(scale, extent, size)))], places, ""
     n = line.numerator(at)
-    if attrs["mode"] == "linear":
+    if attrs["mode"] == "linear" and taps.shrinks is None:
         n = maximum(minimum(n, (extent - 1) * line.divisor), 0)
         share = _share(n, line.divisor)
         first = Op("eq", (Index(t), Const(0, DType.I64)), DType.BOOL)
         weight = _op("select", first, _op("sub", _f(1), share), share)
         stmts = [placed(floordiv(n, line.divisor) + t), Stmt(weights, F32, (outer, tap), weight)]
         return stmts, places, weights
-    place = floordiv(n, line.divisor) + t - 1
-    weighing = _cubic_weights(low, place, _share(n, line.divisor), weights, (outer, tap), extent)
+    place = floordiv(n, line.divisor) + t + taps.first
+    weighing = _filter_weights(low, place, _share(n, line.divisor), weights, (outer, tap), extent, taps)
     return [placed(place), *weighing], places, weights
 
 
@@ -256,27 +283,37 @@ def _share(n: Dim, divisor: Dim) -> Scalar:
     return Cast(Op("div", (part, whole), DType.F64), F32)
 
 
-def _cubic_weights(
-    low: Lowering, place: Dim, share: Scalar, weights: str, iters: tuple[Iter, Iter], extent: Dim
+def _filter_weights(
+    low: Lowering, place: Dim, share: Scalar, weights: str, iters: tuple[Iter, Iter], extent: Dim, taps: _Taps
 ) -> list[Stmt]:
+    """Weights by distance, of which the sum is made 1 where it need not be."""
     attrs = low.attrs
-    a = float(np.float32(attrs.get("cubic_coeff_a", -0.75)))
     tap = Cast(Index(sym(iters[1].name)), F32)
-    d = _op("abs", _op("sub", share, _op("sub", tap, _f(1))))
+    d = _op("abs", _op("sub", share, _op("add", tap, _f(taps.first))))
+    if taps.shrinks is not None:
+        d = _op("mul", d, _f(float(taps.shrinks)))
+    weight = _op("max", _op("sub", _f(1), d), _f(0)) if attrs["mode"] == "linear" else _cubic_weight(d, attrs, taps)
+    if not attrs.get("exclude_outside", False) and taps.shrinks is None:
+        return [Stmt(weights, F32, iters, weight)]
+    if attrs.get("exclude_outside", False):
+        below = Op("lt", (Index(place), Const(0, DType.I64)), DType.BOOL)
+        above = Op("gt", (Index(place), Index(extent - 1)), DType.BOOL)
+        weight = _op("select", Op("or", (below, above), DType.BOOL), _f(0), weight)
+    raw = f"{weights}.raw"
+    tap_iter = Iter(low.fresh("t"), taps.count)
+    total = Reduce("sum", (tap_iter,), Load(raw, (sym(iters[0].name), sym(tap_iter.name)), F32))
+    share_of = _op("div", Load(raw, (sym(iters[0].name), sym(iters[1].name)), F32), total)
+    return [Stmt(raw, F32, iters, weight), Stmt(weights, F32, iters, share_of)]
+
+
+def _cubic_weight(d: Scalar, attrs: Mapping[str, Any], taps: _Taps) -> Scalar:
+    a = float(np.float32(attrs.get("cubic_coeff_a", -0.75)))
     near = _op("add", _op("mul", _op("mul", _op("sub", _op("mul", _f(a + 2), d), _f(a + 3)), d), d), _f(1))
     inner = _op("add", _op("mul", _op("sub", _op("mul", _f(a), d), _f(5 * a)), d), _f(8 * a))
     far = _op("sub", _op("mul", inner, d), _f(4 * a))
-    weight = _op("select", Op("le", (d, _f(1)), DType.BOOL), near, far)
-    if not attrs.get("exclude_outside", False):
-        return [Stmt(weights, F32, iters, weight)]
-    below = Op("lt", (Index(place), Const(0, DType.I64)), DType.BOOL)
-    above = Op("gt", (Index(place), Index(extent - 1)), DType.BOOL)
-    inside = _op("select", Op("or", (below, above), DType.BOOL), _f(0), weight)
-    raw = f"{weights}.raw"
-    tap_iter = Iter(low.fresh("t"), 4)
-    total = Reduce("sum", (tap_iter,), Load(raw, (sym(iters[0].name), sym(tap_iter.name)), F32))
-    share_of = _op("div", Load(raw, (sym(iters[0].name), sym(iters[1].name)), F32), total)
-    return [Stmt(raw, F32, iters, inside), Stmt(weights, F32, iters, share_of)]
+    if taps.shrinks is not None:
+        far = _op("select", Op("lt", (d, _f(2)), DType.BOOL), far, _f(0))
+    return _op("select", Op("le", (d, _f(1)), DType.BOOL), near, far)
 
 
 def _lower(low: Lowering) -> list[Stmt]:
@@ -299,7 +336,8 @@ def _lower(low: Lowering) -> list[Stmt]:
         stmts.extend(made)
         tap: Dim = 0
         if weights:
-            taps.append(Iter(low.fresh("t"), taps_of(attrs["mode"])))
+            count = _taps(attrs, shape[axis], sizes[axis], scales[axis]).count
+            taps.append(Iter(low.fresh("t"), count))
             tap = sym(taps[-1].name)
             factors.append(Load(weights, (at, tap), F32))
         index[axis] = load(places, (at, tap))

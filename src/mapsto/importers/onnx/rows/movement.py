@@ -8,7 +8,7 @@ import numpy as np
 
 from mapsto.budget import current
 from mapsto.errors import ModelError
-from mapsto.importers.onnx.rows.common import flatten, reshape, slice_axis, transpose, unsqueeze
+from mapsto.importers.onnx.rows.common import flatten, float_as_dims, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
@@ -27,7 +27,7 @@ from mapsto.ops.builder import Builder
 def _reshape(call: NodeCall) -> Result:
     """0 copies the input's extent (unless `allowzero`), -1 takes what the others leave."""
     x = call.input()
-    target = call.dims(1) if call.content(1) is not None else _run_time_shape(call)
+    target = _target(call)
     shape = list(target)
     for axis, dim in enumerate(target):
         if dim == 0 and not call.integer("allowzero", 0):
@@ -45,6 +45,16 @@ def _reshape(call: NodeCall) -> Result:
             raise call.wrong(f"shape {target}: -1 beside a 0 can be anything")
         shape[open_axes[0]] = floordiv(product(x.shape), rest)
     return reshape(call.builder, x, shape)
+
+
+def _target(call: NodeCall) -> list[Dim]:
+    """The extents that a Reshape asks for: an attribute before opset 5."""
+    if call.opset < 5:
+        given = call.integers("shape")
+        if given is None:
+            raise call.wrong("attribute 'shape' is missing")
+        return list(given)
+    return call.dims(1) if call.content(1) is not None else _run_time_shape(call)
 
 
 def _run_time_shape(call: NodeCall) -> list[Dim]:
@@ -136,12 +146,19 @@ def _expand(call: NodeCall) -> Result:
 @row("Tile")
 def _tile(call: NodeCall) -> Result:
     x = call.input()
-    if call.opset < 6:
-        raise call.unsupported("Tile before opset 6 is not supported; convert the model")
-    repeats = call.dims(1)
+    repeats = call.dims(1) if call.opset >= 6 else _tiles_of_old(call)
     if len(repeats) != x.rank:
         raise call.wrong(f"{len(repeats)} repeats for {x.rank} axes")
     return x if all(r == 1 for r in repeats) else call.builder.one("tile", [x], repeats=tuple(repeats))
+
+
+def _tiles_of_old(call: NodeCall) -> list[Dim]:
+    """Before opset 6 the copies along one axis, both numbers of the data's own type."""
+    x, count = call.input(), float_as_dims(call.builder, call.input(1))
+    if count is None:
+        raise call.unsupported("tiles (input 1) must be known when compiling; make it an initializer")
+    axis = call.normal_axis(int(call.static_scalar(2, "the axis")), x.rank)
+    return [count if k == axis else 1 for k in range(x.rank)]
 
 
 @row("Concat")
@@ -178,6 +195,8 @@ def _split(call: NodeCall) -> Result:
 
 def _split_sizes(call: NodeCall, dim: Dim) -> list[Dim]:
     given = call.integers("split") if call.opset < 13 else call.dims(1) if call.has(1) else None
+    if call.opset == 1 and call.has(1):
+        given = _parts_of_old(call)
     if given is not None:
         return list(given)
     parts = call.integer("num_outputs", len(call.outputs))
@@ -189,6 +208,14 @@ def _split_sizes(call: NodeCall, dim: Dim) -> list[Dim]:
     if isinstance(dim, int) and dim % parts:
         raise call.wrong(f"an axis of {dim} does not split into {parts} equal parts")
     return [floordiv(dim, parts)] * parts
+
+
+def _parts_of_old(call: NodeCall) -> list[int]:
+    """Opset 1 takes extents as numbers of the data's own type."""
+    array = call.array(1)
+    if array is None or not all(float(v).is_integer() for v in array.reshape(-1)):
+        raise call.unsupported("the parts (input 1) must be whole numbers known when compiling; make it an initializer")
+    return [int(v) for v in array.reshape(-1)]
 
 
 # -- pad ---------------------------------------------------------------------------------------------------------------
@@ -218,7 +245,7 @@ def _cropped(call: NodeCall, x: Value, places: Sequence[int]) -> tuple[Value, li
     """The input without what negative widths cut off, and the widths left to pad."""
     b = call.builder
     if call.opset < 11 or call.content(1) is not None:
-        before, after = _laid(call, places, (call.integers("pads") or []) if call.opset < 11 else call.dims(1, "pad"))
+        before, after = _laid(call, places, _pads(call))
         return crop(b, x, before, after)
     # widths that only a run knows may be negative, which a bound size cannot be: both parts are bound
     zero = call.scalar(0, call.input(1))
@@ -228,6 +255,12 @@ def _cropped(call: NodeCall, x: Value, places: Sequence[int]) -> tuple[Value, li
     shape = tuple(d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True))
     x = b.one("slice", [x], starts=tuple(starts), steps=(1,) * x.rank, shape=shape)
     return x, *_laid(call, places, added)
+
+
+def _pads(call: NodeCall) -> list[Dim]:
+    if call.opset >= 11:
+        return call.dims(1, "pad")
+    return list(call.integers("pads" if call.opset >= 2 else "paddings") or [])
 
 
 def _laid(call: NodeCall, places: Sequence[int], widths: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:

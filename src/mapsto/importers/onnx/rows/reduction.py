@@ -103,9 +103,9 @@ def _log_sum_exp(call: NodeCall) -> Result:
     return call.builder.one("cast", [composite.log_sum_exp(call.builder, wide, axes, keep)], to=x.dtype)
 
 
-@row("CumSum")
+@row("CumSum", "CumProd")
 def _cumsum(call: NodeCall) -> Result:
     x = call.input()
     axis = call.normal_axis(call.static_int(1, "the axis"), x.rank)
     exclusive, backwards = bool(call.integer("exclusive", 0)), bool(call.integer("reverse", 0))
-    return call.builder.one("cumsum", [x], axis=axis, exclusive=exclusive, reverse=backwards)
+    return call.builder.one(call.op.lower(), [x], axis=axis, exclusive=exclusive, reverse=backwards)

@@ -8,6 +8,7 @@ from math import floor
 
 import numpy as np
 
+from mapsto.importers.onnx.rows.crop_and_resize import crop_and_resize
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import Dim, floordiv
 from mapsto.ir.graph import Value
@@ -18,8 +19,14 @@ _DENOMINATOR = 4096
 
 @row("Upsample")
 def _upsample(call: NodeCall) -> Result:
-    scales = call.numbers("scales") if call.opset < 9 else _static_scales(call, 1)
-    mode = call.one_of("mode", "nearest", ["nearest", "linear"])
+    if call.opset < 7:
+        if call.input().rank != 4:
+            raise call.wrong(f"{call.input()} has no height and width: it must have 4 axes")
+        scales: list[float] | None = [1.0, 1.0, call.number("height_scale"), call.number("width_scale")]
+    else:
+        scales = call.numbers("scales") if call.opset < 9 else _static_scales(call, 1)
+    mode = call.one_of("mode", "nearest", ["nearest", "linear", "bilinear"])
+    mode = "linear" if mode == "bilinear" else mode
     return _resized(call, list(range(call.input().rank)), None, scales, mode, "asymmetric", "simple")
 
 
@@ -33,16 +40,17 @@ def _resize(call: NodeCall) -> Result:
     modes = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"]
     if call.opset < 13:
         modes.append("tf_half_pixel_for_nn")
+    modes.append("tf_crop_and_resize")
     coordinates = call.one_of("coordinate_transformation_mode", "half_pixel", modes)
     nearest = call.one_of(
         "nearest_mode", "round_prefer_floor", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
     )
-    if call.integer("antialias", 0):
-        raise call.unsupported("attribute antialias=1 is not supported; export without it")
     rank = call.input().rank
     axes = [call.normal_axis(axis, rank) for axis in call.integers("axes") or range(rank)]
     sizes = call.dims(3, "size") if call.has(3) and call.input(3).shape != (0,) else None
     scales = _static_scales(call, 2) if sizes is None else None
+    if coordinates == "tf_crop_and_resize":
+        return crop_and_resize(call, axes, sizes, scales, mode, nearest)
     return _resized(call, axes, sizes, scales, mode, coordinates, nearest)
 
 
@@ -86,6 +94,7 @@ def _resized(
         "resize", [x], sizes=tuple(target), scales=tuple(factors) if by_scale else None, mode=mode,
         coordinate_mode=coordinates, nearest_mode=nearest, cubic_coeff_a=call.number("cubic_coeff_a", -0.75),
         exclude_outside=bool(call.integer("exclude_outside", 0)),
+        **({"antialias": True} if call.integer("antialias", 0) and mode != "nearest" else {}),
     )  # fmt: skip
 
 

@@ -79,6 +79,43 @@ def _real_inverse(b: Builder, x: Value, points: int) -> Value:
     return reshape(b, result, (*result.shape, 1))
 
 
+@row("MelWeightMatrix")
+def _mel_weight_matrix(call: NodeCall) -> Result:
+    """[dft_length / 2 + 1, num_mel_bins]: triangles over the bins of a spectrum, equally far apart in mels, 2595 *
+    log10(1 + f / 700). Their corners are whole bins; a triangle without a rising side is 1 at its corner.
+    """
+    b = call.builder
+    mels, length = call.dim(0, "mels", "num_mel_bins"), call.dim(1, "points", "dft_length")
+    rate, low, high = (reshape(b, b.one("cast", [call.input(i)], to=DType.F64), ()) for i in (2, 3, 4))
+
+    def op(name: str, x: Value, y: Value | float) -> Value:
+        return b.one(name, [x, y if isinstance(y, Value) else call.scalar(y, x)])
+
+    def real(dim: Dim) -> Value:
+        return b.one("cast", [b.known(dim)], to=DType.F64)
+
+    def mel(frequency: Value) -> Value:
+        return op("mul", b.one("log", [op("add", op("div", frequency, 700.0), 1.0)]), 2595.0 / math.log(10.0))
+
+    step = op("div", op("sub", mel(high), mel(low)), real(mels + 2))
+    edges = b.one("iota", [], shape=(mels + 2,), start=0.0, step=1.0, dtype=DType.F64)
+    edges = op("add", op("mul", edges, step), mel(low))
+    hertz = op("mul", op("sub", b.one("exp", [op("mul", edges, math.log(10.0) / 2595.0)]), 1.0), 700.0)
+    corners = b.one("floor", [op("div", op("mul", hertz, real(length + 1)), rate)])
+    left, top, right = (slice_axis(b, corners, 0, k, mels) for k in range(3))
+    bins = length // 2 + 1
+    place = reshape(b, b.one("iota", [], shape=(bins,), start=0.0, step=1.0, dtype=DType.F64), (bins, 1))
+    rising, falling = op("sub", top, left), op("sub", right, top)
+    up = op("div", op("sub", place, left), op("max", rising, 1.0))
+    up = b.one("select", [op("eq", rising, 0.0), call.scalar(1.0, up), up])
+    down = op("div", op("sub", right, place), op("max", falling, 1.0))
+    zero = call.scalar(0.0, up)
+    on_left = b.one("and", [op("ge", place, left), op("le", place, top)])
+    on_right = b.one("and", [op("gt", place, top), op("lt", place, right)])
+    weights = b.one("select", [on_left, up, b.one("select", [on_right, down, zero])])
+    return b.one("cast", [weights], to=call.dtype("output_datatype", DType.F32))
+
+
 @row("DFT")
 def _dft(call: NodeCall) -> Result:
     b, x = call.builder, call.input(0)
