@@ -80,6 +80,14 @@ BAD = [
     (_changed(BIND, steps=BIND.steps[1:] + BIND.steps[:1] + (Bind("n", (2, 0)),)), "by an input and"),
     (_changed(BIND, steps=(BIND.steps[0], BIND.steps[2], BIND.steps[1])), "symbols m"),
     (_changed(BIND, steps=(replace(BIND.steps[2], extent=1), BIND.steps[0], BIND.steps[1])), "before that is bound"),
+    (
+        _changed(
+            BIND,
+            buffers=(*BIND.buffers, Buffer("t", "arena", 8 * sym("m"))),
+            steps=(BIND.steps[0], Bind("m", (3, 0)), BIND.steps[2]),
+        ),
+        "step 1: it uses t, sized by m, before that is bound",
+    ),
     (_changed(BIND, steps=(*BIND.steps[:2], BIND.steps[2], BIND.steps[1], BranchIfFalse((2, 0), 2))), "carried over"),
 ]
 
