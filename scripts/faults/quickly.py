@@ -13,7 +13,7 @@ import pytest
 from hypothesis import Phase, settings
 
 VARIABLE = "FAULTS_RUN"
-WANTED = "wanted"  # the file in that folder that lists what is to be run
+WANTED, WITHOUT = "wanted", "without"  # files in that folder that list what is to be run, and what of a file is not
 
 
 @pytest.hookimpl(trylast=True)
@@ -25,9 +25,19 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a file of which single tests are wanted, only these."""
-    wanted = set(Path(os.environ[VARIABLE], WANTED).read_text().splitlines())
-    items[:] = [item for item in items if item.nodeid in wanted or item.nodeid.partition("::")[0] in wanted]
+    """Single tests that are wanted, and those of a wanted file but for some, in the order in which they are listed."""
+    listed = _lines(WANTED)
+    places, without = {each: at for at, each in enumerate(listed)}, set(_lines(WITHOUT))
+    kept: dict[int, list[pytest.Item]] = {}
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        if item.nodeid in places or (file in places and item.nodeid not in without):
+            kept.setdefault(min(places.get(item.nodeid, len(listed)), places.get(file, len(listed))), []).append(item)
+    items[:] = [item for place in sorted(kept) for item in kept[place]]
+
+
+def _lines(name: str) -> list[str]:
+    return Path(os.environ[VARIABLE], name).read_text().splitlines()
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:

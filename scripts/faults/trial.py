@@ -12,12 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from faults.fault import Fault
-from faults.quickly import VARIABLE, WANTED
+from faults.quickly import VARIABLE, WANTED, WITHOUT
 from faults.reach import Reach
 from faults.rooms import ROOMS, room_of, stages
 
@@ -80,7 +80,7 @@ class Copy:
             ended = _Ended("", "")
             for tests in self._stages(fault):
                 left = self.limits.all - (time.monotonic() - began)
-                ended = self._run(tests, cache, left)
+                ended = self._run(tests, cache, left, self._known(fault))
                 if ended.by or ended.note:
                     break
         seconds = time.monotonic() - began
@@ -89,21 +89,19 @@ class Copy:
         return Outcome(CAUGHT, ended.by, ended.note, seconds)
 
     def _stages(self, fault: Fault) -> list[list[str]]:
-        """The nearest files whole, as they may have tests that are newer than what is known; then tests that run the
-        function.
+        """Where it is known which tests run the function: of the nearest files what is newer than that, then those
+        tests.
         """
         by_room = stages(self.root, fault.file, fault.beyond)
         known = [] if self.reach is None else self.reach.of(fault.file, fault.function)
         if self.reach is None or not known:
             return by_room
-        nearest = by_room[0]
-        others = {test: test.partition("::")[0] for test in known}
-        return [
-            nearest,
-            *self.reach.parted(
-                [t for t, file in others.items() if file not in nearest and (self.root / file).exists()]
-            ),
-        ]
+        there = [test for test in known if (self.root / test.partition("::")[0]).exists()]
+        return [by_room[0], *self.reach.parted(there)]
+
+    def _known(self, fault: Fault) -> Collection[str]:
+        """Tests that are not run for being in a file that is, as it is known of them whether they run the function."""
+        return self.reach.seconds if self.reach is not None and self.reach.of(fault.file, fault.function) else ()
 
     @contextlib.contextmanager
     def _fault_in(self, fault: Fault) -> Iterator[None]:
@@ -132,14 +130,15 @@ class Copy:
         if ended.by or ended.note:
             raise RedError(f"{ended.by or 'a test'} fails without any fault: {ended.note or 'run it'}")
 
-    def _run(self, tests: Sequence[str], cache: Path, seconds: float) -> _Ended:
-        """Runs tests (files, or single ones of files) until one fails. Raises RuntimeError where pytest cannot run
-        them.
+    def _run(self, tests: Sequence[str], cache: Path, seconds: float, without: Collection[str] = ()) -> _Ended:
+        """Runs tests (single ones, or files without some of theirs) until one fails. Raises RuntimeError where pytest
+        cannot run them.
         """
         files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
         with tempfile.TemporaryDirectory(prefix="faults-run-") as name:
             folder = Path(name)
             (folder / WANTED).write_text("\n".join(tests))
+            (folder / WITHOUT).write_text("\n".join(without))
             with (folder / "output").open("wb") as file:
                 process = subprocess.Popen(
                     [sys.executable, "-m", "pytest", "-x", "-q", "-m", MARKERS, *_OPTIONS, *files],
