@@ -4,6 +4,7 @@ put in.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -225,3 +226,14 @@ def test_texts_and_values_are_changed_and_said() -> None:
         assert how and isinstance(text, str)
         value = {"a": [1, 2, {"b": "x1"}], "c": 1.5}
         assert jsons.mutate(value, rng)
+
+
+def test_a_mutation_changes_nothing_but_its_value() -> None:
+    """What was put into one value must not be found changed in the next."""
+    before = repr((jsons.OTHERS, jsons.NUMBERS))
+    for seed in range(300):
+        value = {"a": [1, {"b": "x"}], "c": None}
+        for _ in range(8):
+            jsons.mutate(value, random.Random(seed))
+            json.dumps(value)
+    assert repr((jsons.OTHERS, jsons.NUMBERS)) == before

@@ -67,7 +67,7 @@ def mutate(value: Any, rng: random.Random) -> str:
             holder.insert(to, copy.deepcopy(before))
         return f"{place} {kind} {to}"
     if kind == "kind":
-        holder[key] = rng.choice(OTHERS)
+        holder[key] = copy.deepcopy(rng.choice(OTHERS))
     elif kind == "other":
         alike = [p for p in found if type(at(value, p)) is type(before)]
         close = [p for p in alike if len(p) == len(path) and p[-1] == key]
@@ -90,7 +90,7 @@ def _changed(before: Any, rng: random.Random) -> Any:
         return rng.choice(
             [before + "x", before[1:], "", before * 2, "n", "f32", "i64", "0", "-n", "n//(0)", "x[0]", "a" * 5000]
         )
-    return rng.choice(OTHERS)
+    return copy.deepcopy(rng.choice(OTHERS))
 
 
 def _brief(value: Any) -> str:
