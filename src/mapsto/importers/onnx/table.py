@@ -57,9 +57,17 @@ class Import(Protocol):
     @property
     def tensors(self) -> TensorReader: ...
 
-    def inline_graph(self, graph: Any, name: str, given: Sequence[Value] = ()) -> list[Value]:
-        """The outputs of a nested graph built in place, inside the graph of the node that is being translated. given:
-        its inputs.
+    @property
+    def notes(self) -> dict[tuple[str, str], Any]:
+        """What rows found out about a node whose graphs they build, for when it is built again: by its name, and what
+        it is about.
+        """
+
+    def inline_graph(
+        self, graph: Any, name: str, given: Sequence[Value] = (), builder: Builder | None = None
+    ) -> list[Value]:
+        """The outputs of a nested graph built in place, inside the graph of the node that is being translated, or one
+        (`builder`) that is nested in it. given: its inputs.
         """
 
     def nested_graph(self, graph: Any, name: str, inputs: Sequence[TensorType] = ()) -> tuple[Graph, list[Value]]:
