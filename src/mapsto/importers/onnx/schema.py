@@ -41,6 +41,12 @@ def _inputs(domain: str, op: str, opset: int) -> tuple[_Input, ...] | None:
     return tuple(_Input(formal) for formal in schema.inputs)
 
 
+def input_name(domain: str, op: str, opset: int, i: int) -> str:
+    """What the standard calls an input of an op; "" where it does not say."""
+    formals = _inputs(domain, op, opset) or ()
+    return formals[min(i, len(formals) - 1)].name if formals else ""
+
+
 def check_types(domain: str, op: str, opset: int, inputs: Sequence[Value | None]) -> None:
     """Raises ModelError for an input of a type that the op does not take, or of another type than one it must equal."""
     fault = _fault(domain, op, opset, tuple([None if value is None else value.dtype for value in inputs]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
@@ -29,6 +30,11 @@ def float_as_dims(b: Builder, value: Value) -> Dim | None:
     if node.op == "cast" and source.dtype.is_float and value.dtype.is_integer:
         return None
     return float_as_dims(b, source)
+
+
+def positions(b: Builder, extent: Dim) -> Value:
+    """0, 1, .. extent-1."""
+    return b.one("iota", [], shape=(extent,), start=0, step=1, dtype=DType.I64)
 
 
 def flatten(b: Builder, x: Value, axis: int) -> Value:

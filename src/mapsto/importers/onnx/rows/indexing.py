@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import column, flatten, unsqueeze
+from mapsto.importers.onnx.rows.common import column, flatten, positions, unsqueeze
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
@@ -115,10 +115,6 @@ def _arg(call: NodeCall) -> Result:
 
 
 # -- masks -------------------------------------------------------------------------------------------------------------
-
-
-def positions(b: Builder, extent: Dim) -> Value:
-    return b.one("iota", [], shape=(extent,), start=0, step=1, dtype=DType.I64)
 
 
 @row("OneHot")

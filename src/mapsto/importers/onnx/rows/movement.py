@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mapsto.budget import current
-from mapsto.errors import ModelError
-from mapsto.importers.onnx.rows.common import flatten, reshape, slice_axis, transpose, unsqueeze
+from mapsto.errors import ModelError, UnsupportedError
+from mapsto.importers.onnx.rows.axes import Chosen, bound, chosen, compacted, integers, total
+from mapsto.importers.onnx.rows.common import flatten, positions, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
@@ -74,41 +75,91 @@ def _flatten(call: NodeCall) -> Result:
     return flatten(call.builder, x, axis if axis >= 0 else axis + x.rank)
 
 
-def axes_of(call: NodeCall, i: int, opset_of_input: int) -> list[int] | None:
-    """Axes from an attribute or, from some opset on, from input i; None where neither says."""
+def axes_of(call: NodeCall, i: int, opset_of_input: int, added: bool = False) -> list[int] | Chosen | None:
+    """Axes from an attribute or, from some opset on, from input i; None where neither says. added: they are axes of the
+    result, which has them besides the operand's.
+    """
     if call.opset < opset_of_input or call.has_attribute("axes"):
         return call.integers("axes")
-    return call.static_ints(i, "the list of axes") if call.has(i) else None
+    if not call.has(i):
+        return None
+    found = call.known_ints(i)
+    if found is not None:
+        return found
+    count = product(call.input(i).shape)
+    if count == 0:
+        return []
+    if added and not isinstance(count, int):
+        raise _rank_of_list(call, i)
+    return chosen(call, i, call.input().rank + (int(count) if added else 0))  # type: ignore[arg-type]
+
+
+def _rank_of_list(call: NodeCall, i: int) -> UnsupportedError:
+    return call.unsupported(f"the rank of the result hangs on how many axes {call.port(i)} names; fix it by `shapes`")
 
 
 @row("Squeeze")
 def _squeeze(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     axes = axes_of(call, 1, 13)
+    if isinstance(axes, Chosen):
+        if not isinstance(axes.count, int):
+            raise _rank_of_list(call, 1)
+        return _squeezed(call, axes.mask(), axes.count)
     if axes is None:
-        if any(isinstance(d, Expr) for d in x.shape):
-            raise call.unsupported(
-                f"without axes the rank depends on the open extents of {x}; name the axes or fix them by `shapes`"
-            )
-        chosen = {axis for axis, d in enumerate(x.shape) if d == 1}
+        gone = _ones(call)
     else:
-        chosen = {call.normal_axis(axis, x.rank) for axis in axes}
-    for axis in chosen:
+        gone = {call.normal_axis(axis, x.rank) for axis in axes}
+    for axis in gone:
         if isinstance(x.shape[axis], int) and x.shape[axis] != 1:
             raise call.wrong(f"axis {axis} of {x} is not 1")
-    return reshape(b, x, [d for axis, d in enumerate(x.shape) if axis not in chosen])
+    return reshape(b, x, [d for axis, d in enumerate(x.shape) if axis not in gone])
+
+
+def _ones(call: NodeCall) -> set[int]:
+    """The axes of extent 1. Open ones are taken to be none of them, which a run checks: the rank is settled before."""
+    b, x = call.builder, call.input()
+    for axis, d in enumerate(x.shape):
+        if isinstance(d, Expr):
+            message = f"axis {axis} is 1 in this run, so the result would lose it; name the axes to squeeze, or fix it by"
+            b.require(maximum(d - 2, -d), f"{message} `shapes`")
+    return {axis for axis, d in enumerate(x.shape) if d == 1}
+
+
+def _squeezed(call: NodeCall, mask: Value, count: int) -> Value:
+    """The operand without the chosen axes, which must be of extent 1."""
+    b, x = call.builder, call.input()
+    if count > x.rank:
+        raise call.wrong(f"{count} axes are named, {x} has {x.rank}")
+    extents, one = integers(b, x.shape), call.scalar(1, b.known(0))
+    wrong = b.one("cast", [b.one("and", [mask, b.one("ne", [extents, one])])], to=DType.I64)
+    call.demand(-b.bind(total(b, "sum", wrong, 0), "wide"), f"{call.port(1)} names an axis whose extent is not 1")
+    return reshape(b, x, compacted(call, extents, b.one("not", [mask]), x.rank - count))
 
 
 @row("Unsqueeze")
 def _unsqueeze(call: NodeCall) -> Result:
-    axes = axes_of(call, 1, 13)
+    axes = axes_of(call, 1, 13, added=True)
     if axes is None:
         raise call.wrong("it does not say which axes")
+    if isinstance(axes, Chosen):
+        return _unsqueezed(call, axes)
     rank = call.input().rank + len(axes)
     places = [call.normal_axis(axis, rank) for axis in axes]
     if len(set(places)) != len(places):
         raise call.wrong(f"axes {axes} name one axis twice")
     return unsqueeze(call.builder, call.input(), places)
+
+
+def _unsqueezed(call: NodeCall, axes: Chosen) -> Value:
+    """Each axis of the result that is not chosen has the extent of the operand's next."""
+    b, x = call.builder, call.input()
+    kept = b.one("cast", [b.one("not", [axes.mask()])], to=DType.I64)
+    place = b.one("cumsum", [kept], axis=0, exclusive=True, reverse=False)
+    own = b.one("eq", [reshape(b, place, (axes.rank, 1)), positions(b, x.rank)])
+    zero, one = (b.constant(np.asarray(n, np.int64)) for n in (0, 1))
+    extents = total(b, "sum", b.one("select", [own, integers(b, x.shape), zero]), 1)
+    return reshape(b, x, bound(call, b.one("select", [axes.mask(), one, extents]), "kept"))
 
 
 @row("Transpose")
