@@ -237,6 +237,10 @@ class Builder:
         """The extent that two broadcast to; where only a run knows whether they fit, it checks that."""
         return self._inference(what).broadcast(a, b)
 
+    def same(self, a: Dim, b: Dim, what: str) -> Dim:
+        """The extent that both stand for; where only a run knows whether they are equal, it checks that."""
+        return self._inference(what).same(a, b)
+
     def require(self, condition: Dim, message: str, where: str | None = None, always: bool = False) -> None:
         """A run stops with the message where `condition` is negative; asked once for each condition, and not where it
         is proved. always: also where nothing else uses the sizes that it speaks of, which are bound for its sake.

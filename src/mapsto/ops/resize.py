@@ -1,7 +1,7 @@
 """resize(sizes, scales, mode, coordinate_mode, nearest_mode, cubic_coeff_a, exclude_outside): separable interpolation.
 
-sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) for p/q; or None where
-the sizes are what was asked for (then scale = size / extent).
+sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) of positive dims for p/q;
+or None where the sizes are what was asked for (then scale = size / extent).
 mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names; nearest_mode "simple" is that of opset 10,
 down where an axis grows and up where it shrinks.
 
@@ -37,7 +37,7 @@ COORDINATES = (
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "tf_half_pixel_for_nn", "align_corners", "asymmetric",
 )  # fmt: skip
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil", "simple")
-Scale = float | tuple[int, int] | None
+Scale = float | tuple[Dim, Dim] | None
 
 
 def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -105,19 +105,22 @@ def _line(mode: str, extent: Dim, size: Dim, scale: Scale) -> _Line:
     return _Line(2 * q * moves, (q - p) * moves, 2 * p)  # (i + 1/2) / scale - 1/2
 
 
-def _nearest(mode: str, line: _Line, at: Dim, shrinks: bool) -> Dim:
-    """The coordinate as a whole number; a tie of the rounding modes goes down or up."""
+def _nearest(mode: str, line: _Line, at: Dim, shrinks: Dim) -> Dim:
+    """The coordinate as a whole number; a tie of the rounding modes goes down or up. shrinks: 1 where the axis does."""
     n, d = line.numerator(at), line.divisor
     if mode == "round_prefer_floor":  # ceil(x - 1/2)
         return ceildiv(2 * n - d, 2 * d)
     if mode == "round_prefer_ceil":  # floor(x + 1/2)
         return floordiv(2 * n + d, 2 * d)
-    return ceildiv(n, d) if mode == "ceil" or (mode == "simple" and shrinks) else floordiv(n, d)
+    if mode == "ceil":
+        return ceildiv(n, d)
+    return floordiv(n + (d - 1) * shrinks, d) if mode == "simple" else floordiv(n, d)
 
 
-def _shrinks(scale: Scale, extent: Dim, size: Dim) -> bool:
+def _shrinks(scale: Scale, extent: Dim, size: Dim) -> Dim:
+    """1 where the scale p/q is below 1, else 0."""
     p, q = _fraction(scale, extent, size)
-    return isinstance(p, int) and isinstance(q, int) and p < q
+    return dim_min(dim_max(q - p, 0), 1)
 
 
 # ---- the reference ---------------------------------------------------------------------------------------------------

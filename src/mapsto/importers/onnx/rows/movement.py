@@ -8,7 +8,7 @@ import numpy as np
 
 from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
-from mapsto.importers.onnx.rows.axes import Chosen, bound, chosen, compacted, integers, total
+from mapsto.importers.onnx.rows.axes import Chosen, bound, chosen, compacted, integers, known_axes, total
 from mapsto.importers.onnx.rows.common import flatten, positions, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
@@ -245,9 +245,7 @@ def _split_sizes(call: NodeCall, dim: Dim) -> list[Dim]:
 def _pad(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     mode = call.one_of("mode", "constant", ["constant", "reflect", "edge", "wrap"])
-    axes = call.static_ints(3, "the list of axes") if call.has(3) else None
-    places = list(range(x.rank)) if axes is None else [call.normal_axis(axis, x.rank) for axis in axes]
-    x, before, after = _cropped(call, x, places)
+    x, before, after = _cropped(call, x)
     if all(d == 0 for d in (*before, *after)):
         return x
     attrs = {"before": tuple(before), "after": tuple(after), "mode": mode}
@@ -261,20 +259,39 @@ def _pad(call: NodeCall) -> Result:
     return b.one("select", [inside, b.one("pad", [x], value=0.0, **attrs), border])
 
 
-def _cropped(call: NodeCall, x: Value, places: Sequence[int]) -> tuple[Value, list[Dim], list[Dim]]:
+def _cropped(call: NodeCall, x: Value) -> tuple[Value, list[Dim], list[Dim]]:
     """The input without what negative widths cut off, and the widths left to pad."""
     b = call.builder
-    if call.opset < 11 or call.content(1) is not None:
-        before, after = _laid(call, places, (call.integers("pads") or []) if call.opset < 11 else call.dims(1, "pad"))
-        return crop(b, x, before, after)
+    if call.opset < 11:
+        return crop(b, x, *_laid(call, range(x.rank), call.integers("pads") or []))
+    widths, places = _widths(call)
+    known = b.content(widths)
+    if known is not None:
+        return crop(b, x, *_laid(call, places, list(known.reshape(-1))))
     # widths that only a run knows may be negative, which a bound size cannot be: both parts are bound
-    zero = call.scalar(0, call.input(1))
-    added = call.builder.dims(b.one("max", [call.input(1), zero]), "pad")
-    removed = call.builder.dims(b.one("max", [b.one("neg", [call.input(1)]), zero]), "cut")
+    zero = call.scalar(0, widths)
+    added = b.dims(b.one("max", [widths, zero]), "pad", call.place(1))
+    removed = b.dims(b.one("max", [b.one("neg", [widths]), zero]), "cut", call.place(1))
     starts, ends = _laid(call, places, removed)
-    shape = tuple(d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True))
-    x = b.one("slice", [x], starts=tuple(starts), steps=(1,) * x.rank, shape=shape)
+    x = _cut(b, x, starts, ends)
     return x, *_laid(call, places, added)
+
+
+def _widths(call: NodeCall) -> tuple[Value, Sequence[int]]:
+    """The widths before some axes, then those behind them; and which axes these are: all of them, where only a run knows
+    which are named.
+    """
+    b, x, pads = call.builder, call.input(), call.input(1)
+    if not call.has(3):
+        return pads, range(x.rank)
+    axes = known_axes(call, 3, x.rank)
+    if axes is not None:
+        return pads, axes
+    named = chosen(call, 3, x.rank)
+    b.same(pads.shape[0], 2 * named.count, "Pad")
+    zeros = integers(b, [0] * x.rank)
+    parts = [slice_axis(b, pads, 0, start, named.count) for start in (0, named.count)]
+    return b.one("concat", [named.laid(part, zeros) for part in parts], axis=0), range(x.rank)
 
 
 def _laid(call: NodeCall, places: Sequence[int], widths: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
@@ -299,12 +316,15 @@ def crop(b: Builder, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> t
     front, back = ([_above_zero(b, d) for d in widths] for widths in (before, after))
     starts = [p - d for p, d in zip(front, before, strict=True)]  # max(-d, 0), in a form that cancels
     ends = [p - d for p, d in zip(back, after, strict=True)]
-    shape = [d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True)]
-    if any(isinstance(d, int) and d < 0 for d in shape):
-        raise ModelError(f"pads {list(before)}, {list(after)} cut off more than {x} has")
-    if tuple(shape) != x.shape:
-        x = b.one("slice", [x], starts=tuple(starts), steps=(1,) * x.rank, shape=tuple(shape))
-    return x, front, back
+    return _cut(b, x, starts, ends), front, back
+
+
+def _cut(b: Builder, x: Value, starts: Sequence[Dim], ends: Sequence[Dim]) -> Value:
+    """The tensor without so many elements before and behind."""
+    shape = tuple(d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True))
+    for axis, (left, extent) in enumerate(zip(shape, x.shape, strict=True)):
+        b.require(left, f"the pads cut off more than the {extent} elements of axis {axis}")
+    return x if shape == x.shape else b.one("slice", [x], starts=tuple(starts), steps=(1,) * x.rank, shape=shape)
 
 
 # -- channels and pixels -----------------------------------------------------------------------------------------------
