@@ -47,7 +47,9 @@ def known_axes(call: NodeCall, i: int, rank: int) -> list[int] | None:
 
 
 def _from_front(call: NodeCall, i: int, rank: int) -> Value:
-    """The axes of input i, a vector or scalar that only a run knows, as a checked vector counted from the front."""
+    """The axes of input i, a vector or scalar that only a run knows, as a checked vector counted from the front of a
+    tensor of so many.
+    """
     b, axes = call.builder, call.input(i)
     if axes.rank > 1:
         raise call.wrong(f"{call.port(i)} is no list of axes: {axes}")
@@ -150,12 +152,16 @@ class OneAxis:
     behind: Value
 
 
-def one_axis(call: NodeCall, i: int, rank: int) -> OneAxis:
-    """The axis of input i, which only a run knows."""
+def one_axis(call: NodeCall, i: int, rank: int, first: int | None = None) -> OneAxis:
+    """The axis of input i, which only a run knows; of the `first` ones alone, where that is said."""
     b = call.builder
     axis = _from_front(call, i, rank)
     if axis.shape[0] != 1:
         raise call.wrong(f"{call.port(i)} is not one axis: {call.input(i)}")
+    if first is not None:
+        last = b.bind(axis, "axis", what=call.place(i))
+        call.demand(first - 1 - last, f"{call.port(i)} must be one of the first {first} axes")
+        rank = first
     each = positions(b, rank)
     return OneAxis(*(b.one(name, [each, axis]) for name in ("lt", "eq", "gt")))
 
