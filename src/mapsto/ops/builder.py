@@ -187,7 +187,10 @@ class Builder:
         if content is not None:
             return list(content.reshape(-1))
         if not all(isinstance(d, int) for d in value.shape):
-            raise ShapeError(f"{value}: a shape whose own length is not known before the run")
+            raise ShapeError(
+                f"{value}: a list of sizes whose own length only a run knows, so that the rank of the result hangs on it; "
+                "fix that length by `shapes`"
+            )
         count = math.prod(static(value.shape))
         self._charges.meter.charge("terms", count, f"the elements of {value} as sizes")
         flat = value if value.rank < 2 else self.one("reshape", [value], shape=(count,))

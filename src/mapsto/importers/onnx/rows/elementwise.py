@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mapsto.errors import ShapeError
-from mapsto.importers.onnx.rows.common import column, flatten
+from mapsto.importers.onnx.rows.common import column, flatten, reshape
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
@@ -99,18 +99,25 @@ def _identity(call: NodeCall) -> Result:
 
 @row("Dropout")
 def _dropout(call: NodeCall) -> Result:
-    """Inference: the input as it is, and a mask that keeps all."""
-    training = call.array(2)
-    if call.has(2) and (training is None or bool(training.reshape(-1)[0])):
-        ratio = call.array(1)
-        if training is None or ratio is None or float(ratio.reshape(-1)[0]) != 0.0:
-            raise call.unsupported(
-                "training mode is not supported; export the model for inference (training_mode=False)"
-            )
+    """Inference: the input as it is, and a mask that keeps all. Training does the same where nothing is dropped."""
+    if call.has(2) and not _drops_nothing(call):
+        b, training = call.builder, call.array(2)
+        advice = "training mode is not supported; export the model for inference (training_mode=False)"
+        if training is not None:
+            if training.all():
+                raise call.unsupported(advice)
+        else:
+            mode = b.one("cast", [reshape(b, call.input(2), ())], to=DType.I64)
+            call.demand(-b.bind(mode, "training"), f"{call.port(2)} is true: {advice}")
     mask = (
         call.builder.one("full", [], shape=call.input().shape, value=True, dtype=DType.BOOL) if call.wants(1) else None
     )
     return [call.input(), mask]
+
+
+def _drops_nothing(call: NodeCall) -> bool:
+    ratio = call.array(1)
+    return ratio is not None and not ratio.any()
 
 
 @row("IsInf")

@@ -121,12 +121,7 @@ def _arg(call: NodeCall) -> Result:
 def _one_hot(call: NodeCall) -> Result:
     """values[1] where the new axis' place is the index (counted from the end where negative), else values[0]."""
     b, indices = call.builder, call.input(0)
-    depths = call.input(1)
-    array = b.array(depths)
-    if array is not None:
-        depth: Dim = int(array.reshape(-1)[0])
-    else:
-        depth = b.dims(depths if depths.dtype.is_integer else b.one("cast", [depths], to=DType.I64), "depth")[0]
+    depth = _depth(call)
     axis = call.axis(indices.rank + 1, -1)
     off, on = (
         b.one("reshape", [b.one("slice", [call.input(2)], starts=(k,), steps=(1,), shape=(1,))], shape=())
@@ -137,6 +132,20 @@ def _one_hot(call: NodeCall) -> Result:
     front = b.one("select", [b.one("lt", [wide, call.scalar(0, wide)]), b.one("add", [wide, extent]), wide])
     places = column(b, positions(b, depth), axis, indices.rank + 1)
     return b.one("select", [b.one("eq", [unsqueeze(b, front, [axis]), places]), on, off])
+
+
+def _depth(call: NodeCall) -> Dim:
+    """The number of classes, which may be a float."""
+    b, depths = call.builder, call.input(1)
+    array = call.array(1)
+    if array is not None:
+        return int(array.reshape(-1)[0])
+    if depths.dtype.is_float:
+        depths = b.one("reshape", [depths], shape=())
+        unknown = b.one("cast", [b.one("isnan", [depths])], to=DType.I64)
+        call.demand(-b.bind(unknown, "unknown"), f"{call.port(1)} is NaN")
+        depths = b.one("cast", [depths], to=DType.I64)
+    return b.dims(depths, "depth", call.place(1))[0]
 
 
 @row("Trilu")

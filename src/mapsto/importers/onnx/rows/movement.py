@@ -16,6 +16,7 @@ from mapsto.ir.expr import (
     Dim,
     Expr,
     ceildiv,
+    equality,
     floordiv,
     maximum,
     product,
@@ -53,17 +54,35 @@ def _run_time_shape(call: NodeCall) -> list[Dim]:
     b, x, target = call.builder, call.input(), call.input(1)
     rank = target.shape[0] if target.rank == 1 else None
     if not isinstance(rank, int):
-        raise call.unsupported("a shape whose own length only a run knows is not supported")
+        raise call.unsupported(
+            f"the rank of the result hangs on the length of {call.port(1)}, which only a run knows; fix it by `shapes`"
+        )
     current().check("rank", rank, "the result")
     zero, one = call.scalar(0, target), call.scalar(1, target)
     if not call.integer("allowzero", 0):
         own = [x.shape[k] if k < x.rank else 0 for k in range(rank)]
         target = b.one("select", [b.one("eq", [target, zero]), b.known(np.array(own, dtype=object)), target])
     is_open = b.one("lt", [target, zero])
+    _require_target(call, is_open, target)
     others = b.one("reduce", [b.one("select", [is_open, one, target])], kind="prod", axes=(0,), keepdims=False)
     total = b.known(np.array([product(x.shape)], dtype=object))
     rest = b.one("div", [total, b.one("max", [others, one])])
-    return b.dims(b.one("select", [is_open, rest, target]), "size")
+    return b.dims(b.one("select", [is_open, rest, target]), "size", call.place(1))
+
+
+def _require_target(call: NodeCall, is_open: Value, target: Value) -> None:
+    """Extents of a run are not negative, but for one -1, and that not beside a 0."""
+    b = call.builder
+    zero, below = (call.scalar(n, target) for n in (0, -1))
+
+    def count(mask: Value) -> Value:
+        return total(b, "sum", b.one("cast", [mask], to=DType.I64), 0)
+
+    number = count(is_open)
+    negative, empty = count(b.one("lt", [target, below])), count(b.one("eq", [target, zero]))
+    wrong = b.one("add", [negative, b.one("max", [b.one("sub", [number, call.scalar(1, number)]), call.scalar(0, number)])])
+    wrong = b.one("add", [wrong, b.one("mul", [number, empty])])
+    call.demand(-b.bind(wrong, "wrong"), f"{call.port(1)} has an extent below -1, more than one -1, or a -1 beside a 0")
 
 
 @row("Flatten")
@@ -213,8 +232,10 @@ def _split(call: NodeCall) -> Result:
     sizes = _split_sizes(call, x.shape[axis])
     if len(sizes) != len(call.outputs):
         raise call.wrong(f"{len(sizes)} parts for {len(call.outputs)} outputs")
-    if isinstance(x.shape[axis], int) and all(isinstance(s, int) for s in sizes) and sum(sizes) != x.shape[axis]:
-        raise call.wrong(f"parts {sizes} do not make up axis {axis} of {x}")
+    whole: Dim = 0
+    for size in sizes:
+        whole = whole + size
+    b.require(equality(whole, x.shape[axis]), f"parts {sizes} do not make up axis {axis} of {x}")
     parts: list[Value | None] = []
     start: Dim = 0
     for size in sizes:

@@ -27,6 +27,7 @@ _POINTS = 1 << 12
 def _window(call: NodeCall) -> Result:
     b, dtype = call.builder, call.dtype("output_datatype", DType.F32)
     size = call.dims(0, "size")[0]
+    call.builder.require(size, f"a window of {size} points")
     if isinstance(size, Expr) or size > _CONSTANT:
         steps = b.one("iota", [], shape=(size,), start=0, step=1, dtype=DType.F64)
         period = size if call.integer("periodic", 1) else size - 1
@@ -162,7 +163,7 @@ def _length(call: NodeCall, extent: Dim, half: bool) -> Dim:
     length = call.dims(1, "length")[0] if call.has(1) else 2 * (extent - 1) if half else extent
     if isinstance(length, int) and length > _POINTS:
         raise call.unsupported(f"a transform of {length} points is not supported; up to {_POINTS} are")
-    call.builder.require(length - 1, f"a transform of {length} points")
+    call.builder.require(length - 1, f"a transform of {length} points: there must be at least 1")
     call.builder.require(_POINTS - length, f"a transform of {length} points is not supported; up to {_POINTS} are")
     return length
 
@@ -205,7 +206,7 @@ def _stft(call: NodeCall) -> Result:
     if isinstance(size, int) and size > _POINTS:
         raise call.unsupported(f"frames of {size} points are not supported; up to {_POINTS} are")
     b.require(step - 1, f"the step between frames is {step}, not at least 1")
-    b.require(size - 1, f"frames of {size} points")
+    b.require(size - 1, f"frames of {size} points: there must be at least 1")
     b.require(_POINTS - size, f"frames of {size} points are not supported; up to {_POINTS} are")
     b.require(x.shape[1] - size, f"a frame of {size} points is longer than the signal")
     count = (x.shape[1] - size) // step + 1
