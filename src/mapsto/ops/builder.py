@@ -188,14 +188,16 @@ class Builder:
             return list(content.reshape(-1))
         if not all(isinstance(d, int) for d in value.shape):
             raise ShapeError(
-                f"{value}: a list of sizes whose own length only a run knows, so that the rank of the result hangs on it; "
-                "fix that length by `shapes`"
+                f"{value}: a list of sizes whose own length only a run knows, so that the rank of the result hangs on "
+                "it; fix that length by `shapes`"
             )
         count = math.prod(static(value.shape))
         self._charges.meter.charge("terms", count, f"the elements of {value} as sizes")
         flat = value if value.rank < 2 else self.one("reshape", [value], shape=(count,))
         found = [self.element(flat, i) for i in range(count)]
-        return [self.bind(self.scalar_element(flat, i), hint, what=what) if e is None else e for i, e in enumerate(found)]
+        return [
+            self.bind(self.scalar_element(flat, i), hint, what=what) if e is None else e for i, e in enumerate(found)
+        ]
 
     def element(self, value: Value, i: int) -> Dim | None:
         """Element i of a vector or scalar of integers, looked for where it comes from; None where only a run knows."""

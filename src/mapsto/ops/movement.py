@@ -169,8 +169,9 @@ def _expand_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | Non
 
 register(OpSpec("expand", "movement", _infer_expand, _expand, _lower_expand, by_reference(_expand), _expand_gradient))
 
-# ---- slice(starts, steps, shape): element i of an axis is element start + step*i; all axes; steps may be negative, and
-# sizes of a run that are not 0 (what is below zero is a difference of two) ---------------------------------------------
+# ---- slice(starts, steps, shape): element i of an axis is element start + step*i; all axes; steps may be negative ----
+#
+# A step may be one of the run, which may not be 0; where it may be negative it is the difference of two sizes.
 
 
 def _infer_slice(inference: Inference) -> list[tuple[DType, Shape]]:

@@ -1,7 +1,7 @@
 """resize(sizes, scales, mode, coordinate_mode, nearest_mode, cubic_coeff_a, exclude_outside): separable interpolation.
 
-sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) of positive dims for p/q;
-or None where the sizes are what was asked for (then scale = size / extent).
+sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) of positive dims for
+p/q; or None where the sizes are what was asked for (then scale = size / extent).
 mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names; nearest_mode "simple" is that of opset 10,
 down where an axis grows and up where it shrinks.
 

@@ -128,8 +128,16 @@ class NodeCall:
         """The node and input i in a user's words, for what a run says of it."""
         return f"{self.builder.place(self.op)}: {self.port(i)}"
 
-    def demand(self, condition: Dim, message: str) -> None:
-        """A run stops with the message, which names the node, where what it has read of a parameter is negative."""
+    def require(self, condition: Dim, message: str) -> None:
+        """A run stops with the message and the node's name where `condition`, on sizes, is negative. Raises ModelError
+        where it always is.
+        """
+        if isinstance(condition, int) and condition < 0:
+            raise self.wrong(message)
+        self.builder.require(condition, message, where=self.builder.place(self.op))
+
+    def require_value(self, condition: Dim, message: str) -> None:
+        """The same of what is read for the sake of the condition alone."""
         self.builder.require(condition, message, where=self.builder.place(self.op), always=True)
 
     def dims(self, i: int, hint: str = "n") -> list[Dim]:

@@ -1,7 +1,7 @@
 """Axes that only a run knows, as sizes: what a node does along them is then the same work at every choice.
 
-A list of axes becomes a truth value for each axis of the tensor. From these follow, in small integer tensors, numbers for
-each axis, which are bound as sizes. No element is gathered: a tensor is only looked at in another shape.
+A list of axes becomes a truth value for each axis of the tensor. From these follow, in small integer tensors, numbers
+for each axis, which are bound as sizes. No element is gathered: a tensor is only looked at in another shape.
 
     a set of axes    x[n0, n1] as [o0, e0, o1, e1] with (o, e) = (1, n) along a chosen axis and (n, 1) along any other
     one axis         x as [before it, along it, behind it]
@@ -100,14 +100,14 @@ def chosen(call: NodeCall, i: int, rank: int) -> Chosen:
     if axes.shape[0] not in (0, 1) and rank:
         often = total(b, "sum", b.one("cast", [hits], to=DType.I64), 0)
         most = b.bind(total(b, "max", often, 0), "most")
-        call.demand(1 - most, f"{call.port(i)} names an axis twice")
+        call.require_value(1 - most, f"{call.port(i)} names an axis twice")
     return Chosen(b, hits)
 
 
 def first_axes(call: NodeCall, count: Dim, rank: int) -> Chosen:
     """The first `count` axes, which only a run can count."""
     b = call.builder
-    call.demand(rank - count, f"{count} numbers for {rank} axes")
+    call.require(rank - count, f"{count} numbers for {rank} axes")
     return Chosen(b, b.one("eq", [reshape(b, positions(b, count), (count, 1)), positions(b, rank)]))
 
 
@@ -143,8 +143,8 @@ def compacted(call: NodeCall, extents: Value, kept: Value, count: int) -> list[D
 
 @dataclass(frozen=True)
 class OneAxis:
-    """An axis that a run chooses among the first `rank` of a tensor: bool[rank] that say whether each lies before it, is
-    it, or lies behind it.
+    """An axis that a run chooses among the first of a tensor: three bool[rank] that say of each whether it lies before
+    that axis, is it, or lies behind it.
     """
 
     before: Value
@@ -160,7 +160,7 @@ def one_axis(call: NodeCall, i: int, rank: int, first: int | None = None) -> One
         raise call.wrong(f"{call.port(i)} is not one axis: {call.input(i)}")
     if first is not None:
         last = b.bind(axis, "axis", what=call.place(i))
-        call.demand(first - 1 - last, f"{call.port(i)} must be one of the first {first} axes")
+        call.require_value(first - 1 - last, f"{call.port(i)} must be one of the first {first} axes")
         rank = first
     each = positions(b, rank)
     return OneAxis(*(b.one(name, [each, axis]) for name in ("lt", "eq", "gt")))
@@ -175,5 +175,3 @@ def around(call: NodeCall, axis: OneAxis, extents: Sequence[Dim]) -> tuple[Dim, 
         for part, hint in ((axis.before, "before"), (axis.at, "along"), (axis.behind, "behind"))
     )
     return before, along, behind
-
-

@@ -33,7 +33,7 @@ def float_as_dims(b: Builder, value: Value) -> Dim | None:
 
 
 def float_element(b: Builder, value: Value, i: int) -> float | None:
-    """Element i of a vector where it is a constant, also one that was put together with others; None where it is not."""
+    """Element i of a vector where it is a constant, also one that was joined with others; None where it is not."""
     array = b.array(value)
     if array is not None:
         return float(array[i])

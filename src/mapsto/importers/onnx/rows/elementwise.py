@@ -108,7 +108,7 @@ def _dropout(call: NodeCall) -> Result:
                 raise call.unsupported(advice)
         else:
             mode = b.one("cast", [reshape(b, call.input(2), ())], to=DType.I64)
-            call.demand(-b.bind(mode, "training"), f"{call.port(2)} is true: {advice}")
+            call.require_value(-b.bind(mode, "training"), f"{call.port(2)} is true: {advice}")
     mask = (
         call.builder.one("full", [], shape=call.input().shape, value=True, dtype=DType.BOOL) if call.wants(1) else None
     )

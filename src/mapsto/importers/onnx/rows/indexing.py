@@ -143,7 +143,7 @@ def _depth(call: NodeCall) -> Dim:
     if depths.dtype.is_float:
         depths = b.one("reshape", [depths], shape=())
         unknown = b.one("cast", [b.one("isnan", [depths])], to=DType.I64)
-        call.demand(-b.bind(unknown, "unknown"), f"{call.port(1)} is NaN")
+        call.require_value(-b.bind(unknown, "unknown"), f"{call.port(1)} is NaN")
         depths = b.one("cast", [depths], to=DType.I64)
     return b.dims(depths, "depth", call.place(1))[0]
 

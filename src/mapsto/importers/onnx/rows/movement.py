@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mapsto.budget import current
-from mapsto.errors import ModelError, UnsupportedError
+from mapsto.errors import UnsupportedError
 from mapsto.importers.onnx.rows.axes import Chosen, bound, chosen, compacted, integers, known_axes, total
 from mapsto.importers.onnx.rows.common import flatten, positions, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.table import NodeCall, Result, row
@@ -80,9 +80,10 @@ def _require_target(call: NodeCall, is_open: Value, target: Value) -> None:
 
     number = count(is_open)
     negative, empty = count(b.one("lt", [target, below])), count(b.one("eq", [target, zero]))
-    wrong = b.one("add", [negative, b.one("max", [b.one("sub", [number, call.scalar(1, number)]), call.scalar(0, number)])])
-    wrong = b.one("add", [wrong, b.one("mul", [number, empty])])
-    call.demand(-b.bind(wrong, "wrong"), f"{call.port(1)} has an extent below -1, more than one -1, or a -1 beside a 0")
+    more = b.one("max", [b.one("sub", [number, call.scalar(1, number)]), call.scalar(0, number)])
+    wrong = b.one("add", [b.one("add", [negative, more]), b.one("mul", [number, empty])])
+    said = f"{call.port(1)} has an extent below -1, more than one -1, or a -1 beside a 0"
+    call.require_value(-b.bind(wrong, "wrong"), said)
 
 
 @row("Flatten")
@@ -95,8 +96,8 @@ def _flatten(call: NodeCall) -> Result:
 
 
 def axes_of(call: NodeCall, i: int, opset_of_input: int, added: bool = False) -> list[int] | Chosen | None:
-    """Axes from an attribute or, from some opset on, from input i; None where neither says. added: they are axes of the
-    result, which has them besides the operand's.
+    """Axes from an attribute or, from some opset on, from input i; None where neither says. added: they are the axes
+    that the result has besides the operand's.
     """
     if call.opset < opset_of_input or call.has_attribute("axes"):
         return call.integers("axes")
@@ -137,11 +138,11 @@ def _squeeze(call: NodeCall) -> Result:
 
 def _ones(call: NodeCall) -> set[int]:
     """The axes of extent 1. Open ones are taken to be none of them, which a run checks: the rank is settled before."""
-    b, x = call.builder, call.input()
+    x = call.input()
     for axis, d in enumerate(x.shape):
         if isinstance(d, Expr):
-            message = f"axis {axis} is 1 in this run, so the result would lose it; name the axes to squeeze, or fix it by"
-            b.require(maximum(d - 2, -d), f"{message} `shapes`")
+            said = f"axis {axis} is 1 in this run, so the result would lose it; name the axes, or fix it by `shapes`"
+            call.require(maximum(d - 2, -d), said)
     return {axis for axis, d in enumerate(x.shape) if d == 1}
 
 
@@ -152,7 +153,8 @@ def _squeezed(call: NodeCall, mask: Value, count: int) -> Value:
         raise call.wrong(f"{count} axes are named, {x} has {x.rank}")
     extents, one = integers(b, x.shape), call.scalar(1, b.known(0))
     wrong = b.one("cast", [b.one("and", [mask, b.one("ne", [extents, one])])], to=DType.I64)
-    call.demand(-b.bind(total(b, "sum", wrong, 0), "wide"), f"{call.port(1)} names an axis whose extent is not 1")
+    said = f"{call.port(1)} names an axis whose extent is not 1"
+    call.require_value(-b.bind(total(b, "sum", wrong, 0), "wide"), said)
     return reshape(b, x, compacted(call, extents, b.one("not", [mask]), x.rank - count))
 
 
@@ -235,7 +237,7 @@ def _split(call: NodeCall) -> Result:
     whole: Dim = 0
     for size in sizes:
         whole = whole + size
-    b.require(equality(whole, x.shape[axis]), f"parts {sizes} do not make up axis {axis} of {x}")
+    call.require(equality(whole, x.shape[axis]), f"parts {sizes} do not make up axis {axis} of {x}")
     parts: list[Value | None] = []
     start: Dim = 0
     for size in sizes:
@@ -299,8 +301,8 @@ def _cropped(call: NodeCall, x: Value) -> tuple[Value, list[Dim], list[Dim]]:
 
 
 def _widths(call: NodeCall) -> tuple[Value, Sequence[int]]:
-    """The widths before some axes, then those behind them; and which axes these are: all of them, where only a run knows
-    which are named.
+    """The widths before some axes, then those behind them; and which axes these are: all of them, where only a run
+    knows which are named.
     """
     b, x, pads = call.builder, call.input(), call.input(1)
     if not call.has(3):

@@ -105,7 +105,7 @@ def _require_scales(call: NodeCall, i: int, scales: Value) -> None:
     inside = b.one("and", [b.one("ge", [scales, least]), b.one("le", [scales, most])])
     outside = b.one("cast", [b.one("not", [inside])], to=DType.I64)
     message = f"{call.port(i)} has a scale that is not between 1/{_STEEPEST} and {_STEEPEST}"
-    call.demand(-b.bind(total(b, "sum", outside, 0), "outside"), message)
+    call.require_value(-b.bind(total(b, "sum", outside, 0), "outside"), message)
 
 
 def _by_number(call: NodeCall, axis: int, scale: float) -> _Scaled:
@@ -170,14 +170,13 @@ def _ratio_of_run(call: NodeCall, sizes: Sequence[Dim], extents: Sequence[Dim], 
     """The least or largest size/extent, as the fraction of these two: a/b < c/d where a*d < c*b."""
     b = call.builder
     for d in (*sizes, *extents):
-        b.require(d - 1, f"keep_aspect_ratio_policy needs sizes and extents of at least 1, not {d}")
-    pairs = [(b.known(s), b.known(d)) for s, d in zip(sizes, extents, strict=True)]
-    p, q = pairs[0]
-    for s, d in pairs[1:]:
-        ours, others = b.one("mul", [p, d]), b.one("mul", [s, q])
-        better = b.one("lt", [others, ours] if least else [ours, others])
-        p, q = b.one("select", [better, s, p]), b.one("select", [better, d, q])
+        call.require(d - 1, f"keep_aspect_ratio_policy needs sizes and extents of at least 1, not {d}")
+    (p, q), *others = [(b.known(s), b.known(d)) for s, d in zip(sizes, extents, strict=True)]
+    for r, s in others:
+        ours, theirs = b.one("mul", [p, s]), b.one("mul", [r, q])
+        better = b.one("lt", [theirs, ours] if least else [ours, theirs])
+        p, q = b.one("select", [better, r, p]), b.one("select", [better, s, q])
     found = [b.bind(v, "ratio", what=b.place(call.op)) for v in (p, q)]
     for dim in found:
-        b.require(dim - 1, "the kept ratio must be positive")
+        call.require(dim - 1, "the kept ratio must be positive")
     return found[0], found[1]

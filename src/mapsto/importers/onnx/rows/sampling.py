@@ -200,8 +200,8 @@ def _col2im_of_run(call: NodeCall) -> Value:
         for k, (i, n) in enumerate(zip(image, block, strict=True))
     ]
     for n, count in zip(block, counts, strict=True):
-        b.require(n - 1, f"{call.port(2)} has an extent of {n}: it must be at least 1")
-        b.require(count, "the image is smaller than a block")
+        call.require(n - 1, f"{call.port(2)} has an extent of {n}: it must be at least 1")
+        call.require(count, "the image is smaller than a block")
     size = product(image)
     flat: Value | None = None
     inside: Value | None = None

@@ -27,7 +27,7 @@ _POINTS = 1 << 12
 def _window(call: NodeCall) -> Result:
     b, dtype = call.builder, call.dtype("output_datatype", DType.F32)
     size = call.dims(0, "size")[0]
-    call.builder.require(size, f"a window of {size} points")
+    call.require(size, f"a window of {size} points")
     if isinstance(size, Expr) or size > _CONSTANT:
         steps = b.one("iota", [], shape=(size,), start=0, step=1, dtype=DType.F64)
         period = size if call.integer("periodic", 1) else size - 1
@@ -110,9 +110,10 @@ def _half_waves(b: Builder, points: Dim, dtype: DType) -> list[Value]:
     """cos and sin as [points//2 + 1, points] over N, doubled where a bin stands for two."""
     bins = points // 2 + 1
     if isinstance(points, int) and isinstance(bins, int):
-        own = np.array([k == 0 or 2 * k == points for k in range(bins)])
-        cosines, sines = (np.where(own, alone, 2)[:, None] * m.T for alone, m in zip((1, 0), _matrices(points, bins, True), strict=True))
-        return [b.constant(m, "fourier", dtype) for m in (cosines, sines)]
+        lone = np.array([k == 0 or 2 * k == points for k in range(bins)])
+        shares = (np.where(lone, alone, 2)[:, None] for alone in (1, 0))
+        matrices = _matrices(points, bins, True)
+        return [b.constant(s * m.T, "fourier", dtype) for s, m in zip(shares, matrices, strict=True)]
     k = reshape(b, positions(b, bins), (bins, 1))
     zero, two = (b.constant(np.asarray(n, np.int64)) for n in (0, 2))
     middle = b.one("eq", [b.one("mul", [k, two]), b.known(points)])
@@ -163,8 +164,8 @@ def _length(call: NodeCall, extent: Dim, half: bool) -> Dim:
     length = call.dims(1, "length")[0] if call.has(1) else 2 * (extent - 1) if half else extent
     if isinstance(length, int) and length > _POINTS:
         raise call.unsupported(f"a transform of {length} points is not supported; up to {_POINTS} are")
-    call.builder.require(length - 1, f"a transform of {length} points: there must be at least 1")
-    call.builder.require(_POINTS - length, f"a transform of {length} points is not supported; up to {_POINTS} are")
+    call.require(length - 1, f"a transform of {length} points: there must be at least 1")
+    call.require(_POINTS - length, f"a transform of {length} points is not supported; up to {_POINTS} are")
     return length
 
 
@@ -205,10 +206,10 @@ def _stft(call: NodeCall) -> Result:
         raise call.wrong(f"the signal {x} is not [batch, length, 1 or 2]")
     if isinstance(size, int) and size > _POINTS:
         raise call.unsupported(f"frames of {size} points are not supported; up to {_POINTS} are")
-    b.require(step - 1, f"the step between frames is {step}, not at least 1")
-    b.require(size - 1, f"frames of {size} points: there must be at least 1")
-    b.require(_POINTS - size, f"frames of {size} points are not supported; up to {_POINTS} are")
-    b.require(x.shape[1] - size, f"a frame of {size} points is longer than the signal")
+    call.require(step - 1, f"the step between frames is {step}, not at least 1")
+    call.require(size - 1, f"frames of {size} points: there must be at least 1")
+    call.require(_POINTS - size, f"frames of {size} points are not supported; up to {_POINTS} are")
+    call.require(x.shape[1] - size, f"a frame of {size} points is longer than the signal")
     count = (x.shape[1] - size) // step + 1
     starts = b.one("iota", [], shape=(count,), start=0, step=step, dtype=DType.I64)
     inside = b.one("iota", [], shape=(size,), start=0, step=1, dtype=DType.I64)

@@ -126,7 +126,7 @@ def _require_steps(call: NodeCall, steps: Value) -> None:
     if known is not None and all(isinstance(step, int) and step for step in known):
         return
     zeros = b.one("cast", [b.one("eq", [steps, call.scalar(0, steps)])], to=DType.I64)
-    call.demand(-b.bind(total(b, "sum", zeros, 0), "zeros"), f"{call.port(4)} has a step of 0")
+    call.require_value(-b.bind(total(b, "sum", zeros, 0), "zeros"), f"{call.port(4)} has a step of 0")
 
 
 # A step as long as this, the largest size, takes one element of any axis.
