@@ -107,8 +107,8 @@ CASES: dict[str, tuple[str, list[Feed]]] = {
         feeds_of([(4, 5, 2), (1, 1, 2), (0, 3, 2)], [{"n": n, "axis": k} for n, k in ((4, 0), (7, 1), (1, -3))]),
     ),
     "DFT, onesided": (
-        "(float[a, b, 1] x, int64 n, int64 axis) => (y) { f = DFT<onesided = 1>(x, n, axis) "
-        "y = DFT<onesided = 1, inverse = 1>(f, n, axis) }",
+        "(float[a, b, 1] x, int64 n, int64 axis) => (y, z) { y = DFT<onesided = 1>(x, n, axis) "
+        "z = DFT<onesided = 1, inverse = 1>(x, n, axis) }",
         feeds_of([(4, 5, 1), (1, 1, 1)], [{"n": n, "axis": k} for n, k in ((4, 0), (7, 1), (1, -2))]),
     ),
     "STFT": (
