@@ -220,10 +220,14 @@ class Translator:
 
     # -- nested graphs and functions -----------------------------------------------------------------------------------
 
-    def inline_graph(self, graph: Any, name: str, given: Sequence[Value] = ()) -> list[Value]:
-        """A nested graph built in place, inside the graph of the node that is being translated. given: its inputs."""
+    def inline_graph(
+        self, graph: Any, name: str, given: Sequence[Value] = (), builder: Builder | None = None
+    ) -> list[Value]:
+        """A nested graph built in place, inside the graph of the node that is being translated, or one (`builder`) that
+        is nested in it. given: its inputs.
+        """
         assert self.scope is not None
-        scope = GraphNames(self.scope.builder, self.scope)
+        scope = GraphNames(builder or self.scope.builder, self.scope)
         scope.values.update(zip(_inputs(graph, len(given)), given, strict=True))
         return self.body(scope, graph, self._deeper(name))
 
