@@ -141,8 +141,6 @@ EXCLUDED: dict[str, str] = {
     "test_*deform_conv_*": "DeformConv is not there yet",
     "test_roialign_*": "RoiAlign is not there yet",
     "test_melweightmatrix": "MelWeightMatrix is not there yet",
-    "test_resize_tf_crop_and_resize*": "tf_crop_and_resize is not there yet",
-    "test_resize_*_antialias": "antialias is not there yet",
     "test_maxpool_with_argmax_2d_precomputed_strides": "indices in column-major order are not there yet",
     "test_affine_grid_3d_align_corners_expanded": "a branch that yields another rank, decided in the run",
     "test_resize_downsample_scales_*_align_corners": "counts with a size before rounding; ONNX Runtime does not either",

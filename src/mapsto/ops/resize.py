@@ -1,9 +1,11 @@
-"""resize(sizes, scales, mode, coordinate_mode, nearest_mode, cubic_coeff_a, exclude_outside): separable interpolation.
+"""resize(sizes, scales, mode, coordinate_mode, nearest_mode, cubic_coeff_a, exclude_outside, antialias): separable
+interpolation.
 
 sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) of positive dims for
 p/q; or None where the sizes are what was asked for (then scale = size / extent).
 mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names; nearest_mode "simple" is that of opset 10,
-down where an axis grows and up where it shrinks.
+down where an axis grows and up where it shrinks. antialias: True or left out; along an axis that shrinks weights are
+those of a filter stretched by 1/scale, over as many more elements, and made to add up to 1.
 
 Coordinates are rational numbers, (slope * position + offset) / divisor in integers, so ties are ties and no rounding
 picks the neighbour.
@@ -64,8 +66,17 @@ def _changing(shape: Sequence[Dim], attrs: Mapping[str, Any]) -> list[int]:
     ]
 
 
-def taps_of(mode: str) -> int:
-    return {"nearest": 1, "linear": 2, "cubic": 4}[mode]
+# Elements on either side of a coordinate that weigh something.
+_REACH = {"linear": 1, "cubic": 2}
+
+
+def _half(attrs: Mapping[str, Any], extent: Dim, size: Dim, scale: Scale) -> Dim:
+    """How many elements are read on either side of a coordinate."""
+    reach = _REACH[attrs["mode"]]
+    if not attrs.get("antialias", False):
+        return reach
+    p, q = _fraction(scale, extent, size)
+    return dim_max(ceildiv(reach * q, p), reach)
 
 
 # ---- coordinates -----------------------------------------------------------------------------------------------------
@@ -148,6 +159,8 @@ def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: Scale) -
         near = [int(_nearest(attrs["nearest_mode"], line, at, shrinks)) for at in range(size)]  # type: ignore[arg-type]
         places = np.clip(np.array(near, dtype=np.int64), 0, last)[:, None]
         return places, np.ones_like(places, dtype=f)
+    if attrs.get("antialias", False):
+        return _filter_table(attrs, line, extent, size, scale)
     divisor = int(line.divisor)  # type: ignore[arg-type]
     n = [int(line.numerator(at)) for at in range(size)]
     if attrs["mode"] == "linear":
@@ -162,6 +175,25 @@ def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: Scale) -
         weights = np.where((places < 0) | (places > last), f(0), weights)
         weights = weights / weights.sum(axis=-1, keepdims=True)
     return np.clip(places, 0, last), weights
+
+
+def _filter_table(attrs: Mapping[str, Any], line: _Line, extent: int, size: int, scale: Scale) -> tuple[Array, Array]:
+    """The elements around each coordinate, and the filter at their distances, which the scale makes shorter."""
+    p, q = _fraction(scale, extent, size)
+    half, divisor = int(_half(attrs, extent, size, scale)), int(line.divisor)  # type: ignore[arg-type]
+    n = np.array([int(line.numerator(at)) for at in range(size)], dtype=np.int64)[:, None]
+    places = -(-n // divisor) + np.arange(-half, half)
+    d = np.abs(places * divisor - n) / divisor * min(int(p) / int(q), 1)  # type: ignore[arg-type]
+    if attrs["mode"] == "linear":
+        weights = np.maximum(1 - d, 0)
+    else:
+        a = float(np.float32(attrs.get("cubic_coeff_a", -0.75)))
+        near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
+        weights = np.where(d <= 1, near, np.where(d < 2, far, 0))
+    if attrs.get("exclude_outside", False):
+        weights = np.where((places < 0) | (places > extent - 1), 0, weights)
+    weights = weights / weights.sum(axis=-1, keepdims=True)
+    return np.clip(places, 0, max(extent - 1, 0)), weights.astype(np.float32)
 
 
 def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
@@ -229,9 +261,10 @@ def _nearest_index(attrs: Mapping[str, Any], at: Dim, extent: Dim, size: Dim, sc
 
 def _tables(low: Lowering, axis: int, extent: Dim, size: Dim, scale: Scale) -> tuple[list[Stmt], str, str]:
     """Statements that fill the tables of an axis, and their names (elements, weights)."""
-    attrs, taps = low.attrs, taps_of(low.attrs["mode"])
+    attrs = low.attrs
+    half: Dim = 0 if attrs["mode"] == "nearest" else _half(attrs, extent, size, scale)
     places, weights = low.temp(f"place{axis}"), low.temp(f"weight{axis}")
-    outer, tap = Iter(low.fresh("i"), size), Iter(low.fresh("t"), taps)
+    outer, tap = Iter(low.fresh("i"), size), Iter(low.fresh("t"), 2 * half if half != 0 else 1)
     at, t = sym(outer.name), sym(tap.name)
     line = _line(attrs["coordinate_mode"], extent, size, scale)
 
@@ -241,6 +274,10 @@ def _tables(low: Lowering, axis: int, extent: Dim, size: Dim, scale: Scale) -> t
     if attrs["mode"] == "nearest":
         return [placed(_nearest(attrs["nearest_mode"], line, at, _shrinks(scale, extent, size)))], places, ""
     n = line.numerator(at)
+    if attrs.get("antialias", False):
+        place = ceildiv(n, line.divisor) + t - half
+        weight = _filter(attrs, place, n, line.divisor, _fraction(scale, extent, size))
+        return [placed(place), *_normalised(low, place, weight, weights, (outer, tap), extent)], places, weights
     if attrs["mode"] == "linear":
         n = maximum(minimum(n, (extent - 1) * line.divisor), 0)
         share = _share(n, line.divisor)
@@ -263,23 +300,52 @@ def _cubic_weights(
     low: Lowering, place: Dim, share: Scalar, weights: str, iters: tuple[Iter, Iter], extent: Dim
 ) -> list[Stmt]:
     attrs = low.attrs
-    a = float(np.float32(attrs.get("cubic_coeff_a", -0.75)))
     tap = Cast(Index(sym(iters[1].name)), F32)
-    d = _op("abs", _op("sub", share, _op("sub", tap, _f(1))))
+    weight = _cubic_of(attrs, _op("abs", _op("sub", share, _op("sub", tap, _f(1)))))
+    if not attrs.get("exclude_outside", False):
+        return [Stmt(weights, F32, iters, weight)]
+    return _normalised(low, place, weight, weights, iters, extent)
+
+
+def _filter(attrs: Mapping[str, Any], place: Dim, n: Dim, divisor: Dim, scale: tuple[Dim, Dim]) -> Scalar:
+    """The weight of an element at its distance from n/divisor, times the scale where that is below 1."""
+    p, q = scale
+    parts = (Cast(Index(e), DType.F64) for e in (place * divisor - n, divisor, dim_min(p, q), q))
+    apart, whole, shorter, own = parts
+    x = Op("div", (Op("mul", (Op("abs", (apart,), DType.F64), shorter), DType.F64), Op("mul", (whole, own), DType.F64)),
+           DType.F64)  # fmt: skip
+    d = Cast(x, F32)
+    if attrs["mode"] == "linear":
+        return _op("max", _op("sub", _f(1), d), _f(0))
+    return _op("select", Op("lt", (d, _f(2)), DType.BOOL), _cubic_of(attrs, d), _f(0))
+
+
+def _cubic_of(attrs: Mapping[str, Any], d: Scalar) -> Scalar:
+    """The weight at a distance below 2 (Keys 1981)."""
+    a = float(np.float32(attrs.get("cubic_coeff_a", -0.75)))
     near = _op("add", _op("mul", _op("mul", _op("sub", _op("mul", _f(a + 2), d), _f(a + 3)), d), d), _f(1))
     inner = _op("add", _op("mul", _op("sub", _op("mul", _f(a), d), _f(5 * a)), d), _f(8 * a))
     far = _op("sub", _op("mul", inner, d), _f(4 * a))
-    weight = _op("select", Op("le", (d, _f(1)), DType.BOOL), near, far)
-    if not attrs.get("exclude_outside", False):
-        return [Stmt(weights, F32, iters, weight)]
+    return _op("select", Op("le", (d, _f(1)), DType.BOOL), near, far)
+
+
+def _normalised(
+    low: Lowering, place: Dim, weight: Scalar, weights: str, iters: tuple[Iter, Iter], extent: Dim
+) -> list[Stmt]:
+    """Weights that are made to add up to 1; those of elements outside are 0 first where that is asked for."""
+    if not low.attrs.get("exclude_outside", False):
+        return _over_sum(low, weight, weights, iters)
     below = Op("lt", (Index(place), Const(0, DType.I64)), DType.BOOL)
     above = Op("gt", (Index(place), Index(extent - 1)), DType.BOOL)
-    inside = _op("select", Op("or", (below, above), DType.BOOL), _f(0), weight)
+    return _over_sum(low, _op("select", Op("or", (below, above), DType.BOOL), _f(0), weight), weights, iters)
+
+
+def _over_sum(low: Lowering, weight: Scalar, weights: str, iters: tuple[Iter, Iter]) -> list[Stmt]:
     raw = f"{weights}.raw"
-    tap_iter = Iter(low.fresh("t"), 4)
+    tap_iter = Iter(low.fresh("t"), iters[1].extent)
     total = Reduce("sum", (tap_iter,), Load(raw, (sym(iters[0].name), sym(tap_iter.name)), F32))
     share_of = _op("div", Load(raw, (sym(iters[0].name), sym(iters[1].name)), F32), total)
-    return [Stmt(raw, F32, iters, inside), Stmt(weights, F32, iters, share_of)]
+    return [Stmt(raw, F32, iters, weight), Stmt(weights, F32, iters, share_of)]
 
 
 def _lower(low: Lowering) -> list[Stmt]:
@@ -302,7 +368,7 @@ def _lower(low: Lowering) -> list[Stmt]:
         stmts.extend(made)
         tap: Dim = 0
         if weights:
-            taps.append(Iter(low.fresh("t"), taps_of(attrs["mode"])))
+            taps.append(Iter(low.fresh("t"), 2 * _half(attrs, shape[axis], sizes[axis], scales[axis])))
             tap = sym(taps[-1].name)
             factors.append(Load(weights, (at, tap), F32))
         index[axis] = load(places, (at, tap))

@@ -10,6 +10,7 @@ import numpy as np
 
 from mapsto.importers.onnx.rows.axes import total
 from mapsto.importers.onnx.rows.common import float_element, reshape
+from mapsto.importers.onnx.rows.crop import crop_and_resize
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv
@@ -21,6 +22,8 @@ _DENOMINATOR = 4096
 _STEEPEST = 1 << 16
 # A scale from the first on is exact in units of the second.
 _UNITS = ((2.0**-1, 1 << 24), (2.0**-6, 1 << 30), (2.0**-16, 1 << 40))
+
+_CROP = "tf_crop_and_resize"
 
 Factor = float | tuple[Dim, Dim]
 
@@ -49,18 +52,18 @@ def _resize(call: NodeCall) -> Result:
     rank = call.input().rank
     if call.opset < 11:
         return _resized(call, range(rank), _by_scales(call, 1, range(rank)), mode, "asymmetric", "simple")
-    modes = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"]
+    modes = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", _CROP]
     if call.opset < 13:
         modes.append("tf_half_pixel_for_nn")
     coordinates = call.one_of("coordinate_transformation_mode", "half_pixel", modes)
     nearest = call.one_of(
         "nearest_mode", "round_prefer_floor", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
     )
-    if call.integer("antialias", 0):
-        raise call.unsupported("attribute antialias=1 is not supported; export without it")
     axes = [call.normal_axis(axis, rank) for axis in call.integers("axes") or range(rank)]
     by_size = call.has(3) and call.input(3).shape != (0,)
     scaled = _by_sizes(call, axes) if by_size else _by_scales(call, 2, axes)
+    if coordinates == _CROP:
+        return crop_and_resize(call, axes, [s.size for s in scaled], mode, nearest)
     return _resized(call, axes, scaled, mode, coordinates, nearest)
 
 
@@ -73,8 +76,9 @@ def _resized(
     by_scale = any(f != 1.0 for f in factors)
     if target == x.shape and not by_scale:
         return x
+    attrs = {"antialias": True} if call.integer("antialias", 0) and mode != "nearest" else {}
     return call.builder.one(
-        "resize", [x], sizes=target, scales=factors if by_scale else None, mode=mode,
+        "resize", [x], **attrs, sizes=target, scales=factors if by_scale else None, mode=mode,
         coordinate_mode=coordinates, nearest_mode=nearest, cubic_coeff_a=call.number("cubic_coeff_a", -0.75),
         exclude_outside=bool(call.integer("exclude_outside", 0)),
     )  # fmt: skip
