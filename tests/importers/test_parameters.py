@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from onnx.reference import ReferenceEvaluator
 from tests.importers.models import ints, model, node, port
 
 from mapsto.errors import ExecutionError, MapstoError, UnsupportedError
@@ -181,6 +182,40 @@ def test_the_ratio_is_kept_of_open_extents(shape: list[int], sizes: tuple[int, i
     )
     graph = graph_of("Resize", ("", ()), ("", ()), ("s", (2,)), **attributes)
     np.testing.assert_allclose(run(graph, x=x, s=ints(*sizes)), run(fixed, x=x), rtol=1e-5, atol=1e-6)
+
+
+eighths = st.integers(-4, 12).map(lambda number: number / 8)
+
+
+@given(
+    st.lists(st.sampled_from([1, 2, 5, 8]), min_size=3, max_size=3),
+    st.lists(st.integers(1, 6), min_size=3, max_size=3),
+    st.lists(eighths, min_size=6, max_size=6),
+    st.sampled_from(["nearest", "linear", "cubic"]),
+    st.booleans(),
+)
+@settings(max_examples=60)
+def test_regions_of_the_run_are_cropped_as_the_standard_says(
+    shape: list[int], sizes: list[int], region: list[float], mode: str, outside: bool
+) -> None:
+    x, r = tensor(shape), np.array(region, np.float32)
+    attributes = {
+        "mode": mode, "coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 7.0,
+        "exclude_outside": int(outside and mode == "cubic"), "nearest_mode": "floor",
+    }  # fmt: skip
+    ports = [port("x", OPEN), port("r", (6,)), port("s", (3,), I64)]
+    made = model([node("Resize", ["x", "r", "", "s"], **attributes)], ports, opset=20)
+    feed = {"x": x, "r": r, "s": ints(*sizes)}
+    (expected,) = ReferenceEvaluator(made).run(None, feed)
+    np.testing.assert_allclose(run(load(made), **feed), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_region_that_is_no_number_is_outside() -> None:
+    ports = [port("x", OPEN), port("r", (6,))]
+    attributes = {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": -1.0}
+    made = model([node("Resize", ["x", "r", "", "s"], **attributes)], ports, constants={"s": ints(2, 2, 2)})
+    r = np.array([0, 0, np.nan, 1, 1, 1], np.float32)
+    assert (run(load(made), x=tensor((3, 3, 3)), r=r) == -1).all()
 
 
 # (op, parameters, attributes, inputs, what is said beside the node's name); x is 2 x 1 x 3

@@ -97,6 +97,16 @@ CASES: dict[str, tuple[str, list[Feed]]] = {
         'y = Resize<mode = "linear", coordinate_transformation_mode = "asymmetric">(x, , r) }',
         feeds_of([(2, 3, 4), (1, 1, 5)], [{"s": [2, 5, 7]}, {"s": [1, 1, 1]}]),
     ),
+    "Resize, antialias": (
+        '(float[a, b, c] x, float[3] s) => (y) { y = Resize<mode = "cubic", antialias = 1>(x, , s) }',
+        feeds_of([(2, 9, 12), (1, 1, 5)], [{"s": [1.0, 0.5, 0.3]}, {"s": [2.0, 1.0, 0.25]}]),
+    ),
+    "Resize of a region": (
+        "(float[a, b, c] x, float[4] r, int64[2] s) => (y) { y = Resize<axes = [1, 2], mode = \"linear\", "
+        'coordinate_transformation_mode = "tf_crop_and_resize", extrapolation_value = 3.0>(x, r, , s) }',
+        feeds_of([(2, 9, 12), (1, 1, 5)],
+                 [{"r": [0.1, 0.2, 0.9, 1.3], "s": [4, 5]}, {"r": [0.0, 1.0, 1.0, 0.0], "s": [1, 3]}]),
+    ),
     "Resize, kept ratio": (
         '(float[a, b, c] x, int64[2] s) => (y) { y = Resize<axes = [1, 2], mode = "linear", '
         'keep_aspect_ratio_policy = "not_larger">(x, , , s) }',

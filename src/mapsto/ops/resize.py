@@ -137,17 +137,22 @@ def _shrinks(scale: Scale, extent: Dim, size: Dim) -> Dim:
 # ---- the reference ---------------------------------------------------------------------------------------------------
 
 
-def _cubic(t: Array, a: np.float32) -> Array:
-    """Weights of the four neighbours at distances 1+t, t, 1-t, 2-t (Keys 1981)."""
+def _near(d: Array, a: np.float32) -> Array:
+    """The cubic weight at a distance of at most 1 (Keys 1981)."""
     f = np.float32
+    return ((a + f(2)) * d - (a + f(3))) * d * d + f(1)
 
-    def near(d: Array) -> Array:
-        return ((a + f(2)) * d - (a + f(3))) * d * d + f(1)
 
-    def far(d: Array) -> Array:
-        return ((a * d - f(5) * a) * d + f(8) * a) * d - f(4) * a
+def _far(d: Array, a: np.float32) -> Array:
+    """The same from 1 to 2."""
+    f = np.float32
+    return ((a * d - f(5) * a) * d + f(8) * a) * d - f(4) * a
 
-    return np.stack([far(t + f(1)), near(t), near(f(1) - t), far(f(2) - t)], axis=-1)
+
+def _cubic(t: Array, a: np.float32) -> Array:
+    """Weights of the four neighbours at distances 1+t, t, 1-t, 2-t."""
+    f = np.float32
+    return np.stack([_far(t + f(1), a), _near(t, a), _near(f(1) - t, a), _far(f(2) - t, a)], axis=-1)
 
 
 def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: Scale) -> tuple[Array, Array]:
@@ -183,17 +188,16 @@ def _filter_table(attrs: Mapping[str, Any], line: _Line, extent: int, size: int,
     half, divisor = int(_half(attrs, extent, size, scale)), int(line.divisor)  # type: ignore[arg-type]
     n = np.array([int(line.numerator(at)) for at in range(size)], dtype=np.int64)[:, None]
     places = -(-n // divisor) + np.arange(-half, half)
-    d = np.abs(places * divisor - n) / divisor * min(int(p) / int(q), 1)  # type: ignore[arg-type]
+    shorter = min(int(p), int(q))  # type: ignore[arg-type]
+    d = (np.abs(places * divisor - n) * shorter / (divisor * int(q))).astype(np.float32)  # type: ignore[arg-type]
     if attrs["mode"] == "linear":
-        weights = np.maximum(1 - d, 0)
+        weights = np.maximum(np.float32(1) - d, np.float32(0))
     else:
-        a = float(np.float32(attrs.get("cubic_coeff_a", -0.75)))
-        near, far = ((a + 2) * d - (a + 3)) * d * d + 1, ((a * d - 5 * a) * d + 8 * a) * d - 4 * a
-        weights = np.where(d <= 1, near, np.where(d < 2, far, 0))
+        a = np.float32(attrs.get("cubic_coeff_a", -0.75))
+        weights = np.where(d <= 1, _near(d, a), np.where(d < 2, _far(d, a), np.float32(0)))
     if attrs.get("exclude_outside", False):
-        weights = np.where((places < 0) | (places > extent - 1), 0, weights)
-    weights = weights / weights.sum(axis=-1, keepdims=True)
-    return np.clip(places, 0, max(extent - 1, 0)), weights.astype(np.float32)
+        weights = np.where((places < 0) | (places > extent - 1), np.float32(0), weights)
+    return np.clip(places, 0, max(extent - 1, 0)), weights / weights.sum(axis=-1, keepdims=True)
 
 
 def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
