@@ -304,6 +304,15 @@ def test_parts_of_the_run_make_up_the_axis() -> None:
         run_graph(graph, {"x": x, "s": ints(2, 2)})
 
 
+def test_a_grid_is_for_as_many_as_there_are_matrices() -> None:
+    ports = [port("x", ("n", 2, 3)), port("s", (4,), I64)]
+    graph = load(model([node("AffineGrid", ["x", "s"], name="it")], ports, opset=20))
+    x = tensor((2, 2, 3))
+    assert run(graph, x=x, s=ints(2, 1, 4, 0)).shape == (2, 4, 0, 2)
+    with pytest.raises(ExecutionError, match=r"node 'it'.*input 1 \(size\) says"):
+        run(graph, x=x, s=ints(3, 1, 4, 5))
+
+
 def test_training_is_refused_when_a_run_asks_for_it() -> None:
     ports = [port("x", ("a",)), port("t", (), np.bool_)]
     constants = {"r": np.array(0.5, np.float32)}

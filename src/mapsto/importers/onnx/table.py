@@ -144,7 +144,7 @@ class NodeCall:
 
     def dims(self, i: int, hint: str = "n") -> list[Dim]:
         """The integers of input i as dims; what only a run knows is bound to a symbol."""
-        return self.builder.dims(self.input(i), hint, self.place(i))
+        return self.builder.dims(self.input(i), hint, "" if self.content(i) is not None else self.place(i))
 
     def known_ints(self, i: int) -> list[int] | None:
         """The integers of input i where they are known at compile time and free of symbols, else None."""

@@ -15,6 +15,7 @@ from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv
 from mapsto.ir.graph import Value
+from mapsto.ops.resize import Scale
 
 # Scales with larger denominators are multiplied in the run: the standard's product is one of floats, which rounds.
 _DENOMINATOR = 4096
@@ -25,14 +26,12 @@ _UNITS = ((2.0**-1, 1 << 24), (2.0**-6, 1 << 30), (2.0**-16, 1 << 40))
 
 _CROP = "tf_crop_and_resize"
 
-Factor = float | tuple[Dim, Dim]
-
 
 class _Scaled(NamedTuple):
     """What becomes of an axis: its new extent, and the scale between places, a number or a fraction."""
 
     size: Dim
-    factor: Factor = 1.0
+    factor: Scale = 1.0
 
 
 @row("Upsample")
@@ -166,7 +165,7 @@ def _by_sizes(call: NodeCall, axes: Sequence[int]) -> list[_Scaled]:
     else:
         ratio = _ratio_of_run(call, sizes, extents, policy == "not_larger")
     p, q = ratio
-    factor: Factor = 1.0 if ratio == (1, 1) else ratio
+    factor: Scale = 1.0 if ratio == (1, 1) else ratio
     return [_Scaled(floordiv(2 * p * d + q, 2 * q), factor) for d in extents]  # rounded, a half upwards
 
 

@@ -12,7 +12,7 @@ from mapsto.importers.onnx.rows.windows import per_axis
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, floordiv, maximum, product
+from mapsto.ir.expr import Dim, equality, floordiv, maximum, product
 from mapsto.ir.graph import Value
 from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
@@ -285,6 +285,9 @@ def _affine_grid(call: NodeCall) -> Result:
     b, theta = call.builder, call.input(0)
     size = call.dims(1, "size")
     space, aligned = size[2:], bool(call.integer("align_corners", 0))
+    if len(space) not in (2, 3) or theta.rank != 3:
+        raise call.wrong(f"a size of {len(size)} axes does not fit {theta}")
+    call.require(equality(size[0], theta.shape[0]), f"{call.port(1)} says {size[0]} of what {theta} has")
     columns: list[Value] = []
     for k, extent in reversed(list(enumerate(space))):
         steps = b.one("iota", [], shape=(extent,), start=0, step=1, dtype=theta.dtype)
