@@ -9,7 +9,7 @@ import pytest
 from tests.session.support import Feed, check, normal, parse
 
 from mapsto.devices.cpu.workers import Workers
-from mapsto.errors import UnsupportedError
+from mapsto.errors import ExecutionError, UnsupportedError
 from mapsto.importers.onnx import load
 from mapsto.plan.plan import PlannedRegion
 
@@ -218,6 +218,20 @@ def test_extents_that_a_branch_finds_out(workers: Workers) -> None:
     }""")
     zeros = np.array([0, 1.5, 0, -2, 0], np.float32)
     check(workers, model, *conditions("c", x=zeros), *conditions("c", x=zeros[:1]), *conditions("c", x=zeros[:0]))
+
+
+def test_a_branch_that_shapes_rule_out_beside_one_that_finds_its_extent(workers: Workers) -> None:
+    model = parse("""g (float[3] x, bool c) => (y) {
+        z = If (c) <
+            then_branch = t () => (a) { s = Constant<value_ints = [7, 1]>() a = Reshape(x, s) },
+            else_branch = e () => (b) { i = NonZero(x) b = Cast<to = 1>(i) }
+        >
+        y = Neg(z)
+    }""")
+    feed = {"x": np.array([0, 1, 2], np.float32), "c": np.array(False)}
+    exe = check(workers, model, feed, onnxruntime=False)
+    with pytest.raises(ExecutionError, match="its then branch was reached"):
+        exe.run({**feed, "c": np.array(True)})
 
 
 def test_branches_of_other_extents_inside_branches(workers: Workers) -> None:

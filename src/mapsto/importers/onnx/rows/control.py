@@ -70,38 +70,48 @@ def _agreeing(
     first, second = made
     if isinstance(first, MapstoError) and isinstance(second, MapstoError):
         raise first  # nor can the other be built; to tell of both would double the message at each level
+    built = _of_equal_shapes(call, condition, graphs, [branch for branch in made if isinstance(branch, Branch)])
     if isinstance(first, MapstoError):
-        assert not isinstance(second, MapstoError)
-        first = _failing(call, "then", first, second)
+        return _failing(call, "then", first, built[0]), built[0]
     if isinstance(second, MapstoError):
-        second = _failing(call, "else", second, first)
-    for i, (a, b) in enumerate(zip(first.results, second.results, strict=True)):
-        if a.dtype is not b.dtype or a.rank != b.rank:
-            raise call.unsupported(
-                f"output {i} is {a.dtype.value}{_shown(a)} in one branch and {b.dtype.value}{_shown(b)} in the other"
-                + _advice(call, condition)
-            )
-    inner = first.sizes() | second.sizes()
-    open_ones = [i for i, pair in enumerate(zip(first.results, second.results, strict=True)) if _is_open(pair, inner)]
+        return built[0], _failing(call, "else", second, built[0])
+    return built[0], built[1]
+
+
+def _of_equal_shapes(
+    call: NodeCall, condition: Value, graphs: Sequence[Any], branches: Sequence[Branch]
+) -> Sequence[Branch]:
+    """The branches (both, or the one that could be built), extents that a run decides being sizes around them."""
+    outputs = list(zip(*(branch.results for branch in branches), strict=True))
+    for i, (a, *others) in enumerate(outputs):
+        for b in others:
+            if a.dtype is not b.dtype or a.rank != b.rank:
+                raise call.unsupported(
+                    f"output {i} is {a.dtype.value}{_shown(a)} in one branch and {b.dtype.value}{_shown(b)} in the "
+                    "other" + _advice(call, condition)
+                )
+    inner = {name for branch in branches for name in branch.sizes()}
+    open_ones = [i for i, values in enumerate(outputs) if _is_open(values, inner)]
     if not open_ones:
-        return first, second
-    shapes = [tuple(branch.results[i].shape for i in open_ones) for branch in (first, second)]
-    if any(symbols(d) & inner for pair in shapes for shape in pair for d in shape):
+        return branches
+    shapes = [[value.shape for value in outputs[i]] for i in open_ones]
+    if any(symbols(d) & inner for each in shapes for shape in each for d in shape):
         decided = _found_inside(call, condition, graphs, open_ones)
     else:
-        decided = [_chosen(call, condition, pair) for pair in zip(*shapes, strict=True)]
-    for i, shape in zip(open_ones, decided, strict=True):
-        for branch in (first, second):
-            branch.results[i] = _brought(branch.builder, branch.results[i], shape)
-    return first, second
+        decided = [_chosen(call, condition, then, other) for then, other in shapes]
+    wanted = dict(zip(open_ones, decided, strict=True))
+    return [
+        Branch(b, [_brought(b, value, wanted[i]) if i in wanted else value for i, value in enumerate(results)])
+        for b, results in branches
+    ]
 
 
-def _is_open(pair: tuple[Value, Value], inner: set[str]) -> bool:
+def _is_open(values: Sequence[Value], inner: set[str]) -> bool:
     """Whether the branches do not agree on the shape of an output, or one finds an extent of it by itself."""
-    return pair[0].shape != pair[1].shape or any(symbols(d) & inner for value in pair for d in value.shape)
+    return len({v.shape for v in values}) > 1 or any(symbols(d) & inner for value in values for d in value.shape)
 
 
-def _chosen(call: NodeCall, condition: Value, shapes: tuple[Shape, Shape]) -> Shape:
+def _chosen(call: NodeCall, condition: Value, first: Shape, second: Shape) -> Shape:
     """The shape of an output: where the branches differ, sizes that the condition chooses between."""
     b = call.builder
 
@@ -111,7 +121,7 @@ def _chosen(call: NodeCall, condition: Value, shapes: tuple[Shape, Shape]) -> Sh
         extent = b.one("select", [reshape(b, condition, ()), b.known(then), b.known(other)])
         return b.bind(extent, "extent", what=b.place(call.op))
 
-    return tuple(chosen(then, other) for then, other in zip(*shapes, strict=True))
+    return tuple(chosen(then, other) for then, other in zip(first, second, strict=True))
 
 
 def _found_inside(call: NodeCall, condition: Value, graphs: Sequence[Any], outputs: Sequence[int]) -> list[Shape]:
