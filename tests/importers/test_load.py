@@ -158,15 +158,15 @@ def test_all_that_is_unsupported_is_in_one_error() -> None:
     nodes = [
         node("Unique", ["x"], ["a"], name="first"),
         node("Neg", ["a"], ["b"]),
-        node("Resize", ["b", "", "s"], ["c"], name="second", antialias=1),
-        node("Resize", ["x", "", "s"], ["d"], name="third", antialias=1),
+        node("Resize", ["b", "", "s"], ["c"], name="second", mode="area"),
+        node("Resize", ["x", "", "s"], ["d"], name="third", mode="area"),
         helper.make_node("Magic", ["d"], ["y"], name="fourth", domain="org.example"),
     ]
     with pytest.raises(UnsupportedError) as caught:
         load(model(nodes, {"x": [4]}, constants={"s": np.array([2], np.float32)}))
     message = str(caught.value)
     assert "node 'first' (Unique, opset 18)" in message
-    assert "node 'third' (Resize, opset 18): attribute antialias=1" in message
+    assert "node 'third' (Resize, opset 18): attribute mode='area'" in message
     assert "node 'fourth' (org.example.Magic" in message and "add it as a function" in message
     assert "second" not in message  # what reads an unavailable value is no fault of its own
 
