@@ -114,6 +114,20 @@ def test_what_is_larger_than_the_bound_is_not_kept(tmp_path: Path) -> None:
     assert not entries.put(KEYS[1], bytes(100)) and entries.get(KEYS[0]) == b"small"
 
 
+def test_a_link_counts_as_itself(tmp_path: Path) -> None:
+    """Not with the size and age of what it leads to, which is not the store's."""
+    entries = kept(tmp_path, bound=500)
+    assert entries.put(KEYS[0], bytes(68))
+    large = tmp_path / "large"
+    large.write_bytes(bytes(10_000))
+    os.utime(large, (0, 0))
+    (tmp_path / "cache" / "things" / f"{KEYS[1]}.x").symlink_to(large)
+    assert sum(e.bytes for e in entries.entries()) < 500 and min(e.used for e in entries.entries()) > 0
+    assert entries.put(KEYS[2], bytes(68)) and entries.get(KEYS[0]) == bytes(68)
+    trim(entries.entries(), -1)
+    assert large.read_bytes() == bytes(10_000)
+
+
 def test_trim_goes_by_size_and_age(tmp_path: Path) -> None:
     entries = kept(tmp_path)
     for number in range(6):

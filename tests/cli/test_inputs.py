@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mapsto.cli.inputs import Given, UsageError, existing, make_feed, parse_shapes, read_given
+from mapsto.cli import inputs
+from mapsto.cli.inputs import Given, UsageError, existing, make_feed, parse_shapes, read_given, read_text
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 
@@ -105,3 +106,17 @@ def test_files(tmp_path: Path) -> None:
         read_given(None, [f"w={tmp_path}/none.npy"])
     with pytest.raises(UsageError, match="is a folder"):
         existing(tmp_path)
+
+
+def test_texts_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "LARGEST_TEXT", 8)
+    path = tmp_path / "plan.txt"
+    for text in ("", "12345678"):
+        path.write_text(text)
+        assert read_text(path, "plan") == text
+    path.write_text("123456789")
+    with pytest.raises(UsageError, match="is no plan: it has more than 8 bytes"):
+        read_text(path, "plan")
+    path.write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="not text in UTF-8"):
+        read_text(path, "plan")

@@ -156,17 +156,17 @@ def test_a_reshape_that_only_a_run_knows(target: tuple[int, int]) -> None:
 
 def test_all_that_is_unsupported_is_in_one_error() -> None:
     nodes = [
-        node("Unique", ["x"], ["a"], name="first"),
+        node("ImageDecoder", ["x"], ["a"], name="first"),
         node("Neg", ["a"], ["b"]),
-        node("Resize", ["b", "", "s"], ["c"], name="second", mode="area"),
-        node("Resize", ["x", "", "s"], ["d"], name="third", mode="area"),
+        node("Gelu", ["b"], ["c"], name="second", approximate="nearly"),
+        node("Gelu", ["x"], ["d"], name="third", approximate="nearly"),
         helper.make_node("Magic", ["d"], ["y"], name="fourth", domain="org.example"),
     ]
     with pytest.raises(UnsupportedError) as caught:
-        load(model(nodes, {"x": [4]}, constants={"s": np.array([2], np.float32)}))
+        load(model(nodes, {"x": [4]}, opset=20))
     message = str(caught.value)
-    assert "node 'first' (Unique, opset 18)" in message
-    assert "node 'third' (Resize, opset 18): attribute mode='area'" in message
+    assert "node 'first' (ImageDecoder, opset 20)" in message
+    assert "node 'third' (Gelu, opset 20): attribute approximate='nearly'" in message
     assert "node 'fourth' (org.example.Magic" in message and "add it as a function" in message
     assert "second" not in message  # what reads an unavailable value is no fault of its own
 
@@ -176,6 +176,40 @@ def test_an_error_names_node_op_and_opset() -> None:
         load(model([node("Concat", ["x", "x"], name="bad", axis=5)], {"x": [2]}))
     with pytest.raises(ShapeError, match=r"node 'bad' \(MatMul, opset 18\)"):
         load(model([node("MatMul", ["x", "x"], name="bad")], {"x": [2, 3]}))
+
+
+def test_all_that_is_unsupported_is_one_list() -> None:
+    """Inputs, sparse tensors, attributes, types and ops, of nodes and of what reads them."""
+    sparse = onnx.SparseTensorProto()
+    sparse.values.name = "sparse"
+    made = model(
+        [
+            node("Relu", ["x"], ["a"], name="unknown", slope=0.5, bias=1),
+            node("ATen", ["x"], ["b"], name="fallback", operator="aten::fft", domain="org.pytorch.aten"),
+            node("Cast", ["x"], ["c"], name="types", to=onnx.TensorProto.COMPLEX64),
+            node("Abs", ["texts"], ["d"], name="reads"),
+            node("Add", ["sparse", "x"], ["e"], name="adds"),
+            node("Relu", ["x"], ["y"]),
+        ],
+        [port("x", [2]), helper.make_tensor_value_info("texts", onnx.TensorProto.STRING, [2])],
+    )
+    made.graph.sparse_initializer.append(sparse)
+    with pytest.raises(UnsupportedError) as caught:
+        load(made)
+    said = str(caught.value)
+    assert said.startswith("5 inputs and nodes are not supported:\n") and len(caught.value.faults) == 5
+    for words in (
+        "input 'texts': element type STRING",
+        "sparse initializer 'sparse'",
+        "node 'unknown' (Relu, opset 18): Relu of opset 18 has no attribute 'bias', 'slope'",
+        "node 'fallback' (org.pytorch.aten.ATen, opset ?): it stands for PyTorch's operator 'aten::fft'",
+        "node 'types' (Cast, opset 18): attribute 'to': element type COMPLEX64",
+    ):
+        assert words in said
+
+
+def test_an_attribute_that_older_nodes_carry_is_passed_over() -> None:
+    load(model([node("Relu", ["x"], consumed_inputs=[0])], {"x": [2]}))
 
 
 def test_the_table_is_broad() -> None:
@@ -319,8 +353,9 @@ def test_the_shipped_example_is_read_from_path_bytes_and_message() -> None:
 
 
 def test_versions_out_of_range_are_refused() -> None:
-    with pytest.raises(ModelError, match="opset 6 is outside"):
-        load(model([node("Relu", ["x"])], {"x": [2]}, opset=6))
+    for opset in (0, 99):
+        with pytest.raises(ModelError, match=f"opset {opset} is outside 1.."):
+            load(model([node("Relu", ["x"])], {"x": [2]}, opset=opset))
     future = model([node("Relu", ["x"])], {"x": [2]})
     future.ir_version = 99
     with pytest.raises(ModelError, match="IR version 99"):

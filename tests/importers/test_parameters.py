@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from onnx.reference import ReferenceEvaluator
 from tests.importers.models import ints, model, node, port
 
-from mapsto.errors import ExecutionError, MapstoError, UnsupportedError
+from mapsto.errors import ExecutionError, MapstoError
 from mapsto.importers.onnx import load
 from mapsto.ops.interpret import run_graph
 from mapsto.ops.verify import verify_graph
@@ -29,7 +29,8 @@ def graph_of(
 ) -> Any:
     """The graph of one node of x[a, b, c] and these parameters, by name and shape ("" where one is left out)."""
     ports = [port("x", OPEN), *(port(name, shape, kind) for name, shape in parameters if name)]
-    nodes = [node(op, ["x", *(name for name, _ in parameters)], name="it", **attributes)]
+    outputs = ("y", "i") if op == "TopK" else ("y",)
+    nodes = [node(op, ["x", *(name for name, _ in parameters)], outputs, name="it", **attributes)]
     graph = run_passes(load(model(nodes, ports, opset=opset)))
     verify_graph(graph)
     return graph
@@ -311,16 +312,3 @@ def test_a_grid_is_for_as_many_as_there_are_matrices() -> None:
     assert run(graph, x=x, s=ints(2, 1, 4, 0)).shape == (2, 4, 0, 2)
     with pytest.raises(ExecutionError, match=r"node 'it'.*input 1 \(size\) says"):
         run(graph, x=x, s=ints(3, 1, 4, 5))
-
-
-def test_training_is_refused_when_a_run_asks_for_it() -> None:
-    ports = [port("x", ("a",)), port("t", (), np.bool_)]
-    constants = {"r": np.array(0.5, np.float32)}
-    graph = run_passes(load(model([node("Dropout", ["x", "r", "t"], name="it")], ports, constants=constants)))
-    x = tensor((4,))
-    np.testing.assert_array_equal(run(graph, x=x, t=np.array(False)), x)
-    with pytest.raises(ExecutionError, match=r"node 'it'.*input 2 \(training_mode\) is true"):
-        run(graph, x=x, t=np.array(True))
-    known = {**constants, "t": np.array(True)}
-    with pytest.raises(UnsupportedError, match="training mode"):
-        load(model([node("Dropout", ["x", "r", "t"])], {"x": ["a"]}, constants=known))

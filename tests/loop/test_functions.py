@@ -27,6 +27,7 @@ DIRECT = {
         "ceil",
         "not",
         "bitnot",
+        "bitcast",
         "add",
         "sub",
         "mul",

@@ -35,7 +35,7 @@ def _sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-erf = np.vectorize(math.erf)
+erf, erfc = np.vectorize(math.erf), np.vectorize(math.erfc)
 CASES = {
     "softmax": (lambda b, x: composite.softmax(b, x, 1), lambda x: _softmax(x, 1)),
     "log_softmax": (lambda b, x: composite.log_softmax(b, x, -1), lambda x: np.log(_softmax(x, 2))),
@@ -139,3 +139,12 @@ def test_gemm_of_integers_with_a_fraction():
     b = Builder("g")
     x, y = (b.constant(np.full((2, 2), v, np.int32)) for v in (3, 2))
     assert b.array(composite.gemm(b, x, y, None, 0.5)).tolist() == [[6, 6], [6, 6]]
+
+
+def test_erfc_keeps_its_digits_where_erf_has_none():
+    """1 - erf(x) is 0 from x = 6 on; at 26 erfc is 1e-296."""
+    x = np.array([*np.linspace(-6, 26, 641), np.inf, -np.inf, np.nan])
+    b = Builder("test")
+    b.input("x", DType.F64, x.shape)
+    found = run_graph(b.finish([composite.erfc(b, b.lookup("x"))], names=["y"]), {"x": x})["y"]
+    np.testing.assert_allclose(found, erfc(x), rtol=2e-13, atol=0)

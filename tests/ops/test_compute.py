@@ -233,6 +233,28 @@ def test_avg_pool(case, include, dtype, seed):
     check("avg_pool", [x], {**attrs, "count_include_pad": include}, frozenset({6}), 4 * tolerance_of(dtype))
 
 
+@pytest.mark.parametrize("include", [False, True])
+@pytest.mark.parametrize("extents", [frozenset(), frozenset({4, 5})], ids=["fixed", "open"])
+def test_avg_pool_of_windows_that_hold_nothing(include, extents):
+    """Windows that lie in the padding on one axis, on the other, and on both: 0/0 where padding does not count."""
+    x = np.arange(1, 21, dtype=np.float32).reshape(1, 1, 4, 5)
+    attrs = {
+        "kernel": (2, 2), "strides": (1, 1), "pads": (3, 4, 2, 3), "dilations": (1, 1), "count_include_pad": include,
+        "ceil_pads": (0, 0),
+    }  # fmt: skip
+    (found,) = check("avg_pool", [x], attrs, extents, 1e-6)
+    assert bool(np.isnan(found).any()) is not include and found.shape == (1, 1, 8, 11)
+
+
+def test_places_of_maxima_of_windows_that_hold_nothing():
+    """They have no place: -1."""
+    x = np.arange(1, 21, dtype=np.float32).reshape(1, 1, 4, 5)
+    attrs = {"kernel": (2, 2), "strides": (1, 1), "pads": (3, 4, 2, 3), "dilations": (1, 1)}
+    (found,) = check("max_pool_indices", [x], attrs)
+    assert found.min() == -1 and found.max() == 19
+    check("max_pool_indices", [x], attrs, frozenset({4, 5}))
+
+
 def test_avg_pool_does_not_count_what_ceil_mode_adds():
     x = np.ones((1, 1, 4), np.float32)
     attrs = {

@@ -120,6 +120,7 @@ CASES: dict[str, list[Callable[..., Operands]]] = {
     "not": [unary(BOOL)],
     "bitnot": [unary(I64)],
     "cast": [unary(F32, to=I64)],
+    "bitcast": [unary(F32, to=DType.I32), unary(I64, to=DType.F64), unary(DType.F16, to=DType.U16)],
     "select": [lambda a, b, c: ([of(BOOL, a, 1), of(F32, a, b), of(F32, b if c else 1)], {})],
     "variadic": [
         functools.partial(
@@ -187,7 +188,7 @@ CASES: dict[str, list[Callable[..., Operands]]] = {
     "pad": [padded(mode) for mode in ("constant", "edge", "reflect", "wrap")],
     "lstm": [recurrent(4, 3), one_step(4, 3)],
     "gru": [recurrent(3, 2, linear_before_reset=False), one_step(3, 2, linear_before_reset=True)],
-    "rnn": [recurrent(1, 2, activation="tanh"), one_step(1, 2, activation="tanh")],
+    "rnn": [recurrent(1, 2), one_step(1, 2)],
     "reduce": [
         functools.partial(
             lambda a, b, c, kind, axes: ([of(F32, a, b, c)], {"kind": kind, "axes": axes, "keepdims": False}),
@@ -200,10 +201,13 @@ CASES: dict[str, list[Callable[..., Operands]]] = {
         name: [lambda a, b: ([of(F32, a, b)], {"axis": 1, "keepdims": False, "select_last": False})]
         for name in ("argmax", "argmin")
     },
-    "cumsum": [
-        lambda a, b: ([of(F32, a, b)], {"axis": 0, "exclusive": True, "reverse": False}),
-        lambda a, b: ([of(F32, a, b)], {"axis": 1, "exclusive": False, "reverse": True}),
-    ],
+    **{
+        name: [
+            lambda a, b: ([of(F32, a, b)], {"axis": 0, "exclusive": True, "reverse": False}),
+            lambda a, b: ([of(F32, a, b)], {"axis": 1, "exclusive": False, "reverse": True}),
+        ]
+        for name in ("cumsum", "cumprod")
+    },
     "resize": [resized(mode) for mode in ("nearest", "linear", "cubic")],
     "nonzero": [unary(F32), lambda a: ([of(BOOL, a)], {}), lambda: ([of(F32)], {})],
     "topk": [

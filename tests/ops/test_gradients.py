@@ -129,3 +129,18 @@ def _differences(loss, given, name):
             moved.append(loss({**given, name: array}))
         result[at] = (moved[0] - moved[1]) / (2 * STEP)
     return result
+
+
+def test_a_pool_s_windows_beside_the_input_give_nothing_back():
+    b = Builder("t")
+    x = b.input("x", DType.F64, (1, 1, 2, 2))
+    attrs = {"kernel": (1, 1), "strides": (1, 1), "pads": (1, 0, 1, 0), "dilations": (1, 1)}
+    (y,) = b.add("max_pool", [x], attrs)
+    g = b.input("g", DType.F64, y.shape)
+    rule = op("max_pool").gradient
+    assert rule is not None
+    (found,) = rule(b, next(n for n in b.nodes if n.op == "max_pool"), [g])
+    assert found is not None
+    given = np.arange(1, 9, dtype=np.float64).reshape(1, 1, 4, 2)
+    (result,) = run_graph(b.finish([found]), {"x": _r(1, 1, 2, 2), "g": given}).values()
+    assert result.tolist() == given[:, :, 1:3].tolist()

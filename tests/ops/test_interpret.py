@@ -1,5 +1,7 @@
 """Running graphs by the references: sizes from inputs and from data, branches, errors that say where."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -28,6 +30,25 @@ def test_sizes_from_data():
         found, twos = run_graph(graph, {"x": np.array(data, np.float32)}).values()
         expected = [i for i, v in enumerate(data) if v > 0]
         assert found.tolist() == [expected] and twos.tolist() == [2] * len(expected)
+
+
+def test_values_are_held_until_their_last_reader_and_no_longer():
+    """Of a chain, one value and what is made of it; one that is read at the end stays until then."""
+    b = Builder("chain")
+    x = b.input("x", DType.F32, (1000,))
+    first = made = b.one("exp", [x])
+    for _ in range(20):
+        made = b.one("tanh", [made])
+    graph = b.finish([b.one("add", [made, first])])
+    made_by, most = [], 0
+
+    def observe(node, results):
+        nonlocal most
+        made_by.extend(weakref.ref(result) for result in results)
+        most = max(most, sum(ref() is not None for ref in made_by))
+
+    run_graph(graph, {"x": np.zeros(1000, np.float32)}, observe=observe)
+    assert len(made_by) == 22 and 3 <= most <= 4
 
 
 BRANCHES = """

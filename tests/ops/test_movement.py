@@ -10,6 +10,7 @@ from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import product, sym
 from mapsto.ops.builder import Builder
+from mapsto.ops.interpret import run_graph
 from mapsto.ops.movement import reshape_groups
 
 dims = st.integers(0, 5)
@@ -220,3 +221,14 @@ def test_scatter_nd(shape, data, dtype, seed):
 def test_scatter_in_order_the_last_update_wins():
     x, at, updates = np.zeros(3, np.float32), np.array([[1], [1], [2]]), np.array([5, 6, 7], np.float32)
     assert check("scatter_nd", [x, at, updates], {"reduction": "none"})[0].tolist() == [0, 6, 7]
+
+
+def test_a_slice_of_a_negative_extent_stops_the_run():
+    """n - 1 elements from the second on: of an axis of none that is one less than none, past the end of any buffer."""
+    b = Builder("test")
+    x = b.input("x", DType.F32, (sym("n"),))
+    y = b.one("slice", [x], starts=(1,), steps=(1,), shape=(sym("n") - 1,))
+    graph = b.finish([y], names=["y"])
+    assert run_graph(graph, {"x": np.ones(3, np.float32)})["y"].shape == (2,)
+    with pytest.raises(ExecutionError, match="the slice's extent on axis 0: n - 1 must be at least 0"):
+        run_graph(graph, {"x": np.ones(0, np.float32)})

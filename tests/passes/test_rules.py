@@ -160,6 +160,15 @@ EVERY_RULE |= {
     "(x*x + 1) ^ 1/2": lambda b, x: two(b, "pow", two(b, "add", b.one("mul", [x, x]), 1), 0.5),
     "sqrt(|x|) ^ 1/2": lambda b, x: two(b, "pow", b.one("sqrt", [b.one("abs", [x])]), 0.5),
 }
+# Roots of what is below zero, or minus infinity, though a part of it is not.
+EVERY_RULE |= {
+    "(relu(x) + x) ^ 1/2": lambda b, x: two(b, "pow", b.one("add", [b.one("relu", [x]), x]), 0.5),
+    "(|x| * x) ^ 1/2": lambda b, x: two(b, "pow", b.one("mul", [b.one("abs", [x]), x]), 0.5),
+    "min(|x|, x) ^ 1/2": lambda b, x: two(b, "pow", b.one("min", [b.one("abs", [x]), x]), 0.5),
+    "(exp(x) / sqrt(max(x, -0))) ^ 1/2": lambda b, x: two(
+        b, "pow", b.one("div", [b.one("exp", [x]), b.one("sqrt", [two(b, "max", x, -0.0)])]), 0.5
+    ),
+}
 
 
 @pytest.mark.parametrize("build", EVERY_RULE.values(), ids=EVERY_RULE.keys())

@@ -27,6 +27,8 @@ from mapsto.plan.decide import decide
 from mapsto.plan.guesses import guesses
 from mapsto.plan.home import Home
 from mapsto.plan.items import tasks
+from mapsto.plan.judge import judge
+from mapsto.plan.layout import permuted
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.prices import Prices
 from mapsto.plan.rules import Refusal
@@ -194,6 +196,15 @@ def test_what_is_worse_as_a_whole_is_not_taken() -> None:
     assert [len(task.nodes) for task in works(decide(graph, Priced(seconds, graph)))] == [2]
 
 
+@pytest.mark.parametrize(("joined", "apart"), [(1.5, False), (1.99, False), (2.0, False), (2.03, False), (2.2, True)])
+def test_only_what_loses_clearly_is_undone(joined: float, apart: bool) -> None:
+    """Prices are good for some hundredths: a gain, or a loss within that, leaves two in one."""
+    graph = activated()
+    mapped = decide(graph, Priced(lambda task, homes: 1.0, graph))
+    prices = Prices(Priced(lambda task, homes: joined if len(task.nodes) > 1 else 1.0, graph), {})
+    assert bool(judge(mapped.items, mapped.homes, prices).undone) == apart
+
+
 # -- prices ------------------------------------------------------------------------------------------------------------
 
 
@@ -220,6 +231,40 @@ def test_whether_an_operand_is_a_constant_makes_another_form() -> None:
     x, w = b.input("x", DType.F32, (8, 32)), b.input("w", DType.F32, (32, 16))
     fixed = b.constant(np.ones((32, 16), "float32"))
     graph = b.finish([b.one("matmul", [x, w]), b.one("matmul", [x, fixed])], names=["y", "z"])
+    device = Priced(lambda task, homes: 1.0, graph)
+    prices = Prices(device, {})
+    mapped = decide(graph, asked(graph))
+    for task in tasks(mapped.items):
+        prices.seconds(task, mapped.homes)
+    assert device.asked == 2
+
+
+def test_how_operands_lie_and_how_far_they_are_makes_another_form() -> None:
+    graph = chain(2)
+    device = Priced(lambda task, homes: 1.0, graph)
+    prices = Prices(device, {})
+    mapped = decide(graph, asked(graph))
+    task = works(mapped)[0]
+    name = task.phases[0].a.tensor
+    home = mapped.homes[name]
+    turned = replace(home, layout=permuted(home.layout.shape, (0, 1, 3, 2)))
+    for asked_for, homes, distances in (
+        (1, mapped.homes, None),
+        (2, {**mapped.homes, name: turned}, None),
+        (3, mapped.homes, {name: 1e3}),
+        (4, mapped.homes, {name: 1e6}),
+        (4, mapped.homes, {name: 1e3}),
+    ):
+        prices.offers(task, homes, distances)
+        assert device.asked == asked_for
+
+
+def test_what_a_node_is_told_makes_another_form() -> None:
+    """Running sums along the one axis and the other, of one shape."""
+    b = Builder("two")
+    x = b.input("x", DType.F32, (16, 16))
+    sums = [b.one("cumsum", [x], axis=axis, exclusive=False, reverse=False) for axis in (0, 1)]
+    graph = b.finish(sums, names=["y", "z"])
     device = Priced(lambda task, homes: 1.0, graph)
     prices = Prices(device, {})
     mapped = decide(graph, asked(graph))

@@ -49,6 +49,32 @@ def test_what_is_only_concatenated_is_written_into_its_part() -> None:
     assert set(whole.of) == {"mul", "add"}
 
 
+@pytest.mark.parametrize("widths", [(16, 16, 32), (8, 16, 8), (16, 24, 8), (8, 8, 16), (24, 40), (32, 16, 8)])
+def test_a_part_is_written_straight_only_where_it_is_whole_blocks(widths: tuple[int, ...]) -> None:
+    b = Builder("parts")
+    x = b.input("x", DType.F32, (1, 16, 8, 8))
+    parts = [b.one("relu", [conv(b, x, width)]) for width in widths]
+    mapped = decided(b.finish([conv(b, b.one("concat", parts, axis=1), 32, 1)]))
+    (block,) = {home.layout.block.size for name, home in mapped.homes.items() if name == "concat" and home.layout.block}
+    starts = [sum(widths[:at]) for at in range(len(widths))]
+    parts_in_place = [mapped.homes[part.name].buffer == "concat" for part in parts]
+    for start, width, in_place in zip(starts, widths, parts_in_place, strict=True):
+        assert in_place == (not any(extent % block for extent in (start, width, sum(widths))))
+
+
+@pytest.mark.parametrize(("axis", "straight"), [(1, True), (2, False), (3, False)])
+def test_a_part_with_a_border_lies_beside_others_only_along_another_axis(axis: int, straight: bool) -> None:
+    """Windows read zeros around a part, where along the axis of the concatenation its neighbour would lie."""
+    b = Builder("parts")
+    x = b.input("x", DType.F32, (1, 16, 8, 8))
+    first, second = (b.one(op, [conv(b, x, 16, 1)]) for op in ("relu", "tanh"))
+    whole = b.one("concat", [first, second], axis=axis)
+    mapped = decided(b.finish([conv(b, whole, 32, 1), conv(b, first, 16)]))
+    assert any(any(pair) for pair in mapped.homes[first.name].layout.border)
+    assert (mapped.homes[first.name].buffer == whole.name) == straight
+    assert mapped.homes[second.name].buffer == whole.name
+
+
 def test_a_value_that_leaves_the_graph_is_kept() -> None:
     b = Builder("two")
     x = b.input("x", DType.F32, (1, 16, 8, 8))

@@ -47,6 +47,19 @@ def product(b: Builder, v: Value, w: Value) -> Value:
     return b.one("matmul", [v, w])
 
 
+def doubled(b: Builder, p: Value, x: Value) -> Value:
+    """Rows of p doubled, one of which is named twice: it is doubled once."""
+    at = b.constant(np.array([[4], [1], [4]]))
+    rows = b.one("reshape", [b.one("gather", [p, at], axis=0)], shape=(3, 6))
+    return b.one("scatter_nd", [p, at, b.one("mul", [rows, b.constant(np.float32(2))])], reduction="none")
+
+
+def mixed(b: Builder, p: Value, x: Value) -> Value:
+    """The sum over k of p[i, j] * x[j, k]: p's own element in every round of a reduction."""
+    wide = [b.one("reshape", [p], shape=(*p.shape, 1)), b.one("reshape", [x], shape=(1, *x.shape))]
+    return b.one("reduce", [b.one("mul", wide)], kind="sum", axes=(2,), keepdims=False)
+
+
 def scattered(b: Builder, p: Value, x: Value) -> Value:
     """Two rows of p replaced by rows of x: a cache that is written to."""
     at = b.constant(np.array([[4], [1]]))
@@ -80,9 +93,26 @@ AT_THE_END: dict[str, tuple[Made, Sequence[str | None]]] = {
     "swaps with another": (lambda b, p, x: [b.one("neg", [x]), b.one("neg", [p])], ["p", "x"]),
     "swaps as they are": (lambda b, p, x: [x, p], ["p", "x"]),
     "shifts by a row": (lambda b, p, x: [b.one("concat", [part(b, p, 1, 5), part(b, x, 0, 1)], axis=0)], ["p"]),
+    "one kernel reads it later": (lambda b, p, x: [less(b, p, x), b.one("mul", [less(b, p, x), p])], ["p", None]),
+    "reads what it has written": (lambda b, p, x: [doubled(b, p, x)], ["p"]),
+    "sums it with others": (lambda b, p, x: [mixed(b, p, x)], ["p"]),
     "sums on its way": (lambda b, p, x: [b.one("cumsum", [p], axis=0, exclusive=False, reverse=False)], ["p"]),
     "gathers its rows": (lambda b, p, x: [b.one("gather", [p, b.constant(np.arange(6)[::-1].copy())], axis=0)], ["p"]),
 }
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_inputs_that_take_over_each_other_s_memory_under_their_own_names(threads: int) -> None:
+    b = Builder("g")
+    p, x, y = (b.input(name, DType.F32, (5,)) for name in "pxy")
+    graph = b.finish([x, y, p], [("p", "x"), ("x", "y"), ("y", "p")])
+    feeds = {name: np.arange(5, dtype=np.float32) + k for k, name in enumerate("pxy")}
+    exe = mapsto.compile(graph, threads=threads)
+    own = {name: array.copy() for name, array in feeds.items()}
+    found = exe.run(own)
+    for source, output in graph.updates:
+        assert found[output] is own[source]
+        np.testing.assert_array_equal(own[source], feeds[output])
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -9,6 +9,9 @@ from dataclasses import replace
 import pytest
 
 from mapsto.devices.cpu.traits import TRAITS
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import sym
+from mapsto.kernel.ast import Iter, Load, Stmt
 from mapsto.kernel.text import statement_text
 from mapsto.plan.rules import RULES, Refusal
 from mapsto.plan.rules.compose import COMPLEXITY_LIMIT
@@ -127,6 +130,16 @@ def rule(name: str, text: str, source: str, reader: str, **around: object) -> Ta
             graph("y", PRODUCT, 'y: f32[4, 1] = reduce(m) {kind: "sum", axes: (1,), keepdims: true}'),
             "m", "y", {}, "not computed point by point",
         ),
+        (
+            "epilogue",
+            graph("y", PRODUCT, "y: f32[4, 16] = slice(m) {starts: (0, 15), steps: (1, -1), shape: (4, 16)}"),
+            "m", "y", {}, "not computed point by point",
+        ),
+        (
+            "epilogue",
+            graph("y", PRODUCT, "y: f32[4, 16] = slice(m) {starts: (3, 0), steps: (-1, 1), shape: (4, 16)}"),
+            "m", "y", {}, "not computed point by point",
+        ),
         ("rows", graph("y", EXP, "y: f32[4, 8] = neg(a)"), "a", "y", {"between": True}, "something in between"),
         (
             "rows",
@@ -187,6 +200,34 @@ def test_shared_dims_of_a_softmax_over_channels_are_all_but_the_channels() -> No
     )
     (task,) = fused(graph("y", *lines))
     assert shared_dims(task.stmts) == (0,)
+
+
+def shared_by(text: str, *names: str) -> tuple[int, ...]:
+    _, by_node = initial(text)
+    return shared_dims([stmt for name in names for stmt in by_node[name].stmts])
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_dim_of_a_running_sum_is_not_shared(axis: int) -> None:
+    for lines in (
+        (EXP, f"y: f32[4, 8] = cumsum(a) {{axis: {axis}, exclusive: false, reverse: false}}"),
+        (f"a: f32[4, 8] = cumsum(x) {{axis: {axis}, exclusive: false, reverse: false}}", "y: f32[4, 8] = exp(a)"),
+    ):
+        assert shared_by(graph("y", *lines), "a", "y") == (1 - axis,)
+
+
+def test_values_of_different_ranks_share_leading_dims_alone() -> None:
+    """Dims behind one that is not shared lie elsewhere in rows of another rank."""
+    head = "graph g(x: f32[4, 8]) -> (y) {\n  a: f32[4, 8] = exp(x)\n  "
+    wide = "y: f32[4, 8, 3] = expand(r) {shape: (4, 8, 3)}\n}"
+    assert shared_by(head + "r: f32[4, 8, 1] = reshape(a) {shape: (4, 8, 1)}\n  " + wide, "a", "r") == (0, 1)
+    stretched = head + "y: f32[5, 4, 8] = expand(a) {shape: (5, 4, 8)}\n}"
+    assert shared_by(stretched, "a", "y") == ()
+    i, j, t = Iter("i", 4), Iter("j", 8), Iter("t", 3)
+    first = Stmt("a", DType.F32, (i, j), Load("x", (sym("i"), sym("j")), DType.F32))
+    for rest, shared in (((), (1,)), ((t,), ())):  # y[i, j, ..] = a[3 - i, j]
+        reader = Stmt("y", DType.F32, (i, j, *rest), Load("a", (3 - sym("i"), sym("j")), DType.F32))
+        assert shared_dims([first, reader]) == shared
 
 
 @pytest.mark.parametrize(

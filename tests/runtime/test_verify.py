@@ -80,6 +80,14 @@ BAD = [
     (_changed(BIND, steps=BIND.steps[1:] + BIND.steps[:1] + (Bind("n", (2, 0)),)), "by an input and"),
     (_changed(BIND, steps=(BIND.steps[0], BIND.steps[2], BIND.steps[1])), "symbols m"),
     (_changed(BIND, steps=(replace(BIND.steps[2], extent=1), BIND.steps[0], BIND.steps[1])), "before that is bound"),
+    (
+        _changed(
+            BIND,
+            buffers=(*BIND.buffers, Buffer("t", "arena", 8 * sym("m"))),
+            steps=(BIND.steps[0], Bind("m", (3, 0)), BIND.steps[2]),
+        ),
+        "step 1: it uses t, sized by m, before that is bound",
+    ),
     (_changed(BIND, steps=(*BIND.steps[:2], BIND.steps[2], BIND.steps[1], BranchIfFalse((2, 0), 2))), "carried over"),
 ]
 
@@ -159,6 +167,49 @@ def test_a_step_that_is_lost_or_comes_late(steps):
         if isinstance(following, Run) and {b for b, _ in following.operands[:1]} & {b for b, _ in step.operands[1:]}:
             with pytest.raises(VerifyError):
                 verify_program(_flow(*steps[:index], following, step, *steps[index + 2 :]))
+
+
+M = sym("m")
+
+
+def _sized(*steps):
+    """Steps over buffers: 0 the input x, 1 the output y of m elements, 2 and 3 scratch of m elements, 4 and 5 of n."""
+    kinds = ["input", "output", "arena", "arena", "arena", "arena"]
+    buffers = [Buffer(f"b{i}", kind, 4 * (M if i in (1, 2, 3) else N)) for i, kind in enumerate(kinds)]
+    ports = (Port("x", DType.F32, (N,), 0),), (Port("y", DType.F32, (M,), 1),)
+    return Program("sized", *ports, tuple(buffers), steps)
+
+
+_BIND = Bind("m", (4, 0))
+_TO = {
+    "bound": (_do([0], 4), _BIND, _do([0], 2), _do([2], 1)),
+    "bound in both branches": (_do([0], 4), _if(4, 4), _BIND, Jump(5), _BIND, _do([0], 1)),
+    "anew in a loop": (_do([0], 4), _BIND, _do([0], 2), _do([2], 1), _if(4, 1)),
+}
+_NOT = {
+    "in one branch": ((_do([0], 4), _if(4, 3), _BIND, _do([0], 1)), "size m, which a path to it has not bound"),
+    "jumped over": ((_do([0], 4), Jump(3), _BIND, _do([0], 1)), "size m, which a path to it has not bound"),
+    "anew while it is in use": ((_do([0], 4), _BIND, _do([0], 2), _BIND, _do([2], 1)), "reads b2"),
+    "anew after the output": ((_do([0], 4), _BIND, _do([0], 1), _BIND), "writes nothing there"),
+    "an offset": (
+        (_do([0], 4), _if(4, 3), _BIND, Run("f", ((0, 0), (5, M)), (), N, (1,))), "size m, which a path to it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", _TO)
+def test_a_size_that_every_path_binds(name):
+    verify_program(_sized(*_TO[name]))
+
+
+@pytest.mark.parametrize("name", _NOT)
+def test_a_size_that_a_path_leaves_out_or_changes(name):
+    """Where a jump leaves out what binds a size, its outputs would have no memory; where it is bound again, what lies
+    in buffers of that size would be left behind.
+    """
+    steps, said = _NOT[name]
+    with pytest.raises(VerifyError, match=said):
+        verify_program(_sized(*steps))
 
 
 def test_an_update_needs_no_write_and_no_byte_needs_one():

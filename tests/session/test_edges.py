@@ -318,3 +318,21 @@ def renamed(model: onnx.ModelProto, old: str, new: str) -> None:
         entry.name = new if entry.name == old else entry.name
     for node in model.graph.node:
         node.input[:] = [new if name == old else name for name in node.input]
+
+
+# -- numbers that overflow ---------------------------------------------------------------------------------------------
+
+
+OVERFLOWS = {
+    "a literal": 'g (float[1, 1, 4, 4] x) => (float[1, 1, 8, 8] y) <float[4] s = {1.0, 1.0, 2.0, 2.0}> { '
+    'y = Resize<mode = "cubic", cubic_coeff_a = 3e38>(x, , s) }',
+    "a folded constant": "g (float[2] x) => (float[2] y) <float[2] c = {3e38, 3e38}> { d = Mul(c, c) y = Add(x, d) }",
+}
+
+
+@pytest.mark.parametrize("name", OVERFLOWS)
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_overflow_while_compiling_warn_of_nothing(name: str) -> None:
+    model = parse(OVERFLOWS[name])
+    x = np.ones([d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim], np.float32)
+    assert not np.isfinite(mapsto.compile(model, cache=False, threads=1).run({"x": x})["y"]).all()

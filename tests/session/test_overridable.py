@@ -10,7 +10,7 @@ from tests.importers.models import model, node, port
 
 import mapsto
 import mapsto.errors
-from mapsto.errors import ModelError, ShapeError
+from mapsto.errors import ArgumentError, ModelError, ShapeError
 from mapsto.runtime.program_json import program_from_json, program_to_json
 
 X = np.array([1, 2, 3], np.float32)
@@ -70,6 +70,20 @@ def test_what_is_no_input_says_how_it_could_be() -> None:
         mapsto.compile(add(), threads=1, overridable=["w"]).run({"w": W})
     with pytest.raises(ShapeError, match="no initializer named v"):
         mapsto.compile(add(), overridable=["v"])
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("w", "overridable: expected a list of names, got 'w'"),
+        (5, "overridable: expected a list of names, got 5"),
+        (["w", 5], "overridable: 5 is no name"),
+        ([b"w"], "overridable: b'w' is no name"),
+    ],
+)
+def test_what_names_no_initializers_is_refused(names: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        mapsto.compile(add(), threads=1, overridable=names)
 
 
 def test_a_damaged_default_is_refused() -> None:

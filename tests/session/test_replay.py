@@ -422,3 +422,32 @@ def test_a_damaged_plan_is_an_error_or_right(workers: Workers) -> None:
         except MapstoError:
             continue
         assert_close(found, expected)
+
+
+# -- ports -------------------------------------------------------------------------------------------------------------
+
+
+PORTS = """g (float[4, 6] x, float[6] unread) => (float[4, 6] y, float[4, 6] z) {
+    y = Exp(x)
+    z = Neg(y)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "refused"),
+    [
+        (r"home unread : .*\n  because .*\n", "", "no home for the input 'unread'"),
+        (r"place z in z", "place z in x", "place z: x lies in 'x', which is no buffer of its own"),
+        (r"place z in z", "place z in y", "place z: y lies in 'y', which is no buffer of its own"),
+        (r'home y : (.*) axes "d0\*\(6\); d1\*\(1\)"', r'home y : \1 axes "d1*(4); d0*(1)"', "place y: y is not"),
+        (r'home unread : (.*) "6"', r'home unread : \1 "7"', "home unread: "),
+    ],
+)
+def test_ports_lie_as_a_caller_has_them(old: str, new: str, refused: str) -> None:
+    """What is given and returned is row-major, each in memory of its own, whatever a plan says."""
+    model = parse(PORTS)
+    text = mapsto.compile(model).plan.text()
+    edited, count = re.subn(old, new, text)
+    assert count == 1, text
+    with pytest.raises(ParseError, match=re.escape(refused)):
+        mapsto.compile(model, plan=edited)

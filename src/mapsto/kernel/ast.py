@@ -148,7 +148,7 @@ Scalar = Const | Index | Load | Op | Cast | Where | Reduce | State | Fold
 # on integers.
 _UNARY = (
     "neg abs sign sqrt exp log tanh erf sigmoid sin cos tan floor ceil round not isnan isinf"
-    " asin acos atan sinh cosh asinh acosh atanh bitnot log1p expm1"
+    " asin acos atan sinh cosh asinh acosh atanh bitnot bitcast log1p expm1"
 )
 _BINARY = "add sub mul div pow mod fmod min max eq ne lt le gt ge and or xor bitand bitor bitxor shl shr"
 SCALAR_FNS: dict[str, int] = {

@@ -125,6 +125,8 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 def apply(fn: str, args: Sequence[Array], dtype: DType) -> Array:
     """The scalar function `fn` of kernel.ast.SCALAR_FNS, element by element with broadcasting, as `dtype`."""
+    if fn == "bitcast":
+        return np.ascontiguousarray(args[0]).view(dtype.numpy).reshape(np.shape(args[0]))
     wide = [widen(np.asarray(a)) for a in args]
     with np.errstate(all="ignore"):
         result = np.asarray(_FUNCTIONS[fn](*wide))

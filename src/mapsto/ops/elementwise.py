@@ -322,6 +322,27 @@ def _lower_cast(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, converted(low.load(0, [sym(i.name) for i in iters]), low.output.dtype))]
 
 
+# ---- bitcast(to: DType): the same bits, read as a type of the same size; no bools ------------------------------------
+
+
+def _infer_bitcast(inference: Inference) -> list[tuple[DType, Shape]]:
+    source, to = require_dtype(inference, 0, NUMBERS), inference.attrs["to"]
+    if to is DType.BOOL or to.size != source.size:
+        raise ShapeError(f"{describe(inference)}: the bits of {source.value} are none of {to.value}")
+    return [(to, inference.value(0).shape)]
+
+
+def _lower_bitcast(low: Lowering) -> list[Stmt]:
+    iters = low.iters(low.output.shape)
+    load = low.load(0, [sym(i.name) for i in iters])
+    return [low.stmt(iters, Op("bitcast", (load,), low.output.dtype))]
+
+
+register(OpSpec(
+    "bitcast", "elementwise", _infer_bitcast,
+    lambda inputs, attrs, shapes: [apply("bitcast", [inputs[0]], attrs["to"])], _lower_bitcast,
+))  # fmt: skip
+
 # cast(to: DType): rules of kernel.scalar.convert.
 register(OpSpec(
     "cast", "elementwise", _infer_cast, lambda inputs, attrs, shapes: [convert(inputs[0], attrs["to"])], _lower_cast,

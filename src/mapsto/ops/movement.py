@@ -184,6 +184,8 @@ def _infer_slice(inference: Inference) -> list[tuple[DType, Shape]]:
     for axis, (dim, start, step, extent) in enumerate(zip(value.shape, starts, steps, shape, strict=True)):
         if extent == 0 or (start == 0 and step == 1 and extent == dim):
             continue
+        if not inference.proves(extent):
+            inference.at_least(extent, 0, f"the slice's extent on axis {axis}")
         if not isinstance(step, int):
             _inside_at_both_ends(inference, axis, dim, start, start + step * (extent - 1), extent)
             continue

@@ -11,7 +11,9 @@ made together, which those of a gru without linear_before_reset are not.
 
 Results: y[T, D, B, H], h[D, B, H], and for lstm c[D, B, H]. Past the end of a sequence y is 0, and h and c are those of
 its last step; zero where it has none (as in onnxruntime).
-attrs: direction (forward, reverse, bidirectional); gru: linear_before_reset; rnn: activation (tanh, relu).
+attrs: direction (forward, reverse, bidirectional); gru: linear_before_reset. Where they are not the usual: activations,
+of each direction (`ops.activations`); clip, the bound of their operands, but for the last of an lstm; lstm:
+input_forget, a forget gate of 1 - the input gate.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import mul
 from mapsto.ir.graph import Value
-from mapsto.kernel.scalar import apply, compute_type, convert, doubled
+from mapsto.kernel.scalar import compute_type, convert, doubled
+from mapsto.ops.activations import DEFAULTS, PARAMETERS, activated, activations_of
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, describe, require_dtype, require_rank
 
@@ -42,8 +45,9 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
     dtype = require_dtype(inference, 1, FLOATS)
     if attrs["direction"] not in DIRECTIONS:
         raise UnsupportedError(f"{inference.op}: no direction {attrs['direction']!r}; known: {', '.join(DIRECTIONS)}")
-    if inference.op == "rnn" and attrs["activation"] not in ("tanh", "relu"):
-        raise UnsupportedError(f"rnn: no activation {attrs['activation']!r}; known: tanh, relu")
+    functions = activations_of(inference.op, attrs)
+    if len(functions) != len(DEFAULTS[inference.op]) or not all(f.name in PARAMETERS for f in functions):
+        raise UnsupportedError(f"{inference.op}: no activations {functions}; known: {', '.join(PARAMETERS)}")
     hidden, directions = require_rank(inference, 1, 3).shape[2], directions_of(attrs)
     steps, batch, inputs = require_rank(inference, 0, 3).shape
     state: Shape = (directions, batch, hidden)
@@ -107,33 +111,33 @@ class Weights:
 CellStep = Callable[[Array, Array, Array, Weights, Mapping[str, Any]], tuple[Array, Array]]
 
 
-def _sigmoid(x: Array) -> Array:
-    return apply("sigmoid", [x], from_numpy(x.dtype))
+def _function(op: str, k: int, attrs: Mapping[str, Any], x: Array) -> Array:
+    """Activation k of a node, of what its clip leaves."""
+    bound = attrs.get("clip")
+    return activated(activations_of(op, attrs)[k], x if bound is None else np.clip(x, -bound, bound))
 
 
 def _lstm_step(x: Array, h: Array, c: Array, p: Weights, attrs: Mapping[str, Any]) -> tuple[Array, Array]:
     """Gates in the order input, output, forget, cell; peepholes in the order input, output, forget."""
     i, o, f, g = np.split(x + h @ p.r.T, 4, axis=-1)
-    if p.peephole is None:
-        c = _sigmoid(f) * c + _sigmoid(i) * np.tanh(g)
-        return _sigmoid(o) * np.tanh(c), c
-    pi, po, pf = np.split(p.peephole, 3)
-    c = _sigmoid(f + pf * c) * c + _sigmoid(i + pi * c) * np.tanh(g)
-    return _sigmoid(o + po * c) * np.tanh(c), c
+    pi, po, pf = np.split(p.peephole, 3) if p.peephole is not None else (0.0, 0.0, 0.0)
+    kept = _function("lstm", 0, attrs, i + pi * c)
+    forget = 1 - kept if attrs.get("input_forget") else _function("lstm", 0, attrs, f + pf * c)
+    c = forget * c + kept * _function("lstm", 1, attrs, g)
+    return _function("lstm", 0, attrs, o + po * c) * activated(activations_of("lstm", attrs)[2], c), c
 
 
 def _gru_step(x: Array, h: Array, c: Array, p: Weights, attrs: Mapping[str, Any]) -> tuple[Array, Array]:
     """Gates in the order update, reset, hidden."""
     width = h.shape[-1]
-    z, r = np.split(_sigmoid(x[:, : 2 * width] + h @ p.r[: 2 * width].T), 2, axis=-1)
+    z, r = np.split(_function("gru", 0, attrs, x[:, : 2 * width] + h @ p.r[: 2 * width].T), 2, axis=-1)
     last = p.r[2 * width :].T
     reset = r * (h @ last + (0 if p.bias is None else p.bias)) if attrs["linear_before_reset"] else (r * h) @ last
-    return (1 - z) * np.tanh(x[:, 2 * width :] + reset) + z * h, c
+    return (1 - z) * _function("gru", 1, attrs, x[:, 2 * width :] + reset) + z * h, c
 
 
 def _rnn_step(x: Array, h: Array, c: Array, p: Weights, attrs: Mapping[str, Any]) -> tuple[Array, Array]:
-    total = x + h @ p.r.T
-    return np.tanh(total) if attrs["activation"] == "tanh" else np.maximum(total, 0), c
+    return _function("rnn", 0, attrs, x + h @ p.r.T), c
 
 
 def _run_direction(

@@ -1,4 +1,4 @@
-"""Reductions: reduce(kind, axes, keepdims), argmax, argmin, cumsum."""
+"""Reductions: reduce(kind, axes, keepdims), argmax, argmin, cumsum, cumprod."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mapsto.kernel.folds import extreme_place
 from mapsto.kernel.scalar import apply, convert, neutral, widen
 from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.making import Making
-from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
+from mapsto.ops.registry import Inference, Lowering, OpSpec, Reference, Shape, register
 from mapsto.ops.shapes import BOOLS, NUMBERS, axis_of, describe, dim_max, dim_min, require_dtype, static
 
 # ---- reduce(kind: sum mean max min prod any all, axes, keepdims) -----------------------------------------------------
@@ -237,41 +237,45 @@ def _lower_arg(kind: str) -> Any:
 for _kind in ("max", "min"):
     register(OpSpec(f"arg{_kind}", "reduction", _infer_arg, _arg(_kind), _lower_arg(_kind)))
 
-# ---- cumsum(axis, exclusive, reverse) --------------------------------------------------------------------------------
+# ---- cumsum, cumprod(axis, exclusive, reverse) -----------------------------------------------------------------------
 
 
-def _infer_cumsum(inference: Inference) -> list[tuple[DType, Shape]]:
+def _infer_cumulative(inference: Inference) -> list[tuple[DType, Shape]]:
     dtype = require_dtype(inference, 0, NUMBERS)
     value = inference.value(0)
     if value.rank == 0:
-        raise ShapeError(f"{describe(inference)}: a scalar has no axis to sum along")
+        raise ShapeError(f"{describe(inference)}: a scalar has no axis to go along")
     axis_of(inference, inference.attrs["axis"], value.rank)
     return [(dtype, value.shape)]
 
 
-def _cumsum(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
-    (x,) = inputs
-    dtype, axis = from_numpy(x.dtype), attrs["axis"] % x.ndim
-    wide = np.flip(widen(x), axis=axis) if attrs["reverse"] else widen(x)
-    with np.errstate(all="ignore"):
-        total = np.cumsum(wide, axis=axis, dtype=np.float64 if dtype.is_float else x.dtype)
-    if attrs["exclusive"]:
-        first = np.zeros_like(
-            np.take(total, [], axis=axis) if total.shape[axis] == 0 else np.take(total, [0], axis=axis)
-        )
-        total = np.concatenate([first, total], axis=axis)
-        total = np.take(total, np.arange(x.shape[axis]), axis=axis)
-    return [convert(np.flip(total, axis=axis) if attrs["reverse"] else total, dtype)]
+def _cumulative(kind: str) -> Reference:
+    function, start = (np.cumsum, 0) if kind == "sum" else (np.cumprod, 1)
+
+    def reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+        (x,) = inputs
+        dtype, axis = from_numpy(x.dtype), attrs["axis"] % x.ndim
+        wide = np.flip(widen(x), axis=axis) if attrs["reverse"] else widen(x)
+        with np.errstate(all="ignore"):
+            total = function(wide, axis=axis, dtype=np.float64 if dtype.is_float else x.dtype)
+        if attrs["exclusive"]:
+            first = np.full_like(total, start)[(slice(None),) * axis + (slice(1),)]
+            total = np.concatenate([first, total], axis=axis)
+            total = np.take(total, np.arange(x.shape[axis]), axis=axis)
+        return [convert(np.flip(total, axis=axis) if attrs["reverse"] else total, dtype)]
+
+    return reference
 
 
-def _lower_cumsum(low: Lowering) -> list[Stmt]:
+def _lower_cumulative(low: Lowering) -> list[Stmt]:
     iters = low.iters(low.output.shape)
     along = iters[low.attrs["axis"] % len(iters)].name
-    scan = Scan(along, "sum", bool(low.attrs["exclusive"]), bool(low.attrs["reverse"]))
+    kind = "sum" if low.node.op == "cumsum" else "prod"
+    scan = Scan(along, kind, bool(low.attrs["exclusive"]), bool(low.attrs["reverse"]))
     value = widened(low.load(0, [sym(i.name) for i in iters]))
     if value.dtype is low.output.dtype:
         return [low.stmt(iters, value, scan=scan)]
-    # half precision: the running sum is kept in f32 and rounded once
+    # half precision: the running result is kept in f32 and rounded once
     total = low.temp("total")
     again = low.iters(low.output.shape)
     rounded = Cast(Load(total, tuple(sym(i.name) for i in again), value.dtype), low.output.dtype)
@@ -286,4 +290,7 @@ def _cumsum_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) ->
     return [b.one("cumsum", [g], axis=attrs["axis"], exclusive=attrs["exclusive"], reverse=not attrs["reverse"])]
 
 
-register(OpSpec("cumsum", "reduction", _infer_cumsum, _cumsum, _lower_cumsum, gradient=_cumsum_gradient))
+register(OpSpec(
+    "cumsum", "reduction", _infer_cumulative, _cumulative("sum"), _lower_cumulative, gradient=_cumsum_gradient,
+))  # fmt: skip
+register(OpSpec("cumprod", "reduction", _infer_cumulative, _cumulative("prod"), _lower_cumulative))

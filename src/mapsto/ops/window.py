@@ -67,6 +67,13 @@ def _place(low: Lowering) -> tuple[list[Iter], list[Iter], list[Dim], tuple[Dim,
     return outer, window, index, tuple(conds)
 
 
+def _may_miss(attrs: Mapping[str, Any], rank: int, k: int, counted: tuple[Dim, Dim]) -> bool:
+    """Whether a window may lie, along axis k, with all its places beside the input and the border that counts."""
+    reach = attrs["dilations"][k] * (attrs["kernel"][k] - 1) + 1
+    beyond = maximum(attrs["pads"][k] - counted[0], attrs["pads"][rank + k] - counted[1]) - reach
+    return not isinstance(beyond, int) or beyond >= 0
+
+
 def _guarded(value: Scalar, conds: tuple[Dim, ...], otherwise: float | int | bool) -> Scalar:
     return Where(conds, value, Const(otherwise, value.dtype)) if conds else value
 
@@ -104,6 +111,11 @@ def _max_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> li
     count, size = product(g.shape), product(x.shape)
     zeros = b.one("full", [], shape=(size,), value=0.0, dtype=x.dtype)
     at, updates = (b.one("reshape", [v], shape=(count,)) for v in (places, g))
+    rank = len(x.shape) - 2
+    if any(_may_miss(node.attrs, rank, k, (0, 0)) for k in range(rank)):  # a window beside the input has no place
+        zero = b.one("full", [], shape=(), value=0, dtype=DType.I64)
+        none = b.one("full", [], shape=(), value=0.0, dtype=g.dtype)
+        updates = b.one("select", [b.one("lt", [at, zero]), none, updates])
     total = b.one("scatter_nd", [zeros, b.one("reshape", [at], shape=(count, 1)), updates], reduction="add")
     return [b.one("reshape", [total], shape=x.shape)]
 
@@ -152,7 +164,16 @@ def _lower_indices(low: Lowering) -> list[Stmt]:
         flat = flat * extent + at
     far = Const(np.iinfo(np.int64).max, DType.I64)
     place = Op("select", (hit, Index(flat), far), DType.I64)
-    return [found, low.stmt(outer, Reduce("min", tuple(window), Where(conds, place, far) if conds else place))]
+    lowest_place = Reduce("min", tuple(window), Where(conds, place, far) if conds else place)
+    rank = len(low.value(0).shape) - 2
+    if not any(_may_miss(low.attrs, rank, k, (0, 0)) for k in range(rank)):
+        return [found, low.stmt(outer, lowest_place)]
+    first = low.temp("first")  # of a window that lies beside the input, there is no place
+    placed = Stmt(first, DType.I64, tuple(outer), lowest_place)
+    outer = list(low.iters(low.output.shape, "y"))
+    at_first = Load(first, tuple(sym(i.name) for i in outer), DType.I64)
+    none = Op("eq", (at_first, far), DType.BOOL)
+    return [found, placed, low.stmt(outer, Op("select", (none, Const(-1, DType.I64), at_first), DType.I64))]
 
 
 register(OpSpec("max_pool_indices", "window", _infer_indices, _max_pool_indices, _lower_indices))
@@ -213,7 +234,8 @@ def _count(low: Lowering, outer: Sequence[Iter]) -> Dim:
         start = attrs["strides"][k] * sym(y.name) - attrs["pads"][k]
         dilation = attrs["dilations"][k]
         last = minimum(attrs["kernel"][k], ceildiv(shape[2 + k] + after - start, dilation))
-        total = total * (last - maximum(0, ceildiv(-before - start, dilation)))
+        places = last - maximum(0, ceildiv(-before - start, dilation))
+        total = total * (maximum(places, 0) if _may_miss(attrs, rank, k, (before, after)) else places)
     return total
 
 

@@ -8,6 +8,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
+
 from mapsto import debug
 from mapsto.budget import current
 from mapsto.ir.graph import Graph
@@ -80,7 +82,8 @@ def run_passes(
     for step in default_passes() if passes is None else passes:
         current().tick(f"pass {step.name}")
         if step not in done:
-            before, graph = graph, step(graph)
+            with np.errstate(all="ignore"):  # constants overflow as IEEE 754 says
+                before, graph = graph, step(graph)
             done = [*done, step] if graph is before else []
         if debug.level() >= debug.CHECKS:
             _verify(graph)

@@ -51,6 +51,8 @@ def nonnegative(b: Builder, value: Value, depth: int = 4) -> bool:
         return True
     if node.op == "mul" and node.inputs[0] == node.inputs[1]:
         return True
+    if node.op == "div" and not without_minus_zero(b, operands[1], depth - 1):
+        return False  # 1 / -0 is -inf
     if node.op in ("add", "mul", "min", "div"):
         return all(nonnegative(b, v, depth - 1) for v in operands)
     if node.op == "max":

@@ -5,7 +5,7 @@ and every output has its place. Asked of plans that come from a file, before any
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mapsto.errors import ParseError
 from mapsto.ir.graph import Value
@@ -46,7 +46,7 @@ class _Checking:
 
     def all(self) -> None:
         graph = self.mapped.graph
-        values = {v.name: v for v in graph.inputs}
+        values = dict(graph.values())
         for node in graph.walk():
             values.update({v.name: v for v in node.outputs})
         for name, home in self.mapped.homes.items():
@@ -58,14 +58,32 @@ class _Checking:
         known = self.items(self.mapped.items, {v.name for v in graph.inputs} | constants)
         for name in self.mapped.homes.keys() - known - self.seen:
             raise self.fault(f"home {name}", f"home {name}: nothing writes it")
-        for output in graph.outputs:
-            place = self.mapped.places.get(output)
-            if place is None:
-                raise self.fault("plan", f"no place for the output {output}")
-            if place not in known or place not in self.mapped.homes:
-                raise self.fault(f"place {output}", f"place {output}: nothing writes {place!r}")
+        self.ports(values, known, constants)
         for output in self.mapped.places.keys() - set(graph.outputs):
             raise self.fault(f"place {output}", f"place {output}: the graph has no such output")
+
+    def ports(self, values: Mapping[str, Value], known: Set[str], constants: Set[str]) -> None:
+        """Inputs and outputs lie as a caller has them: row-major, each in a buffer of its own."""
+        homes, graph = self.mapped.homes, self.mapped.graph
+        for value in graph.inputs:
+            home = homes.get(value.name)
+            if home is None:
+                raise self.fault("plan", f"no home for the input {value.name!r}")
+            if home.buffer != value.name or home.layout != plain(value.shape):
+                raise self.fault(f"home {value.name}", f"home {value.name}: an input lies as it comes in, row-major")
+        taken = {value.name for value in graph.inputs} - self.updated | constants
+        for output in graph.outputs:
+            place, where = self.mapped.places.get(output), f"place {output}"
+            if place is None:
+                raise self.fault("plan", f"no place for the output {output}")
+            if place not in known or place not in homes:
+                raise self.fault(where, f"{where}: nothing writes {place!r}")
+            home = homes[place]
+            if not _is_of(home, replace(values[output], name=place)) or home.layout != plain(home.layout.shape):
+                raise self.fault(where, f"{where}: {place} is not {values[output]}, row-major")
+            if home.buffer in taken or homes[home.buffer].layout.elements != home.layout.elements:
+                raise self.fault(where, f"{where}: {place} lies in {home.buffer!r}, which is no buffer of its own")
+            taken.add(home.buffer)
 
     def items(self, items: Iterable[Item], known: Set[str]) -> set[str]:
         """What is written after these items. Raises for what is read before it is."""

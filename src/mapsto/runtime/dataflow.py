@@ -1,14 +1,20 @@
-"""Sees that no step reads memory that no step before it wrote, on any path, and that every path writes the outputs.
+"""Sees that no step reads memory that no step before it wrote, on any path, that every path writes the outputs, and
+that no step works with a size that a path to it has not bound.
 
-The states are sets of buffers that hold something for certain: a step adds what it writes, where paths meet the state
-is what both have. Nothing is ever taken out, so a loop entered at its head brings no news to it: a second pass sees
-that. (This is the "available" form of the classical data-flow problem: A. Aho et al., "Compilers", section 9.2.)
+The states are sets of buffers that hold something for certain, and of symbols that are bound: a step adds what it
+writes or binds, where paths meet the state is what both have. Only a Bind takes something out, what lies in buffers of
+its size: these move. So a loop entered at its head mostly brings no news to it: a second pass sees that. (This is the
+"available" form of the classical data-flow problem: A. Aho et al., "Compilers", section 9.2.)
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from mapsto.errors import VerifyError
-from mapsto.runtime.program import BranchIfFalse, Jump, Program, Require, Run, Step, operands_of
+from mapsto.ir.expr import Dim, symbols
+from mapsto.runtime.program import Bind, BranchIfFalse, Jump, Program, Require, Run, Step, operands_of, step_dims
 
 _ROUNDS = 100  # a jump into the middle of a loop may cost a round more
 
@@ -17,16 +23,55 @@ def check_dataflow(program: Program) -> None:
     """Raises VerifyError, naming step and buffer, for a read of what may hold nothing, or an output that may not be
     written. Buffers without a byte hold all they can.
     """
-    arriving: dict[int, int] = {}  # step -> what is written for certain where jumps arrive
+    arriving: dict[int, int] = {}  # step -> what holds for certain where jumps arrive
+    sizes = _Sizes.of(program)
     for _ in range(_ROUNDS):
-        if not _pass(program, arriving):
+        if not _pass(program, sizes, arriving):
             return
     raise VerifyError(f"program {program.name}: its jumps back lead into too many loops to follow")
 
 
-def _pass(program: Program, arriving: dict[int, int]) -> bool:
-    """Walks all steps in order, once; True where a jump back brought news. States are bits, one a buffer; None: no path
-    leads here.
+@dataclass(frozen=True)
+class _Sizes:
+    """Symbols that steps bind. `bits`: what stands for each in a state; `sized`: buffers whose size each decides."""
+
+    bits: Mapping[str, int]
+    sized: Mapping[str, int]
+    _known: dict[Dim, int] = field(default_factory=dict)
+
+    @staticmethod
+    def of(program: Program) -> _Sizes:
+        names = dict.fromkeys(step.symbol for step in program.steps if isinstance(step, Bind))
+        count = len(program.buffers)
+        sized = dict.fromkeys(names, 0)
+        for number, buffer in enumerate(program.buffers if names else ()):
+            for name in symbols(buffer.bytes) & names.keys():
+                sized[name] |= 1 << number
+        return _Sizes({name: 1 << count + k for k, name in enumerate(names)}, sized)
+
+    def needed(self, program: Program, step: Step) -> int:
+        """Bits of the symbols that a step works with: in its own sizes, and in those of the buffers that it touches."""
+        found = 0
+        for dim in step_dims(step):
+            found |= self._in(dim)
+        for buffer, _ in operands_of(step):
+            found |= self._in(program.buffers[buffer].bytes)
+        return found
+
+    def _in(self, dim: Dim) -> int:
+        if isinstance(dim, int):
+            return 0
+        if dim not in self._known:
+            self._known[dim] = sum(self.bits[name] for name in symbols(dim) & self.bits.keys())
+        return self._known[dim]
+
+    def names(self, state: int) -> str:
+        return ", ".join(name for name, bit in self.bits.items() if state & bit)
+
+
+def _pass(program: Program, sizes: _Sizes, arriving: dict[int, int]) -> bool:
+    """Walks all steps in order, once; True where a jump back brought news. States are bits, one a buffer and one a
+    symbol; None: no path leads here.
     """
     news = False
     state: int | None = sum(
@@ -36,6 +81,11 @@ def _pass(program: Program, arriving: dict[int, int]) -> bool:
         state = _meet(state, arriving.get(index))
         if state is None:
             continue
+        missing = sizes.needed(program, step) & ~state if sizes.bits else 0
+        if missing:
+            where = f"step {index} {step.label}".rstrip()
+            what = f"it works with the size {sizes.names(missing)}, which a path to it has not bound"
+            raise VerifyError(f"program {program.name}: {where}: {what}")
         reads, writes = _accesses(program, step)
         for buffer in reads:
             if not state >> buffer & 1:
@@ -44,6 +94,8 @@ def _pass(program: Program, arriving: dict[int, int]) -> bool:
                 raise VerifyError(f"program {program.name}: {where}: it reads {name}, which no step may have written")
         for buffer in writes:
             state |= 1 << buffer
+        if isinstance(step, Bind):  # what lies in buffers of its size stays behind
+            state = state & ~sizes.sized[step.symbol] | sizes.bits[step.symbol]
         if isinstance(step, (BranchIfFalse, Jump)):
             before = arriving.get(step.target)
             after = arriving[step.target] = state if before is None else before & state

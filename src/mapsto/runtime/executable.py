@@ -28,6 +28,7 @@ from mapsto.runtime.walk import WalkedFrame, Walker
 
 if TYPE_CHECKING:
     from mapsto.plan.plan import Plan
+    from mapsto.runtime.guard import Fences
     from mapsto.runtime.profile import StepTime
 
 _LAYOUTS = 8  # kept for the last sizes
@@ -71,6 +72,11 @@ class _Native:
 
     def frame(self, tables: Tables, constants: np.ndarray, layouts: _Layouts, poisoned: bool) -> Frame:
         return Frame(tables, constants, layouts, self._runner.run, self._pool, poisoned)
+
+    def fenced_frame(self, tables: Tables, constants: np.ndarray, layouts: _Layouts, fences: Fences) -> Frame:
+        from mapsto.runtime.guard import FencedFrame
+
+        return FencedFrame(tables, constants, layouts, self._runner.run, self._pool, fences)
 
 
 class Overriding:
@@ -139,6 +145,7 @@ class Executable:
         self.overriding: Overriding | None = None
         self.cache_note = ""  # what the cache of executables had to do with it, where it was compiled by name
         self._poison = False
+        self._fences: Fences | None = None
 
     @property
     @public
@@ -246,6 +253,13 @@ class Executable:
         self._poison = on
         self._frames = []
 
+    def guard(self, fences: Fences | None) -> None:
+        """For tests: runs go as poisoned ones, and each of their buffers lies between pages that fault (see
+        `runtime.guard`). Nothing on a device with memory of its own.
+        """
+        self._fences = fences
+        self._frames = []
+
     def release_memory(self) -> None:
         """Lets go of scratch memory and layouts; the next run makes its own."""
         self._frames = []
@@ -277,6 +291,8 @@ class Executable:
         return artifact.Artifact(self.program, self.objects, self.target, self.plan_text)
 
     def _frame(self) -> Frame | WalkedFrame:
+        if self._fences is not None and isinstance(self._code, _Native):
+            return self._code.fenced_frame(self._tables, self._constants, self._layouts, self._fences)
         return self._code.frame(self._tables, self._constants, self._layouts, self._poison)
 
     def _sizes(self, sizes: Any) -> dict[str, int]:

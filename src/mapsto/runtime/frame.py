@@ -33,7 +33,6 @@ from mapsto.runtime.sizing import (
 )
 from mapsto.runtime.tables import ROWS_START, Tables
 
-_SMALL = 4096  # bytes: below, alignment of an output is not worth the 0.2 us
 _MANY = 24  # patches: above, numpy does it faster
 
 Patches = list[tuple[int, int]]  # where an address is to be written, and what is added to it
@@ -50,6 +49,8 @@ class Frame:
     """Not for two runs at a time, and not to be used again after a run that raised: a KeyboardInterrupt, say, may leave
     it half prepared. `root_layout` finds the layout for values of the inputs' symbols. `poisoned`: see `Poison`.
     """
+
+    large_from = 4096  # bytes: below, alignment of an output is not worth the 0.2 us
 
     def __init__(
         self,
@@ -132,13 +133,17 @@ class Frame:
 
     def _give(self, plans: list[OutputPlan], results: list[Any]) -> None:
         """Fresh arrays for outputs whose sizes are known now."""
+        large_from = self.large_from
         for index, shape, dtype, count, patches, buffer in plans:
-            array = np.empty(shape, dtype) if count < _SMALL else aligned_empty(shape, dtype, count)
+            array = np.empty(shape, dtype) if count < large_from else self._large(shape, dtype, count)
             address = address_of(array)
             if self._poison is not None:
                 fill(address, count)
             self._patch(address, patches, buffer)
             results[index] = array
+
+    def _large(self, shape: tuple[int, ...], dtype: np.dtype, count: int) -> np.ndarray:
+        return aligned_empty(shape, dtype, count)
 
     def _take_over(self, arrays: Sequence[np.ndarray], results: list[Any]) -> None:
         """Updated inputs are outputs too."""
@@ -186,10 +191,13 @@ class Frame:
         assert self._node is not None
         fill(int(self._addresses[buffer]), self._node.bytes_of(buffer))
 
-    def _walk_poisoned(self, poison: Poison, results: list[Any]) -> None:
-        """One step at a time; memory holds NaN from the start, and again where a buffer's life begins and ends."""
+    def _poison_scratch(self) -> None:
         for chunk in self._chunks:
             fill(address_of(chunk), chunk.nbytes)
+
+    def _walk_poisoned(self, poison: Poison, results: list[Any]) -> None:
+        """One step at a time; memory holds NaN from the start, and again where a buffer's life begins and ends."""
+        self._poison_scratch()
         poison.begin()
         self._word[runner_ir.JOB_SINGLE] = 1
         try:
@@ -257,11 +265,9 @@ class Frame:
             self._inputs.append((array.shape, array.dtype, flags, patches, port.buffer))
         return arrays
 
-    def _install(self, layout: ArenaLayout) -> None:
-        """Writes a layout's numbers into the words; memory in use (chunks of the same size) stays where it is."""
-        root, self._root, self._installed = self._root, None, None  # nothing is valid if this fails half-way
-        tables, words = self._tables, self._words
-        for number, (chunk, total) in enumerate(zip(tables.chunks, layout.chunk_bytes, strict=True)):
+    def _reserve(self, layout: ArenaLayout) -> None:
+        """Scratch memory for a layout; chunks of the same size stay where they are."""
+        for number, (chunk, total) in enumerate(zip(self._tables.chunks, layout.chunk_bytes, strict=True)):
             if total > self._chunks[number].nbytes:
                 self._chunks[number] = aligned_bytes(0)
                 try:
@@ -269,6 +275,12 @@ class Frame:
                 except MemoryError:
                     raise ExecutionError(f"no memory for {total:,} bytes of scratch space") from None
             self._addresses[chunk.buffers] = address_of(self._chunks[number]) + layout.chunk_offsets[number]
+
+    def _install(self, layout: ArenaLayout) -> None:
+        """Writes a layout's numbers into the words; memory in use stays where it is."""
+        root, self._root, self._installed = self._root, None, None  # nothing is valid if this fails half-way
+        tables, words = self._tables, self._words
+        self._reserve(layout)
         words[tables.extent_place] = layout.extents
         words[tables.share_place] = layout.shares
         words[tables.word_place] = layout.words

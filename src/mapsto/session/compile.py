@@ -123,7 +123,7 @@ def build(
     defaults: Mapping[str, np.ndarray] | None = None,
 ) -> Executable:
     """Plan, generate, compile and assemble a graph that the passes are done with. `defaults` of inputs by name."""
-    with metering():
+    with metering(), np.errstate(all="ignore"):  # numbers of the model overflow as IEEE 754 says
         _earn(graph)
         return _build(graph, backend, threads, progress, pinned, defaults)
 

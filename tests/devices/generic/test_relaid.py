@@ -78,3 +78,18 @@ def test_what_is_no_constant_stays() -> None:
     own, stmt = store(F16, True, 40), convolution(F16, 40)
     own.constants.clear()
     assert relaid([stmt], own) == [stmt] and not own.constants
+
+
+def test_one_constant_may_be_turned_along_several_axes() -> None:
+    """Each turn has a name of its own, whatever was turned before; equal ones share it."""
+    weights = np.arange(192, dtype=np.float32).reshape(16, 4, 3)
+    own = Store({"y": Home("y", F32, blocked((1, 16, 40), 1, 16), "")}, {"w": weights})
+    iters = (Iter("n", 1), Iter("c", 16), Iter("t", 40))
+    c, k = sym("c"), sym("k")
+    for index, order in (((c, 1, k), (1, 2, 0)), ((k, c, 2), (0, 2, 1)), ((c, 0, k), (1, 2, 0))):
+        stmt = Stmt("y", F32, iters, Reduce("sum", (Iter("k", 3),), Load("w", index, F32)))
+        (made,) = relaid([stmt], own)
+        assert isinstance(made.value, Reduce) and isinstance(made.value.body, Load)
+        assert made.value.body.index == tuple(index[d] for d in order)
+        np.testing.assert_array_equal(own.constants[made.value.body.tensor], weights.transpose(order))
+    assert len(own.constants) == 3

@@ -12,7 +12,19 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.devices.generic.support import Array, Case, Engine, Native, check, floats, fused, lowered, one, rng
+from tests.devices.generic.support import (
+    PROCESSOR,
+    Array,
+    Case,
+    Engine,
+    Native,
+    check,
+    floats,
+    fused,
+    lowered,
+    one,
+    rng,
+)
 
 from mapsto.devices.generic.blocks import blocks_of
 from mapsto.devices.generic.crossing import tile_of
@@ -272,6 +284,16 @@ def test_moves_are_made_in_tiles(name: str) -> None:
         schedule_text(schedule)
     )
     assert "shuffle(" in format_function(function)
+
+
+@pytest.mark.parametrize("registers", [16, 32])
+def test_streams_side_by_side_are_moved_in_one_tile_where_half_of_the_registers_hold_them(
+    registers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.devices.generic.support.PROCESSOR", replace(PROCESSOR, registers=registers))
+    for streams in range(2, 16):
+        texts = [schedule_text(s) for s in in_tiles(turned((640, streams), (1, 0), np.uint8))]
+        assert ("transposed 1 0 x16 of 2" in texts) == (2 * streams <= registers), (streams, texts)
 
 
 @pytest.mark.parametrize("shape", [(128, 130), (130, 125), (161, 37)])

@@ -30,8 +30,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lstm": ("lstm", {}),
     "gru": ("gru", {"linear_before_reset": False}),
     "gru-after": ("gru", {"linear_before_reset": True}),
-    "rnn": ("rnn", {"activation": "tanh"}),
-    "rnn-relu": ("rnn", {"activation": "relu"}),
+    "rnn": ("rnn", {}),
+    "rnn-relu": ("rnn", {"activations": (("relu", 0.0, 0.0),)}),
 }
 INPUTS = 19  # to layers of one step
 Arrays = dict[str, np.ndarray | None]
@@ -97,7 +97,7 @@ def by_onnxruntime(node: Node, arrays: Arrays) -> list[np.ndarray]:
     if node.op == "gru":
         attrs["linear_before_reset"] = int(bool(node.attrs["linear_before_reset"]))
     if node.op == "rnn":
-        attrs["activations"] = [str(node.attrs["activation"]).capitalize()] * count
+        attrs["activations"] = ["Relu" if "activations" in node.attrs else "Tanh"] * count
     return run_onnxruntime(node.op.upper(), given, len(node.outputs), attrs)
 
 

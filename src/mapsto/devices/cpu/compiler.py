@@ -77,9 +77,11 @@ class _Worker:
             return made
         if status == b"error" and made is not None:
             raise CompileError(f"kernel {name!r}: LLVM rejects its code: {made.decode(errors='replace').strip()}")
-        self.close()
+        self._end()
         status_text = f"the compile worker ended with status {self._process.returncode}"
-        raise CompileError(f"kernel {name!r}: {status_text}. {self._last_words()}")
+        words = self._last_words()
+        self.close()
+        raise CompileError(f"kernel {name!r}: {status_text}. {words}")
 
     @property
     def alive(self) -> bool:
@@ -92,6 +94,10 @@ class _Worker:
         return "It said: " + " | ".join(told) if told else "It said nothing."
 
     def close(self) -> None:
+        self._end()
+        self._messages.close()
+
+    def _end(self) -> None:
         for pipe in (self._jobs, self._answers):
             with contextlib.suppress(OSError):
                 pipe.close()
@@ -157,6 +163,8 @@ class CompilePool:
             kind, optimizer, name, text, future = job
             try:
                 if worker is None or not worker.alive:
+                    if worker is not None:
+                        worker.close()
                     worker = _Worker(self.isa)
                 future.set_result(self._compile(worker, kind, optimizer, name, text))
             except BaseException as error:  # handed to whoever waits for this job

@@ -46,6 +46,8 @@ def apply(
     args = same_lanes(args)
     if fn == "select":
         return [], loop.Select(args[0], args[1], args[2])
+    if fn == "bitcast":
+        return [], loop.Bitcast(args[0], loop.Type(dtype, args[0].type.lanes))
     if args[0].type.element.is_half:
         wide = [convert(a, DType.F32) for a in args]
         statements, value = apply(fn, wide, DType.BOOL if dtype is DType.BOOL else DType.F32, fresh)

@@ -6,6 +6,8 @@ import os
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 import mapsto.importers.onnx.rows
 import mapsto.ops  # noqa: F401  (the rows build with the ops that this registers)
 from mapsto.arguments import Shapes, shapes_of
@@ -41,5 +43,5 @@ def load(
     ArgumentError.
     """
     wanted = shapes_of(shapes)
-    with metering(budget):
+    with metering(budget), np.errstate(all="ignore"):
         return Translator(read(source, data_root)).model(wanted, overridable)

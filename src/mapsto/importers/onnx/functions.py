@@ -32,15 +32,19 @@ class LocalFunctions:
             return None
         if schema.has_function:
             return schema.function_body
-        if not schema.has_context_dependent_function:
+        # a body is written for an opset, which its nodes are then read by, and is that of later ones as well
+        written = max((v for v in schema.context_dependent_function_opset_versions if v <= version), default=None)
+        if written is None:
             return None
         types = [_type(value).SerializeToString() for value in inputs]
         try:
-            body = schema.get_context_dependent_function_with_opset_version(version, node.SerializeToString(), types)
+            body = schema.get_context_dependent_function_with_opset_version(written, node.SerializeToString(), types)
         except (RuntimeError, ValueError, IndexError):
             return None
         function = onnx.FunctionProto()
         function.ParseFromString(body)
+        if not function.opset_import:
+            function.opset_import.add(domain=domain, version=written)
         return function if function.node else None
 
     def bind(self, node: Any, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> Any:

@@ -20,9 +20,9 @@ from mapsto.ops.builder import Builder
 _SYMBOL = 200
 
 
-def add_inputs(builder: Builder, graph: Any, shapes: Shapes, overridable: Collection[str] = ()) -> None:
-    """Adds the inputs that have no initializer, then those whose initializer is `overridable`: only a default. Raises
-    ShapeError where `shapes` does not fit them.
+def add_inputs(builder: Builder, graph: Any, shapes: Shapes, overridable: Collection[str] = ()) -> dict[str, str]:
+    """Adds the inputs that have no initializer, then those whose initializer is `overridable`: only a default. Gives
+    the names of those that are not supported, and why. Raises ShapeError where `shapes` does not fit them.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     check_overridable(overridable, constants)
@@ -35,20 +35,28 @@ def add_inputs(builder: Builder, graph: Any, shapes: Shapes, overridable: Collec
     if unknown:
         known = ", ".join(entry.name for entry in inputs)
         raise ShapeError(f"shapes: the model has no input named {', '.join(unknown)}; its inputs are {known}")
+    refused: dict[str, str] = {}
     symbols = _Symbols(builder, {entry.name for entry in (*graph.input, *graph.output)})
     for entry in inputs:
         where = f"input {entry.name!r}"
+        if not entry.name or entry.name in builder.values or entry.name in refused:
+            raise ModelError(f"{where}: the name is empty or not unique")
         kind = entry.type.WhichOneof("value")
         if kind != "tensor_type":
-            raise UnsupportedError(
+            refused[entry.name] = (
                 f"{where}: a {kind or 'value without a type'} is not supported; only dense tensors are"
             )
-        if not entry.name or entry.name in builder.values:
-            raise ModelError(f"{where}: the name is empty or not unique")
+            continue
         tensor = entry.type.tensor_type
+        try:
+            dtype = dtype_of(tensor.elem_type, where)
+        except UnsupportedError as error:
+            refused[entry.name] = str(error)
+            continue
         current().check("rank", len(tensor.shape.dim), where)
         dims = _shape(entry.name, tensor, shapes.get(entry.name), symbols)
-        builder.input(entry.name, dtype_of(tensor.elem_type, where), dims)
+        builder.input(entry.name, dtype, dims)
+    return refused
 
 
 def _entry_of(tensor: Any) -> Any:

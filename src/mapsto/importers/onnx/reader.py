@@ -20,7 +20,7 @@ from mapsto.witness import current as witness
 
 # The versions that the rows were written for. Newer files are tried: what changed shows as an error of the node
 # concerned.
-OLDEST_OPSET = 7
+OLDEST_OPSET = 1
 NEWEST_OPSET = 28
 NEWEST_IR = 14
 MOST_DOMAINS = 256  # of operator sets; each function carries those around it
@@ -42,7 +42,9 @@ class Source:
     @property
     def opsets(self) -> dict[str, int]:
         """Versions of the operator sets by domain, the standard one among them. Raises ModelError."""
-        return {"": NEWEST_OPSET, **opset_of(self.model.opset_import, self.name)}
+        # files of before IR version 3 say none: they are of the first set
+        unsaid = OLDEST_OPSET if 0 < self.model.ir_version < 3 else NEWEST_OPSET
+        return {"": unsaid, **opset_of(self.model.opset_import, self.name)}
 
 
 def read(source: Any, data_root: str | os.PathLike[str] | None = None) -> Source:
@@ -166,6 +168,6 @@ def opset_of(imports: Any, where: str) -> dict[str, int]:
     if not OLDEST_OPSET <= standard <= NEWEST_OPSET:
         raise ModelError(
             f"{where}: opset {standard} is outside {OLDEST_OPSET}..{NEWEST_OPSET}; "
-            "convert the model with onnx.version_converter"
+            "export it for one of these, or convert it with onnx.version_converter"
         )
     return found

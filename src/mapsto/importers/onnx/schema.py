@@ -1,16 +1,17 @@
-"""Element types of a node's inputs against the standard: what `onnx.defs` says an op of this opset takes.
+"""A node against the standard: element types of its inputs, and its attributes, by what `onnx.defs` says of its opset.
 
-Rows may then rely on them: no float is taken for an index, none for an operand of an integer product.
+Rows may then rely on them: no float is taken for an index, none for an operand of an integer product, and no attribute
+that would change what a node computes is passed over.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import onnx
 
-from mapsto.errors import ModelError
+from mapsto.errors import ModelError, UnsupportedError
 from mapsto.importers.onnx.tensors import DTYPES
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
@@ -47,6 +48,17 @@ def input_name(domain: str, op: str, opset: int, i: int) -> str:
     return formals[min(i, len(formals) - 1)].name if formals else ""
 
 
+def check_counts(domain: str, op: str, opset: int, inputs: int, outputs: int) -> None:
+    """Raises ModelError for fewer inputs or outputs than the op has at least. (More are seen when they are read.)"""
+    if _inputs(domain, op, opset) is None:
+        return
+    schema = onnx.defs.get_schema(op, opset, domain)
+    if inputs < schema.min_input:
+        raise ModelError(f"{inputs} inputs are given, the op takes {schema.min_input} at least")
+    if outputs < schema.min_output:
+        raise ModelError(f"{outputs} outputs are named, the op has {schema.min_output} at least")
+
+
 def check_types(domain: str, op: str, opset: int, inputs: Sequence[Value | None]) -> None:
     """Raises ModelError for an input of a type that the op does not take, or of another type than one it must equal."""
     fault = _fault(domain, op, opset, tuple([None if value is None else value.dtype for value in inputs]))
@@ -77,6 +89,30 @@ def _fault(domain: str, op: str, opset: int, inputs: tuple[DType | None, ...]) -
         if dtype is not given:
             return f"{what} is {given.value}, but {first} is {dtype.value}: they must be of one type"
     return ""
+
+
+def check_attributes(domain: str, op: str, opset: int, names: Iterable[str]) -> None:
+    """Raises UnsupportedError for attributes that the op of this opset does not have: what they ask for is unknown."""
+    allowed = _attributes(domain, op, opset)
+    unknown = [] if allowed is None else sorted(name for name in names if name not in allowed)
+    if not unknown:
+        return
+    said = ", ".join(repr(name[:80]) for name in unknown[:8])
+    raise UnsupportedError(
+        f"{op} of opset {opset} has no attribute {said}, only {', '.join(sorted(allowed or ())) or 'none'}; "
+        "remove it, or import the opset that it was written for"
+    )
+
+
+@functools.cache
+def _attributes(domain: str, op: str, opset: int) -> frozenset[str] | None:
+    """Names of an op's attributes; None for an op that the standard of this opset does not have."""
+    try:
+        schema = onnx.defs.get_schema(op, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+    # until opset 5 this said which inputs a result may overwrite; nodes were copied with it into later versions
+    return frozenset((*schema.attributes, "consumed_inputs"))
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import onnx
@@ -25,6 +25,7 @@ from mapsto.ops.builder import Builder
 
 Result = Value | Sequence[Value | None]
 Row = Callable[["NodeCall"], Result]
+T = TypeVar("T")
 TensorType = tuple[DType, Sequence[Dim]]
 _ROWS: dict[tuple[str, str], Row] = {}
 _KIND = onnx.AttributeProto
@@ -155,6 +156,16 @@ class NodeCall:
         if content is None or any(isinstance(e, Expr) for e in content.reshape(-1)):
             return None
         return [int(e) for e in content.reshape(-1)]
+
+    def dim(self, i: int, hint: str) -> Dim:
+        """The only integer of input i as a dim."""
+        return self.only(self.dims(i, hint), i)
+
+    def only(self, found: Sequence[T], i: int) -> T:
+        """The one of what input i holds. Raises ModelError where there are others, or none."""
+        if len(found) != 1:
+            raise self.wrong(f"{self.port(i)} has {len(found)} elements, not 1")
+        return found[0]
 
     def static_scalar(self, i: int, meaning: str) -> float | int | bool:
         """The one element of input i, a constant; an integer keeps all its bits."""

@@ -19,7 +19,7 @@ from mapsto.importers.onnx.functions import LocalFunctions
 from mapsto.importers.onnx.inputs import add_inputs
 from mapsto.importers.onnx.order import in_order
 from mapsto.importers.onnx.reader import Source, opset_of
-from mapsto.importers.onnx.schema import check_types
+from mapsto.importers.onnx.schema import check_attributes, check_counts, check_types
 from mapsto.importers.onnx.table import NodeCall, Row, TensorType, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
@@ -93,22 +93,23 @@ class Translator:
         charge_nodes(model, self.source.name)
         builder = Builder(model.graph.name or self.source.name)
         builder.reserve(sorted(set(names) - {entry.name for entry in model.graph.input}))
-        add_inputs(builder, model.graph, shapes, overridable)
+        refused = add_inputs(builder, model.graph, shapes, overridable)
         scope = GraphNames(builder)
         scope.values.update({value.name: value for value in builder.inputs})
-        outputs = self.body(scope, model.graph, NodePlace(self.source.opsets))
+        scope.values.update(dict.fromkeys(refused, Gone.UNSUPPORTED))
+        outputs = self.body(scope, model.graph, NodePlace(self.source.opsets), list(refused.values()))
         return settled(builder.finish(outputs, names=names, labels=_labels(scope)))
 
-    def body(self, scope: GraphNames, graph: Any, place: NodePlace) -> list[Value]:
+    def body(self, scope: GraphNames, graph: Any, place: NodePlace, faults: list[str] | None = None) -> list[Value]:
         """Builds the nodes of a graph in `scope`; gives its outputs. Raises one UnsupportedError with all that is
-        unsupported.
+        unsupported, `faults` of its inputs among it.
         """
-        if graph.sparse_initializer:
-            raise UnsupportedError(
-                f"graph {graph.name!r}: sparse initializers are not supported; store them as dense tensors"
-            )
+        faults = [] if faults is None else faults
+        for tensor in graph.sparse_initializer:
+            named = _cut(tensor.values.name, 80)
+            faults.append(f"sparse initializer {named!r}: it is not supported; store it as a dense tensor")
+            scope.values[tensor.values.name] = Gone.UNSUPPORTED
         scope.initializers.update({tensor.name: tensor for tensor in graph.initializer})
-        faults: list[str] = []
         for index, node in in_order(graph.node):
             self._node(scope, node, f"{place.prefix}{node.name or f'{node.op_type}_{index}'}", place, faults)
         raise_faults(faults)
@@ -160,7 +161,10 @@ class Translator:
         if any(operand is Gone.UNSUPPORTED for operand in operands):
             return [Gone.UNSUPPORTED] * len(node.output)
         if own is None:  # the model's own functions say nothing of types
-            check_types(domain, node.op_type, place.opsets.get(domain, 1), values)
+            version = place.opsets.get(domain, 1)
+            check_counts(domain, node.op_type, version, len(node.input), len(node.output))
+            check_types(domain, node.op_type, version, values)
+            check_attributes(domain, node.op_type, version, (attribute.name for attribute in node.attribute))
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if function is not None:
             return self._inline(scope, function, values, attributes, name, place)
@@ -295,7 +299,8 @@ def raise_faults(faults: Sequence[str]) -> None:
     if not faults:
         return
     listed = "\n".join(f"  {fault}" for fault in faults)
-    error = UnsupportedError(faults[0] if len(faults) == 1 else f"{len(faults)} nodes are not supported:\n{listed}")
+    what = "nodes" if all(fault.startswith("node ") for fault in faults) else "inputs and nodes"
+    error = UnsupportedError(faults[0] if len(faults) == 1 else f"{len(faults)} {what} are not supported:\n{listed}")
     error.faults = tuple(faults)
     raise error
 
@@ -306,6 +311,12 @@ def _cut(text: str, length: int) -> str:
 
 
 def _no_row(node: Any, domain: str) -> str:
+    if node.op_type == "ATen":  # what PyTorch's exporter leaves where it knows no op of the standard
+        said = next((a.s.decode("utf-8", "replace") for a in node.attribute if a.name == "operator"), "")
+        return (
+            f"it stands for PyTorch's operator {_cut(said, 200)!r}, for which its exporter knew no op of the standard; "
+            "rewrite that part of the model in other operators, or export with a newer PyTorch"
+        )
     if domain not in ("", "ai.onnx.ml") and not domain.startswith("com.microsoft"):
         return f"there is no op {node.op_type!r} of domain {domain!r}; add it as a function to the model"
     if node.op_type in ("Loop", "Scan"):

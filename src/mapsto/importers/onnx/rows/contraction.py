@@ -62,6 +62,8 @@ def _conv_transpose(call: NodeCall) -> Result:
     rank = x.rank - 2
     strides, dilations = per_axis(call, "strides", rank, 1), per_axis(call, "dilations", rank, 1)
     extra = per_axis(call, "output_padding", rank, 0)
+    if any(e < 0 for e in extra):
+        raise call.wrong(f"output_padding {list(extra)} is below zero")
     if any(isinstance(d, Expr) for d in w.shape[2:]) or any(v < 1 for v in (*strides, *dilations)):
         raise call.unsupported("a window of open or wrong extents is not supported")
     pads, extra = _transpose_pads(call, x, w, strides, dilations, extra)
@@ -140,30 +142,3 @@ def _conv_integer(call: NodeCall) -> Result:
 
 def _scalar(b: Builder, x: Value | None) -> Value | None:
     return None if x is None else reshape(b, x, ())
-
-
-@row("Det")
-def _det(call: NodeCall) -> Result:
-    """Of a 1x1, 2x2 or 3x3 matrix, by Leibniz' formula."""
-    b, x = call.builder, call.input()
-    size = x.shape[-1] if x.rank >= 2 else None
-    if size not in (1, 2, 3) or x.shape[-2] != size:
-        raise call.unsupported("determinants of matrices other than 1x1, 2x2 and 3x3 are not supported")
-
-    def at(i: int, j: int) -> Value:
-        shape = (*x.shape[:-2], 1, 1)
-        part = b.one("slice", [x], starts=(*[0] * (x.rank - 2), i, j), steps=(1,) * x.rank, shape=shape)
-        return reshape(b, part, x.shape[:-2])
-
-    if size == 1:
-        return at(0, 0)
-    if size == 2:
-        return b.one("sub", [b.one("mul", [at(0, 0), at(1, 1)]), b.one("mul", [at(0, 1), at(1, 0)])])
-    total: Value | None = None
-    for j in range(3):
-        p, q = (j + 1) % 3, (j + 2) % 3
-        minor = b.one("sub", [b.one("mul", [at(1, p), at(2, q)]), b.one("mul", [at(1, q), at(2, p)])])
-        term = b.one("mul", [at(0, j), minor])
-        total = term if total is None else b.one("add", [total, term])
-    assert total is not None
-    return total

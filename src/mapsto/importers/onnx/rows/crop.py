@@ -47,6 +47,24 @@ def crop_and_resize(call: NodeCall, axes: Sequence[int], sizes: Sequence[Dim], m
     return composite.cast(b, b.one("select", [inside, found, other]), x.dtype)
 
 
+def scaled_regions(call: NodeCall, axes: Sequence[int]) -> list[Dim]:
+    """floor(extent * part * scale), which must be known when compiling."""
+    scales, regions = call.array(2), call.array(1)
+    extents = [call.input().shape[axis] for axis in axes]
+    if scales is None or regions is None or not all(isinstance(d, int) for d in extents):
+        raise call.unsupported("scales of a region that only a run knows are not supported; give sizes")
+    if len(scales) != len(axes) or len(regions) != 2 * len(axes):
+        raise call.wrong(f"{len(scales)} scales and {len(regions)} fractions for {len(axes)} axes")
+    parts = regions[len(axes) :].astype(np.float64) - regions[: len(axes)]
+    found: list[Dim] = []
+    for extent, part, scale in zip(extents, parts, scales, strict=True):
+        size = float(np.floor(float(extent) * part * float(scale)))  # type: ignore[arg-type]
+        if not 0 <= size < 2.0**31:
+            raise call.wrong(f"a scale of {scale} makes {size} elements of {extent}")
+        found.append(int(size))
+    return found
+
+
 def _coordinates(call: NodeCall, ends: Sequence[Value], extent: Dim, size: Dim) -> Value:
     """Where each element of the result lies along an axis; the middle of the region where there is but one."""
     b = call.builder

@@ -13,7 +13,7 @@ def _non_max_suppression(call: NodeCall) -> Result:
     limit: Dim = 0
     if call.has(2):  # below zero it is none as well
         most = b.one("max", [call.input(2), call.scalar(0, call.input(2))])
-        limit = b.dims(most, "limit", call.place(2))[0]
+        limit = call.only(b.dims(most, "limit", call.place(2)), 2)
     operands = [call.input(0), call.input(1), call.optional(3), call.optional(4)]
     attrs = {"limit": limit, "center": bool(call.integer("center_point_box", 0))}
     indices, count = b.add("non_max_suppression", operands, attrs)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+import onnx
+
 from mapsto.errors import ShapeError
 from mapsto.importers.onnx.rows.common import column, flatten, reshape
 from mapsto.importers.onnx.table import NodeCall, Result, row
+from mapsto.importers.onnx.tensors import dtype_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
@@ -33,7 +37,27 @@ def _unary(call: NodeCall) -> Result:
 
 @row(*_BINARY)
 def _binary(call: NodeCall) -> Result:
-    return call.builder.one(_BINARY[call.op], [call.input(0), call.input(1)])
+    second = call.input(1) if call.opset >= 7 else _second_of_old(call)
+    return call.builder.one(_BINARY[call.op], [call.input(0), second])
+
+
+def _second_of_old(call: NodeCall) -> Value:
+    """Before opset 7 only the second operand is broadcast, and only by `broadcast`: its axes are those of the first
+    from `axis` on, the last ones where there is no `axis`.
+    """
+    x, y = call.input(0), call.input(1)
+    if not call.integer("broadcast", 0):
+        if x.rank != y.rank:
+            raise call.wrong(f"{x} and {y} differ in rank; attribute broadcast=1 would allow that")
+        return y
+    if y.rank > x.rank:
+        raise call.wrong(f"{y} has more axes than {x}, to which it is broadcast")
+    if not call.has_attribute("axis"):
+        return y
+    axis = call.axis(x.rank)
+    if axis + y.rank > x.rank:
+        raise call.wrong(f"{y} does not fit {x} from axis {axis} on")
+    return reshape(call.builder, y, (*y.shape, *[1] * (x.rank - axis - y.rank)))
 
 
 @row(*_FOLDED)
@@ -68,8 +92,7 @@ def _clip(call: NodeCall) -> Result:
     """min(max(x, low), high): where low > high the result is high."""
     b, x = call.builder, call.input()
     if call.opset < 11:
-        low = call.scalar(call.number("min"), x) if call.has_attribute("min") else None
-        high = call.scalar(call.number("max"), x) if call.has_attribute("max") else None
+        low, high = (_bound_of_old(call, name, x) for name in ("min", "max"))
     else:
         low, high = call.optional(1), call.optional(2)
     if low is not None:
@@ -77,9 +100,33 @@ def _clip(call: NodeCall) -> Result:
     return x if high is None else b.one("min", [x, high])
 
 
+def _bound_of_old(call: NodeCall, name: str, x: Value) -> Value | None:
+    """An attribute of Clip; where it is left out the largest finite f32 bounds the operand, before opset 6 nothing."""
+    if not call.has_attribute(name) and (call.opset < 6 or x.dtype.is_half):
+        return None
+    largest = float(np.finfo(np.float32).max)
+    return call.scalar(call.number(name, largest if name == "max" else -largest), x)
+
+
 @row("Cast")
 def _cast(call: NodeCall) -> Result:
-    return _to(call, call.dtype("to"))
+    if call.opset >= 6:
+        return _to(call, call.dtype("to"))
+    name = call.text("to", "").upper()
+    if name not in onnx.TensorProto.DataType.keys():
+        raise call.wrong(f"attribute to={name!r} is no element type")
+    return _to(call, dtype_of(onnx.TensorProto.DataType.Value(name), "attribute 'to'"))
+
+
+@row("BitCast")
+def _bit_cast(call: NodeCall) -> Result:
+    """The same bits, read as another type of the same size; a bool is a byte of 0 or 1, and any other byte is true."""
+    x, to = call.input(), call.dtype("to")
+    if x.dtype.size != to.size:
+        raise call.wrong(f"the bits of {x.dtype.value} are none of {to.value}: the types must be of one size")
+    if x.dtype.is_float or to.is_float:
+        return x if x.dtype is to else call.builder.one("bitcast", [x], to=to)
+    return _to(call, to)  # integers of one size wrap around
 
 
 @row("CastLike")
@@ -95,29 +142,6 @@ def _to(call: NodeCall, dtype: DType) -> Value:
 @row("Identity")
 def _identity(call: NodeCall) -> Result:
     return call.input()
-
-
-@row("Dropout")
-def _dropout(call: NodeCall) -> Result:
-    """Inference: the input as it is, and a mask that keeps all. Training does the same where nothing is dropped."""
-    if call.has(2) and not _drops_nothing(call):
-        b, training = call.builder, call.array(2)
-        advice = "training mode is not supported; export the model for inference (training_mode=False)"
-        if training is not None:
-            if training.all():
-                raise call.unsupported(advice)
-        else:
-            mode = b.one("cast", [reshape(b, call.input(2), ())], to=DType.I64)
-            call.require_value(-b.bind(mode, "training"), f"{call.port(2)} is true: {advice}")
-    mask = (
-        call.builder.one("full", [], shape=call.input().shape, value=True, dtype=DType.BOOL) if call.wants(1) else None
-    )
-    return [call.input(), mask]
-
-
-def _drops_nothing(call: NodeCall) -> bool:
-    ratio = call.array(1)
-    return ratio is not None and not ratio.any()
 
 
 @row("IsInf")
@@ -141,7 +165,8 @@ def _elu(call: NodeCall) -> Result:
 
 @row("Selu")
 def _selu(call: NodeCall) -> Result:
-    alpha, gamma = call.number("alpha", 1.67326319217681884765625), call.number("gamma", 1.05070102214813232421875)
+    default = (1.67326319217681884765625, 1.05070102214813232421875) if call.opset >= 6 else (1.6732, 1.0507)
+    alpha, gamma = call.number("alpha", default[0]), call.number("gamma", default[1])
     return composite.selu(call.builder, call.input(), alpha, gamma)
 
 
@@ -155,7 +180,10 @@ def _celu(call: NodeCall) -> Result:
 
 @row("PRelu")
 def _prelu(call: NodeCall) -> Result:
-    return composite.prelu(call.builder, call.input(0), call.input(1))
+    x, slope = call.input(0), call.input(1)
+    if call.opset < 7 and slope.rank == 1 and slope.shape[0] != 1 and x.rank > 1:  # a slope for each channel
+        slope = column(call.builder, slope, 1, x.rank)
+    return composite.prelu(call.builder, x, slope)
 
 
 @row("HardSigmoid")
@@ -177,6 +205,14 @@ def _mish(call: NodeCall) -> Result:
 def _gelu(call: NodeCall) -> Result:
     approximate = call.one_of("approximate", "none", ["none", "tanh"])
     return composite.gelu(call.builder, call.input(), approximate=approximate)
+
+
+@row("Erfc")
+def _erfc(call: NodeCall) -> Result:
+    """No op of the standard: converters of TensorFlow's models leave it."""
+    if not call.input().dtype.is_float:
+        raise call.wrong(f"{call.input()} is no tensor of floats")
+    return composite.erfc(call.builder, call.input())
 
 
 @row("Swish")

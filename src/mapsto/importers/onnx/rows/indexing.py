@@ -94,7 +94,7 @@ def _compress(call: NodeCall) -> Result:
 @row("TopK")
 def _top_k(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
-    k: Dim = call.integer("k") if call.opset < 10 else call.dims(1, "k")[0]
+    k: Dim = call.integer("k") if call.opset < 10 else call.dim(1, "k")
     axis = call.axis(x.rank, -1)
     attrs = {
         "k": k,
@@ -137,6 +137,8 @@ def _one_hot(call: NodeCall) -> Result:
 def _depth(call: NodeCall) -> Dim:
     """The number of classes, which may be a float."""
     b, depths = call.builder, call.input(1)
+    if any(d != 1 for d in depths.shape):
+        raise call.wrong(f"the depth {depths} is not one element")
     array = call.array(1)
     if array is not None:
         return int(array.reshape(-1)[0])

@@ -9,7 +9,15 @@ import numpy as np
 from mapsto.budget import current
 from mapsto.errors import UnsupportedError
 from mapsto.importers.onnx.rows.axes import Chosen, bound, chosen, compacted, integers, known_axes, total
-from mapsto.importers.onnx.rows.common import flatten, positions, reshape, slice_axis, transpose, unsqueeze
+from mapsto.importers.onnx.rows.common import (
+    flatten,
+    float_as_dims,
+    positions,
+    reshape,
+    slice_axis,
+    transpose,
+    unsqueeze,
+)
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
@@ -29,13 +37,15 @@ from mapsto.ops.builder import Builder
 def _reshape(call: NodeCall) -> Result:
     """0 copies the input's extent (unless `allowzero`), -1 takes what the others leave."""
     x = call.input()
-    target = call.dims(1) if call.content(1) is not None else _run_time_shape(call)
+    target = _target(call)
     shape = list(target)
     for axis, dim in enumerate(target):
         if dim == 0 and not call.integer("allowzero", 0):
             if axis >= x.rank:
                 raise call.wrong(f"shape {target}: a 0 at place {axis} of an input with {x.rank} axes")
             shape[axis] = x.shape[axis]
+    if any(isinstance(d, int) and d < -1 for d in target):
+        raise call.wrong(f"shape {target} has a negative extent")
     open_axes = [axis for axis, dim in enumerate(target) if dim == -1]
     if len(open_axes) > 1:
         raise call.wrong(f"shape {target} has more than one -1")
@@ -44,9 +54,17 @@ def _reshape(call: NodeCall) -> Result:
         if rest == 0:
             raise call.wrong(f"shape {target}: -1 beside a 0 can be anything")
         shape[open_axes[0]] = floordiv(product(x.shape), rest)
-    if any(isinstance(d, int) and d < 0 for d in shape):
-        raise call.wrong(f"shape {target} has a negative extent")
     return reshape(call.builder, x, shape)
+
+
+def _target(call: NodeCall) -> list[Dim]:
+    """The extents that a Reshape asks for: an attribute before opset 5."""
+    if call.opset < 5:
+        given = call.integers("shape")
+        if given is None:
+            raise call.wrong("attribute 'shape' is missing")
+        return list(given)
+    return call.dims(1) if call.content(1) is not None else _run_time_shape(call)
 
 
 def _run_time_shape(call: NodeCall) -> list[Dim]:
@@ -129,6 +147,8 @@ def _squeeze(call: NodeCall) -> Result:
     if axes is None:
         gone = _ones(call)
     else:
+        if axes and not x.rank:
+            raise call.wrong(f"{x} has no axis to leave out")
         gone = {call.normal_axis(axis, x.rank) for axis in axes}
     for axis in gone:
         if isinstance(x.shape[axis], int) and x.shape[axis] != 1:
@@ -206,12 +226,19 @@ def _expand(call: NodeCall) -> Result:
 @row("Tile")
 def _tile(call: NodeCall) -> Result:
     x = call.input()
-    if call.opset < 6:
-        raise call.unsupported("Tile before opset 6 is not supported; convert the model")
-    repeats = call.dims(1)
+    repeats = call.dims(1) if call.opset >= 6 else _tiles_of_old(call)
     if len(repeats) != x.rank:
         raise call.wrong(f"{len(repeats)} repeats for {x.rank} axes")
     return x if all(r == 1 for r in repeats) else call.builder.one("tile", [x], repeats=tuple(repeats))
+
+
+def _tiles_of_old(call: NodeCall) -> list[Dim]:
+    """Before opset 6 the copies along one axis, both numbers of the data's own type."""
+    x, count = call.input(), float_as_dims(call.builder, call.input(1))
+    if count is None:
+        raise call.unsupported("tiles (input 1) must be known when compiling; make it an initializer")
+    axis = call.normal_axis(int(call.static_scalar(2, "the axis")), x.rank)
+    return [count if k == axis else 1 for k in range(x.rank)]
 
 
 @row("Concat")
@@ -230,6 +257,8 @@ def _concat(call: NodeCall) -> Result:
 @row("Split")
 def _split(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
+    if not x.rank:
+        raise call.wrong(f"{x} has no axis to split")
     axis = call.axis(x.rank, 0)
     sizes = _split_sizes(call, x.shape[axis])
     if len(sizes) != len(call.outputs):
@@ -248,6 +277,8 @@ def _split(call: NodeCall) -> Result:
 
 def _split_sizes(call: NodeCall, dim: Dim) -> list[Dim]:
     given = call.integers("split") if call.opset < 13 else call.dims(1) if call.has(1) else None
+    if call.opset == 1 and call.has(1):
+        given = _parts_of_old(call)
     if given is not None:
         return list(given)
     parts = call.integer("num_outputs", len(call.outputs))
@@ -259,6 +290,14 @@ def _split_sizes(call: NodeCall, dim: Dim) -> list[Dim]:
     if isinstance(dim, int) and dim % parts:
         raise call.wrong(f"an axis of {dim} does not split into {parts} equal parts")
     return [floordiv(dim, parts)] * parts
+
+
+def _parts_of_old(call: NodeCall) -> list[int]:
+    """Opset 1 takes extents as numbers of the data's own type."""
+    array = call.array(1)
+    if array is None or not all(float(v).is_integer() for v in array.reshape(-1)):
+        raise call.unsupported("the parts (input 1) must be whole numbers known when compiling; make it an initializer")
+    return [int(v) for v in array.reshape(-1)]
 
 
 # -- pad ---------------------------------------------------------------------------------------------------------------
@@ -286,7 +325,7 @@ def _cropped(call: NodeCall, x: Value) -> tuple[Value, list[Dim], list[Dim]]:
     """The input without what negative widths cut off, and the widths left to pad."""
     b = call.builder
     if call.opset < 11:
-        return crop(b, x, *_laid(call, range(x.rank), call.integers("pads") or []))
+        return crop(b, x, *_laid(call, range(x.rank), call.integers("pads" if call.opset >= 2 else "paddings") or []))
     widths, places = _widths(call)
     known = b.content(widths)
     if known is not None:

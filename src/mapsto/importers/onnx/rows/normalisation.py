@@ -4,34 +4,86 @@ from __future__ import annotations
 
 from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.table import NodeCall, Result, row
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import floordiv
 from mapsto.ir.graph import Value
+from mapsto.kernel.scalar import compute_type
 from mapsto.ops import composite
+
+# -- batch normalisation -----------------------------------------------------------------------------------------------
+
+
+def _by_channel(call: NodeCall, x: Value, *vectors: Value) -> None:
+    """Raises ModelError where x has no channels, or one of the vectors is none."""
+    for vector in vectors:
+        if x.rank < 2 or vector.rank != 1:
+            raise call.wrong(f"{vector} is not one number for each channel of {x}")
 
 
 @row("BatchNormalization")
 def _batch_norm(call: NodeCall) -> Result:
     x, scale, bias, mean, variance = (call.input(i) for i in range(5))
-    if call.integer("training_mode", 0):
-        return _batch_norm_training(call)
+    by_feature = call.opset < 9 and not call.integer("spatial", 1)
+    if by_feature and scale.rank == 1 and x.rank > 2 and not _is_training(call):
+        by_feature = False  # the shapes say that there is one number a channel
+    if not by_feature:
+        _by_channel(call, x, scale, bias, mean, variance)
+    elif x.rank < 2:
+        raise call.wrong(f"{x} has no axis of channels")
+    if _is_training(call):
+        return _batch_norm_training(call, by_feature)
+    if by_feature:
+        return _normalised_by_feature(call, mean, variance)
     return composite.batch_norm(call.builder, x, scale, bias, mean, variance, call.number("epsilon", 1e-5))
 
 
-def _batch_norm_training(call: NodeCall) -> Result:
-    """By the batch's own mean and variance; the running ones move towards these."""
+def _is_training(call: NodeCall) -> bool:
+    """Said by an attribute; from opset 7 to 13 by outputs that only training has."""
+    if call.opset >= 14:
+        return bool(call.integer("training_mode", 0))
+    if call.opset >= 7:
+        return any(call.wants(i) for i in range(1, 5))
+    return not call.integer("is_test", 0)
+
+
+def _batch_norm_training(call: NodeCall, by_feature: bool) -> Result:
+    """By the batch's own mean and variance; the running ones move towards these. Before opset 14 the batch's are
+    results as well. by_feature: a mean for each channel and place, instead of each channel.
+    """
     b, x, momentum = call.builder, call.input(0), call.number("momentum", 0.9)
-    axes = tuple(k for k in range(x.rank) if k != 1)
-    mean = b.one("reduce", [x], kind="mean", axes=axes, keepdims=True)
-    centred = b.one("sub", [x, mean])
+    axes = (0,) if by_feature else tuple(k for k in range(x.rank) if k != 1)
+    wide = b.one("cast", [x], to=DType.F32) if x.dtype.is_half else x
+    mean = b.one("reduce", [wide], kind="mean", axes=axes, keepdims=True)
+    centred = b.one("sub", [wide, mean])
     variance = b.one("reduce", [b.one("mul", [centred, centred])], kind="mean", axes=axes, keepdims=False)
     mean = b.one("reshape", [mean], shape=variance.shape)
-    y = composite.batch_norm(b, x, call.input(1), call.input(2), mean, variance, call.number("epsilon", 1e-5))
+    if by_feature:
+        y = _normalised_by_feature(call, mean, variance)
+    else:
+        y = composite.batch_norm(b, x, call.input(1), call.input(2), mean, variance, call.number("epsilon", 1e-5))
 
     def moved(old: Value, new: Value) -> Value:
         kept = b.one("mul", [old, call.scalar(momentum, old)])
-        return b.one("add", [kept, b.one("mul", [b.one("cast", [new], to=old.dtype), call.scalar(1 - momentum, old)])])
+        new = composite.cast(b, reshape(b, new, old.shape), old.dtype)
+        return b.one("add", [kept, b.one("mul", [new, call.scalar(1 - momentum, old)])])
 
-    return [y, moved(call.input(3), mean), moved(call.input(4), variance)]
+    running = [moved(call.input(3), mean), moved(call.input(4), variance)]
+    saved = [composite.cast(b, v, call.input(3).dtype) for v in (mean, variance)] if call.opset < 14 else []
+    return [y, *running, *saved]
+
+
+def _normalised_by_feature(call: NodeCall, mean: Value, variance: Value) -> Value:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias, with parameters for each channel and place."""
+    b, x = call.builder, call.input(0)
+    wide = compute_type(x.dtype)
+    shape = x.shape[1:]
+    s, o, m, v = (composite.cast(b, reshape(b, p, shape), wide) for p in (call.input(1), call.input(2), mean, variance))
+    deviation = b.one("sqrt", [b.one("add", [v, call.scalar(call.number("epsilon", 1e-5), v)])])
+    centred = b.one("div", [b.one("sub", [composite.cast(b, x, wide), m]), deviation])
+    return composite.cast(b, b.one("add", [b.one("mul", [centred, s]), o]), x.dtype)
+
+
+# -- the others --------------------------------------------------------------------------------------------------------
 
 
 @row("LayerNormalization")
@@ -54,6 +106,7 @@ def _rms_norm(call: NodeCall) -> Result:
 @row("InstanceNormalization")
 def _instance_norm(call: NodeCall) -> Result:
     x, scale, bias = (call.input(i) for i in range(3))
+    _by_channel(call, x, scale, bias)
     return composite.instance_norm(call.builder, x, scale, bias, call.number("epsilon", 1e-5))
 
 
@@ -76,11 +129,24 @@ def _group_norm(call: NodeCall) -> Result:
 @row("MeanVarianceNormalization")
 def _mean_variance(call: NodeCall) -> Result:
     """(x - mean) / (standard deviation + 1e-9), as the standard's own function body has it."""
+    if call.opset < 9:
+        return _mean_variance_of_old(call)
     b, x = call.builder, call.input()
     axes = tuple(call.normal_axis(axis, x.rank) for axis in call.integers("axes") or (0, 2, 3))
     centred = b.one("sub", [x, b.one("reduce", [x], kind="mean", axes=axes, keepdims=True)])
     variance = b.one("reduce", [b.one("mul", [centred, centred])], kind="mean", axes=axes, keepdims=True)
     return b.one("div", [centred, b.one("add", [b.one("sqrt", [variance]), call.scalar(1e-9, x)])])
+
+
+def _mean_variance_of_old(call: NodeCall) -> Result:
+    """Over space, with `across_channels` over channels as well; the variance may be left as it is."""
+    b, x = call.builder, call.input()
+    if x.rank < 3:
+        raise call.wrong(f"{x} has no spatial axes")
+    axes = tuple(range(1 if call.integer("across_channels", 0) else 2, x.rank))
+    if call.integer("normalize_variance", 1):
+        return composite.cast(b, composite.normalised(b, x, axes, 1e-9)[0], x.dtype)
+    return b.one("sub", [x, b.one("reduce", [x], kind="mean", axes=axes, keepdims=True)])
 
 
 @row("LpNormalization")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from mapsto.importers.onnx.rows.windows import Window, window_of, with_fixed_pads
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, ceildiv
+from mapsto.ir.expr import Dim, ceildiv, product
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
@@ -49,9 +52,21 @@ def _max_pool(call: NodeCall) -> Result:
     result = b.one("max_pool", [padded], **_attrs(fixed))
     if not call.wants(1):
         return result
-    if call.integer("storage_order", 0):
-        raise call.unsupported("indices with storage_order=1 are not supported")
-    return [result, b.one("max_pool_indices", [x], **_attrs(_not_negative(call, window)))]
+    places = b.one("max_pool_indices", [x], **_attrs(_not_negative(call, window)))
+    return [result, _column_major(b, places, x.shape[2:]) if call.integer("storage_order", 0) else places]
+
+
+def _column_major(b: Builder, places: Value, space: Sequence[Dim]) -> Value:
+    """Places in the flattened input, counted with the first spatial axis as the innermost one."""
+    size = b.known(product(space))
+    rest = b.one("mod", [places, size], fmod=False)
+    result = b.one("sub", [places, rest])
+    for k in range(len(space) - 1, -1, -1):
+        extent = b.known(space[k])
+        at = b.one("mod", [rest, extent], fmod=False)
+        rest = b.one("div", [rest, extent])
+        result = b.one("add", [result, b.one("mul", [at, b.known(product(space[:k]))])])
+    return result
 
 
 def _attrs(window: Window) -> dict[str, tuple[Dim, ...]]:
@@ -81,24 +96,32 @@ def _average_pool(call: NodeCall) -> Result:
 @row("LpPool")
 def _lp_pool(call: NodeCall) -> Result:
     """(sum |x|^p)^(1/p): the average without counting what is padded, times the window's size."""
-    b, x = call.builder, call.input()
-    powered = _power(b, b.one("abs", [x]), call.integer("p", 2))
+    b, x, p = call.builder, call.input(), _exponent(call)
+    powered = _power(b, b.one("abs", [x]), p)
     _, window, extra = _window(call)
     attrs = _attrs(_not_negative(call, window))
     average = b.one("avg_pool", [powered], count_include_pad=True, ceil_pads=(0,) * len(extra), **attrs)
     size = 1
     for k in window.kernel:
         size *= k
-    return _root(b, b.one("mul", [average, call.scalar(size, average)]), call.integer("p", 2))
+    return _root(b, b.one("mul", [average, call.scalar(size, average)]), p)
 
 
-def _power(b: Builder, x: Value, p: int) -> Value:
+def _exponent(call: NodeCall) -> float:
+    """Attribute p: a float in opset 1."""
+    p = call.number("p", 2.0) if call.opset < 2 else call.integer("p", 2)
+    if not 0 < p < math.inf:
+        raise call.wrong(f"attribute p={p} is no exponent of a norm; it must be positive")
+    return p
+
+
+def _power(b: Builder, x: Value, p: float) -> Value:
     if p == 1:
         return x
     return b.one("mul", [x, x]) if p == 2 else b.one("pow", [x, b.constant(float(p), "p", x.dtype)])
 
 
-def _root(b: Builder, x: Value, p: int) -> Value:
+def _root(b: Builder, x: Value, p: float) -> Value:
     if p == 1:
         return x
     return b.one("sqrt", [x]) if p == 2 else b.one("pow", [x, b.constant(1.0 / p, "p", x.dtype)])
@@ -117,7 +140,7 @@ def _global_pool(call: NodeCall) -> Result:
 
 @row("GlobalLpPool")
 def _global_lp_pool(call: NodeCall) -> Result:
-    b, p = call.builder, call.integer("p", 2)
+    b, p = call.builder, _exponent(call)
     return _root(b, _whole(call, "sum", _power(b, b.one("abs", [call.input()]), p)), p)
 
 

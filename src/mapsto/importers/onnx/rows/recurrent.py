@@ -4,33 +4,26 @@ the batch on axis 1, weights with a directions axis in front.
 
 from __future__ import annotations
 
-from mapsto.importers.onnx.rows.common import transpose
+from collections.abc import Sequence
+
+import numpy as np
+
+from mapsto.importers.onnx.rows.common import slice_axis, transpose
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.graph import Value
+from mapsto.ops.activations import DEFAULTS, PARAMETERS
 from mapsto.ops.projection import Layer, last_bias, projected, start
-from mapsto.ops.recurrent import GATES, directions_of, makes_all_gates_at_once
-
-_ACTIVATIONS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+from mapsto.ops.recurrent import DIRECTIONS, GATES, directions_of, makes_all_gates_at_once
 
 
 def _checked(call: NodeCall) -> tuple[int, str]:
     """(hidden size, direction); what the layers cannot do is refused."""
-    direction = call.one_of("direction", "forward", ["forward", "reverse", "bidirectional"])
+    direction = call.text("direction", "forward")
+    if call.opset < 3 and direction == "foward":  # so the standard itself spelt it
+        direction = "forward"
+    if direction not in DIRECTIONS:
+        raise call.unsupported(f"attribute direction={direction!r} is not supported; it may be {', '.join(DIRECTIONS)}")
     count = 2 if direction == "bidirectional" else 1
-    activations = call.texts("activations")
-    plain_relu = call.op == "RNN" and activations and {a.lower() for a in activations} == {"relu"}
-    if (
-        activations
-        and not plain_relu
-        and [a.lower() for a in activations] != [a.lower() for a in _ACTIVATIONS[call.op] * count]
-    ):
-        raise call.unsupported(
-            f"activations {activations} are not supported; only the defaults {list(_ACTIVATIONS[call.op])} are"
-        )
-    if call.number("clip", 0.0) != 0.0:
-        raise call.unsupported("attribute clip is not supported; leave it out")
-    if call.integer("input_forget", 0):
-        raise call.unsupported("attribute input_forget=1 is not supported")
     w = call.input(1)
     if w.rank != 3 or call.input(2).rank != 3 or w.shape[0] != count:
         raise call.wrong(f"weights {w} do not fit direction {direction!r}")
@@ -38,6 +31,26 @@ def _checked(call: NodeCall) -> tuple[int, str]:
     if not isinstance(hidden, int) or call.integer("hidden_size", hidden) != hidden:
         raise call.wrong(f"hidden_size {call.integer('hidden_size', 0)} is not the recurrent weights' {hidden}")
     return hidden, direction
+
+
+def _activations(call: NodeCall, directions: int) -> list[tuple[tuple[str, float, float], ...]]:
+    """(name, alpha, beta) of the activations of each direction; alphas and betas go, in order, to those with any."""
+    op = call.op.lower()
+    each = len(DEFAULTS[op])
+    names = [name.lower() for name in call.texts("activations") or DEFAULTS[op] * directions]
+    if len(names) == 2 * each and directions == 1:
+        names = names[:each]  # the standard's own default of RNN is for two directions
+    if len(names) != each * directions:
+        raise call.wrong(f"{len(names)} activations, not {each * directions}")
+    alphas, betas = (iter(call.numbers(f"activation_{which}") or ()) for which in ("alpha", "beta"))
+    found = []
+    for name in names:
+        if name not in PARAMETERS:
+            raise call.unsupported(f"activation {name[:80]!r} is not known; those are {', '.join(PARAMETERS)}")
+        alpha, beta = PARAMETERS[name]
+        alpha = 0.0 if alpha is None else next(alphas, float(np.float32(alpha)))
+        found.append((name, alpha, 0.0 if beta is None else next(betas, float(np.float32(beta)))))
+    return [tuple(found[k * each : (k + 1) * each]) for k in range(directions)]
 
 
 def _batch_first(call: NodeCall) -> bool:
@@ -52,24 +65,58 @@ def _turned(call: NodeCall, value: Value | None) -> Value | None:
 
 
 def _layer(call: NodeCall, states: tuple[int, ...], attrs: dict[str, object]) -> Result:
-    """The product of all steps, and the steps. states: which inputs are initial states."""
-    b, op = call.builder, call.op.lower()
+    """The product of all steps, and the steps. states: which inputs are initial states. Directions of different
+    activations are layers of their own.
+    """
+    op = call.op.lower()
     hidden, direction = _checked(call)
-    attrs = {"direction": direction, **attrs}
-    x, bias = _turned(call, call.input(0)), call.optional(3)
-    assert x is not None
-    apart = op == "gru" and makes_all_gates_at_once(op, attrs)
-    layer = Layer(x, call.input(1), bias, directions_of(attrs), GATES[op], hidden, apart)
-    layer.check(b)
-    operands = [call.input(2), call.optional(4), *(_turned(call, call.optional(i)) for i in states)]
+    if clip := call.number("clip", 0.0):
+        if not clip > 0:
+            raise call.wrong(f"attribute clip={clip} is no bound; it must be positive")
+        attrs["clip"] = clip
+    if call.integer("input_forget", 0):
+        attrs["input_forget"] = True
+    functions = _activations(call, 2 if direction == "bidirectional" else 1)
+    usual = tuple((name, 0.0, 0.0) for name in DEFAULTS[op])
+    own = [{} if f == usual else {"activations": f} for f in functions]
+    operands = [_turned(call, call.input(0)), *(call.optional(i) for i in range(1, 5))]
+    operands += [_turned(call, call.optional(i)) for i in states]
     if op == "lstm":
         operands.append(call.optional(7))
-    elif apart and bias is not None:
+    if len({str(f) for f in functions}) == 1:
+        return _results(call, _steps(call, operands, hidden, {"direction": direction, **attrs, **own[0]}))
+    parts = [
+        _steps(call, _of_direction(call, operands, k), hidden, {"direction": DIRECTIONS[k], **attrs, **own[k]})
+        for k in range(2)
+    ]
+    joined = [
+        call.builder.one("concat", list(pair), axis=int(k == 0)) for k, pair in enumerate(zip(*parts, strict=True))
+    ]
+    return _results(call, tuple(joined))
+
+
+def _of_direction(call: NodeCall, operands: Sequence[Value | None], k: int) -> list[Value | None]:
+    """What one direction takes: x and lengths as they are, of everything else its own."""
+    whole = (0, 4)
+    return [v if v is None or i in whole else slice_axis(call.builder, v, 0, k, 1) for i, v in enumerate(operands)]
+
+
+def _steps(call: NodeCall, given: Sequence[Value | None], hidden: int, attrs: dict[str, object]) -> tuple[Value, ...]:
+    """given: x, w, r, bias, lengths, states, and the peepholes of an lstm."""
+    b, op = call.builder, call.op.lower()
+    x, w, r, bias, lengths, *states = given
+    assert x is not None and w is not None
+    apart = op == "gru" and makes_all_gates_at_once(op, attrs)
+    layer = Layer(x, w, bias, directions_of(attrs), GATES[op], hidden, apart)
+    layer.check(b)
+    operands = [r, lengths, *states]
+    if apart and bias is not None:
         operands.append(last_bias(b, bias, hidden))
     operands += [None] * (5 - len(operands))
     one = x.shape[0] == 1 and isinstance(x.shape[2], int) and makes_all_gates_at_once(op, attrs)
-    given = [x, *operands, layer.w, start(b, layer)] if one else [projected(b, layer), *operands]
-    return _results(call, b.add(op, given, attrs))
+    if one:
+        return b.add(op, [x, *operands, layer.w, start(b, layer)], attrs)
+    return b.add(op, [projected(b, layer), *operands], attrs)
 
 
 def _results(call: NodeCall, outputs: tuple[Value, ...]) -> Result:
@@ -91,4 +138,4 @@ def _gru(call: NodeCall) -> Result:
 
 @row("RNN")
 def _rnn(call: NodeCall) -> Result:
-    return _layer(call, (5,), {"activation": (call.texts("activations") or ["tanh"])[0].lower()})
+    return _layer(call, (5,), {})

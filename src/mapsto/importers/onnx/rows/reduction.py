@@ -155,14 +155,14 @@ def _log_sum_exp(call: NodeCall) -> Result:
     return over.brought(b.one("cast", [found], to=x.dtype))
 
 
-@row("CumSum")
+@row("CumSum", "CumProd")
 def _cumsum(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     attrs = {"exclusive": bool(call.integer("exclusive", 0)), "reverse": bool(call.integer("reverse", 0))}
     axes = known_axes(call, 1, x.rank)
     if axes is not None:
-        return b.one("cumsum", [x], axis=axes[0], **attrs)
+        return b.one(call.op.lower(), [x], axis=call.only(axes, 1), **attrs)
     if not x.rank:
-        raise call.wrong(f"{x} has no axis to sum along")
+        raise call.wrong(f"{x} has no axis to go along")
     rows = reshape(b, x, around(call, one_axis(call, 1, x.rank), x.shape))
-    return reshape(b, b.one("cumsum", [rows], axis=1, **attrs), x.shape)
+    return reshape(b, b.one(call.op.lower(), [rows], axis=1, **attrs), x.shape)

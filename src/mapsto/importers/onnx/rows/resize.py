@@ -10,7 +10,7 @@ import numpy as np
 
 from mapsto.importers.onnx.rows.axes import total
 from mapsto.importers.onnx.rows.common import float_element, reshape
-from mapsto.importers.onnx.rows.crop import crop_and_resize
+from mapsto.importers.onnx.rows.crop import crop_and_resize, scaled_regions
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv
@@ -37,12 +37,20 @@ class _Scaled(NamedTuple):
 @row("Upsample")
 def _upsample(call: NodeCall) -> Result:
     axes = range(call.input().rank)
+    if call.opset < 7:
+        if len(axes) != 4:
+            raise call.wrong(f"{call.input()} has no height and width: it must have 4 axes")
+        numbers = [1.0, 1.0, call.number("height_scale"), call.number("width_scale")]
+    else:
+        numbers = call.numbers("scales") or []
     if call.opset < 9:
-        scaled = [_by_number(call, axis, scale) for axis, scale in zip(axes, call.numbers("scales") or [], strict=True)]
+        if len(numbers) != len(axes):
+            raise call.wrong(f"{len(numbers)} scales for {len(axes)} axes")
+        scaled = [_by_number(call, axis, scale) for axis, scale in zip(axes, numbers, strict=True)]
     else:
         scaled = _by_scales(call, 1, axes)
-    mode = call.one_of("mode", "nearest", ["nearest", "linear"])
-    return _resized(call, axes, scaled, mode, "asymmetric", "simple")
+    mode = call.one_of("mode", "nearest", ["nearest", "linear", "bilinear"])
+    return _resized(call, axes, scaled, "linear" if mode == "bilinear" else mode, "asymmetric", "simple")
 
 
 @row("Resize")
@@ -51,18 +59,20 @@ def _resize(call: NodeCall) -> Result:
     rank = call.input().rank
     if call.opset < 11:
         return _resized(call, range(rank), _by_scales(call, 1, range(rank)), mode, "asymmetric", "simple")
-    modes = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric", _CROP]
+    modes = ["half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "align_corners", "asymmetric"]
     if call.opset < 13:
         modes.append("tf_half_pixel_for_nn")
+    modes.append(_CROP)
     coordinates = call.one_of("coordinate_transformation_mode", "half_pixel", modes)
     nearest = call.one_of(
         "nearest_mode", "round_prefer_floor", ["round_prefer_floor", "round_prefer_ceil", "floor", "ceil"]
     )
     axes = [call.normal_axis(axis, rank) for axis in call.integers("axes") or range(rank)]
     by_size = call.has(3) and call.input(3).shape != (0,)
-    scaled = _by_sizes(call, axes) if by_size else _by_scales(call, 2, axes)
     if coordinates == _CROP:
-        return crop_and_resize(call, axes, [s.size for s in scaled], mode, nearest)
+        sizes = [s.size for s in _by_sizes(call, axes)] if by_size else scaled_regions(call, axes)
+        return crop_and_resize(call, axes, sizes, mode, nearest)
+    scaled = _by_sizes(call, axes) if by_size else _by_scales(call, 2, axes)
     return _resized(call, axes, scaled, mode, coordinates, nearest)
 
 

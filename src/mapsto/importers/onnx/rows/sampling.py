@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product as combinations
 
 import numpy as np
 
+from mapsto.budget import current
 from mapsto.importers.onnx.rows.common import column, reshape, slice_axis
 from mapsto.importers.onnx.rows.windows import per_axis
 from mapsto.importers.onnx.table import NodeCall, Result, row
@@ -166,7 +168,9 @@ def _col2im(call: NodeCall) -> Result:
     rank = len(image)
     strides, dilations = per_axis(call, "strides", rank, 1), per_axis(call, "dilations", rank, 1)
     pads = tuple(call.integers("pads") or (0,) * (2 * rank))
-    size = int(np.prod(block))
+    size = math.prod(block)
+    if min((*block, *strides, *dilations), default=1) < 1 or len(pads) != 2 * rank:
+        raise call.wrong(f"blocks {block}, strides {strides}, dilations {dilations} and pads {pads} do not go together")
     channels = x.shape[1]
     if len(block) != rank or not isinstance(channels, int) or channels % size:
         raise call.wrong(f"blocks of {block} do not fit {x}")
@@ -178,6 +182,7 @@ def _col2im(call: NodeCall) -> Result:
         i + pads[k] + pads[rank + k] - (counts[k] - 1) * strides[k] - dilations[k] * (n - 1) - 1
         for k, (i, n) in enumerate(zip(image, block, strict=True))
     )
+    current().charge("folded_bytes", 8 * channels * size, f"the unit matrix of blocks {block}")
     unit = np.tile(np.eye(size).reshape(size, 1, *block), (channels // size, *[1] * (rank + 1)))
     return b.one(
         "conv_transpose", [reshape(b, x, (x.shape[0], channels, *counts)), b.constant(unit, "unit", x.dtype)],

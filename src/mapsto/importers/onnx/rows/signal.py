@@ -26,7 +26,7 @@ _POINTS = 1 << 12
 @row(*_WINDOWS)
 def _window(call: NodeCall) -> Result:
     b, dtype = call.builder, call.dtype("output_datatype", DType.F32)
-    size = call.dims(0, "size")[0]
+    size = call.dim(0, "size")
     call.require(size, f"a window of {size} points")
     if isinstance(size, Expr) or size > _CONSTANT:
         steps = b.one("iota", [], shape=(size,), start=0, step=1, dtype=DType.F64)
@@ -125,6 +125,43 @@ def _half_waves(b: Builder, points: Dim, dtype: DType) -> list[Value]:
     return found
 
 
+@row("MelWeightMatrix")
+def _mel_weight_matrix(call: NodeCall) -> Result:
+    """[dft_length / 2 + 1, num_mel_bins]: triangles over the bins of a spectrum, equally far apart in mels, 2595 *
+    log10(1 + f / 700). Their corners are whole bins; a triangle without a rising side is 1 at its corner.
+    """
+    b = call.builder
+    mels, length = call.dim(0, "mels"), call.dim(1, "points")
+    rate, low, high = (reshape(b, b.one("cast", [call.input(i)], to=DType.F64), ()) for i in (2, 3, 4))
+
+    def op(name: str, x: Value, y: Value | float) -> Value:
+        return b.one(name, [x, y if isinstance(y, Value) else call.scalar(y, x)])
+
+    def real(dim: Dim) -> Value:
+        return b.one("cast", [b.known(dim)], to=DType.F64)
+
+    def mel(frequency: Value) -> Value:
+        return op("mul", b.one("log", [op("add", op("div", frequency, 700.0), 1.0)]), 2595.0 / math.log(10.0))
+
+    step = op("div", op("sub", mel(high), mel(low)), real(mels + 2))
+    edges = b.one("iota", [], shape=(mels + 2,), start=0.0, step=1.0, dtype=DType.F64)
+    edges = op("add", op("mul", edges, step), mel(low))
+    hertz = op("mul", op("sub", b.one("exp", [op("mul", edges, math.log(10.0) / 2595.0)]), 1.0), 700.0)
+    corners = b.one("floor", [op("div", op("mul", hertz, real(length + 1)), rate)])
+    left, top, right = (slice_axis(b, corners, 0, k, mels) for k in range(3))
+    bins = length // 2 + 1
+    place = reshape(b, b.one("iota", [], shape=(bins,), start=0.0, step=1.0, dtype=DType.F64), (bins, 1))
+    rising, falling = op("sub", top, left), op("sub", right, top)
+    up = op("div", op("sub", place, left), op("max", rising, 1.0))
+    up = b.one("select", [op("eq", rising, 0.0), call.scalar(1.0, up), up])
+    down = op("div", op("sub", right, place), op("max", falling, 1.0))
+    zero = call.scalar(0.0, up)
+    on_left = b.one("and", [op("ge", place, left), op("le", place, top)])
+    on_right = b.one("and", [op("gt", place, top), op("lt", place, right)])
+    weights = b.one("select", [on_left, up, b.one("select", [on_right, down, zero])])
+    return b.one("cast", [weights], to=call.dtype("output_datatype", DType.F32))
+
+
 @row("DFT")
 def _dft(call: NodeCall) -> Result:
     b, x = call.builder, call.input(0)
@@ -135,7 +172,7 @@ def _dft(call: NodeCall) -> Result:
         axes = known_axes(call, 2, x.rank)
         if axes is None:
             return _dft_of_run(call, onesided, inverse)
-        axis = axes[0]
+        axis = call.only(axes, 2)
     else:
         axis = call.normal_axis(call.integer("axis", 1) if call.opset < 20 else -2, x.rank)
     if axis == x.rank - 1:
@@ -161,7 +198,7 @@ def _dft_of_run(call: NodeCall, onesided: bool, inverse: bool) -> Value:
 
 def _length(call: NodeCall, extent: Dim, half: bool) -> Dim:
     """The number of points, of which a run takes no more than are allowed. half: the axis is half a spectrum."""
-    length = call.dims(1, "length")[0] if call.has(1) else 2 * (extent - 1) if half else extent
+    length = call.dim(1, "length") if call.has(1) else 2 * (extent - 1) if half else extent
     if isinstance(length, int) and length > _POINTS:
         raise call.unsupported(f"a transform of {length} points is not supported; up to {_POINTS} are")
     call.require(length - 1, f"a transform of {length} points: there must be at least 1")
@@ -193,11 +230,11 @@ def _of_length(b: Builder, x: Value, length: Dim) -> Value:
 def _stft(call: NodeCall) -> Result:
     """Frames of the signal[N, L, 1 or 2], `step` apart, times the window, transformed: [N, frames, bins, 2]."""
     b, x = call.builder, call.input(0)
-    (step,) = call.dims(1, "step") or [0]
+    step = call.dim(1, "step")
     window = call.optional(2)
     if call.has(3):
         known = float_as_dims(b, call.input(3))
-        size = known if known is not None else call.dims(3, "length")[0]
+        size = known if known is not None else call.dim(3, "length")
     elif window is not None:
         size = window.shape[0]
     else:

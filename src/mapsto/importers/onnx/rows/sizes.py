@@ -1,13 +1,11 @@
-"""Rows that make tensors from sizes: Constant, Shape, Size, Range, ConstantOfShape, EyeLike, random numbers."""
+"""Rows that make tensors from sizes: Constant, Shape, Size, Range, ConstantOfShape, EyeLike."""
 
 from __future__ import annotations
 
 import math
-import zlib
 
 import numpy as np
 
-from mapsto.errors import ModelError
 from mapsto.importers.onnx.rows.common import float_as_dims
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
@@ -72,6 +70,8 @@ def _range(call: NodeCall) -> Result:
     """start, start + delta, ... up to limit: max(0, ceil((limit - start) / delta)) elements."""
     b = call.builder
     start, limit, delta = (call.input(i) for i in range(3))
+    if any(d != 1 for v in (start, limit, delta) for d in v.shape if isinstance(d, int)):
+        raise call.wrong(f"{start}, {limit} and {delta} are not one number each")
     constants = [b.array(v) for v in (start, limit, delta)]
     if all(a is not None for a in constants):
         return _constant_range(call, [a.reshape(-1)[0].item() for a in constants if a is not None], start.dtype)
@@ -159,7 +159,7 @@ def _run_time_range(count: Dim, call: NodeCall, start: Value, delta: Value) -> V
     )
 
 
-# -- the unit matrix, random numbers -----------------------------------------------------------------------------------
+# -- the unit matrix ---------------------------------------------------------------------------------------------------
 
 
 @row("EyeLike")
@@ -171,38 +171,3 @@ def _eye_like(call: NodeCall) -> Result:
     columns = b.one("iota", [], shape=(x.shape[1],), start=0, step=1, dtype=DType.I64)
     diagonal = b.one("eq", [b.one("reshape", [rows], shape=(x.shape[0], 1)), columns])
     return b.one("cast", [diagonal], to=call.dtype("dtype", x.dtype))
-
-
-def _random(call: NodeCall, shape: tuple[Dim, ...], dtype: DType) -> Value:
-    """Numbers from a counter: a node without a seed takes one from its name, so every run gives the same numbers."""
-    seed = call.number("seed", 0.0) if call.has_attribute("seed") else None
-    number = zlib.crc32(call.name.encode()) if seed is None else int(np.float32(seed).view(np.uint32))
-    if call.op.startswith("RandomNormal"):
-        attrs = {"mean": call.number("mean", 0.0), "scale": call.number("scale", 1.0)}
-        return call.builder.one("random_normal", [], shape=shape, seed=number, dtype=dtype, **attrs)
-    low, high = call.number("low", 0.0), call.number("high", 1.0)
-    return call.builder.one("random_uniform", [], shape=shape, seed=number, dtype=dtype, low=low, high=high)
-
-
-@row("RandomNormal", "RandomUniform")
-def _random_of_shape(call: NodeCall) -> Result:
-    shape = call.integers("shape")
-    if shape is None or any(d < 0 for d in shape):
-        raise ModelError("attribute shape is missing or negative")
-    return _random(call, tuple(shape), call.dtype("dtype", DType.F32))
-
-
-@row("RandomNormalLike", "RandomUniformLike")
-def _random_like(call: NodeCall) -> Result:
-    x = call.input()
-    return _random(call, x.shape, call.dtype("dtype", x.dtype if x.dtype.is_float else DType.F32))
-
-
-@row("Bernoulli")
-def _bernoulli(call: NodeCall) -> Result:
-    """1 with the probability that the input says: a uniform number lies below it."""
-    b, x = call.builder, call.input()
-    seed = call.number("seed", 0.0) if call.has_attribute("seed") else None
-    number = zlib.crc32(call.name.encode()) if seed is None else int(np.float32(seed).view(np.uint32))
-    draw = b.one("random_uniform", [], shape=x.shape, seed=number, dtype=x.dtype, low=0.0, high=1.0)
-    return b.one("cast", [b.one("lt", [draw, x])], to=call.dtype("dtype", x.dtype))

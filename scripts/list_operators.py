@@ -1,0 +1,101 @@
+"""Prints docs/operators.md: what of the ONNX standard is read, from the table of rows and the suite that tests hold to.
+
+    python scripts/list_operators.py > docs/operators.md
+
+A test compares the page with what this prints. The numbers of cases are of the installed version of onnx.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+ROOT = Path(__file__).parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
+
+from tests.conformance import conformance_cases, node_cases  # noqa: E402
+
+from mapsto.importers.onnx import supported_ops  # noqa: E402
+from mapsto.importers.onnx.reader import NEWEST_OPSET, OLDEST_OPSET  # noqa: E402
+from mapsto.importers.onnx.tensors import DTYPES  # noqa: E402
+
+VERSION = ".".join(onnx.__version__.split(".")[:2])
+HEAD = f"""# Operators
+
+What mapsto reads of ONNX, opsets {OLDEST_OPSET} to {NEWEST_OPSET}, made by `python scripts/list_operators.py`
+from the table of rows (`importers/onnx/rows`) and the backend test-suite of onnx {VERSION}. What is not supported is
+one error, which lists every such node of a model with its op, opset and attribute, and what to do.
+
+- *versions*: the opsets at which the op changed.
+- *types*: of the first operand, where the newest version takes them and mapsto has them.
+- *how*: "native" is a row, which makes kernels of the compiler's own; "body" is the function by which the standard
+  defines the op, whose nodes are native; "-" is not supported.
+- *cases*: of the suite's cases of this single node, how many the tests hold compiled code to, and how many there are.
+
+Random numbers (RandomNormal, RandomUniform, Bernoulli, Multinomial, Dropout in training) are functions of a seed and an
+element's place: the same for any number of threads and in every run. A node without the attribute seed takes one from
+its name when it is compiled; `mapsto graph` shows it.
+"""
+_OURS = {f"tensor({onnx.TensorProto.DataType.Name(number).lower()})": ours.value for number, ours in DTYPES.items()}
+# Groups of types by a shorter name, the widest first.
+_GROUPS = (
+    ("all", tuple(ours.value for ours in DTYPES.values())),
+    ("numbers", tuple(ours.value for ours in DTYPES.values() if ours.value != "bool")),
+    ("floats", tuple(ours.value for ours in DTYPES.values() if ours.is_float)),
+    ("integers", tuple(ours.value for ours in DTYPES.values() if ours.is_integer)),
+)
+
+
+def schemas() -> dict[tuple[str, str], list[Any]]:
+    """Versions of each op of the standard, oldest first, by domain and name."""
+    found: dict[tuple[str, str], list[Any]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        found.setdefault((schema.domain, schema.name), []).append(schema)
+    return {key: sorted(versions, key=lambda s: int(s.since_version)) for key, versions in found.items()}
+
+
+def types_of(schema: Any) -> str:
+    """Element types of the first operand."""
+    formals = list(schema.inputs) or list(schema.outputs)
+    found = {_OURS[kind] for kind in (formals[0].types if formals else ()) if kind in _OURS}
+    parts = []
+    for name, members in _GROUPS:
+        if found.issuperset(members):
+            parts.append(name)
+            found -= set(members)
+    return ", ".join([*parts, *(ours.value for ours in DTYPES.values() if ours.value in found)])
+
+
+def lines() -> Iterator[str]:
+    """One line an op."""
+    read = set(supported_ops())
+    single = {raw.name: raw.model.graph.node[0].op_type for raw in node_cases() if len(raw.model.graph.node) == 1}
+    held = Counter(single[case.name] for case in conformance_cases() if case.name in single)
+    total = Counter(single.values())
+    known = schemas()
+    for (domain, op), versions in sorted(known.items()):
+        name = f"{domain}.{op}" if domain else op
+        newest = versions[-1]
+        has_body = newest.has_function or newest.has_context_dependent_function
+        how = "native" if name in read else "body" if has_body and held[op] else "-"
+        numbers = ", ".join(str(v.since_version) for v in versions if not v.deprecated)
+        cases = f"{held[op]} of {total[op]}" if total[op] else ""
+        yield f"| {name} | {numbers} | {types_of(newest) if how != '-' else ''} | {how} | {cases} |"
+    others = read - {f"{domain}.{op}" if domain else op for domain, op in known}
+    for name in sorted(others):
+        yield f"| {name} | no op of the standard | | native | |"
+
+
+def page() -> str:
+    """The whole page."""
+    table = ["| op | versions | types | how | cases |", "|---|---|---|---|---|", *lines()]
+    return HEAD + "\n" + "\n".join(table) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())

@@ -1,0 +1,61 @@
+"""Constants that contractions read packed: one for all that pack it in one way, one for each way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from tests.session.support import assert_close, normal
+
+import mapsto
+from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Graph, Value
+from mapsto.ops.builder import Builder
+from mapsto.ops.interpret import run_graph
+
+
+def by_rows(b: Builder, x: Value, w: Value) -> Value:
+    return b.one("matmul", [x, w])
+
+
+def by_columns(b: Builder, x: Value, w: Value) -> Value:
+    """x[i, k] * w[j, k], summed over k: the same constant read the other way."""
+    wide = b.one("reshape", [x], shape=(x.shape[0], 1, x.shape[1]))
+    return b.one("reduce", [b.one("mul", [wide, w])], kind="sum", axes=(2,), keepdims=False)
+
+
+def twice(first: Callable[..., Value], second: Callable[..., Value]) -> Graph:
+    b = Builder("g")
+    x = b.input("x", DType.F32, (8, 32))
+    w = b.constant(normal(32, 32, seed=1) * 0.2, "w")
+    return b.finish([second(b, b.one("tanh", [first(b, x, w)]), w)])
+
+
+def packed(exe: mapsto.Executable) -> list[str]:
+    return [buffer.name for buffer in exe.program.buffers if buffer.kind == "constant" and ".packed." in buffer.name]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "count"),
+    [(by_rows, by_rows, 1), (by_columns, by_columns, 1), (by_rows, by_columns, 2), (by_columns, by_rows, 2)],
+)
+def test_one_constant_is_packed_once_for_each_way_of_reading_it(
+    first: Callable[..., Value], second: Callable[..., Value], count: int
+) -> None:
+    graph = twice(first, second)
+    exe = mapsto.compile(graph, threads=1)
+    feed = {"x": normal(8, 32)}
+    assert_close(exe.run(feed), run_graph(graph, feed))
+    assert len(packed(exe)) == count, packed(exe)
+
+
+def test_halves_are_packed_as_they_lie_for_a_row_and_widened_for_many() -> None:
+    b = Builder("g")
+    x, y = b.input("x", DType.F16, (2, 512)), b.input("y", DType.F16, (64, 512))
+    w = b.constant((normal(512, 640, seed=2) * 0.05).astype(np.float16), "w")
+    graph = b.finish([b.one("matmul", [x, w]), b.one("matmul", [y, w])])
+    exe = mapsto.compile(graph, threads=1)
+    feed = {"x": normal(2, 512).astype(np.float16), "y": normal(64, 512).astype(np.float16)}
+    assert_close(exe.run(feed), run_graph(graph, feed))
+    assert len(packed(exe)) == 2

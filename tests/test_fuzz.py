@@ -1,0 +1,239 @@
+"""The fuzzer: so many cases of every target give nothing that must not be; and each of its oracles sees a fault that is
+put in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+import mapsto
+import mapsto.errors
+from mapsto.importers.onnx import table
+from mapsto.runtime import guard
+from mapsto.session import assemble
+from tests.fuzz import artifacts, children, jsons, lines, models
+from tests.fuzz.children import Children, Outcome
+from tests.fuzz.models import Case
+from tests.fuzz.mutating import Mutator
+from tests.fuzz.worker import install
+from tests.importers.models import model, node
+
+ROOT = Path(__file__).parents[1]
+CASES = 4320  # of all targets by turns: some two minutes of processor time
+LEAST = {"models": 2000, "artifacts": 1400, "plans": 500, "machines": 170}
+
+
+@pytest.mark.slow
+def test_cases_of_a_fixed_seed_find_nothing() -> None:
+    command = [sys.executable, "-m", "tests.fuzz", "--cases", str(CASES), "--seed", "1"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    for target, least in LEAST.items():
+        told = done.stdout.partition(f"{target}: ")[2]
+        tried, ran = re.match(r"(\d+)\n", told), re.search(r"(\d+) +[\d.]+ %  ran", told)
+        assert tried and int(tried[1]) >= least, done.stdout
+        assert ran and int(ran[1]) > least // 50, done.stdout  # else nothing is run
+
+
+# -- that it finds -----------------------------------------------------------------------------------------------------
+
+
+TWO = model(
+    [node("MatMul", ["x", "w"], ["m"]), node("Softmax", ["m"], ["y"])],
+    {"x": [3, 7]},
+    constants={"w": np.random.default_rng(0).standard_normal((7, 5)).astype(np.float32)},
+).SerializeToString()
+
+
+@pytest.fixture
+def tried(tmp_path: Path) -> Iterator[Callable[[bytes, int], Outcome]]:
+    """Tries a model in a child, as the fuzzer does; children have what a test has put in."""
+
+    def one(data: bytes, noise: int = 1) -> Outcome:
+        case = Case(data, (), {}, noise)
+        child = Children(lambda number, desk: models.tried(case, desk), lambda: install(tmp_path / "objects"))
+        ((_, outcome),) = child.tried([0])
+        return outcome
+
+    yield one
+
+
+def put_in(monkeypatch: pytest.MonkeyPatch, row: Callable[[Any], Any]) -> None:
+    """The importer's row of Softmax does this instead."""
+    monkeypatch.setitem(table._ROWS, ("", "Softmax"), row)
+
+
+def test_a_right_model_is_no_finding(tried: Any) -> None:
+    for noise in (0, 1):
+        assert tried(TWO, noise).key == ("ran", "right")
+
+
+def raise_key_error(call: Any) -> Any:
+    return {}["missing"]
+
+
+def loop_without_end(call: Any) -> Any:
+    while True:
+        pass
+
+
+def take_memory(call: Any) -> Any:
+    np.ones(1 << 26).sum()
+    raise call.unsupported("nothing")
+
+
+def crash(call: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def warn(call: Any) -> Any:
+    warnings.warn_explicit("overflow", RuntimeWarning, "/src/mapsto/importers/x.py", 7)
+    raise call.unsupported("nothing")
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "where"),
+    [
+        (raise_key_error, "unclear: KeyError", "importers/onnx/translate.py"),
+        (loop_without_end, "hang", "compile: importers/onnx/translate.py"),
+        (take_memory, "memory", "UnsupportedError"),
+        (crash, "crashed: SIGSEGV", "compile: importers/onnx/translate.py"),
+        (warn, "warning", "importers/x.py:7"),
+    ],
+)
+def test_a_fault_of_the_importer_is_found(
+    fault: Any, kind: str, where: str, tried: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "SECONDS", 4.0)
+    monkeypatch.setattr(children, "GROWS", 1 << 28)
+    put_in(monkeypatch, fault)
+    outcome = tried(TWO)
+    assert outcome.finding and outcome.kind == kind and outcome.where.startswith(where), outcome
+
+
+def test_one_element_past_the_end_of_a_buffer_is_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scratch memory that claims an element less than the code works on: with fences behind buffers it faults, and the
+    outcome says at which step.
+    """
+    whole = assemble.Buffer
+
+    def short(name: str, kind: str, size: Any, *rest: int) -> Any:
+        return whole(name, kind, size - 4 if kind == "arena" else size, *rest)
+
+    monkeypatch.setattr(assemble, "Buffer", short)
+    outcome = tried(TWO, 1)
+    assert outcome.finding and outcome.kind == "crashed: SIGSEGV" and outcome.where.startswith("run: g#"), outcome
+
+
+def test_a_wrong_result_is_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = assemble.pack_constants
+
+    def spoiled(arrays: Any) -> Any:
+        block, offsets = pack(arrays)
+        block.view(np.float32)[: block.size // 8] *= 1.01
+        return block, offsets
+
+    monkeypatch.setattr(assemble, "pack_constants", spoiled)
+    outcome = tried(TWO)
+    assert outcome.finding and outcome.kind == "wrong result" and "matmul" in outcome.where, outcome
+
+
+def test_a_run_that_is_refused_for_nothing_is_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise mapsto.errors.ExecutionError("node 'Softmax_1': no")
+
+    monkeypatch.setattr("mapsto.runtime.frame.require_sizes", refused)
+    outcome = tried(TWO)
+    assert outcome.finding and outcome.kind == "refuses", outcome
+
+
+def test_other_bits_without_fences_are_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = guard.FencedFrame.run
+
+    def nearly(self: Any, values: Any) -> Any:
+        (y,) = run(self, values)
+        return [np.nextafter(y, np.float32(9))]
+
+    monkeypatch.setattr(guard.FencedFrame, "run", nearly)
+    outcome = tried(TWO)
+    assert outcome.finding and outcome.kind == "other bits", outcome
+
+
+def test_a_run_that_reads_what_nothing_wrote_is_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that holds nothing holds NaN: a step that is left out shows."""
+    emit = assemble._run
+
+    def none(call: Any, buffers: Any) -> Any:
+        step = emit(call, buffers)
+        return step if step.label.startswith("g1") else replace(step, extent=0)
+
+    monkeypatch.setattr(assemble, "_run", none)
+    assert tried(TWO).kind == "wrong result"
+
+
+# -- what cases are ----------------------------------------------------------------------------------------------------
+
+
+def test_a_mutation_is_the_same_every_time_and_changes_the_message() -> None:
+    whole = onnx.ModelProto.FromString(TWO)
+    mutator = Mutator(lambda rng: onnx.ModelProto.FromString(TWO))
+    seen = set()
+    for number in range(300):
+        made = []
+        for _ in range(2):
+            proto = onnx.ModelProto.FromString(TWO)
+            how = mutator.mutate(proto, random.Random(number), number % 2 == 0)
+            made.append((how, proto.SerializeToString(deterministic=True)))
+        assert made[0] == made[1] and made[0][0]
+        seen.add(made[0][1])
+    assert len(seen) > 120 and whole.SerializeToString() == TWO
+    kinds = {type(onnx.ModelProto.FromString(data)) for data in seen}
+    assert kinds == {onnx.ModelProto}  # mutations of messages give messages; plain damage is another matter
+
+
+def test_an_artifact_that_is_written_anew_is_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "a.mapsto"
+    exe = mapsto.compile(TWO, threads=1)
+    data = b"".join(bytes(part) for part in exe.parts())
+    header, blobs = artifacts.taken_apart(data)
+    path.write_bytes(artifacts.written(header, blobs, late=False))
+    again = mapsto.load(path, threads=1)
+    assert again.program == exe.program and artifacts.same_code(again.program, exe.program)
+    x = np.ones((3, 7), np.float32)
+    assert np.array_equal(again(x), exe(x))
+
+
+def test_texts_and_values_are_changed_and_said() -> None:
+    for number in range(200):
+        rng = random.Random(number)
+        text, how = lines.mutate("a 1\nb 2\nc (3)", rng, lambda _: "z 9")
+        assert how and isinstance(text, str)
+        value = {"a": [1, 2, {"b": "x1"}], "c": 1.5}
+        assert jsons.mutate(value, rng)
+
+
+def test_a_mutation_changes_nothing_but_its_value() -> None:
+    """What was put into one value must not be found changed in the next."""
+    before = repr((jsons.OTHERS, jsons.NUMBERS))
+    for seed in range(300):
+        value = {"a": [1, {"b": "x"}], "c": None}
+        for _ in range(8):
+            jsons.mutate(value, random.Random(seed))
+            json.dumps(value)
+    assert repr((jsons.OTHERS, jsons.NUMBERS)) == before
