@@ -32,7 +32,8 @@ def _bind(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, .
     return []
 
 
-# bind_dim(symbol: str): from here on the size symbol is the element of the operand.
+# bind_dim(symbol: str, what: str): from here on the size symbol is the element of the operand. what: the node and input
+# that it comes from, where the model says it, for the error of a run that finds it below zero.
 register(OpSpec("bind_dim", "control", _infer_bind, _bind, foldable=False))
 
 

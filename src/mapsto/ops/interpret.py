@@ -185,7 +185,8 @@ def _check_results(node: Node, results: list[Array], shapes: list[tuple[int, ...
 def _bind(node: Node, scalar: Array, run: _Run) -> list[Array]:
     size = int(scalar.reshape(()))
     if size < 0:
-        raise ExecutionError(f"the size {node.attrs['symbol']} came out as {size}")
+        what = str(node.attrs.get("what", ""))
+        raise ExecutionError(f"{f'{what}: ' if what else ''}the size {node.attrs['symbol']} came out as {size}")
     run.sizes[str(node.attrs["symbol"])] = size
     return []
 

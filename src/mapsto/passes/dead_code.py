@@ -82,9 +82,12 @@ def _is_needed(
     if node.op == _BIND:
         return str(node.attrs["symbol"]) in sizes
     if node.op == _REQUIRE:
-        # asked of the model's own sizes it always stands; of a bound size, where something uses that size, or elements
-        # of which it is the count (an element read by its place may be all that is left of them)
-        return not bound or all(s in sizes or bound[s] & read_by_any for s in sizes_of(node) & set(bound))
+        # asked of the model's own sizes, or of what is read for its sake alone, it always stands; of other bound sizes,
+        # where something uses them, or elements of which one is the count (an element read by its place may be all that
+        # is left of them)
+        if not bound or "always" in node.attrs:
+            return True
+        return all(s in sizes or bound[s] & read_by_any for s in sizes_of(node) & set(bound))
     return any(value.name in needed for value in node.outputs) or any(name in sizes for name in binds(node))
 
 

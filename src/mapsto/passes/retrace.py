@@ -193,9 +193,9 @@ class _Tracer:
         attrs = {k: self._attr(v) for k, v in node.attrs.items()}
         with builder.source(*node.provenance):
             if node.op == "bind_dim":
-                return self._bind(str(node.attrs["symbol"]), inputs[0]), ()
+                return self._bind(str(node.attrs["symbol"]), inputs[0], str(node.attrs.get("what", ""))), ()
             if node.op == "require":
-                builder.require(attrs["condition"], str(attrs["message"]), where="")
+                builder.require(attrs["condition"], str(attrs["message"]), where="", always="always" in attrs)
                 return (), ()
             if node.op == "bounds_check":
                 assert inputs[0] is not None
@@ -219,13 +219,13 @@ class _Tracer:
             return tuple(self._attr(a) for a in attr)
         return substitute(attr, self.sizes) if isinstance(attr, Expr) else attr
 
-    def _bind(self, symbol: str, scalar: Value | None) -> tuple[()]:
+    def _bind(self, symbol: str, scalar: Value | None, what: str) -> tuple[()]:
         """A size whose integer is known by now is no symbol any more."""
         assert scalar is not None
         content = self.builder.content(scalar)
         known = content.reshape(-1)[0] if content is not None else None
         if known is None:
-            self.builder.bind(scalar, symbol=symbol)
+            self.builder.bind(scalar, symbol=symbol, what=what)
         elif known != self.sizes.get(symbol):
             self.sizes[symbol] = known
         return ()

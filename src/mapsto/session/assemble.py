@@ -154,7 +154,8 @@ def _control(item: Control, buffers: _Buffers) -> list[Step]:
     if node.op == "bind_dim":
         (name,) = node.inputs
         operand, dtype = buffers.operand(name), buffers.homes[name].dtype
-        return [Bind(str(node.attrs["symbol"]), operand, dtype, label, node.provenance)]
+        what = str(node.attrs.get("what", "")) or label
+        return [Bind(str(node.attrs["symbol"]), operand, dtype, what, node.provenance)]
     return _bounds(node, buffers, label) if node.op == CHECK else [_check(node, label)]
 
 
