@@ -12,10 +12,9 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 _STRINGS = "strings, sequences and optional values are no tensors"
-_LOOPS = "loops"
 # Ops of which no version is read, and what they are about.
 REFUSED: dict[str, str] = {
-    "Loop": _LOOPS, "Scan": _LOOPS, "LinearAttention": _LOOPS, "SequenceMap": _LOOPS,
+    "SequenceMap": _STRINGS,
     **dict.fromkeys(("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"), _STRINGS),
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _STRINGS),
     **{f"Sequence{kind}": _STRINGS for kind in ("At", "Construct", "Empty", "Erase", "Insert", "Length")},

@@ -344,6 +344,8 @@ def _widths(call: NodeCall) -> tuple[Value, Sequence[int]]:
     knows which are named.
     """
     b, x, pads = call.builder, call.input(), call.input(1)
+    if pads.rank != 1:
+        raise call.wrong(f"{call.port(1)} is no list of widths: {pads}")
     if not call.has(3):
         return pads, range(x.rank)
     axes = known_axes(call, 3, x.rank)
