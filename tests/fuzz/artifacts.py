@@ -65,7 +65,7 @@ def made(seed: int, number: int, without: frozenset[int] = frozenset()) -> Case:
         return Case(data, tuple(how), base, True, noise)
     header, blobs = taken_apart(data)
     for k in steps:
-        part = header if late or rng.random() < 0.1 else header["program"]
+        part = header if late or rng.random() < 0.1 else header.get("program", header)
         how.append(
             jsons.mutate(part, random.Random(f"{seed} artifacts {number} {k}"))
             if isinstance(part, (dict, list)) and part

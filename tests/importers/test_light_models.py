@@ -13,6 +13,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import mapsto
+from mapsto.report.accuracy import judge
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -51,8 +52,8 @@ def test_a_model_of_the_zoo(name: str) -> None:
     (entry,) = (entry for entry in model.graph.input if entry.name not in constants)
     shape = [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
     feeds = {entry.name: np.random.default_rng(2).standard_normal(shape).astype(np.float32)}
-    (found,) = mapsto.compile(model).run(feeds).values()
+    found = mapsto.compile(model).run(feeds)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (wanted,) = session.run(None, feeds)
-    assert found.shape == wanted.shape and np.ptp(wanted) > 0
-    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
+    wanted = dict(zip(found, session.run(None, feeds), strict=True))
+    assert all(np.ptp(array) > 0 for array in wanted.values())
+    assert all(verdict.ok for verdict in judge(wanted, found))
