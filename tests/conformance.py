@@ -177,7 +177,6 @@ PARAMETERS: dict[str, tuple[int, ...]] = {
 
 _TYPES = "its element types (4 and 2 bits, 8-bit floats) are not there yet"
 _STRINGS = "strings, sequences and optional values are not tensors"
-_LOOPS = "Loop and Scan are not there yet"
 _RANDOM = "random numbers: ours are others"
 _CLASSIC = "trees and text features are no neural networks"
 _TRAINING = "optimisers as ops; training has updates of its own"
@@ -194,10 +193,6 @@ EXCLUDED: dict[str, str] = {
     "test_*quantizelinear_*int2": _TYPES,
     "test_*quantizelinear_float4e2m1": _TYPES,
     "test_optional_*": _STRINGS,
-    "test_loop11": _LOOPS,
-    "test_scan*": _LOOPS,
-    "test_linear_attention_*": _LOOPS,
-    "test_range_*_expanded": _LOOPS,
     "test_bernoulli*": _RANDOM,
     "test_training_dropout": _RANDOM,
     "test_training_dropout_mask": _RANDOM,

@@ -13,14 +13,15 @@ from mapsto.ops.registry import Inference, Nesting, OpSpec, RunNested, Shape, re
 from mapsto.ops.shapes import BOOLS, describe, require_dtype
 
 
-def _require_one(inference: Inference) -> None:
+def require_one(inference: Inference) -> None:
+    """Raises ShapeError where operand 0 has not one element."""
     value = inference.value(0)
     if any(d != 1 for d in value.shape):
         raise ShapeError(f"{describe(inference)}: one element is needed")
 
 
 def _infer_bind(inference: Inference) -> list[tuple[DType, Shape]]:
-    _require_one(inference)
+    require_one(inference)
     if not inference.value(0).dtype.is_integer:
         raise ShapeError(f"{describe(inference)}: a size comes from an integer")
     return []
@@ -49,7 +50,7 @@ def yields(graph: Graph, inference: Inference) -> list[Value]:
 
 def _infer_if(inference: Inference) -> list[tuple[DType, Shape]]:
     require_dtype(inference, 0, BOOLS)
-    _require_one(inference)
+    require_one(inference)
     if len(inference.graphs) != 2:
         raise ShapeError(f"{describe(inference)}: `if` has two branches, not {len(inference.graphs)}")
     first, second = (yields(graph, inference) for graph in inference.graphs)

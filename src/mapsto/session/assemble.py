@@ -14,8 +14,10 @@ from mapsto.ir.expr import Dim, mul
 from mapsto.ir.graph import Node
 from mapsto.passes.dead_code import CHECK
 from mapsto.plan.home import Home
-from mapsto.plan.items import Branches, Control, Item
+from mapsto.plan.items import Branches, Control, Item, Looped
 from mapsto.plan.mapped import Mapped
+from mapsto.plan.names import prefix_in
+from mapsto.plan.rounds import BODY, CARRY, ENTER, HEAD, again_of
 from mapsto.plan.task import Task
 from mapsto.runtime.arrays import pack_constants
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run, Step
@@ -49,7 +51,8 @@ class _Buffers:
         self.homes = linked.homes
         self.constants = linked.constants
         self.inputs = {v.name for v in linked.mapped.graph.inputs}
-        self.outputs = set(linked.mapped.places.values())
+        self.outputs = {self.homes[place].buffer for place in linked.mapped.places.values()}
+        self.prefix = prefix_in(linked.mapped.graph)
         self.list: list[Buffer] = []
         self.index: dict[str, int] = {}
         self.used_constants: dict[str, np.ndarray] = {}
@@ -111,7 +114,9 @@ def _emit(
     items: Iterable[Item], calls: Mapping[str, Sequence[KernelCall]], buffers: _Buffers, steps: list[Step]
 ) -> None:
     for item in items:
-        if isinstance(item, Branches):
+        if isinstance(item, Looped):
+            _emit_rounds(item, calls, buffers, steps)
+        elif isinstance(item, Branches):
             _emit_branch(item, calls, buffers, steps)
         elif isinstance(item, Control):
             steps.extend(_control(item, buffers))
@@ -177,3 +182,18 @@ def _emit_branch(
     _emit(otherwise, calls, buffers, steps)
     steps[at] = BranchIfFalse(buffers.operand(node.inputs[0]), start, item.name, node.provenance)
     steps[leave] = Jump(len(steps), item.name, node.provenance)
+
+
+def _emit_rounds(
+    item: Looped, calls: Mapping[str, Sequence[KernelCall]], buffers: _Buffers, steps: list[Step]
+) -> None:
+    """if go: do A while again as `branch to the end unless go; A; branch to the end unless again; jump to A`."""
+    node = item.node
+    _emit(item.arms[ENTER], calls, buffers, steps)
+    at = len(steps)
+    steps.append(Jump(0))
+    _emit((*item.arms[HEAD], *item.arms[BODY], *item.arms[CARRY]), calls, buffers, steps)
+    leave = len(steps)
+    steps += [Jump(0), Jump(at + 1, item.name, node.provenance)]
+    for step, name in ((at, node.inputs[0]), (leave, again_of(node, buffers.prefix))):
+        steps[step] = BranchIfFalse(buffers.operand(name), len(steps), item.name, node.provenance)

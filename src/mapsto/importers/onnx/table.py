@@ -57,9 +57,11 @@ class Import(Protocol):
     @property
     def tensors(self) -> TensorReader: ...
 
-    def inline_graph(self, graph: Any, name: str, given: Sequence[Value] = ()) -> list[Value]:
-        """The outputs of a nested graph built in place, inside the graph of the node that is being translated. given:
-        its inputs.
+    def inline_graph(
+        self, graph: Any, name: str, given: Sequence[Value] = (), builder: Builder | None = None
+    ) -> list[Value]:
+        """The outputs of a nested graph built in place, inside the graph of the node that is being translated, or one
+        (`builder`) that is nested in it. given: its inputs.
         """
 
     def nested_graph(self, graph: Any, name: str, inputs: Sequence[TensorType] = ()) -> tuple[Graph, list[Value]]:
