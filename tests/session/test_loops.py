@@ -12,6 +12,9 @@ from onnx import TensorProto, helper
 from tests.session.support import Feed, check, normal
 
 from mapsto.devices.cpu.workers import Workers
+from mapsto.errors import ExecutionError, UnsupportedError
+from mapsto.importers.onnx import load
+from mapsto.runtime.program import Jump, Run
 
 FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 Typed = Mapping[str, tuple[int, Sequence[int | str]]]
@@ -49,11 +52,12 @@ ON = node("Identity", "c", "c1")  # goes on, whatever comes
 
 
 def counted(
-    nodes: Sequence[Any], carried: Typed, handed: Typed, rows: Typed = {}, goes_on: str = "c1", **around: Any
+    nodes: Sequence[Any], carried: Typed, handed: Typed, rows: Typed | None = None, goes_on: str = "c1", **around: Any
 ) -> Any:
-    """A model of one loop over `x [N, 4]`, `n` rounds at most, as long as `go`: what is carried begins as `x`. (Where rows
-    are collected N is 3: over no rounds ONNX Runtime takes an open extent of theirs for 0.)
+    """A model of one loop over `x [N, 4]`, `n` rounds at most, as long as `go`: what is carried begins as `x`. (Where
+    rows are collected N is 3: over no rounds ONNX Runtime takes an open extent of theirs for 0.)
     """
+    rows = rows or {}
     if rows:
         carried, handed, rows = map(_fixed, (carried, handed, rows))
     inner = body([*([ON] if goes_on == "c1" else []), *nodes], {**COUNTED, **carried},
@@ -156,3 +160,212 @@ CASES = {
 def test_a_loop(name: str, workers: Workers) -> None:
     given = feeds(CASES[name], (0, 1, 2, 9)) if "itself" in name else feeds(CASES[name])
     check(workers, CASES[name], *given)
+
+
+# ---- sizes that change -----------------------------------------------------------------------------------------------
+
+ROW: tuple[int, Sequence[int | str]] = (FLOAT, [1, 4])
+
+
+def of_rows(nodes: Sequence[Any], carried: Typed, handed: Typed, rows: Typed | None = None, starts: str = "x t") -> Any:
+    """A loop over `x [N, 4]` and `t [1, 4]`, whose first state may have any number of rows."""
+    rows = rows or {}
+    inner = body([ON, *nodes], {**COUNTED, **carried}, {"c1": (BOOL, []), **handed, **rows})
+    names = " ".join(f"y{i}" for i in range(len(handed) + len(rows)))
+    kinds = [*handed.values(), *((kind, ["R", *shape]) for kind, shape in rows.values())]
+    return model(
+        [constant("axis", [0]), node("Loop", f"n _ {starts}", names, body=inner)],
+        {"x": (FLOAT, ["N", 4]), "t": ROW, "n": (INT, [])}, dict(zip(names.split(), kinds, strict=True)),
+    )  # fmt: skip
+
+
+K: tuple[int, Sequence[int | str]] = (FLOAT, ["K", 4])
+K1: tuple[int, Sequence[int | str]] = (FLOAT, ["K1", 4])
+GROWING = {
+    "a cache": of_rows(
+        [node("Neg", "t", "u"), node("Concat", "k u", "k1", axis=0), node("ReduceMean", "k1 axis", "s", keepdims=1),
+         node("Sin", "s", "t1")], {"k": K, "t": ROW}, {"k1": K1, "t1": ROW},
+    ),
+    "the newest row first": of_rows(
+        [node("Sin", "t", "t1"), node("Concat", "t1 k", "k1", axis=0)], {"k": K, "t": ROW}, {"k1": K1, "t1": ROW},
+    ),
+    "twice as many each time": of_rows(
+        [node("Sin", "k", "h"), node("Concat", "k h", "k1", axis=0)], {"k": K}, {"k1": K1}, starts="x"
+    ),
+    "two of one size": of_rows(
+        [node("Concat", "k t", "k1", axis=0), node("Mul", "k1 k1", "q"), node("Sin", "t", "t1"),
+         node("Concat", "v t1", "v1", axis=0), node("Add", "v1 q", "r"), node("ReduceSum", "r axis", "s", keepdims=0)],
+        {"k": K, "v": K, "t": ROW}, {"k1": K1, "v1": K1, "t1": ROW}, {"s": (FLOAT, [4])}, starts="x x t",
+    ),
+    "two that change places": of_rows(
+        [node("Concat", "v t", "k1", axis=0), node("Identity", "k", "v1"), node("Sin", "t", "t1")],
+        {"k": K, "v": K, "t": ROW}, {"k1": K1, "v1": K1, "t1": ROW}, starts="x x t",
+    ),
+    "its size": of_rows(
+        [node("Concat", "k t", "k1", axis=0), node("Shape", "k", "s"), node("Sin", "t", "t1")],
+        {"k": K, "t": ROW}, {"k1": K1, "t1": ROW}, {"s": (INT, [2])},
+    ),
+    "what data say": of_rows(
+        [node("Concat", "k t", "a", axis=0), node("ReduceSum", "a one", "b", keepdims=0),
+         constant("zero", 0, np.float32), node("Greater", "b zero", "g"), node("Compress", "a g", "k1", axis=0),
+         node("Sin", "t", "t1")],
+        {"k": K, "t": ROW}, {"k1": K1, "t1": ROW},
+    ),
+}  # fmt: skip
+GROWING["what data say"].graph.node.insert(0, constant("one", [1]))
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_a_state_that_changes_its_size(name: str, workers: Workers) -> None:
+    given = [{"x": normal(rows, 4), "t": normal(1, 4, seed=1), "n": np.array(n)} for rows in (3, 0) for n in (0, 1, 6)]
+    exe = check(workers, GROWING[name], *given)
+    assert {"set"} <= {line.split()[1] for line in str(exe.program).splitlines()}
+
+
+def test_rows_taken_away_until_there_are_none(workers: Workers) -> None:
+    nodes = [
+        ON, constant("one", [1]), constant("last", [1 << 40]), constant("axis", [0]),
+        node("Slice", "k one last axis", "k1"), node("ReduceSum", "k axis", "s", keepdims=0),
+    ]  # fmt: skip
+    inner = body(nodes, {**COUNTED, "k": K}, {"c1": (BOOL, []), "k1": K1, "s": (FLOAT, [4])})
+    made = model(
+        [node("Shape", "x", "shape", start=0, end=1), node("Loop", "shape _ x", "y r", body=inner)],
+        {"x": (FLOAT, ["N", 4])}, {"y": K, "r": (FLOAT, ["N", 4])},
+    )  # fmt: skip
+    check(workers, made, *({"x": normal(rows, 4)} for rows in (5, 1)))
+
+
+# ---- loops that end when they like -----------------------------------------------------------------------------------
+
+
+def until(limit: str = "_") -> Any:
+    """sin(sin(..x)), and all the values on the way, as long as the number of the round is less than `stop`."""
+    nodes = [
+        constant("one", 1), node("Add", "i one", "j"), node("Less", "j stop", "c1"), node("Sin", "a", "a1"),
+        node("Add", "a1 x", "r"), node("Mul", "i j", "q"),
+    ]  # fmt: skip
+    fixed: tuple[int, Sequence[int]] = (FLOAT, [3, 4])
+    inner = body(nodes, {**COUNTED, "a": fixed}, {"c1": (BOOL, []), "a1": fixed, "r": fixed, "q": (INT, [])})
+    inputs: Typed = {"x": fixed, "stop": (INT, []), "go": (BOOL, []), **({"n": (INT, [])} if limit == "n" else {})}
+    before = [] if limit in "_n" else [constant("most", int(limit))]
+    return model(
+        [*before, node("Loop", f"{limit if limit in '_n' else 'most'} go x", "y r q", body=inner)],
+        inputs, {"y": fixed, "r": (FLOAT, ["R", 3, 4]), "q": (INT, ["R"])},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", ["_", "n", "25", str((1 << 63) - 1)])
+def test_rows_of_a_loop_that_ends_when_it_likes(limit: str, workers: Workers) -> None:
+    given = [
+        {"x": normal(3, 4), "stop": np.array(stop), "go": np.array(go)}
+        for stop, go in [(0, False), (0, True), (1, True), (16, True), (17, True), (33, True), (150, True)]
+    ]
+    if limit == "n":
+        given = [{**feed, "n": np.array(n)} for feed in given[::2] for n in (-1, 0, 1, 16, 40, 1 << 62)]
+    check(workers, until(limit), *given)
+
+
+def test_a_loop_without_end_is_refused_where_it_collects_rows() -> None:
+    inner = body([ON, node("Sin", "a", "a1")], {**COUNTED, "a": ROW}, {"c1": (BOOL, []), "a1": ROW, "a": ROW})
+    with pytest.raises(UnsupportedError, match="node 'Loop_0' .*never ends: give it a trip count"):
+        load(model([node("Loop", "_ _ x", "y r", body=inner)], {"x": ROW}, {"y": ROW, "r": ROW}))
+
+
+def test_rows_of_different_sizes_are_refused() -> None:
+    inner = body(
+        [ON, node("Concat", "k k", "k1", axis=0), node("Identity", "k", "r")],
+        {**COUNTED, "k": K}, {"c1": (BOOL, []), "k1": K1, "r": K},
+    )  # fmt: skip
+    with pytest.raises(UnsupportedError, match="node 'Loop_0' .*collects 0-th is .* all rows must have one size"):
+        load(model([node("Loop", "n _ x", "y r", body=inner)], {"x": K, "n": (INT, [])}, {"y": K, "r": K}))
+
+
+# ---- loops in loops, branches in loops, loops in branches ------------------------------------------------------------
+
+
+def nested(inner_rows: bool) -> Any:
+    """A triangle: round i of the outer loop has i rounds of the inner one, which reads the outer state."""
+    fixed: tuple[int, Sequence[int]] = (FLOAT, [3, 4])
+    deep = body(
+        [node("Identity", "d", "d1"), node("Mul", "b a", "p"), node("Add", "p x", "b1"), node("Cos", "b1", "r")],
+        {"j": (INT, []), "d": (BOOL, []), "b": fixed},
+        {"d1": (BOOL, []), "b1": fixed, **({"r": fixed} if inner_rows else {})},
+    )  # fmt: skip
+    after = [constant("axis", [0]), node("ReduceSum", "rr axis", "w", keepdims=0)] if inner_rows else []
+    outer = body(
+        [ON, node("Sin", "a", "s"), node("Loop", "i c s", "bb rr" if inner_rows else "bb", body=deep), *after,
+         node("Add", f"bb {'w' if inner_rows else 'a'}", "sum"), node("Tanh", "sum", "a1"),
+         node("Identity", "bb", "q")],
+        {**COUNTED, "a": fixed}, {"c1": (BOOL, []), "a1": fixed, "q": fixed},
+    )  # fmt: skip
+    return model(
+        [node("Loop", "n _ x", "y z", body=outer)], {"x": fixed, "n": (INT, [])},
+        {"y": fixed, "z": (FLOAT, ["R", 3, 4])},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("inner_rows", [False, True])
+def test_a_loop_in_a_loop(inner_rows: bool, workers: Workers) -> None:
+    check(workers, nested(inner_rows), *({"x": normal(3, 4), "n": np.array(n)} for n in (0, 1, 2, 5)))
+
+
+def test_a_cache_that_grows_in_a_loop_in_a_loop(workers: Workers) -> None:
+    deep = body(
+        [node("Identity", "d", "d1"), node("Concat", "b t", "b1", axis=0)],
+        {"j": (INT, []), "d": (BOOL, []), "b": K}, {"d1": (BOOL, []), "b1": K1},
+    )  # fmt: skip
+    outer = body(
+        [ON, node("Loop", "i c k", "k1", body=deep), constant("axis", [0]), node("ReduceMax", "k1 axis", "m")],
+        {**COUNTED, "k": K}, {"c1": (BOOL, []), "k1": K1, "m": (FLOAT, [1, 4])},
+    )  # fmt: skip
+    made = model(
+        [node("Loop", "n _ x", "y z", body=outer)], {"x": K, "t": ROW, "n": (INT, [])},
+        {"y": K1, "z": (FLOAT, ["R", 1, 4])},
+    )  # fmt: skip
+    given = [{"x": normal(2, 4), "t": normal(1, 4, seed=1), "n": np.array(n)} for n in (1, 2, 5)]
+    check(workers, made, *given)
+
+
+def test_branches_in_a_loop(workers: Workers) -> None:
+    then = helper.make_graph([node("Sin", "a", "p")], "t", [], ports({"p": X}))
+    other = helper.make_graph([node("Identity", "a", "q")], "e", [], ports({"q": X}))
+    nodes = [constant("two", 2), node("Mod", "i two", "m"), node("Cast", "m", "odd", to=BOOL)]
+    branch = helper.make_node("If", ["odd"], ["v"], then_branch=then, else_branch=other)
+    made = counted([*nodes, branch, node("Add", "v x", "a1")], {"a": X}, {"a1": X}, {"v": X})
+    check(workers, made, *feeds(made))
+
+
+def test_a_loop_in_a_branch(workers: Workers) -> None:
+    nodes = [ON, node("Mul", "a h", "p"), node("Sin", "p", "a1")]
+    inner = body(nodes, {**COUNTED, "a": X}, {"c1": (BOOL, []), "a1": X})
+    then = helper.make_graph([node("Loop", "n go x", "p", body=inner)], "t", [], ports({"p": X}))
+    other = helper.make_graph([node("Neg", "h", "q")], "e", [], ports({"q": X}))
+    branch = helper.make_node("If", ["which"], ["v"], then_branch=then, else_branch=other)
+    made = model(
+        [node("Exp", "x", "h"), branch, node("Add", "v h", "y")],
+        {"x": X, "n": (INT, []), "go": (BOOL, []), "which": (BOOL, [])}, {"y": X},
+    )  # fmt: skip
+    check(workers, made, *({**feed, "which": np.array(b)} for feed in feeds(made) for b in (True, False)))
+
+
+# ---- updates in place ------------------------------------------------------------------------------------------------
+
+
+def test_a_cache_of_fixed_room_is_updated_in_place(workers: Workers) -> None:
+    """One row of a hundred is written in a round: no step of it goes over all."""
+    nodes = [
+        constant("one", [1]), node("Reshape", "i one", "at"), node("Unsqueeze", "at one", "where"),
+        node("Sin", "t", "t1"), node("ScatterND", "k where t1", "k1"),
+    ]  # fmt: skip
+    room: tuple[int, Sequence[int]] = (FLOAT, [100, 4])
+    inner = body([ON, *nodes], {**COUNTED, "k": room, "t": ROW}, {"c1": (BOOL, []), "k1": room, "t1": ROW})
+    made = model(
+        [node("Loop", "n _ x t", "y z", body=inner)], {"x": room, "t": ROW, "n": (INT, [])}, {"y": room, "z": ROW}
+    )
+    given = [{"x": normal(100, 4), "t": normal(1, 4, seed=1), "n": np.array(n)} for n in (0, 1, 100)]
+    exe = check(workers, made, *given)
+    jump = next(at for at, step in enumerate(exe.program.steps) if isinstance(step, Jump))
+    rounds = [step for step in exe.program.steps[exe.program.steps[jump].target : jump] if isinstance(step, Run)]
+    assert rounds and not any("copy" in step.label or "400" in str(step.extent) for step in rounds)
+    with pytest.raises(ExecutionError, match="index 100 is outside of axis 0, which has 100 elements"):
+        exe.run({**given[0], "n": np.array(101)})

@@ -104,11 +104,8 @@ def _starts(node: Node, setting: Setting) -> list[Item]:
 
 
 def _looped(node: Node, setting: Setting, body: tuple[Item, ...]) -> Looped:
-    changing = [c for c in carried(node) if c.changes]
-    enter = tuple(_copy(c.start, c.output, setting) for c in changing)
-    head = tuple(_copy(c.output, c.state, setting) for c in changing)
-    carry = tuple(_copy(c.following, c.output, setting) for c in changing)
-    return Looped(node, (enter, head, body, carry), read_by(node))
+    enter = tuple(_copy(c.start, c.output, setting) for c in carried(node) if c.changes)
+    return Looped(node, (enter, body, ()), read_by(node))
 
 
 def _copy(source: str, target: str, setting: Setting) -> Task:

@@ -1,15 +1,15 @@
 """Loops in a plan: what is carried from round to round, and in whose memory.
 
-A loop has four lists of items: what is done before the first round (ENTER), at the head of each (HEAD), the body
-(BODY), and what hands on by copies what the body has yielded (CARRY).
+A loop has three lists of items: what is done before the first round (ENTER), the body (BODY), and what hands on by
+copies what the body has yielded (CARRY).
 
 A state whose size stays has one buffer, which holds what it starts with, then what is handed on, and in the end what
 the loop yields. What the body yields is computed in that buffer where nobody reads the state any more once it is being
 written, as outputs are that take over an input's memory (`plan.outputs`); a scatter into a state then writes its
 updates alone. Else it is computed apart, and copied at the end of the round.
 
-A state whose size may change has two buffers: the loop's output, of the size that is handed on, and the state itself,
-of the size that the round has. At the head the one is copied to the other.
+A state whose size may change is read in the buffer of the loop's output. The body yields into another one, of the size
+that is handed on; when the round is over the first gets that size, and the other is copied into it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mapsto.ir.expr import Dim, bare_symbol, symbols
-from mapsto.ir.graph import Graph, Node, Value, binds
+from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import Region, free_values
 from mapsto.ops.registry import op
 from mapsto.plan.edits import kept_in_place
@@ -31,7 +31,7 @@ from mapsto.plan.outputs import Placing, in_place
 from mapsto.plan.task import Task
 from mapsto.plan.works import walk
 
-ENTER, HEAD, BODY, CARRY, ARMS = range(5)
+ENTER, BODY, CARRY, ARMS = range(4)
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,12 @@ def carried(node: Node) -> tuple[Carried, ...]:
         changes = any(symbols(d) & changing for d in value.shape)
         found.append(Carried(node.inputs[start], value.name, body.outputs[at], node.outputs[result].name, changes))
     return tuple(found)
+
+
+def resized(node: Node) -> dict[str, Value]:
+    """Of each state of a loop whose size may change: the output in whose buffer it lies -> the state."""
+    (body,) = node.graphs
+    return {c.output: body.values()[c.state] for c in carried(node) if c.changes}
 
 
 def handed(graph: Graph) -> set[str]:
@@ -129,14 +135,6 @@ def _sizes(node: Node, given: Sequence[Value]) -> dict[str, Dim]:
     return found
 
 
-def is_known_at_head(node: Node, values: Mapping[str, Value]) -> bool:
-    """Whether the sizes that a round hands on are known when it begins: no node of the body has to find them."""
-    region = region_of(node)
-    assert region is not None
-    found = {name for each in region.graph.nodes for name in binds(each)}
-    return not any(symbols(d) & found for d in next_sizes(node, values).values())
-
-
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
@@ -173,11 +171,11 @@ class _Round:
         states = carried(node)
         names = {c.state for c in states}
         for c in states:
-            if not c.changes and c.following != c.state:
+            if c.changes or c.following != c.state:
                 self.handed(c, c.following in names)
         again, last = again_of(node, self.setting.prefix), region_again(node)
         if again != last:
-            self.copied(last, again, again, placing.first)
+            self.copied(last, again, "", placing.first)
         arms = list(self.item.arms)
         arms[BODY] = (*placing.first, *each(arms[BODY], self.updating))
         arms[CARRY] = (*arms[CARRY], *placing.last)
@@ -187,11 +185,11 @@ class _Round:
         placing, source = self.placing, c.following
         if is_state:  # as it was when the round began
             source = self.copied(source, placing.fresh(f"{source}.copy"), "", placing.first)
-        elif self.fits(c) and in_place(placing, source, c.state):
+        elif not c.changes and self.fits(c) and in_place(placing, source, c.state):
             placing.take_over(source, c.state)
             self.inside[source] = c.state
             return
-        self.copied(source, placing.fresh(f"{c.following}.copy"), c.state, placing.last)
+        self.copied(source, placing.fresh(f"{c.following}.copy"), c.output, placing.last)
 
     def fits(self, c: Carried) -> bool:
         """Whether what is handed on is made in the body, in a buffer of its own, and lies as the state does."""
@@ -200,12 +198,12 @@ class _Round:
         own = homes[source].buffer if source in made else ""
         return own in made and homes[source].layout == homes[c.state].layout
 
-    def copied(self, source: str, name: str, state: str, tasks: list[Task]) -> str:
-        """A row-major copy in the buffer of a state (the value `name` itself where that is no state)."""
+    def copied(self, source: str, name: str, output: str, tasks: list[Task]) -> str:
+        """A row-major copy where an output of the loop lies ("": in a buffer of its own)."""
         homes, value = self.placing.homes, self.placing.homes[source].value(source)
-        target = homes.get(state)
+        target = homes[output] if output else None
         shape = value.shape if target is None else target.layout.shape
-        why = f"{state} in the next round" if target is not None else f"{source} as the round began"
+        why = f"{output} so far" if target is not None else f"{source} as the round began"
         homes[name] = Home(name if target is None else target.buffer, value.dtype, plain(shape), why)
         tasks.append(copy_task(value, Value(name, value.dtype, shape), self.setting, (), why))
         return name

@@ -17,7 +17,7 @@ from mapsto.plan.home import Border, Home, as_it_comes, layout_for, same_places
 from mapsto.plan.initial import Setting, copy_task
 from mapsto.plan.items import Branches, Item, Looped, View, targets_of
 from mapsto.plan.layout import Layout, permuted, plain
-from mapsto.plan.rounds import carried
+from mapsto.plan.rounds import carried, resized
 from mapsto.plan.slices import Slice
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_layout, view_source
@@ -50,6 +50,8 @@ class _Settling:
         meter = current()
         for item in items:
             meter.tick("layouts")
+            if isinstance(item, Looped):
+                self.come_round(item)
             if isinstance(item, Branches):
                 item = replace(item, arms=tuple(self.settled(arm) for arm in item.arms))
             if isinstance(item, Looped):
@@ -63,6 +65,12 @@ class _Settling:
                 self.makers.update(dict.fromkeys(item.targets, item))
             done.append(item if view is None else view)
         return tuple(done)
+
+    def come_round(self, item: Looped) -> None:
+        """A state whose size changes lies where what the loop yields does."""
+        for output, state in resized(item.node).items():
+            why = f"{output} so far"
+            self.homes[state.name] = Home(self.home(output).buffer, state.dtype, plain(state.shape), why)
 
     def come_out(self, item: Looped) -> None:
         """What a loop yields is its last state, where that lies."""

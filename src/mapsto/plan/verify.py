@@ -15,7 +15,7 @@ from mapsto.plan.items import Branches, Item, Looped, View, reads_of, targets_of
 from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.names import prefix_in
-from mapsto.plan.rounds import BODY, CARRY, ENTER, HEAD, again_of, carried, region_of
+from mapsto.plan.rounds import BODY, CARRY, ENTER, again_of, carried, region_of, resized
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
@@ -42,7 +42,14 @@ class _Checking:
     def updated(self) -> frozenset[str]:
         """Inputs whose memory an output takes over, and states of loops that are updated."""
         loops = (c for node in self.mapped.graph.walk() if region_of(node) is not None for c in carried(node))
-        return frozenset({*(source for source, _ in self.mapped.graph.updates), *(c.state for c in loops)})
+        owners = (c.output if c.changes else c.state for c in loops)
+        return frozenset({*(source for source, _ in self.mapped.graph.updates), *owners})
+
+    @cached_property
+    def resized(self) -> dict[str, tuple[str, Value]]:
+        """States of loops whose size changes, with the outputs in whose buffer they lie."""
+        loops = (node for node in self.mapped.graph.walk() if region_of(node) is not None)
+        return {state.name: (output, state) for node in loops for output, state in resized(node).items()}
 
     def fault(self, key: str, what: str) -> ParseError:
         line = self.lines.get(key)
@@ -123,7 +130,8 @@ class _Checking:
     def rounds(self, item: Looped, known: Set[str]) -> set[str]:
         """What a loop yields. Raises where a state is not there in each round."""
         where = f"item {item.name}"
-        now = self.items(item.arms[HEAD], self.items(item.arms[ENTER], known))
+        now = self.items(item.arms[ENTER], known)
+        now |= {c.state for c in carried(item.node) if c.changes and c.output in now}
         body = self.items(item.arms[BODY], now)
         after = self.items(item.arms[CARRY], body - {c.output for c in carried(item.node)})
         again = again_of(item.node, prefix_in(self.mapped.graph))
@@ -137,10 +145,10 @@ class _Checking:
         for c in carried(item.node):
             if c.state not in now or c.following not in body:
                 raise self.fault(where, f"{item.name}: {c.state!r} is not there in each round")
-            kept = c.following == c.state or homes[c.following].buffer == homes[c.state].buffer
-            if homes[c.output if c.changes else c.state].buffer not in carry and not kept:
+            kept = not c.changes and homes[c.following].buffer == homes[c.state].buffer
+            if homes[c.output].buffer not in carry and not kept:
                 raise self.fault(where, f"{item.name}: nothing hands {c.following!r} on to {c.state!r}")
-            if not c.changes and homes[c.output].buffer != homes[c.state].buffer:
+            if homes[c.output].buffer != homes[c.state].buffer:
                 raise self.fault(where, f"{item.name}: {c.output!r} does not lie where the last {c.state!r} does")
         return {v.name for v in item.node.outputs}
 
@@ -168,6 +176,10 @@ class _Checking:
             buffer, layout = self.inside[name]
             if (home.buffer, home.layout) != (buffer, layout):
                 raise self.fault(where, f"{where}: its recipe puts it into {buffer} as {layout}")
+        elif name in self.resized:
+            output, state = self.resized[name]
+            if home.buffer != output or home.layout != plain(state.shape):
+                raise self.fault(where, f"{where}: it lies where {output!r} does, row-major")
         elif home.buffer not in self.updated or home.layout != owner.layout:
             raise self.fault(where, f"{where}: nothing puts it into the buffer of {home.buffer!r}")
 

@@ -17,7 +17,19 @@ from mapsto.runtime import runner_ir
 from mapsto.runtime.arena import Arena
 from mapsto.runtime.phases import find_phases
 from mapsto.runtime.polls import Polls
-from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Program, Require, Run, Step, operands_of
+from mapsto.runtime.program import (
+    Bind,
+    Bounds,
+    BranchIfFalse,
+    Jump,
+    Program,
+    Require,
+    Run,
+    SetSize,
+    Step,
+    bound_symbol,
+    operands_of,
+)
 from mapsto.runtime.sizes import SizeTape
 from mapsto.runtime.verify import input_symbols
 
@@ -27,6 +39,7 @@ ROWS_START = runner_ir.JOB_WORDS
 _KIND: dict[type, int] = {
     Run: runner_ir.RUN,
     Bind: runner_ir.STOP,
+    SetSize: runner_ir.STOP,
     BranchIfFalse: runner_ir.BRANCH,
     Jump: runner_ir.JUMP,
     Require: runner_ir.REQUIRE,
@@ -51,7 +64,7 @@ class Tables:
         self.phases = find_phases(program)
         self.tape = SizeTape(program.dims())
         self.input_symbols = input_symbols(program)
-        self.bind_symbols = frozenset(step.symbol for step in program.steps if isinstance(step, Bind))
+        self.bind_symbols = frozenset(s for step in program.steps if (s := bound_symbol(step)) is not None)
         self.count = len(program.steps)
         self._fill(functions)
         at = self.tape.index

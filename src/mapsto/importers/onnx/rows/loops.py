@@ -1,47 +1,17 @@
-"""Rows of Loop and Scan: both are loops of ours (`ops.loops`), whose states are what is carried, a counter, and tensors
-in which what each round yields is collected.
-"""
+"""Rows of Loop and Scan (`rounds` says what a loop is made into)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mapsto.importers.onnx.rows.common import reshape, slice_axis, transpose
+from mapsto.importers.onnx.rows.common import reshape, transpose
+from mapsto.importers.onnx.rows.rounds import COUNTER, Round, Trips, built
 from mapsto.importers.onnx.table import NodeCall, Result, row
-from mapsto.ir.bounds import ALL
-from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, equality, maximum, symbols
-from mapsto.ir.graph import Value, binds
+from mapsto.ir.expr import Dim, Expr, equality, maximum
+from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
-from mapsto.ops.ranges import Noted
-
-_COUNTER = DType.I64
-
-
-@dataclass(frozen=True)
-class Round:
-    """What a body makes of one round: whether to go on (None: nothing but the count ends the loop), the states that it
-    hands on, and what is collected.
-    """
-
-    again: Value | None
-    states: Sequence[Value]
-    rows: Sequence[Value]
-
-
-@dataclass(frozen=True)
-class Trips:
-    """How many rounds there are at most: as a scalar (None: no limit), and as a size where it is known as one."""
-
-    count: Value | None
-    size: Dim | None
-
-
-# (builder of the body, the number of the round, states) -> what it makes of them.
-MakeRound = Callable[[Builder, Value, Sequence[Value]], Round]
-
 
 # ---- Loop ------------------------------------------------------------------------------------------------------------
 
@@ -62,10 +32,28 @@ def _loop(call: NodeCall) -> Result:
         goes = inner.constant(True, "true")
         number, goes = (_as_declared(inner, v, e) for v, e in zip((number, goes), graph.input, strict=False))
         again, *made = call.translator.inline_graph(graph, call.name, [number, goes, *states], inner)
+        first = [*starts, *(None for _ in made[len(starts) :])]
+        made = [_as_said(inner, *each) for each in zip(made, graph.output[1:], first, strict=True)]
         return Round(_unless_true(inner, again), made[: len(starts)], made[len(starts) :])
 
     trips = Trips(None, None) if limit is None else _trips(b, limit)
-    return _built(call, b, starts, trips, None if go is None else _unless_true(b, go), body)
+    return built(call, b, starts, trips, None if go is None else _unless_true(b, go), body)
+
+
+def _as_said(b: Builder, value: Value, entry: Any, start: Value | None) -> Value:
+    """What a body yields with the extents that the model says as numbers, where only its round knows them. start: what
+    it is first, if it is carried: where that has another extent, the model is not believed.
+    """
+    dims = entry.type.tensor_type.shape.dim
+    if len(dims) != value.rank or (start is not None and start.rank != value.rank):
+        return value
+    shape = list(value.shape)
+    for axis, (d, said) in enumerate(zip(value.shape, dims, strict=True)):
+        wanted = int(said.dim_value)
+        if isinstance(d, Expr) and wanted > 0 and (start is None or start.shape[axis] == wanted):
+            b.require(equality(d, wanted), f"{entry.name!r} has {wanted} elements along axis {axis}")
+            shape[axis] = wanted
+    return reshape(b, value, shape)
 
 
 def _as_declared(b: Builder, scalar: Value, entry: Any) -> Value:
@@ -87,101 +75,7 @@ def _trips(b: Builder, limit: Value) -> Trips:
     known = content.reshape(-1)[0] if content is not None and content.size == 1 else None
     if known is None:
         return Trips(reshape(b, limit, ()), None)
-    return Trips(b.known(known, _COUNTER, "trips"), max(known, 0) if isinstance(known, int) else maximum(known, 0))
-
-
-# ---- building --------------------------------------------------------------------------------------------------------
-
-
-def _built(
-    call: NodeCall, b: Builder, starts: Sequence[Value], trips: Trips, go: Value | None, body: MakeRound
-) -> list[Value]:
-    """A loop in `b`: the last states, then what was collected, one row a round; rows of rounds that a count less than
-    `trips.size` leaves out are zeros.
-    """
-    inner = Builder(b.fresh(f"{call.name}.body"), b)
-    number = inner.input("round", _COUNTER, ())
-    if trips.size is not None:
-        inner.note_bounds(number.name, Noted("place", (ALL,), (trips.size,)))
-    states = [inner.input(v.name, v.dtype, v.shape) for v in starts]
-    made = body(inner, number, states)
-    handed = [_handed(call, inner, i, state, made.states[i]) for i, state in enumerate(states)]
-    size = trips.size
-    if made.rows and size is None:
-        size = _size(call, b, trips)
-        inner.note_bounds(number.name, Noted("place", (ALL,), (size,)))
-    blanks, collected = [], []
-    for i, value in enumerate(made.rows):
-        assert size is not None
-        _look_at_row(call, inner, value, i)
-        shape = (size, *value.shape)
-        blanks.append(b.one("blank", [], shape=shape, dtype=value.dtype))
-        rows = inner.input(f"{call.name}.rows", value.dtype, shape)
-        collected.append(inner.one("scatter_nd", [rows, reshape(inner, number, (1,)), value], reduction="none"))
-    following = inner.one("add", [number, inner.constant(1, "one", _COUNTER)])
-    again = _all(inner, _below(inner, following, trips.count), made.again)
-    zero = b.constant(0, "zero", _COUNTER)
-    begins = _all(b, _below(b, zero, trips.count), go)
-    below = (-1 if size is None else size, *(-1 for _ in (*handed, *collected)))
-    graph = inner.finish([again, following, *handed, *collected])
-    count, *results = b.add(
-        "loop", [begins, zero, *starts, *blanks], {"sizes": (), "below": below}, [graph], ["", *call.outputs]
-    )
-    if made.again is None and go is None:
-        return results
-    rounds = b.dims(count, "rounds")[0] if collected else 0
-    return [*results[: len(starts)], *(_first(b, rows, rounds) for rows in results[len(starts) :])]
-
-
-def _below(b: Builder, number: Value, count: Value | None) -> Value | None:
-    return None if count is None else b.one("lt", [number, count])
-
-
-def _all(b: Builder, *conditions: Value | None) -> Value:
-    """Whether all of some conditions hold; one that is None does."""
-    found: Value | None = None
-    for value in conditions:
-        if value is not None:
-            found = value if found is None else b.one("and", [found, value])
-    return b.constant(True, "true") if found is None else found
-
-
-def _first(b: Builder, rows: Value, count: Dim) -> Value:
-    """The rows that were made."""
-    return slice_axis(b, rows, 0, 0, count)
-
-
-def _handed(call: NodeCall, b: Builder, i: int, state: Value, value: Value) -> Value:
-    """What is handed on, of the very type of the state."""
-    if value.dtype is not state.dtype or value.rank != state.rank:
-        raise call.wrong(f"the value {i} that it carries begins as {state} and is handed on as {value}")
-    for a, d in zip(state.shape, value.shape, strict=True):
-        if a != d and not b.proves(equality(a, d)):
-            raise call.unsupported(
-                f"the value {i} that it carries begins as {state} and is handed on as {value}; it must keep its shape"
-            )
-    return reshape(b, value, state.shape)
-
-
-def _size(call: NodeCall, b: Builder, trips: Trips) -> Dim:
-    """How many rows are collected at most, where only the run knows it."""
-    if trips.count is None:
-        raise call.unsupported(
-            "it collects a row in each round, and nothing says how many rounds there are at most; give it a trip count"
-        )
-    zero = b.constant(0, "zero", _COUNTER)
-    return b.dims(b.one("max", [trips.count, zero]), "trips")[0]
-
-
-def _look_at_row(call: NodeCall, b: Builder, value: Value, i: int) -> None:
-    """Raises where the size of a row is known in its round alone."""
-    inside = {name for node in b.nodes for name in binds(node)}
-    found = inside & {name for d in value.shape for name in symbols(d)}
-    if found:
-        raise call.unsupported(
-            f"what it collects {i}-th is {value}, and only the round knows the size {', '.join(sorted(found))}; "
-            "all rows must have one size"
-        )
+    return Trips(b.known(known, COUNTER, "trips"), max(known, 0) if isinstance(known, int) else maximum(known, 0))
 
 
 # ---- Scan ------------------------------------------------------------------------------------------------------------
@@ -197,7 +91,7 @@ class _Scanned:
 
     def row(self, b: Builder, number: Value, count: Dim) -> Value:
         if self.backwards:
-            number = b.one("sub", [b.known(count - 1, _COUNTER, "last"), number])
+            number = b.one("sub", [b.known(count - 1, COUNTER, "last"), number])
         return b.one("gather", [self.value, number], axis=self.axis)
 
 
@@ -245,7 +139,7 @@ def _scan_of_batches(call: NodeCall) -> Result:
         forwards = [0] * (len(call.outputs) - len(starts))
         return Round(None, (), _scanned(call, inner, own[: len(starts)], read, forwards, count))
 
-    return _built(call, b, [], Trips(b.known(batch, _COUNTER, "samples"), batch), None, sample)
+    return built(call, b, [], Trips(b.known(batch, COUNTER, "samples"), batch), None, sample)
 
 
 def _per_value(call: NodeCall, name: str, count: int) -> list[int]:
@@ -274,10 +168,10 @@ def _scanned(
         made = call.translator.inline_graph(graph, call.name, [*states, *own], inner)
         return Round(None, made[: len(starts)], made[len(starts) :])
 
-    trips = Trips(b.known(rows, _COUNTER, "rows"), rows)
+    trips = Trips(b.known(rows, COUNTER, "rows"), rows)
     if count is not None:
-        trips = Trips(b.one("min", [b.one("cast", [count], to=_COUNTER), trips.count]), rows)
-    results = _built(call, b, starts, trips, None, body)
+        trips = Trips(b.one("min", [b.one("cast", [count], to=COUNTER), trips.count]), rows)
+    results = built(call, b, starts, trips, None, body)
     made = results[len(starts) :]
     return [*results[: len(starts)], *(_turned(b, v) if back else v for v, back in zip(made, backwards, strict=True))]
 
