@@ -131,7 +131,9 @@ class _Checking:
         """What a loop yields. Raises where a state is not there in each round."""
         where = f"item {item.name}"
         now = self.items(item.arms[ENTER], known)
-        now |= {c.state for c in carried(item.node) if c.changes and c.output in now}
+        changing = {c.state for c in carried(item.node) if c.changes and c.output in now}
+        now |= changing
+        self.seen |= changing
         body = self.items(item.arms[BODY], now)
         after = self.items(item.arms[CARRY], body - {c.output for c in carried(item.node)})
         again = again_of(item.node, prefix_in(self.mapped.graph))
