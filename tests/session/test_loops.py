@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 from onnx import TensorProto, helper
 from tests.session.support import Feed, check, normal
 
+from mapsto.budget import metering
 from mapsto.devices.cpu.workers import Workers
-from mapsto.errors import ExecutionError, UnsupportedError
+from mapsto.errors import ExecutionError, ShapeError, UnsupportedError
 from mapsto.importers.onnx import load
 from mapsto.runtime.program import Jump, Run
+from mapsto.session.compile import build, prepared
 
 FLOAT, INT, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 Typed = Mapping[str, tuple[int, Sequence[int | str]]]
@@ -369,3 +372,123 @@ def test_a_cache_of_fixed_room_is_updated_in_place(workers: Workers) -> None:
     assert rounds and not any("copy" in step.label or "400" in str(step.extent) for step in rounds)
     with pytest.raises(ExecutionError, match="index 100 is outside of axis 0, which has 100 elements"):
         exe.run({**given[0], "n": np.array(101)})
+
+
+# ---- Scan ------------------------------------------------------------------------------------------------------------
+
+
+def scanning(opset: int = 18, **attributes: Any) -> Any:
+    """Sums of the rows of two tensors, the second of which is read along axis 1; what it collects is [3, 2]."""
+    row = (FLOAT, [2, 3])
+    turned = node("Transpose", "v", "vt", perm=[1, 0])
+    inner = helper.make_graph(
+        [turned, node("Add", "s u", "p"), node("Add", "p vt", "s1"), node("Transpose", "s1", "q", perm=[1, 0])], "body",
+        ports({"s": row, "u": row, "v": (FLOAT, [3, 2])}), ports({"s1": row, "q": (FLOAT, [3, 2])}),
+    )  # fmt: skip
+    scan = node("Scan", "z a b", "y r", body=inner, num_scan_inputs=2, **attributes)
+    inputs: Typed = {"z": row, "a": (FLOAT, ["T", 2, 3]), "b": (FLOAT, [3, "T", 2])}
+    return model([scan], inputs, {"y": row, "r": (FLOAT, None)}, opset)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize("opset", [9, 18])
+@pytest.mark.parametrize("directions", [[0, 0], [1, 0], [1, 1]])
+@pytest.mark.parametrize("out", [(0, 0), (1, 0), (-1, 1)])
+def test_a_scan(opset: int, directions: list[int], out: tuple[int, int], workers: Workers) -> None:
+    axis, backwards = out
+    made = scanning(
+        opset, scan_input_axes=[0, -2 if opset > 9 else 1], scan_input_directions=directions,
+        scan_output_axes=[axis if opset > 9 else axis % 3], scan_output_directions=[backwards],
+    )  # fmt: skip
+    given = [{"z": normal(2, 3), "a": normal(t, 2, 3, seed=1), "b": normal(3, t, 2, seed=2)} for t in (1, 7)]
+    check(workers, made, *given)
+
+
+def test_a_scan_over_no_rows(workers: Workers) -> None:
+    """(ONNX Runtime takes unknown extents of what is collected for 0.)"""
+    made = scanning(scan_input_axes=[0, 1])
+    given = {"z": normal(2, 3), "a": normal(0, 2, 3), "b": normal(3, 0, 2)}
+    exe = check(workers, made, given, onnxruntime=False)
+    assert exe.run(given)["r"].shape == (0, 3, 2)
+
+
+def test_scanned_tensors_of_different_lengths(workers: Workers) -> None:
+    exe = check(workers, scanning(scan_input_axes=[0, 1]))
+    with pytest.raises((ShapeError, ExecutionError)):
+        exe.run({"z": normal(2, 3), "a": normal(2, 2, 3), "b": normal(3, 3, 2)})
+
+
+@pytest.mark.parametrize("lengths", [False, True])
+@pytest.mark.parametrize("backwards", [0, 1])
+def test_the_scan_of_batches_that_opset_8_has(lengths: bool, backwards: int, workers: Workers) -> None:
+    inner = helper.make_graph(
+        [node("Add", "s u", "s1"), node("Sin", "s1", "q")], "body",
+        ports({"s": (FLOAT, [3]), "u": (FLOAT, [3])}), ports({"s1": (FLOAT, [3]), "q": (FLOAT, [3])}),
+    )  # fmt: skip
+    scan = node(
+        "Scan", f"{'l' if lengths else '_'} z a", "y r", body=inner, num_scan_inputs=1, directions=[backwards]
+    )
+    inputs: Typed = {"z": (FLOAT, ["B", 3]), "a": (FLOAT, ["B", "T", 3]), **({"l": (INT, ["B"])} if lengths else {})}
+    made = model([scan], inputs, {"y": (FLOAT, ["B", 3]), "r": (FLOAT, ["B", "T", 3])}, 8)
+    given = {"z": normal(4, 3), "a": normal(4, 5, 3, seed=1), **({"l": np.array([5, 1, 3, 2])} if lengths else {})}
+    # read backwards, a sample of few rows begins at its last one in ONNX Runtime; the standard says nothing of that
+    check(workers, made, given, onnxruntime=not (lengths and backwards))
+
+
+# ---- loops of a known number of rounds -------------------------------------------------------------------------------
+
+
+def known(rounds: int, nodes: int) -> Any:
+    chain = [node("Sin" if at % 2 else "Cos", f"v{at}", f"v{at + 1}") for at in range(nodes)]
+    inner = body(
+        [ON, node("Identity", "a", "v0"), *chain, node("Identity", f"v{nodes}", "a1")],
+        {**COUNTED, "a": ROW}, {"c1": (BOOL, []), "a1": ROW, f"v{nodes}": ROW},
+    )  # fmt: skip
+    return model(
+        [constant("n", rounds), node("Loop", "n _ x", "y r", body=inner)], {"x": ROW}, {"y": ROW, "r": (FLOAT, None)}
+    )  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    "rounds,nodes,written_out", [(0, 3, True), (1, 3, True), (3, 3, True), (3, 40, False), (500, 3, False)]
+)
+def test_a_known_number_of_rounds(rounds: int, nodes: int, written_out: bool, workers: Workers) -> None:
+    made = known(rounds, nodes)
+    assert all(each.op != "loop" for each in load(made).nodes) == written_out
+    check(workers, made, {"x": normal(1, 4)}, onnxruntime=rounds > 0)
+
+
+def test_loops_in_loops_are_not_built_again_and_again() -> None:
+    """Each level's cache grows: the body is built twice at each level, not 2^12 times."""
+    inner = None
+    for at in range(12):
+        deeper = [node("Loop", f"i{at} c{at} k{at}", f"d{at}", body=inner)] if inner is not None else []
+        joined = node("Concat", f"{f'd{at}' if deeper else f'k{at}'} k{at}", f"r{at}", axis=0)
+        inner = body(
+            [node("Identity", f"c{at}", f"g{at}"), *deeper, joined],
+            {f"i{at}": (INT, []), f"c{at}": (BOOL, []), f"k{at}": K}, {f"g{at}": (BOOL, []), f"r{at}": K1},
+        )  # fmt: skip
+    made = model([node("Loop", "n _ x", "y", body=inner)], {"x": K, "n": (INT, [])}, {"y": K1})
+    with metering({"steps": 2000}):
+        load(made)
+
+
+# ---- what never ends -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_endless_loop_is_compiled_and_can_be_interrupted(threads: int, workers: Workers) -> None:
+    inner = body([ON, node("Sin", "a", "a1")], {**COUNTED, "a": ROW}, {"c1": (BOOL, []), "a1": ROW})
+    made = model([node("Loop", "_ _ x", "y", body=inner)], {"x": ROW}, {"y": ROW})
+    exe = build(prepared(made, None), workers, threads, None)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            exe.run({"x": normal(1, 4)})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -56,7 +56,8 @@ class Body:
 
     def product(self, name: str) -> None:
         self.nodes += [
-            node("Transpose", self.pick(), f"{name}t", perm=[1, 0]), node("MatMul", f"{self.pick()} {name}t", f"{name}p"),
+            node("Transpose", self.pick(), f"{name}t", perm=[1, 0]),
+            node("MatMul", f"{self.pick()} {name}t", f"{name}p"),
             node("MatMul", f"{name}p {self.pick()}", f"{name}q"), node("Sin", f"{name}q", name),
         ]  # fmt: skip
 
@@ -69,7 +70,7 @@ class Body:
         self.nodes.append(helper.make_node("If", ["odd"], [name], then_branch=arms[0], else_branch=arms[1]))
 
     def loop(self, name: str) -> None:
-        """A loop of as many rounds as the number of the round around, of which a state or the sum of the rows is taken."""
+        """A loop of `number` rounds, of which a state and the sum of the rows are taken."""
         inner, outputs = looped(self.rng, self.values, f"{name}n", self.depth - 1, rows=1)
         states = len(outputs) - 1
         starts = " ".join(self.pick() for _ in range(states))
@@ -123,8 +124,9 @@ def random_model(seed: int) -> Any:
     kinds = [FIXED] * states + [(FLOAT, ["K2", 4])] * caches + [(FLOAT, ["R", 3, 4])] * rows
     return model(
         [
-            constant("first", [0]), constant("two", 2), node("Mod", "number two", "rest"), node("Cast", "rest", "odd", to=BOOL),
-            node("Sin", "x", "h"), node("Loop", f"n go {starts}", " ".join(names), body=inner),
+            constant("first", [0]), constant("two", 2), node("Mod", "number two", "rest"),
+            node("Cast", "rest", "odd", to=BOOL), node("Sin", "x", "h"),
+            node("Loop", f"n go {starts}", " ".join(names), body=inner),
         ],
         {"x": FIXED, "w": FIXED, "n": (INT, []), "number": (INT, []), "go": (BOOL, [])},
         dict(zip(names, kinds, strict=True)),

@@ -57,6 +57,12 @@ class Import(Protocol):
     @property
     def tensors(self) -> TensorReader: ...
 
+    @property
+    def notes(self) -> dict[tuple[str, str], Any]:
+        """What rows found out about a node whose graphs they build, for when it is built again: by its name, and what
+        it is about.
+        """
+
     def inline_graph(
         self, graph: Any, name: str, given: Sequence[Value] = (), builder: Builder | None = None
     ) -> list[Value]:

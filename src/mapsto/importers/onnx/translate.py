@@ -75,6 +75,7 @@ class Translator:
         self.functions = LocalFunctions(source.model)
         self.scope: GraphNames | None = None
         self.place = NodePlace({})
+        self.notes: dict[tuple[str, str], Any] = {}
 
     # -- graphs --------------------------------------------------------------------------------------------------------
 

@@ -170,7 +170,7 @@ def _scanned(
 
     trips = Trips(b.known(rows, COUNTER, "rows"), rows)
     if count is not None:
-        trips = Trips(b.one("min", [b.one("cast", [count], to=COUNTER), trips.count]), rows)
+        trips = Trips(b.one("min", [b.one("cast", [count], to=COUNTER), trips.count]), rows, False)
     results = built(call, b, starts, trips, None, body)
     made = results[len(starts) :]
     return [*results[: len(starts)], *(_turned(b, v) if back else v for v, back in zip(made, backwards, strict=True))]

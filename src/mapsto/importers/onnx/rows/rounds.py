@@ -4,15 +4,16 @@ tensors in which what each round yields is collected.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.importers.onnx.rows.common import reshape, slice_axis
 from mapsto.importers.onnx.table import NodeCall
 from mapsto.ir.bounds import ALL
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, equality, maximum, sym, symbols
-from mapsto.ir.graph import Value, binds
+from mapsto.ir.graph import Node, Value, binds
 from mapsto.ops.builder import Builder
 from mapsto.ops.ranges import Noted
 
@@ -32,10 +33,13 @@ class Round:
 
 @dataclass(frozen=True)
 class Trips:
-    """How many rounds there are at most: as a scalar (None: no limit), and as a size where it is known as one."""
+    """How many rounds there are at most: as a scalar (None: no limit), and as a size where it is known as one.
+    `is_exact`: the size is the count, and not only no less.
+    """
 
     count: Value | None
     size: Dim | None
+    is_exact: bool = True
 
 
 # (builder of the body, the number of the round, states) -> what it makes of them.
@@ -48,6 +52,8 @@ MakeRound = Callable[[Builder, Value, Sequence[Value]], Round]
 _ROOM = 4096
 # How many rows there is room for at first, where room is made as rows come.
 _FIRST_ROOM = 16
+# A loop of a known number of rounds is written out where that comes to so many nodes at most.
+_WRITTEN_OUT = 64
 
 
 @dataclass
@@ -70,19 +76,43 @@ class _Changing:
 
 
 def built(
-    call: NodeCall, b: Builder, starts: Sequence[Value], trips: Trips, go: Value | None, body: MakeRound
+    call: NodeCall, b: Builder, starts: Sequence[Value], trips: Trips, go: Value | None, body: MakeRound, part: str = ""
 ) -> list[Value]:
     """A loop in `b`: the last states, then what was collected, one row a round; rows of rounds that a count less than
-    `trips.size` leaves out are zeros.
+    `trips.size` leaves out are zeros. part: which one, where a node is made into several.
     """
-    attempt = _settled(call, b, starts, trips, body)
-    ends = go is not None or attempt.made.again is not None
-    size = trips.size
-    if attempt.made.rows and ends and not (isinstance(size, Expr) or (isinstance(size, int) and size <= _ROOM)):
-        return _in_pieces(call, b, starts, trips, go, body, attempt)
-    if attempt.made.rows and size is None:
+    attempt = _settled(call, b, starts, trips, body, part)
+    made, size = attempt.made, trips.size
+    ends = go is not None or made.again is not None
+    if trips.is_exact and isinstance(size, int) and not ends and size * _count(attempt.builder.nodes) <= _WRITTEN_OUT:
+        return _written_out(b, starts, size, body, made.rows)
+    if made.rows and ends and not (isinstance(size, Expr) or (isinstance(size, int) and size <= _ROOM)):
+        return _in_pieces(call, b, starts, trips, go, body, attempt, part)
+    if made.rows and size is None:
         size = _size(call, b, trips)
     return _looped(call, b, starts, trips, size, go, attempt)
+
+
+def _count(nodes: Iterable[Node]) -> int:
+    """Nodes with those of their graphs."""
+    return sum(1 + sum(_count(graph.nodes) for graph in node.graphs) for node in nodes)
+
+
+def _written_out(
+    b: Builder, starts: Sequence[Value], rounds: int, body: MakeRound, like: Sequence[Value]
+) -> list[Value]:
+    """All rounds, one after the other. like: what is collected in one."""
+    states: Sequence[Value] = starts
+    collected: list[list[Value]] = [[] for _ in like]
+    for at in range(rounds):
+        made = body(b, b.constant(at, "round", COUNTER), states)
+        states = made.states
+        for rows, value in zip(collected, made.rows, strict=True):
+            rows.append(reshape(b, value, (1, *value.shape)))
+    if not rounds:
+        blanks = [b.one("blank", [], shape=(0, *value.shape), dtype=value.dtype) for value in like]
+        return [*states, *blanks]
+    return [*states, *(rows[0] if rounds == 1 else b.one("concat", rows, axis=0) for rows in collected)]
 
 
 def _looped(
@@ -122,18 +152,46 @@ def _looped(
 
 
 def _settled(
-    call: NodeCall, b: Builder, starts: Sequence[Value], trips: Trips, body: MakeRound
+    call: NodeCall, b: Builder, starts: Sequence[Value], trips: Trips, body: MakeRound, part: str
 ) -> _Attempt:
     """The body for states whose sizes change as it changes them: first it is built as if none did, then with a symbol
-    for each that turned out to, until no other does.
+    for each that turned out to, until no other does. In a body that is built again, what was found is where it begins:
+    loops in loops in loops are not built 2^depth times.
     """
-    changing: dict[str, _Changing] = {}
+    notes = call.translator.notes
+    changing = _begun(call, b, starts, notes.get((call.name, part), ()))
+    empty = [(i, axis) for i, v in enumerate(starts) for axis, d in enumerate(v.shape) if d == 0]
     while True:
-        attempt = _attempt(call, b, starts, trips, body, changing)
+        try:
+            attempt = _attempt(call, b, starts, trips, body, changing)
+        except (ShapeError, UnsupportedError):
+            if changing or not empty:  # else what begins without elements may be why, and not stay so
+                raise
+            changing = _begun(call, b, starts, [empty])
+            continue
         found = _changed(call, b, attempt, starts)
         if found is None:
             return attempt
         changing = found
+        notes[call.name, part] = tuple(each.places for each in found.values())
+
+
+def _begun(
+    call: NodeCall, b: Builder, starts: Sequence[Value], known: Sequence[Sequence[tuple[int, int]]]
+) -> dict[str, _Changing]:
+    """Sizes of these places, which change together; those that begin as one are one."""
+    groups: dict[tuple[int, Dim], list[tuple[int, int]]] = {}
+    for number, places in enumerate(known):
+        for i, axis in places:
+            if i < len(starts) and axis < starts[i].rank:
+                groups.setdefault((number, starts[i].shape[axis]), []).append((i, axis))
+    return _named(call, b, ((start, places) for (_, start), places in groups.items()))
+
+
+def _named(
+    call: NodeCall, b: Builder, groups: Iterable[tuple[Dim, Sequence[tuple[int, int]]]]
+) -> dict[str, _Changing]:
+    return {b.fresh(f"{call.name}.n"): _Changing(start, tuple(places)) for start, places in groups}
 
 
 def _attempt(
@@ -174,7 +232,7 @@ def _changed(
                 groups.setdefault(("", starts[i].shape[axis], d), []).append(place)
     if not news and len(groups) == len(attempt.pairs):
         return None
-    return {b.fresh(f"{call.name}.n"): _Changing(start, tuple(places)) for (_, start, _), places in groups.items()}
+    return _named(call, b, ((start, places) for (_, start, _), places in groups.items()))
 
 
 def _size(call: NodeCall, b: Builder, trips: Trips) -> Dim:
@@ -201,7 +259,7 @@ def _look_at_row(call: NodeCall, attempt: _Attempt, value: Value, i: int) -> Non
 
 def _in_pieces(
     call: NodeCall, b: Builder, starts: Sequence[Value], trips: Trips, go: Value | None, body: MakeRound,
-    attempt: _Attempt,
+    attempt: _Attempt, part: str,
 ) -> list[Value]:  # fmt: skip
     """A loop of loops: each of them has room for as many rows as there are by then, and hands on all rows, its own
     included. So no row is copied more than a few times.
@@ -226,14 +284,14 @@ def _in_pieces(
 
         flag = middle.constant(True, "true")
         # the condition for the first round of the piece holds, or there would be no piece
-        made = built(call, middle, [*own, flag], Trips(left, room), flag, one)
+        made = built(call, middle, [*own, flag], Trips(left, room, False), flag, one, f"{part}/piece")
         after = [middle.one("concat", [a, r], axis=0) for a, r in zip(before, made[count + 1 :], strict=True)]
         more = middle.one("add", [done, middle.known(made[count + 1].shape[0], COUNTER, "rounds")])
         return Round(_all(middle, made[count], _below(middle, more, trips.count)), [more, *made[:count], *after], ())
 
     zero = b.constant(0, "zero", COUNTER)
     begins = _all(b, _below(b, zero, trips.count), go)
-    results = built(call, b, [zero, *starts, *rows], Trips(None, None), begins, piece)
+    results = built(call, b, [zero, *starts, *rows], Trips(None, None), begins, piece, f"{part}/pieces")
     return results[1:]
 
 
