@@ -82,7 +82,11 @@ def built(
     `trips.size` leaves out are zeros. part: which one, where a node is made into several.
     """
     attempt = _settled(call, b, starts, trips, body, part)
-    made, size = attempt.made, trips.size
+    made = attempt.made
+    if made.rows and made.again is None and go is not None and trips.count is not None:
+        zero = b.constant(0, "zero", COUNTER)  # all rounds, or none
+        trips, go = Trips(b.one("select", [go, trips.count, zero]), None), None
+    size = trips.size
     ends = go is not None or made.again is not None
     if trips.is_exact and isinstance(size, int) and not ends and size * _count(attempt.builder.nodes) <= _WRITTEN_OUT:
         return _written_out(b, starts, size, body, made.rows)
