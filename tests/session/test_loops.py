@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,8 +15,9 @@ from tests.session.support import Feed, check, normal
 
 from mapsto.budget import metering
 from mapsto.devices.cpu.workers import Workers
-from mapsto.errors import ExecutionError, ShapeError, UnsupportedError
+from mapsto.errors import ExecutionError, ParseError, ShapeError, UnsupportedError
 from mapsto.importers.onnx import load
+from mapsto.plan.plan import parse
 from mapsto.runtime.program import Jump, Run
 from mapsto.session.compile import build, prepared
 
@@ -492,3 +494,37 @@ def test_an_endless_loop_is_compiled_and_can_be_interrupted(threads: int, worker
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+# ---- plans and files -------------------------------------------------------------------------------------------------
+
+
+REPLAYED = [CASES["values that change places"], GROWING["two of one size"], until(), nested(True)]
+
+
+@pytest.mark.parametrize("made", REPLAYED, ids=["fixed", "growing", "pieces", "nested"])
+def test_a_plan_of_loops_is_replayed(made: Any, workers: Workers) -> None:
+    graph = prepared(made, None)
+    first = build(graph, workers, 1, None)
+    again = build(graph, workers, 1, None, parse(first.plan_text))
+    assert again.plan_text == first.plan_text and again.program == first.program and again.objects == first.objects
+
+
+@pytest.mark.parametrize(
+    "change,said",
+    [
+        ((r"home and : .*\n(  .*\n)*", ""), "nothing writes its condition|writes nothing that is in memory"),
+        ((r"work (g\d+) rows = copy\(sin, sin.copy1\)\n(  .*\n)*", ""), "hands 'sin' on to"),
+        ((r"arm 2 of g\d+\n", ""), "has 1 nested graphs"),
+        ((r"home sin.copy1 : (.*) in \w+ ", r"home sin.copy1 : \1 in sin.copy1 "), "hands 'sin' on to"),
+        ((r"home y0 : (.*) in \w+ ", r"home y0 : \1 in x "), "home y0: nothing puts it into"),
+        ((r"home lt : .*\n(  .*\n)*", ""), "nothing says whether to go on|writes nothing that is in memory"),
+    ],
+)
+def test_a_plan_without_what_a_loop_needs(change: tuple[str, str], said: str, workers: Workers) -> None:
+    graph = prepared(CASES["read after it was updated"], None)
+    text = build(graph, workers, 1, None).plan_text
+    changed = re.sub(*change, text)
+    assert changed != text
+    with pytest.raises(ParseError, match=said):
+        build(graph, workers, 1, None, parse(changed))

@@ -106,6 +106,8 @@ class _Checking:
                     raise self.fault(where, f"{item.name} reads {name!r}, which has no home")
                 if self.parts.get(name, name) not in now and not isinstance(item, Branches):
                     raise self.fault(where, f"{item.name} reads {name!r}, which nothing before it writes")
+            if isinstance(item, Branches) and not {item.node.inputs[0]} <= now & self.mapped.homes.keys():
+                raise self.fault(where, f"{item.name}: nothing writes its condition {item.node.inputs[0]!r}")
             if isinstance(item, Looped):
                 now |= self.rounds(item, now)
             elif isinstance(item, Branches):
@@ -137,7 +139,7 @@ class _Checking:
         body = self.items(item.arms[BODY], now)
         after = self.items(item.arms[CARRY], body - {c.output for c in carried(item.node)})
         again = again_of(item.node, prefix_in(self.mapped.graph))
-        if again not in after:
+        if again not in after or again not in self.mapped.homes:
             raise self.fault(where, f"{item.name}: nothing says whether to go on ({again!r})")
         homes = self.mapped.homes
         for name in (name for c in carried(item.node) for name in (c.state, c.following, c.output)):
