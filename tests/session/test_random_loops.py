@@ -58,7 +58,7 @@ class Body:
         self.nodes += [
             node("Transpose", self.pick(), f"{name}t", perm=[1, 0]),
             node("MatMul", f"{self.pick()} {name}t", f"{name}p"),
-            node("MatMul", f"{name}p {self.pick()}", f"{name}q"), node("Sin", f"{name}q", name),
+            node("MatMul", f"{name}p {self.pick()}", f"{name}q"), node("Tanh", f"{name}q", name),
         ]  # fmt: skip
 
     def branch(self, name: str) -> None:
