@@ -70,16 +70,17 @@ def test_a_size_that_either_branch_binds(workers: Workers) -> None:
 def test_a_part_that_begins_where_a_run_finds(workers: Workers) -> None:
     """The second part of what is joined lies behind as many rows as there are elements."""
     graph = prepared(
-        parse("""g (float[N, 4] x, float[K, 2] z) => (float[R, 2] y) {
+        parse("""g (float[N, 4] x, float[K, 2] z, float[2, 24] w) => (float[R, 24] y) {
             i = NonZero(x)
             f = Cast<to = 1>(i)
             t = Transpose<perm = [1, 0]>(f)
-            e = Exp(z)
-            y = Concat<axis = 0>(t, e)
+            a = MatMul(t, w)
+            b = MatMul(z, w)
+            y = Concat<axis = 0>(a, b)
         }"""),
         None,
     )
     exe = build(graph, workers, 2, None)
     for seed, rows in itertools.product(range(4), (3, 1)):
         x = np.where(normal(5, 4, seed=seed) > 0.3, 1, 0).astype(np.float32)
-        right(exe, graph, {"x": x, "z": normal(rows, 2, seed=seed)})
+        right(exe, graph, {"x": x, "z": normal(rows, 2, seed=seed), "w": normal(2, 24, seed=9)})
