@@ -199,6 +199,8 @@ def _col2im_of_run(call: NodeCall) -> Value:
         raise call.wrong(f"an image of {rank} axes and a block of {len(block)} do not fit each other")
     strides, dilations = per_axis(call, "strides", rank, 1), per_axis(call, "dilations", rank, 1)
     pads = tuple(call.integers("pads") or (0,) * (2 * rank))
+    if x.rank != 3 or min((*strides, *dilations), default=1) < 1 or len(pads) != 2 * rank:
+        raise call.wrong(f"{x}, strides {strides}, dilations {dilations} and pads {pads} do not go together")
     channels = floordiv(x.shape[1], product(block))
     counts = [
         (i + pads[k] + pads[rank + k] - dilations[k] * (n - 1) - 1) // strides[k] + 1
