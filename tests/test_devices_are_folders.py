@@ -106,6 +106,7 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "plan/plan.py": {TEXT: (5, 1e6)},
     "plan/recipe.py": {TEXT: (400,)},
     "plan/routine_tally.py": {COUNT: (3, 4)},
+    "plan/rounds.py": {FORM: (4,)},
     "plan/row_tally.py": {TYPE: (4, 8), GUESS: (12,), STILL: (32,)},
     "plan/row_work.py": {COUNT: (3,), TYPE: (4, 8), GUESS: (4096,)},
     "plan/rules/compose.py": {CODE: (160,)},

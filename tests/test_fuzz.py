@@ -99,7 +99,7 @@ def take_memory(call: Any) -> Any:
 
 
 def crash(call: Any) -> Any:
-    os.kill(os.getpid(), signal.SIGSEGV)
+    signal.raise_signal(signal.SIGSEGV)  # of this very thread: it does not come back
 
 
 def warn(call: Any) -> Any:

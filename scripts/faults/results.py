@@ -68,9 +68,13 @@ def page(results: Sequence[Result], seed: int, untried: int = 0) -> str:
         f"{len(results)} faults, {len(results) - drawn} of them thought out and {drawn} drawn by chance (seed {seed}),",
         "were put into copies of the tree, one at a time: this is which test noticed. "
         f"{counts[CAUGHT]} were caught, {counts[SURVIVED]} survived, {counts[EQUIVALENT]} change nothing that can be",
-        f"observed. Of those that change something, {100 * caught_share(results):.1f} % were caught.",
+        "observed. "
+        + (
+            f"{untried} more of the list are not settled: no share of what is caught can be told from these."
+            if untried
+            else f"Of those that change something, {100 * caught_share(results):.1f} % were caught."
+        ),
         "",
-        *([f"{untried} more of the list were not tried, or not with all of their tests.", ""] if untried else []),
         "This page is made by",
         "",
         "    python scripts/seed_faults.py --page docs/seeded-faults.md",

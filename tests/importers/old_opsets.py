@@ -12,10 +12,9 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 _STRINGS = "strings, sequences and optional values are no tensors"
-_LOOPS = "loops"
 # Ops of which no version is read, and what they are about.
 REFUSED: dict[str, str] = {
-    "Loop": _LOOPS, "Scan": _LOOPS, "LinearAttention": _LOOPS, "SequenceMap": _LOOPS,
+    "SequenceMap": _STRINGS,
     **dict.fromkeys(("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit", "TfIdfVectorizer"), _STRINGS),
     **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), _STRINGS),
     **{f"Sequence{kind}": _STRINGS for kind in ("At", "Construct", "Empty", "Erase", "Insert", "Length")},
@@ -291,7 +290,41 @@ def _random(op: str, opset: int) -> Iterator[OldCase]:
         yield OldCase([], [x], {"shape": [2, 3]}, drawn=True)
 
 
+def _loops(op: str, opset: int) -> Iterator[OldCase]:
+    def port(name: str, array: np.ndarray) -> Any:
+        return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+
+    if op == "Loop":
+        x, count, on = drawn(3), np.array(3), np.array(True)
+        nodes = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Add", ["s", "s"], ["t"]),
+                 helper.make_node("Neg", ["t"], ["r"])]  # fmt: skip
+        body = helper.make_graph(
+            nodes, "body", [port("i", count), port("c", on), port("s", x)], [port("d", on), port("t", x), port("r", x)]
+        )
+        rows = -np.stack([2 * x, 4 * x, 8 * x])
+        for first, limit, go in ((x, count, on), (x, count, None)):
+            yield OldCase([limit, go, first], [8 * x, rows], {"body": body})
+        yield OldCase([count, np.array(False), x], [x, rows[:0]], {"body": body})
+        return
+    x, rows = drawn(3), drawn(5, 3)
+    nodes = [helper.make_node("Add", ["s", "u"], ["t"]), helper.make_node("Neg", ["t"], ["r"])]
+    body = helper.make_graph(nodes, "body", [port("s", x), port("u", x)], [port("t", x), port("r", x)])
+    sums = x + np.cumsum(rows, axis=0)
+    attributes = {"body": body, "num_scan_inputs": 1}
+    if opset == 8:
+        yield OldCase([None, x[None], rows[None]], [sums[-1:], -sums[None]], attributes)
+        half = np.concatenate([-sums[:2], np.zeros_like(sums[2:])])
+        yield OldCase([np.array([2]), x[None], rows[None]], [sums[1:2], half[None]], attributes)
+        return
+    yield OldCase([x, rows], [sums[-1], -sums], attributes)
+    yield OldCase([x, rows.T], [sums[-1], -sums], {**attributes, "scan_input_axes": [1]})
+    back = x + np.cumsum(rows[::-1], axis=0)
+    yield OldCase([x, rows], [back[-1], -back], {**attributes, "scan_input_directions": [1]})
+    yield OldCase([x, rows], [sums[-1], -sums[::-1]], {**attributes, "scan_output_directions": [1]})
+
+
 _FAMILIES = (
+    ({"Loop", "Scan"}, _loops),
     ({"RoiAlign", "MaxRoiPool"}, _regions),
     (set(_BINARY), _binary),
     ({"PRelu"}, _prelu),

@@ -47,7 +47,7 @@ def one_node(
 
 
 def models(op: str) -> Iterator[Any]:
-    for opset in (7, 11, 13, 20, 24):
+    for opset in (7, 11, 13, 20, 24, 26):
         try:
             schema = onnx.defs.get_schema(op, opset, "")
         except onnx.defs.SchemaError:

@@ -26,7 +26,8 @@ integers = st.integers(-(2**63), 2**63 - 1)
 
 @given(integers, st.sampled_from(BOUND_KINDS), st.integers(0, 2**40))
 def test_one_comparison_says_what_two_do(value: int, kind: str, extent: int) -> None:
-    low, high = {"signed": (-extent, extent - 1), "place": (0, extent - 1), "length": (0, extent)}[kind]
+    from_the_end = (-extent, extent - 1)
+    low, high = {"signed": from_the_end, "place": (0, extent - 1), "length": (0, extent), "axis": from_the_end}[kind]
     assert is_allowed(value, kind, extent) == (low <= value <= high)
     assert value_at(distance(value, kind, extent), kind, extent) == value
 
@@ -39,6 +40,7 @@ def test_what_is_said() -> None:
         == "length 2 is outside of axis 1, which has 1 element (allowed: 0 to 1)"
     )
     assert message("", "index", 0, "signed", 2, 0).endswith("which has 0 elements (none is allowed)")
+    assert message("", "axes:", -4, "axis", 0, 3) == "axes: -4 does not exist in a tensor of 3 axes (allowed: -3 to 2)"
 
 
 @given(st.lists(integers, max_size=6), st.integers(1, 2**40))

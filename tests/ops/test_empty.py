@@ -30,7 +30,7 @@ F32, I64, BOOL = DType.F32, DType.I64, DType.BOOL
 Operands = tuple[list[Array | None], dict[str, Any]]
 
 # What has no result of its own to compare; the last two are the check of indices, which gathers and scatters make.
-CONTROL = {"bind_dim", "if", "require", "fail", "bounds_check", "farthest"}
+CONTROL = {"bind_dim", "if", "loop", "require", "fail", "bounds_check", "farthest"}
 
 
 def of(dtype: DType, *shape: int) -> Array:
@@ -231,6 +231,7 @@ SOURCES: dict[str, dict[str, Any]] = {
     "iota": {"shape": (N,), "start": 3, "step": 2, "dtype": I64},
     "dim_values": {"values": (N, 2 * N), "shape": (2,), "dtype": I64},
     "full": {"shape": (2, N), "value": 2.0, "dtype": F32},
+    "blank": {"shape": (2, N), "dtype": F32},
     "random_uniform": {"shape": (N, 2), "low": 0.0, "high": 1.0, "seed": 1, "dtype": F32},
     "random_normal": {"shape": (N, 2), "mean": 0.0, "scale": 1.0, "seed": 1, "dtype": F32},
 }

@@ -80,6 +80,37 @@ def test_weights_are_the_distance_to_the_neighbours(mode: str) -> None:
             assert weights[at, 1] == np.float32(float(x - math.floor(x)))
 
 
+def weight(mode: str, x: Fraction) -> Fraction:
+    """The filters of linear and cubic interpolation (Keys 1981, a = -3/4) at a distance."""
+    x, a = abs(x), Fraction(-3, 4)
+    if mode == "linear":
+        return max(1 - x, Fraction(0))
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else Fraction(0)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+@pytest.mark.parametrize("mode", ["linear", "cubic"])
+@pytest.mark.parametrize("coordinates", ["half_pixel", "align_corners", "asymmetric"])
+def test_a_filter_is_stretched_where_an_axis_shrinks(mode: str, coordinates: str, outside: bool) -> None:
+    """What each element of the axis weighs in each result, those past the ends counted to the last."""
+    for extent, size in ((12, 5), (16, 7), (20, 2), (9, 1), (5, 8), (1, 3), (30, 29)):
+        attrs = {"mode": mode, "coordinate_mode": coordinates, "antialias": True, "exclude_outside": outside}
+        places, weights = axis_table(attrs, extent, size, None)
+        for at in range(size):
+            x = coordinate(coordinates, at, extent, size, Fraction(size, extent))
+            shorter = min(Fraction(size, extent), Fraction(1))
+            every = {p: weight(mode, (p - x) * shorter) for p in range(-3 * extent, 4 * extent)}
+            exact = [Fraction(0)] * extent
+            for place, w in every.items():
+                if not outside or 0 <= place < extent:
+                    exact[min(max(place, 0), extent - 1)] += w
+            found = np.zeros(extent)
+            np.add.at(found, places[at], weights[at])
+            np.testing.assert_allclose(found, np.array([float(w / sum(exact)) for w in exact]), atol=1e-6)
+
+
 @pytest.mark.parametrize("symbolic", [False, True])
 @pytest.mark.parametrize("coordinates", COORDINATES)
 @pytest.mark.parametrize("mode", ["nearest", "linear", "cubic"])
@@ -95,3 +126,6 @@ def test_the_lowering_is_the_reference(mode: str, coordinates: str, symbolic: bo
                     "coordinate_mode": coordinates, "nearest_mode": rounding, "exclude_outside": outside,
                 }  # fmt: skip
                 check("resize", [x], attrs, frozenset({extent}) if symbolic else frozenset(), 1e-6)
+                if mode != "nearest":
+                    filtered = {**attrs, "antialias": True}
+                    check("resize", [x], filtered, frozenset({extent}) if symbolic else frozenset(), 1e-6)

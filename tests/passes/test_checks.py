@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from mapsto.errors import ExecutionError
+from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph
+from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.passes import DeadCode, default_passes, gradient, run_passes, specialise
@@ -106,3 +108,35 @@ def test_a_condition_on_a_bound_size_that_only_an_operand_has_stays() -> None:
     assert run_graph(graph, {"mask": np.array([False, True])})["y"].tolist() == [[1]]
     with pytest.raises(ExecutionError):
         run_graph(graph, {"mask": np.array([False, False])})
+
+
+def test_checks_of_axes_stay_where_those_of_indices_are_left_out() -> None:
+    b = Builder("g")
+    with b.source("s"):
+        x, i, k = b.input("x", DType.F32, (4,)), b.input("i", DType.I64, (3,)), b.input("k", DType.I64, (1,))
+        check_inside(b, k, Allowed((0,), (2,), "axis", "axes:"), "s")
+        y = b.one("add", [b.one("gather", [x, i], axis=0), b.one("cast", [k], to=DType.F32)])
+    graph = unchecked(b.finish([y], names=["y"]))
+    assert ops(graph).count("bounds_check") == 1
+    feed = {"x": np.ones(4, np.float32), "i": np.array([0, 1, 9]), "k": np.array([-3])}
+    with pytest.raises(ExecutionError, match="axes: -3 does not exist in a tensor of 2 axes"):
+        run_graph(graph, feed)
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_condition_on_what_is_read_for_its_sake_alone_stays(always: bool) -> None:
+    """A size that nothing else uses takes the condition with it, unless the condition is what it is bound for."""
+    b = Builder("g")
+    with b.source("s"):
+        x, n = b.input("x", DType.F32, (4,)), b.input("n", DType.I64, ())
+        b.require(-b.bind(n, "wrong", what="n"), "n is not 0", always=always)
+        graph = run_passes(b.finish([b.one("neg", [x])], names=["y"]))
+    assert ops(graph) == (["bind_dim", "require", "neg"] if always else ["neg"])
+    feed = {"x": np.ones(4, np.float32), "n": np.array(1)}
+    if always:
+        with pytest.raises(ExecutionError, match="n is not 0"):
+            run_graph(graph, feed)
+        with pytest.raises(ExecutionError, match="n: the size wrong came out as -1"):
+            run_graph(graph, {**feed, "n": np.array(-1)})
+    else:
+        np.testing.assert_array_equal(run_graph(graph, feed)["y"], -feed["x"])

@@ -25,7 +25,19 @@ from mapsto.runtime import artifact
 from mapsto.runtime.arrays import pack_constants
 from mapsto.runtime.artifact import Target
 from mapsto.runtime.executable import Executable, load
-from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run
+from mapsto.runtime.program import (
+    Bind,
+    Bounds,
+    BranchIfFalse,
+    Buffer,
+    Check,
+    Jump,
+    Port,
+    Program,
+    Require,
+    Run,
+    SetSize,
+)
 from mapsto.runtime.program_json import program_from_json, program_to_json
 
 REPOSITORY = Path(__file__).parents[2]
@@ -55,6 +67,7 @@ PROGRAM = Program(
         Bounds((3, 0), "signed", "index", 1, N, "node 'g' (Gather)", "guard", ("g",)),
         Run("add", ((0, 0), (2, 0), (5, 0)), (), N, (2,), grain=7),
         Run("relu", ((5, 0), (1, 0)), (), M, (1,)),
+        SetSize("k", M + 1, "one more", ("k",)),
     ),
     CONSTANTS,
     (),

@@ -9,7 +9,19 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.runtime import polls, runner_ir
 from mapsto.runtime.executable import Executable
-from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run
+from mapsto.runtime.program import (
+    Bind,
+    Bounds,
+    BranchIfFalse,
+    Buffer,
+    Check,
+    Jump,
+    Port,
+    Program,
+    Require,
+    Run,
+    SetSize,
+)
 
 M = sym("m")
 THREADS = [1, 2, 4]
@@ -287,6 +299,54 @@ def test_a_loop(threads, poison):
     for n, start in [(1, 3), (5, 0), (2000, 100), (3, 7)] * 3:
         x = np.full(n, start, np.float32)
         assert np.array_equal(exe(x, -np.ones(n, np.float32)), np.zeros(n))
+
+
+def growing():
+    """In each round one is added to all elements of y, and the first one of x is put behind them; as many rounds as the
+    elements of x count down to nothing.
+    """
+    k, size = sym("k"), f32(M)
+    return Program(
+        "growing",
+        (Port("x", DType.F32, (N,), 0), Port("minus", DType.F32, (N,), 1)),
+        (Port("y", DType.F32, (M,), 2),),
+        (
+            Buffer("x", "input", f32(N)),
+            Buffer("minus", "input", f32(N)),
+            Buffer("y", "output", size),
+            Buffer("state", "arena", f32(N)),
+            Buffer("cond", "arena", 1),
+            Buffer("t", "arena", f32(k + 1)),
+        ),
+        (
+            Run("relu", ((0, 0), (3, 0)), (), N, (1,)),
+            SetSize("m", N),
+            Run("relu", ((0, 0), (2, 0)), (), M, (1,)),
+            Run("is_positive", ((3, 0), (4, 0)), writes=(1,)),
+            BranchIfFalse((4, 0), 12),
+            SetSize("k", M),
+            Run("increment", ((2, 0), (5, 0)), (), k, (1,)),
+            Run("relu", ((0, 0), (5, 4 * k)), (), 1, (1,)),
+            Run("accumulate", ((3, 0), (1, 0)), (), N, (0,)),
+            SetSize("m", k + 1),
+            Run("relu", ((5, 0), (2, 0)), (), M, (1,)),
+            Jump(3),
+        ),
+    )
+
+
+def grown(n, rounds):
+    return np.array([rounds] * n + list(range(rounds))[::-1], np.float32) + np.float32(rounds)
+
+
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("poison", [False, True])
+def test_a_size_that_a_loop_sets_in_each_round(threads, poison):
+    exe = Executable(growing(), objects(), threads)
+    exe.poison(poison)
+    for n, rounds in [(1, 3), (5, 1), (2000, 40), (3, 7)] * 3:
+        found = exe(np.full(n, rounds, np.float32), -np.ones(n, np.float32))
+        assert np.array_equal(found, grown(n, rounds))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

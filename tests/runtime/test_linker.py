@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import struct
 from pathlib import Path
 
 import llvmlite.binding as llvm
@@ -130,6 +131,31 @@ def test_damaged_objects_are_refused_or_linked_but_touch_nothing_else() -> None:
     for length in range(len(CALLS)):
         with pytest.raises(Unlinkable):
             linker.link([CALLS[:length], CONSTANT], ["both"])
+
+
+def relocations(data: bytes) -> list[tuple[int, int]]:
+    """Of each relocation of an object: where its offset stands in the file, and the size of the section it is for."""
+    (table,), (entry, count) = struct.unpack_from("<Q", data, 0x28), struct.unpack_from("<HH", data, 0x3A)
+    headers = [struct.unpack_from("<IIQQQQIIQQ", data, table + entry * k) for k in range(count)]
+    return [
+        (at, headers[header[7]][5])
+        for header in headers
+        if header[1] == 4  # SHT_RELA (System V ABI, chapter 4), whose entries have 24 bytes
+        for at in range(header[4], header[4] + header[5], 24)
+        if headers[header[7]][2] & 4  # of code
+    ]
+
+
+@pytest.mark.parametrize("short", [0, 1, 2, 3, -5])
+def test_a_relocation_ends_inside_its_section(short: int) -> None:
+    """It has four bytes."""
+    found = relocations(CALLS)
+    assert found
+    for at, size in found:
+        damaged = bytearray(CALLS)
+        struct.pack_into("<Q", damaged, at, size - short)
+        with pytest.raises(Unlinkable, match="outside of its section"):
+            linker.link([bytes(damaged), CONSTANT], ["both"])
 
 
 def test_features_are_told_without_llvm() -> None:

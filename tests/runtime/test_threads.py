@@ -216,6 +216,50 @@ def test_the_callers_floating_point_mode_changes_nothing():
         assert out == "1000\n1000\n"
 
 
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the mode is another register elsewhere")
+def test_a_run_rounds_to_nearest_and_leaves_the_callers_mode():
+    """Whatever the caller rounds like."""
+    code, out, err = finish(
+        script(
+            """
+            import ctypes
+            mode = object_code('''
+            define void @set_mode(ptr %b, ptr %d, i64 %m, i64 %e) {
+              %p = alloca i32
+              %n = trunc i64 %m to i32
+              store i32 %n, ptr %p
+              call void @llvm.x86.sse.ldmxcsr(ptr %p)
+              ret void
+            }
+            define void @read_mode(ptr %b, ptr %d, i64 %s, i64 %e) {
+              call void @llvm.x86.sse.stmxcsr(ptr %b)
+              ret void
+            }
+            declare void @llvm.x86.sse.ldmxcsr(ptr)
+            declare void @llvm.x86.sse.stmxcsr(ptr)
+            ''')
+            from mapsto.runtime.native import Library
+            library = Library([mode], ["set_mode", "read_mode"])
+            F = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+            set_mode, read_mode = (F(library.addresses[name]) for name in ("set_mode", "read_mode"))
+            thirds = FUNCTIONS["increment"].replace("@increment", "@thirds")
+            thirds = thirds.replace("fadd float %x, 1.0", "fdiv float %x, 3.0")
+            x = np.arange(1000, dtype=np.float32)
+            wanted = x / np.float32(3) / np.float32(3)
+            for threads, rounding in ((1, 0x5f80), (2, 0x3f80), (1, 0x7f80), (2, 0x1f80)):
+                exe = Executable(chain_program(2, N, "thirds"), [object_code(thirds)], threads)
+                set_mode(None, None, rounding, 0)
+                y = exe(x)
+                after = np.zeros(1, np.uint32)
+                read_mode(after.ctypes.data, None, 0, 0)
+                set_mode(None, None, 0x1f80, 0)
+                print((y == wanted).all(), int(after[0]) & ~0x3f == rounding, flush=True)
+            """
+        )
+    )
+    assert (code, out) == (0, "True True\n" * 4), err
+
+
 @pytest.mark.parametrize("slice_ns", [runner_ir.SLICE_NS, 0])
 def test_a_profile_names_each_step(slice_ns, monkeypatch):
     monkeypatch.setattr(runner_ir, "SLICE_NS", slice_ns)

@@ -9,7 +9,7 @@ from mapsto.errors import VerifyError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import load, sym
 from mapsto.runtime import dataflow
-from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Jump, Port, Program, Require, Run
+from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Jump, Port, Program, Require, Run, SetSize
 from mapsto.runtime.verify import verify_program
 
 GOOD = relu_program(N)
@@ -88,7 +88,9 @@ BAD = [
         ),
         "step 1: it uses t, sized by m, before that is bound",
     ),
-    (_changed(BIND, steps=(*BIND.steps[:2], BIND.steps[2], BIND.steps[1], BranchIfFalse((2, 0), 2))), "carried over"),
+    (_changed(BIND, steps=(*BIND.steps, BIND.steps[1], BranchIfFalse((2, 0), 2))), "output y: a path to the end"),
+    (_changed(BIND, steps=(*BIND.steps, SetSize("m", sym("k")))), "symbols k"),
+    (_changed(BIND, steps=(*BIND.steps, SetSize("n", 4))), "by an input and"),
 ]
 
 
@@ -151,6 +153,37 @@ def test_a_program_that_reads_what_nothing_wrote(name):
     steps = UNSOUND[name]
     with pytest.raises(VerifyError, match="which no step may have written|writes nothing there"):
         verify_program(_flow(*(steps if isinstance(steps, tuple) else (steps,))))
+
+
+def _sized(*steps):
+    """Steps over the input x, the output y, a condition (2), and scratch of m (3) and k (4) elements."""
+    buffers = (
+        Buffer("x", "input", 4 * N), Buffer("y", "output", 4 * sym("m")), Buffer("c", "arena", 8),
+        Buffer("t", "arena", 4 * sym("m")), Buffer("u", "arena", 4 * sym("k")),
+    )  # fmt: skip
+    return Program("sized", (Port("x", DType.F32, (N,), 0),), (Port("y", DType.F32, (sym("m"),), 1),), buffers, steps)
+
+
+_M, _K = SetSize("m", N), SetSize("k", sym("m"))
+CARRIED = (
+    _M, _do([0], 3), _K, _do([3], 4), SetSize("m", sym("k") + 1), _do([4], 3, 2), _if(2, 8), Jump(2), _do([3], 1)
+)  # fmt: skip
+
+
+def test_what_is_handed_on_is_in_memory_of_another_size():
+    verify_program(_sized(*CARRIED))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {5: _do([3], 3, 2)},  # reads what m elements were before
+        {3: _do([0], 4), 2: _do([0], 2), 1: _K, 7: Jump(3), 5: _do([0], 2)},  # nothing is handed on
+    ],
+)
+def test_what_a_buffer_held_before_its_size_changed(change):
+    with pytest.raises(VerifyError, match="since it got its size|writes nothing there|that is bound|symbols m"):
+        verify_program(_sized(*(change.get(at, step) for at, step in enumerate(CARRIED))))
 
 
 @pytest.mark.parametrize("steps", [SOUND["chain"], IF, LOOP], ids=["chain", "if", "loop"])

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from tests.runtime.helpers import N, chain_program, f32, objects
-from tests.runtime.test_control import M, _branch, _countdown, _mixed, _positives
+from tests.runtime.test_control import M, _branch, _countdown, _mixed, _positives, growing
 
 from mapsto.errors import ExecutionError, ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType
@@ -118,6 +118,8 @@ def test_sizes_that_data_decides() -> None:
 
 def test_branches_and_loops() -> None:
     both(_branch(), *([np.full(n, sign, np.float32)] for n in (1, 40) for sign in (1, -1)))
+    rounds = ((1, 3), (5, 1), (300, 9), (2, 2))
+    both(growing(), *([np.full(n, k, np.float32), -np.ones(n, np.float32)] for n, k in rounds))
     both(_countdown(), *([np.full(n, k, np.float32), -np.ones(n, np.float32)] for n, k in ((1, 3), (5, 0), (300, 9))))
 
 

@@ -9,6 +9,8 @@ import pytest
 from tests.session.support import Feed, check, normal, parse
 
 from mapsto.devices.cpu.workers import Workers
+from mapsto.errors import ExecutionError, UnsupportedError
+from mapsto.importers.onnx import load
 from mapsto.plan.plan import PlannedRegion
 
 
@@ -183,3 +185,74 @@ def test_a_condition_known_beforehand_leaves_one_branch(workers: Workers) -> Non
     }""")
     exe = check(workers, model, {"x": normal(5)})
     assert not any(isinstance(item, PlannedRegion) for item in exe.plan.items)
+
+
+# -- extents that the branches do not agree on -------------------------------------------------------------------------
+
+OTHER_EXTENTS = {
+    "twice as long": both_ways("a = Concat<axis = 0>(x, x)", "b = Identity(x)"),
+    "fixed in one": both_ways(
+        "a = Constant<value = float[1, 8] {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}>()", "b = Neg(x)"
+    ),
+    "in the wider of two axes": both_ways("a = Concat<axis = 1>(x, x)", "b = Concat<axis = 0>(x, x)"),
+    "read on": both_ways("a = Concat<axis = 0>(x, x, x)", "b = Exp(x)", "", "w = Softmax(z) y = Add(w, z)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_EXTENTS)
+def test_branches_of_other_extents(name: str, workers: Workers) -> None:
+    text = OTHER_EXTENTS[name].replace("(float[N, 8] y)", "(y)").replace("(float[N, 8] a)", "(a)")
+    model = parse(text.replace("(float[N, 8] b)", "(b)"))
+    check(workers, model, *[f for rows in (3, 0, 1) for f in conditions("c", x=normal(rows, 8))])
+
+
+def test_extents_that_a_branch_finds_out(workers: Workers) -> None:
+    """The elements that are not zero, or all of them."""
+    model = parse("""g (float[N] x, bool c) => (y) {
+        z = If (c) <
+            then_branch = t () => (a) { i = NonZero(x) k = Constant<value_ints = [0]>() a = Squeeze(i, k) },
+            else_branch = e () => (b) { s = Shape(x) n = Squeeze(s) o = Constant<value_int = 1>()
+                                        p = Constant<value_int = 0>() b = Range(p, n, o) }
+        >
+        y = Add(z, z)
+    }""")
+    zeros = np.array([0, 1.5, 0, -2, 0], np.float32)
+    check(workers, model, *conditions("c", x=zeros), *conditions("c", x=zeros[:1]), *conditions("c", x=zeros[:0]))
+
+
+def test_a_branch_that_shapes_rule_out_beside_one_that_finds_its_extent(workers: Workers) -> None:
+    model = parse("""g (float[3] x, bool c) => (y) {
+        z = If (c) <
+            then_branch = t () => (a) { s = Constant<value_ints = [7, 1]>() a = Reshape(x, s) },
+            else_branch = e () => (b) { i = NonZero(x) b = Cast<to = 1>(i) }
+        >
+        y = Neg(z)
+    }""")
+    feed = {"x": np.array([0, 1, 2], np.float32), "c": np.array(False)}
+    exe = check(workers, model, feed, onnxruntime=False)
+    with pytest.raises(ExecutionError, match="its then branch was reached"):
+        exe.run({**feed, "c": np.array(True)})
+
+
+def test_branches_of_other_extents_inside_branches(workers: Workers) -> None:
+    model = parse("""g (float[N] x, bool c, bool d) => (y) {
+        z = If (c) <
+            then_branch = t () => (a) {
+                a = If (d) <
+                    then_branch = p () => (q) { q = Concat<axis = 0>(x, x) },
+                    else_branch = r () => (s) { s = Neg(x) }
+                >
+            },
+            else_branch = e () => (b) {
+                o = Constant<value_ints = [1]>() l = Constant<value_ints = [99]>() b = Slice(x, o, l)
+            }
+        >
+        y = Exp(z)
+    }""")
+    check(workers, model, *[f for rows in (3, 0, 1) for f in conditions("cd", x=normal(rows))])
+
+
+def test_branches_of_other_ranks_are_one_clear_error() -> None:
+    text = both_ways("k = Constant<value_ints = [0]>() a = ReduceSum<keepdims = 0>(x, k)", "b = Identity(x)")
+    with pytest.raises(UnsupportedError, match=r"output 0 is f32\[8\] in one branch and f32\[N, 8\] in the other"):
+        load(parse(text.replace("(float[N, 8] a)", "(a)")))

@@ -4,6 +4,7 @@ reference and in a run.
     signed   -extent .. extent-1   an index, which counts from the end where it is negative
     place    0 .. extent-1         an index that may not be negative
     length   0 .. extent           how many elements of the axis are meant
+    axis     -extent .. extent-1   an axis of a tensor of `extent` axes, counted from the end where it is negative
 
 Whether an integer i is allowed is one unsigned comparison: i - lowest, modulo 2^64, is less than the count of those
 that are allowed. So the largest of these distances tells of a whole tensor, and the integer can be got back from it.
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 
 from mapsto.ir.expr import Dim
 
-BOUND_KINDS = ("signed", "place", "length")
+BOUND_KINDS = ("signed", "place", "length", "axis")
+_FROM_THE_END = ("signed", "axis")
 ALL = -1
 """In the place of a column: all elements."""
 _WORD = 1 << 64
@@ -36,12 +38,12 @@ class Allowed:
 
 def lowest_allowed(kind: str, extent: Dim) -> Dim:
     """The least integer that is allowed."""
-    return -extent if kind == "signed" else 0
+    return -extent if kind in _FROM_THE_END else 0
 
 
 def count(kind: str, extent: Dim) -> Dim:
     """How many integers are allowed."""
-    if kind == "signed":
+    if kind in _FROM_THE_END:
         return 2 * extent
     return extent + 1 if kind == "length" else extent
 
@@ -74,8 +76,12 @@ def is_allowed(value: int, kind: str, extent: int) -> bool:
 
 def message(where: str, what: str, value: int, kind: str, axis: int, extent: int) -> str:
     """What a user is told of an integer that is not allowed. where: the node; what: `index`, `length`..."""
-    elements = f"{extent} element{'' if extent == 1 else 's'}"
     low, number = lowest_allowed(kind, extent), count(kind, extent)
     allowed = f"allowed: {low} to {low + number - 1}" if number != 0 else "none is allowed"
-    said = f"{what} {value} is outside of axis {axis}, which has {elements} ({allowed})"
+    if kind == "axis":
+        axes = f"{extent} {'axis' if extent == 1 else 'axes'}"
+        said = f"{what} {value} does not exist in a tensor of {axes} ({allowed})"
+    else:
+        elements = f"{extent} element{'' if extent == 1 else 's'}"
+        said = f"{what} {value} is outside of axis {axis}, which has {elements} ({allowed})"
     return f"{where}: {said}" if where else said

@@ -3,9 +3,9 @@
 A graph is a list of nodes in topological order. Values are named; names are unique over a graph and the
 graphs nested in it, and a nested graph (a branch of `if`) may read the values of the graphs around it (`ir.region`).
 
-Dims are ints or symbolic expressions. A symbol is defined by a graph input whose dim is that bare symbol, or by a
+Dims are ints or symbolic expressions. A symbol is defined by a graph input whose dim is that bare symbol, by a
 `bind_dim` node, which reads an integer scalar at run time (a size that depends on data) and gives it the name
-`attrs["symbol"]`.
+`attrs["symbol"]`, or by a loop, whose states may end up larger than they began (`binds`).
 
 Provenance: each node carries the names of the source nodes it stands for. No pass may lose one.
 Aliasing: `Graph.updates` pairs a graph input with the output that takes over its memory (in-place update of weights
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
 
@@ -121,13 +121,20 @@ def dims_in(attrs: Iterable[Attr]) -> Iterator[Expr]:
             yield from dims_in(attr)
 
 
+def binds(node: Node) -> tuple[str, ...]:
+    """Size symbols that a node gives their values: a `bind_dim`, or a loop whose states change their sizes."""
+    if node.op == "bind_dim":
+        return (str(node.attrs.get("symbol", "")),)
+    pairs: Any = node.attrs.get("sizes", ()) if node.graphs else ()
+    return tuple([str(outer) for _, outer in pairs])
+
+
 def defined_symbols(graph: Graph) -> set[str]:
-    """Symbols that the graph's inputs and its `bind_dim` nodes define (nested graphs left out)."""
+    """Symbols that the graph's inputs and nodes define (nested graphs left out)."""
     found: set[str] = set()
     for value in graph.inputs:
         for dim in value.shape:
             found |= symbols(dim)
     for node in graph.nodes:
-        if node.op == "bind_dim":
-            found.add(str(node.attrs["symbol"]))
+        found.update(binds(node))
     return found

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from mapsto.errors import VerifyError
 from mapsto.ir.expr import Dim, Expr, symbols
-from mapsto.ir.graph import Graph, Node, Value, dims_in
+from mapsto.ir.graph import Graph, Node, Value, binds, dims_in
 from mapsto.ir.text import lines, value_text
 
 # Lines shown before and after the fault.
@@ -92,17 +92,16 @@ def _verify_node(node: Node, scope: _Scope, provenance: bool) -> None:
         _check_dims(dims_in([attr]), scope, node, f"attribute {key}")
     for inner in node.graphs:
         _verify(inner, scope.nested(), provenance)
-    if node.op == "bind_dim":
-        _bind(node, scope)
+    for name in binds(node):
+        _bind(name, node, scope)
     for value in node.outputs:
         scope.define(value, node)
         _check_dims(value.shape, scope, node, value_text(value))
 
 
-def _bind(node: Node, scope: _Scope) -> None:
-    name = str(node.attrs.get("symbol", ""))
+def _bind(name: str, node: Node, scope: _Scope) -> None:
     if not name or name in scope.sizes:
-        raise fault(scope.root, node, f"the size {name!r} is bound twice" if name else "bind_dim without a symbol")
+        raise fault(scope.root, node, f"the size {name!r} is bound twice" if name else f"{node.op} without a symbol")
     scope.sizes.add(name)
 
 

@@ -179,18 +179,25 @@ class Builder:
             return node
         return self.parent.producer(value) if self.parent and value.name not in self.values else None
 
-    def dims(self, value: Value, hint: str = "n") -> list[Dim]:
-        """The elements of a 0-d or 1-d integer tensor as dims; those that only a run can know become fresh symbols."""
+    def dims(self, value: Value, hint: str = "n", what: str = "") -> list[Dim]:
+        """The elements of a 0-d or 1-d integer tensor as dims; those that only a run can know become fresh symbols.
+        what: what they are, in a user's words, for the error of a run that finds one below zero.
+        """
         content = self.content(value)
         if content is not None:
             return list(content.reshape(-1))
         if not all(isinstance(d, int) for d in value.shape):
-            raise ShapeError(f"{value}: a shape whose own length is not known before the run")
+            raise ShapeError(
+                f"{value}: a list of sizes whose own length only a run knows, so that the rank of the result hangs on "
+                "it; fix that length by `shapes`"
+            )
         count = math.prod(static(value.shape))
         self._charges.meter.charge("terms", count, f"the elements of {value} as sizes")
         flat = value if value.rank < 2 else self.one("reshape", [value], shape=(count,))
         found = [self.element(flat, i) for i in range(count)]
-        return [self.bind(self.scalar_element(flat, i), hint) if e is None else e for i, e in enumerate(found)]
+        return [
+            self.bind(self.scalar_element(flat, i), hint, what=what) if e is None else e for i, e in enumerate(found)
+        ]
 
     def element(self, value: Value, i: int) -> Dim | None:
         """Element i of a vector or scalar of integers, looked for where it comes from; None where only a run knows."""
@@ -218,14 +225,15 @@ class Builder:
             return value
         return self.one("slice", [value], starts=(i,), steps=(1,), shape=(1,))
 
-    def bind(self, scalar: Value, hint: str = "n", symbol: str = "") -> Expr:
+    def bind(self, scalar: Value, hint: str = "n", symbol: str = "", what: str = "") -> Expr:
         """A size symbol defined at run time by an integer scalar; `symbol` names it where the name is settled already.
+        what: what the scalar is, in a user's words.
         """
         content = self.content(scalar)
         if content is not None and isinstance(content.reshape(-1)[0], Expr):
             return content.reshape(-1)[0]  # type: ignore[no-any-return]
         name = symbol or self.fresh(hint)
-        self.add("bind_dim", [scalar], {"symbol": name})
+        self.add("bind_dim", [scalar], {"symbol": name, "what": what} if what else {"symbol": name})
         # from here on the scalar is known as that symbol: shape arithmetic follows it, and it is bound only once
         self._content[scalar.name] = np.full(static(scalar.shape), sym(name), dtype=object)
         return sym(name)
@@ -234,9 +242,13 @@ class Builder:
         """The extent that two broadcast to; where only a run knows whether they fit, it checks that."""
         return self._inference(what).broadcast(a, b)
 
-    def require(self, condition: Dim, message: str, where: str | None = None) -> None:
+    def same(self, a: Dim, b: Dim, what: str) -> Dim:
+        """The extent that both stand for; where only a run knows whether they are equal, it checks that."""
+        return self._inference(what).same(a, b)
+
+    def require(self, condition: Dim, message: str, where: str | None = None, always: bool = False) -> None:
         """A run stops with the message where `condition` is negative; asked once for each condition, and not where it
-        is proved.
+        is proved. always: also where nothing else uses the sizes that it speaks of, which are bound for its sake.
         """
         if self.proves(condition):
             return
@@ -244,7 +256,8 @@ class Builder:
             raise ShapeError(message)
         self._conditions.add(condition)
         place = where if where is not None else next(iter(self._provenance.names), self.name)
-        self.add("require", [], {"condition": condition, "message": f"{place}: {message}" if place else message})
+        attrs = {"condition": condition, "message": f"{place}: {message}" if place else message}
+        self.add("require", [], {**attrs, "always": True} if always else attrs)
 
     def proves(self, e: Dim) -> bool:
         """Whether e >= 0 for all sizes that get past the conditions required so far."""

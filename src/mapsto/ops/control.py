@@ -13,14 +13,15 @@ from mapsto.ops.registry import Inference, Nesting, OpSpec, RunNested, Shape, re
 from mapsto.ops.shapes import BOOLS, describe, require_dtype
 
 
-def _require_one(inference: Inference) -> None:
+def require_one(inference: Inference) -> None:
+    """Raises ShapeError where operand 0 has not one element."""
     value = inference.value(0)
     if any(d != 1 for d in value.shape):
         raise ShapeError(f"{describe(inference)}: one element is needed")
 
 
 def _infer_bind(inference: Inference) -> list[tuple[DType, Shape]]:
-    _require_one(inference)
+    require_one(inference)
     if not inference.value(0).dtype.is_integer:
         raise ShapeError(f"{describe(inference)}: a size comes from an integer")
     return []
@@ -31,7 +32,8 @@ def _bind(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, .
     return []
 
 
-# bind_dim(symbol: str): from here on the size symbol is the element of the operand.
+# bind_dim(symbol: str, what: str): from here on the size symbol is the element of the operand. what: the node and input
+# that it comes from, where the model says it, for the error of a run that finds it below zero.
 register(OpSpec("bind_dim", "control", _infer_bind, _bind, foldable=False))
 
 
@@ -49,7 +51,7 @@ def yields(graph: Graph, inference: Inference) -> list[Value]:
 
 def _infer_if(inference: Inference) -> list[tuple[DType, Shape]]:
     require_dtype(inference, 0, BOOLS)
-    _require_one(inference)
+    require_one(inference)
     if len(inference.graphs) != 2:
         raise ShapeError(f"{describe(inference)}: `if` has two branches, not {len(inference.graphs)}")
     first, second = (yields(graph, inference) for graph in inference.graphs)

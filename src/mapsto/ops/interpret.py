@@ -12,7 +12,7 @@ import mapsto.ops  # noqa: F401  (registers the ops)
 from mapsto.errors import ExecutionError, MapstoError, ShapeError
 from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import bare_symbol, evaluate, symbols
-from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.graph import Graph, Node, Value, binds
 from mapsto.ir.region import reads
 from mapsto.ops.registry import RunNested, evaluated_attrs, op
 
@@ -83,6 +83,14 @@ def _take_sizes(value: Value, shape: tuple[int, ...], sizes: dict[str, int]) -> 
             sizes.setdefault(name, extent)
 
 
+def _take_bound(node: Node, results: Sequence[Array], sizes: dict[str, int]) -> None:
+    """The sizes of a node's results that it alone decides."""
+    for name in binds(node):
+        sizes.pop(name, None)
+    for value, result in zip(node.outputs, results, strict=True):
+        _take_sizes(value, result.shape, sizes)
+
+
 def _check_shape(value: Value, shape: tuple[int, ...], sizes: Mapping[str, int]) -> None:
     for axis, (dim, extent) in enumerate(zip(value.shape, shape, strict=True)):
         missing = symbols(dim) - set(sizes)
@@ -134,10 +142,12 @@ def _run_node(node: Node, values: dict[str, Array], run: _Run) -> list[Array]:
         spec = op(node.op)
         attrs = evaluated_attrs(node.attrs, run.sizes)
         attrs = {k: run.dtype(a) if isinstance(a, DType) else a for k, a in attrs.items()}
-        shapes = [_extents(v, run.sizes) for v in node.outputs]
         if spec.nesting is not None:
             results = spec.nesting.run(inputs, attrs, _nested(node, values, run))
+            _take_bound(node, results, run.sizes)
+            shapes = [_extents(v, run.sizes) for v in node.outputs]
         else:
+            shapes = [_extents(v, run.sizes) for v in node.outputs]
             assert spec.reference is not None, f"{node.op} has no reference"
             results = [np.asarray(r) for r in spec.reference(inputs, attrs, shapes)]
     except MapstoError as error:
@@ -175,7 +185,8 @@ def _check_results(node: Node, results: list[Array], shapes: list[tuple[int, ...
 def _bind(node: Node, scalar: Array, run: _Run) -> list[Array]:
     size = int(scalar.reshape(()))
     if size < 0:
-        raise ExecutionError(f"the size {node.attrs['symbol']} came out as {size}")
+        what = str(node.attrs.get("what", ""))
+        raise ExecutionError(f"{f'{what}: ' if what else ''}the size {node.attrs['symbol']} came out as {size}")
     run.sizes[str(node.attrs["symbol"])] = size
     return []
 

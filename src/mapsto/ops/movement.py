@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.errors import ShapeError
+from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Call, Dim, ceildiv, floordiv, maximum, mod, product, sole_atom, sym
 from mapsto.ir.expr_proofs import known_at_least
@@ -170,6 +170,8 @@ def _expand_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | Non
 register(OpSpec("expand", "movement", _infer_expand, _expand, _lower_expand, by_reference(_expand), _expand_gradient))
 
 # ---- slice(starts, steps, shape): element i of an axis is element start + step*i; all axes; steps may be negative ----
+#
+# A step may be one of the run, which may not be 0; where it may be negative it is the difference of two sizes.
 
 
 def _infer_slice(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -184,12 +186,23 @@ def _infer_slice(inference: Inference) -> list[tuple[DType, Shape]]:
             continue
         if not inference.proves(extent):
             inference.at_least(extent, 0, f"the slice's extent on axis {axis}")
+        if not isinstance(step, int):
+            _inside_at_both_ends(inference, axis, dim, start, start + step * (extent - 1), extent)
+            continue
         span = step * (_unclamped(extent) - 1)
         first, last = (start, start + span) if step > 0 else (start + span, start)
         some = start == 0 and step == 1
         _inside(inference, first, 0, extent, some, f"the slice's first element on axis {axis}")
         _inside(inference, dim - 1, last, extent, some, f"the slice's last element on axis {axis}")
     return [(value.dtype, shape)]
+
+
+def _inside_at_both_ends(inference: Inference, axis: int, dim: Dim, first: Dim, last: Dim, extent: Dim) -> None:
+    """What a slice takes where only a run knows its step, and so which end is the lower one."""
+    for place, name in ((first, "first"), (last, "last")):
+        what = f"the slice's {name} element on axis {axis}"
+        _inside(inference, place, 0, extent, False, what)
+        _inside(inference, dim - 1, place, extent, False, what)
 
 
 def _inside(inference: Inference, a: Dim, b: Dim, extent: Dim, some: bool, what: str) -> None:
@@ -240,6 +253,8 @@ def _slice_gradient(b: Making, node: Node, incoming: Grads) -> list[Value | None
     source = b.lookup(node.inputs[0])
     attrs: dict[str, Any] = dict(node.attrs)
     for axis, (start, step, extent) in enumerate(zip(attrs["starts"], attrs["steps"], attrs["shape"], strict=True)):
+        if not isinstance(step, int):
+            raise UnsupportedError(f"slice: no gradient where only a run knows the step (node {node.output})")
         if step < 0:
             g = _reversed(b, g, axis)
             start, step = start + step * (extent - 1), -step

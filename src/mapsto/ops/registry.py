@@ -6,7 +6,7 @@ Ops register by `register(OpSpec(...))` at the end of their family's file; `maps
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -262,12 +262,15 @@ class Nesting:
 
     regions: how values go into and out of each. run: the numpy reference: (operands, attributes, a way to run a nested
     graph) -> outputs. taken: from what is known of the operands' integers (object arrays of dims, or None), the one
-    graph that runs, once; None where that is not decided.
+    graph that runs, once; None where that is not decided. idle: from the same, whether what is carried from round to
+    round stays as it starts. below: (input of the only graph, extent that its integers stay below, from 0 on).
     """
 
     regions: Callable[[Node], tuple[Region, ...]]
     run: Callable[[Sequence[Any], Mapping[str, Any], RunNested], list[np.ndarray]]
     taken: Callable[[Sequence[np.ndarray | None]], int | None] = lambda contents: None
+    idle: Callable[[Sequence[np.ndarray | None]], bool] = lambda contents: False
+    below: Callable[[Mapping[str, Any]], Iterable[tuple[int, Dim]]] = lambda attrs: ()
 
 
 Infer = Callable[[Inference], list[tuple[DType, Shape]]]

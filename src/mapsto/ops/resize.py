@@ -1,11 +1,11 @@
 """resize(sizes, scales, mode, coordinate_mode, nearest_mode, cubic_coeff_a, exclude_outside, antialias): separable
 interpolation.
 
-sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) for p/q; or None where
-the sizes are what was asked for (then scale = size / extent).
-antialias: where an axis shrinks, the filter of linear or cubic is as much wider, so that no element is passed over.
+sizes: the output's dims. scales: one an axis, each a float (as exact as it is) or a pair (p, q) of positive dims for
+p/q; or None where the sizes are what was asked for (then scale = size / extent).
 mode: nearest, linear, cubic. coordinate_mode, nearest_mode: ONNX's names; nearest_mode "simple" is that of opset 10,
-down where an axis grows and up where it shrinks.
+down where an axis grows and up where it shrinks. antialias: True or left out; along an axis that shrinks weights are
+those of a filter stretched by 1/scale, over as many more elements, and made to add up to 1.
 
 Coordinates are rational numbers, (slope * position + offset) / divisor in integers, so ties are ties and no rounding
 picks the neighbour.
@@ -39,7 +39,7 @@ COORDINATES = (
     "half_pixel", "half_pixel_symmetric", "pytorch_half_pixel", "tf_half_pixel_for_nn", "align_corners", "asymmetric",
 )  # fmt: skip
 NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil", "simple")
-Scale = float | tuple[int, int] | None
+Scale = float | tuple[Dim, Dim] | None
 
 
 def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -52,12 +52,6 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
         raise ShapeError(f"{describe(inference)}: sizes and scales must say one number for each of {value.rank} axes")
     dtype = require_dtype(inference, 0, ANY if attrs["mode"] == "nearest" else FLOATS | INTEGERS)
     for axis in _changing(value.shape, attrs):
-        ratio = _fraction(scales[axis] if scales else None, value.shape[axis], sizes[axis])
-        if attrs.get("antialias") and not all(isinstance(e, int) for e in ratio):
-            raise UnsupportedError(
-                f"antialias of axis {axis}, {value.shape[axis]} to {sizes[axis]}: its width must be known when "
-                "compiling; give scales, or fix the sizes by `shapes`"
-            )
         inference.needs_element(value.shape[axis], sizes[axis], f"resizing axis {axis} needs an element")
     return [(dtype, tuple(sizes))]
 
@@ -72,27 +66,17 @@ def _changing(shape: Sequence[Dim], attrs: Mapping[str, Any]) -> list[int]:
     ]
 
 
-_REACH = {"linear": 1, "cubic": 2}  # of a filter to either side, in elements
+# Elements on either side of a coordinate that weigh something.
+_REACH = {"linear": 1, "cubic": 2}
 
 
-@dataclass(frozen=True)
-class _Taps:
-    """The elements that a position reads, counted from the one before its coordinate. shrinks: by how much the filter's
-    argument is smaller, where it is widened.
-    """
-
-    first: int
-    count: int
-    shrinks: Fraction | None = None
-
-
-def _taps(attrs: Mapping[str, Any], extent: Dim, size: Dim, scale: Scale) -> _Taps:
+def _half(attrs: Mapping[str, Any], extent: Dim, size: Dim, scale: Scale) -> Dim:
+    """How many elements are read on either side of a coordinate."""
     reach = _REACH[attrs["mode"]]
+    if not attrs.get("antialias", False):
+        return reach
     p, q = _fraction(scale, extent, size)
-    if not attrs.get("antialias") or not isinstance(p, int) or not isinstance(q, int) or p >= q:
-        return _Taps(1 - reach, 2 * reach)
-    wide = -(-reach * q // p)
-    return _Taps(1 - wide, 2 * wide, Fraction(p, q))
+    return dim_max(ceildiv(reach * q, p), reach)
 
 
 # ---- coordinates -----------------------------------------------------------------------------------------------------
@@ -132,30 +116,43 @@ def _line(mode: str, extent: Dim, size: Dim, scale: Scale) -> _Line:
     return _Line(2 * q * moves, (q - p) * moves, 2 * p)  # (i + 1/2) / scale - 1/2
 
 
-def _nearest(mode: str, line: _Line, at: Dim, shrinks: bool) -> Dim:
-    """The coordinate as a whole number; a tie of the rounding modes goes down or up."""
+def _nearest(mode: str, line: _Line, at: Dim, shrinks: Dim) -> Dim:
+    """The coordinate as a whole number; a tie of the rounding modes goes down or up. shrinks: 1 where the axis does."""
     n, d = line.numerator(at), line.divisor
     if mode == "round_prefer_floor":  # ceil(x - 1/2)
         return ceildiv(2 * n - d, 2 * d)
     if mode == "round_prefer_ceil":  # floor(x + 1/2)
         return floordiv(2 * n + d, 2 * d)
-    return ceildiv(n, d) if mode == "ceil" or (mode == "simple" and shrinks) else floordiv(n, d)
+    if mode == "ceil":
+        return ceildiv(n, d)
+    return floordiv(n + (d - 1) * shrinks, d) if mode == "simple" else floordiv(n, d)
 
 
-def _shrinks(scale: Scale, extent: Dim, size: Dim) -> bool:
+def _shrinks(scale: Scale, extent: Dim, size: Dim) -> Dim:
+    """1 where the scale p/q is below 1, else 0."""
     p, q = _fraction(scale, extent, size)
-    return isinstance(p, int) and isinstance(q, int) and p < q
+    return dim_min(dim_max(q - p, 0), 1)
 
 
 # ---- the reference ---------------------------------------------------------------------------------------------------
 
 
-def _cubic(d: Array, a: np.float32) -> Array:
-    """Weights of neighbours at these distances (Keys 1981)."""
+def _near(d: Array, a: np.float32) -> Array:
+    """The cubic weight at a distance of at most 1 (Keys 1981)."""
     f = np.float32
-    near = ((a + f(2)) * d - (a + f(3))) * d * d + f(1)
-    far = ((a * d - f(5) * a) * d + f(8) * a) * d - f(4) * a
-    return np.where(d <= 1, near, np.where(d < 2, far, f(0)))
+    return ((a + f(2)) * d - (a + f(3))) * d * d + f(1)
+
+
+def _far(d: Array, a: np.float32) -> Array:
+    """The same from 1 to 2."""
+    f = np.float32
+    return ((a * d - f(5) * a) * d + f(8) * a) * d - f(4) * a
+
+
+def _cubic(t: Array, a: np.float32) -> Array:
+    """Weights of the four neighbours at distances 1+t, t, 1-t, 2-t."""
+    f = np.float32
+    return np.stack([_far(t + f(1), a), _near(t, a), _near(f(1) - t, a), _far(f(2) - t, a)], axis=-1)
 
 
 def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: Scale) -> tuple[Array, Array]:
@@ -167,24 +164,40 @@ def axis_table(attrs: Mapping[str, Any], extent: int, size: int, scale: Scale) -
         near = [int(_nearest(attrs["nearest_mode"], line, at, shrinks)) for at in range(size)]  # type: ignore[arg-type]
         places = np.clip(np.array(near, dtype=np.int64), 0, last)[:, None]
         return places, np.ones_like(places, dtype=f)
+    if attrs.get("antialias", False):
+        return _filter_table(attrs, line, extent, size, scale)
     divisor = int(line.divisor)  # type: ignore[arg-type]
     n = [int(line.numerator(at)) for at in range(size)]
-    taps, linear = _taps(attrs, extent, size, scale), attrs["mode"] == "linear"
-    if linear and taps.shrinks is None:
+    if attrs["mode"] == "linear":
         n = [min(max(v, 0), last * divisor) for v in n]
     low = np.array([v // divisor for v in n], dtype=np.int64)
     t = np.array([v % divisor / divisor for v in n], dtype=f)
-    if linear and taps.shrinks is None:
+    if attrs["mode"] == "linear":
         return np.stack([low, np.minimum(low + 1, last)], axis=-1), np.stack([f(1) - t, t], axis=-1)
-    steps = np.arange(taps.first, taps.first + taps.count)
-    places = low[:, None] + steps
-    distance = np.abs(steps.astype(f) - t[:, None]) * f(taps.shrinks or 1)
-    weights = np.maximum(f(1) - distance, f(0)) if linear else _cubic(distance, f(attrs.get("cubic_coeff_a", -0.75)))
+    weights = _cubic(t, f(attrs.get("cubic_coeff_a", -0.75)))
+    places = low[:, None] + np.arange(-1, 3)
     if attrs.get("exclude_outside", False):
         weights = np.where((places < 0) | (places > last), f(0), weights)
-    if attrs.get("exclude_outside", False) or taps.shrinks is not None:
         weights = weights / weights.sum(axis=-1, keepdims=True)
     return np.clip(places, 0, last), weights
+
+
+def _filter_table(attrs: Mapping[str, Any], line: _Line, extent: int, size: int, scale: Scale) -> tuple[Array, Array]:
+    """The elements around each coordinate, and the filter at their distances, which the scale makes shorter."""
+    p, q = _fraction(scale, extent, size)
+    half, divisor = int(_half(attrs, extent, size, scale)), int(line.divisor)  # type: ignore[arg-type]
+    n = np.array([int(line.numerator(at)) for at in range(size)], dtype=np.int64)[:, None]
+    places = -(-n // divisor) + np.arange(-half, half)
+    shorter = min(int(p), int(q))  # type: ignore[arg-type]
+    d = (np.abs(places * divisor - n) * shorter / (divisor * int(q))).astype(np.float32)  # type: ignore[arg-type]
+    if attrs["mode"] == "linear":
+        weights = np.maximum(np.float32(1) - d, np.float32(0))
+    else:
+        a = np.float32(attrs.get("cubic_coeff_a", -0.75))
+        weights = np.where(d <= 1, _near(d, a), np.where(d < 2, _far(d, a), np.float32(0)))
+    if attrs.get("exclude_outside", False):
+        weights = np.where((places < 0) | (places > extent - 1), np.float32(0), weights)
+    return np.clip(places, 0, max(extent - 1, 0)), weights / weights.sum(axis=-1, keepdims=True)
 
 
 def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
@@ -253,9 +266,9 @@ def _nearest_index(attrs: Mapping[str, Any], at: Dim, extent: Dim, size: Dim, sc
 def _tables(low: Lowering, axis: int, extent: Dim, size: Dim, scale: Scale) -> tuple[list[Stmt], str, str]:
     """Statements that fill the tables of an axis, and their names (elements, weights)."""
     attrs = low.attrs
-    taps = _Taps(0, 1) if attrs["mode"] == "nearest" else _taps(attrs, extent, size, scale)
+    half: Dim = 0 if attrs["mode"] == "nearest" else _half(attrs, extent, size, scale)
     places, weights = low.temp(f"place{axis}"), low.temp(f"weight{axis}")
-    outer, tap = Iter(low.fresh("i"), size), Iter(low.fresh("t"), taps.count)
+    outer, tap = Iter(low.fresh("i"), size), Iter(low.fresh("t"), 2 * half if half != 0 else 1)
     at, t = sym(outer.name), sym(tap.name)
     line = _line(attrs["coordinate_mode"], extent, size, scale)
 
@@ -265,15 +278,19 @@ def _tables(low: Lowering, axis: int, extent: Dim, size: Dim, scale: Scale) -> t
     if attrs["mode"] == "nearest":
         return [placed(_nearest(attrs["nearest_mode"], line, at, _shrinks(scale, extent, size)))], places, ""
     n = line.numerator(at)
-    if attrs["mode"] == "linear" and taps.shrinks is None:
+    if attrs.get("antialias", False):
+        place = ceildiv(n, line.divisor) + t - half
+        weight = _filter(attrs, place, n, line.divisor, _fraction(scale, extent, size))
+        return [placed(place), *_normalised(low, place, weight, weights, (outer, tap), extent)], places, weights
+    if attrs["mode"] == "linear":
         n = maximum(minimum(n, (extent - 1) * line.divisor), 0)
         share = _share(n, line.divisor)
         first = Op("eq", (Index(t), Const(0, DType.I64)), DType.BOOL)
         weight = _op("select", first, _op("sub", _f(1), share), share)
         stmts = [placed(floordiv(n, line.divisor) + t), Stmt(weights, F32, (outer, tap), weight)]
         return stmts, places, weights
-    place = floordiv(n, line.divisor) + t + taps.first
-    weighing = _filter_weights(low, place, _share(n, line.divisor), weights, (outer, tap), extent, taps)
+    place = floordiv(n, line.divisor) + t - 1
+    weighing = _cubic_weights(low, place, _share(n, line.divisor), weights, (outer, tap), extent)
     return [placed(place), *weighing], places, weights
 
 
@@ -283,37 +300,56 @@ def _share(n: Dim, divisor: Dim) -> Scalar:
     return Cast(Op("div", (part, whole), DType.F64), F32)
 
 
-def _filter_weights(
-    low: Lowering, place: Dim, share: Scalar, weights: str, iters: tuple[Iter, Iter], extent: Dim, taps: _Taps
+def _cubic_weights(
+    low: Lowering, place: Dim, share: Scalar, weights: str, iters: tuple[Iter, Iter], extent: Dim
 ) -> list[Stmt]:
-    """Weights by distance, of which the sum is made 1 where it need not be."""
     attrs = low.attrs
     tap = Cast(Index(sym(iters[1].name)), F32)
-    d = _op("abs", _op("sub", share, _op("add", tap, _f(taps.first))))
-    if taps.shrinks is not None:
-        d = _op("mul", d, _f(float(taps.shrinks)))
-    weight = _op("max", _op("sub", _f(1), d), _f(0)) if attrs["mode"] == "linear" else _cubic_weight(d, attrs, taps)
-    if not attrs.get("exclude_outside", False) and taps.shrinks is None:
+    weight = _cubic_of(attrs, _op("abs", _op("sub", share, _op("sub", tap, _f(1)))))
+    if not attrs.get("exclude_outside", False):
         return [Stmt(weights, F32, iters, weight)]
-    if attrs.get("exclude_outside", False):
-        below = Op("lt", (Index(place), Const(0, DType.I64)), DType.BOOL)
-        above = Op("gt", (Index(place), Index(extent - 1)), DType.BOOL)
-        weight = _op("select", Op("or", (below, above), DType.BOOL), _f(0), weight)
-    raw = f"{weights}.raw"
-    tap_iter = Iter(low.fresh("t"), taps.count)
-    total = Reduce("sum", (tap_iter,), Load(raw, (sym(iters[0].name), sym(tap_iter.name)), F32))
-    share_of = _op("div", Load(raw, (sym(iters[0].name), sym(iters[1].name)), F32), total)
-    return [Stmt(raw, F32, iters, weight), Stmt(weights, F32, iters, share_of)]
+    return _normalised(low, place, weight, weights, iters, extent)
 
 
-def _cubic_weight(d: Scalar, attrs: Mapping[str, Any], taps: _Taps) -> Scalar:
+def _filter(attrs: Mapping[str, Any], place: Dim, n: Dim, divisor: Dim, scale: tuple[Dim, Dim]) -> Scalar:
+    """The weight of an element at its distance from n/divisor, times the scale where that is below 1."""
+    p, q = scale
+    parts = (Cast(Index(e), DType.F64) for e in (place * divisor - n, divisor, dim_min(p, q), q))
+    apart, whole, shorter, own = parts
+    x = Op("div", (Op("mul", (Op("abs", (apart,), DType.F64), shorter), DType.F64), Op("mul", (whole, own), DType.F64)),
+           DType.F64)  # fmt: skip
+    d = Cast(x, F32)
+    if attrs["mode"] == "linear":
+        return _op("max", _op("sub", _f(1), d), _f(0))
+    return _op("select", Op("lt", (d, _f(2)), DType.BOOL), _cubic_of(attrs, d), _f(0))
+
+
+def _cubic_of(attrs: Mapping[str, Any], d: Scalar) -> Scalar:
+    """The weight at a distance below 2 (Keys 1981)."""
     a = float(np.float32(attrs.get("cubic_coeff_a", -0.75)))
     near = _op("add", _op("mul", _op("mul", _op("sub", _op("mul", _f(a + 2), d), _f(a + 3)), d), d), _f(1))
     inner = _op("add", _op("mul", _op("sub", _op("mul", _f(a), d), _f(5 * a)), d), _f(8 * a))
     far = _op("sub", _op("mul", inner, d), _f(4 * a))
-    if taps.shrinks is not None:
-        far = _op("select", Op("lt", (d, _f(2)), DType.BOOL), far, _f(0))
     return _op("select", Op("le", (d, _f(1)), DType.BOOL), near, far)
+
+
+def _normalised(
+    low: Lowering, place: Dim, weight: Scalar, weights: str, iters: tuple[Iter, Iter], extent: Dim
+) -> list[Stmt]:
+    """Weights that are made to add up to 1; those of elements outside are 0 first where that is asked for."""
+    if not low.attrs.get("exclude_outside", False):
+        return _over_sum(low, weight, weights, iters)
+    below = Op("lt", (Index(place), Const(0, DType.I64)), DType.BOOL)
+    above = Op("gt", (Index(place), Index(extent - 1)), DType.BOOL)
+    return _over_sum(low, _op("select", Op("or", (below, above), DType.BOOL), _f(0), weight), weights, iters)
+
+
+def _over_sum(low: Lowering, weight: Scalar, weights: str, iters: tuple[Iter, Iter]) -> list[Stmt]:
+    raw = f"{weights}.raw"
+    tap_iter = Iter(low.fresh("t"), iters[1].extent)
+    total = Reduce("sum", (tap_iter,), Load(raw, (sym(iters[0].name), sym(tap_iter.name)), F32))
+    share_of = _op("div", Load(raw, (sym(iters[0].name), sym(iters[1].name)), F32), total)
+    return [Stmt(raw, F32, iters, weight), Stmt(weights, F32, iters, share_of)]
 
 
 def _lower(low: Lowering) -> list[Stmt]:
@@ -336,8 +372,7 @@ def _lower(low: Lowering) -> list[Stmt]:
         stmts.extend(made)
         tap: Dim = 0
         if weights:
-            count = _taps(attrs, shape[axis], sizes[axis], scales[axis]).count
-            taps.append(Iter(low.fresh("t"), count))
+            taps.append(Iter(low.fresh("t"), 2 * _half(attrs, shape[axis], sizes[axis], scales[axis])))
             tap = sym(taps[-1].name)
             factors.append(Load(weights, (at, tap), F32))
         index[axis] = load(places, (at, tap))

@@ -18,6 +18,7 @@ from mapsto.passes.affine import AffineFolding
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.gradient import gradient
+from mapsto.passes.hoisting import Hoisting
 from mapsto.passes.identities import Identities
 from mapsto.passes.layout_moves import LayoutMoves
 from mapsto.passes.narrow_products import NarrowProducts
@@ -29,6 +30,7 @@ __all__ = [
     "AffineFolding",
     "ConcatSlices",
     "DeadCode",
+    "Hoisting",
     "Identities",
     "LayoutMoves",
     "NarrowProducts",
@@ -67,6 +69,7 @@ def default_passes() -> tuple[Pass, ...]:
         PadIntoConv(),
         NarrowProducts(),
         Identities(),
+        Hoisting(),
         DeadCode(),
     )
 

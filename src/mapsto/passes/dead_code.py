@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from mapsto.ir.expr import Expr, symbols
-from mapsto.ir.graph import Graph, Node, dims_in
+from mapsto.ir.graph import Graph, Node, binds, dims_in
 from mapsto.ir.region import mapped, nested, reads
 
 # Ops without outputs that somebody else needs: `bind_dim` for its symbol, `require` for what its sizes are used for,
@@ -61,13 +61,17 @@ def _live(graph: Graph, read_by_any: set[str]) -> Graph:
 
 def _bound(graph: Graph) -> dict[str, set[str]]:
     """Symbols that a run finds -> what the node that found one has made beside it."""
-    binds = {str(n.attrs["symbol"]): n.inputs[0] for n in graph.nodes if n.op == _BIND}
-    asked = set(binds.values())
+    scalars = {str(n.attrs["symbol"]): n.inputs[0] for n in graph.nodes if n.op == _BIND}
+    asked = set(scalars.values())
     made: dict[str, set[str]] = {}
-    for node in graph.nodes if asked else ():
+    found: dict[str, set[str]] = {}
+    for node in graph.nodes:
         names = {v.name for v in node.outputs}
-        made.update(dict.fromkeys(asked & names, names))
-    return {symbol: made.get(scalar, set()) for symbol, scalar in binds.items()}
+        if asked:
+            made.update(dict.fromkeys(asked & names, names))
+        if node.graphs:
+            found.update(dict.fromkeys(binds(node), names))
+    return found | {symbol: made.get(scalar, set()) for symbol, scalar in scalars.items()}
 
 
 def _is_needed(
@@ -78,10 +82,13 @@ def _is_needed(
     if node.op == _BIND:
         return str(node.attrs["symbol"]) in sizes
     if node.op == _REQUIRE:
-        # asked of the model's own sizes it always stands; of a bound size, where something uses that size, or elements
-        # of which it is the count (an element read by its place may be all that is left of them)
-        return not bound or all(s in sizes or bound[s] & read_by_any for s in sizes_of(node) & set(bound))
-    return any(value.name in needed for value in node.outputs)
+        # asked of the model's own sizes, or of what is read for its sake alone, it always stands; of other bound sizes,
+        # where something uses them, or elements of which one is the count (an element read by its place may be all that
+        # is left of them)
+        if not bound or "always" in node.attrs:
+            return True
+        return all(s in sizes or bound[s] & read_by_any for s in sizes_of(node) & set(bound))
+    return any(value.name in needed for value in node.outputs) or any(name in sizes for name in binds(node))
 
 
 def sizes_of(node: Node) -> set[str]:

@@ -16,15 +16,17 @@ import numpy as np
 
 from mapsto.budget import current
 from mapsto.errors import ShapeError
-from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.bounds import ALL
+from mapsto.ir.expr import Dim, Expr, bare_symbol
 from mapsto.ir.expr_rewrite import substitute
-from mapsto.ir.graph import Graph, Node, Value, defined_symbols
+from mapsto.ir.graph import Graph, Node, Value, binds, defined_symbols
 from mapsto.ir.region import nested, uses
 from mapsto.ir.rewrite import Match, RuleTable
 from mapsto.ops.bounds import check_again
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import failure
 from mapsto.ops.provenance import source_names
+from mapsto.ops.ranges import Noted
 from mapsto.ops.registry import Nesting, op
 from mapsto.passes.dead_code import sizes_of
 from mapsto.passes.provenance import Trace, hand_on
@@ -141,7 +143,7 @@ class _Tracer:
         """The graph's nodes built; gives its outputs. first: the first node at which the rewrite is asked."""
         self.arrays = graph.constants
         old = uses(graph)
-        bound = {str(n.attrs["symbol"]) for n in graph.nodes if n.op == "bind_dim"}
+        bound = {name for node in graph.nodes for name in binds(node)}
         for value in graph.inputs:
             self.counts[self.values[value.name].name] = old.get(value.name, 0)
         meter = current()
@@ -191,9 +193,9 @@ class _Tracer:
         attrs = {k: self._attr(v) for k, v in node.attrs.items()}
         with builder.source(*node.provenance):
             if node.op == "bind_dim":
-                return self._bind(str(node.attrs["symbol"]), inputs[0]), ()
+                return self._bind(str(node.attrs["symbol"]), inputs[0], str(node.attrs.get("what", ""))), ()
             if node.op == "require":
-                builder.require(attrs["condition"], str(attrs["message"]), where="")
+                builder.require(attrs["condition"], str(attrs["message"]), where="", always="always" in attrs)
                 return (), ()
             if node.op == "bounds_check":
                 assert inputs[0] is not None
@@ -217,13 +219,13 @@ class _Tracer:
             return tuple(self._attr(a) for a in attr)
         return substitute(attr, self.sizes) if isinstance(attr, Expr) else attr
 
-    def _bind(self, symbol: str, scalar: Value | None) -> tuple[()]:
+    def _bind(self, symbol: str, scalar: Value | None, what: str) -> tuple[()]:
         """A size whose integer is known by now is no symbol any more."""
         assert scalar is not None
         content = self.builder.content(scalar)
         known = content.reshape(-1)[0] if content is not None else None
         if known is None:
-            self.builder.bind(scalar, symbol=symbol)
+            self.builder.bind(scalar, symbol=symbol, what=what)
         elif known != self.sizes.get(symbol):
             self.sizes[symbol] = known
         return ()
@@ -233,10 +235,14 @@ class _Tracer:
     def _nesting(
         self, node: Node, nesting: Nesting, inputs: tuple[Value | None, ...], attrs: dict[str, Any]
     ) -> tuple[Sequence[Value], Sequence[str]]:
-        taken = nesting.taken([self.builder.content(value) for value in inputs])
+        contents = [self.builder.content(value) for value in inputs]
+        taken = nesting.taken(contents)
         if taken is not None:
             return self._inlined(node, nesting, inputs, taken)
-        made = [self._nested(inner) for inner in node.graphs]
+        if nesting.idle(contents):
+            return self._started(node, nesting, inputs)
+        below = dict(nesting.below(attrs))
+        made = [self._nested(inner, below) for inner in node.graphs]
         graphs, left = [graph for graph, _ in made], [source for _, sources in made for source in sources]
         return self.builder.add(node.op, inputs, attrs, graphs, [v.name for v in node.outputs]), left
 
@@ -258,9 +264,31 @@ class _Tracer:
         others = (graph for i, graph in enumerate(node.graphs) if i != taken)
         return made, [source for graph in others for source in _sources(graph)]
 
-    def _nested(self, graph: Graph) -> tuple[Graph, Sequence[str]]:
-        """A nested graph built anew, and the sources in it that only the node itself stands for now."""
+    def _started(
+        self, node: Node, nesting: Nesting, inputs: tuple[Value | None, ...]
+    ) -> tuple[Sequence[Value], Sequence[str]]:
+        """What a loop that runs no round yields: its states as they start."""
+        (region,) = nesting.regions(node)
+        starts = dict(zip(region.carried, region.starts, strict=True))
+        made: list[Value] = []
+        for i, output in enumerate(node.outputs):
+            start = starts[region.results.index(i)]
+            value = inputs[start] if start is not None else None
+            assert value is not None, f"{node.op}: nothing is given for {output.name!r}"
+            for dim, extent in zip(output.shape, value.shape, strict=True):
+                if (name := bare_symbol(dim)) in binds(node):
+                    self.sizes.setdefault(name, extent)
+            self.builder.attribute(value, node.provenance)
+            made.append(value)
+        return made, _sources(region.graph)
+
+    def _nested(self, graph: Graph, below: Mapping[int, Dim]) -> tuple[Graph, Sequence[str]]:
+        """A nested graph built anew, and the sources in it that only the node itself stands for now. below: extents
+        that integers of its inputs are known to stay below.
+        """
         tracer = self._deeper(graph)
+        for i, extent in below.items():
+            tracer.builder.note_bounds(tracer.builder.inputs[i].name, Noted("place", (ALL,), (extent,)))
         try:
             made = tracer.body(graph)
         except ShapeError as error:

@@ -28,6 +28,7 @@ from mapsto.plan.patterns import Sizes
 from mapsto.plan.pinned import guessed, innermost, kept_apart
 from mapsto.plan.prices import Prices
 from mapsto.plan.recipe import Recipe
+from mapsto.plan.rounds import hand_on, handed
 from mapsto.plan.seats import LEAST_GAIN, Free, Seated, seat
 from mapsto.plan.settle import settle
 from mapsto.plan.slices import slice_concats
@@ -62,7 +63,7 @@ def _decided(
     inputs, constants = [v.name for v in graph.inputs], list(setting.constants)
     narrowed = [name for task in tasks(items) for name in task.constants]
     coming = [*inputs, *constants, *narrowed]
-    going = [*graph.outputs, *(v.name for node in graph.walk() if node.graphs for v in node.outputs)]
+    going = [*graph.outputs, *(v.name for node in graph.walk() if node.graphs for v in node.outputs), *handed(graph)]
     wished = wishes(items, values, {*inputs, *graph.outputs}, {*constants, *narrowed}, inner)
     known = {name: as_it_comes(values[name]) for name in coming}
     seated = seat(Free(items, wished, setting, known, frozenset(going), values, prices))
@@ -70,6 +71,7 @@ def _decided(
     items, slices, border = slice_concats(items, values, wished, traits.block)
     items, homes = settle(items, setting, wished, slices, border, (coming, going), made, names.fresh)
     items, homes = take_apart(items, homes, traits.block, names.fresh)
+    items, homes = hand_on(items, setting, homes, names.fresh)
     items, homes, places = place_outputs(graph, items, setting, homes, names.fresh)
     items = _named(items)
     basis = Basis(prices.asked.machine, prices.spec.source, tuple(prices.sizes.items()), _seats(wished, seated))

@@ -12,12 +12,13 @@ from mapsto.ir.region import reads
 from mapsto.kernel.ast import Load
 from mapsto.ops.guards import required_of
 from mapsto.plan import items as made_of
-from mapsto.plan.edits import part, part_layout, reading, viewed, written
+from mapsto.plan.edits import kept_in_place, part, part_layout, reading, viewed, written
 from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.layout import Layout
 from mapsto.plan.plan import Plan, PlannedControl, PlannedItem, PlannedView, Work
 from mapsto.plan.recipe import Recipe
+from mapsto.plan.rounds import ARMS, read_by, region_of
 from mapsto.plan.rules import FORMS, RULES, SIBLING_RULES, Refusal
 from mapsto.plan.slices import slice_of, without
 from mapsto.plan.task import Task
@@ -97,9 +98,13 @@ class _Deriving:
                 raise ValueError(f"the graph has {len(self.listed)} nodes, not a number {item.node}")
             return made_of.Control(self.listed[item.node], item.name)
         node = self.node(item.node)
-        if len(node.graphs) != len(item.arms):
+        rounds = region_of(node) is not None
+        if len(item.arms) != (ARMS if rounds else len(node.graphs)) or not node.graphs:
             raise ValueError(f"node {item.node} has {len(node.graphs)} nested graphs")
-        return made_of.Branches(node, tuple(self.items(arm) for arm in item.arms), frozenset(reads(node)), item.name)
+        arms = tuple(self.items(arm) for arm in item.arms)
+        if rounds:
+            return made_of.Looped(node, arms, read_by(node), item.name)
+        return made_of.Branches(node, arms, frozenset(reads(node)), item.name)
 
     def _view(self, item: PlannedView) -> made_of.View:
         task = self.task(item.recipe)
@@ -193,6 +198,8 @@ class _Deriving:
             return reading(first, *names)
         if recipe.rule == "written":
             return written(first, *names)
+        if recipe.rule == "kept":
+            return kept_in_place(first, *names)
         if recipe.rule == "part":
             return self._part(first, int(names[0]), names[1])
         if recipe.rule == "viewed":

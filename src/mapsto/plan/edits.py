@@ -44,9 +44,28 @@ def _edited(task: Task, edit: Callable[[Task, str, str], Task], old: str, new: s
     return edit(source, old, new), edit(reader, old, new)
 
 
+def kept_in_place(task: Task, target: str, source: str) -> Task:
+    """A task that writes a target into the memory of the value that it is made from, without the statements that only
+    copy that, where others write what changes.
+    """
+    kept = tuple(s for s in task.stmts if not (s.target == target and _is_copy_of(s, source)))
+    if len(kept) == len(task.stmts) or not any(s.target == target for s in kept):
+        return task
+    because = (*task.because, f"{target} is an update of {source}, in place")
+    recipe = made("kept", task.recipe, of(target), of(source))
+    return replace(task, recipe=recipe, stmts=kept, because=because, parts=None)
+
+
+def _is_copy_of(stmt: Stmt, source: str) -> bool:
+    plain = stmt.index is None and stmt.scan is None
+    return plain and isinstance(stmt.value, Load) and stmt.value.tensor == source and all(
+        a == sym(i.name) or (a == 0 and i.extent == 1) for a, i in zip(stmt.value.index, stmt.iters, strict=True)
+    )
+
+
 def unedited(recipe: Recipe) -> Recipe:
     """As it was before homes asked for anything."""
-    while recipe.rule in ("reading", "written"):
+    while recipe.rule in ("reading", "written", "kept"):
         recipe = recipe.parts[0]
     return recipe
 

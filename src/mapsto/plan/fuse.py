@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 
 from mapsto.budget import current
-from mapsto.errors import UnsupportedError
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import reads
@@ -22,9 +21,10 @@ from mapsto.ops.guards import required_of
 from mapsto.ops.registry import op
 from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting, copy_task, initial_task
-from mapsto.plan.items import Branches, Control, Item, reads_of, targets_of
+from mapsto.plan.items import Branches, Control, Item, Looped, reads_of, targets_of
 from mapsto.plan.patterns import number
 from mapsto.plan.prices import Prices
+from mapsto.plan.rounds import carried, read_by, region_of
 from mapsto.plan.rules import COMPOSE, FORMS, RULES, SIBLING_RULES, Refusal, Rule
 from mapsto.plan.rules.contract import summed
 from mapsto.plan.siblings import join_siblings
@@ -69,7 +69,9 @@ def _items(
     sizes by then, each at least 0.
     """
     required = required | {required_of(n) for n in graph.nodes if n.op == "require"}
-    items: list[Item | None] = [_item(node, setting, prices, together, required) for node in graph.nodes]
+    items: list[Item | None] = []
+    for node in graph.nodes:
+        items.extend(_of(node, setting, prices, together, required))
     external = set(graph.outputs)
     if copies:
         for name, target in zip(graph.outputs, copies, strict=True):
@@ -78,20 +80,36 @@ def _items(
     return _Fusing(items, setting.values, external, together, setting, prices).done()
 
 
-def _item(
+def _of(
     node: Node, setting: Setting, prices: Prices, together: Together | None, required: Set[Dim]
-) -> Item:
+) -> list[Item]:
     current().tick("fusion")
+    region = region_of(node)
+    if region is not None:
+        body = _items(region.graph, setting, prices, together, required, ())
+        return [*_starts(node, setting), _looped(node, setting, body)]
     if node.graphs:
-        if node.op != "if":  # a graph that is run again takes steps of its own
-            raise UnsupportedError(f"{node.op} has no way of being run yet (node {node.outputs[0].name!r})")
         arms = tuple(_items(inner, setting, prices, together, required, node.outputs) for inner in node.graphs)
-        return Branches(node, arms, frozenset(reads(node)))
+        return [Branches(node, arms, frozenset(reads(node)))]
     if node.op == "copy":
-        return copy_task(setting.values[node.inputs[0]], node.output, setting, (node,), "")
+        return [copy_task(setting.values[node.inputs[0]], node.output, setting, (node,), "")]
     if node.op == "bind_dim" or op(node.op).kind == "control":
-        return Control(node)
-    return initial_task(node, setting, required)
+        return [Control(node)]
+    return [initial_task(node, setting, required)]
+
+
+def _starts(node: Node, setting: Setting) -> list[Item]:
+    """Copies of what the states of a loop start with, where sizes stay."""
+    return [_copy(c.start, c.state, setting) for c in carried(node) if not c.changes]
+
+
+def _looped(node: Node, setting: Setting, body: tuple[Item, ...]) -> Looped:
+    enter = tuple(_copy(c.start, c.output, setting) for c in carried(node) if c.changes)
+    return Looped(node, (enter, body, ()), read_by(node))
+
+
+def _copy(source: str, target: str, setting: Setting) -> Task:
+    return copy_task(setting.values[source], setting.values[target], setting, (), "")
 
 
 @dataclass

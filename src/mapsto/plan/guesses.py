@@ -26,8 +26,9 @@ def guesses(graph: Graph) -> dict[str, int]:
     for node in graph.walk():
         if node.op == "bind_dim":
             found.setdefault(str(node.attrs["symbol"]), USUAL_SIZE)
+    inner = (value for node in graph.walk() for each in node.graphs for value in each.inputs)
     made = (value for node in graph.walk() for value in node.outputs)
-    ordered = sorted({size for value in made for size in value.shape if isinstance(size, Expr)}, key=str)
+    ordered = sorted({size for value in (*inner, *made) for size in value.shape if isinstance(size, Expr)}, key=str)
     for size in ordered:
         for name in sorted(symbols(size)):
             found.setdefault(name, USUAL_SIZE)

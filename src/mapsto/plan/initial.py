@@ -14,7 +14,7 @@ from mapsto.kernel.compose import loads_of, positional, simplified
 from mapsto.ops.lowering import temporaries
 from mapsto.ops.registry import Lowering, op
 from mapsto.plan.contraction import Contraction, is_accumulator, is_usable, recognise
-from mapsto.plan.names import names_in
+from mapsto.plan.names import prefix_in
 from mapsto.plan.recipe import made, of
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
@@ -39,10 +39,7 @@ class Setting:
 def setting_of(graph: Graph, traits: Traits) -> Setting:
     """The setting of a graph with all that are nested in it."""
     values = {name: value for inner in _nested(graph) for name, value in inner.values().items()}
-    prefix, taken = "%", names_in(graph)
-    while any(name.startswith(prefix) for name in taken):
-        prefix += "%"
-    return Setting(values, constants_of(graph), traits, prefix)
+    return Setting(values, constants_of(graph), traits, prefix_in(graph))
 
 
 def constants_of(graph: Graph) -> dict[str, np.ndarray]:

@@ -35,6 +35,11 @@ class Branches:
 
 
 @dataclass(frozen=True)
+class Looped(Branches):
+    """A node whose one graph is run again and again; `plan.rounds` says what its arms are."""
+
+
+@dataclass(frozen=True)
 class Control:
     """A node that reads a size or checks something: no kernel, a step of its own."""
 

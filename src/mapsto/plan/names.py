@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mapsto.ir.expr import symbols
-from mapsto.ir.graph import Graph
+from mapsto.ir.graph import Graph, binds
 
 
 @dataclass
@@ -29,8 +29,16 @@ def names_in(graph: Graph) -> frozenset[str]:
     found |= {s for v in graph.inputs for d in v.shape for s in symbols(d)}
     for node in graph.walk():
         found.update(v.name for v in node.outputs)
-        if node.op == "bind_dim":
-            found.add(str(node.attrs["symbol"]))
+        found.update(binds(node))
         for inner in node.graphs:
-            found |= set(inner.constants)
+            found |= {*inner.constants, *(v.name for v in inner.inputs)}
+            found |= {s for v in inner.inputs for d in v.shape for s in symbols(d)}
     return frozenset(found)
+
+
+def prefix_in(graph: Graph) -> str:
+    """A prefix that no name in a graph begins with."""
+    prefix, taken = "%", names_in(graph)
+    while any(name.startswith(prefix) for name in taken):
+        prefix += "%"
+    return prefix

@@ -25,7 +25,7 @@ from mapsto.plan.works import walk
 
 
 @dataclass
-class _Placing:
+class Placing:
     """Homes as outputs are placed one by one; nobody else sees it before the end."""
 
     setting: Setting
@@ -49,17 +49,18 @@ class _Placing:
 
     def take_over(self, output: str, source: str) -> None:
         """All that lies in the output's buffer lies in the source's."""
+        own, taken = self.homes[output].buffer, self.homes[source].buffer
         for name, home in list(self.homes.items()):
-            if home.buffer == output:
+            if home.buffer == own:
                 because = f"takes over the memory of {source}" if name == output else home.because
-                self.homes[name] = replace(home, buffer=source, because=because)
+                self.homes[name] = replace(home, buffer=taken, because=because)
 
 
 def place_outputs(
     graph: Graph, items: Sequence[Item], setting: Setting, homes: dict[str, Home], fresh: Callable[[str], str]
 ) -> tuple[tuple[Item, ...], dict[str, Home], dict[str, str]]:
     """The items with the copies that outputs need, the homes, and for each output the value whose buffer holds it."""
-    work = _Placing(setting, dict(homes), fresh, list(walk(items)))
+    work = Placing(setting, dict(homes), fresh, list(walk(items)))
     updates = {output: source for source, output in graph.updates}
     fixed = {v.name for v in graph.inputs} | setting.constants.keys()
     places: dict[str, str] = {}
@@ -74,34 +75,35 @@ def place_outputs(
     return (*work.first, *items, *work.last), work.homes, places
 
 
-def _updated(work: _Placing, output: str, source: str, fixed: bool) -> str:
+def _updated(work: Placing, output: str, source: str, fixed: bool) -> str:
     if output == source:
         return output
     if fixed:  # read it before anything is written: it may be an input that is updated too
         staged = work.copied(output, "", f"{output} as it came in, for {source}", work.first)
         return work.copied(staged, source, f"{output} takes over the memory of {source}", work.last)
-    if _in_place(work, output, source):
+    if in_place(work, output, source):
         work.take_over(output, source)
         return output
     reason = f"{source} is read while {output} is written: {output} moves into its memory at the end"
     return work.copied(output, source, reason, work.last)
 
 
-def _in_place(work: _Placing, output: str, source: str) -> bool:
-    """Whether the output can be computed in the source's memory."""
-    writers = [i for i, g in enumerate(work.order) if any(work.buffer(t) == output for t in targets_of(g))]
-    readers = [i for i, g in enumerate(work.order) if any(work.buffer(n) == source for n in reads_of(g))]
+def in_place(work: Placing, output: str, source: str) -> bool:
+    """Whether an output can be computed in the source's memory."""
+    own, taken = work.buffer(output), work.buffer(source)
+    writers = [i for i, g in enumerate(work.order) if any(work.buffer(t) == own for t in targets_of(g))]
+    readers = [i for i, g in enumerate(work.order) if any(work.buffer(n) == taken for n in reads_of(g))]
     late = [i for i in readers if i >= min(writers)]
-    return not late or (late == writers and _at_the_element(work, work.order[late[0]], output, source))
+    return not late or (late == writers[:1] and _at_the_element(work, work.order[late[0]], output, source))
 
 
-def _at_the_element(work: _Placing, task: Item, output: str, source: str) -> bool:
+def _at_the_element(work: Placing, task: Item, output: str, source: str) -> bool:
     """Whether a task reads the source, and what it makes of it, only at the element of the output that it writes."""
     if not isinstance(task, Task) or task.kind == "routine":
         return False
-    if any(work.buffer(operand) == source for c in task.phases for operand in (c.a.tensor, c.b.tensor)):
+    if any(work.buffer(operand) == work.buffer(source) for c in task.phases for operand in (c.a.tensor, c.b.tensor)):
         return False
-    depends = {n for n in task.reads if work.buffer(n) == source}
+    depends = {n for n in task.reads if work.buffer(n) == work.buffer(source)}
     if depends != {source}:
         return False  # a view of the source has its elements elsewhere
     written = False

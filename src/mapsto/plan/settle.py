@@ -15,8 +15,9 @@ from mapsto.plan.contraction import Contraction
 from mapsto.plan.edits import reading, written
 from mapsto.plan.home import Border, Home, as_it_comes, layout_for, same_places
 from mapsto.plan.initial import Setting, copy_task
-from mapsto.plan.items import Branches, Item, View, targets_of
+from mapsto.plan.items import Branches, Item, Looped, View, targets_of
 from mapsto.plan.layout import Layout, permuted, plain
+from mapsto.plan.rounds import carried, resized
 from mapsto.plan.slices import Slice
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_layout, view_source
@@ -49,8 +50,12 @@ class _Settling:
         meter = current()
         for item in items:
             meter.tick("layouts")
+            if isinstance(item, Looped):
+                self.come_round(item)
             if isinstance(item, Branches):
                 item = replace(item, arms=tuple(self.settled(arm) for arm in item.arms))
+            if isinstance(item, Looped):
+                self.come_out(item)
             view = self.view(item) if isinstance(item, Task) and item.stmts else None
             if view is None:
                 for name in targets_of(item):
@@ -60,6 +65,18 @@ class _Settling:
                 self.makers.update(dict.fromkeys(item.targets, item))
             done.append(item if view is None else view)
         return tuple(done)
+
+    def come_round(self, item: Looped) -> None:
+        """A state whose size changes lies where what the loop yields does."""
+        for output, state in resized(item.node).items():
+            why = f"{output} so far"
+            self.homes[state.name] = Home(self.home(output).buffer, state.dtype, plain(state.shape), why)
+
+    def come_out(self, item: Looped) -> None:
+        """What a loop yields is its last state, where that lies."""
+        for c in carried(item.node):
+            if not c.changes:
+                self.homes[c.output] = replace(self.homes[c.state], because=f"the last {c.state}")
 
     def home(self, name: str) -> Home:
         if name in self.homes:

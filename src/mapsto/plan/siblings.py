@@ -13,8 +13,9 @@ from mapsto.budget import current
 from mapsto.ir.graph import Value
 from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting
-from mapsto.plan.items import Branches, Item, reads_of
+from mapsto.plan.items import Branches, Item, Looped, reads_of
 from mapsto.plan.prices import Prices
+from mapsto.plan.rounds import handed_in
 from mapsto.plan.rules import Refusal, SiblingRule
 from mapsto.plan.task import Task
 from mapsto.plan.works import Declined
@@ -41,6 +42,8 @@ def join_siblings(
         if not isinstance(item, Branches):
             return item
         outputs = frozenset(v.name for v in item.node.outputs)
+        if isinstance(item, Looped):
+            outputs |= handed_in(item.node)
         arms = (join_siblings(arm, outputs, setting, prices, together, pinned, rule) for arm in item.arms)
         return replace(item, arms=tuple(arms))
 

@@ -9,7 +9,7 @@ from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Load, Stmt
 from mapsto.plan.home import Border
-from mapsto.plan.items import Item, each
+from mapsto.plan.items import Item, Looped, each, targets_of
 from mapsto.plan.layout import Layout
 from mapsto.plan.recipe import made, of
 from mapsto.plan.task import Task
@@ -50,6 +50,7 @@ class _Slicing:
     """What is found out concat by concat, the last first; nobody else sees it."""
 
     makers: Mapping[str, Task]
+    rounds: Mapping[str, int]  # the loop (by a number) in whose rounds a value is made
     values: Mapping[str, Value]
     wishes: Wishes
     border: dict[str, Border]
@@ -82,6 +83,8 @@ class _Slicing:
         maker = self.makers.get(name)
         if maker is None or maker.kind == "routine" or name in self.wishes.fixed or name in self.slices:
             return None
+        if self.rounds.get(name) != self.rounds.get(target):
+            return None  # it is made once, where the whole is made in each round
         inner = self.wishes.inner.get(name)
         if view_source(maker) is not None or inner != self.wishes.inner.get(target):
             return None
@@ -104,7 +107,8 @@ def slice_concats(
     blocked dims, which parts may not cut.
     """
     every = [item for item in walk(items) if isinstance(item, Task)]
-    work = _Slicing({t: task for task in every for t in task.targets}, values, wishes, dict(wishes.border), block)
+    makers = {t: task for task in every for t in task.targets}
+    work = _Slicing(makers, _rounds_of(items), values, wishes, dict(wishes.border), block)
     for task in reversed(every):
         if task.is_concat:
             work.take(task)
@@ -115,6 +119,16 @@ def slice_concats(
         return (work.changed.get(item.targets[-1], item),)
 
     return each(items, change), work.slices, work.border
+
+
+def _rounds_of(items: Sequence[Item]) -> dict[str, int]:
+    """What is made in the rounds of loops -> the number of the innermost one."""
+    found: dict[str, int] = {}
+    for at, loop in enumerate(item for item in walk(items) if isinstance(item, Looped)):
+        for item in (inner for arm in loop.arms for inner in walk(arm)):
+            for name in targets_of(item):
+                found.setdefault(name, at)  # inner loops come first
+    return found
 
 
 def without(task: Task, written: Sequence[str]) -> Task:

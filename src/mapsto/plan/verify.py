@@ -6,13 +6,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from mapsto.errors import ParseError
 from mapsto.ir.graph import Value
 from mapsto.plan.home import Home, layout_for
-from mapsto.plan.items import Branches, Item, View, reads_of, targets_of, tasks
+from mapsto.plan.items import Branches, Item, Looped, View, reads_of, targets_of, tasks
 from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.mapped import Mapped
+from mapsto.plan.names import prefix_in
+from mapsto.plan.rounds import BODY, CARRY, ENTER, again_of, carried, region_of, resized
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
@@ -35,10 +38,18 @@ class _Checking:
     lines: Mapping[str, int]
     seen: set[str] = field(default_factory=set)  # written on some path
 
-    @property
+    @cached_property
     def updated(self) -> frozenset[str]:
-        """Inputs whose memory an output takes over."""
-        return frozenset(source for source, _ in self.mapped.graph.updates)
+        """Inputs whose memory an output takes over, and states of loops that are updated."""
+        loops = (c for node in self.mapped.graph.walk() if region_of(node) is not None for c in carried(node))
+        owners = (c.output if c.changes else c.state for c in loops)
+        return frozenset({*(source for source, _ in self.mapped.graph.updates), *owners})
+
+    @cached_property
+    def resized(self) -> dict[str, tuple[str, Value]]:
+        """States of loops whose size changes, with the outputs in whose buffer they lie."""
+        loops = (node for node in self.mapped.graph.walk() if region_of(node) is not None)
+        return {state.name: (output, state) for node in loops for output, state in resized(node).items()}
 
     def fault(self, key: str, what: str) -> ParseError:
         line = self.lines.get(key)
@@ -48,7 +59,7 @@ class _Checking:
         graph = self.mapped.graph
         values = dict(graph.values())
         for node in graph.walk():
-            values.update({v.name: v for v in node.outputs})
+            values.update({v.name: v for v in (*node.outputs, *(v for inner in node.graphs for v in inner.inputs))})
         for name, home in self.mapped.homes.items():
             if name in values and not _is_of(home, values[name]):
                 raise self.fault(f"home {name}", f"home {name}: the graph has {values[name]}")
@@ -95,7 +106,11 @@ class _Checking:
                     raise self.fault(where, f"{item.name} reads {name!r}, which has no home")
                 if self.parts.get(name, name) not in now and not isinstance(item, Branches):
                     raise self.fault(where, f"{item.name} reads {name!r}, which nothing before it writes")
-            if isinstance(item, Branches):
+            if isinstance(item, Branches) and not {item.node.inputs[0]} <= now & self.mapped.homes.keys():
+                raise self.fault(where, f"{item.name}: nothing writes its condition {item.node.inputs[0]!r}")
+            if isinstance(item, Looped):
+                now |= self.rounds(item, now)
+            elif isinstance(item, Branches):
                 after = [self.items(arm, now) for arm in item.arms]
                 now |= set.intersection(*after) if after else set()
             for name in targets_of(item):
@@ -113,6 +128,33 @@ class _Checking:
             if isinstance(item, View):
                 self.same_buffer(item)
         return now
+
+    def rounds(self, item: Looped, known: Set[str]) -> set[str]:
+        """What a loop yields. Raises where a state is not there in each round."""
+        where = f"item {item.name}"
+        now = self.items(item.arms[ENTER], known)
+        changing = {c.state for c in carried(item.node) if c.changes and c.output in now}
+        now |= changing
+        self.seen |= changing
+        body = self.items(item.arms[BODY], now)
+        after = self.items(item.arms[CARRY], body - {c.output for c in carried(item.node)})
+        again = again_of(item.node, prefix_in(self.mapped.graph))
+        if again not in after or again not in self.mapped.homes:
+            raise self.fault(where, f"{item.name}: nothing says whether to go on ({again!r})")
+        homes = self.mapped.homes
+        for name in (name for c in carried(item.node) for name in (c.state, c.following, c.output)):
+            if name not in homes:
+                raise self.fault(where, f"{item.name} hands {name!r} on, which has no home")
+        carry = {homes[t].buffer for i in item.arms[CARRY] for t in targets_of(i) if t in homes}
+        for c in carried(item.node):
+            if c.state not in now or c.following not in body:
+                raise self.fault(where, f"{item.name}: {c.state!r} is not there in each round")
+            kept = not c.changes and homes[c.following].buffer == homes[c.state].buffer
+            if homes[c.output].buffer not in carry and not kept:
+                raise self.fault(where, f"{item.name}: nothing hands {c.following!r} on to {c.state!r}")
+            if homes[c.output].buffer != homes[c.state].buffer:
+                raise self.fault(where, f"{item.name}: {c.output!r} does not lie where the last {c.state!r} does")
+        return {v.name for v in item.node.outputs}
 
     def same_buffer(self, view: View) -> None:
         homes = self.mapped.homes
@@ -138,6 +180,10 @@ class _Checking:
             buffer, layout = self.inside[name]
             if (home.buffer, home.layout) != (buffer, layout):
                 raise self.fault(where, f"{where}: its recipe puts it into {buffer} as {layout}")
+        elif name in self.resized:
+            output, state = self.resized[name]
+            if home.buffer != output or home.layout != plain(state.shape):
+                raise self.fault(where, f"{where}: it lies where {output!r} does, row-major")
         elif home.buffer not in self.updated or home.layout != owner.layout:
             raise self.fault(where, f"{where}: nothing puts it into the buffer of {home.buffer!r}")
 

@@ -17,7 +17,8 @@ from mapsto.kernel.ast import Load, Stmt
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.fuse import is_wide
 from mapsto.plan.home import Border
-from mapsto.plan.items import Branches, Control, Item, reads_of, targets_of
+from mapsto.plan.items import Branches, Control, Item, Looped, reads_of, targets_of
+from mapsto.plan.rounds import handed_in
 from mapsto.plan.rules.siblings import is_part
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_source
@@ -85,13 +86,17 @@ def _kept(items: Sequence[Item], ports: Set[str]) -> set[str]:
         kept |= reads_of(item)
         if isinstance(item, Branches) or (isinstance(item, Task) and item.kind == "routine"):
             kept |= set(targets_of(item))
+        if isinstance(item, Looped):
+            kept |= handed_in(item.node)
     return kept
 
 
 def _fixed(items: Sequence[Item]) -> set[str]:
     found: set[str] = set()
     for item in items:
-        if isinstance(item, Branches):
+        if isinstance(item, Looped):
+            found |= {item.node.inputs[0], *handed_in(item.node), *targets_of(item)}
+        elif isinstance(item, Branches):
             found |= {n for n in item.node.inputs if n}
         elif isinstance(item, Control) and item.node.op != "bind_dim":
             found |= item.reads

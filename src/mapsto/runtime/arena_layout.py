@@ -124,13 +124,18 @@ def _make(
     offsets, sizes = _lay_out(tables, values, carried)
     extents = values[tables.extent_expr]
     shares = np.where(extents > 0, np.clip(extents // tables.grain, 1, threads), 0)
+    if carried is not None and carried[1] in tables.resized:
+        before = carried[0]  # the same words, whatever this symbol is
+        return ArenaLayout(
+            tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, before.words, before.alone
+        )
     alone = np.ones(tables.count, bool)
-    alone[tables.extent_step] = (shares <= 1) | ~tables.is_run
+    alone[tables.extent_step] = ((shares <= 1) & ~tables.varies) | ~tables.is_run
     all_alone = bool(alone.all())
     alone &= ~tables.reads_alike
     meets = barriers(tables.phases, alone)
     others = None if all_alone and not tables.bind_symbols else meets
-    polls = tables.polls.steps(values, tables.extent_step, extents, tables.grain, shares, others)
+    polls = tables.polls.steps(values, tables.extent_step, extents, tables.grain, shares, others, tables.varies)
     meets |= polls  # threads pause together
     words = tables.kind | np.where(meets, runner_ir.BARRIER, 0) | np.where(polls, runner_ir.POLL, 0)
     return ArenaLayout(tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, words, all_alone)

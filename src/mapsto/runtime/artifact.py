@@ -44,8 +44,8 @@ from mapsto.runtime.verify import verify_program
 from mapsto.version import VERSION
 
 MAGIC = b"mapsto\x00\x01"
-FORMAT_VERSION = 3
-READABLE = (3,)
+FORMAT_VERSION = 4  # 4: steps that set sizes
+READABLE = (3, 4)
 _HEAD = 64
 _PAGE = 4096
 

@@ -2,9 +2,10 @@
 that no step works with a size that a path to it has not bound.
 
 The states are sets of buffers that hold something for certain, and of symbols that are bound: a step adds what it
-writes or binds, where paths meet the state is what both have. Only a Bind takes something out, what lies in buffers of
-its size: these move. So a loop entered at its head mostly brings no news to it: a second pass sees that. (This is the
-"available" form of the classical data-flow problem: A. Aho et al., "Compilers", section 9.2.)
+writes or binds, where paths meet the state is what both have. Only a step that gives a size its value takes something
+out, what lies in buffers of that size: these move. So a loop entered at its head mostly brings no news to it: a second
+pass sees that. (This is the "available" form of the classical data-flow problem: A. Aho et al., "Compilers", section
+9.2.)
 """
 
 from __future__ import annotations
@@ -14,7 +15,17 @@ from dataclasses import dataclass, field
 
 from mapsto.errors import VerifyError
 from mapsto.ir.expr import Dim, symbols
-from mapsto.runtime.program import Bind, BranchIfFalse, Jump, Program, Require, Run, Step, operands_of, step_dims
+from mapsto.runtime.program import (
+    BranchIfFalse,
+    Jump,
+    Program,
+    Require,
+    Run,
+    Step,
+    bound_symbol,
+    operands_of,
+    step_dims,
+)
 
 _ROUNDS = 100  # a jump into the middle of a loop may cost a round more
 
@@ -41,7 +52,7 @@ class _Sizes:
 
     @staticmethod
     def of(program: Program) -> _Sizes:
-        names = dict.fromkeys(step.symbol for step in program.steps if isinstance(step, Bind))
+        names = dict.fromkeys(name for step in program.steps if (name := bound_symbol(step)) is not None)
         count = len(program.buffers)
         sized = dict.fromkeys(names, 0)
         for number, buffer in enumerate(program.buffers if names else ()):
@@ -91,11 +102,15 @@ def _pass(program: Program, sizes: _Sizes, arriving: dict[int, int]) -> bool:
             if not state >> buffer & 1:
                 name = program.buffers[buffer].name
                 where = f"step {index} {step.label}".rstrip()
-                raise VerifyError(f"program {program.name}: {where}: it reads {name}, which no step may have written")
+                gone = any(held >> buffer & 1 for held in sizes.sized.values())
+                why = " since it got its size" if gone else ""
+                raise VerifyError(
+                    f"program {program.name}: {where}: it reads {name}, which no step may have written{why}"
+                )
         for buffer in writes:
             state |= 1 << buffer
-        if isinstance(step, Bind):  # what lies in buffers of its size stays behind
-            state = state & ~sizes.sized[step.symbol] | sizes.bits[step.symbol]
+        if (symbol := bound_symbol(step)) is not None:  # what lies in buffers of its size stays behind
+            state = state & ~sizes.sized[symbol] | sizes.bits[symbol]
         if isinstance(step, (BranchIfFalse, Jump)):
             before = arriving.get(step.target)
             after = arriving[step.target] = state if before is None else before & state

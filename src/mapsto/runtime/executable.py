@@ -253,6 +253,7 @@ class Executable:
         self._poison = on
         self._frames = []
 
+    @public
     def guard(self, fences: Fences | None) -> None:
         """For tests: runs go as poisoned ones, and each of their buffers lies between pages that fault (see
         `runtime.guard`). Nothing on a device with memory of its own.

@@ -20,7 +20,7 @@ from mapsto.runtime.arena_layout import ArenaLayout
 from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes, aligned_empty
 from mapsto.runtime.poison import Poison, fill
 from mapsto.runtime.pool import Pool
-from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Require, Run
+from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Require, Run, SetSize
 from mapsto.runtime.sizing import (
     all_given,
     bound,
@@ -225,14 +225,18 @@ class Frame:
         if isinstance(step, Bounds):
             place = self._word[ROWS_START + index * runner_ir.ROW_WORDS + runner_ir.ROW_CONDITION]
             raise outside(self._tables, self._node, step, ctypes.string_at(place, 8))
-        assert isinstance(step, Bind), f"the runner stopped at step {index}, {step}"
-        raw = ctypes.string_at(self._word[self._tables.bind_place[index]], step.dtype.size)
+        assert isinstance(step, (Bind, SetSize)), f"the runner stopped at step {index}, {step}"
+        raw = b""
+        if isinstance(step, Bind):
+            raw = ctypes.string_at(self._word[self._tables.bind_place[index]], step.dtype.size)
         node = self._node = bound(self._tables, self._node, index, step, raw)
         if self._installed is None or not self._installed.descends_from(node):
             self._install(node)
         for buffer in self._tables.shifting:  # the run began with offsets that did not know this symbol
             self._patch(int(self._addresses[buffer]), node.port_places(buffer), buffer)
         self._give(self._plan_outputs(node, step.symbol), results)
+        if self._poison is not None:
+            self._poison.bound(step.symbol)
         return index + 1
 
     def _plan_outputs(self, layout: ArenaLayout, symbol: str | None) -> list[OutputPlan]:
@@ -268,10 +272,12 @@ class Frame:
     def _reserve(self, layout: ArenaLayout) -> None:
         """Scratch memory for a layout; chunks of the same size stay where they are."""
         for number, (chunk, total) in enumerate(zip(self._tables.chunks, layout.chunk_bytes, strict=True)):
-            if total > self._chunks[number].nbytes:
+            if total > (before := self._chunks[number].nbytes):
                 self._chunks[number] = aligned_bytes(0)
+                # what a bound size decides may grow from round to round of a loop
+                wanted = max(total, before * 3 // 2) if chunk.depends else total
                 try:
-                    self._chunks[number] = aligned_bytes(total)
+                    self._chunks[number] = aligned_bytes(wanted)
                 except MemoryError:
                     raise ExecutionError(f"no memory for {total:,} bytes of scratch space") from None
             self._addresses[chunk.buffers] = address_of(self._chunks[number]) + layout.chunk_offsets[number]

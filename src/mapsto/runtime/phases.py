@@ -45,7 +45,7 @@ def _number_phases(program: Program, is_target: np.ndarray) -> list[int]:
     wrote, or writes what one read.
     """
     updated = updated_buffers(program)
-    after_loop = {stop + 1 for _, stop in _loops(program)}
+    after_loop = {stop + 1 for _, stop in loops_of(program)}
     phase = 0
     numbers: list[int] = []
     seen: set[int] = set()  # touched in this phase
@@ -61,7 +61,7 @@ def _number_phases(program: Program, is_target: np.ndarray) -> list[int]:
     return numbers
 
 
-def _loops(program: Program) -> list[tuple[int, int]]:
+def loops_of(program: Program) -> list[tuple[int, int]]:
     """(first step, last step) of each loop: jumps back."""
     steps = enumerate(program.steps)
     return [(s.target, i) for i, s in steps if isinstance(s, (BranchIfFalse, Jump)) and s.target <= i]
@@ -80,7 +80,7 @@ def _lifetimes(program: Program, of_step: np.ndarray) -> tuple[np.ndarray, np.nd
 
 def _extend_over_loops(program: Program, of_step: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     """What a loop touches may be carried to its next round, so it lives through the whole loop."""
-    loops = [(of_step[start], of_step[stop]) for start, stop in _loops(program)]
+    loops = [(of_step[start], of_step[stop]) for start, stop in loops_of(program)]
     looped = np.zeros(len(first), bool)
     changed = bool(loops)
     while changed:

@@ -1,7 +1,8 @@
 """For tests: memory that nobody may read holds NaN (all bits set), so that reading it shows in the result.
 
 Scratch memory is poisoned before the run, where a buffer's life begins (so that nothing is read before it is written)
-and where it ends. Buffers that live through a loop are left alone, as what they hold may be carried round.
+and where it ends. Buffers that live through a loop are left alone, as what they hold may be carried round, but for
+those whose size has just got a value.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
+from mapsto.ir.expr import symbols
 from mapsto.runtime.program import operands_of
 from mapsto.runtime.tables import Tables
 
@@ -31,10 +33,19 @@ class Poison:
             self._born.setdefault(first[buffer], []).append(buffer)
             self._dies.setdefault(last[buffer], []).append(buffer)
         self._done: set[int] = set()
+        self._sized: dict[str, list[int]] = {}
+        for at, each in enumerate(tables.program.buffers):
+            for name in symbols(each.bytes) if each.kind == "arena" and tables.phases.first[at] >= 0 else ():
+                self._sized.setdefault(name, []).append(at)
 
     def begin(self) -> None:
         """A run starts."""
         self._done = set()
+
+    def bound(self, symbol: str) -> None:
+        """A size has got a value."""
+        for buffer in self._sized.get(symbol, []):
+            self._fill(buffer)
 
     def before(self, step: int) -> None:
         for buffer in self._born.get(step, []) if step not in self._done else []:

@@ -42,9 +42,11 @@ class Polls:
         grain: np.ndarray,
         shares: np.ndarray,
         meets: np.ndarray | None,
+        varies: np.ndarray,
     ) -> np.ndarray:
         """Which steps there is a look before, as bools. `values` of all sizes; `extents`, `grain` and `shares` of the
-        steps numbered `step`; `meets`: the steps before which the threads meet anyway (None: there is one thread).
+        steps numbered `step`; `meets`: the steps before which the threads meet anyway (None: there is one thread);
+        `varies`: which of these extents may be others in each round of a loop.
 
         An item that is worth a thread by itself (grain 1) may be a routine that nobody has measured.
         """
@@ -52,7 +54,7 @@ class Polls:
         if not len(self._places):
             return polls
         by_bytes = np.bincount(self._touch_step, values[self._touch_expr], self._count) / _GRAIN_BYTES
-        whole = grain == 1
+        whole = (grain == 1) | varies
         work = _counted(by_bytes, step, np.where(whole, _WORK, extents / grain))
         work[self._others] = _LEAST
         self._mark(polls, work, self._places if meets is None else self._places[meets[self._places]])

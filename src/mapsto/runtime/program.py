@@ -5,9 +5,10 @@ together. A `Run` of extent e is shared out: thread t of n works on [e*t//n, e*(
 before a step that touches what another step since the last meeting wrote, or writes what one read; nothing else orders
 them.
 
-Sizes are `Dim`s over symbols. A symbol is defined by an input whose dim is that bare symbol, or by a `Bind` step, which
-reads an integer at run time. Everything else about sizes (arena, extents, dims, offsets) follows from the symbols;
-nothing is compiled again when they change.
+Sizes are `Dim`s over symbols. A symbol is defined by an input whose dim is that bare symbol, by a `Bind` step, which
+reads an integer at run time, or by a `SetSize` step, which follows from other sizes (in a loop, in each round anew).
+Everything else about sizes (arena, extents, dims, offsets) follows from the symbols; nothing is compiled again when
+they change.
 """
 
 from __future__ import annotations
@@ -95,6 +96,16 @@ class Bind:
 
 
 @dataclass(frozen=True)
+class SetSize:
+    """Makes `value`, as it is just then, the value of `symbol`. What buffers sized by the symbol held is gone."""
+
+    symbol: str
+    value: Dim
+    label: str = ""
+    provenance: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BranchIfFalse:
     """Goes on at step `target` where the bool (one byte) at `operand` is false."""
 
@@ -146,7 +157,7 @@ class Bounds:
         return maximum(count(self.kind, self.extent), 1)
 
 
-Step = Run | Bind | BranchIfFalse | Jump | Require | Bounds
+Step = Run | Bind | SetSize | BranchIfFalse | Jump | Require | Bounds
 
 
 @dataclass(frozen=True)
@@ -207,9 +218,16 @@ def step_dims(step: Step) -> Iterator[Dim]:
         yield step.extent
     if isinstance(step, Require):
         yield step.condition
+    if isinstance(step, SetSize):
+        yield step.value
     if isinstance(step, Bounds):
         yield step.extent
         yield step.limit
+
+
+def bound_symbol(step: Step) -> str | None:
+    """The size symbol that a step gives a value."""
+    return step.symbol if isinstance(step, (Bind, SetSize)) else None
 
 
 def updated_buffers(program: Program) -> set[int]:
@@ -248,6 +266,8 @@ def step_text(program: Program, step: Step) -> str:
         return f"{step.function}({', '.join(places)}{dims}) over {step.extent}{label}"
     if isinstance(step, Bind):
         return f"bind {step.symbol} = {step.dtype.value} at {places[0]}{label}"
+    if isinstance(step, SetSize):
+        return f"set {step.symbol} = {step.value}{label}"
     if isinstance(step, BranchIfFalse):
         return f"branch to {step.target} unless {places[0]}{label}"
     if isinstance(step, Jump):

@@ -24,6 +24,7 @@ from mapsto.runtime.program import (
     Program,
     Require,
     Run,
+    SetSize,
     Step,
 )
 
@@ -82,6 +83,8 @@ def _step_to_json(step: Step, index: dict[Dim, int]) -> dict[str, Any]:
     if isinstance(step, Bind):
         operand = _address_to_json(step.operand, index)
         return common | {"bind": step.symbol, "operand": operand, "dtype": step.dtype.value}
+    if isinstance(step, SetSize):
+        return common | {"set": step.symbol, "value": index[step.value]}
     if isinstance(step, BranchIfFalse):
         return common | {"branch": step.target, "operand": _address_to_json(step.operand, index)}
     if isinstance(step, Jump):
@@ -232,6 +235,8 @@ def _step_from_json(value: Any, dims: list[Dim], index: int) -> Step:
     if "bind" in step.value:
         operand = _operand(step.value.get("operand"), where, dims)
         return Bind(step.text("bind"), operand, step.get("dtype", _dtype), label, provenance)
+    if "set" in step.value:
+        return SetSize(step.text("set"), step.get("value", size), label, provenance)
     if "branch" in step.value:
         operand = _operand(step.value.get("operand"), where, dims)
         return BranchIfFalse(operand, step.integer("branch"), label, provenance)

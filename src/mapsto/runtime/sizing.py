@@ -14,7 +14,7 @@ from mapsto.ir.bounds import message, value_at
 from mapsto.ir.expr import evaluate
 from mapsto.runtime.arena_layout import LARGEST_SIZE, ArenaLayout
 from mapsto.runtime.arrays import address_of, readable
-from mapsto.runtime.program import Bind, Bounds
+from mapsto.runtime.program import Bind, Bounds, SetSize
 from mapsto.runtime.tables import Tables
 
 
@@ -77,9 +77,14 @@ def _due(depends: frozenset[str], layout: ArenaLayout, symbol: str | None) -> bo
     return not depends if symbol is None else symbol in depends and depends <= layout.bound.keys()
 
 
-def bound(tables: Tables, layout: ArenaLayout, index: int, step: Bind, raw: bytes) -> ArenaLayout:
-    """The layout where a step's symbol has the value that it read. Raises ExecutionError for an impossible one."""
-    value = int.from_bytes(raw, "little", signed=step.dtype.is_signed)
+def bound(tables: Tables, layout: ArenaLayout, index: int, step: Bind | SetSize, raw: bytes) -> ArenaLayout:
+    """The layout where a step's symbol has the value that it read (`raw`), or that follows from other sizes. Raises
+    ExecutionError for an impossible one.
+    """
+    if isinstance(step, Bind):
+        value = int.from_bytes(raw, "little", signed=step.dtype.is_signed)
+    else:
+        value = int(layout.values[tables.tape.index[step.value]])
     if not 0 <= value <= LARGEST_SIZE:
         raise ExecutionError(
             f"{step.label or 'step ' + str(index)}: the size {step.symbol} came out as {value}; "

@@ -15,9 +15,21 @@ import numpy as np
 from mapsto.ir.expr import symbols
 from mapsto.runtime import runner_ir
 from mapsto.runtime.arena import Arena
-from mapsto.runtime.phases import find_phases
+from mapsto.runtime.phases import find_phases, loops_of
 from mapsto.runtime.polls import Polls
-from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Program, Require, Run, Step, operands_of
+from mapsto.runtime.program import (
+    Bind,
+    Bounds,
+    BranchIfFalse,
+    Jump,
+    Program,
+    Require,
+    Run,
+    SetSize,
+    Step,
+    bound_symbol,
+    operands_of,
+)
 from mapsto.runtime.sizes import SizeTape
 from mapsto.runtime.verify import input_symbols
 
@@ -27,6 +39,7 @@ ROWS_START = runner_ir.JOB_WORDS
 _KIND: dict[type, int] = {
     Run: runner_ir.RUN,
     Bind: runner_ir.STOP,
+    SetSize: runner_ir.STOP,
     BranchIfFalse: runner_ir.BRANCH,
     Jump: runner_ir.JUMP,
     Require: runner_ir.REQUIRE,
@@ -51,7 +64,9 @@ class Tables:
         self.phases = find_phases(program)
         self.tape = SizeTape(program.dims())
         self.input_symbols = input_symbols(program)
-        self.bind_symbols = frozenset(step.symbol for step in program.steps if isinstance(step, Bind))
+        self.bind_symbols = frozenset(s for step in program.steps if (s := bound_symbol(step)) is not None)
+        self.resized = self._resized()
+        """Symbols that get another value in each round of a loop."""
         self.count = len(program.steps)
         self._fill(functions)
         at = self.tape.index
@@ -69,6 +84,11 @@ class Tables:
         self.port_slots = {b: np.flatnonzero(self.slot_buffer == b) for b in ports}
         """Which slots (operands) lie in the buffer of an input or output."""
         self.shifting = self._shifting(ports)
+
+    def _resized(self) -> frozenset[str]:
+        steps, loops = self.program.steps, loops_of(self.program)
+        inside = {at for first, last in loops for at in range(first, last + 1)} if self.bind_symbols else set()
+        return frozenset(name for at in inside if (name := bound_symbol(steps[at])) is not None)
 
     def _shifting(self, ports: set[int]) -> list[int]:
         """Buffers of inputs and outputs in which an operand lies at an offset that a bound symbol decides."""
@@ -135,10 +155,16 @@ class Tables:
         self.extent_place = ROWS_START + self.extent_step * _ROW + runner_ir.ROW_EXTENT
         self.share_place = ROWS_START + self.extent_step * _ROW + runner_ir.ROW_SHARES
         self.is_run = np.array([isinstance(steps[i], Run) for i in self.extent_step], bool)
+        """Which of these extents are of functions."""
+        self.varies = np.array([self._varies(steps[i]) for i in self.extent_step], bool)
+        """Which of these extents may change in each round of a loop: what follows from them is decided once for all."""
         self.reads_alike = np.array([isinstance(step, (BranchIfFalse, Bounds)) for step in steps], bool)
         """Steps at which every thread reads what decides where all go on."""
         self.word_place = ROWS_START + np.arange(len(steps), dtype=np.int64) * _ROW + runner_ir.ROW_WORD
         self.kind = self.words[self.word_place].copy()
+
+    def _varies(self, step: Step) -> bool:
+        return isinstance(step, Run) and not self.resized.isdisjoint(symbols(step.extent))
 
     def _chunks(self) -> list[Chunk]:
         groups: dict[frozenset[str], list[int]] = {frozenset(): []}

@@ -20,6 +20,7 @@ from mapsto.runtime.program import (
     Port,
     Program,
     Run,
+    bound_symbol,
     operands_of,
     step_dims,
     touched,
@@ -156,18 +157,20 @@ def _run(program: Program, step: Run, where: str, updated: set[int]) -> None:
 
 
 def _sizes(program: Program) -> None:
-    """Every symbol has a value before a size needs it, and no buffer's size changes while the buffer is in use."""
+    """Every symbol has a value before a size needs it. (That nobody reads what a buffer held before its size changed is
+    the business of `runtime.dataflow`.)
+    """
     for dim in set(program.dims()):
         if loads(dim):
             raise _fault(program, f"size {dim}", "sizes cannot load from tensors; bind them first")
     inputs = set(input_symbols(program))
     binds: dict[str, list[int]] = {}
     for index, step in enumerate(program.steps):
-        if isinstance(step, Bind):
-            binds.setdefault(step.symbol, []).append(index)
+        if (symbol := bound_symbol(step)) is not None:
+            binds.setdefault(symbol, []).append(index)
     known = inputs | set(binds)
     if inputs & set(binds):
-        raise _fault(program, f"symbols {sorted(inputs & set(binds))}", "defined by an input and by a Bind step")
+        raise _fault(program, f"symbols {sorted(inputs & set(binds))}", "defined by an input and by a step")
     for port in program.inputs:
         _defined(program, f"input {port.name}", port.shape, inputs)
     _defined(program, "sizes", tuple(set(program.dims())), known)
@@ -175,8 +178,8 @@ def _sizes(program: Program) -> None:
     now = set(inputs)
     for index, step in enumerate(program.steps):
         _defined(program, f"step {index} {step.label}".rstrip(), tuple(step_dims(step)), now)
-        if isinstance(step, Bind):
-            now.add(step.symbol)
+        if (symbol := bound_symbol(step)) is not None:
+            now.add(symbol)
     for number, place in first.items():
         buffer = program.buffers[number]
         for symbol in _symbols(buffer.bytes) & set(binds):
@@ -184,7 +187,6 @@ def _sizes(program: Program) -> None:
                 raise _fault(
                     program, f"step {place}", f"it uses {buffer.name}, sized by {symbol}, before that is bound"
                 )
-    _loops(program, binds)
 
 
 @functools.lru_cache(maxsize=65536)
@@ -204,19 +206,3 @@ def _first_touches(program: Program) -> dict[int, int]:
         for buffer, _ in operands_of(step):
             first.setdefault(buffer, index)
     return first
-
-
-def _loops(program: Program, binds: dict[str, list[int]]) -> None:
-    """Inside a loop, a buffer sized by a symbol bound in that loop is not used before the Bind: its content moves away
-    there.
-    """
-    for index, step in enumerate(program.steps):
-        if not isinstance(step, (Jump, BranchIfFalse)) or step.target > index:
-            continue
-        inside = {s: place for s, places in binds.items() for place in places if step.target <= place <= index}
-        for symbol, place in inside.items():
-            for early in range(step.target, place):
-                for buffer, _ in operands_of(program.steps[early]):
-                    if symbol in _symbols(program.buffers[buffer].bytes):
-                        name = program.buffers[buffer].name
-                        raise _fault(program, f"step {early}", f"{name} is carried over the Bind of its size {symbol}")

@@ -17,7 +17,7 @@ from mapsto.ir.expr import Dim
 from mapsto.runtime.arena_layout import ArenaLayout
 from mapsto.runtime.engine import Engine, Launcher, Memory
 from mapsto.runtime.poison import Poison
-from mapsto.runtime.program import Address, Bind, Bounds, BranchIfFalse, Jump, Program, Require, Run, Step
+from mapsto.runtime.program import Address, Bind, Bounds, BranchIfFalse, Jump, Program, Require, Run, SetSize, Step
 from mapsto.runtime.sizing import (
     all_given,
     bound,
@@ -146,9 +146,11 @@ class WalkedFrame:
         assert self._layout is not None
         if isinstance(step, Run):
             self._launch(at, step)
-        elif isinstance(step, Bind):
-            layout = bound(self._tables, self._layout, at, step, self._raw(step.operand, step.dtype.size))
-            self._install(layout, step.symbol, results)
+        elif isinstance(step, (Bind, SetSize)):
+            raw = self._raw(step.operand, step.dtype.size) if isinstance(step, Bind) else b""
+            self._install(bound(self._tables, self._layout, at, step, raw), step.symbol, results)
+            if self._poison is not None:
+                self._poison.bound(step.symbol)
         elif isinstance(step, BranchIfFalse):
             return at + 1 if any(self._raw(step.operand, 1)) else step.target
         elif isinstance(step, Jump):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,15 +10,32 @@ import numpy as np
 
 from mapsto.devices.maker import KernelCall, Made
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, mul
-from mapsto.ir.graph import Node
+from mapsto.ir.expr import Dim, mul, sym, symbols
+from mapsto.ir.graph import Node, binds
+from mapsto.ir.region import nested
+from mapsto.ops.guards import required_of
 from mapsto.passes.dead_code import CHECK
 from mapsto.plan.home import Home
-from mapsto.plan.items import Branches, Control, Item
+from mapsto.plan.items import Branches, Control, Item, Looped
 from mapsto.plan.mapped import Mapped
+from mapsto.plan.names import prefix_in
+from mapsto.plan.rounds import BODY, CARRY, ENTER, again_of, changing_sizes, first_sizes, next_sizes
 from mapsto.plan.task import Task
 from mapsto.runtime.arrays import pack_constants
-from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Buffer, Check, Jump, Port, Program, Require, Run, Step
+from mapsto.runtime.program import (
+    Bind,
+    Bounds,
+    BranchIfFalse,
+    Buffer,
+    Check,
+    Jump,
+    Port,
+    Program,
+    Require,
+    Run,
+    SetSize,
+    Step,
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +66,9 @@ class _Buffers:
         self.homes = linked.homes
         self.constants = linked.constants
         self.inputs = {v.name for v in linked.mapped.graph.inputs}
-        self.outputs = set(linked.mapped.places.values())
+        self.outputs = {self.homes[place].buffer for place in linked.mapped.places.values()}
+        self.prefix = prefix_in(linked.mapped.graph)
+        self.values = {name: value for inner in nested(linked.mapped.graph) for name, value in inner.values().items()}
         self.list: list[Buffer] = []
         self.index: dict[str, int] = {}
         self.used_constants: dict[str, np.ndarray] = {}
@@ -82,8 +101,10 @@ def assemble(
     inputs = tuple(Port(v.name, v.dtype, v.shape, buffers.of(v.name)) for v in graph.inputs)
     steps: list[Step] = []
     # what must hold of sizes on every path is checked as soon as they are known, before anything is laid out by them
-    checks = tuple(Check(*_required(node)) for node in graph.nodes if node.op == "require")
-    _emit([item for item in linked.mapped.items if not _is_always_checked(item)], linked.calls, buffers, steps)
+    changing = frozenset(name for node in graph.walk() if node.graphs for name in binds(node))
+    checks = tuple(Check(*_required(node)) for node in graph.nodes if _is_always_checked(node, changing))
+    items = [i for i in linked.mapped.items if not isinstance(i, Control) or not _is_always_checked(i.node, changing)]
+    _emit(items, linked.calls, buffers, steps)
     outputs = tuple(_port(name, places[name], buffers) for name in graph.outputs)
     own = {_default_key(name): array for name, array in (defaults or {}).items()}
     packed, offsets = pack_constants({**buffers.used_constants, **own})
@@ -111,7 +132,9 @@ def _emit(
     items: Iterable[Item], calls: Mapping[str, Sequence[KernelCall]], buffers: _Buffers, steps: list[Step]
 ) -> None:
     for item in items:
-        if isinstance(item, Branches):
+        if isinstance(item, Looped):
+            _emit_rounds(item, calls, buffers, steps)
+        elif isinstance(item, Branches):
             _emit_branch(item, calls, buffers, steps)
         elif isinstance(item, Control):
             steps.extend(_control(item, buffers))
@@ -131,7 +154,8 @@ def _control(item: Control, buffers: _Buffers) -> list[Step]:
     if node.op == "bind_dim":
         (name,) = node.inputs
         operand, dtype = buffers.operand(name), buffers.homes[name].dtype
-        return [Bind(str(node.attrs["symbol"]), operand, dtype, label, node.provenance)]
+        what = str(node.attrs.get("what", "")) or label
+        return [Bind(str(node.attrs["symbol"]), operand, dtype, what, node.provenance)]
     return _bounds(node, buffers, label) if node.op == CHECK else [_check(node, label)]
 
 
@@ -158,8 +182,11 @@ def _required(node: Node) -> tuple[Dim, str]:
     return condition, str(node.attrs["message"])  # type: ignore[return-value]
 
 
-def _is_always_checked(item: Item) -> bool:
-    return isinstance(item, Control) and item.node.op == "require"
+def _is_always_checked(node: Node, changing: Set[str]) -> bool:
+    """Whether a node is a condition that holds from when its sizes are known on. changing: sizes that a loop sets again
+    and again, of which only the last is meant.
+    """
+    return node.op == "require" and not symbols(required_of(node)) & changing
 
 
 def _emit_branch(
@@ -177,3 +204,29 @@ def _emit_branch(
     _emit(otherwise, calls, buffers, steps)
     steps[at] = BranchIfFalse(buffers.operand(node.inputs[0]), start, item.name, node.provenance)
     steps[leave] = Jump(len(steps), item.name, node.provenance)
+
+
+def _emit_rounds(
+    item: Looped, calls: Mapping[str, Sequence[KernelCall]], buffers: _Buffers, steps: list[Step]
+) -> None:
+    """if go: do A while again as `branch to the end unless go; A; branch to the end unless again; jump to A`.
+
+    Where states change their sizes, these are set before anything is done, before each round, and after it.
+    """
+    node = item.node
+
+    def sizes(found: Iterable[tuple[str, Dim]]) -> list[Step]:
+        return [SetSize(symbol, value, item.name, node.provenance) for symbol, value in found]
+
+    steps += sizes(first_sizes(node, buffers.values).items())
+    _emit(item.arms[ENTER], calls, buffers, steps)
+    at = len(steps)
+    steps.append(Jump(0))
+    steps += sizes((inner, sym(outer)) for inner, outer in changing_sizes(node))
+    _emit(item.arms[BODY], calls, buffers, steps)
+    steps += sizes(next_sizes(node, buffers.values).items())
+    _emit(item.arms[CARRY], calls, buffers, steps)
+    leave = len(steps)
+    steps += [Jump(0), Jump(at + 1, item.name, node.provenance)]
+    for step, name in ((at, node.inputs[0]), (leave, again_of(node, buffers.prefix))):
+        steps[step] = BranchIfFalse(buffers.operand(name), len(steps), item.name, node.provenance)

@@ -160,7 +160,7 @@ def _build(
     made = _made(mapped, maker, offers, lines)
     taken = {name: _taken(each, mapped.choices.get(name), maker.spec) for name, each in made.items()}
     linked = link(mapped, made, constants)
-    ports = {v.name for v in graph.inputs} | set(mapped.places.values())
+    ports = {v.name for v in graph.inputs} | {mapped.homes[place].buffer for place in mapped.places.values()}
     sources = {c.function: c.task.sources for calls in linked.calls.values() for c in calls}
     linked = fold_calls(linked, ports, lambda program: backend.executable(program, 1, None, sources))
     exe = backend.executable(assemble(linked, defaults), threads, progress, sources)

@@ -30,12 +30,14 @@ NAMES = """
 acos acosh add_int16 add_int8 add_uint16 add_uint32 add_uint8 argmax_default_axis_example
 argmin_default_axis_example asin asinh atan atanh attention_4d_gqa_with_past_and_present_fp16
 attention_4d_padded_kv_bf16 bitshift_left_int64 bitshift_right_int32 bitwise_and_i32_2d bitwise_not_4d
-bitwise_or_ui8_bcast_4v3d bitwise_xor_i16_3d causal_conv_with_state_silu celu_bfloat16 celu_float16
+
+bitcast_2d_float32_to_int32 cumprod_1d bitwise_or_ui8_bcast_4v3d bitwise_xor_i16_3d causal_conv_with_state_silu celu_bfloat16 celu_float16
 center_crop_pad_crop_and_pad_expanded clip_default_int8_max clip_default_int8_min compress_bfloat16
 constantofshape_int_shape_zero convtranspose cos cosh cumsum_1d dequantizelinear_blocked div_int16 div_int32_trunc
 div_int8 div_uint16 div_uint32 div_uint8 einsum_scalar erf flexattention_double floor gathernd_example_int32
 greater_equal greater_equal_bcast_expanded gridsample_nearest_align_corners_1_additional_1 gru_bidirectional if
-isnan layer_normalization_2d_axis0 leakyrelu less_equal lppool_1d_default lstm_bidirectional max_float16 max_float64
+isnan layer_normalization_2d_axis0 leakyrelu less_equal loop11 lppool_1d_default lstm_bidirectional max_float16
+max_float64
 max_int16 max_int32 max_uint16 max_uint32 max_uint64 max_uint8 maxpool_2d_uint8
 maxpool_with_argmax_2d_precomputed_pads min_float16 min_float64 min_int16 min_int32 min_uint16 min_uint32 min_uint8
 mish mod_broadcast mod_float16_mixed_sign_fmod_0 mod_float32_mixed_sign_fmod_0 mod_float64_mixed_sign_fmod_0
@@ -44,14 +46,15 @@ mul_uint32 mul_uint64 mul_uint8 nonmaxsuppression_center_point_box_format onehot
 pow_types_int32_float32 qlinearconv qlinearmatmul_2D_int8_float16 quantizelinear_blocked_symmetric
 quantizelinear_uint16 range_bfloat16_type_positive_delta range_int32_type_negative_delta
 reduce_log_sum_exp_do_not_keepdims_example reduce_max_bool_inputs relu reshape_allowzero_reordered
-resize_downsample_scales_cubic reversesequence_bfloat16 rnn_seq_length scatternd sign sin sinh sub_int16 sub_int8
+resize_downsample_scales_cubic reversesequence_bfloat16 rnn_seq_length scan9_multi_state scatternd sign sin sinh
+sub_int16 sub_int8
 sub_uint16 sub_uint32 sub_uint8 tan tensorscatter_circular tile top_k_same_values xor2d
 """.split()
 
 # Ops that no case has: a test of their own runs them.
 OTHERS = {"not", "random_normal", "random_uniform", "variadic"}
 # Ops that are steps of a program and no code of a device.
-STEPS = {"bind_dim", "bounds_check", "fail", "if", "require"}
+STEPS = {"bind_dim", "bounds_check", "fail", "if", "loop", "require"}
 
 
 @functools.cache

@@ -42,6 +42,12 @@ def _inputs(domain: str, op: str, opset: int) -> tuple[_Input, ...] | None:
     return tuple(_Input(formal) for formal in schema.inputs)
 
 
+def input_name(domain: str, op: str, opset: int, i: int) -> str:
+    """What the standard calls an input of an op; "" where it does not say."""
+    formals = _inputs(domain, op, opset) or ()
+    return formals[min(i, len(formals) - 1)].name if formals else ""
+
+
 def check_counts(domain: str, op: str, opset: int, inputs: int, outputs: int) -> None:
     """Raises ModelError for fewer inputs or outputs than the op has at least. (More are seen when they are read.)"""
     if _inputs(domain, op, opset) is None:

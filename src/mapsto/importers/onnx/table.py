@@ -16,6 +16,7 @@ import onnx
 
 from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
+from mapsto.importers.onnx.schema import input_name
 from mapsto.importers.onnx.tensors import TensorReader, dtype_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
@@ -57,9 +58,17 @@ class Import(Protocol):
     @property
     def tensors(self) -> TensorReader: ...
 
-    def inline_graph(self, graph: Any, name: str, given: Sequence[Value] = ()) -> list[Value]:
-        """The outputs of a nested graph built in place, inside the graph of the node that is being translated. given:
-        its inputs.
+    @property
+    def notes(self) -> dict[tuple[str, str], Any]:
+        """What rows found out about a node whose graphs they build, for when it is built again: by its name, and what
+        it is about.
+        """
+
+    def inline_graph(
+        self, graph: Any, name: str, given: Sequence[Value] = (), builder: Builder | None = None
+    ) -> list[Value]:
+        """The outputs of a nested graph built in place, inside the graph of the node that is being translated, or one
+        (`builder`) that is nested in it. given: its inputs.
         """
 
     def nested_graph(self, graph: Any, name: str, inputs: Sequence[TensorType] = ()) -> tuple[Graph, list[Value]]:
@@ -119,31 +128,49 @@ class NodeCall:
         """The integers of input i where they are known as dims."""
         return self.builder.content(self.optional(i))
 
+    def port(self, i: int) -> str:
+        """Input i in a user's words."""
+        name = input_name("", self.op, self.opset, i)
+        return f"input {i} ({name})" if name else f"input {i}"
+
+    def place(self, i: int) -> str:
+        """The node and input i in a user's words, for what a run says of it."""
+        return f"{self.builder.place(self.op)}: {self.port(i)}"
+
+    def require(self, condition: Dim, message: str) -> None:
+        """A run stops with the message and the node's name where `condition`, on sizes, is negative. Raises ModelError
+        where it always is.
+        """
+        if isinstance(condition, int) and condition < 0:
+            raise self.wrong(message)
+        self.builder.require(condition, message, where=self.builder.place(self.op))
+
+    def require_value(self, condition: Dim, message: str) -> None:
+        """The same of what is read for the sake of the condition alone."""
+        self.builder.require(condition, message, where=self.builder.place(self.op), always=True)
+
     def dims(self, i: int, hint: str = "n") -> list[Dim]:
         """The integers of input i as dims; what only a run knows is bound to a symbol."""
-        return self.builder.dims(self.input(i), hint)
+        return self.builder.dims(self.input(i), hint, "" if self.content(i) is not None else self.place(i))
 
-    def static_ints(self, i: int, meaning: str) -> list[int]:
-        """The integers of input i, which must be known at compile time and free of symbols."""
-        content = self.content(i)
+    def known_ints(self, i: int) -> list[int] | None:
+        """The integers of input i where they are known at compile time and free of symbols, else None."""
         array = self.array(i)
         if array is not None:
             return [int(v) for v in array.reshape(-1)]
+        content = self.content(i)
         if content is None or any(isinstance(e, Expr) for e in content.reshape(-1)):
-            raise self.unsupported(f"{meaning} (input {i}) must be known when compiling; make it an initializer")
+            return None
         return [int(e) for e in content.reshape(-1)]
 
-    def static_int(self, i: int, meaning: str) -> int:
-        """The only integer of input i, which must be known at compile time."""
-        return self._only(self.static_ints(i, meaning), i, meaning)
-
-    def dim(self, i: int, hint: str, meaning: str) -> Dim:
+    def dim(self, i: int, hint: str) -> Dim:
         """The only integer of input i as a dim."""
-        return self._only(self.dims(i, hint), i, meaning)
+        return self.only(self.dims(i, hint), i)
 
-    def _only(self, found: Sequence[T], i: int, meaning: str) -> T:
+    def only(self, found: Sequence[T], i: int) -> T:
+        """The one of what input i holds. Raises ModelError where there are others, or none."""
         if len(found) != 1:
-            raise self.wrong(f"{meaning} (input {i}) has {len(found)} elements, not 1")
+            raise self.wrong(f"{self.port(i)} has {len(found)} elements, not 1")
         return found[0]
 
     def static_scalar(self, i: int, meaning: str) -> float | int | bool:

@@ -75,6 +75,7 @@ class Translator:
         self.functions = LocalFunctions(source.model)
         self.scope: GraphNames | None = None
         self.place = NodePlace({})
+        self.notes: dict[tuple[str, str], Any] = {}
 
     # -- graphs --------------------------------------------------------------------------------------------------------
 
@@ -224,10 +225,14 @@ class Translator:
 
     # -- nested graphs and functions -----------------------------------------------------------------------------------
 
-    def inline_graph(self, graph: Any, name: str, given: Sequence[Value] = ()) -> list[Value]:
-        """A nested graph built in place, inside the graph of the node that is being translated. given: its inputs."""
+    def inline_graph(
+        self, graph: Any, name: str, given: Sequence[Value] = (), builder: Builder | None = None
+    ) -> list[Value]:
+        """A nested graph built in place, inside the graph of the node that is being translated, or one (`builder`) that
+        is nested in it. given: its inputs.
+        """
         assert self.scope is not None
-        scope = GraphNames(self.scope.builder, self.scope)
+        scope = GraphNames(builder or self.scope.builder, self.scope)
         scope.values.update(zip(_inputs(graph, len(given)), given, strict=True))
         return self.body(scope, graph, self._deeper(name))
 
@@ -315,8 +320,6 @@ def _no_row(node: Any, domain: str) -> str:
         )
     if domain not in ("", "ai.onnx.ml") and not domain.startswith("com.microsoft"):
         return f"there is no op {node.op_type!r} of domain {domain!r}; add it as a function to the model"
-    if node.op_type in ("Loop", "Scan"):
-        return f"{node.op_type} is not supported yet; unroll it, or export with a fixed number of steps"
     schema = not domain and onnx.defs.has(node.op_type)
     return (
         "the op is not supported yet; replace it or rewrite it with supported ones"

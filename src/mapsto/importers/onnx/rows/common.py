@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
@@ -29,6 +30,28 @@ def float_as_dims(b: Builder, value: Value) -> Dim | None:
     if node.op == "cast" and source.dtype.is_float and value.dtype.is_integer:
         return None
     return float_as_dims(b, source)
+
+
+def float_element(b: Builder, value: Value, i: int) -> float | None:
+    """Element i of a vector where it is a constant, also one that was joined with others; None where it is not."""
+    array = b.array(value)
+    if array is not None:
+        return float(array[i])
+    node = b.producer(value)
+    for name in node.inputs if node is not None and node.op == "concat" else ():
+        part = b.lookup(name)
+        extent = part.shape[0]
+        if not isinstance(extent, int):
+            return None
+        if i < extent:
+            return float_element(b, part, i)
+        i -= extent
+    return None
+
+
+def positions(b: Builder, extent: Dim) -> Value:
+    """0, 1, .. extent-1."""
+    return b.one("iota", [], shape=(extent,), start=0, step=1, dtype=DType.I64)
 
 
 def flatten(b: Builder, x: Value, axis: int) -> Value:

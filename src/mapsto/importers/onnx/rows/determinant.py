@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from mapsto.importers.onnx.rows.common import reshape, slice_axis
-from mapsto.importers.onnx.rows.indexing import positions
+from mapsto.importers.onnx.rows.common import positions, reshape, slice_axis
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value

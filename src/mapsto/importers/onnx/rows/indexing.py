@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import column, flatten, unsqueeze
+from mapsto.importers.onnx.rows.common import column, flatten, positions, unsqueeze
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
@@ -94,7 +94,7 @@ def _compress(call: NodeCall) -> Result:
 @row("TopK")
 def _top_k(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
-    k: Dim = call.integer("k") if call.opset < 10 else call.dim(1, "k", "k")
+    k: Dim = call.integer("k") if call.opset < 10 else call.dim(1, "k")
     axis = call.axis(x.rank, -1)
     attrs = {
         "k": k,
@@ -117,22 +117,11 @@ def _arg(call: NodeCall) -> Result:
 # -- masks -------------------------------------------------------------------------------------------------------------
 
 
-def positions(b: Builder, extent: Dim) -> Value:
-    return b.one("iota", [], shape=(extent,), start=0, step=1, dtype=DType.I64)
-
-
 @row("OneHot")
 def _one_hot(call: NodeCall) -> Result:
     """values[1] where the new axis' place is the index (counted from the end where negative), else values[0]."""
     b, indices = call.builder, call.input(0)
-    depths = call.input(1)
-    array = b.array(depths)
-    if any(d != 1 for d in depths.shape):
-        raise call.wrong(f"the depth {depths} is not one element")
-    if array is not None:
-        depth: Dim = int(array.reshape(-1)[0])
-    else:
-        depth = b.dims(depths if depths.dtype.is_integer else b.one("cast", [depths], to=DType.I64), "depth")[0]
+    depth = _depth(call)
     axis = call.axis(indices.rank + 1, -1)
     off, on = (
         b.one("reshape", [b.one("slice", [call.input(2)], starts=(k,), steps=(1,), shape=(1,))], shape=())
@@ -143,6 +132,22 @@ def _one_hot(call: NodeCall) -> Result:
     front = b.one("select", [b.one("lt", [wide, call.scalar(0, wide)]), b.one("add", [wide, extent]), wide])
     places = column(b, positions(b, depth), axis, indices.rank + 1)
     return b.one("select", [b.one("eq", [unsqueeze(b, front, [axis]), places]), on, off])
+
+
+def _depth(call: NodeCall) -> Dim:
+    """The number of classes, which may be a float."""
+    b, depths = call.builder, call.input(1)
+    if any(d != 1 for d in depths.shape):
+        raise call.wrong(f"the depth {depths} is not one element")
+    array = call.array(1)
+    if array is not None:
+        return int(array.reshape(-1)[0])
+    if depths.dtype.is_float:
+        depths = b.one("reshape", [depths], shape=())
+        unknown = b.one("cast", [b.one("isnan", [depths])], to=DType.I64)
+        call.require_value(-b.bind(unknown, "unknown"), f"{call.port(1)} is NaN")
+        depths = b.one("cast", [depths], to=DType.I64)
+    return b.dims(depths, "depth", call.place(1))[0]
 
 
 @row("Trilu")

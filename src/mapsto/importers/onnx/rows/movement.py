@@ -7,14 +7,24 @@ from collections.abc import Sequence
 import numpy as np
 
 from mapsto.budget import current
-from mapsto.errors import ModelError
-from mapsto.importers.onnx.rows.common import flatten, float_as_dims, reshape, slice_axis, transpose, unsqueeze
+from mapsto.errors import UnsupportedError
+from mapsto.importers.onnx.rows.axes import Chosen, bound, chosen, compacted, integers, known_axes, total
+from mapsto.importers.onnx.rows.common import (
+    flatten,
+    float_as_dims,
+    positions,
+    reshape,
+    slice_axis,
+    transpose,
+    unsqueeze,
+)
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
     Dim,
     Expr,
     ceildiv,
+    equality,
     floordiv,
     maximum,
     product,
@@ -62,17 +72,36 @@ def _run_time_shape(call: NodeCall) -> list[Dim]:
     b, x, target = call.builder, call.input(), call.input(1)
     rank = target.shape[0] if target.rank == 1 else None
     if not isinstance(rank, int):
-        raise call.unsupported("a shape whose own length only a run knows is not supported")
+        raise call.unsupported(
+            f"the rank of the result hangs on the length of {call.port(1)}, which only a run knows; fix it by `shapes`"
+        )
     current().check("rank", rank, "the result")
     zero, one = call.scalar(0, target), call.scalar(1, target)
     if not call.integer("allowzero", 0):
         own = [x.shape[k] if k < x.rank else 0 for k in range(rank)]
         target = b.one("select", [b.one("eq", [target, zero]), b.known(np.array(own, dtype=object)), target])
     is_open = b.one("lt", [target, zero])
+    _require_target(call, is_open, target)
     others = b.one("reduce", [b.one("select", [is_open, one, target])], kind="prod", axes=(0,), keepdims=False)
     total = b.known(np.array([product(x.shape)], dtype=object))
     rest = b.one("div", [total, b.one("max", [others, one])])
-    return b.dims(b.one("select", [is_open, rest, target]), "size")
+    return b.dims(b.one("select", [is_open, rest, target]), "size", call.place(1))
+
+
+def _require_target(call: NodeCall, is_open: Value, target: Value) -> None:
+    """Extents of a run are not negative, but for one -1, and that not beside a 0."""
+    b = call.builder
+    zero, below = (call.scalar(n, target) for n in (0, -1))
+
+    def count(mask: Value) -> Value:
+        return total(b, "sum", b.one("cast", [mask], to=DType.I64), 0)
+
+    number = count(is_open)
+    negative, empty = count(b.one("lt", [target, below])), count(b.one("eq", [target, zero]))
+    more = b.one("max", [b.one("sub", [number, call.scalar(1, number)]), call.scalar(0, number)])
+    wrong = b.one("add", [b.one("add", [negative, more]), b.one("mul", [number, empty])])
+    said = f"{call.port(1)} has an extent below -1, more than one -1, or a -1 beside a 0"
+    call.require_value(-b.bind(wrong, "wrong"), said)
 
 
 @row("Flatten")
@@ -84,43 +113,94 @@ def _flatten(call: NodeCall) -> Result:
     return flatten(call.builder, x, axis if axis >= 0 else axis + x.rank)
 
 
-def axes_of(call: NodeCall, i: int, opset_of_input: int) -> list[int] | None:
-    """Axes from an attribute or, from some opset on, from input i; None where neither says."""
+def axes_of(call: NodeCall, i: int, opset_of_input: int, added: bool = False) -> list[int] | Chosen | None:
+    """Axes from an attribute or, from some opset on, from input i; None where neither says. added: they are the axes
+    that the result has besides the operand's.
+    """
     if call.opset < opset_of_input or call.has_attribute("axes"):
         return call.integers("axes")
-    return call.static_ints(i, "the list of axes") if call.has(i) else None
+    if not call.has(i):
+        return None
+    found = call.known_ints(i)
+    if found is not None:
+        return found
+    count = product(call.input(i).shape)
+    if count == 0:
+        return []
+    if added and not isinstance(count, int):
+        raise _rank_of_list(call, i)
+    return chosen(call, i, call.input().rank + (int(count) if added else 0))  # type: ignore[arg-type]
+
+
+def _rank_of_list(call: NodeCall, i: int) -> UnsupportedError:
+    return call.unsupported(f"the rank of the result hangs on how many axes {call.port(i)} names; fix it by `shapes`")
 
 
 @row("Squeeze")
 def _squeeze(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     axes = axes_of(call, 1, 13)
+    if isinstance(axes, Chosen):
+        if not isinstance(axes.count, int):
+            raise _rank_of_list(call, 1)
+        return _squeezed(call, axes.mask(), axes.count)
     if axes is None:
-        if any(isinstance(d, Expr) for d in x.shape):
-            raise call.unsupported(
-                f"without axes the rank depends on the open extents of {x}; name the axes or fix them by `shapes`"
-            )
-        chosen = {axis for axis, d in enumerate(x.shape) if d == 1}
+        gone = _ones(call)
     else:
         if axes and not x.rank:
             raise call.wrong(f"{x} has no axis to leave out")
-        chosen = {call.normal_axis(axis, x.rank) for axis in axes}
-    for axis in chosen:
+        gone = {call.normal_axis(axis, x.rank) for axis in axes}
+    for axis in gone:
         if isinstance(x.shape[axis], int) and x.shape[axis] != 1:
             raise call.wrong(f"axis {axis} of {x} is not 1")
-    return reshape(b, x, [d for axis, d in enumerate(x.shape) if axis not in chosen])
+    return reshape(b, x, [d for axis, d in enumerate(x.shape) if axis not in gone])
+
+
+def _ones(call: NodeCall) -> set[int]:
+    """The axes of extent 1. Open ones are taken to be none of them, which a run checks: the rank is settled before."""
+    x = call.input()
+    for axis, d in enumerate(x.shape):
+        if isinstance(d, Expr):
+            said = f"axis {axis} is 1 in this run, so the result would lose it; name the axes, or fix it by `shapes`"
+            call.require(maximum(d - 2, -d), said)
+    return {axis for axis, d in enumerate(x.shape) if d == 1}
+
+
+def _squeezed(call: NodeCall, mask: Value, count: int) -> Value:
+    """The operand without the chosen axes, which must be of extent 1."""
+    b, x = call.builder, call.input()
+    if count > x.rank:
+        raise call.wrong(f"{count} axes are named, {x} has {x.rank}")
+    extents, one = integers(b, x.shape), call.scalar(1, b.known(0))
+    wrong = b.one("cast", [b.one("and", [mask, b.one("ne", [extents, one])])], to=DType.I64)
+    said = f"{call.port(1)} names an axis whose extent is not 1"
+    call.require_value(-b.bind(total(b, "sum", wrong, 0), "wide"), said)
+    return reshape(b, x, compacted(call, extents, b.one("not", [mask]), x.rank - count))
 
 
 @row("Unsqueeze")
 def _unsqueeze(call: NodeCall) -> Result:
-    axes = axes_of(call, 1, 13)
+    axes = axes_of(call, 1, 13, added=True)
     if axes is None:
         raise call.wrong("it does not say which axes")
+    if isinstance(axes, Chosen):
+        return _unsqueezed(call, axes)
     rank = call.input().rank + len(axes)
     places = [call.normal_axis(axis, rank) for axis in axes]
     if len(set(places)) != len(places):
         raise call.wrong(f"axes {axes} name one axis twice")
     return unsqueeze(call.builder, call.input(), places)
+
+
+def _unsqueezed(call: NodeCall, axes: Chosen) -> Value:
+    """Each axis of the result that is not chosen has the extent of the operand's next."""
+    b, x = call.builder, call.input()
+    kept = b.one("cast", [b.one("not", [axes.mask()])], to=DType.I64)
+    place = b.one("cumsum", [kept], axis=0, exclusive=True, reverse=False)
+    own = b.one("eq", [reshape(b, place, (axes.rank, 1)), positions(b, x.rank)])
+    zero, one = (b.constant(np.asarray(n, np.int64)) for n in (0, 1))
+    extents = total(b, "sum", b.one("select", [own, integers(b, x.shape), zero]), 1)
+    return reshape(b, x, bound(call, b.one("select", [axes.mask(), one, extents]), "kept"))
 
 
 @row("Transpose")
@@ -183,8 +263,10 @@ def _split(call: NodeCall) -> Result:
     sizes = _split_sizes(call, x.shape[axis])
     if len(sizes) != len(call.outputs):
         raise call.wrong(f"{len(sizes)} parts for {len(call.outputs)} outputs")
-    if isinstance(x.shape[axis], int) and all(isinstance(s, int) for s in sizes) and sum(sizes) != x.shape[axis]:
-        raise call.wrong(f"parts {sizes} do not make up axis {axis} of {x}")
+    whole: Dim = 0
+    for size in sizes:
+        whole = whole + size
+    call.require(equality(whole, x.shape[axis]), f"parts {sizes} do not make up axis {axis} of {x}")
     parts: list[Value | None] = []
     start: Dim = 0
     for size in sizes:
@@ -225,9 +307,7 @@ def _parts_of_old(call: NodeCall) -> list[int]:
 def _pad(call: NodeCall) -> Result:
     b, x = call.builder, call.input()
     mode = call.one_of("mode", "constant", ["constant", "reflect", "edge", "wrap"])
-    axes = call.static_ints(3, "the list of axes") if call.has(3) else None
-    places = list(range(x.rank)) if axes is None else [call.normal_axis(axis, x.rank) for axis in axes]
-    x, before, after = _cropped(call, x, places)
+    x, before, after = _cropped(call, x)
     if all(d == 0 for d in (*before, *after)):
         return x
     attrs = {"before": tuple(before), "after": tuple(after), "mode": mode}
@@ -241,26 +321,41 @@ def _pad(call: NodeCall) -> Result:
     return b.one("select", [inside, b.one("pad", [x], value=0.0, **attrs), border])
 
 
-def _cropped(call: NodeCall, x: Value, places: Sequence[int]) -> tuple[Value, list[Dim], list[Dim]]:
+def _cropped(call: NodeCall, x: Value) -> tuple[Value, list[Dim], list[Dim]]:
     """The input without what negative widths cut off, and the widths left to pad."""
     b = call.builder
-    if call.opset < 11 or call.content(1) is not None:
-        before, after = _laid(call, places, _pads(call))
-        return crop(b, x, before, after)
+    if call.opset < 11:
+        return crop(b, x, *_laid(call, range(x.rank), call.integers("pads" if call.opset >= 2 else "paddings") or []))
+    widths, places = _widths(call)
+    known = b.content(widths)
+    if known is not None:
+        return crop(b, x, *_laid(call, places, list(known.reshape(-1))))
     # widths that only a run knows may be negative, which a bound size cannot be: both parts are bound
-    zero = call.scalar(0, call.input(1))
-    added = call.builder.dims(b.one("max", [call.input(1), zero]), "pad")
-    removed = call.builder.dims(b.one("max", [b.one("neg", [call.input(1)]), zero]), "cut")
+    zero = call.scalar(0, widths)
+    added = b.dims(b.one("max", [widths, zero]), "pad", call.place(1))
+    removed = b.dims(b.one("max", [b.one("neg", [widths]), zero]), "cut", call.place(1))
     starts, ends = _laid(call, places, removed)
-    shape = tuple(d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True))
-    x = b.one("slice", [x], starts=tuple(starts), steps=(1,) * x.rank, shape=shape)
+    x = _cut(b, x, starts, ends)
     return x, *_laid(call, places, added)
 
 
-def _pads(call: NodeCall) -> list[Dim]:
-    if call.opset >= 11:
-        return call.dims(1, "pad")
-    return list(call.integers("pads" if call.opset >= 2 else "paddings") or [])
+def _widths(call: NodeCall) -> tuple[Value, Sequence[int]]:
+    """The widths before some axes, then those behind them; and which axes these are: all of them, where only a run
+    knows which are named.
+    """
+    b, x, pads = call.builder, call.input(), call.input(1)
+    if pads.rank != 1:
+        raise call.wrong(f"{call.port(1)} is no list of widths: {pads}")
+    if not call.has(3):
+        return pads, range(x.rank)
+    axes = known_axes(call, 3, x.rank)
+    if axes is not None:
+        return pads, axes
+    named = chosen(call, 3, x.rank)
+    b.same(pads.shape[0], 2 * named.count, "Pad")
+    zeros = integers(b, [0] * x.rank)
+    parts = [slice_axis(b, pads, 0, start, named.count) for start in (0, named.count)]
+    return b.one("concat", [named.laid(part, zeros) for part in parts], axis=0), range(x.rank)
 
 
 def _laid(call: NodeCall, places: Sequence[int], widths: Sequence[Dim]) -> tuple[list[Dim], list[Dim]]:
@@ -285,12 +380,15 @@ def crop(b: Builder, x: Value, before: Sequence[Dim], after: Sequence[Dim]) -> t
     front, back = ([_above_zero(b, d) for d in widths] for widths in (before, after))
     starts = [p - d for p, d in zip(front, before, strict=True)]  # max(-d, 0), in a form that cancels
     ends = [p - d for p, d in zip(back, after, strict=True)]
-    shape = [d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True)]
-    if any(isinstance(d, int) and d < 0 for d in shape):
-        raise ModelError(f"pads {list(before)}, {list(after)} cut off more than {x} has")
-    if tuple(shape) != x.shape:
-        x = b.one("slice", [x], starts=tuple(starts), steps=(1,) * x.rank, shape=tuple(shape))
-    return x, front, back
+    return _cut(b, x, starts, ends), front, back
+
+
+def _cut(b: Builder, x: Value, starts: Sequence[Dim], ends: Sequence[Dim]) -> Value:
+    """The tensor without so many elements before and behind."""
+    shape = tuple(d - s - e for d, s, e in zip(x.shape, starts, ends, strict=True))
+    for axis, (left, extent) in enumerate(zip(shape, x.shape, strict=True)):
+        b.require(left, f"the pads cut off more than the {extent} elements of axis {axis}")
+    return x if shape == x.shape else b.one("slice", [x], starts=tuple(starts), steps=(1,) * x.rank, shape=shape)
 
 
 # -- channels and pixels -----------------------------------------------------------------------------------------------

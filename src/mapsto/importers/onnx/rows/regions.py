@@ -12,8 +12,8 @@ from itertools import product as combinations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import reshape, slice_axis, transpose
-from mapsto.importers.onnx.rows.indexing import as_index, positions
+from mapsto.importers.onnx.rows.common import positions, reshape, slice_axis, transpose
+from mapsto.importers.onnx.rows.indexing import as_index
 from mapsto.importers.onnx.rows.windows import window_of
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed

@@ -14,7 +14,7 @@ from mapsto.importers.onnx.rows.windows import per_axis
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, maximum, product
+from mapsto.ir.expr import Dim, equality, floordiv, maximum, product
 from mapsto.ir.graph import Value
 from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
@@ -156,16 +156,22 @@ def _weights(at: _Grid, t: Value, taps: Sequence[int]) -> list[Value]:
 
 @row("Col2Im")
 def _col2im(call: NodeCall) -> Result:
-    """Blocks added where they overlap: a transposed convolution with the unit matrix for weights, group by group."""
+    """Blocks added where they overlap: a transposed convolution with the unit matrix for weights, group by group, where
+    the shapes are known.
+    """
     b, x = call.builder, call.input(0)
-    image, block = call.static_ints(1, "the image's shape"), call.static_ints(2, "the block's shape")
+    image, block = call.known_ints(1), call.known_ints(2)
+    if x.rank != 3:
+        raise call.wrong(f"{x} is not [batch, channels and block, places]")
+    if image is None or block is None or not isinstance(x.shape[1], int):
+        return _col2im_of_run(call)
     rank = len(image)
     strides, dilations = per_axis(call, "strides", rank, 1), per_axis(call, "dilations", rank, 1)
     pads = tuple(call.integers("pads") or (0,) * (2 * rank))
     size = math.prod(block)
     if min((*block, *strides, *dilations), default=1) < 1 or len(pads) != 2 * rank:
         raise call.wrong(f"blocks {block}, strides {strides}, dilations {dilations} and pads {pads} do not go together")
-    channels = x.shape[1] if x.rank == 3 else None
+    channels = x.shape[1]
     if len(block) != rank or not isinstance(channels, int) or channels % size:
         raise call.wrong(f"blocks of {block} do not fit {x}")
     counts = [
@@ -182,6 +188,47 @@ def _col2im(call: NodeCall) -> Result:
         "conv_transpose", [reshape(b, x, (x.shape[0], channels, *counts)), b.constant(unit, "unit", x.dtype)],
         strides=strides, pads=pads, dilations=dilations, group=channels // size, output_padding=extra,
     )  # fmt: skip
+
+
+def _col2im_of_run(call: NodeCall) -> Value:
+    """Each element added to the place that it came from; what came from the padding, to one place more, which goes."""
+    b, x = call.builder, call.input(0)
+    image, block = call.dims(1, "image"), call.dims(2, "block")
+    rank = len(image)
+    if len(block) != rank:
+        raise call.wrong(f"an image of {rank} axes and a block of {len(block)} do not fit each other")
+    strides, dilations = per_axis(call, "strides", rank, 1), per_axis(call, "dilations", rank, 1)
+    pads = tuple(call.integers("pads") or (0,) * (2 * rank))
+    if x.rank != 3 or min((*strides, *dilations), default=1) < 1 or len(pads) != 2 * rank:
+        raise call.wrong(f"{x}, strides {strides}, dilations {dilations} and pads {pads} do not go together")
+    channels = floordiv(x.shape[1], product(block))
+    counts = [
+        (i + pads[k] + pads[rank + k] - dilations[k] * (n - 1) - 1) // strides[k] + 1
+        for k, (i, n) in enumerate(zip(image, block, strict=True))
+    ]
+    for n, count in zip(block, counts, strict=True):
+        call.require(n - 1, f"{call.port(2)} has an extent of {n}: it must be at least 1")
+        call.require(count, "the image is smaller than a block")
+    size = product(image)
+    flat: Value | None = None
+    inside: Value | None = None
+    for k, extent in enumerate(image):
+        steps = [b.one("iota", [], shape=(n,), start=0, step=by[k], dtype=DType.I64)
+                 for n, by in ((block[k], dilations), (counts[k], strides))]  # fmt: skip
+        laid = [column(b, v, axis, 2 * rank) for v, axis in zip(steps, (k, rank + k), strict=True)]
+        place = b.one("sub", [b.one("add", laid), call.scalar(pads[k], steps[0])])
+        fits = [b.one("ge", [place, call.scalar(0, place)]), b.one("lt", [place, b.known(extent)])]
+        ok = b.one("and", fits)
+        inside = ok if inside is None else b.one("and", [inside, ok])
+        flat = place if flat is None else b.one("add", [b.one("mul", [flat, b.known(extent)]), place])
+    assert flat is not None and inside is not None
+    number = product((*block, *counts))
+    rows = x.shape[0] * channels
+    places = reshape(b, b.one("select", [inside, flat, b.known(size)]), (1, number))
+    empty = b.one("full", [], shape=(rows, size + 1), value=0.0, dtype=x.dtype)
+    operands = [empty, b.one("expand", [places], shape=(rows, number)), reshape(b, x, (rows, number))]
+    total = b.one("scatter_elements", operands, axis=1, reduction="add")
+    return reshape(b, slice_axis(b, total, 1, 0, size), (x.shape[0], channels, *image))
 
 
 @row("MaxUnpool")
@@ -245,6 +292,9 @@ def _affine_grid(call: NodeCall) -> Result:
     b, theta = call.builder, call.input(0)
     size = call.dims(1, "size")
     space, aligned = size[2:], bool(call.integer("align_corners", 0))
+    if len(space) not in (2, 3) or theta.rank != 3:
+        raise call.wrong(f"a size of {len(size)} axes does not fit {theta}")
+    call.require(equality(size[0], theta.shape[0]), f"{call.port(1)} says {size[0]} of what {theta} has")
     columns: list[Value] = []
     for k, extent in reversed(list(enumerate(space))):
         steps = b.one("iota", [], shape=(extent,), start=0, step=1, dtype=theta.dtype)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import reshape, slice_axis, transpose
-from mapsto.importers.onnx.rows.indexing import nonzero, positions
+from mapsto.importers.onnx.rows.common import positions, reshape, slice_axis, transpose
+from mapsto.importers.onnx.rows.indexing import nonzero
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
