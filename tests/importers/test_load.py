@@ -209,7 +209,8 @@ def test_all_that_is_unsupported_is_one_list() -> None:
 
 
 def test_an_attribute_that_older_nodes_carry_is_passed_over() -> None:
-    load(model([node("Relu", ["x"], consumed_inputs=[0])], {"x": [2]}))
+    graph = load(model([node("Relu", ["x"], consumed_inputs=[0])], {"x": [2]}))
+    assert [each.op for each in graph.nodes] == ["relu"]
 
 
 def test_the_table_is_broad() -> None:

@@ -30,7 +30,6 @@ NAMES = """
 acos acosh add_int16 add_int8 add_uint16 add_uint32 add_uint8 argmax_default_axis_example
 argmin_default_axis_example asin asinh atan atanh attention_4d_gqa_with_past_and_present_fp16
 attention_4d_padded_kv_bf16 bitshift_left_int64 bitshift_right_int32 bitwise_and_i32_2d bitwise_not_4d
-
 bitcast_2d_float32_to_int32 cumprod_1d bitwise_or_ui8_bcast_4v3d
 bitwise_xor_i16_3d causal_conv_with_state_silu celu_bfloat16 celu_float16
 center_crop_pad_crop_and_pad_expanded clip_default_int8_max clip_default_int8_min compress_bfloat16
