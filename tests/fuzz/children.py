@@ -174,6 +174,8 @@ def _limit(said: IO[bytes]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (mapped + MEMORY,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.sched_getaffinity = lambda pid: {0}  # type: ignore[assignment]  # one thread, one compile worker
+    # A process may inherit signals that are blocked: a fault would end it without a word, a limit never.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     faulthandler.enable(said, all_threads=False)
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
