@@ -5,7 +5,7 @@
     python scripts/seed_faults.py --list                     # what would be put in
 
 Never touches the tree itself: faults go into a temporary copy. Results are kept line by line, so that `--resume` goes
-on where a run was stopped. docs/seeded-faults.md is made by `--page`.
+on where a run was stopped. docs/seeded-faults.md is made by `--page`; with `--settled`, of the results that there are.
 """
 
 from __future__ import annotations
@@ -79,10 +79,25 @@ def run(faults: Sequence[Fault], args: argparse.Namespace) -> dict[str, Result]:
     return {fault.key: found[fault.key] for fault in faults}
 
 
+def settled(faults: Sequence[Fault], path: Path) -> dict[str, Result]:
+    """The results that there are, in the order of the faults, and of those that are known to change nothing."""
+    done, reasons = results.read(path), listed.equivalent()
+    found = {}
+    for fault in faults:
+        if fault.key in reasons:
+            found[fault.key] = _result(fault, Outcome(EQUIVALENT, reasons[fault.key], "", 0.0))
+        elif fault.key in done:
+            found[fault.key] = done[fault.key]
+    return found
+
+
 def tried(copy: Copy, fault: Fault) -> Result:
     """What comes of a fault; one that is known to change nothing is not tried."""
     why = listed.equivalent().get(fault.key)
-    outcome = copy.tried(fault) if why is None else Outcome(EQUIVALENT, why, "", 0.0)
+    return _result(fault, copy.tried(fault) if why is None else Outcome(EQUIVALENT, why, "", 0.0))
+
+
+def _result(fault: Fault, outcome: Outcome) -> Result:
     line = fault.line((ROOT / fault.file).read_bytes())
     place = (fault.key, fault.kind, fault.file, fault.function, line, fault.old, fault.new, fault.what)
     return Result(*place, outcome.how, outcome.by, outcome.note, round(outcome.seconds, 1))
@@ -123,6 +138,7 @@ def parsed(words: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--find-reach", type=Path, metavar="FILE", help="write FILE by running the suite, and try none")
     parser.add_argument("--page", type=Path, help="write the page of all results")
+    parser.add_argument("--settled", action="store_true", help="try none: say, and write, what has a result already")
     parser.add_argument("--list", action="store_true", help="say the faults, and try none")
     return parser.parse_args(words)
 
@@ -142,16 +158,16 @@ def main(words: Sequence[str] | None = None) -> int:
                 print(f"    {fault.old!r}\n    {fault.new!r}")
             return 0
         print(f"{len(faults)} faults; those drawn by seed {args.seed}", flush=True)
-        found = run(faults, args)
+        found = settled(faults, args.results) if args.settled else run(faults, args)
     except (StaleError, RedError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if args.page:
-        args.page.write_text(results.page(list(found.values()), args.seed))
+        args.page.write_text(results.page(list(found.values()), args.seed, len(faults) - len(found)))
     survivors = [result for result in found.values() if result.how == SURVIVED]
-    print(
-        f"{results.summary(found)}; {100 * results.caught_share(found.values()):.1f} % of those that change something"
-    )
+    share = f"{100 * results.caught_share(found.values()):.1f} % of those that change something"
+    untried = len(faults) - len(found)
+    print(f"{results.summary(found)}; {f'{untried} more are not settled' if untried else share}")
     for result in survivors:
         print(f"survived: {result.key} {result.file}:{result.line} {result.function}: {result.what}")
     return int(bool(survivors))

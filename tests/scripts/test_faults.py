@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+import seed_faults
 from faults import listed, results
 from faults.drawn import Place, draw, places, shares
 from faults.fault import SOURCE, Fault, StaleError
@@ -198,6 +199,21 @@ def test_the_page() -> None:
     assert "1 were caught, 1 survived" in text and "50.0 %" in text and "| plan | 2 | 1 | 1 | 0 |" in text
     assert "**k** (plan/m.py, f): breaks it" in text and "caught by tests/t.py::t, 2 s" in text
     assert "      - a < b\n      + a <= b" in text
+
+
+def test_a_page_of_what_is_settled_tries_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a fault was tried")
+
+    monkeypatch.setattr(seed_faults, "copied", never)
+    first, second, *_ = listed.thought(ROOT)
+    kept, page = tmp_path / "results.jsonl", tmp_path / "page.md"
+    results.note(kept, replace(RESULT, key=second.key, kind=second.kind))
+    only = [word for fault in (first, second) for word in ("--only", fault.key)]
+    words = ["--count", "0", *only, "--results", str(kept), "--settled", "--page", str(page)]
+    assert seed_faults.main(words) == 0
+    text = page.read_text()
+    assert f"**{second.key}**" in text and first.key not in text and "1 more of the list are not settled" in text
 
 
 # -- which tests run what ----------------------------------------------------------------------------------------------
