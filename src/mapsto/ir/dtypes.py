@@ -47,7 +47,8 @@ class DType(enum.Enum):
     @property
     def numpy(self) -> np.dtype:
         """The numpy dtype of the same bits (of `ml_dtypes` where numpy has none)."""
-        return _NUMPY.get(self) or _others()[self]
+        known = _NUMPY.get(self)
+        return _others()[self] if known is None else known
 
     @property
     def size(self) -> int:
