@@ -337,3 +337,14 @@ def test_quantised_products_of_small_floats(workers: Workers) -> None:
     (found,) = run(model, workers, a=a, b=b, zero=zero, **{k: np.asarray(v) for k, v in scales.items()})
     real = (a.astype(np.float64) @ b.astype(np.float64)) * 0.125 / np.float32(0.3)
     np.testing.assert_array_equal(found, encode_reference(real.astype(np.float32), DType.F8E4M3FN, True, "up"))
+
+
+@pytest.mark.parametrize("op", ["QuantizeLinear", "DequantizeLinear"])
+def test_a_zero_point_that_is_known_to_be_zero_costs_nothing(op: str) -> None:
+    small, real = ("y", "x") if op == "QuantizeLinear" else ("x", "y")
+    kinds = {small: "FLOAT8E4M3FN", real: "FLOAT"}
+    zero = numpy_helper.from_array(np.zeros((), DType.F8E4M3FN.numpy), "zero")
+    scale = numpy_helper.from_array(np.array(0.5, np.float32), "scale")
+    node = helper.make_node(op, ["x", "scale", "zero"], ["y"])
+    graph = prepared(model_of([node], {"x": (kinds["x"], [7])}, {"y": kinds["y"]}, zero, scale), None)
+    assert {n.op for n in graph.nodes} <= {"decode", "encode", "mul", "div"}

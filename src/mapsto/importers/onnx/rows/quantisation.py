@@ -60,8 +60,15 @@ def quantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DTyp
     return composite.recast(b, whole, dtype)
 
 
+def _is_known_zero(b: Builder, zero: Value) -> bool:
+    array = b.array(zero)
+    return array is not None and not np.any(array.astype(np.float32))
+
+
 def _moved(b: Builder, ratio: Value, zero: Value) -> Value:
-    """Plus a zero point that is a float; a zero one leaves the sign of a zero."""
+    """Plus a zero point that is a float; a zero one, as nearly all are, leaves the sign of a zero."""
+    if _is_known_zero(b, zero):
+        return ratio
     offset = composite.recast(b, zero, ratio.dtype)
     is_zero = b.one("eq", [offset, b.constant(np.asarray(0), "zero", ratio.dtype)])
     return b.one("select", [is_zero, ratio, b.one("add", [ratio, offset])])
@@ -104,7 +111,8 @@ def dequantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DT
     scale = composite.recast(b, scale, DType.F32)
     if x.dtype.decoded is DType.F32:
         real = b.one("decode", [x])
-        real = real if zero is None else b.one("sub", [real, b.one("decode", [zero])])
+        if zero is not None and not _is_known_zero(b, zero):
+            real = b.one("sub", [real, b.one("decode", [zero])])
         return composite.cast(b, b.one("mul", [real, scale]), dtype)
     x, zero = composite.decoded(b, x), None if zero is None else composite.decoded(b, zero)
     exact = DType.I64 if zero is not None and x.dtype.size > 2 else DType.I32
