@@ -15,6 +15,7 @@ FLOATS = frozenset(d for d in DType if d.is_float)
 INTEGERS = frozenset(d for d in DType if d.is_integer)
 NUMBERS = FLOATS | INTEGERS
 BOOLS = frozenset({DType.BOOL})
+STORAGE = frozenset(d for d in DType if d.is_storage)
 ANY = frozenset(DType)
 
 

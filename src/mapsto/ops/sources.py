@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import Array, DType
+from mapsto.ir.dtypes import Array, DType, filled
 from mapsto.ir.expr import Dim, Expr, product, sym
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Op, Scalar, Stmt
 from mapsto.kernel.scalar import compute_type, convert
@@ -97,7 +97,7 @@ def _dim_values_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: S
 # attrs: values; shape and dtype, which the builder always says (a vector of i64 where they are left out).
 register(OpSpec("dim_values", "source", _infer_dim_values, _dim_values, _lower_dim_values, _dim_values_content))
 
-# ---- full(shape, value, dtype) ---------------------------------------------------------------------------------------
+# ---- full(shape, value, dtype): of a storage type the value is its bits ----------------------------------------------
 
 
 def _infer_full(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -105,7 +105,7 @@ def _infer_full(inference: Inference) -> list[tuple[DType, Shape]]:
 
 
 def _full(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
-    return [np.full(shapes[0], attrs["value"], dtype=attrs["dtype"].numpy)]
+    return [filled(shapes[0], attrs["value"], attrs["dtype"])]
 
 
 def _lower_full(low: Lowering) -> list[Stmt]:
