@@ -15,7 +15,7 @@ from mapsto.devices.contraction.tile_plan import NEAR_BYTES
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.code import TaskCode
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Expr, Sym, add, mul, product, sym
+from mapsto.ir.expr import Call, Dim, Expr, Sym, add, ceildiv, mul, product, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Scalar, Stmt, Where
 from mapsto.plan.access import Access, access
@@ -154,13 +154,19 @@ def _pack_stmts(c: Contraction, packing: Packing, name: str, dtype: DType, code:
 
 
 def _element_stmt(c: Contraction, packing: Packing, name: str, dtype: DType) -> Stmt:
-    """Any operand, element by element to its place. Columns that only fill up a vector stay as they are: their
-    results are never stored.
+    """Any operand, element by element to its place. Channels that only fill up a dot group are 0, as A's are: 0 times
+    what lay there might be NaN. Columns that only fill up a vector stay as they are: their results are never stored.
     """
     (column,), (channel,) = c.cols, c.channels
+    value = _as(c.b, dtype)
+    groups = ceildiv(channel.extent, packing.interleave)
+    whole = Iter(channel.name, mul(groups, packing.interleave))
+    if whole.extent != channel.extent:
+        inside: Dim = add(channel.extent, mul(add(sym(channel.name), 1), -1))
+        value = Where((inside,), value, Const(0.0 if dtype.is_float else 0, dtype))
     place = packing.index(sym(column.name), sym(channel.name), tuple(sym(w.name) for w in c.windows))
-    iters = (*c.batch, column, channel, *c.windows)
-    return Stmt(name, dtype, iters, _as(c.b, dtype), (*(sym(i.name) for i in c.batch), place))
+    iters = (*c.batch, column, whole, *c.windows)
+    return Stmt(name, dtype, iters, value, (*(sym(i.name) for i in c.batch), place))
 
 
 def _as(load: Load, dtype: DType) -> Scalar:
