@@ -75,7 +75,8 @@ def _infer_dim_values(inference: Inference) -> list[tuple[DType, Shape]]:
 
 
 def _dim_values(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
-    return [np.array(attrs["values"], dtype=np.int64).reshape(shapes[0]).astype(attrs.get("dtype", DType.I64).numpy)]
+    numbers = [(v + _SIGN & _MASK) - _SIGN for v in attrs["values"]]  # as numbers of 64 bits come out in a run
+    return [np.array(numbers, dtype=np.int64).reshape(shapes[0]).astype(attrs.get("dtype", DType.I64).numpy)]
 
 
 def _lower_dim_values(low: Lowering) -> list[Stmt]:
@@ -137,6 +138,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
 _MASK = (1 << 64) - 1
+_SIGN = 1 << 63
 
 
 def _origin(seed: int) -> int:
