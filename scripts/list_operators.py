@@ -32,7 +32,9 @@ from the table of rows (`importers/onnx/rows`) and the backend test-suite of onn
 one error, which lists every such node of a model with its op, opset and attribute, and what to do.
 
 - *versions*: the opsets at which the op changed.
-- *types*: of the first operand, where the newest version takes them and mapsto has them.
+- *types*: of the first operand, where the newest version takes them and mapsto has them. Elements of "8-bit floats"
+  (f8e4m3fn, f8e4m3fnuz, f8e5m2, f8e5m2fnuz) and of "4 and 2 bits" (f4e2m1, i4, u4, i2, u2) take a byte each between
+  ops and at the boundary, where they are arrays of `ml_dtypes`.
 - *how*: "native" is a row, which makes kernels of the compiler's own; "body" is the function by which the standard
   defines the op, whose nodes are native; "-" is not supported.
 - *cases*: of the suite's cases of this single node, how many the tests hold compiled code to, and how many there are.
@@ -45,9 +47,12 @@ _OURS = {f"tensor({onnx.TensorProto.DataType.Name(number).lower()})": ours.value
 # Groups of types by a shorter name, the widest first.
 _GROUPS = (
     ("all", tuple(ours.value for ours in DTYPES.values())),
-    ("numbers", tuple(ours.value for ours in DTYPES.values() if ours.value != "bool")),
+    ("numbers, bool", tuple(ours.value for ours in DTYPES.values() if not ours.is_storage)),
+    ("numbers", tuple(ours.value for ours in DTYPES.values() if ours.is_float or ours.is_integer)),
     ("floats", tuple(ours.value for ours in DTYPES.values() if ours.is_float)),
     ("integers", tuple(ours.value for ours in DTYPES.values() if ours.is_integer)),
+    ("8-bit floats", ("f8e4m3fn", "f8e4m3fnuz", "f8e5m2", "f8e5m2fnuz")),
+    ("4 and 2 bits", ("f4e2m1", "i4", "u4", "i2", "u2")),
 )
 
 

@@ -130,7 +130,6 @@ def reason(name: str) -> str | None:
     return next((why for pattern, why in EXCLUDED.items() if fnmatch.fnmatch(name, pattern)), None)
 
 
-_TYPES = "its element types (4 and 2 bits, 8-bit floats) are not there yet"
 _STRINGS = "strings, sequences and optional values are not tensors"
 _RANDOM = "random numbers: ours are others"
 _CLASSIC = "trees and text features are no neural networks"
@@ -138,15 +137,6 @@ _TRAINING = "optimisers as ops; training has updates of its own"
 
 # Pattern of case names -> why they are left out.
 EXCLUDED: dict[str, str] = {
-    "*FLOAT8*": _TYPES,
-    "*FLOAT4*": _TYPES,
-    "*INT4*": _TYPES,
-    "*INT2*": _TYPES,
-    "test_*quantizelinear_e4m3fn*": _TYPES,
-    "test_*quantizelinear_e5m2": _TYPES,
-    "test_*quantizelinear_*int4": _TYPES,
-    "test_*quantizelinear_*int2": _TYPES,
-    "test_*quantizelinear_float4e2m1": _TYPES,
     "test_optional_*": _STRINGS,
     "test_bernoulli*": _RANDOM,
     "test_training_dropout": _RANDOM,

@@ -46,18 +46,27 @@ def one_node(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
+def body(inputs: int, kind: int) -> Any:
+    """A graph whose results are its inputs, of any shape."""
+    ports = [helper.make_tensor_value_info(f"s{k}", kind, None) for k in range(inputs)]
+    nodes = [helper.make_node("Identity", [f"s{k}"], [f"t{k}"]) for k in range(inputs)]
+    return helper.make_graph(nodes, "body", ports, [onnx.ValueInfoProto(name=f"t{k}") for k in range(inputs)])
+
+
 def models(op: str) -> Iterator[Any]:
     for opset in (7, 11, 13, 20, 24, 26):
         try:
             schema = onnx.defs.get_schema(op, opset, "")
         except onnx.defs.SchemaError:
             continue
-        required = {name: REQUIRED.get(a.type.name, 1) for name, a in schema.attributes.items() if a.required}
+        needed = {name: a.type.name for name, a in schema.attributes.items() if a.required}
+        required = {name: REQUIRED.get(type_, 1) for name, type_ in needed.items() if type_ != "GRAPH"}
         for inputs in sorted({0, schema.min_input, min(schema.max_input, schema.min_input + 2, 6)}):
             for shape in SHAPES:
                 for kind in TYPES:
                     for constants in sorted({0, max(inputs - 1, 0), inputs}):
-                        yield one_node(op, opset, inputs, shape, kind, constants, required)
+                        graphs = {name: body(inputs, kind) for name, type_ in needed.items() if type_ == "GRAPH"}
+                        yield one_node(op, opset, inputs, shape, kind, constants, {**required, **graphs})
 
 
 @pytest.mark.parametrize("op", [op for op in supported_ops() if onnx.defs.has(op)])

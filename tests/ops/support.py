@@ -79,6 +79,8 @@ def check(
 def same(found: Array, expected: Array, tolerance: float, what: str) -> None:
     """Equal, or for floats within `tolerance` relative to the larger of 1 and the magnitude; NaN equals NaN."""
     assert found.shape == expected.shape and found.dtype == expected.dtype, (what, found.dtype, expected.dtype)
+    if from_numpy(found.dtype).is_storage:
+        found, expected = found.view(np.uint8), expected.view(np.uint8)
     if not from_numpy(found.dtype).is_float:
         np.testing.assert_array_equal(found, expected, err_msg=what)
         return
@@ -93,6 +95,8 @@ def sample(rng: np.random.Generator, shape: Sequence[int], dtype: DType, special
     if dtype.is_integer:
         low = -20 if dtype.is_signed else 0
         return np.asarray(rng.integers(low, 21, tuple(shape))).astype(dtype.numpy)
+    if dtype.is_storage:
+        return np.asarray(rng.integers(0, 1 << dtype.bits, tuple(shape)), np.uint8).view(dtype.numpy)
     data = np.asarray(rng.normal(0, 3, tuple(shape))).astype(dtype.numpy)
     if special and data.size:
         flat = data.reshape(-1)

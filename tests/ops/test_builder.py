@@ -126,6 +126,21 @@ def test_large_results_are_not_folded():
     assert b.array(y) is None and len(b.nodes) == 1
 
 
+@pytest.mark.parametrize(
+    ("shape", "repeats"),
+    [((2, 3), (1, 1 << 61)), ((0, 1 << 40), (1, 1 << 30)), ((n, 1 << 40), (1, 1 << 30)), ((n, 2), (1 << 62, 1))],
+)
+def test_results_that_no_memory_has_addresses_for_are_refused(shape, repeats):
+    b = Builder("g")
+    with pytest.raises(ShapeError, match="tile.* more bytes than memory has addresses"):
+        b.one("tile", [b.input("x", DType.F32, shape)], repeats=repeats)
+
+
+def test_large_results_that_have_addresses_are_taken():
+    b = Builder("g")
+    assert b.one("tile", [b.input("x", DType.F32, (2, n))], repeats=(1 << 40, 1)).shape == (1 << 41, n)
+
+
 def test_nested_graphs_see_and_name_apart():
     b = Builder("g")
     x = b.input("x", DType.F32, (n,))

@@ -120,6 +120,11 @@ CASES: dict[str, list[Callable[..., Operands]]] = {
     "not": [unary(BOOL)],
     "bitnot": [unary(I64)],
     "cast": [unary(F32, to=I64)],
+    "decode": [unary(DType.F8E4M3FN), unary(DType.I4)],
+    "encode": [
+        unary(F32, to=DType.F8E5M2, saturate=True, rounding="up"),
+        unary(DType.I8, to=DType.U2, saturate=True, rounding="up"),
+    ],
     "bitcast": [unary(F32, to=DType.I32), unary(I64, to=DType.F64), unary(DType.F16, to=DType.U16)],
     "select": [lambda a, b, c: ([of(BOOL, a, 1), of(F32, a, b), of(F32, b if c else 1)], {})],
     "variadic": [

@@ -17,6 +17,8 @@ def test_arrays_come_back_with_names_shapes_and_dtypes(tmp_path: Path) -> None:
         "file": np.arange(6, dtype=np.int64).reshape(2, 3),
         "/model/out:0": np.array(1.5, np.float32),
         "half": np.array([1, 2], ml_dtypes.bfloat16),
+        "eighths": np.array([[0.5, 448]], ml_dtypes.float8_e4m3fn),
+        "nibbles": np.array([-8, 7, -1], ml_dtypes.int4),
         "none": np.zeros((0, 3), bool),
         "turned": np.arange(6).reshape(2, 3).T,
     }

@@ -224,7 +224,7 @@ def _make(port: InputPort, what: str, seed: int) -> np.ndarray:
     if what in ("zeros", "ones"):
         return np.full(shape, int(what == "ones"), port.dtype.numpy)
     random = np.random.default_rng([seed, zlib.crc32(port.name.encode())])
-    drawn = random.standard_normal(shape) if port.dtype.is_float else random.integers(0, 2, shape)
+    drawn = random.standard_normal(shape) if port.dtype.decoded.is_float else random.integers(0, 2, shape)
     return np.asarray(drawn).astype(port.dtype.numpy)
 
 
@@ -247,7 +247,7 @@ def _literal(port: InputPort, what: str) -> np.ndarray:
         )
     with np.errstate(all="ignore"):  # what does not fit is told below
         converted = array.astype(port.dtype.numpy)
-    if port.dtype.is_integer and not np.array_equal(converted, array):
+    if not port.dtype.decoded.is_float and not np.array_equal(converted.astype(port.dtype.decoded.numpy), array):
         raise UsageError(f"--input {port.name}={what}: not every number fits {port.dtype.value}")
     if converted.ndim == 0 and not any(isinstance(dim, Expr) for dim in port.shape):
         shape = tuple(int(d) for d in port.shape if isinstance(d, int))

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ExecutionError
-from mapsto.ir.dtypes import Array, DType, from_numpy
+from mapsto.ir.dtypes import Array, DType, filled, from_numpy
 from mapsto.ir.expr import Call, Dim, Sym, evaluate, sym, terms_of
 from mapsto.kernel.ast import (
     Cast,
@@ -48,10 +48,12 @@ NEIGHBOURS = 16
 
 
 def poisoned(dtype: DType, shape: Sequence[int]) -> Array:
-    """A tensor of NaN, or of the highest integer."""
+    """A tensor of NaN, or of the highest integer; of a storage type all bits are set."""
     if dtype.is_float:
         return np.full(tuple(shape), math.nan, dtype=dtype.numpy)
-    return np.full(tuple(shape), True if dtype is DType.BOOL else np.iinfo(dtype.numpy).max, dtype=dtype.numpy)
+    if dtype.is_storage:
+        return filled(shape, 0xFF, dtype)
+    return filled(shape, True if dtype is DType.BOOL else np.iinfo(dtype.numpy).max, dtype)
 
 
 def run_kernel(kernel: Kernel, inputs: Mapping[str, Array], sizes: Mapping[str, int] | None = None) -> dict[str, Array]:
@@ -172,6 +174,8 @@ def _run_block(
 
 def _evaluate(value: Scalar, scope: _Scope) -> Array:
     if isinstance(value, Const):
+        if value.dtype.is_storage:
+            return filled((), value.value, value.dtype)
         return np.asarray(value.value).astype(value.dtype.numpy)
     if isinstance(value, Index):
         return convert(np.asarray(_integer(value.expr, scope), dtype=np.int64), value.dtype)

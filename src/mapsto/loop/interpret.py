@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.ir.dtypes import Array, DType
+from mapsto.ir.dtypes import Array, DType, filled
 from mapsto.ir.expr import Dim, Expr, evaluate
 from mapsto.loop.arithmetic import binary, compare, convert, dot, fold_lanes, fused_multiply_add, unary
 from mapsto.loop.ast import (
@@ -201,7 +201,7 @@ class _Machine:
         return result
 
     def const(self, v: Const) -> Array:
-        return np.full(v.type.lanes, v.value, v.type.element.numpy)
+        return filled((v.type.lanes,), v.value, v.type.element)
 
     def index_value(self, v: IndexValue) -> Array:
         return convert(self.along(v.base, v.stride, v.type.lanes), v.type.element)

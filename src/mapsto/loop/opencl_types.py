@@ -26,6 +26,7 @@ _NAMES = {
     DType.U32: "uint",
     DType.U64: "ulong",
     DType.BOOL: "int",
+    **{dtype: "uchar" for dtype in DType if dtype.is_storage},  # no more than their bits
 }
 _SIGNED = {1: "char", 2: "short", 4: "int", 8: "long"}
 

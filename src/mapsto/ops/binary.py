@@ -15,7 +15,7 @@ from mapsto.kernel.scalar import apply
 from mapsto.ops.elementwise import content_of, lower_pointwise, scalar_like, sum_to
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import ANY, BOOLS, INTEGERS, NUMBERS, broadcast_shape, describe, dim_max, dim_min, require_dtype
+from mapsto.ops.shapes import BOOLS, INTEGERS, NUMBERS, broadcast_shape, describe, dim_max, dim_min, require_dtype
 
 Partial = Callable[["Making", Value, Value, Value, Value], Value | None]
 
@@ -127,8 +127,8 @@ _binary("mul", NUMBERS, content=lambda a, b: a * b,
 _binary("div", NUMBERS, content=_div_dim, partials=(lambda b, g, x, y, o: b.one("div", [g, y]), _div_second))
 _binary("min", NUMBERS, content=dim_min, partials=(_where_first("le", True), _where_first("le", False)))
 _binary("max", NUMBERS, content=dim_max, partials=(_where_first("ge", True), _where_first("ge", False)))
-_binary("eq", ANY, result=DType.BOOL, content=_equal)
-_binary("ne", ANY, result=DType.BOOL, content=lambda a, b: _negated(_equal(a, b)))
+_binary("eq", NUMBERS | BOOLS, result=DType.BOOL, content=_equal)
+_binary("ne", NUMBERS | BOOLS, result=DType.BOOL, content=lambda a, b: _negated(_equal(a, b)))
 _binary("lt", NUMBERS, result=DType.BOOL, content=_less)
 _binary("ge", NUMBERS, result=DType.BOOL, content=lambda a, b: _negated(_less(a, b)))
 _binary("gt", NUMBERS, result=DType.BOOL, content=lambda a, b: _less(b, a))

@@ -38,7 +38,7 @@ from mapsto.ops.names import Names
 from mapsto.ops.provenance import FEW_SOURCES, Nodes, Trail
 from mapsto.ops.ranges import Noted
 from mapsto.ops.registry import Inference, OpSpec, op
-from mapsto.ops.shapes import static
+from mapsto.ops.shapes import is_beyond_addresses, static
 
 
 class Builder:
@@ -302,6 +302,9 @@ class Builder:
         if not all(type(d) is int and d >= 0 for _, shape in results for d in shape):
             results = _checked(name, kept, results)
         results = [(dtype, tuple(shape)) for dtype, shape in results]
+        for dtype, shape in results:
+            if is_beyond_addresses(dtype, shape):
+                raise ShapeError(f"{name}: its result {dtype}{list(shape)} has more bytes than memory has addresses")
         self._charges.meter.check("rank", max((len(shape) for _, shape in results), default=0), f"the result of {name}")
         for i, allowed in spec.indices(kept, attrs).items() if spec.indices is not None else ():
             values = kept[i]

@@ -27,6 +27,31 @@ def cast(b: Builder, x: Value, to: DType) -> Value:
     return x if x.dtype is to else b.one("cast", [x], to=to)
 
 
+def recast(b: Builder, x: Value, to: DType, saturate: bool = True, rounding: str = "up") -> Value:
+    """A cast by ONNX's rules that may be from or to a storage type (`ops/storage.py` says what the last two mean)."""
+    if x.dtype is to:
+        return x
+    x = decoded(b, x)
+    return encode(b, x, to, saturate, rounding) if to.is_storage else cast(b, x, to)
+
+
+def decoded(b: Builder, x: Value) -> Value:
+    """Elements of a storage type as what they stand for, all others as they are."""
+    return b.one("decode", [x]) if x.dtype.is_storage else x
+
+
+def encode(b: Builder, x: Value, to: DType, saturate: bool = True, rounding: str = "up") -> Value:
+    """Numbers as a storage type. An integer one of n bits gets the integer part modulo 2^n, 0 for infinity."""
+    if to.decoded is DType.F32:
+        real = x if x.dtype is DType.F64 else cast(b, x, DType.F32)
+    elif x.dtype.is_float:
+        x, whole, beyond = (x, DType.I64, 2.0**62) if x.dtype is DType.F64 else (_wide(b, x), DType.I32, 2.0**30)
+        real = cast(b, cast(b, b.one("min", [x, scalar(b, beyond, x)]), whole), DType.I8)
+    else:
+        real = x if x.dtype in (DType.I8, DType.U8) else cast(b, x, DType.I8)
+    return b.one("encode", [real], to=to, saturate=saturate, rounding=rounding)
+
+
 def failure(b: Builder, message: str, types: Sequence[Value]) -> tuple[Value, ...]:
     """Values of these types that no run ever sees, as it stops with the message before."""
     attrs = {"message": message, "dtypes": tuple(v.dtype for v in types), "shapes": tuple(v.shape for v in types)}

@@ -22,6 +22,7 @@ from mapsto.ops.shapes import (
     FLOATS,
     INTEGERS,
     NUMBERS,
+    STORAGE,
     broadcast_shape,
     describe,
     require_dtype,
@@ -293,7 +294,10 @@ _unary("isinf", FLOATS, build=_isinf, result=DType.BOOL, reference=_isinf_refere
 
 
 def _infer_cast(inference: Inference) -> list[tuple[DType, Shape]]:
-    return [(inference.attrs["to"], inference.value(0).shape)]
+    source, to = require_dtype(inference, 0, NUMBERS | BOOLS), inference.attrs["to"]
+    if to.is_storage:
+        raise ShapeError(f"{describe(inference)}: {source.value} is encoded as {to.value}, not cast")
+    return [(to, inference.value(0).shape)]
 
 
 def _cast_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence[Shape]) -> Array | None:
@@ -326,7 +330,7 @@ def _lower_cast(low: Lowering) -> list[Stmt]:
 
 
 def _infer_bitcast(inference: Inference) -> list[tuple[DType, Shape]]:
-    source, to = require_dtype(inference, 0, NUMBERS), inference.attrs["to"]
+    source, to = require_dtype(inference, 0, NUMBERS | STORAGE), inference.attrs["to"]
     if to is DType.BOOL or to.size != source.size:
         raise ShapeError(f"{describe(inference)}: the bits of {source.value} are none of {to.value}")
     return [(to, inference.value(0).shape)]

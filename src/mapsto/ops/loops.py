@@ -19,10 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import Array, DType
+from mapsto.ir.dtypes import Array, DType, filled
 from mapsto.ir.expr import Dim, bare_symbol, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.expr_rewrite import substitute
@@ -133,7 +131,7 @@ def _infer_blank(inference: Inference) -> list[tuple[DType, Shape]]:
 
 
 def _blank(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
-    return [np.zeros(shapes[0], attrs["dtype"].numpy)]
+    return [filled(shapes[0], 0, attrs["dtype"])]
 
 
 def _lower_blank(low: Lowering) -> list[Stmt]:

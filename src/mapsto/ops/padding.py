@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError, UnsupportedError
-from mapsto.ir.dtypes import Array, DType
+from mapsto.ir.dtypes import Array, DType, filled, from_numpy
 from mapsto.ir.expr import Dim, maximum, minimum, mod, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.expr_rewrite import simplify
@@ -44,7 +44,7 @@ def _reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[i
     (x,) = inputs
     widths = list(zip(attrs["before"], attrs["after"], strict=True))
     if attrs["mode"] == "constant":
-        result = np.full(shapes[0], attrs["value"], dtype=x.dtype)
+        result = filled(shapes[0], attrs["value"], from_numpy(x.dtype))
         result[tuple(slice(b, b + d) for (b, _), d in zip(widths, x.shape, strict=True))] = x
         return [result]
     for axis, (before, after) in enumerate(widths):

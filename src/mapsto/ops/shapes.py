@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, maximum, minimum, terms_of
+from mapsto.ir.expr import Call, Dim, Expr, maximum, minimum, terms_of
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Value
 from mapsto.ops.registry import Inference, Shape
@@ -15,6 +15,7 @@ FLOATS = frozenset(d for d in DType if d.is_float)
 INTEGERS = frozenset(d for d in DType if d.is_integer)
 NUMBERS = FLOATS | INTEGERS
 BOOLS = frozenset({DType.BOOL})
+STORAGE = frozenset(d for d in DType if d.is_storage)
 ANY = frozenset(DType)
 
 
@@ -104,3 +105,19 @@ def axis_of(inference: Inference, axis: int, rank: int) -> int:
     if not -rank <= axis < rank:
         raise ShapeError(f"{describe(inference)}: there is no axis {axis} at rank {rank}")
     return axis % rank
+
+
+ADDRESSES = 1 << 62  # bytes, or elements in a term of a size: strides of 64 bits hold them, with room to add
+
+
+def is_beyond_addresses(dtype: DType, shape: Sequence[Dim]) -> bool:
+    """Whether a tensor's known sizes alone (those of 0 left out, as strides go on beyond them) ask for more bytes than
+    can be numbered, or a size is more than a number of a run can be.
+    """
+    known = dtype.size
+    for dim in shape:
+        if not isinstance(dim, Expr):
+            known *= dim or 1
+        elif any(abs(factor) >= ADDRESSES for _, factor in dim.terms):
+            return True
+    return known >= ADDRESSES

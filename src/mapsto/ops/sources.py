@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ShapeError
-from mapsto.ir.dtypes import Array, DType
+from mapsto.ir.dtypes import Array, DType, filled
 from mapsto.ir.expr import Dim, Expr, product, sym
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Op, Scalar, Stmt
 from mapsto.kernel.scalar import compute_type, convert
@@ -75,7 +75,8 @@ def _infer_dim_values(inference: Inference) -> list[tuple[DType, Shape]]:
 
 
 def _dim_values(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
-    return [np.array(attrs["values"], dtype=np.int64).reshape(shapes[0]).astype(attrs.get("dtype", DType.I64).numpy)]
+    numbers = [(v + _SIGN & _MASK) - _SIGN for v in attrs["values"]]  # as numbers of 64 bits come out in a run
+    return [np.array(numbers, dtype=np.int64).reshape(shapes[0]).astype(attrs.get("dtype", DType.I64).numpy)]
 
 
 def _lower_dim_values(low: Lowering) -> list[Stmt]:
@@ -97,7 +98,7 @@ def _dim_values_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: S
 # attrs: values; shape and dtype, which the builder always says (a vector of i64 where they are left out).
 register(OpSpec("dim_values", "source", _infer_dim_values, _dim_values, _lower_dim_values, _dim_values_content))
 
-# ---- full(shape, value, dtype) ---------------------------------------------------------------------------------------
+# ---- full(shape, value, dtype): of a storage type the value is its bits ----------------------------------------------
 
 
 def _infer_full(inference: Inference) -> list[tuple[DType, Shape]]:
@@ -105,7 +106,7 @@ def _infer_full(inference: Inference) -> list[tuple[DType, Shape]]:
 
 
 def _full(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
-    return [np.full(shapes[0], attrs["value"], dtype=attrs["dtype"].numpy)]
+    return [filled(shapes[0], attrs["value"], attrs["dtype"])]
 
 
 def _lower_full(low: Lowering) -> list[Stmt]:
@@ -137,6 +138,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _LAST_SHIFT = 31
 _MASK = (1 << 64) - 1
+_SIGN = 1 << 63
 
 
 def _origin(seed: int) -> int:

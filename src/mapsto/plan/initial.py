@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mapsto.ir.dtypes import scalar
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.kernel.ast import Const, Iter, Load, Scalar, Stmt, transform, with_value
@@ -90,7 +91,7 @@ def _with_literals(stmt: Stmt, constants: Mapping[str, np.ndarray]) -> Stmt:
 
     def leaf(node: Scalar) -> Scalar | None:
         array = constants.get(node.tensor) if isinstance(node, Load) else None
-        return Const(array.reshape(-1)[0].item(), node.dtype) if array is not None and array.size == 1 else None
+        return Const(scalar(array), node.dtype) if array is not None and array.size == 1 else None
 
     return with_value(stmt, transform(stmt.value, leaf))
 

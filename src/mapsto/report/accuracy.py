@@ -75,8 +75,8 @@ class Verdict:
 
 
 def is_inexact(dtype: np.dtype) -> bool:
-    """Whether values of this dtype are rounded (bfloat16 included, which numpy does not know)."""
-    return dtype.kind in "fc" or dtype.name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+    """Whether values of this dtype are rounded (those of `ml_dtypes` included, which numpy does not know)."""
+    return dtype.kind in "fc" or dtype.name.startswith(("bfloat", "float"))
 
 
 def by_channel(array: np.ndarray) -> np.ndarray:

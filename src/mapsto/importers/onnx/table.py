@@ -18,7 +18,7 @@ from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
 from mapsto.importers.onnx.schema import input_name
 from mapsto.importers.onnx.tensors import TensorReader, dtype_of
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import DType, scalar
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
@@ -174,12 +174,11 @@ class NodeCall:
         return found[0]
 
     def static_scalar(self, i: int, meaning: str) -> float | int | bool:
-        """The one element of input i, a constant; an integer keeps all its bits."""
+        """The one element of input i, a constant; an integer keeps all its bits, a storage type has nothing else."""
         array = self.array(i)
         if array is None or array.size != 1:
             raise self.unsupported(f"{meaning} (input {i}) must be a constant with one element; make it an initializer")
-        element: float | int | bool = array.reshape(-1)[0].item()
-        return element
+        return scalar(array)
 
     # -- attributes ----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,6 @@ import functools
 import os
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import onnx
 
@@ -19,6 +18,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.witness import current as witness
 
 T = onnx.TensorProto
+_NEWEST = {"INT2": DType.I2, "UINT2": DType.U2}  # onnx 1.20 has them
 DTYPES: dict[int, DType] = {
     T.FLOAT: DType.F32,
     T.DOUBLE: DType.F64,
@@ -33,6 +33,15 @@ DTYPES: dict[int, DType] = {
     T.UINT32: DType.U32,
     T.UINT64: DType.U64,
     T.BOOL: DType.BOOL,
+    T.FLOAT8E4M3FN: DType.F8E4M3FN,
+    T.FLOAT8E4M3FNUZ: DType.F8E4M3FNUZ,
+    T.FLOAT8E5M2: DType.F8E5M2,
+    T.FLOAT8E5M2FNUZ: DType.F8E5M2FNUZ,
+    T.FLOAT8E8M0: DType.F8E8M0,
+    T.FLOAT4E2M1: DType.F4E2M1,
+    T.INT4: DType.I4,
+    T.UINT4: DType.U4,
+    **{T.DataType.Value(name): dtype for name, dtype in _NEWEST.items() if name in T.DataType.keys()},
 }
 # Typed fields of a TensorProto and the elements they may hold (onnx.proto, message TensorProto).
 _FIELDS: dict[str, frozenset[int]] = {
@@ -40,7 +49,8 @@ _FIELDS: dict[str, frozenset[int]] = {
     "double_data": frozenset({T.DOUBLE}),
     "int64_data": frozenset({T.INT64}),
     "uint64_data": frozenset({T.UINT32, T.UINT64}),
-    "int32_data": frozenset({T.INT32, T.INT16, T.INT8, T.UINT16, T.UINT8, T.BOOL, T.FLOAT16, T.BFLOAT16}),
+    "int32_data": frozenset({T.INT32, T.INT16, T.INT8, T.UINT16, T.UINT8, T.BOOL, T.FLOAT16, T.BFLOAT16})
+    | {number for number, dtype in DTYPES.items() if dtype.is_storage},
 }
 
 
@@ -69,20 +79,23 @@ class TensorReader:
         where = f"{where}: tensor {tensor.name!r}" if tensor.name else where
         dtype = dtype_of(tensor.data_type, where)
         shape, count = self._shape(tensor, where)
+        size = -(-count * dtype.bits // 8)
         if tensor.data_location == T.EXTERNAL:
-            data = self._external(tensor, count * dtype.size, where)
+            data = self._external(tensor, size, where)
             seen = id(data), dtype, shape
             if seen not in self._arrays:
-                self._arrays[seen] = _booleans(np.frombuffer(data, dtype=_little(dtype)).reshape(shape), dtype)
+                if dtype.bits < 8:
+                    current().charge("tensors", count, where)
+                self._arrays[seen] = _elements(data, dtype, shape, count)
             return self._arrays[seen]
         current().charge("tensors", count * dtype.size, where)
         if tensor.HasField("raw_data"):
-            if len(tensor.raw_data) != count * dtype.size:
+            if len(tensor.raw_data) != size:
                 raise ModelError(
                     f"{where}: {len(tensor.raw_data)} bytes of data for {list(shape)} elements of {dtype.value}, "
-                    f"which are {count * dtype.size} bytes"
+                    f"which are {size} bytes"
                 )
-            return _booleans(np.frombuffer(tensor.raw_data, dtype=_little(dtype)).reshape(shape), dtype)
+            return _elements(tensor.raw_data, dtype, shape, count)
         return self._typed(tensor, dtype, shape, count, where)
 
     def _shape(self, tensor: Any, where: str) -> tuple[tuple[int, ...], int]:
@@ -100,8 +113,11 @@ class TensorReader:
             if tensor.data_type not in kinds:
                 continue
             data = getattr(tensor, field)
-            if len(data) != count:
+            entries = -(-count * dtype.bits // 8) if dtype.is_storage else count
+            if len(data) != entries:
                 raise ModelError(f"{where}: {len(data)} elements in `{field}` for shape {list(shape)}")
+            if dtype.is_storage:  # each byte of raw data in an int32
+                return _elements(bytes(int(v) & 0xFF for v in data), dtype, shape, count)
             if dtype.is_half:  # each element's bits in the low half of an int32
                 bits = np.array([int(v) & 0xFFFF for v in data], dtype=np.uint16)
                 return bits.view(dtype.numpy).reshape(shape)
@@ -166,10 +182,19 @@ def _number(text: str, where: str) -> int:
     return int(text)
 
 
+def _elements(data: bytes, dtype: DType, shape: tuple[int, ...], count: int) -> np.ndarray:
+    """The elements that a file's bytes hold: those of fewer than 8 bits lie packed there, the first in the low bits."""
+    if dtype.bits == 8 * dtype.size:
+        return _booleans(np.frombuffer(data, dtype=_little(dtype)).reshape(shape), dtype)
+    shifts = np.arange(0, 8, dtype.bits, dtype=np.uint8)
+    codes = (np.frombuffer(data, np.uint8)[:, None] >> shifts) & np.uint8((1 << dtype.bits) - 1)
+    return codes.reshape(-1)[:count].view(dtype.numpy).reshape(shape)
+
+
 @functools.cache
 def _little(dtype: DType) -> np.dtype:
     """Files hold little-endian elements; booleans are read as bytes and checked."""
-    return np.dtype(ml_dtypes.bfloat16) if dtype is DType.BF16 else dtype.numpy.newbyteorder("<")
+    return dtype.numpy if dtype is DType.BF16 or dtype.is_storage else dtype.numpy.newbyteorder("<")
 
 
 def _booleans(data: np.ndarray, dtype: DType) -> np.ndarray:

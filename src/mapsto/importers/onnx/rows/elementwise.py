@@ -11,6 +11,7 @@ from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.importers.onnx.tensors import dtype_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
+from mapsto.kernel.minifloats import ROUNDINGS
 from mapsto.ops import composite
 from mapsto.ops.variadic import combined
 
@@ -32,7 +33,7 @@ _FOLDED = {"Sum": "add", "Max": "max", "Min": "min"}
 
 @row(*_UNARY)
 def _unary(call: NodeCall) -> Result:
-    return call.builder.one(_UNARY[call.op], [call.input()])
+    return call.builder.one(_UNARY[call.op], [composite.decoded(call.builder, call.input())])
 
 
 @row(*_BINARY)
@@ -122,9 +123,9 @@ def _cast(call: NodeCall) -> Result:
 def _bit_cast(call: NodeCall) -> Result:
     """The same bits, read as another type of the same size; a bool is a byte of 0 or 1, and any other byte is true."""
     x, to = call.input(), call.dtype("to")
-    if x.dtype.size != to.size:
+    if x.dtype.bits != to.bits:
         raise call.wrong(f"the bits of {x.dtype.value} are none of {to.value}: the types must be of one size")
-    if x.dtype.is_float or to.is_float:
+    if x.dtype.is_float or to.is_float or x.dtype.is_storage or to.is_storage:
         return x if x.dtype is to else call.builder.one("bitcast", [x], to=to)
     return _to(call, to)  # integers of one size wrap around
 
@@ -135,8 +136,10 @@ def _cast_like(call: NodeCall) -> Result:
 
 
 def _to(call: NodeCall, dtype: DType) -> Value:
-    x = call.input()
-    return x if x.dtype is dtype else call.builder.one("cast", [x], to=dtype)
+    rounding = call.text("round_mode", "up")
+    if rounding not in ROUNDINGS:
+        raise call.wrong(f"attribute round_mode={rounding!r} is none of {', '.join(ROUNDINGS)}")
+    return composite.recast(call.builder, call.input(), dtype, bool(call.integer("saturate", 1)), rounding)
 
 
 @row("Identity")
@@ -147,7 +150,8 @@ def _identity(call: NodeCall) -> Result:
 @row("IsInf")
 def _is_inf(call: NodeCall) -> Result:
     positive, negative = bool(call.integer("detect_positive", 1)), bool(call.integer("detect_negative", 1))
-    return call.builder.one("isinf", [call.input()], detect_positive=positive, detect_negative=negative)
+    x = composite.decoded(call.builder, call.input())
+    return call.builder.one("isinf", [x], detect_positive=positive, detect_negative=negative)
 
 
 # -- activations -------------------------------------------------------------------------------------------------------

@@ -109,6 +109,7 @@ def _scan_of_rows(call: NodeCall) -> Result:
             f"{len(call.outputs)} outputs"
         )
     starts, scanned = values[: len(values) - several], values[len(values) - several :]
+    _need_axes(call, scanned, 1)
     axes = _per_value(call, "scan_input_axes", several)
     backwards = _per_value(call, "scan_input_directions", several)
     read = [_Scanned(v, call.normal_axis(a, v.rank), bool(d)) for v, a, d in zip(scanned, axes, backwards, strict=True)]
@@ -127,6 +128,8 @@ def _scan_of_batches(call: NodeCall) -> Result:
     if not 1 <= several <= len(values):
         raise call.wrong(f"{several} of {len(values)} inputs are scanned")
     starts, scanned = values[: len(values) - several], values[len(values) - several :]
+    _need_axes(call, starts, 1)
+    _need_axes(call, scanned, 2)
     backwards = _per_value(call, "directions", several)
     batch = values[0].shape[0]
     for value in values[1:]:
@@ -140,6 +143,12 @@ def _scan_of_batches(call: NodeCall) -> Result:
         return Round(None, (), _scanned(call, inner, own[: len(starts)], read, forwards, count))
 
     return built(call, b, [], Trips(b.known(batch, COUNTER, "samples"), batch), None, sample)
+
+
+def _need_axes(call: NodeCall, values: Sequence[Value], least: int) -> None:
+    for value in values:
+        if value.rank < least:
+            raise call.wrong(f"{value} has {value.rank} axes, where rows are read along one of {least} at least")
 
 
 def _per_value(call: NodeCall, name: str, count: int) -> list[int]:

@@ -10,12 +10,13 @@ from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value
+from mapsto.ops import composite
 from mapsto.ops.builder import Builder
 
 
 def _limits(dtype: DType) -> tuple[int, int]:
-    info = np.iinfo(dtype.numpy)
-    return int(info.min), int(info.max)
+    low = -(1 << (dtype.bits - 1)) if dtype.decoded.is_signed else 0
+    return low, low + (1 << dtype.bits) - 1
 
 
 def laid_out(call: NodeCall, v: Value, x: Value) -> Value:
@@ -44,52 +45,89 @@ def laid_out(call: NodeCall, v: Value, x: Value) -> Value:
     return reshape(b, v, shape)
 
 
-def quantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DType) -> Value:
-    """saturate(round(x / scale) + zero point), halves to even"""
+def quantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DType, saturate: bool = True) -> Value:
+    """saturate(round(x / scale) + zero point), halves to even; a float is rounded as a cast to its type rounds."""
+    ratio = b.one("div", [x, scale])
+    if dtype.decoded.is_float:
+        return composite.recast(b, ratio if zero is None else _moved(b, ratio, zero), dtype, saturate)
     real = DType.F64 if dtype.size > 2 else DType.F32
-    ratio = b.one("round", [b.one("div", [x, scale])])
+    ratio = b.one("round", [ratio])
     ratio = ratio if ratio.dtype is real else b.one("cast", [ratio], to=real)
     if zero is not None:
-        ratio = b.one("add", [ratio, b.one("cast", [zero], to=real)])
+        ratio = b.one("add", [ratio, composite.recast(b, zero, real)])
     low, high = (b.constant(np.asarray(limit), "limit", real) for limit in _limits(dtype))
-    return b.one("cast", [b.one("min", [b.one("max", [ratio, low]), high])], to=dtype)
+    whole = b.one("cast", [b.one("min", [b.one("max", [ratio, low]), high])], to=dtype.decoded)
+    return composite.recast(b, whole, dtype)
+
+
+def _is_known_zero(b: Builder, zero: Value) -> bool:
+    array = b.array(zero)
+    return array is not None and not np.any(array.astype(np.float32))
+
+
+def _moved(b: Builder, ratio: Value, zero: Value) -> Value:
+    """Plus a zero point that is a float; a zero one, as nearly all are, leaves the sign of a zero."""
+    if _is_known_zero(b, zero):
+        return ratio
+    offset = composite.recast(b, zero, ratio.dtype)
+    is_zero = b.one("eq", [offset, b.constant(np.asarray(0), "zero", ratio.dtype)])
+    return b.one("select", [is_zero, ratio, b.one("add", [ratio, offset])])
 
 
 @row("QuantizeLinear")
 def _quantize(call: NodeCall) -> Result:
     b, x, scale, zero = call.builder, call.input(0), call.input(1), call.optional(2)
-    dtype = (
-        zero.dtype
-        if zero is not None
-        else call.dtype("output_dtype", DType.U8)
-        if call.integer("output_dtype", 0)
-        else DType.U8
-    )
-    if not dtype.is_integer:
-        raise call.unsupported(f"quantising to {dtype.value} is not supported; quantise to an integer type")
-    if x.dtype.is_integer:
-        x = b.one("cast", [x], to=scale.dtype)
-    scale = laid_out(call, scale, x)
-    if scale.dtype is not x.dtype:
-        scale = b.one("cast", [scale], to=x.dtype)
-    return quantise(b, x, scale, laid_out(call, zero, x) if zero is not None else None, dtype)
+    dtype = call.dtype("output_dtype", DType.U8) if call.integer("output_dtype", 0) else DType.U8
+    if zero is not None:
+        if call.integer("output_dtype", 0) and dtype is not zero.dtype:
+            raise call.wrong(f"output_dtype is {dtype.value}, but the zero point is {zero.dtype.value}")
+        dtype = zero.dtype
+    if not _is_quantised(dtype):
+        raise call.unsupported(f"quantising to {dtype.value} is not supported; quantise to an integer or 8-bit float")
+    scale = laid_out(call, composite.decoded(b, scale), x)
+    precision = call.dtype("precision") if call.integer("precision", 0) else _wider(x.dtype, scale.dtype)
+    if not precision.is_float:
+        raise call.wrong(f"attribute precision={precision.value} is no float")
+    x, scale = (composite.cast(b, v, precision) for v in (x, scale))
+    point = laid_out(call, zero, x) if zero is not None else None
+    return quantise(b, x, scale, point, dtype, bool(call.integer("saturate", 1)))
+
+
+def _is_quantised(dtype: DType) -> bool:
+    return dtype.is_integer or (dtype.is_storage and dtype is not DType.F8E8M0)
+
+
+def _wider(x: DType, scale: DType) -> DType:
+    """What x / scale is computed in where nothing else is said: the one that holds both."""
+    if x is scale or not x.is_float:
+        return scale if scale.is_float else DType.F32
+    if not scale.is_float:
+        return x
+    return DType.F32 if x.is_half and scale.is_half else x if x.size >= scale.size else scale
 
 
 def dequantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DType) -> Value:
-    """(integer - zero point) * scale; the difference of 32-bit integers takes 64 bits."""
+    """(integer - zero point) * scale; the difference of 32-bit integers takes 64 bits. Floats are computed in f32."""
+    scale = composite.recast(b, scale, DType.F32)
+    if x.dtype.decoded is DType.F32:
+        real = b.one("decode", [x])
+        if zero is not None and not _is_known_zero(b, zero):
+            real = b.one("sub", [real, b.one("decode", [zero])])
+        return composite.cast(b, b.one("mul", [real, scale]), dtype)
+    x, zero = composite.decoded(b, x), None if zero is None else composite.decoded(b, zero)
     exact = DType.I64 if zero is not None and x.dtype.size > 2 else DType.I32
     wide = x if x.dtype is exact else b.one("cast", [x], to=exact)
     if zero is not None:
         wide = b.one("sub", [wide, zero if zero.dtype is exact else b.one("cast", [zero], to=exact)])
     real = b.one("cast", [wide], to=DType.F32)
-    product = b.one("mul", [real, scale if scale.dtype is DType.F32 else b.one("cast", [scale], to=DType.F32)])
+    product = b.one("mul", [real, scale])
     return product if dtype is DType.F32 else b.one("cast", [product], to=dtype)
 
 
 @row("DequantizeLinear")
 def _dequantize(call: NodeCall) -> Result:
     x, scale, zero = call.input(0), call.input(1), call.optional(2)
-    dtype = call.dtype("output_dtype", scale.dtype) if call.integer("output_dtype", 0) else scale.dtype
+    dtype = call.dtype("output_dtype") if call.integer("output_dtype", 0) else scale.dtype.decoded
     return dequantise(
         call.builder, x, laid_out(call, scale, x), laid_out(call, zero, x) if zero is not None else None, dtype
     )
@@ -112,7 +150,7 @@ def _dynamic_quantize(call: NodeCall) -> Result:
 
 @row("QLinearMatMul")
 def _qlinear_matmul(call: NodeCall) -> Result:
-    """The product in 32-bit integers, scaled by a_scale * b_scale / y_scale."""
+    """The product in 32-bit integers (of floats of 8 bits in f32), scaled by a_scale * b_scale / y_scale."""
     b = call.builder
     a, a_scale, a_zero, c, c_scale, c_zero, y_scale, y_zero = (call.input(i) for i in range(8))
 
@@ -122,16 +160,17 @@ def _qlinear_matmul(call: NodeCall) -> Result:
         return v if column else reshape(b, v, (v.shape[0], 1))
 
     def centred(v: Value, zero: Value) -> Value:
-        return b.one("sub", [b.one("cast", [v], to=DType.I32), b.one("cast", [zero], to=DType.I32)])
+        exact = DType.F32 if v.dtype.is_storage else DType.I32
+        return b.one("sub", [composite.recast(b, v, exact), composite.recast(b, zero, exact)])
 
     def real(v: Value) -> Value:
-        return v if v.dtype is DType.F32 else b.one("cast", [v], to=DType.F32)
+        return composite.cast(b, v, DType.F32)
 
     left = centred(a, rows(a_zero, a, False))
     total = b.one("matmul", [left, centred(c, rows(c_zero, c, True))])
     factor = b.one("mul", [real(rows(a_scale, a, False)), real(rows(c_scale, c, True))])
     factor = b.one("div", [factor, real(rows(y_scale, total, False))])
-    scaled = b.one("mul", [b.one("cast", [total], to=DType.F32), factor])
+    scaled = b.one("mul", [real(total), factor])
     return quantise(b, scaled, b.constant(np.asarray(1, np.float32)), rows(y_zero, total, False), y_zero.dtype)
 
 

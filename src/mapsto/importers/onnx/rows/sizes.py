@@ -8,7 +8,7 @@ import numpy as np
 
 from mapsto.importers.onnx.rows.common import float_as_dims
 from mapsto.importers.onnx.table import NodeCall, Result, row
-from mapsto.ir.dtypes import DType
+from mapsto.ir.dtypes import DType, scalar
 from mapsto.ir.expr import Dim, ceildiv, product
 from mapsto.ir.graph import Value
 from mapsto.ops.shapes import dim_max
@@ -59,7 +59,7 @@ def _constant_of_shape(call: NodeCall) -> Result:
     filler = call.builder.constant(element[0])
     if call.input().rank != 1:
         raise call.wrong("the shape must be a list of integers")
-    return call.builder.one("full", [], shape=tuple(call.dims(0)), value=element[0].item(), dtype=filler.dtype)
+    return call.builder.one("full", [], shape=tuple(call.dims(0)), value=scalar(element), dtype=filler.dtype)
 
 
 # -- Range -------------------------------------------------------------------------------------------------------------
