@@ -304,7 +304,7 @@ class Builder:
         results = [(dtype, tuple(shape)) for dtype, shape in results]
         for dtype, shape in results:
             if is_beyond_addresses(dtype, shape):
-                raise ShapeError(f"{name}: its result {dtype}{list(shape)} has more bytes than memory has addresses")
+                raise ShapeError(f"{name}: its result {dtype!r}{list(shape)} has more bytes than memory has addresses")
         self._charges.meter.check("rank", max((len(shape) for _, shape in results), default=0), f"the result of {name}")
         for i, allowed in spec.indices(kept, attrs).items() if spec.indices is not None else ():
             values = kept[i]

@@ -93,8 +93,12 @@ _EXPONENT = {DType.BF16: 8, DType.F16: 5, DType.F32: 8, DType.F64: 11}
 
 
 def represents(wide: DType, narrow: DType) -> bool:
-    """Whether every value of `narrow` is a value of `wide`."""
-    if wide is narrow or narrow is DType.BOOL:
+    """Whether every value of `narrow` is a value of `wide`; of storage types, which no cast leads to, only themselves."""
+    if wide is narrow:
+        return True
+    if wide.is_storage or narrow.is_storage:
+        return False
+    if narrow is DType.BOOL:
         return True
     if wide.is_float and narrow.is_float:
         return _MANTISSA[wide] >= _MANTISSA[narrow] and _EXPONENT[wide] >= _EXPONENT[narrow]

@@ -16,7 +16,7 @@ from mapsto.ir.expr import sym
 from mapsto.ir.graph import Node, Value
 from mapsto.ops.registry import op
 
-DTYPES = [d for d in DType if d is not DType.BOOL]
+DTYPES = [d for d in DType if d is not DType.BOOL and not d.is_storage]
 
 
 def sample(shape: tuple[int, ...], dtype: DType, seed: int = 0) -> np.ndarray:
