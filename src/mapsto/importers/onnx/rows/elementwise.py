@@ -238,13 +238,15 @@ def _thresholded_relu(call: NodeCall) -> Result:
 
 @row("Shrink")
 def _shrink(call: NodeCall) -> Result:
-    """x + bias where x < -lambd, x - bias where x > lambd, else 0"""
-    b, x = call.builder, call.input()
+    """x + bias where x < -lambd, x - bias where x > lambd, else 0; of integers in f64, and cut towards 0"""
+    b, given = call.builder, call.input()
+    x = given if given.dtype.is_float else b.one("cast", [given], to=DType.F64)
     bias, bound = call.number("bias", 0.0), call.number("lambd", 0.5)
     above = b.one(
         "select", [b.one("gt", [x, call.scalar(bound, x)]), b.one("sub", [x, call.scalar(bias, x)]), call.scalar(0, x)]
     )
-    return b.one("select", [b.one("lt", [x, call.scalar(-bound, x)]), b.one("add", [x, call.scalar(bias, x)]), above])
+    below = b.one("add", [x, call.scalar(bias, x)])
+    return composite.cast(b, b.one("select", [b.one("lt", [x, call.scalar(-bound, x)]), below, above]), given.dtype)
 
 
 # -- softmax and its kin -----------------------------------------------------------------------------------------------
