@@ -343,10 +343,10 @@ def test_threads_meet_before_a_branch():
             Buffer("one", "arena", 4),
         ),
         (
-            Run("is_positive", ((0, 0), (2, 0)), writes=(1,)),
+            Run("is_positive", ((0, 0), (2, 0)), writes=(1,), grain=2),
             BranchIfFalse((2, 0), 3),
-            Run("increment", ((0, 0), (3, 0)), (), 1, (1,)),
-            Run("relu", ((0, 0), (1, 0)), (), N, (1,)),
+            Run("increment", ((0, 0), (3, 0)), (), 1, (1,), grain=2),
+            Run("relu", ((0, 0), (1, 0)), (), N, (1,), grain=2),
         ),
     )
     assert _words(program, 2, n=1000)[1] & runner_ir.BARRIER
