@@ -16,7 +16,7 @@ from mapsto.loop import ast as loop
 
 F32 = DType.F32
 ZERO = Const(0.0, F32)
-I, R = sym("i"), sym("r")
+COLUMN, ROW = sym("i"), sym("r")
 
 
 def load(tensor: str, *index: Dim) -> Load:
@@ -34,7 +34,7 @@ def case_of(x: np.ndarray, shape: tuple[int, ...], *stmts: Stmt) -> Case:
 def test_an_element_that_two_guards_allow_differently() -> None:
     """The first guard leaves out lanes that the second wants."""
     iters = (Iter("i", 70),)
-    narrow, wide = (Where((I - first,), load("x", I - 3), ZERO) for first in (20, 3))
+    narrow, wide = (Where((COLUMN - first,), load("x", COLUMN - 3), ZERO) for first in (20, 3))
     case = case_of(floats(67), (70,), Stmt("y", F32, iters, Op("sub", (wide, narrow), F32)))
     other = case_of(floats(67), (70,), Stmt("y", F32, iters, Op("sub", (narrow, wide), F32)))
     for each in (case, other):
@@ -46,8 +46,8 @@ def test_an_element_for_all_lanes_that_none_wants() -> None:
     """x has fewer elements than there are rows: those of the rows past them are not touched."""
     rows, width = 5, 20
     iters = (Iter("r", rows + 2), Iter("i", width))
-    inside: Dim = rows * width - 1 - (R * width + I)
-    value: Scalar = Op("add", (Where((inside,), load("x", R), ZERO), Cast(Const(1, DType.I64), F32)), F32)
+    inside: Dim = rows * width - 1 - (ROW * width + COLUMN)
+    value: Scalar = Op("add", (Where((inside,), load("x", ROW), ZERO), Cast(Const(1, DType.I64), F32)), F32)
     case = case_of(floats(rows), (rows + 2, width), Stmt("y", F32, iters, value))
     for schedule in all_schedules(case):
         check(case, schedule=schedule)
@@ -57,9 +57,9 @@ def test_an_element_for_all_lanes_that_none_wants() -> None:
 def test_what_a_neighbour_has_written(ahead: int) -> None:
     """y of a place takes t of another place of the row: no loop can compute both as it goes."""
     iters = (Iter("r", 3), Iter("i", 40))
-    there = I + ahead
-    shifted = Where((there, 39 - there), load("t", R, there), ZERO)
-    stmts = Stmt("t", F32, iters, Op("exp", (load("x", R, I),), F32)), Stmt("y", F32, iters, shifted)
+    there = COLUMN + ahead
+    shifted = Where((there, 39 - there), load("t", ROW, there), ZERO)
+    stmts = Stmt("t", F32, iters, Op("exp", (load("x", ROW, COLUMN),), F32)), Stmt("y", F32, iters, shifted)
     case = case_of(floats(3, 40), (3, 40), *stmts)
     for schedule in all_schedules(case):
         check(case, schedule=schedule)
@@ -68,7 +68,7 @@ def test_what_a_neighbour_has_written(ahead: int) -> None:
 def test_halves_are_summed_as_f32() -> None:
     """As halves, many small numbers would come to nothing beside their sum."""
     x = np.full((2, 20_000), 0.1, np.float16)
-    total = Reduce("sum", (Iter("i", 20_000),), Load("x", (R, I), DType.F16))
+    total = Reduce("sum", (Iter("i", 20_000),), Load("x", (ROW, COLUMN), DType.F16))
     out = Tensor("y", DType.F16, (2,))
     stmt = Stmt("y", DType.F16, (Iter("r", 2),), total)
     case = Case(Kernel("k", (Tensor("x", DType.F16, x.shape),), (out,), (), (stmt,)), {"x": x})
@@ -81,7 +81,7 @@ def test_masks_of_two_widths() -> None:
     emitter = Emitter(Code(set()), {}, PROCESSOR)
     found = []
     for lanes in (16, 8, 16):
-        with emitter.in_lanes(Lane(emitter.code.lane_symbol(lanes), lanes, I)):
+        with emitter.in_lanes(Lane(emitter.code.lane_symbol(lanes), lanes, COLUMN)):
             found.append(emitter.lane_mask(5))
     assert [mask.type for mask in found] == [loop.Type(DType.BOOL, lanes) for lanes in (16, 8, 16)]
     assert found[0] == found[2]
