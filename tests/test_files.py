@@ -65,6 +65,31 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_has_its_name_when_its_bytes_are_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, durable: bool
+) -> None:
+    """Or a crash could leave the name with nothing behind it; the folder, which holds the name, comes after that."""
+    done: list[str] = []
+    sync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        status = os.fstat(descriptor)
+        done.append("folder" if stat.S_ISDIR(status.st_mode) else f"{status.st_size} bytes")
+        sync(descriptor)
+
+    def renamed(source: str, target: str) -> None:
+        done.append("name")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    with written(tmp_path / "a", durable=durable) as file:
+        file.write(b"new")
+    assert done == (["3 bytes", "name", "folder"] if durable else ["name"])
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
 def test_mode_and_owner_of_the_old_file_are_kept(tmp_path: Path) -> None:
     target = tmp_path / "a"
     target.write_bytes(b"old")

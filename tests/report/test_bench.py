@@ -56,6 +56,12 @@ def test_engines_are_timed_and_their_outputs_kept(model: Path) -> None:
         assert [found["y"][0, 0] for found in outputs] == [2, 4]
 
 
+def test_progress_says_which_engine_is_opened(model: Path) -> None:
+    said: list[tuple[int, int, str]] = []
+    measure(setup(model), ENGINES, lambda done, total, what: said.append((done, total, what)))
+    assert said[:2] == [(i, len(ENGINES), f"opening {engine}") for i, engine in enumerate(ENGINES)]
+
+
 def test_every_round_gives_every_engine_one_turn_in_rotating_order(
     model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,7 @@
 """Sizes that data decides, branches and loops; and that nothing reads memory that holds nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.runtime.helpers import N, chain_program, f32, objects
@@ -8,6 +10,7 @@ from mapsto.errors import ExecutionError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.runtime import polls, runner_ir
+from mapsto.runtime.arena_layout import root_layout
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import (
     Bind,
@@ -22,6 +25,7 @@ from mapsto.runtime.program import (
     Run,
     SetSize,
 )
+from mapsto.runtime.tables import Tables
 
 M = sym("m")
 THREADS = [1, 2, 4]
@@ -176,6 +180,25 @@ def test_an_offset_in_an_input_that_a_bound_size_decides():
         exe(x, np.array(11))
 
 
+def test_an_offset_in_an_output_that_a_bound_size_decides():
+    """y is x twice, what follows the first m elements one more: two steps write parts of one output."""
+    program = Program(
+        "parts",
+        (Port("x", DType.F32, (N,), 0), Port("m", DType.I64, (), 1)),
+        (Port("y", DType.F32, (N,), 2),),
+        (Buffer("x", "input", f32(N)), Buffer("m", "input", 8), Buffer("y", "output", f32(N))),
+        (
+            Bind("m", (1, 0)),
+            Run("reverse", ((0, 0), (2, 0)), (M,), M, (1,)),
+            Run("increment", ((0, 4 * M), (2, 4 * M)), (), N - M, (1,)),
+        ),
+    )
+    exe = Executable(program, objects(), 1)
+    for seed, m in enumerate([3, 3, 7, 0, 3, 10]):
+        x = np.random.default_rng(seed).standard_normal(10).astype(np.float32)
+        assert np.array_equal(exe(x, np.array(m)), np.concatenate([x[:m][::-1], x[m:] + 1]))
+
+
 def _branch():
     """y = x + 1 where x[0] > 0, else reverse(x); then reversed once more."""
     return Program(
@@ -299,6 +322,42 @@ def test_a_loop(threads, poison):
     for n, start in [(1, 3), (5, 0), (2000, 100), (3, 7)] * 3:
         x = np.full(n, start, np.float32)
         assert np.array_equal(exe(x, -np.ones(n, np.float32)), np.zeros(n))
+
+
+def _words(program, threads, **sizes):
+    """What the runner finds of each step: its kind, whether the threads meet before it, whether it may pause there."""
+    tables = Tables(program, dict.fromkeys((s.function for s in program.steps if isinstance(s, Run)), 0))
+    return root_layout(tables, threads, tables.tape.start(sizes)).words
+
+
+def test_threads_meet_before_a_branch():
+    """All of them read its condition, which the first one alone may have written, and none has more to do there."""
+    program = Program(
+        "branch",
+        (Port("x", DType.F32, (N,), 0),),
+        (Port("y", DType.F32, (N,), 1),),
+        (
+            Buffer("x", "input", f32(N)),
+            Buffer("y", "output", f32(N)),
+            Buffer("cond", "arena", 1),
+            Buffer("one", "arena", 4),
+        ),
+        (
+            Run("is_positive", ((0, 0), (2, 0)), writes=(1,), grain=2),
+            BranchIfFalse((2, 0), 3),
+            Run("increment", ((0, 0), (3, 0)), (), 1, (1,), grain=2),
+            Run("relu", ((0, 0), (1, 0)), (), N, (1,), grain=2),
+        ),
+    )
+    assert _words(program, 2, n=1000)[1] & runner_ir.BARRIER
+
+
+@pytest.mark.parametrize("threads", THREADS)
+def test_each_round_of_a_loop_may_pause(threads):
+    """However short its steps are: how many rounds there will be nobody knows."""
+    short = tuple(replace(s, grain=1 << 20) if isinstance(s, Run) else s for s in _countdown().steps)
+    words = _words(replace(_countdown(), steps=short), threads, n=1)
+    assert isinstance(short[4], Jump) and words[4] & runner_ir.POLL
 
 
 def growing():

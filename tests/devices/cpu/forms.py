@@ -392,7 +392,16 @@ def products_of_blocks() -> Graph:
     return b.finish([b.one("matmul", [x, inner])], names=["y"])
 
 
-CHAINS = (Form("products_of_blocks", products_of_blocks),)
+def channels_as_columns() -> Graph:
+    """z times the pixels of a convolution's result, whose channels, in blocks, are the columns."""
+    b = Builder("g")
+    x, z = b.input("x", F32, (1, 16, 6, 24)), b.input("z", F32, (1, 6, 9, 24))
+    attrs = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1), "group": 1}
+    y = b.one("conv", [x, b.constant(array_of((48, 16, 3, 3), F32, 1), "w")], **attrs)
+    return b.finish([b.one("matmul", [z, shuffled(b, y)])], names=["y"])
+
+
+CHAINS = (Form("products_of_blocks", products_of_blocks), Form("channels_as_columns", channels_as_columns))
 
 FORMS = (*CONVOLUTIONS, *TRANSPOSED, *PRODUCTS, *QUANTISED, *HALVES, *BYTES, *BY_HAND, *CHAINS)
 

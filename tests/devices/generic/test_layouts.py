@@ -121,6 +121,16 @@ def test_lanes_unlike_the_block(maker, lanes: int) -> None:  # type: ignore[no-u
     check(case)
 
 
+@pytest.mark.parametrize("channels", [20, 40])
+@pytest.mark.parametrize("maker", [silu, exp_and_bias])
+def test_vectors_wider_than_a_block(maker, channels: int) -> None:  # type: ignore[no-untyped-def]
+    """The last one may begin in the last block, which alone would not fill it."""
+    case = with_layouts(maker(channels), True)
+    case.lanes = 32
+    for schedule in all_schedules(case):
+        check(case, interpret, schedule)
+
+
 @pytest.mark.parametrize("channels", [16, 24])
 @pytest.mark.parametrize("to_blocked", [False, True])
 def test_layout_change(channels: int, to_blocked: bool, engine: Engine) -> None:

@@ -102,6 +102,11 @@ def test_what_is_stored_or_read_as_a_half_stays_one(stored: list[str]) -> None:
     assert found == stmts and not names
 
 
+def test_what_one_reader_takes_as_a_half_stays_one_for_all() -> None:
+    stmts = [stmt("t", half("exp", wide("x"))), stmt("y", half("neg", wide("t"))), stmt("z", read("t"))]
+    assert unrounded_between(stmts, ["y", "z"]) == (stmts, {})
+
+
 def gated(dtype: DType, asked: bool) -> Graph:
     """x sigmoid(x) in a half type; asked: in f32, with the sigmoid rounded by a conversion of the model."""
     b = Builder("g")

@@ -311,7 +311,7 @@ class _Writer:
             free = (0, last.extent)
         lane = None
         if lanes is not None:
-            lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.iterator)
+            lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.fills)
         with body.emitter.in_lanes(lane):
             body.fill()
             if free is None:

@@ -384,7 +384,7 @@ def _tiles_cost(flat: FlatSegment, tile: Tile, near: frozenset[str], processor: 
 @dataclass(frozen=True)
 class VectorAxis:
     """Rows whose lanes are `iterator`: `units` vectors counted by the row iterator `outer`; `tail` elements are in the
-    last one(s).
+    last one(s). `fills`: the iterator, where blocks of targets along it hold whole vectors and are filled up; or ''.
     """
 
     outer: str
@@ -394,6 +394,7 @@ class VectorAxis:
     count: int
     extent: Dim
     tail: Dim | None
+    fills: str
 
 
 def vector_rows(
@@ -408,4 +409,5 @@ def vector_rows(
     split = replace(substituted_segment(flat, {it.name: expression}), rows=rows, lane=Iter(symbol, count))
     split = sorted_rows(simplified(split), temps)
     split = collapsed_rows(split, [tail] if tail is not None else [])
-    return split, VectorAxis(outer.name, it.name, expression, symbol, count, it.extent, tail)
+    fills = "" if block is None else it.name
+    return split, VectorAxis(outer.name, it.name, expression, symbol, count, it.extent, tail, fills)
