@@ -29,11 +29,11 @@ from mapsto.plan.home import Home
 from mapsto.plan.items import tasks
 from mapsto.plan.judge import judge
 from mapsto.plan.layout import permuted
-from mapsto.plan.mapped import Mapped
+from mapsto.plan.mapped import Mapped, Taken, plan_of
 from mapsto.plan.prices import Prices
 from mapsto.plan.rules import Refusal
 from mapsto.plan.task import Task
-from mapsto.plan.works import Pins, Seats
+from mapsto.plan.works import Offer, Pins, Seats
 from tests.plan.graphs import conv, small_cnn
 from tests.plan.support import SPEC, asked
 
@@ -182,6 +182,11 @@ def test_what_is_better_together_stays_so_and_says_what_it_beat() -> None:
     (task,) = works(mapped)
     (beaten,) = mapped.choices[task.name].beaten
     assert (beaten.how, beaten.loss) == ("apart", 0.5)
+    taken = {each.name: Taken(Offer("rows")) for each in tasks(mapped.items)}
+    # a plan that is replayed has no choices
+    for decided, predicted, lost in ((mapped, 1.5, (beaten,)), (replace(mapped, choices={}), 0.0, ())):
+        printed = {work.name: work for work in plan_of(decided, taken, "cpu", ("digest", "version")).works}
+        assert (printed[task.name].predicted, printed[task.name].beaten) == (predicted, lost)
 
 
 def test_what_is_worse_as_a_whole_is_not_taken() -> None:

@@ -194,6 +194,8 @@ def test_what_statements_pass_on_stays_near() -> None:
     assert found.elements["exp"] == 256 and found.elements["divide"] == 256
     assert sorted((s.bytes, s.writes) for s in found.streams) == [(1024, False), (1024, True)]
     assert found.shares == 4
+    # what stays near is written at half the price: e, and a vector for each top and total
+    assert found.moves["store"] == 256 / 2 + 2 * 4 * 16 / 2 + 256
 
 
 @pytest.mark.parametrize("length", [64, 1 << 20])

@@ -348,6 +348,21 @@ def test_epilogues(isa: Isa, epilogue: Epilogue, blocked: bool) -> None:
         assert np.array_equal(out, wanted), (conv, isa.name)
 
 
+def test_blocks_are_filled_up_with_zeros_whatever_an_epilogue_makes_of_them(isa: Isa) -> None:
+    def one_more(value: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
+        return [], (loop.Binary("add", value, loop.Const(1, value.type)),)
+
+    for columns in (1, 7, 13, 21, 31, 47):
+        case = convolution_case(Convolution(8, columns, 5), FP32)
+        ((native, extent),) = build([plan_contraction(case.form, isa.core)], isa, one_more)
+        out = np.full(case.reference.shape, 99, np.float32)
+        native([case.a, plan_contraction(case.form, isa.core).packing.pack(case.weights), out], [], 0, extent)
+        channels = out.transpose(0, 1, 4, 2, 3).reshape(1, -1, 5, 5)
+        wanted = case.reference.transpose(0, 1, 4, 2, 3).reshape(1, -1, 5, 5)
+        assert np.array_equal(channels[:, :columns], wanted[:, :columns] + 1), columns
+        assert not channels[:, columns:].any(), columns
+
+
 def test_an_epilogue_may_change_the_type(isa: Isa) -> None:
     """int8 in, int8 out: scaled, rounded, saturated."""
 
