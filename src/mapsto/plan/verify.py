@@ -1,5 +1,7 @@
-"""Whether a mapped graph is sound: on every path each value is written before it is read, each lies inside its buffer,
-and every output has its place. Asked of plans that come from a file, before any code is made.
+"""Whether a mapped graph is sound: on every path each value is written before it is read, and each size has a value
+before it is worked with; each value lies inside its buffer; every control is there, every output has its place. What
+makes code and programs (`devices.making`, `session`) looks names up without asking again. Asked of plans that come
+from a file, before any code is made.
 """
 
 from __future__ import annotations
@@ -9,15 +11,39 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from mapsto.errors import ParseError
+from mapsto.ir.expr import Dim, symbols
 from mapsto.ir.graph import Value
+from mapsto.ir.region import nested
 from mapsto.plan.home import Home, layout_for
 from mapsto.plan.items import Branches, Item, Looped, View, reads_of, targets_of, tasks
 from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.names import prefix_in
-from mapsto.plan.rounds import BODY, CARRY, ENTER, again_of, carried, region_of, resized
+from mapsto.plan.rounds import (
+    BODY,
+    CARRY,
+    ENTER,
+    again_of,
+    carried,
+    changing_sizes,
+    first_sizes,
+    next_sizes,
+    region_of,
+    resized,
+)
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
+from mapsto.plan.verify_controls import (
+    Size,
+    all_symbols,
+    check_controls,
+    symbols_bound,
+    symbols_in,
+    symbols_of,
+    symbols_of_inputs,
+)
+
+Known = str | Size  # a value that is written, or a size that has its value
 
 
 def verify(
@@ -64,9 +90,12 @@ class _Checking:
             if name in values and not _is_of(home, values[name]):
                 raise self.fault(f"home {name}", f"home {name}: the graph has {values[name]}")
             self.home(name, home)
+        check_controls(graph, self.mapped.items, self.fault)
         constants = {name for task in tasks(self.mapped.items) for name in task.constants} | graph.constants.keys()
         constants |= {name for node in graph.walk() for inner in node.graphs for name in inner.constants}
-        known = self.items(self.mapped.items, {v.name for v in graph.inputs} | constants)
+        sizes = set(map(Size, symbols_of_inputs(graph)))
+        found = self.items(self.mapped.items, {v.name for v in graph.inputs} | constants | sizes)
+        known = {name for name in found if isinstance(name, str)}
         for name in self.mapped.homes.keys() - known - self.seen:
             raise self.fault(f"home {name}", f"home {name}: nothing writes it")
         self.ports(values, known, constants)
@@ -96,7 +125,22 @@ class _Checking:
                 raise self.fault(where, f"{where}: {place} lies in {home.buffer!r}, which is no buffer of its own")
             taken.add(home.buffer)
 
-    def items(self, items: Iterable[Item], known: Set[str]) -> set[str]:
+    @cached_property
+    def values(self) -> dict[str, Value]:
+        """All values of the graph and those nested in it, by name."""
+        return {name: value for inner in nested(self.mapped.graph) for name, value in inner.values().items()}
+
+    @cached_property
+    def sizes(self) -> frozenset[str]:
+        return all_symbols(self.mapped.graph)
+
+    def sized(self, where: str, who: str, needed: Iterable[str], known: Set[Known]) -> None:
+        """Raises for a size that has no value yet."""
+        for symbol in sorted(needed):
+            if Size(symbol) not in known:
+                raise self.fault(where, f"{who} works with the size {symbol!r}, which nothing before it defines")
+
+    def items(self, items: Iterable[Item], known: Set[Known]) -> set[Known]:
         """What is written after these items. Raises for what is read before it is."""
         now = set(known)
         for item in items:
@@ -106,6 +150,7 @@ class _Checking:
                     raise self.fault(where, f"{item.name} reads {name!r}, which has no home")
                 if self.parts.get(name, name) not in now and not isinstance(item, Branches):
                     raise self.fault(where, f"{item.name} reads {name!r}, which nothing before it writes")
+            self.sized(where, item.name, symbols_of(item, self.mapped.homes), now)
             if isinstance(item, Branches) and not {item.node.inputs[0]} <= now & self.mapped.homes.keys():
                 raise self.fault(where, f"{item.name}: nothing writes its condition {item.node.inputs[0]!r}")
             if isinstance(item, Looped):
@@ -117,26 +162,43 @@ class _Checking:
                 if isinstance(item, Branches) and name not in now:
                     raise self.fault(where, f"{item.name}: not every arm writes {name!r}")
             written = set(targets_of(item))
-            if isinstance(item, Task) and (twice := sorted(written & now & self.mapped.homes.keys())):
+            if isinstance(item, Task | View) and (twice := sorted(written & now & self.mapped.homes.keys())):
                 if item.recipe.rule not in ("without", "part"):
                     raise self.fault(where, f"{item.name}: {twice[0]} is written already")
             now |= written
+            now.update(map(Size, symbols_bound(item)))
             self.seen |= reads_of(item) & self.parts.keys()
             self.seen |= written
-            if isinstance(item, Task) and not any(t in self.mapped.homes for t in item.targets):
-                raise self.fault(where, f"{item.name} writes nothing that is in memory")
+            if isinstance(item, Task):
+                self.in_memory(item)
             if isinstance(item, View):
                 self.same_buffer(item)
         return now
 
-    def rounds(self, item: Looped, known: Set[str]) -> set[str]:
+    def in_memory(self, task: Task) -> None:
+        """Raises where a task has no memory for what its code writes: all that a routine yields, the result of a
+        contraction, something of any other.
+        """
+        homes, where = self.mapped.homes, f"item {task.name}"
+        if not any(name in homes for name in task.targets):
+            raise self.fault(where, f"{task.name} writes nothing that is in memory")
+        needed = {"routine": task.targets, "contraction": task.targets[-1:]}.get(task.kind, ())
+        for name in needed:
+            if name not in homes:
+                raise self.fault(where, f"{task.name} writes {name!r}, which has no home")
+
+    def rounds(self, item: Looped, known: Set[Known]) -> set[Known]:
         """What a loop yields. Raises where a state is not there in each round."""
         where = f"item {item.name}"
-        now = self.items(item.arms[ENTER], known)
+        self.sized(where, item.name, _symbols(first_sizes(item.node, self.values)), known)
+        pairs = changing_sizes(item.node)
+        outer, inner = {Size(name) for _, name in pairs}, {Size(name) for name, _ in pairs}
+        now = self.items(item.arms[ENTER], known | outer) | inner
         changing = {c.state for c in carried(item.node) if c.changes and c.output in now}
         now |= changing
         self.seen |= changing
         body = self.items(item.arms[BODY], now)
+        self.sized(where, item.name, _symbols(next_sizes(item.node, self.values)), body)
         after = self.items(item.arms[CARRY], body - {c.output for c in carried(item.node)})
         again = again_of(item.node, prefix_in(self.mapped.graph))
         if again not in after or again not in self.mapped.homes:
@@ -154,7 +216,7 @@ class _Checking:
                 raise self.fault(where, f"{item.name}: nothing hands {c.following!r} on to {c.state!r}")
             if homes[c.output].buffer != homes[c.state].buffer:
                 raise self.fault(where, f"{item.name}: {c.output!r} does not lie where the last {c.state!r} does")
-        return {v.name for v in item.node.outputs}
+        return {v.name for v in item.node.outputs} | outer | inner
 
     def same_buffer(self, view: View) -> None:
         homes = self.mapped.homes
@@ -171,6 +233,8 @@ class _Checking:
         owner = self.mapped.homes.get(home.buffer)
         if owner is None or owner.buffer != home.buffer:
             raise self.fault(where, f"{where}: no value owns a buffer {home.buffer!r}")
+        for symbol in sorted(symbols_in(home) - self.sizes):
+            raise self.fault(where, f"{where}: nothing defines the size {symbol!r}")
         if owner.dtype.size != home.dtype.size:
             raise self.fault(where, f"{where}: {home.buffer!r} is no buffer of {home.dtype.value}")
         if home.buffer == name:
@@ -186,6 +250,10 @@ class _Checking:
                 raise self.fault(where, f"{where}: it lies where {output!r} does, row-major")
         elif home.buffer not in self.updated or home.layout != owner.layout:
             raise self.fault(where, f"{where}: nothing puts it into the buffer of {home.buffer!r}")
+
+
+def _symbols(sizes: Mapping[str, Dim]) -> frozenset[str]:
+    return frozenset().union(*(symbols(dim) for dim in sizes.values()))
 
 
 def _is_of(home: Home, value: Value) -> bool:
