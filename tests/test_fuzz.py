@@ -20,11 +20,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 import mapsto
 import mapsto.errors
 from mapsto.importers.onnx import table
 from mapsto.runtime import guard
+from mapsto.runtime.frame import Frame
 from mapsto.session import assemble
 from tests.fuzz import artifacts, children, jsons, lines, models
 from tests.fuzz.children import Children, Outcome
@@ -185,6 +187,124 @@ def test_a_run_that_reads_what_nothing_wrote_is_found(tried: Any, monkeypatch: p
 
     monkeypatch.setattr(assemble, "_run", none)
     assert tried(TWO).kind == "wrong result"
+
+
+# -- large is no fault, and no fault passes for large ------------------------------------------------------------------
+
+
+def looped(rounds: int) -> bytes:
+    """A state that is halved so many times."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["again"]),
+            helper.make_node("Mul", ["s", "half"], ["t"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", onnx.TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", onnx.TensorProto.BOOL, []),
+            helper.make_tensor_value_info("s", onnx.TensorProto.FLOAT, [3]),
+        ],
+        [
+            helper.make_tensor_value_info("again", onnx.TensorProto.BOOL, []),
+            helper.make_tensor_value_info("t", onnx.TensorProto.FLOAT, [3]),
+        ],
+    )
+    constants = {"trips": np.array(rounds, np.int64), "half": np.array(0.5, np.float32)}
+    nodes = [helper.make_node("Loop", ["trips", "", "x"], ["y"], body=body)]
+    return model(nodes, {"x": [3]}, constants=constants).SerializeToString()
+
+
+def counted(values: int) -> bytes:
+    """A result of as many elements as the data say, which the inputs' sizes do not."""
+    nodes = [
+        node("ReduceSum", ["x", "axes"], ["zero"], keepdims=0),
+        node("Cast", ["zero"], ["none"], to=onnx.TensorProto.INT64),
+        node("Mul", ["none", "nothing"], ["same"]),
+        node("Add", ["same", "many"], ["count"]),
+        node("Range", ["start", "count", "step"], ["y"]),
+    ]
+    constants = {
+        "axes": np.array([0], np.int64),
+        "nothing": np.array(0, np.int64),
+        "many": np.array(values, np.int64),
+        "start": np.array(0, np.int64),
+        "step": np.array(1, np.int64),
+    }
+    return model(nodes, {"x": [3]}, constants=constants).SerializeToString()
+
+
+def expanded(elements: int) -> bytes:
+    """A result of so many elements; the scratch memory is small."""
+    return model(
+        [node("Expand", ["x", "shape"], ["y"])], {"x": [1]}, constants={"shape": np.array([elements], np.int64)}
+    ).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("make", "large", "what"),
+    [
+        (expanded, 1 << 29, "too large to run"),
+        (counted, 1 << 29, "too large to run"),
+        (looped, 1 << 40, "too long to run"),
+    ],
+)
+def test_a_run_that_is_merely_large_is_no_finding(make: Any, large: int, what: str, tried: Any) -> None:
+    outcome = tried(make(large))
+    assert not outcome.finding and outcome.where == what, outcome
+    assert tried(make(40)).key == ("ran", "right")
+
+
+def test_rounds_that_do_not_end_are_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What leaves the loop leads to its jump back."""
+    whole = assemble.BranchIfFalse
+    monkeypatch.setattr(assemble, "BranchIfFalse", lambda operand, target, *rest: whole(operand, target - 1, *rest))
+    outcome = tried(looped(500))
+    assert outcome.finding and outcome.kind == "hang" and "rounds without end" in outcome.where, outcome
+
+
+def test_a_step_that_does_not_end_is_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "RUN_SECONDS", 1.0)
+    walk = Frame._run_from
+
+    def spins(self: Any, step: int) -> int:
+        while step:
+            pass
+        return walk(self, step)
+
+    monkeypatch.setattr(Frame, "_run_from", spins)
+    outcome = tried(TWO)
+    assert outcome.finding and outcome.kind == "hang" and outcome.where.startswith("run: g#"), outcome
+
+
+def test_memory_that_a_program_does_not_claim_is_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "GROWS", 1 << 28)
+    walk = Frame._run_from
+
+    def grows(self: Any, step: int) -> int:
+        np.ones(1 << 26).sum()
+        return walk(self, step)
+
+    monkeypatch.setattr(Frame, "_run_from", grows)
+    outcome = tried(TWO)
+    assert outcome.finding and outcome.key == ("memory", "ran"), outcome
+
+
+def test_a_run_without_memory_that_claims_little_is_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(self: Any, step: int) -> int:
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(Frame, "_run_from", none)
+    outcome = tried(TWO)
+    assert outcome.finding and outcome.kind == "ResourceError", outcome
+
+
+def test_jumps_that_do_not_end_are_the_writer_s_where_they_were_changed() -> None:
+    program = mapsto.compile(looped(500), threads=1).program
+    assert artifacts._beyond(program, program, "").finding
+    steps = list(program.steps)
+    steps[0], steps[1] = steps[1], steps[0]
+    assert not artifacts._beyond(replace(program, steps=tuple(steps)), program, "").finding
 
 
 # -- what cases are ----------------------------------------------------------------------------------------------------

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import mapsto
-from mapsto.errors import CompileError, ExecutionError, ModelError, ResourceError, ShapeError
+from mapsto.errors import CompileError, ExecutionError, ModelError, ShapeError
 from mapsto.runtime import artifact
-from mapsto.runtime.guard import Fences
 from mapsto.runtime.program import ALIGNMENT, Program, Run, operands_of
 from tests.fuzz import jsons
 from tests.fuzz.children import Desk, Outcome
-from tests.fuzz.models import RUN_SECONDS, guarded
+from tests.fuzz.models import RUN_SECONDS, Beyond, Bounded, guarded
 from tests.fuzz.mutating import damaged
 from tests.fuzz.plans import bases
 
@@ -119,12 +118,28 @@ def tried(case: Case, desk: Desk) -> Outcome:
         if not same_code(exe.program, program):
             return Outcome("loaded", "other code")
         desk.stage("run", RUN_SECONDS)
-        exe.guard(Fences(bool(case.noise % 2), lambda step: desk.step(f"step {step}")))
+        exe.guard(Bounded(bool(case.noise % 2), lambda step: desk.step(f"step {step}")))
         feed = bases()[case.base].feed
         names = [port.name for port in exe.program.inputs]
         given = dict(zip(names, feed.values(), strict=True)) if len(names) == len(feed) else feed
-        found = guarded(lambda: exe.run(given), (ExecutionError, ShapeError, ResourceError))
+        found = guarded(lambda: exe.run(given), (ExecutionError, ShapeError, Beyond))
+        if isinstance(found, Outcome) and found.kind == "Beyond":
+            return _beyond(exe.program, program, found.message)
         return found if isinstance(found, Outcome) else Outcome("ran")
+
+
+def _beyond(found: Program, whole: Program, what: str) -> Outcome:
+    """Of a run that is larger or longer than those of the whole file. That jumps come to an end is the writer's, as
+    code is: where steps stand, lead or bind otherwise, a run may go on for ever.
+    """
+    trusted = [_flow(step) for step in found.steps] != [_flow(step) for step in whole.steps]
+    return Outcome("ran", "jumps without end") if trusted else Outcome("hang", "run: as the whole file", what, True)
+
+
+def _flow(step: Any) -> tuple[Any, ...]:
+    """What of a step decides what is walked next, and by which sizes."""
+    target, symbol = getattr(step, "target", None), getattr(step, "symbol", None)
+    return type(step), tuple(operands_of(step)), _calls(step), target, symbol, getattr(step, "value", None)
 
 
 def same_code(found: Program, whole: Program) -> bool:

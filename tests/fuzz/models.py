@@ -24,6 +24,7 @@ from mapsto.errors import (
 )
 from mapsto.importers.onnx import load
 from mapsto.ir.expr import evaluate, symbols
+from mapsto.ops.interpret import run_graph
 from mapsto.passes.dead_code import DeadCode
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.guard import Fences
@@ -35,6 +36,7 @@ from tests.fuzz.mutating import Mutator, damaged
 SECONDS = 8.0  # of processor time that a compile may take: seeds take a second at most
 RUN_SECONDS = 5.0
 RUN_BYTES = 1 << 26  # what runs with more is not run
+RUN_STEPS = 20_000  # nor what runs on, where the reference does so too
 REFUSALS = (ModelError, UnsupportedError, ShapeError, ExecutionError)
 
 
@@ -90,18 +92,85 @@ def _tried(case: Case, desk: Desk) -> Outcome:
     feed = inputs(exe, case.feed, rng)
     if feed is None:
         return Outcome("compiled", "too large to run")
+    return fenced_run(exe, feed, lambda: load(case.data), case.noise, desk)
+
+
+def fenced_run(
+    exe: Executable, feed: Mapping[str, np.ndarray], loaded: Callable[[], Any], noise: int, desk: Desk
+) -> Outcome:
+    """Runs between fences, and compares. A run of more than what is tried is no finding, where it keeps to what its
+    program says that it takes.
+    """
     desk.stage("run", RUN_SECONDS)
     labels = [step.label for step in exe.program.steps]
-    exe.guard(Fences(bool(case.noise % 2), lambda step: desk.step(labels[step])))
-    fences = Fences(bool(case.noise % 2))
-    fed = {name: fences.copy(array) for name, array in feed.items()}
-    found = guarded(lambda: exe.run(fed), (ExecutionError, ShapeError, ResourceError))
+    fences = Bounded(bool(noise % 2), lambda step: desk.step(labels[step]))
+    exe.guard(fences)
+    fed = {name: Fences(fences.behind).copy(array) for name, array in feed.items()}
+    found = guarded(lambda: exe.run(fed), (ExecutionError, ShapeError, Beyond))
     if isinstance(found, Outcome) and found.finding:
         return found
-    if isinstance(found, Outcome) and found.kind == "ResourceError":
+    if isinstance(found, Outcome) and found.kind == "Beyond" and fences.spent.bytes > RUN_BYTES:
         return Outcome("compiled", "too large to run")
     desk.stage("reference", SECONDS)
-    return compared(exe, found, lambda: load(case.data), feed, desk)
+    if isinstance(found, Outcome) and found.kind == "Beyond":
+        return _long(found, loaded, feed)
+    return compared(exe, found, loaded, feed, desk)
+
+
+def _long(found: Outcome, loaded: Callable[[], Any], feed: Mapping[str, np.ndarray]) -> Outcome:
+    """Of a run that went on and on: whether the reference does too."""
+    graph = guarded(lambda: DeadCode()(loaded()), ())
+    if isinstance(graph, Outcome):
+        return graph
+    walked = 0
+
+    def one(*_: Any) -> None:
+        nonlocal walked
+        walked += 1
+        if walked > RUN_STEPS // 8:  # a step stands for several nodes, or a node for several steps
+            raise Beyond("the reference goes on and on, too")
+
+    try:
+        run_graph(graph, feed, observe=one)
+    except MapstoError as error:
+        if isinstance(error, Beyond) or isinstance(error.__cause__, Beyond):
+            return Outcome("compiled", "too long to run")
+    return Outcome("hang", "run: rounds without end", f"{found.message}; the reference walked {walked} nodes", True)
+
+
+class Beyond(ResourceError):
+    """A run is larger or longer than what is tried."""
+
+
+@dataclass
+class Spent:
+    bytes: int = 0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Bounded(Fences):
+    """Fences for so many bytes and steps: what a run has of sizes that data decide shows in it alone."""
+
+    spent: Spent = field(default_factory=Spent)
+
+    def __post_init__(self) -> None:
+        told = self.watch
+
+        def watch(step: int) -> None:
+            told(step)
+            self.spent.steps += 1
+            if self.spent.steps > RUN_STEPS:
+                raise Beyond(f"more than {RUN_STEPS} steps")
+
+        object.__setattr__(self, "watch", watch)
+
+    def bytes(self, count: int) -> np.ndarray:
+        self.spent.bytes += count
+        if self.spent.bytes > RUN_BYTES:
+            raise Beyond(f"more than {RUN_BYTES} bytes")
+        return super().bytes(count)
+
 
 # An intermediate array that nothing of the result hangs on, or that native code never makes.
 _BEYOND_NUMPY = re.compile("array is too big|Maximum allowed dimension exceeded")
@@ -230,7 +299,7 @@ def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[st
         use = exe.memory({name: size for name, size in sizes.items() if name in known})
     except MapstoError:
         return made
-    return None if use.arena > RUN_BYTES else made
+    return None if use.arena + use.outputs > RUN_BYTES else made
 
 
 def drawn(dtype: np.dtype, shape: tuple[int, ...], rng: Any) -> np.ndarray:

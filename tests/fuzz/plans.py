@@ -13,13 +13,12 @@ import numpy as np
 
 import mapsto
 from mapsto.devices.cpu import host, workers
-from mapsto.errors import ExecutionError, MapstoError, ParseError, ResourceError, ShapeError
+from mapsto.errors import MapstoError, ParseError
 from mapsto.importers.onnx import load
 from mapsto.machine import text as machine_text
-from mapsto.runtime.guard import Fences
 from tests.fuzz import jsons, lines, seeds
 from tests.fuzz.children import Desk, Outcome
-from tests.fuzz.models import REFUSALS, RUN_SECONDS, SECONDS, compared, guarded, inputs
+from tests.fuzz.models import REFUSALS, SECONDS, fenced_run, guarded, inputs
 
 MODELS = 24  # whose plans are damaged
 
@@ -138,13 +137,4 @@ def _host(machine: Any) -> Iterator[None]:
 
 
 def _run(exe: Any, base: Base, case: Case, desk: Desk) -> Outcome:
-    desk.stage("run", RUN_SECONDS)
-    labels = [step.label for step in exe.program.steps]
-    fences = Fences(bool(case.noise % 2), lambda step: desk.step(labels[step]))
-    exe.guard(fences)
-    fed = {name: fences.copy(array) for name, array in base.feed.items()}
-    found = guarded(lambda: exe.run(fed), (ExecutionError, ShapeError, ResourceError))
-    if isinstance(found, Outcome) and found.finding:
-        return found
-    desk.stage("reference", SECONDS)
-    return compared(exe, found, lambda: load(base.data), base.feed, desk)
+    return fenced_run(exe, base.feed, lambda: load(base.data), case.noise, desk)

@@ -315,6 +315,7 @@ def test_memory_use_and_release():
     exe = Executable(chain_program(10, N), objects(), 1)
     use = exe.memory({"n": 1000})
     assert use.arena == use.arena_bound == 2 * 4032
+    assert use.outputs == 4000
     assert exe.memory({"n": 0}).arena == 0
     x = np.ones(1000, np.float32)
     exe(x)

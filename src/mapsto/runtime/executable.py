@@ -36,11 +36,14 @@ _LAYOUTS = 8  # kept for the last sizes
 
 @dataclass(frozen=True)
 class MemoryUse:
-    """Bytes of a run. `arena_bound` is the most scratch memory alive at once: no layout needs less."""
+    """Bytes of a run. `arena_bound` is the most scratch memory alive at once: no layout needs less. `outputs`: of the
+    fresh arrays that a run returns.
+    """
 
     arena: int
     arena_bound: int
     constants: int
+    outputs: int
 
 
 class _Layouts:
@@ -246,7 +249,9 @@ class Executable:
         """
         layout = root_layout(self._tables, self.threads, self._tables.tape.start(self._sizes(sizes)))
         arena, bound = layout.memory()
-        return MemoryUse(arena, bound, self._constants.nbytes)
+        updated = {target for _, target in self._tables.updates}
+        fresh = [p.buffer for at, p in enumerate(self.program.outputs) if at not in updated]
+        return MemoryUse(arena, bound, self._constants.nbytes, sum(max(layout.bytes_of(b), 0) for b in fresh))
 
     def poison(self, on: bool = True) -> None:
         """For tests: runs go step by step, and scratch memory that holds nothing holds NaN (see `runtime.poison`)."""
