@@ -143,6 +143,14 @@ def _slice(form: Form, feed: Feed) -> list[Any]:
     return [x[np.ix_(*places)]]
 
 
+def _shape(form: Form, feed: Feed) -> list[Any]:
+    """The reference does not clamp ends that are before the first axis."""
+    shape = feed["x"].shape
+    start, end = form.attributes.get("start", 0), form.attributes.get("end", len(shape))
+    start, end = (min(max(at + len(shape) if at < 0 else at, 0), len(shape)) for at in (start, end))
+    return [np.array(shape[start : max(start, end)], np.int64)]
+
+
 CORRECTED: dict[str, Callable[[Form, Feed], list[Any]]] = {
     "Erf": _erf,
     "Gelu": _gelu,
@@ -155,6 +163,7 @@ CORRECTED: dict[str, Callable[[Form, Feed], list[Any]]] = {
     "OneHot": _one_hot,
     "PRelu": _prelu,
     "ReduceSumSquare": _sum_of_squares,
+    "Shape": _shape,
     "Shrink": _shrink,
     "Slice": _slice,
 }

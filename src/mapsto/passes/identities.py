@@ -93,7 +93,7 @@ _EXPONENT = {DType.BF16: 8, DType.F16: 5, DType.F32: 8, DType.F64: 11}
 
 
 def represents(wide: DType, narrow: DType) -> bool:
-    """Whether every value of `narrow` is a value of `wide`; of storage types, which no cast leads to, only themselves."""
+    """Whether every value of `narrow` is one of `wide`; of storage types, to which no cast leads, only themselves."""
     if wide is narrow:
         return True
     if wide.is_storage or narrow.is_storage:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.differential.drawing import Draw
 from tests.differential.form import Form
-from tests.differential.forms import indexing, moving, pointwise, products, recurrent, reducing, windows
+from tests.differential.forms import attention, indexing, moving, pointwise, products, recurrent, reducing, windows
 
 FORMS: dict[str, Callable[[Draw], Form]] = {
     **pointwise.FORMS,
@@ -16,4 +16,5 @@ FORMS: dict[str, Callable[[Draw], Form]] = {
     **products.FORMS,
     **windows.FORMS,
     **recurrent.FORMS,
+    **attention.FORMS,
 }
