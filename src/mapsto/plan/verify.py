@@ -43,7 +43,7 @@ from mapsto.plan.verify_controls import (
     symbols_of_inputs,
 )
 
-Known = str | Size  # a value that is written, or a size that has its value
+Settled = str | Size  # a value that is written, or a size that has its value
 
 
 def verify(
@@ -134,13 +134,13 @@ class _Checking:
     def sizes(self) -> frozenset[str]:
         return all_symbols(self.mapped.graph)
 
-    def sized(self, where: str, who: str, needed: Iterable[str], known: Set[Known]) -> None:
+    def sized(self, where: str, who: str, needed: Iterable[str], known: Set[Settled]) -> None:
         """Raises for a size that has no value yet."""
         for symbol in sorted(needed):
             if Size(symbol) not in known:
                 raise self.fault(where, f"{who} works with the size {symbol!r}, which nothing before it defines")
 
-    def items(self, items: Iterable[Item], known: Set[Known]) -> set[Known]:
+    def items(self, items: Iterable[Item], known: Set[Settled]) -> set[Settled]:
         """What is written after these items. Raises for what is read before it is."""
         now = set(known)
         for item in items:
@@ -187,7 +187,7 @@ class _Checking:
             if name not in homes:
                 raise self.fault(where, f"{task.name} writes {name!r}, which has no home")
 
-    def rounds(self, item: Looped, known: Set[Known]) -> set[Known]:
+    def rounds(self, item: Looped, known: Set[Settled]) -> set[Settled]:
         """What a loop yields. Raises where a state is not there in each round."""
         where = f"item {item.name}"
         self.sized(where, item.name, _symbols(first_sizes(item.node, self.values)), known)

@@ -8,7 +8,7 @@ these over the model.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -246,6 +246,18 @@ class NodeCall:
         return value
 
     # -- the usual -----------------------------------------------------------------------------------------------------
+
+    def several(self, op: str, *inputs: Value | None, outputs: int, opset: int = 21) -> list[Value]:
+        """What the row of an op of the standard makes of these inputs and of this node's attributes."""
+        names = tuple(self.outputs[k] if k < len(self.outputs) else f"{op}_{k}" for k in range(outputs))
+        found = _ROWS["", op](replace(self, op=op, opset=opset, inputs=inputs, outputs=names))
+        results = [found] if isinstance(found, Value) else found[:outputs]
+        assert all(v is not None for v in results)
+        return [v for v in results if v is not None]
+
+    def standard(self, op: str, *inputs: Value | None, opset: int = 21) -> Value:
+        """The first of these outputs."""
+        return self.several(op, *inputs, outputs=1, opset=opset)[0]
 
     def axis(self, rank: int, default: int | None = None, name: str = "axis") -> int:
         """The axis attribute, counted from the front."""

@@ -1,0 +1,233 @@
+"""Rows of `com.microsoft` that quantizers write: integers with scales and zero points around an op.
+
+An op between quantised tensors is computed on the real numbers that they stand for, and its result quantised: products
+and sums of products in exact 32-bit integers. Where ONNX Runtime's kernels round a table's entry or an average's
+factor before, results may be one apart. (ONNX Runtime's docs/ContribOperators.md)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mapsto.importers.onnx.rows.common import reshape, transpose
+from mapsto.importers.onnx.rows.microsoft import DOMAIN, attended
+from mapsto.importers.onnx.rows.quantisation import dequantise, laid_out, quantise
+from mapsto.importers.onnx.table import NodeCall, Result, row
+from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Value
+from mapsto.ops import composite
+
+
+def _real(call: NodeCall, i: int) -> Value:
+    """The real numbers of input i with its scale and zero point behind it, of one element each."""
+    b = call.builder
+    scale = reshape(b, call.input(i + 1), ())
+    return dequantise(b, call.input(i), scale, _point(call, i + 2), DType.F32)
+
+
+def _point(call: NodeCall, i: int) -> Value | None:
+    zero = call.optional(i)
+    return None if zero is None else reshape(call.builder, zero, ())
+
+
+def _quantised(call: NodeCall, x: Value, i: int, dtype: DType) -> Value:
+    """x by the scale and zero point that are inputs i and i + 1; of the type of what was read."""
+    return quantise(call.builder, x, reshape(call.builder, call.input(i), ()), _point(call, i + 1), dtype)
+
+
+# -- elementwise -------------------------------------------------------------------------------------------------------
+
+
+@row("QLinearAdd", "QLinearMul", domain=DOMAIN)
+def _qlinear_binary(call: NodeCall) -> Result:
+    op = {"QLinearAdd": "add", "QLinearMul": "mul"}[call.op]
+    result = call.builder.one(op, [_real(call, 0), _real(call, 3)])
+    return _quantised(call, result, 6, call.input(0).dtype)
+
+
+@row("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", domain=DOMAIN)
+def _qlinear_unary(call: NodeCall) -> Result:
+    result = call.standard(call.op.removeprefix("QLinear"), _real(call, 0))
+    return _quantised(call, result, 3, call.input(0).dtype)
+
+
+@row("QLinearReduceMean", domain=DOMAIN)
+def _qlinear_mean(call: NodeCall) -> Result:
+    return _quantised(call, call.standard("ReduceMean", _real(call, 0), opset=13), 3, call.input(0).dtype)
+
+
+@row("QLinearWhere", domain=DOMAIN)
+def _qlinear_where(call: NodeCall) -> Result:
+    chosen = call.builder.one("select", [call.input(0), _real(call, 1), _real(call, 4)])
+    return _quantised(call, chosen, 7, call.input(1).dtype)
+
+
+@row("QLinearConcat", domain=DOMAIN)
+def _qlinear_concat(call: NodeCall) -> Result:
+    """Scale and zero point of the result come first, then tensors with theirs."""
+    count, rest = divmod(len(call.inputs) - 2, 3)
+    if count < 1 or rest:
+        raise call.wrong(f"{len(call.inputs)} inputs are not two and some triples")
+    parts = [_real(call, 2 + 3 * k) for k in range(count)]
+    joined = call.builder.one("concat", parts, axis=call.axis(parts[0].rank))
+    return _quantised(call, joined, 0, call.input(2).dtype)
+
+
+# -- pools -------------------------------------------------------------------------------------------------------------
+
+
+@row("QLinearAveragePool", "QLinearGlobalAveragePool", domain=DOMAIN)
+def _qlinear_average(call: NodeCall) -> Result:
+    """With `channels_last`, of [batch, space..., channels]."""
+    b, x = call.builder, _real(call, 0)
+    last = bool(call.integer("channels_last", 0))
+    x = transpose(b, x, (0, x.rank - 1, *range(1, x.rank - 1))) if last else x
+    result = call.standard(call.op.removeprefix("QLinear"), x)
+    result = transpose(b, result, (0, *range(2, x.rank), 1)) if last else result
+    return _quantised(call, result, 3, call.input(0).dtype)
+
+
+# -- products ----------------------------------------------------------------------------------------------------------
+
+
+def _centred(call: NodeCall, x: Value, zero: Value | None, column: bool) -> Value:
+    """x - zero point in 32-bit integers; the zero point of one element, or one a row or `column`."""
+    b = call.builder
+    wide = b.one("cast", [x], to=DType.I32)
+    if zero is None:
+        return wide
+    return b.one("sub", [wide, b.one("cast", [_beside(call, zero, column)], to=DType.I32)])
+
+
+def _beside(call: NodeCall, v: Value, column: bool) -> Value:
+    """A scale or zero point as it broadcasts over a matrix."""
+    b = call.builder
+    if v.rank == 0 or v.rank == 1 and v.shape[0] == 1:
+        return reshape(b, v, ())
+    return v if v.rank > 1 or column else reshape(b, v, (v.shape[0], 1))
+
+
+@row("QGemm", domain=DOMAIN)
+def _qgemm(call: NodeCall) -> Result:
+    """alpha A B + C in integers, then real numbers, or integers where the result's scale is given."""
+    b = call.builder
+    a, c = call.input(0), call.input(3)
+    left = _centred(call, a, call.optional(2), column=False)
+    right = _centred(call, c, call.optional(5), column=True) if not call.integer("transB", 0) else None
+    left = composite.transpose_last(b, left) if call.integer("transA", 0) else left
+    if right is None:
+        right = _centred(call, composite.transpose_last(b, c), call.optional(5), column=True)
+    total = b.one("matmul", [left, right])
+    total = b.one("add", [total, call.input(6)]) if call.has(6) else total
+    factor = b.one("mul", [_beside(call, call.input(1), False), _beside(call, call.input(4), True)])
+    factor = b.one("mul", [factor, call.scalar(call.number("alpha", 1.0), factor)])
+    real = b.one("mul", [b.one("cast", [total], to=DType.F32), factor])
+    return _quantised(call, real, 7, call.input(8).dtype if call.has(8) else a.dtype) if call.has(7) else real
+
+
+@row("MatMulIntegerToFloat", domain=DOMAIN)
+def _matmul_to_float(call: NodeCall) -> Result:
+    return _scaled_product(call, call.input(0), call.input(2), call.optional(4), call.input(3), call.optional(5), 6)
+
+
+@row("DynamicQuantizeMatMul", domain=DOMAIN)
+def _dynamic_matmul(call: NodeCall) -> Result:
+    """A is quantised by its own range, as DynamicQuantizeLinear does."""
+    whole, scale, zero = call.several("DynamicQuantizeLinear", call.input(0), outputs=3)
+    return _scaled_product(call, whole, scale, zero, call.input(2), call.optional(3), 4)
+
+
+def _scaled_product(
+    call: NodeCall, a: Value, a_scale: Value, a_zero: Value | None, scale: Value, zero: Value | None, bias: int
+) -> Value:
+    """The product of a with input 1 in integers, scaled, plus the bias that input `bias` may be."""
+    b = call.builder
+    total = b.one("matmul", [_centred(call, a, a_zero, False), _centred(call, call.input(1), zero, True)])
+    factor = b.one("mul", [_beside(call, a_scale, False), _beside(call, scale, True)])
+    real = b.one("mul", [b.one("cast", [total], to=factor.dtype), factor])
+    return b.one("add", [real, call.input(bias)]) if call.has(bias) else real
+
+
+@row("MatMulNBits", domain=DOMAIN)
+def _matmul_n_bits(call: NodeCall) -> Result:
+    """A[..., K] times the transpose of B[N, K], whose elements of 2, 4 or 8 bits lie in blocks along K, each with a
+    scale and a zero point (half the range where none is given). Constant weights are unpacked when compiling.
+    """
+    b, a = call.builder, call.input(0)
+    width, columns, bits = call.integer("K"), call.integer("N"), call.integer("bits", 4)
+    size = call.integer("block_size")
+    packed, points = call.array(1), call.array(3)
+    if bits not in (2, 4, 8) or size < 1 or width < 1 or columns < 1:
+        raise call.unsupported(f"bits={bits}, block_size={size} is not supported; bits may be 2, 4, or 8")
+    if packed is None or (call.has(3) and points is None):
+        raise call.unsupported("weights that come with the run are not supported; make them initializers")
+    if call.has(4):
+        raise call.unsupported("g_idx (input 4) is not supported; leave blocks in order")
+    blocks = -(-width // size)
+    if packed.size != columns * blocks * (size * bits // 8):
+        raise call.wrong(f"{call.port(1)} has {packed.size} bytes, not {columns * blocks * (size * bits // 8)}")
+    whole = _unpacked(packed.reshape(columns, -1), bits)[:, : blocks * size].reshape(columns, blocks, size)
+    middle = np.full((columns, blocks), 1 << (bits - 1), np.float32)
+    if points is not None and points.dtype == np.uint8:
+        middle = _unpacked(points.reshape(columns, -1), bits)[:, :blocks].astype(np.float32)
+    elif points is not None:
+        middle = points.reshape(columns, blocks).astype(np.float32)
+    centred = b.constant(whole.astype(np.float32) - middle[:, :, None], "weights", a.dtype)
+    scale = reshape(b, composite.cast(b, call.input(2), a.dtype), (columns, blocks, 1))
+    real = reshape(b, b.one("mul", [centred, scale]), (columns, blocks * size))
+    if blocks * size != width:
+        real = b.one("slice", [real], starts=(0, 0), steps=(1, 1), shape=(columns, width))
+    product = composite.linear(b, a, real, call.optional(5))
+    return product
+
+
+def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:
+    """Elements of bytes along the last axis, those in the low bits first."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    parts = (packed.astype(np.uint8)[..., None] >> shifts) & np.uint8((1 << bits) - 1)
+    return parts.reshape(*packed.shape[:-1], -1)
+
+
+@row("QAttention", domain=DOMAIN)
+def _qattention(call: NodeCall) -> Result:
+    """Attention whose first product is one of integers."""
+    b = call.builder
+    left = _centred(call, call.input(0), call.optional(6), column=False)
+    total = b.one("matmul", [left, _centred(call, call.input(1), call.optional(7), column=True)])
+    factor = b.one("mul", [_beside(call, call.input(3), False), _beside(call, call.input(4), True)])
+    made = b.one("add", [b.one("mul", [b.one("cast", [total], to=factor.dtype), factor]), call.input(2)])
+    return attended(call, made, call.optional(5), call.optional(8), None)
+
+
+# -- the others --------------------------------------------------------------------------------------------------------
+
+
+@row("DynamicQuantizeLSTM", domain=DOMAIN)
+def _dynamic_lstm(call: NodeCall) -> Result:
+    """An LSTM whose weights are integers, [directions, inputs, gates]. Steps are computed in f32, without the rounding
+    of inputs and states to 8 bits that the op allows: nearer to the model that was quantised.
+    """
+    b = call.builder
+    weights = []
+    for i, scale, zero in ((1, 8, 9), (2, 10, 11)):
+        w = call.input(i)
+        shape = [(v.shape[0], 1, v.shape[1] if v.rank == 2 else 1) for v in (call.input(scale), call.input(zero))]
+        real = dequantise(
+            b, w, reshape(b, call.input(scale), shape[0]), reshape(b, call.input(zero), shape[1]), DType.F32
+        )
+        weights.append(transpose(b, real, (0, 2, 1)))
+    return call.several("LSTM", call.input(0), *weights, *call.inputs[3:8], outputs=len(call.outputs))
+
+
+@row("QuantizeLinear", domain=DOMAIN)
+def _quantize(call: NodeCall) -> Result:
+    x, zero = call.input(0), call.optional(2)
+    point = None if zero is None else laid_out(call, zero, x)
+    return quantise(call.builder, x, laid_out(call, call.input(1), x), point, DType.U8 if zero is None else zero.dtype)
+
+
+@row("DequantizeLinear", domain=DOMAIN)
+def _dequantize(call: NodeCall) -> Result:
+    x, scale, zero = call.input(0), call.input(1), call.optional(2)
+    point = None if zero is None else laid_out(call, zero, x)
+    return dequantise(call.builder, x, laid_out(call, scale, x), point, scale.dtype)

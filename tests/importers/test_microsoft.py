@@ -1,0 +1,275 @@
+"""Ops of com.microsoft, native, against ONNX Runtime."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import helper, numpy_helper
+
+import mapsto
+from mapsto.errors import MapstoError
+
+F32 = np.float32
+Inputs = dict[str, Any]
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def floats(*shape: int, seed: int = 0) -> np.ndarray:
+    return rng(seed).standard_normal(shape).astype(F32)
+
+
+def integers(*shape: int, kind: Any = np.uint8, seed: int = 0) -> np.ndarray:
+    info = np.iinfo(kind)
+    return rng(seed).integers(info.min, info.max, shape, kind, endpoint=True)
+
+
+def one(number: float, kind: Any = F32) -> np.ndarray:
+    return np.array(number, kind)
+
+
+def model_of(op: str, given: Inputs, constants: Inputs, order: list[str], outputs: list[str], **attributes: Any) -> Any:
+    def kind(array: Any) -> int:
+        return int(helper.np_dtype_to_tensor_dtype(np.asarray(array).dtype))
+
+    ports = [
+        helper.make_tensor_value_info(n, kind(a), [f"{n}{k}" for k in range(np.ndim(a))]) for n, a in given.items()
+    ]
+    stored = [numpy_helper.from_array(np.asarray(a), n) for n, a in constants.items()]
+    node = helper.make_node(op, order, outputs, "it", domain="com.microsoft", **attributes)
+    results = [helper.make_empty_tensor_value_info(n) for n in outputs if n]
+    graph = helper.make_graph([node], "one", ports, results, stored)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def theirs(model: Any, given: Inputs) -> list[np.ndarray]:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [np.asarray(a) for a in session.run(None, given)]
+
+
+def check(
+    op: str, given: Inputs, constants: Inputs | None = None, order: str = "", outputs: str = "y", near: float = 2e-5,
+    apart: int = 0, **attributes: Any,
+) -> None:  # fmt: skip
+    """order: names of the inputs, "-" where one is left out. near: of floats, to the largest. apart: of integers."""
+    constants = constants or {}
+    names = ["" if n == "-" else n for n in (order.split() if order else [*given, *constants])]
+    model = model_of(op, given, constants, names, outputs.split(), **attributes)
+    found = list(mapsto.compile(model, cache=False).run(given).values())
+    for ours, right in zip(found, theirs(model, given), strict=True):
+        assert ours.dtype == right.dtype and ours.shape == right.shape
+        if ours.dtype.kind in "iu":
+            far = np.abs(ours.astype(np.int64) - right.astype(np.int64))
+            assert far.max(initial=0) <= apart, (int(far.max()), float((far > 0).mean()))
+        else:
+            np.testing.assert_allclose(ours, right, rtol=near, atol=near * float(np.abs(right).max(initial=1)))
+
+
+# -- floats ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ["Gelu", "FastGelu", "QuickGelu", "BiasGelu", "FastGelu with a bias"])
+def test_gelus(op: str) -> None:
+    given = {"x": 3 * floats(2, 5, 24)}
+    if "ias" in op:
+        given["b"] = floats(24, seed=1)
+    check(op.split()[0], given, near=1e-4 if "Fast" in op else 2e-5)
+
+
+@pytest.mark.parametrize("turned", [(0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (1, 1, 0, 0), (0, 0, 1, 0), (0, 1, 1, 1)])
+def test_fused_matmul(turned: tuple[int, ...]) -> None:
+    ta, tb, ba, bb = turned
+    a, c = floats(3, 4, 5), floats(3, 5, 6, seed=1)
+    a = a.swapaxes(1, 2) if ta else a
+    c = c.swapaxes(1, 2) if tb else c
+    a, c = (np.moveaxis(v, 0, 1) if on else v for v, on in ((a, ba), (c, bb)))
+    given = {"a": np.ascontiguousarray(a), "c": np.ascontiguousarray(c)}
+    check("FusedMatMul", given, alpha=0.5, transA=ta, transB=tb, transBatchA=ba, transBatchB=bb)
+
+
+def test_fused_gemm_and_conv() -> None:
+    given = {"a": floats(4, 5), "c": floats(5, 6, seed=1), "b": floats(6, seed=2)}
+    check("FusedGemm", given, activation="LeakyRelu", activation_alpha=0.1, alpha=0.5, beta=2.0)
+    weights = {"w": floats(4, 3, 3, 3, seed=1), "b": floats(4, seed=2)}
+    for activation, parameters in (("Relu", []), ("Clip", [0.0, 6.0]), ("LeakyRelu", [0.1]), ("Sigmoid", [])):
+        more = {"activation_params": parameters} if parameters else {}
+        check("FusedConv", {"x": floats(1, 3, 8, 9)}, weights, activation=activation, pads=[1, 1, 1, 1], **more)
+    summed = {"x": floats(1, 3, 8, 9), "z": floats(1, 4, 6, 7, seed=5)}
+    check("FusedConv", summed, weights, "x w b z", activation="Relu")
+
+
+def test_skip_layer_normalization() -> None:
+    given = {"x": floats(2, 3, 16), "s": floats(2, 3, 16, seed=1)}
+    parameters = {"g": floats(16, seed=2), "b": floats(16, seed=3), "a": floats(16, seed=4)}
+    check("SkipLayerNormalization", given, parameters, outputs="y", epsilon=1e-5)
+    check("SkipLayerNormalization", given, parameters, "x s g b", epsilon=1e-5)
+    node = model_of("SkipLayerNormalization", given, parameters, [*given, *parameters], ["y", "", "", "t"])
+    found = mapsto.compile(node, cache=False).run(given)
+    np.testing.assert_allclose(found["t"], given["x"] + given["s"] + parameters["a"], rtol=1e-6)
+    check("SkipSimplifiedLayerNormalization", given, {"g": parameters["g"]}, epsilon=1e-5)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_embed_layer_normalization(masked: bool) -> None:
+    ids = {n: rng(k).integers(0, 7, (2, 5)).astype(np.int32) for k, n in enumerate(("ids", "segments"))}
+    if masked:
+        ids["mask"] = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int32)
+    tables = {n: floats(7, 16, seed=k) for k, n in enumerate(("words", "places", "kinds"))}
+    tables |= {"g": floats(16, seed=4), "b": floats(16, seed=5)}
+    order = "ids segments words places kinds g b" + (" mask" if masked else "")
+    check("EmbedLayerNormalization", ids, tables, order, "y lengths", epsilon=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["none", "rows", "lengths", "whole", "unidirectional", "past"])
+def test_attention(kind: str) -> None:
+    batch, rows, width, heads = 2, 5, 12, 3
+    given: Inputs = {"x": floats(batch, rows, width)}
+    order, outputs, attributes = "x w b", "y", {}
+    if kind == "rows":
+        given["m"] = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int32)
+    if kind == "lengths":
+        given["m"] = np.array([3, 5], np.int32)
+    if kind == "whole":
+        given["m"] = np.tril(np.ones((batch, rows, rows), np.int32))
+    if kind == "unidirectional":
+        attributes["unidirectional"] = 1
+    order += " m" if "m" in given else ""
+    if kind == "past":
+        given["p"] = floats(2, batch, heads, 4, width // heads, seed=7)
+        order, outputs, attributes = "x w b - p", "y present", {"unidirectional": 1}
+    weights = {"w": floats(width, 3 * width, seed=1), "b": floats(3 * width, seed=2)}
+    check("Attention", given, weights, order, outputs, num_heads=heads, **attributes)
+
+
+# -- integers ----------------------------------------------------------------------------------------------------------
+
+KINDS = pytest.mark.parametrize("kind", [np.uint8, np.int8])
+
+
+def scaled(kind: Any, scale: float, zero: int, name: str) -> Inputs:
+    return {f"{name}s": one(scale), f"{name}z": one(zero, kind)}
+
+
+@KINDS
+@pytest.mark.parametrize("op", ["QLinearAdd", "QLinearMul"])
+@pytest.mark.parametrize("shape", [(2, 3, 20), (20,), (3, 1), (), (2, 0, 20)])
+def test_sums_and_products_of_integers(op: str, kind: Any, shape: tuple[int, ...]) -> None:
+    given = {"a": integers(2, 0 if 0 in shape else 3, 20, kind=kind), "c": integers(*shape, kind=kind, seed=1)}
+    constants = scaled(kind, 0.02, 3, "a") | scaled(kind, 0.05, 7, "c") | scaled(kind, 0.08, 5, "y")
+    check(op, given, constants, "a as az c cs cz ys yz", apart=1)
+
+
+@KINDS
+@pytest.mark.parametrize("op", ["QLinearSigmoid", "QLinearLeakyRelu"])
+def test_functions_of_integers(op: str, kind: Any) -> None:
+    constants = scaled(kind, 0.03, 12, "x") | scaled(kind, 1 / 256 if "Sig" in op else 0.05, 4, "y")
+    more = {"alpha": 0.2} if "Leaky" in op else {}
+    check(op, {"x": integers(3, 100, kind=kind)}, constants, "x xs xz ys yz", apart=1, **more)
+
+
+@KINDS
+def test_averages_of_integers(kind: Any) -> None:
+    constants = scaled(kind, 0.03, 12, "x") | scaled(kind, 0.02, 4, "y")
+    given = {"x": integers(2, 4, 9, 8, kind=kind)}
+    check("QLinearGlobalAveragePool", given, constants, "x xs xz ys yz", apart=1)
+    pool = {"kernel_shape": [3, 2], "strides": [2, 1], "pads": [1, 0, 1, 1]}
+    for count in (0, 1):
+        check("QLinearAveragePool", given, constants, "x xs xz ys yz", apart=1, count_include_pad=count, **pool)
+
+
+@KINDS
+def test_integers_one_behind_the_other(kind: Any) -> None:
+    constants = scaled(kind, 0.03, 12, "a") | scaled(kind, 0.02, 4, "c") | scaled(kind, 0.04, 1, "y")
+    given = {"a": integers(2, 3, 5, kind=kind), "c": integers(2, 4, 5, kind=kind, seed=1)}
+    check("QLinearConcat", given, constants, "ys yz a as az c cs cz", apart=1, axis=1)
+
+
+@KINDS
+@pytest.mark.parametrize("quantised", [False, True])
+@pytest.mark.parametrize("turned", [(0, 0), (1, 0), (0, 1)])
+def test_qgemm(kind: Any, quantised: bool, turned: tuple[int, int]) -> None:
+    a, c = integers(7, 70), integers(70, 9, kind=kind, seed=1)
+    given = {"a": np.ascontiguousarray(a.T) if turned[0] else a}
+    constants = {
+        "c": np.ascontiguousarray(c.T) if turned[1] else c,
+        "b": rng(2).integers(-999, 999, 9).astype(np.int32),
+    }
+    constants |= scaled(np.uint8, 0.02, 130, "a") | scaled(kind, 0.01, 3, "c")
+    order = "a as az c cs cz b"
+    if quantised:
+        constants |= scaled(np.uint8, 0.4, 100, "y")
+        order += " ys yz"
+    check("QGemm", given, constants, order, apart=1, alpha=1.0, transA=turned[0], transB=turned[1])
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_products_of_integers_that_become_floats(many: bool) -> None:
+    weights = {"c": integers(33, 9, kind=np.int8, seed=1), "cs": floats(9, seed=3) if many else one(0.02)}
+    weights |= {"cz": np.zeros(9, np.int8) if many else one(4, np.int8), "b": floats(9, seed=2)}
+    given = {"a": integers(4, 33), "as": one(0.03), "az": one(120, np.uint8)}
+    check("MatMulIntegerToFloat", given, weights, "a c as cs az cz b")
+    check("DynamicQuantizeMatMul", {"a": floats(4, 33)}, weights, "a c cs cz b")
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("points", ["none", "packed"])
+@pytest.mark.parametrize("width", [64, 40])
+def test_matmul_n_bits(bits: int, points: str, width: int) -> None:
+    columns, size = 12, 32
+    blocks = -(-width // size)
+    scales = np.abs(floats(columns * blocks, seed=2)) + F32(0.1)
+    constants: Inputs = {"q": integers(columns, blocks, size * bits // 8, seed=1), "s": scales}
+    if points == "packed":
+        constants["z"] = integers(columns * -(-blocks * bits // 8), seed=3)
+    check(
+        "MatMulNBits", {"a": floats(2, 5, width)}, constants, near=1e-4, K=width, N=columns, bits=bits, block_size=size
+    )
+
+
+def test_qattention() -> None:
+    batch, rows, width, heads = 2, 5, 12, 3
+    given = {"x": integers(batch, rows, width), "m": np.array([3, 5], np.int32)}
+    constants = {"w": integers(width, 3 * width, kind=np.int8, seed=1), "b": floats(3 * width, seed=2)}
+    constants |= scaled(np.uint8, 0.01, 128, "x") | scaled(np.int8, 0.01, 0, "w")
+    check("QAttention", given, constants, "x w b xs ws m xz wz", num_heads=heads)
+
+
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+@pytest.mark.parametrize("many", [False, True])
+def test_dynamic_quantize_lstm(direction: str, many: bool) -> None:
+    """ONNX Runtime rounds inputs and states to 8 bits in each step; we do not."""
+    dirs, inputs, hidden = (2 if direction == "bidirectional" else 1), 6, 8
+    constants: Inputs = {
+        "w": integers(dirs, inputs, 4 * hidden, kind=np.int8, seed=1),
+        "r": integers(dirs, hidden, 4 * hidden, kind=np.int8, seed=2),
+        "b": floats(dirs, 8 * hidden, seed=3) * F32(0.1),
+    }
+    shape = (dirs, 4 * hidden) if many else (dirs,)
+    for k, name in enumerate(("w", "r")):
+        constants[f"{name}s"] = np.full(shape, 0.004 * (1 + k), F32)
+        constants[f"{name}z"] = np.zeros(shape, np.int8)
+    order = "x w r b - - - - ws wz rs rz"
+    given = {"x": floats(7, 3, inputs)}
+    check("DynamicQuantizeLSTM", given, constants, order, "y h c", 2e-2, hidden_size=hidden, direction=direction)
+
+
+@KINDS
+def test_quantize_and_dequantize_along_an_axis(kind: Any) -> None:
+    constants = {"s": np.array([0.1, 0.02, 0.3], F32), "z": np.array([1, 2, 3], kind)}
+    check("QuantizeLinear", {"x": 3 * floats(2, 3, 4)}, constants, axis=1)
+    check("DequantizeLinear", {"x": integers(2, 3, 4, kind=kind)}, constants, axis=1)
+
+
+def test_what_is_not_supported_is_said() -> None:
+    given = {"a": floats(2, 32), "q": integers(4, 1, 16), "s": floats(4)}
+    model = model_of("MatMulNBits", given, {}, ["a", "q", "s"], ["y"], K=32, N=4, bits=4, block_size=32)
+    with pytest.raises(MapstoError, match="make them initializers"):
+        mapsto.compile(model, cache=False)
