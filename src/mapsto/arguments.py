@@ -112,6 +112,18 @@ def names_of(values: Any, what: str) -> tuple[str, ...]:
     return names
 
 
+def pairs_of(values: Any, what: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of names, by the first of each; `what` they are for in the message of the ArgumentError. None: no pairs."""
+    if values is None:
+        return ()
+    if not isinstance(values, Mapping):
+        raise ArgumentError(f"{what}: expected a dict of names, got {brief(values)}")
+    for name in (*values.keys(), *values.values()):
+        if not isinstance(name, str):
+            raise ArgumentError(f"{what}: {brief(name)} is no name")
+    return tuple(values.items())
+
+
 def telling(progress: Any) -> Progress | None:
     """The caller's `progress`; what it raises becomes an ArgumentError with that as its cause.
 

@@ -2,13 +2,13 @@
 
 An update (input p, output u) is computed straight into p's memory where nobody reads p any more once u is being
 written: readers come before the one group that writes u, or are that group, reading p only at the element that it
-writes. Elsewhere u is computed apart and copied at the very end. An output that is an input or a constant as it is is
+writes. A scatter then writes what it changes alone. Elsewhere u is computed apart and copied at the very end. An output that is an input or a constant as it is is
 a copy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mapsto.ir.expr import Dim, sym
@@ -16,6 +16,7 @@ from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Graph
 from mapsto.kernel.ast import Load, Reduction, Scalar, Stmt, children
 from mapsto.kernel.compose import index_loads, loads_of
+from mapsto.plan.edits import kept_in_place
 from mapsto.plan.home import Home
 from mapsto.plan.initial import Setting, copy_task
 from mapsto.plan.items import Item, reads_of, targets_of
@@ -72,7 +73,18 @@ def place_outputs(
             places[name] = work.copied(name, "", f"the output {name} is an input or a constant", work.first)
         else:
             places[name] = name
-    return (*work.first, *items, *work.last), work.homes, places
+    inside = {name: source for name, source in updates.items() if work.buffer(name) == work.buffer(source)}
+    kept = (_without_own_copies(item, inside) for item in items)
+    return (*work.first, *kept, *work.last), work.homes, places
+
+
+def _without_own_copies(item: Item, inside: Mapping[str, str]) -> Item:
+    """A task that writes updates into an input's memory, without the copies of elements onto themselves."""
+    if isinstance(item, Task):
+        for name in targets_of(item):
+            if name in inside:
+                item = kept_in_place(item, name, inside[name])
+    return item
 
 
 def _updated(work: Placing, output: str, source: str, fixed: bool) -> str:

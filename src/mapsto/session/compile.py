@@ -36,6 +36,7 @@ from mapsto.session.constants import fold_calls
 from mapsto.session.describe import steps_text
 from mapsto.session.request import Request
 from mapsto.session.shapes import with_shapes
+from mapsto.session.updates import with_updates
 from mapsto.version import VERSION
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def compiled(asked: Request) -> Compiled:
             backend_named(asked.device, asked.cache, asked.isa) as backend,
         ):
             opened, listed, defaults = _opened(asked.model, asked.overridable, asked.data_root)
-            graph = prepared(opened, asked.shapes, data_root=asked.data_root, overridable=asked.overridable)
+            graph = prepared(
+                opened, asked.shapes, None, asked.data_root, asked.overridable, asked.updates
+            )  # fmt: skip
             if not asked.check_indices:
                 graph = unchecked(graph)
             exe = build(graph, backend, asked.threads, asked.progress, pinned, defaults)
@@ -98,9 +101,10 @@ def prepared(
     passes: Sequence[Pass] | None = None,
     data_root: str | os.PathLike[str] | None = None,
     overridable: Collection[str] = (),
+    updates: Sequence[tuple[str, str]] = (),
 ) -> Graph:
     """The graph of a model after these device-blind passes (None: all that a compile runs). overridable: initializers
-    that are to be inputs.
+    that are to be inputs. updates: inputs and the outputs that take over their memory.
     """
     from mapsto.passes import run_passes
 
@@ -111,6 +115,8 @@ def prepared(
         from mapsto.importers.onnx import load
 
         model = load(model, shapes, data_root=data_root, overridable=overridable)
+    if updates:
+        model = with_updates(model, updates)
     return run_passes(model, passes)
 
 

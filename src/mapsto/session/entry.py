@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mapsto.arguments import Progress, names_of, shapes_of, telling
+from mapsto.arguments import Progress, names_of, pairs_of, shapes_of, telling
 from mapsto.boundary import public
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
@@ -37,6 +37,7 @@ def compile_model(
     data_root: str | os.PathLike[str] | None = None,
     overridable: Collection[str] = (),
     device: str = "cpu",
+    updates: Mapping[str, str] | None = None,
 ) -> Executable:
     """Compile a model for a device of this machine.
 
@@ -55,6 +56,9 @@ def compile_model(
     progress: is told (done, total, label); what it raises ends the compilation with an ArgumentError.
     overridable: initializers that a run may replace, by name: inputs with a default, and not folded or packed ahead.
     Others are constants; those that the model lists as inputs too may be given as well, and are compiled for then.
+    updates: inputs whose memory an output takes over, by the inputs' names: {"past": "present"}. A run writes the output
+    into the array that is given for the input, and returns that array: a state, such as a cache of keys and values,
+    without a copy of it. Both are of one type and shape; the array is C-contiguous and writable.
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
@@ -62,9 +66,9 @@ def compile_model(
     of another graph (shapes included) or instruction set.
     """
     count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
-    names = names_of(overridable, "overridable")
+    names, pairs = names_of(overridable, "overridable"), pairs_of(updates, "updates")
     asked = Request(
-        model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device
+        model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device, pairs
     )  # fmt: skip
     return _made(asked)
 

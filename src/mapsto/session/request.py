@@ -32,3 +32,4 @@ class Request:
     data_root: str | os.PathLike[str] | None
     overridable: tuple[str, ...]
     device: str
+    updates: tuple[tuple[str, str], ...] = ()
