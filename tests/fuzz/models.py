@@ -270,6 +270,9 @@ def place_of(error: BaseException) -> str:
     return place
 
 
+_MOST_PLACES = 2.0**56
+
+
 def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[str, np.ndarray] | None:
     """Inputs for a run: those of the seed where they fit, else drawn. None where they, or the run, would be large."""
     sizes: dict[str, int] = {}
@@ -289,7 +292,8 @@ def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[st
         if min(shape, default=0) < 0:
             return None
         total += int(np.prod([float(d) for d in shape])) * port.dtype.size
-        if total > RUN_BYTES:
+        empty = np.prod([float(max(d, 1)) for d in shape])  # numpy has no array of more, be another extent 0
+        if total > RUN_BYTES or empty > _MOST_PLACES:
             return None
         own = feed.get(port.name)
         fits = own is not None and own.shape == shape and own.dtype == port.dtype.numpy

@@ -10,7 +10,7 @@ from mapsto.devices.generic.context import Lane
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import Code
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, sym
+from mapsto.ir.expr import Dim, mod, sym
 from mapsto.kernel.ast import Cast, Const, Iter, Kernel, Load, Op, Reduce, Scalar, Stmt, Tensor, Where
 from mapsto.loop import ast as loop
 
@@ -85,3 +85,15 @@ def test_masks_of_two_widths() -> None:
             found.append(emitter.lane_mask(5))
     assert [mask.type for mask in found] == [loop.Type(DType.BOOL, lanes) for lanes in (16, 8, 16)]
     assert found[0] == found[2]
+
+
+@pytest.mark.parametrize("columns", [8, 72, 200])
+def test_what_is_read_once_for_all_rows_where_the_last_one_is_cut(columns: int) -> None:
+    """x repeats along the lanes, so that a vector of it serves all; in the last one lanes lie past the end."""
+    iters, taps = (Iter("r", 3), Iter("i", columns)), (Iter("k", 2),)
+    most = Reduce("max", taps, load("x", sym("k"), mod(COLUMN, 8)))
+    out = Tensor("y", F32, (3, columns))
+    kernel = Kernel("k", (Tensor("x", F32, (2, 8)),), (out,), (), (Stmt("y", F32, iters, most),))
+    case = Case(kernel, {"x": floats(2, 8)})
+    for schedule in all_schedules(case):
+        check(case, schedule=schedule)

@@ -312,8 +312,9 @@ class _Writer:
         lane = None
         if lanes is not None:
             lane = Lane(lanes.symbol, lanes.count, lanes.expression, lanes.tail, lanes.fills)
-        with body.emitter.in_lanes(lane):
+        with body.emitter.in_lanes(_of_all_rows(lane, last)):
             body.fill()
+        with body.emitter.in_lanes(lane):
             if free is None:
                 self._row_loop(last, low, high, (0, last.extent - 1), body)
                 return
@@ -351,6 +352,14 @@ class _Writer:
         with self.code.loop(low, high, last.name, span) as row:
             self.code.bind(last.name, row)
             body.emit()
+
+
+def _of_all_rows(lane: Lane | None, row: Iter) -> Lane | None:
+    """The lanes of what is the same for all rows, and read before the first. Which of them lie past the end in a row is
+    left open: where that differs from row to row the first has them all.
+    """
+    is_cut = lane is not None and lane.tail is not None and row.name in symbols(lane.tail)
+    return replace(lane, tail=None) if lane is not None and is_cut else lane
 
 
 def _operations(segment: FlatSegment) -> int:
