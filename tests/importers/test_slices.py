@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from tests.importers.models import ints, model, node
 
+import mapsto
 from mapsto.errors import ExecutionError
 from mapsto.importers.onnx import load
 from mapsto.ops.interpret import run_graph
@@ -140,3 +141,15 @@ def test_pads_may_be_negative(before: tuple[int, int, int], after: tuple[int, in
         np.testing.assert_array_equal(
             run_graph(graph, {"x": x})["y"], expected, err_msg=f"pad {low}, {high} of {extent}"
         )
+
+
+@pytest.mark.parametrize("starts", [(2, 33, 2), (2**63 - 1, 40, 5), (-1, 2**31, 1)])
+def test_what_begins_past_the_end_lies_inside_though_it_has_no_elements(starts: tuple[int, ...]) -> None:
+    """Ends come with the run, so that the slice is not known to be empty; compiled, as the runner looks at places."""
+    made = model([node("Slice", ["x", "s", "e"])], {"x": (3, 33, 2), "e": (3,)}, constants={"s": ints(*starts)})
+    made.graph.input[1].type.tensor_type.elem_type = 7
+    exe = mapsto.compile(made, cache=False)
+    x = np.arange(198, dtype=np.float32).reshape(3, 33, 2)
+    for ends in ((-1, 1, -3), (3, 33, 2), (9, 99, 9)):
+        expected = x[tuple(slice(s, e) for s, e in zip(starts, ends, strict=True))]
+        np.testing.assert_array_equal(exe.run({"x": x, "e": np.array(ends)})["y"], expected)

@@ -2,8 +2,8 @@
 
 An update (input p, output u) is computed straight into p's memory where nobody reads p any more once u is being
 written: readers come before the one group that writes u, or are that group, reading p only at the element that it
-writes. A scatter then writes what it changes alone. Elsewhere u is computed apart and copied at the very end. An output that is an input or a constant as it is is
-a copy.
+writes. A scatter then writes what it changes alone. Elsewhere u is computed apart and copied at the very end. An output
+that is an input or a constant as it is is a copy.
 """
 
 from __future__ import annotations

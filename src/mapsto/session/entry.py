@@ -56,8 +56,8 @@ def compile_model(
     progress: is told (done, total, label); what it raises ends the compilation with an ArgumentError.
     overridable: initializers that a run may replace, by name: inputs with a default, and not folded or packed ahead.
     Others are constants; those that the model lists as inputs too may be given as well, and are compiled for then.
-    updates: inputs whose memory an output takes over, by the inputs' names: {"past": "present"}. A run writes the output
-    into the array that is given for the input, and returns that array: a state, such as a cache of keys and values,
+    updates: inputs whose memory an output takes over, by the inputs' names: {"past": "present"}. A run writes the
+    output into the array that is given for the input, and returns that array: a state, as a cache of keys and values,
     without a copy of it. Both are of one type and shape; the array is C-contiguous and writable.
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
 

@@ -157,7 +157,8 @@ def _cuts(
     number = op("max", op("div", op("sub", op("add", length, size), one), size), zero)
     up, down = (bound(call, part, "step") for part in (rising, falling))
     step = [u - d for u, d in zip(up, down, strict=True)]
-    return bound(call, op("max", first, zero), "start"), step, bound(call, number, "size")
+    inside = op("max", op("min", first, op("sub", n, one)), zero)  # also where there are no elements
+    return bound(call, inside, "start"), step, bound(call, number, "size")
 
 
 # -- starts and ends ---------------------------------------------------------------------------------------------------
@@ -182,7 +183,8 @@ def _run_time_slice(call: NodeCall, start: Dim | Value, end: Dim | Value, step: 
     last = clamped(end, low, high)
     length = b.one("sub", [last, first] if step > 0 else [first, last])
     count = b.one("div", [b.one("add", [length, known(abs(step) - 1)]), known(abs(step))])
-    return b.dims(b.one("max", [first, zero]), "start")[0], b.dims(b.one("max", [count, zero]), "size")[0]
+    inside = b.one("max", [b.one("min", [first, known(dim - 1)]), zero])  # also where there are no elements
+    return b.dims(inside, "start")[0], b.dims(b.one("max", [count, zero]), "size")[0]
 
 
 def slice_extent(b: Builder, start: Dim, end: Dim, step: int, dim: Dim) -> tuple[Dim, Dim]:
@@ -198,7 +200,8 @@ def slice_extent(b: Builder, start: Dim, end: Dim, step: int, dim: Dim) -> tuple
     if not b.proves(length):
         length = dim_max(length, 0)
     extent = ceildiv(length, abs(step))
-    return (0 if extent == 0 else first), extent
+    is_past = isinstance(first, int) and isinstance(dim, int) and first >= dim
+    return (0 if extent == 0 or is_past else first), extent
 
 
 def _start(b: Builder, at: Dim, dim: Dim) -> Dim:
