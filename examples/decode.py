@@ -3,8 +3,9 @@
     python examples/decode.py                   # a small network with random weights
     python examples/decode.py --tokens 200 --layers 30 --hidden 576 --heads 9 --groups 3 --inner 1536 --words 49152
 
-One executable does the prompt and every token after it: the number of tokens and the length of the cache are open.
-`updates` names which output takes over the memory of which input, so that no token copies the cache.
+One executable writes every token, whatever the length of the cache. `updates` names which output takes over the
+memory of which input: a token's keys and values are written into the caches where they lie, and nothing copies these.
+It is compiled for one token at a time (`shapes`), as what suits a long prompt, packing the keys, is no good for one.
 """
 
 from __future__ import annotations
@@ -109,13 +110,19 @@ def decoder(
 
 def generate(exe: mapsto.Executable, prompt: list[int], tokens: int, caches: dict[str, np.ndarray]) -> list[int]:
     """The tokens that the model puts after a prompt, each the likeliest. The caches are filled on the way."""
-    given, at, found = np.array([prompt]), 0, list[int]()
-    for _ in range(tokens):
-        results = exe.run({"ids": given, "at": np.array([at]), **caches})
-        at += given.shape[1]
-        given = results["next"].reshape(1, 1)
-        found.append(int(given[0, 0]))
+    found, given = list[int](), list(prompt)
+    for at in range(len(prompt) + tokens - 1):
+        results = exe.run({"ids": np.array([[given[at]]]), "at": np.array([at]), **caches})
+        if at >= len(prompt) - 1:
+            found.append(int(results["next"][0]))
+            given.append(found[-1])
     return found
+
+
+def compiled(model: onnx.ModelProto | str, caches: dict[str, np.ndarray], threads: int | None) -> mapsto.Executable:
+    """The executable of one token, which updates the caches in place."""
+    updates = {name: f"{name}.next" for name in caches}
+    return mapsto.compile(model, {"ids": [1, 1]}, threads=threads, updates=updates)
 
 
 def empty_caches(layers: int, groups: int, capacity: int, size: int) -> dict[str, np.ndarray]:
@@ -131,7 +138,7 @@ def main() -> None:
     asked = vars(parser.parse_args())
     model = decoder(**{name: asked[name] for name in sizes})
     caches = empty_caches(asked["layers"], asked["groups"], asked["capacity"], asked["hidden"] // asked["heads"])
-    exe = mapsto.compile(model, threads=asked["threads"], updates={name: f"{name}.next" for name in caches})
+    exe = compiled(model, caches, asked["threads"])
     generate(exe, [1, 2, 3], 2, caches)  # memory is touched
     begun = time.perf_counter()
     found = generate(exe, [1, 2, 3], asked["tokens"], caches)

@@ -19,7 +19,7 @@ from mapsto.kernel.compose import index_loads, loads_of
 from mapsto.plan.edits import kept_in_place
 from mapsto.plan.home import Home
 from mapsto.plan.initial import Setting, copy_task
-from mapsto.plan.items import Item, reads_of, targets_of
+from mapsto.plan.items import Item, each, reads_of, targets_of
 from mapsto.plan.layout import plain
 from mapsto.plan.task import Task
 from mapsto.plan.works import walk
@@ -74,7 +74,7 @@ def place_outputs(
         else:
             places[name] = name
     inside = {name: source for name, source in updates.items() if work.buffer(name) == work.buffer(source)}
-    kept = (_without_own_copies(item, inside) for item in items)
+    kept = each(items, lambda item: (_without_own_copies(item, inside),))
     return (*work.first, *kept, *work.last), work.homes, places
 
 

@@ -52,6 +52,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("check_indices", False),
     ("data_root", "/tmp"),
     ("overridable", ("w",)),
+    ("updates", (("cache", "cache.next"),)),
 ]
 
 

@@ -12,9 +12,11 @@ from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Load, Reduction, Stmt, bodies, walk
 from mapsto.kernel.compose import index_loads, loads_of
 from mapsto.kernel.facts import facts
+from mapsto.plan.layout import plain
 from mapsto.plan.recipe import made
 from mapsto.plan.rules.base import Around, Refusal, Rule
 from mapsto.plan.task import Task, joined_nodes
+from mapsto.plan.views import view_layout, view_source
 
 TENSOR_LIMIT = 24
 # Rows for each unit from which on shares differ little.
@@ -26,7 +28,19 @@ def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
         return f"something in between reads what {source.targets[-1]} is made with"
     if len(source.reads.union(source.targets, reader.reads, reader.targets)) > TENSOR_LIMIT:
         return f"one kernel would touch more than {TENSOR_LIMIT} tensors"
+    if around.goes_out(value) and _is_view(reader, around.value(value)):
+        return f"{reader.targets[-1]} is a view of {value}, which leaves the graph: it needs no code"
     return ""
+
+
+def _is_view(reader: Task, of: Value) -> bool:
+    """Whether a task only moves the elements of a row-major value, to where strides say."""
+    load = view_source(reader)
+    return (
+        load is not None
+        and load.tensor == of.name
+        and view_layout(reader.stmts[0], load, plain(of.shape), 0) is not None
+    )
 
 
 def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
@@ -45,7 +59,7 @@ def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) 
 
 
 def _misfit(joined: Task, source: Task, around: Around) -> str:
-    """"" where what passes between the statements is pointwise, or stays in a row, if that costs less."""
+    """ "" where what passes between the statements is pointwise, or stays in a row, if that costs less."""
     made_here, stmts = set(source.targets), joined.stmts
     if any(made_here & index_loads(s) for s in stmts):
         return f"elements of {', '.join(source.targets)} are indices"
@@ -64,7 +78,7 @@ def _misfit(joined: Task, source: Task, around: Around) -> str:
 
 
 def _dearer(joined: Task, shared: tuple[int, ...], passed: Sequence[Value], around: Around) -> str:
-    """"" where rows stay in the nearest memory and are enough for all units, or where one kernel costs less."""
+    """ "" where rows stay in the nearest memory and are enough for all units, or where one kernel costs less."""
     inner = max(
         around.size(product(d for at, d in enumerate(value.shape) if at not in shared)) * value.dtype.size
         for value in passed

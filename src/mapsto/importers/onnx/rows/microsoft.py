@@ -197,12 +197,12 @@ def attended(
     scores = b.one("matmul", [query, transpose(b, key, (0, 1, 3, 2))])
     scores = b.one("mul", [scores, call.scalar(scale, scores)])
     scores = scores if bias is None else b.one("add", [scores, bias])
-    scores = _masked(call, scores, mask)
+    scores = masked(call, scores, mask)
     result = transpose(b, b.one("matmul", [composite.softmax(b, scores, 3), value]), (0, 2, 1, 3))
     return [reshape(b, result, (batch, rows, widths[2])), present]
 
 
-def _masked(call: NodeCall, scores: Value, mask: Value | None) -> Value:
+def masked(call: NodeCall, scores: Value, mask: Value | None) -> Value:
     """Scores with the filter's value where a mask is 0: [batch, keys], [batch, rows, keys], of 4 axes, or lengths
     [batch]; where `unidirectional`, also where a key comes after the query.
     """
