@@ -87,6 +87,25 @@ def test_masks_of_two_widths() -> None:
     assert found[0] == found[2]
 
 
+@pytest.mark.parametrize("padded", ["rows", "points"])
+def test_a_padded_matrix_times_what_is_not_finite(padded: str) -> None:
+    """0 times infinity is NaN, also where the 0 fills up a row or a sum."""
+    rows, depth, columns = 5, 6, 20
+    inside: Dim = 2 - ROW if padded == "rows" else 3 - sym("k")
+    shape = (3, depth) if padded == "rows" else (rows, 4)
+    a = Where((inside,), load("x", ROW, sym("k")), ZERO)
+    total = Reduce("sum", (Iter("k", depth),), Op("mul", (a, load("w", sym("k"), COLUMN)), F32))
+    w = floats(depth, columns)
+    w[2, 1], w[5, 4], w[4, 0] = np.inf, np.nan, -np.inf
+    kernel = Kernel(
+        "k", (Tensor("x", F32, shape), Tensor("w", F32, w.shape)), (Tensor("y", F32, (rows, columns)),), (),
+        (Stmt("y", F32, (Iter("r", rows), Iter("i", columns)), total),),
+    )  # fmt: skip
+    case = Case(kernel, {"x": floats(*shape), "w": w})
+    for schedule in all_schedules(case):
+        check(case, schedule=schedule)
+
+
 @pytest.mark.parametrize("columns", [8, 72, 200])
 def test_what_is_read_once_for_all_rows_where_the_last_one_is_cut(columns: int) -> None:
     """x repeats along the lanes, so that a vector of it serves all; in the last one lanes lie past the end."""

@@ -147,7 +147,7 @@ def _shares(along: Dim, step: Dim, extent: Dim) -> bool:
 
 def _bounded(emitter: Context, e: Reduce, vector: Vector | None) -> Bounded:
     """Guards that a sequential loop's variable alone decides become its bounds."""
-    conds, then = _guarded(e.body, e.kind)
+    conds, then = _guarded(e.body, e.kind, frozenset(it.name for it in e.iters))
     own = [it.name for it in e.iters if vector is None or it.name != vector.iter.name]
     others = {it.name for it in e.iters} - set(own)
     holds: dict[str, list[HalfLine]] = {}
@@ -156,20 +156,31 @@ def _bounded(emitter: Context, e: Reduce, vector: Vector | None) -> Bounded:
     return Bounded(Reduce(e.kind, e.iters, body), holds)
 
 
-def _guarded(e: Scalar, kind: str) -> tuple[tuple[Dim, ...], Scalar]:
-    """(conditions, value under them) of a body that is neutral where they do not hold."""
+def _guarded(e: Scalar, kind: str, points: frozenset[str]) -> tuple[tuple[Dim, ...], Scalar]:
+    """(conditions, value under them) of a body that is neutral where they do not hold. points: the iterators.
+
+    A product with the zero of a border is taken for zero in the window of a convolution, whose points past the border
+    nobody has to multiply. Elsewhere, as in the rows of a padded matrix, the other factor may be infinite or NaN.
+    """
     nothing = neutral(kind, e.dtype)
     if isinstance(e, Where) and isinstance(e.otherwise, Const) and e.otherwise.value == nothing:
-        more, then = _guarded(e.then, kind)
+        more, then = _guarded(e.then, kind, points)
         return (*e.conds, *more), then
     if kind == "sum" and isinstance(e, Cast) and e.dtype is not DType.BOOL:
-        conds, then = _guarded(e.arg, kind)
+        conds, then = _guarded(e.arg, kind, points)
         return (conds, Cast(then, e.dtype)) if conds and then.dtype is not DType.BOOL else ((), e)
     if kind == "sum" and isinstance(e, Op) and e.fn == "mul":
-        left, a = _guarded(e.args[0], kind)
-        right, b = _guarded(e.args[1], kind)
-        return (*left, *right), Op("mul", (a, b), e.dtype)
+        left, a = _guarded(e.args[0], kind, points)
+        right, b = _guarded(e.args[1], kind, points)
+        if all(_is_of_window(cond, points) for cond in (*left, *right)):
+            return (*left, *right), Op("mul", (a, b), e.dtype)
     return (), e
+
+
+def _is_of_window(cond: Dim, points: frozenset[str]) -> bool:
+    """Whether a guard looks at the place of a window's point beside a row."""
+    names = symbols(cond)
+    return not points.isdisjoint(names) and not names <= points
 
 
 def _becomes_bound(
