@@ -66,7 +66,7 @@ def main() -> None:
         engines: dict[str, Any] = {
             "mapsto": compiled(path, caches(), asked.threads), "onnxruntime": Theirs(path, asked.threads),
         }  # fmt: skip
-        print(machine_line())
+        print(machine_line(asked.threads))
         written: dict[str, list[int]] = {}
         rates: dict[str, list[float]] = {name: [] for name in engines}
         for at in range(asked.rounds + 1):
