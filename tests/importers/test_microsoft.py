@@ -149,6 +149,13 @@ def test_attention(kind: str) -> None:
     check("Attention", given, weights, order, outputs, num_heads=heads, **attributes)
 
 
+def test_a_key_after_the_query_weighs_nothing_beside_keys_that_the_mask_leaves_out() -> None:
+    """A row of which the mask leaves nothing still reads no key that comes after it."""
+    given = {"x": floats(2, 4, 12), "m": np.array([[0, 1, 1, 1], [0, 0, 0, 0]], np.int32)}
+    weights = {"w": floats(12, 36, seed=1), "b": floats(36, seed=2)}
+    check("Attention", given, weights, "x w b m", num_heads=3, unidirectional=1)
+
+
 # -- integers ----------------------------------------------------------------------------------------------------------
 
 KINDS = pytest.mark.parametrize("kind", [np.uint8, np.int8])
@@ -173,6 +180,15 @@ def test_functions_of_integers(op: str, kind: Any) -> None:
     constants = scaled(kind, 0.03, 12, "x") | scaled(kind, 1 / 256 if "Sig" in op else 0.05, 4, "y")
     more = {"alpha": 0.2} if "Leaky" in op else {}
     check(op, {"x": integers(3, 100, kind=kind)}, constants, "x xs xz ys yz", apart=1, **more)
+
+
+@KINDS
+@pytest.mark.parametrize("opset", [7, 13])
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_softmax_of_integers_by_the_version_that_its_attribute_names(kind: Any, opset: int, axis: int) -> None:
+    constants = scaled(kind, 0.03, 12, "x") | scaled(kind, 1 / 256, 0 if kind is np.uint8 else -128, "y")
+    given = {"x": integers(3, 4, 5, kind=kind)}
+    check("QLinearSoftmax", given, constants, "x xs xz ys yz", apart=1, opset=opset, axis=axis)
 
 
 @KINDS

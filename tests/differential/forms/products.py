@@ -263,7 +263,8 @@ def dequantize(d: Draw) -> Form:
 
 def dynamic_quantize(d: Draw) -> Form:
     rank = d.integer(1, 3)
-    feed = lambda f: {"x": (f.rng.standard_normal(f.shape(rank, 1)) * 5).astype(np.float32)}  # noqa: E731
+    width = d.one_of([5, 5, 5, 0])  # of 0: data without a range
+    feed = lambda f: {"x": (f.rng.standard_normal(f.shape(rank, 1)) * width).astype(np.float32)}  # noqa: E731
     return Form("DynamicQuantizeLinear", feed, ("x",), outputs=3, opset=11, rule="rounded", wide=False)
 
 
@@ -284,6 +285,39 @@ def qlinear_matmul(d: Draw) -> Form:
         "QLinearMatMul", feed, ("a", "sa", "za", "b", "sb", "zb", "sy", "zy"), {}, fixed, opset=10, rule="rounded",
         wide=False,
     )  # fmt: skip
+
+
+def qlinear_conv(d: Draw) -> Form:
+    """Scales are powers of two, so only the result's rounding is free; each channel may have its own."""
+    spatial = d.integer(1, 2)
+    attributes = windows_of(d, spatial)
+    attributes.pop("auto_pad", None)
+    kind, w_kind = d.one_of([("uint8", "uint8"), ("uint8", "int8"), ("int8", "int8")])
+    group = d.one_of([1, 1, 2, 4])
+    each, maps = d.one_of([1, 3, 8]), group * d.one_of([1, 2, 5])
+    if group > 1:
+        attributes["group"] = group
+    per = (maps,) if d.chance(0.5) else ()
+    constants = {
+        "sx": np.array(2.0 ** d.integer(-6, -2), np.float32),
+        "zx": np.asarray(d.values((), kind, least=-128, most=255)),
+        "w": d.values((maps, each, *attributes["kernel_shape"]), w_kind, least=-128, most=255),
+        "sw": np.asarray(2.0 ** d.rng.integers(-6, -2, per), np.float32),
+        "zw": np.full(per, 0 if per and w_kind == "int8" else d.integer(0, 9), w_kind),
+        "sy": np.array(2.0 ** d.integer(-2, 3), np.float32),
+        "zy": np.asarray(d.values((), kind, least=-100, most=100)),
+    }
+    if d.chance(0.5):
+        constants["b"] = d.values((maps,), "int32", least=-9999, most=9999)
+
+    def feed(f: Draw) -> dict[str, Any]:
+        space = spatial_of(f, attributes)
+        return {"x": f.values((f.integer(0, 2), group * each, *space), kind, least=-128, most=255)}
+
+    inputs = ("x", "sx", "zx", "w", "sw", "zw", "sy", "zy", *(["b"] if "b" in constants else []))
+    return Form(
+        "QLinearConv", feed, inputs, attributes, constants, opset=10, rule="rounded", wide=False, pinned={"x": [1]}
+    )
 
 
 def det(d: Draw) -> Form:
@@ -309,6 +343,7 @@ FORMS: dict[str, Maker] = {
     "QuantizeLinear": quantize,
     "DequantizeLinear": dequantize,
     "DynamicQuantizeLinear": dynamic_quantize,
+    "QLinearConv": qlinear_conv,
     "QLinearMatMul": qlinear_matmul,
     "Det": det,
 }

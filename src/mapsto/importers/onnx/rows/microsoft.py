@@ -203,8 +203,9 @@ def attended(
 
 
 def masked(call: NodeCall, scores: Value, mask: Value | None) -> Value:
-    """Scores with the filter's value where a mask is 0: [batch, keys], [batch, rows, keys], of 4 axes, or lengths
-    [batch]; where `unidirectional`, also where a key comes after the query.
+    """Scores plus the filter's value where a mask is 0: [batch, keys], [batch, rows, keys], of 4 axes, or lengths
+    [batch]. Where `unidirectional`, a key after the query has about the lowest score there is, so that it weighs
+    nothing beside keys that the mask leaves out, either.
     """
     b = call.builder
     batch, _, rows, keys = scores.shape
@@ -225,5 +226,6 @@ def masked(call: NodeCall, scores: Value, mask: Value | None) -> Value:
     if call.integer("unidirectional", 0):
         last = b.one("add", [reshape(b, positions(b, rows), (rows, 1)), b.known(keys - rows)])
         after = b.one("gt", [positions(b, keys), last])
-        scores = b.one("select", [after, low, scores])
+        lowest = call.scalar(-65504.0 if scores.dtype is DType.F16 else -3e38, scores)
+        scores = b.one("select", [after, lowest, scores])
     return scores

@@ -45,9 +45,16 @@ def _qlinear_binary(call: NodeCall) -> Result:
     return _quantised(call, result, 6, call.input(0).dtype)
 
 
-@row("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", domain=DOMAIN)
+@row("QLinearSigmoid", "QLinearLeakyRelu", domain=DOMAIN)
 def _qlinear_unary(call: NodeCall) -> Result:
     result = call.standard(call.op.removeprefix("QLinear"), _real(call, 0))
+    return _quantised(call, result, 3, call.input(0).dtype)
+
+
+@row("QLinearSoftmax", domain=DOMAIN)
+def _qlinear_softmax(call: NodeCall) -> Result:
+    """The attribute opset says by which version of Softmax: before 13, over all axes from `axis` on."""
+    result = call.standard("Softmax", _real(call, 0), opset=call.integer("opset"))
     return _quantised(call, result, 3, call.input(0).dtype)
 
 

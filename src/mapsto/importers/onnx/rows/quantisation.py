@@ -135,13 +135,16 @@ def _dequantize(call: NodeCall) -> Result:
 
 @row("DynamicQuantizeLinear")
 def _dynamic_quantize(call: NodeCall) -> Result:
-    """Scale and zero point from the range of the data, 0 included; to 8 bits without sign."""
+    """Scale and zero point from the range of the data, 0 included; to 8 bits without sign. Where all data is 0, the
+    scale is 1: the standard's quotient would be 0/0.
+    """
     b, x = call.builder, call.input()
     axes = tuple(range(x.rank))
     zero = call.scalar(0, x)
     high = b.one("max", [b.one("reduce", [x], kind="max", axes=axes, keepdims=False), zero])
     low = b.one("min", [b.one("reduce", [x], kind="min", axes=axes, keepdims=False), zero])
     scale = b.one("div", [b.one("sub", [high, low]), call.scalar(255, x)])
+    scale = b.one("select", [b.one("eq", [high, low]), call.scalar(1, x), scale])
     point = b.one("round", [b.one("sub", [zero, b.one("div", [low, scale])])])
     limited = b.one("min", [b.one("max", [point, zero]), call.scalar(255, x)])
     offset = b.one("cast", [limited], to=DType.U8)
