@@ -42,6 +42,12 @@ one error, which lists every such node of a model with its op, opset and attribu
 Random numbers (RandomNormal, RandomUniform, Bernoulli, Multinomial, Dropout in training) are functions of a seed and an
 element's place: the same for any number of threads and in every run. A node without the attribute seed takes one from
 its name when it is compiled; `mapsto graph` shows it.
+
+Products of 8-bit integers (ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul, and of `com.microsoft` QGemm,
+QAttention, MatMulIntegerToFloat, DynamicQuantizeMatMul) are summed in 32 bits without a rounding on the way, on every
+instruction set. Nothing is added in 16 bits: ONNX Runtime does so on processors without VNNI, and saturates there.
+DynamicQuantizeLSTM computes its steps in f32 from the integer weights, where ONNX Runtime rounds inputs and states to 8
+bits as well. MatMulNBits unpacks its weights when compiling, so they take the memory of floats.
 """
 _OURS = {f"tensor({onnx.TensorProto.DataType.Name(number).lower()})": ours.value for number, ours in DTYPES.items()}
 # Groups of types by a shorter name, the widest first.

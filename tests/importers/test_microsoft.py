@@ -202,6 +202,23 @@ def test_averages_of_integers(kind: Any) -> None:
 
 
 @KINDS
+def test_averages_of_integers_with_the_channels_last(kind: Any) -> None:
+    constants = scaled(kind, 0.03, 12, "x") | scaled(kind, 0.02, 4, "y")
+    given = {"x": integers(2, 9, 8, 4, kind=kind)}
+    check("QLinearGlobalAveragePool", given, constants, "x xs xz ys yz", apart=1, channels_last=1)
+    check("QLinearAveragePool", given, constants, "x xs xz ys yz", apart=1, channels_last=1, kernel_shape=[3, 2])
+
+
+@KINDS
+@pytest.mark.parametrize("shapes", [((2, 3), (2, 3)), ((3,), (2, 1)), ((), (0, 3))])
+def test_integers_chosen_by_a_condition(kind: Any, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
+    constants = scaled(kind, 0.03, 12, "a") | scaled(kind, 0.02, 4, "c") | scaled(kind, 0.04, 1, "y")
+    given = {"m": rng().random(shapes[1]) < 0.5}
+    given |= {n: integers(*shape, kind=kind, seed=k) for k, (n, shape) in enumerate(zip("ac", shapes, strict=True))}
+    check("QLinearWhere", given, constants, "m a as az c cs cz ys yz", apart=1)
+
+
+@KINDS
 def test_integers_one_behind_the_other(kind: Any) -> None:
     constants = scaled(kind, 0.03, 12, "a") | scaled(kind, 0.02, 4, "c") | scaled(kind, 0.04, 1, "y")
     given = {"a": integers(2, 3, 5, kind=kind), "c": integers(2, 4, 5, kind=kind, seed=1)}
@@ -275,6 +292,46 @@ def test_dynamic_quantize_lstm(direction: str, many: bool) -> None:
     order = "x w r b - - - - ws wz rs rz"
     given = {"x": floats(7, 3, inputs)}
     check("DynamicQuantizeLSTM", given, constants, order, "y h c", 2e-2, hidden_size=hidden, direction=direction)
+
+
+@pytest.mark.parametrize("masked", ["rows", "past", "columns"])
+def test_qattention_with_what_may_be_given(masked: str) -> None:
+    """A mask of each key, keys and values of before, scales and zero points of each column of the weights."""
+    batch, rows, width, heads = 2, 5, 12, 3
+    given: Inputs = {"x": integers(batch, rows, width)}
+    constants: Inputs = {"w": integers(width, 3 * width, kind=np.int8, seed=1), "b": floats(3 * width, seed=2)}
+    constants |= scaled(np.uint8, 0.01, 128, "x") | scaled(np.int8, 0.01, 3, "w")
+    order, outputs, more = "x w b xs ws - xz wz", "y", {}
+    if masked == "rows":
+        given["m"] = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 1, 1]], np.int32)
+        order = order.replace(" - ", " m ")
+    if masked == "past":
+        given["p"] = floats(2, batch, heads, 4, width // heads, seed=7)
+        order, outputs, more = f"{order} p", "y present", {"unidirectional": 1}
+    if masked == "columns":
+        constants["ws"] = np.linspace(0.001, 0.02, 3 * width).astype(F32)
+        constants["wz"] = integers(3 * width, kind=np.int8, seed=4)
+    check("QAttention", given, constants, order, outputs, num_heads=heads, **more)
+
+
+@KINDS
+@pytest.mark.parametrize("direction", ["reverse", "bidirectional"])
+def test_dynamic_quantize_lstm_with_lengths_states_and_peepholes(kind: Any, direction: str) -> None:
+    dirs, inputs, hidden, batch = (2 if direction == "bidirectional" else 1), 5, 4, 3
+    middle = 128 if kind is np.uint8 else 0
+    constants: Inputs = {
+        "w": integers(dirs, inputs, 4 * hidden, kind=kind, seed=1),
+        "r": integers(dirs, hidden, 4 * hidden, kind=kind, seed=2),
+        "b": floats(dirs, 8 * hidden, seed=3) * F32(0.1),
+        "p": floats(dirs, 3 * hidden, seed=4) * F32(0.1),
+    }
+    for k, name in enumerate(("w", "r")):
+        constants[f"{name}s"] = np.array([0.004, 0.006][:dirs], F32) * F32(1 + k)
+        constants[f"{name}z"] = np.full(dirs, middle + 5 * k, kind)
+    given = {"x": floats(6, batch, inputs), "n": np.array([6, 1, 3], np.int32)}
+    given |= {n: floats(dirs, batch, hidden, seed=5 + k) * F32(0.3) for k, n in enumerate("hc")}
+    order = "x w r b n h c p ws wz rs rz"
+    check("DynamicQuantizeLSTM", given, constants, order, "y yh yc", 2e-2, hidden_size=hidden, direction=direction)
 
 
 @KINDS
