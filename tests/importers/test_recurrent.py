@@ -11,7 +11,7 @@ from onnx import helper
 from tests.importers.models import model, node, port
 
 from mapsto.devices.cpu.workers import Workers
-from mapsto.errors import ModelError, UnsupportedError
+from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.onnx import load
 from mapsto.ops.interpret import run_graph
 from mapsto.session.compile import build, prepared
@@ -104,3 +104,21 @@ def test_what_no_layer_has_is_refused() -> None:
     ):
         with pytest.raises(kind, match=words):
             load(layer("LSTM", "forward", attributes, 2)[0])
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_one_step_of_weights_with_an_open_extent(op: str, workers: Workers) -> None:
+    """How wide the weights are is checked by a run; code is made as if they were, as the input says it."""
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
+    rng = np.random.default_rng(4)
+    feeds = {
+        name: rng.standard_normal(shape).astype(np.float32)
+        for name, shape in {"x": (1, 3, 2), "w": (1, gates * 4, 2), "r": (1, gates * 4, 4)}.items()
+    }
+    ports = {"x": [1, 3, 2], "w": [1, gates * 4, "d"], "r": [1, gates * 4, 4]}
+    made = model([node(op, ["x", "w", "r"], ["y", "h"], hidden_size=4)], ports, ["y", "h"], opset=14)
+    exe = build(prepared(made, None), workers, 1, None)
+    for found, expected in zip(exe.run(feeds).values(), by_onnxruntime(made, feeds), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(MapstoError, match="weights should have the shape"):
+        exe.run({**feeds, "w": feeds["w"][..., :1]})

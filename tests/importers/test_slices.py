@@ -9,7 +9,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tests.importers.models import ints, model, node
+from tests.importers.models import ints, model, node, port
 
 import mapsto
 from mapsto.errors import ExecutionError
@@ -146,8 +146,8 @@ def test_pads_may_be_negative(before: tuple[int, int, int], after: tuple[int, in
 @pytest.mark.parametrize("starts", [(2, 33, 2), (2**63 - 1, 40, 5), (-1, 2**31, 1)])
 def test_what_begins_past_the_end_lies_inside_though_it_has_no_elements(starts: tuple[int, ...]) -> None:
     """Ends come with the run, so that the slice is not known to be empty; compiled, as the runner looks at places."""
-    made = model([node("Slice", ["x", "s", "e"])], {"x": (3, 33, 2), "e": (3,)}, constants={"s": ints(*starts)})
-    made.graph.input[1].type.tensor_type.elem_type = 7
+    ports = [port("x", (3, 33, 2)), port("e", (3,), np.int64)]
+    made = model([node("Slice", ["x", "s", "e"])], ports, constants={"s": ints(*starts)})
     exe = mapsto.compile(made, cache=False)
     x = np.arange(198, dtype=np.float32).reshape(3, 33, 2)
     for ends in ((-1, 1, -3), (3, 33, 2), (9, 99, 9)):

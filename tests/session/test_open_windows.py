@@ -7,6 +7,8 @@ import pytest
 from tests.session.support import check, normal, parse
 
 from mapsto.devices.cpu.workers import Workers
+from mapsto.errors import UnsupportedError
+from mapsto.session.compile import prepared
 
 POOLS = [
     "MaxPool<kernel_shape = [3], strides = [2], ceil_mode = 1>",
@@ -48,3 +50,10 @@ def test_slices_of_short_axes(workers: Workers) -> None:
     exe = check(workers, model, *({"x": normal(3, b)} for b in range(1, 9)))
     found = exe.run({"x": np.zeros((3, 0), np.float32)})
     assert {name: array.shape for name, array in found.items()} == dict.fromkeys("yzuvw", (3, 0))
+
+
+@pytest.mark.parametrize("op", ["AveragePool", "LpPool"])
+def test_pads_below_zero_are_refused_where_what_is_rounded_up_hides_them(op: str) -> None:
+    pool = f"{op}<kernel_shape = [2], strides = [2], pads = [0, -1], ceil_mode = 1>"
+    with pytest.raises(UnsupportedError, match="negative pads"):
+        prepared(parse(f"g (float[1, 1, n] x) => (float[1, 1, m] y) {{ y = {pool}(x) }}", opset=22), None)

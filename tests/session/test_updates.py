@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
 import pytest
-from tests.importers.models import model, node
+from tests.importers.models import model, node, port
 
 import mapsto
+from decode import decoder, empty_caches, generate
 from mapsto.errors import ArgumentError, ExecutionError, MapstoError, ShapeError
 from mapsto.ir.expr import sym
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-from decode import decoder, empty_caches, generate
 
 SIZES = {"layers": 2, "hidden": 24, "heads": 6, "groups": 2, "inner": 40, "words": 97}
 
@@ -43,6 +40,30 @@ def test_a_state_is_updated_where_it_lies() -> None:
         assert results["next"] is state or np.shares_memory(results["next"], state)
         np.testing.assert_array_equal(state, np.full((2, 3), step, np.float32))
         np.testing.assert_array_equal(results["y"], -state)
+
+
+# by op: the shapes of the state and of what is new, where that goes, and the order of these two as inputs
+SCATTERS: dict[str, tuple[tuple[int, ...], tuple[int, ...], Any, str]] = {
+    "TensorScatter": ((1, 3, 5, 2), (1, 3, 1, 2), [2], "new at"),
+    "ScatterElements": ((1, 5, 2), (1, 3, 2), [[[2, 2], [0, 1], [4, 4]]], "at new"),
+    "ScatterND": ((1, 3, 5, 4), (2, 1, 4), [[[0, 0, 2]], [[0, 1, 2]]], "at new"),
+}
+
+
+@pytest.mark.parametrize("op", SCATTERS)
+def test_a_scatter_writes_what_it_changes_alone(op: str) -> None:
+    shape, part, places, order = SCATTERS[op]
+    at, new = np.array(places), np.arange(np.prod(part), dtype=np.float32).reshape(part) + 1
+    attributes = {} if op == "ScatterND" else {"axis": -2}
+    ports = [port("past", shape), port("new", new.shape), port("at", at.shape, np.int64)]
+    made = model([node(op, ["past", *order.split()], ["next"], **attributes)], ports, ["next"], opset=24)
+    feed = {"past": np.zeros(shape, np.float32), "new": new, "at": at}
+    plain = mapsto.compile(made, cache=False).run(feed)["next"]
+    exe = mapsto.compile(made, updates={"past": "next"}, cache=False)
+    assert "next is an update of past, in place" in exe.plan.text()
+    assert np.shares_memory(exe.run(feed)["next"], feed["past"])
+    np.testing.assert_array_equal(feed["past"], plain)
+    assert plain.any() and not plain.all()
 
 
 def test_arrays_that_cannot_be_updated_are_refused() -> None:

@@ -81,13 +81,12 @@ def tensor_scatter(d: Draw) -> Form:
 def roi_align(d: Draw) -> Form:
     opset = d.one_of([10, 16, 22])
     attributes: dict[str, Any] = {
-        "mode": d.one_of(["avg", "max"]) if opset < 16 else "avg",
+        "mode": "avg",  # of the largest the oracles take weighted corners, as old versions did
         "output_height": d.integer(1, 3),
         "output_width": d.integer(1, 3),
         "sampling_ratio": d.integer(1, 3),
         "spatial_scale": d.one_of([1.0, 0.5]),
     }
-    attributes["mode"] = "avg"  # of the largest the oracles take weighted corners, as old versions did
     if opset >= 16:
         attributes["coordinate_transformation_mode"] = d.one_of(["half_pixel", "output_half_pixel"])
     channels = d.integer(1, 3)

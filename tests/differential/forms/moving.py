@@ -64,7 +64,7 @@ def transpose(d: Draw) -> Form:
 def squeeze(d: Draw) -> Form:
     opset = d.opset("Squeeze")
     kind, rank = d.kind("Squeeze", opset), d.integer(0, 4)
-    chosen = d.several(range(rank), 0 if opset >= 13 else 0)
+    chosen = d.several(range(rank))
     named = bool(chosen) and d.chance(0.8)
     axes = [a - rank if opset >= 11 and d.chance(0.3) else a for a in chosen]
     constants, given = parameter(d, axes=np.array(axes, I64)) if opset >= 13 and named else ({}, {})

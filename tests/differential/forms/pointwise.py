@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from onnx import helper
 
 from tests.differential.drawing import FLOATS, INTEGERS, Draw, dtype_of, is_float
 from tests.differential.form import Form
@@ -202,14 +203,8 @@ def cast(d: Draw) -> Form:
             x = np.clip(np.abs(x) if target[0] == "u" else x, -100, 100).astype(x.dtype)
         return {"x": x}
 
-    number = onnx_number(target)
+    number = int(helper.np_dtype_to_tensor_dtype(dtype_of(target)))
     return Form("Cast", feed, ("x",), {"to": number}, opset=opset, rule="exact", wide=False)
-
-
-def onnx_number(kind: str) -> int:
-    from onnx import helper
-
-    return int(helper.np_dtype_to_tensor_dtype(dtype_of(kind)))
 
 
 FORMS: dict[str, Maker] = {

@@ -59,7 +59,7 @@ def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) 
 
 
 def _misfit(joined: Task, source: Task, around: Around) -> str:
-    """ "" where what passes between the statements is pointwise, or stays in a row, if that costs less."""
+    """"" where what passes between the statements is pointwise, or stays in a row, if that costs less."""
     made_here, stmts = set(source.targets), joined.stmts
     if any(made_here & index_loads(s) for s in stmts):
         return f"elements of {', '.join(source.targets)} are indices"
@@ -78,7 +78,7 @@ def _misfit(joined: Task, source: Task, around: Around) -> str:
 
 
 def _dearer(joined: Task, shared: tuple[int, ...], passed: Sequence[Value], around: Around) -> str:
-    """ "" where rows stay in the nearest memory and are enough for all units, or where one kernel costs less."""
+    """"" where rows stay in the nearest memory and are enough for all units, or where one kernel costs less."""
     inner = max(
         around.size(product(d for at, d in enumerate(value.shape) if at not in shared)) * value.dtype.size
         for value in passed

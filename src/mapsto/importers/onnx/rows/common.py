@@ -87,3 +87,21 @@ def slice_axis(b: Builder, x: Value, axis: int, start: Dim, extent: Dim) -> Valu
 def column(b: Builder, x: Value, axis: int, rank: int) -> Value:
     """A vector laid along `axis` of `rank` axes, to be broadcast."""
     return b.one("reshape", [x], shape=tuple(x.shape[0] if k == axis else 1 for k in range(rank)))
+
+
+def centred(b: Builder, x: Value, zero: Value | None) -> Value:
+    """x - zero point as 32-bit integers; the zero point broadcasts over x."""
+    wide = b.one("cast", [x], to=DType.I32)
+    return wide if zero is None else b.one("sub", [wide, b.one("cast", [zero], to=DType.I32)])
+
+
+def beside(b: Builder, v: Value, by_column: bool) -> Value:
+    """A scale or zero point, of one element or one a row or column of a matrix, as it broadcasts over that."""
+    if v.rank == 0 or (v.rank == 1 and v.shape[0] == 1):
+        return reshape(b, v, ())
+    return v if v.rank > 1 or by_column else reshape(b, v, (v.shape[0], 1))
+
+
+def centred_matrix(b: Builder, x: Value, zero: Value | None, by_column: bool) -> Value:
+    """x - zero point as 32-bit integers; the zero point of one element, one a row or a column, or none."""
+    return centred(b, x, None if zero is None else beside(b, zero, by_column))

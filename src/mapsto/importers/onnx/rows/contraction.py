@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from mapsto.importers.onnx.rows.common import reshape
+from mapsto.importers.onnx.rows.common import centred, centred_matrix, reshape
 from mapsto.importers.onnx.rows.windows import Window, per_axis, window_of, with_fixed_pads
 from mapsto.importers.onnx.table import NodeCall, Result, row
-from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
@@ -110,34 +109,20 @@ def _transpose_pads(
 # -- integers ----------------------------------------------------------------------------------------------------------
 
 
-def _centred(call: NodeCall, x: Value, zero: Value | None, shape: tuple[Dim, ...] | None = None) -> Value:
-    """x - zero point, as 32-bit integers."""
-    b = call.builder
-    wide = b.one("cast", [x], to=DType.I32)
-    if zero is None:
-        return wide
-    point = b.one("cast", [zero], to=DType.I32)
-    return b.one("sub", [wide, point if shape is None else reshape(b, point, shape)])
-
-
 @row("MatMulInteger")
 def _matmul_integer(call: NodeCall) -> Result:
-    b, x, y = call.builder, call.input(0), call.input(1)
-    zero = call.optional(2)
-    rows = (zero.shape[0], 1) if zero is not None and zero.rank == 1 and zero.shape[0] != 1 else None
-    return b.one("matmul", [_centred(call, x, zero, rows), _centred(call, y, call.optional(3))])
+    b = call.builder
+    return b.one(
+        "matmul", [centred_matrix(b, call.input(k), call.optional(2 + k), by_column=bool(k)) for k in range(2)]
+    )
 
 
 @row("ConvInteger")
 def _conv_integer(call: NodeCall) -> Result:
-    x, w = call.input(0), call.input(1)
-    zero = call.optional(3)
-    per_channel = (
-        (zero.shape[0], *[1] * (w.rank - 1)) if zero is not None and zero.rank == 1 and zero.shape[0] != 1 else None
-    )
-    return conv(
-        call, _centred(call, x, _scalar(call.builder, call.optional(2))), _centred(call, w, zero, per_channel), None
-    )
+    b, x, w, zero = call.builder, call.input(0), call.input(1), call.optional(3)
+    if zero is not None and zero.rank == 1 and zero.shape[0] != 1:
+        zero = reshape(b, zero, (zero.shape[0], *[1] * (w.rank - 1)))
+    return conv(call, centred(b, x, _scalar(b, call.optional(2))), centred(b, w, zero), None)
 
 
 def _scalar(b: Builder, x: Value | None) -> Value | None:

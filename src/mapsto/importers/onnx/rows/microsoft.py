@@ -11,6 +11,7 @@ from mapsto.importers.onnx.rows.common import positions, reshape, slice_axis, tr
 from mapsto.importers.onnx.rows.contraction import conv
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
@@ -193,13 +194,29 @@ def attended(
     if call.wants(1):
         present = b.one("concat", [reshape(b, v, (1, *v.shape)) for v in parts[1:]], axis=0)
     query, key, value = parts
-    scale = call.number("scale", 0.0) or (widths[0] // heads) ** -0.5
-    scores = b.one("matmul", [query, transpose(b, key, (0, 1, 3, 2))])
-    scores = b.one("mul", [scores, call.scalar(scale, scores)])
+    return [by_heads(call, query, key, value, mask, bias), present]
+
+
+def by_heads(call: NodeCall, query: Value, keys: Value, values: Value, mask: Value | None, bias: Value | None) -> Value:
+    """softmax(scale * query keys^T + bias, masked) values, of [batch, heads, rows or keys, size] each, as [batch, rows,
+    heads * size].
+    """
+    b = call.builder
+    scores = b.one("matmul", [query, composite.transpose_last(b, keys)])
+    scores = b.one("mul", [scores, call.scalar(scale_of(call, query.shape[3]), scores)])
     scores = scores if bias is None else b.one("add", [scores, bias])
     scores = masked(call, scores, mask)
-    result = transpose(b, b.one("matmul", [composite.softmax(b, scores, 3), value]), (0, 2, 1, 3))
-    return [reshape(b, result, (batch, rows, widths[2])), present]
+    result = transpose(b, b.one("matmul", [composite.softmax(b, scores, 3), values]), (0, 2, 1, 3))
+    batch, rows, heads, size = result.shape
+    return reshape(b, result, (batch, rows, heads * size))
+
+
+def scale_of(call: NodeCall, size: Dim) -> float:
+    """Of scores: the attribute, or 1 / sqrt(size) of a head."""
+    scale = call.number("scale", 0.0)
+    if not scale and not isinstance(size, int):
+        raise call.unsupported("the width of a head must be known when compiling; give a scale, or fix the shape")
+    return scale or float(size) ** -0.5  # type: ignore[arg-type]
 
 
 def masked(call: NodeCall, scores: Value, mask: Value | None) -> Value:

@@ -8,7 +8,7 @@ elements; keys and values of N heads, each for H/N heads of the query; L rows in
 from __future__ import annotations
 
 from mapsto.importers.onnx.rows.common import column, positions, reshape, slice_axis, transpose
-from mapsto.importers.onnx.rows.microsoft import DOMAIN, masked
+from mapsto.importers.onnx.rows.microsoft import DOMAIN, by_heads, scale_of
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, maximum
@@ -161,12 +161,7 @@ def _grouped(call: NodeCall, query: Value, keys: Value, values: Value, visible: 
     together = reshape(b, query, (batch, groups, heads // groups * rows, size))
     scores = b.one("matmul", [keys, composite.transpose_last(b, together)])
     scores = reshape(b, composite.transpose_last(b, scores), (batch, heads, rows, room))
-    scale = call.number("scale", 0.0)
-    if not scale:
-        if not isinstance(size, int):
-            raise call.unsupported("the width of a head must be known when compiling; give a scale, or fix the shape")
-        scale = float(size) ** -0.5
-    scores = b.one("mul", [scores, call.scalar(scale, scores)])
+    scores = b.one("mul", [scores, call.scalar(scale_of(call, size), scores)])
     cap = call.number("softcap", 0.0)
     if cap > 0:
         limit = call.scalar(cap, scores)
@@ -203,14 +198,4 @@ def _multi_head_attention(call: NodeCall) -> Result:
         if call.has(5 + k):
             parts[k] = b.one("concat", [call.input(5 + k), parts[k]], axis=2)
     query, keys, values = parts
-    size = query.shape[3]
-    scale = call.number("scale", 0.0)
-    if not scale and not isinstance(size, int):
-        raise call.unsupported("the width of a head must be known when compiling; give a scale, or fix the shape")
-    scores = b.one("matmul", [query, composite.transpose_last(b, keys)])
-    scores = b.one("mul", [scores, call.scalar(scale or float(size) ** -0.5, scores)])  # type: ignore[arg-type]
-    scores = b.one("add", [scores, call.input(5)]) if call.has(5) else scores
-    scores = masked(call, scores, call.optional(4))
-    result = transpose(b, b.one("matmul", [composite.softmax(b, scores, 3), values]), (0, 2, 1, 3))
-    batch, rows = result.shape[:2]
-    return [reshape(b, result, (batch, rows, heads * values.shape[3])), keys, values]
+    return [by_heads(call, query, keys, values, call.optional(4), call.optional(5)), keys, values]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import reshape, transpose
+from mapsto.importers.onnx.rows.common import beside, centred_matrix, reshape, transpose
 from mapsto.importers.onnx.rows.microsoft import DOMAIN, attended
 from mapsto.importers.onnx.rows.quantisation import dequantise, laid_out, quantise
 from mapsto.importers.onnx.table import NodeCall, Result, row
@@ -97,36 +97,18 @@ def _qlinear_average(call: NodeCall) -> Result:
 # -- products ----------------------------------------------------------------------------------------------------------
 
 
-def _centred(call: NodeCall, x: Value, zero: Value | None, column: bool) -> Value:
-    """x - zero point in 32-bit integers; the zero point of one element, or one a row or `column`."""
-    b = call.builder
-    wide = b.one("cast", [x], to=DType.I32)
-    if zero is None:
-        return wide
-    return b.one("sub", [wide, b.one("cast", [_beside(call, zero, column)], to=DType.I32)])
-
-
-def _beside(call: NodeCall, v: Value, column: bool) -> Value:
-    """A scale or zero point as it broadcasts over a matrix."""
-    b = call.builder
-    if v.rank == 0 or v.rank == 1 and v.shape[0] == 1:
-        return reshape(b, v, ())
-    return v if v.rank > 1 or column else reshape(b, v, (v.shape[0], 1))
-
-
 @row("QGemm", domain=DOMAIN)
 def _qgemm(call: NodeCall) -> Result:
     """alpha A B + C in integers, then real numbers, or integers where the result's scale is given."""
     b = call.builder
     a, c = call.input(0), call.input(3)
-    left = _centred(call, a, call.optional(2), column=False)
-    right = _centred(call, c, call.optional(5), column=True) if not call.integer("transB", 0) else None
-    left = composite.transpose_last(b, left) if call.integer("transA", 0) else left
-    if right is None:
-        right = _centred(call, composite.transpose_last(b, c), call.optional(5), column=True)
-    total = b.one("matmul", [left, right])
+    a, c = (
+        composite.transpose_last(b, x) if call.integer(turned, 0) else x for x, turned in ((a, "transA"), (c, "transB"))
+    )
+    left = centred_matrix(b, a, call.optional(2), by_column=False)
+    total = b.one("matmul", [left, centred_matrix(b, c, call.optional(5), by_column=True)])
     total = b.one("add", [total, call.input(6)]) if call.has(6) else total
-    factor = b.one("mul", [_beside(call, call.input(1), False), _beside(call, call.input(4), True)])
+    factor = b.one("mul", [beside(b, call.input(1), False), beside(b, call.input(4), True)])
     factor = b.one("mul", [factor, call.scalar(call.number("alpha", 1.0), factor)])
     real = b.one("mul", [b.one("cast", [total], to=DType.F32), factor])
     return _quantised(call, real, 7, call.input(8).dtype if call.has(8) else a.dtype) if call.has(7) else real
@@ -149,8 +131,9 @@ def _scaled_product(
 ) -> Value:
     """The product of a with input 1 in integers, scaled, plus the bias that input `bias` may be."""
     b = call.builder
-    total = b.one("matmul", [_centred(call, a, a_zero, False), _centred(call, call.input(1), zero, True)])
-    factor = b.one("mul", [_beside(call, a_scale, False), _beside(call, scale, True)])
+    left = centred_matrix(b, a, a_zero, by_column=False)
+    total = b.one("matmul", [left, centred_matrix(b, call.input(1), zero, by_column=True)])
+    factor = b.one("mul", [beside(b, a_scale, False), beside(b, scale, True)])
     real = b.one("mul", [b.one("cast", [total], to=factor.dtype), factor])
     return b.one("add", [real, call.input(bias)]) if call.has(bias) else real
 
@@ -198,11 +181,7 @@ def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:
 @row("QAttention", domain=DOMAIN)
 def _qattention(call: NodeCall) -> Result:
     """Attention whose first product is one of integers."""
-    b = call.builder
-    left = _centred(call, call.input(0), call.optional(6), column=False)
-    total = b.one("matmul", [left, _centred(call, call.input(1), call.optional(7), column=True)])
-    factor = b.one("mul", [_beside(call, call.input(3), False), _beside(call, call.input(4), True)])
-    made = b.one("add", [b.one("mul", [b.one("cast", [total], to=factor.dtype), factor]), call.input(2)])
+    made = _scaled_product(call, call.input(0), call.input(3), call.optional(6), call.input(4), call.optional(7), 2)
     return attended(call, made, call.optional(5), call.optional(8), None)
 
 

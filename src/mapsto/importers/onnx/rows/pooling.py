@@ -76,7 +76,7 @@ def _attrs(window: Window) -> dict[str, tuple[Dim, ...]]:
 
 
 def _not_negative(call: NodeCall, window: Window) -> Window:
-    if any(isinstance(p, int) and p < 0 for p in window.pads):
+    if any(isinstance(p, int) and p < 0 for p in (*window.pads, *(call.integers("pads") or ()))):
         raise call.unsupported(f"negative pads {list(window.pads)} are not supported; slice before it")
     return window
 

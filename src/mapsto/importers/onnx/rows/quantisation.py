@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import reshape
+from mapsto.importers.onnx.rows.common import beside, centred, reshape
 from mapsto.importers.onnx.rows.contraction import conv
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
@@ -157,24 +157,19 @@ def _qlinear_matmul(call: NodeCall) -> Result:
     b = call.builder
     a, a_scale, a_zero, c, c_scale, c_zero, y_scale, y_zero = (call.input(i) for i in range(8))
 
-    def rows(v: Value, x: Value, column: bool) -> Value:
-        if v.rank != 1 or v.shape[0] == 1:
-            return v if v.rank > 1 else reshape(b, v, ())
-        return v if column else reshape(b, v, (v.shape[0], 1))
-
-    def centred(v: Value, zero: Value) -> Value:
-        exact = DType.F32 if v.dtype.is_storage else DType.I32
-        return b.one("sub", [composite.recast(b, v, exact), composite.recast(b, zero, exact)])
+    def exact(v: Value, zero: Value) -> Value:
+        if not v.dtype.is_storage:
+            return centred(b, v, zero)
+        return b.one("sub", [composite.recast(b, v, DType.F32), composite.recast(b, zero, DType.F32)])
 
     def real(v: Value) -> Value:
         return composite.cast(b, v, DType.F32)
 
-    left = centred(a, rows(a_zero, a, False))
-    total = b.one("matmul", [left, centred(c, rows(c_zero, c, True))])
-    factor = b.one("mul", [real(rows(a_scale, a, False)), real(rows(c_scale, c, True))])
-    factor = b.one("div", [factor, real(rows(y_scale, total, False))])
+    total = b.one("matmul", [exact(a, beside(b, a_zero, False)), exact(c, beside(b, c_zero, True))])
+    factor = b.one("mul", [real(beside(b, a_scale, False)), real(beside(b, c_scale, True))])
+    factor = b.one("div", [factor, real(beside(b, y_scale, False))])
     scaled = b.one("mul", [real(total), factor])
-    return quantise(b, scaled, b.constant(np.asarray(1, np.float32)), rows(y_zero, total, False), y_zero.dtype)
+    return quantise(b, scaled, b.constant(np.asarray(1, np.float32)), beside(b, y_zero, False), y_zero.dtype)
 
 
 @row("QLinearConv")
@@ -188,10 +183,8 @@ def _qlinear_conv(call: NodeCall) -> Result:
             return reshape(b, v, ())
         return reshape(b, v, [v.shape[0] if k == axis else 1 for k in range(rank)])
 
-    def centred(v: Value, zero: Value) -> Value:
-        return b.one("sub", [b.one("cast", [v], to=DType.I32), b.one("cast", [zero], to=DType.I32)])
-
-    total = conv(call, centred(x, reshape(b, x_zero, ())), centred(w, per_channel(w_zero, w.rank, 0)), call.optional(8))
+    left, right = centred(b, x, reshape(b, x_zero, ())), centred(b, w, per_channel(w_zero, w.rank, 0))
+    total = conv(call, left, right, call.optional(8))
     factor = b.one("div", [b.one("mul", [reshape(b, x_scale, ()), w_scale]), reshape(b, y_scale, ())])
     real = b.one("mul", [b.one("cast", [total], to=DType.F32), per_channel(factor, x.rank, 1)])
     one = b.constant(np.asarray(1, np.float32))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import slice_axis, transpose
+from mapsto.importers.onnx.rows.common import reshape, slice_axis, transpose
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.graph import Value
 from mapsto.ops.activations import DEFAULTS, PARAMETERS
@@ -115,7 +115,8 @@ def _steps(call: NodeCall, given: Sequence[Value | None], hidden: int, attrs: di
     operands += [None] * (5 - len(operands))
     one = x.shape[0] == 1 and isinstance(x.shape[2], int) and makes_all_gates_at_once(op, attrs)
     if one:
-        return b.add(op, [x, *operands, layer.w, start(b, layer)], attrs)
+        whole = reshape(b, layer.w, (w.shape[0], w.shape[1], x.shape[2]))  # its extents may be written otherwise
+        return b.add(op, [x, *operands, whole, start(b, layer)], attrs)
     return b.add(op, [projected(b, layer), *operands], attrs)
 
 
