@@ -43,6 +43,10 @@ Random numbers (RandomNormal, RandomUniform, Bernoulli, Multinomial, Dropout in 
 element's place: the same for any number of threads and in every run. A node without the attribute seed takes one from
 its name when it is compiled; `mapsto graph` shows it.
 
+Sequences and optional values exist while a model is read: their elements, and positions known or of a run, become
+selections and joins of tensors. A loop whose number of rounds is known reads and changes sequences as it likes; another
+one may add to them. As inputs and outputs of a model they are not supported.
+
 Products of 8-bit integers (ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul, and of `com.microsoft` QGemm,
 QAttention, MatMulIntegerToFloat, DynamicQuantizeMatMul) are summed in 32 bits without a rounding on the way, on every
 instruction set. Nothing is added in 16 bits: ONNX Runtime does so on processors without VNNI, and saturates there.

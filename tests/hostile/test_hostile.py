@@ -13,6 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 MEMORY = 1 << 30
 SECONDS = 2.0  # of processor time, as `trying` measures it
+# `trying` times a loop to know how fast a processor is; others than the reference were up to 1.5 times slower at this.
+MARGIN = 2.0
 # Honest work: thousands of parts that are built and compiled one by one, or large constants that are folded, in time
 # that is linear in them.
 HONEST = {
@@ -42,7 +44,7 @@ def bad(found: list[dict[str, object]]) -> list[str]:
         for case in found
         if str(case["kind"]).startswith(("crashed", "killed"))
         or float(case["bytes"]) > MEMORY
-        or float(case["seconds"]) > HONEST.get(str(case["name"]), SECONDS)
+        or float(case["seconds"]) > MARGIN * HONEST.get(str(case["name"]), SECONDS)
     ]
 
 

@@ -313,7 +313,7 @@ def nested(fault: Sequence[Any], depth: int) -> Any:
     [
         ([node("Transpose", ["a"], ["out"], name="bad", perm=[7, 8])], ModelError, "perm"),
         ([node("Relu", ["nothing"], ["out"], name="bad")], ModelError, "it reads 'nothing', which nothing"),
-        ([node("Optional", ["a"], ["out"], name="bad")], UnsupportedError, "not supported"),
+        ([node("StringNormalizer", ["a"], ["out"], name="bad")], UnsupportedError, "not supported"),
         ([node("Relu", ["a"], ["out", "more"], name="bad")], ModelError, "2 outputs are named"),
         ([node("Relu", ["a"], ["a"], name="bad")], ModelError, "defined twice"),
     ],
@@ -326,7 +326,7 @@ def test_faults_in_nested_functions_are_placed_once(fault: Sequence[Any], kind: 
 
 
 def test_what_is_unsupported_in_nested_functions_is_one_list() -> None:
-    bad = [node("Optional", ["a"], [f"o{i}"], name=f"bad{i}") for i in range(3)]
+    bad = [node("StringNormalizer", ["a"], [f"o{i}"], name=f"bad{i}") for i in range(3)]
     with pytest.raises(UnsupportedError) as caught:
         load(nested([*bad, node("Relu", ["a"], ["out"])], 3))
     lines = str(caught.value).splitlines()

@@ -29,7 +29,9 @@ from mapsto.plan.row_tally import rows_tally
 from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task
 
-# What counts of kernels of different kinds are good for: loops must take less by that before they displace a template.
+# What counts of kernels of different kinds are good for: loops must take less by that before they displace a template
+# that reads its operands as they lie. One that packs an operand in each run moves it twice more, and by more than a
+# guess of open sizes says where they turn out large: of that no more is believed than of loops.
 GOOD_TO = 1.5
 
 
@@ -113,7 +115,8 @@ class _Quoted:
             yield Refusal(f"{LOOPS}: they would take {least:.2g} s at least")
             return
         loops = quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
-        yield from (loops, tiles) if loops.cost.seconds * GOOD_TO < tiles.cost.seconds else (tiles, loops)
+        factor = 1.0 if any(self.packs(phase, template, code) for phase in self.task.phases) else GOOD_TO
+        yield from (loops, tiles) if loops.cost.seconds * factor < tiles.cost.seconds else (tiles, loops)
 
     def least(self, tiles: Tally) -> Tally:
         """What loops do at least: a multiply-add and an element brought for each product, and operands come and go as
@@ -133,11 +136,15 @@ class _Quoted:
         for name in (t for t in task.targets if t in self.homes):
             yield from self.border(layouts[name], values[name])
         for phase in task.phases:
-            if phase.b.tensor not in code.constants and not template.reads_directly(phase, code):
+            if self.packs(phase, template, code):
                 yield self.packing(phase, code, values)
             extents = extents_of(phase, final, layouts, self.sizes)
             made = template.reach(extents, phase.a.dtype, phase.b.dtype, phase.dtype, values[final].dtype)
             yield contraction_tally(phase, task.stmts, values, layouts, self.sizes, spec, made, self.distances)
+
+    def packs(self, c: Contraction, template: Template, code: TaskCode) -> bool:
+        """Whether a run packs B before."""
+        return c.b.tensor not in code.constants and not template.reads_directly(c, code)
 
     def packing(self, c: Contraction, code: TaskCode, values: Mapping[str, Value]) -> Tally:
         """An operand that is made at run time and whose columns are not contiguous."""

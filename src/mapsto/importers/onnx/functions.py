@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx
 
+from mapsto.importers.onnx.sequences import TensorSequence
 from mapsto.importers.onnx.tensors import DTYPES
 from mapsto.ir.graph import Value
 
@@ -76,7 +77,9 @@ class LocalFunctions:
 def _type(value: object) -> Any:
     """The TypeProto of a value; an empty one for an absent input."""
     kind = onnx.TypeProto()
-    if isinstance(value, Value):
+    if isinstance(value, TensorSequence):
+        kind.sequence_type.elem_type.tensor_type.elem_type = _NUMBERS[value.dtype]
+    elif isinstance(value, Value):
         kind.tensor_type.elem_type = _NUMBERS[value.dtype]
         for dim in value.shape:
             entry = kind.tensor_type.shape.dim.add()

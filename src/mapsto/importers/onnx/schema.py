@@ -12,14 +12,19 @@ from collections.abc import Iterable, Sequence
 import onnx
 
 from mapsto.errors import ModelError, UnsupportedError
+from mapsto.importers.onnx.sequences import SequenceType, TensorOrSequence, type_of
 from mapsto.importers.onnx.tensors import DTYPES
 from mapsto.ir.dtypes import DType
-from mapsto.ir.graph import Value
 
 _TEXT: dict[DType, str] = {
     ours: f"tensor({onnx.TensorProto.DataType.Name(number).lower()})" for number, ours in DTYPES.items()
 }
-_OURS = {text: dtype for dtype, text in _TEXT.items()}
+_OURS: dict[str, DType | SequenceType] = {
+    **{text: dtype for dtype, text in _TEXT.items()},
+    **{f"seq({text})": SequenceType(dtype) for dtype, text in _TEXT.items()},
+}
+# an optional value is what it holds
+_OURS.update({f"optional({text})": ours for text, ours in _OURS.items()})
 
 
 class _Input:
@@ -59,20 +64,20 @@ def check_counts(domain: str, op: str, opset: int, inputs: int, outputs: int) ->
         raise ModelError(f"{outputs} outputs are named, the op has {schema.min_output} at least")
 
 
-def check_types(domain: str, op: str, opset: int, inputs: Sequence[Value | None]) -> None:
+def check_types(domain: str, op: str, opset: int, inputs: Sequence[TensorOrSequence | None]) -> None:
     """Raises ModelError for an input of a type that the op does not take, or of another type than one it must equal."""
-    fault = _fault(domain, op, opset, tuple([None if value is None else value.dtype for value in inputs]))
+    fault = _fault(domain, op, opset, tuple([None if value is None else type_of(value) for value in inputs]))
     if fault:
         raise ModelError(fault)
 
 
 @functools.lru_cache(1 << 12)
-def _fault(domain: str, op: str, opset: int, inputs: tuple[DType | None, ...]) -> str:
+def _fault(domain: str, op: str, opset: int, inputs: tuple[DType | SequenceType | None, ...]) -> str:
     """What is wrong with inputs of these types; "" where nothing is."""
     formals = _inputs(domain, op, opset)
     if not formals:
         return ""
-    bound: dict[str, tuple[str, DType]] = {}
+    bound: dict[str, tuple[str, DType | SequenceType]] = {}
     for i, given in enumerate(inputs):
         if given is None:
             continue
@@ -81,7 +86,7 @@ def _fault(domain: str, op: str, opset: int, inputs: tuple[DType | None, ...]) -
             return f"{len(inputs)} inputs are given, the op takes {len(formals)}"
         what = f"input {i} ({formal.name})"
         if given not in formal.types:
-            allowed = ", ".join(d.value for d in DType if d in formal.types)
+            allowed = ", ".join(t.value for t in dict.fromkeys(_OURS.values()) if t in formal.types)
             return f"{what} is {given.value}; allowed: {allowed or 'no tensor that is supported'}"
         if formal.variable is None or formal.variable not in _variables(domain, op, opset):
             continue

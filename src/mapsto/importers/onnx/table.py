@@ -17,16 +17,16 @@ import onnx
 from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
 from mapsto.importers.onnx.schema import input_name
+from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
 from mapsto.importers.onnx.tensors import TensorReader, dtype_of
 from mapsto.ir.dtypes import DType, scalar
 from mapsto.ir.expr import Dim, Expr
-from mapsto.ir.graph import Graph, Value
+from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 
-Result = Value | Sequence[Value | None]
+Result = TensorOrSequence | Sequence[TensorOrSequence | None]
 Row = Callable[["NodeCall"], Result]
 T = TypeVar("T")
-TensorType = tuple[DType, Sequence[Dim]]
 _ROWS: dict[tuple[str, str], Row] = {}
 _KIND = onnx.AttributeProto
 
@@ -65,15 +65,10 @@ class Import(Protocol):
         """
 
     def inline_graph(
-        self, graph: Any, name: str, given: Sequence[Value] = (), builder: Builder | None = None
-    ) -> list[Value]:
+        self, graph: Any, name: str, given: Sequence[TensorOrSequence] = (), builder: Builder | None = None
+    ) -> list[TensorOrSequence]:
         """The outputs of a nested graph built in place, inside the graph of the node that is being translated, or one
         (`builder`) that is nested in it. given: its inputs.
-        """
-
-    def nested_graph(self, graph: Any, name: str, inputs: Sequence[TensorType] = ()) -> tuple[Graph, list[Value]]:
-        """A nested graph as a graph of its own, which reads the values around it; with its outputs. inputs: the types
-        of what it is given.
         """
 
 
@@ -86,7 +81,7 @@ class NodeCall:
     op: str
     name: str
     opset: int
-    inputs: tuple[Value | None, ...]
+    inputs: tuple[TensorOrSequence | None, ...]
     attributes: Mapping[str, Any]
     outputs: tuple[str, ...]
 
@@ -104,8 +99,29 @@ class NodeCall:
     def has(self, i: int) -> bool:
         return i < len(self.inputs) and self.inputs[i] is not None
 
-    def optional(self, i: int) -> Value | None:
+    def operand(self, i: int) -> TensorOrSequence | None:
+        """Input i, a tensor or a sequence; None where it is left out."""
         return self.inputs[i] if i < len(self.inputs) else None
+
+    def optional(self, i: int) -> Value | None:
+        found = self.operand(i)
+        return self.tensors([found], self.port(i))[0] if isinstance(found, TensorSequence) else found
+
+    def tensors(self, operands: Sequence[TensorOrSequence], what: str) -> list[Value]:
+        """Operands that must be tensors. Raises UnsupportedError for a sequence."""
+        found: list[Value] = []
+        for operand in operands:
+            if isinstance(operand, TensorSequence):
+                raise self.unsupported(f"{what} is {operand}, where only a tensor is supported")
+            found.append(operand)
+        return found
+
+    def sequence(self, i: int = 0) -> TensorSequence:
+        """Input i, which must be a sequence."""
+        found = self.operand(i)
+        if not isinstance(found, TensorSequence):
+            raise self.wrong(f"{self.port(i)} is {'missing' if found is None else 'a tensor'}, not a sequence")
+        return found
 
     def input(self, i: int = 0) -> Value:
         value = self.optional(i)
@@ -247,15 +263,15 @@ class NodeCall:
 
     # -- the usual -----------------------------------------------------------------------------------------------------
 
-    def several(self, op: str, *inputs: Value | None, outputs: int, opset: int = 21) -> list[Value]:
+    def several(self, op: str, *inputs: TensorOrSequence | None, outputs: int, opset: int = 21) -> list[Value]:
         """What the row of an op of the standard makes of these inputs and of this node's attributes."""
         names = tuple(self.outputs[k] if k < len(self.outputs) else f"{op}_{k}" for k in range(outputs))
         found = _ROWS["", op](replace(self, op=op, opset=opset, inputs=inputs, outputs=names))
-        results = [found] if isinstance(found, Value) else found[:outputs]
-        assert all(v is not None for v in results)
-        return [v for v in results if v is not None]
+        results = found[:outputs] if isinstance(found, Sequence) else [found]
+        assert all(isinstance(v, Value) for v in results)
+        return [v for v in results if isinstance(v, Value)]
 
-    def standard(self, op: str, *inputs: Value | None, opset: int = 21) -> Value:
+    def standard(self, op: str, *inputs: TensorOrSequence | None, opset: int = 21) -> Value:
         """The first of these outputs."""
         return self.several(op, *inputs, outputs=1, opset=opset)[0]
 

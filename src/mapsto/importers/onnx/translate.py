@@ -20,7 +20,8 @@ from mapsto.importers.onnx.inputs import add_inputs
 from mapsto.importers.onnx.order import in_order
 from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_attributes, check_counts, check_types
-from mapsto.importers.onnx.table import NodeCall, Row, TensorType, find_row
+from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
+from mapsto.importers.onnx.table import NodeCall, Row, find_row
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
@@ -44,7 +45,7 @@ class GraphNames:
 
     builder: Builder
     parent: GraphNames | None = None
-    values: dict[str, Value | Gone] = field(default_factory=dict)
+    values: dict[str, TensorOrSequence | Gone] = field(default_factory=dict)
     initializers: dict[str, Any] = field(default_factory=dict)
     constants: dict[int, Value] = field(default_factory=dict)  # by the id of an array that the tensor reader keeps
 
@@ -99,9 +100,19 @@ class Translator:
         scope.values.update({value.name: value for value in builder.inputs})
         scope.values.update(dict.fromkeys(refused, Gone.UNSUPPORTED))
         outputs = self.body(scope, model.graph, NodePlace(self.source.opsets), list(refused.values()))
-        return settled(builder.finish(outputs, names=names, labels=_labels(scope)))
+        tensors = [value for value in outputs if isinstance(value, Value)]
+        raise_faults(
+            [
+                f"output {name!r} is {value}: only tensors are supported; give its elements, or their concatenation"
+                for name, value in zip(names, outputs, strict=True)
+                if isinstance(value, TensorSequence)
+            ]
+        )
+        return settled(builder.finish(tensors, names=names, labels=_labels(scope)))
 
-    def body(self, scope: GraphNames, graph: Any, place: NodePlace, faults: list[str] | None = None) -> list[Value]:
+    def body(
+        self, scope: GraphNames, graph: Any, place: NodePlace, faults: list[str] | None = None
+    ) -> list[TensorOrSequence]:
         """Builds the nodes of a graph in `scope`; gives its outputs. Raises one UnsupportedError with all that is
         unsupported, `faults` of its inputs among it.
         """
@@ -149,10 +160,10 @@ class Translator:
 
     def _results(
         self, scope: GraphNames, node: Any, name: str, domain: str, place: NodePlace
-    ) -> Sequence[Value | Gone | None]:
+    ) -> Sequence[TensorOrSequence | Gone | None]:
         """Values of a node's outputs. Raises UnsupportedError where there is no row."""
         operands = [self._operand(scope, operand) for operand in node.input]
-        values = tuple(v if isinstance(v, Value) else None for v in operands)
+        values = tuple(None if isinstance(v, Gone) else v for v in operands)
         found = find_row(domain, node.op_type)
         function = own = self.functions.of_model(node)
         if found is None and function is None:
@@ -175,7 +186,7 @@ class Translator:
         )
         return self._call(scope, place, found, call)
 
-    def _call(self, scope: GraphNames, place: NodePlace, row: Row, call: NodeCall) -> Sequence[Value | None]:
+    def _call(self, scope: GraphNames, place: NodePlace, row: Row, call: NodeCall) -> Sequence[TensorOrSequence | None]:
         """What a row makes of a node. Values that have no node of their own are told what they stand for."""
         builder = scope.builder
         sources = [] if call.op == "Constant" else [call.name]
@@ -183,12 +194,11 @@ class Translator:
         self.scope, self.place = scope, place
         try:
             ports = len(call.inputs) + len(call.outputs)
-            with builder.source(*sources, of=call.inputs, place=f"node {call.name!r} ({call.op})", ports=ports):
+            with builder.source(*sources, of=_parts(call.inputs), place=f"node {call.name!r} ({call.op})", ports=ports):
                 result = row(call)
-                results = [result] if isinstance(result, Value) else list(result)
-                for value in results:
-                    if value is not None and sources:
-                        builder.attribute_here(value)
+                results = list(result) if isinstance(result, Sequence) else [result]
+                for value in _parts(results) if sources else ():
+                    builder.attribute_here(value)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
             # rows are written for nodes as the standard has them; in any other node it is the node that is wrong
             raise ModelError(
@@ -198,7 +208,7 @@ class Translator:
             self.scope, self.place = before
         return results
 
-    def _operand(self, scope: GraphNames, name: str) -> Value | Gone:
+    def _operand(self, scope: GraphNames, name: str) -> TensorOrSequence | Gone:
         """The value of a name; the empty name is absent."""
         if not name:
             return Gone.ABSENT
@@ -215,19 +225,19 @@ class Translator:
                 owner.values[name] = owner.builder.constant(array, name)
         return owner.values[name]
 
-    def _read(self, scope: GraphNames, name: str, where: str) -> Value:
+    def _read(self, scope: GraphNames, name: str, where: str) -> TensorOrSequence:
         value = self._operand(scope, name) if scope.find(name) is not None else Gone.ABSENT
         if value is Gone.UNSUPPORTED:
             raise _Unavailable
-        if not isinstance(value, Value):
+        if isinstance(value, Gone):
             raise ModelError(f"{where}: nothing defines it")
         return value
 
     # -- nested graphs and functions -----------------------------------------------------------------------------------
 
     def inline_graph(
-        self, graph: Any, name: str, given: Sequence[Value] = (), builder: Builder | None = None
-    ) -> list[Value]:
+        self, graph: Any, name: str, given: Sequence[TensorOrSequence] = (), builder: Builder | None = None
+    ) -> list[TensorOrSequence]:
         """A nested graph built in place, inside the graph of the node that is being translated, or one (`builder`) that
         is nested in it. given: its inputs.
         """
@@ -235,18 +245,6 @@ class Translator:
         scope = GraphNames(builder or self.scope.builder, self.scope)
         scope.values.update(zip(_inputs(graph, len(given)), given, strict=True))
         return self.body(scope, graph, self._deeper(name))
-
-    def nested_graph(self, graph: Any, name: str, inputs: Sequence[TensorType] = ()) -> tuple[Graph, list[Value]]:
-        """A nested graph as a graph of its own, which reads the values around it; with its outputs. inputs: the types
-        of what it is given.
-        """
-        assert self.scope is not None
-        builder = Builder(self.scope.builder.fresh(graph.name or name), self.scope.builder)
-        scope = GraphNames(builder, self.scope)
-        for entry, (dtype, shape) in zip(_inputs(graph, len(inputs)), inputs, strict=True):
-            scope.values[entry] = builder.input(entry, dtype, shape)
-        outputs = self.body(scope, graph, self._deeper(name))
-        return builder.finish(outputs), outputs
 
     def _deeper(self, name: str) -> NodePlace:
         within = (*self.place.within, name)
@@ -257,11 +255,11 @@ class Translator:
         self,
         scope: GraphNames,
         function: Any,
-        inputs: Sequence[Value | None],
+        inputs: Sequence[TensorOrSequence | None],
         attributes: Mapping[str, Any],
         name: str,
         place: NodePlace,
-    ) -> list[Value | None]:
+    ) -> list[TensorOrSequence | None]:
         """A function's body in place of its call."""
         self.meter.check("depth", len(place.within) + 1, f"functions that call functions (is {function.name!r} one?)")
         if len(inputs) > len(function.input):
@@ -278,7 +276,16 @@ class Translator:
             self._node(inner, bound, f"{name}/{node.name or f'{node.op_type}_{index}'}", inside, faults)
         raise_faults(faults)
         outputs = [inner.values.get(output) for output in function.output]
-        return [value if isinstance(value, Value) else None for value in outputs]
+        return [None if isinstance(value, Gone) else value for value in outputs]
+
+
+def _parts(operands: Sequence[TensorOrSequence | None]) -> list[Value]:
+    """The values that operands are, or are made of."""
+    found: list[Value] = []
+    for operand in operands:
+        if operand is not None:
+            found.extend(operand.parts if isinstance(operand, TensorSequence) else (operand,))
+    return found
 
 
 def _inputs(graph: Any, count: int) -> list[str]:

@@ -52,11 +52,24 @@ def _if(call: NodeCall) -> Result:
     return b.add("if", [reshape(b, condition, ())], {}, (first.graph(), second.graph()))
 
 
+def chosen_value(call: NodeCall, condition: Value, then: Value, other: Value) -> Value:
+    """One of two values of one type and rank, as a scalar says; where their shapes differ, an `if` whose branches
+    yield them.
+    """
+    b = call.builder
+    if then.dtype is other.dtype and then.shape == other.shape:
+        return b.one("select", [condition, then, other])
+    branches = [Branch(Builder(b.fresh(call.name), b), [value]) for value in (then, other)]
+    first, second = _of_equal_shapes(call, condition, (), branches)
+    return b.add("if", [condition], {}, (first.graph(), second.graph()))[0]
+
+
 def _branch(call: NodeCall, graph: Any) -> Branch | MapstoError:
     """A branch as a graph, or why it cannot be one for these input shapes."""
     try:
         builder = Builder(call.builder.fresh(graph.name or call.name), call.builder)
-        return Branch(builder, call.translator.inline_graph(graph, call.name, (), builder))
+        made = call.translator.inline_graph(graph, call.name, (), builder)
+        return Branch(builder, call.tensors(made, "an output of a branch that a run decides on"))
     except BudgetError:
         raise  # the other branch would not make it smaller
     except (UnsupportedError, ShapeError, ModelError) as error:

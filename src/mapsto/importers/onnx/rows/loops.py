@@ -8,6 +8,8 @@ from typing import Any
 
 from mapsto.importers.onnx.rows.common import reshape, transpose
 from mapsto.importers.onnx.rows.rounds import COUNTER, Round, Trips, built
+from mapsto.importers.onnx.rows.sequences import extended
+from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import Dim, Expr, equality, maximum
 from mapsto.ir.graph import Value
@@ -20,24 +22,34 @@ from mapsto.ops.builder import Builder
 def _loop(call: NodeCall) -> Result:
     """Whether to go on is heeded where the first condition is left out as well, as other runtimes do."""
     b, graph = call.builder, call.graph("body")
-    starts = [call.input(i) for i in range(2, len(call.inputs))]
+    carried = [call.operand(i) or call.input(i) for i in range(2, len(call.inputs))]
     limit, go = call.optional(0), call.optional(1)
-    if len(graph.output) != len(call.outputs) + 1 or len(call.outputs) < len(starts):
+    if len(graph.output) != len(call.outputs) + 1 or len(call.outputs) < len(carried):
         raise call.wrong(
-            f"its body yields {len(graph.output)} values, where {len(starts)} are carried and the node has "
+            f"its body yields {len(graph.output)} values, where {len(carried)} are carried and the node has "
             f"{len(call.outputs)} outputs"
         )
-
-    def body(inner: Builder, number: Value, states: Sequence[Value]) -> Round:
-        goes = inner.constant(True, "true")
-        number, goes = (_as_declared(inner, v, e) for v, e in zip((number, goes), graph.input, strict=False))
-        again, *made = call.translator.inline_graph(graph, call.name, [number, goes, *states], inner)
-        first = [*starts, *(None for _ in made[len(starts) :])]
-        made = [_as_said(inner, *each) for each in zip(made, graph.output[1:], first, strict=True)]
-        return Round(_unless_true(inner, again), made[: len(starts)], made[len(starts) :])
-
     trips = Trips(None, None) if limit is None else _trips(b, limit)
-    return built(call, b, starts, trips, None if go is None else _unless_true(b, go), body)
+    go = None if go is None else _unless_true(b, go)
+    if any(isinstance(each, TensorSequence) for each in carried):
+        return _loop_of_sequences(call, carried, trips, go)
+    starts = call.tensors(carried, "what is carried")
+    return built(call, b, starts, trips, go, lambda *round_: _round(call, starts, *round_))
+
+
+def _inlined(call: NodeCall, b: Builder, number: Value, states: Sequence[TensorOrSequence]) -> list[TensorOrSequence]:
+    """What the body of a Loop yields in a round: whether to go on, then the states, then the rows."""
+    graph = call.graph("body")
+    given = (number, b.constant(True, "true"))
+    counted = [_as_declared(b, v, e) for v, e in zip(given, graph.input, strict=False)]
+    return call.translator.inline_graph(graph, call.name, [*counted, *states], b)
+
+
+def _round(call: NodeCall, starts: Sequence[Value], b: Builder, number: Value, states: Sequence[Value]) -> Round:
+    again, *made = call.tensors(_inlined(call, b, number, states), "what the body yields")
+    first = [*starts, *(None for _ in made[len(starts) :])]
+    made = [_as_said(b, *each) for each in zip(made, call.graph("body").output[1:], first, strict=True)]
+    return Round(_unless_true(b, again), made[: len(starts)], made[len(starts) :])
 
 
 def _as_said(b: Builder, value: Value, entry: Any, start: Value | None) -> Value:
@@ -76,6 +88,79 @@ def _trips(b: Builder, limit: Value) -> Trips:
     if known is None:
         return Trips(reshape(b, limit, ()), None)
     return Trips(b.known(known, COUNTER, "trips"), max(known, 0) if isinstance(known, int) else maximum(known, 0))
+
+
+# ---- Loop over sequences ---------------------------------------------------------------------------------------------
+
+# So many rounds of a loop that carries sequences are written out at most.
+_ROUNDS = 1024
+
+
+def _loop_of_sequences(call: NodeCall, carried: Sequence[TensorOrSequence], trips: Trips, go: Value | None) -> Result:
+    """All rounds written out, where their number is known: sequences may be read and changed then. Else rounds may only
+    add to them; what they add is collected as rows are.
+    """
+    size = trips.size
+    if isinstance(size, int) and trips.is_exact and go is None and size <= _ROUNDS:
+        written = _all_rounds(call, carried, size)
+        if written is not None:
+            return written
+    return _growing(call, carried, trips, go)
+
+
+def _all_rounds(call: NodeCall, carried: Sequence[TensorOrSequence], count: int) -> list[TensorOrSequence] | None:
+    """None where a round may be the last one before its time."""
+    b, states = call.builder, list(carried)
+    collected: list[list[Value]] = [[] for _ in range(len(call.outputs) - len(carried))]
+    if not count and collected:
+        raise call.unsupported("a loop over sequences that runs no round and collects rows is not supported")
+    for number in range(count):
+        again, *made = _inlined(call, b, b.constant(number, "round", COUNTER), states)
+        if _unless_true(b, call.tensors([again], "the condition")[0]) is not None:
+            return None
+        states = made[: len(carried)]
+        for rows, value in zip(collected, call.tensors(made[len(carried) :], "a row"), strict=True):
+            rows.append(reshape(b, value, (1, *value.shape)))
+    return [*states, *(rows[0] if count == 1 else b.one("concat", rows, axis=0) for rows in collected)]
+
+
+def _growing(
+    call: NodeCall, carried: Sequence[TensorOrSequence], trips: Trips, go: Value | None
+) -> list[TensorOrSequence]:
+    b, starts = call.builder, [each for each in carried if isinstance(each, Value)]
+    added: list[int] = []  # how many elements a round adds to each sequence
+
+    def one_round(inner: Builder, number: Value, states: Sequence[Value]) -> Round:
+        tensors = iter(states)
+        given = [
+            TensorSequence(each.dtype, is_growing=True) if isinstance(each, TensorSequence) else next(tensors)
+            for each in carried
+        ]
+        again, *made = _inlined(call, inner, number, given)
+        handed, rows = made[: len(carried)], call.tensors(made[len(carried) :], "a row")
+        sequences = [each for each in handed if isinstance(each, TensorSequence)]
+        if [type(each) for each in handed] != [type(each) for each in carried] or not all(
+            each.is_growing for each in sequences
+        ):
+            raise call.unsupported("what the body makes of a sequence that it carries is not that one with more in it")
+        added[:] = [len(each.elements) for each in sequences]
+        condition = call.tensors([again], "the condition")[0]
+        more = [value for each in sequences for value in each.elements]
+        return Round(_unless_true(inner, condition), [v for v in handed if isinstance(v, Value)], [*rows, *more])
+
+    results = built(call, b, starts, trips, go, one_round)
+    tensors, rows = iter(results[: len(starts)]), results[len(starts) :]
+    collected, grown = rows[: len(rows) - sum(added)], iter(rows[len(rows) - sum(added) :])
+    counts = iter(added)
+    return [
+        *(
+            extended(call, each, [next(grown) for _ in range(next(counts))])
+            if isinstance(each, TensorSequence)
+            else next(tensors)
+            for each in carried
+        ),
+        *collected,
+    ]
 
 
 # ---- Scan ------------------------------------------------------------------------------------------------------------
@@ -174,7 +259,8 @@ def _scanned(
 
     def body(inner: Builder, number: Value, states: Sequence[Value]) -> Round:
         own = [each.row(inner, number, rows) for each in read]
-        made = call.translator.inline_graph(graph, call.name, [*states, *own], inner)
+        yielded = call.translator.inline_graph(graph, call.name, [*states, *own], inner)
+        made = call.tensors(yielded, "what the body yields")
         return Round(None, made[: len(starts)], made[len(starts) :])
 
     trips = Trips(b.known(rows, COUNTER, "rows"), rows)

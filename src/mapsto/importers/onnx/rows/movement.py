@@ -256,23 +256,23 @@ def _concat(call: NodeCall) -> Result:
 
 @row("Split")
 def _split(call: NodeCall) -> Result:
-    b, x = call.builder, call.input()
+    x = call.input()
     if not x.rank:
         raise call.wrong(f"{x} has no axis to split")
     axis = call.axis(x.rank, 0)
     sizes = _split_sizes(call, x.shape[axis])
     if len(sizes) != len(call.outputs):
         raise call.wrong(f"{len(sizes)} parts for {len(call.outputs)} outputs")
-    whole: Dim = 0
+    return parts_along(call, x, axis, sizes)
+
+
+def parts_along(call: NodeCall, x: Value, axis: int, sizes: Sequence[Dim]) -> list[Value]:
+    """x cut along an axis into parts of these extents, which must make it up."""
+    starts: list[Dim] = [0]
     for size in sizes:
-        whole = whole + size
-    call.require(equality(whole, x.shape[axis]), f"parts {sizes} do not make up axis {axis} of {x}")
-    parts: list[Value | None] = []
-    start: Dim = 0
-    for size in sizes:
-        parts.append(slice_axis(b, x, axis, start, size))
-        start = start + size
-    return parts
+        starts.append(starts[-1] + size)
+    call.require(equality(starts[-1], x.shape[axis]), f"parts {list(sizes)} do not make up axis {axis} of {x}")
+    return [slice_axis(call.builder, x, axis, *part) for part in zip(starts, sizes, strict=False)]
 
 
 def _split_sizes(call: NodeCall, dim: Dim) -> list[Dim]:
