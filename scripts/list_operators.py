@@ -50,6 +50,8 @@ one may add to them. As inputs and outputs of a model they are not supported.
 Products of 8-bit integers (ConvInteger, MatMulInteger, QLinearConv, QLinearMatMul, and of `com.microsoft` QGemm,
 QAttention, MatMulIntegerToFloat, DynamicQuantizeMatMul) are summed in 32 bits without a rounding on the way, on every
 instruction set. Nothing is added in 16 bits: ONNX Runtime does so on processors without VNNI, and saturates there.
+MatMul, Gemm and Conv between DequantizeLinear and QuantizeLinear are such products too, where scales vary along the
+result's channels alone and 32 bits hold any sum; what only moves data between the two moves bytes.
 DynamicQuantizeLSTM computes its steps in f32 from the integer weights, where ONNX Runtime rounds inputs and states to 8
 bits as well. MatMulNBits unpacks its weights when compiling, so they take the memory of floats.
 """

@@ -271,6 +271,8 @@ def place_of(error: BaseException) -> str:
 
 
 _MOST_PLACES = 2.0**56
+# What a run refuses before it begins; the reference would begin.
+_BEYOND_THE_MACHINE = re.compile("bytes of scratch memory where the machine has")
 
 
 def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[str, np.ndarray] | None:
@@ -301,8 +303,8 @@ def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[st
     known = exe._tables.tape.symbols
     try:
         use = exe.memory({name: size for name, size in sizes.items() if name in known})
-    except MapstoError:
-        return made
+    except MapstoError as error:
+        return None if _BEYOND_THE_MACHINE.search(str(error)) else made
     return None if use.arena + use.outputs > RUN_BYTES else made
 
 

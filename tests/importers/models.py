@@ -7,18 +7,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 Shape = Sequence[int | str | None]
-_TYPES = {
-    np.dtype(np.float32): TensorProto.FLOAT,
-    np.dtype(np.int64): TensorProto.INT64,
-    np.dtype(np.bool_): TensorProto.BOOL,
-}
 
 
 def port(name: str, shape: Shape | None, dtype: Any = np.float32) -> Any:
-    return helper.make_tensor_value_info(name, _TYPES[np.dtype(dtype)], shape)
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
 
 
 def model(

@@ -346,6 +346,14 @@ def test_faults_in_branches_are_placed_once() -> None:
 # -- files and versions ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("version", [-1, 2**31, 2**40])
+def test_versions_of_operator_sets_that_cannot_be(version: int) -> None:
+    given = model([node("Relu", ["x"])], {"x": [2]})
+    given.opset_import.append(helper.make_opsetid("of.others", version))
+    with pytest.raises(ModelError, match=f"no such versions of operator sets: {{'of.others': {version}}}"):
+        load(given)
+
+
 def test_the_shipped_example_is_read_from_path_bytes_and_message() -> None:
     path = EXAMPLES / "mnist-cnn.onnx"
     graphs = [load(path), load(str(path)), load(path.read_bytes()), load(onnx.load(path))]

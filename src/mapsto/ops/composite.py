@@ -326,9 +326,14 @@ def gemm(
     product: Value = b.one("matmul", [left, right])
     if alpha != 1.0:
         product = _scaled(b, product, alpha)
+    return plus_scaled(b, product, c, beta)
+
+
+def plus_scaled(b: Builder, x: Value, c: Value | None, beta: float) -> Value:
+    """x + beta * c; x alone where there is no c, or beta is 0."""
     if c is None or beta == 0.0:
-        return product
-    return _add(b, product, c if beta == 1.0 else _scaled(b, c, beta))
+        return x
+    return _add(b, x, c if beta == 1.0 else _scaled(b, c, beta))
 
 
 def _scaled(b: Builder, x: Value, factor: float) -> Value:

@@ -23,6 +23,7 @@ from mapsto.witness import current as witness
 OLDEST_OPSET = 1
 NEWEST_OPSET = 28
 NEWEST_IR = 14
+MOST_VERSION = (1 << 31) - 1  # of an operator set: the onnx package counts them so
 MOST_DOMAINS = 256  # of operator sets; each function carries those around it
 LARGEST_FILE = (1 << 31) - 1  # of protobuf, bytes
 # The most bytes of elements that a byte of a file stands for: a 64-bit integer is written in as little as one.
@@ -170,4 +171,7 @@ def opset_of(imports: Any, where: str) -> dict[str, int]:
             f"{where}: opset {standard} is outside {OLDEST_OPSET}..{NEWEST_OPSET}; "
             "export it for one of these, or convert it with onnx.version_converter"
         )
+    wrong = {domain: version for domain, version in found.items() if not 0 <= version <= MOST_VERSION}
+    if wrong:
+        raise ModelError(f"{where}: there are no such versions of operator sets: {wrong}")
     return found

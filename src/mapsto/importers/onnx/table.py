@@ -16,6 +16,7 @@ import onnx
 
 from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
+from mapsto.importers.onnx.quantised import QuantisedValues
 from mapsto.importers.onnx.schema import input_name
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
 from mapsto.importers.onnx.tensors import TensorReader, dtype_of
@@ -63,6 +64,10 @@ class Import(Protocol):
         """What rows found out about a node whose graphs they build, for when it is built again: by its name, and what
         it is about.
         """
+
+    @property
+    def quantised(self) -> QuantisedValues:
+        """Which values are known as dequantised integers."""
 
     def inline_graph(
         self, graph: Any, name: str, given: Sequence[TensorOrSequence] = (), builder: Builder | None = None

@@ -14,10 +14,12 @@ import onnx
 from mapsto.arguments import Shapes
 from mapsto.budget import current
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
+from mapsto.importers.onnx.carrying import JOINS, MONOTONE, MOVES, carry
 from mapsto.importers.onnx.counting import charge_nodes
 from mapsto.importers.onnx.functions import LocalFunctions
 from mapsto.importers.onnx.inputs import add_inputs
 from mapsto.importers.onnx.order import in_order
+from mapsto.importers.onnx.quantised import QuantisedValues
 from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_attributes, check_counts, check_types
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
@@ -26,6 +28,8 @@ from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.passes.retrace import settled
+
+_CARRIES = MOVES | JOINS | MONOTONE
 
 
 class Gone(enum.Enum):
@@ -77,6 +81,7 @@ class Translator:
         self.scope: GraphNames | None = None
         self.place = NodePlace({})
         self.notes: dict[tuple[str, str], Any] = {}
+        self.quantised = QuantisedValues()
 
     # -- graphs --------------------------------------------------------------------------------------------------------
 
@@ -197,6 +202,8 @@ class Translator:
             with builder.source(*sources, of=_parts(call.inputs), place=f"node {call.name!r} ({call.op})", ports=ports):
                 result = row(call)
                 results = list(result) if isinstance(result, Sequence) else [result]
+                if call.op in _CARRIES and call.inputs:
+                    carry(row, call, results)
                 for value in _parts(results) if sources else ():
                     builder.attribute_here(value)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from mapsto.importers.onnx.rows.common import centred, centred_matrix, reshape
+from mapsto.importers.onnx.rows.common import centred, centred_matrix, column, reshape
+from mapsto.importers.onnx.rows.quantised_products import integer_factors
 from mapsto.importers.onnx.rows.windows import Window, per_axis, window_of, with_fixed_pads
 from mapsto.importers.onnx.table import NodeCall, Result, row
-from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr import Dim, Expr, product
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
@@ -13,16 +14,29 @@ from mapsto.ops.builder import Builder
 
 @row("MatMul")
 def _matmul(call: NodeCall) -> Result:
-    return call.builder.one("matmul", [call.input(0), call.input(1)])
+    b, x, w = call.builder, call.input(0), call.input(1)
+    factors = None
+    if x.rank and w.rank > 1:
+        factors = integer_factors(call, x, w, channels=w.rank - 1, depth=x.shape[-1])
+    if factors is None:
+        return b.one("matmul", [x, w])
+    total = b.one("matmul", list(factors.centred(b)))
+    return factors.real(b, total, total.rank - 1)
 
 
 @row("Gemm")
 def _gemm(call: NodeCall) -> Result:
-    return composite.gemm(
-        call.builder, call.input(0), call.input(1), call.optional(2),
-        alpha=call.number("alpha", 1.0), beta=call.number("beta", 1.0),
-        trans_x=bool(call.integer("transA", 0)), trans_y=bool(call.integer("transB", 0)),
-    )  # fmt: skip
+    b, x, w = call.builder, call.input(0), call.input(1)
+    trans_x, trans_w = (bool(call.integer(name, 0)) for name in ("transA", "transB"))
+    alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
+    factors = None
+    if x.rank == w.rank == 2:
+        factors = integer_factors(call, x, w, channels=0 if trans_w else 1, depth=x.shape[0 if trans_x else 1])
+    if factors is None:
+        return composite.gemm(b, x, w, call.optional(2), alpha, beta, trans_x, trans_w)
+    total = b.one("matmul", list(factors.transposed(b, trans_x, trans_w).centred(b)))
+    product = factors.real(b, total, 1, alpha)
+    return composite.plus_scaled(b, product, call.optional(2), beta)
 
 
 # -- convolutions ------------------------------------------------------------------------------------------------------
@@ -51,7 +65,13 @@ def _attrs(window: Window) -> dict[str, tuple[Dim, ...]]:
 
 @row("Conv")
 def _conv(call: NodeCall) -> Result:
-    return conv(call, call.input(0), call.input(1), call.optional(2))
+    """What a window of dequantised integers reads beside them is 0, which is the zero point: none less it."""
+    b, x, w, bias = call.builder, call.input(0), call.input(1), call.optional(2)
+    factors = integer_factors(call, x, w, channels=0, depth=product(w.shape[1:]))
+    if factors is None:
+        return conv(call, x, w, bias)
+    real = factors.real(b, conv(call, *factors.centred(b), None), 1)
+    return real if bias is None else b.one("add", [real, column(b, bias, 1, real.rank)])
 
 
 @row("ConvTranspose")

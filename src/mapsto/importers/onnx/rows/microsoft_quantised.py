@@ -11,7 +11,7 @@ import numpy as np
 
 from mapsto.importers.onnx.rows.common import beside, centred_matrix, reshape, transpose
 from mapsto.importers.onnx.rows.microsoft import DOMAIN, attended
-from mapsto.importers.onnx.rows.quantisation import dequantise, laid_out, quantise
+from mapsto.importers.onnx.rows.quantisation import dequantise, dequantised, laid_out, quantise
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
@@ -214,6 +214,4 @@ def _quantize(call: NodeCall) -> Result:
 
 @row("DequantizeLinear", domain=DOMAIN)
 def _dequantize(call: NodeCall) -> Result:
-    x, scale, zero = call.input(0), call.input(1), call.optional(2)
-    point = None if zero is None else laid_out(call, zero, x)
-    return dequantise(call.builder, x, laid_out(call, scale, x), point, scale.dtype)
+    return dequantised(call, call.input(1).dtype)

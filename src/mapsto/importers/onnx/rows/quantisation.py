@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mapsto.importers.onnx.quantised import Quantised
 from mapsto.importers.onnx.rows.common import beside, centred, reshape
 from mapsto.importers.onnx.rows.contraction import conv
 from mapsto.importers.onnx.table import NodeCall, Result, row
@@ -12,6 +13,9 @@ from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
+
+# A scale beyond these may take products of integers out of the range of f32.
+_SMALLEST = 2.0**-100
 
 
 def _limits(dtype: DType) -> tuple[int, int]:
@@ -82,6 +86,9 @@ def _quantize(call: NodeCall) -> Result:
         if call.integer("output_dtype", 0) and dtype is not zero.dtype:
             raise call.wrong(f"output_dtype is {dtype.value}, but the zero point is {zero.dtype.value}")
         dtype = zero.dtype
+    known = call.translator.quantised.of(x)
+    if known is not None and known.q.dtype is dtype and _gives_back(call, known):
+        return known.q
     if not _is_quantised(dtype):
         raise call.unsupported(f"quantising to {dtype.value} is not supported; quantise to an integer or 8-bit float")
     scale = laid_out(call, composite.decoded(b, scale), x)
@@ -91,6 +98,18 @@ def _quantize(call: NodeCall) -> Result:
     x, scale = (composite.cast(b, v, precision) for v in (x, scale))
     point = laid_out(call, zero, x) if zero is not None else None
     return quantise(b, x, scale, point, dtype, bool(call.integer("saturate", 1)))
+
+
+def _gives_back(call: NodeCall, known: Quantised) -> bool:
+    """Whether dequantised integers are quantised to what they were: by the same constants, of which no quotient leaves
+    the range of floats.
+    """
+    asked = _as_quantised(call, known.q)
+    scale = call.array(1)
+    if asked is None or scale is None or not known.is_like(call.builder, asked):
+        return False
+    size = np.abs(scale.astype(np.float64))
+    return bool(np.all((size > _SMALLEST) & (size < 1 / _SMALLEST)))
 
 
 def _is_quantised(dtype: DType) -> bool:
@@ -126,11 +145,35 @@ def dequantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DT
 
 @row("DequantizeLinear")
 def _dequantize(call: NodeCall) -> Result:
+    dtype = call.dtype("output_dtype") if call.integer("output_dtype", 0) else call.input(1).dtype.decoded
+    return dequantised(call, dtype)
+
+
+def dequantised(call: NodeCall, dtype: DType) -> Value:
+    """Inputs 0 to 2, which are integers, scale and zero point, as a float, which is known from now on to be these
+    integers.
+    """
     x, scale, zero = call.input(0), call.input(1), call.optional(2)
-    dtype = call.dtype("output_dtype") if call.integer("output_dtype", 0) else scale.dtype.decoded
-    return dequantise(
-        call.builder, x, laid_out(call, scale, x), laid_out(call, zero, x) if zero is not None else None, dtype
-    )
+    point = laid_out(call, zero, x) if zero is not None else None
+    made = dequantise(call.builder, x, laid_out(call, scale, x), point, dtype)
+    found = _as_quantised(call, x)
+    if found is not None and scale.dtype is dtype:
+        call.translator.quantised.note(made, found)
+    return made
+
+
+def _as_quantised(call: NodeCall, x: Value) -> Quantised | None:
+    """Integers x with what inputs 1 and 2 say of them; None for blocks, and where these are neither of one element nor
+    along an axis.
+    """
+    scale, zero = call.input(1), call.optional(2)
+    if call.integer("block_size", 0) or x.dtype.is_storage:
+        return None
+    if all(v is None or v.rank == 0 or v.shape == (1,) for v in (scale, zero)):
+        return Quantised(x, scale, zero)
+    if scale.rank != 1 or (zero is not None and zero.shape != scale.shape):
+        return None
+    return Quantised(x, scale, zero, call.axis(x.rank, 1))
 
 
 @row("DynamicQuantizeLinear")
