@@ -255,6 +255,18 @@ def test_places_of_maxima_of_windows_that_hold_nothing():
     check("max_pool_indices", [x], attrs, frozenset({4, 5}))
 
 
+@pytest.mark.parametrize("op", ["max_pool", "avg_pool", "conv"])
+def test_strides_and_dilations_that_nothing_is_reached_by(op):
+    """One window of one element along each axis: any number may be said of the next one."""
+    x = np.arange(1, 5, dtype=np.float32).reshape(1, 1, 2, 2)
+    attrs = {"strides": (2**62, 2**62), "dilations": (2**61, 2**61), "pads": (0,) * 4}
+    if op == "conv":
+        check(op, [x, np.ones((1, 1, 1, 1), np.float32), None], {**attrs, "group": 1}, frozenset({2}), 1e-6)
+        return
+    more = {"count_include_pad": False, "ceil_pads": (0, 0)} if op == "avg_pool" else {}
+    check(op, [x], {**attrs, "kernel": (1, 1), **more})
+
+
 def test_avg_pool_does_not_count_what_ceil_mode_adds():
     x = np.ones((1, 1, 4), np.float32)
     attrs = {

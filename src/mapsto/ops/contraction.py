@@ -220,13 +220,15 @@ def _infer_conv(inference: Inference) -> list[tuple[DType, Shape]]:
     return [(dtype, (x[0], w[0], *space))]
 
 
-def _windows(
+def windows(
     x: Array, window: Sequence[int], strides: Sequence[int], dilations: Sequence[int], out: Sequence[int]
 ) -> Array:
-    """A view of an (already padded) x[N, C, *space] as [N, C, *out, *window]."""
+    """A view of an (already padded) x[N, C, *space] as [N, C, *out, *window]. A model may say any stride of an axis of
+    one place, more than there are bytes too: it is none then.
+    """
     across, along = x.strides[:2], x.strides[2:]
-    steps = (s * k for s, k in zip(along, strides, strict=True))
-    taps = (s * d for s, d in zip(along, dilations, strict=True))
+    steps = (s * k if n > 1 else 0 for s, k, n in zip(along, strides, out, strict=True))
+    taps = (s * d if n > 1 else 0 for s, d, n in zip(along, dilations, window, strict=True))
     shape = (*x.shape[:2], *out, *window)
     return np.lib.stride_tricks.as_strided(x, shape, (*across, *steps, *taps), writeable=False)
 
@@ -244,7 +246,7 @@ def _conv(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, .
     if 0 in shapes[0] or 0 in w.shape:
         flat = np.zeros(shapes[0], dtype=w.dtype)
         return [_rounded(flat if bias is None else flat + bias.reshape(-1, *(1 for _ in out)), inputs[0], attrs)]
-    view = _windows(pad_space(x, attrs["pads"], 0), w.shape[2:], attrs["strides"], attrs["dilations"], out)
+    view = windows(pad_space(x, attrs["pads"], 0), w.shape[2:], attrs["strides"], attrs["dilations"], out)
     space = tuple(range(2, 2 + len(out)))
     inner = int(np.prod(w.shape[1:]))
     result = np.empty((n, o, int(np.prod(out))), dtype=w.dtype)

@@ -19,7 +19,7 @@ from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of
 from mapsto.kernel.scalar import convert, lowest, widen
-from mapsto.ops.contraction import pad_space, window_extent, window_guards
+from mapsto.ops.contraction import pad_space, window_extent, window_guards, windows
 from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
@@ -44,13 +44,7 @@ def _pooled(inference: Inference) -> Shape:
 def _view(x: Array, attrs: Mapping[str, Any], out: Sequence[int], fill: Any) -> Array:
     """The padded input as [N, C, *out, *window]."""
     padded = pad_space(x, attrs["pads"], fill)
-    step = padded.strides[2:]
-    strides = (
-        *padded.strides[:2],
-        *(s * k for s, k in zip(step, attrs["strides"], strict=True)),
-        *(s * d for s, d in zip(step, attrs["dilations"], strict=True)),
-    )
-    return np.lib.stride_tricks.as_strided(padded, (*x.shape[:2], *out, *attrs["kernel"]), strides, writeable=False)
+    return windows(padded, attrs["kernel"], attrs["strides"], attrs["dilations"], out)
 
 
 def _place(low: Lowering) -> tuple[list[Iter], list[Iter], list[Dim], tuple[Dim, ...]]:
