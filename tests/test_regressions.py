@@ -80,3 +80,14 @@ def test_a_contraction_may_read_a_scalar(workers: Workers) -> None:
 def test_none_of_the_largest(workers: Workers) -> None:
     graph = "(float[3, 9] x) => (float[3, 0] y, int64[3, 0] i) <int64[1] k = {0}> { y, i = TopK (x, k) }"
     check(workers, graph, {"x": numbers(3, 9)})
+
+
+def test_what_reads_a_result_stored_on_the_way_is_not_overtaken(workers: Workers) -> None:
+    """x/2 (1 + erf(x/sqrt 2)) of a convolution: where x/2 is a kernel of its own, it comes after the convolution and
+    before the product.
+    """
+    graph = """(float[1, 1, 3, 3] x) => (float[1, 8, 3, 3] z) <float[8, 1, 1, 1] w = {1, -1, 2, 3, -2, 0.5, 4, 1}> {
+            y = Conv <kernel_shape: ints = [1, 1]> (x, w)
+            z = Gelu <approximate: string = "none"> (y)
+        }"""
+    check(workers, graph, {"x": numbers(1, 1, 3, 3)})

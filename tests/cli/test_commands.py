@@ -180,6 +180,9 @@ def test_compile_replays_a_plan(compiler: Compiler, model: Path, call: Call, tmp
     code, out, _ = call("compile", model, "-o", tmp_path / "a.mapsto", "--plan", tmp_path / "plan.txt")
     assert code == 0 and compiler.asked["plan"] == "edited plan"
     assert "input x: f32[2, 3]" in out and "output y: f32[2, 3]" in out
+    assert compiler.asked["updates"] is None
+    assert call("compile", model, "-o", tmp_path / "a.mapsto", "--update", "x=y")[0] == 0
+    assert compiler.asked["updates"] == {"x": "y"}
 
 
 def test_plan_and_explain(compiler: Compiler, model: Path, call: Call, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mapsto.cli import inputs
-from mapsto.cli.inputs import Given, UsageError, existing, make_feed, parse_shapes, read_given, read_text
+from mapsto.cli.inputs import Given, UsageError, existing, make_feed, parse_shapes, parse_updates, read_given, read_text
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 
@@ -39,6 +39,17 @@ def test_shapes() -> None:
 def test_bad_shapes_are_quoted(text: str) -> None:
     with pytest.raises(UsageError, match=r"--shape"):
         parse_shapes([text])
+
+
+def test_updates() -> None:
+    assert parse_updates([]) is None
+    assert parse_updates(["past=present", "a=b=c"]) == {"past": "present", "a": "b=c"}
+
+
+@pytest.mark.parametrize("texts", [["x"], ["=y"], ["x="], ["x=y", "x=z"]])
+def test_bad_updates_are_quoted(texts: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"--update x|--update =y"):
+        parse_updates(texts)
 
 
 def test_inputs_by_name_number_list_and_kind() -> None:

@@ -150,6 +150,12 @@ def compile_(
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="FILE", help="Replay the plan that `mapsto plan` wrote.")
     ] = None,
+    update: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--update", metavar="INPUT=OUTPUT", help="The output takes over the input's memory (repeatable)."
+        ),
+    ] = None,
     budget: BudgetOption = None,
     check_indices: CheckIndices = True,
     data_root: DataRoot = None,
@@ -159,7 +165,7 @@ def compile_(
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
 
-    compile_model(model, output, shape or [], threads, plan, check_indices, data_root, cache, json)
+    compile_model(model, output, shape or [], update or [], threads, plan, check_indices, data_root, cache, json)
 
 
 @app.command()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.inputs import InputPort, existing, parse_shapes, read_text, writable
+from mapsto.cli.inputs import InputPort, existing, parse_shapes, parse_updates, read_text, writable
 from mapsto.cli.open import open_model
 from mapsto.cli.output import beside, bytes_text, print_json, seconds_text, shape_text
 
@@ -15,6 +15,7 @@ def compile_model(
     model: Path,
     output: Path,
     shape: Sequence[str],
+    update: Sequence[str],
     threads: int | None,
     plan: Path | None,
     check_indices: bool,
@@ -25,7 +26,9 @@ def compile_model(
     existing(model)
     writable(output, besides=[model, plan])
     text = None if plan is None else read_text(plan, "plan")
-    opened = open_model(model, parse_shapes(shape), threads, text, check_indices, data_root, cache=cache)
+    opened = open_model(
+        model, parse_shapes(shape), threads, text, check_indices, data_root, cache=cache, updates=parse_updates(update)
+    )
     executable = opened.executable
     executable.save(output)
     size = output.stat().st_size if output.is_file() else None  # a pipe has none

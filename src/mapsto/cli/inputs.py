@@ -124,6 +124,19 @@ def _dim(text: str, whole: str) -> int | None:
     return int(text)
 
 
+def parse_updates(texts: Sequence[str]) -> dict[str, str] | None:
+    """`past=present` as {"past": "present"}; None where nothing was said. Raises UsageError."""
+    updates: dict[str, str] = {}
+    for text in texts:
+        name, equals, output = text.partition("=")
+        if not equals or not name or not output:
+            raise UsageError(f"--update {text}: expected INPUT=OUTPUT, such as past=present")
+        if name in updates:
+            raise UsageError(f"--update {text}: {name} is updated by {updates[name]} already")
+        updates[name] = output
+    return updates or None
+
+
 def parse_budget(text: str) -> dict[str, float]:
     """`nodes=1000000,seconds=60` as a mapping. Raises UsageError."""
     limits: dict[str, float] = {}

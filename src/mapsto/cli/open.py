@@ -32,6 +32,7 @@ def open_model(
     data_root: Path | None = None,
     device: str = "cpu",
     cache: bool = True,
+    updates: Mapping[str, str] | None = None,
 ) -> Opened:
     """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). Raises MapstoErrors."""
     import mapsto
@@ -59,6 +60,7 @@ def open_model(
             data_root=data_root,
             device=device,
             cache=cache,
+            updates=updates,
         )
     how = FOUND if executable.cache_note == FOUND else "compiled"
     return Opened(executable, how, time.perf_counter() - began)

@@ -19,10 +19,11 @@ MOST_OPERATIONS = 160
 
 
 def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
+    # a result stored on the way may be what is read in between, though the last one has no other reader
+    if around.between():
+        return f"{value} is read by something in between, or what is stored with it is"
     if around.alone(value):
         return ""
-    if around.between():
-        return f"{value} is read by something in between"
     out = next((t for t in (*source.targets, *reader.targets[:-1]) if around.goes_out(t)), None)
     return f"{out} leaves the graph, and lies as the caller wants it" if out is not None else ""
 
