@@ -11,7 +11,7 @@ import re
 
 import numpy as np
 import onnxruntime as ort
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, reject, settings
 from onnx.reference import ReferenceEvaluator
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as LacksOp
@@ -41,7 +41,9 @@ Outputs = dict[str, np.ndarray]
 
 
 def by_another(case: Case) -> Outputs:
-    """Every value of the graph by ONNX Runtime without optimisations, or by onnx.reference where that lacks an op."""
+    """Every value of the graph by ONNX Runtime without optimisations, or by onnx.reference where that lacks an op. A
+    graph that neither can run (a Pad that wraps nothing, beside a grouped ConvTranspose) is none to try.
+    """
     model = case.every
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -51,7 +53,11 @@ def by_another(case: Case) -> Outputs:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
         return dict(zip(names, session.run(None, case.feed), strict=True))
     except (LacksOp, Fail):
+        pass
+    try:
         return dict(zip(names, ReferenceEvaluator(model).run(None, case.feed), strict=True))
+    except (ValueError, IndexError, TypeError, NotImplementedError):  # what its own code stumbles over
+        reject()
 
 
 def magnitude(arrays: list[np.ndarray]) -> float:
