@@ -38,7 +38,7 @@ class Seed:
 @functools.cache
 def models() -> tuple[Seed, ...]:
     """All of them, in an order that is always the same."""
-    found = [*_conformance(), *_random(), *_light(), *_own()]
+    found = [*_conformance(), *_random(), *_light(), *_own(), *_quantised(), *_sequences()]
     return tuple(seed for seed in found if len(seed.data) <= LARGEST and _is_read(seed.proto))
 
 
@@ -94,6 +94,25 @@ def replayed() -> frozenset[str]:
     from tests.session.test_replay import MODELS
 
     return frozenset(MODELS) | {"several ops"}
+
+
+def _quantised() -> list[Seed]:
+    """What a quantiser writes around an op."""
+    from tests.importers.test_quantised import MOVED, requantised, some_products
+
+    made = {**{f"moved by {op}": requantised(op, 0.25, 0.25) for op in MOVED}, **some_products()}
+    return [
+        Seed(f"quantised: {name}", model.SerializeToString(deterministic=True), feed)
+        for name, (model, feed) in made.items()
+    ]
+
+
+def _sequences() -> list[Seed]:
+    from tests.importers.test_sequences import some_models
+
+    return [
+        Seed(f"sequences: {name}", model.SerializeToString(deterministic=True)) for name, model in some_models().items()
+    ]
 
 
 def _own() -> list[Seed]:

@@ -156,6 +156,18 @@ def test_sums_are_exact_up_to_the_end_of_32_bits() -> None:
             assert mapsto.compile(given).run(feed)["y"].item() == exact
 
 
+def some_products() -> dict[str, tuple[Any, Arrays]]:
+    """Small ones of each kind."""
+    x, w = integers(np.uint8, (2, 3, 5, 6)), integers(np.int8, (4, 3, 3, 3), 1)
+    a, c = integers(np.int8, (3, 7)), integers(np.uint8, (5, 7), 1)
+    tensor, channels = {"scale": 0.1, "zero": 9}, {"scale": np.linspace(0.1, 1, 4), "axis": 0}
+    return {
+        "Conv": two("Conv", x, w, tensor, channels, ["n", 3, "h", "w"], pads=[1, 1, 1, 1]),
+        "Gemm": two("Gemm", a, c, tensor, tensor, transB=1, alpha=0.5),
+        "MatMul": two("MatMul", a, c.T.copy(), tensor, {"scale": np.linspace(0.1, 1, 5), "axis": 1}, ["m", 7]),
+    }
+
+
 def float_products() -> dict[str, tuple[Any, Arrays]]:
     x, w = integers(np.uint8, (5, 40)), integers(np.int8, (40, 24), 1)
     tensor, blocks = {"scale": 0.1, "zero": 9}, np.full((4, 24), 0.5)

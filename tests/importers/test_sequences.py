@@ -37,13 +37,14 @@ SHAPES = {
     "equal": ("[2,3]", "[2,3]", "[2,3]"),
     "different": ("[2,3]", "[1,3]", "[4,3]"),
     "open": ("[n,3]", "[m,3]", "[k,3]"),
+    "partly open": ("[m,3]", "[1,3]", "[m,3]"),
 }
 
 
 def three(shapes: tuple[str, ...]) -> tuple[str, dict[str, np.ndarray]]:
     """Inputs a, b, c as text, and arrays for them."""
     text = ", ".join(f"float{s} {name}" for s, name in zip(shapes, "abc", strict=True))
-    extents = [int(s[1]) if s[1].isdigit() else k + 1 for k, s in enumerate(shapes)]
+    extents = [int(s[1]) if s[1].isdigit() else {"n": 1, "m": 2, "k": 3}[s[1]] for s in shapes]
     return text, {
         name: np.full((e, 3), k + 1, np.float32) for k, (e, name) in enumerate(zip(extents, "abc", strict=True))
     }
@@ -153,6 +154,26 @@ def test_a_split_whose_extents_a_run_gives() -> None:
     assert_as_another(given, *feeds)
     with pytest.raises(ExecutionError, match="do not make up axis 2"):
         mapsto.compile(given).run({"x": X, "parts": np.array([1, 2])} | position(1))
+
+
+def some_models() -> dict[str, onnx.ModelProto]:
+    """One of each kind, for whoever wants to change them."""
+    body = """
+        first = SequenceConstruct(a, b)
+        more = SequenceInsert(first, c, at)
+        less = SequenceErase(more, at)
+        one = SequenceAt(less, at)
+        y = ConcatFromSequence<axis = 0>(less)
+    """
+    split = "s = SplitToSequence<axis = 0, keepdims = 0>(x)\nn = SequenceLength(s)\ny = SequenceAt(s, at)"
+    grows = GROWS.format(new=1, start="none", first="")
+    return {
+        **{f"{kind} shapes": model(body, f"{three(shapes)[0]}, int64 at", "float[r,3] y, float[p,3] one")
+           for kind, shapes in SHAPES.items()},
+        "split": model(split, "float[n,m] x, int64 at", "int64 n, float y"),
+        "growing": model(grows, "float[2] x, int64 count", "int64 n, float y, float[2] t"),
+        "read in a loop": model(READS, "float[5,4] x", "float[5,4] y"),
+    }  # fmt: skip
 
 
 # -- loops -------------------------------------------------------------------------------------------------------------

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mapsto.ir.expr import Dim, sym
-from mapsto.ir.graph import Value
+from mapsto.ir.expr import Dim, sym, symbols
+from mapsto.ir.graph import Value, binds
 from mapsto.kernel.ast import Load, Stmt
 from mapsto.plan.home import Border
-from mapsto.plan.items import Item, Looped, each, targets_of
+from mapsto.plan.items import Branches, Control, Item, Looped, each, targets_of
 from mapsto.plan.layout import Layout
 from mapsto.plan.recipe import made, of
 from mapsto.plan.task import Task
@@ -51,6 +51,7 @@ class _Slicing:
 
     makers: Mapping[str, Task]
     rounds: Mapping[str, int]  # the loop (by a number) in whose rounds a value is made
+    late: Mapping[str, frozenset[str]]  # sizes that a run only knows after a value is made
     values: Mapping[str, Value]
     wishes: Wishes
     border: dict[str, Border]
@@ -85,6 +86,8 @@ class _Slicing:
             return None
         if self.rounds.get(name) != self.rounds.get(target):
             return None  # it is made once, where the whole is made in each round
+        if any(symbols(d) & self.late[name] for d in self.values[target].shape):
+            return None  # where the whole lies, and how long it is, is not known yet
         inner = self.wishes.inner.get(name)
         if view_source(maker) is not None or inner != self.wishes.inner.get(target):
             return None
@@ -108,7 +111,7 @@ def slice_concats(
     """
     every = [item for item in walk(items) if isinstance(item, Task)]
     makers = {t: task for task in every for t in task.targets}
-    work = _Slicing(makers, _rounds_of(items), values, wishes, dict(wishes.border), block)
+    work = _Slicing(makers, _rounds_of(items), _late(items), values, wishes, dict(wishes.border), block)
     for task in reversed(every):
         if task.is_concat:
             work.take(task)
@@ -119,6 +122,18 @@ def slice_concats(
         return (work.changed.get(item.targets[-1], item),)
 
     return each(items, change), work.slices, work.border
+
+
+def _late(items: Sequence[Item]) -> dict[str, frozenset[str]]:
+    """What is made -> the sizes that get their values after it."""
+    found: dict[str, frozenset[str]] = {}
+    late: frozenset[str] = frozenset()
+    for item in reversed([*walk(items)]):
+        for name in targets_of(item):
+            found.setdefault(name, late)
+        if isinstance(item, Control | Branches) and (names := binds(item.node)):
+            late |= frozenset(names)
+    return found
 
 
 def _rounds_of(items: Sequence[Item]) -> dict[str, int]:
