@@ -228,6 +228,7 @@ MOVED: dict[str, tuple[dict[str, np.ndarray], dict[str, Any]]] = {
     "DepthToSpace": ({}, {"blocksize": 2}),
     "SpaceToDepth": ({}, {"blocksize": 2}),
     "MaxPool": ({}, {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}),
+    "GlobalMaxPool": ({}, {}),
     "Split": ({"a": np.array([1, 3])}, {"axis": 1}),
 }
 
@@ -283,6 +284,24 @@ def test_scales_of_which_quotients_may_leave_the_floats(scale: float) -> None:
     again = [first, node("QuantizeLinear", ["x_f", "x_s", "x_z"], ["y"])]
     graph = prepared(model(again, [port("x", ["n"], np.uint8)], ["y"], tensors, 17), None)
     assert any(n.op == "round" for n in graph.nodes) is (scale != -0.25)
+
+
+def test_extents_of_a_run_have_one_name() -> None:
+    """A slice that ends where the run says: its integers may not bring a second size for one extent."""
+    first, tensors = dequantised("x", np.uint8, 0.25, 9)
+    nodes = [
+        first,
+        node("Slice", ["x_f", "zero", "end"], ["m"]),
+        node("QuantizeLinear", ["m", "x_s", "x_z"], ["q"]),
+        node("DequantizeLinear", ["q", "x_s", "x_z"], ["d"]),
+        node("Add", ["m", "d"], ["y"]),
+    ]
+    constants = {**tensors, "zero": np.array([0])}
+    given = model(nodes, [port("x", ["n"], np.uint8), port("end", [1], np.int64)], ["y"], constants, 17)
+    exe = mapsto.compile(given)
+    for end in (1, 5, 100):
+        feed = {"x": integers(np.uint8, (9,)), "end": np.array([end])}
+        np.testing.assert_array_equal(exe.run(feed)["y"], by_another(given, feed)[0])
 
 
 def test_a_negative_scale_is_no_order() -> None:

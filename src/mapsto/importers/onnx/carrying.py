@@ -43,7 +43,8 @@ def carry(row: Row, call: NodeCall, results: Sequence[TensorOrSequence | None]) 
         return
     moved = row(replace(call, inputs=(*(each.q for each in found), *call.inputs[data:])))
     for value, q in zip(results, moved if isinstance(moved, Sequence) else [moved], strict=True):
-        if isinstance(value, Value) and isinstance(q, Value):
+        # sizes that a run finds have a name for each time that they are asked for
+        if isinstance(value, Value) and isinstance(q, Value) and value.shape == q.shape:
             known.note(value, first.holding(q))
 
 
