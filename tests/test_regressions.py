@@ -91,3 +91,13 @@ def test_what_reads_a_result_stored_on_the_way_is_not_overtaken(workers: Workers
             z = Gelu <approximate: string = "none"> (y)
         }"""
     check(workers, graph, {"x": numbers(1, 1, 3, 3)})
+
+
+def test_guards_of_loaded_places_are_placed_once(workers: Workers) -> None:
+    """A border, read through a table of places that has an element for each lane."""
+    graph = """(float[1, 2, 3, 3] x) => (float[1, 2, 3, 8] z)
+        <int64[8] p = {0, 0, 0, 0, 0, 0, 0, 1}, float[4] s = {1, 1, 1, 2}> {
+            y = Pad (x, p)
+            z = Resize <mode: string = "linear"> (y, , s)
+        }"""
+    check(workers, graph, {"x": numbers(1, 2, 3, 3)})

@@ -52,10 +52,10 @@ class Places:
 
     def number(self, e: Dim) -> loop.Value:
         """The i64 value of an index expression: one lane, or all lanes where it varies."""
-        return self._number(self.resolved(e))
+        return self.resolved_number(self.resolved(e))
 
-    def _number(self, e: Dim) -> loop.Value:
-        """The same for a part of an expression that is resolved already: resolving twice would place elements twice."""
+    def resolved_number(self, e: Dim) -> loop.Value:
+        """The same of an expression that is resolved already: resolving twice would place elements twice."""
         lane = self.emitter.lane
         if lane is None or not self.emitter.varies(e):
             return loop.IndexValue(e, loop.Type(_I64))
@@ -97,7 +97,9 @@ class Places:
             for atom in hard[1:]:
                 part = loop.Binary("mul", part, self._call(atom))
             factor = product([coefficient, *(of_atom(a) for a in rest)])
-            parts.append(part if factor == 1 else loop.Binary("mul", part, lift(self._number(factor), lane.count)))
+            if factor != 1:
+                part = loop.Binary("mul", part, lift(self.resolved_number(factor), lane.count))
+            parts.append(part)
         found = linear(plain, lane.symbol)
         if found is None:  # lane * lane
             found = Linear(0, 0)
@@ -111,7 +113,7 @@ class Places:
         assert self.emitter.lane is not None
         total: loop.Value = constant(coefficient, loop.Type(_I64, self.emitter.lane.count))
         for atom in monomial:
-            total = loop.Binary("mul", total, lift(self._number(of_atom(atom)), self.emitter.lane.count))
+            total = loop.Binary("mul", total, lift(self.resolved_number(of_atom(atom)), self.emitter.lane.count))
         return total
 
     def _call(self, call: Call) -> loop.Value:
@@ -119,7 +121,7 @@ class Places:
         lanes = self.emitter.lane.count
         if call.fn == "load":
             return self._gathered(call)
-        a, b = (lift(self._number(arg), lanes) for arg in call.args)
+        a, b = (lift(self.resolved_number(arg), lanes) for arg in call.args)
         if call.fn in ("min", "max"):
             return loop.Binary(call.fn, a, b)
         if call.fn == "mod":

@@ -167,7 +167,7 @@ class Emitter(Context):
         return self.code.let(loop.Compare("ge", loop.IndexValue(cond, t), constant(0, t)), "c")
 
     def _guard_mask(self, cond: Dim) -> loop.Value:
-        """cond >= 0, lane by lane; a linear condition holds on the first or on the last lanes."""
+        """cond (resolved) >= 0, lane by lane; a linear condition holds on the first or on the last lanes."""
         assert self.lane is not None
         found = linear(cond, self.lane.symbol)
         holds = None if found is None else half_line(*found)
@@ -175,7 +175,7 @@ class Emitter(Context):
             return self.lane_mask(holds.stop)
         if holds is not None and holds.start is not None:
             return self.code.let(loop.Unary("not", self.lane_mask(holds.start)), "m")
-        at = self.places.number(cond)
+        at = self.places.resolved_number(cond)
         return self.code.let(loop.Compare("ge", at, lift(constant(0, loop.Type(DType.I64)), at.type.lanes)), "m")
 
     def _selected(self, masks: list[loop.Value], e: Where) -> loop.Value:
