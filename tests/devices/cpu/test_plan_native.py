@@ -50,7 +50,8 @@ def assert_close(found: np.ndarray, wide: np.ndarray) -> None:
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_a_contraction_is_right(form: Form, workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quotes, "GOOD_TO", math.inf)  # the template is what is tested, also where loops would be faster
+    for factor in ("GOOD_TO", "GOOD_TO_OPEN"):  # the template is what is tested, also where loops would be faster
+        monkeypatch.setattr(quotes, factor, math.inf)
     graph = form.graph()
     exe = compiled(graph, workers)
     tiled = any(work.offer.template == "tiles" for work in exe.plan.works)

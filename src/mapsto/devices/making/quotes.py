@@ -13,6 +13,7 @@ from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.sums import contraction_stmts
 from mapsto.devices.making.tasks import LOOPS, NOTHING, ROUTINE, TILES
 from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Stmt
 from mapsto.kernel.compose import reads
@@ -29,10 +30,11 @@ from mapsto.plan.row_tally import rows_tally
 from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task
 
-# What counts of kernels of different kinds are good for: loops must take less by that before they displace a template
-# that reads its operands as they lie. One that packs an operand in each run moves it twice more, and by more than a
-# guess of open sizes says where they turn out large: of that no more is believed than of loops.
+# What counts of kernels of different kinds are good for: loops must take less by that before they displace a template.
 GOOD_TO = 1.5
+# The same of one that packs an operand of an open size in each run: it moves that twice more, and from farther away
+# than the guess says where it turns out large.
+GOOD_TO_OPEN = 1.0
 
 
 class Template(Protocol):
@@ -115,7 +117,7 @@ class _Quoted:
             yield Refusal(f"{LOOPS}: they would take {least:.2g} s at least")
             return
         loops = quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
-        factor = 1.0 if any(self.packs(phase, template, code) for phase in self.task.phases) else GOOD_TO
+        factor = GOOD_TO_OPEN if any(self.packs_open(phase, template, code) for phase in self.task.phases) else GOOD_TO
         yield from (loops, tiles) if loops.cost.seconds * factor < tiles.cost.seconds else (tiles, loops)
 
     def least(self, tiles: Tally) -> Tally:
@@ -145,6 +147,10 @@ class _Quoted:
     def packs(self, c: Contraction, template: Template, code: TaskCode) -> bool:
         """Whether a run packs B before."""
         return c.b.tensor not in code.constants and not template.reads_directly(c, code)
+
+    def packs_open(self, c: Contraction, template: Template, code: TaskCode) -> bool:
+        """Whether it does, and only the run knows how much that is."""
+        return self.packs(c, template, code) and any(isinstance(d, Expr) for d in code.layout(c.b.tensor).shape)
 
     def packing(self, c: Contraction, code: TaskCode, values: Mapping[str, Value]) -> Tally:
         """An operand that is made at run time and whose columns are not contiguous."""

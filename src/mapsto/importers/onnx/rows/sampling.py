@@ -274,6 +274,8 @@ def _tensor_scatter(call: NodeCall) -> Result:
     """A cache with an update written from each batch entry's place on, turning round at the end if it is circular."""
     b, cache, update = call.builder, call.input(0), call.input(1)
     axis = call.axis(cache.rank, -2)
+    if cache.rank < 2 or update.rank != cache.rank:
+        raise call.wrong(f"{update} is no update of {cache}, along axis {axis}")
     circular = call.one_of("mode", "linear", ["linear", "circular"]) == "circular"
     steps = b.one("iota", [], shape=(update.shape[axis],), start=0, step=1, dtype=DType.I64)
     places = column(b, steps, axis, cache.rank)
