@@ -451,3 +451,12 @@ def test_ports_lie_as_a_caller_has_them(old: str, new: str, refused: str) -> Non
     assert count == 1, text
     with pytest.raises(ParseError, match=re.escape(refused)):
         mapsto.compile(model, plan=edited)
+
+
+def test_an_output_has_its_own_value_in_its_place() -> None:
+    """Not another one that lies as it would."""
+    model = parse("g (float[4, 6] x) => (float[4, 6] z) <int64[1] k = {6}> { v, i = TopK(x, k) z = Neg(v) }")
+    text = mapsto.compile(model).plan.text()
+    assert "place z in z" in text and "home v : f32[4, 6] in v" in text
+    with pytest.raises(ParseError, match="place z: v is another value, and no copy of z"):
+        mapsto.compile(model, plan=text.replace("place z in z", "place z in v"))

@@ -123,7 +123,24 @@ class _Checking:
                 raise self.fault(where, f"{where}: {place} is not {values[output]}, row-major")
             if home.buffer in taken or homes[home.buffer].layout.elements != home.layout.elements:
                 raise self.fault(where, f"{where}: {place} lies in {home.buffer!r}, which is no buffer of its own")
+            if not self.holds(place, output):
+                raise self.fault(where, f"{where}: {place} is another value, and no copy of {output}")
             taken.add(home.buffer)
+
+    def holds(self, place: str, output: str) -> bool:
+        """Whether a value is an output, or a copy of it (of a copy of it) that the plan makes."""
+        copies = {
+            task.recipe.parts[1].name: task.recipe.parts[0].name
+            for task in tasks(self.mapped.items)
+            if task.recipe.rule == "copy"
+        }
+        for _ in range(len(copies) + 1):
+            if place == output:
+                return True
+            if place in self.values or place not in copies:
+                return False
+            place = copies[place]
+        return False
 
     @cached_property
     def values(self) -> dict[str, Value]:
