@@ -23,6 +23,7 @@ from mapsto.ir.region import Region, free_values, nested, reads, uses
 from mapsto.ir.rename import rename_values
 from mapsto.ir.text import parse_graph, print_graph
 from mapsto.ops import registry
+from mapsto.ops.builder import Builder
 from mapsto.ops.control import yields
 from mapsto.ops.interpret import run_graph
 from mapsto.ops.registry import Inference, Nesting, OpSpec, RunNested, Shape
@@ -280,7 +281,10 @@ def row(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         start, trips = call.input(), call.integer("trips")
         if trips == 1:
             return call.translator.inline_graph(call.graph("body"), call.name, [start])
-        graph, _ = call.translator.nested_graph(call.graph("body"), call.name, [(start.dtype, start.shape)])
+        inner = Builder(call.builder.fresh(call.name), call.builder)
+        given = [inner.input("s", start.dtype, start.shape)]
+        made = call.translator.inline_graph(call.graph("body"), call.name, given, inner)
+        graph = inner.finish(call.tensors(made, "what it yields"))
         return call.builder.add("repeat", [start], {"trips": trips}, [graph])
 
     monkeypatch.setitem(table._ROWS, ("ai.onnx.ml", "Repeat"), repeat)
