@@ -86,7 +86,8 @@ class _Slicing:
             return None
         if self.rounds.get(name) != self.rounds.get(target):
             return None  # it is made once, where the whole is made in each round
-        if any(symbols(d) & self.late[name] for d in self.values[target].shape):
+        late = self.late[name]
+        if late and any(symbols(d) & late for d in self.values[target].shape):
             return None  # where the whole lies, and how long it is, is not known yet
         inner = self.wishes.inner.get(name)
         if view_source(maker) is not None or inner != self.wishes.inner.get(target):

@@ -127,20 +127,20 @@ class _Checking:
                 raise self.fault(where, f"{where}: {place} is another value, and no copy of {output}")
             taken.add(home.buffer)
 
+    @cached_property
+    def copies(self) -> dict[str, str]:
+        """Copies that the plan makes of values of the graph, and of such copies -> what they are copies of."""
+        recipes = [task.recipe for task in tasks(self.mapped.items) if task.recipe.rule == "copy"]
+        made = {recipe.parts[1].name: recipe.parts[0].name for recipe in recipes}
+        return {copy: source for copy, source in made.items() if copy not in self.values}
+
     def holds(self, place: str, output: str) -> bool:
         """Whether a value is an output, or a copy of it (of a copy of it) that the plan makes."""
-        copies = {
-            task.recipe.parts[1].name: task.recipe.parts[0].name
-            for task in tasks(self.mapped.items)
-            if task.recipe.rule == "copy"
-        }
-        for _ in range(len(copies) + 1):
-            if place == output:
-                return True
-            if place in self.values or place not in copies:
-                return False
-            place = copies[place]
-        return False
+        seen: set[str] = set()
+        while place != output and place in self.copies and place not in seen:
+            seen.add(place)
+            place = self.copies[place]
+        return place == output
 
     @cached_property
     def values(self) -> dict[str, Value]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.importers.onnx.rows.common import beside, centred_matrix, reshape, slice_axis, transpose
+from mapsto.importers.onnx.rows.common import beside, centred_matrix, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.rows.microsoft import DOMAIN
 from mapsto.importers.onnx.rows.quantisation import dequantise
 from mapsto.importers.onnx.rows.rounds import COUNTER, Round, Trips, built
@@ -34,12 +34,14 @@ def _dynamic_lstm(call: NodeCall) -> Result:
     if not _is_usual(call):
         return _in_floats(call)
     made = [_direction(call, k, backwards) for k, backwards in enumerate(directions)]
-    b = call.builder
-    parts = [[reshape(b, v, (*v.shape[:at], 1, *v.shape[at:])) for v in each]
-             for each, at in zip(zip(*made, strict=True), (1, 0, 0), strict=True)]  # fmt: skip
-    return [
-        each[0] if len(each) == 1 else b.one("concat", each, axis=at) for each, at in zip(parts, (1, 0, 0), strict=True)
-    ]
+    y, h, c = zip(*made, strict=True)
+    return [_stacked(call.builder, y, 1), _stacked(call.builder, h, 0), _stacked(call.builder, c, 0)]
+
+
+def _stacked(b: Builder, values: Sequence[Value], axis: int) -> Value:
+    """What directions give, along an axis of directions."""
+    parts = [unsqueeze(b, v, [axis]) for v in values]
+    return parts[0] if len(parts) == 1 else b.one("concat", parts, axis=axis)
 
 
 def _is_usual(call: NodeCall) -> bool:
