@@ -166,3 +166,12 @@ def test_an_error_shows_attributes_as_a_graphs_text_does():
     with pytest.raises(ShapeError) as raised:
         b.one("full", [], shape=None, value=1.0, dtype=DType.F32)
     assert "full() {dtype: :f32, shape: none, value: 1.0}: " in str(raised.value)
+
+
+def test_what_is_folded_again_is_the_same_constant():
+    b = Builder("g")
+    w = b.constant(np.arange(6.0, dtype=np.float32).reshape(2, 3))
+    turned = [b.one("transpose", [w], perm=(1, 0)) for _ in range(3)]
+    assert turned[0] is turned[1] is turned[2] and len(b.constants) == 2
+    inner = Builder("inner", b)
+    assert inner.one("transpose", [w], perm=(1, 0)) is turned[0] and not inner.constants

@@ -310,12 +310,23 @@ class Builder:
             values = kept[i]
             if values is not None:
                 check_inside(self, values, allowed, self.place(name))
-        folded = self._fold(spec, kept, attrs, results, names)
-        if folded is not None:
-            for value in folded:
-                self._nodes.attribute(value, Trail((), (self._provenance, *self._nodes.trails(kept))))
-            return folded
-        return self._append(spec, kept, attrs, results, tuple(graphs), names)
+        key = _node_key(name, kept, attrs) if spec.foldable and not graphs else None
+        made = self._lookup_same(key) if key is not None else None
+        if made is not None:
+            self._charges.node(name)
+        else:
+            made = self._fold(spec, kept, attrs, results, names)
+            is_folded = made is not None
+            if made is None:
+                made = self._append(spec, kept, attrs, results, tuple(graphs), names)
+            if key is not None:
+                self._cse[key] = made
+            if not is_folded:
+                return made
+        trail = Trail((), (self._provenance, *self._nodes.trails(kept)))
+        for value in made[:1] if self._nodes.has(made[0].name) else made:
+            self._nodes.attribute(value, trail)
+        return made
 
     def _inference(
         self,
@@ -340,26 +351,15 @@ class Builder:
         self._charges.node(spec.name)
         for value in inputs:
             self._materialise(value)
-        key = (
-            spec.name,
-            tuple(v.name if v else "" for v in inputs),
-            tuple((k, _attr_key(attrs[k])) for k in sorted(attrs)),
-        )
-        if not graphs and spec.foldable:
-            found = self._lookup_same(key)
-            if found is not None:
-                self._nodes.attribute(found[0], Trail((), (self._provenance, *self._nodes.trails(inputs))))
-                return found
         outputs = tuple(
             Value(self._names.fresh(names[i] if i < len(names) and names[i] else spec.name), dtype, shape)
             for i, (dtype, shape) in enumerate(results)
         )
         provenance = self._nodes.written((self._provenance, *self._nodes.trails(inputs)))
-        self._nodes.add(Node(spec.name, key[1], outputs, attrs, graphs, provenance))
+        names_in = tuple(v.name if v else "" for v in inputs)
+        self._nodes.add(Node(spec.name, names_in, outputs, attrs, graphs, provenance))
         for value in outputs:
             self.values[value.name] = value
-        if not graphs and spec.foldable:
-            self._cse[key] = outputs
         return outputs
 
     def attribute(self, value: Value, sources: Sequence[str] | Trail) -> None:
@@ -476,6 +476,11 @@ class _Standing:
     def __exit__(self, *_: object) -> None:
         b = self._builder
         b._provenance, b._place, b._charges.made, b._charges.allowed = self._before
+
+
+def _node_key(name: str, inputs: Sequence[Value | None], attrs: Mapping[str, Any]) -> Any:
+    """What nodes that compute the same have alike."""
+    return name, tuple(v.name if v else "" for v in inputs), tuple((k, _attr_key(attrs[k])) for k in sorted(attrs))
 
 
 def _attr_key(attr: Any) -> Any:
