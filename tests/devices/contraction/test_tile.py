@@ -14,6 +14,7 @@ from mapsto.devices.contraction.template import plan_contraction
 from mapsto.devices.contraction.tile import ProductShape, choose, row_limit, split_columns, split_rows, tile_cycles
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.isa import AVX2, AVX512_FULL, SSE2, Isa
+from mapsto.ir.expr import evaluate
 
 ZEN4 = isas.tuned(AVX512_FULL, "znver4")
 ISAS = [SSE2, AVX2, isas.AVX512, ZEN4]
@@ -130,3 +131,24 @@ def test_items_are_many_and_equal() -> None:
         assert isinstance(plan.units, int) and isinstance(plan.blocks, int)
         last = plan.units - (plan.blocks - 1) * plan.chunk
         assert last >= 0.6 * plan.chunk
+
+
+@pytest.mark.parametrize(
+    "rows, channels, columns, rows_outer",
+    [
+        (40, 2048, 512, False),  # items for several threads leave 7 blocks of rows: B seven times, or A eight times
+        (48, 1536, 384, False),
+        (4096, 1024, 96, False),  # few panels
+        (20_000, 512, 4096, True),  # blocks that fill their part of the cache: B 160 times, A 42 times
+        (64, 256, 2048, False),  # A stays in the cache
+    ],
+)
+def test_loops_are_ordered_by_the_bytes_that_their_blocks_bring(
+    rows: int, channels: int, columns: int, rows_outer: bool
+) -> None:
+    plan = plan_contraction(product_case(Product(rows, channels, columns), FP32).form, isas.AVX512.core)
+    assert plan.rows_outer == rows_outer
+    a, b = 4 * rows * channels, 4 * channels * columns
+    blocks, panels = evaluate(plan.blocks, {}), evaluate(plan.panels, {})
+    if rows_outer:
+        assert a + blocks * b < b + panels * a

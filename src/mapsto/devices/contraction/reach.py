@@ -43,12 +43,17 @@ def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) 
     ideal = rows * e.columns * steps * instructions / (core.vector_bits // (8 * total.size) * core.fma_per_cycle)
     panels = max(-(-e.columns // max(tiling.width, 1)), 1)
     bytes_a, bytes_b = rows * e.channels * a.size, e.columns * steps * shape.group_bytes
-    blocks = -(-bytes_a // rules.CACHED_BYTES)
-    outer = bytes_a > rules.CACHED_BYTES and bytes_a + blocks * bytes_b < bytes_b + panels * bytes_a
+    tiles = max(e.rows[-1] // max(tiling.sizes[0], 1), 1)
+    outer_rows = math.prod(e.rows[:-1])
+    several = len(e.rows) > 1
+    unit = tile_cycles(core, tiling.panel, tiling.sizes[0], shape) * (tiles if several else 1)
+    work = rules.Work(outer_rows if several else tiles, unit, panels, e.batch)
+    by_rows = -(-work.units // rules.units_a_block(work, bytes_a))
+    outer = rules.is_outer_by_rows(bytes_a, bytes_b, panels, by_rows)
     shares = e.batch * panels * max(rows // max(tiling.sizes[0], 1), 1)
-    between_a, between_b = bytes_a + bytes_b / panels, bytes_b + bytes_a / blocks
+    between_a, between_b = bytes_a + bytes_b / panels, bytes_b + bytes_a / by_rows
     if outer:
-        return TemplateShare(ideal / cycles, 1.0, 0.0, blocks, between_b, shares)
+        return TemplateShare(ideal / cycles, 1.0, 0.0, by_rows, between_b, shares)
     return TemplateShare(ideal / cycles, panels, between_a, 1.0, 0.0, shares)
 
 

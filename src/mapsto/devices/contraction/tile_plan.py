@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import ContractionForm
@@ -87,8 +88,9 @@ def plan_contraction(form: ContractionForm, core: Core, allowed: Callable[[Tilin
 
 def _planned(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> TilePlan:
     tiling = _closing(form, tiling)
-    rows_outer = _rows_outer(form, shape, tiling)
-    return TilePlan(form, core, tiling, rows_outer, _chunk(form, core, shape, tiling, rows_outer))
+    rows_outer = _rows_outer(form, core, shape, tiling)
+    chunk = units_a_block(_work(form, core, shape, tiling), _bytes_of_a(form) if rows_outer else 0)
+    return TilePlan(form, core, tiling, rows_outer, chunk)
 
 
 def _shape(form: ContractionForm, core: Core) -> ProductShape:
@@ -117,32 +119,52 @@ def _bytes_of_a(form: ContractionForm) -> int:
     return max(_rows(form) * _number(form.channels) * form.a.element.size, 1)
 
 
-def _rows_outer(form: ContractionForm, shape: ProductShape, tiling: Tiling) -> bool:
+def _rows_outer(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> bool:
     """Bytes from beyond the second-level cache: B once for every block of A's rows, or A once for every panel of B."""
     a, b = _bytes_of_a(form), _number(form.columns) * shape.steps * shape.group_bytes
     panels = max(_number(form.columns) // tiling.width, 1)
-    return a > CACHED_BYTES and a + a // CACHED_BYTES * b < b + panels * a
+    work = _work(form, core, shape, tiling)
+    return is_outer_by_rows(a, b, panels, -(-work.units // units_a_block(work, a)))
 
 
-def _chunk(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling, rows_outer: bool) -> int:
-    """Tiles (or outer rows) of a row block: by work, by A's bytes where panels pass over it, and so that there are
-    enough items, equally large, for several threads to finish together."""
+def is_outer_by_rows(a: int, b: int, panels: int, blocks: int) -> bool:
+    """Whether blocks of rows that meet all panels bring fewer bytes into the second-level cache than panels that meet
+    all rows. a, b: bytes of the operands.
+    """
+    return a > CACHED_BYTES and a + blocks * b < b + panels * a
+
+
+class Work(NamedTuple):
+    """What is divided into items: units of rows and the cycles of one beside one panel, panels, batches."""
+
+    units: int
+    cycles: float
+    panels: int
+    batch: int
+
+
+def units_a_block(work: Work, passed_over: int = 0) -> int:
+    """Units of a row block: by work, by A's bytes where all panels pass over it (`passed_over`), and so that there are
+    enough items, equally large, for several threads to finish together.
+    """
+    units = work.units
+    chunk = max(int(_ITEM_CYCLES / max(work.cycles, 1.0)), 1)
+    if passed_over:
+        chunk = max(chunk, CACHED_BYTES * units // passed_over)
+    least = max(int(_LEAST_CYCLES / max(work.cycles, 1.0)), 1)
+    chunk = max(min(chunk, units * work.panels * work.batch // _ITEMS), min(least, chunk), 1)
+    return -(-units // -(-units // chunk)) if units else 1
+
+
+def _work(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> Work:
     several = len(form.rows) > 1
     tiles = sum(tiling.counts) if tiling.counts else -(-_number(form.rows[-1].extent) // tiling.sizes[0])
     outer = product(_number(axis.extent) for axis in form.rows[:-1])
-    units = outer if several else tiles
-    assert isinstance(units, int)
-    vectors = tiling.last if tiling.full_panels == 0 else tiling.panel
-    unit = tile_cycles(core, vectors, tiling.sizes[0], shape) * (tiles if several else 1)
-    chunk = max(int(_ITEM_CYCLES / max(unit, 1.0)), 1)
-    if rows_outer:
-        chunk = max(chunk, CACHED_BYTES * units // _bytes_of_a(form))
-    panels = max(-(-_number(form.columns) // tiling.width), 1)
     batch = product(_number(axis.extent, 1) for axis in form.batch)
-    assert isinstance(batch, int)
-    least = max(int(_LEAST_CYCLES / max(unit, 1.0)), 1)
-    chunk = max(min(chunk, units * panels * batch // _ITEMS), min(least, chunk), 1)
-    return -(-units // -(-units // chunk)) if units else 1
+    assert isinstance(outer, int) and isinstance(batch, int)
+    vectors = tiling.last if tiling.full_panels == 0 else tiling.panel
+    cycles = tile_cycles(core, vectors, tiling.sizes[0], shape) * (tiles if several else 1)
+    return Work(outer if several else tiles, cycles, max(-(-_number(form.columns) // tiling.width), 1), batch)
 
 
 def _widest(form: ContractionForm, core: Core) -> int:
