@@ -25,11 +25,14 @@ from onnx import helper
 import mapsto
 import mapsto.errors
 from mapsto.importers.onnx import table
+from mapsto.ir.dtypes import DType
+from mapsto.ops.builder import Builder
 from mapsto.runtime import guard
 from mapsto.runtime.frame import Frame
 from mapsto.session import assemble
 from tests.fuzz import artifacts, children, jsons, lines, models
 from tests.fuzz.children import Children, Outcome
+from tests.fuzz.judging import difference, reference
 from tests.fuzz.models import Case
 from tests.fuzz.mutating import Mutator
 from tests.fuzz.worker import install
@@ -253,6 +256,27 @@ def test_a_run_that_is_merely_large_is_no_finding(make: Any, large: int, what: s
     outcome = tried(make(large))
     assert not outcome.finding and outcome.where == what, outcome
     assert tried(make(40)).key == ("ran", "right")
+
+
+def test_what_only_the_reference_would_hold_is_no_finding(tried: Any) -> None:
+    """A tile of 1.2 GB that native code reads where it lies."""
+    nodes = [node("Tile", ["x", "repeats"], ["t"]), node("ReduceMax", ["t"], ["y"])]
+    outcome = tried(model(nodes, {"x": [3]}, constants={"repeats": np.array([10**8], np.int64)}).SerializeToString())
+    assert outcome.key == ("ran", "not compared: too large"), outcome
+
+
+@pytest.mark.parametrize("large", [True, False])
+def test_sums_may_pass_the_largest_number_in_another_order(large: bool) -> None:
+    b = Builder("g")
+    x = b.input("x", DType.F32, (2, 3))
+    graph = b.finish([b.one("reduce", [x], kind="sum", axes=(1,), keepdims=True)], names=["y"])
+    feed = {"x": np.array([[3e38, 3e38, -3e38], [1, 2, 3]], np.float32) * np.float32(1 if large else 1e-9)}
+    expected = reference(graph, feed)
+    found = {"y": expected.outputs["y"].copy()}
+    found["y"][0] = np.inf
+    assert bool(difference(found, expected, graph, feed)) == (not large)
+    found["y"][0] = expected.outputs["y"][0] / 2
+    assert difference(found, expected, graph, feed)
 
 
 def test_rounds_that_do_not_end_are_found(tried: Any, monkeypatch: pytest.MonkeyPatch) -> None:
