@@ -12,6 +12,9 @@ from mapsto.ir.expr import Dim
 # scalar operations that this may make: a bound on how much code one kernel is.
 FEW_ROUNDS = 32
 STRAIGHT_CODE = 128
+# Terms of a sum that are added one after another; a sum of more is divided into blocks of some.
+FEW_TERMS = 4096
+BLOCK_TERMS = 1024
 # Vectors of one operand that rows share and that are gathered once for all of them, and the fewest rows that must share
 # it: fewer do not pay for the gathering. Each row walks over all of these vectors, so they must be few beside the rest.
 MOST_STAGED = 64

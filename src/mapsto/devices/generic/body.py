@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from mapsto.devices.generic.context import Lane
 from mapsto.devices.generic.cost import SegmentCosts, Vector
@@ -11,7 +12,7 @@ from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
 from mapsto.devices.generic.fusion import Follower, followers, only_followed
 from mapsto.devices.generic.operations import combine, convert, identity, lift
 from mapsto.devices.generic.reduce import Neighbours, emit_reduce, goes_with_neighbours
-from mapsto.devices.generic.running import RunningReduction, runner
+from mapsto.devices.generic.running import Block, RunningReduction, block_of, in_blocks, runner
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import zero
 from mapsto.devices.generic.staging import Staged
@@ -122,46 +123,59 @@ class Body:
         followed = self.fused[at]
         outer = [it for it in group.inner if vector is None or it.name != vector.iter.name]
         with self.emitter.writing_to(s.target for s in group.steps):
-            totals = [self.totals(f, vector) for f in followed]
-            with self.loops(outer):
+            block = _block(followed, outer, vector)
+            totals = [self.totals(f, vector, block is not None) for f in followed]
+            along = _Along(totals, block, vector is not None)
+            with self.loops(outer, along):
                 if vector is None:
                     self.steps(group, at, totals)
                 else:
-                    self.vectors(vector, group, at, totals)
+                    self.vectors(vector, group, at, along)
         for total in totals:
             total.finish(vector is not None)
 
-    def totals(self, follower: Follower, vector: Vector | None) -> RunningReduction:
+    def totals(self, follower: Follower, vector: Vector | None, in_blocks: bool) -> RunningReduction:
         """Accumulators of a reduction that is computed along with a group."""
         reduce = follower.reduce
         lanes = vector.lanes if vector is not None else self.emitter.lanes_of(self.emitter.info(reduce))
         if self.emitter.lane is not None:
             lanes = self.emitter.lane.count
-        return runner(self.emitter, follower.along, lanes, 1, reduce)
+        return runner(self.emitter, follower.along, lanes, 1, reduce, in_blocks)
 
     @contextmanager
-    def loops(self, iters: Sequence[Iter]) -> Iterator[None]:
+    def loops(self, iters: Sequence[Iter], along: _Along | None = None) -> Iterator[None]:
         with ExitStack() as stack:
             for it in iters:
-                var = stack.enter_context(self.code.loop(0, it.extent, it.name))
+                first, end = stack.enter_context(self.span(along, it.name, it.extent))
+                var = stack.enter_context(self.code.loop(first, end, it.name, (0, it.extent - 1)))
                 self.code.bind(it.name, var)
             yield
 
-    def vectors(self, vector: Vector, group: FlatGroup, at: int, totals: list[RunningReduction]) -> None:
+    @contextmanager
+    def span(self, along: _Along | None, iterator: str, rounds: Dim) -> Iterator[tuple[Dim, Dim]]:
+        """Bounds of the loop over an iterator, or of a block of its rounds (`in_blocks`)."""
+        if along is None:
+            yield 0, rounds
+            return
+        with in_blocks(self.code, along.block, iterator, 0, rounds, along.settle) as span:
+            yield span
+
+    def vectors(self, vector: Vector, group: FlatGroup, at: int, along: _Along) -> None:
         """A loop over whole vectors of an iterator, then its tail under a mask."""
-        with self.whole_vectors(vector):
-            self.steps(group, at, totals)
+        with self.whole_vectors(vector, along):
+            self.steps(group, at, along.totals)
         with self.tail(vector) as any_left:
             if any_left:
-                self.steps(group, at, totals, masked=True)
+                self.steps(group, at, along.totals, masked=True)
 
     @contextmanager
-    def whole_vectors(self, vector: Vector) -> Iterator[None]:
+    def whole_vectors(self, vector: Vector, along: _Along | None = None) -> Iterator[None]:
         name, count = vector.iter.name, vector.lanes
-        lane = self.code.lane_symbol(count)
+        lane, rounds = self.code.lane_symbol(count), floordiv(vector.iter.extent, count)
         with (
             self.emitter.in_lanes(Lane(lane, count, sym(name))),
-            self.code.loop(0, floordiv(vector.iter.extent, count), name) as var,
+            self.span(along, name, rounds) as (first, end),
+            self.code.loop(first, end, name, (0, rounds - 1)) as var,
         ):
             self.code.bind(name, var * count + sym(lane))
             yield
@@ -184,7 +198,7 @@ class Body:
 
     # ---- steps ----
 
-    def steps(self, group: FlatGroup, at: int, totals: list[RunningReduction], masked: bool = False) -> None:
+    def steps(self, group: FlatGroup, at: int, totals: Sequence[RunningReduction], masked: bool = False) -> None:
         """All steps of a group at the present point, and its followers' share of it."""
         given: list[str] = []
         for step in group.steps:
@@ -259,6 +273,26 @@ class Body:
             stored = before if step.scan.exclusive else after
             self.store(step, code.let(convert(stored, step.dtype)))
             code.emit(loop.Assign(name, after))
+
+
+@dataclass(frozen=True)
+class _Along:
+    """Reductions that are computed along with a group, and the block after which they are settled."""
+
+    totals: Sequence[RunningReduction]
+    block: Block | None
+    own_lanes: bool
+
+    def settle(self) -> None:
+        for total in self.totals:
+            total.settle(self.own_lanes)
+
+
+def _block(followed: Sequence[Follower], outer: Sequence[Iter], vector: Vector | None) -> Block | None:
+    loops = [(it.name, it.extent) for it in outer]
+    if vector is not None:
+        loops.append((vector.iter.name, floordiv(vector.iter.extent, vector.lanes)))
+    return next((block for f in followed if (block := block_of(f.along, loops)) is not None), None)
 
 
 def _outside(e: Scalar) -> Iterator[Scalar]:

@@ -15,7 +15,15 @@ from mapsto.devices.generic.context import Context, Lane
 from mapsto.devices.generic.cost import SegmentCosts, Vector
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.operations import convert
-from mapsto.devices.generic.running import RunningReduction, named_states, runner, states_of
+from mapsto.devices.generic.running import (
+    Block,
+    RunningReduction,
+    block_of,
+    in_blocks,
+    named_states,
+    runner,
+    states_of,
+)
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
     Dim,
@@ -224,6 +232,7 @@ class _Loops:
         self.meant = meant
         self.neighbours = neighbours
         self.runners: list[RunningReduction] = []
+        self.block: Block | None = None
 
     def emit(self) -> None:
         by_name = {it.name: it for it in self.reduce.reduction.iters}
@@ -240,24 +249,31 @@ class _Loops:
     def _rounds(self, iters: list[Iter]) -> None:
         straight = self._straight(iters)
         rolled = iters[: len(iters) - straight]
+        trips = math.prod(self._trips(it) for it in iters[len(rolled) :])
+        self.block = block_of(self.reduce.reduction, [(it.name, self._rounds_of(it)) for it in rolled], trips)
         if straight:
-            trips = math.prod(self._trips(it) for it in iters[len(rolled) :])
             self._declare(_ways(self.reduce.reduction, trips))
             with self._loops(rolled):
                 self._unrolled(iters[len(rolled) :])
         else:
             *outer, innermost = rolled
             whole = self.reduce.is_whole(innermost)
-            trips_of = innermost.extent if self.vector is None else floordiv(innermost.extent, self.vector.lanes)
-            self._declare(_ways(self.reduce.reduction, trips_of) if whole else 1)
+            self._declare(_ways(self.reduce.reduction, self._rounds_of(innermost)) if whole else 1)
             with self._loops(outer):
                 self._vector_loop(innermost) if self.vector is not None else self._loop(innermost)
+
+    def _rounds_of(self, it: Iter) -> Dim:
+        """Rounds of a loop that is not written out; a tail comes on top."""
+        if self.vector is not None and it.name == self.vector.iter.name:
+            return floordiv(it.extent, self.vector.lanes)
+        return it.extent
 
     def _declare(self, ways: int) -> None:
         e = self.reduce.reduction
         lanes = self.vector.lanes if self.vector else self.emitter.lanes_of(self.emitter.info(e))
         count = 1 if self.neighbours is None else len(self.neighbours.rows)
-        self.runners = [runner(self.emitter, e, lanes, ways, self.meant) for _ in range(count)]
+        blocks = self.block is not None
+        self.runners = [runner(self.emitter, e, lanes, ways, self.meant, blocks) for _ in range(count)]
 
     def _in_turn(self) -> Iterator[RunningReduction]:
         """What runs along, each at its own row."""
@@ -273,14 +289,25 @@ class _Loops:
         for each in self._in_turn():
             each.add(masked, way)
 
+    def _settle(self) -> None:
+        for each in self._in_turn():
+            each.settle(self.vector is not None)
+
     @contextmanager
     def _loops(self, iters: list[Iter]) -> Iterator[None]:
         with ExitStack() as loops:
             for it in iters:
                 start, stop = (self.code.expand(b) for b in self.reduce.span(it))
+                start, stop = loops.enter_context(self._blocks(it, start, stop))
                 var = loops.enter_context(self.code.loop(start, stop, it.name, (0, it.extent - 1)))
                 self.code.bind(it.name, var)
             yield
+
+    @contextmanager
+    def _blocks(self, it: Iter, start: Dim, stop: Dim, ways: int = 1) -> Iterator[tuple[Dim, Dim]]:
+        """Bounds of the loop over an iterator: its own, or those of a block of rounds, in a loop over blocks."""
+        with in_blocks(self.code, self.block, it.name, start, stop, self._settle, ways) as span:
+            yield span
 
     # ---- straight-line ----
 
@@ -349,7 +376,10 @@ class _Loops:
         start, stop = (self.code.expand(b) for b in self.reduce.span(it))
         ways = self.runners[0].ways
         whole = floordiv(it.extent, ways) * ways if ways > 1 else stop
-        with self.code.loop(start, whole, it.name, (0, it.extent - 1), step=ways) as var:
+        with (
+            self._blocks(it, start, whole, ways) as (first, end),
+            self.code.loop(first, end, it.name, (0, it.extent - 1), step=ways) as var,
+        ):
             for way in range(ways):
                 self.code.bind(it.name, var + way)
                 self._add(way=way)
@@ -364,7 +394,10 @@ class _Loops:
         full = floordiv(it.extent, count)
         ways = self.runners[0].ways
         whole = floordiv(full, ways) * ways
-        with self.code.loop(0, whole, it.name, (0, full - 1), step=ways) as var:
+        with (
+            self._blocks(it, 0, whole, ways) as (first, end),
+            self.code.loop(first, end, it.name, (0, full - 1), step=ways) as var,
+        ):
             for way in range(ways):
                 self.code.bind(it.name, (var + way) * count + lane)
                 self._add(way=way)

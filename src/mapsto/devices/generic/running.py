@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from mapsto.devices.generic.context import Context
 from mapsto.devices.generic.numbering import state_name
 from mapsto.devices.generic.operations import COMBINE, convert, identity, lift, same_lanes
-from mapsto.devices.generic.scope import MemoKey
+from mapsto.devices.generic.scope import Code, MemoKey
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, sym
+from mapsto.ir.expr import Dim, minimum, sym
 from mapsto.ir.expr_rewrite import substitute
-from mapsto.kernel.ast import Fold, Iter, Op, Reduce, Reduction, Scalar, State, reduced, transform
+from mapsto.kernel.ast import Fold, Iter, Op, Reduce, Reduction, Scalar, State, reduced, transform, walk
 from mapsto.loop import ast as loop
+from mapsto.plan.loop_forms import BLOCK_TERMS, FEW_TERMS
 
 
 class RunningReduction(ABC):
     """Variables of one reduction that are stepped at each of its points: `ways` of each take turns.
 
     It is made in the scope where the variables are declared, and finished there.
+    in_blocks: what a block of rounds gave is settled in variables apart, so that no sum is one of very many terms.
     """
 
-    def __init__(self, emitter: Context, lanes: int, ways: int) -> None:
+    def __init__(self, emitter: Context, lanes: int, ways: int, in_blocks: bool) -> None:
         self.emitter = emitter
         self.lanes = lanes
         self.ways = ways
+        self.in_blocks = in_blocks
         self.turn = 0
 
     @abstractmethod
     def add(self, masked: bool = False, way: int | None = None) -> None:
         """Takes in the present point; `masked`: only in the lanes that are inside."""
+
+    @abstractmethod
+    def settle(self, lanes: bool) -> None:
+        """Ends a block of rounds, inside the loop over blocks; lanes: those at work are the reduction's own."""
 
     @abstractmethod
     def finish(self, lanes: bool) -> None:
@@ -42,12 +51,66 @@ class RunningReduction(ABC):
         return (self.turn - 1) % self.ways if way is None else way
 
 
-def runner(emitter: Context, e: Reduction, lanes: int, ways: int, meant: Reduction | None = None) -> RunningReduction:
+def runner(
+    emitter: Context, e: Reduction, lanes: int, ways: int, meant: Reduction | None = None, in_blocks: bool = False
+) -> RunningReduction:
     """What runs along the loops of a reduction. `meant`: what the result is remembered as, if not as the same."""
     if isinstance(e, Fold):
         assert meant is None or isinstance(meant, Fold)
-        return Partials(emitter, e, lanes, ways, meant or e)
-    return Totals(emitter, e, lanes, ways, meant or e)
+        return Partials(emitter, e, lanes, ways, meant or e, in_blocks)
+    return Totals(emitter, e, lanes, ways, meant or e, in_blocks)
+
+
+class Block(NamedTuple):
+    """So many rounds of a loop, after which what they gave is settled."""
+
+    iterator: str
+    rounds: int
+
+
+def block_of(e: Reduction, loops: Sequence[tuple[str, Dim]], inside: int = 1) -> Block | None:
+    """Where a sum of floats is divided: in blocks its error grows with the terms of one and with the number of blocks,
+    not with the product of both (pairwise summation, in two levels: Higham, SIAM J. Sci. Comput. 14, 1993). None where
+    it has few terms, or where no order of terms changes what comes out.
+
+    loops: iterators and rounds, the innermost last. inside: terms of one round of that.
+    """
+    if not _adds_floats(e) or _rounds(loops) * inside <= FEW_TERMS:
+        return None
+    terms = inside
+    for name, rounds in reversed(loops):
+        if not isinstance(rounds, int) or terms * rounds > BLOCK_TERMS:
+            return Block(name, max(BLOCK_TERMS // terms, 1))
+        terms *= rounds
+    return None
+
+
+@contextmanager
+def in_blocks(
+    code: Code, block: Block | None, iterator: str, start: Dim, stop: Dim, settle: Callable[[], None], ways: int = 1
+) -> Iterator[tuple[Dim, Dim]]:
+    """Bounds of the loop over an iterator: its own, or, where it is divided, those of a block, inside a loop over
+    blocks at the end of which `settle` is called. ways: rounds that one turn of the loop takes.
+    """
+    if block is None or block.iterator != iterator:
+        yield start, stop
+        return
+    length = max(block.rounds // ways, 1) * ways
+    with code.loop(start, stop, f"{iterator}_block", step=length) as first:
+        yield first, minimum(first + length, stop)
+        settle()
+
+
+def _rounds(loops: Sequence[tuple[str, Dim]]) -> float:
+    return math.prod(float(rounds) if isinstance(rounds, int) else math.inf for _, rounds in loops if rounds != 0)
+
+
+def _adds_floats(e: Reduction) -> bool:
+    if isinstance(e, Reduce):
+        return e.kind == "sum" and e.dtype.is_float
+    return any(
+        isinstance(node, Op) and node.fn == "add" and node.dtype.is_float for r in e.running for node in walk(r.step)
+    )
 
 
 class Totals(RunningReduction):
@@ -57,12 +120,13 @@ class Totals(RunningReduction):
     apart.
     """
 
-    def __init__(self, emitter: Context, e: Reduce, lanes: int, ways: int, meant: Reduction) -> None:
-        super().__init__(emitter, lanes, ways)
+    def __init__(self, emitter: Context, e: Reduce, lanes: int, ways: int, meant: Reduction, in_blocks: bool) -> None:
+        super().__init__(emitter, lanes, ways, in_blocks)
         self.kind, self.body, self.meant = e.kind, e.body, meant
         self.type = loop.Type(DType.F32 if e.dtype.is_half else e.dtype, lanes)
         self.names = [emitter.code.fresh("acc") for _ in range(ways)]
-        for name in self.names:
+        self.settled = emitter.code.fresh("settled")
+        for name in (*self.names, self.settled) if in_blocks else self.names:
             emitter.code.emit(loop.Declare(name, identity(self.kind, self.type)))
         self.op = COMBINE[self.kind]
         self.nan: loop.Var | None = None
@@ -100,14 +164,26 @@ class Totals(RunningReduction):
         value = code.let(convert(self._total(lanes), self.meant.dtype))
         code.remember(self.emitter.key(self.emitter.info(self.meant)), value)
 
-    def _total(self, lanes: bool) -> loop.Value:
-        """Accumulators pairwise, then (if wanted) lanes."""
+    def settle(self, lanes: bool) -> None:
+        code = self.emitter.code
+        code.emit(loop.Assign(self.settled, self._with_settled()))
+        for name in self.names:
+            code.emit(loop.Assign(name, identity(self.kind, self.type)))
+
+    def _with_settled(self) -> loop.Value:
+        """Accumulators pairwise, and what was settled before."""
         code = self.emitter.code
         values: list[loop.Value] = [loop.Var(n, self.type) for n in self.names]
         while len(values) > 1:
             pairs = zip(values[::2], values[1::2], strict=True)
             values = [code.let(loop.Binary(self.op, a, b), "acc") for a, b in pairs]
         (value,) = values
+        return loop.Binary(self.op, loop.Var(self.settled, self.type), value) if self.in_blocks else value
+
+    def _total(self, lanes: bool) -> loop.Value:
+        """Accumulators, then (if wanted) lanes."""
+        code = self.emitter.code
+        value = code.let(self._with_settled(), "acc")
         nan: loop.Value | None = self.nan
         if lanes:
             op = self.op if self.nan is not None else self.kind
@@ -127,20 +203,25 @@ class Partials(RunningReduction):
     `meant`: the fold whose result this is, in the names of the place that reads it.
     """
 
-    def __init__(self, emitter: Context, e: Fold, lanes: int, ways: int, meant: Fold) -> None:
-        super().__init__(emitter, lanes, ways)
+    def __init__(self, emitter: Context, e: Fold, lanes: int, ways: int, meant: Fold, in_blocks: bool) -> None:
+        super().__init__(emitter, lanes, ways, in_blocks)
         self.fold, self.meant = e, meant
         self.types = [loop.Type(r.dtype, lanes) for r in e.running]
         self.states = [self._declared() for _ in range(ways)]
+        self.settled = self._declared() if in_blocks else []
 
     def _declared(self) -> list[loop.Value]:
         code = self.emitter.code
         made: list[loop.Value] = []
-        for r, t in zip(self.fold.running, self.types, strict=True):
+        for (r, t), start in zip(zip(self.fold.running, self.types, strict=True), self._starts(), strict=True):
             name = code.fresh(r.name)
-            code.emit(loop.Declare(name, lift(self.emitter.value(r.start), t.lanes)))
+            code.emit(loop.Declare(name, start))
             made.append(loop.Var(name, t))
         return made
+
+    def _starts(self) -> list[loop.Value]:
+        """The states before the first point."""
+        return [lift(self.emitter.value(r.start), self.lanes) for r in self.fold.running]
 
     def add(self, masked: bool = False, way: int | None = None) -> None:
         """All states stepped at the present point."""
@@ -151,9 +232,7 @@ class Partials(RunningReduction):
         if masked:
             mask = emitter.tail_mask()
             new = [code.let(loop.Select(mask, a, b)) for a, b in zip(new, old, strict=True)]
-        for var, value in zip(old, new, strict=True):
-            assert isinstance(var, loop.Var)
-            code.emit(loop.Assign(var.name, value))
+        self._assign(old, new)
 
     def _values(self, exprs: Sequence[Scalar]) -> list[loop.Value]:
         """States' next values; each is named, as variables that it reads are assigned after it."""
@@ -163,13 +242,31 @@ class Partials(RunningReduction):
             for e, r in zip(exprs, self.fold.running, strict=True)
         ]
 
+    def settle(self, lanes: bool) -> None:
+        emitter, code = self.emitter, self.emitter.code
+        with emitter.in_lanes(None if lanes else emitter.lane):
+            self._assign(self.settled, self._with_settled())
+            for way in self.states:
+                self._assign(way, self._starts())
+
+    def _assign(self, variables: Sequence[loop.Value], values: Sequence[loop.Value]) -> None:
+        for var, value in zip(variables, values, strict=True):
+            assert isinstance(var, loop.Var)
+            self.emitter.code.emit(loop.Assign(var.name, value))
+
+    def _with_settled(self) -> list[loop.Value]:
+        """Ways pairwise, and what was settled before."""
+        code = self.emitter.code
+        states = [[code.let(v) for v in way] for way in self.states]
+        while len(states) > 1:
+            states = [self._merged(a, b) for a, b in zip(states[::2], states[1::2], strict=True)]
+        (whole,) = states
+        return self._merged([code.let(v) for v in self.settled], whole) if self.in_blocks else whole
+
     def finish(self, lanes: bool) -> None:
         emitter, code = self.emitter, self.emitter.code
         with emitter.in_lanes(None if lanes else emitter.lane):
-            states = [[code.let(v) for v in way] for way in self.states]
-            while len(states) > 1:
-                states = [self._merged(a, b) for a, b in zip(states[::2], states[1::2], strict=True)]
-            (whole,) = states
+            whole = self._with_settled()
             if lanes:
                 whole = self._lanes_merged(whole)
             for key, value in zip(_keys(emitter, self.meant), whole, strict=True):
