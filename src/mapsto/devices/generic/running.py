@@ -243,7 +243,7 @@ class Partials(RunningReduction):
         ]
 
     def settle(self, lanes: bool) -> None:
-        emitter, code = self.emitter, self.emitter.code
+        emitter = self.emitter
         with emitter.in_lanes(None if lanes else emitter.lane):
             self._assign(self.settled, self._with_settled())
             for way in self.states:
