@@ -1,0 +1,155 @@
+"""The execution model: what works take on several devices at once, as a function of their seats alone.
+
+1. A device runs its works one at a time, in program order.
+2. A value is moved to a device once, from where it was made, for the first work in program order that reads it there;
+   the copy is kept.
+3. Transfers over one bus are made one at a time, in the order of the works that they are for, and for one work in the
+   order of its operands.
+4. A transfer begins when the value is made and its bus is free; a work when its device is free and its operands lie
+   there. Transfers go on while devices compute.
+5. Inputs lie on the host at time 0. In the end, outputs are moved to the host, in their order.
+
+Program order, and not whatever happens to be ready first, decides in rules 1 and 3: a run can follow it without
+deciding anything, and no delay on one device changes what another one does next.
+
+`Runs` is these rules, for many runs at once; whoever asks what an assignment takes goes through it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mapsto.placement.problem import HOST, Problem, Seats
+
+Figures = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Event:
+    """A work on a device, or a transfer over a bus (`value`, from `source` to `device`)."""
+
+    begin: float
+    end: float
+    device: int
+    work: int | None = None
+    value: int | None = None
+    source: int | None = None
+    bus: int | None = None
+
+
+class Runs:
+    """Runs of one problem that have got as far as the same work, one a row.
+
+    free: [run, device], buses: [run, bus], when each is free. there: [run, live value, device], since when it lies
+    there; inf: it does not. made: [run, live value], the device that made it. ended: [run], the end of all so far.
+    live: the values that are still to be read.
+    """
+
+    def __init__(self, problem: Problem, count: int, tell: Callable[[Event], None] | None = None) -> None:
+        """tell: gets the events of a single run, in the order in which they are decided."""
+        self.problem, self.tell = problem, tell
+        self.next = 0
+        self.last = {v: ks[-1] for v, ks in problem.readers.items()} | dict.fromkeys(problem.outputs, math.inf)
+        self.live = [v for v in range(len(problem.values)) if v not in problem.writer and v in self.last]
+        self.free = np.zeros((count, len(problem.devices)))
+        self.buses = np.zeros((count, problem.buses))
+        self.there = np.full((count, len(self.live), len(problem.devices)), math.inf)
+        self.there[:, :, HOST] = 0.0
+        self.made = np.full((count, len(self.live)), HOST, np.intp)
+        self.ended = np.zeros(count)
+
+    def __len__(self) -> int:
+        return len(self.free)
+
+    def chosen(self, rows: Indices) -> Runs:
+        """Some of the runs, each as often as it is named."""
+        other = object.__new__(Runs)
+        other.__dict__.update(self.__dict__)
+        other.live = list(self.live)
+        for name in ("free", "buses", "there", "made", "ended"):
+            setattr(other, name, getattr(self, name)[rows])
+        return other
+
+    def advance(self, devices: Indices) -> Figures:
+        """The next work, on a device for each run; its ends."""
+        k, work = self.next, self.problem.works[self.next]
+        rows = np.arange(len(self))
+        begin = self.free[rows, devices]
+        for value in work.reads:
+            begin = np.maximum(begin, self._brought(value, devices))
+        end = begin + np.array(work.seconds)[devices]
+        self.free[rows, devices] = end
+        self.ended = np.maximum(self.ended, end)
+        if self.tell is not None:
+            self.tell(Event(float(begin[0]), float(end[0]), int(devices[0]), work=k))
+        self._keep([v for v in work.writes if v in self.last], devices, end)
+        self.next += 1
+        return np.asarray(end)
+
+    def finish(self) -> Figures:
+        """The outputs moved to the host; what each run took in all."""
+        host = np.full(len(self), HOST, np.intp)
+        for value in self.problem.outputs:
+            self.ended = np.maximum(self.ended, self._brought(value, host))
+        return self.ended
+
+    def _brought(self, value: int, devices: Indices) -> Figures:
+        """Since when a value lies on a device of each run, moved there where it has to be."""
+        column = self.live.index(value)
+        rows = np.arange(len(self))
+        missing = np.isinf(self.there[rows, column, devices])
+        if missing.any():
+            self._move(value, column, devices, np.flatnonzero(missing))
+        return np.asarray(self.there[rows, column, devices])
+
+    def _move(self, value: int, column: int, devices: Indices, rows: Indices) -> None:
+        sources = self.made[rows, column]
+        for (source, device), link in self.problem.links.items():
+            chosen = rows[(sources == source) & (devices[rows] == device)]
+            if not len(chosen):
+                continue
+            begin = np.maximum(self.there[chosen, column, source], self.buses[chosen, link.bus])
+            end = begin + link.seconds(self.problem.values[value])
+            self.buses[chosen, link.bus] = self.there[chosen, column, device] = end
+            self.ended[chosen] = np.maximum(self.ended[chosen], end)
+            if self.tell is not None:
+                self.tell(Event(float(begin[0]), float(end[0]), device, None, value, source, link.bus))
+
+    def _keep(self, new: Sequence[int], devices: Indices, end: Figures) -> None:
+        """What nobody reads any more goes, what was made comes."""
+        kept = [i for i, v in enumerate(self.live) if self.last[v] > self.next]
+        there = np.full((len(self), len(new), len(self.problem.devices)), math.inf)
+        there[np.arange(len(self)), :, devices] = end[:, None]
+        self.there = np.concatenate([self.there[:, kept], there], axis=1)
+        self.made = np.concatenate([self.made[:, kept], np.repeat(devices[:, None], len(new), axis=1)], axis=1)
+        self.live = [*(self.live[i] for i in kept), *new]
+
+
+def timeline(problem: Problem, seats: Seats) -> list[Event]:
+    """All works and transfers, in the order in which they are decided."""
+    found: list[Event] = []
+    _run(problem, np.array([seats], np.intp).reshape(1, -1), found.append)
+    return found
+
+
+def latency(problem: Problem, seats: Seats) -> float:
+    """Seconds until the last output is on the host; inf where a work cannot run where it is, or a value get there."""
+    return float(latencies(problem, np.array([seats], np.intp).reshape(1, -1))[0])
+
+
+def latencies(problem: Problem, seats: Indices) -> Figures:
+    """The same of many assignments, one a row."""
+    return _run(problem, seats, None)
+
+
+def _run(problem: Problem, seats: Indices, tell: Callable[[Event], None] | None) -> Figures:
+    runs = Runs(problem, len(seats), tell)
+    for k in range(len(problem.works)):
+        runs.advance(seats[:, k])
+    return runs.finish()

@@ -1,0 +1,119 @@
+"""The way in: an assignment, what it takes, and how far from the best it may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mapsto.placement.bounds import lower_bound
+from mapsto.placement.model import Indices, latencies, latency
+from mapsto.placement.problem import Problem
+from mapsto.placement.search import search
+from mapsto.placement.simple import additive, alone, by_support, exhaustive, heft
+
+PLACERS = ("greedy", "heft", "exact", "exhaustive")
+# Works times partial assignments at a time, of one search after the other: more where fewer left something open.
+_SEARCHES = (1 << 13, 1 << 16, 5 << 16)
+_WIDEST = 1 << 14  # partial assignments at a time
+_MOST_ROUNDS = 30  # of local search
+_CLOSE = 1e-9
+
+
+@dataclass(frozen=True)
+class Placement:
+    """seats: the device of each work. seconds: of one run. bound: no assignment takes less. method: what found it.
+    others: what the simple ways would have taken.
+    """
+
+    seats: tuple[int, ...]
+    seconds: float
+    bound: float
+    method: str
+    others: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def gap(self) -> float:
+        """How much too long it may take at most, as a share of the bound."""
+        return self.seconds / self.bound - 1 if self.bound > 0 else 0.0
+
+    @property
+    def said(self) -> str:
+        return "proved optimal" if self.gap <= _CLOSE else f"within {self.gap:.1%} of the bound"
+
+
+def place(problem: Problem, placer: str = "exact") -> Placement:
+    """Seats of least latency. `placer`: one of `PLACERS`; all but "exact" are there to compare with.
+
+    The same problem gives the same seats: the search is bounded by counts, not by time. Never worse than any of the
+    simple ways. Raises ValueError for a placer that is not there, and by "exhaustive" for too many assignments.
+    """
+    simple: dict[str, Callable[[Problem], Sequence[int]]] = {"greedy": by_support, "heft": heft}
+    if placer in simple:
+        seats = list(simple[placer](problem))
+        seconds = latency(problem, seats)
+        return Placement(tuple(seats), seconds, min(lower_bound(problem), seconds), placer)
+    if placer == "exhaustive":
+        seats = exhaustive(problem)
+        seconds = latency(problem, seats)
+        return Placement(tuple(seats), seconds, seconds, placer)
+    if placer != "exact":
+        raise ValueError(f"placer {placer!r}; there are {', '.join(PLACERS)}")
+    return _exact(problem)
+
+
+def _exact(problem: Problem) -> Placement:
+    ways: list[tuple[str, list[int]]] = [("greedy", by_support(problem)), ("heft", heft(problem))]
+    ways.append(("additive", additive(problem)))
+    ways += [(f"all on {name}", alone(problem, d)) for d, name in enumerate(problem.devices)]
+    others = tuple((name, latency(problem, seats)) for name, seats in ways)
+    method, seats = min(zip(others, ways, strict=True), key=lambda each: each[0][1])[1]
+    seconds = latency(problem, seats)
+    bound = min(lower_bound(problem), seconds)
+    for steps in _SEARCHES:
+        improved = _improved(problem, seats, seconds)
+        if improved is not None:
+            seats, seconds, method = *improved, "local search"
+        if seconds <= bound * (1 + _CLOSE):
+            break
+        found = search(problem, seconds, min(max(steps // len(problem.works), 16), _WIDEST))
+        if found.seats is not None:
+            seats, method = found.seats, "search"
+            seconds = latency(problem, seats)
+        bound = min(max(bound, found.bound), seconds)
+    return Placement(tuple(seats), seconds, bound, method, others)
+
+
+def _improved(problem: Problem, seats: Sequence[int], seconds: float) -> tuple[list[int], float] | None:
+    """What changing single works, and runs of works that follow one another, makes better: the best of all such
+    changes, as long as there is one.
+    """
+    best, least = np.array(seats, np.intp), seconds
+    allowed = np.isfinite(np.array([work.seconds for work in problem.works]))
+    length, rounds = 1, 0
+    while length <= len(best) and rounds < _MOST_ROUNDS:
+        rounds += 1
+        tried = _changed(best, length, allowed)
+        takes = latencies(problem, tried) if len(tried) else np.array([math.inf])
+        row = int(takes.argmin())
+        if takes[row] < least * (1 - _CLOSE):
+            best, least, length = tried[row], float(takes[row]), 1
+        else:
+            length *= 2
+    return ([int(d) for d in best], least) if least < seconds else None
+
+
+def _changed(seats: Indices, length: int, allowed: npt.NDArray[np.bool_]) -> Indices:
+    """Assignments that differ in `length` works in a row, which are all on one device then."""
+    found = []
+    for device in range(allowed.shape[1]):
+        for first in range(len(seats) - length + 1):
+            part = slice(first, first + length)
+            if allowed[part, device].all() and (seats[part] != device).any():
+                changed = seats.copy()
+                changed[part] = device
+                found.append(changed)
+    return np.array(found, np.intp).reshape(len(found), len(seats))

@@ -1,0 +1,175 @@
+"""Assignments built work by work, many at once: of two that hold the same values in the same places, one that is never
+later stands for both (dynamic programming with Pareto dominance); one whose bound is not below the best known is
+dropped. Exact as long as no more than `width` are alive at a time; where they were more, the least bound of those that
+were dropped says how good any assignment could be.
+
+At a value that all that follows hangs on, what is alive differs in where that value lies and in nothing else: stretches
+between such values are solved one after the other by themselves.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from mapsto.placement.bounds import LARGE, prices, tails
+from mapsto.placement.model import Figures, Indices, Runs
+from mapsto.placement.problem import Problem
+
+_CLOSE = 1e-9  # relative: what is not better by more is no better
+_NEXT = 16  # partial assignments that each is compared with, of two kinds
+_OF_A_KIND = 4  # partial assignments that are kept first, of those with the same values in the same places
+
+
+@dataclass(frozen=True)
+class Found:
+    """seats: None where nothing better than what was known is there. bound: no assignment is below it, nor is what was
+    known.
+    """
+
+    seats: list[int] | None
+    seconds: float
+    bound: float
+
+
+def search(problem: Problem, known: float, width: int) -> Found:
+    """An assignment of less than `known` seconds, if one is found among `width` partial ones at a time."""
+    return _Search(problem, known, width).run()
+
+
+class _Search:
+    """`path`: of each run, what its works and all that waits for them take at least. `trail`: for each work, the row
+    that each row came from, and the device.
+    """
+
+    def __init__(self, problem: Problem, known: float, width: int) -> None:
+        self.problem, self.known, self.width = problem, known, width
+        self.after = tails(problem)
+        self.seconds = np.array([w.seconds for w in problem.works]).reshape(-1, len(problem.devices))
+        self.hangs = _hanging(problem)
+        self.trail: list[tuple[Indices, Indices]] = []
+        self.path = np.zeros(1)
+        self.dropped = math.inf
+
+    def run(self) -> Found:
+        runs = Runs(self.problem, 1)
+        for k in range(len(self.problem.works)):
+            devices = np.flatnonzero(np.isfinite(self.seconds[k]))
+            origin, seat = np.repeat(np.arange(len(runs)), len(devices)), np.tile(devices, len(runs))
+            runs = runs.chosen(origin)
+            self.path = np.maximum(self.path[origin], runs.advance(seat) + self.after[k, seat])
+            self._level(runs, k)
+            rows = self._promising(runs, k)
+            if not len(rows):
+                return Found(None, self.known, min(self.known, self.dropped))
+            runs, self.path = runs.chosen(rows), self.path[rows]
+            self.trail.append((origin[rows], seat[rows]))
+        return self._ended(runs.finish())
+
+    def _ended(self, seconds: Figures) -> Found:
+        row = int(seconds.argmin())
+        least = float(seconds[row])
+        if not least < self.known * (1 - _CLOSE):
+            return Found(None, self.known, min(self.known, self.dropped))
+        seats = []
+        for origin, seat in reversed(self.trail):
+            seats.append(int(seat[row]))
+            row = int(origin[row])
+        return Found(seats[::-1], least, min(least, self.dropped))
+
+    def _level(self, runs: Runs, k: int) -> None:
+        """Times before anything that is left can happen are all the same: where all that follows hangs on what was
+        made, nothing begins before the first of that was.
+        """
+        made = [i for i, v in enumerate(runs.live) if v in self.problem.writer]
+        if not self.hangs[k] or not made:
+            return
+        floor = runs.there[:, made].min(axis=(1, 2))
+        runs.free = np.maximum(runs.free, floor[:, None])
+        if len(made) == len(runs.live):  # else an input may be moved before
+            runs.buses = np.maximum(runs.buses, floor[:, None])
+
+    def _promising(self, runs: Runs, k: int) -> Indices:
+        """Rows that may still become better than the best known, `width` at most, the most promising first."""
+        left = self.seconds[k + 1 :]
+        price, worth = prices(left)
+        even = np.full(len(price), 1 / len(price))
+        evenly = float((np.minimum(left, LARGE) * even).min(axis=1).sum()) if len(left) else 0.0
+        bound = np.maximum(self.path, np.maximum(runs.free @ price + worth, runs.free @ even + evenly))
+        rows = np.flatnonzero(bound < self.known * (1 - _CLOSE))
+        rows = rows[np.lexsort((runs.free[rows] @ even, bound[rows]))]
+        rows = rows[self._undominated(runs.chosen(rows), self.path[rows])]
+        if len(rows) > self.width:
+            rows = rows[_spread(_groups(runs.chosen(rows)))]
+            self.dropped = min(self.dropped, float(bound[rows[self.width :]].min()))
+        return rows[: self.width]
+
+    def _undominated(self, runs: Runs, path: Figures) -> Indices:
+        """Rows, in their order, that none of those that they are compared with is at least as early as in everything:
+        of the ones with the same values in the same places, the `_NEXT` before them and the `_NEXT` most promising.
+        """
+        if not len(runs):
+            return np.zeros(0, np.intp)
+        times = np.concatenate(
+            [runs.free, runs.buses, runs.there.reshape(len(runs), -1), runs.ended[:, None], path[:, None]], axis=1
+        )
+        group = _groups(runs)
+        order = np.argsort(group, kind="stable")
+        group, times = group[order], times[order]
+        first = np.searchsorted(group, group)  # where a row's group begins
+        rows = np.arange(len(order))
+        beaten = np.zeros(len(order), bool)
+        for step in range(_NEXT):
+            for other in (rows - 1 - step, first + step):
+                open_ = np.flatnonzero(~beaten & (other >= first) & (other < rows))
+                beaten[open_] = _are_no_later(times, other[open_], open_)
+        return np.sort(order[~beaten])
+
+
+def _groups(runs: Runs) -> Indices:
+    """A number for each row: the same for those with the same values in the same places."""
+    base = max(runs.free.shape[1], 2)
+    digits = np.concatenate([np.isfinite(runs.there).reshape(len(runs), -1), runs.made], axis=1).astype(np.int64)
+    at_once = int(62 / math.log2(base))
+    found = np.zeros(len(runs), np.int64)
+    for start in range(0, digits.shape[1], at_once):
+        part = digits[:, start : start + at_once]
+        word = part @ (base ** np.arange(part.shape[1], dtype=np.int64))
+        pair = found * (len(runs) + 1) + np.unique(word, return_inverse=True)[1].reshape(-1)
+        found = np.unique(pair, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    return found.astype(np.intp)
+
+
+def _spread(group: Indices) -> Indices:
+    """An order of rows in which the first `_OF_A_KIND` of each group come before all others: what lies in the same
+    places differs little, and would crowd out what is better in the end.
+    """
+    order = np.argsort(group, kind="stable")
+    rank = np.empty(len(group), np.intp)
+    rank[order] = np.arange(len(group)) - np.searchsorted(group[order], group[order])
+    return np.argsort(rank >= _OF_A_KIND, kind="stable")
+
+
+def _are_no_later(times: Figures, others: Indices, rows: Indices) -> npt.NDArray[np.bool_]:
+    """Whether other rows are at least as early as rows in every column; most are not in one of the first."""
+    found = np.zeros(len(rows), bool)
+    left = np.arange(len(rows))
+    for column in range(times.shape[1]):
+        left = left[times[others[left], column] <= times[rows[left], column]]
+    found[left] = True
+    return found
+
+
+def _hanging(problem: Problem) -> list[bool]:
+    """After each work: whether all that are left need what was made by then, at first hand or not."""
+    before = [[problem.writer[v] for v in work.reads if v in problem.writer] for work in problem.works]
+    found = []
+    for k in range(len(problem.works)):
+        waits = [True] * (k + 1) + [False] * (len(problem.works) - k - 1)
+        for r in range(k + 1, len(problem.works)):
+            waits[r] = any(waits[w] for w in before[r])
+        found.append(all(waits))
+    return found

@@ -1,0 +1,116 @@
+"""The execution model, rule by rule, and on random graphs: what a timeline must be like, whatever made it."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mapsto.placement.model import latencies, latency, timeline
+from mapsto.placement.problem import HOST, Link, Problem, Work
+from tests.placement.graphs import problem_of, random_edges
+
+ONE_BUS = {(0, 1): Link(0, 0.0, 1.0), (1, 0): Link(0, 0.0, 1.0)}
+
+
+def problem(works: list[Work], values: list[float], outputs: tuple[int, ...] = (), links: object = ONE_BUS) -> Problem:
+    return Problem(("host", "other"), tuple(works), tuple(values), outputs, links)  # type: ignore[arg-type]
+
+
+def test_devices_work_at_once_and_each_in_program_order() -> None:
+    works = [Work("a", (4, 4), (3,), (0,)), Work("b", (3, 3), (3,), (1,)), Work("c", (2, 2), (0, 1), (2,))]
+    graph = problem(works, [1, 1, 1, 0], (2,))
+    assert latency(graph, [0, 0, 0]) == 9
+    assert latency(graph, [0, 1, 0]) == 4 + 2  # b beside a, and moved by then
+    assert latency(graph, [0, 1, 1]) == 4 + 1 + 2 + 1  # a's value moved, then the output
+
+
+def test_a_value_is_moved_once() -> None:
+    works = [Work("a", (1, 1), (), (0,)), *(Work(f"r{k}", (9, 1), (0,), (1 + k,)) for k in range(3))]
+    graph = problem(works, [5, 0, 0, 0], (1, 2, 3))
+    events = timeline(graph, [0, 1, 1, 1])
+    assert [e.value for e in events if e.work is None and e.value == 0] == [0]
+    assert latency(graph, [0, 1, 1, 1]) == 1 + 5 + 3
+
+
+def test_transfers_of_one_bus_follow_one_another_in_the_order_of_their_readers() -> None:
+    """The first one waits for its value, and the second, whose value is there, for the first."""
+    works = [
+        Work("late", (10, 99), (), (0,)), Work("early", (1, 99), (), (1,)), Work("x", (99, 1), (0,), (2,)),
+        Work("y", (99, 1), (1,), (3,)),
+    ]  # fmt: skip
+    graph = problem(works, [2, 2, 0, 0])
+    moved = {e.value: (e.begin, e.end) for e in timeline(graph, [0, 0, 1, 1]) if e.work is None}
+    assert moved == {0: (10, 12), 1: (12, 14)}
+    apart = {(0, 1): Link(0, 0.0, 1.0), (1, 0): Link(1, 0.0, 1.0)}
+    back = [*works[:3], Work("z", (1, 99), (2,), (3,))]
+    both = problem(back, [2, 2, 2, 0], (), apart)
+    assert latency(both, [0, 0, 1, 0]) == 10 + 2 + 1 + 2 + 1
+
+
+def test_inputs_come_from_the_host_and_outputs_go_there() -> None:
+    graph = problem([Work("a", (9, 1), (0,), (1,))], [2, 3], (1,))
+    assert latency(graph, [1]) == 2 + 1 + 3
+    assert latency(problem([Work("a", (9, 1), (0,), (1,))], [2, 3], (0, 1)), [1]) == 2 + 1 + 3
+
+
+def test_what_cannot_be_is_infinite() -> None:
+    graph = problem([Work("a", (1, math.inf), (), (0,)), Work("b", (1, 1), (0,), (1,))], [1, 1], (), {})
+    assert latency(graph, [0, 0]) == 2 and latency(graph, [1, 0]) == math.inf and latency(graph, [0, 1]) == math.inf
+
+
+@given(st.integers(0, 10**6), st.integers(1, 3))
+def test_a_timeline_is_possible(seed: int, devices: int) -> None:
+    rng = np.random.default_rng(seed)
+    graph = problem_of(random_edges(rng, int(rng.integers(1, 14)), 4), rng, devices)
+    seats = rng.integers(0, devices, len(graph.works)).tolist()
+    events = timeline(graph, seats)
+    assert max(e.end for e in events) == latency(graph, seats) == latencies(graph, np.array([seats, seats]))[1]
+    for busy in (
+        *([e for e in events if e.work is not None and e.device == d] for d in range(devices)),
+        *([e for e in events if e.bus == bus] for bus in range(graph.buses)),
+    ):
+        assert all(a.end <= b.begin for a, b in zip(busy, busy[1:], strict=False))  # one at a time, in this order
+    works = [e for e in events if e.work is not None]
+    assert [e.work for e in works] == list(range(len(graph.works))) and [e.device for e in works] == seats
+    arrived = {(e.value, e.device): e.end for e in events if e.work is None}
+    assert len(arrived) == sum(e.work is None for e in events)
+    for event in works:
+        assert event.work is not None
+        for v in graph.works[event.work].reads:
+            writer = graph.writer.get(v)
+            made, at = (0.0, HOST) if writer is None else (works[writer].end, seats[writer])
+            assert event.begin >= (made if at == event.device else arrived[v, event.device])
+    for event in events:
+        writer = graph.writer.get(event.value) if event.work is None and event.value is not None else None
+        if writer is not None:
+            assert event.begin >= works[writer].end and event.source == seats[writer]
+    for v in graph.outputs:
+        assert seats[graph.writer[v]] == HOST or (v, HOST) in arrived
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"devices": ()}, "no device"),
+        ({"works": (Work("a", (1,), (), ()),)}, "seconds"),
+        ({"works": (Work("a", (1, -1), (), ()),)}, "seconds"),
+        ({"works": (Work("a", (1, math.nan), (), ()),)}, "seconds"),
+        ({"works": (Work("a", (math.inf, math.inf), (), ()),)}, "runs on no device"),
+        ({"works": (Work("a", (1, 1), (7,), ()),)}, "no value 7"),
+        ({"works": (Work("a", (1, 1), (1,), (0,)), Work("b", (1, 1), (), (1,)))}, "before it is written"),
+        ({"works": (Work("a", (1, 1), (), (0,)), Work("b", (1, 1), (), (0,)))}, "written already"),
+        ({"outputs": (9,)}, "no value"),
+        ({"values": (-1.0, 0.0)}, "negative"),
+        ({"links": {(0, 0): Link(0, 0, 1)}}, "a link from 0 to 0"),
+        ({"links": {(0, 1): Link(0, 0, 0)}}, "bandwidth"),
+        ({"links": {(0, 1): Link(0, math.nan, 1)}}, "latency"),
+    ],
+)
+def test_what_is_no_problem_is_refused(change: dict[str, object], said: str) -> None:
+    whole = {"devices": ("a", "b"), "works": (), "values": (1.0, 1.0), "outputs": (), "links": ONE_BUS, **change}
+    with pytest.raises(ValueError, match=said):
+        Problem(**whole)  # type: ignore[arg-type]
