@@ -11,13 +11,14 @@ from mapsto.placement.problem import Link, Problem, Work
 
 def problem_of(
     edges: list[list[int]], rng: np.random.Generator, devices: int = 2, share: tuple[float, float] = (0.1, 0.5),
-    refuses: float = 0.0, sizes: np.ndarray | None = None,
+    refuses: float = 0.0, objective: str = "latency", memory: tuple[float, ...] = (),
 ) -> Problem:  # fmt: skip
     """Works with the earlier works that each reads (none: an input). Devices' seconds differ by factors of 0.5 to 2; a
-    transfer takes 0.1 to 0.5 of a work. refuses: how often a device but the host does not take a work.
+    transfer takes 0.1 to 0.5 of a work. Each holds up to 2 bytes. refuses: how often a device but the host does not
+    take a work.
     """
     count = len(edges)
-    base = rng.uniform(0.5, 2.0, count) if sizes is None else sizes
+    base = rng.uniform(0.5, 2.0, count)
     works, values = [], []
     mean = float(base.mean())
     for k, before in enumerate(edges):
@@ -25,7 +26,7 @@ def problem_of(
         seconds = tuple(
             math.inf if d and rng.random() < refuses else float(base[k]) * ratio for d, ratio in enumerate(ratios)
         )
-        works.append(Work(f"w{k}", seconds, tuple(before) if before else (count,), (k,)))
+        works.append(Work(f"w{k}", seconds, tuple(before) if before else (count,), (k,), float(rng.uniform(0, 2))))
         values.append(float(rng.uniform(*share)) * mean)
     values.append(float(rng.uniform(*share)) * mean)
     read = {v for work in works for v in work.reads}
@@ -34,7 +35,8 @@ def problem_of(
         (a, b): Link(0 if devices == 2 else min(a, b), 0.0, 1.0)
         for a in range(devices) for b in range(devices) if a != b
     }  # fmt: skip
-    return Problem(tuple(f"d{d}" for d in range(devices)), tuple(works), tuple(values), outputs, links)
+    names = tuple(f"d{d}" for d in range(devices))
+    return Problem(names, tuple(works), tuple(values), outputs, links, objective, memory)
 
 
 def random_edges(rng: np.random.Generator, count: int, reach: int = 12) -> list[list[int]]:

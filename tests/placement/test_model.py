@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,31 @@ def test_inputs_come_from_the_host_and_outputs_go_there() -> None:
     assert latency(problem([Work("a", (9, 1), (0,), (1,))], [2, 3], (0, 1)), [1]) == 2 + 1 + 3
 
 
+def test_a_stream_takes_what_its_slowest_stage_takes() -> None:
+    works = [Work("a", (4, 4), (2,), (0,)), Work("b", (3, 3), (0,), (1,))]
+    stream = replace(problem(works, [5, 1, 0], (1,)), objective="throughput")
+    assert latency(stream, [0, 0]) == 7 and latency(stream, [1, 1]) == 7
+    assert latency(stream, [0, 1]) == 5 + 1  # the bus: a's value there, the output back
+    assert latency(replace(stream, values=(1.0, 1.0, 0.0)), [0, 1]) == 4
+
+
+def test_memory_is_of_constants_and_of_what_is_still_to_be_read() -> None:
+    works = [
+        Work("a", (1, 1), (4,), (0,), 10.0), Work("b", (1, 1), (0,), (1,), 20.0), Work("c", (1, 1), (0, 1), (2,)),
+        Work("d", (1, 1), (2,), (3,)),
+    ]  # fmt: skip
+    graph = problem(works, [1, 2, 4, 8, 16], (3,))
+    # with b: its constants and a's; a's value and b's. With d: c's value, and its own
+    needs = {(0, 0, 0, 0): (10 + 20 + 4 + 8, 0), (0, 1, 0, 0): (10 + 16 + 1, 20 + 1 + 2), (1, 1, 1, 1): (16, 42)}
+    for seats, (host, other) in needs.items():
+        limits = (float(host), float(other))
+        assert latency(replace(graph, memory=limits), seats) < math.inf, seats
+        for k in range(2):
+            less = tuple(limit - (k == i) * 0.5 for i, limit in enumerate(limits))
+            if limits[k]:
+                assert latency(replace(graph, memory=less), seats) == math.inf, (seats, k)
+
+
 def test_what_cannot_be_is_infinite() -> None:
     graph = problem([Work("a", (1, math.inf), (), (0,)), Work("b", (1, 1), (0,), (1,))], [1, 1], (), {})
     assert latency(graph, [0, 0]) == 2 and latency(graph, [1, 0]) == math.inf and latency(graph, [0, 1]) == math.inf
@@ -105,6 +131,10 @@ def test_a_timeline_is_possible(seed: int, devices: int) -> None:
         ({"works": (Work("a", (1, 1), (), (0,)), Work("b", (1, 1), (), (0,)))}, "written already"),
         ({"outputs": (9,)}, "no value"),
         ({"values": (-1.0, 0.0)}, "negative"),
+        ({"works": (Work("a", (1, 1), (), (), -1.0),)}, "holds"),
+        ({"objective": "beauty"}, "objective"),
+        ({"memory": (1.0,)}, "memory"),
+        ({"memory": (1.0, -1.0)}, "memory"),
         ({"links": {(0, 0): Link(0, 0, 1)}}, "a link from 0 to 0"),
         ({"links": {(0, 1): Link(0, 0, 0)}}, "bandwidth"),
         ({"links": {(0, 1): Link(0, math.nan, 1)}}, "latency"),

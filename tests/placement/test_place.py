@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mapsto.placement import search as searching
 from mapsto.placement.bounds import heads, lower_bound, prices, tails
 from mapsto.placement.model import latency, timeline
 from mapsto.placement.place import PLACERS, place
-from mapsto.placement.problem import Link, Problem, Work
+from mapsto.placement.problem import OBJECTIVES, Link, Problem, Work
 from mapsto.placement.simple import additive, by_support, heft
 from tests.placement.graphs import NETWORKS, problem_of, random_edges
 
@@ -19,12 +20,15 @@ SMALL = 300
 CLOSE = 1 + 1e-9
 
 
-def small(seed: int) -> Problem:
-    """Up to 12 works on two devices, or 8 on three; now and then a device does not take one."""
+def small(seed: int, objective: str = "latency", memory: float = math.inf) -> Problem:
+    """Up to 12 works on two devices, or 8 on three; now and then a device does not take one. memory: of the second."""
     rng = np.random.default_rng(seed)
     devices = 3 if seed % 4 == 0 else 2
     count = int(rng.integers(1, 9 if devices == 3 else 13))
-    return problem_of(random_edges(rng, count, int(rng.integers(1, 7))), rng, devices, refuses=0.15 * (seed % 3))
+    return problem_of(
+        random_edges(rng, count, int(rng.integers(1, 7))), rng, devices, refuses=0.15 * (seed % 3),
+        objective=objective, memory=(math.inf, memory, math.inf)[:devices],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("part", range(10))
@@ -35,6 +39,21 @@ def test_the_exact_placer_equals_all_assignments(part: int) -> None:
         assert best.seconds / CLOSE <= found.seconds <= best.seconds * CLOSE, seed
         assert found.bound <= best.seconds * CLOSE and lower_bound(graph) <= best.seconds * CLOSE, seed
         assert latency(graph, found.seats) == found.seconds and found.said == "proved optimal", seed
+
+
+@pytest.mark.parametrize("memory", [math.inf, 3.0])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_exact_placer_keeps_to_objectives_and_memory(objective: str, memory: float) -> None:
+    limited = 0
+    for seed in range(60):
+        graph = small(seed, objective, memory)
+        found, best = place(graph), place(graph, "exhaustive")
+        assert best.seconds / CLOSE <= found.seconds <= best.seconds * CLOSE, seed
+        assert found.bound <= best.seconds * CLOSE and found.said == "proved optimal", seed
+        holds = sum(w.holds for w, d in zip(graph.works, found.seats, strict=True) if d == 1)
+        assert holds <= memory
+        limited += best.seconds > place(small(seed, objective), "exhaustive").seconds * CLOSE
+    assert (limited > 10) == (memory < math.inf)
 
 
 @pytest.mark.parametrize("width", [1, 3])
@@ -70,6 +89,17 @@ def test_networks(name: str) -> None:
         assert max(e.end for e in timeline(graph, found.seats)) == found.seconds
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_streams_of_networks(name: str) -> None:
+    """Two devices of much the same speed share a stream nearly evenly."""
+    graph = problem_of(NETWORKS[name](), np.random.default_rng(0), objective="throughput")
+    found = place(graph)
+    assert found.gap <= 0.05 and all(found.seconds <= seconds * CLOSE for _, seconds in found.others)
+    one_run = replace(graph, objective="latency")
+    assert found.seconds <= latency(one_run, found.seats)
+    assert found.seconds < 0.75 * min(seconds for name, seconds in found.others if name.startswith("all on"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_large_random_graphs(seed: int) -> None:
@@ -97,7 +127,7 @@ def test_where_there_is_nothing_to_choose() -> None:
     assert [place(one, name).seats for name in PLACERS] == [(0,)] * 4 and place(one).bound == 2
     works = (Work("x", (1, 9), (0,), (1,)), Work("y", (math.inf, 1), (1,), (2,)))
     apart = Problem(("a", "b"), works, (1, 1, 1), (2,), {})
-    assert place(apart).seconds == math.inf
+    assert place(apart).seconds == math.inf and place(apart).said == "there is no assignment"
     with pytest.raises(ValueError, match="placer 'best'; there are greedy"):
         place(one, "best")
 

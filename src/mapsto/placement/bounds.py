@@ -21,8 +21,10 @@ LARGE = 1e30  # in the place of inf, where prices of 0 are multiplied with it
 
 
 def tails(problem: Problem) -> Figures:
-    """[work, device]: seconds at least from the end of a work on a device to the end of all."""
+    """[work, device]: seconds at least from the end of a work on a device to the end of all; none in a stream."""
     found = np.zeros((len(problem.works), len(problem.devices)))
+    if problem.objective == "throughput":
+        return found
     outputs = set(problem.outputs)
     for k in range(len(problem.works) - 1, -1, -1):
         for v in problem.works[k].writes:
@@ -82,6 +84,8 @@ def lower_bound(problem: Problem) -> float:
     if not problem.works:
         return max((problem.move(v, HOST, HOST) for v in problem.outputs), default=0.0)
     seconds = np.array([work.seconds for work in problem.works])
+    if problem.objective == "throughput":
+        return prices(seconds)[1]
     before, after = heads(problem), tails(problem)
     path = float((before + seconds + after).min(axis=1).max())
     least_before = np.where(np.isfinite(seconds), before, math.inf).min(axis=1)

@@ -8,6 +8,11 @@
 4. A transfer begins when the value is made and its bus is free; a work when its device is free and its operands lie
    there. Transfers go on while devices compute.
 5. Inputs lie on the host at time 0. In the end, outputs are moved to the host, in their order.
+6. A device holds the constants of all its works, and each value that lies there until the last work that reads it,
+   wherever that is, is done. Where that is more than it may, the assignment cannot be.
+
+A *stream* of runs that follow one another as soon as there is room takes, for each, what its slowest stage takes: the
+device or bus that is busy the longest. There rules 1 and 4 say nothing: what waits belongs to an earlier run.
 
 Program order, and not whatever happens to be ready first, decides in rules 1 and 3: a run can follow it without
 deciding anything, and no delay on one device changes what another one does next.
@@ -47,8 +52,9 @@ class Runs:
     """Runs of one problem that have got as far as the same work, one a row.
 
     free: [run, device], buses: [run, bus], when each is free. there: [run, live value, device], since when it lies
-    there; inf: it does not. made: [run, live value], the device that made it. ended: [run], the end of all so far.
-    live: the values that are still to be read.
+    there; inf: it does not. made: [run, live value], the device that made it. held: [run, device], bytes of constants.
+    ended: [run], the end of all so far; inf: it cannot be. live: the values that are still to be read. In a stream,
+    free and buses are how long each was busy, and what lies somewhere does so from 0 on.
     """
 
     def __init__(self, problem: Problem, count: int, tell: Callable[[Event], None] | None = None) -> None:
@@ -62,7 +68,9 @@ class Runs:
         self.there = np.full((count, len(self.live), len(problem.devices)), math.inf)
         self.there[:, :, HOST] = 0.0
         self.made = np.full((count, len(self.live)), HOST, np.intp)
+        self.held = np.zeros((count, len(problem.devices)))
         self.ended = np.zeros(count)
+        self.is_stream = problem.objective == "throughput"
 
     def __len__(self) -> int:
         return len(self.free)
@@ -72,7 +80,7 @@ class Runs:
         other = object.__new__(Runs)
         other.__dict__.update(self.__dict__)
         other.live = list(self.live)
-        for name in ("free", "buses", "there", "made", "ended"):
+        for name in ("free", "buses", "there", "made", "held", "ended"):
             setattr(other, name, getattr(self, name)[rows])
         return other
 
@@ -88,15 +96,25 @@ class Runs:
         self.ended = np.maximum(self.ended, end)
         if self.tell is not None:
             self.tell(Event(float(begin[0]), float(end[0]), int(devices[0]), work=k))
-        self._keep([v for v in work.writes if v in self.last], devices, end)
+        self._add(work.writes, devices, np.zeros(len(self)) if self.is_stream else end)
+        self.held[rows, devices] += work.holds
+        self._see_memory()
+        self._drop()
         self.next += 1
         return np.asarray(end)
+
+    def _see_memory(self) -> None:
+        if self.problem.memory:
+            count = np.array([self.problem.values[v] for v in self.live])
+            taken = self.held + (np.isfinite(self.there) * count[:, None]).sum(axis=1)
+            self.ended[(taken > np.array(self.problem.memory)).any(axis=1)] = math.inf
 
     def finish(self) -> Figures:
         """The outputs moved to the host; what each run took in all."""
         host = np.full(len(self), HOST, np.intp)
         for value in self.problem.outputs:
             self.ended = np.maximum(self.ended, self._brought(value, host))
+        self._see_memory()
         return self.ended
 
     def _brought(self, value: int, devices: Indices) -> Figures:
@@ -116,19 +134,25 @@ class Runs:
                 continue
             begin = np.maximum(self.there[chosen, column, source], self.buses[chosen, link.bus])
             end = begin + link.seconds(self.problem.values[value])
-            self.buses[chosen, link.bus] = self.there[chosen, column, device] = end
+            self.buses[chosen, link.bus] = end
+            self.there[chosen, column, device] = 0.0 if self.is_stream else end
             self.ended[chosen] = np.maximum(self.ended[chosen], end)
             if self.tell is not None:
                 self.tell(Event(float(begin[0]), float(end[0]), device, None, value, source, link.bus))
 
-    def _keep(self, new: Sequence[int], devices: Indices, end: Figures) -> None:
-        """What nobody reads any more goes, what was made comes."""
-        kept = [i for i, v in enumerate(self.live) if self.last[v] > self.next]
+    def _add(self, new: Sequence[int], devices: Indices, since: Figures) -> None:
+        """Values that were made, on a device of each run."""
         there = np.full((len(self), len(new), len(self.problem.devices)), math.inf)
-        there[np.arange(len(self)), :, devices] = end[:, None]
-        self.there = np.concatenate([self.there[:, kept], there], axis=1)
-        self.made = np.concatenate([self.made[:, kept], np.repeat(devices[:, None], len(new), axis=1)], axis=1)
-        self.live = [*(self.live[i] for i in kept), *new]
+        there[np.arange(len(self)), :, devices] = since[:, None]
+        self.there = np.concatenate([self.there, there], axis=1)
+        self.made = np.concatenate([self.made, np.repeat(devices[:, None], len(new), axis=1)], axis=1)
+        self.live = [*self.live, *new]
+
+    def _drop(self) -> None:
+        """What nobody reads after the present work."""
+        kept = [i for i, v in enumerate(self.live) if self.last.get(v, -1) > self.next]
+        self.there, self.made = self.there[:, kept], self.made[:, kept]
+        self.live = [self.live[i] for i in kept]
 
 
 def timeline(problem: Problem, seats: Seats) -> list[Event]:
@@ -139,7 +163,9 @@ def timeline(problem: Problem, seats: Seats) -> list[Event]:
 
 
 def latency(problem: Problem, seats: Seats) -> float:
-    """Seconds until the last output is on the host; inf where a work cannot run where it is, or a value get there."""
+    """What the problem's objective says of an assignment: seconds until the last output is on the host, or of the
+    slowest stage. inf: a work cannot run where it is, a value cannot get there, or there is not enough memory.
+    """
     return float(latencies(problem, np.array([seats], np.intp).reshape(1, -1))[0])
 
 

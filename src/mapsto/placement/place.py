@@ -25,8 +25,8 @@ _CLOSE = 1e-9
 
 @dataclass(frozen=True)
 class Placement:
-    """seats: the device of each work. seconds: of one run. bound: no assignment takes less. method: what found it.
-    others: what the simple ways would have taken.
+    """seats: the device of each work. seconds: what the objective says of them. bound: no assignment takes less.
+    method: what found it. others: what the simple ways would have taken.
     """
 
     seats: tuple[int, ...]
@@ -38,15 +38,19 @@ class Placement:
     @property
     def gap(self) -> float:
         """How much too long it may take at most, as a share of the bound."""
-        return self.seconds / self.bound - 1 if self.bound > 0 else 0.0
+        if self.seconds == self.bound:
+            return 0.0
+        return self.seconds / self.bound - 1 if self.bound > 0 else math.inf
 
     @property
     def said(self) -> str:
+        if self.seconds == math.inf:
+            return "there is no assignment" if self.bound == math.inf else "no assignment was found"
         return "proved optimal" if self.gap <= _CLOSE else f"within {self.gap:.1%} of the bound"
 
 
 def place(problem: Problem, placer: str = "exact") -> Placement:
-    """Seats of least latency. `placer`: one of `PLACERS`; all but "exact" are there to compare with.
+    """Seats for which the objective is least. `placer`: one of `PLACERS`; all but "exact" are there to compare with.
 
     The same problem gives the same seats: the search is bounded by counts, not by time. Never worse than any of the
     simple ways. Raises ValueError for a placer that is not there, and by "exhaustive" for too many assignments.

@@ -10,16 +10,21 @@ from dataclasses import dataclass
 from functools import cached_property
 
 HOST = 0  # the device that inputs come from and outputs go to
+OBJECTIVES = ("latency", "throughput")
+"""What is to be least: the seconds of one run, or of the slowest stage of a stream of runs (a device, or a bus)."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """seconds: on each device; inf where it cannot run there. reads, writes: values by their index."""
+    """seconds: on each device; inf where it cannot run there. reads, writes: values by their index. holds: bytes of
+    constants that lie on its device all the time.
+    """
 
     name: str
     seconds: tuple[float, ...]
     reads: tuple[int, ...] = ()
     writes: tuple[int, ...] = ()
+    holds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ class Problem:
     """devices: their names, the host first. works: in program order, each after those whose values it reads. values:
     bytes of each; one that no work writes is an input, which lies on the host from the beginning. outputs: values that
     are on the host in the end. links: by (from, to); two devices without one cannot pass values on (they may pass them
-    on by way of the host, which a problem says by a link of what that takes).
+    on by way of the host, which a problem says by a link of what that takes). memory: bytes that may be taken of each
+    device (empty: of all as much as is wanted).
 
     Raises ValueError for figures that are NaN or negative, a work that runs nowhere, an order in which something is
     read before it is written, two writers of one value, and indices of nothing.
@@ -52,10 +58,16 @@ class Problem:
     values: tuple[float, ...]
     outputs: tuple[int, ...]
     links: Mapping[tuple[int, int], Link]
+    objective: str = "latency"
+    memory: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.devices:
             raise ValueError("no device")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective {self.objective!r}; there are {', '.join(OBJECTIVES)}")
+        if self.memory and (len(self.memory) != len(self.devices) or not all(limit >= 0 for limit in self.memory)):
+            raise ValueError(f"limits of memory {self.memory} for {len(self.devices)} devices")
         for (a, b), link in self.links.items():
             if not (0 <= a < len(self.devices) and 0 <= b < len(self.devices) and a != b and link.bus >= 0):
                 raise ValueError(f"a link from {a} to {b} on bus {link.bus}")
@@ -71,6 +83,8 @@ class Problem:
         for work in self.works:
             if len(work.seconds) != len(self.devices) or not all(s >= 0 for s in work.seconds):
                 raise ValueError(f"{work.name}: seconds {work.seconds} on {len(self.devices)} devices")
+            if not work.holds >= 0:
+                raise ValueError(f"{work.name} holds {work.holds} bytes")
             if min(work.seconds) == math.inf:
                 raise ValueError(f"{work.name} runs on no device")
             for v in (*work.reads, *work.writes):

@@ -50,6 +50,7 @@ class _Search:
         self.after = tails(problem)
         self.seconds = np.array([w.seconds for w in problem.works]).reshape(-1, len(problem.devices))
         self.hangs = _hanging(problem)
+        self.limited = np.isfinite(np.array(problem.memory or (math.inf,) * len(problem.devices)))
         self.trail: list[tuple[Indices, Indices]] = []
         self.path = np.zeros(1)
         self.dropped = math.inf
@@ -85,7 +86,7 @@ class _Search:
         made, nothing begins before the first of that was.
         """
         made = [i for i, v in enumerate(runs.live) if v in self.problem.writer]
-        if not self.hangs[k] or not made:
+        if not self.hangs[k] or not made or runs.is_stream:
             return
         floor = runs.there[:, made].min(axis=(1, 2))
         runs.free = np.maximum(runs.free, floor[:, None])
@@ -98,7 +99,8 @@ class _Search:
         price, worth = prices(left)
         even = np.full(len(price), 1 / len(price))
         evenly = float((np.minimum(left, LARGE) * even).min(axis=1).sum()) if len(left) else 0.0
-        bound = np.maximum(self.path, np.maximum(runs.free @ price + worth, runs.free @ even + evenly))
+        least = np.maximum(self.path, np.where(np.isinf(runs.ended), math.inf, runs.buses.max(axis=1, initial=0.0)))
+        bound = np.maximum(least, np.maximum(runs.free @ price + worth, runs.free @ even + evenly))
         rows = np.flatnonzero(bound < self.known * (1 - _CLOSE))
         rows = rows[np.lexsort((runs.free[rows] @ even, bound[rows]))]
         rows = rows[self._undominated(runs.chosen(rows), self.path[rows])]
@@ -114,8 +116,12 @@ class _Search:
         if not len(runs):
             return np.zeros(0, np.intp)
         times = np.concatenate(
-            [runs.free, runs.buses, runs.there.reshape(len(runs), -1), runs.ended[:, None], path[:, None]], axis=1
-        )
+            [
+                runs.free, runs.buses, runs.there.reshape(len(runs), -1), runs.held[:, self.limited],
+                runs.ended[:, None], path[:, None],
+            ],
+            axis=1,
+        )  # fmt: skip
         group = _groups(runs)
         order = np.argsort(group, kind="stable")
         group, times = group[order], times[order]
