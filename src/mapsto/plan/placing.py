@@ -1,5 +1,5 @@
-"""A mapped graph as a problem of placement: what each of its works would take on each of several devices, and the values
-that pass between them.
+"""A mapped graph as a problem of placement: what each of its works would take on each of several devices, and the
+values that pass between them.
 
 Works are those that were joined for the first device; each other device is asked what the same works take there, with
 operands that lie as the first one has them. A region (a branch, a loop) is one work of the host, which reads its
