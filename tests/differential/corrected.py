@@ -88,6 +88,49 @@ def _global_max_pool(form: Form, feed: Feed) -> list[Any]:
     return [x.max(axis=tuple(range(2, x.ndim)), keepdims=True)]
 
 
+def _max_pool(form: Form, feed: Feed) -> list[Any]:
+    """The reference loses the pads of a single axis; ONNX Runtime has a window where none fits."""
+    x, a = feed["x"], form.attributes
+    extents, kernel = x.shape[2:], tuple(a["kernel_shape"])
+    windows = [
+        _windows(n, k, a.get("strides", [1] * len(kernel))[i], a.get("dilations", [1] * len(kernel))[i], i, a)
+        for i, (n, k) in enumerate(zip(extents, kernel, strict=True))
+    ]
+    flat = x.reshape(*x.shape[:2], math.prod(extents))
+    order = np.arange(math.prod(extents)).reshape(extents[::-1] if a.get("storage_order", 0) else extents)
+    places = (order.T if a.get("storage_order", 0) else order).reshape(-1)
+    shape = (*x.shape[:2], *(len(w) for w in windows))
+    found, indices = np.zeros(shape, x.dtype), np.zeros(shape, np.int64)
+    first = np.arange(math.prod(x.shape[:2])).reshape(x.shape[:2]) * math.prod(extents)
+    for at in np.ndindex(*shape[2:]):
+        inside = np.ravel_multi_index(np.ix_(*(w[i] for w, i in zip(windows, at, strict=True))), extents).reshape(-1)
+        if inside.size:
+            best = flat[:, :, inside].argmax(axis=2)
+            found[(..., *at)] = np.take_along_axis(flat[:, :, inside], best[..., None], 2)[..., 0]
+            indices[(..., *at)] = first + places[inside[best]]
+    return [found, indices][: len(form.results)]
+
+
+def _windows(n: int, k: int, stride: int, dilation: int, axis: int, a: Any) -> list[np.ndarray]:
+    """The places of an axis that each window has, by the standard's formulas."""
+    extent = (k - 1) * dilation + 1
+    kind = a.get("auto_pad", "NOTSET")
+    if kind.startswith("SAME"):
+        count = -(-n // stride)
+        total = max((count - 1) * stride + extent - n, 0)
+        before = total // 2 if kind == "SAME_UPPER" else total - total // 2
+    else:
+        rank = len(a["kernel_shape"])
+        pads = a.get("pads", [0] * 2 * rank) if kind == "NOTSET" else [0] * 2 * rank
+        before, after = pads[axis], pads[axis + rank]
+        left = n + before + after - extent
+        count = -(-left // stride) + 1 if a.get("ceil_mode", 0) else left // stride + 1
+        if a.get("ceil_mode", 0) and (count - 1) * stride >= n + before:
+            count -= 1  # a window that would begin in the border after the end
+    places = [np.arange(k) * dilation + at * stride - before for at in range(max(count, 0))]
+    return [p[(p >= 0) & (p < n)] for p in places]
+
+
 def _shrink(form: Form, feed: Feed) -> list[Any]:
     """Integers exactly: the bias, a float, is added to them, and the sum cut towards zero."""
     x = feed["x"]
@@ -160,6 +203,7 @@ CORRECTED: dict[str, Callable[[Form, Feed], list[Any]]] = {
     "Hardmax": _hardmax,
     "LpNormalization": _lp_normalization,
     "LRN": _lrn,
+    "MaxPool": _max_pool,
     "OneHot": _one_hot,
     "PRelu": _prelu,
     "ReduceSumSquare": _sum_of_squares,
