@@ -6,13 +6,13 @@ import math
 
 import numpy as np
 
-from mapsto.placement.problem import Link, Problem, Work
+from mapsto.placement.problem import Job, PlacementProblem, Route
 
 
 def problem_of(
     edges: list[list[int]], rng: np.random.Generator, devices: int = 2, share: tuple[float, float] = (0.1, 0.5),
     refuses: float = 0.0, objective: str = "latency", memory: tuple[float, ...] = (),
-) -> Problem:  # fmt: skip
+) -> PlacementProblem:  # fmt: skip
     """Works with the earlier works that each reads (none: an input). Devices' seconds differ by factors of 0.5 to 2; a
     transfer takes 0.1 to 0.5 of a work. Each holds up to 2 bytes. refuses: how often a device but the host does not
     take a work.
@@ -26,17 +26,17 @@ def problem_of(
         seconds = tuple(
             math.inf if d and rng.random() < refuses else float(base[k]) * ratio for d, ratio in enumerate(ratios)
         )
-        works.append(Work(f"w{k}", seconds, tuple(before) if before else (count,), (k,), float(rng.uniform(0, 2))))
+        works.append(Job(f"w{k}", seconds, tuple(before) if before else (count,), (k,), float(rng.uniform(0, 2))))
         values.append(float(rng.uniform(*share)) * mean)
     values.append(float(rng.uniform(*share)) * mean)
     read = {v for work in works for v in work.reads}
     outputs = tuple(k for k in range(count) if k not in read)
     links = {
-        (a, b): Link(0 if devices == 2 else min(a, b), 0.0, 1.0)
+        (a, b): Route(0 if devices == 2 else min(a, b), 0.0, 1.0)
         for a in range(devices) for b in range(devices) if a != b
     }  # fmt: skip
     names = tuple(f"d{d}" for d in range(devices))
-    return Problem(names, tuple(works), tuple(values), outputs, links, objective, memory)
+    return PlacementProblem(names, tuple(works), tuple(values), outputs, links, objective, memory)
 
 
 def random_edges(rng: np.random.Generator, count: int, reach: int = 12) -> list[list[int]]:

@@ -11,18 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapsto.placement.model import latencies, latency, timeline
-from mapsto.placement.problem import HOST, Link, Problem, Work
+from mapsto.placement.problem import HOST, Job, PlacementProblem, Route
 from tests.placement.graphs import problem_of, random_edges
 
-ONE_BUS = {(0, 1): Link(0, 0.0, 1.0), (1, 0): Link(0, 0.0, 1.0)}
+ONE_BUS = {(0, 1): Route(0, 0.0, 1.0), (1, 0): Route(0, 0.0, 1.0)}
 
 
-def problem(works: list[Work], values: list[float], outputs: tuple[int, ...] = (), links: object = ONE_BUS) -> Problem:
-    return Problem(("host", "other"), tuple(works), tuple(values), outputs, links)  # type: ignore[arg-type]
+def problem(
+    works: list[Job], values: list[float], outputs: tuple[int, ...] = (), links: object = ONE_BUS
+) -> PlacementProblem:
+    return PlacementProblem(("host", "other"), tuple(works), tuple(values), outputs, links)  # type: ignore[arg-type]
 
 
 def test_devices_work_at_once_and_each_in_program_order() -> None:
-    works = [Work("a", (4, 4), (3,), (0,)), Work("b", (3, 3), (3,), (1,)), Work("c", (2, 2), (0, 1), (2,))]
+    works = [Job("a", (4, 4), (3,), (0,)), Job("b", (3, 3), (3,), (1,)), Job("c", (2, 2), (0, 1), (2,))]
     graph = problem(works, [1, 1, 1, 0], (2,))
     assert latency(graph, [0, 0, 0]) == 9
     assert latency(graph, [0, 1, 0]) == 4 + 2  # b beside a, and moved by then
@@ -30,7 +32,7 @@ def test_devices_work_at_once_and_each_in_program_order() -> None:
 
 
 def test_a_value_is_moved_once() -> None:
-    works = [Work("a", (1, 1), (), (0,)), *(Work(f"r{k}", (9, 1), (0,), (1 + k,)) for k in range(3))]
+    works = [Job("a", (1, 1), (), (0,)), *(Job(f"r{k}", (9, 1), (0,), (1 + k,)) for k in range(3))]
     graph = problem(works, [5, 0, 0, 0], (1, 2, 3))
     events = timeline(graph, [0, 1, 1, 1])
     assert [e.value for e in events if e.work is None and e.value == 0] == [0]
@@ -40,26 +42,26 @@ def test_a_value_is_moved_once() -> None:
 def test_transfers_of_one_bus_follow_one_another_in_the_order_of_their_readers() -> None:
     """The first one waits for its value, and the second, whose value is there, for the first."""
     works = [
-        Work("late", (10, 99), (), (0,)), Work("early", (1, 99), (), (1,)), Work("x", (99, 1), (0,), (2,)),
-        Work("y", (99, 1), (1,), (3,)),
+        Job("late", (10, 99), (), (0,)), Job("early", (1, 99), (), (1,)), Job("x", (99, 1), (0,), (2,)),
+        Job("y", (99, 1), (1,), (3,)),
     ]  # fmt: skip
     graph = problem(works, [2, 2, 0, 0])
     moved = {e.value: (e.begin, e.end) for e in timeline(graph, [0, 0, 1, 1]) if e.work is None}
     assert moved == {0: (10, 12), 1: (12, 14)}
-    apart = {(0, 1): Link(0, 0.0, 1.0), (1, 0): Link(1, 0.0, 1.0)}
-    back = [*works[:3], Work("z", (1, 99), (2,), (3,))]
+    apart = {(0, 1): Route(0, 0.0, 1.0), (1, 0): Route(1, 0.0, 1.0)}
+    back = [*works[:3], Job("z", (1, 99), (2,), (3,))]
     both = problem(back, [2, 2, 2, 0], (), apart)
     assert latency(both, [0, 0, 1, 0]) == 10 + 2 + 1 + 2 + 1
 
 
 def test_inputs_come_from_the_host_and_outputs_go_there() -> None:
-    graph = problem([Work("a", (9, 1), (0,), (1,))], [2, 3], (1,))
+    graph = problem([Job("a", (9, 1), (0,), (1,))], [2, 3], (1,))
     assert latency(graph, [1]) == 2 + 1 + 3
-    assert latency(problem([Work("a", (9, 1), (0,), (1,))], [2, 3], (0, 1)), [1]) == 2 + 1 + 3
+    assert latency(problem([Job("a", (9, 1), (0,), (1,))], [2, 3], (0, 1)), [1]) == 2 + 1 + 3
 
 
 def test_a_stream_takes_what_its_slowest_stage_takes() -> None:
-    works = [Work("a", (4, 4), (2,), (0,)), Work("b", (3, 3), (0,), (1,))]
+    works = [Job("a", (4, 4), (2,), (0,)), Job("b", (3, 3), (0,), (1,))]
     stream = replace(problem(works, [5, 1, 0], (1,)), objective="throughput")
     assert latency(stream, [0, 0]) == 7 and latency(stream, [1, 1]) == 7
     assert latency(stream, [0, 1]) == 5 + 1  # the bus: a's value there, the output back
@@ -68,8 +70,8 @@ def test_a_stream_takes_what_its_slowest_stage_takes() -> None:
 
 def test_memory_is_of_constants_and_of_what_is_still_to_be_read() -> None:
     works = [
-        Work("a", (1, 1), (4,), (0,), 10.0), Work("b", (1, 1), (0,), (1,), 20.0), Work("c", (1, 1), (0, 1), (2,)),
-        Work("d", (1, 1), (2,), (3,)),
+        Job("a", (1, 1), (4,), (0,), 10.0), Job("b", (1, 1), (0,), (1,), 20.0), Job("c", (1, 1), (0, 1), (2,)),
+        Job("d", (1, 1), (2,), (3,)),
     ]  # fmt: skip
     graph = problem(works, [1, 2, 4, 8, 16], (3,))
     # with b: its constants and a's; a's value and b's. With d: c's value, and its own
@@ -84,7 +86,7 @@ def test_memory_is_of_constants_and_of_what_is_still_to_be_read() -> None:
 
 
 def test_what_cannot_be_is_infinite() -> None:
-    graph = problem([Work("a", (1, math.inf), (), (0,)), Work("b", (1, 1), (0,), (1,))], [1, 1], (), {})
+    graph = problem([Job("a", (1, math.inf), (), (0,)), Job("b", (1, 1), (0,), (1,))], [1, 1], (), {})
     assert latency(graph, [0, 0]) == 2 and latency(graph, [1, 0]) == math.inf and latency(graph, [0, 1]) == math.inf
 
 
@@ -122,25 +124,25 @@ def test_a_timeline_is_possible(seed: int, devices: int) -> None:
     ("change", "said"),
     [
         ({"devices": ()}, "no device"),
-        ({"works": (Work("a", (1,), (), ()),)}, "seconds"),
-        ({"works": (Work("a", (1, -1), (), ()),)}, "seconds"),
-        ({"works": (Work("a", (1, math.nan), (), ()),)}, "seconds"),
-        ({"works": (Work("a", (math.inf, math.inf), (), ()),)}, "runs on no device"),
-        ({"works": (Work("a", (1, 1), (7,), ()),)}, "no value 7"),
-        ({"works": (Work("a", (1, 1), (1,), (0,)), Work("b", (1, 1), (), (1,)))}, "before it is written"),
-        ({"works": (Work("a", (1, 1), (), (0,)), Work("b", (1, 1), (), (0,)))}, "written already"),
+        ({"works": (Job("a", (1,), (), ()),)}, "seconds"),
+        ({"works": (Job("a", (1, -1), (), ()),)}, "seconds"),
+        ({"works": (Job("a", (1, math.nan), (), ()),)}, "seconds"),
+        ({"works": (Job("a", (math.inf, math.inf), (), ()),)}, "runs on no device"),
+        ({"works": (Job("a", (1, 1), (7,), ()),)}, "no value 7"),
+        ({"works": (Job("a", (1, 1), (1,), (0,)), Job("b", (1, 1), (), (1,)))}, "before it is written"),
+        ({"works": (Job("a", (1, 1), (), (0,)), Job("b", (1, 1), (), (0,)))}, "written already"),
         ({"outputs": (9,)}, "no value"),
         ({"values": (-1.0, 0.0)}, "negative"),
-        ({"works": (Work("a", (1, 1), (), (), -1.0),)}, "holds"),
+        ({"works": (Job("a", (1, 1), (), (), -1.0),)}, "holds"),
         ({"objective": "beauty"}, "objective"),
         ({"memory": (1.0,)}, "memory"),
         ({"memory": (1.0, -1.0)}, "memory"),
-        ({"links": {(0, 0): Link(0, 0, 1)}}, "a link from 0 to 0"),
-        ({"links": {(0, 1): Link(0, 0, 0)}}, "bandwidth"),
-        ({"links": {(0, 1): Link(0, math.nan, 1)}}, "latency"),
+        ({"links": {(0, 0): Route(0, 0, 1)}}, "a link from 0 to 0"),
+        ({"links": {(0, 1): Route(0, 0, 0)}}, "bandwidth"),
+        ({"links": {(0, 1): Route(0, math.nan, 1)}}, "latency"),
     ],
 )
 def test_what_is_no_problem_is_refused(change: dict[str, object], said: str) -> None:
     whole = {"devices": ("a", "b"), "works": (), "values": (1.0, 1.0), "outputs": (), "links": ONE_BUS, **change}
     with pytest.raises(ValueError, match=said):
-        Problem(**whole)  # type: ignore[arg-type]
+        PlacementProblem(**whole)  # type: ignore[arg-type]

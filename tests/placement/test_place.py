@@ -12,7 +12,7 @@ from mapsto.placement import search as searching
 from mapsto.placement.bounds import heads, lower_bound, prices, tails
 from mapsto.placement.model import latency, timeline
 from mapsto.placement.place import PLACERS, place
-from mapsto.placement.problem import OBJECTIVES, Link, Problem, Work
+from mapsto.placement.problem import OBJECTIVES, Job, PlacementProblem, Route
 from mapsto.placement.simple import additive, by_support, heft
 from tests.placement.graphs import NETWORKS, problem_of, random_edges
 
@@ -20,7 +20,7 @@ SMALL = 300
 CLOSE = 1 + 1e-9
 
 
-def small(seed: int, objective: str = "latency", memory: float = math.inf) -> Problem:
+def small(seed: int, objective: str = "latency", memory: float = math.inf) -> PlacementProblem:
     """Up to 12 works on two devices, or 8 on three; now and then a device does not take one. memory: of the second."""
     rng = np.random.default_rng(seed)
     devices = 3 if seed % 4 == 0 else 2
@@ -121,24 +121,24 @@ def test_stretches_between_single_values_are_solved_by_themselves() -> None:
 
 
 def test_where_there_is_nothing_to_choose() -> None:
-    nothing = Problem(("host",), (), (4.0,), (0,), {})
+    nothing = PlacementProblem(("host",), (), (4.0,), (0,), {})
     assert place(nothing).seconds == 0 and place(nothing).seats == ()
-    one = Problem(("host",), (Work("a", (2.0,), (0,), (1,)),), (4.0, 4.0), (1,), {})
+    one = PlacementProblem(("host",), (Job("a", (2.0,), (0,), (1,)),), (4.0, 4.0), (1,), {})
     assert [place(one, name).seats for name in PLACERS] == [(0,)] * 4 and place(one).bound == 2
-    works = (Work("x", (1, 9), (0,), (1,)), Work("y", (math.inf, 1), (1,), (2,)))
-    apart = Problem(("a", "b"), works, (1, 1, 1), (2,), {})
+    works = (Job("x", (1, 9), (0,), (1,)), Job("y", (math.inf, 1), (1,), (2,)))
+    apart = PlacementProblem(("a", "b"), works, (1, 1, 1), (2,), {})
     assert place(apart).seconds == math.inf and place(apart).said == "there is no assignment"
     with pytest.raises(ValueError, match="placer 'best'; there are greedy"):
         place(one, "best")
 
 
 def test_the_example_of_the_page() -> None:
-    links = {(0, 1): Link(0, 1.0, math.inf), (1, 0): Link(0, 1.0, math.inf)}
+    links = {(0, 1): Route(0, 1.0, math.inf), (1, 0): Route(0, 1.0, math.inf)}
     works = (
-        Work("a", (2, 1), (0,), (1,)), Work("b", (4, 3), (1,), (2,)), Work("c", (4, 2), (1,), (3,)),
-        Work("d", (1, 1), (2, 3), (4,)),
+        Job("a", (2, 1), (0,), (1,)), Job("b", (4, 3), (1,), (2,)), Job("c", (4, 2), (1,), (3,)),
+        Job("d", (1, 1), (2, 3), (4,)),
     )  # fmt: skip
-    graph = Problem(("host", "other"), works, (1,) * 5, (4,), links)
+    graph = PlacementProblem(("host", "other"), works, (1,) * 5, (4,), links)
     said = {(0, 0, 0, 0): 11, (1, 1, 1, 1): 9, (0, 0, 1, 0): 7}
     assert {seats: latency(graph, seats) for seats in said} == said
     best = place(graph)
@@ -146,9 +146,9 @@ def test_the_example_of_the_page() -> None:
 
 
 def test_heads_tails_and_prices() -> None:
-    links = {(0, 1): Link(0, 1.0, 1.0), (1, 0): Link(0, 1.0, 1.0)}
-    works = (Work("a", (2, 1), (0,), (1,)), Work("b", (6, 2), (1,), (2,)))
-    graph = Problem(("host", "other"), works, (1, 1, 3), (2,), links)
+    links = {(0, 1): Route(0, 1.0, 1.0), (1, 0): Route(0, 1.0, 1.0)}
+    works = (Job("a", (2, 1), (0,), (1,)), Job("b", (6, 2), (1,), (2,)))
+    graph = PlacementProblem(("host", "other"), works, (1, 1, 3), (2,), links)
     assert heads(graph).tolist() == [[0, 2], [2, 3]]
     assert tails(graph).tolist() == [[6, 6], [0, 4]]
     assert lower_bound(graph) == 8

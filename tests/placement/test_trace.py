@@ -8,13 +8,13 @@ import numpy as np
 
 from mapsto.placement.model import latency, timeline
 from mapsto.placement.place import place
-from mapsto.placement.problem import Link, Problem, Work
+from mapsto.placement.problem import Job, PlacementProblem, Route
 from mapsto.placement.trace import timeline_text, trace_events
 from tests.placement.graphs import problem_of, random_edges
 
-LINKS = {(0, 1): Link(0, 1e-6, 1e9), (1, 0): Link(0, 1e-6, 1e9)}
-WORKS = (Work("conv", (9e-6, 2e-6), (0,), (1,)), Work("pool", (1e-6, 9e-6), (1,), (2,)))
-GRAPH = Problem(("cpu", "npu"), WORKS, (1000.0, 3000.0, 500.0), (2,), LINKS)
+LINKS = {(0, 1): Route(0, 1e-6, 1e9), (1, 0): Route(0, 1e-6, 1e9)}
+WORKS = (Job("conv", (9e-6, 2e-6), (0,), (1,)), Job("pool", (1e-6, 9e-6), (1,), (2,)))
+GRAPH = PlacementProblem(("cpu", "npu"), WORKS, (1000.0, 3000.0, 500.0), (2,), LINKS)
 
 
 def test_text() -> None:

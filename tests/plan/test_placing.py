@@ -18,7 +18,7 @@ from mapsto.machine.spec import Link, Machine
 from mapsto.passes import run_passes
 from mapsto.placement.model import latency
 from mapsto.placement.place import place
-from mapsto.placement.problem import Problem
+from mapsto.placement.problem import PlacementProblem
 from mapsto.plan.decide import decide
 from mapsto.plan.items import Branches, tasks
 from mapsto.plan.mapped import Mapped
@@ -44,7 +44,7 @@ def machine(faster: float = 4.0, bytes_a_second: float = 10e9) -> Machine:
     return Machine((host, other), tuple(Link(a, b, bytes_a_second, 5e-6) for a, b in ways))
 
 
-def problem(graph: Graph, figures: Machine) -> tuple[Mapped, Problem]:
+def problem(graph: Graph, figures: Machine) -> tuple[Mapped, PlacementProblem]:
     makers = [DescribedMaker(spec, graph.constants) for spec in figures.devices]
     mapped = decide(graph, makers[0])
     return mapped, placement_problem(mapped, makers, figures)

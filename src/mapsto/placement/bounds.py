@@ -13,14 +13,14 @@ import math
 import numpy as np
 
 from mapsto.placement.model import Figures
-from mapsto.placement.problem import HOST, Problem
+from mapsto.placement.problem import HOST, PlacementProblem
 
 _STEPS = 48  # of a search for prices
 _THRESHOLDS = 24  # heads and tails that sets of works are taken by
 LARGE = 1e30  # in the place of inf, where prices of 0 are multiplied with it
 
 
-def tails(problem: Problem) -> Figures:
+def tails(problem: PlacementProblem) -> Figures:
     """[work, device]: seconds at least from the end of a work on a device to the end of all; none in a stream."""
     found = np.zeros((len(problem.works), len(problem.devices)))
     if problem.objective == "throughput":
@@ -37,7 +37,7 @@ def tails(problem: Problem) -> Figures:
     return found
 
 
-def heads(problem: Problem) -> Figures:
+def heads(problem: PlacementProblem) -> Figures:
     """[work, device]: when a work can begin there at the earliest."""
     found = np.zeros((len(problem.works), len(problem.devices)))
     for k, work in enumerate(problem.works):
@@ -49,7 +49,7 @@ def heads(problem: Problem) -> Figures:
     return found
 
 
-def _moves(problem: Problem, value: int) -> Figures:
+def _moves(problem: PlacementProblem, value: int) -> Figures:
     count = range(len(problem.devices))
     return np.array([[problem.move(value, a, b) for b in count] for a in count])
 
@@ -79,7 +79,7 @@ def prices(seconds: Figures) -> tuple[Figures, float]:
     return best, best_worth
 
 
-def lower_bound(problem: Problem) -> float:
+def lower_bound(problem: PlacementProblem) -> float:
     """Seconds that no assignment is below."""
     if not problem.works:
         return max((problem.move(v, HOST, HOST) for v in problem.outputs), default=0.0)

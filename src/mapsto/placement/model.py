@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from mapsto.placement.problem import HOST, Problem, Seats
+from mapsto.placement.problem import HOST, Assignment, PlacementProblem
 
 Figures = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.intp]
@@ -57,7 +57,7 @@ class Runs:
     free and buses are how long each was busy, and what lies somewhere does so from 0 on.
     """
 
-    def __init__(self, problem: Problem, count: int, tell: Callable[[Event], None] | None = None) -> None:
+    def __init__(self, problem: PlacementProblem, count: int, tell: Callable[[Event], None] | None = None) -> None:
         """tell: gets the events of a single run, in the order in which they are decided."""
         self.problem, self.tell = problem, tell
         self.next = 0
@@ -155,26 +155,26 @@ class Runs:
         self.live = [self.live[i] for i in kept]
 
 
-def timeline(problem: Problem, seats: Seats) -> list[Event]:
+def timeline(problem: PlacementProblem, seats: Assignment) -> list[Event]:
     """All works and transfers, in the order in which they are decided."""
     found: list[Event] = []
     _run(problem, np.array([seats], np.intp).reshape(1, -1), found.append)
     return found
 
 
-def latency(problem: Problem, seats: Seats) -> float:
+def latency(problem: PlacementProblem, seats: Assignment) -> float:
     """What the problem's objective says of an assignment: seconds until the last output is on the host, or of the
     slowest stage. inf: a work cannot run where it is, a value cannot get there, or there is not enough memory.
     """
     return float(latencies(problem, np.array([seats], np.intp).reshape(1, -1))[0])
 
 
-def latencies(problem: Problem, seats: Indices) -> Figures:
+def latencies(problem: PlacementProblem, seats: Indices) -> Figures:
     """The same of many assignments, one a row."""
     return _run(problem, seats, None)
 
 
-def _run(problem: Problem, seats: Indices, tell: Callable[[Event], None] | None) -> Figures:
+def _run(problem: PlacementProblem, seats: Indices, tell: Callable[[Event], None] | None) -> Figures:
     runs = Runs(problem, len(seats), tell)
     for k in range(len(problem.works)):
         runs.advance(seats[:, k])

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mapsto.placement.bounds import lower_bound
 from mapsto.placement.model import Indices, latencies, latency
-from mapsto.placement.problem import Problem
+from mapsto.placement.problem import PlacementProblem
 from mapsto.placement.search import search
 from mapsto.placement.simple import additive, alone, by_support, exhaustive, heft
 
@@ -49,13 +49,13 @@ class Placement:
         return "proved optimal" if self.gap <= _CLOSE else f"within {self.gap:.1%} of the bound"
 
 
-def place(problem: Problem, placer: str = "exact") -> Placement:
+def place(problem: PlacementProblem, placer: str = "exact") -> Placement:
     """Seats for which the objective is least. `placer`: one of `PLACERS`; all but "exact" are there to compare with.
 
     The same problem gives the same seats: the search is bounded by counts, not by time. Never worse than any of the
     simple ways. Raises ValueError for a placer that is not there, and by "exhaustive" for too many assignments.
     """
-    simple: dict[str, Callable[[Problem], Sequence[int]]] = {"greedy": by_support, "heft": heft}
+    simple: dict[str, Callable[[PlacementProblem], Sequence[int]]] = {"greedy": by_support, "heft": heft}
     if placer in simple:
         seats = list(simple[placer](problem))
         seconds = latency(problem, seats)
@@ -69,7 +69,7 @@ def place(problem: Problem, placer: str = "exact") -> Placement:
     return _exact(problem)
 
 
-def _exact(problem: Problem) -> Placement:
+def _exact(problem: PlacementProblem) -> Placement:
     ways: list[tuple[str, list[int]]] = [("greedy", by_support(problem)), ("heft", heft(problem))]
     ways.append(("additive", additive(problem)))
     ways += [(f"all on {name}", alone(problem, d)) for d, name in enumerate(problem.devices)]
@@ -91,7 +91,7 @@ def _exact(problem: Problem) -> Placement:
     return Placement(tuple(seats), seconds, bound, method, others)
 
 
-def _improved(problem: Problem, seats: Sequence[int], seconds: float) -> tuple[list[int], float] | None:
+def _improved(problem: PlacementProblem, seats: Sequence[int], seconds: float) -> tuple[list[int], float] | None:
     """What changing single works, and runs of works that follow one another, makes better: the best of all such
     changes, as long as there is one.
     """

@@ -15,7 +15,7 @@ OBJECTIVES = ("latency", "throughput")
 
 
 @dataclass(frozen=True)
-class Work:
+class Job:
     """seconds: on each device; inf where it cannot run there. reads, writes: values by their index. holds: bytes of
     constants that lie on its device all the time.
     """
@@ -28,7 +28,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Link:
+class Route:
     """From one device to another: a transfer takes `latency` + bytes / `bandwidth` seconds. Over the links of one `bus`
     they are made one at a time.
     """
@@ -42,7 +42,7 @@ class Link:
 
 
 @dataclass(frozen=True)
-class Problem:
+class PlacementProblem:
     """devices: their names, the host first. works: in program order, each after those whose values it reads. values:
     bytes of each; one that no work writes is an input, which lies on the host from the beginning. outputs: values that
     are on the host in the end. links: by (from, to); two devices without one cannot pass values on (they may pass them
@@ -54,10 +54,10 @@ class Problem:
     """
 
     devices: tuple[str, ...]
-    works: tuple[Work, ...]
+    works: tuple[Job, ...]
     values: tuple[float, ...]
     outputs: tuple[int, ...]
-    links: Mapping[tuple[int, int], Link]
+    links: Mapping[tuple[int, int], Route]
     objective: str = "latency"
     memory: tuple[float, ...] = ()
 
@@ -124,5 +124,5 @@ class Problem:
         return math.inf if link is None else link.seconds(self.values[value])
 
 
-Seats = Sequence[int]
+Assignment = Sequence[int]
 """The device of each work, in program order."""

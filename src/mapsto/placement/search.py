@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from mapsto.placement.bounds import LARGE, prices, tails
 from mapsto.placement.model import Figures, Indices, Runs
-from mapsto.placement.problem import Problem
+from mapsto.placement.problem import PlacementProblem
 
 _CLOSE = 1e-9  # relative: what is not better by more is no better
 _NEXT = 16  # partial assignments that each is compared with, of two kinds
@@ -25,7 +25,7 @@ _OF_A_KIND = 4  # partial assignments that are kept first, of those with the sam
 
 
 @dataclass(frozen=True)
-class Found:
+class Reached:
     """seats: None where nothing better than what was known is there. bound: no assignment is below it, nor is what was
     known.
     """
@@ -35,7 +35,7 @@ class Found:
     bound: float
 
 
-def search(problem: Problem, known: float, width: int) -> Found:
+def search(problem: PlacementProblem, known: float, width: int) -> Reached:
     """An assignment of less than `known` seconds, if one is found among `width` partial ones at a time."""
     return _Search(problem, known, width).run()
 
@@ -45,7 +45,7 @@ class _Search:
     that each row came from, and the device.
     """
 
-    def __init__(self, problem: Problem, known: float, width: int) -> None:
+    def __init__(self, problem: PlacementProblem, known: float, width: int) -> None:
         self.problem, self.known, self.width = problem, known, width
         self.after = tails(problem)
         self.seconds = np.array([w.seconds for w in problem.works]).reshape(-1, len(problem.devices))
@@ -55,7 +55,7 @@ class _Search:
         self.path = np.zeros(1)
         self.dropped = math.inf
 
-    def run(self) -> Found:
+    def run(self) -> Reached:
         runs = Runs(self.problem, 1)
         for k in range(len(self.problem.works)):
             devices = np.flatnonzero(np.isfinite(self.seconds[k]))
@@ -65,21 +65,21 @@ class _Search:
             self._level(runs, k)
             rows = self._promising(runs, k)
             if not len(rows):
-                return Found(None, self.known, min(self.known, self.dropped))
+                return Reached(None, self.known, min(self.known, self.dropped))
             runs, self.path = runs.chosen(rows), self.path[rows]
             self.trail.append((origin[rows], seat[rows]))
         return self._ended(runs.finish())
 
-    def _ended(self, seconds: Figures) -> Found:
+    def _ended(self, seconds: Figures) -> Reached:
         row = int(seconds.argmin())
         least = float(seconds[row])
         if not least < self.known * (1 - _CLOSE):
-            return Found(None, self.known, min(self.known, self.dropped))
+            return Reached(None, self.known, min(self.known, self.dropped))
         seats = []
         for origin, seat in reversed(self.trail):
             seats.append(int(seat[row]))
             row = int(origin[row])
-        return Found(seats[::-1], least, min(least, self.dropped))
+        return Reached(seats[::-1], least, min(least, self.dropped))
 
     def _level(self, runs: Runs, k: int) -> None:
         """Times before anything that is left can happen are all the same: where all that follows hangs on what was
@@ -169,7 +169,7 @@ def _are_no_later(times: Figures, others: Indices, rows: Indices) -> npt.NDArray
     return found
 
 
-def _hanging(problem: Problem) -> list[bool]:
+def _hanging(problem: PlacementProblem) -> list[bool]:
     """After each work: whether all that are left need what was made by then, at first hand or not."""
     before = [[problem.writer[v] for v in work.reads if v in problem.writer] for work in problem.works]
     found = []

@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from mapsto.placement.model import latencies
-from mapsto.placement.problem import HOST, Problem
+from mapsto.placement.problem import HOST, PlacementProblem
 from mapsto.solve.best import solve
 from mapsto.solve.problem import Problem as Sum
 from mapsto.solve.problem import Table
@@ -17,7 +17,7 @@ MOST_ASSIGNMENTS = 1 << 22
 _AT_ONCE = 1 << 14
 
 
-def by_support(problem: Problem) -> list[int]:
+def by_support(problem: PlacementProblem) -> list[int]:
     """Each work on the first device that takes it, the fastest first: what tools do that ask devices what they support,
     and not what that costs.
     """
@@ -29,14 +29,14 @@ def by_support(problem: Problem) -> list[int]:
     return [next(d for d in order if work.seconds[d] < math.inf) for work in problem.works]
 
 
-def alone(problem: Problem, device: int) -> list[int]:
+def alone(problem: PlacementProblem, device: int) -> list[int]:
     """All on one device, but for what it does not take."""
     return [
         device if work.seconds[device] < math.inf else int(np.argmin(work.seconds)) for work in problem.works
     ]
 
 
-def heft(problem: Problem) -> list[int]:
+def heft(problem: PlacementProblem) -> list[int]:
     """Works by their upward rank, each where it ends first, gaps between earlier ones used (Topcuoglu, Hariri and Wu,
     IEEE Trans. Parallel Distrib. Syst. 13, 2002).
     """
@@ -73,7 +73,7 @@ def _gap(busy: list[tuple[float, float]], ready: float, seconds: float) -> float
     return begin
 
 
-def _upward_ranks(problem: Problem) -> list[float]:
+def _upward_ranks(problem: PlacementProblem) -> list[float]:
     devices = range(len(problem.devices))
     ranks = [0.0] * len(problem.works)
     for k in range(len(problem.works) - 1, -1, -1):
@@ -87,7 +87,7 @@ def _upward_ranks(problem: Problem) -> list[float]:
     return ranks
 
 
-def additive(problem: Problem) -> list[int]:
+def additive(problem: PlacementProblem) -> list[int]:
     """Least sum of all works and transfers: the best where nothing runs at once. Exact where elimination is."""
     count = len(problem.devices)
     names = [f"w{k}" for k in range(len(problem.works))]
@@ -106,7 +106,7 @@ def additive(problem: Problem) -> list[int]:
     return [choice[name] for name in names]
 
 
-def exhaustive(problem: Problem) -> list[int]:
+def exhaustive(problem: PlacementProblem) -> list[int]:
     """The best of all assignments. Raises ValueError where they are too many to be tried."""
     allowed = [[d for d, s in enumerate(work.seconds) if s < math.inf] for work in problem.works]
     if math.prod(map(len, allowed)) > MOST_ASSIGNMENTS:

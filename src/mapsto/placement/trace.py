@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mapsto.placement.model import Event
-from mapsto.placement.problem import Problem
+from mapsto.placement.problem import PlacementProblem
 
 _MICRO = 1e6
 
 
-def trace_events(problem: Problem, events: Sequence[Event]) -> dict[str, Any]:
+def trace_events(problem: PlacementProblem, events: Sequence[Event]) -> dict[str, Any]:
     """For `json.dump`: a lane for each device and each bus, times in microseconds, as complete events (`"ph": "X"`).
 
     Source: Trace Event Format, Google, 2016.
@@ -32,12 +32,12 @@ def trace_events(problem: Problem, events: Sequence[Event]) -> dict[str, Any]:
     return {"traceEvents": named + spans, "displayTimeUnit": "ms"}
 
 
-def timeline_text(problem: Problem, events: Sequence[Event]) -> str:
+def timeline_text(problem: PlacementProblem, events: Sequence[Event]) -> str:
     """A line for each work and transfer, in the order in which they begin."""
     return "\n".join(_lines(problem, events))
 
 
-def _lines(problem: Problem, events: Sequence[Event]) -> Iterator[str]:
+def _lines(problem: PlacementProblem, events: Sequence[Event]) -> Iterator[str]:
     lanes = [*problem.devices, *(f"bus {bus}" for bus in range(problem.buses))]
     wide = max(map(len, lanes))
     for event in sorted(events, key=lambda e: (e.begin, e.end, _lane(problem, e))):
@@ -45,11 +45,11 @@ def _lines(problem: Problem, events: Sequence[Event]) -> Iterator[str]:
         yield f"{span}  {lanes[_lane(problem, event)]:<{wide}}  {_name(problem, event)}"
 
 
-def _lane(problem: Problem, event: Event) -> int:
+def _lane(problem: PlacementProblem, event: Event) -> int:
     return event.device if event.bus is None else len(problem.devices) + event.bus
 
 
-def _name(problem: Problem, event: Event) -> str:
+def _name(problem: PlacementProblem, event: Event) -> str:
     if event.work is not None:
         return problem.works[event.work].name
     assert event.value is not None and event.source is not None
@@ -58,5 +58,5 @@ def _name(problem: Problem, event: Event) -> str:
     return f"{what}: {problem.devices[event.source]} to {problem.devices[event.device]}"
 
 
-def _details(problem: Problem, event: Event) -> dict[str, Any]:
+def _details(problem: PlacementProblem, event: Event) -> dict[str, Any]:
     return {} if event.value is None else {"bytes": problem.values[event.value]}

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from mapsto.machine.spec import Machine
-from mapsto.placement.problem import HOST, Link, Problem, Work
+from mapsto.placement.problem import HOST, Job, PlacementProblem, Route
 from mapsto.plan.asked import Asked, Quote
 from mapsto.plan.forecast import forecast
 from mapsto.plan.items import Branches, Control, Item, View, reads_of, targets_of, tasks
@@ -27,7 +27,7 @@ def placement_problem(
     machine: Machine,
     objective: str = "latency",
     memory: Mapping[str, float] | None = None,
-) -> Problem:
+) -> PlacementProblem:
     """devices: those of the machine that are to be used, the one that `mapped` was decided for first. memory: bytes
     that may be taken, by device. Both directions between two devices are one bus.
     """
@@ -44,13 +44,13 @@ class _Placing:
         self.numbers: dict[str, int] = {}
         self.seconds = [self._seconds(asked) for asked in devices]
 
-    def problem(self, objective: str, memory: Mapping[str, float]) -> Problem:
+    def problem(self, objective: str, memory: Mapping[str, float]) -> PlacementProblem:
         works = list(self._works(self.mapped.items))
         outputs = [n for name in self.mapped.graph.outputs for n in self._values([self._place(name)])]
         values = [self._bytes(name) for name in self.numbers]
         names = tuple(asked.name for asked in self.devices)
         limits = tuple(memory.get(name, math.inf) for name in names) if memory else ()
-        return Problem(
+        return PlacementProblem(
             names, tuple(works), tuple(values), tuple(dict.fromkeys(outputs)), self._links(), objective, limits
         )
 
@@ -65,7 +65,7 @@ class _Placing:
             for task, quotes in forecast(self.mapped.items, self.mapped.homes, prices)
         }
 
-    def _works(self, items: Sequence[Item]) -> Iterator[Work]:
+    def _works(self, items: Sequence[Item]) -> Iterator[Job]:
         for item in items:
             if isinstance(item, Control):
                 continue
@@ -77,7 +77,7 @@ class _Placing:
             targets = [name for name in targets_of(item) if name in self.mapped.homes]
             self.made.update({name: frozenset({name}) for name in targets})
             seconds = tuple(self._takes(item, d) for d in range(len(self.devices)))
-            yield Work(item.name, seconds, tuple(reads), tuple(self._values(targets)), held)
+            yield Job(item.name, seconds, tuple(reads), tuple(self._values(targets)), held)
 
     def _takes(self, item: Item, device: int) -> float:
         if isinstance(item, Branches):
@@ -102,13 +102,13 @@ class _Placing:
             return 0.0
         return float(math.prod(extent(d, self.sizes) for d in home.layout.shape) * home.dtype.size)
 
-    def _links(self) -> dict[tuple[int, int], Link]:
-        found: dict[tuple[int, int], Link] = {}
+    def _links(self) -> dict[tuple[int, int], Route]:
+        found: dict[tuple[int, int], Route] = {}
         buses: dict[frozenset[int], int] = {}
         for a, source in enumerate(self.devices):
             for b, target in enumerate(self.devices):
                 link = self.machine.link(source.name, target.name) if a != b else None
                 if link is not None:
                     bus = buses.setdefault(frozenset((a, b)), len(buses))
-                    found[a, b] = Link(bus, link.latency, link.bytes)
+                    found[a, b] = Route(bus, link.latency, link.bytes)
         return found

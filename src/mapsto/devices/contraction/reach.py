@@ -47,7 +47,7 @@ def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) 
     outer_rows = math.prod(e.rows[:-1])
     several = len(e.rows) > 1
     unit = tile_cycles(core, tiling.panel, tiling.sizes[0], shape) * (tiles if several else 1)
-    work = rules.Work(outer_rows if several else tiles, unit, panels, e.batch)
+    work = rules.SharedWork(outer_rows if several else tiles, unit, panels, e.batch)
     by_rows = -(-work.units // rules.units_a_block(work, bytes_a))
     outer = rules.is_outer_by_rows(bytes_a, bytes_b, panels, by_rows)
     shares = e.batch * panels * max(rows // max(tiling.sizes[0], 1), 1)

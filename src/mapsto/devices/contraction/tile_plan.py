@@ -134,7 +134,7 @@ def is_outer_by_rows(a: int, b: int, panels: int, blocks: int) -> bool:
     return a > CACHED_BYTES and a + blocks * b < b + panels * a
 
 
-class Work(NamedTuple):
+class SharedWork(NamedTuple):
     """What is divided into items: units of rows and the cycles of one beside one panel, panels, batches."""
 
     units: int
@@ -143,7 +143,7 @@ class Work(NamedTuple):
     batch: int
 
 
-def units_a_block(work: Work, passed_over: int = 0) -> int:
+def units_a_block(work: SharedWork, passed_over: int = 0) -> int:
     """Units of a row block: by work, by A's bytes where all panels pass over it (`passed_over`), and so that there are
     enough items, equally large, for several threads to finish together.
     """
@@ -156,7 +156,7 @@ def units_a_block(work: Work, passed_over: int = 0) -> int:
     return -(-units // -(-units // chunk)) if units else 1
 
 
-def _work(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> Work:
+def _work(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> SharedWork:
     several = len(form.rows) > 1
     tiles = sum(tiling.counts) if tiling.counts else -(-_number(form.rows[-1].extent) // tiling.sizes[0])
     outer = product(_number(axis.extent) for axis in form.rows[:-1])
@@ -164,7 +164,7 @@ def _work(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling
     assert isinstance(outer, int) and isinstance(batch, int)
     vectors = tiling.last if tiling.full_panels == 0 else tiling.panel
     cycles = tile_cycles(core, vectors, tiling.sizes[0], shape) * (tiles if several else 1)
-    return Work(outer if several else tiles, cycles, max(-(-_number(form.columns) // tiling.width), 1), batch)
+    return SharedWork(outer if several else tiles, cycles, max(-(-_number(form.columns) // tiling.width), 1), batch)
 
 
 def _widest(form: ContractionForm, core: Core) -> int:

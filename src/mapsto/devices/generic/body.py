@@ -12,7 +12,7 @@ from mapsto.devices.generic.flat import FlatGroup, FlatSegment, FlatStep
 from mapsto.devices.generic.fusion import Follower, followers, only_followed
 from mapsto.devices.generic.operations import combine, convert, identity, lift
 from mapsto.devices.generic.reduce import Neighbours, emit_reduce, goes_with_neighbours
-from mapsto.devices.generic.running import Block, RunningReduction, block_of, in_blocks, runner
+from mapsto.devices.generic.running import RoundBlock, RunningReduction, block_of, in_blocks, runner
 from mapsto.devices.generic.scalar import Emitter
 from mapsto.devices.generic.scope import zero
 from mapsto.devices.generic.staging import Staged
@@ -280,7 +280,7 @@ class _Along:
     """Reductions that are computed along with a group, and the block after which they are settled."""
 
     totals: Sequence[RunningReduction]
-    block: Block | None
+    block: RoundBlock | None
     own_lanes: bool
 
     def settle(self) -> None:
@@ -288,7 +288,7 @@ class _Along:
             total.settle(self.own_lanes)
 
 
-def _block(followed: Sequence[Follower], outer: Sequence[Iter], vector: Vector | None) -> Block | None:
+def _block(followed: Sequence[Follower], outer: Sequence[Iter], vector: Vector | None) -> RoundBlock | None:
     loops = [(it.name, it.extent) for it in outer]
     if vector is not None:
         loops.append((vector.iter.name, floordiv(vector.iter.extent, vector.lanes)))

@@ -16,7 +16,7 @@ from mapsto.devices.generic.cost import SegmentCosts, Vector
 from mapsto.devices.generic.normal import decided
 from mapsto.devices.generic.operations import convert
 from mapsto.devices.generic.running import (
-    Block,
+    RoundBlock,
     RunningReduction,
     block_of,
     in_blocks,
@@ -232,7 +232,7 @@ class _Loops:
         self.meant = meant
         self.neighbours = neighbours
         self.runners: list[RunningReduction] = []
-        self.block: Block | None = None
+        self.block: RoundBlock | None = None
 
     def emit(self) -> None:
         by_name = {it.name: it for it in self.reduce.reduction.iters}

@@ -61,14 +61,14 @@ def runner(
     return Totals(emitter, e, lanes, ways, meant or e, in_blocks)
 
 
-class Block(NamedTuple):
+class RoundBlock(NamedTuple):
     """So many rounds of a loop, after which what they gave is settled."""
 
     iterator: str
     rounds: int
 
 
-def block_of(e: Reduction, loops: Sequence[tuple[str, Dim]], inside: int = 1) -> Block | None:
+def block_of(e: Reduction, loops: Sequence[tuple[str, Dim]], inside: int = 1) -> RoundBlock | None:
     """Where a sum of floats is divided: in blocks its error grows with the terms of one and with the number of blocks,
     not with the product of both (pairwise summation, in two levels: Higham, SIAM J. Sci. Comput. 14, 1993). None where
     it has few terms, or where no order of terms changes what comes out.
@@ -80,15 +80,16 @@ def block_of(e: Reduction, loops: Sequence[tuple[str, Dim]], inside: int = 1) ->
     terms = inside
     for name, rounds in reversed(loops):
         if not isinstance(rounds, int) or terms * rounds > BLOCK_TERMS:
-            return Block(name, max(BLOCK_TERMS // terms, 1))
+            return RoundBlock(name, max(BLOCK_TERMS // terms, 1))
         terms *= rounds
     return None
 
 
 @contextmanager
 def in_blocks(
-    code: Code, block: Block | None, iterator: str, start: Dim, stop: Dim, settle: Callable[[], None], ways: int = 1
-) -> Iterator[tuple[Dim, Dim]]:
+    code: Code, block: RoundBlock | None, iterator: str, start: Dim, stop: Dim, settle: Callable[[], None],
+    ways: int = 1,
+) -> Iterator[tuple[Dim, Dim]]:  # fmt: skip
     """Bounds of the loop over an iterator: its own, or, where it is divided, those of a block, inside a loop over
     blocks at the end of which `settle` is called. ways: rounds that one turn of the loop takes.
     """
