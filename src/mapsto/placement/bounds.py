@@ -28,7 +28,7 @@ def tails(problem: PlacementProblem) -> Figures:
     outputs = set(problem.outputs)
     for k in range(len(problem.works) - 1, -1, -1):
         for v in problem.works[k].writes:
-            moves = _moves(problem, v)
+            moves = problem.moves(v)
             after = moves[:, HOST] if v in outputs else np.zeros(len(problem.devices))
             for r in problem.readers.get(v, ()):
                 there = np.array(problem.works[r].seconds) + found[r]
@@ -42,16 +42,11 @@ def heads(problem: PlacementProblem) -> Figures:
     found = np.zeros((len(problem.works), len(problem.devices)))
     for k, work in enumerate(problem.works):
         for v in work.reads:
-            moves = _moves(problem, v)
+            moves = problem.moves(v)
             w = problem.writer.get(v)
             since = moves[HOST] if w is None else (moves.T + found[w] + np.array(problem.works[w].seconds)).min(axis=1)
             found[k] = np.maximum(found[k], since)
     return found
-
-
-def _moves(problem: PlacementProblem, value: int) -> Figures:
-    count = range(len(problem.devices))
-    return np.array([[problem.move(value, a, b) for b in count] for a in count])
 
 
 def prices(seconds: Figures) -> tuple[Figures, float]:
@@ -82,7 +77,7 @@ def prices(seconds: Figures) -> tuple[Figures, float]:
 def lower_bound(problem: PlacementProblem) -> float:
     """Seconds that no assignment is below."""
     if not problem.works:
-        return max((problem.move(v, HOST, HOST) for v in problem.outputs), default=0.0)
+        return 0.0
     seconds = np.array([work.seconds for work in problem.works])
     if problem.objective == "throughput":
         return prices(seconds)[1]

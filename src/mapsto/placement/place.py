@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from mapsto.placement.bounds import lower_bound
 from mapsto.placement.model import Indices, latencies, latency
-from mapsto.placement.problem import PlacementProblem
+from mapsto.placement.problem import CLOSE, PlacementProblem
 from mapsto.placement.search import search
 from mapsto.placement.simple import additive, alone, by_support, exhaustive, heft
 
@@ -20,7 +20,6 @@ PLACERS = ("greedy", "heft", "exact", "exhaustive")
 _SEARCHES = (1 << 13, 1 << 16, 5 << 16)
 _WIDEST = 1 << 14  # partial assignments at a time
 _MOST_ROUNDS = 30  # of local search
-_CLOSE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Placement:
     def said(self) -> str:
         if self.seconds == math.inf:
             return "there is no assignment" if self.bound == math.inf else "no assignment was found"
-        return "proved optimal" if self.gap <= _CLOSE else f"within {self.gap:.1%} of the bound"
+        return "proved optimal" if self.gap <= CLOSE else f"within {self.gap:.1%} of the bound"
 
 
 def place(problem: PlacementProblem, placer: str = "exact") -> Placement:
@@ -81,7 +80,7 @@ def _exact(problem: PlacementProblem) -> Placement:
         improved = _improved(problem, seats, seconds)
         if improved is not None:
             seats, seconds, method = *improved, "local search"
-        if seconds <= bound * (1 + _CLOSE):
+        if seconds <= bound * (1 + CLOSE):
             break
         found = search(problem, seconds, min(max(steps // len(problem.works), 16), _WIDEST))
         if found.seats is not None:
@@ -103,7 +102,7 @@ def _improved(problem: PlacementProblem, seats: Sequence[int], seconds: float) -
         tried = _changed(best, length, allowed)
         takes = latencies(problem, tried) if len(tried) else np.array([math.inf])
         row = int(takes.argmin())
-        if takes[row] < least * (1 - _CLOSE):
+        if takes[row] < least * (1 - CLOSE):
             best, least, length = tried[row], float(takes[row]), 1
         else:
             length *= 2

@@ -9,7 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+import numpy.typing as npt
+
 HOST = 0  # the device that inputs come from and outputs go to
+CLOSE = 1e-9  # relative: what is not better by more is no better
 OBJECTIVES = ("latency", "throughput")
 """What is to be least: the seconds of one run, or of the slowest stage of a stream of runs (a device, or a bus)."""
 
@@ -122,6 +126,11 @@ class PlacementProblem:
             return 0.0
         link = self.links.get((a, b))
         return math.inf if link is None else link.seconds(self.values[value])
+
+    def moves(self, value: int) -> npt.NDArray[np.float64]:
+        """The same from each device (rows) to each."""
+        count = range(len(self.devices))
+        return np.array([[self.move(value, a, b) for b in count] for a in count])
 
 
 Assignment = Sequence[int]

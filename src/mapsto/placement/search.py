@@ -17,9 +17,8 @@ import numpy.typing as npt
 
 from mapsto.placement.bounds import LARGE, prices, tails
 from mapsto.placement.model import Figures, Indices, Runs
-from mapsto.placement.problem import PlacementProblem
+from mapsto.placement.problem import CLOSE, PlacementProblem
 
-_CLOSE = 1e-9  # relative: what is not better by more is no better
 _NEXT = 16  # partial assignments that each is compared with, of two kinds
 _OF_A_KIND = 4  # partial assignments that are kept first, of those with the same values in the same places
 
@@ -73,7 +72,7 @@ class _Search:
     def _ended(self, seconds: Figures) -> Reached:
         row = int(seconds.argmin())
         least = float(seconds[row])
-        if not least < self.known * (1 - _CLOSE):
+        if not least < self.known * (1 - CLOSE):
             return Reached(None, self.known, min(self.known, self.dropped))
         seats = []
         for origin, seat in reversed(self.trail):
@@ -101,7 +100,7 @@ class _Search:
         evenly = float((np.minimum(left, LARGE) * even).min(axis=1).sum()) if len(left) else 0.0
         least = np.maximum(self.path, np.where(np.isinf(runs.ended), math.inf, runs.buses.max(axis=1, initial=0.0)))
         bound = np.maximum(least, np.maximum(runs.free @ price + worth, runs.free @ even + evenly))
-        rows = np.flatnonzero(bound < self.known * (1 - _CLOSE))
+        rows = np.flatnonzero(bound < self.known * (1 - CLOSE))
         rows = rows[np.lexsort((runs.free[rows] @ even, bound[rows]))]
         rows = rows[self._undominated(runs.chosen(rows), self.path[rows])]
         if len(rows) > self.width:
@@ -170,12 +169,15 @@ def _are_no_later(times: Figures, others: Indices, rows: Indices) -> npt.NDArray
 
 
 def _hanging(problem: PlacementProblem) -> list[bool]:
-    """After each work: whether all that are left need what was made by then, at first hand or not."""
-    before = [[problem.writer[v] for v in work.reads if v in problem.writer] for work in problem.works]
-    found = []
-    for k in range(len(problem.works)):
-        waits = [True] * (k + 1) + [False] * (len(problem.works) - k - 1)
-        for r in range(k + 1, len(problem.works)):
-            waits[r] = any(waits[w] for w in before[r])
-        found.append(all(waits))
-    return found
+    """After each work: whether all that are left need what was made by then, at first hand or not: whether the first of
+    all that each of them needs is made by then.
+    """
+    first: list[float] = []
+    for work in problem.works:
+        before = [problem.writer[v] for v in work.reads if v in problem.writer]
+        first.append(min((min(w, first[w]) for w in before), default=math.inf))
+    found, latest = [], -math.inf
+    for k in range(len(first) - 1, -1, -1):
+        found.append(latest <= k)
+        latest = max(latest, first[k])
+    return found[::-1]

@@ -93,7 +93,7 @@ def additive(problem: PlacementProblem) -> list[int]:
     names = [f"w{k}" for k in range(len(problem.works))]
     tables = [Table((names[k],), np.array(work.seconds)) for k, work in enumerate(problem.works)]
     for v in {v for work in problem.works for v in work.reads} | set(problem.outputs):
-        moves = np.array([[problem.move(v, a, b) for b in range(count)] for a in range(count)])
+        moves = problem.moves(v)
         w = problem.writer.get(v)
         for r in problem.readers.get(v, ()):
             tables.append(
