@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from tests.importers.models import model, node
 
 import mapsto
@@ -58,6 +59,34 @@ def test_of_a_large_window(form: str) -> None:
     shape = list(x.shape) if form == "fixed" else ["n", "c", "h", "w"]
     exe = mapsto.compile(model([node("GlobalAveragePool", ["x"], ["y"])], {"x": shape}), threads=1, cache=False)
     np.testing.assert_allclose(exe(x), x.mean((2, 3), np.float64, keepdims=True), rtol=1e-6)
+
+
+@pytest.mark.parametrize("isa", ["sse2", "avx2", "avx512", "native"])
+@pytest.mark.parametrize("k", [25_088, 20_011, "k"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_products_over_many_channels(dtype: type, k: int | str, isa: str) -> None:
+    """Whole blocks, a last one that is shorter, a number that only a run knows; halves by way of a local array."""
+    rng, size = np.random.default_rng(0), k if isinstance(k, int) else 30_001
+    a, b = rng.random((5, size)).astype(dtype), rng.random((size, 40)).astype(dtype)
+    given = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), s) for n, s in
+             (("a", [5, k]), ("b", [k, 40]))]  # fmt: skip
+    casts = [node("MatMul", ["a", "b"], ["m"]), node("Cast", ["m"], ["y"], to=TensorProto.FLOAT)]
+    chosen = {} if isa == "native" else {"isa": isa}
+    found = mapsto.compile(model(casts, given, opset=17), threads=1, cache=False, **chosen)(a, b)
+    np.testing.assert_allclose(
+        found, a.astype(np.float64) @ b.astype(np.float64), rtol=1e-6 if a.itemsize == 4 else 1e-3
+    )
+
+
+@pytest.mark.parametrize("channels", [2048, 515])
+def test_convolutions_of_many_terms(channels: int) -> None:
+    """Blocks of channels with windows inside them; channels beyond the last whole block."""
+    rng = np.random.default_rng(0)
+    x, w = rng.random((1, channels, 5, 5)).astype(np.float32), rng.random((24, channels, 3, 3)).astype(np.float32)
+    conv = model([node("Conv", ["x", "w"], ["y"], strides=[2, 2])], {"x": list(x.shape)}, constants={"w": w}, opset=17)
+    parts = np.lib.stride_tricks.sliding_window_view(x[0].astype(np.float64), (3, 3), (1, 2))[:, ::2, ::2]
+    wide = np.einsum("chwij,ocij->ohw", parts, w.astype(np.float64))
+    np.testing.assert_allclose(mapsto.compile(conv, threads=1, cache=False)(x)[0], wide, rtol=1e-6)
 
 
 def test_where_a_sum_is_divided() -> None:

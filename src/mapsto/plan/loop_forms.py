@@ -6,6 +6,9 @@ additions depends on one, results would else differ between processors of equal 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from mapsto.ir.expr import Dim
 
 # Rounds of a reduction that are written out, so that what they share with no outer loop is loaded once; and the most
@@ -21,6 +24,24 @@ MOST_STAGED = 64
 FEWEST_ROWS = 4
 # Rows of a tile that is transposed in registers, at most: what is loaded stays there beside what is made of it.
 MOST_TILE_ROWS = 16
+
+
+def sum_division(extents: Sequence[Dim], inside: int = 1) -> tuple[int, int] | None:
+    """Where a sum of floats over some loops, the innermost last, is divided: which loop, and how many of its rounds a
+    block takes. In blocks its error grows with the terms of one and with the number of blocks, not with the product of
+    both (pairwise summation, in two levels: Higham, SIAM J. Sci. Comput. 14, 1993). None: it has few terms.
+
+    inside: terms of one round of the innermost loop.
+    """
+    rounds = [float(e) if isinstance(e, int) else math.inf for e in extents if e != 0]
+    if math.prod(rounds) * inside <= FEW_TERMS:
+        return None
+    terms = inside
+    for place, extent in reversed(list(enumerate(extents))):
+        if not isinstance(extent, int) or terms * extent > BLOCK_TERMS:
+            return place, max(BLOCK_TERMS // terms, 1)
+        terms *= extent
+    return None
 
 
 def lanes_for(extent: Dim, lanes: int) -> int:

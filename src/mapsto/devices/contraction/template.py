@@ -5,6 +5,7 @@
         accumulators = 0                                   vectors x rows of them, in registers
         for channel block, window position, dot group      one linear walk through packed B
           load the vectors of B; broadcast A for each row; multiply-add into every accumulator
+          (after each block of very many terms: settle what the accumulators hold, and begin anew)
         epilogue and store
 
 Where A is multiplied in a wider type than it lies in, the innermost loop is one over pieces: a vector conversion brings
@@ -27,6 +28,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop import ast as loop
 from mapsto.loop.ast import Function
+from mapsto.plan.loop_forms import sum_division
 
 __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "contraction", "plan_contraction"]
 
@@ -89,6 +91,16 @@ class _Target:
     name: str
     base: Dim
     block_stride: Dim
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """Names of a tile's sums, row by row for each vector of the panel: accumulators, and what they were added to after
+    each block of terms (None: there are few terms)."""
+
+    panel: _Panel
+    accumulators: list[list[str]]
+    settled: list[list[str]] | None
 
 
 class _Template:
@@ -217,19 +229,37 @@ class _Template:
 
     def _tile(self, panel: _Panel, rows: tuple[Dim, ...], size: int) -> list[loop.Statement]:
         form = self.form
+        parts = self._parts(panel)
         accumulators = [[self.fresh("acc") for _ in panel.vectors] for _ in range(size)]
-        out: list[loop.Statement] = [
-            loop.Declare(name, loop.Const(0, loop.Type(form.accumulator, lanes)))
-            for names in accumulators
-            for name, lanes in zip(names, panel.vectors, strict=True)
-        ]
+        out = self._zeroed(panel, accumulators, loop.Declare)
+        settled: list[list[str]] | None = None
+        if any(self._division(part) for part in parts):
+            settled = [[self.fresh("settled") for _ in panel.vectors] for _ in range(size)]
+            out += self._zeroed(panel, settled, loop.Declare)
         batch = tuple(sym(f"batch{i}") for i in range(len(form.batch)))
         a_base = _offset(form.a_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.a)
         b_base = add(_offset(form.b_start, form.batch, batch, lambda axis: axis.b), panel.b_start)
-        for part in self._parts(panel):
-            out += self._nest(part, panel, accumulators, add(a_base, part.a_start), add(b_base, part.b_start))
+        for part in parts:
+            sums = _Sums(panel, accumulators, settled)
+            out += self._nest(part, sums, add(a_base, part.a_start), add(b_base, part.b_start))
+        if settled is not None:
+            out += self._added(panel, accumulators, settled)
         finish = self._finish_looped if self.looped else self._finish
         return out + finish(panel, batch, rows, accumulators)
+
+    def _zeroed(
+        self, panel: _Panel, names: list[list[str]], by: Callable[[str, loop.Value], loop.Statement]
+    ) -> list[loop.Statement]:
+        types = [loop.Type(self.form.accumulator, lanes) for lanes in panel.vectors]
+        return [by(name, loop.Const(0, t)) for row in names for name, t in zip(row, types, strict=True)]
+
+    def _added(self, panel: _Panel, to: list[list[str]], others: list[list[str]]) -> list[loop.Statement]:
+        out: list[loop.Statement] = []
+        for names, more in zip(to, others, strict=True):
+            for name, other, lanes in zip(names, more, panel.vectors, strict=True):
+                t = loop.Type(self.form.accumulator, lanes)
+                out.append(loop.Assign(name, loop.Binary("add", loop.Var(name, t), loop.Var(other, t))))
+        return out
 
     def _parts(self, panel: _Panel) -> list[_Part]:
         """The whole channel blocks, then the cut one; a cut dot group stands alone at the end of each."""
@@ -265,55 +295,70 @@ class _Template:
             parts.append(_Part((*outer, *windows), add(a_start, at_a), add(b_start, at_b), cut))
         return parts
 
-    def _nest(
-        self, part: _Part, panel: _Panel, accumulators: list[list[str]], a_base: Dim, b_base: Dim
-    ) -> Sequence[loop.Statement]:
-        loops = part.loops
-        staged = stage.is_staged(self.form, loops[-1].a if loops else None, part.group)
+    def _division(self, part: _Part) -> tuple[int, int] | None:
+        """At which of the loops, and after how many rounds, sums are settled, so that none is one of very many."""
+        if not self.form.accumulator.is_float:
+            return None
+        found = sum_division([axis.extent for axis in part.loops], part.group)
+        return None if found is None else (found[0], _near_divisor(part.loops[found[0]].extent, found[1]))
+
+    def _nest(self, part: _Part, sums: _Sums, a_base: Dim, b_base: Dim) -> Sequence[loop.Statement]:
+        form, division = self.form, self._division(part)
+        loops = [(self.fresh("k"), axis) for axis in part.loops]
+        settles = None
+        if division is not None:
+            place, rounds = division
+            settles, (name, axis) = self.fresh("k"), loops[place]
+            left = axis.extent - mul(sym(settles), rounds)
+            whole = isinstance(axis.extent, int) and axis.extent % rounds == 0
+            blocks = LoopAxis(ceildiv(axis.extent, rounds), mul(axis.a, rounds), mul(axis.b, rounds))
+            block = replace(axis, extent=rounds if whole else minimum(rounds, left))
+            loops[place : place + 1] = [(settles, blocks), (name, block)]
+        staged = stage.is_staged(form, loops[-1][1].a if loops else None, part.group)
         outer = loops[:-1] if staged else loops
-        names = [self.fresh("k") for _ in outer]
-        indices = tuple(sym(name) for name in names)
-        a = _offset(a_base, outer, indices, lambda axis: axis.a)
-        b = _offset(b_base, outer, indices, lambda axis: axis.b)
+        axes, indices = [axis for _, axis in outer], [sym(name) for name, _ in outer]
+        a = _offset(a_base, axes, indices, lambda axis: axis.a)
+        b = _offset(b_base, axes, indices, lambda axis: axis.b)
         if staged:
-            body = tuple(self._pieces(panel, accumulators, a, b, loops[-1]))
+            body = list(self._pieces(sums, a, b, loops[-1][1]))
         else:
-            groups = [self._group(add(a, mul(r, self.form.rows[-1].a)), part.group) for r in range(len(accumulators))]
-            body = tuple(self._step(panel, accumulators, groups, b))
-        for position, (name, axis) in enumerate(reversed(list(zip(names, outer, strict=True)))):
+            rows = range(len(sums.accumulators))
+            groups = [self._group(add(a, mul(r, form.rows[-1].a)), part.group) for r in rows]
+            body = self._step(sums, groups, b)
+        for position, (name, axis) in enumerate(reversed(outer)):
             short = position == 0 and isinstance(axis.extent, int) and axis.extent <= _UNROLLED_STEPS
-            body = (loop.For(name, 0, axis.extent, body, unroll=short),)
+            if name == settles:
+                assert sums.settled is not None
+                body += self._added(sums.panel, sums.settled, sums.accumulators)
+                body += self._zeroed(sums.panel, sums.accumulators, loop.Assign)
+            body = [loop.For(name, 0, axis.extent, tuple(body), unroll=short)]
         return body
 
-    def _pieces(
-        self, panel: _Panel, accumulators: list[list[str]], a: Dim, b: Dim, axis: LoopAxis
-    ) -> Iterator[loop.Statement]:
+    def _pieces(self, sums: _Sums, a: Dim, b: Dim, axis: LoopAxis) -> Iterator[loop.Statement]:
         """A loop over dot groups that adjoin in A, piece by piece by way of the local array."""
-        k, rows = self.form.interleave, len(accumulators)
+        k, rows = self.form.interleave, len(sums.accumulators)
         for piece in stage.pieces(self.form, axis.extent, self.fresh("piece")):
             name, start = self.fresh("k"), add(a, mul(piece.first, k))
             groups = [stage.group(self.form, row, sym(name)) for row in range(rows)]
             at = add(b, mul(add(piece.first, sym(name)), axis.b))
-            steps = loop.For(name, 0, piece.groups, tuple(self._step(panel, accumulators, groups, at)))
+            steps = loop.For(name, 0, piece.groups, tuple(self._step(sums, groups, at)))
             body = (*stage.filled(self.plan, start, rows, mul(piece.groups, k), self.fresh), steps)
             yield from body if piece.count == 1 else (loop.For(piece.name, 0, piece.count, body),)
 
-    def _step(
-        self, panel: _Panel, accumulators: list[list[str]], groups: list[loop.Value], b: Dim
-    ) -> list[loop.Statement]:
+    def _step(self, sums: _Sums, groups: list[loop.Value], b: Dim) -> list[loop.Statement]:
         """One reduction step: every vector of B against the broadcast of every row's group of A."""
         form, k = self.form, self.form.interleave
         out: list[loop.Statement] = []
         vectors: list[loop.Value] = []
         column = 0
-        for lanes, valid in zip(panel.vectors, panel.masks, strict=True):
+        for lanes, valid in zip(sums.panel.vectors, sums.panel.masks, strict=True):
             mask = None if form.b_channel_stride is None else valid  # packed B has all columns
             loaded: loop.Value = loop.Load(
                 form.b.name, add(b, column * k), loop.Type(form.b.element, lanes * k), mask=mask
             )
             vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
             column += lanes
-        for group, names in zip(groups, accumulators, strict=True):
+        for group, names in zip(groups, sums.accumulators, strict=True):
             scalar = self._let(out, "a", group)
             for name, vector in zip(names, vectors, strict=True):
                 total = loop.Var(name, loop.Type(form.accumulator, vector.type.lanes // k))
@@ -448,6 +493,14 @@ def _offset(base: Dim, axes: Sequence[LoopAxis], indices: Sequence[Dim], stride:
     for axis, index in zip(axes, indices, strict=True):
         base = add(base, mul(index, stride(axis)))
     return base
+
+
+def _near_divisor(extent: Dim, wanted: int) -> int:
+    """A number near the wanted one, so that blocks of that size leave no rest where there is one."""
+    if not isinstance(extent, int):
+        return wanted
+    near = sorted(range(wanted // 2 + 1, 2 * wanted), key=lambda n: abs(n - wanted))
+    return next((n for n in near if extent % n == 0), wanted)
 
 
 def _converted(value: loop.Value, element: DType) -> loop.Value:

@@ -17,7 +17,7 @@ from mapsto.ir.expr import Dim, minimum, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Fold, Iter, Op, Reduce, Reduction, Scalar, State, reduced, transform, walk
 from mapsto.loop import ast as loop
-from mapsto.plan.loop_forms import BLOCK_TERMS, FEW_TERMS
+from mapsto.plan.loop_forms import sum_division
 
 
 class RunningReduction(ABC):
@@ -69,20 +69,13 @@ class RoundBlock(NamedTuple):
 
 
 def block_of(e: Reduction, loops: Sequence[tuple[str, Dim]], inside: int = 1) -> RoundBlock | None:
-    """Where a sum of floats is divided: in blocks its error grows with the terms of one and with the number of blocks,
-    not with the product of both (pairwise summation, in two levels: Higham, SIAM J. Sci. Comput. 14, 1993). None where
-    it has few terms, or where no order of terms changes what comes out.
+    """Where a sum of floats is divided (`sum_division`). None where it has few terms, or where no order of terms
+    changes what comes out.
 
     loops: iterators and rounds, the innermost last. inside: terms of one round of that.
     """
-    if not _adds_floats(e) or _rounds(loops) * inside <= FEW_TERMS:
-        return None
-    terms = inside
-    for name, rounds in reversed(loops):
-        if not isinstance(rounds, int) or terms * rounds > BLOCK_TERMS:
-            return RoundBlock(name, max(BLOCK_TERMS // terms, 1))
-        terms *= rounds
-    return None
+    found = sum_division([rounds for _, rounds in loops], inside) if _adds_floats(e) else None
+    return None if found is None else RoundBlock(loops[found[0]][0], found[1])
 
 
 @contextmanager
@@ -100,10 +93,6 @@ def in_blocks(
     with code.loop(start, stop, f"{iterator}_block", step=length) as first:
         yield first, minimum(first + length, stop)
         settle()
-
-
-def _rounds(loops: Sequence[tuple[str, Dim]]) -> float:
-    return math.prod(float(rounds) if isinstance(rounds, int) else math.inf for _, rounds in loops if rounds != 0)
 
 
 def _adds_floats(e: Reduction) -> bool:
