@@ -22,9 +22,9 @@ from mapsto.runtime import native, pool_ir
 from mapsto.runtime.arrays import address_of, aligned_bytes
 from mapsto.runtime.cpus import MAX_THREADS, available_cpus
 
-# Rounds of waiting (25 ns each on Zen 4) before a thread sleeps: 0.1 ms, twice what a wake-up costs; next to none where
+# Rounds of waiting (11 to 25 ns each) before a thread sleeps: 0.4 to 1 ms, as uneven shares take; next to none where
 # threads outnumber processors, as the one that is waited for may need this one's processor.
-_SPIN_ROUNDS = 4000
+_SPIN_ROUNDS = 40000
 _SPIN_ROUNDS_CROWDED = 20
 _STOP_TURNS = 20  # of `pool_ir.TURN_NS`: a second
 _SYNCHRONOUS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}

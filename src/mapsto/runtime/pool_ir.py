@@ -15,8 +15,8 @@ so no wake-up is lost.
 
 How long to spin is learned: where the system has put two threads on one processor (others are busy), the one that
 spins keeps the one it waits for from running. Each wait that ends in sleep halves the patience, each that spinning
-ended doubles it, and every 32nd wait tries in full. On two busy processors, 110 barriers take 2 ms so, and 10 to 30
-where every wait spins for 0.1 ms.
+ended doubles it, and every 32nd wait tries in full: where that ends by spinning, all do again. On two busy processors,
+110 barriers take 2 ms so, and 10 to 30 where every wait spins for 0.1 ms.
 
 Owning is a futex too (U. Drepper, "Futexes are tricky", section 6): 0 free, 1 owned, 2 owned and somebody may wait. Who
 waits comes back after a while, or when a signal arrives, so that Python can look at it.
@@ -247,7 +247,8 @@ waited:
   %instant = icmp eq i64 %rounds, 0
   br i1 %instant, label %out, label %more
 more:
-  %double = shl i64 %patience, 1
+  %twice = shl i64 %patience, 1
+  %double = select i1 %tries, i64 %most, i64 %twice
   br label %learn
 learn:
   %wanted = phi i64 [ %lower, %less ], [ %double, %more ]

@@ -44,17 +44,24 @@ def symbols_of(tables: Tables, arrays: Sequence[np.ndarray]) -> dict[str, int]:
 
 def require_apart(tables: Tables, arrays: Sequence[np.ndarray]) -> None:
     """Raises ExecutionError where an input that is updated in place shares memory with another one."""
-    for source, _ in tables.updates:
-        mine = arrays[source]
-        start = address_of(mine)
-        for other, array in enumerate(arrays):
-            low = address_of(array)
-            if other != source and low < start + mine.nbytes and start < low + array.nbytes:
-                ports = tables.program.inputs
-                raise ExecutionError(
-                    f"input {ports[source].name!r} is updated in place, but shares its memory with "
-                    f"{ports[other].name!r}; pass a copy of one of them"
-                )
+    if not tables.updates:
+        return
+    updated = {source for source, _ in tables.updates}
+    spans = sorted((address_of(a), a.nbytes, i) for i, a in enumerate(arrays) if a.nbytes)
+    farthest = farthest_updated = (0, -1)  # where what came before ends, and whose that is
+    for start, size, index in spans:
+        until, other = farthest if index in updated else farthest_updated
+        if start < until:
+            first, second = (index, other) if index in updated else (other, index)
+            ports = tables.program.inputs
+            raise ExecutionError(
+                f"input {ports[first].name!r} is updated in place, but shares its memory with "
+                f"{ports[second].name!r}; pass a copy of one of them"
+            )
+        end = (start + size, index)
+        farthest = max(farthest, end)
+        if index in updated:
+            farthest_updated = max(farthest_updated, end)
 
 
 def require_sizes(tables: Tables, layout: ArenaLayout, symbol: str | None) -> None:

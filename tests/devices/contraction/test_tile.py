@@ -122,6 +122,17 @@ def test_measured_kernels_are_expected_to_reach_their_goal(goal) -> None:  # typ
     assert shape.multiplications / 16 / (rows * plan.tiling.cycles) >= goal.fp32
 
 
+@pytest.mark.parametrize("columns", [576, 640, 768, 1536, 2048])
+def test_one_row_is_divided_evenly_among_few_cores(columns: int) -> None:
+    """Its weights come from afar, and one core does not bring them as fast as two."""
+    plan = plan_contraction(product_case(Product(1, 1536, columns), FP32).form, ZEN4.core)
+    tiling = plan.tiling
+    widths = [tiling.width] * (tiling.full_panels or 0) + ([sum(tiling.last)] if tiling.last else [])
+    for cores in (2, 3):
+        shares = [sum(widths[i * len(widths) // cores : (i + 1) * len(widths) // cores]) for i in range(cores)]
+        assert max(shares) * cores <= 1.2 * columns
+
+
 def test_items_are_many_and_equal() -> None:
     """Threads share items: a few of unequal size would leave one waiting for the other."""
     for shape in (Convolution(64, 64, 56), Convolution(256, 256, 14), Product(128, 768, 3072)):

@@ -10,9 +10,11 @@ from tests.session.support import assert_close, normal
 
 import mapsto
 from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import evaluate
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
+from mapsto.runtime.program import Run
 
 
 def by_rows(b: Builder, x: Value, w: Value) -> Value:
@@ -59,3 +61,13 @@ def test_halves_are_packed_as_they_lie_for_a_row_and_widened_for_many() -> None:
     feed = {"x": normal(2, 512).astype(np.float16), "y": normal(64, 512).astype(np.float16)}
     assert_close(exe.run(feed), run_graph(graph, feed))
     assert len(packed(exe)) == 2
+
+
+@pytest.mark.parametrize(("rows", "depth", "threads"), [(1, 1536, 2), (1, 24, 1), (64, 1536, 2)])
+def test_a_row_whose_weights_come_from_afar_is_work_for_two(rows: int, depth: int, threads: int) -> None:
+    """Few multiply-adds, but many bytes."""
+    b = Builder("g")
+    w = b.constant(normal(depth, 576, seed=2), "w")
+    exe = mapsto.compile(b.finish([b.one("matmul", [b.input("x", DType.F32, (rows, depth)), w])]), threads=2)
+    (step,) = (s for s in exe.program.steps if isinstance(s, Run))
+    assert min(max(evaluate(step.extent, {}) // step.grain, 1), 2) == threads

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 from mapsto.devices.contraction import tile_plan as rules
 from mapsto.devices.contraction.core import Core
@@ -36,8 +37,10 @@ def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) 
         rows * e.columns * out.size > rules.NEAR_BYTES,
         by.a is DType.BF16,
         core.lanes(by.a) // interleave if staged else 0,
+        rows == 1 and rules.is_far(e.columns * e.channels * e.windows * by.b.size),
     )
     tiling = choose(core, shape)
+    shape = replace(shape, far=False)  # how far operands come is priced with their streams
     cycles = _cycles(core, shape, tiling, e) * math.prod(e.rows[:-1])
     instructions = 1 if core.has("fma") else 2
     ideal = rows * e.columns * steps * instructions / (core.vector_bits // (8 * total.size) * core.fma_per_cycle)

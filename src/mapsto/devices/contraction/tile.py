@@ -9,6 +9,7 @@ vectors + rows loads.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,6 +26,10 @@ _BURST = 12
 _LONE_BF16 = 1.4  # a bf16 dot product with a broadcast of its own (one vector a row) runs at 70 % on Zen 4
 _L1_BYTES = 24 * 1024  # what a panel may take of the first-level cache
 _L2_BYTES_PER_CYCLE = 24.0
+FAR_BYTES_PER_CYCLE = 6.0  # of one core, from beyond its own caches
+_SHARED_BY = (2, 3, 4)  # cores that a product of one row is evenly divided for
+_MANY_PANELS = 32  # from which on shares differ little
+_EVEN = 0.1  # of the time: what even shares are worth to who may have one core
 _SET_BYTES = 4096  # addresses this far apart share a set of the first-level cache
 _WAYS = 6  # of its 8 ways, what rows of A may take
 _MOST_VECTORS = 8
@@ -41,7 +46,8 @@ class ProductShape:
 
     `steps`: of the reduction. `group_bytes`: of B, per column and step. `widest`: lanes that a vector may have at most.
     `masked`: B is read under a mask for each vector of the panel. `streams`: the output overflows the second-level
-    cache. `bf16_dot`: the products are bf16 dot products. `staged`: steps for which one vector of A is brought to the
+    cache. `far`: each element of B is used once, and comes from beyond that cache.
+    `bf16_dot`: the products are bf16 dot products. `staged`: steps for which one vector of A is brought to the
     local array; 0: A is read where it lies.
     """
 
@@ -55,6 +61,7 @@ class ProductShape:
     streams: bool = False
     bf16_dot: bool = False
     staged: int = 0
+    far: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,22 @@ def best_of_widths(core: Core, shape: ProductShape, allowed: Callable[[Tiling], 
 
 
 def _rank(tiling: Tiling) -> tuple[float, int]:
-    return tiling.cycles, -tiling.sizes[0]
+    return tiling.cycles * (1.0 + _EVEN * _unevenness(tiling)), -tiling.sizes[0]
+
+
+def _unevenness(tiling: Tiling) -> float:
+    """By how much the largest share of a few cores is larger than an even one, where there are only panels to share."""
+    if tiling.counts is None or sum(tiling.counts) != 1 or not tiling.full_panels:
+        return 0.0
+    widths = [tiling.width] * tiling.full_panels + ([sum(tiling.last)] if tiling.last else [])
+    if len(widths) > _MANY_PANELS:
+        return 0.0
+    found = 0.0
+    for cores in _SHARED_BY:
+        ends = [core * len(widths) // cores for core in range(cores + 1)]
+        largest = max(sum(widths[low:high]) for low, high in itertools.pairwise(ends))
+        found += largest * cores / sum(widths) - 1.0
+    return found / len(_SHARED_BY)
 
 
 def tilings(core: Core, shape: ProductShape) -> Iterator[Tiling]:
@@ -201,7 +223,7 @@ def tile_cycles(core: Core, vectors: tuple[int, ...], rows: int, shape: ProductS
         issue += brought * _STAGING / _ISSUE
     step_bytes = sum(vectors) * shape.group_bytes
     near = shape.rows != 1 and shape.steps * step_bytes <= _L1_BYTES  # a panel that meets one row is used once
-    fetch = 0.0 if near else step_bytes / _L2_BYTES_PER_CYCLE
+    fetch = 0.0 if near else step_bytes / (FAR_BYTES_PER_CYCLE if shape.far else _L2_BYTES_PER_CYCLE)
     step = max(multiply, load, issue, _LATENCY, fetch) + 0.05 * (load + fetch)
     if shape.bf16_dot and count == 1:
         step *= _LONE_BF16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,16 @@ from typing import NamedTuple
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import ContractionForm
 from mapsto.devices.contraction.packing import Packing, packing
-from mapsto.devices.contraction.tile import PIECE, ProductShape, Tiling, anything, best_of_widths, tile_cycles, tilings
+from mapsto.devices.contraction.tile import (
+    FAR_BYTES_PER_CYCLE,
+    PIECE,
+    ProductShape,
+    Tiling,
+    anything,
+    best_of_widths,
+    tile_cycles,
+    tilings,
+)
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mul, product
 
@@ -106,6 +116,7 @@ def _shape(form: ContractionForm, core: Core) -> ProductShape:
         _rows(form) * _number(form.columns) * form.out.element.size > NEAR_BYTES,
         form.interleave == 2 and form.multiplied is DType.BF16 and core.has("dot_bf16"),
         core.lanes(form.staged) // form.interleave if form.staged else 0,
+        _rows(form) == 1 and is_far(_bytes_of_b(form)),
     )
 
 
@@ -117,6 +128,24 @@ def _rows(form: ContractionForm) -> int:
 
 def _bytes_of_a(form: ContractionForm) -> int:
     return max(_rows(form) * _number(form.channels) * form.a.element.size, 1)
+
+
+def _bytes_of_b(form: ContractionForm) -> int:
+    return _number(form.columns) * _number(form.channels) * _number(form.windows) * form.b.element.size
+
+
+def is_far(size: float) -> bool:
+    """Whether an operand of so many bytes comes from beyond the second-level cache in each run: together with those of
+    other layers, whatever is more than a part of that cache does.
+    """
+    return size > CACHED_BYTES
+
+
+def streamed_cycles(form: ContractionForm) -> float:
+    """Cycles that one core waits for B at least: none where it stays near."""
+    batches = math.prod(_number(axis.extent, 1) for axis in form.batch if axis.b != 0)
+    size = _bytes_of_b(form) * batches
+    return size / FAR_BYTES_PER_CYCLE if is_far(size) else 0.0
 
 
 def _rows_outer(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> bool:

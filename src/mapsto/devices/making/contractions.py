@@ -10,7 +10,7 @@ from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.template import contraction, plan_contraction
-from mapsto.devices.contraction.tile_plan import read_tiles, tiles_text
+from mapsto.devices.contraction.tile_plan import read_tiles, streamed_cycles, tiles_text
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.processor import Processor
@@ -141,7 +141,8 @@ def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCod
     operands = (c.a.tensor, b_name, final, *reach.also, *tensors)
     work = estimate(c.multiplications())
     multiplied = core.accumulator_lanes * core.fma_per_cycle * shaped.form.interleave  # in a cycle
-    grain = grain_of(work / multiplied, kernel.extent, code.target.processor)
+    cycles = max(work / multiplied, streamed_cycles(shaped.form))
+    grain = grain_of(cycles, kernel.extent, code.target.processor)
     dims = tuple(sizes[d] for d in kernel.dims)
     writes = tuple(range(2, 3 + len(reach.also)))
     extent = substitute(kernel.extent, sizes)
