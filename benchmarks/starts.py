@@ -77,6 +77,7 @@ def start(program: str, model: Path, cache: Path) -> Start:
     """One process. Raises CalledProcessError where it fails."""
     arguments = [sys.executable, "-c", _START + program + _END, repr(time.time()), str(model)]
     environment = {**os.environ, "MAPSTO_CACHE": str(cache)}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode beside it
     done = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True)
     return Start(*map(float, done.stdout.split()))
 
