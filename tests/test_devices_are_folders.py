@@ -101,7 +101,7 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "plan/guesses.py": {GUESS: (20,)},
     "plan/judge.py": {FORM: (0.03,)},
     "plan/layout.py": {TEXT: (1024,)},
-    "plan/loop_forms.py": {CODE: (32, 64, 128), FORM: (4, 6, 16, 1024, 4096)},
+    "plan/loop_forms.py": {CODE: (32, 64, 128), FORM: (4, 6, 16, 512, 1024, 4096)},
     "plan/patterns.py": {GUESS: (3, 4, 8, 15, 40, 48, 64), TEXT: (16,)},
     "plan/plan.py": {TEXT: (5, 1e6)},
     "plan/recipe.py": {TEXT: (400,)},

@@ -18,6 +18,10 @@ STRAIGHT_CODE = 128
 # Terms of a sum that are added one after another; a sum of more is divided into blocks of some.
 FEW_TERMS = 4096
 BLOCK_TERMS = 1024
+# The same of a contraction's products, where a block costs less beside its terms, and many layers follow one another:
+# VGG19's error is 4 times ONNX Runtime's with one block, 1.3 times with these, and the time is the same.
+FEW_PRODUCTS = 1024
+BLOCK_PRODUCTS = 512
 # Vectors of one operand that rows share and that are gathered once for all of them, and the fewest rows that must share
 # it: fewer do not pay for the gathering. Each row walks over all of these vectors, so they must be few beside the rest.
 MOST_STAGED = 64
@@ -26,20 +30,22 @@ FEWEST_ROWS = 4
 MOST_TILE_ROWS = 16
 
 
-def sum_division(extents: Sequence[Dim], inside: int = 1) -> tuple[int, int] | None:
+def sum_division(
+    extents: Sequence[Dim], inside: int = 1, few: int = FEW_TERMS, block: int = BLOCK_TERMS
+) -> tuple[int, int] | None:
     """Where a sum of floats over some loops, the innermost last, is divided: which loop, and how many of its rounds a
     block takes. In blocks its error grows with the terms of one and with the number of blocks, not with the product of
     both (pairwise summation, in two levels: Higham, SIAM J. Sci. Comput. 14, 1993). None: it has few terms.
 
-    inside: terms of one round of the innermost loop.
+    inside: terms of one round of the innermost loop. few: terms that are not divided. block: of a block, about.
     """
     rounds = [float(e) if isinstance(e, int) else math.inf for e in extents if e != 0]
-    if math.prod(rounds) * inside <= FEW_TERMS:
+    if math.prod(rounds) * inside <= few:
         return None
     terms = inside
     for place, extent in reversed(list(enumerate(extents))):
-        if not isinstance(extent, int) or terms * extent > BLOCK_TERMS:
-            return place, max(BLOCK_TERMS // terms, 1)
+        if not isinstance(extent, int) or terms * extent > block:
+            return place, max(block // terms, 1)
         terms *= extent
     return None
 

@@ -28,7 +28,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop import ast as loop
 from mapsto.loop.ast import Function
-from mapsto.plan.loop_forms import sum_division
+from mapsto.plan.loop_forms import BLOCK_PRODUCTS, FEW_PRODUCTS, sum_division
 
 __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "contraction", "plan_contraction"]
 
@@ -299,7 +299,8 @@ class _Template:
         """At which of the loops, and after how many rounds, sums are settled, so that none is one of very many."""
         if not self.form.accumulator.is_float:
             return None
-        found = sum_division([axis.extent for axis in part.loops], part.group)
+        extents = [axis.extent for axis in part.loops]
+        found = sum_division(extents, part.group, FEW_PRODUCTS, BLOCK_PRODUCTS)
         return None if found is None else (found[0], _near_divisor(part.loops[found[0]].extent, found[1]))
 
     def _nest(self, part: _Part, sums: _Sums, a_base: Dim, b_base: Dim) -> Sequence[loop.Statement]:
