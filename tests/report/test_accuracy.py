@@ -30,6 +30,11 @@ def test_tensors_of_two_axes_are_one_channel() -> None:
     assert channel_errors(np.float32(4).reshape(()), np.float32(5).reshape(())).tolist() == [0.25]
 
 
+def test_channels_of_one_element_have_no_scale_of_their_own() -> None:
+    reference = np.array([100, 1], np.float32).reshape(1, 2, 1, 1)
+    assert channel_errors(reference, reference + np.float32(1)).tolist() == pytest.approx([0.01])
+
+
 def test_channels_without_elements_have_no_error() -> None:
     assert channel_errors(np.zeros((0, 3, 2), np.float32), np.zeros((0, 3, 2), np.float32)).tolist() == [0, 0, 0]
     assert channel_errors(np.zeros((2, 0, 2), np.float32), np.zeros((2, 0, 2), np.float32)).tolist() == []

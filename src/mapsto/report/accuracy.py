@@ -1,8 +1,9 @@
 """The error rule: how far outputs may lie from a reference, channel by channel, beside what a peer is allowed.
 
 The error of a channel is the largest difference from the reference in it, divided by the largest magnitude that the
-reference has in it. A channel is an index of axis 1 where the tensor has three axes or more ([N, C, ...]); a tensor
-of fewer axes is one channel as a whole. Over several inputs, both are taken over all of them, as over a batch.
+reference has in it. A channel is an index of axis 1 where the axes after it hold several elements ([N, C, ...]); any
+other tensor is one channel as a whole: one number has no scale of its own. Over several inputs, both are taken over all
+of them, as over a batch.
 
 The rule, for every channel:  ours <= ERROR_FACTOR * peer + SLACK.
 
@@ -11,6 +12,7 @@ Integers, booleans, shapes, dtypes and the places of NaN, +Inf and -Inf must be 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,7 +86,7 @@ def is_inexact(dtype: np.dtype) -> bool:
 def by_channel(array: np.ndarray) -> np.ndarray:
     """float64 [channels, elements of a channel]; see the head of this file for what a channel is."""
     wide = array.astype(np.float64)
-    if array.ndim < 3:
+    if math.prod(array.shape[2:]) == 1:
         return wide.reshape(1, -1)
     return np.moveaxis(wide, 1, 0).reshape(array.shape[1], array.size // array.shape[1] if array.size else 0)
 
