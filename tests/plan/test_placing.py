@@ -47,7 +47,7 @@ def machine(faster: float = 4.0, bytes_a_second: float = 10e9) -> Machine:
 def problem(graph: Graph, figures: Machine) -> tuple[Mapped, PlacementProblem]:
     makers = [DescribedMaker(spec, graph.constants) for spec in figures.devices]
     mapped = decide(graph, makers[0])
-    return mapped, placement_problem(mapped, makers, figures)
+    return mapped, placement_problem(mapped, makers, figures.links)
 
 
 def squeezenet() -> Graph:

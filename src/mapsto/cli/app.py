@@ -258,13 +258,50 @@ def plan(
     inputs: InputsFile = None,
     given: Inputs = None,
     seed: Seed = 0,
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            "--machine",
+            metavar="FILE.toml",
+            help="Instead, place it on this machine, which is only described: a file, or a name that `advise` lists.",
+        ),
+    ] = None,
+    objective: Annotated[
+        str, typer.Option("--objective", help="With --machine: latency, throughput (of a stream of runs) or energy.")
+    ] = "latency",
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--limit", metavar="DEVICE.memory=AMOUNT", help="With --machine: gpu.memory=2GiB. Repeatable."),
+    ] = None,
+    pin: Annotated[
+        list[str] | None,
+        typer.Option("--pin", metavar="PATTERN=DEVICE", help="With --machine: 'conv*=gpu' by names. Repeatable."),
+    ] = None,
+    placer: Annotated[
+        str, typer.Option("--placer", help="With --machine: exact; or, to compare, greedy, heft, exhaustive.")
+    ] = "exact",
+    deadline: Annotated[
+        str | None,
+        typer.Option("--deadline", metavar="30ms", help="With --machine: say whether it is met (exit code 1: not)."),
+    ] = None,
+    trace: Annotated[
+        Path | None,
+        typer.Option("--trace", metavar="FILE.json", help="With --machine: write the timeline for Perfetto or Chrome."),
+    ] = None,
     budget: BudgetOption = None,
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
     cache: CacheOption = True,
     json: Json = False,
 ) -> None:
-    """Print the plan: how each operation is mapped onto this machine, with the reason."""
+    """Print the plan: how each operation is mapped onto this machine, with the reason; or onto a described one."""
+    if machine is not None:
+        from mapsto.cli.machines import show_simulation
+
+        places = (limit or [], pin or [], placer, deadline, trace)
+        code = show_simulation(model, machine, shape or [], objective, *places, output, data_root, json)
+        raise typer.Exit(code)
+    _only_with_machine(objective != "latency", limit, pin, placer != "exact", deadline, trace)
     if verify:
         from mapsto.cli.prediction import verify_plan
 
@@ -274,6 +311,34 @@ def plan(
     from mapsto.cli.plan import show_plan
 
     show_plan(model, shape or [], threads, output, data_root, device, cache, json)
+
+
+def _only_with_machine(*given: object) -> None:
+    if any(given):
+        raise typer.BadParameter("--objective, --limit, --pin, --placer, --deadline and --trace go with --machine")
+
+
+@app.command()
+def advise(
+    model: OnnxModel,
+    machine: Annotated[
+        list[str] | None,
+        typer.Option("--machine", metavar="FILE.toml", help="A machine file, or a name. Default: all that come along."),
+    ] = None,
+    shape: ShapesOption = None,
+    deadline: Annotated[str | None, typer.Option("--deadline", metavar="30ms", help="Of one run.")] = None,
+    energy: Annotated[float | None, typer.Option("--energy", metavar="J", help="Joules of one run, at most.")] = None,
+    price: Annotated[
+        float | None, typer.Option("--price", metavar="P", help="Of an hour, at most, as the machine files have it.")
+    ] = None,
+    budget: BudgetOption = None,
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Say which of some machines suits a model: how long a run takes on each, and what it waits for there."""
+    from mapsto.cli.machines import advise as advise_model
+
+    advise_model(model, machine or [], shape or [], deadline, energy, price, data_root, json)
 
 
 @app.command()

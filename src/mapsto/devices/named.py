@@ -9,8 +9,14 @@ from mapsto.arguments import brief, text_of
 from mapsto.errors import ArgumentError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+
     from mapsto.devices.backend import Backend
     from mapsto.devices.cpu.host import Host as Host
+    from mapsto.machine.machine_file import DescribedDevice
+    from mapsto.plan.asked import Asked
 
 _OPENCL = re.compile(r"opencl(?::([0-9]{1,4}))?")
 
@@ -42,6 +48,13 @@ def deciding(device: Any) -> tuple[str, ...] | None:
     from mapsto.devices.cpu.deciding import deciding
 
     return deciding()
+
+
+def described(device: DescribedDevice, constants: Mapping[str, np.ndarray]) -> Asked:
+    """What a device that is only described says of the works of a graph with these constants."""
+    from mapsto.devices.described.maker import DescribedMaker
+
+    return DescribedMaker(device.spec, constants, support=device.support, tile=device.tile)
 
 
 def host_machine() -> Host:

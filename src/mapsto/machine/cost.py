@@ -97,8 +97,38 @@ def _priced(tally: Tally, spec: DeviceSpec, units: int) -> Cost:
     writing = sum(n * stream_seconds(s, spec, units) for s, n in alike.items() if s.writes)
     waiting = spec.barrier if units > 1 else 0.0
     seconds = tally.launches * (spec.launch + waiting) + overlapped(compute, reading, writing)
-    joules = 0.0 if spec.power is None else seconds * (spec.power.idle + units * spec.power.unit)
+    joules = 0.0 if spec.power is None else seconds * (spec.power.idle + units * spec.power.unit) + _moved(tally, spec)
     return Cost(seconds, sum(s.bytes for s in tally.streams), tally.operations, joules)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Seconds that a kernel's arithmetic takes by itself, its operands by themselves, and starting it."""
+
+    arithmetic: float = 0.0
+    bytes: float = 0.0
+    launches: float = 0.0
+
+    def __add__(self, other: Parts) -> Parts:
+        return Parts(
+            self.arithmetic + other.arithmetic, self.bytes + other.bytes, self.launches + other.launches
+        )
+
+
+def parts(tally: Tally, spec: DeviceSpec) -> Parts:
+    """What `price` is made of, on all units of the device."""
+    units = max(int(min(spec.units, tally.shares)), 1)
+    arithmetic = max(busy_seconds(tally, spec), tally.chain * spec.latency) * _largest_share(tally.shares, units)
+    moved = sum(stream_seconds(s, spec, units) for s in tally.streams)
+    return Parts(arithmetic, moved, tally.launches * (spec.launch + (spec.barrier if units > 1 else 0.0)))
+
+
+def _moved(tally: Tally, spec: DeviceSpec) -> float:
+    """Joules of the bytes of the farthest level, and of the products, that come on top of what units take."""
+    assert spec.power is not None
+    far = sum(s.bytes * share for s in tally.streams for v, share in spec.found_in(s.distance) if v is spec.levels[-1])
+    products = sum(n * spec.power.products.get(types, 0.0) for types, n in tally.products.items())
+    return far * spec.power.byte + products
 
 
 def overlapped(*parts: float) -> float:

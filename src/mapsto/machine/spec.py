@@ -45,10 +45,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Power:
-    """Watts: of the device doing nothing, and of each unit at work on top."""
+    """Watts: of the device doing nothing, and of each unit at work on top. On top of both, joules: of a byte that comes
+    from the farthest level or goes there, and of a multiply-add by its types.
+    """
 
     idle: float
     unit: float
+    byte: float = 0.0
+    products: Mapping[ProductTypes, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,12 +125,15 @@ class DeviceSpec:
 
 @dataclass(frozen=True)
 class Link:
-    """A way from one device's memory to another's: bytes a second, and seconds before the first arrives."""
+    """A way from one device's memory to another's: bytes a second (inf: the memory is shared, and nothing is copied),
+    and seconds before the first arrives. Links of one bus carry one transfer at a time; "": one of the two ends' own.
+    """
 
     source: str
     target: str
     bytes: float
     latency: float
+    bus: str = ""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ LARGE = 1e30  # in the place of inf, where prices of 0 are multiplied with it
 def tails(problem: PlacementProblem) -> Figures:
     """[work, device]: seconds at least from the end of a work on a device to the end of all; none in a stream."""
     found = np.zeros((len(problem.works), len(problem.devices)))
-    if problem.objective == "throughput":
+    if problem.objective != "latency":
         return found
     outputs = set(problem.outputs)
     for k in range(len(problem.works) - 1, -1, -1):
@@ -79,6 +79,8 @@ def lower_bound(problem: PlacementProblem) -> float:
     if not problem.works:
         return 0.0
     seconds = np.array([work.seconds for work in problem.works])
+    if problem.objective == "energy":
+        return float(seconds.min(axis=1).sum())
     if problem.objective == "throughput":
         return prices(seconds)[1]
     before, after = heads(problem), tails(problem)

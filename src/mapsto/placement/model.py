@@ -12,7 +12,8 @@
    wherever that is, is done. Where that is more than it may, the assignment cannot be.
 
 A *stream* of runs that follow one another as soon as there is room takes, for each, what its slowest stage takes: the
-device or bus that is busy the longest. There rules 1 and 4 say nothing: what waits belongs to an earlier run.
+device or bus that is busy the longest. There rules 1 and 4 say nothing: what waits belongs to an earlier run. The same
+holds for energy, where the figures are joules and all of them add up.
 
 Program order, and not whatever happens to be ready first, decides in rules 1 and 3: a run can follow it without
 deciding anything, and no delay on one device changes what another one does next.
@@ -54,7 +55,7 @@ class Runs:
     free: [run, device], buses: [run, bus], when each is free. there: [run, live value, device], since when it lies
     there; inf: it does not. made: [run, live value], the device that made it. held: [run, device], bytes of constants.
     ended: [run], the end of all so far; inf: it cannot be. live: the values that are still to be read. In a stream,
-    free and buses are how long each was busy, and what lies somewhere does so from 0 on.
+    and for energy, free and buses are what each has had to do, and what lies somewhere does so from 0 on.
     """
 
     def __init__(self, problem: PlacementProblem, count: int, tell: Callable[[Event], None] | None = None) -> None:
@@ -70,7 +71,8 @@ class Runs:
         self.made = np.full((count, len(self.live)), HOST, np.intp)
         self.held = np.zeros((count, len(problem.devices)))
         self.ended = np.zeros(count)
-        self.is_stream = problem.objective == "throughput"
+        self.is_stream = problem.objective != "latency"
+        self.adds_up = problem.objective == "energy"
 
     def __len__(self) -> int:
         return len(self.free)
@@ -115,7 +117,13 @@ class Runs:
         for value in self.problem.outputs:
             self.ended = np.maximum(self.ended, self._brought(value, host))
         self._see_memory()
+        if self.adds_up:
+            self.ended = np.where(np.isinf(self.ended), math.inf, self.spent())
         return self.ended
+
+    def spent(self) -> Figures:
+        """What all devices and buses of each run have had to do."""
+        return np.asarray(self.free.sum(axis=1) + self.buses.sum(axis=1))
 
     def _brought(self, value: int, devices: Indices) -> Figures:
         """Since when a value lies on a device of each run, moved there where it has to be."""

@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 HOST = 0  # the device that inputs come from and outputs go to
 CLOSE = 1e-9  # relative: what is not better by more is no better
-OBJECTIVES = ("latency", "throughput")
-"""What is to be least: the seconds of one run, or of the slowest stage of a stream of runs (a device, or a bus)."""
+OBJECTIVES = ("latency", "throughput", "energy")
+"""What is to be least: the seconds of one run; those of the slowest stage of a stream of runs (a device, or a bus); or
+the sum over all works and transfers, whose figures are joules then.
+"""
 
 
 @dataclass(frozen=True)

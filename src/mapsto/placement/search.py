@@ -94,19 +94,26 @@ class _Search:
 
     def _promising(self, runs: Runs, k: int) -> Indices:
         """Rows that may still become better than the best known, `width` at most, the most promising first."""
-        left = self.seconds[k + 1 :]
-        price, worth = prices(left)
-        even = np.full(len(price), 1 / len(price))
-        evenly = float((np.minimum(left, LARGE) * even).min(axis=1).sum()) if len(left) else 0.0
-        least = np.maximum(self.path, np.where(np.isinf(runs.ended), math.inf, runs.buses.max(axis=1, initial=0.0)))
-        bound = np.maximum(least, np.maximum(runs.free @ price + worth, runs.free @ even + evenly))
+        bound, order = self._bounds(runs, self.seconds[k + 1 :])
         rows = np.flatnonzero(bound < self.known * (1 - CLOSE))
-        rows = rows[np.lexsort((runs.free[rows] @ even, bound[rows]))]
+        rows = rows[np.lexsort((order[rows], bound[rows]))]
         rows = rows[self._undominated(runs.chosen(rows), self.path[rows])]
         if len(rows) > self.width:
             rows = rows[_spread(_groups(runs.chosen(rows)))]
             self.dropped = min(self.dropped, float(bound[rows[self.width :]].min()))
         return rows[: self.width]
+
+    def _bounds(self, runs: Runs, left: Figures) -> tuple[Figures, Figures]:
+        """What no end of each run is below, with these works left; and what is less in those that promise more."""
+        if runs.adds_up:
+            spent = runs.spent()
+            return np.where(np.isinf(runs.ended), math.inf, spent + left.min(axis=1).sum()), spent
+        price, worth = prices(left)
+        even = np.full(len(price), 1 / len(price))
+        evenly = float((np.minimum(left, LARGE) * even).min(axis=1).sum()) if len(left) else 0.0
+        least = np.maximum(self.path, np.where(np.isinf(runs.ended), math.inf, runs.buses.max(axis=1, initial=0.0)))
+        bound = np.maximum(least, np.maximum(runs.free @ price + worth, runs.free @ even + evenly))
+        return bound, runs.free @ even
 
     def _undominated(self, runs: Runs, path: Figures) -> Indices:
         """Rows, in their order, that none of those that they are compared with is at least as early as in everything:
@@ -114,9 +121,10 @@ class _Search:
         """
         if not len(runs):
             return np.zeros(0, np.intp)
+        done = [runs.spent()[:, None]] if runs.adds_up else [runs.free, runs.buses]
         times = np.concatenate(
             [
-                runs.free, runs.buses, runs.there.reshape(len(runs), -1), runs.held[:, self.limited],
+                *done, runs.there.reshape(len(runs), -1), runs.held[:, self.limited],
                 runs.ended[:, None], path[:, None],
             ],
             axis=1,

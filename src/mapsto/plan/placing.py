@@ -8,10 +8,14 @@ condition; its dearest arm counts.
 
 from __future__ import annotations
 
+import fnmatch
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from mapsto.machine.spec import Machine
+from mapsto.errors import ArgumentError
+from mapsto.machine.cost import Parts, parts
+from mapsto.machine.spec import Link
 from mapsto.placement.problem import HOST, Job, PlacementProblem, Route
 from mapsto.plan.asked import Asked, Quote
 from mapsto.plan.forecast import forecast
@@ -19,74 +23,132 @@ from mapsto.plan.items import Branches, Control, Item, View, reads_of, targets_o
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.patterns import Sizes, extent
 from mapsto.plan.prices import Prices
+from mapsto.plan.rules.base import Refusal
+
+
+@dataclass(frozen=True)
+class Priced:
+    """What a device says of a work. seconds, joules: inf where it does not take it. reason: why it does not."""
+
+    seconds: float
+    joules: float
+    parts: Parts = Parts()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Considered:
+    """A work: its name in the plan, its ops, nodes of the source model, and what each device says of it."""
+
+    name: str
+    ops: tuple[str, ...]
+    sources: tuple[str, ...]
+    priced: tuple[Priced, ...]
 
 
 def placement_problem(
     mapped: Mapped,
     devices: Sequence[Asked],
-    machine: Machine,
+    links: Sequence[Link],
     objective: str = "latency",
     memory: Mapping[str, float] | None = None,
+    pins: Sequence[tuple[str, str]] = (),
 ) -> PlacementProblem:
-    """devices: those of the machine that are to be used, the one that `mapped` was decided for first. memory: bytes
-    that may be taken, by device. Both directions between two devices are one bus.
+    """devices: those of a machine that are to be used, the one that `mapped` was decided for first. memory: bytes that
+    may be taken, by device. pins: (pattern, device); a work that has a name like it (`*`, `?`), itself or of one of its
+    nodes, runs there.
+
+    Raises ArgumentError for a pin that cannot be kept, saying why.
     """
-    return _Placing(mapped, devices, machine).problem(objective, memory or {})
+    return WorksToPlace(mapped, devices, links, pins).problem(objective, memory or {})
 
 
-class _Placing:
-    def __init__(self, mapped: Mapped, devices: Sequence[Asked], machine: Machine) -> None:
+class WorksToPlace:
+    """The works of a mapped graph (`considered`), and problems of placement over them."""
+
+    def __init__(
+        self, mapped: Mapped, devices: Sequence[Asked], links: Sequence[Link], pins: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        """See `placement_problem`."""
         assert mapped.basis is not None, "a plan that is replayed has no costs"
-        self.mapped, self.devices, self.machine = mapped, devices, machine
+        self.mapped, self.devices, self.links = mapped, devices, links
         self.sizes = Sizes(dict(mapped.basis.sizes))
         self.constants = {*mapped.graph.constants, *(n for task in tasks(mapped.items) for n in task.constants)}
         self.made: dict[str, frozenset[str]] = {v.name: frozenset({v.name}) for v in mapped.graph.inputs}
         self.numbers: dict[str, int] = {}
-        self.seconds = [self._seconds(asked) for asked in devices]
+        self._said = [self._prices(asked) for asked in devices]
+        self._jobs: list[Job] = []
+        self.considered: list[Considered] = []
+        for item in mapped.items:
+            self._add(item)
+        self._outputs = [n for name in mapped.graph.outputs for n in self._values([mapped.places.get(name, name)])]
+        self._pin(pins)
 
     def problem(self, objective: str, memory: Mapping[str, float]) -> PlacementProblem:
-        works = list(self._works(self.mapped.items))
-        outputs = [n for name in self.mapped.graph.outputs for n in self._values([self._place(name)])]
+        """Figures are seconds; for `energy` they are joules, of works alone: what moving takes is not known."""
         values = [self._bytes(name) for name in self.numbers]
         names = tuple(asked.name for asked in self.devices)
         limits = tuple(memory.get(name, math.inf) for name in names) if memory else ()
-        return PlacementProblem(
-            names, tuple(works), tuple(values), tuple(dict.fromkeys(outputs)), self._links(), objective, limits
-        )
+        links = self._routes()
+        works = tuple(self._jobs)
+        if objective == "energy":
+            links = {ends: Route(link.bus, 0.0, math.inf) for ends, link in links.items()}
+            works = tuple(map(_in_joules, works, self.considered))
+        outputs = tuple(dict.fromkeys(self._outputs))
+        return PlacementProblem(names, works, tuple(values), outputs, links, objective, limits)
 
-    def _place(self, output: str) -> str:
-        return self.mapped.places.get(output, output)
-
-    def _seconds(self, asked: Asked) -> dict[str, float]:
+    def _prices(self, asked: Asked) -> dict[str, Priced]:
         """What a device says of each task, by its name."""
         prices = Prices(asked, self.sizes)
         return {
-            task.name: next((q.cost.seconds for q in quotes if isinstance(q, Quote)), math.inf)
-            for task, quotes in forecast(self.mapped.items, self.mapped.homes, prices)
+            task.name: _best(quotes, asked) for task, quotes in forecast(self.mapped.items, self.mapped.homes, prices)
         }
 
-    def _works(self, items: Sequence[Item]) -> Iterator[Job]:
-        for item in items:
-            if isinstance(item, Control):
-                continue
-            if isinstance(item, View):
-                self.made[item.value] = frozenset().union(*(self._of(name) for name in item.of))
-                continue
-            reads = self._values(sorted(reads_of(item)))
-            held = sum(self._bytes(name) for name in reads_of(item) if name in self.constants)
-            targets = [name for name in targets_of(item) if name in self.mapped.homes]
-            self.made.update({name: frozenset({name}) for name in targets})
-            seconds = tuple(self._takes(item, d) for d in range(len(self.devices)))
-            yield Job(item.name, seconds, tuple(reads), tuple(self._values(targets)), held)
+    def _add(self, item: Item) -> None:
+        if isinstance(item, Control):
+            return
+        if isinstance(item, View):
+            self.made[item.value] = frozenset().union(*(self._of(name) for name in item.of))
+            return
+        reads = self._values(sorted(reads_of(item)))
+        held = sum(self._bytes(name) for name in reads_of(item) if name in self.constants)
+        targets = [name for name in targets_of(item) if name in self.mapped.homes]
+        self.made.update({name: frozenset({name}) for name in targets})
+        priced = tuple(self._takes(item, d) for d in range(len(self.devices)))
+        inside = list(tasks([item]))
+        ops = tuple(dict.fromkeys(node.op for task in inside for node in task.nodes))
+        sources = tuple(dict.fromkeys(s for task in inside for s in task.sources))
+        self.considered.append(Considered(item.name, ops, sources, priced))
+        seconds = tuple(p.seconds for p in priced)
+        self._jobs.append(Job(item.name, seconds, tuple(reads), tuple(self._values(targets)), held))
 
-    def _takes(self, item: Item, device: int) -> float:
+    def _takes(self, item: Item, device: int) -> Priced:
         if isinstance(item, Branches):
             if device != HOST:
-                return math.inf
-            return max(math.fsum(self._takes(i, device) for i in arm) for arm in item.arms)
+                return Priced(math.inf, math.inf, reason="a branch or a loop is run by the host")
+            arms = [_together([self._takes(i, device) for i in arm]) for arm in item.arms]
+            return max(arms, key=lambda arm: arm.seconds)
         if isinstance(item, View | Control):
-            return 0.0
-        return self.seconds[device][item.name]
+            return Priced(0.0, 0.0)
+        return self._said[device][item.name]
+
+    def _pin(self, pins: Sequence[tuple[str, str]]) -> None:
+        names = [asked.name for asked in self.devices]
+        for pattern, device in pins:
+            if device not in names:
+                there = ", ".join(names)
+                raise ArgumentError(f"pin {pattern}={device}: there is no device {device!r}; there are: {there}")
+            at = names.index(device)
+            held = [k for k, c in enumerate(self.considered) if _matches(c, pattern)]
+            if not held:
+                raise ArgumentError(f"pin {pattern}={device}: no work and no node has a name like {pattern!r}")
+            for k in held:
+                if not math.isfinite(self._jobs[k].seconds[at]):
+                    why = self.considered[k].priced[at].reason or "another pin has it elsewhere"
+                    work = self.considered[k].name
+                    raise ArgumentError(f"pin {pattern}={device}: work {work} cannot run there: {why}")
+                kept = tuple(s if d == at else math.inf for d, s in enumerate(self._jobs[k].seconds))
+                self._jobs[k] = replace(self._jobs[k], seconds=kept)
 
     def _of(self, name: str) -> frozenset[str]:
         """What a value is made of: itself, or what it is a view of; constants are everywhere."""
@@ -102,13 +164,39 @@ class _Placing:
             return 0.0
         return float(math.prod(extent(d, self.sizes) for d in home.layout.shape) * home.dtype.size)
 
-    def _links(self) -> dict[tuple[int, int], Route]:
+    def _routes(self) -> dict[tuple[int, int], Route]:
+        """Both directions between two devices are one bus, if no link names another."""
         found: dict[tuple[int, int], Route] = {}
-        buses: dict[frozenset[int], int] = {}
-        for a, source in enumerate(self.devices):
-            for b, target in enumerate(self.devices):
-                link = self.machine.link(source.name, target.name) if a != b else None
-                if link is not None:
-                    bus = buses.setdefault(frozenset((a, b)), len(buses))
-                    found[a, b] = Route(bus, link.latency, link.bytes)
+        buses: dict[str | frozenset[int], int] = {}
+        numbers = {asked.name: d for d, asked in enumerate(self.devices)}
+        for link in self.links:
+            if link.source in numbers and link.target in numbers:
+                a, b = numbers[link.source], numbers[link.target]
+                bus = buses.setdefault(link.bus or frozenset((a, b)), len(buses))
+                found[a, b] = Route(bus, link.latency, link.bytes)
         return found
+
+
+def _best(quotes: Sequence[Quote | Refusal], asked: Asked) -> Priced:
+    """The first quote, which is the cheapest; else why there is none."""
+    quote = next((q for q in quotes if isinstance(q, Quote)), None)
+    if quote is None:
+        reasons = "; ".join(dict.fromkeys(q.why for q in quotes if isinstance(q, Refusal)))
+        return Priced(math.inf, math.inf, reason=reasons or "it makes no offer")
+    spec = asked.spec
+    return Priced(quote.cost.seconds, quote.cost.joules, sum((parts(t, spec) for t in quote.tallies), Parts()))
+
+
+def _in_joules(job: Job, work: Considered) -> Job:
+    """The figures of a job, where it may run, as energy."""
+    joules = (p.joules if math.isfinite(s) else s for s, p in zip(job.seconds, work.priced, strict=True))
+    return replace(job, seconds=tuple(joules))
+
+
+def _together(all_of: Sequence[Priced]) -> Priced:
+    seconds, joules = (math.fsum(getattr(p, what) for p in all_of) for what in ("seconds", "joules"))
+    return Priced(seconds, joules, sum((p.parts for p in all_of), Parts()))
+
+
+def _matches(work: Considered, pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for name in (work.name, *work.sources))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,16 +15,20 @@ from mapsto.devices.making.quotes import Quoting
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Function
+from mapsto.machine.machine_file import Support
 from mapsto.machine.spec import DeviceSpec, Machine
 from mapsto.machine.text import digest
+from mapsto.plan.asked import Quote
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import Extents, TemplateShare
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
+from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
 TEMPLATE = "described"
+EVERYTHING = Support()
 # Of a device of which nothing else is said: vectors of 16 lanes, and a template for contractions that fill half of one.
 TRAITS = Traits(16, least_blocked=8, least_columns=4, least_channels=16, least_of_a_group=16, most_waiting=8)
 
@@ -32,14 +37,39 @@ class DescribedMaker:
     """spec: the device, by the name that plans have for it. `traits`: what it would ask for."""
 
     def __init__(
-        self, spec: DeviceSpec, constants: Mapping[str, np.ndarray] | None = None, traits: Traits = TRAITS
-    ) -> None:
+        self, spec: DeviceSpec, constants: Mapping[str, np.ndarray] | None = None, traits: Traits = TRAITS,
+        support: Support = EVERYTHING, tile: tuple[int, int] = (1, 1),
+    ) -> None:  # fmt: skip
         self.name = spec.name
+        self.support = support
         self.spec = spec
         self.traits = traits
         self.machine = digest(Machine((spec,)))
         self.constants = constants or {}
-        self.offers = Quoting(Shared(_Nothing()), self.constants, spec, _AtThePeak()).offers
+        self._quoting = Quoting(Shared(_Nothing()), self.constants, spec, _InTiles(*tile))
+
+    def offers(
+        self,
+        task: Task,
+        homes: Mapping[str, Home],
+        sizes: Mapping[str, int],
+        distances: Mapping[str, float] | None = None,
+    ) -> tuple[Quote | Refusal, ...]:
+        """See `plan.asked.Asked`. A work that the device does not take is refused, with the reason."""
+        why = self._refuses(task, homes)
+        return (Refusal(why),) if why else self._quoting.offers(task, homes, sizes, distances)
+
+    def _refuses(self, task: Task, homes: Mapping[str, Home]) -> str:
+        support = self.support
+        if support.ops is not None and (other := sorted({n.op for n in task.nodes} - support.ops)):
+            return f"{self.name} does not take {', '.join(other)}"
+        touched = [homes[name] for name in sorted((*task.reads, *task.targets)) if name in homes]
+        types = {home.dtype for home in touched}
+        if support.types is not None and (wrong := sorted(t.value for t in types - support.types)):
+            return f"{self.name} does not take {', '.join(wrong)}"
+        if support.fixed and any(not isinstance(d, int) for home in touched for d in home.layout.shape):
+            return f"{self.name} takes fixed sizes alone"
+        return ""
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """No calls: the work stands in the plan as something that the device is to do. See `Maker.make`."""
@@ -49,8 +79,11 @@ class DescribedMaker:
         return Made(taken, (), because=(f"{self.name} is only described: no code is made",))
 
 
-class _AtThePeak:
-    """A template of which nothing is known: it reaches everything, and its device's peak."""
+class _InTiles:
+    """A template of which nothing is known but its tiles: it reaches everything, and its device's peak in full ones."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows, self.columns = rows, columns
 
     def reaches(self, task: Task, code: TaskCode) -> bool:
         return True
@@ -59,7 +92,10 @@ class _AtThePeak:
         return True
 
     def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> TemplateShare:
-        return TemplateShare(1.0)
+        rows = math.prod(extents.rows)
+        down, across = -(-rows // self.rows), -(-extents.columns // self.columns)
+        filled = rows * extents.columns / max(down * self.rows * across * self.columns, 1)
+        return TemplateShare(filled or 1.0, shares=float(max(extents.batch * down * across, 1)))
 
 
 class _Nothing:
