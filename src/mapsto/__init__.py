@@ -15,16 +15,20 @@ from mapsto.version import VERSION
 
 if TYPE_CHECKING:
     from mapsto.budget import Budget as Budget
+    from mapsto.runtime.divided import DividedExecutable as DividedExecutable
     from mapsto.runtime.executable import Executable
     from mapsto.runtime.executable import load as load
+    from mapsto.session.divide import divide as divide
     from mapsto.session.entry import compile_model as compile
 
 __version__ = VERSION
-__all__ = ["Budget", "Executable", "compile", "load"]
+__all__ = ["Budget", "DividedExecutable", "Executable", "compile", "divide", "load"]
 
 _WHERE = {
     "Budget": ("mapsto.budget", "Budget"),
     "compile": ("mapsto.session.entry", "compile_model"),
+    "divide": ("mapsto.session.divide", "divide"),
+    "DividedExecutable": ("mapsto.runtime.divided", "DividedExecutable"),
     "load": ("mapsto.runtime.executable", "load"),
     "Executable": ("mapsto.runtime.executable", "Executable"),
 }

@@ -24,6 +24,7 @@ from mapsto.plan.mapped import Mapped
 from mapsto.plan.patterns import Sizes, extent
 from mapsto.plan.prices import Prices
 from mapsto.plan.rules.base import Refusal
+from mapsto.plan.task import Task
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,13 @@ class Priced:
 
 @dataclass(frozen=True)
 class Considered:
-    """A work: its name in the plan, its ops, nodes of the source model, and what each device says of it."""
+    """A work: its name in the plan, its ops, its nodes of the graph (their first outputs) and of the source model, and
+    what each device says of it.
+    """
 
     name: str
     ops: tuple[str, ...]
+    nodes: tuple[str, ...]
     sources: tuple[str, ...]
     priced: tuple[Priced, ...]
 
@@ -116,9 +120,10 @@ class WorksToPlace:
         self.made.update({name: frozenset({name}) for name in targets})
         priced = tuple(self._takes(item, d) for d in range(len(self.devices)))
         inside = list(tasks([item]))
+        own = item.first_nodes if isinstance(item, Task) else tuple(v.name for v in item.node.outputs[:1])
         ops = tuple(dict.fromkeys(node.op for task in inside for node in task.nodes))
         sources = tuple(dict.fromkeys(s for task in inside for s in task.sources))
-        self.considered.append(Considered(item.name, ops, sources, priced))
+        self.considered.append(Considered(item.name, ops, own, sources, priced))
         seconds = tuple(p.seconds for p in priced)
         self._jobs.append(Job(item.name, seconds, tuple(reads), tuple(self._values(targets)), held))
 

@@ -1,0 +1,141 @@
+"""`mapsto.divide`: a model on several devices of this machine, each part of it on one of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from functools import cache as remembered
+from typing import Any
+
+import numpy as np
+
+from mapsto.arguments import shapes_of
+from mapsto.boundary import public
+from mapsto.budget import metering
+from mapsto.devices.named import backend_named
+from mapsto.errors import ArgumentError
+from mapsto.ir.graph import Graph
+from mapsto.ir.region import reads
+from mapsto.machine.spec import Link
+from mapsto.placement.place import PLACERS, Placement, place
+from mapsto.placement.problem import HOST
+from mapsto.plan.decide import decide
+from mapsto.plan.initial import constants_of
+from mapsto.plan.placing import Considered, WorksToPlace
+from mapsto.runtime.cpus import thread_count
+from mapsto.runtime.divided import DividedExecutable, DividedPart, Whole
+from mapsto.runtime.executable import Executable
+from mapsto.session.collecting import collecting_rarely
+from mapsto.session.compile import build, prepared
+from mapsto.session.parts import SIZES, GraphPart, cut
+
+# Between two devices that share this machine's memory: what a copy of an array reaches, and what it takes until another
+# thread goes on with it.
+_COPY_BYTES = 4e9
+_HAND_OVER = 1e-4
+_OBJECTIVES = ("latency", "throughput")
+
+
+@public
+def divide(
+    model: Any,
+    devices: Sequence[str],
+    shapes: Mapping[str, Sequence[int | str | None]] | None = None,
+    threads: int | None = None,
+    objective: str = "latency",
+    pins: Collection[tuple[str, str]] = (),
+    placer: str = "exact",
+    cache: bool = True,
+    data_root: str | os.PathLike[str] | None = None,
+) -> DividedExecutable:
+    """Places the works of a model on devices of this machine, and compiles what each has to do.
+
+    devices: `cpu`, which is the host, and others (`opencl`, `opencl:1`). objective: `latency` of one run, or
+    `throughput` of a stream of runs. pins: (pattern, device); a work that has a name like it (`*`, `?`), itself or of
+    one of its nodes, runs there. placer: `exact`; or `greedy`, `heft`, `exhaustive`, to compare with. The others are as
+    for `mapsto.compile`.
+
+    Raises ArgumentError, for a pin that cannot be kept as well, and what `mapsto.compile` does; UnsupportedError for a
+    model whose sizes depend on data in a way that cannot be passed from part to part.
+    """
+    names = _checked(devices, objective, placer)
+    count, wanted = thread_count(threads), shapes_of(shapes)
+    with ExitStack() as stack, collecting_rarely(), metering(), np.errstate(all="ignore"):
+        backends = [stack.enter_context(backend_named(name, cache, None)) for name in names]
+        graph = prepared(model, wanted, None, data_root)
+        constants = constants_of(graph)
+        makers = [backend.maker(constants) for backend in backends]
+        mapped = decide(graph, makers[0])
+        known = {maker.name: name for maker, name in zip(makers, names, strict=True)}
+        links = [Link(a, b, _COPY_BYTES, _HAND_OVER) for a in known for b in known if a != b]
+        called = {name: maker for maker, name in known.items()}
+        works = WorksToPlace(mapped, makers, links, [(pattern, called.get(name, name)) for pattern, name in pins])
+        try:
+            placement = place(works.problem(objective, {}), placer)
+        except ValueError as error:  # too many for all to be tried
+            raise ArgumentError(f"placer {placer}: {error}") from None
+        seats = {n: d for w, d in zip(works.considered, placement.seats, strict=True) for n in w.nodes}
+        parts = cut(graph, seats)
+        made = [build(part.graph, backends[part.device], count, None) for part in parts]
+    kept = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
+    whole = Whole(graph.name, graph.inputs, graph.outputs, kept)
+    text = "\n".join(_text(names, works.considered, placement, objective))
+    return DividedExecutable(whole, list(_parts(parts, made, names, count, cache)), names[HOST], text)
+
+
+def _checked(devices: Sequence[str], objective: str, placer: str) -> list[str]:
+    if isinstance(devices, str) or not all(isinstance(d, str) for d in devices):
+        raise ArgumentError("devices: expected a list of names, such as ['cpu', 'opencl']")
+    names = list(devices)
+    if not names or names[0] != "cpu":
+        raise ArgumentError(f"devices: the first one is the host, cpu; found {', '.join(names) or 'none'}")
+    if len(set(names)) != len(names) or sum(name.startswith("opencl") for name in names) > 1:
+        raise ArgumentError(f"devices: each may be there once, and one of OpenCL; found {', '.join(names)}")
+    for what, one, every in (("objective", objective, _OBJECTIVES), ("placer", placer, PLACERS)):
+        if one not in every:
+            raise ArgumentError(f"{what} {one!r}; there are: {', '.join(every)}")
+    return names
+
+
+def _parts(
+    parts: Sequence[GraphPart], made: Sequence[Executable], names: Sequence[str], threads: int, cache: bool
+) -> Iterator[DividedPart]:
+    makers: dict[str, int] = {}
+    for k, (part, executable) in enumerate(zip(parts, made, strict=True)):
+        needed = {name for node in part.graph.nodes for name in reads(node)} | {v.name for v in part.graph.inputs}
+        after = {makers[name] for name in needed if name in makers}
+        after |= {makers[size] for size in part.told if size in makers}
+        values = part.graph.values()
+        yielded = tuple(values[name] for name in part.graph.outputs)
+        for value in yielded:
+            makers[value.name] = k
+            makers.update({str(dim): k for dim in value.shape if not isinstance(dim, int)})
+        told = (SIZES, part.told) if part.told else None
+        on_host = remembered(_HostPart(part.graph, threads, cache).made)
+        yield DividedPart(
+            f"part {k}", names[part.device], executable, on_host, tuple(sorted(after - {k})), told, yielded
+        )
+
+
+class _HostPart:
+    """A part, to be compiled for the host when its device has failed."""
+
+    def __init__(self, graph: Graph, threads: int, cache: bool) -> None:
+        self.graph, self.threads, self.cache = graph, threads, cache
+
+    def made(self) -> Executable:
+        with metering(), collecting_rarely(), backend_named("cpu", self.cache, None) as backend:
+            return build(self.graph, backend, self.threads, None)
+
+
+def _text(names: Sequence[str], works: Sequence[Considered], placement: Placement, objective: str) -> Iterator[str]:
+    """Where each work is, and what others would take."""
+    yield f"objective {objective}: {placement.seconds:.3g} s predicted; {placement.said}, found by {placement.method}"
+    yield from (f"  {name}: {seconds:.3g} s" for name, seconds in placement.others)
+    for work, seat in zip(works, placement.seats, strict=True):
+        said = ", ".join(
+            f"{name} {p.seconds:.3g} s" if not p.reason else f"{name}: {p.reason}"
+            for name, p in zip(names, work.priced, strict=True)
+        )
+        yield f"{work.name} {'+'.join(work.ops)} on {names[seat]} ({said})"
