@@ -35,7 +35,8 @@ _AHEAD = 2  # runs of a stream that are begun before the first of them has ended
 @dataclass(frozen=True)
 class DividedPart:
     """executable: on its device. on_host: makes one of the same part for the host. after: parts that it waits for.
-    told: an input's name, and sizes that its shape is to hold; None: none. values: what it yields, as declared.
+    told: an input's name, and sizes that its shape is to hold; None: none. values: what it yields, as declared. holds:
+    (a scalar among them or among the inputs of the whole, the size that it is).
     """
 
     name: str
@@ -45,6 +46,7 @@ class DividedPart:
     after: tuple[int, ...]
     told: tuple[str, tuple[str, ...]] | None
     values: tuple[Value, ...]
+    holds: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -206,6 +208,7 @@ class DividedExecutable:
                 for dim, extent in zip(value.shape, array.shape, strict=True):
                     if isinstance(dim, Expr) and str(dim) in symbols(dim):
                         running.sizes[str(dim)] = extent
+            running.sizes.update({size: int(running.values[name]) for name, size in self.parts[k].holds})
         except BaseException as error:
             running.done[k].set_exception(error)
         else:

@@ -13,8 +13,10 @@ import numpy as np
 from mapsto.arguments import shapes_of
 from mapsto.boundary import public
 from mapsto.budget import metering
+from mapsto.devices.backend import Backend
 from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError
+from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Graph
 from mapsto.ir.region import reads
 from mapsto.machine.spec import Link
@@ -76,12 +78,22 @@ def divide(
         except ValueError as error:  # too many for all to be tried
             raise ArgumentError(f"placer {placer}: {error}") from None
         seats = {n: d for w, d in zip(works.considered, placement.seats, strict=True) for n in w.nodes}
-        parts = cut(graph, seats)
-        made = [build(part.graph, backends[part.device], count, None) for part in parts]
+        text = "\n".join(_text(names, works.considered, placement, objective, known))
+        return divided(graph, seats, dict(zip(names, backends, strict=True)), count, cache, text)
+
+
+def divided(
+    graph: Graph, seats: Mapping[str, int], backends: Mapping[str, Backend], threads: int, cache: bool = True,
+    plan_text: str = "",
+) -> DividedExecutable:  # fmt: skip
+    """A graph that the passes are done with, cut by the seats of its nodes (`session.parts.cut`), and compiled.
+    backends: open ones by the devices' names, the host first.
+    """
+    names, parts = list(backends), cut(graph, seats)
+    made = [build(part.graph, backends[names[part.device]], threads, None) for part in parts]
     kept = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
     whole = Whole(graph.name, graph.inputs, graph.outputs, kept)
-    text = "\n".join(_text(names, works.considered, placement, objective))
-    return DividedExecutable(whole, list(_parts(parts, made, names, count, cache)), names[HOST], text)
+    return DividedExecutable(whole, list(_parts(parts, made, names, threads, cache)), names[HOST], plan_text)
 
 
 def _checked(devices: Sequence[str], objective: str, placer: str) -> list[str]:
@@ -110,11 +122,13 @@ def _parts(
         yielded = tuple(values[name] for name in part.graph.outputs)
         for value in yielded:
             makers[value.name] = k
-            makers.update({str(dim): k for dim in value.shape if not isinstance(dim, int)})
+            for size in (str(dim) for dim in value.shape if isinstance(dim, Expr)):
+                makers.setdefault(size, k)
+        makers.update({size: k for _, size in part.holds})
         told = (SIZES, part.told) if part.told else None
         on_host = remembered(_HostPart(part.graph, threads, cache).made)
         yield DividedPart(
-            f"part {k}", names[part.device], executable, on_host, tuple(sorted(after - {k})), told, yielded
+            f"part {k}", names[part.device], executable, on_host, tuple(sorted(after - {k})), told, yielded, part.holds
         )
 
 
@@ -129,10 +143,18 @@ class _HostPart:
             return build(self.graph, backend, self.threads, None)
 
 
-def _text(names: Sequence[str], works: Sequence[Considered], placement: Placement, objective: str) -> Iterator[str]:
-    """Where each work is, and what others would take."""
+def _text(
+    names: Sequence[str],
+    works: Sequence[Considered],
+    placement: Placement,
+    objective: str,
+    called: Mapping[str, str],
+) -> Iterator[str]:
+    """Where each work is, and what others would take. called: names of devices by what plans have."""
     yield f"objective {objective}: {placement.seconds:.3g} s predicted; {placement.said}, found by {placement.method}"
-    yield from (f"  {name}: {seconds:.3g} s" for name, seconds in placement.others)
+    for name, seconds in placement.others:
+        alone = name.removeprefix("all on ")
+        yield f"  {name if alone == name else f'all on {called[alone]}'}: {seconds:.3g} s"
     for work, seat in zip(works, placement.seats, strict=True):
         said = ", ".join(
             f"{name} {p.seconds:.3g} s" if not p.reason else f"{name}: {p.reason}"

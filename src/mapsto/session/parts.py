@@ -17,11 +17,14 @@ SIZES = "sizes of the whole"
 
 @dataclass(frozen=True)
 class GraphPart:
-    """device: by its number. told: the sizes that the input `SIZES` holds, in order; there is none if they are none."""
+    """device: by its number. told: the sizes that the input `SIZES` holds, in order; there is none if they are none.
+    holds: (a value, a size): scalars that the part reads or yields and that data decides a size by.
+    """
 
     device: int
     graph: Graph
     told: tuple[str, ...] = ()
+    holds: tuple[tuple[str, str], ...] = ()
 
 
 def cut(graph: Graph, seats: Mapping[str, int], host: int = 0) -> tuple[GraphPart, ...]:
@@ -66,7 +69,8 @@ class _Cut:
         self.told = [self._untold(k) for k in range(len(groups))]
 
     def parts(self) -> Iterator[GraphPart]:
-        shown = self._shown()
+        holds = self._holding()
+        shown = {value for value, _ in holds} | self._shown({size for _, size in holds})
         for k, (device, nodes) in enumerate(self.groups):
             wanted = set(self.graph.outputs).union(*self.reads[k + 1 :], shown) & self.made[k]
             outputs = [v.name for node in nodes for v in node.outputs if v.name in wanted]
@@ -77,7 +81,8 @@ class _Cut:
                 self.graph, name=f"{self.graph.name} part {k}", inputs=tuple(inputs), outputs=tuple(outputs),
                 nodes=tuple(nodes), constants=constants, updates=(),
             )  # fmt: skip
-            yield GraphPart(device, part, told)
+            ends = {*outputs, *(v.name for v in self.graph.inputs if k == 0)}
+            yield GraphPart(device, part, told, tuple(pair for pair in holds if pair[0] in ends))
 
     def _inputs(self, k: int) -> list[Value]:
         names = self.reads[k] - self.made[k] - self.graph.constants.keys()
@@ -92,10 +97,16 @@ class _Cut:
         own = {s for node in nodes for s in binds(node)}
         return (used & (self.of_inputs | self.of_data)) - known - own  # the rest are those of nested graphs
 
-    def _shown(self) -> set[str]:
-        """Values that parts yield because sizes that others must be told show in them."""
+    def _holding(self) -> list[tuple[str, str]]:
+        """Scalars that hold sizes which parts must be told."""
+        wanted = set().union(*self.told) if self.told else set()
+        bound = [(node.inputs[0], *binds(node)) for node in self.graph.nodes if node.op == "bind_dim"]
+        return [(value, size) for value, size in bound if size in wanted]
+
+    def _shown(self, held: set[str]) -> set[str]:
+        """Values that parts yield because other sizes that parts must be told show in them."""
         found: set[str] = set()
-        for size in sorted(set().union(*self.told) - self.of_inputs if self.told else set()):
+        for size in sorted(set().union(*self.told) - self.of_inputs - held if self.told else set()):
             values = [v for _, nodes in self.groups for node in nodes for v in node.outputs]
             value = next((v for v in values if any(size in _bare(d) for d in v.shape)), None)
             if value is None:

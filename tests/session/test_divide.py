@@ -1,0 +1,284 @@
+"""Models on several devices at once: any cut gives what one device gives; streams, failures, pins, sizes.
+
+MAPSTO_RANDOM_CUTS says how many random graphs are cut (else 60).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import helper
+from tests import opencl
+from tests.importers.models import model, node, port
+from tests.importers.test_light_models import weighted
+from tests.random_graphs import Case, cases, with_open_sizes
+from tests.test_models import FETCHED, LEFT_OPEN, model_of, references
+from tests.test_random_graphs import REFUSED, assert_equal, by_another
+
+import mapsto
+from mapsto.devices.cpu.workers import Workers
+from mapsto.errors import ArgumentError, ExecutionError, ShapeError, UnsupportedError
+from mapsto.ir.graph import Graph
+from mapsto.report.accuracy import judge_runs
+from mapsto.runtime.divided import DividedExecutable
+from mapsto.session.compile import build, prepared
+from mapsto.session.divide import divided
+from mapsto.session.parts import cut
+
+COUNT = int(os.environ.get("MAPSTO_RANDOM_CUTS", "60"))
+common = settings(
+    max_examples=COUNT,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
+)
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    """For the widest instruction set alone: what is cut is the same for all."""
+    with Workers(cache=False, isa=None) as opened:
+        yield opened
+
+
+def on_both(graph: Graph, seats: Mapping[str, int], workers: Workers) -> DividedExecutable:
+    return divided(graph, seats, {"cpu": workers, "opencl": opencl.backend()}, 1)
+
+
+def at_random(graph: Graph, seed: int) -> dict[str, int]:
+    rng = np.random.default_rng(seed)
+    return {node.outputs[0].name: int(rng.integers(2)) for node in graph.nodes if node.outputs}
+
+
+def alternating(graph: Graph, stretch: int = 4) -> dict[str, int]:
+    every = [node.outputs[0].name for node in graph.nodes if node.outputs]
+    return {name: at // stretch % 2 for at, name in enumerate(every)}
+
+
+@common
+@given(cases(most_nodes=8), st.integers(0, 2**32))
+def test_a_graph_cut_at_random_is_the_graph(workers: Workers, case: Case, seed: int) -> None:
+    graph = prepared(case.model, case.shapes)
+    alone = build(graph, workers, 1, None).run(case.feed)
+    found = on_both(graph, at_random(graph, seed), workers).run(case.feed)
+    assert_equal(case, found, alone, by_another(case) | case.feed, "one device")
+
+
+@settings(common, max_examples=COUNT // 3)
+@given(cases(most_nodes=5), st.integers(0, 2**32))
+def test_with_open_sizes(workers: Workers, case: Case, seed: int) -> None:
+    empty = {name: shape for name, shape in case.shapes.items() if 0 in shape}
+    try:
+        graph = prepared(with_open_sizes(case.model), empty)
+        alone = build(graph, workers, 1, None).run(case.feed)
+        found = on_both(graph, at_random(graph, seed), workers).run(case.feed)
+    except (UnsupportedError, ExecutionError) as error:
+        assert REFUSED.search(str(error)), error
+        return
+    assert_equal(case, found, alone, by_another(case) | case.feed, "one device")
+
+
+@pytest.mark.parametrize("fixed", [True, False], ids=["fixed", "open"])
+@pytest.mark.parametrize("key", ["mnist-cnn", *(pytest.param(k, marks=pytest.mark.models) for k in FETCHED)])
+def test_real_models_whose_parts_alternate(key: str, fixed: bool, workers: Workers) -> None:
+    """Branches, loops, sizes of data and all."""
+    known = model_of(key)
+    graph = prepared(str(known.path), known.shapes if fixed else LEFT_OPEN.get(key))
+    exe = on_both(graph, alternating(graph, max(len(graph.nodes) // 6, 1)), workers)
+    assert {part.device for part in exe.parts} == {"cpu", "opencl"} and 3 <= len(exe.parts) <= 40
+    found = [exe.run(feed) for feed in known.feeds]
+    expected, peers = (references(key, name) for name in ("onnxruntime-unoptimised", "onnxruntime"))
+    assert not [verdict for verdict in judge_runs(expected, found, peers) if not verdict.ok]
+
+
+def two_branches() -> Graph:
+    """Open sizes, a branch of an `If`, a Loop, a size that data decides."""
+    then, other = (_branch(op) for op in ("Exp", "Neg"))
+    nodes = [
+        node("Relu", ["x"], ["r"]),
+        node("If", ["c"], ["b"], then_branch=then, else_branch=other),
+        node("Concat", ["r", "b"], ["j"], axis=0),
+        node("NonZero", ["j"], ["where"]),
+        node("Transpose", ["where"], ["places"], perm=[1, 0]),
+        node("GatherND", ["j", "places"], ["picked"]),
+        node("Mul", ["picked", "picked"], ["y"]),
+        node("MatMul", ["j", "w"], ["z"]),
+    ]
+    inputs = [port("x", ["n", "m"]), port("c", [], np.bool_), port("w", ["m", 3])]
+    return prepared(model(nodes, inputs, ["y", "z"]), None)
+
+
+def _branch(op: str) -> object:
+    return helper.make_graph([node(op, ["r"], ["o"])], op, [], [helper.make_empty_tensor_value_info("o")])
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_branches_and_sizes_of_data(seed: int, workers: Workers) -> None:
+    graph = two_branches()
+    seats = {name: d for name, d in at_random(graph, seed).items() if not graph.producers[name].graphs}
+    exe, alone = on_both(graph, seats, workers), build(graph, workers, 1, None)
+    rng = np.random.default_rng(seed)
+    for n, m in ((3, 4), (1, 7), (5, 1), (0, 2)):
+        x, w = rng.standard_normal((n, m)).astype(np.float32), rng.standard_normal((m, 3)).astype(np.float32)
+        for c in (True, False):
+            feed = {"x": x, "c": np.array(c), "w": w}
+            for name, expected in alone.run(feed).items():
+                np.testing.assert_allclose(exe.run(feed)[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
+
+
+def diamond() -> Graph:
+    nodes = [
+        node("Relu", ["x"], ["a"]), node("Exp", ["a"], ["b"]), node("Tanh", ["a"], ["c"]),
+        node("Softmax", ["b"], ["d"]), node("Softmax", ["c"], ["e"]), node("MatMul", ["d", "e"], ["y"]),
+    ]  # fmt: skip
+    return prepared(model(nodes, {"x": [16, 16]}), None)
+
+
+def split_diamond(workers: Workers) -> DividedExecutable:
+    graph = diamond()
+    by_op = {n.op: n.outputs[0].name for n in graph.nodes}
+    seats = dict.fromkeys((n.outputs[0].name for n in graph.nodes if n.outputs), 0)
+    return on_both(graph, seats | {by_op["tanh"]: 1}, workers)
+
+
+def wanted(x: np.ndarray) -> np.ndarray:
+    a = np.maximum(x, 0).astype(np.float64)
+
+    def softmax(v: np.ndarray) -> np.ndarray:
+        e = np.exp(v - v.max(-1, keepdims=True))
+        return np.asarray(e / e.sum(-1, keepdims=True))
+
+    return np.asarray(softmax(np.exp(a)) @ softmax(np.tanh(a)))
+
+
+def test_streams_give_each_run_its_own_outputs_in_order(workers: Workers) -> None:
+    exe = split_diamond(workers)
+    inputs = [np.random.default_rng(i).standard_normal((16, 16)).astype(np.float32) for i in range(30)]
+    for ahead in (0, 1, 5):
+        found = list(exe.stream(({"x": x} for x in inputs), ahead=ahead))
+        for x, outputs in zip(inputs, found, strict=True):
+            np.testing.assert_allclose(outputs["y"], wanted(x), rtol=1e-4, atol=1e-6)
+    assert "bytes from other devices" in exe.report()
+    with pytest.raises(ArgumentError, match="ahead"):
+        exe.stream([], ahead=-1)
+
+
+def test_several_callers_at_once(workers: Workers) -> None:
+    exe, wrong = split_diamond(workers), []
+
+    def call(seed: int) -> None:
+        x = np.random.default_rng(seed).standard_normal((16, 16)).astype(np.float32)
+        for _ in range(20):
+            if not np.allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=call, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong and not any(thread.is_alive() for thread in threads)
+
+
+def test_a_device_that_fails_is_taken_out(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    exe = split_diamond(workers)
+    x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
+    np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)
+    broken = next(part.executable for part in exe.parts if part.device == "opencl")
+
+    def fails(inputs: object) -> None:
+        raise RuntimeError("clEnqueueNDRangeKernel failed: OUT_OF_RESOURCES")
+
+    monkeypatch.setattr(broken, "run", fails)
+    for _ in range(100):
+        exe.lost.clear()  # as if it were found again, and failed again
+        np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)
+    assert exe.lost == ["opencl"] and "opencl failed and was taken out" in exe.report()
+    assert "OUT_OF_RESOURCES" in exe.report() and len(exe._instead) == 1
+    monkeypatch.undo()
+    np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)  # it stays out
+
+
+def test_nothing_is_kept_of_a_run_that_failed(workers: Workers) -> None:
+    exe = split_diamond(workers)
+    x = np.zeros((16, 16), np.float32)
+    exe(x)
+    marked = np.zeros((16, 16), np.float32).view(_Marked)
+    seen = weakref.ref(marked)
+    exe(marked)
+    del marked
+    gc.collect()
+    assert seen() is None
+
+
+class _Marked(np.ndarray):
+    """An array that may be referred to weakly."""
+
+
+def test_what_the_inputs_are_at_fault_for_is_an_error_and_no_device_is_lost(workers: Workers) -> None:
+    nodes = [node("Relu", ["x"], ["r"]), node("Gather", ["r", "i"], ["g"]), node("Exp", ["g"], ["y"])]
+    graph = prepared(model(nodes, [port("x", [4]), port("i", ["k"], np.int64)]), None)
+    exe = on_both(graph, {n.outputs[0].name: 1 for n in graph.nodes if n.outputs}, workers)
+    x = np.ones(4, np.float32)
+    with pytest.raises(ExecutionError):
+        exe(x, np.array([9]))
+    assert not exe.lost
+    np.testing.assert_allclose(exe(x, np.array([3, 0])), np.exp([1, 1]), rtol=1e-6)
+    for wrong in ({"x": x}, {"x": x, "i": np.array([0]), "z": x}, {"x": np.ones(5, np.float32), "i": np.array([0])}):
+        with pytest.raises(ShapeError):
+            exe.run(wrong)
+
+
+def test_sizes_that_do_not_agree_are_refused(workers: Workers) -> None:
+    nodes = [node("Exp", ["a"], ["p"]), node("Exp", ["b"], ["q"]), node("Add", ["p", "q"], ["y"])]
+    graph = prepared(model(nodes, {"a": ["n"], "b": ["n"]}), None)
+    exe = on_both(graph, at_random(graph, 1), workers)
+    with pytest.raises(ShapeError):
+        exe(np.ones(3, np.float32), np.ones(4, np.float32))
+
+
+def test_outputs_that_no_part_makes(workers: Workers) -> None:
+    graph = Graph("g", *(lambda g: (g.inputs, ("x", *g.outputs), g.nodes, g.constants))(diamond()))
+    exe = on_both(graph, {}, workers)
+    x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
+    same, _ = exe(x)
+    np.testing.assert_array_equal(same, x)
+    same[:] = 0
+    assert x.any()
+
+
+def test_parts_are_neighbours_of_one_device() -> None:
+    graph = diamond()
+    names = [n.outputs[0].name for n in graph.nodes]
+    assert [p.device for p in cut(graph, dict.fromkeys(names, 0))] == [0]
+    parts = cut(graph, {name: int(at >= 3) for at, name in enumerate(names)})
+    assert [p.device for p in parts] == [0, 1]
+    assert [len(p.graph.nodes) for p in parts] == [3, len(names) - 3]
+    assert {v.name for v in parts[1].graph.inputs} == set(parts[0].graph.outputs)
+
+
+def test_the_way_in() -> None:
+    opencl.required()
+    network = weighted("light_squeezenet")
+    exe = mapsto.divide(network, ["cpu", "opencl"], threads=1, pins=[("*", "opencl")])
+    assert {part.device for part in exe.parts} <= {"opencl", "cpu"} and "on opencl" in exe.plan_text
+    x = np.random.default_rng(0).standard_normal(exe.whole.inputs[0].shape).astype(np.float32)
+    alone = mapsto.compile(network, threads=1)(x)
+    np.testing.assert_allclose(exe(x), alone, rtol=1e-3, atol=1e-6 * float(np.abs(alone).max()))
+    for wrong, said in [
+        ({"devices": ["opencl"]}, "the first one is the host"),
+        ({"devices": "cpu"}, "expected a list of names"),
+        ({"devices": ["cpu", "cpu"]}, "each may be there once"),
+        ({"devices": ["cpu"], "pins": [("*", "gpu")]}, "there is no device"),
+        ({"devices": ["cpu"], "objective": "price"}, "there are: latency, throughput"),
+        ({"devices": ["cpu"], "placer": "best"}, "there are: greedy"),
+    ]:
+        with pytest.raises(ArgumentError, match=said):
+            mapsto.divide(model([node("Relu", ["x"], ["y"])], {"x": [4]}), **wrong)  # type: ignore[arg-type]
