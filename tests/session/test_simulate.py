@@ -11,6 +11,7 @@ from tests.importers.models import model, node, port
 from tests.importers.test_light_models import weighted
 
 from mapsto.errors import ArgumentError, FileError, ParseError
+from mapsto.machine.machine_file import parse_machine
 from mapsto.placement.model import latency
 from mapsto.session.simulate import Simulation, read_machine, shipped_machines, simulate
 
@@ -100,8 +101,26 @@ def test_objectives() -> None:
     quick, stream, frugal = (squeezenet("conv-board", o) for o in ("latency", "throughput", "energy"))
     assert quick.seconds <= min(stream.seconds, frugal.seconds) * (1 + 1e-9)
     assert stream.stream <= min(quick.stream, frugal.stream) * (1 + 1e-9)
-    works = [sum(w.priced[d].joules for w, d in zip(s.works, s.placement.seats, strict=True)) for s in (quick, frugal)]
-    assert works[1] <= works[0] * (1 + 1e-9) and frugal.placement.seconds == pytest.approx(works[1])
+    for machine in shipped_machines():
+        quick, frugal = squeezenet(machine), squeezenet(machine, "energy")
+        assert quick.joules is not None and frugal.joules is not None
+        assert frugal.placement.bound <= frugal.joules * (1 + 1e-9) and frugal.joules <= quick.joules * (1 + 1e-9)
+        assert frugal.placement.seconds == frugal.joules
+
+
+def test_energy_of_a_machine_by_hand() -> None:
+    """One device that takes 2 watts, and 3 more at work: 5 joules a second."""
+    text = """mapsto_machine = 1
+[[devices]]
+name = "cpu"
+peaks = { "f32*f32*f32" = 1e9 }
+power = { idle = 2, unit = 3 }
+levels = [{ name = "memory", read = 1e9 }]
+"""
+    alone = parse_machine(text, "alone", {})
+    for objective in ("latency", "energy"):
+        found = simulate(weighted("light_squeezenet"), alone, objective=objective)
+        assert found.joules == pytest.approx(5 * found.seconds)
 
 
 def test_what_is_not_there(tmp_path: object) -> None:

@@ -267,8 +267,9 @@ def plan(
         ),
     ] = None,
     objective: Annotated[
-        str, typer.Option("--objective", help="With --machine: latency, throughput (of a stream of runs) or energy.")
-    ] = "latency",
+        str | None,
+        typer.Option("--objective", help="With --machine: latency, throughput (of a stream of runs) or energy."),
+    ] = None,
     limit: Annotated[
         list[str] | None,
         typer.Option("--limit", metavar="DEVICE.memory=AMOUNT", help="With --machine: gpu.memory=2GiB. Repeatable."),
@@ -278,8 +279,8 @@ def plan(
         typer.Option("--pin", metavar="PATTERN=DEVICE", help="With --machine: 'conv*=gpu' by names. Repeatable."),
     ] = None,
     placer: Annotated[
-        str, typer.Option("--placer", help="With --machine: exact; or, to compare, greedy, heft, exhaustive.")
-    ] = "exact",
+        str | None, typer.Option("--placer", help="With --machine: exact; or, to compare, greedy, heft, exhaustive.")
+    ] = None,
     deadline: Annotated[
         str | None,
         typer.Option("--deadline", metavar="30ms", help="With --machine: say whether it is met (exit code 1: not)."),
@@ -298,10 +299,15 @@ def plan(
     if machine is not None:
         from mapsto.cli.machines import show_simulation
 
-        places = (limit or [], pin or [], placer, deadline, trace)
-        code = show_simulation(model, machine, shape or [], objective, *places, output, data_root, json)
+        if any((verify, worst, inputs, given, threads, device != "cpu")):
+            raise typer.BadParameter(
+                "--verify, --worst, --inputs, --input, --threads and --device are of this machine, not of --machine"
+            )
+        places = (limit or [], pin or [], placer or "exact", deadline, trace)
+        code = show_simulation(model, machine, shape or [], objective or "latency", *places, output, data_root, json)
         raise typer.Exit(code)
-    _only_with_machine(objective != "latency", limit, pin, placer != "exact", deadline, trace)
+    if any((objective, limit, pin, placer, deadline, trace)):
+        raise typer.BadParameter("--objective, --limit, --pin, --placer, --deadline and --trace go with --machine")
     if verify:
         from mapsto.cli.prediction import verify_plan
 
@@ -311,11 +317,6 @@ def plan(
     from mapsto.cli.plan import show_plan
 
     show_plan(model, shape or [], threads, output, data_root, device, cache, json)
-
-
-def _only_with_machine(*given: object) -> None:
-    if any(given):
-        raise typer.BadParameter("--objective, --limit, --pin, --placer, --deadline and --trace go with --machine")
 
 
 @app.command()

@@ -92,17 +92,21 @@ def read_text(path: Path, what: str) -> str:
         ) from None
 
 
-def writable(output: Path, besides: Sequence[Path | None]) -> None:
-    """Sees, before any work is done, that the output can be written and is none of the inputs.
+def writable(output: Path, besides: Sequence[Path | None], option: str = "--output") -> None:
+    """Sees, before any work is done, that the output can be written and is none of the inputs (or of other outputs).
 
     Raises FileError, UsageError.
     """
     check_writable(output)
     for path in besides:
-        if path is not None and output.is_file() and os.path.samefile(output, path):
+        if path is None:
+            continue
+        if output.is_file() and path.exists() and os.path.samefile(output, path):
             raise UsageError(
-                f"--output {output} is an input of this command, and would be overwritten; name another file"
+                f"{option} {output} is an input of this command, and would be overwritten; name another file"
             )
+        if not path.exists() and output.absolute() == path.absolute():
+            raise UsageError(f"{option} {output} is written for another option; name another file")
 
 
 def parse_shapes(texts: Sequence[str]) -> dict[str, tuple[int | None, ...]] | None:

@@ -36,10 +36,11 @@ def show_simulation(
     as_json: bool,
 ) -> int:
     """Prints where each work goes and the timeline; the exit code."""
-    existing(model)
-    for path in (trace, output):
+    _onnx(model)
+    inputs = [model, Path(machine) if Path(machine).exists() else None]
+    for option, path, others in (("--trace", trace, inputs), ("--output", output, [*inputs, trace])):
         if path is not None:
-            writable(path, besides=[model])
+            writable(path, others, option)
     wanted = None if deadline is None else seconds_of(deadline, "--deadline")
     limits, pins = parse_limits(limit), [_pair(text, "--pin", "PATTERN=DEVICE") for text in pin]
     found = simulate(
@@ -53,7 +54,8 @@ def show_simulation(
         print_json(data_of(found, wanted))
     else:
         print("\n".join(text_of(found, wanted)))
-    return CHECK_FAILED if wanted is not None and not found.seconds <= wanted else 0
+    late = wanted is not None and not found.seconds <= wanted
+    return CHECK_FAILED if late or found.seconds == math.inf else 0
 
 
 def advise(
@@ -67,7 +69,10 @@ def advise(
     as_json: bool,
 ) -> None:
     """Prints a table of machines, the one that suits the model best first."""
-    existing(model)
+    _onnx(model)
+    for option, most in (("--energy", energy), ("--price", price)):
+        if most is not None and not 0 <= most < math.inf:
+            raise UsageError(f"{option} {most}: expected a number, 0 or more")
     wanted = None if deadline is None else seconds_of(deadline, "--deadline")
     shapes = parse_shapes(shape)
     known = [read_machine(name) for name in machines or shipped_machines()]
@@ -82,14 +87,21 @@ def advise(
     print("Nothing was run: all figures follow from the machine files. Joules are modelled.")
 
 
+def _onnx(model: Path) -> None:
+    """Raises UsageError for what is no file, or a compiled model."""
+    existing(model)
+    if model.suffix == ".mapsto":
+        raise UsageError(f"{model} is compiled for the machine that it was compiled on; give the model's ONNX file")
+
+
 def _unmet(found: Simulation, deadline: float | None, energy: float | None, price: float | None) -> list[str]:
     """What was asked for and is not to be had."""
     unmet = ["runs nowhere"] if found.seconds == math.inf else []
     if deadline is not None and found.seconds > deadline:
         unmet.append("too late")
-    if energy is not None and not (found.joules or math.inf) <= energy:
+    if energy is not None and not (math.inf if found.joules is None else found.joules) <= energy:
         unmet.append("energy not known" if found.joules is None else "too much energy")
-    if price is not None and not (found.machine.price or math.inf) <= price:
+    if price is not None and not (math.inf if found.machine.price is None else found.machine.price) <= price:
         unmet.append("price not known" if found.machine.price is None else "too dear")
     return unmet
 

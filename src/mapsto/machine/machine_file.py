@@ -21,6 +21,7 @@ from mapsto.machine.spec import MOVES, RATES, DeviceSpec, Level, Link, Machine, 
 MACHINE_FORMAT = 1
 MOST_BYTES = 1 << 20
 _MOST_DEVICES = 64
+_MOST_SHOWN = 24  # names in a message
 _TYPES = {t.value: t for t in DType}
 
 # What a figure is where a file does not say it, in simple operations (additions) of one element: what the vector units
@@ -98,8 +99,11 @@ def _lines(text: str) -> dict[str, int]:
     """Lines of tables and keys, by ways such as `devices[0].levels[1].read`."""
     found: dict[str, int] = {}
     counts: dict[str, int] = {}
-    at = ""
+    at, quotes = "", ""
     for number, line in enumerate(text.splitlines(), 1):
+        inside, quotes = quotes, _open_quotes(line, quotes)
+        if inside:
+            continue
         if header := _HEADER.match(line):
             at = ""
             *outer, last = header[2].split(".")
@@ -116,6 +120,13 @@ def _lines(text: str) -> dict[str, int]:
         elif key := _KEY.match(line):
             found.setdefault(_inside(at, key[1].strip('"')), number)
     return found
+
+
+def _open_quotes(line: str, quotes: str) -> str:
+    """The quotes of a text of several lines that is still open at the end of a line; "": there is none."""
+    for found in re.findall(r'"""|\'\'\'', line):
+        quotes = "" if quotes == found else quotes or found
+    return quotes
 
 
 def _inside(at: str, key: str) -> str:
@@ -203,10 +214,7 @@ class _MachineReader:
         near = moves.get("contiguous") or 4.0 / (levels[0].read if levels else math.inf)
         fallback = {"lanes": 16, "units": 1, "launch": 1e-6, "barrier": 1e-7, "latency": 4 * simple, "loop": 8 * simple}
         own = {key: self.number(data, key, at) if key in data else value for key, value in fallback.items()}
-        for key in ("lanes", "units"):
-            if own[key] != int(own[key]):
-                raise self.fail(f"{at}.{key}", f"expected a whole number, found {own[key]!r}")
-        lanes = int(own["lanes"])
+        lanes, units = (self.whole(data, key, at) if key in data else int(fallback[key]) for key in ("lanes", "units"))
         made = DeviceSpec(
             name=self.word(data, "name", at),
             maker="described",
@@ -220,7 +228,7 @@ class _MachineReader:
             scalar=self.number(data, "scalar", at) if "scalar" in data else simple * lanes,
             latency=own["latency"],
             loop=own["loop"],
-            units=int(own["units"]),
+            units=units,
             launch=own["launch"],
             barrier=own["barrier"],
             source="described",
@@ -233,7 +241,7 @@ class _MachineReader:
     def level(self, data: Mapping[str, Any], at: str) -> Level:
         self.only(data, ("name", "bytes", "read", "write", "units", "together"), at)
         size = self.number(data, "bytes", at) if "bytes" in data else math.inf
-        units = int(self.number(data, "units", at)) if "units" in data else 1
+        units = self.whole(data, "units", at) if "units" in data else 1
         read = self.number(data, "read", at)
         write = self.number(data, "write", at) if "write" in data else read
         together = self.number(data, "together", at) if "together" in data else read * max(units, 1)
@@ -312,6 +320,12 @@ class _MachineReader:
             raise self.fail(_inside(at, key), f"expected a positive number, found {_shown(found)}")
         return float(found)
 
+    def whole(self, data: Mapping[str, Any], key: str, at: str) -> int:
+        found = self.number(data, key, at)
+        if found != int(found):
+            raise self.fail(_inside(at, key), f"expected a whole number, found {found!r}")
+        return int(found)
+
     def figures(
         self, data: Mapping[str, Any], key: str, at: str, known: Collection[str] | None
     ) -> dict[str, float]:
@@ -342,4 +356,7 @@ def _shown(value: Any) -> str:
 def _near(name: str, known: Collection[str]) -> str:
     """Which of them may be meant."""
     close = difflib.get_close_matches(name, known, 1)
-    return f"; {close[0]!r}?" if close else f"; there are: {', '.join(sorted(known))}"
+    if close:
+        return f"; {close[0]!r}?"
+    names = sorted(known)
+    return f"; there are: {', '.join(names[:_MOST_SHOWN])}" + (", ..." if len(names) > _MOST_SHOWN else "")

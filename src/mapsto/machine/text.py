@@ -34,13 +34,18 @@ def digest(machine: Machine) -> str:
 
 def to_data(machine: Machine) -> dict[str, Any]:
     """The machine as plain data; what has no bound is None there."""
-    links = [{"source": k.source, "target": k.target, "bytes": k.bytes, "latency": k.latency} for k in machine.links]
     return {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
         "devices": [_device_data(device) for device in machine.devices],
-        "links": links,
+        "links": [_link_data(link) for link in machine.links],
     }
+
+
+def _link_data(link: Link) -> dict[str, Any]:
+    rate = None if link.bytes == math.inf else link.bytes
+    found = {"source": link.source, "target": link.target, "bytes": rate, "latency": link.latency}
+    return found | ({"bus": link.bus} if link.bus else {})
 
 
 def _device_data(spec: DeviceSpec) -> dict[str, Any]:
@@ -51,8 +56,14 @@ def _device_data(spec: DeviceSpec) -> dict[str, Any]:
         "rates": dict(sorted(spec.rates.items())),
         "moves": dict(sorted(spec.moves.items())),
         "levels": [_level_data(level) for level in spec.levels],
-        "power": None if spec.power is None else {"idle": spec.power.idle, "unit": spec.power.unit},
+        "power": None if spec.power is None else _power_data(spec.power),
     }
+
+
+def _power_data(power: Power) -> dict[str, Any]:
+    products = {"*".join(t.value for t in key): figure for key, figure in sorted(power.products.items(), key=str)}
+    more = ({"byte": power.byte} if power.byte else {}) | ({"products": products} if products else {})
+    return {"idle": power.idle, "unit": power.unit, **more}
 
 
 def _level_data(level: Level) -> dict[str, Any]:
@@ -135,7 +146,11 @@ class _Reader:
         if data is None:
             return None
         found = self.mapping(data, at)
-        return Power(self.number(found, "idle", at), self.number(found, "unit", at))
+        self.only(found, ("idle", "unit", "byte", "products"), at)
+        products = self.figures(found, "products", at) if "products" in found else {}
+        byte = self.number(found, "byte", at) if "byte" in found else 0.0
+        of_types = {self.types(key, f"{at}.products"): figure for key, figure in products.items()}
+        return Power(self.number(found, "idle", at), self.number(found, "unit", at), byte, of_types)
 
     def link(self, data: Any, at: str, names: list[str]) -> Link:
         found = self.mapping(data, at)
@@ -143,7 +158,10 @@ class _Reader:
         for end in (source, target):
             if end not in names:
                 raise self.fail(at, f"there is no device {end!r}; there are: {', '.join(names)}")
-        return Link(source, target, self.number(found, "bytes", at), self.number(found, "latency", at))
+        self.only(found, ("source", "target", "bytes", "latency", "bus"), at)
+        rate = math.inf if found.get("bytes", 0) is None else self.number(found, "bytes", at)
+        bus = self.word(found, "bus", at) if "bus" in found else ""
+        return Link(source, target, rate, self.number(found, "latency", at), bus)
 
     # -- pieces --------------------------------------------------------------------------------------------------------
 

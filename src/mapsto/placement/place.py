@@ -87,6 +87,7 @@ def _exact(problem: PlacementProblem) -> Placement:
             seats, method = found.seats, "search"
             seconds = latency(problem, seats)
         bound = min(max(bound, found.bound), seconds)
+    bound = min(bound, seconds)
     return Placement(tuple(seats), seconds, bound, method, others)
 
 

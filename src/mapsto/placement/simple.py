@@ -106,6 +106,20 @@ def additive(problem: PlacementProblem) -> list[int]:
     return [choice[name] for name in names]
 
 
+def in_stretches(problem: PlacementProblem) -> list[int]:
+    """The best of the assignments whose works are on one device up to some work, and on another one from there on (all
+    on one device among them): those that move the least.
+    """
+    count, devices = len(problem.works), range(len(problem.devices))
+    pairs = [(a, b) for a in devices for b in devices if a != b] or [(HOST, HOST)]
+    tried = np.array([[a] * k + [b] * (count - k) for a, b in pairs for k in range(count + 1)], np.intp)
+    for k, work in enumerate(problem.works):  # what a device does not take stays where it can be
+        there = np.array([d if s < math.inf else int(np.argmin(work.seconds)) for d, s in enumerate(work.seconds)])
+        tried[:, k] = there[tried[:, k]]
+    seconds = latencies(problem, tried)
+    return [int(d) for d in tried[int(seconds.argmin())]]
+
+
 def exhaustive(problem: PlacementProblem) -> list[int]:
     """The best of all assignments. Raises ValueError where they are too many to be tried."""
     allowed = [[d for d, s in enumerate(work.seconds) if s < math.inf] for work in problem.works]

@@ -29,7 +29,9 @@ from mapsto.plan.task import Task
 
 @dataclass(frozen=True)
 class Priced:
-    """What a device says of a work. seconds, joules: inf where it does not take it. reason: why it does not."""
+    """What a device says of a work. seconds, joules: inf where it does not take it; joules are those that come on top
+    of what the device takes doing nothing. reason: why it does not.
+    """
 
     seconds: float
     joules: float
@@ -89,17 +91,28 @@ class WorksToPlace:
         self._pin(pins)
 
     def problem(self, objective: str, memory: Mapping[str, float]) -> PlacementProblem:
-        """Figures are seconds; for `energy` they are joules, of works alone: what moving takes is not known."""
+        """Figures are seconds. For `energy` they are joules: of each work and transfer, and of all devices while it
+        goes on, as if nothing else did: no less than what a run takes.
+        """
         values = [self._bytes(name) for name in self.numbers]
         names = tuple(asked.name for asked in self.devices)
         limits = tuple(memory.get(name, math.inf) for name in names) if memory else ()
         links = self._routes()
         works = tuple(self._jobs)
         if objective == "energy":
-            links = {ends: Route(link.bus, 0.0, math.inf) for ends, link in links.items()}
-            works = tuple(map(_in_joules, works, self.considered))
+            idle = self.idle
+            links = {
+                ends: Route(link.bus, link.latency * idle, link.bandwidth / idle if idle else math.inf)
+                for ends, link in links.items()
+            }
+            works = tuple(_in_joules(job, work, idle) for job, work in zip(works, self.considered, strict=True))
         outputs = tuple(dict.fromkeys(self._outputs))
         return PlacementProblem(names, works, tuple(values), outputs, links, objective, limits)
+
+    @property
+    def idle(self) -> float:
+        """Watts of all devices doing nothing."""
+        return math.fsum(asked.spec.power.idle for asked in self.devices if asked.spec.power is not None)
 
     def _prices(self, asked: Asked) -> dict[str, Priced]:
         """What a device says of each task, by its name."""
@@ -189,12 +202,14 @@ def _best(quotes: Sequence[Quote | Refusal], asked: Asked) -> Priced:
         reasons = "; ".join(dict.fromkeys(q.why for q in quotes if isinstance(q, Refusal)))
         return Priced(math.inf, math.inf, reason=reasons or "it makes no offer")
     spec = asked.spec
-    return Priced(quote.cost.seconds, quote.cost.joules, sum((parts(t, spec) for t in quote.tallies), Parts()))
+    idle = 0.0 if spec.power is None else spec.power.idle * quote.cost.seconds
+    made_of = sum((parts(t, spec) for t in quote.tallies), Parts())
+    return Priced(quote.cost.seconds, quote.cost.joules - idle, made_of)
 
 
-def _in_joules(job: Job, work: Considered) -> Job:
-    """The figures of a job, where it may run, as energy."""
-    joules = (p.joules if math.isfinite(s) else s for s, p in zip(job.seconds, work.priced, strict=True))
+def _in_joules(job: Job, work: Considered, idle: float) -> Job:
+    """The figures of a job, where it may run, as energy. idle: watts of all devices meanwhile."""
+    joules = (p.joules + s * idle if math.isfinite(s) else s for s, p in zip(job.seconds, work.priced, strict=True))
     return replace(job, seconds=tuple(joules))
 
 

@@ -28,7 +28,7 @@ from mapsto.ir.expr import Expr, evaluate, symbols
 from mapsto.ir.graph import Value
 from mapsto.runtime.executable import Executable
 
-Arrays = dict[str, np.ndarray]
+NamedArrays = dict[str, np.ndarray]
 _AHEAD = 2  # runs of a stream that are begun before the first of them has ended
 
 
@@ -72,7 +72,7 @@ class PartTime:
 class _Running:
     """One run: values so far, sizes so far, and what says that a part is done."""
 
-    values: Arrays
+    values: NamedArrays
     sizes: dict[str, int]
     done: list[Future[None]] = field(default_factory=list)
 
@@ -115,7 +115,7 @@ class DividedExecutable:
         self._makers = {v.name: k for k, part in enumerate(parts) for v in part.values}
 
     @public
-    def run(self, inputs: Mapping[str, Any]) -> Arrays:
+    def run(self, inputs: Mapping[str, Any]) -> NamedArrays:
         """Outputs by name for inputs by name. Raises ShapeError for inputs that do not fit, ExecutionError where the
         run fails.
         """
@@ -138,7 +138,7 @@ class DividedExecutable:
         return results[0] if len(results) == 1 else results
 
     @public
-    def stream(self, inputs: Iterable[Mapping[str, Any]], ahead: int = _AHEAD) -> Iterator[Arrays]:
+    def stream(self, inputs: Iterable[Mapping[str, Any]], ahead: int = _AHEAD) -> Iterator[NamedArrays]:
         """Outputs by name for each of many inputs, in their order; while the last parts of one are done, the first of
         the next are. ahead: how many are begun at a time, beside the one that is waited for.
         """
@@ -146,7 +146,7 @@ class DividedExecutable:
             raise ArgumentError(f"ahead: {ahead} is no number of runs")
         return self._streamed(inputs, ahead)
 
-    def _streamed(self, inputs: Iterable[Mapping[str, Any]], ahead: int) -> Iterator[Arrays]:
+    def _streamed(self, inputs: Iterable[Mapping[str, Any]], ahead: int) -> Iterator[NamedArrays]:
         going: deque[_Running] = deque()
         for each in inputs:
             running = self._begun(each)
@@ -181,7 +181,7 @@ class DividedExecutable:
         values = {name: np.asarray(inputs[name]) for name in names}
         return _Running(values, self._sizes(values), [Future() for _ in self.parts])
 
-    def _sizes(self, values: Arrays) -> dict[str, int]:
+    def _sizes(self, values: NamedArrays) -> dict[str, int]:
         """The sizes that the inputs' shapes say."""
         sizes: dict[str, int] = {}
         for value in self.whole.inputs:
@@ -214,7 +214,7 @@ class DividedExecutable:
         else:
             running.done[k].set_result(None)
 
-    def _inputs(self, running: _Running, k: int) -> Arrays:
+    def _inputs(self, running: _Running, k: int) -> NamedArrays:
         part, found = self.parts[k], {}
         for port in part.executable.program.inputs:
             if part.told is not None and port.name == part.told[0]:
@@ -226,7 +226,7 @@ class DividedExecutable:
                 self.times[k].bytes += found[port.name].nbytes
         return found
 
-    def _made(self, k: int, inputs: Arrays) -> Arrays:
+    def _made(self, k: int, inputs: NamedArrays) -> NamedArrays:
         part, begun = self.parts[k], time.perf_counter()
         if part.device in self.lost:
             found = self._by_host(k).run(inputs)
@@ -253,7 +253,7 @@ class DividedExecutable:
                 said = error if isinstance(error, MapstoError) else f"{type(error).__name__}: {error}"
                 self._history.append(f"{device} failed and was taken out; its parts run on {self.host}: {said}")
 
-    def _ended(self, running: _Running) -> Arrays:
+    def _ended(self, running: _Running) -> NamedArrays:
         for part in running.done:
             part.result()
         found = {}

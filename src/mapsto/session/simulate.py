@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from typing import Any
 
@@ -49,12 +49,16 @@ class Simulation:
 
     @property
     def joules(self) -> float | None:
-        """Modelled: of the works, and of what idles meanwhile; None where a device has no figures of power."""
-        powers = [d.spec.power for d in self.machine.devices]
-        if any(p is None for p in powers):
+        """Modelled: of works, and of all devices doing nothing meanwhile; None where one has no figures of power."""
+        if any(d.spec.power is None for d in self.machine.devices):
             return None
-        idle = math.fsum(p.idle * self.seconds for p in powers if p is not None)
-        return idle + math.fsum(w.priced[d].joules for w, d in zip(self.works, self.placement.seats, strict=True))
+        work = math.fsum(w.priced[d].joules for w, d in zip(self.works, self.placement.seats, strict=True))
+        return self.idle * self.seconds + work
+
+    @property
+    def idle(self) -> float:
+        """Watts of all devices doing nothing."""
+        return math.fsum(d.spec.power.idle for d in self.machine.devices if d.spec.power is not None)
 
     def parts(self) -> Parts:
         """What all works take of arithmetic, bytes and launches, where they are."""
@@ -131,15 +135,37 @@ def simulate(
     memory = {d.spec.name: d.memory for d in machine.devices} | dict(limits or {})
     if all(limit == math.inf for limit in memory.values()):
         memory = {}
-    problem = placing.problem("latency", memory)
     try:
-        placement = place(placing.problem(objective, memory), placer)
+        found = _simulated(machine, objective, placing, memory, place(placing.problem(objective, memory), placer))
+        if objective == "energy":
+            quick = place(placing.problem("latency", memory), placer)
+            found = _least_energy(found, _simulated(machine, objective, placing, memory, quick), quick.bound)
     except ValueError as error:  # too many for all to be tried
         raise ArgumentError(f"placer {placer}: {error}") from None
-    seats = placement.seats
-    found = timeline(problem, seats) if placement.seconds < math.inf else []
-    stream = latency(placing.problem("throughput", memory), seats)
-    return Simulation(machine, objective, problem, placement, tuple(placing.considered), tuple(found), stream)
+    return found
+
+
+def _simulated(
+    machine: MachineFile, objective: str, placing: WorksToPlace, memory: Mapping[str, float], placement: Placement
+) -> Simulation:
+    problem = placing.problem("latency", memory)
+    events = timeline(problem, placement.seats) if placement.seconds < math.inf else []
+    stream = latency(placing.problem("throughput", memory), placement.seats)
+    return Simulation(machine, objective, problem, placement, tuple(placing.considered), tuple(events), stream)
+
+
+def _least_energy(frugal: Simulation, quick: Simulation, seconds: float) -> Simulation:
+    """Of seats chosen as if nothing ran at once, and those of the least time, the ones that take fewer joules. No seats
+    take less than each work's least, and all devices doing nothing for the least time (`seconds`).
+    """
+    best = min(frugal, quick, key=lambda s: math.inf if s.seconds == math.inf else s.joules or 0.0)
+    if best.seconds == math.inf:
+        return best
+    works = zip(best.problem.works, best.works, strict=True)
+    least = math.fsum(min(p.joules for s, p in zip(j.seconds, w.priced, strict=True) if s < math.inf) for j, w in works)
+    joules = best.joules or 0.0
+    bound = min(best.idle * seconds + least, joules)
+    return replace(best, placement=replace(best.placement, seconds=joules, bound=bound, others=frugal.placement.others))
 
 
 def _ops() -> dict[str, list[str]]:
