@@ -50,7 +50,8 @@ def measured(path: str, shapes: dict[str, tuple[int | None, ...]] | None, count:
     os.sched_setaffinity(0, {cores[0]})
     one = mapsto.compile(path, shapes, threads=1)
     opencl = mapsto.compile(path, shapes, threads=1, device="opencl")
-    both = mapsto.divide(path, ["cpu", "opencl"], shapes, threads=1, objective="throughput")
+    both = mapsto.divide(path, ["cpu", "opencl"], shapes, threads=1, objective="throughput", replicate=False)
+    copies = mapsto.divide(path, ["cpu", "opencl"], shapes, threads=1, objective="throughput", replicate=True)
     os.sched_setaffinity(0, set(cores))
     two = mapsto.compile(path, shapes, threads=2)
     rng = np.random.default_rng(0)
@@ -67,14 +68,18 @@ def measured(path: str, shapes: dict[str, tuple[int | None, ...]] | None, count:
 
         return run
 
-    def streamed() -> None:
-        os.sched_setaffinity(0, set(cores))
-        for _ in both.stream(feed for _ in range(count)):
-            pass
+    def streamed(exe: mapsto.DividedExecutable) -> Callable[[], None]:
+        def run() -> None:
+            os.sched_setaffinity(0, set(cores))
+            for _ in exe.stream(feed for _ in range(count)):
+                pass
+
+        return run
 
     ways = {
         "cpu, one thread": pinned(one, {cores[0]}), "opencl, one thread": pinned(opencl, {cores[-1]}),
-        "cpu and opencl": streamed, "cpu, two threads": pinned(two, set(cores)),
+        "cpu and opencl, divided": streamed(both), "cpu and opencl, all on each": streamed(copies),
+        "cpu, two threads": pinned(two, set(cores)),
     }  # fmt: skip
     found: dict[str, list[float]] = {name: [] for name in ways}
     for at in range(rounds + 1):

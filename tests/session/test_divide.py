@@ -30,7 +30,7 @@ from mapsto.ir.graph import Graph
 from mapsto.report.accuracy import judge_runs
 from mapsto.runtime.divided import DividedExecutable
 from mapsto.session.compile import build, prepared
-from mapsto.session.divide import divided
+from mapsto.session.divide import divided, replicated
 from mapsto.session.parts import cut
 
 COUNT = int(os.environ.get("MAPSTO_RANDOM_CUTS", "60"))
@@ -167,6 +167,15 @@ def test_streams_give_each_run_its_own_outputs_in_order(workers: Workers) -> Non
     assert "bytes from other devices" in exe.report()
     with pytest.raises(ArgumentError, match="ahead"):
         exe.stream([], ahead=-1)
+
+
+def test_a_stream_is_shared_among_copies(workers: Workers) -> None:
+    exe = replicated(diamond(), {"cpu": workers, "opencl": opencl.backend()}, 1)
+    inputs = [np.random.default_rng(i).standard_normal((16, 16)).astype(np.float32) for i in range(60)]
+    for x, outputs in zip(inputs, exe.stream({"x": x} for x in inputs), strict=True):
+        np.testing.assert_allclose(outputs["y"], wanted(x), rtol=1e-4, atol=1e-6)
+    assert all(spent.runs > 0 for spent in exe.times) and sum(spent.runs for spent in exe.times) == 60
+    np.testing.assert_allclose(exe(inputs[0]), wanted(inputs[0]), rtol=1e-4, atol=1e-6)
 
 
 def test_several_callers_at_once(workers: Workers) -> None:

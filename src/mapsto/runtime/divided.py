@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,11 +70,11 @@ class PartTime:
 
 @dataclass
 class _Running:
-    """One run: values so far, sizes so far, and what says that a part is done."""
+    """One run: values so far, sizes so far, and what says that each of its parts is done."""
 
     values: NamedArrays
     sizes: dict[str, int]
-    done: list[Future[None]] = field(default_factory=list)
+    done: dict[int, Future[None]]
 
 
 class _Lane:
@@ -103,9 +103,16 @@ class DividedExecutable:
     `run`, and calling it, are as an `Executable`'s are; `stream` keeps several runs going at a time.
     """
 
-    def __init__(self, whole: Whole, parts: Sequence[DividedPart], host: str, plan_text: str) -> None:
-        """host: the device whose parts the caller's own thread does. plan_text: where each work is, and why."""
+    def __init__(
+        self, whole: Whole, parts: Sequence[DividedPart], host: str, plan_text: str, copies: Sequence[int] = ()
+    ) -> None:
+        """host: the device whose parts the caller's own thread does. plan_text: where each work is, and why. copies:
+        parts that are all of the model, each on a device of its own: a run is done by the first, and those of a stream
+        by whichever will be done first.
+        """
         self.whole, self.parts, self.host, self.plan_text = whole, tuple(parts), host, plan_text
+        self.copies = tuple(copies)
+        self._waiting = [0] * len(self.parts)  # runs that were put on a lane and have not ended; about
         self.lost: list[str] = []
         self.times = [PartTime() for _ in parts]
         self._history: list[str] = []
@@ -119,12 +126,12 @@ class DividedExecutable:
         """Outputs by name for inputs by name. Raises ShapeError for inputs that do not fit, ExecutionError where the
         run fails.
         """
-        running = self._begun(inputs)
-        for k, part in enumerate(self.parts):
-            if part.device != self.host:
-                self._lanes[part.device].put(lambda k=k: self._do(running, k))  # type: ignore[misc]
-        for k, part in enumerate(self.parts):
-            if part.device == self.host:
+        running = self._begun(inputs, self.copies[:1] or range(len(self.parts)))
+        for k in running.done:
+            if self.parts[k].device != self.host:
+                self._put(running, k)
+        for k in running.done:
+            if self.parts[k].device == self.host:
                 self._do(running, k)
         return self._ended(running)
 
@@ -148,11 +155,12 @@ class DividedExecutable:
 
     def _streamed(self, inputs: Iterable[Mapping[str, Any]], ahead: int) -> Iterator[NamedArrays]:
         going: deque[_Running] = deque()
+        ahead = ahead * max(len(self.copies), 1)
         for each in inputs:
-            running = self._begun(each)
+            running = self._begun(each, [self._first_free()] if self.copies else range(len(self.parts)))
             going.append(running)
-            for k, part in enumerate(self.parts):
-                self._lanes[part.device].put(lambda running=running, k=k: self._do(running, k))  # type: ignore[misc]
+            for k in running.done:
+                self._put(running, k)
             if len(going) > ahead:
                 yield self._ended(going.popleft())
         while going:
@@ -169,9 +177,22 @@ class DividedExecutable:
             lines.append(f"{part.name} on {part.device}: {mean}{moved}")
         return "\n".join([*lines, *self._history])
 
+    def _put(self, running: _Running, k: int) -> None:
+        self._waiting[k] += 1
+        self._lanes[self.parts[k].device].put(lambda: self._do(running, k))
+
+    def _first_free(self) -> int:
+        """The copy that will be done first with one run more."""
+        return min(self.copies, key=lambda k: (self._waiting[k] + 1) * self._takes(k))
+
+    def _takes(self, k: int) -> float:
+        """Seconds of a run of a part: as measured, else (all are to be tried) none."""
+        spent = self.times[k]
+        return spent.seconds / spent.runs if spent.runs else 0.0
+
     # ---- one run -----------------------------------------------------------------------------------------------------
 
-    def _begun(self, inputs: Mapping[str, Any]) -> _Running:
+    def _begun(self, inputs: Mapping[str, Any], parts: Iterable[int]) -> _Running:
         if not isinstance(inputs, Mapping):
             raise ArgumentError(f"inputs: expected a dict by name, got {brief(inputs)}")
         names = [value.name for value in self.whole.inputs]
@@ -179,7 +200,7 @@ class DividedExecutable:
             given = ", ".join(map(str, inputs)) or "none"
             raise ShapeError(f"inputs of {self.whole.name}: it takes {', '.join(names) or 'none'}; got {given}")
         values = {name: np.asarray(inputs[name]) for name in names}
-        return _Running(values, self._sizes(values), [Future() for _ in self.parts])
+        return _Running(values, self._sizes(values), {k: Future() for k in parts})
 
     def _sizes(self, values: NamedArrays) -> dict[str, int]:
         """The sizes that the inputs' shapes say."""
@@ -210,8 +231,10 @@ class DividedExecutable:
                         running.sizes[str(dim)] = extent
             running.sizes.update({size: int(running.values[name]) for name, size in self.parts[k].holds})
         except BaseException as error:
+            self._waiting[k] = max(self._waiting[k] - 1, 0)
             running.done[k].set_exception(error)
         else:
+            self._waiting[k] = max(self._waiting[k] - 1, 0)
             running.done[k].set_result(None)
 
     def _inputs(self, running: _Running, k: int) -> NamedArrays:
@@ -254,8 +277,8 @@ class DividedExecutable:
                 self._history.append(f"{device} failed and was taken out; its parts run on {self.host}: {said}")
 
     def _ended(self, running: _Running) -> NamedArrays:
-        for part in running.done:
-            part.result()
+        for done in running.done.values():
+            done.result()
         found = {}
         for name in self.whole.outputs:
             array = running.values.get(name)

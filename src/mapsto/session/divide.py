@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -39,6 +40,7 @@ from mapsto.session.parts import SIZES, GraphPart, cut
 # thread goes on with it.
 _COPY_BYTES = 4e9
 _HAND_OVER = 1e-4
+_COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
 _LITTLE = 1.1  # times the least, that a stream may take where it moves less
 _OBJECTIVES = ("latency", "throughput")
 
@@ -54,13 +56,15 @@ def divide(
     placer: str = "exact",
     cache: bool = True,
     data_root: str | os.PathLike[str] | None = None,
+    replicate: bool | None = None,
 ) -> DividedExecutable:
     """Places the works of a model on devices of this machine, and compiles what each has to do.
 
     devices: `cpu`, which is the host, and others (`opencl`, `opencl:1`). objective: `latency` of one run, or
     `throughput` of a stream of runs. pins: (pattern, device); a work that has a name like it (`*`, `?`), itself or of
-    one of its nodes, runs there. placer: `exact`; or `greedy`, `heft`, `exhaustive`, to compare with. The others are as
-    for `mapsto.compile`.
+    one of its nodes, runs there. placer: `exact`; or `greedy`, `heft`, `exhaustive`, to compare with. replicate:
+    whether each device has all of the model, and the runs of a stream are shared among them; None: where that is
+    predicted to give more runs a second. The others are as for `mapsto.compile`.
 
     Raises ArgumentError, for a pin that cannot be kept as well, and what `mapsto.compile` does; UnsupportedError for a
     model whose sizes depend on data in a way that cannot be passed from part to part.
@@ -84,7 +88,34 @@ def divide(
             raise ArgumentError(f"placer {placer}: {error}") from None
         seats = {n: d for w, d in zip(works.considered, placement.seats, strict=True) for n in w.nodes}
         text = "\n".join(_text(names, works.considered, placement, objective, known))
-        return divided(graph, seats, dict(zip(names, backends, strict=True)), count, cache, text)
+        opened = dict(zip(names, backends, strict=True))
+        if replicate or (replicate is None and objective == "throughput"):
+            rate = _rate_of_copies(problem)
+            if replicate or rate * placement.seconds > _COPIES_BETTER:
+                text = f"each device has all of it: {1 / rate:.3g} s a run predicted; divided, it would take\n{text}"
+                return replicated(graph, opened, count, cache, text)
+        return divided(graph, seats, opened, count, cache, text)
+
+
+def _rate_of_copies(problem: PlacementProblem) -> float:
+    """Runs a second of all devices that take all works, each by itself."""
+    totals = (math.fsum(work.seconds[d] for work in problem.works) for d in range(len(problem.devices)))
+    return math.fsum(1 / total for total in totals if 0 < total < math.inf)
+
+
+def replicated(
+    graph: Graph, backends: Mapping[str, Backend], threads: int, cache: bool = True, plan_text: str = ""
+) -> DividedExecutable:
+    """All of a graph on each of some devices, the host first: runs of a stream are shared among them."""
+    names = list(backends)
+    parts = [replace(part, device=d) for part in cut(graph, {}) for d in range(len(names))]
+    if len(parts) != len(names):
+        raise ArgumentError("there is nothing to be done by more than one device")
+    made = [build(part.graph, backends[names[part.device]], threads, None) for part in parts]
+    kept = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
+    whole = Whole(graph.name, graph.inputs, graph.outputs, kept)
+    found = [replace(p, name="all of it", after=()) for p in _parts(parts, made, names, threads, cache)]
+    return DividedExecutable(whole, found, names[HOST], plan_text, range(len(found)))
 
 
 def divided(
