@@ -32,6 +32,7 @@ from mapsto.runtime.divided import DividedExecutable
 from mapsto.session.compile import build, prepared
 from mapsto.session.divide import divided, replicated
 from mapsto.session.parts import cut
+from mapsto.session.splitting import split
 
 COUNT = int(os.environ.get("MAPSTO_RANDOM_CUTS", "60"))
 common = settings(
@@ -290,3 +291,48 @@ def test_the_way_in() -> None:
     ]:
         with pytest.raises(ArgumentError, match=said):
             mapsto.divide(model([node("Relu", ["x"], ["y"])], {"x": [4]}), **wrong)  # type: ignore[arg-type]
+
+
+def products(rng: np.random.Generator) -> Graph:
+    """A convolution with bias and two operations behind it, a product whose result is read twice, and an output."""
+    w, b = rng.standard_normal((96, 8, 3, 3)).astype(np.float32), rng.standard_normal(96).astype(np.float32)
+    m = rng.standard_normal((96, 64)).astype(np.float32)
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["c"], pads=[1, 1, 1, 1]), node("Relu", ["c"], ["r"]), node("Tanh", ["r"], ["t"]),
+        node("GlobalAveragePool", ["t"], ["p"]), node("Flatten", ["p"], ["f"]), node("MatMul", ["f", "m"], ["q"]),
+        node("Relu", ["q"], ["z"]),
+    ]  # fmt: skip
+    return prepared(model(nodes, {"x": ["n", 8, 9, 7]}, ["t", "z", "q"], {"w": w, "b": b, "m": m}), None)
+
+
+@pytest.mark.parametrize("share", [16, 48])
+def test_a_contraction_in_two_is_the_contraction(share: int, workers: Workers) -> None:
+    rng = np.random.default_rng(share)
+    graph = products(rng)
+    by_op = {n.op: n.outputs[0].name for n in graph.nodes}
+    halves = split(graph, {by_op["conv"]: share, by_op["matmul"]: share})
+    assert [n.op for n in halves.nodes].count("conv") == 2 and [n.op for n in halves.nodes].count("tanh") == 2
+    assert [n.op for n in halves.nodes].count("matmul") == 2  # two read what it makes: nothing goes along with it
+    seats = {n.outputs[0].name: int(n.outputs[0].shape[-1 if n.op == "matmul" else 1] == share) for n in halves.nodes
+             if n.op in ("conv", "relu", "tanh", "matmul")}  # fmt: skip
+    exe = on_both(halves, seats, workers)
+    assert {part.device for part in exe.parts} == {"cpu", "opencl"}
+    for count in (1, 3):
+        x = {"x": rng.standard_normal((count, 8, 9, 7)).astype(np.float32)}
+        for name, expected in build(graph, workers, 1, None).run(x).items():
+            np.testing.assert_allclose(exe.run(x)[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_large_product_is_shared_and_a_small_one_is_not() -> None:
+    opencl.required()
+
+    def product(rows: int, size: int) -> DividedExecutable:
+        w = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)
+        graph = model([node("MatMul", ["x", "w"], ["y"])], {"x": [rows, size]}, constants={"w": w})
+        exe = mapsto.divide(graph, ["cpu", "opencl"], threads=1)
+        x = np.random.default_rng(1).standard_normal((rows, size)).astype(np.float32)
+        np.testing.assert_allclose(exe(x), x.astype(np.float64) @ w, rtol=1e-3, atol=1e-3)
+        return exe
+
+    assert len(product(768, 2048).parts) > 1
+    assert len(product(4, 64).parts) == 1

@@ -40,6 +40,14 @@ class Priced:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """What a device's predictions are multiplied by, by kind of work, as measured."""
+
+    contraction: float = 1.0
+    rows: float = 1.0
+
+
+@dataclass(frozen=True)
 class Considered:
     """A work: its name in the plan, its ops, its nodes of the graph (their first outputs) and of the source model, and
     what each device says of it.
@@ -73,16 +81,18 @@ class WorksToPlace:
     """The works of a mapped graph (`considered`), and problems of placement over them."""
 
     def __init__(
-        self, mapped: Mapped, devices: Sequence[Asked], links: Sequence[Link], pins: Sequence[tuple[str, str]] = ()
-    ) -> None:
-        """See `placement_problem`."""
+        self, mapped: Mapped, devices: Sequence[Asked], links: Sequence[Link], pins: Sequence[tuple[str, str]] = (),
+        corrections: Sequence[Correction] = (),
+    ) -> None:  # fmt: skip
+        """See `placement_problem`. corrections: of each device; none: predictions as they are."""
         assert mapped.basis is not None, "a plan that is replayed has no costs"
         self.mapped, self.devices, self.links = mapped, devices, links
         self.sizes = Sizes(dict(mapped.basis.sizes))
         self.constants = {*mapped.graph.constants, *(n for task in tasks(mapped.items) for n in task.constants)}
         self.made: dict[str, frozenset[str]] = {v.name: frozenset({v.name}) for v in mapped.graph.inputs}
         self.numbers: dict[str, int] = {}
-        self._said = [self._prices(asked) for asked in devices]
+        every = corrections or [Correction() for _ in devices]
+        self._said = [self._prices(asked, correction) for asked, correction in zip(devices, every, strict=True)]
         self._jobs: list[Job] = []
         self.considered: list[Considered] = []
         for item in mapped.items:
@@ -114,12 +124,14 @@ class WorksToPlace:
         """Watts of all devices doing nothing."""
         return math.fsum(asked.spec.power.idle for asked in self.devices if asked.spec.power is not None)
 
-    def _prices(self, asked: Asked) -> dict[str, Priced]:
+    def _prices(self, asked: Asked, correction: Correction) -> dict[str, Priced]:
         """What a device says of each task, by its name."""
-        prices = Prices(asked, self.sizes)
-        return {
-            task.name: _best(quotes, asked) for task, quotes in forecast(self.mapped.items, self.mapped.homes, prices)
-        }
+        found = {}
+        for task, quotes in forecast(self.mapped.items, self.mapped.homes, Prices(asked, self.sizes)):
+            said = _best(quotes, asked)
+            times = correction.contraction if task.kind == "contraction" else correction.rows
+            found[task.name] = replace(said, seconds=said.seconds * times)
+        return found
 
     def _add(self, item: Item) -> None:
         if isinstance(item, Control):

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache as remembered
 from typing import Any
 
@@ -28,18 +28,21 @@ from mapsto.placement.problem import HOST, PlacementProblem
 from mapsto.placement.simple import in_stretches
 from mapsto.plan.decide import decide
 from mapsto.plan.initial import constants_of
-from mapsto.plan.placing import Considered, WorksToPlace
+from mapsto.plan.placing import Considered, Correction, WorksToPlace
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.divided import DividedExecutable, DividedPart, Whole
 from mapsto.runtime.executable import Executable
+from mapsto.session.calibrate import correction
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.compile import build, prepared
 from mapsto.session.parts import SIZES, GraphPart, cut
+from mapsto.session.splitting import split, worth_splitting
 
 # Between two devices that share this machine's memory: what a copy of an array reaches, and what it takes until another
 # thread goes on with it.
 _COPY_BYTES = 4e9
 _HAND_OVER = 1e-4
+_SPLIT_BETTER = 1.1  # times as fast, before contractions are split over devices
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
 _LITTLE = 1.1  # times the least, that a stream may take where it moves less
 _OBJECTIVES = ("latency", "throughput")
@@ -74,27 +77,61 @@ def divide(
     with ExitStack() as stack, collecting_rarely(), metering(), np.errstate(all="ignore"):
         backends = [stack.enter_context(backend_named(name, cache, None)) for name in names]
         graph = prepared(model, wanted, None, data_root)
-        constants = constants_of(graph)
-        makers = [backend.maker(constants) for backend in backends]
-        mapped = decide(graph, makers[0])
-        known = {maker.name: name for maker, name in zip(makers, names, strict=True)}
-        links = [Link(a, b, _COPY_BYTES, _HAND_OVER) for a in known for b in known if a != b]
-        called = {name: maker for maker, name in known.items()}
-        works = WorksToPlace(mapped, makers, links, [(pattern, called.get(name, name)) for pattern, name in pins])
-        try:
-            problem = works.problem(objective, {})
-            placement = _moving_less(problem, place(problem, placer))
-        except ValueError as error:  # too many for all to be tried
-            raise ArgumentError(f"placer {placer}: {error}") from None
-        seats = {n: d for w, d in zip(works.considered, placement.seats, strict=True) for n in w.nodes}
-        text = "\n".join(_text(names, works.considered, placement, objective, known))
         opened = dict(zip(names, backends, strict=True))
+        how = _How(objective, tuple(pins), placer, tuple(correction(each, count) for each in backends))
+        found = _placed(graph, opened, how)
+        if objective == "latency" and placer == "exact":
+            shares = worth_splitting(graph, found.works, found.problem)
+            if shares:
+                in_two = _placed(split(graph, shares), opened, how)
+                found = in_two if in_two.placement.seconds * _SPLIT_BETTER < found.placement.seconds else found
+        graph, placement = found.graph, found.placement
+        seats = {n: d for w, d in zip(found.works, placement.seats, strict=True) for n in w.nodes}
+        text = "\n".join(_text(names, found, how))
         if replicate or (replicate is None and objective == "throughput"):
-            rate = _rate_of_copies(problem)
+            rate = _rate_of_copies(found.problem)
             if replicate or rate * placement.seconds > _COPIES_BETTER:
                 text = f"each device has all of it: {1 / rate:.3g} s a run predicted; divided, it would take\n{text}"
                 return replicated(graph, opened, count, cache, text)
         return divided(graph, seats, opened, count, cache, text)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A graph with a seat for each of its works. called: names of devices by what plans have."""
+
+    graph: Graph
+    works: tuple[Considered, ...]
+    problem: PlacementProblem
+    placement: Placement
+    called: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _How:
+    """What a placement is asked for, and what was measured of each device."""
+
+    objective: str
+    pins: tuple[tuple[str, str], ...]
+    placer: str
+    corrections: tuple[Correction, ...]
+
+
+def _placed(graph: Graph, backends: Mapping[str, Backend], how: _How) -> _Placed:
+    constants = constants_of(graph)
+    makers = [backend.maker(constants) for backend in backends.values()]
+    mapped = decide(graph, makers[0])
+    known = {maker.name: name for maker, name in zip(makers, backends, strict=True)}
+    links = [Link(a, b, _COPY_BYTES, _HAND_OVER) for a in known for b in known if a != b]
+    called = {name: maker for maker, name in known.items()}
+    pins = [(pattern, called.get(name, name)) for pattern, name in how.pins]
+    works = WorksToPlace(mapped, makers, links, pins, how.corrections)
+    try:
+        problem = works.problem(how.objective, {})
+        placement = _moving_less(problem, place(problem, how.placer))
+    except ValueError as error:  # too many for all to be tried
+        raise ArgumentError(f"placer {how.placer}: {error}") from None
+    return _Placed(graph, tuple(works.considered), problem, placement, known)
 
 
 def _rate_of_copies(problem: PlacementProblem) -> float:
@@ -192,19 +229,17 @@ class _HostPart:
             return build(self.graph, backend, self.threads, None)
 
 
-def _text(
-    names: Sequence[str],
-    works: Sequence[Considered],
-    placement: Placement,
-    objective: str,
-    called: Mapping[str, str],
-) -> Iterator[str]:
-    """Where each work is, and what others would take. called: names of devices by what plans have."""
-    yield f"objective {objective}: {placement.seconds:.3g} s predicted; {placement.said}, found by {placement.method}"
+def _text(names: Sequence[str], found: _Placed, how: _How) -> Iterator[str]:
+    """Where each work is, and what others would take."""
+    placement = found.placement
+    for name, c in zip(names, how.corrections, strict=True):
+        yield f"{name}: measured, products take {c.contraction:.2g} times what was predicted, other works {c.rows:.2g}"
+    said = f"{placement.said}, found by {placement.method}"
+    yield f"objective {how.objective}: {placement.seconds:.3g} s predicted; {said}"
     for name, seconds in placement.others:
         alone = name.removeprefix("all on ")
-        yield f"  {name if alone == name else f'all on {called[alone]}'}: {seconds:.3g} s"
-    for work, seat in zip(works, placement.seats, strict=True):
+        yield f"  {name if alone == name else f'all on {found.called[alone]}'}: {seconds:.3g} s"
+    for work, seat in zip(found.works, placement.seats, strict=True):
         said = ", ".join(
             f"{name} {p.seconds:.3g} s" if not p.reason else f"{name}: {p.reason}"
             for name, p in zip(names, work.priced, strict=True)

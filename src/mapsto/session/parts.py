@@ -28,17 +28,25 @@ class GraphPart:
 
 
 def cut(graph: Graph, seats: Mapping[str, int], host: int = 0) -> tuple[GraphPart, ...]:
-    """Parts in the order in which they can be done one after the other: neighbours of one device together.
+    """Parts in the order in which they can be done one after the other: neighbours of one device together, as long as
+    they wait for the same parts of other devices.
 
     seats: the device of a node, by its first output; a node that is not named goes with its first reader, else it is
     the host's. Raises UnsupportedError where a size that data decides shows in no value that could be passed on.
     """
     devices = _devices(graph, seats, host)
     groups: list[tuple[int, list[Node]]] = []
+    made: dict[str, int] = {}
+    waits: set[int] = set()
     for node, device in zip(graph.nodes, devices, strict=True):
-        if not groups or groups[-1][0] != device:
+        before = {made[name] for name in reads(node) if name in made}
+        needs = {k for k in before if groups[k][0] != device}  # those of its own device are done before, at any rate
+        if not groups or groups[-1][0] != device or (needs - waits and node.outputs):
             groups.append((device, []))
+            waits = set()
+        waits |= needs
         groups[-1][1].append(node)
+        made |= {value.name: len(groups) - 1 for value in node.outputs}
     return tuple(_Cut(graph, groups).parts())
 
 

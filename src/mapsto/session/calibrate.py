@@ -1,0 +1,60 @@
+"""How far two small runs on a device are from their predictions: what its other predictions are multiplied by."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from mapsto.devices.backend import Backend
+from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Graph
+from mapsto.ops.builder import Builder
+from mapsto.plan.initial import constants_of
+from mapsto.plan.placing import Correction
+from mapsto.runtime.executable import Executable
+from mapsto.session.compile import build
+from mapsto.session.predict import predict
+
+_ROWS, _DEPTH, _COLUMNS = 256, 512, 512  # of a product: some milliseconds of a small core
+_ELEMENTS = 1 << 20
+_RUNS = 5
+_STEP = 1.25  # corrections are powers of it: noise below that changes no placement
+_FARTHEST = 16.0  # what is farther off was disturbed
+
+
+@functools.cache
+def probes() -> Mapping[str, Graph]:
+    """A product, and operations on single elements."""
+    rng = np.random.default_rng(0)
+    b = Builder("product")
+    w = b.constant(rng.standard_normal((_DEPTH, _COLUMNS)).astype(np.float32), "w")
+    product = b.finish([b.one("matmul", [b.input("x", DType.F32, (_ROWS, _DEPTH)), w])])
+    b = Builder("elements")
+    elements = b.finish([b.one("tanh", [b.input("x", DType.F32, (_ELEMENTS // 1024, 1024))])])
+    return {"contraction": product, "rows": elements}
+
+
+def correction(backend: Backend, threads: int) -> Correction:
+    """Measured over predicted seconds, by kind of work: the least of some runs, in steps of a quarter."""
+    found = {}
+    for kind, graph in probes().items():
+        executable = build(graph, backend, threads, None)
+        shape = [int(str(dim)) for dim in executable.program.inputs[0].shape]
+        x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+        executable(x)
+        least = min(_seconds(executable, x) for _ in range(_RUNS))
+        maker = backend.maker(constants_of(graph))
+        predicted = sum(each.cost.seconds for each in predict(graph, {}, maker, threads).values())
+        steps = round(math.log(max(least, 1e-9) / predicted, _STEP))
+        found[kind] = min(max(_STEP**steps, 1 / _FARTHEST), _FARTHEST)
+    return Correction(**found)
+
+
+def _seconds(executable: Executable, x: np.ndarray) -> float:
+    begun = time.perf_counter()
+    executable(x)
+    return time.perf_counter() - begun
