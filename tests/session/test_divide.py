@@ -9,7 +9,9 @@ import gc
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +30,8 @@ from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ArgumentError, ExecutionError, ShapeError, UnsupportedError
 from mapsto.ir.graph import Graph
 from mapsto.report.accuracy import judge_runs
-from mapsto.runtime.divided import DividedExecutable
+from mapsto.runtime import divided as dividing
+from mapsto.runtime.divided import DividedExecutable, Division, Replanning
 from mapsto.session.compile import build, prepared
 from mapsto.session.divide import divided, replicated
 from mapsto.session.parts import cut
@@ -210,7 +213,7 @@ def test_a_device_that_fails_is_taken_out(workers: Workers, monkeypatch: pytest.
         exe.lost.clear()  # as if it were found again, and failed again
         np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)
     assert exe.lost == ["opencl"] and "opencl failed and was taken out" in exe.report()
-    assert "OUT_OF_RESOURCES" in exe.report() and len(exe._instead) == 1
+    assert "OUT_OF_RESOURCES" in exe.report() and len(exe._current.instead) == 1
     monkeypatch.undo()
     np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)  # it stays out
 
@@ -336,3 +339,91 @@ def test_a_large_product_is_shared_and_a_small_one_is_not() -> None:
 
     assert len(product(768, 2048).parts) > 1
     assert len(product(4, 64).parts) == 1
+
+
+class _Slowed:
+    """An executable that takes as long as it is told, by a clock that only it moves."""
+
+    def __init__(self, inner: Any, clock: list[float], takes: Callable[[], float]) -> None:
+        self.inner, self.program, self._clock, self._takes = inner, inner.program, clock, takes
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self._clock[0] += self._takes()
+        return self.inner.run(inputs)  # type: ignore[no-any-return]
+
+
+def settle(exe: DividedExecutable) -> None:
+    """Waits for what goes on in the background."""
+    for lane in exe._lanes.values():
+        done = threading.Event()
+        lane.put(done.set)
+        assert done.wait(30)
+    for thread in threading.enumerate():
+        if thread.name == "mapsto divide":
+            thread.join(30)
+
+
+def test_a_device_that_turns_slow_is_given_less_and_more_again(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a clock of its own: a change within 20 runs, and back within 40; what runs meanwhile waits for nothing."""
+    clock, slow = [0.0], {"opencl": 1.0}
+    monkeypatch.setattr(dividing.time, "perf_counter", lambda: clock[0])
+    graph, opened = diamond(), {"cpu": workers, "opencl": opencl.backend()}
+    by_op = {n.op: n.outputs[0].name for n in graph.nodes}
+
+    def division(seats: dict[str, int]) -> Division:
+        made = divided(graph, seats, opened, 1)._current.division
+        parts = [replace(p, executable=_Slowed(p.executable, clock, lambda d=p.device: 1e-3 * slow.get(d, 1.0)))
+                 for p in made.parts]  # fmt: skip
+        return replace(made, parts=tuple(parts), predicted=(1e-3,) * len(parts))
+
+    both, alone = division({by_op["tanh"]: 1}), division({})
+    wants = {True: both, False: alone}
+    asked: list[float] = []
+
+    def divide(speed: Mapping[str, float]) -> Division | None:
+        asked.append(speed["opencl"])
+        return wants[speed["opencl"] < 2]
+
+    whole = divided(graph, {}, opened, 1).whole
+    exe = DividedExecutable(whole, both, ["cpu", "opencl"], Replanning(divide, {"opencl": lambda: slow["opencl"]}))
+    x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
+
+    def runs_until(devices: set[str]) -> int:
+        for count in range(60):
+            np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)
+            settle(exe)
+            if {part.device for part in exe.parts} == devices:
+                return count
+        raise AssertionError(f"{exe.report()}\nstill {[part.device for part in exe.parts]}")
+
+    for _ in range(20):
+        exe(x)
+    assert not asked and {part.device for part in exe.parts} == {"cpu", "opencl"}
+    slow["opencl"] = 4.0
+    assert runs_until({"cpu"}) <= 20
+    slow["opencl"] = 1.0
+    assert runs_until({"cpu", "opencl"}) <= 40
+    assert exe.report().count("divided anew") == 2 and "opencl takes" in exe.report()
+    settled = len(asked)
+    for _ in range(40):
+        exe(x)
+    assert len(asked) == settled
+
+
+def test_dividing_anew_that_fails_is_said_and_nothing_else(workers: Workers) -> None:
+    graph = diamond()
+    division = divided(graph, at_random(graph, 3), {"cpu": workers, "opencl": opencl.backend()}, 1)._current.division
+    hurried = replace(division, predicted=(1e-9,) * len(division.parts))
+
+    def fails(speed: Mapping[str, float]) -> None:
+        raise RuntimeError("no room")
+
+    whole = divided(graph, {}, {"cpu": workers}, 1).whole
+    exe = DividedExecutable(whole, hurried, ["cpu", "opencl"], Replanning(fails, {}))
+    x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
+    for _ in range(30):
+        np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)
+        settle(exe)
+    assert "dividing anew failed (no room)" in exe.report()

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.ir.expr import Expr, evaluate, symbols
 from mapsto.ir.graph import Value
+from mapsto.runtime.adapting import PROBED, Adapting, Lately
 from mapsto.runtime.executable import Executable
 
 NamedArrays = dict[str, np.ndarray]
@@ -36,7 +37,7 @@ _AHEAD = 2  # runs of a stream that are begun before the first of them has ended
 class DividedPart:
     """executable: on its device. on_host: makes one of the same part for the host. after: parts that it waits for.
     told: an input's name, and sizes that its shape is to hold; None: none. values: what it yields, as declared. holds:
-    (a scalar among them or among the inputs of the whole, the size that it is).
+    (a scalar among them or among the inputs of the whole, the size that it is). makes: all that it computes.
     """
 
     name: str
@@ -47,6 +48,7 @@ class DividedPart:
     told: tuple[str, tuple[str, ...]] | None
     values: tuple[Value, ...]
     holds: tuple[tuple[str, str], ...] = ()
+    makes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,30 @@ class Whole:
     constants: Mapping[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Division:
+    """Parts of a model. plan_text: where each work is, and why. copies: parts that are all of the model, each on a
+    device of its own: a run is done by the first, and those of a stream by whichever will be done first. predicted:
+    seconds of each part, as the devices' makers say (empty: nothing was predicted).
+    """
+
+    parts: tuple[DividedPart, ...]
+    plan_text: str = ""
+    copies: tuple[int, ...] = ()
+    predicted: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Replanning:
+    """What a division is changed by while it runs. divide: by how many times the makers' predictions each device takes,
+    another division, or None where there is none that is better. probes: for each device, how many times as long
+    something small takes as when it was first tried.
+    """
+
+    divide: Callable[[Mapping[str, float]], Division | None]
+    probes: Mapping[str, Callable[[], float]]
+
+
 @dataclass
 class PartTime:
     """Seconds of all runs of a part, how many they were, and bytes that came from another device."""
@@ -66,12 +92,34 @@ class PartTime:
     seconds: float = 0.0
     runs: int = 0
     bytes: int = 0
+    lately: Lately = field(default_factory=Lately)
+
+
+class _Current:
+    """A division, and what is known of its runs."""
+
+    def __init__(self, division: Division) -> None:
+        self.division, self.parts = division, division.parts
+        self.times = [PartTime() for _ in self.parts]
+        self.waiting = [0] * len(self.parts)  # runs that were put on a lane and have not ended; about
+        self.makers = {v.name: k for k, part in enumerate(self.parts) for v in part.values}
+        self.instead: dict[int, Executable] = {}
+
+    def spent(self) -> dict[str, tuple[float, float]]:
+        """(seconds lately, predicted) of each device's parts that ran."""
+        found: dict[str, tuple[float, float]] = {}
+        for part, spent, predicted in zip(self.parts, self.times, self.division.predicted, strict=False):
+            if spent.runs:
+                lately, before = found.get(part.device, (0.0, 0.0))
+                found[part.device] = (lately + spent.lately.seconds, before + predicted)
+        return found
 
 
 @dataclass
 class _Running:
-    """One run: values so far, sizes so far, and what says that each of its parts is done."""
+    """One run: of what, values so far, sizes so far, and what says that each of its parts is done."""
 
+    of: _Current
     values: NamedArrays
     sizes: dict[str, int]
     done: dict[int, Future[None]]
@@ -104,34 +152,48 @@ class DividedExecutable:
     """
 
     def __init__(
-        self, whole: Whole, parts: Sequence[DividedPart], host: str, plan_text: str, copies: Sequence[int] = ()
+        self, whole: Whole, division: Division, devices: Sequence[str], replanning: Replanning | None = None
     ) -> None:
-        """host: the device whose parts the caller's own thread does. plan_text: where each work is, and why. copies:
-        parts that are all of the model, each on a device of its own: a run is done by the first, and those of a stream
-        by whichever will be done first.
+        """devices: the first is the host, whose parts the caller's own thread does. replanning: None: the division
+        stays as it is, however long its parts take.
         """
-        self.whole, self.parts, self.host, self.plan_text = whole, tuple(parts), host, plan_text
-        self.copies = tuple(copies)
-        self._waiting = [0] * len(self.parts)  # runs that were put on a lane and have not ended; about
+        self.whole, self.devices, self.host = whole, tuple(devices), devices[0]
         self.lost: list[str] = []
-        self.times = [PartTime() for _ in parts]
+        self._current = _Current(division)
+        self._next: Division | None = None
+        self._replanning, self._adapting = replanning, Adapting(devices)
+        self._is_planning = False
+        self._runs = 0
         self._history: list[str] = []
-        self._lanes = {part.device: _Lane(part.device) for part in parts}
-        self._instead: dict[int, Executable] = {}
+        self._lanes = {device: _Lane(device) for device in devices}
         self._guard = threading.Lock()
-        self._makers = {v.name: k for k, part in enumerate(parts) for v in part.values}
+
+    @property
+    def parts(self) -> tuple[DividedPart, ...]:
+        """Those of the next run."""
+        return self._current.parts
+
+    @property
+    def plan_text(self) -> str:
+        """Where each work is, and what it would take elsewhere."""
+        return self._current.division.plan_text
+
+    @property
+    def times(self) -> list[PartTime]:
+        """Of each of the parts."""
+        return self._current.times
 
     @public
     def run(self, inputs: Mapping[str, Any]) -> NamedArrays:
         """Outputs by name for inputs by name. Raises ShapeError for inputs that do not fit, ExecutionError where the
         run fails.
         """
-        running = self._begun(inputs, self.copies[:1] or range(len(self.parts)))
+        running = self._begun(inputs, False)
         for k in running.done:
-            if self.parts[k].device != self.host:
+            if running.of.parts[k].device != self.host:
                 self._put(running, k)
         for k in running.done:
-            if self.parts[k].device == self.host:
+            if running.of.parts[k].device == self.host:
                 self._do(running, k)
         return self._ended(running)
 
@@ -155,9 +217,9 @@ class DividedExecutable:
 
     def _streamed(self, inputs: Iterable[Mapping[str, Any]], ahead: int) -> Iterator[NamedArrays]:
         going: deque[_Running] = deque()
-        ahead = ahead * max(len(self.copies), 1)
+        ahead = ahead * max(len(self._current.division.copies), 1)
         for each in inputs:
-            running = self._begun(each, [self._first_free()] if self.copies else range(len(self.parts)))
+            running = self._begun(each, True)
             going.append(running)
             for k in running.done:
                 self._put(running, k)
@@ -170,7 +232,8 @@ class DividedExecutable:
     def report(self) -> str:
         """Parts, what their runs took, bytes that were moved for them, and what happened to devices."""
         lines = []
-        for part, spent in zip(self.parts, self.times, strict=True):
+        current = self._current
+        for part, spent in zip(current.parts, current.times, strict=True):
             count = max(spent.runs, 1)
             mean = f"{spent.seconds / count * 1e3:.3f} ms in the mean of {spent.runs} runs" if spent.runs else "not run"
             moved = f", {spent.bytes // count:,} bytes from other devices" if spent.bytes else ""
@@ -178,21 +241,21 @@ class DividedExecutable:
         return "\n".join([*lines, *self._history])
 
     def _put(self, running: _Running, k: int) -> None:
-        self._waiting[k] += 1
-        self._lanes[self.parts[k].device].put(lambda: self._do(running, k))
+        running.of.waiting[k] += 1
+        self._lanes[running.of.parts[k].device].put(lambda: self._do(running, k))
 
-    def _first_free(self) -> int:
-        """The copy that will be done first with one run more."""
-        return min(self.copies, key=lambda k: (self._waiting[k] + 1) * self._takes(k))
-
-    def _takes(self, k: int) -> float:
-        """Seconds of a run of a part: as measured, else (all are to be tried) none."""
-        spent = self.times[k]
-        return spent.seconds / spent.runs if spent.runs else 0.0
+    def _chosen(self, current: _Current, of_stream: bool) -> Sequence[int]:
+        """The parts that a run does: of copies, the one that will be done first with one run more; each is tried."""
+        copies = current.division.copies
+        if not copies:
+            return range(len(current.parts))
+        if not of_stream:
+            return copies[:1]
+        return [min(copies, key=lambda k: (current.waiting[k] + 1) * current.times[k].lately.seconds)]
 
     # ---- one run -----------------------------------------------------------------------------------------------------
 
-    def _begun(self, inputs: Mapping[str, Any], parts: Iterable[int]) -> _Running:
+    def _begun(self, inputs: Mapping[str, Any], of_stream: bool) -> _Running:
         if not isinstance(inputs, Mapping):
             raise ArgumentError(f"inputs: expected a dict by name, got {brief(inputs)}")
         names = [value.name for value in self.whole.inputs]
@@ -200,7 +263,11 @@ class DividedExecutable:
             given = ", ".join(map(str, inputs)) or "none"
             raise ShapeError(f"inputs of {self.whole.name}: it takes {', '.join(names) or 'none'}; got {given}")
         values = {name: np.asarray(inputs[name]) for name in names}
-        return _Running(values, self._sizes(values), {k: Future() for k in parts})
+        sizes = self._sizes(values)
+        if self._next is not None:
+            self._switch()
+        current = self._current
+        return _Running(current, values, sizes, {k: Future() for k in self._chosen(current, of_stream)})
 
     def _sizes(self, values: NamedArrays) -> dict[str, int]:
         """The sizes that the inputs' shapes say."""
@@ -220,54 +287,57 @@ class DividedExecutable:
     def _do(self, running: _Running, k: int) -> None:
         """A part of a run, when those that it waits for are done; whatever comes of it is told to those that wait."""
         try:
-            for other in self.parts[k].after:
+            for other in running.of.parts[k].after:
                 running.done[other].result()
-            found = self._made(k, self._inputs(running, k))
-            for value in self.parts[k].values:
+            found = self._made(running.of, k, self._inputs(running, k))
+            for value in running.of.parts[k].values:
                 array = found[value.name]
                 running.values[value.name] = array
                 for dim, extent in zip(value.shape, array.shape, strict=True):
                     if isinstance(dim, Expr) and str(dim) in symbols(dim):
                         running.sizes[str(dim)] = extent
-            running.sizes.update({size: int(running.values[name]) for name, size in self.parts[k].holds})
+            running.sizes.update({size: int(running.values[name]) for name, size in running.of.parts[k].holds})
         except BaseException as error:
-            self._waiting[k] = max(self._waiting[k] - 1, 0)
+            running.of.waiting[k] = max(running.of.waiting[k] - 1, 0)
             running.done[k].set_exception(error)
         else:
-            self._waiting[k] = max(self._waiting[k] - 1, 0)
+            running.of.waiting[k] = max(running.of.waiting[k] - 1, 0)
             running.done[k].set_result(None)
 
     def _inputs(self, running: _Running, k: int) -> NamedArrays:
-        part, found = self.parts[k], {}
+        part, found = running.of.parts[k], {}
         for port in part.executable.program.inputs:
             if part.told is not None and port.name == part.told[0]:
                 found[port.name] = np.zeros((*(running.sizes[name] for name in part.told[1]), 0), bool)
                 continue
             found[port.name] = running.values[port.name]
-            maker = self._makers.get(port.name)
-            if (self.host if maker is None else self.parts[maker].device) != part.device:
-                self.times[k].bytes += found[port.name].nbytes
+            maker = running.of.makers.get(port.name)
+            if (self.host if maker is None else running.of.parts[maker].device) != part.device:
+                running.of.times[k].bytes += found[port.name].nbytes
         return found
 
-    def _made(self, k: int, inputs: NamedArrays) -> NamedArrays:
-        part, begun = self.parts[k], time.perf_counter()
+    def _made(self, current: _Current, k: int, inputs: NamedArrays) -> NamedArrays:
+        part, begun = current.parts[k], time.perf_counter()
         if part.device in self.lost:
-            found = self._by_host(k).run(inputs)
+            found = self._by_host(current, k).run(inputs)
         else:
             try:
                 found = part.executable.run(inputs)
             except Exception as error:
                 if part.device == self.host:
                     raise
-                found = self._by_host(k).run(inputs)  # raises what is the inputs' fault
+                found = self._by_host(current, k).run(inputs)  # raises what is the inputs' fault
                 self._lose(part.device, error)
-        self.times[k].seconds += time.perf_counter() - begun
-        self.times[k].runs += 1
+        spent, seconds = current.times[k], time.perf_counter() - begun
+        spent.seconds += seconds
+        spent.runs += 1
+        if spent.runs > 1:  # the first one touches the memory
+            spent.lately.add(seconds)
         return found
 
-    def _by_host(self, k: int) -> Executable:
-        made = self._instead.get(k)
-        return made or self._instead.setdefault(k, self.parts[k].on_host())
+    def _by_host(self, current: _Current, k: int) -> Executable:
+        made = current.instead.get(k)
+        return made or current.instead.setdefault(k, current.parts[k].on_host())
 
     def _lose(self, device: str, error: Exception) -> None:
         with self._guard:
@@ -282,7 +352,62 @@ class DividedExecutable:
         found = {}
         for name in self.whole.outputs:
             array = running.values.get(name)
-            found[name] = np.array(self.whole.constants[name] if array is None else array) if (
-                array is None or name not in self._makers
-            ) else array  # fmt: skip
+            if array is None:
+                array = np.array(self.whole.constants[name])
+            found[name] = array if name in running.of.makers else np.array(array)  # an input is not given away
+        if self._replanning is not None and running.of is self._current:
+            self._look(running.of, self._replanning)
         return found
+
+    # ---- while it runs -----------------------------------------------------------------------------------------------
+
+    def _look(self, current: _Current, replanning: Replanning) -> None:
+        """After a run: whether devices are as fast as the division was made for."""
+        with self._guard:
+            if self._is_planning or self._next is not None:
+                return
+            self._runs += 1
+            spent = current.spent()
+            changed = self._adapting.ran(spent)
+            self._is_planning = changed is not None
+        if changed is not None:
+            self._replan(changed, replanning)
+        elif self._runs % PROBED == 0:
+            for device, probe in replanning.probes.items():
+                if device not in spent and device not in self.lost:
+                    self._lanes[device].put(lambda device=device, probe=probe: self._probe(device, probe))  # type: ignore[misc]
+
+    def _probe(self, device: str, probe: Callable[[], float]) -> None:
+        """On the device's lane."""
+        try:
+            times = probe()
+        except Exception as error:
+            self._lose(device, error)
+            return
+        with self._guard:
+            changed = None if self._is_planning else self._adapting.probed(device, times)
+            self._is_planning = self._is_planning or changed is not None
+        if changed is not None and self._replanning is not None:
+            self._replan(changed, self._replanning)
+
+    def _replan(self, changed: Mapping[str, float], replanning: Replanning) -> None:
+        """In the background: runs go on as before until another division is there."""
+        speed = dict(self._adapting.speed)
+        said = ", ".join(f"{device} takes {times:.2g} times what it did" for device, times in changed.items())
+
+        def plan() -> None:
+            try:
+                made = replanning.divide(speed)
+                what = "the division stays" if made is None else f"divided anew, in {len(made.parts)} parts"
+            except Exception as error:
+                made, what = None, f"dividing anew failed ({error})"
+            with self._guard:
+                self._history.append(f"after {self._runs} runs: {said}: {what}")
+                self._next, self._is_planning = made, False
+
+        threading.Thread(target=plan, name="mapsto divide", daemon=True).start()
+
+    def _switch(self) -> None:
+        with self._guard:
+            if self._next is not None:
+                self._current, self._next = _Current(self._next), None

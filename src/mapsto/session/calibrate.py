@@ -38,20 +38,32 @@ def probes() -> Mapping[str, Graph]:
     return {"contraction": product, "rows": elements}
 
 
-def correction(backend: Backend, threads: int) -> Correction:
-    """Measured over predicted seconds, by kind of work: the least of some runs, in steps of a quarter."""
-    found = {}
-    for kind, graph in probes().items():
-        executable = build(graph, backend, threads, None)
-        shape = [int(str(dim)) for dim in executable.program.inputs[0].shape]
-        x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
-        executable(x)
-        least = min(_seconds(executable, x) for _ in range(_RUNS))
-        maker = backend.maker(constants_of(graph))
-        predicted = sum(each.cost.seconds for each in predict(graph, {}, maker, threads).values())
-        steps = round(math.log(max(least, 1e-9) / predicted, _STEP))
-        found[kind] = min(max(_STEP**steps, 1 / _FARTHEST), _FARTHEST)
-    return Correction(**found)
+class Calibration:
+    """Two small runs on a device: `correction` is measured over predicted seconds by kind of work, in steps."""
+
+    def __init__(self, backend: Backend, threads: int) -> None:
+        self._runs: list[tuple[Executable, np.ndarray]] = []
+        found = {}
+        for kind, graph in probes().items():
+            executable = build(graph, backend, threads, None)
+            shape = [int(str(dim)) for dim in executable.program.inputs[0].shape]
+            x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+            executable(x)
+            self._runs.append((executable, x))
+            least = min(_seconds(executable, x) for _ in range(_RUNS))
+            maker = backend.maker(constants_of(graph))
+            predicted = sum(each.cost.seconds for each in predict(graph, {}, maker, threads).values())
+            steps = round(math.log(max(least, 1e-9) / predicted, _STEP))
+            found[kind] = min(max(_STEP**steps, 1 / _FARTHEST), _FARTHEST)
+        self.correction = Correction(**found)
+        self._first = self._least()
+
+    def times(self) -> float:
+        """How many times as long it takes now as when it was made."""
+        return self._least() / self._first
+
+    def _least(self) -> float:
+        return sum(min(_seconds(executable, x) for _ in range(2)) for executable, x in self._runs)
 
 
 def _seconds(executable: Executable, x: np.ndarray) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache as remembered
 from typing import Any
@@ -24,15 +24,15 @@ from mapsto.ir.region import reads
 from mapsto.machine.spec import Link
 from mapsto.placement.model import latency
 from mapsto.placement.place import PLACERS, Placement, place
-from mapsto.placement.problem import HOST, PlacementProblem
+from mapsto.placement.problem import PlacementProblem
 from mapsto.placement.simple import in_stretches
 from mapsto.plan.decide import decide
 from mapsto.plan.initial import constants_of
 from mapsto.plan.placing import Considered, Correction, WorksToPlace
 from mapsto.runtime.cpus import thread_count
-from mapsto.runtime.divided import DividedExecutable, DividedPart, Whole
+from mapsto.runtime.divided import DividedExecutable, DividedPart, Division, Replanning, Whole
 from mapsto.runtime.executable import Executable
-from mapsto.session.calibrate import correction
+from mapsto.session.calibrate import Calibration
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.compile import build, prepared
 from mapsto.session.parts import SIZES, GraphPart, cut
@@ -42,6 +42,8 @@ from mapsto.session.splitting import split, worth_splitting
 # thread goes on with it.
 _COPY_BYTES = 4e9
 _HAND_OVER = 1e-4
+_ANEW = 1.1  # times as fast a division must be expected to be to take the place of another one
+_KEPT = 4  # divisions
 _SPLIT_BETTER = 1.1  # times as fast, before contractions are split over devices
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
 _LITTLE = 1.1  # times the least, that a stream may take where it moves less
@@ -60,6 +62,7 @@ def divide(
     cache: bool = True,
     data_root: str | os.PathLike[str] | None = None,
     replicate: bool | None = None,
+    adapt: bool = True,
 ) -> DividedExecutable:
     """Places the works of a model on devices of this machine, and compiles what each has to do.
 
@@ -67,33 +70,121 @@ def divide(
     `throughput` of a stream of runs. pins: (pattern, device); a work that has a name like it (`*`, `?`), itself or of
     one of its nodes, runs there. placer: `exact`; or `greedy`, `heft`, `exhaustive`, to compare with. replicate:
     whether each device has all of the model, and the runs of a stream are shared among them; None: where that is
-    predicted to give more runs a second. The others are as for `mapsto.compile`.
+    predicted to give more runs a second. adapt: whether the model is divided anew, in the background, where devices
+    turn out to be faster or slower than predicted, or become so. The others are as for `mapsto.compile`.
 
     Raises ArgumentError, for a pin that cannot be kept as well, and what `mapsto.compile` does; UnsupportedError for a
     model whose sizes depend on data in a way that cannot be passed from part to part.
     """
     names = _checked(devices, objective, placer)
     count, wanted = thread_count(threads), shapes_of(shapes)
-    with ExitStack() as stack, collecting_rarely(), metering(), np.errstate(all="ignore"):
-        backends = [stack.enter_context(backend_named(name, cache, None)) for name in names]
+    with collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(names, cache) as backends:
         graph = prepared(model, wanted, None, data_root)
-        opened = dict(zip(names, backends, strict=True))
-        how = _How(objective, tuple(pins), placer, tuple(correction(each, count) for each in backends))
-        found = _placed(graph, opened, how)
+        calibrations = {name: Calibration(backend, count) for name, backend in backends.items()}
+        how = _How(objective, tuple(pins), placer, tuple(c.correction for c in calibrations.values()))
+        found = _placed(graph, backends, how)
         if objective == "latency" and placer == "exact":
             shares = worth_splitting(graph, found.works, found.problem)
             if shares:
-                in_two = _placed(split(graph, shares), opened, how)
+                in_two = _placed(split(graph, shares), backends, how)
                 found = in_two if in_two.placement.seconds * _SPLIT_BETTER < found.placement.seconds else found
-        graph, placement = found.graph, found.placement
-        seats = {n: d for w, d in zip(found.works, placement.seats, strict=True) for n in w.nodes}
-        text = "\n".join(_text(names, found, how))
         if replicate or (replicate is None and objective == "throughput"):
             rate = _rate_of_copies(found.problem)
-            if replicate or rate * placement.seconds > _COPIES_BETTER:
-                text = f"each device has all of it: {1 / rate:.3g} s a run predicted; divided, it would take\n{text}"
-                return replicated(graph, opened, count, cache, text)
-        return divided(graph, seats, opened, count, cache, text)
+            if replicate or rate * found.placement.seconds > _COPIES_BETTER:
+                text = f"each device has all of it: {1 / rate:.3g} s a run predicted; divided, it would take\n"
+                text += "\n".join(_text(names, found, how))
+                return replicated(found.graph, backends, count, cache, text)
+        divider = _Divider(found, how, names, count, cache)
+        division = divider.division(found, backends, how)
+    replanning = Replanning(divider.divide, {name: c.times for name, c in calibrations.items()})
+    return DividedExecutable(_whole(found.graph), division, names, replanning if adapt else None)
+
+
+@contextmanager
+def _opened(names: Sequence[str], cache: bool) -> Iterator[dict[str, Backend]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(backend_named(name, cache, None)) for name in names}
+
+
+class _Divider:
+    """Divisions of one graph, for devices as fast as they are said to be; the last few are kept."""
+
+    def __init__(self, found: _Placed, how: _How, names: Sequence[str], threads: int, cache: bool) -> None:
+        self.base, self.how, self.names, self.threads, self.cache = found, how, names, threads, cache
+        self.seats = found.placement.seats
+        self.kept: dict[tuple[int, ...], Division] = {}
+
+    def divide(self, speed: Mapping[str, float]) -> Division | None:
+        """Another division, where devices take so many times what they did at first; None: none is much better."""
+        scaled = (
+            Correction(c.contraction * speed[name], c.rows * speed[name])
+            for name, c in zip(self.names, self.how.corrections, strict=True)
+        )
+        how = replace(self.how, corrections=tuple(scaled))
+        with collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(self.names, self.cache) as backends:
+            found = _placed(self.base.graph, backends, how)
+            seats = found.placement.seats
+            if seats == self.seats or found.placement.seconds * _ANEW > latency(found.problem, self.seats):
+                return None
+            made = self.division(found, backends, how)
+        self.seats = seats
+        return made
+
+    def division(self, found: _Placed, backends: Mapping[str, Backend], how: _How) -> Division:
+        seats = found.placement.seats
+        made = self.kept.pop(seats, None)
+        if made is None:
+            by_node = {n: d for w, d in zip(found.works, seats, strict=True) for n in w.nodes}
+            made = _division(found.graph, by_node, backends, self.threads, self.cache)
+        self.kept[seats] = replace(made, predicted=self._predicted(made, seats))
+        while len(self.kept) > _KEPT:
+            del self.kept[next(iter(self.kept))]
+        return replace(self.kept[seats], plan_text="\n".join(_text(self.names, found, how)))
+
+    def _predicted(self, made: Division, seats: Sequence[int]) -> tuple[float, ...]:
+        """Seconds of each part, by devices as fast as they were at first."""
+        part_of = {v: k for k, part in enumerate(made.parts) for v in part.makes}
+        found = [0.0] * len(made.parts)
+        for work, seat in zip(self.base.works, seats, strict=True):
+            if (k := next((part_of[n] for n in work.nodes if n in part_of), None)) is not None:
+                found[k] += work.priced[seat].seconds
+        return tuple(found)
+
+
+def divided(
+    graph: Graph, seats: Mapping[str, int], backends: Mapping[str, Backend], threads: int, cache: bool = True
+) -> DividedExecutable:
+    """A graph that the passes are done with, cut by the seats of its nodes (`session.parts.cut`), and compiled.
+    backends: open ones by the devices' names, the host first.
+    """
+    return DividedExecutable(_whole(graph), _division(graph, seats, backends, threads, cache), list(backends))
+
+
+def replicated(
+    graph: Graph, backends: Mapping[str, Backend], threads: int, cache: bool = True, plan_text: str = ""
+) -> DividedExecutable:
+    """All of a graph on each of some devices, the host first: runs of a stream are shared among them."""
+    names = list(backends)
+    parts = [replace(part, device=d) for part in cut(graph, {}) for d in range(len(names))]
+    if len(parts) != len(names):
+        raise ArgumentError("there is nothing to be done by more than one device")
+    made = [build(part.graph, backends[names[part.device]], threads, None) for part in parts]
+    found = [replace(p, name="all of it", after=()) for p in _parts(parts, made, names, threads, cache)]
+    division = Division(tuple(found), plan_text, tuple(range(len(found))))
+    return DividedExecutable(_whole(graph), division, names)
+
+
+def _division(
+    graph: Graph, seats: Mapping[str, int], backends: Mapping[str, Backend], threads: int, cache: bool
+) -> Division:
+    names, parts = list(backends), cut(graph, seats)
+    made = [build(part.graph, backends[names[part.device]], threads, None) for part in parts]
+    return Division(tuple(_parts(parts, made, names, threads, cache)))
+
+
+def _whole(graph: Graph) -> Whole:
+    kept = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
+    return Whole(graph.name, graph.inputs, graph.outputs, kept)
 
 
 @dataclass(frozen=True)
@@ -138,35 +229,6 @@ def _rate_of_copies(problem: PlacementProblem) -> float:
     """Runs a second of all devices that take all works, each by itself."""
     totals = (math.fsum(work.seconds[d] for work in problem.works) for d in range(len(problem.devices)))
     return math.fsum(1 / total for total in totals if 0 < total < math.inf)
-
-
-def replicated(
-    graph: Graph, backends: Mapping[str, Backend], threads: int, cache: bool = True, plan_text: str = ""
-) -> DividedExecutable:
-    """All of a graph on each of some devices, the host first: runs of a stream are shared among them."""
-    names = list(backends)
-    parts = [replace(part, device=d) for part in cut(graph, {}) for d in range(len(names))]
-    if len(parts) != len(names):
-        raise ArgumentError("there is nothing to be done by more than one device")
-    made = [build(part.graph, backends[names[part.device]], threads, None) for part in parts]
-    kept = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
-    whole = Whole(graph.name, graph.inputs, graph.outputs, kept)
-    found = [replace(p, name="all of it", after=()) for p in _parts(parts, made, names, threads, cache)]
-    return DividedExecutable(whole, found, names[HOST], plan_text, range(len(found)))
-
-
-def divided(
-    graph: Graph, seats: Mapping[str, int], backends: Mapping[str, Backend], threads: int, cache: bool = True,
-    plan_text: str = "",
-) -> DividedExecutable:  # fmt: skip
-    """A graph that the passes are done with, cut by the seats of its nodes (`session.parts.cut`), and compiled.
-    backends: open ones by the devices' names, the host first.
-    """
-    names, parts = list(backends), cut(graph, seats)
-    made = [build(part.graph, backends[names[part.device]], threads, None) for part in parts]
-    kept = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
-    whole = Whole(graph.name, graph.inputs, graph.outputs, kept)
-    return DividedExecutable(whole, list(_parts(parts, made, names, threads, cache)), names[HOST], plan_text)
 
 
 def _moving_less(problem: PlacementProblem, found: Placement) -> Placement:
@@ -214,7 +276,8 @@ def _parts(
         told = (SIZES, part.told) if part.told else None
         on_host = remembered(_HostPart(part.graph, threads, cache).made)
         yield DividedPart(
-            f"part {k}", names[part.device], executable, on_host, tuple(sorted(after - {k})), told, yielded, part.holds
+            f"part {k}", names[part.device], executable, on_host, tuple(sorted(after - {k})), told, yielded, part.holds,
+            frozenset(v.name for node in part.graph.nodes for v in node.outputs),
         )
 
 

@@ -1,0 +1,68 @@
+"""When devices are no longer as fast as a plan was made for: what is seen of their runs, and when that is enough.
+
+A device has changed where what its parts took lately, beside what was predicted for them, is beyond `FACTOR` for
+`TIMES` runs one after the other: less is noise, and a plan that followed it would go back and forth. A device that has
+no part is looked at by a probe every `PROBED` runs.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from collections.abc import Iterable, Mapping
+
+FACTOR = 1.4
+TIMES = 5
+PROBED = 8
+_LAST = 7  # runs that are looked back on
+
+
+class Lately:
+    """Seconds that something took lately: the median of the last runs, which one that was disturbed does not change."""
+
+    def __init__(self) -> None:
+        self._last: deque[float] = deque(maxlen=_LAST)
+        self.seconds = 0.0
+
+    def add(self, seconds: float) -> None:
+        self._last.append(seconds)
+        self.seconds = statistics.median(self._last)
+
+
+class Adapting:
+    """speed: of each device, how many times as long it takes as its plan's makers said, as far as was acted on."""
+
+    def __init__(self, devices: Iterable[str]) -> None:
+        self.speed = dict.fromkeys(devices, 1.0)
+        self._beyond = 0
+        self._seen: dict[str, int] = {}
+
+    def ran(self, spent: Mapping[str, tuple[float, float]]) -> dict[str, float] | None:
+        """After a run: (seconds lately, predicted) of each device that had parts. What has changed, as factors on
+        `speed`, if it is to be acted on; None: nothing is.
+        """
+        ratios = {
+            device: lately / (predicted * self.speed[device])
+            for device, (lately, predicted) in spent.items()
+            if lately > 0 and predicted > 0
+        }
+        changed = any(not 1 / FACTOR <= ratio <= FACTOR for ratio in ratios.values())
+        self._beyond = self._beyond + 1 if changed else 0
+        if self._beyond < TIMES:
+            return None
+        self._beyond = 0
+        return self._acted(ratios)
+
+    def probed(self, device: str, times: float) -> dict[str, float] | None:
+        """A probe of a device took so many times as long as when it was first tried; as `ran`."""
+        ratio = times / self.speed[device]
+        self._seen[device] = self._seen.get(device, 0) + 1 if not 1 / FACTOR <= ratio <= FACTOR else 0
+        if self._seen[device] < 2:
+            return None
+        self._seen[device] = 0
+        return self._acted({device: ratio})
+
+    def _acted(self, ratios: dict[str, float]) -> dict[str, float]:
+        for device, ratio in ratios.items():
+            self.speed[device] *= ratio
+        return ratios

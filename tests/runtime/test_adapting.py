@@ -1,0 +1,52 @@
+"""When devices have changed: what is enough, what is noise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mapsto.runtime.adapting import FACTOR, TIMES, Adapting, Lately
+
+
+def test_a_device_that_turned_slow_is_acted_on_once() -> None:
+    adapting, lately = Adapting(["cpu", "opencl"]), Lately()
+    for _ in range(30):
+        lately.add(1e-3)
+        assert adapting.ran({"cpu": (2e-3, 2e-3), "opencl": (lately.seconds, 1e-3)}) is None
+    acted = []
+    for run in range(40):
+        lately.add(4e-3)
+        if adapting.ran({"cpu": (2e-3, 2e-3), "opencl": (lately.seconds, 1e-3)}) is not None:
+            acted.append(run)
+    assert len(acted) <= 2 and acted[0] < 10
+    assert adapting.speed["opencl"] > 2.5 and adapting.speed["cpu"] == 1.0
+
+
+def test_noise_is_none() -> None:
+    rng, adapting, lately = np.random.default_rng(0), Adapting(["cpu"]), Lately()
+    for _ in range(2000):
+        lately.add(1e-3 * rng.choice([0.8, 1.0, 1.2, 3.0], p=[0.3, 0.4, 0.28, 0.02]))
+        assert adapting.ran({"cpu": (lately.seconds, 1e-3)}) is None
+
+
+def test_what_was_predicted_wrong_is_corrected_in_both_directions() -> None:
+    for times in (0.4, 1.6):
+        adapting = Adapting(["cpu"])
+        found = [adapting.ran({"cpu": (times, 1.0)}) for _ in range(3 * TIMES)]
+        assert [each is not None for each in found].count(True) == 1 and abs(adapting.speed["cpu"] - times) < 1e-9
+
+
+def test_a_few_runs_are_not_enough_and_nothing_is_divided_by() -> None:
+    adapting = Adapting(["cpu"])
+    for _ in range(10):
+        assert all(adapting.ran({"cpu": (2.0, 1.0)}) is None for _ in range(TIMES - 1))
+        assert adapting.ran({"cpu": (1.0, 1.0)}) is None
+    assert adapting.ran({}) is None and adapting.ran({"cpu": (0.0, 0.0)}) is None
+
+
+def test_probes() -> None:
+    adapting = Adapting(["opencl"])
+    assert adapting.probed("opencl", 4.0) is None
+    assert adapting.probed("opencl", 4.0) == {"opencl": 4.0}
+    assert all(adapting.probed("opencl", 4.0 * FACTOR * 0.99) is None for _ in range(5))
+    assert adapting.probed("opencl", 1.0) is None and adapting.probed("opencl", 1.0) == {"opencl": 0.25}
+    assert adapting.speed["opencl"] == 1.0
