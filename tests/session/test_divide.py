@@ -382,7 +382,7 @@ def test_a_device_that_turns_slow_is_given_less_and_more_again(
     wants = {True: both, False: alone}
     asked: list[float] = []
 
-    def divide(speed: Mapping[str, float]) -> Division | None:
+    def divide(speed: Mapping[str, float], took: object) -> Division | None:
         asked.append(speed["opencl"])
         return wants[speed["opencl"] < 2]
 
@@ -417,7 +417,7 @@ def test_dividing_anew_that_fails_is_said_and_nothing_else(workers: Workers) -> 
     division = divided(graph, at_random(graph, 3), {"cpu": workers, "opencl": opencl.backend()}, 1)._current.division
     hurried = replace(division, predicted=(1e-9,) * len(division.parts))
 
-    def fails(speed: Mapping[str, float]) -> None:
+    def fails(speed: Mapping[str, float], took: object) -> None:
         raise RuntimeError("no room")
 
     whole = divided(graph, {}, {"cpu": workers}, 1).whole

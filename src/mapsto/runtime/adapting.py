@@ -18,7 +18,9 @@ _LAST = 7  # runs that are looked back on
 
 
 class Lately:
-    """Seconds that something took lately: the median of the last runs, which one that was disturbed does not change."""
+    """Seconds that something took lately: the median of the last runs, which one that was disturbed does not change; 0
+    until there were enough of them.
+    """
 
     def __init__(self) -> None:
         self._last: deque[float] = deque(maxlen=_LAST)
@@ -26,7 +28,7 @@ class Lately:
 
     def add(self, seconds: float) -> None:
         self._last.append(seconds)
-        self.seconds = statistics.median(self._last)
+        self.seconds = statistics.median(self._last) if len(self._last) == _LAST else 0.0
 
 
 class Adapting:

@@ -30,6 +30,7 @@ from mapsto.runtime.adapting import PROBED, Adapting, Lately
 from mapsto.runtime.executable import Executable
 
 NamedArrays = dict[str, np.ndarray]
+_FIRST = 2  # runs of a part that touch memory for the first time
 _AHEAD = 2  # runs of a stream that are begun before the first of them has ended
 
 
@@ -77,11 +78,11 @@ class Division:
 @dataclass(frozen=True)
 class Replanning:
     """What a division is changed by while it runs. divide: by how many times the makers' predictions each device takes,
-    another division, or None where there is none that is better. probes: for each device, how many times as long
-    something small takes as when it was first tried.
+    and each part that ran, another division, or None where there is none that is better. probes: for each device, how
+    many times as long something small takes as when it was first tried.
     """
 
-    divide: Callable[[Mapping[str, float]], Division | None]
+    divide: Callable[[Mapping[str, float], Sequence[tuple[DividedPart, float]]], Division | None]
     probes: Mapping[str, Callable[[], float]]
 
 
@@ -104,6 +105,12 @@ class _Current:
         self.waiting = [0] * len(self.parts)  # runs that were put on a lane and have not ended; about
         self.makers = {v.name: k for k, part in enumerate(self.parts) for v in part.values}
         self.instead: dict[int, Executable] = {}
+
+    def took(self) -> list[tuple[DividedPart, float]]:
+        """Parts that ran, and how many times as long as predicted they took lately."""
+        each = zip(self.parts, self.times, self.division.predicted, strict=False)
+        return [(part, spent.lately.seconds / predicted) for part, spent, predicted in each
+                if spent.lately.seconds > 0 and predicted > 0]  # fmt: skip
 
     def spent(self) -> dict[str, tuple[float, float]]:
         """(seconds lately, predicted) of each device's parts that ran."""
@@ -251,7 +258,8 @@ class DividedExecutable:
             return range(len(current.parts))
         if not of_stream:
             return copies[:1]
-        return [min(copies, key=lambda k: (current.waiting[k] + 1) * current.times[k].lately.seconds)]
+        times = current.times
+        return [min(copies, key=lambda k: (current.waiting[k] + 1) * times[k].seconds / max(times[k].runs, 1))]
 
     # ---- one run -----------------------------------------------------------------------------------------------------
 
@@ -331,7 +339,7 @@ class DividedExecutable:
         spent, seconds = current.times[k], time.perf_counter() - begun
         spent.seconds += seconds
         spent.runs += 1
-        if spent.runs > 1:  # the first one touches the memory
+        if spent.runs > _FIRST and not self._is_planning:  # code that is made meanwhile takes time of all devices
             spent.lately.add(seconds)
         return found
 
@@ -392,12 +400,12 @@ class DividedExecutable:
 
     def _replan(self, changed: Mapping[str, float], replanning: Replanning) -> None:
         """In the background: runs go on as before until another division is there."""
-        speed = dict(self._adapting.speed)
+        speed, took = dict(self._adapting.speed), self._current.took()
         said = ", ".join(f"{device} takes {times:.2g} times what it did" for device, times in changed.items())
 
         def plan() -> None:
             try:
-                made = replanning.divide(speed)
+                made = replanning.divide(speed, took)
                 what = "the division stays" if made is None else f"divided anew, in {len(made.parts)} parts"
             except Exception as error:
                 made, what = None, f"dividing anew failed ({error})"

@@ -107,28 +107,46 @@ def _opened(names: Sequence[str], cache: bool) -> Iterator[dict[str, Backend]]:
 
 
 class _Divider:
-    """Divisions of one graph, for devices as fast as they are said to be; the last few are kept."""
+    """Divisions of one graph, for devices as fast as they are said to be; the last few are kept.
+
+    known: (work, device): how many times as long it takes as predicted, as its part did, beside the device as a whole.
+    """
 
     def __init__(self, found: _Placed, how: _How, names: Sequence[str], threads: int, cache: bool) -> None:
         self.base, self.how, self.names, self.threads, self.cache = found, how, names, threads, cache
         self.seats = found.placement.seats
         self.kept: dict[tuple[int, ...], Division] = {}
+        self.known: dict[tuple[int, int], float] = {}
 
-    def divide(self, speed: Mapping[str, float]) -> Division | None:
-        """Another division, where devices take so many times what they did at first; None: none is much better."""
-        scaled = (
-            Correction(c.contraction * speed[name], c.rows * speed[name])
-            for name, c in zip(self.names, self.how.corrections, strict=True)
+    def divide(self, speed: Mapping[str, float], took: Sequence[tuple[DividedPart, float]]) -> Division | None:
+        """Another division, where devices take so many times what they did at first, and parts of the present one what
+        was predicted for them; None: none is much better.
+        """
+        self._learn(speed, took)
+        problem = self.base.problem
+        jobs = tuple(
+            replace(job, seconds=tuple(s * self._times(w, d, speed) for d, s in enumerate(job.seconds)))
+            for w, job in enumerate(problem.works)
         )
-        how = replace(self.how, corrections=tuple(scaled))
+        problem = replace(problem, works=jobs)
+        placement = _moving_less(problem, place(problem, self.how.placer))
+        if placement.seats == self.seats or placement.seconds * _ANEW > latency(problem, self.seats):
+            return None
+        found = replace(self.base, problem=problem, placement=placement)
         with collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(self.names, self.cache) as backends:
-            found = _placed(self.base.graph, backends, how)
-            seats = found.placement.seats
-            if seats == self.seats or found.placement.seconds * _ANEW > latency(found.problem, self.seats):
-                return None
-            made = self.division(found, backends, how)
-        self.seats = seats
+            made = self.division(found, backends, self.how)
+        self.seats = placement.seats
         return made
+
+    def _learn(self, speed: Mapping[str, float], took: Sequence[tuple[DividedPart, float]]) -> None:
+        of_value = {name: times / speed[part.device] for part, times in took for name in part.makes}
+        for w, (work, seat) in enumerate(zip(self.base.works, self.seats, strict=True)):
+            times = next((of_value[name] for name in work.nodes if name in of_value), None)
+            if times is not None:
+                self.known[w, seat] = times
+
+    def _times(self, work: int, device: int, speed: Mapping[str, float]) -> float:
+        return self.known.get((work, device), 1.0) * speed[self.names[device]]
 
     def division(self, found: _Placed, backends: Mapping[str, Backend], how: _How) -> Division:
         seats = found.placement.seats
