@@ -51,3 +51,12 @@ def test_probes() -> None:
     assert all(adapting.probed("opencl", 4.0 * FACTOR * 0.99) is None for _ in range(5))
     assert adapting.probed("opencl", 1.0) is None and adapting.probed("opencl", 1.0) == {"opencl": 0.25}
     assert adapting.speed["opencl"] == 1.0
+
+
+def test_a_probe_tells_a_device_from_its_works() -> None:
+    adapting = Adapting(["opencl"])
+    ratio = next(r for r in (adapting.ran({"opencl": (4.0, 1.0)}) for _ in range(TIMES)) if r)["opencl"]
+    adapting.confirmed("opencl", ratio, 29.0)  # disturbed, but slow
+    assert adapting.speed["opencl"] == 4.0
+    adapting.confirmed("opencl", ratio, 1.1)
+    assert adapting.speed["opencl"] == 1.0

@@ -379,15 +379,21 @@ def test_a_device_that_turns_slow_is_given_less_and_more_again(
         return replace(made, parts=tuple(parts), predicted=(1e-3,) * len(parts))
 
     both, alone = division({by_op["tanh"]: 1}), division({})
-    wants = {True: both, False: alone}
+    present = [both]
     asked: list[float] = []
 
-    def divide(speed: Mapping[str, float], took: object) -> Division | None:
+    def ready(speed: Mapping[str, float]) -> Division | None:
         asked.append(speed["opencl"])
-        return wants[speed["opencl"] < 2]
+        wants = both if speed["opencl"] < 2 else alone
+        return None if wants is present[0] else present.insert(0, wants) or wants
 
     whole = divided(graph, {}, opened, 1).whole
-    exe = DividedExecutable(whole, both, ["cpu", "opencl"], Replanning(divide, {"opencl": lambda: slow["opencl"]}))
+    prepared_so_far: list[int] = []
+    replanning = Replanning(
+        lambda speed, took: None, ready, lambda speed: None, lambda: prepared_so_far.append(1),
+        {"opencl": lambda: slow["opencl"]},
+    )  # fmt: skip
+    exe = DividedExecutable(whole, both, ["cpu", "opencl"], replanning)
     x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
 
     def runs_until(devices: set[str]) -> int:
@@ -400,7 +406,8 @@ def test_a_device_that_turns_slow_is_given_less_and_more_again(
 
     for _ in range(20):
         exe(x)
-    assert not asked and {part.device for part in exe.parts} == {"cpu", "opencl"}
+        settle(exe)
+    assert not asked and prepared_so_far == [1] and {part.device for part in exe.parts} == {"cpu", "opencl"}
     slow["opencl"] = 4.0
     assert runs_until({"cpu"}) <= 20
     slow["opencl"] = 1.0
@@ -417,11 +424,12 @@ def test_dividing_anew_that_fails_is_said_and_nothing_else(workers: Workers) -> 
     division = divided(graph, at_random(graph, 3), {"cpu": workers, "opencl": opencl.backend()}, 1)._current.division
     hurried = replace(division, predicted=(1e-9,) * len(division.parts))
 
-    def fails(speed: Mapping[str, float], took: object) -> None:
+    def fails(speed: Mapping[str, float]) -> Division | None:
         raise RuntimeError("no room")
 
     whole = divided(graph, {}, {"cpu": workers}, 1).whole
-    exe = DividedExecutable(whole, hurried, ["cpu", "opencl"], Replanning(fails, {}))
+    replanning = Replanning(lambda speed, took: None, fails, fails, lambda: None, {})
+    exe = DividedExecutable(whole, hurried, ["cpu", "opencl"], replanning)
     x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
     for _ in range(30):
         np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)

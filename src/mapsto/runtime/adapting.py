@@ -64,6 +64,14 @@ class Adapting:
         self._seen[device] = 0
         return self._acted({device: ratio})
 
+    def confirmed(self, device: str, ratio: float, times: float) -> None:
+        """A probe after `ran` said that a device's parts changed by that ratio: where it takes about what it took
+        before, the device has not changed; its works were predicted wrong.
+        """
+        before = self.speed[device] / ratio
+        if 1 / FACTOR <= times / before <= FACTOR:
+            self.speed[device] = before
+
     def _acted(self, ratios: dict[str, float]) -> dict[str, float]:
         for device, ratio in ratios.items():
             self.speed[device] *= ratio

@@ -77,12 +77,18 @@ class Division:
 
 @dataclass(frozen=True)
 class Replanning:
-    """What a division is changed by while it runs. divide: by how many times the makers' predictions each device takes,
-    and each part that ran, another division, or None where there is none that is better. probes: for each device, how
-    many times as long something small takes as when it was first tried.
+    """What a division is changed by while it runs; of devices, it says how many times what they did at first they take.
+
+    learn: what parts that ran take, beside what was predicted for them. ready: the best division whose code is there,
+    which is then taken for the present one. best: makes the best one there is. Both: None where it is not much better.
+    prepare: makes code for what may come. probes: for each device, how many times as long something small takes as when
+    it was first tried.
     """
 
-    divide: Callable[[Mapping[str, float], Sequence[tuple[DividedPart, float]]], Division | None]
+    learn: Callable[[Mapping[str, float], Sequence[tuple[DividedPart, float]]], None]
+    ready: Callable[[Mapping[str, float]], Division | None]
+    best: Callable[[Mapping[str, float]], Division | None]
+    prepare: Callable[[], None]
     probes: Mapping[str, Callable[[], float]]
 
 
@@ -169,7 +175,7 @@ class DividedExecutable:
         self._current = _Current(division)
         self._next: Division | None = None
         self._replanning, self._adapting = replanning, Adapting(devices)
-        self._is_planning = False
+        self._is_planning = self._is_prepared = False
         self._runs = 0
         self._history: list[str] = []
         self._lanes = {device: _Lane(device) for device in devices}
@@ -372,48 +378,75 @@ class DividedExecutable:
     def _look(self, current: _Current, replanning: Replanning) -> None:
         """After a run: whether devices are as fast as the division was made for."""
         with self._guard:
-            if self._is_planning or self._next is not None:
-                return
             self._runs += 1
             spent = current.spent()
-            changed = self._adapting.ran(spent)
-            self._is_planning = changed is not None
-        if changed is not None:
+            free = not self._is_planning and self._next is None
+            first, self._is_prepared = not self._is_prepared, True
+            changed = self._adapting.ran(spent) if free and not first else None
+            self._is_planning = self._is_planning or first or changed is not None
+        if first:
+            self._in_background(replanning.prepare)
+        elif changed is not None:
             self._replan(changed, replanning)
         elif self._runs % PROBED == 0:
+            used = {part.device for part in current.parts} | set(self.lost)
             for device, probe in replanning.probes.items():
-                if device not in spent and device not in self.lost:
+                if device not in used:
                     self._lanes[device].put(lambda device=device, probe=probe: self._probe(device, probe))  # type: ignore[misc]
 
     def _probe(self, device: str, probe: Callable[[], float]) -> None:
-        """On the device's lane."""
+        """Of a device that has no part, on its lane: code that is there may suit it better now."""
         try:
             times = probe()
         except Exception as error:
             self._lose(device, error)
             return
         with self._guard:
-            changed = None if self._is_planning else self._adapting.probed(device, times)
-            self._is_planning = self._is_planning or changed is not None
+            changed = self._adapting.probed(device, times)
         if changed is not None and self._replanning is not None:
-            self._replan(changed, self._replanning)
+            self._say(changed)
+            self._offer(self._replanning.ready(dict(self._adapting.speed)))
 
     def _replan(self, changed: Mapping[str, float], replanning: Replanning) -> None:
         """In the background: runs go on as before until another division is there."""
-        speed, took = dict(self._adapting.speed), self._current.took()
-        said = ", ".join(f"{device} takes {times:.2g} times what it did" for device, times in changed.items())
+        took = self._current.took()
+        self._say(changed)
 
         def plan() -> None:
-            try:
-                made = replanning.divide(speed, took)
-                what = "the division stays" if made is None else f"divided anew, in {len(made.parts)} parts"
-            except Exception as error:
-                made, what = None, f"dividing anew failed ({error})"
-            with self._guard:
-                self._history.append(f"after {self._runs} runs: {said}: {what}")
-                self._next, self._is_planning = made, False
+            for device in changed:  # is it the device that has changed, or were its works predicted wrong?
+                if device != self.host and device in replanning.probes:
+                    self._adapting.confirmed(device, changed[device], replanning.probes[device]())
+            speed = dict(self._adapting.speed)
+            replanning.learn(speed, took)
+            self._offer(replanning.ready(speed))
+            replanning.best(speed)
+            self._offer(replanning.ready(dict(self._adapting.speed)))  # which may have changed meanwhile
 
-        threading.Thread(target=plan, name="mapsto divide", daemon=True).start()
+        self._in_background(plan)
+
+    def _say(self, changed: Mapping[str, float]) -> None:
+        said = ", ".join(f"{device} takes {times:.2g} times what it did" for device, times in changed.items())
+        self._history.append(f"after {self._runs} runs: {said}")
+
+    def _offer(self, division: Division | None) -> None:
+        """For the next run."""
+        if division is not None:
+            with self._guard:
+                self._history.append(f"after {self._runs} runs: divided anew, in {len(division.parts)} parts")
+                self._next = division
+
+    def _in_background(self, task: Callable[[], None]) -> None:
+        """Makes what is to come; runs go on meanwhile."""
+
+        def work() -> None:
+            try:
+                task()
+            except Exception as error:
+                self._history.append(f"after {self._runs} runs: dividing anew failed ({error})")
+            finally:
+                self._is_planning = False
+
+        threading.Thread(target=work, name="mapsto divide", daemon=True).start()
 
     def _switch(self) -> None:
         with self._guard:

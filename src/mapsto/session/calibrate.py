@@ -22,6 +22,7 @@ from mapsto.session.predict import predict
 _ROWS, _DEPTH, _COLUMNS = 256, 512, 512  # of a product: some milliseconds of a small core
 _ELEMENTS = 1 << 20
 _RUNS = 5
+_LOOKING = 0.15  # seconds of a look at how fast a device is now: several turns of the system's scheduler
 _STEP = 1.25  # corrections are powers of it: noise below that changes no placement
 _FARTHEST = 16.0  # what is farther off was disturbed
 
@@ -56,14 +57,20 @@ class Calibration:
             steps = round(math.log(max(least, 1e-9) / predicted, _STEP))
             found[kind] = min(max(_STEP**steps, 1 / _FARTHEST), _FARTHEST)
         self.correction = Correction(**found)
-        self._first = self._least()
+        self._first = self._mean()
 
     def times(self) -> float:
         """How many times as long it takes now as when it was made."""
-        return self._least() / self._first
+        return self._mean() / self._first
 
-    def _least(self) -> float:
-        return sum(min(_seconds(executable, x) for _ in range(2)) for executable, x in self._runs)
+    def _mean(self) -> float:
+        """Seconds of both runs, over some time: where others use the device as well, each has its turn in it."""
+        begun, count = time.perf_counter(), 0
+        while not count or time.perf_counter() - begun < _LOOKING:
+            for executable, x in self._runs:
+                executable(x)
+            count += 1
+        return (time.perf_counter() - begun) / count
 
 
 def _seconds(executable: Executable, x: np.ndarray) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -24,8 +25,8 @@ from mapsto.ir.region import reads
 from mapsto.machine.spec import Link
 from mapsto.placement.model import latency
 from mapsto.placement.place import PLACERS, Placement, place
-from mapsto.placement.problem import PlacementProblem
-from mapsto.placement.simple import in_stretches
+from mapsto.placement.problem import HOST, PlacementProblem
+from mapsto.placement.simple import alone, in_stretches
 from mapsto.plan.decide import decide
 from mapsto.plan.initial import constants_of
 from mapsto.plan.placing import Considered, Correction, WorksToPlace
@@ -96,7 +97,8 @@ def divide(
                 return replicated(found.graph, backends, count, cache, text)
         divider = _Divider(found, how, names, count, cache)
         division = divider.division(found, backends, how)
-    replanning = Replanning(divider.divide, {name: c.times for name, c in calibrations.items()})
+    probes = {name: c.times for name, c in calibrations.items()}
+    replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes)
     return DividedExecutable(_whole(found.graph), division, names, replanning if adapt else None)
 
 
@@ -117,33 +119,61 @@ class _Divider:
         self.seats = found.placement.seats
         self.kept: dict[tuple[int, ...], Division] = {}
         self.known: dict[tuple[int, int], float] = {}
+        self.guard = threading.Lock()
 
-    def divide(self, speed: Mapping[str, float], took: Sequence[tuple[DividedPart, float]]) -> Division | None:
-        """Another division, where devices take so many times what they did at first, and parts of the present one what
-        was predicted for them; None: none is much better.
+    def learn(self, speed: Mapping[str, float], took: Sequence[tuple[DividedPart, float]]) -> None:
+        """Parts of the present division take so many times what was predicted for them."""
+        of_value = {name: times / speed[part.device] for part, times in took for name in part.makes}
+        with self.guard:
+            for w, (work, seat) in enumerate(zip(self.base.works, self.seats, strict=True)):
+                times = next((of_value[name] for name in work.nodes if name in of_value), None)
+                if times is not None:
+                    self.known[w, seat] = self.known.get((w, seat), 1.0) * times
+
+    def ready(self, speed: Mapping[str, float]) -> Division | None:
+        """The best of the divisions whose code is there, where devices take so many times what they did at first; None:
+        it is no better than the present one.
         """
-        self._learn(speed, took)
+        with self.guard:
+            problem = self._problem(speed)
+            best = min(self.kept, key=lambda seats: latency(problem, seats))
+            if latency(problem, best) * _ANEW >= latency(problem, self.seats):
+                return None
+            self.seats = best
+            return replace(self.kept[best], predicted=self._predicted(self.kept[best], best))
+
+    def best(self, speed: Mapping[str, float]) -> Division | None:
+        """Makes the best division; None: it is no better. It is kept, and not taken for the present one yet."""
+        problem = self._problem(speed)
+        placement = _moving_less(problem, place(problem, self.how.placer))
+        if placement.seats in self.kept or placement.seconds * _ANEW >= latency(problem, self.seats):
+            return None
+        found = replace(self.base, problem=problem, placement=placement)
+        with self._making() as backends:
+            return self.division(found, backends, self.how)
+
+    def _problem(self, speed: Mapping[str, float]) -> PlacementProblem:
+        """The first one, by what is known of devices and works now."""
         problem = self.base.problem
-        jobs = tuple(
+        jobs = (
             replace(job, seconds=tuple(s * self._times(w, d, speed) for d, s in enumerate(job.seconds)))
             for w, job in enumerate(problem.works)
         )
-        problem = replace(problem, works=jobs)
-        placement = _moving_less(problem, place(problem, self.how.placer))
-        if placement.seats == self.seats or placement.seconds * _ANEW > latency(problem, self.seats):
-            return None
-        found = replace(self.base, problem=problem, placement=placement)
-        with collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(self.names, self.cache) as backends:
-            made = self.division(found, backends, self.how)
-        self.seats = placement.seats
-        return made
+        return replace(problem, works=tuple(jobs))
 
-    def _learn(self, speed: Mapping[str, float], took: Sequence[tuple[DividedPart, float]]) -> None:
-        of_value = {name: times / speed[part.device] for part, times in took for name in part.makes}
-        for w, (work, seat) in enumerate(zip(self.base.works, self.seats, strict=True)):
-            times = next((of_value[name] for name in work.nodes if name in of_value), None)
-            if times is not None:
-                self.known[w, seat] = times
+    def prepare(self) -> None:
+        """Makes the division that is all on the host, as far as it can be: for when another device is slow."""
+        problem = self.base.problem
+        seats = tuple(alone(problem, HOST))
+        if seats not in self.kept:
+            placement = replace(self.base.placement, seats=seats, seconds=latency(problem, seats), method="prepared")
+            with self._making() as backends:
+                self.division(replace(self.base, placement=placement), backends, self.how)
+
+    @contextmanager
+    def _making(self) -> Iterator[dict[str, Backend]]:
+        with collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(self.names, self.cache) as backends:
+            yield backends
 
     def _times(self, work: int, device: int, speed: Mapping[str, float]) -> float:
         return self.known.get((work, device), 1.0) * speed[self.names[device]]
@@ -154,18 +184,21 @@ class _Divider:
         if made is None:
             by_node = {n: d for w, d in zip(found.works, seats, strict=True) for n in w.nodes}
             made = _division(found.graph, by_node, backends, self.threads, self.cache)
-        self.kept[seats] = replace(made, predicted=self._predicted(made, seats))
-        while len(self.kept) > _KEPT:
-            del self.kept[next(iter(self.kept))]
-        return replace(self.kept[seats], plan_text="\n".join(_text(self.names, found, how)))
+        text = "\n".join(_text(self.names, found, how))
+        self.kept[seats] = replace(made, predicted=self._predicted(made, seats), plan_text=text)
+        with self.guard:
+            old = [each for each in self.kept if each not in (seats, self.seats) and set(each) != {HOST}]
+            for each in old[: max(len(self.kept) - _KEPT, 0)]:
+                del self.kept[each]
+        return self.kept[seats]
 
     def _predicted(self, made: Division, seats: Sequence[int]) -> tuple[float, ...]:
-        """Seconds of each part, by devices as fast as they were at first."""
+        """Seconds of each part, by devices as fast as they were at first, and what is known of works."""
         part_of = {v: k for k, part in enumerate(made.parts) for v in part.makes}
         found = [0.0] * len(made.parts)
-        for work, seat in zip(self.base.works, seats, strict=True):
+        for w, (work, seat) in enumerate(zip(self.base.works, seats, strict=True)):
             if (k := next((part_of[n] for n in work.nodes if n in part_of), None)) is not None:
-                found[k] += work.priced[seat].seconds
+                found[k] += work.priced[seat].seconds * self.known.get((w, seat), 1.0)
         return tuple(found)
 
 
@@ -318,8 +351,8 @@ def _text(names: Sequence[str], found: _Placed, how: _How) -> Iterator[str]:
     said = f"{placement.said}, found by {placement.method}"
     yield f"objective {how.objective}: {placement.seconds:.3g} s predicted; {said}"
     for name, seconds in placement.others:
-        alone = name.removeprefix("all on ")
-        yield f"  {name if alone == name else f'all on {found.called[alone]}'}: {seconds:.3g} s"
+        device = name.removeprefix("all on ")
+        yield f"  {name if device == name else f'all on {found.called[device]}'}: {seconds:.3g} s"
     for work, seat in zip(found.works, placement.seats, strict=True):
         said = ", ".join(
             f"{name} {p.seconds:.3g} s" if not p.reason else f"{name}: {p.reason}"
