@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 FACTOR = 1.4
 TIMES = 5
-PROBED = 8
+PROBED = 4
 _LAST = 7  # runs that are looked back on
 
 

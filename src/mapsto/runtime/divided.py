@@ -176,6 +176,7 @@ class DividedExecutable:
         self._next: Division | None = None
         self._replanning, self._adapting = replanning, Adapting(devices)
         self._is_planning = self._is_prepared = False
+        self._looked_at: set[str] = set()  # devices whose probe is on its lane
         self._runs = 0
         self._history: list[str] = []
         self._lanes = {device: _Lane(device) for device in devices}
@@ -389,9 +390,10 @@ class DividedExecutable:
         elif changed is not None:
             self._replan(changed, replanning)
         elif self._runs % PROBED == 0:
-            used = {part.device for part in current.parts} | set(self.lost)
+            used = {part.device for part in current.parts} | {*self.lost, *self._looked_at}
             for device, probe in replanning.probes.items():
                 if device not in used:
+                    self._looked_at.add(device)
                     self._lanes[device].put(lambda device=device, probe=probe: self._probe(device, probe))  # type: ignore[misc]
 
     def _probe(self, device: str, probe: Callable[[], float]) -> None:
@@ -401,6 +403,8 @@ class DividedExecutable:
         except Exception as error:
             self._lose(device, error)
             return
+        finally:
+            self._looked_at.discard(device)
         with self._guard:
             changed = self._adapting.probed(device, times)
         if changed is not None and self._replanning is not None:
