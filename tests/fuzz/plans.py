@@ -7,15 +7,18 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import resources
 from typing import Any
 
 import numpy as np
 
 import mapsto
 from mapsto.devices.cpu import host, workers
-from mapsto.errors import MapstoError, ParseError
+from mapsto.errors import ArgumentError, MapstoError, ParseError
 from mapsto.importers.onnx import load
 from mapsto.machine import text as machine_text
+from mapsto.machine.machine_file import parse_machine
+from mapsto.session.simulate import known_names, shipped_machines, simulate
 from tests.fuzz import jsons, lines, seeds
 from tests.fuzz.children import Desk, Outcome
 from tests.fuzz.models import REFUSALS, SECONDS, fenced_run, guarded, inputs
@@ -123,6 +126,41 @@ def tried_machine(case: Case, desk: Desk) -> Outcome:
     with _host(machine):
         exe = guarded(lambda: mapsto.compile(base.data, threads=1, cache=False), REFUSALS)
     return exe if isinstance(exe, Outcome) else _run(exe, base, case, desk)
+
+
+def made_described(seed: int, number: int, without: frozenset[int] = frozenset()) -> Case:
+    """A machine that is described in TOML, damaged as a text."""
+    rng = random.Random(f"{seed} described {number}")
+    every = shipped_machines()
+    name = rng.choice(every)
+    base = rng.randrange(len(bases()))
+    text, how = described(name), [f"machine {name}, for {bases()[base].name!r}"]
+    for k in range(rng.choice([1, 1, 2, 3, 6])):
+        if k not in without:
+            other = random.Random(f"{seed} described {number} {k}")
+            text, done = lines.mutate(text, other, lambda r: described(r.choice(every)))
+            how.append(done)
+    return Case(text, tuple(how), base, rng.randrange(1 << 30))
+
+
+def described(name: str) -> str:
+    return (resources.files("mapsto") / "machines" / f"{name}.toml").read_text("utf-8")
+
+
+def tried_described(case: Case, desk: Desk) -> Outcome:
+    """Reads a machine, and follows a model on it."""
+    base = bases()[case.base]
+    desk.stage("machine", 5)
+    machine = guarded(lambda: parse_machine(case.text, "file", known_names()), (ParseError,))
+    if isinstance(machine, Outcome):
+        return machine
+    desk.stage("simulate", SECONDS)
+    found = guarded(lambda: simulate(base.data, machine), (*REFUSALS, ArgumentError))
+    if isinstance(found, Outcome):
+        return found
+    if not 0 <= found.seconds or found.placement.bound > found.seconds * (1 + 1e-6):
+        return Outcome("impossible", "figures", f"{found.seconds} s, bound {found.placement.bound} s", True)
+    return Outcome("ran")
 
 
 @contextmanager

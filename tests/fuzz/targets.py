@@ -47,4 +47,7 @@ TARGETS: dict[str, Target] = {
     "machines": Target(
         "machines", plans.made_machine, plans.tried_machine, lambda c: c.text.encode(), _text_from, ".machine", 1
     ),
+    "described": Target(
+        "described", plans.made_described, plans.tried_described, lambda c: c.text.encode(), _text_from, ".toml", 1
+    ),
 }

@@ -89,7 +89,8 @@ def read_machine(name: str | os.PathLike[str]) -> MachineFile:
     """
     text = os.fspath(name)
     if text in shipped_machines():
-        return parse_machine((resources.files("mapsto") / "machines" / f"{text}.toml").read_text("utf-8"), text, _ops())
+        own = resources.files("mapsto") / "machines" / f"{text}.toml"
+        return parse_machine(own.read_text("utf-8"), text, known_names())
     if not os.path.exists(text) and os.sep not in text and not text.endswith(".toml"):
         there = ", ".join(shipped_machines())
         raise ArgumentError(f"there is no file {text!r}, and no machine of that name; there are: {there}")
@@ -99,7 +100,7 @@ def read_machine(name: str | os.PathLike[str]) -> MachineFile:
     except ModelError as error:
         raise FileError(str(error)) from None
     try:
-        return parse_machine(data.decode("utf-8"), text, _ops())
+        return parse_machine(data.decode("utf-8"), text, known_names())
     except UnicodeDecodeError as error:
         raise ParseError(f"{text}: byte {error.start} is no UTF-8, as TOML is") from None
 
@@ -168,7 +169,7 @@ def _least_energy(frugal: Simulation, quick: Simulation, seconds: float) -> Simu
     return replace(best, placement=replace(best.placement, seconds=joules, bound=bound, others=frugal.placement.others))
 
 
-def _ops() -> dict[str, list[str]]:
+def known_names() -> dict[str, list[str]]:
     """What a machine file may name: each op, and each kind of ops."""
     found = {name: [name] for name in known_ops()}
     for name in known_ops():
