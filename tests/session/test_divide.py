@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -229,6 +230,23 @@ def test_nothing_is_kept_of_a_run_that_failed(workers: Workers) -> None:
     del marked
     gc.collect()
     assert seen() is None
+
+
+def test_threads_end_with_their_executable(workers: Workers) -> None:
+    def lanes() -> int:
+        gc.collect()
+        return sum(thread.name in ("mapsto cpu", "mapsto opencl") for thread in threading.enumerate())
+
+    before = lanes()
+    exes = [split_diamond(workers) for _ in range(3)]
+    for exe in exes:
+        list(exe.stream([{"x": np.zeros((16, 16), np.float32)}] * 3))
+    assert lanes() == before + 6
+    del exe, exes
+    deadline = time.monotonic() + 30
+    while lanes() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lanes() == before
 
 
 class _Marked(np.ndarray):

@@ -13,6 +13,7 @@ import os
 import queue
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -138,24 +139,44 @@ class _Running:
     done: dict[int, Future[None]]
 
 
+_Task = Callable[[], None]
+
+
 class _Lane:
-    """A thread that does one thing after the other; it is started with the first, and once more in a forked child."""
+    """A thread that does one thing after the other; it is started with the first, and once more in a forked child. It
+    ends when nobody has the lane any more.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._tasks: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._process = 0
+        self._guard = threading.Lock()
 
-    def put(self, task: Callable[[], None]) -> None:
+    def put(self, task: _Task) -> None:
         if self._process != os.getpid():
-            self._tasks, self._process = queue.SimpleQueue(), os.getpid()
-            threading.Thread(target=_work, args=(self._tasks,), name=f"mapsto {self._name}", daemon=True).start()
+            with self._guard:
+                if self._process != os.getpid():
+                    self._begin()
         self._tasks.put(task)
 
+    def _begin(self) -> None:
+        self._tasks = queue.SimpleQueue()
+        weakref.finalize(self, self._tasks.put, None)
+        threading.Thread(target=_work, args=(self._tasks,), name=f"mapsto {self._name}", daemon=True).start()
+        self._process = os.getpid()
 
-def _work(tasks: queue.SimpleQueue[Callable[[], None]]) -> None:
-    while True:
-        tasks.get()()
+
+def _work(tasks: queue.SimpleQueue[_Task | None]) -> None:
+    while _is_done(tasks.get()):
+        pass
+
+
+def _is_done(task: _Task | None) -> bool:
+    """Does a task, of which nothing is kept; False: there will be none any more."""
+    if task is not None:
+        task()
+    return task is not None
 
 
 class DividedExecutable:
