@@ -175,6 +175,18 @@ def test_streams_give_each_run_its_own_outputs_in_order(workers: Workers) -> Non
         exe.stream([], ahead=-1)
 
 
+def test_a_stream_may_refill_one_array(workers: Workers) -> None:
+    exe, buffer = split_diamond(workers), np.zeros((16, 16), np.float32)
+
+    def refilled() -> Iterator[dict[str, np.ndarray]]:
+        for i in range(8):
+            buffer[:] = i / 4
+            yield {"x": buffer}
+
+    for i, outputs in enumerate(exe.stream(refilled())):
+        np.testing.assert_allclose(outputs["y"], wanted(np.full((16, 16), i / 4)), rtol=1e-4, atol=1e-6)
+
+
 def test_a_stream_is_shared_among_copies(workers: Workers) -> None:
     exe = replicated(diamond(), {"cpu": workers, "opencl": opencl.backend()}, 1)
     inputs = [np.random.default_rng(i).standard_normal((16, 16)).astype(np.float32) for i in range(60)]

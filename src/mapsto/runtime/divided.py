@@ -298,7 +298,8 @@ class DividedExecutable:
         if set(inputs) != set(names):
             given = ", ".join(map(str, inputs)) or "none"
             raise ShapeError(f"inputs of {self.whole.name}: it takes {', '.join(names) or 'none'}; got {given}")
-        values = {name: np.asarray(inputs[name]) for name in names}
+        # whoever gives the next input may refill the array of the last one, whose run may not have begun
+        values = {name: np.array(inputs[name]) if of_stream else np.asarray(inputs[name]) for name in names}
         sizes = self._sizes(values)
         if self._next is not None:
             self._switch()
