@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -171,8 +174,12 @@ def test_streams_give_each_run_its_own_outputs_in_order(workers: Workers) -> Non
         for x, outputs in zip(inputs, found, strict=True):
             np.testing.assert_allclose(outputs["y"], wanted(x), rtol=1e-4, atol=1e-6)
     assert "bytes from other devices" in exe.report()
-    with pytest.raises(ArgumentError, match="ahead"):
-        exe.stream([], ahead=-1)
+    for ahead in (-1, 1.5, None, True):
+        with pytest.raises(ArgumentError, match="ahead"):
+            exe.stream([], ahead=ahead)  # type: ignore[arg-type]
+    for wrong in (5, None, {"x": inputs[0]}):
+        with pytest.raises(ArgumentError, match="inputs"):
+            exe.stream(wrong)  # type: ignore[arg-type]
 
 
 def test_a_stream_may_refill_one_array(workers: Workers) -> None:
@@ -279,6 +286,41 @@ def test_what_the_inputs_are_at_fault_for_is_an_error_and_no_device_is_lost(work
             exe.run(wrong)
 
 
+def test_inputs_are_taken_and_refused_as_by_one_device(workers: Workers) -> None:
+    nodes = [node("Relu", ["x"], ["r"]), node("Exp", ["r"], ["y"])]
+    graph = prepared(model(nodes, {"x": ["n", 4], "u": [3]}, ["y", "x"]), None)
+    exe, alone = on_both(graph, at_random(graph, 1), workers), build(graph, workers, 1, None)
+    x, u = np.arange(8, dtype=np.float32).reshape(4, 2).T, np.zeros(3, np.float32)
+    for each in (x, x.astype(">f4"), x.tolist(), x[::-1]):
+        for name, expected in alone.run({"x": each, "u": u}).items():
+            found = exe.run({"x": each, "u": u})[name]
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+            assert (found.dtype, found.strides) == (expected.dtype, expected.strides)
+    for wrong in ({"x": x, "u": np.zeros(3, np.int8)}, {"x": x.astype(complex), "u": u}, {"x": [[1, 2], [3]], "u": u},
+                  {"x": x, "u": u[:2]}, {"x": np.ma.masked_array(x), "u": u}):  # fmt: skip
+        for one in (alone, exe):
+            with pytest.raises(ShapeError):
+                one.run(wrong)
+
+
+def test_very_many_sizes(workers: Workers) -> None:
+    count = 70
+    nodes = [node("Relu", ["a0"], ["r0"])]
+    for i in range(1, count):
+        nodes += [node("Exp", [f"a{i}"], [f"e{i}"]), node("Concat", [f"r{i - 1}", f"e{i}"], [f"r{i}"], axis=0)]
+    nodes += [node("Relu", [f"r{count - 1}"], ["y"])]
+    graph = prepared(model(nodes, {f"a{i}": [f"s{i}"] for i in range(count)}), None)
+    exe, alone = on_both(graph, {graph.outputs[0]: 1}, workers), build(graph, workers, 1, None)
+    feed = {f"a{i}": np.full(i % 3, i / 70, np.float32) for i in range(count)}
+    np.testing.assert_allclose(exe.run(feed)["y"], alone.run(feed)["y"], rtol=1e-5)
+
+
+def test_inputs_that_are_updated_need_one_device(workers: Workers) -> None:
+    graph = replace(diamond(), updates=(("x", diamond().outputs[0]),))
+    with pytest.raises(UnsupportedError, match="need one device"):
+        on_both(graph, {}, workers)
+
+
 def test_sizes_that_do_not_agree_are_refused(workers: Workers) -> None:
     nodes = [node("Exp", ["a"], ["p"]), node("Exp", ["b"], ["q"]), node("Add", ["p", "q"], ["y"])]
     graph = prepared(model(nodes, {"a": ["n"], "b": ["n"]}), None)
@@ -322,6 +364,10 @@ def test_the_way_in() -> None:
         ({"devices": ["cpu"], "pins": [("*", "gpu")]}, "there is no device"),
         ({"devices": ["cpu"], "objective": "price"}, "there are: latency, throughput"),
         ({"devices": ["cpu"], "placer": "best"}, "there are: greedy"),
+        ({"devices": None}, "expected a list of names"),
+        ({"devices": ["cpu"], "pins": ["ab"]}, "expected pairs"),
+        ({"devices": ["cpu"], "pins": {"*": "cpu"}}, "expected pairs"),
+        ({"devices": ["cpu"], "pins": [("*", "cpu")], "replicate": True}, "a work is on every device"),
     ]:
         with pytest.raises(ArgumentError, match=said):
             mapsto.divide(model([node("Relu", ["x"], ["y"])], {"x": [4]}), **wrong)  # type: ignore[arg-type]
@@ -448,6 +494,72 @@ def test_a_device_that_turns_slow_is_given_less_and_more_again(
     for _ in range(40):
         exe(x)
     assert len(asked) == settled, exe.report()
+
+
+def test_a_lost_device_is_not_planned_for(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, said = diamond(), list[dict[str, float]]()
+    by_op = {n.op: n.outputs[0].name for n in graph.nodes}
+    division = divided(graph, {by_op["tanh"]: 1}, {"cpu": workers, "opencl": opencl.backend()}, 1)._current.division
+    alone = divided(graph, {}, {"cpu": workers}, 1)
+
+    def ready(speed: Mapping[str, float]) -> Division | None:
+        said.append(dict(speed))
+        return alone._current.division
+
+    def dies() -> float:
+        raise RuntimeError("the device is gone")
+
+    replanning = Replanning(lambda speed, took: None, ready, lambda speed: None, lambda: None, {"opencl": dies})
+    exe = DividedExecutable(alone.whole, division, ["cpu", "opencl"], replanning)
+    x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
+    exe(x)
+    exe._probe("opencl", dies)
+    assert exe.lost == ["opencl"] and said[-1]["opencl"] == float("inf")
+    for _ in range(20):
+        np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)
+        settle(exe)
+    assert {part.device for part in exe.parts} == {"cpu"} and "the device is gone" in exe.report()
+
+
+def test_interrupts_leave_no_lane_waiting(workers: Workers) -> None:
+    exe, x = split_diamond(workers), np.zeros((16, 16), np.float32)
+    exe(x)
+    interrupted = 0
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        for at in range(150):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + at % 60))
+                exe(x)
+            except KeyboardInterrupt:
+                interrupted += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    settle(exe)
+    assert interrupted > 5
+    np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)
+
+
+def test_a_process_may_end_in_the_middle_of_a_stream() -> None:
+    opencl.required()
+    program = """
+import numpy as np, mapsto
+from tests.session.test_divide import *
+with Workers(cache=False, isa=None) as workers:
+    exe = split_diamond(workers)
+stream = exe.stream({"x": np.zeros((16, 16), np.float32)} for _ in range(500))
+next(stream)
+exe._put(stream.gi_frame.f_locals["going"][0], 0)
+"""
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
 
 
 def test_dividing_anew_that_fails_is_said_and_nothing_else(workers: Workers) -> None:

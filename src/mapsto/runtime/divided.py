@@ -9,6 +9,9 @@ device's from then on; `report` says so. What the host refuses as well is the mo
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import math
 import os
 import queue
 import threading
@@ -16,21 +19,24 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mapsto.arguments import brief
+from mapsto.arguments import brief, integer
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.ir.expr import Expr, evaluate, symbols
 from mapsto.ir.graph import Value
 from mapsto.runtime.adapting import PROBED, Adapting, Lately
+from mapsto.runtime.arrays import readable
 from mapsto.runtime.executable import Executable
+from mapsto.runtime.program import Port
 
 NamedArrays = dict[str, np.ndarray]
+_PATIENCE = 60.0  # seconds that the end of a process waits for a part
 _FIRST = 2  # runs of a part that touch memory for the first time
 _AHEAD = 2  # runs of a stream that are begun before the first of them has ended
 
@@ -38,7 +44,7 @@ _AHEAD = 2  # runs of a stream that are begun before the first of them has ended
 @dataclass(frozen=True)
 class DividedPart:
     """executable: on its device. on_host: makes one of the same part for the host. after: parts that it waits for.
-    told: an input's name, and sizes that its shape is to hold; None: none. values: what it yields, as declared. holds:
+    told: sizes that are to be told, by the inputs whose shapes hold them. values: what it yields, as declared. holds:
     (a scalar among them or among the inputs of the whole, the size that it is). makes: all that it computes.
     """
 
@@ -47,7 +53,7 @@ class DividedPart:
     executable: Executable
     on_host: Callable[[], Executable]
     after: tuple[int, ...]
-    told: tuple[str, tuple[str, ...]] | None
+    told: Mapping[str, str]
     values: tuple[Value, ...]
     holds: tuple[tuple[str, str], ...] = ()
     makes: frozenset[str] = frozenset()
@@ -151,6 +157,7 @@ class _Lane:
         self._name = name
         self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
         self._process = 0
+        self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
 
     def put(self, task: _Task) -> None:
@@ -163,8 +170,19 @@ class _Lane:
     def _begin(self) -> None:
         self._tasks = queue.SimpleQueue()
         weakref.finalize(self, self._tasks.put, None)
-        threading.Thread(target=_work, args=(self._tasks,), name=f"mapsto {self._name}", daemon=True).start()
+        self._thread = threading.Thread(target=_work, args=(self._tasks,), name=f"mapsto {self._name}", daemon=True)
+        self._thread.start()
+        _LANES.add(self)
         self._process = os.getpid()
+
+    def end(self) -> None:
+        """Waits for the task that is being done; the others are dropped."""
+        if self._thread is not None and self._process == os.getpid():
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._tasks.get_nowait()
+            self._tasks.put(None)
+            self._thread.join(_PATIENCE)
 
 
 def _work(tasks: queue.SimpleQueue[_Task | None]) -> None:
@@ -173,10 +191,27 @@ def _work(tasks: queue.SimpleQueue[_Task | None]) -> None:
 
 
 def _is_done(task: _Task | None) -> bool:
-    """Does a task, of which nothing is kept; False: there will be none any more."""
+    """Does a task, of which nothing is kept; False: there will be none any more. Tasks tell their errors themselves."""
     if task is not None:
-        task()
+        with contextlib.suppress(Exception):
+            task()
     return task is not None
+
+
+_LANES: weakref.WeakSet[_Lane] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_lanes() -> None:
+    """At the end of the process: a thread inside native code would abort it. What waits is not begun any more."""
+    for lane in list(_LANES):
+        lane.end()
+
+
+def _settle(done: Future[None], error: BaseException | None) -> None:
+    """Says how a part ended, if that has not been said."""
+    with contextlib.suppress(InvalidStateError):
+        done.set_result(None) if error is None else done.set_exception(error)
 
 
 class DividedExecutable:
@@ -224,13 +259,18 @@ class DividedExecutable:
         run fails.
         """
         running = self._begun(inputs, False)
-        for k in running.done:
-            if running.of.parts[k].device != self.host:
-                self._put(running, k)
-        for k in running.done:
-            if running.of.parts[k].device == self.host:
-                self._do(running, k)
-        return self._ended(running)
+        try:
+            for k in running.done:
+                if running.of.parts[k].device != self.host:
+                    self._put(running, k)
+            for k in running.done:
+                if running.of.parts[k].device == self.host:
+                    self._do(running, k)
+            return self._ended(running)
+        except BaseException as error:  # whatever comes between (Ctrl-C): no lane waits for what will not be done
+            for done in running.done.values():
+                _settle(done, error)
+            raise
 
     @public
     def __call__(self, *inputs: Any) -> Any:
@@ -246,9 +286,12 @@ class DividedExecutable:
         """Outputs by name for each of many inputs, in their order; while the last parts of one are done, the first of
         the next are. ahead: how many are begun at a time, beside the one that is waited for.
         """
-        if ahead < 0:
-            raise ArgumentError(f"ahead: {ahead} is no number of runs")
-        return self._streamed(inputs, ahead)
+        count = integer(ahead)
+        if count is None or count < 0:
+            raise ArgumentError(f"ahead: {brief(ahead)} is no number of runs")
+        if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
+            raise ArgumentError(f"inputs: expected dicts of inputs by name, one after the other, got {brief(inputs)}")
+        return self._streamed(inputs, count)
 
     def _streamed(self, inputs: Iterable[Mapping[str, Any]], ahead: int) -> Iterator[NamedArrays]:
         going: deque[_Running] = deque()
@@ -298,8 +341,10 @@ class DividedExecutable:
         if set(inputs) != set(names):
             given = ", ".join(map(str, inputs)) or "none"
             raise ShapeError(f"inputs of {self.whole.name}: it takes {', '.join(names) or 'none'}; got {given}")
-        # whoever gives the next input may refill the array of the last one, whose run may not have begun
-        values = {name: np.array(inputs[name]) if of_stream else np.asarray(inputs[name]) for name in names}
+        ports = [Port(value.name, value.dtype, value.shape, 0) for value in self.whole.inputs]
+        values = {port.name: readable(port, inputs[port.name], False) for port in ports}
+        if of_stream:  # whoever gives the next input may refill the array of the last one, whose run may not have begun
+            values = {name: np.array(array) for name, array in values.items()}
         sizes = self._sizes(values)
         if self._next is not None:
             self._switch()
@@ -333,19 +378,19 @@ class DividedExecutable:
                 for dim, extent in zip(value.shape, array.shape, strict=True):
                     if isinstance(dim, Expr) and str(dim) in symbols(dim):
                         running.sizes[str(dim)] = extent
-            running.sizes.update({size: int(running.values[name]) for name, size in running.of.parts[k].holds})
+            running.sizes.update({size: int(running.values[name].item()) for name, size in running.of.parts[k].holds})
         except BaseException as error:
             running.of.waiting[k] = max(running.of.waiting[k] - 1, 0)
-            running.done[k].set_exception(error)
+            _settle(running.done[k], error)
         else:
             running.of.waiting[k] = max(running.of.waiting[k] - 1, 0)
-            running.done[k].set_result(None)
+            _settle(running.done[k], None)
 
     def _inputs(self, running: _Running, k: int) -> NamedArrays:
         part, found = running.of.parts[k], {}
         for port in part.executable.program.inputs:
-            if part.told is not None and port.name == part.told[0]:
-                found[port.name] = np.zeros((*(running.sizes[name] for name in part.told[1]), 0), bool)
+            if port.name in part.told:
+                found[port.name] = np.zeros((running.sizes[part.told[port.name]], 0), bool)
                 continue
             found[port.name] = running.values[port.name]
             maker = running.of.makers.get(port.name)
@@ -382,10 +427,16 @@ class DividedExecutable:
                 self.lost.append(device)
                 said = error if isinstance(error, MapstoError) else f"{type(error).__name__}: {error}"
                 self._history.append(f"{device} failed and was taken out; its parts run on {self.host}: {said}")
+        if self._replanning is not None:
+            self._take_ready(self._replanning)
 
     def _ended(self, running: _Running) -> NamedArrays:
-        for done in running.done.values():
-            done.result()
+        try:
+            for done in running.done.values():
+                done.result()
+        except BaseException:
+            running.values.clear()  # what the error's frames hold on to
+            raise
         found = {}
         for name in self.whole.outputs:
             array = running.values.get(name)
@@ -402,7 +453,7 @@ class DividedExecutable:
         """After a run: whether devices are as fast as the division was made for."""
         with self._guard:
             self._runs += 1
-            spent = current.spent()
+            spent = {device: each for device, each in current.spent().items() if device not in self.lost}
             free = not self._is_planning and self._next is None
             first, self._is_prepared = not self._is_prepared, True
             changed = self._adapting.ran(spent) if free and not first else None
@@ -420,18 +471,33 @@ class DividedExecutable:
 
     def _probe(self, device: str, probe: Callable[[], float]) -> None:
         """Of a device that has no part, on its lane: code that is there may suit it better now."""
-        try:
-            times = probe()
-        except Exception as error:
-            self._lose(device, error)
+        times = self._probed(device, probe)
+        self._looked_at.discard(device)
+        if times is None or self._replanning is None:
             return
-        finally:
-            self._looked_at.discard(device)
         with self._guard:
             changed = self._adapting.probed(device, times)
-        if changed is not None and self._replanning is not None:
+        if changed is not None:
             self._say(changed)
-            self._offer(self._replanning.ready(dict(self._adapting.speed)))
+            self._take_ready(self._replanning)
+
+    def _probed(self, device: str, probe: Callable[[], float]) -> float | None:
+        """None: the device failed, and is taken out."""
+        try:
+            return probe()
+        except Exception as error:
+            self._lose(device, error)
+            return None
+
+    def _take_ready(self, replanning: Replanning) -> None:
+        try:
+            self._offer(replanning.ready(self._speed()))
+        except Exception as error:
+            self._history.append(f"after {self._runs} runs: dividing anew failed ({error})")
+
+    def _speed(self) -> dict[str, float]:
+        """How many times what they did at first devices take; inf: those that are lost."""
+        return {name: math.inf if name in self.lost else times for name, times in self._adapting.speed.items()}
 
     def _replan(self, changed: Mapping[str, float], replanning: Replanning) -> None:
         """In the background: runs go on as before until another division is there."""
@@ -440,13 +506,14 @@ class DividedExecutable:
 
         def plan() -> None:
             for device in changed:  # is it the device that has changed, or were its works predicted wrong?
-                if device != self.host and device in replanning.probes:
-                    self._adapting.confirmed(device, changed[device], replanning.probes[device]())
-            speed = dict(self._adapting.speed)
-            replanning.learn(speed, took)
-            self._offer(replanning.ready(speed))
-            replanning.best(speed)
-            self._offer(replanning.ready(dict(self._adapting.speed)))  # which may have changed meanwhile
+                if device != self.host and device in replanning.probes and device not in self.lost:
+                    times = self._probed(device, replanning.probes[device])
+                    if times is not None:
+                        self._adapting.confirmed(device, changed[device], times)
+            replanning.learn(dict(self._adapting.speed), [each for each in took if each[0].device not in self.lost])
+            self._offer(replanning.ready(self._speed()))
+            replanning.best(self._speed())
+            self._offer(replanning.ready(self._speed()))  # devices may have changed meanwhile
 
         self._in_background(plan)
 
@@ -472,7 +539,11 @@ class DividedExecutable:
             finally:
                 self._is_planning = False
 
-        threading.Thread(target=work, name="mapsto divide", daemon=True).start()
+        try:
+            threading.Thread(target=work, name="mapsto divide", daemon=True).start()
+        except RuntimeError as error:  # no thread is to be had
+            self._is_planning = False
+            self._history.append(f"after {self._runs} runs: dividing anew failed ({error})")
 
     def _switch(self) -> None:
         with self._guard:

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.arguments import shapes_of
+from mapsto.arguments import brief, shapes_of
 from mapsto.boundary import public
 from mapsto.budget import metering
 from mapsto.devices.backend import Backend
 from mapsto.devices.named import backend_named
-from mapsto.errors import ArgumentError
+from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Graph
 from mapsto.ir.region import reads
@@ -36,7 +36,7 @@ from mapsto.runtime.executable import Executable
 from mapsto.session.calibrate import Calibration
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.compile import build, prepared
-from mapsto.session.parts import SIZES, GraphPart, cut
+from mapsto.session.parts import SIZE, GraphPart, cut
 from mapsto.session.splitting import split, worth_splitting
 
 # Between two devices that share this machine's memory: what a copy of an array reaches, and what it takes until another
@@ -78,21 +78,26 @@ def divide(
     model whose sizes depend on data in a way that cannot be passed from part to part.
     """
     names = _checked(devices, objective, placer)
+    pairs = _pinned(pins)
+    if replicate and pairs:
+        raise ArgumentError("pins: a work is on every device where each has all of the model (replicate)")
     count, wanted = thread_count(threads), shapes_of(shapes)
     with collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(names, cache) as backends:
         graph = prepared(model, wanted, None, data_root)
+        _require_no_updates(graph)
         calibrations = {name: Calibration(backend, count) for name, backend in backends.items()}
-        how = _How(objective, tuple(pins), placer, tuple(c.correction for c in calibrations.values()))
+        how = _How(objective, pairs, placer, tuple(c.correction for c in calibrations.values()))
         found = _placed(graph, backends, how)
         if objective == "latency" and placer == "exact":
             shares = worth_splitting(graph, found.works, found.problem)
             if shares:
                 in_two = _placed(split(graph, shares), backends, how)
                 found = in_two if in_two.placement.seconds * _SPLIT_BETTER < found.placement.seconds else found
-        if replicate or (replicate is None and objective == "throughput"):
+        if replicate or (replicate is None and objective == "throughput" and not pairs):
             rate = _rate_of_copies(found.problem)
             if replicate or rate * found.placement.seconds > _COPIES_BETTER:
-                text = f"each device has all of it: {1 / rate:.3g} s a run predicted; divided, it would take\n"
+                each = f"{1 / rate:.3g} s" if rate else "nothing"
+                text = f"each device has all of it: {each} a run predicted; divided, it would take\n"
                 text += "\n".join(_text(names, found, how))
                 return replicated(found.graph, backends, count, cache, text)
         divider = _Divider(found, how, names, count, cache)
@@ -123,12 +128,17 @@ class _Divider:
 
     def learn(self, speed: Mapping[str, float], took: Sequence[tuple[DividedPart, float]]) -> None:
         """Parts of the present division take so many times what was predicted for them."""
-        of_value = {name: times / speed[part.device] for part, times in took for name in part.makes}
+        of_value = {
+            name: (self.names.index(part.device), times / speed[part.device])
+            for part, times in took
+            for name in part.makes
+        }
         with self.guard:
-            for w, (work, seat) in enumerate(zip(self.base.works, self.seats, strict=True)):
-                times = next((of_value[name] for name in work.nodes if name in of_value), None)
-                if times is not None:
-                    self.known[w, seat] = self.known.get((w, seat), 1.0) * times
+            for w, work in enumerate(self.base.works):
+                found = next((of_value[name] for name in work.nodes if name in of_value), None)
+                if found is not None:
+                    device, times = found
+                    self.known[w, device] = self.known.get((w, device), 1.0) * times
 
     def ready(self, speed: Mapping[str, float]) -> Division | None:
         """The best of the divisions whose code is there, where devices take so many times what they did at first; None:
@@ -136,6 +146,8 @@ class _Divider:
         """
         with self.guard:
             problem = self._problem(speed)
+            if problem is None:
+                return None
             best = min(self.kept, key=lambda seats: latency(problem, seats))
             if latency(problem, best) * _ANEW >= latency(problem, self.seats):
                 return None
@@ -145,6 +157,8 @@ class _Divider:
     def best(self, speed: Mapping[str, float]) -> Division | None:
         """Makes the best division; None: it is no better. It is kept, and not taken for the present one yet."""
         problem = self._problem(speed)
+        if problem is None:
+            return None
         placement = _moving_less(problem, place(problem, self.how.placer))
         if placement.seats in self.kept or placement.seconds * _ANEW >= latency(problem, self.seats):
             return None
@@ -152,14 +166,14 @@ class _Divider:
         with self._making() as backends:
             return self.division(found, backends, self.how)
 
-    def _problem(self, speed: Mapping[str, float]) -> PlacementProblem:
-        """The first one, by what is known of devices and works now."""
+    def _problem(self, speed: Mapping[str, float]) -> PlacementProblem | None:
+        """The first one, by what is known of devices and works now; None: something can run nowhere any more."""
         problem = self.base.problem
-        jobs = (
-            replace(job, seconds=tuple(s * self._times(w, d, speed) for d, s in enumerate(job.seconds)))
+        jobs = tuple(
+            replace(job, seconds=tuple(s * self._times(w, d, speed) if s else s for d, s in enumerate(job.seconds)))
             for w, job in enumerate(problem.works)
         )
-        return replace(problem, works=tuple(jobs))
+        return None if any(min(job.seconds) == math.inf for job in jobs) else replace(problem, works=jobs)
 
     def prepare(self) -> None:
         """Makes the division that is all on the host, as far as it can be: for when another device is slow."""
@@ -180,17 +194,17 @@ class _Divider:
 
     def division(self, found: _Placed, backends: Mapping[str, Backend], how: _How) -> Division:
         seats = found.placement.seats
-        made = self.kept.pop(seats, None)
+        made = self.kept.get(seats)
         if made is None:
             by_node = {n: d for w, d in zip(found.works, seats, strict=True) for n in w.nodes}
             made = _division(found.graph, by_node, backends, self.threads, self.cache)
         text = "\n".join(_text(self.names, found, how))
-        self.kept[seats] = replace(made, predicted=self._predicted(made, seats), plan_text=text)
         with self.guard:
+            made = self.kept[seats] = replace(made, predicted=self._predicted(made, seats), plan_text=text)
             old = [each for each in self.kept if each not in (seats, self.seats) and set(each) != {HOST}]
             for each in old[: max(len(self.kept) - _KEPT, 0)]:
                 del self.kept[each]
-        return self.kept[seats]
+        return made
 
     def _predicted(self, made: Division, seats: Sequence[int]) -> tuple[float, ...]:
         """Seconds of each part, by devices as fast as they were at first, and what is known of works."""
@@ -233,7 +247,14 @@ def _division(
     return Division(tuple(_parts(parts, made, names, threads, cache)))
 
 
+def _require_no_updates(graph: Graph) -> None:
+    if graph.updates:
+        names = ", ".join(source for source, _ in graph.updates)
+        raise UnsupportedError(f"{graph.name}: inputs that are updated in place ({names}) need one device")
+
+
 def _whole(graph: Graph) -> Whole:
+    _require_no_updates(graph)
     kept = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
     return Whole(graph.name, graph.inputs, graph.outputs, kept)
 
@@ -296,7 +317,8 @@ def _moving_less(problem: PlacementProblem, found: Placement) -> Placement:
 
 
 def _checked(devices: Sequence[str], objective: str, placer: str) -> list[str]:
-    if isinstance(devices, str) or not all(isinstance(d, str) for d in devices):
+    is_list = isinstance(devices, (list, tuple))
+    if not is_list or not all(isinstance(d, str) for d in devices):
         raise ArgumentError("devices: expected a list of names, such as ['cpu', 'opencl']")
     names = list(devices)
     if not names or names[0] != "cpu":
@@ -307,6 +329,16 @@ def _checked(devices: Sequence[str], objective: str, placer: str) -> list[str]:
         if one not in every:
             raise ArgumentError(f"{what} {one!r}; there are: {', '.join(every)}")
     return names
+
+
+def _pinned(pins: Any) -> tuple[tuple[str, str], ...]:
+    """Raises ArgumentError for what are no pairs of texts."""
+    found = list(pins) if isinstance(pins, (list, tuple, set, frozenset)) else [pins]
+    for pin in found:
+        if not isinstance(pin, (list, tuple)) or len(pin) != 2 or not all(isinstance(each, str) for each in pin):
+            such = "such as ('conv*', 'opencl')"
+            raise ArgumentError(f"pins: expected pairs of a pattern and a device, {such}; got {brief(pin)}")
+    return tuple((pattern, device) for pattern, device in found)
 
 
 def _parts(
@@ -324,7 +356,7 @@ def _parts(
             for size in (str(dim) for dim in value.shape if isinstance(dim, Expr)):
                 makers.setdefault(size, k)
         makers.update({size: k for _, size in part.holds})
-        told = (SIZES, part.told) if part.told else None
+        told = {f"{SIZE}{size}": size for size in part.told}
         on_host = remembered(_HostPart(part.graph, threads, cache).made)
         yield DividedPart(
             f"part {k}", names[part.device], executable, on_host, tuple(sorted(after - {k})), told, yielded, part.holds,

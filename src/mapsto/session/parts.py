@@ -11,13 +11,13 @@ from mapsto.ir.expr import Dim, Expr, sym, symbols
 from mapsto.ir.graph import Graph, Node, Value, binds, dims_in
 from mapsto.ir.region import free_values, reads
 
-SIZES = "sizes of the whole"
-"""An input of a part, of no elements, whose shape holds sizes that none of its other inputs shows."""
+SIZE = "size of the whole: "
+"""How the name of an input begins that has no elements, and whose shape holds a size that no other input shows."""
 
 
 @dataclass(frozen=True)
 class GraphPart:
-    """device: by its number. told: the sizes that the input `SIZES` holds, in order; there is none if they are none.
+    """device: by its number. told: the sizes that it has inputs for (`SIZE`).
     holds: (a value, a size): scalars that the part reads or yields and that data decides a size by.
     """
 
@@ -83,7 +83,7 @@ class _Cut:
             wanted = set(self.graph.outputs).union(*self.reads[k + 1 :], shown) & self.made[k]
             outputs = [v.name for node in nodes for v in node.outputs if v.name in wanted]
             told = tuple(sorted(self.told[k]))
-            inputs = [*self.inputs[k], *([Value(SIZES, DType.BOOL, (*map(sym, told), 0))] if told else [])]
+            inputs = [*self.inputs[k], *(Value(f"{SIZE}{size}", DType.BOOL, (sym(size), 0)) for size in told)]
             constants = {n: a for n, a in self.graph.constants.items() if n in self.reads[k]}
             part = replace(
                 self.graph, name=f"{self.graph.name} part {k}", inputs=tuple(inputs), outputs=tuple(outputs),
