@@ -25,7 +25,7 @@ from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis,
 from mapsto.devices.contraction.products import dot_of
 from mapsto.devices.contraction.tile_plan import TilePlan, plan_contraction
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
+from mapsto.ir.expr import Dim, Expr, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop import ast as loop
 from mapsto.loop.ast import Function
 from mapsto.plan.loop_forms import BLOCK_PRODUCTS, FEW_PRODUCTS, sum_division
@@ -298,6 +298,8 @@ class _Template:
     def _division(self, part: _Part) -> tuple[int, int] | None:
         """At which of the loops, and after how many rounds, sums are settled, so that none is one of very many."""
         if not self.form.accumulator.is_float:
+            return None
+        if isinstance(self.form.b_channel_stride, Expr):  # a loop more would push strides out of the registers
             return None
         extents = [axis.extent for axis in part.loops]
         found = sum_division(extents, part.group, FEW_PRODUCTS, BLOCK_PRODUCTS)

@@ -114,9 +114,9 @@ def _unevenness(tiling: Tiling) -> float:
     """By how much the largest share of a few cores is larger than an even one, where there are only panels to share."""
     if tiling.counts is None or sum(tiling.counts) != 1 or not tiling.full_panels:
         return 0.0
-    widths = [tiling.width] * tiling.full_panels + ([sum(tiling.last)] if tiling.last else [])
-    if len(widths) > _MANY_PANELS:
+    if tiling.full_panels >= _MANY_PANELS:
         return 0.0
+    widths = [tiling.width] * tiling.full_panels + ([sum(tiling.last)] if tiling.last else [])
     found = 0.0
     for cores in _SHARED_BY:
         ends = [core * len(widths) // cores for core in range(cores + 1)]
