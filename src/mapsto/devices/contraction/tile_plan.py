@@ -135,17 +135,17 @@ def _bytes_of_b(form: ContractionForm) -> int:
 
 
 def is_far(size: float) -> bool:
-    """Whether an operand of so many bytes comes from beyond the second-level cache in each run: together with those of
-    other layers, whatever is more than a part of that cache does.
-    """
-    return size > CACHED_BYTES
+    """Whether an operand of so many bytes comes from beyond the second-level cache in each run, whatever else is."""
+    return size > NEAR_BYTES
 
 
 def streamed_cycles(form: ContractionForm) -> float:
-    """Cycles that one core waits for B at least: none where it stays near."""
+    """Cycles that one core waits for B, where it is more than a part of the second-level cache and other layers have
+    theirs; else none.
+    """
     batches = math.prod(_number(axis.extent, 1) for axis in form.batch if axis.b != 0)
     size = _bytes_of_b(form) * batches
-    return size / FAR_BYTES_PER_CYCLE if is_far(size) else 0.0
+    return size / FAR_BYTES_PER_CYCLE if size > CACHED_BYTES else 0.0
 
 
 def _rows_outer(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> bool:
