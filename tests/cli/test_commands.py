@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from tests.cli.conftest import Call
 
 import mapsto
-from mapsto.cli.entry import main
 from mapsto.errors import CompileError, MapstoError
 from mapsto.ir.dtypes import DType
 
@@ -98,23 +97,6 @@ def model(tmp_path: Path) -> Path:
     text = '<ir_version: 8, opset_import: ["" : 17]> twice (float[2, 3] x) => (float[2, 3] y) { y = Add(x, x) }'
     onnx.save(onnx.parser.parse_model(text), tmp_path / "twice.onnx")
     return tmp_path / "twice.onnx"
-
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs `mapsto ARGUMENTS`: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mapsto", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import re
 import statistics
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.cli.conftest import Call
 
-from mapsto.cli.entry import main
 from mapsto.cli.machines import parse_limits, seconds_of
 
 ROOT = Path(__file__).parents[2]
@@ -30,23 +28,6 @@ name = "cpu"
 peaks = { "f32*f32*f32" = 1e10 }
 levels = [{ name = "memory", read = 1e10 }]
 """
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Runs `mapsto ARGUMENTS`: (exit code, standard output, standard error)."""
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["mapsto", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
-
-    return run
-
 
 def spans_of(text: str) -> list[tuple[float, float, str, str]]:
     """The timeline of a text: begin and end in microseconds, lane, name."""

@@ -22,7 +22,7 @@ from mapsto.placement.problem import PlacementProblem
 from mapsto.plan.decide import decide
 from mapsto.plan.items import Branches, tasks
 from mapsto.plan.mapped import Mapped
-from mapsto.plan.placing import placement_problem
+from mapsto.plan.placing import WorksToPlace
 from tests.importers.models import model, node, port
 from tests.importers.test_light_models import weighted
 
@@ -47,7 +47,7 @@ def machine(faster: float = 4.0, bytes_a_second: float = 10e9) -> Machine:
 def problem(graph: Graph, figures: Machine) -> tuple[Mapped, PlacementProblem]:
     makers = [DescribedMaker(spec, graph.constants) for spec in figures.devices]
     mapped = decide(graph, makers[0])
-    return mapped, placement_problem(mapped, makers, figures.links)
+    return mapped, WorksToPlace(mapped, makers, figures.links).problem("latency", {})
 
 
 def squeezenet() -> Graph:

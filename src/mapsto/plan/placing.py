@@ -60,23 +60,6 @@ class Considered:
     priced: tuple[Priced, ...]
 
 
-def placement_problem(
-    mapped: Mapped,
-    devices: Sequence[Asked],
-    links: Sequence[Link],
-    objective: str = "latency",
-    memory: Mapping[str, float] | None = None,
-    pins: Sequence[tuple[str, str]] = (),
-) -> PlacementProblem:
-    """devices: those of a machine that are to be used, the one that `mapped` was decided for first. memory: bytes that
-    may be taken, by device. pins: (pattern, device); a work that has a name like it (`*`, `?`), itself or of one of its
-    nodes, runs there.
-
-    Raises ArgumentError for a pin that cannot be kept, saying why.
-    """
-    return WorksToPlace(mapped, devices, links, pins).problem(objective, memory or {})
-
-
 class WorksToPlace:
     """The works of a mapped graph (`considered`), and problems of placement over them."""
 
@@ -84,7 +67,12 @@ class WorksToPlace:
         self, mapped: Mapped, devices: Sequence[Asked], links: Sequence[Link], pins: Sequence[tuple[str, str]] = (),
         corrections: Sequence[Correction] = (),
     ) -> None:  # fmt: skip
-        """See `placement_problem`. corrections: of each device; none: predictions as they are."""
+        """devices: those of a machine that are to be used, the one that `mapped` was decided for first. pins: (pattern,
+        device); a work that has a name like it (`*`, `?`), itself or of one of its nodes, runs there. corrections: of
+        each device; none: predictions as they are.
+
+        Raises ArgumentError for a pin that cannot be kept, saying why.
+        """
         assert mapped.basis is not None, "a plan that is replayed has no costs"
         self.mapped, self.devices, self.links = mapped, devices, links
         self.sizes = Sizes(dict(mapped.basis.sizes))
@@ -101,8 +89,8 @@ class WorksToPlace:
         self._pin(pins)
 
     def problem(self, objective: str, memory: Mapping[str, float]) -> PlacementProblem:
-        """Figures are seconds. For `energy` they are joules: of each work and transfer, and of all devices while it
-        goes on, as if nothing else did: no less than what a run takes.
+        """memory: bytes that may be taken, by device. Figures are seconds. For `energy` they are joules: of each work
+        and transfer, and of all devices while it goes on, as if nothing else did: no less than what a run takes.
         """
         values = [self._bytes(name) for name in self.numbers]
         names = tuple(asked.name for asked in self.devices)
