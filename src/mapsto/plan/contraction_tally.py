@@ -11,7 +11,7 @@ from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Stmt
 from mapsto.kernel.compose import loads_of
 from mapsto.machine.cost import Stream, Tally
-from mapsto.machine.spec import DeviceSpec
+from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.patterns import Placed, Sizes, Stepping, extent, number, placed, walks
@@ -55,6 +55,25 @@ class TemplateShare:
     passes_b: float = 1.0
     between_b: float = 0.0
     shares: float = math.inf
+
+
+@dataclass(frozen=True)
+class WinogradShare:
+    """What a maker says of doing a contraction by products at points.
+
+    products: as if at the peak. added, moved: elements that are added, and that pass between memory and registers, on
+    the way to the points and back. values: bytes of scratch memory that pass; between: bytes from writing some to
+    reading them. taps: bytes at the points, which pass so many times (passes). shares: parts that units can take.
+    """
+
+    products: float
+    added: float
+    moved: float
+    values: float
+    between: float
+    taps: float
+    passes: float
+    shares: float
 
 
 def extents_of(c: Contraction, final: str, layouts: Mapping[str, Layout], sizes: Mapping[str, int]) -> Extents:
@@ -127,6 +146,27 @@ def contraction_tally(
     streams = _streams(c, epilogue, final, extents, layouts, guess, values, reach, distances or {})
     types = (c.a.dtype, c.b.dtype, c.dtype)
     return replace(counts.tally(tuple(streams), reach.shares), products={types: products / reach.share})
+
+
+def winograd_tally(tally: Tally, c: Contraction, share: WinogradShare) -> Tally:
+    """tally: of the contraction done directly. The taps at the points pass instead of the taps, more of them."""
+    types = (c.a.dtype, c.b.dtype, c.dtype)
+    if not tally.products:
+        return tally
+    elements, moves = dict(tally.elements), dict(tally.moves)
+    elements[MULTIPLY_ADD] = elements.get(MULTIPLY_ADD, 0.0) + share.added
+    moves["contiguous"] = moves.get("contiguous", 0.0) + share.moved
+    streams = (
+        *tally.streams,
+        Stream(share.taps, share.taps),
+        Stream(share.taps * (share.passes - 1), share.taps + share.between),
+        Stream(share.values / 2, share.between),
+        Stream(share.values / 2, share.between, True),
+    )
+    return replace(
+        tally, products={types: share.products}, elements=elements, moves=moves, shares=share.shares,
+        streams=tuple(s for s in streams if s.bytes > 0),
+    )  # fmt: skip
 
 
 def _epilogue_counts(

@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from mapsto.devices.contraction import stage
+from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.products import dot_of
+from mapsto.devices.contraction.results import ResultPlace, offset, stored, targets
 from mapsto.devices.contraction.tile_plan import TilePlan, plan_contraction
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
@@ -32,7 +33,6 @@ from mapsto.plan.loop_forms import BLOCK_PRODUCTS, FEW_PRODUCTS, sum_division
 
 __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "contraction", "plan_contraction"]
 
-_SHORT_EPILOGUE = 12  # operations; a longer epilogue is a loop over the tile's rows, not repeated for every accumulator
 _UNROLLED_STEPS = 1
 
 
@@ -85,15 +85,6 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Target:
-    """A result: its name, where column 0 lies, and how far its blocks are apart."""
-
-    name: str
-    base: Dim
-    block_stride: Dim
-
-
-@dataclass(frozen=True)
 class _Sums:
     """Names of a tile's sums, row by row for each vector of the panel: accumulators, and what they were added to after
     each block of terms (None: there are few terms)."""
@@ -108,18 +99,11 @@ class _Template:
         self.plan, self.form, self.epilogue = plan, plan.form, epilogue
         self._counter = 0
         self.fresh = fresh or self._numbered
-        self.looped = _operations(self._probe()) > _SHORT_EPILOGUE
+        self.looped = is_long(epilogue, plan.form, plan.tiling.panel[0], self.fresh)
 
     def _numbered(self, prefix: str) -> str:
         self._counter += 1
         return f"{prefix}_{self._counter}"
-
-    def _probe(self) -> object:
-        """What the epilogue makes of one accumulator, to see how long it is."""
-        lanes = self.plan.tiling.panel[0]
-        zero: tuple[Dim, ...] = tuple(0 for _ in self.form.batch)
-        place = TilePlace(zero, tuple(0 for _ in self.form.rows), 0, lanes, None, None, self.fresh)
-        return self.epilogue(loop.Var("probe", loop.Type(self.form.accumulator, lanes)), place)
 
     # ---- the shared range ----
 
@@ -237,8 +221,8 @@ class _Template:
             settled = [[self.fresh("settled") for _ in panel.vectors] for _ in range(size)]
             out += self._zeroed(panel, settled, loop.Declare)
         batch = tuple(sym(f"batch{i}") for i in range(len(form.batch)))
-        a_base = _offset(form.a_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.a)
-        b_base = add(_offset(form.b_start, form.batch, batch, lambda axis: axis.b), panel.b_start)
+        a_base = offset(form.a_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.a)
+        b_base = add(offset(form.b_start, form.batch, batch, lambda axis: axis.b), panel.b_start)
         for part in parts:
             sums = _Sums(panel, accumulators, settled)
             out += self._nest(part, sums, add(a_base, part.a_start), add(b_base, part.b_start))
@@ -320,8 +304,8 @@ class _Template:
         staged = stage.is_staged(form, loops[-1][1].a if loops else None, part.group)
         outer = loops[:-1] if staged else loops
         axes, indices = [axis for _, axis in outer], [sym(name) for name, _ in outer]
-        a = _offset(a_base, axes, indices, lambda axis: axis.a)
-        b = _offset(b_base, axes, indices, lambda axis: axis.b)
+        a = offset(a_base, axes, indices, lambda axis: axis.a)
+        b = offset(b_base, axes, indices, lambda axis: axis.b)
         if staged:
             body = list(self._pieces(sums, a, b, loops[-1][1]))
         else:
@@ -452,36 +436,13 @@ class _Template:
         valid = None if mask is None or panel.valid is None else panel.valid - column
         at = add(panel.column, column)
         out, results = self.epilogue(value, TilePlace(batch, rows, at, lanes, valid, mask, self.fresh))
-        for target, result in zip(self._targets(batch, rows), results, strict=False):
-            out += self._stored(panel, column + lanes, at, target, result, mask)
+        for target, result in zip(targets(self.form, batch, rows), results, strict=False):
+            out.append(stored(self.form, target, at, result, mask))
+            if self.form.out_block:
+                out += self._zero_tail(panel, column + lanes, target, result.type.element)
         return out
 
-    def _targets(self, batch: tuple[Dim, ...], rows: tuple[Dim, ...]) -> list[_Target]:
-        """Where the columns of each result begin."""
-        form = self.form
-        base = _offset(form.out_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.out)
-        found = [_Target(form.out.name, base, form.out_block_stride)]
-        for also in form.also:
-            base = also.start
-            for index, stride in zip((*batch, *rows), (*also.batch, *also.rows), strict=True):
-                base = add(base, mul(index, stride))
-            found.append(_Target(also.param.name, base, also.block_stride))
-        return found
-
-    def _stored(
-        self, panel: _Panel, end: int, at: Dim, target: _Target, result: loop.Value, mask: loop.Value | None
-    ) -> list[loop.Statement]:
-        """Stores one vector that begins at column `at` and ends at `end` of the panel."""
-        block = self.form.out_block
-        if not block:
-            return [loop.Store(target.name, add(target.base, at), result, mask=mask)]
-        if mask is not None:
-            result = loop.Select(mask, result, loop.Const(0, result.type))
-        where = add(mul(floordiv(at, block), target.block_stride), mod(at, block))
-        stored: list[loop.Statement] = [loop.Store(target.name, add(target.base, where), result)]
-        return stored + self._zero_tail(panel, end, target, result.type.element)
-
-    def _zero_tail(self, panel: _Panel, column: int, target: _Target, element: DType) -> list[loop.Statement]:
+    def _zero_tail(self, panel: _Panel, column: int, target: ResultPlace, element: DType) -> list[loop.Statement]:
         """After the last vector: zeros to the end of its block."""
         form = self.form
         at = add(panel.column, column)
@@ -490,12 +451,6 @@ class _Template:
         where = add(mul(at // form.out_block, target.block_stride), at % form.out_block)
         t = loop.Type(element, form.out_block - at % form.out_block)
         return [loop.Store(target.name, add(target.base, where), loop.Const(0, t))]
-
-
-def _offset(base: Dim, axes: Sequence[LoopAxis], indices: Sequence[Dim], stride: Callable[[LoopAxis], Dim]) -> Dim:
-    for axis, index in zip(axes, indices, strict=True):
-        base = add(base, mul(index, stride(axis)))
-    return base
 
 
 def _near_divisor(extent: Dim, wanted: int) -> int:
@@ -521,17 +476,3 @@ def _merged(loops: tuple[LoopAxis, ...]) -> tuple[LoopAxis, ...]:
         else:
             out.append(axis)
     return tuple(out)
-
-
-def _operations(node: Any) -> int:
-    """Arithmetic nodes in what an epilogue returned."""
-    if isinstance(node, tuple | list):
-        return sum(_operations(n) for n in node)
-    if not hasattr(node, "__dataclass_fields__") or isinstance(node, loop.Type):
-        return 0
-    own = (
-        0
-        if isinstance(node, loop.Var | loop.Const | loop.Load | loop.Broadcast | loop.Let | loop.Store | loop.Bitcast)
-        else 1
-    )
-    return own + sum(_operations(getattr(node, f)) for f in node.__dataclass_fields__)

@@ -14,8 +14,9 @@ from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Shared
 from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.quotes import Quoting
-from mapsto.devices.making.tasks import make_task
+from mapsto.devices.making.tasks import Templates, make_task
 from mapsto.devices.making.tile_quotes import TileTemplate
+from mapsto.devices.making.winograd import winograd_calls
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
 from mapsto.plan.home import Home
@@ -41,9 +42,9 @@ class CpuMaker:
         self.machine = digest(machine)
         self.constants = constants
         self._shared = Shared(Functions(isa, submit))
-        self._tiles = partial(template_calls, core=isa.core)
-        self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(isa.core)).offers
+        self._templates = Templates(partial(template_calls, core=isa.core), partial(winograd_calls, core=isa.core))
+        self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(isa.core, points=True)).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`."""
-        return make_task(task, homes, offer, self._shared, self.constants, self._tiles)
+        return make_task(task, homes, offer, self._shared, self.constants, self._templates)

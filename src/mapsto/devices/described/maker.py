@@ -97,6 +97,9 @@ class _InTiles:
         filled = rows * extents.columns / max(down * self.rows * across * self.columns, 1)
         return TemplateShare(filled or 1.0, shares=float(max(extents.batch * down * across, 1)))
 
+    def winograd(self, task: Task, code: TaskCode) -> None:
+        return None
+
 
 class _Nothing:
     """A `making.code.MadeFor` that no function is made for."""

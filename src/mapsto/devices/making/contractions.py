@@ -115,7 +115,7 @@ def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCod
     final = task.targets[-1]
     direct = None if reach.a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
-    shaped, tensors = _shape(task, c, reach, direct, code, names, core)
+    shaped, tensors = shape_of(task, c, reach, direct, code, names, core)
     plan = code.schedules.take(
         lambda: plan_contraction(shaped.form, core),
         tiles_text,
@@ -127,13 +127,13 @@ def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCod
         b_name = packed_b(c, packing, shaped.form.b.element, code, calls)
         b_batch = packed_strides(c, packing)
         batch = tuple(replace(x, b=names.dim(s)) for x, s in zip(shaped.form.batch, b_batch, strict=True))
-        form = replace(shaped.form, batch=batch, dims=_size_names(names))
+        form = replace(shaped.form, batch=batch, dims=size_names(names))
         shaped, plan = replace(shaped, form=form), replace(plan, form=form)
     else:
         b_name = c.b.tensor
 
     def made() -> MadeKernel:
-        function, extent = contraction(plan, _epilogue(shaped, code.target.processor))
+        function, extent = contraction(plan, epilogue_of(shaped, code.target.processor))
         return MadeKernel(code.add_function(function, "none"), extent, (), function.dims)
 
     kernel = code.shared.kernel((shaped, tiles_text(plan)), made)
@@ -150,7 +150,7 @@ def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCod
     return calls
 
 
-def _shape(
+def shape_of(
     task: Task, c: Contraction, reach: OperandAccess, b: Access | None, code: TaskCode, names: Renamer, core: Core
 ) -> tuple[Shaped, list[str]]:
     a, out, is_open = reach.a, reach.out, not isinstance(c.channels[0].extent, int)
@@ -200,7 +200,7 @@ def _shape(
     )
     names.rename(own)  # statements have names of their own
     index = names.dims(c.index)
-    form = replace(form, dims=_size_names(names))
+    form = replace(form, dims=size_names(names))
     order = LoopNames(
         tuple(own[i.name] for i in c.batch),
         tuple(own[i.name] for i in rows),
@@ -230,7 +230,7 @@ def _also(
     )
 
 
-def _size_names(names: Renamer) -> tuple[str, ...]:
+def size_names(names: Renamer) -> tuple[str, ...]:
     return tuple(sorted(names.sizes.values(), key=lambda s: int(s[1:])))
 
 
@@ -300,7 +300,7 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, task: Task, code: TaskCode) -> l
     return found
 
 
-def _epilogue(shaped: Shaped, processor: Processor) -> Epilogue:
+def epilogue_of(shaped: Shaped, processor: Processor) -> Epilogue:
     """What is computed on the accumulators before they are stored."""
     layouts = dict(shaped.layouts)
 

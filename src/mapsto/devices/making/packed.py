@@ -57,11 +57,11 @@ def packed_b(c: Contraction, packing: Packing, dtype: DType, code: TaskCode, cal
 
 def _packed_constant(c: Contraction, packing: Packing, dtype: DType, code: TaskCode) -> str:
     """Packed once, and equal for all contractions that pack it in one way: the name says what and how."""
-    key = repr((*_packing_key(c, packing), dtype))
+    key = repr((*packing_key(c, packing), dtype))
     name = f"{c.b.tensor}.packed.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     def pack() -> np.ndarray:
-        packed = packing.pack(_logical_b(c, code.constants[c.b.tensor])).reshape(-1)
+        packed = packing.pack(logical_b(c, code.constants[c.b.tensor])).reshape(-1)
         return np.ascontiguousarray(packed, dtype=dtype.numpy)
 
     array, new = code.shared.packing(name, pack)
@@ -73,7 +73,7 @@ def packed_iters(c: Contraction) -> tuple[Iter, ...]:
     return (*c.batch, *c.cols, *c.channels, *c.windows)
 
 
-def _packing_key(c: Contraction, packing: Packing) -> tuple[object, ...]:
+def packing_key(c: Contraction, packing: Packing) -> tuple[object, ...]:
     """Equal for contractions that pack one constant in one way."""
     names = Renamer()
     for it in packed_iters(c):
@@ -106,7 +106,7 @@ def packed_strides(c: Contraction, packing: Packing) -> tuple[Dim, ...]:
     return tuple(strides)
 
 
-def _logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """A constant B as an array (batch..., columns, channels, windows...)."""
     iters = packed_iters(c)
     grids: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import numpy as np
 
 from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.sums import contraction_stmts
-from mapsto.devices.making.tasks import LOOPS, NOTHING, ROUTINE, TILES
+from mapsto.devices.making.tasks import LOOPS, NOTHING, ROUTINE, TILES, WINOGRAD
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Value
@@ -21,7 +21,14 @@ from mapsto.machine.cost import Stream, Tally
 from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.asked import Quote, quoted
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.contraction_tally import Extents, TemplateShare, contraction_tally, extents_of
+from mapsto.plan.contraction_tally import (
+    Extents,
+    TemplateShare,
+    WinogradShare,
+    contraction_tally,
+    extents_of,
+    winograd_tally,
+)
 from mapsto.plan.home import Home
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.patterns import Sizes, extent, number
@@ -35,6 +42,8 @@ GOOD_TO = 1.5
 # The same of one that packs an operand of an open size in each run: it moves that twice more, and from farther away
 # than the guess says where it turns out large.
 GOOD_TO_OPEN = 1.0
+# Products at points take more memory and lose some bits: they must take less by that.
+WORTH_POINTS = 1.1
 
 
 class Template(Protocol):
@@ -48,6 +57,9 @@ class Template(Protocol):
 
     def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> TemplateShare:
         """What it makes of the device's peak."""
+
+    def winograd(self, task: Task, code: TaskCode) -> list[WinogradShare] | None:
+        """What products at points take for each phase; None where it cannot be done by them."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +123,10 @@ class _Quoted:
             yield quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
             return
         tiles = quoted(TILES, tuple(self.tiles(template, code)), spec)
+        points = self.winograd(template, code)
+        if points is not None:
+            yield from (points, tiles) if points.cost.seconds * WORTH_POINTS < tiles.cost.seconds else (tiles, points)
+            return
         least = quoted(LOOPS, (self.least(tiles.tallies[-1]),), spec).cost.seconds
         if least >= tiles.cost.seconds:
             yield tiles
@@ -143,6 +159,16 @@ class _Quoted:
             extents = extents_of(phase, final, layouts, self.sizes)
             made = template.reach(extents, phase.a.dtype, phase.b.dtype, phase.dtype, values[final].dtype)
             yield contraction_tally(phase, task.stmts, values, layouts, self.sizes, spec, made, self.distances)
+
+    def winograd(self, template: Template, code: TaskCode) -> Quote | None:
+        """By products at points, where it can be done so."""
+        shares = template.winograd(self.task, code)
+        if shares is None:
+            return None
+        tallies = list(self.tiles(template, code))
+        borders, direct = tallies[: -len(shares)], tallies[-len(shares) :]  # taps are constant: nothing is packed
+        made = (winograd_tally(*each) for each in zip(direct, self.task.phases, shares, strict=True))
+        return quoted(WINOGRAD, (*borders, *made), self.by.spec)
 
     def packs(self, c: Contraction, template: Template, code: TaskCode) -> bool:
         """Whether a run packs B before."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,12 +19,20 @@ from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
 
 # Templates: what a task's code is made from.
-NOTHING, ROUTINE, TILES, LOOPS = "nothing", "routine", "tiles", "loops"
+NOTHING, ROUTINE, TILES, WINOGRAD, LOOPS = "nothing", "routine", "tiles", "winograd", "loops"
 # Between the schedules of one task's kernels.
 _NEXT = " | "
 
 Tiles = Callable[[Task, TaskCode], list[KernelCall] | None]
 """A device's template for contractions: the calls, or None where it does not apply."""
+
+
+@dataclass(frozen=True)
+class Templates:
+    """What a device makes contractions by. winograd: None where it does none so."""
+
+    tiles: Tiles
+    winograd: Tiles | None = None
 
 
 def make_task(
@@ -33,16 +41,16 @@ def make_task(
     offer: Offer | None,
     shared: Shared,
     constants: Mapping[str, np.ndarray],
-    tiles: Tiles | None = None,
+    templates: Templates | None = None,
 ) -> Made:
-    """What a maker makes of a task; see `Maker.make`. constants: of the graph. tiles: None where a device has no
-    template, and a contraction is made as loops.
+    """What a maker makes of a task; see `Maker.make`. constants: of the graph. templates: None where a device
+    has none, and a contraction is made as loops.
     """
     given = None if offer is None or offer.schedule is None else [s for s in offer.schedule.split(_NEXT) if s]
     code = TaskCode.of(shared, task, homes, constants, given)
     schedules = code.schedules
     try:
-        template, calls = _calls_of(task, code, tiles, None if offer is None else offer.template)
+        template, calls = _calls_of(task, code, templates, None if offer is None else offer.template)
     except ValueError as error:
         if offer is None:
             raise
@@ -56,7 +64,9 @@ def make_task(
     return Made(taken, tuple(calls), dict(code.homes.maps[0]), constants, because, beaten)
 
 
-def _calls_of(task: Task, code: TaskCode, tiles: Tiles | None, template: str | None) -> tuple[str, list[KernelCall]]:
+def _calls_of(
+    task: Task, code: TaskCode, templates: Templates | None, template: str | None
+) -> tuple[str, list[KernelCall]]:
     """The template (the one that is asked for, where one is) and the calls that compute a task; none where nothing
     that it makes has an element.
     """
@@ -64,24 +74,30 @@ def _calls_of(task: Task, code: TaskCode, tiles: Tiles | None, template: str | N
         return NOTHING, []
     usual = None if task.kind == "routine" else usual_case(task, code)
     if usual is None:
-        return _one_case(task, code, tiles, template)
-    first, others = _one_case(task, code, tiles, template)
+        return _one_case(task, code, templates, template)
+    first, others = _one_case(task, code, templates, template)
     own = usual.code(code, sorted(task.reads | set(task.targets)))
-    better, calls = _one_case(usual.task(task), own, tiles, template)
+    better, calls = _one_case(usual.task(task), own, templates, template)
     code.adopt(own)
-    return TILES if TILES in (first, better) else first, [
+    return next((name for name in (WINOGRAD, TILES) if name in (first, better)), first), [
         *(replace(c, extent=mul(c.extent, usual.holds), task=task) for c in calls),
         *(replace(c, extent=mul(c.extent, 1 - usual.holds)) for c in others),
     ]
 
 
-def _one_case(task: Task, code: TaskCode, tiles: Tiles | None, template: str | None) -> tuple[str, list[KernelCall]]:
+def _one_case(
+    task: Task, code: TaskCode, templates: Templates | None, template: str | None
+) -> tuple[str, list[KernelCall]]:
     if task.kind == "routine":
         return ROUTINE, routine_calls(task, code)
     if task.kind != "contraction":
         return LOOPS, [code.rows_call(task.stmts)]
-    if tiles is not None and template != LOOPS:
-        calls = tiles(task, code)
+    if templates is not None and templates.winograd is not None and template == WINOGRAD:
+        calls = templates.winograd(task, code)
+        if calls is not None:
+            return WINOGRAD, calls
+    if templates is not None and template != LOOPS:
+        calls = templates.tiles(task, code)
         if calls is not None:
             return TILES, calls
         code.schedules.explain("the template cannot reach an operand by strides: lowered as plain loops")

@@ -9,17 +9,19 @@ from mapsto.devices.contraction.reach import reach
 from mapsto.devices.making.code import TaskCode
 from mapsto.devices.making.contractions import template_reach
 from mapsto.devices.making.packed import direct_b
+from mapsto.devices.making.winograd import winograd_reach, winograd_share
 from mapsto.ir.dtypes import DType
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.contraction_tally import Extents, TemplateShare
+from mapsto.plan.contraction_tally import Extents, TemplateShare, WinogradShare
 from mapsto.plan.task import Task
 
 
 @dataclass(frozen=True)
 class TileTemplate:
-    """A `making.quotes.Template`."""
+    """A `making.quotes.Template`. points: whether convolutions may be done by products at points."""
 
     core: Core
+    points: bool = False
 
     def reaches(self, task: Task, code: TaskCode) -> bool:
         """See `Template`."""
@@ -32,3 +34,13 @@ class TileTemplate:
     def reach(self, extents: Extents, a: DType, b: DType, total: DType, out: DType) -> TemplateShare:
         """See `Template`."""
         return reach(self.core, extents, a, b, total, out)
+
+    def winograd(self, task: Task, code: TaskCode) -> list[WinogradShare] | None:
+        """See `Template`."""
+        if not self.points:
+            return None
+        reached = winograd_reach(task, code, self.core)
+        if reached is None:
+            return None
+        pairs = zip(task.phases, reached, strict=True)
+        return [winograd_share(task, c, each, code, self.core) for c, each in pairs]

@@ -11,7 +11,7 @@ from mapsto.devices.maker import Made
 from mapsto.devices.making.code import Shared
 from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.quotes import Quoting
-from mapsto.devices.making.tasks import make_task
+from mapsto.devices.making.tasks import Templates, make_task
 from mapsto.devices.making.tile_quotes import TileTemplate
 from mapsto.devices.opencl.functions import Functions
 from mapsto.devices.opencl.traits import TRAITS
@@ -33,7 +33,7 @@ class OpenClMaker:
         self.machine = digest(Machine((spec,)))
         self.constants = constants
         self._shared = Shared(functions)
-        self._tiles = partial(template_calls, core=functions.core)
+        self._templates = Templates(partial(template_calls, core=functions.core))
         self.offers = Quoting(self._shared, constants, spec, TileTemplate(functions.core)).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
@@ -41,7 +41,7 @@ class OpenClMaker:
         for it.
         """
         try:
-            return make_task(task, homes, offer, self._shared, self.constants, self._tiles)
+            return make_task(task, homes, offer, self._shared, self.constants, self._templates)
         except UnsupportedError as error:
             nodes = ", ".join(task.sources or task.first_nodes)
             raise UnsupportedError(f"{self.name} cannot compute {nodes}: {error}") from error

@@ -1,0 +1,158 @@
+"""Convolutions of 3x3 taps by products at points: which tasks, what they would take, and the calls."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+
+from mapsto.devices.contraction.core import Core
+from mapsto.devices.contraction.form import ContractionForm, LoopAxis
+from mapsto.devices.contraction.reach import reach
+from mapsto.devices.contraction.toom_cook import as_floats, operations, short_convolution
+from mapsto.devices.contraction.winograd import winograd
+from mapsto.devices.contraction.winograd_plan import (
+    TAPS,
+    WinogradPlan,
+    is_taken,
+    plan_winograd,
+    read_winograd,
+    winograd_text,
+)
+from mapsto.devices.generic.cost import estimate
+from mapsto.devices.maker import KernelCall
+from mapsto.devices.making.borders import border_calls
+from mapsto.devices.making.code import MadeKernel, TaskCode, grain_of
+from mapsto.devices.making.contractions import OperandAccess, epilogue_of, shape_of, template_reach
+from mapsto.devices.making.packed import logical_b, packing_key
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim
+from mapsto.loop.ast import Param
+from mapsto.plan.contraction import Contraction
+from mapsto.plan.contraction_tally import Extents, WinogradShare
+from mapsto.plan.kernels import Renamer
+from mapsto.plan.task import Task
+
+
+def winograd_reach(task: Task, code: TaskCode, core: Core) -> list[OperandAccess] | None:
+    """How each phase reaches its operands, where all of them can be done by products at points; else None."""
+    reached = template_reach(task, code)
+    if reached is None or not all(
+        c.b.tensor in code.constants and is_taken(_bare_form(task, c, reach, code), core)
+        for c, reach in zip(task.phases, reached, strict=True)
+    ):
+        return None
+    return reached
+
+
+def _bare_form(task: Task, c: Contraction, reach: OperandAccess, code: TaskCode) -> ContractionForm:
+    """The form, as far as choices look at it: no names, no epilogue."""
+    a, out = reach.a, reach.out
+
+    def axis(name: str, extent: Dim) -> LoopAxis:
+        return LoopAxis(extent, a.strides.get(name, 0), 0, out.strides.get(name, 0))
+
+    return ContractionForm(
+        name="kernel",
+        a=Param("a", c.a.dtype),
+        b=Param("b", c.b.dtype),
+        out=Param("out", code.homes[task.targets[-1]].dtype, True),
+        accumulator=c.dtype,
+        columns=c.cols[0].extent,
+        rows=tuple(axis(i.name, i.extent) for i in c.rows if i.extent != 1) or (LoopAxis(1),),
+        channels=c.channels[0].extent,
+        batch=tuple(axis(i.name, i.extent) for i in c.batch),
+        window=tuple(axis(i.name, i.extent) for i in c.windows),
+        channel_block=a.block or 0,
+        channel_block_stride=a.block_stride,
+        out_block=out.block or 0,
+        out_block_stride=out.block_stride,
+    )
+
+
+def winograd_share(task: Task, c: Contraction, reached: OperandAccess, code: TaskCode, core: Core) -> WinogradShare:
+    """What it does for a phase, in closed form."""
+    form = _bare_form(task, c, reached, code)
+    plan = plan_winograd(form, core)
+    assert isinstance(form.columns, int) and isinstance(form.channels, int)
+    short, lanes = short_convolution(plan.edge, TAPS), plan.lanes
+    tiles, count = plan.blocks * plan.tiles, short.products
+    extents = Extents(1, (plan.tiles,), form.columns, form.channels, 1, plan.depth * 4, 0, False, False)
+    share = reach(core, extents, DType.F32, DType.F32, DType.F32, DType.F32).share
+    columns = -(-plan.columns // lanes) * lanes
+    given, made = tiles * plan.depth, tiles * columns
+    block = 4.0 * plan.points * plan.tiles * (plan.depth + plan.product.tiling.width)
+    return WinogradShare(
+        products=float(plan.points * tiles * form.columns * form.channels) / share,
+        added=given * 2.0 * count * operations(short.inputs)
+        + made * ((count + plan.edge) * operations(short.results) + plan.edge**2),
+        moved=given * 2.0 * plan.points + made * (plan.points + plan.edge**2),
+        values=8.0 * plan.points * (given + made),
+        between=block,
+        taps=4.0 * plan.points * form.columns * form.channels,
+        passes=float(plan.blocks),
+        shares=float(plan.extent),
+    )
+
+
+def winograd_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall] | None:
+    """The calls that compute a contraction task so; None where it cannot be."""
+    reached = winograd_reach(task, code, core)
+    if reached is None:
+        return None
+    calls: list[KernelCall] = border_calls(task, code)
+    calls += [_phase_call(task, c, reach, code, core) for c, reach in zip(task.phases, reached, strict=True)]
+    return calls
+
+
+def _phase_call(task: Task, c: Contraction, reached: OperandAccess, code: TaskCode, core: Core) -> KernelCall:
+    names = Renamer()
+    shaped, tensors = shape_of(task, c, reached, None, code, names, core)
+    form = shaped.form
+    if not is_taken(form, core):
+        raise ValueError(f"{task.name} has no form for products at points")
+    plan = code.schedules.take(
+        lambda: plan_winograd(form, core), winograd_text, lambda text: read_winograd(text, form, core)
+    )
+
+    def made() -> MadeKernel:
+        function, extent = winograd(plan, epilogue_of(shaped, code.target.processor))
+        return MadeKernel(code.add_function(function, "none"), extent, (), function.dims)
+
+    kernel = code.shared.kernel((shaped, winograd_text(plan)), made)
+    scratch = code.fresh(f"{c.target}.points")
+    code.add_scratch(scratch, DType.F32, (plan.extent, plan.region))
+    taps = _constant(c, "points", plan, code), _constant(c, "taps", plan, code)
+    operands = (c.a.tensor, taps[0], task.targets[-1], *reached.also, *tensors, taps[1], scratch)
+    writes = (*range(2, 3 + len(reached.also)), len(operands) - 1)
+    share = winograd_share(task, c, reached, code, core)
+    cycles = share.products / (core.accumulator_lanes * core.fma_per_cycle)
+    grain = grain_of(cycles, kernel.extent, code.target.processor)
+    sizes: Mapping[str, Dim] = names.actual_sizes()
+    dims = tuple(sizes[d] for d in kernel.dims)
+    work = estimate(c.multiplications())
+    return KernelCall(kernel.function, operands, writes, dims, kernel.extent, task, grain, work)
+
+
+def _constant(c: Contraction, kind: str, plan: WinogradPlan, code: TaskCode) -> str:
+    """The taps at the points (packed), or as they are; equal for all contractions that have them in one way."""
+    key = repr((kind, plan.edge, plan.depth, plan.taps_columns, plan.geometry.window, *packing_key(c, plan.packing)))
+    name = f"{c.b.tensor}.{kind}.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+
+    def pack() -> np.ndarray:
+        taps = logical_b(c, code.constants[c.b.tensor])  # [column, channel, window, window]
+        if plan.geometry.window == (1, 0):
+            taps = taps.swapaxes(2, 3)
+        if kind == "taps":
+            whole = np.zeros((TAPS, TAPS, plan.depth, plan.taps_columns), np.float32)
+            whole[:, :, : taps.shape[1], : taps.shape[0]] = taps.transpose(2, 3, 1, 0)
+            return whole.reshape(-1)
+        to = as_floats(short_convolution(plan.edge, TAPS).taps)
+        at_points = np.einsum("ik,ockl,jl->ijoc", to, taps.astype(np.float64), to, optimize=True)
+        flat = at_points.reshape(plan.points, *taps.shape[:2]).astype(np.float32)
+        return np.ascontiguousarray(plan.packing.pack(flat).reshape(-1))
+
+    array, new = code.shared.packing(name, pack)
+    code.add_constant(name, array, new)
+    return name

@@ -1,0 +1,212 @@
+"""Convolutions by products at points, natively: forms, shapes and layouts beside float64, on every instruction set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.devices.cpu.forms import array_of
+
+from mapsto.devices.cpu.workers import Workers
+from mapsto.devices.making import quotes
+from mapsto.errors import ParseError
+from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Graph, Value
+from mapsto.ops.builder import Builder
+from mapsto.ops.interpret import run_graph
+from mapsto.passes import run_passes
+from mapsto.plan.plan import parse
+from mapsto.runtime.executable import Executable
+from mapsto.runtime.guard import Fences
+from mapsto.session.compile import build
+
+F32 = DType.F32
+LIMIT = 1.5e-5  # of the largest magnitude: a direct sum of as many terms is good for 2e-6
+Shape = tuple[int, ...]
+
+
+@pytest.fixture(autouse=True)
+def _at_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Taken wherever it can be."""
+    monkeypatch.setattr(quotes, "WORTH_POINTS", 0.0)
+
+
+def convolution(
+    x: Shape, columns: int, pads: Sequence[int] = (1, 1, 1, 1), after: str = "", before: bool = True, seed: int = 1
+) -> Graph:
+    """before: 1x1 convolution first, so that the input lies as the second one wants it. after: of it, ops by letter:
+    `b`ias, `r`elu, `s`ilu, `+` another input, `t`ransposed to channels last, `f` all of its elements in a row.
+    """
+    b, channels = Builder("g"), x[1]
+    value: Value = b.input("x", F32, x)
+    plain = {"strides": (1, 1), "dilations": (1, 1), "group": 1}
+    if before:
+        first = array_of((channels, channels, 1, 1), F32, seed + 1) / np.float32(np.sqrt(channels))
+        value = b.one("conv", [value, b.constant(first, "w0")], pads=(0,) * 4, **plain)
+    taps = array_of((columns, channels, 3, 3), F32, seed) / np.float32(3 * np.sqrt(channels))
+    bias = [b.constant(array_of((columns,), F32, seed + 2), "bias")] if "b" in after else []
+    value = b.one("conv", [value, b.constant(taps, "w"), *bias], pads=tuple(pads), **plain)
+    for letter in after:
+        if letter == "r":
+            value = b.one("relu", [value])
+        elif letter == "s":
+            value = b.one("mul", [value, b.one("sigmoid", [value])])
+        elif letter == "+":
+            value = b.one("add", [value, b.input("r", F32, value.shape)])
+        elif letter == "t":
+            value = b.one("transpose", [value], perm=(0, 2, 3, 1))
+    return b.finish([value], names=["y"])
+
+
+def compiled(graph: Graph, workers: Workers, threads: int = 2) -> Executable:
+    exe = build(run_passes(graph), workers, threads, None)
+    return exe
+
+
+def is_at_points(exe: Executable) -> bool:
+    return any(work.offer.template == "winograd" for work in exe.plan.works)
+
+
+def feeds_of(graph: Graph, seed: int = 7) -> dict[str, np.ndarray]:
+    return {v.name: array_of([int(d) for d in v.shape], F32, seed + k) for k, v in enumerate(graph.inputs)}  # type: ignore[arg-type]
+
+
+def assert_right(graph: Graph, exe: Executable, feeds: dict[str, np.ndarray]) -> None:
+    """Beside float64, the same bits with dead memory poisoned, and on another number of threads."""
+    wide = run_graph(graph, feeds, wide=True)["y"]
+    found = exe.run(feeds)["y"]
+    assert found.shape == wide.shape
+    assert np.abs(found - wide).max() <= LIMIT * np.abs(wide).max()
+    exe.poison()
+    poisoned = exe.run(feeds)["y"]
+    exe.poison(False)
+    assert found.tobytes() == poisoned.tobytes(), "poison shows"
+
+
+CASES = {
+    "whole tiles": ((1, 32, 16, 16), 32, (1, 1, 1, 1), "br"),
+    "cut tiles": ((1, 32, 13, 18), 48, (1, 1, 1, 1), "b"),
+    "tails of blocks": ((1, 24, 9, 11), 40, (1, 1, 1, 1), "b"),
+    "a column short of a block": ((1, 16, 12, 12), 31, (1, 1, 1, 1), "r"),
+    "several images": ((5, 16, 6, 7), 32, (1, 1, 1, 1), "br+"),
+    "no padding": ((1, 32, 20, 20), 32, (0, 0, 0, 0), ""),
+    "uneven padding": ((1, 16, 10, 9), 16, (2, 0, 1, 3), "b"),
+    "a long epilogue": ((1, 32, 14, 14), 64, (1, 1, 1, 1), "bs"),
+    "channels last": ((1, 32, 10, 10), 48, (1, 1, 1, 1), "bt"),
+    "many blocks": ((1, 16, 70, 90), 16, (1, 1, 1, 1), "r"),
+    "many columns": ((1, 64, 8, 8), 272, (1, 1, 1, 1), "+r"),
+    "many channels": ((1, 1040, 6, 6), 32, (1, 1, 1, 1), "b"),
+    "one tile": ((1, 16, 2, 2), 16, (1, 1, 1, 1), ""),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forms(name: str, workers: Workers) -> None:
+    graph = convolution(*CASES[name])
+    exe = compiled(graph, workers)
+    assert is_at_points(exe) == (workers.isa.core.has("fma")), exe.plan.text()
+    feeds = feeds_of(graph)
+    assert_right(graph, exe, feeds)
+    alone = compiled(graph, workers, 1).run(feeds)["y"]
+    three = compiled(graph, workers, 3).run(feeds)["y"]
+    assert alone.tobytes() == three.tobytes() == exe.run(feeds)["y"].tobytes()
+
+
+@pytest.mark.parametrize("behind", [True, False])
+@pytest.mark.parametrize("name", ["cut tiles", "tails of blocks", "uneven padding", "one tile"])
+def test_nothing_is_touched_outside_of_operands(name: str, behind: bool, workers: Workers) -> None:
+    graph = convolution(*CASES[name])
+    exe = compiled(graph, workers)
+    feeds = feeds_of(graph)
+    plain = exe.run(feeds)["y"]
+    exe.guard(Fences(behind))
+    assert exe.run(feeds)["y"].tobytes() == plain.tobytes()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.integers(1, 3), st.integers(16, 70), st.integers(8, 70), st.integers(1, 22), st.integers(1, 22),
+    st.tuples(*[st.integers(0, 2)] * 4), st.sampled_from(["", "b", "br", "bs", "+", "bt", "r+"]),
+)  # fmt: skip
+def test_any_shape(
+    workers: Workers, images: int, channels: int, columns: int, height: int, width: int, pads: Shape, after: str
+) -> None:
+    if min(height + pads[0] + pads[2], width + pads[1] + pads[3]) < 3:
+        return
+    graph = convolution((images, channels, height, width), columns, pads, after)
+    assert_right(graph, compiled(graph, workers), feeds_of(graph))
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3e38])
+@pytest.mark.parametrize("name", ["whole tiles", "cut tiles", "tails of blocks", "several images"])
+def test_one_such_input_stays_where_it_is(name: str, value: float, workers: Workers) -> None:
+    """Also where values at the points overflow though the results do not."""
+    shape, columns, pads, _ = CASES[name]
+    graph = convolution(shape, columns, pads, "", before=False)
+    exe = compiled(graph, workers)
+    feeds = feeds_of(graph)
+    feeds["x"][0, 3, 1, 2] = value
+    feeds["x"][-1, 5, -1, -1] = value
+    with np.errstate(all="ignore"):
+        wide = run_graph(graph, feeds, wide=True)["y"].astype(np.float32)
+    found = exe.run(feeds)["y"]
+    assert np.array_equal(np.isnan(found), np.isnan(wide))
+    assert np.array_equal(np.isposinf(found), np.isposinf(wide))
+    assert np.array_equal(np.isneginf(found), np.isneginf(wide))
+    finite = np.isfinite(wide) & (np.abs(wide) < 1e30)
+    assert np.abs(found[finite] - wide[finite]).max() <= LIMIT * np.abs(wide[finite]).max()
+
+
+def test_every_input_may_be_infinite(workers: Workers) -> None:
+    graph = convolution((1, 16, 9, 9), 16, before=False)
+    feeds = {"x": np.full((1, 16, 9, 9), np.inf, np.float32)}
+    with np.errstate(all="ignore"):
+        wide = run_graph(graph, feeds, wide=True)["y"]
+    assert np.array_equal(np.isnan(compiled(graph, workers).run(feeds)["y"]), np.isnan(wide))
+
+
+def test_a_plan_says_it_and_is_done_again(workers: Workers) -> None:
+    graph = run_passes(convolution(*CASES["cut tiles"]))
+    exe = build(graph, workers, 2, None)
+    feeds = feeds_of(graph)
+    if not is_at_points(exe):
+        return
+    text = exe.plan.text()
+    again = build(graph, workers, 2, None, parse(text))
+    assert again.plan.text() == text and again.run(feeds)["y"].tobytes() == exe.run(feeds)["y"].tobytes()
+    assert "beaten as tiles" in text
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("4x4 results", "3x3 results"),
+        (" tiles a block", "000000 tiles a block"),
+        (" strips", "00 strips"),
+        (" shares", "000 shares"),
+        ("units a block", "units"),
+    ],
+)
+def test_a_plan_that_does_not_fit_is_refused(old: str, new: str, workers: Workers) -> None:
+    graph = run_passes(convolution(*CASES["whole tiles"]))
+    exe = build(graph, workers, 2, None)
+    if not is_at_points(exe):
+        return
+    line = next(line for line in exe.plan.text().splitlines() if "as winograd" in line)
+    assert old in line
+    text = exe.plan.text().replace(line, line.replace(old, new))
+    with pytest.raises(ParseError, match="g1|work"):
+        build(graph, workers, 2, None, parse(text))
+
+
+def test_run_time_taps_are_multiplied_directly(workers: Workers) -> None:
+    b = Builder("g")
+    taps = b.input("w", F32, (16, 16, 3, 3))
+    attrs = {"strides": (1, 1), "dilations": (1, 1), "group": 1, "pads": (1, 1, 1, 1)}
+    graph = b.finish([b.one("conv", [b.input("x", F32, (1, 16, 8, 8)), taps], **attrs)], names=["y"])
+    exe = compiled(graph, workers)
+    assert not is_at_points(exe)
+    assert_right(graph, exe, feeds_of(graph))
