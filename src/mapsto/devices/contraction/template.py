@@ -34,6 +34,7 @@ from mapsto.plan.loop_forms import BLOCK_PRODUCTS, FEW_PRODUCTS, sum_division
 __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "contraction", "plan_contraction"]
 
 _UNROLLED_STEPS = 1
+_LINE = 64  # bytes of the caches
 
 
 def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
@@ -48,14 +49,14 @@ def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
 
 
 def inlined_product(
-    plan: TilePlan, panels: tuple[Dim, Dim], units: tuple[Dim, Dim], fresh: Callable[[str], str]
+    plan: TilePlan, panels: tuple[Dim, Dim], units: tuple[Dim, Dim], fresh: Callable[[str], str], ahead: int = 0
 ) -> list[loop.Statement]:
     """A form without batch axes as a part of a function of somebody else's: these of its panels, and of its row tiles
     (`plan.units` of them); the sums are stored as they are. Its starts may name what that function has named; fresh
-    gives names that it has not.
+    gives names that it has not. ahead: B is asked for so many elements before it is read, where it is not 0.
     """
     name = fresh("panel")
-    template = _Template(plan, lambda sums, place: ([], (sums,)), fresh)
+    template = _Template(plan, lambda sums, place: ([], (sums,)), fresh, ahead)
     return [loop.For(name, *panels, tuple(template.panel(sym(name), *units)))]
 
 
@@ -95,8 +96,10 @@ class _Sums:
 
 
 class _Template:
-    def __init__(self, plan: TilePlan, epilogue: Epilogue, fresh: Callable[[str], str] | None = None) -> None:
-        self.plan, self.form, self.epilogue = plan, plan.form, epilogue
+    def __init__(
+        self, plan: TilePlan, epilogue: Epilogue, fresh: Callable[[str], str] | None = None, ahead: int = 0
+    ) -> None:
+        self.plan, self.form, self.epilogue, self.ahead = plan, plan.form, epilogue, ahead
         self._counter = 0
         self.fresh = fresh or self._numbered
         self.looped = is_long(epilogue, plan.form, plan.tiling.panel[0], self.fresh)
@@ -344,6 +347,8 @@ class _Template:
                 form.b.name, add(b, column * k), loop.Type(form.b.element, lanes * k), mask=mask
             )
             vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
+            if self.ahead and column * k * form.b.element.size % _LINE == 0:
+                out.append(loop.Prefetch(form.b.name, add(b, column * k + self.ahead)))
             column += lanes
         for group, names in zip(groups, sums.accumulators, strict=True):
             scalar = self._let(out, "a", group)

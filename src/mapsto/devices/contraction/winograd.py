@@ -185,7 +185,7 @@ class _Writer:
             out_start=add(self._sums_at(point), mul(mul(panel, product.tiling.width), -1)),
         )
         units = (0, ceildiv(sym("count"), rows))
-        body = inlined_product(replace(product, form=form), (panel, add(panel, 1)), units, self.fresh)
+        body = inlined_product(replace(product, form=form), (panel, add(panel, 1)), units, self.fresh, plan.ahead)
         return [loop.For("point", 0, plan.points, tuple(body))]
 
     def _sums_at(self, point: Dim) -> Dim:

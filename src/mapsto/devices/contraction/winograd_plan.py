@@ -38,6 +38,7 @@ _STRIPS = 16  # parts that threads can take
 _PARTS = 8  # the same where there are few blocks: columns are divided as well
 _APART = 16  # elements between planes, so that these do not share sets of the first-level cache
 _FEW_TILES = 8  # of a block: with fewer, taps come for nothing
+_STREAMED = 4 * NEAR_BYTES  # taps of so many bytes are never in the second-level cache when they are needed
 _LEAST_CHANNELS = 16  # with fewer, the way to the points and back takes longer than products
 SCRATCH = "points"
 
@@ -179,6 +180,13 @@ class WinogradPlan:
     def packing(self) -> Packing:
         """Of the taps at one point."""
         return self.product.packing
+
+    @property
+    def ahead(self) -> int:
+        """How many elements before their use taps are asked for: the next point's, where they come from afar."""
+        size = self.packing.size
+        assert isinstance(size, int)
+        return size if 4 * self.points * size > _STREAMED else 0
 
 
 def _depth(form: ContractionForm) -> int:
