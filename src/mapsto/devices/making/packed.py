@@ -15,7 +15,7 @@ from mapsto.devices.contraction.tile_plan import NEAR_BYTES
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.code import TaskCode
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Expr, Sym, add, ceildiv, mul, product, sym
+from mapsto.ir.expr import Call, Dim, Expr, Sym, add, bare_symbol, ceildiv, mul, product, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Scalar, Stmt, Where
 from mapsto.plan.access import Access, access
@@ -109,6 +109,9 @@ def packed_strides(c: Contraction, packing: Packing) -> tuple[Dim, ...]:
 def logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """A constant B as an array (batch..., columns, channels, windows...)."""
     iters = packed_iters(c)
+    names = [bare_symbol(e) for e in c.b.index]
+    if sorted(map(str, names)) == sorted(i.name for i in iters) and array.shape == _extents(c.b.index, iters):
+        return array.transpose([names.index(i.name) for i in iters])  # by index arrays it takes some ns an element
     grids: dict[str, Any] = {}
     for axis, it in enumerate(iters):
         assert isinstance(it.extent, int)
@@ -118,6 +121,12 @@ def logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, An
     full = tuple(int(it.extent) for it in iters if isinstance(it.extent, int))
     index = tuple(np.broadcast_to(_evaluate(e, grids), full) for e in c.b.index)
     return array[index] if index else np.broadcast_to(array, full)
+
+
+def _extents(index: tuple[Dim, ...], iters: tuple[Iter, ...]) -> tuple[Dim, ...]:
+    """Of the iterators that the index names, in its order."""
+    known = {i.name: i.extent for i in iters}
+    return tuple(known[str(e)] for e in index)
 
 
 def _evaluate(e: Dim, grids: Mapping[str, Any]) -> Any:

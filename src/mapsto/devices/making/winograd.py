@@ -144,15 +144,26 @@ def _constant(c: Contraction, kind: str, plan: WinogradPlan, code: TaskCode) -> 
         taps = logical_b(c, code.constants[c.b.tensor])  # [column, channel, window, window]
         if plan.geometry.window == (1, 0):
             taps = taps.swapaxes(2, 3)
-        if kind == "taps":
-            whole = np.zeros((TAPS, TAPS, plan.depth, plan.taps_columns), np.float32)
-            whole[:, :, : taps.shape[1], : taps.shape[0]] = taps.transpose(2, 3, 1, 0)
-            return whole.reshape(-1)
-        to = as_floats(short_convolution(plan.edge, TAPS).taps)
-        at_points = np.einsum("ik,ockl,jl->ijoc", to, taps.astype(np.float64), to, optimize=True)
-        flat = at_points.reshape(plan.points, *taps.shape[:2]).astype(np.float32)
-        return np.ascontiguousarray(plan.packing.pack(flat).reshape(-1))
+        whole = np.zeros((TAPS, TAPS, plan.depth, plan.taps_columns), np.float32)
+        whole[:, :, : taps.shape[1], : taps.shape[0]] = taps.transpose(2, 3, 1, 0)
+        return (whole if kind == "taps" else _at_points(whole, plan)).reshape(-1)
 
     array, new = code.shared.packing(name, pack)
     code.add_constant(name, array, new)
     return name
+
+
+def _at_points(taps: np.ndarray, plan: WinogradPlan) -> np.ndarray:
+    """Taps [down, across, channel, column] at the points, packed for each point; computed in f64."""
+    form, packing = plan.form, plan.packing
+    assert isinstance(form.columns, int) and isinstance(form.channels, int) and isinstance(packing.size, int)
+    to = as_floats(short_convolution(plan.edge, TAPS).taps)
+    both = np.kron(to, to)
+    made = np.zeros((plan.points, packing.size), np.float32)
+    for first in range(0, form.columns, packing.panel):
+        count = min(packing.panel, form.columns - first)
+        width = packing.last if packing.last and first + packing.panel >= form.columns else packing.panel
+        given = taps[:, :, : form.channels, first : first + count].astype(np.float64).reshape(TAPS * TAPS, -1)
+        panel = made[:, first * form.channels :][:, : width * form.channels].reshape(plan.points, form.channels, width)
+        panel[:, :, :count] = (both @ given).reshape(plan.points, form.channels, count)
+    return made
