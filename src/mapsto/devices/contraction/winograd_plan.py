@@ -38,6 +38,8 @@ _STRIPS = 16  # parts that threads can take
 _PARTS = 8  # the same where there are few blocks: columns are divided as well
 _APART = 16  # elements between planes, so that these do not share sets of the first-level cache
 _FEW_TILES = 8  # of a block: with fewer, taps come for nothing
+_SHARED_BY = (2, 3, 4)  # cores that work is evenly divided for
+_EVEN = 0.2  # of the time: what even shares are worth to who may have one core
 _STREAMED = 4 * NEAR_BYTES  # taps of so many bytes are never in the second-level cache when they are needed
 _LEAST_CHANNELS = 16  # with fewer, the way to the points and back takes longer than products
 SCRATCH = "points"
@@ -214,10 +216,19 @@ def _planned(form: ContractionForm, core: Core, edge: int, tiles: int) -> Winogr
     blocks = -(-found.tiles(edge) // tiles)
     panels = product.panels
     assert isinstance(panels, int)
+    return WinogradPlan(form, core, edge, tiles, *_shared_out(blocks, panels), product)
+
+
+def _shared_out(blocks: int, panels: int) -> tuple[int, int]:
+    """Strips, and shares of the columns."""
     if blocks >= _PARTS:
-        strips = -(-blocks // -(-blocks // _STRIPS))
-        return WinogradPlan(form, core, edge, tiles, strips, 1, product)
-    return WinogradPlan(form, core, edge, tiles, blocks, max(min(panels, _PARTS // blocks), 1), product)
+        return -(-blocks // -(-blocks // _STRIPS)), 1
+    return blocks, max(min(panels, _PARTS // blocks), 1)
+
+
+def _unevenness(items: int) -> float:
+    """By how much the largest share of a few cores is larger than an even one."""
+    return sum(-(-items // cores) * cores / items - 1.0 for cores in _SHARED_BY) / len(_SHARED_BY)
 
 
 def _of_one_size(tiling: Tiling) -> bool:
@@ -272,7 +283,9 @@ def _best_block(product: ContractionForm, core: Core, points: int, total: int) -
         passed = 0 if near else depth * (1 + -(-columns // tiling.width)) + 2 * columns  # values and sums of a tile
         moved = taps * (blocks if taps > CACHED_BYTES else 1) + 4 * points * total * passed
         products, waiting = tiling.cycles * points * blocks, moved / FAR_BYTES_PER_CYCLE
-        found = BlockOfTiles(tiles, max(products, waiting) + min(products, waiting) / 2)
+        cycles = max(products, waiting) + min(products, waiting) / 2
+        shared = math.prod(_shared_out(blocks, -(-columns // tiling.width)))
+        found = BlockOfTiles(tiles, cycles * (1.0 + _EVEN * _unevenness(shared)))
         best = min(best, found, key=lambda block: block.cycles)
         if (near and taps <= CACHED_BYTES and blocks >= _PARTS) or tiles <= _FEW_TILES:
             return best
