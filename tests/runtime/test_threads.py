@@ -7,10 +7,12 @@ import time
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.runtime.helpers import N, chain_program, f32, finish, in_child, objects, script
 
 from mapsto.ir.dtypes import DType
-from mapsto.runtime import polls, runner_ir
+from mapsto.runtime import arena_layout, polls, runner_ir
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Buffer, Port, Program, Run
 
@@ -301,3 +303,34 @@ def test_a_system_that_grants_too_few_threads():
     )
     message = "['the system ', ' threads (Resource temporarily unavailable); ask for fewer threads']\n"
     assert (code, out) == (0, message * 3 + "True 199\n"), err
+
+
+def _counting(grain):
+    """Each run adds 1 to each element in place, in two steps: an element that is done twice, or not at all, shows."""
+    ports = (Port("x", DType.F32, (N,), 0), Port("one", DType.F32, (N,), 1)), (Port("y", DType.F32, (N,), 0),)
+    buffers = (Buffer("x", "input", f32(N)), Buffer("one", "input", f32(N)))
+    steps = (Run("accumulate", ((0, 0), (1, 0)), (N,), N, (0,), grain),) * 2
+    return Program("counting", *ports, buffers, steps, updates=(("x", "y"),))
+
+
+@pytest.mark.parametrize("grain", [1, 3, 50])
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+def test_each_item_is_done_once(threads, grain):
+    exe = Executable(_counting(grain), objects("accumulate"), threads)
+    for n in (0, 1, 2, 7, 63, 64, 65, 1000, 4099):
+        x, ones = np.zeros(n, np.float32), np.ones(n, np.float32)
+        for round_ in range(30):
+            exe(x, ones)
+            assert np.array_equal(x, np.full(n, 2 * round_ + 2, np.float32)), (n, round_)
+
+
+@given(st.integers(0, 10**12), st.integers(0, 64), st.integers(1, 10**9))
+def test_what_is_divided_beforehand_and_what_is_taken_later_are_the_whole(extent, shares, grain):
+    sizes = [np.array([number], np.int64) for number in (extent, shares, grain)]
+    fixed, piece = (int(found[0]) for found in arena_layout.divided(*sizes, np.array([True])))
+    if piece == 0:
+        assert fixed == extent
+    else:
+        assert shares > 1 and fixed % shares == 0 and fixed + 2 * piece <= extent
+        assert (extent - fixed) // piece <= 8 * shares  # asking for a piece costs as much as some work
+

@@ -21,6 +21,9 @@ from mapsto.runtime.tables import Tables
 
 _CHILDREN = 8  # layouts kept for the last values of a bound symbol
 LARGEST_SIZE = 1 << 40  # of a symbol
+_PIECES = 16  # of a thread's share
+_PIECES_OF_A_GRAIN = 4  # what is worth a thread is worth so many times what asking for a piece takes
+_FEW_PIECES = 2  # fewer are no use
 
 Key = TypeVar("Key")
 Kept = TypeVar("Kept")
@@ -47,6 +50,9 @@ class ArenaLayout:
     chunk_bytes: list[int]
     extents: np.ndarray
     shares: np.ndarray
+    fixed: np.ndarray
+    """Up to where each extent is divided beforehand; the rest is taken piece by piece, `piece` at a time."""
+    piece: np.ndarray
     words: np.ndarray
     alone: bool
     """Whether every step is the first thread's alone: no other thread is needed."""
@@ -124,10 +130,12 @@ def _make(
     offsets, sizes = _lay_out(tables, values, carried)
     extents = values[tables.extent_expr]
     shares = np.where(extents > 0, np.clip(extents // tables.grain, 1, threads), 0)
+    fixed, piece = divided(extents, shares, tables.grain, tables.is_run)
     if carried is not None and carried[1] in tables.resized:
         before = carried[0]  # the same words, whatever this symbol is
         return ArenaLayout(
-            tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, before.words, before.alone
+            tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, fixed, piece,
+            before.words, before.alone,
         )
     alone = np.ones(tables.count, bool)
     alone[tables.extent_step] = ((shares <= 1) & ~tables.varies) | ~tables.is_run
@@ -138,7 +146,22 @@ def _make(
     polls = tables.polls.steps(values, tables.extent_step, extents, tables.grain, shares, others, tables.varies)
     meets |= polls  # threads pause together
     words = tables.kind | np.where(meets, runner_ir.BARRIER, 0) | np.where(polls, runner_ir.POLL, 0)
-    return ArenaLayout(tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, words, all_alone)
+    return ArenaLayout(
+        tables, threads, state, values, bound, parent, offsets, sizes, extents, shares, fixed, piece, words, all_alone
+    )
+
+
+def divided(
+    extents: np.ndarray, shares: np.ndarray, grain: np.ndarray, is_run: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """How much of each extent is divided among the threads beforehand, and the pieces in which the rest is taken by who
+    is free first (0: there is no rest): a thread that was kept from its processor for a while does less of it.
+    """
+    shared = np.maximum(shares, 1)
+    piece = np.maximum(-(-extents // (_PIECES * shared)), -(-grain // _PIECES_OF_A_GRAIN))
+    fixed = (extents - extents // 4) // shared * shared
+    divides = is_run & (shares > 1) & (extents - fixed >= _FEW_PIECES * piece)
+    return np.where(divides, fixed, extents), np.where(divides, piece, 0)
 
 
 def _lay_out(

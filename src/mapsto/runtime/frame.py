@@ -289,6 +289,8 @@ class Frame:
         self._reserve(layout)
         words[tables.extent_place] = layout.extents
         words[tables.share_place] = layout.shares
+        words[tables.fixed_place] = layout.fixed
+        words[tables.piece_place] = layout.piece
         words[tables.word_place] = layout.words
         words[tables.dim_place] = layout.values[tables.dim_expr]
         words[tables.slot_place] = self._addresses[tables.slot_buffer] + layout.values[tables.slot_expr]

@@ -27,7 +27,7 @@ from mapsto.runtime.pool_ir import (
     POOL_STARTED,
 )
 
-RUNNER_VERSION = 3  # of these structures; an artifact carries a compiled runner and says which
+RUNNER_VERSION = 4  # of these structures; an artifact carries a compiled runner and says which
 
 # Job: words
 JOB_POOL, JOB_ROWS, JOB_START, JOB_SINGLE, JOB_PROFILE, JOB_SLICE, JOB_PAUSE, JOB_ERROR, JOB_WORDS = range(9)
@@ -35,7 +35,10 @@ SLICE_NS = 50_000_000  # how long a walk goes on before it pauses
 
 # Row: words. `word` is a kind, plus BARRIER where the threads meet before the step, plus POLL where the first one looks
 # at the clock before it (a Run; where there are several threads, a BARRIER too).
-ROW_FUNCTION, ROW_OPERANDS, ROW_DIMS, ROW_EXTENT, ROW_SHARES, ROW_WORD, ROW_TARGET, ROW_CONDITION, ROW_WORDS = range(9)
+# A Run whose ROW_PIECE is not 0 is divided up to ROW_FIXED only; the rest is taken piece by piece by who is free first.
+# ROW_CLAIMED counts the pieces that were asked for; it is 0 between two walks of the row.
+ROW_FUNCTION, ROW_OPERANDS, ROW_DIMS, ROW_EXTENT, ROW_SHARES, ROW_WORD, ROW_TARGET, ROW_CONDITION = range(8)
+ROW_FIXED, ROW_PIECE, ROW_CLAIMED, ROW_WORDS = range(8, 12)
 STOP, RUN, BRANCH, JUMP, REQUIRE, BOUNDS = range(6)
 BARRIER, POLL = 256, 512
 
@@ -254,23 +257,55 @@ run:
 share:
   %extent.at = getelementptr i64, ptr %row, i64 {ROW_EXTENT}
   %extent = load i64, ptr %extent.at
+  %function = load ptr, ptr %row
+  %operands.at = getelementptr i64, ptr %row, i64 {ROW_OPERANDS}
+  %operands = load ptr, ptr %operands.at
+  %dims.at = getelementptr i64, ptr %row, i64 {ROW_DIMS}
+  %dims = load ptr, ptr %dims.at
   %whole = icmp eq i64 %shares, 1
   br i1 %whole, label %call, label %divide
 divide:
-  %low = mul i64 %extent, %thread
-  %high = add i64 %low, %extent
+  %fixed.at = getelementptr i64, ptr %row, i64 {ROW_FIXED}
+  %fixed = load i64, ptr %fixed.at
+  %piece.at = getelementptr i64, ptr %row, i64 {ROW_PIECE}
+  %piece = load i64, ptr %piece.at
+  %low = mul i64 %fixed, %thread
+  %high = add i64 %low, %fixed
   %low.share = udiv i64 %low, %shares
   %high.share = udiv i64 %high, %shares
   br label %call
 call:
   %begin = phi i64 [ 0, %share ], [ %low.share, %divide ]
   %end = phi i64 [ %extent, %share ], [ %high.share, %divide ]
-  %function = load ptr, ptr %row
-  %operands.at = getelementptr i64, ptr %row, i64 {ROW_OPERANDS}
-  %operands = load ptr, ptr %operands.at
-  %dims.at = getelementptr i64, ptr %row, i64 {ROW_DIMS}
-  %dims = load ptr, ptr %dims.at
+  %left = phi i64 [ 0, %share ], [ %piece, %divide ]
+  %from = phi i64 [ 0, %share ], [ %fixed, %divide ]
   call void %function(ptr %operands, ptr %dims, i64 %begin, i64 %end)
+  %claims = icmp ne i64 %left, 0
+  br i1 %claims, label %claim, label %ran
+claim:
+  %claimed.at = getelementptr i64, ptr %row, i64 {ROW_CLAIMED}
+  %claimed = atomicrmw add ptr %claimed.at, i64 1 monotonic, align 8
+  %taken = mul i64 %claimed, %left
+  %piece.begin = add i64 %from, %taken
+  %there = icmp slt i64 %piece.begin, %extent
+  br i1 %there, label %take, label %none
+take:
+  %piece.stop = add i64 %piece.begin, %left
+  %past = icmp sgt i64 %piece.stop, %extent
+  %piece.end = select i1 %past, i64 %extent, i64 %piece.stop
+  call void %function(ptr %operands, ptr %dims, i64 %piece.begin, i64 %piece.end)
+  br label %claim
+none: ; each thread asks in vain once; the last of them makes the row ready for its next walk, which is after a meeting
+  %rest = sub i64 %extent, %from
+  %rest.up = add i64 %rest, %left
+  %rest.top = sub i64 %rest.up, 1
+  %pieces = udiv i64 %rest.top, %left
+  %asked = add i64 %pieces, %shares
+  %asked.last = sub i64 %asked, 1
+  %closes = icmp eq i64 %claimed, %asked.last
+  br i1 %closes, label %close, label %ran
+close:
+  store atomic i64 0, ptr %claimed.at monotonic, align 8
   br label %ran
 ran:
   br i1 %profiles, label %measure, label %advance

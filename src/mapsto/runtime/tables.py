@@ -154,6 +154,8 @@ class Tables:
         self.extent_step, self.extent_expr, self.grain = _columns(found, 3)
         self.extent_place = ROWS_START + self.extent_step * _ROW + runner_ir.ROW_EXTENT
         self.share_place = ROWS_START + self.extent_step * _ROW + runner_ir.ROW_SHARES
+        self.fixed_place = ROWS_START + self.extent_step * _ROW + runner_ir.ROW_FIXED
+        self.piece_place = ROWS_START + self.extent_step * _ROW + runner_ir.ROW_PIECE
         self.is_run = np.array([isinstance(steps[i], Run) for i in self.extent_step], bool)
         """Which of these extents are of functions."""
         self.varies = np.array([self._varies(steps[i]) for i in self.extent_step], bool)
