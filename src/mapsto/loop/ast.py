@@ -313,12 +313,13 @@ class Scatter:
 
 @dataclass(frozen=True)
 class Prefetch:
-    """Asks for the cache line of a buffer's element `base`. Nothing is read: the place may lie outside of the buffer,
-    and a device without such an instruction does nothing.
+    """Asks for the cache line of a buffer's element `base`, into the caches from `level` on. Nothing is read: the place
+    may lie outside of the buffer, and a device without such an instruction does nothing.
     """
 
     buffer: str
     base: Dim
+    level: int = 1
 
 
 @dataclass(frozen=True)

@@ -181,9 +181,9 @@ class _Printer:
         e.call("void", f"llvm.masked.scatter.{mangled(memory)}.v{n}p0", args)
 
     def prefetch(self, s: Prefetch) -> None:
-        """Into all levels of the cache. Addresses promise nothing of being inside, so one outside is defined."""
+        """Addresses promise nothing of being inside, so one outside is defined."""
         pointer = self.emitter.address(s.buffer, s.base)
-        args = [("ptr", pointer), ("i32", "0"), ("i32", "3"), ("i32", "1")]
+        args = [("ptr", pointer), ("i32", "0"), ("i32", str(4 - s.level)), ("i32", "1")]
         self.emitter.call("void", "llvm.prefetch.p0", args)
 
     def to_memory(self, text: str, value: Value) -> str:

@@ -24,7 +24,7 @@ from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.products import dot_of
 from mapsto.devices.contraction.results import ResultPlace, offset, stored, targets
-from mapsto.devices.contraction.tile_plan import TilePlan, plan_contraction
+from mapsto.devices.contraction.tile_plan import NEAR_BYTES, TilePlan, is_far, plan_contraction
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop import ast as loop
@@ -42,10 +42,22 @@ def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
     form = plan.form
     body: tuple[loop.Statement, ...] = (
         *stage.array(plan),
-        loop.For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue).item())),
+        loop.For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue, ahead=_ahead(plan)).item())),
     )
     params = (form.a, form.b, form.out, *(also.param for also in form.also), *form.others)
     return Function(form.name, params, form.dims, body), plan.extent
+
+
+def _ahead(plan: TilePlan) -> int:
+    """How many elements before their use those of B are asked for: the next panel's, where B comes from afar and both
+    panels have room in the second-level cache; else none.
+    """
+    pack, element = plan.packing, plan.form.b.element.size
+    if plan.form.b_channel_stride is not None or not isinstance(pack.size, int):
+        return 0
+    panel = mul(pack.panel, pack.column_elements)
+    assert isinstance(panel, int)
+    return panel if pack.size > panel and is_far(pack.size * element) and 2 * panel * element <= NEAR_BYTES else 0
 
 
 def inlined_product(
@@ -93,6 +105,7 @@ class _Sums:
     panel: _Panel
     accumulators: list[list[str]]
     settled: list[list[str]] | None
+    ahead: tuple[Dim, ...] = ()  # B is asked for so many elements before its use
 
 
 class _Template:
@@ -188,7 +201,7 @@ class _Template:
             limit = high if stop is None else minimum(stop, high)
             name = self.fresh("tile")
             row = add(mul(sym(name) - first_tile, size), first_row)
-            out.append(loop.For(name, low, limit, tuple(self._tile(panel, (*outer, row), size))))
+            out.append(loop.For(name, low, limit, tuple(self._tile(panel, (*outer, row), size, sym(name)))))
             first_tile, first_row = high, first_row + size * count
         return out
 
@@ -214,7 +227,8 @@ class _Template:
 
     # ---- one tile ----
 
-    def _tile(self, panel: _Panel, rows: tuple[Dim, ...], size: int) -> list[loop.Statement]:
+    def _tile(self, panel: _Panel, rows: tuple[Dim, ...], size: int, number: Dim = 0) -> list[loop.Statement]:
+        """number: of the tile in its row, or in the only row axis."""
         form = self.form
         parts = self._parts(panel)
         accumulators = [[self.fresh("acc") for _ in panel.vectors] for _ in range(size)]
@@ -227,12 +241,36 @@ class _Template:
         a_base = offset(form.a_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.a)
         b_base = add(offset(form.b_start, form.batch, batch, lambda axis: axis.b), panel.b_start)
         for part in parts:
-            sums = _Sums(panel, accumulators, settled)
+            sums = _Sums(panel, accumulators, settled, self._asked_for(panel, number, rows, out))
             out += self._nest(part, sums, add(a_base, part.a_start), add(b_base, part.b_start))
         if settled is not None:
             out += self._added(panel, accumulators, settled)
         finish = self._finish_looped if self.looped else self._finish
         return out + finish(panel, batch, rows, accumulators)
+
+    def _asked_for(
+        self, panel: _Panel, number: Dim, rows: tuple[Dim, ...], out: list[loop.Statement]
+    ) -> tuple[Dim, ...]:
+        """How far before their use each step asks for elements of B: the tiles of a panel take turns with the lines of
+        a step, so that none waits for all.
+        """
+        if not self.ahead:
+            return ()
+        lines = -(-sum(panel.vectors) * self.form.interleave * self.form.b.element.size // _LINE)
+        several, counts = len(self.form.rows) > 1, self.plan.tiling.counts
+        tiles = sum(counts) if counts else 1
+        visits = tiles * self.plan.chunk if several else min(tiles, self.plan.chunk)  # of an item to its panel
+        each = -(-lines // max(visits, 1))
+        turn = add(mul(rows[-2], tiles), number) if several else number
+        name = self.fresh("turn")
+        out.append(loop.LetIndex(name, mul(turn, each)))
+        line = _LINE // self.form.b.element.size
+        return tuple(self._line(mod(add(sym(name), i), lines), line, out) for i in range(each))
+
+    def _line(self, number: Dim, elements: int, out: list[loop.Statement]) -> Dim:
+        name = self.fresh("ahead")
+        out.append(loop.LetIndex(name, add(mul(number, elements), self.ahead)))
+        return sym(name)
 
     def _zeroed(
         self, panel: _Panel, names: list[list[str]], by: Callable[[str, loop.Value], loop.Statement]
@@ -347,9 +385,8 @@ class _Template:
                 form.b.name, add(b, column * k), loop.Type(form.b.element, lanes * k), mask=mask
             )
             vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
-            if self.ahead and column * k * form.b.element.size % _LINE == 0:
-                out.append(loop.Prefetch(form.b.name, add(b, column * k + self.ahead)))
             column += lanes
+        out += [loop.Prefetch(form.b.name, add(b, ahead), level=2) for ahead in sums.ahead]
         for group, names in zip(groups, sums.accumulators, strict=True):
             scalar = self._let(out, "a", group)
             for name, vector in zip(names, vectors, strict=True):

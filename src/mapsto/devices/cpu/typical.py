@@ -25,7 +25,8 @@ _RATES = {
 _CONTIGUOUS, _STORE, _STRIDED_LOAD, _STRIDED_STORE, _GATHER = 0.5, 1.0, 0.8, 1.2, 1.2
 _LATENCY, _LOOP = 4.0, 20.0  # cycles
 _LAUNCH, _BARRIER = 25e-9, 400e-9  # seconds
-_NEAR = (64.0, 32.0, 16.0)  # bytes a cycle from the caches, nearest first
+_NEAR = (64.0, 32.0, 8.0)  # bytes a cycle from the caches, nearest first
+_COUNTED_ON = 16 << 20  # bytes a core: of a cache that is larger, cores of other systems have a part
 _MEMORY = 10e9  # bytes a second of one core; three share what there is
 
 
@@ -35,7 +36,7 @@ def typical(isa: Isa, units: int) -> DeviceSpec:
     simple = _CYCLE / _SIMPLE / lanes
     known = caches()
     levels = [
-        Level(c.name, c.bytes, rate, rate / 2, min(c.units, units), min(c.units, units) * rate)
+        Level(c.name, min(c.bytes, _COUNTED_ON * c.units), rate, rate / 2, min(c.units, units), min(c.units, units) * rate)
         for c, rate in zip(known, (r / _CYCLE for r in (*_NEAR, *[_NEAR[-1]] * len(known))), strict=False)
     ]
     levels.append(Level("memory", math.inf, _MEMORY, _MEMORY / 2, units, _MEMORY * min(units, 3)))
