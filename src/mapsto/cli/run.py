@@ -39,7 +39,7 @@ def run_model(
     read = read_given(inputs_file, given)
     options: dict[str, Any] = {"check_indices": check_indices, "data_root": data_root, "device": device, "cache": cache}
     opened = open_model(model, parse_shapes(shape), threads, **options)
-    fed = make_feed(opened.executable.program.inputs, read, seed)
+    fed = make_feed(opened.executable.inputs, read, seed)
     outputs, seconds = timed_runs(opened.executable, fed.feed, repeat)
     if output is not None:
         save_arrays(output, outputs)

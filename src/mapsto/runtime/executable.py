@@ -159,6 +159,11 @@ class Executable:
         return parse(self.plan_text)
 
     @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What a run takes, in order."""
+        return self.program.inputs
+
+    @property
     def addresses(self) -> Mapping[str, int]:
         """Where each compiled function lies in this process: for tools that call one by itself. 0 on a device."""
         return self._code.addresses
@@ -270,6 +275,11 @@ class Executable:
         """Lets go of scratch memory and layouts; the next run makes its own."""
         self._frames = []
         self._layouts = _Layouts(self._tables, self.threads)
+
+    @public
+    def report(self) -> str:
+        """What has been done for the sizes that runs brought."""
+        return "one executable for all sizes"
 
     @public
     def save(self, path: str | os.PathLike[str]) -> None:

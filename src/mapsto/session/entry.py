@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto.arguments import Progress, names_of, pairs_of, shapes_of, telling
 from mapsto.boundary import public
+from mapsto.errors import MapstoError
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.session.cache.executables import FOUND, KEPT, Kept, Place
@@ -74,6 +75,21 @@ def compile_model(
 
 
 def _made(asked: Request) -> Executable:
+    """The executable of a request; one of several where open sizes that runs bring decide what it is."""
+    try:
+        return _single(asked)
+    except MapstoError as refusal:
+        if not refusal.axes:
+            raise
+        from mapsto.session.varied import varied
+
+        several = varied(asked, refusal, _single)
+        if several is None:
+            raise
+        return several
+
+
+def _single(asked: Request) -> Executable:
     """The executable of a request, wherever it comes from."""
     place: Place | None = None
     try:

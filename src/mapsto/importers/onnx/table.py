@@ -7,7 +7,7 @@ these over the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from mapsto.importers.onnx.schema import input_name
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
 from mapsto.importers.onnx.tensors import TensorReader, dtype_of
 from mapsto.ir.dtypes import DType, scalar
-from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr import Dim, Expr, symbols
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 
@@ -92,9 +92,13 @@ class NodeCall:
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
-    def unsupported(self, what: str) -> UnsupportedError:
-        """The error for what a row cannot do; `what` says it and what to do about it."""
-        return UnsupportedError(what)
+    def unsupported(self, what: str, hangs_on: Iterable[Dim] = ()) -> UnsupportedError:
+        """The error for what a row cannot do; `what` says it and what to do about it. hangs_on: the extents that are
+        to be fixed, where that is what to do.
+        """
+        error = UnsupportedError(what)
+        error.sizes = frozenset(name for dim in hangs_on for name in symbols(dim))
+        return error
 
     def wrong(self, what: str) -> ModelError:
         return ModelError(what)
