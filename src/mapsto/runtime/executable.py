@@ -28,6 +28,7 @@ from mapsto.runtime.walk import WalkedFrame, Walker
 
 if TYPE_CHECKING:
     from mapsto.plan.plan import Plan
+    from mapsto.runtime.adaptive import AdaptiveSizes
     from mapsto.runtime.guard import Fences
     from mapsto.runtime.profile import StepTime
 
@@ -146,9 +147,15 @@ class Executable:
         self._single = len(program.outputs) == 1
         self._defaults = {port.name: self._default(port) for port in program.inputs if port.default is not None}
         self.overriding: Overriding | None = None
+        self.adaptive: AdaptiveSizes | None = None
         self.cache_note = ""  # what the cache of executables had to do with it, where it was compiled by name
         self._poison = False
         self._fences: Fences | None = None
+
+    @property
+    def open_sizes(self) -> Mapping[str, tuple[int, int]]:
+        """The sizes that inputs say, by their symbols: (number of an input, axis)."""
+        return self._tables.input_symbols
 
     @property
     @public
@@ -183,19 +190,25 @@ class Executable:
         if self._defaults and len(inputs) < len(self._input_names):
             rest = self._input_names[len(inputs) :]
             inputs = (*inputs, *(self._defaults[name] for name in rest if name in self._defaults))
-        frames = self._frames
+        adaptive = self.adaptive
         try:
-            try:
-                frame = frames.pop()
-            except IndexError:
-                frame = self._frame()
-            results = frame.run(inputs)
-            frames.append(frame)  # not after an exception: it may be half prepared
+            results = self.outputs_of(inputs) if adaptive is None else adaptive.outputs_of(self, inputs)
         except Exception as error:
             if isinstance(error, MapstoError):
                 raise
             raise translated(error, "run") from error
         return results[0] if self._single else tuple(results)
+
+    def outputs_of(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        """A run by this program, whatever there is for sizes of single runs."""
+        frames = self._frames
+        try:
+            frame = frames.pop()
+        except IndexError:
+            frame = self._frame()
+        results = frame.run(inputs)
+        frames.append(frame)  # not after an exception: it may be half prepared
+        return results
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name. Raises ShapeError for inputs that do not fit, ExecutionError where the
@@ -262,6 +275,15 @@ class Executable:
         """For tests: runs go step by step, and scratch memory that holds nothing holds NaN (see `runtime.poison`)."""
         self._poison = on
         self._frames = []
+        self._watch_singles()
+
+    def watch_like(self, other: Executable) -> None:
+        """Runs are poisoned and guarded as another one's are."""
+        self._poison, self._fences, self._frames = other._poison, other._fences, []
+
+    def _watch_singles(self) -> None:
+        for single in self.adaptive.executables() if self.adaptive is not None else ():
+            single.watch_like(self)
 
     @public
     def guard(self, fences: Fences | None) -> None:
@@ -270,20 +292,26 @@ class Executable:
         """
         self._fences = fences
         self._frames = []
+        self._watch_singles()
 
     def release_memory(self) -> None:
         """Lets go of scratch memory and layouts; the next run makes its own."""
         self._frames = []
         self._layouts = _Layouts(self._tables, self.threads)
+        for single in self.adaptive.executables() if self.adaptive is not None else ():
+            single.release_memory()
 
     @public
     def report(self) -> str:
-        """What has been done for the sizes that runs brought."""
-        return "one executable for all sizes"
+        """What has been done for the sizes that runs brought (`mapsto.compile(adapt=True)`)."""
+        if self.adaptive is not None:
+            return self.adaptive.report()
+        return "one executable for all sizes" if self.open_sizes else "no size is open"
 
     @public
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file from which `load` makes this executable again, without compiling: whole, or not at all.
+        Executables for single sizes (`adaptive`) are no part of it.
 
         Raises FileError where it cannot be written, ModelError for sizes that cannot be saved, UnsupportedError for
         code of a device other than the processor.

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mapsto.arguments import Progress, names_of, pairs_of, shapes_of, telling
+from mapsto.arguments import Progress, flag_of, names_of, pairs_of, shapes_of, telling
 from mapsto.boundary import public
-from mapsto.errors import MapstoError
+from mapsto.errors import ArgumentError, MapstoError
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.session.cache.executables import FOUND, KEPT, Kept, Place
@@ -39,6 +39,7 @@ def compile_model(
     overridable: Collection[str] = (),
     device: str = "cpu",
     updates: Mapping[str, str] | None = None,
+    adapt: bool = False,
 ) -> Executable:
     """Compile a model for a device of this machine.
 
@@ -60,6 +61,8 @@ def compile_model(
     updates: inputs whose memory an output takes over, by the inputs' names: {"past": "present"}. A run writes the
     output into the array that is given for the input, and returns that array: a state, as a cache of keys and values,
     without a copy of it. Both are of one type and shape; the array is C-contiguous and writable.
+    adapt: whether executables for single sizes are made in the background where runs bring these often and that is
+    faster (docs/sizes.md); their results may have other bits. `report()` of the executable says what was made.
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
@@ -69,8 +72,11 @@ def compile_model(
     count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
     names, pairs = names_of(overridable, "overridable"), pairs_of(updates, "updates")
     asked = Request(
-        model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device, pairs
+        model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device, pairs,
+        flag_of(adapt, "adapt"),
     )  # fmt: skip
+    if asked.adapt and plan is not None:
+        raise ArgumentError("adapt: a plan that is replayed is of one graph; leave `plan` or `adapt` out")
     return _made(asked)
 
 
@@ -109,6 +115,10 @@ def _single(asked: Request) -> Executable:
             return _made(replace(asked, progress=None, plan=None, overridable=(*asked.overridable, *sorted(given))))
 
         exe.overriding = Overriding(made.listed, with_inputs)
+    if asked.adapt and exe.open_sizes:
+        from mapsto.session.adapt import adaptive_sizes
+
+        exe.adaptive = adaptive_sizes(asked, exe, _single)
     return exe
 
 
