@@ -20,15 +20,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.runtime.arena_layout import remember
-
-if TYPE_CHECKING:
-    from mapsto.runtime.executable import Executable
+from mapsto.runtime.program import Program
 
 SizeTuple = tuple[int, ...]
 """The open sizes of a run, in the order of their symbols."""
@@ -40,6 +38,21 @@ _FEWEST, _MOST, _SECONDS = 3, 15, 0.5  # pairs of runs that are timed: no more t
 _TRUSTED = 1.5  # how far measured gains may correct predicted ones, up and down
 _ROUNDINGS = 512  # that results may differ by, of the largest magnitude: sums in another order
 _COARSE = 0.05  # the same for types of two bytes
+
+
+class Adaptable(Protocol):
+    """What it needs of an executable."""
+
+    @property
+    def program(self) -> Program: ...
+
+    def outputs_of(self, inputs: Sequence[Any]) -> list[np.ndarray]: ...
+
+    def sizes(self, *inputs: Any) -> dict[str, int]: ...
+
+    def watch_like(self, other: Any) -> None: ...
+
+    def release_memory(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,7 @@ class SizeUse:
 
     runs: int = 0
     due: int = 0
-    executable: Executable | None = None
+    executable: Adaptable | None = None
     said: str = ""
 
 
@@ -79,7 +92,7 @@ class AdaptiveSizes:
         self,
         places: Mapping[str, tuple[int, int]],
         predict: Callable[[Mapping[str, int], Mapping[str, int]], float],
-        make: Callable[[Mapping[str, int]], Executable],
+        make: Callable[[Mapping[str, int]], Adaptable],
         policy: AdaptPolicy | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -98,7 +111,7 @@ class AdaptiveSizes:
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
-    def outputs_of(self, whole: Executable, inputs: Sequence[Any]) -> list[np.ndarray]:
+    def outputs_of(self, whole: Adaptable, inputs: Sequence[Any]) -> list[np.ndarray]:
         """The outputs, by the executable for these sizes alone where there is one, else by the whole."""
         try:
             sizes = tuple([inputs[i].shape[axis] for i, axis in self._places])
@@ -134,7 +147,7 @@ class AdaptiveSizes:
             if use.executable is None and use.due != _NEVER:
                 use.due = min(use.due, use.runs + self.policy.runs)
 
-    def _look(self, whole: Executable, sizes: SizeTuple, use: SizeUse, inputs: Sequence[Any]) -> None:
+    def _look(self, whole: Adaptable, sizes: SizeTuple, use: SizeUse, inputs: Sequence[Any]) -> None:
         """Sizes that came often: begins to make an executable for them, if none is being made."""
         if use.executable is not None:
             use.due = self.policy.aged
@@ -165,7 +178,7 @@ class AdaptiveSizes:
     # -- in the background ---------------------------------------------------------------------------------------------
 
     def _begin(
-        self, whole: Executable, sizes: SizeTuple, use: SizeUse, inputs: list[np.ndarray], claim: object
+        self, whole: Adaptable, sizes: SizeTuple, use: SizeUse, inputs: list[np.ndarray], claim: object
     ) -> None:
         def work() -> None:
             try:
@@ -184,7 +197,7 @@ class AdaptiveSizes:
         if self._working.get(os.getpid()) is claim:
             self._working.pop(os.getpid(), None)
 
-    def _try(self, whole: Executable, sizes: SizeTuple, use: SizeUse, inputs: list[np.ndarray]) -> None:
+    def _try(self, whole: Adaptable, sizes: SizeTuple, use: SizeUse, inputs: list[np.ndarray]) -> None:
         try:
             said, single = self._judged(whole, sizes, inputs)
         except _EndingError:
@@ -203,7 +216,7 @@ class AdaptiveSizes:
         single.watch_like(whole)
         self._keep(sizes, use, single)
 
-    def _keep(self, sizes: SizeTuple, use: SizeUse, single: Executable) -> None:
+    def _keep(self, sizes: SizeTuple, use: SizeUse, single: Adaptable) -> None:
         use.executable, use.due = single, use.runs + self.policy.aged
         self._uses[sizes] = use  # it may have been forgotten meanwhile
         kept = [(other.runs, key) for key, other in list(self._uses.items()) if other.executable and key != sizes]
@@ -212,7 +225,7 @@ class AdaptiveSizes:
             gone.executable, gone.due = None, gone.runs + self.policy.runs
             self._say(key, "made way")
 
-    def _judged(self, whole: Executable, sizes: SizeTuple, inputs: list[np.ndarray]) -> tuple[str, Executable | None]:
+    def _judged(self, whole: Adaptable, sizes: SizeTuple, inputs: list[np.ndarray]) -> tuple[str, Adaptable | None]:
         """What came of sizes, and the executable for them if it is to be kept."""
         _go_on()
         wanted = dict(zip(self._names, sizes, strict=True))
@@ -248,7 +261,7 @@ class AdaptiveSizes:
         mean = math.exp(statistics.fmean(logs)) if logs else 1.0
         return min(max(mean, 1 / _TRUSTED), _TRUSTED)
 
-    def _gain(self, whole: Executable, single: Executable, inputs: list[np.ndarray]) -> float:
+    def _gain(self, whole: Adaptable, single: Adaptable, inputs: list[np.ndarray]) -> float:
         """How many times as fast the single one runs: both by turns, the median over the turns."""
         ratios: list[float] = []
         begun = self._clock()
@@ -258,7 +271,7 @@ class AdaptiveSizes:
             ratios.append(slow / fast if fast > 0 else 1.0)
         return statistics.median(ratios)
 
-    def _timed(self, executable: Executable, inputs: list[np.ndarray]) -> float:
+    def _timed(self, executable: Adaptable, inputs: list[np.ndarray]) -> float:
         given = _copies(executable, inputs)
         begun = self._clock()
         executable.outputs_of(given)
@@ -275,7 +288,7 @@ class AdaptiveSizes:
             time.sleep(0.005)
         return True
 
-    def executables(self) -> list[Executable]:
+    def executables(self) -> list[Adaptable]:
         """Those for single sizes."""
         return [use.executable for use in list(self._uses.values()) if use.executable is not None]
 
@@ -301,12 +314,12 @@ class AdaptiveSizes:
 # -- comparing ---------------------------------------------------------------------------------------------------------
 
 
-def _copies(executable: Executable, inputs: list[np.ndarray]) -> list[np.ndarray]:
+def _copies(executable: Adaptable, inputs: list[np.ndarray]) -> list[np.ndarray]:
     """Inputs for a run: a run that updates some of them has its own."""
     return [np.array(each) for each in inputs] if executable.program.updates else inputs
 
 
-def _compared(whole: Executable, single: Executable, inputs: list[np.ndarray]) -> tuple[bool, str]:
+def _compared(whole: Adaptable, single: Adaptable, inputs: list[np.ndarray]) -> tuple[bool, str]:
     """Whether results are too far apart, and what is to be said of their bits."""
     first, again, own = (each.outputs_of(_copies(each, inputs)) for each in (whole, whole, single))
     if any(a.tobytes() != b.tobytes() for a, b in zip(first, again, strict=True)):
