@@ -120,12 +120,12 @@ def test_what_is_measured_to_gain_little_is_not_kept_and_not_made_again() -> Non
 
 
 def test_predictions_are_corrected_by_what_was_measured() -> None:
-    rig = Rig(predicted=1.5)
+    rig = Rig(predicted=1.3)
     rig.took = 1.0
     rig.run(2, times=4)
     rig.settle()
     rig.run(3, times=8)
-    assert "for n = 3, m = 3: not made: predicted 1.50 times as fast (1.00 as predictions went so far)" in rig.settle()
+    assert "for n = 3, m = 3: not made: predicted 1.30 times as fast (1.19 as predictions went so far)" in rig.settle()
     assert rig.made == [{"n": 2, "m": 3}]
 
 

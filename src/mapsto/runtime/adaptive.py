@@ -35,7 +35,7 @@ _NEVER = sys.maxsize
 _MOST_SAID = 64  # lines of history
 _PATIENCE = 10.0  # seconds that the end of a process waits for a thread that has been told of it
 _FEWEST, _MOST, _SECONDS = 3, 15, 0.5  # pairs of runs that are timed: no more than _SECONDS, if there were _FEWEST
-_TRUSTED = 1.5  # how far measured gains may correct predicted ones, up and down
+_RIGHT = 2  # right predictions that are assumed to have been: one disturbed measurement does not end it all
 _ROUNDINGS = 512  # that results may differ by, of the largest magnitude: sums in another order
 _COARSE = 0.05  # the same for types of two bytes
 
@@ -256,10 +256,9 @@ class AdaptiveSizes:
         return told, single
 
     def _correction(self) -> float:
-        """The geometric mean of what measured gains were over predicted ones."""
+        """The geometric mean of what measured gains were over predicted ones, and of `_RIGHT` that were right."""
         logs = [math.log(each) for each in list(self._corrections) if each > 0]
-        mean = math.exp(statistics.fmean(logs)) if logs else 1.0
-        return min(max(mean, 1 / _TRUSTED), _TRUSTED)
+        return math.exp(sum(logs) / (len(logs) + _RIGHT))
 
     def _gain(self, whole: Adaptable, single: Adaptable, inputs: list[np.ndarray]) -> float:
         """How many times as fast the single one runs: both by turns, the median over the turns."""
