@@ -16,7 +16,7 @@ from tests.session.support import by_onnxruntime, normal, parse
 from tests.test_models import model_of, references
 
 import mapsto
-from mapsto.errors import ArgumentError, ModelError, ShapeError, UnsupportedError
+from mapsto.errors import ArgumentError, ExecutionError, ModelError, ShapeError, UnsupportedError
 from mapsto.report.accuracy import judge_runs
 from mapsto.runtime import variants
 from mapsto.runtime.variants import VariedExecutable
@@ -282,3 +282,58 @@ def test_a_real_model_for_every_length() -> None:
     found = [exe.run(feed) for feed in known.feeds]
     expected, peers = (references("silero-vad", name) for name in ("onnxruntime-unoptimised", "onnxruntime"))
     assert not [verdict for verdict in judge_runs(expected, found, peers) if not verdict.ok]
+
+
+def test_a_squeeze_that_names_no_axes() -> None:
+    """Open axes are taken not to be 1; where one is in a run, that has an executable of its own."""
+    made = parse("m (float[n, 3, h, w] x, float[k] z) => (float y, float t) "
+                 "{ g = GlobalAveragePool(x) y = Squeeze(g) t = Squeeze(z) }")  # fmt: skip
+    for output in made.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    exe = mapsto.compile(made, threads=1)
+    for n, h, k in ((2, 4, 3), (1, 4, 3), (5, 2, 1), (1, 5, 1), (1, 6, 4), (2, 3, 3)):
+        feed = {"x": normal(n, 3, h, h), "z": normal(k)}
+        wanted = by_onnxruntime(made, feed)
+        for found in (exe.run(feed), exe.run(feed)):
+            for name, array in wanted.items():
+                assert found[name].shape == array.shape
+                np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-6)
+    said = exe.report()
+    assert said.count("n = 1: made in") == 1 and said.count("k = 1: made in") == 2
+
+
+def test_an_executable_from_a_file_says_what_to_fix(tmp_path: Path) -> None:
+    """It has no model to compile from; nor has one whose plan was said."""
+    made = parse("m (float[n, 3] x) => (float y) { y = Squeeze(x) }")
+    made.graph.output[0].type.tensor_type.ClearField("shape")
+    exe = mapsto.compile(made, threads=1)
+    assert exe(normal(1, 3)).shape == (3,)
+    exe.save(tmp_path / "m.mapsto")
+    for other in (mapsto.load(tmp_path / "m.mapsto", threads=1), mapsto.compile(made, threads=1, plan=exe.plan)):
+        assert other.program.checks == exe.program.checks and other.program.checks[0].liftable
+        with pytest.raises(ExecutionError, match="fix it by `shapes`"):
+            other(normal(1, 3))
+        assert other(normal(2, 3)).shape == (2, 3)
+
+
+def test_a_state_is_updated_once_by_whichever_runs() -> None:
+    made = parse("m (float[n] past, float[n, 3] x) => (float[n] present, float y) "
+                 "{ y = Squeeze(x) one = Constant<value_float = 1.0>() present = Add(past, one) }")  # fmt: skip
+    made.graph.output[1].type.tensor_type.ClearField("shape")
+    exe = mapsto.compile(made, threads=1, updates={"past": "present"})
+    for n in (1, 2):
+        state = np.zeros(n, np.float32)
+        for at in range(1, 4):
+            present, y = exe(state, normal(n, 3))
+            assert present is state and y.shape == ((3,) if n == 1 else (n, 3)) and (state == at).all()
+
+
+def test_adaptive_variants() -> None:
+    made = parse("m (float[n, k] x) => (float y) { y = Squeeze(x) }")
+    made.graph.output[0].type.tensor_type.ClearField("shape")
+    for model_, shapes in ((made, {"x": (None, None)}), (one_axis(), None)):
+        exe = mapsto.compile(model_, shapes, threads=1, adapt=True)
+        x = normal(1, 1, 3) if shapes is None else normal(1, 3)
+        for _ in range(80):
+            exe(x)
+        assert "runs lately" in exe.report()

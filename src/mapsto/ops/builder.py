@@ -248,9 +248,12 @@ class Builder:
         """The extent that both stand for; where only a run knows whether they are equal, it checks that."""
         return self._inference(what).same(a, b)
 
-    def require(self, condition: Dim, message: str, where: str | None = None, always: bool = False) -> None:
+    def require(
+        self, condition: Dim, message: str, where: str | None = None, always: bool = False, liftable: bool = False
+    ) -> None:
         """A run stops with the message where `condition` is negative; asked once for each condition, and not where it
         is proved. always: also where nothing else uses the sizes that it speaks of, which are bound for its sake.
+        liftable: a graph in which these sizes are fixed may do without it.
         """
         if self.proves(condition):
             return
@@ -259,7 +262,8 @@ class Builder:
         self._conditions.add(condition)
         place = where if where is not None else next(iter(self._provenance.names), self.name)
         attrs = {"condition": condition, "message": f"{place}: {message}" if place else message}
-        self.add("require", [], {**attrs, "always": True} if always else attrs)
+        said = {name: True for name, holds in (("always", always), ("liftable", liftable)) if holds}
+        self.add("require", [], attrs | said)
 
     def proves(self, e: Dim) -> bool:
         """Whether e >= 0 for all sizes that get past the conditions required so far."""

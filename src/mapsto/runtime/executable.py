@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mapsto.runtime.profile import StepTime
 
 _LAYOUTS = 8  # kept for the last sizes
+_SHAPES = 64  # of inputs that are known to need another executable
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,37 @@ class Overriding:
         return self._made.get(names) or self._made.setdefault(names, self._make(names))
 
 
+class Narrowing:
+    """Executables for sizes that an executable of open sizes refuses in a run, though one that is compiled for them can
+    run. `make` gives one that takes such sizes, for the error that names them.
+    """
+
+    def __init__(self, make: Callable[[MapstoError], Executable]) -> None:
+        self._make = make
+        self._made: dict[frozenset[str], Executable] = {}
+        self._known: dict[tuple[Any, ...], Executable] = {}
+
+    def known(self, inputs: Sequence[Any]) -> Executable | None:
+        """The executable that is known to take inputs of these shapes where the open one does not."""
+        return self._known.get(_shapes(inputs))
+
+    def executable(self, error: MapstoError, inputs: Sequence[Any]) -> Executable:
+        """The one to run instead, where a run of these inputs ended with this error."""
+        names = error.sizes
+        # two callers at once make two, and one is taken: no lock, which a signal handler could find taken
+        made = self._made.get(names) or self._made.setdefault(names, self._make(error))
+        remember(self._known, _shapes(inputs), made, _SHAPES)
+        return made
+
+    def lines(self) -> list[str]:
+        """What there is, for a report."""
+        return [line for made in list(self._made.values()) for line in made.report().splitlines()]
+
+
+def _shapes(inputs: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple([getattr(each, "shape", None) if type(each) is np.ndarray else None for each in inputs])
+
+
 class Executable:
     """Runs a program. May be called from several threads at once; each run has memory of its own.
 
@@ -148,6 +180,7 @@ class Executable:
         self._defaults = {port.name: self._default(port) for port in program.inputs if port.default is not None}
         self.overriding: Overriding | None = None
         self.adaptive: AdaptiveSizes | None = None
+        self.narrowing: Narrowing | None = None
         self.cache_note = ""  # what the cache of executables had to do with it, where it was compiled by name
         self._poison = False
         self._fences: Fences | None = None
@@ -190,10 +223,14 @@ class Executable:
         if self._defaults and len(inputs) < len(self._input_names):
             rest = self._input_names[len(inputs) :]
             inputs = (*inputs, *(self._defaults[name] for name in rest if name in self._defaults))
-        adaptive = self.adaptive
+        adaptive, narrowing = self.adaptive, self.narrowing
         try:
+            if narrowing is not None and (other := narrowing.known(inputs)) is not None:
+                return other(*inputs)
             results = self.outputs_of(inputs) if adaptive is None else adaptive.outputs_of(self, inputs)
         except Exception as error:
+            if narrowing is not None and isinstance(error, MapstoError) and error.sizes:
+                return narrowing.executable(error, inputs)(*inputs)
             if isinstance(error, MapstoError):
                 raise
             raise translated(error, "run") from error
@@ -305,8 +342,10 @@ class Executable:
     def report(self) -> str:
         """What has been done for the sizes that runs brought (`mapsto.compile(adapt=True)`)."""
         if self.adaptive is not None:
-            return self.adaptive.report()
-        return "one executable for all sizes" if self.open_sizes else "no size is open"
+            said = self.adaptive.report()
+        else:
+            said = "one executable for all sizes" if self.open_sizes else "no size is open"
+        return said if self.narrowing is None else "\n".join([said, *self.narrowing.lines()])
 
     @public
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -79,7 +79,7 @@ class VariedExecutable(Executable):
         self._gone = 0
         self._poison = False
         self._fences: Fences | None = None
-        self.overriding = self.adaptive = None
+        self.overriding = self.adaptive = self.narrowing = None
         self.cache_note = ""
 
     # -- runs ----------------------------------------------------------------------------------------------------------
@@ -260,7 +260,7 @@ class VariedExecutable(Executable):
         for fixed, each in list(self._made.items()):
             took = f"made in {each.seconds:.2f} s, {each.runs} runs"
             lines.append(f"{self._shown(fixed)}: {took}")
-            if each.executable.adaptive is not None:
+            if each.executable.adaptive is not None or each.executable.narrowing is not None:
                 lines += [f"    {line}" for line in each.executable.report().splitlines()]
         lines += [f"refused {said}" for _, said in list(self._refused.values())]
         return "\n".join([*lines, f"{self._gone} made way for others"] if self._gone else lines)

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 
-from mapsto import budget
 from mapsto.budget import giving_up_when, metering
 from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError
 from mapsto.ir.expr import bare_symbol
 from mapsto.runtime.adaptive import AdaptiveSizes, is_ending
 from mapsto.runtime.executable import Executable
+from mapsto.session.later import fixed_shapes, for_later
 from mapsto.session.request import Request
-from mapsto.session.unchanged import kept_model
-from mapsto.session.varied import fixed_shapes
 
 
 def adaptive_sizes(asked: Request, whole: Executable, compiled: Callable[[Request], Executable]) -> AdaptiveSizes:
     """For an executable of open sizes. compiled: gives the executable of a request."""
     inputs, places = whole.inputs, dict(whole.open_sizes)
     named = {(p.name, axis): bare_symbol(dim) for p in inputs for axis, dim in enumerate(p.shape)}
-    model = kept_model(asked.model)
-    root = None if asked.data_root is None else os.path.abspath(asked.data_root)
-    limits = budget.default() if asked.budget is None else asked.budget
+    again = for_later(asked)
 
     def fixed(sizes: Mapping[str, int]) -> Request:
         axes = {axis: sizes[name] for axis, name in named.items() if name is not None and name in sizes}
-        shapes = fixed_shapes(inputs, asked.shapes, axes)
-        return replace(
-            asked, model=model.again(), shapes=shapes, budget=limits, progress=_stay, data_root=root, adapt=False
-        )
+        return replace(again(fixed_shapes(inputs, asked.shapes, axes)), progress=_stay, adapt=False)
 
     def predict(sizes: Mapping[str, int], all_sizes: Mapping[str, int]) -> float:
         single = fixed(sizes)

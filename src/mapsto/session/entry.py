@@ -115,6 +115,10 @@ def _single(asked: Request) -> Executable:
             return _made(replace(asked, progress=None, plan=None, overridable=(*asked.overridable, *sorted(given))))
 
         exe.overriding = Overriding(made.listed, with_inputs)
+    if any(check.liftable for check in exe.program.checks):
+        from mapsto.session.varied import narrowing
+
+        exe.narrowing = narrowing(asked, exe, _single)
     if asked.adapt and exe.open_sizes:
         from mapsto.session.adapt import adaptive_sizes
 

@@ -4,22 +4,20 @@ runs bring.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Mapping
 
-from mapsto import budget
-from mapsto.arguments import Shapes
 from mapsto.budget import metering
 from mapsto.errors import MapstoError
 from mapsto.importers.onnx import declared_inputs, default_arrays, read
-from mapsto.ir.graph import Graph, Value
-from mapsto.runtime.executable import Executable
+from mapsto.ir.expr import bare_symbol
+from mapsto.ir.graph import Graph
+from mapsto.runtime.executable import Executable, Narrowing
 from mapsto.runtime.program import Port
 from mapsto.runtime.variants import InputAxis, VariedExecutable
+from mapsto.session.later import fixed_shapes, for_later
 from mapsto.session.request import Request
-from mapsto.session.unchanged import kept_model
+
+_NOTE = "each of its variants is looked for in the cache"
 
 
 def varied(asked: Request, refusal: MapstoError, compiled: Callable[[Request], Executable]) -> VariedExecutable | None:
@@ -33,26 +31,30 @@ def varied(asked: Request, refusal: MapstoError, compiled: Callable[[Request], E
         inputs = declared_inputs(source, asked.shapes, asked.overridable)
         defaults = {name: array.shape for name, array in default_arrays(source, asked.overridable).items()}
     ports = [Port(value.name, value.dtype, value.shape, at) for at, value in enumerate(inputs)]
-    limits = budget.default() if asked.budget is None else asked.budget
-    model = kept_model(asked.model)
-    root = None if asked.data_root is None else os.path.abspath(asked.data_root)
+    again = for_later(asked)
 
     def make(sizes: Mapping[InputAxis, int]) -> Executable:
-        shapes = fixed_shapes(inputs, asked.shapes, sizes)
-        fixed = replace(asked, model=model.again(), shapes=shapes, budget=limits, progress=None, data_root=root)
-        return compiled(fixed)
+        return compiled(again(fixed_shapes(inputs, asked.shapes, sizes)))
 
     made = VariedExecutable(source.name, ports, refusal.axes, make, str(refusal), asked.threads, defaults)
-    made.cache_note = "each of its variants is looked for in the cache"
+    made.cache_note = _NOTE
     return made
 
 
-def fixed_shapes(inputs: Iterable[Value | Port], shapes: Shapes, sizes: Mapping[InputAxis, int]) -> Shapes:
-    """The shapes of a request with the extents of these axes fixed besides."""
-    found: dict[str, tuple[Any, ...]] = {name: tuple(dims) for name, dims in shapes.items()}
-    for value in inputs:
-        own = found.get(value.name, (None,) * len(value.shape))
-        dims = tuple(sizes.get((value.name, axis), dim) for axis, dim in enumerate(own))
-        if dims != own:
-            found[value.name] = dims
-    return found
+def narrowing(asked: Request, whole: Executable, compiled: Callable[[Request], Executable]) -> Narrowing | None:
+    """For an executable of open sizes that some runs cannot use. compiled: gives the executable of a request."""
+    if asked.plan is not None or isinstance(asked.model, Graph):
+        return None
+    inputs, name, again = whole.inputs, whole.program.name, for_later(asked)
+
+    def single(sizes: Mapping[InputAxis, int]) -> Executable:
+        return compiled(again(fixed_shapes(inputs, asked.shapes, sizes)))
+
+    def make(error: MapstoError) -> VariedExecutable:
+        named = [(port.name, axis, bare_symbol(dim)) for port in inputs for axis, dim in enumerate(port.shape)]
+        axes = [(port, axis) for port, axis, symbol in named if symbol in error.sizes]
+        made = VariedExecutable(name, inputs, axes, single, str(error), asked.threads)
+        made.cache_note = _NOTE
+        return made
+
+    return Narrowing(make)

@@ -162,13 +162,13 @@ class NodeCall:
         """The node and input i in a user's words, for what a run says of it."""
         return f"{self.builder.place(self.op)}: {self.port(i)}"
 
-    def require(self, condition: Dim, message: str) -> None:
+    def require(self, condition: Dim, message: str, liftable: bool = False) -> None:
         """A run stops with the message and the node's name where `condition`, on sizes, is negative. Raises ModelError
-        where it always is.
+        where it always is. liftable: the node can be built where these sizes are fixed.
         """
         if isinstance(condition, int) and condition < 0:
             raise self.wrong(message)
-        self.builder.require(condition, message, where=self.builder.place(self.op))
+        self.builder.require(condition, message, where=self.builder.place(self.op), liftable=liftable)
 
     def require_value(self, condition: Dim, message: str) -> None:
         """The same of what is read for the sake of the condition alone."""

@@ -164,7 +164,7 @@ def _ones(call: NodeCall) -> set[int]:
     for axis, d in enumerate(x.shape):
         if isinstance(d, Expr):
             said = f"axis {axis} is 1 in this run, so the result would lose it; name the axes, or fix it by `shapes`"
-            call.require(maximum(d - 2, -d), said)
+            call.require(maximum(d - 2, -d), said, liftable=True)
     return {axis for axis, d in enumerate(x.shape) if d == 1}
 
 
