@@ -61,7 +61,7 @@ class Rig:
 
     def _make(self, sizes: Mapping[str, int]) -> Executable:
         assert threading.current_thread() is not threading.main_thread(), "no run waits for a compile"
-        assert self.gate.wait(60)
+        assert self.gate.wait(15)
         self.made.append(dict(sizes))
         if self.fails is not None:
             raise self.fails

@@ -102,14 +102,16 @@ def test_without_open_sizes_there_is_nothing_to_adapt() -> None:
 
 
 def test_states_that_are_updated_are_updated_once(eager: None) -> None:
-    text = "m (float[n] past, float[n] x) => (float[n] present) { present = Add(past, x) }"
+    text = "m (float[n] past, float[n] x) => (float[n] present, float[n] y) { present = Add(past, x) y = Mul(past, x) }"
     exe = mapsto.compile(parse(text), threads=1, adapt=True, updates={"past": "present"})
     state, one = np.zeros(5, np.float32), np.ones(5, np.float32)
     for at in range(1, 9):
-        assert exe(state, one) is state
+        present, y = exe(state, one)
         settled(exe)
+        assert present is state and (y == at - 1).all()
         np.testing.assert_array_equal(state, at)
     assert exe.adaptive is not None and exe.adaptive.executables()
+    assert "same bits where compared" in exe.report(), "those runs had a state each"
 
 
 def test_defaults_and_initializers_that_a_run_gives(eager: None) -> None:

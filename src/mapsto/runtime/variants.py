@@ -108,19 +108,19 @@ class VariedExecutable(Executable):
         axes = self._axes
         while True:
             fixed = tuple((axis, extent(axis)) for axis in axes)
-            found = self._made.get(fixed)
-            if found is not None:
+            found = self._made.get(fixed) or self._more.get(fixed)
+            if found is None:
+                if refused := self._refused.get(fixed):
+                    raise refused[0](refused[1])
+                found = self._begun(fixed)
+            if isinstance(found, Variant):
                 found.runs += 1
                 found.last = next(self._clock)
                 return found.executable
-            if fixed in self._refused:
-                kind, said = self._refused[fixed]
-                raise kind(said)
-            more = self._more.get(fixed) or self._begun(fixed)
-            axes = (*axes, *more)
+            axes = (*axes, *found)
 
-    def _begun(self, fixed: FixedSizes) -> tuple[InputAxis, ...]:
-        """Makes a variant; gives the axes that decide beside these, where there are any."""
+    def _begun(self, fixed: FixedSizes) -> Variant | tuple[InputAxis, ...]:
+        """A new variant; or the axes that decide beside these, where there are any."""
         self._require_one_each(fixed)
         begun = time.perf_counter()
         try:
@@ -135,10 +135,10 @@ class VariedExecutable(Executable):
             raise type(error)(self._placed(fixed, error)) from error
         self._prepare(made)
         # two callers at once make two, of which one stays: no lock, which a signal handler could find taken
-        self._made[fixed] = Variant(made, time.perf_counter() - begun, last=next(self._clock))
+        found = self._made[fixed] = Variant(made, time.perf_counter() - begun, last=next(self._clock))
         for oldest in sorted(self._made.items(), key=lambda each: each[1].last)[:-KEPT]:
             self._gone += self._made.pop(oldest[0], None) is not None
-        return ()
+        return found
 
     def _require_one_each(self, fixed: FixedSizes) -> None:
         """Raises ShapeError where two axes that the model calls by one name differ."""
