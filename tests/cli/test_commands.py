@@ -160,7 +160,9 @@ def test_run_adapts_to_sizes(call: Call, tmp_path: Path) -> None:
     assert code == 0 and "for n = 2: " in out and "looked at in" in out
     code, out, _ = call(*asked, "--json")
     adapted = json.loads(out)["adapted"]
-    assert code == 0 and adapted["run_seconds"] > 0 and any(line.startswith("for n = 2: ") for line in adapted["report"])
+    assert (
+        code == 0 and adapted["run_seconds"] > 0 and any(line.startswith("for n = 2: ") for line in adapted["report"])
+    )
     assert call("compile", tmp_path / "open.onnx", "-o", tmp_path / "open.mapsto")[0] == 0
     code, _, err = call("run", tmp_path / "open.mapsto", "--inputs", tmp_path / "in.npz", "--adapt")
     assert code == 2 and "--adapt needs an ONNX file" in err

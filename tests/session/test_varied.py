@@ -202,6 +202,8 @@ def test_it_can_be_asked_what_an_executable_can(tmp_path: Path) -> None:
     exe = mapsto.compile(one_axis(), threads=1)
     assert isinstance(exe, mapsto.Executable) and [str(p) for p in exe.inputs] == ["x: f32[a, b, c]"]
     assert exe.sizes(X) == {"a": 2, "b": 3, "c": 4}
+    assert exe.open_sizes == {"a": (0, 0), "b": (0, 1), "c": (0, 2)}
+    np.testing.assert_array_equal(exe.outputs_of([X])[0], np.maximum(X, 0))
     assert exe.memory({"a": 2, "b": 3, "c": 4}).outputs == X.nbytes
     with pytest.raises(ArgumentError, match="b decides which variant runs"):
         exe.memory({"a": 2})
@@ -211,7 +213,7 @@ def test_it_can_be_asked_what_an_executable_can(tmp_path: Path) -> None:
     np.testing.assert_array_equal(exe(X), np.maximum(X, 0))
     np.testing.assert_array_equal(exe(X[:, :1]), np.maximum(X[:, 0], 0))
     for refused in (lambda: exe.save(tmp_path / "x.mapsto"), lambda: exe.plan, lambda: exe.program, exe.parts,
-                    lambda: pickle.dumps(exe)):  # fmt: skip
+                    lambda: exe.addresses, lambda: pickle.dumps(exe)):  # fmt: skip
         with pytest.raises(UnsupportedError, match="fix b by `shapes`"):
             refused()
     assert not list(tmp_path.iterdir())

@@ -175,6 +175,25 @@ class VariedExecutable(Executable):
         return self._ports
 
     @property
+    def open_sizes(self) -> Mapping[str, tuple[int, int]]:
+        number = {port.name: at for at, port in enumerate(self._ports)}
+        return {self._symbol(axis): (number[axis[0]], axis[1]) for axis in reversed(self._open_axes())}
+
+    @property
+    def addresses(self) -> Mapping[str, int]:
+        """Raises UnsupportedError: each variant has functions of its own."""
+        self._refuse("has no functions of its own")
+
+    def outputs_of(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        given = {port.name: value for port, value in zip(self._ports, inputs, strict=False)}
+        return self._chosen(given).outputs_of(inputs)
+
+    def watch_like(self, other: Executable) -> None:
+        super().watch_like(other)
+        for each in list(self._made.values()):
+            each.executable.watch_like(other)
+
+    @property
     def program(self) -> Program:  # type: ignore[override]
         """Raises UnsupportedError: each variant has one of its own."""
         self._refuse("has no program of its own")
