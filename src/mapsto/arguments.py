@@ -101,6 +101,13 @@ def text_of(value: Any, what: str) -> str:
     return value
 
 
+def flag_of(value: Any, what: str) -> bool:
+    """Raises ArgumentError for what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{what}: expected True or False, got {brief(value)}")
+    return bool(value)
+
+
 def names_of(values: Any, what: str) -> tuple[str, ...]:
     """Names, each once, in order; `what` they are for in the message of the ArgumentError."""
     if isinstance(values, str) or not isinstance(values, Iterable):

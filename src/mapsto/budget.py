@@ -17,7 +17,7 @@ docs/limits.md lists every one with its reason.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields
@@ -100,6 +100,19 @@ def budget_of(given: Budget | Mapping[str, float]) -> Budget:
     return Budget(**given)  # type: ignore[arg-type]  # the values are checked when it is made
 
 
+_GIVEN_UP: ContextVar[Callable[[], bool] | None] = ContextVar("mapsto_given_up", default=None)
+
+
+@contextmanager
+def giving_up_when(asked: Callable[[], bool]) -> Iterator[None]:
+    """Compiles inside end with a BudgetError once this is true."""
+    token = _GIVEN_UP.set(asked)
+    try:
+        yield
+    finally:
+        _GIVEN_UP.reset(token)
+
+
 class Meter:
     """What one compile has spent of its budget. `earned`: what the model's own size adds to a limit."""
 
@@ -108,6 +121,7 @@ class Meter:
         self.spent: dict[str, float] = {}
         self.earned: dict[str, float] = {}
         self._began = time.monotonic()
+        self._is_given_up = _GIVEN_UP.get()
 
     def allowed(self, name: str) -> float:
         limit: float = getattr(self.budget, name)
@@ -139,7 +153,9 @@ class Meter:
         return True
 
     def tick(self, what: str) -> None:
-        """Raises BudgetError where the time is up."""
+        """Raises BudgetError where the time is up, or nobody needs the compile any more."""
+        if self._is_given_up is not None and self._is_given_up():
+            raise BudgetError(f"{what}: the compile is given up, as it is not needed any more")
         spent = time.monotonic() - self._began
         if spent > self.budget.seconds:
             raise BudgetError(_message("seconds", what, round(spent, 1), self.budget.seconds))

@@ -8,9 +8,15 @@ from __future__ import annotations
 
 
 class MapstoError(Exception):
-    """Base of every error meant for the user. `placed`: the message names the node of the model that it is about."""
+    """Base of every error meant for the user. `placed`: the message names the node of the model that it is about.
+
+    sizes: open sizes by their symbols that it hangs on: with these fixed it may not arise. axes: (input, axis) of each
+    of them that an input of the model has. Both are empty where fixing sizes does not help.
+    """
 
     placed = False
+    sizes: frozenset[str] = frozenset()
+    axes: tuple[tuple[str, int], ...] = ()
 
 
 class ModelError(MapstoError):

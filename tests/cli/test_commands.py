@@ -58,6 +58,10 @@ class Twice:
     plan: Plan = field(default_factory=Plan)
     cache_note: str = ""
 
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        return self.program.inputs
+
     def run(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return {"y": feed["x"] * np.float32(self.factor)}
 
@@ -145,6 +149,23 @@ def test_run_loads_what_compile_saved(compiler: Compiler, model: Path, call: Cal
     assert code == 0 and compiler.asked == {"loaded": tmp_path / "twice.mapsto", "threads": 2} and "loaded in" in out
     code, _, err = call("run", tmp_path / "twice.mapsto", "--shape", "x=1")
     assert code == 2 and "compiled already" in err
+
+
+def test_run_adapts_to_sizes(call: Call, tmp_path: Path) -> None:
+    text = '<ir_version: 8, opset_import: ["" : 17]> twice (float[n, 3] x) => (float[n, 3] y) { y = Add(x, x) }'
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "open.onnx")
+    np.savez(tmp_path / "in.npz", x=np.ones((2, 3), np.float32))
+    asked = ("run", tmp_path / "open.onnx", "--inputs", tmp_path / "in.npz", "--adapt", "--threads", 1)
+    code, out, _ = call(*asked)
+    assert code == 0 and "for n = 2: " in out and "looked at in" in out
+    code, out, _ = call(*asked, "--json")
+    adapted = json.loads(out)["adapted"]
+    assert (
+        code == 0 and adapted["run_seconds"] > 0 and any(line.startswith("for n = 2: ") for line in adapted["report"])
+    )
+    assert call("compile", tmp_path / "open.onnx", "-o", tmp_path / "open.mapsto")[0] == 0
+    code, _, err = call("run", tmp_path / "open.mapsto", "--inputs", tmp_path / "in.npz", "--adapt")
+    assert code == 2 and "--adapt needs an ONNX file" in err
 
 
 def test_indices_are_checked_unless_it_is_said(compiler: Compiler, model: Path, call: Call, tmp_path: Path) -> None:

@@ -129,6 +129,10 @@ def run(
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
     cache: CacheOption = True,
+    adapt: Annotated[
+        bool,
+        typer.Option("--adapt", help="Make code for these sizes alone where that is faster, and time that as well."),
+    ] = False,
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
@@ -138,7 +142,7 @@ def run(
     from mapsto.cli.run import run_model
 
     fed = (inputs, given or [], shape or [])
-    run_model(model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, json)
+    run_model(model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, adapt, json)
 
 
 @app.command("compile")

@@ -68,7 +68,7 @@ def check_model(
     executable = open_model(
         model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device, cache=cache
     ).executable
-    fed = make_feed(executable.program.inputs, read, seed)
+    fed = make_feed(executable.inputs, read, seed)
     ours: Outputs = executable.run(fed.feed)
     engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]
     found = _run_others(engines, Setup(model, shapes, data_root=data_root), fed.feed)

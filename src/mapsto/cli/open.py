@@ -33,6 +33,7 @@ def open_model(
     device: str = "cpu",
     cache: bool = True,
     updates: Mapping[str, str] | None = None,
+    adapt: bool = False,
 ) -> Opened:
     """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). Raises MapstoErrors."""
     import mapsto
@@ -47,6 +48,8 @@ def open_model(
             raise UsageError(f"{model} is compiled already: --no-check-indices belongs to `mapsto compile`")
         if device != "cpu":
             raise UsageError(f"{model} is compiled already, for the CPU: --device needs an ONNX file")
+        if adapt:
+            raise UsageError(f"{model} is compiled already: --adapt needs an ONNX file")
         executable = mapsto.load(model, threads=threads)
         return Opened(executable, "loaded", time.perf_counter() - began)
     with progress_bar(f"compiling {model.name}") as progress:
@@ -61,6 +64,7 @@ def open_model(
             device=device,
             cache=cache,
             updates=updates,
+            adapt=adapt,
         )
     how = FOUND if executable.cache_note == FOUND else "compiled"
     return Opened(executable, how, time.perf_counter() - began)

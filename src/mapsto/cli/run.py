@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,7 @@ def run_model(
     data_root: Path | None,
     device: str,
     cache: bool,
+    adapt: bool,
     as_json: bool,
 ) -> None:
     existing(model)
@@ -38,12 +40,14 @@ def run_model(
         writable(output, besides=[model, inputs_file])
     read = read_given(inputs_file, given)
     options: dict[str, Any] = {"check_indices": check_indices, "data_root": data_root, "device": device, "cache": cache}
-    opened = open_model(model, parse_shapes(shape), threads, **options)
-    fed = make_feed(opened.executable.program.inputs, read, seed)
+    opened = open_model(model, parse_shapes(shape), threads, adapt=adapt, **options)
+    fed = make_feed(opened.executable.inputs, read, seed)
     outputs, seconds = timed_runs(opened.executable, fed.feed, repeat)
     if output is not None:
         save_arrays(output, outputs)
     report = _report(model, opened, fed, outputs, seconds)
+    if adapt:
+        report["adapted"] = _adapted(opened.executable, fed.feed, repeat)
     with beside(output):
         if as_json:
             print_json(report)
@@ -63,6 +67,22 @@ def timed_runs(
         executable.run(feed)
         seconds.append(time.perf_counter() - began)
     return outputs, seconds
+
+
+def _adapted(executable: Any, feed: Mapping[str, np.ndarray], repeat: int) -> dict[str, Any]:
+    """Runs until what these sizes are worth has been found out, then timed ones."""
+    began = time.perf_counter()
+    if executable.adaptive is not None:
+        for _ in range(executable.adaptive.policy.runs):
+            executable.run(feed)
+        executable.adaptive.wait(math.inf)
+    waited = time.perf_counter() - began
+    _, seconds = timed_runs(executable, feed, repeat)
+    return {
+        "seconds": waited,
+        "run_seconds": statistics.median(seconds[1:] or seconds),
+        "report": executable.report().splitlines(),
+    }
 
 
 def accuracy(outputs: Mapping[str, np.ndarray], labels: np.ndarray | None) -> dict[str, Any] | None:
@@ -104,5 +124,9 @@ def _print_text(report: dict[str, Any], outputs: Mapping[str, np.ndarray], outpu
     runs = f" (median of {report['runs'] - 1} after the first)" if report["runs"] > 1 else ""
     opening, running = seconds_text(report["open_seconds"]), seconds_text(report["run_seconds"])
     print(f"{report['how']} in {opening}, run in {running}{runs}")
+    if "adapted" in report:
+        adapted = report["adapted"]
+        print("\n".join(adapted["report"]))
+        print(f"looked at in {seconds_text(adapted['seconds'])}, then run in {seconds_text(adapted['run_seconds'])}")
     if output is not None:
         print(f"outputs written to {output}")

@@ -18,7 +18,7 @@ import numpy as np
 from mapsto.budget import current
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.expr import Dim, Expr, sym
+from mapsto.ir.expr import Dim, Expr, sym, symbols
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.rename import rename_values
 from mapsto.ir.text import attrs_text
@@ -187,10 +187,12 @@ class Builder:
         if content is not None:
             return list(content.reshape(-1))
         if not all(isinstance(d, int) for d in value.shape):
-            raise ShapeError(
+            error = ShapeError(
                 f"{value}: a list of sizes whose own length only a run knows, so that the rank of the result hangs on "
                 "it; fix that length by `shapes`"
             )
+            error.sizes = frozenset(name for d in value.shape for name in symbols(d))
+            raise error
         count = math.prod(static(value.shape))
         self._charges.meter.charge("terms", count, f"the elements of {value} as sizes")
         flat = value if value.rank < 2 else self.one("reshape", [value], shape=(count,))
@@ -246,9 +248,12 @@ class Builder:
         """The extent that both stand for; where only a run knows whether they are equal, it checks that."""
         return self._inference(what).same(a, b)
 
-    def require(self, condition: Dim, message: str, where: str | None = None, always: bool = False) -> None:
+    def require(
+        self, condition: Dim, message: str, where: str | None = None, always: bool = False, liftable: bool = False
+    ) -> None:
         """A run stops with the message where `condition` is negative; asked once for each condition, and not where it
         is proved. always: also where nothing else uses the sizes that it speaks of, which are bound for its sake.
+        liftable: a graph in which these sizes are fixed may do without it.
         """
         if self.proves(condition):
             return
@@ -257,7 +262,8 @@ class Builder:
         self._conditions.add(condition)
         place = where if where is not None else next(iter(self._provenance.names), self.name)
         attrs = {"condition": condition, "message": f"{place}: {message}" if place else message}
-        self.add("require", [], {**attrs, "always": True} if always else attrs)
+        said = {name: True for name, holds in (("always", always), ("liftable", liftable)) if holds}
+        self.add("require", [], attrs | said)
 
     def proves(self, e: Dim) -> bool:
         """Whether e >= 0 for all sizes that get past the conditions required so far."""
@@ -499,10 +505,12 @@ def _checked(
         said = "; ".join(str(list(shape)) for _, shape in plain)
         raise ShapeError(f"{name}({', '.join(str(v) for v in inputs)}): the result would have the shape {said}")
     if any(too_long(d) for _, shape in plain for d in shape):
-        raise ShapeError(
+        error = ShapeError(
             f"{name}: the sizes of its result are expressions too long to follow (more than {EXPRESSION_SIZE} "
             f"terms, or nested deeper than {EXPRESSION_DEPTH}); fix sizes by `shapes`"
         )
+        error.sizes = frozenset(symbol for _, shape in plain for d in shape for symbol in symbols(d))
+        raise error
     return plain
 
 

@@ -26,8 +26,9 @@ def _require(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int
     return []
 
 
-# require(condition: Dim, message: str, always: True or left out): no inputs, no outputs; the run stops with the message
-# where condition < 0. always: also where nothing but the condition uses the sizes that it speaks of.
+# require(condition: Dim, message: str, always, liftable: True or left out): no inputs, no outputs; the run stops with
+# the message where condition < 0. always: also where nothing but the condition uses the sizes that it speaks of.
+# liftable: a graph in which these are fixed may do without it.
 register(OpSpec("require", "control", _infer_require, _require, foldable=False))
 
 

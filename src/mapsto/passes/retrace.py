@@ -195,7 +195,8 @@ class _Tracer:
             if node.op == "bind_dim":
                 return self._bind(str(node.attrs["symbol"]), inputs[0], str(node.attrs.get("what", ""))), ()
             if node.op == "require":
-                builder.require(attrs["condition"], str(attrs["message"]), where="", always="always" in attrs)
+                said = {name: name in attrs for name in ("always", "liftable")}
+                builder.require(attrs["condition"], str(attrs["message"]), where="", **said)
                 return (), ()
             if node.op == "bounds_check":
                 assert inputs[0] is not None

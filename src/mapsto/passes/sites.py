@@ -85,7 +85,9 @@ class _Finished(Builder):
     def readers(self, value: Value) -> int:
         return self._uses.get(value.name, 0)
 
-    def require(self, condition: Dim, message: str, where: str | None = None, always: bool = False) -> None:
+    def require(
+        self, condition: Dim, message: str, where: str | None = None, always: bool = False, liftable: bool = False
+    ) -> None:
         if not self.proves(condition):
             self._conditions.add(condition)
 

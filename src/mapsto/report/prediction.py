@@ -104,7 +104,7 @@ def verify(
     host = host_machine() if device == "cpu" else None
     where: dict[str, Any] = {"data_root": data_root, "device": device}
     executable = mapsto.compile(model, shapes=shapes, threads=threads, progress=progress, **where)
-    inputs = [feed[port.name] for port in executable.program.inputs]
+    inputs = [feed[port.name] for port in executable.inputs]
     sizes = executable.sizes(*inputs)
     graph = prepared(model, shapes, data_root=data_root)
     maker = backend_named(device, cache=False, isa=None).maker(constants_of(graph))

@@ -28,10 +28,12 @@ from mapsto.runtime.walk import WalkedFrame, Walker
 
 if TYPE_CHECKING:
     from mapsto.plan.plan import Plan
+    from mapsto.runtime.adaptive import AdaptiveSizes
     from mapsto.runtime.guard import Fences
     from mapsto.runtime.profile import StepTime
 
 _LAYOUTS = 8  # kept for the last sizes
+_SHAPES = 64  # of inputs that are known to need another executable
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,37 @@ class Overriding:
         return self._made.get(names) or self._made.setdefault(names, self._make(names))
 
 
+class Narrowing:
+    """Executables for sizes that an executable of open sizes refuses in a run, though one that is compiled for them can
+    run. `make` gives one that takes such sizes, for the error that names them.
+    """
+
+    def __init__(self, make: Callable[[MapstoError], Executable]) -> None:
+        self._make = make
+        self._made: dict[frozenset[str], Executable] = {}
+        self._known: dict[tuple[Any, ...], Executable] = {}
+
+    def known(self, inputs: Sequence[Any]) -> Executable | None:
+        """The executable that is known to take inputs of these shapes where the open one does not."""
+        return self._known.get(_shapes(inputs))
+
+    def executable(self, error: MapstoError, inputs: Sequence[Any]) -> Executable:
+        """The one to run instead, where a run of these inputs ended with this error."""
+        names = error.sizes
+        # two callers at once make two, and one is taken: no lock, which a signal handler could find taken
+        made = self._made.get(names) or self._made.setdefault(names, self._make(error))
+        remember(self._known, _shapes(inputs), made, _SHAPES)
+        return made
+
+    def lines(self) -> list[str]:
+        """What there is, for a report."""
+        return [line for made in list(self._made.values()) for line in made.report().splitlines()]
+
+
+def _shapes(inputs: Sequence[Any]) -> tuple[Any, ...]:
+    return tuple([getattr(each, "shape", None) if type(each) is np.ndarray else None for each in inputs])
+
+
 class Executable:
     """Runs a program. May be called from several threads at once; each run has memory of its own.
 
@@ -146,9 +179,16 @@ class Executable:
         self._single = len(program.outputs) == 1
         self._defaults = {port.name: self._default(port) for port in program.inputs if port.default is not None}
         self.overriding: Overriding | None = None
+        self.adaptive: AdaptiveSizes | None = None
+        self.narrowing: Narrowing | None = None
         self.cache_note = ""  # what the cache of executables had to do with it, where it was compiled by name
         self._poison = False
         self._fences: Fences | None = None
+
+    @property
+    def open_sizes(self) -> Mapping[str, tuple[int, int]]:
+        """The sizes that inputs say, by their symbols: (number of an input, axis)."""
+        return self._tables.input_symbols
 
     @property
     @public
@@ -157,6 +197,11 @@ class Executable:
         from mapsto.plan.plan import parse
 
         return parse(self.plan_text)
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What a run takes, in order."""
+        return self.program.inputs
 
     @property
     def addresses(self) -> Mapping[str, int]:
@@ -178,19 +223,29 @@ class Executable:
         if self._defaults and len(inputs) < len(self._input_names):
             rest = self._input_names[len(inputs) :]
             inputs = (*inputs, *(self._defaults[name] for name in rest if name in self._defaults))
-        frames = self._frames
+        adaptive, narrowing = self.adaptive, self.narrowing
         try:
-            try:
-                frame = frames.pop()
-            except IndexError:
-                frame = self._frame()
-            results = frame.run(inputs)
-            frames.append(frame)  # not after an exception: it may be half prepared
+            if narrowing is not None and (other := narrowing.known(inputs)) is not None:
+                return other(*inputs)
+            results = self.outputs_of(inputs) if adaptive is None else adaptive.outputs_of(self, inputs)
         except Exception as error:
+            if narrowing is not None and isinstance(error, MapstoError) and error.sizes:
+                return narrowing.executable(error, inputs)(*inputs)
             if isinstance(error, MapstoError):
                 raise
             raise translated(error, "run") from error
         return results[0] if self._single else tuple(results)
+
+    def outputs_of(self, inputs: Sequence[Any]) -> list[np.ndarray]:
+        """A run by this program, whatever there is for sizes of single runs."""
+        frames = self._frames
+        try:
+            frame = frames.pop()
+        except IndexError:
+            frame = self._frame()
+        results = frame.run(inputs)
+        frames.append(frame)  # not after an exception: it may be half prepared
+        return results
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """Outputs by name for inputs by name. Raises ShapeError for inputs that do not fit, ExecutionError where the
@@ -257,6 +312,15 @@ class Executable:
         """For tests: runs go step by step, and scratch memory that holds nothing holds NaN (see `runtime.poison`)."""
         self._poison = on
         self._frames = []
+        self._watch_singles()
+
+    def watch_like(self, other: Executable) -> None:
+        """Runs are poisoned and guarded as another one's are."""
+        self._poison, self._fences, self._frames = other._poison, other._fences, []
+
+    def _watch_singles(self) -> None:
+        for single in self.adaptive.executables() if self.adaptive is not None else ():
+            single.watch_like(self)
 
     @public
     def guard(self, fences: Fences | None) -> None:
@@ -265,15 +329,28 @@ class Executable:
         """
         self._fences = fences
         self._frames = []
+        self._watch_singles()
 
     def release_memory(self) -> None:
         """Lets go of scratch memory and layouts; the next run makes its own."""
         self._frames = []
         self._layouts = _Layouts(self._tables, self.threads)
+        for single in self.adaptive.executables() if self.adaptive is not None else ():
+            single.release_memory()
+
+    @public
+    def report(self) -> str:
+        """What has been done for the sizes that runs brought (`mapsto.compile(adapt=True)`)."""
+        if self.adaptive is not None:
+            said = self.adaptive.report()
+        else:
+            said = "one executable for all sizes" if self.open_sizes else "no size is open"
+        return said if self.narrowing is None else "\n".join([said, *self.narrowing.lines()])
 
     @public
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes one file from which `load` makes this executable again, without compiling: whole, or not at all.
+        Executables for single sizes (`adaptive`) are no part of it.
 
         Raises FileError where it cannot be written, ModelError for sizes that cannot be saved, UnsupportedError for
         code of a device other than the processor.

@@ -162,10 +162,13 @@ Step = Run | Bind | SetSize | BranchIfFalse | Jump | Require | Bounds
 
 @dataclass(frozen=True)
 class Check:
-    """A run fails with `message` before it starts (or as soon as the symbols are bound) where `condition` < 0."""
+    """A run fails with `message` before it starts (or as soon as the symbols are bound) where `condition` < 0.
+    liftable: a program that is compiled for these sizes may do without it.
+    """
 
     condition: Dim
     message: str
+    liftable: bool = False
 
 
 @dataclass(frozen=True)

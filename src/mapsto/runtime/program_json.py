@@ -45,7 +45,7 @@ def program_to_json(program: Program) -> dict[str, Any]:
         "updates": [list(pair) for pair in program.updates],
         "checks": [[index[check.condition], check.message] for check in program.checks],
         "steps": [_step_to_json(step, index) for step in program.steps],
-    }
+    } | ({"liftable": liftable} if (liftable := [k for k, c in enumerate(program.checks) if c.liftable]) else {})
 
 
 def _dim_to_json(dim: Dim) -> int | str:
@@ -105,6 +105,7 @@ def program_from_json(value: Any, constants: Any) -> Program:
     """Raises ModelError where the value is not what `program_to_json` makes."""
     top = _Reader(value, "program")
     dims = [_dim_from_json(dim) for dim in top.array("dims")]
+    liftable = {_integer(k, "liftable check") for k in (top.array("liftable") if "liftable" in value else ())}
     ports = {key: tuple(_port_from_json(port, dims) for port in top.array(key)) for key in ("inputs", "outputs")}
     return Program(
         name=top.text("name"),
@@ -114,7 +115,10 @@ def program_from_json(value: Any, constants: Any) -> Program:
         steps=tuple(_step_from_json(step, dims, i) for i, step in enumerate(top.array("steps"))),
         constants=constants,
         updates=tuple(_pair(pair, "update", _string, _string) for pair in top.array("updates")),
-        checks=tuple(Check(*_pair(check, "check", _pick(dims), _string)) for check in top.array("checks")),
+        checks=tuple(
+            Check(*_pair(check, "check", _pick(dims), _string), k in liftable)
+            for k, check in enumerate(top.array("checks"))
+        ),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from mapsto.errors import ExecutionError, ShapeError
 from mapsto.ir.bounds import message, value_at
-from mapsto.ir.expr import evaluate
+from mapsto.ir.expr import evaluate, symbols
 from mapsto.runtime.arena_layout import LARGEST_SIZE, ArenaLayout
 from mapsto.runtime.arrays import address_of, readable
 from mapsto.runtime.program import Bind, Bounds, SetSize
@@ -70,7 +70,10 @@ def require_sizes(tables: Tables, layout: ArenaLayout, symbol: str | None) -> No
     """
     for held, expr, depends in zip(tables.program.checks, tables.check_exprs, tables.check_depends, strict=True):
         if _due(depends, layout, symbol) and layout.values[expr] < 0:
-            raise ExecutionError(held.message)
+            error = ExecutionError(held.message)
+            if held.liftable and symbol is None:  # nothing has been written yet
+                error.sizes = frozenset(symbols(held.condition))
+            raise error
 
 
 def due_outputs(tables: Tables, layout: ArenaLayout, symbol: str | None) -> list[int]:

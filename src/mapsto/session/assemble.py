@@ -102,7 +102,9 @@ def assemble(
     steps: list[Step] = []
     # what must hold of sizes on every path is checked as soon as they are known, before anything is laid out by them
     changing = frozenset(name for node in graph.walk() if node.graphs for name in binds(node))
-    checks = tuple(Check(*_required(node)) for node in graph.nodes if _is_always_checked(node, changing))
+    checks = tuple(
+        Check(*_required(node), "liftable" in node.attrs) for node in graph.nodes if _is_always_checked(node, changing)
+    )
     items = [i for i in linked.mapped.items if not isinstance(i, Control) or not _is_always_checked(i.node, changing)]
     _emit(items, linked.calls, buffers, steps)
     outputs = tuple(_port(name, places[name], buffers) for name in graph.outputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,15 +62,17 @@ def compiled(asked: Request) -> Compiled:
             backend_named(asked.device, asked.cache, asked.isa) as backend,
         ):
             opened, listed, defaults = _opened(asked.model, asked.overridable, asked.data_root)
-            graph = prepared(
-                opened, asked.shapes, None, asked.data_root, asked.overridable, asked.updates
-            )  # fmt: skip
-            if not asked.check_indices:
-                graph = unchecked(graph)
+            graph = asked_graph(replace(asked, model=opened))
             exe = build(graph, backend, asked.threads, asked.progress, pinned, defaults)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
     return Compiled(exe, listed)
+
+
+def asked_graph(asked: Request) -> Graph:
+    """The graph that a request is compiled from, the passes done with it."""
+    graph = prepared(asked.model, asked.shapes, None, asked.data_root, asked.overridable, asked.updates)
+    return graph if asked.check_indices else unchecked(graph)
 
 
 def _opened(

@@ -9,8 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mapsto.arguments import Progress, names_of, pairs_of, shapes_of, telling
+from mapsto.arguments import Progress, flag_of, names_of, pairs_of, shapes_of, telling
 from mapsto.boundary import public
+from mapsto.errors import ArgumentError, MapstoError
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.session.cache.executables import FOUND, KEPT, Kept, Place
@@ -38,6 +39,7 @@ def compile_model(
     overridable: Collection[str] = (),
     device: str = "cpu",
     updates: Mapping[str, str] | None = None,
+    adapt: bool = False,
 ) -> Executable:
     """Compile a model for a device of this machine.
 
@@ -59,6 +61,8 @@ def compile_model(
     updates: inputs whose memory an output takes over, by the inputs' names: {"past": "present"}. A run writes the
     output into the array that is given for the input, and returns that array: a state, as a cache of keys and values,
     without a copy of it. Both are of one type and shape; the array is C-contiguous and writable.
+    adapt: whether executables for single sizes are made in the background where runs bring these often and that is
+    faster (docs/sizes.md); their results may have other bits. `report()` of the executable says what was made.
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
@@ -68,12 +72,30 @@ def compile_model(
     count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
     names, pairs = names_of(overridable, "overridable"), pairs_of(updates, "updates")
     asked = Request(
-        model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device, pairs
+        model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device, pairs,
+        flag_of(adapt, "adapt"),
     )  # fmt: skip
+    if asked.adapt and plan is not None:
+        raise ArgumentError("adapt: a plan that is replayed is of one graph; leave `plan` or `adapt` out")
     return _made(asked)
 
 
 def _made(asked: Request) -> Executable:
+    """The executable of a request; one of several where open sizes that runs bring decide what it is."""
+    try:
+        return _single(asked)
+    except MapstoError as refusal:
+        if not refusal.axes:
+            raise
+        from mapsto.session.varied import varied
+
+        several = varied(asked, refusal, _single)
+        if several is None:
+            raise
+        return several
+
+
+def _single(asked: Request) -> Executable:
     """The executable of a request, wherever it comes from."""
     place: Place | None = None
     try:
@@ -93,6 +115,14 @@ def _made(asked: Request) -> Executable:
             return _made(replace(asked, progress=None, plan=None, overridable=(*asked.overridable, *sorted(given))))
 
         exe.overriding = Overriding(made.listed, with_inputs)
+    if any(check.liftable for check in exe.program.checks):
+        from mapsto.session.varied import narrowing
+
+        exe.narrowing = narrowing(asked, exe, _single)
+    if asked.adapt and exe.open_sizes:
+        from mapsto.session.adapt import adaptive_sizes
+
+        exe.adaptive = adaptive_sizes(asked, exe, _single)
     return exe
 
 

@@ -33,3 +33,4 @@ class Request:
     overridable: tuple[str, ...]
     device: str
     updates: tuple[tuple[str, str], ...] = ()
+    adapt: bool = False

@@ -14,12 +14,21 @@ from mapsto.arguments import Shapes, shapes_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, metering
 from mapsto.importers.onnx.defaults import default_arrays, default_names
+from mapsto.importers.onnx.inputs import add_inputs
 from mapsto.importers.onnx.reader import Source, read
 from mapsto.importers.onnx.table import supported_ops
 from mapsto.importers.onnx.translate import Translator
-from mapsto.ir.graph import Graph
+from mapsto.ir.graph import Graph, Value
+from mapsto.ops.builder import Builder
 
-__all__ = ["Source", "default_arrays", "default_names", "load", "read", "supported_ops"]
+__all__ = ["Source", "declared_inputs", "default_arrays", "default_names", "load", "read", "supported_ops"]
+
+
+def declared_inputs(source: Source, shapes: Shapes, overridable: Collection[str] = ()) -> tuple[Value, ...]:
+    """The inputs that the graph of a model would have, without the graph. Raises as `load` does."""
+    builder = Builder(source.name)
+    add_inputs(builder, source.model.graph, shapes, overridable)
+    return tuple(builder.inputs)
 
 
 @public

@@ -7,7 +7,7 @@ these over the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +21,7 @@ from mapsto.importers.onnx.schema import input_name
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
 from mapsto.importers.onnx.tensors import TensorReader, dtype_of
 from mapsto.ir.dtypes import DType, scalar
-from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr import Dim, Expr, symbols
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 
@@ -92,9 +92,13 @@ class NodeCall:
 
     # -- faults --------------------------------------------------------------------------------------------------------
 
-    def unsupported(self, what: str) -> UnsupportedError:
-        """The error for what a row cannot do; `what` says it and what to do about it."""
-        return UnsupportedError(what)
+    def unsupported(self, what: str, hangs_on: Iterable[Dim] = ()) -> UnsupportedError:
+        """The error for what a row cannot do; `what` says it and what to do about it. hangs_on: the extents that are
+        to be fixed, where that is what to do.
+        """
+        error = UnsupportedError(what)
+        error.sizes = frozenset(name for dim in hangs_on for name in symbols(dim))
+        return error
 
     def wrong(self, what: str) -> ModelError:
         return ModelError(what)
@@ -158,13 +162,13 @@ class NodeCall:
         """The node and input i in a user's words, for what a run says of it."""
         return f"{self.builder.place(self.op)}: {self.port(i)}"
 
-    def require(self, condition: Dim, message: str) -> None:
+    def require(self, condition: Dim, message: str, liftable: bool = False) -> None:
         """A run stops with the message and the node's name where `condition`, on sizes, is negative. Raises ModelError
-        where it always is.
+        where it always is. liftable: the node can be built where these sizes are fixed.
         """
         if isinstance(condition, int) and condition < 0:
             raise self.wrong(message)
-        self.builder.require(condition, message, where=self.builder.place(self.op))
+        self.builder.require(condition, message, where=self.builder.place(self.op), liftable=liftable)
 
     def require_value(self, condition: Dim, message: str) -> None:
         """The same of what is read for the sake of the condition alone."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 
@@ -25,6 +25,7 @@ from mapsto.importers.onnx.schema import check_attributes, check_counts, check_t
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
 from mapsto.importers.onnx.table import NodeCall, Row, find_row
 from mapsto.importers.onnx.tensors import TensorReader
+from mapsto.ir.expr import bare_symbol
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.passes.retrace import settled
@@ -37,6 +38,13 @@ class Gone(enum.Enum):
 
     ABSENT = "absent"
     UNSUPPORTED = "unsupported"
+
+
+class UnsupportedPlace(NamedTuple):
+    """What is unsupported, with its place; the open sizes that it hangs on (`MapstoError.sizes`)."""
+
+    said: str
+    sizes: frozenset[str] = frozenset()
 
 
 class _Unavailable(UnsupportedError):
@@ -104,11 +112,18 @@ class Translator:
         scope = GraphNames(builder)
         scope.values.update({value.name: value for value in builder.inputs})
         scope.values.update(dict.fromkeys(refused, Gone.UNSUPPORTED))
-        outputs = self.body(scope, model.graph, NodePlace(self.source.opsets), list(refused.values()))
+        faults = [UnsupportedPlace(said) for said in refused.values()]
+        try:
+            outputs = self.body(scope, model.graph, NodePlace(self.source.opsets), faults)
+        except MapstoError as error:
+            error.axes = _axes(builder, error.sizes)
+            raise
         tensors = [value for value in outputs if isinstance(value, Value)]
         raise_faults(
             [
-                f"output {name!r} is {value}: only tensors are supported; give its elements, or their concatenation"
+                UnsupportedPlace(
+                    f"output {name!r} is {value}: only tensors are supported; give its elements, or their concatenation"
+                )
                 for name, value in zip(names, outputs, strict=True)
                 if isinstance(value, TensorSequence)
             ]
@@ -116,7 +131,7 @@ class Translator:
         return settled(builder.finish(tensors, names=names, labels=_labels(scope)))
 
     def body(
-        self, scope: GraphNames, graph: Any, place: NodePlace, faults: list[str] | None = None
+        self, scope: GraphNames, graph: Any, place: NodePlace, faults: list[UnsupportedPlace] | None = None
     ) -> list[TensorOrSequence]:
         """Builds the nodes of a graph in `scope`; gives its outputs. Raises one UnsupportedError with all that is
         unsupported, `faults` of its inputs among it.
@@ -124,7 +139,9 @@ class Translator:
         faults = [] if faults is None else faults
         for tensor in graph.sparse_initializer:
             named = _cut(tensor.values.name, 80)
-            faults.append(f"sparse initializer {named!r}: it is not supported; store it as a dense tensor")
+            faults.append(
+                UnsupportedPlace(f"sparse initializer {named!r}: it is not supported; store it as a dense tensor")
+            )
             scope.values[tensor.values.name] = Gone.UNSUPPORTED
         scope.initializers.update({tensor.name: tensor for tensor in graph.initializer})
         for index, node in in_order(graph.node):
@@ -132,7 +149,7 @@ class Translator:
         raise_faults(faults)
         return [self._read(scope, entry.name, f"output {entry.name!r}") for entry in graph.output]
 
-    def _node(self, scope: GraphNames, node: Any, name: str, place: NodePlace, faults: list[str]) -> None:
+    def _node(self, scope: GraphNames, node: Any, name: str, place: NodePlace, faults: list[UnsupportedPlace]) -> None:
         if place.prefix:
             self.meter.charge("text", len(name), f"node {_cut(name, 80)!r}")
         domain = "" if node.domain == "ai.onnx" else node.domain
@@ -146,12 +163,13 @@ class Translator:
         except _Unavailable:
             results = [Gone.UNSUPPORTED] * len(node.output)
         except UnsupportedError as error:
-            faults.extend(error.faults or [f"{where()}: {_cut(str(error), 4000)}"])
+            said = error.faults or [f"{where()}: {_cut(str(error), 4000)}"]
+            faults.extend(UnsupportedPlace(each, error.sizes) for each in said)
             results = [Gone.UNSUPPORTED] * len(node.output)
         except MapstoError as error:
             if error.placed:  # by the node of a nested graph or function, whose name says where that is
                 raise
-            raise _placed(type(error)(f"{where()}: {_cut(str(error), 4000)}")) from error
+            raise _placed(type(error)(f"{where()}: {_cut(str(error), 4000)}"), error.sizes) from error
         except RecursionError as error:
             raise _placed(ModelError(f"{where()}: nested too deep")) from error
         if len(results) < sum(1 for o in node.output if o):
@@ -277,7 +295,7 @@ class Translator:
             inner.values[formal] = Gone.ABSENT if given is None else given
         inside = NodePlace({**place.opsets, **opset_of(function.opset_import, name)}, f"{name}/", (*place.within, name))
         defaults = {a.name: a for a in function.attribute_proto}
-        faults: list[str] = []
+        faults: list[UnsupportedPlace] = []
         for index, node in in_order(function.node):
             bound = self.functions.bind(node, attributes, defaults)
             self._node(inner, bound, f"{name}/{node.name or f'{node.op_type}_{index}'}", inside, faults)
@@ -304,20 +322,33 @@ def _inputs(graph: Any, count: int) -> list[str]:
     return names
 
 
-def _placed(error: MapstoError) -> MapstoError:
-    error.placed = True
+def _placed(error: MapstoError, sizes: frozenset[str] = frozenset()) -> MapstoError:
+    error.placed, error.sizes = True, sizes
     return error
 
 
-def raise_faults(faults: Sequence[str]) -> None:
-    """One error for all that is unsupported."""
+def raise_faults(faults: Sequence[UnsupportedPlace]) -> None:
+    """One error for all that is unsupported. It hangs on sizes where each of them does."""
     if not faults:
         return
-    listed = "\n".join(f"  {fault}" for fault in faults)
-    what = "nodes" if all(fault.startswith("node ") for fault in faults) else "inputs and nodes"
-    error = UnsupportedError(faults[0] if len(faults) == 1 else f"{len(faults)} {what} are not supported:\n{listed}")
-    error.faults = tuple(faults)
+    told = [fault.said for fault in faults]
+    listed = "\n".join(f"  {said}" for said in told)
+    what = "nodes" if all(said.startswith("node ") for said in told) else "inputs and nodes"
+    error = UnsupportedError(told[0] if len(told) == 1 else f"{len(told)} {what} are not supported:\n{listed}")
+    error.faults = tuple(told)
+    if all(fault.sizes for fault in faults):
+        error.sizes = frozenset[str]().union(*(fault.sizes for fault in faults))
     raise error
+
+
+def _axes(builder: Builder, sizes: Collection[str]) -> tuple[tuple[str, int], ...]:
+    """(input, axis) wherever an input has one of these sizes."""
+    return tuple(
+        (value.name, axis)
+        for value in builder.inputs
+        for axis, dim in enumerate(value.shape)
+        if bare_symbol(dim) in sizes
+    )
 
 
 def _cut(text: str, length: int) -> str:

@@ -44,6 +44,7 @@ ARGUMENTS_THAT_DO_NOT_DECIDE = {
     "threads": "a program is the same for any number of them",
     "progress": "is told, and asked nothing",
     "cache": "says whether there is a key",
+    "adapt": "is for what is made besides, while it runs",
 }
 # Packages that parse models, fold constants, choose plans or make code. `numpy` and `llvmlite` are imported for a run.
 _PACKAGES = ("onnx", "ml_dtypes", "highspy", "llvmlite")

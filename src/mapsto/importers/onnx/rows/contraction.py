@@ -116,7 +116,7 @@ def _transpose_pads(
         for s, d, o, k, e, out in zip(strides, x.shape[2:], extra, w.shape[2:], dilations, wanted, strict=True)
     ]
     if any(isinstance(t, Expr) for t in totals):
-        raise call.unsupported("automatic padding of open extents is not supported here; fix them by `shapes`")
+        raise call.unsupported("automatic padding of open extents is not supported here; fix them by `shapes`", totals)
     fixed = [int(t) for t in totals if isinstance(t, int)]
     extra = tuple(o + max(-t, 0) for o, t in zip(extra, fixed, strict=True))
     fixed = [max(t, 0) for t in fixed]

@@ -12,7 +12,7 @@ import numpy as np
 from mapsto.errors import BudgetError, MapstoError, ModelError, ShapeError, UnsupportedError
 from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.table import NodeCall, Result, row
-from mapsto.ir.expr import Dim, symbols
+from mapsto.ir.expr import Dim, sym, symbols
 from mapsto.ir.graph import Graph, Value, defined_symbols
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import failure
@@ -99,9 +99,12 @@ def _of_equal_shapes(
     for i, (a, *others) in enumerate(outputs):
         for b in others:
             if a.dtype is not b.dtype or a.rank != b.rank:
+                names = sorted(_deciding(call, condition)) if a.dtype is b.dtype else []
+                advice = f"; the extents {', '.join(names)} decide: fix them by `shapes`" if names else ""
                 raise call.unsupported(
                     f"output {i} is {a.dtype.value}{_shown(a)} in one branch and {b.dtype.value}{_shown(b)} in the "
-                    "other" + _advice(call, condition)
+                    f"other{advice}",
+                    map(sym, names),
                 )
     inner = {name for branch in branches for name in branch.sizes()}
     open_ones = [i for i, values in enumerate(outputs) if _is_open(values, inner)]
@@ -174,8 +177,8 @@ def _failing(call: NodeCall, which: str, error: MapstoError, other: Branch) -> B
     return Branch(builder, list(outputs))
 
 
-def _advice(call: NodeCall, condition: Value) -> str:
-    """Which extents decide the condition, where it depends on extents alone."""
+def _deciding(call: NodeCall, condition: Value) -> set[str]:
+    """Which extents decide the condition, where it depends on extents alone; none where it does not."""
     names: set[str] = set()
     seen: set[str] = set()
     waiting = [condition.name]
@@ -193,5 +196,5 @@ def _advice(call: NodeCall, condition: Value) -> str:
         elif node is not None:
             waiting.extend(n for n in node.inputs if n)
         elif call.builder.array(value) is None:
-            return ""  # it depends on the data of an input as well
-    return f"; the extents {', '.join(sorted(names))} decide: fix them by `shapes`" if names else ""
+            return set()  # it depends on the data of an input as well
+    return names

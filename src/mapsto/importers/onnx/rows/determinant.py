@@ -23,7 +23,8 @@ def _det(call: NodeCall) -> Result:
     if not isinstance(size, int) or size != x.shape[-2] or size > _LARGEST:
         raise call.unsupported(
             f"{x}: matrices of up to {_LARGEST} rows are supported, and how many must be known when compiling; "
-            "fix them by `shapes`"
+            "fix them by `shapes`",
+            x.shape[-2:],
         )
     if size == 0:
         return b.one("full", [], shape=x.shape[:-2], value=1.0, dtype=x.dtype)

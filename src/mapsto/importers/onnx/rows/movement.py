@@ -73,7 +73,8 @@ def _run_time_shape(call: NodeCall) -> list[Dim]:
     rank = target.shape[0] if target.rank == 1 else None
     if not isinstance(rank, int):
         raise call.unsupported(
-            f"the rank of the result hangs on the length of {call.port(1)}, which only a run knows; fix it by `shapes`"
+            f"the rank of the result hangs on the length of {call.port(1)}, which only a run knows; fix it by `shapes`",
+            target.shape,
         )
     current().check("rank", rank, "the result")
     zero, one = call.scalar(0, target), call.scalar(1, target)
@@ -133,7 +134,8 @@ def axes_of(call: NodeCall, i: int, opset_of_input: int, added: bool = False) ->
 
 
 def _rank_of_list(call: NodeCall, i: int) -> UnsupportedError:
-    return call.unsupported(f"the rank of the result hangs on how many axes {call.port(i)} names; fix it by `shapes`")
+    said = f"the rank of the result hangs on how many axes {call.port(i)} names; fix it by `shapes`"
+    return call.unsupported(said, call.input(i).shape)
 
 
 @row("Squeeze")
@@ -162,7 +164,7 @@ def _ones(call: NodeCall) -> set[int]:
     for axis, d in enumerate(x.shape):
         if isinstance(d, Expr):
             said = f"axis {axis} is 1 in this run, so the result would lose it; name the axes, or fix it by `shapes`"
-            call.require(maximum(d - 2, -d), said)
+            call.require(maximum(d - 2, -d), said, liftable=True)
     return {axis for axis, d in enumerate(x.shape) if d == 1}
 
 

@@ -68,7 +68,8 @@ def _over_chosen(call: NodeCall, axes: Chosen, keepdims: bool, noop: bool) -> _O
     if not keepdims and not isinstance(axes.count, int):
         raise call.unsupported(
             f"with keepdims=0 the rank of the result hangs on how many axes {call.port(1)} names; fix that by "
-            "`shapes`, or keep the axes"
+            "`shapes`, or keep the axes",
+            [axes.count],
         )
     mask = axes.mask()
     if not noop and isinstance(axes.count, Expr):

@@ -132,7 +132,9 @@ def _by_number(call: NodeCall, axis: int, scale: float) -> _Scaled:
     if exact.denominator <= _DENOMINATOR:
         return _Scaled(floordiv(extent * exact.numerator, exact.denominator), scale)
     if not 1 / _STEEPEST <= scale <= _STEEPEST:
-        raise call.unsupported(f"scale {scale} of the open extent {extent} is not supported; fix it by `shapes`")
+        raise call.unsupported(
+            f"scale {scale} of the open extent {extent} is not supported; fix it by `shapes`", [extent]
+        )
     return _Scaled(_product(call, extent, call.builder.constant(np.float32(scale))), scale)
 
 

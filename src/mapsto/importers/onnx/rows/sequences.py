@@ -66,7 +66,8 @@ def _equal_parts(call: NodeCall, extent: Dim, part: Dim) -> list[Dim]:
     if not isinstance(count, int) or count > _MANY:
         raise call.unsupported(
             f"parts of {part} of an axis of {extent} are not supported: their number must be known, {_MANY} at most; "
-            "fix the extent by `shapes`"
+            "fix the extent by `shapes`",
+            [extent] if isinstance(part, int) else (),
         )
     assert isinstance(part, int)
     last: Dim = extent - part * (count - 1)

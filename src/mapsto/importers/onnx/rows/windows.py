@@ -46,7 +46,9 @@ def window_of(call: NodeCall, space: Sequence[Dim], kernel: Sequence[Dim]) -> Wi
     """The node's window over spatial extents. Raises where an attribute is out of range."""
     rank = len(space)
     if not all(isinstance(k, int) for k in kernel):
-        raise call.unsupported(f"a window of open extents {list(kernel)} is not supported; fix them by `shapes`")
+        raise call.unsupported(
+            f"a window of open extents {list(kernel)} is not supported; fix them by `shapes`", kernel
+        )
     sizes = tuple(k for k in kernel if isinstance(k, int))
     strides, dilations = per_axis(call, "strides", rank, 1), per_axis(call, "dilations", rank, 1)
     if any(v < 1 for v in (*strides, *dilations)) or any(k < 0 for k in sizes):
