@@ -61,7 +61,7 @@ def compiled(asked: Request) -> Compiled:
             metering(asked.budget),
             backend_named(asked.device, asked.cache, asked.isa) as backend,
         ):
-            opened, listed, defaults = _opened(asked.model, asked.overridable, asked.data_root)
+            opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root)
             graph = prepared(
                 opened, asked.shapes, None, asked.data_root, asked.overridable, asked.updates
             )  # fmt: skip
@@ -73,7 +73,7 @@ def compiled(asked: Request) -> Compiled:
     return Compiled(exe, listed)
 
 
-def _opened(
+def opened_model(
     model: Any, names: Sequence[str], data_root: str | os.PathLike[str] | None
 ) -> tuple[Any, frozenset[str], dict[str, np.ndarray]]:
     """The model as it was read, the initializers that are inputs too (without those of `names`), and the values of
