@@ -16,6 +16,9 @@ from mapsto.plan.plan import Plan, parse
 EVERYWHERE = "*"
 """The device of works that are on each of them."""
 
+NOWHERE = "-"
+"""The device of works that are no nodes of the graph (copies): the part that needs one makes it."""
+
 
 @dataclass(frozen=True)
 class PlannedDevice:

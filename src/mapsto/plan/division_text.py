@@ -10,7 +10,7 @@
     split <value> <channels>
     total <seconds> bound <seconds> by "<method>"
     other "<way>" <seconds>
-    work <name> on <device>
+    work <name> on <device>                           on -: a copy, which the part that needs it makes
       nodes, ops <names>; from <sources>
       takes <device> <seconds>
       refuses <device> "<why>"
@@ -32,7 +32,7 @@ from dataclasses import dataclass, field, replace
 from mapsto.arguments import brief, text_of
 from mapsto.boundary import public
 from mapsto.errors import ParseError
-from mapsto.plan.division import EVERYWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
+from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
 from mapsto.plan.recipe import name_text
 
 VERSION_OF_FORM = 1
@@ -238,9 +238,9 @@ class _DivisionReader:
 
     def read_work(self, found: re.Match[str], number: int) -> None:
         name, device = read_name(found["name"]), found["device"]
-        if device != EVERYWHERE:
+        if device not in (EVERYWHERE, NOWHERE):
             self.known(device)
-        if (device == EVERYWHERE) != self.replicated:
+        if device != NOWHERE and (device == EVERYWHERE) != self.replicated:
             raise ValueError("works are on * where a line `replicated` stands above them, and only there")
         self.works[name] = PlacedWork(name, device, line=number)
 
@@ -276,13 +276,20 @@ class _DivisionReader:
         if word == "refuses":
             return replace(work, refuses=(*work.refuses, (device, read_text(found["why"]))))
         pair = (device, float(found["seconds"]))
-        return replace(work, **{word: (*getattr(work, word), pair)})
+        if word == "takes":
+            return replace(work, takes=(*work.takes, pair))
+        return replace(work, beaten=(*work.beaten, pair))
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
         if not self.devices:
             raise ParseError("plan: there is no line `division 1 of GRAPH on DEVICE, DEVICE`")
+        for work in self.works.values():
+            if (work.device == NOWHERE) != (not work.nodes):
+                what = "it has no nodes: write `on -`, as the part that needs it makes it" if not work.nodes else (
+                    "on -, but it has nodes, which a device must do")  # fmt: skip
+                raise ParseError(f"plan, line {work.line}: work {work.name}: {what}")
         if self.works and not self.origin[0]:
             raise ParseError("plan: there is no line `graph DIGEST by mapsto VERSION`, which says what the plan is of")
 

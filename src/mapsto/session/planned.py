@@ -11,7 +11,7 @@ import numpy as np
 
 from mapsto.placement.model import latencies
 from mapsto.placement.problem import CLOSE, PlacementProblem
-from mapsto.plan.division import EVERYWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
+from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
 from mapsto.plan.placing import Considered
 from mapsto.runtime.divided import DividedPart
 from mapsto.session.placed import AskedOf, Placed
@@ -50,7 +50,7 @@ def placed_works(found: Placed, asked: AskedOf, everywhere: bool = False) -> tup
     names, seats = found.problem.devices, found.placement.seats
     losses = [{}] * len(found.works) if everywhere else lost_by_moving(found.problem, seats, found.placement.seconds)
     return tuple(
-        _work(work, EVERYWHERE if everywhere else names[seat], names, loss, asked)
+        _work(work, NOWHERE if not work.nodes else EVERYWHERE if everywhere else names[seat], names, loss, asked)
         for work, seat, loss in zip(found.works, seats, losses, strict=True)
     )
 
@@ -61,12 +61,14 @@ def _work(
     said = list(zip(names, work.priced, strict=True))
     takes = tuple((name, _short(p.seconds)) for name, p in said if not p.reason)
     refuses = tuple((name, p.reason) for name, p in said if p.reason)
-    beaten = tuple((names[d], _short(seconds)) for d, seconds in losses.items())
+    beaten = tuple((names[d], _short(seconds)) for d, seconds in losses.items() if device != NOWHERE)
     made = PlacedWork(work.name, device, work.nodes, work.ops, work.sources, takes, refuses, beaten)
     return PlacedWork(**{**vars(made), "because": _reason(made, asked)})
 
 
 def _reason(work: PlacedWork, asked: AskedOf) -> str:
+    if work.device == NOWHERE:
+        return "a copy, which the part that needs it makes"
     if work.device == EVERYWHERE:
         return "each device has all of the model"
     pin = next((pattern for pattern, device in asked.pins if device == work.device and work.matches(pattern)), None)

@@ -17,7 +17,8 @@ from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.placement.model import latency
 from mapsto.placement.place import Placement
-from mapsto.plan.division import DividedPlan, PlacedWork, Total
+from mapsto.placement.problem import HOST
+from mapsto.plan.division import NOWHERE, DividedPlan, PlacedWork, Total
 from mapsto.plan.division_text import division_text, parse_division
 from mapsto.plan.placing import Correction
 from mapsto.plan.plan import Plan
@@ -127,7 +128,7 @@ def _check_works(plan: DividedPlan) -> None:
         if why is not None:
             raise _fault(work.line, f"work {work.name}: {work.device} does not take it: {why}")
     for pattern, device in plan.pins:
-        held = [work for work in plan.works if work.matches(pattern)]
+        held = [work for work in plan.works if work.matches(pattern) and work.device != NOWHERE]
         line = plan.lines.get(f"pin {pattern}={device}")
         if not held:
             raise _fault(line, f"pin {pattern}={device}: no work and no node has a name like {pattern!r}")
@@ -165,9 +166,11 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) ->
     makers = tuple(device.maker for device in plan.devices)
     asked = AskedOf(plan.objective, (), plan.placer, corrections, makers)
     works, problem = priced(graph, backends, asked)
-    of_nodes = {work.nodes: work for work in plan.works}
-    seats = []
-    for considered in works:
+    of_nodes = {work.nodes: work for work in plan.works if work.nodes}
+    seats = [HOST] * len(works)
+    for w, considered in enumerate(works):
+        if not considered.nodes:
+            continue
         work = of_nodes.pop(considered.nodes, None)
         if work is None:
             said = f"no work has the nodes {', '.join(considered.nodes)}"
@@ -176,9 +179,13 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) ->
         if considered.priced[seat].reason:
             why = considered.priced[seat].reason
             raise _fault(work.line, f"work {work.name}: {work.device} does not take it: {why}")
-        seats.append(seat)
+        seats[w] = seat
     for work in of_nodes.values():
         raise _fault(work.line, f"work {work.name}: nodes: these are not computed together")
+    for w, considered in enumerate(works):
+        if not considered.nodes:  # it goes with whoever reads it first
+            written = set(problem.works[w].writes)
+            seats[w] = next((seats[v] for v, job in enumerate(problem.works) if written.intersection(job.reads)), HOST)
     bound = plan.total.bound if plan.total is not None else 0.0
     seconds = latency(problem, seats)
     placement = Placement(tuple(seats), seconds, min(bound, seconds), "the plan that was given")
@@ -189,7 +196,7 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) ->
 
 
 def _lined(works: Sequence[PlacedWork], plan: DividedPlan) -> tuple[PlacedWork, ...]:
-    lines = {work.nodes: work.line for work in plan.works}
+    lines = {work.nodes: work.line for work in plan.works if work.nodes}
     return tuple(replace(work, line=lines.get(work.nodes, 0)) for work in works)
 
 
