@@ -56,6 +56,20 @@ class PlacedWork:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """A work on a device. seconds: what it takes there; None: it cannot be. whole: what the whole would take, all else
+    as suits that. said: how that was found; or why it cannot be. taken: it is there.
+    """
+
+    work: str
+    device: str
+    seconds: float | None
+    whole: float | None
+    said: str
+    taken: bool = False
+
+
+@dataclass(frozen=True)
 class PlannedPart:
     """text: the plan of a part, which `device` runs. line: where that text begins in the whole."""
 
@@ -108,6 +122,10 @@ class DividedPlan:
     def names(self) -> list[str]:
         """Of the devices, the host first."""
         return [device.name for device in self.devices]
+
+    def works_of(self, name: str) -> list[PlacedWork]:
+        """Works that have a name, or whose nodes, or nodes of the source model, have."""
+        return [work for work in self.works if name in (work.name, *work.nodes, *work.sources)]
 
     def to_json(self) -> dict[str, Any]:
         works = [

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapsto.arguments import brief, integer
+from mapsto.arguments import brief, integer, text_of
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.ir.expr import Expr, evaluate, symbols
@@ -36,7 +36,7 @@ from mapsto.runtime.executable import Executable, Overriding
 from mapsto.runtime.program import Port
 
 if TYPE_CHECKING:
-    from mapsto.plan.division import DividedPlan
+    from mapsto.plan.division import Alternative, DividedPlan, PlacedWork
 
 NamedArrays = dict[str, np.ndarray]
 _PATIENCE = 60.0  # seconds that the end of a process waits for a part
@@ -265,6 +265,7 @@ class DividedExecutable:
         self._runs = 0
         self.notes = tuple(notes)
         self.overriding: Overriding[DividedExecutable] | None = None  # initializers that a run may give as well
+        self.costs: Callable[[DividedPlan, PlacedWork], list[Alternative]] | None = None  # None: as the plan has them
         self._history: list[str] = list(notes)
         self._lanes = {device: _Lane(device) for device in devices}
         self._guard = threading.RLock()  # as a signal handler may run the model
@@ -288,6 +289,26 @@ class DividedExecutable:
         from mapsto.plan.division_text import parse_division
 
         return parse_division(self.plan_text)
+
+    @public
+    def alternatives(self, name: str) -> list[Alternative]:
+        """The works that have a node of this name (of the source model, or by what it yields), on each device: what
+        they would take there, and what that would have cost the whole. Empty: nothing that is placed has the name.
+        """
+        from mapsto.plan.division_costs import as_planned
+
+        plan = self.plan
+        costs = self.costs or as_planned
+        return [each for work in plan.works_of(text_of(name, "the name of a node")) for each in costs(plan, work)]
+
+    @public
+    def explain(self, name: str) -> str:
+        """Why a node (by the source model's name or by a value it yields) is where it is: the alternatives, and what
+        the plan of its part says. Raises MapstoError where nothing has that name.
+        """
+        from mapsto.plan.division_costs import explained
+
+        return explained(self.plan, name, self.alternatives(name))
 
     @property
     def times(self) -> list[PartTime]:

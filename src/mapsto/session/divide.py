@@ -29,12 +29,13 @@ from mapsto.plan.division_text import division_text
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.divided import DividedExecutable, DividedPart, Division, Replanning
 from mapsto.runtime.executable import Overriding
+from mapsto.session.alternatives import Forced
 from mapsto.session.calibrate import calibrated
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.compile import opened_model, prepared
 from mapsto.session.division import copies, copies_of, division_of, whole_of
 from mapsto.session.parts import cut
-from mapsto.session.placed import AskedOf, Placed, moving_less, placed, rate_of_copies
+from mapsto.session.placed import AskedOf, PlacedGraph, moving_less, placed, rate_of_copies
 from mapsto.session.planned import planned
 from mapsto.session.redo import check_origin_of, read_plan, redone
 
@@ -156,7 +157,9 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend]) -> Di
     division = divider.division(found, backends, how)
     probes = {name: c.times for name, c in calibrations.items()}
     replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes)
-    return DividedExecutable(whole_of(found.graph), division, names, replanning if asked.adapt else None)
+    made = DividedExecutable(whole_of(found.graph), division, names, replanning if asked.adapt else None)
+    made.costs = Forced(found).costs
+    return made
 
 
 @contextmanager
@@ -171,7 +174,7 @@ class _Divider:
     known: (work, device): how many times as long it takes as predicted, as its part did, beside the device as a whole.
     """
 
-    def __init__(self, found: Placed, how: AskedOf, names: Sequence[str], threads: int, cache: bool) -> None:
+    def __init__(self, found: PlacedGraph, how: AskedOf, names: Sequence[str], threads: int, cache: bool) -> None:
         self.base, self.how, self.names, self.threads, self.cache = found, how, names, threads, cache
         self.seats = found.placement.seats
         self.kept: dict[tuple[int, ...], Division] = {}
@@ -244,7 +247,7 @@ class _Divider:
     def _times(self, work: int, device: int, speed: Mapping[str, float]) -> float:
         return self.known.get((work, device), 1.0) * speed[self.names[device]]
 
-    def division(self, found: Placed, backends: Mapping[str, Backend], how: AskedOf) -> Division:
+    def division(self, found: PlacedGraph, backends: Mapping[str, Backend], how: AskedOf) -> Division:
         seats = found.placement.seats
         made = self.kept.get(seats)
         if made is None:

@@ -40,7 +40,7 @@ class AskedOf:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedGraph:
     """A graph with a seat for each of its works. digest: of the graph before contractions were split. shares: how many
     channels of which contractions were split off. The problem's devices have the names that users call them.
     """
@@ -53,7 +53,7 @@ class Placed:
     shares: tuple[tuple[str, int], ...] = ()
 
 
-def placed(graph: Graph, backends: Mapping[str, Backend], asked: AskedOf) -> Placed:
+def placed(graph: Graph, backends: Mapping[str, Backend], asked: AskedOf) -> PlacedGraph:
     """The best seats, of a graph some of whose contractions may be split for it. Raises ArgumentError for pins that
     cannot be kept.
     """
@@ -80,13 +80,13 @@ def priced(
 
 def _placed(
     graph: Graph, backends: Mapping[str, Backend], asked: AskedOf, digest: str, shares: Mapping[str, int]
-) -> Placed:
+) -> PlacedGraph:
     try:
         works, problem = priced(graph, backends, asked)
         placement = moving_less(problem, place(problem, asked.placer))
     except ValueError as error:  # too many for all to be tried
         raise ArgumentError(f"placer {asked.placer}: {error}") from None
-    return Placed(graph, works, problem, placement, digest, tuple(shares.items()))
+    return PlacedGraph(graph, works, problem, placement, digest, tuple(shares.items()))
 
 
 def rate_of_copies(problem: PlacementProblem) -> float:

@@ -14,14 +14,14 @@ from mapsto.placement.problem import CLOSE, PlacementProblem
 from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
 from mapsto.plan.placing import Considered
 from mapsto.runtime.divided import DividedPart
-from mapsto.session.placed import AskedOf, Placed
+from mapsto.session.placed import AskedOf, PlacedGraph
 from mapsto.version import VERSION
 
 _FIGURES = 1 << 24  # seats at a time whose costs are looked at
 _MOST_WORKS = 4000  # beyond, what moving single works costs is not looked at
 
 
-def planned(found: Placed, asked: AskedOf, parts: Sequence[DividedPart], copies: float | None = None) -> DividedPlan:
+def planned(found: PlacedGraph, asked: AskedOf, parts: Sequence[DividedPart], copies: float | None = None) -> DividedPlan:
     """The plan of a placement whose parts are compiled. copies: seconds of a run where each device has all of it."""
     names, place = found.problem.devices, found.placement
     devices = tuple(
@@ -45,7 +45,7 @@ def planned_parts(parts: Sequence[DividedPart]) -> tuple[PlannedPart, ...]:
     return tuple(PlannedPart(part.device, part.executable.plan_text) for part in parts)
 
 
-def placed_works(found: Placed, asked: AskedOf, everywhere: bool = False) -> tuple[PlacedWork, ...]:
+def placed_works(found: PlacedGraph, asked: AskedOf, everywhere: bool = False) -> tuple[PlacedWork, ...]:
     """Works where they are. everywhere: each device has all of them."""
     names, seats = found.problem.devices, found.placement.seats
     losses = [{}] * len(found.works) if everywhere else lost_by_moving(found.problem, seats, found.placement.seconds)

@@ -25,7 +25,7 @@ from mapsto.plan.plan import Plan
 from mapsto.runtime.divided import Division
 from mapsto.session.division import copies, copies_of, division_of
 from mapsto.session.parts import GraphPart, cut
-from mapsto.session.placed import AskedOf, Placed, priced
+from mapsto.session.placed import AskedOf, PlacedGraph, priced
 from mapsto.session.planned import placed_works, planned_parts
 from mapsto.session.splitting import channels_of, split
 from mapsto.version import VERSION
@@ -184,12 +184,12 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) ->
         raise _fault(work.line, f"work {work.name}: nodes: these are not computed together")
     for w, considered in enumerate(works):
         if not considered.nodes:  # it goes with whoever reads it first
-            written = set(problem.works[w].writes)
-            seats[w] = next((seats[v] for v, job in enumerate(problem.works) if written.intersection(job.reads)), HOST)
+            readers = [v for value in problem.works[w].writes for v in problem.readers.get(value, ())]
+            seats[w] = seats[min(readers)] if readers else HOST
     bound = plan.total.bound if plan.total is not None else 0.0
     seconds = latency(problem, seats)
     placement = Placement(tuple(seats), seconds, min(bound, seconds), "the plan that was given")
-    found = Placed(graph, works, problem, placement, plan.digest, plan.splits)
+    found = PlacedGraph(graph, works, problem, placement, plan.digest, plan.splits)
     made = placed_works(found, replace(asked, pins=plan.pins))
     total = Total(float(f"{seconds:.4g}"), placement.bound, placement.method)
     return replace(plan, total=total, works=_lined(made, plan))
