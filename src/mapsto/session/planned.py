@@ -21,7 +21,9 @@ _FIGURES = 1 << 24  # seats at a time whose costs are looked at
 _MOST_WORKS = 4000  # beyond, what moving single works costs is not looked at
 
 
-def planned(found: PlacedGraph, asked: AskedOf, parts: Sequence[DividedPart], copies: float | None = None) -> DividedPlan:
+def planned(
+    found: PlacedGraph, asked: AskedOf, parts: Sequence[DividedPart], copies: float | None = None
+) -> DividedPlan:
     """The plan of a placement whose parts are compiled. copies: seconds of a run where each device has all of it."""
     names, place = found.problem.devices, found.placement
     devices = tuple(
