@@ -299,7 +299,7 @@ class _DivisionReader:
         self.begun.append((self.known(_formed("part", line)["device"]), at))
 
     def end_parts(self, lines: list[str]) -> None:
-        ends = [at for _, at in self.begun[1:]] + [len(lines)]
+        ends = [at for _, at in self.begun[1:]] + [len(lines)] * bool(self.begun)
         for number, ((device, at), end) in enumerate(zip(self.begun, ends, strict=True)):
             part = PlannedPart(device, "\n".join(lines[at + 1 : end]), at + 2)
             maker, plan = self.devices[device].maker, part.plan

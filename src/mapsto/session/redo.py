@@ -167,21 +167,21 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) ->
     asked = AskedOf(plan.objective, (), plan.placer, corrections, makers)
     works, problem = priced(graph, backends, asked)
     of_nodes = {work.nodes: work for work in plan.works if work.nodes}
+    together = {considered.nodes for considered in works}
+    for work in of_nodes.values():
+        if work.nodes not in together:
+            raise _fault(work.line, f"work {work.name}: nodes: these are not computed together")
     seats = [HOST] * len(works)
     for w, considered in enumerate(works):
         if not considered.nodes:
             continue
-        work = of_nodes.pop(considered.nodes, None)
-        if work is None:
+        found = of_nodes.get(considered.nodes)
+        if found is None:
             said = f"no work has the nodes {', '.join(considered.nodes)}"
             raise _fault(None, f"{said}; leave all works out to have them placed anew")
-        seat = plan.names.index(work.device)
-        if considered.priced[seat].reason:
-            why = considered.priced[seat].reason
-            raise _fault(work.line, f"work {work.name}: {work.device} does not take it: {why}")
-        seats[w] = seat
-    for work in of_nodes.values():
-        raise _fault(work.line, f"work {work.name}: nodes: these are not computed together")
+        seats[w] = plan.names.index(found.device)
+        if why := considered.priced[seats[w]].reason:
+            raise _fault(found.line, f"work {found.name}: {found.device} does not take it: {why}")
     for w, considered in enumerate(works):
         if not considered.nodes:  # it goes with whoever reads it first
             readers = [v for value in problem.works[w].writes for v in problem.readers.get(value, ())]
@@ -189,8 +189,8 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) ->
     bound = plan.total.bound if plan.total is not None else 0.0
     seconds = latency(problem, seats)
     placement = Placement(tuple(seats), seconds, min(bound, seconds), "the plan that was given")
-    found = PlacedGraph(graph, works, problem, placement, plan.digest, plan.splits)
-    made = placed_works(found, replace(asked, pins=plan.pins))
+    again = PlacedGraph(graph, works, problem, placement, plan.digest, plan.splits)
+    made = placed_works(again, replace(asked, pins=plan.pins))
     total = Total(float(f"{seconds:.4g}"), placement.bound, placement.method)
     return replace(plan, total=total, works=_lined(made, plan))
 
