@@ -98,6 +98,7 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "plan/access.py": {TEXT: (13,)},
     "plan/decide.py": {TEXT: (1e6,)},
     "plan/division_costs.py": {TEXT: (1e6,)},
+    "plan/division_text.py": {TEXT: (64, 1000)},
     "plan/fuse.py": {CODE: (64,)},
     "plan/guesses.py": {GUESS: (20,)},
     "plan/judge.py": {FORM: (0.03,)},

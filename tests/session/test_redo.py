@@ -256,7 +256,8 @@ def test_a_plan_of_another_graph_or_machine_is_refused(mixed: DividedExecutable)
     assert maker is not None
     with pytest.raises(ParseError, match=f"line 3: device cpu: z80, but here it is {maker[1]}; make a plan for that"):
         divide(plan=text.replace(maker[1], "z80"))
-    with pytest.raises(ParseError, match=rf"line {number_of(text, 'part 1')}.*|for: "):
+    line = number_of(text, "part 1") + 1
+    with pytest.raises(ParseError, match=rf"line {line}: for: opencl, but cpu is {maker[1]} \(line 3\)"):
         divide(plan=text.replace("part 1 on opencl", "part 1 on cpu"))
 
 

@@ -36,6 +36,8 @@ from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, P
 from mapsto.plan.recipe import name_text
 
 VERSION_OF_FORM = 1
+_MOST_DEVICES = 64
+_MOST_PINS = 1000  # each is held against each work
 
 # ---- printing --------------------------------------------------------------------------------------------------------
 
@@ -196,6 +198,8 @@ class _DivisionReader:
         names = re.split(", *", found["devices"])
         if len(set(names)) != len(names):
             raise ValueError("a device that is there twice")
+        if len(names) > _MOST_DEVICES:
+            raise ValueError(f"more than {_MOST_DEVICES} devices")
         self.graph = read_name(found["graph"])
         self.devices = {name: PlannedDevice(name, "") for name in names}
 
@@ -216,6 +220,8 @@ class _DivisionReader:
         pin = (read_name(found["pattern"]), self.known(found["device"]))
         self.lines["pin " + "=".join(pin)] = number
         self.pins.append(pin)
+        if len(self.pins) > _MOST_PINS:
+            raise ValueError(f"more than {_MOST_PINS} pins")
 
     def read_replicated(self, found: re.Match[str], number: int) -> None:
         self.replicated = True
