@@ -18,7 +18,7 @@ from mapsto.session.placed import AskedOf, PlacedGraph
 from mapsto.version import VERSION
 
 _FIGURES = 1 << 24  # seats at a time whose costs are looked at
-_MOST_WORKS = 4000  # beyond, what moving single works costs is not looked at
+_MOST_WORKS = 1500  # beyond, what moving single works costs is not looked at
 
 
 def planned(
