@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "examples" / "mnist-cnn.onnx"
 DIGITS = (MODEL, "--shape", "image=1,1,28,28", "--threads", 1)
 BOTH = ("--device", "cpu,opencl")
-PINS = ("--pin", "conv2=opencl", "--pin", "conv1=cpu")
+PINS = ("--pin", "conv2=opencl", *(f"--pin={name}=cpu" for name in ("conv1", "pool1", "pool2", "fc1", "fc2")))
 
 
 @pytest.fixture(autouse=True)
@@ -46,8 +46,8 @@ def test_a_plan_that_is_written_is_run(call: Call, tmp_path: Path, written: Path
     np.testing.assert_allclose(first, alone, rtol=1e-4, atol=1e-5)
     code, out, err = call("run", *DIGITS, "--plan", written)
     assert (code, err) == (0, "") and "part 1 on opencl: " in out and "divided in " in out
-    moved = text.replace("work g4 on cpu", "work g4 on opencl")
-    assert moved != text
+    moved = text.replace("work g4 on cpu", "work g4 on opencl").replace("pin pool2 on cpu\n", "")
+    assert moved.count("pool2") == text.count("pool2") - 1
     written.write_text(moved)
     code, out, _ = call("run", *DIGITS, "--plan", written)
     assert code == 0 and "part 1 on opencl: planned anew" in out and "part 0 on cpu: planned anew" not in out
@@ -63,7 +63,7 @@ def test_a_plan_of_one_device_is_run(call: Call, tmp_path: Path) -> None:
 
 def test_json(call: Call, written: Path) -> None:
     found = json.loads(call("plan", *DIGITS, *BOTH, *PINS, "--json", "--deadline", "1s")[1])
-    assert found["pins"] == [["conv2", "opencl"], ["conv1", "cpu"]] and found["deadline_met"] is True
+    assert found["pins"][:2] == [["conv2", "opencl"], ["conv1", "cpu"]] and found["deadline_met"] is True
     on = {node: work["device"] for work in found["works"] for node in work["sources"]}
     assert (on["conv1"], on["conv2"]) == ("cpu", "opencl")
     assert set(found["works"][1]["takes"]) == {"cpu", "opencl"}
