@@ -12,6 +12,8 @@ import pytest
 from tests import opencl
 from tests.cli.conftest import Call
 
+from mapsto.cli.run import percentile
+
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "examples" / "mnist-cnn.onnx"
 DIGITS = (MODEL, "--shape", "image=1,1,28,28", "--threads", 1)
@@ -176,3 +178,9 @@ def test_plans_that_do_not_fit_are_refused(call: Call, tmp_path: Path, written: 
     assert call("compile", *DIGITS, "-o", tmp_path / "m.mapsto")[0] == 0
     code, _, err = call("run", tmp_path / "m.mapsto", *plan)
     assert code == 2 and "is compiled already: --plan needs an ONNX file" in err
+
+
+def test_percentiles() -> None:
+    every = [float(k) for k in range(100, 0, -1)]
+    assert [percentile(every, share) for share in (0.0, 0.5, 0.99, 1.0)] == [1, 50, 99, 100]
+    assert [percentile([3.0, 1.0, 2.0], share) for share in (0.5, 0.99)] == [2, 3] and percentile([5.0], 0.5) == 5
