@@ -97,6 +97,8 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "devices/generic/schedule.py": {TYPE: (4,), TEXT: (3, 4, 5, 16, 80)},
     "plan/access.py": {TEXT: (13,)},
     "plan/decide.py": {TEXT: (1e6,)},
+    "plan/division_costs.py": {TEXT: (1e6,)},
+    "plan/division_text.py": {TEXT: (64, 1000)},
     "plan/fuse.py": {CODE: (64,)},
     "plan/guesses.py": {GUESS: (20,)},
     "plan/judge.py": {FORM: (0.03,)},

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from tests.cli.conftest import Call
 
-from mapsto.cli.machines import parse_limits, seconds_of
+from mapsto.cli.amounts import parse_limits, seconds_of
 
 ROOT = Path(__file__).parents[2]
 MODEL = ROOT / "examples" / "mnist-cnn.onnx"
@@ -169,7 +169,7 @@ def test_what_cannot_be_is_refused(
     "options",
     [
         ["--objective", "energy"], ["--limit", "conv.memory=1GB"], ["--pin", "*=cpu"], ["--placer", "heft"],
-        ["--deadline", "1s"], ["--trace", "trace.json"],
+        ["--trace", "trace.json"],
     ],
     ids=lambda options: options[0],
 )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.fuzz import artifacts, models, plans
+from tests.fuzz import artifacts, divisions, models, plans
 from tests.fuzz.children import Desk, Outcome
 
 
@@ -44,6 +44,9 @@ TARGETS: dict[str, Target] = {
     "models": Target("models", models.made, models.tried, lambda c: c.data, _model_from, ".onnx", 12),
     "artifacts": Target("artifacts", artifacts.made, artifacts.tried, lambda c: c.data, _artifact_from, ".mapsto", 8),
     "plans": Target("plans", plans.made, plans.tried, lambda c: c.text.encode(), _text_from, ".plan", 3),
+    "divisions": Target(
+        "divisions", divisions.made, divisions.tried, lambda c: c.text.encode(), _text_from, ".division", 1
+    ),
     "machines": Target(
         "machines", plans.made_machine, plans.tried_machine, lambda c: c.text.encode(), _text_from, ".machine", 1
     ),

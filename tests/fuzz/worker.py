@@ -11,6 +11,7 @@ from mapsto.devices.cache import ObjectCache
 from mapsto.devices.cpu.compiler import CompilePool
 from mapsto.devices.cpu.workers import Workers
 from mapsto.session import compile as session
+from mapsto.session import division
 
 
 class Lasting(Workers):
@@ -42,3 +43,4 @@ def install(folder: Path) -> None:
         return Lasting(isa, pools[made.name])
 
     session.backend_named = backend_named  # type: ignore[assignment]
+    division.backend_named = backend_named  # type: ignore[assignment]

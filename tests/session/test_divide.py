@@ -38,7 +38,7 @@ from mapsto.report.accuracy import judge_runs
 from mapsto.runtime import divided as dividing
 from mapsto.runtime.divided import DividedExecutable, Division, Replanning
 from mapsto.session.compile import build, prepared
-from mapsto.session.divide import divided, replicated
+from mapsto.session.division import divided, replicated
 from mapsto.session.parts import cut
 from mapsto.session.splitting import split
 

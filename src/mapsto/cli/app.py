@@ -89,7 +89,21 @@ DataRoot = Annotated[
 
 DeviceOption = Annotated[
     str,
-    typer.Option("--device", metavar="NAME", help="Where it runs: cpu, or opencl (opencl:1: the second of them)."),
+    typer.Option(
+        "--device",
+        metavar="NAME",
+        help="Where it runs: cpu, or opencl (opencl:1: the second of them); cpu,opencl: works of it on each.",
+    ),
+]
+PinOption = Annotated[
+    list[str] | None,
+    typer.Option("--pin", metavar="PATTERN=DEVICE", help="With several devices: 'conv*=opencl' by names. Repeatable."),
+]
+ObjectiveOption = Annotated[
+    str | None, typer.Option("--objective", help="With several devices: latency, or throughput (of a stream of runs).")
+]
+PlacerOption = Annotated[
+    str | None, typer.Option("--placer", help="With several devices: exact; or, to compare, greedy, heft, exhaustive.")
 ]
 
 
@@ -121,8 +135,22 @@ def run(
         Path | None, typer.Option("--output", "-o", metavar="FILE.npz", help="Write the outputs here.")
     ] = None,
     repeat: Annotated[
-        int, typer.Option("--repeat", min=1, help="Runs to time, at most; they end after a second.")
-    ] = 10,
+        int | None,
+        typer.Option("--repeat", min=1, help="Runs to time, at most; they end after a second. Default: 10."),
+    ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="Do as this plan says, which `mapsto plan -o` wrote."),
+    ] = None,
+    pin: PinOption = None,
+    objective: ObjectiveOption = None,
+    placer: PlacerOption = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            "--deadline", metavar="30ms", help="Say whether 99 of 100 runs meet it (exit code 1: not); up to 1000 runs."
+        ),
+    ] = None,
     check_indices: CheckIndices = True,
     seed: Seed = 0,
     budget: BudgetOption = None,
@@ -139,10 +167,15 @@ def run(
 
     Inputs that are not given are random. If the npz file has a `label` for each example, the accuracy is printed too.
     """
+    from mapsto.cli.open import Divided
     from mapsto.cli.run import run_model
 
-    fed = (inputs, given or [], shape or [])
-    run_model(model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, adapt, json)
+    fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer)
+    code = run_model(
+        model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, adapt, plan, how, deadline,
+        json,
+    )  # fmt: skip
+    raise typer.Exit(code)
 
 
 @app.command("compile")
@@ -190,6 +223,7 @@ def bench(
     budget: BudgetOption = None,
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
+    pin: PinOption = None,
     json: Json = False,
 ) -> None:
     """Time a model beside other engines: alternately, each in a process of its own, medians and quartiles."""
@@ -197,7 +231,7 @@ def bench(
 
     engines = [name.strip() for name in against.split(",") if name.strip()]
     fed = (inputs, given or [], shape or [])
-    bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, device, json)
+    bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, device, pin or [], json)
 
 
 @app.command()
@@ -218,17 +252,21 @@ def check(
     budget: BudgetOption = None,
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
+    pin: PinOption = None,
+    objective: ObjectiveOption = None,
+    placer: PlacerOption = None,
     cache: CacheOption = True,
     json: Json = False,
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
     from mapsto.cli.check import check_model, check_passes
+    from mapsto.cli.open import Divided
 
-    fed = (inputs, given or [], shape or [])
+    fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer)
     if passes:
         code = check_passes(model, *fed, seed, data_root, json)
     else:
-        code = check_model(model, *fed, threads, reference, check_indices, seed, data_root, device, cache, json)
+        code = check_model(model, *fed, threads, reference, check_indices, seed, data_root, device, cache, how, json)
     raise typer.Exit(code)
 
 
@@ -247,7 +285,16 @@ def verify(
 
 @app.command()
 def plan(
-    model: Model,
+    model: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="MODEL", help="An ONNX file, or a .mapsto file that `mapsto compile` made.", show_default=False
+        ),
+    ] = None,
+    diff: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option("--diff", metavar="A.txt B.txt", help="Instead, say in what two plans differ (exit code 1)."),
+    ] = None,
     shape: ShapesOption = None,
     threads: Threads = None,
     output: Annotated[
@@ -272,7 +319,7 @@ def plan(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option("--objective", help="With --machine: latency, throughput (of a stream of runs) or energy."),
+        typer.Option("--objective", help="Of several devices, or --machine: latency, throughput, energy (--machine)."),
     ] = None,
     limit: Annotated[
         list[str] | None,
@@ -280,14 +327,15 @@ def plan(
     ] = None,
     pin: Annotated[
         list[str] | None,
-        typer.Option("--pin", metavar="PATTERN=DEVICE", help="With --machine: 'conv*=gpu' by names. Repeatable."),
+        typer.Option("--pin", metavar="PATTERN=DEVICE", help="Of several devices, or --machine: 'conv*=gpu'."),
     ] = None,
     placer: Annotated[
-        str | None, typer.Option("--placer", help="With --machine: exact; or, to compare, greedy, heft, exhaustive.")
+        str | None,
+        typer.Option("--placer", help="Of several devices, or --machine: exact; or greedy, heft, exhaustive."),
     ] = None,
     deadline: Annotated[
         str | None,
-        typer.Option("--deadline", metavar="30ms", help="With --machine: say whether it is met (exit code 1: not)."),
+        typer.Option("--deadline", metavar="30ms", help="Say whether a run is predicted to meet it (exit code 1)."),
     ] = None,
     trace: Annotated[
         Path | None,
@@ -300,6 +348,14 @@ def plan(
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason; or onto a described one."""
+    from mapsto.cli.plan import show_difference, show_plan
+
+    if diff is not None:
+        if model is not None:
+            raise typer.BadParameter("--diff compares two plans: leave MODEL out")
+        raise typer.Exit(show_difference(*diff, json))
+    if model is None:
+        raise typer.BadParameter("a model is needed (MODEL), or two plans to compare (--diff)")
     if machine is not None:
         from mapsto.cli.machines import show_simulation
 
@@ -310,17 +366,21 @@ def plan(
         places = (limit or [], pin or [], placer or "exact", deadline, trace)
         code = show_simulation(model, machine, shape or [], objective or "latency", *places, output, data_root, json)
         raise typer.Exit(code)
-    if any((objective, limit, pin, placer, deadline, trace)):
-        raise typer.BadParameter("--objective, --limit, --pin, --placer, --deadline and --trace go with --machine")
+    if limit or trace:
+        raise typer.BadParameter("--limit and --trace go with --machine")
     if verify:
+        if objective or pin or placer or deadline or "," in device:
+            raise typer.BadParameter("--verify is of one device: leave --objective, --pin, --placer and --deadline out")
         from mapsto.cli.prediction import verify_plan
 
         fed = (inputs, given or [], shape or [])
         verify_plan(model, *fed, threads, output, seconds, worst, seed, data_root, device, json)
         return
-    from mapsto.cli.plan import show_plan
+    from mapsto.cli.open import Divided
 
-    show_plan(model, shape or [], threads, output, data_root, device, cache, json)
+    how = Divided(pin or [], objective, placer)
+    code = show_plan(model, shape or [], threads, output, data_root, device, cache, how, deadline, json)
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -355,13 +415,18 @@ def explain(
     budget: BudgetOption = None,
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
+    pin: PinOption = None,
+    objective: ObjectiveOption = None,
+    placer: PlacerOption = None,
     cache: CacheOption = True,
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
+    from mapsto.cli.open import Divided
     from mapsto.cli.plan import explain_node
 
-    explain_node(model, node, shape or [], threads, data_root, device, cache, json)
+    how = Divided(pin or [], objective, placer)
+    explain_node(model, node, shape or [], threads, data_root, device, cache, how, json)
 
 
 @app.command()

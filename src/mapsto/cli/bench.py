@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from mapsto.arguments import Shapes
+from mapsto.cli.amounts import parse_pins
 from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, read_given
+from mapsto.cli.open import several
 from mapsto.cli.output import print_json, seconds_text, table
 from mapsto.cli.progress import progress_bar
 from mapsto.report import machine
@@ -29,8 +31,12 @@ def bench_model(
     seed: int,
     data_root: Path | None,
     device: str,
+    pin: Sequence[str],
     as_json: bool,
 ) -> None:
+    if pin and not several(device):
+        raise UsageError("--pin goes with several devices (--device cpu,opencl)")
+    pins = tuple(parse_pins(pin))
     if not math.isfinite(seconds):
         raise UsageError(f"--seconds {seconds}: a finite number of seconds is needed")
     unknown = [name for name in against if name not in ENGINES or name == OURS]
@@ -44,7 +50,7 @@ def bench_model(
         onnx.load(existing(model), shapes, data_root=data_root).inputs, read_given(inputs_file, given), seed
     )
     fixed = shapes if dynamic else fixed_shapes(fed.feed)
-    setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, data_root=data_root, device=device)
+    setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, data_root=data_root, device=device, pins=pins)
     with progress_bar(f"timing {model.name}") as progress:
         report = measure(setup, [OURS, *against], progress)
     if as_json:

@@ -11,7 +11,7 @@ import numpy as np
 
 from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import existing, make_feed, parse_shapes, read_given
-from mapsto.cli.open import open_model
+from mapsto.cli.open import Divided, open_model
 from mapsto.cli.output import print_json, shape_text, table
 from mapsto.cli.progress import progress_bar
 from mapsto.errors import MapstoError
@@ -61,15 +61,16 @@ def check_model(
     data_root: Path | None,
     device: str,
     cache: bool,
+    how: Divided,
     as_json: bool,
 ) -> int:
     """Prints the comparison; the exit code."""
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
-    executable = open_model(
-        model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device, cache=cache
-    ).executable
-    fed = make_feed(executable.inputs, read, seed)
-    ours: Outputs = executable.run(fed.feed)
+    opened = open_model(
+        model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device, cache=cache, how=how
+    )
+    fed = make_feed(opened.inputs, read, seed)
+    ours: Outputs = opened.executable.run(fed.feed)
     engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]
     found = _run_others(engines, Setup(model, shapes, data_root=data_root), fed.feed)
     sections = judged(ours, found.outputs)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.inputs import InputPort, existing, parse_shapes, parse_updates, read_text, writable
+from mapsto.cli.inputs import InputPort, UsageError, existing, parse_shapes, parse_updates, read_text, writable
 from mapsto.cli.open import open_model
 from mapsto.cli.output import beside, bytes_text, print_json, seconds_text, shape_text
+from mapsto.plan.division_text import is_division
 
 
 def compile_model(
@@ -26,6 +27,8 @@ def compile_model(
     existing(model)
     writable(output, besides=[model, plan])
     text = None if plan is None else read_text(plan, "plan")
+    if text is not None and is_division(text):
+        raise UsageError(f"{plan} is of several devices, whose code cannot be saved yet; `mapsto run --plan` runs it")
     opened = open_model(
         model, parse_shapes(shape), threads, text, check_indices, data_root, cache=cache, updates=parse_updates(update)
     )

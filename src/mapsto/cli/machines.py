@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mapsto.cli.amounts import parse_limits, parse_pins, seconds_of
 from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import UsageError, existing, parse_shapes, writable
 from mapsto.cli.output import bytes_text, print_json, seconds_text, table
 from mapsto.files import write_text
 from mapsto.placement.trace import timeline_text, trace_events
 from mapsto.session.simulate import Simulation, read_machine, shipped_machines, simulate
-
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
-_AMOUNT = re.compile(r"\s*(\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*([A-Za-z]*)\s*\Z")
 
 
 def show_simulation(
@@ -42,7 +38,7 @@ def show_simulation(
         if path is not None:
             writable(path, others, option)
     wanted = None if deadline is None else seconds_of(deadline, "--deadline")
-    limits, pins = parse_limits(limit), [_pair(text, "--pin", "PATTERN=DEVICE") for text in pin]
+    limits, pins = parse_limits(limit), parse_pins(pin)
     found = simulate(
         model, read_machine(machine), parse_shapes(shape), objective, limits, pins, placer, data_root
     )  # fmt: skip
@@ -221,37 +217,3 @@ def data_of(found: Simulation, deadline: float | None) -> dict[str, Any]:
             for work, seat in zip(found.works, place.seats, strict=True)
         ],
     }
-
-
-# ---- options -------------------------------------------------------------------------------------------------------
-
-
-def parse_limits(texts: Sequence[str]) -> dict[str, float]:
-    """gpu.memory=2GiB. Raises UsageError."""
-    found: dict[str, float] = {}
-    for text in texts:
-        what, amount = _pair(text, "--limit", "DEVICE.memory=AMOUNT")
-        device, _, kind = what.rpartition(".")
-        if kind != "memory" or not device:
-            raise UsageError(f"--limit {text}: only memory has a limit, as gpu.memory=2GiB")
-        found[device] = _amount(amount, _UNITS, f"--limit {text}", "2GiB or 500MB")
-    return found
-
-
-def seconds_of(text: str, option: str) -> float:
-    """30ms. Raises UsageError."""
-    return _amount(text, _SECONDS, f"{option} {text}", "30ms or 0.5s")
-
-
-def _amount(text: str, units: Mapping[str, float], what: str, example: str) -> float:
-    match = _AMOUNT.match(text)
-    if match is None or match[2] not in units or not math.isfinite(float(match[1])):
-        raise UsageError(f"{what}: expected an amount, as {example}")
-    return float(match[1]) * units[match[2]]
-
-
-def _pair(text: str, option: str, form: str) -> tuple[str, str]:
-    left, equals, right = text.rpartition("=")
-    if not (left and equals and right):
-        raise UsageError(f"{option} {text}: expected {form}")
-    return left, right

@@ -1,14 +1,17 @@
-"""Getting an executable for a command: compiling an ONNX file or loading a saved one, with a progress bar."""
+"""Getting an executable for a command: compiling an ONNX file for one device or dividing it among several, or loading a
+saved one, with a progress bar.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.inputs import UsageError, existing
+from mapsto.cli.amounts import parse_pins
+from mapsto.cli.inputs import InputPort, UsageError, existing
 from mapsto.cli.progress import progress_bar
 
 ARTIFACT_SUFFIX = ".mapsto"
@@ -21,6 +24,35 @@ class Opened:
     executable: Any
     how: str  # "compiled", "loaded", "found in the cache"
     seconds: float
+    is_divided: bool = False  # on several devices
+
+    @property
+    def inputs(self) -> Sequence[InputPort]:
+        found: Sequence[InputPort] = (
+            self.executable.whole.inputs if self.is_divided else self.executable.program.inputs
+        )  # fmt: skip
+        return found
+
+    @property
+    def plan_text(self) -> str:
+        """The plan, as it is read back."""
+        return str(self.executable.plan_text if self.is_divided else self.executable.plan.text())
+
+
+@dataclass(frozen=True)
+class Divided:
+    """What several devices are asked for besides; None: nothing was said."""
+
+    pins: Sequence[str] = field(default_factory=list)
+    objective: str | None = None
+    placer: str | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self.pins or self.objective or self.placer)
+
+
+NOT_SAID = Divided()
+_ONLY_SEVERAL = "--objective, --pin and --placer go with --machine, or with several devices (--device cpu,opencl)"
 
 
 def open_model(
@@ -34,8 +66,11 @@ def open_model(
     cache: bool = True,
     updates: Mapping[str, str] | None = None,
     adapt: bool = False,
+    how: Divided = NOT_SAID,
 ) -> Opened:
-    """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). Raises MapstoErrors."""
+    """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). device: one, or several with
+    commas between; plan: of either kind. Raises MapstoErrors.
+    """
     import mapsto
     from mapsto.session.cache.executables import FOUND
 
@@ -46,12 +81,23 @@ def open_model(
             raise UsageError(f"{model} is compiled already: --shape belongs to `mapsto compile`")
         if not check_indices:
             raise UsageError(f"{model} is compiled already: --no-check-indices belongs to `mapsto compile`")
+        if plan is not None:
+            raise UsageError(f"{model} is compiled already: --plan needs an ONNX file")
+        if how:
+            raise UsageError(f"{model} is compiled already: {_ONLY_SEVERAL}")
         if device != "cpu":
             raise UsageError(f"{model} is compiled already, for the CPU: --device needs an ONNX file")
         if adapt:
             raise UsageError(f"{model} is compiled already: --adapt needs an ONNX file")
         executable = mapsto.load(model, threads=threads)
         return Opened(executable, "loaded", time.perf_counter() - began)
+    if several(device) or (plan is not None and _is_division(plan)):
+        if adapt:
+            raise UsageError("--adapt is for one device")
+        made = _divided(model, shapes, threads, plan, check_indices, data_root, device, cache, how)
+        return Opened(made, "divided", time.perf_counter() - began, True)
+    if how:
+        raise UsageError(_ONLY_SEVERAL)
     with progress_bar(f"compiling {model.name}") as progress:
         executable = mapsto.compile(
             model,
@@ -66,5 +112,43 @@ def open_model(
             updates=updates,
             adapt=adapt,
         )
-    how = FOUND if executable.cache_note == FOUND else "compiled"
-    return Opened(executable, how, time.perf_counter() - began)
+    came = FOUND if executable.cache_note == FOUND else "compiled"
+    return Opened(executable, came, time.perf_counter() - began)
+
+
+def several(device: str) -> list[str]:
+    """The devices of a list with commas; none where there is no comma."""
+    return [name.strip() for name in device.split(",")] if "," in device else []
+
+
+def _is_division(plan: str) -> bool:
+    from mapsto.plan.division_text import is_division
+
+    return is_division(plan)
+
+
+def _divided(
+    model: Path,
+    shapes: Mapping[str, Sequence[int | None]] | None,
+    threads: int | None,
+    plan: str | None,
+    check_indices: bool,
+    data_root: Path | None,
+    device: str,
+    cache: bool,
+    how: Divided,
+) -> Any:
+    import mapsto
+
+    options: dict[str, Any] = {"threads": threads, "check_indices": check_indices, "data_root": data_root}
+    if plan is not None:
+        if how:
+            raise UsageError("--plan says where works go: leave --objective, --pin and --placer out, or edit the plan")
+        from mapsto.plan.division_text import parse_division
+
+        given = None if device == "cpu" else several(device) or [device]
+        return mapsto.divide(model, given, shapes, plan=parse_division(plan), cache=cache, **options)
+    return mapsto.divide(
+        model, several(device), shapes, objective=how.objective or "latency", pins=parse_pins(how.pins),
+        placer=how.placer or "exact", cache=cache, **options,
+    )  # fmt: skip

@@ -1,7 +1,8 @@
-"""`mapsto run`: compile or load a model, run it, print what came out and how long it took."""
+"""`mapsto run`: compile, divide or load a model, run it, print what came out and how long it took."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -11,12 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.cli.inputs import Fed, existing, make_feed, parse_shapes, read_given, writable
-from mapsto.cli.open import Opened, open_model
+from mapsto.cli.amounts import seconds_of
+from mapsto.cli.codes import CHECK_FAILED
+from mapsto.cli.inputs import Fed, existing, make_feed, parse_shapes, read_given, read_text, writable
+from mapsto.cli.open import Divided, Opened, open_model
 from mapsto.cli.output import beside, print_json, seconds_text, summary, summary_text
 from mapsto.report.arrays import save_arrays
 
 TIMED_SECONDS = 1.0
+RUNS = 10  # that are timed, if nothing else is said
+RUNS_OF_DEADLINE = 1000  # in the same time: one in a hundred is to be seen
 
 
 def run_model(
@@ -26,33 +31,65 @@ def run_model(
     shape: Sequence[str],
     threads: int | None,
     output: Path | None,
-    repeat: int,
+    repeat: int | None,
     check_indices: bool,
     seed: int,
     data_root: Path | None,
     device: str,
     cache: bool,
     adapt: bool,
+    plan: Path | None,
+    how: Divided,
+    deadline: str | None,
     as_json: bool,
-) -> None:
+) -> int:
+    """Runs and prints; the exit code."""
     existing(model)
     if output is not None:
-        writable(output, besides=[model, inputs_file])
+        writable(output, besides=[model, inputs_file, plan])
+    wanted = None if deadline is None else seconds_of(deadline, "--deadline")
     read = read_given(inputs_file, given)
+    text = None if plan is None else read_text(plan, "plan")
     options: dict[str, Any] = {"check_indices": check_indices, "data_root": data_root, "device": device, "cache": cache}
-    opened = open_model(model, parse_shapes(shape), threads, adapt=adapt, **options)
-    fed = make_feed(opened.executable.inputs, read, seed)
-    outputs, seconds = timed_runs(opened.executable, fed.feed, repeat)
+    opened = open_model(model, parse_shapes(shape), threads, text, adapt=adapt, how=how, **options)
+    fed = make_feed(opened.inputs, read, seed)
+    count = repeat or (RUNS if wanted is None else RUNS_OF_DEADLINE)
+    outputs, seconds = timed_runs(opened.executable, fed.feed, count)
     if output is not None:
         save_arrays(output, outputs)
     report = _report(model, opened, fed, outputs, seconds)
+    if wanted is not None:
+        report |= {"deadline_seconds": wanted, "deadline_met": report["p99_seconds"] <= wanted}
+    if opened.is_divided:
+        report |= _of_parts(opened, fed.feed, count)
     if adapt:
-        report["adapted"] = _adapted(opened.executable, fed.feed, repeat)
+        report["adapted"] = _adapted(opened.executable, fed.feed, count)
     with beside(output):
         if as_json:
             print_json(report)
         else:
             _print_text(report, outputs, output)
+    return CHECK_FAILED if report.get("deadline_met") is False else 0
+
+
+def percentile(seconds: Sequence[float], share: float) -> float:
+    """The least of them that so large a share of them does not exceed."""
+    every = sorted(seconds)
+    return every[max(math.ceil(share * len(every)) - 1, 0)]
+
+
+def _of_parts(opened: Opened, feed: Mapping[str, np.ndarray], count: int) -> dict[str, Any]:
+    """What parts took; for a stream, what each of its runs takes as well."""
+    executable = opened.executable
+    found: dict[str, Any] = {}
+    if executable.plan.objective == "throughput":
+        began, runs = time.perf_counter(), 0
+        for _ in executable.stream(itertools.repeat(feed, count)):
+            runs += 1
+            if time.perf_counter() - began > TIMED_SECONDS:
+                break
+        found["stream_seconds"] = (time.perf_counter() - began) / runs
+    return found | {"parts": executable.report().splitlines()}
 
 
 def timed_runs(
@@ -106,6 +143,8 @@ def _report(
         "first_run_seconds": seconds[0],
         "run_seconds": statistics.median(seconds[1:] or seconds),
         "runs": len(seconds),
+        "p50_seconds": percentile(seconds[1:] or seconds, 0.5),
+        "p99_seconds": percentile(seconds[1:] or seconds, 0.99),
         "made_inputs": dict(fed.made),
         "outputs": [summary(name, array) for name, array in outputs.items()],
     }
@@ -128,5 +167,15 @@ def _print_text(report: dict[str, Any], outputs: Mapping[str, np.ndarray], outpu
         adapted = report["adapted"]
         print("\n".join(adapted["report"]))
         print(f"looked at in {seconds_text(adapted['seconds'])}, then run in {seconds_text(adapted['run_seconds'])}")
+    if "stream_seconds" in report:
+        print(f"a stream of runs, one each {seconds_text(report['stream_seconds'])}")
+    for line in report.get("parts", ()):
+        print(f"  {line}")
+    if "deadline_met" in report:
+        met = "met" if report["deadline_met"] else "missed"
+        half, most = seconds_text(report["p50_seconds"]), seconds_text(report["p99_seconds"])
+        timed = max(report["runs"] - 1, 1)
+        print(f"deadline of {seconds_text(report['deadline_seconds'])}: {met} by 99 of 100 runs "
+              f"(p50 {half}, p99 {most}, of {timed} run{'s' if timed > 1 else ''})")  # fmt: skip
     if output is not None:
         print(f"outputs written to {output}")

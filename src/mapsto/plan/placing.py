@@ -65,16 +65,18 @@ class WorksToPlace:
 
     def __init__(
         self, mapped: Mapped, devices: Sequence[Asked], links: Sequence[Link], pins: Sequence[tuple[str, str]] = (),
-        corrections: Sequence[Correction] = (),
+        corrections: Sequence[Correction] = (), names: Sequence[str] = (),
     ) -> None:  # fmt: skip
         """devices: those of a machine that are to be used, the one that `mapped` was decided for first. pins: (pattern,
         device); a work that has a name like it (`*`, `?`), itself or of one of its nodes, runs there. corrections: of
-        each device; none: predictions as they are.
+        each device; none: predictions as they are. names: what devices are called in links, pins, limits and the
+        problem; none: as they call themselves.
 
         Raises ArgumentError for a pin that cannot be kept, saying why.
         """
         assert mapped.basis is not None, "a plan that is replayed has no costs"
         self.mapped, self.devices, self.links = mapped, devices, links
+        self.names = tuple(names) or tuple(asked.name for asked in devices)
         self.sizes = Sizes(dict(mapped.basis.sizes))
         self.constants = {*mapped.graph.constants, *(n for task in tasks(mapped.items) for n in task.constants)}
         self.made: dict[str, frozenset[str]] = {v.name: frozenset({v.name}) for v in mapped.graph.inputs}
@@ -93,8 +95,7 @@ class WorksToPlace:
         and transfer, and of all devices while it goes on, as if nothing else did: no less than what a run takes.
         """
         values = [self._bytes(name) for name in self.numbers]
-        names = tuple(asked.name for asked in self.devices)
-        limits = tuple(memory.get(name, math.inf) for name in names) if memory else ()
+        limits = tuple(memory.get(name, math.inf) for name in self.names) if memory else ()
         links = self._routes()
         works = tuple(self._jobs)
         if objective == "energy":
@@ -105,7 +106,7 @@ class WorksToPlace:
             }
             works = tuple(_in_joules(job, work, idle) for job, work in zip(works, self.considered, strict=True))
         outputs = tuple(dict.fromkeys(self._outputs))
-        return PlacementProblem(names, works, tuple(values), outputs, links, objective, limits)
+        return PlacementProblem(self.names, works, tuple(values), outputs, links, objective, limits)
 
     @property
     def idle(self) -> float:
@@ -151,12 +152,11 @@ class WorksToPlace:
         return self._said[device][item.name]
 
     def _pin(self, pins: Sequence[tuple[str, str]]) -> None:
-        names = [asked.name for asked in self.devices]
         for pattern, device in pins:
-            if device not in names:
-                there = ", ".join(names)
+            if device not in self.names:
+                there = ", ".join(self.names)
                 raise ArgumentError(f"pin {pattern}={device}: there is no device {device!r}; there are: {there}")
-            at = names.index(device)
+            at = self.names.index(device)
             held = [k for k, c in enumerate(self.considered) if _matches(c, pattern)]
             if not held:
                 raise ArgumentError(f"pin {pattern}={device}: no work and no node has a name like {pattern!r}")
@@ -186,7 +186,7 @@ class WorksToPlace:
         """Both directions between two devices are one bus, if no link names another."""
         found: dict[tuple[int, int], Route] = {}
         buses: dict[str | frozenset[int], int] = {}
-        numbers = {asked.name: d for d, asked in enumerate(self.devices)}
+        numbers = {name: d for d, name in enumerate(self.names)}
         for link in self.links:
             if link.source in numbers and link.target in numbers:
                 a, b = numbers[link.source], numbers[link.target]

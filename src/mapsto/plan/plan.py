@@ -186,6 +186,8 @@ def _data(item: PlannedItem) -> dict[str, Any]:
 
 
 @public
-def parse(text: str) -> Plan:
-    """Read the text form. Raises ParseError naming the line, ArgumentError for what is no text."""
-    return Plan(**vars(read_parts(text_of(text, "plan"))))
+def parse(text: str, first: int = 1) -> Plan:
+    """Read the text form. first: the number of its first line, where it stands in another text. Raises ParseError
+    naming the line, ArgumentError for what is no text.
+    """
+    return Plan(**vars(read_parts(text_of(text, "plan"), first)))

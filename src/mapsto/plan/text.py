@@ -213,10 +213,10 @@ _BEATEN_APART = re.compile(rf"beaten apart (?P<value>{_NAME}) by (?P<loss>{_NUMB
 _DEEPEST = 50
 
 
-def read_parts(text: str) -> PlanFields:
-    """Raises ParseError naming the line."""
+def read_parts(text: str, first: int = 1) -> PlanFields:
+    """Raises ParseError naming the line. first: the number of the first line, where it stands in another text."""
     reader = _Reader()
-    for number, raw in enumerate(text.split("\n"), 1):
+    for number, raw in enumerate(text.split("\n"), first):
         line = raw.rstrip()
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -262,7 +262,10 @@ class _Reader:
     last_home: str = ""
 
     def line(self, line: str, number: int) -> None:
-        read = _LINES.get(line.split(" ", 1)[0])
+        word = line.split(" ", 1)[0]
+        read = _LINES.get(word)
+        if read is None and word == "division":
+            raise ValueError("this is a plan of several devices, which `mapsto.divide` and `mapsto run --plan` take")
         if read is None:
             raise ValueError("not a line of a plan")
         read(self, line, number)

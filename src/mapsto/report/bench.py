@@ -175,7 +175,8 @@ class EngineProcess:
 @dataclass(frozen=True)
 class BenchSetup:
     """What to measure. `seconds`: about how long each engine runs in all. `pythons`: interpreters of the engines
-    that do not run in this one. `device`: ours.
+    that do not run in this one. `device`: ours, or several with commas
+    between, with `pins` of works to them.
     """
 
     model: Path
@@ -187,6 +188,7 @@ class BenchSetup:
     pythons: Mapping[str, str] = field(default_factory=dict)
     data_root: Path | None = None
     device: str = "cpu"
+    pins: tuple[tuple[str, str], ...] = ()
 
 
 def measure(setup: BenchSetup, engines: Sequence[str], progress: Progress = silent) -> BenchReport:
@@ -244,6 +246,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
         "data_root": None if setup.data_root is None else str(setup.data_root),
         "budget": _raised(budget.default()),
         "device": setup.device,
+        "pins": setup.pins,
     }
     try:
         answer = process.answer_to(do="open", engine=process.engine.partition("@")[0], feeds=feeds, **request)

@@ -25,7 +25,7 @@ class EngineMissing(MapstoError):
 @dataclass(frozen=True)
 class Setup:
     """What an engine is opened with. `shapes`: input name -> dims; other inputs stay as the model has them. `device`:
-    ours, as `mapsto.compile` takes it.
+    ours, as `mapsto.compile` takes it, or several with commas between, and `pins` of works to them.
     """
 
     model: Path
@@ -33,6 +33,7 @@ class Setup:
     threads: int = 1
     data_root: Path | None = None
     device: str = "cpu"
+    pins: tuple[tuple[str, str], ...] = ()
 
 
 class OpenEngine(Protocol):
@@ -44,14 +45,15 @@ class _Mapsto:
         import mapsto
 
         # no cache: what is reported as its start is a cold compilation
-        self._executable: Any = mapsto.compile(
-            setup.model,
-            shapes=setup.shapes,
-            threads=setup.threads,
-            cache=False,
-            data_root=setup.data_root,
-            device=setup.device,
-        )
+        where: dict[str, Any] = {
+            "shapes": setup.shapes, "threads": setup.threads, "cache": False, "data_root": setup.data_root
+        }  # fmt: skip
+        self._executable: Any
+        if "," in setup.device:
+            names = [name.strip() for name in setup.device.split(",")]
+            self._executable = mapsto.divide(setup.model, names, pins=setup.pins, **where)
+        else:
+            self._executable = mapsto.compile(setup.model, device=setup.device, **where)
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         outputs: dict[str, np.ndarray] = self._executable.run(feed)

@@ -39,6 +39,7 @@ class Worker:
             request["threads"],
             None if root is None else Path(root),
             request.get("device", "cpu"),
+            tuple((pattern, device) for pattern, device in request.get("pins", ())),
         )
         began = time.perf_counter()
         with defaulting(request["budget"]):

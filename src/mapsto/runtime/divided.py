@@ -21,19 +21,22 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapsto.arguments import brief, integer
+from mapsto.arguments import brief, integer, text_of
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.ir.expr import Expr, evaluate, symbols
 from mapsto.ir.graph import Value
 from mapsto.runtime.adapting import PROBED, Adapting, Lately
 from mapsto.runtime.arrays import readable
-from mapsto.runtime.executable import Executable
+from mapsto.runtime.executable import Executable, Overriding
 from mapsto.runtime.program import Port
+
+if TYPE_CHECKING:
+    from mapsto.plan.division import Alternative, DividedPlan, PlacedWork
 
 NamedArrays = dict[str, np.ndarray]
 _PATIENCE = 60.0  # seconds that the end of a process waits for a part
@@ -115,9 +118,34 @@ class _Current:
     def __init__(self, division: Division) -> None:
         self.division, self.parts = division, division.parts
         self.times = [PartTime() for _ in self.parts]
-        self.waiting = [0] * len(self.parts)  # runs that were put on a lane and have not ended; about
+        self.waiting = [0] * len(self.parts)  # runs that were put on a lane and have not ended
         self.makers = {v.name: k for k, part in enumerate(self.parts) for v in part.values}
         self.instead: dict[int, Executable] = {}
+        self._guard = threading.RLock()  # a signal handler may run the model while its thread holds it
+
+    def put(self, k: int) -> None:
+        """A run of a part was put on a lane."""
+        with self._guard:
+            self.waiting[k] += 1
+
+    def ended(self, k: int) -> None:
+        """A run of a part has ended, on a lane or not."""
+        with self._guard:
+            self.waiting[k] = max(self.waiting[k] - 1, 0)
+
+    def brought(self, k: int, count: int) -> None:
+        """Bytes were moved to a part from another device."""
+        with self._guard:
+            self.times[k].bytes += count
+
+    def ran(self, k: int, seconds: float, is_usual: bool) -> None:
+        """is_usual: nothing else that is made meanwhile takes time of all devices."""
+        with self._guard:
+            spent = self.times[k]
+            spent.seconds += seconds
+            spent.runs += 1
+            if spent.runs > _FIRST and is_usual:
+                spent.lately.add(seconds)
 
     def took(self) -> list[tuple[DividedPart, float]]:
         """Parts that ran, and how many times as long as predicted they took lately."""
@@ -221,10 +249,11 @@ class DividedExecutable:
     """
 
     def __init__(
-        self, whole: Whole, division: Division, devices: Sequence[str], replanning: Replanning | None = None
-    ) -> None:
+        self, whole: Whole, division: Division, devices: Sequence[str], replanning: Replanning | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         """devices: the first is the host, whose parts the caller's own thread does. replanning: None: the division
-        stays as it is, however long its parts take.
+        stays as it is, however long its parts take. notes: what is to be said of it, which `report` does.
         """
         self.whole, self.devices, self.host = whole, tuple(devices), devices[0]
         self.lost: list[str] = []
@@ -234,9 +263,12 @@ class DividedExecutable:
         self._is_planning = self._is_prepared = False
         self._looked_at: set[str] = set()  # devices whose probe is on its lane
         self._runs = 0
-        self._history: list[str] = []
+        self.notes = tuple(notes)
+        self.overriding: Overriding[DividedExecutable] | None = None  # initializers that a run may give as well
+        self.costs: Callable[[DividedPlan, PlacedWork], list[Alternative]] | None = None  # None: as the plan has them
+        self._history: list[str] = list(notes)
         self._lanes = {device: _Lane(device) for device in devices}
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # as a signal handler may run the model
 
     @property
     def parts(self) -> tuple[DividedPart, ...]:
@@ -245,8 +277,38 @@ class DividedExecutable:
 
     @property
     def plan_text(self) -> str:
-        """Where each work is, and what it would take elsewhere."""
+        """Where each work is, what it would take elsewhere, and the plan of each part, as text: `mapsto.divide` does it
+        again (`plan`). "" where seats were given.
+        """
         return self._current.division.plan_text
+
+    @property
+    @public
+    def plan(self) -> DividedPlan:
+        """What `plan_text` says. Raises ParseError where seats were given."""
+        from mapsto.plan.division_text import parse_division
+
+        return parse_division(self.plan_text)
+
+    @public
+    def alternatives(self, name: str) -> list[Alternative]:
+        """The works that have a node of this name (of the source model, or by what it yields), on each device: what
+        they would take there, and what that would have cost the whole. Empty: nothing that is placed has the name.
+        """
+        from mapsto.plan.division_costs import as_planned
+
+        plan = self.plan
+        costs = self.costs or as_planned
+        return [each for work in plan.works_of(text_of(name, "the name of a node")) for each in costs(plan, work)]
+
+    @public
+    def explain(self, name: str) -> str:
+        """Why a node (by the source model's name or by a value it yields) is where it is: the alternatives, and what
+        the plan of its part says. Raises MapstoError where nothing has that name.
+        """
+        from mapsto.plan.division_costs import explained
+
+        return explained(self.plan, name, self.alternatives(name))
 
     @property
     def times(self) -> list[PartTime]:
@@ -258,6 +320,9 @@ class DividedExecutable:
         """Outputs by name for inputs by name. Raises ShapeError for inputs that do not fit, ExecutionError where the
         run fails.
         """
+        other = self._overridden(inputs)
+        if other is not None:
+            return other.run(inputs)
         running = self._begun(inputs, False)
         try:
             for k in running.done:
@@ -319,7 +384,7 @@ class DividedExecutable:
         return "\n".join([*lines, *self._history])
 
     def _put(self, running: _Running, k: int) -> None:
-        running.of.waiting[k] += 1
+        running.of.put(k)
         self._lanes[running.of.parts[k].device].put(lambda: self._do(running, k))
 
     def _chosen(self, current: _Current, of_stream: bool) -> Sequence[int]:
@@ -340,6 +405,9 @@ class DividedExecutable:
         names = [value.name for value in self.whole.inputs]
         if set(inputs) != set(names):
             given = ", ".join(map(str, inputs)) or "none"
+            if of_stream and self._overridden(inputs) is not None:
+                raise ShapeError(f"inputs of {self.whole.name}: initializers are given to `run`, not to a stream; "
+                                 f"got {given}")  # fmt: skip
             raise ShapeError(f"inputs of {self.whole.name}: it takes {', '.join(names) or 'none'}; got {given}")
         ports = [Port(value.name, value.dtype, value.shape, 0) for value in self.whole.inputs]
         values = {port.name: readable(port, inputs[port.name], False) for port in ports}
@@ -350,6 +418,13 @@ class DividedExecutable:
             self._switch()
         current = self._current
         return _Running(current, values, sizes, {k: Future() for k in self._chosen(current, of_stream)})
+
+    def _overridden(self, inputs: Mapping[str, Any]) -> DividedExecutable | None:
+        """The executable that takes the initializers among these inputs; None: there are none among them."""
+        if self.overriding is None or not isinstance(inputs, Mapping):
+            return None
+        given = frozenset(inputs) - {value.name for value in self.whole.inputs}
+        return self.overriding.executable(given) if given and given <= self.overriding.names else None
 
     def _sizes(self, values: NamedArrays) -> dict[str, int]:
         """The sizes that the inputs' shapes say."""
@@ -380,10 +455,10 @@ class DividedExecutable:
                         running.sizes[str(dim)] = extent
             running.sizes.update({size: int(running.values[name].item()) for name, size in running.of.parts[k].holds})
         except BaseException as error:
-            running.of.waiting[k] = max(running.of.waiting[k] - 1, 0)
+            running.of.ended(k)
             _settle(running.done[k], error)
         else:
-            running.of.waiting[k] = max(running.of.waiting[k] - 1, 0)
+            running.of.ended(k)
             _settle(running.done[k], None)
 
     def _inputs(self, running: _Running, k: int) -> NamedArrays:
@@ -395,7 +470,7 @@ class DividedExecutable:
             found[port.name] = running.values[port.name]
             maker = running.of.makers.get(port.name)
             if (self.host if maker is None else running.of.parts[maker].device) != part.device:
-                running.of.times[k].bytes += found[port.name].nbytes
+                running.of.brought(k, found[port.name].nbytes)
         return found
 
     def _made(self, current: _Current, k: int, inputs: NamedArrays) -> NamedArrays:
@@ -410,11 +485,7 @@ class DividedExecutable:
                     raise
                 found = self._by_host(current, k).run(inputs)  # raises what is the inputs' fault
                 self._lose(part.device, error)
-        spent, seconds = current.times[k], time.perf_counter() - begun
-        spent.seconds += seconds
-        spent.runs += 1
-        if spent.runs > _FIRST and not self._is_planning:  # code that is made meanwhile takes time of all devices
-            spent.lately.add(seconds)
+        current.ran(k, time.perf_counter() - begun, not self._is_planning)
         return found
 
     def _by_host(self, current: _Current, k: int) -> Executable:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from mapsto.runtime.adaptive import AdaptiveSizes
     from mapsto.runtime.guard import Fences
     from mapsto.runtime.profile import StepTime
+
+Made = TypeVar("Made")
 
 _LAYOUTS = 8  # kept for the last sizes
 _SHAPES = 64  # of inputs that are known to need another executable
@@ -84,17 +86,17 @@ class _Native:
         return FencedFrame(tables, constants, layouts, self._runner.run, self._pool, fences)
 
 
-class Overriding:
+class Overriding(Generic[Made]):
     """Executables that take initializers as inputs, where the model says that these are only defaults; compiled when
     a run first gives such an input. `make` compiles for a set of names.
     """
 
-    def __init__(self, names: frozenset[str], make: Callable[[frozenset[str]], Executable]) -> None:
+    def __init__(self, names: frozenset[str], make: Callable[[frozenset[str]], Made]) -> None:
         self.names = names
         self._make = make
-        self._made: dict[frozenset[str], Executable] = {}
+        self._made: dict[frozenset[str], Made] = {}
 
-    def executable(self, names: frozenset[str]) -> Executable:
+    def executable(self, names: frozenset[str]) -> Made:
         """The executable that takes these names as inputs."""
         # two callers at once compile twice, and one is taken: no lock, which a signal handler could find taken
         return self._made.get(names) or self._made.setdefault(names, self._make(names))
@@ -178,7 +180,7 @@ class Executable:
         self._output_names = [port.name for port in program.outputs]
         self._single = len(program.outputs) == 1
         self._defaults = {port.name: self._default(port) for port in program.inputs if port.default is not None}
-        self.overriding: Overriding | None = None
+        self.overriding: Overriding[Executable] | None = None
         self.adaptive: AdaptiveSizes | None = None
         self.narrowing: Narrowing | None = None
         self.cache_note = ""  # what the cache of executables had to do with it, where it was compiled by name

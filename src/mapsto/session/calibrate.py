@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import os
+import threading
 import time
 from collections.abc import Mapping
 
@@ -71,6 +73,21 @@ class Calibration:
                 executable(x)
             count += 1
         return (time.perf_counter() - begun) / count
+
+
+_GUARD = threading.RLock()
+_KNOWN: dict[tuple[str, str, int, int], Calibration] = {}
+
+
+def calibrated(name: str, backend: Backend, threads: int) -> Calibration:
+    """A device's calibration: made once in a process, for a number of threads, and remembered until it ends. name: as
+    users call the device.
+    """
+    key = (name, backend.name, threads, os.getpid())  # what a parent process has of a device is of no use in a child
+    with _GUARD:
+        if key not in _KNOWN:
+            _KNOWN[key] = Calibration(backend, threads)
+        return _KNOWN[key]
 
 
 def _seconds(executable: Executable, x: np.ndarray) -> float:

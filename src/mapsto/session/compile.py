@@ -61,7 +61,7 @@ def compiled(asked: Request) -> Compiled:
             metering(asked.budget),
             backend_named(asked.device, asked.cache, asked.isa) as backend,
         ):
-            opened, listed, defaults = _opened(asked.model, asked.overridable, asked.data_root)
+            opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root)
             graph = asked_graph(replace(asked, model=opened))
             exe = build(graph, backend, asked.threads, asked.progress, pinned, defaults)
     except RecursionError as error:
@@ -75,7 +75,7 @@ def asked_graph(asked: Request) -> Graph:
     return graph if asked.check_indices else unchecked(graph)
 
 
-def _opened(
+def opened_model(
     model: Any, names: Sequence[str], data_root: str | os.PathLike[str] | None
 ) -> tuple[Any, frozenset[str], dict[str, np.ndarray]]:
     """The model as it was read, the initializers that are inputs too (without those of `names`), and the values of

@@ -8,53 +8,47 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache as remembered
 from typing import Any
 
 import numpy as np
 
-from mapsto.arguments import brief, shapes_of
+from mapsto.arguments import Shapes, brief, shapes_of
 from mapsto.boundary import public
 from mapsto.budget import metering
 from mapsto.devices.backend import Backend
 from mapsto.devices.named import backend_named
-from mapsto.errors import ArgumentError, UnsupportedError
-from mapsto.ir.expr import Expr
+from mapsto.errors import ArgumentError, ParseError
 from mapsto.ir.graph import Graph
-from mapsto.ir.region import reads
-from mapsto.machine.spec import Link
+from mapsto.passes.checks import unchecked
 from mapsto.placement.model import latency
-from mapsto.placement.place import PLACERS, Placement, place
+from mapsto.placement.place import PLACERS, place
 from mapsto.placement.problem import HOST, PlacementProblem
-from mapsto.placement.simple import alone, in_stretches
-from mapsto.plan.decide import decide
-from mapsto.plan.initial import constants_of
-from mapsto.plan.placing import Considered, Correction, WorksToPlace
+from mapsto.placement.simple import alone
+from mapsto.plan.division import DividedPlan
+from mapsto.plan.division_text import division_text
 from mapsto.runtime.cpus import thread_count
-from mapsto.runtime.divided import DividedExecutable, DividedPart, Division, Replanning, Whole
-from mapsto.runtime.executable import Executable
-from mapsto.session.calibrate import Calibration
+from mapsto.runtime.divided import DividedExecutable, DividedPart, Division, Replanning
+from mapsto.runtime.executable import Overriding
+from mapsto.session.alternatives import Forced
+from mapsto.session.calibrate import calibrated
 from mapsto.session.collecting import collecting_rarely
-from mapsto.session.compile import build, prepared
-from mapsto.session.parts import SIZE, GraphPart, cut
-from mapsto.session.splitting import split, worth_splitting
+from mapsto.session.compile import opened_model, prepared
+from mapsto.session.division import copies, copies_of, division_of, whole_of
+from mapsto.session.parts import cut
+from mapsto.session.placed import AskedOf, PlacedGraph, moving_less, placed, rate_of_copies
+from mapsto.session.planned import planned
+from mapsto.session.redo import check_origin_of, read_plan, redone
 
-# Between two devices that share this machine's memory: what a copy of an array reaches, and what it takes until another
-# thread goes on with it.
-_COPY_BYTES = 4e9
-_HAND_OVER = 1e-4
 _ANEW = 1.1  # times as fast a division must be expected to be to take the place of another one
 _KEPT = 4  # divisions
-_SPLIT_BETTER = 1.1  # times as fast, before contractions are split over devices
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
-_LITTLE = 1.1  # times the least, that a stream may take where it moves less
 _OBJECTIVES = ("latency", "throughput")
 
 
 @public
 def divide(
     model: Any,
-    devices: Sequence[str],
+    devices: Sequence[str] | None = None,
     shapes: Mapping[str, Sequence[int | str | None]] | None = None,
     threads: int | None = None,
     objective: str = "latency",
@@ -64,6 +58,8 @@ def divide(
     data_root: str | os.PathLike[str] | None = None,
     replicate: bool | None = None,
     adapt: bool = True,
+    plan: DividedPlan | str | os.PathLike[str] | None = None,
+    check_indices: bool = True,
 ) -> DividedExecutable:
     """Places the works of a model on devices of this machine, and compiles what each has to do.
 
@@ -72,39 +68,98 @@ def divide(
     one of its nodes, runs there. placer: `exact`; or `greedy`, `heft`, `exhaustive`, to compare with. replicate:
     whether each device has all of the model, and the runs of a stream are shared among them; None: where that is
     predicted to give more runs a second. adapt: whether the model is divided anew, in the background, where devices
-    turn out to be faster or slower than predicted, or become so. The others are as for `mapsto.compile`.
+    turn out to be faster or slower than predicted, or become so. plan: what `plan_text` of another one said, or a file
+    with it: done again as it stands, edited or not, and it stays so; devices, objective, pins, placer and replicate are
+    the plan's. One without works says these alone. The others are as for `mapsto.compile`.
 
-    Raises ArgumentError, for a pin that cannot be kept as well, and what `mapsto.compile` does; UnsupportedError for a
-    model whose sizes depend on data in a way that cannot be passed from part to part.
+    Raises ArgumentError, for a pin that cannot be kept as well, and what `mapsto.compile` does; ParseError, naming line
+    and key, for a plan that cannot be read or done, or is of another graph (shapes included) or machine;
+    UnsupportedError for a model whose sizes depend on data in a way that cannot be passed from part to part.
     """
-    names = _checked(devices, objective, placer)
-    pairs = _pinned(pins)
-    if replicate and pairs:
+    how = AskedOf(objective, _pinned(pins), placer, (), ())
+    given = None if plan is None else read_plan(plan)
+    if given is not None:
+        how, devices, replicate = _of_plan(given, devices, how, replicate)
+    names = _checked(devices, how.objective, how.placer)
+    if replicate and how.pins:
         raise ArgumentError("pins: a work is on every device where each has all of the model (replicate)")
-    count, wanted = thread_count(threads), shapes_of(shapes)
-    with collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(names, cache) as backends:
-        graph = prepared(model, wanted, None, data_root)
-        _require_no_updates(graph)
-        calibrations = {name: Calibration(backend, count) for name, backend in backends.items()}
-        how = _How(objective, pairs, placer, tuple(c.correction for c in calibrations.values()))
-        found = _placed(graph, backends, how)
-        if objective == "latency" and placer == "exact":
-            shares = worth_splitting(graph, found.works, found.problem)
-            if shares:
-                in_two = _placed(split(graph, shares), backends, how)
-                found = in_two if in_two.placement.seconds * _SPLIT_BETTER < found.placement.seconds else found
-        if replicate or (replicate is None and objective == "throughput" and not pairs):
-            rate = _rate_of_copies(found.problem)
-            if replicate or rate * found.placement.seconds > _COPIES_BETTER:
-                each = f"{1 / rate:.3g} s" if rate else "nothing"
-                text = f"each device has all of it: {each} a run predicted; divided, it would take\n"
-                text += "\n".join(_text(names, found, how))
-                return replicated(found.graph, backends, count, cache, text)
-        divider = _Divider(found, how, names, count, cache)
-        division = divider.division(found, backends, how)
+    asked = _Asked(
+        model, names, shapes_of(shapes), thread_count(threads), how, cache, data_root, replicate, adapt, given,
+        check_indices,
+    )  # fmt: skip
+    return _made(asked)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of `divide`. overridable: initializers that are inputs."""
+
+    model: Any
+    names: Sequence[str]
+    shapes: Shapes
+    threads: int
+    how: AskedOf
+    cache: bool
+    data_root: str | os.PathLike[str] | None
+    replicate: bool | None
+    adapt: bool
+    plan: DividedPlan | None
+    check_indices: bool
+    overridable: tuple[str, ...] = ()
+
+
+def _made(asked: _Asked) -> DividedExecutable:
+    with (
+        collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(asked.names, asked.cache) as backends
+    ):  # fmt: skip
+        model, listed, _ = opened_model(asked.model, asked.overridable, asked.data_root)
+        graph = prepared(model, asked.shapes, None, asked.data_root, asked.overridable)
+        if not asked.check_indices:
+            graph = unchecked(graph)
+        whole_of(graph)  # raises what cannot be divided
+        made = _replayed(graph, asked, backends) if asked.plan is not None and asked.plan.works else None
+        made = made or _divided(graph, asked, backends)
+    if listed:
+
+        def with_inputs(given: frozenset[str]) -> DividedExecutable:
+            names = (*asked.overridable, *sorted(given))
+            return _made(replace(asked, model=model, plan=None, overridable=names))
+
+        made.overriding = Overriding(listed, with_inputs)
+    return made
+
+
+def _replayed(graph: Graph, asked: _Asked, backends: Mapping[str, Backend]) -> DividedExecutable:
+    """A plan with works; it stays as it is."""
+    assert asked.plan is not None
+    done = redone(graph, asked.plan, backends, asked.threads, asked.cache)
+    return DividedExecutable(whole_of(done.graph), done.division, asked.names, notes=done.notes)
+
+
+def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend]) -> DividedExecutable:
+    """A division that is found here."""
+    if asked.plan is not None:
+        check_origin_of(asked.plan, graph, backends)
+    names, count, cache = asked.names, asked.threads, asked.cache
+    calibrations = {name: calibrated(name, backend, count) for name, backend in backends.items()}
+    how = replace(
+        asked.how, corrections=tuple(c.correction for c in calibrations.values()),
+        makers=tuple(backend.name for backend in backends.values()),
+    )  # fmt: skip
+    found = placed(graph, backends, how)
+    if asked.replicate or (asked.replicate is None and how.objective == "throughput" and not how.pins):
+        rate = rate_of_copies(found.problem)
+        if asked.replicate or rate * found.placement.seconds > _COPIES_BETTER:
+            division = copies_of(copies(found.graph, names), backends, count, cache)
+            text = division_text(planned(found, how, division.parts, 1 / rate if rate else math.inf))
+            return DividedExecutable(whole_of(found.graph), replace(division, plan_text=text), names)
+    divider = _Divider(found, how, names, count, cache)
+    division = divider.division(found, backends, how)
     probes = {name: c.times for name, c in calibrations.items()}
     replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes)
-    return DividedExecutable(_whole(found.graph), division, names, replanning if adapt else None)
+    made = DividedExecutable(whole_of(found.graph), division, names, replanning if asked.adapt else None)
+    made.costs = Forced(found).costs
+    return made
 
 
 @contextmanager
@@ -119,7 +174,7 @@ class _Divider:
     known: (work, device): how many times as long it takes as predicted, as its part did, beside the device as a whole.
     """
 
-    def __init__(self, found: _Placed, how: _How, names: Sequence[str], threads: int, cache: bool) -> None:
+    def __init__(self, found: PlacedGraph, how: AskedOf, names: Sequence[str], threads: int, cache: bool) -> None:
         self.base, self.how, self.names, self.threads, self.cache = found, how, names, threads, cache
         self.seats = found.placement.seats
         self.kept: dict[tuple[int, ...], Division] = {}
@@ -159,7 +214,7 @@ class _Divider:
         problem = self._problem(speed)
         if problem is None:
             return None
-        placement = _moving_less(problem, place(problem, self.how.placer))
+        placement = moving_less(problem, place(problem, self.how.placer))
         if placement.seats in self.kept or placement.seconds * _ANEW >= latency(problem, self.seats):
             return None
         found = replace(self.base, problem=problem, placement=placement)
@@ -192,13 +247,13 @@ class _Divider:
     def _times(self, work: int, device: int, speed: Mapping[str, float]) -> float:
         return self.known.get((work, device), 1.0) * speed[self.names[device]]
 
-    def division(self, found: _Placed, backends: Mapping[str, Backend], how: _How) -> Division:
+    def division(self, found: PlacedGraph, backends: Mapping[str, Backend], how: AskedOf) -> Division:
         seats = found.placement.seats
         made = self.kept.get(seats)
         if made is None:
             by_node = {n: d for w, d in zip(found.works, seats, strict=True) for n in w.nodes}
-            made = _division(found.graph, by_node, backends, self.threads, self.cache)
-        text = "\n".join(_text(self.names, found, how))
+            made = division_of(cut(found.graph, by_node), backends, self.threads, self.cache)
+        text = division_text(planned(found, how, made.parts))
         with self.guard:
             made = self.kept[seats] = replace(made, predicted=self._predicted(made, seats), plan_text=text)
             old = [each for each in self.kept if each not in (seats, self.seats) and set(each) != {HOST}]
@@ -216,107 +271,27 @@ class _Divider:
         return tuple(found)
 
 
-def divided(
-    graph: Graph, seats: Mapping[str, int], backends: Mapping[str, Backend], threads: int, cache: bool = True
-) -> DividedExecutable:
-    """A graph that the passes are done with, cut by the seats of its nodes (`session.parts.cut`), and compiled.
-    backends: open ones by the devices' names, the host first.
+def _of_plan(
+    plan: DividedPlan, devices: Any, how: AskedOf, replicate: bool | None
+) -> tuple[AskedOf, list[str], bool | None]:
+    """What a plan says of what else is asked by arguments. Raises ArgumentError where both do, ParseError for what
+    there is not.
     """
-    return DividedExecutable(_whole(graph), _division(graph, seats, backends, threads, cache), list(backends))
-
-
-def replicated(
-    graph: Graph, backends: Mapping[str, Backend], threads: int, cache: bool = True, plan_text: str = ""
-) -> DividedExecutable:
-    """All of a graph on each of some devices, the host first: runs of a stream are shared among them."""
-    names = list(backends)
-    parts = [replace(part, device=d) for part in cut(graph, {}) for d in range(len(names))]
-    if len(parts) != len(names):
-        raise ArgumentError("there is nothing to be done by more than one device")
-    made = [build(part.graph, backends[names[part.device]], threads, None) for part in parts]
-    found = [replace(p, name="all of it", after=()) for p in _parts(parts, made, names, threads, cache)]
-    division = Division(tuple(found), plan_text, tuple(range(len(found))))
-    return DividedExecutable(_whole(graph), division, names)
-
-
-def _division(
-    graph: Graph, seats: Mapping[str, int], backends: Mapping[str, Backend], threads: int, cache: bool
-) -> Division:
-    names, parts = list(backends), cut(graph, seats)
-    made = [build(part.graph, backends[names[part.device]], threads, None) for part in parts]
-    return Division(tuple(_parts(parts, made, names, threads, cache)))
-
-
-def _require_no_updates(graph: Graph) -> None:
-    if graph.updates:
-        names = ", ".join(source for source, _ in graph.updates)
-        raise UnsupportedError(f"{graph.name}: inputs that are updated in place ({names}) need one device")
-
-
-def _whole(graph: Graph) -> Whole:
-    _require_no_updates(graph)
-    kept = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
-    return Whole(graph.name, graph.inputs, graph.outputs, kept)
-
-
-@dataclass(frozen=True)
-class _Placed:
-    """A graph with a seat for each of its works. called: names of devices by what plans have."""
-
-    graph: Graph
-    works: tuple[Considered, ...]
-    problem: PlacementProblem
-    placement: Placement
-    called: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _How:
-    """What a placement is asked for, and what was measured of each device."""
-
-    objective: str
-    pins: tuple[tuple[str, str], ...]
-    placer: str
-    corrections: tuple[Correction, ...]
-
-
-def _placed(graph: Graph, backends: Mapping[str, Backend], how: _How) -> _Placed:
-    constants = constants_of(graph)
-    makers = [backend.maker(constants) for backend in backends.values()]
-    mapped = decide(graph, makers[0])
-    known = {maker.name: name for maker, name in zip(makers, backends, strict=True)}
-    links = [Link(a, b, _COPY_BYTES, _HAND_OVER) for a in known for b in known if a != b]
-    called = {name: maker for maker, name in known.items()}
-    pins = [(pattern, called.get(name, name)) for pattern, name in how.pins]
-    works = WorksToPlace(mapped, makers, links, pins, how.corrections)
+    if devices is not None and (not isinstance(devices, (list, tuple)) or list(devices) != plan.names):
+        raise ArgumentError(f"devices: the plan is for {', '.join(plan.names)}; got {brief(devices)}")
+    if replicate is not None or how != AskedOf("latency", (), "exact", (), ()):
+        raise ArgumentError("plan: it says objective, pins, placer and replicate; give either it or these")
     try:
-        problem = works.problem(how.objective, {})
-        placement = _moving_less(problem, place(problem, how.placer))
-    except ValueError as error:  # too many for all to be tried
-        raise ArgumentError(f"placer {how.placer}: {error}") from None
-    return _Placed(graph, tuple(works.considered), problem, placement, known)
+        _checked(plan.names, plan.objective, plan.placer)
+    except ArgumentError as error:
+        key = str(error).split(" ", 1)[0]
+        line = plan.lines.get(key, plan.lines.get("division"))
+        raise ParseError(f"plan, line {line}: {error}" if line else f"plan: {error}") from None
+    asked = AskedOf(plan.objective, plan.pins, plan.placer, (), ())
+    return asked, plan.names, plan.replicated or None
 
 
-def _rate_of_copies(problem: PlacementProblem) -> float:
-    """Runs a second of all devices that take all works, each by itself."""
-    totals = (math.fsum(work.seconds[d] for work in problem.works) for d in range(len(problem.devices)))
-    return math.fsum(1 / total for total in totals if 0 < total < math.inf)
-
-
-def _moving_less(problem: PlacementProblem, found: Placement) -> Placement:
-    """A stream's placement, or one that takes little more and moves far less: that takes time of threads as well, which
-    the model does not count.
-    """
-    if problem.objective != "throughput" or found.method in ("greedy", "heft", "exhaustive"):
-        return found
-    seats = in_stretches(problem)
-    seconds = latency(problem, seats)
-    if seconds > found.seconds * _LITTLE:
-        return found
-    return replace(found, seats=tuple(seats), seconds=seconds, method="two stretches")
-
-
-def _checked(devices: Sequence[str], objective: str, placer: str) -> list[str]:
+def _checked(devices: Any, objective: str, placer: str) -> list[str]:
     is_list = isinstance(devices, (list, tuple))
     if not is_list or not all(isinstance(d, str) for d in devices):
         raise ArgumentError("devices: expected a list of names, such as ['cpu', 'opencl']")
@@ -341,53 +316,3 @@ def _pinned(pins: Any) -> tuple[tuple[str, str], ...]:
     return tuple((pattern, device) for pattern, device in found)
 
 
-def _parts(
-    parts: Sequence[GraphPart], made: Sequence[Executable], names: Sequence[str], threads: int, cache: bool
-) -> Iterator[DividedPart]:
-    makers: dict[str, int] = {}
-    for k, (part, executable) in enumerate(zip(parts, made, strict=True)):
-        needed = {name for node in part.graph.nodes for name in reads(node)} | {v.name for v in part.graph.inputs}
-        after = {makers[name] for name in needed if name in makers}
-        after |= {makers[size] for size in part.told if size in makers}
-        values = part.graph.values()
-        yielded = tuple(values[name] for name in part.graph.outputs)
-        for value in yielded:
-            makers[value.name] = k
-            for size in (str(dim) for dim in value.shape if isinstance(dim, Expr)):
-                makers.setdefault(size, k)
-        makers.update({size: k for _, size in part.holds})
-        told = {f"{SIZE}{size}": size for size in part.told}
-        on_host = remembered(_HostPart(part.graph, threads, cache).made)
-        yield DividedPart(
-            f"part {k}", names[part.device], executable, on_host, tuple(sorted(after - {k})), told, yielded, part.holds,
-            frozenset(v.name for node in part.graph.nodes for v in node.outputs),
-        )
-
-
-class _HostPart:
-    """A part, to be compiled for the host when its device has failed."""
-
-    def __init__(self, graph: Graph, threads: int, cache: bool) -> None:
-        self.graph, self.threads, self.cache = graph, threads, cache
-
-    def made(self) -> Executable:
-        with metering(), collecting_rarely(), backend_named("cpu", self.cache, None) as backend:
-            return build(self.graph, backend, self.threads, None)
-
-
-def _text(names: Sequence[str], found: _Placed, how: _How) -> Iterator[str]:
-    """Where each work is, and what others would take."""
-    placement = found.placement
-    for name, c in zip(names, how.corrections, strict=True):
-        yield f"{name}: measured, products take {c.contraction:.2g} times what was predicted, other works {c.rows:.2g}"
-    said = f"{placement.said}, found by {placement.method}"
-    yield f"objective {how.objective}: {placement.seconds:.3g} s predicted; {said}"
-    for name, seconds in placement.others:
-        device = name.removeprefix("all on ")
-        yield f"  {name if device == name else f'all on {found.called[device]}'}: {seconds:.3g} s"
-    for work, seat in zip(found.works, placement.seats, strict=True):
-        said = ", ".join(
-            f"{name} {p.seconds:.3g} s" if not p.reason else f"{name}: {p.reason}"
-            for name, p in zip(names, work.priced, strict=True)
-        )
-        yield f"{work.name} {'+'.join(work.ops)} on {names[seat]} ({said})"

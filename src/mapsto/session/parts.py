@@ -86,7 +86,7 @@ class _Cut:
             inputs = [*self.inputs[k], *(Value(f"{SIZE}{size}", DType.BOOL, (sym(size), 0)) for size in told)]
             constants = {n: a for n, a in self.graph.constants.items() if n in self.reads[k]}
             part = replace(
-                self.graph, name=f"{self.graph.name} part {k}", inputs=tuple(inputs), outputs=tuple(outputs),
+                self.graph, inputs=tuple(inputs), outputs=tuple(outputs),
                 nodes=tuple(nodes), constants=constants, updates=(),
             )  # fmt: skip
             ends = {*outputs, *(v.name for v in self.graph.inputs if k == 0)}

@@ -50,6 +50,15 @@ def worth_splitting(graph: Graph, works: Sequence[Considered], problem: Placemen
     return found
 
 
+def channels_of(graph: Graph, value: str) -> int:
+    """Output channels of the contraction that makes a value, if it can be split; else 0."""
+    node = graph.producers.get(value)
+    if node is None or node.op not in ("conv", "matmul") or node.outputs[0].name != value:
+        return 0
+    how = _splittable(graph, node)
+    return 0 if how is None else how.channels
+
+
 def split(graph: Graph, shares: Mapping[str, int]) -> Graph:
     """The graph with these contractions in two: the first so many of the last channels, which another device may take,
     before the others. Operations on single elements that follow are made of both. Raises KeyError for no contraction.

@@ -36,7 +36,7 @@ def typical(isa: Isa, units: int) -> DeviceSpec:
     simple = _CYCLE / _SIMPLE / lanes
     known = caches()
     levels = [
-        Level(c.name, min(c.bytes, _COUNTED_ON * c.units), rate, rate / 2, min(c.units, units), min(c.units, units) * rate)
+        Level(c.name, min(c.bytes, _COUNTED_ON * c.units), rate, rate / 2, own := min(c.units, units), own * rate)
         for c, rate in zip(known, (r / _CYCLE for r in (*_NEAR, *[_NEAR[-1]] * len(known))), strict=False)
     ]
     levels.append(Level("memory", math.inf, _MEMORY, _MEMORY / 2, units, _MEMORY * min(units, 3)))

@@ -1,0 +1,108 @@
+"""A graph with a device of this machine for each of its works: what was asked for, the problem, and the seats."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mapsto.devices.backend import Backend
+from mapsto.errors import ArgumentError
+from mapsto.ir.graph import Graph
+from mapsto.ir.text import graph_digest
+from mapsto.machine.spec import Link
+from mapsto.placement.model import latency
+from mapsto.placement.place import Placement, place
+from mapsto.placement.problem import PlacementProblem
+from mapsto.placement.simple import in_stretches
+from mapsto.plan.decide import decide
+from mapsto.plan.initial import constants_of
+from mapsto.plan.placing import Considered, Correction, WorksToPlace
+from mapsto.session.splitting import split, worth_splitting
+
+# Between two devices that share this machine's memory: what a copy of an array reaches, and what it takes until another
+# thread goes on with it.
+_COPY_BYTES = 4e9
+_HAND_OVER = 1e-4
+_SPLIT_BETTER = 1.1  # times as fast, before contractions are split over devices
+_LITTLE = 1.1  # times the least, that a stream may take where it moves less
+
+
+@dataclass(frozen=True)
+class AskedOf:
+    """What a placement is asked for; what was measured of each device, and what plans of one device call it."""
+
+    objective: str
+    pins: tuple[tuple[str, str], ...]
+    placer: str
+    corrections: tuple[Correction, ...]
+    makers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PlacedGraph:
+    """A graph with a seat for each of its works. digest: of the graph before contractions were split. shares: how many
+    channels of which contractions were split off. The problem's devices have the names that users call them.
+    """
+
+    graph: Graph
+    works: tuple[Considered, ...]
+    problem: PlacementProblem
+    placement: Placement
+    digest: str
+    shares: tuple[tuple[str, int], ...] = ()
+
+
+def placed(graph: Graph, backends: Mapping[str, Backend], asked: AskedOf) -> PlacedGraph:
+    """The best seats, of a graph some of whose contractions may be split for it. Raises ArgumentError for pins that
+    cannot be kept.
+    """
+    found = _placed(graph, backends, asked, graph_digest(graph), {})
+    if asked.objective == "latency" and asked.placer == "exact":
+        shares = worth_splitting(graph, found.works, found.problem)
+        if shares:
+            in_two = _placed(split(graph, shares), backends, asked, found.digest, shares)
+            return in_two if in_two.placement.seconds * _SPLIT_BETTER < found.placement.seconds else found
+    return found
+
+
+def priced(
+    graph: Graph, backends: Mapping[str, Backend], asked: AskedOf
+) -> tuple[tuple[Considered, ...], PlacementProblem]:
+    """The works of a graph, with what each device says of them, and the problem of placing them."""
+    constants = constants_of(graph)
+    makers = [backend.maker(constants) for backend in backends.values()]
+    names = list(backends)
+    links = [Link(a, b, _COPY_BYTES, _HAND_OVER) for a in names for b in names if a != b]
+    works = WorksToPlace(decide(graph, makers[0]), makers, links, asked.pins, asked.corrections, names)
+    return tuple(works.considered), works.problem(asked.objective, {})
+
+
+def _placed(
+    graph: Graph, backends: Mapping[str, Backend], asked: AskedOf, digest: str, shares: Mapping[str, int]
+) -> PlacedGraph:
+    try:
+        works, problem = priced(graph, backends, asked)
+        placement = moving_less(problem, place(problem, asked.placer))
+    except ValueError as error:  # too many for all to be tried
+        raise ArgumentError(f"placer {asked.placer}: {error}") from None
+    return PlacedGraph(graph, works, problem, placement, digest, tuple(shares.items()))
+
+
+def rate_of_copies(problem: PlacementProblem) -> float:
+    """Runs a second of all devices that take all works, each by itself."""
+    totals = (math.fsum(work.seconds[d] for work in problem.works) for d in range(len(problem.devices)))
+    return math.fsum(1 / total for total in totals if 0 < total < math.inf)
+
+
+def moving_less(problem: PlacementProblem, found: Placement) -> Placement:
+    """A stream's placement, or one that takes little more and moves far less: that takes time of threads as well, which
+    the model does not count.
+    """
+    if problem.objective != "throughput" or found.method in ("greedy", "heft", "exhaustive"):
+        return found
+    seats = in_stretches(problem)
+    seconds = latency(problem, seats)
+    if seconds > found.seconds * _LITTLE:
+        return found
+    return replace(found, seats=tuple(seats), seconds=seconds, method="two stretches")
