@@ -111,11 +111,16 @@ def test_f32_error_stays_within_the_stated_bound(fn: str) -> None:
     edge = np.isinf(rounded) & np.isfinite(exact) & (np.abs(exact) < 2.0**128)  # rounds either way at the largest float
     np.testing.assert_array_equal(np.isnan(got), np.isnan(rounded))
     np.testing.assert_array_equal(got[~finite & ~edge], rounded[~finite & ~edge])
+    flushed = (got == 0) & (np.abs(exact) < FLUSHED.get((fn, DType.F32), 0.0))
+    error = np.where(flushed, 0, error)
     worst = np.argmax(np.where(finite, error, 0))
     assert error[worst] <= ERROR_ULP[fn, DType.F32], f"{fn}({x[worst]!r}) = {got[worst]!r}, exact {exact[worst]!r}"
     zero = rounded == 0
     np.testing.assert_array_equal(np.signbit(got[zero & (got == 0)]), np.signbit(rounded[zero & (got == 0)]))
 
+
+# Smaller results than that are 0: they would be denormal, or little larger.
+FLUSHED = {("sigmoid", DType.F32): 1.3e-38, ("sigmoid", DType.F64): 2.5e-308}
 
 EXACT = {
     **{fn: getattr(mpmath, fn) for fn in set(UNARY) - {"sigmoid"}},
@@ -147,6 +152,8 @@ def test_f64_error_stays_within_the_stated_bound(fn: str) -> None:
             assert result == close or math.isnan(close)
             continue
         exact = exact_f64(fn, value)
+        if result == 0 and abs(exact) < FLUSHED.get((fn, DType.F64), 0.0):
+            continue
         error = abs(mpmath.mpf(result) - exact) / mpmath.mpf(float(ulp_size(np.float64(close), np.float64)))
         assert error <= ERROR_ULP[fn, DType.F64], f"{fn}({value!r}) = {result!r}, exact {mpmath.nstr(exact, 20)}"
 
