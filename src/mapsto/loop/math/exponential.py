@@ -117,8 +117,13 @@ def _exp_clamped(x: Lanes, f: _Format) -> Lanes:
 
 
 def exp(x: Lanes) -> Lanes:
+    """Results that round to 0, as those of a masked softmax, are not computed: an operation that underflows takes as
+    long as a hundred others.
+    """
     f = _FORMATS[x.type.element]
-    return _exp_clamped(x.at_least(f.lowest).at_most(f.highest), f)
+    none = x < f.lowest
+    found = _exp_clamped(none.select(x.lift(0.0), x).at_most(f.highest), f)
+    return none.select(x.lift(0.0), found)
 
 
 def exp_bounded(x: Lanes) -> Lanes:
