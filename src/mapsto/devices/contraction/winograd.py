@@ -23,7 +23,7 @@ from mapsto.devices.contraction.template import inlined_product
 from mapsto.devices.contraction.toom_cook import Matrix, combined, short_convolution
 from mapsto.devices.contraction.winograd_plan import SCRATCH, TAPS, WinogradPlan
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
+from mapsto.ir.expr import Dim, add, ceildiv, floordiv, minimum, mod, mul, sym
 from mapsto.loop import ast as loop
 from mapsto.loop.ast import Function, Param
 
@@ -64,7 +64,7 @@ class _Writer:
         """A strip's blocks, for a share of the columns."""
         plan = self.plan
         strip, share = sym("strip"), sym("share")
-        region = mul(maximum(sym("begin"), mul(strip, plan.shares)), plan.region)  # no other thread has it
+        region = mul(sym("begin"), plan.region)  # no other call has it, and this one keeps it in its cache
         first = mul(strip, plan.blocks_of_a_strip)
         stop = minimum(add(first, plan.blocks_of_a_strip), plan.blocks)
         return [
