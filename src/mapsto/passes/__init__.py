@@ -15,6 +15,7 @@ from mapsto.budget import current
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import print_graph
 from mapsto.passes.affine import AffineFolding
+from mapsto.passes.apart_windows import ApartWindows
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.gradient import gradient
@@ -28,6 +29,7 @@ from mapsto.passes.strength import Strength
 
 __all__ = [
     "AffineFolding",
+    "ApartWindows",
     "ConcatSlices",
     "DeadCode",
     "Hoisting",
@@ -64,6 +66,7 @@ def default_passes() -> tuple[Pass, ...]:
         Strength(),
         DeadCode(),
         AffineFolding(),
+        ApartWindows(),
         LayoutMoves(),
         ConcatSlices(),
         PadIntoConv(),
