@@ -49,8 +49,8 @@ def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
 
 
 def _ahead(plan: TilePlan) -> int:
-    """How many elements before their use those of B are asked for: the next panel's, where B comes from afar, both panels
-    have room in the second-level cache, and there is something to do meanwhile; else none.
+    """How many elements before their use those of B are asked for: the next panel's, where B comes from afar, both
+    panels have room in the second-level cache, and there is something to do meanwhile; else none.
     """
     pack, element = plan.packing, plan.form.b.element.size
     if plan.form.b_channel_stride is not None or not isinstance(pack.size, int):
