@@ -37,6 +37,7 @@ _LARGE, _SMALL = 4, 2  # results of a tile, in one dimension
 _STRIPS = 16  # parts that threads can take
 _PARTS = 8  # the same where there are few blocks: columns are divided as well
 _APART = 16  # elements between planes, so that these do not share sets of the first-level cache
+_LARGEST = 4 * NEAR_BYTES  # of scratch memory for one item
 _FEW_TILES = 8  # of a block: with fewer, taps come for nothing
 _SHARED_BY = (2, 3, 4)  # cores that work is evenly divided for
 _EVEN = 0.2  # of the time: what even shares are worth to who may have one core
@@ -279,13 +280,15 @@ def _best_block(product: ContractionForm, core: Core, points: int, total: int) -
         tiles = -(-total // blocks)
         form = replace(product, rows=(replace(axis, extent=tiles),))
         tiling = plan_contraction(form, core, _of_one_size).tiling
-        near = 4 * points * tiles * (depth + tiling.width) <= NEAR_BYTES
+        scratch = 4 * points * tiles * (depth + tiling.width)
+        near = scratch <= NEAR_BYTES
         passed = 0 if near else depth * (1 + -(-columns // tiling.width)) + 2 * columns  # values and sums of a tile
         moved = taps * (blocks if taps > CACHED_BYTES else 1) + 4 * points * total * passed
         products, waiting = tiling.cycles * points * blocks, moved / FAR_BYTES_PER_CYCLE
         cycles = max(products, waiting) + min(products, waiting) / 2
         shared = math.prod(_shared_out(blocks, -(-columns // tiling.width)))
-        found = BlockOfTiles(tiles, cycles * (1.0 + _EVEN * _unevenness(shared)))
+        too_large = _LARGEST < scratch and tiles > _FEW_TILES
+        found = BlockOfTiles(tiles, cycles * (1.0 + _EVEN * _unevenness(shared)) * (4.0 if too_large else 1.0))
         best = min(best, found, key=lambda block: block.cycles)
         if (near and taps <= CACHED_BYTES and blocks >= _PARTS) or tiles <= _FEW_TILES:
             return best
