@@ -25,7 +25,7 @@ from scripts.real_inputs import model_key_of, real_inputs
 
 import mapsto
 from benchmarks.models import Case, Feed, error_text, machine_line
-from benchmarks.resnet import resnet50
+from benchmarks.nets import resnet50
 from mapsto.cli.output import seconds_text, table
 from mapsto.report.accuracy import Verdict, judge_runs
 from mapsto.report.engines import Setup, open_engine
