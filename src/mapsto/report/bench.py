@@ -176,7 +176,7 @@ class EngineProcess:
 class BenchSetup:
     """What to measure. `seconds`: about how long each engine runs in all. `pythons`: interpreters of the engines
     that do not run in this one. `device`: ours, or several with commas
-    between, with `pins` of works to them.
+    between, with `pins` of works to them. `isa`: see `engines.Setup`.
     """
 
     model: Path
@@ -189,6 +189,7 @@ class BenchSetup:
     data_root: Path | None = None
     device: str = "cpu"
     pins: tuple[tuple[str, str], ...] = ()
+    isa: str | None = None
 
 
 def measure(setup: BenchSetup, engines: Sequence[str], progress: Progress = silent) -> BenchReport:
@@ -247,6 +248,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
         "budget": _raised(budget.default()),
         "device": setup.device,
         "pins": setup.pins,
+        "isa": setup.isa,
     }
     try:
         answer = process.answer_to(do="open", engine=process.engine.partition("@")[0], feeds=feeds, **request)

@@ -25,7 +25,8 @@ class EngineMissing(MapstoError):
 @dataclass(frozen=True)
 class Setup:
     """What an engine is opened with. `shapes`: input name -> dims; other inputs stay as the model has them. `device`:
-    ours, as `mapsto.compile` takes it, or several with commas between, and `pins` of works to them.
+    ours, as `mapsto.compile` takes it, or several with commas between, and `pins` of works to them. `isa`: the
+    instruction set that our code is made for, where it is not the processor's widest.
     """
 
     model: Path
@@ -34,6 +35,7 @@ class Setup:
     data_root: Path | None = None
     device: str = "cpu"
     pins: tuple[tuple[str, str], ...] = ()
+    isa: str | None = None
 
 
 class OpenEngine(Protocol):
@@ -53,7 +55,7 @@ class _Mapsto:
             names = [name.strip() for name in setup.device.split(",")]
             self._executable = mapsto.divide(setup.model, names, pins=setup.pins, **where)
         else:
-            self._executable = mapsto.compile(setup.model, device=setup.device, **where)
+            self._executable = mapsto.compile(setup.model, device=setup.device, isa=setup.isa, **where)
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         outputs: dict[str, np.ndarray] = self._executable.run(feed)

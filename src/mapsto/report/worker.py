@@ -40,6 +40,7 @@ class Worker:
             None if root is None else Path(root),
             request.get("device", "cpu"),
             tuple((pattern, device) for pattern, device in request.get("pins", ())),
+            request.get("isa"),
         )
         began = time.perf_counter()
         with defaulting(request["budget"]):
