@@ -1,8 +1,8 @@
 """Known networks with random weights, as ONNX files: for what no package brings along.
 
-ResNet-50 (He et al., 2015; stride in the 3x3 convolutions), MobileNetV2 (Sandler et al., 2018), EfficientNet-Lite0 (Tan,
-Le, 2019, without squeeze and excitation), a text detector as CRAFT (Baek et al., 2019: VGG16 with batch normalisation
-and a U-net on top), BERT-base (Devlin et al., 2018). Weights keep the scale of what goes through.
+ResNet-50 (He et al., 2015; stride in the 3x3 convolutions), MobileNetV2 (Sandler et al., 2018), EfficientNet-Lite0
+(Tan, Le, 2019, without squeeze and excitation), a text detector as CRAFT (Baek et al., 2019: VGG16 with batch
+normalisation and a U-net on top), BERT-base (Devlin et al., 2018). Weights keep the scale of what goes through.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
-
 
 
 class _Net:
@@ -166,7 +165,8 @@ def text_detector(path: Path, height: int = 320, width: int = 480, seed: int = 0
         y, channels = net.node("Relu", net.convolution(y, channels, 1024, 3, dilation=6)), 1024
         for number, (tap, more) in enumerate(reversed(taps[1:])):
             if number:
-                sizes = net.node("Slice", net.node("Shape", tap), net.constant(np.array([2])), net.constant(np.array([4])))
+                ends = net.constant(np.array([2])), net.constant(np.array([4]))
+                sizes = net.node("Slice", net.node("Shape", tap), *ends)
                 whole = net.node("Concat", net.constant(np.array([1, channels])), sizes, axis=0)
                 y = net.node("Resize", y, "", "", whole, mode="linear", coordinate_transformation_mode="half_pixel")
             y, channels = net.node("Concat", y, tap, axis=1), channels + more
@@ -183,8 +183,9 @@ def text_detector(path: Path, height: int = 320, width: int = 480, seed: int = 0
 # ---- BERT-base -------------------------------------------------------------------------------------------------------
 
 
-def bert_base(path: Path, tokens: int = 128, layers: int = 12, width: int = 768, heads: int = 12, seed: int = 0) -> Path:
+def bert_base(path: Path, tokens: int = 128, seed: int = 0) -> Path:
     """Writes the encoder for one text of so many tokens (a small vocabulary: looking words up costs nothing)."""
+    layers, width, heads = 12, 768, 12
     net, head = _Net(seed), width // heads
     words = net.drawn(2000, width, scale=1.0)
     y = net.node("Add", net.node("Gather", words, "ids"), net.drawn(1, tokens, width, scale=0.1))

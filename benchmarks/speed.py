@@ -1,11 +1,11 @@
-"""How many times as fast as the faster of ONNX Runtime and OpenVINO: known networks and models out of packages, for each
-instruction set and number of threads that is asked for.
+"""How many times as fast as the faster of ONNX Runtime and OpenVINO: known networks and models out of packages, for
+each instruction set and number of threads that is asked for.
 
     python -m benchmarks.speed --threads 1,2 --isa avx512-vnni-bf16,avx2 --update README.md
 
-Inputs are drawn by a fixed seed; the networks that no package brings along have drawn weights (`nets`). All engines know
-the shapes and compute in fp32. `--isa` limits our code alone: the peers use what the processor has, so beside them a
-narrower one is at a disadvantage that it does not have on a processor of its own.
+Inputs are drawn by a fixed seed; the networks that no package brings along have drawn weights (`nets`). All engines
+know the shapes and compute in fp32. `--isa` limits our code alone: the peers use what the processor has, so beside them
+a narrower one is at a disadvantage that it does not have on a processor of its own.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--isa", default="", help="instruction sets of our code, comma-separated (default: the widest)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each engine runs a model, about")
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
-    parser.add_argument("--update", type=Path, metavar="README.md", help="put the table between the file's `speed` marks")
+    parser.add_argument("--update", type=Path, metavar="README.md", help="put the table between its `speed` marks")
     args = parser.parse_args()
     ways = [(isa or None, int(count)) for isa in args.isa.split(",") for count in args.threads.split(",")]
     columns: list[list[Result]] = [[] for _ in ways]
