@@ -3,7 +3,7 @@
 "exact": every bit, but any NaN is NaN; "equal": the same where zeros are alike; "each": to some units in the last
 place of each element; "sum": to rounding at the scale of the same op on magnitudes; "whole": at the scale of the
 largest element of result and inputs; "norm": the same with room for a quotient of two sums, in f32; "rounded": as
-"whole", and integers may be one off.
+"whole", and integers may be one off; "flushed": as "each", and what a denormal sigmoid goes into may be 0.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.differential.drawing import is_float
 
-UNITS = {"each": 24.0, "sum": 24.0, "whole": 64.0, "rounded": 64.0, "norm": 2000.0}
+UNITS = {"each": 24.0, "flushed": 24.0, "sum": 24.0, "whole": 64.0, "rounded": 64.0, "norm": 2000.0}
 
 
 def difference(
@@ -54,6 +54,8 @@ def _off(ours: Any, right: Any, rule: str, feed: Mapping[str, Any], magnitude: A
         eps = max(float(info.eps), 2.0**-23 if right.dtype != np.float64 or rule == "norm" else 0.0)
         # AVX-512's conversion to bf16 takes subnormal numbers for zero
         least = float(info.tiny) if right.dtype.name == "bfloat16" else 64 * float(info.smallest_subnormal)
+        if rule == "flushed":  # times an argument of at most 104, or 746
+            least = max(least, 2048 * float(np.finfo(np.float64 if right.dtype == np.float64 else np.float32).tiny))
         room = UNITS[rule] * eps * _scale(b, rule, feed, magnitude) + least
         near = np.abs(a - b) <= room
         top = float(info.max)  # what rounds to infinity on one side of the type's largest only
@@ -63,7 +65,7 @@ def _off(ours: Any, right: Any, rule: str, feed: Mapping[str, Any], magnitude: A
 
 def _scale(right: Any, rule: str, feed: Mapping[str, Any], magnitude: Any) -> Any:
     own = np.where(np.isfinite(right), np.abs(right), 0)
-    if rule == "each":
+    if rule in ("each", "flushed"):
         return own
     if rule == "sum" and magnitude is not None:
         return np.maximum(own, np.abs(np.asarray(magnitude, np.float64)))

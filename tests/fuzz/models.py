@@ -28,6 +28,7 @@ from mapsto.ops.interpret import run_graph
 from mapsto.passes.dead_code import DeadCode
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.guard import Fences
+from mapsto.runtime.variants import VariedExecutable
 from tests.fuzz import seeds
 from tests.fuzz.children import Desk, Outcome
 from tests.fuzz.judging import difference, reference, reference_bytes
@@ -92,7 +93,8 @@ def _tried(case: Case, desk: Desk) -> Outcome:
     feed = inputs(exe, case.feed, rng)
     if feed is None:
         return Outcome("compiled", "too large to run")
-    return fenced_run(exe, feed, lambda: load(case.data), case.noise, desk)
+    fixed = {name: array.shape for name, array in feed.items()} if isinstance(exe, VariedExecutable) else None
+    return fenced_run(exe, feed, lambda: load(case.data, fixed), case.noise, desk)
 
 
 def fenced_run(
@@ -102,11 +104,14 @@ def fenced_run(
     program says that it takes.
     """
     desk.stage("run", RUN_SECONDS)
-    labels = [step.label for step in exe.program.steps]
-    fences = Bounded(bool(noise % 2), lambda step: desk.step(labels[step]))
+    varied = isinstance(exe, VariedExecutable)  # whose programs are made by the run
+    labels = [] if varied else [step.label for step in exe.program.steps]
+    fences = Bounded(bool(noise % 2), lambda step: desk.step(labels[step] if labels else f"step {step}"))
     exe.guard(fences)
     fed = {name: Fences(fences.behind).copy(array) for name, array in feed.items()}
-    found = guarded(lambda: exe.run(fed), (ExecutionError, ShapeError, Beyond))
+    found = guarded(lambda: exe.run(fed), (ExecutionError, ShapeError, Beyond, *(REFUSALS if varied else ())))
+    if varied and isinstance(found, Outcome) and not found.finding and found.kind != "Beyond":
+        return Outcome("refused by a variant", found.kind)
     if isinstance(found, Outcome) and found.finding:
         return found
     if isinstance(found, Outcome) and found.kind == "Beyond" and fences.spent.bytes > RUN_BYTES:
@@ -280,7 +285,7 @@ _BEYOND_THE_MACHINE = re.compile("bytes of scratch memory where the machine has"
 def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[str, np.ndarray] | None:
     """Inputs for a run: those of the seed where they fit, else drawn. None where they, or the run, would be large."""
     sizes: dict[str, int] = {}
-    for port in exe.program.inputs:
+    for port in exe.inputs:
         own = feed.get(port.name)
         for axis, dim in enumerate(port.shape):
             for name in symbols(dim):
@@ -291,7 +296,7 @@ def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[st
                     sizes[name] = int(rng.integers(0, 6)) if extent is None else extent
     made: dict[str, np.ndarray] = {}
     total = 0
-    for port in exe.program.inputs:
+    for port in exe.inputs:
         shape = tuple(evaluate(dim, sizes) for dim in port.shape)
         if min(shape, default=0) < 0:
             return None
@@ -302,7 +307,7 @@ def inputs(exe: Executable, feed: Mapping[str, np.ndarray], rng: Any) -> dict[st
         own = feed.get(port.name)
         fits = own is not None and own.shape == shape and own.dtype == port.dtype.numpy
         made[port.name] = np.array(own) if fits and own is not None else drawn(port.dtype.numpy, shape, rng)
-    known = exe._tables.tape.symbols
+    known = sizes if isinstance(exe, VariedExecutable) else exe._tables.tape.symbols
     try:
         use = exe.memory({name: size for name, size in sizes.items() if name in known})
     except MapstoError as error:

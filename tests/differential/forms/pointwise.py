@@ -19,6 +19,7 @@ UNARY = (
 ).split()
 EXACT = frozenset("Abs BitwiseNot Ceil Floor Identity IsNaN Neg Not Relu Round Sign".split())
 SIGNLESS = frozenset(("Relu", "Sign"))  # which zero comes of a zero is free
+FLUSHED = frozenset(("Sigmoid", "Swish"))  # 0 where a sigmoid would be denormal
 CANCELLING = frozenset(("HardSwish", "HardSigmoid"))  # near the place where a sum is 0
 # Attributes by op, each drawn from a range.
 PARAMETRIC: dict[str, dict[str, tuple[float, float]]] = {
@@ -40,6 +41,11 @@ EXACT_PAIRS = frozenset(
 VARIADIC = ("Max", "Mean", "Min", "Sum")
 
 
+def _rule(op: str) -> str:
+    own = {"equal": SIGNLESS, "exact": EXACT, "whole": CANCELLING, "flushed": FLUSHED}
+    return next((rule for rule, ops in own.items() if op in ops), "each")
+
+
 def unary(op: str) -> Maker:
     def make(d: Draw) -> Form:
         opset = d.opset(op)
@@ -54,7 +60,7 @@ def unary(op: str) -> Maker:
             ("x",),
             attributes,
             opset=opset,
-            rule="equal" if op in SIGNLESS else "exact" if op in EXACT else "whole" if op in CANCELLING else "each",
+            rule=_rule(op),
             wide=op not in EXACT,
         )
 
