@@ -10,8 +10,15 @@ from mapsto.ir.expr import sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Const, Iter, Load, Op, Reduce, Stmt, Where
 from mapsto.machine.cost import Stream
+from mapsto.machine.spec import MULTIPLY_ADD
 from mapsto.plan.contraction import ACCUMULATOR, Contraction, recognise
-from mapsto.plan.contraction_tally import TemplateShare, contraction_tally, extents_of
+from mapsto.plan.contraction_tally import (
+    TemplateShare,
+    WinogradShare,
+    contraction_tally,
+    extents_of,
+    winograd_tally,
+)
 from mapsto.plan.layout import Layout, blocked, plain
 
 from ..machine.test_spec import simple_spec
@@ -123,3 +130,17 @@ def test_a_convolution_reads_its_input_once_and_never_more_than_there_is() -> No
 def test_nothing_to_multiply() -> None:
     c, layouts, values = matmul(0)
     assert contraction_tally(c, [], values, layouts, {}, SPEC, WHOLE).products == {}
+
+
+def test_taps_at_points_pass_instead_of_the_taps() -> None:
+    c, layouts, values = convolution()
+    taps, directly = 36 * 48 * 32 * 4.0, 10 * 10 * 48 * 32 * 9
+    products = TemplateShare(4.0, passes_b=3, between_b=5e5, bytes_b=taps)
+    share = WinogradShare(products, added=700.0, moved=800.0, values=2e6, between=9e5)
+    whole = contraction_tally(c, [], values, layouts, {}, SPEC, products, {"w": 1e9})
+    found = winograd_tally(whole, share)
+    assert found.products == {(F32, F32, F32): directly / 4}
+    assert Stream(taps, 1e9) in found.streams and Stream(2 * taps, 5e5) in found.streams
+    assert 48 * 32 * 9 * 4 not in [s.bytes for s in found.streams]
+    assert {Stream(1e6, 9e5), Stream(1e6, 9e5, True)} <= set(found.streams)
+    assert found.elements[MULTIPLY_ADD] == 700 and found.moves["contiguous"] == 800

@@ -45,8 +45,9 @@ class Extents:
 
 @dataclass(frozen=True)
 class TemplateShare:
-    """What a maker says of its template for one contraction: the share of the peak that its tiles leave, how often A
-    and B pass by, what lies between two passes (bytes), and parts that units can take.
+    """What a maker says of its template for one contraction: the share of the peak that its tiles leave (above 1 where
+    it takes fewer products), how often A and B pass by, what lies between two passes (bytes), and parts that units can
+    take. bytes_b: of B as the template reads it; None: as it lies.
     """
 
     share: float
@@ -55,25 +56,22 @@ class TemplateShare:
     passes_b: float = 1.0
     between_b: float = 0.0
     shares: float = math.inf
+    bytes_b: float | None = None
 
 
 @dataclass(frozen=True)
 class WinogradShare:
-    """What a maker says of doing a contraction by products at points.
+    """What a maker says of doing a contraction by products at points: of the products, and of the way there and back.
 
-    products: as if at the peak. added, moved: elements that are added, and that pass between memory and registers, on
-    the way to the points and back. values: bytes of scratch memory that pass; between: bytes from writing some to
-    reading them. taps: bytes at the points, which pass so many times (passes). shares: parts that units can take.
+    added, moved: elements that are added, and that pass between memory and registers. values: bytes of scratch memory
+    that pass; between: bytes from writing some to reading them.
     """
 
-    products: float
+    products: TemplateShare
     added: float
     moved: float
     values: float
     between: float
-    taps: float
-    passes: float
-    shares: float
 
 
 def extents_of(c: Contraction, final: str, layouts: Mapping[str, Layout], sizes: Mapping[str, int]) -> Extents:
@@ -148,25 +146,16 @@ def contraction_tally(
     return replace(counts.tally(tuple(streams), reach.shares), products={types: products / reach.share})
 
 
-def winograd_tally(tally: Tally, c: Contraction, share: WinogradShare) -> Tally:
-    """tally: of the contraction done directly. The taps at the points pass instead of the taps, more of them."""
-    types = (c.a.dtype, c.b.dtype, c.dtype)
+def winograd_tally(tally: Tally, share: WinogradShare) -> Tally:
+    """tally: of the products alone, as `contraction_tally` counts them by `share.products`."""
     if not tally.products:
         return tally
     elements, moves = dict(tally.elements), dict(tally.moves)
     elements[MULTIPLY_ADD] = elements.get(MULTIPLY_ADD, 0.0) + share.added
     moves["contiguous"] = moves.get("contiguous", 0.0) + share.moved
-    streams = (
-        *tally.streams,
-        Stream(share.taps, share.taps),
-        Stream(share.taps * (share.passes - 1), share.taps + share.between),
-        Stream(share.values / 2, share.between),
-        Stream(share.values / 2, share.between, True),
-    )
-    return replace(
-        tally, products={types: share.products}, elements=elements, moves=moves, shares=share.shares,
-        streams=tuple(s for s in streams if s.bytes > 0),
-    )  # fmt: skip
+    half = share.values / 2
+    streams = (*tally.streams, Stream(half, share.between), Stream(half, share.between, True))
+    return replace(tally, elements=elements, moves=moves, streams=streams)
 
 
 def _epilogue_counts(
@@ -209,6 +198,8 @@ def _streams(
 ) -> list[Stream]:
     read = {load.tensor: _touched(load.index, extents, layouts.get(load.tensor), sizes) * load.dtype.size
             for load in (c.a, c.b)}  # fmt: skip
+    if reach.bytes_b is not None:
+        read[c.b.tensor] = reach.bytes_b
     inside = {c.target, *(stmt.target for stmt in epilogue)}
     elements = math.prod(extents[i.name] for i in c.iters)
     written = {t: elements * float(values[t].dtype.size) for t in sorted(inside) if t in layouts or t == final}

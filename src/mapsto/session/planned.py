@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def _work(
     refuses = tuple((name, p.reason) for name, p in said if p.reason)
     beaten = tuple((names[d], _short(seconds)) for d, seconds in losses.items() if device != NOWHERE)
     made = PlacedWork(work.name, device, work.nodes, work.ops, work.sources, takes, refuses, beaten)
-    return PlacedWork(**{**vars(made), "because": _reason(made, asked)})
+    return replace(made, because=_reason(made, asked))
 
 
 def _reason(work: PlacedWork, asked: AskedOf) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -113,17 +113,23 @@ def _rank(tiling: Tiling) -> tuple[float, int]:
 
 
 def _unevenness(tiling: Tiling) -> float:
-    """By how much the largest share of a few cores is larger than an even one, where there are only panels to share."""
+    """Of the panels, where there are only these to share."""
     if tiling.counts is None or sum(tiling.counts) != 1 or not tiling.full_panels:
         return 0.0
     if tiling.full_panels >= _MANY_PANELS:
         return 0.0
-    widths = [tiling.width] * tiling.full_panels + ([sum(tiling.last)] if tiling.last else [])
+    return unevenness([tiling.width] * tiling.full_panels + ([sum(tiling.last)] if tiling.last else []))
+
+
+def unevenness(items: Sequence[int]) -> float:
+    """By how much the largest share of a few cores is larger than an even one, of works that are shared in order: in
+    the mean of `_SHARED_BY`.
+    """
     found = 0.0
     for cores in _SHARED_BY:
-        ends = [core * len(widths) // cores for core in range(cores + 1)]
-        largest = max(sum(widths[low:high]) for low, high in itertools.pairwise(ends))
-        found += largest * cores / sum(widths) - 1.0
+        ends = [core * len(items) // cores for core in range(cores + 1)]
+        largest = max(sum(items[low:high]) for low, high in itertools.pairwise(ends))
+        found += largest * cores / sum(items) - 1.0
     return found / len(_SHARED_BY)
 
 

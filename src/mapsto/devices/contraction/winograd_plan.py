@@ -20,7 +20,7 @@ from typing import NamedTuple
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import ContractionForm, LoopAxis
 from mapsto.devices.contraction.packing import Packing
-from mapsto.devices.contraction.tile import FAR_BYTES_PER_CYCLE, Tiling
+from mapsto.devices.contraction.tile import FAR_BYTES_PER_CYCLE, Tiling, unevenness
 from mapsto.devices.contraction.tile_plan import (
     CACHED_BYTES,
     NEAR_BYTES,
@@ -39,7 +39,6 @@ _PARTS = 8  # the same where there are few blocks: columns are divided as well
 _APART = 16  # elements between planes, so that these do not share sets of the first-level cache
 _LARGEST = 4 * NEAR_BYTES  # of scratch memory for one item
 _FEW_TILES = 8  # of a block: with fewer, taps come for nothing
-_SHARED_BY = (2, 3, 4)  # cores that work is evenly divided for
 _EVEN = 0.2  # of the time: what even shares are worth to who may have one core
 _STREAMED = 4 * NEAR_BYTES  # taps of so many bytes are never in the second-level cache when they are needed
 _LEAST_CHANNELS = 16  # with fewer, the way to the points and back takes longer than products
@@ -59,10 +58,7 @@ class Geometry:
 
     @property
     def images(self) -> int:
-        count = 1
-        for extent in self.outer:
-            count *= extent
-        return count
+        return math.prod(self.outer)
 
     def grid(self, m: int) -> tuple[int, int]:
         return -(-self.height // m), -(-self.width // m)
@@ -205,7 +201,7 @@ def plan_winograd(form: ContractionForm, core: Core) -> WinogradPlan:
     ways = {}
     for edge in (_LARGE, _SMALL):
         total = found.tiles(edge)
-        ways[edge] = _best_block(_rows_apart(form, total), core, found.points(edge), total)
+        ways[edge] = _best_block(_product(form, total), core, found.points(edge), total)
     edge = min(ways, key=lambda edge: ways[edge].cycles)
     return _planned(form, core, edge, ways[edge].tiles)
 
@@ -213,7 +209,7 @@ def plan_winograd(form: ContractionForm, core: Core) -> WinogradPlan:
 def _planned(form: ContractionForm, core: Core, edge: int, tiles: int) -> WinogradPlan:
     found = geometry(form.rows, form.window)
     assert found is not None
-    product = plan_contraction(_product(form, core, tiles), core, _of_one_size)
+    product = _in_panels(plan_contraction(_product(form, tiles), core, _of_one_size))
     blocks = -(-found.tiles(edge) // tiles)
     panels = product.panels
     assert isinstance(panels, int)
@@ -227,26 +223,13 @@ def _shared_out(blocks: int, panels: int) -> tuple[int, int]:
     return blocks, max(min(panels, _PARTS // blocks), 1)
 
 
-def _unevenness(items: int) -> float:
-    """By how much the largest share of a few cores is larger than an even one."""
-    return sum(-(-items // cores) * cores / items - 1.0 for cores in _SHARED_BY) / len(_SHARED_BY)
-
-
 def _of_one_size(tiling: Tiling) -> bool:
     """Tiles of rows of one size: how many of them a block needs, which may not be full, is then a division."""
     return len(tiling.sizes) == 1
 
 
-def _product(form: ContractionForm, core: Core, tiles: int) -> ContractionForm:
-    """Of a block of tiles at one point; where its operands begin is not said. A tile's sums of one panel follow those
-    of the tile before.
-    """
-    plain = _rows_apart(form, tiles)
-    width = plan_contraction(plain, core, _of_one_size).tiling.width
-    return replace(plain, rows=(replace(plain.rows[0], out=width),))
-
-
-def _rows_apart(form: ContractionForm, tiles: int) -> ContractionForm:
+def _product(form: ContractionForm, tiles: int) -> ContractionForm:
+    """Of a block of tiles at one point; where its operands begin, and its results lie, is not said."""
     return ContractionForm(
         name="product",
         a=Param(SCRATCH, DType.F32),
@@ -257,6 +240,12 @@ def _rows_apart(form: ContractionForm, tiles: int) -> ContractionForm:
         rows=(LoopAxis(tiles, _depth(form)),),
         channels=form.channels,
     )
+
+
+def _in_panels(product: TilePlan) -> TilePlan:
+    """A tile's sums of one panel follow those of the tile before."""
+    (rows,) = product.form.rows
+    return replace(product, form=replace(product.form, rows=(replace(rows, out=product.tiling.width),)))
 
 
 class BlockOfTiles(NamedTuple):
@@ -288,7 +277,7 @@ def _best_block(product: ContractionForm, core: Core, points: int, total: int) -
         cycles = max(products, waiting) + min(products, waiting) / 2
         shared = math.prod(_shared_out(blocks, -(-columns // tiling.width)))
         too_large = _LARGEST < scratch and tiles > _FEW_TILES
-        found = BlockOfTiles(tiles, cycles * (1.0 + _EVEN * _unevenness(shared)) * (4.0 if too_large else 1.0))
+        found = BlockOfTiles(tiles, cycles * (1.0 + _EVEN * unevenness([1] * shared)) * (4.0 if too_large else 1.0))
         best = min(best, found, key=lambda block: block.cycles)
         if (near and taps <= CACHED_BYTES and blocks >= _PARTS) or tiles <= _FEW_TILES:
             return best
@@ -316,9 +305,7 @@ def read_winograd(text: str, form: ContractionForm, core: Core) -> WinogradPlan:
     edge, tiles = int(found["edge"]), int(found["tiles"])
     if not 1 <= tiles <= where.tiles(edge):
         raise ValueError(f"{tiles} tiles a block, where there are {where.tiles(edge)}")
-    product = read_tiles(found["product"], _rows_apart(form, tiles), core, _of_one_size)
-    apart = (replace(product.form.rows[0], out=product.tiling.width),)
-    product = replace(product, form=replace(product.form, rows=apart))
+    product = _in_panels(read_tiles(found["product"], _product(form, tiles), core, _of_one_size))
     made = WinogradPlan(form, core, edge, tiles, int(found["strips"]), int(found["shares"]), product)
     panels = product.panels
     assert isinstance(panels, int)

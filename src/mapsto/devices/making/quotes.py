@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -123,7 +123,7 @@ class _Quoted:
             yield quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
             return
         tiles = quoted(TILES, tuple(self.tiles(template, code)), spec)
-        points = self.winograd(template, code)
+        points = self.winograd(template, code, tiles.tallies)
         if points is not None:
             yield from (points, tiles) if points.cost.seconds * WORTH_POINTS < tiles.cost.seconds else (tiles, points)
             return
@@ -149,7 +149,7 @@ class _Quoted:
         )
 
     def tiles(self, template: Template, code: TaskCode) -> Iterator[Tally]:
-        task, values, spec, final = self.task, self.values(), self.by.spec, self.task.targets[-1]
+        task, values, final = self.task, self.values(), self.task.targets[-1]
         layouts = {n: self.homes[n].layout for n in (*task.reads, *task.targets) if n in self.homes}
         for name in (t for t in task.targets if t in self.homes):
             yield from self.border(layouts[name], values[name])
@@ -158,17 +158,25 @@ class _Quoted:
                 yield self.packing(phase, code, values)
             extents = extents_of(phase, final, layouts, self.sizes)
             made = template.reach(extents, phase.a.dtype, phase.b.dtype, phase.dtype, values[final].dtype)
-            yield contraction_tally(phase, task.stmts, values, layouts, self.sizes, spec, made, self.distances)
+            yield self.products(phase, made)
 
-    def winograd(self, template: Template, code: TaskCode) -> Quote | None:
-        """By products at points, where it can be done so."""
+    def winograd(self, template: Template, code: TaskCode, tiles: Sequence[Tally]) -> Quote | None:
+        """By products at points, where it can be done so. tiles: the tallies of doing it directly."""
         shares = template.winograd(self.task, code)
         if shares is None:
             return None
-        tallies = list(self.tiles(template, code))
-        borders, direct = tallies[: -len(shares)], tallies[-len(shares) :]  # taps are constant: nothing is packed
-        made = (winograd_tally(*each) for each in zip(direct, self.task.phases, shares, strict=True))
+        borders = tiles[: -len(shares)]  # taps are constant: nothing is packed
+        made = (
+            winograd_tally(self.products(phase, share.products), share)
+            for phase, share in zip(self.task.phases, shares, strict=True)
+        )
         return quoted(WINOGRAD, (*borders, *made), self.by.spec)
+
+    def products(self, phase: Contraction, share: TemplateShare) -> Tally:
+        """Of one phase, with the task's statements on its sums."""
+        layouts = {n: self.homes[n].layout for n in (*self.task.reads, *self.task.targets) if n in self.homes}
+        stmts, values = self.task.stmts, self.values()
+        return contraction_tally(phase, stmts, values, layouts, self.sizes, self.by.spec, share, self.distances)
 
     def packs(self, c: Contraction, template: Template, code: TaskCode) -> bool:
         """Whether a run packs B before."""

@@ -30,7 +30,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.loop.ast import Param
 from mapsto.plan.contraction import Contraction
-from mapsto.plan.contraction_tally import Extents, WinogradShare
+from mapsto.plan.contraction_tally import Extents, TemplateShare, WinogradShare
 from mapsto.plan.kernels import Renamer
 from mapsto.plan.task import Task
 
@@ -83,16 +83,18 @@ def winograd_share(task: Task, c: Contraction, reached: OperandAccess, code: Tas
     columns = -(-plan.columns // lanes) * lanes
     given, made = tiles * plan.depth, tiles * columns
     block = 4.0 * plan.points * plan.tiles * (plan.depth + plan.product.tiling.width)
+    taps = 4.0 * plan.points * form.columns * form.channels
+    directly = TAPS**2 * plan.geometry.images * plan.geometry.height * plan.geometry.width
+    fewer = directly / (plan.points * tiles)  # products at the points, against those of the taps
     return WinogradShare(
-        products=float(plan.points * tiles * form.columns * form.channels) / share,
+        products=TemplateShare(
+            share * fewer, passes_b=plan.blocks, between_b=taps + block, shares=plan.extent, bytes_b=taps
+        ),
         added=given * 2.0 * count * operations(short.inputs)
         + made * ((count + plan.edge) * operations(short.results) + plan.edge**2),
         moved=given * 2.0 * plan.points + made * (plan.points + plan.edge**2),
         values=8.0 * plan.points * (given + made),
         between=block,
-        taps=4.0 * plan.points * form.columns * form.channels,
-        passes=float(plan.blocks),
-        shares=float(plan.extent),
     )
 
 
@@ -126,12 +128,12 @@ def _phase_call(task: Task, c: Contraction, reached: OperandAccess, code: TaskCo
     taps = _constant(c, "points", plan, code), _constant(c, "taps", plan, code)
     operands = (c.a.tensor, taps[0], task.targets[-1], *reached.also, *tensors, taps[1], scratch)
     writes = (*range(2, 3 + len(reached.also)), len(operands) - 1)
-    share = winograd_share(task, c, reached, code, core)
-    cycles = share.products / (core.accumulator_lanes * core.fma_per_cycle)
+    work = estimate(c.multiplications())
+    share = winograd_share(task, c, reached, code, core).products.share
+    cycles = work / share / (core.accumulator_lanes * core.fma_per_cycle)
     grain = grain_of(cycles, kernel.extent, code.target.processor)
     sizes: Mapping[str, Dim] = names.actual_sizes()
     dims = tuple(sizes[d] for d in kernel.dims)
-    work = estimate(c.multiplications())
     return KernelCall(kernel.function, operands, writes, dims, kernel.extent, task, grain, work)
 
 
