@@ -23,7 +23,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,6 +33,17 @@ from mapsto.boundary import public
 from mapsto.errors import ParseError
 from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
 from mapsto.plan.recipe import name_text
+from mapsto.plan.words import (
+    NAME,
+    NAMES,
+    TEXT,
+    origin_lines,
+    quoted_text,
+    read_name,
+    read_names,
+    read_sources,
+    read_text,
+)
 
 VERSION_OF_FORM = 1
 _MOST_DEVICES = 64
@@ -62,8 +72,8 @@ def _lines(plan: DividedPlan) -> Iterator[str]:
         yield "replicated"
     yield from (f"split {name_text(value)} {channels}" for value, channels in plan.splits)
     if plan.total is not None:
-        yield f"total {plan.total.seconds!r} bound {plan.total.bound!r} by {_quoted(plan.total.method)}"
-    yield from (f"other {_quoted(way)} {seconds!r}" for way, seconds in plan.others)
+        yield f"total {plan.total.seconds!r} bound {plan.total.bound!r} by {quoted_text(plan.total.method)}"
+    yield from (f"other {quoted_text(way)} {seconds!r}" for way, seconds in plan.others)
     for work in plan.works:
         yield from _work_lines(work)
     for number, part in enumerate(plan.parts):
@@ -73,55 +83,43 @@ def _lines(plan: DividedPlan) -> Iterator[str]:
 
 def _work_lines(work: PlacedWork) -> Iterator[str]:
     yield f"work {name_text(work.name)} on {work.device}"
-    if work.nodes:
-        yield f"  nodes {', '.join(map(name_text, work.nodes))}"
-    if work.ops:
-        yield f"  ops {', '.join(map(name_text, work.ops))}"
-    if work.sources:
-        yield f"  from {json.dumps(list(work.sources), ensure_ascii=False)}"
+    yield from origin_lines(work.nodes, work.ops, work.sources)
     yield from (f"  takes {device} {seconds!r}" for device, seconds in work.takes)
-    yield from (f"  refuses {device} {_quoted(why)}" for device, why in work.refuses)
+    yield from (f"  refuses {device} {quoted_text(why)}" for device, why in work.refuses)
     yield from (f"  beaten {device} by {seconds!r}" for device, seconds in work.beaten)
     if work.because:
-        yield f"  because {_quoted(work.because)}"
-
-
-def _quoted(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+        yield f"  because {quoted_text(work.because)}"
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
-_NAME = r'(?:[^\s,{}()\[\]":#=]+|"(?:[^"\\]|\\.)*")'
-_TEXT = r'"(?:[^"\\]|\\.)*"'
 _DEVICE = r"[^\s,*]+"
 _SECONDS = r"-?(?:inf|\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?)"
-_NAMES = rf"{_NAME}(?:, *{_NAME})*"
 _FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = {
     word: (said, re.compile(rf"{word}{' ' if form else ''}{form}"))
     for word, said, form in (
         ("division", "division 1 of GRAPH on DEVICE, DEVICE",
-         rf"(?P<form>\d{{1,9}}) of (?P<graph>{_NAME}) on (?P<devices>{_DEVICE}(?:, *{_DEVICE})*)"),
+         rf"(?P<form>\d{{1,9}}) of (?P<graph>{NAME}) on (?P<devices>{_DEVICE}(?:, *{_DEVICE})*)"),
         ("graph", "graph DIGEST by mapsto VERSION", r"(?P<digest>\S+) by mapsto (?P<version>\S+)"),
         ("device", "device DEVICE is MAKER products FACTOR others FACTOR",
          rf"(?P<name>{_DEVICE}) is (?P<maker>\S+) products (?P<products>{_SECONDS}) others (?P<others>{_SECONDS})"),
         ("objective", "objective NAME", r"(?P<objective>\w+)"),
         ("placer", "placer NAME", r"(?P<placer>\w+)"),
-        ("pin", "pin PATTERN on DEVICE", rf"(?P<pattern>{_NAME}) on (?P<device>{_DEVICE})"),
+        ("pin", "pin PATTERN on DEVICE", rf"(?P<pattern>{NAME}) on (?P<device>{_DEVICE})"),
         ("replicated", "replicated", ""),
-        ("split", "split VALUE CHANNELS", rf"(?P<value>{_NAME}) (?P<channels>\d{{1,9}})"),
+        ("split", "split VALUE CHANNELS", rf"(?P<value>{NAME}) (?P<channels>\d{{1,9}})"),
         ("total", 'total SECONDS bound SECONDS by "METHOD"',
-         rf"(?P<seconds>{_SECONDS}) bound (?P<bound>{_SECONDS}) by (?P<method>{_TEXT})"),
-        ("other", 'other "WAY" SECONDS', rf"(?P<way>{_TEXT}) (?P<seconds>{_SECONDS})"),
-        ("work", "work NAME on DEVICE", rf"(?P<name>{_NAME}) on (?P<device>{_DEVICE}|\*)"),
+         rf"(?P<seconds>{_SECONDS}) bound (?P<bound>{_SECONDS}) by (?P<method>{TEXT})"),
+        ("other", 'other "WAY" SECONDS', rf"(?P<way>{TEXT}) (?P<seconds>{_SECONDS})"),
+        ("work", "work NAME on DEVICE", rf"(?P<name>{NAME}) on (?P<device>{_DEVICE}|\*)"),
         ("part", "part NUMBER on DEVICE", rf"\d{{1,9}} on (?P<device>{_DEVICE})"),
-        ("nodes", "nodes NAME, NAME", rf"(?P<names>{_NAMES})"),
-        ("ops", "ops NAME, NAME", rf"(?P<names>{_NAMES})"),
+        ("nodes", "nodes NAME, NAME", rf"(?P<names>{NAMES})"),
+        ("ops", "ops NAME, NAME", rf"(?P<names>{NAMES})"),
         ("from", 'from ["NAME", "NAME"]', r"(?P<names>\[.*\])"),
         ("takes", "takes DEVICE SECONDS", rf"(?P<device>{_DEVICE}) (?P<seconds>{_SECONDS})"),
-        ("refuses", 'refuses DEVICE "WHY"', rf"(?P<device>{_DEVICE}) (?P<why>{_TEXT})"),
+        ("refuses", 'refuses DEVICE "WHY"', rf"(?P<device>{_DEVICE}) (?P<why>{TEXT})"),
         ("beaten", "beaten DEVICE by SECONDS", rf"(?P<device>{_DEVICE}) by (?P<seconds>{_SECONDS})"),
-        ("because", 'because "WHY"', rf"(?P<why>{_TEXT})"),
+        ("because", 'because "WHY"', rf"(?P<why>{TEXT})"),
     )
 }  # fmt: skip
 
@@ -270,12 +268,9 @@ class _DivisionReader:
         if word == "because":
             return replace(work, because=read_text(found["why"]))
         if word in ("nodes", "ops"):
-            return replace(work, **{word: tuple(map(read_name, re.findall(_NAME, found["names"])))})  # type: ignore[arg-type]
+            return replace(work, **{word: read_names(found["names"])})  # type: ignore[arg-type]
         if word == "from":
-            names = json.loads(found["names"])
-            if not all(isinstance(name, str) for name in names):
-                raise ValueError("from: expected a list of texts")
-            return replace(work, sources=tuple(names))
+            return replace(work, sources=read_sources(found["names"]))
         device = self.known(found["device"])
         if device in (each for each, _ in getattr(work, word)):
             raise ValueError(f"{word} {device}: a line says that already")
@@ -347,15 +342,3 @@ def _formed(word: str, line: str) -> re.Match[str]:
     if found is None:
         raise ValueError(f"{word}: expected `{said}`")
     return found
-
-
-def read_name(text: str) -> str:
-    """A name as it stands in a plan."""
-    return read_text(text) if text.startswith('"') else text
-
-
-def read_text(text: str) -> str:
-    """What is quoted as in JSON. Raises ValueError."""
-    value = json.loads(text)
-    assert isinstance(value, str)
-    return value

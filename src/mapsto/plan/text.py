@@ -31,7 +31,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -45,6 +44,18 @@ from mapsto.plan.home import Home
 from mapsto.plan.layout import Axis, Layout
 from mapsto.plan.recipe import name_text, parse_recipe
 from mapsto.plan.traits import Traits
+from mapsto.plan.words import (
+    NAME,
+    NAMES,
+    TEXT,
+    names_text,
+    origin_lines,
+    quoted_text,
+    read_name,
+    read_names,
+    read_sources,
+    read_text,
+)
 from mapsto.plan.works import (
     Basis,
     Beaten,
@@ -92,7 +103,7 @@ def plan_lines(parts: PlanFields) -> Iterator[str]:
     for name, home in parts.homes.items():
         yield from _home_lines(name, home)
     yield from (f"place {name_text(output)} in {name_text(value)}" for output, value in parts.places.items())
-    yield from (f"pin apart {_names(names)}" for names in parts.pins.apart)
+    yield from (f"pin apart {names_text(names)}" for names in parts.pins.apart)
     yield from (f"pin inner {name_text(name)} {'-' if dim is None else dim}" for name, dim in parts.pins.inner)
     yield from (f"pin size {name_text(name)} {number}" for name, number in parts.pins.sizes)
 
@@ -109,16 +120,16 @@ def _basis_lines(basis: Basis) -> Iterator[str]:
         how = "exact" if seats.exact else "bounds"
         sums = f"{seats.seconds!r} bound {seats.bound!r} voted {seats.voted!r}"
         yield f"seats {sums} by {seats.method} losses {how}"
-        yield from (f"beaten inner {b.of} of {_names(names)} by {b.loss!r}" for names, b in seats.beaten)
+        yield from (f"beaten inner {b.of} of {names_text(names)} by {b.loss!r}" for names, b in seats.beaten)
 
 
 def _item_lines(item: PlannedItem) -> Iterator[str]:
     if isinstance(item, Work):
         yield from _work_lines(item)
     elif isinstance(item, PlannedView):
-        yield f"view {item.name} {name_text(item.value)} of {_names(item.of)} = {item.recipe}"
+        yield f"view {item.name} {name_text(item.value)} of {names_text(item.of)} = {item.recipe}"
         if item.because:
-            yield f"  because {_text(item.because)}"
+            yield f"  because {quoted_text(item.because)}"
     elif isinstance(item, PlannedControl):
         yield f"control {item.name} {item.node}"
     else:
@@ -133,83 +144,68 @@ def _item_lines(item: PlannedItem) -> Iterator[str]:
 def _work_lines(work: Work) -> Iterator[str]:
     yield f"work {work.name} {work.kind} = {work.recipe}"
     if work.writes:
-        yield f"  writes {_names(work.writes)}"
-    yield f"  as {work.offer.template} {_text(work.offer.schedule or '')}"
-    if work.nodes:
-        yield f"  nodes {_names(work.nodes)}"
-    if work.ops:
-        yield f"  ops {_names(work.ops)}"
-    if work.sources:
-        yield f"  from {json.dumps(list(work.sources), ensure_ascii=False)}"
+        yield f"  writes {names_text(work.writes)}"
+    yield f"  as {work.offer.template} {quoted_text(work.offer.schedule or '')}"
+    yield from origin_lines(work.nodes, work.ops, work.sources)
     if work.cost:
-        yield f"  cost {_text(work.cost)}"
+        yield f"  cost {quoted_text(work.cost)}"
     for reason in work.because:
-        yield f"  because {_text(reason)}"
+        yield f"  because {quoted_text(reason)}"
     if work.predicted:
         yield f"  predicted {work.predicted!r}"
     for b in work.beaten:
-        of = f"{b.of} {_text(b.schedule)}" if b.how == "as" else name_text(b.of)
+        of = f"{b.of} {quoted_text(b.schedule)}" if b.how == "as" else name_text(b.of)
         yield f"  beaten {b.how} {of} by {b.loss!r}"
     for d in work.declined:
-        yield f"  not {d.rule} of {name_text(d.of)} because {_text(d.why)}"
+        yield f"  not {d.rule} of {name_text(d.of)} because {quoted_text(d.why)}"
 
 
 def _home_lines(name: str, home: Home) -> Iterator[str]:
     layout = home.layout
     shape = ", ".join(map(str, layout.shape))
-    axes = _text("; ".join(f"{axis}*({axis.stride})" for axis in layout.axes))
+    axes = quoted_text("; ".join(f"{axis}*({axis.stride})" for axis in layout.axes))
     border = f" border {','.join(f'{b}:{a}' for b, a in layout.border)}" if layout.has_border else ""
     yield (
         f"home {name_text(name)} : {home.dtype.value}[{shape}] in {name_text(home.buffer)} axes {axes} "
-        f"of {_text(str(layout.elements))} at {_text(str(layout.offset))}{border}"
+        f"of {quoted_text(str(layout.elements))} at {quoted_text(str(layout.offset))}{border}"
     )
     if home.because:
-        yield f"  because {_text(home.because)}"
-
-
-def _text(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
-
-
-def _names(names: tuple[str, ...]) -> str:
-    return ", ".join(map(name_text, names))
+        yield f"  because {quoted_text(home.because)}"
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
-_NAME = r'(?:[^\s,{}()\[\]":#=]+|"(?:[^"\\]|\\.)*")'
-_TEXT = r'"(?:[^"\\]|\\.)*"'
-_HEAD = re.compile(rf"plan (?P<graph>{_NAME}) for (?P<device>\S+)$")
+_HEAD = re.compile(rf"plan (?P<graph>{NAME}) for (?P<device>\S+)$")
 _ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
 _TRAIT = re.compile(r"(?P<name>\w+) (?P<number>\d{1,9})$")
 _WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine) = (?P<recipe>.+)$")
-_VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{_NAME}) of (?P<of>{_NAME}(?:, *{_NAME})*) = (?P<recipe>.+)$")
+_VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{NAME}) of (?P<of>{NAMES}) = (?P<recipe>.+)$")
 _CONTROL = re.compile(r"control (?P<name>\S+) (?P<node>\d{1,9})$")
-_REGION = re.compile(rf"region (?P<name>\S+) (?P<node>{_NAME})$")
+_REGION = re.compile(rf"region (?P<name>\S+) (?P<node>{NAME})$")
 _ARM = re.compile(r"arm (?P<number>\d{1,9}) of (?P<name>\S+)$")
 _END = re.compile(r"end (?P<name>\S+)$")
 _HOME = re.compile(
-    rf"home (?P<value>{_NAME}) : (?P<dtype>\w+)\[(?P<shape>.*)\] in (?P<buffer>{_NAME}) axes (?P<axes>{_TEXT})"
-    rf" of (?P<of>{_TEXT}) at (?P<at>{_TEXT})(?: border (?P<border>[\d:,]+))?$"
+    rf"home (?P<value>{NAME}) : (?P<dtype>\w+)\[(?P<shape>.*)\] in (?P<buffer>{NAME}) axes (?P<axes>{TEXT})"
+    rf" of (?P<of>{TEXT}) at (?P<at>{TEXT})(?: border (?P<border>[\d:,]+))?$"
 )
-_PLACE = re.compile(rf"place (?P<output>{_NAME}) in (?P<value>{_NAME})$")
-_APART = re.compile(rf"pin apart (?P<nodes>{_NAME}(?:, *{_NAME})*)$")
-_INNER = re.compile(rf"pin inner (?P<value>{_NAME}) (?P<dim>-|\d{{1,9}})$")
+_PLACE = re.compile(rf"place (?P<output>{NAME}) in (?P<value>{NAME})$")
+_APART = re.compile(rf"pin apart (?P<nodes>{NAMES})$")
+_INNER = re.compile(rf"pin inner (?P<value>{NAME}) (?P<dim>-|\d{{1,9}})$")
 _AXIS = re.compile(r"d(?P<dim>\d{1,9})(?:/(?P<div>\d{1,9}))?(?:%(?P<size>\d{1,9}))?\*\((?P<stride>.*)\)$")
-_DECLINED = re.compile(rf"not (?P<rule>\S+) of (?P<of>{_NAME}) because (?P<why>{_TEXT})$")
-_AS = re.compile(rf"as (?P<template>\S+) (?P<schedule>{_TEXT})$")
+_DECLINED = re.compile(rf"not (?P<rule>\S+) of (?P<of>{NAME}) because (?P<why>{TEXT})$")
+_AS = re.compile(rf"as (?P<template>\S+) (?P<schedule>{TEXT})$")
 _NUMBER = r"-?(?:inf|\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?)"
 _MACHINE = re.compile(r"machine (?P<digest>\S+) (?P<source>\S+)$")
-_SIZE = re.compile(rf"(?:pin )?size (?P<name>{_NAME}) (?P<number>\d{{1,18}})$")
+_SIZE = re.compile(rf"(?:pin )?size (?P<name>{NAME}) (?P<number>\d{{1,18}})$")
 _SEATS = re.compile(
     rf"seats (?P<seconds>{_NUMBER}) bound (?P<bound>{_NUMBER}) voted (?P<voted>{_NUMBER}) by (?P<method>\w+)"
     r" losses (?P<losses>exact|bounds)$"
 )
 _BEATEN_INNER = re.compile(
-    rf"beaten inner (?P<dim>-|\d{{1,9}}) of (?P<values>{_NAME}(?:, *{_NAME})*) by (?P<loss>{_NUMBER})$"
+    rf"beaten inner (?P<dim>-|\d{{1,9}}) of (?P<values>{NAMES}) by (?P<loss>{_NUMBER})$"
 )
-_BEATEN_AS = re.compile(rf"beaten as (?P<template>\S+) (?P<schedule>{_TEXT}) by (?P<loss>{_NUMBER})$")
-_BEATEN_APART = re.compile(rf"beaten apart (?P<value>{_NAME}) by (?P<loss>{_NUMBER})$")
+_BEATEN_AS = re.compile(rf"beaten as (?P<template>\S+) (?P<schedule>{TEXT}) by (?P<loss>{_NUMBER})$")
+_BEATEN_APART = re.compile(rf"beaten apart (?P<value>{NAME}) by (?P<loss>{_NUMBER})$")
 _DEEPEST = 50
 
 
@@ -286,7 +282,7 @@ class _Reader:
     def read_plan(self, line: str, number: int) -> None:
         found = _matched(_HEAD, line)
         self.once("plan", number)
-        self.graph, self.device = _read_name(found["graph"]), found["device"]
+        self.graph, self.device = read_name(found["graph"]), found["device"]
 
     def read_graph(self, line: str, number: int) -> None:
         found = _matched(_ORIGIN, line)
@@ -308,7 +304,7 @@ class _Reader:
 
     def read_size(self, line: str, number: int) -> None:
         found = _matched(_SIZE, line)
-        name = _read_name(found["name"])
+        name = read_name(found["name"])
         self.once(f"size {name}", number)
         self.sizes[name] = int(found["number"])
 
@@ -324,7 +320,7 @@ class _Reader:
             raise ValueError("there is no line `seats ...` before it")
         self.once(f"beaten inner {found['dim']} of {found['values']}", number)
         beaten = Beaten("inner", found["dim"], "", float(found["loss"]))
-        self.seats = replace(self.seats, beaten=(*self.seats.beaten, (_read_names(found["values"]), beaten)))
+        self.seats = replace(self.seats, beaten=(*self.seats.beaten, (read_names(found["values"]), beaten)))
 
     def read_work(self, line: str, number: int) -> None:
         found = _matched(_WORK, line)
@@ -335,7 +331,7 @@ class _Reader:
     def read_view(self, line: str, number: int) -> None:
         found = _matched(_VIEW, line)
         self.once(f"item {found['name']}", number)
-        value, of, recipe = _read_name(found["value"]), _read_names(found["of"]), parse_recipe(found["recipe"])
+        value, of, recipe = read_name(found["value"]), read_names(found["of"]), parse_recipe(found["recipe"])
         self.add(PlannedView(found["name"], value, of, recipe, line=number))
 
     def read_control(self, line: str, number: int) -> None:
@@ -348,7 +344,7 @@ class _Reader:
         self.once(f"item {found['name']}", number)
         if len(self.open) >= _DEEPEST:
             raise ValueError("regions nested too deep")
-        self.open.append(_Open(found["name"], _read_name(found["node"]), number))
+        self.open.append(_Open(found["name"], read_name(found["node"]), number))
 
     def read_arm(self, line: str, number: int) -> None:
         found = _matched(_ARM, line)
@@ -365,40 +361,40 @@ class _Reader:
 
     def read_home(self, line: str, number: int) -> None:
         found = _matched(_HOME, line)
-        name = _read_name(found["value"])
+        name = read_name(found["value"])
         if name in self.homes:
             raise ValueError(f"home {name}: stands in the plan already")
         self.lines[f"home {name}"] = number
         shape = tuple(parse_dim(d) for d in _split(found["shape"]))
-        axes = tuple(map(_axis, filter(None, _read_text(found["axes"]).split("; "))))
+        axes = tuple(map(_axis, filter(None, read_text(found["axes"]).split("; "))))
         border = _border(found["border"], len(shape))
-        layout = Layout(shape, axes, parse_dim(_read_text(found["of"])), parse_dim(_read_text(found["at"])), border)
+        layout = Layout(shape, axes, parse_dim(read_text(found["of"])), parse_dim(read_text(found["at"])), border)
         if any(axis.dim >= len(shape) or axis.div < 1 or axis.size == 0 for axis in axes):
             raise ValueError("an axis of a dim that is not there")
-        self.homes[name] = Home(_read_name(found["buffer"]), DType(found["dtype"]), layout)
+        self.homes[name] = Home(read_name(found["buffer"]), DType(found["dtype"]), layout)
         self.last_home = name
 
     def read_place(self, line: str, number: int) -> None:
         found = _matched(_PLACE, line)
-        output = _read_name(found["output"])
+        output = read_name(found["output"])
         self.once(f"place {output}", number)
-        self.places[output] = _read_name(found["value"])
+        self.places[output] = read_name(found["value"])
 
     def read_pin(self, line: str, number: int) -> None:
         if apart := _APART.match(line):
-            names = _read_names(apart["nodes"])
+            names = read_names(apart["nodes"])
             self.apart.append(names)
             self.pinned.update({("apart", name): number for name in names})
             return
         if assumed := _SIZE.match(line):
-            name = _read_name(assumed["name"])
+            name = read_name(assumed["name"])
             if name in self.assumed:
                 raise ValueError(f"size {name}: line {self.pinned['size', name]} says that already")
             self.assumed[name] = int(assumed["number"])
             self.pinned["size", name] = number
             return
         found = _matched(_INNER, line)
-        name = _read_name(found["value"])
+        name = read_name(found["value"])
         if name in self.inner:
             raise ValueError(f"inner {name}: line {self.pinned['inner', name]} says that already")
         self.inner[name] = None if found["dim"] == "-" else int(found["dim"])
@@ -411,7 +407,7 @@ class _Reader:
         if self.last_home:
             if word != "because":
                 raise ValueError(f"unknown detail {word!r} of a home")
-            self.homes[self.last_home] = replace(self.homes[self.last_home], because=_read_text(rest))
+            self.homes[self.last_home] = replace(self.homes[self.last_home], because=read_text(rest))
             return
         items = self.open[-1].arms[-1] if self.open and self.open[-1].arms else self.items
         if not items:
@@ -453,36 +449,36 @@ _LINES: Mapping[str, Callable[[_Reader, str, int], None]] = {
 
 def _detailed(item: PlannedItem, word: str, rest: str, line: str) -> PlannedItem:
     if isinstance(item, PlannedView) and word == "because":
-        return replace(item, because=_read_text(rest))
+        return replace(item, because=read_text(rest))
     if not isinstance(item, Work):
         raise ValueError(f"unknown detail {word!r}")
     if word == "because":
-        return replace(item, because=(*item.because, _read_text(rest)))
+        return replace(item, because=(*item.because, read_text(rest)))
     if word == "not":
         found = _matched(_DECLINED, line)
-        declined = Declined(found["rule"], _read_name(found["of"]), _read_text(found["why"]))
+        declined = Declined(found["rule"], read_name(found["of"]), read_text(found["why"]))
         return replace(item, declined=(*item.declined, declined))
     if word == "as":
         found = _matched(_AS, line)
-        return replace(item, offer=Offer(found["template"], _read_text(found["schedule"])))
+        return replace(item, offer=Offer(found["template"], read_text(found["schedule"])))
     if word == "predicted":
         return replace(item, predicted=_seconds(rest))
     if word == "beaten":
         return replace(item, beaten=(*item.beaten, _beaten(line)))
     if word == "cost":
-        return replace(item, cost=_read_text(rest))
+        return replace(item, cost=read_text(rest))
     if word == "from":
-        return replace(item, sources=_read_texts(rest))
+        return replace(item, sources=read_sources(rest))
     if word in ("writes", "nodes", "ops"):
-        return replace(item, **{word: _read_names(rest)})  # type: ignore[arg-type]
+        return replace(item, **{word: read_names(rest)})  # type: ignore[arg-type]
     raise ValueError(f"unknown detail {word!r}")
 
 
 def _beaten(line: str) -> Beaten:
     if found := _BEATEN_AS.match(line):
-        return Beaten("as", found["template"], _read_text(found["schedule"]), float(found["loss"]))
+        return Beaten("as", found["template"], read_text(found["schedule"]), float(found["loss"]))
     found = _matched(_BEATEN_APART, line)
-    return Beaten("apart", _read_name(found["value"]), "", float(found["loss"]))
+    return Beaten("apart", read_name(found["value"]), "", float(found["loss"]))
 
 
 def _seconds(text: str) -> float:
@@ -496,30 +492,6 @@ def _matched(pattern: re.Pattern[str], line: str) -> re.Match[str]:
     if found is None:
         raise ValueError("not a line of a plan")
     return found
-
-
-def _read_name(text: str) -> str:
-    return _read_text(text) if text.startswith('"') else text
-
-
-def _read_names(text: str) -> tuple[str, ...]:
-    if re.fullmatch(rf"{_NAME}(?:, *{_NAME})*", text) is None:
-        raise ValueError(f"{brief(text)} are no names")
-    return tuple(map(_read_name, re.findall(_NAME, text)))
-
-
-def _read_text(text: str) -> str:
-    value = json.loads(text)
-    if not isinstance(value, str):
-        raise ValueError(f"{brief(text)} is no quoted text")
-    return value
-
-
-def _read_texts(text: str) -> tuple[str, ...]:
-    values = json.loads(text)
-    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f"{brief(text)} is no list of texts")
-    return tuple(values)
 
 
 def _split(shape: str) -> list[str]:
