@@ -36,7 +36,8 @@ from mapsto.errors import ArgumentError, ExecutionError, ShapeError, Unsupported
 from mapsto.ir.graph import Graph
 from mapsto.report.accuracy import judge_runs
 from mapsto.runtime import divided as dividing
-from mapsto.runtime.divided import DividedExecutable, Division, Replanning
+from mapsto.runtime.divided import DividedExecutable
+from mapsto.runtime.divisions import Division, Replanning
 from mapsto.session.compile import build, prepared
 from mapsto.session.division import divided, replicated
 from mapsto.session.parts import cut

@@ -97,13 +97,14 @@ DeviceOption = Annotated[
 ]
 PinOption = Annotated[
     list[str] | None,
-    typer.Option("--pin", metavar="PATTERN=DEVICE", help="With several devices: 'conv*=opencl' by names. Repeatable."),
+    typer.Option("--pin", metavar="PATTERN=DEVICE", help="Of several devices: 'conv*=opencl', by names. Repeatable."),
 ]
 ObjectiveOption = Annotated[
-    str | None, typer.Option("--objective", help="With several devices: latency, or throughput (of a stream of runs).")
+    str | None,
+    typer.Option("--objective", help="Of several devices: latency, throughput (of a stream); or energy (--machine)."),
 ]
 PlacerOption = Annotated[
-    str | None, typer.Option("--placer", help="With several devices: exact; or, to compare, greedy, heft, exhaustive.")
+    str | None, typer.Option("--placer", help="Of several devices: exact; or, to compare, greedy, heft, exhaustive.")
 ]
 
 
@@ -283,6 +284,13 @@ def verify(
     verify_file(file, json)
 
 
+def _refuse_of_this_machine(*given: object) -> None:
+    if any(given):
+        raise typer.BadParameter(
+            "--verify, --worst, --inputs, --input, --threads and --device are of this machine, not of --machine"
+        )
+
+
 @app.command()
 def plan(
     model: Annotated[
@@ -317,22 +325,13 @@ def plan(
             help="Instead, place it on this machine, which is only described: a file, or a name that `advise` lists.",
         ),
     ] = None,
-    objective: Annotated[
-        str | None,
-        typer.Option("--objective", help="Of several devices, or --machine: latency, throughput, energy (--machine)."),
-    ] = None,
+    objective: ObjectiveOption = None,
     limit: Annotated[
         list[str] | None,
         typer.Option("--limit", metavar="DEVICE.memory=AMOUNT", help="With --machine: gpu.memory=2GiB. Repeatable."),
     ] = None,
-    pin: Annotated[
-        list[str] | None,
-        typer.Option("--pin", metavar="PATTERN=DEVICE", help="Of several devices, or --machine: 'conv*=gpu'."),
-    ] = None,
-    placer: Annotated[
-        str | None,
-        typer.Option("--placer", help="Of several devices, or --machine: exact; or greedy, heft, exhaustive."),
-    ] = None,
+    pin: PinOption = None,
+    placer: PlacerOption = None,
     deadline: Annotated[
         str | None,
         typer.Option("--deadline", metavar="30ms", help="Say whether a run is predicted to meet it (exit code 1)."),
@@ -359,10 +358,7 @@ def plan(
     if machine is not None:
         from mapsto.cli.machines import show_simulation
 
-        if any((verify, worst, inputs, given, threads, device != "cpu")):
-            raise typer.BadParameter(
-                "--verify, --worst, --inputs, --input, --threads and --device are of this machine, not of --machine"
-            )
+        _refuse_of_this_machine(verify, worst, inputs, given, threads, device != "cpu")
         places = (limit or [], pin or [], placer or "exact", deadline, trace)
         code = show_simulation(model, machine, shape or [], objective or "latency", *places, output, data_root, json)
         raise typer.Exit(code)

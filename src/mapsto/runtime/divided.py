@@ -9,18 +9,14 @@ device's from then on; `report` says so. What the host refuses as well is the mo
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import math
-import os
-import queue
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,211 +25,28 @@ from mapsto.arguments import brief, integer, text_of
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.ir.expr import Expr, evaluate, symbols
-from mapsto.ir.graph import Value
-from mapsto.runtime.adapting import PROBED, Adapting, Lately
+from mapsto.runtime.adapting import PROBED, Adapting
 from mapsto.runtime.arrays import readable
+from mapsto.runtime.divisions import CurrentDivision, DividedPart, Division, PartTime, Replanning, Whole
 from mapsto.runtime.executable import Executable, Overriding
+from mapsto.runtime.lanes import DeviceThread
 from mapsto.runtime.program import Port
 
 if TYPE_CHECKING:
     from mapsto.plan.division import Alternative, DividedPlan, PlacedWork
 
 NamedArrays = dict[str, np.ndarray]
-_PATIENCE = 60.0  # seconds that the end of a process waits for a part
-_FIRST = 2  # runs of a part that touch memory for the first time
 _AHEAD = 2  # runs of a stream that are begun before the first of them has ended
-
-
-@dataclass(frozen=True)
-class DividedPart:
-    """executable: on its device. on_host: makes one of the same part for the host. after: parts that it waits for.
-    told: sizes that are to be told, by the inputs whose shapes hold them. values: what it yields, as declared. holds:
-    (a scalar among them or among the inputs of the whole, the size that it is). makes: all that it computes.
-    """
-
-    name: str
-    device: str
-    executable: Executable
-    on_host: Callable[[], Executable]
-    after: tuple[int, ...]
-    told: Mapping[str, str]
-    values: tuple[Value, ...]
-    holds: tuple[tuple[str, str], ...] = ()
-    makes: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class Whole:
-    """The model: its inputs and outputs, and constants among these."""
-
-    name: str
-    inputs: tuple[Value, ...]
-    outputs: tuple[str, ...]
-    constants: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Division:
-    """Parts of a model. plan_text: where each work is, and why. copies: parts that are all of the model, each on a
-    device of its own: a run is done by the first, and those of a stream by whichever will be done first. predicted:
-    seconds of each part, as the devices' makers say (empty: nothing was predicted).
-    """
-
-    parts: tuple[DividedPart, ...]
-    plan_text: str = ""
-    copies: tuple[int, ...] = ()
-    predicted: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Replanning:
-    """What a division is changed by while it runs; of devices, it says how many times what they did at first they take.
-
-    learn: what parts that ran take, beside what was predicted for them. ready: the best division whose code is there,
-    which is then taken for the present one. best: makes the best one there is. Both: None where it is not much better.
-    prepare: makes code for what may come. probes: for each device, how many times as long something small takes as when
-    it was first tried.
-    """
-
-    learn: Callable[[Mapping[str, float], Sequence[tuple[DividedPart, float]]], None]
-    ready: Callable[[Mapping[str, float]], Division | None]
-    best: Callable[[Mapping[str, float]], Division | None]
-    prepare: Callable[[], None]
-    probes: Mapping[str, Callable[[], float]]
-
-
-@dataclass
-class PartTime:
-    """Seconds of all runs of a part, how many they were, and bytes that came from another device."""
-
-    seconds: float = 0.0
-    runs: int = 0
-    bytes: int = 0
-    lately: Lately = field(default_factory=Lately)
-
-
-class _Current:
-    """A division, and what is known of its runs."""
-
-    def __init__(self, division: Division) -> None:
-        self.division, self.parts = division, division.parts
-        self.times = [PartTime() for _ in self.parts]
-        self.waiting = [0] * len(self.parts)  # runs that were put on a lane and have not ended
-        self.makers = {v.name: k for k, part in enumerate(self.parts) for v in part.values}
-        self.instead: dict[int, Executable] = {}
-        self._guard = threading.RLock()  # a signal handler may run the model while its thread holds it
-
-    def put(self, k: int) -> None:
-        """A run of a part was put on a lane."""
-        with self._guard:
-            self.waiting[k] += 1
-
-    def ended(self, k: int) -> None:
-        """A run of a part has ended, on a lane or not."""
-        with self._guard:
-            self.waiting[k] = max(self.waiting[k] - 1, 0)
-
-    def brought(self, k: int, count: int) -> None:
-        """Bytes were moved to a part from another device."""
-        with self._guard:
-            self.times[k].bytes += count
-
-    def ran(self, k: int, seconds: float, is_usual: bool) -> None:
-        """is_usual: nothing else that is made meanwhile takes time of all devices."""
-        with self._guard:
-            spent = self.times[k]
-            spent.seconds += seconds
-            spent.runs += 1
-            if spent.runs > _FIRST and is_usual:
-                spent.lately.add(seconds)
-
-    def took(self) -> list[tuple[DividedPart, float]]:
-        """Parts that ran, and how many times as long as predicted they took lately."""
-        each = zip(self.parts, self.times, self.division.predicted, strict=False)
-        return [(part, spent.lately.seconds / predicted) for part, spent, predicted in each
-                if spent.lately.seconds > 0 and predicted > 0]  # fmt: skip
-
-    def spent(self) -> dict[str, tuple[float, float]]:
-        """(seconds lately, predicted) of each device's parts that ran."""
-        found: dict[str, tuple[float, float]] = {}
-        for part, spent, predicted in zip(self.parts, self.times, self.division.predicted, strict=False):
-            if spent.runs:
-                lately, before = found.get(part.device, (0.0, 0.0))
-                found[part.device] = (lately + spent.lately.seconds, before + predicted)
-        return found
 
 
 @dataclass
 class _Running:
     """One run: of what, values so far, sizes so far, and what says that each of its parts is done."""
 
-    of: _Current
+    of: CurrentDivision
     values: NamedArrays
     sizes: dict[str, int]
     done: dict[int, Future[None]]
-
-
-_Task = Callable[[], None]
-
-
-class _Lane:
-    """A thread that does one thing after the other; it is started with the first, and once more in a forked child. It
-    ends when nobody has the lane any more.
-    """
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._tasks: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
-        self._process = 0
-        self._thread: threading.Thread | None = None
-        self._guard = threading.Lock()
-
-    def put(self, task: _Task) -> None:
-        if self._process != os.getpid():
-            with self._guard:
-                if self._process != os.getpid():
-                    self._begin()
-        self._tasks.put(task)
-
-    def _begin(self) -> None:
-        self._tasks = queue.SimpleQueue()
-        weakref.finalize(self, self._tasks.put, None)
-        self._thread = threading.Thread(target=_work, args=(self._tasks,), name=f"mapsto {self._name}", daemon=True)
-        self._thread.start()
-        _LANES.add(self)
-        self._process = os.getpid()
-
-    def end(self) -> None:
-        """Waits for the task that is being done; the others are dropped."""
-        if self._thread is not None and self._process == os.getpid():
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    self._tasks.get_nowait()
-            self._tasks.put(None)
-            self._thread.join(_PATIENCE)
-
-
-def _work(tasks: queue.SimpleQueue[_Task | None]) -> None:
-    while _is_done(tasks.get()):
-        pass
-
-
-def _is_done(task: _Task | None) -> bool:
-    """Does a task, of which nothing is kept; False: there will be none any more. Tasks tell their errors themselves."""
-    if task is not None:
-        with contextlib.suppress(Exception):
-            task()
-    return task is not None
-
-
-_LANES: weakref.WeakSet[_Lane] = weakref.WeakSet()
-
-
-@atexit.register
-def _end_lanes() -> None:
-    """At the end of the process: a thread inside native code would abort it. What waits is not begun any more."""
-    for lane in list(_LANES):
-        lane.end()
 
 
 def _settle(done: Future[None], error: BaseException | None) -> None:
@@ -257,7 +70,7 @@ class DividedExecutable:
         """
         self.whole, self.devices, self.host = whole, tuple(devices), devices[0]
         self.lost: list[str] = []
-        self._current = _Current(division)
+        self._current = CurrentDivision(division)
         self._next: Division | None = None
         self._replanning, self._adapting = replanning, Adapting(devices)
         self._is_planning = self._is_prepared = False
@@ -267,7 +80,7 @@ class DividedExecutable:
         self.overriding: Overriding[DividedExecutable] | None = None  # initializers that a run may give as well
         self.costs: Callable[[DividedPlan, PlacedWork], list[Alternative]] | None = None  # None: as the plan has them
         self._history: list[str] = list(notes)
-        self._lanes = {device: _Lane(device) for device in devices}
+        self._lanes = {device: DeviceThread(device) for device in devices}
         self._guard = threading.RLock()  # as a signal handler may run the model
 
     @property
@@ -387,7 +200,7 @@ class DividedExecutable:
         running.of.put(k)
         self._lanes[running.of.parts[k].device].put(lambda: self._do(running, k))
 
-    def _chosen(self, current: _Current, of_stream: bool) -> Sequence[int]:
+    def _chosen(self, current: CurrentDivision, of_stream: bool) -> Sequence[int]:
         """The parts that a run does: of copies, the one that will be done first with one run more; each is tried."""
         copies = current.division.copies
         if not copies:
@@ -473,7 +286,7 @@ class DividedExecutable:
                 running.of.brought(k, found[port.name].nbytes)
         return found
 
-    def _made(self, current: _Current, k: int, inputs: NamedArrays) -> NamedArrays:
+    def _made(self, current: CurrentDivision, k: int, inputs: NamedArrays) -> NamedArrays:
         part, begun = current.parts[k], time.perf_counter()
         if part.device in self.lost:
             found = self._by_host(current, k).run(inputs)
@@ -488,7 +301,7 @@ class DividedExecutable:
         current.ran(k, time.perf_counter() - begun, not self._is_planning)
         return found
 
-    def _by_host(self, current: _Current, k: int) -> Executable:
+    def _by_host(self, current: CurrentDivision, k: int) -> Executable:
         made = current.instead.get(k)
         return made or current.instead.setdefault(k, current.parts[k].on_host())
 
@@ -520,7 +333,7 @@ class DividedExecutable:
 
     # ---- while it runs -----------------------------------------------------------------------------------------------
 
-    def _look(self, current: _Current, replanning: Replanning) -> None:
+    def _look(self, current: CurrentDivision, replanning: Replanning) -> None:
         """After a run: whether devices are as fast as the division was made for."""
         with self._guard:
             self._runs += 1
@@ -619,4 +432,4 @@ class DividedExecutable:
     def _switch(self) -> None:
         with self._guard:
             if self._next is not None:
-                self._current, self._next = _Current(self._next), None
+                self._current, self._next = CurrentDivision(self._next), None

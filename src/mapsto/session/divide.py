@@ -27,7 +27,8 @@ from mapsto.placement.simple import alone
 from mapsto.plan.division import DividedPlan
 from mapsto.plan.division_text import division_text
 from mapsto.runtime.cpus import thread_count
-from mapsto.runtime.divided import DividedExecutable, DividedPart, Division, Replanning
+from mapsto.runtime.divided import DividedExecutable
+from mapsto.runtime.divisions import DividedPart, Division, Replanning
 from mapsto.runtime.executable import Overriding
 from mapsto.session.alternatives import Forced
 from mapsto.session.calibrate import calibrated
@@ -314,5 +315,3 @@ def _pinned(pins: Any) -> tuple[tuple[str, str], ...]:
             such = "such as ('conv*', 'opencl')"
             raise ArgumentError(f"pins: expected pairs of a pattern and a device, {such}; got {brief(pin)}")
     return tuple((pattern, device) for pattern, device in found)
-
-

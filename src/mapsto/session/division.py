@@ -14,7 +14,8 @@ from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Graph
 from mapsto.ir.region import reads
 from mapsto.plan.plan import Plan
-from mapsto.runtime.divided import DividedExecutable, DividedPart, Division, Whole
+from mapsto.runtime.divided import DividedExecutable
+from mapsto.runtime.divisions import DividedPart, Division, Whole
 from mapsto.runtime.executable import Executable
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.compile import build

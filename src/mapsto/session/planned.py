@@ -14,7 +14,7 @@ from mapsto.placement.model import latencies
 from mapsto.placement.problem import CLOSE, PlacementProblem
 from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
 from mapsto.plan.placing import Considered
-from mapsto.runtime.divided import DividedPart
+from mapsto.runtime.divisions import DividedPart
 from mapsto.session.placed import AskedOf, PlacedGraph
 from mapsto.version import VERSION
 

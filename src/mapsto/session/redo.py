@@ -22,7 +22,7 @@ from mapsto.plan.division import NOWHERE, DividedPlan, PlacedWork, Total
 from mapsto.plan.division_text import division_text, parse_division
 from mapsto.plan.placing import Correction
 from mapsto.plan.plan import Plan
-from mapsto.runtime.divided import Division
+from mapsto.runtime.divisions import Division
 from mapsto.session.division import copies, copies_of, division_of
 from mapsto.session.parts import GraphPart, cut
 from mapsto.session.placed import AskedOf, PlacedGraph, priced

@@ -1,0 +1,134 @@
+"""What a model on several devices is made of: its parts, what changes them while it runs, and what their runs took."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mapsto.ir.graph import Value
+from mapsto.runtime.adapting import Lately
+from mapsto.runtime.executable import Executable
+
+_FIRST = 2  # runs of a part that touch memory for the first time
+
+
+@dataclass(frozen=True)
+class DividedPart:
+    """executable: on its device. on_host: makes one of the same part for the host. after: parts that it waits for.
+    told: sizes that are to be told, by the inputs whose shapes hold them. values: what it yields, as declared. holds:
+    (a scalar among them or among the inputs of the whole, the size that it is). makes: all that it computes.
+    """
+
+    name: str
+    device: str
+    executable: Executable
+    on_host: Callable[[], Executable]
+    after: tuple[int, ...]
+    told: Mapping[str, str]
+    values: tuple[Value, ...]
+    holds: tuple[tuple[str, str], ...] = ()
+    makes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Whole:
+    """The model: its inputs and outputs, and constants among these."""
+
+    name: str
+    inputs: tuple[Value, ...]
+    outputs: tuple[str, ...]
+    constants: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Division:
+    """Parts of a model. plan_text: where each work is, and why. copies: parts that are all of the model, each on a
+    device of its own: a run is done by the first, and those of a stream by whichever will be done first. predicted:
+    seconds of each part, as the devices' makers say (empty: nothing was predicted).
+    """
+
+    parts: tuple[DividedPart, ...]
+    plan_text: str = ""
+    copies: tuple[int, ...] = ()
+    predicted: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Replanning:
+    """What a division is changed by while it runs; of devices, it says how many times what they did at first they take.
+
+    learn: what parts that ran take, beside what was predicted for them. ready: the best division whose code is there,
+    which is then taken for the present one. best: makes the best one there is. Both: None where it is not much better.
+    prepare: makes code for what may come. probes: for each device, how many times as long something small takes as when
+    it was first tried.
+    """
+
+    learn: Callable[[Mapping[str, float], Sequence[tuple[DividedPart, float]]], None]
+    ready: Callable[[Mapping[str, float]], Division | None]
+    best: Callable[[Mapping[str, float]], Division | None]
+    prepare: Callable[[], None]
+    probes: Mapping[str, Callable[[], float]]
+
+
+@dataclass
+class PartTime:
+    """Seconds of all runs of a part, how many they were, and bytes that came from another device."""
+
+    seconds: float = 0.0
+    runs: int = 0
+    bytes: int = 0
+    lately: Lately = field(default_factory=Lately)
+
+
+class CurrentDivision:
+    """A division, and what is known of its runs."""
+
+    def __init__(self, division: Division) -> None:
+        self.division, self.parts = division, division.parts
+        self.times = [PartTime() for _ in self.parts]
+        self.waiting = [0] * len(self.parts)  # runs that were put on a lane and have not ended
+        self.makers = {v.name: k for k, part in enumerate(self.parts) for v in part.values}
+        self.instead: dict[int, Executable] = {}
+        self._guard = threading.RLock()  # a signal handler may run the model while its thread holds it
+
+    def put(self, k: int) -> None:
+        """A run of a part was put on a lane."""
+        with self._guard:
+            self.waiting[k] += 1
+
+    def ended(self, k: int) -> None:
+        """A run of a part has ended, on a lane or not."""
+        with self._guard:
+            self.waiting[k] = max(self.waiting[k] - 1, 0)
+
+    def brought(self, k: int, count: int) -> None:
+        """Bytes were moved to a part from another device."""
+        with self._guard:
+            self.times[k].bytes += count
+
+    def ran(self, k: int, seconds: float, is_usual: bool) -> None:
+        """is_usual: nothing else that is made meanwhile takes time of all devices."""
+        with self._guard:
+            spent = self.times[k]
+            spent.seconds += seconds
+            spent.runs += 1
+            if spent.runs > _FIRST and is_usual:
+                spent.lately.add(seconds)
+
+    def took(self) -> list[tuple[DividedPart, float]]:
+        """Parts that ran, and how many times as long as predicted they took lately."""
+        each = zip(self.parts, self.times, self.division.predicted, strict=False)
+        return [(part, spent.lately.seconds / predicted) for part, spent, predicted in each
+                if spent.lately.seconds > 0 and predicted > 0]  # fmt: skip
+
+    def spent(self) -> dict[str, tuple[float, float]]:
+        """(seconds lately, predicted) of each device's parts that ran."""
+        found: dict[str, tuple[float, float]] = {}
+        for part, spent, predicted in zip(self.parts, self.times, self.division.predicted, strict=False):
+            if spent.runs:
+                lately, before = found.get(part.device, (0.0, 0.0))
+                found[part.device] = (lately + spent.lately.seconds, before + predicted)
+        return found
