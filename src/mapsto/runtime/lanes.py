@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 _PATIENCE = 60.0  # seconds that the end of a process waits for a task
 
-Job = Callable[[], None]
+LaneTask = Callable[[], None]
 
 
 class DeviceThread:
@@ -22,12 +22,12 @@ class DeviceThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._tasks: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[LaneTask | None] = queue.SimpleQueue()
         self._process = 0
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
 
-    def put(self, task: Job) -> None:
+    def put(self, task: LaneTask) -> None:
         if self._process != os.getpid():
             with self._guard:
                 if self._process != os.getpid():
@@ -52,12 +52,12 @@ class DeviceThread:
             self._thread.join(_PATIENCE)
 
 
-def _work(tasks: queue.SimpleQueue[Job | None]) -> None:
+def _work(tasks: queue.SimpleQueue[LaneTask | None]) -> None:
     while _is_done(tasks.get()):
         pass
 
 
-def _is_done(task: Job | None) -> bool:
+def _is_done(task: LaneTask | None) -> bool:
     """Does a task, of which nothing is kept; False: there will be none any more. Tasks tell their errors themselves."""
     if task is not None:
         with contextlib.suppress(Exception):
