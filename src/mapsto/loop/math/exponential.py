@@ -117,7 +117,7 @@ def _exp_clamped(x: Lanes, f: _Format) -> Lanes:
 
 
 def exp(x: Lanes) -> Lanes:
-    """Results that round to 0, as those of a masked softmax, are not computed: an operation that underflows takes as
+    """Results that round to 0, as those of a masked softmax, are not computed: an operation that underflows may take as
     long as a hundred others.
     """
     f = _FORMATS[x.type.element]
@@ -135,7 +135,7 @@ def exp_bounded(x: Lanes) -> Lanes:
 
 def sigmoid(x: Lanes) -> Lanes:
     """1/(1 + exp(-x)) with e = exp(-|x|): 1/(1+e) for x >= 0, e/(1+e) below, so small results keep their bits. Those
-    that would be denormal are 0: an operation with one takes as long as a hundred others, on most processors.
+    that would be denormal are 0: an operation with one may take as long as a hundred others.
     """
     f = _FORMATS[x.type.element]
     e = exp_bounded((-abs(x)).at_least(f.normal))
