@@ -29,7 +29,7 @@ class Opened:
     @property
     def inputs(self) -> Sequence[InputPort]:
         found: Sequence[InputPort] = (
-            self.executable.whole.inputs if self.is_divided else self.executable.program.inputs
+            self.executable.whole.inputs if self.is_divided else self.executable.inputs
         )  # fmt: skip
         return found
 
