@@ -126,7 +126,12 @@ def test_shapes_as_numpy_has_them() -> None:
         ("plan", "", ParseError, "there is no line"),
         ("plan", "\0\ud800", ParseError, "line 1"),
         ("plan", "plan g for avx2\n  because 5", ParseError, "line 2: a detail, but no item"),
-        ("plan", 'plan g for avx2\nwork g rows = y\n  from 5', ParseError, "line 3: '5' is no list"),
+        (
+            "plan",
+            'plan g for avx2\nwork g rows = y\n  from 5',
+            ParseError,
+            "line 3: from: expected a list of texts, got '5'",
+        ),
         (
             "plan",
             'plan g for avx2\nwork g rows = y\n  because 5',
