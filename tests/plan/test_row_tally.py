@@ -161,15 +161,20 @@ def test_a_long_sum_waits_for_its_additions_and_a_short_one_does_not() -> None:
     assert total(16 * 64).chain == 64 / 4 and total(16 * 8).chain == 0
 
 
-def window(extent: int, guarded: bool) -> Tally:
-    """Each of three rows adds up five neighbours, those outside being zero."""
-    inside = at("x", ROW + RED - 2, COL)
+def window(extent: int, guarded: bool, between: int = 1) -> Tally:
+    """Each of three rows adds up five neighbours, those outside being zero. between: points of a row from one of these
+    to the lanes.
+    """
+    inside = at("x", ROW + RED - 2, sym("b"), COL)
     read: Scalar = (
-        Where((ROW + RED - 2, -1 * ROW - RED + extent + 1), inside, Const(0.0, F32)) if guarded else at("x", ROW, COL)
+        Where((ROW + RED - 2, -1 * ROW - RED + extent + 1), inside, Const(0.0, F32))
+        if guarded
+        else at("x", ROW, sym("b"), COL)
     )
     value = Reduce("sum", (Iter("k", 5),), read)
-    stmt = Stmt("out", F32, (Iter("i", extent), Iter("j", 16)), value)
-    return tally_of([stmt], {"x": plain((extent, 16)), "out": plain((extent, 16))})
+    shape = (extent, between, 32)
+    iters = tuple(Iter(name, e) for name, e in zip("ibj", shape, strict=True))
+    return tally_of([Stmt("out", F32, iters, value)], {"x": plain(shape), "out": plain(shape)})
 
 
 def test_rounds_that_guards_rule_out_are_not_counted() -> None:
@@ -178,7 +183,12 @@ def test_rounds_that_guards_rule_out_are_not_counted() -> None:
 
 
 def test_a_guard_on_an_outer_row_keeps_its_loop() -> None:
-    assert window(3, guarded=True).loops > window(3, guarded=False).loops
+    assert window(3, guarded=True, between=4).loops > window(3, guarded=False, between=4).loops
+
+
+def test_a_row_of_windows_is_innermost_and_decides_its_guards() -> None:
+    """Two vectors of neighbours in one piece are counted outside of it: a loop over them, and one over rows in each."""
+    assert window(3, guarded=True).loops == 1 + 2
 
 
 def test_what_statements_pass_on_stays_near() -> None:

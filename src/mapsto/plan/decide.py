@@ -31,6 +31,7 @@ from mapsto.plan.recipe import Recipe
 from mapsto.plan.rounds import hand_on, handed
 from mapsto.plan.seats import LEAST_GAIN, Free, Seated, seat
 from mapsto.plan.settle import settle
+from mapsto.plan.shuffled import through_shuffles
 from mapsto.plan.slices import slice_concats
 from mapsto.plan.task import Task
 from mapsto.plan.votes import Wishes, wishes
@@ -44,6 +45,12 @@ def decide(graph: Graph, asked: Asked, pins: Pins = NO_PINS) -> Mapped:
     prices = Prices(asked, Sizes(guessed(pins, guesses(graph))))
     pinned, inner = kept_apart(pins, graph), innermost(pins, graph)
     mapped, judged = _decided(graph, prices, pinned, inner)
+    shuffles = through_shuffles(tasks(mapped.items))
+    if shuffles:
+        together = _stored(shuffles, pinned)
+        other, anew = _decided(graph, prices, together, inner)
+        if anew.seconds < judged.seconds * (1 - LEAST_GAIN):
+            mapped, judged, pinned = other, anew, together
     if sum(judged.undone.values()) > LEAST_GAIN * judged.seconds:
         other, anew = _decided(graph, prices, _without(judged.undone, pinned), inner)
         if anew.seconds < judged.seconds:
@@ -88,6 +95,15 @@ def _without(undone: Mapping[tuple[Recipe, Recipe], float], pinned: Together | N
     return apart
 
 
+def _stored(shuffles: frozenset[tuple[Recipe, Recipe]], pinned: Together | None) -> Together:
+    def apart(source: Task, reader: Task) -> str:
+        if (source.recipe, reader.recipe) in shuffles:
+            return "stored once in its new order, windows over it are read side by side"
+        return pinned(source, reader) if pinned is not None else ""
+
+    return apart
+
+
 def _seats(wished: Wishes, seated: Seated) -> Seats | None:
     """As plans have it; None where there was nothing to choose."""
     if not seated.choice:
@@ -97,8 +113,8 @@ def _seats(wished: Wishes, seated: Seated) -> Seats | None:
         of = wished.seats[at]
         for chosen, loss in enumerate(losses):
             if chosen != seated.choice[at] and loss < float("inf"):
-                dim = of.dims[chosen]
-                beaten.append((of.values, Beaten("inner", "-" if dim is None else str(dim), "", _rounded(loss))))
+                inner = of.inners[chosen]
+                beaten.append((of.values, Beaten("inner", "-" if inner is None else str(inner), "", _rounded(loss))))
     seconds, bound, voted = map(_rounded, (seated.seconds, seated.bound, seated.voted))
     return Seats(seconds, bound, voted, seated.method, seated.exact, tuple(beaten))
 

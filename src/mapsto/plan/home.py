@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
@@ -12,6 +13,17 @@ from mapsto.plan.layout import Layout, blocked, permuted, plain
 from mapsto.plan.traits import Traits
 
 Border = tuple[tuple[int, int], ...]
+
+
+class Inner(NamedTuple):
+    """The dim that lies innermost: in blocks where it is long enough and the maker has a use for them, or `whole`."""
+
+    dim: int
+    whole: bool = False
+
+    def __str__(self) -> str:
+        """As plans have it."""
+        return f"{self.dim} whole" if self.whole else str(self.dim)
 
 
 @dataclass(frozen=True)
@@ -33,16 +45,18 @@ def as_it_comes(value: Value) -> Home:
     return Home(value.name, value.dtype, plain(value.shape), "row-major, as it comes in")
 
 
-def layout_for(shape: tuple[Dim, ...], inner: int | None, traits: Traits, border: Border = ()) -> Layout:
-    """The layout with one dim innermost (blocked where long enough, for a maker that has a use for blocks) and a
-    border.
+def layout_for(
+    shape: tuple[Dim, ...], inner: int | None, traits: Traits, border: Border = (), whole: bool = False
+) -> Layout:
+    """The layout with one dim innermost (blocked where long enough, for a maker that has a use for blocks, unless it is
+    to be whole) and a border.
     """
     rank = len(shape)
     if inner is None or rank == 0 or inner == rank - 1:
         return permuted(shape, range(rank), border or None)
     extent = shape[inner]
     is_long = isinstance(extent, int) and extent >= traits.least_blocked
-    if traits.block and is_long and not (border and border[inner] != (0, 0)):
+    if traits.block and is_long and not whole and not (border and border[inner] != (0, 0)):
         return blocked(shape, inner, traits.block, border or None)
     return permuted(shape, [d for d in range(rank) if d != inner] + [inner], border or None)
 

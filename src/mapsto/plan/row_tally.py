@@ -108,7 +108,7 @@ def _cheapest(works: Sequence[RowWork], shared: int, inside: set[str], spec: Dev
         if nests[0].extent_at(at) > 1:
             counts = Counts()
             for nest in nests:
-                nest.count(nest.work.iters[at], counts)
+                nest.along(nest.work.iters[at]).count(nest.work.iters[at], counts)
             seconds = _seconds(counts, spec)
             if seconds < best:
                 best, found = seconds, counts
@@ -172,7 +172,7 @@ def _seconds(counts: Counts, spec: DeviceSpec) -> float:
 class _Nest:
     """The loops of one statement, outermost first: shared rows by the stride they write at, its own, reductions'.
 
-    across: the iterator that rows of tiles are of; height: of a tile.
+    across: the iterator that rows of tiles are of; height: of a tile. rows: the shared ones, in another order.
     """
 
     def __init__(
@@ -184,10 +184,11 @@ class _Nest:
         lanes: int,
         across: str | None = None,
         height: int = 1,
+        rows: Sequence[str] = (),
     ) -> None:
         self.work, self.inside, self.spec, self.lanes = work, inside, spec, lanes
         self.across, self.height = across, height
-        rows = sorted(work.iters[:shared], key=self._stride, reverse=True)
+        self.rows = rows = rows or sorted(work.iters[:shared], key=self._stride, reverse=True)
         own = work.iters[shared:]
         self.joined = _joined(rows, work)
         self.loops = (*self.joined, *own, *work.reduced)
@@ -200,6 +201,15 @@ class _Nest:
         self.inside_share = work.inside()
         self.straight: frozenset[str] = frozenset()
         self.known: dict[frozenset[str], float] = {}  # how often what depends on these iterators is computed
+
+    def along(self, lane: str) -> _Nest:
+        """With the vectors of a row counted outside of one along which windows overlap, where they would be counted
+        innermost.
+        """
+        if len(self.rows) < 2 or self.rows[-1] != lane or not self.work.slides(self.rows[-2]):
+            return self
+        rows = (*self.rows[:-2], lane, self.rows[-2])
+        return _Nest(self.work, len(rows), self.inside, self.spec, self.lanes, rows=rows)
 
     def _stride(self, name: str) -> float:
         """How far a row moves the store; one of a single round is no loop, and lies outside of all."""

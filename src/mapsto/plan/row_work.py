@@ -5,6 +5,7 @@ Code for statements computes each value once, in the outermost loop that knows w
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -95,6 +96,16 @@ class RowWork:
                 return frozenset(reduced[: at + 1])
         return frozenset()
 
+    def slides(self, row: str) -> bool:
+        """Whether a window that is reduced moves along a row by less than it is wide."""
+        return any(
+            _overlap(node.walks[row], node.walks[red], self.extents[red])
+            for node in self.nodes
+            if node.walks is not None and row in node.walks
+            for red in self.reduced
+            if red in node.walks
+        )
+
     def inside(self) -> float:
         """The share of a reduction's rounds in which its guards hold, as far as they are bounds of one row each."""
         share = 1.0
@@ -104,6 +115,12 @@ class RowWork:
             if len(rows) == 1:
                 share *= _share_inside(own, next(iter(rows)), red, self.extents)
         return share
+
+
+def _overlap(row: Stepping, red: Stepping, extent: int) -> bool:
+    if row.run != math.inf or red.run != math.inf or row.step <= 0 or red.step <= 0:
+        return False
+    return row.step % red.step == 0 and row.step < red.step * extent
 
 
 def _share_inside(guards: Sequence[Guard], row: str, red: str, extents: Mapping[str, int]) -> float:

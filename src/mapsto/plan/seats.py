@@ -37,8 +37,8 @@ LEAST_GAIN = 0.01
 
 @dataclass(frozen=True)
 class Seated:
-    """`choice`: of each seat (by number), a place in its dims. Seconds of all tasks that a choice touches: as chosen,
-    at least, and as voted. `losses`: by seat and dim, seconds that the whole loses with that one (`exact`: else at
+    """`choice`: of each seat (by number), a place in its inners. Seconds of all tasks that a choice touches: as chosen,
+    at least, and as voted. `losses`: by seat and inner, seconds that the whole loses with that one (`exact`: else at
     least).
     """
 
@@ -67,7 +67,7 @@ class Free:
 
     @cached_property
     def seat_of(self) -> dict[str, int]:
-        return {name: at for at, s in enumerate(self.wished.seats) if len(s.dims) > 1 for name in s.values}
+        return {name: at for at, s in enumerate(self.wished.seats) if len(s.inners) > 1 for name in s.values}
 
     @cached_property
     def makers(self) -> dict[str, Task]:
@@ -82,7 +82,7 @@ class Free:
             )
             seats, cells = [], 1
             for at in dict.fromkeys(self.seat_of[n] for n in names if n in self.seat_of):
-                cells *= len(self.wished.seats[at].dims)
+                cells *= len(self.wished.seats[at].inners)
                 if cells <= _MOST_CELLS:
                     seats.append(at)
             if seats and task.kind != "routine":
@@ -100,7 +100,7 @@ class Free:
         return found[::-1]
 
     def _table(self, task: Task, before: list[Task], seats: list[int]) -> Table:
-        counts = [len(self.wished.seats[at].dims) for at in seats]
+        counts = [len(self.wished.seats[at].inners) for at in seats]
         costs = np.zeros(counts)
         for cell in itertools.product(*map(range, counts)):
             costs[cell] = self._seconds(task, before, self.wished.seated(dict(zip(seats, cell, strict=True))))
@@ -123,8 +123,8 @@ class Free:
 def seat(free: Free) -> Seated:
     """The dims of all seats, by what works cost."""
     wished = free.wished
-    open_seats = [at for at, s in enumerate(wished.seats) if len(s.dims) > 1]
-    problem = Problem({_name(at): len(wished.seats[at].dims) for at in open_seats}, tuple(free.tables()))
+    open_seats = [at for at, s in enumerate(wished.seats) if len(s.inners) > 1]
+    problem = Problem({_name(at): len(wished.seats[at].inners) for at in open_seats}, tuple(free.tables()))
     incumbent = {_name(at): wished.seats[at].voted for at in open_seats}
     voted = problem.cost(incumbent)
     found = solve(problem, incumbent)

@@ -89,9 +89,13 @@ class _Settling:
         else:
             border = self.border.get(name, ()) if name not in self.wishes.fixed else ()
             inner = self.wishes.inner.get(name)
-            wanted = f"dim {inner} innermost, as most of its readers and writers want"
-            because = "row-major" if inner is None else wanted
-            home = Home(name, value.dtype, layout_for(value.shape, inner, self.setting.traits, border), because)
+            if inner is None:
+                because, layout = "row-major", layout_for(value.shape, None, self.setting.traits, border)
+            else:
+                how = " in one piece, as groups of channels cross blocks" if inner.whole else ""
+                because = f"dim {inner.dim} innermost{how}, as most of its readers and writers want"
+                layout = layout_for(value.shape, inner.dim, self.setting.traits, border, inner.whole)
+            home = Home(name, value.dtype, layout, because)
         self.homes[name] = home
         return home
 

@@ -98,7 +98,7 @@ class _Slicing:
         if found is None or (name in self.border and self.border[name][found.axis] != (0, 0)):
             return None
         extents = (found.start, self.values[name].shape[found.axis], self.values[target].shape[found.axis])
-        if found.axis == inner and self.block:
+        if inner is not None and found.axis == inner.dim and not inner.whole and self.block:
             if not all(isinstance(e, int) and e % self.block == 0 for e in extents):
                 return None
         return name, found

@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
-from mapsto.ir.expr import sym, symbols
+from mapsto.ir.expr import Dim, sym, symbols
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Load, Stmt
 from mapsto.kernel.compose import loads_of
+from mapsto.plan.access import access
+from mapsto.plan.contraction import Contraction
 from mapsto.plan.fuse import is_wide
-from mapsto.plan.home import Border
+from mapsto.plan.home import Border, Inner, layout_for
 from mapsto.plan.items import Branches, Control, Item, Looped, reads_of, targets_of
 from mapsto.plan.rounds import handed_in
 from mapsto.plan.rules.siblings import is_part
@@ -27,12 +29,12 @@ from mapsto.plan.works import walk
 
 @dataclass(frozen=True)
 class Seat:
-    """Values that lie alike. `dims`: those that may be innermost, None for row-major; `voted`: the place in `dims` of
-    what most of their readers and writers want. One of a single choice is pinned, or nobody cares.
+    """Values that lie alike. `inners`: the dims that may be innermost, None for row-major; `voted`: the place in
+    `inners` of what most of their readers and writers want. One of a single choice is pinned, or nobody cares.
     """
 
     values: tuple[str, ...]
-    dims: tuple[int | None, ...]
+    inners: tuple[Inner | None, ...]
     voted: int = 0
 
 
@@ -46,19 +48,19 @@ class Wishes:
     kept: frozenset[str]
     fixed: frozenset[str]
     seats: tuple[Seat, ...]
-    inner: Mapping[str, int]
+    inner: Mapping[str, Inner]
     border: Mapping[str, Border]
 
     def seated(self, choice: Mapping[int, int]) -> Wishes:
         """With these seats (by their numbers) in another of their dims."""
         inner = dict(self.inner)
         for at, chosen in choice.items():
-            dim = self.seats[at].dims[chosen]
+            found = self.seats[at].inners[chosen]
             for name in self.seats[at].values:
-                if dim is None:
+                if found is None:
                     inner.pop(name, None)
                 else:
-                    inner[name] = dim
+                    inner[name] = found
         return replace(self, inner=inner)
 
 
@@ -74,8 +76,8 @@ def wishes(
     kept, fixed = _kept(every, ports), _fixed(every) | ports | constants
     seats = _seats(every, values, kept, fixed, constants)
     held = {name: dim for name, dim in pinned.items() if name in kept - fixed and (dim or 0) < values[name].rank}
-    seats = [Seat(tuple(n for n in s.values if n not in held), s.dims, s.voted) for s in seats]
-    seats += [Seat((name,), (dim,)) for name, dim in held.items()]
+    seats = [Seat(tuple(n for n in s.values if n not in held), s.inners, s.voted) for s in seats]
+    seats += [Seat((name,), (None if dim is None else Inner(dim),)) for name, dim in held.items()]
     wished = Wishes(frozenset(kept), frozenset(fixed), tuple(s for s in seats if s.values), {}, _borders(every, values))
     return wished.seated({at: seat.voted for at, seat in enumerate(wished.seats)})
 
@@ -135,12 +137,12 @@ def _seats(
     for task in tasks:
         for a, b in _tied(task, kept, fixed, constants):
             ties.tie(a, b)
-    votes: dict[str, dict[int, int]] = {}
+    votes: dict[str, dict[Inner, int]] = {}
     wanted = {task.targets[-1]: task.phases[0].column_dim for task in tasks if task.phases}
     for task in tasks:
-        for name, dim in _votes(task, wanted):
+        for name, inner in _votes(task, wanted, values):
             tally = votes.setdefault(ties.find(name), {})
-            tally[dim] = tally.get(dim, 0) + 1
+            tally[inner] = tally.get(inner, 0) + 1
     free = kept - fixed
     found: dict[tuple[str, int], list[str]] = {}  # values of different ranks never lie alike
     for name in dict.fromkeys(name for item in items for name in targets_of(item)):
@@ -149,24 +151,34 @@ def _seats(
             found.setdefault((root, values[name].rank), []).append(name)
     seats: list[Seat] = []
     for (root, rank), names in found.items():
-        ranked = sorted(((w, d) for d, w in votes[root].items() if d < rank), reverse=True)
-        dims: list[int | None] = [d for _, d in ranked]
-        if dims:
-            seats.append(Seat(tuple(names), (*dims, *([None] if rank - 1 not in dims else []))))
+        ranked = sorted(((w, inner) for inner, w in votes[root].items() if inner.dim < rank), reverse=True)
+        inners: list[Inner | None] = [inner for _, inner in ranked]
+        if inners:
+            seats.append(Seat(tuple(names), (*inners, *([None] if Inner(rank - 1) not in inners else []))))
     return seats
 
 
-def _votes(task: Task, columns: Mapping[str, int | None]) -> Iterator[tuple[str, int]]:
-    """(value, dim) for each wish. columns: the dims of contractions' results that hold their columns."""
+def _votes(
+    task: Task, columns: Mapping[str, int | None], values: Mapping[str, Value]
+) -> Iterator[tuple[str, Inner]]:
+    """(value, how it is to lie) for each wish. columns: the dims of contractions' results that hold their columns."""
     for c in task.phases[:1]:
         assert c.channel_dim is not None and c.column_dim is not None
-        yield c.a.tensor, c.channel_dim
-        yield task.targets[-1], c.column_dim
+        a, final = c.a.tensor, task.targets[-1]
+        yield a, _reached(c, c.a.index, values[a].shape, c.channel_dim, c.channels[0].name)
+        yield final, _reached(c, c.index, c.shape, c.column_dim, c.cols[0].name)
     if is_part(task):  # as its own contraction would
         (load,) = loads_of(task.stmts[0])
         dim = columns[load.tensor]
         assert dim is not None
-        yield task.targets[-1], dim
+        yield task.targets[-1], Inner(dim)
+
+
+def _reached(c: Contraction, index: tuple[Dim, ...], shape: tuple[Dim, ...], dim: int, fast: str) -> Inner:
+    """How an operand is to lie so that a contraction reaches a dim: in one piece where its groups cross blocks."""
+    blocks, whole = (layout_for(shape, dim, c.traits, (), each) for each in (False, True))
+    crosses = blocks != whole and access(c, index, blocks, fast, None) is None
+    return Inner(dim, crosses and access(c, index, whole, fast, None) is not None)
 
 
 def _tied(task: Task, kept: Set[str], fixed: Set[str], constants: Set[str]) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,7 @@ from mapsto.devices.generic.running import (
     runner,
     states_of,
 )
+from mapsto.devices.generic.windows import overlaps
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
     Dim,
@@ -123,31 +124,12 @@ def _prepared(emitter: Context, e: Reduction) -> Vector | None:
 
 def goes_with_neighbours(emitter: Context, e: Reduce, row: str) -> bool:
     """Whether the loops of a reduction are the same for all rows of an iterator, and neighbours read what it reads."""
-    if not _overlaps(e, row):
+    if not overlaps(e, row):
         return False
     own = symbols(emitter.code.bindings[row])
     bounded = _bounded(emitter, e, _prepared(emitter, e))
     limits = [b for lines in bounded.holds.values() for line in lines for b in (line.start, line.stop) if b is not None]
     return not any(symbols(emitter.code.expand(b)) & own for b in limits)
-
-
-def _overlaps(e: Reduce, row: str) -> bool:
-    """Whether the window of one row has points of the next one's."""
-    for node in walk(e.body):
-        if not isinstance(node, Load) or (along := linear(node.index[0], row)) is None:
-            continue
-        for it in e.iters:
-            step = linear(node.index[0], it.name)
-            if step is not None and _shares(along.coefficient, step.coefficient, it.extent):
-                return True
-    return False
-
-
-def _shares(along: Dim, step: Dim, extent: Dim) -> bool:
-    """Whether a window of `extent` points, `step` apart, meets the one that begins `along` further on."""
-    if not isinstance(along, int) or not isinstance(step, int) or not isinstance(extent, int):
-        return False
-    return along > 0 and step > 0 and along % step == 0 and along // step < extent
 
 
 # ---- guards as bounds ----------------------------------------------------------------------------------------------

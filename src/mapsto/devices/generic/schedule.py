@@ -22,9 +22,10 @@ from mapsto.devices.generic.one_pass import in_one_pass
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.rows import Segment, segments
 from mapsto.devices.generic.temps import Temps, place_temps
+from mapsto.devices.generic.windows import overlaps
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, mod, round_up, sym
-from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, ranges_of, walk
+from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, Reduce, ranges_of, walk
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.loop_forms import MOST_TILE_ROWS, lanes_for
 
@@ -407,7 +408,20 @@ def vector_rows(
     tail = None if block is None and mod(it.extent, count) == 0 else it.extent - sym(outer.name) * count
     rows = tuple(outer if i is it else i for i in flat.rows)
     split = replace(substituted_segment(flat, {it.name: expression}), rows=rows, lane=Iter(symbol, count))
-    split = sorted_rows(simplified(split), temps)
+    split = _windows_innermost(sorted_rows(simplified(split), temps), outer)
     split = collapsed_rows(split, [tail] if tail is not None else [])
     fills = "" if block is None else it.name
     return split, VectorAxis(outer.name, it.name, expression, symbol, count, it.extent, tail, fills)
+
+
+def _windows_innermost(split: FlatSegment, outer: Iter) -> FlatSegment:
+    """Vectors that are counted innermost, as where channels lie so in one piece, are counted outside of a row along
+    which windows overlap: what vectors of one row have in common is nothing, neighbours share points and weights.
+    """
+    if len(split.rows) < 2 or split.rows[-1].name != outer.name:
+        return split
+    *others, row, last = split.rows
+    found = [n for s in split.steps for n in walk(s.value) if isinstance(n, Reduce)]
+    if not any(overlaps(e, row.name) for e in found):
+        return split
+    return replace(split, rows=(*others, last, row))
