@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.passes.test_channel_shuffles import shuffled_window
 from tests.passes.test_rules import CHEAPER, GONE, Build, conv, graph_of, number, sliced, transposed, two
 
 from mapsto.ir.dtypes import DType
@@ -121,6 +122,7 @@ MORE: dict[str, Build] = {
     "pad before a convolution": lambda b, x: conv(
         b, b.one("pad", [x], before=(0, 0, 1, 0), after=(0, 0, 0, 2), mode="constant", value=0.0)
     ),
+    "channels shuffled before a window": lambda b, x: shuffled_window(b, conv(b, x), 2, 1),
     "scale after a convolution": lambda b, x: b.one("mul", [conv(b, x), number(b, 3, x)]),
     "scale of each channel": lambda b, x: b.one("mul", [conv(b, x), b.constant(varied(4, 4, 1, 1))]),
     "products side by side": lambda b, x: b.one(

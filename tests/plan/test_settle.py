@@ -8,16 +8,16 @@ import pytest
 
 from mapsto.devices.cpu.traits import TRAITS
 from mapsto.ir.dtypes import DType
-from mapsto.ir.graph import Graph
+from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.plan.access import access
 from mapsto.plan.decide import decide
 from mapsto.plan.home import Border, layout_for, same_places
 from mapsto.plan.items import Branches, Item, Task, reads_of, targets_of, tasks
-from mapsto.plan.layout import plain
+from mapsto.plan.layout import permuted, plain
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.works import NO_PINS, Pins
-from tests.plan.graphs import conv
+from tests.plan.graphs import conv, varied
 from tests.plan.support import asked
 
 
@@ -58,6 +58,44 @@ def test_equal_needs_share_a_copy() -> None:
     x = b.input("x", DType.F32, (1, 16, 9, 9))
     mapped = decided(b.finish([b.one("add", [b.one(op, [conv(b, x, 16)]) for op in ("relu", "tanh")])]))
     assert len({task.phases[0].a.tensor for task in tasks(mapped.items) if task.phases}) == 1
+
+
+def grouped(b: Builder, x: Value, channels: int, groups: int) -> Value:
+    weights = b.constant(varied(len(b.nodes), channels, channels // groups, 1, 1), "w")
+    return b.one("conv", [x, weights], strides=(1, 1), pads=(0,) * 4, dilations=(1, 1), group=groups)
+
+
+def test_groups_that_cross_blocks_have_their_channels_in_one_piece() -> None:
+    """No copy between them: each reads and writes as the values lie."""
+    b = Builder("g")
+    x = b.input("x", DType.F32, (1, 136, 8, 8))
+    first = b.one("relu", [grouped(b, x, 136, 4)])
+    second = b.one("relu", [grouped(b, first, 136, 4)])
+    mapped = decided(b.finish([b.one("reduce", [second], kind="max", axes=(2, 3), keepdims=True)]))
+    assert [t.recipe.rule for t in tasks(mapped.items)].count("copy") <= 1  # of the input
+    assert mapped.homes[first.name].layout == permuted((1, 136, 8, 8), (0, 2, 3, 1))
+
+
+def test_groups_of_whole_blocks_lie_in_blocks() -> None:
+    b = Builder("g")
+    x = b.input("x", DType.F32, (1, 128, 8, 8))
+    first = b.one("relu", [grouped(b, x, 128, 4)])
+    second = b.one("relu", [grouped(b, first, 128, 4)])
+    mapped = decided(b.finish([b.one("reduce", [second], kind="max", axes=(2, 3), keepdims=True)]))
+    assert mapped.homes[first.name].layout.block is not None
+
+
+def test_a_shuffle_that_a_window_reads_through_is_stored_before_it_where_that_is_less() -> None:
+    b = Builder("g")
+    y = b.one("relu", [grouped(b, b.input("x", DType.F32, (1, 136, 28, 28)), 136, 4)])
+    y = b.one("transpose", [b.one("reshape", [y], shape=(1, 4, 34, 28, 28))], perm=(0, 2, 1, 3, 4))
+    y = b.one("reshape", [y], shape=(1, 136, 28, 28))
+    weights = b.constant(varied(3, 136, 1, 3, 3), "w")
+    window = b.one("conv", [y, weights], strides=(1, 1), pads=(1,) * 4, dilations=(1, 1), group=136)
+    last = b.one("relu", [grouped(b, window, 136, 4)])
+    mapped = decided(b.finish([b.one("reduce", [last], kind="max", axes=(2, 3), keepdims=True)]))
+    (task,) = [t for t in tasks(mapped.items) if window.name in t.targets]
+    assert task.reads >= {y.name} and mapped.homes[y.name].layout == permuted(y.shape, (0, 2, 3, 1))
 
 
 def test_a_copy_that_an_arm_makes_is_read_there_alone() -> None:

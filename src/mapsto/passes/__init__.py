@@ -16,6 +16,7 @@ from mapsto.ir.graph import Graph
 from mapsto.ir.text import print_graph
 from mapsto.passes.affine import AffineFolding
 from mapsto.passes.apart_windows import ApartWindows
+from mapsto.passes.channel_shuffles import ChannelShuffles
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.gradient import gradient
@@ -30,6 +31,7 @@ from mapsto.passes.strength import Strength
 __all__ = [
     "AffineFolding",
     "ApartWindows",
+    "ChannelShuffles",
     "ConcatSlices",
     "DeadCode",
     "Hoisting",
@@ -73,6 +75,8 @@ def default_passes() -> tuple[Pass, ...]:
         NarrowProducts(),
         Identities(),
         Hoisting(),
+        DeadCode(),
+        ChannelShuffles(),
         DeadCode(),
     )
 

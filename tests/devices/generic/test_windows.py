@@ -13,7 +13,7 @@ from mapsto.ir.expr import evaluate
 from mapsto.ir.graph import Value
 from mapsto.loop.ast import For, Statement
 from mapsto.ops.builder import Builder
-from mapsto.plan.layout import blocked
+from mapsto.plan.layout import blocked, permuted
 
 
 def depthwise(width: int, kernel: int = 3, stride: int = 1, pad: int = 1, dtype: DType = DType.F32) -> Case:
@@ -63,6 +63,31 @@ def test_rows_are_computed_at_once_only_where_windows_overlap() -> None:
     plain = depthwise(40)
     plain.layouts = {}  # lanes run along the rows themselves
     assert 4 not in steps(plain)
+
+
+def in_one_piece(channels: int, width: int, stride: int = 1) -> Case:
+    """Channels innermost, whole: as many as there are, where vectors of them are counted innermost."""
+    case = one(
+        "conv",
+        [floats(1, channels, 5, width), floats(channels, 1, 3, 3)],
+        strides=(stride, stride),
+        pads=(1, 1, 1, 1),
+        dilations=(1, 1),
+        group=channels,
+    )
+    case.layouts = {t.name: permuted(t.shape, (0, 2, 3, 1)) for t in (case.kernel.inputs[0], *case.kernel.outputs)}
+    return case
+
+
+@pytest.mark.parametrize("width", [3, 9, 18])
+@pytest.mark.parametrize("channels", [32, 34, 40])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_channels_in_one_piece(channels: int, width: int, stride: int, engine: Engine) -> None:
+    check(in_one_piece(channels, width, stride), engine, shares=4)
+
+
+def test_vectors_of_channels_in_one_piece_are_counted_outside_of_windows() -> None:
+    assert 4 in steps(in_one_piece(34, 18)) and 4 in steps(in_one_piece(32, 18, 2))
 
 
 def residual(b: Builder, x: Value, w: Value) -> Value:

@@ -19,6 +19,7 @@ from mapsto.ir.expr import symbols
 from mapsto.kernel.ast import Cast, Load, Scalar, Stmt, transform
 from mapsto.kernel.compose import loads_of
 from mapsto.plan.home import Home
+from mapsto.plan.layout import Layout
 
 # Points of a result for each element of a constant, from which on its conversion in every round costs more than bytes.
 _OFTEN = 8
@@ -43,10 +44,17 @@ def relaid(stmts: Sequence[Stmt], store: HomeStore) -> list[Stmt]:
 
 
 def _vector_dim(stmts: Sequence[Stmt], homes: Mapping[str, Home]) -> int | None:
-    """The dim that the results hold innermost, in blocks."""
+    """The dim that the results hold innermost, in blocks or in one piece, and that is not their last."""
     layouts = [homes[s.target].layout for s in stmts if s.target in homes]
-    found = {layout.block.dim for layout in layouts if layout.block is not None}
+    found = {dim for layout in layouts if (dim := _innermost(layout)) is not None}
     return found.pop() if len(found) == 1 and len({len(s.iters) for s in stmts}) == 1 else None
+
+
+def _innermost(layout: Layout) -> int | None:
+    if layout.block is not None:
+        return layout.block.dim
+    last = layout.axes[-1] if layout.axes else None
+    return last.dim if last is not None and last.stride == 1 and last.dim != len(layout.shape) - 1 else None
 
 
 def _relaid(stmt: Stmt, dim: int | None, store: HomeStore) -> Stmt:
