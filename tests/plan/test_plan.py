@@ -75,7 +75,11 @@ PLAN = Plan(
             3.0,
             "highs",
             False,
-            ((("t", "odd, name"), Beaten("inner", "-", "", 1e-06)), (("s",), Beaten("inner", "0", "", 0.0))),
+            (
+                (("t", "odd, name"), Beaten("inner", "-", "", 1e-06)),
+                (("s",), Beaten("inner", "0", "", 0.0)),
+                (("s",), Beaten("inner", "1 whole", "", 0.5)),
+            ),
         ),
     ),
 )

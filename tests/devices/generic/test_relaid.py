@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
 from mapsto.kernel.ast import Cast, Iter, Load, Op, Reduce, Stmt
 from mapsto.plan.home import Home
-from mapsto.plan.layout import blocked, plain
+from mapsto.plan.layout import blocked, permuted, plain
 
 F16, F32 = DType.F16, DType.F32
 
@@ -59,6 +59,13 @@ def test_turned_to_the_lanes(dtype: DType) -> None:
     assert weight.index == (sym("k"), sym("c")) and weight.dtype is F32
     assert own.constants[weight.tensor].dtype == np.float32
     np.testing.assert_array_equal(own.constants[weight.tensor], own.constants["w"].astype(np.float32).T)
+
+
+def test_turned_to_channels_in_one_piece() -> None:
+    own = store(F32, True, 40)
+    whole = permuted((1, 16, 40), (0, 2, 1))
+    weight = read(relaid([convolution(F32, 40)], replace(own, homes={"y": Home("y", F32, whole, "")}))[0])
+    assert weight.index == (sym("k"), sym("c"))
 
 
 def test_halves_that_stay_as_they_lie_are_f32_too() -> None:
