@@ -88,7 +88,7 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "devices/generic/blocks.py": {FORM: (4, 8, 16)},
     "devices/generic/body.py": {CODE: (4,)},
     "devices/generic/cost.py": {GUESS: (4096,), TYPE: (4,)},
-    "devices/generic/lower.py": {CODE: (40, 120)},
+    "devices/generic/lower.py": {CODE: (6, 40, 120)},
     "devices/generic/one_pass.py": {CODE: (4, 8, 160), FORM: (16,)},
     "devices/generic/operations.py": {TYPE: (16,)},
     "devices/generic/reduce.py": {FORM: (10,)},

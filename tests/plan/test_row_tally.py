@@ -191,6 +191,15 @@ def test_a_row_of_windows_is_innermost_and_decides_its_guards() -> None:
     assert window(3, guarded=True).loops == 1 + 2
 
 
+def test_vectors_along_windows_stay_innermost() -> None:
+    """Windows of 3 x 3 in rows of 64: four vectors in each of 16 rows."""
+    y, x, k, m = (sym(n) for n in "yxkm")
+    value = Reduce("sum", (Iter("k", 3), Iter("m", 3)), at("x", y + k, x + m))
+    stmt = Stmt("out", F32, (Iter("y", 16), Iter("x", 64)), value)
+    found = tally_of([stmt], {"x": plain((18, 66)), "out": plain((16, 64))})
+    assert found.loops == 1 + 16
+
+
 def test_what_statements_pass_on_stays_near() -> None:
     """Softmax over rows of 64: three passes, one operand, one result."""
     iters = (Iter("i", 4), Iter("j", 64))

@@ -204,9 +204,11 @@ class _Nest:
 
     def along(self, lane: str) -> _Nest:
         """With the vectors of a row counted outside of one along which windows overlap, where they would be counted
-        innermost.
+        innermost, and no window overlaps along them.
         """
-        if len(self.rows) < 2 or self.rows[-1] != lane or not self.work.slides(self.rows[-2]):
+        if len(self.rows) < 2 or self.rows[-1] != lane:
+            return self
+        if not self.work.slides(self.rows[-2]) or self.work.slides(lane):
             return self
         rows = (*self.rows[:-2], lane, self.rows[-2])
         return _Nest(self.work, len(rows), self.inside, self.spec, self.lanes, rows=rows)

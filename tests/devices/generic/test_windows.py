@@ -36,6 +36,9 @@ def innermost(case: Case) -> Case:
     return case
 
 
+PADDED = {"strides": (1, 1), "pads": (1, 1, 1, 1), "dilations": (1, 1)}
+
+
 def loops(body: tuple[Statement, ...]) -> list[For]:
     found = [s for s in body if isinstance(s, For)]
     nested = [n for s in body for n in loops(getattr(s, "body", ()) or getattr(s, "then", ()))]
@@ -60,9 +63,23 @@ def test_rows_are_computed_at_once_only_where_windows_overlap() -> None:
     assert 4 in steps(depthwise(18, kernel=3, stride=2))
     assert 4 not in steps(depthwise(18, kernel=2, stride=2, pad=0))
     assert 4 not in steps(innermost(one("exp", [floats(1, 16, 5, 18)])))
-    plain = depthwise(40)
+    plain = innermost(one("conv", [floats(1, 2, 12, 40), floats(2, 1, 3, 3)], **PADDED, group=2))
     plain.layouts = {}  # lanes run along the rows themselves
     assert 4 not in steps(plain)
+
+
+def test_short_rows_are_computed_at_once_too() -> None:
+    assert 4 in steps(depthwise(7)) and 4 not in steps(depthwise(4))
+
+
+def test_few_ends_of_rows_have_code_of_their_own() -> None:
+    """Only the window's other side, whose guards another row decides, is a loop there; many ends are loops."""
+
+    def inside(case: Case, kind: str) -> bool:
+        return any(loop.var.startswith(kind) for loop in loops(lowered(case)[0].body))
+
+    assert not inside(depthwise(18, 5, 2, 2), "edge")
+    assert inside(depthwise(18, 7, 1, 6), "edge")
 
 
 def in_one_piece(channels: int, width: int, stride: int = 1) -> Case:

@@ -73,7 +73,7 @@ class Body:
         """How many rows of an iterator, inside a span, are computed at once: several where windows of neighbours have
         points in common, which are then loaded and converted once, and where weights are read once for all.
         """
-        if not isinstance(last.extent, int) or last.extent >= 2 * _NEIGHBOURS:
+        if not isinstance(last.extent, int) or last.extent > _NEIGHBOURS:
             name = f"{last.name}?"  # some row of the span
             self.code.unbind(name, span)
             self.code.bind(last.name, sym(name))

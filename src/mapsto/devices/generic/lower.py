@@ -48,6 +48,8 @@ from mapsto.plan.loop_forms import lanes_for
 # Bounds on how much code one kernel is. Up to this many scalar operations the tail of a row vector gets code of its
 # own; beyond, all vectors run under a mask.
 _SMALL_BODY = 40
+# Up to this many rows at the ends of a row of windows have code of their own each.
+_FEW_EDGES = 6
 # Up to this many, rows where guards matter are kept apart from those where they do not.
 _LARGE_BODY = 120
 
@@ -324,7 +326,25 @@ class _Writer:
             whole = replace(lane, tail=None) if partial and lane is not None else lane
             with body.emitter.in_lanes(whole):
                 self._row_loop(last, maximum(low, first), minimum(high, past), (first, past - 1), body)
-            self._edges(last, low, high, (first, maximum(first, past)), body)
+            inside = (first, maximum(first, past))
+            if partial or not self._few_edges(last, low, high, inside, body):
+                self._edges(last, low, high, inside, body)
+
+    def _few_edges(self, last: Iter, low: Dim, high: Dim, inside: tuple[Dim, Dim], body: Body) -> bool:
+        """The rows before and past those that are done, each by code of its own, in which its guards are decided; False
+        where they are many, or the code would be.
+        """
+        first, past = inside
+        if not isinstance(first, int) or not isinstance(past, int) or not isinstance(last.extent, int):
+            return False
+        rows = [*range(first), *range(past, last.extent)]
+        if len(rows) > _FEW_EDGES or not _is_small(body.segment):
+            return False
+        for row in rows:
+            with self.code.branch((row - low, high - 1 - row)):
+                self.code.bind(last.name, row)
+                body.emit()
+        return True
 
     def _edges(self, last: Iter, low: Dim, high: Dim, inside: tuple[Dim, Dim], body: Body) -> None:
         """The rows before and past those that are done."""

@@ -298,7 +298,13 @@ class _Loops:
         assert isinstance(it.extent, int)
         if self.vector is not None and it.name == self.vector.iter.name:
             return -(-it.extent // self.vector.lanes)
-        return it.extent
+        first, past = self._known_span(it) or (0, it.extent)
+        return past - first
+
+    def _known_span(self, it: Iter) -> tuple[int, int] | None:
+        """The rounds of a loop where they are the same numbers wherever it stands."""
+        start, stop = (self.code.expand(b) for b in self.reduce.span(it))
+        return (start, max(start, stop)) if isinstance(start, int) and isinstance(stop, int) else None
 
     def _straight(self, iters: list[Iter]) -> int:
         """How many of the innermost loops are written out: few rounds, none guarded. What they share with no outer loop
@@ -309,7 +315,7 @@ class _Loops:
         weight = 1 + sum(isinstance(n, Op | Load) for n in nodes)
         count, trips = 0, 1
         for it in reversed(iters):
-            if not isinstance(it.extent, int) or it.extent == 0 or not self.reduce.is_whole(it):
+            if not isinstance(it.extent, int) or it.extent == 0 or self._known_span(it) is None:
                 break
             trips *= self._trips(it)
             if trips > FEW_ROUNDS or trips * weight > STRAIGHT_CODE:
@@ -339,7 +345,7 @@ class _Loops:
             return
         it, *inner = iters
         if self.vector is None or it.name != self.vector.iter.name:
-            for at in range(int(it.extent)):  # type: ignore[arg-type]
+            for at in range(*(self._known_span(it) or ())):
                 self.code.bind(it.name, at)
                 self._unrolled(inner)
             return

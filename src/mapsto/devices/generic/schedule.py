@@ -416,12 +416,14 @@ def vector_rows(
 
 def _windows_innermost(split: FlatSegment, outer: Iter) -> FlatSegment:
     """Vectors that are counted innermost, as where channels lie so in one piece, are counted outside of a row along
-    which windows overlap: what vectors of one row have in common is nothing, neighbours share points and weights.
+    which windows overlap: vectors of one row have nothing in common, neighbours share points and weights. Where windows
+    overlap along the vectors too, guards on these are decided for all but the first and the last: they stay innermost.
     """
     if len(split.rows) < 2 or split.rows[-1].name != outer.name:
         return split
     *others, row, last = split.rows
     found = [n for s in split.steps for n in walk(s.value) if isinstance(n, Reduce)]
-    if not any(overlaps(e, row.name) for e in found):
+    lane = split.lane.name if split.lane is not None else ""
+    if not any(overlaps(e, row.name) for e in found) or any(overlaps(e, lane) for e in found):
         return split
     return replace(split, rows=(*others, last, row))
