@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from mapsto.arguments import Progress as Progress
-from mapsto.devices.maker import Maker
+from mapsto.devices.maker import Maker, TunableMaker
+from mapsto.machine.tuning import Tuning
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.program import Program
 
@@ -39,3 +40,16 @@ class Backend(Protocol):
         """A program of functions that its makers made, ready to run. sources: the nodes that each function stands for.
         Raises CompileError naming those whose code cannot be built.
         """
+
+
+class TunableBackend(Backend, Protocol):
+    """A device whose kernels can be tuned. tuning: what was tuned of it before."""
+
+    @property
+    def tuning(self) -> Tuning: ...
+
+    def tuned_maker(self, constants: Mapping[str, np.ndarray], tuning: Tuning) -> TunableMaker:
+        """A maker that takes these tuned kernels instead."""
+
+    def keep_tuning(self, tuning: Tuning) -> str:
+        """Keeps what was tuned; the file that it is in. Raises FileError where it cannot be written."""

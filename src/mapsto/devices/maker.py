@@ -6,7 +6,7 @@ task. With no schedule given it chooses one and says it; with one given (a plan 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,6 +48,18 @@ class Rival:
 
 
 @dataclass(frozen=True)
+class NearKernel:
+    """A kernel of a task: the digest of its form, its template and schedule, and other schedules of that template that
+    are not much dearer, with about how often the cost of what costs choose.
+    """
+
+    key: str
+    template: str
+    schedule: str
+    others: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
 class Made:
     """What a maker makes of a task. `offer`: template and schedule in full. `homes`: of what it needs besides (scratch,
     packed constants). `constants`: among those. `because`: why this schedule. `beaten`: the next best ones.
@@ -67,4 +79,13 @@ class Maker(Asked, Protocol):
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None) -> Made:
         """Code for a task. `offer`: the one to take, its schedule the maker's own choice where it has none (a template
         alone was taken); None: the maker's own choice altogether. Raises ParseError for an offer that it cannot read.
+        """
+
+
+class TunableMaker(Maker, Protocol):
+    """One whose schedules may be tuned: it says which others there are."""
+
+    def near(self, task: Task, homes: Mapping[str, Home], template: str) -> Sequence[NearKernel]:
+        """The kernels that it makes a task of by a template, each with the schedules that are near; none where the
+        template does not apply.
         """

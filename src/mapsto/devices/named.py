@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from mapsto.devices.backend import Backend
+    from mapsto.devices.backend import Backend, TunableBackend
     from mapsto.devices.cpu.host import Host as Host
     from mapsto.machine.machine_file import DescribedDevice
     from mapsto.plan.asked import Asked
@@ -37,6 +37,13 @@ def backend_named(device: Any, cache: bool, isa: str | None) -> Backend:
     from mapsto.devices.opencl.backend import OpenClBackend  # pyopencl is not needed for others
 
     return OpenClBackend(int(found[1] or 0), cache)
+
+
+def tunable_backend(cache: bool) -> TunableBackend:
+    """The device whose kernels can be tuned on this machine, open for compiling."""
+    from mapsto.devices.cpu.workers import Workers
+
+    return Workers(cache)
 
 
 def deciding(device: Any) -> tuple[str, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from mapsto.ir.expr import Dim
@@ -83,8 +83,13 @@ def _printed(
         tuple(dict.fromkeys((*item.because, *made.because))),
         item.refused,
         0.0 if choice is None else float(f"{choice.quote.cost.seconds:.3g}"),
-        (*(() if choice is None else choice.beaten), *made.beaten),
+        (*(() if choice is None else _others(choice, made)), *made.beaten),
     )
+
+
+def _others(choice: Choice, made: Taken) -> Iterator[Beaten]:
+    """What was beaten, but for a template that was tuned, and so taken in the place of the one that costs chose."""
+    return (each for each in choice.beaten if each.how != "as" or each.schedule or each.of != made.offer.template)
 
 
 def _cost(task: Task) -> str:

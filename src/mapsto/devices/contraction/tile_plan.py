@@ -30,6 +30,8 @@ _LEAST_CYCLES = 10_000.0
 _ITEMS = 32  # wanted at least, so that shares of a few threads differ little
 CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
 NEAR_BYTES = 1024 * 1024  # of the second-level cache
+NEAR_COST = 1.25  # how often the cheapest cost is still near it: what counts of cycles are good for
+_NEIGHBOURS_OF = 2
 _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 
 
@@ -94,6 +96,31 @@ def plan_contraction(form: ContractionForm, core: Core, allowed: Callable[[Tilin
     made = _planned(form, core, shape, best)
     beaten = tuple((tiles_text(_planned(form, core, shape, t)), t.cycles / best.cycles) for t in others[:1])
     return replace(made, rivals=beaten)
+
+
+def near_tiles(
+    form: ContractionForm, core: Core, allowed: Callable[[Tiling], bool] = anything
+) -> list[tuple[str, float]]:
+    """Choices that are not much dearer than the cheapest, as plans have them, with how often its cycles: other tiles;
+    of the cheapest ones, the other loop order and other row blocks, of whose cost no closed form is good enough.
+    """
+    shape = _shape(form, core)
+    ranked = sorted(filter(allowed, tilings(core, shape)), key=lambda tiling: tiling.cycles)
+    found: dict[str, float] = {}
+    for number, tiling in enumerate(t for t in ranked if t.cycles <= NEAR_COST * ranked[0].cycles):
+        made = _planned(form, core, shape, tiling)
+        for each in (made, *(_neighbours(made, core, shape) if number < _NEIGHBOURS_OF else ())):
+            found.setdefault(tiles_text(each), tiling.cycles / ranked[0].cycles)
+    return sorted(found.items(), key=lambda each: each[1])
+
+
+def _neighbours(plan: TilePlan, core: Core, shape: ProductShape) -> list[TilePlan]:
+    """The other loop order; row blocks of half and twice as many units."""
+    other = not plan.rows_outer
+    work = _work(plan.form, core, shape, plan.tiling)
+    turned = replace(plan, rows_outer=other, chunk=units_a_block(work, _bytes_of_a(plan.form) if other else 0))
+    sizes = {max(plan.chunk // 2, 1), min(2 * plan.chunk, max(work.units, 1))} - {plan.chunk}
+    return [turned, *(replace(plan, chunk=size) for size in sorted(sizes))]
 
 
 def _planned(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> TilePlan:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -24,7 +24,9 @@ from mapsto.devices.contraction.tile import FAR_BYTES_PER_CYCLE, Tiling, unevenn
 from mapsto.devices.contraction.tile_plan import (
     CACHED_BYTES,
     NEAR_BYTES,
+    NEAR_COST,
     TilePlan,
+    near_tiles,
     plan_contraction,
     read_tiles,
     tiles_text,
@@ -42,6 +44,8 @@ _FEW_TILES = 8  # of a block: with fewer, taps come for nothing
 _EVEN = 0.2  # of the time: what even shares are worth to who may have one core
 _STREAMED = 4 * NEAR_BYTES  # taps of so many bytes are never in the second-level cache when they are needed
 _LEAST_CHANNELS = 16  # with fewer, the way to the points and back takes longer than products
+_PRODUCTS_OF = 2  # of near blocks: the cheapest, whose products are tried in other tiles
+_LARGER = 1.3  # blocks that differ by less are alike
 SCRATCH = "points"
 
 
@@ -206,6 +210,37 @@ def plan_winograd(form: ContractionForm, core: Core) -> WinogradPlan:
     return _planned(form, core, edge, ways[edge].tiles)
 
 
+def near_winograd(form: ContractionForm, core: Core) -> list[tuple[str, float]]:
+    """Choices that are not much dearer than the cheapest, as plans have them, with how often its cycles: tiles of
+    the other size, other blocks, and for the cheapest ones other tiles of the products.
+    """
+    where = geometry(form.rows, form.window)
+    assert where is not None
+    ways = []
+    for edge in (_LARGE, _SMALL):
+        total = where.tiles(edge)
+        ways += [(b, edge) for b in _blocks(_rows_apart(form, total), core, where.points(edge), total)]
+    least = min(block.cycles for block, _ in ways)
+    found: dict[str, float] = {}
+    for number, (block, edge) in enumerate(_well_apart(sorted(w for w in ways if w[0].cycles <= NEAR_COST * least))):
+        plan = _planned(form, core, edge, block.tiles)
+        found.setdefault(winograd_text(plan), block.cycles / least)
+        for text, ratio in near_tiles(plan.product.form, core, _of_one_size) if number < _PRODUCTS_OF else ():
+            head = winograd_text(plan).partition("; ")[0]
+            found.setdefault(f"{head}; {text}", ratio * block.cycles / least)
+    return sorted((each for each in found.items() if each[1] <= NEAR_COST), key=lambda each: each[1])
+
+
+def _well_apart(ways: Sequence[tuple[BlockOfTiles, int]]) -> list[tuple[BlockOfTiles, int]]:
+    """The cheapest first; of blocks that are nearly as large, the cheapest alone."""
+    found: list[tuple[BlockOfTiles, int]] = []
+    for block, edge in sorted(ways, key=lambda way: way[0].cycles):
+        alike = (b.tiles for b, e in found if e == edge)
+        if all(max(block.tiles, t) >= _LARGER * min(block.tiles, t) for t in alike):
+            found.append((block, edge))
+    return found
+
+
 def _planned(form: ContractionForm, core: Core, edge: int, tiles: int) -> WinogradPlan:
     found = geometry(form.rows, form.window)
     assert found is not None
@@ -260,11 +295,16 @@ def _best_block(product: ContractionForm, core: Core, points: int, total: int) -
     """By products, and by what comes from beyond the second-level cache: taps once a block where they are many, and
     values once a panel where those of a block are. product: of one block, if there were only one.
     """
+    return min(_blocks(product, core, points, total), key=lambda block: block.cycles)
+
+
+def _blocks(product: ContractionForm, core: Core, points: int, total: int) -> Iterator[BlockOfTiles]:
+    """Sizes of blocks, the largest first, down to the one from which on nothing is gained."""
     columns, (axis,) = product.columns, product.rows
     assert isinstance(columns, int) and isinstance(axis.a, int)
     depth = axis.a
     taps = 4 * points * columns * depth
-    best, blocks = BlockOfTiles(1, math.inf), 1
+    blocks = 1
     while True:
         tiles = -(-total // blocks)
         form = replace(product, rows=(replace(axis, extent=tiles),))
@@ -277,10 +317,9 @@ def _best_block(product: ContractionForm, core: Core, points: int, total: int) -
         cycles = max(products, waiting) + min(products, waiting) / 2
         shared = math.prod(_shared_out(blocks, -(-columns // tiling.width)))
         too_large = _LARGEST < scratch and tiles > _FEW_TILES
-        found = BlockOfTiles(tiles, cycles * (1.0 + _EVEN * unevenness([1] * shared)) * (4.0 if too_large else 1.0))
-        best = min(best, found, key=lambda block: block.cycles)
+        yield BlockOfTiles(tiles, cycles * (1.0 + _EVEN * unevenness([1] * shared)) * (4.0 if too_large else 1.0))
         if (near and taps <= CACHED_BYTES and blocks >= _PARTS) or tiles <= _FEW_TILES:
-            return best
+            return
         blocks = max(blocks + 1, blocks * 9 // 8)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,11 +17,13 @@ from mapsto.errors import FileError, ParseError
 from mapsto.files import write_text
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import FORMAT_VERSION, parse, to_text
+from mapsto.machine.tuning import MOST_BYTES, NO_TUNING, Tuning, parse_tuning, tuning_text
 from mapsto.runtime.cpus import available_cpus, processor_name
 from mapsto.store import default_folder, make_folder
 from mapsto.version import VERSION
 
 _MOST_BYTES = 1 << 22
+_warned: set[Path] = set()  # files of tuned kernels that a warning has told of
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,61 @@ def measure_host(isa: Isa | None = None) -> Host:
     units = available_cpus()
     assumed = replace(typical(isa, units), model=processor_name())
     machine = Machine((measured(isa, assumed, units),))
+    _make_folders(path)
+    write_text(path, to_text(machine))
+    return Host(machine, path, "")
+
+
+# ---- tuned kernels -------------------------------------------------------------------------------------------------
+
+
+def tuning_path(isa: Isa) -> Path:
+    """The file of the kernels that were tuned, beside the figures that costs are counted by."""
+    path = machine_path(isa)
+    return path.with_name(f"{path.stem}.tuned{path.suffix}")
+
+
+def host_tuning(isa: Isa | None = None) -> Tuning:
+    """The kernels that were tuned on this machine: none where typical figures are asked for, or where the file cannot be
+    used, of which a warning tells once.
+    """
+    path = tuning_path(isa or isas.host())
+    if os.environ.get(VARIABLE) == "typical":
+        return NO_TUNING
+    try:
+        if path.stat().st_size > MOST_BYTES:
+            raise ParseError(f"{path}: it is too large to be one")
+        return parse_tuning(path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        return NO_TUNING
+    except (OSError, ParseError, UnicodeDecodeError) as error:
+        if path not in _warned:
+            _warned.add(path)
+            said = str(error) if isinstance(error, ParseError) else f"{path}: {error}"
+            warnings.warn(
+                f"what was tuned on this machine cannot be used ({said}); kernels are made as costs choose. Remove the "
+                "file, and run `mapsto tune` again",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return NO_TUNING
+
+
+def keep_tuning(tuning: Tuning, isa: Isa | None = None) -> Path:
+    """Writes the kernels that were tuned, in the place of those before. Raises FileError where that cannot be done."""
+    path = tuning_path(isa or isas.host())
+    _make_folders(path)
+    write_text(path, tuning_text(tuning))
+    return path
+
+
+def _make_folders(path: Path) -> None:
     try:
         make_folder(path.parent.parent)
         make_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
         raise FileError(f"{path.parent} cannot be made: {reason}; MAPSTO_CACHE names another folder") from error
-    write_text(path, to_text(machine))
-    return Host(machine, path, "")
 
 
 def machine_path(isa: Isa) -> Path:

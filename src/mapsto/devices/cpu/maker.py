@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,15 +10,16 @@ import numpy as np
 from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.traits import TRAITS
-from mapsto.devices.maker import Made
+from mapsto.devices.maker import Made, NearKernel
 from mapsto.devices.making.code import Shared
 from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.quotes import Quoting
-from mapsto.devices.making.tasks import Templates, make_task
+from mapsto.devices.making.tasks import Templates, make_task, near_kernels
 from mapsto.devices.making.tile_quotes import TileTemplate
-from mapsto.devices.making.winograd import winograd_calls
+from mapsto.devices.making.winograd import tuned_template, winograd_calls
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
+from mapsto.machine.tuning import NO_TUNING, Tuning, tuned_digest
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
@@ -26,7 +27,7 @@ from mapsto.plan.task import Task
 
 class CpuMaker:
     """Makes the tasks of one program. constants: of its graph. submit: is given (name, LLVM IR, optimizer) of each
-    function as soon as it is known. machine: whose host's figures decide.
+    function as soon as it is known. machine: whose host's figures decide; tuning: what was measured of single kernels on it.
     """
 
     def __init__(
@@ -35,16 +36,24 @@ class CpuMaker:
         constants: Mapping[str, np.ndarray],
         submit: Callable[[str, str, str], None],
         machine: Machine,
+        tuning: Tuning = NO_TUNING,
     ) -> None:
         self.name = isa.name
         self.traits = TRAITS
         self.spec = machine.host
-        self.machine = digest(machine)
+        self.machine = tuned_digest(digest(machine), tuning)
         self.constants = constants
-        self._shared = Shared(Functions(isa, submit))
-        self._templates = Templates(partial(template_calls, core=isa.core), partial(winograd_calls, core=isa.core))
+        self._shared = Shared(Functions(isa, submit), tuning)
+        core = isa.core
+        self._templates = Templates(
+            partial(template_calls, core=core), partial(winograd_calls, core=core), partial(tuned_template, core=core)
+        )
         self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(isa.core, points=True)).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`."""
         return make_task(task, homes, offer, self._shared, self.constants, self._templates)
+
+    def near(self, task: Task, homes: Mapping[str, Home], template: str) -> Sequence[NearKernel]:
+        """Other schedules of a task's kernels; see `TunableMaker.near`."""
+        return near_kernels(task, homes, template, self._shared, self.constants, self._templates)

@@ -14,9 +14,10 @@ from mapsto.devices.backend import Progress
 from mapsto.devices.cache import ObjectCache
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import CompilePool
-from mapsto.devices.cpu.host import host_machine
+from mapsto.devices.cpu.host import host_machine, host_tuning, keep_tuning
 from mapsto.devices.cpu.maker import CpuMaker
 from mapsto.errors import CompileError
+from mapsto.machine.tuning import Tuning
 from mapsto.runtime.artifact import Target
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.native import architecture
@@ -33,6 +34,7 @@ class Workers:
         self.isa = _instruction_set(isa)
         self.name = self.isa.name
         self.machine = host_machine(self.isa).machine
+        self.tuning = host_tuning(self.isa)
         self._cache = ObjectCache(default_folder()) if cache else None
         self._pool: CompilePool | None = None
         self.futures: dict[str, Future[bytes]] = {}
@@ -46,7 +48,16 @@ class Workers:
         self._pool.close(finish=failed is None)
 
     def maker(self, constants: Mapping[str, np.ndarray]) -> CpuMaker:
-        return CpuMaker(self.isa, constants, self.submit, self.machine)
+        return self.tuned_maker(constants, self.tuning)
+
+    def tuned_maker(self, constants: Mapping[str, np.ndarray], tuning: Tuning) -> CpuMaker:
+        """One that takes these tuned kernels; see `TunableBackend`."""
+        return CpuMaker(self.isa, constants, self.submit, self.machine, tuning)
+
+    def keep_tuning(self, tuning: Tuning) -> str:
+        """Keeps what was tuned for whatever is compiled from now on; see `TunableBackend`."""
+        self.tuning = tuning
+        return str(keep_tuning(tuning, self.isa))
 
     def executable(
         self,

@@ -29,6 +29,7 @@ from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, Reduce
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.loop_forms import MOST_TILE_ROWS, lanes_for
 
+NEAR_COST = 1.25  # how often the cheapest cost is still near it: what counts of operations are good for
 _ONE_PASS = " in one pass"  # how the texts of such schedules end
 
 
@@ -105,6 +106,23 @@ def schedule_text(schedule: RowSchedule) -> str:
         return " + ".join(map(schedule_text, schedule.parts)) or f"nothing x{schedule.lanes}"
     axis = "".join(f" {at}" for at in (schedule.axis, schedule.across) if at >= 0)
     return f"{schedule.vector}{axis} x{schedule.lanes} of {schedule.rows}" + _ONE_PASS * schedule.one_pass
+
+
+def near_schedules(
+    kernel: Kernel, layouts: Mapping[str, Layout], processor: Processor
+) -> list[tuple[str, float]]:
+    """Schedules whose cost is not much above the cheapest's, with how often it: of one part, the others as they are."""
+    lanes = lanes_of_types(kernel, layouts, processor.lanes)
+    ranked = [sorted(_ways(kernel, s, layouts, lanes, processor), key=lambda f: f[0]) for s in _segments(kernel)]
+    whole = sum(part[0][0] for part in ranked)
+    texts = [schedule_text(part[0][1]) for part in ranked]
+    found = {" + ".join(texts): 1.0} if texts and 0 < whole < float("inf") else {}
+    for at, (best, *others) in enumerate(ranked if found else []):
+        for cost, schedule in others:
+            if whole + cost - best[0] <= NEAR_COST * whole:
+                text = " + ".join([*texts[:at], schedule_text(schedule), *texts[at + 1 :]])
+                found.setdefault(text, (whole + cost - best[0]) / whole)
+    return sorted(found.items(), key=lambda each: each[1])
 
 
 def walked(kernel: Kernel, schedule: RowSchedule) -> Kernel:
@@ -239,6 +257,18 @@ def near_tensors(temps: Temps) -> frozenset[str]:
 def _choose(
     kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int, processor: Processor
 ) -> RowSchedule:
+    found = _ways(kernel, segment, layouts, lanes, processor)
+    (cost, schedule), *others = sorted(found, key=lambda f: f[0])
+    rivals = ", ".join(f"{_short(s)} {c:.3g}" for c, s in found if s is not schedule)
+    beaten = tuple((schedule_text(s), c / cost) for c, s in others[:1] if 0 < cost and c < float("inf"))
+    reason = f"{schedule.reason}, cost {cost:.3g}" + (f" (others: {rivals})" if rivals else "")
+    return replace(schedule, reason=reason, rivals=beaten)
+
+
+def _ways(
+    kernel: Kernel, segment: Segment, layouts: Mapping[str, Layout], lanes: int, processor: Processor
+) -> list[tuple[float, RowSchedule]]:
+    """All schedules of a part, with their costs."""
     rows = len(segment.rows)
     shapes = temp_shapes(kernel)
     temps = place_temps(segment, shapes, 1, processor)
@@ -253,11 +283,7 @@ def _choose(
         for axis in range(len(flat.rows)):
             found.append(_along_rows(flat, costs, axis, rows))
         found += _in_tiles(flat, wide, rows, processor)
-    (cost, schedule), *others = sorted(found, key=lambda f: f[0])
-    rivals = ", ".join(f"{_short(s)} {c:.3g}" for c, s in found if s is not schedule)
-    beaten = tuple((schedule_text(s), c / cost) for c, s in others[:1] if 0 < cost and c < float("inf"))
-    reason = f"{schedule.reason}, cost {cost:.3g}" + (f" (others: {rivals})" if rivals else "")
-    return replace(schedule, reason=reason, rivals=beaten)
+    return found
 
 
 def _short(schedule: RowSchedule) -> str:

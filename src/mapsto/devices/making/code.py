@@ -9,7 +9,7 @@ import math
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -20,9 +20,10 @@ from mapsto.devices.generic import choose_schedule, lower, scratch_temps
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.relaid import relaid
-from mapsto.devices.generic.schedule import RowSchedule, read_schedule, schedule_text
-from mapsto.devices.maker import KernelCall
+from mapsto.devices.generic.schedule import RowSchedule, near_schedules, read_schedule, schedule_text
+from mapsto.devices.maker import KernelCall, NearKernel
 from mapsto.devices.making.rounding import unrounded_between
+from mapsto.devices.making.template_names import LOOPS
 from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.expr_rewrite import substitute
@@ -31,6 +32,7 @@ from mapsto.kernel.ast import Op, Reduction, Scalar, Stmt, bodies, children
 from mapsto.kernel.compose import reads
 from mapsto.kernel.text import kernel_text
 from mapsto.loop.ast import Function
+from mapsto.machine.tuning import NO_TUNING, Tuning, key_of_form
 from mapsto.plan.home import Home
 from mapsto.plan.kernels import Canonical, canonical
 from mapsto.plan.layout import Layout, plain
@@ -104,6 +106,7 @@ class Shared:
     """
 
     target: MadeFor
+    tuning: Tuning = NO_TUNING
     forms: dict[Canonical, Canonical] = field(default_factory=dict)
     kernels: dict[object, MadeKernel] = field(default_factory=dict)
     schedules: dict[Canonical, RowSchedule] = field(default_factory=dict)
@@ -132,26 +135,63 @@ class Shared:
         return found, False
 
 
+@dataclass(frozen=True)
+class Ways(Generic[T]):
+    """The schedules that one kernel may have by a template. form: what it is, in canonical names. choose: by costs;
+    near: others, as plans have them, and about how often the cost of what costs choose.
+    """
+
+    template: str
+    form: object
+    choose: Callable[[], T]
+    show: Callable[[T], str]
+    read: Callable[[str], T]
+    near: Callable[[], Sequence[tuple[str, float]]]
+
+
 @dataclass
 class Schedules:
-    """Schedules of a task's kernels in order: chosen as they are asked for, or given by a plan."""
+    """Schedules of a task's kernels in order: tuned ones where there are, else chosen as they are asked for; or given by
+    a plan. near: of each kernel, where they are wanted.
+    """
 
     given: Sequence[str] | None
+    tuning: Tuning = NO_TUNING
+    near: list[NearKernel] | None = None
     taken: list[str] = field(default_factory=list)
     because: list[str] = field(default_factory=list)
     rivals: list[tuple[int, str, float]] = field(default_factory=list)  # which part, its text, how often the cost
 
-    def take(self, choose: Callable[[], T], show: Callable[[T], str], read: Callable[[str], T]) -> T:
+    def take(self, ways: Ways[T]) -> T:
         """The next schedule. Raises ValueError where the plan has none or one that cannot be read."""
         if self.given is None:
-            made = choose()
-            self.taken.append(show(made))
+            tuned = self._tuned(ways)
+            made = ways.choose() if tuned is None else tuned
+            self.taken.append(ways.show(made))
+            if self.near is not None:
+                key = key_of_form(ways.form)
+                self.near.append(NearKernel(key, ways.template, self.taken[-1], tuple(ways.near())))
+            if tuned is not None:
+                return made
             self.rivals += [(len(self.taken) - 1, text, ratio) for text, ratio in made.rivals]
             return made
         if len(self.taken) == len(self.given):
             raise ValueError(f"the schedule has {len(self.given)} parts, more are needed")
         self.taken.append(self.given[len(self.taken)])
-        return read(self.taken[-1])
+        return ways.read(self.taken[-1])
+
+    def _tuned(self, ways: Ways[T]) -> T | None:
+        """What was measured to be faster for an equal kernel on this machine, if that is known."""
+        found = self.tuning.kernels.get(key_of_form(ways.form)) if self.tuning else None
+        if found is None or found.template != ways.template:
+            return None
+        try:
+            made = ways.read(found.schedule)
+        except ValueError as error:
+            self.explain(f"what was tuned cannot be taken: {error}")
+            return None
+        self.explain(f"tuned: {found.share:.2f} of the time of what costs choose, as it was measured here")
+        return made
 
     def explain(self, reason: str) -> None:
         self.because.append(reason)
@@ -186,15 +226,18 @@ class TaskCode:
         homes: Mapping[str, Home],
         constants: Mapping[str, np.ndarray],
         given: Sequence[str] | None = None,
+        near: list[NearKernel] | None = None,
     ) -> TaskCode:
-        """For a task of a plan with these homes. constants: of the graph. given: schedules that a plan has."""
+        """For a task of a plan with these homes. constants: of the graph. given: schedules that a plan has. near: takes
+        those that were near.
+        """
         return TaskCode(
             shared,
             task,
             ChainMap({}, homes),  # type: ignore[arg-type]  # only first maps are written to
             ChainMap({}, task.values),
             ChainMap({}, dict(task.constants), constants),  # type: ignore[arg-type]
-            Schedules(given),
+            Schedules(given, shared.tuning, near),
         )
 
     def layout(self, name: str) -> Layout:
@@ -273,9 +316,14 @@ def _rows_call(stmts: Sequence[Stmt], code: TaskCode) -> KernelCall:
     form = code.shared.forms.setdefault(form, form)  # an equal one is compared once, not at each look-up
     processor = code.target.processor
     schedule = code.schedules.take(
-        lambda: _chosen(form, code),
-        schedule_text,
-        lambda text: read_schedule(text, form.kernel, dict(form.layouts), processor),
+        Ways(
+            LOOPS,
+            form,
+            lambda: _chosen(form, code),
+            schedule_text,
+            lambda text: read_schedule(text, form.kernel, dict(form.layouts), processor),
+            lambda: near_schedules(form.kernel, dict(form.layouts), processor),
+        )
     )
     kernel = code.shared.kernel((form, schedule_text(schedule)), lambda: _lower_rows(form, schedule, code))
     actual = {canonical_name: name for name, canonical_name in names.tensors.items()}

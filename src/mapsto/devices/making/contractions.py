@@ -10,13 +10,13 @@ from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.template import contraction, plan_contraction
-from mapsto.devices.contraction.tile_plan import read_tiles, streamed_cycles, tiles_text
+from mapsto.devices.contraction.tile_plan import near_tiles, read_tiles, streamed_cycles, tiles_text
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
-from mapsto.devices.making.code import MadeKernel, TaskCode, grain_of
+from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
 from mapsto.devices.making.packed import (
     direct_b,
     in_actual_sizes,
@@ -26,6 +26,7 @@ from mapsto.devices.making.packed import (
     packed_strides,
 )
 from mapsto.devices.making.rounding import unrounded
+from mapsto.devices.making.template_names import TILES
 from mapsto.ir.expr import Dim, add, linear, mul, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
@@ -116,10 +117,16 @@ def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCod
     direct = None if reach.a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
     names = Renamer()
     shaped, tensors = shape_of(task, c, reach, direct, code, names, core)
+    asked = shaped.form
     plan = code.schedules.take(
-        lambda: plan_contraction(shaped.form, core),
-        tiles_text,
-        lambda text: read_tiles(text, shaped.form, core),
+        Ways(
+            TILES,
+            shaped,
+            lambda: plan_contraction(asked, core),
+            tiles_text,
+            lambda text: read_tiles(text, asked, core),
+            lambda: near_tiles(asked, core),
+        )
     )
     calls: list[KernelCall] = []
     if direct is None:

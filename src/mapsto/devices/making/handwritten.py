@@ -8,9 +8,10 @@ from typing import Any
 
 from mapsto.devices.contraction.template import ContractionForm, TilePlan, plan_contraction
 from mapsto.devices.contraction.tile import Tiling
-from mapsto.devices.contraction.tile_plan import read_tiles, tiles_text
+from mapsto.devices.contraction.tile_plan import near_tiles, read_tiles, tiles_text
 from mapsto.devices.maker import KernelCall
-from mapsto.devices.making.code import TaskCode
+from mapsto.devices.making.code import TaskCode, Ways
+from mapsto.devices.making.template_names import ROUTINE
 from mapsto.devices.routines import RoutineKernel, Scratch, Vectors, routine
 from mapsto.ir.expr import Dim, Expr, sym, symbols
 from mapsto.ir.expr_rewrite import substitute
@@ -49,9 +50,14 @@ def _vectors(code: TaskCode) -> Vectors:
 
     def tiled(form: ContractionForm, allowed: Callable[[Tiling], bool]) -> TilePlan:
         return code.schedules.take(
-            lambda: plan_contraction(form, core, allowed),
-            tiles_text,
-            lambda text: read_tiles(text, form, core, allowed),
+            Ways(
+                ROUTINE,
+                (ROUTINE, form),
+                lambda: plan_contraction(form, core, allowed),
+                tiles_text,
+                lambda text: read_tiles(text, form, core, allowed),
+                lambda: near_tiles(form, core, allowed),
+            )
         )
 
     return Vectors(target.processor.lanes, target.fused, tiled)

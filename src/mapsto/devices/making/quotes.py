@@ -11,7 +11,7 @@ import numpy as np
 
 from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.sums import contraction_stmts
-from mapsto.devices.making.tasks import LOOPS, NOTHING, ROUTINE, TILES, WINOGRAD
+from mapsto.devices.making.template_names import LOOPS, NOTHING, ROUTINE, TILES, WINOGRAD
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Value

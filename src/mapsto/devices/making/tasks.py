@@ -7,19 +7,18 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from mapsto.devices.maker import KernelCall, Made, Rival
+from mapsto.devices.maker import KernelCall, Made, NearKernel, Rival
 from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.handwritten import routine_calls
 from mapsto.devices.making.sums import contraction_stmts
 from mapsto.devices.making.usual import usual_case
+from mapsto.devices.making.template_names import LOOPS, NOTHING, ROUTINE, TILES, WINOGRAD
 from mapsto.errors import ParseError
 from mapsto.ir.expr import mul
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
 
-# Templates: what a task's code is made from.
-NOTHING, ROUTINE, TILES, WINOGRAD, LOOPS = "nothing", "routine", "tiles", "winograd", "loops"
 # Between the schedules of one task's kernels.
 _NEXT = " | "
 
@@ -29,10 +28,13 @@ Tiles = Callable[[Task, TaskCode], list[KernelCall] | None]
 
 @dataclass(frozen=True)
 class Templates:
-    """What a device makes contractions by. winograd: None where it does none so."""
+    """What a device makes contractions by. winograd: None where it does none so. tuned: the template that was measured
+    to be faster for a task, where one was.
+    """
 
     tiles: Tiles
     winograd: Tiles | None = None
+    tuned: Callable[[Task, TaskCode], str | None] | None = None
 
 
 def make_task(
@@ -49,6 +51,8 @@ def make_task(
     given = None if offer is None or offer.schedule is None else [s for s in offer.schedule.split(_NEXT) if s]
     code = TaskCode.of(shared, task, homes, constants, given)
     schedules = code.schedules
+    if given is None:
+        offer = _tuned(task, code, templates, offer)
     try:
         template, calls = _calls_of(task, code, templates, None if offer is None else offer.template)
     except ValueError as error:
@@ -62,6 +66,33 @@ def make_task(
     beaten = tuple(Rival(Offer(template, _NEXT.join(parts)), at, ratio) for at, parts, ratio in schedules.beaten())
     constants = {**task.constants, **code.constants.maps[0]}
     return Made(taken, tuple(calls), dict(code.homes.maps[0]), constants, because, beaten)
+
+
+def near_kernels(
+    task: Task,
+    homes: Mapping[str, Home],
+    template: str,
+    shared: Shared,
+    constants: Mapping[str, np.ndarray],
+    templates: Templates,
+) -> list[NearKernel]:
+    """See `TunableMaker.near`."""
+    near: list[NearKernel] = []
+    code = TaskCode.of(shared, task, homes, constants, None, near)
+    made, _ = _calls_of(task, code, templates, template)
+    return near if made == template else []
+
+
+def _tuned(task: Task, code: TaskCode, templates: Templates | None, offer: Offer | None) -> Offer | None:
+    """The offer, of the template that was tuned for the task where there is another one."""
+    if templates is None or templates.tuned is None or task.kind != "contraction" or not code.shared.tuning:
+        return offer
+    asked = TILES if offer is None else offer.template
+    found = templates.tuned(task, code) if asked in (TILES, WINOGRAD) else None
+    if found not in (TILES, WINOGRAD) or found == asked:
+        return offer
+    code.schedules.explain(f"tuned: {found} was measured to be faster than {asked} here")
+    return Offer(found, None)
 
 
 def _calls_of(

@@ -16,6 +16,7 @@ from mapsto.devices.contraction.winograd_plan import (
     TAPS,
     WinogradPlan,
     is_taken,
+    near_winograd,
     plan_winograd,
     read_winograd,
     winograd_text,
@@ -23,12 +24,14 @@ from mapsto.devices.contraction.winograd_plan import (
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
-from mapsto.devices.making.code import MadeKernel, TaskCode, grain_of
+from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
 from mapsto.devices.making.contractions import OperandAccess, epilogue_of, shape_of, template_reach
-from mapsto.devices.making.packed import logical_b, packing_key
+from mapsto.devices.making.packed import direct_b, logical_b, packing_key
+from mapsto.devices.making.template_names import WINOGRAD
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.loop.ast import Param
+from mapsto.machine.tuning import key_of_form
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import Extents, TemplateShare, WinogradShare
 from mapsto.plan.kernels import Renamer
@@ -98,6 +101,20 @@ def winograd_share(task: Task, c: Contraction, reached: OperandAccess, code: Tas
     )
 
 
+def tuned_template(task: Task, code: TaskCode, core: Core) -> str | None:
+    """The template that was measured to be faster for a contraction of one phase on this machine, if that is known."""
+    reached = template_reach(task, code) if len(task.phases) == 1 else None
+    if reached is None:
+        return None
+    (c,), (access,) = task.phases, reached
+    direct = None if access.a.block else direct_b(c, code)
+    shaped, _ = shape_of(task, c, access, direct, code, Renamer(), core)
+    found = code.shared.tuning.kernels.get(key_of_form(shaped))
+    if found is None or (found.template == WINOGRAD and winograd_reach(task, code, core) is None):
+        return None
+    return found.template
+
+
 def winograd_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall] | None:
     """The calls that compute a contraction task so; None where it cannot be."""
     reached = winograd_reach(task, code, core)
@@ -115,7 +132,14 @@ def _phase_call(task: Task, c: Contraction, reached: OperandAccess, code: TaskCo
     if not is_taken(form, core):
         raise ValueError(f"{task.name} has no form for products at points")
     plan = code.schedules.take(
-        lambda: plan_winograd(form, core), winograd_text, lambda text: read_winograd(text, form, core)
+        Ways(
+            WINOGRAD,
+            shaped,
+            lambda: plan_winograd(form, core),
+            winograd_text,
+            lambda text: read_winograd(text, form, core),
+            lambda: near_winograd(form, core),
+        )
     )
 
     def made() -> MadeKernel:
