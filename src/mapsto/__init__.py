@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from mapsto.runtime.executable import load as load
     from mapsto.session.divide import divide as divide
     from mapsto.session.entry import compile_model as compile
+    from mapsto.session.tune import tune as tune
 
 __version__ = VERSION
-__all__ = ["Budget", "DividedExecutable", "Executable", "compile", "divide", "load"]
+__all__ = ["Budget", "DividedExecutable", "Executable", "compile", "divide", "load", "tune"]
 
 _WHERE = {
     "Budget": ("mapsto.budget", "Budget"),
@@ -30,6 +31,7 @@ _WHERE = {
     "divide": ("mapsto.session.divide", "divide"),
     "DividedExecutable": ("mapsto.runtime.divided", "DividedExecutable"),
     "load": ("mapsto.runtime.executable", "load"),
+    "tune": ("mapsto.session.tune", "tune"),
     "Executable": ("mapsto.runtime.executable", "Executable"),
 }
 

@@ -45,11 +45,16 @@ class Backend(Protocol):
 class TunableBackend(Backend, Protocol):
     """A device whose kernels can be tuned. tuning: what was tuned of it before."""
 
+    def __enter__(self) -> TunableBackend: ...
+
     @property
     def tuning(self) -> Tuning: ...
 
     def tuned_maker(self, constants: Mapping[str, np.ndarray], tuning: Tuning) -> TunableMaker:
         """A maker that takes these tuned kernels instead."""
+
+    def tuning_refusal(self) -> str:
+        """Why nothing that is tuned could be kept ("": it could)."""
 
     def keep_tuning(self, tuning: Tuning) -> str:
         """Keeps what was tuned; the file that it is in. Raises FileError where it cannot be written."""

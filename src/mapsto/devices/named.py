@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mapsto.machine.machine_file import DescribedDevice
     from mapsto.plan.asked import Asked
 
+TUNABLE = "cpu"  # the device whose kernels can be tuned
 _OPENCL = re.compile(r"opencl(?::([0-9]{1,4}))?")
 
 

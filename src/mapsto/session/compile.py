@@ -164,21 +164,34 @@ def _build(
     pins = NO_PINS if pinned is None else pinned.pins
     mapped = decide(graph, maker, pins) if replayed is None else replay(replayed, graph)
     lines = {} if replayed is None else replayed.lines
-    offers = _templates(mapped) if replayed is None else {w.name: w.offer for w in replayed.works}
+    offers = templates_of(mapped) if replayed is None else {w.name: w.offer for w in replayed.works}
     made = _made(mapped, maker, offers, lines)
     taken = {name: _taken(each, mapped.choices.get(name), maker.spec) for name, each in made.items()}
-    linked = link(mapped, made, constants)
-    ports = {v.name for v in graph.inputs} | {mapped.homes[place].buffer for place in mapped.places.values()}
-    sources = {c.function: c.task.sources for calls in linked.calls.values() for c in calls}
-    linked = fold_calls(linked, ports, lambda program: backend.executable(program, 1, None, sources))
-    exe = backend.executable(assemble(linked, defaults), threads, progress, sources)
+    exe = executable_of(mapped, made, constants, backend, threads, progress, defaults)
     plan = plan_of(mapped, taken, backend.name, origin) if replayed is None else replayed
     exe.plan_text = plan.text() + steps_text(exe)
     debug.show(debug.PLAN, "plan", lambda: exe.plan_text)
     return exe
 
 
-def _templates(mapped: Mapped) -> dict[str, Offer]:
+def executable_of(
+    mapped: Mapped,
+    made: Mapping[str, Made],
+    constants: Mapping[str, np.ndarray],
+    backend: Backend,
+    threads: int | None,
+    progress: Progress | None = None,
+    defaults: Mapping[str, np.ndarray] | None = None,
+) -> Executable:
+    """What a graph's tasks were made into, put together. It says nothing of its plan yet."""
+    linked = link(mapped, made, constants)
+    ports = {v.name for v in mapped.graph.inputs} | {mapped.homes[place].buffer for place in mapped.places.values()}
+    sources = {c.function: c.task.sources for calls in linked.calls.values() for c in calls}
+    linked = fold_calls(linked, ports, lambda program: backend.executable(program, 1, None, sources))
+    return backend.executable(assemble(linked, defaults), threads, progress, sources)
+
+
+def templates_of(mapped: Mapped) -> dict[str, Offer]:
     """Of tasks that could be made by several: the one that was taken, its schedule still open."""
     several = ((n, c) for n, c in mapped.choices.items() if any(b.how == "as" for b in c.beaten))
     return {name: Offer(choice.quote.template, None) for name, choice in several}

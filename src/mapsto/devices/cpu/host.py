@@ -78,8 +78,8 @@ def tuning_path(isa: Isa) -> Path:
 
 
 def host_tuning(isa: Isa | None = None) -> Tuning:
-    """The kernels that were tuned on this machine: none where typical figures are asked for, or where the file cannot be
-    used, of which a warning tells once.
+    """The kernels that were tuned on this machine: none where typical figures are asked for, or where the file cannot
+    be used, of which a warning tells once.
     """
     path = tuning_path(isa or isas.host())
     if os.environ.get(VARIABLE) == "typical":
@@ -101,6 +101,15 @@ def host_tuning(isa: Isa | None = None) -> Tuning:
                 stacklevel=2,
             )
         return NO_TUNING
+
+
+def tuning_refusal() -> str:
+    """Why nothing that is tuned could be kept, or would be taken ("": it would)."""
+    if os.environ.get(VARIABLE) == "typical":
+        return f"{VARIABLE}=typical in the environment passes over what was measured; leave it out"
+    if default_folder() is None:
+        return "there is no cache folder to keep it in: MAPSTO_CACHE is `off`"
+    return ""
 
 
 def keep_tuning(tuning: Tuning, isa: Isa | None = None) -> Path:

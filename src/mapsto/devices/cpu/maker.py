@@ -27,7 +27,8 @@ from mapsto.plan.task import Task
 
 class CpuMaker:
     """Makes the tasks of one program. constants: of its graph. submit: is given (name, LLVM IR, optimizer) of each
-    function as soon as it is known. machine: whose host's figures decide; tuning: what was measured of single kernels on it.
+    function as soon as it is known. machine: whose host's figures decide. tuning: what was measured of single kernels
+    on it.
     """
 
     def __init__(

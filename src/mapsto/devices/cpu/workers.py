@@ -14,7 +14,7 @@ from mapsto.devices.backend import Progress
 from mapsto.devices.cache import ObjectCache
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import CompilePool
-from mapsto.devices.cpu.host import host_machine, host_tuning, keep_tuning
+from mapsto.devices.cpu.host import host_machine, host_tuning, keep_tuning, tuning_refusal
 from mapsto.devices.cpu.maker import CpuMaker
 from mapsto.errors import CompileError
 from mapsto.machine.tuning import Tuning
@@ -53,6 +53,10 @@ class Workers:
     def tuned_maker(self, constants: Mapping[str, np.ndarray], tuning: Tuning) -> CpuMaker:
         """One that takes these tuned kernels; see `TunableBackend`."""
         return CpuMaker(self.isa, constants, self.submit, self.machine, tuning)
+
+    def tuning_refusal(self) -> str:
+        """See `TunableBackend`."""
+        return tuning_refusal()
 
     def keep_tuning(self, tuning: Tuning) -> str:
         """Keeps what was tuned for whatever is compiled from now on; see `TunableBackend`."""

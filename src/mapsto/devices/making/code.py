@@ -151,8 +151,8 @@ class Ways(Generic[T]):
 
 @dataclass
 class Schedules:
-    """Schedules of a task's kernels in order: tuned ones where there are, else chosen as they are asked for; or given by
-    a plan. near: of each kernel, where they are wanted.
+    """Schedules of a task's kernels in order: tuned ones where there are, else chosen as they are asked for; or given
+    by a plan. near: of each kernel, where they are wanted.
     """
 
     given: Sequence[str] | None

@@ -11,8 +11,8 @@ from mapsto.devices.maker import KernelCall, Made, NearKernel, Rival
 from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.handwritten import routine_calls
 from mapsto.devices.making.sums import contraction_stmts
-from mapsto.devices.making.usual import usual_case
 from mapsto.devices.making.template_names import LOOPS, NOTHING, ROUTINE, TILES, WINOGRAD
+from mapsto.devices.making.usual import usual_case
 from mapsto.errors import ParseError
 from mapsto.ir.expr import mul
 from mapsto.plan.home import Home
