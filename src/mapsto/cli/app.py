@@ -236,6 +236,30 @@ def bench(
 
 
 @app.command()
+def tune(
+    model: OnnxModel,
+    within: Annotated[
+        str, typer.Option("--budget", metavar="60s", help="How long it may take, about.")
+    ] = "60s",
+    inputs: InputsFile = None,
+    given: Inputs = None,
+    shape: ShapesOption = None,
+    threads: Threads = None,
+    seed: Seed = 0,
+    data_root: DataRoot = None,
+    cache: CacheOption = True,
+    json: Json = False,
+) -> None:
+    """Measure other schedules of a model's kernels on this machine, and keep what is faster for later compiles.
+
+    What is kept stands in a file beside the machine's figures; equal kernels of any model are compiled so from then on.
+    """
+    from mapsto.cli.tune import tune_model
+
+    tune_model(model, within, inputs, given or [], shape or [], threads, seed, data_root, cache, json)
+
+
+@app.command()
 def check(
     model: OnnxModel,
     inputs: InputsFile = None,

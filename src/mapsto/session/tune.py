@@ -36,7 +36,7 @@ _LONGEST_PACE = 2.0  # seconds
 
 @dataclass(frozen=True)
 class TuneReport:
-    """What tuning a model came to. forms: the kernels that are made otherwise from now on. before, after: median
+    """What tuning a model came to. forms: the kernels that are faster otherwise. before, after: median
     seconds of a run, timed alternately at the end (None: it did not come to that); share: the median of their ratios.
     file: where it is kept ("": nothing is, `because` says why).
     """

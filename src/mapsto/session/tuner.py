@@ -37,6 +37,7 @@ _WORTH = 0.005  # of a run: kernels that take less are left as they are
 _MOST = 24  # schedules of one kernel
 _TURN = 0.02  # seconds of one turn of the timing
 _FEWEST, _PAIRS = 12, 40  # pairs of turns
+_PAIRS_OF_RUNS = 200  # of the whole model, which is faster by a small part
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ class TunedForm:
 
 @dataclass(frozen=True)
 class TunerResult:
-    """What came of it. tuning: what is to be kept, None where nothing is. whole: pairs of runs before and after."""
+    """What came of it. tuning: what is to be kept, None where nothing is, and then why. forms: those that are faster by
+    themselves. whole: pairs of runs before and after.
+    """
 
     tuning: Tuning | None
     forms: tuple[TunedForm, ...]
@@ -124,8 +127,8 @@ class Tuner:
         self._screen(old, groups)
         tried = sum(group.tried for group in groups)
 
-        def nothing(because: str, whole: Sequence[Pair] = ()) -> TunerResult:
-            return TunerResult(None, (), len(groups), tried, whole, because)
+        def nothing(because: str, whole: Sequence[Pair] = (), forms: tuple[TunedForm, ...] = ()) -> TunerResult:
+            return TunerResult(None, forms, len(groups), tried, whole, because)
 
         if not tried:
             return nothing("the time was over before another schedule could be timed; give it more")
@@ -134,10 +137,10 @@ class Tuner:
             return nothing(f"no other schedule was faster by {LEAST:.0%} of its kernel's time")
         new = self.variant(self._tuning(kept), old, kept)
         self.tell("the whole model, before and after")
-        whole = self.timer.whole(old, new, self._measuring(2 * self.pace))
-        if not is_faster(whole, 0.0):
-            return nothing("the whole model was not faster by what was faster by itself", whole)
+        whole = self.timer.whole(old, new, self._measuring(4 * self.pace))
         forms = tuple(_form(group) for group in kept)
+        if not is_faster(whole, 0.0):
+            return nothing("the whole model was not faster by what was faster by itself", whole, forms)
         return TunerResult(self._tuning(kept), forms, len(groups), tried, whole, "")
 
     # -- programs ------------------------------------------------------------------------------------------------------
@@ -237,7 +240,7 @@ class Tuner:
 
     def _reserve(self) -> float:
         """Seconds that confirming and deciding take."""
-        return 2 * self.longest + 2 * self.pace
+        return 2 * self.longest + 5 * self.pace
 
     def _measuring(self, seconds: float) -> float:
         return max(min(seconds, self.deadline - self.clock()), 0.0)
@@ -309,7 +312,7 @@ class AlternatingTimer:
     def whole(self, old: Variant, new: Variant, seconds: float) -> Sequence[Pair]:
         """See `KernelTimer`."""
         runs, found = self._runs(old), []
-        for first in _turns(seconds):
+        for first in _turns(seconds, _PAIRS_OF_RUNS):
             ordered = (old, new) if first else (new, old)
             times = [self._of_run(variant.executable, runs) for variant in ordered]
             found.append((times[0], times[1]) if first else (times[1], times[0]))
@@ -335,9 +338,9 @@ class AlternatingTimer:
         return found
 
 
-def _turns(seconds: float) -> Iterator[bool]:
+def _turns(seconds: float, most: int = _PAIRS) -> Iterator[bool]:
     """Turns for so long: whether the old one is first."""
     began, count = time.perf_counter(), 0
-    while count < _FEWEST or (count < _PAIRS and time.perf_counter() - began < seconds):
+    while count < _FEWEST or (count < most and time.perf_counter() - began < seconds):
         yield count % 2 == 0
         count += 1

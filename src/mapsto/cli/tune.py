@@ -1,0 +1,64 @@
+"""`mapsto tune`: other schedules of a model's kernels, measured; the measuring itself is in `session.tuner`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import mapsto
+from mapsto.cli.amounts import seconds_of
+from mapsto.cli.inputs import existing, make_feed, parse_shapes, read_given
+from mapsto.cli.output import print_json, seconds_text, table
+from mapsto.cli.progress import progress_bar
+from mapsto.session.tune import TuneReport
+
+
+def tune_model(
+    model: Path,
+    within: str,
+    inputs_file: Path | None,
+    given: Sequence[str],
+    shape: Sequence[str],
+    threads: int | None,
+    seed: int,
+    data_root: Path | None,
+    cache: bool,
+    as_json: bool,
+) -> None:
+    from mapsto.importers import onnx
+
+    budget, shapes = seconds_of(within, "--budget"), parse_shapes(shape)
+    ports = onnx.load(existing(model), shapes, data_root=data_root).inputs
+    fed = make_feed(ports, read_given(inputs_file, given), seed)
+    try:
+        with progress_bar(f"tuning {model.name}") as progress:
+            report = mapsto.tune(model, budget, threads, shapes, fed.feed, progress, cache, data_root)
+    except KeyboardInterrupt:
+        print("interrupted: nothing was kept; all is as it was before", file=sys.stderr)
+        raise
+    if as_json:
+        print_json({"model": str(model)} | report.to_json() | {"made_inputs": dict(fed.made)})
+        return
+    for name, how in fed.made.items():
+        print(f"input {name}: {how}")
+    print(tuned_text(report))
+
+
+def tuned_text(report: TuneReport) -> str:
+    """The kernels that are faster otherwise, the whole model before and after, and what was kept."""
+    lines = []
+    if report.forms:
+        rows = [(", ".join(f.works), f"{f.share:.2f}", f.before, f.after) for f in report.forms]
+        lines.append(table(("kernels", "share of the time", "before", "after"), rows))
+    lines.append(
+        f"{report.tried} schedules of {report.looked_at} kernels timed in {seconds_text(report.seconds)}, "
+        f"{report.threads} thread{'s' if report.threads > 1 else ''}"
+    )
+    if report.before is not None and report.after is not None:
+        lines.append(
+            f"a run: {seconds_text(report.before)} before, {seconds_text(report.after)} after "
+            f"(alternately; median of the ratios {report.share:.3f})"
+        )
+    lines.append(f"kept in {report.file}" if report.file else f"nothing was kept: {report.because}")
+    return "\n".join(lines)
