@@ -225,10 +225,24 @@ def bench(
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
     pin: PinOption = None,
+    kernels: Annotated[
+        bool,
+        typer.Option("--kernels", help="Instead, time each kernel beside the least that this machine needs for it."),
+    ] = False,
+    worst: Annotated[
+        bool, typer.Option("--worst", help="With --kernels: those first that lose most time to their limit.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Time a model beside other engines: alternately, each in a process of its own, medians and quartiles."""
     from mapsto.cli.bench import bench_model
+
+    if kernels or worst:
+        from mapsto.cli.kernels import bench_kernels
+
+        fed = (inputs, given or [], shape or [])
+        bench_kernels(model, *fed, threads, seconds, dynamic, kernels, worst, seed, data_root, device, json)
+        return
 
     engines = [name.strip() for name in against.split(",") if name.strip()]
     fed = (inputs, given or [], shape or [])

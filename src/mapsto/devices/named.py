@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mapsto.devices.backend import Backend, TunableBackend
+    from mapsto.devices.cpu.ceilings import Ceilings
     from mapsto.devices.cpu.host import Host as Host
     from mapsto.machine.machine_file import DescribedDevice
     from mapsto.plan.asked import Asked
@@ -45,6 +46,13 @@ def tunable_backend(cache: bool) -> TunableBackend:
     from mapsto.devices.cpu.workers import Workers
 
     return Workers(cache)
+
+
+def host_ceilings(threads: int) -> Ceilings:
+    """What this processor does at most, measured again and again; see `devices.cpu.ceilings`."""
+    from mapsto.devices.cpu.ceilings import Ceilings
+
+    return Ceilings(threads)
 
 
 def deciding(device: Any) -> tuple[str, ...] | None:

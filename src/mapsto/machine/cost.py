@@ -52,12 +52,13 @@ class Stream:
     """An operand as memory sees it: `bytes` that pass, all rounds over it counted.
 
     distance: bytes that were touched since it was touched last (its own included): it comes from the nearest level that
-    holds as many (`DeviceSpec.found_in`).
+    holds as many (`DeviceSpec.found_in`). again: it passed in this kernel before.
     """
 
     bytes: float
     distance: float
     writes: bool = False
+    again: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)

@@ -154,8 +154,8 @@ def winograd_tally(tally: Tally, share: WinogradShare) -> Tally:
     elements[MULTIPLY_ADD] = elements.get(MULTIPLY_ADD, 0.0) + share.added
     moves["contiguous"] = moves.get("contiguous", 0.0) + share.moved
     half = share.values / 2
-    streams = (*tally.streams, Stream(half, share.between), Stream(half, share.between, True))
-    return replace(tally, elements=elements, moves=moves, streams=streams)
+    passing = (Stream(half, share.between, again=True), Stream(half, share.between, True, again=True))
+    return replace(tally, elements=elements, moves=moves, streams=(*tally.streams, *passing))
 
 
 def _epilogue_counts(
@@ -204,8 +204,8 @@ def _streams(
     elements = math.prod(extents[i.name] for i in c.iters)
     written = {t: elements * float(values[t].dtype.size) for t in sorted(inside) if t in layouts or t == final}
     again = [
-        Stream(read[c.a.tensor] * (reach.passes_a - 1), reach.between_a),
-        Stream(read[c.b.tensor] * (reach.passes_b - 1), reach.between_b),
+        Stream(read[c.a.tensor] * (reach.passes_a - 1), reach.between_a, again=True),
+        Stream(read[c.b.tensor] * (reach.passes_b - 1), reach.between_b, again=True),
     ]
     others = {
         load.tensor: math.prod(extent(d, sizes) for d in values[load.tensor].shape) * float(load.dtype.size)

@@ -55,7 +55,8 @@ def _recurrent(node: Node, computed: DType, operands: Sequence[Hollow | None], s
     steps, batch = x.shape[0], x.shape[1]
     weights = sum(w.size for w in matrices(operands) if w is not None)
     size = float(r.size * computed.size)  # as they are packed
-    again = Stream(size * max(steps - 1, 0), size + x.size * computed.size / max(steps, 1))
+    between = size + x.size * computed.size / max(steps, 1)
+    again = Stream(size * max(steps - 1, 0), between, again=True)
     hidden = float(steps * batch * r.shape[0] * r.shape[-1])
     products = float(steps * batch * weights)
     return Tally(

@@ -3,9 +3,11 @@ and the processor's name."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,23 @@ def available_cpus() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cpu_quota()
     return max(1, allowed if quota is None else min(allowed, int(quota)))
+
+
+@contextlib.contextmanager
+def pinned(threads: int) -> Iterator[tuple[int, ...]]:
+    """This thread, and those that it starts, on so many of the CPUs that it may use; which those are (none where the
+    system cannot do that). Threads that were started stay there.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield ()
+        return
+    before = os.sched_getaffinity(0)
+    taken = tuple(sorted(before)[:threads])
+    os.sched_setaffinity(0, taken)
+    try:
+        yield taken
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:

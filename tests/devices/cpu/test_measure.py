@@ -100,7 +100,7 @@ def test_this_machine_can_be_measured() -> None:
 
 
 def test_a_call_does_as_many_rounds_as_it_is_told() -> None:
-    lab = measure._Lab(host())
+    lab = measure.Lab(host())
     probe = probes.writing(host(), 4096)
     (call,) = lab.calls((probe,))
     _, arrays = call(3)  # type: ignore[misc]

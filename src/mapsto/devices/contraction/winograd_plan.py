@@ -329,6 +329,14 @@ def winograd_text(plan: WinogradPlan) -> str:
     return f"{head}; {tiles_text(plan.product)}"
 
 
+def products_at_points(direct: float, schedule: str) -> float:
+    """Multiply-adds at the points, of a contraction that has so many directly, as a schedule has it: tiles that stick
+    out of the result are counted by what is inside.
+    """
+    edge = int(schedule[:1]) if schedule[:1].isdigit() else _LARGE
+    return direct * (edge + TAPS - 1) ** 2 / (edge * TAPS) ** 2
+
+
 _TEXT = re.compile(
     r"(?P<edge>[24])x(?P=edge) results, (?P<tiles>\d{1,9}) tiles a block, (?P<strips>\d{1,9}) strips, "
     r"(?P<shares>\d{1,9}) shares; (?P<product>.*)"

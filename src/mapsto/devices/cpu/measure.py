@@ -44,7 +44,7 @@ _SIGNATURE = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_i
 
 def measured(isa: Isa, typical: DeviceSpec, units: int) -> DeviceSpec:
     """The typical description with every figure replaced by what this processor shows. `units`: threads to use."""
-    lab = _Lab(isa)
+    lab = Lab(isa)
     steps = [_step_seconds(lab, units, typical.barrier)]  # three times: a busy neighbour disturbs for seconds
     found = lab.times(making.probes(isa))
     steps.append(_step_seconds(lab, units, typical.barrier))
@@ -60,7 +60,14 @@ def measured(isa: Isa, typical: DeviceSpec, units: int) -> DeviceSpec:
 
 
 def _figures(found: Mapping[str, float], isa: Isa) -> dict[str, Any]:
-    """`found`: seconds of one count of each probe by name."""
+    """The figures on their grid."""
+    exact = figures_of(found, isa)
+    tables = {key: {name: rounded(of) for name, of in exact[key].items()} for key in ("peaks", "rates", "moves")}
+    return tables | {key: rounded(exact[key]) for key in ("scalar", "latency", "loop")}
+
+
+def figures_of(found: Mapping[str, float], isa: Isa) -> dict[str, Any]:
+    """What probes say of a device, as they were measured. found: seconds of one count of each by name."""
     per = dict(found)
     copy = per["copy"]
     add = _each(per["many_adds"], per["few_adds"], making.MANY - making.FEW)
@@ -80,14 +87,14 @@ def _figures(found: Mapping[str, float], isa: Isa) -> dict[str, Any]:
     }
     loops = making.SHORT * (per["long_loop"] - per["short_loop"]) / (making.LONG - making.SHORT)
     scalar = _each(per["many_scalars"], per["few_scalars"], making.MANY - making.FEW)
-    peaks = {fmt[:3]: rounded(1.0 / per[f"peak_{'_'.join(t.value for t in fmt[:3])}"]) for fmt in making.formats(isa)}
+    peaks = {fmt[:3]: 1.0 / per[f"peak_{'_'.join(t.value for t in fmt[:3])}"] for fmt in making.formats(isa)}
     return {
         "peaks": peaks,
-        "rates": {name: rounded(figure) for name, figure in rates.items()},
-        "moves": {name: rounded(figure) for name, figure in moves.items()},
-        "scalar": rounded(scalar),
-        "latency": rounded(per["scan"]),
-        "loop": rounded(max(per["short_loop"] - loops, scalar)),
+        "rates": rates,
+        "moves": moves,
+        "scalar": scalar,
+        "latency": per["scan"],
+        "loop": max(per["short_loop"] - loops, scalar),
     }
 
 
@@ -99,13 +106,10 @@ def _each(many: float, none: float, count: int) -> float:
 # ---- memory --------------------------------------------------------------------------------------------------------
 
 
-def _levels(lab: _Lab, isa: Isa, units: int) -> tuple[Level, ...]:
+def _levels(lab: Lab, isa: Isa, units: int) -> tuple[Level, ...]:
     """Rates in the middle of each cache, and beyond the last one; the last one's size as far as it holds its rate."""
     known = list(caches())
-    sizes = [max(int(cache.bytes) // 2, 4096) for cache in known]
-    if len(known) > 1:
-        sizes[-1] = int(max(min(sizes[-1], 3 * known[-2].bytes), 2 * known[-2].bytes))
-    beyond = int(min(max(4 * known[-1].bytes, 32 << 20), _MOST_BYTES))
+    *sizes, beyond = probed_sizes(known)
     found = []
     for cache, size in zip(known, sizes, strict=True):
         found.append(_level(lab, isa, cache, size, units))
@@ -115,7 +119,15 @@ def _levels(lab: _Lab, isa: Isa, units: int) -> tuple[Level, ...]:
     return tuple(found)
 
 
-def _level(lab: _Lab, isa: Isa, cache: Cache, size: int, units: int) -> Level:
+def probed_sizes(known: Sequence[Cache]) -> list[int]:
+    """Bytes of the array that measures each cache, and of the one that none of them holds."""
+    sizes = [max(int(cache.bytes) // 2, 4096) for cache in known]
+    if len(known) > 1:
+        sizes[-1] = int(max(min(sizes[-1], 3 * known[-2].bytes), 2 * known[-2].bytes))
+    return [*sizes, int(min(max(4 * known[-1].bytes, 32 << 20), _MOST_BYTES))]
+
+
+def _level(lab: Lab, isa: Isa, cache: Cache, size: int, units: int) -> Level:
     read, write = making.reading(isa, size), making.writing(isa, size)
     in_rate, out_rate = (1.0 / seconds for seconds in lab.seconds((read, write)))
     sharing = min(cache.units, units)
@@ -125,7 +137,7 @@ def _level(lab: _Lab, isa: Isa, cache: Cache, size: int, units: int) -> Level:
     return Level(cache.name, cache.bytes, rounded(in_rate), rounded(out_rate), sharing, rounded(together))
 
 
-def _effective(lab: _Lab, isa: Isa, size: float, level: Level) -> float:
+def _effective(lab: Lab, isa: Isa, size: float, level: Level) -> float:
     """How much of a shared cache reads at its rate: others may have the rest of it."""
     held = size / 8
     for part in (size / 4, size / 2, size):
@@ -139,7 +151,7 @@ def _effective(lab: _Lab, isa: Isa, size: float, level: Level) -> float:
 # ---- steps ---------------------------------------------------------------------------------------------------------
 
 
-def _step_seconds(lab: _Lab, units: int, typical: float) -> tuple[float, float]:
+def _step_seconds(lab: Lab, units: int, typical: float) -> tuple[float, float]:
     """Seconds of a step that does nothing, and of the meeting of threads before the next one."""
     function, code = lab.compiled([("nothing", making.nothing(), "none")])
     alone = _quickest(_steps(function[0], code, 1, 1)) / _STEPS
@@ -170,7 +182,7 @@ def _steps(function: str, code: Sequence[bytes], threads: int, extent: int) -> R
 
 
 @dataclass
-class _Lab:
+class Lab:
     """Compiles probes and times them."""
 
     isa: Isa
@@ -183,7 +195,7 @@ class _Lab:
         """Seconds of one count of each."""
         calls = self.calls(wanted)
         rounds = [self.rounds(call) for call in calls]
-        passes = [[_timed(c, n) / n for c, n in zip(calls, rounds, strict=True)] for _ in range(_PASSES)]
+        passes = [[timed(c, n) / n for c, n in zip(calls, rounds, strict=True)] for _ in range(_PASSES)]
         return [min(times) / probe.count for times, probe in zip(zip(*passes, strict=True), wanted, strict=True)]
 
     def together(self, probe: Probe, threads: int) -> float:
@@ -224,7 +236,7 @@ class _Lab:
     def rounds(self, call: Rounds) -> int:
         """How many take about `_STRETCH` seconds."""
         count = 1
-        while (taken := _timed(call, count)) < _STRETCH / 8 and count < 1 << 30:
+        while (taken := timed(call, count)) < _STRETCH / 8 and count < 1 << 30:
             count *= 4
         return max(int(count * _STRETCH / taken), 1)
 
@@ -234,10 +246,11 @@ Rounds = Callable[[int], object]  # does so many rounds
 
 def _quickest(call: Rounds) -> float:
     """Seconds of one round, the least of `_RUNS`."""
-    return min(_timed(call, 1) for _ in range(_RUNS))
+    return min(timed(call, 1) for _ in range(_RUNS))
 
 
-def _timed(call: Rounds, rounds: int) -> float:
+def timed(call: Rounds, rounds: int) -> float:
+    """Seconds of so many rounds."""
     began = time.perf_counter()
     call(rounds)
     return time.perf_counter() - began

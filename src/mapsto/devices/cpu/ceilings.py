@@ -1,0 +1,64 @@
+"""What this processor does at most, measured beside what is timed: clocks and neighbours change from minute to minute.
+
+The probes are those that costs are measured by (`probes`). Each look at them takes a few milliseconds a probe, and the
+most that any look saw counts: a kernel that is faster than that was not measured well.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu import probes as making
+from mapsto.devices.cpu.caches import Cache, caches
+from mapsto.devices.cpu.host import host_machine
+from mapsto.devices.cpu.measure import Lab, figures_of, probed_sizes, timed
+from mapsto.machine.spec import DeviceSpec, Level
+
+_RANGE = 1 << 20  # units that share memory, at most
+
+
+class Ceilings:
+    """The most of each figure that looks have seen. threads: that work at once."""
+
+    def __init__(self, threads: int) -> None:
+        self._isa = isas.host()
+        self._threads = threads
+        self._typical = host_machine(self._isa).machine.host
+        self._known = [*caches(), Cache("memory", math.inf, _RANGE)]
+        sizes = probed_sizes(self._known[:-1])
+        self._reading = [making.reading(self._isa, size) for size in sizes]
+        self._writing = [making.writing(self._isa, size) for size in sizes]
+        self._probes = [*making.probes(self._isa), *self._reading, *self._writing]
+        self._lab = Lab(self._isa)
+        self._calls = self._lab.calls(self._probes)
+        self._rounds = [self._lab.rounds(call) for call in self._calls]
+        self._least = [math.inf] * len(self._probes)
+        self._together = [0.0] * len(self._known)
+        self.looks = 0
+
+    def look(self) -> None:
+        """Measures once more."""
+        for number, (call, rounds, probe) in enumerate(zip(self._calls, self._rounds, self._probes, strict=True)):
+            self._least[number] = min(self._least[number], timed(call, rounds) / rounds / probe.count)
+        for number, (cache, probe) in enumerate(zip(self._known, self._reading, strict=True)):
+            sharing = min(cache.units, self._threads)
+            if sharing > 1 and self.looks % 4 == 0:  # which takes longer: threads are started
+                self._together[number] = max(self._together[number], self._lab.together(probe, sharing))
+        self.looks += 1
+
+    def spec(self) -> DeviceSpec:
+        """A device of these figures, as costs know them."""
+        least = dict(zip((probe.name for probe in self._probes), self._least, strict=True))
+        figures = figures_of(least, self._isa)
+        levels = tuple(
+            self._level(number, 1.0 / least[read.name], 1.0 / least[write.name])
+            for number, (read, write) in enumerate(zip(self._reading, self._writing, strict=True))
+        )
+        return replace(self._typical, **figures, levels=levels, units=self._threads, source="measured")
+
+    def _level(self, number: int, read: float, write: float) -> Level:
+        cache = self._known[number]
+        sharing = min(cache.units, self._threads)
+        return Level(cache.name, cache.bytes, read, write, sharing, max(self._together[number], read, write))
