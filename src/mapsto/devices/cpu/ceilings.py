@@ -7,16 +7,26 @@ most that any look saw counts: a kernel that is faster than that was not measure
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu import probes as making
 from mapsto.devices.cpu.caches import Cache, caches
 from mapsto.devices.cpu.host import host_machine
-from mapsto.devices.cpu.measure import Lab, figures_of, probed_sizes, timed
+from mapsto.devices.cpu.measure import Lab, figures_of, timed
 from mapsto.machine.spec import DeviceSpec, Level
 
+_MOST = 128 << 20  # bytes of an array
+_ROOM = 8 << 20  # bytes of an array, at least: as the memory of a run, it lies in large pages then
 _RANGE = 1 << 20  # units that share memory, at most
+
+
+def _sizes(known: Sequence[Cache]) -> list[int]:
+    """Bytes that a level gives the fastest: few, but more than the level before holds."""
+    nearer = [int(cache.bytes) for cache in known[:-1]]
+    holds = [int(min(cache.bytes / 2, _MOST)) for cache in known[1:]]
+    return [nearer[0] // 2, *(min(4 * before, size) for before, size in zip(nearer, holds, strict=True))]
 
 
 class Ceilings:
@@ -27,11 +37,11 @@ class Ceilings:
         self._threads = threads
         self._typical = host_machine(self._isa).machine.host
         self._known = [*caches(), Cache("memory", math.inf, _RANGE)]
-        sizes = probed_sizes(self._known[:-1])
-        self._reading = [making.reading(self._isa, size) for size in sizes]
-        self._writing = [making.writing(self._isa, size) for size in sizes]
+        sizes = _sizes(self._known)
+        self._reading = [making.streaming(self._isa, size, False) for size in sizes]
+        self._writing = [making.streaming(self._isa, size, True) for size in sizes]
         self._probes = [*making.probes(self._isa), *self._reading, *self._writing]
-        self._lab = Lab(self._isa)
+        self._lab = Lab(self._isa, room=_ROOM)
         self._calls = self._lab.calls(self._probes)
         self._rounds = [self._lab.rounds(call) for call in self._calls]
         self._least = [math.inf] * len(self._probes)

@@ -109,7 +109,10 @@ def _each(many: float, none: float, count: int) -> float:
 def _levels(lab: Lab, isa: Isa, units: int) -> tuple[Level, ...]:
     """Rates in the middle of each cache, and beyond the last one; the last one's size as far as it holds its rate."""
     known = list(caches())
-    *sizes, beyond = probed_sizes(known)
+    sizes = [max(int(cache.bytes) // 2, 4096) for cache in known]
+    if len(known) > 1:
+        sizes[-1] = int(max(min(sizes[-1], 3 * known[-2].bytes), 2 * known[-2].bytes))
+    beyond = int(min(max(4 * known[-1].bytes, 32 << 20), _MOST_BYTES))
     found = []
     for cache, size in zip(known, sizes, strict=True):
         found.append(_level(lab, isa, cache, size, units))
@@ -117,14 +120,6 @@ def _levels(lab: Lab, isa: Isa, units: int) -> tuple[Level, ...]:
         found[-1] = replace(found[-1], bytes=_effective(lab, isa, known[-1].bytes, found[-1]))
     found.append(_level(lab, isa, Cache("memory", math.inf, 1 << 20), beyond, units))
     return tuple(found)
-
-
-def probed_sizes(known: Sequence[Cache]) -> list[int]:
-    """Bytes of the array that measures each cache, and of the one that none of them holds."""
-    sizes = [max(int(cache.bytes) // 2, 4096) for cache in known]
-    if len(known) > 1:
-        sizes[-1] = int(max(min(sizes[-1], 3 * known[-2].bytes), 2 * known[-2].bytes))
-    return [*sizes, int(min(max(4 * known[-1].bytes, 32 << 20), _MOST_BYTES))]
 
 
 def _level(lab: Lab, isa: Isa, cache: Cache, size: int, units: int) -> Level:
@@ -183,10 +178,13 @@ def _steps(function: str, code: Sequence[bytes], threads: int, extent: int) -> R
 
 @dataclass
 class Lab:
-    """Compiles probes and times them."""
+    """Compiles probes and times them. room: bytes that each array is taken out of, at least: large ones may lie in
+    large pages.
+    """
 
     isa: Isa
     count: int = 0
+    room: int = 0
 
     def times(self, wanted: Sequence[Probe]) -> dict[str, float]:
         return dict(zip((p.name for p in wanted), self.seconds(wanted), strict=True))
@@ -231,7 +229,7 @@ class Lab:
     def calls(self, wanted: Sequence[Probe]) -> list[Rounds]:
         names, objects = self.compiled([(p.name, p.function, p.optimizer) for p in wanted])
         library = Library(objects, names)
-        return [_call(library, name, probe) for name, probe in zip(names, wanted, strict=True)]
+        return [_call(library, name, probe, self.room) for name, probe in zip(names, wanted, strict=True)]
 
     def rounds(self, call: Rounds) -> int:
         """How many take about `_STRETCH` seconds."""
@@ -261,9 +259,9 @@ def _after(gate: threading.Barrier, call: Rounds, rounds: int) -> None:
     call(rounds)
 
 
-def _call(library: Library, name: str, probe: Probe) -> Rounds:
+def _call(library: Library, name: str, probe: Probe, room: int) -> Rounds:
     """Rounds of a probe on arrays of ones; it keeps the code alive."""
-    arrays = [_ones(element, count, n) for n, (element, count) in enumerate(probe.operands)]
+    arrays = [_ones(element, count, n, room) for n, (element, count) in enumerate(probe.operands)]
     pointers = (ctypes.c_void_p * len(arrays))(*(a.ctypes.data for a in arrays))
     sizes = (ctypes.c_int64 * 1)()
     entry = _SIGNATURE(library.addresses[name])
@@ -276,11 +274,11 @@ def _call(library: Library, name: str, probe: Probe) -> Rounds:
     return call
 
 
-def _ones(element: DType, count: int, number: int) -> np.ndarray:
+def _ones(element: DType, count: int, number: int, room: int) -> np.ndarray:
     """An array of ones on a cache line, the `number`th of its function: a store must not seem to meet a later load
     because the low bits of their addresses agree.
     """
-    raw = np.zeros(count * element.size + _PAGE + 64, np.uint8)
+    raw = np.zeros(max(count * element.size + _PAGE + 64, room), np.uint8)
     start = (number * _STAGGER - raw.ctypes.data) % _PAGE
     array = raw[start : start + count * element.size].view(element.numpy)
     array[:] = 1

@@ -108,6 +108,32 @@ def writing(isa: Isa, size: int) -> Probe:
     )  # fmt: skip
 
 
+def streaming(isa: Isa, size: int, writes: bool) -> Probe:
+    """Reads about so many bytes, or writes them, with as little besides as can be: sums of their own for neighbouring
+    vectors, which wait for nothing.
+    """
+    lanes = isa.lanes(F32)
+    vector, step = loop.Type(F32, lanes), ACCUMULATORS * lanes
+    rounds = max(size // (step * F32.size), 1)
+    names = [f"acc{k}" for k in range(ACCUMULATORS)]
+    places = [sym("i") * step + k * lanes for k in range(ACCUMULATORS)]
+    start = [loop.Declare(name, loop.Const(1, vector)) for name in names]
+    if writes:
+        body: list[loop.Statement] = [loop.Store("x", at, loop.Var(name, vector)) for name, at in zip(names, places, strict=True)]
+    else:
+        body = [
+            loop.Assign(name, loop.Binary("add", loop.Var(name, vector), loop.Load("x", at, vector)))
+            for name, at in zip(names, places, strict=True)
+        ]
+    end = [loop.Store("out", k * lanes, loop.Var(name, vector)) for k, name in enumerate(names)]
+    name = f"{'stream_out' if writes else 'stream_in'}_{size}"
+    params = (loop.Param("x", F32, writes), loop.Param("out", F32, True))
+    rest = loop.For("i", sym("begin"), sym("end"), tuple(body))
+    function = loop.Function(name, params, (), (*start, rest, *end))
+    count = rounds * step
+    return Probe(name, repeated(function), ((F32, count), (F32, step)), rounds, count * F32.size, "none")
+
+
 def repeated(function: loop.Function) -> loop.Function:
     """The function's whole work, as many times as its only size says."""
     assert not function.dims
