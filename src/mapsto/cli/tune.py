@@ -9,7 +9,7 @@ from pathlib import Path
 import mapsto
 from mapsto.cli.amounts import seconds_of
 from mapsto.cli.inputs import existing, make_feed, parse_shapes, read_given
-from mapsto.cli.output import print_json, seconds_text, table
+from mapsto.cli.output import print_json, seconds_text
 from mapsto.cli.progress import progress_bar
 from mapsto.session.tune import TuneReport
 
@@ -48,9 +48,9 @@ def tune_model(
 def tuned_text(report: TuneReport) -> str:
     """The kernels that are faster otherwise, the whole model before and after, and what was kept."""
     lines = []
-    if report.forms:
-        rows = [(", ".join(f.works), f"{f.share:.2f}", f.before, f.after) for f in report.forms]
-        lines.append(table(("kernels", "share of the time", "before", "after"), rows))
+    for form in report.forms:
+        lines.append(f"{', '.join(form.works)}: {form.share:.3g} of the time")
+        lines += [f"    before: {form.before}", f"    after:  {form.after}"]
     lines.append(
         f"{report.tried} schedules of {report.looked_at} kernels timed in {seconds_text(report.seconds)}, "
         f"{report.threads} thread{'s' if report.threads > 1 else ''}"

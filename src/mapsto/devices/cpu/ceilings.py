@@ -17,6 +17,7 @@ from mapsto.devices.cpu.host import host_machine
 from mapsto.devices.cpu.measure import Lab, figures_of, timed
 from mapsto.machine.spec import DeviceSpec, Level
 
+_WAYS = ((0, False), (0, True), (1024, True), (2048, True))  # bytes that are asked for ahead, and whether apart
 _MOST = 128 << 20  # bytes of an array
 _ROOM = 8 << 20  # bytes of an array, at least: as the memory of a run, it lies in large pages then
 _RANGE = 1 << 20  # units that share memory, at most
@@ -38,9 +39,10 @@ class Ceilings:
         self._typical = host_machine(self._isa).machine.host
         self._known = [*caches(), Cache("memory", math.inf, _RANGE)]
         sizes = _sizes(self._known)
-        self._reading = [making.streaming(self._isa, size, False) for size in sizes]
+        self._reading = [[making.streaming(self._isa, size, False, *way) for way in _WAYS] for size in sizes]
         self._writing = [making.streaming(self._isa, size, True) for size in sizes]
-        self._probes = [*making.probes(self._isa), *self._reading, *self._writing]
+        streams = [probe for probes in self._reading for probe in probes]
+        self._probes = [*making.probes(self._isa), *streams, *self._writing]
         self._lab = Lab(self._isa, room=_ROOM)
         self._calls = self._lab.calls(self._probes)
         self._rounds = [self._lab.rounds(call) for call in self._calls]
@@ -52,7 +54,7 @@ class Ceilings:
         """Measures once more."""
         for number, (call, rounds, probe) in enumerate(zip(self._calls, self._rounds, self._probes, strict=True)):
             self._least[number] = min(self._least[number], timed(call, rounds) / rounds / probe.count)
-        for number, (cache, probe) in enumerate(zip(self._known, self._reading, strict=True)):
+        for number, (cache, (probe, *_)) in enumerate(zip(self._known, self._reading, strict=True)):
             sharing = min(cache.units, self._threads)
             if sharing > 1 and self.looks % 4 == 0:  # which takes longer: threads are started
                 self._together[number] = max(self._together[number], self._lab.together(probe, sharing))
@@ -63,8 +65,8 @@ class Ceilings:
         least = dict(zip((probe.name for probe in self._probes), self._least, strict=True))
         figures = figures_of(least, self._isa)
         levels = tuple(
-            self._level(number, 1.0 / least[read.name], 1.0 / least[write.name])
-            for number, (read, write) in enumerate(zip(self._reading, self._writing, strict=True))
+            self._level(number, 1.0 / min(least[probe.name] for probe in reads), 1.0 / least[write.name])
+            for number, (reads, write) in enumerate(zip(self._reading, self._writing, strict=True))
         )
         return replace(self._typical, **figures, levels=levels, units=self._threads, source="measured")
 

@@ -108,25 +108,30 @@ def writing(isa: Isa, size: int) -> Probe:
     )  # fmt: skip
 
 
-def streaming(isa: Isa, size: int, writes: bool) -> Probe:
+def streaming(isa: Isa, size: int, writes: bool, ahead: int = 0, apart: bool = False) -> Probe:
     """Reads about so many bytes, or writes them, with as little besides as can be: sums of their own for neighbouring
-    vectors, which wait for nothing.
+    vectors, which wait for nothing. ahead: how many bytes before it is read each line is asked for; 0: never.
+    apart: from as many places at once as there are sums, as a product walks along its rows.
     """
     lanes = isa.lanes(F32)
     vector, step = loop.Type(F32, lanes), ACCUMULATORS * lanes
     rounds = max(size // (step * F32.size), 1)
     names = [f"acc{k}" for k in range(ACCUMULATORS)]
-    places = [sym("i") * step + k * lanes for k in range(ACCUMULATORS)]
+    by, far = (lanes, rounds * lanes) if apart else (step, lanes)
+    places = [sym("i") * by + k * far for k in range(ACCUMULATORS)]
     start = [loop.Declare(name, loop.Const(1, vector)) for name in names]
     if writes:
         body: list[loop.Statement] = [loop.Store("x", at, loop.Var(name, vector)) for name, at in zip(names, places, strict=True)]
     else:
         body = [
+            *(loop.Prefetch("x", at + ahead // F32.size) for at in places if ahead),
+        ]
+        body += [
             loop.Assign(name, loop.Binary("add", loop.Var(name, vector), loop.Load("x", at, vector)))
             for name, at in zip(names, places, strict=True)
         ]
     end = [loop.Store("out", k * lanes, loop.Var(name, vector)) for k, name in enumerate(names)]
-    name = f"{'stream_out' if writes else 'stream_in'}_{size}"
+    name = f"{'stream_out' if writes else 'stream_in'}_{size}_{ahead}_{apart}"
     params = (loop.Param("x", F32, writes), loop.Param("out", F32, True))
     rest = loop.For("i", sym("begin"), sym("end"), tuple(body))
     function = loop.Function(name, params, (), (*start, rest, *end))
