@@ -35,9 +35,9 @@ NEAR = 1.25  # how often the cheapest cost a schedule may be predicted at
 _SCREENED = 0.75  # of the pairs: what a schedule must win to be looked at again
 _WORTH = 0.005  # of a run: kernels that take less are left as they are
 _MOST = 24  # schedules of one kernel
-_TURN = 0.02  # seconds of one turn of the timing
-_FEWEST, _PAIRS = 12, 40  # pairs of turns
-_PAIRS_OF_RUNS = 200  # of the whole model, which is faster by a small part
+_TURN = 0.006  # seconds of one turn of the timing: many short ones, most of which nothing disturbs
+_FEWEST, _PAIRS = 12, 60  # pairs of turns
+_PAIRS_OF_RUNS = 600  # of the whole model, which is faster by a small part
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def host_tuning(isa: Isa | None = None) -> Tuning:
         if path.stat().st_size > MOST_BYTES:
             raise ParseError(f"{path}: it is too large to be one")
         return parse_tuning(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # never tuned, or nothing is kept
         return NO_TUNING
     except (OSError, ParseError, UnicodeDecodeError) as error:
         if path not in _warned:
