@@ -32,11 +32,11 @@ from mapsto.plan.works import Work, walk
 from mapsto.session import tune as tuning
 from mapsto.session.cache.key import options_digest
 from mapsto.session.compile import build, prepared
-from mapsto.session.pairs import Pair
+from mapsto.session.pairs import TimedPair
 from mapsto.session.request import Request
-from mapsto.session.tuner import Tuner, Variant
+from mapsto.session.tuner import TriedProgram, Tuner
 
-Steps = Mapping[str, Sequence[Pair]]
+Steps = Mapping[str, Sequence[TimedPair]]
 PAIRS = 20
 
 
@@ -98,14 +98,14 @@ class Preferring:
     def __call__(self, inputs: Sequence[np.ndarray]) -> Preferring:
         return self
 
-    def _time(self, variant: Variant, name: str) -> float:
+    def _time(self, variant: TriedProgram, name: str) -> float:
         return 0.5 if self.preferred(variant.made[name].offer.schedule or "") else 1.0
 
-    def steps(self, old: Variant, new: Variant, seconds: float) -> Steps:
+    def steps(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Steps:
         self.seen[0] += 1
         return {name: [(self._time(old, name), self._time(new, name))] * PAIRS for name in old.made}
 
-    def whole(self, old: Variant, new: Variant, seconds: float) -> Sequence[Pair]:
+    def whole(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Sequence[TimedPair]:
         self.seen[1] += 1
         return [(1.0, self.share)] * PAIRS
 
@@ -178,7 +178,7 @@ def test_what_is_faster_only_once_is_not_kept(monkeypatch: pytest.MonkeyPatch, f
     """The times that choose a schedule are not those that confirm it."""
 
     class Lucky(Preferring):
-        def steps(self, old: Variant, new: Variant, seconds: float) -> Steps:
+        def steps(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Steps:
             self.seen[0] += 1
             first = self.seen[0] == 2  # the first one times the kernels as they are
             return {name: [(1.0, 0.5 if first else 1.0)] * PAIRS for name in old.made}
@@ -193,7 +193,7 @@ def test_noise_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
 
     class Noisy(Preferring):
-        def steps(self, old: Variant, new: Variant, seconds: float) -> Steps:
+        def steps(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Steps:
             return {n: [(a, b) for a, b in rng.uniform(0.7, 1.3, (PAIRS, 2))] for n in old.made}
 
     monkeypatch.setattr(tuning, "AlternatingTimer", Noisy(lambda text: False))
@@ -337,7 +337,7 @@ def test_tuning_is_read_back_as_it_was_written() -> None:
 
 def test_an_interrupt_leaves_all_as_it_was(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     class Interrupted(Preferring):
-        def whole(self, old: Variant, new: Variant, seconds: float) -> Sequence[Pair]:
+        def whole(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Sequence[TimedPair]:
             raise KeyboardInterrupt
 
     model = convolutions()
@@ -354,11 +354,11 @@ def test_rounds_end_in_time(budget: float) -> None:
     now = [0.0]
 
     class Slow(Preferring):
-        def steps(self, old: Variant, new: Variant, seconds: float) -> Steps:
+        def steps(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Steps:
             now[0] += 2.0
             return super().steps(old, new, seconds)
 
-        def whole(self, old: Variant, new: Variant, seconds: float) -> Sequence[Pair]:
+        def whole(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Sequence[TimedPair]:
             now[0] += 4.0
             return super().whole(old, new, seconds)
 

@@ -18,6 +18,7 @@ from mapsto.errors import ParseError
 
 FORMAT_NAME = "mapsto tuning"
 FORMAT_VERSION = 1
+NEAR_COST = 1.25  # how often the least cost is still near it: what counts are good for
 MOST_BYTES = 1 << 24
 MOST_KERNELS = 1 << 16
 _MOST_SCHEDULE = 1 << 12  # characters

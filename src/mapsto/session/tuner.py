@@ -21,17 +21,16 @@ import numpy as np
 
 from mapsto.devices.backend import TunableBackend
 from mapsto.devices.maker import Made, NearKernel
-from mapsto.machine.tuning import TunedKernel, Tuning
+from mapsto.machine.tuning import NEAR_COST, TunedKernel, Tuning
 from mapsto.plan.items import tasks
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.task import Task
 from mapsto.plan.works import Offer
 from mapsto.runtime.executable import Executable
 from mapsto.session.compile import executable_of, templates_of
-from mapsto.session.pairs import Pair, is_faster, share_of
+from mapsto.session.pairs import TimedPair, is_faster, share_of
 
 LEAST = 0.03  # of a kernel's time: what a schedule must save
-NEAR = 1.25  # how often the cheapest cost a schedule may be predicted at
 _SCREENED = 0.75  # of the pairs: what a schedule must win to be looked at again
 _WORTH = 0.005  # of a run: kernels that take less are left as they are
 _MOST = 24  # schedules of one kernel
@@ -41,7 +40,7 @@ _PAIRS_OF_RUNS = 600  # of the whole model, which is faster by a small part
 
 
 @dataclass(frozen=True)
-class Variant:
+class TriedProgram:
     """A program of the model. made: its tasks, with the schedules that they have in it."""
 
     executable: Executable
@@ -51,10 +50,10 @@ class Variant:
 class KernelTimer(Protocol):
     """Times two variants of a model by turns, for about so many seconds."""
 
-    def steps(self, old: Variant, new: Variant, seconds: float) -> Mapping[str, Sequence[Pair]]:
+    def steps(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Mapping[str, Sequence[TimedPair]]:
         """Pairs of times of each task, by name."""
 
-    def whole(self, old: Variant, new: Variant, seconds: float) -> Sequence[Pair]:
+    def whole(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Sequence[TimedPair]:
         """Pairs of times of whole runs."""
 
 
@@ -95,7 +94,7 @@ class TunerResult:
     forms: tuple[TunedForm, ...]
     looked_at: int
     tried: int
-    whole: Sequence[Pair]
+    whole: Sequence[TimedPair]
     because: str
 
 
@@ -127,7 +126,7 @@ class Tuner:
         self._screen(old, groups)
         tried = sum(group.tried for group in groups)
 
-        def nothing(because: str, whole: Sequence[Pair] = (), forms: tuple[TunedForm, ...] = ()) -> TunerResult:
+        def nothing(because: str, whole: Sequence[TimedPair] = (), forms: tuple[TunedForm, ...] = ()) -> TunerResult:
             return TunerResult(None, forms, len(groups), tried, whole, because)
 
         if not tried:
@@ -145,7 +144,7 @@ class Tuner:
 
     # -- programs ------------------------------------------------------------------------------------------------------
 
-    def variant(self, tuning: Tuning, old: Variant | None, changed: Sequence[FormGroup] = ()) -> Variant:
+    def variant(self, tuning: Tuning, old: TriedProgram | None, changed: Sequence[FormGroup] = ()) -> TriedProgram:
         """The model with these tuned kernels; what is not in a form that was changed is as in `old`."""
         names = {name for group in changed for name in group.tasks}
         offers = templates_of(self.mapped)
@@ -155,14 +154,14 @@ class Tuner:
             for task in tasks(self.mapped.items):
                 if old is None or task.name in names:
                     made[task.name] = maker.make(task, self.mapped.homes, offers.get(task.name))
-            return Variant(executable_of(self.mapped, made, self.constants, self.backend, self.threads), made)
+            return TriedProgram(executable_of(self.mapped, made, self.constants, self.backend, self.threads), made)
 
     def _tuning(self, groups: Sequence[FormGroup]) -> Tuning:
         return self.backend.tuning.with_kernels({g.key: g.best for g in groups if g.best is not None})
 
     # -- what there is to try ------------------------------------------------------------------------------------------
 
-    def _groups(self, old: Variant) -> list[FormGroup]:
+    def _groups(self, old: TriedProgram) -> list[FormGroup]:
         """Forms by what they take of a run, with the schedules that are near."""
         self.tell("timing its kernels")
         times = {name: _least(pairs) for name, pairs in self.timer.steps(old, old, self._measuring(self.pace)).items()}
@@ -192,12 +191,12 @@ class Tuner:
         costs |= {b.of: cost + b.loss for b in choice.beaten if b.how == "as" and not b.schedule}
         own = costs.get(made.offer.template, cost)
         for template, seconds in costs.items():
-            if template != made.offer.template and own > 0 and seconds <= NEAR * own:
+            if template != made.offer.template and own > 0 and seconds <= NEAR_COST * own:
                 yield template, seconds / own
 
     # -- timing --------------------------------------------------------------------------------------------------------
 
-    def _screen(self, old: Variant, groups: Sequence[FormGroup]) -> None:
+    def _screen(self, old: TriedProgram, groups: Sequence[FormGroup]) -> None:
         """Every schedule once, the most promising of every form first, until all are tried or the time is over."""
         number = 0
         while self.clock() + self.longest + self._reserve() < self.deadline:
@@ -219,7 +218,7 @@ class Tuner:
                         group.best = TunedKernel(candidate.template, candidate.schedule, share)
             self.longest = max(self.clock() - began, self.longest / 2)
 
-    def _confirm(self, old: Variant, groups: Sequence[FormGroup]) -> list[FormGroup]:
+    def _confirm(self, old: TriedProgram, groups: Sequence[FormGroup]) -> list[FormGroup]:
         """Those that are faster again, in one program, by times that did not choose them."""
         chosen = _disjoint(groups)
         if not chosen:
@@ -256,7 +255,7 @@ def _add(groups: dict[str, FormGroup], task: str, near: NearKernel, ratio: float
     if task not in group.tasks:
         group.tasks = (*group.tasks, task)
     known = {(group.before.template, group.before.schedule), *((e.template, e.schedule) for e in group.left)}
-    more = [TunedKernel(near.template, text, ratio * times) for text, times in near.others if ratio * times <= NEAR]
+    more = [TunedKernel(near.template, text, ratio * times) for text, times in near.others if ratio * times <= NEAR_COST]
     new = [each for each in more if (each.template, each.schedule) not in known]
     group.left = sorted((*group.left, *new), key=lambda each: each.share)
 
@@ -279,12 +278,12 @@ def _disjoint(groups: Sequence[FormGroup]) -> list[FormGroup]:
     return found
 
 
-def _added(pairs: Sequence[Sequence[Pair]]) -> list[Pair]:
+def _added(pairs: Sequence[Sequence[TimedPair]]) -> list[TimedPair]:
     """Times of several tasks in the same turns, added up."""
     return [(sum(old for old, _ in turn), sum(new for _, new in turn)) for turn in zip(*pairs, strict=False)]
 
 
-def _least(pairs: Sequence[Pair]) -> float:
+def _least(pairs: Sequence[TimedPair]) -> float:
     return min((min(pair) for pair in pairs), default=0.0)
 
 
@@ -296,10 +295,10 @@ class AlternatingTimer:
     def __init__(self, inputs: Sequence[np.ndarray]) -> None:
         self._inputs = inputs
 
-    def steps(self, old: Variant, new: Variant, seconds: float) -> Mapping[str, Sequence[Pair]]:
+    def steps(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Mapping[str, Sequence[TimedPair]]:
         """See `KernelTimer`."""
         runs = self._runs(old)
-        found: dict[str, list[Pair]] = {}
+        found: dict[str, list[TimedPair]] = {}
         for first in _turns(seconds):
             ordered = (old, new) if first else (new, old)
             times = [self._of_tasks(variant.executable, runs) for variant in ordered]
@@ -309,7 +308,7 @@ class AlternatingTimer:
                     found.setdefault(name, []).append((spent, after[name]))
         return found
 
-    def whole(self, old: Variant, new: Variant, seconds: float) -> Sequence[Pair]:
+    def whole(self, old: TriedProgram, new: TriedProgram, seconds: float) -> Sequence[TimedPair]:
         """See `KernelTimer`."""
         runs, found = self._runs(old), []
         for first in _turns(seconds, _PAIRS_OF_RUNS):
@@ -318,7 +317,7 @@ class AlternatingTimer:
             found.append((times[0], times[1]) if first else (times[1], times[0]))
         return found
 
-    def _runs(self, variant: Variant) -> int:
+    def _runs(self, variant: TriedProgram) -> int:
         """How many take a turn's time."""
         self._of_run(variant.executable, 1)
         return int(min(max(_TURN / max(self._of_run(variant.executable, 1), 1e-9), 1), 1000))

@@ -23,6 +23,7 @@ from mapsto.devices.contraction.tile import (
 )
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mul, product
+from mapsto.machine.tuning import NEAR_COST
 
 # Work of one item: small enough to share among threads, large enough to forget the item's own cost.
 _ITEM_CYCLES = 50_000.0
@@ -30,7 +31,6 @@ _LEAST_CYCLES = 10_000.0
 _ITEMS = 32  # wanted at least, so that shares of a few threads differ little
 CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
 NEAR_BYTES = 1024 * 1024  # of the second-level cache
-NEAR_COST = 1.25  # how often the cheapest cost is still near it: what counts of cycles are good for
 _NEIGHBOURS_OF = 2
 _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 

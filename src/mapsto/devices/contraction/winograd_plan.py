@@ -24,7 +24,6 @@ from mapsto.devices.contraction.tile import FAR_BYTES_PER_CYCLE, Tiling, unevenn
 from mapsto.devices.contraction.tile_plan import (
     CACHED_BYTES,
     NEAR_BYTES,
-    NEAR_COST,
     TilePlan,
     near_tiles,
     plan_contraction,
@@ -33,6 +32,7 @@ from mapsto.devices.contraction.tile_plan import (
 )
 from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Param
+from mapsto.machine.tuning import NEAR_COST
 
 TAPS = 3
 _LARGE, _SMALL = 4, 2  # results of a tile, in one dimension

@@ -120,16 +120,15 @@ def streaming(isa: Isa, size: int, writes: bool, ahead: int = 0, apart: bool = F
     by, far = (lanes, rounds * lanes) if apart else (step, lanes)
     places = [sym("i") * by + k * far for k in range(ACCUMULATORS)]
     start = [loop.Declare(name, loop.Const(1, vector)) for name in names]
-    if writes:
-        body: list[loop.Statement] = [loop.Store("x", at, loop.Var(name, vector)) for name, at in zip(names, places, strict=True)]
-    else:
-        body = [
-            *(loop.Prefetch("x", at + ahead // F32.size) for at in places if ahead),
-        ]
-        body += [
-            loop.Assign(name, loop.Binary("add", loop.Var(name, vector), loop.Load("x", at, vector)))
-            for name, at in zip(names, places, strict=True)
-        ]
+    body: list[loop.Statement] = []
+    for name, at in zip(names, places, strict=True):
+        own = loop.Var(name, vector)
+        if writes:
+            body.append(loop.Store("x", at, own))
+            continue
+        if ahead:
+            body.append(loop.Prefetch("x", at + ahead // F32.size))
+        body.append(loop.Assign(name, loop.Binary("add", own, loop.Load("x", at, vector))))
     end = [loop.Store("out", k * lanes, loop.Var(name, vector)) for k, name in enumerate(names)]
     name = f"{'stream_out' if writes else 'stream_in'}_{size}_{ahead}_{apart}"
     params = (loop.Param("x", F32, writes), loop.Param("out", F32, True))

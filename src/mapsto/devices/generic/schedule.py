@@ -26,10 +26,10 @@ from mapsto.devices.generic.windows import overlaps
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, mod, round_up, sym
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Kernel, Load, Op, Reduce, ranges_of, walk
+from mapsto.machine.tuning import NEAR_COST
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.loop_forms import MOST_TILE_ROWS, lanes_for
 
-NEAR_COST = 1.25  # how often the cheapest cost is still near it: what counts of operations are good for
 _ONE_PASS = " in one pass"  # how the texts of such schedules end
 
 
