@@ -255,8 +255,8 @@ def _add(groups: dict[str, FormGroup], task: str, near: NearKernel, ratio: float
     if task not in group.tasks:
         group.tasks = (*group.tasks, task)
     known = {(group.before.template, group.before.schedule), *((e.template, e.schedule) for e in group.left)}
-    more = [TunedKernel(near.template, text, ratio * times) for text, times in near.others if ratio * times <= NEAR_COST]
-    new = [each for each in more if (each.template, each.schedule) not in known]
+    more = (TunedKernel(near.template, text, ratio * times) for text, times in near.others)
+    new = [e for e in more if e.share <= NEAR_COST and (e.template, e.schedule) not in known]
     group.left = sorted((*group.left, *new), key=lambda each: each.share)
 
 
