@@ -327,6 +327,16 @@ def test_a_schedule_that_does_not_fit_is_left_aside_and_said(schedule: str) -> N
     assert_same_bits(after.run(operands()), before.run(operands()))
 
 
+def test_a_schedule_is_of_its_template_alone() -> None:
+    model = convolutions()
+    _, kernel, other = another(model)
+    before = compiled(model)
+    keep_tuning(Tuning({kernel.key: TunedKernel("unknown", other, 0.5)}))
+    after = compiled(model)
+    assert [w.offer for w in works(after).values()] == [w.offer for w in works(before).values()]
+    assert "tuned" not in after.plan_text
+
+
 def test_tuning_is_read_back_as_it_was_written() -> None:
     made = Tuning({f"{n:032x}": TunedKernel("winograd", f"schedule {n}", 1 / (n + 1)) for n in range(9)})
     assert parse_tuning(tuning_text(made)) == made and parse_tuning(tuning_text(NO_TUNING)) == NO_TUNING
