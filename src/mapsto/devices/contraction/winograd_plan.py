@@ -219,7 +219,7 @@ def near_winograd(form: ContractionForm, core: Core) -> list[tuple[str, float]]:
     ways = []
     for edge in (_LARGE, _SMALL):
         total = where.tiles(edge)
-        ways += [(b, edge) for b in _blocks(_rows_apart(form, total), core, where.points(edge), total)]
+        ways += [(b, edge) for b in _blocks(_product(form, total), core, where.points(edge), total)]
     least = min(block.cycles for block, _ in ways)
     found: dict[str, float] = {}
     for number, (block, edge) in enumerate(_well_apart(sorted(w for w in ways if w[0].cycles <= NEAR_COST * least))):
