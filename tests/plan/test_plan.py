@@ -64,7 +64,7 @@ PLAN = Plan(
     (WORK, PlannedRegion("g1", "q", ARMS), PlannedControl("g2", 3)),
     HOMES,
     {"out put": "t"},
-    traits=Traits(0, 1, 22, 333, 4444, 5),
+    traits=Traits(0, 1, 22, 333, 4444, 5, 66666),
     basis=Basis(
         "abc",
         "measured",
@@ -85,6 +85,11 @@ PLAN = Plan(
 )
 TRAITS = "traits block 16, least_blocked 8, least_columns 4, least_channels 16, least_of_a_group 16, "
 PINS = Plan("net", "sse2", pins=Pins((("a", "b c"), ("d", "e")), (("a", 3), ("b c", None)), (("n", 7), ("odd, n", 1))))
+
+
+def test_plans_that_were_written_before_a_trait_was_known() -> None:
+    for line, crowded in ((f"{TRAITS}most_waiting 8", 0), (f"{TRAITS}most_waiting 8, crowded_bytes 99", 99)):
+        assert parse(f"plan a for b\n{line}\n").traits == Traits(16, 8, 4, 16, 16, 8, crowded)
 
 
 @pytest.mark.parametrize("plan", [PLAN, PINS, Plan("", "x")], ids=["plan", "pins", "nothing"])
@@ -110,6 +115,7 @@ def test_the_text_form_round_trips(plan: Plan) -> None:
         ("plan a for b\ngraph 1 by mapsto 1\n\ngraph 2 by mapsto 1", "line 4: line 2 says that already"),
         ("plan a for b\ntraits block 16", "line 2: the traits are block, least_blocked, "),
         (f"plan a for b\ntraits {', '.join(['block 16'] * 6)}", "line 2: the traits are block, "),
+        (f"plan a for b\n{TRAITS}most_waiting 8, crowded 4096", "line 2: the traits are block, "),
         (f"plan a for b\n{TRAITS}most_waiting 8888888888", "line 2: not a line of a plan"),
         (f"plan a for b\n{TRAITS}most_waiting 8\n{TRAITS}most_waiting 8", "line 3: line 2 says that already"),
         ("plan a for b\nregion g1 q\nwork g0 rows = a", "line 3: region g1 has no arm yet"),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mapsto.devices.cpu.traits import TRAITS
@@ -12,7 +14,7 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.plan.access import access
 from mapsto.plan.decide import decide
-from mapsto.plan.home import Border, layout_for, same_places
+from mapsto.plan.home import Border, Home, layout_for, same_places
 from mapsto.plan.items import Branches, Item, Task, reads_of, targets_of, tasks
 from mapsto.plan.layout import permuted, plain
 from mapsto.plan.mapped import Mapped
@@ -164,3 +166,37 @@ def test_a_contraction_reaches_an_operand_whose_border_is_wide_enough_on_every_s
     for dim in (2, 3):
         for pair in ((0, 1), (1, 0)):
             assert not reaches(tuple(pair if d == dim else each for d, each in enumerate(need)))
+
+
+def _products(op: str, inner: int) -> Graph:
+    """Two products, the second of what `op` makes of the first, whose rows have `inner` elements."""
+    b = Builder("g")
+    x = b.input("x", DType.F32, (24, 64))
+    first = b.one("matmul", [x, b.constant(np.ones((64, inner), np.float32), "a")])
+    hidden = b.one(op, [first])
+    return b.finish([b.one("matmul", [hidden, b.constant(np.ones((inner, 48), np.float32), "b")])])
+
+
+def _read_by_the_last_product(mapped: Mapped) -> Home:
+    *_, last = (task for task in tasks(mapped.items) if task.phases)
+    return mapped.homes[last.phases[0].a.tensor]
+
+
+@pytest.mark.parametrize(("inner", "apart"), [(1024, 16), (3072, 16), (768, 0), (1000, 0), (2048 + 512, 0)])
+def test_rows_that_push_each_other_out_of_a_cache_lie_apart(inner: int, apart: int) -> None:
+    layout = _read_by_the_last_product(decided(_products("relu", inner))).layout
+    assert layout.border in ((), ((0, 0), (0, 0))) if not apart else layout.border == ((0, 0), (0, apart))
+    assert layout.axes[0].stride == inner + apart
+
+
+def test_rows_lie_side_by_side_where_no_distance_is_known_or_others_read_them() -> None:
+    graph, traits = _products("relu", 1024), replace(TRAITS, crowded_bytes=0)
+    maker = asked(graph)
+    maker.traits = traits
+    assert _read_by_the_last_product(decide(graph, maker)).layout.axes[0].stride == 1024
+    b = Builder("g")
+    x = b.input("x", DType.F32, (24, 64))
+    hidden = b.one("relu", [b.one("matmul", [x, b.constant(np.ones((64, 1024), np.float32), "a")])])
+    y = b.one("matmul", [hidden, b.constant(np.ones((1024, 48), np.float32), "b")])
+    read_twice = decided(b.finish([y, b.one("cumsum", [hidden], axis=0, exclusive=False, reverse=False)]))
+    assert _read_by_the_last_product(read_twice).layout.axes[0].stride == 1024

@@ -71,7 +71,7 @@ def _decided(
     narrowed = [name for task in tasks(items) for name in task.constants]
     coming = [*inputs, *constants, *narrowed]
     going = [*graph.outputs, *(v.name for node in graph.walk() if node.graphs for v in node.outputs), *handed(graph)]
-    wished = wishes(items, values, {*inputs, *graph.outputs}, {*constants, *narrowed}, inner)
+    wished = wishes(items, values, {*inputs, *graph.outputs}, {*constants, *narrowed}, inner, traits)
     known = {name: as_it_comes(values[name]) for name in coming}
     seated = seat(Free(items, wished, setting, known, frozenset(going), values, prices))
     wished = wished.seated(seated.choice)

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 
 from mapsto.arguments import brief
 from mapsto.errors import ParseError
@@ -293,7 +293,8 @@ class _Reader:
         found = [_matched(_TRAIT, part) for part in line.removeprefix("traits ").split(", ")]
         self.once("traits", number)
         known = [f.name for f in fields(Traits)]
-        if [trait["name"] for trait in found] != known:
+        least = sum(f.default is MISSING for f in fields(Traits))  # plans that were written before have no others
+        if len(found) < least or [trait["name"] for trait in found] != known[: len(found)]:
             raise ValueError(f"the traits are {', '.join(known)}, in this order")
         self.traits = Traits(*(int(trait["number"]) for trait in found))
 

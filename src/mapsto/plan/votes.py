@@ -2,7 +2,8 @@
 
 A contraction wants the channels of its input and the columns of its output innermost, so that a vector holds them;
 values that are read and written at the same points are tied, and the ties vote as one. A value read by windows gets a
-border of zeros as wide as its widest reader needs. Graph inputs, outputs, constants and the operands of routines are
+border of zeros as wide as its widest reader needs, and rows that products read a block of zeros between them where they
+would push each other out of a cache. Graph inputs, outputs, constants and the operands of routines are
 row-major.
 """
 
@@ -23,6 +24,7 @@ from mapsto.plan.items import Branches, Control, Item, Looped, reads_of, targets
 from mapsto.plan.rounds import handed_in
 from mapsto.plan.rules.siblings import is_part
 from mapsto.plan.task import Task
+from mapsto.plan.traits import Traits
 from mapsto.plan.views import view_source
 from mapsto.plan.works import walk
 
@@ -70,15 +72,21 @@ def wishes(
     ports: Set[str],
     constants: Set[str],
     pinned: Mapping[str, int | None],
+    traits: Traits,
 ) -> Wishes:
-    """ports: inputs and outputs of the graph. pinned: innermost dims that are not voted on (None: row-major)."""
+    """ports: inputs and outputs of the graph. pinned: innermost dims that are not voted on (None: row-major).
+    traits: of the maker that was asked.
+    """
     every = list(walk(items))
     kept, fixed = _kept(every, ports), _fixed(every) | ports | constants
     seats = _seats(every, values, kept, fixed, constants)
     held = {name: dim for name, dim in pinned.items() if name in kept - fixed and (dim or 0) < values[name].rank}
     seats = [Seat(tuple(n for n in s.values if n not in held), s.inners, s.voted) for s in seats]
     seats += [Seat((name,), (None if dim is None else Inner(dim),)) for name, dim in held.items()]
-    wished = Wishes(frozenset(kept), frozenset(fixed), tuple(s for s in seats if s.values), {}, _borders(every, values))
+    border = _borders(every, values)
+    for name, apart in _apart(every, values, traits).items():
+        border[name] = wider(border.get(name), apart)
+    wished = Wishes(frozenset(kept), frozenset(fixed), tuple(s for s in seats if s.values), {}, border)
     return wished.seated({at: seat.voted for at, seat in enumerate(wished.seats)})
 
 
@@ -223,6 +231,29 @@ def _borders(items: Sequence[Item], values: Mapping[str, Value]) -> dict[str, Bo
             if any(a or b for a, b in need):
                 border[load.tensor] = wider(border.get(load.tensor), need)
     return border
+
+
+def _apart(items: Sequence[Item], values: Mapping[str, Value], traits: Traits) -> dict[str, Border]:
+    """A block of zeros after each row of what products alone read, where rows would push each other out of a cache."""
+    found: dict[str, Border] = {}
+    others: set[str] = set()
+    for item in items:
+        phases = item.phases if isinstance(item, Task) else ()
+        if not phases:
+            others |= reads_of(item)
+        for c in phases:
+            value = values[c.a.tensor]
+            if traits.crowded_bytes and _is_crowded(c, value, traits.crowded_bytes):
+                found[value.name] = (*(((0, 0),) * (value.rank - 1)), (0, traits.block))
+    return {name: border for name, border in found.items() if name not in others}
+
+
+def _is_crowded(c: Contraction, value: Value, crowded: int) -> bool:
+    """Whether the channels are the last dim of A, and rows of it, of which there are several, lie in one place each."""
+    extent = value.shape[-1] if value.rank > 1 else None
+    if c.guards or not c.rows or c.channel_dim != value.rank - 1 or not isinstance(extent, int):
+        return False
+    return extent > 0 and extent * value.dtype.size % crowded == 0
 
 
 def wider(have: Border | None, need: Border) -> Border:
