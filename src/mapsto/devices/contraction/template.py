@@ -23,13 +23,13 @@ from mapsto.devices.contraction import stage
 from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.products import dot_of
+from mapsto.devices.contraction.reduction import ReductionPart, division, reduction_parts
 from mapsto.devices.contraction.results import ResultPlace, offset, stored, targets
-from mapsto.devices.contraction.tile_plan import NEAR_BYTES, TilePlan, is_far, plan_contraction
+from mapsto.devices.contraction.tile_plan import ASKED_BYTES, NEAR_BYTES, TilePlan, plan_contraction
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
+from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop import ast as loop
 from mapsto.loop.ast import Function
-from mapsto.plan.loop_forms import BLOCK_PRODUCTS, FEW_PRODUCTS, sum_division
 
 __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "contraction", "plan_contraction"]
 
@@ -49,8 +49,9 @@ def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
 
 
 def _ahead(plan: TilePlan) -> int:
-    """How many elements before their use those of B are asked for: the next panel's, where B comes from afar, both
-    panels have room in the second-level cache, and there is something to do meanwhile; else none.
+    """How many elements before their use those of B are asked for: the next panel's, where B was in no near cache
+    since the last run, both panels have room in the second-level cache, and there is something to do meanwhile; else
+    none.
     """
     pack, element = plan.packing, plan.form.b.element.size
     if plan.form.b_channel_stride is not None or not isinstance(pack.size, int):
@@ -59,7 +60,7 @@ def _ahead(plan: TilePlan) -> int:
         return 0
     panel = mul(pack.panel, pack.column_elements)
     assert isinstance(panel, int)
-    return panel if pack.size > panel and is_far(pack.size * element) and 2 * panel * element <= NEAR_BYTES else 0
+    return panel if pack.size > panel and pack.size * element > ASKED_BYTES and 2 * panel * element <= NEAR_BYTES else 0
 
 
 def inlined_product(
@@ -89,17 +90,6 @@ class _Panel:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A stretch of the reduction: loops from outer to inner (`out` unused), starts of A and B, channels in each dot
-    group."""
-
-    loops: tuple[LoopAxis, ...]
-    a_start: Dim
-    b_start: Dim
-    group: int
-
-
-@dataclass(frozen=True)
 class _Sums:
     """Names of a tile's sums, row by row for each vector of the panel: accumulators, and what they were added to after
     each block of terms (None: there are few terms)."""
@@ -107,7 +97,20 @@ class _Sums:
     panel: _Panel
     accumulators: list[list[str]]
     settled: list[list[str]] | None
-    ahead: tuple[Dim, ...] = ()  # B is asked for so many elements before its use
+    ahead: _Ahead | None = None
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """Elements of B that are asked for: from `start` on, `pace` of them with each step of `width` elements."""
+
+    start: Dim
+    width: int
+    pace: int
+
+    def paced(self, elements: Dim) -> Dim:
+        """How far this is when the steps have come that far. elements: of whole steps."""
+        return mul(floordiv(elements, self.width), self.pace)
 
 
 class _Template:
@@ -232,47 +235,49 @@ class _Template:
     def _tile(self, panel: _Panel, rows: tuple[Dim, ...], size: int, number: Dim = 0) -> list[loop.Statement]:
         """number: of the tile in its row, or in the only row axis."""
         form = self.form
-        parts = self._parts(panel)
+        parts = reduction_parts(form, sum(panel.vectors))
         accumulators = [[self.fresh("acc") for _ in panel.vectors] for _ in range(size)]
         out = self._zeroed(panel, accumulators, loop.Declare)
         settled: list[list[str]] | None = None
-        if any(self._division(part) for part in parts):
+        if any(division(form, part) for part in parts):
             settled = [[self.fresh("settled") for _ in panel.vectors] for _ in range(size)]
             out += self._zeroed(panel, settled, loop.Declare)
         batch = tuple(sym(f"batch{i}") for i in range(len(form.batch)))
         a_base = offset(form.a_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.a)
         b_base = add(offset(form.b_start, form.batch, batch, lambda axis: axis.b), panel.b_start)
+        asked_for = self._asked_for(panel, number, rows, out)
         for part in parts:
-            sums = _Sums(panel, accumulators, settled, self._asked_for(panel, number, rows, out))
+            ahead = asked_for and replace(
+                asked_for, start=add(add(b_base, asked_for.start), asked_for.paced(part.b_start))
+            )
+            sums = _Sums(panel, accumulators, settled, ahead)
             out += self._nest(part, sums, add(a_base, part.a_start), add(b_base, part.b_start))
         if settled is not None:
             out += self._added(panel, accumulators, settled)
         finish = self._finish_looped if self.looped else self._finish
         return out + finish(panel, batch, rows, accumulators)
 
-    def _asked_for(
-        self, panel: _Panel, number: Dim, rows: tuple[Dim, ...], out: list[loop.Statement]
-    ) -> tuple[Dim, ...]:
-        """How far before their use each step asks for elements of B: the tiles of a panel take turns with the lines of
-        a step, so that none waits for all.
+    def _asked_for(self, panel: _Panel, number: Dim, rows: tuple[Dim, ...], out: list[loop.Statement]) -> _Ahead | None:
+        """What a tile asks for while it is computed: of the lines of the panel that far ahead, the tiles of this one
+        share all evenly, as a core waits for few lines at a time.
         """
-        if not self.ahead:
-            return ()
-        lines = -(-sum(panel.vectors) * self.form.interleave * self.form.b.element.size // _LINE)
+        steps = self.plan.packing.column_elements
+        if not self.ahead or not isinstance(steps, int):
+            return None
         several, counts = len(self.form.rows) > 1, self.plan.tiling.counts
-        tiles = sum(counts) if counts else 1
-        visits = tiles * self.plan.chunk if several else min(tiles, self.plan.chunk)  # of an item to its panel
-        each = -(-lines // max(visits, 1))
-        turn = add(mul(rows[-2], tiles), number) if several else number
-        name = self.fresh("turn")
-        out.append(loop.LetIndex(name, mul(turn, each)))
-        line = _LINE // self.form.b.element.size
-        return tuple(self._line(mod(add(sym(name), i), lines), line, out) for i in range(each))
-
-    def _line(self, number: Dim, elements: int, out: list[loop.Statement]) -> Dim:
+        tiles, width = sum(counts) if counts else 1, sum(panel.vectors) * self.form.interleave
+        pace = -(-width // self._visits(tiles))
+        turn = mod(add(mul(rows[-2], tiles), number) if several else number, -(-width // pace))
         name = self.fresh("ahead")
-        out.append(loop.LetIndex(name, add(mul(number, elements), self.ahead)))
-        return sym(name)
+        out.append(loop.LetIndex(name, add(mul(turn, pace * (steps // self.form.interleave)), self.ahead)))
+        return _Ahead(sym(name), width, pace)
+
+    def _visits(self, tiles: int) -> int:
+        """Tiles that a panel meets one after the other, before the next panel is met. tiles: of the last row axis."""
+        units, several = self.plan.units, len(self.form.rows) > 1
+        if self.plan.rows_outer or not isinstance(units, int):
+            units = self.plan.chunk
+        return max(units * tiles if several else min(tiles, units), 1)
 
     def _zeroed(
         self, panel: _Panel, names: list[list[str]], by: Callable[[str, loop.Value], loop.Statement]
@@ -288,56 +293,12 @@ class _Template:
                 out.append(loop.Assign(name, loop.Binary("add", loop.Var(name, t), loop.Var(other, t))))
         return out
 
-    def _parts(self, panel: _Panel) -> list[_Part]:
-        """The whole channel blocks, then the cut one; a cut dot group stands alone at the end of each."""
-        form, width = self.form, sum(panel.vectors)
-        if not form.channel_block:
-            return self._block_parts((), form.channels, 0, 0, width)
-        full, rest = form.blocks
-        size = mul(mul(form.channel_block, form.windows), width)
-        blocks = (LoopAxis(full, form.channel_block_stride, size),)
-        parts = self._block_parts(blocks, form.channel_block, 0, 0, width) if full else []
-        if rest:
-            parts += self._block_parts((), rest, mul(full, form.channel_block_stride), mul(full, size), width)
-        return parts
-
-    def _block_parts(
-        self, outer: tuple[LoopAxis, ...], channels: Dim, a_start: Dim, b_start: Dim, width: int
-    ) -> list[_Part]:
-        form, k = self.form, self.form.interleave
-        step = mul(width, k) if form.b_channel_stride is None else form.b_channel_stride
-        groups = ceildiv(channels, k)
-        cut = channels % k if isinstance(channels, int) else 0
-        whole = add(groups, -1) if cut else groups
-        windows: list[LoopAxis] = []
-        position = mul(groups, step)  # of B, per window position; the inner window moves first
-        for axis in reversed(form.window):
-            windows.insert(0, replace(axis, b=position) if form.b_channel_stride is None else axis)
-            position = mul(position, axis.extent)
-        stride = mul(form.channel_stride, k)
-        loops = (*outer, *windows, LoopAxis(whole, stride, step))
-        parts = [_Part(_merged(loops), a_start, b_start, k)] if whole != 0 else []
-        if cut:
-            at_a, at_b = mul(whole, stride), mul(whole, step)
-            parts.append(_Part((*outer, *windows), add(a_start, at_a), add(b_start, at_b), cut))
-        return parts
-
-    def _division(self, part: _Part) -> tuple[int, int] | None:
-        """At which of the loops, and after how many rounds, sums are settled, so that none is one of very many."""
-        if not self.form.accumulator.is_float:
-            return None
-        if isinstance(self.form.b_channel_stride, Expr):  # a loop more would push strides out of the registers
-            return None
-        extents = [axis.extent for axis in part.loops]
-        found = sum_division(extents, part.group, FEW_PRODUCTS, BLOCK_PRODUCTS)
-        return None if found is None else (found[0], _near_divisor(part.loops[found[0]].extent, found[1]))
-
-    def _nest(self, part: _Part, sums: _Sums, a_base: Dim, b_base: Dim) -> Sequence[loop.Statement]:
-        form, division = self.form, self._division(part)
+    def _nest(self, part: ReductionPart, sums: _Sums, a_base: Dim, b_base: Dim) -> Sequence[loop.Statement]:
+        form, divided = self.form, division(self.form, part)
         loops = [(self.fresh("k"), axis) for axis in part.loops]
         settles = None
-        if division is not None:
-            place, rounds = division
+        if divided is not None:
+            place, rounds = divided
             settles, (name, axis) = self.fresh("k"), loops[place]
             left = axis.extent - mul(sym(settles), rounds)
             whole = isinstance(axis.extent, int) and axis.extent % rounds == 0
@@ -349,6 +310,10 @@ class _Template:
         axes, indices = [axis for _, axis in outer], [sym(name) for name, _ in outer]
         a = offset(a_base, axes, indices, lambda axis: axis.a)
         b = offset(b_base, axes, indices, lambda axis: axis.b)
+        ahead = sums.ahead
+        if ahead is not None:
+            at = offset(ahead.start, axes, indices, lambda axis: ahead.paced(axis.b))
+            sums = replace(sums, ahead=replace(ahead, start=at))
         if staged:
             body = list(self._pieces(sums, a, b, loops[-1][1]))
         else:
@@ -370,8 +335,12 @@ class _Template:
         for piece in stage.pieces(self.form, axis.extent, self.fresh("piece")):
             name, start = self.fresh("k"), add(a, mul(piece.first, k))
             groups = [stage.group(self.form, row, sym(name)) for row in range(rows)]
-            at = add(b, mul(add(piece.first, sym(name)), axis.b))
-            steps = loop.For(name, 0, piece.groups, tuple(self._step(sums, groups, at)))
+            round_ = add(piece.first, sym(name))
+            now = sums
+            if sums.ahead is not None:
+                asked = add(sums.ahead.start, mul(round_, sums.ahead.paced(axis.b)))
+                now = replace(sums, ahead=replace(sums.ahead, start=asked))
+            steps = loop.For(name, 0, piece.groups, tuple(self._step(now, groups, add(b, mul(round_, axis.b)))))
             body = (*stage.filled(self.plan, start, rows, mul(piece.groups, k), self.fresh), steps)
             yield from body if piece.count == 1 else (loop.For(piece.name, 0, piece.count, body),)
 
@@ -388,7 +357,9 @@ class _Template:
             )
             vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
             column += lanes
-        out += [loop.Prefetch(form.b.name, add(b, ahead), level=2) for ahead in sums.ahead]
+        if sums.ahead is not None:
+            for first in range(0, sums.ahead.pace, _LINE // form.b.element.size):
+                out.append(loop.Prefetch(form.b.name, add(sums.ahead.start, first), level=2))
         for group, names in zip(groups, sums.accumulators, strict=True):
             scalar = self._let(out, "a", group)
             for name, vector in zip(names, vectors, strict=True):
@@ -497,26 +468,5 @@ class _Template:
         return [loop.Store(target.name, add(target.base, where), loop.Const(0, t))]
 
 
-def _near_divisor(extent: Dim, wanted: int) -> int:
-    """A number near the wanted one, so that blocks of that size leave no rest where there is one."""
-    if not isinstance(extent, int):
-        return wanted
-    near = sorted(range(wanted // 2 + 1, 2 * wanted), key=lambda n: abs(n - wanted))
-    return next((n for n in near if extent % n == 0), wanted)
-
-
 def _converted(value: loop.Value, element: DType) -> loop.Value:
     return value if value.type.element is element else loop.Cast(value, loop.Type(element, value.type.lanes))
-
-
-def _merged(loops: tuple[LoopAxis, ...]) -> tuple[LoopAxis, ...]:
-    """Neighbouring loops that walk on where the inner one ends become one; loops of one round vanish."""
-    out: list[LoopAxis] = []
-    for axis in loops:
-        if axis.extent == 1:
-            continue
-        if out and out[-1].a == mul(axis.a, axis.extent) and out[-1].b == mul(axis.b, axis.extent):
-            out[-1] = LoopAxis(mul(out[-1].extent, axis.extent), axis.a, axis.b)
-        else:
-            out.append(axis)
-    return tuple(out)

@@ -30,6 +30,8 @@ _ITEM_CYCLES = 50_000.0
 _LEAST_CYCLES = 10_000.0
 _ITEMS = 32  # wanted at least, so that shares of a few threads differ little
 CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part of the second-level cache
+_PASSED_BYTES = 512 * 1024  # all of A, where panels pass over it one by one: what is in that cache, or comes fast
+ASKED_BYTES = 32 * 1024  # of B, from which on other layers will have taken its place before it is read again
 NEAR_BYTES = 1024 * 1024  # of the second-level cache
 _NEIGHBOURS_OF = 2
 _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
@@ -187,7 +189,7 @@ def is_outer_by_rows(a: int, b: int, panels: int, blocks: int) -> bool:
     """Whether blocks of rows that meet all panels bring fewer bytes into the second-level cache than panels that meet
     all rows. a, b: bytes of the operands.
     """
-    return a > CACHED_BYTES and a + blocks * b < b + panels * a
+    return a > _PASSED_BYTES and a + blocks * b < b + panels * a
 
 
 class SharedWork(NamedTuple):

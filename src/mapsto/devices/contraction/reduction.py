@@ -1,0 +1,93 @@
+"""The reduction of a contraction: its loops, as packed B has them, and where its sums are divided.
+
+Sums of very many terms are divided: blocks of them are settled by themselves, as errors add up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from mapsto.devices.contraction.form import ContractionForm, LoopAxis
+from mapsto.ir.expr import Dim, Expr, add, ceildiv, mul
+from mapsto.plan.loop_forms import BLOCK_PRODUCTS, FEW_PRODUCTS, sum_division
+
+
+@dataclass(frozen=True)
+class ReductionPart:
+    """A stretch of the reduction: loops from outer to inner (`out` unused), starts of A and B, channels in each dot
+    group."""
+
+    loops: tuple[LoopAxis, ...]
+    a_start: Dim
+    b_start: Dim
+    group: int
+
+
+def reduction_parts(form: ContractionForm, width: int) -> list[ReductionPart]:
+    """The whole channel blocks, then the cut one; a cut dot group stands alone at the end of each. width: columns of
+    the panel.
+    """
+    if not form.channel_block:
+        return _block_parts(form, (), form.channels, (0, 0), width)
+    full, rest = form.blocks
+    size = mul(mul(form.channel_block, form.windows), width)
+    blocks = (LoopAxis(full, form.channel_block_stride, size),)
+    parts = _block_parts(form, blocks, form.channel_block, (0, 0), width) if full else []
+    if rest:
+        start = mul(full, form.channel_block_stride), mul(full, size)
+        parts += _block_parts(form, (), rest, start, width)
+    return parts
+
+
+def _block_parts(
+    form: ContractionForm, outer: tuple[LoopAxis, ...], channels: Dim, start: tuple[Dim, Dim], width: int
+) -> list[ReductionPart]:
+    k, (a_start, b_start) = form.interleave, start
+    step = mul(width, k) if form.b_channel_stride is None else form.b_channel_stride
+    groups = ceildiv(channels, k)
+    cut = channels % k if isinstance(channels, int) else 0
+    whole = add(groups, -1) if cut else groups
+    windows: list[LoopAxis] = []
+    position = mul(groups, step)  # of B, per window position; the inner window moves first
+    for axis in reversed(form.window):
+        windows.insert(0, replace(axis, b=position) if form.b_channel_stride is None else axis)
+        position = mul(position, axis.extent)
+    stride = mul(form.channel_stride, k)
+    loops = (*outer, *windows, LoopAxis(whole, stride, step))
+    parts = [ReductionPart(_merged(loops), a_start, b_start, k)] if whole != 0 else []
+    if cut:
+        at_a, at_b = mul(whole, stride), mul(whole, step)
+        parts.append(ReductionPart((*outer, *windows), add(a_start, at_a), add(b_start, at_b), cut))
+    return parts
+
+
+def _merged(loops: tuple[LoopAxis, ...]) -> tuple[LoopAxis, ...]:
+    """Neighbouring loops that walk on where the inner one ends become one; loops of one round vanish."""
+    out: list[LoopAxis] = []
+    for axis in loops:
+        if axis.extent == 1:
+            continue
+        if out and out[-1].a == mul(axis.a, axis.extent) and out[-1].b == mul(axis.b, axis.extent):
+            out[-1] = LoopAxis(mul(out[-1].extent, axis.extent), axis.a, axis.b)
+        else:
+            out.append(axis)
+    return tuple(out)
+
+
+def division(form: ContractionForm, part: ReductionPart) -> tuple[int, int] | None:
+    """At which of the loops, and after how many rounds, sums are settled, so that none is one of very many."""
+    if not form.accumulator.is_float:
+        return None
+    if isinstance(form.b_channel_stride, Expr):  # a loop more would push strides out of the registers
+        return None
+    extents = [axis.extent for axis in part.loops]
+    found = sum_division(extents, part.group, FEW_PRODUCTS, BLOCK_PRODUCTS)
+    return None if found is None else (found[0], _near_divisor(part.loops[found[0]].extent, found[1]))
+
+
+def _near_divisor(extent: Dim, wanted: int) -> int:
+    """A number near the wanted one, so that blocks of that size leave no rest where there is one."""
+    if not isinstance(extent, int):
+        return wanted
+    near = sorted(range(wanted // 2 + 1, 2 * wanted), key=lambda n: abs(n - wanted))
+    return next((n for n in near if extent % n == 0), wanted)
