@@ -207,3 +207,15 @@ def test_an_op_takes_sizes_of_0_1_and_several(workers: Workers, name: str) -> No
             compared += 1
             assert_close(found, expected)
     assert compared
+
+
+def test_sizes_beside_a_0_that_no_array_can_have(workers: Workers) -> None:
+    """Nothing is in it, but numpy has no such array."""
+    model = parse("g (float[1, 1, 1] x, int64[3] s) => (y) { y = Expand(x, s) }", opset=20)
+    executable = build(prepared(model, None), workers, 1, None)
+    x = np.zeros((1, 1, 1), np.float32)
+    for sizes in ([0, 3, 4], [2**40, 0, 2**20]):
+        assert executable.run({"x": x, "s": np.array(sizes)})["y"].shape == tuple(sizes)
+    for sizes in ([0, 2**40, 2**40], [2**40, 0, 2**21], [2**40, 2**40, 0]):
+        with pytest.raises(ExecutionError, match="output 'y': .* more bytes than there are addresses"):
+            executable.run({"x": x, "s": np.array(sizes)})

@@ -7,6 +7,8 @@ Bind is reached.
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -63,10 +65,14 @@ class ArenaLayout:
         return int(self.values[self.tables.buffer_expr[buffer]])
 
     def output_shape(self, index: int) -> tuple[int, ...]:
-        """Raises ExecutionError where a dim came out negative."""
+        """Raises ExecutionError where a dim came out negative, or numpy has no arrays of that shape."""
         shape = tuple(self.values[self.tables.output_exprs[index]].tolist())
+        port = self.tables.program.outputs[index]
         if min(shape, default=0) < 0:
-            raise ExecutionError(f"output {self.tables.program.outputs[index].name!r}: a negative dim in {shape}")
+            raise ExecutionError(f"output {port.name!r}: a negative dim in {shape}")
+        if math.prod(dim for dim in shape if dim) * port.dtype.size > sys.maxsize:  # beside a 0 others may be any
+            what = f"{shape} of {port.dtype.value} are more bytes than there are addresses"
+            raise ExecutionError(f"output {port.name!r}: {what}")
         return shape
 
     def port_places(self, buffer: int) -> list[tuple[int, int]]:
