@@ -84,6 +84,7 @@ class ContractionForm:
     `staged`: A's elements are multiplied in this type, wider than they lie in memory; None: as they lie. B is packed in
        the type that it is multiplied in, or, with `interleave` 1, converted as it comes.
     `also`: further results. `others`: the epilogue's operands; `dims`: every size symbol that occurs.
+    `is_part`: of a function that has more to do, and whose local arrays are its own.
     """
 
     name: str
@@ -110,6 +111,7 @@ class ContractionForm:
     also: tuple[Also, ...] = ()
     others: tuple[Param, ...] = ()
     dims: tuple[str, ...] = ()
+    is_part: bool = False
 
     def __post_init__(self) -> None:
         assert self.rows, "a contraction has at least one row axis (of extent 1 if need be)"

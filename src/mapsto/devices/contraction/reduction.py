@@ -1,14 +1,17 @@
 """The reduction of a contraction: its loops, as packed B has them, and where its sums are divided.
 
-Sums of very many terms are divided: blocks of them are settled by themselves, as errors add up.
+Sums are divided for two reasons. Of very many terms the errors add up, so blocks of them are settled by themselves. And
+where a panel of B is large, all tiles of a row block meet one *slice* of it after the other, so that each comes from
+afar once, while the slice before is multiplied; the tiles' sums wait in a local array meanwhile.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from mapsto.devices.contraction.form import ContractionForm, LoopAxis
-from mapsto.ir.expr import Dim, Expr, add, ceildiv, mul
+from mapsto.ir.expr import Dim, Expr, add, ceildiv, minimum, mul
 from mapsto.plan.loop_forms import BLOCK_PRODUCTS, FEW_PRODUCTS, sum_division
 
 
@@ -21,6 +24,17 @@ class ReductionPart:
     a_start: Dim
     b_start: Dim
     group: int
+
+    def slice(self, number: Dim, rounds: int) -> ReductionPart:
+        """So many rounds of the outermost loop, or those that are left."""
+        axis, *inner = self.loops
+        assert isinstance(axis.extent, int)
+        left = add(axis.extent, mul(number, -rounds))
+        extent = rounds if axis.extent % rounds == 0 else minimum(rounds, left)
+        loops = (replace(axis, extent=extent), *inner)
+        first = mul(number, rounds)
+        a_start, b_start = add(self.a_start, mul(first, axis.a)), add(self.b_start, mul(first, axis.b))
+        return replace(self, loops=loops, a_start=a_start, b_start=b_start)
 
 
 def reduction_parts(form: ContractionForm, width: int) -> list[ReductionPart]:
@@ -91,3 +105,27 @@ def _near_divisor(extent: Dim, wanted: int) -> int:
         return wanted
     near = sorted(range(wanted // 2 + 1, 2 * wanted), key=lambda n: abs(n - wanted))
     return next((n for n in near if extent % n == 0), wanted)
+
+
+class SlicedLoop(NamedTuple):
+    """The outermost loop of a reduction, of known rounds, and the elements of B that one round takes."""
+
+    rounds: int
+    elements: int
+
+
+def sliced_loop(form: ContractionForm, width: int) -> SlicedLoop | None:
+    """What slices are parts of; None where that is not of a known size. width: columns of the panel."""
+    parts = reduction_parts(form, width)
+    if form.b_channel_stride is not None or not parts or not parts[0].loops:
+        return None
+    axis = parts[0].loops[0]
+    if not isinstance(axis.extent, int) or not isinstance(axis.b, int):
+        return None
+    return SlicedLoop(axis.extent, axis.b)
+
+
+def slice_rounds(whole: SlicedLoop, elements: int) -> int:
+    """Rounds of a slice that has about so many elements of B; 0: it would be all there are."""
+    rounds = _near_divisor(whole.rounds, max(elements // whole.elements, 1))
+    return rounds if rounds < whole.rounds else 0

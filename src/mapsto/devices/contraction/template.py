@@ -1,12 +1,13 @@
 """The contraction template: one loop nest for convolutions and matrix products in every number format.
 
     for item (batch, panel of columns, block of rows; the caller's threads share this range)
-      for row tile in the block
-        accumulators = 0                                   vectors x rows of them, in registers
-        for channel block, window position, dot group      one linear walk through packed B
-          load the vectors of B; broadcast A for each row; multiply-add into every accumulator
-          (after each block of very many terms: settle what the accumulators hold, and begin anew)
-        epilogue and store
+      for slice of the reduction                           where a panel is large, else all of it is one
+        for row tile in the block
+          accumulators = 0                                 vectors x rows of them, in registers
+          for channel block, window position, dot group    one linear walk through packed B
+            load the vectors of B; broadcast A for each row; multiply-add into every accumulator
+            (after each block of very many terms: settle what the accumulators hold, and begin anew)
+          epilogue and store; before the last slice: add to what waits in a local array
 
 Where A is multiplied in a wider type than it lies in, the innermost loop is one over pieces: a vector conversion brings
 the rows' next channels to a local array, from where they are broadcast (`stage`).
@@ -16,6 +17,7 @@ Only the register tile is unrolled. `tile` chooses its size, `packing` says how 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,6 +37,7 @@ __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "
 
 _UNROLLED_STEPS = 1
 _LINE = 64  # bytes of the caches
+_WAITING = "waiting"  # the array of sums
 
 
 def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
@@ -42,6 +45,7 @@ def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
     form = plan.form
     body: tuple[loop.Statement, ...] = (
         *stage.array(plan),
+        *_array_of_sums(plan),
         loop.For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue, ahead=_ahead(plan)).item())),
     )
     params = (form.a, form.b, form.out, *(also.param for also in form.also), *form.others)
@@ -58,9 +62,20 @@ def _ahead(plan: TilePlan) -> int:
         return 0
     if all(axis.extent == 1 for axis in plan.form.rows):
         return 0
+    if plan.slice:
+        return plan.slice * plan.sliced.elements
     panel = mul(pack.panel, pack.column_elements)
     assert isinstance(panel, int)
     return panel if pack.size > panel and pack.size * element > ASKED_BYTES and 2 * panel * element <= NEAR_BYTES else 0
+
+
+def _array_of_sums(plan: TilePlan) -> tuple[loop.Statement, ...]:
+    """Where the sums of a row block wait for the next slice, in whole vectors."""
+    if not plan.slice:
+        return ()
+    lanes = plan.core.lanes(plan.form.accumulator)
+    count = plan.tiles_a_block * max(plan.tiling.sizes) * plan.tiling.width
+    return (loop.Alloc(_WAITING, plan.form.accumulator, -(-count // lanes) * lanes),)
 
 
 def inlined_product(
@@ -79,7 +94,7 @@ def inlined_product(
 class _Panel:
     """A panel's vectors, its first column, the start of its B, and how many of its columns exist (None: all).
 
-    `masks`: for each vector, which of its lanes are columns; None where all are.
+    `masks`: for each vector, which of its lanes are columns; None where all are. `slice`: None where all is one.
     """
 
     vectors: tuple[int, ...]
@@ -87,6 +102,19 @@ class _Panel:
     b_start: Dim
     valid: Dim | None
     masks: tuple[loop.Value | None, ...] = ()
+    slice: _Slice | None = None
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """number: of a slice, of so many (count). Each tile has `pitch` elements of the array in which sums wait, the first
+    ones tile `first`.
+    """
+
+    number: Dim
+    count: int
+    pitch: int
+    first: Dim
 
 
 @dataclass(frozen=True)
@@ -165,12 +193,24 @@ class _Template:
 
     def _panel(self, panel: _Panel, start: Dim, stop: Dim) -> list[loop.Statement]:
         """Rows of the outer axes, then tiles along the last."""
-        masks: list[loop.Statement] = []
-        panel = replace(panel, masks=self._masks(panel, masks))
+        out: list[loop.Statement] = []
+        panel = replace(panel, masks=self._masks(panel, out))
+        if not self.plan.slice:
+            return out + self._units(panel, start, stop)
+        plan, accumulator = self.plan, self.form.accumulator
+        number, at, pitch = self.fresh("slice"), self.fresh("at"), max(plan.tiling.sizes) * plan.tiling.width
+        t = loop.Type(accumulator, plan.core.lanes(accumulator))
+        none = loop.Store(_WAITING, mul(sym(at), t.lanes), loop.Const(0, t))
+        out.append(loop.For(at, 0, ceildiv(plan.tiles_a_block * pitch, t.lanes), (none,)))
+        count = -(-plan.sliced.rounds // plan.slice)
+        panel = replace(panel, slice=_Slice(sym(number), count, pitch, mul(start, plan.tiles_a_unit)))
+        return [*out, loop.For(number, 0, count, tuple(self._units(panel, start, stop)))]
+
+    def _units(self, panel: _Panel, start: Dim, stop: Dim) -> list[loop.Statement]:
         if len(self.form.rows) == 1:
-            return masks + self._tiles(panel, (), start, stop)
+            return self._tiles(panel, (), start, stop)
         name = self.fresh("row")
-        return [*masks, loop.For(name, start, stop, tuple(self._row(panel, sym(name))))]
+        return [loop.For(name, start, stop, tuple(self._row(panel, sym(name))))]
 
     def _masks(self, panel: _Panel, out: list[loop.Statement]) -> tuple[loop.Value | None, ...]:
         """The masks of a panel's vectors, named once before its loops."""
@@ -188,6 +228,9 @@ class _Template:
 
     def _row(self, panel: _Panel, row: Dim) -> list[loop.Statement]:
         indices: list[Dim] = []
+        if panel.slice is not None:  # tiles are counted along the last axis
+            first = add(panel.slice.first, mul(row, -self.plan.tiles_a_unit))
+            panel = replace(panel, slice=replace(panel.slice, first=first))
         for axis in reversed(self.form.rows[:-1]):
             indices.insert(0, mod(row, axis.extent))
             row = floordiv(row, axis.extent)
@@ -246,36 +289,68 @@ class _Template:
         a_base = offset(form.a_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.a)
         b_base = add(offset(form.b_start, form.batch, batch, lambda axis: axis.b), panel.b_start)
         asked_for = self._asked_for(panel, number, rows, out)
+        nests: list[list[loop.Statement]] = []
         for part in parts:
-            ahead = asked_for and replace(
-                asked_for, start=add(add(b_base, asked_for.start), asked_for.paced(part.b_start))
-            )
+            come = asked_for.paced(part.b_start) if asked_for is not None else 0
+            if panel.slice is not None and not nests:
+                part = part.slice(panel.slice.number, self.plan.slice)
+                come = part.b_start
+            ahead = asked_for and replace(asked_for, start=add(add(b_base, asked_for.start), come))
             sums = _Sums(panel, accumulators, settled, ahead)
-            out += self._nest(part, sums, add(a_base, part.a_start), add(b_base, part.b_start))
-        if settled is not None:
-            out += self._added(panel, accumulators, settled)
+            nests.append([*self._nest(part, sums, add(a_base, part.a_start), add(b_base, part.b_start))])
+        settling = [] if settled is None else self._added(panel, accumulators, settled)
         finish = self._finish_looped if self.looped else self._finish
-        return out + finish(panel, batch, rows, accumulators)
+        finished = finish(panel, batch, rows, accumulators)
+        if panel.slice is None:
+            return [*out, *itertools.chain(*nests), *settling, *finished]
+        first, others = nests[0], [*itertools.chain(*nests[1:])]
+        return out + first + self._in_slices(panel, number, accumulators, others, settling, finished)
+
+    def _in_slices(
+        self,
+        panel: _Panel,
+        number: Dim,
+        accumulators: list[list[str]],
+        others: list[loop.Statement],
+        settling: list[loop.Statement],
+        finished: list[loop.Statement],
+    ) -> list[loop.Statement]:
+        """After a slice: with what waits, and, of the last one, with what is in no slice (others), the sums are
+        finished, else they wait. number: of the tile.
+        """
+        assert panel.slice is not None
+        is_last = (add(panel.slice.number, 1 - panel.slice.count),)
+        at = mul(add(number, mul(panel.slice.first, -1)), panel.slice.pitch)
+        adding: list[loop.Statement] = []
+        storing: list[loop.Statement] = []
+        for name, lanes in itertools.chain(*(zip(names, panel.vectors, strict=True) for names in accumulators)):
+            total = loop.Var(name, loop.Type(self.form.accumulator, lanes))
+            adding.append(loop.Assign(name, loop.Binary("add", total, loop.Load(_WAITING, at, total.type))))
+            storing.append(loop.Store(_WAITING, at, total))
+            at = add(at, lanes)
+        rest: list[loop.Statement] = [loop.If(is_last, tuple(others))] if others else []
+        return [*rest, *settling, *adding, loop.If(is_last, tuple(finished), tuple(storing))]
 
     def _asked_for(self, panel: _Panel, number: Dim, rows: tuple[Dim, ...], out: list[loop.Statement]) -> _Ahead | None:
         """What a tile asks for while it is computed: of the lines of the panel that far ahead, the tiles of this one
         share all evenly, as a core waits for few lines at a time.
         """
-        steps = self.plan.packing.column_elements
-        if not self.ahead or not isinstance(steps, int):
+        column = self.plan.packing.column_elements  # elements of it
+        if not self.ahead or not isinstance(column, int):
             return None
         several, counts = len(self.form.rows) > 1, self.plan.tiling.counts
         tiles, width = sum(counts) if counts else 1, sum(panel.vectors) * self.form.interleave
+        steps = self.ahead // width if self.plan.slice else column // self.form.interleave
         pace = -(-width // self._visits(tiles))
         turn = mod(add(mul(rows[-2], tiles), number) if several else number, -(-width // pace))
         name = self.fresh("ahead")
-        out.append(loop.LetIndex(name, add(mul(turn, pace * (steps // self.form.interleave)), self.ahead)))
+        out.append(loop.LetIndex(name, add(mul(turn, pace * steps), self.ahead)))
         return _Ahead(sym(name), width, pace)
 
     def _visits(self, tiles: int) -> int:
         """Tiles that a panel meets one after the other, before the next panel is met. tiles: of the last row axis."""
         units, several = self.plan.units, len(self.form.rows) > 1
-        if self.plan.rows_outer or not isinstance(units, int):
+        if self.plan.rows_outer or self.plan.slice or not isinstance(units, int):
             units = self.plan.chunk
         return max(units * tiles if several else min(tiles, units), 1)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import ContractionForm
 from mapsto.devices.contraction.packing import Packing, packing
+from mapsto.devices.contraction.reduction import SlicedLoop, slice_rounds, sliced_loop
 from mapsto.devices.contraction.tile import (
     FAR_BYTES_PER_CYCLE,
     PIECE,
@@ -33,6 +34,10 @@ CACHED_BYTES = 256 * 1024  # A of a row block that many panels pass over: a part
 _PASSED_BYTES = 512 * 1024  # all of A, where panels pass over it one by one: what is in that cache, or comes fast
 ASKED_BYTES = 32 * 1024  # of B, from which on other layers will have taken its place before it is read again
 NEAR_BYTES = 1024 * 1024  # of the second-level cache
+_LARGE_PANEL = 256 * 1024  # bytes, from which on it is met in slices
+_SLICE_BYTES = 64 * 1024
+_SHARED_BY = 4  # tiles at least
+_MOST_WAITING = 64 * 1024  # bytes of sums
 _NEIGHBOURS_OF = 2
 _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 
@@ -41,7 +46,8 @@ _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
 class TilePlan:
     """The template's choices for a form.
 
-    `rows_outer`: a block of rows meets every panel before the next block, else a panel every block.
+    `rows_outer`: a block of rows meets every panel before the next block, else a panel every block. `slice`: rounds of
+    the reduction's outermost loop after which the next row tile takes its turn (0: a tile's sums are made in one go).
     """
 
     form: ContractionForm
@@ -49,6 +55,7 @@ class TilePlan:
     tiling: Tiling
     rows_outer: bool
     chunk: int
+    slice: int = 0
     rivals: tuple[tuple[str, float], ...] = field(default=(), compare=False)  # of a choice: texts, cycles over its own
 
     @property
@@ -80,6 +87,31 @@ class TilePlan:
     @property
     def blocks(self) -> Dim:
         return ceildiv(self.units, self.chunk)
+
+    @property
+    def tiles_a_unit(self) -> int:
+        """Register tiles of one. Where the number of rows is known."""
+        assert self.tiling.counts is not None
+        return sum(self.tiling.counts) if len(self.form.rows) > 1 else 1
+
+    @property
+    def tiles_a_block(self) -> int:
+        return self.chunk * self.tiles_a_unit
+
+    @property
+    def sliced(self) -> SlicedLoop:
+        """What the slices are parts of."""
+        found = self.sliced_loop
+        assert found is not None
+        return found
+
+    @property
+    def sliced_loop(self) -> SlicedLoop | None:
+        """What slices are parts of; None where the sums of a row block cannot wait in a local array."""
+        if self.form.is_part or self.tiling.counts is None:
+            return None
+        waiting = self.tiles_a_block * max(self.tiling.sizes) * self.tiling.width * self.form.accumulator.size
+        return sliced_loop(self.form, self.tiling.width) if waiting <= _MOST_WAITING else None
 
     @property
     def extent(self) -> Dim:
@@ -129,7 +161,23 @@ def _planned(form: ContractionForm, core: Core, shape: ProductShape, tiling: Til
     tiling = _closing(form, tiling)
     rows_outer = _rows_outer(form, core, shape, tiling)
     chunk = units_a_block(_work(form, core, shape, tiling), _bytes_of_a(form) if rows_outer else 0)
-    return TilePlan(form, core, tiling, rows_outer, chunk)
+    return _sliced(TilePlan(form, core, tiling, rows_outer, chunk))
+
+
+def _sliced(plan: TilePlan) -> TilePlan:
+    """In slices, where a panel is too large for two of them to lie in the second-level cache, and several tiles meet
+    each: row blocks have so many of them then.
+    """
+    panel, units = mul(plan.packing.panel, plan.packing.column_elements), plan.units
+    if not isinstance(panel, int) or not isinstance(units, int) or plan.tiling.counts is None:
+        return plan
+    size = plan.form.b.element.size
+    if panel * size <= _LARGE_PANEL or units * plan.tiles_a_unit < _SHARED_BY:
+        return plan
+    wanted = max(plan.chunk, -(-_SHARED_BY // plan.tiles_a_unit))
+    plan = replace(plan, chunk=-(-units // max(units // wanted, 1)))
+    whole = plan.sliced_loop
+    return plan if whole is None else replace(plan, slice=slice_rounds(whole, _SLICE_BYTES // size))
 
 
 def _shape(form: ContractionForm, core: Core) -> ProductShape:
@@ -248,12 +296,14 @@ def tiles_text(plan: TilePlan) -> str:
     rows = _list(t.sizes, "/") + (f" {_list(t.counts, '/')} times" if t.counts is not None else "")
     full = "" if t.full_panels is None else f", {t.full_panels} full panels"
     order = "row blocks outside" if plan.rows_outer else "panels outside"
-    return f"tile {panels} x {rows} rows{full}; {order}; {plan.chunk} units a block"
+    slices = f"; slices of {plan.slice}" if plan.slice else ""
+    return f"tile {panels} x {rows} rows{full}; {order}; {plan.chunk} units a block{slices}"
 
 
 _TILES = re.compile(
     r"tile (?P<panel>[\d+]+) columns(?: then (?P<last>[\d+]+))? x (?P<sizes>[\d/]+)(?: (?P<counts>[\d/]+) times)? rows"
     r"(?:, (?P<full>\d{1,9}) full panels)?; (?P<order>row blocks|panels) outside; (?P<chunk>\d{1,9}) units a block"
+    r"(?:; slices of (?P<slice>\d{1,9}))?"
 )
 
 
@@ -262,10 +312,12 @@ def read_tiles(text: str, form: ContractionForm, core: Core, allowed: Callable[[
     found = _TILES.fullmatch(text)
     if found is None:
         raise ValueError(f"{text[:80]!r} is no schedule of tiles")
-    chunk = int(found["chunk"])
+    chunk, rounds = int(found["chunk"]), int(found["slice"] or 0)
     for tiling in tilings(core, _shape(form, core)):  # any other would not cover the result
-        made = TilePlan(form, core, _closing(form, tiling), found["order"] == "row blocks", chunk)
+        made = TilePlan(form, core, _closing(form, tiling), found["order"] == "row blocks", chunk, rounds)
         if chunk > 0 and tiles_text(made) == text:
+            if rounds and ((whole := made.sliced_loop) is None or rounds >= whole.rounds):
+                raise ValueError(f"{text[:80]!r} has slices that its function cannot take")
             if not allowed(tiling):
                 raise ValueError(f"{text[:80]!r} has tiles that its function cannot take")
             return made

@@ -274,6 +274,7 @@ def _product(form: ContractionForm, tiles: int) -> ContractionForm:
         columns=form.columns,
         rows=(LoopAxis(tiles, _depth(form)),),
         channels=form.channels,
+        is_part=True,
     )
 
 
