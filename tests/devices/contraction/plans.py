@@ -34,6 +34,12 @@ def forced(case: Case, core: Core, vectors: int, rows: int, rows_outer: bool, ch
     return TilePlan(case.form, core, tiling, rows_outer, chunk)
 
 
+def in_slices(plan: TilePlan, rounds: int) -> TilePlan:
+    """With slices of so many rounds, or as many as there can be; as it is where there can be none."""
+    whole = plan.sliced_loop
+    return plan if whole is None or whole.rounds < 2 else replace(plan, slice=min(rounds, whole.rounds - 1))
+
+
 def sized_product(direct: bool) -> ContractionForm:
     """batch x (m,k) @ (k,n) with every size a symbol. `direct`: B row-major as it lies, else packed by the caller."""
     m, k, n = sym("m"), sym("k"), sym("n")

@@ -23,7 +23,7 @@ from benchmarks.contraction.cases import (
 from benchmarks.contraction.native import plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.devices.contraction.plans import forced, sized_product, with_groups, with_packed_stride
+from tests.devices.contraction.plans import forced, in_slices, sized_product, with_groups, with_packed_stride
 
 from mapsto.devices.contraction.template import TilePlan, contraction, plan_contraction
 from mapsto.devices.cpu import isa as isas
@@ -106,6 +106,8 @@ def test_any_tile_in_any_order(data: st.DataObject) -> None:
     case = convolution_case(conv, fmt, block=block, blocked=data.draw(st.booleans()))
     vectors, rows, chunk = (data.draw(st.integers(1, most)) for most in (5, 17, 5))
     plan = forced(case, isa.core, vectors, rows, data.draw(st.booleans()), chunk)
+    if data.draw(st.booleans()):
+        plan = in_slices(plan, data.draw(st.integers(1, 3)))
     check(case, plan, data.draw(st.integers(1, 5)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,3 +90,15 @@ def test_tiles_that_are_allowed_alone_are_taken_and_read(rows: Dim, isa: Isa) ->
         assert not alike(free.tiling)
         with pytest.raises(ValueError, match="tiles that its function cannot take"):
             read_tiles(tiles_text(free), form, isa.core, alike)
+
+
+def test_slices_of_all_there_is_or_where_sums_cannot_wait_are_refused(isa: Isa) -> None:
+    form = replace(form_of(60, 96), channels=6000, b=Param("b", DType.F32))
+    plan = plan_contraction(form, isa.core)
+    text = tiles_text(replace(plan, slice=0))
+    assert read_tiles(f"{text}; slices of 7", form, isa.core).slice == 7
+    for wrong in ("6000", "999999999"):
+        with pytest.raises(ValueError, match="slices that its function cannot take"):
+            read_tiles(f"{text}; slices of {wrong}", form, isa.core)
+    with pytest.raises(ValueError, match="slices that its function cannot take"):
+        read_tiles(f"{text}; slices of 7", replace(form, is_part=True), isa.core)

@@ -25,7 +25,7 @@ from benchmarks.contraction.native import aligned, build, load, plain
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from tests.devices.contraction.plans import forced, sized_product, with_groups, with_packed_stride
+from tests.devices.contraction.plans import forced, in_slices, sized_product, with_groups, with_packed_stride
 from tests.instruction_sets import instruction_sets
 
 from mapsto.devices.contraction.template import (
@@ -38,6 +38,7 @@ from mapsto.devices.contraction.template import (
     plan_contraction,
 )
 from mapsto.devices.contraction.tile import split_columns
+from mapsto.devices.contraction.tile_plan import read_tiles, tiles_text
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.isa import Isa
 from mapsto.ir.dtypes import DType
@@ -141,8 +142,22 @@ def test_any_tile_in_any_order(data: st.DataObject) -> None:
         vectors, rows = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 17))
         order, chunk = data.draw(st.booleans()), data.draw(st.integers(1, 5))
         cases.append(case)
-        plans.append(forced(case, isa.core, vectors, rows, order, chunk))
+        plan = forced(case, isa.core, vectors, rows, order, chunk)
+        plans.append(in_slices(plan, data.draw(st.integers(1, 5))) if data.draw(st.booleans()) else plan)
     check_all(cases, plans, isa, parts=data.draw(st.integers(1, 4)))
+
+
+@each_format
+def test_panels_that_are_large_are_met_in_slices(isa: Isa, fmt: Format) -> None:
+    cases = [
+        product_case(Product(53, 70_000, 70), fmt),
+        convolution_case(Convolution(900, 40, (7, 9), (3, 3)), fmt),
+        convolution_case(Convolution(2050, 33, (1, 31)), fmt, blocked=False),
+    ]
+    plans = [plan_contraction(case.form, isa.core) for case in cases]
+    assert plans[0].slice, "too small to try it"
+    assert all(read_tiles(tiles_text(plan), plan.form, isa.core) == plan for plan in plans)
+    check_all(cases, plans, isa, parts=3)
 
 
 # ---- sizes known at run time -----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mapsto.devices.contraction.form import ContractionForm, LoopAxis
-from mapsto.ir.expr import Dim, Expr, add, ceildiv, minimum, mul
+from mapsto.ir.expr import Dim, Expr, add, ceildiv, mul
 from mapsto.plan.loop_forms import BLOCK_PRODUCTS, FEW_PRODUCTS, sum_division
 
 
@@ -25,16 +25,11 @@ class ReductionPart:
     b_start: Dim
     group: int
 
-    def slice(self, number: Dim, rounds: int) -> ReductionPart:
-        """So many rounds of the outermost loop, or those that are left."""
+    def rounds(self, first: Dim, count: int) -> ReductionPart:
+        """So many rounds of the outermost loop."""
         axis, *inner = self.loops
-        assert isinstance(axis.extent, int)
-        left = add(axis.extent, mul(number, -rounds))
-        extent = rounds if axis.extent % rounds == 0 else minimum(rounds, left)
-        loops = (replace(axis, extent=extent), *inner)
-        first = mul(number, rounds)
         a_start, b_start = add(self.a_start, mul(first, axis.a)), add(self.b_start, mul(first, axis.b))
-        return replace(self, loops=loops, a_start=a_start, b_start=b_start)
+        return replace(self, loops=(replace(axis, extent=count), *inner), a_start=a_start, b_start=b_start)
 
 
 def reduction_parts(form: ContractionForm, width: int) -> list[ReductionPart]:
@@ -123,6 +118,16 @@ def sliced_loop(form: ContractionForm, width: int) -> SlicedLoop | None:
     if not isinstance(axis.extent, int) or not isinstance(axis.b, int):
         return None
     return SlicedLoop(axis.extent, axis.b)
+
+
+def in_slices(parts: list[ReductionPart], number: Dim, rounds: int) -> list[ReductionPart]:
+    """The slice of a number; then what follows the last one: rounds that fill none, and the other parts."""
+    whole, *others = parts
+    extent = whole.loops[0].extent
+    assert isinstance(extent, int)
+    rest = extent % rounds
+    left = [whole.rounds(extent - rest, rest)] if rest else []
+    return [whole.rounds(mul(number, rounds), rounds), *left, *others]
 
 
 def slice_rounds(whole: SlicedLoop, elements: int) -> int:

@@ -25,7 +25,7 @@ from mapsto.devices.contraction import stage
 from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.products import dot_of
-from mapsto.devices.contraction.reduction import ReductionPart, division, reduction_parts
+from mapsto.devices.contraction.reduction import ReductionPart, division, in_slices, reduction_parts
 from mapsto.devices.contraction.results import ResultPlace, offset, stored, targets
 from mapsto.devices.contraction.tile_plan import ASKED_BYTES, NEAR_BYTES, TilePlan, plan_contraction
 from mapsto.ir.dtypes import DType
@@ -202,7 +202,7 @@ class _Template:
         t = loop.Type(accumulator, plan.core.lanes(accumulator))
         none = loop.Store(_WAITING, mul(sym(at), t.lanes), loop.Const(0, t))
         out.append(loop.For(at, 0, ceildiv(plan.tiles_a_block * pitch, t.lanes), (none,)))
-        count = -(-plan.sliced.rounds // plan.slice)
+        count = plan.sliced.rounds // plan.slice
         panel = replace(panel, slice=_Slice(sym(number), count, pitch, mul(start, plan.tiles_a_unit)))
         return [*out, loop.For(number, 0, count, tuple(self._units(panel, start, stop)))]
 
@@ -279,6 +279,8 @@ class _Template:
         """number: of the tile in its row, or in the only row axis."""
         form = self.form
         parts = reduction_parts(form, sum(panel.vectors))
+        if panel.slice is not None:
+            parts = in_slices(parts, panel.slice.number, self.plan.slice)
         accumulators = [[self.fresh("acc") for _ in panel.vectors] for _ in range(size)]
         out = self._zeroed(panel, accumulators, loop.Declare)
         settled: list[list[str]] | None = None
@@ -291,11 +293,11 @@ class _Template:
         asked_for = self._asked_for(panel, number, rows, out)
         nests: list[list[loop.Statement]] = []
         for part in parts:
-            come = asked_for.paced(part.b_start) if asked_for is not None else 0
-            if panel.slice is not None and not nests:
-                part = part.slice(panel.slice.number, self.plan.slice)
-                come = part.b_start
-            ahead = asked_for and replace(asked_for, start=add(add(b_base, asked_for.start), come))
+            ahead = None
+            if asked_for is not None and panel.slice is None:
+                ahead = replace(asked_for, start=add(add(b_base, asked_for.start), asked_for.paced(part.b_start)))
+            elif asked_for is not None and not nests:
+                ahead = replace(asked_for, start=add(add(b_base, asked_for.start), part.b_start))
             sums = _Sums(panel, accumulators, settled, ahead)
             nests.append([*self._nest(part, sums, add(a_base, part.a_start), add(b_base, part.b_start))])
         settling = [] if settled is None else self._added(panel, accumulators, settled)
