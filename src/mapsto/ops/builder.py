@@ -307,6 +307,7 @@ class Builder:
             raise ShapeError(f"{name}({', '.join(str(v) for v in kept)}) {attrs_text(attrs)}: {error}") from error
         if not all(type(d) is int and d >= 0 for _, shape in results for d in shape):
             results = _checked(name, kept, results)
+            self._require_extents(name, results)
         results = [(dtype, tuple(shape)) for dtype, shape in results]
         for dtype, shape in results:
             if is_beyond_addresses(dtype, shape):
@@ -333,6 +334,13 @@ class Builder:
         for value in made[:1] if self._nodes.has(made[0].name) else made:
             self._nodes.attribute(value, trail)
         return made
+
+    def _require_extents(self, name: str, results: Sequence[tuple[DType, Sequence[Dim]]]) -> None:
+        """Sizes for which an extent would come out negative (a window is longer than what it goes over) end a run."""
+        for _, shape in results:
+            for extent in shape:
+                if isinstance(extent, Expr):
+                    self.require(extent, f"{name}: its result would have the shape [{', '.join(map(str, shape))}]")
 
     def _inference(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
@@ -85,7 +86,9 @@ def slice_axis(b: Builder, x: Value, axis: int, start: Dim, extent: Dim) -> Valu
 
 
 def column(b: Builder, x: Value, axis: int, rank: int) -> Value:
-    """A vector laid along `axis` of `rank` axes, to be broadcast."""
+    """A vector laid along `axis` of `rank` axes, to be broadcast. Raises ShapeError where it is none."""
+    if x.rank != 1:
+        raise ShapeError(f"{x}: expected a list, one for each element along axis {axis}")
     return b.one("reshape", [x], shape=tuple(x.shape[0] if k == axis else 1 for k in range(rank)))
 
 
