@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests import opencl
 from tests.cli.conftest import Call
+from tests.session.test_divide_asked import machine_of
 
 from mapsto.cli.run import percentile
 
@@ -131,6 +132,18 @@ def test_a_stream_is_timed(call: Call) -> None:
     assert "a stream of runs, one each " in out
 
 
+def test_joules_and_limits(call: Call, tmp_path: Path) -> None:
+    path = machine_of(tmp_path, cpu=1e6, opencl=1e-3)
+    code, out, _ = call("run", *DIGITS, *BOTH, "--objective", "energy", "--power", path, "--repeat", 2)
+    assert code == 0 and "part 0 on opencl" in out and re.search(r"^  \S+ J a run \(modelled\)$", out, re.M)
+    found = json.loads(call("plan", *DIGITS, *BOTH, "--limit", "opencl.memory=2MB", "--power", path, "--json")[1])
+    assert found["limits"] == {"opencl": {"memory": 2_000_000}} and found["devices"][0]["power"] is None
+    found = json.loads(call("plan", *DIGITS, *BOTH, "--objective", "energy", "--power", path, "--json")[1])
+    assert found["devices"][0]["power"]["unit"] == 1e6 and found["total"]["seconds"] > 0
+    code, out, err = call("plan", *DIGITS, *BOTH, "--objective", "energy", "--power", path, "--deadline", "1s")
+    assert (code, out) == (2, "") and "a plan predicts joules" in err
+
+
 def test_other_commands_take_several_devices(call: Call) -> None:
     pytest.importorskip("onnxruntime")
     code, out, _ = call("check", *DIGITS, *BOTH, *PINS, "--no-reference")
@@ -149,9 +162,13 @@ REFUSED: list[tuple[list[object], str]] = [
     (["run", *DIGITS, "--device", "cpu,gpu"], "there is no 'gpu'"),
     (["run", *DIGITS, *BOTH, "--pin", "conv1"], "--pin conv1: expected PATTERN=DEVICE"),
     (["run", *DIGITS, *BOTH, "--pin", "conv1=npu"], "there is no device 'npu'; there are: cpu, opencl"),
-    (["plan", *DIGITS, *BOTH, "--objective", "energy"], "objective 'energy'; there are: latency, throughput"),
+    (["plan", *DIGITS, *BOTH, "--objective", "cost"], "objective 'cost'; there are: latency, throughput, energy"),
+    (["plan", *DIGITS, *BOTH, "--objective", "energy"], "no figures of power of cpu, opencl; give a machine file"),
     (["plan", *DIGITS, *BOTH, "--placer", "best"], "placer 'best'; there are: "),
-    (["plan", *DIGITS, *BOTH, "--limit", "opencl.memory=1GB"], "--limit and --trace go with --machine"),
+    (["plan", *DIGITS, *BOTH, "--trace", "t.json"], "--trace is to go with --machine"),
+    (["run", *DIGITS, *BOTH, "--limit", "gpu.memory=1GB"], "limits: there is no device 'gpu'; there are: cpu, opencl"),
+    (["run", *DIGITS, "--limit", "opencl.memory=1GB"], "or with several devices"),
+    (["check", *DIGITS, *BOTH, "--limit=cpu.memory=1KB", "--limit=opencl.memory=1KB"], "there is no assignment: "),
     (["plan", *DIGITS, *BOTH, "--verify"], "--verify is of one device"),
     (["run", *DIGITS, "--deadline", "soon"], "--deadline soon: expected an amount"),
 ]

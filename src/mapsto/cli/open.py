@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.amounts import parse_pins
+from mapsto.cli.amounts import parse_limits, parse_pins
 from mapsto.cli.inputs import InputPort, UsageError, existing
 from mapsto.cli.progress import progress_bar
 
@@ -46,13 +46,18 @@ class Divided:
     pins: Sequence[str] = field(default_factory=list)
     objective: str | None = None
     placer: str | None = None
+    limits: Sequence[str] = field(default_factory=list)
+    power: str | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.pins or self.objective or self.placer)
+        return bool(self.pins or self.objective or self.placer or self.limits or self.power)
 
 
 NOT_SAID = Divided()
-_ONLY_SEVERAL = "--objective, --pin and --placer go with --machine, or with several devices (--device cpu,opencl)"
+_ONLY_SEVERAL = (
+    "--objective, --pin, --placer and --limit go with --machine, or with several devices (--device cpu,opencl), as "
+    "--power does"
+)
 
 
 def open_model(
@@ -143,12 +148,15 @@ def _divided(
     options: dict[str, Any] = {"threads": threads, "check_indices": check_indices, "data_root": data_root}
     if plan is not None:
         if how:
-            raise UsageError("--plan says where works go: leave --objective, --pin and --placer out, or edit the plan")
+            raise UsageError(
+                "--plan says where works go: leave --objective, --pin, --placer, --limit, --power out, or edit the plan"
+            )
         from mapsto.plan.division_text import parse_division
 
         given = None if device == "cpu" else several(device) or [device]
         return mapsto.divide(model, given, shapes, plan=parse_division(plan), cache=cache, **options)
     return mapsto.divide(
         model, several(device), shapes, objective=how.objective or "latency", pins=parse_pins(how.pins),
-        placer=how.placer or "exact", cache=cache, **options,
+        placer=how.placer or "exact", cache=cache, power=how.power,
+        limits={device: {"memory": count} for device, count in parse_limits(how.limits).items()}, **options,
     )  # fmt: skip

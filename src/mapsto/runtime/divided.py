@@ -194,6 +194,8 @@ class DividedExecutable:
             mean = f"{spent.seconds / count * 1e3:.3f} ms in the mean of {spent.runs} runs" if spent.runs else "not run"
             moved = f", {spent.bytes // count:,} bytes from other devices" if spent.bytes else ""
             lines.append(f"{part.name} on {part.device}: {mean}{moved}")
+        if current.division.joules is not None:
+            lines.append(f"{current.division.joules:.3g} J a run (modelled)")
         return "\n".join([*lines, *self._history])
 
     def _put(self, running: _Running, k: int) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.devices.backend import Backend
 from mapsto.errors import ArgumentError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
-from mapsto.machine.spec import Link
+from mapsto.machine.spec import Link, Power
 from mapsto.placement.model import latency
 from mapsto.placement.place import Placement, place
 from mapsto.placement.problem import PlacementProblem
@@ -18,6 +18,7 @@ from mapsto.placement.simple import in_stretches
 from mapsto.plan.decide import decide
 from mapsto.plan.initial import constants_of
 from mapsto.plan.placing import Considered, Correction, WorksToPlace
+from mapsto.session.energy import least_energy
 from mapsto.session.splitting import split, worth_splitting
 
 # Between two devices that share this machine's memory: what a copy of an array reaches, and what it takes until another
@@ -30,19 +31,24 @@ _LITTLE = 1.1  # times the least, that a stream may take where it moves less
 
 @dataclass(frozen=True)
 class AskedOf:
-    """What a placement is asked for; what was measured of each device, and what plans of one device call it."""
+    """What a placement is asked for; what was measured of each device, and what plans of one device call it. limits:
+    bytes that may be taken of a device's memory. powers: figures of power, of devices that have none of their own.
+    """
 
     objective: str
     pins: tuple[tuple[str, str], ...]
     placer: str
     corrections: tuple[Correction, ...]
     makers: tuple[str, ...]
+    limits: tuple[tuple[str, int], ...] = ()
+    powers: tuple[tuple[str, Power], ...] = ()
 
 
 @dataclass(frozen=True)
 class PlacedGraph:
     """A graph with a seat for each of its works. digest: of the graph before contractions were split. shares: how many
-    channels of which contractions were split off. The problem's devices have the names that users call them.
+    channels of which contractions were split off. The problem's devices have the names that users call them. powers: of
+    the devices, where joules were counted. joules: of a run, modelled; None: they were not counted.
     """
 
     graph: Graph
@@ -51,11 +57,13 @@ class PlacedGraph:
     placement: Placement
     digest: str
     shares: tuple[tuple[str, int], ...] = ()
+    powers: tuple[Power | None, ...] = ()
+    joules: float | None = None
 
 
 def placed(graph: Graph, backends: Mapping[str, Backend], asked: AskedOf) -> PlacedGraph:
     """The best seats, of a graph some of whose contractions may be split for it. Raises ArgumentError for pins that
-    cannot be kept.
+    cannot be kept, limits that no seats keep, and devices without the figures that the objective needs.
     """
     found = _placed(graph, backends, asked, graph_digest(graph), {})
     if asked.objective == "latency" and asked.placer == "exact":
@@ -68,25 +76,51 @@ def placed(graph: Graph, backends: Mapping[str, Backend], asked: AskedOf) -> Pla
 
 def priced(
     graph: Graph, backends: Mapping[str, Backend], asked: AskedOf
-) -> tuple[tuple[Considered, ...], PlacementProblem]:
-    """The works of a graph, with what each device says of them, and the problem of placing them."""
+) -> WorksToPlace:
+    """The works of a graph, with what each device says of them. Raises as `placed` does."""
     constants = constants_of(graph)
     makers = [backend.maker(constants) for backend in backends.values()]
     names = list(backends)
     links = [Link(a, b, _COPY_BYTES, _HAND_OVER) for a in names for b in names if a != b]
-    works = WorksToPlace(decide(graph, makers[0]), makers, links, asked.pins, asked.corrections, names)
-    return tuple(works.considered), works.problem(asked.objective, {})
+    given = dict(asked.powers)
+    powers = [given.get(name, maker.spec.power) for name, maker in zip(names, makers, strict=True)]
+    bare = [name for name, power in zip(names, powers, strict=True) if power is None]
+    if asked.objective == "energy" and bare:
+        raise ArgumentError(
+            f"objective energy: there are no figures of power of {', '.join(bare)}; give a machine file that has "
+            "devices of these names with `power` (power='FILE.toml', --power FILE.toml)"
+        )
+    return WorksToPlace(decide(graph, makers[0]), makers, links, asked.pins, asked.corrections, names, powers)
 
 
 def _placed(
     graph: Graph, backends: Mapping[str, Backend], asked: AskedOf, digest: str, shares: Mapping[str, int]
 ) -> PlacedGraph:
     try:
-        works, problem = priced(graph, backends, asked)
+        works = priced(graph, backends, asked)
+        problem, considered = works.problem(asked.objective, dict(asked.limits)), tuple(works.considered)
         placement = moving_less(problem, place(problem, asked.placer))
+        joules = None
+        if asked.objective == "energy":
+            seconds = works.problem("latency", dict(asked.limits))
+            placement = least_energy(seconds, considered, works.idle, placement, place(seconds, asked.placer))
+            joules = placement.seconds
     except ValueError as error:  # too many for all to be tried
         raise ArgumentError(f"placer {asked.placer}: {error}") from None
-    return PlacedGraph(graph, works, problem, placement, digest, tuple(shares.items()))
+    if placement.seconds == math.inf:
+        raise ArgumentError(f"{limits_text(asked.limits)}: {placement.said}{_needs(problem)}")
+    powers = works.powers if joules is not None else ()
+    return PlacedGraph(graph, considered, problem, placement, digest, tuple(shares.items()), powers, joules)
+
+
+def _needs(problem: PlacementProblem) -> str:
+    held = int(sum(work.holds for work in problem.works))
+    return f": the works hold constants of {held:,} bytes, and the values that pass between them; raise a limit"
+
+
+def limits_text(limits: Sequence[tuple[str, int]]) -> str:
+    """As options have them."""
+    return "limits " + (", ".join(f"{device}.memory={limit}" for device, limit in limits) or "(none)")
 
 
 def rate_of_copies(problem: PlacementProblem) -> float:
