@@ -5,6 +5,10 @@ first that is not done has all that it reads: nothing can wait in a circle.
 
 A device that fails is taken out: the part is done on the host, with the same inputs, as are all parts that were the
 device's from then on; `report` says so. What the host refuses as well is the model's, or the inputs', fault.
+
+An input that is updated in place is read by all parts as it was given: its new content is computed beside it, and
+copied there when all parts have ended. Until then a run that fails has changed nothing; and the copies of all such
+inputs are one step, within which no signal is handled.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
+from itertools import repeat
+from operator import setitem
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +37,7 @@ from mapsto.runtime.divisions import CurrentDivision, DividedPart, Division, Par
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.runtime.lanes import DeviceThread
 from mapsto.runtime.program import Port
+from mapsto.runtime.sizing import require_own_memory
 
 if TYPE_CHECKING:
     from mapsto.plan.division import Alternative, DividedPlan, PlacedWork
@@ -162,7 +169,8 @@ class DividedExecutable:
     @public
     def stream(self, inputs: Iterable[Mapping[str, Any]], ahead: int = _AHEAD) -> Iterator[NamedArrays]:
         """Outputs by name for each of many inputs, in their order; while the last parts of one are done, the first of
-        the next are. ahead: how many are begun at a time, beside the one that is waited for.
+        the next are. ahead: how many are begun at a time, beside the one that is waited for; none where inputs are
+        updated in place, which the next run reads.
         """
         count = integer(ahead)
         if count is None or count < 0:
@@ -173,7 +181,7 @@ class DividedExecutable:
 
     def _streamed(self, inputs: Iterable[Mapping[str, Any]], ahead: int) -> Iterator[NamedArrays]:
         going: deque[_Running] = deque()
-        ahead = ahead * max(len(self._current.division.copies), 1)
+        ahead = 0 if self.whole.updates else ahead * max(len(self._current.division.copies), 1)
         for each in inputs:
             running = self._begun(each, True)
             going.append(running)
@@ -225,9 +233,11 @@ class DividedExecutable:
                                  f"got {given}")  # fmt: skip
             raise ShapeError(f"inputs of {self.whole.name}: it takes {', '.join(names) or 'none'}; got {given}")
         ports = [Port(value.name, value.dtype, value.shape, 0) for value in self.whole.inputs]
-        values = {port.name: readable(port, inputs[port.name], False) for port in ports}
+        updated = dict(self.whole.updates)
+        values = {port.name: readable(port, inputs[port.name], port.name in updated) for port in ports}
+        require_own_memory(ports, list(values.values()), {i for i, port in enumerate(ports) if port.name in updated})
         if of_stream:  # whoever gives the next input may refill the array of the last one, whose run may not have begun
-            values = {name: np.array(array) for name, array in values.items()}
+            values = {name: array if name in updated else np.array(array) for name, array in values.items()}
         sizes = self._sizes(values)
         if self._next is not None:
             self._switch()
@@ -329,9 +339,19 @@ class DividedExecutable:
             if array is None:
                 array = np.array(self.whole.constants[name])
             found[name] = array if name in running.of.makers else np.array(array)  # an input is not given away
+        self._update(running, found)
         if self._replanning is not None and running.of is self._current:
             self._look(running.of, self._replanning)
         return found
+
+    def _update(self, running: _Running, found: NamedArrays) -> None:
+        """New contents to the inputs that outputs take over, and these arrays in place of the outputs."""
+        pairs = self.whole.updates
+        arrays = [running.values[source] for source, _ in pairs]
+        # All in one call of native code: signal handlers, which may raise, run before it or after it.
+        put: Callable[..., None] = setitem
+        deque(map(put, arrays, repeat(Ellipsis), [found[output] for _, output in pairs]), maxlen=0)
+        found.update((output, array) for (_, output), array in zip(pairs, arrays, strict=True))
 
     # ---- while it runs -----------------------------------------------------------------------------------------------
 

@@ -35,12 +35,15 @@ class DividedPart:
 
 @dataclass(frozen=True)
 class Whole:
-    """The model: its inputs and outputs, and constants among these."""
+    """The model: its inputs and outputs, and constants among these. updates: inputs, and the outputs that take over
+    their memory.
+    """
 
     name: str
     inputs: tuple[Value, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, np.ndarray]
+    updates: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapsto.arguments import Shapes, shapes_of
+from mapsto.arguments import Shapes, pairs_of, shapes_of
 from mapsto.boundary import public
 from mapsto.budget import metering
 from mapsto.devices.backend import Backend
@@ -28,7 +28,7 @@ from mapsto.plan.division import DividedPlan
 from mapsto.plan.division_text import division_text
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.divided import DividedExecutable
-from mapsto.runtime.divisions import DividedPart, Division, Replanning
+from mapsto.runtime.divisions import DividedPart, Division, Replanning, Whole
 from mapsto.runtime.executable import Overriding
 from mapsto.session.alternatives import Forced
 from mapsto.session.calibrate import calibrated
@@ -68,6 +68,7 @@ def divide(
     check_indices: bool = True,
     limits: Mapping[str, Mapping[str, float]] | None = None,
     power: MachineFile | str | os.PathLike[str] | None = None,
+    updates: Mapping[str, str] | None = None,
 ) -> DividedExecutable:
     """Places the works of a model on devices of this machine, and compiles what each has to do.
 
@@ -80,7 +81,8 @@ def divide(
     another one said, or a file with it: done again as it stands, edited or not, and it stays so; devices, objective,
     pins, placer, replicate, limits and power are the plan's. One without works says these alone. limits: bytes that the
     model may take of devices' memory, {"opencl": {"memory": 2 << 30}}. power: a machine file (docs/machines.md), or the
-    name of one, that has figures of power by the devices' names. The others are as for `mapsto.compile`.
+    name of one, that has figures of power by the devices' names. updates: inputs whose memory an output takes over; a
+    run writes there when all of its parts have ended. The others are as for `mapsto.compile`.
 
     Raises ArgumentError, for a pin or a limit that cannot be kept as well, and what `mapsto.compile` does; ParseError,
     naming line and key, for a plan that cannot be read or done, or is of another graph (shapes included) or machine;
@@ -99,7 +101,7 @@ def divide(
         raise ArgumentError("replicate: copies are for a stream of runs; energy is of one run whose works are divided")
     asked = _Asked(
         model, names, shapes_of(shapes), thread_count(threads), how, cache, data_root, replicate, adapt, given,
-        check_indices,
+        check_indices, pairs_of(updates, "updates"),
     )  # fmt: skip
     return _made(asked)
 
@@ -119,6 +121,7 @@ class _Asked:
     adapt: bool
     plan: DividedPlan | None
     check_indices: bool
+    updates: tuple[tuple[str, str], ...] = ()
     overridable: tuple[str, ...] = ()
 
 
@@ -127,12 +130,13 @@ def _made(asked: _Asked) -> DividedExecutable:
         collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(asked.names, asked.cache) as backends
     ):  # fmt: skip
         model, listed, _ = opened_model(asked.model, asked.overridable, asked.data_root)
-        graph = prepared(model, asked.shapes, None, asked.data_root, asked.overridable)
+        graph = prepared(model, asked.shapes, None, asked.data_root, asked.overridable, asked.updates)
         if not asked.check_indices:
             graph = unchecked(graph)
-        whole_of(graph)  # raises what cannot be divided
-        made = _replayed(graph, asked, backends) if asked.plan is not None and asked.plan.works else None
-        made = made or _divided(graph, asked, backends)
+        whole = whole_of(graph)
+        graph = replace(graph, updates=())  # which parts compute beside the inputs: a plan is the same without them
+        made = _replayed(graph, asked, backends, whole) if asked.plan is not None and asked.plan.works else None
+        made = made or _divided(graph, asked, backends, whole)
     if listed:
 
         def with_inputs(given: frozenset[str]) -> DividedExecutable:
@@ -143,14 +147,14 @@ def _made(asked: _Asked) -> DividedExecutable:
     return made
 
 
-def _replayed(graph: Graph, asked: _Asked, backends: Mapping[str, Backend]) -> DividedExecutable:
+def _replayed(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole: Whole) -> DividedExecutable:
     """A plan with works; it stays as it is."""
     assert asked.plan is not None
     done = redone(graph, asked.plan, backends, asked.threads, asked.cache)
-    return DividedExecutable(whole_of(done.graph), done.division, asked.names, notes=done.notes)
+    return DividedExecutable(whole, done.division, asked.names, notes=done.notes)
 
 
-def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend]) -> DividedExecutable:
+def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole: Whole) -> DividedExecutable:
     """A division that is found here."""
     if asked.plan is not None:
         check_origin_of(asked.plan, graph, backends)
@@ -167,13 +171,13 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend]) -> Di
             division = copies_of(copies(found.graph, names), backends, count, cache)
             if not (over := beyond(division, how.limits)):
                 text = division_text(planned(found, how, division.parts, 1 / rate if rate else math.inf))
-                return DividedExecutable(whole_of(found.graph), replace(division, plan_text=text), names)
+                return DividedExecutable(whole, replace(division, plan_text=text), names)
             if asked.replicate:
                 raise _beyond(how, over)
     divider, division, found = _within_limits(graph, asked, backends, how, found)
     probes = {name: c.times for name, c in calibrations.items()}
     replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes)
-    made = DividedExecutable(whole_of(found.graph), division, names, replanning if asked.adapt else None)
+    made = DividedExecutable(whole, division, names, replanning if asked.adapt else None)
     made.costs = Forced(found).costs
     return made
 
