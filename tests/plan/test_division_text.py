@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from mapsto.errors import ArgumentError, ParseError
 from mapsto.ir.dtypes import DType
 from mapsto.machine.spec import Power
-from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
+from mapsto.plan.division import (
+    AXES,
+    CHANNELS,
+    EVERYWHERE,
+    NOWHERE,
+    DividedPlan,
+    PlacedWork,
+    PlannedDevice,
+    PlannedPart,
+    Total,
+)
 from mapsto.plan.division_text import division_text, is_division, parse_division
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8) | st.sampled_from(
@@ -55,12 +65,13 @@ def plans(draw: st.DrawFn) -> DividedPlan:
     parts = tuple(part_of(p.name, p.maker) for p in parted)
     pins = tuple(dict.fromkeys((draw(names), draw(st.sampled_from(devices))) for _ in range(draw(st.integers(0, 2)))))
     splits = tuple({draw(names): draw(st.integers(0, 10**9 - 1)) for _ in range(draw(st.integers(0, 2)))}.items())
+    axes = tuple((value, axis) for value, _ in splits if (axis := draw(st.sampled_from(AXES))) != CHANNELS)
     others = tuple({draw(texts): draw(seconds) for _ in range(draw(st.integers(0, 2)))}.items())
     total = draw(st.none() | st.builds(Total, seconds, seconds, texts))
     limits = tuple((name, draw(st.integers(0, 10**18 - 1))) for name in devices if draw(st.booleans()))
     return DividedPlan(
         draw(names), planned, "abc", "0.1.0", "energy", "heft", pins, everywhere, splits, total, others, works, parts,
-        limits,
+        limits, axes,
     )  # fmt: skip
 
 
@@ -118,7 +129,8 @@ WRONG = [
     ("objective latency", "objective", 5, "objective: expected `objective NAME`"),
     ("placer exact", "objective exact", 6, "line 5 says that already"),
     ("conv* on b", "conv* on d", 7, "there is no device 'd'"),
-    ("split y 16", "split y -16", 8, "split: expected `split VALUE CHANNELS`"),
+    ("split y 16", "split y -16", 8, "split: expected `split VALUE COUNT of AXIS`"),
+    ("split y 16", "split y 16 of lines", 8, "split y: there is no axis 'lines'; there are: channels, rows, batch"),
     ('by "search"', "by search", 9, "total: expected `total SECONDS"),
     ("bound 0.0005", "bound nan", 9, "total: expected"),
     ("work g0", "wirk g0", 11, "not a line of a plan of several devices"),

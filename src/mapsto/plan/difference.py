@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from mapsto.plan.division import DividedPlan, PlacedWork, PlannedPart
+from mapsto.plan.division import CHANNELS, DividedPlan, PlacedWork, PlannedPart
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Plan
 from mapsto.plan.works import PlannedControl, PlannedItem, PlannedRegion, PlannedView, Work, walk
@@ -151,7 +151,8 @@ def _division_head(plan: DividedPlan) -> dict[str, str]:
             found[f"power {d.name}"] = f"idle {d.power.idle:g} W, unit {d.power.unit:g} W, byte {d.power.byte:g} J"
     found |= {f"pin {pattern}": device for pattern, device in plan.pins}
     found |= {f"limit {device}": f"memory {limit}" for device, limit in plan.limits}
-    found |= {f"split {value}": str(channels) for value, channels in plan.splits}
+    axes = dict(plan.split_axes)
+    found |= {f"split {value}": f"{count} of {axes.get(value, CHANNELS)}" for value, count in plan.splits}
     figure = _joules if plan.objective == "energy" else _seconds
     if plan.total is not None:
         found |= {"predicted": figure(plan.total.seconds), "bound": figure(plan.total.bound),

@@ -18,6 +18,10 @@ from mapsto.plan.plan import Plan, parse
 EVERYWHERE = "*"
 """The device of works that are on each of them."""
 
+CHANNELS = "channels"
+AXES = (CHANNELS, "rows", "batch")
+"""Of the output of a contraction, along which it may be split."""
+
 NOWHERE = "-"
 """The device of works that are no nodes of the graph (copies): the part that needs one makes it."""
 
@@ -105,7 +109,8 @@ class Total:
 @dataclass(frozen=True)
 class DividedPlan:
     """digest: of the graph as it is before contractions are split. replicated: each device has all of it. splits: for
-    the output of a contraction, how many of its channels the other device takes. others: what simple ways would take.
+    the output of a contraction, how many of its channels (or places of the axis that split_axes has for it) the other
+    device takes. others: what simple ways would take.
     limits: bytes that the model may take of a device's memory.
     A plan without works is made anew, as its objective, placer, pins and limits say.
     """
@@ -124,6 +129,7 @@ class DividedPlan:
     works: tuple[PlacedWork, ...] = ()
     parts: tuple[PlannedPart, ...] = ()
     limits: tuple[tuple[str, int], ...] = ()
+    split_axes: tuple[tuple[str, str], ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)  # first words: where read
 
     @property
@@ -155,6 +161,7 @@ class DividedPlan:
             "limits": {device: {"memory": limit} for device, limit in self.limits},
             "replicated": self.replicated,
             "splits": dict(self.splits),
+            "split_axes": dict(self.split_axes),
             "total": None if self.total is None else asdict(self.total),
             "others": dict(self.others),
             "works": works,

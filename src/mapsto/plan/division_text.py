@@ -10,6 +10,7 @@
     limit <device> memory <bytes>
     replicated                                        each device has all of it; works are on *
     split <value> <channels>
+    split <value> <rows> of rows                      or of batch
     total <seconds> bound <seconds> by "<method>"     joules, where the objective is energy
     other "<way>" <seconds>
     work <name> on <device>                           on -: a copy, which the part that needs it makes
@@ -36,7 +37,17 @@ from mapsto.boundary import public
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
 from mapsto.machine.spec import Power, ProductTypes
-from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
+from mapsto.plan.division import (
+    AXES,
+    CHANNELS,
+    EVERYWHERE,
+    NOWHERE,
+    DividedPlan,
+    PlacedWork,
+    PlannedDevice,
+    PlannedPart,
+    Total,
+)
 from mapsto.plan.recipe import name_text
 from mapsto.plan.words import (
     NAME,
@@ -78,7 +89,8 @@ def _lines(plan: DividedPlan) -> Iterator[str]:
     yield from (f"limit {device} memory {limit}" for device, limit in plan.limits)
     if plan.replicated:
         yield "replicated"
-    yield from (f"split {name_text(value)} {channels}" for value, channels in plan.splits)
+    axes = {value: f" of {axis}" for value, axis in plan.split_axes}
+    yield from (f"split {name_text(value)} {count}{axes.get(value, '')}" for value, count in plan.splits)
     if plan.total is not None:
         yield f"total {plan.total.seconds!r} bound {plan.total.bound!r} by {quoted_text(plan.total.method)}"
     yield from (f"other {quoted_text(way)} {seconds!r}" for way, seconds in plan.others)
@@ -125,7 +137,7 @@ _FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = {
         ("pin", "pin PATTERN on DEVICE", rf"(?P<pattern>{NAME}) on (?P<device>{_DEVICE})"),
         ("limit", "limit DEVICE memory BYTES", rf"(?P<device>{_DEVICE}) memory (?P<bytes>\d{{1,18}})"),
         ("replicated", "replicated", ""),
-        ("split", "split VALUE CHANNELS", rf"(?P<value>{NAME}) (?P<channels>\d{{1,9}})"),
+        ("split", "split VALUE COUNT of AXIS", rf"(?P<value>{NAME}) (?P<count>\d{{1,9}})(?: of (?P<axis>\w{{1,20}}))?"),
         ("total", 'total SECONDS bound SECONDS by "METHOD"',
          rf"(?P<seconds>{_SECONDS}) bound (?P<bound>{_SECONDS}) by (?P<method>{TEXT})"),
         ("other", 'other "WAY" SECONDS', rf"(?P<way>{TEXT}) (?P<seconds>{_SECONDS})"),
@@ -185,6 +197,7 @@ class _DivisionReader:
     pins: list[tuple[str, str]] = field(default_factory=list)
     replicated: bool = False
     splits: dict[str, int] = field(default_factory=dict)
+    split_axes: dict[str, str] = field(default_factory=dict)
     limits: dict[str, int] = field(default_factory=dict)
     total: Total | None = None
     others: dict[str, float] = field(default_factory=dict)
@@ -266,7 +279,11 @@ class _DivisionReader:
         name = read_name(found["value"])
         if name in self.splits:
             raise ValueError(f"split {name}: a line says that already")
-        self.splits[name] = int(found["channels"])
+        if (axis := found["axis"] or CHANNELS) not in AXES:
+            raise ValueError(f"split {name}: there is no axis {axis!r}; there are: {', '.join(AXES)}")
+        self.splits[name] = int(found["count"])
+        if axis != CHANNELS:
+            self.split_axes[name] = axis
         self.lines[f"split {name}"] = number
 
     def read_total(self, found: re.Match[str], number: int) -> None:
@@ -354,7 +371,7 @@ class _DivisionReader:
             self.graph, tuple(self.devices.values()), *self.origin, self.words.get("objective", "latency"),
             self.words.get("placer", "exact"), tuple(self.pins), self.replicated, tuple(self.splits.items()),
             self.total, tuple(self.others.items()), tuple(self.works.values()), tuple(self.parts),
-            tuple(self.limits.items()), self.lines,
+            tuple(self.limits.items()), tuple(self.split_axes.items()), self.lines,
         )  # fmt: skip
 
 

@@ -16,10 +16,11 @@ from mapsto.placement.place import Placement, place
 from mapsto.placement.problem import PlacementProblem
 from mapsto.placement.simple import in_stretches
 from mapsto.plan.decide import decide
+from mapsto.plan.division import CHANNELS
 from mapsto.plan.initial import constants_of
 from mapsto.plan.placing import Considered, Correction, WorksToPlace
 from mapsto.session.energy import least_energy
-from mapsto.session.splitting import split, worth_splitting
+from mapsto.session.splitting import Shares, split, worth_splitting
 
 # Between two devices that share this machine's memory: what a copy of an array reaches, and what it takes until another
 # thread goes on with it.
@@ -47,8 +48,9 @@ class AskedOf:
 @dataclass(frozen=True)
 class PlacedGraph:
     """A graph with a seat for each of its works. digest: of the graph before contractions were split. shares: how many
-    channels of which contractions were split off. The problem's devices have the names that users call them. powers: of
-    the devices, where joules were counted. joules: of a run, modelled; None: they were not counted.
+    channels of which contractions were split off (or places of another axis, which `axes` has). The problem's devices
+    have the names that users call them. powers: of the devices, where joules were counted. joules: of a run, modelled;
+    None: they were not counted.
     """
 
     graph: Graph
@@ -59,19 +61,27 @@ class PlacedGraph:
     shares: tuple[tuple[str, int], ...] = ()
     powers: tuple[Power | None, ...] = ()
     joules: float | None = None
+    axes: tuple[tuple[str, str], ...] = ()
 
 
 def placed(graph: Graph, backends: Mapping[str, Backend], asked: AskedOf) -> PlacedGraph:
     """The best seats, of a graph some of whose contractions may be split for it. Raises ArgumentError for pins that
     cannot be kept, limits that no seats keep, and devices without the figures that the objective needs.
     """
-    found = _placed(graph, backends, asked, graph_digest(graph), {})
-    if asked.objective == "latency" and asked.placer == "exact":
-        shares = worth_splitting(graph, found.works, found.problem)
-        if shares:
-            in_two = _placed(split(graph, shares), backends, asked, found.digest, shares)
-            return in_two if in_two.placement.seconds * _SPLIT_BETTER < found.placement.seconds else found
-    return found
+    found = _placed(graph, backends, asked, graph_digest(graph), Shares({}, {}))
+    if asked.objective != "latency" or asked.placer != "exact":
+        return found
+    best = found
+    # Along the axis that promises most, and by channels alone: what is cut out of a value may take time of its own.
+    tried = [worth_splitting(graph, found.works, found.problem)]
+    if tried[0].axes:
+        tried.append(worth_splitting(graph, found.works, found.problem, (CHANNELS,)))
+    for shares in tried:
+        if shares.counts:
+            cut = split(graph, shares.counts, shares.axes)
+            in_two = _placed(cut, backends, asked, found.digest, shares)
+            best = min(best, in_two, key=lambda each: each.placement.seconds)
+    return best if best.placement.seconds * _SPLIT_BETTER < found.placement.seconds else found
 
 
 def priced(
@@ -94,7 +104,7 @@ def priced(
 
 
 def _placed(
-    graph: Graph, backends: Mapping[str, Backend], asked: AskedOf, digest: str, shares: Mapping[str, int]
+    graph: Graph, backends: Mapping[str, Backend], asked: AskedOf, digest: str, shares: Shares
 ) -> PlacedGraph:
     try:
         works = priced(graph, backends, asked)
@@ -110,7 +120,8 @@ def _placed(
     if placement.seconds == math.inf:
         raise ArgumentError(f"{limits_text(asked.limits)}: {placement.said}{_needs(problem)}")
     powers = works.powers if joules is not None else ()
-    return PlacedGraph(graph, considered, problem, placement, digest, tuple(shares.items()), powers, joules)
+    counts, axes = tuple(shares.counts.items()), tuple(shares.axes.items())
+    return PlacedGraph(graph, considered, problem, placement, digest, counts, powers, joules, axes)
 
 
 def _needs(problem: PlacementProblem) -> str:

@@ -41,7 +41,7 @@ def planned(
     works = placed_works(found, asked, copies is not None)
     return DividedPlan(
         found.graph.name, devices, found.digest, VERSION, asked.objective, asked.placer, asked.pins,
-        copies is not None, found.shares, total, tuple(others), works, planned_parts(parts), asked.limits,
+        copies is not None, found.shares, total, tuple(others), works, planned_parts(parts), asked.limits, found.axes,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from mapsto.ir.text import graph_digest
 from mapsto.placement.model import latency
 from mapsto.placement.place import Placement
 from mapsto.placement.problem import HOST
-from mapsto.plan.division import NOWHERE, DividedPlan, PlacedWork, Total
+from mapsto.plan.division import CHANNELS, NOWHERE, DividedPlan, PlacedWork, Total
 from mapsto.plan.division_text import division_text, parse_division
 from mapsto.plan.placing import Correction
 from mapsto.plan.plan import Plan
@@ -30,7 +30,7 @@ from mapsto.session.fitting import beyond
 from mapsto.session.parts import GraphPart, cut
 from mapsto.session.placed import AskedOf, PlacedGraph, limits_text, priced
 from mapsto.session.planned import placed_works, planned_parts
-from mapsto.session.splitting import channels_of, split
+from mapsto.session.splitting import extents_of, split
 from mapsto.version import VERSION
 
 _LARGEST = 1 << 28  # bytes of a file
@@ -147,12 +147,20 @@ def _check_works(plan: DividedPlan) -> None:
 
 
 def _split(graph: Graph, plan: DividedPlan) -> Graph:
-    for value, channels in plan.splits:
-        every = channels_of(graph, value)
-        if not 0 < channels < every:
-            said = f"of {every} channels, from 1 to {every - 1} can be split off" if every else "it cannot be split"
-            raise _fault(plan.lines.get(f"split {value}"), f"split {value}: {said}")
-    return split(graph, dict(plan.splits)) if plan.splits else graph
+    axes = dict(plan.split_axes)
+    for value, count in plan.splits:
+        axis, every = axes.get(value, CHANNELS), extents_of(graph, value)
+        if not 0 < count < every.get(axis, 0):
+            raise _fault(plan.lines.get(f"split {value}"), f"split {value}: {_why_not(axis, every)}")
+    return split(graph, dict(plan.splits), axes) if plan.splits else graph
+
+
+def _why_not(axis: str, every: Mapping[str, int]) -> str:
+    if not every:
+        return "it cannot be split"
+    if axis not in every:
+        return f"it cannot be split by {axis}; it can be by {', '.join(every)}"
+    return f"of {every[axis]} {axis}, from 1 to {every[axis] - 1} can be split off"
 
 
 def _seats(graph: Graph, plan: DividedPlan) -> dict[str, int]:
@@ -205,7 +213,7 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) ->
         seconds = run_joules(works, seats, takes, to_place.idle)
     bound = plan.total.bound if plan.total is not None else 0.0
     placement = Placement(tuple(seats), seconds, min(bound, seconds), "the plan that was given")
-    again = PlacedGraph(graph, works, problem, placement, plan.digest, plan.splits)
+    again = PlacedGraph(graph, works, problem, placement, plan.digest, plan.splits, axes=plan.split_axes)
     made = placed_works(again, replace(asked, pins=plan.pins))
     total = Total(float(f"{seconds:.4g}"), placement.bound, placement.method)
     return replace(plan, total=total, works=_lined(made, plan))
