@@ -132,6 +132,33 @@ def test_a_stream_is_timed(call: Call) -> None:
     assert "a stream of runs, one each " in out
 
 
+def test_a_model_on_several_devices_is_one_file(call: Call, tmp_path: Path, written: Path) -> None:
+    file, by_plan = tmp_path / "m.mapsto", tmp_path / "p.mapsto"
+    code, out, err = call("compile", *DIGITS, *BOTH, *PINS, "-o", file)
+    assert (code, err) == (0, "") and "output logits: f32[1, 10]" in out
+    assert call("compile", *DIGITS, "--plan", written, "-o", by_plan)[0] == 0
+    first, second = (outputs_of(call, tmp_path, each) for each in (file, by_plan))
+    assert np.array_equal(first, outputs(call, tmp_path, "--plan", written)) and np.array_equal(first, second)
+    code, out, _ = call("run", file)
+    assert code == 0 and "part 1 on opencl: " in out and "loaded in " in out
+    assert call("plan", by_plan)[1] == written.read_text()
+    assert "pinned there by conv2" in call("explain", file, "conv2")[1]
+    assert call("verify", file)[1].endswith("is as written; for cpu, opencl\n")
+    found = json.loads(call("verify", file, "--json")[1])
+    assert found["ok"] is True and found["devices"] == ["cpu", "opencl"]
+    data = file.read_bytes()
+    file.write_bytes(data[:-9] + b"x" + data[-8:])
+    for command in ("verify", "run"):
+        code, out, err = call(command, file)
+        assert (code, out) == (2, "") and "damaged" in err and "m.mapsto" in err
+
+
+def outputs_of(call: Call, tmp_path: Path, file: Path) -> np.ndarray:
+    assert call("run", file, "-o", tmp_path / "out.npz")[0] == 0
+    with np.load(tmp_path / "out.npz") as found:
+        return np.array(found["logits"])
+
+
 def test_joules_and_limits(call: Call, tmp_path: Path) -> None:
     path = machine_of(tmp_path, cpu=1e6, opencl=1e-3)
     code, out, _ = call("run", *DIGITS, *BOTH, "--objective", "energy", "--power", path, "--repeat", 2)
@@ -187,7 +214,9 @@ def test_plans_that_do_not_fit_are_refused(call: Call, tmp_path: Path, written: 
         (["run", *DIGITS, *plan, "--device", "opencl"], "devices: the plan is for cpu, opencl"),
         (["run", MODEL, "--shape", "image=3,1,28,28", *plan], "plan, line 2: graph: "),
         (["run", *DIGITS, "--plan", tmp_path / "none"], "there is no plan file"),
-        (["compile", *DIGITS, "-o", tmp_path / "m.mapsto", *plan], "whose code cannot be saved yet"),
+        (["compile", *DIGITS, "-o", tmp_path / "m.mapsto", *plan, "--pin", "conv1=cpu"], "--plan says where works go"),
+        (["compile", *DIGITS, "-o", tmp_path / "m.mapsto", "--device", "opencl"], "beside the host's it can"),
+        (["compile", *DIGITS, "-o", tmp_path / "m.mapsto", "--pin", "conv1=cpu"], "or with several devices"),
     ]:
         code, out, err = call(*arguments)
         assert (code, out) == (2, "") and said in err, err

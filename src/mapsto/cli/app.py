@@ -208,12 +208,21 @@ def compile_(
     check_indices: CheckIndices = True,
     data_root: DataRoot = None,
     cache: CacheOption = True,
+    device: DeviceOption = "cpu",
+    pin: PinOption = None,
+    objective: ObjectiveOption = None,
+    placer: PlacerOption = None,
+    limit: LimitOption = None,
+    power: PowerOption = None,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
+    from mapsto.cli.open import Divided
 
-    compile_model(model, output, shape or [], update or [], threads, plan, check_indices, data_root, cache, json)
+    how = Divided(pin or [], objective, placer, limit or [], power)
+    asked = (model, output, shape or [], update or [])
+    compile_model(*asked, threads, plan, check_indices, data_root, cache, device, how, json)
 
 
 @app.command()

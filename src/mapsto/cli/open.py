@@ -34,6 +34,15 @@ class Opened:
         return found
 
     @property
+    def outputs(self) -> Sequence[InputPort]:
+        """Of several devices, but for those that are inputs or constants."""
+        if not self.is_divided:
+            found: Sequence[InputPort] = self.executable.program.outputs
+            return found
+        made = {value.name: value for part in self.executable.parts for value in part.values}
+        return [made[name] for name in self.executable.whole.outputs if name in made]
+
+    @property
     def plan_text(self) -> str:
         """The plan, as it is read back."""
         return str(self.executable.plan_text if self.is_divided else self.executable.plan.text())
@@ -95,11 +104,12 @@ def open_model(
         if adapt:
             raise UsageError(f"{model} is compiled already: --adapt needs an ONNX file")
         executable = mapsto.load(model, threads=threads)
-        return Opened(executable, "loaded", time.perf_counter() - began)
+        divided = isinstance(executable, mapsto.DividedExecutable)
+        return Opened(executable, "loaded", time.perf_counter() - began, divided)
     if several(device) or (plan is not None and _is_division(plan)):
         if adapt:
             raise UsageError("--adapt is for one device")
-        made = _divided(model, shapes, threads, plan, check_indices, data_root, device, cache, how)
+        made = _divided(model, shapes, threads, plan, check_indices, data_root, device, cache, how, updates)
         return Opened(made, "divided", time.perf_counter() - began, True)
     if how:
         raise UsageError(_ONLY_SEVERAL)
@@ -142,10 +152,12 @@ def _divided(
     device: str,
     cache: bool,
     how: Divided,
+    updates: Mapping[str, str] | None,
 ) -> Any:
     import mapsto
 
     options: dict[str, Any] = {"threads": threads, "check_indices": check_indices, "data_root": data_root}
+    options["updates"] = updates
     if plan is not None:
         if how:
             raise UsageError(

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mapsto.devices.cpu.host import Host as Host
     from mapsto.machine.machine_file import DescribedDevice
     from mapsto.plan.asked import Asked
+    from mapsto.runtime.executable import Executable
+    from mapsto.runtime.program import Program
 
 _OPENCL = re.compile(r"opencl(?::([0-9]{1,4}))?")
 
@@ -37,6 +39,19 @@ def backend_named(device: Any, cache: bool, isa: str | None) -> Backend:
     from mapsto.devices.opencl.backend import OpenClBackend  # pyopencl is not needed for others
 
     return OpenClBackend(int(found[1] or 0), cache)
+
+
+def loaded(device: str, program: Program, code: bytes, plan: str, threads: int) -> Executable:
+    """The executable of a device other than the host, from what a file has of it (`Engine.code`). Raises ModelError for
+    what is none, ArgumentError for a device that there is not; whatever opening it raises.
+    """
+    found = _OPENCL.fullmatch(device)
+    if found is None:
+        raise ArgumentError(f"device: there is no {brief(device)}; there are: cpu, opencl, opencl:NUMBER")
+    from mapsto.devices.opencl.saved import engine_of
+    from mapsto.runtime.executable import Executable
+
+    return Executable(program, [], threads, plan=plan, engine=engine_of(int(found[1] or 0), device, code))
 
 
 def deciding(device: Any) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -191,6 +192,19 @@ class DividedExecutable:
                 yield self._ended(going.popleft())
         while going:
             yield self._ended(going.popleft())
+
+    @public
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one file from which `mapsto.load` makes this executable again, as it is divided now: whole, or not at
+        all. Each part of a device other than the host is compiled for the host as well, which stands in for it where
+        the device fails or is not to be had. Loaded, it stays as it is (`adapt`), and takes no initializers.
+
+        Raises FileError where it cannot be written, ModelError for sizes that cannot be saved, UnsupportedError for
+        code of a device that cannot be saved: then `plan_text` and the model are what gives the same again.
+        """
+        from mapsto.runtime import division_file
+
+        division_file.save(path, self.whole, self._current.division, self.devices)
 
     @public
     def report(self) -> str:
