@@ -528,12 +528,13 @@ def test_interrupts_leave_no_lane_waiting(workers: Workers) -> None:
     try:
         for at in range(150):
             try:
-                signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + at % 60))
-                exe(x)
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + at % 60))
+                    exe(x)
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 interrupted += 1
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
         signal.signal(signal.SIGALRM, before)
     settle(exe)

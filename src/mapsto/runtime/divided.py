@@ -13,17 +13,16 @@ inputs are one step, within which no signal is handled.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
 from itertools import repeat
 from operator import setitem
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +46,36 @@ NamedArrays = dict[str, np.ndarray]
 _AHEAD = 2  # runs of a stream that are begun before the first of them has ended
 
 
+class _Ending:
+    """How a part ended, as often as that is asked. An interrupt (Ctrl-C) may come anywhere: within a `Future` it can
+    leave a lock that nobody releases.
+    """
+
+    def __init__(self) -> None:
+        self._wakes: SimpleQueue[None] = SimpleQueue()  # who waits; whoever is woken wakes the next
+        self._ended: list[BaseException | None] = []
+
+    def settle(self, error: BaseException | None) -> None:
+        """None: well. What is said first counts."""
+        self._ended.append(error)
+        self._wakes.put(None)
+
+    def result(self) -> None:
+        """Waits for it; raises what the part did."""
+        while not self._ended:
+            try:
+                self._wakes.get()
+            finally:
+                if self._ended:
+                    self._wakes.put(None)
+        error = self._ended[0]
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # which holds this frame
+
+
 @dataclass
 class _Running:
     """One run: of what, values so far, sizes so far, and what says that each of its parts is done."""
@@ -54,13 +83,7 @@ class _Running:
     of: CurrentDivision
     values: NamedArrays
     sizes: dict[str, int]
-    done: dict[int, Future[None]]
-
-
-def _settle(done: Future[None], error: BaseException | None) -> None:
-    """Says how a part ended, if that has not been said."""
-    with contextlib.suppress(InvalidStateError):
-        done.set_result(None) if error is None else done.set_exception(error)
+    done: dict[int, _Ending]
 
 
 class DividedExecutable:
@@ -155,7 +178,7 @@ class DividedExecutable:
             return self._ended(running)
         except BaseException as error:  # whatever comes between (Ctrl-C): no lane waits for what will not be done
             for done in running.done.values():
-                _settle(done, error)
+                done.settle(error)
             raise
 
     @public
@@ -256,7 +279,7 @@ class DividedExecutable:
         if self._next is not None:
             self._switch()
         current = self._current
-        return _Running(current, values, sizes, {k: Future() for k in self._chosen(current, of_stream)})
+        return _Running(current, values, sizes, {k: _Ending() for k in self._chosen(current, of_stream)})
 
     def _overridden(self, inputs: Mapping[str, Any]) -> DividedExecutable | None:
         """The executable that takes the initializers among these inputs; None: there are none among them."""
@@ -295,10 +318,10 @@ class DividedExecutable:
             running.sizes.update({size: int(running.values[name].item()) for name, size in running.of.parts[k].holds})
         except BaseException as error:
             running.of.ended(k)
-            _settle(running.done[k], error)
+            running.done[k].settle(error)
         else:
             running.of.ended(k)
-            _settle(running.done[k], None)
+            running.done[k].settle(None)
 
     def _inputs(self, running: _Running, k: int) -> NamedArrays:
         part, found = running.of.parts[k], {}
@@ -390,14 +413,19 @@ class DividedExecutable:
                     self._lanes[device].put(lambda device=device, probe=probe: self._probe(device, probe))  # type: ignore[misc]
 
     def _probe(self, device: str, probe: Callable[[], float]) -> None:
-        """Of a device that has no part, on its lane: code that is there may suit it better now."""
-        times = self._probed(device, probe)
+        """Of a device that has no part, on its lane: code that is there may suit it better now. Where it seems to have
+        changed, that is seen to at once.
+        """
+        changed, again = None, True
+        while again:
+            times = self._probed(device, probe)
+            if times is None or self._replanning is None:
+                break
+            with self._guard:
+                changed = self._adapting.probed(device, times)
+                again = self._adapting.is_doubtful(device)
         self._looked_at.discard(device)
-        if times is None or self._replanning is None:
-            return
-        with self._guard:
-            changed = self._adapting.probed(device, times)
-        if changed is not None:
+        if changed is not None and self._replanning is not None:
             self._say(changed)
             self._take_ready(self._replanning)
 

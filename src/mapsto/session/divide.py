@@ -40,6 +40,7 @@ from mapsto.session.parts import cut
 from mapsto.session.placed import AskedOf, PlacedGraph, limits_text, moving_less, placed, rate_of_copies
 from mapsto.session.planned import planned
 from mapsto.session.redo import check_origin_of, read_plan, redone
+from mapsto.session.turns import Turns
 from mapsto.session.wanted import checked, limited, limits_of, of_plan, pinned, powers_of
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole
             if asked.replicate:
                 raise _beyond(how, over)
     divider, division, found = _within_limits(graph, asked, backends, how, found)
-    probes = {name: c.times for name, c in calibrations.items()}
+    probes = {name: divider.turns.measured(c.times) for name, c in calibrations.items()}
     replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes)
     made = DividedExecutable(whole, division, names, replanning if asked.adapt else None)
     made.costs = Forced(found).costs
@@ -228,6 +229,7 @@ class _Divider:
         self.seats = found.placement.seats
         self.kept: dict[tuple[int, ...], Division] = {}
         self.known: dict[tuple[int, int], float] = {}
+        self.turns = Turns()
         self.guard = threading.Lock()
 
     def learn(self, speed: Mapping[str, float], took: Sequence[tuple[DividedPart, float]]) -> None:
@@ -290,7 +292,10 @@ class _Divider:
 
     @contextmanager
     def _making(self) -> Iterator[dict[str, Backend]]:
-        with collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(self.names, self.cache) as backends:
+        with (
+            self.turns.making(), collecting_rarely(), metering(), np.errstate(all="ignore"),
+            _opened(self.names, self.cache) as backends,
+        ):  # fmt: skip
             yield backends
 
     def _times(self, work: int, device: int, speed: Mapping[str, float]) -> float:
@@ -308,7 +313,8 @@ class _Divider:
             made = self.kept[seats] = replace(
                 made, predicted=self._predicted(made, seats), plan_text=text, joules=joules
             )
-            old = [each for each in self.kept if each not in (seats, self.seats) and set(each) != {HOST}]
+            known = (seats, self.seats, self.base.placement.seats)  # the first one: devices may be as they were again
+            old = [each for each in self.kept if each not in known and set(each) != {HOST}]
             for each in old[: max(len(self.kept) - _KEPT, 0)]:
                 del self.kept[each]
         return made
