@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from mapsto.budget import Budget as Budget
     from mapsto.runtime.divided import DividedExecutable as DividedExecutable
     from mapsto.runtime.executable import Executable
-    from mapsto.runtime.executable import load as load
     from mapsto.session.divide import divide as divide
     from mapsto.session.entry import compile_model as compile
+    from mapsto.session.load import load as load
     from mapsto.session.tune import tune as tune
 
 __version__ = VERSION
@@ -30,7 +30,7 @@ _WHERE = {
     "compile": ("mapsto.session.entry", "compile_model"),
     "divide": ("mapsto.session.divide", "divide"),
     "DividedExecutable": ("mapsto.runtime.divided", "DividedExecutable"),
-    "load": ("mapsto.runtime.executable", "load"),
+    "load": ("mapsto.session.load", "load"),
     "tune": ("mapsto.session.tune", "tune"),
     "Executable": ("mapsto.runtime.executable", "Executable"),
 }

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tests import opencl
 from tests.cli.conftest import Call
+from tests.session.test_divide_asked import machine_of
 
 from mapsto.cli.run import percentile
 
@@ -131,6 +132,45 @@ def test_a_stream_is_timed(call: Call) -> None:
     assert "a stream of runs, one each " in out
 
 
+def test_a_model_on_several_devices_is_one_file(call: Call, tmp_path: Path, written: Path) -> None:
+    file, by_plan = tmp_path / "m.mapsto", tmp_path / "p.mapsto"
+    code, out, err = call("compile", *DIGITS, *BOTH, *PINS, "-o", file)
+    assert (code, err) == (0, "") and "output logits: f32[1, 10]" in out
+    assert call("compile", *DIGITS, "--plan", written, "-o", by_plan)[0] == 0
+    first, second = (outputs_of(call, tmp_path, each) for each in (file, by_plan))
+    assert np.array_equal(first, outputs(call, tmp_path, "--plan", written)) and np.array_equal(first, second)
+    code, out, _ = call("run", file)
+    assert code == 0 and "part 1 on opencl: " in out and "loaded in " in out
+    assert call("plan", by_plan)[1] == written.read_text()
+    assert "pinned there by conv2" in call("explain", file, "conv2")[1]
+    assert call("verify", file)[1].endswith("is as written; for cpu, opencl\n")
+    found = json.loads(call("verify", file, "--json")[1])
+    assert found["ok"] is True and found["devices"] == ["cpu", "opencl"]
+    data = file.read_bytes()
+    file.write_bytes(data[:-9] + b"x" + data[-8:])
+    for command in ("verify", "run"):
+        code, out, err = call(command, file)
+        assert (code, out) == (2, "") and "damaged" in err and "m.mapsto" in err
+
+
+def outputs_of(call: Call, tmp_path: Path, file: Path) -> np.ndarray:
+    assert call("run", file, "-o", tmp_path / "out.npz")[0] == 0
+    with np.load(tmp_path / "out.npz") as found:
+        return np.array(found["logits"])
+
+
+def test_joules_and_limits(call: Call, tmp_path: Path) -> None:
+    path = machine_of(tmp_path, cpu=1e6, opencl=1e-3)
+    code, out, _ = call("run", *DIGITS, *BOTH, "--objective", "energy", "--power", path, "--repeat", 2)
+    assert code == 0 and "part 0 on opencl" in out and re.search(r"^  \S+ J a run \(modelled\)$", out, re.M)
+    found = json.loads(call("plan", *DIGITS, *BOTH, "--limit", "opencl.memory=2MB", "--power", path, "--json")[1])
+    assert found["limits"] == {"opencl": {"memory": 2_000_000}} and found["devices"][0]["power"] is None
+    found = json.loads(call("plan", *DIGITS, *BOTH, "--objective", "energy", "--power", path, "--json")[1])
+    assert found["devices"][0]["power"]["unit"] == 1e6 and found["total"]["seconds"] > 0
+    code, out, err = call("plan", *DIGITS, *BOTH, "--objective", "energy", "--power", path, "--deadline", "1s")
+    assert (code, out) == (2, "") and "a plan predicts joules" in err
+
+
 def test_other_commands_take_several_devices(call: Call) -> None:
     pytest.importorskip("onnxruntime")
     code, out, _ = call("check", *DIGITS, *BOTH, *PINS, "--no-reference")
@@ -149,9 +189,13 @@ REFUSED: list[tuple[list[object], str]] = [
     (["run", *DIGITS, "--device", "cpu,gpu"], "there is no 'gpu'"),
     (["run", *DIGITS, *BOTH, "--pin", "conv1"], "--pin conv1: expected PATTERN=DEVICE"),
     (["run", *DIGITS, *BOTH, "--pin", "conv1=npu"], "there is no device 'npu'; there are: cpu, opencl"),
-    (["plan", *DIGITS, *BOTH, "--objective", "energy"], "objective 'energy'; there are: latency, throughput"),
+    (["plan", *DIGITS, *BOTH, "--objective", "cost"], "objective 'cost'; there are: latency, throughput, energy"),
+    (["plan", *DIGITS, *BOTH, "--objective", "energy"], "no figures of power of cpu, opencl; give a machine file"),
     (["plan", *DIGITS, *BOTH, "--placer", "best"], "placer 'best'; there are: "),
-    (["plan", *DIGITS, *BOTH, "--limit", "opencl.memory=1GB"], "--limit and --trace go with --machine"),
+    (["plan", *DIGITS, *BOTH, "--trace", "t.json"], "--trace is to go with --machine"),
+    (["run", *DIGITS, *BOTH, "--limit", "gpu.memory=1GB"], "limits: there is no device 'gpu'; there are: cpu, opencl"),
+    (["run", *DIGITS, "--limit", "opencl.memory=1GB"], "or with several devices"),
+    (["check", *DIGITS, *BOTH, "--limit=cpu.memory=1KB", "--limit=opencl.memory=1KB"], "there is no assignment: "),
     (["plan", *DIGITS, *BOTH, "--verify"], "--verify is of one device"),
     (["run", *DIGITS, "--deadline", "soon"], "--deadline soon: expected an amount"),
 ]
@@ -170,7 +214,9 @@ def test_plans_that_do_not_fit_are_refused(call: Call, tmp_path: Path, written: 
         (["run", *DIGITS, *plan, "--device", "opencl"], "devices: the plan is for cpu, opencl"),
         (["run", MODEL, "--shape", "image=3,1,28,28", *plan], "plan, line 2: graph: "),
         (["run", *DIGITS, "--plan", tmp_path / "none"], "there is no plan file"),
-        (["compile", *DIGITS, "-o", tmp_path / "m.mapsto", *plan], "whose code cannot be saved yet"),
+        (["compile", *DIGITS, "-o", tmp_path / "m.mapsto", *plan, "--pin", "conv1=cpu"], "--plan says where works go"),
+        (["compile", *DIGITS, "-o", tmp_path / "m.mapsto", "--device", "opencl"], "beside the host's it can"),
+        (["compile", *DIGITS, "-o", tmp_path / "m.mapsto", "--pin", "conv1=cpu"], "or with several devices"),
     ]:
         code, out, err = call(*arguments)
         assert (code, out) == (2, "") and said in err, err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
@@ -10,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapsto.errors import ArgumentError, ParseError
-from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
+from mapsto.ir.dtypes import DType
+from mapsto.machine.spec import Power
+from mapsto.plan.division import (
+    AXES,
+    CHANNELS,
+    EVERYWHERE,
+    NOWHERE,
+    DividedPlan,
+    PlacedWork,
+    PlannedDevice,
+    PlannedPart,
+    Total,
+)
 from mapsto.plan.division_text import division_text, is_division, parse_division
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8) | st.sampled_from(
@@ -18,6 +31,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 )
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 seconds = st.floats(allow_nan=False) | st.just(math.inf)
+watts = st.floats(0, allow_infinity=False)
 plain = st.from_regex(r"[a-z][a-z0-9.:+_-]{0,6}", fullmatch=True)
 
 
@@ -42,18 +56,23 @@ def some_works(draw: st.DrawFn, devices: list[str], everywhere: bool) -> tuple[P
 @st.composite
 def plans(draw: st.DrawFn) -> DividedPlan:
     devices = draw(st.lists(plain, min_size=1, max_size=3, unique=True))
-    planned = tuple(PlannedDevice(name, draw(plain), draw(seconds), draw(seconds)) for name in devices)
+    types = st.tuples(*[st.sampled_from(DType)] * 3)
+    power = st.none() | st.builds(Power, watts, watts, watts, st.dictionaries(types, watts, max_size=3))
+    planned = tuple(PlannedDevice(name, draw(plain), draw(seconds), draw(seconds), draw(power)) for name in devices)
     everywhere = draw(st.booleans())
     works = draw(some_works(devices, everywhere)) if draw(st.booleans()) else ()
     parted = draw(st.lists(st.sampled_from(planned), max_size=3)) if works else []
     parts = tuple(part_of(p.name, p.maker) for p in parted)
     pins = tuple(dict.fromkeys((draw(names), draw(st.sampled_from(devices))) for _ in range(draw(st.integers(0, 2)))))
     splits = tuple({draw(names): draw(st.integers(0, 10**9 - 1)) for _ in range(draw(st.integers(0, 2)))}.items())
+    axes = tuple((value, axis) for value, _ in splits if (axis := draw(st.sampled_from(AXES))) != CHANNELS)
     others = tuple({draw(texts): draw(seconds) for _ in range(draw(st.integers(0, 2)))}.items())
     total = draw(st.none() | st.builds(Total, seconds, seconds, texts))
+    limits = tuple((name, draw(st.integers(0, 10**18 - 1))) for name in devices if draw(st.booleans()))
     return DividedPlan(
-        draw(names), planned, "abc", "0.1.0", "latency", "heft", pins, everywhere, splits, total, others, works, parts
-    )
+        draw(names), planned, "abc", "0.1.0", "energy", "heft", pins, everywhere, splits, total, others, works, parts,
+        limits, axes,
+    )  # fmt: skip
 
 
 @given(plans())
@@ -64,7 +83,9 @@ def test_what_is_printed_is_read_back(plan: DividedPlan) -> None:
     found = tuple(replace(part, text="\n".join(part.lines())) for part in again.parts)
     assert replace(again, parts=found) == replace(plan, parts=bare)
     assert division_text(again) == text and is_division(text) and not is_division("plan g for x\n")
-    assert again.to_json()["works"] == plan.to_json()["works"]
+    for what in ("works", "devices", "limits"):
+        assert again.to_json()[what] == plan.to_json()[what]
+    json.dumps(plan.to_json() | {"parts": []})
 
 
 WHOLE = """\
@@ -108,7 +129,8 @@ WRONG = [
     ("objective latency", "objective", 5, "objective: expected `objective NAME`"),
     ("placer exact", "objective exact", 6, "line 5 says that already"),
     ("conv* on b", "conv* on d", 7, "there is no device 'd'"),
-    ("split y 16", "split y -16", 8, "split: expected `split VALUE CHANNELS`"),
+    ("split y 16", "split y -16", 8, "split: expected `split VALUE COUNT of AXIS`"),
+    ("split y 16", "split y 16 of lines", 8, "split y: there is no axis 'lines'; there are: channels, rows, batch"),
     ('by "search"', "by search", 9, "total: expected `total SECONDS"),
     ("bound 0.0005", "bound nan", 9, "total: expected"),
     ("work g0", "wirk g0", 11, "not a line of a plan of several devices"),
@@ -143,6 +165,31 @@ def test_what_is_wrong_is_named_by_its_line(old: str, new: str, line: int, said:
         parse_division(WHOLE.replace(old, new, 1))
     assert str(error.value).startswith(f"plan, line {line}: ") and said in str(error.value)
     assert len(str(error.value)) < 400
+
+
+ASKED = "division 1 of g on a, b\npower a idle 0.1 unit 2.0 byte 1e-12 f32*f32*f32 5e-12\nlimit b memory 100\n"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("power a", "power c", "line 2: there is no device 'c'"),
+        ("idle 0.1", "idle -0.1", "line 2: expected a number from 0 on, found -0.1"),
+        ("5e-12", "inf", "line 2: expected a number from 0 on, found inf"),
+        ("idle 0.1", "idle some", "line 2: power: expected `power DEVICE idle WATTS unit WATTS byte JOULES"),
+        ("f32*f32*f32", "f32*f32*f31", "line 2: 'f31' is not a valid DType"),
+        ("f32*f32*f32", "f32*f32*f32 1.0 f32*f32*f32", "line 2: types that are there twice"),
+        ("limit b memory 100", "power a idle 0.1 unit 2.0 byte 0.0", "line 3: power a: a line says that already"),
+        ("limit b", "limit c", "line 3: there is no device 'c'"),
+        ("memory 100", "memory 1e3", "line 3: limit: expected `limit DEVICE memory BYTES`"),
+        ("memory 100\n", "memory 100\nlimit b memory 200\n", "line 4: limit b: a line says that already"),
+    ],
+)
+def test_figures_of_power_and_limits(old: str, new: str, said: str) -> None:
+    assert parse_division(ASKED).limits == (("b", 100),) and old in ASKED
+    with pytest.raises(ParseError) as error:
+        parse_division(ASKED.replace(old, new, 1))
+    assert str(error.value).startswith(f"plan, {said}")
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,15 @@ PinOption = Annotated[
 ]
 ObjectiveOption = Annotated[
     str | None,
-    typer.Option("--objective", help="Of several devices: latency, throughput (of a stream); or energy (--machine)."),
+    typer.Option("--objective", help="Of several devices: latency, throughput (of a stream), or energy (modelled)."),
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="DEVICE.memory=AMOUNT", help="Of several devices: gpu.memory=2GiB. Repeatable."),
+]
+PowerOption = Annotated[
+    str | None,
+    typer.Option("--power", metavar="FILE.toml", help="A machine file that has figures of power by devices' names."),
 ]
 PlacerOption = Annotated[
     str | None, typer.Option("--placer", help="Of several devices: exact; or, to compare, greedy, heft, exhaustive.")
@@ -146,6 +154,8 @@ def run(
     pin: PinOption = None,
     objective: ObjectiveOption = None,
     placer: PlacerOption = None,
+    limit: LimitOption = None,
+    power: PowerOption = None,
     deadline: Annotated[
         str | None,
         typer.Option(
@@ -171,7 +181,7 @@ def run(
     from mapsto.cli.open import Divided
     from mapsto.cli.run import run_model
 
-    fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer)
+    fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer, limit or [], power)
     code = run_model(
         model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, adapt, plan, how, deadline,
         json,
@@ -198,12 +208,21 @@ def compile_(
     check_indices: CheckIndices = True,
     data_root: DataRoot = None,
     cache: CacheOption = True,
+    device: DeviceOption = "cpu",
+    pin: PinOption = None,
+    objective: ObjectiveOption = None,
+    placer: PlacerOption = None,
+    limit: LimitOption = None,
+    power: PowerOption = None,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
+    from mapsto.cli.open import Divided
 
-    compile_model(model, output, shape or [], update or [], threads, plan, check_indices, data_root, cache, json)
+    how = Divided(pin or [], objective, placer, limit or [], power)
+    asked = (model, output, shape or [], update or [])
+    compile_model(*asked, threads, plan, check_indices, data_root, cache, device, how, json)
 
 
 @app.command()
@@ -294,6 +313,8 @@ def check(
     pin: PinOption = None,
     objective: ObjectiveOption = None,
     placer: PlacerOption = None,
+    limit: LimitOption = None,
+    power: PowerOption = None,
     cache: CacheOption = True,
     json: Json = False,
 ) -> None:
@@ -301,7 +322,7 @@ def check(
     from mapsto.cli.check import check_model, check_passes
     from mapsto.cli.open import Divided
 
-    fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer)
+    fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer, limit or [], power)
     if passes:
         code = check_passes(model, *fed, seed, data_root, json)
     else:
@@ -325,7 +346,7 @@ def verify(
 def _refuse_of_this_machine(*given: object) -> None:
     if any(given):
         raise typer.BadParameter(
-            "--verify, --worst, --inputs, --input, --threads and --device are of this machine, not of --machine"
+            "--verify, --worst, --inputs, --input, --threads, --device, --power are of this machine, not of --machine"
         )
 
 
@@ -364,12 +385,10 @@ def plan(
         ),
     ] = None,
     objective: ObjectiveOption = None,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option("--limit", metavar="DEVICE.memory=AMOUNT", help="With --machine: gpu.memory=2GiB. Repeatable."),
-    ] = None,
     pin: PinOption = None,
     placer: PlacerOption = None,
+    limit: LimitOption = None,
+    power: PowerOption = None,
     deadline: Annotated[
         str | None,
         typer.Option("--deadline", metavar="30ms", help="Say whether a run is predicted to meet it (exit code 1)."),
@@ -396,15 +415,17 @@ def plan(
     if machine is not None:
         from mapsto.cli.machines import show_simulation
 
-        _refuse_of_this_machine(verify, worst, inputs, given, threads, device != "cpu")
+        _refuse_of_this_machine(verify, worst, inputs, given, threads, device != "cpu", power)
         places = (limit or [], pin or [], placer or "exact", deadline, trace)
         code = show_simulation(model, machine, shape or [], objective or "latency", *places, output, data_root, json)
         raise typer.Exit(code)
-    if limit or trace:
-        raise typer.BadParameter("--limit and --trace go with --machine")
+    if trace:
+        raise typer.BadParameter("--trace is to go with --machine")
     if verify:
-        if objective or pin or placer or deadline or "," in device:
-            raise typer.BadParameter("--verify is of one device: leave --objective, --pin, --placer and --deadline out")
+        if objective or pin or placer or deadline or limit or power or "," in device:
+            raise typer.BadParameter(
+                "--verify is of one device: leave --objective, --pin, --placer, --limit, --power and --deadline out"
+            )
         from mapsto.cli.prediction import verify_plan
 
         fed = (inputs, given or [], shape or [])
@@ -412,7 +433,7 @@ def plan(
         return
     from mapsto.cli.open import Divided
 
-    how = Divided(pin or [], objective, placer)
+    how = Divided(pin or [], objective, placer, limit or [], power)
     code = show_plan(model, shape or [], threads, output, data_root, device, cache, how, deadline, json)
     raise typer.Exit(code)
 
@@ -452,6 +473,8 @@ def explain(
     pin: PinOption = None,
     objective: ObjectiveOption = None,
     placer: PlacerOption = None,
+    limit: LimitOption = None,
+    power: PowerOption = None,
     cache: CacheOption = True,
     json: Json = False,
 ) -> None:
@@ -459,7 +482,7 @@ def explain(
     from mapsto.cli.open import Divided
     from mapsto.cli.plan import explain_node
 
-    how = Divided(pin or [], objective, placer)
+    how = Divided(pin or [], objective, placer, limit or [], power)
     explain_node(model, node, shape or [], threads, data_root, device, cache, how, json)
 
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from mapsto.cli.inputs import InputPort, UsageError, existing, parse_shapes, parse_updates, read_text, writable
-from mapsto.cli.open import open_model
+from mapsto.cli.open import Divided, open_model, several
 from mapsto.cli.output import beside, bytes_text, print_json, seconds_text, shape_text
-from mapsto.plan.division_text import is_division
 
 
 def compile_model(
@@ -22,22 +21,26 @@ def compile_model(
     check_indices: bool,
     data_root: Path | None,
     cache: bool,
+    device: str,
+    how: Divided,
     as_json: bool,
 ) -> None:
     existing(model)
     writable(output, besides=[model, plan])
     text = None if plan is None else read_text(plan, "plan")
-    if text is not None and is_division(text):
-        raise UsageError(f"{plan} is of several devices, whose code cannot be saved yet; `mapsto run --plan` runs it")
+    if device != "cpu" and not several(device):
+        said = f"beside the host's it can (--device cpu,{device})"
+        raise UsageError(f"--device {device}: code for it alone cannot be saved yet; {said}")
     opened = open_model(
-        model, parse_shapes(shape), threads, text, check_indices, data_root, cache=cache, updates=parse_updates(update)
-    )
+        model, parse_shapes(shape), threads, text, check_indices, data_root, device, cache, parse_updates(update),
+        how=how,
+    )  # fmt: skip
     executable = opened.executable
     executable.save(output)
     size = output.stat().st_size if output.is_file() else None  # a pipe has none
     ports = {
         kind: [_port_data(port) for port in found]
-        for kind, found in (("inputs", executable.program.inputs), ("outputs", executable.program.outputs))
+        for kind, found in (("inputs", opened.inputs), ("outputs", opened.outputs))
     }
     with beside(output):
         _print(model, output, opened.seconds, size, ports, as_json)

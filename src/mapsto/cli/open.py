@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.amounts import parse_pins
+from mapsto.cli.amounts import parse_limits, parse_pins
 from mapsto.cli.inputs import InputPort, UsageError, existing
 from mapsto.cli.progress import progress_bar
 
@@ -34,6 +34,15 @@ class Opened:
         return found
 
     @property
+    def outputs(self) -> Sequence[InputPort]:
+        """Of several devices, but for those that are inputs or constants."""
+        if not self.is_divided:
+            found: Sequence[InputPort] = self.executable.program.outputs
+            return found
+        made = {value.name: value for part in self.executable.parts for value in part.values}
+        return [made[name] for name in self.executable.whole.outputs if name in made]
+
+    @property
     def plan_text(self) -> str:
         """The plan, as it is read back."""
         return str(self.executable.plan_text if self.is_divided else self.executable.plan.text())
@@ -46,13 +55,18 @@ class Divided:
     pins: Sequence[str] = field(default_factory=list)
     objective: str | None = None
     placer: str | None = None
+    limits: Sequence[str] = field(default_factory=list)
+    power: str | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.pins or self.objective or self.placer)
+        return bool(self.pins or self.objective or self.placer or self.limits or self.power)
 
 
 NOT_SAID = Divided()
-_ONLY_SEVERAL = "--objective, --pin and --placer go with --machine, or with several devices (--device cpu,opencl)"
+_ONLY_SEVERAL = (
+    "--objective, --pin, --placer and --limit go with --machine, or with several devices (--device cpu,opencl), as "
+    "--power does"
+)
 
 
 def open_model(
@@ -90,11 +104,12 @@ def open_model(
         if adapt:
             raise UsageError(f"{model} is compiled already: --adapt needs an ONNX file")
         executable = mapsto.load(model, threads=threads)
-        return Opened(executable, "loaded", time.perf_counter() - began)
+        divided = isinstance(executable, mapsto.DividedExecutable)
+        return Opened(executable, "loaded", time.perf_counter() - began, divided)
     if several(device) or (plan is not None and _is_division(plan)):
         if adapt:
             raise UsageError("--adapt is for one device")
-        made = _divided(model, shapes, threads, plan, check_indices, data_root, device, cache, how)
+        made = _divided(model, shapes, threads, plan, check_indices, data_root, device, cache, how, updates)
         return Opened(made, "divided", time.perf_counter() - began, True)
     if how:
         raise UsageError(_ONLY_SEVERAL)
@@ -137,18 +152,23 @@ def _divided(
     device: str,
     cache: bool,
     how: Divided,
+    updates: Mapping[str, str] | None,
 ) -> Any:
     import mapsto
 
     options: dict[str, Any] = {"threads": threads, "check_indices": check_indices, "data_root": data_root}
+    options["updates"] = updates
     if plan is not None:
         if how:
-            raise UsageError("--plan says where works go: leave --objective, --pin and --placer out, or edit the plan")
+            raise UsageError(
+                "--plan says where works go: leave --objective, --pin, --placer, --limit, --power out, or edit the plan"
+            )
         from mapsto.plan.division_text import parse_division
 
         given = None if device == "cpu" else several(device) or [device]
         return mapsto.divide(model, given, shapes, plan=parse_division(plan), cache=cache, **options)
     return mapsto.divide(
         model, several(device), shapes, objective=how.objective or "latency", pins=parse_pins(how.pins),
-        placer=how.placer or "exact", cache=cache, **options,
+        placer=how.placer or "exact", cache=cache, power=how.power,
+        limits={device: {"memory": count} for device, count in parse_limits(how.limits).items()}, **options,
     )  # fmt: skip

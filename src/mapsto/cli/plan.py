@@ -59,6 +59,8 @@ def predicted(opened: Opened) -> float:
     """Seconds of a run (of each of a stream, where that was the objective), as the plan has it."""
     plan = opened.executable.plan
     if opened.is_divided:
+        if plan.objective == "energy":
+            raise UsageError("--deadline: of `--objective energy` a plan predicts joules; `run --deadline` times runs")
         return float("inf") if plan.total is None else float(plan.total.seconds)
     return _seconds(plan.items)
 

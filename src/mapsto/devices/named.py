@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mapsto.devices.cpu.host import Host as Host
     from mapsto.machine.machine_file import DescribedDevice
     from mapsto.plan.asked import Asked
+    from mapsto.runtime.executable import Executable
+    from mapsto.runtime.program import Program
 
 TUNABLE = "cpu"  # the device whose kernels can be tuned
 _OPENCL = re.compile(r"opencl(?::([0-9]{1,4}))?")
@@ -53,6 +55,19 @@ def host_ceilings(threads: int) -> Ceilings:
     from mapsto.devices.cpu.ceilings import Ceilings
 
     return Ceilings(threads)
+
+
+def loaded(device: str, program: Program, code: bytes, plan: str, threads: int) -> Executable:
+    """The executable of a device other than the host, from what a file has of it (`Engine.code`). Raises ModelError for
+    what is none, ArgumentError for a device that there is not; whatever opening it raises.
+    """
+    found = _OPENCL.fullmatch(device)
+    if found is None:
+        raise ArgumentError(f"device: there is no {brief(device)}; there are: cpu, opencl, opencl:NUMBER")
+    from mapsto.devices.opencl.saved import engine_of
+    from mapsto.runtime.executable import Executable
+
+    return Executable(program, [], threads, plan=plan, engine=engine_of(int(found[1] or 0), device, code))
 
 
 def deciding(device: Any) -> tuple[str, ...] | None:

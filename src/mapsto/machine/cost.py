@@ -124,6 +124,14 @@ def parts(tally: Tally, spec: DeviceSpec) -> Parts:
     return Parts(arithmetic, moved, tally.launches * (spec.launch + (spec.barrier if units > 1 else 0.0)))
 
 
+def working_joules(tally: Tally, spec: DeviceSpec, times: float = 1.0) -> float:
+    """What a kernel takes on top of what the device takes doing nothing, if it goes on `times` as long as predicted."""
+    if spec.power is None:
+        return 0.0
+    cost, moved = price(tally, spec, spec.units), _moved(tally, spec)
+    return (cost.joules - cost.seconds * spec.power.idle - moved) * times + moved
+
+
 def _moved(tally: Tally, spec: DeviceSpec) -> float:
     """Joules of the bytes of the farthest level, and of the products, that come on top of what units take."""
     assert spec.power is not None

@@ -56,11 +56,12 @@ def _device_data(spec: DeviceSpec) -> dict[str, Any]:
         "rates": dict(sorted(spec.rates.items())),
         "moves": dict(sorted(spec.moves.items())),
         "levels": [_level_data(level) for level in spec.levels],
-        "power": None if spec.power is None else _power_data(spec.power),
+        "power": None if spec.power is None else power_data(spec.power),
     }
 
 
-def _power_data(power: Power) -> dict[str, Any]:
+def power_data(power: Power) -> dict[str, Any]:
+    """Figures of power, as files of machines have them."""
     products = {"*".join(t.value for t in key): figure for key, figure in sorted(power.products.items(), key=str)}
     more = ({"byte": power.byte} if power.byte else {}) | ({"products": products} if products else {})
     return {"idle": power.idle, "unit": power.unit, **more}

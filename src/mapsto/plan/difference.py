@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from mapsto.plan.division import DividedPlan, PlacedWork, PlannedPart
+from mapsto.plan.division import CHANNELS, DividedPlan, PlacedWork, PlannedPart
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Plan
 from mapsto.plan.works import PlannedControl, PlannedItem, PlannedRegion, PlannedView, Work, walk
@@ -147,12 +147,17 @@ def _division_head(plan: DividedPlan) -> dict[str, str]:
     }  # fmt: skip
     for d in plan.devices:
         found[f"device {d.name}"] = f"{d.maker}, products {d.products:g}, others {d.others:g}"
+        if d.power is not None:
+            found[f"power {d.name}"] = f"idle {d.power.idle:g} W, unit {d.power.unit:g} W, byte {d.power.byte:g} J"
     found |= {f"pin {pattern}": device for pattern, device in plan.pins}
-    found |= {f"split {value}": str(channels) for value, channels in plan.splits}
+    found |= {f"limit {device}": f"memory {limit}" for device, limit in plan.limits}
+    axes = dict(plan.split_axes)
+    found |= {f"split {value}": f"{count} of {axes.get(value, CHANNELS)}" for value, count in plan.splits}
+    figure = _joules if plan.objective == "energy" else _seconds
     if plan.total is not None:
-        found |= {"predicted": _seconds(plan.total.seconds), "bound": _seconds(plan.total.bound),
+        found |= {"predicted": figure(plan.total.seconds), "bound": figure(plan.total.bound),
                   "found by": plan.total.method}  # fmt: skip
-    return found | {f"other {way}": _seconds(seconds) for way, seconds in plan.others}
+    return found | {f"other {way}": figure(taken) for way, taken in plan.others}
 
 
 def _works(plan: DividedPlan) -> dict[str, PlacedWork]:
@@ -166,6 +171,10 @@ def _placed_fields(work: PlacedWork) -> dict[str, str]:
 
 def _parts(plan: DividedPlan) -> dict[tuple[str, str], tuple[int, PlannedPart]]:
     return {(part.device, part.plan.digest): (number, part) for number, part in enumerate(plan.parts)}
+
+
+def _joules(joules: float) -> str:
+    return f"{joules:.4g} J"
 
 
 def _seconds(seconds: float) -> str:

@@ -7,14 +7,20 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
+from mapsto.machine.spec import Power
+from mapsto.machine.text import power_data
 from mapsto.plan.plan import Plan, parse
 
 EVERYWHERE = "*"
 """The device of works that are on each of them."""
+
+CHANNELS = "channels"
+AXES = (CHANNELS, "rows", "batch")
+"""Of the output of a contraction, along which it may be split."""
 
 NOWHERE = "-"
 """The device of works that are no nodes of the graph (copies): the part that needs one makes it."""
@@ -23,13 +29,14 @@ NOWHERE = "-"
 @dataclass(frozen=True)
 class PlannedDevice:
     """name: as users call it; maker: as plans of one device do. products, others: what predictions of contractions and
-    of other works were multiplied by, as measured.
+    of other works were multiplied by, as measured. power: figures that joules were counted by; None: none were.
     """
 
     name: str
     maker: str
     products: float = 1.0
     others: float = 1.0
+    power: Power | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +65,8 @@ class PlacedWork:
 @dataclass(frozen=True)
 class Alternative:
     """A work on a device. seconds: what it takes there; None: it cannot be. whole: what the whole would take, all else
-    as suits that. said: how that was found; or why it cannot be. taken: it is there.
+    as suits that (joules, where the objective is energy). said: how that was found; or why it cannot be. taken: it is
+    there.
     """
 
     work: str
@@ -89,7 +97,9 @@ class PlannedPart:
 
 @dataclass(frozen=True)
 class Total:
-    """What the objective says of the whole, what no placement falls below (0: nothing is known), and what found it."""
+    """What the objective says of the whole (for `energy` joules), what no placement falls below (0: nothing is known),
+    and what found it.
+    """
 
     seconds: float
     bound: float
@@ -99,8 +109,10 @@ class Total:
 @dataclass(frozen=True)
 class DividedPlan:
     """digest: of the graph as it is before contractions are split. replicated: each device has all of it. splits: for
-    the output of a contraction, how many of its channels the other device takes. others: what simple ways would take.
-    A plan without works is made anew, as its objective, placer and pins say.
+    the output of a contraction, how many of its channels (or places of the axis that split_axes has for it) the other
+    device takes. others: what simple ways would take.
+    limits: bytes that the model may take of a device's memory.
+    A plan without works is made anew, as its objective, placer, pins and limits say.
     """
 
     graph: str
@@ -116,6 +128,8 @@ class DividedPlan:
     others: tuple[tuple[str, float], ...] = ()
     works: tuple[PlacedWork, ...] = ()
     parts: tuple[PlannedPart, ...] = ()
+    limits: tuple[tuple[str, int], ...] = ()
+    split_axes: tuple[tuple[str, str], ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)  # first words: where read
 
     @property
@@ -138,12 +152,16 @@ class DividedPlan:
             "graph": self.graph,
             "digest": self.digest,
             "version": self.version,
-            "devices": [asdict(device) for device in self.devices],
+            "devices": [
+                asdict(replace(d, power=None)) | {"power": d.power and power_data(d.power)} for d in self.devices
+            ],
             "objective": self.objective,
             "placer": self.placer,
             "pins": [list(pin) for pin in self.pins],
+            "limits": {device: {"memory": limit} for device, limit in self.limits},
             "replicated": self.replicated,
             "splits": dict(self.splits),
+            "split_axes": dict(self.split_axes),
             "total": None if self.total is None else asdict(self.total),
             "others": dict(self.others),
             "works": works,

@@ -42,7 +42,7 @@ def explained(plan: DividedPlan, name: str, alternatives: Sequence[Alternative])
     lines = [name]
     for work in works:
         lines.append(f"  is computed by {work.name} ({'+'.join(work.ops)}), on {_where(work)}: {work.because}")
-        lines.extend(_table([each for each in alternatives if each.work == work.name]))
+        lines.extend(_table([each for each in alternatives if each.work == work.name], plan.objective))
     return "\n".join([*lines, *inside])
 
 
@@ -61,15 +61,20 @@ def _inside(plan: DividedPlan, name: str) -> Iterator[str]:
         yield from (f"  {line}" for line in text.rstrip("\n").split("\n")[1:])
 
 
-def _table(alternatives: Sequence[Alternative]) -> Iterator[str]:
+def _table(alternatives: Sequence[Alternative], objective: str) -> Iterator[str]:
+    figure = _joules if objective == "energy" else _time
     rows = [("device", "it takes", "the whole", "")]
     for each in alternatives:
         mark = " *" if each.taken else ""
-        rows.append((f"{each.device}{mark}", _time(each.seconds), _time(each.whole), each.said))
+        rows.append((f"{each.device}{mark}", _time(each.seconds), figure(each.whole), each.said))
     if len(rows) > 1:
         widths = [max(len(row[i]) for row in rows) for i in (0, 1, 2)]
         for device, takes, whole, said in rows:
             yield f"    {device:{widths[0]}}  {takes:>{widths[1]}}  {whole:>{widths[2]}}  {said}".rstrip()
+
+
+def _joules(joules: float | None) -> str:
+    return "-" if joules is None else f"{joules:.4g} J"
 
 
 def _time(seconds: float | None) -> str:

@@ -3,12 +3,15 @@
     division 1 of <graph> on <device>, <device>...    1: the version of this form
     graph <digest> by mapsto <version>
     device <device> is <maker> products <factor> others <factor>
+    power <device> idle <watts> unit <watts> byte <joules> [<types> <joules>]...
     objective <objective>
     placer <placer>
     pin <pattern> on <device>
+    limit <device> memory <bytes>
     replicated                                        each device has all of it; works are on *
     split <value> <channels>
-    total <seconds> bound <seconds> by "<method>"
+    split <value> <rows> of rows                      or of batch
+    total <seconds> bound <seconds> by "<method>"     joules, where the objective is energy
     other "<way>" <seconds>
     work <name> on <device>                           on -: a copy, which the part that needs it makes
       nodes, ops <names>; from <sources>
@@ -23,6 +26,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,7 +35,19 @@ from dataclasses import dataclass, field, replace
 from mapsto.arguments import brief, text_of
 from mapsto.boundary import public
 from mapsto.errors import ParseError
-from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
+from mapsto.ir.dtypes import DType
+from mapsto.machine.spec import Power, ProductTypes
+from mapsto.plan.division import (
+    AXES,
+    CHANNELS,
+    EVERYWHERE,
+    NOWHERE,
+    DividedPlan,
+    PlacedWork,
+    PlannedDevice,
+    PlannedPart,
+    Total,
+)
 from mapsto.plan.recipe import name_text
 from mapsto.plan.words import (
     NAME,
@@ -65,12 +81,16 @@ def _lines(plan: DividedPlan) -> Iterator[str]:
     for d in plan.devices:
         if d.maker:
             yield f"device {d.name} is {d.maker} products {d.products!r} others {d.others!r}"
+        if d.power is not None:
+            yield _power_line(d.name, d.power)
     yield f"objective {plan.objective}"
     yield f"placer {plan.placer}"
     yield from (f"pin {name_text(pattern)} on {device}" for pattern, device in plan.pins)
+    yield from (f"limit {device} memory {limit}" for device, limit in plan.limits)
     if plan.replicated:
         yield "replicated"
-    yield from (f"split {name_text(value)} {channels}" for value, channels in plan.splits)
+    axes = {value: f" of {axis}" for value, axis in plan.split_axes}
+    yield from (f"split {name_text(value)} {count}{axes.get(value, '')}" for value, count in plan.splits)
     if plan.total is not None:
         yield f"total {plan.total.seconds!r} bound {plan.total.bound!r} by {quoted_text(plan.total.method)}"
     yield from (f"other {quoted_text(way)} {seconds!r}" for way, seconds in plan.others)
@@ -79,6 +99,11 @@ def _lines(plan: DividedPlan) -> Iterator[str]:
     for number, part in enumerate(plan.parts):
         yield f"part {number} on {part.device}"
         yield from part.lines()
+
+
+def _power_line(device: str, power: Power) -> str:
+    products = (f" {'*'.join(t.value for t in types)} {joules!r}" for types, joules in power.products.items())
+    return f"power {device} idle {power.idle!r} unit {power.unit!r} byte {power.byte!r}{''.join(products)}"
 
 
 def _work_lines(work: PlacedWork) -> Iterator[str]:
@@ -95,6 +120,7 @@ def _work_lines(work: PlacedWork) -> Iterator[str]:
 
 _DEVICE = r"[^\s,*]+"
 _SECONDS = r"-?(?:inf|\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d{1,3})?)"
+_TYPES = r"\w{1,16}\*\w{1,16}\*\w{1,16}"
 _FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = {
     word: (said, re.compile(rf"{word}{' ' if form else ''}{form}"))
     for word, said, form in (
@@ -103,11 +129,15 @@ _FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = {
         ("graph", "graph DIGEST by mapsto VERSION", r"(?P<digest>\S+) by mapsto (?P<version>\S+)"),
         ("device", "device DEVICE is MAKER products FACTOR others FACTOR",
          rf"(?P<name>{_DEVICE}) is (?P<maker>\S+) products (?P<products>{_SECONDS}) others (?P<others>{_SECONDS})"),
+        ("power", "power DEVICE idle WATTS unit WATTS byte JOULES",
+         rf"(?P<name>{_DEVICE}) idle (?P<idle>{_SECONDS}) unit (?P<unit>{_SECONDS}) byte (?P<byte>{_SECONDS})"
+         rf"(?P<products>(?: {_TYPES} {_SECONDS}){{0,64}})"),
         ("objective", "objective NAME", r"(?P<objective>\w+)"),
         ("placer", "placer NAME", r"(?P<placer>\w+)"),
         ("pin", "pin PATTERN on DEVICE", rf"(?P<pattern>{NAME}) on (?P<device>{_DEVICE})"),
+        ("limit", "limit DEVICE memory BYTES", rf"(?P<device>{_DEVICE}) memory (?P<bytes>\d{{1,18}})"),
         ("replicated", "replicated", ""),
-        ("split", "split VALUE CHANNELS", rf"(?P<value>{NAME}) (?P<channels>\d{{1,9}})"),
+        ("split", "split VALUE COUNT of AXIS", rf"(?P<value>{NAME}) (?P<count>\d{{1,9}})(?: of (?P<axis>\w{{1,20}}))?"),
         ("total", 'total SECONDS bound SECONDS by "METHOD"',
          rf"(?P<seconds>{_SECONDS}) bound (?P<bound>{_SECONDS}) by (?P<method>{TEXT})"),
         ("other", 'other "WAY" SECONDS', rf"(?P<way>{TEXT}) (?P<seconds>{_SECONDS})"),
@@ -167,6 +197,8 @@ class _DivisionReader:
     pins: list[tuple[str, str]] = field(default_factory=list)
     replicated: bool = False
     splits: dict[str, int] = field(default_factory=dict)
+    split_axes: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, int] = field(default_factory=dict)
     total: Total | None = None
     others: dict[str, float] = field(default_factory=dict)
     works: dict[str, PlacedWork] = field(default_factory=dict)
@@ -209,7 +241,26 @@ class _DivisionReader:
         if self.devices[name].maker:
             raise ValueError(f"device {name}: a line says that already")
         self.lines[f"device {name}"] = number
-        self.devices[name] = PlannedDevice(name, found["maker"], float(found["products"]), float(found["others"]))
+        products, others = float(found["products"]), float(found["others"])
+        self.devices[name] = replace(self.devices[name], maker=found["maker"], products=products, others=others)
+
+    def read_power(self, found: re.Match[str], number: int) -> None:
+        name = self.known(found["name"])
+        if self.devices[name].power is not None:
+            raise ValueError(f"power {name}: a line says that already")
+        idle, unit, byte = (_watts(found[word]) for word in ("idle", "unit", "byte"))
+        words = found["products"].split()
+        products = {_types(types): _watts(joules) for types, joules in zip(words[::2], words[1::2], strict=True)}
+        if 2 * len(products) != len(words):
+            raise ValueError("types that are there twice")
+        self.devices[name] = replace(self.devices[name], power=Power(idle, unit, byte, products))
+
+    def read_limit(self, found: re.Match[str], number: int) -> None:
+        name = self.known(found["device"])
+        if name in self.limits:
+            raise ValueError(f"limit {name}: a line says that already")
+        self.limits[name] = int(found["bytes"])
+        self.lines[f"limit {name}"] = number
 
     def read_word(self, found: re.Match[str], number: int) -> None:
         self.words.update(found.groupdict())
@@ -228,7 +279,11 @@ class _DivisionReader:
         name = read_name(found["value"])
         if name in self.splits:
             raise ValueError(f"split {name}: a line says that already")
-        self.splits[name] = int(found["channels"])
+        if (axis := found["axis"] or CHANNELS) not in AXES:
+            raise ValueError(f"split {name}: there is no axis {axis!r}; there are: {', '.join(AXES)}")
+        self.splits[name] = int(found["count"])
+        if axis != CHANNELS:
+            self.split_axes[name] = axis
         self.lines[f"split {name}"] = number
 
     def read_total(self, found: re.Match[str], number: int) -> None:
@@ -315,7 +370,8 @@ class _DivisionReader:
         return DividedPlan(
             self.graph, tuple(self.devices.values()), *self.origin, self.words.get("objective", "latency"),
             self.words.get("placer", "exact"), tuple(self.pins), self.replicated, tuple(self.splits.items()),
-            self.total, tuple(self.others.items()), tuple(self.works.values()), tuple(self.parts), self.lines,
+            self.total, tuple(self.others.items()), tuple(self.works.values()), tuple(self.parts),
+            tuple(self.limits.items()), tuple(self.split_axes.items()), self.lines,
         )  # fmt: skip
 
 
@@ -326,14 +382,29 @@ _HEADS: Mapping[str, Callable[[_DivisionReader, re.Match[str], int], None]] = {
     "objective": _DivisionReader.read_word,
     "placer": _DivisionReader.read_word,
     "pin": _DivisionReader.read_pin,
+    "power": _DivisionReader.read_power,
+    "limit": _DivisionReader.read_limit,
     "replicated": _DivisionReader.read_replicated,
     "split": _DivisionReader.read_split,
     "total": _DivisionReader.read_total,
     "other": _DivisionReader.read_other,
     "work": _DivisionReader.read_work,
 }
-_MANY = {"device", "pin", "split", "other"}
+_MANY = {"device", "power", "pin", "limit", "split", "other"}
 _DETAILS = {"nodes", "ops", "from", "takes", "refuses", "beaten", "because"}
+
+
+def _types(text: str) -> ProductTypes:
+    a, b, total = (DType(word) for word in text.split("*"))
+    return a, b, total
+
+
+def _watts(text: str) -> float:
+    """Or joules."""
+    found = float(text)
+    if not 0 <= found < math.inf:
+        raise ValueError(f"expected a number from 0 on, found {text}")
+    return found
 
 
 def _formed(word: str, line: str) -> re.Match[str]:

@@ -14,8 +14,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.errors import ArgumentError
-from mapsto.machine.cost import Parts, parts
-from mapsto.machine.spec import Link
+from mapsto.machine.cost import Parts, parts, working_joules
+from mapsto.machine.spec import DeviceSpec, Link, Power
 from mapsto.placement.problem import HOST, Job, PlacementProblem, Route
 from mapsto.plan.asked import Asked, Quote
 from mapsto.plan.forecast import forecast
@@ -65,12 +65,12 @@ class WorksToPlace:
 
     def __init__(
         self, mapped: Mapped, devices: Sequence[Asked], links: Sequence[Link], pins: Sequence[tuple[str, str]] = (),
-        corrections: Sequence[Correction] = (), names: Sequence[str] = (),
+        corrections: Sequence[Correction] = (), names: Sequence[str] = (), powers: Sequence[Power | None] = (),
     ) -> None:  # fmt: skip
         """devices: those of a machine that are to be used, the one that `mapped` was decided for first. pins: (pattern,
         device); a work that has a name like it (`*`, `?`), itself or of one of its nodes, runs there. corrections: of
         each device; none: predictions as they are. names: what devices are called in links, pins, limits and the
-        problem; none: as they call themselves.
+        problem; none: as they call themselves. powers: figures of power of each device; none: their own.
 
         Raises ArgumentError for a pin that cannot be kept, saying why.
         """
@@ -81,8 +81,9 @@ class WorksToPlace:
         self.constants = {*mapped.graph.constants, *(n for task in tasks(mapped.items) for n in task.constants)}
         self.made: dict[str, frozenset[str]] = {v.name: frozenset({v.name}) for v in mapped.graph.inputs}
         self.numbers: dict[str, int] = {}
+        self.powers = tuple(powers) or tuple(asked.spec.power for asked in devices)
         every = corrections or [Correction() for _ in devices]
-        self._said = [self._prices(asked, correction) for asked, correction in zip(devices, every, strict=True)]
+        self._said = [self._prices(*each) for each in zip(devices, every, self.powers, strict=True)]
         self._jobs: list[Job] = []
         self.considered: list[Considered] = []
         for item in mapped.items:
@@ -111,15 +112,14 @@ class WorksToPlace:
     @property
     def idle(self) -> float:
         """Watts of all devices doing nothing."""
-        return math.fsum(asked.spec.power.idle for asked in self.devices if asked.spec.power is not None)
+        return math.fsum(power.idle for power in self.powers if power is not None)
 
-    def _prices(self, asked: Asked, correction: Correction) -> dict[str, Priced]:
+    def _prices(self, asked: Asked, correction: Correction, power: Power | None) -> dict[str, Priced]:
         """What a device says of each task, by its name."""
         found = {}
         for task, quotes in forecast(self.mapped.items, self.mapped.homes, Prices(asked, self.sizes)):
-            said = _best(quotes, asked)
             times = correction.contraction if task.kind == "contraction" else correction.rows
-            found[task.name] = replace(said, seconds=said.seconds * times)
+            found[task.name] = _best(quotes, replace(asked.spec, power=power), times)
         return found
 
     def _add(self, item: Item) -> None:
@@ -195,16 +195,15 @@ class WorksToPlace:
         return found
 
 
-def _best(quotes: Sequence[Quote | Refusal], asked: Asked) -> Priced:
-    """The first quote, which is the cheapest; else why there is none."""
+def _best(quotes: Sequence[Quote | Refusal], spec: DeviceSpec, times: float) -> Priced:
+    """The first quote, which is the cheapest, if it takes `times` as long as predicted; else why there is none."""
     quote = next((q for q in quotes if isinstance(q, Quote)), None)
     if quote is None:
         reasons = "; ".join(dict.fromkeys(q.why for q in quotes if isinstance(q, Refusal)))
         return Priced(math.inf, math.inf, reason=reasons or "it makes no offer")
-    spec = asked.spec
-    idle = 0.0 if spec.power is None else spec.power.idle * quote.cost.seconds
+    joules = sum(working_joules(t, spec, times) for t in quote.tallies)
     made_of = sum((parts(t, spec) for t in quote.tallies), Parts())
-    return Priced(quote.cost.seconds, quote.cost.joules - idle, made_of)
+    return Priced(quote.cost.seconds * times, joules, made_of)
 
 
 def _in_joules(job: Job, work: Considered, idle: float) -> Job:

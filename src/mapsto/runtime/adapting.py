@@ -64,6 +64,10 @@ class Adapting:
         self._seen[device] = 0
         return self._acted({device: ratio})
 
+    def is_doubtful(self, device: str) -> bool:
+        """One probe said that a device has changed; another one must say so too."""
+        return self._seen.get(device, 0) > 0
+
     def confirmed(self, device: str, ratio: float, times: float) -> None:
         """A probe after `ran` said that a device's parts changed by that ratio: where it takes about what it took
         before, the device has not changed; its works were predicted wrong.

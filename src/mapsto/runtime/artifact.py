@@ -44,6 +44,7 @@ from mapsto.runtime.verify import verify_program
 from mapsto.version import VERSION
 
 MAGIC = b"mapsto\x00\x01"
+MAGIC_OF_SEVERAL = b"mapsto\x00D"  # of a file of `runtime.division_file`
 FORMAT_VERSION = 4  # 4: steps that set sizes
 READABLE = (3, 4)
 _HEAD = 64
@@ -267,6 +268,8 @@ def _read_header(name: str, data: memoryview) -> _Header:
     if len(head) < _HEAD or head[:6] != MAGIC[:6]:
         looks = files.taken_for(head)
         raise ModelError(f"{name}: not a compiled mapsto model" + (f": it is {looks}" if looks else ""))
+    if head[:8] == MAGIC_OF_SEVERAL:
+        raise ModelError(f"{name}: a model on several devices, which `mapsto.load` reads")
     if head[:8] != MAGIC:
         raise ModelError(
             f"{name}: written by another version of mapsto, in a form that {VERSION} does not read; compile the "

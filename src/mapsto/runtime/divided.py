@@ -5,18 +5,24 @@ first that is not done has all that it reads: nothing can wait in a circle.
 
 A device that fails is taken out: the part is done on the host, with the same inputs, as are all parts that were the
 device's from then on; `report` says so. What the host refuses as well is the model's, or the inputs', fault.
+
+An input that is updated in place is read by all parts as it was given: its new content is computed beside it, and
+copied there when all parts have ended. Until then a run that fails has changed nothing; and the copies of all such
+inputs are one step, within which no signal is handled.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass
+from itertools import repeat
+from operator import setitem
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,12 +37,43 @@ from mapsto.runtime.divisions import CurrentDivision, DividedPart, Division, Par
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.runtime.lanes import DeviceThread
 from mapsto.runtime.program import Port
+from mapsto.runtime.sizing import require_own_memory
 
 if TYPE_CHECKING:
     from mapsto.plan.division import Alternative, DividedPlan, PlacedWork
 
 NamedArrays = dict[str, np.ndarray]
 _AHEAD = 2  # runs of a stream that are begun before the first of them has ended
+
+
+class _Ending:
+    """How a part ended, as often as that is asked. An interrupt (Ctrl-C) may come anywhere: within a `Future` it can
+    leave a lock that nobody releases.
+    """
+
+    def __init__(self) -> None:
+        self._wakes: SimpleQueue[None] = SimpleQueue()  # who waits; whoever is woken wakes the next
+        self._ended: list[BaseException | None] = []
+
+    def settle(self, error: BaseException | None) -> None:
+        """None: well. What is said first counts."""
+        self._ended.append(error)
+        self._wakes.put(None)
+
+    def result(self) -> None:
+        """Waits for it; raises what the part did."""
+        while not self._ended:
+            try:
+                self._wakes.get()
+            finally:
+                if self._ended:
+                    self._wakes.put(None)
+        error = self._ended[0]
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # which holds this frame
 
 
 @dataclass
@@ -46,13 +83,7 @@ class _Running:
     of: CurrentDivision
     values: NamedArrays
     sizes: dict[str, int]
-    done: dict[int, Future[None]]
-
-
-def _settle(done: Future[None], error: BaseException | None) -> None:
-    """Says how a part ended, if that has not been said."""
-    with contextlib.suppress(InvalidStateError):
-        done.set_result(None) if error is None else done.set_exception(error)
+    done: dict[int, _Ending]
 
 
 class DividedExecutable:
@@ -147,7 +178,7 @@ class DividedExecutable:
             return self._ended(running)
         except BaseException as error:  # whatever comes between (Ctrl-C): no lane waits for what will not be done
             for done in running.done.values():
-                _settle(done, error)
+                done.settle(error)
             raise
 
     @public
@@ -162,7 +193,8 @@ class DividedExecutable:
     @public
     def stream(self, inputs: Iterable[Mapping[str, Any]], ahead: int = _AHEAD) -> Iterator[NamedArrays]:
         """Outputs by name for each of many inputs, in their order; while the last parts of one are done, the first of
-        the next are. ahead: how many are begun at a time, beside the one that is waited for.
+        the next are. ahead: how many are begun at a time, beside the one that is waited for; none where inputs are
+        updated in place, which the next run reads.
         """
         count = integer(ahead)
         if count is None or count < 0:
@@ -173,7 +205,7 @@ class DividedExecutable:
 
     def _streamed(self, inputs: Iterable[Mapping[str, Any]], ahead: int) -> Iterator[NamedArrays]:
         going: deque[_Running] = deque()
-        ahead = ahead * max(len(self._current.division.copies), 1)
+        ahead = 0 if self.whole.updates else ahead * max(len(self._current.division.copies), 1)
         for each in inputs:
             running = self._begun(each, True)
             going.append(running)
@@ -185,6 +217,19 @@ class DividedExecutable:
             yield self._ended(going.popleft())
 
     @public
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes one file from which `mapsto.load` makes this executable again, as it is divided now: whole, or not at
+        all. Each part of a device other than the host is compiled for the host as well, which stands in for it where
+        the device fails or is not to be had. Loaded, it stays as it is (`adapt`), and takes no initializers.
+
+        Raises FileError where it cannot be written, ModelError for sizes that cannot be saved, UnsupportedError for
+        code of a device that cannot be saved: then `plan_text` and the model are what gives the same again.
+        """
+        from mapsto.runtime import division_file
+
+        division_file.save(path, self.whole, self._current.division, self.devices)
+
+    @public
     def report(self) -> str:
         """Parts, what their runs took, bytes that were moved for them, and what happened to devices."""
         lines = []
@@ -194,6 +239,8 @@ class DividedExecutable:
             mean = f"{spent.seconds / count * 1e3:.3f} ms in the mean of {spent.runs} runs" if spent.runs else "not run"
             moved = f", {spent.bytes // count:,} bytes from other devices" if spent.bytes else ""
             lines.append(f"{part.name} on {part.device}: {mean}{moved}")
+        if current.division.joules is not None:
+            lines.append(f"{current.division.joules:.3g} J a run (modelled)")
         return "\n".join([*lines, *self._history])
 
     def _put(self, running: _Running, k: int) -> None:
@@ -223,14 +270,16 @@ class DividedExecutable:
                                  f"got {given}")  # fmt: skip
             raise ShapeError(f"inputs of {self.whole.name}: it takes {', '.join(names) or 'none'}; got {given}")
         ports = [Port(value.name, value.dtype, value.shape, 0) for value in self.whole.inputs]
-        values = {port.name: readable(port, inputs[port.name], False) for port in ports}
+        updated = dict(self.whole.updates)
+        values = {port.name: readable(port, inputs[port.name], port.name in updated) for port in ports}
+        require_own_memory(ports, list(values.values()), {i for i, port in enumerate(ports) if port.name in updated})
         if of_stream:  # whoever gives the next input may refill the array of the last one, whose run may not have begun
-            values = {name: np.array(array) for name, array in values.items()}
+            values = {name: array if name in updated else np.array(array) for name, array in values.items()}
         sizes = self._sizes(values)
         if self._next is not None:
             self._switch()
         current = self._current
-        return _Running(current, values, sizes, {k: Future() for k in self._chosen(current, of_stream)})
+        return _Running(current, values, sizes, {k: _Ending() for k in self._chosen(current, of_stream)})
 
     def _overridden(self, inputs: Mapping[str, Any]) -> DividedExecutable | None:
         """The executable that takes the initializers among these inputs; None: there are none among them."""
@@ -269,10 +318,10 @@ class DividedExecutable:
             running.sizes.update({size: int(running.values[name].item()) for name, size in running.of.parts[k].holds})
         except BaseException as error:
             running.of.ended(k)
-            _settle(running.done[k], error)
+            running.done[k].settle(error)
         else:
             running.of.ended(k)
-            _settle(running.done[k], None)
+            running.done[k].settle(None)
 
     def _inputs(self, running: _Running, k: int) -> NamedArrays:
         part, found = running.of.parts[k], {}
@@ -327,9 +376,19 @@ class DividedExecutable:
             if array is None:
                 array = np.array(self.whole.constants[name])
             found[name] = array if name in running.of.makers else np.array(array)  # an input is not given away
+        self._update(running, found)
         if self._replanning is not None and running.of is self._current:
             self._look(running.of, self._replanning)
         return found
+
+    def _update(self, running: _Running, found: NamedArrays) -> None:
+        """New contents to the inputs that outputs take over, and these arrays in place of the outputs."""
+        pairs = self.whole.updates
+        arrays = [running.values[source] for source, _ in pairs]
+        # All in one call of native code: signal handlers, which may raise, run before it or after it.
+        put: Callable[..., None] = setitem
+        deque(map(put, arrays, repeat(Ellipsis), [found[output] for _, output in pairs]), maxlen=0)
+        found.update((output, array) for (_, output), array in zip(pairs, arrays, strict=True))
 
     # ---- while it runs -----------------------------------------------------------------------------------------------
 
@@ -354,14 +413,19 @@ class DividedExecutable:
                     self._lanes[device].put(lambda device=device, probe=probe: self._probe(device, probe))  # type: ignore[misc]
 
     def _probe(self, device: str, probe: Callable[[], float]) -> None:
-        """Of a device that has no part, on its lane: code that is there may suit it better now."""
-        times = self._probed(device, probe)
+        """Of a device that has no part, on its lane: code that is there may suit it better now. Where it seems to have
+        changed, that is seen to at once.
+        """
+        changed, again = None, True
+        while again:
+            times = self._probed(device, probe)
+            if times is None or self._replanning is None:
+                break
+            with self._guard:
+                changed = self._adapting.probed(device, times)
+                again = self._adapting.is_doubtful(device)
         self._looked_at.discard(device)
-        if times is None or self._replanning is None:
-            return
-        with self._guard:
-            changed = self._adapting.probed(device, times)
-        if changed is not None:
+        if changed is not None and self._replanning is not None:
             self._say(changed)
             self._take_ready(self._replanning)
 

@@ -35,25 +35,30 @@ class DividedPart:
 
 @dataclass(frozen=True)
 class Whole:
-    """The model: its inputs and outputs, and constants among these."""
+    """The model: its inputs and outputs, and constants among these. updates: inputs, and the outputs that take over
+    their memory.
+    """
 
     name: str
     inputs: tuple[Value, ...]
     outputs: tuple[str, ...]
     constants: Mapping[str, np.ndarray]
+    updates: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Division:
     """Parts of a model. plan_text: where each work is, and why. copies: parts that are all of the model, each on a
     device of its own: a run is done by the first, and those of a stream by whichever will be done first. predicted:
-    seconds of each part, as the devices' makers say (empty: nothing was predicted).
+    seconds of each part, as the devices' makers say (empty: nothing was predicted). joules: of a run, modelled; None:
+    nobody asked for them.
     """
 
     parts: tuple[DividedPart, ...]
     plan_text: str = ""
     copies: tuple[int, ...] = ()
     predicted: tuple[float, ...] = ()
+    joules: float | None = None
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,9 @@ class Engine(Protocol):
     def name(self) -> str:
         """For messages."""
 
+    def code(self) -> bytes | None:
+        """What a file has of the functions, from which the device makes them again; None: it cannot."""
+
     def reserve(self, count: int) -> Memory:
         """At least so many bytes (0 too), at a multiple of `program.ALIGNMENT`; free again when nobody holds it."""
 

@@ -188,6 +188,11 @@ class Executable:
         self._fences: Fences | None = None
 
     @property
+    def device_code(self) -> bytes | None:
+        """What a file has of the functions of a device other than the processor (`Engine.code`); None: nothing."""
+        return self._code.engine.code() if isinstance(self._code, Walker) else None
+
+    @property
     def open_sizes(self) -> Mapping[str, tuple[int, int]]:
         """The sizes that inputs say, by their symbols: (number of an input, axis)."""
         return self._tables.input_symbols
@@ -417,16 +422,17 @@ def load(path: str | os.PathLike[str], threads: int | None = None, verify: bool 
     impossible number of threads.
     """
     count = thread_count(threads)
-    return _executable(artifact.load(path, verify), count)
+    return executable_of(artifact.load(path, verify), count)
 
 
 @public
 def _from_bytes(data: bytes, threads: int) -> Executable:
     """What pickling made of an executable. Like a file, to be trusted as a program is."""
-    return _executable(artifact.read("a pickled executable", memoryview(data)), threads)
+    return executable_of(artifact.read("a pickled executable", memoryview(data)), threads)
 
 
-def _executable(saved: artifact.Artifact, threads: int) -> Executable:
+def executable_of(saved: artifact.Artifact, threads: int) -> Executable:
+    """What a file holds, ready to run."""
     return Executable(saved.program, saved.objects, threads, plan=saved.plan, target=saved.target, runner=saved.runner)
 
 

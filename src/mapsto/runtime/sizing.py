@@ -4,7 +4,7 @@ must hold of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from mapsto.ir.bounds import message, value_at
 from mapsto.ir.expr import evaluate, symbols
 from mapsto.runtime.arena_layout import LARGEST_SIZE, ArenaLayout
 from mapsto.runtime.arrays import address_of, readable
-from mapsto.runtime.program import Bind, Bounds, SetSize
+from mapsto.runtime.program import Bind, Bounds, Port, SetSize
 from mapsto.runtime.tables import Tables
 
 
@@ -44,16 +44,18 @@ def symbols_of(tables: Tables, arrays: Sequence[np.ndarray]) -> dict[str, int]:
 
 def require_apart(tables: Tables, arrays: Sequence[np.ndarray]) -> None:
     """Raises ExecutionError where an input that is updated in place shares memory with another one."""
-    if not tables.updates:
-        return
-    updated = {source for source, _ in tables.updates}
+    if tables.updates:
+        require_own_memory(tables.program.inputs, arrays, {source for source, _ in tables.updates})
+
+
+def require_own_memory(ports: Sequence[Port], arrays: Sequence[np.ndarray], updated: Collection[int]) -> None:
+    """The same. updated: the numbers of such inputs."""
     spans = sorted((address_of(a), a.nbytes, i) for i, a in enumerate(arrays) if a.nbytes)
     farthest = farthest_updated = (0, -1)  # where what came before ends, and whose that is
     for start, size, index in spans:
         until, other = farthest if index in updated else farthest_updated
         if start < until:
             first, second = (index, other) if index in updated else (other, index)
-            ports = tables.program.inputs
             raise ExecutionError(
                 f"input {ports[first].name!r} is updated in place, but shares its memory with "
                 f"{ports[second].name!r}; pass a copy of one of them"

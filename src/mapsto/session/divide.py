@@ -8,42 +8,48 @@ import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mapsto.arguments import Shapes, brief, shapes_of
+from mapsto.arguments import Shapes, pairs_of, shapes_of
 from mapsto.boundary import public
 from mapsto.budget import metering
 from mapsto.devices.backend import Backend
 from mapsto.devices.named import backend_named
-from mapsto.errors import ArgumentError, ParseError
+from mapsto.errors import ArgumentError
 from mapsto.ir.graph import Graph
 from mapsto.passes.checks import unchecked
 from mapsto.placement.model import latency
-from mapsto.placement.place import PLACERS, place
+from mapsto.placement.place import place
 from mapsto.placement.problem import HOST, PlacementProblem
 from mapsto.placement.simple import alone
 from mapsto.plan.division import DividedPlan
 from mapsto.plan.division_text import division_text
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.divided import DividedExecutable
-from mapsto.runtime.divisions import DividedPart, Division, Replanning
+from mapsto.runtime.divisions import DividedPart, Division, Replanning, Whole
 from mapsto.runtime.executable import Overriding
 from mapsto.session.alternatives import Forced
 from mapsto.session.calibrate import calibrated
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.compile import opened_model, prepared
 from mapsto.session.division import copies, copies_of, division_of, whole_of
+from mapsto.session.fitting import beyond, tightened
 from mapsto.session.parts import cut
-from mapsto.session.placed import AskedOf, PlacedGraph, moving_less, placed, rate_of_copies
+from mapsto.session.placed import AskedOf, PlacedGraph, limits_text, moving_less, placed, rate_of_copies
 from mapsto.session.planned import planned
 from mapsto.session.redo import check_origin_of, read_plan, redone
+from mapsto.session.turns import Turns
+from mapsto.session.wanted import checked, limited, limits_of, of_plan, pinned, powers_of
+
+if TYPE_CHECKING:
+    from mapsto.machine.machine_file import MachineFile
 
 _ANEW = 1.1  # times as fast a division must be expected to be to take the place of another one
 _KEPT = 4  # divisions
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
-_OBJECTIVES = ("latency", "throughput")
+_ROUNDS = 4  # of placing within limits that parts, once compiled, turned out to be beyond
 
 
 @public
@@ -61,32 +67,42 @@ def divide(
     adapt: bool = True,
     plan: DividedPlan | str | os.PathLike[str] | None = None,
     check_indices: bool = True,
+    limits: Mapping[str, Mapping[str, float]] | None = None,
+    power: MachineFile | str | os.PathLike[str] | None = None,
+    updates: Mapping[str, str] | None = None,
 ) -> DividedExecutable:
     """Places the works of a model on devices of this machine, and compiles what each has to do.
 
-    devices: `cpu`, which is the host, and others (`opencl`, `opencl:1`). objective: `latency` of one run, or
-    `throughput` of a stream of runs. pins: (pattern, device); a work that has a name like it (`*`, `?`), itself or of
-    one of its nodes, runs there. placer: `exact`; or `greedy`, `heft`, `exhaustive`, to compare with. replicate:
-    whether each device has all of the model, and the runs of a stream are shared among them; None: where that is
-    predicted to give more runs a second. adapt: whether the model is divided anew, in the background, where devices
-    turn out to be faster or slower than predicted, or become so. plan: what `plan_text` of another one said, or a file
-    with it: done again as it stands, edited or not, and it stays so; devices, objective, pins, placer and replicate are
-    the plan's. One without works says these alone. The others are as for `mapsto.compile`.
+    devices: `cpu`, which is the host, and others (`opencl`, `opencl:1`). objective: `latency` of one run, `throughput`
+    of a stream of runs, or `energy`: the joules of a run, modelled. pins: (pattern, device); a work that has a name
+    like it (`*`, `?`), itself or of one of its nodes, runs there. placer: `exact`; or `greedy`, `heft`, `exhaustive`,
+    to compare with. replicate: whether each device has all of the model, and the runs of a stream are shared among
+    them; None: where that is predicted to give more runs a second. adapt: whether the model is divided anew, in the
+    background, where devices turn out to be faster or slower than predicted, or become so. plan: what `plan_text` of
+    another one said, or a file with it: done again as it stands, edited or not, and it stays so; devices, objective,
+    pins, placer, replicate, limits and power are the plan's. One without works says these alone. limits: bytes that the
+    model may take of devices' memory, {"opencl": {"memory": 2 << 30}}. power: a machine file (docs/machines.md), or the
+    name of one, that has figures of power by the devices' names. updates: inputs whose memory an output takes over; a
+    run writes there when all of its parts have ended. The others are as for `mapsto.compile`.
 
-    Raises ArgumentError, for a pin that cannot be kept as well, and what `mapsto.compile` does; ParseError, naming line
-    and key, for a plan that cannot be read or done, or is of another graph (shapes included) or machine;
+    Raises ArgumentError, for a pin or a limit that cannot be kept as well, and what `mapsto.compile` does; ParseError,
+    naming line and key, for a plan that cannot be read or done, or is of another graph (shapes included) or machine;
     UnsupportedError for a model whose sizes depend on data in a way that cannot be passed from part to part.
     """
-    how = AskedOf(objective, _pinned(pins), placer, (), ())
+    how = AskedOf(objective, pinned(pins), placer, (), (), limited(limits))
     given = None if plan is None else read_plan(plan)
     if given is not None:
-        how, devices, replicate = _of_plan(given, devices, how, replicate)
-    names = _checked(devices, how.objective, how.placer)
+        how, devices, replicate = of_plan(given, devices, how, replicate, power)
+    names = checked(devices, how.objective, how.placer)
+    if given is None:
+        how = replace(how, limits=limits_of(how.limits, names), powers=powers_of(power, names))
     if replicate and how.pins:
         raise ArgumentError("pins: a work is on every device where each has all of the model (replicate)")
+    if replicate and how.objective == "energy":
+        raise ArgumentError("replicate: copies are for a stream of runs; energy is of one run whose works are divided")
     asked = _Asked(
         model, names, shapes_of(shapes), thread_count(threads), how, cache, data_root, replicate, adapt, given,
-        check_indices,
+        check_indices, pairs_of(updates, "updates"),
     )  # fmt: skip
     return _made(asked)
 
@@ -106,6 +122,7 @@ class _Asked:
     adapt: bool
     plan: DividedPlan | None
     check_indices: bool
+    updates: tuple[tuple[str, str], ...] = ()
     overridable: tuple[str, ...] = ()
 
 
@@ -114,12 +131,13 @@ def _made(asked: _Asked) -> DividedExecutable:
         collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(asked.names, asked.cache) as backends
     ):  # fmt: skip
         model, listed, _ = opened_model(asked.model, asked.overridable, asked.data_root)
-        graph = prepared(model, asked.shapes, None, asked.data_root, asked.overridable)
+        graph = prepared(model, asked.shapes, None, asked.data_root, asked.overridable, asked.updates)
         if not asked.check_indices:
             graph = unchecked(graph)
-        whole_of(graph)  # raises what cannot be divided
-        made = _replayed(graph, asked, backends) if asked.plan is not None and asked.plan.works else None
-        made = made or _divided(graph, asked, backends)
+        whole = whole_of(graph)
+        graph = replace(graph, updates=())  # which parts compute beside the inputs: a plan is the same without them
+        made = _replayed(graph, asked, backends, whole) if asked.plan is not None and asked.plan.works else None
+        made = made or _divided(graph, asked, backends, whole)
     if listed:
 
         def with_inputs(given: frozenset[str]) -> DividedExecutable:
@@ -130,14 +148,14 @@ def _made(asked: _Asked) -> DividedExecutable:
     return made
 
 
-def _replayed(graph: Graph, asked: _Asked, backends: Mapping[str, Backend]) -> DividedExecutable:
+def _replayed(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole: Whole) -> DividedExecutable:
     """A plan with works; it stays as it is."""
     assert asked.plan is not None
     done = redone(graph, asked.plan, backends, asked.threads, asked.cache)
-    return DividedExecutable(whole_of(done.graph), done.division, asked.names, notes=done.notes)
+    return DividedExecutable(whole, done.division, asked.names, notes=done.notes)
 
 
-def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend]) -> DividedExecutable:
+def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole: Whole) -> DividedExecutable:
     """A division that is found here."""
     if asked.plan is not None:
         check_origin_of(asked.plan, graph, backends)
@@ -152,15 +170,46 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend]) -> Di
         rate = rate_of_copies(found.problem)
         if asked.replicate or rate * found.placement.seconds > _COPIES_BETTER:
             division = copies_of(copies(found.graph, names), backends, count, cache)
-            text = division_text(planned(found, how, division.parts, 1 / rate if rate else math.inf))
-            return DividedExecutable(whole_of(found.graph), replace(division, plan_text=text), names)
-    divider = _Divider(found, how, names, count, cache)
-    division = divider.division(found, backends, how)
-    probes = {name: c.times for name, c in calibrations.items()}
+            if not (over := beyond(division, how.limits)):
+                text = division_text(planned(found, how, division.parts, 1 / rate if rate else math.inf))
+                return DividedExecutable(whole, replace(division, plan_text=text), names)
+            if asked.replicate:
+                raise _beyond(how, over)
+    divider, division, found = _within_limits(graph, asked, backends, how, found)
+    probes = {name: divider.turns.measured(c.times) for name, c in calibrations.items()}
     replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes)
-    made = DividedExecutable(whole_of(found.graph), division, names, replanning if asked.adapt else None)
+    made = DividedExecutable(whole, division, names, replanning if asked.adapt else None)
     made.costs = Forced(found).costs
     return made
+
+
+def _within_limits(
+    graph: Graph, asked: _Asked, backends: Mapping[str, Backend], how: AskedOf, found: PlacedGraph
+) -> tuple[_Divider, Division, PlacedGraph]:
+    """A division whose parts, once compiled, keep the limits: it is placed by tighter ones where they do not. Raises
+    ArgumentError where none was found.
+    """
+    tight = how
+    for _ in range(_ROUNDS):
+        divider = _Divider(found, how, asked.names, asked.threads, asked.cache)
+        division = divider.division(found, backends, how)
+        over = beyond(division, how.limits)
+        if not over:
+            return divider, division, found
+        tight = replace(tight, limits=tightened(tight.limits, over))
+        try:
+            found = placed(graph, backends, tight)
+        except ArgumentError:  # not by tighter ones
+            break
+    raise _beyond(how, over)
+
+
+def _beyond(how: AskedOf, over: Mapping[str, float]) -> ArgumentError:
+    said = ", ".join(f"{name} takes {times:.3g} times its limit" for name, times in over.items())
+    return ArgumentError(
+        f"{limits_text(how.limits)}: with packed weights and scratch memory, what was placed on {said}, and no seats "
+        "were found that keep them; raise a limit"
+    )
 
 
 @contextmanager
@@ -180,6 +229,7 @@ class _Divider:
         self.seats = found.placement.seats
         self.kept: dict[tuple[int, ...], Division] = {}
         self.known: dict[tuple[int, int], float] = {}
+        self.turns = Turns()
         self.guard = threading.Lock()
 
     def learn(self, speed: Mapping[str, float], took: Sequence[tuple[DividedPart, float]]) -> None:
@@ -235,14 +285,17 @@ class _Divider:
         """Makes the division that is all on the host, as far as it can be: for when another device is slow."""
         problem = self.base.problem
         seats = tuple(alone(problem, HOST))
-        if seats not in self.kept:
+        if seats not in self.kept and latency(problem, seats) < math.inf:
             placement = replace(self.base.placement, seats=seats, seconds=latency(problem, seats), method="prepared")
             with self._making() as backends:
                 self.division(replace(self.base, placement=placement), backends, self.how)
 
     @contextmanager
     def _making(self) -> Iterator[dict[str, Backend]]:
-        with collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(self.names, self.cache) as backends:
+        with (
+            self.turns.making(), collecting_rarely(), metering(), np.errstate(all="ignore"),
+            _opened(self.names, self.cache) as backends,
+        ):  # fmt: skip
             yield backends
 
     def _times(self, work: int, device: int, speed: Mapping[str, float]) -> float:
@@ -255,9 +308,13 @@ class _Divider:
             by_node = {n: d for w, d in zip(found.works, seats, strict=True) for n in w.nodes}
             made = division_of(cut(found.graph, by_node), backends, self.threads, self.cache)
         text = division_text(planned(found, how, made.parts))
+        joules = found.placement.seconds if how.objective == "energy" else None
         with self.guard:
-            made = self.kept[seats] = replace(made, predicted=self._predicted(made, seats), plan_text=text)
-            old = [each for each in self.kept if each not in (seats, self.seats) and set(each) != {HOST}]
+            made = self.kept[seats] = replace(
+                made, predicted=self._predicted(made, seats), plan_text=text, joules=joules
+            )
+            known = (seats, self.seats, self.base.placement.seats)  # the first one: devices may be as they were again
+            old = [each for each in self.kept if each not in known and set(each) != {HOST}]
             for each in old[: max(len(self.kept) - _KEPT, 0)]:
                 del self.kept[each]
         return made
@@ -271,47 +328,3 @@ class _Divider:
                 found[k] += work.priced[seat].seconds * self.known.get((w, seat), 1.0)
         return tuple(found)
 
-
-def _of_plan(
-    plan: DividedPlan, devices: Any, how: AskedOf, replicate: bool | None
-) -> tuple[AskedOf, list[str], bool | None]:
-    """What a plan says of what else is asked by arguments. Raises ArgumentError where both do, ParseError for what
-    there is not.
-    """
-    if devices is not None and (not isinstance(devices, (list, tuple)) or list(devices) != plan.names):
-        raise ArgumentError(f"devices: the plan is for {', '.join(plan.names)}; got {brief(devices)}")
-    if replicate is not None or how != AskedOf("latency", (), "exact", (), ()):
-        raise ArgumentError("plan: it says objective, pins, placer and replicate; give either it or these")
-    try:
-        _checked(plan.names, plan.objective, plan.placer)
-    except ArgumentError as error:
-        key = str(error).split(" ", 1)[0]
-        line = plan.lines.get(key, plan.lines.get("division"))
-        raise ParseError(f"plan, line {line}: {error}" if line else f"plan: {error}") from None
-    asked = AskedOf(plan.objective, plan.pins, plan.placer, (), ())
-    return asked, plan.names, plan.replicated or None
-
-
-def _checked(devices: Any, objective: str, placer: str) -> list[str]:
-    is_list = isinstance(devices, (list, tuple))
-    if not is_list or not all(isinstance(d, str) for d in devices):
-        raise ArgumentError("devices: expected a list of names, such as ['cpu', 'opencl']")
-    names = list(devices)
-    if not names or names[0] != "cpu":
-        raise ArgumentError(f"devices: the first one is the host, cpu; found {', '.join(names) or 'none'}")
-    if len(set(names)) != len(names) or sum(name.startswith("opencl") for name in names) > 1:
-        raise ArgumentError(f"devices: each may be there once, and one of OpenCL; found {', '.join(names)}")
-    for what, one, every in (("objective", objective, _OBJECTIVES), ("placer", placer, PLACERS)):
-        if one not in every:
-            raise ArgumentError(f"{what} {one!r}; there are: {', '.join(every)}")
-    return names
-
-
-def _pinned(pins: Any) -> tuple[tuple[str, str], ...]:
-    """Raises ArgumentError for what are no pairs of texts."""
-    found = list(pins) if isinstance(pins, (list, tuple, set, frozenset)) else [pins]
-    for pin in found:
-        if not isinstance(pin, (list, tuple)) or len(pin) != 2 or not all(isinstance(each, str) for each in pin):
-            such = "such as ('conv*', 'opencl')"
-            raise ArgumentError(f"pins: expected pairs of a pattern and a device, {such}; got {brief(pin)}")
-    return tuple((pattern, device) for pattern, device in found)

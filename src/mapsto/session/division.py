@@ -9,7 +9,7 @@ from functools import cache as remembered
 from mapsto.budget import metering
 from mapsto.devices.backend import Backend
 from mapsto.devices.named import backend_named
-from mapsto.errors import ArgumentError, UnsupportedError
+from mapsto.errors import ArgumentError
 from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Graph
 from mapsto.ir.region import reads
@@ -74,12 +74,9 @@ def division_of(
 
 
 def whole_of(graph: Graph) -> Whole:
-    """What a divided executable is to its callers. Raises UnsupportedError."""
-    if graph.updates:
-        names = ", ".join(source for source, _ in graph.updates)
-        raise UnsupportedError(f"{graph.name}: inputs that are updated in place ({names}) need one device")
+    """What a divided executable is to its callers."""
     kept = {name: graph.constants[name] for name in graph.outputs if name in graph.constants}
-    return Whole(graph.name, graph.inputs, graph.outputs, kept)
+    return Whole(graph.name, graph.inputs, graph.outputs, kept, graph.updates)
 
 
 def _parts(

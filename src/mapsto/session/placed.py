@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.devices.backend import Backend
 from mapsto.errors import ArgumentError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
-from mapsto.machine.spec import Link
+from mapsto.machine.spec import Link, Power
 from mapsto.placement.model import latency
 from mapsto.placement.place import Placement, place
 from mapsto.placement.problem import PlacementProblem
 from mapsto.placement.simple import in_stretches
 from mapsto.plan.decide import decide
+from mapsto.plan.division import CHANNELS
 from mapsto.plan.initial import constants_of
 from mapsto.plan.placing import Considered, Correction, WorksToPlace
-from mapsto.session.splitting import split, worth_splitting
+from mapsto.session.energy import least_energy
+from mapsto.session.splitting import Shares, split, worth_splitting
 
 # Between two devices that share this machine's memory: what a copy of an array reaches, and what it takes until another
 # thread goes on with it.
@@ -30,19 +32,25 @@ _LITTLE = 1.1  # times the least, that a stream may take where it moves less
 
 @dataclass(frozen=True)
 class AskedOf:
-    """What a placement is asked for; what was measured of each device, and what plans of one device call it."""
+    """What a placement is asked for; what was measured of each device, and what plans of one device call it. limits:
+    bytes that may be taken of a device's memory. powers: figures of power, of devices that have none of their own.
+    """
 
     objective: str
     pins: tuple[tuple[str, str], ...]
     placer: str
     corrections: tuple[Correction, ...]
     makers: tuple[str, ...]
+    limits: tuple[tuple[str, int], ...] = ()
+    powers: tuple[tuple[str, Power], ...] = ()
 
 
 @dataclass(frozen=True)
 class PlacedGraph:
     """A graph with a seat for each of its works. digest: of the graph before contractions were split. shares: how many
-    channels of which contractions were split off. The problem's devices have the names that users call them.
+    channels of which contractions were split off (or places of another axis, which `axes` has). The problem's devices
+    have the names that users call them. powers: of the devices, where joules were counted. joules: of a run, modelled;
+    None: they were not counted.
     """
 
     graph: Graph
@@ -51,42 +59,79 @@ class PlacedGraph:
     placement: Placement
     digest: str
     shares: tuple[tuple[str, int], ...] = ()
+    powers: tuple[Power | None, ...] = ()
+    joules: float | None = None
+    axes: tuple[tuple[str, str], ...] = ()
 
 
 def placed(graph: Graph, backends: Mapping[str, Backend], asked: AskedOf) -> PlacedGraph:
     """The best seats, of a graph some of whose contractions may be split for it. Raises ArgumentError for pins that
-    cannot be kept.
+    cannot be kept, limits that no seats keep, and devices without the figures that the objective needs.
     """
-    found = _placed(graph, backends, asked, graph_digest(graph), {})
-    if asked.objective == "latency" and asked.placer == "exact":
-        shares = worth_splitting(graph, found.works, found.problem)
-        if shares:
-            in_two = _placed(split(graph, shares), backends, asked, found.digest, shares)
-            return in_two if in_two.placement.seconds * _SPLIT_BETTER < found.placement.seconds else found
-    return found
+    found = _placed(graph, backends, asked, graph_digest(graph), Shares({}, {}))
+    if asked.objective != "latency" or asked.placer != "exact":
+        return found
+    best = found
+    # Along the axis that promises most, and by channels alone: what is cut out of a value may take time of its own.
+    tried = [worth_splitting(graph, found.works, found.problem)]
+    if tried[0].axes:
+        tried.append(worth_splitting(graph, found.works, found.problem, (CHANNELS,)))
+    for shares in tried:
+        if shares.counts:
+            cut = split(graph, shares.counts, shares.axes)
+            in_two = _placed(cut, backends, asked, found.digest, shares)
+            best = min(best, in_two, key=lambda each: each.placement.seconds)
+    return best if best.placement.seconds * _SPLIT_BETTER < found.placement.seconds else found
 
 
 def priced(
     graph: Graph, backends: Mapping[str, Backend], asked: AskedOf
-) -> tuple[tuple[Considered, ...], PlacementProblem]:
-    """The works of a graph, with what each device says of them, and the problem of placing them."""
+) -> WorksToPlace:
+    """The works of a graph, with what each device says of them. Raises as `placed` does."""
     constants = constants_of(graph)
     makers = [backend.maker(constants) for backend in backends.values()]
     names = list(backends)
     links = [Link(a, b, _COPY_BYTES, _HAND_OVER) for a in names for b in names if a != b]
-    works = WorksToPlace(decide(graph, makers[0]), makers, links, asked.pins, asked.corrections, names)
-    return tuple(works.considered), works.problem(asked.objective, {})
+    given = dict(asked.powers)
+    powers = [given.get(name, maker.spec.power) for name, maker in zip(names, makers, strict=True)]
+    bare = [name for name, power in zip(names, powers, strict=True) if power is None]
+    if asked.objective == "energy" and bare:
+        raise ArgumentError(
+            f"objective energy: there are no figures of power of {', '.join(bare)}; give a machine file that has "
+            "devices of these names with `power` (power='FILE.toml', --power FILE.toml)"
+        )
+    return WorksToPlace(decide(graph, makers[0]), makers, links, asked.pins, asked.corrections, names, powers)
 
 
 def _placed(
-    graph: Graph, backends: Mapping[str, Backend], asked: AskedOf, digest: str, shares: Mapping[str, int]
+    graph: Graph, backends: Mapping[str, Backend], asked: AskedOf, digest: str, shares: Shares
 ) -> PlacedGraph:
     try:
-        works, problem = priced(graph, backends, asked)
+        works = priced(graph, backends, asked)
+        problem, considered = works.problem(asked.objective, dict(asked.limits)), tuple(works.considered)
         placement = moving_less(problem, place(problem, asked.placer))
+        joules = None
+        if asked.objective == "energy":
+            seconds = works.problem("latency", dict(asked.limits))
+            placement = least_energy(seconds, considered, works.idle, placement, place(seconds, asked.placer))
+            joules = placement.seconds
     except ValueError as error:  # too many for all to be tried
         raise ArgumentError(f"placer {asked.placer}: {error}") from None
-    return PlacedGraph(graph, works, problem, placement, digest, tuple(shares.items()))
+    if placement.seconds == math.inf:
+        raise ArgumentError(f"{limits_text(asked.limits)}: {placement.said}{_needs(problem)}")
+    powers = works.powers if joules is not None else ()
+    counts, axes = tuple(shares.counts.items()), tuple(shares.axes.items())
+    return PlacedGraph(graph, considered, problem, placement, digest, counts, powers, joules, axes)
+
+
+def _needs(problem: PlacementProblem) -> str:
+    held = int(sum(work.holds for work in problem.works))
+    return f": the works hold constants of {held:,} bytes, and the values that pass between them; raise a limit"
+
+
+def limits_text(limits: Sequence[tuple[str, int]]) -> str:
+    """As options have them."""
+    return "limits " + (", ".join(f"{device}.memory={limit}" for device, limit in limits) or "(none)")
 
 
 def rate_of_copies(problem: PlacementProblem) -> float:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mapsto.placement.model import latencies
+from mapsto.placement.model import latencies, latency
 from mapsto.placement.problem import CLOSE, PlacementProblem
 from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
 from mapsto.plan.placing import Considered
@@ -28,8 +28,10 @@ def planned(
     """The plan of a placement whose parts are compiled. copies: seconds of a run where each device has all of it."""
     names, place = found.problem.devices, found.placement
     devices = tuple(
-        PlannedDevice(name, maker, _short(c.contraction), _short(c.rows))
-        for name, maker, c in zip(names, asked.makers, asked.corrections, strict=True)
+        PlannedDevice(name, maker, _short(c.contraction), _short(c.rows), power)
+        for name, maker, c, power in zip(
+            names, asked.makers, asked.corrections, found.powers or (None,) * len(names), strict=True
+        )
     )
     total = Total(_short(place.seconds), _short(place.bound), place.method)
     others = [(way, _short(seconds)) for way, seconds in place.others]
@@ -39,7 +41,7 @@ def planned(
     works = placed_works(found, asked, copies is not None)
     return DividedPlan(
         found.graph.name, devices, found.digest, VERSION, asked.objective, asked.placer, asked.pins,
-        copies is not None, found.shares, total, tuple(others), works, planned_parts(parts),
+        copies is not None, found.shares, total, tuple(others), works, planned_parts(parts), asked.limits, found.axes,
     )  # fmt: skip
 
 
@@ -51,7 +53,8 @@ def planned_parts(parts: Sequence[DividedPart]) -> tuple[PlannedPart, ...]:
 def placed_works(found: PlacedGraph, asked: AskedOf, everywhere: bool = False) -> tuple[PlacedWork, ...]:
     """Works where they are. everywhere: each device has all of them."""
     names, seats = found.problem.devices, found.placement.seats
-    losses = [{}] * len(found.works) if everywhere else lost_by_moving(found.problem, seats, found.placement.seconds)
+    present = latency(found.problem, seats)  # for energy as if nothing ran at once, as what it is held against
+    losses = [{}] * len(found.works) if everywhere else lost_by_moving(found.problem, seats, present)
     return tuple(
         _work(work, NOWHERE if not work.nodes else EVERYWHERE if everywhere else names[seat], names, loss, asked)
         for work, seat, loss in zip(found.works, seats, losses, strict=True)
@@ -80,6 +83,8 @@ def _reason(work: PlacedWork, asked: AskedOf) -> str:
     takes = dict(work.takes)
     if len(takes) == 1:
         return "no other device takes it"
+    if asked.objective == "energy" and all(joules >= 0 for _, joules in work.beaten):
+        return "the whole takes no more joules than with it elsewhere"
     if any(seconds < 0 for _, seconds in work.beaten):
         return "not the best place, as far as single works are moved"
     if takes and takes[work.device] <= min(takes.values()):

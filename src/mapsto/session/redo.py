@@ -4,6 +4,7 @@ and new plans for the parts whose nodes have changed.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +19,18 @@ from mapsto.ir.text import graph_digest
 from mapsto.placement.model import latency
 from mapsto.placement.place import Placement
 from mapsto.placement.problem import HOST
-from mapsto.plan.division import NOWHERE, DividedPlan, PlacedWork, Total
+from mapsto.plan.division import CHANNELS, NOWHERE, DividedPlan, PlacedWork, Total
 from mapsto.plan.division_text import division_text, parse_division
 from mapsto.plan.placing import Correction
 from mapsto.plan.plan import Plan
 from mapsto.runtime.divisions import Division
 from mapsto.session.division import copies, copies_of, division_of
+from mapsto.session.energy import run_joules
+from mapsto.session.fitting import beyond
 from mapsto.session.parts import GraphPart, cut
-from mapsto.session.placed import AskedOf, PlacedGraph, priced
+from mapsto.session.placed import AskedOf, PlacedGraph, limits_text, priced
 from mapsto.session.planned import placed_works, planned_parts
-from mapsto.session.splitting import channels_of, split
+from mapsto.session.splitting import extents_of, split
 from mapsto.version import VERSION
 
 _LARGEST = 1 << 28  # bytes of a file
@@ -102,6 +105,11 @@ def redone(
     division = make(parts, backends, threads, cache, taken.plan_of)
     text = division_text(replace(plan, parts=planned_parts(division.parts)))
     notes = tuple(_notes(plan, parts, fresh))
+    for device, times in beyond(division, plan.limits).items():
+        said = f"{limits_text(plan.limits)}: with packed weights and scratch, {device} takes {times:.3g} times that"
+        raise _fault(plan.lines.get(f"limit {device}"), said)
+    if plan.objective == "energy" and plan.total is not None:
+        division = replace(division, joules=plan.total.seconds)
     return Redone(graph, replace(division, plan_text=text), notes)
 
 
@@ -139,12 +147,20 @@ def _check_works(plan: DividedPlan) -> None:
 
 
 def _split(graph: Graph, plan: DividedPlan) -> Graph:
-    for value, channels in plan.splits:
-        every = channels_of(graph, value)
-        if not 0 < channels < every:
-            said = f"of {every} channels, from 1 to {every - 1} can be split off" if every else "it cannot be split"
-            raise _fault(plan.lines.get(f"split {value}"), f"split {value}: {said}")
-    return split(graph, dict(plan.splits)) if plan.splits else graph
+    axes = dict(plan.split_axes)
+    for value, count in plan.splits:
+        axis, every = axes.get(value, CHANNELS), extents_of(graph, value)
+        if not 0 < count < every.get(axis, 0):
+            raise _fault(plan.lines.get(f"split {value}"), f"split {value}: {_why_not(axis, every)}")
+    return split(graph, dict(plan.splits), axes) if plan.splits else graph
+
+
+def _why_not(axis: str, every: Mapping[str, int]) -> str:
+    if not every:
+        return "it cannot be split"
+    if axis not in every:
+        return f"it cannot be split by {axis}; it can be by {', '.join(every)}"
+    return f"of {every[axis]} {axis}, from 1 to {every[axis] - 1} can be split off"
 
 
 def _seats(graph: Graph, plan: DividedPlan) -> dict[str, int]:
@@ -164,8 +180,10 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) ->
     """The plan with its works priced anew, as seats were changed."""
     corrections = tuple(Correction(d.products, d.others) for d in plan.devices)
     makers = tuple(device.maker for device in plan.devices)
-    asked = AskedOf(plan.objective, (), plan.placer, corrections, makers)
-    works, problem = priced(graph, backends, asked)
+    powers = tuple((d.name, d.power) for d in plan.devices if d.power is not None)
+    asked = AskedOf(plan.objective, (), plan.placer, corrections, makers, plan.limits, powers)
+    to_place = priced(graph, backends, asked)
+    works, problem = tuple(to_place.considered), to_place.problem(plan.objective, dict(plan.limits))
     of_nodes = {work.nodes: work for work in plan.works if work.nodes}
     together = {considered.nodes for considered in works}
     for work in of_nodes.values():
@@ -186,10 +204,16 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) ->
         if not considered.nodes:  # it goes with whoever reads it first
             readers = [v for value in problem.works[w].writes for v in problem.readers.get(value, ())]
             seats[w] = seats[min(readers)] if readers else HOST
-    bound = plan.total.bound if plan.total is not None else 0.0
     seconds = latency(problem, seats)
+    if seconds == math.inf:
+        line = next((plan.lines.get(f"limit {device}") for device, _ in plan.limits), None)
+        raise _fault(line, f"{limits_text(plan.limits)}: these seats do not keep them")
+    if plan.objective == "energy":
+        takes = latency(to_place.problem("latency", {}), seats)
+        seconds = run_joules(works, seats, takes, to_place.idle)
+    bound = plan.total.bound if plan.total is not None else 0.0
     placement = Placement(tuple(seats), seconds, min(bound, seconds), "the plan that was given")
-    again = PlacedGraph(graph, works, problem, placement, plan.digest, plan.splits)
+    again = PlacedGraph(graph, works, problem, placement, plan.digest, plan.splits, axes=plan.split_axes)
     made = placed_works(again, replace(asked, pins=plan.pins))
     total = Total(float(f"{seconds:.4g}"), placement.bound, placement.method)
     return replace(plan, total=total, works=_lined(made, plan))

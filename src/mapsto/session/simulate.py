@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
@@ -25,6 +25,7 @@ from mapsto.plan.decide import decide
 from mapsto.plan.initial import constants_of
 from mapsto.plan.placing import Considered, WorksToPlace
 from mapsto.session.compile import prepared
+from mapsto.session.energy import least_energy, run_joules
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,7 @@ class Simulation:
         """Modelled: of works, and of all devices doing nothing meanwhile; None where one has no figures of power."""
         if any(d.spec.power is None for d in self.machine.devices):
             return None
-        work = math.fsum(w.priced[d].joules for w, d in zip(self.works, self.placement.seats, strict=True))
-        return self.idle * self.seconds + work
+        return run_joules(self.works, self.placement.seats, self.seconds, self.idle)
 
     @property
     def idle(self) -> float:
@@ -137,13 +137,13 @@ def simulate(
     if all(limit == math.inf for limit in memory.values()):
         memory = {}
     try:
-        found = _simulated(machine, objective, placing, memory, place(placing.problem(objective, memory), placer))
+        found = place(placing.problem(objective, memory), placer)
         if objective == "energy":
-            quick = place(placing.problem("latency", memory), placer)
-            found = _least_energy(found, _simulated(machine, objective, placing, memory, quick), quick.bound)
+            seconds = placing.problem("latency", memory)
+            found = least_energy(seconds, placing.considered, placing.idle, found, place(seconds, placer))
     except ValueError as error:  # too many for all to be tried
         raise ArgumentError(f"placer {placer}: {error}") from None
-    return found
+    return _simulated(machine, objective, placing, memory, found)
 
 
 def _simulated(
@@ -153,20 +153,6 @@ def _simulated(
     events = timeline(problem, placement.seats) if placement.seconds < math.inf else []
     stream = latency(placing.problem("throughput", memory), placement.seats)
     return Simulation(machine, objective, problem, placement, tuple(placing.considered), tuple(events), stream)
-
-
-def _least_energy(frugal: Simulation, quick: Simulation, seconds: float) -> Simulation:
-    """Of seats chosen as if nothing ran at once, and those of the least time, the ones that take fewer joules. No seats
-    take less than each work's least, and all devices doing nothing for the least time (`seconds`).
-    """
-    best = min(frugal, quick, key=lambda s: math.inf if s.seconds == math.inf else s.joules or 0.0)
-    if best.seconds == math.inf:
-        return best
-    works = zip(best.problem.works, best.works, strict=True)
-    least = math.fsum(min(p.joules for s, p in zip(j.seconds, w.priced, strict=True) if s < math.inf) for j, w in works)
-    joules = best.joules or 0.0
-    bound = min(best.idle * seconds + least, joules)
-    return replace(best, placement=replace(best.placement, seconds=joules, bound=bound, others=frugal.placement.others))
 
 
 def known_names() -> dict[str, list[str]]:

@@ -56,5 +56,6 @@ class OpenClBackend:
             if progress:
                 progress(done, len(names), name)
 
-        built = self._programs.built(self._functions.printed(names), computes, tell)
-        return Executable(program, [], threads, engine=OpenClEngine(self.name, self._device, functions, built))
+        printed = self._functions.printed(names)
+        built = self._programs.built(printed, computes, tell)
+        return Executable(program, [], threads, engine=OpenClEngine(self.name, self._device, functions, built, printed))

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mapsto.devices.opencl.code import code_of
 from mapsto.devices.opencl.device import Device
 from mapsto.errors import ExecutionError
 from mapsto.loop.ast import Function
-from mapsto.loop.opencl import kernel_name
+from mapsto.loop.opencl import Printed, kernel_name
 from mapsto.runtime.engine import Memory
 
 T = TypeVar("T")
@@ -23,8 +24,13 @@ class OpenClEngine:
     only handed to it, and it is waited for where something is read.
     """
 
-    def __init__(self, name: str, device: Device, functions: Mapping[str, Function], built: Mapping[str, Any]) -> None:
+    def __init__(
+        self, name: str, device: Device, functions: Mapping[str, Function], built: Mapping[str, Any],
+        printed: Mapping[str, Printed] | None = None,
+    ) -> None:  # fmt: skip
+        """printed: the text of each kernel, for a file; None: it is not kept."""
         self.name = name
+        self._printed = printed
         self.device = device
         self._functions = functions
         self._built = built
@@ -51,6 +57,10 @@ class OpenClEngine:
             events.append(self._copy(into, memory, at == len(copies), src_offset=offset))
         if not copies:
             self.told(self.device.queue.finish)
+
+    def code(self) -> bytes | None:
+        """See `Engine`: `devices.opencl.saved` reads it."""
+        return None if self._printed is None else code_of(self._functions, self._printed)
 
     def launcher(self, function: str) -> OpenClLauncher:
         return OpenClLauncher(self, self._functions[function], self._built[function])
