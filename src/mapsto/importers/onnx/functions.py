@@ -24,8 +24,19 @@ class LocalFunctions:
         """The model's function that a node calls, or None."""
         return self.own.get((node.domain, node.op_type, node.overload)) if self.own else None
 
+    def in_standard(self, node: Any, domain: str, opsets: Mapping[str, int]) -> bool:
+        """Whether the standard defines an op by a body, for some input types at least."""
+        version = opsets.get(domain, 1)
+        try:
+            schema: Any = onnx.defs.get_schema(node.op_type, version, domain)
+        except onnx.defs.SchemaError:
+            return False
+        return schema.has_function or any(v <= version for v in schema.context_dependent_function_opset_versions)
+
     def of_standard(self, node: Any, domain: str, opsets: Mapping[str, int], inputs: Sequence[object]) -> Any:
-        """The body by which the standard defines an op (for these input types), or None."""
+        """The body by which the standard defines an op (for these input types), or None. inputs: all that the op must
+        have are there: onnx's own code reads their types without looking.
+        """
         version = opsets.get(domain, 1)
         try:
             schema: Any = onnx.defs.get_schema(node.op_type, version, domain)

@@ -64,6 +64,15 @@ def check_counts(domain: str, op: str, opset: int, inputs: int, outputs: int) ->
         raise ModelError(f"{outputs} outputs are named, the op has {schema.min_output} at least")
 
 
+def check_given(domain: str, op: str, opset: int, inputs: Sequence[object]) -> None:
+    """Raises ModelError where an input is left out that the op must have."""
+    formals = onnx.defs.get_schema(op, opset, domain).inputs
+    for i, given in enumerate(inputs):
+        formal = formals[min(i, len(formals) - 1)]
+        if given is None and formal.option != onnx.defs.OpSchema.FormalParameterOption.Optional:
+            raise ModelError(f"input {i} ({formal.name}) is left out")
+
+
 def check_types(domain: str, op: str, opset: int, inputs: Sequence[TensorOrSequence | None]) -> None:
     """Raises ModelError for an input of a type that the op does not take, or of another type than one it must equal."""
     fault = _fault(domain, op, opset, tuple([None if value is None else type_of(value) for value in inputs]))

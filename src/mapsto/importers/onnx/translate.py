@@ -21,7 +21,7 @@ from mapsto.importers.onnx.inputs import add_inputs
 from mapsto.importers.onnx.order import in_order
 from mapsto.importers.onnx.quantised import QuantisedValues
 from mapsto.importers.onnx.reader import Source, opset_of
-from mapsto.importers.onnx.schema import check_attributes, check_counts, check_types
+from mapsto.importers.onnx.schema import check_attributes, check_counts, check_given, check_types
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
 from mapsto.importers.onnx.table import NodeCall, Row, find_row
 from mapsto.importers.onnx.tensors import TensorReader
@@ -189,9 +189,8 @@ class Translator:
         values = tuple(None if isinstance(v, Gone) else v for v in operands)
         found = find_row(domain, node.op_type)
         function = own = self.functions.of_model(node)
-        if found is None and function is None:
-            function = self.functions.of_standard(node, domain, place.opsets, values)
-        if found is None and function is None:
+        by_standard = found is None and own is None
+        if by_standard and not self.functions.in_standard(node, domain, place.opsets):
             raise UnsupportedError(_no_row(node, domain))
         if any(operand is Gone.UNSUPPORTED for operand in operands):
             return [Gone.UNSUPPORTED] * len(node.output)
@@ -200,6 +199,11 @@ class Translator:
             check_counts(domain, node.op_type, version, len(node.input), len(node.output))
             check_types(domain, node.op_type, version, values)
             check_attributes(domain, node.op_type, version, (attribute.name for attribute in node.attribute))
+        if by_standard:
+            check_given(domain, node.op_type, version, values)
+            function = self.functions.of_standard(node, domain, place.opsets, values)
+            if function is None:
+                raise UnsupportedError(_no_row(node, domain))
         attributes = {attribute.name: attribute for attribute in node.attribute}
         if function is not None:
             return self._inline(scope, function, values, attributes, name, place)

@@ -82,8 +82,8 @@ def _compress(call: NodeCall) -> Result:
         axis = call.axis(x.rank)
     else:
         x, axis = b.one("reshape", [x], shape=(product(x.shape),)), 0
-    if condition.rank != 1:
-        raise call.wrong(f"the condition {condition} is no vector")
+    if condition.rank != 1 or x.rank == 0:
+        raise call.wrong(f"the condition {condition} is no vector, or {x} has no axis")
     length, extent = condition.shape[0], x.shape[axis]
     said = f"the condition has {length} elements, axis {axis} has {extent}: it must not be longer"
     b.require(extent - length, said, where=b.place("compress"))
@@ -183,14 +183,14 @@ def _cross_entropy(call: NodeCall) -> Result:
     """-weight[target] * log p[target], summed, averaged by weight, or for each place. Classes on axis 1."""
     b, scores, target = call.builder, call.input(0), as_index(call.builder, call.input(1))
     softmax = call.op == "SoftmaxCrossEntropyLoss"
+    if scores.rank < 2:
+        raise call.wrong(f"the scores {scores} have no axis of classes")
     logs = log_softmax(b, scores, 1) if softmax else scores
     weight = call.optional(2)
     ignored = None
     if call.has_attribute("ignore_index"):
         ignored = b.one("eq", [target, b.constant(np.asarray(call.integer("ignore_index")), "c", target.dtype)])
         target = b.one("select", [ignored, call.scalar(0, target), target])
-    if scores.rank < 2:
-        raise call.wrong(f"the scores {scores} have no axis of classes")
     check_inside(b, target, Allowed((1,), (scores.shape[1],), "place", "target"), b.place("cross_entropy"))
     found = b.one("gather_elements", [logs, unsqueeze(b, target, [1])], axis=1)
     loss = b.one("neg", [b.one("reshape", [found], shape=target.shape)])

@@ -86,10 +86,16 @@ def _normalised_by_feature(call: NodeCall, mean: Value, variance: Value) -> Valu
 # -- the others --------------------------------------------------------------------------------------------------------
 
 
+def _axis_of(call: NodeCall, x: Value) -> int:
+    if x.rank == 0:
+        raise call.wrong(f"{x} has no axis to normalise along")
+    return call.axis(x.rank, -1)
+
+
 @row("LayerNormalization")
 def _layer_norm(call: NodeCall) -> Result:
     b, x, scale, bias = call.builder, call.input(0), call.input(1), call.optional(2)
-    axis, epsilon = call.axis(x.rank, -1), call.number("epsilon", 1e-5)
+    axis, epsilon = _axis_of(call, x), call.number("epsilon", 1e-5)
     result = composite.layer_norm(b, x, scale, bias, axis, epsilon)
     if not call.wants(1) and not call.wants(2):
         return result
@@ -100,7 +106,7 @@ def _layer_norm(call: NodeCall) -> Result:
 @row("RMSNormalization", "SimplifiedLayerNormalization")
 def _rms_norm(call: NodeCall) -> Result:
     x, scale = call.input(0), call.input(1)
-    return composite.rms_norm(call.builder, x, scale, call.axis(x.rank, -1), call.number("epsilon", 1e-5))
+    return composite.rms_norm(call.builder, x, scale, _axis_of(call, x), call.number("epsilon", 1e-5))
 
 
 @row("InstanceNormalization")
@@ -117,6 +123,8 @@ def _group_norm(call: NodeCall) -> Result:
     if x.rank < 2 or groups < 1:
         raise call.wrong("it takes a tensor with channels and a positive num_groups")
     scale, bias = call.input(1), call.input(2)
+    if scale.rank != 1 or bias.rank != 1:
+        raise call.wrong(f"scale {scale} and bias {bias} are no vectors")
     if call.opset < 21 and scale.shape != (x.shape[1],):
         each = floordiv(x.shape[1], groups)
         scale, bias = (
@@ -154,4 +162,4 @@ def _lp_normalization(call: NodeCall) -> Result:
     b, x, p = call.builder, call.input(), call.integer("p", 2)
     if p not in (1, 2):
         raise call.unsupported(f"attribute p={p} is not supported; it may be 1 or 2")
-    return composite.lp_norm(b, x, call.axis(x.rank, -1), p)
+    return composite.lp_norm(b, x, _axis_of(call, x), p)

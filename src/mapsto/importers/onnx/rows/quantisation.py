@@ -43,6 +43,8 @@ def laid_out(call: NodeCall, v: Value, x: Value) -> Value:
         return reshape(b, v, ())
     if v.rank != 1:
         raise call.unsupported(f"a scale or zero point {v} is not supported; use one element, one an axis, or blocks")
+    if x.rank == 0:
+        raise call.wrong(f"{v} has a number for each place along an axis, {x} has none")
     axis = call.axis(x.rank, 1)
     shape: list[Dim] = [1] * x.rank
     shape[axis] = v.shape[0]

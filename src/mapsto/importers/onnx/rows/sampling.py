@@ -244,6 +244,8 @@ def _max_unpool(call: NodeCall) -> Result:
     inner = [(x.shape[2 + k] - 1) * strides[k] - pads[k] - pads[rank + k] + kernel[k] for k in range(rank)]
     pooled: tuple[Dim, ...] = (*x.shape[:2], *inner)
     shape = tuple(call.dims(2, "size")) if call.has(2) else pooled
+    if len(shape) != x.rank:
+        raise call.wrong(f"{call.port(2)} has {len(shape)} sizes for {x}")
     check_inside(b, indices, Allowed((0,), (product(pooled),), "place"), b.place("max_unpool"))
     if shape != pooled:
         indices = _moved(b, indices, pooled, shape)

@@ -232,6 +232,8 @@ def _stft(call: NodeCall) -> Result:
     b, x = call.builder, call.input(0)
     step = call.dim(1, "step")
     window = call.optional(2)
+    if window is not None and window.rank != 1:
+        raise call.wrong(f"the window {window} is no vector")
     if call.has(3):
         known = float_as_dims(b, call.input(3))
         size = known if known is not None else call.dim(3, "length")
