@@ -150,11 +150,12 @@ def put_between_marks(path: Path, text: str, what: str = "measured") -> None:
     write_text(path, f"{before}{begin}{mark}{end_of_mark}\n\n{text}\n\n{end}{after}")
 
 
-def machine_line(threads: int) -> str:
+def machine_line(*threads: int) -> str:
     about = machine.describe()
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    counts = " and ".join(map(str, threads))
     return (
-        f"{threads} thread(s), {about['processor']} with {about['cores']} cores, Python {about['python']}, {versions}"
+        f"{counts} thread(s), {about['processor']} with {about['cores']} cores, Python {about['python']}, {versions}"
     )
 
 

@@ -130,9 +130,10 @@ def main() -> int:
     titles = [f"{isa or 'widest'}, {count} thread{'s' * (count > 1)}" for isa, count in ways]
     head = ["model", *[cell for title in titles for cell in (f"mapsto ({title})", "times the faster peer")]]
     print((markdown if args.markdown else table)(head, rows))
-    print("\n".join(["", machine_line(max(count for _, count in ways)), *failed]))
+    about = machine_line(*sorted({count for _, count in ways}))
+    print("\n".join(["", about, *failed]))
     if args.update is not None:
-        put_between_marks(args.update, f"{markdown(head, rows)}\n\n{machine_line(ways[0][1])}.", "speed")
+        put_between_marks(args.update, f"{markdown(head, rows)}\n\n{about}.", "speed")
     return int(bool(failed))
 
 

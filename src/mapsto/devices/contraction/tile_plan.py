@@ -149,12 +149,13 @@ def near_tiles(
 
 
 def _neighbours(plan: TilePlan, core: Core, shape: ProductShape) -> list[TilePlan]:
-    """The other loop order; row blocks of half and twice as many units."""
+    """The other loop order; row blocks of half and twice as many units, in slices where their sums can wait."""
     other = not plan.rows_outer
     work = _work(plan.form, core, shape, plan.tiling)
     turned = replace(plan, rows_outer=other, chunk=units_a_block(work, _bytes_of_a(plan.form) if other else 0))
     sizes = {max(plan.chunk // 2, 1), min(2 * plan.chunk, max(work.units, 1))} - {plan.chunk}
-    return [turned, *(replace(plan, chunk=size) for size in sorted(sizes))]
+    found = [turned, *(replace(plan, chunk=size) for size in sorted(sizes))]
+    return [replace(each, slice=0) if each.slice and each.sliced_loop is None else each for each in found]
 
 
 def _planned(form: ContractionForm, core: Core, shape: ProductShape, tiling: Tiling) -> TilePlan:
