@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -201,3 +202,15 @@ def test_what_is_computed_among_halves_is_rounded(engine: Engine) -> None:
     total = (x.astype(np.float32) + y.astype(np.float32)).astype(DType.BF16.numpy)
     wanted = np.maximum(total.astype(np.float32), x.astype(np.float32)).ravel()
     assert (out.astype(np.float32) == wanted).all()
+
+
+def test_edges_are_not_counted_one_by_one() -> None:
+    """Of a window over millions of rows, of which few read no padding."""
+    far = 3_000_000
+    case = one("pad", [floats(4, 16)], before=(far, 0), after=(far, 0), mode="constant", value=1.5)
+    tracemalloc.start()
+    try:
+        lowered(case)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()

@@ -337,10 +337,9 @@ class _Writer:
         first, past = inside
         if not isinstance(first, int) or not isinstance(past, int) or not isinstance(last.extent, int):
             return False
-        rows = [*range(first), *range(past, last.extent)]
-        if len(rows) > _FEW_EDGES or not _is_small(body.segment):
+        if first + max(last.extent - past, 0) > _FEW_EDGES or not _is_small(body.segment):
             return False
-        for row in rows:
+        for row in (*range(first), *range(past, last.extent)):
             with self.code.branch((row - low, high - 1 - row)):
                 self.code.bind(last.name, row)
                 body.emit()
