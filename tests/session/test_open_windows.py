@@ -7,8 +7,9 @@ import pytest
 from tests.session.support import check, normal, parse
 
 from mapsto.devices.cpu.workers import Workers
-from mapsto.errors import UnsupportedError
-from mapsto.session.compile import prepared
+from mapsto.errors import ExecutionError, UnsupportedError
+from mapsto.runtime.guard import Fences
+from mapsto.session.compile import build, prepared
 
 POOLS = [
     "MaxPool<kernel_shape = [3], strides = [2], ceil_mode = 1>",
@@ -57,3 +58,23 @@ def test_pads_below_zero_are_refused_where_what_is_rounded_up_hides_them(op: str
     pool = f"{op}<kernel_shape = [2], strides = [2], pads = [0, -1], ceil_mode = 1>"
     with pytest.raises(UnsupportedError, match="negative pads"):
         prepared(parse(f"g (float[1, 1, n] x) => (float[1, 1, m] y) {{ y = {pool}(x) }}", opset=22), None)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_images_that_are_smaller_than_the_windows_end_the_run(workers: Workers, behind: bool) -> None:
+    """Inside of a model, where no output has the extent that would be negative; nothing runs on it."""
+    model = parse("""g (float[1, 16, n, 9] x, float[40, 16, 1, 1] w) => (float[1, 40, 1, 1] y) {
+        a = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(x)
+        b = MaxPool<kernel_shape = [3, 3], strides = [2, 2]>(a)
+        c = Conv(b, w)
+        d = Relu(c)
+        y = GlobalAveragePool(d)
+    }""")
+    exe = build(prepared(model, None), workers, 1, None)
+    exe.guard(Fences(behind))
+    feed = {"w": normal(40, 16, 1, 1)}
+    for rows in (0, 1, 2):
+        with pytest.raises(ExecutionError, match=r"max_pool: its result would have the shape \[1, 16, .*n"):
+            exe.run({"x": normal(1, 16, rows, 9), **feed})
+    for rows in (3, 7, 9):
+        assert exe.run({"x": normal(1, 16, rows, 9), **feed})["y"].shape == (1, 40, 1, 1)
