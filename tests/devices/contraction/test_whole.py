@@ -8,7 +8,7 @@ from benchmarks.contraction.whole import compile_whole
 
 from mapsto.devices.cpu.workers import Workers
 
-SHAPES = (Convolution(24, 40, (9, 8)), Product(13, 48, 72))
+SHAPES = (Convolution(24, 40, (9, 8)), Convolution(64, 64, 28), Product(13, 48, 72))
 
 
 @pytest.mark.parametrize("fmt", [FP32, BF16, INT8], ids=lambda fmt: fmt.name)
@@ -16,4 +16,4 @@ SHAPES = (Convolution(24, 40, (9, 8)), Product(13, 48, 72))
 def test_a_format_reaches_the_template(shape: Convolution | Product, fmt: Format, workers: Workers) -> None:
     """`compile_whole` itself ends where the result is not numpy's, or where no work is a contraction."""
     whole = compile_whole(shape, fmt, workers)
-    assert "tile " in whole.schedule and whole.extent > 0
+    assert whole.schedule.startswith("tile ") and whole.extent > 0
