@@ -110,7 +110,8 @@ def plan_lines(parts: PlanFields) -> Iterator[str]:
 
 def traits_text(traits: Traits) -> str:
     """As it stands in a plan."""
-    return ", ".join(f"{name} {number}" for name, number in vars(traits).items())
+    said = {f.name: getattr(traits, f.name) for f in fields(Traits) if getattr(traits, f.name) != f.default}
+    return ", ".join(f"{name} {number}" for name, number in said.items())
 
 
 def _basis_lines(basis: Basis) -> Iterator[str]:
