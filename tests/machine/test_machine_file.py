@@ -115,6 +115,8 @@ BROKEN = [
     ('ops = ["conv", "window"]', 'ops = "conv"', 18, "expected a list of names"),
     ("tile = [32, 16]", "tile = [0, 16]", 19, "expected [rows, columns]"),
     ('peaks = { "i8*i8*i32" = 8e11 }', 'peaks = { "i8*i8" = 8e11 }', 20, "the types of a, of b and of their sum"),
+    ('peaks = { "i8*i8*i32" = 8e11 }', 'peaks = { "i8*i8*i32]" = 8e11 }', 20, "the types of a, of b and of their sum"),
+    ('peaks = { "i8*i8*i32" = 8e11 }', 'peaks = { "i8.[x]" = 8e11 }', 20, "the types of a, of b and of their sum"),
     ('peaks = { "i8*i8*i32" = 8e11 }', "peaks = {}", 20, "expected one figure at least"),
     ('peaks = { "i8*i8*i32" = 8e11 }', 'peaks = { "i8*i8*i32" = -8e11 }', 20, "expected a positive number"),
     ("rates = { exp = 1e-9 }", "rates = { expp = 1e-9 }", 21, "means nothing here; 'exp'?"),

@@ -149,7 +149,7 @@ class _MachineReader:
         """at: the way to the place, whose nearest part that has a line is named with it."""
         way = at
         while way and way not in self.lines:
-            way = re.sub(r"\.?[^.]*$", "", way) if not way.endswith("]") else re.sub(r"\[\d+\]$", "", way)
+            way = _around(way)
         line = f", line {self.lines[way]}" if way else ""
         return ParseError(f"{self.where}{line}: {at}: {what}")
 
@@ -340,6 +340,12 @@ class _MachineReader:
             raise self.fail(_inside(at, key), 'expected the types of a, of b and of their sum, as "f32*f32*f32"')
         a, b, total = (_TYPES[part] for part in parts)
         return a, b, total
+
+
+def _around(way: str) -> str:
+    """The way to what a place lies in, which is shorter, whatever keys there are on it."""
+    number = re.search(r"\[\d+\]$", way)
+    return way[: number.start()] if number else way.rpartition(".")[0]
 
 
 def _is_whole(value: Any) -> bool:
