@@ -163,8 +163,9 @@ import sys, numpy as np, mapsto
 exe = mapsto.load({str(tmp_path / "cnn.mapsto")!r})
 found, expected = exe.run(dict(np.load({str(tmp_path / "x.npz")!r}))), np.load({str(tmp_path / "expected.npz")!r})
 assert all(found[n].tobytes() == expected[n].tobytes() for n in expected)
-for name in ("onnx", "mapsto.importers", "mapsto.passes", "mapsto.devices", "mapsto.session"):
+for name in ("onnx", "llvmlite", "mapsto.importers", "mapsto.passes", "mapsto.plan", "mapsto.devices"):
     assert name not in sys.modules, name
+assert [name for name in sys.modules if name.startswith("mapsto.session.")] == ["mapsto.session.load"]
 """
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60, env=environment())
 

@@ -115,7 +115,7 @@ def test_parts_keep_within_limits() -> None:
     network = weighted("light_squeezenet")
     x = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
     expected = mapsto.compile(network, threads=1)(x)
-    one, both = {"cpu": {"memory": 6e6}}, {"cpu": {"memory": 8e6}, "opencl": {"memory": 40e6}}
+    one, both = {"cpu": {"memory": 6e6}}, {"cpu": {"memory": 16e6}, "opencl": {"memory": 80e6}}
     opencl.required()
     for limits in (one, both):
         exe = mapsto.divide(network, ["cpu", "opencl"], threads=1, adapt=False, limits=limits)
