@@ -256,15 +256,14 @@ def bench(
     """Time a model beside other engines: alternately, each in a process of its own, medians and quartiles."""
     from mapsto.cli.bench import bench_model
 
+    fed = (inputs, given or [], shape or [])
     if kernels or worst:
         from mapsto.cli.kernels import bench_kernels
 
-        fed = (inputs, given or [], shape or [])
         bench_kernels(model, *fed, threads, seconds, dynamic, kernels, worst, seed, data_root, device, json)
         return
 
     engines = [name.strip() for name in against.split(",") if name.strip()]
-    fed = (inputs, given or [], shape or [])
     bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, device, pin or [], json)
 
 

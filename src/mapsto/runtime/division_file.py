@@ -20,14 +20,13 @@ import numpy as np
 from mapsto import files
 from mapsto.errors import MapstoError, ModelError, ParseError, UnsupportedError
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim
 from mapsto.ir.expr_text import parse_dim
 from mapsto.ir.graph import Value
 from mapsto.runtime import artifact, container
 from mapsto.runtime.divisions import DividedPart, Division, Whole
 from mapsto.runtime.executable import Executable, executable_of
 from mapsto.runtime.program import Program
-from mapsto.runtime.program_json import program_from_json, program_to_json
+from mapsto.runtime.program_json import dim_to_json, program_from_json, program_to_json
 from mapsto.version import VERSION
 
 FORMAT_VERSION = 1
@@ -110,18 +109,7 @@ def _part(part: DividedPart, host: str, blobs: _Blobs) -> dict[str, Any]:
 
 
 def _value(value: Value) -> list[Any]:
-    return [value.name, value.dtype.value, [_dim(dim) for dim in value.shape]]
-
-
-def _dim(dim: Dim) -> int | str:
-    if isinstance(dim, int):
-        return dim
-    try:
-        if parse_dim(str(dim)) == dim:
-            return str(dim)
-    except ParseError:
-        pass
-    raise ModelError(f"the size {dim} cannot be saved: rename its symbols (letters, digits, _ and . only)")
+    return [value.name, value.dtype.value, [dim_to_json(dim) for dim in value.shape]]
 
 
 def _array(array: np.ndarray, blobs: _Blobs) -> list[Any]:

@@ -38,7 +38,7 @@ def program_to_json(program: Program) -> dict[str, Any]:
         index.setdefault(dim, len(index))
     return {
         "name": program.name,
-        "dims": [_dim_to_json(dim) for dim in index],
+        "dims": [dim_to_json(dim) for dim in index],
         "inputs": [_port_to_json(port, index) for port in program.inputs],
         "outputs": [_port_to_json(port, index) for port in program.outputs],
         "buffers": [[b.name, b.kind, index[b.bytes], b.offset] for b in program.buffers],
@@ -48,7 +48,8 @@ def program_to_json(program: Program) -> dict[str, Any]:
     } | ({"liftable": liftable} if (liftable := [k for k, c in enumerate(program.checks) if c.liftable]) else {})
 
 
-def _dim_to_json(dim: Dim) -> int | str:
+def dim_to_json(dim: Dim) -> int | str:
+    """A size as files have it. Raises ModelError for a symbol whose name the text form cannot hold."""
     if isinstance(dim, int):
         return dim
     try:
