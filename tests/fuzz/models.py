@@ -93,15 +93,22 @@ def _tried(case: Case, desk: Desk) -> Outcome:
     feed = inputs(exe, case.feed, rng)
     if feed is None:
         return Outcome("compiled", "too large to run")
-    fixed = {name: array.shape for name, array in feed.items()} if isinstance(exe, VariedExecutable) else None
-    return fenced_run(exe, feed, lambda: load(case.data, fixed), case.noise, desk)
+    shapes = {name: array.shape for name, array in feed.items()}
+    fixed = shapes if isinstance(exe, VariedExecutable) else None
+    narrowed = None if getattr(exe, "narrowing", None) is None else lambda: load(case.data, shapes)
+    return fenced_run(exe, feed, lambda: load(case.data, fixed), case.noise, desk, narrowed)
 
 
 def fenced_run(
-    exe: Executable, feed: Mapping[str, np.ndarray], loaded: Callable[[], Any], noise: int, desk: Desk
+    exe: Executable,
+    feed: Mapping[str, np.ndarray],
+    loaded: Callable[[], Any],
+    noise: int,
+    desk: Desk,
+    narrowed: Callable[[], Any] | None = None,
 ) -> Outcome:
     """Runs between fences, and compares. A run of more than what is tried is no finding, where it keeps to what its
-    program says that it takes.
+    program says that it takes. narrowed: the graph for these sizes alone, where the executable may make code for them.
     """
     desk.stage("run", RUN_SECONDS)
     varied = isinstance(exe, VariedExecutable)  # whose programs are made by the run
@@ -119,7 +126,7 @@ def fenced_run(
     desk.stage("reference", SECONDS)
     if isinstance(found, Outcome) and found.kind == "Beyond":
         return _long(found, loaded, feed)
-    return compared(exe, found, loaded, feed, desk)
+    return compared(exe, found, loaded, feed, desk, narrowed)
 
 
 def _long(found: Outcome, loaded: Callable[[], Any], feed: Mapping[str, np.ndarray]) -> Outcome:
@@ -182,9 +189,16 @@ _BEYOND_NUMPY = re.compile("array is too big|Maximum allowed dimension exceeded"
 
 
 def compared(
-    exe: Executable, found: Any, loaded: Callable[[], Any], feed: Mapping[str, np.ndarray], desk: Desk
+    exe: Executable,
+    found: Any,
+    loaded: Callable[[], Any],
+    feed: Mapping[str, np.ndarray],
+    desk: Desk,
+    narrowed: Callable[[], Any] | None = None,
 ) -> Outcome:
-    """A run's result (or refusal) beside the reference's."""
+    """A run's result (or refusal) beside the reference's: of the graph with open sizes, and where that refuses, of the
+    one for these sizes, if there is one.
+    """
     graph = guarded(loaded, ())
     if isinstance(graph, Outcome):
         return graph
@@ -208,6 +222,8 @@ def compared(
             return Outcome("refused by the run", found.kind, found.message)
         return Outcome("refuses", _pattern(found.message), found.message, True)
     if isinstance(expected, MapstoError):
+        if narrowed is not None:
+            return compared(exe, found, narrowed, feed, desk)
         return Outcome("reference refuses", _pattern(str(expected)), str(expected), True)
     desk.stage("compare", 4 * SECONDS)
     wrong = difference(found, expected, graph, feed)

@@ -11,8 +11,8 @@ import pytest
 from mapsto.placement import search as searching
 from mapsto.placement.bounds import heads, lower_bound, prices, tails
 from mapsto.placement.model import latency, timeline
-from mapsto.placement.place import PLACERS, place
-from mapsto.placement.problem import OBJECTIVES, Job, PlacementProblem, Route
+from mapsto.placement.place import place
+from mapsto.placement.problem import OBJECTIVES, PLACERS, Job, PlacementProblem, Route
 from mapsto.placement.simple import additive, by_support, heft
 from tests.placement.graphs import NETWORKS, problem_of, random_edges
 

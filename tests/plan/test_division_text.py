@@ -32,6 +32,7 @@ names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=8
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 seconds = st.floats(allow_nan=False) | st.just(math.inf)
 watts = st.floats(0, allow_infinity=False)
+factors = st.floats(0, exclude_min=True, allow_infinity=False)
 plain = st.from_regex(r"[a-z][a-z0-9.:+_-]{0,6}", fullmatch=True)
 
 
@@ -58,7 +59,7 @@ def plans(draw: st.DrawFn) -> DividedPlan:
     devices = draw(st.lists(plain, min_size=1, max_size=3, unique=True))
     types = st.tuples(*[st.sampled_from(DType)] * 3)
     power = st.none() | st.builds(Power, watts, watts, watts, st.dictionaries(types, watts, max_size=3))
-    planned = tuple(PlannedDevice(name, draw(plain), draw(seconds), draw(seconds), draw(power)) for name in devices)
+    planned = tuple(PlannedDevice(name, draw(plain), draw(factors), draw(factors), draw(power)) for name in devices)
     everywhere = draw(st.booleans())
     works = draw(some_works(devices, everywhere)) if draw(st.booleans()) else ()
     parted = draw(st.lists(st.sampled_from(planned), max_size=3)) if works else []
@@ -127,6 +128,9 @@ WRONG = [
     ("others 0.5", "others half", 3, "device: expected `device DEVICE is MAKER"),
     ("device a", "device c", 3, "there is no device 'c' in this plan; there are: a, b"),
     ("objective latency", "objective", 5, "objective: expected `objective NAME`"),
+    ("objective latency", "objective b", 5, "objective 'b'; there are: latency, throughput, energy"),
+    ("placer exact", "placer latency", 6, "placer 'latency'; there are: greedy, heft, exact, exhaustive"),
+    ("others 0.5", "others -0.5", 3, "expected a number above 0, found -0.5"),
     ("placer exact", "objective exact", 6, "line 5 says that already"),
     ("conv* on b", "conv* on d", 7, "there is no device 'd'"),
     ("split y 16", "split y -16", 8, "split: expected `split VALUE COUNT of AXIS`"),

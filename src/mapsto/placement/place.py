@@ -11,11 +11,10 @@ import numpy.typing as npt
 
 from mapsto.placement.bounds import lower_bound
 from mapsto.placement.model import Indices, latencies, latency
-from mapsto.placement.problem import CLOSE, PlacementProblem
+from mapsto.placement.problem import CLOSE, PLACERS, PlacementProblem
 from mapsto.placement.search import search
 from mapsto.placement.simple import additive, alone, by_support, exhaustive, heft
 
-PLACERS = ("greedy", "heft", "exact", "exhaustive")
 # Works times partial assignments at a time, of one search after the other: more where fewer left something open.
 _SEARCHES = (1 << 13, 1 << 16, 5 << 16)
 _WIDEST = 1 << 14  # partial assignments at a time

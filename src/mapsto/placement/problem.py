@@ -18,6 +18,8 @@ OBJECTIVES = ("latency", "throughput", "energy")
 """What is to be least: the seconds of one run; those of the slowest stage of a stream of runs (a device, or a bus); or
 the sum over all works and transfers, whose figures are joules then.
 """
+PLACERS = ("greedy", "heft", "exact", "exhaustive")
+"""How seats are found: "exact" is the one to use, the others are there to compare with."""
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from mapsto.boundary import public
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
 from mapsto.machine.spec import Power, ProductTypes
+from mapsto.placement.problem import OBJECTIVES, PLACERS
 from mapsto.plan.division import (
     AXES,
     CHANNELS,
@@ -241,7 +242,7 @@ class _DivisionReader:
         if self.devices[name].maker:
             raise ValueError(f"device {name}: a line says that already")
         self.lines[f"device {name}"] = number
-        products, others = float(found["products"]), float(found["others"])
+        products, others = _factor(found["products"]), _factor(found["others"])
         self.devices[name] = replace(self.devices[name], maker=found["maker"], products=products, others=others)
 
     def read_power(self, found: re.Match[str], number: int) -> None:
@@ -263,7 +264,10 @@ class _DivisionReader:
         self.lines[f"limit {name}"] = number
 
     def read_word(self, found: re.Match[str], number: int) -> None:
-        self.words.update(found.groupdict())
+        for word, said in found.groupdict().items():
+            if said not in _WORDS[word]:
+                raise ValueError(f"{word} {said!r}; there are: {', '.join(_WORDS[word])}")
+            self.words[word] = said
 
     def read_pin(self, found: re.Match[str], number: int) -> None:
         pin = (read_name(found["pattern"]), self.known(found["device"]))
@@ -391,12 +395,20 @@ _HEADS: Mapping[str, Callable[[_DivisionReader, re.Match[str], int], None]] = {
     "work": _DivisionReader.read_work,
 }
 _MANY = {"device", "power", "pin", "limit", "split", "other"}
+_WORDS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVES, "placer": PLACERS}
 _DETAILS = {"nodes", "ops", "from", "takes", "refuses", "beaten", "because"}
 
 
 def _types(text: str) -> ProductTypes:
     a, b, total = (DType(word) for word in text.split("*"))
     return a, b, total
+
+
+def _factor(text: str) -> float:
+    found = float(text)
+    if not 0 < found < math.inf:
+        raise ValueError(f"expected a number above 0, found {text}")
+    return found
 
 
 def _watts(text: str) -> float:

@@ -39,7 +39,9 @@ def sum_division(
 
     inside: terms of one round of the innermost loop. few: terms that are not divided. block: of a block, about.
     """
-    rounds = [float(e) if isinstance(e, int) else math.inf for e in extents if e != 0]
+    if inside == 0 or 0 in extents:
+        return None
+    rounds = [float(e) if isinstance(e, int) else math.inf for e in extents]
     if math.prod(rounds) * inside <= few:
         return None
     terms = inside

@@ -19,8 +19,8 @@ from mapsto.machine.cost import Parts
 from mapsto.machine.machine_file import MOST_BYTES, MachineFile, parse_machine
 from mapsto.ops.registry import known_ops, op
 from mapsto.placement.model import Event, latency, timeline
-from mapsto.placement.place import PLACERS, Placement, place
-from mapsto.placement.problem import OBJECTIVES, PlacementProblem
+from mapsto.placement.place import Placement, place
+from mapsto.placement.problem import OBJECTIVES, PLACERS, PlacementProblem
 from mapsto.plan.decide import decide
 from mapsto.plan.initial import constants_of
 from mapsto.plan.placing import Considered, WorksToPlace

@@ -10,8 +10,7 @@ from mapsto.arguments import brief, integer
 from mapsto.errors import ArgumentError, ParseError
 from mapsto.machine.machine_file import MachineFile
 from mapsto.machine.spec import Power
-from mapsto.placement.place import PLACERS
-from mapsto.placement.problem import OBJECTIVES
+from mapsto.placement.problem import OBJECTIVES, PLACERS
 from mapsto.plan.division import DividedPlan
 from mapsto.session.placed import AskedOf
 from mapsto.session.simulate import read_machine
