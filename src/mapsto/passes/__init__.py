@@ -19,6 +19,7 @@ from mapsto.passes.apart_windows import ApartWindows
 from mapsto.passes.channel_shuffles import ChannelShuffles
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
+from mapsto.passes.denormal_weights import DenormalWeights
 from mapsto.passes.gradient import gradient
 from mapsto.passes.hoisting import Hoisting
 from mapsto.passes.identities import Identities
@@ -34,6 +35,7 @@ __all__ = [
     "ChannelShuffles",
     "ConcatSlices",
     "DeadCode",
+    "DenormalWeights",
     "Hoisting",
     "Identities",
     "LayoutMoves",
@@ -72,6 +74,7 @@ def default_passes() -> tuple[Pass, ...]:
         LayoutMoves(),
         ConcatSlices(),
         PadIntoConv(),
+        DenormalWeights(),
         NarrowProducts(),
         Identities(),
         Hoisting(),

@@ -39,6 +39,7 @@ class EpilogueContext:
     fresh: Callable[[str], str]
     processor: Processor
     buffers: Mapping[str, str] | None = None
+    rounded: frozenset[str] = frozenset()
 
 
 def emit_scalar(
@@ -49,7 +50,7 @@ def emit_scalar(
     names = context.buffers or {}
     operands = {t: Operand(names.get(t, t), dtypes.get(t, DType.I64)) for t in context.layouts}
     code = Code(set(), context.fresh)
-    emitter = Emitter(code, operands, context.processor, tensors=Tensors(rounded=frozenset(context.known)))  # sums
+    emitter = Emitter(code, operands, context.processor, tensors=Tensors(rounded=context.rounded))
     for name, known in context.known.items():
         emitter.define(name, known)
     for name, at in context.bindings.items():

@@ -54,9 +54,11 @@ def is_picked(e: Scalar, dtype: DType) -> bool:
     return isinstance(e, Reduce) and e.kind in ("max", "min") and is_picked(e.body, dtype)
 
 
-def rounded_tensors(stmts: Sequence[Stmt]) -> frozenset[str]:
-    """Tensors that statements give such values. What comes into a kernel is taken for exact."""
-    found: set[str] = set()
+def rounded_tensors(stmts: Sequence[Stmt], given: Collection[str] = ()) -> frozenset[str]:
+    """Tensors that statements give such values, and those `given` to be so. What else comes into a kernel is taken for
+    exact.
+    """
+    found = set(given)
     for stmt in stmts:
         if is_rounded(stmt.value, found) or (stmt.scan is not None and stmt.dtype.is_float):
             found.add(stmt.target)

@@ -81,18 +81,25 @@ class Emitter(Context):
         return emit_reduce(self, e)
 
     def _divides_often(self, e: Op) -> bool:
-        """Whether an f32 divisor is the same all through a loop (a softmax's sum): one division and many
-        multiplications then, for at most one more unit in the last place. The quotient of exact numbers is exact to
-        the bit: it may be rounded to an integer next, as quantisation does.
+        """Whether an f32 divisor is a constant, or the same all through a loop (a softmax's sum): one division, or
+        none, and many multiplications then, for at most one more unit in the last place. The quotient of exact numbers
+        is exact to the bit: it may be rounded to an integer next, as quantisation does.
         """
-        if e.dtype is not DType.F32 or isinstance(e.args[1], Const):
+        if e.dtype is not DType.F32 or not any(is_rounded(arg, self.rounded) for arg in e.args):
             return False
-        if not any(is_rounded(arg, self.rounded) for arg in e.args):
-            return False
-        return self.depth_of(self.info(e.args[1])) < self.depth_of(self.info(e))
+        divisor = e.args[1]
+        if isinstance(divisor, Const):
+            return 2.0**-94 <= abs(float(divisor.value)) <= 2.0**94
+        return self.depth_of(self.info(divisor)) < self.depth_of(self.info(e))
 
     def _times_reciprocal(self, x: Scalar, divisor: Scalar) -> loop.Value:
-        """x / d as (x * s) * (1 / (d * s)), s a power of two that keeps the reciprocal of any d a normal number."""
+        """x / d as x * (1 / d), or as (x * s) * (1 / (d * s)) where d is computed: s is a power of two that keeps the
+        reciprocal of any d a normal number.
+        """
+        if isinstance(divisor, Const):
+            value = self.value(x)
+            constant_inverse = constant(1.0 / float(divisor.value), value.type)
+            return self.code.let(loop.Binary("mul", value, constant_inverse))
         scale, inverse = self._reciprocal(divisor)
         scaled = self.code.let(loop.Binary("mul", *same_lanes([self.value(x), scale])))
         return self.code.let(loop.Binary("mul", *same_lanes([scaled, inverse])))

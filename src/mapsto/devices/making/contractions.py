@@ -13,6 +13,7 @@ from mapsto.devices.contraction.template import contraction, plan_contraction
 from mapsto.devices.contraction.tile_plan import near_tiles, read_tiles, streamed_cycles, tiles_text
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
+from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
@@ -318,12 +319,14 @@ def epilogue_of(shaped: Shaped, processor: Processor) -> Epilogue:
         at[column] = place.column
         statements: list[loop.Statement] = []
         known: dict[str, loop.Value] = dict.fromkeys(shaped.accumulators, accumulators)
+        sums = shaped.accumulators if accumulators.type.element.is_float else ()  # those of integers are exact
+        rounded = rounded_tensors(shaped.stmts, sums)
         result = accumulators
         for stmt in shaped.stmts:
             bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}
             wide = next(i.name for i, e in zip(stmt.iters, shaped.index, strict=True) if column in symbols(e))
             point = bindings, wide, place.lanes, layouts, known, place.mask, place.fresh
-            context = EpilogueContext(*point, processor)
+            context = EpilogueContext(*point, processor, rounded=rounded)
             more, result = emit_scalar(stmt.value, context)
             statements.extend(more)
             known[stmt.target] = result
