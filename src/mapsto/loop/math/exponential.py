@@ -127,19 +127,18 @@ def exp(x: Lanes) -> Lanes:
 
 
 def exp_bounded(x: Lanes) -> Lanes:
-    """exp for arguments known to give a normal result (NaN passes): one scaling, no clamps."""
+    """exp for arguments known to give a normal result (NaN passes), or that are `highest`: one scaling, no clamps."""
     f = _FORMATS[x.type.element]
     reduced = _reduce(x, f)
     return reduced.r.horner((1.0, 1.0, *f.tail)) * _power_of_two(reduced, f)
 
 
 def sigmoid(x: Lanes) -> Lanes:
-    """1/(1 + exp(-x)) with e = exp(-|x|): 1/(1+e) for x >= 0, e/(1+e) below, so small results keep their bits. Those
-    that would be denormal are 0: an operation with one may take as long as a hundred others.
+    """1 / (1 + exp(-x)): the sum rounds no more where exp(-x) is large than where it is small, so small results keep
+    their bits. At the upper bound the power of two is infinite and the result 0, where it would be denormal.
     """
     f = _FORMATS[x.type.element]
-    e = exp_bounded((-abs(x)).at_least(f.normal))
-    return (x < 0.0).select((x < f.normal).select(x.lift(0.0), e), 1.0) / (e + 1.0)
+    return 1.0 / (exp_bounded((-x).at_least(f.normal).at_most(f.highest)) + 1.0)
 
 
 def _expm1_of(reduced: _Reduced, f: _Format) -> Lanes:
