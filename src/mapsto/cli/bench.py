@@ -10,7 +10,7 @@ import numpy as np
 
 from mapsto.arguments import Shapes
 from mapsto.cli.amounts import parse_pins
-from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, read_given
+from mapsto.cli.inputs import UsageError, feed_of_model, parse_shapes
 from mapsto.cli.open import several
 from mapsto.cli.output import print_json, seconds_text, table
 from mapsto.cli.progress import progress_bar
@@ -43,12 +43,8 @@ def bench_model(
     if unknown:
         known = ", ".join(name for name in ENGINES if name != OURS)
         raise UsageError(f"--against {','.join(unknown)}: no such engine; known: {known}")
-    from mapsto.importers import onnx
-
     shapes = parse_shapes(shape)
-    fed = make_feed(
-        onnx.load(existing(model), shapes, data_root=data_root).inputs, read_given(inputs_file, given), seed
-    )
+    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
     fixed = shapes if dynamic else fixed_shapes(fed.feed)
     setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, data_root=data_root, device=device, pins=pins)
     with progress_bar(f"timing {model.name}") as progress:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.cli.codes import CHECK_FAILED
-from mapsto.cli.inputs import existing, make_feed, parse_shapes, read_given
+from mapsto.cli.inputs import feed_of_model, make_feed, parse_shapes, read_given
 from mapsto.cli.open import Divided, open_model
 from mapsto.cli.output import print_json, shape_text, table
 from mapsto.cli.progress import progress_bar
@@ -96,12 +96,8 @@ def check_passes(
     as_json: bool,
 ) -> int:
     """Prints which pass first changes what the numpy reference computes; the exit code."""
-    from mapsto.importers import onnx
-
     shapes = parse_shapes(shape)
-    fed = make_feed(
-        onnx.load(existing(model), shapes, data_root=data_root).inputs, read_given(inputs_file, given), seed
-    )
+    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
     found = first_change(model, fed.feed, shapes, data_root)
     name, verdicts = found if found is not None else (None, [])
     if as_json:

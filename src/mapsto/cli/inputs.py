@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from mapsto.arguments import Shapes
 from mapsto.errors import MapstoError
 from mapsto.files import check_writable, kind_of, plain_file
 from mapsto.ir.dtypes import DType
@@ -194,6 +195,21 @@ def make_feed(ports: Sequence[InputPort], given: Given, seed: int = 0) -> Fed:
     how = {name: made.get(name, "random") for name in names if name not in arrays}
     fresh = {port.name: _make(port, how[port.name], seed) for port in ports if port.name in how}
     return Fed({name: arrays.get(name, fresh.get(name)) for name in names}, how, labels)  # type: ignore[misc]
+
+
+def feed_of_model(
+    model: Path,
+    shapes: Shapes | None,
+    inputs_file: Path | None,
+    given: Sequence[str],
+    seed: int = 0,
+    data_root: Path | None = None,
+) -> Fed:
+    """The same for the inputs that an ONNX file says."""
+    from mapsto.importers import onnx
+
+    ports = onnx.load(existing(model), shapes, data_root=data_root).inputs
+    return make_feed(ports, read_given(inputs_file, given), seed)
 
 
 def _by_name(found: Mapping[str, T], names: Sequence[str], said: frozenset[str]) -> dict[str, T]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mapsto.cli.bench import fixed_shapes
-from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, read_given
+from mapsto.cli.inputs import UsageError, feed_of_model, parse_shapes
 from mapsto.cli.output import print_json, seconds_text, shown
 from mapsto.cli.progress import progress_bar
 from mapsto.report import machine
@@ -35,11 +35,8 @@ def bench_kernels(
         raise UsageError(f"--kernels measures the processor's limits: leave --device {device} out")
     if not math.isfinite(seconds):
         raise UsageError(f"--seconds {seconds}: a finite number of seconds is needed")
-    from mapsto.importers import onnx
-
     shapes = parse_shapes(shape)
-    ports = onnx.load(existing(model), shapes, data_root=data_root).inputs
-    fed = make_feed(ports, read_given(inputs_file, given), seed)
+    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
     fixed = shapes if dynamic else fixed_shapes(fed.feed)
     with progress_bar(f"timing {model.name}") as progress:
         report = kernels_at_limits(model, fixed, fed.feed, threads, seconds, data_root, progress)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mapsto.cli.devices import source_text, typical_text
-from mapsto.cli.inputs import UsageError, existing, make_feed, parse_shapes, read_given
+from mapsto.cli.inputs import UsageError, existing, feed_of_model, parse_shapes
 from mapsto.cli.open import ARTIFACT_SUFFIX
 from mapsto.cli.output import print_json, seconds_text, shown
 from mapsto.cli.progress import progress_bar
@@ -35,11 +35,8 @@ def verify_plan(
         raise UsageError(f"{model} is compiled already, and its graph is not in it: --verify needs the ONNX file")
     if not math.isfinite(seconds):
         raise UsageError(f"--seconds {seconds}: a finite number of seconds is needed")
-    from mapsto.importers import onnx
-
     shapes = parse_shapes(shape)
-    ports = onnx.load(model, shapes, data_root=data_root).inputs
-    fed = make_feed(ports, read_given(inputs_file, given), seed)
+    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
     with progress_bar(f"running {model.name}") as progress:
         found = verify(model, shapes, fed.feed, threads, seconds, data_root, progress, device)
     if as_json:

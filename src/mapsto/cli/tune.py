@@ -8,7 +8,7 @@ from pathlib import Path
 
 import mapsto
 from mapsto.cli.amounts import seconds_of
-from mapsto.cli.inputs import existing, make_feed, parse_shapes, read_given
+from mapsto.cli.inputs import feed_of_model, parse_shapes
 from mapsto.cli.output import print_json, seconds_text
 from mapsto.cli.progress import progress_bar
 from mapsto.session.tune import TuneReport
@@ -26,11 +26,8 @@ def tune_model(
     cache: bool,
     as_json: bool,
 ) -> None:
-    from mapsto.importers import onnx
-
     budget, shapes = seconds_of(within, "--budget"), parse_shapes(shape)
-    ports = onnx.load(existing(model), shapes, data_root=data_root).inputs
-    fed = make_feed(ports, read_given(inputs_file, given), seed)
+    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
     try:
         with progress_bar(f"tuning {model.name}") as progress:
             report = mapsto.tune(model, budget, threads, shapes, fed.feed, progress, cache, data_root)
