@@ -123,6 +123,8 @@ BROKEN = [
     ("launch = 2e-5", "launch = true", 22, "expected a number, found True"),
     ("idle = 0.5", "idle = -0.5", 25, "expected a positive number, found -0.5"),
     ("bytes = 5e5", "byte = 5e5", 32, "means nothing here; 'bytes'?"),
+    ("read = 1e11", "read = 1e-200", 33, "expected a positive number from 1e-30 to 1e+30, found 1e-200"),
+    ("read = 1e11", "read = 1e200", 33, "expected a positive number from 1e-30 to 1e+30, found 1e+200"),
     ("read = 1e11", "read = 0", 33, "expected a positive number, found 0"),
     ("bytes = 5e5", "", 30, "hold more bytes than the one before"),
     ('between = ["cpu", "npu"]', 'between = ["cpu", "gpu"]', 43, "there is no 'gpu'"),

@@ -157,7 +157,7 @@ def test_infinite_and_tiny_figures_are_refused() -> None:
 
 def test_a_described_machine_of_wrong_figures_is_not_made() -> None:
     spec = replace(simple_spec(), latency=-1.0)
-    assert faults_of(spec) == ["latency is -1.0; it must be a positive number"]
+    assert faults_of(spec) == ["latency is -1.0; it must be a positive number, from 1e-30 to 1e+30"]
     with pytest.raises(AssertionError):
         Machine((spec,))
 

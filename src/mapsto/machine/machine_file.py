@@ -16,7 +16,19 @@ from typing import Any
 
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
-from mapsto.machine.spec import MOVES, RATES, DeviceSpec, Level, Link, Machine, Power, ProductTypes, faults_of
+from mapsto.machine.spec import (
+    LEAST_FIGURE,
+    MOST_FIGURE,
+    MOVES,
+    RATES,
+    DeviceSpec,
+    Level,
+    Link,
+    Machine,
+    Power,
+    ProductTypes,
+    faults_of,
+)
 
 MACHINE_FORMAT = 1
 MOST_BYTES = 1 << 20
@@ -312,12 +324,13 @@ class _MachineReader:
             raise self.fail(_inside(at, key), f"there is no {_shown(name)}{_near(name, every)}")
         return every[name]
 
-    def number(self, data: Mapping[str, Any], key: str, at: str, least: float = 1e-300) -> float:
+    def number(self, data: Mapping[str, Any], key: str, at: str, least: float = LEAST_FIGURE) -> float:
         found = data.get(key)
         if isinstance(found, bool) or not isinstance(found, (int, float)):
             raise self.fail(_inside(at, key), f"expected a number, found {_shown(found)}")
-        if not least <= found < 1e300:
-            raise self.fail(_inside(at, key), f"expected a positive number, found {_shown(found)}")
+        if not least <= found <= MOST_FIGURE:
+            within = f" from {least} to {MOST_FIGURE}" if 0 < found < math.inf else ""
+            raise self.fail(_inside(at, key), f"expected a positive number{within}, found {_shown(found)}")
         return float(found)
 
     def whole(self, data: Mapping[str, Any], key: str, at: str) -> int:

@@ -173,15 +173,18 @@ def rounded(figure: float) -> float:
     return float(f"{math.exp(step * round(math.log(figure) / step)):.3g}")
 
 
+LEAST_FIGURE, MOST_FIGURE = 1e-30, 1e30  # of what a machine is described by: costs made of them stay numbers
 SOURCES = ("measured", "typical", "described")
 
 
 def faults_of(spec: DeviceSpec) -> list[str]:
-    """What is wrong with a description: each figure is a positive number, each class has one, levels grow."""
+    """What is wrong with a description: each figure is a positive number that some machine may have, each class has
+    one, levels grow.
+    """
     found = [f"{what}: no figure for {key}" for what, key in _missing(spec)]
     for what, value in _figures(spec):
-        if not value > 0 or not math.isfinite(value):
-            found.append(f"{what} is {value!r}; it must be a positive number")
+        if not LEAST_FIGURE <= value <= MOST_FIGURE:
+            found.append(f"{what} is {value!r}; it must be a positive number, from {LEAST_FIGURE} to {MOST_FIGURE}")
     if spec.source not in SOURCES:
         found.append(f"source is {spec.source!r}; it must be one of {', '.join(SOURCES)}")
     if not spec.levels or spec.levels[-1].bytes != math.inf:

@@ -10,7 +10,7 @@ from typing import Any
 
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
-from mapsto.machine.spec import DeviceSpec, Level, Link, Machine, Power, ProductTypes, faults_of
+from mapsto.machine.spec import MOST_FIGURE, DeviceSpec, Level, Link, Machine, Power, ProductTypes, faults_of
 
 FORMAT_NAME = "mapsto machine"
 FORMAT_VERSION = 1
@@ -192,7 +192,7 @@ class _Reader:
         data = found.get(key)
         if isinstance(data, bool) or not isinstance(data, (int, float)):
             raise self.fail(f"{at}.{key}", f"expected a number, found {_brief(data)}")
-        if not 0 < data < 1e300:
+        if not 0 < data <= MOST_FIGURE:
             raise self.fail(f"{at}.{key}", f"expected a positive number, found {_brief(data)}")
         return data
 
