@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 from tests.plan.graphs import layer_norm_rows, small_cnn
 from tests.session.support import Feed, assert_close, assert_same_bits, normal, parse
 
@@ -460,3 +461,20 @@ def test_an_output_has_its_own_value_in_its_place() -> None:
     assert "place z in z" in text and "home v : f32[4, 6] in v" in text
     with pytest.raises(ParseError, match="place z: v is another value, and no copy of z"):
         mapsto.compile(model, plan=text.replace("place z in z", "place z in v"))
+
+
+@pytest.mark.parametrize("source", ["z", "x", "w"])
+def test_a_copy_is_of_what_the_graph_copies(source: str) -> None:
+    """Of itself, nothing would be written; of another value, the answer would be wrong."""
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3, 5]) for name in "xyzw"]
+    nodes = [
+        helper.make_node("Neg", ["x"], ["y"]), helper.make_node("Identity", ["y"], ["z"]),
+        helper.make_node("Exp", ["y"], ["w"]),
+    ]  # fmt: skip
+    graph = helper.make_graph(nodes, "copies", ports[:1], [ports[3], *ports[1:3]])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    text = mapsto.compile(model).plan.text()
+    (line,) = re.findall(r"work g\d+ rows = copy\((?:y|z), (?:y|z)\)", text)
+    target = line[-2]
+    wrong = target if source == "z" else source
+    refused(model, text.replace(line, f"{line.partition('copy')[0]}copy({wrong}, {target})"), "is no copy of|reads")

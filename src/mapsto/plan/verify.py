@@ -136,11 +136,50 @@ class _Checking:
 
     def holds(self, place: str, output: str) -> bool:
         """Whether a value is an output, or a copy of it (of a copy of it) that the plan makes."""
+        return place == output or self.copied(place) == output
+
+    @cached_property
+    def instead(self) -> dict[str, str]:
+        """What works write instead of values of the graph -> those values."""
+        every = [task.recipe for task in tasks(self.mapped.items)]
+        found = {}
+        while every:
+            recipe = every.pop()
+            every += recipe.parts
+            if recipe.rule == "written":
+                found[recipe.parts[2].name] = recipe.parts[1].name
+        return found
+
+    def copied(self, name: str) -> str:
+        """The value of the graph that something is, is written instead of, or is a copy of."""
         seen: set[str] = set()
-        while place != output and place in self.copies and place not in seen:
-            seen.add(place)
-            place = self.copies[place]
-        return place == output
+        while name in self.copies and name not in seen:
+            seen.add(name)
+            name = self.copies[name]
+        return self.instead.get(name, name)
+
+    @cached_property
+    def pairs(self) -> frozenset[tuple[str, str]]:
+        """Values of the graph that are copies of others: what copies, what an arm of a branch yields, and what a loop
+        hands on.
+        """
+        found = set()
+        for node in self.mapped.graph.walk():
+            if node.op == "copy":
+                found.add((node.inputs[0], node.output.name))
+            elif region_of(node) is not None:
+                for c in carried(node):
+                    found |= {(a, b) for a in (c.start, c.following, c.state) for b in (c.state, c.output) if a != b}
+            for arm in node.graphs if region_of(node) is None else ():
+                found |= {(a, v.name) for a, v in zip(arm.outputs, node.outputs, strict=False)}
+        return frozenset(found)
+
+    def copying(self, task: Task) -> None:
+        """Raises for a copy into a value of the graph of what is another value there."""
+        source, target = (part.name for part in task.recipe.parts)
+        held = self.copied(source)
+        if source == target or (target in self.values and held != target and (held, target) not in self.pairs):
+            raise self.fault(f"item {task.name}", f"{task.name}: {target!r} is no copy of {source!r}")
 
     @cached_property
     def values(self) -> dict[str, Value]:
@@ -188,6 +227,8 @@ class _Checking:
             self.seen |= written
             if isinstance(item, Task):
                 self.in_memory(item)
+                if item.recipe.rule == "copy":
+                    self.copying(item)
             if isinstance(item, View):
                 self.same_buffer(item)
         return now
