@@ -478,3 +478,24 @@ def test_a_copy_is_of_what_the_graph_copies(source: str) -> None:
     target = line[-2]
     wrong = target if source == "z" else source
     refused(model, text.replace(line, f"{line.partition('copy')[0]}copy({wrong}, {target})"), "is no copy of|reads")
+
+
+@pytest.mark.parametrize("name", ["cnn", "branches"])
+def test_no_name_in_a_work_can_be_another_one(name: str) -> None:
+    """Whatever value is put in another one's place, the plan is refused, or the answer is the same."""
+    model, feed = MODELS[name]
+    exe = mapsto.compile(model, isa="sse2")
+    expected, lines = exe.run(feed), exe.plan.text().split("\n")
+    homes = sorted(exe.plan.homes, key=len, reverse=True)
+    every = re.compile(rf"(?<![\w.])({'|'.join(map(re.escape, homes))})(?![\w.])")
+    for at, line in enumerate(lines):
+        for found in every.finditer(line) if line.startswith("work ") else ():
+            for other in (home for home in homes if home != found[0]):
+                edited = f"{line[: found.start()]}{other}{line[found.end() :]}"
+                text = "\n".join([*lines[:at], edited, *lines[at + 1 :]])
+                try:
+                    again = mapsto.compile(model, plan=text, isa="sse2")
+                except ParseError:
+                    continue
+                again.poison()
+                assert_close(again.run(feed), expected)

@@ -6,7 +6,7 @@ from a file, before any code is made.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from mapsto.plan.items import Branches, Item, Looped, View, reads_of, targets_of
 from mapsto.plan.layout import Layout, permuted, plain
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.names import prefix_in
+from mapsto.plan.recipe import Recipe
 from mapsto.plan.rounds import (
     BODY,
     CARRY,
@@ -141,14 +142,8 @@ class _Checking:
     @cached_property
     def instead(self) -> dict[str, str]:
         """What works write instead of values of the graph -> those values."""
-        every = [task.recipe for task in tasks(self.mapped.items)]
-        found = {}
-        while every:
-            recipe = every.pop()
-            every += recipe.parts
-            if recipe.rule == "written":
-                found[recipe.parts[2].name] = recipe.parts[1].name
-        return found
+        every = (edit for task in tasks(self.mapped.items) for edit in _edits(task.recipe, "written"))
+        return {new: old for old, new in every}
 
     def copied(self, name: str) -> str:
         """The value of the graph that something is, is written instead of, or is a copy of."""
@@ -175,7 +170,14 @@ class _Checking:
         return frozenset(found)
 
     def copying(self, task: Task) -> None:
-        """Raises for a copy into a value of the graph of what is another value there."""
+        """Raises for a copy into a value of the graph of what is another value there, and for what is read instead of a
+        value and is no copy of it.
+        """
+        for old, new in _edits(task.recipe, "reading"):
+            if self.copied(new) != self.copied(old):
+                raise self.fault(f"item {task.name}", f"{task.name} reads {new!r} for {old!r}, of which it is no copy")
+        if task.recipe.rule != "copy":
+            return
         source, target = (part.name for part in task.recipe.parts)
         held = self.copied(source)
         if source == target or (target in self.values and held != target and (held, target) not in self.pairs):
@@ -227,8 +229,7 @@ class _Checking:
             self.seen |= written
             if isinstance(item, Task):
                 self.in_memory(item)
-                if item.recipe.rule == "copy":
-                    self.copying(item)
+                self.copying(item)
             if isinstance(item, View):
                 self.same_buffer(item)
         return now
@@ -322,6 +323,16 @@ def _is_of(home: Home, value: Value) -> bool:
     return home.dtype is value.dtype and len(shape) == value.rank and not any(
         isinstance(a, int) and isinstance(b, int) and a != b for a, b in zip(shape, value.shape, strict=True)
     )
+
+
+def _edits(recipe: Recipe, rule: str) -> Iterator[tuple[str, str]]:
+    """(old, new) of each place in a recipe where a value takes another one's: "reading", or "written"."""
+    every = [recipe]
+    while every:
+        each = every.pop()
+        every += each.parts
+        if each.rule == rule:
+            yield each.parts[1].name, each.parts[2].name
 
 
 def _parts_of(item: Item) -> frozenset[str]:
