@@ -79,6 +79,10 @@ ROOMS: dict[str, Room] = {
     ),
     "devices/described": Room(("tests/devices/test_described.py",), ("tests/plan", "tests/cli")),
     "importers": Room(("tests/importers",), ("tests/session", "tests/hostile", *_MODELS[1:])),
+    "placement": Room(
+        ("tests/placement",),
+        ("tests/plan/test_placing.py", "tests/session/test_simulate.py", "tests/session/test_divide.py"),
+    ),
     "session": Room(("tests/session",), ("tests/runtime", "tests/cli", *_MODELS[1:]), keeps=True),
     "session/cache": Room(
         ("tests/session/cache",), ("tests/cli/test_cache.py", "tests/session/test_compile.py"), keeps=True

@@ -135,6 +135,11 @@ def test_rooms_get_their_parts() -> None:
     assert {room_of(fault.file) for fault in draw(ROOT, 1, 5, ["plan"])} == {"plan"}
 
 
+def test_every_folder_has_a_room() -> None:
+    folders = {path.parent.relative_to(ROOT / SOURCE) for path in (ROOT / SOURCE).rglob("*.py")} - {Path()}
+    assert not {str(folder) for folder in folders if room_of(str(SOURCE / folder / "x.py")) == "package"}
+
+
 def test_shares() -> None:
     assert shares({"a": 1, "b": 99}, 12) == {"a": 1, "b": 11}
     assert sum(shares({"a": 10, "b": 11, "c": 12}, 50).values()) == 50
