@@ -14,7 +14,7 @@ import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import Array, DType, from_numpy
-from mapsto.ir.expr import Dim, ceildiv, maximum, minimum, product, sym
+from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, minimum, product, sym
 from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of
@@ -24,6 +24,9 @@ from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, NUMBERS, describe, require_dtype
+
+# Windows of more places than this are cut to those that meet the input: no image's border asks for more, a file may.
+_MANY_PLACES = 256
 
 
 def _pooled(inference: Inference) -> Shape:
@@ -51,14 +54,28 @@ def _place(low: Lowering) -> tuple[list[Iter], list[Iter], list[Dim], tuple[Dim,
     """(outer iterators, window iterators, input index, guards)"""
     attrs, shape = low.attrs, low.value(0).shape
     rank = len(shape) - 2
-    outer, window = list(low.iters(low.output.shape, "y")), list(low.iters(attrs["kernel"], "k"))
+    met = [_met(attrs, k, shape[2 + k], low.output.shape[2 + k]) for k in range(rank)]
+    outer, window = list(low.iters(low.output.shape, "y")), list(low.iters([count for _, count in met], "k"))
     index: list[Dim] = [sym(i.name) for i in outer[:2]]
     conds: list[Dim] = []
     for k, (y, i) in enumerate(zip(outer[2:], window, strict=True)):
-        at = attrs["strides"][k] * sym(y.name) + attrs["dilations"][k] * sym(i.name) - attrs["pads"][k]
+        first, _ = met[k]
+        at = attrs["strides"][k] * sym(y.name) + attrs["dilations"][k] * (sym(i.name) + first) - attrs["pads"][k]
         index.append(at)
         conds.extend(window_guards(at, shape[2 + k], (y, i), attrs["pads"][k], attrs["pads"][rank + k]))
     return outer, window, index, tuple(conds)
+
+
+def _met(attrs: Mapping[str, Any], k: int, extent: Dim, windows: Dim) -> tuple[Dim, Dim]:
+    """(first, count) of a window's places along axis k that a loop goes through: all, or, where they are many, those
+    that meet the input in one of the windows at least.
+    """
+    kernel, before, dilation = attrs["kernel"][k], attrs["pads"][k], attrs["dilations"][k]
+    if isinstance(kernel, int) and kernel <= _MANY_PLACES:
+        return 0, kernel
+    first = maximum(0, ceildiv(before - attrs["strides"][k] * (windows - 1), dilation))
+    past = minimum(kernel, floordiv(before + extent - 1, dilation) + 1)
+    return first, maximum(past - first, 0)
 
 
 def _may_miss(attrs: Mapping[str, Any], rank: int, k: int, counted: tuple[Dim, Dim]) -> bool:
