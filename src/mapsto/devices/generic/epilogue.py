@@ -27,7 +27,8 @@ class EpilogueContext:
     all of them.
 
     A wide iterator's binding should show that it is a multiple of the lanes (16*block), so that blocked layouts stay
-    linear. `buffers`: names of the operands' parameters, where they are not the tensors' own.
+    linear. `buffers`: names of the operands' parameters, where they are not the tensors' own. `rounded`: tensors that
+    hold rounding which is not defined (`exactness`).
     """
 
     bindings: Mapping[str, Dim]
