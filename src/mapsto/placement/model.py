@@ -4,10 +4,12 @@
 2. A value is moved to a device once, from where it was made, for the first work in program order that reads it there;
    the copy is kept.
 3. Transfers over one bus are made one at a time, in the order of the works that they are for, and for one work in the
-   order of its operands.
+   order of its operands. A device that makes its transfers itself does so in place of its works, in the same order.
 4. A transfer begins when the value is made and its bus is free; a work when its device is free and its operands lie
-   there. Transfers go on while devices compute.
-5. Inputs lie on the host at time 0. In the end, outputs are moved to the host, in their order.
+   there. Transfers over a bus go on while devices compute. A device for one of whose works something was moved takes a
+   while to begin with it, when all of its operands are there.
+5. Inputs lie on the host at time 0. In the end, outputs are moved to the host, in their order, and it takes a while to
+   go on with them.
 6. A device holds the constants of all its works, and each value that lies there until the last work that reads it,
    wherever that is, is done. Where that is more than it may, the assignment cannot be.
 
@@ -38,7 +40,7 @@ Indices = npt.NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Event:
-    """A work on a device, or a transfer over a bus (`value`, from `source` to `device`)."""
+    """A work on a device, or a transfer (`value`, from `source` to `device`), over a bus or `by` a device."""
 
     begin: float
     end: float
@@ -47,6 +49,7 @@ class Event:
     value: int | None = None
     source: int | None = None
     bus: int | None = None
+    by: int | None = None
 
 
 class Runs:
@@ -90,9 +93,8 @@ class Runs:
         """The next work, on a device for each run; its ends."""
         k, work = self.next, self.problem.works[self.next]
         rows = np.arange(len(self))
-        begin = self.free[rows, devices]
-        for value in work.reads:
-            begin = np.maximum(begin, self._brought(value, devices))
+        there, waits = self._operands(work.reads, devices)
+        begin = np.maximum(self.free[rows, devices], there) + waits
         end = begin + np.array(work.seconds)[devices]
         self.free[rows, devices] = end
         self.ended = np.maximum(self.ended, end)
@@ -114,8 +116,11 @@ class Runs:
     def finish(self) -> Figures:
         """The outputs moved to the host; what each run took in all."""
         host = np.full(len(self), HOST, np.intp)
-        for value in self.problem.outputs:
-            self.ended = np.maximum(self.ended, self._brought(value, host))
+        there, waits = self._operands(self.problem.outputs, host)
+        self.ended = np.maximum(self.ended, there + waits)
+        if self.is_stream:
+            self.free[:, HOST] += waits
+            self.ended = np.maximum(self.ended, self.free.max(axis=1))
         self._see_memory()
         if self.adds_up:
             self.ended = np.where(np.isinf(self.ended), math.inf, self.spent())
@@ -125,14 +130,23 @@ class Runs:
         """What all devices and buses of each run have had to do."""
         return np.asarray(self.free.sum(axis=1) + self.buses.sum(axis=1))
 
-    def _brought(self, value: int, devices: Indices) -> Figures:
-        """Since when a value lies on a device of each run, moved there where it has to be."""
+    def _operands(self, values: Sequence[int], devices: Indices) -> tuple[Figures, Figures]:
+        """Since when all of them lie on a device of each run, and how long it takes to begin with them."""
+        since, moved = np.zeros(len(self)), np.zeros(len(self), bool)
+        for value in values:
+            there, missing = self._brought(value, devices)
+            since, moved = np.maximum(since, there), moved | missing
+        begins = np.array(self.problem.begins or (0.0,) * len(self.problem.devices))
+        return since, np.where(moved, begins[devices], 0.0)
+
+    def _brought(self, value: int, devices: Indices) -> tuple[Figures, npt.NDArray[np.bool_]]:
+        """Since when a value lies on a device of each run, moved there where it has to be; and where it had to."""
         column = self.live.index(value)
         rows = np.arange(len(self))
         missing = np.isinf(self.there[rows, column, devices])
         if missing.any():
             self._move(value, column, devices, np.flatnonzero(missing))
-        return np.asarray(self.there[rows, column, devices])
+        return np.asarray(self.there[rows, column, devices]), missing
 
     def _move(self, value: int, column: int, devices: Indices, rows: Indices) -> None:
         sources = self.made[rows, column]
@@ -140,13 +154,15 @@ class Runs:
             chosen = rows[(sources == source) & (devices[rows] == device)]
             if not len(chosen):
                 continue
-            begin = np.maximum(self.there[chosen, column, source], self.buses[chosen, link.bus])
+            clock, at = (self.buses, link.bus) if link.by is None else (self.free, link.by)
+            begin = np.maximum(self.there[chosen, column, source], clock[chosen, at])
             end = begin + link.seconds(self.problem.values[value])
-            self.buses[chosen, link.bus] = end
+            clock[chosen, at] = end
             self.there[chosen, column, device] = 0.0 if self.is_stream else end
             self.ended[chosen] = np.maximum(self.ended[chosen], end)
             if self.tell is not None:
-                self.tell(Event(float(begin[0]), float(end[0]), device, None, value, source, link.bus))
+                bus = link.bus if link.by is None else None
+                self.tell(Event(float(begin[0]), float(end[0]), device, None, value, source, bus, link.by))
 
     def _add(self, new: Sequence[int], devices: Indices, since: Figures) -> None:
         """Values that were made, on a device of each run."""

@@ -38,12 +38,13 @@ class Job:
 @dataclass(frozen=True)
 class Route:
     """From one device to another: a transfer takes `latency` + bytes / `bandwidth` seconds. Over the links of one `bus`
-    they are made one at a time.
+    they are made one at a time. by: a device that makes them itself, and does nothing else meanwhile; None: the bus.
     """
 
     bus: int
     latency: float
     bandwidth: float
+    by: int | None = None
 
     def seconds(self, count: float) -> float:
         return self.latency + count / self.bandwidth
@@ -55,7 +56,8 @@ class PlacementProblem:
     bytes of each; one that no work writes is an input, which lies on the host from the beginning. outputs: values that
     are on the host in the end. links: by (from, to); two devices without one cannot pass values on (they may pass them
     on by way of the host, which a problem says by a link of what that takes). memory: bytes that may be taken of each
-    device (empty: of all as much as is wanted).
+    device (empty: of all as much as is wanted). begins: seconds of each device until it goes on with what was moved to
+    it (empty: none of any).
 
     Raises ValueError for figures that are NaN or negative, a work that runs nowhere, an order in which something is
     read before it is written, two writers of one value, and indices of nothing.
@@ -68,6 +70,7 @@ class PlacementProblem:
     links: Mapping[tuple[int, int], Route]
     objective: str = "latency"
     memory: tuple[float, ...] = ()
+    begins: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.devices:
@@ -76,9 +79,13 @@ class PlacementProblem:
             raise ValueError(f"objective {self.objective!r}; there are {', '.join(OBJECTIVES)}")
         if self.memory and (len(self.memory) != len(self.devices) or not all(limit >= 0 for limit in self.memory)):
             raise ValueError(f"limits of memory {self.memory} for {len(self.devices)} devices")
+        if self.begins and (len(self.begins) != len(self.devices) or not all(s >= 0 for s in self.begins)):
+            raise ValueError(f"devices begin after {self.begins} seconds, {len(self.devices)} devices")
         for (a, b), link in self.links.items():
             if not (0 <= a < len(self.devices) and 0 <= b < len(self.devices) and a != b and link.bus >= 0):
                 raise ValueError(f"a link from {a} to {b} on bus {link.bus}")
+            if link.by is not None and link.by not in (a, b):
+                raise ValueError(f"a link from {a} to {b} whose transfers device {link.by} makes")
             if not (link.latency >= 0 and link.bandwidth > 0):
                 raise ValueError(f"a link of latency {link.latency} and bandwidth {link.bandwidth}")
         if not all(count >= 0 for count in self.values):
@@ -125,11 +132,11 @@ class PlacementProblem:
         return 1 + max((link.bus for link in self.links.values()), default=-1)
 
     def move(self, value: int, a: int, b: int) -> float:
-        """Seconds of a value's transfer; 0 where it is already there."""
+        """Seconds from a value's being made on a device until another one goes on with it; 0 on the same one."""
         if a == b:
             return 0.0
         link = self.links.get((a, b))
-        return math.inf if link is None else link.seconds(self.values[value])
+        return math.inf if link is None else link.seconds(self.values[value]) + (self.begins[b] if self.begins else 0.0)
 
     def moves(self, value: int) -> npt.NDArray[np.float64]:
         """The same from each device (rows) to each."""

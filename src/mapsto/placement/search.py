@@ -87,10 +87,13 @@ class _Search:
         made = [i for i, v in enumerate(runs.live) if v in self.problem.writer]
         if not self.hangs[k] or not made or runs.is_stream:
             return
-        floor = runs.there[:, made].min(axis=(1, 2))
-        runs.free = np.maximum(runs.free, floor[:, None])
-        if len(made) == len(runs.live):  # else an input may be moved before
-            runs.buses = np.maximum(runs.buses, floor[:, None])
+        floor = runs.there[:, made].min(axis=(1, 2))[:, None]
+        if len(made) == len(runs.live):
+            runs.free, runs.buses = np.maximum(runs.free, floor), np.maximum(runs.buses, floor)
+            return
+        movers = {link.by for link in self.problem.links.values()}  # by which an input may be moved before
+        others = [d for d in range(len(self.problem.devices)) if d not in movers]
+        runs.free[:, others] = np.maximum(runs.free[:, others], floor)
 
     def _promising(self, runs: Runs, k: int) -> Indices:
         """Rows that may still become better than the best known, `width` at most, the most promising first."""

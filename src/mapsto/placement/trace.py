@@ -46,7 +46,9 @@ def _lines(problem: PlacementProblem, events: Sequence[Event]) -> Iterator[str]:
 
 
 def _lane(problem: PlacementProblem, event: Event) -> int:
-    return event.device if event.bus is None else len(problem.devices) + event.bus
+    if event.bus is not None:
+        return len(problem.devices) + event.bus
+    return event.device if event.by is None else event.by
 
 
 def _name(problem: PlacementProblem, event: Event) -> str:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -29,13 +30,17 @@ NOWHERE = "-"
 @dataclass(frozen=True)
 class PlannedDevice:
     """name: as users call it; maker: as plans of one device do. products, others: what predictions of contractions and
-    of other works were multiplied by, as measured. power: figures that joules were counted by; None: none were.
+    of other works were multiplied by, as measured. begins: seconds until it goes on with what another device made;
+    copies: bytes a second that it copies itself, from there and to it. power: figures that joules were counted by;
+    None: none were.
     """
 
     name: str
     maker: str
     products: float = 1.0
     others: float = 1.0
+    begins: float = 0.0
+    copies: float = math.inf
     power: Power | None = None
 
 

@@ -81,7 +81,8 @@ def _lines(plan: DividedPlan) -> Iterator[str]:
         yield f"graph {plan.digest} by mapsto {plan.version}"
     for d in plan.devices:
         if d.maker:
-            yield f"device {d.name} is {d.maker} products {d.products!r} others {d.others!r}"
+            handing = f" begins {d.begins!r} copies {d.copies!r}" if d.begins or d.copies < math.inf else ""
+            yield f"device {d.name} is {d.maker} products {d.products!r} others {d.others!r}{handing}"
         if d.power is not None:
             yield _power_line(d.name, d.power)
     yield f"objective {plan.objective}"
@@ -128,8 +129,9 @@ _FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = {
         ("division", "division 1 of GRAPH on DEVICE, DEVICE",
          rf"(?P<form>\d{{1,9}}) of (?P<graph>{NAME}) on (?P<devices>{_DEVICE}(?:, *{_DEVICE})*)"),
         ("graph", "graph DIGEST by mapsto VERSION", r"(?P<digest>\S+) by mapsto (?P<version>\S+)"),
-        ("device", "device DEVICE is MAKER products FACTOR others FACTOR",
-         rf"(?P<name>{_DEVICE}) is (?P<maker>\S+) products (?P<products>{_SECONDS}) others (?P<others>{_SECONDS})"),
+        ("device", "device DEVICE is MAKER products FACTOR others FACTOR begins SECONDS copies BYTES",
+         rf"(?P<name>{_DEVICE}) is (?P<maker>\S+) products (?P<products>{_SECONDS}) others (?P<others>{_SECONDS})"
+         rf"(?: begins (?P<begins>{_SECONDS}) copies (?P<copies>{_SECONDS}))?"),
         ("power", "power DEVICE idle WATTS unit WATTS byte JOULES",
          rf"(?P<name>{_DEVICE}) idle (?P<idle>{_SECONDS}) unit (?P<unit>{_SECONDS}) byte (?P<byte>{_SECONDS})"
          rf"(?P<products>(?: {_TYPES} {_SECONDS}){{0,64}})"),
@@ -243,7 +245,12 @@ class _DivisionReader:
             raise ValueError(f"device {name}: a line says that already")
         self.lines[f"device {name}"] = number
         products, others = _factor(found["products"]), _factor(found["others"])
-        self.devices[name] = replace(self.devices[name], maker=found["maker"], products=products, others=others)
+        begins, copies = float(found["begins"] or 0.0), float(found["copies"] or math.inf)
+        if not (0 <= begins < math.inf and copies > 0):
+            raise ValueError("it begins after seconds, from 0 on, and copies more than 0 bytes a second")
+        self.devices[name] = replace(
+            self.devices[name], maker=found["maker"], products=products, others=others, begins=begins, copies=copies
+        )
 
     def read_power(self, found: re.Match[str], number: int) -> None:
         name = self.known(found["name"])

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.errors import ArgumentError
-from mapsto.machine.cost import Parts, parts, working_joules
+from mapsto.machine.cost import Parts, parts, price, working_joules
 from mapsto.machine.spec import DeviceSpec, Link, Power
 from mapsto.placement.problem import HOST, Job, PlacementProblem, Route
 from mapsto.plan.asked import Asked, Quote
@@ -48,6 +48,16 @@ class Correction:
 
 
 @dataclass(frozen=True)
+class HandOver:
+    """What it takes a device to go on with what another one made, as measured. begins: seconds until it does. copies:
+    bytes a second that it copies itself, into its memory and out of it, and does nothing else meanwhile.
+    """
+
+    begins: float = 0.0
+    copies: float = math.inf
+
+
+@dataclass(frozen=True)
 class Considered:
     """A work: its name in the plan, its ops, its nodes of the graph (their first outputs) and of the source model, and
     what each device says of it.
@@ -66,11 +76,14 @@ class WorksToPlace:
     def __init__(
         self, mapped: Mapped, devices: Sequence[Asked], links: Sequence[Link], pins: Sequence[tuple[str, str]] = (),
         corrections: Sequence[Correction] = (), names: Sequence[str] = (), powers: Sequence[Power | None] = (),
+        units: Sequence[int] = (), handing: Sequence[HandOver] = (),
     ) -> None:  # fmt: skip
         """devices: those of a machine that are to be used, the one that `mapped` was decided for first. pins: (pattern,
         device); a work that has a name like it (`*`, `?`), itself or of one of its nodes, runs there. corrections: of
         each device; none: predictions as they are. names: what devices are called in links, pins, limits and the
-        problem; none: as they call themselves. powers: figures of power of each device; none: their own.
+        problem; none: as they call themselves. powers: figures of power of each device; none: their own. units: of each
+        device, how many may take part; none: all. handing: of each device; with it, all are linked to the host, whose
+        memory they copy from and to.
 
         Raises ArgumentError for a pin that cannot be kept, saying why.
         """
@@ -82,8 +95,10 @@ class WorksToPlace:
         self.made: dict[str, frozenset[str]] = {v.name: frozenset({v.name}) for v in mapped.graph.inputs}
         self.numbers: dict[str, int] = {}
         self.powers = tuple(powers) or tuple(asked.spec.power for asked in devices)
+        self.handing = tuple(handing)
         every = corrections or [Correction() for _ in devices]
-        self._said = [self._prices(*each) for each in zip(devices, every, self.powers, strict=True)]
+        some = units or [asked.spec.units for asked in devices]
+        self._said = [self._prices(*each) for each in zip(devices, every, self.powers, some, strict=True)]
         self._jobs: list[Job] = []
         self.considered: list[Considered] = []
         for item in mapped.items:
@@ -98,28 +113,32 @@ class WorksToPlace:
         values = [self._bytes(name) for name in self.numbers]
         limits = tuple(memory.get(name, math.inf) for name in self.names) if memory else ()
         links = self._routes()
+        begins = tuple(each.begins for each in self.handing)
         works = tuple(self._jobs)
         if objective == "energy":
             idle = self.idle
             links = {
-                ends: Route(link.bus, link.latency * idle, link.bandwidth / idle if idle else math.inf)
+                ends: replace(link, latency=link.latency * idle, bandwidth=link.bandwidth / idle if idle else math.inf)
                 for ends, link in links.items()
             }
+            begins = tuple(seconds * idle for seconds in begins)
             works = tuple(_in_joules(job, work, idle) for job, work in zip(works, self.considered, strict=True))
         outputs = tuple(dict.fromkeys(self._outputs))
-        return PlacementProblem(self.names, works, tuple(values), outputs, links, objective, limits)
+        return PlacementProblem(self.names, works, tuple(values), outputs, links, objective, limits, begins)
 
     @property
     def idle(self) -> float:
         """Watts of all devices doing nothing."""
         return math.fsum(power.idle for power in self.powers if power is not None)
 
-    def _prices(self, asked: Asked, correction: Correction, power: Power | None) -> dict[str, Priced]:
+    def _prices(
+        self, asked: Asked, correction: Correction, power: Power | None, units: int
+    ) -> dict[str, Priced]:
         """What a device says of each task, by its name."""
         found = {}
         for task, quotes in forecast(self.mapped.items, self.mapped.homes, Prices(asked, self.sizes)):
             times = correction.contraction if task.kind == "contraction" else correction.rows
-            found[task.name] = _best(quotes, replace(asked.spec, power=power), times)
+            found[task.name] = _best(quotes, replace(asked.spec, power=power), times, units)
         return found
 
     def _add(self, item: Item) -> None:
@@ -184,6 +203,8 @@ class WorksToPlace:
 
     def _routes(self) -> dict[tuple[int, int], Route]:
         """Both directions between two devices are one bus, if no link names another."""
+        if self.handing:
+            return self._copies()
         found: dict[tuple[int, int], Route] = {}
         buses: dict[str | frozenset[int], int] = {}
         numbers = {name: d for d, name in enumerate(self.names)}
@@ -194,16 +215,29 @@ class WorksToPlace:
                 found[a, b] = Route(bus, link.latency, link.bytes)
         return found
 
+    def _copies(self) -> dict[tuple[int, int], Route]:
+        """Between two that are not the host: by way of its memory."""
+        found: dict[tuple[int, int], Route] = {}
+        for a, one in enumerate(self.handing):
+            for b, other in enumerate(self.handing):
+                if a != b:
+                    by, seconds = a if b == HOST else b, 1 / one.copies + 1 / other.copies
+                    found[a, b] = Route(by, 0.0, 1 / seconds if seconds else math.inf, by)
+        return found
 
-def _best(quotes: Sequence[Quote | Refusal], spec: DeviceSpec, times: float) -> Priced:
-    """The first quote, which is the cheapest, if it takes `times` as long as predicted; else why there is none."""
+
+def _best(quotes: Sequence[Quote | Refusal], spec: DeviceSpec, times: float, units: int) -> Priced:
+    """The first quote, which is the cheapest, by so many units, if it takes `times` as long as predicted; else why
+    there is none.
+    """
     quote = next((q for q in quotes if isinstance(q, Quote)), None)
     if quote is None:
         reasons = "; ".join(dict.fromkeys(q.why for q in quotes if isinstance(q, Refusal)))
         return Priced(math.inf, math.inf, reason=reasons or "it makes no offer")
     joules = sum(working_joules(t, spec, times) for t in quote.tallies)
     made_of = sum((parts(t, spec) for t in quote.tallies), Parts())
-    return Priced(quote.cost.seconds * times, joules, made_of)
+    seconds = math.fsum(price(t, spec, units).seconds for t in quote.tallies)
+    return Priced(seconds * times, joules, made_of)
 
 
 def _in_joules(job: Job, work: Considered, idle: float) -> Job:

@@ -1,7 +1,7 @@
 """One model on several devices: parts that run on lanes, one a device, each as soon as what it reads is there.
 
-A lane does its parts in the order of the whole, and those of one run before those of the next, so whichever part is the
-first that is not done has all that it reads: nothing can wait in a circle.
+A lane gets a part when it can be done (`runtime.division_run`), and of several the one of the earliest run: no lane
+waits for another one while there is anything to do, and nothing can wait in a circle.
 
 A device that fails is taken out: the part is done on the host, with the same inputs, as are all parts that were the
 device's from then on; `report` says so. What the host refuses as well is the model's, or the inputs', fault.
@@ -19,10 +19,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import repeat
+from itertools import count, repeat
 from operator import setitem
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +31,7 @@ from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.ir.expr import Expr, evaluate, symbols
 from mapsto.runtime.adapting import PROBED, Adapting
 from mapsto.runtime.arrays import readable
+from mapsto.runtime.division_run import DivisionRun
 from mapsto.runtime.divisions import CurrentDivision, DividedPart, Division, PartTime, Replanning, Whole
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.runtime.lanes import DeviceThread
@@ -43,47 +42,8 @@ if TYPE_CHECKING:
     from mapsto.plan.division import Alternative, DividedPlan, PlacedWork
 
 NamedArrays = dict[str, np.ndarray]
-_AHEAD = 2  # runs of a stream that are begun before the first of them has ended
-
-
-class _Ending:
-    """How a part ended, as often as that is asked. An interrupt (Ctrl-C) may come anywhere: within a `Future` it can
-    leave a lock that nobody releases.
-    """
-
-    def __init__(self) -> None:
-        self._wakes: SimpleQueue[None] = SimpleQueue()  # who waits; whoever is woken wakes the next
-        self._ended: list[BaseException | None] = []
-
-    def settle(self, error: BaseException | None) -> None:
-        """None: well. What is said first counts."""
-        self._ended.append(error)
-        self._wakes.put(None)
-
-    def result(self) -> None:
-        """Waits for it; raises what the part did."""
-        while not self._ended:
-            try:
-                self._wakes.get()
-            finally:
-                if self._ended:
-                    self._wakes.put(None)
-        error = self._ended[0]
-        try:
-            if error is not None:
-                raise error
-        finally:
-            del error  # which holds this frame
-
-
-@dataclass
-class _Running:
-    """One run: of what, values so far, sizes so far, and what says that each of its parts is done."""
-
-    of: CurrentDivision
-    values: NamedArrays
-    sizes: dict[str, int]
-    done: dict[int, _Ending]
+# Runs of a stream that are begun before the first of them has ended: as many as there are parts, within these.
+_FEWEST, _MOST = 2, 6
 
 
 class DividedExecutable:
@@ -107,6 +67,7 @@ class DividedExecutable:
         self._is_planning = self._is_prepared = False
         self._looked_at: set[str] = set()  # devices whose probe is on its lane
         self._runs = 0
+        self._numbers = count()
         self.notes = tuple(notes)
         self.overriding: Overriding[DividedExecutable] | None = None  # initializers that a run may give as well
         self.costs: Callable[[DividedPlan, PlacedWork], list[Alternative]] | None = None  # None: as the plan has them
@@ -169,16 +130,13 @@ class DividedExecutable:
             return other.run(inputs)
         running = self._begun(inputs, False)
         try:
-            for k in running.done:
-                if running.of.parts[k].device != self.host:
-                    self._put(running, k)
-            for k in running.done:
-                if running.of.parts[k].device == self.host:
-                    self._do(running, k)
+            for k in running.first():
+                self._ready(running, k, True)
+            for k in running.given():
+                self._do(running, k, True)
             return self._ended(running)
-        except BaseException as error:  # whatever comes between (Ctrl-C): no lane waits for what will not be done
-            for done in running.done.values():
-                done.settle(error)
+        except BaseException as error:  # whatever comes between (Ctrl-C): no lane begins what nobody waits for
+            running.stop(error)
             raise
 
     @public
@@ -191,12 +149,12 @@ class DividedExecutable:
         return results[0] if len(results) == 1 else results
 
     @public
-    def stream(self, inputs: Iterable[Mapping[str, Any]], ahead: int = _AHEAD) -> Iterator[NamedArrays]:
+    def stream(self, inputs: Iterable[Mapping[str, Any]], ahead: int | None = None) -> Iterator[NamedArrays]:
         """Outputs by name for each of many inputs, in their order; while the last parts of one are done, the first of
-        the next are. ahead: how many are begun at a time, beside the one that is waited for; none where inputs are
-        updated in place, which the next run reads.
+        the next are. ahead: how many are begun at a time, beside the one that is waited for (None: by the number of
+        parts); none where inputs are updated in place, which the next run reads.
         """
-        count = integer(ahead)
+        count = max(_FEWEST, min(len(self.parts), _MOST)) if ahead is None else integer(ahead)
         if count is None or count < 0:
             raise ArgumentError(f"ahead: {brief(ahead)} is no number of runs")
         if isinstance(inputs, Mapping) or not isinstance(inputs, Iterable):
@@ -204,13 +162,13 @@ class DividedExecutable:
         return self._streamed(inputs, count)
 
     def _streamed(self, inputs: Iterable[Mapping[str, Any]], ahead: int) -> Iterator[NamedArrays]:
-        going: deque[_Running] = deque()
+        going: deque[DivisionRun] = deque()
         ahead = 0 if self.whole.updates else ahead * max(len(self._current.division.copies), 1)
         for each in inputs:
             running = self._begun(each, True)
             going.append(running)
-            for k in running.done:
-                self._put(running, k)
+            for k in running.first():
+                self._ready(running, k, False)
             if len(going) > ahead:
                 yield self._ended(going.popleft())
         while going:
@@ -243,9 +201,21 @@ class DividedExecutable:
             lines.append(f"{current.division.joules:.3g} J a run (modelled)")
         return "\n".join([*lines, *self._history])
 
-    def _put(self, running: _Running, k: int) -> None:
+    def _ready(self, running: DivisionRun, k: int, is_awaited: bool) -> None:
+        """A part can be done. is_awaited: who called `run` does the host's parts."""
+        device = running.of.parts[k].device
+        if is_awaited and device == self.host:
+            running.give(k)
+            return
         running.of.put(k)
-        self._lanes[running.of.parts[k].device].put(lambda: self._do(running, k))
+
+        def task() -> None:
+            try:
+                self._do(running, k, is_awaited)
+            finally:
+                running.of.ended(k)
+
+        self._lanes[device].put(task, (running.number, k))
 
     def _chosen(self, current: CurrentDivision, of_stream: bool) -> Sequence[int]:
         """The parts that a run does: of copies, the one that will be done first with one run more; each is tried."""
@@ -259,7 +229,7 @@ class DividedExecutable:
 
     # ---- one run -----------------------------------------------------------------------------------------------------
 
-    def _begun(self, inputs: Mapping[str, Any], of_stream: bool) -> _Running:
+    def _begun(self, inputs: Mapping[str, Any], of_stream: bool) -> DivisionRun:
         if not isinstance(inputs, Mapping):
             raise ArgumentError(f"inputs: expected a dict by name, got {brief(inputs)}")
         names = [value.name for value in self.whole.inputs]
@@ -279,7 +249,7 @@ class DividedExecutable:
         if self._next is not None:
             self._switch()
         current = self._current
-        return _Running(current, values, sizes, {k: _Ending() for k in self._chosen(current, of_stream)})
+        return DivisionRun(next(self._numbers), current, values, sizes, self._chosen(current, of_stream))
 
     def _overridden(self, inputs: Mapping[str, Any]) -> DividedExecutable | None:
         """The executable that takes the initializers among these inputs; None: there are none among them."""
@@ -303,11 +273,11 @@ class DividedExecutable:
                 raise ShapeError(f"input {value.name!r}: shape {values[value.name].shape} does not fit {value}")
         return sizes
 
-    def _do(self, running: _Running, k: int) -> None:
-        """A part of a run, when those that it waits for are done; whatever comes of it is told to those that wait."""
+    def _do(self, running: DivisionRun, k: int, is_awaited: bool) -> None:
+        """A part of a run, and what can be done after it; whatever comes of it is told to who waits for the run."""
+        if running.is_stopped:
+            return
         try:
-            for other in running.of.parts[k].after:
-                running.done[other].result()
             found = self._made(running.of, k, self._inputs(running, k))
             for value in running.of.parts[k].values:
                 array = found[value.name]
@@ -316,14 +286,12 @@ class DividedExecutable:
                     if isinstance(dim, Expr) and str(dim) in symbols(dim):
                         running.sizes[str(dim)] = extent
             running.sizes.update({size: int(running.values[name].item()) for name, size in running.of.parts[k].holds})
+            for other in running.done(k):
+                self._ready(running, other, is_awaited)
         except BaseException as error:
-            running.of.ended(k)
-            running.done[k].settle(error)
-        else:
-            running.of.ended(k)
-            running.done[k].settle(None)
+            running.stop(error)
 
-    def _inputs(self, running: _Running, k: int) -> NamedArrays:
+    def _inputs(self, running: DivisionRun, k: int) -> NamedArrays:
         part, found = running.of.parts[k], {}
         for port in part.executable.program.inputs:
             if port.name in part.told:
@@ -363,10 +331,9 @@ class DividedExecutable:
         if self._replanning is not None:
             self._take_ready(self._replanning)
 
-    def _ended(self, running: _Running) -> NamedArrays:
+    def _ended(self, running: DivisionRun) -> NamedArrays:
         try:
-            for done in running.done.values():
-                done.result()
+            running.result()
         except BaseException:
             running.values.clear()  # what the error's frames hold on to
             raise
@@ -381,7 +348,7 @@ class DividedExecutable:
             self._look(running.of, self._replanning)
         return found
 
-    def _update(self, running: _Running, found: NamedArrays) -> None:
+    def _update(self, running: DivisionRun, found: NamedArrays) -> None:
         """New contents to the inputs that outputs take over, and these arrays in place of the outputs."""
         pairs = self.whole.updates
         arrays = [running.values[source] for source, _ in pairs]

@@ -89,12 +89,15 @@ class PartTime:
 
 
 class CurrentDivision:
-    """A division, and what is known of its runs."""
+    """A division, and what is known of its runs. waits_for: of each part, how many others it waits for; followers:
+    those that wait for it. Of parts on one device, each waits for the one before it, unless they are copies.
+    """
 
     def __init__(self, division: Division) -> None:
         self.division, self.parts = division, division.parts
         self.times = [PartTime() for _ in self.parts]
         self.waiting = [0] * len(self.parts)  # runs that were put on a lane and have not ended
+        self.waits_for, self.followers = _waiting(self.parts, bool(division.copies))
         self.makers = {v.name: k for k, part in enumerate(self.parts) for v in part.values}
         self.instead: dict[int, Executable] = {}
         self._guard = threading.RLock()  # a signal handler may run the model while its thread holds it
@@ -137,3 +140,18 @@ class CurrentDivision:
                 lately, before = found.get(part.device, (0.0, 0.0))
                 found[part.device] = (lately + spent.lately.seconds, before + predicted)
         return found
+
+
+def _waiting(parts: Sequence[DividedPart], are_copies: bool) -> tuple[list[int], list[list[int]]]:
+    counts: list[int] = []
+    followers: list[list[int]] = [[] for _ in parts]
+    last: dict[str, int] = {}
+    for k, part in enumerate(parts):
+        before = {*part.after}
+        if part.device in last and not are_copies:
+            before.add(last[part.device])
+        last[part.device] = k
+        counts.append(len(before))
+        for other in sorted(before):
+            followers[other].append(k)
+    return counts, followers

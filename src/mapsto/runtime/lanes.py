@@ -1,9 +1,11 @@
-"""Threads that do one thing after the other, each for a device."""
+"""Threads that do one thing after the other, each for a device: of what it was given, what is first in its order."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import heapq
+import itertools
 import os
 import queue
 import threading
@@ -13,6 +15,8 @@ from collections.abc import Callable
 _PATIENCE = 60.0  # seconds that the end of a process waits for a task
 
 LaneTask = Callable[[], None]
+Order = tuple[int, ...]
+_Put = tuple[Order, int, LaneTask]  # the number tells two of the same order apart
 
 
 class DeviceThread:
@@ -22,17 +26,19 @@ class DeviceThread:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._tasks: queue.SimpleQueue[LaneTask | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[_Put | None] = queue.SimpleQueue()
+        self._numbers = itertools.count()
         self._process = 0
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
 
-    def put(self, task: LaneTask) -> None:
+    def put(self, task: LaneTask, order: Order = ()) -> None:
+        """order: what is less goes first, of what waits."""
         if self._process != os.getpid():
             with self._guard:
                 if self._process != os.getpid():
                     self._begin()
-        self._tasks.put(task)
+        self._tasks.put((order, next(self._numbers), task))
 
     def _begin(self) -> None:
         self._tasks = queue.SimpleQueue()
@@ -52,17 +58,27 @@ class DeviceThread:
             self._thread.join(_PATIENCE)
 
 
-def _work(tasks: queue.SimpleQueue[LaneTask | None]) -> None:
-    while _is_done(tasks.get()):
-        pass
+def _work(tasks: queue.SimpleQueue[_Put | None]) -> None:
+    waiting: list[_Put] = []
+    while _taken(tasks, waiting):
+        _do(heapq.heappop(waiting)[-1])
 
 
-def _is_done(task: LaneTask | None) -> bool:
-    """Does a task, of which nothing is kept; False: there will be none any more. Tasks tell their errors themselves."""
-    if task is not None:
-        with contextlib.suppress(Exception):
-            task()
-    return task is not None
+def _taken(tasks: queue.SimpleQueue[_Put | None], waiting: list[_Put]) -> bool:
+    """Takes all that was put, one thing at least; False: there will be none any more."""
+    with contextlib.suppress(queue.Empty):
+        while True:
+            put = tasks.get(block=not waiting)
+            if put is None:
+                return False
+            heapq.heappush(waiting, put)
+    return True
+
+
+def _do(task: LaneTask) -> None:
+    """Nothing of the task is kept. Tasks tell their errors themselves."""
+    with contextlib.suppress(Exception):
+        task()
 
 
 _LANES: weakref.WeakSet[DeviceThread] = weakref.WeakSet()

@@ -44,7 +44,7 @@ def probes() -> Mapping[str, Graph]:
 class Calibration:
     """Two small runs on a device: `correction` is measured over predicted seconds by kind of work, in steps."""
 
-    def __init__(self, backend: Backend, threads: int) -> None:
+    def __init__(self, backend: Backend, threads: int, is_host: bool) -> None:
         self._runs: list[tuple[Executable, np.ndarray]] = []
         found = {}
         for kind, graph in probes().items():
@@ -55,7 +55,8 @@ class Calibration:
             self._runs.append((executable, x))
             least = min(_seconds(executable, x) for _ in range(_RUNS))
             maker = backend.maker(constants_of(graph))
-            predicted = sum(each.cost.seconds for each in predict(graph, {}, maker, threads).values())
+            units = threads if is_host else maker.spec.units
+            predicted = sum(each.cost.seconds for each in predict(graph, {}, maker, units).values())
             steps = round(math.log(max(least, 1e-9) / predicted, _STEP))
             found[kind] = min(max(_STEP**steps, 1 / _FARTHEST), _FARTHEST)
         self.correction = Correction(**found)
@@ -79,14 +80,14 @@ _GUARD = threading.RLock()
 _KNOWN: dict[tuple[str, str, int, int], Calibration] = {}
 
 
-def calibrated(name: str, backend: Backend, threads: int) -> Calibration:
+def calibrated(name: str, backend: Backend, threads: int, is_host: bool) -> Calibration:
     """A device's calibration: made once in a process, for a number of threads, and remembered until it ends. name: as
-    users call the device.
+    users call the device. is_host: it has so many threads; others have what they have.
     """
     key = (name, backend.name, threads, os.getpid())  # what a parent process has of a device is of no use in a child
     with _GUARD:
         if key not in _KNOWN:
-            _KNOWN[key] = Calibration(backend, threads)
+            _KNOWN[key] = Calibration(backend, threads, is_host)
         return _KNOWN[key]
 
 

@@ -36,6 +36,7 @@ from mapsto.session.collecting import collecting_rarely
 from mapsto.session.compile import opened_model, prepared
 from mapsto.session.division import copies, copies_of, division_of, whole_of
 from mapsto.session.fitting import beyond, tightened
+from mapsto.session.handing import handed_over
 from mapsto.session.parts import cut
 from mapsto.session.placed import AskedOf, PlacedGraph, limits_text, moving_less, placed, rate_of_copies
 from mapsto.session.planned import planned
@@ -160,10 +161,11 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole
     if asked.plan is not None:
         check_origin_of(asked.plan, graph, backends)
     names, count, cache = asked.names, asked.threads, asked.cache
-    calibrations = {name: calibrated(name, backend, count) for name, backend in backends.items()}
+    calibrations = {name: calibrated(name, backend, count, name == names[HOST]) for name, backend in backends.items()}
     how = replace(
         asked.how, corrections=tuple(c.correction for c in calibrations.values()),
-        makers=tuple(backend.name for backend in backends.values()),
+        handing=handed_over(backends, count), makers=tuple(backend.name for backend in backends.values()),
+        threads=count,
     )  # fmt: skip
     found = placed(graph, backends, how)
     if asked.replicate or (asked.replicate is None and how.objective == "throughput" and not how.pins):

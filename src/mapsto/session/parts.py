@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from mapsto.errors import UnsupportedError
 from mapsto.ir.dtypes import DType
@@ -28,41 +29,84 @@ class GraphPart:
 
 
 def cut(graph: Graph, seats: Mapping[str, int], host: int = 0) -> tuple[GraphPart, ...]:
-    """Parts in the order in which they can be done one after the other: neighbours of one device together, as long as
-    they wait for the same parts of other devices.
+    """Parts in the order in which they can be done one after the other: a node goes with the last part of its device,
+    if that waits for all that the node does, and nothing waits for it yet.
 
-    seats: the device of a node, by its first output; a node that is not named goes with its first reader, else it is
-    the host's. Raises UnsupportedError where a size that data decides shows in no value that could be passed on.
+    seats: the device of a node, by its first output, in the order in which they are to be done, as far as the graph
+    allows: nodes that one work computes follow one another. A node that is not named goes with its first reader, else
+    it is the host's. Raises UnsupportedError where a size that data decides shows in no value that could be passed on.
     """
-    devices = _devices(graph, seats, host)
+    before = _before(graph)
+    order = _in_order(graph, before, seats)
+    devices = _devices(graph, order, seats, host)
     groups: list[tuple[int, list[Node]]] = []
-    made: dict[str, int] = {}
-    waits: set[int] = set()
-    for node, device in zip(graph.nodes, devices, strict=True):
-        before = {made[name] for name in reads(node) if name in made}
-        needs = {k for k in before if groups[k][0] != device}  # those of its own device are done before, at any rate
-        if not groups or groups[-1][0] != device or (needs - waits and node.outputs):
+    waits: list[set[int]] = []  # of each group, groups of other devices
+    last: dict[int, int] = {}  # of each device, its last group
+    made: dict[int, int] = {}  # node -> group
+    awaited: set[int] = set()
+    for at in order:
+        node, device = graph.nodes[at], devices[at]
+        k = last.get(device, -1)
+        needs = {made[n] for n in before[at] if groups[made[n]][0] != device}  # its own device's are done before
+        joins = k >= 0 and (needs <= waits[k] and k not in awaited or not node.outputs and k == len(groups) - 1)
+        if not joins:
+            k = last[device] = len(groups)
             groups.append((device, []))
-            waits = set()
-        waits |= needs
-        groups[-1][1].append(node)
-        made |= {value.name: len(groups) - 1 for value in node.outputs}
+            waits.append(set())
+        waits[k] |= needs
+        awaited |= needs
+        groups[k][1].append(node)
+        made[at] = k
     return tuple(_Cut(graph, groups).parts())
 
 
-def _devices(graph: Graph, seats: Mapping[str, int], host: int) -> list[int]:
+def _before(graph: Graph) -> list[set[int]]:
+    """For each node, those that it is to follow: who makes what it reads, and the sizes it works with; and the last
+    check before it, which may be what keeps it inside of its operands.
+    """
+    made: dict[str, int] = {}
+    sized: dict[str, int] = {}
+    check: set[int] = set()
+    found = []
+    for at, node in enumerate(graph.nodes):
+        names = _read([node])
+        found.append({made[n] for n in names if n in made} | {sized[s] for s in _sizes_of(node) if s in sized} | check)
+        made.update((value.name, at) for value in node.outputs)
+        sized.update((size, at) for size in binds(node))
+        if not node.outputs:
+            check = {at}
+    return found
+
+
+def _in_order(graph: Graph, before: Sequence[set[int]], seats: Mapping[str, int]) -> list[int]:
+    """All nodes, those that are named as they are named, each after those that it is to follow."""
+    numbers = {value.name: at for at, node in enumerate(graph.nodes) for value in node.outputs[:1]}
+    found: dict[int, None] = {}
+    for first in (*(numbers[name] for name in seats if name in numbers), *range(len(graph.nodes))):
+        left = [first]
+        while left:
+            at = left[-1]
+            missing = sorted(before[at] - found.keys(), reverse=True)
+            if missing:
+                left.extend(missing)
+            else:
+                found[left.pop()] = None
+    return list(found)
+
+
+def _devices(graph: Graph, order: Sequence[int], seats: Mapping[str, int], host: int) -> list[int]:
     readers: dict[str, int] = {}
     found = [host] * len(graph.nodes)
-    for at in range(len(graph.nodes) - 1, -1, -1):
+    for at in reversed(order):
         node = graph.nodes[at]
         named = next((seats[v.name] for v in node.outputs if v.name in seats), None)
         after = next((readers[v.name] for v in node.outputs if v.name in readers), host)
         found[at] = host if binds(node) else after if named is None else named
         for name in reads(node):
             readers[name] = found[at]
-    for at in range(1, len(found)):  # what yields nothing goes with its neighbour: it makes no part of its own
+    for before, at in pairwise(order):  # what yields nothing goes with its neighbour: it makes no part of its own
         if not graph.nodes[at].outputs:
-            found[at] = found[at - 1]
+            found[at] = found[before]
     return found
 
 

@@ -10,30 +10,27 @@ from mapsto.devices.backend import Backend
 from mapsto.errors import ArgumentError
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
-from mapsto.machine.spec import Link, Power
+from mapsto.machine.spec import Power
 from mapsto.placement.model import latency
 from mapsto.placement.place import Placement, place
-from mapsto.placement.problem import PlacementProblem
+from mapsto.placement.problem import HOST, PlacementProblem
 from mapsto.placement.simple import in_stretches
 from mapsto.plan.decide import decide
 from mapsto.plan.division import CHANNELS
 from mapsto.plan.initial import constants_of
-from mapsto.plan.placing import Considered, Correction, WorksToPlace
+from mapsto.plan.placing import Considered, Correction, HandOver, WorksToPlace
 from mapsto.session.energy import least_energy
 from mapsto.session.splitting import Shares, split, worth_splitting
 
-# Between two devices that share this machine's memory: what a copy of an array reaches, and what it takes until another
-# thread goes on with it.
-_COPY_BYTES = 4e9
-_HAND_OVER = 1e-4
 _SPLIT_BETTER = 1.1  # times as fast, before contractions are split over devices
-_LITTLE = 1.1  # times the least, that a stream may take where it moves less
+_LITTLE = 1.1  # times the least, that a stream may take where it is handed over less often
 
 
 @dataclass(frozen=True)
 class AskedOf:
     """What a placement is asked for; what was measured of each device, and what plans of one device call it. limits:
     bytes that may be taken of a device's memory. powers: figures of power, of devices that have none of their own.
+    threads: of the host.
     """
 
     objective: str
@@ -43,6 +40,8 @@ class AskedOf:
     makers: tuple[str, ...]
     limits: tuple[tuple[str, int], ...] = ()
     powers: tuple[tuple[str, Power], ...] = ()
+    handing: tuple[HandOver, ...] = ()
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,6 @@ def priced(
     constants = constants_of(graph)
     makers = [backend.maker(constants) for backend in backends.values()]
     names = list(backends)
-    links = [Link(a, b, _COPY_BYTES, _HAND_OVER) for a in names for b in names if a != b]
     given = dict(asked.powers)
     powers = [given.get(name, maker.spec.power) for name, maker in zip(names, makers, strict=True)]
     bare = [name for name, power in zip(names, powers, strict=True) if power is None]
@@ -100,7 +98,10 @@ def priced(
             f"objective energy: there are no figures of power of {', '.join(bare)}; give a machine file that has "
             "devices of these names with `power` (power='FILE.toml', --power FILE.toml)"
         )
-    return WorksToPlace(decide(graph, makers[0]), makers, links, asked.pins, asked.corrections, names, powers)
+    units = [asked.threads, *(maker.spec.units for maker in makers[1:])]
+    return WorksToPlace(
+        decide(graph, makers[0]), makers, (), asked.pins, asked.corrections, names, powers, units, asked.handing
+    )
 
 
 def _placed(
@@ -135,14 +136,19 @@ def limits_text(limits: Sequence[tuple[str, int]]) -> str:
 
 
 def rate_of_copies(problem: PlacementProblem) -> float:
-    """Runs a second of all devices that take all works, each by itself."""
-    totals = (math.fsum(work.seconds[d] for work in problem.works) for d in range(len(problem.devices)))
-    return math.fsum(1 / total for total in totals if 0 < total < math.inf)
+    """Runs a second of all devices that take all works, each by itself, inputs and outputs moved."""
+    inputs = [v for v in problem.readers if v not in problem.writer]
+    rates = []
+    for d in range(len(problem.devices)):
+        moves = [problem.move(v, HOST, d) for v in inputs] + [problem.move(v, d, HOST) for v in problem.outputs]
+        total = math.fsum(work.seconds[d] for work in problem.works) + math.fsum(moves)
+        rates.append(1 / total if 0 < total < math.inf else 0.0)
+    return math.fsum(rates)
 
 
 def moving_less(problem: PlacementProblem, found: Placement) -> Placement:
-    """A stream's placement, or one that takes little more and moves far less: that takes time of threads as well, which
-    the model does not count.
+    """A stream's placement, or one that takes little more and goes from device to device far less often: fewer runs
+    have to be under way then, for all devices to be at work, and each finds more in its cache.
     """
     if problem.objective != "throughput" or found.method in ("greedy", "heft", "exhaustive"):
         return found

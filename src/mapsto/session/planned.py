@@ -13,7 +13,7 @@ import numpy as np
 from mapsto.placement.model import latencies, latency
 from mapsto.placement.problem import CLOSE, PlacementProblem
 from mapsto.plan.division import EVERYWHERE, NOWHERE, DividedPlan, PlacedWork, PlannedDevice, PlannedPart, Total
-from mapsto.plan.placing import Considered
+from mapsto.plan.placing import Considered, HandOver
 from mapsto.runtime.divisions import DividedPart
 from mapsto.session.placed import AskedOf, PlacedGraph
 from mapsto.version import VERSION
@@ -28,9 +28,10 @@ def planned(
     """The plan of a placement whose parts are compiled. copies: seconds of a run where each device has all of it."""
     names, place = found.problem.devices, found.placement
     devices = tuple(
-        PlannedDevice(name, maker, _short(c.contraction), _short(c.rows), power)
-        for name, maker, c, power in zip(
-            names, asked.makers, asked.corrections, found.powers or (None,) * len(names), strict=True
+        PlannedDevice(name, maker, _short(c.contraction), _short(c.rows), h.begins, h.copies, power)
+        for name, maker, c, h, power in zip(
+            names, asked.makers, asked.corrections, asked.handing or (HandOver(),) * len(names),
+            found.powers or (None,) * len(names), strict=True,
         )
     )
     total = Total(_short(place.seconds), _short(place.bound), place.method)

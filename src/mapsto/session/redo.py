@@ -21,7 +21,7 @@ from mapsto.placement.place import Placement
 from mapsto.placement.problem import HOST
 from mapsto.plan.division import CHANNELS, NOWHERE, DividedPlan, PlacedWork, Total
 from mapsto.plan.division_text import division_text, parse_division
-from mapsto.plan.placing import Correction
+from mapsto.plan.placing import Correction, HandOver
 from mapsto.plan.plan import Plan
 from mapsto.runtime.divisions import Division
 from mapsto.session.division import copies, copies_of, division_of
@@ -100,7 +100,7 @@ def redone(
     taken = _Taken(plan)
     fresh = [k for k, part in enumerate(parts) if taken.plan_of(part) is None]
     if fresh and not plan.replicated:
-        plan = _edited(graph, plan, backends)
+        plan = _edited(graph, plan, backends, threads)
     make = copies_of if plan.replicated else division_of
     division = make(parts, backends, threads, cache, taken.plan_of)
     text = division_text(replace(plan, parts=planned_parts(division.parts)))
@@ -176,12 +176,13 @@ def _seats(graph: Graph, plan: DividedPlan) -> dict[str, int]:
     return found
 
 
-def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend]) -> DividedPlan:
+def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend], threads: int) -> DividedPlan:
     """The plan with its works priced anew, as seats were changed."""
     corrections = tuple(Correction(d.products, d.others) for d in plan.devices)
     makers = tuple(device.maker for device in plan.devices)
     powers = tuple((d.name, d.power) for d in plan.devices if d.power is not None)
-    asked = AskedOf(plan.objective, (), plan.placer, corrections, makers, plan.limits, powers)
+    handing = tuple(HandOver(d.begins, d.copies) for d in plan.devices)
+    asked = AskedOf(plan.objective, (), plan.placer, corrections, makers, plan.limits, powers, handing, threads)
     to_place = priced(graph, backends, asked)
     works, problem = tuple(to_place.considered), to_place.problem(plan.objective, dict(plan.limits))
     of_nodes = {work.nodes: work for work in plan.works if work.nodes}

@@ -103,7 +103,8 @@ def _share(way: _Way, step: int, job: Job, problem: PlacementProblem) -> tuple[f
     part = share / way.extent
     brought = sum(_moved(problem, v, HOST, other, part if way.shares_all else 1.0) for v in job.reads)
     back = sum(_moved(problem, v, other, HOST, part) for v in job.writes)
-    together = max(host * (1 - part), seconds * part + brought + back)
+    begins = problem.begins or (0.0,) * len(problem.devices)
+    together = max(host * (1 - part), begins[other] + brought + seconds * part + back) + begins[HOST]
     return (together, share) if together * _GAIN < min(host, seconds) else None
 
 
