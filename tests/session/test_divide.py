@@ -551,7 +551,7 @@ with Workers(cache=False, isa=None) as workers:
     exe = split_diamond(workers)
 stream = exe.stream({"x": np.zeros((16, 16), np.float32)} for _ in range(500))
 next(stream)
-exe._put(stream.gi_frame.f_locals["going"][0], 0)
+exe._ready(stream.gi_frame.f_locals["going"][0], 0, False)
 """
     for _ in range(3):
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

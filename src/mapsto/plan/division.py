@@ -48,7 +48,7 @@ class PlannedDevice:
 class PlacedWork:
     """A work by its nodes (their first outputs), its ops, and nodes of the source model. takes: seconds on each device
     that takes it; refuses: why others do not. beaten: what the whole would take longer with this work alone on another
-    device.
+    device. ends_part: the part that it is in ends with it, as another device waits for it.
     """
 
     name: str
@@ -60,6 +60,7 @@ class PlacedWork:
     refuses: tuple[tuple[str, str], ...] = ()
     beaten: tuple[tuple[str, float], ...] = ()
     because: str = ""
+    ends_part: bool = False
     line: int = field(default=0, compare=False)  # where it was read; 0: nowhere
 
     def matches(self, pattern: str) -> bool:

@@ -114,6 +114,8 @@ def _work_lines(work: PlacedWork) -> Iterator[str]:
     yield from (f"  takes {device} {seconds!r}" for device, seconds in work.takes)
     yield from (f"  refuses {device} {quoted_text(why)}" for device, why in work.refuses)
     yield from (f"  beaten {device} by {seconds!r}" for device, seconds in work.beaten)
+    if work.ends_part:
+        yield "  ends part"
     if work.because:
         yield f"  because {quoted_text(work.because)}"
 
@@ -152,6 +154,7 @@ _FORMS: Mapping[str, tuple[str, re.Pattern[str]]] = {
         ("takes", "takes DEVICE SECONDS", rf"(?P<device>{_DEVICE}) (?P<seconds>{_SECONDS})"),
         ("refuses", 'refuses DEVICE "WHY"', rf"(?P<device>{_DEVICE}) (?P<why>{TEXT})"),
         ("beaten", "beaten DEVICE by SECONDS", rf"(?P<device>{_DEVICE}) by (?P<seconds>{_SECONDS})"),
+        ("ends", "ends part", "part"),
         ("because", 'because "WHY"', rf"(?P<why>{TEXT})"),
     )
 }  # fmt: skip
@@ -331,6 +334,8 @@ class _DivisionReader:
         self.works[name] = self.detailed(work, word, _formed(word, line))
 
     def detailed(self, work: PlacedWork, word: str, found: re.Match[str]) -> PlacedWork:
+        if word == "ends":
+            return replace(work, ends_part=True)
         if word == "because":
             return replace(work, because=read_text(found["why"]))
         if word in ("nodes", "ops"):
@@ -403,7 +408,7 @@ _HEADS: Mapping[str, Callable[[_DivisionReader, re.Match[str], int], None]] = {
 }
 _MANY = {"device", "power", "pin", "limit", "split", "other"}
 _WORDS: Mapping[str, tuple[str, ...]] = {"objective": OBJECTIVES, "placer": PLACERS}
-_DETAILS = {"nodes", "ops", "from", "takes", "refuses", "beaten", "because"}
+_DETAILS = {"nodes", "ops", "from", "takes", "refuses", "beaten", "ends", "because"}
 
 
 def _types(text: str) -> ProductTypes:

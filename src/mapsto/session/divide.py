@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,39 +15,32 @@ from mapsto.arguments import Shapes, pairs_of, shapes_of
 from mapsto.boundary import public
 from mapsto.budget import metering
 from mapsto.devices.backend import Backend
-from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError
 from mapsto.ir.graph import Graph
 from mapsto.passes.checks import unchecked
-from mapsto.placement.model import latency
-from mapsto.placement.place import place
-from mapsto.placement.problem import HOST, PlacementProblem
-from mapsto.placement.simple import alone
+from mapsto.placement.problem import HOST
 from mapsto.plan.division import DividedPlan
 from mapsto.plan.division_text import division_text
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.divided import DividedExecutable
-from mapsto.runtime.divisions import DividedPart, Division, Replanning, Whole
+from mapsto.runtime.divisions import Division, Replanning, Whole
 from mapsto.runtime.executable import Overriding
 from mapsto.session.alternatives import Forced
 from mapsto.session.calibrate import calibrated
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.compile import opened_model, prepared
-from mapsto.session.division import copies, copies_of, division_of, whole_of
+from mapsto.session.divider import Divider, Trial, opened
+from mapsto.session.division import copies, copies_of, whole_of
 from mapsto.session.fitting import beyond, tightened
 from mapsto.session.handing import handed_over
-from mapsto.session.parts import cut
-from mapsto.session.placed import AskedOf, PlacedGraph, limits_text, moving_less, placed, rate_of_copies
+from mapsto.session.placed import AskedOf, PlacedGraph, limits_text, placed, rate_of_copies
 from mapsto.session.planned import planned
 from mapsto.session.redo import check_origin_of, read_plan, redone
-from mapsto.session.turns import Turns
 from mapsto.session.wanted import checked, limited, limits_of, of_plan, pinned, powers_of
 
 if TYPE_CHECKING:
     from mapsto.machine.machine_file import MachineFile
 
-_ANEW = 1.1  # times as fast a division must be expected to be to take the place of another one
-_KEPT = 4  # divisions
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
 _ROUNDS = 4  # of placing within limits that parts, once compiled, turned out to be beyond
 
@@ -129,7 +121,7 @@ class _Asked:
 
 def _made(asked: _Asked) -> DividedExecutable:
     with (
-        collecting_rarely(), metering(), np.errstate(all="ignore"), _opened(asked.names, asked.cache) as backends
+        collecting_rarely(), metering(), np.errstate(all="ignore"), opened(asked.names, asked.cache) as backends
     ):  # fmt: skip
         model, listed, _ = opened_model(asked.model, asked.overridable, asked.data_root)
         graph = prepared(model, asked.shapes, None, asked.data_root, asked.overridable, asked.updates)
@@ -160,7 +152,7 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole
     """A division that is found here."""
     if asked.plan is not None:
         check_origin_of(asked.plan, graph, backends)
-    names, count, cache = asked.names, asked.threads, asked.cache
+    names, count = asked.names, asked.threads
     calibrations = {name: calibrated(name, backend, count, name == names[HOST]) for name, backend in backends.items()}
     how = replace(
         asked.how, corrections=tuple(c.correction for c in calibrations.values()),
@@ -168,32 +160,61 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole
         threads=count,
     )  # fmt: skip
     found = placed(graph, backends, how)
-    if asked.replicate or (asked.replicate is None and how.objective == "throughput" and not how.pins):
-        rate = rate_of_copies(found.problem)
-        if asked.replicate or rate * found.placement.seconds > _COPIES_BETTER:
-            division = copies_of(copies(found.graph, names), backends, count, cache)
-            if not (over := beyond(division, how.limits)):
-                text = division_text(planned(found, how, division.parts, 1 / rate if rate else math.inf))
-                return DividedExecutable(whole, replace(division, plan_text=text), names)
-            if asked.replicate:
-                raise _beyond(how, over)
-    divider, division, found = _within_limits(graph, asked, backends, how, found)
+    if asked.replicate:
+        return _replicated(found, asked, backends, how, whole)
+    divider, trial = _tried(graph, asked, backends, how, found, whole)
+    if asked.replicate is None and how.objective == "throughput" and not how.pins:
+        if rate_of_copies(trial.found.problem) * trial.seconds > _COPIES_BETTER:
+            with suppress(ArgumentError):  # not within the limits
+                return _replicated(trial.found, asked, backends, how, whole)
     probes = {name: divider.turns.measured(c.times) for name, c in calibrations.items()}
     replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes)
-    made = DividedExecutable(whole, division, names, replanning if asked.adapt else None)
-    made.costs = Forced(found).costs
+    made = DividedExecutable(whole, trial.division, names, replanning if asked.adapt else None)
+    made.costs = Forced(trial.found).costs
     return made
+
+
+def _replicated(
+    found: PlacedGraph, asked: _Asked, backends: Mapping[str, Backend], how: AskedOf, whole: Whole
+) -> DividedExecutable:
+    """All of the model on each device. Raises ArgumentError where that is beyond limits."""
+    division = copies_of(copies(found.graph, asked.names), backends, asked.threads, asked.cache)
+    over = beyond(division, how.limits)
+    if over:
+        raise _beyond(how, over)
+    rate = rate_of_copies(found.problem)
+    text = division_text(planned(found, how, division.parts, 1 / rate if rate else math.inf))
+    return DividedExecutable(whole, replace(division, plan_text=text), asked.names)
+
+
+def _tried(
+    graph: Graph, asked: _Asked, backends: Mapping[str, Backend], how: AskedOf, found: PlacedGraph, whole: Whole
+) -> tuple[Divider, Trial]:
+    """The best division by what it takes: of the graph as contractions were split, and as it was. By predictions,
+    where nothing can be tried, or something else than time decides.
+    """
+    if how.placer == "exact" and how.objective != "energy" and not how.limits:
+        tried = []
+        for each in (found, *([placed(graph, backends, how, may_split=False)] if found.shares else [])):
+            divider = Divider(each, how, asked.names, asked.threads, asked.cache)
+            trial = divider.tried(whole, backends)
+            if trial is not None:
+                tried.append((divider, trial))
+        if tried:
+            return min(tried, key=lambda each: each[1].seconds)
+    divider, division, found = _within_limits(graph, asked, backends, how, found)
+    return divider, Trial(division, found, found.placement.seconds)
 
 
 def _within_limits(
     graph: Graph, asked: _Asked, backends: Mapping[str, Backend], how: AskedOf, found: PlacedGraph
-) -> tuple[_Divider, Division, PlacedGraph]:
+) -> tuple[Divider, Division, PlacedGraph]:
     """A division whose parts, once compiled, keep the limits: it is placed by tighter ones where they do not. Raises
     ArgumentError where none was found.
     """
     tight = how
     for _ in range(_ROUNDS):
-        divider = _Divider(found, how, asked.names, asked.threads, asked.cache)
+        divider = Divider(found, how, asked.names, asked.threads, asked.cache)
         division = divider.division(found, backends, how)
         over = beyond(division, how.limits)
         if not over:
@@ -212,121 +233,3 @@ def _beyond(how: AskedOf, over: Mapping[str, float]) -> ArgumentError:
         f"{limits_text(how.limits)}: with packed weights and scratch memory, what was placed on {said}, and no seats "
         "were found that keep them; raise a limit"
     )
-
-
-@contextmanager
-def _opened(names: Sequence[str], cache: bool) -> Iterator[dict[str, Backend]]:
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(backend_named(name, cache, None)) for name in names}
-
-
-class _Divider:
-    """Divisions of one graph, for devices as fast as they are said to be; the last few are kept.
-
-    known: (work, device): how many times as long it takes as predicted, as its part did, beside the device as a whole.
-    """
-
-    def __init__(self, found: PlacedGraph, how: AskedOf, names: Sequence[str], threads: int, cache: bool) -> None:
-        self.base, self.how, self.names, self.threads, self.cache = found, how, names, threads, cache
-        self.seats = found.placement.seats
-        self.kept: dict[tuple[int, ...], Division] = {}
-        self.known: dict[tuple[int, int], float] = {}
-        self.turns = Turns()
-        self.guard = threading.Lock()
-
-    def learn(self, speed: Mapping[str, float], took: Sequence[tuple[DividedPart, float]]) -> None:
-        """Parts of the present division take so many times what was predicted for them."""
-        of_value = {
-            name: (self.names.index(part.device), times / speed[part.device])
-            for part, times in took
-            for name in part.makes
-        }
-        with self.guard:
-            for w, work in enumerate(self.base.works):
-                found = next((of_value[name] for name in work.nodes if name in of_value), None)
-                if found is not None:
-                    device, times = found
-                    self.known[w, device] = self.known.get((w, device), 1.0) * times
-
-    def ready(self, speed: Mapping[str, float]) -> Division | None:
-        """The best of the divisions whose code is there, where devices take so many times what they did at first; None:
-        it is no better than the present one.
-        """
-        with self.guard:
-            problem = self._problem(speed)
-            if problem is None:
-                return None
-            best = min(self.kept, key=lambda seats: latency(problem, seats))
-            if latency(problem, best) * _ANEW >= latency(problem, self.seats):
-                return None
-            self.seats = best
-            return replace(self.kept[best], predicted=self._predicted(self.kept[best], best))
-
-    def best(self, speed: Mapping[str, float]) -> Division | None:
-        """Makes the best division; None: it is no better. It is kept, and not taken for the present one yet."""
-        problem = self._problem(speed)
-        if problem is None:
-            return None
-        placement = moving_less(problem, place(problem, self.how.placer))
-        if placement.seats in self.kept or placement.seconds * _ANEW >= latency(problem, self.seats):
-            return None
-        found = replace(self.base, problem=problem, placement=placement)
-        with self._making() as backends:
-            return self.division(found, backends, self.how)
-
-    def _problem(self, speed: Mapping[str, float]) -> PlacementProblem | None:
-        """The first one, by what is known of devices and works now; None: something can run nowhere any more."""
-        problem = self.base.problem
-        jobs = tuple(
-            replace(job, seconds=tuple(s * self._times(w, d, speed) if s else s for d, s in enumerate(job.seconds)))
-            for w, job in enumerate(problem.works)
-        )
-        return None if any(min(job.seconds) == math.inf for job in jobs) else replace(problem, works=jobs)
-
-    def prepare(self) -> None:
-        """Makes the division that is all on the host, as far as it can be: for when another device is slow."""
-        problem = self.base.problem
-        seats = tuple(alone(problem, HOST))
-        if seats not in self.kept and latency(problem, seats) < math.inf:
-            placement = replace(self.base.placement, seats=seats, seconds=latency(problem, seats), method="prepared")
-            with self._making() as backends:
-                self.division(replace(self.base, placement=placement), backends, self.how)
-
-    @contextmanager
-    def _making(self) -> Iterator[dict[str, Backend]]:
-        with (
-            self.turns.making(), collecting_rarely(), metering(), np.errstate(all="ignore"),
-            _opened(self.names, self.cache) as backends,
-        ):  # fmt: skip
-            yield backends
-
-    def _times(self, work: int, device: int, speed: Mapping[str, float]) -> float:
-        return self.known.get((work, device), 1.0) * speed[self.names[device]]
-
-    def division(self, found: PlacedGraph, backends: Mapping[str, Backend], how: AskedOf) -> Division:
-        seats = found.placement.seats
-        made = self.kept.get(seats)
-        if made is None:
-            by_node = {n: d for w, d in zip(found.works, seats, strict=True) for n in w.nodes}
-            made = division_of(cut(found.graph, by_node), backends, self.threads, self.cache)
-        text = division_text(planned(found, how, made.parts))
-        joules = found.placement.seconds if how.objective == "energy" else None
-        with self.guard:
-            made = self.kept[seats] = replace(
-                made, predicted=self._predicted(made, seats), plan_text=text, joules=joules
-            )
-            known = (seats, self.seats, self.base.placement.seats)  # the first one: devices may be as they were again
-            old = [each for each in self.kept if each not in known and set(each) != {HOST}]
-            for each in old[: max(len(self.kept) - _KEPT, 0)]:
-                del self.kept[each]
-        return made
-
-    def _predicted(self, made: Division, seats: Sequence[int]) -> tuple[float, ...]:
-        """Seconds of each part, by devices as fast as they were at first, and what is known of works."""
-        part_of = {v: k for k, part in enumerate(made.parts) for v in part.makes}
-        found = [0.0] * len(made.parts)
-        for w, (work, seat) in enumerate(zip(self.base.works, seats, strict=True)):
-            if (k := next((part_of[n] for n in work.nodes if n in part_of), None)) is not None:
-                found[k] += work.priced[seat].seconds * self.known.get((w, seat), 1.0)
-        return tuple(found)
-

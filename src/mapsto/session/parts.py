@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -28,13 +28,16 @@ class GraphPart:
     holds: tuple[tuple[str, str], ...] = ()
 
 
-def cut(graph: Graph, seats: Mapping[str, int], host: int = 0) -> tuple[GraphPart, ...]:
+def cut(
+    graph: Graph, seats: Mapping[str, int], host: int = 0, ends: Set[str] = frozenset()
+) -> tuple[GraphPart, ...]:
     """Parts in the order in which they can be done one after the other: a node goes with the last part of its device,
     if that waits for all that the node does, and nothing waits for it yet.
 
     seats: the device of a node, by its first output, in the order in which they are to be done, as far as the graph
     allows: nodes that one work computes follow one another. A node that is not named goes with its first reader, else
-    it is the host's. Raises UnsupportedError where a size that data decides shows in no value that could be passed on.
+    it is the host's. ends: nodes that a part ends with, by their first outputs. Raises UnsupportedError where a size
+    that data decides shows in no value that could be passed on.
     """
     before = _before(graph)
     order = _in_order(graph, before, seats)
@@ -43,20 +46,22 @@ def cut(graph: Graph, seats: Mapping[str, int], host: int = 0) -> tuple[GraphPar
     waits: list[set[int]] = []  # of each group, groups of other devices
     last: dict[int, int] = {}  # of each device, its last group
     made: dict[int, int] = {}  # node -> group
-    awaited: set[int] = set()
+    closed: set[int] = set()  # groups that others wait for, or that ended
     for at in order:
         node, device = graph.nodes[at], devices[at]
         k = last.get(device, -1)
         needs = {made[n] for n in before[at] if groups[made[n]][0] != device}  # its own device's are done before
-        joins = k >= 0 and (needs <= waits[k] and k not in awaited or not node.outputs and k == len(groups) - 1)
+        joins = k >= 0 and (needs <= waits[k] and k not in closed or not node.outputs and k == len(groups) - 1)
         if not joins:
             k = last[device] = len(groups)
             groups.append((device, []))
             waits.append(set())
         waits[k] |= needs
-        awaited |= needs
+        closed |= needs
         groups[k][1].append(node)
         made[at] = k
+        if any(value.name in ends for value in node.outputs[:1]):
+            closed.add(k)
     return tuple(_Cut(graph, groups).parts())
 
 

@@ -23,7 +23,7 @@ from mapsto.session.energy import least_energy
 from mapsto.session.splitting import Shares, split, worth_splitting
 
 _SPLIT_BETTER = 1.1  # times as fast, before contractions are split over devices
-_LITTLE = 1.1  # times the least, that a stream may take where it is handed over less often
+_LITTLE = 1.25  # times the least, that a stream may take where it is handed over less often
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class PlacedGraph:
     """A graph with a seat for each of its works. digest: of the graph before contractions were split. shares: how many
     channels of which contractions were split off (or places of another axis, which `axes` has). The problem's devices
     have the names that users call them. powers: of the devices, where joules were counted. joules: of a run, modelled;
-    None: they were not counted.
+    None: they were not counted. ends: works that a part ends with, as another device waits for them.
     """
 
     graph: Graph
@@ -61,14 +61,15 @@ class PlacedGraph:
     powers: tuple[Power | None, ...] = ()
     joules: float | None = None
     axes: tuple[tuple[str, str], ...] = ()
+    ends: frozenset[int] = frozenset()
 
 
-def placed(graph: Graph, backends: Mapping[str, Backend], asked: AskedOf) -> PlacedGraph:
+def placed(graph: Graph, backends: Mapping[str, Backend], asked: AskedOf, may_split: bool = True) -> PlacedGraph:
     """The best seats, of a graph some of whose contractions may be split for it. Raises ArgumentError for pins that
     cannot be kept, limits that no seats keep, and devices without the figures that the objective needs.
     """
     found = _placed(graph, backends, asked, graph_digest(graph), Shares({}, {}))
-    if asked.objective != "latency" or asked.placer != "exact":
+    if asked.objective != "latency" or asked.placer != "exact" or not may_split:
         return found
     best = found
     # Along the axis that promises most, and by channels alone: what is cut out of a value may take time of its own.

@@ -57,8 +57,11 @@ def placed_works(found: PlacedGraph, asked: AskedOf, everywhere: bool = False) -
     present = latency(found.problem, seats)  # for energy as if nothing ran at once, as what it is held against
     losses = [{}] * len(found.works) if everywhere else lost_by_moving(found.problem, seats, present)
     return tuple(
-        _work(work, NOWHERE if not work.nodes else EVERYWHERE if everywhere else names[seat], names, loss, asked)
-        for work, seat, loss in zip(found.works, seats, losses, strict=True)
+        replace(
+            _work(work, NOWHERE if not work.nodes else EVERYWHERE if everywhere else names[seat], names, loss, asked),
+            ends_part=w in found.ends,
+        )
+        for w, (work, seat, loss) in enumerate(zip(found.works, seats, losses, strict=True))
     )
 
 

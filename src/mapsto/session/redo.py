@@ -96,7 +96,7 @@ def redone(
     if plan.replicated:
         parts: Sequence[GraphPart] = copies(graph, plan.names)
     else:
-        parts = cut(graph, _seats(graph, plan))
+        parts = cut(graph, _seats(graph, plan), ends={work.nodes[-1] for work in plan.works if work.ends_part})
     taken = _Taken(plan)
     fresh = [k for k, part in enumerate(parts) if taken.plan_of(part) is None]
     if fresh and not plan.replicated:
@@ -215,7 +215,10 @@ def _edited(graph: Graph, plan: DividedPlan, backends: Mapping[str, Backend], th
     bound = plan.total.bound if plan.total is not None else 0.0
     placement = Placement(tuple(seats), seconds, min(bound, seconds), "the plan that was given")
     again = PlacedGraph(graph, works, problem, placement, plan.digest, plan.splits, axes=plan.split_axes)
-    made = placed_works(again, replace(asked, pins=plan.pins))
+    ends = {work.nodes for work in plan.works if work.ends_part}
+    made = tuple(
+        replace(w, ends_part=w.nodes in ends) for w in placed_works(again, replace(asked, pins=plan.pins))
+    )
     total = Total(float(f"{seconds:.4g}"), placement.bound, placement.method)
     return replace(plan, total=total, works=_lined(made, plan))
 

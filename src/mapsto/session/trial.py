@@ -1,0 +1,107 @@
+"""What a division takes: each of its parts by itself, and runs of all of it, on numbers at random."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from mapsto.errors import MapstoError
+from mapsto.ir.expr import evaluate, symbols
+from mapsto.ir.graph import Value
+from mapsto.runtime.divided import DividedExecutable
+from mapsto.runtime.divisions import DividedPart, Division, Whole
+
+_RUNS = 3  # of each part, the first of which touches memory for the first time
+_WHOLE = 7  # runs of all, one after the other, whose median counts
+_STREAM = 12  # or in a stream, after as many
+_LONGEST = 2.0  # seconds of all parts
+_MOST_BYTES = 1 << 30  # of the inputs
+
+
+class Trials:
+    """Of divisions of one model."""
+
+    def __init__(self, whole: Whole, sizes: Mapping[str, int], devices: Sequence[str]) -> None:
+        """sizes: what to take open ones for."""
+        self._whole = replace(whole, updates=())
+        self._sizes, self._devices = sizes, devices
+        rng = np.random.default_rng(0)
+        shapes = [self._shape(value) for value in whole.inputs]
+        known = all(shape is not None for shape in shapes)
+        count = sum(math.prod(s) * v.dtype.size for v, s in zip(whole.inputs, shapes, strict=True) if s is not None)
+        self._feed: dict[str, np.ndarray] | None = None
+        if known and count <= _MOST_BYTES:
+            pairs = zip(whole.inputs, shapes, strict=True)
+            self._feed = {value.name: _some(value, shape, rng) for value, shape in pairs if shape is not None}
+
+    def part_seconds(self, division: Division) -> list[float] | None:
+        """Seconds of each part by itself, with its copies; None where that cannot be found out: data decides sizes, a
+        part refuses such numbers, or it takes long.
+        """
+        if self._feed is None:
+            return None
+        values = dict(self._feed)
+        end = time.perf_counter() + _LONGEST
+        found = []
+        try:
+            for part in division.parts:
+                if any(size not in self._sizes for size in part.told.values()):
+                    return None
+                told = {name: np.zeros((self._sizes[size], 0), bool) for name, size in part.told.items()}
+                found.append(_taken(part, values, told))
+                if time.perf_counter() > end:
+                    return None
+        except MapstoError:
+            return None
+        return found
+
+    def run_seconds(self, division: Division, is_stream: bool) -> float:
+        """Seconds of a run, by itself or in a stream of them, of a division whose parts could be tried."""
+        assert self._feed is not None
+        feed, exe = self._feed, DividedExecutable(self._whole, division, self._devices)
+        if is_stream:
+            _through(exe, feed)
+            begun = time.perf_counter()
+            _through(exe, feed)
+            return (time.perf_counter() - begun) / _STREAM
+        taken = []
+        for _ in range(_WHOLE):
+            begun = time.perf_counter()
+            exe.run(feed)
+            taken.append(time.perf_counter() - begun)
+        return statistics.median(taken)
+
+    def _shape(self, value: Value) -> tuple[int, ...] | None:
+        known = [evaluate(dim, self._sizes) if symbols(dim) <= self._sizes.keys() else None for dim in value.shape]
+        return None if None in known else tuple(int(str(dim)) for dim in known)
+
+
+def _through(exe: DividedExecutable, feed: dict[str, np.ndarray]) -> None:
+    for _ in exe.stream(feed for _ in range(_STREAM)):
+        pass
+
+
+def _taken(part: DividedPart, values: dict[str, np.ndarray], told: Mapping[str, np.ndarray]) -> float:
+    """Its seconds; what it yields is put to the values."""
+    names = [port.name for port in part.executable.program.inputs]
+    feed = {name: told[name] if name in told else values[name] for name in names}
+    least = math.inf
+    for at in range(_RUNS):
+        begun = time.perf_counter()
+        made = part.executable.run(feed)
+        if at:
+            least = min(least, time.perf_counter() - begun)
+    values.update(made)
+    return least
+
+
+def _some(value: Value, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Zeros where they are no floats: what indices may be, nobody knows."""
+    if value.dtype.is_float:
+        return rng.standard_normal(shape).astype(value.dtype.numpy)
+    return np.zeros(shape, value.dtype.numpy)
