@@ -380,9 +380,9 @@ def test_a_device_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
     inner = calibrate.Calibration.__init__
 
-    def counted(self: Any, backend: Backend, threads: int) -> None:
+    def counted(self: Any, backend: Backend, threads: int, is_host: bool) -> None:
         made.append(backend.name)
-        inner(self, backend, threads)
+        inner(self, backend, threads, is_host)
 
     monkeypatch.setattr(calibrate, "_KNOWN", {})
     monkeypatch.setattr(calibrate.Calibration, "__init__", counted)

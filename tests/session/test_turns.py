@@ -180,14 +180,14 @@ def test_the_first_division_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many are made afterwards: to return to it nothing has to be made."""
     opencl.required()
     made = []
-    divider_of = dividing_anew._Divider
+    divider_of = dividing_anew.Divider
 
     class Seen(divider_of):  # type: ignore[misc, valid-type]
         def __init__(self, *arguments: object) -> None:
             super().__init__(*arguments)
             made.append(self)
 
-    monkeypatch.setattr(dividing_anew, "_Divider", Seen)
+    monkeypatch.setattr(dividing_anew, "Divider", Seen)
     shapes = {"image": (1, 1, 28, 28)}
     mapsto.divide(DIGITS, ["cpu", "opencl"], shapes, threads=1, adapt=False, pins=[("*", "opencl")])
     divider = made[0]

@@ -15,8 +15,8 @@ from collections.abc import Callable
 _PATIENCE = 60.0  # seconds that the end of a process waits for a task
 
 LaneTask = Callable[[], None]
-Order = tuple[int, ...]
-_Put = tuple[Order, int, LaneTask]  # the number tells two of the same order apart
+LaneOrder = tuple[int, ...]
+_Put = tuple[LaneOrder, int, LaneTask]  # the number tells two of the same order apart
 
 
 class DeviceThread:
@@ -32,7 +32,7 @@ class DeviceThread:
         self._thread: threading.Thread | None = None
         self._guard = threading.Lock()
 
-    def put(self, task: LaneTask, order: Order = ()) -> None:
+    def put(self, task: LaneTask, order: LaneOrder = ()) -> None:
         """order: what is less goes first, of what waits."""
         if self._process != os.getpid():
             with self._guard:

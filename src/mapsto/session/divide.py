@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mapsto.machine.machine_file import MachineFile
 
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
-_ROUNDS = 4  # of placing within limits that parts, once compiled, turned out to be beyond
+_ROUNDS = 8  # of placing within limits that parts, once compiled, turned out to be beyond
 
 
 @public

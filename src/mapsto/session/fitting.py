@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from mapsto.runtime.divisions import Division
 from mapsto.runtime.executable import Executable
 
+_MARGIN = 1.2
+
 
 def taken(division: Division) -> dict[str, int]:
     """Bytes by device, of all its parts: constants, scratch memory, inputs and outputs. Where sizes are open, without
@@ -31,8 +33,12 @@ def beyond(division: Division, limits: Sequence[tuple[str, int]]) -> dict[str, f
 def tightened(
     limits: Sequence[tuple[str, int]], over: Mapping[str, float]
 ) -> tuple[tuple[str, int], ...]:
-    """Limits to place by, if parts are to take so many times less."""
-    return tuple((device, int(limit / over.get(device, 1.0))) for device, limit in limits)
+    """Limits to place by, if parts are to take so many times less, and a little less than that: fewer works are more
+    parts, which have memory of their own.
+    """
+    return tuple(
+        (device, int(limit / (_MARGIN * over[device]) if device in over else limit)) for device, limit in limits
+    )
 
 
 def _bytes(executable: Executable) -> int:
