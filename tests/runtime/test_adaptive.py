@@ -17,7 +17,7 @@ from tests.session.support import normal, parse
 
 import mapsto
 from mapsto.errors import ShapeError, UnsupportedError
-from mapsto.runtime import adaptive
+from mapsto.runtime import background
 from mapsto.runtime.adaptive import AdaptiveSizes, AdaptPolicy
 from mapsto.runtime.executable import Executable
 
@@ -306,7 +306,8 @@ def test_a_process_that_ends_meanwhile_neither_hangs_nor_prints(when: str) -> No
         import numpy as np
         from tests.session.support import parse
         import mapsto
-        from mapsto.runtime.adaptive import AdaptiveSizes, AdaptPolicy, is_ending
+        from mapsto.runtime.adaptive import AdaptiveSizes, AdaptPolicy
+        from mapsto.runtime.background import is_ending
         model = parse("m (float[n, m] x) => (float[n, m] y) {{ y = Relu(x) }}")
         whole = mapsto.compile(model, threads=2)
         def until_the_end(*_):
@@ -334,6 +335,6 @@ def test_a_process_that_ends_meanwhile_neither_hangs_nor_prints(when: str) -> No
 
 def test_nothing_begins_where_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Rig()
-    monkeypatch.setattr(adaptive, "_ENDING", [True])
+    monkeypatch.setattr(background, "_ENDING", [True])
     rig.run(2, times=10)
     assert not rig.asked

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from mapsto.budget import current
 from mapsto.placement.problem import HOST, Assignment, PlacementProblem
 
 Figures = npt.NDArray[np.float64]
@@ -92,6 +93,7 @@ class Runs:
     def advance(self, devices: Indices) -> Figures:
         """The next work, on a device for each run; its ends."""
         k, work = self.next, self.problem.works[self.next]
+        current().tick("placing works")
         rows = np.arange(len(self))
         there, waits = self._operands(work.reads, devices)
         begin = np.maximum(self.free[rows, devices], there) + waits

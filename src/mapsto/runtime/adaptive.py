@@ -10,13 +10,10 @@ It knows nothing of compiling: it is given what predicts, and what makes an exec
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import math
 import os
 import statistics
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +23,7 @@ import numpy as np
 
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.runtime.arena_layout import remember
+from mapsto.runtime.background import in_background, is_ending
 from mapsto.runtime.program import Program
 
 SizeTuple = tuple[int, ...]
@@ -33,7 +31,6 @@ SizeTuple = tuple[int, ...]
 
 _NEVER = sys.maxsize
 _MOST_SAID = 64  # lines of history
-_PATIENCE = 10.0  # seconds that the end of a process waits for a thread that has been told of it
 _FEWEST, _MOST, _SECONDS = 3, 15, 0.5  # pairs of runs that are timed: no more than _SECONDS, if there were _FEWEST
 _RIGHT = 2  # right predictions that are assumed to have been: one disturbed measurement does not end it all
 _ROUNDINGS = 512  # that results may differ by, of the largest magnitude: sums in another order
@@ -156,7 +153,7 @@ class AdaptiveSizes:
         use.due = use.runs + self.policy.runs
         if sizes in self._settled:
             use.due = _NEVER
-        elif self._has_room(use) and not _ENDING:
+        elif self._has_room(use) and not is_ending():
             claim = object()
             if self._working.setdefault(os.getpid(), claim) is not claim:
                 return  # another one is being made
@@ -185,13 +182,8 @@ class AdaptiveSizes:
                 self._try(whole, sizes, use, inputs)
             finally:
                 self._give_back(claim)
-                _THREADS.discard(thread)
 
-        thread = threading.Thread(target=work, name="mapsto adapt", daemon=True)
-        thread.start()
-        _THREADS.add(thread)
-        if not thread.is_alive():  # it has ended before it was in the set
-            _THREADS.discard(thread)
+        in_background(work, "adapt")
 
     def _give_back(self, claim: object) -> None:
         if self._working.get(os.getpid()) is claim:
@@ -203,7 +195,7 @@ class AdaptiveSizes:
         except _EndingError:
             return
         except Exception as error:
-            if _ENDING:
+            if is_ending():
                 return
             told = str(error) if isinstance(error, MapstoError) else f"{type(error).__name__}: {error}"
             said, single = f"it could not be made: {told}", None
@@ -360,24 +352,6 @@ class _EndingError(Exception):
     """The process ends: what is being made is not needed any more."""
 
 
-_ENDING: list[bool] = []
-_THREADS: set[threading.Thread] = set()
-
-
-def is_ending() -> bool:
-    """Whether the process ends: what is made in the background should stop."""
-    return bool(_ENDING)
-
-
 def _go_on() -> None:
-    if _ENDING:
+    if is_ending():
         raise _EndingError
-
-
-@atexit.register
-def _end() -> None:
-    """A thread inside native code, or waiting for a compile worker, would be torn down with the interpreter."""
-    _ENDING.append(True)
-    for thread in list(_THREADS):
-        with contextlib.suppress(RuntimeError):  # after a fork: it is the parent's
-            thread.join(_PATIENCE)

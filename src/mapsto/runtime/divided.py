@@ -31,6 +31,7 @@ from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.ir.expr import Expr, evaluate, symbols
 from mapsto.runtime.adapting import PROBED, Adapting
 from mapsto.runtime.arrays import readable
+from mapsto.runtime.background import in_background
 from mapsto.runtime.division_run import DivisionRun
 from mapsto.runtime.divisions import CurrentDivision, DividedPart, Division, PartTime, Replanning, Whole
 from mapsto.runtime.executable import Executable, Overriding
@@ -455,7 +456,7 @@ class DividedExecutable:
                 self._is_planning = False
 
         try:
-            threading.Thread(target=work, name="mapsto divide", daemon=True).start()
+            in_background(work, "divide")
         except RuntimeError as error:  # no thread is to be had
             self._is_planning = False
             self._history.append(f"after {self._runs} runs: dividing anew failed ({error})")

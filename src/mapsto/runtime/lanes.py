@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-_PATIENCE = 60.0  # seconds that the end of a process waits for a task
+from mapsto.runtime.background import PATIENCE
 
 LaneTask = Callable[[], None]
 LaneOrder = tuple[int, ...]
@@ -55,7 +55,7 @@ class DeviceThread:
                 while True:
                     self._tasks.get_nowait()
             self._tasks.put(None)
-            self._thread.join(_PATIENCE)
+            self._thread.join(PATIENCE)
 
 
 def _work(tasks: queue.SimpleQueue[_Put | None]) -> None:

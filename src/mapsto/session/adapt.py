@@ -11,7 +11,8 @@ from mapsto.budget import giving_up_when, metering
 from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError
 from mapsto.ir.expr import bare_symbol
-from mapsto.runtime.adaptive import AdaptiveSizes, is_ending
+from mapsto.runtime.adaptive import AdaptiveSizes
+from mapsto.runtime.background import is_ending
 from mapsto.runtime.executable import Executable
 from mapsto.session.later import fixed_shapes, for_later
 from mapsto.session.request import Request

@@ -24,7 +24,7 @@ from mapsto.session.predict import predict
 _ROWS, _DEPTH, _COLUMNS = 256, 512, 512  # of a product: some milliseconds of a small core
 _ELEMENTS = 1 << 20
 _RUNS = 5
-_LOOKING = 0.15  # seconds of a look at how fast a device is now: several turns of the system's scheduler
+_LOOKING = 0.08  # seconds of a look at how fast a device is now: several turns of the system's scheduler
 _STEP = 1.25  # corrections are powers of it: noise below that changes no placement
 _FARTHEST = 16.0  # what is farther off was disturbed
 

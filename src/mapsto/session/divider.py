@@ -99,14 +99,14 @@ class Divider:
 
     def best(self, speed: Mapping[str, float]) -> Division | None:
         """Makes the best division; None: it is no better. It is kept, and not taken for the present one yet."""
-        problem = self._problem(speed)
-        if problem is None:
-            return None
-        placement = moving_less(problem, place(problem, self.how.placer))
-        if placement.seats in self.kept or placement.seconds * _ANEW >= latency(problem, self.seats):
-            return None
-        found = replace(self.base, problem=problem, placement=placement)
         with self._making() as backends:
+            problem = self._problem(speed)
+            if problem is None:
+                return None
+            placement = moving_less(problem, place(problem, self.how.placer))
+            if placement.seats in self.kept or placement.seconds * _ANEW >= latency(problem, self.seats):
+                return None
+            found = replace(self.base, problem=problem, placement=placement)
             return self.division(found, backends, self.how)
 
     def _problem(self, speed: Mapping[str, float]) -> PlacementProblem | None:

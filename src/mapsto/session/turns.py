@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from mapsto.budget import giving_up_when
+from mapsto.runtime.background import is_ending
 
 _PATIENCE = 0.5  # seconds that a measurement waits for what is made to come to a step
 _LONGEST = 10.0  # seconds that it rests: a device that hangs while it is measured holds nobody up for ever
@@ -35,14 +36,14 @@ class Turns:
                 self._changed.notify_all()
 
     def rest(self) -> bool:
-        """Waits while something is measured. False: nothing is given up."""
+        """Waits while something is measured. True: what is made is given up, as the process ends."""
         if self._measuring:  # looked at often, and mostly 0
             with self._changed:
                 self._resting += 1
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: not self._measuring, _LONGEST)
                 self._resting -= 1
-        return False
+        return is_ending()
 
     def measured(self, probe: Callable[[], float]) -> Callable[[], float]:
         """The probe, while nothing is made."""
