@@ -11,11 +11,12 @@ from mapsto.placement.problem import Job, PlacementProblem, Route
 
 def problem_of(
     edges: list[list[int]], rng: np.random.Generator, devices: int = 2, share: tuple[float, float] = (0.1, 0.5),
-    refuses: float = 0.0, objective: str = "latency", memory: tuple[float, ...] = (),
+    refuses: float = 0.0, objective: str = "latency", memory: tuple[float, ...] = (), begins: float = 0.0,
 ) -> PlacementProblem:  # fmt: skip
     """Works with the earlier works that each reads (none: an input). Devices' seconds differ by factors of 0.5 to 2; a
     transfer takes 0.1 to 0.5 of a work. Each holds up to 2 bytes. refuses: how often a device but the host does not
-    take a work.
+    take a work. begins: where it is not 0, devices begin after up to so much with what was moved to them, and make
+    their transfers themselves.
     """
     count = len(edges)
     base = rng.uniform(0.5, 2.0, count)
@@ -32,11 +33,12 @@ def problem_of(
     read = {v for work in works for v in work.reads}
     outputs = tuple(k for k in range(count) if k not in read)
     links = {
-        (a, b): Route(0 if devices == 2 else min(a, b), 0.0, 1.0)
+        (a, b): Route(0 if devices == 2 else min(a, b), 0.0, 1.0, max(a, b) if begins else None)
         for a in range(devices) for b in range(devices) if a != b
     }  # fmt: skip
     names = tuple(f"d{d}" for d in range(devices))
-    return PlacementProblem(names, tuple(works), tuple(values), outputs, links, objective, memory)
+    after = tuple(rng.uniform(0, begins, devices).tolist()) if begins else ()
+    return PlacementProblem(names, tuple(works), tuple(values), outputs, links, objective, memory, after)
 
 
 def random_edges(rng: np.random.Generator, count: int, reach: int = 12) -> list[list[int]]:

@@ -60,6 +60,32 @@ def test_inputs_come_from_the_host_and_outputs_go_there() -> None:
     assert latency(problem([Job("a", (9, 1), (0,), (1,))], [2, 3], (0, 1)), [1]) == 2 + 1 + 3
 
 
+def test_a_device_takes_a_while_to_go_on_with_what_was_moved_to_it() -> None:
+    """Once for all that a work reads; and the host with the outputs."""
+    works = [
+        Job("a", (1, 9), (4,), (0,)), Job("b", (1, 9), (4,), (1,)), Job("c", (9, 2), (0, 1), (2,)),
+        Job("d", (9, 1), (0, 2), (3,)),
+    ]  # fmt: skip
+    graph = replace(problem(works, [1, 1, 1, 1, 0], (3,)), begins=(10.0, 100.0))
+    assert latency(graph, [0, 0, 1, 1]) == 2 + 1 + 100 + 2 + 1 + 1 + 10
+    begun = {e.work: e.begin for e in timeline(graph, [0, 0, 1, 1]) if e.work is not None}
+    assert begun == {0: 0, 1: 1, 2: 103, 3: 105}
+    stream = replace(graph, objective="throughput")
+    assert latency(stream, [0, 0, 1, 1]) == 100 + 2 + 1  # the host: 2, and 10 for the output
+    assert latency(replace(stream, begins=(1000.0, 100.0)), [0, 0, 1, 1]) == 2 + 1000
+
+
+def test_a_device_that_makes_its_transfers_does_nothing_else_meanwhile() -> None:
+    by_other = {(0, 1): Route(0, 0.0, 1.0, 1), (1, 0): Route(0, 0.0, 1.0, 1)}
+    works = [Job("a", (9, 1), (3,), (0,)), Job("b", (9, 1), (3,), (1,)), Job("c", (1, 9), (0,), (2,))]
+    graph = problem(works, [4, 1, 1, 2], (2,), by_other)
+    assert latency(graph, [1, 1, 0]) == 2 + 1 + 1 + 4 + 1  # the input, a and b, and a's value, which waits for b
+    assert latency(replace(graph, links=ONE_BUS), [1, 1, 0]) == 2 + 1 + 4 + 1
+    lanes = {e.value: (e.bus, e.by) for e in timeline(graph, [1, 1, 0]) if e.work is None}
+    assert lanes == {3: (None, 1), 0: (None, 1)}
+    assert latency(replace(graph, objective="throughput"), [1, 1, 0]) == 2 + 1 + 1 + 4
+
+
 def test_a_stream_takes_what_its_slowest_stage_takes() -> None:
     works = [Job("a", (4, 4), (2,), (0,)), Job("b", (3, 3), (0,), (1,))]
     stream = replace(problem(works, [5, 1, 0], (1,)), objective="throughput")
@@ -138,6 +164,9 @@ def test_a_timeline_is_possible(seed: int, devices: int) -> None:
         ({"memory": (1.0,)}, "memory"),
         ({"memory": (1.0, -1.0)}, "memory"),
         ({"links": {(0, 0): Route(0, 0, 1)}}, "a link from 0 to 0"),
+        ({"links": {(0, 1): Route(0, 0, 1, 2)}}, "whose transfers device 2 makes"),
+        ({"begins": (1.0,)}, "devices begin after"),
+        ({"begins": (1.0, -1.0)}, "devices begin after"),
         ({"links": {(0, 1): Route(0, 0, 0)}}, "bandwidth"),
         ({"links": {(0, 1): Route(0, math.nan, 1)}}, "latency"),
     ],

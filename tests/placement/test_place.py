@@ -20,14 +20,16 @@ SMALL = 300
 CLOSE = 1 + 1e-9
 
 
-def small(seed: int, objective: str = "latency", memory: float = math.inf) -> PlacementProblem:
+def small(
+    seed: int, objective: str = "latency", memory: float = math.inf, begins: float = 0.0
+) -> PlacementProblem:
     """Up to 12 works on two devices, or 8 on three; now and then a device does not take one. memory: of the second."""
     rng = np.random.default_rng(seed)
     devices = 3 if seed % 4 == 0 else 2
     count = int(rng.integers(1, 9 if devices == 3 else 13))
     return problem_of(
         random_edges(rng, count, int(rng.integers(1, 7))), rng, devices, refuses=0.15 * (seed % 3),
-        objective=objective, memory=(math.inf, memory, math.inf)[:devices],
+        objective=objective, memory=(math.inf, memory, math.inf)[:devices], begins=begins,
     )  # fmt: skip
 
 
@@ -54,6 +56,20 @@ def test_the_exact_placer_keeps_to_objectives_and_memory(objective: str, memory:
         assert holds <= memory
         limited += best.seconds > place(small(seed, objective), "exhaustive").seconds * CLOSE
     assert (limited > 10) == (memory < math.inf)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_the_exact_placer_knows_what_handing_over_takes(objective: str) -> None:
+    """Also where devices copy themselves, in place of their works."""
+    dearer = 0
+    for seed in range(120):
+        graph = small(seed, objective, begins=0.4)
+        found, best = place(graph), place(graph, "exhaustive")
+        assert best.seconds / CLOSE <= found.seconds <= best.seconds * CLOSE, seed
+        assert found.bound <= best.seconds * CLOSE and lower_bound(graph) <= best.seconds * CLOSE, seed
+        assert found.said == "proved optimal", seed
+        dearer += best.seconds > place(replace(graph, begins=()), "exhaustive").seconds * CLOSE
+    assert dearer > 10
 
 
 @pytest.mark.parametrize("width", [1, 3])

@@ -50,7 +50,7 @@ def some_works(draw: st.DrawFn, devices: list[str], everywhere: bool) -> tuple[P
         some = st.lists(st.sampled_from(devices), unique=True)
         pairs = [tuple((d, draw(each)) for d in draw(some)) for each in (seconds, texts, seconds)]
         lists = [tuple(draw(st.lists(names, max_size=3))) for _ in range(2)]
-        found.append(PlacedWork(name, device, nodes, *lists, *pairs, draw(texts)))  # type: ignore[arg-type]
+        found.append(PlacedWork(name, device, nodes, *lists, *pairs, draw(texts), draw(st.booleans())))  # type: ignore[arg-type]
     return tuple(found)
 
 
@@ -59,7 +59,11 @@ def plans(draw: st.DrawFn) -> DividedPlan:
     devices = draw(st.lists(plain, min_size=1, max_size=3, unique=True))
     types = st.tuples(*[st.sampled_from(DType)] * 3)
     power = st.none() | st.builds(Power, watts, watts, watts, st.dictionaries(types, watts, max_size=3))
-    planned = tuple(PlannedDevice(name, draw(plain), draw(factors), draw(factors), draw(power)) for name in devices)
+    copies = factors | st.just(math.inf)
+    planned = tuple(
+        PlannedDevice(name, draw(plain), draw(factors), draw(factors), draw(watts), draw(copies), draw(power))
+        for name in devices
+    )
     everywhere = draw(st.booleans())
     works = draw(some_works(devices, everywhere)) if draw(st.booleans()) else ()
     parted = draw(st.lists(st.sampled_from(planned), max_size=3)) if works else []

@@ -6,6 +6,7 @@ MAPSTO_RANDOM_CUTS says how many random graphs are cut (else 60).
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,6 +40,7 @@ from mapsto.report.accuracy import judge_runs
 from mapsto.runtime import divided as dividing
 from mapsto.runtime.divided import DividedExecutable
 from mapsto.runtime.divisions import Division, Replanning
+from mapsto.runtime.lanes import DeviceThread
 from mapsto.session.compile import build, prepared
 from mapsto.session.division import divided, replicated
 from mapsto.session.parts import cut
@@ -345,6 +348,79 @@ def test_parts_are_neighbours_of_one_device() -> None:
     assert {v.name for v in parts[1].graph.inputs} == set(parts[0].graph.outputs)
 
 
+def side_by_side() -> Graph:
+    """Two chains whose nodes stand by turns, and a sum of both."""
+    nodes = [
+        node("Tanh", ["x"], ["a0"]), node("Sqrt", ["x"], ["b0"]), node("Exp", ["a0"], ["a1"]),
+        node("Neg", ["b0"], ["b1"]), node("Sin", ["a1"], ["a2"]), node("Abs", ["b1"], ["b2"]),
+        node("Add", ["a2", "b2"], ["y"]),
+    ]  # fmt: skip
+    return prepared(model(nodes, {"x": [16, 16]}, ["y"]), None)
+
+
+def test_parts_follow_the_order_of_works(workers: Workers) -> None:
+    """And not the graph's, in which works on two devices may stand by turns."""
+    graph = side_by_side()
+    (a0, b0, a1, b1, a2, b2, y) = (n.outputs[0].name for n in graph.nodes)
+    chains = {a0: 0, a1: 0, a2: 0, b0: 1, b1: 1, b2: 1, y: 0}
+    parts = cut(graph, chains)
+    assert [(p.device, len(p.graph.nodes)) for p in parts] == [(0, 3), (1, 3), (0, 1)]
+    by_turns = cut(graph, {n.outputs[0].name: chains[n.outputs[0].name] for n in graph.nodes})
+    assert [(p.device, len(p.graph.nodes)) for p in by_turns] == [(0, 3), (1, 3), (0, 1)]  # nothing is passed between
+    backwards = dict(reversed(chains.items()))
+    assert [n.outputs[0].name for p in cut(graph, backwards) for n in p.graph.nodes][-1] == y
+    exe = on_both(graph, chains, workers)
+    x = np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    np.testing.assert_allclose(exe(x), np.sin(np.exp(np.tanh(x))) + np.sqrt(x), rtol=1e-4, atol=1e-6)
+
+
+def test_a_part_ends_where_that_is_asked_for() -> None:
+    graph = side_by_side()
+    (a0, b0, a1, b1, a2, b2, y) = (n.outputs[0].name for n in graph.nodes)
+    seats = {a0: 0, b0: 0, b1: 0, b2: 0, a1: 1, a2: 1, y: 1}
+    whole, ended = cut(graph, seats), cut(graph, seats, ends={a0})
+    assert [[n.outputs[0].name for n in p.graph.nodes] for p in whole] == [[a0, b0, b1, b2], [a1, a2, y]]
+    assert [[n.outputs[0].name for n in p.graph.nodes] for p in ended] == [[a0], [b0, b1, b2], [a1, a2], [y]]
+
+
+def test_the_other_device_goes_on_with_the_next_run(workers: Workers) -> None:
+    """A lane does not wait for what another one has not made yet, while it may begin the run after that."""
+    graph = chain_of(3)
+    exe = on_both(graph, {n.outputs[0].name: at % 2 for at, n in enumerate(graph.nodes)}, workers)
+    order: list[tuple[int, int]] = []
+    inner, begun = exe._made, threading.Event()
+
+    def made(current: Any, k: int, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        run = int(round(float(next(iter(inputs.values())).flat[0]))) if k == 0 else -1
+        order.append((k, run))
+        if k == 1:  # the other device takes its time, until the host has begun the next run
+            assert begun.wait(60)
+        if k == 0 and run == 1:
+            begun.set()
+        return inner(current, k, inputs)
+
+    exe._made = made  # type: ignore[method-assign]
+    found = list(exe.stream({"x": np.full(8, i, np.float32)} for i in range(3)))
+    assert [float(f["y"][0]) for f in found] == pytest.approx([math.tanh(math.tanh(math.tanh(i))) for i in range(3)])
+    assert order.index((0, 1)) < [k for k, _ in order].index(2)
+
+
+def chain_of(count: int) -> Graph:
+    names = ["x", *(f"v{k}" for k in range(count - 1)), "y"]
+    return prepared(model([node("Tanh", [a], [b]) for a, b in pairwise(names)], {"x": [8]}, ["y"]), None)
+
+
+def test_runs_begun_first_go_first() -> None:
+    lane, done, hold = DeviceThread("some"), [], threading.Event()  # type: ignore[var-annotated]
+    lane.put(lambda: bool(hold.wait(60)))  # type: ignore[arg-type, return-value]
+    for order in ((2, 0), (1, 3), (1, 1), (3, 0)):
+        lane.put(lambda order=order: done.append(order), order)  # type: ignore[misc]
+    last = threading.Event()
+    lane.put(last.set, (9,))
+    hold.set()
+    assert last.wait(60) and done == [(1, 1), (1, 3), (2, 0), (3, 0)]
+
+
 def test_the_way_in() -> None:
     opencl.required()
     network = weighted("light_squeezenet")
@@ -543,6 +619,22 @@ def test_interrupts_leave_no_lane_waiting(workers: Workers) -> None:
     settle(exe)
     assert interrupted > 5
     np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.3])
+def test_a_process_may_end_while_a_division_is_made(after: float) -> None:
+    opencl.required()
+    program = f"""
+import time
+import mapsto
+from tests.importers.test_light_models import weighted
+exe = mapsto.divide(weighted("light_squeezenet"), ["cpu", "opencl"], threads=1, pins=[("n1*", "opencl")])
+exe._is_planning = True
+exe._replan({{"opencl": 4.0}}, exe._replanning)
+time.sleep({after})
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_process_may_end_in_the_middle_of_a_stream() -> None:

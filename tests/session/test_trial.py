@@ -1,0 +1,100 @@
+"""Divisions that are tried before one is taken, and what is measured of handing over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from tests import opencl
+from tests.importers.models import model, node
+from tests.session.test_divide import at_random, diamond
+
+import mapsto
+from mapsto.devices.cpu.workers import Workers
+from mapsto.ir.graph import Graph
+from mapsto.runtime.divided import DividedExecutable
+from mapsto.runtime.divisions import Division
+from mapsto.session import handing
+from mapsto.session.compile import prepared
+from mapsto.session.division import divided, whole_of
+from mapsto.session.handing import handed_over
+from mapsto.session.trial import Trials
+
+
+def product() -> DividedExecutable:
+    opencl.required()
+    w = np.random.default_rng(0).standard_normal((2048, 2048)).astype(np.float32)
+    graph = model([node("MatMul", ["x", "w"], ["y"])], {"x": [768, 2048]}, constants={"w": w})
+    return mapsto.divide(graph, ["cpu", "opencl"], threads=1, adapt=False)
+
+
+@pytest.mark.parametrize(("in_parts", "taken"), [(0.01, True), (1.0, False)])
+def test_what_runs_take_decides(in_parts: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two halves are predicted to be quicker than the whole; and tried, after the host alone."""
+    tried: list[int] = []
+
+    def run_seconds(self: Trials, division: Division, is_stream: bool) -> float:
+        tried.append(len(division.parts))
+        assert not is_stream
+        return in_parts if len(division.parts) > 1 else 0.5
+
+    monkeypatch.setattr(Trials, "run_seconds", run_seconds)
+    monkeypatch.setattr(Trials, "part_seconds", lambda self, division: [0.05] * len(division.parts))
+    exe = product()
+    assert tried[0] == 1 and max(tried) > 1
+    assert (len(exe.parts) > 1) == taken
+    assert exe.plan.total is not None and exe.plan.total.method.endswith("; tried")
+    assert exe.plan.total.seconds == pytest.approx(in_parts if taken else 0.5, rel=1e-3)
+
+
+def test_what_cannot_be_tried_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trials, "part_seconds", lambda self, division: None)
+    total = product().plan.total
+    assert total is not None and "tried" not in total.method
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(cache=False, isa=None) as made:
+        yield made
+
+
+def test_parts_are_run_on_sizes_that_are_guessed(workers: Workers) -> None:
+    graph = prepared(model([node("Exp", ["x"], ["e"]), node("Neg", ["e"], ["y"])], {"x": ["n", 300]}, ["y"]), None)
+    first, second = (n.outputs[0].name for n in graph.nodes)
+    exe = divided(graph, {first: 0, second: 1}, {"cpu": workers, "opencl": opencl.backend()}, 1)
+    for sizes, known in (({"n": 7}, True), ({}, False)):
+        seconds = Trials(whole_of(graph), sizes, ["cpu", "opencl"]).part_seconds(exe._current.division)
+        assert (seconds is not None) == known
+        assert seconds is None or (len(seconds) == len(exe.parts) and all(0 < s < 1 for s in seconds))
+
+
+def test_a_part_that_refuses_what_it_is_tried_on_is_not_tried(workers: Workers) -> None:
+    """Where data decides a size, random data may decide one that a part has no use for."""
+    nodes = [node("NonZero", ["x"], ["i"]), node("Reshape", ["i", "shape"], ["y"])]
+    shape = np.array([1, 5], np.int64)
+    graph = prepared(model(nodes, {"x": [5]}, ["y"], {"shape": shape}), None)
+    exe = divided(graph, {}, {"cpu": workers, "opencl": opencl.backend()}, 1)
+    trials = Trials(whole_of(graph), {}, ["cpu", "opencl"])
+    assert trials.part_seconds(exe._current.division) is not None  # five numbers, none of them 0
+    trials._feed = {"x": np.zeros(5, np.float32)}
+    assert trials.part_seconds(exe._current.division) is None
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_runs_of_all_are_timed(is_stream: bool, workers: Workers) -> None:
+    graph: Graph = diamond()
+    exe = divided(graph, at_random(graph, 3), {"cpu": workers, "opencl": opencl.backend()}, 1)
+    trials = Trials(whole_of(graph), {}, ["cpu", "opencl"])
+    assert 0 < trials.run_seconds(exe._current.division, is_stream) < 1
+
+
+def test_handing_over_is_measured_once(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    backends = {"cpu": workers, "opencl": opencl.backend()}
+    monkeypatch.setattr(handing, "_KNOWN", {})
+    host, other = handed_over(backends, 1)
+    assert 0 < host.begins < 0.1 and 0 < other.begins < 0.1 and host.copies == np.inf and 1e8 <= other.copies <= 1e12
+    monkeypatch.setattr(handing, "_measured", lambda *_: pytest.fail("it is known"))
+    assert handed_over(backends, 1) == (host, other)
+    assert handed_over({"cpu": workers}, 1) == (handing.HandOver(0.0),)
