@@ -171,3 +171,12 @@ def test_heads_tails_and_prices() -> None:
     assert prices(np.array([[2.0, 2.0], [2.0, 2.0]]))[1] == 2
     assert prices(np.array([[1.0, math.inf], [3.0, math.inf]]))[1] == pytest.approx(4, rel=0.02)
     assert [len(each(graph)) for each in (by_support, heft, additive)] == [2, 2, 2]
+
+
+def test_an_input_may_be_moved_before_what_all_hangs_on_is_made() -> None:
+    """By the other device itself, which has nothing to do yet."""
+    links = {(a, b): Route(0, 0.0, 1.0, 1) for a, b in ((0, 1), (1, 0))}
+    works = (Job("a", (10.0, 99.0), (2,), (0,)), Job("b", (5.0, 2.0), (3, 0), (1,)))
+    graph = PlacementProblem(("host", "other"), works, (1.0, 0.0, 0.0, 8.0), (1,), links)
+    found = searching.search(graph, 14.0, 100)
+    assert (found.seats, found.seconds) == ([0, 1], 13.0)

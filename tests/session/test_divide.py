@@ -39,10 +39,10 @@ from mapsto.ir.graph import Graph
 from mapsto.report.accuracy import judge_runs
 from mapsto.runtime import divided as dividing
 from mapsto.runtime.divided import DividedExecutable
-from mapsto.runtime.divisions import Division, Replanning
+from mapsto.runtime.divisions import CurrentDivision, Division, Replanning
 from mapsto.runtime.lanes import DeviceThread
 from mapsto.session.compile import build, prepared
-from mapsto.session.division import divided, replicated
+from mapsto.session.division import divided, division_of, replicated
 from mapsto.session.parts import cut
 from mapsto.session.splitting import split
 from mapsto.session.trial import Trials
@@ -374,13 +374,25 @@ def test_parts_follow_the_order_of_works(workers: Workers) -> None:
     np.testing.assert_allclose(exe(x), np.sin(np.exp(np.tanh(x))) + np.sqrt(x), rtol=1e-4, atol=1e-6)
 
 
-def test_a_part_ends_where_that_is_asked_for() -> None:
+def test_a_part_ends_where_that_is_asked_for(workers: Workers) -> None:
+    """And those of one device follow one another, even if they have nothing to do with each other."""
     graph = side_by_side()
     (a0, b0, a1, b1, a2, b2, y) = (n.outputs[0].name for n in graph.nodes)
     seats = {a0: 0, b0: 0, b1: 0, b2: 0, a1: 1, a2: 1, y: 1}
     whole, ended = cut(graph, seats), cut(graph, seats, ends={a0})
     assert [[n.outputs[0].name for n in p.graph.nodes] for p in whole] == [[a0, b0, b1, b2], [a1, a2, y]]
     assert [[n.outputs[0].name for n in p.graph.nodes] for p in ended] == [[a0], [b0, b1, b2], [a1, a2], [y]]
+    current = CurrentDivision(division_of(ended, {"cpu": workers, "opencl": opencl.backend()}, 1, False))
+    assert current.waits_for == [0, 1, 1, 2] and current.followers == [[1, 2], [3], [3], []]
+
+
+def test_a_check_stays_before_what_it_keeps_inside() -> None:
+    """Also where works are named in another order."""
+    nodes = [node("Cast", ["j"], ["i"], to=7), node("Gather", ["x", "i"], ["e"]), node("Neg", ["e"], ["y"])]
+    graph = prepared(model(nodes, {"x": [5, 3], "j": [4]}, ["y"]), None)
+    gather, neg = (n.outputs[0].name for n in graph.nodes if n.op in ("gather", "neg"))
+    ops = [n.op for part in cut(graph, {gather: 1, neg: 1}) for n in part.graph.nodes]
+    assert ops.index("bounds_check") < ops.index("gather")
 
 
 def test_the_other_device_goes_on_with_the_next_run(workers: Workers) -> None:
