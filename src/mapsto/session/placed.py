@@ -100,8 +100,9 @@ def priced(
             "devices of these names with `power` (power='FILE.toml', --power FILE.toml)"
         )
     units = [asked.threads, *(maker.spec.units for maker in makers[1:])]
+    handing = asked.handing or [HandOver()] * len(names)
     return WorksToPlace(
-        decide(graph, makers[0]), makers, (), asked.pins, asked.corrections, names, powers, units, asked.handing
+        decide(graph, makers[0]), makers, (), asked.pins, asked.corrections, names, powers, units, handing
     )
 
 
