@@ -153,7 +153,7 @@ class Divider:
             known = (seats, self.seats, self.base.placement.seats)  # the first one: devices may be as they were again
             old = [each for each in self.kept if each not in known and set(each) != {HOST}]
             for each in old[: max(len(self.kept) - _KEPT, 0)]:
-                del self.kept[each]
+                del self.kept[each], self.ends[each]
         return made
 
     # ---- by what parts take, before the first run --------------------------------------------------------------------
