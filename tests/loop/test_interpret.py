@@ -24,6 +24,7 @@ from mapsto.loop.ast import (
     Compare,
     Const,
     Declare,
+    Fence,
     For,
     Function,
     Gather,
@@ -222,6 +223,11 @@ def test_an_access_outside_a_buffer_is_refused(statement: Statement) -> None:
 def test_a_prefetch_reads_nothing_wherever_it_points() -> None:
     body = [Prefetch("x", -(2**40)), Store("y", 0, Load("x", 0, F32X4)), Prefetch("y", sym("n") * 1000)]
     assert run(body, [1, 2, 3, 4], 4, {"n": 7}) == [1, 2, 3, 4]
+
+
+def test_a_fence_does_nothing() -> None:
+    body = [Store("y", 0, Load("x", 0, F32X4)), Fence(), Store("y", 1, Load("x", 0, Type(DType.F32)))]
+    assert run(body, [1, 2, 3, 4], 4) == [1, 1, 3, 4]
 
 
 @pytest.mark.parametrize("statement", [Prefetch("nowhere", 0), Prefetch("x", sym("nobody"))])

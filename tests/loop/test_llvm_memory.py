@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import re
 
 import numpy as np
 import pytest
 from tests.loop.agreement import ISAS, check, special_values
 from tests.loop.helpers import native
 
+from mapsto.devices.cpu.compiler import compile_modules
+from mapsto.devices.cpu.isa import AVX2
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv, sym
 from mapsto.loop.ast import (
+    Binary,
     Compare,
     Const,
+    Fence,
     For,
     Function,
     Gather,
     LaneMask,
+    Let,
     Load,
     Param,
     Prefetch,
@@ -26,6 +32,7 @@ from mapsto.loop.ast import (
     Store,
     Type,
     Unary,
+    Var,
 )
 from mapsto.loop.llvm import to_llvm
 
@@ -100,6 +107,26 @@ def test_a_prefetch_may_point_anywhere() -> None:
     f = Function("asking", (Param("a", DType.F32), Param("out", DType.F32, True)), ("n",), tuple(body))
     assert to_llvm(f).count("call void @llvm.prefetch.p0(ptr") == 3
     check(f, [np.arange(4, dtype=np.float32), np.zeros(4, np.float32)], (10**6,))
+
+
+@pytest.mark.parametrize("fenced", [True, False])
+def test_loads_stay_behind_a_fence(fenced: bool) -> None:
+    """Vectors that lie side by side are loaded together else, before the first of them is needed."""
+    t, body = Type(DType.F32, 8), []
+    for at in range(4):
+        body += [Fence()] if fenced else []
+        body.append(Let(f"a{at}", Load("a", 8 * at, t)))
+        before = Var(f"sum{at - 1}", t) if at else Const(1.0, t)
+        value = Binary("mul", Binary("add", before, Var(f"a{at}", t)), Var(f"a{at}", t))
+        body.append(Let(f"sum{at}", value))
+    params = (Param("a", DType.F32), Param("out", DType.F32, True))
+    f = Function("fenced", params, (), (*body, Store("out", 0, Var("sum3", t))))
+    check(f, [np.arange(32, dtype=np.float32), np.zeros(8, np.float32)])
+    (made,) = compile_modules([(f.name, to_llvm(f, AVX2.capabilities))], AVX2, kind="assembly")
+    steps = re.findall(r"vmovups\s+\d*\(|vmulps", made.decode())
+    alternately = ["load" if "vmovups" in step else "product" for step in steps] == ["load", "product"] * 4
+    assert alternately == fenced, made.decode()
+    assert "mfence" not in made.decode()
 
 
 def test_lanes_off_by_the_mask_touch_no_memory() -> None:

@@ -15,6 +15,7 @@ from mapsto.loop.ast import (
     Bitcast,
     Const,
     Declare,
+    Fence,
     Fma,
     For,
     Function,
@@ -190,3 +191,10 @@ def test_a_prefetch_is_nothing() -> None:
     params = (Param("x", DType.F32), Param("y", DType.F32, True))
     without, asking = (Function("f", params, (), body) for body in ((store,), (Prefetch("x", 10**9), store)))
     assert to_opencl(asking) == to_opencl(without)
+
+
+def test_a_fence_is_nothing() -> None:
+    store = Store("y", 0, Load("x", 0, Type(DType.F32)))
+    params = (Param("x", DType.F32), Param("y", DType.F32, True))
+    without, fenced = (Function("f", params, (), body) for body in ((store, store), (store, Fence(), store)))
+    assert to_opencl(fenced) == to_opencl(without)

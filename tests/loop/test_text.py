@@ -17,6 +17,7 @@ from mapsto.loop.ast import (
     Const,
     Declare,
     Dot,
+    Fence,
     Fma,
     For,
     Function,
@@ -68,6 +69,7 @@ rows(x: f32, k: i64, y: out f32; n, m) over begin..end
       y[k[lanes] if mask] = s * 2.0
       y[i:+4*2 if mask] = s
     prefetch x[i + 64]
+    fence
 """
 
 
@@ -100,6 +102,7 @@ def golden_function() -> Function:
             ),
         ),
         Prefetch("x", add(AT, 64)),
+        Fence(),
     )
     params = (Param("x", DType.F32), Param("k", DType.I64), Param("y", DType.F32, True))
     return Function("rows", params, ("n", "m"), (Alloc("t", DType.F32, 16), For("i", sym("begin"), sym("end"), body)))

@@ -323,6 +323,14 @@ class Prefetch:
 
 
 @dataclass(frozen=True)
+class Fence:
+    """No instruction: what comes before it is read and written before what comes after it, so that a compiler moves no
+    loads to where registers run out (C11, 7.17.4.2: `atomic_signal_fence`). A device whose code is compiled by somebody
+    else does nothing.
+    """
+
+
+@dataclass(frozen=True)
 class Alloc:
     """A local array on the stack, 64-byte aligned, not initialised; lives to the end of the function."""
 
@@ -360,7 +368,7 @@ class While:
     body: tuple[Statement, ...]
 
 
-Statement = Let | LetIndex | Declare | Assign | Store | Scatter | Prefetch | Alloc | For | If | While
+Statement = Let | LetIndex | Declare | Assign | Store | Scatter | Prefetch | Fence | Alloc | For | If | While
 
 
 @dataclass(frozen=True)

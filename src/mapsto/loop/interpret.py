@@ -28,6 +28,7 @@ from mapsto.loop.ast import (
     Const,
     Declare,
     Dot,
+    Fence,
     Fma,
     For,
     Function,
@@ -134,6 +135,9 @@ class _Machine:
         """Without effect, but for what it names: that must be there."""
         self.integer(s.base)
         self.buffers[s.buffer]
+
+    def fence(self, s: Fence) -> None:
+        """Without effect: everything is done in its order."""
 
     def alloc(self, s: Alloc) -> None:
         bytes_ = np.full(s.count * s.element.size, _POISON, np.uint8)
@@ -244,6 +248,7 @@ _STATEMENTS: dict[type, Callable[[_Machine, Any], None]] = {
     Store: _Machine.store,
     Scatter: _Machine.scatter,
     Prefetch: _Machine.prefetch,
+    Fence: _Machine.fence,
     Alloc: _Machine.alloc,
     For: _Machine.loop,
     If: _Machine.branch,

@@ -17,6 +17,7 @@ from mapsto.loop.ast import (
     Alloc,
     Assign,
     Declare,
+    Fence,
     For,
     Function,
     If,
@@ -111,6 +112,8 @@ class _Printer:
             self.scatter(s)
         elif isinstance(s, Prefetch):
             self.prefetch(s)
+        elif isinstance(s, Fence):
+            self.emitter.line('fence syncscope("singlethread") acq_rel')
         elif isinstance(s, Alloc):
             self.emitter.local(s.name, s.element, s.count)
         else:

@@ -22,6 +22,7 @@ from mapsto.loop.ast import (
     Alloc,
     Assign,
     Declare,
+    Fence,
     For,
     Function,
     If,
@@ -234,6 +235,9 @@ class _Printer:
     def prefetch(self, s: Prefetch) -> None:
         """Nothing: OpenCL's own takes global memory alone, and no pointer past its end."""
 
+    def fence(self, s: Fence) -> None:
+        """Nothing: the driver's compiler knows its registers."""
+
     # ---- control flow ----
 
     def loop(self, s: For) -> None:
@@ -286,6 +290,7 @@ _STATEMENTS: dict[type, Callable[[_Printer, Any], None]] = {
     Store: _Printer.store,
     Scatter: _Printer.scatter,
     Prefetch: _Printer.prefetch,
+    Fence: _Printer.fence,
     For: _Printer.loop,
     If: _Printer.branch,
     While: _Printer.repeat,

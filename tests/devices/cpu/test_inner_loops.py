@@ -84,9 +84,22 @@ def check(forms: list[ContractionForm], isa: Isa) -> None:
         assert max(loop.multiplications for loop in loops) >= vectors * plan.tiling.sizes[0]
 
 
+@pytest.mark.parametrize("target", [AVX2, ZEN4], ids=lambda isa: isa.name)
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: fmt.name)
-def test_measured_kernels_keep_off_the_stack(fmt: Format) -> None:
-    check([form_of(goal.shape, fmt) for goal in GOALS], ZEN4)
+def test_measured_kernels_keep_off_the_stack(target: Isa, fmt: Format) -> None:
+    if fmt.interleave > 1 and not target.has("dot_u8s8"):
+        pytest.skip("without dot instructions the products need temporaries of their own")
+    check([form_of(goal.shape, fmt) for goal in GOALS], target)
+
+
+def test_little_but_products_is_in_a_round() -> None:
+    """Loads and broadcasts of a step are three quarters of its products at most; what counts and branches comes once."""
+    plans = [plan_contraction(form_of(goal.shape, FP32), AVX2.core) for goal in GOALS]
+    for plan, text in zip(plans, assembly_of([contraction(p, plain)[0] for p in plans], AVX2), strict=True):
+        loops = [loop for loop in inner_loops(text) if loop.multiplications >= 8 * 8]
+        assert loops, plan.tiling
+        for loop in loops:
+            assert len(loop.lines) <= loop.multiplications * 7 / 4 + 20, (plan.tiling, loop.lines)
 
 
 ODD = (

@@ -35,7 +35,8 @@ from mapsto.loop.ast import Function
 
 __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "contraction", "plan_contraction"]
 
-_UNROLLED_STEPS = 1
+_STEPS = 8  # of the innermost loop in a round; 16 take more of the cache of decoded instructions, and gain nothing
+_WHOLE = 16  # steps that are no loop: a channel block
 _LINE = 64  # bytes of the caches
 _WAITING = "waiting"  # the array of sums
 
@@ -139,6 +140,17 @@ class _Ahead:
     def paced(self, elements: Dim) -> Dim:
         """How far this is when the steps have come that far. elements: of whole steps."""
         return mul(floordiv(elements, self.width), self.pace)
+
+    def share(self, first: Dim, number: int, axis_b: Dim, steps: int, size: int) -> _Ahead | None:
+        """What one of the steps of a round asks for, in whole lines. first, number: of the round's first step, and of
+        the step in it. axis_b: elements of B from a step to the next. size: bytes of an element.
+        """
+        if axis_b != self.width:  # steps do not follow one another in B
+            return replace(self, start=add(self.start, mul(add(first, number), self.paced(axis_b))))
+        lines, line = -(-self.pace * steps * size // _LINE), _LINE // size
+        low, high = lines * number // steps, lines * (number + 1) // steps
+        start = add(add(self.start, mul(first, self.pace)), low * line)
+        return replace(self, start=start, pace=(high - low) * line) if low < high else None
 
 
 class _Template:
@@ -383,7 +395,7 @@ class _Template:
             block = replace(axis, extent=rounds if whole else minimum(rounds, left))
             loops[place : place + 1] = [(settles, blocks), (name, block)]
         staged = stage.is_staged(form, loops[-1][1].a if loops else None, part.group)
-        outer = loops[:-1] if staged else loops
+        outer = loops[:-1]
         axes, indices = [axis for _, axis in outer], [sym(name) for name, _ in outer]
         a = offset(a_base, axes, indices, lambda axis: axis.a)
         b = offset(b_base, axes, indices, lambda axis: axis.b)
@@ -394,32 +406,61 @@ class _Template:
         if staged:
             body = list(self._pieces(sums, a, b, loops[-1][1]))
         else:
-            rows = range(len(sums.accumulators))
-            groups = [self._group(add(a, mul(r, form.rows[-1].a)), part.group) for r in rows]
-            body = self._step(sums, groups, b)
-        for position, (name, axis) in enumerate(reversed(outer)):
-            short = position == 0 and isinstance(axis.extent, int) and axis.extent <= _UNROLLED_STEPS
+            name, axis = loops[-1] if loops else (self.fresh("k"), LoopAxis(1))
+            body = list(self._rounds(sums, name, axis, b, lambda at: self._groups(sums, add(a, mul(at, axis.a)), part)))
+        for name, axis in reversed(outer):
             if name == settles:
                 assert sums.settled is not None
                 body += self._added(sums.panel, sums.settled, sums.accumulators)
                 body += self._zeroed(sums.panel, sums.accumulators, loop.Assign)
-            body = [loop.For(name, 0, axis.extent, tuple(body), unroll=short)]
+            body = [loop.For(name, 0, axis.extent, tuple(body))]
         return body
+
+    def _groups(self, sums: _Sums, a: Dim, part: ReductionPart) -> list[loop.Value]:
+        """What is broadcast in one step, of each row."""
+        rows = range(len(sums.accumulators))
+        return [self._group(add(a, mul(row, self.form.rows[-1].a)), part.group) for row in rows]
 
     def _pieces(self, sums: _Sums, a: Dim, b: Dim, axis: LoopAxis) -> Iterator[loop.Statement]:
         """A loop over dot groups that adjoin in A, piece by piece by way of the local array."""
         k, rows = self.form.interleave, len(sums.accumulators)
         for piece in stage.pieces(self.form, axis.extent, self.fresh("piece")):
-            name, start = self.fresh("k"), add(a, mul(piece.first, k))
-            groups = [stage.group(self.form, row, sym(name)) for row in range(rows)]
-            round_ = add(piece.first, sym(name))
-            now = sums
+            start, now = add(a, mul(piece.first, k)), sums
             if sums.ahead is not None:
-                asked = add(sums.ahead.start, mul(round_, sums.ahead.paced(axis.b)))
+                asked = add(sums.ahead.start, mul(piece.first, sums.ahead.paced(axis.b)))
                 now = replace(sums, ahead=replace(sums.ahead, start=asked))
-            steps = loop.For(name, 0, piece.groups, tuple(self._step(now, groups, add(b, mul(round_, axis.b)))))
-            body = (*stage.filled(self.plan, start, rows, mul(piece.groups, k), self.fresh), steps)
+            steps = self._rounds(
+                now, self.fresh("k"), replace(axis, extent=piece.groups), add(b, mul(piece.first, axis.b)),
+                lambda at: [stage.group(self.form, row, at) for row in range(rows)],
+            )  # fmt: skip
+            body = (*stage.filled(self.plan, start, rows, mul(piece.groups, k), self.fresh), *steps)
             yield from body if piece.count == 1 else (loop.For(piece.name, 0, piece.count, body),)
+
+    def _rounds(
+        self, sums: _Sums, name: str, axis: LoopAxis, b: Dim, groups: Callable[[Dim], list[loop.Value]]
+    ) -> Iterator[loop.Statement]:
+        """The innermost loop, several steps a round (`_steps_a_round`): what counts and branches takes a quarter of a
+        step's instructions where registers are few. groups: what a step broadcasts, given its number. Fences keep the
+        loads of a step in it: moved up, they push accumulators out of the registers. Vectors of different widths stay a
+        step a round: sums of the narrow ones then move from register to register, and one more than there are is
+        needed.
+        """
+        count, rest = _steps_a_round(axis.extent) if len(set(sums.panel.vectors)) == 1 else (1, 0)
+        whole, size = floordiv(axis.extent, count), self.form.b.element.size
+
+        def round_(first: Dim, steps: int) -> Iterator[loop.Statement]:
+            for number in range(steps):
+                at, asked = add(first, number), None
+                if sums.ahead is not None:
+                    asked = sums.ahead.share(first, number, axis.b, steps, size)
+                yield from (loop.Fence(),) if number else ()
+                yield from self._step(replace(sums, ahead=asked), groups(at), add(b, mul(at, axis.b)))
+
+        if whole == 1:
+            yield from round_(0, count)
+        else:
+            yield loop.For(name, 0, whole, tuple(round_(mul(sym(name), count), count)))
+        yield from round_(mul(whole, count), rest)
 
     def _step(self, sums: _Sums, groups: list[loop.Value], b: Dim) -> list[loop.Statement]:
         """One reduction step: every vector of B against the broadcast of every row's group of A."""
@@ -543,6 +584,18 @@ class _Template:
         where = add(mul(at // form.out_block, target.block_stride), at % form.out_block)
         t = loop.Type(element, form.out_block - at % form.out_block)
         return [loop.Store(target.name, add(target.base, where), loop.Const(0, t))]
+
+
+def _steps_a_round(extent: Dim) -> tuple[int, int]:
+    """How many steps of the innermost loop are written out, and how many are left after whole rounds of them: a channel
+    block whole, so that it is no loop; else as many as divide the loop, or nearly `_STEPS`.
+    """
+    if not isinstance(extent, int):
+        return 1, 0
+    if extent <= _WHOLE:
+        return max(extent, 1), 0
+    count = next((n for n in range(_STEPS, _STEPS // 2, -1) if extent % n == 0), _STEPS)
+    return count, extent % count
 
 
 def _converted(value: loop.Value, element: DType) -> loop.Value:
