@@ -93,13 +93,16 @@ def test_measured_kernels_keep_off_the_stack(target: Isa, fmt: Format) -> None:
 
 
 def test_little_but_products_is_in_a_round() -> None:
-    """Loads and broadcasts of a step are three quarters of its products at most; what counts and branches comes once."""
+    """Loads and broadcasts of a step are three quarters of its products at most; what counts and branches comes once a
+    round.
+    """
     plans = [plan_contraction(form_of(goal.shape, FP32), AVX2.core) for goal in GOALS]
     for plan, text in zip(plans, assembly_of([contraction(p, plain)[0] for p in plans], AVX2), strict=True):
         loops = [loop for loop in inner_loops(text) if loop.multiplications >= 8 * 8]
         assert loops, plan.tiling
         for loop in loops:
-            assert len(loop.lines) <= loop.multiplications * 7 / 4 + 20, (plan.tiling, loop.lines)
+            lines = [line for line in loop.lines if not line.strip().startswith("#")]
+            assert len(lines) <= loop.multiplications * 7 / 4 + 20, (plan.tiling, lines)
 
 
 ODD = (
