@@ -13,7 +13,8 @@ import argparse
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")  # before the driver is loaded
 os.environ.setdefault("POCL_CPU_MAX_CU_COUNT", "1")
@@ -38,6 +39,13 @@ def open_on(core: int) -> None:
     open_device()
 
 
+def drawn_feed(inputs: Iterable[Any]) -> Feed:
+    """Numbers by a fixed seed for inputs with names, shapes and dtypes; open dims are 1."""
+    rng = np.random.default_rng(0)
+    ports = [(p.name, [d if isinstance(d, int) else 1 for d in p.shape], p.dtype.numpy) for p in inputs]
+    return {name: rng.standard_normal(shape).astype(dtype) for name, shape, dtype in ports}
+
+
 def rate(run: Callable[[], None], count: int) -> float:
     begun = time.perf_counter()
     run()
@@ -54,9 +62,7 @@ def measured(path: str, shapes: dict[str, tuple[int | None, ...]] | None, count:
     copies = mapsto.divide(path, ["cpu", "opencl"], shapes, threads=1, objective="throughput", replicate=True)
     os.sched_setaffinity(0, set(cores))
     two = mapsto.compile(path, shapes, threads=2)
-    rng = np.random.default_rng(0)
-    ports = [(p.name, [d if isinstance(d, int) else 1 for d in p.shape], p.dtype.numpy) for p in one.program.inputs]
-    feed = {name: rng.standard_normal(shape).astype(dtype) for name, shape, dtype in ports}
+    feed = drawn_feed(one.program.inputs)
     for name, expected in one.run(feed).items():
         np.testing.assert_allclose(both.run(feed)[name], expected, rtol=1e-2, atol=1e-4 * float(np.abs(expected).max()))
 

@@ -26,6 +26,7 @@ from benchmarks import nets
 from benchmarks.models import Case, Result, machine_line, markdown, measure_case, put_between_marks
 from benchmarks.wild import WILD, drawn, fetched_case
 from mapsto.cli.output import seconds_text, table
+from mapsto.devices.cpu.isa import host
 from mapsto.errors import MapstoError
 from mapsto.report.bench import OURS
 
@@ -105,7 +106,7 @@ def main() -> int:
     parser.add_argument("--isa", default="", help="instruction sets of our code, comma-separated (default: the widest)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each engine runs a model, about")
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
-    parser.add_argument("--update", type=Path, metavar="README.md", help="put the table between its `speed` marks")
+    parser.add_argument("--update", type=Path, metavar="README.md", help="put the table between the marks of this processor")
     args = parser.parse_args()
     ways = [(isa or None, int(count)) for isa in args.isa.split(",") for count in args.threads.split(",")]
     columns: list[list[Result]] = [[] for _ in ways]
@@ -133,7 +134,7 @@ def main() -> int:
     about = machine_line(*sorted({count for _, count in ways}))
     print("\n".join(["", about, *failed]))
     if args.update is not None:
-        put_between_marks(args.update, f"{markdown(head, rows)}\n\n{about}.", "speed")
+        put_between_marks(args.update, f"{markdown(head, rows)}\n\n{about}.", f"speed {host().name}")
     return int(bool(failed))
 
 
