@@ -1,5 +1,5 @@
-"""What plans of two devices say that a run takes, beside what it takes: the CPU's first core and an OpenCL device on its
-second, a thread each.
+"""What plans of two devices say that a run takes, beside what it takes: the CPU's first core and an OpenCL device on
+its second, a thread each.
 
     python -m benchmarks.predicted [--objective latency,throughput] [--only NAME] [--seconds 3]
 

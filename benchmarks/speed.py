@@ -106,7 +106,7 @@ def main() -> int:
     parser.add_argument("--isa", default="", help="instruction sets of our code, comma-separated (default: the widest)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each engine runs a model, about")
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
-    parser.add_argument("--update", type=Path, metavar="README.md", help="put the table between the marks of this processor")
+    parser.add_argument("--update", type=Path, metavar="README.md", help="put the table between its marks")
     args = parser.parse_args()
     ways = [(isa or None, int(count)) for isa in args.isa.split(",") for count in args.threads.split(",")]
     columns: list[list[Result]] = [[] for _ in ways]

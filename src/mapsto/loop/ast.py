@@ -325,8 +325,7 @@ class Prefetch:
 @dataclass(frozen=True)
 class Fence:
     """No instruction: what comes before it is read and written before what comes after it, so that a compiler moves no
-    loads to where registers run out (C11, 7.17.4.2: a signal fence). A device whose code is compiled by somebody
-    else does nothing.
+    loads to where registers run out (C11, 7.17.4.2: a signal fence). Nothing in OpenCL C, which has none.
     """
 
 

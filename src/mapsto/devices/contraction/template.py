@@ -441,11 +441,12 @@ class _Template:
     ) -> Iterator[loop.Statement]:
         """The innermost loop, several steps a round (`_steps_a_round`): what counts and branches takes a quarter of a
         step's instructions where registers are few. groups: what a step broadcasts, given its number. Fences keep the
-        loads of a step in it: moved up, they push accumulators out of the registers. Vectors of different widths stay a
-        step a round: sums of the narrow ones then move from register to register, and one more than there are is
-        needed.
+        loads of a step in it: moved up, they push accumulators out of the registers; a device that keeps none does a
+        step a round. So do vectors of different widths: sums of the narrow ones then move from register to register,
+        and one more than there are is needed.
         """
-        count, rest = _steps_a_round(axis.extent) if len(set(sums.panel.vectors)) == 1 else (1, 0)
+        several = self.plan.core.has("fence") and len(set(sums.panel.vectors)) == 1
+        count, rest = _steps_a_round(axis.extent) if several else (1, 0)
         whole, size = floordiv(axis.extent, count), self.form.b.element.size
 
         def round_(first: Dim, steps: int) -> Iterator[loop.Statement]:

@@ -14,6 +14,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.loop.llvm import Capabilities
 
 _MULTIPLYING = frozenset({"fma", "dot_u8s8", "dot_bf16"})
+_FENCES = frozenset({"fence"})  # LLVM, in this process, keeps them
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Isa:
         """What the contraction template must know."""
         wide = self.vector_bits >= 512
         costs = self.fma_per_cycle, self.loads_per_cycle, self.narrow_cost
-        return Core(self.vector_bits, self.registers, self.abilities & _MULTIPLYING, wide, *costs)
+        return Core(self.vector_bits, self.registers, self.abilities & _MULTIPLYING | _FENCES, wide, *costs)
 
     @property
     def capabilities(self) -> Capabilities:
