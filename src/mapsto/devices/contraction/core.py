@@ -16,9 +16,9 @@ class Core:
 
     `abilities`: of "fma", "dot_u8s8", "dot_bf16", those that it has an instruction for, and "fence", where its code
     keeps the order that fences ask for. `mask_registers`: whether masks lie in registers of their own.
-    `fma_per_cycle` counts vector multiply-adds (or multiply, add pairs) of full width
-    that it starts per cycle, `loads_per_cycle` vector loads, `narrow_cost` is what a multiply-add on half a register or
-    less takes, against one on a whole register: the cost rule of tiles reads them.
+    `fma_per_cycle` counts vector multiply-adds (or multiply, add pairs) of full width that it starts per cycle,
+    `loads_per_cycle` vector loads, `narrow_cost` is what a multiply-add on half a register or less takes, against one
+    on a whole register: the cost rule of tiles reads them.
     """
 
     vector_bits: int
