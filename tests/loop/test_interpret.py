@@ -225,6 +225,11 @@ def test_a_prefetch_reads_nothing_wherever_it_points() -> None:
     assert run(body, [1, 2, 3, 4], 4, {"n": 7}) == [1, 2, 3, 4]
 
 
+def test_a_fence_names_what_there_is() -> None:
+    with pytest.raises(KeyError):
+        run([Fence(("nobody",))], [0.0], 1)
+
+
 def test_a_fence_does_nothing() -> None:
     body = [Store("y", 0, Load("x", 0, F32X4)), Fence(), Store("y", 1, Load("x", 0, Type(DType.F32)))]
     assert run(body, [1, 2, 3, 4], 4) == [1, 1, 3, 4]

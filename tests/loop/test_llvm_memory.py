@@ -14,11 +14,13 @@ from tests.loop.helpers import native
 from mapsto.devices.cpu.compiler import compile_modules
 from mapsto.devices.cpu.isa import AVX2
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, floordiv, sym
+from mapsto.ir.expr import Dim, add, floordiv, mul, sym
 from mapsto.loop.ast import (
+    Assign,
     Binary,
     Compare,
     Const,
+    Declare,
     Fence,
     For,
     Function,
@@ -29,6 +31,7 @@ from mapsto.loop.ast import (
     Param,
     Prefetch,
     Scatter,
+    Statement,
     Store,
     Type,
     Unary,
@@ -127,6 +130,24 @@ def test_loads_stay_behind_a_fence(fenced: bool) -> None:
     alternately = ["load" if "vmovups" in step else "product" for step in steps] == ["load", "product"] * 4
     assert alternately == fenced, made.decode()
     assert "mfence" not in made.decode()
+
+
+@pytest.mark.parametrize("lanes", [1, 8])
+@pytest.mark.parametrize("kept", [True, False])
+def test_sums_of_integers_that_a_fence_keeps_are_not_taken_apart(kept: bool, lanes: int) -> None:
+    """Terms of all steps are added up first else, and the sum last."""
+    t, total = Type(DType.I32, lanes), Var("total", Type(DType.I32, lanes))
+    step: list[Statement] = []
+    for at in range(3):
+        term = Load("a", add(mul(sym("i"), 3 * lanes), at * lanes), t)
+        step += [Assign("total", Binary("add", total, Binary("mul", term, Load("b", at * lanes, t))))]
+        step += [Fence(("total",) if kept else ())]
+    body = (Declare("total", Const(7, t)), For("i", 0, 4, tuple(step)), Store("out", 0, total))
+    params = (Param("a", DType.I32), Param("b", DType.I32), Param("out", DType.I32, True))
+    f = Function("sums", params, (), body)
+    rng = np.random.default_rng(5)
+    check(f, [*(rng.integers(-(2**31), 2**31, 12 * lanes).astype(np.int32) for _ in "ab"), np.zeros(lanes, np.int32)])
+    assert to_llvm(f).count("@llvm.arithmetic.fence") == (4 if kept else 0)  # three, and what declares it
 
 
 def test_lanes_off_by_the_mask_touch_no_memory() -> None:

@@ -70,6 +70,7 @@ rows(x: f32, k: i64, y: out f32; n, m) over begin..end
       y[i:+4*2 if mask] = s
     prefetch x[i + 64]
     fence
+    fence s
 """
 
 
@@ -103,6 +104,7 @@ def golden_function() -> Function:
         ),
         Prefetch("x", add(AT, 64)),
         Fence(),
+        Fence(("s",)),
     )
     params = (Param("x", DType.F32), Param("k", DType.I64), Param("y", DType.F32, True))
     return Function("rows", params, ("n", "m"), (Alloc("t", DType.F32, 16), For("i", sym("begin"), sym("end"), body)))

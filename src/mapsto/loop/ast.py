@@ -325,8 +325,12 @@ class Prefetch:
 @dataclass(frozen=True)
 class Fence:
     """No instruction: what comes before it is read and written before what comes after it, so that a compiler moves no
-    loads to where registers run out (C11, 7.17.4.2: a signal fence). Nothing in OpenCL C, which has none.
+    loads to where registers run out (C11, 7.17.4.2: a signal fence). kept: variables of 32-bit integers that
+    have their value by then: a compiler would add up the terms of several steps first. Nothing in OpenCL C, which has
+    none.
     """
+
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,9 @@ class _Machine:
         self.buffers[s.buffer]
 
     def fence(self, s: Fence) -> None:
-        """Without effect: everything is done in its order."""
+        """Without effect: everything is done in its order. What it names must be there."""
+        for name in s.kept:
+            self.values[name]
 
     def alloc(self, s: Alloc) -> None:
         bytes_ = np.full(s.count * s.element.size, _POISON, np.uint8)

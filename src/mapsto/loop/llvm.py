@@ -56,6 +56,8 @@ def _assigned(body: Iterable[Statement]) -> set[str]:
     for s in body:
         if isinstance(s, Assign):
             found.add(s.name)
+        elif isinstance(s, Fence):
+            found.update(s.kept)
         elif isinstance(s, For | While):
             found |= _assigned(s.body)
         elif isinstance(s, If):
@@ -113,7 +115,7 @@ class _Printer:
         elif isinstance(s, Prefetch):
             self.prefetch(s)
         elif isinstance(s, Fence):
-            self.emitter.line('fence syncscope("singlethread") acq_rel')
+            self.fence(s)
         elif isinstance(s, Alloc):
             self.emitter.local(s.name, s.element, s.count)
         else:
@@ -188,6 +190,16 @@ class _Printer:
         pointer = self.emitter.address(s.buffer, s.base)
         args = [("ptr", pointer), ("i32", "0"), ("i32", str(4 - s.level)), ("i32", "1")]
         self.emitter.call("void", "llvm.prefetch.p0", args)
+
+    def fence(self, s: Fence) -> None:
+        """LLVM has fences of arithmetic for floats alone; to take the bits of integers for those is no instruction."""
+        e = self.emitter
+        e.line('fence syncscope("singlethread") acq_rel')
+        for name in s.kept:
+            t = self.types[name]
+            floats = t.replace("i32", "float")
+            value = e.intrinsic("arithmetic.fence", floats, e.to("bitcast", t, self.values.variables[name], floats))
+            self.values.variables[name] = e.to("bitcast", floats, value, t)
 
     def to_memory(self, text: str, value: Value) -> str:
         if value.type.element is not DType.BOOL:

@@ -121,7 +121,7 @@ _STATEMENTS: dict[type, Callable[[Any], Iterator[str]]] = {
     Store: _one(lambda s: f"{_place(s.buffer, s.base, s.value.type.lanes, s.stride, s.mask)} = {_value(s.value)}"),
     Scatter: _one(lambda s: f"{s.buffer}[{_value(s.index)}{_if_mask(s.mask)}] = {_value(s.value)}"),
     Prefetch: _one(lambda s: f"prefetch {s.buffer}[{_dim(s.base)}]" + f" to level {s.level}" * (s.level > 1)),
-    Fence: _one(lambda s: "fence"),
+    Fence: _one(lambda s: " ".join(["fence", *s.kept])),
     Alloc: _one(lambda s: f"local {s.name}: {s.element.value}[{s.count}]"),
     For: _for,
     If: _if,

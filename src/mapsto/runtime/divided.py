@@ -40,6 +40,7 @@ from mapsto.runtime.program import Port
 from mapsto.runtime.sizing import require_own_memory
 
 if TYPE_CHECKING:
+    from mapsto.ir.graph import Value
     from mapsto.plan.division import Alternative, DividedPlan, PlacedWork
 
 NamedArrays = dict[str, np.ndarray]
@@ -75,6 +76,11 @@ class DividedExecutable:
         self._history: list[str] = list(notes)
         self._lanes = {device: DeviceThread(device) for device in devices}
         self._guard = threading.RLock()  # as a signal handler may run the model
+
+    @property
+    def inputs(self) -> Sequence[Value]:
+        """What a run takes, in order."""
+        return self.whole.inputs
 
     @property
     def parts(self) -> tuple[DividedPart, ...]:

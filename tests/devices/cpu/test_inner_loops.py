@@ -17,7 +17,8 @@ from mapsto.devices.contraction.template import ContractionForm, contraction, pl
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import compile_modules
 from mapsto.devices.cpu.isa import AVX2, AVX512_FULL, SSE2, Isa
-from mapsto.loop.ast import Function
+from mapsto.ir.dtypes import DType
+from mapsto.loop.ast import Function, Param
 from mapsto.loop.llvm import to_llvm
 
 ZEN4 = isas.tuned(AVX512_FULL, "znver4")
@@ -103,6 +104,23 @@ def test_little_but_products_is_in_a_round() -> None:
         for loop in loops:
             lines = [line for line in loop.lines if not line.strip().startswith("#")]
             assert len(lines) <= loop.multiplications * 7 / 4 + 20, (plan.tiling, lines)
+
+
+def test_sums_of_pairs_of_16_bits_keep_their_registers() -> None:
+    """Without an instruction of bytes: two a product, and what waits between them; the local array is the stack's."""
+    forms = [
+        replace(form_of(goal.shape, FP32), b=Param("b", DType.I16), out=Param("out", DType.I32, True))
+        for goal in GOALS
+    ]
+    forms = [
+        replace(f, a=Param("a", DType.I16), accumulator=DType.I32, interleave=1 if f.channels % 2 else 2) for f in forms
+    ]
+    plans = [plan_contraction(form, AVX2.core) for form in forms]
+    for plan, text in zip(plans, assembly_of([contraction(p, plain)[0] for p in plans], AVX2), strict=True):
+        loops = inner_loops(text)
+        assert loops, plan.form
+        for loop in loops:
+            assert len(loop.stack) <= loop.multiplications / 8, (plan.tiling, loop.stack)
 
 
 ODD = (

@@ -17,6 +17,13 @@ from mapsto.loop import ast as loop
 from mapsto.loop.ast import Param
 
 
+def adds_apart(multiplied: DType, accumulator: DType) -> bool:
+    """Whether products of A's elements in this type are added by an instruction of their own: only bytes are multiplied
+    where one does both (`products`), of integers.
+    """
+    return not accumulator.is_float and multiplied is not DType.U8
+
+
 @dataclass(frozen=True)
 class LoopAxis:
     """A loop and how far each operand moves per round.
@@ -128,6 +135,11 @@ class ContractionForm:
     def multiplied(self) -> DType:
         """The type in which A is multiplied."""
         return self.a.element if self.staged is None else self.staged
+
+    @property
+    def adds_apart(self) -> bool:
+        """Whether a product is added to its sum by an instruction of its own."""
+        return adds_apart(self.multiplied, self.accumulator)
 
     @property
     def groups(self) -> Dim:

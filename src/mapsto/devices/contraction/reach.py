@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from mapsto.devices.contraction import tile_plan as rules
 from mapsto.devices.contraction.core import Core
+from mapsto.devices.contraction.form import adds_apart
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.tile import PIECE, ProductShape, Tiling, choose, tile_cycles
 from mapsto.ir.dtypes import DType
@@ -38,6 +39,7 @@ def reach(core: Core, e: Extents, a: DType, b: DType, total: DType, out: DType) 
         by.a is DType.BF16,
         core.lanes(by.a) // interleave if staged else 0,
         rows == 1 and rules.is_far(e.columns * e.channels * e.windows * by.b.size),
+        adds_apart(by.a, total),
     )
     tiling = choose(core, shape)
     shape = replace(shape, far=False)  # how far operands come is priced with their streams

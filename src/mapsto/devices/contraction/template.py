@@ -449,12 +449,14 @@ class _Template:
         count, rest = _steps_a_round(axis.extent) if several else (1, 0)
         whole, size = floordiv(axis.extent, count), self.form.b.element.size
 
+        kept = tuple(itertools.chain(*sums.accumulators)) if self.form.adds_apart else ()
+
         def round_(first: Dim, steps: int) -> Iterator[loop.Statement]:
             for number in range(steps):
                 at, asked = add(first, number), None
                 if sums.ahead is not None:
                     asked = sums.ahead.share(first, number, axis.b, steps, size)
-                yield from (loop.Fence(),) if number else ()
+                yield from (loop.Fence(kept),) if number else ()
                 yield from self._step(replace(sums, ahead=asked), groups(at), add(b, mul(at, axis.b)))
 
         if whole == 1:

@@ -49,8 +49,8 @@ class ProductShape:
     `steps`: of the reduction. `group_bytes`: of B, per column and step. `widest`: lanes that a vector may have at most.
     `masked`: B is read under a mask for each vector of the panel. `streams`: the output overflows the second-level
     cache. `far`: each element of B is used once, and comes from beyond that cache.
-    `bf16_dot`: the products are bf16 dot products. `staged`: steps for which one vector of A is brought to the
-    local array; 0: A is read where it lies.
+    `bf16_dot`: the products are bf16 dot products. `adds_apart`: a product waits in a register to be added. `staged`:
+    steps for which one vector of A is brought to the local array; 0: A is read where it lies.
     """
 
     rows: int | None
@@ -64,6 +64,7 @@ class ProductShape:
     bf16_dot: bool = False
     staged: int = 0
     far: bool = False
+    adds_apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -173,10 +174,10 @@ def split_columns(columns: int | None, lanes: int, vectors: int) -> Panels:
 def row_limit(core: Core, vectors: int, shape: ProductShape) -> int:
     """Rows that fit the registers beside the vectors of B and one broadcast.
 
-    Without multiply-add, products and the copies that two-operand instructions need come on top; without mask
-    registers, the masks.
+    Products that are added apart come on top; without multiply-add, these and the copies that two-operand
+    instructions need; without mask registers, the masks.
     """
-    spare = core.registers - vectors - 1 - (0 if core.has("fma") else 4)
+    spare = core.registers - vectors - 1 - (int(shape.adds_apart) if core.has("fma") else 4)
     if shape.masked and not core.mask_registers:
         spare -= vectors
     limit = spare // vectors if vectors > 1 else max(spare, 1)

@@ -195,6 +195,7 @@ def _shape(form: ContractionForm, core: Core) -> ProductShape:
         form.interleave == 2 and form.multiplied is DType.BF16 and core.has("dot_bf16"),
         core.lanes(form.staged) // form.interleave if form.staged else 0,
         _rows(form) == 1 and is_far(_bytes_of_b(form)),
+        form.adds_apart,
     )
 
 
