@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -15,20 +14,31 @@ import threading
 import time
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import helper
 from tests import opencl
 from tests.importers.models import model, node, port
 from tests.importers.test_light_models import weighted
 from tests.random_graphs import Case, cases, with_open_sizes
+from tests.session.divisions import (
+    COUNT,
+    Slowed,
+    alternating,
+    at_random,
+    chain_of,
+    common,
+    diamond,
+    on_both,
+    split_diamond,
+    two_branches,
+    wanted,
+)
 from tests.test_models import FETCHED, LEFT_OPEN, model_of, references
 from tests.test_random_graphs import REFUSED, assert_equal, by_another
 
@@ -39,20 +49,11 @@ from mapsto.ir.graph import Graph
 from mapsto.report.accuracy import judge_runs
 from mapsto.runtime import divided as dividing
 from mapsto.runtime.divided import DividedExecutable
-from mapsto.runtime.divisions import CurrentDivision, Division, Replanning
-from mapsto.runtime.lanes import DeviceThread
+from mapsto.runtime.divisions import Division, Replanning
 from mapsto.session.compile import build, prepared
-from mapsto.session.division import divided, division_of, replicated
-from mapsto.session.parts import cut
+from mapsto.session.division import divided, replicated
 from mapsto.session.splitting import split
 from mapsto.session.trial import Trials
-
-COUNT = int(os.environ.get("MAPSTO_RANDOM_CUTS", "60"))
-common = settings(
-    max_examples=COUNT,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-)
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +61,6 @@ def workers() -> Iterator[Workers]:
     """For the widest instruction set alone: what is cut is the same for all."""
     with Workers(cache=False, isa=None) as opened:
         yield opened
-
-
-def on_both(graph: Graph, seats: Mapping[str, int], workers: Workers) -> DividedExecutable:
-    return divided(graph, seats, {"cpu": workers, "opencl": opencl.backend()}, 1)
-
-
-def at_random(graph: Graph, seed: int) -> dict[str, int]:
-    rng = np.random.default_rng(seed)
-    return {node.outputs[0].name: int(rng.integers(2)) for node in graph.nodes if node.outputs}
-
-
-def alternating(graph: Graph, stretch: int = 4) -> dict[str, int]:
-    every = [node.outputs[0].name for node in graph.nodes if node.outputs]
-    return {name: at // stretch % 2 for at, name in enumerate(every)}
 
 
 @common
@@ -111,27 +98,6 @@ def test_real_models_whose_parts_alternate(key: str, workers: Workers) -> None:
     assert not [verdict for verdict in judge_runs(expected, found, peers) if not verdict.ok]
 
 
-def two_branches() -> Graph:
-    """Open sizes, a branch of an `If`, a Loop, a size that data decides."""
-    then, other = (_branch(op) for op in ("Exp", "Neg"))
-    nodes = [
-        node("Relu", ["x"], ["r"]),
-        node("If", ["c"], ["b"], then_branch=then, else_branch=other),
-        node("Concat", ["r", "b"], ["j"], axis=0),
-        node("NonZero", ["j"], ["where"]),
-        node("Transpose", ["where"], ["places"], perm=[1, 0]),
-        node("GatherND", ["j", "places"], ["picked"]),
-        node("Mul", ["picked", "picked"], ["y"]),
-        node("MatMul", ["j", "w"], ["z"]),
-    ]
-    inputs = [port("x", ["n", "m"]), port("c", [], np.bool_), port("w", ["m", 3])]
-    return prepared(model(nodes, inputs, ["y", "z"]), None)
-
-
-def _branch(op: str) -> object:
-    return helper.make_graph([node(op, ["r"], ["o"])], op, [], [helper.make_empty_tensor_value_info("o")])
-
-
 @pytest.mark.parametrize("seed", range(12))
 def test_branches_and_sizes_of_data(seed: int, workers: Workers) -> None:
     graph = two_branches()
@@ -144,31 +110,6 @@ def test_branches_and_sizes_of_data(seed: int, workers: Workers) -> None:
             feed = {"x": x, "c": np.array(c), "w": w}
             for name, expected in alone.run(feed).items():
                 np.testing.assert_allclose(exe.run(feed)[name], expected, rtol=1e-5, atol=1e-6, err_msg=name)
-
-
-def diamond() -> Graph:
-    nodes = [
-        node("Relu", ["x"], ["a"]), node("Exp", ["a"], ["b"]), node("Tanh", ["a"], ["c"]),
-        node("Softmax", ["b"], ["d"]), node("Softmax", ["c"], ["e"]), node("MatMul", ["d", "e"], ["y"]),
-    ]  # fmt: skip
-    return prepared(model(nodes, {"x": [16, 16]}), None)
-
-
-def split_diamond(workers: Workers) -> DividedExecutable:
-    graph = diamond()
-    by_op = {n.op: n.outputs[0].name for n in graph.nodes}
-    seats = dict.fromkeys((n.outputs[0].name for n in graph.nodes if n.outputs), 0)
-    return on_both(graph, seats | {by_op["tanh"]: 1}, workers)
-
-
-def wanted(x: np.ndarray) -> np.ndarray:
-    a = np.maximum(x, 0).astype(np.float64)
-
-    def softmax(v: np.ndarray) -> np.ndarray:
-        e = np.exp(v - v.max(-1, keepdims=True))
-        return np.asarray(e / e.sum(-1, keepdims=True))
-
-    return np.asarray(softmax(np.exp(a)) @ softmax(np.tanh(a)))
 
 
 def test_streams_give_each_run_its_own_outputs_in_order(workers: Workers) -> None:
@@ -338,63 +279,6 @@ def test_outputs_that_no_part_makes(workers: Workers) -> None:
     assert x.any()
 
 
-def test_parts_are_neighbours_of_one_device() -> None:
-    graph = diamond()
-    names = [n.outputs[0].name for n in graph.nodes]
-    assert [p.device for p in cut(graph, dict.fromkeys(names, 0))] == [0]
-    parts = cut(graph, {name: int(at >= 3) for at, name in enumerate(names)})
-    assert [p.device for p in parts] == [0, 1]
-    assert [len(p.graph.nodes) for p in parts] == [3, len(names) - 3]
-    assert {v.name for v in parts[1].graph.inputs} == set(parts[0].graph.outputs)
-
-
-def side_by_side() -> Graph:
-    """Two chains whose nodes stand by turns, and a sum of both."""
-    nodes = [
-        node("Tanh", ["x"], ["a0"]), node("Sqrt", ["x"], ["b0"]), node("Exp", ["a0"], ["a1"]),
-        node("Neg", ["b0"], ["b1"]), node("Sin", ["a1"], ["a2"]), node("Abs", ["b1"], ["b2"]),
-        node("Add", ["a2", "b2"], ["y"]),
-    ]  # fmt: skip
-    return prepared(model(nodes, {"x": [16, 16]}, ["y"]), None)
-
-
-def test_parts_follow_the_order_of_works(workers: Workers) -> None:
-    """And not the graph's, in which works on two devices may stand by turns."""
-    graph = side_by_side()
-    (a0, b0, a1, b1, a2, b2, y) = (n.outputs[0].name for n in graph.nodes)
-    chains = {a0: 0, a1: 0, a2: 0, b0: 1, b1: 1, b2: 1, y: 0}
-    parts = cut(graph, chains)
-    assert [(p.device, len(p.graph.nodes)) for p in parts] == [(0, 3), (1, 3), (0, 1)]
-    by_turns = cut(graph, {n.outputs[0].name: chains[n.outputs[0].name] for n in graph.nodes})
-    assert [(p.device, len(p.graph.nodes)) for p in by_turns] == [(0, 3), (1, 3), (0, 1)]  # nothing is passed between
-    backwards = dict(reversed(chains.items()))
-    assert [n.outputs[0].name for p in cut(graph, backwards) for n in p.graph.nodes][-1] == y
-    exe = on_both(graph, chains, workers)
-    x = np.random.default_rng(0).random((16, 16)).astype(np.float32)
-    np.testing.assert_allclose(exe(x), np.sin(np.exp(np.tanh(x))) + np.sqrt(x), rtol=1e-4, atol=1e-6)
-
-
-def test_a_part_ends_where_that_is_asked_for(workers: Workers) -> None:
-    """And those of one device follow one another, even if they have nothing to do with each other."""
-    graph = side_by_side()
-    (a0, b0, a1, b1, a2, b2, y) = (n.outputs[0].name for n in graph.nodes)
-    seats = {a0: 0, b0: 0, b1: 0, b2: 0, a1: 1, a2: 1, y: 1}
-    whole, ended = cut(graph, seats), cut(graph, seats, ends={a0})
-    assert [[n.outputs[0].name for n in p.graph.nodes] for p in whole] == [[a0, b0, b1, b2], [a1, a2, y]]
-    assert [[n.outputs[0].name for n in p.graph.nodes] for p in ended] == [[a0], [b0, b1, b2], [a1, a2], [y]]
-    current = CurrentDivision(division_of(ended, {"cpu": workers, "opencl": opencl.backend()}, 1, False))
-    assert current.waits_for == [0, 1, 1, 2] and current.followers == [[1, 2], [3], [3], []]
-
-
-def test_a_check_stays_before_what_it_keeps_inside() -> None:
-    """Also where works are named in another order."""
-    nodes = [node("Cast", ["j"], ["i"], to=7), node("Gather", ["x", "i"], ["e"]), node("Neg", ["e"], ["y"])]
-    graph = prepared(model(nodes, {"x": [5, 3], "j": [4]}, ["y"]), None)
-    gather, neg = (n.outputs[0].name for n in graph.nodes if n.op in ("gather", "neg"))
-    ops = [n.op for part in cut(graph, {gather: 1, neg: 1}) for n in part.graph.nodes]
-    assert ops.index("bounds_check") < ops.index("gather")
-
-
 def test_the_other_device_goes_on_with_the_next_run(workers: Workers) -> None:
     """A lane does not wait for what another one has not made yet, while it may begin the run after that."""
     graph = chain_of(3)
@@ -415,22 +299,6 @@ def test_the_other_device_goes_on_with_the_next_run(workers: Workers) -> None:
     found = list(exe.stream({"x": np.full(8, i, np.float32)} for i in range(3)))
     assert [float(f["y"][0]) for f in found] == pytest.approx([math.tanh(math.tanh(math.tanh(i))) for i in range(3)])
     assert order.index((0, 1)) < [k for k, _ in order].index(2)
-
-
-def chain_of(count: int) -> Graph:
-    names = ["x", *(f"v{k}" for k in range(count - 1)), "y"]
-    return prepared(model([node("Tanh", [a], [b]) for a, b in pairwise(names)], {"x": [8]}, ["y"]), None)
-
-
-def test_runs_begun_first_go_first() -> None:
-    lane, done, hold = DeviceThread("some"), [], threading.Event()  # type: ignore[var-annotated]
-    lane.put(lambda: bool(hold.wait(60)))  # type: ignore[arg-type, return-value]
-    for order in ((2, 0), (1, 3), (1, 1), (3, 0)):
-        lane.put(lambda order=order: done.append(order), order)  # type: ignore[misc]
-    last = threading.Event()
-    lane.put(last.set, (9,))
-    hold.set()
-    assert last.wait(60) and done == [(1, 1), (1, 3), (2, 0), (3, 0)]
 
 
 def test_the_way_in() -> None:
@@ -504,17 +372,6 @@ def test_a_large_product_is_shared_and_a_small_one_is_not(monkeypatch: pytest.Mo
     assert len(product(4, 64).parts) == 1
 
 
-class _Slowed:
-    """An executable that takes as long as it is told, by a clock of its thread that only it moves."""
-
-    def __init__(self, inner: Any, clock: dict[int, float], takes: Callable[[], float]) -> None:
-        self.inner, self.program, self._clock, self._takes = inner, inner.program, clock, takes
-
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        self._clock[threading.get_ident()] += self._takes()
-        return self.inner.run(inputs)  # type: ignore[no-any-return]
-
-
 def settle(exe: DividedExecutable) -> None:
     """Waits for what goes on in the background."""
     for lane in exe._lanes.values():
@@ -537,7 +394,7 @@ def test_a_device_that_turns_slow_is_given_less_and_more_again(
 
     def division(seats: dict[str, int]) -> Division:
         made = divided(graph, seats, opened, 1)._current.division
-        parts = [replace(p, executable=_Slowed(p.executable, clock, lambda d=p.device: 1e-3 * slow.get(d, 1.0)))
+        parts = [replace(p, executable=Slowed(p.executable, clock, lambda d=p.device: 1e-3 * slow.get(d, 1.0)))
                  for p in made.parts]  # fmt: skip
         return replace(made, parts=tuple(parts), predicted=(1e-3,) * len(parts))
 

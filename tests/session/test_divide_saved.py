@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import opencl
 from tests.random_graphs import Case, cases
-from tests.session.test_divide import COUNT, at_random, common, diamond, split_diamond, two_branches, wanted
+from tests.session.divisions import COUNT, at_random, common, diamond, split_diamond, two_branches, wanted
 from tests.session.test_divide_updates import PAIRS, two_states
 
 import mapsto

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tests import opencl
 from tests.importers.models import model, node
-from tests.session.test_divide import alternating
+from tests.session.divisions import alternating
 from tests.session.test_updates import SIZES, cache_of, counting, updating
 
 import mapsto

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests import opencl
 from tests.importers.models import model, node, port
 from tests.random_graphs import Case, cases
-from tests.session.test_divide import COUNT, at_random, common, diamond, split_diamond, wanted
+from tests.session.divisions import COUNT, at_random, common, diamond, split_diamond, wanted
 
 import mapsto
 from mapsto.devices.backend import Backend
@@ -222,7 +222,7 @@ def test_a_device_that_does_not_take_a_work_is_not_given_it(mixed: DividedExecut
 
 def test_a_branch_stays_on_the_host() -> None:
     opencl.required()
-    from tests.session.test_divide import two_branches
+    from tests.session.divisions import two_branches
 
     graph = two_branches()
     exe = mapsto.divide(graph, ["cpu", "opencl"], threads=1, adapt=False)
@@ -367,7 +367,7 @@ def test_differences(mixed: DividedExecutable) -> None:
 
 def test_pins_are_told_by_the_names_of_users() -> None:
     opencl.required()
-    from tests.session.test_divide import two_branches
+    from tests.session.divisions import two_branches
 
     with pytest.raises(ArgumentError, match="there is no device 'gpu'; there are: cpu, opencl"):
         divide(pins=[("*", "gpu")])

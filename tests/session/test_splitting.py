@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import opencl
 from tests.importers.models import model, node
-from tests.session.test_divide import common
+from tests.session.divisions import common
 from tests.session.test_redo import plan_of
 
 import mapsto

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests import opencl
 from tests.importers.models import model, node
-from tests.session.test_divide import at_random, diamond
+from tests.session.divisions import at_random, diamond
 
 import mapsto
 from mapsto.devices.cpu.workers import Workers

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from tests import opencl
-from tests.session.test_divide import _Slowed, diamond, wanted
+from tests.session.divisions import Slowed, diamond, wanted
 from tests.session.test_divide_asked import DIGITS
 
 import mapsto
@@ -124,7 +124,7 @@ def test_a_device_that_is_quick_again_is_taken_back_while_something_is_made(
 
     def division(seats: dict[str, int]) -> Division:
         made = divided(graph, seats, opened, 1)._current.division
-        parts = [replace(p, executable=_Slowed(p.executable, clock, lambda d=p.device: 1e-3 * slow.get(d, 1.0)))
+        parts = [replace(p, executable=Slowed(p.executable, clock, lambda d=p.device: 1e-3 * slow.get(d, 1.0)))
                  for p in made.parts]  # fmt: skip
         return replace(made, parts=tuple(parts), predicted=(1e-3,) * len(parts))
 
