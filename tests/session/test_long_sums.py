@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 from tests.importers.models import model, node
+from tests.instruction_sets import instruction_sets
 
 import mapsto
 from mapsto.devices.generic import running
@@ -37,15 +38,17 @@ NODES: dict[str, tuple[list[object], Wide]] = {
     ),
 }
 
+ISAS = [isa.name for isa in instruction_sets()]
 
-@pytest.mark.parametrize("isa", ["sse2", "avx2", "native"])
+
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("form", ["fixed", "open"])
 @pytest.mark.parametrize("what", NODES)
 def test_of_three_million(what: str, form: str, isa: str) -> None:
     nodes, wide = NODES[what]
     x = np.random.default_rng(0).random((2, 3_000_001)).astype(np.float32)
     shape = [2, x.shape[1]] if form == "fixed" else ["rows", "columns"]
-    chosen = {} if isa == "native" else {"isa": isa}
+    chosen = {"isa": isa}
     exe = mapsto.compile(model(nodes, {"x": shape}, opset=17), threads=1, cache=False, **chosen)
     for part in (x, x[:, :4097]) if form == "open" else (x,):
         part = np.ascontiguousarray(part)
@@ -61,7 +64,7 @@ def test_of_a_large_window(form: str) -> None:
     np.testing.assert_allclose(exe(x), x.mean((2, 3), np.float64, keepdims=True), rtol=1e-6)
 
 
-@pytest.mark.parametrize("isa", ["sse2", "avx2", "avx512", "native"])
+@pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("k", [25_088, 20_011, "k"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_products_over_many_channels(dtype: type, k: int | str, isa: str) -> None:
@@ -71,7 +74,7 @@ def test_products_over_many_channels(dtype: type, k: int | str, isa: str) -> Non
     given = [helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(a.dtype), s) for n, s in
              (("a", [5, k]), ("b", [k, 40]))]  # fmt: skip
     casts = [node("MatMul", ["a", "b"], ["m"]), node("Cast", ["m"], ["y"], to=TensorProto.FLOAT)]
-    chosen = {} if isa == "native" else {"isa": isa}
+    chosen = {"isa": isa}
     found = mapsto.compile(model(casts, given, opset=17), threads=1, cache=False, **chosen)(a, b)
     np.testing.assert_allclose(
         found, a.astype(np.float64) @ b.astype(np.float64), rtol=1e-6 if a.itemsize == 4 else 1e-3

@@ -23,6 +23,7 @@ _TILE_OVERHEAD = 8.0  # cycles to enter and leave a tile; most of it hides behin
 _STORE = 1.0  # cycles to finish and store one accumulator
 _STREAM = 1.5  # more, beyond the near caches, for each that comes after `_BURST` in one go: stores wait for lines
 _BURST = 12
+_CROWDED = 1.2  # where a product that waits to be added has no register left (a guess: two more moves a step)
 _LONE_BF16 = 1.4  # a bf16 dot product with a broadcast of its own (one vector a row) runs at 70 % on Zen 4
 _L1_BYTES = 24 * 1024  # what a panel may take of the first-level cache
 _L2_BYTES_PER_CYCLE = 24.0
@@ -174,10 +175,10 @@ def split_columns(columns: int | None, lanes: int, vectors: int) -> Panels:
 def row_limit(core: Core, vectors: int, shape: ProductShape) -> int:
     """Rows that fit the registers beside the vectors of B and one broadcast.
 
-    Products that are added apart come on top; without multiply-add, these and the copies that two-operand
-    instructions need; without mask registers, the masks.
+    Without multiply-add, products and the copies that two-operand instructions need come on top; without mask
+    registers, the masks.
     """
-    spare = core.registers - vectors - 1 - (int(shape.adds_apart) if core.has("fma") else 4)
+    spare = core.registers - vectors - 1 - (0 if core.has("fma") else 4)
     if shape.masked and not core.mask_registers:
         spare -= vectors
     limit = spare // vectors if vectors > 1 else max(spare, 1)
@@ -239,6 +240,8 @@ def tile_cycles(core: Core, vectors: tuple[int, ...], rows: int, shape: ProductS
     if shape.bf16_dot and count == 1:
         step *= _LONE_BF16
     accumulators = count * rows
+    if shape.adds_apart and accumulators + count + 2 > core.registers:
+        step *= _CROWDED
     late = max(accumulators - _BURST, 0) if shape.streams else 0
     return shape.steps * step + _TILE_OVERHEAD + _STORE * accumulators + _STREAM * late
 
