@@ -13,7 +13,7 @@ its tile, and large ones overflow earlier.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from mapsto.devices.contraction.epilogue import is_long
@@ -126,14 +126,16 @@ class _Writer:
 
         def vector(channel: Dim, at: Dim) -> list[loop.Statement]:
             body: list[loop.Statement] = []
-            loaded = [
-                [self._let(body, "d", loop.Load(form.a.name, add(add(row, column), at), self.type)) for row in rows]
-                for column in columns
-            ]
-            to = add(add(sym("region"), mul(number, plan.depth)), channel)
-            points = self._twice(self.short.inputs, loaded, body)
-            for point, value in enumerate(value for row in points for value in row):
-                body.append(loop.Store(SCRATCH, add(to, point * plan.values_plane), value))
+            to, count = add(add(sym("region"), mul(number, plan.depth)), channel), self.short.products
+
+            def column(j: int) -> list[loop.Value]:
+                loads = [loop.Load(form.a.name, add(add(row, columns[j]), at), self.type) for row in rows]
+                return [self._let(body, "d", load) for load in loads]
+
+            for i, values in enumerate(self._twice(self.short.inputs, column, body)):
+                for j, value in enumerate(values):
+                    body.append(loop.Store(SCRATCH, add(to, (i * count + j) * plan.values_plane), value))
+                body.append(loop.Fence())
             return body
 
         return [*out, *self._channels(sym(base), vector)]
@@ -160,16 +162,22 @@ class _Writer:
         return [loop.For(outer, 0, self.plan.depth // form.channel_block, (loops,))]
 
     def _twice(
-        self, matrix: Matrix, columns: list[list[loop.Value]], out: list[loop.Statement]
-    ) -> list[list[loop.Value]]:
-        """matrix * D * matrix^T of D's columns, as rows."""
+        self, matrix: Matrix, column: Callable[[int], list[loop.Value]], out: list[loop.Statement]
+    ) -> Iterator[list[loop.Value]]:
+        """The rows of matrix * D * matrix^T, one after the other. column: loads one of D's, by its number. Fences keep
+        its loads there: registers hold few columns.
+        """
 
         def name(hint: str, value: loop.Value) -> loop.Value:
             return self._let(out, hint, value)
 
         fused = self.plan.core.has("fma")
-        half = [combined(matrix, column, name, fused) for column in columns]
-        return [combined(matrix, list(row), name, fused) for row in zip(*half, strict=True)]
+        half = []
+        for j in range(self.short.products):
+            half.append(combined(matrix, column(j), name, fused))
+            out.append(loop.Fence())
+        for row in zip(*half, strict=True):
+            yield combined(matrix, list(row), name, fused)
 
     # ---- products ----
 
@@ -205,13 +213,11 @@ class _Writer:
         body: list[loop.Statement] = []
         at = add(add(self._sums_at(0), mul(number, width)), lane)
         count = self.short.products
-        sums = [
-            [
-                self._let(body, "s", loop.Load(SCRATCH, add(at, (i * count + j) * plan.sums_plane), self.type))
-                for i in range(count)
-            ]
-            for j in range(count)
-        ]
+
+        def sums(j: int) -> list[loop.Value]:
+            places = [add(at, (i * count + j) * plan.sums_plane) for i in range(count)]
+            return [self._let(body, "s", loop.Load(SCRATCH, place, self.type)) for place in places]
+
         found = [value for row in self._twice(self.short.results, sums, body) for value in row]
         mask = self._mask(column, body)
         rows = minimum(edge, add(plan.geometry.height, mul(y, -1)))
