@@ -503,7 +503,8 @@ exe._replan({{"opencl": 4.0}}, exe._replanning)
 time.sleep({after})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr  # an OpenCL driver may say there that it warned
+    assert not [word for word in ("terminate", "Traceback", "Fatal") if word in done.stderr], done.stderr
 
 
 def test_a_process_may_end_in_the_middle_of_a_stream() -> None:
