@@ -226,8 +226,12 @@ def near_winograd(form: ContractionForm, core: Core) -> list[tuple[str, float]]:
         plan = _planned(form, core, edge, block.tiles)
         found.setdefault(winograd_text(plan), block.cycles / least)
         for text, ratio in near_tiles(plan.product.form, core, _of_one_size) if number < _PRODUCTS_OF else ():
-            head = winograd_text(plan).partition("; ")[0]
-            found.setdefault(f"{head}; {text}", ratio * block.cycles / least)
+            product = _in_panels(read_tiles(text, plan.product.form, core, _of_one_size))
+            panels = product.panels  # other tiles make other panels, which are shared out otherwise
+            assert isinstance(panels, int)
+            strips, shares = _shared_out(plan.blocks, panels)
+            other = replace(plan, strips=strips, shares=shares, product=product)
+            found.setdefault(winograd_text(other), ratio * block.cycles / least)
     return sorted((each for each in found.items() if each[1] <= NEAR_COST), key=lambda each: each[1])
 
 
