@@ -18,9 +18,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")  # before the driver is loaded
-os.environ.setdefault("POCL_CPU_MAX_CU_COUNT", "1")
-
 from scripts.fetch_models import DEFAULT_FOLDER
 
 import mapsto

@@ -1,5 +1,4 @@
-"""How soon a plan follows a device that turns slow: a stream on the CPU's first core and an OpenCL device on its
-second, while busy loops take most of that core, and after them.
+"""How soon a plan follows a device that turns slow: runs on the CPU's first core and an OpenCL device on its second, while busy loops take most of that core, and after them.
 
     python -m benchmarks.slowed [--model FILE.onnx:x=1,3,640,640] [--loops 3] [--times 3]
 
@@ -15,9 +14,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", "1")  # before the driver is loaded
-os.environ.setdefault("POCL_CPU_MAX_CU_COUNT", "1")
 
 from scripts.fetch_models import DEFAULT_FOLDER, model_path
 
@@ -69,7 +65,7 @@ def main() -> None:
     exe = mapsto.divide(
         path, ["cpu", "opencl"], parse_shapes(shapes), threads=1, objective="throughput", replicate=False
     )
-    feed = drawn_feed(exe.whole.inputs)
+    feed = drawn_feed(exe.inputs)
     for _ in range(60):  # the first ones tell whether devices are as predicted
         exe.run(feed)
     print(machine_line(1))

@@ -149,6 +149,11 @@ def test_a_stream_is_shared_among_copies(workers: Workers) -> None:
     np.testing.assert_allclose(exe(inputs[0]), wanted(inputs[0]), rtol=1e-4, atol=1e-6)
 
 
+def test_what_a_run_takes(workers: Workers) -> None:
+    exe = split_diamond(workers)
+    assert [(value.name, value.shape) for value in exe.inputs] == [("x", (16, 16))]
+
+
 def test_several_callers_at_once(workers: Workers) -> None:
     exe, wrong = split_diamond(workers), []
 
