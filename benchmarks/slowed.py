@@ -1,4 +1,5 @@
-"""How soon a plan follows a device that turns slow: runs on the CPU's first core and an OpenCL device on its second, while busy loops take most of that core, and after them.
+"""How soon a plan follows a device that turns slow: runs on the CPU's first core and an OpenCL device on its second,
+while busy loops take most of that core, and after them.
 
     python -m benchmarks.slowed [--model FILE.onnx:x=1,3,640,640] [--loops 3] [--times 3]
 
