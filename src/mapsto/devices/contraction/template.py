@@ -22,12 +22,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mapsto.devices.contraction import stage
+from mapsto.devices.contraction.ahead import LINE, Ahead, elements_ahead
 from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.products import dot_of
 from mapsto.devices.contraction.reduction import ReductionPart, division, in_slices, reduction_parts
 from mapsto.devices.contraction.results import ResultPlace, offset, stored, targets
-from mapsto.devices.contraction.tile_plan import ASKED_BYTES, NEAR_BYTES, TilePlan, plan_contraction
+from mapsto.devices.contraction.tile_plan import TilePlan, plan_contraction
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
 from mapsto.loop import ast as loop
@@ -37,7 +38,6 @@ __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "
 
 _STEPS = 8  # of the innermost loop in a round; 16 take more of the cache of decoded instructions, and gain nothing
 _WHOLE = 16  # steps that are no loop: a channel block
-_LINE = 64  # bytes of the caches
 _WAITING = "waiting"  # the array of sums
 
 
@@ -47,27 +47,10 @@ def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
     body: tuple[loop.Statement, ...] = (
         *stage.array(plan),
         *_array_of_sums(plan),
-        loop.For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue, ahead=_ahead(plan)).item())),
+        loop.For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue, ahead=elements_ahead(plan)).item())),
     )
     params = (form.a, form.b, form.out, *(also.param for also in form.also), *form.others)
     return Function(form.name, params, form.dims, body), plan.extent
-
-
-def _ahead(plan: TilePlan) -> int:
-    """How many elements before their use those of B are asked for: the next panel's, where B was in no near cache
-    since the last run, both panels have room in the second-level cache, and there is something to do meanwhile; else
-    none.
-    """
-    pack, element = plan.packing, plan.form.b.element.size
-    if plan.form.b_channel_stride is not None or not isinstance(pack.size, int):
-        return 0
-    if all(axis.extent == 1 for axis in plan.form.rows):
-        return 0
-    if plan.slice:
-        return plan.slice * plan.sliced.elements
-    panel = mul(pack.panel, pack.column_elements)
-    assert isinstance(panel, int)
-    return panel if pack.size > panel and pack.size * element > ASKED_BYTES and 2 * panel * element <= NEAR_BYTES else 0
 
 
 def _array_of_sums(plan: TilePlan) -> tuple[loop.Statement, ...]:
@@ -126,31 +109,7 @@ class _Sums:
     panel: _Panel
     accumulators: list[list[str]]
     settled: list[list[str]] | None
-    ahead: _Ahead | None = None
-
-
-@dataclass(frozen=True)
-class _Ahead:
-    """Elements of B that are asked for: from `start` on, `pace` of them with each step of `width` elements."""
-
-    start: Dim
-    width: int
-    pace: int
-
-    def paced(self, elements: Dim) -> Dim:
-        """How far this is when the steps have come that far. elements: of whole steps."""
-        return mul(floordiv(elements, self.width), self.pace)
-
-    def share(self, first: Dim, number: int, axis_b: Dim, steps: int, size: int) -> _Ahead | None:
-        """What one of the steps of a round asks for, in whole lines. first, number: of the round's first step, and of
-        the step in it. axis_b: elements of B from a step to the next. size: bytes of an element.
-        """
-        if axis_b != self.width:  # steps do not follow one another in B
-            return replace(self, start=add(self.start, mul(add(first, number), self.paced(axis_b))))
-        lines, line = -(-self.pace * steps * size // _LINE), _LINE // size
-        low, high = lines * number // steps, lines * (number + 1) // steps
-        start = add(add(self.start, mul(first, self.pace)), low * line)
-        return replace(self, start=start, pace=(high - low) * line) if low < high else None
+    ahead: Ahead | None = None
 
 
 class _Template:
@@ -345,7 +304,7 @@ class _Template:
         rest: list[loop.Statement] = [loop.If(is_last, tuple(others))] if others else []
         return [*rest, *settling, *adding, loop.If(is_last, tuple(finished), tuple(storing))]
 
-    def _asked_for(self, panel: _Panel, number: Dim, rows: tuple[Dim, ...], out: list[loop.Statement]) -> _Ahead | None:
+    def _asked_for(self, panel: _Panel, number: Dim, rows: tuple[Dim, ...], out: list[loop.Statement]) -> Ahead | None:
         """What a tile asks for while it is computed: of the lines of the panel that far ahead, the tiles of this one
         share all evenly, as a core waits for few lines at a time.
         """
@@ -359,7 +318,7 @@ class _Template:
         turn = mod(add(mul(rows[-2], tiles), number) if several else number, -(-width // pace))
         name = self.fresh("ahead")
         out.append(loop.LetIndex(name, add(mul(turn, pace * steps), self.ahead)))
-        return _Ahead(sym(name), width, pace)
+        return Ahead(sym(name), width, pace)
 
     def _visits(self, tiles: int) -> int:
         """Tiles that a panel meets one after the other, before the next panel is met. tiles: of the last row axis."""
@@ -479,7 +438,7 @@ class _Template:
             vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
             column += lanes
         if sums.ahead is not None:
-            for first in range(0, sums.ahead.pace, _LINE // form.b.element.size):
+            for first in range(0, sums.ahead.pace, LINE // form.b.element.size):
                 out.append(loop.Prefetch(form.b.name, add(sums.ahead.start, first), level=2))
         for group, names in zip(groups, sums.accumulators, strict=True):
             scalar = self._let(out, "a", group)
