@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.importers.test_light_models import weighted
 import mapsto
 from mapsto.errors import ArgumentError, FileError, ParseError
 from mapsto.runtime.divided import DividedExecutable
+from mapsto.session import fitting
 from mapsto.session.fitting import taken
 from mapsto.session.simulate import read_machine
 
@@ -125,6 +127,24 @@ def test_parts_keep_within_limits() -> None:
         np.testing.assert_allclose(exe(x), expected, rtol=1e-3, atol=1e-6 * float(np.abs(expected).max()))
     free = mapsto.divide(network, ["cpu", "opencl"], threads=1, adapt=False)
     assert taken(free._current.division)["cpu"] > 6e6 or "opencl" in seats(free)
+
+
+def test_limits_between_what_nothing_keeps_and_what_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How much tighter limits have to be is a guess: seats are also found where it was too much."""
+    network, limits = weighted("light_squeezenet"), {"cpu": {"memory": 6e6}}
+    opencl.required()
+    guesses: list[fitting.Limits] = []
+
+    def far_too_tight(given: fitting.Limits, over: Mapping[str, float]) -> fitting.Limits:
+        guesses.append(given)
+        return tuple((device, 1 if device in over else limit) for device, limit in given)
+
+    monkeypatch.setattr("mapsto.session.divide.tightened", far_too_tight)
+    exe = mapsto.divide(network, ["cpu", "opencl"], threads=1, adapt=False, limits=limits)
+    assert guesses and taken(exe._current.division).get("cpu", 0) <= 6e6
+    monkeypatch.setattr("mapsto.session.divide.between", lambda tight, wide: tight)
+    with pytest.raises(ArgumentError, match=r"limits cpu.memory=6000000: .* takes \S+ times its limit"):
+        mapsto.divide(network, ["cpu", "opencl"], threads=1, adapt=False, limits=limits)
 
 
 def test_copies_keep_within_limits() -> None:

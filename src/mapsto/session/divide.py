@@ -31,7 +31,7 @@ from mapsto.session.collecting import collecting_rarely
 from mapsto.session.compile import opened_model, prepared
 from mapsto.session.divider import Divider, Trial, opened
 from mapsto.session.division import copies, copies_of, whole_of
-from mapsto.session.fitting import beyond, tightened
+from mapsto.session.fitting import Limits, between, beyond, tightened
 from mapsto.session.handing import handed_over
 from mapsto.session.placed import AskedOf, PlacedGraph, limits_text, placed, rate_of_copies
 from mapsto.session.planned import planned
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from mapsto.machine.machine_file import MachineFile
 
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
-_ROUNDS = 8  # of placing within limits that parts, once compiled, turned out to be beyond
+_ROUNDS = 10  # of placing within limits that parts, once compiled, turned out to be beyond
 
 
 @public
@@ -212,19 +212,29 @@ def _within_limits(
     """A division whose parts, once compiled, keep the limits: it is placed by tighter ones where they do not. Raises
     ArgumentError where none was found.
     """
-    tight = how
+    limits = how.limits
     for _ in range(_ROUNDS):
         divider = Divider(found, how, asked.names, asked.threads, asked.cache)
         division = divider.division(found, backends, how)
         over = beyond(division, how.limits)
         if not over:
             return divider, division, found
-        tight = replace(tight, limits=tightened(tight.limits, over))
-        try:
-            found = placed(graph, backends, tight)
-        except ArgumentError:  # not by tighter ones
+        tighter = _tighter(graph, backends, how, tightened(limits, over), limits)
+        if tighter is None:
             break
+        found, limits = tighter
     raise _beyond(how, over)
+
+
+def _tighter(
+    graph: Graph, backends: Mapping[str, Backend], how: AskedOf, tight: Limits, wide: Limits
+) -> tuple[PlacedGraph, Limits] | None:
+    """What is placed by tight limits, or by some that are closer to the wide ones where nothing keeps those."""
+    for _ in range(_ROUNDS):
+        with suppress(ArgumentError):
+            return placed(graph, backends, replace(how, limits=tight)), tight
+        tight = between(tight, wide)
+    return None
 
 
 def _beyond(how: AskedOf, over: Mapping[str, float]) -> ArgumentError:

@@ -12,6 +12,9 @@ from mapsto.runtime.executable import Executable
 
 _MARGIN = 1.2
 
+Limits = tuple[tuple[str, int], ...]
+"""Bytes that may be taken of devices' memory."""
+
 
 def taken(division: Division) -> dict[str, int]:
     """Bytes by device, of all its parts: constants, scratch memory, inputs and outputs. Where sizes are open, without
@@ -30,15 +33,19 @@ def beyond(division: Division, limits: Sequence[tuple[str, int]]) -> dict[str, f
     return {device: found / limit if limit else math.inf for device, (found, limit) in over.items() if found > limit}
 
 
-def tightened(
-    limits: Sequence[tuple[str, int]], over: Mapping[str, float]
-) -> tuple[tuple[str, int], ...]:
+def tightened(limits: Limits, over: Mapping[str, float]) -> Limits:
     """Limits to place by, if parts are to take so many times less, and a little less than that: fewer works are more
     parts, which have memory of their own.
     """
     return tuple(
         (device, int(limit / (_MARGIN * over[device]) if device in over else limit)) for device, limit in limits
     )
+
+
+def between(tight: Limits, wide: Limits) -> Limits:
+    """Limits half way, as factors, from ones that no seats keep to ones that are not tight enough."""
+    pairs = zip(tight, wide, strict=True)
+    return tuple((device, math.isqrt(least * most)) for (device, least), (_, most) in pairs)
 
 
 def _bytes(executable: Executable) -> int:
