@@ -10,7 +10,6 @@ number. Totals that are *tried* come of trial runs while the model was divided.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -21,9 +20,9 @@ from pathlib import Path
 from scripts.fetch_models import DEFAULT_FOLDER
 
 import mapsto
-from benchmarks.divided import open_on
 from benchmarks.models import Case, machine_line
 from benchmarks.speed import cases
+from benchmarks.two import opened_cores
 from mapsto.cli.output import seconds_text, table
 
 HEADERS = ("model", "objective", "parts", "predicted", "measured", "predicted / measured", "found by")
@@ -69,9 +68,7 @@ def main() -> None:
     parser.add_argument("--objective", default="latency,throughput")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each is run")
     asked = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    open_on(cores[-1])
-    os.sched_setaffinity(0, set(cores))
+    opened_cores()
     rows = []
     with tempfile.TemporaryDirectory() as made:
         for case in cases(asked.models.expanduser(), Path(made), asked.only):

@@ -1,27 +1,30 @@
 """One large contraction shared out to two devices: the latency beside that of each alone.
 
-    python -m benchmarks.splits [--seconds 3]
+    python -m benchmarks.splits [--seconds 20]
 
-The CPU's first core and an OpenCL device on its second, a thread each; products of matrices and convolutions. By turns.
+The CPU's first core and an OpenCL device on its second, a thread each; products of matrices and convolutions. By turns,
+by quiet samples (`benchmarks.quiet`).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import time
+from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 import mapsto
-from benchmarks.divided import drawn_feed, open_on
 from benchmarks.models import machine_line
+from benchmarks.quiet import by_turns
+from benchmarks.two import drawn_feed, opened_cores
 from mapsto.cli.output import seconds_text, table
 
-HEADERS = ("contraction", "cpu", "opencl", "both", "times the better one alone", "split")
+HEADERS = ("contraction", "cpu", "opencl", "both", "times the better one alone", "split", "quiet samples")
 
 
 def product(rows: int, depth: int, columns: int) -> onnx.ModelProto:
@@ -47,33 +50,34 @@ CASES = {
 }  # fmt: skip
 
 
-def row_of(name: str, model: onnx.ModelProto, cores: list[int], seconds: float) -> list[str]:
+def row_of(name: str, model: onnx.ModelProto, cores: Sequence[int], seconds: float) -> list[str]:
     os.sched_setaffinity(0, {cores[0]})
     one = mapsto.compile(model, threads=1)
     other = mapsto.compile(model, threads=1, device="opencl")
-    both = mapsto.divide(model, ["cpu", "opencl"], threads=1)
-    feed, ways = drawn_feed(both.inputs), (one, other, both)
+    both = mapsto.divide(model, ["cpu", "opencl"], threads=1, adapt=False)
+    feed = drawn_feed(both.inputs)
     expected, got = one.run(feed)["y"], both.run(feed)["y"]
     np.testing.assert_allclose(got, expected, rtol=1e-2, atol=1e-4 * float(np.abs(expected).max()))
-    found: list[list[float]] = [[] for _ in ways]
-    end = time.monotonic() + seconds
-    while time.monotonic() < end or len(found[0]) < 5:
-        for times, exe, places in zip(found, ways, ({cores[0]}, {cores[-1]}, {cores[0]}), strict=True):
-            os.sched_setaffinity(0, places)
-            begun = time.perf_counter()
-            exe.run(feed)
-            times.append(time.perf_counter() - begun)
-    took = [statistics.median(times[1:]) for times in found]
+
+    def turn(exe: mapsto.Executable | mapsto.DividedExecutable, core: int) -> float:
+        os.sched_setaffinity(0, {core})
+        begun = time.perf_counter()
+        exe.run(feed)
+        return time.perf_counter() - begun
+
+    ways = {"cpu": (one, cores[0]), "opencl": (other, cores[-1]), "both": (both, cores[0])}
+    found = by_turns({name: partial(turn, *way) for name, way in ways.items()}, cores, seconds)
+    took = [samples.median for samples in found.values()]
+    quiet = min(samples.quiet for samples in found.values())
     split = ", ".join(f"{count} on opencl" for _, count in both.plan.splits) or "whole"
-    return [name, *map(seconds_text, took), f"{min(took[:2]) / took[2]:.2f}", split]
+    return [name, *map(seconds_text, took), f"{min(took[:2]) / took[2]:.2f}", split, str(quiet)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=3.0, help="how long each is run")
+    parser.add_argument("--seconds", type=float, default=20.0, help="at most, for quiet samples of each")
     asked = parser.parse_args()
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    open_on(cores[-1])
+    cores = opened_cores()
     print(table(HEADERS, [row_of(name, model, cores, asked.seconds) for name, model in CASES.items()]))
     print(machine_line(1))
 

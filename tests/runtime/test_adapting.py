@@ -53,6 +53,21 @@ def test_probes() -> None:
     assert adapting.speed["opencl"] == 1.0
 
 
+def test_doubts_become_rarer_where_probes_deny_them() -> None:
+    adapting = Adapting(["cpu", "opencl"])
+    usual = {"cpu": (1.0, 1.0), "opencl": (1.1, 1.0)}
+    assert not any(adapting.doubted(usual) for _ in range(100)) and not adapting.doubted({"cpu": (0.0, 1.0)})
+    slow = usual | {"opencl": (2.0, 1.0)}
+    asked = [run for run in range(200) if adapting.doubted(slow) == {"opencl"}]
+    assert asked == [0, 5, 14, 31, 64, 129]
+    adapting.probed("opencl", 2.0)
+    assert adapting.probed("opencl", 2.0) == {"opencl": 2.0}  # it was right
+    assert not any(adapting.doubted(slow) for _ in range(100))
+    assert adapting.doubted(usual) == {"opencl"}  # as quick as at first
+    adapting.ran(slow)  # nothing is made any more: all doubts begin anew
+    assert adapting.doubted(usual) == {"opencl"}
+
+
 def test_a_probe_tells_a_device_from_its_works() -> None:
     adapting = Adapting(["opencl"])
     ratio = next(r for r in (adapting.ran({"opencl": (4.0, 1.0)}) for _ in range(TIMES)) if r)["opencl"]

@@ -461,7 +461,7 @@ def test_a_lost_device_is_not_planned_for(workers: Workers, monkeypatch: pytest.
     exe = DividedExecutable(alone.whole, division, ["cpu", "opencl"], replanning)
     x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
     exe(x)
-    exe._probe("opencl", dies)
+    exe._redividing.probe("opencl", dies)
     assert exe.lost == ["opencl"] and said[-1]["opencl"] == float("inf")
     for _ in range(20):
         np.testing.assert_allclose(exe(x), wanted(x), rtol=1e-4, atol=1e-6)
@@ -503,8 +503,8 @@ import time
 import mapsto
 from tests.importers.test_light_models import weighted
 exe = mapsto.divide(weighted("light_squeezenet"), ["cpu", "opencl"], threads=1, pins=[("n1*", "opencl")])
-exe._is_planning = True
-exe._replan({{"opencl": 4.0}}, exe._replanning)
+exe._redividing.is_making = True
+exe._redividing.replan({{"opencl": 4.0}}, exe._current, exe._redividing.replanning)
 time.sleep({after})
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

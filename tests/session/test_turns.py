@@ -111,10 +111,8 @@ def test_nothing_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
         current().tick("limits are limits")
 
 
-def test_a_device_that_is_quick_again_is_taken_back_while_something_is_made(
-    workers: Workers, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By a clock of its own: what is made makes everything four times as slow, and does not end."""
+def test_devices_are_followed_while_something_is_made(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock of its own: what is made makes probes four times as slow, and does not end."""
     clock, slow = defaultdict[int, float](float), {"opencl": 1.0}
     monkeypatch.setattr(dividing.time, "perf_counter", lambda: clock[threading.get_ident()])
     graph, opened = diamond(), {"cpu": workers, "opencl": opencl.backend()}
@@ -145,7 +143,7 @@ def test_a_device_that_is_quick_again_is_taken_back_while_something_is_made(
 
     whole = divided(graph, {}, opened, 1).whole
     replanning = Replanning(
-        lambda speed, took: None, ready, best, lambda: None, {"opencl": turns.measured(probe)}
+        lambda speed, took: None, ready, best, lambda: None, {"opencl": turns.measured(probe)}, turns.measuring
     )  # fmt: skip
     exe = DividedExecutable(whole, both, ["cpu", "opencl"], replanning)
     x = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
@@ -170,10 +168,16 @@ def test_a_device_that_is_quick_again_is_taken_back_while_something_is_made(
     try:
         slow["opencl"] = 1.0
         assert runs_until({"cpu", "opencl"}) <= 10
-        assert not making.ends.is_set() and exe._is_planning
+        for _ in range(20):  # nothing changes: it stays
+            runs_until({"cpu", "opencl"})
+        slow["opencl"] = 4.0  # of a device that has a part
+        assert runs_until({"cpu"}) <= 20
+        slow["opencl"] = 1.0
+        assert runs_until({"cpu", "opencl"}) <= 10
+        assert not making.ends.is_set() and exe._redividing.is_making
     finally:
         making.ends.set()
-    until(lambda: not exe._is_planning)
+    until(lambda: not exe._redividing.is_making)
 
 
 def test_the_first_division_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

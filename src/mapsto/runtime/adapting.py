@@ -1,8 +1,8 @@
 """When devices are no longer as fast as a plan was made for: what is seen of their runs, and when that is enough.
 
 A device has changed where what its parts took lately, beside what was predicted for them, is beyond `FACTOR` for
-`TIMES` runs one after the other: less is noise, and a plan that followed it would go back and forth. A device that has
-no part is looked at by a probe every `PROBED` runs.
+`TIMES` runs one after the other: less is noise, and a plan that followed it would go back and forth. A device of which
+runs say nothing is looked at by a probe every `PROBED` runs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class Lately:
     until there were enough of them.
     """
 
-    def __init__(self) -> None:
-        self._last: deque[float] = deque(maxlen=_LAST)
+    def __init__(self, count: int = _LAST) -> None:
+        self._last: deque[float] = deque(maxlen=count)
         self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
         self._last.append(seconds)
-        self.seconds = statistics.median(self._last) if len(self._last) == _LAST else 0.0
+        self.seconds = statistics.median(self._last) if len(self._last) == self._last.maxlen else 0.0
 
 
 class Adapting:
@@ -38,22 +38,34 @@ class Adapting:
         self.speed = dict.fromkeys(devices, 1.0)
         self._beyond = 0
         self._seen: dict[str, int] = {}
+        self._doubts: dict[str, tuple[int, int]] = {}  # runs for which a device is left alone, and the next time
 
     def ran(self, spent: Mapping[str, tuple[float, float]]) -> dict[str, float] | None:
         """After a run: (seconds lately, predicted) of each device that had parts. What has changed, as factors on
         `speed`, if it is to be acted on; None: nothing is.
         """
-        ratios = {
-            device: lately / (predicted * self.speed[device])
-            for device, (lately, predicted) in spent.items()
-            if lately > 0 and predicted > 0
-        }
+        self._doubts.clear()
+        ratios = self._ratios(spent)
         changed = any(not 1 / FACTOR <= ratio <= FACTOR for ratio in ratios.values())
         self._beyond = self._beyond + 1 if changed else 0
         if self._beyond < TIMES:
             return None
         self._beyond = 0
         return self._acted(ratios)
+
+    def doubted(self, spent: Mapping[str, tuple[float, float]]) -> set[str]:
+        """After a run beside which something was made: devices that a probe should decide of, by (seconds lately,
+        predicted). Where probes say that nothing has changed, they come less and less often.
+        """
+        found = set()
+        for device, ratio in self._ratios(spent).items():
+            rest, pause = self._doubts.get(device, (0, PROBED))
+            if rest:
+                self._doubts[device] = (rest - 1, pause)
+            elif not 1 / FACTOR <= ratio <= FACTOR:
+                self._doubts[device] = (pause, 2 * pause)
+                found.add(device)
+        return found
 
     def probed(self, device: str, times: float) -> dict[str, float] | None:
         """A probe of a device took so many times as long as when it was first tried; as `ran`."""
@@ -76,7 +88,15 @@ class Adapting:
         if 1 / FACTOR <= times / before <= FACTOR:
             self.speed[device] = before
 
+    def _ratios(self, spent: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+        return {
+            device: lately / (predicted * self.speed[device])
+            for device, (lately, predicted) in spent.items()
+            if lately > 0 and predicted > 0
+        }
+
     def _acted(self, ratios: dict[str, float]) -> dict[str, float]:
         for device, ratio in ratios.items():
             self.speed[device] *= ratio
+            self._doubts.pop(device, None)
         return ratios

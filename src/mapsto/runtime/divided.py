@@ -13,9 +13,7 @@ inputs are one step, within which no signal is handled.
 
 from __future__ import annotations
 
-import math
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,16 +25,15 @@ import numpy as np
 
 from mapsto.arguments import brief, integer, text_of
 from mapsto.boundary import public
-from mapsto.errors import ArgumentError, MapstoError, ShapeError
+from mapsto.errors import ArgumentError, ShapeError
 from mapsto.ir.expr import Expr, evaluate, symbols
-from mapsto.runtime.adapting import PROBED, Adapting
 from mapsto.runtime.arrays import readable
-from mapsto.runtime.background import in_background
 from mapsto.runtime.division_run import DivisionRun
 from mapsto.runtime.divisions import CurrentDivision, DividedPart, Division, PartTime, Replanning, Whole
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.runtime.lanes import DeviceThread
 from mapsto.runtime.program import Port
+from mapsto.runtime.redividing import Redividing
 from mapsto.runtime.sizing import require_own_memory
 
 if TYPE_CHECKING:
@@ -62,20 +59,18 @@ class DividedExecutable:
         stays as it is, however long its parts take. notes: what is to be said of it, which `report` does.
         """
         self.whole, self.devices, self.host = whole, tuple(devices), devices[0]
-        self.lost: list[str] = []
         self._current = CurrentDivision(division)
-        self._next: Division | None = None
-        self._replanning, self._adapting = replanning, Adapting(devices)
-        self._is_planning = self._is_prepared = False
-        self._looked_at: set[str] = set()  # devices whose probe is on its lane
-        self._runs = 0
         self._numbers = count()
         self.notes = tuple(notes)
         self.overriding: Overriding[DividedExecutable] | None = None  # initializers that a run may give as well
         self.costs: Callable[[DividedPlan, PlacedWork], list[Alternative]] | None = None  # None: as the plan has them
-        self._history: list[str] = list(notes)
         self._lanes = {device: DeviceThread(device) for device in devices}
-        self._guard = threading.RLock()  # as a signal handler may run the model
+        self._redividing = Redividing(self.devices, self._lanes, replanning, self.notes)
+
+    @property
+    def lost(self) -> list[str]:
+        """Devices that failed and were taken out."""
+        return self._redividing.lost
 
     @property
     def inputs(self) -> Sequence[Value]:
@@ -206,7 +201,7 @@ class DividedExecutable:
             lines.append(f"{part.name} on {part.device}: {mean}{moved}")
         if current.division.joules is not None:
             lines.append(f"{current.division.joules:.3g} J a run (modelled)")
-        return "\n".join([*lines, *self._history])
+        return "\n".join([*lines, *self._redividing.history])
 
     def _ready(self, running: DivisionRun, k: int, is_awaited: bool) -> None:
         """A part can be done. is_awaited: who called `run` does the host's parts."""
@@ -253,8 +248,8 @@ class DividedExecutable:
         if of_stream:  # whoever gives the next input may refill the array of the last one, whose run may not have begun
             values = {name: array if name in updated else np.array(array) for name, array in values.items()}
         sizes = self._sizes(values)
-        if self._next is not None:
-            self._switch()
+        if (division := self._redividing.taken()) is not None:
+            self._current = CurrentDivision(division)
         current = self._current
         return DivisionRun(next(self._numbers), current, values, sizes, self._chosen(current, of_stream))
 
@@ -321,22 +316,13 @@ class DividedExecutable:
                 if part.device == self.host:
                     raise
                 found = self._by_host(current, k).run(inputs)  # raises what is the inputs' fault
-                self._lose(part.device, error)
-        current.ran(k, time.perf_counter() - begun, not self._is_planning)
+                self._redividing.lose(part.device, error)
+        current.ran(k, time.perf_counter() - begun, not self._redividing.is_making)
         return found
 
     def _by_host(self, current: CurrentDivision, k: int) -> Executable:
         made = current.instead.get(k)
         return made or current.instead.setdefault(k, current.parts[k].on_host())
-
-    def _lose(self, device: str, error: Exception) -> None:
-        with self._guard:
-            if device not in self.lost:
-                self.lost.append(device)
-                said = error if isinstance(error, MapstoError) else f"{type(error).__name__}: {error}"
-                self._history.append(f"{device} failed and was taken out; its parts run on {self.host}: {said}")
-        if self._replanning is not None:
-            self._take_ready(self._replanning)
 
     def _ended(self, running: DivisionRun) -> NamedArrays:
         try:
@@ -351,8 +337,8 @@ class DividedExecutable:
                 array = np.array(self.whole.constants[name])
             found[name] = array if name in running.of.makers else np.array(array)  # an input is not given away
         self._update(running, found)
-        if self._replanning is not None and running.of is self._current:
-            self._look(running.of, self._replanning)
+        if running.of is self._current:
+            self._redividing.look(running.of)
         return found
 
     def _update(self, running: DivisionRun, found: NamedArrays) -> None:
@@ -363,111 +349,3 @@ class DividedExecutable:
         put: Callable[..., None] = setitem
         deque(map(put, arrays, repeat(Ellipsis), [found[output] for _, output in pairs]), maxlen=0)
         found.update((output, array) for (_, output), array in zip(pairs, arrays, strict=True))
-
-    # ---- while it runs -----------------------------------------------------------------------------------------------
-
-    def _look(self, current: CurrentDivision, replanning: Replanning) -> None:
-        """After a run: whether devices are as fast as the division was made for."""
-        with self._guard:
-            self._runs += 1
-            spent = {device: each for device, each in current.spent().items() if device not in self.lost}
-            free = not self._is_planning and self._next is None
-            first, self._is_prepared = not self._is_prepared, True
-            changed = self._adapting.ran(spent) if free and not first else None
-            self._is_planning = self._is_planning or first or changed is not None
-        if first:
-            self._in_background(replanning.prepare)
-        elif changed is not None:
-            self._replan(changed, replanning)
-        elif self._runs % PROBED == 0:
-            used = {part.device for part in current.parts} | {*self.lost, *self._looked_at}
-            for device, probe in replanning.probes.items():
-                if device not in used:
-                    self._looked_at.add(device)
-                    self._lanes[device].put(lambda device=device, probe=probe: self._probe(device, probe))  # type: ignore[misc]
-
-    def _probe(self, device: str, probe: Callable[[], float]) -> None:
-        """Of a device that has no part, on its lane: code that is there may suit it better now. Where it seems to have
-        changed, that is seen to at once.
-        """
-        changed, again = None, True
-        while again:
-            times = self._probed(device, probe)
-            if times is None or self._replanning is None:
-                break
-            with self._guard:
-                changed = self._adapting.probed(device, times)
-                again = self._adapting.is_doubtful(device)
-        self._looked_at.discard(device)
-        if changed is not None and self._replanning is not None:
-            self._say(changed)
-            self._take_ready(self._replanning)
-
-    def _probed(self, device: str, probe: Callable[[], float]) -> float | None:
-        """None: the device failed, and is taken out."""
-        try:
-            return probe()
-        except Exception as error:
-            self._lose(device, error)
-            return None
-
-    def _take_ready(self, replanning: Replanning) -> None:
-        try:
-            self._offer(replanning.ready(self._speed()))
-        except Exception as error:
-            self._history.append(f"after {self._runs} runs: dividing anew failed ({error})")
-
-    def _speed(self) -> dict[str, float]:
-        """How many times what they did at first devices take; inf: those that are lost."""
-        return {name: math.inf if name in self.lost else times for name, times in self._adapting.speed.items()}
-
-    def _replan(self, changed: Mapping[str, float], replanning: Replanning) -> None:
-        """In the background: runs go on as before until another division is there."""
-        took = self._current.took()
-        self._say(changed)
-
-        def plan() -> None:
-            for device in changed:  # is it the device that has changed, or were its works predicted wrong?
-                if device != self.host and device in replanning.probes and device not in self.lost:
-                    times = self._probed(device, replanning.probes[device])
-                    if times is not None:
-                        self._adapting.confirmed(device, changed[device], times)
-            replanning.learn(dict(self._adapting.speed), [each for each in took if each[0].device not in self.lost])
-            self._offer(replanning.ready(self._speed()))
-            replanning.best(self._speed())
-            self._offer(replanning.ready(self._speed()))  # devices may have changed meanwhile
-
-        self._in_background(plan)
-
-    def _say(self, changed: Mapping[str, float]) -> None:
-        said = ", ".join(f"{device} takes {times:.2g} times what it did" for device, times in changed.items())
-        self._history.append(f"after {self._runs} runs: {said}")
-
-    def _offer(self, division: Division | None) -> None:
-        """For the next run."""
-        if division is not None:
-            with self._guard:
-                self._history.append(f"after {self._runs} runs: divided anew, in {len(division.parts)} parts")
-                self._next = division
-
-    def _in_background(self, task: Callable[[], None]) -> None:
-        """Makes what is to come; runs go on meanwhile."""
-
-        def work() -> None:
-            try:
-                task()
-            except Exception as error:
-                self._history.append(f"after {self._runs} runs: dividing anew failed ({error})")
-            finally:
-                self._is_planning = False
-
-        try:
-            in_background(work, "divide")
-        except RuntimeError as error:  # no thread is to be had
-            self._is_planning = False
-            self._history.append(f"after {self._runs} runs: dividing anew failed ({error})")
-
-    def _switch(self) -> None:
-        with self._guard:
-            if self._next is not None:
-                self._current, self._next = CurrentDivision(self._next), None

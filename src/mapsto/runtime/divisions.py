@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +13,7 @@ from mapsto.ir.graph import Value
 from mapsto.runtime.adapting import Lately
 from mapsto.runtime.executable import Executable
 
+_BESIDE = 3  # runs that are looked back on while something is made
 _FIRST = 2  # runs of a part that touch memory for the first time
 
 
@@ -68,7 +70,7 @@ class Replanning:
     learn: what parts that ran take, beside what was predicted for them. ready: the best division whose code is there,
     which is then taken for the present one. best: makes the best one there is. Both: None where it is not much better.
     prepare: makes code for what may come. probes: for each device, how many times as long something small takes as when
-    it was first tried.
+    it was first tried; quietly: around a probe, while something is made, which rests for it.
     """
 
     learn: Callable[[Mapping[str, float], Sequence[tuple[DividedPart, float]]], None]
@@ -76,16 +78,20 @@ class Replanning:
     best: Callable[[Mapping[str, float]], Division | None]
     prepare: Callable[[], None]
     probes: Mapping[str, Callable[[], float]]
+    quietly: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 @dataclass
 class PartTime:
-    """Seconds of all runs of a part, how many they were, and bytes that came from another device."""
+    """Seconds of all runs of a part, how many they were, and bytes that came from another device. lately: of runs that
+    had the devices for themselves; beside: of those beside which something was made.
+    """
 
     seconds: float = 0.0
     runs: int = 0
     bytes: int = 0
     lately: Lately = field(default_factory=Lately)
+    beside: Lately = field(default_factory=lambda: Lately(_BESIDE))
 
 
 class CurrentDivision:
@@ -123,8 +129,8 @@ class CurrentDivision:
             spent = self.times[k]
             spent.seconds += seconds
             spent.runs += 1
-            if spent.runs > _FIRST and is_usual:
-                spent.lately.add(seconds)
+            if spent.runs > _FIRST:
+                (spent.lately if is_usual else spent.beside).add(seconds)
 
     def took(self) -> list[tuple[DividedPart, float]]:
         """Parts that ran, and how many times as long as predicted they took lately."""
@@ -134,11 +140,18 @@ class CurrentDivision:
 
     def spent(self) -> dict[str, tuple[float, float]]:
         """(seconds lately, predicted) of each device's parts that ran."""
+        return self._by_device([spent.lately.seconds for spent in self.times])
+
+    def spent_beside(self) -> dict[str, tuple[float, float]]:
+        """The same of runs beside which something was made."""
+        return self._by_device([spent.beside.seconds for spent in self.times])
+
+    def _by_device(self, seconds: Sequence[float]) -> dict[str, tuple[float, float]]:
         found: dict[str, tuple[float, float]] = {}
-        for part, spent, predicted in zip(self.parts, self.times, self.division.predicted, strict=False):
-            if spent.runs:
+        for k, (part, predicted) in enumerate(zip(self.parts, self.division.predicted, strict=False)):
+            if self.times[k].runs:
                 lately, before = found.get(part.device, (0.0, 0.0))
-                found[part.device] = (lately + spent.lately.seconds, before + predicted)
+                found[part.device] = (lately + seconds[k], before + predicted)
         return found
 
 

@@ -167,8 +167,9 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole
         if rate_of_copies(trial.found.problem) * trial.seconds > _COPIES_BETTER:
             with suppress(ArgumentError):  # not within the limits
                 return _replicated(trial.found, asked, backends, how, whole)
-    probes = {name: divider.turns.measured(c.times) for name, c in calibrations.items()}
-    replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes)
+    turns = divider.turns
+    probes = {name: turns.measured(c.times) for name, c in calibrations.items()}
+    replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes, turns.measuring)
     made = DividedExecutable(whole, trial.division, names, replanning if asked.adapt else None)
     made.costs = Forced(trial.found).costs
     return made

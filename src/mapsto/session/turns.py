@@ -45,18 +45,24 @@ class Turns:
                 self._resting -= 1
         return is_ending()
 
+    @contextmanager
+    def measuring(self) -> Iterator[None]:
+        """Around what is measured: nothing is made meanwhile."""
+        with self._changed:
+            self._measuring += 1
+            self._changed.wait_for(lambda: self._resting >= self._making, _PATIENCE)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._measuring -= 1
+                self._changed.notify_all()
+
     def measured(self, probe: Callable[[], float]) -> Callable[[], float]:
         """The probe, while nothing is made."""
 
         def measure() -> float:
-            with self._changed:
-                self._measuring += 1
-                self._changed.wait_for(lambda: self._resting >= self._making, _PATIENCE)
-            try:
+            with self.measuring():
                 return probe()
-            finally:
-                with self._changed:
-                    self._measuring -= 1
-                    self._changed.notify_all()
 
         return measure
