@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,12 +15,12 @@ import mapsto
 from mapsto.devices.cpu.workers import Workers
 from mapsto.ir.graph import Graph
 from mapsto.runtime.divided import DividedExecutable
-from mapsto.runtime.divisions import Division
+from mapsto.runtime.divisions import DividedPart, Division
 from mapsto.session import handing
 from mapsto.session.compile import prepared
 from mapsto.session.division import divided, whole_of
 from mapsto.session.handing import handed_over
-from mapsto.session.trial import Trials
+from mapsto.session.trial import Trials, TriedRuns
 
 
 def product() -> DividedExecutable:
@@ -34,12 +35,12 @@ def test_what_runs_take_decides(in_parts: float, taken: bool, monkeypatch: pytes
     """Two halves are predicted to be quicker than the whole; and tried, after the host alone."""
     tried: list[int] = []
 
-    def run_seconds(self: Trials, division: Division, is_stream: bool) -> float:
+    def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
         tried.append(len(division.parts))
         assert not is_stream
-        return in_parts if len(division.parts) > 1 else 0.5
+        return TriedRuns(in_parts if len(division.parts) > 1 else 0.5, ())
 
-    monkeypatch.setattr(Trials, "run_seconds", run_seconds)
+    monkeypatch.setattr(Trials, "runs", runs)
     monkeypatch.setattr(Trials, "part_seconds", lambda self, division: [0.05] * len(division.parts))
     exe = product()
     assert tried[0] == 1 and max(tried) > 1
@@ -87,7 +88,36 @@ def test_runs_of_all_are_timed(is_stream: bool, workers: Workers) -> None:
     graph: Graph = diamond()
     exe = divided(graph, at_random(graph, 3), {"cpu": workers, "opencl": opencl.backend()}, 1)
     trials = Trials(whole_of(graph), {}, ["cpu", "opencl"])
-    assert 0 < trials.run_seconds(exe._current.division, is_stream) < 1
+    runs = trials.runs(exe._current.division, is_stream)
+    assert 0 < runs.seconds < 1 and len(runs.parts) == (len(exe.parts) if is_stream else 0)
+    assert all(0 < seconds < 1 for seconds in runs.parts)
+
+
+def test_what_parts_take_of_a_busy_machine_counts_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each work takes 10 ms by itself; on the second device three times that while the first one is busy."""
+    opencl.required()
+    names = ["x", *(f"v{k}" for k in range(7)), "y"]
+    w = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32) / 23
+    graph = model([node("MatMul", [a, "w"], [b]) for a, b in pairwise(names)], {"x": [512, 512]}, constants={"w": w})
+
+    def works(part: DividedPart) -> int:
+        return len(part.makes & {*names})
+
+    def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
+        assert is_stream
+        devices = {part.device for part in division.parts}
+        slower = {"cpu": 1, "opencl": 3 if len(devices) > 1 else 1}
+        taken = [0.01 * works(part) * slower[part.device] for part in division.parts]
+        busy = [sum(t for t, p in zip(taken, division.parts, strict=True) if p.device == d) for d in devices]
+        return TriedRuns(max(busy), tuple(taken))
+
+    monkeypatch.setattr(Trials, "runs", runs)
+    monkeypatch.setattr(Trials, "part_seconds", lambda self, division: [0.01 * works(p) for p in division.parts])
+    exe = mapsto.divide(
+        graph, ["cpu", "opencl"], threads=1, objective="throughput", replicate=False, adapt=False, cache=False
+    )
+    count = {device: sum(works(p) for p in exe.parts if p.device == device) for device in ("cpu", "opencl")}
+    assert count == {"cpu": 6, "opencl": 2}
 
 
 def test_handing_over_is_measured_once(workers: Workers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,6 +58,7 @@ class Divider:
     """Divisions of one graph, for devices as fast as they are said to be; the last few are kept.
 
     known: (work, device): how many times as long it takes as predicted, as its part did, beside the device as a whole.
+    busy: device: how many times as long its parts take as by themselves, while others are at work as well.
     """
 
     def __init__(self, found: PlacedGraph, how: AskedOf, names: Sequence[str], threads: int, cache: bool) -> None:
@@ -65,6 +66,7 @@ class Divider:
         self.seats = found.placement.seats
         self.kept: dict[tuple[int, ...], Division] = {}
         self.known: dict[tuple[int, int], float] = {}
+        self.busy = [1.0] * len(names)
         self.ends: dict[tuple[int, ...], frozenset[int]] = {}
         self.turns = Turns()
         self.guard = threading.Lock()
@@ -134,7 +136,7 @@ class Divider:
             yield backends
 
     def _times(self, work: int, device: int, speed: Mapping[str, float]) -> float:
-        return self.known.get((work, device), 1.0) * speed[self.names[device]]
+        return self.known.get((work, device), 1.0) * self.busy[device] * speed[self.names[device]]
 
     def division(self, found: PlacedGraph, backends: Mapping[str, Backend], how: AskedOf) -> Division:
         seats = found.placement.seats
@@ -174,10 +176,12 @@ class Divider:
                 break
             self._see(division, seats, seconds)
             seen[seats] = found
+            runs = trials.runs(division, self.how.objective == "throughput")
+            took[seats] = runs.seconds
+            self._see_busy(division, seconds, runs.parts)
             problem = self._problem(dict.fromkeys(self.names, 1.0))
             if problem is None:
                 break
-            took[seats] = trials.run_seconds(division, self.how.objective == "throughput")
             least = min(took, key=lambda each: took[each])
             best = self._known_now(seen[least], problem, took[least])
             placement = moving_less(problem, place(problem, self.how.placer))
@@ -203,11 +207,11 @@ class Divider:
 
     def _known_now(self, found: PlacedGraph, problem: PlacementProblem, seconds: float) -> Trial:
         """A placement with its figures as they are known now."""
-        at = found.placement
+        at, as_at_first = found.placement, dict.fromkeys(self.names, 1.0)
         placement = replace(at, seconds=seconds, bound=min(at.bound, seconds), method=f"{at.method}; tried")
         works = tuple(
             replace(work, priced=tuple(
-                replace(p, seconds=p.seconds * self.known.get((w, d), 1.0)) for d, p in enumerate(work.priced)
+                replace(p, seconds=p.seconds * self._times(w, d, as_at_first)) for d, p in enumerate(work.priced)
             ))
             for w, work in enumerate(self.base.works)
         )  # fmt: skip
@@ -216,12 +220,21 @@ class Divider:
     def _see(self, division: Division, seats: Sequence[int], seconds: Sequence[float]) -> None:
         """Parts took so many seconds, each by itself."""
         part_of = {v: k for k, part in enumerate(division.parts) for v in part.makes}
-        expected, beside = self._predicted(division, seats), self._beside(division)
+        expected, beside = self._predicted(division, seats, [1.0] * len(self.names)), self._beside(division)
         for w, (work, seat) in enumerate(zip(self.base.works, seats, strict=True)):
             k = next((part_of[n] for n in work.nodes if n in part_of), None)
             if k is not None and expected[k] > beside[k]:
                 times = (seconds[k] - beside[k]) / (expected[k] - beside[k])
                 self.known[w, seat] = self.known.get((w, seat), 1.0) * min(max(times, 1 / _FARTHEST), _FARTHEST)
+
+    def _see_busy(self, division: Division, alone: Sequence[float], at_once: Sequence[float]) -> None:
+        """Parts took so many seconds by themselves, and so many while all devices were at work (empty: unknown)."""
+        for d, name in enumerate(self.names):
+            pairs = [(a, b) for part, a, b in zip(division.parts, alone, at_once, strict=False) if part.device == name]
+            total = math.fsum(a for a, _ in pairs)
+            if total > 0:
+                times = math.fsum(b for _, b in pairs) / total
+                self.busy[d] = min(max(times, 1 / _FARTHEST), _FARTHEST)
 
     def _beside(self, division: Division) -> list[float]:
         """What parts take beside their works: a device begins, and copies what it reads and yields."""
@@ -236,13 +249,18 @@ class Divider:
             found.append(max(own.begins - between, 0.0) + moved / own.copies)
         return found
 
-    def _predicted(self, made: Division, seats: Sequence[int]) -> tuple[float, ...]:
-        """Seconds of each part, by devices as fast as they were at first, and what is known of works."""
+    def _predicted(
+        self, made: Division, seats: Sequence[int], busy: Sequence[float] | None = None
+    ) -> tuple[float, ...]:
+        """Seconds of each part, by devices as fast as they were at first, and what is known of works and devices. busy:
+        None: as is known.
+        """
         part_of = {v: k for k, part in enumerate(made.parts) for v in part.makes}
         found = self._beside(made)
         for w, (work, seat) in enumerate(zip(self.base.works, seats, strict=True)):
             if (k := next((part_of[n] for n in work.nodes if n in part_of), None)) is not None:
-                found[k] += work.priced[seat].seconds * self.known.get((w, seat), 1.0)
+                times = self.known.get((w, seat), 1.0) * (busy or self.busy)[seat]
+                found[k] += work.priced[seat].seconds * times
         return tuple(found)
 
 

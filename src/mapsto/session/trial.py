@@ -6,7 +6,7 @@ import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,14 @@ _WHOLE = 7  # runs of all, one after the other, whose median counts
 _STREAM = 12  # or in a stream, after as many
 _LONGEST = 2.0  # seconds of all parts
 _MOST_BYTES = 1 << 30  # of the inputs
+
+
+@dataclass(frozen=True)
+class TriedRuns:
+    """Seconds of a run. parts: of each, while all devices are at work (empty: they were not)."""
+
+    seconds: float
+    parts: tuple[float, ...]
 
 
 class Trials:
@@ -60,21 +68,22 @@ class Trials:
             return None
         return found
 
-    def run_seconds(self, division: Division, is_stream: bool) -> float:
-        """Seconds of a run, by itself or in a stream of them, of a division whose parts could be tried."""
+    def runs(self, division: Division, is_stream: bool) -> TriedRuns:
+        """Runs by themselves or in a stream of them, of a division whose parts could be tried."""
         assert self._feed is not None
         feed, exe = self._feed, DividedExecutable(self._whole, division, self._devices)
         if is_stream:
             _through(exe, feed)
             begun = time.perf_counter()
             _through(exe, feed)
-            return (time.perf_counter() - begun) / _STREAM
+            seconds = (time.perf_counter() - begun) / _STREAM
+            return TriedRuns(seconds, tuple(spent.lately.seconds for spent in exe.times))
         taken = []
         for _ in range(_WHOLE):
             begun = time.perf_counter()
             exe.run(feed)
             taken.append(time.perf_counter() - begun)
-        return statistics.median(taken)
+        return TriedRuns(statistics.median(taken), ())
 
     def _shape(self, value: Value) -> tuple[int, ...] | None:
         known = [evaluate(dim, self._sizes) if symbols(dim) <= self._sizes.keys() else None for dim in value.shape]
