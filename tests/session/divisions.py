@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import onnx
 from hypothesis import HealthCheck, settings
 from onnx import helper
 from tests import opencl
@@ -63,12 +64,16 @@ def _branch(op: str) -> object:
     return helper.make_graph([node(op, ["r"], ["o"])], op, [], [helper.make_empty_tensor_value_info("o")])
 
 
-def diamond() -> Graph:
+def diamond_model() -> onnx.ModelProto:
     nodes = [
         node("Relu", ["x"], ["a"]), node("Exp", ["a"], ["b"]), node("Tanh", ["a"], ["c"]),
         node("Softmax", ["b"], ["d"]), node("Softmax", ["c"], ["e"]), node("MatMul", ["d", "e"], ["y"]),
     ]  # fmt: skip
-    return prepared(model(nodes, {"x": [16, 16]}), None)
+    return model(nodes, {"x": [16, 16]})
+
+
+def diamond() -> Graph:
+    return prepared(diamond_model(), None)
 
 
 def split_diamond(workers: Workers) -> DividedExecutable:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tests import opencl
 from tests.importers.models import model, node
-from tests.session.divisions import at_random, diamond
+from tests.session.divisions import at_random, diamond, diamond_model
 
 import mapsto
 from mapsto.devices.cpu.workers import Workers
@@ -53,6 +53,22 @@ def test_what_cannot_be_tried_is_predicted(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Trials, "part_seconds", lambda self, division: None)
     total = product().plan.total
     assert total is not None and "tried" not in total.method
+
+
+@pytest.mark.parametrize(("copied", "taken"), [(0.01, True), (0.2, False)])
+def test_what_copies_take_decides(copied: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions say that both devices do more runs a second than one; both at work may be slow."""
+    opencl.required()
+
+    def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
+        return TriedRuns(copied if division.copies else 0.1, ())
+
+    monkeypatch.setattr(Trials, "runs", runs)
+    monkeypatch.setattr(Trials, "part_seconds", lambda self, division: [0.05] * len(division.parts))
+    exe = mapsto.divide(diamond_model(), ["cpu", "opencl"], threads=1, objective="throughput", adapt=False)
+    total = exe.plan.total
+    assert exe.plan.replicated == taken and total is not None
+    assert total.seconds == pytest.approx(copied if taken else 0.1) and total.method.endswith("; tried")
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from mapsto.passes.checks import unchecked
 from mapsto.placement.problem import HOST
 from mapsto.plan.division import DividedPlan
 from mapsto.plan.division_text import division_text
+from mapsto.plan.guesses import guesses
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.divided import DividedExecutable
 from mapsto.runtime.divisions import Division, Replanning, Whole
@@ -36,12 +37,14 @@ from mapsto.session.handing import handed_over
 from mapsto.session.placed import AskedOf, PlacedGraph, limits_text, placed, rate_of_copies
 from mapsto.session.planned import planned
 from mapsto.session.redo import check_origin_of, read_plan, redone
+from mapsto.session.trial import Trials
 from mapsto.session.wanted import checked, limited, limits_of, of_plan, pinned, powers_of
 
 if TYPE_CHECKING:
     from mapsto.machine.machine_file import MachineFile
 
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
+_COPIES_TRIED = 0.8  # times as many by predictions, before that is tried: both devices are busier than predicted
 _ROUNDS = 10  # of placing within limits that parts, once compiled, turned out to be beyond
 
 
@@ -161,12 +164,14 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole
     )  # fmt: skip
     found = placed(graph, backends, how)
     if asked.replicate:
-        return _replicated(found, asked, backends, how, whole)
+        return _replicated(_Copies.made(found, asked, backends, how, whole))
     divider, trial = _tried(graph, asked, backends, how, found, whole)
     if asked.replicate is None and how.objective == "throughput" and not how.pins:
-        if rate_of_copies(trial.found.problem) * trial.seconds > _COPIES_BETTER:
+        if rate_of_copies(trial.found.problem) * trial.seconds > _COPIES_TRIED:
             with suppress(ArgumentError):  # not within the limits
-                return _replicated(trial.found, asked, backends, how, whole)
+                copied = _Copies.made(trial.found, asked, backends, how, whole)
+                if copied.seconds * _COPIES_BETTER < trial.seconds:
+                    return _replicated(copied)
     turns = divider.turns
     probes = {name: turns.measured(c.times) for name, c in calibrations.items()}
     replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes, turns.measuring)
@@ -175,17 +180,37 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole
     return made
 
 
-def _replicated(
-    found: PlacedGraph, asked: _Asked, backends: Mapping[str, Backend], how: AskedOf, whole: Whole
-) -> DividedExecutable:
-    """All of the model on each device. Raises ArgumentError where that is beyond limits."""
-    division = copies_of(copies(found.graph, asked.names), backends, asked.threads, asked.cache)
-    over = beyond(division, how.limits)
-    if over:
-        raise _beyond(how, over)
-    rate = rate_of_copies(found.problem)
-    text = division_text(planned(found, how, division.parts, 1 / rate if rate else math.inf))
-    return DividedExecutable(whole, replace(division, plan_text=text), asked.names)
+@dataclass(frozen=True)
+class _Copies:
+    """All of the model on each device. seconds: of a run of a stream."""
+
+    whole: Whole
+    division: Division
+    names: Sequence[str]
+    seconds: float
+
+    @staticmethod
+    def made(
+        found: PlacedGraph, asked: _Asked, backends: Mapping[str, Backend], how: AskedOf, whole: Whole
+    ) -> _Copies:
+        """By what runs take, where they can be tried; else by predictions. Raises ArgumentError where that is beyond
+        limits.
+        """
+        division = copies_of(copies(found.graph, asked.names), backends, asked.threads, asked.cache)
+        over = beyond(division, how.limits)
+        if over:
+            raise _beyond(how, over)
+        trials = Trials(whole, guesses(found.graph), asked.names)
+        rate, method = rate_of_copies(found.problem), "copies"
+        seconds = 1 / rate if rate else math.inf
+        if trials.part_seconds(division) is not None:
+            seconds, method = trials.runs(division, True).seconds, "copies; tried"
+        text = division_text(planned(found, how, division.parts, (seconds, method)))
+        return _Copies(whole, replace(division, plan_text=text), asked.names, seconds)
+
+
+def _replicated(made: _Copies) -> DividedExecutable:
+    return DividedExecutable(made.whole, made.division, made.names)
 
 
 def _tried(

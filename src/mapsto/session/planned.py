@@ -23,9 +23,11 @@ _MOST_WORKS = 1500  # beyond, what moving single works costs is not looked at
 
 
 def planned(
-    found: PlacedGraph, asked: AskedOf, parts: Sequence[DividedPart], copies: float | None = None
+    found: PlacedGraph, asked: AskedOf, parts: Sequence[DividedPart], copies: tuple[float, str] | None = None
 ) -> DividedPlan:
-    """The plan of a placement whose parts are compiled. copies: seconds of a run where each device has all of it."""
+    """The plan of a placement whose parts are compiled. copies: seconds of a run where each device has all of it, and
+    how they are known.
+    """
     names, place = found.problem.devices, found.placement
     devices = tuple(
         PlannedDevice(name, maker, _short(c.contraction), _short(c.rows), h.begins, h.copies, power)
@@ -38,7 +40,7 @@ def planned(
     others = [(way, _short(seconds)) for way, seconds in place.others]
     if copies is not None:
         others.insert(0, ("divided", total.seconds))
-        total = Total(_short(copies), 0.0, "copies")
+        total = Total(_short(copies[0]), 0.0, copies[1])
     works = placed_works(found, asked, copies is not None)
     return DividedPlan(
         found.graph.name, devices, found.digest, VERSION, asked.objective, asked.placer, asked.pins,
