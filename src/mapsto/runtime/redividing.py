@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from mapsto.errors import MapstoError
 from mapsto.runtime.adapting import PROBED, Adapting
-from mapsto.runtime.background import in_background
+from mapsto.runtime.background import in_background, is_ending
 from mapsto.runtime.divisions import CurrentDivision, Division, Replanning
 from mapsto.runtime.lanes import DeviceThread
 
 _LONGEST = 10.0  # seconds that a probe on a lane is waited for
+_STEP = 0.1  # seconds after which it is asked whether the process ends: lanes drop what waits then
 
 
 class Redividing:
@@ -107,9 +109,11 @@ class Redividing:
             finally:
                 done.set()
 
+        end = time.monotonic() + _LONGEST
         with self.replanning.quietly():
             self._lanes[device].put(on_lane)
-            done.wait(_LONGEST)
+            while not (done.wait(_STEP) or is_ending() or time.monotonic() > end):
+                pass
 
     def probe(self, device: str, probe: Callable[[], float]) -> None:
         """On a device's lane: code that is there may suit it better now. Where it seems to have changed, that is seen
