@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.contraction.canary import canary
+from benchmarks.contraction.measure import best
 from mapsto.devices.cpu.isa import host
 
 _CALLS = 25  # of the loop, some 1 ms on each core
@@ -72,8 +73,7 @@ def _judged(samples: Sequence[tuple[float, float]], least: float, wanted: int) -
 
 
 def _quiet_at(found: Mapping[str, Sequence[tuple[float, float]]]) -> float:
-    paces = [pace for _, pace in itertools.chain(*found.values())]
-    return _QUIET * statistics.quantiles(paces, n=10)[-1]
+    return _QUIET * best(pace for _, pace in itertools.chain(*found.values()))
 
 
 def _pace(cores: Sequence[int]) -> float:

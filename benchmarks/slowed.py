@@ -25,6 +25,7 @@ import os, sys, time
 core, share = int(sys.argv[1]), float(sys.argv[2])
 os.sched_setaffinity(0, {core})
 os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+print(flush=True)
 period = 0.004
 while True:
     end = time.perf_counter() + share * period
@@ -40,11 +41,11 @@ def busy(core: int, times: float) -> Iterator[None]:
     """A loop that takes so much of a core that anything else on it takes so many times as long: a real-time thread, by
     whose side the scheduler cannot favour what wakes up now and then. Exits where that is not allowed.
     """
-    started = subprocess.Popen([sys.executable, "-c", _BUSY, str(core), str(1 - 1 / times)])
+    started = subprocess.Popen([sys.executable, "-c", _BUSY, str(core), str(1 - 1 / times)], stdout=subprocess.PIPE)
     try:
-        yield
-        if started.poll() is not None:
+        if started.stdout is None or not started.stdout.readline():  # it begins then
             raise SystemExit("a real-time thread is not allowed here (CAP_SYS_NICE): nothing was slowed")
+        yield
     finally:
         started.kill()
         started.wait()

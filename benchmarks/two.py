@@ -20,8 +20,11 @@ Shapes = dict[str, tuple[int | None, ...]]
 
 
 def opened_cores() -> tuple[int, int]:
-    """The first core and the second, on which the OpenCL driver starts its thread; this thread stays on both."""
-    first, *_, last = sorted(os.sched_getaffinity(0))[:2]
+    """The first core, and the second if there is one, on which the OpenCL driver starts its thread; this thread stays
+    on both.
+    """
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    first, last = cores[0], cores[-1]
     os.sched_setaffinity(0, {last})
     from mapsto.devices.opencl.device import open_device
 

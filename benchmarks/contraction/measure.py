@@ -81,7 +81,7 @@ def compare(
             before, took, after = _seconds(watch.canary.call), _seconds(piece), _seconds(watch.canary.call)
             paces = peak.work / _seconds(peak.call), watch.peak.work / _seconds(watch.peak.call)
             found.append(_Sample(took, *paces, watch.canary.work / max(before, after)))
-    pace = _best(sample.peak for found in every for sample in found)
+    pace = best(sample.peak for found in every for sample in found)
     least, calm = _quiet_at(every), [*itertools.chain(*every)]
     total = sum(statistics.median(sample.seconds for sample in found) for found in every)
     quiet = None
@@ -99,13 +99,13 @@ class _Sample(NamedTuple):
     canary: float
 
 
-def _best(paces: Iterable[float]) -> float:
+def best(paces: Iterable[float]) -> float:
     """What the core can do: a clock that changes, and samples that were broken off, are in the tails."""
     return statistics.quantiles(paces, n=10)[-1]
 
 
 def _quiet_at(every: list[list[_Sample]]) -> float:
-    return QUIET * _best(sample.steady for found in every for sample in found)
+    return QUIET * best(sample.steady for found in every for sample in found)
 
 
 def _least_quiet(every: list[list[_Sample]]) -> int:

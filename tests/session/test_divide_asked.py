@@ -62,8 +62,7 @@ def test_works_go_where_they_take_fewer_joules(tmp_path: Path) -> None:
         np.testing.assert_allclose(exe(IMAGE), expected, rtol=1e-4, atol=1e-5)
         plan = exe.plan
         assert plan.total is not None and 0 < plan.total.bound <= plan.total.seconds < dict(plan.others)["greedy"] * 1e6
-        said = re.search(r"(\S+) J a run \(modelled\)", exe.report())
-        assert said and float(said[1]) == pytest.approx(plan.total.seconds, rel=0.01)  # each rounded by itself
+        assert f"{plan.total.seconds:.3g} J a run (modelled)" in exe.report()
         (conv,) = plan.works_of("conv2")
         assert all(loss > 0 for _, loss in conv.beaten) and conv.because == (
             "the whole takes no more joules than with it elsewhere"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
+import onnx
 import pytest
 from tests import opencl
 from tests.importers.models import model, node
@@ -28,6 +29,19 @@ def product() -> DividedExecutable:
     w = np.random.default_rng(0).standard_normal((2048, 2048)).astype(np.float32)
     graph = model([node("MatMul", ["x", "w"], ["y"])], {"x": [768, 2048]}, constants={"w": w})
     return mapsto.divide(graph, ["cpu", "opencl"], threads=1, adapt=False)
+
+
+NAMES = ["x", *(f"v{k}" for k in range(7)), "y"]
+
+
+def products() -> onnx.ModelProto:
+    """Eight works, one after the other."""
+    w = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32) / 23
+    return model([node("MatMul", [a, "w"], [b]) for a, b in pairwise(NAMES)], {"x": [512, 512]}, constants={"w": w})
+
+
+def works(part: DividedPart) -> int:
+    return len(part.makes & {*NAMES})
 
 
 @pytest.mark.parametrize(("in_parts", "taken"), [(0.01, True), (1.0, False)])
@@ -53,6 +67,28 @@ def test_what_cannot_be_tried_is_predicted(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Trials, "part_seconds", lambda self, division: None)
     total = product().plan.total
     assert total is not None and "tried" not in total.method
+
+
+def test_a_device_alone_at_work_is_not_slowed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both at work take three times as long: all on the host is the best, and stays so while nothing changes."""
+    opencl.required()
+    graph = products()
+
+    def alone(self: Trials, division: Division) -> list[float]:
+        return [0.01 * works(part) for part in division.parts]
+
+    def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
+        slowed = 3 if len({part.device for part in division.parts}) > 1 else 1
+        taken = [slowed * seconds for seconds in alone(self, division)]
+        return TriedRuns(max(taken), tuple(taken))
+
+    monkeypatch.setattr(Trials, "runs", runs)
+    monkeypatch.setattr(Trials, "part_seconds", alone)
+    exe = mapsto.divide(graph, ["cpu", "opencl"], threads=1, objective="throughput", replicate=False, cache=False)
+    assert {part.device for part in exe.parts} == {"cpu"}
+    replanning = exe._redividing.replanning
+    assert replanning is not None and replanning.ready({"cpu": 1.0, "opencl": 1.0}) is None
+    assert exe._current.division.predicted == pytest.approx([0.08], rel=0.05)
 
 
 @pytest.mark.parametrize(("copied", "taken"), [(0.01, True), (0.2, False)])
@@ -112,12 +148,7 @@ def test_runs_of_all_are_timed(is_stream: bool, workers: Workers) -> None:
 def test_what_parts_take_of_a_busy_machine_counts_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each work takes 10 ms by itself; on the second device three times that while the first one is busy."""
     opencl.required()
-    names = ["x", *(f"v{k}" for k in range(7)), "y"]
-    w = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32) / 23
-    graph = model([node("MatMul", [a, "w"], [b]) for a, b in pairwise(names)], {"x": [512, 512]}, constants={"w": w})
-
-    def works(part: DividedPart) -> int:
-        return len(part.makes & {*names})
+    graph = products()
 
     def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
         assert is_stream

@@ -59,13 +59,16 @@ class DividedExecutable:
         stays as it is, however long its parts take. notes: what is to be said of it, which `report` does.
         """
         self.whole, self.devices, self.host = whole, tuple(devices), devices[0]
-        self._current = CurrentDivision(division)
         self._numbers = count()
         self.notes = tuple(notes)
         self.overriding: Overriding[DividedExecutable] | None = None  # initializers that a run may give as well
         self.costs: Callable[[DividedPlan, PlacedWork], list[Alternative]] | None = None  # None: as the plan has them
         self._lanes = {device: DeviceThread(device) for device in devices}
-        self._redividing = Redividing(self.devices, self._lanes, replanning, self.notes)
+        self._redividing = Redividing(division, self.devices, self._lanes, replanning, self.notes)
+
+    @property
+    def _current(self) -> CurrentDivision:
+        return self._redividing.current
 
     @property
     def lost(self) -> list[str]:
@@ -248,9 +251,7 @@ class DividedExecutable:
         if of_stream:  # whoever gives the next input may refill the array of the last one, whose run may not have begun
             values = {name: array if name in updated else np.array(array) for name, array in values.items()}
         sizes = self._sizes(values)
-        if (division := self._redividing.taken()) is not None:
-            self._current = CurrentDivision(division)
-        current = self._current
+        current = self._redividing.switched()
         return DivisionRun(next(self._numbers), current, values, sizes, self._chosen(current, of_stream))
 
     def _overridden(self, inputs: Mapping[str, Any]) -> DividedExecutable | None:
@@ -337,8 +338,7 @@ class DividedExecutable:
                 array = np.array(self.whole.constants[name])
             found[name] = array if name in running.of.makers else np.array(array)  # an input is not given away
         self._update(running, found)
-        if running.of is self._current:
-            self._redividing.look(running.of)
+        self._redividing.look(running.of)
         return found
 
     def _update(self, running: DivisionRun, found: NamedArrays) -> None:

@@ -22,15 +22,16 @@ _STEP = 0.1  # seconds after which it is asked whether the process ends: lanes d
 
 
 class Redividing:
-    """lost: devices that failed and were taken out. history: what happened, as `report` says it. is_making: something
-    is made in the background.
+    """current: the division of the next run. lost: devices that failed and were taken out. history: what happened, as
+    `report` says it. is_making: something is made in the background.
     """
 
     def __init__(
-        self, devices: Sequence[str], lanes: Mapping[str, DeviceThread], replanning: Replanning | None,
-        notes: Sequence[str],
+        self, division: Division, devices: Sequence[str], lanes: Mapping[str, DeviceThread],
+        replanning: Replanning | None, notes: Sequence[str],
     ) -> None:  # fmt: skip
         """devices: the first is the host. replanning: None: the division stays as it is."""
+        self.current = CurrentDivision(division)
         self.devices, self.host = devices, devices[0]
         self.lost: list[str] = []
         self.history = list(notes)
@@ -42,13 +43,13 @@ class Redividing:
         self._runs = 0
         self._guard = threading.RLock()  # as a signal handler may run the model
 
-    def taken(self) -> Division | None:
-        """The division that is to be taken from now on; None: it stays the present one."""
-        if self._next is None:
-            return None
-        with self._guard:
-            found, self._next = self._next, None
-        return found
+    def switched(self) -> CurrentDivision:
+        """The division of a run that begins: another one, where one was made."""
+        if self._next is not None:
+            with self._guard:
+                if self._next is not None:
+                    self.current, self._next = CurrentDivision(self._next), None
+        return self.current
 
     def lose(self, device: str, error: Exception) -> None:
         """It failed, and is taken out."""
@@ -61,8 +62,8 @@ class Redividing:
             self._take_ready(self.replanning)
 
     def look(self, current: CurrentDivision) -> None:
-        """After a run: whether devices are as fast as the division was made for."""
-        if self.replanning is None:
+        """After a run: whether devices are as fast as its division, if it is still the present one, was made for."""
+        if self.replanning is None or current is not self.current:
             return
         with self._guard:
             self._runs += 1

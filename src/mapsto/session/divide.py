@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
 _COPIES_TRIED = 0.8  # times as many by predictions, before that is tried: both devices are busier than predicted
 _ROUNDS = 10  # of placing within limits that parts, once compiled, turned out to be beyond
+_HALVES = 8  # of the way from limits that nothing keeps to ones that are not tight enough
 
 
 @public
@@ -164,14 +165,14 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole
     )  # fmt: skip
     found = placed(graph, backends, how)
     if asked.replicate:
-        return _replicated(_Copies.made(found, asked, backends, how, whole))
+        return DividedExecutable(whole, _replicated(found, asked, backends, how, whole)[0], names)
     divider, trial = _tried(graph, asked, backends, how, found, whole)
     if asked.replicate is None and how.objective == "throughput" and not how.pins:
         if rate_of_copies(trial.found.problem) * trial.seconds > _COPIES_TRIED:
             with suppress(ArgumentError):  # not within the limits
-                copied = _Copies.made(trial.found, asked, backends, how, whole)
-                if copied.seconds * _COPIES_BETTER < trial.seconds:
-                    return _replicated(copied)
+                division, seconds = _replicated(trial.found, asked, backends, how, whole)
+                if seconds * _COPIES_BETTER < trial.seconds:
+                    return DividedExecutable(whole, division, names)
     turns = divider.turns
     probes = {name: turns.measured(c.times) for name, c in calibrations.items()}
     replanning = Replanning(divider.learn, divider.ready, divider.best, divider.prepare, probes, turns.measuring)
@@ -180,37 +181,23 @@ def _divided(graph: Graph, asked: _Asked, backends: Mapping[str, Backend], whole
     return made
 
 
-@dataclass(frozen=True)
-class _Copies:
-    """All of the model on each device. seconds: of a run of a stream."""
-
-    whole: Whole
-    division: Division
-    names: Sequence[str]
-    seconds: float
-
-    @staticmethod
-    def made(
-        found: PlacedGraph, asked: _Asked, backends: Mapping[str, Backend], how: AskedOf, whole: Whole
-    ) -> _Copies:
-        """By what runs take, where they can be tried; else by predictions. Raises ArgumentError where that is beyond
-        limits.
-        """
-        division = copies_of(copies(found.graph, asked.names), backends, asked.threads, asked.cache)
-        over = beyond(division, how.limits)
-        if over:
-            raise _beyond(how, over)
-        trials = Trials(whole, guesses(found.graph), asked.names)
-        rate, method = rate_of_copies(found.problem), "copies"
-        seconds = 1 / rate if rate else math.inf
-        if trials.part_seconds(division) is not None:
-            seconds, method = trials.runs(division, True).seconds, "copies; tried"
-        text = division_text(planned(found, how, division.parts, (seconds, method)))
-        return _Copies(whole, replace(division, plan_text=text), asked.names, seconds)
-
-
-def _replicated(made: _Copies) -> DividedExecutable:
-    return DividedExecutable(made.whole, made.division, made.names)
+def _replicated(
+    found: PlacedGraph, asked: _Asked, backends: Mapping[str, Backend], how: AskedOf, whole: Whole
+) -> tuple[Division, float]:
+    """All of the model on each device, and seconds of a run of a stream: by trial runs, where there can be any; else by
+    predictions. Raises ArgumentError where that is beyond limits.
+    """
+    division = copies_of(copies(found.graph, asked.names), backends, asked.threads, asked.cache)
+    over = beyond(division, how.limits)
+    if over:
+        raise _beyond(how, over)
+    trials = Trials(whole, guesses(found.graph), asked.names)
+    rate, method = rate_of_copies(found.problem), "copies"
+    seconds = 1 / rate if rate else math.inf
+    if trials.part_seconds(division) is not None:
+        seconds, method = trials.runs(division, True).seconds, "copies; tried"
+    text = division_text(planned(found, how, division.parts, (seconds, method)))
+    return replace(division, plan_text=text), seconds
 
 
 def _tried(
@@ -256,7 +243,7 @@ def _tighter(
     graph: Graph, backends: Mapping[str, Backend], how: AskedOf, tight: Limits, wide: Limits
 ) -> tuple[PlacedGraph, Limits] | None:
     """What is placed by tight limits, or by some that are closer to the wide ones where nothing keeps those."""
-    for _ in range(_ROUNDS):
+    for _ in range(_HALVES):
         with suppress(ArgumentError):
             return placed(graph, backends, replace(how, limits=tight)), tight
         tight = between(tight, wide)

@@ -93,8 +93,8 @@ class Divider:
             problem = self._problem(speed)
             if problem is None:
                 return None
-            best = min(self.kept, key=lambda seats: latency(problem, seats))
-            if latency(problem, best) * _ANEW >= latency(problem, self.seats):
+            best = min(self.kept, key=lambda seats: self._takes(problem, seats))
+            if self._takes(problem, best) * _ANEW >= self._takes(problem, self.seats):
                 return None
             self.seats = best
             return replace(self.kept[best], predicted=self._predicted(self.kept[best], best))
@@ -106,10 +106,14 @@ class Divider:
             if problem is None:
                 return None
             placement = moving_less(problem, place(problem, self.how.placer))
-            if placement.seats in self.kept or placement.seconds * _ANEW >= latency(problem, self.seats):
+            if placement.seats in self.kept or placement.seconds * _ANEW >= self._takes(problem, self.seats):
                 return None
             found = replace(self.base, problem=problem, placement=placement)
             return self.division(found, backends, self.how)
+
+    def _takes(self, problem: PlacementProblem, seats: tuple[int, ...]) -> float:
+        """Seconds of the objective; what is alone at work is slowed by no other device."""
+        return latency(problem, seats) / (self.busy[seats[0]] if len({*seats}) == 1 else 1.0)
 
     def _problem(self, speed: Mapping[str, float]) -> PlacementProblem | None:
         """The first one, by what is known of devices and works now; None: something can run nowhere any more."""
@@ -146,11 +150,11 @@ class Divider:
             by_node = {n: d for w, d in zip(found.works, seats, strict=True) for n in w.nodes}
             last = {found.works[w].nodes[-1] for w in ends}
             made = division_of(cut(found.graph, by_node, ends=last), backends, self.threads, self.cache)
-        text = division_text(planned(replace(found, ends=self.ends[seats]), how, made.parts))
-        joules = found.placement.seconds if how.objective == "energy" else None
+        plan = planned(replace(found, ends=self.ends[seats]), how, made.parts)
+        joules = plan.total.seconds if plan.total is not None and how.objective == "energy" else None
         with self.guard:
             made = self.kept[seats] = replace(
-                made, predicted=self._predicted(made, seats), plan_text=text, joules=joules
+                made, predicted=self._predicted(made, seats), plan_text=division_text(plan), joules=joules
             )
             known = (seats, self.seats, self.base.placement.seats)  # the first one: devices may be as they were again
             old = [each for each in self.kept if each not in known and set(each) != {HOST}]
@@ -220,7 +224,7 @@ class Divider:
     def _see(self, division: Division, seats: Sequence[int], seconds: Sequence[float]) -> None:
         """Parts took so many seconds, each by itself."""
         part_of = {v: k for k, part in enumerate(division.parts) for v in part.makes}
-        expected, beside = self._predicted(division, seats, [1.0] * len(self.names)), self._beside(division)
+        expected, beside = self._predicted(division, seats, is_busy=False), self._beside(division)
         for w, (work, seat) in enumerate(zip(self.base.works, seats, strict=True)):
             k = next((part_of[n] for n in work.nodes if n in part_of), None)
             if k is not None and expected[k] > beside[k]:
@@ -249,17 +253,16 @@ class Divider:
             found.append(max(own.begins - between, 0.0) + moved / own.copies)
         return found
 
-    def _predicted(
-        self, made: Division, seats: Sequence[int], busy: Sequence[float] | None = None
-    ) -> tuple[float, ...]:
-        """Seconds of each part, by devices as fast as they were at first, and what is known of works and devices. busy:
-        None: as is known.
+    def _predicted(self, made: Division, seats: Sequence[int], is_busy: bool = True) -> tuple[float, ...]:
+        """Seconds of each part, by devices as fast as they were at first, and what is known of works. is_busy: while
+        all devices that have a part are at work.
         """
+        slowed = is_busy and len({*seats}) > 1
         part_of = {v: k for k, part in enumerate(made.parts) for v in part.makes}
         found = self._beside(made)
         for w, (work, seat) in enumerate(zip(self.base.works, seats, strict=True)):
             if (k := next((part_of[n] for n in work.nodes if n in part_of), None)) is not None:
-                times = self.known.get((w, seat), 1.0) * (busy or self.busy)[seat]
+                times = self.known.get((w, seat), 1.0) * (self.busy[seat] if slowed else 1.0)
                 found[k] += work.priced[seat].seconds * times
         return tuple(found)
 
