@@ -34,6 +34,7 @@ from tests.session.divisions import (
     chain_of,
     common,
     diamond,
+    even_devices,
     on_both,
     split_diamond,
     two_branches,
@@ -363,6 +364,7 @@ def test_a_contraction_in_two_is_the_contraction(share: int, workers: Workers) -
 def test_a_large_product_is_shared_and_a_small_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     """By predictions: what runs take is another matter, where other tests run beside."""
     opencl.required()
+    even_devices(monkeypatch)
     monkeypatch.setattr(Trials, "part_seconds", lambda self, division: None)
 
     def product(rows: int, size: int) -> DividedExecutable:

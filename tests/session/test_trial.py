@@ -10,7 +10,7 @@ import onnx
 import pytest
 from tests import opencl
 from tests.importers.models import model, node
-from tests.session.divisions import at_random, diamond, diamond_model
+from tests.session.divisions import at_random, diamond, diamond_model, even_devices
 
 import mapsto
 from mapsto.devices.cpu.workers import Workers
@@ -47,6 +47,7 @@ def works(part: DividedPart) -> int:
 @pytest.mark.parametrize(("in_parts", "taken"), [(0.01, True), (1.0, False)])
 def test_what_runs_take_decides(in_parts: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two halves are predicted to be quicker than the whole; and tried, after the host alone."""
+    even_devices(monkeypatch)
     tried: list[int] = []
 
     def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
@@ -64,6 +65,7 @@ def test_what_runs_take_decides(in_parts: float, taken: bool, monkeypatch: pytes
 
 
 def test_what_cannot_be_tried_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
+    even_devices(monkeypatch)
     monkeypatch.setattr(Trials, "part_seconds", lambda self, division: None)
     total = product().plan.total
     assert total is not None and "tried" not in total.method
@@ -71,6 +73,7 @@ def test_what_cannot_be_tried_is_predicted(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_device_alone_at_work_is_not_slowed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both at work take three times as long: all on the host is the best, and stays so while nothing changes."""
+    even_devices(monkeypatch)
     opencl.required()
     graph = products()
 
@@ -94,6 +97,7 @@ def test_a_device_alone_at_work_is_not_slowed_by_another(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("copied", "taken"), [(0.01, True), (0.2, False)])
 def test_what_copies_take_decides(copied: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions say that both devices do more runs a second than one; both at work may be slow."""
+    even_devices(monkeypatch)
     opencl.required()
 
     def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
@@ -147,6 +151,7 @@ def test_runs_of_all_are_timed(is_stream: bool, workers: Workers) -> None:
 
 def test_what_parts_take_of_a_busy_machine_counts_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each work takes 10 ms by itself; on the second device three times that while the first one is busy."""
+    even_devices(monkeypatch)
     opencl.required()
     graph = products()
 
