@@ -64,6 +64,31 @@ def test_what_runs_take_decides(in_parts: float, taken: bool, monkeypatch: pytes
     assert exe.plan.total.seconds == pytest.approx(in_parts if taken else 0.5, rel=1e-3)
 
 
+def test_shares_are_by_what_parts_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Predictions share a product out evenly; the other device turns out to take three times as long for its part."""
+    even_devices(monkeypatch)
+    share = {"opencl": 0.0}
+
+    def part_seconds(self: Trials, division: Division) -> list[float]:
+        if len(division.parts) == 1:
+            return [0.048]
+        (port,) = next(part for part in division.parts if part.device == "opencl").executable.program.outputs
+        share["opencl"] = int(str(port.shape[-1])) / 2048 * int(str(port.shape[0])) / 768
+        times = {"opencl": 3 * share["opencl"], "cpu": 1 - share["opencl"]}
+        seconds = [0.048 * times[part.device] for part in division.parts]
+        seconds[-1] = min(seconds[-1], 1e-4) if len(seconds) > 2 else seconds[-1]  # what puts both together
+        return seconds
+
+    def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
+        return TriedRuns(max(part_seconds(self, division)), ())
+
+    monkeypatch.setattr(Trials, "runs", runs)
+    monkeypatch.setattr(Trials, "part_seconds", part_seconds)
+    exe = product()
+    assert len(exe.plan.splits) == 1 and share["opencl"] == pytest.approx(0.25, abs=0.04)
+    assert exe.plan.devices[1].products > 2 * exe.plan.devices[0].products
+
+
 def test_what_cannot_be_tried_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
     even_devices(monkeypatch)
     monkeypatch.setattr(Trials, "part_seconds", lambda self, division: None)

@@ -59,8 +59,8 @@ class HandOver:
 
 @dataclass(frozen=True)
 class Considered:
-    """A work: its name in the plan, its ops, its nodes of the graph (their first outputs) and of the source model, and
-    what each device says of it.
+    """A work: its name in the plan, its ops, its nodes of the graph (their first outputs) and of the source model, what
+    each device says of it, and whether it is a contraction, which are corrected by themselves.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Considered:
     nodes: tuple[str, ...]
     sources: tuple[str, ...]
     priced: tuple[Priced, ...]
+    is_contraction: bool = False
 
 
 class WorksToPlace:
@@ -156,7 +157,8 @@ class WorksToPlace:
         own = item.first_nodes if isinstance(item, Task) else tuple(v.name for v in item.node.outputs[:1])
         ops = tuple(dict.fromkeys(node.op for task in inside for node in task.nodes))
         sources = tuple(dict.fromkeys(s for task in inside for s in task.sources))
-        self.considered.append(Considered(item.name, ops, own, sources, priced))
+        is_contraction = isinstance(item, Task) and item.kind == "contraction"
+        self.considered.append(Considered(item.name, ops, own, sources, priced, is_contraction))
         seconds = tuple(p.seconds for p in priced)
         self._jobs.append(Job(item.name, seconds, tuple(reads), tuple(self._values(targets)), held))
 

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _COPIES_BETTER = 1.05  # times as many runs a second, before each device has all of a model
 _COPIES_TRIED = 0.8  # times as many by predictions, before that is tried: both devices are busier than predicted
+_SHARES_BETTER = 1.03  # times as fast other shares of contractions must be predicted to be, before they are tried
 _ROUNDS = 10  # of placing within limits that parts, once compiled, turned out to be beyond
 _HALVES = 8  # of the way from limits that nothing keeps to ones that are not tight enough
 
@@ -203,16 +204,25 @@ def _replicated(
 def _tried(
     graph: Graph, asked: _Asked, backends: Mapping[str, Backend], how: AskedOf, found: PlacedGraph, whole: Whole
 ) -> tuple[Divider, Trial]:
-    """The best division by what it takes: of the graph as contractions were split, and as it was. By predictions,
-    where nothing can be tried, or something else than time decides.
+    """The best division by what it takes: of the graph as contractions were split, as they are split by what their
+    parts took, and as it was. By predictions, where nothing can be tried, or something else than time decides.
     """
     if how.placer == "exact" and how.objective != "energy" and not how.limits:
-        tried = []
-        for each in (found, *([placed(graph, backends, how, may_split=False)] if found.shares else [])):
+        tried: list[tuple[Divider, Trial]] = []
+
+        def attempt(each: PlacedGraph, how: AskedOf) -> None:
             divider = Divider(each, how, asked.names, asked.threads, asked.cache)
             trial = divider.tried(whole, backends)
             if trial is not None:
                 tried.append((divider, trial))
+
+        attempt(found, how)
+        if tried and found.shares:
+            known = replace(how, corrections=tried[0][0].corrections())
+            again = placed(graph, backends, known)
+            if again.shares and again.placement.seconds * _SHARES_BETTER < tried[0][1].seconds:
+                attempt(again, known)
+            attempt(placed(graph, backends, how, may_split=False), how)
         if tried:
             return min(tried, key=lambda each: each[1].seconds)
     divider, division, found = _within_limits(graph, asked, backends, how, found)

@@ -22,6 +22,7 @@ from mapsto.placement.problem import HOST, PlacementProblem
 from mapsto.placement.simple import alone
 from mapsto.plan.division_text import division_text
 from mapsto.plan.guesses import guesses
+from mapsto.plan.placing import Correction
 from mapsto.runtime.divisions import DividedPart, Division, Whole
 from mapsto.runtime.program import Port
 from mapsto.session.collecting import collecting_rarely
@@ -34,6 +35,7 @@ from mapsto.session.turns import Turns
 
 _ANEW = 1.1  # times as fast a division must be expected to be to take the place of another one
 _KEPT = 4  # divisions
+_STEP = 1.05  # what is known of devices is said in powers of it: noise below that shares nothing out anew
 _TRIALS = 4  # divisions that are compiled and tried, at most
 _FARTHEST = 8.0  # times as long as predicted, or as short: what is farther off was disturbed
 
@@ -196,6 +198,28 @@ class Divider:
             return None
         self.seats = best.found.placement.seats
         return replace(best, division=self.division(best.found, backends, self.how))
+
+    def corrections(self) -> tuple[Correction, ...]:
+        """Of each device, by what is known of works."""
+        return tuple(
+            Correction(
+                first.contraction * self._times_of_kind(d, True), first.rows * self._times_of_kind(d, False)
+            )
+            for d, first in enumerate(self.how.corrections)
+        )  # fmt: skip
+
+    def _times_of_kind(self, device: int, is_contraction: bool) -> float:
+        """How many times as long as predicted a device takes for those of its works of a kind that are known."""
+        pairs = [
+            (work.priced[device].seconds, times)
+            for (w, d), times in self.known.items()
+            if d == device and (work := self.base.works[w]).is_contraction == is_contraction
+        ]
+        total = math.fsum(seconds for seconds, _ in pairs)
+        if total <= 0:
+            return 1.0
+        times = math.fsum(seconds * times for seconds, times in pairs) / total
+        return float(_STEP ** round(math.log(times, _STEP)))
 
     def _on_host(self) -> PlacedGraph | None:
         """All that can be; None: it cannot."""
