@@ -23,7 +23,7 @@ import numpy as np
 
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.runtime.arena_layout import remember
-from mapsto.runtime.background import in_background, is_ending
+from mapsto.runtime.background import aside, in_background, is_ending
 from mapsto.runtime.program import Program
 
 SizeTuple = tuple[int, ...]
@@ -225,7 +225,8 @@ class AdaptiveSizes:
         kept = sum(other.executable is not None for other in list(self._uses.values()))
         if weights * (min(kept, self.policy.kept - 1) + 2) > self.policy.bytes:
             return f"not made: its weights would take {weights:,} bytes again", None
-        predicted = self._predict(wanted, whole.sizes(*_copies(whole, inputs)))
+        sizes_of_run = whole.sizes(*_copies(whole, inputs))
+        predicted = aside(lambda: self._predict(wanted, sizes_of_run))
         expected = predicted * self._correction()
         told = f"predicted {predicted:.2f} times as fast"
         if expected != predicted:
@@ -234,7 +235,7 @@ class AdaptiveSizes:
             return f"not made: {told}", None
         _go_on()
         begun = time.perf_counter()
-        single = self._make(wanted)
+        single = aside(lambda: self._make(wanted))
         told += f", made in {time.perf_counter() - begun:.2f} s"
         _go_on()
         wrong, bits = _compared(whole, single, inputs)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mapsto.errors import MapstoError
 from mapsto.runtime.adapting import PROBED, Adapting
-from mapsto.runtime.background import in_background, is_ending
+from mapsto.runtime.background import aside, in_background, is_ending
 from mapsto.runtime.divisions import CurrentDivision, Division, Replanning
 from mapsto.runtime.lanes import DeviceThread
 
@@ -73,7 +73,8 @@ class Redividing:
             doubted = self._adapting.doubted(self._known(current.spent_beside())) if self.is_making else set()
             self.is_making = self.is_making or first or changed is not None
         if first:
-            self._in_background(self.replanning.prepare)
+            prepare = self.replanning.prepare
+            self._in_background(lambda: aside(prepare))
         elif changed is not None:
             self.replan(changed, current, self.replanning)
         elif self._runs % PROBED == 0:
@@ -166,7 +167,7 @@ class Redividing:
                         self._adapting.confirmed(device, changed[device], times)
             replanning.learn(dict(self._adapting.speed), [each for each in took if each[0].device not in self.lost])
             self._offer(replanning.ready(self._speed()))
-            replanning.best(self._speed())
+            aside(lambda: replanning.best(self._speed()))
             self._offer(replanning.ready(self._speed()))  # devices may have changed meanwhile
 
         self._in_background(plan)
