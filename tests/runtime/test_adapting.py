@@ -46,10 +46,10 @@ def test_a_few_runs_are_not_enough_and_nothing_is_divided_by() -> None:
 
 def test_probes() -> None:
     adapting = Adapting(["opencl"])
-    assert adapting.probed("opencl", 4.0) is None
-    assert adapting.probed("opencl", 4.0) == {"opencl": 4.0}
-    assert all(adapting.probed("opencl", 4.0 * FACTOR * 0.99) is None for _ in range(5))
-    assert adapting.probed("opencl", 1.0) is None and adapting.probed("opencl", 1.0) == {"opencl": 0.25}
+    assert adapting.probed("opencl", 4.0, False) is None
+    assert adapting.probed("opencl", 4.0, False) == {"opencl": 4.0}
+    assert all(adapting.probed("opencl", 4.0 * FACTOR * 0.99, False) is None for _ in range(5))
+    assert adapting.probed("opencl", 1.0, False) is None and adapting.probed("opencl", 1.0, False) == {"opencl": 0.25}
     assert adapting.speed["opencl"] == 1.0
 
 
@@ -60,8 +60,8 @@ def test_doubts_become_rarer_where_probes_deny_them() -> None:
     slow = usual | {"opencl": (2.0, 1.0)}
     asked = [run for run in range(200) if adapting.doubted(slow) == {"opencl"}]
     assert asked == [0, 5, 14, 31, 64, 129]
-    adapting.probed("opencl", 2.0)
-    assert adapting.probed("opencl", 2.0) == {"opencl": 2.0}  # it was right
+    adapting.probed("opencl", 2.0, True)
+    assert adapting.probed("opencl", 2.0, True) == {"opencl": 2.0}  # it was right
     assert not any(adapting.doubted(slow) for _ in range(100))
     assert adapting.doubted(usual) == {"opencl"}  # as quick as at first
     adapting.ran(slow)  # nothing is made any more: all doubts begin anew
@@ -75,3 +75,22 @@ def test_a_probe_tells_a_device_from_its_works() -> None:
     assert adapting.speed["opencl"] == 4.0
     adapting.confirmed("opencl", ratio, 1.1)
     assert adapting.speed["opencl"] == 1.0
+
+
+def test_a_device_that_was_left_is_taken_again_when_it_is_somewhat_quicker() -> None:
+    """It was thought to be 1.3 times as slow as at first, by a probe that something disturbed."""
+    adapting = Adapting(["cpu", "opencl"])
+    adapting.probed("opencl", 1.5, True)
+    assert adapting.probed("opencl", 1.41, True) == {"opencl": 1.41}
+    assert all(adapting.probed("opencl", 1.1, True) is None for _ in range(5))  # it is at work: runs tell
+    assert adapting.probed("opencl", 1.0, False) is None and adapting.is_doubtful("opencl")
+    assert adapting.probed("opencl", 1.1, False) == {"opencl": pytest.approx(1.1 / 1.41)}  # by what says less
+    assert adapting.speed["opencl"] == pytest.approx(1.1)
+    adapting.probed("opencl", 0.9, False)
+    adapting.probed("opencl", 0.9, False)
+    assert all(adapting.probed("opencl", 0.7, False) is None for _ in range(5))  # as at first: noise moves nothing
+
+
+def test_probes_that_disagree_say_nothing() -> None:
+    adapting = Adapting(["cpu", "opencl"])
+    assert all(adapting.probed("opencl", times, False) is None for times in (4.0, 0.25, 4.0, 0.25, 1.0, 4.0))

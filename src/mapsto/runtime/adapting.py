@@ -2,7 +2,8 @@
 
 A device has changed where what its parts took lately, beside what was predicted for them, is beyond `FACTOR` for
 `TIMES` runs one after the other: less is noise, and a plan that followed it would go back and forth. A device of which
-runs say nothing is looked at by a probe every `PROBED` runs.
+runs say nothing is looked at by a probe every `PROBED` runs; where it was left as it was slow, that it is somewhat
+quicker (`QUICKER`) is enough to ask anew: it would not be taken again while it is thought to be a little slow.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 
 FACTOR = 1.4
+QUICKER = 1.1
 TIMES = 5
 PROBED = 4
 _LAST = 7  # runs that are looked back on
@@ -37,7 +39,7 @@ class Adapting:
     def __init__(self, devices: Iterable[str]) -> None:
         self.speed = dict.fromkeys(devices, 1.0)
         self._beyond = 0
-        self._seen: dict[str, int] = {}
+        self._seen: dict[str, float] = {}  # what the first of two probes said
         self._doubts: dict[str, tuple[int, int]] = {}  # runs for which a device is left alone, and the next time
 
     def ran(self, spent: Mapping[str, tuple[float, float]]) -> dict[str, float] | None:
@@ -67,18 +69,23 @@ class Adapting:
                 found.add(device)
         return found
 
-    def probed(self, device: str, times: float) -> dict[str, float] | None:
-        """A probe of a device took so many times as long as when it was first tried; as `ran`."""
+    def probed(self, device: str, times: float, is_at_work: bool) -> dict[str, float] | None:
+        """A probe of a device took so many times as long as when it was first tried; as `ran`. Two that agree count, by
+        the one that says less.
+        """
         ratio = times / self.speed[device]
-        self._seen[device] = self._seen.get(device, 0) + 1 if not 1 / FACTOR <= ratio <= FACTOR else 0
-        if self._seen[device] < 2:
+        least = 1 / (QUICKER if self.speed[device] > 1 and not is_at_work else FACTOR)
+        before = self._seen.pop(device, 1.0)
+        if least <= ratio <= FACTOR:
             return None
-        self._seen[device] = 0
-        return self._acted({device: ratio})
+        if (before < 1) != (ratio < 1) or before == 1:
+            self._seen[device] = ratio
+            return None
+        return self._acted({device: max(before, ratio) if ratio < 1 else min(before, ratio)})
 
     def is_doubtful(self, device: str) -> bool:
         """One probe said that a device has changed; another one must say so too."""
-        return self._seen.get(device, 0) > 0
+        return device in self._seen
 
     def confirmed(self, device: str, ratio: float, times: float) -> None:
         """A probe after `ran` said that a device's parts changed by that ratio: where it takes about what it took

@@ -127,7 +127,8 @@ class Redividing:
             if times is None or self.replanning is None:
                 break
             with self._guard:
-                changed = self._adapting.probed(device, times)
+                is_at_work = any(part.device == device for part in self.current.parts)
+                changed = self._adapting.probed(device, times, is_at_work)
                 again = self._adapting.is_doubtful(device)
         self._looked_at.discard(device)
         if changed is not None and self.replanning is not None:
