@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import os
+import statistics
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -62,20 +63,21 @@ class Calibration:
             steps = round(math.log(max(least, 1e-9) / predicted, _STEP))
             found[kind] = min(max(_STEP**steps, 1 / _FARTHEST), _FARTHEST)
         self.correction = Correction(**found)
-        self._first = self._mean()
+        self._first = self._median()
 
     def times(self) -> float:
         """How many times as long it takes now as when it was made."""
-        return self._mean() / self._first
+        return self._median() / self._first
 
-    def _mean(self) -> float:
-        """Seconds of both runs, over some time: where others use the device as well, each has its turn in it."""
-        begun, count = time.perf_counter(), 0
-        while not count or time.perf_counter() - begun < _LOOKING:
-            for executable, x in self._runs:
-                executable(x)
-            count += 1
-        return (time.perf_counter() - begun) / count
+    def _median(self) -> float:
+        """Seconds of both runs, over some time: where others use the device as well, each has its turn in it. A few of
+        them wait for a host that is at work itself.
+        """
+        begun = time.perf_counter()
+        taken: list[float] = []
+        while not taken or time.perf_counter() - begun < _LOOKING:
+            taken.append(math.fsum(_seconds(executable, x) for executable, x in self._runs))
+        return statistics.median(taken)
 
 
 _GUARD = threading.RLock()
