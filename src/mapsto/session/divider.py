@@ -27,6 +27,7 @@ from mapsto.runtime.divisions import DividedPart, Division, Whole
 from mapsto.runtime.program import Port
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.division import division_of
+from mapsto.session.learned import LearnedTimes
 from mapsto.session.parts import cut
 from mapsto.session.placed import AskedOf, PlacedGraph, moving_less
 from mapsto.session.planned import planned
@@ -34,8 +35,8 @@ from mapsto.session.trial import Trials
 from mapsto.session.turns import Turns
 
 _ANEW = 1.1  # times as fast a division must be expected to be to take the place of another one
+_BETTER = 1.04  # or to be tried beside one that was
 _KEPT = 4  # divisions
-_STEP = 1.05  # what is known of devices is said in powers of it: noise below that shares nothing out anew
 _TRIALS = 4  # divisions that are compiled and tried, at most
 _FARTHEST = 8.0  # times as long as predicted, or as short: what is farther off was disturbed
 
@@ -59,7 +60,7 @@ class Trial:
 class Divider:
     """Divisions of one graph, for devices as fast as they are said to be; the last few are kept.
 
-    known: (work, device): how many times as long it takes as predicted, as its part did, beside the device as a whole.
+    known: how many times as long works take as predicted, as their parts did, beside the device as a whole.
     busy: device: how many times as long its parts take as by themselves, while others are at work as well.
     """
 
@@ -67,7 +68,7 @@ class Divider:
         self.base, self.how, self.names, self.threads, self.cache = found, how, names, threads, cache
         self.seats = found.placement.seats
         self.kept: dict[tuple[int, ...], Division] = {}
-        self.known: dict[tuple[int, int], float] = {}
+        self.known = LearnedTimes(found.works)
         self.busy = [1.0] * len(names)
         self.ends: dict[tuple[int, ...], frozenset[int]] = {}
         self.turns = Turns()
@@ -80,12 +81,10 @@ class Divider:
             for part, times in took
             for name in part.makes
         }
+        pairs = enumerate(self.base.works)
+        seen = [(w, *of_value[own]) for w, work in pairs if (own := next((n for n in work.nodes if n in of_value), ""))]
         with self.guard:
-            for w, work in enumerate(self.base.works):
-                found = next((of_value[name] for name in work.nodes if name in of_value), None)
-                if found is not None:
-                    device, times = found
-                    self.known[w, device] = self.known.get((w, device), 1.0) * times
+            self.known.see(seen)
 
     def ready(self, speed: Mapping[str, float]) -> Division | None:
         """The best of the divisions whose code is there, where devices take so many times what they did at first; None:
@@ -142,7 +141,7 @@ class Divider:
             yield backends
 
     def _times(self, work: int, device: int, speed: Mapping[str, float]) -> float:
-        return self.known.get((work, device), 1.0) * self.busy[device] * speed[self.names[device]]
+        return self.known.of(work, device) * self.busy[device] * speed[self.names[device]]
 
     def division(self, found: PlacedGraph, backends: Mapping[str, Backend], how: AskedOf) -> Division:
         seats = found.placement.seats
@@ -191,7 +190,7 @@ class Divider:
             least = min(took, key=lambda each: took[each])
             best = self._known_now(seen[least], problem, took[least])
             placement = moving_less(problem, place(problem, self.how.placer))
-            if placement.seats in self.kept or placement.seconds * _ANEW >= best.seconds:
+            if placement.seats in self.kept or placement.seconds * _BETTER >= best.seconds:
                 break
             found = replace(self.base, problem=problem, placement=placement)
         if best is None:
@@ -201,25 +200,7 @@ class Divider:
 
     def corrections(self) -> tuple[Correction, ...]:
         """Of each device, by what is known of works."""
-        return tuple(
-            Correction(
-                first.contraction * self._times_of_kind(d, True), first.rows * self._times_of_kind(d, False)
-            )
-            for d, first in enumerate(self.how.corrections)
-        )  # fmt: skip
-
-    def _times_of_kind(self, device: int, is_contraction: bool) -> float:
-        """How many times as long as predicted a device takes for those of its works of a kind that are known."""
-        pairs = [
-            (work.priced[device].seconds, times)
-            for (w, d), times in self.known.items()
-            if d == device and (work := self.base.works[w]).is_contraction == is_contraction
-        ]
-        total = math.fsum(seconds for seconds, _ in pairs)
-        if total <= 0:
-            return 1.0
-        times = math.fsum(seconds * times for seconds, times in pairs) / total
-        return float(_STEP ** round(math.log(times, _STEP)))
+        return self.known.corrections(self.how.corrections)
 
     def _on_host(self) -> PlacedGraph | None:
         """All that can be; None: it cannot."""
@@ -249,11 +230,13 @@ class Divider:
         """Parts took so many seconds, each by itself."""
         part_of = {v: k for k, part in enumerate(division.parts) for v in part.makes}
         expected, beside = self._predicted(division, seats, is_busy=False), self._beside(division)
+        seen = []
         for w, (work, seat) in enumerate(zip(self.base.works, seats, strict=True)):
             k = next((part_of[n] for n in work.nodes if n in part_of), None)
             if k is not None and expected[k] > beside[k]:
                 times = (seconds[k] - beside[k]) / (expected[k] - beside[k])
-                self.known[w, seat] = self.known.get((w, seat), 1.0) * min(max(times, 1 / _FARTHEST), _FARTHEST)
+                seen.append((w, seat, min(max(times, 1 / _FARTHEST), _FARTHEST)))
+        self.known.see(seen)
 
     def _see_busy(self, division: Division, alone: Sequence[float], at_once: Sequence[float]) -> None:
         """Parts took so many seconds by themselves, and so many while all devices were at work (empty: unknown)."""
@@ -286,7 +269,7 @@ class Divider:
         found = self._beside(made)
         for w, (work, seat) in enumerate(zip(self.base.works, seats, strict=True)):
             if (k := next((part_of[n] for n in work.nodes if n in part_of), None)) is not None:
-                times = self.known.get((w, seat), 1.0) * (self.busy[seat] if slowed else 1.0)
+                times = self.known.of(w, seat) * (self.busy[seat] if slowed else 1.0)
                 found[k] += work.priced[seat].seconds * times
         return tuple(found)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,9 +16,10 @@ from mapsto.ir.graph import Value
 from mapsto.runtime.divided import DividedExecutable
 from mapsto.runtime.divisions import DividedPart, Division, Whole
 
-_RUNS = 3  # of each part, the first of which touches memory for the first time
+_RUNS, _CLOSE = 8, 1.1  # of each part, at most: until the best two take about as long as each other
 _WHOLE = 7  # runs of all, one after the other, whose median counts
-_STREAM = 12  # or in a stream, after as many
+_STREAM, _FIRST = 12, 4  # or stretches of so many of a stream, after the first ones, which fill it
+_STRETCHES, _ENOUGH = 5, 1.0  # so many, or seconds of them: their lower median counts
 _LONGEST = 2.0  # seconds of all parts
 _MOST_BYTES = 1 << 30  # of the inputs
 
@@ -73,11 +74,7 @@ class Trials:
         assert self._feed is not None
         feed, exe = self._feed, DividedExecutable(self._whole, division, self._devices)
         if is_stream:
-            _through(exe, feed)
-            begun = time.perf_counter()
-            _through(exe, feed)
-            seconds = (time.perf_counter() - begun) / _STREAM
-            return TriedRuns(seconds, tuple(spent.lately.seconds for spent in exe.times))
+            return _streamed(exe, feed)
         taken = []
         for _ in range(_WHOLE):
             begun = time.perf_counter()
@@ -90,23 +87,41 @@ class Trials:
         return None if None in known else tuple(int(str(dim)) for dim in known)
 
 
-def _through(exe: DividedExecutable, feed: dict[str, np.ndarray]) -> None:
-    for _ in exe.stream(feed for _ in range(_STREAM)):
-        pass
+def _streamed(exe: DividedExecutable, feed: dict[str, np.ndarray]) -> TriedRuns:
+    """Stretches of one stream."""
+    stretches: list[TriedRuns] = []
+    end = 0.0
+
+    def feeds() -> Iterator[dict[str, np.ndarray]]:
+        while len(stretches) < _STRETCHES and not (stretches and time.perf_counter() > end):
+            yield feed
+
+    begun = 0.0
+    for at, _ in enumerate(exe.stream(feeds()), 1 - _FIRST):
+        now = time.perf_counter()
+        if at == 0:
+            begun, end = now, now + _ENOUGH
+        elif at > 0 and at % _STREAM == 0:
+            parts = tuple(spent.lately.seconds for spent in exe.times)
+            stretches.append(TriedRuns((now - begun) / _STREAM, parts))
+            begun = now
+    return sorted(stretches, key=lambda each: each.seconds)[(len(stretches) - 1) // 2]
 
 
 def _taken(part: DividedPart, values: dict[str, np.ndarray], told: Mapping[str, np.ndarray]) -> float:
     """Its seconds; what it yields is put to the values."""
     names = [port.name for port in part.executable.program.inputs]
     feed = {name: told[name] if name in told else values[name] for name in names}
-    least = math.inf
-    for at in range(_RUNS):
+    taken: list[float] = []
+    while len(taken) <= _RUNS:
         begun = time.perf_counter()
         made = part.executable.run(feed)
-        if at:
-            least = min(least, time.perf_counter() - begun)
+        taken.append(time.perf_counter() - begun)
+        best = sorted(taken[1:])[:2]  # the first one touches memory for the first time
+        if len(best) == 2 and best[1] <= best[0] * _CLOSE:
+            break
     values.update(made)
-    return least
+    return min(taken[1:])
 
 
 def _some(value: Value, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
