@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto
 
 import mapsto
-from mapsto.budget import Budget, Meter, current, defaulting, metering
+from mapsto.budget import Budget, Meter, current, defaulting, metering, metering_anew
 from mapsto.errors import BudgetError, ModelError
 from mapsto.importers.onnx import load
 from mapsto.ir.expr import minimum, sym
@@ -61,6 +61,17 @@ def test_one_meter_for_all_that_is_inside() -> None:
     with defaulting({"nodes": 5}):
         assert current().budget.nodes == 5
     assert current().budget == Budget()
+
+
+def test_a_meter_of_its_own_for_one_of_several() -> None:
+    with metering(Budget(nodes=10)) as meter:
+        for _ in range(3):
+            with metering_anew() as own:
+                assert current() is own and own.budget is meter.budget
+                own.charge("nodes", 8, "the model's nodes")
+        meter.charge("nodes", 8, "the model's nodes")
+    with metering_anew() as own:
+        assert own.budget == Budget()
 
 
 @pytest.mark.parametrize("wrong", [{"nods": 1}, {"nodes": -1}, {"nodes": "many"}, {"nodes": float("nan")}, 7])

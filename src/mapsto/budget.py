@@ -230,3 +230,13 @@ def metering(budget: Budget | Mapping[str, float] | None = None) -> Iterator[Met
         yield meter
     finally:
         _CURRENT.reset(token)
+
+
+@contextmanager
+def metering_anew() -> Iterator[Meter]:
+    """A new meter with the budget of the one that there is: for one of several that are compiled, each by itself, of
+    what was charged for once.
+    """
+    meter = _CURRENT.get()
+    with metering(default() if meter is None else meter.budget) as own:
+        yield own

@@ -13,6 +13,7 @@ from tests.importers.models import model, node
 from tests.session.divisions import at_random, diamond, diamond_model, even_devices
 
 import mapsto
+from mapsto.budget import Budget, metering
 from mapsto.devices.cpu.workers import Workers
 from mapsto.ir.graph import Graph
 from mapsto.runtime.divided import DividedExecutable
@@ -205,3 +206,12 @@ def test_handing_over_is_measured_once(workers: Workers, monkeypatch: pytest.Mon
     monkeypatch.setattr(handing, "_measured", lambda *_: pytest.fail("it is known"))
     assert handed_over(backends, 1) == (host, other)
     assert handed_over({"cpu": workers}, 1) == (handing.HandOver(0.0),)
+
+
+def test_each_part_has_a_budget_of_its_own(workers: Workers) -> None:
+    """Several divisions are tried; packed weights of all of them together are no sign of a model that asks too much."""
+    graph = prepared(products(), None)
+    seats = {node.outputs[0].name: at // 4 for at, node in enumerate(graph.nodes)}
+    with metering(Budget(folded_bytes=1)):  # beside 8 bytes for each of the model's own
+        for _ in range(12):
+            divided(graph, seats, {"cpu": workers, "opencl": opencl.backend()}, 1)

@@ -203,5 +203,5 @@ def test_the_first_division_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
             seats = tuple(int(k >> w & 1) for w in range(count))
             placement = replace(divider.base.placement, seats=seats)
             divider.seats = seats
-            divider.division(replace(divider.base, placement=placement), backends, divider.how)
+            divider.division(replace(divider.base, placement=placement), backends)
     assert first in divider.kept and len(divider.kept) <= 7

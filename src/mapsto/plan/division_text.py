@@ -247,10 +247,8 @@ class _DivisionReader:
         if self.devices[name].maker:
             raise ValueError(f"device {name}: a line says that already")
         self.lines[f"device {name}"] = number
-        products, others = _factor(found["products"]), _factor(found["others"])
-        begins, copies = float(found["begins"] or 0.0), float(found["copies"] or math.inf)
-        if not (0 <= begins < math.inf and copies > 0):
-            raise ValueError("it begins after seconds, from 0 on, and copies more than 0 bytes a second")
+        products, others = (_number(found[word], True) for word in ("products", "others"))
+        begins, copies = _number(found["begins"] or "0"), _number(found["copies"] or "inf", True, False)
         self.devices[name] = replace(
             self.devices[name], maker=found["maker"], products=products, others=others, begins=begins, copies=copies
         )
@@ -259,9 +257,9 @@ class _DivisionReader:
         name = self.known(found["name"])
         if self.devices[name].power is not None:
             raise ValueError(f"power {name}: a line says that already")
-        idle, unit, byte = (_watts(found[word]) for word in ("idle", "unit", "byte"))
+        idle, unit, byte = (_number(found[word]) for word in ("idle", "unit", "byte"))
         words = found["products"].split()
-        products = {_types(types): _watts(joules) for types, joules in zip(words[::2], words[1::2], strict=True)}
+        products = {_types(types): _number(joules) for types, joules in zip(words[::2], words[1::2], strict=True)}
         if 2 * len(products) != len(words):
             raise ValueError("types that are there twice")
         self.devices[name] = replace(self.devices[name], power=Power(idle, unit, byte, products))
@@ -416,18 +414,10 @@ def _types(text: str) -> ProductTypes:
     return a, b, total
 
 
-def _factor(text: str) -> float:
+def _number(text: str, is_above_zero: bool = False, is_finite: bool = True) -> float:
     found = float(text)
-    if not 0 < found < math.inf:
-        raise ValueError(f"expected a number above 0, found {text}")
-    return found
-
-
-def _watts(text: str) -> float:
-    """Or joules."""
-    found = float(text)
-    if not 0 <= found < math.inf:
-        raise ValueError(f"expected a number from 0 on, found {text}")
+    if not (found > 0 or (found == 0 and not is_above_zero)) or (is_finite and found == math.inf):
+        raise ValueError(f"expected a number {'above 0' if is_above_zero else 'from 0 on'}, found {text}")
     return found
 
 

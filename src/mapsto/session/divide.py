@@ -238,7 +238,7 @@ def _within_limits(
     limits = how.limits
     for _ in range(_ROUNDS):
         divider = Divider(found, how, asked.names, asked.threads, asked.cache)
-        division = divider.division(found, backends, how)
+        division = divider.division(found, backends)
         over = beyond(division, how.limits)
         if not over:
             return divider, division, found

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache as remembered
 
-from mapsto.budget import metering
+from mapsto.budget import metering, metering_anew
 from mapsto.devices.backend import Backend
 from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError
@@ -64,12 +64,13 @@ def division_of(
     parts: Sequence[GraphPart], backends: Mapping[str, Backend], threads: int, cache: bool,
     plan_of: PlanOf | None = None,
 ) -> Division:  # fmt: skip
-    """Parts, compiled. plan_of: None: all are planned here."""
+    """Parts, compiled, each within a budget of its own. plan_of: None: all are planned here."""
     names = list(backends)
-    made = [
-        build(part.graph, backends[names[part.device]], threads, None, None if plan_of is None else plan_of(part))
-        for part in parts
-    ]
+    made = []
+    for part in parts:
+        with metering_anew():
+            given = None if plan_of is None else plan_of(part)
+            made.append(build(part.graph, backends[names[part.device]], threads, None, given))
     return Division(tuple(_parts(parts, made, names, threads, cache)))
 
 
