@@ -207,7 +207,7 @@ class Divider:
         if others and took[others[0]] < took[best] * _CLOSE:
             for seats in (best, others[0]):
                 runs = trials.runs(self.kept[seats], self.how.objective == "throughput")
-                took[seats] = min(took[seats], runs.seconds)
+                took[seats] = (took[seats] + runs.seconds) / 2
         return min(took, key=lambda each: took[each])
 
     def corrections(self) -> tuple[Correction, ...]:

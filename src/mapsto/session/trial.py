@@ -19,7 +19,7 @@ from mapsto.runtime.divisions import DividedPart, Division, Whole
 _RUNS, _CLOSE = 8, 1.1  # of each part, at most: until the best two take about as long as each other
 _WHOLE = 7  # runs of all, one after the other, whose median counts
 _STREAM, _FIRST = 12, 4  # or stretches of so many of a stream, after the first ones, which fill it
-_STRETCHES, _ENOUGH = 5, 1.0  # so many, or seconds of them: their lower median counts
+_STRETCHES, _ENOUGH = 5, 1.0  # so many, or seconds of them: their median counts
 _LONGEST = 2.0  # seconds of all parts
 _MOST_BYTES = 1 << 30  # of the inputs
 
@@ -105,7 +105,7 @@ def _streamed(exe: DividedExecutable, feed: dict[str, np.ndarray]) -> TriedRuns:
             parts = tuple(spent.lately.seconds for spent in exe.times)
             stretches.append(TriedRuns((now - begun) / _STREAM, parts))
             begun = now
-    return sorted(stretches, key=lambda each: each.seconds)[(len(stretches) - 1) // 2]
+    return sorted(stretches, key=lambda each: each.seconds)[len(stretches) // 2]
 
 
 def _taken(part: DividedPart, values: dict[str, np.ndarray], told: Mapping[str, np.ndarray]) -> float:
