@@ -101,7 +101,7 @@ class _Sample(NamedTuple):
 
 def best(paces: Iterable[float]) -> float:
     """What the core can do: a clock that changes, and samples that were broken off, are in the tails."""
-    return statistics.quantiles(paces, n=10)[-1]
+    return statistics.quantiles(paces, n=10, method="inclusive")[-1]
 
 
 def _quiet_at(every: list[list[_Sample]]) -> float:
