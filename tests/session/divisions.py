@@ -40,9 +40,9 @@ def on_both(graph: Graph, seats: Mapping[str, int], workers: Workers) -> Divided
     return divided(graph, seats, {"cpu": workers, "opencl": opencl.backend()}, 1)
 
 
-def even_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each device is as fast as another, and is handed what it needs in no time, whatever else the machine is doing:
-    for tests of what is decided by that.
+def even_devices(monkeypatch: pytest.MonkeyPatch, other: float = 1.0) -> None:
+    """Each device is as fast as another (those that are not the host take `other` times as long), and is handed what it
+    needs in no time, whatever else the machine is doing: for tests of what is decided by that.
     """
 
     def calibrated(name: str, backend: Backend, threads: int, is_host: bool) -> SimpleNamespace:
@@ -50,7 +50,8 @@ def even_devices(monkeypatch: pytest.MonkeyPatch) -> None:
         for kind, graph in probes().items():
             maker = backend.maker(constants_of(graph))
             units = threads if is_host else maker.spec.units
-            found[kind] = 1e-3 / sum(each.cost.seconds for each in predict(graph, {}, maker, units).values())
+            predicted = sum(each.cost.seconds for each in predict(graph, {}, maker, units).values())
+            found[kind] = (1e-3 if is_host else 1e-3 * other) / predicted
         return SimpleNamespace(correction=Correction(**found), times=lambda: 1.0)
 
     monkeypatch.setattr("mapsto.session.divide.calibrated", calibrated)
