@@ -212,6 +212,8 @@ def test_each_part_has_a_budget_of_its_own(workers: Workers) -> None:
     """Several divisions are tried; packed weights of all of them together are no sign of a model that asks too much."""
     graph = prepared(products(), None)
     seats = {node.outputs[0].name: at // 4 for at, node in enumerate(graph.nodes)}
-    with metering(Budget(folded_bytes=1)):  # beside 8 bytes for each of the model's own
+    with metering(Budget(folded_bytes=1)) as whole:  # beside 8 bytes for each of the model's own
         for _ in range(12):
-            divided(graph, seats, {"cpu": workers, "opencl": opencl.backend()}, 1)
+            exe = divided(graph, seats, {"cpu": workers, "opencl": opencl.backend()}, 1)
+            assert [part.device for part in exe.parts] == ["cpu", "opencl"]
+        assert "folded_bytes" not in whole.spent

@@ -247,8 +247,9 @@ class _DivisionReader:
         if self.devices[name].maker:
             raise ValueError(f"device {name}: a line says that already")
         self.lines[f"device {name}"] = number
-        products, others = (_number(found[word], True) for word in ("products", "others"))
-        begins, copies = _number(found["begins"] or "0"), _number(found["copies"] or "inf", True, False)
+        products, others = (_number(found[word], is_above_zero=True) for word in ("products", "others"))
+        begins = _number(found["begins"] or "0")
+        copies = _number(found["copies"] or "inf", is_above_zero=True, is_finite=False)
         self.devices[name] = replace(
             self.devices[name], maker=found["maker"], products=products, others=others, begins=begins, copies=copies
         )

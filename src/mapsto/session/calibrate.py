@@ -8,7 +8,8 @@ import os
 import statistics
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 
@@ -19,14 +20,13 @@ from mapsto.ops.builder import Builder
 from mapsto.plan.initial import constants_of
 from mapsto.plan.placing import Correction
 from mapsto.runtime.executable import Executable
+from mapsto.session.agreeing import agreed_least
 from mapsto.session.compile import build
 from mapsto.session.predict import predict
 
 _ROWS, _DEPTH, _COLUMNS = 256, 512, 512  # of a product: some milliseconds of a small core
 _ELEMENTS = 1 << 20
-_RUNS = 5  # at least
-_MOST_RUNS = 60
-_AGREEING, _CLOSE = 3, 1.1  # so many runs take at most so many times the least one, before that is believed
+_AGREEING, _FEWEST, _MOST = 3, 5, 60  # runs: what is found while others use the device is remembered for long
 _LOOKING = 0.08  # seconds of a look at how fast a device is now: several turns of the system's scheduler
 _STEP = 1.25  # corrections are powers of it: noise below that changes no placement
 _FARTHEST = 16.0  # what is farther off was disturbed
@@ -56,7 +56,7 @@ class Calibration:
             x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
             executable(x)
             self._runs.append((executable, x))
-            least = _least(lambda executable=executable, x=x: _seconds(executable, x))  # type: ignore[misc]
+            least = agreed_least(partial(_seconds, executable, x), _AGREEING, _FEWEST, _MOST)
             maker = backend.maker(constants_of(graph))
             units = threads if is_host else maker.spec.units
             predicted = sum(each.cost.seconds for each in predict(graph, {}, maker, units).values())
@@ -93,18 +93,6 @@ def calibrated(name: str, backend: Backend, threads: int, is_host: bool) -> Cali
         if key not in _KNOWN:
             _KNOWN[key] = Calibration(backend, threads, is_host)
         return _KNOWN[key]
-
-
-def _least(run: Callable[[], float]) -> float:
-    """The least seconds that several runs agree on: what is measured while others use the device as well is remembered
-    for long.
-    """
-    taken: list[float] = []
-    while len(taken) < _MOST_RUNS:
-        taken.append(run())
-        if len(taken) >= _RUNS and sum(seconds <= min(taken) * _CLOSE for seconds in taken) >= _AGREEING:
-            break
-    return min(taken)
 
 
 def _seconds(executable: Executable, x: np.ndarray) -> float:

@@ -222,6 +222,7 @@ def _tried(
             again = placed(graph, backends, known)
             if again.shares and again.placement.seconds * _SHARES_BETTER < tried[0][1].seconds:
                 attempt(again, known)
+        if found.shares:
             attempt(placed(graph, backends, how, may_split=False), how)
         if tried:
             return min(tried, key=lambda each: each[1].seconds)

@@ -192,7 +192,7 @@ class Divider:
             if placement.seats in self.kept or placement.seconds * _BETTER >= min(took.values()):
                 break
             found = replace(self.base, problem=problem, placement=placement)
-        if problem is None or not took:
+        if problem is None:
             return None
         least = self._best_of(took, trials)
         best = self._known_now(seen[least], problem, took[least])
@@ -203,12 +203,12 @@ class Divider:
         """The seats that took the least; the best two once more, where they are close: what disturbed one of them for a
         second is not the division's.
         """
-        best, *others = sorted(took, key=lambda each: took[each])
+        best, *others = sorted(took, key=lambda each: took[each])[:2]
         if others and took[others[0]] < took[best] * _CLOSE:
-            for seats in (best, others[0]):
+            for seats in (best, *others):
                 runs = trials.runs(self.kept[seats], self.how.objective == "throughput")
                 took[seats] = (took[seats] + runs.seconds) / 2
-        return min(took, key=lambda each: took[each])
+        return min((best, *others), key=lambda each: took[each])
 
     def corrections(self) -> tuple[Correction, ...]:
         """Of each device, by what is known of works."""

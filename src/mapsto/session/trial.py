@@ -15,8 +15,9 @@ from mapsto.ir.expr import evaluate, symbols
 from mapsto.ir.graph import Value
 from mapsto.runtime.divided import DividedExecutable
 from mapsto.runtime.divisions import DividedPart, Division, Whole
+from mapsto.session.agreeing import agreed_least
 
-_RUNS, _CLOSE = 8, 1.1  # of each part, at most: until the best two take about as long as each other
+_AGREEING, _MOST = 2, 8  # runs of each part
 _WHOLE = 7  # runs of all, one after the other, whose median counts
 _STREAM, _FIRST = 12, 4  # or stretches of so many of a stream, after the first ones, which fill it
 _STRETCHES, _ENOUGH = 5, 1.0  # so many, or seconds of them: their median counts
@@ -112,16 +113,19 @@ def _taken(part: DividedPart, values: dict[str, np.ndarray], told: Mapping[str, 
     """Its seconds; what it yields is put to the values."""
     names = [port.name for port in part.executable.program.inputs]
     feed = {name: told[name] if name in told else values[name] for name in names}
-    taken: list[float] = []
-    while len(taken) <= _RUNS:
+    made: dict[str, np.ndarray] = {}
+
+    def run() -> float:
         begun = time.perf_counter()
-        made = part.executable.run(feed)
-        taken.append(time.perf_counter() - begun)
-        best = sorted(taken[1:])[:2]  # the first one touches memory for the first time
-        if len(best) == 2 and best[1] <= best[0] * _CLOSE:
-            break
+        found = part.executable.run(feed)
+        seconds = time.perf_counter() - begun
+        made.update(found)
+        return seconds
+
+    run()  # it touches memory for the first time
+    least = agreed_least(run, _AGREEING, _AGREEING, _MOST)
     values.update(made)
-    return min(taken[1:])
+    return least
 
 
 def _some(value: Value, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

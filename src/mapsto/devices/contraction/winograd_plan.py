@@ -92,7 +92,7 @@ def geometry(rows: Sequence[LoopAxis], window: Sequence[LoopAxis]) -> Geometry |
 
 
 def is_taken(form: ContractionForm, core: Core) -> bool:
-    """Whether a form can be done so: f32, no groups, known sizes, whole vectors of channels."""
+    """Whether a form can be done so: f32, no groups, known sizes, whole vectors of channels, of several lanes."""
     lanes = core.lanes(DType.F32)
     types = (form.a.element, form.b.element, form.out.element, form.accumulator)
     if any(t is not DType.F32 for t in types) or form.staged is not None or form.batch:
@@ -100,7 +100,7 @@ def is_taken(form: ContractionForm, core: Core) -> bool:
     if not isinstance(form.columns, int) or not isinstance(form.channels, int) or form.b_channel_stride is not None:
         return False
     along = form.channel_block or form.channels
-    if along % lanes or (form.out_block and form.out_block % lanes) or not core.has("fma"):
+    if along % lanes or (form.out_block and form.out_block % lanes) or lanes == 1 or not core.has("fma"):
         return False
     return form.channels >= _LEAST_CHANNELS and form.columns >= lanes and geometry(form.rows, form.window) is not None
 

@@ -49,7 +49,7 @@ class CpuMaker:
         self._templates = Templates(
             partial(template_calls, core=core), partial(winograd_calls, core=core), partial(tuned_template, core=core)
         )
-        self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(isa.core, points=True)).offers
+        self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(core)).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`."""

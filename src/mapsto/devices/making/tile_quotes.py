@@ -18,10 +18,9 @@ from mapsto.plan.task import Task
 
 @dataclass(frozen=True)
 class TileTemplate:
-    """A `making.quotes.Template`. points: whether convolutions may be done by products at points."""
+    """A `making.quotes.Template`."""
 
     core: Core
-    points: bool = False
 
     def reaches(self, task: Task, code: TaskCode) -> bool:
         """See `Template`."""
@@ -37,8 +36,6 @@ class TileTemplate:
 
     def winograd(self, task: Task, code: TaskCode) -> list[WinogradShare] | None:
         """See `Template`."""
-        if not self.points:
-            return None
         reached = winograd_reach(task, code, self.core)
         if reached is None:
             return None

@@ -17,7 +17,6 @@ from mapsto.devices.making.winograd import winograd_calls
 from mapsto.devices.opencl.functions import Functions
 from mapsto.devices.opencl.traits import TRAITS
 from mapsto.errors import UnsupportedError
-from mapsto.ir.dtypes import DType
 from mapsto.machine.spec import DeviceSpec, Machine
 from mapsto.machine.text import digest
 from mapsto.plan.home import Home
@@ -36,11 +35,8 @@ class OpenClMaker:
         self.constants = constants
         self._shared = Shared(functions)
         core = functions.core
-        points = core.lanes(DType.F32) > 1  # transforms of tiles are vectors of channels
-        self._templates = Templates(
-            partial(template_calls, core=core), partial(winograd_calls, core=core) if points else None
-        )
-        self.offers = Quoting(self._shared, constants, spec, TileTemplate(core, points=points)).offers
+        self._templates = Templates(partial(template_calls, core=core), partial(winograd_calls, core=core))
+        self.offers = Quoting(self._shared, constants, spec, TileTemplate(core)).offers
 
     def make(self, task: Task, homes: Mapping[str, Home], offer: Offer | None = None) -> Made:
         """Code for a task; see `Maker.make`. Raises UnsupportedError, naming its nodes, where the device has no code
