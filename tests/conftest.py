@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.workers import Workers
+from tests.even import even_devices, measured_devices
 from tests.instruction_sets import instruction_sets
 
 SEED = "hypothesis_seed"  # of hypothesis's own option --hypothesis-seed
@@ -68,6 +69,22 @@ def no_executables_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     set this back.
     """
     monkeypatch.setattr("mapsto.session.cache.executables.BOUND", 0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def devices_are_even() -> Iterator[None]:
+    """What the devices of this machine turn out to take while tests run beside each other must not decide what is
+    tested: all are as fast as the host. Tests of what is measured, and of the whole way, ask for `measured`.
+    """
+    with pytest.MonkeyPatch.context() as patched:
+        even_devices(patched)
+        yield
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices as they turn out to be."""
+    measured_devices(monkeypatch)
 
 
 # -- instruction sets --------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def outputs(call: Call, tmp_path: Path, *options: object) -> np.ndarray:
         return np.array(found["logits"])
 
 
-def test_a_plan_that_is_written_is_run(call: Call, tmp_path: Path, written: Path) -> None:
+def test_a_plan_that_is_written_is_run(measured: None, call: Call, tmp_path: Path, written: Path) -> None:
     text = written.read_text()
     assert text.startswith("division 1 of mnist-cnn on cpu, opencl\n") and "\npin conv2 on opencl\n" in text
     alone = outputs(call, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,13 @@ PINS = Plan("net", "sse2", pins=Pins((("a", "b c"), ("d", "e")), (("a", 3), ("b 
 def test_plans_that_were_written_before_a_trait_was_known() -> None:
     for line, crowded in ((f"{TRAITS}most_waiting 8", 0), (f"{TRAITS}most_waiting 8, crowded_bytes 99", 99)):
         assert parse(f"plan a for b\n{line}\n").traits == Traits(16, 8, 4, 16, 16, 8, crowded)
+
+
+def test_json_has_every_item() -> None:
+    items = json.loads(json.dumps(PLAN.to_json()))["items"]
+    (view,) = [item for arm in items[1]["arms"] for item in arm if item["item"] == "plannedview"]
+    assert view["recipe"] == str(VIEW.recipe) and view["of"] == ["x", "y z"]
+    assert items[0]["recipe"] == str(WORK.recipe) and items[2] == {"item": "plannedcontrol", "name": "g2", "node": 3}
 
 
 @pytest.mark.parametrize("plan", [PLAN, PINS, Plan("", "x")], ids=["plan", "pins", "nothing"])

@@ -6,27 +6,20 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import onnx
-import pytest
 from hypothesis import HealthCheck, settings
 from onnx import helper
 from tests import opencl
 from tests.importers.models import model, node, port
 
-from mapsto.devices.backend import Backend
 from mapsto.devices.cpu.workers import Workers
 from mapsto.ir.graph import Graph
-from mapsto.plan.initial import constants_of
-from mapsto.plan.placing import Correction, HandOver
 from mapsto.runtime.divided import DividedExecutable
-from mapsto.session.calibrate import probes
 from mapsto.session.compile import prepared
 from mapsto.session.division import divided
-from mapsto.session.predict import predict
 
 COUNT = int(os.environ.get("MAPSTO_RANDOM_CUTS", "60"))
 common = settings(
@@ -38,27 +31,6 @@ common = settings(
 
 def on_both(graph: Graph, seats: Mapping[str, int], workers: Workers) -> DividedExecutable:
     return divided(graph, seats, {"cpu": workers, "opencl": opencl.backend()}, 1)
-
-
-def even_devices(monkeypatch: pytest.MonkeyPatch, other: float = 1.0) -> None:
-    """Each device is as fast as another (those that are not the host take `other` times as long), and is handed what it
-    needs in no time, whatever else the machine is doing: for tests of what is decided by that.
-    """
-
-    def calibrated(name: str, backend: Backend, threads: int, is_host: bool) -> SimpleNamespace:
-        found = {}
-        for kind, graph in probes().items():
-            maker = backend.maker(constants_of(graph))
-            units = threads if is_host else maker.spec.units
-            predicted = sum(each.cost.seconds for each in predict(graph, {}, maker, units).values())
-            found[kind] = (1e-3 if is_host else 1e-3 * other) / predicted
-        return SimpleNamespace(correction=Correction(**found), times=lambda: 1.0)
-
-    monkeypatch.setattr("mapsto.session.divide.calibrated", calibrated)
-    monkeypatch.setattr(
-        "mapsto.session.divide.handed_over",
-        lambda backends, threads: (HandOver(0.0), *(HandOver(0.0, 1e11) for _ in range(len(backends) - 1))),
-    )
 
 
 def at_random(graph: Graph, seed: int) -> dict[str, int]:

@@ -34,7 +34,6 @@ from tests.session.divisions import (
     chain_of,
     common,
     diamond,
-    even_devices,
     on_both,
     split_diamond,
     two_branches,
@@ -54,7 +53,6 @@ from mapsto.runtime.divisions import Division, Replanning
 from mapsto.session.compile import build, prepared
 from mapsto.session.division import divided, replicated
 from mapsto.session.splitting import split
-from mapsto.session.trial import Trials
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +305,7 @@ def test_the_other_device_goes_on_with_the_next_run(workers: Workers) -> None:
     assert order.index((0, 1)) < [k for k, _ in order].index(2)
 
 
-def test_the_way_in() -> None:
+def test_the_way_in(measured: None) -> None:
     opencl.required()
     network = weighted("light_squeezenet")
     exe = mapsto.divide(network, ["cpu", "opencl"], threads=1, pins=[("*", "opencl")])
@@ -361,11 +359,9 @@ def test_a_contraction_in_two_is_the_contraction(share: int, workers: Workers) -
             np.testing.assert_allclose(exe.run(x)[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
-def test_a_large_product_is_shared_and_a_small_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By predictions: what runs take is another matter, where other tests run beside."""
+def test_a_large_product_is_shared_and_a_small_one_is_not() -> None:
+    """By predictions."""
     opencl.required()
-    even_devices(monkeypatch)
-    monkeypatch.setattr(Trials, "part_seconds", lambda self, division: None)
 
     def product(rows: int, size: int) -> DividedExecutable:
         w = np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from tests import opencl
+from tests.even import even_devices
 from tests.importers.models import model, node
 from tests.importers.test_light_models import weighted
-from tests.session.divisions import even_devices
 
 import mapsto
 from mapsto.errors import ArgumentError, FileError, ParseError

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tests import opencl
 from tests.importers.models import model, node, port
 from tests.random_graphs import Case, cases
-from tests.session.divisions import COUNT, at_random, common, diamond, even_devices, split_diamond, wanted
+from tests.session.divisions import COUNT, at_random, common, diamond, split_diamond, wanted
 
 import mapsto
 from mapsto.devices.backend import Backend
@@ -44,7 +44,6 @@ from mapsto.session.division import division_of, whole_of
 from mapsto.session.parts import cut
 from mapsto.session.planned import planned_parts
 from mapsto.session.redo import redone
-from mapsto.session.trial import Trials
 from mapsto.version import VERSION
 
 DIGITS = Path(__file__).parents[2] / "examples" / "mnist-cnn.onnx"
@@ -149,10 +148,8 @@ def test_comments_and_empty_lines_are_nothing(mixed: DividedExecutable) -> None:
     assert division_text(parse_division(text)) == mixed.plan_text == divide(plan=text).plan_text
 
 
-def test_split_contractions_are_split_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_split_contractions_are_split_again() -> None:
     opencl.required()
-    even_devices(monkeypatch)
-    monkeypatch.setattr(Trials, "part_seconds", lambda self, division: None)  # predictions alone decide
     w = np.random.default_rng(0).standard_normal((2048, 2048)).astype(np.float32)
     product = model([node("MatMul", ["x", "w"], ["y"])], {"x": [768, 2048]}, constants={"w": w})
     exe = mapsto.divide(product, ["cpu", "opencl"], threads=1)
@@ -347,10 +344,11 @@ def test_explanations(mixed: DividedExecutable) -> None:
 def test_differences(mixed: DividedExecutable) -> None:
     plan = mixed.plan
     assert differences_of_divisions(plan, parse_division(mixed.plan_text)) == []
-    text = mixed.plan_text.replace("work g4 on cpu", "work g4 on opencl").replace("takes cpu 1", "takes cpu 7")
-    moved = parse_division(text)
-    said = [str(each) for each in differences_of_divisions(plan, moved)]
-    assert "work g4 (pool2): device: cpu -> opencl" in said and any(": takes on cpu: 1" in line for line in said)
+    text = mixed.plan_text.replace("work g4 on cpu", "work g4 on opencl")
+    longer = re.sub(r"(?m)^  takes cpu \S+", "  takes cpu 0.25", text, count=1)
+    said = [str(each) for each in differences_of_divisions(plan, parse_division(longer))]
+    assert "work g4 (pool2): device: cpu -> opencl" in said
+    assert [line for line in said if ": takes on cpu: " in line and line.endswith(" -> 0.25 s")]
     fewer = replace(plan, works=plan.works[:-1])
     assert [str(d) for d in differences_of_divisions(plan, fewer)] == ["work g6 (fc2): it is: there -> not there"]
     one = plan.parts[0].plan
@@ -376,7 +374,7 @@ def test_pins_are_told_by_the_names_of_users() -> None:
         mapsto.divide(two_branches(), ["cpu", "opencl"], threads=1, pins=[("*", "opencl")])
 
 
-def test_a_device_is_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_is_measured_once(measured: None, monkeypatch: pytest.MonkeyPatch) -> None:
     opencl.required()
     made: list[str] = []
     inner = calibrate.Calibration.__init__

@@ -208,7 +208,7 @@ def test_axes_that_there_are_not(backends: Mapping[str, Backend]) -> None:
         parse_division(text.replace("of batch", "of columns"))
 
 
-def test_products_of_two_values_are_shared_out() -> None:
+def test_products_of_two_values_are_shared_out(measured: None) -> None:
     """As those of attention: no weights, whose channels could be."""
     opencl.required()
     graph = model([node("MatMul", ["x", "m"], ["q"])], {"x": [8, 512, 512], "m": [8, 512, 512]}, ["q"])

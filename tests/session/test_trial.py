@@ -10,7 +10,7 @@ import onnx
 import pytest
 from tests import opencl
 from tests.importers.models import model, node
-from tests.session.divisions import at_random, diamond, diamond_model, even_devices
+from tests.session.divisions import at_random, diamond, diamond_model
 
 import mapsto
 from mapsto.budget import Budget, metering
@@ -48,7 +48,6 @@ def works(part: DividedPart) -> int:
 @pytest.mark.parametrize(("in_parts", "taken"), [(0.01, True), (1.0, False)])
 def test_what_runs_take_decides(in_parts: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two halves are predicted to be quicker than the whole; and tried, after the host alone."""
-    even_devices(monkeypatch)
     tried: list[int] = []
 
     def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
@@ -67,7 +66,6 @@ def test_what_runs_take_decides(in_parts: float, taken: bool, monkeypatch: pytes
 
 def test_shares_are_by_what_parts_take(monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions share a product out evenly; the other device turns out to take three times as long for its part."""
-    even_devices(monkeypatch)
     share = {"opencl": 0.0}
 
     def part_seconds(self: Trials, division: Division) -> list[float]:
@@ -90,16 +88,13 @@ def test_shares_are_by_what_parts_take(monkeypatch: pytest.MonkeyPatch) -> None:
     assert exe.plan.devices[1].products > 2 * exe.plan.devices[0].products
 
 
-def test_what_cannot_be_tried_is_predicted(monkeypatch: pytest.MonkeyPatch) -> None:
-    even_devices(monkeypatch)
-    monkeypatch.setattr(Trials, "part_seconds", lambda self, division: None)
+def test_what_cannot_be_tried_is_predicted() -> None:
     total = product().plan.total
     assert total is not None and "tried" not in total.method
 
 
 def test_a_device_alone_at_work_is_not_slowed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     """Both at work take three times as long: all on the host is the best, and stays so while nothing changes."""
-    even_devices(monkeypatch)
     opencl.required()
     graph = products()
 
@@ -123,7 +118,6 @@ def test_a_device_alone_at_work_is_not_slowed_by_another(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(("copied", "taken"), [(0.01, True), (0.2, False)])
 def test_what_copies_take_decides(copied: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Predictions say that both devices do more runs a second than one; both at work may be slow."""
-    even_devices(monkeypatch)
     opencl.required()
 
     def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
@@ -143,7 +137,7 @@ def workers() -> Iterator[Workers]:
         yield made
 
 
-def test_parts_are_run_on_sizes_that_are_guessed(workers: Workers) -> None:
+def test_parts_are_run_on_sizes_that_are_guessed(measured: None, workers: Workers) -> None:
     graph = prepared(model([node("Exp", ["x"], ["e"]), node("Neg", ["e"], ["y"])], {"x": ["n", 300]}, ["y"]), None)
     first, second = (n.outputs[0].name for n in graph.nodes)
     exe = divided(graph, {first: 0, second: 1}, {"cpu": workers, "opencl": opencl.backend()}, 1)
@@ -153,7 +147,7 @@ def test_parts_are_run_on_sizes_that_are_guessed(workers: Workers) -> None:
         assert seconds is None or (len(seconds) == len(exe.parts) and all(0 < s < 1 for s in seconds))
 
 
-def test_a_part_that_refuses_what_it_is_tried_on_is_not_tried(workers: Workers) -> None:
+def test_a_part_that_refuses_what_it_is_tried_on_is_not_tried(measured: None, workers: Workers) -> None:
     """Where data decides a size, random data may decide one that a part has no use for."""
     nodes = [node("NonZero", ["x"], ["i"]), node("Reshape", ["i", "shape"], ["y"])]
     shape = np.array([1, 5], np.int64)
@@ -166,7 +160,7 @@ def test_a_part_that_refuses_what_it_is_tried_on_is_not_tried(workers: Workers) 
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_runs_of_all_are_timed(is_stream: bool, workers: Workers) -> None:
+def test_runs_of_all_are_timed(is_stream: bool, measured: None, workers: Workers) -> None:
     graph: Graph = diamond()
     exe = divided(graph, at_random(graph, 3), {"cpu": workers, "opencl": opencl.backend()}, 1)
     trials = Trials(whole_of(graph), {}, ["cpu", "opencl"])
@@ -177,7 +171,6 @@ def test_runs_of_all_are_timed(is_stream: bool, workers: Workers) -> None:
 
 def test_what_parts_take_of_a_busy_machine_counts_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each work takes 10 ms by itself; on the second device three times that while the first one is busy."""
-    even_devices(monkeypatch)
     opencl.required()
     graph = products()
 

@@ -175,8 +175,9 @@ def _said(beaten: Beaten) -> str:
 def _data(item: PlannedItem) -> dict[str, Any]:
     found = {key: value for key, value in vars(item).items() if key != "line"}
     found["item"] = type(item).__name__.lower()
-    if isinstance(item, Work):
+    if isinstance(item, Work | PlannedView):
         found["recipe"] = str(item.recipe)
+    if isinstance(item, Work):
         found["offer"] = vars(item.offer)
         found["declined"] = [vars(d) for d in item.declined]
         found["beaten"] = [vars(b) for b in item.beaten]
