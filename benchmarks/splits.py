@@ -3,7 +3,8 @@
     python -m benchmarks.splits [--seconds 20]
 
 The CPU's first core and an OpenCL device on its second, a thread each; products of matrices and convolutions. By turns,
-by quiet samples (`benchmarks.quiet`).
+by quiet samples (`benchmarks.quiet`), each the second of two runs: caches are as a run leaves them, not as another way
+does.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def row_of(name: str, model: onnx.ModelProto, cores: Sequence[int], seconds: flo
 
     def turn(exe: mapsto.Executable | mapsto.DividedExecutable, core: int) -> float:
         os.sched_setaffinity(0, {core})
+        exe.run(feed)
         begun = time.perf_counter()
         exe.run(feed)
         return time.perf_counter() - begun
