@@ -22,8 +22,7 @@ def even_devices(monkeypatch: pytest.MonkeyPatch, other: float = 1.0) -> None:
     """
 
     def calibrated(name: str, backend: Backend, threads: int, is_host: bool) -> SimpleNamespace:
-        maker = backend.maker({})
-        predicted = _predicted(backend, threads if is_host else maker.spec.units)
+        predicted = _predicted(backend, threads if is_host else backend.maker({}).spec.units)
         found = {kind: (1e-3 if is_host else 1e-3 * other) / seconds for kind, seconds in predicted.items()}
         return SimpleNamespace(correction=Correction(**found), times=lambda: 1.0)
 
