@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -45,6 +45,18 @@ def works(part: DividedPart) -> int:
     return len(part.makes & {*NAMES})
 
 
+Runs = Callable[[Trials, Division, bool], TriedRuns]
+
+
+def runs_are(monkeypatch: pytest.MonkeyPatch, runs: Runs, by_turns: Runs | None = None) -> None:
+    """What runs of divisions are said to take, and by turns beside another one (as much, without `by_turns`)."""
+    beside = by_turns or runs
+    monkeypatch.setattr(Trials, "runs", runs)
+    monkeypatch.setattr(
+        Trials, "by_turns", lambda self, each, is_stream: [beside(self, d, is_stream).seconds for d in each]
+    )
+
+
 @pytest.mark.parametrize(("in_parts", "taken"), [(0.01, True), (1.0, False)])
 def test_what_runs_take_decides(in_parts: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two halves are predicted to be quicker than the whole; and tried, after the host alone."""
@@ -55,13 +67,26 @@ def test_what_runs_take_decides(in_parts: float, taken: bool, monkeypatch: pytes
         assert not is_stream
         return TriedRuns(in_parts if len(division.parts) > 1 else 0.5, ())
 
-    monkeypatch.setattr(Trials, "runs", runs)
+    runs_are(monkeypatch, runs)
     monkeypatch.setattr(Trials, "part_seconds", lambda self, division: [0.05] * len(division.parts))
     exe = product()
     assert tried[0] == 1 and max(tried) > 1
     assert (len(exe.parts) > 1) == taken
     assert exe.plan.total is not None and exe.plan.total.method.endswith("; tried")
     assert exe.plan.total.seconds == pytest.approx(in_parts if taken else 0.5, rel=1e-3)
+
+
+def test_what_is_close_is_tried_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something disturbed the host while it was tried: by turns it is seen to be the better one."""
+    runs_are(
+        monkeypatch,
+        lambda self, division, is_stream: TriedRuns(0.45 if len(division.parts) > 1 else 0.5, ()),
+        lambda self, division, is_stream: TriedRuns(0.45 if len(division.parts) > 1 else 0.4, ()),
+    )
+    monkeypatch.setattr(Trials, "part_seconds", lambda self, division: [0.05] * len(division.parts))
+    exe = product()
+    assert len(exe.parts) == 1
+    assert exe.plan.total is not None and exe.plan.total.seconds == pytest.approx(0.4, rel=1e-3)
 
 
 def test_shares_are_by_what_parts_take(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +106,7 @@ def test_shares_are_by_what_parts_take(monkeypatch: pytest.MonkeyPatch) -> None:
     def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
         return TriedRuns(max(part_seconds(self, division)), ())
 
-    monkeypatch.setattr(Trials, "runs", runs)
+    runs_are(monkeypatch, runs)
     monkeypatch.setattr(Trials, "part_seconds", part_seconds)
     exe = product()
     assert len(exe.plan.splits) == 1 and share["opencl"] == pytest.approx(0.25, abs=0.04)
@@ -106,7 +131,7 @@ def test_a_device_alone_at_work_is_not_slowed_by_another(monkeypatch: pytest.Mon
         taken = [slowed * seconds for seconds in alone(self, division)]
         return TriedRuns(max(taken), tuple(taken))
 
-    monkeypatch.setattr(Trials, "runs", runs)
+    runs_are(monkeypatch, runs)
     monkeypatch.setattr(Trials, "part_seconds", alone)
     exe = mapsto.divide(graph, ["cpu", "opencl"], threads=1, objective="throughput", replicate=False, cache=False)
     assert {part.device for part in exe.parts} == {"cpu"}
@@ -123,7 +148,7 @@ def test_what_copies_take_decides(copied: float, taken: bool, monkeypatch: pytes
     def runs(self: Trials, division: Division, is_stream: bool) -> TriedRuns:
         return TriedRuns(copied if division.copies else 0.1, ())
 
-    monkeypatch.setattr(Trials, "runs", runs)
+    runs_are(monkeypatch, runs)
     monkeypatch.setattr(Trials, "part_seconds", lambda self, division: [0.05] * len(division.parts))
     exe = mapsto.divide(diamond_model(), ["cpu", "opencl"], threads=1, objective="throughput", adapt=False)
     total = exe.plan.total
@@ -167,6 +192,7 @@ def test_runs_of_all_are_timed(is_stream: bool, measured: None, workers: Workers
     runs = trials.runs(exe._current.division, is_stream)
     assert 0 < runs.seconds < 1 and len(runs.parts) == (len(exe.parts) if is_stream else 0)
     assert all(0 < seconds < 1 for seconds in runs.parts)
+    assert all(0 < seconds < 1 for seconds in trials.by_turns([exe._current.division] * 2, is_stream))
 
 
 def test_what_parts_take_of_a_busy_machine_counts_for_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +208,7 @@ def test_what_parts_take_of_a_busy_machine_counts_for_a_stream(monkeypatch: pyte
         busy = [sum(t for t, p in zip(taken, division.parts, strict=True) if p.device == d) for d in devices]
         return TriedRuns(max(busy), tuple(taken))
 
-    monkeypatch.setattr(Trials, "runs", runs)
+    runs_are(monkeypatch, runs)
     monkeypatch.setattr(Trials, "part_seconds", lambda self, division: [0.01 * works(p) for p in division.parts])
     exe = mapsto.divide(
         graph, ["cpu", "opencl"], threads=1, objective="throughput", replicate=False, adapt=False, cache=False

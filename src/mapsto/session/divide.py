@@ -225,9 +225,15 @@ def _tried(
         if found.shares:
             attempt(placed(graph, backends, how, may_split=False), how)
         if tried:
-            return min(tried, key=lambda each: each[1].seconds)
+            return _best_of(tried, Trials(whole, guesses(graph), asked.names), how)
     divider, division, found = _within_limits(graph, asked, backends, how, found)
     return divider, Trial(division, found, found.placement.seconds)
+
+
+def _best_of(tried: Sequence[tuple[Divider, Trial]], trials: Trials, how: AskedOf) -> tuple[Divider, Trial]:
+    known = [trial for _, trial in tried]
+    seconds = trials.once_more([t.division for t in known], [t.seconds for t in known], how.objective == "throughput")
+    return tried[min(range(len(tried)), key=lambda k: seconds[k])]
 
 
 def _within_limits(

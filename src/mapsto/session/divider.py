@@ -36,7 +36,6 @@ from mapsto.session.turns import Turns
 
 _ANEW = 1.1  # times as fast a division must be expected to be to take the place of another one
 _BETTER = 1.04  # or to be tried beside one that was
-_CLOSE = 1.25  # times as long as the best: what is tried once more
 _KEPT = 4  # divisions
 _TRIALS = 4  # divisions that are compiled and tried, at most
 _FARTHEST = 8.0  # times as long as predicted, or as short: what is farther off was disturbed
@@ -173,7 +172,7 @@ class Divider:
         seen: dict[tuple[int, ...], PlacedGraph] = {}
         took: dict[tuple[int, ...], float] = {}
         found, problem = self._on_host() or self.base, None
-        trials = Trials(whole, guesses(self.base.graph), self.names)
+        trials, is_stream = Trials(whole, guesses(self.base.graph), self.names), self.how.objective == "throughput"
         for _ in range(_TRIALS):
             seats = found.placement.seats
             division = self.division(found, backends)
@@ -182,7 +181,7 @@ class Divider:
                 break
             self._see(division, seats, seconds)
             seen[seats] = found
-            runs = trials.runs(division, self.how.objective == "throughput")
+            runs = trials.runs(division, is_stream)
             took[seats] = runs.seconds
             self._see_busy(division, seconds, runs.parts)
             problem = self._problem(dict.fromkeys(self.names, 1.0))
@@ -194,21 +193,12 @@ class Divider:
             found = replace(self.base, problem=problem, placement=placement)
         if problem is None:
             return None
-        least = self._best_of(took, trials)
+        again = trials.once_more([self.kept[each] for each in took], [*took.values()], is_stream)
+        took = dict(zip(took, again, strict=True))
+        least = min(took, key=lambda each: took[each])
         best = self._known_now(seen[least], problem, took[least])
         self.seats = least
         return replace(best, division=self.division(best.found, backends))
-
-    def _best_of(self, took: dict[tuple[int, ...], float], trials: Trials) -> tuple[int, ...]:
-        """The seats that took the least; the best two once more, where they are close: what disturbed one of them for a
-        second is not the division's.
-        """
-        best, *others = sorted(took, key=lambda each: took[each])[:2]
-        if others and took[others[0]] < took[best] * _CLOSE:
-            for seats in (best, *others):
-                runs = trials.runs(self.kept[seats], self.how.objective == "throughput")
-                took[seats] = (took[seats] + runs.seconds) / 2
-        return min((best, *others), key=lambda each: took[each])
 
     def corrections(self) -> tuple[Correction, ...]:
         """Of each device, by what is known of works."""

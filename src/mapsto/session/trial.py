@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 import time
@@ -21,6 +22,8 @@ _AGREEING, _MOST = 2, 8  # runs of each part
 _WHOLE = 7  # runs of all, one after the other, whose median counts
 _STREAM, _FIRST = 12, 4  # or stretches of so many of a stream, after the first ones, which fill it
 _STRETCHES, _ENOUGH = 5, 1.0  # so many, or seconds of them: their median counts
+_CLOSE = 1.25  # times as long as the best: what is tried once more
+_TURNS, _FEWEST = 15, 3  # of each of them, at most and at least
 _LONGEST = 2.0  # seconds of all parts
 _MOST_BYTES = 1 << 30  # of the inputs
 
@@ -83,9 +86,42 @@ class Trials:
             taken.append(time.perf_counter() - begun)
         return TriedRuns(statistics.median(taken), ())
 
+    def once_more(self, divisions: Sequence[Division], seconds: Sequence[float], is_stream: bool) -> list[float]:
+        """The seconds of runs of divisions, where the best two are close those two by turns: what disturbed one of them
+        for a second is not the division's.
+        """
+        found = list(seconds)
+        best = sorted(range(len(found)), key=lambda k: found[k])[:2]
+        if self._feed is not None and len(best) > 1 and found[best[1]] < found[best[0]] * _CLOSE:
+            for k, again in zip(best, self.by_turns([divisions[k] for k in best], is_stream), strict=True):
+                found[k] = again
+        return found
+
+    def by_turns(self, divisions: Sequence[Division], is_stream: bool) -> list[float]:
+        """Seconds of a run of each, the median of turns."""
+        assert self._feed is not None
+        executables = [DividedExecutable(self._whole, each, self._devices) for each in divisions]
+        taken: list[list[float]] = [[] for _ in executables]
+        end = time.perf_counter() + _ENOUGH * len(executables)
+        while len(taken[0]) < _TURNS and not (len(taken[0]) >= _FEWEST and time.perf_counter() > end):
+            for executable, own in zip(executables, taken, strict=True):
+                own.append(_turn(executable, self._feed, is_stream))
+        return [statistics.median(own) for own in taken]
+
     def _shape(self, value: Value) -> tuple[int, ...] | None:
         known = [evaluate(dim, self._sizes) if symbols(dim) <= self._sizes.keys() else None for dim in value.shape]
         return None if None in known else tuple(int(str(dim)) for dim in known)
+
+
+def _turn(exe: DividedExecutable, feed: dict[str, np.ndarray], is_stream: bool) -> float:
+    """Seconds of a run, after one, or after the first ones of a stream: caches hold what another one left."""
+    before, counted = (_FIRST, _STREAM) if is_stream else (1, 1)
+    begun = 0.0
+    runs = itertools.repeat(feed, before + counted)
+    for at, _ in enumerate(exe.stream(runs) if is_stream else map(exe.run, runs), 1 - before):
+        if at == 0:
+            begun = time.perf_counter()
+    return (time.perf_counter() - begun) / counted
 
 
 def _streamed(exe: DividedExecutable, feed: dict[str, np.ndarray]) -> TriedRuns:
