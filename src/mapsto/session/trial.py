@@ -21,7 +21,7 @@ from mapsto.session.agreeing import agreed_least
 _AGREEING, _MOST = 2, 8  # runs of each part
 _WHOLE = 7  # runs of all, one after the other, whose median counts
 _STREAM, _FIRST = 12, 4  # or stretches of so many of a stream, after the first ones, which fill it
-_STRETCHES, _ENOUGH = 5, 1.0  # so many, or seconds of them: their median counts
+_STRETCHES, _ENOUGH = 9, 2.0  # so many, or seconds of them: their median counts
 _CLOSE = 1.25  # times as long as the best: what is tried once more
 _TURNS, _FEWEST = 15, 3  # of each of them, at most and at least
 _LONGEST = 2.0  # seconds of all parts
@@ -125,8 +125,9 @@ def _turn(exe: DividedExecutable, feed: dict[str, np.ndarray], is_stream: bool) 
 
 
 def _streamed(exe: DividedExecutable, feed: dict[str, np.ndarray]) -> TriedRuns:
-    """Stretches of one stream."""
-    stretches: list[TriedRuns] = []
+    """The medians of stretches of one stream."""
+    stretches: list[float] = []
+    parts: list[list[float]] = []
     end = 0.0
 
     def feeds() -> Iterator[dict[str, np.ndarray]]:
@@ -139,10 +140,10 @@ def _streamed(exe: DividedExecutable, feed: dict[str, np.ndarray]) -> TriedRuns:
         if at == 0:
             begun, end = now, now + _ENOUGH
         elif at > 0 and at % _STREAM == 0:
-            parts = tuple(spent.lately.seconds for spent in exe.times)
-            stretches.append(TriedRuns((now - begun) / _STREAM, parts))
+            parts.append([spent.lately.seconds for spent in exe.times])
+            stretches.append((now - begun) / _STREAM)
             begun = now
-    return sorted(stretches, key=lambda each: each.seconds)[len(stretches) // 2]
+    return TriedRuns(statistics.median(stretches), tuple(map(statistics.median, zip(*parts, strict=True))))
 
 
 def _taken(part: DividedPart, values: dict[str, np.ndarray], told: Mapping[str, np.ndarray]) -> float:
