@@ -134,14 +134,14 @@ class _Search:
         )  # fmt: skip
         group = _groups(runs)
         order = np.argsort(group, kind="stable")
-        group, times = group[order], times[order]
+        group, columns = group[order], np.ascontiguousarray(times[order].T)
         first = np.searchsorted(group, group)  # where a row's group begins
         rows = np.arange(len(order))
         beaten = np.zeros(len(order), bool)
         for step in range(_NEXT):
             for other in (rows - 1 - step, first + step):
                 open_ = np.flatnonzero(~beaten & (other >= first) & (other < rows))
-                beaten[open_] = _are_no_later(times, other[open_], open_)
+                beaten[open_] = _are_no_later(columns, other[open_], open_)
         return np.sort(order[~beaten])
 
 
@@ -169,12 +169,14 @@ def _spread(group: Indices) -> Indices:
     return np.argsort(rank >= _OF_A_KIND, kind="stable")
 
 
-def _are_no_later(times: Figures, others: Indices, rows: Indices) -> npt.NDArray[np.bool_]:
+def _are_no_later(columns: Figures, others: Indices, rows: Indices) -> npt.NDArray[np.bool_]:
     """Whether other rows are at least as early as rows in every column; most are not in one of the first."""
     found = np.zeros(len(rows), bool)
     left = np.arange(len(rows))
-    for column in range(times.shape[1]):
-        left = left[times[others[left], column] <= times[rows[left], column]]
+    for column in columns:
+        left = left[column[others[left]] <= column[rows[left]]]
+        if not len(left):
+            return found
     found[left] = True
     return found
 
