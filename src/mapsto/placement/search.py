@@ -176,7 +176,7 @@ def _are_no_later(columns: Figures, others: Indices, rows: Indices) -> npt.NDArr
     for column in columns:
         left = left[column[others[left]] <= column[rows[left]]]
         if not len(left):
-            return found
+            break
     found[left] = True
     return found
 

@@ -224,13 +224,16 @@ def _tried(
                 attempt(again, known)
         if found.shares:
             attempt(placed(graph, backends, how, may_split=False), how)
-        if tried:
+        if len(tried) > 1:
             return _best_of(tried, Trials(whole, guesses(graph), asked.names), how)
+        if tried:
+            return tried[0]
     divider, division, found = _within_limits(graph, asked, backends, how, found)
     return divider, Trial(division, found, found.placement.seconds)
 
 
 def _best_of(tried: Sequence[tuple[Divider, Trial]], trials: Trials, how: AskedOf) -> tuple[Divider, Trial]:
+    """Each divider has compared its own divisions; here the ones that they took are compared."""
     known = [trial for _, trial in tried]
     seconds = trials.once_more([t.division for t in known], [t.seconds for t in known], how.objective == "throughput")
     return tried[min(range(len(tried)), key=lambda k: seconds[k])]
