@@ -190,7 +190,8 @@ _UNITS = {
 }
 
 _CURRENT: ContextVar[Meter | None] = ContextVar("mapsto_meter", default=None)
-_DEFAULT: ContextVar[Budget | None] = ContextVar("mapsto_budget", default=None)
+_USUAL = Budget()
+_DEFAULT: ContextVar[Budget] = ContextVar("mapsto_budget", default=_USUAL)
 
 
 def current() -> Meter:
@@ -205,7 +206,7 @@ def metered() -> bool:
 
 def default() -> Budget:
     """The budget of a compile for which none is given."""
-    return _DEFAULT.get() or Budget()
+    return _DEFAULT.get()
 
 
 @contextmanager

@@ -51,11 +51,13 @@ def heads(problem: PlacementProblem) -> Figures:
 
 def prices(seconds: Figures) -> tuple[Figures, float]:
     """Prices of the devices' time under which works [work, device] are worth the most, and what they are worth: no
-    division of them takes less. (Any prices give a bound; these are found by a search in a number of steps.)
+    division of them takes less. (Any prices give a bound. Those of two devices are the best, more are searched for.)
     """
     devices = seconds.shape[1]
     if not len(seconds) or devices == 1:
         return np.full(devices, 1 / devices), float(seconds[:, 0].sum()) if devices == 1 else 0.0
+    if devices == 2:
+        return _prices_of_two(seconds)
     finite = np.minimum(seconds, LARGE)
     best, best_worth = np.full(devices, 1 / devices), -1.0
     chosen = best
@@ -72,6 +74,24 @@ def prices(seconds: Figures) -> tuple[Figures, float]:
         weights = chosen * np.exp(load / total * (2.0 / (1 + step / 4)))  # who has more to do gets dearer
         chosen = weights / weights.sum()
     return best, best_worth
+
+
+def _prices_of_two(seconds: Figures) -> tuple[Figures, float]:
+    """The best ones. By a price p of the first device's time a work is the first one's below b / (a + b), else the
+    other one's; what all are worth is concave, and straight between those prices.
+    """
+    either = np.isfinite(seconds).all(axis=1)
+    only = [float(np.minimum(seconds[np.isinf(seconds[:, 1 - own]), own], LARGE).sum()) for own in (0, 1)]
+    both = seconds[either]
+    turns = both[:, 1] / np.maximum(both.sum(axis=1), 1 / LARGE)
+    order = np.argsort(turns)
+    both, at = both[order], np.concatenate([[0.0], turns[order], [1.0]])
+    first = only[0] + np.concatenate([[0.0], both[::-1, 0].cumsum()])[::-1]
+    other = only[1] + np.concatenate([[0.0], both[:, 1].cumsum()])
+    first, other = np.append(first, first[-1]), np.append(other, other[-1])
+    worths = at * first + (1 - at) * other
+    best = int(worths.argmax())
+    return np.array([at[best], 1 - at[best]]), float(worths[best])
 
 
 def lower_bound(problem: PlacementProblem) -> float:

@@ -19,6 +19,7 @@ from mapsto.placement.simple import additive, alone, by_support, exhaustive, hef
 _SEARCHES = (1 << 13, 1 << 16, 5 << 16)
 _WIDEST = 1 << 14  # partial assignments at a time
 _MOST_ROUNDS = 30  # of local search
+_AT_ONCE = 1 << 10  # changed assignments: fewer take as long
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,13 @@ def _exact(problem: PlacementProblem) -> Placement:
     method, seats = min(zip(others, ways, strict=True), key=lambda each: each[0][1])[1]
     seconds = latency(problem, seats)
     bound = min(lower_bound(problem), seconds)
+    descended = None  # seats that no change of this kind makes better
     for steps in _SEARCHES:
-        improved = _improved(problem, seats, seconds)
-        if improved is not None:
-            seats, seconds, method = *improved, "local search"
+        if seats is not descended:
+            improved = _improved(problem, seats, seconds)
+            if improved is not None:
+                seats, seconds, method = *improved, "local search"
+            descended = seats
         if seconds <= bound * (1 + CLOSE):
             break
         found = search(problem, seconds, min(max(steps // len(problem.works), 16), _WIDEST))
@@ -100,12 +104,14 @@ def _improved(problem: PlacementProblem, seats: Sequence[int], seconds: float) -
     while length <= len(best) and rounds < _MOST_ROUNDS:
         rounds += 1
         tried = _changed(best, length, allowed)
+        length *= 2
+        while length <= len(best) and len(tried) < _AT_ONCE:
+            tried = np.concatenate([tried, _changed(best, length, allowed)])
+            length *= 2
         takes = latencies(problem, tried) if len(tried) else np.array([math.inf])
         row = int(takes.argmin())
         if takes[row] < least * (1 - CLOSE):
             best, least, length = tried[row], float(takes[row]), 1
-        else:
-            length *= 2
     return ([int(d) for d in best], least) if least < seconds else None
 
 

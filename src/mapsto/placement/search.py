@@ -62,10 +62,10 @@ class _Search:
             runs = runs.chosen(origin)
             self.path = np.maximum(self.path[origin], runs.advance(seat) + self.after[k, seat])
             self._level(runs, k)
-            rows = self._promising(runs, k)
+            rows, runs = self._promising(runs, k)
             if not len(rows):
                 return Reached(None, self.known, min(self.known, self.dropped))
-            runs, self.path = runs.chosen(rows), self.path[rows]
+            self.path = self.path[rows]
             self.trail.append((origin[rows], seat[rows]))
         return self._ended(runs.finish())
 
@@ -95,16 +95,21 @@ class _Search:
         others = [d for d in range(len(self.problem.devices)) if d not in movers]
         runs.free[:, others] = np.maximum(runs.free[:, others], floor)
 
-    def _promising(self, runs: Runs, k: int) -> Indices:
+    def _promising(self, runs: Runs, k: int) -> tuple[Indices, Runs]:
         """Rows that may still become better than the best known, `width` at most, the most promising first."""
         bound, order = self._bounds(runs, self.seconds[k + 1 :])
         rows = np.flatnonzero(bound < self.known * (1 - CLOSE))
+        if not len(rows):
+            return rows, runs
         rows = rows[np.lexsort((order[rows], bound[rows]))]
-        rows = rows[self._undominated(runs.chosen(rows), self.path[rows])]
-        if len(rows) > self.width:
-            rows = rows[_spread(_groups(runs.chosen(rows)))]
-            self.dropped = min(self.dropped, float(bound[rows[self.width :]].min()))
-        return rows[: self.width]
+        better = runs.chosen(rows)
+        group = _groups(better)
+        kept = self._undominated(better, self.path[rows], group)
+        if len(kept) > self.width:
+            kept = kept[_spread(group[kept])]
+            self.dropped = min(self.dropped, float(bound[rows[kept[self.width :]]].min()))
+        kept = kept[: self.width]
+        return rows[kept], better.chosen(kept)
 
     def _bounds(self, runs: Runs, left: Figures) -> tuple[Figures, Figures]:
         """What no end of each run is below, with these works left; and what is less in those that promise more."""
@@ -118,12 +123,10 @@ class _Search:
         bound = np.maximum(least, np.maximum(runs.free @ price + worth, runs.free @ even + evenly))
         return bound, runs.free @ even
 
-    def _undominated(self, runs: Runs, path: Figures) -> Indices:
+    def _undominated(self, runs: Runs, path: Figures, group: Indices) -> Indices:
         """Rows, in their order, that none of those that they are compared with is at least as early as in everything:
-        of the ones with the same values in the same places, the `_NEXT` before them and the `_NEXT` most promising.
+        of the ones of their group, the `_NEXT` before them and the `_NEXT` most promising.
         """
-        if not len(runs):
-            return np.zeros(0, np.intp)
         done = [runs.spent()[:, None]] if runs.adds_up else [runs.free, runs.buses]
         times = np.concatenate(
             [
@@ -132,7 +135,6 @@ class _Search:
             ],
             axis=1,
         )  # fmt: skip
-        group = _groups(runs)
         order = np.argsort(group, kind="stable")
         group, columns = group[order], np.ascontiguousarray(times[order].T)
         first = np.searchsorted(group, group)  # where a row's group begins
@@ -148,15 +150,15 @@ class _Search:
 def _groups(runs: Runs) -> Indices:
     """A number for each row: the same for those with the same values in the same places."""
     base = max(runs.free.shape[1], 2)
-    digits = np.concatenate([np.isfinite(runs.there).reshape(len(runs), -1), runs.made], axis=1).astype(np.int64)
-    at_once = int(62 / math.log2(base))
-    found = np.zeros(len(runs), np.int64)
+    digits = np.concatenate([np.isfinite(runs.there).reshape(len(runs), -1), runs.made], axis=1, dtype=np.float64)
+    at_once = int(53 / math.log2(base))  # digits that a float64 holds exactly
+    found = np.zeros(len(runs), np.intp)
     for start in range(0, digits.shape[1], at_once):
         part = digits[:, start : start + at_once]
-        word = part @ (base ** np.arange(part.shape[1], dtype=np.int64))
+        word = part @ (float(base) ** np.arange(part.shape[1]))
         pair = found * (len(runs) + 1) + np.unique(word, return_inverse=True)[1].reshape(-1)
-        found = np.unique(pair, return_inverse=True)[1].reshape(-1).astype(np.int64)
-    return found.astype(np.intp)
+        found = np.unique(pair, return_inverse=True)[1].reshape(-1)
+    return found
 
 
 def _spread(group: Indices) -> Indices:
