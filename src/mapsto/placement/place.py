@@ -19,7 +19,8 @@ from mapsto.placement.simple import additive, alone, by_support, exhaustive, hef
 _SEARCHES = (1 << 13, 1 << 16, 5 << 16)
 _WIDEST = 1 << 14  # partial assignments at a time
 _MOST_ROUNDS = 30  # of local search
-_AT_ONCE = 1 << 10  # changed assignments: fewer take as long
+_AT_ONCE = 1 << 11  # changed assignments of more than one work in a row: fewer take about as long
+_TOGETHER = 16  # changes that each make it better, made together
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,28 @@ def _improved(problem: PlacementProblem, seats: Sequence[int], seconds: float) -
         rounds += 1
         tried = _changed(best, length, allowed)
         length *= 2
-        while length <= len(best) and len(tried) < _AT_ONCE:
+        while 2 < length <= len(best) and len(tried) < _AT_ONCE:
             tried = np.concatenate([tried, _changed(best, length, allowed)])
             length *= 2
         takes = latencies(problem, tried) if len(tried) else np.array([math.inf])
-        row = int(takes.argmin())
-        if takes[row] < least * (1 - CLOSE):
+        better = np.flatnonzero(takes < least * (1 - CLOSE))
+        if len(better):
+            better = better[takes[better].argsort(kind="stable")][:_TOGETHER]
+            tried, takes = tried[better], takes[better]
+            joined = _joined(best, tried)
+            tried, takes = np.concatenate([tried, joined]), np.concatenate([takes, latencies(problem, joined)])
+            row = int(takes.argmin())
             best, least, length = tried[row], float(takes[row]), 1
     return ([int(d) for d in best], least) if least < seconds else None
+
+
+def _joined(seats: Indices, changed: Indices) -> Indices:
+    """The first two of these changes of seats together, the first three, and so on."""
+    found, joined = [], changed[0].copy()
+    for each in changed[1:]:
+        joined = np.where(each != seats, each, joined)
+        found.append(joined)
+    return np.array(found, np.intp).reshape(len(found), len(seats))
 
 
 def _changed(seats: Indices, length: int, allowed: npt.NDArray[np.bool_]) -> Indices:
