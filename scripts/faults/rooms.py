@@ -61,6 +61,7 @@ ROOMS: dict[str, Room] = {
     "solve": Room(("tests/solve",), ("tests/plan", "tests/devices/test_described.py")),
     "ops": Room(("tests/ops",), ("tests/importers", "tests/passes", "tests/train", "tests/test_budget.py", *_MODELS)),
     "passes": Room(("tests/passes",), ("tests/plan", "tests/ops", *_MODELS)),
+    "formats": Room(("tests/formats", "tests/session/test_formats.py")),
     "machine": Room(("tests/machine",), ("tests/plan", "tests/report", "tests/devices/cpu", "tests/cli")),
     "plan": Room(("tests/plan",), (*_PLANS[1:], "tests/benchmarks", "tests/devices/cpu", *_MODELS[1:])),
     "runtime": Room(("tests/runtime",), ("tests/session", "tests/devices/opencl/test_engine.py", "tests/cli")),

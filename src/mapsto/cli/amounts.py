@@ -30,6 +30,12 @@ def parse_pins(texts: Sequence[str]) -> list[tuple[str, str]]:
     return [_pair(text, "--pin", "PATTERN=DEVICE") for text in texts]
 
 
+def parse_formats(texts: Sequence[str]) -> dict[str, str]:
+    """bf16, or 'conv*=bf16'. Raises UsageError."""
+    pairs = (_pair(text, "--formats", "FORMAT or PATTERN=FORMAT") if "=" in text else ("*", text) for text in texts)
+    return dict(pairs)
+
+
 def seconds_of(text: str, option: str) -> float:
     """30ms. Raises UsageError."""
     return _amount(text, _SECONDS, f"{option} {text}", "30ms or 0.5s")

@@ -115,6 +115,15 @@ PlacerOption = Annotated[
     str | None, typer.Option("--placer", help="Of several devices: exact; or, to compare, greedy, heft, exhaustive.")
 ]
 
+FormatsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--formats",
+        metavar="FORMAT|PATTERN=FORMAT",
+        help="Compute products of f32 in bf16, f16, bf16-weights or f16-weights: all, or 'conv*=bf16'. Repeatable.",
+    ),
+]
+
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -172,6 +181,7 @@ def run(
         bool,
         typer.Option("--adapt", help="Make code for these sizes alone where that is faster, and time that as well."),
     ] = False,
+    formats: FormatsOption = None,
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
@@ -184,7 +194,7 @@ def run(
     fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer, limit or [], power)
     code = run_model(
         model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, adapt, plan, how, deadline,
-        json,
+        formats or [], json,
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -214,6 +224,7 @@ def compile_(
     placer: PlacerOption = None,
     limit: LimitOption = None,
     power: PowerOption = None,
+    formats: FormatsOption = None,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
@@ -222,7 +233,7 @@ def compile_(
 
     how = Divided(pin or [], objective, placer, limit or [], power)
     asked = (model, output, shape or [], update or [])
-    compile_model(*asked, threads, plan, check_indices, data_root, cache, device, how, json)
+    compile_model(*asked, threads, plan, check_indices, data_root, cache, device, how, formats or [], json)
 
 
 @app.command()
@@ -315,6 +326,11 @@ def check(
     limit: LimitOption = None,
     power: PowerOption = None,
     cache: CacheOption = True,
+    formats: FormatsOption = None,
+    max_error: Annotated[
+        float | None,
+        typer.Option("--max-error", metavar="1e-2", min=0.0, help="Of each channel, instead of the rule for f32."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
@@ -325,7 +341,10 @@ def check(
     if passes:
         code = check_passes(model, *fed, seed, data_root, json)
     else:
-        code = check_model(model, *fed, threads, reference, check_indices, seed, data_root, device, cache, how, json)
+        code = check_model(
+            model, *fed, threads, reference, check_indices, seed, data_root, device, cache, how, formats or [],
+            max_error, json,
+        )  # fmt: skip
     raise typer.Exit(code)
 
 
@@ -345,7 +364,8 @@ def verify(
 def _refuse_of_this_machine(*given: object) -> None:
     if any(given):
         raise typer.BadParameter(
-            "--verify, --worst, --inputs, --input, --threads, --device, --power are of this machine, not of --machine"
+            "--verify, --worst, --inputs, --input, --threads, --device, --power, --formats are of this machine, not of "
+            "--machine"
         )
 
 
@@ -400,6 +420,7 @@ def plan(
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
     cache: CacheOption = True,
+    formats: FormatsOption = None,
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason; or onto a described one."""
@@ -414,7 +435,7 @@ def plan(
     if machine is not None:
         from mapsto.cli.machines import show_simulation
 
-        _refuse_of_this_machine(verify, worst, inputs, given, threads, device != "cpu", power)
+        _refuse_of_this_machine(verify, worst, inputs, given, threads, device != "cpu", power, formats)
         places = (limit or [], pin or [], placer or "exact", deadline, trace)
         code = show_simulation(model, machine, shape or [], objective or "latency", *places, output, data_root, json)
         raise typer.Exit(code)
@@ -425,6 +446,8 @@ def plan(
             raise typer.BadParameter(
                 "--verify is of one device: leave --objective, --pin, --placer, --limit, --power and --deadline out"
             )
+        if formats:
+            raise typer.BadParameter("--verify is of formats as the model has them: leave --formats out")
         from mapsto.cli.prediction import verify_plan
 
         fed = (inputs, given or [], shape or [])
@@ -433,7 +456,7 @@ def plan(
     from mapsto.cli.open import Divided
 
     how = Divided(pin or [], objective, placer, limit or [], power)
-    code = show_plan(model, shape or [], threads, output, data_root, device, cache, how, deadline, json)
+    code = show_plan(model, shape or [], threads, output, data_root, device, cache, how, deadline, formats or [], json)
     raise typer.Exit(code)
 
 
@@ -475,6 +498,7 @@ def explain(
     limit: LimitOption = None,
     power: PowerOption = None,
     cache: CacheOption = True,
+    formats: FormatsOption = None,
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
@@ -482,7 +506,7 @@ def explain(
     from mapsto.cli.plan import explain_node
 
     how = Divided(pin or [], objective, placer, limit or [], power)
-    explain_node(model, node, shape or [], threads, data_root, device, cache, how, json)
+    explain_node(model, node, shape or [], threads, data_root, device, cache, how, formats or [], json)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mapsto.cli.amounts import parse_formats
 from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import feed_of_model, make_feed, parse_shapes, read_given
 from mapsto.cli.open import Divided, open_model
@@ -62,18 +63,21 @@ def check_model(
     device: str,
     cache: bool,
     how: Divided,
+    formats: Sequence[str],
+    max_error: float | None,
     as_json: bool,
 ) -> int:
     """Prints the comparison; the exit code."""
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
     opened = open_model(
-        model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device, cache=cache, how=how
-    )
+        model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device, cache=cache, how=how,
+        formats=parse_formats(formats),
+    )  # fmt: skip
     fed = make_feed(opened.inputs, read, seed)
     ours: Outputs = opened.executable.run(fed.feed)
     engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]
     found = _run_others(engines, Setup(model, shapes, data_root=data_root), fed.feed)
-    sections = judged(ours, found.outputs)
+    sections = judged(ours, found.outputs, max_error)
     if not sections:
         reasons = "\n".join(f"  {name}: {why}" for name, why in found.absent.items())
         raise MapstoError(f"nothing to compare with:\n{reasons}")
@@ -122,25 +126,26 @@ def _run_others(engines: Sequence[str], setup: Setup, feed: Mapping[str, np.ndar
     return found
 
 
-def judged(ours: Outputs, others: Mapping[str, Outputs]) -> list[Section]:
-    """Our outputs under the rule for each reference there is.
+def judged(ours: Outputs, others: Mapping[str, Outputs], max_error: float | None = None) -> list[Section]:
+    """Our outputs under the rule for each reference there is, or with this error of each channel at most.
 
     Unoptimised ONNX Runtime has the optimised one as its peer; the numpy reference whichever ONNX Runtime there is.
     """
     sections = []
     if REFERENCE in others:
         peer = others.get(PEER)
-        sections.append(Section(REFERENCE, _rule(PEER if peer else None), judge(others[REFERENCE], ours, peer)))
+        rule = _rule(PEER if peer else None, max_error)
+        sections.append(Section(REFERENCE, rule, judge(others[REFERENCE], ours, peer, max_error)))
     if "numpy" in others:
         name = next((name for name in (PEER, REFERENCE) if name in others), None)
         peer = others[name] if name else None
-        sections.append(Section("numpy", _rule(name), judge(others["numpy"], ours, peer)))
+        sections.append(Section("numpy", _rule(name, max_error), judge(others["numpy"], ours, peer, max_error)))
     return sections
 
 
-def _rule(peer: str | None) -> str:
-    if peer is None:
-        return f"error of each channel at most {LIMIT_WITHOUT_PEER:g}"
+def _rule(peer: str | None, max_error: float | None) -> str:
+    if peer is None or max_error is not None:
+        return f"error of each channel at most {LIMIT_WITHOUT_PEER if max_error is None else max_error:g}"
     return f"error of each channel at most {ERROR_FACTOR:g} times that of {peer}, plus {SLACK:g}"
 
 

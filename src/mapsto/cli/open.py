@@ -81,6 +81,7 @@ def open_model(
     updates: Mapping[str, str] | None = None,
     adapt: bool = False,
     how: Divided = NOT_SAID,
+    formats: Mapping[str, str] | None = None,
 ) -> Opened:
     """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). device: one, or several with
     commas between; plan: of either kind. Raises MapstoErrors.
@@ -103,12 +104,16 @@ def open_model(
             raise UsageError(f"{model} is compiled already, for the CPU: --device needs an ONNX file")
         if adapt:
             raise UsageError(f"{model} is compiled already: --adapt needs an ONNX file")
+        if formats:
+            raise UsageError(f"{model} is compiled already: --formats needs an ONNX file")
         executable = mapsto.load(model, threads=threads)
         divided = isinstance(executable, mapsto.DividedExecutable)
         return Opened(executable, "loaded", time.perf_counter() - began, divided)
     if several(device) or (plan is not None and _is_division(plan)):
         if adapt:
             raise UsageError("--adapt is for one device")
+        if formats:
+            raise UsageError("--formats is for one device so far")
         made = _divided(model, shapes, threads, plan, check_indices, data_root, device, cache, how, updates)
         return Opened(made, "divided", time.perf_counter() - began, True)
     if how:
@@ -126,6 +131,7 @@ def open_model(
             cache=cache,
             updates=updates,
             adapt=adapt,
+            formats=formats or None,
         )
     came = FOUND if executable.cache_note == FOUND else "compiled"
     return Opened(executable, came, time.perf_counter() - began)

@@ -89,6 +89,7 @@ def _head(plan: Plan) -> dict[str, str]:
         "traits": str(plan.traits), "machine": "" if basis is None else f"{basis.machine} {basis.source}",
     }  # fmt: skip
     found |= {f"size {name}": str(number) for name, number in (() if basis is None else basis.sizes)}
+    found |= {f"format of {', '.join(each.sources)}": each.format for each in plan.formats}
     found |= {f"place {output}": value for output, value in plan.places.items()}
     found |= {f"pin apart {', '.join(names)}": _HERE for names in plan.pins.apart}
     found |= {f"pin inner {name}": str(dim) for name, dim in plan.pins.inner}

@@ -13,7 +13,7 @@ from mapsto.plan.items import Branches, Control, Item, View, tasks
 from mapsto.plan.judge import Choice
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
-from mapsto.plan.works import Basis, Beaten
+from mapsto.plan.works import Basis, Beaten, PlannedFormat
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,22 @@ class Taken:
 
 
 def plan_of(
-    mapped: Mapped, taken: Mapping[str, Taken], device: str, origin: tuple[str, str]
+    mapped: Mapped,
+    taken: Mapping[str, Taken],
+    device: str,
+    origin: tuple[str, str],
+    formats: tuple[PlannedFormat, ...] = (),
 ) -> printed.Plan:
-    """The plan of a mapped graph. taken: by work. origin: the graph's digest, the version."""
+    """The plan of a mapped graph. taken: by work. origin: the graph's digest, the version. formats: of its products."""
     numbers = {id(node): at for at, node in enumerate(mapped.graph.walk())}
     constants = {*mapped.graph.constants, *(n for task in tasks(mapped.items) for n in task.constants)}
     constants |= {name for node in mapped.graph.walk() for inner in node.graphs for name in inner.constants}
     items = tuple(_printed(item, mapped, taken, numbers) for item in mapped.items)
     homes = {name: home for name, home in mapped.homes.items() if name not in constants}
     places, traits, basis = dict(mapped.places), mapped.traits, mapped.basis
-    return printed.Plan(mapped.graph.name, device, *origin, items, homes, places, traits=traits, basis=basis)
+    return printed.Plan(
+        mapped.graph.name, device, *origin, items, homes, places, traits=traits, basis=basis, formats=formats
+    )
 
 
 def _printed(

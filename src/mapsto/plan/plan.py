@@ -26,6 +26,7 @@ from mapsto.plan.works import (
     Offer,
     Pins,
     PlannedControl,
+    PlannedFormat,
     PlannedItem,
     PlannedRegion,
     PlannedView,
@@ -35,8 +36,8 @@ from mapsto.plan.works import (
 )  # fmt: skip
 
 __all__ = [
-    "Basis", "Beaten", "Declined", "Offer", "Pins", "Plan", "PlannedControl", "PlannedItem", "PlannedRegion",
-    "PlannedView", "Seats", "Work", "parse", "walk",
+    "Basis", "Beaten", "Declined", "Offer", "Pins", "Plan", "PlannedControl", "PlannedFormat", "PlannedItem",
+    "PlannedRegion", "PlannedView", "Seats", "Work", "parse", "walk",
 ]  # fmt: skip
 
 
@@ -44,7 +45,7 @@ __all__ = [
 class Plan:
     """All decisions about one graph on one device. `device`: its maker's name. `digest` is the graph's, `version` that
     of mapsto: a plan is replayed where they are the same. `places`: output of the graph -> the value whose buffer holds
-    it. A plan of pins alone is not replayed but made.
+    it. A plan of pins alone is not replayed but made. `formats`: of the graph, which was made of the model so.
     """
 
     graph: str
@@ -57,6 +58,7 @@ class Plan:
     pins: Pins = NO_PINS
     traits: Traits | None = None  # what its maker asked for; None in a plan of pins alone
     basis: Basis | None = None  # what its costs were counted with
+    formats: tuple[PlannedFormat, ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)  # first words, homes: where read
 
     @property
@@ -78,6 +80,7 @@ class Plan:
             self.pins,
             self.traits,
             self.basis,
+            self.formats,
         )
         return "\n".join(plan_lines(parts)) + "\n"
 
@@ -89,6 +92,7 @@ class Plan:
             "version": self.version,
             "traits": None if self.traits is None else vars(self.traits),
             "basis": None if self.basis is None else asdict(self.basis),
+            "formats": [{key: v for key, v in vars(each).items() if key != "line"} for each in self.formats],
             "items": [_data(item) for item in self.items],
             "homes": {
                 name: {"buffer": h.buffer, "type": str(h.value(name)), "layout": str(h.layout), "because": h.because}
@@ -113,6 +117,7 @@ class Plan:
         lines = [name]
         for work in works:
             lines.extend(_explained(work))
+            lines.extend(f"    {_formatted(each)}" for each in self.formats if {*each.sources} & {name, *work.sources})
         lines.extend(f"  {v.value} needs no code: it is {', '.join(v.of)}, as it lies" for v in views)
         for value in values:
             home = self.homes[value]
@@ -155,6 +160,12 @@ def _explained(work: Work) -> list[str]:
     lines.extend(f"    {_said(b)}: {_more(b.loss)}" for b in work.beaten)
     lines.extend(f"    not {d.rule} of {d.of}: {d.why}" for d in work.declined)
     return lines
+
+
+def _formatted(each: PlannedFormat) -> str:
+    of = f"products of {', '.join(each.sources)}"
+    kept = f"{of} stay f32" if each.format == "f32" else f"{of} are of {each.format}"
+    return f"{kept}: {each.because}" if each.because else kept
 
 
 def _microseconds(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
     plan <graph> for <device>
     graph <digest> by mapsto <version>
+    format <name> of <source node>, ... because "<...>"
     traits <trait> <number>, ...    what the maker asked for (`plan.traits`)
     machine <digest> <source>       the figures that costs were counted with
     size <name> <number>            what an open size was taken for
@@ -63,6 +64,7 @@ from mapsto.plan.works import (
     Offer,
     Pins,
     PlannedControl,
+    PlannedFormat,
     PlannedItem,
     PlannedRegion,
     PlannedView,
@@ -87,6 +89,7 @@ class PlanFields:
     pins: Pins
     traits: Traits | None
     basis: Basis | None
+    formats: tuple[PlannedFormat, ...] = ()
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -94,6 +97,9 @@ def plan_lines(parts: PlanFields) -> Iterator[str]:
     yield f"plan {name_text(parts.graph)} for {parts.device}"
     if parts.digest:
         yield f"graph {parts.digest} by mapsto {parts.version}"
+    for each in parts.formats:
+        reason = f" because {quoted_text(each.because)}" if each.because else ""
+        yield f"format {each.format} of {names_text(each.sources)}{reason}"
     if parts.traits is not None:
         yield f"traits {traits_text(parts.traits)}"
     if parts.basis is not None:
@@ -178,6 +184,7 @@ def _home_lines(name: str, home: Home) -> Iterator[str]:
 
 _HEAD = re.compile(rf"plan (?P<graph>{NAME}) for (?P<device>\S+)$")
 _ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
+_FORMAT = re.compile(rf"format (?P<format>\S+) of (?P<sources>{NAMES})(?: because (?P<because>{TEXT}))?$")
 _TRAIT = re.compile(r"(?P<name>\w+) (?P<number>\d{1,9})$")
 _WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine) = (?P<recipe>.+)$")
 _VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{NAME}) of (?P<of>{NAMES}) = (?P<recipe>.+)$")
@@ -243,6 +250,7 @@ class _Reader:
     device: str = ""
     digest: str = ""
     version: str = ""
+    formats: list[PlannedFormat] = field(default_factory=list)
     traits: Traits | None = None
     items: list[PlannedItem] = field(default_factory=list)
     open: list[_Open] = field(default_factory=list)
@@ -289,6 +297,11 @@ class _Reader:
         found = _matched(_ORIGIN, line)
         self.once("graph", number)
         self.digest, self.version = found["digest"], found["version"]
+
+    def read_format(self, line: str, number: int) -> None:
+        found = _matched(_FORMAT, line)
+        because = "" if found["because"] is None else read_text(found["because"])
+        self.formats.append(PlannedFormat(found["format"], read_names(found["sources"]), because, number))
 
     def read_traits(self, line: str, number: int) -> None:
         found = [_matched(_TRAIT, part) for part in line.removeprefix("traits ").split(", ")]
@@ -426,12 +439,14 @@ class _Reader:
         pins = Pins(tuple(self.apart), tuple(self.inner.items()), tuple(self.assumed.items()), self.pinned)
         head = self.graph, self.device, self.digest, self.version
         basis = None if self.machine is None else Basis(*self.machine, tuple(self.sizes.items()), self.seats)
-        return PlanFields(*head, tuple(self.items), self.homes, self.places, pins, self.traits, basis, self.lines)
+        items, formats = tuple(self.items), tuple(self.formats)
+        return PlanFields(*head, items, self.homes, self.places, pins, self.traits, basis, formats, self.lines)
 
 
 _LINES: Mapping[str, Callable[[_Reader, str, int], None]] = {
     "plan": _Reader.read_plan,
     "graph": _Reader.read_graph,
+    "format": _Reader.read_format,
     "traits": _Reader.read_traits,
     "machine": _Reader.read_machine,
     "size": _Reader.read_size,

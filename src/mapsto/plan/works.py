@@ -145,6 +145,16 @@ class Pins:
 NO_PINS = Pins()
 
 
+@dataclass(frozen=True)
+class PlannedFormat:
+    """The number format that the products of some source nodes are computed in, and why ("f32": as the model says)."""
+
+    format: str
+    sources: tuple[str, ...]
+    because: str = ""
+    line: int = field(default=0, compare=False)  # where it was read
+
+
 _Item = TypeVar("_Item")  # of a plan, or of what a plan is made from
 
 

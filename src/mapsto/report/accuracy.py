@@ -124,21 +124,28 @@ def compare(reference: np.ndarray, found: np.ndarray) -> Comparison:
     return Comparison(mismatch, *_largest_by_channel(reference, found))
 
 
-def judge(reference: Outputs, ours: Outputs, peer: Outputs | None = None) -> list[Verdict]:
+def judge(
+    reference: Outputs, ours: Outputs, peer: Outputs | None = None, max_error: float | None = None
+) -> list[Verdict]:
     """The rule for the outputs of one run; see `judge_runs`."""
-    return judge_runs([reference], [ours], None if peer is None else [peer])
+    return judge_runs([reference], [ours], None if peer is None else [peer], max_error)
 
 
 def judge_runs(
-    references: Sequence[Outputs], ours: Sequence[Outputs], peers: Sequence[Outputs] | None = None
+    references: Sequence[Outputs],
+    ours: Sequence[Outputs],
+    peers: Sequence[Outputs] | None = None,
+    max_error: float | None = None,
 ) -> list[Verdict]:
-    """The rule over several runs, one verdict an output. `peers` None: the limit is LIMIT_WITHOUT_PEER."""
+    """The rule over several runs, one verdict an output. `max_error`: the limit, whatever a peer's error is. `peers`
+    None: the limit is LIMIT_WITHOUT_PEER.
+    """
     assert references and len(references) == len(ours)
     verdicts = []
     for name in references[0]:
         mine = [_compare_named(name, r, o) for r, o in zip(references, ours, strict=True)]
         others = None if peers is None else [_compare_named(name, r, p) for r, p in zip(references, peers, strict=True)]
-        verdicts.append(_verdict(name, references[0][name], mine, others))
+        verdicts.append(_verdict(name, references[0][name], mine, others, max_error))
     return verdicts
 
 
@@ -163,13 +170,19 @@ def _all_channels(comparison: Comparison) -> Comparison:
 
 
 def _verdict(
-    name: str, reference: np.ndarray, mine: Sequence[Comparison], others: Sequence[Comparison] | None
+    name: str,
+    reference: np.ndarray,
+    mine: Sequence[Comparison],
+    others: Sequence[Comparison] | None,
+    max_error: float | None,
 ) -> Verdict:
     ours, peer = _over_runs(mine), None if others is None else _over_runs(others)
     if peer is not None and len(peer.difference) != len(ours.difference):
         ours, peer = _all_channels(ours), _all_channels(peer)
     errors, allowed = ours.errors, np.full(len(ours.errors), LIMIT_WITHOUT_PEER)
-    if peer is not None:
+    if max_error is not None:
+        allowed = np.full(len(ours.errors), max_error)
+    elif peer is not None:
         allowed = ERROR_FACTOR * peer.errors + SLACK
     with np.errstate(invalid="ignore"):  # both infinite: the peer fails this channel too
         nearness = np.nan_to_num(errors / allowed, nan=1.0, posinf=np.inf)

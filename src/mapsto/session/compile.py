@@ -15,7 +15,8 @@ from mapsto.budget import current, metering
 from mapsto.devices.backend import Backend, Progress
 from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
-from mapsto.errors import ModelError, ParseError, ShapeError
+from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
+from mapsto.formats.format import Wanted
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.machine.spec import DeviceSpec
@@ -28,12 +29,13 @@ from mapsto.plan.judge import Choice
 from mapsto.plan.mapped import Mapped, Taken, plan_of
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.replay import check_origin, replay
-from mapsto.plan.works import NO_PINS, Beaten, Offer
+from mapsto.plan.works import NO_PINS, Beaten, Offer, PlannedFormat
 from mapsto.runtime.executable import Executable
 from mapsto.session.assemble import assemble, link
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import steps_text
+from mapsto.session.formed import Formed, formed, said
 from mapsto.session.request import Request
 from mapsto.session.shapes import with_shapes
 from mapsto.session.updates import with_updates
@@ -62,17 +64,26 @@ def compiled(asked: Request) -> Compiled:
             backend_named(asked.device, asked.cache, asked.isa) as backend,
         ):
             opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root)
-            graph = asked_graph(replace(asked, model=opened))
-            exe = build(graph, backend, asked.threads, asked.progress, pinned, defaults)
+            formed = asked_graph(replace(asked, model=opened, formats=_formats(asked.formats, pinned)))
+            exe = build(formed.graph, backend, asked.threads, asked.progress, pinned, defaults, formed.formats)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
     return Compiled(exe, listed)
 
 
-def asked_graph(asked: Request) -> Graph:
+def asked_graph(asked: Request) -> Formed:
     """The graph that a request is compiled from, the passes done with it."""
     graph = prepared(asked.model, asked.shapes, None, asked.data_root, asked.overridable, asked.updates)
-    return graph if asked.check_indices else unchecked(graph)
+    return formed(graph if asked.check_indices else unchecked(graph), asked.formats)
+
+
+def _formats(asked: Wanted, plan: Plan | None) -> Wanted:
+    """Those that a plan says. Raises ArgumentError where others are asked for as well."""
+    if plan is None or not plan.formats:
+        return asked
+    if asked:
+        raise ArgumentError("formats: the plan says them: leave `formats` out, or edit the plan")
+    return said(plan.formats)
 
 
 def opened_model(
@@ -129,11 +140,14 @@ def build(
     progress: Progress | None,
     pinned: Plan | None = None,
     defaults: Mapping[str, np.ndarray] | None = None,
+    formats: tuple[PlannedFormat, ...] = (),
 ) -> Executable:
-    """Plan, generate, compile and assemble a graph that the passes are done with. `defaults` of inputs by name."""
+    """Plan, generate, compile and assemble a graph that the passes are done with. `defaults` of inputs by name;
+    `formats` that its products have been given.
+    """
     with metering(), np.errstate(all="ignore"):  # numbers of the model overflow as IEEE 754 says
         _earn(graph)
-        return _build(graph, backend, threads, progress, pinned, defaults)
+        return _build(graph, backend, threads, progress, pinned, defaults, formats)
 
 
 def _earn(graph: Graph) -> None:
@@ -154,6 +168,7 @@ def _build(
     progress: Progress | None,
     pinned: Plan | None,
     defaults: Mapping[str, np.ndarray] | None,
+    formats: tuple[PlannedFormat, ...],
 ) -> Executable:
     origin = graph_digest(graph), VERSION
     constants = constants_of(graph)
@@ -168,7 +183,7 @@ def _build(
     made = _made(mapped, maker, offers, lines)
     taken = {name: _taken(each, mapped.choices.get(name), maker.spec) for name, each in made.items()}
     exe = executable_of(mapped, made, constants, backend, threads, progress, defaults)
-    plan = plan_of(mapped, taken, backend.name, origin) if replayed is None else replayed
+    plan = plan_of(mapped, taken, backend.name, origin, formats) if replayed is None else replayed
     exe.plan_text = plan.text() + steps_text(exe)
     debug.show(debug.PLAN, "plan", lambda: exe.plan_text)
     return exe

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mapsto.arguments import Progress, flag_of, names_of, pairs_of, shapes_of, telling
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError
+from mapsto.formats.format import wanted as wanted_formats
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable, Overriding
 from mapsto.session.cache.executables import FOUND, KEPT, Kept, Place
@@ -40,6 +41,7 @@ def compile_model(
     device: str = "cpu",
     updates: Mapping[str, str] | None = None,
     adapt: bool = False,
+    formats: str | Mapping[str, str] | None = None,
 ) -> Executable:
     """Compile a model for a device of this machine.
 
@@ -63,6 +65,9 @@ def compile_model(
     without a copy of it. Both are of one type and shape; the array is C-contiguous and writable.
     adapt: whether executables for single sizes are made in the background where runs bring these often and that is
     faster (docs/sizes.md); their results may have other bits. `report()` of the executable says what was made.
+    formats: the number format in which products of f32 are computed, by its name ("bf16", "f16"; "bf16-weights",
+    "f16-weights": constant operands alone) or by patterns of nodes, of which the last one that fits counts:
+    {"*": "bf16", "head*": "f32"} (docs/formats.md). Results are as accurate as the format; `plan` says what was done.
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
@@ -73,7 +78,7 @@ def compile_model(
     names, pairs = names_of(overridable, "overridable"), pairs_of(updates, "updates")
     asked = Request(
         model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device, pairs,
-        flag_of(adapt, "adapt"),
+        flag_of(adapt, "adapt"), wanted_formats(formats),
     )  # fmt: skip
     if asked.adapt and plan is not None:
         raise ArgumentError("adapt: a plan that is replayed is of one graph; leave `plan` or `adapt` out")

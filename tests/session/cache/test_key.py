@@ -17,6 +17,7 @@ import mapsto
 from mapsto import version
 from mapsto.budget import Budget, defaulting, metering
 from mapsto.devices.cpu import deciding as machine
+from mapsto.formats.format import wanted
 from mapsto.session.cache import key
 from mapsto.session.cache.key import Uncached, options_digest
 from mapsto.session.request import Request
@@ -52,6 +53,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("check_indices", False),
     ("data_root", "/tmp"),
     ("overridable", ("w",)),
+    ("formats", wanted("bf16")),
     ("updates", (("cache", "cache.next"),)),
 ]
 

@@ -37,6 +37,7 @@ ARGUMENTS: Mapping[str, Callable[[Request], Any]] = {
     "data_root": lambda asked: None if asked.data_root is None else absolute(asked.data_root, "data_root"),
     "overridable": lambda asked: list(asked.overridable),
     "device": lambda asked: asked.device,
+    "formats": lambda asked: [list(pair) for pair in asked.formats.pairs],
     "updates": lambda asked: [list(pair) for pair in asked.updates],
 }
 ARGUMENTS_THAT_DO_NOT_DECIDE = {

@@ -1,0 +1,79 @@
+"""Number formats that products can be computed in, and what a user asks of them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from mapsto.arguments import brief
+from mapsto.errors import ArgumentError
+from mapsto.ir.dtypes import DType
+
+
+@dataclass(frozen=True)
+class Format:
+    """What operands of a product are rounded to (round half to even; IEEE 754-2019 binary16, or the upper half of
+    binary32). Products are summed in f32. `weights_only`: operands that are computed in a run stay f32.
+    """
+
+    name: str
+    operands: DType
+    weights_only: bool = False
+
+
+_EVERY = (
+    Format("bf16", DType.BF16),
+    Format("f16", DType.F16),
+    Format("bf16-weights", DType.BF16, weights_only=True),
+    Format("f16-weights", DType.F16, weights_only=True),
+)
+FORMATS: Mapping[str, Format | None] = {"f32": None, **{each.name: each for each in _EVERY}}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Formats by patterns of the names of the model's nodes; the last one that fits counts."""
+
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(FORMATS[name] is not None for _, name in self.pairs)
+
+    def of(self, names: Iterable[str]) -> Format | None:
+        """The format of a node that these source nodes stand for; None: as the model says."""
+        every = tuple(names)
+        for pattern, name in reversed(self.pairs):
+            if any(fnmatchcase(each, pattern) for each in every):
+                return FORMATS[name]
+        return None
+
+    def unmet(self, names: Iterable[str]) -> tuple[str, list[str]] | None:
+        """A pattern that fits none of these names, and names that are like it."""
+        known = list(dict.fromkeys(names))
+        for pattern, _ in self.pairs:
+            if not any(fnmatchcase(each, pattern) for each in known):
+                return pattern, difflib.get_close_matches(pattern, known, 3)
+        return None
+
+
+AS_IT_IS = Wanted()
+
+
+def wanted(given: Any) -> Wanted:
+    """From a format's name, for all products, or a mapping from patterns to names. Raises ArgumentError."""
+    if given is None:
+        return AS_IT_IS
+    if isinstance(given, Wanted):
+        return given
+    found = {"*": given} if isinstance(given, str) else given
+    if not isinstance(found, Mapping):
+        expected = "expected a format's name, or a dict from patterns of nodes to names"
+        raise ArgumentError(f"formats: {expected}, got {brief(given)}")
+    for pattern, name in found.items():
+        if not isinstance(pattern, str) or not isinstance(name, str) or name not in FORMATS:
+            what = f"{brief(pattern)}: {brief(name)} is no format"
+            raise ArgumentError(f"formats: {what}; there are {', '.join(FORMATS)}")
+    return Wanted(tuple(found.items()))
