@@ -14,7 +14,7 @@ from mapsto.ir.dtypes import DType
 
 
 @dataclass(frozen=True)
-class Format:
+class ProductFormat:
     """What operands of a product are rounded to (round half to even; IEEE 754-2019 binary16, or the upper half of
     binary32). Products are summed in f32. `weights_only`: operands that are computed in a run stay f32.
     """
@@ -25,16 +25,16 @@ class Format:
 
 
 _EVERY = (
-    Format("bf16", DType.BF16),
-    Format("f16", DType.F16),
-    Format("bf16-weights", DType.BF16, weights_only=True),
-    Format("f16-weights", DType.F16, weights_only=True),
+    ProductFormat("bf16", DType.BF16),
+    ProductFormat("f16", DType.F16),
+    ProductFormat("bf16-weights", DType.BF16, weights_only=True),
+    ProductFormat("f16-weights", DType.F16, weights_only=True),
 )
-FORMATS: Mapping[str, Format | None] = {"f32": None, **{each.name: each for each in _EVERY}}
+FORMATS: Mapping[str, ProductFormat | None] = {"f32": None, **{each.name: each for each in _EVERY}}
 
 
 @dataclass(frozen=True)
-class Wanted:
+class WantedFormats:
     """Formats by patterns of the names of the model's nodes; the last one that fits counts."""
 
     pairs: tuple[tuple[str, str], ...] = ()
@@ -42,7 +42,7 @@ class Wanted:
     def __bool__(self) -> bool:
         return any(FORMATS[name] is not None for _, name in self.pairs)
 
-    def of(self, names: Iterable[str]) -> Format | None:
+    def of(self, names: Iterable[str]) -> ProductFormat | None:
         """The format of a node that these source nodes stand for; None: as the model says."""
         every = tuple(names)
         for pattern, name in reversed(self.pairs):
@@ -59,14 +59,14 @@ class Wanted:
         return None
 
 
-AS_IT_IS = Wanted()
+AS_IT_IS = WantedFormats()
 
 
-def wanted(given: Any) -> Wanted:
+def wanted(given: Any) -> WantedFormats:
     """From a format's name, for all products, or a mapping from patterns to names. Raises ArgumentError."""
     if given is None:
         return AS_IT_IS
-    if isinstance(given, Wanted):
+    if isinstance(given, WantedFormats):
         return given
     found = {"*": given} if isinstance(given, str) else given
     if not isinstance(found, Mapping):
@@ -76,4 +76,4 @@ def wanted(given: Any) -> Wanted:
         if not isinstance(pattern, str) or not isinstance(name, str) or name not in FORMATS:
             what = f"{brief(pattern)}: {brief(name)} is no format"
             raise ArgumentError(f"formats: {what}; there are {', '.join(FORMATS)}")
-    return Wanted(tuple(found.items()))
+    return WantedFormats(tuple(found.items()))

@@ -14,8 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mapsto.formats.chosen import PRODUCTS, Chosen
-from mapsto.formats.format import Format
+from mapsto.formats.chosen import PRODUCTS, ChosenFormat
+from mapsto.formats.format import ProductFormat
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import nested
@@ -31,7 +31,7 @@ _MOVING = frozenset({"reshape", "transpose", "slice", "concat", "expand", "tile"
 class Narrowed:
     """A pass: these products in their formats."""
 
-    chosen: tuple[Chosen, ...]
+    chosen: tuple[ChosenFormat, ...]
     name: str = "number-formats"
 
     def __call__(self, graph: Graph) -> Graph:
@@ -45,7 +45,7 @@ class Narrowed:
 # -- which values are stored rounded -----------------------------------------------------------------------------------
 
 
-def _stored(graph: Graph, formats: Mapping[str, Format]) -> dict[str, DType]:
+def _stored(graph: Graph, formats: Mapping[str, ProductFormat]) -> dict[str, DType]:
     """The type that each value which is stored rounded has then."""
     makers = {value.name: node for node in graph.walk() for value in node.outputs}
     kept = _kept(graph, formats)
@@ -69,7 +69,7 @@ def _stored(graph: Graph, formats: Mapping[str, Format]) -> dict[str, DType]:
     return found_types
 
 
-def _kept(graph: Graph, formats: Mapping[str, Format]) -> set[str]:
+def _kept(graph: Graph, formats: Mapping[str, ProductFormat]) -> set[str]:
     """Values that stay f32: outputs of any graph, what nested graphs are given, and what is read by a product that
     stays as it is.
     """
@@ -94,7 +94,7 @@ def _moved(node: Node) -> Iterable[str]:
 # -- the graph ---------------------------------------------------------------------------------------------------------
 
 
-def _rewrite(site: Site, formats: Mapping[str, Format], stored: Mapping[str, DType]) -> Sequence[Value] | None:
+def _rewrite(site: Site, formats: Mapping[str, ProductFormat], stored: Mapping[str, DType]) -> Sequence[Value] | None:
     if len(site.node.outputs) != 1:
         return None
     name = site.node.output.name
@@ -115,7 +115,7 @@ def _rewrite(site: Site, formats: Mapping[str, Format], stored: Mapping[str, DTy
     return (made,)
 
 
-def _product(site: Site, found: Format) -> Value:
+def _product(site: Site, found: ProductFormat) -> Value:
     b = site.builder
     operands = [
         value if found.weights_only and b.array(value) is None else _narrow(b, value, found.operands)

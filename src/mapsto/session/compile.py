@@ -16,7 +16,7 @@ from mapsto.devices.backend import Backend, Progress
 from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
-from mapsto.formats.format import Wanted
+from mapsto.formats.format import WantedFormats
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.machine.spec import DeviceSpec
@@ -77,7 +77,7 @@ def asked_graph(asked: Request) -> Formed:
     return formed(graph if asked.check_indices else unchecked(graph), asked.formats)
 
 
-def _formats(asked: Wanted, plan: Plan | None) -> Wanted:
+def _formats(asked: WantedFormats, plan: Plan | None) -> WantedFormats:
     """Those that a plan says. Raises ArgumentError where others are asked for as well."""
     if plan is None or not plan.formats:
         return asked

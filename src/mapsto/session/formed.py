@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mapsto.errors import ParseError
-from mapsto.formats.format import FORMATS, Wanted
+from mapsto.formats.format import FORMATS, WantedFormats
 from mapsto.ir.graph import Graph
 from mapsto.plan.works import PlannedFormat
 
@@ -20,7 +20,7 @@ class Formed:
     formats: tuple[PlannedFormat, ...] = ()
 
 
-def formed(graph: Graph, asked: Wanted) -> Formed:
+def formed(graph: Graph, asked: WantedFormats) -> Formed:
     """A graph that the passes are done with, in these formats. Raises ArgumentError for a pattern that fits no node."""
     if not asked.pairs:
         return Formed(graph)
@@ -34,11 +34,11 @@ def formed(graph: Graph, asked: Wanted) -> Formed:
     return Formed(graph, tuple(PlannedFormat(name, each.sources, each.because) for each, name in names))
 
 
-def said(formats: Sequence[PlannedFormat]) -> Wanted:
+def said(formats: Sequence[PlannedFormat]) -> WantedFormats:
     """What a plan asks for, of the nodes that it names. Raises ParseError, naming the line, for what is no format."""
     pairs = []
     for each in formats:
         if each.format not in FORMATS:
             raise ParseError(f"plan, line {each.line}: format: {each.format!r}; there are {', '.join(FORMATS)}")
         pairs += [(glob.escape(source), each.format) for source in each.sources]
-    return Wanted(tuple(pairs))
+    return WantedFormats(tuple(pairs))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mapsto.arguments import Progress, Shapes
-from mapsto.formats.format import AS_IT_IS, Wanted
+from mapsto.formats.format import AS_IT_IS, WantedFormats
 
 if TYPE_CHECKING:
     from mapsto.budget import Budget
@@ -35,4 +35,4 @@ class Request:
     device: str
     updates: tuple[tuple[str, str], ...] = ()
     adapt: bool = False
-    formats: Wanted = AS_IT_IS
+    formats: WantedFormats = AS_IT_IS
