@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from mapsto.budget import Budget as Budget
     from mapsto.runtime.divided import DividedExecutable as DividedExecutable
     from mapsto.runtime.executable import Executable
+    from mapsto.session.calibration import Calibration as Calibration
     from mapsto.session.divide import divide as divide
     from mapsto.session.entry import compile_model as compile
     from mapsto.session.load import load as load
     from mapsto.session.tune import tune as tune
 
 __version__ = VERSION
-__all__ = ["Budget", "DividedExecutable", "Executable", "compile", "divide", "load", "tune"]
+__all__ = ["Budget", "Calibration", "DividedExecutable", "Executable", "compile", "divide", "load", "tune"]
 
 _WHERE = {
     "Budget": ("mapsto.budget", "Budget"),
+    "Calibration": ("mapsto.session.calibration", "Calibration"),
     "compile": ("mapsto.session.entry", "compile_model"),
     "divide": ("mapsto.session.divide", "divide"),
     "DividedExecutable": ("mapsto.runtime.divided", "DividedExecutable"),

@@ -12,10 +12,12 @@ from tests.importers.models import model, node
 import mapsto
 from mapsto.errors import ArgumentError, ParseError
 from mapsto.formats.format import wanted
+from mapsto.ir.dtypes import DType
 from mapsto.ops.interpret import run_graph
 from mapsto.plan.plan import parse
+from mapsto.session.calibration import CALIBRATORS
 from mapsto.session.compile import prepared
-from mapsto.session.formed import formed
+from mapsto.session.formed import formed, said
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -81,7 +83,9 @@ def test_a_plan_says_its_formats_and_is_replayed_with_them() -> None:
     assert again.plan.text() == text
     np.testing.assert_array_equal(first(x), again(x))
     assert parse(text) == first.plan
-    assert first.plan.to_json()["formats"][0] == {"format": "bf16", "sources": ("conv_1",), "because": "asked for"}
+    assert first.plan.to_json()["formats"][0] == {
+        "format": "bf16", "sources": ("conv_1",), "because": "asked for", "scale": None, "zero": 0,
+    }  # fmt: skip
     assert "products of conv_3 are of f16: asked for" in first.plan.explain("conv_3")
 
 
@@ -121,3 +125,85 @@ def test_open_sizes() -> None:
     x = array(3, 3, 12, 12)
     fixed = mapsto.compile(open_, formats="bf16", shapes={"x": (3, 3, 12, 12)})
     assert np.abs(exe(x) - fixed(x)).max() <= 2.0**-8 * np.abs(fixed(x)).max()
+
+
+# -- bytes -------------------------------------------------------------------------------------------------------------
+
+
+def examples(count: int = 12) -> np.ndarray:
+    return np.random.default_rng(7).standard_normal((count, 3, 12, 12)).astype(np.float32)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("isa", ["sse2", "avx2", None])
+def test_bytes_are_multiplied_exactly(isa: str | None, threads: int) -> None:
+    """What the interpreter computes of the graph, whose integers are exact: the same everywhere."""
+    calibration = mapsto.Calibration({"x": examples()})
+    exe = mapsto.compile(network(), formats="int8", calibration=calibration, threads=threads, isa=isa)
+    asked = said(exe.plan.formats)
+    assert {each.format for each in exe.plan.formats} == {"int8"}
+    graph = formed(prepared(network(), None), asked).graph
+    assert sum(node.op in ("conv", "matmul") and node.output.dtype is DType.I32 for node in graph.nodes) == 4
+    x = examples(2)
+    expected, plain = run_graph(graph, {"x": x})["y"], mapsto.compile(network())(x)
+    found = exe(x)
+    # a quotient that f32 rounds to the other side of a half is one step off
+    assert np.abs(found - expected).max() <= 4e-3 * np.abs(expected).max()
+    assert 0 < np.abs(found - plain).max() <= 0.06 * np.abs(plain).max()
+
+
+def test_what_products_read_is_stored_in_bytes() -> None:
+    exe = mapsto.compile(network(), formats="int8", calibration={"x": examples()})
+    stored = [home.dtype for home in exe.plan.homes.values()]
+    assert stored.count(DType.U8) >= 4
+    assert 'format int8 of conv_1 scale 0.0' in exe.plan.text()
+
+
+def test_a_plan_of_bytes_is_replayed() -> None:
+    first = mapsto.compile(network(), formats="int8", calibration=[{"x": examples(2)}, {"x": examples(2) * 2}])
+    text = first.plan.text()
+    again = mapsto.compile(network(), plan=text)
+    assert again.plan.text() == text
+    np.testing.assert_array_equal(first(examples(2)), again(examples(2)))
+    assert parse(text) == first.plan
+    for damaged in ("scale 0.0 zero", "scale -1.0 zero", "scale inf zero", "scale x zero"):
+        with pytest.raises(ParseError, match="plan, line 3"):
+            parse(text.replace(f"scale {first.plan.formats[0].scale!r} zero", damaged, 1))
+    bare = "\n".join(line.split(" scale ")[0] if line.startswith("format") else line for line in text.split("\n"))
+    with pytest.raises(ParseError, match="int8 needs a scale and a zero point"):
+        mapsto.compile(network(), plan=bare)
+
+
+def test_examples_that_do_not_fit() -> None:
+    fixed = {"x": (2, 3, 12, 12)}
+    with pytest.raises(ArgumentError, match="int8 needs `calibration`"):
+        mapsto.compile(network(), formats="int8")
+    with pytest.raises(ArgumentError, match="nothing is quantised"):
+        mapsto.compile(network(), formats="bf16", calibration={"x": examples()})
+    with pytest.raises(ArgumentError, match="no data for x; there is z"):
+        mapsto.compile(network(), formats="int8", calibration={"z": examples()})
+    with pytest.raises(ArgumentError, match="1 examples, but the model takes 2 at a time"):
+        mapsto.compile(network(), formats="int8", calibration={"x": examples(1)}, shapes=fixed)
+    with pytest.raises(ArgumentError, match="expected a dict of arrays"):
+        mapsto.compile(network(), formats="int8", calibration=[examples()])
+    with pytest.raises(ArgumentError, match="expected a dict of arrays with examples along their first axes"):
+        mapsto.compile(network(), formats="int8", calibration=[])
+    with pytest.raises(ArgumentError, match="calibrator: 'most'; there are mse, min-max"):
+        mapsto.Calibration({"x": examples()}, "most")
+    with pytest.raises(ArgumentError, match="every array holds as many examples"):
+        mapsto.compile(network(), formats="int8", calibration={"x": np.float32(1)})
+
+
+def test_attention_stays_and_is_said() -> None:
+    nodes = [node("Transpose", ["x"], ["t"], "turn", perm=[1, 0]), node("MatMul", ["x", "t"], ["y"], "scores")]
+    calibration = {"x": examples()[:4, 0, 0, :8]}
+    exe = mapsto.compile(model(nodes, {"x": [4, 8]}, ["y"]), formats="int8", calibration=calibration)
+    assert 'format f32 of scores because "its second operand is no constant, or both are"' in exe.plan.text()
+
+
+def test_digits_in_bytes() -> None:
+    digits = dict(np.load(EXAMPLES / "digits.npz"))
+    for calibrator in CALIBRATORS:
+        calibration = mapsto.Calibration(digits, calibrator)
+        exe = mapsto.compile(EXAMPLES / "mnist-cnn.onnx", formats="int8", calibration=calibration)
+        assert (exe(digits["image"]).argmax(1) == digits["label"]).all()

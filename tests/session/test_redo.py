@@ -377,14 +377,14 @@ def test_pins_are_told_by_the_names_of_users() -> None:
 def test_a_device_is_measured_once(measured: None, monkeypatch: pytest.MonkeyPatch) -> None:
     opencl.required()
     made: list[str] = []
-    inner = calibrate.Calibration.__init__
+    inner = calibrate.DeviceCalibration.__init__
 
     def counted(self: Any, backend: Backend, threads: int, is_host: bool) -> None:
         made.append(backend.name)
         inner(self, backend, threads, is_host)
 
     monkeypatch.setattr(calibrate, "_KNOWN", {})
-    monkeypatch.setattr(calibrate.Calibration, "__init__", counted)
+    monkeypatch.setattr(calibrate.DeviceCalibration, "__init__", counted)
     for _ in range(3):
         exe = divide()
     assert len(made) == 2

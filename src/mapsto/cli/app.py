@@ -120,8 +120,16 @@ FormatsOption = Annotated[
     typer.Option(
         "--formats",
         metavar="FORMAT|PATTERN=FORMAT",
-        help="Compute products of f32 in bf16, f16, bf16-weights or f16-weights: all, or 'conv*=bf16'. Repeatable.",
+        help="Compute products in bf16, f16, bf16-weights, f16-weights or int8: all, or 'conv*=bf16'. Repeatable.",
     ),
+]
+CalibrateOption = Annotated[
+    Path | None,
+    typer.Option("--calibrate", metavar="FILE.npz", help="Examples by which int8 is quantised, along the first axes."),
+]
+CalibratorOption = Annotated[
+    str | None,
+    typer.Option("--calibrator", help="How ranges are chosen of them: mse (default), min-max, percentile, entropy."),
 ]
 
 
@@ -182,19 +190,22 @@ def run(
         typer.Option("--adapt", help="Make code for these sizes alone where that is faster, and time that as well."),
     ] = False,
     formats: FormatsOption = None,
+    calibrate: CalibrateOption = None,
+    calibrator: CalibratorOption = None,
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
 
     Inputs that are not given are random. If the npz file has a `label` for each example, the accuracy is printed too.
     """
-    from mapsto.cli.open import Divided
+    from mapsto.cli.open import Divided, Formatted
     from mapsto.cli.run import run_model
 
+    formed = Formatted(formats or [], calibrate, calibrator)
     fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer, limit or [], power)
     code = run_model(
         model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, adapt, plan, how, deadline,
-        formats or [], json,
+        formed, json,
     )  # fmt: skip
     raise typer.Exit(code)
 
@@ -225,15 +236,18 @@ def compile_(
     limit: LimitOption = None,
     power: PowerOption = None,
     formats: FormatsOption = None,
+    calibrate: CalibrateOption = None,
+    calibrator: CalibratorOption = None,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
-    from mapsto.cli.open import Divided
+    from mapsto.cli.open import Divided, Formatted
 
+    formed = Formatted(formats or [], calibrate, calibrator)
     how = Divided(pin or [], objective, placer, limit or [], power)
     asked = (model, output, shape or [], update or [])
-    compile_model(*asked, threads, plan, check_indices, data_root, cache, device, how, formats or [], json)
+    compile_model(*asked, threads, plan, check_indices, data_root, cache, device, how, formed, json)
 
 
 @app.command()
@@ -327,6 +341,8 @@ def check(
     power: PowerOption = None,
     cache: CacheOption = True,
     formats: FormatsOption = None,
+    calibrate: CalibrateOption = None,
+    calibrator: CalibratorOption = None,
     max_error: Annotated[
         float | None,
         typer.Option("--max-error", metavar="1e-2", min=0.0, help="Of each channel, instead of the rule for f32."),
@@ -335,14 +351,15 @@ def check(
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
     from mapsto.cli.check import check_model, check_passes
-    from mapsto.cli.open import Divided
+    from mapsto.cli.open import Divided, Formatted
 
+    formed = Formatted(formats or [], calibrate, calibrator)
     fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer, limit or [], power)
     if passes:
         code = check_passes(model, *fed, seed, data_root, json)
     else:
         code = check_model(
-            model, *fed, threads, reference, check_indices, seed, data_root, device, cache, how, formats or [],
+            model, *fed, threads, reference, check_indices, seed, data_root, device, cache, how, formed,
             max_error, json,
         )  # fmt: skip
     raise typer.Exit(code)
@@ -421,6 +438,8 @@ def plan(
     device: DeviceOption = "cpu",
     cache: CacheOption = True,
     formats: FormatsOption = None,
+    calibrate: CalibrateOption = None,
+    calibrator: CalibratorOption = None,
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason; or onto a described one."""
@@ -435,7 +454,8 @@ def plan(
     if machine is not None:
         from mapsto.cli.machines import show_simulation
 
-        _refuse_of_this_machine(verify, worst, inputs, given, threads, device != "cpu", power, formats)
+        _refuse_of_this_machine(verify, worst, inputs, given, threads, device != "cpu", power)
+        _refuse_of_this_machine(formats, calibrate, calibrator)
         places = (limit or [], pin or [], placer or "exact", deadline, trace)
         code = show_simulation(model, machine, shape or [], objective or "latency", *places, output, data_root, json)
         raise typer.Exit(code)
@@ -446,17 +466,18 @@ def plan(
             raise typer.BadParameter(
                 "--verify is of one device: leave --objective, --pin, --placer, --limit, --power and --deadline out"
             )
-        if formats:
-            raise typer.BadParameter("--verify is of formats as the model has them: leave --formats out")
+        if formats or calibrate or calibrator:
+            raise typer.BadParameter("--verify is of formats as the model has them: leave --formats and the like out")
         from mapsto.cli.prediction import verify_plan
 
         fed = (inputs, given or [], shape or [])
         verify_plan(model, *fed, threads, output, seconds, worst, seed, data_root, device, json)
         return
-    from mapsto.cli.open import Divided
+    from mapsto.cli.open import Divided, Formatted
 
+    formed = Formatted(formats or [], calibrate, calibrator)
     how = Divided(pin or [], objective, placer, limit or [], power)
-    code = show_plan(model, shape or [], threads, output, data_root, device, cache, how, deadline, formats or [], json)
+    code = show_plan(model, shape or [], threads, output, data_root, device, cache, how, deadline, formed, json)
     raise typer.Exit(code)
 
 
@@ -499,14 +520,17 @@ def explain(
     power: PowerOption = None,
     cache: CacheOption = True,
     formats: FormatsOption = None,
+    calibrate: CalibrateOption = None,
+    calibrator: CalibratorOption = None,
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
-    from mapsto.cli.open import Divided
+    from mapsto.cli.open import Divided, Formatted
     from mapsto.cli.plan import explain_node
 
+    formed = Formatted(formats or [], calibrate, calibrator)
     how = Divided(pin or [], objective, placer, limit or [], power)
-    explain_node(model, node, shape or [], threads, data_root, device, cache, how, formats or [], json)
+    explain_node(model, node, shape or [], threads, data_root, device, cache, how, formed, json)
 
 
 @app.command()

@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.cli.amounts import parse_formats
 from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import feed_of_model, make_feed, parse_shapes, read_given
-from mapsto.cli.open import Divided, open_model
+from mapsto.cli.open import Divided, Formatted, open_model
 from mapsto.cli.output import print_json, shape_text, table
 from mapsto.cli.progress import progress_bar
 from mapsto.errors import MapstoError
@@ -63,7 +62,7 @@ def check_model(
     device: str,
     cache: bool,
     how: Divided,
-    formats: Sequence[str],
+    formats: Formatted,
     max_error: float | None,
     as_json: bool,
 ) -> int:
@@ -71,7 +70,7 @@ def check_model(
     read, shapes = read_given(inputs_file, given), parse_shapes(shape)
     opened = open_model(
         model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device, cache=cache, how=how,
-        formats=parse_formats(formats),
+        formats=formats,
     )  # fmt: skip
     fed = make_feed(opened.inputs, read, seed)
     ours: Outputs = opened.executable.run(fed.feed)

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.amounts import parse_formats
 from mapsto.cli.inputs import InputPort, UsageError, existing, parse_shapes, parse_updates, read_text, writable
-from mapsto.cli.open import Divided, open_model, several
+from mapsto.cli.open import Divided, Formatted, open_model, several
 from mapsto.cli.output import beside, bytes_text, print_json, seconds_text, shape_text
 
 
@@ -24,7 +23,7 @@ def compile_model(
     cache: bool,
     device: str,
     how: Divided,
-    formats: Sequence[str],
+    formats: Formatted,
     as_json: bool,
 ) -> None:
     existing(model)
@@ -35,7 +34,7 @@ def compile_model(
         raise UsageError(f"--device {device}: code for it alone cannot be saved yet; {said}")
     opened = open_model(
         model, parse_shapes(shape), threads, text, check_indices, data_root, device, cache, parse_updates(update),
-        how=how, formats=parse_formats(formats),
+        how=how, formats=formats,
     )  # fmt: skip
     executable = opened.executable
     executable.save(output)

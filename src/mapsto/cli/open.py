@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.amounts import parse_limits, parse_pins
+from mapsto.cli.amounts import parse_formats, parse_limits, parse_pins
 from mapsto.cli.inputs import InputPort, UsageError, existing
 from mapsto.cli.progress import progress_bar
 
@@ -62,7 +62,33 @@ class Divided:
         return bool(self.pins or self.objective or self.placer or self.limits or self.power)
 
 
+@dataclass(frozen=True)
+class Formatted:
+    """What number formats are asked for. data: a file of examples by which values are quantised."""
+
+    formats: Sequence[str] = field(default_factory=list)
+    data: Path | None = None
+    calibrator: str | None = None
+
+    def options(self) -> dict[str, Any]:
+        """For `mapsto.compile`. Raises UsageError, and ArgumentError for a calibrator that is not there."""
+        if self.data is None:
+            if self.calibrator is not None:
+                raise UsageError("--calibrator says how ranges are chosen of the examples of --calibrate")
+            return {"formats": parse_formats(self.formats) or None}
+        from mapsto.report.arrays import load_arrays
+        from mapsto.session.calibration import CALIBRATORS, Calibration
+
+        examples = dict(load_arrays(existing(self.data, "examples")))
+        calibration = Calibration(examples, self.calibrator or CALIBRATORS[0])
+        return {"formats": parse_formats(self.formats) or None, "calibration": calibration}
+
+    def __bool__(self) -> bool:
+        return bool(self.formats or self.data or self.calibrator)
+
+
 NOT_SAID = Divided()
+AS_IT_IS = Formatted()
 _ONLY_SEVERAL = (
     "--objective, --pin, --placer and --limit go with --machine, or with several devices (--device cpu,opencl), as "
     "--power does"
@@ -81,7 +107,7 @@ def open_model(
     updates: Mapping[str, str] | None = None,
     adapt: bool = False,
     how: Divided = NOT_SAID,
-    formats: Mapping[str, str] | None = None,
+    formats: Formatted = AS_IT_IS,
 ) -> Opened:
     """Compiles an ONNX file; loads a .mapsto file (its shapes were said when it was made). device: one, or several with
     commas between; plan: of either kind. Raises MapstoErrors.
@@ -131,7 +157,7 @@ def open_model(
             cache=cache,
             updates=updates,
             adapt=adapt,
-            formats=formats or None,
+            **formats.options(),
         )
     came = FOUND if executable.cache_note == FOUND else "compiled"
     return Opened(executable, came, time.perf_counter() - began)

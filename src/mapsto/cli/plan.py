@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mapsto.cli.amounts import parse_formats, seconds_of
+from mapsto.cli.amounts import seconds_of
 from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import UsageError, existing, parse_shapes, read_text, writable
-from mapsto.cli.open import Divided, Opened, open_model
+from mapsto.cli.open import Divided, Formatted, Opened, open_model
 from mapsto.cli.output import print_json, seconds_text
 from mapsto.files import write_text
 
@@ -29,7 +29,7 @@ def show_plan(
     cache: bool,
     how: Divided,
     deadline: str | None,
-    formats: Sequence[str],
+    formats: Formatted,
     as_json: bool,
 ) -> int:
     """Prints or writes the plan; the exit code."""
@@ -39,7 +39,7 @@ def show_plan(
     wanted = None if deadline is None else seconds_of(deadline, "--deadline")
     opened = open_model(
         model, parse_shapes(shape), threads, data_root=data_root, device=device, cache=cache, how=how,
-        formats=parse_formats(formats),
+        formats=formats,
     )  # fmt: skip
     met = None if wanted is None else predicted(opened) <= wanted
     said = "" if wanted is None else _deadline(opened, wanted)
@@ -95,12 +95,12 @@ def explain_node(
     device: str,
     cache: bool,
     how: Divided,
-    formats: Sequence[str],
+    formats: Formatted,
     as_json: bool,
 ) -> None:
     opened = open_model(
         model, parse_shapes(shape), threads, data_root=data_root, device=device, cache=cache, how=how,
-        formats=parse_formats(formats),
+        formats=formats,
     )  # fmt: skip
     executable = opened.executable
     text: str = executable.explain(node) if opened.is_divided else executable.plan.explain(node)

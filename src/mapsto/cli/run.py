@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.cli.amounts import parse_formats, seconds_of
+from mapsto.cli.amounts import seconds_of
 from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import Fed, existing, make_feed, parse_shapes, read_given, read_text, writable
-from mapsto.cli.open import Divided, Opened, open_model
+from mapsto.cli.open import Divided, Formatted, Opened, open_model
 from mapsto.cli.output import beside, print_json, seconds_text, summary, summary_text
 from mapsto.report.arrays import save_arrays
 
@@ -41,7 +41,7 @@ def run_model(
     plan: Path | None,
     how: Divided,
     deadline: str | None,
-    formats: Sequence[str],
+    formats: Formatted,
     as_json: bool,
 ) -> int:
     """Runs and prints; the exit code."""
@@ -52,7 +52,7 @@ def run_model(
     read = read_given(inputs_file, given)
     text = None if plan is None else read_text(plan, "plan")
     options: dict[str, Any] = {"check_indices": check_indices, "data_root": data_root, "device": device, "cache": cache}
-    options["formats"] = parse_formats(formats)
+    options["formats"] = formats
     opened = open_model(model, parse_shapes(shape), threads, text, adapt=adapt, how=how, **options)
     fed = make_feed(opened.inputs, read, seed)
     count = repeat or (RUNS if wanted is None else RUNS_OF_DEADLINE)

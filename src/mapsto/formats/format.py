@@ -16,12 +16,17 @@ from mapsto.ir.dtypes import DType
 @dataclass(frozen=True)
 class ProductFormat:
     """What operands of a product are rounded to (round half to even; IEEE 754-2019 binary16, or the upper half of
-    binary32). Products are summed in f32. `weights_only`: operands that are computed in a run stay f32.
+    binary32), and summed in f32; or, of bytes, quantised to, by ranges that calibration finds, and summed in 32 bits.
+    `weights_only`: operands that are computed in a run stay f32.
     """
 
     name: str
     operands: DType
     weights_only: bool = False
+
+    @property
+    def is_of_bytes(self) -> bool:
+        return self.operands is DType.U8
 
 
 _EVERY = (
@@ -29,15 +34,29 @@ _EVERY = (
     ProductFormat("f16", DType.F16),
     ProductFormat("bf16-weights", DType.BF16, weights_only=True),
     ProductFormat("f16-weights", DType.F16, weights_only=True),
+    ProductFormat("int8", DType.U8),
 )
 FORMATS: Mapping[str, ProductFormat | None] = {"f32": None, **{each.name: each for each in _EVERY}}
 
 
 @dataclass(frozen=True)
+class Quantisation:
+    """A real number is scale * (byte - zero), rounded half to even; what is beyond is the nearest there is. The scale
+    is a float32, zero from 0 to 255.
+    """
+
+    scale: float
+    zero: int
+
+
+@dataclass(frozen=True)
 class WantedFormats:
-    """Formats by patterns of the names of the model's nodes; the last one that fits counts."""
+    """Formats by patterns of the names of the model's nodes; the last one that fits counts. known: how nodes' operands
+    are quantised, by name, where that is not found by calibration.
+    """
 
     pairs: tuple[tuple[str, str], ...] = ()
+    known: tuple[tuple[str, Quantisation], ...] = ()
 
     def __bool__(self) -> bool:
         return any(FORMATS[name] is not None for _, name in self.pairs)
@@ -49,6 +68,16 @@ class WantedFormats:
             if any(fnmatchcase(each, pattern) for each in every):
                 return FORMATS[name]
         return None
+
+    @property
+    def needs_ranges(self) -> bool:
+        """Whether values have to be seen before they can be quantised."""
+        asked = (FORMATS[name] for _, name in self.pairs)
+        return not self.known and any(each is not None and each.is_of_bytes for each in asked)
+
+    def quantisation_of(self, names: Iterable[str]) -> Quantisation | None:
+        known = dict(self.known)
+        return next((known[name] for name in names if name in known), None)
 
     def unmet(self, names: Iterable[str]) -> tuple[str, list[str]] | None:
         """A pattern that fits none of these names, and names that are like it."""

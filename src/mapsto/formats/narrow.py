@@ -1,6 +1,6 @@
-"""The graph in which some products of f32 are products of halves, and values that they read are stored as such.
+"""The graph in which some products of f32 are products of halves or of bytes, and what they read is stored as such.
 
-    z = conv(x, w)   ->   z = conv(bf16(x), bf16(w)), summed in f32
+    z = conv(x, w)   ->   z = conv(bf16(x), bf16(w)), summed in f32; or of quantised ones (`integers`)
 
 What such a product reads is rounded once, by whatever makes it, and all that read it read the rounded one: half the
 bytes. It stays f32 where it is an input or an output of the graph, or where a product that is not narrowed reads it
@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mapsto.formats.chosen import PRODUCTS, ChosenFormat
-from mapsto.formats.format import ProductFormat
+from mapsto.formats.integers import byte_product
+from mapsto.formats.stored import Stored
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import nested
@@ -35,41 +36,40 @@ class Narrowed:
     name: str = "number-formats"
 
     def __call__(self, graph: Graph) -> Graph:
-        formats = {each.value: each.format for each in self.chosen if each.format is not None}
+        formats = {each.value: each for each in self.chosen if each.format is not None}
         if not formats:
             return graph
-        stored = _stored(graph, formats)
-        return rewritten(graph, lambda site: _rewrite(site, formats, stored))
+        return rewritten(graph, _Narrowing(formats, _stored(graph, formats)).rewrite)
 
 
 # -- which values are stored rounded -----------------------------------------------------------------------------------
 
 
-def _stored(graph: Graph, formats: Mapping[str, ProductFormat]) -> dict[str, DType]:
-    """The type that each value which is stored rounded has then."""
+def _stored(graph: Graph, formats: Mapping[str, ChosenFormat]) -> dict[str, Stored]:
+    """How each value that is not stored as f32 is."""
     makers = {value.name: node for node in graph.walk() for value in node.outputs}
     kept = _kept(graph, formats)
-    wanted: dict[str, set[DType]] = defaultdict(set)
+    wanted: dict[str, set[Stored]] = defaultdict(set)
     for node in graph.walk():
-        found = formats.get(node.outputs[0].name) if node.outputs else None
-        if found is not None and not found.weights_only:
+        each = formats.get(node.outputs[0].name) if node.outputs else None
+        if each is not None and each.stored is not None:
             for name in node.inputs[:2]:
-                wanted[name].add(found.operands)
-    found_types: dict[str, DType] = {}
-    waiting = [(name, next(iter(types))) for name, types in wanted.items() if len(types) == 1]
-    clashing = {name for name, types in wanted.items() if len(types) > 1}
+                wanted[name].add(each.stored)
+    kept |= {name for name, every in wanted.items() if len(every) > 1}
+    found: dict[str, Stored] = {}
+    waiting = [(name, stored) for name, every in wanted.items() for stored in every]
     while waiting:
-        name, dtype = waiting.pop()
+        name, stored = waiting.pop()
         maker = makers.get(name)
-        if name in found_types or name in kept or name in clashing or maker is None or not _is_f32(maker, name):
+        if name in found or name in kept or maker is None or not _is_f32(maker, name):
             continue
-        found_types[name] = dtype
+        found[name] = stored
         if maker.op in _MOVING:
-            waiting += [(operand, dtype) for operand in _moved(maker)]
-    return found_types
+            waiting += [(operand, stored) for operand in _moved(maker) if operand not in wanted]
+    return found
 
 
-def _kept(graph: Graph, formats: Mapping[str, ProductFormat]) -> set[str]:
+def _kept(graph: Graph, formats: Mapping[str, ChosenFormat]) -> set[str]:
     """Values that stay f32: outputs of any graph, what nested graphs are given, and what is read by a product that
     stays as it is.
     """
@@ -78,7 +78,7 @@ def _kept(graph: Graph, formats: Mapping[str, ProductFormat]) -> set[str]:
         kept.update(each.outputs)
     for node in graph.walk():
         narrowed = formats.get(node.outputs[0].name) if node.outputs else None
-        if node.graphs or (node.op in PRODUCTS and (narrowed is None or narrowed.weights_only)):
+        if node.graphs or (node.op in PRODUCTS and (narrowed is None or narrowed.stored is None)):
             kept.update(node.inputs)
     return kept
 
@@ -94,55 +94,58 @@ def _moved(node: Node) -> Iterable[str]:
 # -- the graph ---------------------------------------------------------------------------------------------------------
 
 
-def _rewrite(site: Site, formats: Mapping[str, ProductFormat], stored: Mapping[str, DType]) -> Sequence[Value] | None:
-    if len(site.node.outputs) != 1:
-        return None
-    name = site.node.output.name
-    found, dtype = formats.get(name), stored.get(name)
-    if found is None and dtype is None:
-        return None
-    b = site.builder
-    with b.source(*site.node.provenance):
-        if found is not None:
-            made = _product(site, found)
-        elif site.node.op in _MOVING:
-            assert dtype is not None
-            made = _moving(site, dtype)
-        else:
-            made = b.add(site.node.op, site.inputs, site.attrs, (), [name])[0]
-        if dtype is not None:
-            made = _wide(b, _narrow(b, made, dtype))
-    return (made,)
+@dataclass
+class _Narrowing:
+    """A graph on its way. known: values that were widened, by name: how they are stored, and as what."""
 
+    formats: Mapping[str, ChosenFormat]
+    stored: Mapping[str, Stored]
+    known: dict[str, tuple[Stored, Value]] = field(default_factory=dict)
 
-def _product(site: Site, found: ProductFormat) -> Value:
-    b = site.builder
-    operands = [
-        value if found.weights_only and b.array(value) is None else _narrow(b, value, found.operands)
-        for value in (site.input(0), site.input(1))
-    ]
-    attrs = {**site.attrs, "result": DType.F32}
-    return b.add(site.node.op, [*operands, *site.inputs[2:]], attrs, (), [site.node.output.name])[0]
+    def rewrite(self, site: Site) -> Sequence[Value] | None:
+        if len(site.node.outputs) != 1:
+            return None
+        name = site.node.output.name
+        found, lies = self.formats.get(name), self.stored.get(name)
+        if found is None and lies is None:
+            return None
+        b = site.builder
+        with b.source(*site.node.provenance):
+            if found is not None:
+                made = self._product(site, found)
+            elif lies is not None and site.node.op in _MOVING:
+                narrow = self._moved(site, lies)
+                return (self._widened(b, narrow, lies),)
+            else:
+                made = b.add(site.node.op, site.inputs, site.attrs, (), [name])[0]
+            return (made if lies is None else self._widened(b, lies.narrow(b, made), lies),)
 
+    def _widened(self, b: Builder, narrow: Value, lies: Stored) -> Value:
+        wide = lies.wide(b, narrow)
+        self.known[wide.name] = lies, narrow
+        return wide
 
-def _moving(site: Site, dtype: DType) -> Value:
-    """Moved as it is stored. The other operands say where to."""
-    b, count = site.builder, len(site.inputs) if site.node.op == "concat" else 1
-    first = [_narrow(b, site.input(i), dtype) for i in range(count)]
-    return b.add(site.node.op, [*first, *site.inputs[count:]], site.attrs, (), [site.node.output.name])[0]
+    def _narrow(self, b: Builder, value: Value, stored: Stored) -> Value:
+        """A value as it is stored, or rounded now."""
+        lies, narrow = self.known.get(value.name, (None, value))
+        return narrow if lies == stored else stored.narrow(b, value)
 
+    def _product(self, site: Site, found: ChosenFormat) -> Value:
+        b = site.builder
+        assert found.format is not None
+        if found.format.is_of_bytes:
+            by = Stored(found.format.operands, found.by)
+            return byte_product(site, self._narrow(b, site.input(0), by), by)
+        rounded, weights_only = Stored(found.format.operands), found.format.weights_only
+        operands = [
+            value if weights_only and b.array(value) is None else self._narrow(b, value, rounded)
+            for value in (site.input(0), site.input(1))
+        ]
+        attrs = {**site.attrs, "result": DType.F32}
+        return b.add(site.node.op, [*operands, *site.inputs[2:]], attrs, (), [site.node.output.name])[0]
 
-def _narrow(b: Builder, value: Value, dtype: DType) -> Value:
-    """A value rounded: as it was before it was widened, where it was."""
-    if value.dtype is dtype:
-        return value
-    maker = b.producer(value)
-    if maker is not None and maker.op == "cast":
-        source = b.lookup(maker.inputs[0])
-        if source.dtype is dtype:
-            return source
-    return b.one("cast", [value], to=dtype)
-
-
-def _wide(b: Builder, value: Value) -> Value:
-    return b.one("cast", [value], to=DType.F32)
+    def _moved(self, site: Site, lies: Stored) -> Value:
+        """Moved as it is stored. Operands but the first (a concatenation's: all) say where to."""
+        b, count = site.builder, len(site.inputs) if site.node.op == "concat" else 1
+        first = [self._narrow(b, site.input(i), lies) for i in range(count)]
+        return b.add(site.node.op, [*first, *site.inputs[count:]], site.attrs, (), [site.node.output.name])[0]

@@ -2,7 +2,7 @@
 
     plan <graph> for <device>
     graph <digest> by mapsto <version>
-    format <name> of <source node>, ... because "<...>"
+    format <name> of <source node>, ... scale <number> zero <byte> because "<...>"
     traits <trait> <number>, ...    what the maker asked for (`plan.traits`)
     machine <digest> <source>       the figures that costs were counted with
     size <name> <number>            what an open size was taken for
@@ -32,6 +32,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -99,7 +100,8 @@ def plan_lines(parts: PlanFields) -> Iterator[str]:
         yield f"graph {parts.digest} by mapsto {parts.version}"
     for each in parts.formats:
         reason = f" because {quoted_text(each.because)}" if each.because else ""
-        yield f"format {each.format} of {names_text(each.sources)}{reason}"
+        by = "" if each.scale is None else f" scale {each.scale!r} zero {each.zero}"
+        yield f"format {each.format} of {names_text(each.sources)}{by}{reason}"
     if parts.traits is not None:
         yield f"traits {traits_text(parts.traits)}"
     if parts.basis is not None:
@@ -184,7 +186,10 @@ def _home_lines(name: str, home: Home) -> Iterator[str]:
 
 _HEAD = re.compile(rf"plan (?P<graph>{NAME}) for (?P<device>\S+)$")
 _ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
-_FORMAT = re.compile(rf"format (?P<format>\S+) of (?P<sources>{NAMES})(?: because (?P<because>{TEXT}))?$")
+_FORMAT = re.compile(
+    rf"format (?P<format>\S+) of (?P<sources>{NAMES})(?: scale (?P<scale>\S{{1,30}}) zero (?P<zero>\d{{1,3}}))?"
+    rf"(?: because (?P<because>{TEXT}))?$"
+)
 _TRAIT = re.compile(r"(?P<name>\w+) (?P<number>\d{1,9})$")
 _WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine) = (?P<recipe>.+)$")
 _VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{NAME}) of (?P<of>{NAMES}) = (?P<recipe>.+)$")
@@ -301,7 +306,10 @@ class _Reader:
     def read_format(self, line: str, number: int) -> None:
         found = _matched(_FORMAT, line)
         because = "" if found["because"] is None else read_text(found["because"])
-        self.formats.append(PlannedFormat(found["format"], read_names(found["sources"]), because, number))
+        scale, zero = None if found["scale"] is None else _seconds(found["scale"]), int(found["zero"] or 0)
+        if (scale is not None and not 0 < scale < math.inf) or zero > 255:
+            raise ValueError("a scale is a positive number, and a zero point a byte")
+        self.formats.append(PlannedFormat(found["format"], read_names(found["sources"]), because, scale, zero, number))
 
     def read_traits(self, line: str, number: int) -> None:
         found = [_matched(_TRAIT, part) for part in line.removeprefix("traits ").split(", ")]

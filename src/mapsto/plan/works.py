@@ -147,11 +147,15 @@ NO_PINS = Pins()
 
 @dataclass(frozen=True)
 class PlannedFormat:
-    """The number format that the products of some source nodes are computed in, and why ("f32": as the model says)."""
+    """The number format that the products of some source nodes are computed in, and why ("f32": as the model says).
+    scale, zero: what they read is quantised by, where that is bytes.
+    """
 
     format: str
     sources: tuple[str, ...]
     because: str = ""
+    scale: float | None = None
+    zero: int = 0
     line: int = field(default=0, compare=False)  # where it was read
 
 

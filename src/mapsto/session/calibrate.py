@@ -44,7 +44,7 @@ def probes() -> Mapping[str, Graph]:
     return {"contraction": product, "rows": elements}
 
 
-class Calibration:
+class DeviceCalibration:
     """Two small runs on a device: `correction` is measured over predicted seconds by kind of work, in steps."""
 
     def __init__(self, backend: Backend, threads: int, is_host: bool) -> None:
@@ -81,17 +81,17 @@ class Calibration:
 
 
 _GUARD = threading.RLock()
-_KNOWN: dict[tuple[str, str, int, int], Calibration] = {}
+_KNOWN: dict[tuple[str, str, int, int], DeviceCalibration] = {}
 
 
-def calibrated(name: str, backend: Backend, threads: int, is_host: bool) -> Calibration:
+def calibrated(name: str, backend: Backend, threads: int, is_host: bool) -> DeviceCalibration:
     """A device's calibration: made once in a process, for a number of threads, and remembered until it ends. name: as
     users call the device. is_host: it has so many threads; others have what they have.
     """
     key = (name, backend.name, threads, os.getpid())  # what a parent process has of a device is of no use in a child
     with _GUARD:
         if key not in _KNOWN:
-            _KNOWN[key] = Calibration(backend, threads, is_host)
+            _KNOWN[key] = DeviceCalibration(backend, threads, is_host)
         return _KNOWN[key]
 
 

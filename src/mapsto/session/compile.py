@@ -16,7 +16,7 @@ from mapsto.devices.backend import Backend, Progress
 from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
-from mapsto.formats.format import WantedFormats
+from mapsto.formats.format import AS_IT_IS, WantedFormats
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.machine.spec import DeviceSpec
@@ -32,6 +32,7 @@ from mapsto.plan.replay import check_origin, replay
 from mapsto.plan.works import NO_PINS, Beaten, Offer, PlannedFormat
 from mapsto.runtime.executable import Executable
 from mapsto.session.assemble import assemble, link
+from mapsto.session.calibration import ranges_of
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import steps_text
@@ -64,8 +65,8 @@ def compiled(asked: Request) -> Compiled:
             backend_named(asked.device, asked.cache, asked.isa) as backend,
         ):
             opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root)
-            formed = asked_graph(replace(asked, model=opened, formats=_formats(asked.formats, pinned)))
-            exe = build(formed.graph, backend, asked.threads, asked.progress, pinned, defaults, formed.formats)
+            made = _formed(replace(asked, model=opened, formats=_formats(asked.formats, pinned)), backend)
+            exe = build(made.graph, backend, asked.threads, asked.progress, pinned, defaults, made.formats)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
     return Compiled(exe, listed)
@@ -75,6 +76,17 @@ def asked_graph(asked: Request) -> Formed:
     """The graph that a request is compiled from, the passes done with it."""
     graph = prepared(asked.model, asked.shapes, None, asked.data_root, asked.overridable, asked.updates)
     return formed(graph if asked.check_indices else unchecked(graph), asked.formats)
+
+
+def _formed(asked: Request, backend: Backend) -> Formed:
+    """The graph of a request, its values quantised by the ranges that calibration finds."""
+    if not asked.formats.needs_ranges:
+        return asked_graph(asked)
+    if asked.calibration is None:
+        raise ArgumentError("formats: int8 needs `calibration`: examples by which values are quantised")
+    graph = asked_graph(replace(asked, formats=AS_IT_IS)).graph
+    ranges = ranges_of(graph, asked.calibration, lambda seen: build(seen, backend, asked.threads, None))
+    return formed(graph, asked.formats, ranges)
 
 
 def _formats(asked: WantedFormats, plan: Plan | None) -> WantedFormats:

@@ -23,6 +23,7 @@ from mapsto.witness import witnessing
 if TYPE_CHECKING:
     from mapsto.budget import Budget
     from mapsto.plan.plan import Plan
+    from mapsto.session.calibration import Calibration
 
 
 @public
@@ -42,6 +43,7 @@ def compile_model(
     updates: Mapping[str, str] | None = None,
     adapt: bool = False,
     formats: str | Mapping[str, str] | None = None,
+    calibration: Any = None,
 ) -> Executable:
     """Compile a model for a device of this machine.
 
@@ -66,8 +68,11 @@ def compile_model(
     adapt: whether executables for single sizes are made in the background where runs bring these often and that is
     faster (docs/sizes.md); their results may have other bits. `report()` of the executable says what was made.
     formats: the number format in which products of f32 are computed, by its name ("bf16", "f16"; "bf16-weights",
-    "f16-weights": constant operands alone) or by patterns of nodes, of which the last one that fits counts:
-    {"*": "bf16", "head*": "f32"} (docs/formats.md). Results are as accurate as the format; `plan` says what was done.
+    "f16-weights": constant operands alone; "int8", which needs `calibration`) or by patterns of nodes, of which the
+    last one that fits counts: {"*": "bf16", "head*": "f32"} (docs/formats.md). Results are as accurate as the format;
+    `plan` says what was done.
+    calibration: examples by which values are quantised: a dict of arrays by inputs, with all examples along their first
+    axes, or a list of dicts, one a run; or a `Calibration`, which says how ranges are chosen as well.
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
@@ -79,10 +84,19 @@ def compile_model(
     asked = Request(
         model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device, pairs,
         flag_of(adapt, "adapt"), wanted_formats(formats),
+        None if calibration is None else _calibration(calibration),
     )  # fmt: skip
+    if asked.calibration is not None and not asked.formats.needs_ranges:
+        raise ArgumentError("calibration: nothing is quantised: ask for int8 by `formats`")
     if asked.adapt and plan is not None:
         raise ArgumentError("adapt: a plan that is replayed is of one graph; leave `plan` or `adapt` out")
     return _made(asked)
+
+
+def _calibration(given: Any) -> Calibration:
+    from mapsto.session.calibration import Calibration
+
+    return given if isinstance(given, Calibration) else Calibration(given)
 
 
 def _made(asked: Request) -> Executable:
@@ -127,8 +141,17 @@ def _single(asked: Request) -> Executable:
     if asked.adapt and exe.open_sizes:
         from mapsto.session.adapt import adaptive_sizes
 
-        exe.adaptive = adaptive_sizes(asked, exe, _single)
+        exe.adaptive = adaptive_sizes(_as_made(asked, exe), exe, _single)
     return exe
+
+
+def _as_made(asked: Request, exe: Executable) -> Request:
+    """What gives values the ranges that they have in an executable."""
+    if not asked.formats.needs_ranges:
+        return asked
+    from mapsto.session.formed import said
+
+    return replace(asked, formats=said(exe.plan.formats), calibration=None)
 
 
 def _compiled(asked: Request, place: Place | None) -> Kept:

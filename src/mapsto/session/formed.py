@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mapsto.errors import ParseError
-from mapsto.formats.format import FORMATS, WantedFormats
+from mapsto.formats.format import FORMATS, Quantisation, WantedFormats
 from mapsto.ir.graph import Graph
 from mapsto.plan.works import PlannedFormat
+
+if TYPE_CHECKING:
+    from mapsto.formats.chosen import ChosenFormat
 
 
 @dataclass(frozen=True)
@@ -20,25 +24,37 @@ class Formed:
     formats: tuple[PlannedFormat, ...] = ()
 
 
-def formed(graph: Graph, asked: WantedFormats) -> Formed:
-    """A graph that the passes are done with, in these formats. Raises ArgumentError for a pattern that fits no node."""
+def formed(graph: Graph, asked: WantedFormats, ranges: Mapping[str, Quantisation] | None = None) -> Formed:
+    """A graph that the passes are done with, in these formats. ranges: of values that are quantised. Raises
+    ArgumentError for a pattern that fits no node.
+    """
     if not asked.pairs:
         return Formed(graph)
     from mapsto.formats.chosen import chosen
     from mapsto.formats.narrow import Narrowed
-    from mapsto.passes import DeadCode, Identities, run_passes
+    from mapsto.passes import DeadCode, Identities, NarrowProducts, run_passes
 
-    found = chosen(graph, asked)
-    graph = run_passes(graph, (Narrowed(found), Identities(), DeadCode()))
+    found = chosen(graph, asked, ranges)
+    graph = run_passes(graph, (Narrowed(found), Identities(), NarrowProducts(), Identities(), DeadCode()))
     names = ((each, "f32" if each.format is None else each.format.name) for each in found)
-    return Formed(graph, tuple(PlannedFormat(name, each.sources, each.because) for each, name in names))
+    return Formed(graph, tuple(_planned(each, name) for each, name in names))
+
+
+def _planned(each: ChosenFormat, name: str) -> PlannedFormat:
+    scale, zero = (None, 0) if each.by is None else (each.by.scale, each.by.zero)
+    return PlannedFormat(name, each.sources, each.because, scale, zero)
 
 
 def said(formats: Sequence[PlannedFormat]) -> WantedFormats:
     """What a plan asks for, of the nodes that it names. Raises ParseError, naming the line, for what is no format."""
-    pairs = []
+    pairs: list[tuple[str, str]] = []
+    known: list[tuple[str, Quantisation]] = []
     for each in formats:
         if each.format not in FORMATS:
             raise ParseError(f"plan, line {each.line}: format: {each.format!r}; there are {', '.join(FORMATS)}")
         pairs += [(glob.escape(source), each.format) for source in each.sources]
-    return WantedFormats(tuple(pairs))
+        if each.format == "int8" and each.scale is None:
+            raise ParseError(f"plan, line {each.line}: format: int8 needs a scale and a zero point")
+        if each.scale is not None:
+            known += [(source, Quantisation(each.scale, each.zero)) for source in each.sources]
+    return WantedFormats(tuple(pairs), tuple(known))

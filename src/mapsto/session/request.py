@@ -13,6 +13,7 @@ from mapsto.formats.format import AS_IT_IS, WantedFormats
 if TYPE_CHECKING:
     from mapsto.budget import Budget
     from mapsto.plan.plan import Plan
+    from mapsto.session.calibration import Calibration
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,4 @@ class Request:
     updates: tuple[tuple[str, str], ...] = ()
     adapt: bool = False
     formats: WantedFormats = AS_IT_IS
+    calibration: Calibration | None = None

@@ -10,6 +10,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tests.session.cache.support import PLAIN
 
@@ -20,6 +21,7 @@ from mapsto.devices.cpu import deciding as machine
 from mapsto.formats.format import wanted
 from mapsto.session.cache import key
 from mapsto.session.cache.key import Uncached, options_digest
+from mapsto.session.calibration import Calibration
 from mapsto.session.request import Request
 
 SOURCE = Path(mapsto.__file__).parent
@@ -53,6 +55,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("check_indices", False),
     ("data_root", "/tmp"),
     ("overridable", ("w",)),
+    ("calibration", Calibration({"x": np.zeros((2, 3), np.float32)})),
     ("formats", wanted("bf16")),
     ("updates", (("cache", "cache.next"),)),
 ]

@@ -11,11 +11,12 @@ import numpy as np
 
 from mapsto.importers.onnx.rows.common import beside, centred_matrix, reshape, transpose
 from mapsto.importers.onnx.rows.microsoft import DOMAIN, attended
-from mapsto.importers.onnx.rows.quantisation import dequantise, dequantised, laid_out, quantise
+from mapsto.importers.onnx.rows.quantisation import dequantised, laid_out
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
+from mapsto.ops.quantisation import dequantise, quantise
 
 
 def _real(call: NodeCall, i: int) -> Value:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 from mapsto.importers.onnx.rows.common import beside, centred_matrix, reshape, slice_axis, transpose, unsqueeze
 from mapsto.importers.onnx.rows.microsoft import DOMAIN
-from mapsto.importers.onnx.rows.quantisation import dequantise
 from mapsto.importers.onnx.rows.rounds import COUNTER, Round, Trips, built
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
+from mapsto.ops.quantisation import dequantise
 
 _DIRECTIONS = {"forward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
