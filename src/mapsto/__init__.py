@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mapsto.budget import Budget as Budget
     from mapsto.runtime.divided import DividedExecutable as DividedExecutable
     from mapsto.runtime.executable import Executable
+    from mapsto.session.accuracy import Accuracy as Accuracy
     from mapsto.session.calibration import Calibration as Calibration
     from mapsto.session.divide import divide as divide
     from mapsto.session.entry import compile_model as compile
@@ -24,9 +25,10 @@ if TYPE_CHECKING:
     from mapsto.session.tune import tune as tune
 
 __version__ = VERSION
-__all__ = ["Budget", "Calibration", "DividedExecutable", "Executable", "compile", "divide", "load", "tune"]
+__all__ = ["Accuracy", "Budget", "Calibration", "DividedExecutable", "Executable", "compile", "divide", "load", "tune"]
 
 _WHERE = {
+    "Accuracy": ("mapsto.session.accuracy", "Accuracy"),
     "Budget": ("mapsto.budget", "Budget"),
     "Calibration": ("mapsto.session.calibration", "Calibration"),
     "compile": ("mapsto.session.entry", "compile_model"),

@@ -131,6 +131,20 @@ CalibratorOption = Annotated[
     str | None,
     typer.Option("--calibrator", help="How ranges are chosen of them: mse (default), min-max, percentile, entropy."),
 ]
+AccuracyOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--accuracy",
+        metavar="FILE.npz",
+        help="Look for the fastest formats that lose no more on these examples than --max-error (or --drop) says.",
+    ),
+]
+MetricOption = Annotated[str | None, typer.Option("--metric", help="Of --accuracy: top-1, by an array `label`.")]
+DropOption = Annotated[float | None, typer.Option("--drop", metavar="0.005", help="What the metric may lose.")]
+MaxErrorOption = Annotated[
+    float | None,
+    typer.Option("--max-error", metavar="1e-2", help="Without a metric: how far outputs may move, of their size."),
+]
 
 
 def _version(wanted: bool) -> None:
@@ -192,6 +206,10 @@ def run(
     formats: FormatsOption = None,
     calibrate: CalibrateOption = None,
     calibrator: CalibratorOption = None,
+    accuracy: AccuracyOption = None,
+    metric: MetricOption = None,
+    drop: DropOption = None,
+    max_error: MaxErrorOption = None,
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
@@ -201,7 +219,7 @@ def run(
     from mapsto.cli.open import Divided, Formatted
     from mapsto.cli.run import run_model
 
-    formed = Formatted(formats or [], calibrate, calibrator)
+    formed = Formatted(formats or [], calibrate, calibrator, accuracy, metric, drop, max_error)
     fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer, limit or [], power)
     code = run_model(
         model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, adapt, plan, how, deadline,
@@ -238,13 +256,17 @@ def compile_(
     formats: FormatsOption = None,
     calibrate: CalibrateOption = None,
     calibrator: CalibratorOption = None,
+    accuracy: AccuracyOption = None,
+    metric: MetricOption = None,
+    drop: DropOption = None,
+    max_error: MaxErrorOption = None,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
     from mapsto.cli.open import Divided, Formatted
 
-    formed = Formatted(formats or [], calibrate, calibrator)
+    formed = Formatted(formats or [], calibrate, calibrator, accuracy, metric, drop, max_error)
     how = Divided(pin or [], objective, placer, limit or [], power)
     asked = (model, output, shape or [], update or [])
     compile_model(*asked, threads, plan, check_indices, data_root, cache, device, how, formed, json)
@@ -440,6 +462,10 @@ def plan(
     formats: FormatsOption = None,
     calibrate: CalibrateOption = None,
     calibrator: CalibratorOption = None,
+    accuracy: AccuracyOption = None,
+    metric: MetricOption = None,
+    drop: DropOption = None,
+    max_error: MaxErrorOption = None,
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason; or onto a described one."""
@@ -455,7 +481,7 @@ def plan(
         from mapsto.cli.machines import show_simulation
 
         _refuse_of_this_machine(verify, worst, inputs, given, threads, device != "cpu", power)
-        _refuse_of_this_machine(formats, calibrate, calibrator)
+        _refuse_of_this_machine(formats, calibrate, calibrator, accuracy)
         places = (limit or [], pin or [], placer or "exact", deadline, trace)
         code = show_simulation(model, machine, shape or [], objective or "latency", *places, output, data_root, json)
         raise typer.Exit(code)
@@ -466,7 +492,7 @@ def plan(
             raise typer.BadParameter(
                 "--verify is of one device: leave --objective, --pin, --placer, --limit, --power and --deadline out"
             )
-        if formats or calibrate or calibrator:
+        if formats or calibrate or calibrator or accuracy:
             raise typer.BadParameter("--verify is of formats as the model has them: leave --formats and the like out")
         from mapsto.cli.prediction import verify_plan
 
@@ -475,7 +501,7 @@ def plan(
         return
     from mapsto.cli.open import Divided, Formatted
 
-    formed = Formatted(formats or [], calibrate, calibrator)
+    formed = Formatted(formats or [], calibrate, calibrator, accuracy, metric, drop, max_error)
     how = Divided(pin or [], objective, placer, limit or [], power)
     code = show_plan(model, shape or [], threads, output, data_root, device, cache, how, deadline, formed, json)
     raise typer.Exit(code)
@@ -522,13 +548,17 @@ def explain(
     formats: FormatsOption = None,
     calibrate: CalibrateOption = None,
     calibrator: CalibratorOption = None,
+    accuracy: AccuracyOption = None,
+    metric: MetricOption = None,
+    drop: DropOption = None,
+    max_error: MaxErrorOption = None,
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
     from mapsto.cli.open import Divided, Formatted
     from mapsto.cli.plan import explain_node
 
-    formed = Formatted(formats or [], calibrate, calibrator)
+    formed = Formatted(formats or [], calibrate, calibrator, accuracy, metric, drop, max_error)
     how = Divided(pin or [], objective, placer, limit or [], power)
     explain_node(model, node, shape or [], threads, data_root, device, cache, how, formed, json)
 

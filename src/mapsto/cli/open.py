@@ -64,14 +64,24 @@ class Divided:
 
 @dataclass(frozen=True)
 class Formatted:
-    """What number formats are asked for. data: a file of examples by which values are quantised."""
+    """What number formats are asked for. data: a file of examples by which values are quantised; accuracy: one of
+    examples by which formats are found that lose no more than max_error, or of a metric, than drop.
+    """
 
     formats: Sequence[str] = field(default_factory=list)
     data: Path | None = None
     calibrator: str | None = None
+    accuracy: Path | None = None
+    metric: str | None = None
+    drop: float | None = None
+    max_error: float | None = None
 
     def options(self) -> dict[str, Any]:
-        """For `mapsto.compile`. Raises UsageError, and ArgumentError for a calibrator that is not there."""
+        """For `mapsto.compile`. Raises UsageError, and ArgumentError for what is not there."""
+        if self.accuracy is not None:
+            return {"accuracy": self._accuracy(self.accuracy)}
+        if self.metric is not None or self.drop is not None or self.max_error is not None:
+            raise UsageError("--metric, --drop and --max-error say what may be lost on the examples of --accuracy")
         if self.data is None:
             if self.calibrator is not None:
                 raise UsageError("--calibrator says how ranges are chosen of the examples of --calibrate")
@@ -83,8 +93,22 @@ class Formatted:
         calibration = Calibration(examples, self.calibrator or CALIBRATORS[0])
         return {"formats": parse_formats(self.formats) or None, "calibration": calibration}
 
+    def _accuracy(self, file: Path) -> Any:
+        from mapsto.report.arrays import load_arrays
+        from mapsto.session.accuracy import Accuracy
+        from mapsto.session.calibration import CALIBRATORS
+
+        if self.formats or self.data is not None:
+            raise UsageError("--accuracy finds formats: leave --formats and --calibrate out")
+        lost = self.max_error if self.metric is None else self.drop
+        if lost is None or (self.max_error is not None and self.drop is not None):
+            said = "or a metric and what it may lose: --metric top-1 --drop 0.005"
+            raise UsageError(f"--accuracy needs --max-error 1e-2, {said}")
+        examples = dict(load_arrays(existing(file, "examples")))
+        return Accuracy(examples, self.metric, lost, calibrator=self.calibrator or CALIBRATORS[0])
+
     def __bool__(self) -> bool:
-        return bool(self.formats or self.data or self.calibrator)
+        return self != AS_IT_IS
 
 
 NOT_SAID = Divided()

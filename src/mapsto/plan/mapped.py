@@ -49,8 +49,11 @@ def plan_of(
     device: str,
     origin: tuple[str, str],
     formats: tuple[PlannedFormat, ...] = (),
+    accuracy: str = "",
 ) -> printed.Plan:
-    """The plan of a mapped graph. taken: by work. origin: the graph's digest, the version. formats: of its products."""
+    """The plan of a mapped graph. taken: by work. origin: the graph's digest, the version. formats: of its
+    products; accuracy: what they lose.
+    """
     numbers = {id(node): at for at, node in enumerate(mapped.graph.walk())}
     constants = {*mapped.graph.constants, *(n for task in tasks(mapped.items) for n in task.constants)}
     constants |= {name for node in mapped.graph.walk() for inner in node.graphs for name in inner.constants}
@@ -58,7 +61,8 @@ def plan_of(
     homes = {name: home for name, home in mapped.homes.items() if name not in constants}
     places, traits, basis = dict(mapped.places), mapped.traits, mapped.basis
     return printed.Plan(
-        mapped.graph.name, device, *origin, items, homes, places, traits=traits, basis=basis, formats=formats
+        mapped.graph.name, device, *origin, items, homes, places, traits=traits, basis=basis, formats=formats,
+        accuracy=accuracy,
     )
 
 

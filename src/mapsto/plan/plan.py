@@ -59,6 +59,7 @@ class Plan:
     traits: Traits | None = None  # what its maker asked for; None in a plan of pins alone
     basis: Basis | None = None  # what its costs were counted with
     formats: tuple[PlannedFormat, ...] = ()
+    accuracy: str = ""  # what results lose by them
     lines: Mapping[str, int] = field(default_factory=dict, compare=False, repr=False)  # first words, homes: where read
 
     @property
@@ -81,6 +82,7 @@ class Plan:
             self.traits,
             self.basis,
             self.formats,
+            self.accuracy,
         )
         return "\n".join(plan_lines(parts)) + "\n"
 
@@ -93,6 +95,7 @@ class Plan:
             "traits": None if self.traits is None else vars(self.traits),
             "basis": None if self.basis is None else asdict(self.basis),
             "formats": [{key: v for key, v in vars(each).items() if key != "line"} for each in self.formats],
+            "accuracy": self.accuracy,
             "items": [_data(item) for item in self.items],
             "homes": {
                 name: {"buffer": h.buffer, "type": str(h.value(name)), "layout": str(h.layout), "because": h.because}

@@ -2,6 +2,7 @@
 
     plan <graph> for <device>
     graph <digest> by mapsto <version>
+    accuracy "<what results lose by their formats>"
     format <name> of <source node>, ... scale <number> zero <byte> because "<...>"
     traits <trait> <number>, ...    what the maker asked for (`plan.traits`)
     machine <digest> <source>       the figures that costs were counted with
@@ -91,6 +92,7 @@ class PlanFields:
     traits: Traits | None
     basis: Basis | None
     formats: tuple[PlannedFormat, ...] = ()
+    accuracy: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -98,6 +100,8 @@ def plan_lines(parts: PlanFields) -> Iterator[str]:
     yield f"plan {name_text(parts.graph)} for {parts.device}"
     if parts.digest:
         yield f"graph {parts.digest} by mapsto {parts.version}"
+    if parts.accuracy:
+        yield f"accuracy {quoted_text(parts.accuracy)}"
     for each in parts.formats:
         reason = f" because {quoted_text(each.because)}" if each.because else ""
         by = "" if each.scale is None else f" scale {each.scale!r} zero {each.zero}"
@@ -255,6 +259,7 @@ class _Reader:
     device: str = ""
     digest: str = ""
     version: str = ""
+    accuracy: str = ""
     formats: list[PlannedFormat] = field(default_factory=list)
     traits: Traits | None = None
     items: list[PlannedItem] = field(default_factory=list)
@@ -302,6 +307,10 @@ class _Reader:
         found = _matched(_ORIGIN, line)
         self.once("graph", number)
         self.digest, self.version = found["digest"], found["version"]
+
+    def read_accuracy(self, line: str, number: int) -> None:
+        self.once("accuracy", number)
+        self.accuracy = read_text(line.removeprefix("accuracy "))
 
     def read_format(self, line: str, number: int) -> None:
         found = _matched(_FORMAT, line)
@@ -448,12 +457,15 @@ class _Reader:
         head = self.graph, self.device, self.digest, self.version
         basis = None if self.machine is None else Basis(*self.machine, tuple(self.sizes.items()), self.seats)
         items, formats = tuple(self.items), tuple(self.formats)
-        return PlanFields(*head, items, self.homes, self.places, pins, self.traits, basis, formats, self.lines)
+        return PlanFields(
+            *head, items, self.homes, self.places, pins, self.traits, basis, formats, self.accuracy, self.lines
+        )
 
 
 _LINES: Mapping[str, Callable[[_Reader, str, int], None]] = {
     "plan": _Reader.read_plan,
     "graph": _Reader.read_graph,
+    "accuracy": _Reader.read_accuracy,
     "format": _Reader.read_format,
     "traits": _Reader.read_traits,
     "machine": _Reader.read_machine,

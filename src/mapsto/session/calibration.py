@@ -62,25 +62,28 @@ class Calibration:
                 found.update(np.ascontiguousarray(array).tobytes())
         return found.hexdigest()
 
-    def runs(self, inputs: Sequence[Value]) -> Iterator[Example]:
-        """What each run of a graph with these inputs is given; others of the arrays are not for it (labels). Raises
-        ArgumentError where an input lacks data.
+    def runs(self, inputs: Sequence[Value], whole: bool = False) -> Iterator[Example]:
+        """What each run of a graph with these inputs is given; with `whole`, others of the arrays as well, as labels,
+        where they are of as many examples. Raises ArgumentError where an input lacks data.
         """
         names = [value.name for value in inputs]
         for feed in self.feeds:
             if missing := [name for name in names if name not in feed]:
                 raise ArgumentError(f"calibration: no data for {', '.join(missing)}; there is {', '.join(feed)}")
         if not self.is_stacked:
-            yield from ({name: feed[name] for name in names} for feed in self.feeds)
+            yield from (feed if whole else {name: feed[name] for name in names} for feed in self.feeds)
             return
         (arrays,) = self.feeds
         counts = {arrays[value.name].shape[0] if arrays[value.name].ndim else 0 for value in inputs}
         if len(counts) != 1 or 0 in counts:
             raise ArgumentError("calibration: every array holds as many examples as the others, along its first axis")
         firsts = {dim for value in inputs for dim in value.shape[:1] if isinstance(dim, int)}
-        size, count = min(firsts, default=_AT_ONCE), counts.pop()
+        count = counts.pop()
+        size = min(firsts, default=max(min(_AT_ONCE, count // 2), 1))
         if len(firsts) > 1 or size < 1 or count < size:
             raise ArgumentError(f"calibration: {count} examples, but the model takes {size} at a time")
+        if whole:
+            names = [name for name, array in arrays.items() if array.shape[:1] == (count,)]
         for start in range(0, count - size + 1, size):
             yield {name: arrays[name][start : start + size] for name in names}
 

@@ -29,8 +29,9 @@ from mapsto.plan.judge import Choice
 from mapsto.plan.mapped import Mapped, Taken, plan_of
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.replay import check_origin, replay
-from mapsto.plan.works import NO_PINS, Beaten, Offer, PlannedFormat
+from mapsto.plan.works import NO_PINS, Beaten, Offer
 from mapsto.runtime.executable import Executable
+from mapsto.session.accurate import accurately
 from mapsto.session.assemble import assemble, link
 from mapsto.session.calibration import ranges_of
 from mapsto.session.collecting import collecting_rarely
@@ -66,7 +67,7 @@ def compiled(asked: Request) -> Compiled:
         ):
             opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root)
             made = _formed(replace(asked, model=opened, formats=_formats(asked.formats, pinned)), backend)
-            exe = build(made.graph, backend, asked.threads, asked.progress, pinned, defaults, made.formats)
+            exe = build(made.graph, backend, asked.threads, asked.progress, pinned, defaults, made)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
     return Compiled(exe, listed)
@@ -79,14 +80,20 @@ def asked_graph(asked: Request) -> Formed:
 
 
 def _formed(asked: Request, backend: Backend) -> Formed:
-    """The graph of a request, its values quantised by the ranges that calibration finds."""
-    if not asked.formats.needs_ranges:
+    """The graph of a request, in the formats that accuracy allows, or by the ranges that calibration finds."""
+    if not asked.formats.needs_ranges and asked.accuracy is None:
         return asked_graph(asked)
-    if asked.calibration is None:
+    if asked.calibration is None and asked.accuracy is None:
         raise ArgumentError("formats: int8 needs `calibration`: examples by which values are quantised")
     graph = asked_graph(replace(asked, formats=AS_IT_IS)).graph
-    ranges = ranges_of(graph, asked.calibration, lambda seen: build(seen, backend, asked.threads, None))
-    return formed(graph, asked.formats, ranges)
+
+    def made(other: Graph) -> Executable:
+        return build(other, backend, asked.threads, None)
+
+    if asked.accuracy is not None:
+        return accurately(graph, asked.accuracy, made, asked.progress)
+    assert asked.calibration is not None
+    return formed(graph, asked.formats, ranges_of(graph, asked.calibration, made))
 
 
 def _formats(asked: WantedFormats, plan: Plan | None) -> WantedFormats:
@@ -152,14 +159,14 @@ def build(
     progress: Progress | None,
     pinned: Plan | None = None,
     defaults: Mapping[str, np.ndarray] | None = None,
-    formats: tuple[PlannedFormat, ...] = (),
+    formed: Formed | None = None,
 ) -> Executable:
-    """Plan, generate, compile and assemble a graph that the passes are done with. `defaults` of inputs by name;
-    `formats` that its products have been given.
+    """Plan, generate, compile and assemble a graph that the passes are done with. `defaults` of inputs by name; formed:
+    what its products have been given formats by.
     """
     with metering(), np.errstate(all="ignore"):  # numbers of the model overflow as IEEE 754 says
         _earn(graph)
-        return _build(graph, backend, threads, progress, pinned, defaults, formats)
+        return _build(graph, backend, threads, progress, pinned, defaults, formed)
 
 
 def _earn(graph: Graph) -> None:
@@ -180,7 +187,7 @@ def _build(
     progress: Progress | None,
     pinned: Plan | None,
     defaults: Mapping[str, np.ndarray] | None,
-    formats: tuple[PlannedFormat, ...],
+    formed: Formed | None,
 ) -> Executable:
     origin = graph_digest(graph), VERSION
     constants = constants_of(graph)
@@ -195,7 +202,8 @@ def _build(
     made = _made(mapped, maker, offers, lines)
     taken = {name: _taken(each, mapped.choices.get(name), maker.spec) for name, each in made.items()}
     exe = executable_of(mapped, made, constants, backend, threads, progress, defaults)
-    plan = plan_of(mapped, taken, backend.name, origin, formats) if replayed is None else replayed
+    said = ((), "") if formed is None else (formed.formats, formed.accuracy)
+    plan = plan_of(mapped, taken, backend.name, origin, *said) if replayed is None else replayed
     exe.plan_text = plan.text() + steps_text(exe)
     debug.show(debug.PLAN, "plan", lambda: exe.plan_text)
     return exe

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mapsto.arguments import Progress, flag_of, names_of, pairs_of, shapes_of, telling
+from mapsto.arguments import Progress, brief, flag_of, names_of, pairs_of, shapes_of, telling
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, MapstoError
 from mapsto.formats.format import wanted as wanted_formats
@@ -23,6 +23,7 @@ from mapsto.witness import witnessing
 if TYPE_CHECKING:
     from mapsto.budget import Budget
     from mapsto.plan.plan import Plan
+    from mapsto.session.accuracy import Accuracy
     from mapsto.session.calibration import Calibration
 
 
@@ -44,6 +45,7 @@ def compile_model(
     adapt: bool = False,
     formats: str | Mapping[str, str] | None = None,
     calibration: Any = None,
+    accuracy: Accuracy | None = None,
 ) -> Executable:
     """Compile a model for a device of this machine.
 
@@ -73,6 +75,8 @@ def compile_model(
     `plan` says what was done.
     calibration: examples by which values are quantised: a dict of arrays by inputs, with all examples along their first
     axes, or a list of dicts, one a run; or a `Calibration`, which says how ranges are chosen as well.
+    accuracy: what results may lose, in the place of `formats`: the fastest formats that hold are looked for, which
+    takes a minute or more, and are kept where they are faster than f32 (docs/formats.md).
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
@@ -84,13 +88,25 @@ def compile_model(
     asked = Request(
         model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device, pairs,
         flag_of(adapt, "adapt"), wanted_formats(formats),
-        None if calibration is None else _calibration(calibration),
+        None if calibration is None else _calibration(calibration), accuracy,
     )  # fmt: skip
-    if asked.calibration is not None and not asked.formats.needs_ranges:
-        raise ArgumentError("calibration: nothing is quantised: ask for int8 by `formats`")
+    _see_formats(asked)
     if asked.adapt and plan is not None:
         raise ArgumentError("adapt: a plan that is replayed is of one graph; leave `plan` or `adapt` out")
     return _made(asked)
+
+
+def _see_formats(asked: Request) -> None:
+    """Raises ArgumentError for what does not go together."""
+    if asked.accuracy is not None:
+        from mapsto.session.accuracy import Accuracy
+
+        if not isinstance(asked.accuracy, Accuracy):
+            raise ArgumentError(f"accuracy: expected a mapsto.Accuracy, got {brief(asked.accuracy)}")
+        if asked.formats.pairs or asked.calibration is not None or asked.plan is not None:
+            raise ArgumentError("accuracy: it finds formats: leave `formats`, `calibration` and `plan` out")
+    if asked.calibration is not None and not asked.formats.needs_ranges:
+        raise ArgumentError("calibration: nothing is quantised: ask for int8 by `formats`")
 
 
 def _calibration(given: Any) -> Calibration:
@@ -147,11 +163,11 @@ def _single(asked: Request) -> Executable:
 
 def _as_made(asked: Request, exe: Executable) -> Request:
     """What gives values the ranges that they have in an executable."""
-    if not asked.formats.needs_ranges:
+    if not asked.formats.needs_ranges and asked.accuracy is None:
         return asked
     from mapsto.session.formed import said
 
-    return replace(asked, formats=said(exe.plan.formats), calibration=None)
+    return replace(asked, formats=said(exe.plan.formats), calibration=None, accuracy=None)
 
 
 def _compiled(asked: Request, place: Place | None) -> Kept:

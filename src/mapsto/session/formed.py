@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Formed:
-    """A graph, and the formats that its products were given."""
+    """A graph, and the formats that its products were given. accuracy: what they lose, in words."""
 
     graph: Graph
     formats: tuple[PlannedFormat, ...] = ()
+    accuracy: str = ""
 
 
 def formed(graph: Graph, asked: WantedFormats, ranges: Mapping[str, Quantisation] | None = None) -> Formed:
@@ -31,18 +32,24 @@ def formed(graph: Graph, asked: WantedFormats, ranges: Mapping[str, Quantisation
     if not asked.pairs:
         return Formed(graph)
     from mapsto.formats.chosen import chosen
+
+    found = chosen(graph, asked, ranges)
+    return Formed(narrowed(graph, found), tuple(planned(each, each.because) for each in found))
+
+
+def narrowed(graph: Graph, formats: tuple[ChosenFormat, ...]) -> Graph:
+    """A graph that the passes are done with, its products in these formats."""
     from mapsto.formats.narrow import Narrowed
     from mapsto.passes import DeadCode, Identities, NarrowProducts, run_passes
 
-    found = chosen(graph, asked, ranges)
-    graph = run_passes(graph, (Narrowed(found), Identities(), NarrowProducts(), Identities(), DeadCode()))
-    names = ((each, "f32" if each.format is None else each.format.name) for each in found)
-    return Formed(graph, tuple(_planned(each, name) for each, name in names))
+    return run_passes(graph, (Narrowed(formats), Identities(), NarrowProducts(), Identities(), DeadCode()))
 
 
-def _planned(each: ChosenFormat, name: str) -> PlannedFormat:
+def planned(each: ChosenFormat, because: str) -> PlannedFormat:
+    """The line of a plan."""
+    name = "f32" if each.format is None else each.format.name
     scale, zero = (None, 0) if each.by is None else (each.by.scale, each.by.zero)
-    return PlannedFormat(name, each.sources, each.because, scale, zero)
+    return PlannedFormat(name, each.sources, because, scale, zero)
 
 
 def said(formats: Sequence[PlannedFormat]) -> WantedFormats:

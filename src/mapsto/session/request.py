@@ -13,6 +13,7 @@ from mapsto.formats.format import AS_IT_IS, WantedFormats
 if TYPE_CHECKING:
     from mapsto.budget import Budget
     from mapsto.plan.plan import Plan
+    from mapsto.session.accuracy import Accuracy
     from mapsto.session.calibration import Calibration
 
 
@@ -38,3 +39,4 @@ class Request:
     adapt: bool = False
     formats: WantedFormats = AS_IT_IS
     calibration: Calibration | None = None
+    accuracy: Accuracy | None = None

@@ -19,6 +19,7 @@ from mapsto import version
 from mapsto.budget import Budget, defaulting, metering
 from mapsto.devices.cpu import deciding as machine
 from mapsto.formats.format import wanted
+from mapsto.session.accuracy import Accuracy
 from mapsto.session.cache import key
 from mapsto.session.cache.key import Uncached, options_digest
 from mapsto.session.calibration import Calibration
@@ -55,6 +56,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("check_indices", False),
     ("data_root", "/tmp"),
     ("overridable", ("w",)),
+    ("accuracy", Accuracy({"x": np.zeros((2, 3), np.float32)})),
     ("calibration", Calibration({"x": np.zeros((2, 3), np.float32)})),
     ("formats", wanted("bf16")),
     ("updates", (("cache", "cache.next"),)),

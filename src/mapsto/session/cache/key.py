@@ -37,6 +37,7 @@ ARGUMENTS: Mapping[str, Callable[[Request], Any]] = {
     "data_root": lambda asked: None if asked.data_root is None else absolute(asked.data_root, "data_root"),
     "overridable": lambda asked: list(asked.overridable),
     "device": lambda asked: asked.device,
+    "accuracy": lambda asked: None if asked.accuracy is None else asked.accuracy.digest,
     "formats": lambda asked: [[list(pair) for pair in asked.formats.pairs], repr(asked.formats.known)],
     "calibration": lambda asked: None if asked.calibration is None else asked.calibration.digest,
     "updates": lambda asked: [list(pair) for pair in asked.updates],

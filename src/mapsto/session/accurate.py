@@ -1,0 +1,251 @@
+"""Finds formats for a graph's products within an accuracy.
+
+    what each product takes in each format, measured: of the whole in f32, and in each format       (gains)
+    what each does to the outputs where it alone is narrow, measured                                (errors)
+    least time + lambda * sum of squares of errors, which add up: one format a product              (choice)
+    the fastest choice that keeps the loss, on the runs that choose, then on those kept apart       (search)
+    by turns beside f32: kept where it is faster                                                    (decide)
+
+Errors of different products are taken to be independent; where they are not, the search sees it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mapsto.devices.backend import Progress
+from mapsto.formats.chosen import ChosenFormat, chosen
+from mapsto.formats.format import WantedFormats
+from mapsto.ir.graph import Graph
+from mapsto.plan.works import PlannedFormat
+from mapsto.runtime.executable import Executable
+from mapsto.session.accuracy import Accuracy, Results, moved, runs_of
+from mapsto.session.calibration import Calibration, Example, ranges_of
+from mapsto.session.formed import Formed, narrowed, planned
+from mapsto.session.pairs import TimedPair, is_faster, share_of
+
+_WORTH = 2e-3  # of a run's time: what saves less stays f32
+_CHOICES = 24  # that lambda is varied for
+_RUNS = 4  # that see what one product does
+_TIMED = 2.0  # seconds of turns
+_LEAST = 0.02  # of a run's time: what formats have to save
+_SLOWER = 3  # choices that hold and turn out to be no faster, after which none is looked for
+_PROFILED = 5  # runs
+
+Build = Callable[[Graph], Executable]
+
+
+@dataclass(frozen=True)
+class TriedFormat:
+    """A product in a format: seconds that it saves, and how far it alone moves outputs."""
+
+    chosen: ChosenFormat
+    gain: float
+    error: float = np.inf
+
+
+@dataclass
+class _Accurate:
+    graph: Graph
+    asked: Accuracy
+    build: Build
+    tell: Progress | None
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.seen, self.kept = runs_of(self.asked, self.graph.inputs)
+        self.names = [value.name for value in self.graph.inputs]
+        self.plain = self.build(self.graph)
+
+    def found(self) -> Formed:
+        every = self._formats()
+        tried = self._errors(self._gains(every))
+        formats, said = self._searched(tried)
+        by_value = {each.value: each for each in formats}
+        lines = tuple(self._line(value, by_value.get(value), tried) for value in _values(every))
+        return Formed(narrowed(self.graph, tuple(formats)), lines, said)
+
+    # -- what there is to choose from ----------------------------------------------------------------------------------
+
+    def _formats(self) -> dict[str, tuple[ChosenFormat, ...]]:
+        feeds = [{name: feed[name] for name in self.names} for feed in self.seen]
+        ranges = ranges_of(self.graph, Calibration(feeds, self.asked.calibrator), self.build)
+        return {
+            name: tuple(each for each in chosen(self.graph, WantedFormats((("*", name),)), ranges))
+            for name in self.asked.formats
+        }
+
+    def _gains(self, every: Mapping[str, Sequence[ChosenFormat]]) -> list[TriedFormat]:
+        """Those that save time, the most first."""
+        products = [each for formats in every.values() for each in formats]
+        plain = self._seconds(self.plain, products)
+        total = self._run_seconds(self.plain)
+        found = []
+        for at, formats in enumerate(every.values()):
+            self._told(at, len(every), "times")
+            narrow = [each for each in formats if each.format is not None]
+            if not narrow:
+                continue
+            taken = self._seconds(self.build(narrowed(self.graph, tuple(narrow))), narrow)
+            found += [TriedFormat(each, plain[each.value] - taken[each.value]) for each in narrow]
+        worth = [each for each in found if each.gain > _WORTH * total]
+        return sorted(worth, key=lambda each: -each.gain)
+
+    def _seconds(self, exe: Executable, products: Sequence[ChosenFormat]) -> dict[str, float]:
+        """Of the steps that stand for each product; a step that stands for several is shared among them."""
+        of: dict[str, set[str]] = {}
+        for each in products:
+            for source in each.sources:
+                of.setdefault(source, set()).add(each.value)
+        found = dict.fromkeys((each.value for each in products), 0.0)
+        for step in exe.profile(*self._fed(exe, self.seen[0]), runs=_PROFILED):
+            values = {value for source in step.provenance for value in of.get(source, ())}
+            for value in values:
+                found[value] += step.nanoseconds * 1e-9 / len(values)
+        return found
+
+    def _errors(self, tried: Sequence[TriedFormat]) -> list[TriedFormat]:
+        """How far each moves the outputs, as long as there is time; the rest moves them too far."""
+        seen = self.seen[:_RUNS]
+        plain = self._outputs(self.plain, seen)
+        found = []
+        for at, each in enumerate(tried):
+            self._told(at, len(tried), ", ".join(each.chosen.sources))
+            if time.monotonic() - self.began > self.asked.seconds:
+                found.append(each)
+                continue
+            exe = self.build(narrowed(self.graph, (each.chosen,)))
+            found.append(TriedFormat(each.chosen, each.gain, moved(self._outputs(exe, seen), plain)))
+        return found
+
+    # -- what is chosen ------------------------------------------------------------------------------------------------
+
+    def _searched(self, tried: Sequence[TriedFormat]) -> tuple[Sequence[ChosenFormat], str]:
+        """The fastest choice that keeps the loss, and what it loses, in words."""
+        choices = _choices(tried)
+        first, last = 0, len(choices) - 1  # the last is nothing, which loses nothing
+        while first < last:
+            middle = (first + last) // 2
+            self._told(middle, len(choices), "together")
+            if self._loss(choices[middle], self.seen)[0] <= self.asked.drop:
+                last = middle
+            else:
+                first = middle + 1
+        slower: list[float] = []
+        for choice in choices[first:]:
+            if not choice or len(slower) == _SLOWER:
+                break
+            lost, low, high, exe = self._kept_apart(choice)
+            if lost > self.asked.drop:
+                continue
+            pairs = self._by_turns(exe)
+            if is_faster(pairs, _LEAST):
+                of = f"of {self.asked.drop:g} on {len(self.kept)} runs kept apart"
+                said = f"loses {lost:.2g} ({low:.2g} to {high:.2g}, 95 %) {of}"
+                return choice, f"{said}; takes {share_of(pairs):.2f} of the time in f32"
+            slower.append(share_of(pairs))
+        if slower:
+            return (), f"f32: formats that hold take {', '.join(f'{share:.2f}' for share in slower)} of its time"
+        return (), "f32: no narrower formats are faster, or none holds"
+
+    def _loss(self, choice: Sequence[ChosenFormat], runs: Sequence[Example]) -> tuple[float, Executable, list[Results]]:
+        exe = self.build(narrowed(self.graph, tuple(choice)))
+        outputs = self._outputs(exe, runs)
+        return self.asked.loss(outputs, self._outputs(self.plain, runs), runs), exe, outputs
+
+    def _kept_apart(self, choice: Sequence[ChosenFormat]) -> tuple[float, float, float, Executable]:
+        lost, exe, outputs = self._loss(choice, self.kept)
+        low, high = self.asked.interval(outputs, self._outputs(self.plain, self.kept), self.kept)
+        return lost, low, high, exe
+
+    def _line(self, value: str, taken: ChosenFormat | None, tried: Sequence[TriedFormat]) -> PlannedFormat:
+        own = [each for each in tried if each.chosen.value == value]
+        if taken is not None:
+            each = next(each for each in own if each.chosen == taken)
+            return planned(taken, f"{each.gain * 1e6:.3g} us less; it alone moves outputs by {each.error:.1e}")
+        said = "; ".join(
+            f"{each.chosen.format.name if each.chosen.format else ''}: {each.gain * 1e6:.3g} us less, "
+            + (f"alone moves outputs by {each.error:.1e}" if np.isfinite(each.error) else "not tried in time")
+            for each in own
+        )
+        return PlannedFormat("f32", self._sources[value], said or "nothing narrower is faster")
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    def _fed(self, exe: Executable, example: Example) -> list[np.ndarray]:
+        return [np.asarray(example[port.name]) for port in exe.inputs]
+
+    def _outputs(self, exe: Executable, runs: Sequence[Example]) -> list[Results]:
+        return [exe.run({port.name: run[port.name] for port in exe.inputs}) for run in runs]
+
+    def _run_seconds(self, exe: Executable) -> float:
+        return sum(step.nanoseconds * step.calls for step in exe.profile(*self._fed(exe, self.seen[0]))) * 1e-9
+
+    def _by_turns(self, narrow: Executable) -> list[TimedPair]:
+        """Seconds of a run in f32 and in these formats, in pairs."""
+        found: list[TimedPair] = []
+        until = time.monotonic() + _TIMED
+        for exe in (self.plain, narrow):
+            exe(*self._fed(exe, self.seen[0]))
+        while time.monotonic() < until or len(found) < 5:
+            times = []
+            for exe in (self.plain, narrow):
+                fed = self._fed(exe, self.seen[0])
+                start = time.perf_counter()
+                exe(*fed)
+                times.append(time.perf_counter() - start)
+            found.append((times[0], times[1]))
+        return found
+
+    def _told(self, done: int, total: int, label: str) -> None:
+        if self.tell is not None:
+            self.tell(done, max(total, 1), label)
+
+    @property
+    def _sources(self) -> dict[str, tuple[str, ...]]:
+        return {each.value: each.sources for each in chosen(self.graph, WantedFormats((("*", "bf16"),)))}
+
+
+def _values(every: Mapping[str, Sequence[ChosenFormat]]) -> list[str]:
+    return list(dict.fromkeys(each.value for formats in every.values() for each in formats))
+
+
+def _choices(tried: Sequence[TriedFormat]) -> list[Sequence[ChosenFormat]]:
+    """From the fastest to none: for rising weights of squares of errors, what is best of each product."""
+    usable = [each for each in tried if np.isfinite(each.error)]
+    worth = sorted(each.gain / each.error**2 for each in usable if each.error > 0)
+    weights = [0.0, *(_spread(worth)), np.inf]
+    found: list[Sequence[ChosenFormat]] = []
+    for weight in weights:
+        choice = tuple(_best(usable, weight))
+        if not found or choice != found[-1]:
+            found.append(choice)
+    return found
+
+
+def _spread(worth: Sequence[float]) -> list[float]:
+    """Weights just beyond which something is given up, some of them where there are many."""
+    if not worth:
+        return []
+    rows = np.unique(np.linspace(0, len(worth) - 1, min(len(worth), _CHOICES)).astype(int))
+    return [worth[row] * (1 + 1e-9) for row in rows]
+
+
+def _best(usable: Sequence[TriedFormat], weight: float) -> Iterator[ChosenFormat]:
+    by_value: dict[str, list[TriedFormat]] = {}
+    for each in usable:
+        by_value.setdefault(each.chosen.value, []).append(each)
+    for several in by_value.values():
+        worth = [(each.gain - (weight * each.error**2 if each.error else 0.0), each) for each in several]
+        most, each = max(worth, key=lambda pair: pair[0])
+        if most > 0:
+            yield each.chosen
+
+
+def accurately(graph: Graph, asked: Accuracy, build: Build, tell: Progress | None) -> Formed:
+    """A graph that the passes are done with, in the fastest formats that are found to be accurate enough."""
+    return _Accurate(graph, asked, build, tell).found()
