@@ -11,6 +11,7 @@ Errors of different products are taken to be independent; where they are not, th
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ _RUNS = 4  # that see what one product does
 _TIMED = 2.0  # seconds of turns
 _LEAST = 0.02  # of a run's time: what formats have to save
 _SLOWER = 3  # choices that hold and turn out to be no faster, after which none is looked for
-_PROFILED = 5  # runs
+_PROFILED = 7  # runs of each
 
 Build = Callable[[Graph], Executable]
 
@@ -81,31 +82,37 @@ class _Accurate:
 
     def _gains(self, every: Mapping[str, Sequence[ChosenFormat]]) -> list[TriedFormat]:
         """Those that save time, the most first."""
-        products = [each for formats in every.values() for each in formats]
-        plain = self._seconds(self.plain, products)
         total = self._run_seconds(self.plain)
         found = []
         for at, formats in enumerate(every.values()):
             self._told(at, len(every), "times")
             narrow = [each for each in formats if each.format is not None]
-            if not narrow:
-                continue
-            taken = self._seconds(self.build(narrowed(self.graph, tuple(narrow))), narrow)
-            found += [TriedFormat(each, plain[each.value] - taken[each.value]) for each in narrow]
+            if narrow:
+                exe = self.build(narrowed(self.graph, tuple(narrow)))
+                found += [TriedFormat(each, gain) for each, gain in zip(narrow, self._saved(exe, narrow), strict=True)]
         worth = [each for each in found if each.gain > _WORTH * total]
         return sorted(worth, key=lambda each: -each.gain)
 
+    def _saved(self, narrow: Executable, products: Sequence[ChosenFormat]) -> list[float]:
+        """Seconds that each product takes less than in f32: the median of runs by turns."""
+        found: list[list[float]] = [[] for _ in products]
+        for _ in range(_PROFILED):
+            before, after = (self._seconds(exe, products) for exe in (self.plain, narrow))
+            for each, differences in zip(products, found, strict=True):
+                differences.append(before[each.value] - after[each.value])
+        return [statistics.median(differences) for differences in found]
+
     def _seconds(self, exe: Executable, products: Sequence[ChosenFormat]) -> dict[str, float]:
-        """Of the steps that stand for each product; a step that stands for several is shared among them."""
+        """Of the steps that stand for each product, in one run; a step that stands for several is shared among them."""
         of: dict[str, set[str]] = {}
         for each in products:
             for source in each.sources:
                 of.setdefault(source, set()).add(each.value)
         found = dict.fromkeys((each.value for each in products), 0.0)
-        for step in exe.profile(*self._fed(exe, self.seen[0]), runs=_PROFILED):
+        for step in exe.profile(*self._fed(exe, self.seen[0])):
             values = {value for source in step.provenance for value in of.get(source, ())}
             for value in values:
-                found[value] += step.nanoseconds * 1e-9 / len(values)
+                found[value] += step.nanoseconds * step.calls * 1e-9 / len(values)
         return found
 
     def _errors(self, tried: Sequence[TriedFormat]) -> list[TriedFormat]:
@@ -183,7 +190,8 @@ class _Accurate:
         return [exe.run({port.name: run[port.name] for port in exe.inputs}) for run in runs]
 
     def _run_seconds(self, exe: Executable) -> float:
-        return sum(step.nanoseconds * step.calls for step in exe.profile(*self._fed(exe, self.seen[0]))) * 1e-9
+        fed = self._fed(exe, self.seen[0])
+        return statistics.median(sum(step.nanoseconds * step.calls for step in exe.profile(*fed)) for _ in range(3)) * 1e-9
 
     def _by_turns(self, narrow: Executable) -> list[TimedPair]:
         """Seconds of a run in f32 and in these formats, in pairs."""
