@@ -190,8 +190,8 @@ class _Accurate:
         return [exe.run({port.name: run[port.name] for port in exe.inputs}) for run in runs]
 
     def _run_seconds(self, exe: Executable) -> float:
-        fed = self._fed(exe, self.seen[0])
-        return statistics.median(sum(step.nanoseconds * step.calls for step in exe.profile(*fed)) for _ in range(3)) * 1e-9
+        profiles = (exe.profile(*self._fed(exe, self.seen[0])) for _ in range(3))
+        return statistics.median(sum(s.nanoseconds * s.calls for s in steps) for steps in profiles) * 1e-9
 
     def _by_turns(self, narrow: Executable) -> list[TimedPair]:
         """Seconds of a run in f32 and in these formats, in pairs."""
