@@ -235,9 +235,10 @@ def metering(budget: Budget | Mapping[str, float] | None = None) -> Iterator[Met
 
 @contextmanager
 def metering_anew() -> Iterator[Meter]:
-    """A new meter with the budget of the one that there is: for one of several that are compiled, each by itself, of
-    what was charged for once.
+    """A new meter with the budget of the one that there is, and what the model's size allows: for one of several that
+    are compiled, each by itself, of what was charged for once.
     """
     meter = _CURRENT.get()
     with metering(default() if meter is None else meter.budget) as own:
+        own.earned.update({} if meter is None else meter.earned)
         yield own

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from mapsto.budget import metering_anew
 from mapsto.devices.backend import Progress
 from mapsto.formats.chosen import ChosenFormat, chosen
 from mapsto.formats.format import WantedFormats
@@ -42,11 +43,12 @@ Build = Callable[[Graph], Executable]
 
 @dataclass(frozen=True)
 class TriedFormat:
-    """A product in a format: seconds that it saves, and how far it alone moves outputs."""
+    """A product in a format: seconds that it saves, and how far it alone moves outputs, where there was time to see."""
 
     chosen: ChosenFormat
     gain: float
     error: float = np.inf
+    is_tried: bool = False
 
 
 @dataclass
@@ -60,21 +62,32 @@ class _Accurate:
     def __post_init__(self) -> None:
         self.seen, self.kept = runs_of(self.asked, self.graph.inputs)
         self.names = [value.name for value in self.graph.inputs]
-        self.plain = self.build(self.graph)
+        self.plain = self._built(())
 
     def found(self) -> Formed:
         every = self._formats()
         tried = self._errors(self._gains(every))
-        formats, said = self._searched(tried)
-        by_value = {each.value: each for each in formats}
-        lines = tuple(self._line(value, by_value.get(value), tried) for value in _values(every))
-        return Formed(narrowed(self.graph, tuple(formats)), lines, said)
+        taken, said = self._searched(tried)
+        products = {each.value: each.sources for formats in every.values() for each in formats}
+        by_value = {each.value: each for each in taken}
+        lines = tuple(_line(value, products[value], by_value.get(value), tried) for value in products)
+        with metering_anew():
+            return Formed(narrowed(self.graph, tuple(taken)), lines, said)
+
+    def _built(self, formats: Sequence[ChosenFormat]) -> Executable:
+        """With what a compile may ask for."""
+        with metering_anew():
+            return self.build(narrowed(self.graph, tuple(formats)))
+
+    def _seen_by(self, graph: Graph) -> Executable:
+        with metering_anew():
+            return self.build(graph)
 
     # -- what there is to choose from ----------------------------------------------------------------------------------
 
     def _formats(self) -> dict[str, tuple[ChosenFormat, ...]]:
         feeds = [{name: feed[name] for name in self.names} for feed in self.seen]
-        ranges = ranges_of(self.graph, Calibration(feeds, self.asked.calibrator), self.build)
+        ranges = ranges_of(self.graph, Calibration(feeds, self.asked.calibrator), self._seen_by)
         return {
             name: tuple(each for each in chosen(self.graph, WantedFormats((("*", name),)), ranges))
             for name in self.asked.formats
@@ -88,7 +101,7 @@ class _Accurate:
             self._told(at, len(every), "times")
             narrow = [each for each in formats if each.format is not None]
             if narrow:
-                exe = self.build(narrowed(self.graph, tuple(narrow)))
+                exe = self._built(narrow)
                 found += [TriedFormat(each, gain) for each, gain in zip(narrow, self._saved(exe, narrow), strict=True)]
         worth = [each for each in found if each.gain > _WORTH * total]
         return sorted(worth, key=lambda each: -each.gain)
@@ -125,8 +138,8 @@ class _Accurate:
             if time.monotonic() - self.began > self.asked.seconds:
                 found.append(each)
                 continue
-            exe = self.build(narrowed(self.graph, (each.chosen,)))
-            found.append(TriedFormat(each.chosen, each.gain, moved(self._outputs(exe, seen), plain)))
+            exe = self._built((each.chosen,))
+            found.append(TriedFormat(each.chosen, each.gain, moved(self._outputs(exe, seen), plain), True))
         return found
 
     # -- what is chosen ------------------------------------------------------------------------------------------------
@@ -160,7 +173,7 @@ class _Accurate:
         return (), "f32: no narrower formats are faster, or none holds"
 
     def _loss(self, choice: Sequence[ChosenFormat], runs: Sequence[Example]) -> tuple[float, Executable, list[Results]]:
-        exe = self.build(narrowed(self.graph, tuple(choice)))
+        exe = self._built(choice)
         outputs = self._outputs(exe, runs)
         return self.asked.loss(outputs, self._outputs(self.plain, runs), runs), exe, outputs
 
@@ -168,18 +181,6 @@ class _Accurate:
         lost, exe, outputs = self._loss(choice, self.kept)
         low, high = self.asked.interval(outputs, self._outputs(self.plain, self.kept), self.kept)
         return lost, low, high, exe
-
-    def _line(self, value: str, taken: ChosenFormat | None, tried: Sequence[TriedFormat]) -> PlannedFormat:
-        own = [each for each in tried if each.chosen.value == value]
-        if taken is not None:
-            each = next(each for each in own if each.chosen == taken)
-            return planned(taken, f"{each.gain * 1e6:.3g} us less; it alone moves outputs by {each.error:.1e}")
-        said = "; ".join(
-            f"{each.chosen.format.name if each.chosen.format else ''}: {each.gain * 1e6:.3g} us less, "
-            + (f"alone moves outputs by {each.error:.1e}" if np.isfinite(each.error) else "not tried in time")
-            for each in own
-        )
-        return PlannedFormat("f32", self._sources[value], said or "nothing narrower is faster")
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -213,13 +214,22 @@ class _Accurate:
         if self.tell is not None:
             self.tell(done, max(total, 1), label)
 
-    @property
-    def _sources(self) -> dict[str, tuple[str, ...]]:
-        return {each.value: each.sources for each in chosen(self.graph, WantedFormats((("*", "bf16"),)))}
+
+def _line(
+    value: str, sources: tuple[str, ...], taken: ChosenFormat | None, tried: Sequence[TriedFormat]
+) -> PlannedFormat:
+    """What a plan says of a product."""
+    own = [each for each in tried if each.chosen.value == value]
+    if taken is not None:
+        each = next(each for each in own if each.chosen == taken)
+        return planned(taken, f"{each.gain * 1e6:.3g} us less; it alone moves outputs by {each.error:.1e}")
+    return PlannedFormat("f32", sources, "; ".join(map(_said, own)) or "nothing narrower is faster")
 
 
-def _values(every: Mapping[str, Sequence[ChosenFormat]]) -> list[str]:
-    return list(dict.fromkeys(each.value for formats in every.values() for each in formats))
+def _said(each: TriedFormat) -> str:
+    name = each.chosen.format.name if each.chosen.format is not None else ""
+    error = f"alone moves outputs by {each.error:.1e}" if np.isfinite(each.error) else "moves outputs too far"
+    return f"{name}: {each.gain * 1e6:.3g} us less, {error if each.is_tried else 'not tried in time'}"
 
 
 def _choices(tried: Sequence[TriedFormat]) -> list[Sequence[ChosenFormat]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from mapsto import debug
 from mapsto.arguments import text_of
-from mapsto.budget import current, metering
+from mapsto.budget import current, metering, metering_anew
 from mapsto.devices.backend import Backend, Progress
 from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
@@ -67,7 +68,8 @@ def compiled(asked: Request) -> Compiled:
         ):
             opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root)
             made = _formed(replace(asked, model=opened, formats=_formats(asked.formats, pinned)), backend)
-            exe = build(made.graph, backend, asked.threads, asked.progress, pinned, defaults, made)
+            with nullcontext() if asked.accuracy is None else metering_anew():  # looking for formats took its own time
+                exe = build(made.graph, backend, asked.threads, asked.progress, pinned, defaults, made)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error
     return Compiled(exe, listed)
