@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -84,6 +83,8 @@ class WantedFormats:
         known = list(dict.fromkeys(names))
         for pattern, _ in self.pairs:
             if not any(fnmatchcase(each, pattern) for each in known):
+                import difflib  # not for every start
+
                 return pattern, difflib.get_close_matches(pattern, known, 3)
         return None
 
