@@ -25,14 +25,17 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Single tests that are wanted, and those of a wanted file but for some, in the order in which they are listed."""
+    """Single tests that are wanted (of one with parameters all, where it is named without), and those of a wanted file
+    but for some, in the order in which they are listed.
+    """
     listed = _lines(WANTED)
     places, without = {each: at for at, each in enumerate(listed)}, set(_lines(WITHOUT))
     kept: dict[int, list[pytest.Item]] = {}
     for item in items:
-        file = item.nodeid.partition("::")[0]
-        if item.nodeid in places or (file in places and item.nodeid not in without):
-            kept.setdefault(min(places.get(item.nodeid, len(listed)), places.get(file, len(listed))), []).append(item)
+        file, every = item.nodeid.partition("::")[0], item.nodeid.partition("[")[0]
+        if item.nodeid in places or every in places or (file in places and item.nodeid not in without):
+            place = min(places.get(name, len(listed)) for name in (item.nodeid, every, file))
+            kept.setdefault(place, []).append(item)
     items[:] = [item for place in sorted(kept) for item in kept[place]]
 
 
