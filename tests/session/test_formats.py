@@ -12,10 +12,10 @@ from tests.importers.models import model, node
 import mapsto
 from mapsto.errors import ArgumentError, ParseError
 from mapsto.formats.format import wanted
+from mapsto.formats.ranges import CALIBRATORS
 from mapsto.ir.dtypes import DType
 from mapsto.ops.interpret import run_graph
 from mapsto.plan.plan import parse
-from mapsto.session.calibration import CALIBRATORS
 from mapsto.session.compile import prepared
 from mapsto.session.formed import formed, said
 

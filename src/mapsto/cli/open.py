@@ -86,17 +86,18 @@ class Formatted:
             if self.calibrator is not None:
                 raise UsageError("--calibrator says how ranges are chosen of the examples of --calibrate")
             return {"formats": parse_formats(self.formats) or None}
+        from mapsto.formats.ranges import USUAL
         from mapsto.report.arrays import load_arrays
-        from mapsto.session.calibration import CALIBRATORS, Calibration
+        from mapsto.session.calibration import Calibration
 
         examples = dict(load_arrays(existing(self.data, "examples")))
-        calibration = Calibration(examples, self.calibrator or CALIBRATORS[0])
+        calibration = Calibration(examples, self.calibrator or USUAL)
         return {"formats": parse_formats(self.formats) or None, "calibration": calibration}
 
     def _accuracy(self, file: Path) -> Any:
+        from mapsto.formats.ranges import USUAL
         from mapsto.report.arrays import load_arrays
         from mapsto.session.accuracy import Accuracy
-        from mapsto.session.calibration import CALIBRATORS
 
         if self.formats or self.data is not None:
             raise UsageError("--accuracy finds formats: leave --formats and --calibrate out")
@@ -105,7 +106,7 @@ class Formatted:
             said = "or a metric and what it may lose: --metric top-1 --drop 0.005"
             raise UsageError(f"--accuracy needs --max-error 1e-2, {said}")
         examples = dict(load_arrays(existing(file, "examples")))
-        return Accuracy(examples, self.metric, lost, calibrator=self.calibrator or CALIBRATORS[0])
+        return Accuracy(examples, self.metric, lost, calibrator=self.calibrator or USUAL)
 
     def __bool__(self) -> bool:
         return self != AS_IT_IS

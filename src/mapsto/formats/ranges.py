@@ -52,9 +52,9 @@ class SeenValue:
         return np.linspace(self.low, self.high, _BINS + 1)
 
 
-def quantisation(seen: SeenValue, calibrator: str = "mse") -> Quantisation:
+def quantisation(seen: SeenValue, calibrator: str | None = None) -> Quantisation:
     """How a value of which this was seen is quantised. Raises KeyError for a calibrator that is not there."""
-    way = CALIBRATORS[calibrator]
+    way = CALIBRATORS[calibrator or USUAL]
     if not seen.high > seen.low:
         return quantisation_of(seen.low, seen.high) if seen.high == seen.low else quantisation_of(0.0, 0.0)
     return quantisation_of(*way(seen))
@@ -107,9 +107,10 @@ def _divergence(seen: SeenValue, low: float, high: float) -> float:
     return float((p[some] * np.log(p[some] / np.maximum(q[some], 1e-12))).sum())
 
 
+USUAL = "mse"
 CALIBRATORS: Mapping[str, Callable[[SeenValue], tuple[float, float]]] = {
+    USUAL: lambda seen: _least(seen, _square),
     "min-max": _min_max,
     "percentile": _percentile,
-    "mse": lambda seen: _least(seen, _square),
     "entropy": lambda seen: _least(seen, _divergence),
 }

@@ -13,8 +13,9 @@ import numpy as np
 from mapsto.arguments import brief
 from mapsto.errors import ArgumentError
 from mapsto.formats.format import FORMATS
+from mapsto.formats.ranges import USUAL
 from mapsto.ir.graph import Value
-from mapsto.session.calibration import CALIBRATORS, Calibration, Example
+from mapsto.session.calibration import Calibration, Example
 
 Results = Mapping[str, np.ndarray]
 
@@ -42,7 +43,7 @@ class Accuracy:
     metric: Metric | str | None = None
     drop: float = 0.005
     formats: tuple[str, ...] = ("int8", "bf16", "f16")
-    calibrator: str = CALIBRATORS[0]
+    calibrator: str = USUAL
     seconds: float = 120.0
 
     def __post_init__(self) -> None:

@@ -89,8 +89,7 @@ class _Accurate:
         feeds = [{name: feed[name] for name in self.names} for feed in self.seen]
         ranges = ranges_of(self.graph, Calibration(feeds, self.asked.calibrator), self._seen_by)
         return {
-            name: tuple(each for each in chosen(self.graph, WantedFormats((("*", name),)), ranges))
-            for name in self.asked.formats
+            name: chosen(self.graph, WantedFormats((("*", name),)), ranges) for name in self.asked.formats
         }
 
     def _gains(self, every: Mapping[str, Sequence[ChosenFormat]]) -> list[TriedFormat]:
@@ -147,7 +146,7 @@ class _Accurate:
     def _searched(self, tried: Sequence[TriedFormat]) -> tuple[Sequence[ChosenFormat], str]:
         """The fastest choice that keeps the loss, and what it loses, in words."""
         choices = _choices(tried)
-        first, last = 0, len(choices) - 1  # the last is nothing, which loses nothing
+        first, last = 0, len(choices) - 1  # the last moves no output
         while first < last:
             middle = (first + last) // 2
             self._told(middle, len(choices), "together")

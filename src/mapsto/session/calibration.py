@@ -12,11 +12,11 @@ import numpy as np
 from mapsto.arguments import brief
 from mapsto.errors import ArgumentError
 from mapsto.formats.format import Quantisation
+from mapsto.formats.ranges import CALIBRATORS, USUAL, SeenValue, quantisation
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.runtime.executable import Executable
 
-CALIBRATORS = ("mse", "min-max", "percentile", "entropy")
 _AT_ONCE = 16  # examples, where the model takes any number
 
 Example = Mapping[str, np.ndarray]
@@ -31,7 +31,7 @@ class Calibration:
     """
 
     data: Any
-    calibrator: str = CALIBRATORS[0]
+    calibrator: str = USUAL
 
     def __post_init__(self) -> None:
         if self.calibrator not in CALIBRATORS:
@@ -95,7 +95,6 @@ def ranges_of(
 
     The data is gone through twice: for ranges, then for histograms.
     """
-    from mapsto.formats.ranges import SeenValue, quantisation
     from mapsto.passes import DeadCode
 
     names = _read_by_products(graph)
