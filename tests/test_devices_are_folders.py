@@ -117,7 +117,7 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "plan/rules/siblings.py": {CODE: (16, 20), FORM: (0.1, 64), TEXT: (1e6,)},
     "plan/siblings.py": {CODE: (8,)},
     "plan/seats.py": {CODE: (16,), FORM: (0.01,)},
-    "plan/text.py": {TEXT: (50, 255)},
+    "plan/text.py": {TEXT: (50, 15, 255)},
     "plan/transposed.py": {CODE: (64,)},
     "plan/views.py": {TEXT: (12,)},
 }

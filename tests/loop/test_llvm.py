@@ -158,6 +158,23 @@ def test_casts(isa: Isa, lanes: int) -> None:
         both(function, calls[function.name], [a, *outs], [], 0, rounds)
 
 
+@pytest.mark.parametrize("source", [DType.F32, DType.F64])
+@pytest.mark.parametrize("lanes", [2, 8])
+def test_integers_of_floats_at_their_limits(isa: Isa, lanes: int, source: DType) -> None:
+    """Each limit, half a step beside it, and the floats next to it; what is no number."""
+    limits = sorted({edge for t in INTEGERS for edge in (np.iinfo(t.numpy).min, np.iinfo(t.numpy).max + 1)})
+    near = [float(edge) + by for edge in limits for by in (-1.5, -1, -0.5, 0, 0.5, 1)]
+    edges = np.asarray([*near, np.nan, np.inf, -np.inf, -0.0], source.numpy)
+    with np.errstate(over="ignore"):
+        beside = [np.nextafter(edges, np.asarray(way, source.numpy)) for way in (np.inf, -np.inf)]
+    a = np.concatenate([edges, *beside])
+    a = np.concatenate([a, -a])
+    a = np.resize(a, -(-a.size // lanes) * lanes)
+    function = cast_function(source, lanes)
+    outs = [np.zeros(a.size, t.numpy) for t in ELEMENTS]
+    both(function, native([function], isa)[function.name], [a, *outs], [], 0, a.size // lanes)
+
+
 @pytest.mark.parametrize("target", [DType.F16, DType.BF16])
 def test_narrow_floats_round_to_even_everywhere(isa: Isa, target: DType) -> None:
     """All f32 values half way between two neighbours of the narrow type, and those just beside."""

@@ -15,10 +15,12 @@ from mapsto.ops.interpret import run_graph
 from mapsto.runtime.executable import Executable
 from mapsto.session.calibration import Calibration, ranges_of
 from mapsto.session.compile import build, prepared
-from mapsto.session.formed import formed
+from mapsto.session.formed import bytes_lie_as, formed
 
 # A sum that is rounded to the other side of a step is one step off, and whatever reads it sees that.
-TOLERANCE = {"bf16": 2.0**-7, "f16": 2.0**-10, "bf16-weights": 2e-5, "f16-weights": 2e-5, "int8": 2.0**-5}
+TOLERANCE = {
+    "bf16": 2.0**-7, "f16": 2.0**-10, "bf16-weights": 2e-5, "f16-weights": 2e-5, "int8": 2.0**-5, "int16": 2.0**-8,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", TOLERANCE)
@@ -42,8 +44,8 @@ def test_as_the_interpreter(workers: Workers, name: str, case: Case) -> None:
 
     try:
         graph = prepared(case.model, None)
-        ranges = ranges_of(graph, Calibration([case.feed]), made) if name == "int8" else None
-        graph = formed(graph, wanted(name), ranges).graph
+        ranges = ranges_of(graph, Calibration([case.feed]), made) if name.startswith("int") else None
+        graph = formed(graph, wanted(name), ranges, bytes_lie_as(workers.maker({}).spec)).graph
         expected = run_graph(graph, case.feed)
         found = made(graph).run(case.feed)
     except (UnsupportedError, ExecutionError):

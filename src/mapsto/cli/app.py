@@ -120,12 +120,12 @@ FormatsOption = Annotated[
     typer.Option(
         "--formats",
         metavar="FORMAT|PATTERN=FORMAT",
-        help="Compute products in bf16, f16, bf16-weights, f16-weights or int8: all, or 'conv*=bf16'. Repeatable.",
+        help="Compute products in bf16, f16, bf16-weights, f16-weights, int8, int16: all, or 'conv*=bf16'. Repeatable.",
     ),
 ]
 CalibrateOption = Annotated[
     Path | None,
-    typer.Option("--calibrate", metavar="FILE.npz", help="Examples by which int8 is quantised, along the first axes."),
+    typer.Option("--calibrate", metavar="FILE.npz", help="Examples to quantise by, along the first axes."),
 ]
 CalibratorOption = Annotated[
     str | None,

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mapsto.errors import ArgumentError
 from mapsto.formats.format import ProductFormat, Quantisation, WantedFormats
-from mapsto.formats.integers import MOST_TERMS, terms_of
-from mapsto.formats.stored import Stored
+from mapsto.formats.integers import MOST_TERMS, holds_shorts, steps_for, terms_of
+from mapsto.formats.ranges import SeenRange
+from mapsto.formats.stored import Stored, symmetric
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Node
 from mapsto.ir.region import nested
 
 PRODUCTS = frozenset({"conv", "matmul"})
+
+# Values of 16 bits reach so many times as far as was seen: they have bits to spare, and what is beyond is cut.
+HEADROOM = 1.5
 
 # The least number that is rounded to infinity.
 _BEYOND = {DType.F16: 2.0**16 - 2.0**4, DType.BF16: 2.0**128 - 2.0**119}
@@ -24,7 +28,8 @@ _BEYOND = {DType.F16: 2.0**16 - 2.0**4, DType.BF16: 2.0**128 - 2.0**119}
 @dataclass(frozen=True)
 class ChosenFormat:
     """The format of a product: None for one that stays as the model says. value: what it yields, by its name. by: how
-    its first operand is quantised, where the format is of bytes.
+    its first operand is quantised, where the format is of integers; bytes: what such ones lie in memory as, U8, or I16
+    where those are what a device multiplies.
     """
 
     value: str
@@ -32,19 +37,25 @@ class ChosenFormat:
     format: ProductFormat | None
     because: str
     by: Quantisation | None = None
+    bytes: DType = DType.U8
 
     @property
     def stored(self) -> Stored | None:
         """How operands that are computed in a run are stored; None: as they are."""
         if self.format is None or self.format.weights_only:
             return None
-        return Stored(self.format.operands, self.by)
+        operands = self.format.operands
+        return Stored(self.bytes if operands is DType.U8 else operands, self.by)
 
 
 def chosen(
-    graph: Graph, asked: WantedFormats, ranges: Mapping[str, Quantisation] | None = None
+    graph: Graph,
+    asked: WantedFormats,
+    ranges: Mapping[str, SeenRange] | None = None,
+    bytes: DType = DType.U8,
 ) -> tuple[ChosenFormat, ...]:
-    """Of each product of f32 for which something was asked, in order. ranges: how values may be quantised, by name.
+    """Of each product of f32 for which something was asked, in order. ranges: what values were seen to be, by name;
+    bytes: what they lie in memory as.
 
     Raises ArgumentError for a pattern that fits no node.
     """
@@ -53,9 +64,13 @@ def chosen(
         pattern, close = missing
         like = f"; names like it: {', '.join(close)}" if close else ""
         raise ArgumentError(f"formats: no node of the model is named {pattern!r}{like}")
+    every = list(_asked_of(graph, asked))
+    steps = _steps(graph, every)
     return tuple(
-        _of_bytes(graph, node, found, asked, ranges or {}) if found.is_of_bytes else _of(graph, node, found)
-        for node, found in _asked_of(graph, asked)
+        _quantised(graph, node, found, _by(node, found, asked, ranges or {}, steps), bytes)
+        if found.is_quantised
+        else _of(graph, node, found)
+        for node, found in every
     )
 
 
@@ -82,25 +97,56 @@ def _of(graph: Graph, node: Node, asked: ProductFormat) -> ChosenFormat:
     return ChosenFormat(node.output.name, _names(node), None if refused else asked, refused or "asked for")
 
 
-def _of_bytes(
-    graph: Graph, node: Node, asked: ProductFormat, wanted: WantedFormats, ranges: Mapping[str, Quantisation]
+def _steps(graph: Graph, every: Sequence[tuple[Node, ProductFormat]]) -> dict[str, int]:
+    """How many steps to either side values of 16 bits have, by name: as many as all products that read one allow."""
+    found: dict[str, int] = {}
+    for node, asked in every:
+        w = _constant(graph, node.inputs[1])
+        if asked.is_of_shorts and w is not None and not _refused(graph, node, w):
+            found[node.inputs[0]] = min(steps_for(node.op, w), found.get(node.inputs[0], 1 << 15))
+    return found
+
+
+def _by(
+    node: Node,
+    asked: ProductFormat,
+    wanted: WantedFormats,
+    ranges: Mapping[str, SeenRange],
+    steps: Mapping[str, int],
+) -> Quantisation | None:
+    """How what a product reads is quantised: as a plan says, or by what was seen."""
+    known, seen = wanted.quantisation_of(_names(node)), ranges.get(node.inputs[0])
+    if known is not None or seen is None:
+        return known
+    if not asked.is_of_shorts:
+        return seen.bytes
+    return symmetric(seen.reach * HEADROOM, steps[node.inputs[0]]) if node.inputs[0] in steps else None
+
+
+def _quantised(
+    graph: Graph, node: Node, asked: ProductFormat, by: Quantisation | None, bytes: DType
 ) -> ChosenFormat:
     w = _constant(graph, node.inputs[1])
-    refused = ""
-    if w is None or _constant(graph, node.inputs[0]) is not None:
-        refused = "its second operand is no constant, or both are"
-    elif node.op == "matmul" and w.ndim != 2:
-        refused = "its weights are no matrix"
-    elif not np.isfinite(w).all():
-        refused = "a weight is not finite"
-    elif terms_of(node.op, w) > MOST_TERMS:
-        refused = f"32 bits do not hold a sum of {terms_of(node.op, w)} products"
-    by = wanted.quantisation_of(_names(node)) or ranges.get(node.inputs[0])
+    refused = _refused(graph, node, w)
     if not refused and by is None:
         refused = "what it reads was not seen while data ran through the network"
-    return ChosenFormat(
-        node.output.name, _names(node), None if refused else asked, refused or "asked for", None if refused else by
-    )
+    if not refused and by is not None and w is not None:
+        terms = terms_of(node.op, w)
+        holds = terms <= MOST_TERMS if by.most is None else holds_shorts(node.op, w, by.most)
+        refused = "" if holds else f"32 bits do not hold a sum of {terms} products"
+    names = _names(node)
+    if refused:
+        return ChosenFormat(node.output.name, names, None, refused)
+    return ChosenFormat(node.output.name, names, asked, "asked for", by, bytes)
+
+
+def _refused(graph: Graph, node: Node, w: np.ndarray | None) -> str:
+    """Why a product cannot be one of integers."""
+    if w is None or _constant(graph, node.inputs[0]) is not None:
+        return "its second operand is no constant, or both are"
+    if node.op == "matmul" and w.ndim != 2:
+        return "its weights are no matrix"
+    return "" if np.isfinite(w).all() else "a weight is not finite"
 
 
 def _constant(graph: Graph, name: str) -> np.ndarray | None:

@@ -15,37 +15,57 @@ from mapsto.ir.dtypes import DType
 @dataclass(frozen=True)
 class ProductFormat:
     """What operands of a product are rounded to (round half to even; IEEE 754-2019 binary16, or the upper half of
-    binary32), and summed in f32; or, of bytes, quantised to, by ranges that calibration finds, and summed in 32 bits.
-    `weights_only`: operands that are computed in a run stay f32.
+    binary32), and summed in f32; or, of integers, quantised to, by ranges that calibration finds, and summed in 32
+    bits. `weights_only`: operands that are computed in a run stay f32. `unit`: of rounding; of integers about, as a
+    share of the usual elements of an operand, of which the largest is some ten times one.
     """
 
     name: str
     operands: DType
+    unit: float
     weights_only: bool = False
 
     @property
-    def is_of_bytes(self) -> bool:
-        return self.operands is DType.U8
+    def is_quantised(self) -> bool:
+        return not self.operands.is_float
+
+    @property
+    def is_of_shorts(self) -> bool:
+        return self.operands is DType.I16
 
 
 _EVERY = (
-    ProductFormat("bf16", DType.BF16),
-    ProductFormat("f16", DType.F16),
-    ProductFormat("bf16-weights", DType.BF16, weights_only=True),
-    ProductFormat("f16-weights", DType.F16, weights_only=True),
-    ProductFormat("int8", DType.U8),
+    ProductFormat("bf16", DType.BF16, 2.0**-9),
+    ProductFormat("f16", DType.F16, 2.0**-12),
+    ProductFormat("bf16-weights", DType.BF16, 2.0**-9, weights_only=True),
+    ProductFormat("f16-weights", DType.F16, 2.0**-12, weights_only=True),
+    ProductFormat("int8", DType.U8, 2.0**-6),
+    ProductFormat("int16", DType.I16, 2.0**-10),
 )
 FORMATS: Mapping[str, ProductFormat | None] = {"f32": None, **{each.name: each for each in _EVERY}}
 
 
+BYTE_STEPS = 255  # from the least byte to the greatest
+
+
 @dataclass(frozen=True)
 class Quantisation:
-    """A real number is scale * (byte - zero), rounded half to even; what is beyond is the nearest there is. The scale
-    is a float32, zero from 0 to 255.
+    """A real number is scale * (integer - zero), rounded half to even; what is beyond is the nearest there is. The
+    scale is a float32. Integers are bytes, zero among them; where `most` is given, from -most to most, and zero is 0.
     """
 
     scale: float
-    zero: int
+    zero: int = 0
+    most: int | None = None
+
+    @property
+    def lowest(self) -> int:
+        """Of integer - zero."""
+        return -self.zero if self.most is None else -self.most
+
+    @property
+    def highest(self) -> int:
+        return BYTE_STEPS - self.zero if self.most is None else self.most
 
 
 @dataclass(frozen=True)
@@ -72,7 +92,7 @@ class WantedFormats:
     def needs_ranges(self) -> bool:
         """Whether values have to be seen before they can be quantised."""
         asked = (FORMATS[name] for _, name in self.pairs)
-        return not self.known and any(each is not None and each.is_of_bytes for each in asked)
+        return not self.known and any(each is not None and each.is_quantised for each in asked)
 
     def quantisation_of(self, names: Iterable[str]) -> Quantisation | None:
         known = dict(self.known)

@@ -1,21 +1,35 @@
-"""Products of f32 as products of bytes: a value that was quantised by constant weights, quantised here.
+"""Products of f32 as products of integers: a value that was quantised by constant weights, quantised here.
 
     sum x w  ~  sx sw[c] * sum (xq - zero) wq       x = sx (xq - zero), w = sw[c] wq along the result's channels c
 
-The sum is exact in 32 bits. Weights are quantised symmetrically, to -127..127, each channel by its largest magnitude.
+The sum is exact in 32 bits. Weights are quantised symmetrically, each channel by its largest magnitude: that is 127
+beside bytes. Beside 16 bits it is as large as sums allow; what is read has M steps to either side, so that with the sum
+r of a channel's weights over their largest one
+
+    M * most(wq) * r <= 2^31 - 1
+
+Of the bits that there are, values of a run are given three more than weights: their largest one is farther from the
+usual ones.
 """
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
+from mapsto.formats.format import BYTE_STEPS
 from mapsto.formats.stored import Stored
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 from mapsto.passes.sites import Site
 
-MOST_TERMS = (1 << 31) // (255 * 127)  # that 32 bits hold any sum of
+_BYTE = 127  # the largest magnitude of a weight beside bytes
+_SHORT = 2**15 - 1
+_SUM = 2**31 - 1
+MOST_TERMS = _SUM // (BYTE_STEPS * _BYTE)  # of bytes, that 32 bits hold any sum of
+_MORE = 8  # times as many steps has what is read as a weight
 
 
 def terms_of(op: str, w: np.ndarray) -> int:
@@ -23,22 +37,59 @@ def terms_of(op: str, w: np.ndarray) -> int:
     return int(np.prod(w.shape[1:])) if op == "conv" else int(w.shape[-2])
 
 
-def byte_weights(op: str, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Integers of f32 weights, and the scale of each of the result's channels (float32)."""
-    axis = 0 if op == "conv" else w.ndim - 1
-    others = tuple(k for k in range(w.ndim) if k != axis)
-    largest = np.abs(w).max(axis=others, keepdims=True, initial=0.0).astype(np.float32)
-    scale = np.where(largest > np.finfo(np.float32).tiny * 127, largest / np.float32(127), np.float32(1))
-    whole = np.clip(np.rint(w / scale), -127, 127).astype(np.int32)
+def steps_for(op: str, w: np.ndarray) -> int:
+    """How many steps to either side what these weights are multiplied with is given: M above."""
+    largest, sums = _channels(op, w)
+    ratio = max(1.0, float((sums / largest).max(initial=1.0)))
+    beside_bytes = _SUM / (_BYTE * ratio + terms_of(op, w) / 2 + 1)  # weights are never coarser than such
+    return max(1, min(_SHORT, int(math.sqrt(_MORE * _SUM / ratio)), int(beside_bytes)))
+
+
+def weight_steps(op: str, w: np.ndarray, steps: int) -> np.ndarray:
+    """The largest magnitude of each channel's weights (int64), beside a value of so many steps to either side."""
+    largest, sums = _channels(op, w)
+    # each weight is rounded by a half at most, and all of them by what their scale is rounded by
+    most = (_SUM // steps - terms_of(op, w) / 2 - 1) / np.maximum(sums / largest, 1.0)
+    whole: np.ndarray = np.clip(most, 0, _SHORT).astype(np.int64)
+    return whole
+
+
+def holds_shorts(op: str, w: np.ndarray, steps: int) -> bool:
+    """Whether what is multiplied is no coarser than bytes."""
+    return steps >= _BYTE and bool((weight_steps(op, w, steps) >= _BYTE).all())
+
+
+def _channels(op: str, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest magnitude of each channel's weights, and the sum of all (f64); of a channel of zeros 1."""
+    others = _others(op, w)
+    largest = np.abs(w).max(axis=others, initial=0.0).astype(np.float64)
+    return np.where(largest > 0, largest, 1.0), np.abs(w).sum(axis=others, dtype=np.float64)
+
+
+def _others(op: str, w: np.ndarray) -> tuple[int, ...]:
+    """Axes of weights that are not the result's channels."""
+    return tuple(range(1, w.ndim)) if op == "conv" else tuple(range(w.ndim - 1))
+
+
+def integer_weights(op: str, w: np.ndarray, steps: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Integers of f32 weights, and the scale of each of the result's channels (float32). steps: of what they are
+    multiplied with, to either side; None: beside bytes.
+    """
+    others = _others(op, w)
+    most = np.float64(_BYTE) if steps is None else np.expand_dims(weight_steps(op, w, steps), others)
+    largest = np.abs(w).max(axis=others, keepdims=True, initial=0.0).astype(np.float64)
+    scale = (largest / most).astype(np.float32)
+    scale = np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1))
+    whole = np.clip(np.rint(w / scale), -most, most).astype(np.int32)
     return whole, np.asarray(scale, np.float32).reshape(-1)
 
 
-def byte_product(site: Site, x: Value, by: Stored) -> Value:
+def integer_product(site: Site, x: Value, by: Stored) -> Value:
     """The node's product; x: its first operand, quantised."""
     b, op = site.builder, site.node.op
     array = b.array(site.input(1))
     assert array is not None and by.by is not None
-    whole, scales = byte_weights(op, array)
+    whole, scales = integer_weights(op, array, by.by.most)
     name = site.node.output.name
     total = b.one(op, [by.centred(b, x), b.constant(whole, site.input(1).name)], **site.attrs)
     factor = scales * np.float32(by.by.scale)

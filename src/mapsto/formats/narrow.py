@@ -1,4 +1,4 @@
-"""The graph in which some products of f32 are products of halves or of bytes, and what they read is stored as such.
+"""The graph in which some products of f32 are products of halves or of integers, and what they read is stored as such.
 
     z = conv(x, w)   ->   z = conv(bf16(x), bf16(w)), summed in f32; or of quantised ones (`integers`)
 
@@ -11,21 +11,19 @@ moves the rounded one, and its own operands are stored so as well.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mapsto.formats.chosen import PRODUCTS, ChosenFormat
-from mapsto.formats.integers import byte_product
+from mapsto.formats.integers import integer_product
 from mapsto.formats.stored import Stored
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import nested
 from mapsto.ops.builder import Builder
+from mapsto.passes.moving import MOVING, moved
 from mapsto.passes.retrace import rewritten
 from mapsto.passes.sites import Site
-
-# Ops whose results are elements of their first operands (a concatenation's: of all): rounding before is rounding after.
-_MOVING = frozenset({"reshape", "transpose", "slice", "concat", "expand", "tile", "max_pool"})
 
 
 @dataclass(frozen=True)
@@ -64,8 +62,8 @@ def _stored(graph: Graph, formats: Mapping[str, ChosenFormat]) -> dict[str, Stor
         if name in found or name in kept or maker is None or not _is_f32(maker, name):
             continue
         found[name] = stored
-        if maker.op in _MOVING:
-            waiting += [(operand, stored) for operand in _moved(maker) if operand not in wanted]
+        if maker.op in MOVING:  # rounding before is rounding after
+            waiting += [(operand, stored) for operand in moved(maker) if operand not in wanted]
     return found
 
 
@@ -85,10 +83,6 @@ def _kept(graph: Graph, formats: Mapping[str, ChosenFormat]) -> set[str]:
 
 def _is_f32(node: Node, name: str) -> bool:
     return not node.graphs and len(node.outputs) == 1 and node.output.name == name and node.output.dtype is DType.F32
-
-
-def _moved(node: Node) -> Iterable[str]:
-    return node.inputs if node.op == "concat" else node.inputs[:1]
 
 
 # -- the graph ---------------------------------------------------------------------------------------------------------
@@ -113,7 +107,7 @@ class _Narrowing:
         with b.source(*site.node.provenance):
             if found is not None:
                 made = self._product(site, found)
-            elif lies is not None and site.node.op in _MOVING:
+            elif lies is not None and site.node.op in MOVING:
                 narrow = self._moved(site, lies)
                 return (self._widened(b, narrow, lies),)
             else:
@@ -133,9 +127,9 @@ class _Narrowing:
     def _product(self, site: Site, found: ChosenFormat) -> Value:
         b = site.builder
         assert found.format is not None
-        if found.format.is_of_bytes:
-            by = Stored(found.format.operands, found.by)
-            return byte_product(site, self._narrow(b, site.input(0), by), by)
+        if found.format.is_quantised:
+            assert found.stored is not None
+            return integer_product(site, self._narrow(b, site.input(0), found.stored), found.stored)
         rounded, weights_only = Stored(found.format.operands), found.format.weights_only
         operands = [
             value if weights_only and b.array(value) is None else self._narrow(b, value, rounded)

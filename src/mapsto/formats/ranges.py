@@ -52,8 +52,22 @@ class SeenValue:
         return np.linspace(self.low, self.high, _BINS + 1)
 
 
+@dataclass(frozen=True)
+class SeenRange:
+    """How a value is quantised to bytes by what was seen of it, and its largest finite magnitude."""
+
+    bytes: Quantisation
+    reach: float
+
+
+def seen_range(seen: SeenValue, calibrator: str | None = None) -> SeenRange:
+    """Raises KeyError for a calibrator that is not there."""
+    reach = max(abs(seen.low), abs(seen.high)) if seen.high >= seen.low else 0.0
+    return SeenRange(quantisation(seen, calibrator), reach)
+
+
 def quantisation(seen: SeenValue, calibrator: str | None = None) -> Quantisation:
-    """How a value of which this was seen is quantised. Raises KeyError for a calibrator that is not there."""
+    """How a value of which this was seen is quantised to bytes. Raises KeyError for a calibrator that is not there."""
     way = CALIBRATORS[calibrator or USUAL]
     if not seen.high > seen.low:
         return quantisation_of(seen.low, seen.high) if seen.high == seen.low else quantisation_of(0.0, 0.0)

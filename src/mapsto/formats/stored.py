@@ -1,4 +1,4 @@
-"""How a value of f32 lies in memory in another format: rounded to a float of 16 bits, or quantised to 8."""
+"""How a value of f32 lies in memory in another format: rounded to a float of 16 bits, or quantised to 8 or 16."""
 
 from __future__ import annotations
 
@@ -6,25 +6,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapsto.formats.format import Quantisation
+from mapsto.formats.format import BYTE_STEPS, Quantisation
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
-from mapsto.ops.quantisation import dequantise, quantise
+from mapsto.ops.quantisation import dequantise
+
+
+def _scale(reach: float, steps: int) -> float | None:
+    """Of which so many steps reach so far; None where a float32 has no such number."""
+    scale = np.float32(reach / steps)
+    return float(scale) if scale > np.finfo(np.float32).tiny and np.isfinite(scale) else None
 
 
 def quantisation_of(low: float, high: float) -> Quantisation:
-    """The finest one of this range, which 0 is always in: a border of zeros is exact."""
+    """The finest one of this range in bytes. 0 is always in it: a border of zeros is exact."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = np.float32((high - low) / 255)
-    if not scale > np.finfo(np.float32).tiny or not np.isfinite(scale):
+    scale = _scale(high - low, BYTE_STEPS)
+    if scale is None:
         return Quantisation(1.0, 0)
-    return Quantisation(float(scale), int(np.clip(np.rint(-low / float(scale)), 0, 255)))
+    return Quantisation(scale, int(np.clip(np.rint(-low / scale), 0, BYTE_STEPS)))
+
+
+def symmetric(reach: float, most: int) -> Quantisation:
+    """The finest one that reaches so far from 0 to either side, in integers from -most to most."""
+    return Quantisation(_scale(reach, most) or 1.0, 0, most)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """dtype: of the elements in memory. by: of bytes."""
+    """dtype: of the elements in memory. by: of quantised ones, as bytes, or less their zero points in 16 bits."""
 
     dtype: DType
     by: Quantisation | None = None
@@ -33,24 +44,30 @@ class Stored:
         """A value as it is stored."""
         if self.by is None:
             return b.one("cast", [value], to=self.dtype)
-        return quantise(b, value, self._scale(b), self._zero(b), self.dtype)
+        return self._quantised(b, value, self.by)
+
+    def _quantised(self, b: Builder, value: Value, by: Quantisation) -> Value:
+        steps = b.one("mul", [value, b.constant(np.float32(1) / np.float32(by.scale), "steps")])
+        whole = b.one("round", [steps])
+        zero = by.zero if self.dtype is DType.U8 else 0
+        if zero:
+            whole = b.one("add", [whole, b.constant(np.asarray(zero, np.float32), "zero")])
+        for op, limit in (("max", by.lowest + zero), ("min", by.highest + zero)):
+            whole = b.one(op, [whole, b.constant(np.asarray(limit, np.float32), "limit")])
+        return b.one("cast", [whole], to=self.dtype)
 
     def wide(self, b: Builder, value: Value) -> Value:
         """What is stored, as f32."""
         if self.by is None:
             return b.one("cast", [value], to=DType.F32)
-        return dequantise(b, value, self._scale(b), self._zero(b), DType.F32)
+        scale = b.constant(np.asarray(self.by.scale, np.float32), "scale")
+        zero = b.constant(np.asarray(self.by.zero, np.uint8), "zero") if self.dtype is DType.U8 else None
+        return dequantise(b, value, scale, zero, DType.F32)
 
     def centred(self, b: Builder, value: Value) -> Value:
-        """Bytes less their zero point, in 32 bits."""
+        """What is stored less its zero point, in 32 bits."""
         assert self.by is not None
         whole = b.one("cast", [value], to=DType.I32)
-        return b.one("sub", [whole, b.constant(np.asarray(self.by.zero, np.int32), "zero")]) if self.by.zero else whole
-
-    def _scale(self, b: Builder) -> Value:
-        assert self.by is not None
-        return b.constant(np.asarray(self.by.scale, np.float32), "scale")
-
-    def _zero(self, b: Builder) -> Value:
-        assert self.by is not None
-        return b.constant(np.asarray(self.by.zero, np.uint8), "zero")
+        if self.dtype is not DType.U8 or not self.by.zero:
+            return whole
+        return b.one("sub", [whole, b.constant(np.asarray(self.by.zero, np.int32), "zero")])

@@ -14,6 +14,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Type
 from mapsto.loop.llvm_emit import IrWriter, element_text, mangled, type_text, vector_text
 
+_BELOW_2_31 = 2**31 - 2**7  # the greatest f32 below 2^31
 _F16_MAGIC = 0x77800000  # 2^112 as f32 bits: moves a half's exponent (bias 15) to a float's (bias 127)
 
 
@@ -88,8 +89,35 @@ class Converter:
     def _to_integer(self, a: str, source: Type, target: Type) -> str:
         if source.element.is_half:
             a, source = self.widen(a, source)
+        if target.lanes > 1 and (target.element.size < 4 or target.element is DType.I32):
+            return self._to_words(a, source, target)
         sign, t, s = "s" if target.element.is_signed else "u", type_text(target), type_text(source)
         return self.emitter.call(t, f"llvm.fpto{sign}i.sat.{mangled(t)}.{mangled(s)}", [(s, a)])
+
+    def _to_words(self, a: str, source: Type, target: Type) -> str:
+        """By a conversion to signed words, and from these to what is narrower: LLVM takes saturating conversions of
+        vectors apart into scalar ones (seen in 20). The limits are floats, but for the upper one of i32 in f32: what is
+        beyond the greatest float below it is chosen for.
+        """
+        e, lanes, floats = self.emitter, target.lanes, type_text(source)
+        low, high = _limits(target.element)
+        in_f32 = source.element is DType.F32
+        within = high if high < 1 << 24 or not in_f32 else _BELOW_2_31
+        number = e.op("fcmp ord", floats, a, "zeroinitializer")
+        held = e.choose(lanes, number, floats, a, "zeroinitializer")
+        for sign, limit in (("ogt", low), ("olt", within)):
+            bound = f"splat ({element_text(source.element)} {limit}.0)"
+            held = e.choose(lanes, e.op(f"fcmp {sign}", floats, held, bound), floats, held, bound)
+        i32 = vector_text("i32", lanes)
+        words = e.to("fptosi", floats, held, i32)
+        if target.element is DType.I32:
+            if within == high:
+                return words
+            beyond = e.op("fcmp ogt", floats, a, f"splat (float {within}.0)")
+            return e.choose(lanes, beyond, i32, f"splat (i32 {high})", words)
+        for name, limit in (("smin", high), ("smax", low)):  # instruction selection then knows that packing is exact
+            words = e.intrinsic(name, i32, words, f"splat (i32 {limit})")
+        return e.to("trunc", i32, words, type_text(target))
 
     def _from_integer(self, a: str, source: Type, target: Type) -> str:
         narrow = target.element.is_half
@@ -309,6 +337,13 @@ class Converter:
         else:
             even, odd = (self.pick(product, wide, range(k, 2 * lanes, 2)) for k in (0, 1))
         return e.op("add", i32, c, e.op("add", i32, even, odd))
+
+
+def _limits(element: DType) -> tuple[int, int]:
+    """The least and the greatest integer of a type."""
+    if element.is_signed:
+        return -(1 << (element.bits - 1)), (1 << (element.bits - 1)) - 1
+    return 0, (1 << element.bits) - 1
 
 
 class _Words:

@@ -28,6 +28,7 @@ from mapsto.passes.narrow_products import NarrowProducts
 from mapsto.passes.pad_into_conv import PadIntoConv
 from mapsto.passes.specialise import specialise
 from mapsto.passes.strength import Strength
+from mapsto.passes.wide_bytes import WideBytes
 
 __all__ = [
     "AffineFolding",
@@ -43,6 +44,7 @@ __all__ = [
     "PadIntoConv",
     "Pass",
     "Strength",
+    "WideBytes",
     "default_passes",
     "gradient",
     "run_passes",

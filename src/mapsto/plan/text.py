@@ -3,7 +3,7 @@
     plan <graph> for <device>
     graph <digest> by mapsto <version>
     accuracy "<what results lose by their formats>"
-    format <name> of <source node>, ... scale <number> zero <byte> because "<...>"
+    format <name> of <source node>, ... scale <number> zero <byte> because "<...>"      (or: most <steps>)
     traits <trait> <number>, ...    what the maker asked for (`plan.traits`)
     machine <digest> <source>       the figures that costs were counted with
     size <name> <number>            what an open size was taken for
@@ -104,8 +104,7 @@ def plan_lines(parts: PlanFields) -> Iterator[str]:
         yield f"accuracy {quoted_text(parts.accuracy)}"
     for each in parts.formats:
         reason = f" because {quoted_text(each.because)}" if each.because else ""
-        by = "" if each.scale is None else f" scale {each.scale!r} zero {each.zero}"
-        yield f"format {each.format} of {names_text(each.sources)}{by}{reason}"
+        yield f"format {each.format} of {names_text(each.sources)}{_quantised_text(each)}{reason}"
     if parts.traits is not None:
         yield f"traits {traits_text(parts.traits)}"
     if parts.basis is not None:
@@ -186,12 +185,19 @@ def _home_lines(name: str, home: Home) -> Iterator[str]:
         yield f"  because {quoted_text(home.because)}"
 
 
+def _quantised_text(each: PlannedFormat) -> str:
+    if each.scale is None:
+        return ""
+    return f" scale {each.scale!r} " + (f"zero {each.zero}" if each.most is None else f"most {each.most}")
+
+
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
 _HEAD = re.compile(rf"plan (?P<graph>{NAME}) for (?P<device>\S+)$")
 _ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
 _FORMAT = re.compile(
-    rf"format (?P<format>\S+) of (?P<sources>{NAMES})(?: scale (?P<scale>\S{{1,30}}) zero (?P<zero>\d{{1,3}}))?"
+    rf"format (?P<format>\S+) of (?P<sources>{NAMES})"
+    r"(?: scale (?P<scale>\S{1,30}) (?:zero (?P<zero>\d{1,3})|most (?P<most>\d{1,5})))?"
     rf"(?: because (?P<because>{TEXT}))?$"
 )
 _TRAIT = re.compile(r"(?P<name>\w+) (?P<number>\d{1,9})$")
@@ -316,9 +322,12 @@ class _Reader:
         found = _matched(_FORMAT, line)
         because = "" if found["because"] is None else read_text(found["because"])
         scale, zero = None if found["scale"] is None else _seconds(found["scale"]), int(found["zero"] or 0)
-        if (scale is not None and not 0 < scale < math.inf) or zero > 255:
-            raise ValueError("a scale is a positive number, and a zero point a byte")
-        self.formats.append(PlannedFormat(found["format"], read_names(found["sources"]), because, scale, zero, number))
+        most = None if found["most"] is None else int(found["most"])
+        is_wrong = (scale is not None and not 0 < scale < math.inf) or (most is not None and not 0 < most < 1 << 15)
+        if is_wrong or zero > 255:
+            raise ValueError("a scale is a positive number, a zero point a byte, and most of 1 to 32767")
+        sources = read_names(found["sources"])
+        self.formats.append(PlannedFormat(found["format"], sources, because, scale, zero, most, number))
 
     def read_traits(self, line: str, number: int) -> None:
         found = [_matched(_TRAIT, part) for part in line.removeprefix("traits ").split(", ")]

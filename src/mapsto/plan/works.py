@@ -148,7 +148,7 @@ NO_PINS = Pins()
 @dataclass(frozen=True)
 class PlannedFormat:
     """The number format that the products of some source nodes are computed in, and why ("f32": as the model says).
-    scale, zero: what they read is quantised by, where that is bytes.
+    scale, zero: what they read is quantised by; most: to so many steps either side, where that is not bytes.
     """
 
     format: str
@@ -156,6 +156,7 @@ class PlannedFormat:
     because: str = ""
     scale: float | None = None
     zero: int = 0
+    most: int | None = None
     line: int = field(default=0, compare=False)  # where it was read
 
 

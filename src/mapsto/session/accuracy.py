@@ -42,7 +42,7 @@ class Accuracy:
     data: Any
     metric: Metric | str | None = None
     drop: float = 0.005
-    formats: tuple[str, ...] = ("int8", "bf16", "f16")
+    formats: tuple[str, ...] = ("int8", "int16", "bf16", "f16")
     calibrator: str = USUAL
     seconds: float = 120.0
 

@@ -1,6 +1,7 @@
 """Finds formats for a graph's products within an accuracy.
 
     what each product takes in each format, measured: of the whole in f32, and in each format       (gains)
+    the fastest of each product, all together: taken where the loss is kept                         (together)
     what each does to the outputs where it alone is narrow, measured                                (errors)
     least time + lambda * sum of squares of errors, which add up: one format a product              (choice)
     the fastest choice that keeps the loss, on the runs that choose, then on those kept apart       (search)
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +23,7 @@ from mapsto.budget import metering_anew
 from mapsto.devices.backend import Progress
 from mapsto.formats.chosen import ChosenFormat, chosen
 from mapsto.formats.format import WantedFormats
+from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph
 from mapsto.plan.works import PlannedFormat
 from mapsto.runtime.executable import Executable
@@ -37,6 +39,7 @@ _TIMED = 2.0  # seconds of turns
 _LEAST = 0.02  # of a run's time: what formats have to save
 _SLOWER = 3  # choices that hold and turn out to be no faster, after which none is looked for
 _PROFILED = 7  # runs of each
+_ALIKE = (0.8, 0.5)  # of what the best format saves
 
 Build = Callable[[Graph], Executable]
 
@@ -57,7 +60,9 @@ class _Accurate:
     asked: Accuracy
     build: Build
     tell: Progress | None
+    bytes: DType
     began: float = field(default_factory=time.monotonic)
+    last: tuple[Sequence[ChosenFormat], Executable] | None = None
 
     def __post_init__(self) -> None:
         self.seen, self.kept = runs_of(self.asked, self.graph.inputs)
@@ -66,8 +71,12 @@ class _Accurate:
 
     def found(self) -> Formed:
         every = self._formats()
-        tried = self._errors(self._gains(every))
-        taken, said = self._searched(tried)
+        tried = self._gains(every)
+        found = self._together(tried)
+        if found is None:
+            tried = self._errors(tried)
+            found = self._searched(tried)
+        taken, said = found
         products = {each.value: each.sources for formats in every.values() for each in formats}
         by_value = {each.value: each for each in taken}
         lines = tuple(_line(value, products[value], by_value.get(value), tried) for value in products)
@@ -89,7 +98,7 @@ class _Accurate:
         feeds = [{name: feed[name] for name in self.names} for feed in self.seen]
         ranges = ranges_of(self.graph, Calibration(feeds, self.asked.calibrator), self._seen_by)
         return {
-            name: chosen(self.graph, WantedFormats((("*", name),)), ranges) for name in self.asked.formats
+            name: chosen(self.graph, WantedFormats((("*", name),)), ranges, self.bytes) for name in self.asked.formats
         }
 
     def _gains(self, every: Mapping[str, Sequence[ChosenFormat]]) -> list[TriedFormat]:
@@ -143,6 +152,16 @@ class _Accurate:
 
     # -- what is chosen ------------------------------------------------------------------------------------------------
 
+    def _together(self, tried: Sequence[TriedFormat]) -> tuple[Sequence[ChosenFormat], str] | None:
+        """The fastest of each product, or nearly so and finer, where they keep the loss and are faster; else None."""
+        for alike in _ALIKE:
+            choice = tuple(_fastest(tried, alike))
+            if choice and self._loss(choice, self.seen)[0] <= self.asked.drop:
+                said, _ = self._weighed(choice)
+                if said:
+                    return choice, said
+        return None
+
     def _searched(self, tried: Sequence[TriedFormat]) -> tuple[Sequence[ChosenFormat], str]:
         """The fastest choice that keeps the loss, and what it loses, in words."""
         choices = _choices(tried)
@@ -158,21 +177,37 @@ class _Accurate:
         for choice in choices[first:]:
             if not choice or len(slower) == _SLOWER:
                 break
-            lost, low, high, exe = self._kept_apart(choice)
-            if lost > self.asked.drop:
-                continue
-            pairs = self._by_turns(exe)
-            if is_faster(pairs, _LEAST):
-                of = f"of {self.asked.drop:g} on {len(self.kept)} runs kept apart"
-                said = f"loses {lost:.2g} ({low:.2g} to {high:.2g}, 95 %) {of}"
-                return choice, f"{said}; takes {share_of(pairs):.2f} of the time in f32"
-            slower.append(share_of(pairs))
+            said, share = self._weighed(choice)
+            if said:
+                return choice, said
+            if share is not None:
+                slower.append(share)
         if slower:
             return (), f"f32: formats that hold take {', '.join(f'{share:.2f}' for share in slower)} of its time"
         return (), "f32: no narrower formats are faster, or none holds"
 
+    def _weighed(self, choice: Sequence[ChosenFormat]) -> tuple[str, float | None]:
+        """What a choice loses on the runs kept apart, in words ("" where it takes no less time than f32), and the share
+        of that time that it takes; None where it loses too much.
+        """
+        lost, low, high, exe = self._kept_apart(choice)
+        if lost > self.asked.drop:
+            return "", None
+        pairs = self._by_turns(exe)
+        if not is_faster(pairs, _LEAST):
+            return "", share_of(pairs)
+        of = f"of {self.asked.drop:g} on {len(self.kept)} runs kept apart"
+        said = f"loses {lost:.2g} ({low:.2g} to {high:.2g}, 95 %) {of}"
+        return f"{said}; takes {share_of(pairs):.2f} of the time in f32", share_of(pairs)
+
+    def _chosen(self, choice: Sequence[ChosenFormat]) -> Executable:
+        """Of this choice; the last one is kept, as it is looked at on other runs next."""
+        if self.last is None or self.last[0] != choice:
+            self.last = choice, self._built(choice)
+        return self.last[1]
+
     def _loss(self, choice: Sequence[ChosenFormat], runs: Sequence[Example]) -> tuple[float, Executable, list[Results]]:
-        exe = self._built(choice)
+        exe = self._chosen(choice)
         outputs = self._outputs(exe, runs)
         return self.asked.loss(outputs, self._outputs(self.plain, runs), runs), exe, outputs
 
@@ -221,7 +256,8 @@ def _line(
     own = [each for each in tried if each.chosen.value == value]
     if taken is not None:
         each = next(each for each in own if each.chosen == taken)
-        return planned(taken, f"{each.gain * 1e6:.3g} us less; it alone moves outputs by {each.error:.1e}")
+        error = f"; it alone moves outputs by {each.error:.1e}" if each.is_tried else ""
+        return planned(taken, f"{each.gain * 1e6:.3g} us less{error}")
     return PlannedFormat("f32", sources, "; ".join(map(_said, own)) or "nothing narrower is faster")
 
 
@@ -229,6 +265,21 @@ def _said(each: TriedFormat) -> str:
     name = each.chosen.format.name if each.chosen.format is not None else ""
     error = f"alone moves outputs by {each.error:.1e}" if np.isfinite(each.error) else "moves outputs too far"
     return f"{name}: {each.gain * 1e6:.3g} us less, {error if each.is_tried else 'not tried in time'}"
+
+
+def _fastest(tried: Sequence[TriedFormat], alike: float) -> Iterator[ChosenFormat]:
+    """Of each product; of formats that save such a share of what the best one saves, the finest."""
+    for several in _of_products(tried):
+        most = max(each.gain for each in several)
+        enough = [each for each in several if each.gain >= alike * most]
+        yield min(enough, key=lambda each: each.chosen.format.unit if each.chosen.format else 0.0).chosen
+
+
+def _of_products(tried: Sequence[TriedFormat]) -> Iterable[list[TriedFormat]]:
+    by_value: dict[str, list[TriedFormat]] = {}
+    for each in tried:
+        by_value.setdefault(each.chosen.value, []).append(each)
+    return by_value.values()
 
 
 def _choices(tried: Sequence[TriedFormat]) -> list[Sequence[ChosenFormat]]:
@@ -253,16 +304,15 @@ def _spread(worth: Sequence[float]) -> list[float]:
 
 
 def _best(usable: Sequence[TriedFormat], weight: float) -> Iterator[ChosenFormat]:
-    by_value: dict[str, list[TriedFormat]] = {}
-    for each in usable:
-        by_value.setdefault(each.chosen.value, []).append(each)
-    for several in by_value.values():
+    for several in _of_products(usable):
         worth = [(each.gain - (weight * each.error**2 if each.error else 0.0), each) for each in several]
         most, each = max(worth, key=lambda pair: pair[0])
         if most > 0:
             yield each.chosen
 
 
-def accurately(graph: Graph, asked: Accuracy, build: Build, tell: Progress | None) -> Formed:
-    """A graph that the passes are done with, in the fastest formats that are found to be accurate enough."""
-    return _Accurate(graph, asked, build, tell).found()
+def accurately(graph: Graph, asked: Accuracy, build: Build, tell: Progress | None, bytes: DType) -> Formed:
+    """A graph that the passes are done with, in the fastest formats that are found to be accurate enough. bytes: what
+    integers of 8 bits lie in memory as.
+    """
+    return _Accurate(graph, asked, build, tell, bytes).found()

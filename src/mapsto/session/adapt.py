@@ -49,8 +49,9 @@ def _seconds(asked: Request, sizes: Mapping[str, int]) -> float:
     from mapsto.session.predict import predict
 
     with metering(asked.budget), np.errstate(all="ignore"):
-        graph = asked_graph(asked).graph
-        maker = backend_named(asked.device, asked.cache, asked.isa).maker(constants_of(graph))
+        backend = backend_named(asked.device, asked.cache, asked.isa)
+        graph = asked_graph(asked, backend).graph
+        maker = backend.maker(constants_of(graph))
         found = predict(graph, guesses(graph) | dict(sizes), maker, asked.threads)
     return sum(each.cost.seconds for each in found.values())
 

@@ -11,8 +11,7 @@ import numpy as np
 
 from mapsto.arguments import brief
 from mapsto.errors import ArgumentError
-from mapsto.formats.format import Quantisation
-from mapsto.formats.ranges import CALIBRATORS, USUAL, SeenValue, quantisation
+from mapsto.formats.ranges import CALIBRATORS, USUAL, SeenRange, SeenValue, seen_range
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.runtime.executable import Executable
@@ -90,8 +89,8 @@ class Calibration:
 
 def ranges_of(
     graph: Graph, calibration: Calibration, build: Callable[[Graph], Executable]
-) -> dict[str, Quantisation]:
-    """How the values that products of a graph read may be quantised, by name. build: makes an executable of a graph.
+) -> dict[str, SeenRange]:
+    """What the values that products of a graph read were seen to be, by name. build: makes an executable of a graph.
 
     The data is gone through twice: for ranges, then for histograms.
     """
@@ -107,7 +106,7 @@ def ranges_of(
             outputs = {} if exe is None else exe.run({port.name: feed[port.name] for port in exe.inputs})
             for name in names:
                 see(found[name], np.asarray(outputs[name] if name in outputs else feed[name]))
-    return {name: quantisation(seen, calibration.calibrator) for name, seen in found.items()}
+    return {name: seen_range(seen, calibration.calibrator) for name, seen in found.items()}
 
 
 def _yielding(graph: Graph, names: tuple[str, ...]) -> Graph:

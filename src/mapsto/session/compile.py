@@ -38,7 +38,7 @@ from mapsto.session.calibration import ranges_of
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import steps_text
-from mapsto.session.formed import Formed, formed, said
+from mapsto.session.formed import Formed, as_multiplied, bytes_lie_as, formed, said
 from mapsto.session.request import Request
 from mapsto.session.shapes import with_shapes
 from mapsto.session.updates import with_updates
@@ -67,7 +67,7 @@ def compiled(asked: Request) -> Compiled:
             backend_named(asked.device, asked.cache, asked.isa) as backend,
         ):
             opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root)
-            made = _formed(replace(asked, model=opened, formats=_formats(asked.formats, pinned)), backend)
+            made = _in_formats(replace(asked, model=opened, formats=_formats(asked.formats, pinned)), backend)
             with nullcontext() if asked.accuracy is None else metering_anew():  # looking for formats took its own time
                 exe = build(made.graph, backend, asked.threads, asked.progress, pinned, defaults, made)
     except RecursionError as error:
@@ -75,27 +75,30 @@ def compiled(asked: Request) -> Compiled:
     return Compiled(exe, listed)
 
 
-def asked_graph(asked: Request) -> Formed:
+def asked_graph(asked: Request, backend: Backend) -> Formed:
     """The graph that a request is compiled from, the passes done with it."""
     graph = prepared(asked.model, asked.shapes, None, asked.data_root, asked.overridable, asked.updates)
-    return formed(graph if asked.check_indices else unchecked(graph), asked.formats)
+    graph = graph if asked.check_indices else unchecked(graph)
+    bytes = bytes_lie_as(backend.maker({}).spec)
+    return formed(as_multiplied(graph, bytes), asked.formats, None, bytes)
 
 
-def _formed(asked: Request, backend: Backend) -> Formed:
+def _in_formats(asked: Request, backend: Backend) -> Formed:
     """The graph of a request, in the formats that accuracy allows, or by the ranges that calibration finds."""
     if not asked.formats.needs_ranges and asked.accuracy is None:
-        return asked_graph(asked)
+        return asked_graph(asked, backend)
     if asked.calibration is None and asked.accuracy is None:
-        raise ArgumentError("formats: int8 needs `calibration`: examples by which values are quantised")
-    graph = asked_graph(replace(asked, formats=AS_IT_IS)).graph
+        raise ArgumentError("formats: int8 and int16 need `calibration`: examples by which values are quantised")
+    graph = asked_graph(replace(asked, formats=AS_IT_IS), backend).graph
+    bytes = bytes_lie_as(backend.maker({}).spec)
 
     def made(other: Graph) -> Executable:
         return build(other, backend, asked.threads, None)
 
     if asked.accuracy is not None:
-        return accurately(graph, asked.accuracy, made, asked.progress)
+        return accurately(graph, asked.accuracy, made, asked.progress, bytes)
     assert asked.calibration is not None
-    return formed(graph, asked.formats, ranges_of(graph, asked.calibration, made))
+    return formed(graph, asked.formats, ranges_of(graph, asked.calibration, made), bytes)
 
 
 def _formats(asked: WantedFormats, plan: Plan | None) -> WantedFormats:

@@ -70,9 +70,9 @@ def compile_model(
     adapt: whether executables for single sizes are made in the background where runs bring these often and that is
     faster (docs/sizes.md); their results may have other bits. `report()` of the executable says what was made.
     formats: the number format in which products of f32 are computed, by its name ("bf16", "f16"; "bf16-weights",
-    "f16-weights": constant operands alone; "int8", which needs `calibration`) or by patterns of nodes, of which the
-    last one that fits counts: {"*": "bf16", "head*": "f32"} (docs/formats.md). Results are as accurate as the format;
-    `plan` says what was done.
+    "f16-weights": constant operands alone; "int8" and "int16", which need `calibration`) or by patterns of nodes, of
+    which the last one that fits counts: {"*": "bf16", "head*": "f32"} (docs/formats.md). Results are as accurate as the
+    format; `plan` says what was done.
     calibration: examples by which values are quantised: a dict of arrays by inputs, with all examples along their first
     axes, or a list of dicts, one a run; or a `Calibration`, which says how ranges are chosen as well.
     accuracy: what results may lose, in the place of `formats`: the fastest formats that hold are looked for, which
@@ -106,7 +106,7 @@ def _see_formats(asked: Request) -> None:
         if asked.formats.pairs or asked.calibration is not None or asked.plan is not None:
             raise ArgumentError("accuracy: it finds formats: leave `formats`, `calibration` and `plan` out")
     if asked.calibration is not None and not asked.formats.needs_ranges:
-        raise ArgumentError("calibration: nothing is quantised: ask for int8 by `formats`")
+        raise ArgumentError("calibration: nothing is quantised: ask for int8 or int16 by `formats`")
 
 
 def _calibration(given: Any) -> Calibration:

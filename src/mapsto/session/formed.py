@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 
 from mapsto.errors import ParseError
 from mapsto.formats.format import FORMATS, Quantisation, WantedFormats
+from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph
+from mapsto.machine.spec import DeviceSpec
 from mapsto.plan.works import PlannedFormat
 
 if TYPE_CHECKING:
     from mapsto.formats.chosen import ChosenFormat
+    from mapsto.formats.ranges import SeenRange
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,33 @@ class Formed:
     accuracy: str = ""
 
 
-def formed(graph: Graph, asked: WantedFormats, ranges: Mapping[str, Quantisation] | None = None) -> Formed:
-    """A graph that the passes are done with, in these formats. ranges: of values that are quantised. Raises
-    ArgumentError for a pattern that fits no node.
+def bytes_lie_as(spec: DeviceSpec) -> DType:
+    """What integers of 8 bits lie in memory as: in 16 bits where a device multiplies such ones, and no bytes."""
+    shorts, bytes = ((a, b, DType.I32) in spec.peaks for a, b in ((DType.I16, DType.I16), (DType.U8, DType.I8)))
+    return DType.I16 if shorts and not bytes else DType.U8
+
+
+def as_multiplied(graph: Graph, bytes: DType) -> Graph:
+    """The graph with bytes that products read stored so."""
+    from mapsto.passes import WideBytes, run_passes
+
+    return run_passes(graph, (WideBytes(),)) if bytes is DType.I16 else graph
+
+
+def formed(
+    graph: Graph,
+    asked: WantedFormats,
+    ranges: Mapping[str, SeenRange] | None = None,
+    bytes: DType = DType.U8,
+) -> Formed:
+    """A graph that the passes are done with, in these formats. ranges: of values that are quantised; bytes: what they
+    lie in memory as. Raises ArgumentError for a pattern that fits no node.
     """
     if not asked.pairs:
         return Formed(graph)
     from mapsto.formats.chosen import chosen
 
-    found = chosen(graph, asked, ranges)
+    found = chosen(graph, asked, ranges, bytes)
     return Formed(narrowed(graph, found), tuple(planned(each, each.because) for each in found))
 
 
@@ -48,8 +69,8 @@ def narrowed(graph: Graph, formats: tuple[ChosenFormat, ...]) -> Graph:
 def planned(each: ChosenFormat, because: str) -> PlannedFormat:
     """The line of a plan."""
     name = "f32" if each.format is None else each.format.name
-    scale, zero = (None, 0) if each.by is None else (each.by.scale, each.by.zero)
-    return PlannedFormat(name, each.sources, because, scale, zero)
+    scale, zero, most = (None, 0, None) if each.by is None else (each.by.scale, each.by.zero, each.by.most)
+    return PlannedFormat(name, each.sources, because, scale, zero, most)
 
 
 def said(formats: Sequence[PlannedFormat]) -> WantedFormats:
@@ -60,8 +81,18 @@ def said(formats: Sequence[PlannedFormat]) -> WantedFormats:
         if each.format not in FORMATS:
             raise ParseError(f"plan, line {each.line}: format: {each.format!r}; there are {', '.join(FORMATS)}")
         pairs += [(glob.escape(source), each.format) for source in each.sources]
-        if each.format == "int8" and each.scale is None:
-            raise ParseError(f"plan, line {each.line}: format: int8 needs a scale and a zero point")
+        if needed := _lacks(each):
+            raise ParseError(f"plan, line {each.line}: format: {each.format} needs a scale and {needed}")
         if each.scale is not None:
-            known += [(source, Quantisation(each.scale, each.zero)) for source in each.sources]
+            known += [(source, Quantisation(each.scale, each.zero, each.most)) for source in each.sources]
     return WantedFormats(tuple(pairs), tuple(known))
+
+
+def _lacks(each: PlannedFormat) -> str:
+    """What the line of a quantised format does not say, besides a scale; "": nothing."""
+    found = FORMATS[each.format]
+    if found is None or not found.is_quantised:
+        return ""
+    if found.is_of_shorts:
+        return "" if each.scale is not None and each.most is not None else "the most steps to either side"
+    return "" if each.scale is not None and each.most is None else "a zero point"

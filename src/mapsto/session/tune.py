@@ -89,7 +89,7 @@ def tune(
         if refusal := backend.tuning_refusal():
             raise ArgumentError(f"tune: {refusal}")
         with budgets.metering(budgets.default()) as meter, np.errstate(all="ignore"):
-            graph = asked_graph(asked).graph
+            graph = asked_graph(asked, backend).graph
             constants = constants_of(graph)
             mapped = decide(graph, backend.maker(constants))
         timer = AlternatingTimer(_operands(graph, inputs or {}))

@@ -9,7 +9,7 @@ varies is a column (there is one, flattened), one over which both vary is a batc
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv, product
@@ -130,6 +130,18 @@ class ContractionForm:
             assert self.b_channel_stride is None, "channel blocks need a packed B"
         if self.interleave > 1:
             assert self.channel_stride == 1 and self.b_channel_stride is None
+
+    @property
+    def joined(self) -> ContractionForm:
+        """The form whose dot groups reach from one position of the innermost window into the next, where those adjoin
+        in A and channels fill no whole groups: 7 positions of 3 channels are 21 channels. B is packed as that form's.
+        """
+        if not self.window or self.channel_block or self.interleave == 1 or not isinstance(self.channels, int):
+            return self
+        *outer, inner = self.window
+        if self.channels % self.interleave == 0 or inner.a != self.channels or not isinstance(inner.extent, int):
+            return self
+        return replace(self, channels=self.channels * inner.extent, window=tuple(outer))
 
     @property
     def multiplied(self) -> DType:

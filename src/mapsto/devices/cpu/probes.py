@@ -160,6 +160,7 @@ def peak_function(a: DType, b: DType, total: DType, isa: Isa) -> loop.Function:
     lanes = isa.lanes(total)
     sums = loop.Type(total, lanes)
     names = [f"acc{i}" for i in range(ACCUMULATORS)]
+    words = loop.Var("words", loop.Type(DType.I32, lanes * interleave * a.size // DType.I32.size))
     x = loop.Var("x", loop.Type(a, lanes * interleave))
     y = loop.Var("y", loop.Type(b, lanes * interleave))
     head: list[loop.Statement] = [
@@ -167,14 +168,27 @@ def peak_function(a: DType, b: DType, total: DType, isa: Isa) -> loop.Function:
         loop.Let("y", loop.Load("b", 0, y.type)),
         *(loop.Declare(name, loop.Const(0, sums)) for name in names),
     ]
-    body = tuple(loop.Assign(name, _multiply(isa, x, y, loop.Var(name, sums), interleave)) for name in names)
+    body: list[loop.Statement] = []
+    if _adds_apart(isa, a, interleave):  # products are the same all along: each is made anew
+        head.append(loop.Declare("words", loop.Bitcast(x, words.type)))
+        again = loop.Bitcast(words, x.type)
+        for name in names:
+            product = _multiply(isa, again, y, loop.Var(name, sums), interleave)
+            body += [loop.Fence(("words",)), loop.Assign(name, product)]
+    else:
+        body += [loop.Assign(name, _multiply(isa, x, y, loop.Var(name, sums), interleave)) for name in names]
     store = [loop.Store("out", i * lanes, loop.Var(name, sums)) for i, name in enumerate(names)]
     params = (loop.Param("a", a), loop.Param("b", b), loop.Param("out", total, True))
-    rounds = loop.For("i", sym("begin"), sym("end"), body)
+    rounds = loop.For("i", sym("begin"), sym("end"), tuple(body))
     return loop.Function(f"peak_{a.value}_{b.value}_{total.value}", params, (), (*head, rounds, *store))
 
 
-def _multiply(isa: Isa, a: loop.Var, b: loop.Var, total: loop.Var, interleave: int) -> loop.Value:
+def _adds_apart(isa: Isa, a: DType, interleave: int) -> bool:
+    """Whether a product is added by an instruction of its own."""
+    return a is DType.I16 if interleave > 1 else not isa.has("fma")
+
+
+def _multiply(isa: Isa, a: loop.Value, b: loop.Value, total: loop.Var, interleave: int) -> loop.Value:
     if interleave > 1:
         return loop.Dot(dot_of(a.type.element), a, b, total)
     if isa.has("fma"):

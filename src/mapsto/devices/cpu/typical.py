@@ -68,8 +68,9 @@ def typical(isa: Isa, units: int) -> DeviceSpec:
 
 def _peaks(isa: Isa) -> dict[tuple[DType, DType, DType], float]:
     f32 = isa.accumulator_lanes * isa.fma_per_cycle / _CYCLE / (1 if isa.has("fma") else 2)
-    # pairs of 16 bits: a multiplication and an addition, or both in one instruction
-    shorts = isa.accumulator_lanes * isa.fma_per_cycle / _CYCLE * (2 if isa.has("dot_u8s8") else 1)
+    # pairs of 16 bits: a multiplication and an addition, of which some three are started in a cycle where two
+    # multiply-adds of f32 are; or both in one instruction
+    shorts = isa.accumulator_lanes * isa.fma_per_cycle / _CYCLE * (2 if isa.has("dot_u8s8") else 1.5)
     found = {
         (DType.F32, DType.F32, DType.F32): f32,
         (DType.F64, DType.F64, DType.F64): f32 / 2,

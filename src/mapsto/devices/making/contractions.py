@@ -206,6 +206,7 @@ def shape_of(
         also=tuple(_also(t, reached, c.batch, rows, code, names) for t, reached in reach.also.items()),
         others=tuple(Param(names.tensors[t], code.homes[t].dtype) for t in others),
     )
+    form = form.joined if b is None and c.b.tensor in code.constants else form
     names.rename(own)  # statements have names of their own
     index = names.dims(c.index)
     form = replace(form, dims=size_names(names))

@@ -61,12 +61,23 @@ def _packed_constant(c: Contraction, packing: Packing, dtype: DType, code: TaskC
     name = f"{c.b.tensor}.packed.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
 
     def pack() -> np.ndarray:
-        packed = packing.pack(logical_b(c, code.constants[c.b.tensor])).reshape(-1)
+        logical = logical_b(c, code.constants[c.b.tensor])
+        packed = packing.pack(_joined(logical, len(c.windows), packing)).reshape(-1)
         return np.ascontiguousarray(packed, dtype=dtype.numpy)
 
     array, new = code.shared.packing(name, pack)
     code.add_constant(name, array, new)
     return name
+
+
+def _joined(array: np.ndarray[Any, Any], windows: int, packing: Packing) -> np.ndarray[Any, Any]:
+    """A constant B as an array (batch..., columns, channels, windows...) of which the innermost window may be one with
+    the channels in the packing, which then move first.
+    """
+    if len(packing.window) == windows:
+        return array
+    moved = np.moveaxis(array, -1, -1 - windows)
+    return moved.reshape(*moved.shape[: -1 - windows], -1, *moved.shape[moved.ndim + 1 - windows :])
 
 
 def packed_iters(c: Contraction) -> tuple[Iter, ...]:
