@@ -229,15 +229,17 @@ def test_a_value_that_two_products_read_has_one_number_of_steps() -> None:
     """As many as the one with the longer sums allows; it is stored once."""
     nodes = [
         node("Relu", ["x"], ["r"], "relu"),
-        node("Conv", ["r", "few"], ["a"], "pointwise"),
         node("Conv", ["r", "many"], ["b"], "window", pads=[2, 2, 2, 2]),
+        node("Conv", ["r", "few"], ["a"], "pointwise"),
         node("Concat", ["a", "b"], ["y"], "both", axis=1),
     ]
     several = model(nodes, {"x": [1, 64, 9, 9]}, ["y"], {"few": array(8, 64, 1, 1), "many": array(8, 64, 5, 5)})
     x = np.random.default_rng(3).standard_normal((4, 64, 9, 9)).astype(np.float32)
     exe = mapsto.compile(several, formats="int16", calibration={"x": x})
-    pointwise, window = exe.plan.formats
+    window, pointwise = exe.plan.formats
     assert (pointwise.scale, pointwise.most) == (window.scale, window.most)
+    alone = mapsto.compile(several, formats={"window": "int16"}, calibration={"x": x}).plan.formats
+    assert window.most == alone[0].most
     found, plain = exe(x[:1]), mapsto.compile(several)(x[:1])
     assert np.abs(found - plain).max() <= 2e-3 * np.abs(plain).max()
 
