@@ -80,6 +80,7 @@ ROOMS: dict[str, Room] = {
     ),
     "devices/described": Room(("tests/devices/test_described.py",), ("tests/plan", "tests/cli")),
     "importers": Room(("tests/importers",), ("tests/session", "tests/hostile", *_MODELS[1:])),
+    "exporters": Room(("tests/exporters",), ("tests/cli",)),
     "placement": Room(
         ("tests/placement",),
         ("tests/plan/test_placing.py", "tests/session/test_simulate.py", "tests/session/test_divide.py"),

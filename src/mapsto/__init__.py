@@ -15,6 +15,7 @@ from mapsto.version import VERSION
 
 if TYPE_CHECKING:
     from mapsto.budget import Budget as Budget
+    from mapsto.exporters.qdq import to_qdq as to_qdq
     from mapsto.runtime.divided import DividedExecutable as DividedExecutable
     from mapsto.runtime.executable import Executable
     from mapsto.session.accuracy import Accuracy as Accuracy
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from mapsto.session.tune import tune as tune
 
 __version__ = VERSION
-__all__ = ["Accuracy", "Budget", "Calibration", "DividedExecutable", "Executable", "compile", "divide", "load", "tune"]
+__all__ = [
+    "Accuracy", "Budget", "Calibration", "DividedExecutable", "Executable", "compile", "divide", "load", "to_qdq",
+    "tune",
+]  # fmt: skip
 
 _WHERE = {
     "Accuracy": ("mapsto.session.accuracy", "Accuracy"),
@@ -35,6 +39,7 @@ _WHERE = {
     "divide": ("mapsto.session.divide", "divide"),
     "DividedExecutable": ("mapsto.runtime.divided", "DividedExecutable"),
     "load": ("mapsto.session.load", "load"),
+    "to_qdq": ("mapsto.exporters.qdq", "to_qdq"),
     "tune": ("mapsto.session.tune", "tune"),
     "Executable": ("mapsto.runtime.executable", "Executable"),
 }

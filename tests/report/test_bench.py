@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import pytest
 
+import mapsto
 from mapsto.errors import ExecutionError
 from mapsto.report import bench
-from mapsto.report.bench import BenchSetup, EngineProcess, Quartiles, measure
+from mapsto.report.bench import OURS, BenchSetup, EngineProcess, Quartiles, measure
 
 ENGINES = ("onnxruntime", "onnxruntime-unoptimised")
 
@@ -54,6 +55,14 @@ def test_engines_are_timed_and_their_outputs_kept(model: Path) -> None:
         assert timing.open_seconds > 0
     for outputs in report.outputs.values():
         assert [found["y"][0, 0] for found in outputs] == [2, 4]
+
+
+def test_ours_is_made_by_a_plan(model: Path) -> None:
+    text = mapsto.compile(model, {"x": (2, 3)}).plan.text()
+    report = measure(replace(setup(model), plan=text), [OURS])
+    assert [found["y"][0, 0] for found in report.outputs[OURS]] == [2, 4]
+    with pytest.raises(ExecutionError, match="plan, line 1"):
+        measure(replace(setup(model), plan="plan"), [OURS])
 
 
 def test_progress_says_which_engine_is_opened(model: Path) -> None:

@@ -273,6 +273,20 @@ def compile_(
 
 
 @app.command()
+def qdq(
+    model: OnnxModel,
+    plan: Annotated[Path, typer.Option("--plan", metavar="FILE", help="A plan with formats: `mapsto plan -o`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE.onnx", help="Where the model goes.")],
+    data_root: DataRoot = None,
+    json: Json = False,
+) -> None:
+    """Write a model with the integers that a plan says, as QuantizeLinear and DequantizeLinear, for other engines."""
+    from mapsto.cli.qdq import write_qdq
+
+    write_qdq(model, output, plan, data_root, json)
+
+
+@app.command()
 def bench(
     model: OnnxModel,
     against: Annotated[
@@ -291,6 +305,10 @@ def bench(
     data_root: DataRoot = None,
     device: DeviceOption = "cpu",
     pin: PinOption = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option("--plan", metavar="FILE", help="Ours by this plan (`mapsto plan -o`): its formats and seats."),
+    ] = None,
     kernels: Annotated[
         bool,
         typer.Option("--kernels", help="Instead, time each kernel beside the least that this machine needs for it."),
@@ -305,13 +323,16 @@ def bench(
 
     fed = (inputs, given or [], shape or [])
     if kernels or worst:
+        from mapsto.cli.inputs import UsageError
         from mapsto.cli.kernels import bench_kernels
 
+        if plan is not None:
+            raise UsageError("--plan: kernels are timed as they are planned now; leave --plan or --kernels out")
         bench_kernels(model, *fed, threads, seconds, dynamic, kernels, worst, seed, data_root, device, json)
         return
 
     engines = [name.strip() for name in against.split(",") if name.strip()]
-    bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, device, pin or [], json)
+    bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, device, pin or [], plan, json)
 
 
 @app.command()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mapsto.arguments import Shapes
 from mapsto.cli.amounts import parse_pins
-from mapsto.cli.inputs import UsageError, feed_of_model, parse_shapes
+from mapsto.cli.inputs import UsageError, feed_of_model, parse_shapes, read_text
 from mapsto.cli.open import several
 from mapsto.cli.output import print_json, seconds_text, table
 from mapsto.cli.progress import progress_bar
@@ -32,6 +33,7 @@ def bench_model(
     data_root: Path | None,
     device: str,
     pin: Sequence[str],
+    plan: Path | None,
     as_json: bool,
 ) -> None:
     if pin and not several(device):
@@ -46,7 +48,9 @@ def bench_model(
     shapes = parse_shapes(shape)
     fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
     fixed = shapes if dynamic else fixed_shapes(fed.feed)
-    setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, data_root=data_root, device=device, pins=pins)
+    text = None if plan is None else read_text(plan, "plan")
+    ours: dict[str, Any] = {"data_root": data_root, "device": device, "pins": pins, "plan": text}
+    setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, **ours)
     with progress_bar(f"timing {model.name}") as progress:
         report = measure(setup, [OURS, *against], progress)
     if as_json:

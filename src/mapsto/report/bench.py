@@ -176,7 +176,7 @@ class EngineProcess:
 class BenchSetup:
     """What to measure. `seconds`: about how long each engine runs in all. `pythons`: interpreters of the engines
     that do not run in this one. `device`: ours, or several with commas
-    between, with `pins` of works to them. `isa`: see `engines.Setup`.
+    between, with `pins` of works to them. `isa`, `plan`: see `engines.Setup`.
     """
 
     model: Path
@@ -190,6 +190,7 @@ class BenchSetup:
     device: str = "cpu"
     pins: tuple[tuple[str, str], ...] = ()
     isa: str | None = None
+    plan: str | None = None
 
 
 def measure(setup: BenchSetup, engines: Sequence[str], progress: Progress = silent) -> BenchReport:
@@ -249,6 +250,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
         "device": setup.device,
         "pins": setup.pins,
         "isa": setup.isa,
+        "plan": setup.plan,
     }
     try:
         answer = process.answer_to(do="open", engine=process.engine.partition("@")[0], feeds=feeds, **request)

@@ -26,7 +26,8 @@ class EngineMissing(MapstoError):
 class Setup:
     """What an engine is opened with. `shapes`: input name -> dims; other inputs stay as the model has them. `device`:
     ours, as `mapsto.compile` takes it, or several with commas between, and `pins` of works to them. `isa`: the
-    instruction set that our code is made for, where it is not the processor's widest.
+    instruction set that our code is made for, where it is not the processor's widest; `plan`: what it is made by, as
+    text.
     """
 
     model: Path
@@ -36,6 +37,7 @@ class Setup:
     device: str = "cpu"
     pins: tuple[tuple[str, str], ...] = ()
     isa: str | None = None
+    plan: str | None = None
 
 
 class OpenEngine(Protocol):
@@ -53,9 +55,10 @@ class _Mapsto:
         self._executable: Any
         if "," in setup.device:
             names = [name.strip() for name in setup.device.split(",")]
-            self._executable = mapsto.divide(setup.model, names, pins=setup.pins, **where)
+            self._executable = mapsto.divide(setup.model, names, pins=setup.pins, plan=setup.plan, **where)
         else:
-            self._executable = mapsto.compile(setup.model, device=setup.device, isa=setup.isa, **where)
+            by: dict[str, Any] = {"device": setup.device, "isa": setup.isa, "plan": setup.plan}
+            self._executable = mapsto.compile(setup.model, **by, **where)
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         outputs: dict[str, np.ndarray] = self._executable.run(feed)

@@ -41,6 +41,7 @@ class Worker:
             request.get("device", "cpu"),
             tuple((pattern, device) for pattern, device in request.get("pins", ())),
             request.get("isa"),
+            request.get("plan"),
         )
         began = time.perf_counter()
         with defaulting(request["budget"]):
