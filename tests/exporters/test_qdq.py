@@ -84,6 +84,8 @@ def test_weights_are_integers_and_no_floats_are_left_of_them() -> None:
     assert stored["w1_quantized"].dtype == np.int8
     assert np.abs(stored["w1_quantized"]).max() == 127
     assert stored["b1_quantized"].dtype == np.int32
+    product = stored["w1_quantized_scale"] * stored["x_scale"]  # by which engines know that sums and bias add up
+    np.testing.assert_array_equal(stored["b1_scale"], product)
     assert not {"w1", "w2", "w3", "w4", "w5", "b1"} & set(stored)
     assert sum(each.op_type == "QuantizeLinear" for each in made.graph.node) == 4  # one value is read by two
 
