@@ -76,6 +76,11 @@ def not_clipped(b: Builder, x: Value) -> list[Value]:
     return [product(b, b.one("cast", [b.one("min", [x, b.constant(np.float32(255))])], to=U8))]
 
 
+def clipped_beyond_bytes(b: Builder, x: Value) -> list[Value]:
+    low = b.one("min", [x, b.constant(np.float32(10))])
+    return [product(b, b.one("cast", [b.one("max", [low, b.constant(np.float32(300))])], to=U8))]
+
+
 def beside_what_is_not_wide(b: Builder, x: Value) -> list[Value]:
     other = b.one("cast", [b.one("cast", [x], to=I32)], to=U8)
     return [product(b, b.one("concat", [quantised(b, x), other], axis=1))]
@@ -94,7 +99,9 @@ def test_stored_wide(build: Callable[[Builder, Value], list[Value]]) -> None:
         np.testing.assert_array_equal(before[name], after[name])
 
 
-@pytest.mark.parametrize("build", [an_output, read_as_bytes, not_clipped, beside_what_is_not_wide])
+@pytest.mark.parametrize(
+    "build", [an_output, read_as_bytes, not_clipped, clipped_beyond_bytes, beside_what_is_not_wide]
+)
 def test_what_stays(build: Callable[[Builder, Value], list[Value]]) -> None:
     graph = graph_of(build)
     assert WideBytes()(graph) is graph

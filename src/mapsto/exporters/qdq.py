@@ -25,7 +25,7 @@ from mapsto.budget import Budget, metering
 from mapsto.errors import ArgumentError, ModelError
 from mapsto.formats.integers import integer_weights
 from mapsto.importers.onnx import Source, read
-from mapsto.importers.onnx.order import in_order
+from mapsto.importers.onnx.order import in_order, label_of
 from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.plan.plan import Plan, parse
 from mapsto.plan.works import PlannedFormat
@@ -81,7 +81,7 @@ class _Quantising:
         self.model = onnx.ModelProto()
         self.model.CopyFrom(self.source.model)
         graph, self.reader = self.model.graph, TensorReader(self.source.files)
-        self.nodes = {node.name or f"{node.op_type}_{place}": node for place, node in in_order(graph.node)}
+        self.nodes = {label_of(node, place): node for place, node in in_order(graph.node)}
         self.makers = {output: name for name, node in self.nodes.items() for output in node.output}
         given = {entry.name for entry in graph.input}
         self.tensors = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in given}

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Type
 from mapsto.loop.llvm_emit import IrWriter, element_text, mangled, type_text, vector_text
@@ -100,7 +102,8 @@ class Converter:
         beyond the greatest float below it is chosen for.
         """
         e, lanes, floats = self.emitter, target.lanes, type_text(source)
-        low, high = _limits(target.element)
+        limits = np.iinfo(target.element.numpy)
+        low, high = int(limits.min), int(limits.max)
         in_f32 = source.element is DType.F32
         within = high if high < 1 << 24 or not in_f32 else _BELOW_2_31
         number = e.op("fcmp ord", floats, a, "zeroinitializer")
@@ -337,13 +340,6 @@ class Converter:
         else:
             even, odd = (self.pick(product, wide, range(k, 2 * lanes, 2)) for k in (0, 1))
         return e.op("add", i32, c, e.op("add", i32, even, odd))
-
-
-def _limits(element: DType) -> tuple[int, int]:
-    """The least and the greatest integer of a type."""
-    if element.is_signed:
-        return -(1 << (element.bits - 1)), (1 << (element.bits - 1)) - 1
-    return 0, (1 << element.bits) - 1
 
 
 class _Words:

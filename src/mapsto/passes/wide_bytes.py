@@ -75,17 +75,16 @@ def _can_be(node: Node, graph: Graph) -> bool:
 
 def _is_clipped(cast: Node, graph: Graph) -> bool:
     """Whether all that is converted is a byte of this type already."""
-    limits = np.iinfo(cast.output.dtype.numpy)
-    bound: dict[str, float] = {}
+    limits, seen = np.iinfo(cast.output.dtype.numpy), set()
     node: Node | None = graph.producers.get(cast.inputs[0])
-    while node is not None and node.op in ("min", "max") and node.op not in bound:
+    while node is not None and node.op in ("min", "max") and node.op not in seen:
         arrays = {name: graph.constants.get(name) for name in node.inputs}
         limit = next((array for array in arrays.values() if array is not None and array.size), None)
-        if limit is None:
-            return False
-        bound[node.op] = float(limit.max() if node.op == "min" else limit.min())
-        node = graph.producers.get(next(name for name, array in arrays.items() if array is None))
-    return bound.get("min", np.inf) <= limits.max and bound.get("max", -np.inf) >= limits.min
+        if limit is None or not (limit.min() >= limits.min and limit.max() <= limits.max):
+            return False  # in whichever order they are, results lie between two bytes
+        seen.add(node.op)
+        node = graph.producers.get(next((name for name, array in arrays.items() if array is None), ""))
+    return seen == {"min", "max"}
 
 
 def _takes(node: Node, name: str, wide: set[str]) -> bool:

@@ -10,6 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
+def label_of(node: Any, place: int) -> str:
+    """What a node is called: its name, or its operator and where it stands in the file."""
+    return str(node.name) or f"{node.op_type}_{place}"
+
+
 def in_order(nodes: Sequence[Any]) -> Iterator[tuple[int, Any]]:
     """(place in the file, node), as they stand there, but that what a node reads comes before it. Nodes that read one
     another in a circle come as they stand: what the first of them reads, nothing before it defines.

@@ -18,7 +18,7 @@ from mapsto.importers.onnx.carrying import JOINS, MONOTONE, MOVES, carry
 from mapsto.importers.onnx.counting import charge_nodes
 from mapsto.importers.onnx.functions import LocalFunctions
 from mapsto.importers.onnx.inputs import add_inputs
-from mapsto.importers.onnx.order import in_order
+from mapsto.importers.onnx.order import in_order, label_of
 from mapsto.importers.onnx.quantised import QuantisedValues
 from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_attributes, check_counts, check_given, check_types
@@ -145,7 +145,7 @@ class Translator:
             scope.values[tensor.values.name] = Gone.UNSUPPORTED
         scope.initializers.update({tensor.name: tensor for tensor in graph.initializer})
         for index, node in in_order(graph.node):
-            self._node(scope, node, f"{place.prefix}{node.name or f'{node.op_type}_{index}'}", place, faults)
+            self._node(scope, node, f"{place.prefix}{label_of(node, index)}", place, faults)
         raise_faults(faults)
         return [self._read(scope, entry.name, f"output {entry.name!r}") for entry in graph.output]
 
@@ -302,7 +302,7 @@ class Translator:
         faults: list[UnsupportedPlace] = []
         for index, node in in_order(function.node):
             bound = self.functions.bind(node, attributes, defaults)
-            self._node(inner, bound, f"{name}/{node.name or f'{node.op_type}_{index}'}", inside, faults)
+            self._node(inner, bound, f"{name}/{label_of(node, index)}", inside, faults)
         raise_faults(faults)
         outputs = [inner.values.get(output) for output in function.output]
         return [None if isinstance(value, Gone) else value for value in outputs]
