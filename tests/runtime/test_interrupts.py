@@ -163,6 +163,8 @@ def handler(*_):
     global depth
     if depth > 3:  # a signal came while the handler ran, and again
         return
+    if count[0] > 100 + 10 * count[1]:  # the interrupted runs get on too, however slow the machine is
+        return
     depth += 1
     count[0] += 1
     check(nested[count[0] % len(nested)], 1 + count[0] % 999)
@@ -181,16 +183,16 @@ def test_signals_a_thousand_times_a_second(threads):
             + """
 import time
 end = time.monotonic() + 2
-while time.monotonic() < end:
+while time.monotonic() < end or min(count) <= 50:
     count[1] += 1
     check(exes[count[1] % 3], 1 + count[1] % 777)
 signal.setitimer(signal.ITIMER_REAL, 0)
-print(count[0] > 50, count[1] > 50)
+print("ends")
 """
         ),
         90,
     )
-    assert (code, out) == (0, "True True\n"), err
+    assert (code, out) == (0, "ends\n"), err
 
 
 def test_signals_while_other_threads_run():
@@ -202,20 +204,21 @@ import threading, time
 end = time.monotonic() + 2
 runs = [0] * 3
 def work(number):
-    while time.monotonic() < end:
+    while time.monotonic() < end or min(*runs, count[0]) <= 10:
         runs[number] += 1
+        count[1] += 1
         check(exes[number], 1 + runs[number] % 555)
 threads = [threading.Thread(target=work, args=(i,)) for i in (1, 2)]
 [t.start() for t in threads]
 work(0)
 [t.join() for t in threads]
 signal.setitimer(signal.ITIMER_REAL, 0)
-print(count[0] > 50, min(runs) > 10)
+print("ends")
 """
         ),
         90,
     )
-    assert (code, out) == (0, "True True\n"), err
+    assert (code, out) == (0, "ends\n"), err
 
 
 def test_finalisers_and_collections_that_run():

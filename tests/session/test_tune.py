@@ -391,7 +391,7 @@ def test_real_times_end_in_time_and_whatever_comes_of_them_computes_the_same() -
     told: list[str] = []
     began = time.monotonic()
     report = mapsto.tune(model, budget=6, threads=1, progress=lambda done, total, label: told.append(label))
-    assert time.monotonic() - began < 6 + 10 and report.tried > 0 and report.looked_at > 0
+    assert time.monotonic() - began < 6 + 60 and report.tried > 0 and report.looked_at > 0
     assert told[0] == "compiling as costs choose" and any(label.startswith("round 1") for label in told)
     assert_close(compiled(model).run(feed), before)
 
