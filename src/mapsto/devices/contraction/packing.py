@@ -9,6 +9,7 @@ block shorter: nothing is padded but the columns of a last vector and the channe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,31 +95,43 @@ class Packing:
         Sizes must be numbers.
         """
         assert isinstance(self.columns, int) and isinstance(self.channels, int)
+        assert isinstance(self.size, int) and isinstance(self.column_elements, int)
+        windows = math.prod(weights.shape[weights.ndim - len(self.window) :])
         tail = 2 + len(self.window)
         lead = weights.shape[: weights.ndim - tail]
-        flat = weights.reshape(-1, *weights.shape[weights.ndim - tail :])
-        return np.stack([self._pack_one(w) for w in flat]).reshape(*lead, -1)
+        count = math.prod(lead)
+        flat = weights.reshape(count, self.columns, self.channels, windows)
+        made: Array = np.zeros((count, self.size), weights.dtype)
+        filled = self.columns // self.panel if not self.last else self.full_panels
+        assert isinstance(filled, int)
+        for first, panels, width in ((0, filled, self.panel), (filled * self.panel, 1, self.last or self.panel)):
+            end = min(self.columns, first + panels * width)
+            if first < end:
+                place = made[:, first * self.column_elements :][:, : panels * width * self.column_elements]
+                rows = flat[:, first:end].reshape(count, panels, (end - first) // panels, self.channels, windows)
+                self._pack_panels(rows, place.reshape(count, panels, width * self.column_elements), width)
+        return made.reshape(*lead, self.size)
 
-    def _pack_one(self, weights: Array) -> Array:
-        assert isinstance(self.columns, int) and isinstance(self.channels, int)
-        pieces = []
-        for start in range(0, self.columns, self.panel):
-            columns = min(self.panel, self.columns - start)
-            width = self.panel if columns == self.panel or not self.last else self.last
-            rows = weights[start : start + columns]
-            for first in range(0, self.channels, self.block or self.channels):
-                count = min(self.block or self.channels, self.channels - first)
-                pieces.append(self._pack_block(rows[:, first : first + count], width))
-        return np.concatenate(pieces) if pieces else np.zeros(0, weights.dtype)
-
-    def _pack_block(self, block: Array, width: int) -> Array:
-        """(columns, channels, *window) -> window, group, column, channel in group."""
-        columns, channels = block.shape[:2]
-        groups = -(-channels // self.interleave)
-        padded = np.zeros((width, groups * self.interleave, int(np.prod(block.shape[2:]))), block.dtype)
-        padded[:columns, :channels] = block.reshape(columns, channels, -1)
-        split = padded.reshape(width, groups, self.interleave, -1)
-        return split.transpose(3, 1, 0, 2).reshape(-1)
+    def _pack_panels(self, rows: Array, place: Array, width: int) -> None:
+        """(.., panels, columns, channels, windows) into (.., panels, elements): in each block of channels by window
+        position, group, column, channel in the group. All panels at once: a call of numpy takes microseconds.
+        """
+        assert isinstance(self.channels, int)
+        lead, (columns, _, windows), size = rows.shape[:2], rows.shape[2:], self.interleave
+        before = 0
+        for first in range(0, self.channels, self.block or max(1, self.channels)):
+            count = min(self.block or self.channels, self.channels - first)
+            whole, rest = divmod(count, size)
+            groups = -(-count // size)
+            elements = windows * groups * width * size
+            to = place[..., before : before + elements].reshape(*lead, windows, groups, width, size)
+            given = rows[:, :, :, first : first + whole * size].reshape(*lead, columns, whole, size, windows)
+            to[:, :, :, :whole, :columns] = given.transpose(0, 1, 5, 3, 2, 4)
+            if rest:
+                to[:, :, :, whole, :columns, :rest] = rows[:, :, :, first + count - rest : first + count].transpose(
+                    0, 1, 4, 2, 3
+                )
+            before += elements
 
 
 def packing(form: ContractionForm, tiling: Tiling) -> Packing:

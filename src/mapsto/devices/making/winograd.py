@@ -37,6 +37,10 @@ from mapsto.plan.contraction_tally import Extents, TemplateShare, WinogradShare
 from mapsto.plan.kernels import Renamer
 from mapsto.plan.task import Task
 
+# Elements of products in f64: what stays in a cache, and too little for a library to share out among threads that are
+# busy with other things.
+_AT_ONCE = 1 << 14
+
 
 def winograd_reach(task: Task, code: TaskCode, core: Core) -> list[OperandAccess] | None:
     """How each phase reaches its operands, where all of them can be done by products at points; else None."""
@@ -189,7 +193,10 @@ def _at_points(taps: np.ndarray, plan: WinogradPlan) -> np.ndarray:
     for first in range(0, form.columns, packing.panel):
         count = min(packing.panel, form.columns - first)
         width = packing.last if packing.last and first + packing.panel >= form.columns else packing.panel
-        given = taps[:, :, : form.channels, first : first + count].astype(np.float64).reshape(TAPS * TAPS, -1)
         panel = made[:, first * form.channels :][:, : width * form.channels].reshape(plan.points, form.channels, width)
-        panel[:, :, :count] = (both @ given).reshape(plan.points, form.channels, count)
+        few = max(1, _AT_ONCE // (plan.points * count))
+        for channel in range(0, form.channels, few):
+            end = min(form.channels, channel + few)
+            given = taps[:, :, channel:end, first : first + count].astype(np.float64).reshape(TAPS * TAPS, -1)
+            panel[:, channel:end, :count] = (both @ given).reshape(plan.points, end - channel, count)
     return made
