@@ -85,6 +85,7 @@ def test_a_budget_error_is_a_model_error() -> None:
 
 
 RELU = [node("Relu", ["x"])]
+SQUARE = np.ones((64, 64), np.float32)
 
 
 def called(times: int) -> Any:
@@ -107,6 +108,7 @@ def called(times: int) -> Any:
         ({"outputs": 1}, lambda: model([*RELU, node("Neg", ["x"], ["z"])], {"x": [2]}, ["y", "z"])),
         ({"bodies": 10}, lambda: called(3)),
         ({"code": 100}, lambda: model(RELU, {"x": [2]})),
+        ({"code": 100}, lambda: model([node("MatMul", ["x", "a"])], {"x": [9, 64]}, constants={"a": SQUARE})),
         ({"bytes": 10}, lambda: model(RELU, {"x": [2]}).SerializeToString()),
         ({"seconds": 1e-9}, lambda: model(RELU, {"x": [2]})),
     ],

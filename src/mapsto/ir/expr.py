@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar, Union
+from typing import ClassVar, NamedTuple, TypeVar, Union
 
 from mapsto.budget import current
 
@@ -28,14 +28,31 @@ Dim = Union[int, "Expr"]
 FREE_PRODUCTS = 32
 
 
-@dataclass(frozen=True)
 class Sym:
-    """A named integer."""
+    """A named integer. There is one of each name, so that comparing and hashing two, which is most of what arithmetic
+    on expressions does, is looking whether they are the same.
+    """
 
+    __slots__ = ("name",)
     name: str
+    _all: ClassVar[dict[str, Sym]] = {}
+
+    def __new__(cls, name: str) -> Sym:
+        found = cls._all.get(name)
+        if found is None:
+            made = object.__new__(cls)
+            made.name = name
+            found = cls._all.setdefault(name, made)  # of two threads at once, one has it
+        return found
+
+    def __reduce__(self) -> tuple[type[Sym], tuple[str]]:
+        return Sym, (self.name,)
 
     def __str__(self) -> str:
         return self.name
+
+    def __repr__(self) -> str:
+        return f"Sym({self.name!r})"
 
 
 @dataclass(frozen=True)
@@ -50,6 +67,9 @@ class Call:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_hash", hash((self.fn, self.args, self.tensor)))
+
+    def __reduce__(self) -> tuple[type[Call], tuple[str, tuple[Dim, ...], str]]:
+        return Call, (self.fn, self.args, self.tensor)  # its hash is this process's own
 
     def __hash__(self) -> int:
         return self._hash  # type: ignore[attr-defined, no-any-return]
@@ -106,6 +126,9 @@ class Expr:
                         size, depth = size + inner, max(depth, below + 1)
             self._extent = size, depth
         return self._extent
+
+    def __reduce__(self) -> tuple[type[Expr], tuple[tuple[tuple[Monomial, int], ...]]]:
+        return Expr, (self.terms,)  # its hash is this process's own
 
     def __hash__(self) -> int:
         return self._hash
@@ -171,8 +194,13 @@ def terms_of(e: Dim) -> tuple[tuple[Monomial, int], ...]:
     return (((), int(e)),) if e else ()
 
 
+@functools.lru_cache(maxsize=200_000)
+def _place(monomial: Monomial) -> tuple[int, tuple[str, ...]]:
+    return (-len(monomial), tuple([_key(a) for a in monomial]))
+
+
 def _order(item: tuple[Monomial, int]) -> tuple[int, tuple[str, ...]]:
-    return (-len(item[0]), tuple(_key(a) for a in item[0]))
+    return _place(item[0])
 
 
 def of_terms(terms: Mapping[Monomial, int]) -> Dim:

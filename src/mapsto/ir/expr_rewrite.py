@@ -41,13 +41,14 @@ def rebuild(
     """
     if isinstance(e, int):
         return e
-    total: Dim = 0
+    total: dict[Monomial, int] = {}
     for monomial, coefficient in e.terms:
         term: Dim = coefficient
         for atom in monomial:
             term = mul(term, _rebuild_atom(atom, leaf, call))
-        total = add(total, term)
-    return total
+        for key, count in terms_of(term):
+            total[key] = total.get(key, 0) + count
+    return of_terms(total)
 
 
 def _rebuild_atom(

@@ -8,11 +8,16 @@ from pathlib import Path
 
 import pytest
 
+import mapsto
 from mapsto.devices.cache import ObjectCache, key_of
 from mapsto.devices.cpu import compiler, isa
 from mapsto.devices.cpu.compiler import CompilePool, compile_modules
+from mapsto.devices.cpu.functions import written
 from mapsto.devices.cpu.loader import defined_functions, load_objects
+from mapsto.devices.cpu.workers import Workers
+from mapsto.devices.making.code import Unwritten
 from mapsto.errors import CompileError
+from mapsto.loop.ast import Function
 
 
 def number(name: str, value: int) -> tuple[str, str]:
@@ -77,6 +82,53 @@ def test_a_kernel_that_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatc
     text = f"define <64 x float> @slow(<64 x float> %x0) {{\n{lines}\n  ret <64 x float> %x20000\n}}\n"
     with CompilePool(isa.SSE2, 1) as pool, pytest.raises(CompileError, match="'slow'"):
         pool.submit("slow", text).result()
+
+
+MODEL = Path(__file__).parents[3] / "examples" / "mnist-cnn.onnx"
+
+
+def test_workers_write_what_this_process_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their hashes are others: what is pickled for them takes none along."""
+    asked: list[tuple[str, Unwritten, str]] = []
+    later = Workers.submit_later
+
+    def submit_later(self: Workers, name: str, source: Unwritten, optimizer: str) -> None:
+        asked.append((name, source, optimizer))
+        later(self, name, source, optimizer)
+
+    monkeypatch.setattr(Workers, "submit_later", submit_later)
+    mapsto.compile(MODEL, cache=False)
+    assert len(asked) >= 3
+    monkeypatch.setattr(compiler, "_MANY", 1)
+    with CompilePool(isa.host(), 1) as pool:
+        later_made = [pool.submit_later(*job) for job in asked]  # nobody calls `write_rest`
+        made = [pool.submit(name, written(name, source, isa.host().capabilities), o) for name, source, o in asked]
+        assert [each.result() for each in later_made] == [each.result() for each in made]
+        assert pool.lengths.keys() == {name for name, *_ in asked} and min(pool.lengths.values()) > 1000
+
+
+class Nothing:
+    """What cannot be written."""
+
+    key = "nothing"
+
+    def write(self) -> Function:
+        raise ValueError("there is nothing")
+
+
+def test_what_is_not_written_yet_is_written_by_who_waits() -> None:
+    with CompilePool(isa.SSE2, 1) as pool, pytest.raises(ValueError, match="there is nothing"):
+        made = pool.submit_later("nothing", Nothing(), "none")
+        assert not made.done()
+        pool.write_rest()
+
+
+def test_what_a_worker_cannot_write_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "_MANY", 1)
+    with CompilePool(isa.SSE2, 1) as pool:
+        with pytest.raises(CompileError, match="'nothing': its code cannot be written"):
+            pool.submit_later("nothing", Nothing(), "none").result()
+        assert pool.submit(*number("one", 1)).result()
 
 
 def test_assembly_is_readable(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.traits import TRAITS
 from mapsto.devices.maker import Made, NearKernel
-from mapsto.devices.making.code import Shared
+from mapsto.devices.making.code import Shared, Unwritten
 from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.quotes import Quoting
 from mapsto.devices.making.tasks import Templates, make_task, near_kernels
@@ -28,7 +28,7 @@ from mapsto.plan.task import Task
 class CpuMaker:
     """Makes the tasks of one program. constants: of its graph. submit: is given (name, LLVM IR, optimizer) of each
     function as soon as it is known. machine: whose host's figures decide. tuning: what was measured of single kernels
-    on it.
+    on it. submit_later: see `Functions`.
     """
 
     def __init__(
@@ -38,13 +38,14 @@ class CpuMaker:
         submit: Callable[[str, str, str], None],
         machine: Machine,
         tuning: Tuning = NO_TUNING,
+        submit_later: Callable[[str, Unwritten, str], None] | None = None,
     ) -> None:
         self.name = isa.name
         self.traits = TRAITS
         self.spec = machine.host
         self.machine = tuned_digest(digest(machine), tuning)
         self.constants = constants
-        self._shared = Shared(Functions(isa, submit), tuning)
+        self._shared = Shared(Functions(isa, submit, submit_later), tuning)
         core = isa.core
         self._templates = Templates(
             partial(template_calls, core=core), partial(winograd_calls, core=core), partial(tuned_template, core=core)

@@ -3,13 +3,15 @@
 A pipe of their own keeps the answers apart from whatever Python's start-up or LLVM may print.
 
 Frames are a length (4 bytes, big-endian) and that many bytes. The first two frames name the processor (cpu,
-features); then each job is three frames (what to make: `object` or `assembly`; optimizer; LLVM text) and its answer
-two (`ok` or `error`; object code, assembly or message).
+features); then each job is three frames (what to make: `object`, `assembly` or `text`; optimizer; LLVM text, for
+`text` the pickled arguments of `functions.written`) and its answer two (`ok` or `error`; object code, assembly, LLVM
+text or message).
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import struct
 import sys
 from typing import IO
@@ -29,6 +31,13 @@ def write_frame(stream: IO[bytes], body: bytes) -> None:
     stream.write(struct.pack(">I", len(body)) + body)
 
 
+def _written(body: bytes) -> bytes:
+    """LLVM text of what the process that started this one pickled."""
+    from mapsto.devices.cpu.functions import written  # what writes takes a while to import: few programs need it here
+
+    return written(*pickle.loads(body)).encode()
+
+
 def main() -> None:
     answers = os.fdopen(int(sys.argv[1]), "wb")
     jobs = sys.stdin.buffer
@@ -43,7 +52,9 @@ def main() -> None:
         if kind is None or optimizer is None or text is None:
             return
         try:
-            if kind == b"assembly":
+            if kind == b"text":
+                made = _written(text)
+            elif kind == b"assembly":
                 made = target.compile_assembly(text.decode(), machine, optimizer.decode()).encode()
             else:
                 made = target.compile_object(text.decode(), machine, optimizer.decode())

@@ -14,8 +14,10 @@ from mapsto.devices.backend import Progress
 from mapsto.devices.cache import ObjectCache
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import CompilePool
+from mapsto.devices.cpu.functions import CHARGED
 from mapsto.devices.cpu.host import host_machine, host_tuning, keep_tuning, tuning_refusal
 from mapsto.devices.cpu.maker import CpuMaker
+from mapsto.devices.making.code import Unwritten
 from mapsto.errors import CompileError
 from mapsto.machine.tuning import Tuning
 from mapsto.runtime.artifact import Target
@@ -52,7 +54,7 @@ class Workers:
 
     def tuned_maker(self, constants: Mapping[str, np.ndarray], tuning: Tuning) -> CpuMaker:
         """One that takes these tuned kernels; see `TunableBackend`."""
-        return CpuMaker(self.isa, constants, self.submit, self.machine, tuning)
+        return CpuMaker(self.isa, constants, self.submit, self.machine, tuning, self.submit_later)
 
     def tuning_refusal(self) -> str:
         """See `TunableBackend`."""
@@ -79,11 +81,18 @@ class Workers:
         if name not in self.futures:
             self.futures[name] = self._pool.submit(name, text, optimizer)
 
+    def submit_later(self, name: str, source: Unwritten, optimizer: str) -> None:
+        assert self._pool is not None
+        if name not in self.futures:
+            self.futures[name] = self._pool.submit_later(name, source, optimizer)
+
     def objects(
         self, names: Sequence[str], progress: Progress | None, sources: Mapping[str, Sequence[str]]
     ) -> list[bytes]:
         """Object code of these functions; CompileError naming all that failed. sources: the nodes each stands for."""
+        assert self._pool is not None
         found, failures = [], []
+        self._pool.write_rest()
         for done, name in enumerate(names, 1):
             current().tick(f"code of {name}")
             try:
@@ -91,6 +100,7 @@ class Workers:
             except CompileError as error:
                 computes = ", ".join(sources.get(name, ()))
                 failures.append(f"{error}" + (f" (it computes {computes})" if computes else ""))
+            current().charge("code", self._pool.lengths.pop(name, 0), CHARGED)
             if progress:
                 progress(done, len(names), name)
         if failures:

@@ -10,7 +10,7 @@ import numpy as np
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import Made
-from mapsto.devices.making.code import Shared, TaskCode
+from mapsto.devices.making.code import Shared, TaskCode, Unwritten
 from mapsto.devices.making.quotes import Quoting
 from mapsto.errors import ParseError
 from mapsto.ir.dtypes import DType
@@ -115,4 +115,7 @@ class _Nothing:
         raise AssertionError("a device that is only described has no tiles")
 
     def add(self, function: Function, optimizer: str) -> str:
+        raise AssertionError("a device that is only described has no functions")
+
+    def add_later(self, source: Unwritten, optimizer: str) -> str:
         raise AssertionError("a device that is only described has no functions")

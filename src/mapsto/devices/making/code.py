@@ -81,6 +81,16 @@ class MadeKernel:
     work: float = 0.0  # of statements; contractions count theirs for each call
 
 
+class Unwritten(Protocol):
+    """What a function is written from, whole: it can be pickled, and written wherever that suits."""
+
+    @property
+    def key(self) -> str:
+        """A digest of all that the function depends on, but for what it is made for."""
+
+    def write(self) -> Function: ...
+
+
 class MadeFor(Protocol):
     """What functions are made for, as loops and as the contraction template's tiles see it. `fused`: whether it has a
     fused multiply-add.
@@ -97,6 +107,9 @@ class MadeFor(Protocol):
 
     def add(self, function: Function, optimizer: str) -> str:
         """The name under which a function is part of the program; equal functions share one."""
+
+    def add_later(self, source: Unwritten, optimizer: str) -> str:
+        """The same for a function that is yet to be written, by another process perhaps."""
 
 
 @dataclass
@@ -259,6 +272,9 @@ class TaskCode:
 
     def add_function(self, function: Function, optimizer: str) -> str:
         return self.target.add(function, optimizer)
+
+    def add_unwritten(self, source: Unwritten, optimizer: str) -> str:
+        return self.target.add_later(source, optimizer)
 
     def add_home(self, name: str, home: Home) -> None:
         """Where a value lies that is made here."""

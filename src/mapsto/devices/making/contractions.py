@@ -10,7 +10,7 @@ from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.template import contraction, plan_contraction
-from mapsto.devices.contraction.tile_plan import near_tiles, read_tiles, streamed_cycles, tiles_text
+from mapsto.devices.contraction.tile_plan import TilePlan, near_tiles, read_tiles, streamed_cycles, tiles_text
 from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.exactness import rounded_tensors
@@ -33,7 +33,8 @@ from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
 from mapsto.loop import ast as loop
-from mapsto.loop.ast import Param
+from mapsto.loop.ast import Function, Param
+from mapsto.machine.tuning import key_of_form
 from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.kernels import Renamer
@@ -70,6 +71,22 @@ class OperandAccess:
     a: Access
     out: Access
     also: Mapping[str, Access]
+
+
+@dataclass(frozen=True)
+class UnwrittenTiles:
+    """A `making.code.Unwritten`: a contraction in tiles."""
+
+    shaped: Shaped
+    plan: TilePlan
+    processor: Processor
+
+    @property
+    def key(self) -> str:
+        return f"{TILES} {key_of_form(self.shaped)} {tiles_text(self.plan)} {self.processor}"
+
+    def write(self) -> Function:
+        return contraction(self.plan, epilogue_of(self.shaped, self.processor))[0]
 
 
 def template_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall] | None:
@@ -141,8 +158,8 @@ def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCod
         b_name = c.b.tensor
 
     def made() -> MadeKernel:
-        function, extent = contraction(plan, epilogue_of(shaped, code.target.processor))
-        return MadeKernel(code.add_function(function, "none"), extent, (), function.dims)
+        source = UnwrittenTiles(shaped, plan, code.target.processor)
+        return MadeKernel(code.add_unwritten(source, "none"), plan.extent, (), shaped.form.dims)
 
     kernel = code.shared.kernel((shaped, tiles_text(plan)), made)
     sizes = names.actual_sizes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -22,15 +23,16 @@ from mapsto.devices.contraction.winograd_plan import (
     winograd_text,
 )
 from mapsto.devices.generic.cost import estimate
+from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
-from mapsto.devices.making.contractions import OperandAccess, epilogue_of, shape_of, template_reach
+from mapsto.devices.making.contractions import OperandAccess, Shaped, epilogue_of, shape_of, template_reach
 from mapsto.devices.making.packed import direct_b, logical_b, packing_key
 from mapsto.devices.making.template_names import WINOGRAD
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
-from mapsto.loop.ast import Param
+from mapsto.loop.ast import Function, Param
 from mapsto.machine.tuning import key_of_form
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import Extents, TemplateShare, WinogradShare
@@ -119,6 +121,22 @@ def tuned_template(task: Task, code: TaskCode, core: Core) -> str | None:
     return found.template
 
 
+@dataclass(frozen=True)
+class UnwrittenWinograd:
+    """A `making.code.Unwritten`: a convolution by products at points."""
+
+    shaped: Shaped
+    plan: WinogradPlan
+    processor: Processor
+
+    @property
+    def key(self) -> str:
+        return f"{WINOGRAD} {key_of_form(self.shaped)} {winograd_text(self.plan)} {self.processor}"
+
+    def write(self) -> Function:
+        return winograd(self.plan, epilogue_of(self.shaped, self.processor))[0]
+
+
 def winograd_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall] | None:
     """The calls that compute a contraction task so; None where it cannot be."""
     reached = winograd_reach(task, code, core)
@@ -147,8 +165,8 @@ def _phase_call(task: Task, c: Contraction, reached: OperandAccess, code: TaskCo
     )
 
     def made() -> MadeKernel:
-        function, extent = winograd(plan, epilogue_of(shaped, code.target.processor))
-        return MadeKernel(code.add_function(function, "none"), extent, (), function.dims)
+        source = UnwrittenWinograd(shaped, plan, code.target.processor)
+        return MadeKernel(code.add_unwritten(source, "none"), plan.extent, (), form.dims)
 
     kernel = code.shared.kernel((shaped, winograd_text(plan)), made)
     scratch = code.fresh(f"{c.target}.points")

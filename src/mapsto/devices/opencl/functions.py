@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from mapsto import debug
 from mapsto.budget import current
+from mapsto.devices.making.code import Unwritten
 from mapsto.devices.opencl.device import Device
 from mapsto.devices.opencl.traits import core_of, processor_of
 from mapsto.errors import UnsupportedError
@@ -45,6 +46,12 @@ class Functions:
             debug.show(debug.KERNELS, f"function {name}", lambda: format_function(function))
             debug.show(debug.LLVM, f"OpenCL C of {name}", lambda: self._printed[name].kernel)
         return name
+
+    def add_later(self, source: Unwritten, optimizer: str) -> str:
+        """The same for one that is yet to be written, which it is at once: only its text says whether the device has
+        what it needs.
+        """
+        return self.add(source.write(), optimizer)
 
     def printed(self, names: Iterable[str]) -> dict[str, Printed]:
         """The kernels of these functions."""
