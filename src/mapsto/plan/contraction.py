@@ -287,14 +287,12 @@ def recognise(
     factors = _factors(reduce.body)
     if factors is None:
         return None
-    (first, first_guards), (second, second_guards) = factors
-    swap = _prefer_first_packed(first, second, first_guards, second_guards, constants, stmt)
-    a, guards, b, b_guards = (
-        (second, second_guards, first, first_guards) if swap else (first, first_guards, second, second_guards)
-    )
-    if b_guards or loads_in(a) or loads_in(b):
-        return None
-    found = _classify(stmt, reduce, a, b, guards, shape, traits)
+    if _prefer_first_packed(*factors, constants, stmt):
+        factors = factors[::-1]
+    # what may be packed at run time as well as the other is whichever the template can multiply by
+    ways = [_classified(stmt, reduce, a, b, shape, traits) for a, b in (factors, factors[::-1])]
+    known = [way for way in ways if way is not None]
+    found = next((way for way in known if is_usable(way)), known[0] if known else None)
     if found is None:
         return None
     # around the sum are the iterators of the statement as it came in: a split of groups is the contraction's own matter
@@ -304,18 +302,32 @@ def recognise(
     return found, around
 
 
+def _classified(
+    stmt: Stmt, reduce: Reduce, a: _Factor, b: _Factor, shape: tuple[Dim, ...], traits: Traits
+) -> Contraction | None:
+    """The contraction with this B, if there is one."""
+    (a_load, guards), (b_load, b_guards) = a, b
+    if b_guards or loads_in(a_load) or loads_in(b_load):
+        return None
+    return _classify(stmt, reduce, a_load, b_load, guards, shape, traits)
+
+
 def loads_in(load: Load) -> bool:
     return any(loads(e) for e in load.index)
 
 
-def _factors(body: Scalar) -> tuple[tuple[Load, tuple[Dim, ...]], tuple[Load, tuple[Dim, ...]]] | None:
+_Factor = tuple[Load, tuple[Dim, ...]]
+"""A load, and the guards under which it is read."""
+
+
+def _factors(body: Scalar) -> tuple[_Factor, _Factor] | None:
     if not isinstance(body, Op) or body.fn != "mul":
         return None
     first, second = (_guarded_load(arg) for arg in body.args)
     return None if first is None or second is None else (first, second)
 
 
-def _guarded_load(e: Scalar) -> tuple[Load, tuple[Dim, ...]] | None:
+def _guarded_load(e: Scalar) -> _Factor | None:
     """(load, guards under which it is read) of a factor that is zero elsewhere; an exact widening cast is looked
     through.
     """
@@ -330,17 +342,11 @@ def _guarded_load(e: Scalar) -> tuple[Load, tuple[Dim, ...]] | None:
     return None
 
 
-def _prefer_first_packed(
-    first: Load,
-    second: Load,
-    first_guards: tuple[Dim, ...],
-    second_guards: tuple[Dim, ...],
-    constants: Collection[str],
-    stmt: Stmt,
-) -> bool:
+def _prefer_first_packed(a: _Factor, b: _Factor, constants: Collection[str], stmt: Stmt) -> bool:
     """Whether the first factor should be the packed operand: a constant is (it costs nothing at run time), else what
     holds the last dim.
     """
+    (first, first_guards), (second, second_guards) = a, b
     if first_guards or second_guards:
         return bool(second_guards)
     if (first.tensor in constants) != (second.tensor in constants):
