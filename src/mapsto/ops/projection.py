@@ -6,6 +6,7 @@ units), and gives what `ops.recurrent` begins with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from mapsto.errors import ShapeError
@@ -13,7 +14,9 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, equality, mul
 from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import compute_type
+from mapsto.ops.arranging import reshape
 from mapsto.ops.builder import Builder
+from mapsto.ops.recurrent import GATES, directions_of, makes_all_gates_at_once
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,27 @@ def start(b: Builder, layer: Layer) -> Value | None:
     both = half - layer.hidden if layer.apart else half
     total = b.one("add", [_part(b, bias, 0, both), _part(b, bias, half, both)])
     return total if both == half else b.one("concat", [total, _part(b, bias, both, layer.hidden)], axis=1)
+
+
+def layer_steps(
+    b: Builder, op: str, given: Sequence[Value | None], hidden: int, attrs: Mapping[str, object]
+) -> tuple[Value, ...]:
+    """A whole layer: the product of all steps, and the steps. given: x[T, B, I], w, r, bias, lengths, states, and the
+    peepholes of an lstm; attrs: those of the op (`ops.recurrent`).
+    """
+    x, w, r, bias, lengths, *states = given
+    assert x is not None and w is not None
+    apart = op == "gru" and makes_all_gates_at_once(op, attrs)
+    layer = Layer(x, w, bias, directions_of(attrs), GATES[op], hidden, apart)
+    layer.check(b)
+    operands = [r, lengths, *states]
+    if apart and bias is not None:
+        operands.append(last_bias(b, bias, hidden))
+    operands += [None] * (5 - len(operands))
+    if x.shape[0] == 1 and isinstance(x.shape[2], int) and makes_all_gates_at_once(op, attrs):
+        whole = reshape(b, layer.w, (w.shape[0], w.shape[1], x.shape[2]))  # its extents may be written otherwise
+        return b.add(op, [x, *operands, whole, start(b, layer)], attrs)
+    return b.add(op, [projected(b, layer), *operands], attrs)
 
 
 def last_bias(b: Builder, bias: Value, hidden: int) -> Value:

@@ -23,10 +23,21 @@ from mapsto.ops.contraction import pad_space, window_extent, window_guards, wind
 from mapsto.ops.elementwise import converted, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import FLOATS, NUMBERS, describe, require_dtype
+from mapsto.ops.shapes import FLOATS, NUMBERS, describe, dim_max, dim_min, require_dtype
 
 # Windows of more places than this are cut to those that meet the input: no image's border asks for more, a file may.
 _MANY_PLACES = 256
+
+
+def rounded_up(b: Making, extent: Dim, before: Dim, after: Dim, stride: int, reach: int) -> Dim:
+    """Elements to add at the end of an axis for a last, partial window (a ceil_mode); one that would start in the end
+    pad does not count. reach: how far a window goes over the axis.
+    """
+    last = ceildiv(extent + before + after - reach, stride)
+    late = last * stride - extent - before  # where it starts, counted from where the end pad does
+    if not b.proves(-late - 1):
+        last = last - dim_min(dim_max(late + 1, 0), 1)
+    return dim_max(last * stride + reach - extent - before - after, 0)
 
 
 def _pooled(inference: Inference) -> Shape:

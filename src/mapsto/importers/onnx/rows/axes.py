@@ -18,12 +18,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import positions, reshape
 from mapsto.importers.onnx.table import NodeCall
 from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import positions, reshape
 from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
 

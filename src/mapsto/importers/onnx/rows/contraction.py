@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mapsto.importers.onnx.rows.common import centred, centred_matrix, column, reshape
+from mapsto.importers.onnx.rows.common import centred, centred_matrix
 from mapsto.importers.onnx.rows.quantised_products import integer_factors
 from mapsto.importers.onnx.rows.windows import Window, per_axis, window_of, with_fixed_pads
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import Dim, Expr, product
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
+from mapsto.ops.arranging import column, reshape
 from mapsto.ops.builder import Builder
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mapsto.errors import BudgetError, MapstoError, ModelError, ShapeError, UnsupportedError
-from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import Dim, sym, symbols
 from mapsto.ir.graph import Graph, Value, defined_symbols
+from mapsto.ops.arranging import reshape
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import failure
 from mapsto.ops.registry import Shape

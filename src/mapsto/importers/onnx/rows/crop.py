@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import column, float_element, positions, reshape
+from mapsto.importers.onnx.rows.common import float_element
 from mapsto.importers.onnx.table import NodeCall
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import compute_type
 from mapsto.ops import composite
+from mapsto.ops.arranging import column, positions, reshape
 from mapsto.ops.builder import Builder
 
 

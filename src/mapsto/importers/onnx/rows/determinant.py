@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from mapsto.importers.onnx.rows.common import positions, reshape, slice_axis
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import positions, reshape, slice_axis
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import cast
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from string import ascii_letters
 
-from mapsto.importers.onnx.rows.common import reshape, transpose
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import reshape, transpose
 from mapsto.ops.builder import Builder
 
 Term = tuple[str, Value]

@@ -6,13 +6,13 @@ import numpy as np
 import onnx
 
 from mapsto.errors import ShapeError
-from mapsto.importers.onnx.rows.common import column, flatten, reshape
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.importers.onnx.tensors import dtype_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.kernel.minifloats import ROUNDINGS
 from mapsto.ops import composite
+from mapsto.ops.arranging import column, flatten, reshape
 from mapsto.ops.variadic import combined
 
 # ONNX name -> ours, where the two mean the same

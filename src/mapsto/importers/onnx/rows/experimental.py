@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import column, slice_axis
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
+from mapsto.ops.arranging import column, slice_axis
 
 
 @row("Affine", "Scale")

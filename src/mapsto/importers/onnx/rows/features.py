@@ -9,7 +9,6 @@ import math
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.rows.indexing import as_index
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed
@@ -17,6 +16,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import product
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
+from mapsto.ops.arranging import reshape
 from mapsto.ops.bounds import check_inside
 
 DOMAIN = "ai.onnx.ml"

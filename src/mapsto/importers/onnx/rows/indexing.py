@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import column, flatten, positions, unsqueeze
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import column, flatten, positions, unsqueeze
 from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import log_softmax

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mapsto.importers.onnx.rows.common import reshape, transpose
 from mapsto.importers.onnx.rows.rounds import COUNTER, Round, Trips, built
 from mapsto.importers.onnx.rows.sequences import extended
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.expr import Dim, Expr, equality, maximum
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import reshape, transpose
 from mapsto.ops.builder import Builder
 
 # ---- Loop ------------------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mapsto.importers.onnx.rows.common import positions, reshape, slice_axis, transpose
 from mapsto.importers.onnx.rows.contraction import conv
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
+from mapsto.ops.arranging import positions, reshape, slice_axis, transpose
 from mapsto.ops.builder import Builder
 
 DOMAIN = "com.microsoft"

@@ -7,13 +7,13 @@ elements; keys and values of N heads, each for H/N heads of the query; L rows in
 
 from __future__ import annotations
 
-from mapsto.importers.onnx.rows.common import column, positions, reshape, slice_axis, transpose
 from mapsto.importers.onnx.rows.microsoft import DOMAIN, by_heads, scale_of
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, maximum
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
+from mapsto.ops.arranging import column, positions, reshape, slice_axis, transpose
 from mapsto.ops.builder import Builder
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import beside, centred_matrix, reshape, transpose
+from mapsto.importers.onnx.rows.common import beside, centred_matrix
 from mapsto.importers.onnx.rows.microsoft import DOMAIN, attended
 from mapsto.importers.onnx.rows.quantisation import dequantised, laid_out
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
+from mapsto.ops.arranging import reshape, transpose
 from mapsto.ops.quantisation import dequantise, quantise
 
 

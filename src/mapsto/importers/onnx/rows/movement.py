@@ -9,15 +9,7 @@ import numpy as np
 from mapsto.budget import current
 from mapsto.errors import UnsupportedError
 from mapsto.importers.onnx.rows.axes import Chosen, bound, chosen, compacted, integers, known_axes, total
-from mapsto.importers.onnx.rows.common import (
-    flatten,
-    float_as_dims,
-    positions,
-    reshape,
-    slice_axis,
-    transpose,
-    unsqueeze,
-)
+from mapsto.importers.onnx.rows.common import float_as_dims
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import (
@@ -30,6 +22,7 @@ from mapsto.ir.expr import (
     product,
 )
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import flatten, positions, reshape, slice_axis, transpose, unsqueeze
 from mapsto.ops.builder import Builder
 
 

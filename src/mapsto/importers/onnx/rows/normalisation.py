@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import floordiv
 from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import compute_type
 from mapsto.ops import composite
+from mapsto.ops.arranging import reshape
 
 # -- batch normalisation -----------------------------------------------------------------------------------------------
 

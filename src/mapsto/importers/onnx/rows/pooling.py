@@ -10,11 +10,11 @@ import numpy as np
 from mapsto.importers.onnx.rows.windows import Window, window_of, with_fixed_pads
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, ceildiv, product
+from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
-from mapsto.ops.shapes import dim_max, dim_min
+from mapsto.ops.window import rounded_up
 
 
 def _window(call: NodeCall) -> tuple[Value, Window, tuple[Dim, ...]]:
@@ -27,20 +27,13 @@ def _window(call: NodeCall) -> tuple[Value, Window, tuple[Dim, ...]]:
     rank = len(kernel)
     if not call.integer("ceil_mode", 0) or call.text("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return x, window, (0,) * rank
-    extra = [_rounded_up(call, x.shape[2 + k], window, k) for k in range(rank)]
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, window.dilations, strict=True)]
+    extra = [
+        rounded_up(call.builder, x.shape[2 + k], window.before[k], window.after[k], window.strides[k], reach[k])
+        for k in range(rank)
+    ]
     pads = (*window.before, *(p + e for p, e in zip(window.after, extra, strict=True)))
     return x, Window(window.kernel, window.strides, window.dilations, pads), tuple(extra)
-
-
-def _rounded_up(call: NodeCall, extent: Dim, window: Window, k: int) -> Dim:
-    """Elements to add at the end for a last, partial window; one that would start in the end pad does not count."""
-    before, after, stride = window.before[k], window.after[k], window.strides[k]
-    reach = (window.kernel[k] - 1) * window.dilations[k] + 1
-    last = ceildiv(extent + before + after - reach, stride)
-    late = last * stride - extent - before  # where it starts, counted from where the end pad does
-    if not call.builder.proves(-late - 1):
-        last = last - dim_min(dim_max(late + 1, 0), 1)
-    return dim_max(last * stride + reach - extent - before - after, 0)
 
 
 @row("MaxPool")

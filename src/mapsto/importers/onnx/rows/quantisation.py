@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from mapsto.importers.onnx.quantised import Quantised
-from mapsto.importers.onnx.rows.common import beside, centred, reshape
+from mapsto.importers.onnx.rows.common import beside, centred
 from mapsto.importers.onnx.rows.contraction import conv
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
+from mapsto.ops.arranging import reshape
 from mapsto.ops.quantisation import dequantise, quantise
 
 # A scale beyond these may take products of integers out of the range of f32.

@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mapsto.importers.onnx.quantised import Quantised
-from mapsto.importers.onnx.rows.common import centred, column, reshape, transpose
+from mapsto.importers.onnx.rows.common import centred
 from mapsto.importers.onnx.table import NodeCall
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import column, reshape, transpose
 from mapsto.ops.builder import Builder
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from mapsto.importers.onnx.rows.common import beside, centred_matrix, reshape, slice_axis, transpose, unsqueeze
+from mapsto.importers.onnx.rows.common import beside, centred_matrix
 from mapsto.importers.onnx.rows.microsoft import DOMAIN
 from mapsto.importers.onnx.rows.rounds import COUNTER, Round, Trips, built
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import reshape, slice_axis, transpose, unsqueeze
 from mapsto.ops.builder import Builder
 from mapsto.ops.quantisation import dequantise
 

@@ -12,11 +12,11 @@ import zlib
 import numpy as np
 
 from mapsto.errors import ModelError
-from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import reshape
 from mapsto.ops.composite import cast, reduce
 
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import reshape, slice_axis, transpose
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.graph import Value
 from mapsto.ops.activations import DEFAULTS, PARAMETERS
-from mapsto.ops.projection import Layer, last_bias, projected, start
-from mapsto.ops.recurrent import DIRECTIONS, GATES, directions_of, makes_all_gates_at_once
+from mapsto.ops.arranging import slice_axis, transpose
+from mapsto.ops.projection import layer_steps
+from mapsto.ops.recurrent import DIRECTIONS
 
 
 def _checked(call: NodeCall) -> tuple[int, str]:
@@ -84,9 +84,12 @@ def _layer(call: NodeCall, states: tuple[int, ...], attrs: dict[str, object]) ->
     if op == "lstm":
         operands.append(call.optional(7))
     if len({str(f) for f in functions}) == 1:
-        return _results(call, _steps(call, operands, hidden, {"direction": direction, **attrs, **own[0]}))
+        known = {"direction": direction, **attrs, **own[0]}
+        return _results(call, layer_steps(call.builder, op, operands, hidden, known))
     parts = [
-        _steps(call, _of_direction(call, operands, k), hidden, {"direction": DIRECTIONS[k], **attrs, **own[k]})
+        layer_steps(
+            call.builder, op, _of_direction(call, operands, k), hidden, {"direction": DIRECTIONS[k], **attrs, **own[k]}
+        )
         for k in range(2)
     ]
     joined = [
@@ -99,25 +102,6 @@ def _of_direction(call: NodeCall, operands: Sequence[Value | None], k: int) -> l
     """What one direction takes: x and lengths as they are, of everything else its own."""
     whole = (0, 4)
     return [v if v is None or i in whole else slice_axis(call.builder, v, 0, k, 1) for i, v in enumerate(operands)]
-
-
-def _steps(call: NodeCall, given: Sequence[Value | None], hidden: int, attrs: dict[str, object]) -> tuple[Value, ...]:
-    """given: x, w, r, bias, lengths, states, and the peepholes of an lstm."""
-    b, op = call.builder, call.op.lower()
-    x, w, r, bias, lengths, *states = given
-    assert x is not None and w is not None
-    apart = op == "gru" and makes_all_gates_at_once(op, attrs)
-    layer = Layer(x, w, bias, directions_of(attrs), GATES[op], hidden, apart)
-    layer.check(b)
-    operands = [r, lengths, *states]
-    if apart and bias is not None:
-        operands.append(last_bias(b, bias, hidden))
-    operands += [None] * (5 - len(operands))
-    one = x.shape[0] == 1 and isinstance(x.shape[2], int) and makes_all_gates_at_once(op, attrs)
-    if one:
-        whole = reshape(b, layer.w, (w.shape[0], w.shape[1], x.shape[2]))  # its extents may be written otherwise
-        return b.add(op, [x, *operands, whole, start(b, layer)], attrs)
-    return b.add(op, [projected(b, layer), *operands], attrs)
 
 
 def _results(call: NodeCall, outputs: tuple[Value, ...]) -> Result:

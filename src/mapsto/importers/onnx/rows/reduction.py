@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapsto.importers.onnx.rows.axes import Chosen, around, compacted, integers, known_axes, one_axis, paired
-from mapsto.importers.onnx.rows.common import reshape
 from mapsto.importers.onnx.rows.movement import axes_of
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
+from mapsto.ops.arranging import reshape
 
 _KINDS = {"ReduceSum": "sum", "ReduceMean": "mean", "ReduceMax": "max", "ReduceMin": "min", "ReduceProd": "prod"}
 # The opset from which the axes are an input.

@@ -12,7 +12,6 @@ from itertools import product as combinations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import positions, reshape, slice_axis, transpose
 from mapsto.importers.onnx.rows.indexing import as_index
 from mapsto.importers.onnx.rows.windows import window_of
 from mapsto.importers.onnx.table import NodeCall, Result, row
@@ -21,6 +20,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, equality, floordiv, product
 from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import compute_type
+from mapsto.ops.arranging import positions, reshape, slice_axis, transpose
 from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import cast

@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from mapsto.importers.onnx.rows.axes import total
-from mapsto.importers.onnx.rows.common import float_element, reshape
+from mapsto.importers.onnx.rows.common import float_element
 from mapsto.importers.onnx.rows.crop import crop_and_resize, scaled_regions
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import reshape
 from mapsto.ops.resize import Scale
 
 # Scales with larger denominators are multiplied in the run: the standard's product is one of floats, which rounds.

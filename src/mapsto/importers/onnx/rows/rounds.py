@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mapsto.errors import ShapeError, UnsupportedError
-from mapsto.importers.onnx.rows.common import reshape, slice_axis
 from mapsto.importers.onnx.table import NodeCall
 from mapsto.ir.bounds import ALL
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, equality, maximum, sym, symbols
 from mapsto.ir.graph import Node, Value, binds
+from mapsto.ops.arranging import reshape, slice_axis
 from mapsto.ops.builder import Builder
 from mapsto.ops.ranges import Noted
 

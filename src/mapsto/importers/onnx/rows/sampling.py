@@ -9,13 +9,13 @@ from itertools import product as combinations
 import numpy as np
 
 from mapsto.budget import current
-from mapsto.importers.onnx.rows.common import column, reshape, slice_axis
 from mapsto.importers.onnx.rows.windows import per_axis
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, equality, floordiv, maximum, product
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import column, reshape, slice_axis
 from mapsto.ops.bounds import check_inside
 from mapsto.ops.builder import Builder
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mapsto.importers.onnx.rows.common import positions, reshape, slice_axis, transpose
 from mapsto.importers.onnx.rows.control import chosen_value
 from mapsto.importers.onnx.rows.indexing import as_index
 from mapsto.importers.onnx.rows.movement import parts_along
@@ -17,6 +16,7 @@ from mapsto.ir.bounds import Allowed
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import positions, reshape, slice_axis, transpose
 from mapsto.ops.bounds import check_inside
 
 # So many parts are made of a tensor at most, and among so many elements of different shapes a run chooses.

@@ -7,11 +7,12 @@ import math
 import numpy as np
 
 from mapsto.importers.onnx.rows.axes import around, bound, integers, known_axes, one_axis
-from mapsto.importers.onnx.rows.common import float_as_dims, positions, reshape, slice_axis, transpose
+from mapsto.importers.onnx.rows.common import float_as_dims
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import positions, reshape, slice_axis, transpose
 from mapsto.ops.builder import Builder
 from mapsto.ops.shapes import dim_max, dim_min
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.onnx.rows.common import positions, reshape, slice_axis, transpose
 from mapsto.importers.onnx.rows.indexing import nonzero
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
+from mapsto.ops.arranging import positions, reshape, slice_axis, transpose
 from mapsto.ops.builder import Builder
 from mapsto.ops.composite import cast
 
