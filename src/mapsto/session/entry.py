@@ -5,9 +5,10 @@ only then.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mapsto.arguments import Progress, brief, flag_of, names_of, pairs_of, shapes_of, telling
 from mapsto.boundary import public
@@ -46,11 +47,18 @@ def compile_model(
     formats: str | Mapping[str, str] | None = None,
     calibration: Any = None,
     accuracy: Accuracy | None = None,
+    example_inputs: Any = None,
+    example_kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    weights: str = "shared",
 ) -> Executable:
-    """Compile a model for a device of this machine.
+    """Compile a model for a device of this machine: an `Executable`, or, for a module of torch, a
+    `session.module.ModuleExecutable`.
 
-    model: path of an ONNX file, its bytes, an `onnx.ModelProto`, or an `ir.graph.Graph`.
-    shapes: dims of inputs by name; a dim that is not fixed stays a run-time size.
+    model: path of an ONNX file, its bytes, an `onnx.ModelProto`, an `ir.graph.Graph`, a `torch.nn.Module`, or an
+    exported program of torch.
+    shapes: dims of inputs by name; a dim that is not fixed stays a run-time size. A tuple or list is taken for the
+    examples of a module.
     threads: how many share a step (None: as many as this process may use).
     cache: whether what was compiled before is taken from the cache folder, and what is compiled now is kept there
     (docs/cache.md); `cache_note` of the executable says what came of it.
@@ -78,11 +86,17 @@ def compile_model(
     accuracy: what results may lose, in the place of `formats`: the fastest formats that hold are looked for, which
     takes a minute or more, and are kept where they are faster than f32 (docs/formats.md).
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
+    example_inputs, example_kwargs: tensors that a module is traced with (docs/pytorch.md); dynamic_shapes: sizes that
+    stay open, as torch.export takes them, where `shapes` does not say it by names.
+    weights: of a module: "shared": each call sees whether they are what was compiled; "frozen": they are constants.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,
     CompileError, ExecutionError for an impossible number of threads; ParseError for a plan that cannot be read, or is
     of another graph (shapes included) or instruction set.
     """
+    from_torch, given = _is_of_torch(model), cast(Any, shapes)
+    if from_torch and isinstance(given, (tuple, list)) and example_inputs is None:
+        shapes, example_inputs = None, given
     count, tell, wanted = thread_count(threads), telling(progress), shapes_of(shapes)
     names, pairs = names_of(overridable, "overridable"), pairs_of(updates, "updates")
     asked = Request(
@@ -93,7 +107,23 @@ def compile_model(
     _see_formats(asked)
     if asked.adapt and plan is not None:
         raise ArgumentError("adapt: a plan that is replayed is of one graph; leave `plan` or `adapt` out")
+    if from_torch:
+        from mapsto.session.module import compiled_module
+
+        module = compiled_module(asked, example_inputs, example_kwargs, dynamic_shapes, weights, _made)
+        return cast(Executable, module)  # called with tensors; a model of arrays is what most callers have
+    if example_inputs is not None or example_kwargs is not None or dynamic_shapes is not None:
+        raise ArgumentError("example_inputs, example_kwargs, dynamic_shapes: they are for modules of torch")
     return _made(asked)
+
+
+def _is_of_torch(model: Any) -> bool:
+    """Whether a model is a module or an exported program of torch, which whoever has one has imported."""
+    torch = sys.modules.get("torch")
+    if torch is None or not hasattr(torch, "nn"):
+        return False
+    kinds = [torch.nn.Module, getattr(sys.modules.get("torch.export"), "ExportedProgram", None)]
+    return isinstance(model, tuple(kind for kind in kinds if kind is not None))
 
 
 def _see_formats(asked: Request) -> None:

@@ -1,0 +1,187 @@
+"""A module of torch as an exported program of functional ATen calls, and what its placeholders and results are."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from mapsto.errors import ArgumentError, UnsupportedError
+from mapsto.importers.torch.places import user_frame
+from mapsto.importers.torch.translate import Feed
+from mapsto.importers.torch.whole import kept_whole
+
+
+@dataclass(frozen=True)
+class Program:
+    """An exported program, functional, ready to be translated; what its results stand for: ("output", "") or what is
+    written back, ("buffer", its name) and ("input", the placeholder's name).
+    """
+
+    exported: Any
+    feeds: tuple[Feed, ...]
+    users: tuple[int, ...]  # placeholders of the module's own arguments, in order
+    results: tuple[tuple[str, str], ...]
+    names: Mapping[str, str]  # better names for torch's symbols
+
+
+def exported(
+    module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None
+) -> Program:
+    """What torch.export makes of a module, its layers whole and its writes made results.
+
+    Raises UnsupportedError where the module cannot be traced as one graph, ArgumentError for wrong examples.
+    """
+    with quiet(), kept_whole():
+        try:
+            made = torch.export.export(
+                module, tuple(args), dict(kwargs or {}), dynamic_shapes=dynamic_shapes, strict=False
+            )
+        except Exception as error:  # whatever the user's own code and torch raise
+            raise refusal(error) from error
+    return functional(made, _names_of(dynamic_shapes, made))
+
+
+def functional(made: Any, names: Mapping[str, str] | None = None) -> Program:
+    """The program with writes turned into results."""
+    with quiet(), kept_whole():
+        try:
+            made = made.run_decompositions(_decompositions())
+        except Exception as error:
+            raise refusal(error) from error
+    signature = made.graph_signature
+    feeds, users = [], []
+    nodes = [node for node in made.graph.nodes if node.op == "placeholder"]
+    for at, (spec, node) in enumerate(zip(signature.input_specs, nodes, strict=True)):
+        kind = spec.kind.name
+        if kind == "USER_INPUT":
+            users.append(at)
+        feeds.append(_feed(made, spec, node))
+    return Program(made, tuple(feeds), tuple(users), tuple(_meaning(s) for s in signature.output_specs), names or {})
+
+
+def _feed(made: Any, spec: Any, node: Any) -> Feed:
+    kind, name = spec.kind.name, node.name
+    if kind in ("PARAMETER", "BUFFER"):
+        held = made.state_dict[spec.target] if spec.target in made.state_dict else made.constants[spec.target]
+        return Feed(spec.target, held=held)
+    if kind == "CONSTANT_TENSOR":
+        return Feed(spec.target, held=made.constants[spec.target])
+    if kind == "USER_INPUT":
+        given = getattr(spec.arg, "value", None)
+        is_number = type(spec.arg).__name__ == "ConstantArgument"
+        return Feed(name, number=given, is_number=is_number)
+    raise UnsupportedError(f"placeholder {name!r}: a {kind.lower().replace('_', ' ')} is not supported")
+
+
+def _meaning(spec: Any) -> tuple[str, str]:
+    kind = spec.kind.name
+    if kind in ("USER_OUTPUT", "LOSS_OUTPUT"):
+        return "output", ""
+    if kind in ("BUFFER_MUTATION", "PARAMETER_MUTATION"):
+        return "buffer", str(spec.target)
+    if kind == "USER_INPUT_MUTATION":
+        return "input", str(spec.target)
+    raise UnsupportedError(f"a result that is a {kind.lower().replace('_', ' ')} is not supported")
+
+
+def _decompositions() -> dict[Any, Any]:
+    """What torch takes apart for us: little, as rows know what the whole calls mean."""
+    from torch._decomp import get_decompositions
+
+    ops = torch.ops.aten
+    return dict(get_decompositions([
+        ops.fractional_max_pool2d, ops.grid_sampler_2d, ops.affine_grid_generator, ops.multi_margin_loss,
+        ops.multilabel_margin_loss_forward, ops.hinge_embedding_loss, ops.linspace.Tensor_Tensor, ops.col2im,
+        ops.addmv, ops.nansum, ops.special_entr, ops.nan_to_num, ops._chunk_cat, ops.block_diag,
+        ops.unfold_copy,
+    ]))  # fmt: skip
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Torch warns of its own inside while it traces."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def refusal(error: BaseException) -> Exception:
+    """What torch raised while it traced, in a user's words and with the place in the user's source."""
+    chain: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and seen not in chain:
+        chain.append(seen)
+        seen = seen.__cause__ or seen.__context__
+    places = [user_frame(traceback.extract_tb(e.__traceback__)) for e in chain]
+    where = next((place for place in places if place), "")
+    said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    kinds = {type(e).__name__ for e in chain}
+    at = f" at {where}" if where else ""
+    if kinds & {"GuardOnDataDependentSymNode", "DataDependentOutputException", "DynamicOutputShapeException"}:
+        return UnsupportedError(
+            f"the module branches on the data of a run{at}: {said}; use torch.where or torch.cond, or compile its parts"
+        )
+    if "Constraints violated" in str(error) or "ConstraintViolationError" in kinds:
+        return ArgumentError(f"dynamic_shapes: {_indented(str(error))}")
+    if isinstance(error, (TypeError, ValueError)) and not where:
+        return ArgumentError(f"the module cannot be traced with these examples: {said}")
+    return UnsupportedError(f"the module cannot be traced as one graph{at}: {type(error).__name__}: {said}")
+
+
+def _indented(text: str) -> str:
+    return "\n  ".join(line for line in text.splitlines() if line.strip())
+
+
+def _names_of(dynamic_shapes: Any, made: Any) -> dict[str, str]:
+    """The names that the user gave to sizes, for torch's symbols."""
+    found: dict[str, str] = {}
+    if dynamic_shapes is None:
+        return found
+    named = [leaf for leaf in _leaves(dynamic_shapes) if leaf is not None]
+    given = _tensors_of(made)
+    if len(named) != len(given):
+        return found
+    for axes, shape in zip(named, given, strict=True):
+        pairs = axes.items() if isinstance(axes, Mapping) else enumerate(axes)
+        for axis, dim in pairs:
+            name = getattr(dim, "__name__", None) if not isinstance(dim, str) else dim
+            expression = getattr(getattr(shape[axis], "node", None), "expr", None)
+            if isinstance(name, str) and name.isidentifier() and expression is not None and expression.is_Symbol:
+                found.setdefault(str(expression), name)
+    return found if len(set(found.values())) == len(found) else {}
+
+
+def _leaves(spec: Any) -> Iterator[Any]:
+    """What is said of each tensor: a mapping of axes by numbers, or a list of them."""
+    if isinstance(spec, Mapping) and all(isinstance(k, int) for k in spec):
+        yield spec
+    elif isinstance(spec, Mapping):
+        for each in spec.values():
+            yield from _leaves(each)
+    elif isinstance(spec, (list, tuple)):
+        if (
+            spec
+            and all(not isinstance(each, (list, tuple, Mapping)) for each in spec)
+            and any(each is not None for each in spec)
+        ):
+            yield spec
+        else:
+            for each in spec:
+                yield from _leaves(each) if each is not None else [{}]
+    else:
+        yield {}
+
+
+def _tensors_of(made: Any) -> list[Any]:
+    """The shapes of the module's own tensors, in order."""
+    names = {
+        s.arg.name for s in made.graph_signature.input_specs if s.kind.name == "USER_INPUT" and hasattr(s.arg, "name")
+    }
+    nodes = [n for n in made.graph.nodes if n.op == "placeholder" and n.name in names]
+    return [n.meta["val"].shape for n in nodes if isinstance(n.meta.get("val"), torch.Tensor)]

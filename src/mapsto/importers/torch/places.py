@@ -1,0 +1,42 @@
+"""What a call of torch's graph is named, and where it stands in the user's source."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+_FRAME = re.compile(r'File "(?P<file>[^"]*)", line (?P<line>\d+), in (?P<function>[^\n]*)\n?(?P<code>[^\n]*)')
+
+
+def name_of(node: Any) -> str:
+    """The path of the module that makes the call, and the call: "layer1.0.conv1/conv2d"."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = ""
+    for held in stack.values():
+        path = str(held[0] if isinstance(held, tuple) else held)
+    path = re.sub(r"^L\['self'\]\.?|^L__self__\.?", "", path)
+    return f"{path}/{node.name}" if path else str(node.name)
+
+
+def place_of(node: Any) -> str:
+    """The call in a user's words: its operator, its module, and its line in the user's source."""
+    said = f"{node.target} in {name_of(node)!r}"
+    frame = _frame(node.meta.get("stack_trace"))
+    return f"{said} ({frame})" if frame else said
+
+
+def _frame(trace: str | None) -> str:
+    """The innermost line of a trace that is not torch's own; else the innermost."""
+    frames = [found.groupdict() for found in _FRAME.finditer(trace or "")]
+    own = [frame for frame in frames if f"{os.sep}torch{os.sep}" not in frame["file"]] or frames
+    return f"{own[-1]['file']}:{own[-1]['line']}: {own[-1]['code'].strip()}" if own else ""
+
+
+def user_frame(traces: Sequence[Any]) -> str:
+    """The innermost of some frames of a traceback that is not torch's own, as "file:line"."""
+    own = [
+        f for f in traces if f"{os.sep}torch{os.sep}" not in f.filename and f"{os.sep}mapsto{os.sep}" not in f.filename
+    ]
+    return f"{own[-1].filename}:{own[-1].lineno}: {(own[-1].line or '').strip()}" if own else ""

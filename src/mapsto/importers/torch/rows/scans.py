@@ -1,0 +1,64 @@
+"""Rows of running sums, products and extremes along an axis."""
+
+from __future__ import annotations
+
+from mapsto.importers.torch.rows.pointwise import wide
+from mapsto.importers.torch.table import AtenCall, aten
+from mapsto.ir.graph import Value
+from mapsto.ops import composite
+from mapsto.ops.arranging import column, unsqueeze
+
+
+@aten("cumsum", "cumprod")
+def _running(call: AtenCall) -> Value:
+    x = call.cast(call.value(), call.out)
+    if x.rank == 0:
+        return x
+    return call.one(call.name, [x], axis=call.axis(), exclusive=False, reverse=False)
+
+
+@aten("logcumsumexp")
+def _logcumsumexp(call: AtenCall) -> Value:
+    """Shifted by the maximum of the whole axis."""
+    x = wide(call, call.value())
+    if x.rank == 0:
+        return call.value()
+    top = composite.reduce(call.builder, x, "max", [call.axis()])
+    infinite = call.one("isinf", [top], detect_positive=True, detect_negative=True)
+    top = call.one("select", [infinite, call.scalar(0.0, x.dtype), top])
+    e = call.one("exp", [call.one("sub", [x, top])])
+    total = call.one("cumsum", [e], axis=call.axis(), exclusive=False, reverse=False)
+    return call.cast(call.one("add", [call.one("log", [total]), top]), call.out)
+
+
+@aten("diff")
+def _diff(call: AtenCall) -> Value:
+    from mapsto.ops.arranging import slice_axis
+
+    b, x = call.builder, call.value()
+    if call.has("prepend") or call.has("append"):
+        raise call.unsupported("`prepend` and `append` are not supported; use torch.cat")
+    for _ in range(call.integer("n")):
+        axis = call.axis()
+        rest = x.shape[axis] - 1
+        x = call.one("sub", [slice_axis(b, x, axis, 1, rest), slice_axis(b, x, axis, 0, rest)])
+    return x
+
+
+@aten("bucketize", "searchsorted.Tensor")
+def _bucketize(call: AtenCall) -> Value:
+    """How many boundaries lie below each element, or with `right` not above it."""
+    b = call.builder
+    if call.name == "bucketize":
+        x, edges, right = call.value(), call.value("boundaries"), call.flag("right")
+    else:
+        x, edges = call.value("self"), call.value("sorted_sequence")
+        right = call.flag("right") or call.text("side", "left") == "right"
+        if edges.rank != 1 or call.has("sorter"):
+            raise call.unsupported("only a single sorted sequence, without a sorter, is supported")
+    kind = x.dtype if x.dtype is edges.dtype else call.promoted(*[a.name for a in call.target._schema.arguments][:2])
+    x, edges = call.cast(x, kind), call.cast(edges, kind)
+    spread = column(b, edges, x.rank, x.rank + 1)
+    below = call.one("le" if right else "lt", [spread, unsqueeze(b, x, [x.rank])])
+    found = composite.reduce(b, call.cast(below, call.out), "sum", [x.rank], keepdims=False)
+    return found if edges.shape[0] != 0 else call.one("full", [], shape=x.shape, value=0, dtype=call.out)

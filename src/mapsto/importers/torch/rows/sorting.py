@@ -1,0 +1,69 @@
+"""Rows of sorting and of the largest elements."""
+
+from __future__ import annotations
+
+from mapsto.importers.torch.table import AtenCall, aten
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, floordiv
+from mapsto.ir.graph import Value
+from mapsto.ops.arranging import reshape, slice_axis
+
+
+def _ordered(call: AtenCall, x: Value, axis: int, k: Dim, largest: bool) -> list[Value]:
+    narrow = x.dtype
+    x = call.cast(x, DType.U8) if narrow is DType.BOOL else x
+    values, places = call.builder.add("topk", [x], {"axis": axis, "k": k, "largest": largest, "sorted": True})
+    return [call.cast(values, narrow), places]
+
+
+@aten("topk")
+def _topk(call: AtenCall) -> list[Value]:
+    x = call.value()
+    if x.rank == 0:
+        return [x, call.one("full", [], shape=(), value=0, dtype=DType.I64)]
+    return _ordered(call, x, call.axis(), call.dim("k"), call.flag("largest", True))
+
+
+@aten("sort", "argsort", "msort")
+def _sort(call: AtenCall) -> Value | list[Value]:
+    x = call.value()
+    if x.rank == 0:
+        places = call.one("full", [], shape=(), value=0, dtype=DType.I64)
+        return {"sort": [x, places], "argsort": places, "msort": x}[call.name]  # type: ignore[return-value]
+    axis = call.axis() if "dim" in call.given else 0
+    values, places = _ordered(call, x, axis, x.shape[axis], call.flag("descending"))
+    return {"sort": [values, places], "argsort": places, "msort": values}[call.name]  # type: ignore[return-value]
+
+
+@aten("kthvalue", "median.dim")
+def _kth(call: AtenCall) -> list[Value]:
+    """Of the sorted elements one; a NaN makes the median NaN, as it counts as the largest and is looked for."""
+    b, x = call.builder, call.value()
+    if x.rank == 0:
+        return [x, call.one("full", [], shape=(), value=0, dtype=DType.I64)]
+    axis = call.axis()
+    k = call.dim("k") - 1 if call.name == "kthvalue" else floordiv(x.shape[axis] - 1, 2)
+    parts = _ordered(call, x, axis, x.shape[axis], False)
+    found = [slice_axis(b, v, axis, k, 1) for v in parts]
+    if call.name == "median" and x.dtype.is_float:
+        last = [slice_axis(b, v, axis, x.shape[axis] - 1, 1) for v in parts]
+        wrong = call.one("isnan", [last[0]])
+        found = [call.one("select", [wrong, e, f]) for e, f in zip(last, found, strict=True)]
+    if call.flag("keepdim"):
+        return found
+    return [reshape(b, v, (*v.shape[:axis], *v.shape[axis + 1 :])) for v in found]
+
+
+@aten("median.default")
+def _median(call: AtenCall) -> Value:
+    from mapsto.ir.expr import product
+
+    b, x = call.builder, call.value()
+    flat = reshape(b, x, (product(x.shape),))
+    n = flat.shape[0]
+    values, _ = _ordered(call, flat, 0, n, False)
+    found = slice_axis(b, values, 0, floordiv(n - 1, 2), 1)
+    if x.dtype.is_float:
+        last = slice_axis(b, values, 0, n - 1, 1)
+        found = call.one("select", [call.one("isnan", [last]), last, found])
+    return reshape(b, found, ())

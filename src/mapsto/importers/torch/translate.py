@@ -1,0 +1,315 @@
+"""Walks a graph of ATen calls node by node and builds ours: the way in for exported programs, and for the graphs that
+torch's compiler makes, forward and backward.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+import mapsto.importers.torch.rows  # noqa: F401  (registers the rows)
+from mapsto.errors import MapstoError, ModelError, UnsupportedError
+from mapsto.importers.torch.places import name_of, place_of
+from mapsto.importers.torch.scalars import SCALARS, Unknown
+from mapsto.importers.torch.symbols import Sizes
+from mapsto.importers.torch.table import AtenCall, find_row
+from mapsto.importers.torch.tensors import array_of, dtype_of
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.graph import Graph, Value
+from mapsto.ops.builder import Builder
+from mapsto.passes.retrace import settled
+
+_FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, AssertionError)
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What a placeholder of torch's graph stands for: a tensor whose elements are constants (`held`), a number of the
+    program (`number`), else an input of this name.
+    """
+
+    name: str
+    held: Any = None
+    number: Any = None
+    is_number: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """One result of the program: output `at` of the graph, the tensor of placeholder `feed` as it came in, or a number
+    (`number`, which may be None). as_number: what is wanted of the output is a Python number.
+    """
+
+    at: int | None = None
+    feed: int | None = None
+    number: Any = None
+    as_number: str = ""
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A graph; which placeholders its inputs are; what its results are."""
+
+    graph: Graph
+    inputs: tuple[int, ...]
+    results: tuple[Result, ...]
+
+
+@dataclass
+class _Walk:
+    """One import: what the nodes so far have become."""
+
+    builder: Builder
+    sizes: Sizes
+    known: dict[Any, Any] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    missing: set[Any] = field(default_factory=set)  # nodes that stand on what is unsupported
+    inputs: list[int] = field(default_factory=list)
+
+
+def translate(
+    module: Any, feeds: Sequence[Feed], name: str = "module", names: Mapping[str, str] | None = None
+) -> Imported:
+    """The graph of an `fx.GraphModule` of functional ATen calls; feeds: what its placeholders are, in order; names:
+    better names for torch's symbols.
+
+    Raises UnsupportedError with all calls that there is no row for.
+    """
+    walk = _Walk(Builder(name), Sizes(names))
+    nodes = list(module.graph.nodes)
+    _placeholders(walk, [node for node in nodes if node.op == "placeholder"], feeds)
+    for node in nodes:
+        if node.op == "get_attr":
+            _attribute(walk, module, node)
+        elif node.op == "call_function":
+            _call(walk, node)
+        elif node.op not in ("placeholder", "output"):
+            walk.faults.append(f"{place_of(node)}: a {node.op} of {node.target} is no ATen call")
+    _raise(walk.faults)
+    (output,) = [node for node in nodes if node.op == "output"]
+    return _finished(walk, output, [node for node in nodes if node.op == "placeholder"])
+
+
+def _raise(faults: Sequence[str]) -> None:
+    if not faults:
+        return
+    unique = tuple(dict.fromkeys(faults))
+    listed = "\n  ".join(unique)
+    error = UnsupportedError(unique[0] if len(unique) == 1 else f"{len(unique)} calls are not supported:\n  {listed}")
+    error.faults = unique
+    raise error
+
+
+# -- placeholders ------------------------------------------------------------------------------------------------------
+
+
+def _placeholders(walk: _Walk, nodes: Sequence[Any], feeds: Sequence[Feed]) -> None:
+    """Tensors first that have a bare symbol for an extent, so that whatever others say in it is known."""
+    assert len(nodes) == len(feeds), (len(nodes), len(feeds))
+    scalars = []
+    for at, (node, feed) in enumerate(zip(nodes, feeds, strict=True)):
+        held = node.meta.get("val")
+        if feed.is_number:
+            walk.known[node] = feed.number
+        elif feed.held is not None:
+            walk.known[node] = walk.builder.constant(array_of(feed.held), feed.name)
+        elif isinstance(held, torch.Tensor):
+            _input(walk, at, node, feed.name, held)
+        elif isinstance(held, (torch.SymInt, int, torch.SymFloat, float)) and not isinstance(held, bool):
+            scalars.append((at, node, feed, held))
+        else:
+            walk.known[node] = held
+    for at, node, feed, held in scalars:
+        _number(walk, at, node, feed, held)
+
+
+def _input(walk: _Walk, at: int, node: Any, name: str, held: Any) -> None:
+    shape: list[Dim] = []
+    for axis, size in enumerate(held.shape):
+        dim = walk.sizes.dim(size)
+        if dim is None:
+            symbol = walk.sizes.symbol(size)
+            fresh = walk.builder.fresh(f"{name}_{axis}")
+            dim = walk.sizes.define(symbol if symbol is not None else f"{fresh} of its own", fresh)
+        elif isinstance(dim, Expr) and walk.sizes.symbol(size) is None:
+            dim = walk.sizes.define(f"{name}_{axis} of its own", walk.builder.fresh(f"{name}_{axis}"))
+        shape.append(dim)
+    walk.known[node] = walk.builder.input(name, dtype_of(held.dtype), shape)
+    walk.inputs.append(at)
+
+
+def _number(walk: _Walk, at: int, node: Any, feed: Feed, held: Any) -> None:
+    """A number that comes in: a size that a tensor says as well, or an input without axes."""
+    if isinstance(held, (torch.SymFloat, float)):
+        walk.known[node] = walk.builder.input(feed.name, DType.F64, ())
+        walk.inputs.append(at)
+        return
+    dim = walk.sizes.dim(held) if isinstance(held, torch.SymInt) else held
+    if dim is not None:
+        walk.known[node] = dim
+        return
+    symbol = walk.sizes.symbol(held) or feed.name
+    value = walk.builder.input(feed.name, DType.I64, ())
+    walk.inputs.append(at)
+    bound = walk.builder.bind(value, walk.sizes.names.get(symbol, feed.name))
+    walk.sizes.known[symbol] = bound
+    walk.known[node] = bound
+
+
+def _attribute(walk: _Walk, module: Any, node: Any) -> None:
+    held = module
+    for part in str(node.target).split("."):
+        held = getattr(held, part)
+    if isinstance(held, torch.Tensor):
+        walk.known[node] = walk.builder.constant(array_of(held), name_of(node))
+    else:
+        walk.known[node] = held
+
+
+# -- calls -------------------------------------------------------------------------------------------------------------
+
+
+def _call(walk: _Walk, node: Any) -> None:
+    if any(source in walk.missing for source in node.all_input_nodes):
+        _note_missing(walk, node)
+        return
+    try:
+        walk.known[node] = _result(walk, node)
+    except UnsupportedError as error:
+        walk.faults.extend(error.faults or [f"{place_of(node)}: {error}"])
+        walk.missing.add(node)
+    except MapstoError as error:
+        raised = type(error)(f"{place_of(node)}: {error}")
+        raised.sizes = error.sizes
+        raise raised from error
+
+
+def _note_missing(walk: _Walk, node: Any) -> None:
+    """What stands on something unsupported; that it has no row itself is said all the same."""
+    walk.missing.add(node)
+    if hasattr(node.target, "_schema") and find_row(node.target) is None:
+        walk.faults.append(f"{place_of(node)}: {_no_row(node.target)}")
+
+
+def _no_row(target: Any) -> str:
+    return f"{target} is not supported"
+
+
+def _result(walk: _Walk, node: Any) -> Any:
+    target = node.target
+    if target is operator.getitem:
+        return _given(walk, node.args[0])[node.args[1]]
+    if target in SCALARS:
+        return SCALARS[target](walk.builder, *[_given(walk, arg) for arg in node.args])
+    schema = getattr(target, "_schema", None)
+    row = None if schema is None else find_row(target)
+    if schema is None or row is None:
+        raise UnsupportedError(_no_row(target))
+    given = {}
+    for k, argument in enumerate(schema.arguments):
+        raw = node.args[k] if k < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
+        given[argument.name] = _given(walk, raw)
+    call = AtenCall(walk.builder, target, given, node, walk.sizes)
+    name, values = name_of(node), [v for v in _flat(given.values()) if isinstance(v, Value)]
+    with walk.builder.source(name, of=values, place=place_of(node)):
+        try:
+            made = row(call)
+        except _FAULTS as error:
+            raise ModelError(f"mapsto cannot read this call ({type(error).__name__}: {error})") from error
+        results = made if isinstance(made, (list, tuple)) else [made]
+        for value in results:
+            if isinstance(value, Value):
+                walk.builder.attribute_here(value)
+    return _checked(walk, node, made)
+
+
+def _given(walk: _Walk, raw: Any) -> Any:
+    """An argument of torch's graph as what it has become."""
+    if isinstance(raw, torch.fx.Node):
+        return walk.known[raw]
+    if isinstance(raw, (list, tuple)):
+        return [_given(walk, each) for each in raw]
+    return raw
+
+
+def _flat(found: Any) -> list[Any]:
+    return [leaf for each in found for leaf in (_flat(each) if isinstance(each, (list, tuple)) else [each])]
+
+
+def _checked(walk: _Walk, node: Any, made: Any) -> Any:
+    """What a row made, seen against what torch says of it: types, numbers of axes and extents are the same."""
+    said = node.meta.get("val")
+    pairs = zip(made, said, strict=False) if isinstance(made, (list, tuple)) and said is not None else [(made, said)]
+    for value, held in pairs:
+        if not isinstance(value, Value) or not isinstance(held, torch.Tensor):
+            if isinstance(held, (torch.SymInt, int)) and isinstance(value, (Expr, int)):
+                _define(walk, held, value)
+            continue
+        fits = value.dtype is dtype_of(held.dtype) and value.rank == held.dim()
+        for ours, theirs in zip(value.shape, held.shape, strict=False):
+            _define(walk, theirs, ours)
+            fits = fits and (not isinstance(ours, int) or not isinstance(theirs, int) or ours == theirs)
+        if not fits:
+            raise ModelError(f"mapsto makes {value} of it, and torch {held.dtype}{list(held.shape)}: a fault of mapsto")
+    return made
+
+
+def _define(walk: _Walk, theirs: Any, ours: Dim) -> None:
+    """A symbol of torch's that nothing defined before (a size that depends on data) is what ours turned out to be."""
+    symbol = walk.sizes.symbol(theirs) if isinstance(theirs, torch.SymInt) else None
+    if symbol is not None:
+        walk.sizes.known.setdefault(symbol, ours)
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+
+def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any]) -> Imported:
+    places = {node: at for at, node in enumerate(placeholders)}
+    (listed,) = output.args
+    values: list[Value] = []
+    names: list[str] = []
+    results: list[Result] = []
+    taken = {v.name for v in walk.builder.inputs}
+    made_of: dict[Any, int] = {}
+    for raw in listed if isinstance(listed, (list, tuple)) else [listed]:
+        made, hint = _given(walk, raw), str(getattr(raw, "name", "out"))
+        if isinstance(raw, torch.fx.Node) and raw in places and isinstance(made, Value):
+            results.append(Result(feed=places[raw]))
+            continue
+        kind = ""
+        if isinstance(made, Unknown):
+            raise UnsupportedError(
+                "a result is a truth value of sizes, which only a run knows; return a tensor instead"
+            )
+        if isinstance(made, Expr):
+            kind, made = "int", walk.builder.known(made)
+        elif isinstance(made, Value) and isinstance(raw.meta.get("val"), (torch.SymFloat, torch.SymInt)):
+            kind = "float" if made.dtype.is_float else "int"
+        if not isinstance(made, Value):
+            results.append(Result(number=made))
+            continue
+        if raw in made_of:
+            results.append(Result(at=made_of[raw], as_number=kind))
+            continue
+        made_of[raw] = len(values)
+        name, k = hint, 1
+        while name in taken:
+            name, k = f"{hint}.{k}", k + 1
+        taken.add(name)
+        results.append(Result(at=len(values), as_number=kind))
+        values.append(made)
+        names.append(name)
+    graph = settled(walk.builder.finish(values, names=names)) if values else _empty(walk)
+    return Imported(graph, tuple(walk.inputs), tuple(results))
+
+
+def _empty(walk: _Walk) -> Graph:
+    """A graph has a result: where the program has none, one that says nothing."""
+    return walk.builder.finish([walk.builder.constant(np.zeros(1, np.float32), "nothing")])

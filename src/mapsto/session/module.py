@@ -1,0 +1,220 @@
+"""`mapsto.compile` of a `torch.nn.Module`: traced by torch.export, compiled, called with torch's tensors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from mapsto.arguments import Shapes, brief
+from mapsto.boundary import public
+from mapsto.errors import ArgumentError, ShapeError
+from mapsto.importers.torch import Feed, Program, exported, functional, translated_program
+from mapsto.importers.torch.translate import Imported
+from mapsto.ir.graph import Graph
+from mapsto.runtime.executable import Executable
+from mapsto.session.request import Request
+from mapsto.session.traced import FROZEN, SHARED, TracedExecutable
+
+Make = Callable[[Request], Executable]
+
+
+class ModuleExecutable:
+    """A module of torch, compiled. It is called as the module is, with tensors in whatever structure that takes, and
+    gives what that gives. Results are new tensors in memory of their own; tensors that are not contiguous are copied
+    when they come in, others are read where they lie. What the module writes into its buffers, or into tensors that it
+    is given, is written there after the run. No gradients flow through it.
+    """
+
+    def __init__(self, program: Program, traced: TracedExecutable, buffers: Mapping[str, Callable[[], Any]]) -> None:
+        self._program = program
+        self._traced = traced
+        self._buffers = buffers
+        spec = program.exported.call_spec
+        self._takes, self._gives = spec.in_spec, spec.out_spec
+        self._count = len(program.feeds)
+        self._places = {program.feeds[at].name: at for at in program.users}
+
+    @property
+    def executable(self) -> Executable:
+        """What runs now: its inputs are the module's tensors in order, as arrays. It can be saved, profiled, and asked
+        for its plan.
+        """
+        return self._traced.executable
+
+    @property
+    def compilations(self) -> int:
+        """How often the module was compiled: once, and again where its weights changed."""
+        return self._traced.compilations
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """What the module gives for these arguments. Raises ArgumentError for arguments of another structure than the
+        examples had, ShapeError for tensors that do not fit, ExecutionError where the run fails.
+        """
+        given: list[Any] = [None] * self._count
+        for at, leaf in zip(self._program.users, self._leaves(args, kwargs), strict=True):
+            feed = self._program.feeds[at]
+            if feed.is_number and (leaf != feed.number or type(leaf) is not type(feed.number)):
+                raise ArgumentError(
+                    f"{feed.name}: {brief(leaf)} was {brief(feed.number)} in the examples, and is part of what was "
+                    "compiled; compile for it"
+                )
+            given[at] = leaf
+        made = self._traced(given)
+        results: list[Any] = []
+        written: dict[int, Any] = {}
+        for value, (kind, name) in zip(made, self._program.results, strict=True):
+            if kind == "output":  # what was written is given back as the tensor that it was written to
+                results.append(written.get(id(value), value))
+            else:
+                target = self._buffers[name]() if kind == "buffer" else given[self._places[name]]
+                with torch.no_grad():
+                    target.copy_(value)
+                written[id(value)] = target
+        return pytree.tree_unflatten(results, self._gives)
+
+    def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        if spec == self._takes:
+            return leaves  # type: ignore[no-any-return]
+        names = list(self._takes.children()[1].context or ())
+        if set(names) == set(kwargs):  # in another order
+            leaves, spec = pytree.tree_flatten((args, {name: kwargs[name] for name in names}))
+            if spec == self._takes:
+                return leaves  # type: ignore[no-any-return]
+        raise ArgumentError(
+            f"the arguments' structure is {brief(spec)}, that of the examples was {brief(self._takes)}; call it as "
+            "the module was traced, keywords as keywords"
+        )
+
+    def report(self) -> str:
+        """How weights are held, and what has been done for the sizes that runs brought."""
+        held = "weights are read in each run" if self._traced.reads_weights else "weights are compiled as constants"
+        times = f"compiled {self.compilations} times" if self.compilations > 1 else "compiled once"
+        return f"{held}; {times}\n{self.executable.report()}"
+
+
+def is_module(model: Any) -> bool:
+    """Whether a model is a module, or an exported program, of torch."""
+    return isinstance(model, (torch.nn.Module, torch.export.ExportedProgram))
+
+
+@public
+def compiled_module(
+    asked: Request, examples: Any, keywords: Any, dynamic_shapes: Any, weights: str, make: Make
+) -> ModuleExecutable:
+    """What `mapsto.compile` gives for a module. Raises as it does."""
+    _see_arguments(asked, weights)
+    module, is_exported = asked.model, isinstance(asked.model, torch.export.ExportedProgram)
+    if is_exported:
+        if examples is not None or keywords or dynamic_shapes is not None or asked.shapes:
+            raise ArgumentError("an exported program has its inputs' shapes; leave the examples and shapes out")
+        program = functional(module)
+    else:
+        if examples is None and not keywords:
+            raise ArgumentError(
+                "a module of torch is traced with examples: mapsto.compile(module, example_inputs), a tuple of tensors"
+            )
+        args = tuple(examples) if isinstance(examples, (tuple, list)) else () if examples is None else (examples,)
+        if asked.shapes:
+            if dynamic_shapes is not None:
+                raise ArgumentError("shapes, dynamic_shapes: both say which sizes stay open; leave one of them out")
+            dynamic_shapes = _dynamic(module, args, dict(keywords or {}), asked.shapes)
+        program = exported(module, args, keywords, dynamic_shapes)
+    name = type(module).__name__
+    holders, written = _holders(module, program), {n for kind, n in program.results if kind == "buffer"}
+    weights_at = {
+        at: holders[feed.name]
+        for at, feed in enumerate(program.feeds)
+        if feed.held is not None and feed.name not in written
+    }
+    written_at = {
+        at: holders[feed.name]
+        for at, feed in enumerate(program.feeds)
+        if feed.held is not None and feed.name in written
+    }
+
+    def imported(held: Collection[int]) -> Imported:
+        feeds = tuple(
+            feed if feed.held is None else Feed(feed.name, holders[feed.name]() if at in held else None)
+            for at, feed in enumerate(program.feeds)
+        )
+        return translated_program(replace(program, feeds=feeds), name, budget=asked.budget)
+
+    first = [True]
+
+    def compiled(graph: Graph) -> Executable:
+        pinned, first[0] = (asked.plan if first[0] else None), False
+        return make(replace(asked, model=graph, shapes={}, plan=pinned))
+
+    traced = TracedExecutable(imported, compiled, weights_at, weights)
+    traced.also(written_at)
+    return ModuleExecutable(program, traced, {n: holders[n] for n in written})
+
+
+def _see_arguments(asked: Request, weights: Any) -> None:
+    """Raises ArgumentError for what does not go with a module."""
+    if weights not in (SHARED, FROZEN):
+        raise ArgumentError(f"weights: expected {SHARED!r} or {FROZEN!r}, got {brief(weights)}")
+    for name, given, why in (
+        ("overridable", asked.overridable, 'a module\'s weights are its own memory: `weights="shared"` sees changes'),
+        ("updates", asked.updates, "what a module writes into its buffers and inputs is written there anyhow"),
+        ("data_root", asked.data_root, "a module reads no files"),
+    ):
+        if given:
+            raise ArgumentError(f"{name}: {why}; leave it out")
+    if weights == SHARED and (asked.accuracy is not None or asked.calibration is not None):
+        raise ArgumentError(
+            'accuracy, calibration: formats are found for the weights that there are: say `weights="frozen"`'
+        )
+
+
+def _holders(module: Any, program: Program) -> dict[str, Callable[[], Any]]:
+    """What gives the tensor that each name of the module is now, also where it has been replaced."""
+    found: dict[str, Callable[[], Any]] = {}
+    for feed in program.feeds:
+        if feed.held is None:
+            continue
+        found[feed.name] = _holder(module, feed)
+    return found
+
+
+def _holder(module: Any, feed: Feed) -> Callable[[], Any]:
+    path, _, name = feed.name.rpartition(".")
+    if isinstance(module, torch.nn.Module):
+        try:
+            owner = module.get_submodule(path)
+        except AttributeError:
+            return lambda: feed.held
+        for held in (owner._parameters, owner._buffers):
+            if held.get(name) is not None:
+                return lambda: held[name]
+    return lambda: feed.held
+
+
+def _dynamic(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
+    """Our shapes as torch's: a name leaves an axis open, a number or None fixes it as the example has it."""
+    bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    unknown = sorted(set(shapes) - set(bound.arguments))
+    if unknown:
+        raise ShapeError(
+            f"shapes: the module takes no {', '.join(unknown)}; its arguments are {', '.join(bound.arguments)}"
+        )
+    found: dict[str, Any] = dict.fromkeys(bound.arguments)
+    for name, dims in shapes.items():
+        tensor = bound.arguments[name]
+        if not isinstance(tensor, torch.Tensor):
+            raise ShapeError(f"shapes: {name} is no tensor; say its sizes by `dynamic_shapes`")
+        if len(dims) != tensor.dim():
+            raise ShapeError(f"shapes: {name} has {tensor.dim()} axes, {len(dims)} are named")
+        for axis, dim in enumerate(dims):
+            if isinstance(dim, int) and dim != tensor.shape[axis]:
+                raise ShapeError(
+                    f"shapes: {name}: axis {axis} is {tensor.shape[axis]} in the example, {dim} was asked for"
+                )
+        found[name] = {axis: torch.export.Dim(dim) for axis, dim in enumerate(dims) if isinstance(dim, str)} or None
+    return found

@@ -1,0 +1,111 @@
+"""A graph of torch's, compiled: it takes what the graph's placeholders stand for, and gives its results, as torch's
+tensors. Its weights are compiled as constants as long as they stay what they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mapsto.errors import ArgumentError, MapstoError, ShapeError
+from mapsto.importers.torch.tensors import array_of, tensor_of
+from mapsto.importers.torch.translate import Imported
+from mapsto.ir.graph import Graph
+from mapsto.runtime.executable import Executable
+from mapsto.session.weights import Watch
+
+SHARED, FROZEN = "shared", "frozen"
+_CHANGES = 2  # after so many, weights are inputs
+
+
+class TracedExecutable:
+    """Runs a graph of torch's. imported: gives its graph with the weights among these placeholders as constants, all
+    others as inputs; compiled: makes an executable of a graph; weights: the placeholders that are weights, with what
+    gives the tensor that each is now.
+
+    With `weights="shared"` each call sees whether the weights are what was compiled (`session.weights`). Where they are
+    not, they are compiled again; the second time as inputs, which each run reads where they lie.
+    """
+
+    def __init__(
+        self,
+        imported: Callable[[Collection[int]], Imported],
+        compiled: Callable[[Graph], Executable],
+        weights: Mapping[int, Callable[[], Any]],
+        policy: str = SHARED,
+    ) -> None:
+        self._imported, self._compiled = imported, compiled
+        self._weights = dict(weights)
+        self._read = dict(weights)
+        self._watch = Watch([lambda now=now: array_of(now()) for now in self._weights.values()])  # type: ignore[misc]
+        self._policy = policy
+        self.compilations = 0
+        self.imported, self.executable = self._made(self._weights)
+
+    def _made(self, held: Collection[int]) -> tuple[Imported, Executable]:
+        if self._policy == SHARED:
+            self._watch.take()
+        imported = self._imported(held)
+        executable = self._compiled(imported.graph)
+        self.compilations += 1
+        return imported, executable
+
+    @property
+    def reads_weights(self) -> bool:
+        """Whether weights are inputs, which each run reads."""
+        return any(at in self._weights for at in self.imported.inputs)
+
+    def also(self, read: Mapping[int, Callable[[], Any]]) -> None:
+        """Placeholders that each run reads where they lie (buffers that runs write)."""
+        self._read.update(read)
+
+    def renewed(self) -> None:
+        """Compiles again where weights are no longer what was compiled."""
+        if self._policy == FROZEN or not self._weights or self.reads_weights or not self._watch.changed():
+            return
+        held = self._weights if self.compilations < _CHANGES else ()
+        self.imported, self.executable = self._made(held)
+
+    def __call__(self, given: Sequence[Any]) -> list[Any]:
+        """The results for what the placeholders stand for (None for weights): tensors, numbers, None."""
+        self.renewed()
+        imported, executable = self.imported, self.executable
+        made = executable(*[self._array(at, given) for at in imported.inputs])
+        arrays = made if isinstance(made, tuple) else (made,)
+        found: list[Any] = []
+        tensors: dict[int, Any] = {}
+        for result in imported.results:
+            if result.at is not None and result.as_number:
+                found.append(_number(arrays[result.at], result.as_number))
+            elif result.at is not None:  # a result that is given twice is one tensor
+                if result.at not in tensors:
+                    tensors[result.at] = tensor_of(arrays[result.at])
+                found.append(tensors[result.at])
+            elif result.feed is not None:
+                found.append(self._tensor(result.feed, given))
+            else:
+                found.append(result.number)
+        return found
+
+    def _tensor(self, at: int, given: Sequence[Any]) -> Any:
+        now = self._read.get(at)
+        return given[at] if now is None else now()
+
+    def _array(self, at: int, given: Sequence[Any]) -> np.ndarray:
+        value = self._tensor(at, given)
+        if isinstance(value, int):
+            return np.asarray(value, np.int64)
+        if isinstance(value, float):
+            return np.asarray(value, np.float64)
+        try:
+            return array_of(value)
+        except MapstoError as error:
+            raise ShapeError(f"input {at}: {error}") from error
+        except AttributeError:
+            raise ArgumentError(f"input {at}: {type(value).__name__} is no tensor; give a torch.Tensor") from None
+
+
+def _number(array: np.ndarray, kind: str) -> int | float:
+    return int(array) if kind == "int" else float(array)
