@@ -110,11 +110,11 @@ def compile_model(
     if from_torch:
         from mapsto.session.module import compiled_module
 
-        module = compiled_module(asked, example_inputs, example_kwargs, dynamic_shapes, weights, _made)
+        module = compiled_module(asked, example_inputs, example_kwargs, dynamic_shapes, weights, executable_for)
         return cast(Executable, module)  # called with tensors; a model of arrays is what most callers have
     if example_inputs is not None or example_kwargs is not None or dynamic_shapes is not None:
         raise ArgumentError("example_inputs, example_kwargs, dynamic_shapes: they are for modules of torch")
-    return _made(asked)
+    return executable_for(asked)
 
 
 def _is_of_torch(model: Any) -> bool:
@@ -145,7 +145,7 @@ def _calibration(given: Any) -> Calibration:
     return given if isinstance(given, Calibration) else Calibration(given)
 
 
-def _made(asked: Request) -> Executable:
+def executable_for(asked: Request) -> Executable:
     """The executable of a request; one of several where open sizes that runs bring decide what it is."""
     try:
         return _single(asked)
@@ -177,7 +177,8 @@ def _single(asked: Request) -> Executable:
     if made.listed:
 
         def with_inputs(given: frozenset[str]) -> Executable:
-            return _made(replace(asked, progress=None, plan=None, overridable=(*asked.overridable, *sorted(given))))
+            names = (*asked.overridable, *sorted(given))
+            return executable_for(replace(asked, progress=None, plan=None, overridable=names))
 
         exe.overriding = Overriding(made.listed, with_inputs)
     if any(check.liftable for check in exe.program.checks):

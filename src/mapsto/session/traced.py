@@ -12,6 +12,7 @@ import numpy as np
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.importers.torch.tensors import array_of, tensor_of
 from mapsto.importers.torch.translate import Imported
+from mapsto.ir.expr import bare_symbol, evaluate
 from mapsto.ir.graph import Graph
 from mapsto.runtime.executable import Executable
 from mapsto.session.weights import Watch
@@ -72,16 +73,19 @@ class TracedExecutable:
         """The results for what the placeholders stand for (None for weights): tensors, numbers, None."""
         self.renewed()
         imported, executable = self.imported, self.executable
-        made = executable(*[self._array(at, given) for at in imported.inputs])
-        arrays = made if isinstance(made, tuple) else (made,)
+        arrays = [self._array(at, given) for at in imported.inputs]
+        if imported.drawn:
+            arrays += drawn_arrays(imported, arrays)
+        made = executable(*arrays)
+        outputs = made if isinstance(made, tuple) else (made,)
         found: list[Any] = []
         tensors: dict[int, Any] = {}
         for result in imported.results:
             if result.at is not None and result.as_number:
-                found.append(_number(arrays[result.at], result.as_number))
+                found.append(_number(outputs[result.at], result.as_number))
             elif result.at is not None:  # a result that is given twice is one tensor
                 if result.at not in tensors:
-                    tensors[result.at] = tensor_of(arrays[result.at])
+                    tensors[result.at] = tensor_of(outputs[result.at])
                 found.append(tensors[result.at])
             elif result.feed is not None:
                 found.append(self._tensor(result.feed, given))
@@ -105,6 +109,20 @@ class TracedExecutable:
             raise ShapeError(f"input {at}: {error}") from error
         except AttributeError:
             raise ArgumentError(f"input {at}: {type(value).__name__} is no tensor; give a torch.Tensor") from None
+
+
+def drawn_arrays(imported: Imported, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The random numbers of a run, drawn by torch, for the inputs that there are."""
+    sizes = {
+        symbol: array.shape[axis]
+        for value, array in zip(imported.graph.inputs, arrays, strict=False)
+        for axis, dim in enumerate(value.shape)
+        if (symbol := bare_symbol(dim)) is not None
+    }
+    return [
+        array_of(draw.make(tuple(d if isinstance(d, int) else evaluate(d, sizes) for d in draw.shape)))
+        for draw in imported.drawn
+    ]
 
 
 def _number(array: np.ndarray, kind: str) -> int | float:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from mapsto.errors import ArgumentError, UnsupportedError
+from mapsto.importers.torch.decompositions import of_export
 from mapsto.importers.torch.places import user_frame
 from mapsto.importers.torch.translate import Feed
 from mapsto.importers.torch.whole import kept_whole
@@ -51,7 +52,7 @@ def functional(made: Any, names: Mapping[str, str] | None = None) -> Program:
     """The program with writes turned into results."""
     with quiet(), kept_whole():
         try:
-            made = made.run_decompositions(_decompositions())
+            made = made.run_decompositions(of_export())
         except Exception as error:
             raise refusal(error) from error
     signature = made.graph_signature
@@ -88,19 +89,6 @@ def _meaning(spec: Any) -> tuple[str, str]:
     if kind == "USER_INPUT_MUTATION":
         return "input", str(spec.target)
     raise UnsupportedError(f"a result that is a {kind.lower().replace('_', ' ')} is not supported")
-
-
-def _decompositions() -> dict[Any, Any]:
-    """What torch takes apart for us: little, as rows know what the whole calls mean."""
-    from torch._decomp import get_decompositions
-
-    ops = torch.ops.aten
-    return dict(get_decompositions([
-        ops.fractional_max_pool2d, ops.grid_sampler_2d, ops.affine_grid_generator, ops.multi_margin_loss,
-        ops.multilabel_margin_loss_forward, ops.hinge_embedding_loss, ops.linspace.Tensor_Tensor, ops.col2im,
-        ops.addmv, ops.nansum, ops.special_entr, ops.nan_to_num, ops._chunk_cat, ops.block_diag,
-        ops.unfold_copy,
-    ]))  # fmt: skip
 
 
 @contextmanager

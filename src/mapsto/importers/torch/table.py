@@ -54,6 +54,15 @@ def supported_targets() -> list[str]:
 
 
 @dataclass(frozen=True)
+class Drawn:
+    """An input that torch itself draws before a run, from its own generator: `make` gives the tensor of a shape."""
+
+    name: str
+    shape: tuple[Dim, ...]
+    make: Callable[[tuple[int, ...]], Any]
+
+
+@dataclass(frozen=True)
 class AtenCall:
     """One call of an operator where it stands: what a row works from. given: its arguments by the names of its schema,
     defaults filled in; tensors are values, symbolic sizes are dims. node: the call in torch's graph, whose values tell
@@ -65,6 +74,7 @@ class AtenCall:
     given: Mapping[str, Any]
     node: Any
     sizes: Sizes
+    drawn: list[Drawn]
 
     # -- arguments -----------------------------------------------------------------------------------------------------
 
@@ -182,6 +192,12 @@ class AtenCall:
             return False
         picks = [user for user in self.node.users if user.op == "call_function" and user.target.__name__ == "getitem"]
         return len(picks) < len(self.node.users) or any(user.args[1] == i and user.users for user in picks)
+
+    def draw(self, make: Callable[[tuple[int, ...]], Any], shape: Sequence[Dim], dtype: DType) -> Value:
+        """A tensor of random numbers, which is drawn before each run; draws keep the order of their calls."""
+        value = self.builder.input(f"{self.node.name}.drawn", dtype, shape)
+        self.drawn.append(Drawn(value.name, tuple(shape), make))
+        return value
 
     # -- the usual -----------------------------------------------------------------------------------------------------
 

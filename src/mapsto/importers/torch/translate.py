@@ -17,7 +17,7 @@ from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.torch.places import name_of, place_of
 from mapsto.importers.torch.scalars import SCALARS, Unknown
 from mapsto.importers.torch.symbols import Sizes
-from mapsto.importers.torch.table import AtenCall, find_row
+from mapsto.importers.torch.table import AtenCall, Drawn, find_row
 from mapsto.importers.torch.tensors import array_of, dtype_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
@@ -54,11 +54,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Imported:
-    """A graph; which placeholders its inputs are; what its results are."""
+    """A graph; which placeholders its inputs are; what is drawn for those behind them; what its results are."""
 
     graph: Graph
     inputs: tuple[int, ...]
     results: tuple[Result, ...]
+    drawn: tuple[Drawn, ...] = ()
 
 
 @dataclass
@@ -71,6 +72,7 @@ class _Walk:
     faults: list[str] = field(default_factory=list)
     missing: set[Any] = field(default_factory=set)  # nodes that stand on what is unsupported
     inputs: list[int] = field(default_factory=list)
+    drawn: list[Drawn] = field(default_factory=list)
 
 
 def translate(
@@ -215,7 +217,7 @@ def _result(walk: _Walk, node: Any) -> Any:
     for k, argument in enumerate(schema.arguments):
         raw = node.args[k] if k < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
         given[argument.name] = _given(walk, raw)
-    call = AtenCall(walk.builder, target, given, node, walk.sizes)
+    call = AtenCall(walk.builder, target, given, node, walk.sizes, walk.drawn)
     name, values = name_of(node), [v for v in _flat(given.values()) if isinstance(v, Value)]
     with walk.builder.source(name, of=values, place=place_of(node)):
         try:
@@ -307,7 +309,7 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any]) -> Imported
         values.append(made)
         names.append(name)
     graph = settled(walk.builder.finish(values, names=names)) if values else _empty(walk)
-    return Imported(graph, tuple(walk.inputs), tuple(results))
+    return Imported(graph, tuple(walk.inputs), tuple(results), tuple(walk.drawn))
 
 
 def _empty(walk: _Walk) -> Graph:

@@ -7,6 +7,7 @@ from mapsto.importers.torch.rows import (
     comparison,
     contraction,
     creation,
+    drawing,
     embedding,
     indexing,
     losses,
@@ -24,7 +25,7 @@ from mapsto.importers.torch.rows import (
 )
 
 __all__ = [
-    "arithmetic", "attention", "backward", "comparison", "contraction", "creation", "embedding", "indexing", "losses",
-    "movement", "norms", "pointwise", "pooling", "recurrent", "reduction", "resampling", "scans", "sizes", "sorting",
-    "writing",
+    "arithmetic", "attention", "backward", "comparison", "contraction", "creation", "drawing", "embedding", "indexing",
+    "losses", "movement", "norms", "pointwise", "pooling", "recurrent", "reduction", "resampling",
+    "scans", "sizes", "sorting", "writing",
 ]  # fmt: skip

@@ -34,7 +34,7 @@ def attended(call: AtenCall, mask: Value | None) -> tuple[Value, Value]:
     product = call.one("matmul", [q, composite.transpose_last(b, k)])
     scores = call.one("mul", [call.cast(product, wide), scale])
     if call.flag("is_causal"):
-        mask = _causal(call, scores.shape[-2], scores.shape[-1])
+        mask = causal_mask(call, scores.shape[-2], scores.shape[-1])
     safe = mask is not None and not call.flag("is_causal")
     if mask is not None:
         scores = _masked(call, scores, mask, shape)
@@ -82,7 +82,7 @@ def _masked(call: AtenCall, scores: Value, mask: Value, shape: tuple[Dim, ...]) 
     return call.one("add", [scores, call.cast(mask, scores.dtype)])
 
 
-def _causal(call: AtenCall, rows: Dim, columns: Dim) -> Value:
+def causal_mask(call: AtenCall, rows: Dim, columns: Dim) -> Value:
     """Query i sees keys 0..i."""
     b = call.builder
     down = column(b, positions(b, rows), 0, 2)

@@ -1,12 +1,255 @@
-"""Rows of the operators that torch's own rules of differentiation are made of."""
+"""Rows of the operators that torch's own rules of differentiation are made of, where torch does not take them apart:
+convolutions, pools, resampling, attention.
+"""
 
 from __future__ import annotations
 
+import numpy as np
+
+from mapsto.importers.torch.rows.attention import causal_mask
+from mapsto.importers.torch.rows.pooling import adaptive_bounds, window
 from mapsto.importers.torch.table import AtenCall, aten
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, Expr, product
 from mapsto.ir.graph import Value
+from mapsto.ops import composite
+from mapsto.ops.arranging import reshape, transpose, unsqueeze
+from mapsto.ops.registry import op
+from mapsto.ops.resize import axis_table
+
+# -- convolutions ------------------------------------------------------------------------------------------------------
 
 
-@aten("tanh_backward")
-def _tanh(call: AtenCall) -> Value:
-    g, y = call.value("grad_output"), call.value("output")
-    return call.one("mul", [g, call.one("sub", [call.scalar(1.0, y.dtype), call.one("mul", [y, y])])])
+@aten("convolution_backward")
+def _convolution(call: AtenCall) -> list[Value | None]:
+    g, x, w = call.value("grad_output"), call.value("input"), call.value("weight")
+    rank = w.rank - 2
+    pads = call.integers("padding", rank)
+    attrs: dict[str, object] = {
+        "strides": call.integers("stride", rank),
+        "dilations": call.integers("dilation", rank),
+        "pads": (*pads, *pads),
+        "group": call.integer("groups"),
+    }
+    wanted = call.given["output_mask"]
+    dx, dw = _transposed(call, g, x, w, attrs) if call.flag("transposed") else _plain(call, g, x, w, attrs)
+    db = composite.reduce(call.builder, g, "sum", (0, *range(2, g.rank)), keepdims=False) if wanted[2] else None
+    return [dx if wanted[0] else None, dw if wanted[1] else None, db]
+
+
+def _plain(call: AtenCall, g: Value, x: Value, w: Value, attrs: dict[str, object]) -> list[Value | None]:
+    """By the gradient of our own op: the node that it asks for is read by nobody, and goes."""
+    y = call.one("conv", [x, w], **attrs)
+    node, rule = call.builder.producer(y), op("conv").gradient
+    assert node is not None and rule is not None
+    return rule(call.builder, node, [reshape(call.builder, g, y.shape)])[:2]
+
+
+def _transposed(call: AtenCall, g: Value, x: Value, w: Value, attrs: dict[str, object]) -> list[Value | None]:
+    """The transposed convolution is the plain one's gradient by its input: its own gradients are the plain one, and
+    that one's gradient by the weights with the roles of input and result exchanged.
+    """
+    dx = call.one("conv", [g, w], **attrs)
+    dx = (
+        dx
+        if dx.shape == x.shape
+        else call.one("slice", [dx], starts=(0,) * dx.rank, steps=(1,) * dx.rank, shape=x.shape)
+    )
+    return [dx, _plain(call, x, g, w, attrs)[1]]
+
+
+# -- pools -------------------------------------------------------------------------------------------------------------
+
+
+@aten("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward")
+def _max_pool(call: AtenCall) -> Value:
+    """Each gradient is added where its maximum stood."""
+    rank = int(call.name[8])
+    return spread(call, call.value("grad_output"), call.value("indices"), call.value("self"), rank)
+
+
+def spread(call: AtenCall, g: Value, at: Value, x: Value, rank: int) -> Value:
+    b, space = call.builder, x.shape[x.rank - rank :]
+    lead = product(x.shape[: x.rank - rank])
+    zeros = call.one("full", [], shape=(lead, product(space)), value=0.0, dtype=g.dtype)
+    rows = [reshape(b, v, (lead, product(g.shape[g.rank - rank :]))) for v in (at, g)]
+    return reshape(b, call.one("scatter_elements", [zeros, *rows], axis=1, reduction="add"), x.shape)
+
+
+@aten("avg_pool2d_backward", "avg_pool3d_backward")
+def _avg_pool(call: AtenCall) -> Value:
+    """Each gradient, divided by what its window counts, over all places of the window: a transposed convolution."""
+    b, rank, x, g = call.builder, int(call.name[8]), call.value("self"), call.value("grad_output")
+    space = x.shape[x.rank - rank :]
+    if any(isinstance(d, Expr) for d in space):
+        raise call.unsupported(f"an open space {list(space)} is not supported in a backward pass; fix it")
+    lead = product(x.shape[: x.rank - rank])
+    rows = reshape(b, g, (lead, 1, *g.shape[g.rank - rank :]))
+    attrs, extra = window(call, reshape(b, x, (lead, 1, *space)), rank)
+    kernel: tuple[int, ...] = attrs["kernel"]  # type: ignore[assignment]
+    pads: tuple[int, ...] = attrs["pads"]  # type: ignore[assignment]
+    strides: tuple[int, ...] = attrs["strides"]  # type: ignore[assignment]
+    ones = call.one("full", [], shape=(1, 1, *space), value=1.0, dtype=g.dtype)
+    include = call.flag("count_include_pad")
+    share = call.one("avg_pool", [ones], count_include_pad=include, ceil_pads=extra, **attrs)
+    inside = call.one(
+        "conv", [ones, _ones(call, kernel, g)], strides=strides, pads=pads, dilations=(1,) * rank, group=1
+    )
+    if call.given.get("divisor_override") is None:
+        count = call.one("div", [inside, share])  # the share is inside / count
+    else:
+        count = call.scalar(call.integer("divisor_override"), g.dtype)
+    scaled = call.one("div", [rows, count])
+    # elements behind the last window, which no result reads
+    unread = tuple(
+        int(d) + pads[k] + pads[rank + k] - kernel[k] - (int(n) - 1) * strides[k]  # type: ignore[arg-type]
+        for k, (d, n) in enumerate(zip(space, rows.shape[2:], strict=True))
+    )
+    made = call.one(
+        "conv_transpose", [scaled, _ones(call, kernel, g)], strides=strides, pads=pads, dilations=(1,) * rank, group=1,
+        output_padding=unread,
+    )  # fmt: skip
+    return reshape(b, made, x.shape)
+
+
+def _ones(call: AtenCall, kernel: tuple[int, ...], like: Value) -> Value:
+    return call.builder.constant(np.ones((1, 1, *kernel), like.dtype.numpy), "ones")
+
+
+@aten("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward")
+def _adaptive(call: AtenCall) -> Value:
+    rank, x, g = int(call.name[-11]), call.value("self"), call.value("grad_output")
+    extents, sizes = x.shape[x.rank - rank :], g.shape[g.rank - rank :]
+    if all(m == 1 for m in sizes):
+        count = call.scalar(product(extents), g.dtype)
+        return call.one("expand", [call.one("div", [g, count])], shape=x.shape)
+    for k, (n, m) in enumerate(zip(extents, sizes, strict=True)):
+        table = np.zeros((_fixed(call, m), _fixed(call, n)), np.float64)
+        for i, (first, last) in enumerate(adaptive_bounds(_fixed(call, n), _fixed(call, m))):
+            table[i, first:last] = 1 / (last - first)
+        g = _along(call, g, x.rank - rank + k, table)
+    return g
+
+
+def _fixed(call: AtenCall, extent: Dim) -> int:
+    if isinstance(extent, Expr):
+        raise call.unsupported(f"an open extent {extent} is not supported in this backward pass; fix it")
+    return int(extent)
+
+
+def _along(call: AtenCall, g: Value, axis: int, table: np.ndarray) -> Value:
+    """g along an axis multiplied by a matrix [its extent, the new one]."""
+    b = call.builder
+    perm = [k for k in range(g.rank) if k != axis] + [axis]
+    turned = transpose(b, g, perm)
+    made = call.one("matmul", [turned, b.constant(table.astype(g.dtype.numpy), "table")])
+    return transpose(b, made, [perm.index(k) for k in range(g.rank)])
+
+
+# -- resampling --------------------------------------------------------------------------------------------------------
+
+_MODES = {"nearest": ("nearest", "asymmetric", "floor"), "exact": ("nearest", "half_pixel", "round_prefer_ceil")}
+
+
+@aten("upsample_nearest1d_backward", "upsample_nearest2d_backward", "upsample_nearest3d_backward")
+@aten("_upsample_nearest_exact1d_backward", "_upsample_nearest_exact2d_backward", "_upsample_nearest_exact3d_backward")
+@aten("upsample_linear1d_backward", "upsample_bilinear2d_backward", "upsample_trilinear3d_backward")
+@aten("upsample_bicubic2d_backward", "_upsample_bilinear2d_aa_backward", "_upsample_bicubic2d_aa_backward")
+def _resized(call: AtenCall) -> Value:
+    """Resampling is a matrix along each axis: the gradient goes through its transpose."""
+    g = call.value("grad_output")
+    rank = len(call.given["output_size"])
+    named = [a.name for a in call.target._schema.arguments if a.name.startswith("scales")]
+    scales = [None if call.given[n] is None else call.number(n) for n in named] or [None] * rank
+    attrs = _attrs(call)
+    extents = call.shape[-rank:]
+    for k, (n, scale) in enumerate(zip(extents, scales, strict=True)):
+        axis = g.rank - rank + k
+        extent, size = _fixed(call, n), _fixed(call, g.shape[axis])
+        scale = None if attrs["coordinate_mode"] == "align_corners" else scale
+        if extent == size and scale in (None, 1.0):
+            continue
+        at, weights = axis_table(attrs, extent, size, scale)
+        table = np.zeros((size, extent), np.float64)
+        np.add.at(table, (np.arange(size)[:, None], np.clip(at, 0, extent - 1)), weights)
+        g = _along(call, g, axis, table)
+    return g
+
+
+def _attrs(call: AtenCall) -> dict[str, object]:
+    name = call.name
+    if "nearest" in name:
+        mode, coordinates, nearest = _MODES["exact" if "exact" in name else "nearest"]
+    else:
+        mode, nearest = ("cubic" if "bicubic" in name else "linear"), "floor"
+        coordinates = "align_corners" if call.flag("align_corners") else "half_pixel"
+    return {
+        "mode": mode, "coordinate_mode": coordinates, "nearest_mode": nearest, "cubic_coeff_a": -0.75,
+        "exclude_outside": False, "antialias": "_aa_" in name,
+    }  # fmt: skip
+
+
+# -- attention ---------------------------------------------------------------------------------------------------------
+
+
+@aten("_scaled_dot_product_flash_attention_for_cpu_backward")
+def _attention(call: AtenCall) -> list[Value]:
+    """P = e^(scores - level); dV = P^T g; dS = P (g V^T - sum g y); dQ = dS K scale; dK = dS^T Q scale."""
+    b = call.builder
+    g, q, k, v, y, level = (call.value(n) for n in ("grad_out", "query", "key", "value", "out", "logsumexp"))
+    width = _fixed(call, q.shape[-1])
+    scale = call.scalar(call.given["scale"] if call.has("scale") else width**-0.5, q.dtype)
+    scores = call.one("mul", [call.one("matmul", [q, composite.transpose_last(b, k)]), scale])
+    mask = (
+        causal_mask(call, scores.shape[-2], scores.shape[-1]) if call.flag("is_causal") else call.optional("attn_mask")
+    )
+    if mask is not None and mask.dtype is not DType.BOOL:
+        scores = call.one("add", [scores, call.cast(mask, scores.dtype)])
+    shares = call.one("exp", [call.one("sub", [scores, unsqueeze(b, call.cast(level, q.dtype), [level.rank])])])
+    if mask is not None and mask.dtype is DType.BOOL:
+        shares = call.one("select", [mask, shares, call.scalar(0.0, shares.dtype)])
+    dv = call.one("matmul", [composite.transpose_last(b, shares), g])
+    inner = composite.reduce(b, call.one("mul", [g, y]), "sum", [g.rank - 1])
+    gap = call.one("sub", [call.one("matmul", [g, composite.transpose_last(b, v)]), inner])
+    ds = call.one("mul", [call.one("mul", [shares, gap]), scale])
+    return [call.one("matmul", [ds, k]), call.one("matmul", [composite.transpose_last(b, ds), q]), dv]
+
+
+# -- others ------------------------------------------------------------------------------------------------------------
+
+
+@aten("hardshrink_backward", "softshrink_backward")
+def _shrink(call: AtenCall) -> Value:
+    g = call.value("grad_out" if call.name.startswith("hard") else "grad_output")
+    x = call.value("self")
+    outside = call.one("gt", [call.one("abs", [x]), call.scalar(call.number("lambd"), x.dtype)])
+    return call.one("select", [outside, g, call.scalar(0.0, g.dtype)])
+
+
+@aten("value_selecting_reduction_backward")
+def _selected(call: AtenCall) -> Value:
+    """Each gradient goes to the element that was selected."""
+    b, g, at = call.builder, call.value("grad"), call.value("indices")
+    shape = call.shape
+    if not shape:
+        return g
+    axis = call.integer("dim") % len(shape)
+    if not call.flag("keepdim"):
+        g, at = (unsqueeze(b, v, [axis]) for v in (g, at))
+    zeros = call.one("full", [], shape=shape, value=0.0, dtype=g.dtype)
+    return call.one("scatter_elements", [zeros, at, g], axis=axis, reduction="add")
+
+
+@aten("reflection_pad1d_backward", "reflection_pad2d_backward", "reflection_pad3d_backward")
+@aten("replication_pad1d_backward", "replication_pad2d_backward", "replication_pad3d_backward")
+def _padded(call: AtenCall) -> Value:
+    """Padding repeats elements: along each axis their gradients are summed, by a matrix."""
+    g, x, widths = call.value("grad_output"), call.value("self"), call.integers("padding")
+    rank = len(widths) // 2
+    mode = "reflect" if call.name.startswith("reflection") else "edge"
+    for k in range(rank):
+        axis = x.rank - 1 - k
+        n = _fixed(call, x.shape[axis])
+        places = np.pad(np.arange(n), (widths[2 * k], widths[2 * k + 1]), mode=mode)  # type: ignore[call-overload]
+        g = _along(call, g, axis, np.eye(n)[places])
+    return g

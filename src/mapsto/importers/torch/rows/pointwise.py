@@ -394,16 +394,6 @@ def _glu(call: AtenCall) -> Value:
     return call.cast(call.one("mul", [wide(call, first), gate]), call.out)
 
 
-@aten("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout", "native_dropout")
-def _dropout(call: AtenCall) -> Value | list[Value]:
-    x = call.value("input")
-    if call.flag("train", True) and call.number("p") > 0.0:
-        raise call.unsupported("in training it draws a mask, which is not supported; call `.eval()`")
-    if call.name == "native_dropout":
-        return [x, call.one("full", [], shape=x.shape, value=True, dtype=DType.BOOL)]
-    return x
-
-
 @aten("deg2rad", "rad2deg")
 def _angle_units(call: AtenCall) -> Value:
     x = operand(call)

@@ -111,6 +111,11 @@ def _adapted(call: AtenCall, x: Value, sizes: Sequence[Dim], kind: str) -> Value
     return x
 
 
+def adaptive_bounds(n: int, m: int) -> list[tuple[int, int]]:
+    """The first element of each of m windows, and the one behind its last."""
+    return [(n * i // m, -(-n * (i + 1) // m)) for i in range(m)]
+
+
 def _along(call: AtenCall, x: Value, axis: int, m: Dim, kind: str) -> Value:
     n = x.shape[axis]
     if m == n:

@@ -1,0 +1,97 @@
+"""Rows of random numbers: torch's own generator draws them before each run, in the order of the calls, so that they are
+those that the module itself would have drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from mapsto.importers.torch.table import AtenCall, aten
+from mapsto.importers.torch.tensors import torch_dtype
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim
+from mapsto.ir.graph import Value
+
+Shaped = tuple[int, ...]
+
+
+def _empty(dtype: Any, fill: Callable[[Any], Any]) -> Callable[[Shaped], Any]:
+    """Draws into a tensor of a shape that is only known then."""
+    return lambda shape: fill(torch.empty(shape, dtype=dtype))
+
+
+def _drawn(call: AtenCall, fill: Callable[[Any], Any], shape: Sequence[Dim] | None = None) -> Value:
+    return call.draw(_empty(torch_dtype(call.out), fill), call.shape if shape is None else shape, call.out)
+
+
+@aten("dropout", "feature_dropout", "native_dropout")
+def _dropout(call: AtenCall) -> Value | list[Value]:
+    """x * noise / (1 - p), as torch computes it, with one draw a channel for whole features."""
+    x, p = call.value("input"), call.number("p")
+    trained = call.flag("train", True)
+    if call.name == "native_dropout":
+        return _native(call, x, p, trained)
+    if not trained or p == 0.0:
+        return x
+    if p == 1.0:
+        return call.one("mul", [x, call.scalar(0.0, x.dtype)])
+    shape = x.shape if call.name == "dropout" else (*x.shape[:2], *[1] * (x.rank - 2))
+    noise = call.draw(_empty(torch_dtype(x.dtype), lambda t: t.bernoulli_(1 - p).div_(1 - p)), shape, x.dtype)
+    return call.one("mul", [x, noise])
+
+
+def _native(call: AtenCall, x: Value, p: float, trained: bool) -> list[Value]:
+    if not trained or p == 0.0:
+        return [x, call.one("full", [], shape=x.shape, value=True, dtype=DType.BOOL)]
+    mask = call.draw(_empty(torch.bool, lambda t: t.bernoulli_(1 - p)), x.shape, DType.BOOL)
+    scale = 0.0 if p == 1.0 else 1 / (1 - p)
+    kept = call.one("mul", [x, call.cast(mask, x.dtype)])
+    return [call.one("mul", [kept, call.scalar(scale, x.dtype)]), mask]
+
+
+@aten("bernoulli.p", "bernoulli.default")
+def _bernoulli(call: AtenCall) -> Value:
+    if call.overload == "p":
+        p = call.number("p")
+        return _drawn(call, lambda t: t.bernoulli_(p))
+    x = call.value()
+    uniform = call.draw(_empty(torch.float64, lambda t: t.uniform_()), x.shape, DType.F64)
+    return call.cast(call.one("lt", [uniform, call.cast(x, DType.F64)]), call.out)
+
+
+@aten("rand", "rand_like")
+def _rand(call: AtenCall) -> Value:
+    return _drawn(call, lambda t: t.uniform_())
+
+
+@aten("randn", "randn_like", "normal_functional")
+def _randn(call: AtenCall) -> Value:
+    mean, std = (call.number(n, d) if n in call.given else d for n, d in (("mean", 0.0), ("std", 1.0)))
+    return _drawn(call, lambda t: t.normal_(mean, std))
+
+
+@aten("randint", "randint_like")
+def _randint(call: AtenCall) -> Value:
+    low, high = (call.integer("low") if "low" in call.given else 0), call.integer("high")
+    return _drawn(call, lambda t: t.random_(low, high))
+
+
+@aten("uniform")
+def _uniform(call: AtenCall) -> Value:
+    low, high = call.number("from"), call.number("to", 1.0)
+    return _drawn(call, lambda t: t.uniform_(low, high))
+
+
+@aten("exponential", "geometric", "cauchy", "log_normal")
+def _distributed(call: AtenCall) -> Value:
+    numbers = [call.number(a.name) for a in call.target._schema.arguments[1:] if a.name != "generator"]
+    name = f"{call.name}_"
+    return _drawn(call, lambda t: getattr(t, name)(*numbers))
+
+
+@aten("randperm")
+def _randperm(call: AtenCall) -> Value:
+    return call.draw(lambda shape: torch.randperm(shape[0]), call.shape, DType.I64)

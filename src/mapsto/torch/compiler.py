@@ -1,0 +1,114 @@
+"""The backend: graphs that torch's compiler captured, through AOTAutograd, to executables. Forward and backward graphs
+go the same way; their weights are inputs. In inference parameters are compiled as constants and watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from mapsto.budget import metering
+from mapsto.errors import ArgumentError, UnsupportedError
+from mapsto.importers.torch import Feed, Imported, translate
+from mapsto.importers.torch.decompositions import of_autograd
+from mapsto.ir.graph import Graph
+from mapsto.runtime.executable import Executable
+from mapsto.session.entry import executable_for
+from mapsto.session.traced import TracedExecutable
+from mapsto.torch.account import note_compiled, note_eager
+from mapsto.torch.options import BackendOptions, options_of
+
+INFERENCE, FORWARD, BACKWARD = "inference", "forward", "backward"
+
+
+def backend(module: Any, example_inputs: Sequence[Any], *, mode: Any = None, options: Any = None) -> Any:
+    """What `torch.compile(..., backend="mapsto")` calls with each graph that it captured.
+
+    Raises ArgumentError for unknown options; with `fullgraph=True`, or `options={"fallback": False}`, UnsupportedError
+    with all calls that cannot be compiled.
+    """
+    if mode is not None:
+        raise ArgumentError(f"mode: mapsto has none, got {mode!r}; say what you want by `options`")
+    asked = options_of(options)
+    asked = replace(asked, fallback=asked.fallback and not _is_whole())
+    from torch._dynamo.backends.common import aot_autograd
+
+    compilers = {
+        name: _compiler(kind, asked)
+        for name, kind in (("fw_compiler", FORWARD), ("bw_compiler", BACKWARD), ("inference_compiler", INFERENCE))
+    }
+    return aot_autograd(**compilers, decompositions=of_autograd())(module, example_inputs)
+
+
+def _is_whole() -> bool:
+    """Whether what is being captured must be one graph (`fullgraph=True`)."""
+    try:
+        from torch._dynamo.symbolic_convert import InstructionTranslator
+
+        return bool(InstructionTranslator.current_tx().one_graph)
+    except (ImportError, AttributeError):
+        return False
+
+
+def _compiler(kind: str, asked: BackendOptions) -> Callable[[Any, Sequence[Any]], Any]:
+    def compiled(module: Any, examples: Sequence[Any]) -> Any:
+        from torch._functorch.aot_autograd import make_boxed_func
+
+        try:
+            run = _Run(module, kind, asked)
+        except UnsupportedError as error:
+            if not asked.fallback:
+                raise
+            note_eager(kind, error.faults or (str(error),))
+            return make_boxed_func(module.forward)
+        note_compiled(kind)
+        return make_boxed_func(run)
+
+    return compiled
+
+
+class _Run:
+    """One graph of AOTAutograd's, compiled when it is first run: its parameters' values are there only then."""
+
+    def __init__(self, module: Any, kind: str, asked: BackendOptions) -> None:
+        self._module, self._asked = module, asked
+        self._nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
+        self._static = _static_places(len(self._nodes)) if kind == INFERENCE else ()
+        self._given: Sequence[Any] = ()
+        self._traced: TracedExecutable | None = None
+        self._first: Imported | None = self._imported(())  # what is unsupported is said now
+
+    def _imported(self, held: Collection[int]) -> Imported:
+        if not held and self._traced is None and getattr(self, "_first", None) is not None:
+            found, self._first = self._first, None
+            assert found is not None
+            return found
+        feeds = [Feed(node.name, held=self._given[at] if at in held else None) for at, node in enumerate(self._nodes)]
+        with metering(self._asked.budget), np.errstate(all="ignore"):
+            return translate(self._module, feeds, "graph")
+
+    def _compiled(self, graph: Graph) -> Executable:
+        return executable_for(replace(self._asked.request(), model=graph))
+
+    def __call__(self, *given: Any) -> list[Any]:
+        self._given = given
+        if self._traced is None:
+            weights = {
+                at: (lambda at=at: self._given[at]) for at in self._static if isinstance(given[at], torch.Tensor)
+            }
+            self._traced = TracedExecutable(self._imported, self._compiled, weights, self._asked.weights)
+        try:
+            return self._traced(given)
+        finally:
+            self._given = ()
+
+
+def _static_places(count: int) -> tuple[int, ...]:
+    """Which inputs are parameters and buffers, as AOTAutograd says it."""
+    context = torch._guards.TracingContext.try_get()
+    found = getattr(getattr(context, "fw_metadata", None), "static_input_indices", None) or ()
+    return tuple(at for at in found if at < count)
