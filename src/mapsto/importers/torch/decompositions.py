@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 import mapsto.importers.torch.rows  # noqa: F401  (registers the rows)
+from mapsto.importers.torch.fused_layers import fused_layers
 from mapsto.importers.torch.table import find_row
 
 Table = dict[Any, Callable[..., Any]]
@@ -24,7 +25,7 @@ def _without_rows(table: Any) -> Table:
 def _known() -> Table:
     from torch._decomp import decomposition_table
 
-    return _without_rows(decomposition_table)
+    return {**_without_rows(decomposition_table), **fused_layers()}
 
 
 @functools.cache
