@@ -25,6 +25,7 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.passes.retrace import settled
 
+_ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 _FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, AssertionError)
 
 
@@ -297,10 +298,11 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any]) -> Imported
         if not isinstance(made, Value):
             results.append(Result(number=made))
             continue
-        if raw in made_of:
-            results.append(Result(at=made_of[raw], as_number=kind))
+        itself = _aliased(raw)
+        if itself in made_of:
+            results.append(Result(at=made_of[itself], as_number=kind))
             continue
-        made_of[raw] = len(values)
+        made_of[itself] = len(values)
         name, k = hint, 1
         while name in taken:
             name, k = f"{hint}.{k}", k + 1
@@ -310,6 +312,13 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any]) -> Imported
         names.append(name)
     graph = settled(walk.builder.finish(values, names=names)) if values else _empty(walk)
     return Imported(graph, tuple(walk.inputs), tuple(results), tuple(walk.drawn))
+
+
+def _aliased(raw: Any) -> Any:
+    """The node whose tensor this is under another name."""
+    while getattr(raw, "target", None) in _ALIASES:
+        raw = raw.args[0]
+    return raw
 
 
 def _empty(walk: _Walk) -> Graph:

@@ -10,10 +10,11 @@ from mapsto.importers.torch.rows.attention import causal_mask
 from mapsto.importers.torch.rows.pooling import adaptive_bounds, window
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, product
+from mapsto.ir.expr import Dim, Expr, add, mul, product
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
-from mapsto.ops.arranging import reshape, transpose, unsqueeze
+from mapsto.ops.arranging import positions, reshape, transpose, unsqueeze
 from mapsto.ops.registry import op
 from mapsto.ops.resize import axis_table
 
@@ -65,7 +66,38 @@ def _transposed(call: AtenCall, g: Value, x: Value, w: Value, attrs: dict[str, o
 def _max_pool(call: AtenCall) -> Value:
     """Each gradient is added where its maximum stood."""
     rank = int(call.name[8])
-    return spread(call, call.value("grad_output"), call.value("indices"), call.value("self"), rank)
+    g, at, x = call.value("grad_output"), call.value("indices"), call.value("self")
+    kernel = call.integers("kernel_size", rank)
+    strides = call.integers("stride", rank) or kernel
+    pads, dilations = call.integers("padding", rank), call.integers("dilation", rank)
+    if strides == kernel and not any(pads) and all(d == 1 for d in dilations):
+        space = zip(g.shape[g.rank - rank :], kernel, x.shape[x.rank - rank :], strict=True)
+        if all(known_at_least(add(extent, mul(mul(count, k), -1)), 0) for count, k, extent in space):
+            return _chosen_in_windows(call, g, at, x, kernel)
+    return spread(call, g, at, x, rank)
+
+
+def _chosen_in_windows(call: AtenCall, g: Value, at: Value, x: Value, kernel: tuple[int, ...]) -> Value:
+    """The same where no two windows meet: each place looks whether it is the one that its window chose."""
+    b, rank = call.builder, len(kernel)
+    space, counts = x.shape[x.rank - rank :], g.shape[g.rank - rank :]
+    lead = product(x.shape[: x.rank - rank])
+    place = call.scalar(0, DType.I64)
+    for axis, (count, k) in enumerate(zip(counts, kernel, strict=True)):
+        along = call.one("mul", [positions(b, mul(count, k)), call.scalar(product(space[axis + 1 :]), DType.I64)])
+        laid = [1] * (1 + 2 * rank)
+        laid[1 + 2 * axis : 3 + 2 * axis] = [count, k]  # type: ignore[list-item]
+        place = call.one("add", [place, reshape(b, along, laid)])
+    once = (lead, *(d for count in counts for d in (count, 1)))
+    chosen = call.one("eq", [reshape(b, call.cast(at, DType.I64), once), place])
+    made = call.one("select", [chosen, reshape(b, g, once), call.scalar(0.0, g.dtype)])
+    covered = tuple(mul(count, k) for count, k in zip(counts, kernel, strict=True))
+    made = reshape(b, made, (*x.shape[: x.rank - rank], *covered))
+    if covered != space:
+        rest = tuple(add(d, mul(c, -1)) for d, c in zip(space, covered, strict=True))
+        after = (*(0,) * (x.rank - rank), *rest)
+        made = call.one("pad", [made], before=(0,) * x.rank, after=after, mode="constant", value=0.0)
+    return made
 
 
 def spread(call: AtenCall, g: Value, at: Value, x: Value, rank: int) -> Value:
