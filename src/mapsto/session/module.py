@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch.utils import _pytree as pytree
 
+import torch
 from mapsto.arguments import Shapes, brief
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, ShapeError
@@ -120,11 +120,12 @@ def compiled_module(
                 "a module of torch is traced with examples: mapsto.compile(module, example_inputs), a tuple of tensors"
             )
         args = tuple(examples) if isinstance(examples, (tuple, list)) else () if examples is None else (examples,)
+        named = None
         if asked.shapes:
             if dynamic_shapes is not None:
                 raise ArgumentError("shapes, dynamic_shapes: both say which sizes stay open; leave one of them out")
-            dynamic_shapes = _dynamic(module, args, dict(keywords or {}), asked.shapes)
-        program = exported(module, args, keywords, dynamic_shapes)
+            dynamic_shapes, named = _dynamic(module, args, dict(keywords or {}), asked.shapes)
+        program = exported(module, args, keywords, dynamic_shapes, named)
     name = type(module).__name__
     holders, written = _holders(module, program), {n for kind, n in program.results if kind == "buffer"}
     weights_at = {
@@ -196,8 +197,10 @@ def _holder(module: Any, feed: Feed) -> Callable[[], Any]:
     return lambda: feed.held
 
 
-def _dynamic(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes) -> dict[str, Any]:
-    """Our shapes as torch's: a name leaves an axis open, a number or None fixes it as the example has it."""
+def _dynamic(
+    module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Our shapes as torch's, and the names: a name leaves an axis open; a number, or None, leaves it as in the example."""
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     unknown = sorted(set(shapes) - set(bound.arguments))
     if unknown:
@@ -205,6 +208,7 @@ def _dynamic(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], shapes
             f"shapes: the module takes no {', '.join(unknown)}; its arguments are {', '.join(bound.arguments)}"
         )
     found: dict[str, Any] = dict.fromkeys(bound.arguments)
+    named: dict[str, Any] = dict.fromkeys(bound.arguments, {})
     for name, dims in shapes.items():
         tensor = bound.arguments[name]
         if not isinstance(tensor, torch.Tensor):
@@ -216,5 +220,6 @@ def _dynamic(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], shapes
                 raise ShapeError(
                     f"shapes: {name}: axis {axis} is {tensor.shape[axis]} in the example, {dim} was asked for"
                 )
-        found[name] = {axis: torch.export.Dim(dim) for axis, dim in enumerate(dims) if isinstance(dim, str)} or None
-    return found
+        named[name] = {axis: dim for axis, dim in enumerate(dims) if isinstance(dim, str)}
+        found[name] = dict.fromkeys(named[name], torch.export.Dim.DYNAMIC) or None
+    return found, named

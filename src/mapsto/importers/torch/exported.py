@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
 from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.importers.torch.decompositions import of_export
 from mapsto.importers.torch.places import user_frame
@@ -32,9 +31,14 @@ class Program:
 
 
 def exported(
-    module: Any, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, dynamic_shapes: Any = None
+    module: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    named: Any = None,
 ) -> Program:
-    """What torch.export makes of a module, its layers whole and its writes made results.
+    """What torch.export makes of a module, its layers whole and its writes made results. named: the names of open
+    sizes, as `dynamic_shapes` has them, where that does not say them.
 
     Raises UnsupportedError where the module cannot be traced as one graph, ArgumentError for wrong examples.
     """
@@ -45,7 +49,7 @@ def exported(
             )
         except Exception as error:  # whatever the user's own code and torch raise
             raise refusal(error) from error
-    return functional(made, _names_of(dynamic_shapes, made))
+    return functional(made, _names_of(dynamic_shapes if named is None else named, made))
 
 
 def functional(made: Any, names: Mapping[str, str] | None = None) -> Program:
@@ -142,7 +146,7 @@ def _names_of(dynamic_shapes: Any, made: Any) -> dict[str, str]:
             expression = getattr(getattr(shape[axis], "node", None), "expr", None)
             if isinstance(name, str) and name.isidentifier() and expression is not None and expression.is_Symbol:
                 found.setdefault(str(expression), name)
-    return found if len(set(found.values())) == len(found) else {}
+    return found
 
 
 def _leaves(spec: Any) -> Iterator[Any]:

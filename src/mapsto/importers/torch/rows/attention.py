@@ -29,7 +29,7 @@ def attended(call: AtenCall, mask: Value | None) -> tuple[Value, Value]:
     """softmax(q k^T * scale + mask) v, and the logarithm of each row's sum. A row that sees nothing is 0."""
     b, q, k, v = call.builder, call.value("query"), call.value("key"), call.value("value")
     scale = _scale(call, q)
-    q, k, v, shape = _grouped(call, q, k, v)
+    q, k, v, shape = grouped(call, q, k, v)
     wide = DType.F64 if q.dtype is DType.F64 else DType.F32
     product = call.one("matmul", [q, composite.transpose_last(b, k)])
     scores = call.one("mul", [call.cast(product, wide), scale])
@@ -37,7 +37,7 @@ def attended(call: AtenCall, mask: Value | None) -> tuple[Value, Value]:
         mask = causal_mask(call, scores.shape[-2], scores.shape[-1])
     safe = mask is not None and not call.flag("is_causal")
     if mask is not None:
-        scores = _masked(call, scores, mask, shape)
+        scores = masked(call, scores, mask, shape)
     weights = composite.softmax(b, scores, -1)
     if safe:
         top = composite.reduce(b, scores, "max", [-1])
@@ -59,10 +59,10 @@ def _scale(call: AtenCall, q: Value) -> Value:
     return call.one("reciprocal", [call.one("sqrt", [call.scalar(width, wide)])])
 
 
-def _grouped(call: AtenCall, q: Value, k: Value, v: Value) -> tuple[Value, Value, Value, tuple[Dim, ...]]:
+def grouped(call: AtenCall, q: Value, k: Value, v: Value) -> tuple[Value, Value, Value, tuple[Dim, ...]]:
     """Several heads of queries for one of keys and values, seen as an axis of their own; and q's own shape."""
     shape = q.shape
-    if not call.flag("enable_gqa") or q.rank < 3 or q.shape[-3] == k.shape[-3]:
+    if q.rank < 3 or q.shape[-3] == k.shape[-3] or 1 in (q.shape[-3], k.shape[-3]):
         return q, k, v, shape
     b, heads, groups = call.builder, q.shape[-3], k.shape[-3]
     each = floordiv(heads, groups)
@@ -71,7 +71,7 @@ def _grouped(call: AtenCall, q: Value, k: Value, v: Value) -> tuple[Value, Value
     return q, k, v, shape
 
 
-def _masked(call: AtenCall, scores: Value, mask: Value, shape: tuple[Dim, ...]) -> Value:
+def masked(call: AtenCall, scores: Value, mask: Value, shape: tuple[Dim, ...]) -> Value:
     """The mask is added, or says by truth values which scores count."""
     if scores.rank > len(shape) and mask.rank >= 3:  # heads in groups: the mask's heads too
         heads = mask.shape[-3]

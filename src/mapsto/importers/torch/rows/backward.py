@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mapsto.importers.torch.rows.attention import causal_mask
+from mapsto.importers.torch.rows.attention import causal_mask, grouped, masked
+from mapsto.importers.torch.rows.embedding import bag_numbers
 from mapsto.importers.torch.rows.pooling import adaptive_bounds, window
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.ir.dtypes import DType
@@ -216,8 +217,9 @@ def _attrs(call: AtenCall) -> dict[str, object]:
         mode, nearest = ("cubic" if "bicubic" in name else "linear"), "floor"
         coordinates = "align_corners" if call.flag("align_corners") else "half_pixel"
     return {
-        "mode": mode, "coordinate_mode": coordinates, "nearest_mode": nearest, "cubic_coeff_a": -0.75,
-        "exclude_outside": False, "antialias": "_aa_" in name,
+        "mode": mode, "coordinate_mode": coordinates, "nearest_mode": nearest,
+        "cubic_coeff_a": -0.5 if "_aa_" in name else -0.75, "exclude_outside": "_aa_" in name,
+        "antialias": "_aa_" in name,
     }  # fmt: skip
 
 
@@ -226,25 +228,33 @@ def _attrs(call: AtenCall) -> dict[str, object]:
 
 @aten("_scaled_dot_product_flash_attention_for_cpu_backward")
 def _attention(call: AtenCall) -> list[Value]:
-    """P = e^(scores - level); dV = P^T g; dS = P (g V^T - sum g y); dQ = dS K scale; dK = dS^T Q scale."""
+    """P = e^(scores - level); dV = P^T g; dS = P (g V^T - sum g y); dQ = dS K scale; dK = dS^T Q scale; of several
+    heads of queries for one of keys the gradients add up.
+    """
     b = call.builder
-    g, q, k, v, y, level = (call.value(n) for n in ("grad_out", "query", "key", "value", "out", "logsumexp"))
+    own = [call.value(n) for n in ("query", "key", "value")]
+    q, k, v, shape = grouped(call, *own)
+    g, y = (reshape(b, call.value(n), q.shape) for n in ("grad_out", "out"))
+    level = reshape(b, call.cast(call.value("logsumexp"), q.dtype), (*q.shape[:-1], 1))
     width = _fixed(call, q.shape[-1])
     scale = call.scalar(call.given["scale"] if call.has("scale") else width**-0.5, q.dtype)
     scores = call.one("mul", [call.one("matmul", [q, composite.transpose_last(b, k)]), scale])
-    mask = (
-        causal_mask(call, scores.shape[-2], scores.shape[-1]) if call.flag("is_causal") else call.optional("attn_mask")
-    )
-    if mask is not None and mask.dtype is not DType.BOOL:
-        scores = call.one("add", [scores, call.cast(mask, scores.dtype)])
-    shares = call.one("exp", [call.one("sub", [scores, unsqueeze(b, call.cast(level, q.dtype), [level.rank])])])
-    if mask is not None and mask.dtype is DType.BOOL:
-        shares = call.one("select", [mask, shares, call.scalar(0.0, shares.dtype)])
+    mask = call.optional("attn_mask")
+    if call.flag("is_causal"):
+        mask = causal_mask(call, scores.shape[-2], scores.shape[-1])
+    if mask is not None:
+        scores = masked(call, scores, mask, shape)
+    shares = call.one("exp", [call.one("sub", [scores, level])])
+    if mask is not None and mask.dtype is DType.BOOL:  # also of rows that see nothing, whose level is infinite
+        shares = call.one("select", [call.one("isnan", [shares]), call.scalar(0.0, shares.dtype), shares])
     dv = call.one("matmul", [composite.transpose_last(b, shares), g])
     inner = composite.reduce(b, call.one("mul", [g, y]), "sum", [g.rank - 1])
     gap = call.one("sub", [call.one("matmul", [g, composite.transpose_last(b, v)]), inner])
     ds = call.one("mul", [call.one("mul", [shares, gap]), scale])
-    return [call.one("matmul", [ds, k]), call.one("matmul", [composite.transpose_last(b, ds), q]), dv]
+    found = [call.one("matmul", [ds, k]), call.one("matmul", [composite.transpose_last(b, ds), q]), dv]
+    if q.rank > len(shape):
+        found[1:] = [composite.reduce(b, d, "sum", [d.rank - 3]) for d in found[1:]]
+    return [reshape(b, d, o.shape) for d, o in zip(found, own, strict=True)]
 
 
 # -- others ------------------------------------------------------------------------------------------------------------
@@ -285,3 +295,24 @@ def _padded(call: AtenCall) -> Value:
         places = np.pad(np.arange(n), (widths[2 * k], widths[2 * k + 1]), mode=mode)  # type: ignore[call-overload]
         g = _along(call, g, axis, np.eye(n)[places])
     return g
+
+
+@aten("_embedding_bag_backward")
+def _embedding_bag(call: AtenCall) -> Value:
+    """Each index adds its bag's gradient to its row."""
+    b, g, at = call.builder, call.value("grad"), call.value("indices")
+    mode = call.integer("mode")
+    if mode == 2 or call.flag("scale_grad_by_freq") or call.flag("sparse") or call.number("padding_idx", -1) != -1:
+        raise call.unsupported("gradients of bags are supported as sums and means, dense, without a padding index")
+    bag = call.cast(call.value("offset2bag"), DType.I64)
+    if bag.shape[0] == 0:  # torch's own fast way leaves it out
+        bag = bag_numbers(call, at, call.value("offsets"), g.shape[0])
+    rows = call.one("gather", [g, bag], axis=0)
+    if mode == 1:
+        count = call.one("gather", [call.cast(call.value("bag_size"), g.dtype), bag], axis=0)
+        rows = call.one("div", [rows, reshape(b, count, (count.shape[0], 1))])
+    if call.has("per_sample_weights"):
+        weights = call.value("per_sample_weights")
+        rows = call.one("mul", [rows, reshape(b, weights, (weights.shape[0], 1))])
+    zeros = call.one("full", [], shape=(call.dim("num_weights"), g.shape[1]), value=0.0, dtype=g.dtype)
+    return call.one("scatter_nd", [zeros, unsqueeze(b, at, [1]), rows], reduction="add")

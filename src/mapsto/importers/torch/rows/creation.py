@@ -81,7 +81,7 @@ def _held(call: AtenCall, extent: Dim) -> Dim:
     return extent
 
 
-@aten("linspace", "logspace")
+@aten("linspace.default", "logspace.default")
 def _linspace(call: AtenCall) -> Value:
     """From both ends to the middle, so that the last number is the end."""
     start, end, steps = call.number("start"), call.number("end"), call.integer("steps")

@@ -4,27 +4,41 @@ those that the module itself would have drawn.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
-
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.importers.torch.tensors import torch_dtype
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 
 Shaped = tuple[int, ...]
 
 
-def _empty(dtype: Any, fill: Callable[[Any], Any]) -> Callable[[Shaped], Any]:
-    """Draws into a tensor of a shape that is only known then."""
-    return lambda shape: fill(torch.empty(shape, dtype=dtype))
+def _empty(dtype: Any, fill: Callable[[Any], Any], like: Any = None) -> Callable[[Shaped], Any]:
+    """Draws into a tensor of a shape that is only known then, whose axes lie in memory as those of `like`: numbers are
+    drawn in that order.
+    """
+    order = None
+    if like is not None and not like.is_contiguous():
+        order = sorted(range(like.dim()), key=lambda axis: (-_hint(like.stride()[axis]), axis))
+
+    def make(shape: Shaped) -> Any:
+        if order is None:
+            return fill(torch.empty(shape, dtype=dtype))
+        return fill(torch.empty_permuted(shape, order, dtype=dtype))
+
+    return make
 
 
-def _drawn(call: AtenCall, fill: Callable[[Any], Any], shape: Sequence[Dim] | None = None) -> Value:
-    return call.draw(_empty(torch_dtype(call.out), fill), call.shape if shape is None else shape, call.out)
+def _hint(size: Any) -> int:
+    """A stride's number in what was traced."""
+    return int(size) if isinstance(size, int) else int(size.node.hint or 1)
+
+
+def _drawn(call: AtenCall, fill: Callable[[Any], Any]) -> Value:
+    return call.draw(_empty(torch_dtype(call.out), fill, call.result()), call.shape, call.out)
 
 
 @aten("dropout", "feature_dropout", "native_dropout")
@@ -38,15 +52,16 @@ def _dropout(call: AtenCall) -> Value | list[Value]:
         return x
     if p == 1.0:
         return call.one("mul", [x, call.scalar(0.0, x.dtype)])
+    like = call.node.args[0].meta["val"] if call.name == "dropout" else None
     shape = x.shape if call.name == "dropout" else (*x.shape[:2], *[1] * (x.rank - 2))
-    noise = call.draw(_empty(torch_dtype(x.dtype), lambda t: t.bernoulli_(1 - p).div_(1 - p)), shape, x.dtype)
+    noise = call.draw(_empty(torch_dtype(x.dtype), lambda t: t.bernoulli_(1 - p).div_(1 - p), like), shape, x.dtype)
     return call.one("mul", [x, noise])
 
 
 def _native(call: AtenCall, x: Value, p: float, trained: bool) -> list[Value]:
     if not trained or p == 0.0:
         return [x, call.one("full", [], shape=x.shape, value=True, dtype=DType.BOOL)]
-    mask = call.draw(_empty(torch.bool, lambda t: t.bernoulli_(1 - p)), x.shape, DType.BOOL)
+    mask = call.draw(_empty(torch.bool, lambda t: t.bernoulli_(1 - p), call.result(1)), x.shape, DType.BOOL)
     scale = 0.0 if p == 1.0 else 1 / (1 - p)
     kept = call.one("mul", [x, call.cast(mask, x.dtype)])
     return [call.one("mul", [kept, call.scalar(scale, x.dtype)]), mask]
@@ -95,3 +110,13 @@ def _distributed(call: AtenCall) -> Value:
 @aten("randperm")
 def _randperm(call: AtenCall) -> Value:
     return call.draw(lambda shape: torch.randperm(shape[0]), call.shape, DType.I64)
+
+
+@aten("rrelu", "rrelu_with_noise", "rrelu_with_noise_functional")
+def _rrelu(call: AtenCall) -> Value | list[Value]:
+    """In training a slope is drawn for each element that is not positive; else it is the mean of both bounds."""
+    x, low, high = call.value(), call.number("lower", 1 / 8), call.number("upper", 1 / 3)
+    if not call.flag("training"):
+        y = call.one("leaky_relu", [x], alpha=(low + high) / 2)
+        return [y, call.value("noise")] if call.name.endswith("functional") else y
+    raise call.unsupported("in training it draws a slope for each element that is not positive, which is not supported")

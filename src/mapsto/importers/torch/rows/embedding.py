@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from mapsto.importers.torch.table import AtenCall, aten
+from mapsto.importers.torch.tensors import dtype_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Value
@@ -37,17 +36,29 @@ def _embedding_bag(call: AtenCall) -> list[Value]:
         y = _even_bags(call, found, counts, mode, (bags, length))
     else:
         y = _reduced(call, found, _bag_of(call, at, offsets, bags), counts, mode)
-    empty = call.one("full", [], shape=(0,), value=0, dtype=DType.I64)
-    more = [
-        empty if r.shape[0] == 0 else call.one("full", [], shape=(_dim(call, r),), value=0, dtype=DType.I64)
-        for r in call.result()[1:]
-    ]
-    return [y, *more]
+    if mode == 2 and call.wants(3):
+        raise call.unsupported("the places of a bag's maxima, which its gradient asks for, are not supported")
+    return [y, *(_told(call, k, offsets, at, bags) for k in range(1, 4))]
 
 
-def _dim(call: AtenCall, held: Any) -> Dim:
-    found = call.sizes.dim(held.shape[0])
-    return 0 if found is None else found
+def _told(call: AtenCall, k: int, offsets: Value, at: Value, bags: Dim) -> Value:
+    """What torch's own backward pass is told: the bag of each index (1), and the sizes of bags (2)."""
+    b, held = call.builder, call.result()[k]
+    if not call.wants(k) or (k == 1 and held.shape[0] == 0):
+        extent = call.sizes.dim(held.shape[0])
+        return call.one("full", [], shape=(0 if extent is None else extent,), value=0, dtype=dtype_of(held.dtype))
+    share = call.cast(_bag_of(call, at, offsets, bags), DType.I64)
+    if k > 1:
+        sizes = composite.reduce(b, share, "sum", [1], keepdims=False)
+        return call.cast(sizes, dtype_of(held.dtype))
+    return call.cast(bag_numbers(call, at, offsets, bags), dtype_of(held.dtype))
+
+
+def bag_numbers(call: AtenCall, at: Value, offsets: Value, bags: Dim) -> Value:
+    """The bag of each index."""
+    b, share = call.builder, call.cast(_bag_of(call, at, offsets, bags), DType.I64)
+    number = call.one("mul", [share, column(b, positions(b, bags), 0, 2)])
+    return composite.reduce(b, number, "sum", [0], keepdims=False)
 
 
 def _skipped(call: AtenCall, table: Value) -> Value | None:

@@ -227,7 +227,6 @@ def _nan_to_num(call: AtenCall) -> Value:
 
 def _limits(dtype: DType) -> float:
     import torch
-
     from mapsto.importers.torch.tensors import torch_dtype
 
     return float(torch.finfo(torch_dtype(dtype)).max)
@@ -374,13 +373,6 @@ def _prelu(call: AtenCall) -> Value:
     from mapsto.ops.composite import reshape
 
     return reshape(call.builder, found, x.shape)
-
-
-@aten("rrelu", "rrelu_with_noise")
-def _rrelu(call: AtenCall) -> Value:
-    if call.flag("training"):
-        raise call.unsupported("in training it draws random slopes, which is not supported; call `.eval()`")
-    return call.one("leaky_relu", [call.value()], alpha=(call.number("lower", 1 / 8) + call.number("upper", 1 / 3)) / 2)
 
 
 @aten("glu")

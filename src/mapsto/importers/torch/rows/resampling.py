@@ -37,7 +37,7 @@ def resized(call: AtenCall, mode: str, coordinates: str, rank: int, nearest: str
         return x
     return call.one(
         "resize", [x], sizes=target, scales=by_scale, mode=mode, coordinate_mode=coordinates, nearest_mode=nearest,
-        cubic_coeff_a=-0.75, exclude_outside=False, **more,
+        cubic_coeff_a=-0.5 if "antialias" in more else -0.75, exclude_outside="antialias" in more, **more,
     )  # fmt: skip
 
 

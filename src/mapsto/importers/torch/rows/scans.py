@@ -31,20 +31,6 @@ def _logcumsumexp(call: AtenCall) -> Value:
     return call.cast(call.one("add", [call.one("log", [total]), top]), call.out)
 
 
-@aten("diff")
-def _diff(call: AtenCall) -> Value:
-    from mapsto.ops.arranging import slice_axis
-
-    b, x = call.builder, call.value()
-    if call.has("prepend") or call.has("append"):
-        raise call.unsupported("`prepend` and `append` are not supported; use torch.cat")
-    for _ in range(call.integer("n")):
-        axis = call.axis()
-        rest = x.shape[axis] - 1
-        x = call.one("sub", [slice_axis(b, x, axis, 1, rest), slice_axis(b, x, axis, 0, rest)])
-    return x
-
-
 @aten("bucketize", "searchsorted.Tensor")
 def _bucketize(call: AtenCall) -> Value:
     """How many boundaries lie below each element, or with `right` not above it."""

@@ -210,8 +210,9 @@ def _index_write(call: AtenCall) -> Value:
 @aten("masked_scatter")
 def _masked_scatter(call: AtenCall) -> Value:
     """Where the mask holds, the source's elements in order."""
-    b, x = call.builder, call.value()
-    mask = _spread(call, call.value("mask"), x.shape)
+    b, mask = call.builder, call.value("mask")
+    x = _spread(call, call.value(), call.shape)
+    mask = _spread(call, mask, x.shape)
     source = call.value("source")
     flat = reshape(b, call.cast(mask, DType.I64), (product(x.shape),))
     number = call.one("cumsum", [flat], axis=0, exclusive=True, reverse=False)
