@@ -1,5 +1,5 @@
-"""Layers that torch computes by one call of its own in inference (a layer of a transformer's encoder, attention with its
-projections), as the calls that they stand for.
+"""Layers that torch computes by one call of its own in inference (a layer of a transformer's encoder, attention with
+its projections), as the calls that they stand for.
 """
 
 from __future__ import annotations
