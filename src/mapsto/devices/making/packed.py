@@ -22,12 +22,20 @@ from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.kernels import Renamer
 
+# Rows from which on packing B pays whatever its strides: it takes about as long as ten rows do, and what lies together
+# stays in the caches from tile to tile. With 512 rows products ran 1.3 to 2.5 times as fast (docs/performance-log.md).
+MANY_ROWS = 128
 FEW_ROWS = 4  # of one tile: with more, conversions are what takes longest
 
 
 def direct_b(c: Contraction, code: TaskCode) -> Access | None:
-    """B by strides as it lies, where its columns are contiguous and it is made at run time; None: it must be packed."""
+    """B by strides as it lies, where its columns are contiguous, it is made at run time and does not meet many rows;
+    None: it is packed.
+    """
     if c.b.tensor in code.constants or c.b.tensor not in code.homes or c.b.dtype.size < 4:
+        return None
+    rows = product(i.extent for i in c.rows)
+    if isinstance(rows, int) and rows >= MANY_ROWS:
         return None
     found = access(c, c.b.index, code.layout(c.b.tensor), c.cols[0].name, None)
     return None if found is None or found.block else found
