@@ -289,10 +289,12 @@ def recognise(
         return None
     if _prefer_first_packed(*factors, constants, stmt):
         factors = factors[::-1]
-    # what may be packed at run time as well as the other is whichever the template can multiply by
-    ways = [_classified(stmt, reduce, a, b, shape, traits) for a, b in (factors, factors[::-1])]
-    known = [way for way in ways if way is not None]
-    found = next((way for way in known if is_usable(way)), known[0] if known else None)
+    found = _classified(stmt, reduce, *factors, shape, traits)
+    if found is None or not is_usable(found):
+        # the other operand may be what the template can multiply by; a single row is done by loops as well
+        other = _classified(stmt, reduce, *factors[::-1], shape, traits)
+        if other is not None and is_usable(other) and any(i.extent != 1 for i in other.rows):
+            found = other
     if found is None:
         return None
     # around the sum are the iterators of the statement as it came in: a split of groups is the contraction's own matter
