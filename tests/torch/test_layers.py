@@ -1,68 +1,45 @@
-"""Layers that torch fuses in inference, and gradients of pools, against torch's own."""
+"""Layers and losses of torch.nn, one by one, through torch's compiler: results, gradients, and what is written."""
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
-from tests.pytorch import torch
+
+from tests.pytorch import torch  # isort: skip  (first: it skips the file where there is no torch)
+
+from tests.importers.torch.closeness import assert_close
+from tests.importers.torch.layers import LAYERS
+from torch.utils import _pytree as pytree
 
 import mapsto.torch
 
 
-def made(layer, *given, **named):
-    """What torch's compiler makes of a layer with this backend; nothing is left to torch."""
+def _step(module: Any, inputs: tuple[Any, ...]) -> tuple[Any, list[Any]]:
+    """The results, and the gradients of what can have one."""
+    given = [x.clone().requires_grad_() if x.is_floating_point() and k == 0 else x for k, x in enumerate(inputs)]
+    results = module(*given)
+    parts = [r for r in pytree.tree_leaves(results) if r.requires_grad]
+    sum((part * torch.linspace(-1, 2, part.numel()).view(part.shape)).sum() for part in parts).backward()
+    own = [*module.parameters(), *(x for x in given if x.requires_grad)]
+    return results, [p.grad for p in own]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layer(name: str) -> None:
     torch._dynamo.reset()
-    options = {"threads": 1, "fallback": False}
-    with torch.no_grad():
-        return torch.compile(layer, backend=mapsto.torch.backend, options=options)(*given, **named)
-
-
-@pytest.mark.parametrize(("activation", "first"), [("relu", False), ("gelu", True)])
-@pytest.mark.parametrize("padded", [False, True])
-def test_a_layer_of_an_encoder(activation, first, padded):
-    torch.manual_seed(0)
-    layer = torch.nn.TransformerEncoderLayer(32, 4, 64, activation=activation, batch_first=True, norm_first=first)
-    encoder = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
-    x, mask = torch.randn(3, 7, 32), torch.zeros(3, 7, dtype=torch.bool)
-    mask[1, 5:] = True
-    named = {"src_key_padding_mask": mask} if padded else {}
-    with torch.no_grad():
-        want = encoder(x, **named)
-    torch.testing.assert_close(made(encoder, x, **named), want, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("averaged", [False, True])
-def test_attention_that_gives_its_weights(averaged):
-    torch.manual_seed(0)
-    layer = torch.nn.MultiheadAttention(32, 4, batch_first=True).eval()
-    x, mask = torch.randn(3, 7, 32), torch.zeros(3, 7, dtype=torch.bool)
-    mask[2, 3:] = True
-    named = {"key_padding_mask": mask, "average_attn_weights": averaged}
-    with torch.no_grad():
-        want = layer(x, x, x, **named)
-    for ours, theirs in zip(made(layer, x, x, x, **named), want, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("shape", "pool"),
-    [
-        ((2, 3, 8, 8), torch.nn.MaxPool2d(2)),
-        ((2, 3, 9, 7), torch.nn.MaxPool2d((3, 2))),  # rows and columns behind the last window
-        ((2, 3, 7, 7), torch.nn.MaxPool2d(2, ceil_mode=True)),
-        ((2, 3, 9, 9), torch.nn.MaxPool2d(3, 2, 1)),  # windows that meet
-        ((2, 3, 6, 6, 6), torch.nn.MaxPool3d(2)),
-        ((3, 8, 8), torch.nn.MaxPool2d(2)),
-    ],
-)
-def test_gradients_of_pools(shape, pool):
-    torch.manual_seed(0)
-    torch._dynamo.reset()
-    made = torch.compile(pool, backend=mapsto.torch.backend, options={"threads": 1, "fallback": False})
-    x, y = torch.randn(shape).requires_grad_(), None
-    grads = []
-    for run in (pool, made):
-        x.grad = None
-        y = run(x)
-        y.backward(torch.arange(float(y.numel())).reshape(y.shape))
-        grads.append(x.grad)
-    assert torch.equal(*grads)
+    mapsto.torch.reset()
+    torch.manual_seed(11)
+    make, inputs = LAYERS[name]
+    theirs, given = make(), inputs()
+    ours = copy.deepcopy(theirs)
+    compiled = torch.compile(
+        ours, backend=mapsto.torch.backend, fullgraph=True, options={"threads": 1, "cache": False}
+    )
+    results, gradients = _step(compiled, given)
+    wanted, expected = _step(theirs, given)
+    assert_close(results, wanted, what=name)
+    assert_close(gradients, expected, what=f"gradients of {name}")
+    assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()), what=f"buffers of {name}")
+    assert "1 backward" in mapsto.torch.report()

@@ -7,9 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch.utils import _pytree as pytree
 
-import torch
 from mapsto.arguments import Shapes, brief
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, ShapeError
@@ -200,7 +200,7 @@ def _holder(module: Any, feed: Feed) -> Callable[[], Any]:
 def _dynamic(
     module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Our shapes as torch's, and the names: a name leaves an axis open; a number, or None, leaves it as in the example."""
+    """Our shapes as torch's, and the names: a name leaves an axis open; a number, or None, keeps the example's."""
     bound = inspect.signature(module.forward).bind(*args, **kwargs)
     unknown = sorted(set(shapes) - set(bound.arguments))
     if unknown:

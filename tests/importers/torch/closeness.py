@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch.utils import _pytree as pytree
-
 import torch
+from torch.utils import _pytree as pytree
 
 
 def assert_close(ours: Any, theirs: Any, tolerance: float = 1e-5, what: str = "") -> None:

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch.nn.functional as F
-
 import torch
-from mapsto.arguments import Shapes
+import torch.nn.functional as F
 from torch import nn
+
+from mapsto.arguments import Shapes
 
 
 class Cnn(nn.Module):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
 from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.importers.torch.decompositions import of_export
 from mapsto.importers.torch.places import user_frame
@@ -74,6 +75,10 @@ def _feed(made: Any, spec: Any, node: Any) -> Feed:
     kind, name = spec.kind.name, node.name
     if kind in ("PARAMETER", "BUFFER"):
         held = made.state_dict[spec.target] if spec.target in made.state_dict else made.constants[spec.target]
+        if held.device.type != "cpu":
+            raise UnsupportedError(
+                f"{spec.target!r} is on {held.device}: only the processor's memory is supported; call module.cpu()"
+            )
         return Feed(spec.target, held=held)
     if kind == "CONSTANT_TENSOR":
         return Feed(spec.target, held=made.constants[spec.target])

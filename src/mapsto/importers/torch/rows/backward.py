@@ -101,6 +101,11 @@ def _chosen_in_windows(call: AtenCall, g: Value, at: Value, x: Value, kernel: tu
     return made
 
 
+@aten("adaptive_max_pool2d_backward", "adaptive_max_pool3d_backward")
+def _adaptive_max_pool(call: AtenCall) -> Value:
+    return spread(call, call.value("grad_output"), call.value("indices"), call.value("self"), int(call.name[17]))
+
+
 def spread(call: AtenCall, g: Value, at: Value, x: Value, rank: int) -> Value:
     b, space = call.builder, x.shape[x.rank - rank :]
     lead = product(x.shape[: x.rank - rank])

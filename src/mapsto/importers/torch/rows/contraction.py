@@ -77,6 +77,20 @@ def _bilinear(call: AtenCall) -> Value:
     return found if not call.has("bias") else call.one("add", [found, call.value("bias")])
 
 
+@aten("_trilinear")
+def _trilinear(call: AtenCall) -> Value:
+    """The product of three tensors, each with new axes, summed over some."""
+    b = call.builder
+    i1, i2, i3 = (
+        unsqueeze(b, call.value(f"i{k}"), call.integers(f"expand{k}"))
+        if call.integers(f"expand{k}")
+        else call.value(f"i{k}")
+        for k in (1, 2, 3)
+    )
+    whole = call.one("mul", [call.one("mul", [i1, i2]), i3])
+    return composite.reduce(b, whole, "sum", call.integers("sumdim"), keepdims=False)
+
+
 # -- convolutions ------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.importers.torch.tensors import torch_dtype
 from mapsto.ir.dtypes import DType

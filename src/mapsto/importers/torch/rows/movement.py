@@ -51,9 +51,9 @@ def _same(call: AtenCall) -> Value:
     return call.value()
 
 
-@aten("_to_copy", "to", "type_as", "_to_dense")
+@aten("_to_copy", "to", "type_as", "_to_dense", "prims::convert_element_type")
 def _to(call: AtenCall) -> Value:
-    return call.cast(call.value(), call.out)
+    return call.cast(call.value("a" if call.name == "convert_element_type" else "self"), call.out)
 
 
 @aten("expand", "expand_copy", "expand_as", "broadcast_to")

@@ -227,6 +227,7 @@ def _nan_to_num(call: AtenCall) -> Value:
 
 def _limits(dtype: DType) -> float:
     import torch
+
     from mapsto.importers.torch.tensors import torch_dtype
 
     return float(torch.finfo(torch_dtype(dtype)).max)
@@ -332,7 +333,10 @@ def _log_sigmoid(call: AtenCall) -> Value | list[Value]:
     y = call.cast(call.one("neg", [call.one("softplus", [call.one("neg", [x])])]), call.value().dtype)
     if call.name == "log_sigmoid":
         return y
-    return [y, call.one("full", [], shape=(0,), value=0.0, dtype=y.dtype)]
+    if tuple(call.result(1).shape) == (0,):
+        return [y, call.one("full", [], shape=(0,), value=0.0, dtype=y.dtype)]
+    decay = call.one("exp", [call.one("neg", [call.one("abs", [x])])])  # which the backward pass reads
+    return [y, call.cast(decay, y.dtype)]
 
 
 @aten("hardshrink")

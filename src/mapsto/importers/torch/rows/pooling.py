@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from mapsto.importers.torch.rows.contraction import batched
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.ir.dtypes import DType
@@ -84,11 +86,35 @@ def _adaptive_avg(call: AtenCall) -> Value:
 
 @aten("adaptive_max_pool1d", "adaptive_max_pool2d", "adaptive_max_pool3d")
 def _adaptive_max(call: AtenCall) -> list[Value]:
-    if call.wants(1):
-        raise call.unsupported("the places of its maxima are not supported; leave `return_indices` out")
     rank = int(call.name[-2])
+    if call.wants(1):
+        return _adaptive_places(call, call.value(), rank)
     found = batched(call, call.value(), rank, lambda x: _adapted(call, x, call.dims("output_size"), "max"))
     return [found, call.one("full", [], shape=found.shape, value=0, dtype=DType.I64)]
+
+
+def _adaptive_places(call: AtenCall, x: Value, rank: int) -> list[Value]:
+    """Maxima and their places, by a table of the places in each window; shorter windows repeat their first one."""
+    b, space = call.builder, x.shape[x.rank - rank :]
+    if any(isinstance(d, Expr) for d in space):
+        raise call.unsupported(f"places of maxima over an open space {list(space)} are not supported; fix it")
+    extents = [int(d) for d in space if isinstance(d, int)]
+    sizes = call.integers("output_size", rank)
+    flat = np.arange(math.prod(extents)).reshape(extents)
+    windows = []
+    for at in np.ndindex(*sizes):
+        bounds = [adaptive_bounds(n, m)[i] for n, m, i in zip(extents, sizes, at, strict=True)]
+        windows.append(flat[tuple(slice(first, last) for first, last in bounds)].reshape(-1))
+    widest = max((len(w) for w in windows), default=1)
+    table = np.stack([np.concatenate([w, np.repeat(w[:1], widest - len(w))]) for w in windows]).astype(np.int64)
+    lead = x.shape[: x.rank - rank]
+    rows = reshape(b, x, (product(lead), len(flat.reshape(-1))))
+    spread = call.one("gather", [rows, b.constant(table, "windows")], axis=1)
+    best = composite.reduce(b, spread, "max", [2], keepdims=False)
+    first = call.one("argmax", [spread], axis=2, keepdims=False, select_last=False)
+    start = b.constant(np.arange(len(table), dtype=np.int64) * widest, "starts")
+    places = call.one("gather", [b.constant(table.reshape(-1), "windows"), call.one("add", [first, start])], axis=0)
+    return [reshape(b, v, (*lead, *sizes)) for v in (best, places)]
 
 
 def _adapted(call: AtenCall, x: Value, sizes: Sequence[Dim], kind: str) -> Value:
