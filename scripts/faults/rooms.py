@@ -80,6 +80,7 @@ ROOMS: dict[str, Room] = {
     ),
     "devices/described": Room(("tests/devices/test_described.py",), ("tests/plan", "tests/cli")),
     "importers": Room(("tests/importers",), ("tests/session", "tests/hostile", *_MODELS[1:])),
+    "importers/torch": Room(("tests/importers/torch",), ("tests/session/test_module.py", "tests/torch")),
     "exporters": Room(("tests/exporters",), ("tests/cli",)),
     "placement": Room(
         ("tests/placement",),
@@ -89,6 +90,7 @@ ROOMS: dict[str, Room] = {
     "session/cache": Room(
         ("tests/session/cache",), ("tests/cli/test_cache.py", "tests/session/test_compile.py"), keeps=True
     ),
+    "torch": Room(("tests/torch",)),
     "train": Room(("tests/train",), ("tests/passes/test_gradient.py", "tests/session/test_arguments.py")),
     "report": Room(("tests/report",), ("tests/cli", "tests/test_models.py", "tests/machine")),
     "cli": Room(("tests/cli",), ("tests/session/test_predict.py", "tests/report", "tests/session/cache")),

@@ -11,11 +11,11 @@ import pytest
 from tests.pytorch import torch  # isort: skip  (first: it skips the file where there is no torch)
 
 import torch.nn.functional as F
+from tests.importers.torch.closeness import assert_close
 from torch import nn
 
 import mapsto.torch
 from mapsto.torch.account import EagerWarning
-from tests.importers.torch.closeness import assert_close
 
 
 @pytest.fixture(autouse=True)

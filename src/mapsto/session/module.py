@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from mapsto.arguments import Shapes, brief
 from mapsto.boundary import public
 from mapsto.errors import ArgumentError, ShapeError
-from mapsto.importers.torch import Feed, Program, exported, functional, translated_program
+from mapsto.importers.torch import Supplied, TracedProgram, exported, functional, translated_program
 from mapsto.importers.torch.translate import Imported
 from mapsto.ir.graph import Graph
 from mapsto.runtime.executable import Executable
@@ -30,7 +30,9 @@ class ModuleExecutable:
     is given, is written there after the run. No gradients flow through it.
     """
 
-    def __init__(self, program: Program, traced: TracedExecutable, buffers: Mapping[str, Callable[[], Any]]) -> None:
+    def __init__(
+        self, program: TracedProgram, traced: TracedExecutable, buffers: Mapping[str, Callable[[], Any]]
+    ) -> None:
         self._program = program
         self._traced = traced
         self._buffers = buffers
@@ -141,7 +143,7 @@ def compiled_module(
 
     def imported(held: Collection[int]) -> Imported:
         feeds = tuple(
-            feed if feed.held is None else Feed(feed.name, holders[feed.name]() if at in held else None)
+            feed if feed.held is None else Supplied(feed.name, holders[feed.name]() if at in held else None)
             for at, feed in enumerate(program.feeds)
         )
         return translated_program(replace(program, feeds=feeds), name, budget=asked.budget)
@@ -174,7 +176,7 @@ def _see_arguments(asked: Request, weights: Any) -> None:
         )
 
 
-def _holders(module: Any, program: Program) -> dict[str, Callable[[], Any]]:
+def _holders(module: Any, program: TracedProgram) -> dict[str, Callable[[], Any]]:
     """What gives the tensor that each name of the module is now, also where it has been replaced."""
     found: dict[str, Callable[[], Any]] = {}
     for feed in program.feeds:
@@ -184,7 +186,7 @@ def _holders(module: Any, program: Program) -> dict[str, Callable[[], Any]]:
     return found
 
 
-def _holder(module: Any, feed: Feed) -> Callable[[], Any]:
+def _holder(module: Any, feed: Supplied) -> Callable[[], Any]:
     path, _, name = feed.name.rpartition(".")
     if isinstance(module, torch.nn.Module):
         try:

@@ -13,7 +13,7 @@ import torch
 
 from mapsto.budget import metering
 from mapsto.errors import ArgumentError, UnsupportedError
-from mapsto.importers.torch import Feed, Imported, translate
+from mapsto.importers.torch import Imported, Supplied, translate
 from mapsto.importers.torch.decompositions import of_autograd
 from mapsto.ir.graph import Graph
 from mapsto.runtime.executable import Executable
@@ -87,7 +87,9 @@ class _Run:
             found, self._first = self._first, None
             assert found is not None
             return found
-        feeds = [Feed(node.name, held=self._given[at] if at in held else None) for at, node in enumerate(self._nodes)]
+        feeds = [
+            Supplied(node.name, held=self._given[at] if at in held else None) for at, node in enumerate(self._nodes)
+        ]
         with metering(self._asked.budget), np.errstate(all="ignore"):
             return translate(self._module, feeds, "graph")
 

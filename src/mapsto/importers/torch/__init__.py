@@ -13,13 +13,21 @@ import numpy as np
 import mapsto.ops  # noqa: F401  (the rows build with the ops that this registers)
 from mapsto.boundary import public
 from mapsto.budget import Budget, metering
-from mapsto.importers.torch.exported import Program, exported, functional
+from mapsto.importers.torch.exported import TracedProgram, exported, functional
 from mapsto.importers.torch.table import supported_targets
-from mapsto.importers.torch.translate import Feed, Imported, Result, translate
+from mapsto.importers.torch.translate import Imported, Supplied, TracedResult, translate
 from mapsto.ir.graph import Graph
 
 __all__ = [
-    "Feed", "Imported", "Program", "Result", "exported", "functional", "load", "supported_targets", "translate",
+    "Imported",
+    "Supplied",
+    "TracedProgram",
+    "TracedResult",
+    "exported",
+    "functional",
+    "load",
+    "supported_targets",
+    "translate",
     "translated_program",
 ]  # fmt: skip
 
@@ -47,9 +55,9 @@ def load(
 
 
 def translated_program(
-    program: Program, name: str, held: bool = True, budget: Budget | Mapping[str, float] | None = None
+    program: TracedProgram, name: str, held: bool = True, budget: Budget | Mapping[str, float] | None = None
 ) -> Imported:
     """The graph of an exported program. held: whether weights are constants; else they are inputs."""
-    feeds = program.feeds if held else [Feed(f.name, None, f.number, f.is_number) for f in program.feeds]
+    feeds = program.feeds if held else [Supplied(f.name, None, f.number, f.is_number) for f in program.feeds]
     with metering(budget), np.errstate(all="ignore"):
         return translate(program.exported.graph_module, feeds, name, program.names)

@@ -14,26 +14,26 @@ import mapsto.importers.torch.rows  # noqa: F401  (registers the rows)
 from mapsto.importers.torch.fused_layers import fused_layers
 from mapsto.importers.torch.table import find_row
 
-Table = dict[Any, Callable[..., Any]]
+Decompositions = dict[Any, Callable[..., Any]]
 
 
-def _without_rows(table: Any) -> Table:
+def _without_rows(table: Any) -> Decompositions:
     return {op: rule for op, rule in table.items() if hasattr(op, "_schema") and find_row(op) is None}
 
 
 @functools.cache
-def _known() -> Table:
+def _known() -> Decompositions:
     from torch._decomp import decomposition_table
 
     return {**_without_rows(decomposition_table), **fused_layers()}
 
 
 @functools.cache
-def of_export() -> Table:
+def of_export() -> Decompositions:
     """For an exported program: those that autograd would see as well, which are called whole there."""
     return {**_known(), **_without_rows(torch.export.default_decompositions())}
 
 
-def of_autograd() -> Table:
+def of_autograd() -> Decompositions:
     """For the graphs of torch's compiler."""
     return _known()

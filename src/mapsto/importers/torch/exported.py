@@ -14,18 +14,18 @@ import torch
 from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.importers.torch.decompositions import of_export
 from mapsto.importers.torch.places import user_frame
-from mapsto.importers.torch.translate import Feed
+from mapsto.importers.torch.translate import Supplied
 from mapsto.importers.torch.whole import kept_whole
 
 
 @dataclass(frozen=True)
-class Program:
+class TracedProgram:
     """An exported program, functional, ready to be translated; what its results stand for: ("output", "") or what is
     written back, ("buffer", its name) and ("input", the placeholder's name).
     """
 
     exported: Any
-    feeds: tuple[Feed, ...]
+    feeds: tuple[Supplied, ...]
     users: tuple[int, ...]  # placeholders of the module's own arguments, in order
     results: tuple[tuple[str, str], ...]
     names: Mapping[str, str]  # better names for torch's symbols
@@ -37,7 +37,7 @@ def exported(
     kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
     named: Any = None,
-) -> Program:
+) -> TracedProgram:
     """What torch.export makes of a module, its layers whole and its writes made results. named: the names of open
     sizes, as `dynamic_shapes` has them, where that does not say them.
 
@@ -53,7 +53,7 @@ def exported(
     return functional(made, _names_of(dynamic_shapes if named is None else named, made))
 
 
-def functional(made: Any, names: Mapping[str, str] | None = None) -> Program:
+def functional(made: Any, names: Mapping[str, str] | None = None) -> TracedProgram:
     """The program with writes turned into results."""
     with quiet(), kept_whole():
         try:
@@ -68,10 +68,12 @@ def functional(made: Any, names: Mapping[str, str] | None = None) -> Program:
         if kind == "USER_INPUT":
             users.append(at)
         feeds.append(_feed(made, spec, node))
-    return Program(made, tuple(feeds), tuple(users), tuple(_meaning(s) for s in signature.output_specs), names or {})
+    return TracedProgram(
+        made, tuple(feeds), tuple(users), tuple(_meaning(s) for s in signature.output_specs), names or {}
+    )
 
 
-def _feed(made: Any, spec: Any, node: Any) -> Feed:
+def _feed(made: Any, spec: Any, node: Any) -> Supplied:
     kind, name = spec.kind.name, node.name
     if kind in ("PARAMETER", "BUFFER"):
         held = made.state_dict[spec.target] if spec.target in made.state_dict else made.constants[spec.target]
@@ -79,13 +81,13 @@ def _feed(made: Any, spec: Any, node: Any) -> Feed:
             raise UnsupportedError(
                 f"{spec.target!r} is on {held.device}: only the processor's memory is supported; call module.cpu()"
             )
-        return Feed(spec.target, held=held)
+        return Supplied(spec.target, held=held)
     if kind == "CONSTANT_TENSOR":
-        return Feed(spec.target, held=made.constants[spec.target])
+        return Supplied(spec.target, held=made.constants[spec.target])
     if kind == "USER_INPUT":
         given = getattr(spec.arg, "value", None)
         is_number = type(spec.arg).__name__ == "ConstantArgument"
-        return Feed(name, number=given, is_number=is_number)
+        return Supplied(name, number=given, is_number=is_number)
     raise UnsupportedError(f"placeholder {name!r}: a {kind.lower().replace('_', ' ')} is not supported")
 
 

@@ -17,7 +17,7 @@ _FUNCTIONS: dict[str, Callable[[Dim, Dim], Dim]] = {
 }
 
 
-class Sizes:
+class TracedSizes:
     """What the symbols of one traced program are: dims, by their own names."""
 
     def __init__(self, names: Mapping[str, str] | None = None) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from mapsto.errors import UnsupportedError
-from mapsto.importers.torch.symbols import Sizes
+from mapsto.importers.torch.symbols import TracedSizes
 from mapsto.importers.torch.tensors import dtype_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
@@ -73,7 +73,7 @@ class AtenCall:
     target: Any
     given: Mapping[str, Any]
     node: Any
-    sizes: Sizes
+    sizes: TracedSizes
     drawn: list[Drawn]
 
     # -- arguments -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import mapsto.importers.torch.rows  # noqa: F401  (registers the rows)
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.torch.places import name_of, place_of
 from mapsto.importers.torch.scalars import SCALARS, Unknown
-from mapsto.importers.torch.symbols import Sizes
+from mapsto.importers.torch.symbols import TracedSizes
 from mapsto.importers.torch.table import AtenCall, Drawn, find_row
 from mapsto.importers.torch.tensors import array_of, dtype_of
 from mapsto.ir.dtypes import DType
@@ -30,7 +30,7 @@ _FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, 
 
 
 @dataclass(frozen=True)
-class Feed:
+class Supplied:
     """What a placeholder of torch's graph stands for: a tensor whose elements are constants (`held`), a number of the
     program (`number`), else an input of this name.
     """
@@ -42,7 +42,7 @@ class Feed:
 
 
 @dataclass(frozen=True)
-class Result:
+class TracedResult:
     """One result of the program: output `at` of the graph, the tensor of placeholder `feed` as it came in, or a number
     (`number`, which may be None). as_number: what is wanted of the output is a Python number.
     """
@@ -59,7 +59,7 @@ class Imported:
 
     graph: Graph
     inputs: tuple[int, ...]
-    results: tuple[Result, ...]
+    results: tuple[TracedResult, ...]
     drawn: tuple[Drawn, ...] = ()
 
 
@@ -68,7 +68,7 @@ class _Walk:
     """One import: what the nodes so far have become."""
 
     builder: Builder
-    sizes: Sizes
+    sizes: TracedSizes
     known: dict[Any, Any] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     missing: set[Any] = field(default_factory=set)  # nodes that stand on what is unsupported
@@ -77,14 +77,14 @@ class _Walk:
 
 
 def translate(
-    module: Any, feeds: Sequence[Feed], name: str = "module", names: Mapping[str, str] | None = None
+    module: Any, feeds: Sequence[Supplied], name: str = "module", names: Mapping[str, str] | None = None
 ) -> Imported:
     """The graph of an `fx.GraphModule` of functional ATen calls; feeds: what its placeholders are, in order; names:
     better names for torch's symbols.
 
     Raises UnsupportedError with all calls that there is no row for.
     """
-    walk = _Walk(Builder(name), Sizes(names))
+    walk = _Walk(Builder(name), TracedSizes(names))
     nodes = list(module.graph.nodes)
     _placeholders(walk, [node for node in nodes if node.op == "placeholder"], feeds)
     for node in nodes:
@@ -112,7 +112,7 @@ def _raise(faults: Sequence[str]) -> None:
 # -- placeholders ------------------------------------------------------------------------------------------------------
 
 
-def _placeholders(walk: _Walk, nodes: Sequence[Any], feeds: Sequence[Feed]) -> None:
+def _placeholders(walk: _Walk, nodes: Sequence[Any], feeds: Sequence[Supplied]) -> None:
     """Tensors first that have a bare symbol for an extent, so that whatever others say in it is known."""
     assert len(nodes) == len(feeds), (len(nodes), len(feeds))
     scalars = []
@@ -147,7 +147,7 @@ def _input(walk: _Walk, at: int, node: Any, name: str, held: Any) -> None:
     walk.inputs.append(at)
 
 
-def _number(walk: _Walk, at: int, node: Any, feed: Feed, held: Any) -> None:
+def _number(walk: _Walk, at: int, node: Any, feed: Supplied, held: Any) -> None:
     """A number that comes in: a size that a tensor says as well, or an input without axes."""
     if isinstance(held, (torch.SymFloat, float)):
         walk.known[node] = walk.builder.input(feed.name, DType.F64, ())
@@ -278,13 +278,13 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any]) -> Imported
     (listed,) = output.args
     values: list[Value] = []
     names: list[str] = []
-    results: list[Result] = []
+    results: list[TracedResult] = []
     taken = {v.name for v in walk.builder.inputs}
     made_of: dict[Any, int] = {}
     for raw in listed if isinstance(listed, (list, tuple)) else [listed]:
         made, hint = _given(walk, raw), str(getattr(raw, "name", "out"))
         if isinstance(raw, torch.fx.Node) and raw in places and isinstance(made, Value):
-            results.append(Result(feed=places[raw]))
+            results.append(TracedResult(feed=places[raw]))
             continue
         kind = ""
         if isinstance(made, Unknown):
@@ -296,18 +296,18 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any]) -> Imported
         elif isinstance(made, Value) and isinstance(raw.meta.get("val"), (torch.SymFloat, torch.SymInt)):
             kind = "float" if made.dtype.is_float else "int"
         if not isinstance(made, Value):
-            results.append(Result(number=made))
+            results.append(TracedResult(number=made))
             continue
         itself = _aliased(raw)
         if itself in made_of:
-            results.append(Result(at=made_of[itself], as_number=kind))
+            results.append(TracedResult(at=made_of[itself], as_number=kind))
             continue
         made_of[itself] = len(values)
         name, k = hint, 1
         while name in taken:
             name, k = f"{hint}.{k}", k + 1
         taken.add(name)
-        results.append(Result(at=len(values), as_number=kind))
+        results.append(TracedResult(at=len(values), as_number=kind))
         values.append(made)
         names.append(name)
     graph = settled(walk.builder.finish(values, names=names)) if values else _empty(walk)

@@ -14,10 +14,8 @@ from mapsto.importers.torch.tensors import torch_dtype
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 
-Shaped = tuple[int, ...]
 
-
-def _empty(dtype: Any, fill: Callable[[Any], Any], like: Any = None) -> Callable[[Shaped], Any]:
+def _empty(dtype: Any, fill: Callable[[Any], Any], like: Any = None) -> Callable[[tuple[int, ...]], Any]:
     """Draws into a tensor of a shape that is only known then, whose axes lie in memory as those of `like`: numbers are
     drawn in that order.
     """
@@ -25,7 +23,7 @@ def _empty(dtype: Any, fill: Callable[[Any], Any], like: Any = None) -> Callable
     if like is not None and not like.is_contiguous():
         order = sorted(range(like.dim()), key=lambda axis: (-_hint(like.stride()[axis]), axis))
 
-    def make(shape: Shaped) -> Any:
+    def make(shape: tuple[int, ...]) -> Any:
         if order is None:
             return fill(torch.empty(shape, dtype=dtype))
         return fill(torch.empty_permuted(shape, order, dtype=dtype))

@@ -11,7 +11,7 @@ from mapsto.ir.graph import Value
 from mapsto.ops.arranging import reshape, slice_axis, transpose, unsqueeze
 
 
-@aten("index_select", "index_select_copy")
+@aten("index_select")
 def _index_select(call: AtenCall) -> Value:
     x, at = call.value(), call.value("index")
     if x.rank == 0:
@@ -20,22 +20,24 @@ def _index_select(call: AtenCall) -> Value:
     return call.one("gather", [x, at], axis=call.axis())
 
 
-@aten("gather", "take_along_dim")
+@aten("gather")
 def _gather(call: AtenCall) -> Value:
-    x, at = call.value(), call.value("index" if "index" in call.given else "indices")
+    x, at = call.value(), as_index(call, call.value("index"))
     if x.rank == 0:
         return reshape(call.builder, x, at.shape)
+    shape = at.shape
     if at.rank == 0:
         at = reshape(call.builder, at, (1,))
     axis = call.axis()
     for k, (own, wanted) in enumerate(zip(x.shape, at.shape, strict=True)):
         if k != axis and own != wanted:  # fewer rows are asked for than there are
             x = slice_axis(call.builder, x, k, 0, wanted)
-    return reshape(
-        call.builder,
-        call.one("gather_elements", [x, at], axis=axis),
-        call.value("index" if "index" in call.given else "indices").shape,
-    )
+    return reshape(call.builder, call.one("gather_elements", [x, at], axis=axis), shape)
+
+
+def as_index(call: AtenCall, at: Value) -> Value:
+    """Indices in a type that ops take."""
+    return at if at.dtype in (DType.I32, DType.I64) else call.cast(at, DType.I64)
 
 
 @aten("take")
@@ -53,6 +55,9 @@ def _index(call: AtenCall) -> Value:
     given: list[Value | None] = list(call.given["indices"])
     if any(v is not None and v.dtype is DType.BOOL for v in given):
         return _by_mask(call, x, given)
+    if call.name == "_unsafe_masked_index":  # where the mask does not hold, indices may be anything
+        mask = call.value("mask")
+        given = [v if v is None else call.one("select", [mask, v, call.scalar(0, v.dtype)]) for v in given]
     found = indexed(call, x, given)
     if call.name == "_unsafe_masked_index":
         return call.one("select", [call.value("mask"), found, call.operand("fill", x.dtype)])

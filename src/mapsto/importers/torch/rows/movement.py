@@ -46,7 +46,7 @@ def _as_type(call: AtenCall) -> Value:
 
 
 @aten("clone", "contiguous", "detach", "alias", "detach_copy", "alias_copy", "lift_fresh_copy", "lift_fresh", "lift")
-@aten("positive", "conj", "resolve_conj", "resolve_neg", "view_as", "expand_as.none", "real", "_conj", "_to_cpu")
+@aten("positive", "conj", "resolve_conj", "resolve_neg", "view_as", "real", "_conj", "_to_cpu")
 def _same(call: AtenCall) -> Value:
     return call.value()
 

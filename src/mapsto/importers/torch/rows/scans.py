@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mapsto.importers.torch.rows.pointwise import wide
 from mapsto.importers.torch.table import AtenCall, aten
+from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
 from mapsto.ops.arranging import column, unsqueeze
@@ -40,11 +41,13 @@ def _bucketize(call: AtenCall) -> Value:
     else:
         x, edges = call.value("self"), call.value("sorted_sequence")
         right = call.flag("right") or call.text("side", "left") == "right"
-        if edges.rank != 1 or call.has("sorter"):
-            raise call.unsupported("only a single sorted sequence, without a sorter, is supported")
+        if call.has("sorter"):
+            order = call.cast(call.value("sorter"), DType.I64)
+            edges = call.one("gather_elements", [edges, order], axis=edges.rank - 1)
     kind = x.dtype if x.dtype is edges.dtype else call.promoted(*[a.name for a in call.target._schema.arguments][:2])
     x, edges = call.cast(x, kind), call.cast(edges, kind)
-    spread = column(b, edges, x.rank, x.rank + 1)
+    several = edges.rank > 1  # a sequence for each row
+    spread = unsqueeze(b, edges, [edges.rank - 1]) if several else column(b, edges, x.rank, x.rank + 1)
     below = call.one("le" if right else "lt", [spread, unsqueeze(b, x, [x.rank])])
     found = composite.reduce(b, call.cast(below, call.out), "sum", [x.rank], keepdims=False)
-    return found if edges.shape[0] != 0 else call.one("full", [], shape=x.shape, value=0, dtype=call.out)
+    return found if edges.shape[-1] != 0 else call.one("full", [], shape=x.shape, value=0, dtype=call.out)

@@ -49,5 +49,5 @@ def _item(call: AtenCall) -> Any:
 @aten("_functional_assert_async", "_functional_sym_constrain_range", "_functional_sym_constrain_range_for_size")
 @aten("_functional_assert_scalar", "_print")
 def _asserted(call: AtenCall) -> None:
-    """Sizes that cannot be are found by what uses them."""
+    """TracedSizes that cannot be are found by what uses them."""
     return None

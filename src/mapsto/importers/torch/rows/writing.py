@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from mapsto.importers.torch.rows.indexing import arranged
+from collections.abc import Callable
+
+import numpy as np
+
+from mapsto.importers.torch.rows.arithmetic import floor_divided
+from mapsto.importers.torch.rows.indexing import arranged, as_index
 from mapsto.importers.torch.rows.movement import cut, from_front
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.ir.dtypes import DType
@@ -94,8 +99,6 @@ def _diagonal_scatter(call: AtenCall) -> Value:
 
 @aten("as_strided_scatter")
 def _as_strided_scatter(call: AtenCall) -> Value:
-    import numpy as np
-
     x, base = call.value(), call.node.args[0].meta["val"]
     size, stride = call.integers("size"), call.integers("stride")
     if not base.is_contiguous() or not all(isinstance(d, int) for d in x.shape):
@@ -120,16 +123,9 @@ def _index_put(call: AtenCall) -> Value:
     adds = call.flag("accumulate")
     masks = [v for v in given if v is not None and v.dtype is DType.BOOL]
     if masks:
-        if (
-            len([v for v in given if v is not None]) != 1
-            or given[0] is None
-            or values.rank > 0
-            and product(values.shape) != 1
-        ):
-            raise call.unsupported("writing several values by a mask is not supported; use torch.where")
-        mask = reshape(b, masks[0], (*masks[0].shape, *[1] * (x.rank - masks[0].rank)))
-        one = reshape(b, values, ())
-        return call.one("select", [mask, call.one("add", [x, one]) if adds else one, x])
+        if len([v for v in given if v is not None]) != 1 or given[0] is None:
+            raise call.unsupported("writing by a mask beside other indices is not supported; use torch.where")
+        return _put_by_mask(call, x, masks[0], values, adds)
     axes, indices, neighbours = arranged(call, x, given)
     rest = [k for k in range(x.rank) if k not in axes]
     perm = (*axes, *rest)
@@ -151,6 +147,58 @@ def _index_put(call: AtenCall) -> Value:
     return transpose(b, made, [perm.index(k) for k in range(x.rank)])
 
 
+def _put_by_mask(call: AtenCall, x: Value, mask: Value, values: Value, adds: bool) -> Value:
+    """One value everywhere where the mask of the first axes holds, or its values in order."""
+    b, rest = call.builder, x.shape[mask.rank :]
+    chosen = reshape(b, mask, (*mask.shape, *[1] * len(rest)))
+    if values.rank <= len(rest) or values.shape[0] == 1:
+        new = values if values.rank <= len(rest) else reshape(b, values, values.shape[1:])
+    else:
+        flat = reshape(b, call.cast(mask, DType.I64), (product(mask.shape),))
+        number = call.one("cumsum", [flat], axis=0, exclusive=True, reverse=False)
+        values = _spread(call, values, (values.shape[0], *rest))
+        new = reshape(b, _in_order(call, values, number), (*mask.shape, *rest))
+    return call.one("select", [chosen, call.one("add", [x, new]) if adds else new, x])
+
+
+def _in_order(call: AtenCall, values: Value, number: Value) -> Value:
+    """Rows by their numbers; behind the last row, where nobody looks, the last row."""
+    last = call.one("sub", [call.scalar(values.shape[0], DType.I64), call.scalar(1, DType.I64)])
+    return call.one("gather", [values, call.one("min", [number, last])], axis=0)
+
+
+def _combined(
+    call: AtenCall, put: Callable[[Value, Value, str], Value], x: Value, updates: Value, reduction: str
+) -> Value:
+    """Updates put into a tensor by a reduction. put: the same of any tensor and updates. Without `include_self` what is
+    there does not count where an update comes.
+    """
+    included = call.flag("include_self", True)
+    if reduction != "mean" and included:
+        return put(x, updates, _REDUCTIONS[reduction])
+    ones = call.one("full", [], shape=updates.shape, value=1, dtype=DType.I32)
+    none = call.one("full", [], shape=x.shape, value=0, dtype=DType.I32)
+    count = put(none, ones, "add")
+    touched = call.one("gt", [count, call.scalar(0, DType.I32)])
+    start = x if included else call.one("select", [touched, _neutral(call, x.dtype, reduction), x])
+    if reduction != "mean":
+        return put(start, updates, _REDUCTIONS[reduction])
+    total = put(start, updates, "add")
+    number = call.one("add", [count, call.scalar(1, DType.I32)]) if included else count
+    number = call.cast(call.one("max", [number, call.scalar(1, DType.I32)]), x.dtype)
+    return floor_divided(call, total, number) if x.dtype.is_integer else call.one("div", [total, number])
+
+
+def _neutral(call: AtenCall, dtype: DType, reduction: str) -> Value:
+    """What a reduction begins with."""
+    if reduction in ("sum", "mean", "prod"):
+        return call.scalar(1 if reduction == "prod" else 0, dtype)
+    if dtype.is_float:
+        return call.scalar(float("-inf") if reduction == "amax" else float("inf"), dtype)
+    limits = np.iinfo(dtype.numpy)
+    return call.scalar(limits.min if reduction == "amax" else limits.max, dtype)
+
+
 @aten("scatter", "scatter_add", "scatter_reduce")
 def _scatter(call: AtenCall) -> Value:
     b, x, at = call.builder, call.value(), call.value("index")
@@ -158,8 +206,6 @@ def _scatter(call: AtenCall) -> Value:
         reduction = call.text("reduce")
     else:
         reduction = "sum" if call.name == "scatter_add" else "none"
-    if call.name == "scatter_reduce" and (not call.flag("include_self", True) or reduction == "mean"):
-        raise call.unsupported("scatter_reduce is supported with include_self=True, and not as a mean")
     source = call.value("src") if call.has("src") else None
     lead = x
     if x.rank == 0:
@@ -172,18 +218,19 @@ def _scatter(call: AtenCall) -> Value:
         updates = reshape(b, updates, (1,)) if updates.rank == 0 else updates
         for k, (own, wanted) in enumerate(zip(updates.shape, at.shape, strict=True)):
             updates = updates if own == wanted else slice_axis(b, updates, k, 0, wanted)
-    made = call.one(
-        "scatter_elements", [lead, at, updates], axis=call.integer("dim") % max(x.rank, 1),
-        reduction=_REDUCTIONS.get(reduction, "none"),
-    )  # fmt: skip
-    return reshape(b, made, x.shape)
+    axis, places = call.integer("dim") % max(x.rank, 1), as_index(call, at)
+
+    def put(data: Value, new: Value, how: str) -> Value:
+        return call.one("scatter_elements", [data, places, new], axis=axis, reduction=how)
+
+    if call.name == "scatter_reduce":
+        return reshape(b, _combined(call, put, lead, updates, reduction), x.shape)
+    return reshape(b, put(lead, updates, _REDUCTIONS.get(reduction, "none")), x.shape)
 
 
 @aten("index_add", "index_copy", "index_fill", "index_reduce")
 def _index_write(call: AtenCall) -> Value:
     b, x, at = call.builder, call.value(), call.value("index")
-    if call.name == "index_reduce" and (not call.flag("include_self", True) or call.text("reduce") == "mean"):
-        raise call.unsupported("index_reduce is supported with include_self=True, and not as a mean")
     lead = reshape(b, x, (1,)) if x.rank == 0 else x
     axis = call.integer("dim") % lead.rank
     at = reshape(b, at, (product(at.shape),))
@@ -196,14 +243,16 @@ def _index_write(call: AtenCall) -> Value:
     if not (isinstance(alpha, (int, float)) and alpha == 1):
         updates = call.one("mul", [updates, call.scalar(alpha, x.dtype)])
     perm = (axis, *(k for k in range(lead.rank) if k != axis))
-    reduction = {"index_add": "add", "index_reduce": _REDUCTIONS.get(call.text("reduce"), "none")}.get(
-        call.name, "none"
-    )
-    made = call.one(
-        "scatter_nd",
-        [transpose(b, lead, perm), unsqueeze(b, at, [1]), transpose(b, updates, perm)],
-        reduction=reduction,
-    )
+    turned, rows_of = transpose(b, lead, perm), transpose(b, updates, perm)
+    places = unsqueeze(b, as_index(call, at), [1])
+
+    def put(data: Value, new: Value, how: str) -> Value:
+        return call.one("scatter_nd", [data, places, new], reduction=how)
+
+    if call.name == "index_reduce":
+        made = _combined(call, put, turned, rows_of, call.text("reduce"))
+    else:
+        made = put(turned, rows_of, "add" if call.name == "index_add" else "none")
     return reshape(b, transpose(b, made, [perm.index(k) for k in range(lead.rank)]), x.shape)
 
 
@@ -217,7 +266,7 @@ def _masked_scatter(call: AtenCall) -> Value:
     flat = reshape(b, call.cast(mask, DType.I64), (product(x.shape),))
     number = call.one("cumsum", [flat], axis=0, exclusive=True, reverse=False)
     values = reshape(b, source, (product(source.shape),))
-    found = reshape(b, call.one("gather", [values, number], axis=0), x.shape)
+    found = reshape(b, _in_order(call, values, number), x.shape) if values.shape[0] != 0 else x
     return call.one("select", [mask, found, x])
 
 
