@@ -274,3 +274,29 @@ def test_examples_are_for_modules() -> None:
 def test_a_module_on_another_device() -> None:
     with pytest.raises(UnsupportedError, match="'first.weight' is on meta"):
         compiled(Small().to("meta"), torch.randn(2, 70, device="meta"))
+
+
+# -- branches and loops of torch ---------------------------------------------------------------------------------------
+
+
+class Deciding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+
+    def forward(self, x: Any, n: Any) -> Any:
+        y = torch.cond(x.sum() > 0, lambda v: self.layer(v) + 1, lambda v: -v, (x,))
+        y = torch.cond(x.shape[0] > 3, lambda v: v * 2, lambda v: v + 10, (y,))
+        states = torch.zeros((), dtype=torch.int64), y
+        return torch._higher_order_ops.while_loop(lambda i, v: i < n, lambda i, v: (i + 1, v * 1.5 + i), states)
+
+
+def test_branches_and_loops() -> None:
+    module = Deciding()
+    exe = compiled(module, torch.randn(5, 3), torch.tensor(2), shapes={"x": ("n", 3)})
+    for rows, count, sign in ((2, 0, 1), (5, 3, -1), (4, 7, 1), (3, 1, -1)):
+        x, n = torch.rand(rows, 3) * sign, torch.tensor(count)
+        with torch.no_grad():
+            wanted = module(x, n)
+        assert_close(exe(x, n), wanted)
+    assert exe.compilations == 1

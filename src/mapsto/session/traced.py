@@ -125,5 +125,6 @@ def drawn_arrays(imported: Imported, arrays: Sequence[np.ndarray]) -> list[np.nd
     ]
 
 
-def _number(array: np.ndarray, kind: str) -> int | float:
-    return int(array) if kind == "int" else float(array)
+def _number(array: np.ndarray, kind: str) -> int | float | bool:
+    kinds: dict[str, type[int] | type[float] | type[bool]] = {"int": int, "float": float, "bool": bool}
+    return kinds[kind](array)

@@ -1,5 +1,5 @@
 """Arithmetic on sizes between the calls of a graph: Python's operators and torch's own functions on symbolic numbers.
-Integers stay dims, floats are tensors of one f64; truth values of sizes are not followed.
+Integers stay dims, floats are tensors of one f64, truth values tensors of one bool.
 """
 
 from __future__ import annotations
@@ -17,10 +17,6 @@ from mapsto.ir.expr import Dim, Expr, floordiv, mod
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.shapes import dim_max, dim_min
-
-
-class Unknown:
-    """A truth value of sizes that only a run knows; it is read by assertions, which torch has seen to."""
 
 
 def as_float(b: Builder, number: Any) -> Value:
@@ -70,9 +66,22 @@ def _rounded(op: str, plain: Callable[[float], int]) -> Callable[..., Any]:
     return step
 
 
-def _compared(plain: Callable[[Any, Any], bool]) -> Callable[..., Any]:
+def _compared(op: str, plain: Callable[[Any, Any], bool]) -> Callable[..., Any]:
     def step(b: Builder, x: Any, y: Any) -> Any:
-        return Unknown() if any(isinstance(v, (Value, Expr, Unknown)) for v in (x, y)) else plain(x, y)
+        if isinstance(x, Value) or isinstance(y, Value):
+            return b.one(op, [as_float(b, x), as_float(b, y)])
+        if isinstance(x, Expr) or isinstance(y, Expr):
+            return b.one(op, [b.known(x), b.known(y)])
+        return plain(x, y)
+
+    return step
+
+
+def _joint(op: str, plain: Callable[[Any, Any], bool]) -> Callable[..., Any]:
+    def step(b: Builder, x: Any, y: Any) -> Any:
+        if isinstance(x, Value) or isinstance(y, Value):
+            return b.one(op, [v if isinstance(v, Value) else b.constant(bool(v)) for v in (x, y)])
+        return plain(x, y)
 
     return step
 
@@ -98,7 +107,7 @@ def _extreme(pick: Callable[[Dim, Dim], Dim], op: str, plain: Callable[..., Any]
 
 
 def _not(b: Builder, x: Any) -> Any:
-    return Unknown() if isinstance(x, (Unknown, Value, Expr)) else not x
+    return b.one("not", [x]) if isinstance(x, Value) else not x
 
 
 def _identity(b: Builder, x: Any, *_: Any) -> Any:
@@ -136,12 +145,12 @@ SCALARS: Mapping[Any, Callable[..., Any]] = {
     torch.sym_sum: _sum,
     torch.sym_sqrt: _function("sqrt", math.sqrt),
     math.sqrt: _function("sqrt", math.sqrt),
-    operator.eq: _compared(operator.eq),
-    operator.ne: _compared(operator.ne),
-    operator.lt: _compared(operator.lt),
-    operator.le: _compared(operator.le),
-    operator.gt: _compared(operator.gt),
-    operator.ge: _compared(operator.ge),
-    operator.and_: _compared(operator.and_),
-    operator.or_: _compared(operator.or_),
+    operator.eq: _compared("eq", operator.eq),
+    operator.ne: _compared("ne", operator.ne),
+    operator.lt: _compared("lt", operator.lt),
+    operator.le: _compared("le", operator.le),
+    operator.gt: _compared("gt", operator.gt),
+    operator.ge: _compared("ge", operator.ge),
+    operator.and_: _joint("and", operator.and_),
+    operator.or_: _joint("or", operator.or_),
 }

@@ -195,6 +195,8 @@ class AtenCall:
 
     def draw(self, make: Callable[[tuple[int, ...]], Any], shape: Sequence[Dim], dtype: DType) -> Value:
         """A tensor of random numbers, which is drawn before each run; draws keep the order of their calls."""
+        if self.builder.parent is not None:
+            raise self.unsupported("random numbers in a branch or a loop are not supported; draw them before it")
         value = self.builder.input(f"{self.node.name}.drawn", dtype, shape)
         self.drawn.append(Drawn(value.name, tuple(shape), make))
         return value

@@ -11,21 +11,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch._ops import HigherOrderOperator
 
 import mapsto.importers.torch.rows  # noqa: F401  (registers the rows)
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.torch.places import name_of, place_of
-from mapsto.importers.torch.scalars import SCALARS, Unknown
+from mapsto.importers.torch.scalars import SCALARS
 from mapsto.importers.torch.symbols import TracedSizes
 from mapsto.importers.torch.table import AtenCall, Drawn, find_row
 from mapsto.importers.torch.tensors import array_of, dtype_of
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Graph, Value
+from mapsto.ops.arranging import reshape
 from mapsto.ops.builder import Builder
 from mapsto.passes.retrace import settled
 
 _ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+_NUMBERS = (torch.SymFloat, torch.SymInt, torch.SymBool)
 _FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, AssertionError)
 
 
@@ -210,6 +213,10 @@ def _result(walk: _Walk, node: Any) -> Any:
         return _given(walk, node.args[0])[node.args[1]]
     if target in SCALARS:
         return SCALARS[target](walk.builder, *[_given(walk, arg) for arg in node.args])
+    region = _REGIONS.get(getattr(target, "_name", "")) if isinstance(target, HigherOrderOperator) else None
+    if region is not None:
+        with walk.builder.source(name_of(node), place=place_of(node)):
+            return _checked(walk, node, region(walk, *[_given(walk, arg) for arg in node.args]))
     schema = getattr(target, "_schema", None)
     row = None if schema is None else find_row(target)
     if schema is None or row is None:
@@ -230,6 +237,63 @@ def _result(walk: _Walk, node: Any) -> Any:
             if isinstance(value, Value):
                 walk.builder.attribute_here(value)
     return _checked(walk, node, made)
+
+
+# -- graphs within the graph -------------------------------------------------------------------------------------------
+
+
+def _nested(walk: _Walk, builder: Builder, module: Any, given: Sequence[Any]) -> list[Value]:
+    """The results of a graph of torch's, built into `builder` with these values for its placeholders."""
+    inner = _Walk(builder, walk.sizes, drawn=walk.drawn)
+    nodes = list(module.graph.nodes)
+    for node, value in zip([node for node in nodes if node.op == "placeholder"], given, strict=True):
+        inner.known[node] = value
+    for node in nodes:
+        if node.op == "get_attr":
+            _attribute(inner, module, node)
+        elif node.op == "call_function":
+            _call(inner, node)
+    _raise(inner.faults)
+    (output,) = [node for node in nodes if node.op == "output"]
+    (listed,) = output.args
+    made = [_given(inner, raw) for raw in (listed if isinstance(listed, (list, tuple)) else [listed])]
+    return [_as_value(builder, value) for value in made]
+
+
+def _as_value(builder: Builder, value: Any) -> Value:
+    """A tensor, also of a number."""
+    if isinstance(value, Value):
+        return value
+    return builder.known(value) if isinstance(value, Expr) else builder.constant(np.asarray(value))
+
+
+def _chosen(walk: _Walk, condition: Any, then: Any, otherwise: Any, operands: Sequence[Any] = ()) -> list[Value]:
+    """torch.cond: both branches as graphs of an `if`, or the one that is known to be taken."""
+    outer = walk.builder
+    if isinstance(condition, bool):
+        return _nested(walk, outer, then if condition else otherwise, operands)
+    graphs = []
+    for module in (then, otherwise):
+        inner = Builder(outer.fresh("branch"), outer)
+        graphs.append(inner.finish(_nested(walk, inner, module, operands)))
+    return list(outer.add("if", [reshape(outer, _as_value(outer, condition), ())], {}, graphs))
+
+
+def _repeated(walk: _Walk, condition: Any, body: Any, states: Sequence[Any], others: Sequence[Any] = ()) -> list[Value]:
+    """torch.while_loop: a `loop` that begins where the condition holds, and goes on while it does."""
+    outer = walk.builder
+    starts = [_as_value(outer, state) for state in states]
+    (begins,) = _nested(walk, outer, condition, [*starts, *others])
+    inner = Builder(outer.fresh("body"), outer)
+    own = [inner.input(outer.fresh("state"), start.dtype, start.shape) for start in starts]
+    following = _nested(walk, inner, body, [*own, *others])
+    (again,) = _nested(walk, inner, condition, [*following, *others])
+    graph = inner.finish([reshape(inner, again, ()), *following])
+    attrs = {"sizes": (), "below": (-1,) * len(starts)}
+    return list(outer.add("loop", [reshape(outer, begins, ()), *starts], attrs, [graph]))
+
+
+_REGIONS = {"cond": _chosen, "while_loop": _repeated}
 
 
 def _given(walk: _Walk, raw: Any) -> Any:
@@ -287,14 +351,10 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any]) -> Imported
             results.append(TracedResult(feed=places[raw]))
             continue
         kind = ""
-        if isinstance(made, Unknown):
-            raise UnsupportedError(
-                "a result is a truth value of sizes, which only a run knows; return a tensor instead"
-            )
         if isinstance(made, Expr):
             kind, made = "int", walk.builder.known(made)
-        elif isinstance(made, Value) and isinstance(raw.meta.get("val"), (torch.SymFloat, torch.SymInt)):
-            kind = "float" if made.dtype.is_float else "int"
+        elif isinstance(made, Value) and isinstance(raw.meta.get("val"), _NUMBERS):
+            kind = "bool" if made.dtype is DType.BOOL else "float" if made.dtype.is_float else "int"
         if not isinstance(made, Value):
             results.append(TracedResult(number=made))
             continue

@@ -297,7 +297,9 @@ def _padded(call: AtenCall) -> Value:
     for k in range(rank):
         axis = x.rank - 1 - k
         n = _fixed(call, x.shape[axis])
-        places = np.pad(np.arange(n), (widths[2 * k], widths[2 * k + 1]), mode=mode)  # type: ignore[call-overload]
+        low, high = widths[2 * k], widths[2 * k + 1]
+        places = np.pad(np.arange(n), (max(low, 0), max(high, 0)), mode=mode)  # type: ignore[call-overload]
+        places = places[max(-low, 0) : len(places) - max(-high, 0)]
         g = _along(call, g, axis, np.eye(n)[places])
     return g
 
