@@ -12,6 +12,7 @@ from tests.pytorch import torch  # isort: skip  (first: it skips the file where 
 
 import torch.nn.functional as F
 from tests.importers.torch.closeness import assert_close
+from tests.importers.torch.families import module_of
 from torch import nn
 
 import mapsto.torch
@@ -152,3 +153,11 @@ def test_numbers_and_sizes_come_in_and_go_out() -> None:
     for rows, n, scale in ((5, 2, 0.5), (7, 3, 0.25), (9, 4, 3.0)):
         x = torch.randn(rows, 2)
         assert_close(g(x, n, scale), f(x, n, scale))
+
+
+@torch.no_grad()
+def test_recurrent_layers_stay_whole() -> None:
+    module, x = module_of("recurrent"), torch.randn(2, 5, 8)
+    f = compiled(module)
+    assert_close(f(x), module(x))
+    assert "compiled: 1 inference\nleft to torch: none" in mapsto.torch.report()

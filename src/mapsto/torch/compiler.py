@@ -15,6 +15,7 @@ from mapsto.budget import metering
 from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.importers.torch import Imported, Supplied, translate
 from mapsto.importers.torch.decompositions import of_autograd
+from mapsto.importers.torch.whole import keep_whole
 from mapsto.ir.graph import Graph
 from mapsto.runtime.executable import Executable
 from mapsto.session.entry import executable_for
@@ -41,7 +42,19 @@ def backend(module: Any, example_inputs: Sequence[Any], *, mode: Any = None, opt
         name: _compiler(kind, asked)
         for name, kind in (("fw_compiler", FORWARD), ("bw_compiler", BACKWARD), ("inference_compiler", INFERENCE))
     }
-    return aot_autograd(**compilers, decompositions=of_autograd())(module, example_inputs)
+    if not torch.is_grad_enabled():
+        keep_whole(module)
+    with torch.backends.mkldnn.flags(enabled=False):  # whose recurrent layer saves what it then does not give
+        return aot_autograd(**compilers, decompositions=of_autograd())(module, example_inputs)
+
+
+def take_recurrent_layers_in() -> None:
+    """Has torch capture recurrent layers. Left to itself it runs the whole function that calls one uncompiled, and says
+    nothing.
+    """
+    import torch._dynamo.config as config
+
+    config.allow_rnn = True
 
 
 def _is_whole() -> bool:

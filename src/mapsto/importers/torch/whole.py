@@ -64,3 +64,16 @@ def kept_whole() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def keep_whole(module: Any) -> None:
+    """The same of a graph that torch's compiler captured: calls of recurrent layers call the operators, which have no
+    gradients.
+    """
+    functions = {getattr(torch._VF, name): name for name in _LAYERS}
+    for node in module.graph.nodes:
+        name = functions.get(node.target) if node.op == "call_function" else None
+        if name is not None and not _is_packed(node.args):
+            _library()
+            node.target = getattr(torch.ops.mapsto, name).default
+            module.recompile()

@@ -162,8 +162,17 @@ def _copysign(call: AtenCall) -> Value:
 
 @aten("hypot")
 def _hypot(call: AtenCall) -> Value:
-    x, y = both(call, compute_type(call.out))
-    return call.cast(call.one("sqrt", [call.one("add", [call.one("mul", [v, v]) for v in (x, y)])]), call.out)
+    """The larger one times sqrt(1 + ratio^2), which does not overflow before the result does."""
+    kind = compute_type(call.out)
+    x, y = (call.one("abs", [v]) for v in both(call, kind))
+    large, small = call.one("max", [x, y]), call.one("min", [x, y])
+    ratio = call.one("div", [small, large])
+    plain = call.one("eq", [large, call.scalar(0.0, kind)])
+    plain = call.one("or", [plain, call.one("isinf", [large], detect_positive=True, detect_negative=False)])
+    square = call.one("add", [call.one("mul", [ratio, ratio]), call.scalar(1.0, kind)])
+    found = call.one("select", [plain, large, call.one("mul", [large, call.one("sqrt", [square])])])
+    infinite = call.one("or", [call.one("isinf", [v], detect_positive=True, detect_negative=False) for v in (x, y)])
+    return call.cast(call.one("select", [infinite, call.scalar(math.inf, kind), found]), call.out)
 
 
 @aten("logaddexp", "logaddexp2")
