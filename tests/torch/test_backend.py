@@ -161,3 +161,11 @@ def test_recurrent_layers_stay_whole() -> None:
     f = compiled(module)
     assert_close(f(x), module(x))
     assert "compiled: 1 inference\nleft to torch: none" in mapsto.torch.report()
+
+
+def test_constants_in_the_code() -> None:
+    def f(x: Any) -> Any:
+        return torch.where(x > 0, x, torch.tensor(0.5)) + torch.tensor([1.0, 2.0, 3.0])
+
+    x = torch.randn(4, 3, requires_grad=True)
+    assert_close(compiled(f)(x), f(x))

@@ -4,7 +4,8 @@ go the same way; their weights are inputs. In inference parameters are compiled 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -44,8 +45,19 @@ def backend(module: Any, example_inputs: Sequence[Any], *, mode: Any = None, opt
     }
     if not torch.is_grad_enabled():
         keep_whole(module)
-    with torch.backends.mkldnn.flags(enabled=False):  # whose recurrent layer saves what it then does not give
+    with _without_onednn():
         return aot_autograd(**compilers, decompositions=of_autograd())(module, example_inputs)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """While a graph is traced: oneDNN's recurrent layer saves what it then does not give."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 def take_recurrent_layers_in() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch._ops import HigherOrderOperator
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 import mapsto.importers.torch.rows  # noqa: F401  (registers the rows)
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
@@ -87,6 +88,11 @@ def translate(
 
     Raises UnsupportedError with all calls that there is no row for.
     """
+    with unset_fake_temporarily():  # constants of the graph are real
+        return _translated(module, feeds, name, names)
+
+
+def _translated(module: Any, feeds: Sequence[Supplied], name: str, names: Mapping[str, str] | None) -> Imported:
     walk = _Walk(Builder(name), TracedSizes(names))
     nodes = list(module.graph.nodes)
     _placeholders(walk, [node for node in nodes if node.op == "placeholder"], feeds)
