@@ -59,16 +59,15 @@ def _attention_layer(
 ) -> Any:  # fmt: skip
     """`aten::_native_multi_head_attention`: the result, and the weights where they are wanted."""
     batch, width = query.shape[0], embed_dim // num_head
-    parts = [
+    q, k, v = (
         functional.linear(x, w, b).reshape(batch, -1, num_head, width).transpose(1, 2)
         for x, w, b in zip((query, key, value), qkv_weight.chunk(3), qkv_bias.chunk(3), strict=True)
-    ]
+    )
     seen = None if mask is None else _seen(mask, mask_type)
     if not need_weights:
-        made = functional.scaled_dot_product_attention(*parts, attn_mask=seen)
+        made = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         weights = query.new_empty(0)
     else:
-        q, k, v = parts
         scores = (q * width**-0.5) @ k.transpose(-2, -1)
         scores = scores if seen is None else scores.masked_fill(~seen, float("-inf"))
         weights = torch.softmax(scores, -1)
