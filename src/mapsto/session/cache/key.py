@@ -49,6 +49,12 @@ ARGUMENTS_THAT_DO_NOT_DECIDE = {
     "cache": "says whether there is a key",
     "adapt": "is for what is made besides, while it runs",
 }
+ARGUMENTS_OF_MODULES = {
+    "example_inputs": "a module is traced with them; what is asked for then is a graph, which is not kept",
+    "example_kwargs": "likewise",
+    "dynamic_shapes": "likewise",
+    "weights": "says when a module's graph is made again",
+}
 # Packages that parse models, fold constants, choose plans or make code. `numpy` and `llvmlite` are imported for a run.
 _PACKAGES = ("onnx", "ml_dtypes", "highspy", "llvmlite")
 
