@@ -39,6 +39,9 @@ class ModuleExecutable:
         spec = program.exported.call_spec
         self._takes, self._gives = spec.in_spec, spec.out_spec
         self._count = len(program.feeds)
+        self._is_flat = self._takes == pytree.tree_structure(((None,) * len(program.users), {}))
+        self._has_numbers = any(program.feeds[at].is_number for at in program.users)
+        self._is_plain = self._gives.is_leaf() and all(kind == "output" for kind, _ in program.results)
         self._places = {program.feeds[at].name: at for at in program.users}
 
     @property
@@ -60,13 +63,15 @@ class ModuleExecutable:
         given: list[Any] = [None] * self._count
         for at, leaf in zip(self._program.users, self._leaves(args, kwargs), strict=True):
             feed = self._program.feeds[at]
-            if feed.is_number and (leaf != feed.number or type(leaf) is not type(feed.number)):
+            if self._has_numbers and feed.is_number and (leaf != feed.number or type(leaf) is not type(feed.number)):
                 raise ArgumentError(
                     f"{feed.name}: {brief(leaf)} was {brief(feed.number)} in the examples, and is part of what was "
                     "compiled; compile for it"
                 )
             given[at] = leaf
         made = self._traced(given)
+        if self._is_plain:
+            return made[0]
         results: list[Any] = []
         written: dict[int, Any] = {}
         for value, (kind, name) in zip(made, self._program.results, strict=True):
@@ -80,6 +85,9 @@ class ModuleExecutable:
         return pytree.tree_unflatten(results, self._gives)
 
     def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+        if self._is_flat and not kwargs and len(args) == len(self._program.users):
+            if all(isinstance(arg, torch.Tensor) for arg in args):
+                return list(args)
         leaves, spec = pytree.tree_flatten((args, kwargs))
         if spec == self._takes:
             return leaves  # type: ignore[no-any-return]

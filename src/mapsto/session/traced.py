@@ -40,7 +40,7 @@ class TracedExecutable:
         self._imported, self._compiled = imported, compiled
         self._weights = dict(weights)
         self._read = dict(weights)
-        self._watch = Watch([lambda now=now: array_of(now()) for now in self._weights.values()])  # type: ignore[misc]
+        self._watch = Watch(self._weights.values())
         self._policy = policy
         self.compilations = 0
         self.imported, self.executable = self._made(self._weights)

@@ -45,6 +45,14 @@ def torch_dtype(ours: DType) -> Any:
 def array_of(tensor: Any) -> np.ndarray:
     """A tensor of the processor's memory as an array of the same memory, whatever its strides."""
     held = tensor.detach()
+    try:
+        return held.numpy()  # type: ignore[no-any-return]  # which most are
+    except (TypeError, RuntimeError):
+        return _array_of_others(held)
+
+
+def _array_of_others(held: Any) -> np.ndarray:
+    """Of a type that numpy lacks, or a refusal."""
     if held.layout is not torch.strided or held.device.type != "cpu":
         raise UnsupportedError(
             f"a tensor on {held.device} of layout {held.layout} is not supported; bring it to the processor's memory "
@@ -60,6 +68,8 @@ def array_of(tensor: Any) -> np.ndarray:
 
 def tensor_of(array: np.ndarray) -> Any:
     """An array as a tensor of the same memory."""
-    if array.dtype == DType.BF16.numpy:
+    try:
+        return torch.from_numpy(array)
+    except TypeError:
+        assert array.dtype == DType.BF16.numpy, array.dtype
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
