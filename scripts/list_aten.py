@@ -49,9 +49,10 @@ def samples(title: str, outcomes: Mapping[str, str]) -> str:
 
 
 def _short(said: str) -> str:
-    """Why, without the place in the program that tried it."""
-    said = re.sub(r" in '[^']*'( \([^()]*(\([^()]*\))?[^()]*\))?", "", said)
-    return re.sub(r"\s+", " ", said).replace("`", "'")[:140]
+    """Why, without names of calls and places in files."""
+    said = re.sub(r" in '[^']*'", "", said)
+    said = re.sub(r" \([/<]\S*:\d+:.*?(\)\): |\): |$)", ": ", said)
+    return re.sub(r"\s+", " ", re.sub(r"/\S*/", "", said)).replace("`", "'")[:120].rstrip(" :")
 
 
 def main() -> None:
