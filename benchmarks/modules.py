@@ -1,5 +1,5 @@
-"""Modules of torch by `torch.compile(backend="mapsto")`, beside eager torch and torch's own compiler, by turns: one run in
-inference, or one step of training (forward, loss, backward; SGD).
+"""Modules of torch by `torch.compile(backend="mapsto")`, beside eager torch and torch's own compiler, by turns: one run
+in inference, or one step of training (forward, loss, backward; SGD).
 
     python -m benchmarks.modules [--train] [--threads 1] [--only NAME] [--seconds 20]
 
@@ -129,8 +129,8 @@ def row_of(name: str, work: Work, train: bool, threads: int, seconds: float, cor
     module = work.made().train(train)
     x = torch.randn(work.training if train else work.inference)
     options = {"threads": threads, "fallback": False}
-    ways: dict[str, Any] = {"eager": module, "mapsto": torch.compile(module, backend=mapsto.torch.backend, options=options)}
-    ways["inductor"] = torch.compile(module)
+    compiled = torch.compile(module, backend=mapsto.torch.backend, options=options)
+    ways: dict[str, Any] = {"eager": module, "mapsto": compiled, "inductor": torch.compile(module)}
     if train:
         optimizer = torch.optim.SGD(module.parameters(), 1e-4)
         labels = torch.randint(0, 10, (len(x),))

@@ -394,3 +394,12 @@ def _glu(call: AtenCall) -> Value:
 def _angle_units(call: AtenCall) -> Value:
     x = operand(call)
     return call.one("mul", [x, call.scalar(math.pi / 180 if call.name == "deg2rad" else 180 / math.pi, x.dtype)])
+
+
+@aten("angle")
+def _angle(call: AtenCall) -> Value:
+    """pi for what is negative, 0 for other numbers."""
+    x = operand(call)
+    negative = call.one("lt", [x, call.scalar(0, x.dtype)])
+    found = call.one("select", [negative, call.scalar(math.pi, x.dtype), call.scalar(0.0, x.dtype)])
+    return call.one("select", [call.one("isnan", [x]), x, found])

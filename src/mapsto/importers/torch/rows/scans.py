@@ -32,20 +32,17 @@ def _logcumsumexp(call: AtenCall) -> Value:
     return call.cast(call.one("add", [call.one("log", [total]), top]), call.out)
 
 
-@aten("bucketize", "searchsorted.Tensor")
+@aten("bucketize", "searchsorted")
 def _bucketize(call: AtenCall) -> Value:
     """How many boundaries lie below each element, or with `right` not above it."""
     b = call.builder
-    if call.name == "bucketize":
-        x, edges, right = call.value(), call.value("boundaries"), call.flag("right")
-    else:
-        x, edges = call.value("self"), call.value("sorted_sequence")
-        right = call.flag("right") or call.text("side", "left") == "right"
-        if call.has("sorter"):
-            order = call.cast(call.value("sorter"), DType.I64)
-            edges = call.one("gather_elements", [edges, order], axis=edges.rank - 1)
-    kind = x.dtype if x.dtype is edges.dtype else call.promoted(*[a.name for a in call.target._schema.arguments][:2])
-    x, edges = call.cast(x, kind), call.cast(edges, kind)
+    edges = call.value("boundaries" if call.name == "bucketize" else "sorted_sequence")
+    right = call.flag("right") or call.text("side", "left") == "right"
+    if call.has("sorter"):
+        order = call.cast(call.value("sorter"), DType.I64)
+        edges = call.one("gather_elements", [edges, order], axis=edges.rank - 1)
+    kind = call.promoted(*[a.name for a in call.target._schema.arguments][:2])
+    x, edges = call.operand("self", kind), call.cast(edges, kind)
     several = edges.rank > 1  # a sequence for each row
     spread = unsqueeze(b, edges, [edges.rank - 1]) if several else column(b, edges, x.rank, x.rank + 1)
     below = call.one("le" if right else "lt", [spread, unsqueeze(b, x, [x.rank])])

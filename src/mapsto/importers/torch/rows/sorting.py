@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, floordiv
+from mapsto.ir.expr import Dim, floordiv, product
 from mapsto.ir.graph import Value
 from mapsto.ops.arranging import reshape, slice_axis
 
@@ -54,10 +54,43 @@ def _kth(call: AtenCall) -> list[Value]:
     return [reshape(b, v, (*v.shape[:axis], *v.shape[axis + 1 :])) for v in found]
 
 
+@aten("nanmedian.dim")
+def _nanmedian(call: AtenCall) -> list[Value]:
+    """The median of what is a number: NaN stands behind all that is."""
+    b, x = call.builder, call.value()
+    if x.rank == 0:
+        return [x, call.one("full", [], shape=(), value=0, dtype=DType.I64)]
+    axis = call.axis()
+    parts = _ordered(call, x, axis, x.shape[axis], False)
+    at = _middle(call, x, axis)
+    found = [call.one("gather_elements", [v, at], axis=axis) for v in parts]
+    if call.flag("keepdim"):
+        return found
+    return [reshape(b, v, (*v.shape[:axis], *v.shape[axis + 1 :])) for v in found]
+
+
+def _middle(call: AtenCall, x: Value, axis: int) -> Value:
+    """The place of the lower middle one among the numbers of an axis, once sorted; 0 where there is none."""
+    if not x.dtype.is_float:
+        shape = tuple(1 if k == axis else d for k, d in enumerate(x.shape))
+        return call.one("expand", [call.scalar(floordiv(x.shape[axis] - 1, 2), DType.I64)], shape=shape)
+    numbers = call.cast(call.one("not", [call.one("isnan", [x])]), DType.I64)
+    count = call.one("reduce", [numbers], kind="sum", axes=(axis,), keepdims=True)
+    one, two = (call.scalar(n, DType.I64) for n in (1, 2))
+    middle = call.one("div", [call.one("sub", [count, one]), two])
+    return call.one("max", [middle, call.scalar(0, DType.I64)])
+
+
+@aten("nanmedian.default")
+def _nanmedian_of_all(call: AtenCall) -> Value:
+    b, x = call.builder, call.value()
+    flat = reshape(b, x, (product(x.shape),))
+    values, _ = _ordered(call, flat, 0, flat.shape[0], False)
+    return reshape(b, call.one("gather_elements", [values, _middle(call, flat, 0)], axis=0), ())
+
+
 @aten("median.default")
 def _median(call: AtenCall) -> Value:
-    from mapsto.ir.expr import product
-
     b, x = call.builder, call.value()
     flat = reshape(b, x, (product(x.shape),))
     n = flat.shape[0]
