@@ -43,7 +43,7 @@ class TracedExecutable:
         self._watch = Watch(self._weights.values())
         self._policy = policy
         self.compilations = 0
-        self.imported, self.executable = self._made(self._weights)
+        self._now = self._made(self._weights)  # both at once: several threads may call
 
     def _made(self, held: Collection[int]) -> tuple[Imported, Executable]:
         if self._policy == SHARED:
@@ -52,6 +52,16 @@ class TracedExecutable:
         executable = self._compiled(imported.graph)
         self.compilations += 1
         return imported, executable
+
+    @property
+    def imported(self) -> Imported:
+        """What was imported last."""
+        return self._now[0]
+
+    @property
+    def executable(self) -> Executable:
+        """What runs now."""
+        return self._now[1]
 
     @property
     def reads_weights(self) -> bool:
@@ -67,12 +77,12 @@ class TracedExecutable:
         if self._policy == FROZEN or not self._weights or self.reads_weights or not self._watch.changed():
             return
         held = self._weights if self.compilations < _CHANGES else ()
-        self.imported, self.executable = self._made(held)
+        self._now = self._made(held)
 
     def __call__(self, given: Sequence[Any]) -> list[Any]:
         """The results for what the placeholders stand for (None for weights): tensors, numbers, None."""
         self.renewed()
-        imported, executable = self.imported, self.executable
+        imported, executable = self._now
         arrays = [self._array(at, given) for at in imported.inputs]
         if imported.drawn:
             arrays += drawn_arrays(imported, arrays)
@@ -106,9 +116,14 @@ class TracedExecutable:
         try:
             return array_of(value)
         except MapstoError as error:
-            raise ShapeError(f"input {at}: {error}") from error
+            raise ShapeError(f"input {self._name(at)!r}: {error}") from error
         except AttributeError:
-            raise ArgumentError(f"input {at}: {type(value).__name__} is no tensor; give a torch.Tensor") from None
+            kind = type(value).__name__
+            raise ArgumentError(f"input {self._name(at)!r}: {kind} is no tensor; give a torch.Tensor") from None
+
+    def _name(self, at: int) -> str:
+        imported = self._now[0]
+        return imported.graph.inputs[imported.inputs.index(at)].name
 
 
 def drawn_arrays(imported: Imported, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:

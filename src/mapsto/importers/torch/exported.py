@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -104,10 +105,15 @@ def _meaning(spec: Any) -> tuple[str, str]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Torch warns of its own inside while it traces."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Torch warns and logs of its own inside while it traces."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def refusal(error: BaseException) -> Exception:
