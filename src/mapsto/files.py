@@ -24,6 +24,8 @@ from mapsto.errors import ArgumentError, FileError, ModelError
 
 Path = str | os.PathLike[str]
 
+KERAS_SUFFIX = ".keras"  # of files that are read by way of Keras
+
 _UNFINISHED = ".mapsto-unfinished-"
 _UNFINISHED_NAME = re.compile(re.escape(_UNFINISHED) + r"[0-9a-f]{16}\Z")
 _MOST_LINKS = 40  # as path_resolution(7) has it

@@ -205,10 +205,12 @@ def feed_of_model(
     seed: int = 0,
     data_root: Path | None = None,
 ) -> Fed:
-    """The same for the inputs that an ONNX file says."""
-    from mapsto.importers import onnx
+    """The same for the inputs that an ONNX or Keras file says."""
+    from mapsto.importers import keras, onnx
 
-    ports = onnx.load(existing(model), shapes, data_root=data_root).inputs
+    path = existing(model)
+    graph = keras.load(path, shapes) if keras.is_keras_file(path) else onnx.load(path, shapes, data_root=data_root)
+    ports = graph.inputs
     return make_feed(ports, read_given(inputs_file, given), seed)
 
 

@@ -18,6 +18,8 @@ from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
 from mapsto.formats.format import AS_IT_IS, WantedFormats
+from mapsto.importers.keras import is_keras_file
+from mapsto.importers.keras import load as load_keras
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.machine.spec import DeviceSpec
@@ -66,7 +68,7 @@ def compiled(asked: Request) -> Compiled:
             metering(asked.budget),
             backend_named(asked.device, asked.cache, asked.isa) as backend,
         ):
-            opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root)
+            opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root, asked.shapes)
             made = _in_formats(replace(asked, model=opened, formats=_formats(asked.formats, pinned)), backend)
             with nullcontext() if asked.accuracy is None else metering_anew():  # looking for formats took its own time
                 exe = build(made.graph, backend, asked.threads, asked.progress, pinned, defaults, made)
@@ -111,15 +113,22 @@ def _formats(asked: WantedFormats, plan: Plan | None) -> WantedFormats:
 
 
 def opened_model(
-    model: Any, names: Sequence[str], data_root: str | os.PathLike[str] | None
+    model: Any,
+    names: Sequence[str],
+    data_root: str | os.PathLike[str] | None,
+    shapes: Mapping[str, Sequence[int | str | None]] | None = None,
 ) -> tuple[Any, frozenset[str], dict[str, np.ndarray]]:
     """The model as it was read, the initializers that are inputs too (without those of `names`), and the values of
-    those named.
+    those named. shapes: those that a Keras file is traced with.
     """
     if isinstance(model, Graph):
         if names:
             raise ShapeError("overridable: a graph has no initializers; make them inputs of it")
         return model, frozenset(), {}
+    if is_keras_file(model):
+        if names:
+            raise ShapeError("overridable: a Keras file has no initializers")
+        return load_keras(model, shapes), frozenset(), {}
     from mapsto.importers.onnx import default_arrays, default_names, read
 
     source = read(model, data_root)
@@ -145,6 +154,8 @@ def prepared(
     """
     from mapsto.passes import run_passes
 
+    if is_keras_file(model):
+        model = load_keras(model, shapes)
     if isinstance(model, Graph):
         model = with_shapes(model, shapes) if shapes else model
         _earn(model)

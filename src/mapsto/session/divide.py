@@ -128,7 +128,7 @@ def _made(asked: _Asked) -> DividedExecutable:
     with (
         collecting_rarely(), metering(), np.errstate(all="ignore"), opened(asked.names, asked.cache) as backends
     ):  # fmt: skip
-        model, listed, _ = opened_model(asked.model, asked.overridable, asked.data_root)
+        model, listed, _ = opened_model(asked.model, asked.overridable, asked.data_root, asked.shapes)
         graph = prepared(model, asked.shapes, None, asked.data_root, asked.overridable, asked.updates)
         if not asked.check_indices:
             graph = unchecked(graph)

@@ -28,6 +28,11 @@ MOST_DOMAINS = 256  # of operator sets; each function carries those around it
 LARGEST_FILE = (1 << 31) - 1  # of protobuf, bytes
 # The most bytes of elements that a byte of a file stands for: a 64-bit integer is written in as little as one.
 _OF_A_BYTE = 8
+_OLD_KERAS = ".h5", ".hdf5"
+_CONVERTED = (
+    "convert it to ONNX (`python -m tf2onnx.convert --saved-model FOLDER --output model.onnx`), or save a Keras "
+    "model as a `.keras` file"
+)
 # Inputs and outputs of a node that are not counted: the call costs more.
 _FEW = 16
 
@@ -68,10 +73,19 @@ def read(source: Any, data_root: str | os.PathLike[str] | None = None) -> Source
     data = _content(path)
     # a path that is a link is followed, as the user named it; the model's folder is that of the link
     files = DataFiles(path.parent, None if data_root is None else _root(data_root))
-    return _checked(Source(_parse(data, str(path)), files, path.stem))
+    try:
+        return _checked(Source(_parse(data, str(path)), files, path.stem))
+    except ModelError as error:
+        if path.suffix == ".pb":
+            raise ModelError(f"{error}; if it is a graph of TensorFlow: {_CONVERTED}") from error
+        raise
 
 
 def _content(path: Path) -> bytes:
+    if (path / "saved_model.pb").exists() or path.name == "saved_model.pb" or path.suffix == ".tflite":
+        raise ModelError(f"{path}: a graph of TensorFlow is not read: {_CONVERTED}")
+    if path.suffix in _OLD_KERAS:
+        raise ModelError(f"{path}: Keras's older files are not read: save the model as a `.keras` file")
     with plain_file(path, "model") as file:
         seen = None if (told := witness()) is None else told.opened(MODEL, file.fileno())
         size = os.fstat(file.fileno()).st_size

@@ -18,6 +18,7 @@ from typing import Any
 
 from mapsto.devices.cache import key_of
 from mapsto.errors import CompileError, MapstoError, ModelError, VerifyError
+from mapsto.files import KERAS_SUFFIX
 from mapsto.runtime import artifact
 from mapsto.runtime.executable import Executable, load
 from mapsto.session.cache.content import MOST_REGIONS, Files, ReadFile, ReadFiles, content_of
@@ -91,6 +92,8 @@ class Place:
         model = asked.model
         if not isinstance(model, (str, os.PathLike, bytes, bytearray, memoryview)):
             raise Uncached(f"the model was given as a {type(model).__name__}, not as a file or its bytes")
+        if isinstance(model, (str, os.PathLike)) and str(os.fspath(model)).endswith(KERAS_SUFFIX):
+            raise Uncached("a Keras file is traced by Keras and torch, which are no part of a key")
         self._digest = options_digest(asked)
         self._files: Files | None = None
         self._bytes: ReadFile | None = None  # of a model that was given as bytes
