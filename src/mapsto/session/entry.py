@@ -55,8 +55,8 @@ def compile_model(
     """Compile a model for a device of this machine: an `Executable`, or, for a module of torch, a
     `session.module.ModuleExecutable`.
 
-    model: path of an ONNX or `.keras` file, the bytes of an ONNX file, an `onnx.ModelProto`, an `ir.graph.Graph`, a `torch.nn.Module`, or an
-    exported program of torch.
+    model: path of an ONNX or `.keras` file, the bytes of an ONNX file, an `onnx.ModelProto`, an `ir.graph.Graph`, a
+    `torch.nn.Module`, or an exported program of torch.
     shapes: dims of inputs by name; a dim that is not fixed stays a run-time size. A tuple or list is taken for the
     examples of a module.
     threads: how many share a step (None: as many as this process may use).

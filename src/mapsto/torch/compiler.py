@@ -15,6 +15,7 @@ import torch
 from mapsto.budget import metering
 from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.importers.torch import Imported, Supplied, translate
+from mapsto.importers.torch.counted import WhileAnyone
 from mapsto.importers.torch.decompositions import of_autograd
 from mapsto.importers.torch.whole import keep_whole
 from mapsto.ir.graph import Graph
@@ -50,14 +51,17 @@ def backend(module: Any, example_inputs: Sequence[Any], *, mode: Any = None, opt
 
 
 @contextmanager
-def _without_onednn() -> Iterator[None]:
-    """While a graph is traced: oneDNN's recurrent layer saves what it then does not give."""
+def _onednn_off() -> Iterator[None]:
     before = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
     try:
         yield
     finally:
         torch._C._set_mkldnn_enabled(before)
+
+
+_without_onednn = WhileAnyone(_onednn_off)
+"""While a graph is traced: oneDNN's recurrent layer saves what it then does not give."""
 
 
 def take_recurrent_layers_in() -> None:

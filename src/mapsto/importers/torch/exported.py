@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from mapsto.errors import ArgumentError, UnsupportedError
+from mapsto.importers.torch.counted import WhileAnyone
 from mapsto.importers.torch.decompositions import of_export
 from mapsto.importers.torch.places import user_frame
 from mapsto.importers.torch.translate import Supplied
@@ -104,8 +105,7 @@ def _meaning(spec: Any) -> tuple[str, str]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Torch warns and logs of its own inside while it traces."""
+def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:
@@ -114,6 +114,10 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(before)
+
+
+quiet = WhileAnyone(_quiet)
+"""Torch warns and logs of its own inside while it traces."""
 
 
 def refusal(error: BaseException) -> Exception:

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from mapsto.importers.torch.counted import WhileAnyone
+
 _REST = "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
 _LAYERS = {"lstm": "Tensor[] hx", "gru": "Tensor hx", "rnn_tanh": "Tensor hx", "rnn_relu": "Tensor hx"}
 
@@ -54,16 +56,24 @@ def _is_packed(args: Any) -> bool:
 
 
 @contextmanager
+def _without_fast_paths() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+_not_fused = WhileAnyone(_without_fast_paths)
+
+
+@contextmanager
 def kept_whole() -> Iterator[None]:
     """Recurrent layers stay one call each, and attention layers take the way that is not fused already."""
     _library()
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with _Whole():
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    with _not_fused(), _Whole():
+        yield
 
 
 def keep_whole(module: Any) -> None:
