@@ -1,6 +1,10 @@
 """Integer expressions: building, simplifying and bounding keep values; what is claimed as known holds."""
 
 import functools
+import os
+import pickle
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import pytest
@@ -248,3 +252,21 @@ def test_rejoining_leaves_what_is_no_whole():
 @settings(max_examples=400, deadline=None)
 def test_rejoining_keeps_the_value(tree, env):
     assert evaluate(rejoined(tree.build()), env) == tree.value(env)
+
+
+def test_what_is_pickled_has_the_hash_of_the_process_that_reads_it():
+    """Hashes of strings differ from process to process."""
+    e = floordiv(sym("n") * sym("m") + 3, sym("k")) * 2 + sym("n")
+    program = (
+        "import pickle, sys; from mapsto.ir.expr import floordiv, sym\n"
+        "e = floordiv(sym('n') * sym('m') + 3, sym('k')) * 2 + sym('n')\n"
+        "read = pickle.load(sys.stdin.buffer)\n"
+        "(call,) = [a for m, _ in read.terms for a in m if not hasattr(a, 'name')]\n"
+        "(own,) = [a for m, _ in e.terms for a in m if not hasattr(a, 'name')]\n"
+        "print(read == e, hash(read) == hash(e), hash(call) == hash(own))\n"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, input=pickle.dumps(e), capture_output=True, env=environment, check=True)
+    assert done.stdout.split() == [b"True"] * 3
+    assert pickle.loads(pickle.dumps(e)) == e
