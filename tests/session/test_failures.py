@@ -12,7 +12,9 @@ from tests.session.support import assert_same_bits, normal, parse
 import mapsto
 from mapsto import store
 from mapsto.devices.cpu import isa as isas
+from mapsto.devices.cpu.functions import written
 from mapsto.devices.cpu.workers import Workers
+from mapsto.devices.making.code import Unwritten
 from mapsto.errors import CompileError
 from mapsto.session import compile as session
 from mapsto.session.compile import build, prepared
@@ -54,6 +56,9 @@ class Spoiling(Workers):
             self.asked.append(name)
         bad = self.asked.index(name) == self.which
         super().submit(name, self.text.format(name=name) if bad else text, optimizer)
+
+    def submit_later(self, name: str, source: Unwritten, optimizer: str) -> None:
+        self.submit(name, written(name, source, self.isa.capabilities), optimizer)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 from tests.plan.graphs import conv, silu, small_cnn
 
 from mapsto.devices.cpu.functions import Functions
+from mapsto.devices.making.code import Unwritten
 from mapsto.devices.opencl.device import Device
 from mapsto.devices.opencl.engine import OpenClEngine
 from mapsto.ir.dtypes import DType
@@ -71,7 +72,15 @@ def compiled(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> tuple[Executable,
         functions[name] = dataclasses.replace(function, name=name)
         return name
 
+    later = Functions.add_later
+
+    def remembered_later(self: Functions, source: Unwritten, optimizer: str) -> str:
+        name = later(self, source, optimizer)
+        functions[name] = dataclasses.replace(source.write(), name=name)
+        return name
+
     monkeypatch.setattr(Functions, "add", remembered)
+    monkeypatch.setattr(Functions, "add_later", remembered_later)
     return compile_model(graph, threads=1), functions
 
 
