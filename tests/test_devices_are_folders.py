@@ -67,7 +67,7 @@ def test_a_device_is_seen_however_it_is_reached(line: str) -> None:
 def test_rooms_that_map_models_name_no_device() -> None:
     seen = 0
     for place, text in sources("ir", "kernel", "ops", "passes", "machine", "plan", "importers", *SHARED):
-        if place.startswith("importers/torch/"):  # its tensors lie on devices of torch's own, and its operators name them
+        if place.startswith("importers/torch/"):  # tensors and operators there name devices of torch's own
             continue
         seen += 1
         found = [(number, line) for number, line in enumerate(text.split("\n"), 1) if _DEVICE.search(line)]
