@@ -52,7 +52,7 @@ LAYERS: dict[str, tuple[tuple[int, ...], Callable[[], Any]]] = {
 }
 
 
-def compared(model: Any, x: np.ndarray, tolerance: float = 1e-5) -> mapsto.Executable:
+def assert_as_predicted(model: Any, x: np.ndarray, tolerance: float = 1e-5) -> mapsto.Executable:
     want = model.predict(x, verbose=0)
     exe = mapsto.compile(model.eval(), (torch.from_numpy(x),), threads=1, cache=False)
     made = exe(torch.from_numpy(x)).numpy()
@@ -66,7 +66,7 @@ def test_a_layer(name: str) -> None:
     keras.utils.set_random_seed(1)
     shape, layer = LAYERS[name]
     given = keras.Input(shape[1:])
-    compared(keras.Model(given, layer()(given)), np.random.default_rng(0).standard_normal(shape, np.float32))
+    assert_as_predicted(keras.Model(given, layer()(given)), np.random.default_rng(0).standard_normal(shape, np.float32))
 
 
 class Mnist(keras.Model):
@@ -83,7 +83,7 @@ class Mnist(keras.Model):
 
 
 def test_a_subclassed_model_has_no_transposes_in_its_plan() -> None:
-    exe = compared(Mnist(), np.random.default_rng(0).random((4, 28, 28, 1), np.float32))
+    exe = assert_as_predicted(Mnist(), np.random.default_rng(0).random((4, 28, 28, 1), np.float32))
     works = [line for line in exe.executable.plan_text.splitlines() if line.startswith("work ")]
     assert works and not any("transpose" in line.partition("=")[2].split("(")[0] for line in works)
 
@@ -91,4 +91,4 @@ def test_a_subclassed_model_has_no_transposes_in_its_plan() -> None:
 def test_an_architecture_of_keras() -> None:
     keras.utils.set_random_seed(1)
     model = keras.applications.MobileNetV2((64, 64, 3), weights=None, classes=10, alpha=0.35)
-    compared(model, np.random.default_rng(0).random((1, 64, 64, 3), np.float32))
+    assert_as_predicted(model, np.random.default_rng(0).random((1, 64, 64, 3), np.float32))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import warnings
 from importlib import metadata
 from typing import Any
@@ -169,3 +171,31 @@ def test_constants_in_the_code() -> None:
 
     x = torch.randn(4, 3, requires_grad=True)
     assert_close(compiled(f)(x), f(x))
+
+
+def test_several_threads_call_at_once():
+    """Each run's weights are those that it was given."""
+    torch._dynamo.reset()
+    module = torch.nn.Sequential(torch.nn.Linear(64, 64), torch.nn.ReLU(), torch.nn.Linear(64, 8)).eval()
+    made = torch.compile(module, backend=mapsto.torch.backend, options={"threads": 1, "fallback": False})
+    inputs = [torch.randn(3, 64) for _ in range(4)]
+    with torch.no_grad():
+        made(inputs[0])
+        wanted = [module(x) for x in inputs]
+    right: list[bool] = []
+
+    def calls(x, want):
+        with torch.no_grad():
+            right.extend(torch.allclose(made(x), want, atol=1e-5) for _ in range(200))
+
+    threads = [threading.Thread(target=calls, args=each) for each in zip(inputs, wanted, strict=True)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # threads change between any two instructions
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert len(right) == 800 and all(right)

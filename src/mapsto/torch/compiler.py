@@ -4,6 +4,7 @@ go the same way; their weights are inputs. In inference parameters are compiled 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -107,17 +108,17 @@ class _Run:
         self._module, self._asked = module, asked
         self._nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
         self._static = _static_places(len(self._nodes)) if kind == INFERENCE else ()
-        self._given: Sequence[Any] = ()
+        self._run = threading.local()  # what this thread's run was given: several threads may call
         self._traced: TracedExecutable | None = None
-        self._first: Imported | None = self._imported(())  # what is unsupported is said now
+        self._first: Imported | None = self._translated(())  # what is unsupported is said now
 
     def _imported(self, held: Collection[int]) -> Imported:
-        if not held and self._traced is None and getattr(self, "_first", None) is not None:
-            found, self._first = self._first, None
-            assert found is not None
-            return found
+        first, self._first = self._first, None
+        return first if first is not None and not held else self._translated(held)
+
+    def _translated(self, held: Collection[int]) -> Imported:
         feeds = [
-            Supplied(node.name, held=self._given[at] if at in held else None) for at, node in enumerate(self._nodes)
+            Supplied(node.name, held=self._run.given[at] if at in held else None) for at, node in enumerate(self._nodes)
         ]
         with metering(self._asked.budget), np.errstate(all="ignore"):
             return translate(self._module, feeds, "graph")
@@ -126,16 +127,16 @@ class _Run:
         return executable_for(replace(self._asked.request(), model=graph))
 
     def __call__(self, *given: Any) -> list[Any]:
-        self._given = given
+        self._run.given = given
         if self._traced is None:
             weights = {
-                at: (lambda at=at: self._given[at]) for at in self._static if isinstance(given[at], torch.Tensor)
+                at: (lambda at=at: self._run.given[at]) for at in self._static if isinstance(given[at], torch.Tensor)
             }
             self._traced = TracedExecutable(self._imported, self._compiled, weights, self._asked.weights)
         try:
             return self._traced(given)
         finally:
-            self._given = ()
+            self._run.given = ()
 
 
 def _static_places(count: int) -> tuple[int, ...]:

@@ -73,6 +73,11 @@ class OperandAccess:
     also: Mapping[str, Access]
 
 
+def key_of_source(template: str, shaped: Shaped, schedule: str, processor: Processor) -> str:
+    """What a function of a template depends on, as `making.code.Unwritten` has it."""
+    return f"{template} {key_of_form(shaped)} {schedule} {processor}"
+
+
 @dataclass(frozen=True)
 class UnwrittenTiles:
     """A `making.code.Unwritten`: a contraction in tiles."""
@@ -83,7 +88,7 @@ class UnwrittenTiles:
 
     @property
     def key(self) -> str:
-        return f"{TILES} {key_of_form(self.shaped)} {tiles_text(self.plan)} {self.processor}"
+        return key_of_source(TILES, self.shaped, tiles_text(self.plan), self.processor)
 
     def write(self) -> Function:
         return contraction(self.plan, epilogue_of(self.shaped, self.processor))[0]

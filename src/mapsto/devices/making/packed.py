@@ -22,8 +22,8 @@ from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.kernels import Renamer
 
-# Rows from which on packing B pays whatever its strides: it takes about as long as ten rows do, and what lies together
-# stays in the caches from tile to tile. With 512 rows products ran 1.3 to 2.5 times as fast (docs/performance-log.md).
+# Rows from which on B is packed whatever its strides: what lies together stays in the caches from tile to tile. With
+# 512 rows products ran 1.0 to 2.5 times as fast, packing counted, with 128 0.9 to 1.8 (docs/performance-log.md).
 MANY_ROWS = 128
 FEW_ROWS = 4  # of one tile: with more, conversions are what takes longest
 

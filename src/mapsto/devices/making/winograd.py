@@ -27,7 +27,14 @@ from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
-from mapsto.devices.making.contractions import OperandAccess, Shaped, epilogue_of, shape_of, template_reach
+from mapsto.devices.making.contractions import (
+    OperandAccess,
+    Shaped,
+    epilogue_of,
+    key_of_source,
+    shape_of,
+    template_reach,
+)
 from mapsto.devices.making.packed import direct_b, logical_b, packing_key
 from mapsto.devices.making.template_names import WINOGRAD
 from mapsto.ir.dtypes import DType
@@ -131,7 +138,7 @@ class UnwrittenWinograd:
 
     @property
     def key(self) -> str:
-        return f"{WINOGRAD} {key_of_form(self.shaped)} {winograd_text(self.plan)} {self.processor}"
+        return key_of_source(WINOGRAD, self.shaped, winograd_text(self.plan), self.processor)
 
     def write(self) -> Function:
         return winograd(self.plan, epilogue_of(self.shaped, self.processor))[0]
