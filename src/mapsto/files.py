@@ -24,7 +24,7 @@ from mapsto.errors import ArgumentError, FileError, ModelError
 
 Path = str | os.PathLike[str]
 
-KERAS_SUFFIX = ".keras"  # of files that are read by way of Keras
+_KERAS_SUFFIX = ".keras"
 
 _UNFINISHED = ".mapsto-unfinished-"
 _UNFINISHED_NAME = re.compile(re.escape(_UNFINISHED) + r"[0-9a-f]{16}\Z")
@@ -49,6 +49,16 @@ def name_of(path: Any, what: str) -> str:
     if not name or "\0" in name:
         raise FileError(f"{what}: {name!a} is no name of a file")
     return name
+
+
+def is_keras_file(model: Any) -> bool:
+    """Whether a model is the path of a file that is read by way of Keras. Nothing is raised, whatever it is."""
+    if not isinstance(model, (str, os.PathLike)):
+        return False
+    try:
+        return os.fsdecode(model).endswith(_KERAS_SUFFIX)
+    except Exception:  # anybody's class may be here
+        return False
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ import pytest
 
 import mapsto
 from mapsto.errors import ArgumentError, CompileError, ExecutionError, MapstoError, ModelError, ParseError, ShapeError
+from mapsto.importers.keras import load as read_keras
 from mapsto.importers.onnx import load as read_onnx
 from mapsto.plan.plan import parse
 from mapsto.session.shapes import with_shapes
+from mapsto.session.simulate import read_machine
 from mapsto.train import Trainer
 
 MODEL = onnx.parser.parse_model(
@@ -190,6 +192,8 @@ def test_what_is_no_model(tmp_path: Path, exe: mapsto.Executable, model: Any) ->
         lambda: mapsto.load(model),
         lambda: exe.save(model),
         lambda: Trainer(model),
+        lambda: read_keras(model),
+        lambda: read_machine(model),
     ):
         with pytest.raises(ArgumentError, match="expected a path"):
             call()

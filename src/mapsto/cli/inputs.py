@@ -15,7 +15,7 @@ import numpy as np
 
 from mapsto.arguments import Shapes
 from mapsto.errors import MapstoError
-from mapsto.files import check_writable, kind_of, plain_file
+from mapsto.files import check_writable, is_keras_file, kind_of, plain_file
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
 from mapsto.report.arrays import load_arrays
@@ -209,7 +209,7 @@ def feed_of_model(
     from mapsto.importers import keras, onnx
 
     path = existing(model)
-    graph = keras.load(path, shapes) if keras.is_keras_file(path) else onnx.load(path, shapes, data_root=data_root)
+    graph = keras.load(path, shapes) if is_keras_file(path) else onnx.load(path, shapes, data_root=data_root)
     ports = graph.inputs
     return make_feed(ports, read_given(inputs_file, given), seed)
 

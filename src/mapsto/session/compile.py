@@ -17,8 +17,8 @@ from mapsto.devices.backend import Backend, Progress
 from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
+from mapsto.files import is_keras_file
 from mapsto.formats.format import AS_IT_IS, WantedFormats
-from mapsto.importers.keras import is_keras_file
 from mapsto.importers.keras import load as load_keras
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest

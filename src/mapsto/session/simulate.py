@@ -14,7 +14,7 @@ import numpy as np
 from mapsto.budget import metering
 from mapsto.devices.named import described
 from mapsto.errors import ArgumentError, FileError, ModelError, ParseError
-from mapsto.files import plain_file
+from mapsto.files import name_of, plain_file
 from mapsto.machine.cost import Parts
 from mapsto.machine.machine_file import MOST_BYTES, MachineFile, parse_machine
 from mapsto.ops.registry import known_ops, op
@@ -87,7 +87,7 @@ def read_machine(name: str | os.PathLike[str]) -> MachineFile:
 
     Raises FileError, and ParseError naming line and key.
     """
-    text = os.fspath(name)
+    text = name_of(name, "machine")
     if text in shipped_machines():
         own = resources.files("mapsto") / "machines" / f"{text}.toml"
         return parse_machine(own.read_text("utf-8"), text, known_names())

@@ -20,18 +20,13 @@ from mapsto.arguments import Shapes, shapes_of
 from mapsto.boundary import public
 from mapsto.budget import Budget
 from mapsto.errors import ModelError, ShapeError, UnsupportedError
-from mapsto.files import KERAS_SUFFIX, plain_file
+from mapsto.files import name_of, plain_file
 from mapsto.ir.graph import Graph
 
 _SECONDS = 600.0  # for Keras to read and trace a model
 _PACKAGE_ROOT = Path(__file__).resolve().parents[3]
 _KINDS = {"read": ModelError, "shapes": ShapeError, "trace": UnsupportedError}
 _MISSING = "to read it takes Keras and torch: pip install 'mapsto[keras]'"
-
-
-def is_keras_file(model: Any) -> bool:
-    """Whether a model is the path of a Keras file."""
-    return isinstance(model, (str, os.PathLike)) and str(os.fspath(model)).endswith(KERAS_SUFFIX)
 
 
 @public
@@ -47,14 +42,15 @@ def load(
     file that Keras cannot read, UnsupportedError for what there is no row for (all places at once) and where Keras or
     torch is not installed.
     """
-    with plain_file(path, "Keras"):
+    name = name_of(path, "Keras file")
+    with plain_file(name, "Keras"):
         pass
     with tempfile.TemporaryDirectory() as folder:
         made, told = Path(folder) / "program.pt2", Path(folder) / "told.json"
-        said = _traced(Path(path), made, told, shapes_of(shapes))
+        said = _traced(Path(name), made, told, shapes_of(shapes))
         if said.get("error"):
-            raise _KINDS[said["kind"]](f"{os.fspath(path)}: {said['error']}")
-        return _graph(made, said["inputs"], Path(path).stem, budget)
+            raise _KINDS[said["kind"]](f"{name}: {said['error']}")
+        return _graph(made, said["inputs"], Path(name).stem, budget)
 
 
 def _traced(path: Path, made: Path, told: Path, shapes: Shapes) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from mapsto.devices.cache import key_of
 from mapsto.errors import CompileError, MapstoError, ModelError, VerifyError
-from mapsto.files import KERAS_SUFFIX
+from mapsto.files import is_keras_file
 from mapsto.runtime import artifact
 from mapsto.runtime.executable import Executable, load
 from mapsto.session.cache.content import MOST_REGIONS, Files, ReadFile, ReadFiles, content_of
@@ -92,7 +92,7 @@ class Place:
         model = asked.model
         if not isinstance(model, (str, os.PathLike, bytes, bytearray, memoryview)):
             raise Uncached(f"the model was given as a {type(model).__name__}, not as a file or its bytes")
-        if isinstance(model, (str, os.PathLike)) and str(os.fspath(model)).endswith(KERAS_SUFFIX):
+        if is_keras_file(model):
             raise Uncached("a Keras file is traced by Keras and torch, which are no part of a key")
         self._digest = options_digest(asked)
         self._files: Files | None = None
