@@ -3,6 +3,7 @@
     fuse    which nodes one kernel computes, by the rules and what they save
     seat    which dim each value lies innermost by: votes, and what tasks cost with each
     settle  homes, views, copies
+    blocks  which contractions are done by blocks of rows with what reads their results
     judge   what each task takes, and would take otherwise; what is better apart is fused anew without that
 """
 
@@ -14,6 +15,7 @@ from itertools import count
 
 from mapsto.ir.graph import Graph
 from mapsto.plan.asked import Asked
+from mapsto.plan.by_blocks import by_blocks
 from mapsto.plan.fuse import Together, fuse
 from mapsto.plan.guesses import guesses
 from mapsto.plan.home import as_it_comes
@@ -80,6 +82,7 @@ def _decided(
     items, homes = take_apart(items, homes, traits.block, names.fresh)
     items, homes = hand_on(items, setting, homes, names.fresh)
     items, homes, places = place_outputs(graph, items, setting, homes, names.fresh)
+    items, homes = by_blocks(items, homes, {*going, *places.values(), *inputs}, prices)
     items = _named(items)
     basis = Basis(prices.asked.machine, prices.spec.source, tuple(prices.sizes.items()), _seats(wished, seated))
     return Mapped(graph, traits, items, homes, places, basis=basis), judge(items, homes, prices)

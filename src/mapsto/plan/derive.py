@@ -12,6 +12,7 @@ from mapsto.ir.region import reads
 from mapsto.kernel.ast import Load
 from mapsto.ops.guards import required_of
 from mapsto.plan import items as made_of
+from mapsto.plan.chain import CHAIN, chain_join
 from mapsto.plan.edits import kept_in_place, part, part_layout, reading, viewed, written
 from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting, copy_task, initial_task
@@ -184,6 +185,10 @@ class _Deriving:
             if siblings.name == recipe.rule:
                 tasks = [self.task(part) for part in recipe.parts]
                 return _done(siblings.join(tasks, self.setting.constants, self.setting.prefix))
+        if recipe.rule == CHAIN:
+            if len(recipe.parts) != 3:
+                raise ValueError(f"a chain has three stages, not {len(recipe.parts)}")
+            return _done(chain_join(*map(self.task, recipe.parts)))
         first = self.task(recipe.parts[0])
         rule = next((rule for rule in RULES if rule.name == recipe.rule), None)
         if rule is not None:

@@ -105,6 +105,7 @@ def _others(choice: Choice, made: Taken) -> Iterator[Beaten]:
 def _cost(task: Task) -> str:
     """Multiplications of a contraction, as an expression over the sizes."""
     total: Dim = 0
-    for phase in task.phases:
+    phases = [phase for each in (task, *task.stages) for phase in each.phases]
+    for phase in phases:
         total = total + phase.multiplications()
-    return f"{total} multiply-adds" if task.phases else ""
+    return f"{total} multiply-adds" if phases else ""

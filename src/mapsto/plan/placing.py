@@ -18,6 +18,7 @@ from mapsto.machine.cost import Parts, parts, price, working_joules
 from mapsto.machine.spec import DeviceSpec, Link, Power
 from mapsto.placement.problem import HOST, Job, PlacementProblem, Route
 from mapsto.plan.asked import Asked, Quote
+from mapsto.plan.chain import CHAIN
 from mapsto.plan.forecast import forecast
 from mapsto.plan.items import Branches, Control, Item, View, reads_of, targets_of, tasks
 from mapsto.plan.mapped import Mapped
@@ -138,7 +139,7 @@ class WorksToPlace:
         """What a device says of each task, by its name."""
         found = {}
         for task, quotes in forecast(self.mapped.items, self.mapped.homes, Prices(asked, self.sizes)):
-            times = correction.contraction if task.kind == "contraction" else correction.rows
+            times = correction.contraction if task.kind in ("contraction", CHAIN) else correction.rows
             found[task.name] = _best(quotes, replace(asked.spec, power=power), times, units)
         return found
 
@@ -157,7 +158,7 @@ class WorksToPlace:
         own = item.first_nodes if isinstance(item, Task) else tuple(v.name for v in item.node.outputs[:1])
         ops = tuple(dict.fromkeys(node.op for task in inside for node in task.nodes))
         sources = tuple(dict.fromkeys(s for task in inside for s in task.sources))
-        is_contraction = isinstance(item, Task) and item.kind == "contraction"
+        is_contraction = isinstance(item, Task) and item.kind in ("contraction", CHAIN)
         self.considered.append(Considered(item.name, ops, own, sources, priced, is_contraction))
         seconds = tuple(p.seconds for p in priced)
         self._jobs.append(Job(item.name, seconds, tuple(reads), tuple(self._values(targets)), held))

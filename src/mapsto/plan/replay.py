@@ -22,8 +22,11 @@ from mapsto.plan.verify import verify
 
 
 def _as_asked(said: Traits | None, traits: Traits) -> bool:
-    """Whether a plan was made for what a maker asks for; how far rows are best apart is in where its values lie."""
-    return said is not None and replace(said, crowded_bytes=traits.crowded_bytes) == traits
+    """Whether a plan was made for what a maker asks for; how far rows are best apart is in where its values lie, how
+    many are a block in its schedules.
+    """
+    crowded, block = traits.crowded_bytes, traits.block_bytes
+    return said is not None and replace(said, crowded_bytes=crowded, block_bytes=block) == traits
 
 
 def check_origin(plan: Plan, origin: tuple[str, str], device: str, traits: Traits) -> None:

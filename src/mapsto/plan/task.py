@@ -20,8 +20,9 @@ _NOTHING: frozenset[str] = frozenset()
 
 @dataclass(frozen=True)
 class Task:
-    """`kind`: "rows" (statements), "contraction" (sums of products, `phases`, with statements on their results) or
-    "routine" (a node whose code is written by hand).
+    """`kind`: "rows" (statements), "contraction" (sums of products, `phases`, with statements on their results),
+    "routine" (a node whose code is written by hand) or "chain" (`stages`: tasks done one after the other by blocks of
+    rows, `plan.chain`).
 
     nodes: of the graph, in order. made: values that only its statements know. constants: that it makes of others.
     because: the rules that formed it, in words. refused: rules that did not apply.
@@ -39,12 +40,15 @@ class Task:
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
     refused: tuple[Declined, ...] = ()
     parts: tuple[Task, Task] | None = field(default=None, compare=False, repr=False)
+    stages: tuple[Task, ...] = ()
 
     @cached_property
     def targets(self) -> tuple[str, ...]:
         """Values that it defines, in order."""
         if self.kind == "routine":
             return tuple(v.name for node in self.nodes for v in node.outputs)
+        if self.stages:
+            return self.stages[-1].targets
         own = [self.phases[0].target] if self.phases else []
         return tuple(dict.fromkeys(own + [s.target for s in self.stmts]))
 
@@ -53,7 +57,8 @@ class Task:
         """Values from outside that it reads."""
         found = frozenset(n for n in self.nodes[0].inputs if n) if self.kind == "routine" else _NOTHING
         found = found.union(*map(reads, self.stmts), *((phase.a.tensor, phase.b.tensor) for phase in self.phases))
-        own = {*self.targets, ACCUMULATOR}
+        found = found.union(*(stage.reads for stage in self.stages))
+        own = {*self.targets, ACCUMULATOR}.union(*(stage.targets for stage in self.stages))
         return found if found.isdisjoint(own) else found - own
 
     @cached_property

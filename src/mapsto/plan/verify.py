@@ -14,6 +14,7 @@ from mapsto.errors import ParseError
 from mapsto.ir.expr import Dim, symbols
 from mapsto.ir.graph import Value
 from mapsto.ir.region import nested
+from mapsto.plan.chain import CHAIN
 from mapsto.plan.home import Home, layout_for
 from mapsto.plan.items import Branches, Item, Looped, View, reads_of, targets_of, tasks
 from mapsto.plan.layout import Layout, permuted, plain
@@ -241,7 +242,8 @@ class _Checking:
         homes, where = self.mapped.homes, f"item {task.name}"
         if not any(name in homes for name in task.targets):
             raise self.fault(where, f"{task.name} writes nothing that is in memory")
-        needed = {"routine": task.targets, "contraction": task.targets[-1:]}.get(task.kind, ())
+        last = task.targets[-1:]
+        needed = {"routine": task.targets, "contraction": last, CHAIN: last}.get(task.kind, ())
         for name in needed:
             if name not in homes:
                 raise self.fault(where, f"{task.name} writes {name!r}, which has no home")

@@ -51,7 +51,7 @@ def predict(
 
 def _products(task: Task, sizes: Sizes) -> dict[ProductTypes, float]:
     found: dict[ProductTypes, float] = {}
-    for c in task.phases:
+    for c in (phase for each in (task, *task.stages) for phase in each.phases):
         types = c.a.dtype, c.b.dtype, c.dtype
         found[types] = found.get(types, 0.0) + float(number(c.multiplications(), sizes))
     return found

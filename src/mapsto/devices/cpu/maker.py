@@ -11,6 +11,7 @@ from mapsto.devices.cpu.functions import Functions
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.cpu.traits import TRAITS
 from mapsto.devices.maker import Made, NearKernel
+from mapsto.devices.making.chains import chain_calls
 from mapsto.devices.making.code import Shared, Unwritten
 from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.quotes import Quoting
@@ -48,7 +49,8 @@ class CpuMaker:
         self._shared = Shared(Functions(isa, submit, submit_later), tuning)
         core = isa.core
         self._templates = Templates(
-            partial(template_calls, core=core), partial(winograd_calls, core=core), partial(tuned_template, core=core)
+            partial(template_calls, core=core), partial(winograd_calls, core=core), partial(tuned_template, core=core),
+            partial(chain_calls, core=core),
         )
         self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(core)).offers
 

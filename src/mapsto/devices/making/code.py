@@ -124,6 +124,13 @@ class Shared:
     kernels: dict[object, MadeKernel] = field(default_factory=dict)
     schedules: dict[Canonical, RowSchedule] = field(default_factory=dict)
     packed: dict[str, np.ndarray] = field(default_factory=dict)
+    inner: Shared | None = None
+
+    def parts(self, target: Callable[[], MadeFor]) -> Shared:
+        """What kernels have in common that are parts of others: the same, but for what their functions are made for."""
+        if self.inner is None:
+            self.inner = replace(self, target=target(), kernels={})
+        return self.inner
 
     def kernel(self, key: object, make: Callable[[], MadeKernel]) -> MadeKernel:
         """The kernel of a form and a schedule, made where there is none yet."""

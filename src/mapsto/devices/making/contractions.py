@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
@@ -135,9 +136,29 @@ def also_stored(task: Task, code: TaskCode) -> list[str]:
     return [t for t in task.targets[:-1] if t in code.homes and t not in code.temps]
 
 
+@dataclass(frozen=True)
+class WholeOperand:
+    """B of a contraction that is done by parts: it is packed once, for the whole, and by whoever does that. starts: of
+    the part's batch axes in it, by iterator.
+    """
+
+    contraction: Contraction
+    starts: Mapping[str, Dim]
+    code: TaskCode
+
+
 def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCode, core: Core) -> list[KernelCall]:
-    final = task.targets[-1]
-    direct = None if reach.a.block else direct_b(c, code)  # channels in blocks are met by a packed B alone
+    return phase_calls(task, c, reach, code, core, WholeOperand(c, {}, code))
+
+
+def phase_calls(
+    task: Task, c: Contraction, reach: OperandAccess, code: TaskCode, core: Core, whole: WholeOperand
+) -> list[KernelCall]:
+    """The calls of a phase; the last one is the product's, those before it pack B."""
+    final, zero = task.targets[-1], cast(Dim, 0)
+    direct = None
+    if not reach.a.block and direct_b(whole.contraction, code) is not None:  # channels in blocks meet a packed B alone
+        direct = access(c, c.b.index, code.layout(c.b.tensor), c.cols[0].name, None)
     names = Renamer()
     shaped, tensors = shape_of(task, c, reach, direct, code, names, core)
     asked = shaped.form
@@ -154,10 +175,12 @@ def _phase_calls(task: Task, c: Contraction, reach: OperandAccess, code: TaskCod
     calls: list[KernelCall] = []
     if direct is None:
         packing = in_actual_sizes(plan.packing, names)
-        b_name = packed_b(c, packing, shaped.form.b.element, code, calls)
-        b_batch = packed_strides(c, packing)
+        b_name = packed_b(whole.contraction, packing, shaped.form.b.element, whole.code, calls)
+        b_batch = packed_strides(whole.contraction, packing)
         batch = tuple(replace(x, b=names.dim(s)) for x, s in zip(shaped.form.batch, b_batch, strict=True))
-        form = replace(shaped.form, batch=batch, dims=size_names(names))
+        starts = (mul(whole.starts.get(i.name, 0), s) for i, s in zip(whole.contraction.batch, b_batch, strict=True))
+        form = replace(shaped.form, batch=batch, b_start=names.dim(functools.reduce(add, starts, zero)))
+        form = replace(form, dims=size_names(names))
         shaped, plan = replace(shaped, form=form), replace(plan, form=form)
     else:
         b_name = c.b.tensor

@@ -11,7 +11,7 @@ import numpy as np
 
 from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.sums import contraction_stmts
-from mapsto.devices.making.template_names import LOOPS, NOTHING, ROUTINE, TILES, WINOGRAD
+from mapsto.devices.making.template_names import BLOCKS, LOOPS, NOTHING, ROUTINE, TILES, WINOGRAD
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Value
@@ -20,6 +20,7 @@ from mapsto.kernel.compose import reads
 from mapsto.machine.cost import Stream, Tally
 from mapsto.machine.spec import MULTIPLY_ADD, DeviceSpec
 from mapsto.plan.asked import Quote, quoted
+from mapsto.plan.chain import CHAIN, form_of
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import (
     Extents,
@@ -82,11 +83,29 @@ class Quoting:
         one = _Quoted(self, task, homes, Sizes.of(sizes), distances or {})
         if all(0 in homes[name].layout.shape for name in task.targets if name in homes):
             return (Quote(NOTHING, quoted(NOTHING, (), self.spec).cost),)
+        if task.kind == CHAIN:
+            return (self.chain(task, homes, sizes, distances or {}),)
         if task.kind == "routine":
             return (quoted(ROUTINE, (one.routine(),), self.spec),)
         if task.kind == "rows":
             return (quoted(LOOPS, (one.rows(task.stmts),), self.spec),)
         return tuple(one.contraction())
+
+
+    def chain(
+        self, task: Task, homes: Mapping[str, Home], sizes: Mapping[str, int], distances: Mapping[str, float]
+    ) -> Quote:
+        """The stages one after the other, with what passes between them near."""
+        form = form_of(task)
+        shape = task.stages[0].phases[0].shape
+        types = {form.x: form.x_type, form.w: form.w_type}
+        passing = {name: Home(name, dtype, plain(shape), "by blocks") for name, dtype in types.items()}
+        near = dict.fromkeys(types, float(task.stages[0].phases[0].traits.block_bytes))
+        tallies: list[Tally] = []
+        for stage in task.stages:
+            offers = self.offers(stage, {**homes, **passing}, sizes, {**distances, **near})
+            tallies += next(offer for offer in offers if isinstance(offer, Quote)).tallies
+        return quoted(BLOCKS, tallies, self.spec)
 
 
 @dataclass(frozen=True)

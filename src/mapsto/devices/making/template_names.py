@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-NOTHING, ROUTINE, TILES, WINOGRAD, LOOPS = "nothing", "routine", "tiles", "winograd", "loops"
+NOTHING, ROUTINE, TILES, WINOGRAD, LOOPS, BLOCKS = "nothing", "routine", "tiles", "winograd", "loops", "blocks"
