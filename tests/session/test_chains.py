@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.runtime.helpers import in_child
 from tests.session.support import Feed, assert_same_bits, check, normal, parse
 
 import mapsto
 from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ParseError
+from mapsto.runtime.guard import Fences
 from mapsto.session.compile import build, prepared
 
 SCORES = "s = MatMul(q, kt) scaled = Mul(s, scale) "
@@ -72,6 +74,28 @@ def test_a_form_in_known_sizes(workers: Workers, name: str) -> None:
     exe = check(workers, model(name, KNOWN), feed(name, 1, 3, 400, 650), onnxruntime=False)
     assert len(chains(exe)) == 1
     assert exe.memory().arena < 3 * 400 * 650 * 4 / 2
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(397, 650), (401, 650)])
+def test_no_block_leaves_its_buffers(workers: Workers, rows: int, columns: int) -> None:
+    """Rows that no blocks divide: runs between pages that fault, in a child process."""
+    text = KNOWN.replace("400", str(rows)).replace("650", str(columns))
+    asked = parse(f"""g ({text}) => (float[1, 3, {rows}, 40] y) {{
+        s = MatMul(q, kt)
+        w = Softmax(s)
+        y = MatMul(w, v)
+    }}""")
+    given = feed("softmax", 1, 3, rows, columns)
+    exe = check(workers, asked, given, onnxruntime=False)
+    assert len(chains(exe)) == 1
+
+    def between_fences() -> bool:
+        for behind in (True, False):
+            exe.guard(Fences(behind))
+            exe.run(given)
+        return True
+
+    assert in_child(between_fences) == 0
 
 
 def test_values_and_keys_that_all_heads_share(workers: Workers) -> None:
