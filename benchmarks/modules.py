@@ -25,6 +25,7 @@ from torch.nn import functional
 import mapsto.torch
 from benchmarks.models import machine_line
 from benchmarks.quiet import by_turns
+from benchmarks.torch_nets import Llama, MobileNet, Unet, Vit
 from benchmarks.two import opened_cores
 from mapsto.cli.output import seconds_text, table
 
@@ -104,6 +105,10 @@ WORKS = {
     "ResNet-20": Work(resnet20, (1, 3, 32, 32), (64, 3, 32, 32)),
     "encoder, 128 tokens": Work(Encoder, (1, 128, 256), (16, 128, 256)),
     "BiLSTM and GRU, 100 steps": Work(Recurrent, (1, 100, 64), (16, 100, 64)),
+    "MobileNet": Work(MobileNet, (1, 3, 96, 96), (16, 3, 96, 96)),
+    "U-Net": Work(Unet, (1, 3, 96, 96), (4, 3, 96, 96)),
+    "Llama blocks, 128 tokens": Work(Llama, (1, 128, 256), (8, 128, 256)),
+    "ViT, 145 tokens": Work(Vit, (1, 3, 96, 96), (8, 3, 96, 96)),
     "perceptron": Work(perceptron, (1, 256), (128, 256)),
 }
 
