@@ -2,7 +2,8 @@
 
 out[s*q + r] = sum over taps i with (r + p - i*d) % s == 0 of x[q + (r + p - i*d)/s] * w[i]: for a fixed phase r the
 taps that count form an arithmetic series i = first + step*j, and x is read at q + const - slope*j (Dumoulin and Visin,
-"A guide to convolution arithmetic", 2016, section 4).
+"A guide to convolution arithmetic", 2016, section 4). They are taken from the last one on, so that x is walked forwards:
+with a stride of 1 that is a convolution like any other.
 """
 
 from __future__ import annotations
@@ -81,17 +82,14 @@ def _phase_stmt(
     rows = [Iter(name(f"q{a}_"), ceildiv(target.shape[2 + a] - p.residue, strides[a])) for a, p in enumerate(choice)]
     taps = [Iter(name(f"j{a}_"), p.count) for a, p in enumerate(choice)]
     places: list[Dim] = [
-        sym(q.name) + p.base - sym(j.name) * p.slope for q, j, p in zip(rows, taps, choice, strict=True)
+        sym(q.name) + p.base - (p.count - 1 - sym(j.name)) * p.slope for q, j, p in zip(rows, taps, choice, strict=True)
     ]
-    conds = tuple(e for at, extent in zip(places, x.shape[2:], strict=True) for e in (at, extent - 1 - at))
+    at = [(p.count - 1 - sym(j.name)) * p.step + p.first for j, p in zip(taps, choice, strict=True)]
+    conds = tuple(e for place, extent in zip(places, x.shape[2:], strict=True) for e in (place, extent - 1 - place))
     wide = compute_type(target.dtype)
     read = converted(Load(x.name, (sym(n.name), sym(c.name), *places), x.dtype), wide)
     read_x: Scalar = Where(conds, read, Const(0.0, wide))
-    read_w = Load(
-        w.name,
-        (sym(c.name), sym(o.name), *(sym(j.name) * p.step + p.first for j, p in zip(taps, choice, strict=True))),
-        w.dtype,
-    )
+    read_w = Load(w.name, (sym(c.name), sym(o.name), *at), w.dtype)
     value = Reduce("sum", (c, *taps), Op("mul", (read_x, converted(read_w, wide)), wide))
     index = (
         sym(n.name),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -143,11 +145,56 @@ def test_a_plan_that_does_not_fit_is_refused(old: str, new: str, workers: Worker
         build(graph, workers, 2, None, parse(text))
 
 
-def test_run_time_taps_are_multiplied_directly(workers: Workers) -> None:
+RUN_TIME = {
+    "whole tiles": ((2, 16, 16, 16), 32),
+    "cut tiles, two panels": ((1, 24, 13, 18), 40),
+    "a column short of a block": ((1, 16, 12, 12), 31),
+    "several panels": ((3, 16, 8, 9), 100),
+}
+
+
+def with_taps(x: Shape, columns: int, transposed: bool) -> Graph:
+    """A convolution (or a transposed one, which is the gradient of another) whose taps are an input."""
     b = Builder("g")
-    taps = b.input("w", F32, (16, 16, 3, 3))
-    attrs = {"strides": (1, 1), "dilations": (1, 1), "group": 1, "pads": (1, 1, 1, 1)}
-    graph = b.finish([b.one("conv", [b.input("x", F32, (1, 16, 8, 8)), taps], **attrs)], names=["y"])
+    shape = (x[1], columns, 3, 3) if transposed else (columns, x[1], 3, 3)
+    attrs: dict[str, Any] = {"strides": (1, 1), "dilations": (1, 1), "group": 1, "pads": (1, 1, 1, 1)}
+    if transposed:
+        attrs["output_padding"] = (0, 0)
+    name = "conv_transpose" if transposed else "conv"
+    return b.finish([b.one(name, [b.input("x", F32, x), b.input("w", F32, shape)], **attrs)], names=["y"])
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("name", RUN_TIME)
+def test_taps_that_a_run_brings(name: str, transposed: bool, workers: Workers) -> None:
+    x, columns = RUN_TIME[name]
+    graph = with_taps(x, columns, transposed)
     exe = compiled(graph, workers)
-    assert not is_at_points(exe)
-    assert_right(graph, exe, feeds_of(graph))
+    assert is_at_points(exe) == workers.isa.has("fma")
+    for seed in (1, 2):  # other taps: nothing of a run before is left
+        feeds = feeds_of(graph, seed)
+        feeds["w"] = feeds["w"] / np.float32(3 * np.sqrt(x[1]))
+        assert_right(graph, exe, feeds)
+    again = build(graph, workers, 2, None, parse(exe.plan.text()))
+    assert again.run(feeds)["y"].tobytes() == exe.run(feeds)["y"].tobytes()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_infinite_tap_of_a_run_is_multiplied_as_it_is_written(value: float, workers: Workers) -> None:
+    graph = with_taps((1, 16, 8, 8), 24, False)
+    feeds = feeds_of(graph)
+    feeds["w"][3, 5, 1, 1] = value
+    exe = compiled(graph, workers)
+    assert is_at_points(exe) == workers.isa.has("fma")
+    found, expected = exe.run(feeds)["y"], run_graph(graph, feeds)["y"]
+    np.testing.assert_array_equal(np.isfinite(found), np.isfinite(expected))
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+
+
+@pytest.mark.parametrize("behind", [True, False])
+def test_taps_of_a_run_lie_in_their_buffers(behind: bool, workers: Workers) -> None:
+    graph = with_taps((1, 24, 13, 18), 40, False)
+    exe, feeds = compiled(graph, workers), feeds_of(graph)
+    expected = exe.run(feeds)["y"]
+    exe.guard(Fences(behind))
+    np.testing.assert_array_equal(exe.run(feeds)["y"], expected)

@@ -26,7 +26,7 @@ from mapsto.loop import ast as loop
 from mapsto.loop.ast import Function, Param
 from mapsto.loop.inlining import PartOf, inlined
 from mapsto.loop.text import format_function
-from mapsto.plan.chain import RowBlock, ChainForm, block_of, form_of
+from mapsto.plan.chain import ChainForm, RowBlock, block_of, form_of
 from mapsto.plan.home import Home
 from mapsto.plan.layout import plain
 from mapsto.plan.task import Task

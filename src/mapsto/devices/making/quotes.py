@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -142,7 +142,7 @@ class _Quoted:
             yield quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
             return
         tiles = quoted(TILES, tuple(self.tiles(template, code)), spec)
-        points = self.winograd(template, code, tiles.tallies)
+        points = self.winograd(template, code)
         if points is not None:
             yield from (points, tiles) if points.cost.seconds * WORTH_POINTS < tiles.cost.seconds else (tiles, points)
             return
@@ -179,12 +179,14 @@ class _Quoted:
             made = template.reach(extents, phase.a.dtype, phase.b.dtype, phase.dtype, values[final].dtype)
             yield self.products(phase, made)
 
-    def winograd(self, template: Template, code: TaskCode, tiles: Sequence[Tally]) -> Quote | None:
-        """By products at points, where it can be done so. tiles: the tallies of doing it directly."""
+    def winograd(self, template: Template, code: TaskCode) -> Quote | None:
+        """By products at points, where it can be done so."""
         shares = template.winograd(self.task, code)
         if shares is None:
             return None
-        borders = tiles[: -len(shares)]  # taps are constant: nothing is packed
+        layouts = {n: self.homes[n].layout for n in self.task.targets if n in self.homes}
+        values = self.values()
+        borders = [tally for name, layout in layouts.items() for tally in self.border(layout, values[name])]
         made = (
             winograd_tally(self.products(phase, share.products), share)
             for phase, share in zip(self.task.phases, shares, strict=True)

@@ -38,7 +38,8 @@ from mapsto.devices.making.contractions import (
 from mapsto.devices.making.packed import direct_b, logical_b, packing_key
 from mapsto.devices.making.template_names import WINOGRAD
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim
+from mapsto.ir.expr import Dim, add, loads, mul, sym
+from mapsto.kernel.ast import Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where
 from mapsto.loop.ast import Function, Param
 from mapsto.machine.tuning import key_of_form
 from mapsto.plan.contraction import Contraction
@@ -55,11 +56,17 @@ def winograd_reach(task: Task, code: TaskCode, core: Core) -> list[OperandAccess
     """How each phase reaches its operands, where all of them can be done by products at points; else None."""
     reached = template_reach(task, code)
     if reached is None or not all(
-        c.b.tensor in code.constants and is_taken(_bare_form(task, c, reach, code), core)
+        _has_taps(c, code) and is_taken(_bare_form(task, c, reach, code), core)
         for c, reach in zip(task.phases, reached, strict=True)
     ):
         return None
     return reached
+
+
+def _has_taps(c: Contraction, code: TaskCode) -> bool:
+    """Whether B's elements are where its index says: those of constants are looked up when compiling, others in a run.
+    """
+    return c.b.tensor in code.constants or (c.b.tensor in code.homes and not any(map(loads, c.b.index)))
 
 
 def _bare_form(task: Task, c: Contraction, reach: OperandAccess, code: TaskCode) -> ContractionForm:
@@ -100,6 +107,7 @@ def winograd_share(task: Task, c: Contraction, reached: OperandAccess, code: Tas
     given, made = tiles * plan.depth, tiles * columns
     block = 4.0 * plan.points * plan.tiles * (plan.depth + plan.product.tiling.width)
     taps = 4.0 * plan.points * form.columns * form.channels
+    made_here = 0 if c.b.tensor in code.constants else form.columns * form.channels
     directly = TAPS**2 * plan.geometry.images * plan.geometry.height * plan.geometry.width
     fewer = directly / (plan.points * tiles)  # products at the points, against those of the taps
     return WinogradShare(
@@ -107,9 +115,12 @@ def winograd_share(task: Task, c: Contraction, reached: OperandAccess, code: Tas
             share * fewer, passes_b=plan.blocks, between_b=taps + block, shares=plan.extent, bytes_b=taps
         ),
         added=given * 2.0 * count * operations(short.inputs)
-        + made * ((count + plan.edge) * operations(short.results) + plan.edge**2),
-        moved=given * 2.0 * plan.points + made * (plan.points + plan.edge**2),
-        values=8.0 * plan.points * (given + made),
+        + made * ((count + plan.edge) * operations(short.results) + plan.edge**2)
+        + made_here * float(plan.points * TAPS**2),
+        moved=given * 2.0 * plan.points
+        + made * (plan.points + plan.edge**2)
+        + made_here * float(plan.points * (TAPS**2 + 1) + 2 * TAPS**2),
+        values=8.0 * plan.points * (given + made + made_here),
         between=block,
     )
 
@@ -150,11 +161,12 @@ def winograd_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall] |
     if reached is None:
         return None
     calls: list[KernelCall] = border_calls(task, code)
-    calls += [_phase_call(task, c, reach, code, core) for c, reach in zip(task.phases, reached, strict=True)]
+    for c, own in zip(task.phases, reached, strict=True):
+        calls += _phase_calls(task, c, own, code, core)
     return calls
 
 
-def _phase_call(task: Task, c: Contraction, reached: OperandAccess, code: TaskCode, core: Core) -> KernelCall:
+def _phase_calls(task: Task, c: Contraction, reached: OperandAccess, code: TaskCode, core: Core) -> list[KernelCall]:
     names = Renamer()
     shaped, tensors = shape_of(task, c, reached, None, code, names, core)
     form = shaped.form
@@ -178,7 +190,11 @@ def _phase_call(task: Task, c: Contraction, reached: OperandAccess, code: TaskCo
     kernel = code.shared.kernel((shaped, winograd_text(plan)), made)
     scratch = code.fresh(f"{c.target}.points")
     code.add_scratch(scratch, DType.F32, (plan.extent, plan.region))
-    taps = _constant(c, "points", plan, code), _constant(c, "taps", plan, code)
+    before: list[KernelCall] = []
+    if c.b.tensor in code.constants:
+        taps = _constant(c, "points", plan, code), _constant(c, "taps", plan, code)
+    else:
+        taps = taps_in_a_run(c, plan, code, before)
     operands = (c.a.tensor, taps[0], task.targets[-1], *reached.also, *tensors, taps[1], scratch)
     writes = (*range(2, 3 + len(reached.also)), len(operands) - 1)
     work = estimate(c.multiplications())
@@ -187,7 +203,7 @@ def _phase_call(task: Task, c: Contraction, reached: OperandAccess, code: TaskCo
     grain = grain_of(cycles, kernel.extent, code.target.processor)
     sizes: Mapping[str, Dim] = names.actual_sizes()
     dims = tuple(sizes[d] for d in kernel.dims)
-    return KernelCall(kernel.function, operands, writes, dims, kernel.extent, task, grain, work)
+    return [*before, KernelCall(kernel.function, operands, writes, dims, kernel.extent, task, grain, work)]
 
 
 def _constant(c: Contraction, kind: str, plan: WinogradPlan, code: TaskCode) -> str:
@@ -225,3 +241,66 @@ def _at_points(taps: np.ndarray, plan: WinogradPlan) -> np.ndarray:
             given = taps[:, :, channel:end, first : first + count].astype(np.float64).reshape(TAPS * TAPS, -1)
             panel[:, channel:end, :count] = (both @ given).reshape(plan.points, end - channel, count)
     return made
+
+
+def taps_in_a_run(c: Contraction, plan: WinogradPlan, code: TaskCode, calls: list[KernelCall]) -> tuple[str, str]:
+    """The names of taps that are made at run time, at the points (packed) and as they are; the steps that lay them so
+    are added to the calls. Computed in f32, as the inputs at the points are.
+    """
+    whole, points = code.fresh(f"{c.b.tensor}.taps"), code.fresh(f"{c.b.tensor}.points")
+    code.add_scratch(whole, DType.F32, (TAPS, TAPS, plan.depth, plan.taps_columns))
+    code.add_scratch(points, DType.F32, (plan.points, plan.packing.size))
+    calls.append(code.rows_call([_laid_taps(c, plan, whole)]))
+    to = as_floats(short_convolution(plan.edge, TAPS).taps)
+    matrix = f"points.{plan.edge}.{hashlib.sha256(to.tobytes()).hexdigest()[:12]}"
+    both = np.kron(to, to).reshape(plan.points, TAPS, TAPS).astype(np.float32)
+    array, new = code.shared.packing(matrix, lambda: both)
+    code.add_constant(matrix, array, new)
+    calls.append(code.rows_call(_taps_at_points(plan, whole, points, matrix, code)))
+    return points, whole
+
+
+def _laid_taps(c: Contraction, plan: WinogradPlan, name: str) -> Stmt:
+    """[down, across, channel, column], zeros past the last channel and column."""
+    (column,), (channel,) = c.cols, c.channels
+    window = [c.windows[k] for k in plan.geometry.window]
+    iters = (*window, Iter(channel.name, plan.depth), Iter(column.name, plan.taps_columns))
+    inside = tuple(
+        add(before.extent, mul(add(sym(before.name), 1), -1))
+        for before, now in zip((channel, column), iters[2:], strict=True)
+        if before.extent != now.extent
+    )
+    value: Scalar = c.b
+    return Stmt(name, DType.F32, iters, Where(inside, value, Const(0.0, DType.F32)) if inside else value)
+
+
+def _taps_at_points(plan: WinogradPlan, whole: str, points: str, matrix: str, code: TaskCode) -> list[Stmt]:
+    """[point][panel][channel][column]: the full panels, and the narrower last one."""
+    packing = plan.packing
+    full, width = packing.full_panels, packing.panel
+    assert isinstance(full, int)
+    made = []
+    if full:
+        made.append(_panels_at_points(plan, (whole, points, matrix), code, 0, full, width))
+    if packing.last:
+        made.append(_panels_at_points(plan, (whole, points, matrix), code, full * width, 1, packing.last))
+    return made
+
+
+def _panels_at_points(
+    plan: WinogradPlan, names: tuple[str, str, str], code: TaskCode, first: int, panels: int, width: int
+) -> Stmt:
+    whole, points, matrix = names
+    channels, columns = plan.form.channels, plan.form.columns
+    assert isinstance(channels, int) and isinstance(columns, int)
+    extents = plan.points, panels, channels, width
+    p, n, k, j = (Iter(code.fresh(hint), extent) for hint, extent in zip("pnkj", extents, strict=True))
+    down, across = Iter(code.fresh("d"), TAPS), Iter(code.fresh("a"), TAPS)
+    column = add(first, add(mul(sym(n.name), width), sym(j.name)))
+    factor = Load(matrix, (sym(p.name), sym(down.name), sym(across.name)), DType.F32)
+    tap = Load(whole, (sym(down.name), sym(across.name), sym(k.name), column), DType.F32)
+    value: Scalar = Reduce("sum", (down, across), Op("mul", (factor, tap), DType.F32))
+    if first + panels * width > columns:
+        value = Where((add(columns - 1, mul(column, -1)),), value, Const(0.0, DType.F32))
+    place = add(first * channels, add(mul(add(mul(sym(n.name), channels), sym(k.name)), width), sym(j.name)))
+    return Stmt(points, DType.F32, (p, n, k, j), value, (sym(p.name), place))
