@@ -57,7 +57,8 @@ from mapsto.plan.traits import Traits
 @dataclass(frozen=True)
 class Contraction:
     """A sum of products, taken apart. `guards` are the conditions (each >= 0) under which A is read; elsewhere it
-    counts as zero. `traits`: of the maker that it is formed for.
+    counts as zero. `traits`: of the maker that it is formed for. `slides`: the channels are a reduction along A's last
+    dim that a row slides along.
     """
 
     target: str
@@ -73,6 +74,7 @@ class Contraction:
     cols: tuple[Iter, ...]
     reds: tuple[Iter, ...]
     traits: Traits
+    slides: bool = False
 
     @property
     def ranges(self) -> Ranges:
@@ -89,7 +91,9 @@ class Contraction:
     @property
     def channels(self) -> tuple[Iter, ...]:
         """The reduction that is to lie innermost in A: the last dim's where that is long enough, else the
-        longest."""
+        longest. One that a row slides along, where that was chosen."""
+        if self.slides:
+            return tuple(r for r in self.reds if r.name in symbols(self.a.index[-1]))
         rows = {i.name for i in self.rows}
         free = [r for r in self.reds if not any(r.name in symbols(e) and symbols(e) & rows for e in self.a.index)]
         last = [r for r in free if self.a.index[-1:] == (sym(r.name),) and self._is_long(r.extent)]
@@ -143,7 +147,7 @@ def absorb(c: Contraction, producer: Stmt) -> Contraction | None:
     A flattened reduction is taken apart again: sum over k of A[k//49, k//7%7, k%7] becomes a sum over three iterators.
     """
     source = producer.value
-    if not isinstance(source, Load) or producer.index is not None or c.guards:
+    if not isinstance(source, Load) or producer.index is not None or (c.guards and not _turns(c, producer, source)):
         return None
     at = {i.name: e for i, e in zip(producer.iters, c.a.index, strict=True)}
     index = tuple(simplify(substitute(e, at), c.ranges) for e in source.index)
@@ -166,7 +170,17 @@ def absorb(c: Contraction, producer: Stmt) -> Contraction | None:
         return None
     a, b = Load(source.tensor, index, source.dtype), replace(c.b, index=b_index)
     made = replace(c, a=a, b=b, reds=tuple(reds))
+    if c.slides and not _slides(made):
+        return None
     return made if is_usable(made) and a.dtype == c.a.dtype else None
+
+
+def _turns(c: Contraction, producer: Stmt, source: Load) -> bool:
+    """Whether a producer gives its operand's dims another order and no more, for a contraction that walks A as it lies:
+    what guards say of A's dims holds of the operand's then.
+    """
+    places = [sym(i.name) for i in producer.iters]
+    return c.slides and len(source.index) == len(places) and sorted(map(str, source.index)) == sorted(map(str, places))
 
 
 def _has_call(e: Dim, names: set[str]) -> bool:
@@ -297,11 +311,36 @@ def recognise(
             found = other
     if found is None:
         return None
+    if found.b.tensor not in constants and _slides(found):
+        sliding = replace(found, slides=True, rows=_longest_last(found.rows))
+        found = sliding if is_usable(sliding) else found
     # around the sum are the iterators of the statement as it came in: a split of groups is the contraction's own matter
     index = found.index if whole is stmt else whole.index or tuple(sym(i.name) for i in whole.iters)
     read = Load(ACCUMULATOR, index, reduce.dtype)
     around = transform(whole.value, lambda node: read if isinstance(node, Reduce) else None)
     return found, around
+
+
+def _slides(c: Contraction) -> bool:
+    """Whether A's last dim is summed over along rows that are a few places apart, as in the gradient of a convolution's
+    weights: images times images, shifted by the taps. Then A is walked as it lies, along that dim, and no other
+    reduction need lie innermost.
+    """
+    last = c.a.index[-1] if c.a.index else 0
+    reds = [r for r in c.reds if r.name in symbols(last)]
+    rows = [i for i in c.rows if i.name in symbols(last)]
+    if len(reds) != 1 or len(rows) != 1 or any(reds[0].name in symbols(e) for e in c.a.index[:-1]):
+        return False
+    step, few, many = linear(last, reds[0].name), rows[0].extent, reds[0].extent
+    if step is None or step.coefficient != 1 or not isinstance(few, int) or not isinstance(many, int):
+        return False
+    return 1 < few < many and len(c.rows) > 1
+
+
+def _longest_last(rows: tuple[Iter, ...]) -> tuple[Iter, ...]:
+    """In the order of tiles, which are of the last one."""
+    longest = max(rows, key=lambda i: i.extent if isinstance(i.extent, int) else math.inf)
+    return (*(i for i in rows if i is not longest), longest)
 
 
 def _classified(

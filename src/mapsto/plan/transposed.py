@@ -2,8 +2,8 @@
 
 out[s*q + r] = sum over taps i with (r + p - i*d) % s == 0 of x[q + (r + p - i*d)/s] * w[i]: for a fixed phase r the
 taps that count form an arithmetic series i = first + step*j, and x is read at q + const - slope*j (Dumoulin and Visin,
-"A guide to convolution arithmetic", 2016, section 4). They are taken from the last one on, so that x is walked forwards:
-with a stride of 1 that is a convolution like any other.
+"A guide to convolution arithmetic", 2016, section 4). They are taken from the last one on, so that x is walked
+forwards: with a stride of 1 that is a convolution like any other.
 """
 
 from __future__ import annotations

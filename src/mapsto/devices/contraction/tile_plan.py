@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from mapsto.devices.contraction.core import Core
-from mapsto.devices.contraction.form import ContractionForm
+from mapsto.devices.contraction.form import ContractionForm, LoopAxis
 from mapsto.devices.contraction.packing import Packing, packing
 from mapsto.devices.contraction.reduction import SlicedLoop, slice_rounds, sliced_loop
 from mapsto.devices.contraction.tile import (
@@ -37,6 +37,8 @@ NEAR_BYTES = 1024 * 1024  # of the second-level cache
 _LARGE_PANEL = 256 * 1024  # bytes, from which on it is met in slices
 _SLICE_BYTES = 64 * 1024
 _SHARED_BY = 4  # tiles at least
+_LEAST_BLOCKS = 4  # items at least, of a product of few panels
+_NEAR_SLICE = 128 * 1024  # bytes of both operands
 _MOST_WAITING = 64 * 1024  # bytes of sums
 _NEIGHBOURS_OF = 2
 _TYPICAL = 256  # a run-time extent, where the cost rule needs a number
@@ -173,12 +175,45 @@ def _sliced(plan: TilePlan) -> TilePlan:
     if not isinstance(panel, int) or not isinstance(units, int) or plan.tiling.counts is None:
         return plan
     size = plan.form.b.element.size
+    if _slides(plan.form):
+        return _slid(plan)
     if panel * size <= _LARGE_PANEL or units * plan.tiles_a_unit < _SHARED_BY:
         return plan
     wanted = max(plan.chunk, -(-_SHARED_BY // plan.tiles_a_unit))
     plan = replace(plan, chunk=-(-units // max(units // wanted, 1)))
     whole = plan.sliced_loop
     return plan if whole is None else replace(plan, slice=slice_rounds(whole, _SLICE_BYTES // size))
+
+
+def _slides(form: ContractionForm) -> bool:
+    """Whether outer rows are an operand shifted by less than what is summed over along it: all of them read nearly the
+    same elements (the gradient of a convolution's weights).
+    """
+    along = (*form.window, LoopAxis(form.channels, form.channel_stride))
+    return any(
+        isinstance(row.extent, int) and isinstance(w.extent, int) and 1 < row.extent < w.extent and row.a == w.a
+        for row in form.rows[:-1]
+        for w in along
+    )
+
+
+def _slid(plan: TilePlan) -> TilePlan:
+    """Slices of both operands that stay near, each for as many of the shifts as can wait; several blocks of shifts
+    where there are few panels.
+    """
+    form, units, panels, last = plan.form, plan.units, plan.panels, plan.form.rows[-1].extent
+    assert isinstance(units, int)
+    if not isinstance(panels, int) or not isinstance(last, int):
+        return plan
+    waiting = plan.tiles_a_unit * max(plan.tiling.sizes) * plan.tiling.width * form.accumulator.size
+    blocks = max(-(-_LEAST_BLOCKS // panels), -(-units * waiting // _MOST_WAITING))
+    plan = replace(plan, rows_outer=False, chunk=-(-units // min(blocks, units)))
+    whole = plan.sliced_loop
+    if whole is None:
+        return plan
+    places = max(whole.elements // plan.tiling.width, 1)
+    rounds = _NEAR_SLICE // (places * (last * form.a.element.size + plan.tiling.width * form.b.element.size))
+    return replace(plan, slice=slice_rounds(whole, max(rounds, 1) * whole.elements))
 
 
 def _shape(form: ContractionForm, core: Core) -> ProductShape:
