@@ -44,10 +44,27 @@ def test_several_inputs_by_their_names(tmp_path: Path) -> None:
     np.testing.assert_allclose(made, model.predict([x, y], verbose=0), rtol=0, atol=1e-5)
 
 
-def test_a_length_that_layers_fix_must_be_said(tmp_path: Path) -> None:
+def test_recurrent_layers_stay_one_node_each_and_lengths_open(tmp_path: Path) -> None:
     ids = keras.Input((None,), dtype="int32", name="ids")
     x = layers.Bidirectional(layers.LSTM(4, return_sequences=True))(layers.Embedding(20, 8)(ids))
+    x = layers.LSTM(5, return_sequences=True, go_backwards=True, use_bias=False)(x)
+    x = layers.GRU(6, return_sequences=True, use_bias=False)(x)
     model = keras.Model(ids, layers.Dense(2)(layers.GRU(3)(x)))
+    for layer in model.layers:  # zeros would hide a bias that is left out
+        layer.set_weights([np.random.default_rng(1).normal(0, 0.5, w.shape) for w in layer.get_weights()])
+    model.save(tmp_path / "m.keras")
+    graph = load(tmp_path / "m.keras")
+    assert sorted(node.op for node in graph.walk() if node.op in ("lstm", "gru")) == ["gru"] * 2 + ["lstm"] * 3
+    exe = mapsto.compile(tmp_path / "m.keras", threads=1)
+    for examples, length in ((3, 5), (1, 1), (2, 9)):
+        x = np.random.default_rng(length).integers(0, 20, (examples, length), np.int32)
+        np.testing.assert_allclose(exe(x), model.predict(x, verbose=0), rtol=0, atol=1e-5)
+
+
+def test_a_length_that_layers_fix_must_be_said(tmp_path: Path) -> None:
+    ids = keras.Input((None,), dtype="int32", name="ids")
+    x = layers.Bidirectional(layers.LSTM(4, return_sequences=True, activation="relu"))(layers.Embedding(20, 8)(ids))
+    model = keras.Model(ids, layers.Dense(2)(layers.GRU(3, recurrent_activation="hard_sigmoid")(x)))
     model.save(tmp_path / "m.keras")
     with pytest.raises(ShapeError, match="axis 1 of input 'ids'"):
         load(tmp_path / "m.keras")

@@ -76,7 +76,9 @@ def _graph(made: Path, inputs: list[str], name: str, budget: Budget | Mapping[st
     import torch
 
     from mapsto.importers.torch import functional, translated_program
+    from mapsto.importers.torch.whole import operators_known
 
+    operators_known()
     program = functional(torch.export.load(made))
     feeds = list(program.feeds)
     for at, said in zip(program.users, inputs, strict=True):

@@ -13,6 +13,7 @@ import keras
 import torch
 
 from mapsto.importers.keras.examples import closed_axes, examples_of
+from mapsto.importers.torch.whole import kept_whole
 
 
 class _Positional(torch.nn.Module):  # type: ignore[misc]
@@ -41,14 +42,15 @@ def told(source: str, made: str, shapes: dict[str, list[Any]]) -> dict[str, Any]
         return {"kind": "trace", "error": said}
     names, examples, open_axes = found
     try:
-        with torch.no_grad():
+        with torch.no_grad(), kept_whole():
             program = torch.export.export(
                 _Positional(model.eval()), examples, dynamic_shapes={"inputs": open_axes}, strict=False
             )
     except Exception as error:  # whatever layers and torch raise
         return {"kind": "trace", "error": f"torch cannot trace it as one graph: {_first(error)}"}
     if closed := closed_axes(program, names, open_axes):
-        said = f"its layers fix {closed} (Keras on torch unrolls recurrent layers); give it by `shapes`"
+        why = "Keras on torch unrolls recurrent layers that have masks or other activations"
+        said = f"its layers fix {closed} ({why}); give it by `shapes`"
         return {"kind": "shapes", "error": said}
     torch.export.save(program, made)
     return {"inputs": names}
@@ -59,5 +61,4 @@ def _first(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    torch.backends.mha.set_fastpath_enabled(False)
     Path(sys.argv[3]).write_text(json.dumps(told(sys.argv[1], sys.argv[2], json.loads(sys.argv[4]))))

@@ -13,9 +13,15 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from mapsto.importers.torch.counted import WhileAnyone
+from mapsto.importers.torch.keras_layers import keras_layers_whole
 
 _REST = "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
 _LAYERS = {"lstm": "Tensor[] hx", "gru": "Tensor hx", "rnn_tanh": "Tensor hx", "rnn_relu": "Tensor hx"}
+
+
+def operators_known() -> None:
+    """From here on torch knows the operators: a program that was saved may have them."""
+    _library()
 
 
 @functools.cache
@@ -60,7 +66,8 @@ def _without_fast_paths() -> Iterator[None]:
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with keras_layers_whole():
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
 
@@ -70,7 +77,7 @@ _not_fused = WhileAnyone(_without_fast_paths)
 
 @contextmanager
 def kept_whole() -> Iterator[None]:
-    """Recurrent layers stay one call each, and attention layers take the way that is not fused already."""
+    """Recurrent layers, Keras's too, stay one call each, and attention layers take the way that is not fused."""
     _library()
     with _not_fused(), _Whole():
         yield
