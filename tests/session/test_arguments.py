@@ -14,7 +14,16 @@ import onnx
 import pytest
 
 import mapsto
-from mapsto.errors import ArgumentError, CompileError, ExecutionError, MapstoError, ModelError, ParseError, ShapeError
+from mapsto.errors import (
+    ArgumentError,
+    CompileError,
+    ExecutionError,
+    MapstoError,
+    ModelError,
+    ParseError,
+    ShapeError,
+    UnsupportedError,
+)
 from mapsto.importers.keras import load as read_keras
 from mapsto.importers.onnx import load as read_onnx
 from mapsto.plan.plan import parse
@@ -346,10 +355,17 @@ def _named(value: Any) -> str:
         ({"loss": _failing_loss}, ArgumentError),
         ({"learning_rate": "x"}, ArgumentError),
         ({"learning_rate": float("nan")}, ArgumentError),
-        ({"learning_rate": None}, ArgumentError),
-        ({"momentum": "x"}, ShapeError),
-        ({"momentum": None}, ShapeError),
-        ({"momentum": 2}, ShapeError),
+        ({"optimizer": 5}, ArgumentError),
+        ({"optimizer": "newton"}, UnsupportedError),
+        ({"frozen": "conv"}, ArgumentError),
+        ({"frozen": ["nothing*"]}, ShapeError),
+        ({"rates": ["conv"]}, ArgumentError),
+        ({"rates": {"conv*": "x"}}, ArgumentError),
+        ({"rates": {"nothing*": 1.0}}, ShapeError),
+        ({"seed": -1}, ArgumentError),
+        ({"clip_value": 0}, ArgumentError),
+        ({"clip_norm": "x"}, ArgumentError),
+        ({"accumulate": 0}, ArgumentError),
         ({"parameters": 5}, ArgumentError),
         ({"parameters": "conv"}, ArgumentError),
         ({"parameters": [5]}, ArgumentError),

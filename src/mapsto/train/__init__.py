@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 from mapsto.train.losses import LOSSES, Loss
+from mapsto.train.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from mapsto.train.trainer import Trainer
 
-__all__ = ["LOSSES", "Loss", "Trainer"]
+__all__ = [
+    "LOSSES",
+    "OPTIMIZERS",
+    "SGD",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Loss",
+    "Optimizer",
+    "RMSprop",
+    "Trainer",
+]

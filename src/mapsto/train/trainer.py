@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -10,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from mapsto.arguments import brief, real, text_of
+from mapsto.arguments import text_of
 from mapsto.boundary import public
-from mapsto.errors import ArgumentError, ExecutionError, MapstoError, ShapeError, UnsupportedError
+from mapsto.errors import ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.passes import AffineFolding, DeadCode
 from mapsto.passes.gradient import as_inputs
@@ -20,14 +19,17 @@ from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable
 from mapsto.session.compile import prepared
 from mapsto.session.entry import compile_model
-from mapsto.train.losses import LOSSES, Loss, cross_entropy
-from mapsto.train.sgd import step_graph, trainable, with_loss
+from mapsto.train.losses import Loss, checked_labels, loss_of
+from mapsto.train.model import chosen, factors_of, output_of, trainable
+from mapsto.train.optimizers import Optimizer, optimizer_of
+from mapsto.train.settings import bound_of, by_name, count_of, rate_of, same_names, seed_of
+from mapsto.train.step import StepGraph, Updating, step_graph, with_loss
 
 
 class Trainer:
     """Trains a model by gradient descent. Forward, backward and update are compiled as one.
 
-        trainer = Trainer("model.onnx", loss="cross_entropy", learning_rate=0.05)
+        trainer = Trainer("model.onnx", "cross_entropy", "adam", learning_rate=0.001)
         loss = trainer.step({"image": images, "label": labels})
 
     `parameters` are the arrays that the steps move; they stay where they are in memory, and what a caller writes into
@@ -39,62 +41,106 @@ class Trainer:
         self,
         model: Any,
         loss: str | Loss = "cross_entropy",
-        learning_rate: float = 0.1,
+        optimizer: str | Optimizer = "adam",
         *,
-        momentum: float = 0.0,
+        learning_rate: float | None = None,
         parameters: Sequence[str] | None = None,
+        frozen: Sequence[str] = (),
+        rates: Mapping[str, float] | None = None,
         output: str | None = None,
         label: str = "label",
         shapes: Mapping[str, Sequence[int | str | None]] | None = None,
         threads: int | None = None,
+        seed: int = 0,
+        clip_value: float | None = None,
+        clip_norm: float | None = None,
+        accumulate: int = 1,
     ) -> None:
         """model: what `mapsto.compile` takes. loss: a name in `mapsto.train.LOSSES`, or a function like those.
+        optimizer: an `Optimizer`, or a name in `mapsto.train.OPTIMIZERS`. learning_rate: in the place of its own.
 
-        momentum: in [0, 1); 0 is plain gradient descent. parameters: the constants to train (None: every float constant
-        of two elements or more). output: the output that the loss is taken of (None: the only one). label: the name of
-        the input that holds what is wanted. shapes, threads: as for `mapsto.compile`.
+        parameters: the constants to train, by names or patterns (`encoder.*`); None: every float constant of two
+        elements or more. frozen: patterns of those that stay as they are. rates: pattern -> factor of the learning
+        rate; of several that fit, the last. output: the output that the loss is taken of (None: the only one). label:
+        the name of the input that holds what is wanted. shapes, threads: as for `mapsto.compile`. seed: of what is
+        drawn in training. clip_value, clip_norm: bounds of the gradients' elements, and of the norm of all gradients.
+        accumulate: how many batches make one step of the optimizer, by the mean of their gradients.
 
         Raises ArgumentError for arguments of other types, ShapeError for a loss that does not fit or unknown names,
         UnsupportedError for an op without a gradient, and what `mapsto.compile` raises.
         """
         self._threads = thread_count(threads)
         self._label = text_of(label, "label (the name of an input)")
-        self.learning_rate = _rate(learning_rate)
-        rule, kept_share = _loss_named(loss), _momentum(momentum)
+        self._optimizer = optimizer_of(optimizer)
+        self.learning_rate = self._optimizer.learning_rate if learning_rate is None else rate_of(learning_rate)
+        self._parts = count_of(accumulate, "accumulate")
+        self._loss = loss_of(loss)
+        clips = bound_of(clip_value, "clip_value"), bound_of(clip_norm, "clip_norm")
         # no pass that looks at what elements a constant has: a bias that starts at zero is to be trained, not left out
         self._model = prepared(model, shapes, (DeadCode(), AffineFolding(), DeadCode()))
-        self._output = _output(self._model, output)
-        scored = _scored(self._model, self._output, rule, label)
-        names = trainable(scored) if parameters is None else _names(parameters)
+        self._output = output_of(self._model, output)
+        scored = with_loss(self._model, self._output, self._loss, label)
+        names = chosen(self._model, trainable(scored), parameters, frozen)
         if not names:
             raise ShapeError(f"the loss of {self._output!r} depends on no float constant: there is nothing to train")
-        self.parameters = {name: array.copy() for name, array in _chosen(self._model, names).items()}
-        step = step_graph(as_inputs(scored, names), names, kept_share)
-        self._velocities = {v: np.zeros_like(self.parameters[n]) for n, v in step.velocities}
-        self._rate = step.rate
-        self._checks_classes = rule is cross_entropy
-        self.executable: Executable = compile_model(step.graph, threads=threads)
+        self.parameters = {name: np.array(self._model.constants[name], order="C") for name in names}
+        updating = Updating(self._optimizer, factors_of(names, rates), *clips)
+        opened = as_inputs(scored, names)
+        self._step = step_graph(opened, names, updating, self._parts)
+        self._states = {
+            s.name: (f"optimizer/{s.state}/{s.parameter}", np.full_like(self.parameters[s.parameter], s.start))
+            for s in self._step.states
+        }
+        self._sums = {
+            name: (f"gradient/{parameter}", np.zeros_like(self.parameters[parameter]))
+            for parameter, name in self._step.sums.items()
+        }
+        self._counters = {
+            "counter/step": np.array(0, np.int64),
+            "counter/part": np.array(0, np.int64),
+            "counter/seed": np.array(seed_of(seed), np.int64),
+        }
+        self.executable: Executable = compile_model(self._step.graph, threads=threads)
+        self._part: Executable | None = None
+        if self._parts > 1:
+            part: StepGraph = step_graph(opened, names, updating, self._parts, is_last=False)
+            self._part = compile_model(part.graph, threads=threads)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the optimizer that have been done."""
+        return int(self._counters["counter/step"])
 
     @public
-    def step(self, inputs: Mapping[str, Any]) -> float:
-        """The loss of a batch, before the step that it makes. inputs: the model's, and the label.
+    def step(self, batch: Mapping[str, Any]) -> float:
+        """The loss of a batch, before the step that it makes, or its part of one. batch: the model's inputs, and the
+        label.
 
         Raises ShapeError for inputs that do not fit, ExecutionError for a label that is no class, ArgumentError for a
         learning rate that is no number.
         """
-        _by_name(inputs)
-        own = {self._rate: np.float32(_rate(self.learning_rate)), **self.parameters, **self._velocities}
-        clash = sorted(set(inputs) & set(own))
-        if clash:
-            raise ShapeError(f"{', '.join(clash)} belongs to the trainer; pass the model's inputs and {self._label!r}")
-        if self._checks_classes and self._label in inputs:
-            self._check_classes(inputs[self._label])
-        return float(self.executable.run({**inputs, **own})["loss"])
+        by_name(batch)
+        rate, done = rate_of(self.learning_rate), self._counters["counter/part"]
+        is_last = int(done) + 1 == self._parts
+        exe = self.executable if is_last else self._part
+        assert exe is not None
+        loss = exe.run({**self._fed(batch), **self._own(rate, is_last)})["loss"]
+        done[...] = 0 if is_last else int(done) + 1
+        if is_last:
+            self._counters["counter/step"] += 1
+        return float(loss)
+
+    @public
+    def evaluate(self, batch: Mapping[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
+        """The loss of a batch and the model's outputs by name, as the model is in inference. Raises as `step` does."""
+        by_name(batch)
+        found = self._scoring.run({**self._fed(batch), **self.parameters})
+        return float(found["loss"]), {name: array for name, array in found.items() if name != "loss"}
 
     @public
     def predict(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The model's outputs by name, with the parameters as they are now."""
-        _by_name(inputs)
+        by_name(inputs)
         return self._forward.run({**inputs, **self.parameters})
 
     @public
@@ -103,91 +149,63 @@ class Trainer:
         now = {name: array.copy() for name, array in self.parameters.items()}
         return replace(self._model, constants={**self._model.constants, **now})
 
+    @public
+    def state(self) -> dict[str, np.ndarray]:
+        """All that decides the next step beside the batch and the rate, by name: `parameter/NAME`, `optimizer/...`,
+        `gradient/NAME` (sums of the parts of a step), `counter/...`. The arrays themselves, not copies.
+        """
+        return {
+            **{f"parameter/{name}": array for name, array in self.parameters.items()},
+            **dict(self._states.values()),
+            **dict(self._sums.values()),
+            **self._counters,
+        }
+
+    @public
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Copies a state in, so that training goes on as it did where the state was taken. Raises ShapeError where
+        names, shapes or types are not those of `state()`, and changes nothing then.
+        """
+        by_name(state, "state")
+        own = self.state()
+        same_names(own, state)
+        given = {name: np.asarray(array) for name, array in state.items()}
+        for name, array in own.items():
+            new = given[name]
+            if new.shape != array.shape or new.dtype != array.dtype:
+                raise ShapeError(
+                    f"state: {name} is {new.dtype}{list(new.shape)}; {array.dtype}{list(array.shape)} was expected"
+                )
+        for name, array in own.items():
+            np.copyto(array, given[name])
+
+    def _fed(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch as the step takes it: labels looked at, and nothing in it that is the trainer's."""
+        clash = sorted(set(batch) & (set(self.parameters) | set(self._states) | set(self._sums)))
+        if clash:
+            raise ShapeError(f"{', '.join(clash)} belongs to the trainer; pass the model's inputs and {self._label!r}")
+        fed = dict(batch)
+        if self._label in fed:
+            output = self._model.values()[self._output]
+            fed[self._label] = checked_labels(self._loss, self._label, fed[self._label], output)
+        return fed
+
+    def _own(self, rate: float, is_last: bool) -> dict[str, Any]:
+        """What a step takes beside the batch."""
+        own = {**self.parameters, **{name: array for name, (_, array) in self._sums.items()}}
+        if not is_last:
+            return own
+        step = self.steps + 1
+        for scalar in self._step.scalars:
+            number = self._optimizer.scalars(rate * scalar.factor, step)[scalar.scalar]
+            own[scalar.name] = np.asarray(number, scalar.dtype.numpy)
+        return {**own, **{name: array for name, (_, array) in self._states.items()}}
+
     @cached_property
     def _forward(self) -> Executable:
         return compile_model(as_inputs(self._model, list(self.parameters)), threads=self._threads)
 
-    def _check_classes(self, given: Any) -> None:
-        try:
-            labels = np.asarray(given)
-        except Exception:  # the run tells what is wrong with it
-            return
-        classes = self._model.values()[self._output].shape[1]
-        if not labels.size or labels.dtype.kind not in "iu" or not isinstance(classes, int):
-            return
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= classes:
-            wrong = low if low < 0 else high
-            raise ExecutionError(
-                f"input {self._label!r}: the label {wrong} is no class; classes are 0 to {classes - 1}"
-            )
-
-
-def _momentum(value: Any) -> float:
-    number = real(value)
-    if number is None or not 0 <= number < 1:
-        raise ShapeError(f"momentum {brief(value)} is outside [0, 1)")
-    return number
-
-
-def _rate(value: Any) -> float:
-    number = real(value)
-    if number is None or not math.isfinite(number):
-        raise ArgumentError(f"learning_rate: {brief(value)} is no finite number")
-    return number
-
-
-def _names(parameters: Any) -> tuple[str, ...]:
-    try:
-        names = () if isinstance(parameters, (str, bytes)) else tuple(parameters)
-    except TypeError:
-        names = ()
-    if not names or not all(isinstance(name, str) for name in names):
-        raise ArgumentError(f"parameters: expected names of constants, got {brief(parameters)}")
-    return names
-
-
-def _by_name(inputs: Any) -> None:
-    if not isinstance(inputs, Mapping):
-        raise ArgumentError(f"inputs: expected a dict by name, got {brief(inputs)}")
-
-
-def _scored(model: Graph, output: str, rule: Loss, label: str) -> Graph:
-    """The model with its loss. What a loss of the user's raises becomes an ArgumentError, with that as its cause."""
-    try:
-        return with_loss(model, output, rule, label)
-    except MapstoError:
-        raise
-    except Exception as error:
-        if rule in LOSSES.values():
-            raise
-        raise ArgumentError(f"loss: {brief(rule)} raised {type(error).__name__}: {error}") from error
-
-
-def _loss_named(loss: Any) -> Loss:
-    if not isinstance(loss, str):
-        if not callable(loss):
-            raise ArgumentError(f"loss: expected a name or a function, got {brief(loss)}; known: {', '.join(LOSSES)}")
-        rule: Loss = loss
-        return rule
-    if loss not in LOSSES:
-        raise UnsupportedError(f"there is no loss {loss!r}; known: {', '.join(LOSSES)}")
-    return LOSSES[loss]
-
-
-def _output(model: Graph, name: str | None) -> str:
-    """The output that the loss is taken of."""
-    if name is None and len(model.outputs) == 1:
-        return model.outputs[0]
-    if name not in model.outputs:
-        said = "say which" if name is None else f"there is no output {name!r}"
-        raise ShapeError(f"the model has the outputs {', '.join(model.outputs)}: {said}: output=...")
-    return name
-
-
-def _chosen(model: Graph, names: Sequence[str]) -> dict[str, np.ndarray]:
-    missing = [name for name in names if name not in model.constants]
-    if missing:
-        known = ", ".join(trainable(model))
-        raise ShapeError(f"the model has no constant named {', '.join(missing)}; its float constants are {known}")
-    return {name: np.ascontiguousarray(model.constants[name]) for name in names}
+    @cached_property
+    def _scoring(self) -> Executable:
+        graph = with_loss(self._model, self._output, self._loss, self._label, self._model.outputs)
+        return compile_model(as_inputs(graph, list(self.parameters)), threads=self._threads)
