@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from mapsto.train.losses import LOSSES, Loss
+from mapsto.train.losses import (
+    LOSSES,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    KLDivergence,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+)
 from mapsto.train.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from mapsto.train.trainer import Trainer
 
@@ -13,7 +22,13 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BinaryCrossEntropy",
+    "CrossEntropy",
+    "Huber",
+    "KLDivergence",
     "Loss",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "Optimizer",
     "RMSprop",
     "Trainer",

@@ -127,7 +127,7 @@ class Adam(Optimizer):
         return {"mean": 0.0, "square": 0.0}
 
     def scalars(self, rate: float, step: int) -> dict[str, float]:
-        return {"rate": rate / (1 - self.beta1**step), "root": math.sqrt(1 - self.beta2**step)}
+        return {"rate": rate / (1 - self.beta1**step), "unbias": 1 / math.sqrt(1 - self.beta2**step)}
 
     def update(
         self, b: Builder, p: Value, g: Value, states: States, scalars: States
@@ -139,7 +139,7 @@ class Adam(Optimizer):
     ) -> tuple[Value, dict[str, Value]]:
         mean = _towards(b, states["mean"], g, 1 - self.beta1)
         square = _square_mean(b, states["square"], g, self.beta2)
-        root = b.one("div", [b.one("sqrt", [square]), scalars["root"]])
+        root = _mul(b, b.one("sqrt", [square]), scalars["unbias"])
         step = b.one("div", [_mul(b, mean, scalars["rate"]), _add(b, root, composite.scalar(b, self.epsilon, root))])
         return _sub(b, p, step), {"mean": mean, "square": square}
 

@@ -97,6 +97,15 @@ def step_graph(
     return StepGraph(builder.finish(step.results, step.updates, names=step.names), scalars, states, sums)
 
 
+def updates_graph(
+    builder: Builder, parameters: Mapping[str, Value], gradients: Mapping[str, Value], updating: Updating
+) -> StepGraph:
+    """The update alone, by gradients that are values of the builder's, as its inputs are: what `step_graph` ends in."""
+    step = _Step(builder, [], [], [])
+    scalars, states = step.updated(parameters, gradients, updating)
+    return StepGraph(builder.finish(step.results, step.updates, names=step.names), scalars, states, {})
+
+
 class _Step:
     """A graph in the making that outputs are added to which take over the memory of inputs."""
 
