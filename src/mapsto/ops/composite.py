@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, floordiv
+from mapsto.ir.expr import Dim, floordiv, product
 from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import compute_type
 from mapsto.ops.builder import Builder
@@ -171,6 +171,60 @@ def batch_norm(b: Builder, x: Value, scale: Value, bias: Value, mean: Value, var
     shift = _sub(b, o, _mul(b, m, factor))
     y = _mul(b, cast(b, x, wide), _by_channel(b, factor, x.rank))
     return cast(b, _add(b, y, _by_channel(b, shift, x.rank)), x.dtype)
+
+
+def batch_norm_trained(
+    b: Builder, x: Value, scale: Value | None, bias: Value | None, running: tuple[Value, Value] | None, eps: float,
+    momentum: float,
+) -> tuple[Value, tuple[Value, Value] | None]:
+    """Batch normalisation by the batch's own mean and variance; what running ones become: old + momentum (new - old),
+    the new variance being the unbiased estimate.
+
+    x is centred by a mean that no gradient is taken of; what the mean adds to the gradient goes through the shift of
+    each channel, so that a backward pass has two sums over the batch instead of three.
+    """
+    axes = [0, *range(2, x.rank)]
+    wide = _wide(b, x)
+    mean = reduce(b, wide, "mean", axes)
+    centre = b.one("detach", [mean])
+    centred = _sub(b, wide, centre)
+    variance = reduce(b, _mul(b, centred, centred), "mean", axes)
+    inverse = b.one("reciprocal", [b.one("sqrt", [_add(b, variance, scalar(b, eps, wide))])])
+    factor = inverse if scale is None else _mul(b, inverse, _by_channel(b, cast(b, scale, wide.dtype), x.rank))
+    shift = b.one("neg", [_mul(b, _sub(b, mean, centre), factor)])
+    if bias is not None:
+        shift = _add(b, shift, _by_channel(b, cast(b, bias, wide.dtype), x.rank))
+    y = cast(b, _add(b, _mul(b, centred, factor), shift), x.dtype)
+    if running is None:
+        return y, None
+    count = product(x.shape[axis] for axis in axes)
+    b.require(count - 2, "batch normalisation in training needs more than one element a channel")
+    amount = b.one("full", [], shape=(), value=count, dtype=wide.dtype)
+    unbiased = _mul(b, variance, _div(b, amount, _sub(b, amount, scalar(b, 1.0, amount))))
+    return y, (_moved(b, running[0], mean, momentum), _moved(b, running[1], unbiased, momentum))
+
+
+def _moved(b: Builder, old: Value, new: Value, momentum: float) -> Value:
+    """(1 - momentum) old + momentum new"""
+    new = cast(b, reshape(b, new, old.shape), old.dtype)
+    return _add(b, _mul(b, old, scalar(b, 1 - momentum, old)), _mul(b, new, scalar(b, momentum, old)))
+
+
+def dropout(
+    b: Builder, x: Value, ratio: float, run: Value, stream: int, shape: Sequence[Dim] | None = None
+) -> tuple[Value, Value]:
+    """Each element, or, where `shape` says fewer, each group of them, is zero by chance, all others divided by the
+    share that is kept; and which are kept. run: u64[], another one in each run; stream: what tells this draw from
+    others of a run.
+    """
+    drawn = b.one(
+        "random_uniform", [run], shape=tuple(x.shape if shape is None else shape), seed=stream, dtype=DType.F32,
+        low=0.0, high=1.0,
+    )
+    kept = b.one("ge", [drawn, b.constant(np.float32(ratio))])
+    wide = _wide(b, x)
+    scaled = _mul(b, wide, scalar(b, 1 / (1 - ratio) if ratio < 1 else 0.0, wide))
+    return cast(b, b.one("select", [kept, scaled, scalar(b, 0.0, wide)]), x.dtype), kept
 
 
 def instance_norm(b: Builder, x: Value, scale: Value, bias: Value, eps: float) -> Value:

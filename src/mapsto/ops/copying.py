@@ -1,7 +1,7 @@
-"""`copy`: the same elements in memory of their own.
+"""`copy`: the same elements in memory of their own; `detach`: the same elements, of which no gradient is taken.
 
-Only graph outputs need it, where one value would have to be two: an output that is an input or a constant, or that has
-two names.
+Only graph outputs need a copy, where one value would have to be two: an output that is an input or a constant, or that
+has two names.
 """
 
 from __future__ import annotations
@@ -39,3 +39,13 @@ def _gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[V
 
 # Not folded: the copy is what is wanted.
 register(OpSpec("copy", "elementwise", _infer, _copy, _lower, gradient=_gradient, foldable=False))
+
+
+def _no_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    return [None]
+
+
+register(OpSpec(
+    "detach", "elementwise", _infer, _copy, _lower, content=lambda inputs, attrs, shapes: inputs[0],
+    gradient=_no_gradient,
+))  # fmt: skip

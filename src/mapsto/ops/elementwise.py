@@ -218,36 +218,55 @@ def _one_minus(b: Making, v: Value) -> Value:
     return b.one("sub", [scalar_like(b, 1.0, v), v])
 
 
-def _with_slope(slope: Callable[[Making, Node, Value], Value]) -> Gradient:
-    """gradient = incoming where x >= 0, else incoming * slope(x)."""
+def _with_slope(slope: Callable[[Making, Value, Value, float], Value]) -> Gradient:
+    """gradient = incoming where x >= 0, else incoming * slope(x, y, alpha). The sign of x is read off y where that has
+    it, so that x itself need not be kept for the backward pass.
+    """
 
     def gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
         (g,) = incoming
         if g is None:
             return [None]
-        x = b.lookup(node.inputs[0])
-        below = b.one("mul", [g, slope(b, node, x)])
-        return [b.one("select", [b.one("lt", [x, scalar_like(b, 0.0, x)]), below, g])]
+        alpha, x = float(node.attrs["alpha"]), b.lookup(node.inputs[0])  # type: ignore[arg-type]
+        signed = node.output if alpha > 0 else x
+        below = b.one("mul", [g, slope(b, x, node.output, alpha)])
+        return [b.one("select", [b.one("lt", [signed, scalar_like(b, 0.0, x)]), below, g])]
 
     return gradient
 
 
-def _alpha(b: Making, node: Node, x: Value) -> Value:
-    return scalar_like(b, float(node.attrs["alpha"]), x)  # type: ignore[arg-type]
+def _elu_slope(b: Making, x: Value, y: Value, alpha: float) -> Value:
+    """alpha e^x, which is y + alpha"""
+    return b.one("add", [y, scalar_like(b, alpha, y)])
 
 
-def _elu_slope(b: Making, node: Node, x: Value) -> Value:
-    return b.one("mul", [_alpha(b, node, x), b.one("exp", [x])])
+def _relu_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """By y, which is positive where x is: x itself need not be kept."""
+    (g,) = incoming
+    if g is None:
+        return [None]
+    zero = scalar_like(b, 0.0, g)
+    return [b.one("select", [b.one("gt", [node.output, zero]), g, zero])]
 
 
-def _step(b: Making, x: Value) -> Value:
-    """1 where x > 0, else 0."""
-    return b.one("cast", [b.one("gt", [x, scalar_like(b, 0.0, x)])], to=x.dtype)
+def _flat(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """Of what stays the same between its jumps."""
+    return [None]
+
+
+def _square_and(b: Making, x: Value, more: float) -> Value:
+    """x^2 + more"""
+    return b.one("add", [b.one("mul", [x, x]), scalar_like(b, more, x)])
+
+
+def _by_root(square: Callable[[Making, Value], Value], sign: float = 1.0) -> Gradient:
+    """The derivative is sign / sqrt(square(x))."""
+    return _chain(lambda b, x, y: b.one("div", [scalar_like(b, sign, x), b.one("sqrt", [square(b, x)])]))
 
 
 _unary("neg", NUMBERS, content=lambda a: -a, gradient=_chain(lambda b, x, y: scalar_like(b, -1.0, x)))
 _unary("abs", NUMBERS, content=_abs_dim, gradient=_chain(lambda b, x, y: b.one("sign", [x])))
-_unary("sign", NUMBERS, content=_sign_dim)
+_unary("sign", NUMBERS, content=_sign_dim, gradient=_flat)
 _unary("sqrt", FLOATS, gradient=_chain(lambda b, x, y: b.one("div", [scalar_like(b, 0.5, x), y])))
 _unary("exp", FLOATS, gradient=_chain(_exp_gradient))
 _unary("log", FLOATS, gradient=_chain(lambda b, x, y: b.one("reciprocal", [x])))
@@ -268,11 +287,12 @@ _unary(
 )  # fmt: skip
 _unary(
     "relu", NUMBERS, build=_relu, reference=lambda x, attrs: np.maximum(x, np.zeros((), x.dtype)),
-    gradient=_chain(lambda b, x, y: _step(b, x)),
+    gradient=_relu_gradient,
 )  # fmt: skip
 _unary(
     "leaky_relu", FLOATS, build=_leaky_relu,
-    reference=lambda x, attrs: np.where(x < 0, x * x.dtype.type(attrs["alpha"]), x), gradient=_with_slope(_alpha),
+    reference=lambda x, attrs: np.where(x < 0, x * x.dtype.type(attrs["alpha"]), x),
+    gradient=_with_slope(lambda b, x, y, alpha: scalar_like(b, alpha, x)),
 )  # fmt: skip
 _unary(
     "elu", FLOATS, build=_elu,
@@ -283,8 +303,19 @@ _unary("reciprocal", FLOATS, build=_reciprocal, reference=lambda x, attrs: np.on
        gradient=_chain(lambda b, x, y: b.one("neg", [b.one("mul", [y, y])])))  # fmt: skip
 _unary("sin", FLOATS, gradient=_chain(lambda b, x, y: b.one("cos", [x])))
 _unary("cos", FLOATS, gradient=_chain(lambda b, x, y: b.one("neg", [b.one("sin", [x])])))
-for _name in ("tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "floor", "ceil", "round"):
-    _unary(_name, FLOATS)
+_unary("tan", FLOATS, gradient=_chain(lambda b, x, y: b.one("add", [scalar_like(b, 1.0, y), b.one("mul", [y, y])])))
+_unary("asin", FLOATS, gradient=_by_root(lambda b, x: _one_minus(b, b.one("mul", [x, x]))))
+_unary("acos", FLOATS, gradient=_by_root(lambda b, x: _one_minus(b, b.one("mul", [x, x])), -1.0))
+_unary("atan", FLOATS, gradient=_chain(lambda b, x, y: b.one("reciprocal", [_square_and(b, x, 1.0)])))
+_unary("sinh", FLOATS, gradient=_chain(lambda b, x, y: b.one("cosh", [x])))
+_unary("cosh", FLOATS, gradient=_chain(lambda b, x, y: b.one("sinh", [x])))
+_unary("asinh", FLOATS, gradient=_by_root(lambda b, x: _square_and(b, x, 1.0)))
+_unary("acosh", FLOATS, gradient=_by_root(lambda b, x: _square_and(b, x, -1.0)))
+_unary("atanh", FLOATS, gradient=_chain(
+    lambda b, x, y: b.one("reciprocal", [_one_minus(b, b.one("mul", [x, x]))])
+))  # fmt: skip
+for _name in ("floor", "ceil", "round"):
+    _unary(_name, FLOATS, gradient=_flat)
 _unary("not", BOOLS, content=lambda a: int(not a) if isinstance(a, int) else None)
 _unary("bitnot", INTEGERS, content=lambda a: -1 - a)
 _unary("isnan", FLOATS, result=DType.BOOL)

@@ -15,7 +15,7 @@ from mapsto.kernel.ast import Cast, Const, Index, Iter, Op, Scalar, Stmt
 from mapsto.kernel.scalar import compute_type, convert
 from mapsto.ops.elementwise import converted
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import FLOATS, static
+from mapsto.ops.shapes import FLOATS, describe, static
 
 # ---- iota(shape=(n,), start, step, dtype): start + step*i ------------------------------------------------------------
 
@@ -126,8 +126,9 @@ def _full_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequenc
 
 register(OpSpec("full", "source", _infer_full, _full, _lower_full, _full_content))
 
-# ---- random_uniform(shape, low, high, seed, dtype), random_normal(shape, mean, scale, seed, dtype) -------------------
+# ---- random_uniform(run?; shape, low, high, seed, dtype), random_normal(run?; shape, mean, scale, seed, dtype) -------
 #
+# run: 64 bits (u64[]) that differ from run to run, where numbers are to; without them they are the same in every run.
 # Counter-based: element i is a function of (seed, i) alone, so the numbers are the same however the work is shared.
 # The 64 bits of an element are SplitMix64 (Steele, Lea, Flood, OOPSLA 2014) at the counter: z = mix(seed' +
 # (i+1)*GOLDEN).
@@ -149,17 +150,19 @@ def _origin(seed: int) -> int:
     return z ^ (z >> _LAST_SHIFT)
 
 
-def _bits(count: int, seed: int) -> Array:
-    z = (np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN)) + np.uint64(_origin(seed))
+def _bits(count: int, seed: int, run: Array | None) -> Array:
+    origin = np.uint64(_origin(seed)) if run is None else np.uint64(_origin(seed)) ^ np.uint64(run)
+    z = (np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GOLDEN)) + origin
     for shift, factor in _MIX:
         z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
     return np.asarray(z ^ (z >> np.uint64(_LAST_SHIFT)))
 
 
-def _lower_bits(flat: Dim, seed: int) -> Scalar:
+def _lower_bits(flat: Dim, seed: int, run: Scalar | None) -> Scalar:
     u64 = DType.U64
     z: Scalar = Op("mul", (Cast(Index(flat + 1), u64), Const(GOLDEN, u64)), u64)
-    z = Op("add", (z, Const(_origin(seed), u64)), u64)
+    origin: Scalar = Const(_origin(seed), u64)
+    z = Op("add", (z, origin if run is None else Op("bitxor", (run, origin), u64)), u64)
     for shift, factor in _MIX:
         z = Op("mul", (_folded(z, shift), Const(factor, u64)), u64)
     return _folded(z, _LAST_SHIFT)
@@ -214,12 +217,14 @@ def _random(
         dtype = inference.attrs["dtype"]
         if dtype not in FLOATS:
             raise ShapeError(f"{name}: {dtype.value} is no float type")
+        if inference.inputs and (inference.value(0).dtype is not DType.U64 or inference.value(0).rank):
+            raise ShapeError(f"{describe(inference)}: what differs from run to run is u64[]")
         return [(dtype, tuple(inference.attrs["shape"]))]
 
     def reference(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
         (shape,) = shapes
         with np.errstate(over="ignore"):
-            values = make(_bits(math.prod(shape), attrs["seed"]), attrs)
+            values = make(_bits(math.prod(shape), attrs["seed"], inputs[0] if inputs else None), attrs)
         return [convert(values.astype(np.float32).reshape(shape), attrs["dtype"])]
 
     def lower(low: Lowering) -> list[Stmt]:
@@ -227,7 +232,9 @@ def _random(
         flat: Dim = 0
         for i in iters:
             flat = flat * i.extent + sym(i.name)
-        return [low.stmt(iters, converted(build(_lower_bits(flat, low.attrs["seed"]), low.attrs), low.output.dtype))]
+        run = low.load(0, ()) if low.inputs else None
+        bits = _lower_bits(flat, low.attrs["seed"], run)
+        return [low.stmt(iters, converted(build(bits, low.attrs), low.output.dtype))]
 
     register(OpSpec(name, "source", infer, reference, lower, foldable=False))
 

@@ -82,6 +82,7 @@ ARITHMETIC = RuleTable([
     _twice("neg"), _twice("not"), _twice("bitnot"),
     _idempotent("relu"), _idempotent("abs"), _idempotent("floor"), _idempotent("ceil"), _idempotent("round"),
     RewriteRule("copy(x) == x", OpPattern("copy", Wildcard("x")), lambda b, m: m["x"]),
+    RewriteRule("detach(x) == x", OpPattern("detach", Wildcard("x")), lambda b, m: m["x"]),
 ])  # fmt: skip
 
 

@@ -134,7 +134,7 @@ def compiled_module(
         if asked.shapes:
             if dynamic_shapes is not None:
                 raise ArgumentError("shapes, dynamic_shapes: both say which sizes stay open; leave one of them out")
-            dynamic_shapes, named = _dynamic(module, args, dict(keywords or {}), asked.shapes)
+            dynamic_shapes, named = open_sizes(module, args, dict(keywords or {}), asked.shapes)
         program = exported(module, args, keywords, dynamic_shapes, named)
     name = type(module).__name__
     holders, written = _holders(module, program), {n for kind, n in program.results if kind == "buffer"}
@@ -207,7 +207,7 @@ def _holder(module: Any, feed: Supplied) -> Callable[[], Any]:
     return lambda: feed.held
 
 
-def _dynamic(
+def open_sizes(
     module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Our shapes as torch's, and the names: a name leaves an axis open; a number, or None, keeps the example's."""

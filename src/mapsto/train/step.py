@@ -19,6 +19,7 @@ from mapsto.passes.retrace import copy_into
 from mapsto.train.losses import Loss
 from mapsto.train.optimizers import Optimizer
 
+_MASK = (1 << 64) - 1
 _NORM_ROUNDING = 1e-6  # PyTorch's clip_grad_norm_ adds it to the norm that it divides by
 
 
@@ -68,14 +69,17 @@ class StepGraph:
 
 
 def with_loss(graph: Graph, output: str, loss: Loss, label: str, kept: Sequence[str] = ()) -> Graph:
-    """The graph with the loss of one of its outputs as its first output, and those of `kept` after it."""
+    """The graph with the loss of one of its outputs as its first output; after it those of `kept`, and what takes over
+    the memory of inputs.
+    """
     if label in graph.values():
         raise ShapeError(f"the model has a value named {label!r} already; give `label=` another name")
     builder = Builder(graph.name)
     values = copy_into(builder, graph)
     with builder.source("loss"):
         result = loss(builder, values[output], label)
-    made = builder.finish([result, *(values[name] for name in kept)], names=["loss", *kept])
+    kept = list(dict.fromkeys((*kept, *(updated for _, updated in graph.updates))))
+    made = builder.finish([result, *(values[name] for name in kept)], graph.updates, names=["loss", *kept])
     return DeadCode()(made)
 
 
@@ -95,6 +99,18 @@ def step_graph(
     sums = step.accumulated(gradients, parts, is_last) if parts > 1 else {}
     scalars, states = ((), ()) if not is_last else step.updated({n: values[n] for n in parameters}, gradients, updating)
     return StepGraph(builder.finish(step.results, step.updates, names=step.names), scalars, states, sums)
+
+
+def run_number(seed: int, run: int) -> int:
+    """64 bits that make the draws of a run differ from those of others: SplitMix64 at the seed's place, twice."""
+    return _mixed(_mixed(seed) + run)
+
+
+def _mixed(z: int) -> int:
+    z = (z + 0x9E3779B97F4A7C15) & _MASK
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = ((z ^ (z >> shift)) * factor) & _MASK
+    return z ^ (z >> 31)
 
 
 def updates_graph(

@@ -13,17 +13,14 @@ from mapsto.arguments import text_of
 from mapsto.boundary import public
 from mapsto.errors import ShapeError
 from mapsto.ir.graph import Graph
-from mapsto.passes import AffineFolding, DeadCode
-from mapsto.passes.gradient import as_inputs
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable
-from mapsto.session.compile import prepared
 from mapsto.session.entry import compile_model
 from mapsto.train.losses import Loss, checked_labels, loss_of
-from mapsto.train.model import chosen, factors_of, output_of, trainable
+from mapsto.train.model import chosen, factors_of, learnable_of, output_of, with_constants
 from mapsto.train.optimizers import Optimizer, optimizer_of
 from mapsto.train.settings import bound_of, by_name, count_of, rate_of, same_names, seed_of
-from mapsto.train.step import StepGraph, Updating, step_graph, with_loss
+from mapsto.train.step import StepGraph, Updating, run_number, step_graph, with_loss
 
 
 class Trainer:
@@ -55,6 +52,8 @@ class Trainer:
         clip_value: float | None = None,
         clip_norm: float | None = None,
         accumulate: int = 1,
+        example_inputs: Any = None,
+        example_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         """model: what `mapsto.compile` takes. loss: a name in `mapsto.train.LOSSES`, or a function like those.
         optimizer: an `Optimizer`, or a name in `mapsto.train.OPTIMIZERS`. learning_rate: in the place of its own.
@@ -64,7 +63,8 @@ class Trainer:
         rate; of several that fit, the last. output: the output that the loss is taken of (None: the only one). label:
         the name of the input that holds what is wanted. shapes, threads: as for `mapsto.compile`. seed: of what is
         drawn in training. clip_value, clip_norm: bounds of the gradients' elements, and of the norm of all gradients.
-        accumulate: how many batches make one step of the optimizer, by the mean of their gradients.
+        accumulate: how many batches make one step of the optimizer, by the mean of their gradients. example_inputs,
+        example_kwargs: what a module of torch is traced with; its tensors' own memory is what the steps move.
 
         Raises ArgumentError for arguments of other types, ShapeError for a loss that does not fit or unknown names,
         UnsupportedError for an op without a gradient, and what `mapsto.compile` raises.
@@ -76,16 +76,20 @@ class Trainer:
         self._parts = count_of(accumulate, "accumulate")
         self._loss = loss_of(loss)
         clips = bound_of(clip_value, "clip_value"), bound_of(clip_norm, "clip_norm")
-        # no pass that looks at what elements a constant has: a bias that starts at zero is to be trained, not left out
-        self._model = prepared(model, shapes, (DeadCode(), AffineFolding(), DeadCode()))
-        self._output = output_of(self._model, output)
-        scored = with_loss(self._model, self._output, self._loss, label)
-        names = chosen(self._model, trainable(scored), parameters, frozen)
+        learnt = learnable_of(model, shapes, example_inputs, example_kwargs)
+        self._output = output_of(learnt.inference, output)
+        scored = with_loss(learnt.training, self._output, self._loss, label)
+        read = {name for node in scored.walk() for name in node.inputs}
+        names = chosen(replace(learnt, weights=tuple(n for n in learnt.weights if n in read)), parameters, frozen)
         if not names:
             raise ShapeError(f"the loss of {self._output!r} depends on no float constant: there is nothing to train")
-        self.parameters = {name: np.array(self._model.constants[name], order="C") for name in names}
+        self.parameters = {name: learnt.arrays[name] for name in names}
+        self._statistics = {name: learnt.arrays[name] for name in learnt.statistics}
+        self._run = learnt.run
+        fixed = {n: a for n, a in learnt.arrays.items() if n not in self.parameters and n not in self._statistics}
+        self._model = with_constants(learnt.inference, fixed)
         updating = Updating(self._optimizer, factors_of(names, rates), *clips)
-        opened = as_inputs(scored, names)
+        opened = with_constants(scored, fixed)
         self._step = step_graph(opened, names, updating, self._parts)
         self._states = {
             s.name: (f"optimizer/{s.state}/{s.parameter}", np.full_like(self.parameters[s.parameter], s.start))
@@ -134,28 +138,29 @@ class Trainer:
     def evaluate(self, batch: Mapping[str, Any]) -> tuple[float, dict[str, np.ndarray]]:
         """The loss of a batch and the model's outputs by name, as the model is in inference. Raises as `step` does."""
         by_name(batch)
-        found = self._scoring.run({**self._fed(batch), **self.parameters})
+        found = self._scoring.run({**self._fed(batch), **self._held})
         return float(found["loss"]), {name: array for name, array in found.items() if name != "loss"}
 
     @public
     def predict(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The model's outputs by name, with the parameters as they are now."""
         by_name(inputs)
-        return self._forward.run({**inputs, **self.parameters})
+        return self._forward.run({**inputs, **self._held})
 
     @public
     def trained(self) -> Graph:
-        """The model with the parameters as they are now, for `mapsto.compile`."""
-        now = {name: array.copy() for name, array in self.parameters.items()}
-        return replace(self._model, constants={**self._model.constants, **now})
+        """The model in inference, with the parameters and statistics as they are now, for `mapsto.compile`."""
+        return with_constants(self._model, {name: array.copy() for name, array in self._held.items()})
 
     @public
     def state(self) -> dict[str, np.ndarray]:
-        """All that decides the next step beside the batch and the rate, by name: `parameter/NAME`, `optimizer/...`,
-        `gradient/NAME` (sums of the parts of a step), `counter/...`. The arrays themselves, not copies.
+        """All that decides the next step beside the batch and the rate, by name: `parameter/NAME`, `statistic/NAME` (of
+        batch normalisation), `optimizer/...`, `gradient/NAME` (sums of the parts of a step), `counter/...`. The arrays
+        themselves, not copies.
         """
         return {
             **{f"parameter/{name}": array for name, array in self.parameters.items()},
+            **{f"statistic/{name}": array for name, array in self._statistics.items()},
             **dict(self._states.values()),
             **dict(self._sums.values()),
             **self._counters,
@@ -181,7 +186,7 @@ class Trainer:
 
     def _fed(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """A batch as the step takes it: labels looked at, and nothing in it that is the trainer's."""
-        clash = sorted(set(batch) & (set(self.parameters) | set(self._states) | set(self._sums)))
+        clash = sorted(set(batch) & self._own_names)
         if clash:
             raise ShapeError(f"{', '.join(clash)} belongs to the trainer; pass the model's inputs and {self._label!r}")
         fed = dict(batch)
@@ -192,7 +197,11 @@ class Trainer:
 
     def _own(self, rate: float, is_last: bool) -> dict[str, Any]:
         """What a step takes beside the batch."""
-        own = {**self.parameters, **{name: array for name, (_, array) in self._sums.items()}}
+        own: dict[str, Any] = {**self.parameters, **self._statistics}
+        own.update((name, array) for name, (_, array) in self._sums.items())
+        if self._run:
+            done = self.steps * self._parts + int(self._counters["counter/part"])
+            own[self._run] = np.asarray(run_number(int(self._counters["counter/seed"]), done), np.uint64)
         if not is_last:
             return own
         step = self.steps + 1
@@ -202,10 +211,22 @@ class Trainer:
         return {**own, **{name: array for name, (_, array) in self._states.items()}}
 
     @cached_property
+    def _own_names(self) -> frozenset[str]:
+        """Inputs of a step that are the trainer's."""
+        scalars = [scalar.name for scalar in self._step.scalars]
+        return frozenset((*self.parameters, *self._statistics, *self._states, *self._sums, *scalars, self._run))
+
+    @cached_property
     def _forward(self) -> Executable:
-        return compile_model(as_inputs(self._model, list(self.parameters)), threads=self._threads)
+        return compile_model(self._model, threads=self._threads)
 
     @cached_property
     def _scoring(self) -> Executable:
         graph = with_loss(self._model, self._output, self._loss, self._label, self._model.outputs)
-        return compile_model(as_inputs(graph, list(self.parameters)), threads=self._threads)
+        return compile_model(graph, threads=self._threads)
+
+    @cached_property
+    def _held(self) -> dict[str, np.ndarray]:
+        """What the model reads in inference beside its inputs."""
+        read = {value.name for value in self._model.inputs}
+        return {n: a for n, a in {**self.parameters, **self._statistics}.items() if n in read}

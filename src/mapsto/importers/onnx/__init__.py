@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,27 @@ import mapsto.ops  # noqa: F401  (the rows build with the ops that this register
 from mapsto.arguments import Shapes, shapes_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, metering
+from mapsto.importers.learnable import Learnable
 from mapsto.importers.onnx.defaults import default_arrays, default_names
 from mapsto.importers.onnx.inputs import add_inputs
+from mapsto.importers.onnx.learning import Learning, statistics_of, unmerged, weights_of
 from mapsto.importers.onnx.reader import Source, read
 from mapsto.importers.onnx.table import supported_ops
+from mapsto.importers.onnx.tensors import TensorReader
 from mapsto.importers.onnx.translate import Translator
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 
-__all__ = ["Source", "declared_inputs", "default_arrays", "default_names", "load", "read", "supported_ops"]
+__all__ = [
+    "Source",
+    "declared_inputs",
+    "default_arrays",
+    "default_names",
+    "load",
+    "load_learnable",
+    "read",
+    "supported_ops",
+]
 
 
 def declared_inputs(source: Source, shapes: Shapes, overridable: Collection[str] = ()) -> tuple[Value, ...]:
@@ -54,3 +67,22 @@ def load(
     wanted = shapes_of(shapes)
     with metering(budget), np.errstate(all="ignore"):
         return Translator(read(source, data_root)).model(wanted, overridable)
+
+
+def load_learnable(
+    source: str | os.PathLike[str] | bytes | Any,
+    shapes: Shapes | None = None,
+    budget: Budget | Mapping[str, float] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+) -> Learnable:
+    """An ONNX model that is to be trained. Arguments and errors are those of `load`."""
+    wanted = shapes_of(shapes)
+    with metering(budget), np.errstate(all="ignore"):
+        model = read(source, data_root)
+        model = replace(model, model=unmerged(model.model, TensorReader(model.files)))
+        weights, statistics = weights_of(model.model), statistics_of(model.model)
+        names = (*weights, *statistics)
+        learning = Learning(is_training=True)
+        training = Translator(model, learning).model(wanted, names)
+        inference = Translator(model, Learning(is_training=False)).model(wanted, names)
+        return Learnable(inference, training, default_arrays(model, names), weights, learning.run_name)

@@ -16,6 +16,7 @@ import onnx
 
 from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
+from mapsto.importers.onnx.learning import Learning
 from mapsto.importers.onnx.quantised import QuantisedValues
 from mapsto.importers.onnx.schema import input_name
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
@@ -64,6 +65,10 @@ class Import(Protocol):
         """What rows found out about a node whose graphs they build, for when it is built again: by its name, and what
         it is about.
         """
+
+    @property
+    def learning(self) -> Learning | None:
+        """What there is to say where the model is to be trained, be it imported as it learns or as it infers."""
 
     @property
     def quantised(self) -> QuantisedValues:

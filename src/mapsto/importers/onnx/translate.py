@@ -18,6 +18,7 @@ from mapsto.importers.onnx.carrying import JOINS, MONOTONE, MOVES, carry
 from mapsto.importers.onnx.counting import charge_nodes
 from mapsto.importers.onnx.functions import LocalFunctions
 from mapsto.importers.onnx.inputs import add_inputs
+from mapsto.importers.onnx.learning import Learning
 from mapsto.importers.onnx.order import in_order, label_of
 from mapsto.importers.onnx.quantised import QuantisedValues
 from mapsto.importers.onnx.reader import Source, opset_of
@@ -81,8 +82,9 @@ class NodePlace:
 class Translator:
     """One import of one model."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, learning: Learning | None = None) -> None:
         self.source = source
+        self.learning = learning
         self.meter = current()
         self.tensors = TensorReader(source.files)
         self.functions = LocalFunctions(source.model)
@@ -128,7 +130,11 @@ class Translator:
                 if isinstance(value, TensorSequence)
             ]
         )
-        return settled(builder.finish(tensors, names=names, labels=_labels(scope)))
+        changed = [] if self.learning is None else self.learning.updates
+        tensors += [new for _, new in changed]
+        pairs = [(old.name, f"{old.name}.updated") for old, _ in changed]
+        names += [updated for _, updated in pairs]
+        return settled(builder.finish(tensors, pairs, names=names, labels=_labels(scope)))
 
     def body(
         self, scope: GraphNames, graph: Any, place: NodePlace, faults: list[UnsupportedPlace] | None = None

@@ -8,6 +8,7 @@ What a row cannot do it raises by `call.unsupported(...)`; the translator collec
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -66,7 +67,8 @@ class Drawn:
 class AtenCall:
     """One call of an operator where it stands: what a row works from. given: its arguments by the names of its schema,
     defaults filled in; tensors are values, symbolic sizes are dims. node: the call in torch's graph, whose values tell
-    types and shapes.
+    types and shapes. run: gives the value that makes draws differ from run to run, where a gradient is to be taken of
+    the graph itself: random numbers are made in the graph then, and what is detached has no gradient.
     """
 
     builder: Builder
@@ -75,6 +77,7 @@ class AtenCall:
     node: Any
     sizes: TracedSizes
     drawn: list[Drawn]
+    run: Callable[[], Value] | None = None
 
     # -- arguments -----------------------------------------------------------------------------------------------------
 
@@ -200,6 +203,10 @@ class AtenCall:
         value = self.builder.input(f"{self.node.name}.drawn", dtype, shape)
         self.drawn.append(Drawn(value.name, tuple(shape), make))
         return value
+
+    def stream(self) -> int:
+        """What tells the draw of this call from others of a run."""
+        return zlib.crc32(str(self.node.name).encode())
 
     # -- the usual -----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ torch's compiler makes, forward and backward.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +28,7 @@ from mapsto.ops.arranging import reshape
 from mapsto.ops.builder import Builder
 from mapsto.passes.retrace import settled
 
+RUN = "random.run"  # the input that makes draws differ from run to run
 _ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 _NUMBERS = (torch.SymFloat, torch.SymInt, torch.SymBool)
 _FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, AssertionError)
@@ -78,22 +79,42 @@ class _Walk:
     missing: set[Any] = field(default_factory=set)  # nodes that stand on what is unsupported
     inputs: list[int] = field(default_factory=list)
     drawn: list[Drawn] = field(default_factory=list)
+    run: Callable[[], Value] | None = None
 
 
 def translate(
-    module: Any, feeds: Sequence[Supplied], name: str = "module", names: Mapping[str, str] | None = None
+    module: Any,
+    feeds: Sequence[Supplied],
+    name: str = "module",
+    names: Mapping[str, str] | None = None,
+    results: Sequence[str] = (),
+    learns: bool = False,
 ) -> Imported:
     """The graph of an `fx.GraphModule` of functional ATen calls; feeds: what its placeholders are, in order; names:
-    better names for torch's symbols.
+    better names for torch's symbols; results: names of the program's results, where they have some; learns: whether a
+    gradient will be taken of the graph.
 
     Raises UnsupportedError with all calls that there is no row for.
     """
     with unset_fake_temporarily():  # constants of the graph are real
-        return _translated(module, feeds, name, names)
+        walk = _Walk(Builder(name), TracedSizes(names))
+        walk.run = _run_of(walk.builder) if learns else None
+        return _translated(walk, module, feeds, results)
 
 
-def _translated(module: Any, feeds: Sequence[Supplied], name: str, names: Mapping[str, str] | None) -> Imported:
-    walk = _Walk(Builder(name), TracedSizes(names))
+def _run_of(builder: Builder) -> Callable[[], Value]:
+    """Gives an input that makes draws differ from run to run, the same one whenever it is asked for."""
+    made: list[Value] = []
+
+    def run() -> Value:
+        if not made:
+            made.append(builder.input(RUN, DType.U64, ()))
+        return made[0]
+
+    return run
+
+
+def _translated(walk: _Walk, module: Any, feeds: Sequence[Supplied], results: Sequence[str]) -> Imported:
     nodes = list(module.graph.nodes)
     _placeholders(walk, [node for node in nodes if node.op == "placeholder"], feeds)
     for node in nodes:
@@ -105,7 +126,7 @@ def _translated(module: Any, feeds: Sequence[Supplied], name: str, names: Mappin
             walk.faults.append(f"{place_of(node)}: a {node.op} of {node.target} is no ATen call")
     _raise(walk.faults)
     (output,) = [node for node in nodes if node.op == "output"]
-    return _finished(walk, output, [node for node in nodes if node.op == "placeholder"])
+    return _finished(walk, output, [node for node in nodes if node.op == "placeholder"], results)
 
 
 def _raise(faults: Sequence[str]) -> None:
@@ -132,7 +153,11 @@ def _placeholders(walk: _Walk, nodes: Sequence[Any], feeds: Sequence[Supplied]) 
         elif feed.held is not None:
             walk.known[node] = walk.builder.constant(array_of(feed.held), feed.name)
         elif isinstance(held, torch.Tensor):
-            _input(walk, at, node, feed.name, held)
+            shared = [each for each in walk.inputs if feeds[each].name == feed.name]
+            if shared:  # one tensor by several names
+                walk.known[node] = walk.known[nodes[shared[0]]]
+            else:
+                _input(walk, at, node, feed.name, held)
         elif isinstance(held, (torch.SymInt, int, torch.SymFloat, float)) and not isinstance(held, bool):
             scalars.append((at, node, feed, held))
         else:
@@ -231,7 +256,7 @@ def _result(walk: _Walk, node: Any) -> Any:
     for k, argument in enumerate(schema.arguments):
         raw = node.args[k] if k < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
         given[argument.name] = _given(walk, raw)
-    call = AtenCall(walk.builder, target, given, node, walk.sizes, walk.drawn)
+    call = AtenCall(walk.builder, target, given, node, walk.sizes, walk.drawn, walk.run)
     name, values = name_of(node), [v for v in _flat(given.values()) if isinstance(v, Value)]
     with walk.builder.source(name, of=values, place=place_of(node)):
         try:
@@ -250,7 +275,7 @@ def _result(walk: _Walk, node: Any) -> Any:
 
 def _nested(walk: _Walk, builder: Builder, module: Any, given: Sequence[Any]) -> list[Value]:
     """The results of a graph of torch's, built into `builder` with these values for its placeholders."""
-    inner = _Walk(builder, walk.sizes, drawn=walk.drawn)
+    inner = _Walk(builder, walk.sizes, drawn=walk.drawn, run=walk.run)
     nodes = list(module.graph.nodes)
     for node, value in zip([node for node in nodes if node.op == "placeholder"], given, strict=True):
         inner.known[node] = value
@@ -343,7 +368,7 @@ def _define(walk: _Walk, theirs: Any, ours: Dim) -> None:
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any]) -> Imported:
+def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any], said: Sequence[str]) -> Imported:
     places = {node: at for at, node in enumerate(placeholders)}
     (listed,) = output.args
     values: list[Value] = []
@@ -351,8 +376,8 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any]) -> Imported
     results: list[TracedResult] = []
     taken = {v.name for v in walk.builder.inputs}
     made_of: dict[Any, int] = {}
-    for raw in listed if isinstance(listed, (list, tuple)) else [listed]:
-        made, hint = _given(walk, raw), str(getattr(raw, "name", "out"))
+    for at, raw in enumerate(listed if isinstance(listed, (list, tuple)) else [listed]):
+        made, hint = _given(walk, raw), said[at] if said else str(getattr(raw, "name", "out"))
         if isinstance(raw, torch.fx.Node) and raw in places and isinstance(made, Value):
             results.append(TracedResult(feed=places[raw]))
             continue

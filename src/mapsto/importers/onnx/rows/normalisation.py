@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mapsto.importers.onnx.learning import Learning
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import floordiv
@@ -30,11 +31,34 @@ def _batch_norm(call: NodeCall) -> Result:
         _by_channel(call, x, scale, bias, mean, variance)
     elif x.rank < 2:
         raise call.wrong(f"{x} has no axis of channels")
+    learning = call.translator.learning
+    if learning is not None and not by_feature:
+        return _batch_norm_learnt(call, learning)
     if _is_training(call):
         return _batch_norm_training(call, by_feature)
     if by_feature:
         return _normalised_by_feature(call, mean, variance)
     return composite.batch_norm(call.builder, x, scale, bias, mean, variance, call.number("epsilon", 1e-5))
+
+
+def _batch_norm_learnt(call: NodeCall, learning: Learning) -> Result:
+    """Of a model that is to be trained: in training by the batch, with running statistics as PyTorch has them."""
+    b = call.builder
+    x, scale, bias, mean, variance = (call.input(i) for i in range(5))
+    epsilon, momentum = call.number("epsilon", 1e-5), 1 - call.number("momentum", 0.9)
+    if not learning.is_training:
+        y = composite.batch_norm(b, x, scale, bias, mean, variance, epsilon)
+        return [y, mean, variance, mean, variance][: max(len(call.outputs), 1)]
+    if b.parent is not None:
+        raise call.unsupported("in a branch or a loop it cannot be trained; take it out of there")
+    running = learning.now(mean), learning.now(variance)
+    y, moved = composite.batch_norm_trained(b, x, scale, bias, running, epsilon, momentum)
+    assert moved is not None
+    known = {value.name for value in b.inputs}
+    for old, new in zip((mean, variance), moved, strict=True):
+        if old.name in known:
+            learning.move(old, new)
+    return [y, *moved, *moved][: max(len(call.outputs), 1)]
 
 
 def _is_training(call: NodeCall) -> bool:

@@ -12,10 +12,12 @@ import zlib
 import numpy as np
 
 from mapsto.errors import ModelError
+from mapsto.importers.onnx.learning import Learning
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
+from mapsto.ops import composite
 from mapsto.ops.arranging import reshape
 from mapsto.ops.composite import cast, reduce
 
@@ -92,7 +94,9 @@ def _multinomial(call: NodeCall) -> Result:
 @row("Dropout")
 def _dropout(call: NodeCall) -> Result:
     """Training: each element is kept with the probability 1 - ratio and divided by it, else 0. Else all is kept."""
-    b, x = call.builder, call.input()
+    b, x, learning = call.builder, call.input(), call.translator.learning
+    if learning is not None:
+        return _dropout_learnt(call, learning)
     training = _trains(call)
     if training is False:
         kept = b.one("full", [], shape=x.shape, value=True, dtype=DType.BOOL) if call.wants(1) else None
@@ -109,6 +113,21 @@ def _dropout(call: NodeCall) -> Result:
         y = cast(b, b.one("select", [kept, scaled, call.scalar(0.0, scaled)]), x.dtype)
     mask = kept if call.opset >= 10 or kept is None else cast(b, kept, x.dtype)
     return [y, mask]
+
+
+def _dropout_learnt(call: NodeCall, learning: Learning) -> Result:
+    """Of a model that is to be trained: in training it drops, whatever the node says, another choice in each run."""
+    ratio = call.number("ratio", 0.5) if call.opset < 12 else 0.5
+    if call.opset >= 12 and call.has(1):
+        ratio = float(call.static_scalar(1, "the ratio"))
+    if not 0 <= ratio < 1:
+        raise call.wrong(f"its ratio {ratio} is outside [0, 1)")
+    b, x = call.builder, call.input()
+    if not learning.is_training or ratio == 0.0:
+        y, kept = x, b.one("full", [], shape=x.shape, value=True, dtype=DType.BOOL)
+    else:
+        y, kept = composite.dropout(b, x, ratio, learning.run(b), _seed(call))
+    return [y, kept if call.opset >= 10 else cast(b, kept, x.dtype)]
 
 
 def _trains(call: NodeCall) -> bool | Value:

@@ -14,7 +14,7 @@ from mapsto.ops.arranging import column, positions, reshape
 
 @aten("scaled_dot_product_attention")
 def _attention(call: AtenCall) -> Value:
-    if call.number("dropout_p") > 0.0:
+    if call.number("dropout_p") > 0.0 and call.run is None:
         raise call.unsupported("dropout inside of attention is not supported; set `dropout_p` to 0 (call `.eval()`)")
     return attended(call, call.optional("attn_mask"))[0]
 
@@ -43,6 +43,8 @@ def attended(call: AtenCall, mask: Value | None) -> tuple[Value, Value]:
         top = composite.reduce(b, scores, "max", [-1])
         none = call.one("eq", [top, call.scalar(-math.inf, wide)])
         weights = call.one("select", [none, call.scalar(0.0, wide), weights])
+    if call.run is not None and "dropout_p" in call.given and call.number("dropout_p") > 0.0:
+        weights, _ = composite.dropout(b, weights, call.number("dropout_p"), call.run(), call.stream())
     y = call.one("matmul", [call.cast(weights, v.dtype), v])
     y = reshape(b, y, (*shape[:-1], v.shape[-1]))
     level = composite.log_sum_exp(b, scores, [-1], keepdims=False)

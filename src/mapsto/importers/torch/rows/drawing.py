@@ -13,6 +13,7 @@ from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.importers.torch.tensors import torch_dtype
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
+from mapsto.ops import composite
 
 
 def _empty(dtype: Any, fill: Callable[[Any], Any], like: Any = None) -> Callable[[tuple[int, ...]], Any]:
@@ -45,6 +46,10 @@ def _dropout(call: AtenCall) -> Value | list[Value]:
     """x * noise / (1 - p), as torch computes it, with one draw a channel for whole features."""
     x, p = call.value("input"), call.number("p")
     trained = call.flag("train", True)
+    if call.run is not None and trained and p > 0.0:
+        shape = (*x.shape[:2], *[1] * (x.rank - 2)) if call.name == "feature_dropout" else None
+        y, kept = composite.dropout(call.builder, x, p, call.run(), call.stream(), shape)
+        return y if call.name != "native_dropout" else [y, kept]
     if call.name == "native_dropout":
         return _native(call, x, p, trained)
     if not trained or p == 0.0:
@@ -66,10 +71,19 @@ def _native(call: AtenCall, x: Value, p: float, trained: bool) -> list[Value]:
     return [call.one("mul", [kept, call.scalar(scale, x.dtype)]), mask]
 
 
+def _uniform_here(call: AtenCall) -> Value:
+    """Uniform numbers of the result's shape, drawn in the graph."""
+    assert call.run is not None
+    attrs = {"shape": call.shape, "seed": call.stream(), "dtype": DType.F32, "low": 0.0, "high": 1.0}
+    return call.one("random_uniform", [call.run()], **attrs)
+
+
 @aten("bernoulli.p", "bernoulli.default")
 def _bernoulli(call: AtenCall) -> Value:
     if call.overload == "p":
         p = call.number("p")
+        if call.run is not None:
+            return call.cast(call.one("lt", [_uniform_here(call), call.scalar(p, DType.F32)]), call.out)
         return _drawn(call, lambda t: t.bernoulli_(p))
     x = call.value()
     uniform = call.draw(_empty(torch.float64, lambda t: t.uniform_()), x.shape, DType.F64)

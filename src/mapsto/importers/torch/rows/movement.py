@@ -45,7 +45,12 @@ def _as_type(call: AtenCall) -> Value:
     return x if x.dtype is call.out else call.one("bitcast", [x], to=call.out)
 
 
-@aten("clone", "contiguous", "detach", "alias", "detach_copy", "alias_copy", "lift_fresh_copy", "lift_fresh", "lift")
+@aten("detach", "detach_copy")
+def _detach(call: AtenCall) -> Value:
+    return call.value() if call.run is None else call.one("detach", [call.value()])
+
+
+@aten("clone", "contiguous", "alias", "alias_copy", "lift_fresh_copy", "lift_fresh", "lift")
 @aten("positive", "conj", "resolve_conj", "resolve_neg", "view_as", "real", "_conj", "_to_cpu")
 def _same(call: AtenCall) -> Value:
     return call.value()

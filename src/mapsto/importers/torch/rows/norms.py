@@ -127,6 +127,8 @@ def _native_batch_norm(call: AtenCall) -> Value | list[Value]:
 def _trained(call: AtenCall, x: Value, name: str) -> Value | list[Value]:
     """By the batch's own statistics; the functional form gives the new running ones as well."""
     axes = [0, *range(2, x.rank)]
+    if call.run is not None and (name == "batch_norm" or name.endswith("functional")):
+        return _learnt(call, x, name)
     y, mean, inverse = composite.normalised(call.builder, x, axes, call.number("eps"))
     weight, bias = (None if v is None else column(call.builder, v, 1, x.rank) for v in _parameters(call))
     y = call.cast(_affine(call, y, weight, bias), x.dtype)
@@ -137,6 +139,19 @@ def _trained(call: AtenCall, x: Value, name: str) -> Value | list[Value]:
     if not name.endswith("functional"):
         return [y, *flat, *reserve]
     return [y, *flat, *reserve, *_running(call, x, axes, mean)]
+
+
+def _learnt(call: AtenCall, x: Value, name: str) -> Value | list[Value]:
+    """The same in the form that a gradient is taken of; what torch keeps for its own backward pass is left out."""
+    old = None if name == "batch_norm" else (call.value("running_mean"), call.value("running_var"))
+    y, moved = composite.batch_norm_trained(
+        call.builder, x, *_parameters(call), old, call.number("eps"), call.number("momentum")
+    )
+    if moved is None:
+        return y
+    saved = call.one("full", [], shape=(x.shape[1],), value=0.0, dtype=compute_type(x.dtype))
+    reserve = [call.one("full", [], shape=(0,), value=0, dtype=DType.U8)] if name.startswith("_batch_norm_with") else []
+    return [y, saved, saved, *reserve, *moved]
 
 
 def _running(call: AtenCall, x: Value, axes: list[int], mean: Value) -> list[Value]:

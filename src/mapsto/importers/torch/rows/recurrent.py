@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
+from mapsto.ops import composite
 from mapsto.ops.arranging import reshape, slice_axis, transpose, unsqueeze
 from mapsto.ops.projection import layer_steps
 
@@ -35,7 +36,8 @@ def _rnn(call: AtenCall) -> list[Value]:
 def _layers(call: AtenCall, op: str, states: list[Value], attrs: dict[str, object]) -> list[Value]:
     """All layers, one after the other; hx and the results are laid out [layer * directions, batch, hidden]."""
     b, x = call.builder, call.value("input")
-    if call.flag("train") and call.number("dropout") > 0.0 and call.integer("num_layers") > 1:
+    drops = call.number("dropout") if call.flag("train") and call.integer("num_layers") > 1 else 0.0
+    if drops > 0.0 and call.run is None:
         raise call.unsupported("dropout between layers in training is not supported; call `.eval()`")
     first = call.flag("batch_first")
     turned = transpose(b, x, (1, 0, *range(2, x.rank))) if first and x.rank == 3 else x
@@ -52,6 +54,8 @@ def _layers(call: AtenCall, op: str, states: list[Value], attrs: dict[str, objec
         begin = [slice_axis(b, s, 0, layer * directions, directions) for s in states]
         y, *ends = _layer(call, op, turned, own, begin, attrs)
         turned = _joined(call, y)
+        if drops > 0.0 and call.run is not None and layer + 1 < call.integer("num_layers"):
+            turned, _ = composite.dropout(b, turned, drops, call.run(), call.stream() + layer)
         for kept, end in zip(last, ends, strict=True):
             kept.append(end)
     ends = [each[0] if len(each) == 1 else call.one("concat", each, axis=0) for each in last]
