@@ -170,5 +170,21 @@ def _mod_content(inputs: list[Array], attrs: Mapping[str, Any], shapes: Sequence
     return content_of(rule)(inputs, attrs, shapes)
 
 
+def _mod_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """x - n y, where n, the quotient without its fraction, stays the same between its jumps."""
+    (g,) = incoming
+    x, y = (b.lookup(n) for n in node.inputs)
+    if g is None or not g.dtype.is_float:
+        return [None, None]
+    quotient = b.one("div", [x, y])
+    if node.attrs["fmod"]:
+        whole = b.one("mul", [b.one("sign", [quotient]), b.one("floor", [b.one("abs", [quotient])])])
+    else:
+        whole = b.one("floor", [quotient])
+    return [sum_to(b, g, x.shape), sum_to(b, b.one("neg", [b.one("mul", [g, whole])]), y.shape)]
+
+
 # mod(fmod: bool): the divisor's sign (Python), or with fmod the dividend's (C).
-register(OpSpec("mod", "elementwise", _infer_mod, _mod, lower_pointwise(_lower_mod), _mod_content))
+register(OpSpec(
+    "mod", "elementwise", _infer_mod, _mod, lower_pointwise(_lower_mod), _mod_content, _mod_gradient
+))  # fmt: skip

@@ -447,4 +447,26 @@ def _lower_conv_transpose(low: Lowering) -> list[Stmt]:
     return [low.stmt((batch, channel, *space), converted(_biased(low, total, o), low.output.dtype))]
 
 
-register(OpSpec("conv_transpose", "contraction", _infer_conv_transpose, _conv_transpose, _lower_conv_transpose))
+
+def _conv_transpose_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """It is the plain convolution's gradient by its input: its own gradients are the plain one, and that one's gradient
+    by the weights with the roles of input and result exchanged.
+    """
+    (g,) = incoming
+    if g is None:
+        return [None] * len(node.inputs)
+    x, w = _operands(b, node)
+    attrs = {k: v for k, v in node.attrs.items() if k != "output_padding"}
+    dx = b.one("conv", [g, w], **attrs)
+    if dx.shape != x.shape:
+        dx = b.one("slice", [dx], starts=(0,) * dx.rank, steps=(1,) * dx.rank, shape=x.shape)
+    found: list[Value | None] = [dx, _weight_gradient(b, g, w, x, attrs)]
+    if len(node.inputs) > 2:
+        found.append(b.one("reduce", [g], kind="sum", axes=(0, *range(2, g.rank)), keepdims=False))
+    return found
+
+
+register(OpSpec(
+    "conv_transpose", "contraction", _infer_conv_transpose, _conv_transpose, _lower_conv_transpose,
+    gradient=_typed(_conv_transpose_gradient),
+))  # fmt: skip

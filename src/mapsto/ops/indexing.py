@@ -18,7 +18,8 @@ from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import Dim, load, mod, sym
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Load, Op, Scalar, Stmt
-from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.derivatives import of_product, zeros
+from mapsto.ops.elementwise import converted, scalar_like, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import axis_of, describe, require_dtype
@@ -158,8 +159,18 @@ def _lower_gather_elements(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, [*index[:axis], chosen, *index[axis + 1 :]]))]
 
 
+def _gather_elements_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    (g,) = incoming
+    if g is None:
+        return [None, None]
+    data, indices = (b.lookup(n) for n in node.inputs)
+    nothing = zeros(b, data.shape, g.dtype)
+    return [b.one("scatter_elements", [nothing, indices, g], axis=node.attrs["axis"], reduction="add"), None]
+
+
 register(OpSpec(
-    "gather_elements", "movement", _infer_gather_elements, _gather_elements, _lower_gather_elements, indices=_along
+    "gather_elements", "movement", _infer_gather_elements, _gather_elements, _lower_gather_elements,
+    gradient=_gather_elements_gradient, indices=_along,
 ))  # fmt: skip
 
 # ---- gather_nd(batch_dims): the last axis of the indices addresses the axes of data after the batch ones -------------
@@ -206,7 +217,25 @@ def _gather_nd_indices(inputs: Sequence[Value | None], attrs: Mapping[str, Any])
     return _by_columns(inputs, attrs["batch_dims"])
 
 
-register(OpSpec("gather_nd", "movement", _infer_gather_nd, _gather_nd, _lower_gather_nd, indices=_gather_nd_indices))
+def _gather_nd_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """Scattered by indices that say the batch axes as well."""
+    (g,) = incoming
+    if g is None:
+        return [None, None]
+    data, indices = (b.lookup(n) for n in node.inputs)
+    columns = []
+    for axis in range(int(node.attrs["batch_dims"])):  # type: ignore[arg-type]
+        places = b.one("iota", [], start=0, step=1, shape=(indices.shape[axis],), dtype=indices.dtype)
+        laid = tuple(d if k == axis else 1 for k, d in enumerate(indices.shape))
+        columns.append(b.one("expand", [b.one("reshape", [places], shape=laid)], shape=(*indices.shape[:-1], 1)))
+    at = b.one("concat", [*columns, indices], axis=indices.rank - 1) if columns else indices
+    return [b.one("scatter_nd", [zeros(b, data.shape, g.dtype), at, g], reduction="add"), None]
+
+
+register(OpSpec(
+    "gather_nd", "movement", _infer_gather_nd, _gather_nd, _lower_gather_nd, gradient=_gather_nd_gradient,
+    indices=_gather_nd_indices,
+))  # fmt: skip
 
 # ---- scatters: a copy of the data, then updates in the order of their elements ---------------------------------------
 
@@ -251,6 +280,44 @@ def _update(low: Lowering, place: Sequence[Dim], update: Load) -> Scalar:
     return converted(Op(fn, (there, new), new.dtype), low.output.dtype)
 
 
+def _scatter_gradient(
+    b: Making, node: Node, incoming: Sequence[Value | None], pick: str, more: Mapping[str, Any]
+) -> list[Value | None]:
+    """pick: the op that reads where this one writes. Of several updates of one place none counts as overwritten; equal
+    extremes share a gradient.
+    """
+    (g,) = incoming
+    if g is None or not g.dtype.is_float:
+        return [None, None, None]
+    (data, indices, updates), reduction = (b.lookup(n) for n in node.inputs), node.attrs["reduction"]
+
+    def picked(v: Value) -> Value:
+        return b.one(pick, [v, indices], **more)
+
+    def put(onto: Value, v: Value, how: str) -> Value:
+        return b.one(node.op, [onto, indices, v], **{**node.attrs, "reduction": how})
+
+    nothing = zeros(b, data.shape, g.dtype)
+    if reduction == "add":
+        return [g, None, picked(g)]
+    if reduction == "none":
+        return [put(g, zeros(b, updates.shape, g.dtype), "none"), None, picked(g)]
+    if reduction == "mul":
+        ones = b.one("full", [], shape=data.shape, value=1.0, dtype=g.dtype)
+        others = of_product(
+            b, updates, node.output, lambda v: put(ones, v, "mul"), lambda v: put(nothing, v, "add"), picked, data
+        )
+        return [b.one("mul", [g, put(ones, updates, "mul")]), None, b.one("mul", [picked(g), others])]
+    hits, wins = (
+        b.one("cast", [b.one("eq", pair)], to=g.dtype)
+        for pair in ([data, node.output], [updates, picked(node.output)])
+    )
+    share = b.one("div", [g, put(hits, wins, "add")])
+    untouched = b.one("eq", [put(nothing, b.one("full", [], shape=updates.shape, value=1.0, dtype=g.dtype), "add"),
+                             scalar_like(b, 0.0, g)])  # fmt: skip
+    return [b.one("select", [untouched, g, b.one("mul", [share, hits])]), None, b.one("mul", [picked(share), wins])]
+
+
 def _infer_scatter_elements(inference: Inference) -> list[tuple[DType, Shape]]:
     data, indices, updates = _check_scatter(inference)
     axis = axis_of(inference, inference.attrs["axis"], data.rank)
@@ -277,8 +344,13 @@ def _lower_scatter_elements(low: Lowering) -> list[Stmt]:
     return [_copy(low), low.stmt(iters, _update(low, place, low.load(2, index)), index=place)]
 
 
+def _scatter_elements_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    return _scatter_gradient(b, node, incoming, "gather_elements", {"axis": node.attrs["axis"]})
+
+
 register(OpSpec(
-    "scatter_elements", "movement", _infer_scatter_elements, _scatter_elements, _lower_scatter_elements, indices=_along
+    "scatter_elements", "movement", _infer_scatter_elements, _scatter_elements, _lower_scatter_elements,
+    gradient=_scatter_elements_gradient, indices=_along,
 ))  # fmt: skip
 
 
@@ -318,5 +390,6 @@ def _lower_scatter_nd(low: Lowering) -> list[Stmt]:
 
 register(OpSpec(
     "scatter_nd", "movement", _infer_scatter_nd, _scatter_nd, _lower_scatter_nd,
+    gradient=lambda b, node, incoming: _scatter_gradient(b, node, incoming, "gather_nd", {"batch_dims": 0}),
     indices=lambda inputs, attrs: _by_columns(inputs, 0),
 ))  # fmt: skip

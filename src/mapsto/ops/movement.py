@@ -361,4 +361,15 @@ def _lower_tile(low: Lowering) -> list[Stmt]:
     return [low.stmt(iters, low.load(0, index))]
 
 
-register(OpSpec("tile", "movement", _infer_tile, _tile, _lower_tile, by_reference(_tile)))
+def _tile_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    (g,) = incoming
+    if g is None:
+        return [None]
+    shape = b.lookup(node.inputs[0]).shape
+    repeats: Any = node.attrs["repeats"]
+    apart = tuple(d for pair in zip(repeats, shape, strict=True) for d in pair)
+    parts = b.one("reshape", [g], shape=apart)
+    return [b.one("reduce", [parts], kind="sum", axes=tuple(range(0, 2 * len(shape), 2)), keepdims=False)]
+
+
+register(OpSpec("tile", "movement", _infer_tile, _tile, _lower_tile, by_reference(_tile), _tile_gradient))

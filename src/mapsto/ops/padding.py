@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from mapsto.errors import ShapeError, UnsupportedError
+from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import Array, DType, filled, from_numpy
 from mapsto.ir.expr import Dim, maximum, minimum, mod, sym
 from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Scalar, Stmt, Where, ranges_of
+from mapsto.ops.derivatives import along, fixed
 from mapsto.ops.making import Making
 from mapsto.ops.movement import by_reference
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
@@ -111,11 +112,16 @@ def _gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[V
     (g,) = incoming
     if g is None:
         return [None]
-    if node.attrs["mode"] != "constant":
-        raise UnsupportedError(
-            f"pad: no gradient of mode {node.attrs['mode']!r} (node {node.output}); use constant padding"
-        )
     shape = b.lookup(node.inputs[0]).shape
+    mode, widths = str(node.attrs["mode"]), [cast(tuple[Dim, ...], node.attrs[k]) for k in ("before", "after")]
+    if mode != "constant":
+        for axis, extent in enumerate(shape):
+            before, after = (fixed(each[axis], node) for each in widths)
+            if before or after:
+                n = fixed(extent, node)
+                places = _source(mode, np.arange(-before, n + after), n)
+                g = along(b, g, axis, np.eye(n)[places])
+        return [g]
     return [b.one("slice", [g], starts=node.attrs["before"], steps=(1,) * g.rank, shape=shape)]
 
 

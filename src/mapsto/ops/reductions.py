@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from mapsto.kernel.ast import (
 )
 from mapsto.kernel.folds import extreme_place
 from mapsto.kernel.scalar import apply, convert, neutral, widen
-from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.derivatives import of_product
+from mapsto.ops.elementwise import converted, scalar_like, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Reference, Shape, register
 from mapsto.ops.shapes import BOOLS, NUMBERS, axis_of, describe, dim_max, dim_min, require_dtype, static
@@ -189,7 +190,15 @@ def _reduce_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) ->
         hits = b.one("cast", [b.one("eq", [x, b.one("reshape", [y], shape=kept)])], to=x.dtype)
         share = b.one("reduce", [hits], kind="sum", axes=axes, keepdims=True)
         return [b.one("mul", [full, b.one("div", [hits, share])])]
-    raise UnsupportedError(f"reduce: no gradient of kind {kind!r} (node {node.output})")
+    if kind != "prod":
+        raise UnsupportedError(f"reduce: no gradient of kind {kind!r} (node {node.output})")
+
+    def reduced(how: str) -> Callable[[Value], Value]:
+        return lambda v: b.one("reduce", [v], kind=how, axes=axes, keepdims=True)
+
+    whole = b.one("reshape", [y], shape=kept)
+    others = of_product(b, x, whole, reduced("prod"), reduced("sum"), lambda v: b.one("expand", [v], shape=x.shape))
+    return [b.one("mul", [full, others])]
 
 
 register(OpSpec("reduce", "reduction", _infer_reduce, _reduce, _lower_reduce, _reduce_content, _reduce_gradient))
@@ -293,4 +302,27 @@ def _cumsum_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) ->
 register(OpSpec(
     "cumsum", "reduction", _infer_cumulative, _cumulative("sum"), _lower_cumulative, gradient=_cumsum_gradient,
 ))  # fmt: skip
-register(OpSpec("cumprod", "reduction", _infer_cumulative, _cumulative("prod"), _lower_cumulative))
+
+
+def _cumprod_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """The sum of g y over the products that an element is in, divided by it. Behind the first zero of a row all is
+    zero; of that one itself the products are taken anew, with a 1 in its place.
+    """
+    (g,) = incoming
+    if g is None or not g.dtype.is_float:
+        return [None]
+    x, y, attrs = b.lookup(node.inputs[0]), node.output, dict(node.attrs)
+    zero, one = scalar_like(b, 0.0, x), scalar_like(b, 1.0, x)
+    is_zero = b.one("eq", [x, zero])
+    back = {**attrs, "reverse": not attrs["reverse"]}
+    so_far = b.one("cumsum", [b.one("cast", [is_zero], to=x.dtype)], **{**attrs, "exclusive": False})
+    first = b.one("and", [is_zero, b.one("eq", [so_far, one])])
+    without = b.one("cumprod", [b.one("select", [first, one, x])], **attrs)
+    own, others = (b.one("cumsum", [b.one("mul", [g, p])], **back) for p in (without, y))
+    divided = b.one("div", [others, b.one("select", [is_zero, one, x])])
+    return [b.one("select", [first, own, divided])]
+
+
+register(OpSpec(
+    "cumprod", "reduction", _infer_cumulative, _cumulative("prod"), _lower_cumulative, gradient=_cumprod_gradient,
+))  # fmt: skip

@@ -27,9 +27,12 @@ import numpy as np
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, ceildiv, floordiv, load, maximum, minimum, mod, sym
+from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt
 from mapsto.kernel.scalar import convert, widen
+from mapsto.ops.derivatives import along, fixed
 from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import ANY, FLOATS, INTEGERS, describe, dim_max, dim_min, require_dtype
 
@@ -385,4 +388,26 @@ def _lower(low: Lowering) -> list[Stmt]:
     return [*stmts, low.stmt(iters, converted(Reduce("sum", tuple(taps), value), low.output.dtype))]
 
 
-register(OpSpec("resize", "movement", _infer, _reference, _lower))
+
+def _gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """Resizing is a matrix along each axis: the gradient goes through its transpose."""
+    (g,) = incoming
+    if g is None or not g.dtype.is_float:
+        return [None]
+    shape = b.lookup(node.inputs[0]).shape
+    scales: Any = node.attrs.get("scales") or (None,) * g.rank
+    for axis in _changing(shape, node.attrs):
+        extent, size = (fixed(d, node) for d in (shape[axis], g.shape[axis]))
+        g = along(b, g, axis, axis_matrix(node.attrs, extent, size, scales[axis]))
+    return [g]
+
+
+def axis_matrix(attrs: Mapping[str, Any], extent: int, size: int, scale: Scale) -> Array:
+    """What an axis is multiplied by, f64[size, extent]."""
+    at, weights = axis_table(attrs, extent, size, scale)
+    table = np.zeros((size, extent), np.float64)
+    np.add.at(table, (np.arange(size)[:, None], np.clip(at, 0, extent - 1)), weights)
+    return table
+
+
+register(OpSpec("resize", "movement", _infer, _reference, _lower, gradient=_gradient))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,10 @@ import numpy as np
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.expr import product
+from mapsto.ir.graph import Node, Value
 from mapsto.kernel.scalar import widen
+from mapsto.ops.derivatives import zeros
+from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, OpSpec, Shape, register
 from mapsto.ops.shapes import NUMBERS, axis_of, describe, require_dtype
 
@@ -62,4 +65,14 @@ def _topk(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, .
     return [np.take_along_axis(x, chosen, axis=axis), chosen]
 
 
-register(OpSpec("topk", "routine", _infer_topk, _topk))
+
+def _topk_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """To the elements that were taken."""
+    g = incoming[0]
+    if g is None or not g.dtype.is_float:
+        return [None]
+    nothing = zeros(b, b.lookup(node.inputs[0]).shape, g.dtype)
+    return [b.one("scatter_elements", [nothing, node.outputs[1], g], axis=node.attrs["axis"], reduction="add")]
+
+
+register(OpSpec("topk", "routine", _infer_topk, _topk, gradient=_topk_gradient))

@@ -7,6 +7,7 @@ ONNX counts it (storage order: row major).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,12 +16,14 @@ import numpy as np
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import Dim, ceildiv, floordiv, maximum, minimum, product, sym
+from mapsto.ir.expr_proofs import known_at_least
 from mapsto.ir.expr_rewrite import simplify
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Cast, Const, Index, Iter, Load, Op, Reduce, Scalar, Stmt, Where, ranges_of
 from mapsto.kernel.scalar import convert, lowest, widen
 from mapsto.ops.contraction import pad_space, window_extent, window_guards, windows
-from mapsto.ops.elementwise import converted, widened
+from mapsto.ops.derivatives import zeros
+from mapsto.ops.elementwise import converted, scalar_like, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import FLOATS, NUMBERS, describe, dim_max, dim_min, require_dtype
@@ -130,16 +133,67 @@ def _max_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> li
         return [None]
     x = b.lookup(node.inputs[0])
     places = b.one("max_pool_indices", [x], **dict(node.attrs))
+    if windows_are_apart(node.attrs, x.shape, g.shape):
+        return [chosen_in_windows(b, g, places, x.shape, node.attrs["kernel"])]  # type: ignore[arg-type]
     count, size = product(g.shape), product(x.shape)
-    zeros = b.one("full", [], shape=(size,), value=0.0, dtype=x.dtype)
     at, updates = (b.one("reshape", [v], shape=(count,)) for v in (places, g))
     rank = len(x.shape) - 2
     if any(_may_miss(node.attrs, rank, k, (0, 0)) for k in range(rank)):  # a window beside the input has no place
         zero = b.one("full", [], shape=(), value=0, dtype=DType.I64)
         none = b.one("full", [], shape=(), value=0.0, dtype=g.dtype)
         updates = b.one("select", [b.one("lt", [at, zero]), none, updates])
-    total = b.one("scatter_nd", [zeros, b.one("reshape", [at], shape=(count, 1)), updates], reduction="add")
+    total = b.one(
+        "scatter_nd", [zeros(b, (size,), x.dtype), b.one("reshape", [at], shape=(count, 1)), updates], reduction="add"
+    )
     return [b.one("reshape", [total], shape=x.shape)]
+
+
+def windows_are_apart(attrs: Mapping[str, Any], shape: Shape, pooled: Shape) -> bool:
+    """Whether windows of N, C, space... lie one beside the other, all of them inside."""
+    kernel = attrs["kernel"]
+    if tuple(attrs["strides"]) != tuple(kernel) or any(d != 1 for d in attrs["dilations"]):
+        return False
+    covered = zip(shape[2:], pooled[2:], kernel, strict=True)
+    return all(p == 0 for p in attrs["pads"]) and all(known_at_least(d - n * k, 0) for d, n, k in covered)
+
+
+def chosen_in_windows(b: Making, g: Value, at: Value, shape: Shape, kernel: Sequence[int]) -> Value:
+    """What each place of a tensor gets of its window's gradient, where it is the one that the window chose: `at` counts
+    places in the flattened tensor. No two windows meet, so each place looks itself, and nothing is scattered.
+    """
+    rank = len(kernel)
+    lead, space, counts = shape[: len(shape) - rank], shape[len(shape) - rank :], g.shape[g.rank - rank :]
+    place = None  # of each element, counted as `at` does
+    extents = (product(lead), *space)
+    for axis, extent in enumerate(extents):
+        count = extent if axis == 0 else counts[axis - 1] * kernel[axis - 1]
+        step = product(extents[axis + 1 :])
+        along = b.one("iota", [], shape=(count,), start=0, step=step, dtype=DType.I64)
+        laid: list[Dim] = [1] * (1 + 2 * rank)
+        if axis == 0:
+            laid[0] = count
+        else:
+            laid[2 * axis - 1 : 2 * axis + 1] = [counts[axis - 1], kernel[axis - 1]]
+        along = b.one("reshape", [along], shape=tuple(laid))
+        place = along if place is None else b.one("add", [place, along])
+    assert place is not None
+    once = (product(lead), *(d for count in counts for d in (count, 1)))
+    chosen = b.one("eq", [b.one("reshape", [at], shape=once), place])
+    made = b.one("select", [chosen, b.one("reshape", [g], shape=once), scalar_like(b, 0.0, g)])
+    return _with_rest(b, made, shape, counts, kernel)
+
+
+def _with_rest(b: Making, made: Value, shape: Shape, counts: Sequence[Dim], kernel: Sequence[int]) -> Value:
+    """Windows in the shape of what they lie in, with zeros behind the last one."""
+    rank = len(kernel)
+    lead, space = shape[: len(shape) - rank], shape[len(shape) - rank :]
+    covered = tuple(n * k for n, k in zip(counts, kernel, strict=True))
+    made = b.one("reshape", [made], shape=(*lead, *covered))
+    rest = tuple(d - c for d, c in zip(space, covered, strict=True))
+    if all(d == 0 for d in rest):
+        return made
+    after = (*(0 for _ in lead), *rest)
+    return b.one("pad", [made], before=(0,) * len(shape), after=after, mode="constant", value=0.0)
 
 
 register(OpSpec("max_pool", "window", _infer_max, _max_pool, _lower_max, gradient=_max_gradient))
@@ -261,4 +315,46 @@ def _count(low: Lowering, outer: Sequence[Iter]) -> Dim:
     return total
 
 
-register(OpSpec("avg_pool", "window", _infer_avg, _avg_pool, _lower_avg))
+def _avg_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """Each gradient, divided by what its window counts, over all places of the window."""
+    (g,) = incoming
+    if g is None:
+        return [None]
+    shape = b.lookup(node.inputs[0]).shape
+    attrs: dict[str, Any] = dict(node.attrs)
+    ones = b.one("full", [], shape=(1, 1, *shape[2:]), value=1.0, dtype=g.dtype)
+    if windows_are_apart(attrs, shape, g.shape):
+        count = scalar_like(b, float(math.prod(attrs["kernel"])), g)
+    else:  # the mean of ones is what lies inside, divided by what counts
+        windowed = {k: attrs[k] for k in ("strides", "pads", "dilations")}
+        inside = b.one("conv", [ones, _ones(b, attrs, g)], **windowed, group=1)
+        count = b.one("div", [inside, b.one("avg_pool", [ones], **attrs)])
+    return [spread_over_windows(b, b.one("div", [g, count]), shape, attrs)]
+
+
+def spread_over_windows(b: Making, g: Value, shape: Shape, attrs: Mapping[str, Any]) -> Value:
+    """Each element at all places of its window, added up: the gradient of a pool of sums."""
+    kernel = attrs["kernel"]
+    rank = len(kernel)
+    counts, lead = g.shape[g.rank - rank :], product(shape[: len(shape) - rank])
+    if windows_are_apart(attrs, shape, g.shape):
+        once = b.one("reshape", [g], shape=(lead, *(d for n in counts for d in (n, 1))))
+        full = (lead, *(d for n, k in zip(counts, kernel, strict=True) for d in (n, k)))
+        return _with_rest(b, b.one("expand", [once], shape=full), shape, counts, kernel)
+    pads, strides, dilations = attrs["pads"], attrs["strides"], attrs["dilations"]
+    unread = tuple(  # elements behind the last window, which no result reads
+        d + pads[k] + pads[rank + k] - dilations[k] * (kernel[k] - 1) - 1 - (counts[k] - 1) * strides[k]
+        for k, d in enumerate(shape[len(shape) - rank :])
+    )
+    made = b.one(
+        "conv_transpose", [b.one("reshape", [g], shape=(lead, 1, *counts)), _ones(b, attrs, g)], strides=strides,
+        pads=pads, dilations=dilations, group=1, output_padding=unread,
+    )  # fmt: skip
+    return b.one("reshape", [made], shape=shape)
+
+
+def _ones(b: Making, attrs: Mapping[str, Any], like: Value) -> Value:
+    return b.constant(np.ones((1, 1, *attrs["kernel"]), like.dtype.numpy), "ones")
+
+
+register(OpSpec("avg_pool", "window", _infer_avg, _avg_pool, _lower_avg, gradient=_avg_gradient))

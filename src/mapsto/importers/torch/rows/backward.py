@@ -11,13 +11,14 @@ from mapsto.importers.torch.rows.embedding import bag_numbers
 from mapsto.importers.torch.rows.pooling import adaptive_bounds, window
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, add, mul, product
-from mapsto.ir.expr_proofs import known_at_least
+from mapsto.ir.expr import Dim, Expr, product
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
-from mapsto.ops.arranging import positions, reshape, transpose, unsqueeze
+from mapsto.ops.arranging import reshape, unsqueeze
+from mapsto.ops.derivatives import along
 from mapsto.ops.registry import op
-from mapsto.ops.resize import axis_table
+from mapsto.ops.resize import axis_matrix
+from mapsto.ops.window import chosen_in_windows, spread_over_windows, windows_are_apart
 
 # -- convolutions ------------------------------------------------------------------------------------------------------
 
@@ -41,23 +42,21 @@ def _convolution(call: AtenCall) -> list[Value | None]:
 
 def _plain(call: AtenCall, g: Value, x: Value, w: Value, attrs: dict[str, object]) -> list[Value | None]:
     """By the gradient of our own op: the node that it asks for is read by nobody, and goes."""
-    y = call.one("conv", [x, w], **attrs)
-    node, rule = call.builder.producer(y), op("conv").gradient
-    assert node is not None and rule is not None
-    return rule(call.builder, node, [reshape(call.builder, g, y.shape)])[:2]
+    return _by_rule(call, call.one("conv", [x, w], **attrs), g)[:2]
 
 
 def _transposed(call: AtenCall, g: Value, x: Value, w: Value, attrs: dict[str, object]) -> list[Value | None]:
-    """The transposed convolution is the plain one's gradient by its input: its own gradients are the plain one, and
-    that one's gradient by the weights with the roles of input and result exchanged.
-    """
-    dx = call.one("conv", [g, w], **attrs)
-    dx = (
-        dx
-        if dx.shape == x.shape
-        else call.one("slice", [dx], starts=(0,) * dx.rank, steps=(1,) * dx.rank, shape=x.shape)
-    )
-    return [dx, _plain(call, x, g, w, attrs)[1]]
+    more = call.integers("output_padding", x.rank - 2)
+    return _by_rule(call, call.one("conv_transpose", [x, w], **attrs, output_padding=more), g)[:2]
+
+
+def _by_rule(call: AtenCall, y: Value, g: Value) -> list[Value | None]:
+    """What the gradient rule of the op that made y gives."""
+    node = call.builder.producer(y)
+    assert node is not None
+    rule = op(node.op).gradient
+    assert rule is not None
+    return rule(call.builder, node, [reshape(call.builder, g, y.shape)])
 
 
 # -- pools -------------------------------------------------------------------------------------------------------------
@@ -66,39 +65,21 @@ def _transposed(call: AtenCall, g: Value, x: Value, w: Value, attrs: dict[str, o
 @aten("max_pool2d_with_indices_backward", "max_pool3d_with_indices_backward")
 def _max_pool(call: AtenCall) -> Value:
     """Each gradient is added where its maximum stood."""
-    rank = int(call.name[8])
+    b, rank = call.builder, int(call.name[8])
     g, at, x = call.value("grad_output"), call.value("indices"), call.value("self")
-    kernel = call.integers("kernel_size", rank)
+    kernel, lead = call.integers("kernel_size", rank), x.rank - rank
     strides = call.integers("stride", rank) or kernel
-    pads, dilations = call.integers("padding", rank), call.integers("dilation", rank)
-    if strides == kernel and not any(pads) and all(d == 1 for d in dilations):
-        space = zip(g.shape[g.rank - rank :], kernel, x.shape[x.rank - rank :], strict=True)
-        if all(known_at_least(add(extent, mul(mul(count, k), -1)), 0) for count, k, extent in space):
-            return _chosen_in_windows(call, g, at, x, kernel)
-    return spread(call, g, at, x, rank)
-
-
-def _chosen_in_windows(call: AtenCall, g: Value, at: Value, x: Value, kernel: tuple[int, ...]) -> Value:
-    """The same where no two windows meet: each place looks whether it is the one that its window chose."""
-    b, rank = call.builder, len(kernel)
-    space, counts = x.shape[x.rank - rank :], g.shape[g.rank - rank :]
-    lead = product(x.shape[: x.rank - rank])
-    place = call.scalar(0, DType.I64)
-    for axis, (count, k) in enumerate(zip(counts, kernel, strict=True)):
-        along = call.one("mul", [positions(b, mul(count, k)), call.scalar(product(space[axis + 1 :]), DType.I64)])
-        laid = [1] * (1 + 2 * rank)
-        laid[1 + 2 * axis : 3 + 2 * axis] = [count, k]  # type: ignore[list-item]
-        place = call.one("add", [place, reshape(b, along, laid)])
-    once = (lead, *(d for count in counts for d in (count, 1)))
-    chosen = call.one("eq", [reshape(b, call.cast(at, DType.I64), once), place])
-    made = call.one("select", [chosen, reshape(b, g, once), call.scalar(0.0, g.dtype)])
-    covered = tuple(mul(count, k) for count, k in zip(counts, kernel, strict=True))
-    made = reshape(b, made, (*x.shape[: x.rank - rank], *covered))
-    if covered != space:
-        rest = tuple(add(d, mul(c, -1)) for d, c in zip(space, covered, strict=True))
-        after = (*(0,) * (x.rank - rank), *rest)
-        made = call.one("pad", [made], before=(0,) * x.rank, after=after, mode="constant", value=0.0)
-    return made
+    attrs = {
+        "kernel": kernel, "strides": strides, "pads": call.integers("padding", rank),
+        "dilations": call.integers("dilation", rank),
+    }  # fmt: skip
+    if not windows_are_apart(attrs, (1, 1, *x.shape[lead:]), (1, 1, *g.shape[lead:])):
+        return spread(call, g, at, x, rank)
+    # torch counts places in a channel's space, our op in the whole tensor
+    channels = call.one("iota", [], shape=(product(x.shape[:lead]),), start=0, step=product(x.shape[lead:]),
+                        dtype=DType.I64)  # fmt: skip
+    begin = reshape(b, channels, (*x.shape[:lead], *[1] * rank))
+    return chosen_in_windows(b, g, call.one("add", [call.cast(at, DType.I64), begin]), x.shape, kernel)
 
 
 @aten("adaptive_max_pool2d_backward", "adaptive_max_pool3d_backward")
@@ -118,40 +99,17 @@ def spread(call: AtenCall, g: Value, at: Value, x: Value, rank: int) -> Value:
 def _avg_pool(call: AtenCall) -> Value:
     """Each gradient, divided by what its window counts, over all places of the window: a transposed convolution."""
     b, rank, x, g = call.builder, int(call.name[8]), call.value("self"), call.value("grad_output")
-    space = x.shape[x.rank - rank :]
-    if any(isinstance(d, Expr) for d in space):
-        raise call.unsupported(f"an open space {list(space)} is not supported in a backward pass; fix it")
-    lead = product(x.shape[: x.rank - rank])
+    lead, space = product(x.shape[: x.rank - rank]), x.shape[x.rank - rank :]
+    flat = reshape(b, x, (lead, 1, *space))
     rows = reshape(b, g, (lead, 1, *g.shape[g.rank - rank :]))
-    attrs, extra = window(call, reshape(b, x, (lead, 1, *space)), rank)
-    kernel: tuple[int, ...] = attrs["kernel"]  # type: ignore[assignment]
-    pads: tuple[int, ...] = attrs["pads"]  # type: ignore[assignment]
-    strides: tuple[int, ...] = attrs["strides"]  # type: ignore[assignment]
-    ones = call.one("full", [], shape=(1, 1, *space), value=1.0, dtype=g.dtype)
-    include = call.flag("count_include_pad")
-    share = call.one("avg_pool", [ones], count_include_pad=include, ceil_pads=extra, **attrs)
-    inside = call.one(
-        "conv", [ones, _ones(call, kernel, g)], strides=strides, pads=pads, dilations=(1,) * rank, group=1
-    )
-    if call.given.get("divisor_override") is None:
-        count = call.one("div", [inside, share])  # the share is inside / count
-    else:
-        count = call.scalar(call.integer("divisor_override"), g.dtype)
-    scaled = call.one("div", [rows, count])
-    # elements behind the last window, which no result reads
-    unread = tuple(
-        int(d) + pads[k] + pads[rank + k] - kernel[k] - (int(n) - 1) * strides[k]  # type: ignore[arg-type]
-        for k, (d, n) in enumerate(zip(space, rows.shape[2:], strict=True))
-    )
-    made = call.one(
-        "conv_transpose", [scaled, _ones(call, kernel, g)], strides=strides, pads=pads, dilations=(1,) * rank, group=1,
-        output_padding=unread,
-    )  # fmt: skip
+    attrs, extra = window(call, flat, rank)
+    if call.given.get("divisor_override") is not None:
+        share = call.one("div", [rows, call.scalar(call.integer("divisor_override"), g.dtype)])
+        return reshape(b, spread_over_windows(b, share, flat.shape, attrs), x.shape)
+    y = call.one("avg_pool", [flat], count_include_pad=call.flag("count_include_pad"), ceil_pads=extra, **attrs)
+    (made,) = _by_rule(call, y, rows)
+    assert made is not None
     return reshape(b, made, x.shape)
-
-
-def _ones(call: AtenCall, kernel: tuple[int, ...], like: Value) -> Value:
-    return call.builder.constant(np.ones((1, 1, *kernel), like.dtype.numpy), "ones")
 
 
 @aten("_adaptive_avg_pool2d_backward", "_adaptive_avg_pool3d_backward")
@@ -165,7 +123,7 @@ def _adaptive(call: AtenCall) -> Value:
         table = np.zeros((_fixed(call, m), _fixed(call, n)), np.float64)
         for i, (first, last) in enumerate(adaptive_bounds(_fixed(call, n), _fixed(call, m))):
             table[i, first:last] = 1 / (last - first)
-        g = _along(call, g, x.rank - rank + k, table)
+        g = along(call.builder, g, x.rank - rank + k, table)
     return g
 
 
@@ -173,15 +131,6 @@ def _fixed(call: AtenCall, extent: Dim) -> int:
     if isinstance(extent, Expr):
         raise call.unsupported(f"an open extent {extent} is not supported in this backward pass; fix it")
     return int(extent)
-
-
-def _along(call: AtenCall, g: Value, axis: int, table: np.ndarray) -> Value:
-    """g along an axis multiplied by a matrix [its extent, the new one]."""
-    b = call.builder
-    perm = [k for k in range(g.rank) if k != axis] + [axis]
-    turned = transpose(b, g, perm)
-    made = call.one("matmul", [turned, b.constant(table.astype(g.dtype.numpy), "table")])
-    return transpose(b, made, [perm.index(k) for k in range(g.rank)])
 
 
 # -- resampling --------------------------------------------------------------------------------------------------------
@@ -207,10 +156,8 @@ def _resized(call: AtenCall) -> Value:
         scale = None if attrs["coordinate_mode"] == "align_corners" else scale
         if extent == size and scale in (None, 1.0):
             continue
-        at, weights = axis_table(attrs, extent, size, scale)
-        table = np.zeros((size, extent), np.float64)
-        np.add.at(table, (np.arange(size)[:, None], np.clip(at, 0, extent - 1)), weights)
-        g = _along(call, g, axis, table)
+        table = axis_matrix(attrs, extent, size, scale)
+        g = along(call.builder, g, axis, table)
     return g
 
 
@@ -300,7 +247,7 @@ def _padded(call: AtenCall) -> Value:
         low, high = widths[2 * k], widths[2 * k + 1]
         places = np.pad(np.arange(n), (max(low, 0), max(high, 0)), mode=mode)  # type: ignore[call-overload]
         places = places[max(-low, 0) : len(places) - max(-high, 0)]
-        g = _along(call, g, axis, np.eye(n)[places])
+        g = along(call.builder, g, axis, np.eye(n)[places])
     return g
 
 
