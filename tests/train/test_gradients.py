@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
+from mapsto.ops.registry import known_ops, op
 from mapsto.passes import gradient
 
 F32 = DType.F32
@@ -111,3 +113,39 @@ def test_native_gradients_are_those_of_the_reference(make: Callable[[Net, Dim, D
         np.testing.assert_allclose(found[name], wide, rtol=0, atol=3e-5 * np.abs(wide).max(), err_msg=name)
         assert found[name].tobytes() == again[name].tobytes()
         assert np.abs(wide).max() > 0
+
+
+# -- random graphs -----------------------------------------------------------------------------------------------------
+
+COUNT = int(os.environ.get("MAPSTO_DIFFERENTIABLE_GRAPHS", "40"))  # all that are told of are 300
+_TOGETHER = 10  # graphs that a test compares
+
+
+@pytest.mark.parametrize("first", range(0, COUNT, _TOGETHER))
+def test_random_graphs_have_the_gradients_that_torch_finds(first: int) -> None:
+    pytest.importorskip("torch")
+    from tests.train.differentiable import random_differentiable
+
+    for number in range(first, min(first + _TOGETHER, COUNT)):
+        case = random_differentiable(number)
+        exe = mapsto.compile(gradient(case.graph, "loss", list(case.arrays)), threads=1)
+        exe.poison()
+        found = exe.run(case.arrays)
+        rounded = number % 2 == 0 or {"cast", "resize"} & set(case.ops)  # weights of a resize are f32 in any type
+        tolerance = 3e-4 if rounded else 1e-9
+        scale = max(1.0, *(np.abs(g).max(initial=0.0) for g in case.gradients.values()))
+        assert found["loss"] == pytest.approx(case.loss, rel=tolerance, abs=tolerance), number
+        for name, expected in case.gradients.items():
+            np.testing.assert_allclose(
+                found[f"{name}.gradient"], expected, rtol=tolerance, atol=tolerance * scale,
+                err_msg=f"graph {number}, {name}: {case.ops}",
+            )  # fmt: skip
+
+
+def test_random_graphs_are_of_every_op_with_a_gradient() -> None:
+    pytest.importorskip("torch")
+    from tests.train.differentiable import MAKERS, random_differentiable
+
+    seen = {name for number in range(len(MAKERS)) for name in random_differentiable(number).ops}
+    others = {"copy", "detach", "variadic", "if"}
+    assert {name for name in known_ops() if op(name).gradient is not None} - others <= seen
