@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 
 import mapsto
+from mapsto.errors import UnsupportedError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, evaluate, sym
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
+from mapsto.ops.recurrent import GATES
 from mapsto.ops.registry import known_ops, op
 from mapsto.passes import gradient
 
@@ -149,3 +151,97 @@ def test_random_graphs_are_of_every_op_with_a_gradient() -> None:
     seen = {name for number in range(len(MAKERS)) for name in random_differentiable(number).ops}
     others = {"copy", "detach", "variadic", "if"}
     assert {name for name in known_ops() if op(name).gradient is not None} - others <= seen
+
+
+# -- layers over time, and branches ------------------------------------------------------------------------------------
+
+RECURRENT: dict[str, dict[str, object]] = {
+    "lstm": {"direction": "forward"},
+    "lstm_both_ways": {"direction": "bidirectional", "input_forget": True, "clip": 1.5},
+    "gru": {"direction": "reverse", "linear_before_reset": True},
+    "gru_of_onnx": {"direction": "bidirectional", "linear_before_reset": False},
+    "rnn": {"direction": "forward", "activations": (("relu", 0.0, 0.0),)},
+    "rnn_scaled": {"direction": "reverse", "activations": (("scaledtanh", 0.8, 1.2),)},
+}
+STEPS, BATCH, HIDDEN = 4, 3, 2
+
+
+def _layer_over_time(case: str, with_lengths: bool) -> tuple[Graph, dict[str, np.ndarray], list[str]]:
+    """A recurrent node with all its operands, and a loss of all its results."""
+    kind, attrs, rng = case.split("_")[0], RECURRENT[case], np.random.default_rng(0)
+    gates, ways = GATES[kind], 2 if attrs["direction"] == "bidirectional" else 1
+    shapes: dict[str, tuple[int, ...]] = {
+        "x": (STEPS, BATCH, ways * gates * HIDDEN), "r": (ways, gates * HIDDEN, HIDDEN), "h": (ways, BATCH, HIDDEN)
+    }  # fmt: skip
+    if kind == "gru" and attrs["linear_before_reset"]:
+        shapes["bias"] = (ways, HIDDEN)
+    if kind == "lstm":
+        shapes |= {"c": (ways, BATCH, HIDDEN), "p": (ways, 3 * HIDDEN)}
+    b = Builder(case)
+    values = {name: b.input(name, DType.F64, shape) for name, shape in shapes.items()}
+    feeds = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    lengths = None
+    if with_lengths:
+        lengths = b.input("lengths", DType.I32, (BATCH,))
+        feeds["lengths"] = np.array([4, 0, 2], np.int32)
+    operands = [values["x"], values["r"], lengths, values["h"], values.get("c", values.get("bias")), values.get("p")]
+    total = None
+    for made in b.add(kind, operands, attrs):
+        weights = b.constant(rng.uniform(0.5, 1.5, [int(d) for d in made.shape]))
+        part = composite.reduce(b, b.one("mul", [made, weights]), "sum", range(made.rank), keepdims=False)
+        total = part if total is None else b.one("add", [total, part])
+    assert total is not None
+    return b.finish([total], names=["loss"]), feeds, list(shapes)
+
+
+@pytest.mark.parametrize("with_lengths", [False, True], ids=["whole", "lengths"])
+@pytest.mark.parametrize("case", RECURRENT)
+def test_gradients_of_layers_over_time_are_those_of_finite_differences(case: str, with_lengths: bool) -> None:
+    graph, feeds, names = _layer_over_time(case, with_lengths)
+    found = run_graph(gradient(graph, "loss", names), feeds)
+    assert found["loss"] == pytest.approx(float(run_graph(graph, feeds)["loss"]), rel=1e-12)  # it is the same layer
+    for name in names:
+        places = [tuple(np.random.default_rng(k).integers(0, feeds[name].shape)) for k in range(8)]
+        for place in places:
+            losses = []
+            for sign in (1, -1):
+                moved = feeds[name].copy()
+                moved[place] += sign * 1e-6
+                losses.append(float(run_graph(graph, {**feeds, name: moved})["loss"]))
+            expected = (losses[0] - losses[1]) / 2e-6
+            assert found[f"{name}.gradient"][place] == pytest.approx(expected, rel=1e-6, abs=1e-7), (name, place)
+
+
+def test_a_layer_over_an_open_time_says_what_to_do() -> None:
+    b = Builder("open")
+    x = b.input("x", F32, (sym("t"), 2, 4))
+    made = b.add("rnn", [x, b.input("r", F32, (1, 4, 4))], {"direction": "forward"})
+    loss = composite.reduce(b, made[0], "sum", range(4), keepdims=False)
+    with pytest.raises(UnsupportedError, match="open number of steps t; fix it by `shapes`"):
+        gradient(b.finish([loss], names=["loss"]), "loss", ["r"])
+
+
+def test_the_gradient_of_a_branch_is_that_of_the_one_that_runs() -> None:
+    b = Builder("branches")
+    x, w = b.input("x", F32, (3,)), b.input("w", F32, (3,))
+    condition = b.input("condition", DType.BOOL, ())
+    scaled = b.one("mul", [x, x])
+    then, other = (Builder(b.fresh("branch"), b) for _ in range(2))
+    thens = [then.one("mul", [scaled, w]), then.one("exp", [then.one("mul", [w, then.constant(np.float32(0.5))])])]
+    others = [scaled, other.one("sin", [w])]
+    graphs = [then.finish(thens), other.finish(others)]
+    first, second = b.add("if", [condition], {}, graphs)
+    both = b.one("add", [b.one("mul", [first, second]), w])
+    graph = b.finish([composite.reduce(b, both, "sum", [0], keepdims=False)], names=["loss"])
+    exe = mapsto.compile(gradient(graph, "loss", ["x", "w"]), threads=1)
+    given = {"x": np.array([0.5, -1, 2], np.float32), "w": np.array([1, 2, -0.5], np.float32)}
+    x1, w1 = given["x"], given["w"]
+    e = np.exp(w1 / 2)
+    expected = {
+        True: (2 * x1 * w1 * e, x1**2 * e + x1**2 * w1 * e / 2 + 1),
+        False: (2 * x1 * np.sin(w1), x1**2 * np.cos(w1) + 1),
+    }
+    for taken, (dx, dw) in expected.items():
+        found = exe.run({**given, "condition": np.array(taken)})
+        np.testing.assert_allclose(found["x.gradient"], dx, rtol=1e-5)
+        np.testing.assert_allclose(found["w.gradient"], dw, rtol=1e-5)

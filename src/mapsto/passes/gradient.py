@@ -1,23 +1,31 @@
 """Reverse-mode differentiation of a graph.
 
 For y = f(x) the gradient of the loss with respect to x is the sum, over the nodes that read x, of what their gradient
-rules give (Griewank and Walther, Evaluating Derivatives, chapter 3). The rules stand beside the ops.
+rules give (Griewank and Walther, Evaluating Derivatives, chapter 3). The rules stand beside the ops. Recurrent layers
+are written out first; where one of several graphs runs, so does one of several gradients, each of which computes its
+graph anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType, from_numpy
-from mapsto.ir.graph import Graph, Node, Value
+from mapsto.ir.graph import Graph, Node, Value, binds
+from mapsto.ir.region import Region, reads
 from mapsto.ops.builder import Builder
 from mapsto.ops.registry import op
-from mapsto.passes.retrace import copy_into
+from mapsto.ops.unrolled import RECURRENT, unrolled
+from mapsto.passes.retrace import copy_into, retrace
+from mapsto.passes.sites import Site
 
 # What the rules cannot go through, as it gives no numbers to differentiate.
 _WITHOUT_OUTPUTS = ("bind_dim", "require", "bounds_check")
+
+Sums = dict[str, Value]
+"""The gradients that values have got so far, by the values' names."""
 
 
 def gradient(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:
@@ -28,8 +36,8 @@ def gradient(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:
     `as_inputs`).
     Raises ShapeError for a wrong loss or name, UnsupportedError where an op on the way has no gradient.
     """
-    builder, values = _forward(as_inputs(graph, wrt))
-    found = _backward(builder, _named(values, loss), [_named(values, name) for name in wrt])
+    builder, values = _forward(as_inputs(graph, wrt), wrt)
+    found = _of_loss(builder, _named(values, loss), [_named(values, name) for name in wrt])
     outputs = [*(values[name] for name in graph.outputs), *found]
     return builder.finish(outputs, graph.updates, names=[*graph.outputs, *(f"{name}.gradient" for name in wrt)])
 
@@ -47,10 +55,23 @@ def as_inputs(graph: Graph, names: Sequence[str]) -> Graph:
     return replace(graph, inputs=(*graph.inputs, *added), constants=rest, settled=False)
 
 
-def _forward(graph: Graph) -> tuple[Builder, dict[str, Value]]:
+def _forward(graph: Graph, wrt: Sequence[str]) -> tuple[Builder, dict[str, Value]]:
     """The graph in a builder that goes on from its end, with the new values by their old names."""
+    if any(node.op in RECURRENT for node in graph.walk()):
+        graph = retrace(graph, _written_out(_dependents(graph.nodes, set(wrt))))
     builder = Builder(graph.name)
     return builder, copy_into(builder, graph)
+
+
+def _written_out(depends: Collection[str]) -> Callable[[Site], Sequence[Value] | None]:
+    """A rewrite of the recurrent layers that a gradient goes through."""
+
+    def rewrite(site: Site) -> Sequence[Value] | None:
+        if site.node.op not in RECURRENT or not any(name in depends for name in site.node.inputs):
+            return None
+        return unrolled(site.builder, site.node.op, site.inputs, site.attrs)
+
+    return rewrite
 
 
 def _named(values: dict[str, Value], name: str) -> Value:
@@ -59,20 +80,25 @@ def _named(values: dict[str, Value], name: str) -> Value:
     return values[name]
 
 
-def _backward(builder: Builder, loss: Value, wrt: Sequence[Value]) -> list[Value]:
-    """Gradients of the loss with respect to some values, by walking the nodes backwards."""
+def _of_loss(builder: Builder, loss: Value, wrt: Sequence[Value]) -> list[Value]:
+    """Gradients of the loss with respect to some values."""
     if not loss.dtype.is_float or any(d != 1 for d in loss.shape):
         raise ShapeError(f"a loss is one float, not {loss}")
     wrong = [value for value in wrt if not value.dtype.is_float]
     if wrong:
         raise ShapeError(f"{wrong[0]} is no float: nothing can be differentiated by it")
-    forward = list(builder.nodes)
-    depends = _dependents(forward, {value.name for value in wrt})
     with builder.source("loss"):
         sums = {loss.name: builder.one("full", [], shape=loss.shape, value=1.0, dtype=loss.dtype)}
+    return _backward(builder, sums, wrt)
+
+
+def _backward(builder: Builder, sums: Sums, wrt: Sequence[Value]) -> list[Value]:
+    """Gradients with respect to some values, by walking the nodes so far backwards; sums: what is known of them."""
+    forward = list(builder.nodes)
+    depends = _dependents(forward, {value.name for value in wrt})
     for node in reversed(forward):
         incoming = [sums.get(value.name) for value in node.outputs]
-        if any(g is not None for g in incoming) and any(n in depends for n in node.inputs):
+        if any(g is not None for g in incoming) and any(n in depends for n in reads(node)):
             _add_gradients(builder, node, incoming, depends, sums)
     return [_result(builder, value, sums) for value in wrt]
 
@@ -81,30 +107,85 @@ def _dependents(nodes: Sequence[Node], start: set[str]) -> set[str]:
     """Values that depend on those in `start`."""
     found = set(start)
     for node in nodes:
-        if any(name in found for name in node.inputs):
+        if any(name in found for name in (reads(node) if node.graphs else node.inputs)):
             found.update(value.name for value in node.outputs if value.dtype.is_float)
     return found
 
 
 def _add_gradients(
-    builder: Builder, node: Node, incoming: Sequence[Value | None], depends: set[str], sums: dict[str, Value]
+    builder: Builder, node: Node, incoming: Sequence[Value | None], depends: Collection[str], sums: Sums
 ) -> None:
-    """Adds what one node passes on to the gradients of its operands."""
+    """Adds what one node passes on to the gradients of what it reads."""
     if node.op in _WITHOUT_OUTPUTS:
         return
-    rule = op(node.op).gradient
-    if rule is None:
-        where = f" (from {', '.join(node.provenance)})" if node.provenance else ""
-        raise UnsupportedError(f"{node.op} -> {node.outputs[0].name}{where}: the op has no gradient yet")
+    nesting, rule = op(node.op).nesting, op(node.op).gradient
+    regions = () if nesting is None else nesting.regions(node)
     with builder.source(*node.provenance):
-        passed = rule(builder, node, incoming)
-        for name, value in zip(node.inputs, passed, strict=True):
-            if value is None or name not in depends:
-                continue
-            sums[name] = value if name not in sums else builder.one("add", [sums[name], value])
+        if regions and all(not region.starts for region in regions):
+            names = [name for name in sorted(reads(node)) if name in depends]
+            passed = _of_choice(builder, node, regions, incoming, names)
+        elif rule is not None:
+            names, passed = list(node.inputs), rule(builder, node, incoming)
+        else:
+            raise _without_gradient(node)
+        for name, value in zip(names, passed, strict=True):
+            if value is not None and name in depends:
+                _add_to(builder, sums, name, value)
 
 
-def _result(builder: Builder, value: Value, sums: dict[str, Value]) -> Value:
+def _add_to(builder: Builder, sums: Sums, name: str, value: Value) -> None:
+    sums[name] = value if name not in sums else builder.one("add", [sums[name], value])
+
+
+def _without_gradient(node: Node) -> UnsupportedError:
+    where = f" (from {', '.join(node.provenance)})" if node.provenance else ""
+    why = "a loop whose rounds only a run counts has none; fix the sizes by `shapes`" if node.graphs else (
+        "the op has no gradient yet"
+    )  # fmt: skip
+    return UnsupportedError(f"{node.op} -> {node.outputs[0].name}{where}: {why}")
+
+
+def _of_choice(
+    builder: Builder, node: Node, regions: Sequence[Region], incoming: Sequence[Value | None], names: Sequence[str]
+) -> Sequence[Value | None]:
+    """The gradients of values that the graphs of a node read, one of which runs: a node of the same kind, whose graphs
+    compute theirs anew and go back through them.
+    """
+    wrt = [builder.lookup(name) for name in names]
+    graphs = []
+    for region in regions:
+        inner = Builder(builder.fresh("gradient"), builder)
+        values = _again(inner, region.graph)
+        sums: Sums = {}
+        for name, at in zip(region.graph.outputs, region.results, strict=True):
+            g = None if at is None else incoming[at]
+            if g is not None:
+                _add_to(inner, sums, values[name].name if name in values else name, g)
+        graphs.append(inner.finish(_backward(inner, sums, wrt)))
+    inputs = [builder.lookup(name) if name else None for name in node.inputs]
+    return builder.add(node.op, inputs, node.attrs, graphs)
+
+
+def _again(inner: Builder, graph: Graph) -> dict[str, Value]:
+    """The nodes of a nested graph built in another one beside it, with the new values by their old names. What a run
+    has checked is not checked again.
+    """
+    values = {name: inner.constant(array, name) for name, array in graph.constants.items()}
+    for node in graph.nodes:
+        if binds(node) or node.graphs:
+            raise UnsupportedError(
+                f"{node.op} in a branch: no gradient of a branch whose sizes only a run knows, or that has branches or "
+                "loops of its own"
+            )
+        if node.op in _WITHOUT_OUTPUTS:
+            continue
+        inputs = [None if not n else values[n] if n in values else inner.lookup(n) for n in node.inputs]
+        made = inner.add(node.op, inputs, node.attrs)
+        values.update(zip((v.name for v in node.outputs), made, strict=True))
+    return values
+
+
+def _result(builder: Builder, value: Value, sums: Sums) -> Value:
     """The gradient of a value; zeros where the loss does not depend on it."""
     if value.name in sums:
         return sums[value.name]
