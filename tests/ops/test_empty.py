@@ -110,7 +110,7 @@ def scattered(name: str, reduction: str) -> Callable[..., Operands]:
 
 UNARY = (
     "neg abs sign sqrt exp log tanh sigmoid erf softplus relu reciprocal sin cos tan asin acos atan sinh cosh asinh "
-    "acosh atanh floor ceil round isnan copy"
+    "acosh atanh floor ceil round isnan copy detach"
 ).split()
 CASES: dict[str, list[Callable[..., Operands]]] = {
     **{name: [unary(F32)] for name in UNARY},

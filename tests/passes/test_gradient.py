@@ -100,11 +100,15 @@ def test_wrong_questions_are_refused() -> None:
     with pytest.raises(ShapeError, match="no value named 'gain'"):
         gradient(model, "gain", ["x"])
     b = Builder("g")
-    x = b.input("x", DType.F32, (4,))
-    with b.source("sort"):
-        values, _ = b.add("topk", [x], {"axis": 0, "k": 1, "largest": True, "sorted": True})
-    with pytest.raises(UnsupportedError, match="sort.*no gradient"):
-        gradient(b.finish([values], names=["loss"]), "loss", ["x"])
+    x, go = b.input("x", DType.F32, (1,)), b.input("go", DType.BOOL, ())
+    body = Builder("body", b)
+    state = body.input("state", DType.F32, (1,))
+    again = body.one("reshape", [body.one("lt", [state, body.constant(np.float32(9))])], shape=())
+    with b.source("doubling"):
+        graph = body.finish([again, body.one("add", [state, state])])
+        (value,) = b.add("loop", [go, x], {"sizes": (), "below": (-1,)}, [graph])
+    with pytest.raises(UnsupportedError, match="doubling.*rounds only a run counts has none; fix the sizes"):
+        gradient(b.finish([value], names=["loss"]), "loss", ["x"])
 
 
 @pytest.mark.parametrize("op", ["matmul", "conv"])

@@ -92,7 +92,7 @@ MORE: dict[str, Build] = {
     "x or x": as_bool(lambda b, q: b.one("or", [q, q])),
     "not(not(x))": as_bool(twice("not")),
     "bitnot(bitnot(x))": as_integer(twice("bitnot")),
-    **{f"{name} twice": twice(name) for name in ("relu", "abs", "floor", "ceil", "round", "copy")},
+    **{f"{name} twice": twice(name) for name in ("relu", "abs", "floor", "ceil", "round", "copy", "detach")},
     "cast to own type": lambda b, x: b.one("cast", [x], to=DType.F32),
     "expand twice": lambda b, x: b.one("expand", [b.one("expand", [x], shape=(5, *x.shape))], shape=(4, 5, *x.shape)),
     "slice twice": lambda b, x: sliced(b, sliced(b, x, 2, 1, 3), 2, 1, 2),

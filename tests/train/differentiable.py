@@ -427,7 +427,7 @@ def random_differentiable(number: int, most: int = 12) -> Random:
         total = own if total is None else b.one("add", [total, own])
         theirs = theirs + (v.theirs * torch.from_numpy(weights)).sum()
     assert total is not None
-    used = [leaf for leaf in p.leaves.values()]
+    used = list(p.leaves.values())
     made = torch.autograd.grad(theirs, used, allow_unused=True, materialize_grads=True)
     gradients = {name: g.numpy() for name, g in zip(p.leaves, made, strict=True)}
     return Random(b.finish([total], names=["loss"]), p.arrays, float(theirs.detach()), gradients, tuple(p.ops))

@@ -335,9 +335,22 @@ def test_a_model_without_weights_cannot_be_trained() -> None:
 
 
 def test_an_op_without_a_gradient_is_named() -> None:
-    b = Builder("sorting")
-    scaled = b.one("mul", [b.input("x", DType.F32, (2, 3)), b.constant(np.array([[1, 2, 3]], np.float32), "w")])
-    with b.source("the sort"):
-        values, _ = b.add("topk", [scaled], {"axis": 1, "k": 3, "largest": True, "sorted": True})
-    with pytest.raises(UnsupportedError, match="the sort.*no gradient"):
-        Trainer(b.finish([values]))
+    b = Builder("growing")
+    scaled = b.one("mul", [b.input("x", DType.F32, (2, sym("n"))), b.constant(np.array([[1], [2]], np.float32), "w")])
+    with b.source("the border"):
+        attrs = {"before": (0, 1), "after": (0, 1), "mode": "reflect", "value": 0.0}
+        made = b.one("pad", [scaled], **attrs)
+    with pytest.raises(UnsupportedError, match="pad -> .*no gradient along an axis of open size n; fix it by `shapes`"):
+        Trainer(b.finish([made]), "mean_squared_error")
+
+
+def test_a_loss_of_more_than_one_number_is_refused() -> None:
+    for wrong, said in (
+        (lambda b, y, label: y, "a loss is one float"),
+        (lambda b, y, label: b.one("argmax", [b.one("reshape", [y], shape=(15,))], axis=0, keepdims=False,
+                                   select_last=False), "a loss is one float"),  # fmt: skip
+    ):
+        with pytest.raises(ShapeError, match=said):
+            Trainer(perceptron(), loss=wrong)
+    with pytest.raises(ArgumentError, match="which is no value of the builder"):
+        Trainer(perceptron(), loss=lambda b, y, label: 5)  # type: ignore[arg-type,return-value]

@@ -13,7 +13,7 @@ import numpy as np
 
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import Array, DType, from_numpy
-from mapsto.ir.expr import Dim, floordiv, mod, sym
+from mapsto.ir.expr import Dim, floordiv, mod, product, sym
 from mapsto.ir.expr_proofs import bounds, known_at_least
 from mapsto.ir.graph import Node, Value
 from mapsto.kernel.ast import Const, Iter, Op, Reduce, Scalar, Stmt, Where, ranges_of
@@ -129,7 +129,9 @@ def _lower_matmul(low: Lowering) -> list[Stmt]:
 
 
 def _matmul_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
-    """dA = G B^T, dB = A^T G, with vectors seen as matrices of one row or column."""
+    """dA = G B^T, dB = A^T G, with vectors seen as matrices of one row or column. Where all matrices of A are
+    multiplied with one B, their rows are those of one matrix: its product sums over them at once.
+    """
     (g,) = incoming
     if g is None:
         return [None, None]
@@ -139,6 +141,8 @@ def _matmul_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) ->
     batch = node.output.shape[: node.output.rank - (x.rank > 1) - (y.rank > 1)]
     full = b.one("reshape", [g], shape=(*batch, left.shape[-2], right.shape[-1]))
     dx = sum_to(b, b.one("matmul", [full, _transposed(b, right)]), left.shape)
+    if right.rank == 2 and left.rank > 2 and left.shape[:-2] == batch:
+        left, full = (b.one("reshape", [v], shape=(product(v.shape[:-1]), v.shape[-1])) for v in (left, full))
     dy = sum_to(b, b.one("matmul", [_transposed(b, left), full]), right.shape)
     return [b.one("reshape", [dx], shape=x.shape), b.one("reshape", [dy], shape=y.shape)]
 

@@ -23,7 +23,8 @@ RECURRENT = frozenset(GATES)
 
 def unrolled(b: Builder, op: str, operands: Sequence[Value | None], attrs: Mapping[str, Any]) -> list[Value]:
     """The results of a recurrent node. Raises UnsupportedError where only a run knows how many steps there are."""
-    x, r, lengths, h0, fourth, peepholes, w, start = (*operands, *[None] * (8 - len(operands)))
+    given: list[Value | None] = [*operands, *[None] * (8 - len(operands))]
+    x, r, lengths, h0, fourth, peepholes, w, start = given
     assert x is not None and r is not None
     if not isinstance(x.shape[0], int):
         raise UnsupportedError(f"{op}: no gradient of an open number of steps {x.shape[0]}; fix it by `shapes`")
@@ -38,9 +39,8 @@ def unrolled(b: Builder, op: str, operands: Sequence[Value | None], attrs: Mappi
     for d in range(directions_of(attrs)):
         state = (x.shape[1], hidden)
         c0, bias = (None, fourth) if op == "gru" else (fourth, None)
-        layer = _Layer(
-            b, op, attrs, _part(b, r, d, wide), *(None if v is None else _part(b, v, d, wide) for v in (bias, peepholes))
-        )
+        more = [None if v is None else _part(b, v, d, wide) for v in (bias, peepholes)]
+        layer = _Layer(b, op, attrs, _part(b, r, d, wide), *more)
         begin = [_zeros(b, state, wide) if v is None else _part(b, v, d, wide) for v in (h0, c0)]
         own = slice_axis(b, x, 2, d * columns, columns)
         found.append(_direction(layer, own, lengths, begin, attrs["direction"] == "reverse" or d == 1))

@@ -2,7 +2,7 @@
 
 A ceil_mode is resolved into the end pads by who makes the node. avg_pool's `ceil_pads` says how much of each end pad is
 only there for that, and is never counted. max_pool_indices gives the place of each maximum in the flattened input, as
-ONNX counts it (storage order: row major).
+ONNX counts it (storage order: row major), or in the space of its channel.
 """
 
 from __future__ import annotations
@@ -132,9 +132,11 @@ def _max_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> li
     if g is None:
         return [None]
     x = b.lookup(node.inputs[0])
-    places = b.one("max_pool_indices", [x], **dict(node.attrs))
     if windows_are_apart(node.attrs, x.shape, g.shape):
+        kind = DType.I32 if isinstance(space := product(x.shape[2:]), int) and space < 2**31 else DType.I64
+        places = b.one("max_pool_indices", [x], **node.attrs, of_space=True, dtype=kind)
         return [chosen_in_windows(b, g, places, x.shape, node.attrs["kernel"])]  # type: ignore[arg-type]
+    places = b.one("max_pool_indices", [x], **dict(node.attrs))
     count, size = product(g.shape), product(x.shape)
     at, updates = (b.one("reshape", [v], shape=(count,)) for v in (places, g))
     rank = len(x.shape) - 2
@@ -159,40 +161,37 @@ def windows_are_apart(attrs: Mapping[str, Any], shape: Shape, pooled: Shape) -> 
 
 def chosen_in_windows(b: Making, g: Value, at: Value, shape: Shape, kernel: Sequence[int]) -> Value:
     """What each place of a tensor gets of its window's gradient, where it is the one that the window chose: `at` counts
-    places in the flattened tensor. No two windows meet, so each place looks itself, and nothing is scattered.
+    places in the space of a channel. No two windows meet, so each place looks itself, and nothing is scattered.
     """
-    rank = len(kernel)
-    lead, space, counts = shape[: len(shape) - rank], shape[len(shape) - rank :], g.shape[g.rank - rank :]
+    rank, axes = len(shape), len(kernel)
+    space, counts = shape[rank - axes :], g.shape[rank - axes :]
+    covered = tuple(n * k for n, k in zip(counts, kernel, strict=True))
     place = None  # of each element, counted as `at` does
-    extents = (product(lead), *space)
-    for axis, extent in enumerate(extents):
-        count = extent if axis == 0 else counts[axis - 1] * kernel[axis - 1]
-        step = product(extents[axis + 1 :])
-        along = b.one("iota", [], shape=(count,), start=0, step=step, dtype=DType.I64)
-        laid: list[Dim] = [1] * (1 + 2 * rank)
-        if axis == 0:
-            laid[0] = count
-        else:
-            laid[2 * axis - 1 : 2 * axis + 1] = [counts[axis - 1], kernel[axis - 1]]
-        along = b.one("reshape", [along], shape=tuple(laid))
+    for axis, extent in enumerate(covered):
+        along = b.one("iota", [], shape=(extent,), start=0, step=product(space[axis + 1 :]), dtype=at.dtype)
+        laid = tuple(extent if k == rank - axes + axis else 1 for k in range(rank))
+        along = b.one("reshape", [along], shape=laid)
         place = along if place is None else b.one("add", [place, along])
     assert place is not None
-    once = (product(lead), *(d for count in counts for d in (count, 1)))
-    chosen = b.one("eq", [b.one("reshape", [at], shape=once), place])
-    made = b.one("select", [chosen, b.one("reshape", [g], shape=once), scalar_like(b, 0.0, g)])
-    return _with_rest(b, made, shape, counts, kernel)
+    chosen = b.one("eq", [_repeated(b, at, covered, kernel), place])
+    made = b.one("select", [chosen, _repeated(b, g, covered, kernel), scalar_like(b, 0.0, g)])
+    return _with_rest(b, made, shape)
 
 
-def _with_rest(b: Making, made: Value, shape: Shape, counts: Sequence[Dim], kernel: Sequence[int]) -> Value:
+def _repeated(b: Making, v: Value, covered: Shape, kernel: Sequence[int]) -> Value:
+    """Each element at all places of its window."""
+    lead = v.shape[: v.rank - len(kernel)]
+    return b.one(
+        "resize", [v], sizes=(*lead, *covered), scales=(*(1.0 for _ in lead), *(float(k) for k in kernel)),
+        mode="nearest", coordinate_mode="asymmetric", nearest_mode="floor",
+    )  # fmt: skip
+
+
+def _with_rest(b: Making, made: Value, shape: Shape) -> Value:
     """Windows in the shape of what they lie in, with zeros behind the last one."""
-    rank = len(kernel)
-    lead, space = shape[: len(shape) - rank], shape[len(shape) - rank :]
-    covered = tuple(n * k for n, k in zip(counts, kernel, strict=True))
-    made = b.one("reshape", [made], shape=(*lead, *covered))
-    rest = tuple(d - c for d, c in zip(space, covered, strict=True))
-    if all(d == 0 for d in rest):
+    after = tuple(d - c for d, c in zip(shape, made.shape, strict=True))
+    if all(d == 0 for d in after):
         return made
-    after = (*(0 for _ in lead), *rest)
     return b.one("pad", [made], before=(0,) * len(shape), after=after, mode="constant", value=0.0)
 
 
@@ -201,7 +200,7 @@ register(OpSpec("max_pool", "window", _infer_max, _max_pool, _lower_max, gradien
 
 def _infer_indices(inference: Inference) -> list[tuple[DType, Shape]]:
     require_dtype(inference, 0, NUMBERS)
-    return [(DType.I64, _pooled(inference))]
+    return [(inference.attrs.get("dtype", DType.I64), _pooled(inference))]
 
 
 def _flat_places(shape: Sequence[int]) -> Array:
@@ -218,7 +217,10 @@ def _max_pool_indices(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[
     best = np.max(np.where(inside, values, lowest(from_numpy(x.dtype))), axis=-1, keepdims=True)
     hit = inside & ((values == best) | (values != values))
     first = np.argmax(hit, axis=-1)[..., None]
-    return [np.take_along_axis(places, first, axis=-1)[..., 0]]
+    found = np.take_along_axis(places, first, axis=-1)[..., 0]
+    if attrs.get("of_space", False):
+        found = np.where(found < 0, found, found % max(math.prod(x.shape[2:]), 1))
+    return [found.astype(attrs.get("dtype", DType.I64).numpy)]
 
 
 def _lower_indices(low: Lowering) -> list[Stmt]:
@@ -236,22 +238,24 @@ def _lower_indices(low: Lowering) -> list[Stmt]:
     if value.dtype.is_float:
         hit = Op("or", (hit, Op("isnan", (value,), DType.BOOL)), DType.BOOL)
     flat: Dim = 0
-    for at, extent in zip(index, low.value(0).shape, strict=True):
+    skip, kind = 2 if low.attrs.get("of_space", False) else 0, low.output.dtype
+    for at, extent in zip(index[skip:], low.value(0).shape[skip:], strict=True):
         flat = flat * extent + at
-    far = Const(np.iinfo(np.int64).max, DType.I64)
-    place = Op("select", (hit, Index(flat), far), DType.I64)
+    far = Const(np.iinfo(kind.numpy).max, kind)
+    place = Op("select", (hit, converted(Index(flat), kind), far), kind)
     lowest_place = Reduce("min", tuple(window), Where(conds, place, far) if conds else place)
     rank = len(low.value(0).shape) - 2
     if not any(_may_miss(low.attrs, rank, k, (0, 0)) for k in range(rank)):
         return [found, low.stmt(outer, lowest_place)]
     first = low.temp("first")  # of a window that lies beside the input, there is no place
-    placed = Stmt(first, DType.I64, tuple(outer), lowest_place)
+    placed = Stmt(first, kind, tuple(outer), lowest_place)
     outer = list(low.iters(low.output.shape, "y"))
-    at_first = Load(first, tuple(sym(i.name) for i in outer), DType.I64)
+    at_first = Load(first, tuple(sym(i.name) for i in outer), kind)
     none = Op("eq", (at_first, far), DType.BOOL)
-    return [found, placed, low.stmt(outer, Op("select", (none, Const(-1, DType.I64), at_first), DType.I64))]
+    return [found, placed, low.stmt(outer, Op("select", (none, Const(-1, kind), at_first), kind))]
 
 
+# of_space: places are counted in the space of their channel, in the type `dtype` (i64 where neither is said).
 register(OpSpec("max_pool_indices", "window", _infer_indices, _max_pool_indices, _lower_indices))
 
 # ---- avg_pool --------------------------------------------------------------------------------------------------------
@@ -338,9 +342,8 @@ def spread_over_windows(b: Making, g: Value, shape: Shape, attrs: Mapping[str, A
     rank = len(kernel)
     counts, lead = g.shape[g.rank - rank :], product(shape[: len(shape) - rank])
     if windows_are_apart(attrs, shape, g.shape):
-        once = b.one("reshape", [g], shape=(lead, *(d for n in counts for d in (n, 1))))
-        full = (lead, *(d for n, k in zip(counts, kernel, strict=True) for d in (n, k)))
-        return _with_rest(b, b.one("expand", [once], shape=full), shape, counts, kernel)
+        covered = tuple(n * k for n, k in zip(counts, kernel, strict=True))
+        return _with_rest(b, _repeated(b, g, covered, kernel), shape)
     pads, strides, dilations = attrs["pads"], attrs["strides"], attrs["dilations"]
     unread = tuple(  # elements behind the last window, which no result reads
         d + pads[k] + pads[rank + k] - dilations[k] * (kernel[k] - 1) - 1 - (counts[k] - 1) * strides[k]

@@ -26,6 +26,7 @@ from mapsto.passes.identities import Identities
 from mapsto.passes.layout_moves import LayoutMoves
 from mapsto.passes.narrow_products import NarrowProducts
 from mapsto.passes.pad_into_conv import PadIntoConv
+from mapsto.passes.pools_first import PoolsFirst
 from mapsto.passes.specialise import specialise
 from mapsto.passes.strength import Strength
 from mapsto.passes.wide_bytes import WideBytes
@@ -43,6 +44,7 @@ __all__ = [
     "NarrowProducts",
     "PadIntoConv",
     "Pass",
+    "PoolsFirst",
     "Strength",
     "WideBytes",
     "default_passes",

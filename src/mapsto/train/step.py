@@ -14,7 +14,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
-from mapsto.passes import DeadCode, gradient
+from mapsto.passes import DeadCode, PoolsFirst, gradient
 from mapsto.passes.retrace import copy_into
 from mapsto.train.losses import Loss
 from mapsto.train.optimizers import Optimizer
@@ -90,7 +90,7 @@ def step_graph(
     `graph.updates` says. parts: batches whose gradients are averaged for an update, which the last one makes.
     """
     loss, *kept = graph.outputs
-    there = gradient(graph, loss, parameters)
+    there = gradient(PoolsFirst()(graph), loss, parameters)
     builder = Builder(graph.name)
     values = copy_into(builder, there)
     results = [values[name] for name in (loss, *kept)]

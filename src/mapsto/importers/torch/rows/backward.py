@@ -75,11 +75,7 @@ def _max_pool(call: AtenCall) -> Value:
     }  # fmt: skip
     if not windows_are_apart(attrs, (1, 1, *x.shape[lead:]), (1, 1, *g.shape[lead:])):
         return spread(call, g, at, x, rank)
-    # torch counts places in a channel's space, our op in the whole tensor
-    channels = call.one("iota", [], shape=(product(x.shape[:lead]),), start=0, step=product(x.shape[lead:]),
-                        dtype=DType.I64)  # fmt: skip
-    begin = reshape(b, channels, (*x.shape[:lead], *[1] * rank))
-    return chosen_in_windows(b, g, call.one("add", [call.cast(at, DType.I64), begin]), x.shape, kernel)
+    return chosen_in_windows(b, g, call.cast(at, DType.I64), x.shape, kernel)
 
 
 @aten("adaptive_max_pool2d_backward", "adaptive_max_pool3d_backward")

@@ -43,16 +43,13 @@ def _max_pool(call: AtenCall) -> Value:
 
 @aten("max_pool2d_with_indices", "max_pool3d_with_indices", "max_pool1d_with_indices")
 def _max_pool_indices(call: AtenCall) -> list[Value]:
-    """Torch counts places in a channel's space, our op in the whole tensor."""
     rank = int(call.name[8])
     best = batched(call, call.value(), rank, lambda x: call.one("max_pool", [x], **window(call, x, rank)[0]))
     if not call.wants(1):
         return [best, call.one("full", [], shape=best.shape, value=0, dtype=DType.I64)]
 
     def places(x: Value) -> Value:
-        found = call.one("max_pool_indices", [x], **window(call, x, rank)[0])
-        size = call.builder.known(product(x.shape[2:]))
-        return call.one("mod", [found, size], fmod=False)
+        return call.one("max_pool_indices", [x], **window(call, x, rank)[0], of_space=True)
 
     return [best, batched(call, call.value(), rank, places)]
 
