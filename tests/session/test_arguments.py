@@ -366,6 +366,7 @@ def _named(value: Any) -> str:
         ({"clip_value": 0}, ArgumentError),
         ({"clip_norm": "x"}, ArgumentError),
         ({"accumulate": 0}, ArgumentError),
+        ({"classes": 1.5}, ArgumentError),
         ({"parameters": 5}, ArgumentError),
         ({"parameters": "conv"}, ArgumentError),
         ({"parameters": [5]}, ArgumentError),

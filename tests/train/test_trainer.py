@@ -340,7 +340,7 @@ def test_an_op_without_a_gradient_is_named() -> None:
     with b.source("the border"):
         attrs = {"before": (0, 1), "after": (0, 1), "mode": "reflect", "value": 0.0}
         made = b.one("pad", [scaled], **attrs)
-    with pytest.raises(UnsupportedError, match="pad -> .*no gradient along an axis of open size n; fix it by `shapes`"):
+    with pytest.raises(UnsupportedError, match="pad -> .*no gradient along an axis of open size n; fix it.*the border"):
         Trainer(b.finish([made]), "mean_squared_error")
 
 
@@ -354,3 +354,38 @@ def test_a_loss_of_more_than_one_number_is_refused() -> None:
             Trainer(perceptron(), loss=wrong)
     with pytest.raises(ArgumentError, match="which is no value of the builder"):
         Trainer(perceptron(), loss=lambda b, y, label: 5)  # type: ignore[arg-type,return-value]
+
+
+# -- another head ------------------------------------------------------------------------------------------------------
+
+
+def test_another_number_of_classes_has_fresh_weights_by_the_seed() -> None:
+    digits_of_five = {"image": digits()["image"], "label": digits()["label"] % 5}
+    made = [Trainer(EXAMPLES / "mnist-cnn.onnx", optimizer=SGD(0.05), classes=5, seed=seed) for seed in (1, 1, 2)]
+    first, again, other = (trainer.parameters for trainer in made)
+    assert first["fc2.weight"].shape == (5, 64) and first["fc2.bias"].shape == (5,)
+    assert np.array_equal(first["fc2.weight"], again["fc2.weight"])
+    assert not np.array_equal(first["fc2.weight"], other["fc2.weight"])
+    assert 0.9 / 8 < np.abs(first["fc2.weight"]).max() <= 1 / 8
+    plain = Trainer(EXAMPLES / "mnist-cnn.onnx", optimizer=SGD(0.05))
+    assert np.array_equal(first["conv1.weight"], plain.parameters["conv1.weight"])
+    losses = [made[0].step(digits_of_five) for _ in range(25)]
+    assert losses[0] > 1.2 and losses[-1] < 0.3
+    assert mapsto.compile(made[0].trained()).run({"image": digits()["image"]})["logits"].shape == (64, 5)
+
+
+def test_a_head_alone_is_trained_by_patterns() -> None:
+    trainer = Trainer(EXAMPLES / "mnist-cnn.onnx", classes=3, parameters=["fc2.*"])
+    assert list(trainer.parameters) == ["fc2.weight", "fc2.bias"]
+
+
+def test_an_output_that_no_layer_makes_has_no_head() -> None:
+    b = Builder("summed")
+    x, w = b.input("x", DType.F32, (4, 3)), b.constant(np.ones((3, 3), np.float32), "w")
+    product = b.one("matmul", [x, w])
+    with pytest.raises(ShapeError, match="made by `exp`; it can be replaced where a dense layer"):
+        Trainer(b.finish([b.one("exp", [product])], names=["y"]), classes=5)
+    b = Builder("tied")
+    x, w = b.input("x", DType.F32, (4, 3)), b.constant(np.ones((3, 3), np.float32), "w")
+    with pytest.raises(ShapeError, match="w, a weight of the layer that makes 'y', is read elsewhere"):
+        Trainer(b.finish([b.one("matmul", [b.one("matmul", [x, w]), w])], names=["y"]), classes=5)

@@ -16,7 +16,7 @@ from mapsto.ir.dtypes import DType, from_numpy
 from mapsto.ir.graph import Graph, Node, Value, binds
 from mapsto.ir.region import Region, reads
 from mapsto.ops.builder import Builder
-from mapsto.ops.registry import op
+from mapsto.ops.registry import Gradient, op
 from mapsto.ops.unrolled import RECURRENT, unrolled
 from mapsto.passes.retrace import copy_into, retrace
 from mapsto.passes.sites import Site
@@ -125,12 +125,23 @@ def _add_gradients(
             names = [name for name in sorted(reads(node)) if name in depends]
             passed = _of_choice(builder, node, regions, incoming, names)
         elif rule is not None:
-            names, passed = list(node.inputs), rule(builder, node, incoming)
+            names, passed = list(node.inputs), _by_rule(builder, node, rule, incoming)
         else:
             raise _without_gradient(node)
         for name, value in zip(names, passed, strict=True):
             if value is not None and name in depends:
                 _add_to(builder, sums, name, value)
+
+
+def _by_rule(
+    builder: Builder, node: Node, rule: Gradient, incoming: Sequence[Value | None]
+) -> Sequence[Value | None]:
+    try:
+        return rule(builder, node, incoming)
+    except (UnsupportedError, ShapeError) as error:
+        if not node.provenance:
+            raise
+        raise type(error)(f"{error} (from {', '.join(node.provenance)})") from error
 
 
 def _add_to(builder: Builder, sums: Sums, name: str, value: Value) -> None:

@@ -16,6 +16,7 @@ from mapsto.ir.graph import Graph
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable
 from mapsto.session.entry import compile_model
+from mapsto.train.head import with_head
 from mapsto.train.losses import Loss, checked_labels, loss_of
 from mapsto.train.model import chosen, factors_of, learnable_of, output_of, with_constants
 from mapsto.train.optimizers import Optimizer, optimizer_of
@@ -54,6 +55,7 @@ class Trainer:
         accumulate: int = 1,
         example_inputs: Any = None,
         example_kwargs: Mapping[str, Any] | None = None,
+        classes: int | None = None,
     ) -> None:
         """model: what `mapsto.compile` takes. loss: a name in `mapsto.train.LOSSES`, or a function like those.
         optimizer: an `Optimizer`, or a name in `mapsto.train.OPTIMIZERS`. learning_rate: in the place of its own.
@@ -64,7 +66,9 @@ class Trainer:
         the name of the input that holds what is wanted. shapes, threads: as for `mapsto.compile`. seed: of what is
         drawn in training. clip_value, clip_norm: bounds of the gradients' elements, and of the norm of all gradients.
         accumulate: how many batches make one step of the optimizer, by the mean of their gradients. example_inputs,
-        example_kwargs: what a module of torch is traced with; its tensors' own memory is what the steps move.
+        example_kwargs: what a module of torch is traced with; its tensors' own memory is what the steps move. classes: the
+        layer that makes the output is replaced by one of so many outputs, with fresh weights by the seed (of a module of
+        torch in the trainer alone).
 
         Raises ArgumentError for arguments of other types, ShapeError for a loss that does not fit or unknown names,
         UnsupportedError for an op without a gradient, and what `mapsto.compile` raises.
@@ -78,6 +82,8 @@ class Trainer:
         clips = bound_of(clip_value, "clip_value"), bound_of(clip_norm, "clip_norm")
         learnt = learnable_of(model, shapes, example_inputs, example_kwargs)
         self._output = output_of(learnt.inference, output)
+        if classes is not None:
+            learnt = with_head(learnt, self._output, count_of(classes, "classes"), seed_of(seed))
         scored = with_loss(learnt.training, self._output, self._loss, label)
         read = {name for node in scored.walk() for name in node.inputs}
         names = chosen(replace(learnt, weights=tuple(n for n in learnt.weights if n in read)), parameters, frozen)
