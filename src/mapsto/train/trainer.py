@@ -66,9 +66,9 @@ class Trainer:
         the name of the input that holds what is wanted. shapes, threads: as for `mapsto.compile`. seed: of what is
         drawn in training. clip_value, clip_norm: bounds of the gradients' elements, and of the norm of all gradients.
         accumulate: how many batches make one step of the optimizer, by the mean of their gradients. example_inputs,
-        example_kwargs: what a module of torch is traced with; its tensors' own memory is what the steps move. classes: the
-        layer that makes the output is replaced by one of so many outputs, with fresh weights by the seed (of a module of
-        torch in the trainer alone).
+        example_kwargs: what a module of torch is traced with; its tensors' own memory is what the steps move. classes:
+        the layer that makes the output is replaced by one of so many outputs, with fresh weights by the seed (of a
+        module of torch in the trainer alone).
 
         Raises ArgumentError for arguments of other types, ShapeError for a loss that does not fit or unknown names,
         UnsupportedError for an op without a gradient, and what `mapsto.compile` raises.
