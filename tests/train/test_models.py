@@ -184,6 +184,30 @@ class Both(nn.Module):  # type: ignore[misc]
         return {"y": self.second(hidden.detach()) * scale, "hidden": hidden}
 
 
+class Recurrent(nn.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.LSTM(3, 4, batch_first=True, bidirectional=True)
+        self.second = nn.GRU(8, 4, batch_first=True)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: Any) -> Any:
+        return self.head(self.second(self.first(x)[0])[0][:, -1])
+
+
+def test_recurrent_layers_are_trained_as_torch_trains_them() -> None:
+    own, twin = _twins(Recurrent)
+    rng = np.random.default_rng(0)
+    batch = {"x": rng.normal(size=(5, 3, 3)).astype(np.float32), "label": rng.integers(0, 4, 5)}
+    trainer = Trainer(own, optimizer=SGD(0.5), example_inputs=(torch.from_numpy(batch["x"]),), threads=1)
+    optimizer = torch.optim.SGD(twin.parameters(), lr=0.5)
+    assert set(trainer.parameters) == {name for name, _ in twin.named_parameters()}
+    for _ in range(4):
+        assert trainer.step(batch) == pytest.approx(_step(twin, optimizer, batch), rel=1e-5)
+    for name, p in twin.named_parameters():
+        np.testing.assert_allclose(trainer.parameters[name], p.detach().numpy(), rtol=0, atol=2e-6, err_msg=name)
+
+
 def test_results_have_names_and_what_is_detached_has_no_gradient() -> None:
     x, scale = torch.randn(5, 3), torch.tensor([2.0, 0.5])
     trainer = Trainer(

@@ -356,6 +356,16 @@ def test_a_loss_of_more_than_one_number_is_refused() -> None:
         Trainer(perceptron(), loss=lambda b, y, label: 5)  # type: ignore[arg-type,return-value]
 
 
+def test_a_profile_says_what_a_step_spends_its_time_on() -> None:
+    trainer = Trainer(perceptron(), optimizer="sgd", threads=1)
+    before = {name: array.copy() for name, array in trainer.parameters.items()}
+    times = trainer.profile(data())
+    assert all(np.array_equal(array, before[name]) for name, array in trainer.parameters.items())
+    assert sum(t.nanoseconds for t in times) > 0 and any("w1" in " ".join(t.provenance) for t in times)
+    with pytest.raises(ShapeError, match="missing: label"):
+        trainer.profile({"x": data()["x"]})
+
+
 # -- another head ------------------------------------------------------------------------------------------------------
 
 

@@ -85,4 +85,6 @@ def load_learnable(
         learning = Learning(is_training=True)
         training = Translator(model, learning).model(wanted, names)
         inference = Translator(model, Learning(is_training=False)).model(wanted, names)
+        moved = {source for source, _ in training.updates}  # those that functions hold among them
+        weights = tuple(name for name in weights if name not in moved)
         return Learnable(inference, training, default_arrays(model, names), weights, learning.run_name)
