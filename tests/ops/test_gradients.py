@@ -131,6 +131,7 @@ MORE = {
     "reduce_prod_all": ("reduce", [_r(2, 3)], {"kind": "prod", "axes": (0, 1), "keepdims": True}),
     "pow_constant": ("pow", [_r(3), np.array(3.0)], {}),
     "gather_at_the_end": ("gather", [_r(4, 3), np.array([[2, -1], [0, 2]])], {"axis": -1}),
+    "matmul_of_many_rows": ("matmul", [_r(2, 256, 2), _r(2, 3)], {}),
     "matmul_vector_left": ("matmul", [_r(4), _r(2, 4, 3)], {}),
     "matmul_vector_right": ("matmul", [_r(2, 3, 4), _r(4)], {}),
     "matmul_vectors": ("matmul", [_r(4), _r(4, seed=1)], {}),
