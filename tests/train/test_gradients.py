@@ -119,7 +119,7 @@ def test_native_gradients_are_those_of_the_reference(make: Callable[[Net, Dim, D
 
 # -- random graphs -----------------------------------------------------------------------------------------------------
 
-COUNT = int(os.environ.get("MAPSTO_DIFFERENTIABLE_GRAPHS", "40"))  # all that are told of are 300
+COUNT = int(os.environ.get("MAPSTO_DIFFERENTIABLE_GRAPHS", "20"))  # all that are told of are 300
 _TOGETHER = 10  # graphs that a test compares
 
 
