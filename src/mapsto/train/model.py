@@ -32,7 +32,7 @@ def learnable_of(model: Any, shapes: Any, example_inputs: Any, example_kwargs: A
     if example_inputs is not None or example_kwargs is not None:
         raise ArgumentError("example_inputs, example_kwargs: they are for modules of torch")
     if isinstance(model, Graph) or is_keras_file(model):
-        graph = prepared(model, shapes, (DeadCode(),))
+        graph = replace(prepared(model, shapes, (DeadCode(),)), updates=())  # states that a caller holds are inputs
         weights = trainable(graph)
         names = [*weights, *(name for name in trainable(graph, 1) if name not in weights)]
         arrays = {name: np.array(graph.constants[name], order="C") for name in names}
