@@ -2,34 +2,44 @@
 
 from __future__ import annotations
 
-from mapsto.train.losses import (
-    LOSSES,
-    BinaryCrossEntropy,
-    CrossEntropy,
-    Huber,
-    KLDivergence,
-    Loss,
-    MeanAbsoluteError,
-    MeanSquaredError,
-)
+from mapsto.train.callbacks import EarlyStopping
+from mapsto.train.history import EpochReport, History
+from mapsto.train.losses import LOSSES, Loss
+from mapsto.train.metrics import METRICS
 from mapsto.train.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from mapsto.train.schedules import (
+    SCHEDULES,
+    Cosine,
+    Exponential,
+    MultiStep,
+    OneCycle,
+    Schedule,
+    StepDecay,
+    Warmup,
+)
 from mapsto.train.trainer import Trainer
 
 __all__ = [
     "LOSSES",
+    "METRICS",
     "OPTIMIZERS",
+    "SCHEDULES",
     "SGD",
     "Adagrad",
     "Adam",
     "AdamW",
-    "BinaryCrossEntropy",
-    "CrossEntropy",
-    "Huber",
-    "KLDivergence",
+    "Cosine",
+    "EarlyStopping",
+    "EpochReport",
+    "Exponential",
+    "History",
     "Loss",
-    "MeanAbsoluteError",
-    "MeanSquaredError",
+    "MultiStep",
+    "OneCycle",
     "Optimizer",
     "RMSprop",
+    "Schedule",
+    "StepDecay",
     "Trainer",
+    "Warmup",
 ]

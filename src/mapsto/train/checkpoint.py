@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,12 @@ def facts_of(graph: Graph, trained: Mapping[str, Any], loss: str, optimizer: str
     return ModelFacts(graph_digest(plain), digest.hexdigest()[:16], loss, optimizer, settings)
 
 
+def settings_text(part: Any, *beside: str) -> str:
+    """A frozen dataclass as text, but for some of its fields."""
+    said = ", ".join(f"{f.name}={getattr(part, f.name)!r}" for f in fields(part) if f.name not in beside)
+    return f"{type(part).__name__}({said})"
+
+
 @dataclass
 class Place:
     """Where a training is. epoch: that it is in, from 0; position: batches of it that are done; steps: of all epochs.
@@ -99,13 +105,14 @@ class Place:
 @dataclass(frozen=True)
 class Checkpoint:
     """state: what the trainer's is; best, mark: see above. order: what the data's order follows from. schedule: its
-    text; epochs: how many were asked for.
+    text; rate: what it starts from; epochs: how many were asked for.
     """
 
     facts: ModelFacts
     place: Place
     order: Mapping[str, Any]
     schedule: str
+    rate: float
     epochs: int
     history: tuple[EpochReport, ...]
     state: Mapping[str, np.ndarray]
@@ -123,6 +130,7 @@ def write_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "place": asdict(checkpoint.place),
         "order": checkpoint.order,
         "schedule": checkpoint.schedule,
+        "rate": checkpoint.rate,
         "epochs": checkpoint.epochs,
         "history": [epoch.to_json() for epoch in checkpoint.history],
     }
@@ -186,6 +194,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
             _place(training["place"]),
             dict(training["order"]),
             str(training["schedule"]),
+            float(training["rate"]),
             int(training["epochs"]),
             tuple(EpochReport.from_json(epoch) for epoch in training["history"]),
             parts["state"],
@@ -206,7 +215,7 @@ def read_safetensors(path: Path, what: str) -> tuple[Arrays, dict[str, str]]:
         try:
             with opened(name, framework="np") as file:
                 metadata = dict(file.metadata() or {})
-                found = dict(_restored(key, np.array(file.get_tensor(key))) for key in file.keys())  # noqa: SIM118
+                found = dict(_restored(key, np.array(file.get_tensor(key))) for key in file.keys())
         except MemoryError:
             raise ModelError(f"{name}: no memory for the arrays that it says it holds") from None
         except Exception as error:  # of the package, which has a class of its own

@@ -57,10 +57,9 @@ class EpochReport:
             shares = TimeShares(*(float(data["shares"][part]) for part in ("data", "compute", "update")))
             validation = None if data["validation"] is None else float(data["validation"])
             metrics = {str(name): float(value) for name, value in data["metrics"].items()}
-            counts = [int(data[name]) for name in ("number", "steps", "examples")]
-            return EpochReport(
-                *counts, float(data["loss"]), validation, metrics, float(data["rate"]), float(data["seconds"]), shares
-            )
+            number, steps, examples = (int(data[name]) for name in ("number", "steps", "examples"))
+            loss, rate, seconds = (float(data[name]) for name in ("loss", "rate", "seconds"))
+            return EpochReport(number, steps, examples, loss, validation, metrics, rate, seconds, shares)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelError(f"the history is damaged ({type(error).__name__}: {error})") from None
 

@@ -222,6 +222,13 @@ def loss_of(given: Any) -> Loss:
     return given if type(given).__module__ == __name__ else _Guarded(given)
 
 
+def loss_text(loss: Loss) -> str:
+    """What a loss is, the same in every process; of a function its name."""
+    if isinstance(loss, _Guarded):
+        return str(getattr(loss.function, "__qualname__", type(loss.function).__qualname__))
+    return repr(loss)
+
+
 @dataclass(frozen=True)
 class _Guarded:
     """A function of a user's."""

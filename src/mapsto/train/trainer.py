@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,12 +18,16 @@ from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.profile import StepTime
 from mapsto.session.entry import compile_model
-from mapsto.train.head import with_head
-from mapsto.train.losses import Loss, checked_labels, loss_of
-from mapsto.train.model import chosen, factors_of, learnable_of, output_of, with_constants
+from mapsto.train.checkpoint import ModelFacts, facts_of, settings_text
+from mapsto.train.fitting import Subject, fit
+from mapsto.train.history import History
+from mapsto.train.losses import Loss, checked_labels, loss_of, loss_text
+from mapsto.train.model import chosen, factors_of, output_of, trainable
+from mapsto.train.nonfinite import first_nonfinite
 from mapsto.train.optimizers import Optimizer, optimizer_of
 from mapsto.train.settings import bound_of, by_name, count_of, rate_of, same_names, seed_of
-from mapsto.train.step import StepGraph, Updating, run_number, step_graph, with_loss
+from mapsto.train.shares import update_share
+from mapsto.train.step import StepGraph, Updating, step_graph, with_loss
 
 
 class Trainer:
@@ -90,13 +95,9 @@ class Trainer:
         names = chosen(replace(learnt, weights=tuple(n for n in learnt.weights if n in read)), parameters, frozen)
         if not names:
             raise ShapeError(f"the loss of {self._output!r} depends on no float constant: there is nothing to train")
-        self.parameters = {name: learnt.arrays[name] for name in names}
-        self._statistics = {name: learnt.arrays[name] for name in learnt.statistics}
-        self._run = learnt.run
-        fixed = {n: a for n, a in learnt.arrays.items() if n not in self.parameters and n not in self._statistics}
-        self._model = with_constants(learnt.inference, fixed)
-        updating = Updating(self._optimizer, factors_of(names, rates), *clips)
-        opened = with_constants(scored, fixed)
+        self.parameters = {name: np.array(self._model.constants[name], order="C") for name in names}
+        self._updating = updating = Updating(self._optimizer, factors_of(names, rates), *clips)
+        opened = as_inputs(scored, names)
         self._step = step_graph(opened, names, updating, self._parts)
         self._states = {
             s.name: (f"optimizer/{s.state}/{s.parameter}", np.full_like(self.parameters[s.parameter], s.start))
@@ -113,9 +114,53 @@ class Trainer:
         }
         self.executable: Executable = compile_model(self._step.graph, threads=threads)
         self._part: Executable | None = None
+        self._shared: float | None = None
         if self._parts > 1:
             part: StepGraph = step_graph(opened, names, updating, self._parts, is_last=False)
             self._part = compile_model(part.graph, threads=threads)
+
+    @public
+    def fit(
+        self,
+        data: Any,
+        epochs: int = 1,
+        validation: Any = None,
+        callbacks: Any = (),
+        *,
+        batch: int = 32,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        schedule: Any = None,
+        metrics: Any = None,
+        early_stopping: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: int | None = None,
+        resume: bool = True,
+        progress: Any = True,
+        seed: int | None = None,
+    ) -> History:
+        """Steps through data, epoch by epoch; gives what it was like.
+
+        data: a dict of arrays by the names of inputs and label, an iterable of batches (dicts, or tuples of the inputs
+        in order and the label), or a loader of torch. validation: the like; its loss and metrics are had after each
+        epoch. callbacks: functions of an `EpochReport`; training stops where one gives True.
+        batch, shuffle, drop_last: of arrays: how many examples a step takes, whether they are permuted in each epoch,
+        by the seed, and whether a last batch of fewer is left out. schedule: one of `mapsto.train.SCHEDULES`, or a
+        function of the step. metrics: names or functions (None: accuracy, of classes). early_stopping: an
+        `EarlyStopping`, or its patience. checkpoint: a file that is written at the end of each epoch, and every
+        `checkpoint_every` steps; resume: go on from it where it is there, with the bits of a training that was not
+        interrupted. progress: True: a bar, on a terminal; or a function of (steps done, in all, label). seed: of the
+        order (None: the trainer's).
+
+        Raises ArgumentError for arguments or data that are none, ShapeError for data that does not fit and a checkpoint
+        of another model, ExecutionError for a loss that is not finite, which names the first such value,
+        KeyboardInterrupt after a checkpoint has been written, ModelError for a damaged checkpoint, FileError.
+        """
+        return fit(
+            self._subject, data, epochs, validation, callbacks, batch=batch, shuffle=shuffle, drop_last=drop_last,
+            schedule=schedule, metrics=metrics, early_stopping=early_stopping, checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every, resume=resume, progress=progress, seed=seed,
+        )  # fmt: skip
 
     @property
     def steps(self) -> int:
@@ -244,10 +289,30 @@ class Trainer:
     @cached_property
     def _scoring(self) -> Executable:
         graph = with_loss(self._model, self._output, self._loss, self._label, self._model.outputs)
-        return compile_model(graph, threads=self._threads)
+        return compile_model(as_inputs(graph, list(self.parameters)), threads=self._threads)
 
     @cached_property
-    def _held(self) -> dict[str, np.ndarray]:
-        """What the model reads in inference beside its inputs."""
-        read = {value.name for value in self._model.inputs}
-        return {n: a for n, a in {**self.parameters, **self._statistics}.items() if n in read}
+    def _subject(self) -> Subject:
+        """The trainer as `fit` knows it."""
+        inputs = tuple(value.name for value in self._model.inputs)
+        seed = int(self._counters["counter/seed"])
+        return Subject(
+            self, inputs, self._label, self._output, seed, self._facts, self._update_share, self._first_bad
+        )
+
+    def _facts(self) -> ModelFacts:
+        up = self._updating
+        settings = f"clip_value={up.clip_value}, clip_norm={up.clip_norm}, accumulate={self._parts}, rates={up.factors}"
+        optimizer = settings_text(self._optimizer, "learning_rate")
+        return facts_of(self._model, self.parameters, loss_text(self._loss), optimizer, settings)
+
+    def _update_share(self, batch: Mapping[str, Any]) -> float:
+        """The share of a step's time that only updates parameters, measured once on copies of the state."""
+        if self._shared is None:
+            own = {name: np.array(array) for name, array in self._own(rate_of(self.learning_rate), True).items()}
+            self._shared = update_share(self.executable, {**self._fed(batch), **own})
+        return self._shared
+
+    def _first_bad(self, batch: Mapping[str, Any]) -> str:
+        own = self._own(rate_of(self.learning_rate), True)
+        return first_nonfinite(self._step.graph, {**self._fed(batch), **own}, dict.fromkeys(own, "the trainer's state"))
