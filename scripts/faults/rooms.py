@@ -49,6 +49,7 @@ ROOMS: dict[str, Room] = {
     "files": Room(
         ("tests/test_files.py",), ("tests/test_store.py", "tests/cli/test_output.py", "tests/session/cache"), keeps=True
     ),
+    "toml": Room(("tests/machine/test_machine_file.py", "tests/train/test_recipe.py")),
     "store": Room(("tests/test_store.py",), ("tests/cli/test_cache.py", "tests/session/cache"), keeps=True),
     "witness": Room(("tests/session/cache",), ("tests/importers", "tests/session"), keeps=True),
     "budget": Room(("tests/test_budget.py",), ("tests/importers", "tests/session", "tests/hostile")),

@@ -6,10 +6,7 @@ may be given instead. Every complaint names the line and the key.
 
 from __future__ import annotations
 
-import difflib
 import math
-import re
-import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -29,11 +26,11 @@ from mapsto.machine.spec import (
     ProductTypes,
     faults_of,
 )
+from mapsto.toml import TomlReader, inside, lines_of, shown_value, toml_of
 
 MACHINE_FORMAT = 1
 MOST_BYTES = 1 << 20
 _MOST_DEVICES = 64
-_MOST_SHOWN = 24  # names in a message
 _TYPES = {t.value: t for t in DType}
 
 # What a figure is where a file does not say it, in simple operations (additions) of one element: what the vector units
@@ -92,57 +89,8 @@ def parse_machine(text: str, where: str, ops: Mapping[str, Collection[str]]) -> 
     """
     if len(text) > MOST_BYTES:
         raise ParseError(f"{where}: more than {MOST_BYTES:,} characters are too many for the description of a machine")
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ParseError(f"{where}: {error}") from None
-    except (RecursionError, ValueError) as error:  # numbers of too many digits
-        raise ParseError(f"{where}: this is no TOML that describes a machine ({error})") from None
-    return _MachineReader(where, _lines(text), ops).read(data)
-
-
-# ---- where things are ------------------------------------------------------------------------------------------------
-
-_HEADER = re.compile(r"\s*(\[\[?)\s*([\w.\-]+)\s*\]")
-_KEY = re.compile(r"\s*(\"[^\"]*\"|[\w\-]+)\s*=")
-
-
-def _lines(text: str) -> dict[str, int]:
-    """Lines of tables and keys, by ways such as `devices[0].levels[1].read`."""
-    found: dict[str, int] = {}
-    counts: dict[str, int] = {}
-    at, quotes = "", ""
-    for number, line in enumerate(text.splitlines(), 1):
-        inside, quotes = quotes, _open_quotes(line, quotes)
-        if inside:
-            continue
-        if header := _HEADER.match(line):
-            at = ""
-            *outer, last = header[2].split(".")
-            for part in outer:
-                at = _inside(at, part)
-                if at in counts:
-                    at += f"[{counts[at]}]"
-            at = _inside(at, last)
-            if header[1] == "[[":
-                found.setdefault(at, number)
-                counts[at] = counts.get(at, -1) + 1
-                at += f"[{counts[at]}]"
-            found.setdefault(at, number)
-        elif key := _KEY.match(line):
-            found.setdefault(_inside(at, key[1].strip('"')), number)
-    return found
-
-
-def _open_quotes(line: str, quotes: str) -> str:
-    """The quotes of a text of several lines that is still open at the end of a line; "": there is none."""
-    for found in re.findall(r'"""|\'\'\'', line):
-        quotes = "" if quotes == found else quotes or found
-    return quotes
-
-
-def _inside(at: str, key: str) -> str:
-    return f"{at}.{key}" if at else key
+    data = toml_of(text, where, "describes a machine")
+    return _MachineReader(where, lines_of(text), ops).read(data)
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -153,22 +101,15 @@ _DEVICE_KEYS = (
 )  # fmt: skip
 
 
-class _MachineReader:
+class _MachineReader(TomlReader):
     def __init__(self, where: str, lines: Mapping[str, int], ops: Mapping[str, Collection[str]]) -> None:
-        self.where, self.lines, self.ops = where, lines, ops
-
-    def fail(self, at: str, what: str) -> ParseError:
-        """at: the way to the place, whose nearest part that has a line is named with it."""
-        way = at
-        while way and way not in self.lines:
-            way = _around(way)
-        line = f", line {self.lines[way]}" if way else ""
-        return ParseError(f"{self.where}{line}: {at}: {what}")
+        super().__init__(where, lines)
+        self.ops = ops
 
     def read(self, data: dict[str, Any]) -> MachineFile:
         self.only(data, ("mapsto_machine", "about", "price", "devices", "links"), "")
         if data.get("mapsto_machine") != MACHINE_FORMAT:
-            found = _shown(data.get("mapsto_machine"))
+            found = shown_value(data.get("mapsto_machine"))
             raise self.fail("mapsto_machine", f"must be {MACHINE_FORMAT}, the version of the format; found {found}")
         about = self.word(data, "about", "") if "about" in data else ""
         price = self.number(data, "price", "") if "price" in data else None
@@ -195,7 +136,7 @@ class _MachineReader:
         if "tile" in data:
             pair = data["tile"]
             if not isinstance(pair, list) or len(pair) != 2 or not all(_is_whole(x) and 0 < x < 1 << 20 for x in pair):
-                raise self.fail(f"{at}.tile", f"expected [rows, columns], found {_shown(pair)}")
+                raise self.fail(f"{at}.tile", f"expected [rows, columns], found {shown_value(pair)}")
             tile = (pair[0], pair[1])
         memory = self.number(data, "memory", at) if "memory" in data else math.inf
         return DescribedDevice(spec, self.support(data, at), tile, memory)
@@ -210,7 +151,7 @@ class _MachineReader:
             types = frozenset(t for name in self.names(data, "types", at) for t in self.known(name, every, at, "types"))
         fixed = data.get("static", False)
         if not isinstance(fixed, bool):
-            raise self.fail(f"{at}.static", f"expected true or false, found {_shown(fixed)}")
+            raise self.fail(f"{at}.static", f"expected true or false, found {shown_value(fixed)}")
         return Support(ops, types, fixed)
 
     def spec(self, data: Mapping[str, Any], at: str) -> DeviceSpec:
@@ -272,14 +213,14 @@ class _MachineReader:
         self.only(data, ("between", "bytes", "latency", "shared", "bus"), at)
         ends = self.names(data, "between", at)
         if len(ends) != 2 or ends[0] == ends[1]:
-            raise self.fail(f"{at}.between", f"expected two devices, found {_shown(ends)}")
+            raise self.fail(f"{at}.between", f"expected two devices, found {shown_value(ends)}")
         for end in ends:
             self.known(end, {name: (name,) for name in names}, at, "between")
         if any((k.source, k.target) == tuple(ends) for k in known):
             raise self.fail(f"{at}.between", f"there is a link between {ends[0]} and {ends[1]} already")
         shared = data.get("shared", False)
         if not isinstance(shared, bool):
-            raise self.fail(f"{at}.shared", f"expected true or false, found {_shown(shared)}")
+            raise self.fail(f"{at}.shared", f"expected true or false, found {shown_value(shared)}")
         if shared and "bytes" in data:
             raise self.fail(f"{at}.bytes", "nothing is copied where memory is shared; leave one of them out")
         rate = math.inf if shared else self.number(data, "bytes", at)
@@ -290,59 +231,25 @@ class _MachineReader:
 
     # -- pieces --------------------------------------------------------------------------------------------------------
 
-    def only(self, data: Mapping[str, Any], known: Collection[str], at: str) -> None:
-        for key in data:
-            if key not in known:
-                raise self.fail(_inside(at, key), f"means nothing here{_near(key, known)}")
-
-    def mapping(self, data: Any, at: str) -> Mapping[str, Any]:
-        if not isinstance(data, dict):
-            raise self.fail(at, f"expected a table, found {_shown(data)}")
-        return data
-
-    def tables(self, data: Mapping[str, Any], key: str, at: str) -> list[Mapping[str, Any]]:
-        found, at = data.get(key, []), _inside(at, key)
-        if not isinstance(found, list):
-            header = re.sub(r"\[\d+\]", "", at)
-            raise self.fail(at, f"expected tables ([[{header}]]), found {_shown(found)}")
-        return [self.mapping(each, f"{at}[{n}]") for n, each in enumerate(found)]
-
-    def word(self, data: Mapping[str, Any], key: str, at: str) -> str:
-        found = data.get(key)
-        if not isinstance(found, str) or not found:
-            raise self.fail(_inside(at, key), f"expected a text, found {_shown(found)}")
-        return found
-
-    def names(self, data: Mapping[str, Any], key: str, at: str) -> list[str]:
-        found = data.get(key)
-        if not isinstance(found, list) or not all(isinstance(each, str) for each in found):
-            raise self.fail(_inside(at, key), f"expected a list of names, found {_shown(found)}")
-        return list(found)
-
-    def known(self, name: str, every: Mapping[str, Collection[Any]], at: str, key: str) -> Collection[Any]:
-        if name not in every:
-            raise self.fail(_inside(at, key), f"there is no {_shown(name)}{_near(name, every)}")
-        return every[name]
-
     def number(self, data: Mapping[str, Any], key: str, at: str, least: float = LEAST_FIGURE) -> float:
         found = data.get(key)
         if isinstance(found, bool) or not isinstance(found, (int, float)):
-            raise self.fail(_inside(at, key), f"expected a number, found {_shown(found)}")
+            raise self.fail(inside(at, key), f"expected a number, found {shown_value(found)}")
         if not least <= found <= MOST_FIGURE:
             within = f" from {least} to {MOST_FIGURE}" if 0 < found < math.inf else ""
-            raise self.fail(_inside(at, key), f"expected a positive number{within}, found {_shown(found)}")
+            raise self.fail(inside(at, key), f"expected a positive number{within}, found {shown_value(found)}")
         return float(found)
 
     def whole(self, data: Mapping[str, Any], key: str, at: str) -> int:
         found = self.number(data, key, at)
         if found != int(found):
-            raise self.fail(_inside(at, key), f"expected a whole number, found {found!r}")
+            raise self.fail(inside(at, key), f"expected a whole number, found {found!r}")
         return int(found)
 
     def figures(
         self, data: Mapping[str, Any], key: str, at: str, known: Collection[str] | None
     ) -> dict[str, float]:
-        own, at = self.mapping(data.get(key, {}), _inside(at, key)), _inside(at, key)
+        own, at = self.mapping(data.get(key, {}), inside(at, key)), inside(at, key)
         if known is not None:
             self.only(own, known, at)
         return {name: self.number(own, name, at) for name in own}
@@ -350,32 +257,10 @@ class _MachineReader:
     def types(self, key: str, at: str) -> ProductTypes:
         parts = key.split("*")
         if len(parts) != 3 or any(part not in _TYPES for part in parts):
-            raise self.fail(_inside(at, key), 'expected the types of a, of b and of their sum, as "f32*f32*f32"')
+            raise self.fail(inside(at, key), 'expected the types of a, of b and of their sum, as "f32*f32*f32"')
         a, b, total = (_TYPES[part] for part in parts)
         return a, b, total
 
 
-def _around(way: str) -> str:
-    """The way to what a place lies in, which is shorter, whatever keys there are on it."""
-    number = re.search(r"\[\d+\]$", way)
-    return way[: number.start()] if number else way.rpartition(".")[0]
-
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _shown(value: Any) -> str:
-    if value is None:
-        return "nothing"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _near(name: str, known: Collection[str]) -> str:
-    """Which of them may be meant."""
-    close = difflib.get_close_matches(name, known, 1)
-    if close:
-        return f"; {close[0]!r}?"
-    names = sorted(known)
-    return f"; there are: {', '.join(names[:_MOST_SHOWN])}" + (", ..." if len(names) > _MOST_SHOWN else "")
