@@ -149,6 +149,39 @@ def _count(value: Any, what: str, least: int = 1) -> int:
     return number
 
 
+def scored(
+    evaluate: Callable[[Batch], tuple[float, dict[str, np.ndarray]]],
+    output: str | None,
+    label: str,
+    held: Batches,
+    metrics: Mapping[str, Measure] | None,
+) -> tuple[float, dict[str, float], int]:
+    """The loss on data, metrics (None: accuracy, of what is told apart by classes), and how many examples there are.
+    output: that metrics are of (None: the only one).
+    """
+    examples = 0
+    sums: dict[str, float] = {}
+    for batch in held.epoch(0):
+        loss, outputs = evaluate(batch)
+        count = len(next(iter(batch.values())))
+        examples += count
+        of = outputs[output] if output is not None else next(iter(outputs.values()))
+        for name, value in {"": loss, **_measured(of, batch.get(label), label, metrics)}.items():
+            sums[name] = sums.get(name, 0.0) + value * count
+    return sums.pop("") / examples, {name: value / examples for name, value in sums.items()}, examples
+
+
+def _measured(
+    output: np.ndarray, wanted: np.ndarray | None, label: str, metrics: Mapping[str, Measure] | None
+) -> dict[str, float]:
+    if metrics is None:
+        classes = wanted is not None and wanted.dtype.kind in "iu" and wanted.ndim == output.ndim - 1
+        metrics = {"accuracy": accuracy} if classes and output.ndim > 1 else {}
+    if metrics and wanted is None:
+        raise ArgumentError(f"metrics: the validation data has no {label!r} to hold outputs against")
+    return {name: metric(output, wanted) for name, metric in metrics.items() if wanted is not None}
+
+
 @dataclass
 class _Fitting:
     """A training as it goes."""
@@ -246,29 +279,15 @@ class _Fitting:
             self.base, Moment(place.steps, place.epoch, self.options.epochs, self.batches.steps)
         )
 
-    def _validated(self) -> tuple[float | None, dict[str, float]]:
+    def _validated(self) -> tuple[float | None, Mapping[str, float]]:
         """The loss on validation data, and metrics: means over the examples."""
         if self.held is None:
             return None, {}
-        trainer, examples = self.subject.trainer, 0
-        sums: dict[str, float] = {}
-        for batch in self.held.epoch(0):
-            loss, outputs = trainer.evaluate(batch)
-            count = len(next(iter(batch.values())))
-            examples += count
-            for name, value in {"": loss, **self._measured(batch, outputs)}.items():
-                sums[name] = sums.get(name, 0.0) + value * count
-        return sums.pop("") / examples, {name: value / examples for name, value in sums.items()}
-
-    def _measured(self, batch: Batch, outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
-        output, wanted = outputs[self.subject.output], batch.get(self.subject.label)
-        metrics = self.options.metrics
-        if metrics is None:  # accuracy, of what is told apart by classes
-            classes = wanted is not None and wanted.dtype.kind in "iu" and wanted.ndim == output.ndim - 1
-            metrics = {"accuracy": accuracy} if classes and output.ndim > 1 else {}
-        if metrics and wanted is None:
-            raise ArgumentError(f"metrics: the validation data has no {self.subject.label!r} to hold outputs against")
-        return {name: metric(output, wanted) for name, metric in metrics.items() if wanted is not None}
+        subject = self.subject
+        loss, metrics, _ = scored(
+            subject.trainer.evaluate, subject.output, subject.label, self.held, self.options.metrics
+        )
+        return loss, metrics
 
     def _end_epoch(self, validation: float | None, metrics: Mapping[str, float]) -> None:
         place, watch = self.place, self.options.watch
