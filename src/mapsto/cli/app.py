@@ -335,6 +335,68 @@ def bench(
     bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, device, pin or [], plan, json)
 
 
+RecipeFile = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe, in TOML (docs/training.md).", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="In the place of the recipe's: train.batch=64. Repeatable."),
+]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, help="In the place of the recipe's.")]
+TrainSeed = Annotated[
+    int | None, typer.Option("--seed", min=0, help="Of the order of data and all that is drawn, in the recipe's place.")
+]
+
+
+@app.command()
+def train(
+    recipe: RecipeFile,
+    epochs: Epochs = None,
+    seed: TrainSeed = None,
+    threads: Threads = None,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", metavar="classes=N", help="Give the model a new last layer of so many classes."),
+    ] = None,
+    sets: SetOption = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on from the recipe's checkpoint, where there is one.")
+    ] = True,
+    budget: BudgetOption = None,
+    json: Json = False,
+) -> None:
+    """Train a model by a recipe: data, loss, optimizer, schedule, and the files that come of it.
+
+    Where the recipe names a function of a Python file, that file's code is run. An interrupted training (Ctrl-C) writes
+    its checkpoint, and goes on from there when it is called again, with the same bits.
+    """
+    from mapsto.cli.train import train_recipe
+
+    train_recipe(recipe, epochs, seed, threads, head, sets or [], resume, json)
+
+
+@app.command()
+def search(
+    recipe: RecipeFile,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="How many trials the study has in the end.")
+    ] = None,
+    epochs: Epochs = None,
+    seed: TrainSeed = None,
+    threads: Threads = None,
+    sets: SetOption = None,
+    budget: BudgetOption = None,
+    json: Json = False,
+) -> None:
+    """Look for better settings of a recipe: trials within its table [search], the worse ones ended early.
+
+    Trials are kept in the study's file, and go on from there. Needs Optuna: pip install 'mapsto[search]'.
+    """
+    from mapsto.cli.search import search_recipe
+
+    search_recipe(recipe, trials, epochs, seed, threads, sets or [], json)
+
+
 @app.command()
 def tune(
     model: OnnxModel,

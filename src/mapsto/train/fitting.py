@@ -55,7 +55,7 @@ class Stepper(Protocol):
 class Subject:
     """A trainer with what fitting asks of it besides. inputs: of the model; label, output: what the loss is taken of.
 
-    facts: what its checkpoints belong to. update_share: of a step's time, what updates alone take, by a batch.
+    facts: what its checkpoints belong to. update_share: of a step's time, what updates take, by a batch.
     first_bad: in words, the first value of a step that is not finite, by its batch.
     """
 

@@ -12,7 +12,7 @@ from mapsto.errors import ModelError
 @dataclass(frozen=True)
 class TimeShares:
     """Parts of an epoch's steps, which add up to 1: waiting for data; computing losses and gradients; updating
-    parameters, as far as that is not done by the same code.
+    parameters (the kernels that write them, with what is fused into these).
     """
 
     data: float

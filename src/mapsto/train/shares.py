@@ -1,4 +1,4 @@
-"""What part of a training step is the update of parameters, as far as kernels of its own do it."""
+"""What part of a training step updates parameters: the kernels that write them, with what is fused into these."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _UPDATE = "update "  # what sources of an update begin with
 
 
 def update_share(step: Executable, given: Mapping[str, Any]) -> float:
-    """The share of a step's time in kernels that stand for updates alone; 0 where that cannot be measured. given: an
-    array for each input; those that the step writes are written.
+    """The share of a step's time in kernels that write parameters or an optimizer's states; 0 where that cannot be
+    measured. given: an array for each input; those that the step writes are written.
     """
     try:
         times = step.profile(*[given[port.name] for port in step.program.inputs], runs=_RUNS)
@@ -24,6 +24,6 @@ def update_share(step: Executable, given: Mapping[str, Any]) -> float:
     update = sum(
         time.nanoseconds * time.calls
         for time in times
-        if time.provenance and all(source.startswith(_UPDATE) for source in time.provenance)
+        if any(source.startswith(_UPDATE) for source in time.provenance)
     )
     return update / total if total > 0 else 0.0

@@ -307,7 +307,7 @@ class Trainer:
         return facts_of(self._model, self.parameters, loss_text(self._loss), optimizer, settings)
 
     def _update_share(self, batch: Mapping[str, Any]) -> float:
-        """The share of a step's time that only updates parameters, measured once on copies of the state."""
+        """The share of a step's time that updates parameters, measured once on copies of the state."""
         if self._shared is None:
             own = {name: np.array(array) for name, array in self._own(rate_of(self.learning_rate), True).items()}
             self._shared = update_share(self.executable, {**self._fed(batch), **own})
