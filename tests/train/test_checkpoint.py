@@ -187,6 +187,39 @@ def in_tens(given: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     return [{k: v[at : at + 10] for k, v in given.items()} for at in range(0, 50, 10)]
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["of all", "of its own"])
+def test_a_loader_that_shuffles_goes_on_in_its_order(tmp_path: Path, own: bool) -> None:
+    """Its generator's state when the epoch began is in the checkpoint; that of the process is another by then."""
+    torch = pytest.importorskip("torch")
+    tensors = torch.utils.data.TensorDataset(*(torch.from_numpy(each) for each in data().values()))
+
+    def fitted(at: int | None, seed: int) -> tuple[Trainer, Any]:
+        torch.manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed) if own else None
+        loader = torch.utils.data.DataLoader(tensors, batch_size=10, shuffle=True, generator=generator)
+        with borrowed():
+            each = trainer()
+
+        def tell(done: int, total: int, label: str) -> None:
+            if done == at:
+                raise Stop
+
+        every, path = (2, tmp_path / "c") if at is not None else (None, None)
+        return each, each.fit(loader, 3, checkpoint=path, checkpoint_every=every, progress=tell)
+
+    before = torch.get_rng_state()
+    try:
+        expected = bits_of(fitted(None, 1)[0])
+        for at in (9, 14):  # after 8 steps, and after 12
+            with pytest.raises(ArgumentError, match="Stop"):
+                fitted(at, 1 if at == 9 else 2)
+        each, history = fitted(99, 3)
+    finally:
+        torch.set_rng_state(before)
+    assert bits_of(each) == expected and len(history.epochs) == 3
+    assert "the first 2 batches of epoch 3 were gone through and skipped" in history.notes[-1]
+
+
 class Broken:
     """Gives batches, and raises after some."""
 

@@ -172,6 +172,7 @@ def test_a_callback_stops_by_true_alone() -> None:
 
     history = trainer().fit(data(), 9, callbacks=[stop, lambda report: "more"])
     assert seen == [1, 2] and history.ended == "stopped by a callback after epoch 2"
+    assert len(trainer().fit(data(), 9, callbacks=lambda report: np.bool_(report.number == 3)).epochs) == 3
 
 
 # -- what is said ------------------------------------------------------------------------------------------------------

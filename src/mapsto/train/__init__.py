@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from mapsto.train.callbacks import EarlyStopping
+from mapsto.train.curve import draw_curve
 from mapsto.train.history import EpochReport, History
 from mapsto.train.losses import LOSSES, Loss
 from mapsto.train.metrics import METRICS
 from mapsto.train.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from mapsto.train.recipe import read_recipe
+from mapsto.train.running import run_recipe
 from mapsto.train.schedules import (
     SCHEDULES,
     Cosine,
@@ -17,6 +20,7 @@ from mapsto.train.schedules import (
     StepDecay,
     Warmup,
 )
+from mapsto.train.search import search_settings
 from mapsto.train.trainer import Trainer
 
 __all__ = [
@@ -42,4 +46,8 @@ __all__ = [
     "StepDecay",
     "Trainer",
     "Warmup",
+    "draw_curve",
+    "read_recipe",
+    "run_recipe",
+    "search_settings",
 ]

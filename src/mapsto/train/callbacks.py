@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from mapsto.arguments import brief, integer, real
 from mapsto.errors import ArgumentError, MapstoError
 from mapsto.train.history import EpochReport
@@ -102,7 +104,8 @@ def told(callbacks: Iterable[Callback], report: EpochReport) -> bool:
     stop = False
     for callback in callbacks:
         try:
-            stop = callback(report) is True or stop
+            answer = callback(report)
+            stop = stop or (isinstance(answer, bool | np.bool_) and bool(answer))
         except MapstoError:
             raise
         except Exception as error:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from mapsto.boundary import public
 from mapsto.errors import UnsupportedError
 from mapsto.files import name_of, written
 from mapsto.train.history import History
@@ -13,6 +14,7 @@ from mapsto.train.history import History
 _DOTS = 150  # an inch
 
 
+@public
 def draw_curve(history: History, path: str | os.PathLike[str], title: str = "") -> None:
     """Draws losses, and metrics beside them, by epoch. The format is that of the name's ending: png, svg, pdf.
 

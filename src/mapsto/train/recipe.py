@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mapsto.arguments import brief, integer, real
+from mapsto.boundary import public
 from mapsto.errors import MapstoError, ParseError
 from mapsto.files import plain_file
 from mapsto.toml import TomlReader, inside, lines_of, shown_value, toml_of
@@ -99,6 +100,7 @@ class TrainingRecipe:
     raw: Mapping[str, Any]
 
 
+@public
 def read_recipe(path: str, sets: Mapping[str, Any] | None = None) -> TrainingRecipe:
     """The recipe of a file. sets: values in the place of its own, by keys such as `train.batch`.
 

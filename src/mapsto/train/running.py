@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.arguments import brief
+from mapsto.boundary import public
 from mapsto.errors import ArgumentError, ShapeError, UnsupportedError
 from mapsto.files import check_writable, write_text, written
 from mapsto.session.entry import compile_model
@@ -80,6 +81,7 @@ class Prepared:
         )  # fmt: skip
 
 
+@public
 def run_recipe(
     recipe: TrainingRecipe,
     *,

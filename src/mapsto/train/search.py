@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mapsto.boundary import public
 from mapsto.errors import ArgumentError, ExecutionError, ModelError, UnsupportedError
 from mapsto.files import check_writable, plain_file
 from mapsto.train.curve import draw_trials, figure_class
@@ -64,6 +65,7 @@ class SearchResult:
         return min(done, key=lambda each: -each.figure if self.larger else each.figure, default=None)  # type: ignore
 
 
+@public
 def search_settings(
     recipe: TrainingRecipe,
     trials: int | None = None,
@@ -155,7 +157,7 @@ def _tried(optuna: Any, study: Any, asked: Any, trying: _Trying, settings: Searc
         figure = _figure(report, settings.better)
         figures.append(figure)
         asked.report(figure, report.number)
-        pruned[0] = asked.should_prune()
+        pruned[0] = bool(asked.should_prune())
         return pruned[0]
 
     try:
