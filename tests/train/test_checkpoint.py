@@ -150,6 +150,54 @@ def test_an_interruption_of_waiting_for_data_writes_a_checkpoint(tmp_path: Path)
     assert {n: a.tobytes() for n, a in found.state.items()} == bits_of(each)
 
 
+def test_a_second_call_goes_on_in_its_own_order(tmp_path: Path) -> None:
+    """What the first call has done decides the order of the second, also when that goes on from a checkpoint."""
+
+    def fitted(at: int | None) -> Trainer:
+        with borrowed():
+            each = trainer()
+        each.fit(data(), 1, batch=10)
+        if at is not None:
+            with pytest.raises(ArgumentError, match="Stop"):
+                each.fit(data(), 2, batch=10, checkpoint=tmp_path / "c", checkpoint_every=1, progress=_stopping(at))
+            each.load_state(state_of(Trainer(perceptron(), optimizer=Adam(0.01), threads=1)))
+        each.fit(data(), 2, batch=10, checkpoint=None if at is None else tmp_path / "c")
+        return each
+
+    expected = bits_of(fitted(None))
+    assert bits_of(fitted(4)) == expected
+
+
+def _stopping(at: int) -> Any:
+    def tell(done: int, total: int, label: str) -> None:
+        if done == at:
+            raise Stop
+
+    return tell
+
+
+def test_a_step_that_is_broken_off_is_not_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KeyboardInterrupt out of the middle of a step, as a signal handler of the user's raises it."""
+    each, path, original = trainer(), tmp_path / "c", Trainer.step
+    by_hand = trainer()
+    for at in (0, 10):
+        by_hand.step({k: v[at : at + 10] for k, v in data().items()})
+
+    def step(self: Trainer, batch: Any) -> float:
+        loss = original(self, batch)
+        if self.steps == 3:
+            self.parameters["w1"][:2] += 7
+            raise KeyboardInterrupt
+        return loss
+
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        each.fit(data(), 1, batch=10, shuffle=False, checkpoint=path)
+    assert bits_of(each) == bits_of(by_hand)
+    found = read_checkpoint(path)
+    assert found.place.position == 2 and {n: a.tobytes() for n, a in found.state.items()} == bits_of(by_hand)
+
+
 def test_a_training_that_is_over_is_over_and_more_epochs_go_on(
     tmp_path: Path, whole: tuple[dict[str, bytes], Any]
 ) -> None:

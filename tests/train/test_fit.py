@@ -40,6 +40,20 @@ def test_a_fit_is_its_steps() -> None:
     assert bits_of(other) != bits_of(fitted)
 
 
+def test_a_second_call_goes_on_in_another_order() -> None:
+    given, once, twice = data(), trainer(), trainer()
+    once.fit(given, 1)
+    twice.fit(given, 1)
+    assert bits_of(twice) == bits_of(once)
+    once.fit(given, 1)
+    first = twice.steps
+    places = np.random.default_rng([0, first << 20]).permutation(50)
+    assert places.tolist() != np.random.default_rng([0, 0]).permutation(50).tolist()
+    for part in (places[:32], places[32:]):
+        twice.step({name: array[part] for name, array in given.items()})
+    assert bits_of(twice) == bits_of(once)
+
+
 def test_real_digits_are_learnt_with_metrics_of_data_held_apart() -> None:
     rows = {"x": digits()["image"].reshape(64, 784), "label": digits()["label"].astype(np.uint8)}
     each = Trainer(perceptron(32, 784, 10), optimizer=Adam(0.003), threads=1)
@@ -80,6 +94,7 @@ def test_dicts_tuples_iterables_and_loaders_are_the_same_data() -> None:
     for _ in range(2):
         for part in in_parts(given):
             by_hand.step(part)
+    expected = bits_of(by_hand)
     tensors = torch.utils.data.TensorDataset(torch.from_numpy(given["x"]), torch.from_numpy(given["label"]))
     tuples = [(part["x"], part["label"]) for part in in_parts(given)]
     for each in (
@@ -92,9 +107,10 @@ def test_dicts_tuples_iterables_and_loaders_are_the_same_data() -> None:
             [{"x": x, "label": y} for x, y in zip(*given.values(), strict=True)], batch_size=10
         ),
     ):
-        fitted = trainer()
+        with borrowed():
+            fitted = trainer()
         history = fitted.fit(each, 2, validation=each)
-        assert bits_of(fitted) == bits_of(by_hand), each
+        assert bits_of(fitted) == expected, each
         assert history.epochs[1].examples == 50 and history.epochs[1].metrics["accuracy"] > 0.3
 
 
@@ -266,6 +282,7 @@ def test_a_training_that_diverges_ends_with_an_error() -> None:
 
 WRONG: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "epochs": ({"epochs": 0}, ArgumentError, "epochs: expected an integer from 1 on, got 0"),
+    "many epochs": ({"epochs": 10**7}, ArgumentError, "epochs: 10000000 is more than"),
     "batch": ({"batch": 1.5}, ArgumentError, "batch: expected an integer from 1 on, got 1.5"),
     "shuffle": ({"shuffle": "yes"}, ArgumentError, "shuffle: expected True or False"),
     "schedule": ({"schedule": 3}, ArgumentError, "schedule: expected one of"),

@@ -13,7 +13,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from mapsto.files import name_of, plain_file, written
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
+from mapsto.train.data import MOST_EPOCHS
 from mapsto.train.history import EpochReport
 
 CHECKPOINT_VERSION = 1
@@ -80,9 +81,10 @@ def settings_text(part: Any, *beside: str) -> str:
     return f"{type(part).__name__}({said})"
 
 
-@dataclass
-class Place:
+@dataclass(frozen=True)
+class Position:
     """Where a training is. epoch: that it is in, from 0; position: batches of it that are done; steps: of all epochs.
+    first: steps that the trainer had done before, so that another call of `fit` has another order of data.
     losses, examples: sums over these batches. seconds, waited: that they took, and what of it was waiting for data.
     last: digest of the batch before. best, best_epoch, waited_epochs: of early stopping. ended: why it is over, or "".
     """
@@ -90,6 +92,7 @@ class Place:
     epoch: int = 0
     position: int = 0
     steps: int = 0
+    first: int = 0
     losses: float = 0.0
     examples: int = 0
     seconds: float = 0.0
@@ -100,6 +103,11 @@ class Place:
     best_epoch: int | None = None
     waited_epochs: int = 0
     ended: str = ""
+
+    @property
+    def number(self) -> int:
+        """Of the epoch, among all of the trainer's."""
+        return self.first * MOST_EPOCHS + self.epoch
 
 
 @dataclass(frozen=True)
@@ -235,16 +243,14 @@ def _strings(data: Mapping[str, Any]) -> dict[str, str]:
 
 def _place(data: Mapping[str, Any]) -> Place:
     """Raises TypeError, ValueError for what is none."""
-    place = Place(**{str(name): value for name, value in data.items()})
-    for name in ("epoch", "position", "steps", "examples", "last", "waited_epochs"):
+    place = Position(**{str(name): value for name, value in data.items()})
+    for name in ("epoch", "position", "steps", "first", "examples", "last", "waited_epochs"):
         if not isinstance(getattr(place, name), int) or getattr(place, name) < 0:
             raise ValueError(f"{name} is no count")
-    for name in ("losses", "seconds", "waited", "rate"):
-        setattr(place, name, float(getattr(place, name)))
     if not isinstance(place.ended, str):
         raise ValueError("ended is no text")
-    place.best = None if place.best is None else float(place.best)
-    return place
+    numbers = {name: float(getattr(place, name)) for name in ("losses", "seconds", "waited", "rate")}
+    return replace(place, **numbers, best=None if place.best is None else float(place.best))  # type: ignore[arg-type]
 
 
 # ---- whose it is -----------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from mapsto.errors import ArgumentError, MapstoError, ShapeError
 
 Batch = Mapping[str, np.ndarray]
 
+MOST_EPOCHS = 1 << 20  # of a call of `fit`: its epochs are numbered from a multiple of it on
+
 
 class Batches(Protocol):
     """What a training reads. steps: of an epoch, None where that is not known beforehand."""
@@ -202,8 +204,8 @@ class IterableBatches:
             )
         if not given:
             raise ArgumentError(
-                f"{self.what}: it gave no batch in epoch {number + 1}; an iterator is used up after one epoch: give "
-                "something that can be gone through again (a list, a loader)"
+                f"{self.what}: it gave no batch in epoch {number % MOST_EPOCHS + 1}; an iterator is used up after one "
+                "epoch: give something that can be gone through again (a list, a loader)"
             )
 
     def last_skipped(self, number: int, skip: int) -> Batch | None:

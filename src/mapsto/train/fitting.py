@@ -29,7 +29,7 @@ from mapsto.train.checkpoint import (
     see_order,
     write_checkpoint,
 )
-from mapsto.train.data import Batch, Batches, IterableBatches, batches_of, digest
+from mapsto.train.data import MOST_EPOCHS, Batch, Batches, IterableBatches, batches_of, digest
 from mapsto.train.history import EpochReport, History, TimeShares
 from mapsto.train.interrupt import Interruption
 from mapsto.train.metrics import Metric, accuracy, metrics_of
@@ -45,6 +45,8 @@ class Stepper(Protocol):
 
     learning_rate: float
 
+    @property
+    def steps(self) -> int: ...
     def step(self, batch: Mapping[str, Any]) -> float: ...
     def evaluate(self, batch: Mapping[str, Any]) -> tuple[float, dict[str, np.ndarray]]: ...
     def state(self) -> dict[str, np.ndarray]: ...
@@ -103,7 +105,7 @@ def fit(
     seed: int | None = None,
 ) -> History:
     """See `Trainer.fit`."""
-    number, size = _count(epochs, "epochs"), _count(batch, "batch")
+    number, size = _count(epochs, "epochs", most=MOST_EPOCHS), _count(batch, "batch")
     shuffled, dropped = flag_of(shuffle, "shuffle"), flag_of(drop_last, "drop_last")
     stopping = early_stopping_of(early_stopping)
     options = FitOptions(
@@ -142,10 +144,12 @@ def _see_together(options: FitOptions, batches: Batches, held: Batches | None) -
                 )
 
 
-def _count(value: Any, what: str, least: int = 1) -> int:
+def _count(value: Any, what: str, least: int = 1, most: int = 1 << 62) -> int:
     number = integer(value)
-    if number is None or not least <= number < 1 << 62:
+    if number is None or number < least:
         raise ArgumentError(f"{what}: expected an integer from {least} on, got {brief(value)}")
+    if number > most:
+        raise ArgumentError(f"{what}: {brief(value)} is more than {most}")
     return number
 
 
@@ -197,6 +201,7 @@ class _Fitting:
     notes: list[str] = field(default_factory=list)
     best: dict[str, np.ndarray] = field(default_factory=dict)
     before: dict[str, np.ndarray] = field(default_factory=dict)  # the state before the last step
+    stepping: Position | None = None  # where the last step began: while it is the place, the state may be half a step's
     batch: Batch | None = None  # the last one
     update: float | None = None  # share of a step
     mark: Mapping[str, np.ndarray] | None = None  # of the epoch's order
@@ -204,6 +209,7 @@ class _Fitting:
     def run(self) -> History:
         trainer, options = self.subject.trainer, self.options
         self.base = trainer.learning_rate
+        self.place = Position(first=trainer.steps)
         self.facts = self.subject.facts() if options.checkpoint is not None else None
         if options.checkpoint is not None and options.resume and os.path.exists(options.checkpoint):
             self._go_on(options.checkpoint)
@@ -233,8 +239,8 @@ class _Fitting:
 
     def _batches(self) -> None:
         """The batches of the epoch that are left."""
-        place, skipped = self.place, self.place.position
-        iterator = iter(self.batches.epoch(place.epoch, skipped))
+        skipped = self.place.position
+        iterator = iter(self.batches.epoch(self.place.number, skipped))
         while True:
             asked = perf_counter()
             batch = next(iterator, None)
@@ -246,7 +252,7 @@ class _Fitting:
                 return
             self._step(batch, got - asked)
             every = self.options.every
-            if every is not None and place.steps % every == 0:
+            if every is not None and self.place.steps % every == 0:
                 self._save()
 
     def _step(self, batch: Batch, waited: float) -> None:
@@ -254,20 +260,20 @@ class _Fitting:
         if self.update is None:
             self.update = self.subject.update_share(batch)
         begun = perf_counter()
-        trainer.learning_rate = place.rate = self._rate()
+        rate = trainer.learning_rate = self._rate()
         self.guard.hold()
         self._keep_state()
+        self.stepping = place
         loss = trainer.step(batch)
         if not math.isfinite(loss):
             self._not_finite(batch, f"the loss is {loss}")
-        self.batch = batch
         count = len(next(iter(batch.values())))
-        place.position += 1
-        place.steps += 1
-        place.losses += loss * count
-        place.examples += count
-        place.waited += waited
-        place.seconds += waited + perf_counter() - begun
+        self.batch = batch
+        self.place = replace(
+            place, position=place.position + 1, steps=place.steps + 1, losses=place.losses + loss * count,
+            examples=place.examples + count, waited=place.waited + waited, rate=rate,
+            seconds=place.seconds + waited + perf_counter() - begun,
+        )  # fmt: skip
         self._tell()
         self.guard.release()
 
@@ -300,14 +306,15 @@ class _Fitting:
         if watch is not None and watch.see(report):
             state = self.subject.trainer.state()
             self.best = {n: a.copy() for n, a in state.items() if n.startswith(_OF_THE_MODEL)}
-        self.place = Place(place.epoch + 1, 0, place.steps, rate=place.rate)
-        self.mark = None
+        after = Position(place.epoch + 1, 0, place.steps, first=place.first, rate=place.rate)
         if watch is not None:
-            self.place.best, self.place.best_epoch, self.place.waited_epochs = watch.best, watch.epoch, watch.waited
+            after = replace(after, best=watch.best, best_epoch=watch.epoch, waited_epochs=watch.waited)
             if watch.is_over:
-                self.place.ended = f"stopped early after epoch {report.number}: the best was epoch {watch.epoch}"
-        if told(self.options.callbacks, report) and not self.place.ended:
-            self.place.ended = f"stopped by a callback after epoch {report.number}"
+                ended = f"stopped early after epoch {report.number}: the best was epoch {watch.epoch}"
+                after = replace(after, ended=ended)
+        if told(self.options.callbacks, report) and not after.ended:
+            after = replace(after, ended=f"stopped by a callback after epoch {report.number}")
+        self.place, self.mark = after, None
         self._save()
         self.guard.release()
 
@@ -361,11 +368,11 @@ class _Fitting:
         spoiled = nonfinite_of(state)
         if spoiled:  # the last good checkpoint stays
             assert self.batch is not None
-            if place.position:
-                place.position, place.steps = place.position - 1, place.steps - 1
+            if self.stepping is not None:
+                self.place = self.stepping
             self._not_finite(self.batch, f"after it, {spoiled}")
         if place.position and self.batch is not None:
-            place.last = digest(self.batch)
+            place = replace(place, last=digest(self.batch))
         mark = self.batches.mark() if self.mark is None else self.mark
         write_checkpoint(
             self.options.checkpoint,
@@ -378,6 +385,8 @@ class _Fitting:
     def _interrupted(self) -> None:
         """Writes where the training is; a second interruption ends that as well."""
         self.guard.hold()
+        if self.stepping is self.place:  # the step was not done to its end
+            self.subject.trainer.load_state(self.before)
         try:
             self._save()
         except MapstoError:  # the checkpoint before stays
@@ -392,7 +401,8 @@ class _Fitting:
         see_belongs(path, found, self.facts, trainer.state())
         see_order(path, found, self.batches.order())
         trainer.load_state(found.state)
-        self.place, self.reports, self.best = replace(found.place), list(found.history), dict(found.best)
+        self.place, self.best = found.place, dict(found.best)
+        self.reports = list(found.history[: found.place.epoch])
         self.mark = found.mark
         if options.watch is not None:
             options.watch.best, options.watch.epoch = found.place.best, found.place.best_epoch
@@ -414,7 +424,7 @@ class _Fitting:
 
     def _see_skipped(self, count: int) -> None:
         """Raises ArgumentError where the batch before the first one is not what it was."""
-        last = self.batches.last_skipped(self.place.epoch, count)
+        last = self.batches.last_skipped(self.place.number, count)
         if last is None or digest(last) != self.place.last:
             raise ArgumentError(
                 f"data: batch {count} of epoch {self.place.epoch + 1} is not what it was when the checkpoint was "
