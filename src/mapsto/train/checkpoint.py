@@ -264,7 +264,7 @@ def see_belongs(name: str, checkpoint: Checkpoint, facts: ModelFacts, state: Map
         listed = "\n  ".join(said)
         raise ShapeError(
             f"{name}: the checkpoint is of another training:\n  {listed}\n"
-            "give what it was made with, name another file, or start anew by resume=False, which overwrites it"
+            "give what it was made with, name another file, or start anew by resume=False (--no-resume), which overwrites it"
         )
 
 
@@ -303,5 +303,5 @@ def see_order(name: str, checkpoint: Checkpoint, order: Mapping[str, Any]) -> No
         where = f"after {checkpoint.place.position} batches of epoch {checkpoint.place.epoch + 1}"
         raise ArgumentError(
             f"{name}: the checkpoint was written {where}, and the order of the data has changed since: "
-            f"{'; '.join(said)}; give what it was, or start anew by resume=False"
+            f"{'; '.join(said)}; give what it was, or start anew by resume=False (--no-resume)"
         )

@@ -40,6 +40,8 @@ def _bar() -> Iterator[Progress]:
     from rich.progress import Progress as Bar
 
     columns = (TextColumn("{task.fields[label]}"), BarColumn(bar_width=20), TimeRemainingColumn(compact=True))
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+    # what is printed meanwhile stays on standard output, where that is not the bar's terminal
+    mixed = sys.stdout.isatty()
+    with Bar(*columns, console=Console(stderr=True), transient=True, redirect_stdout=mixed) as bar:
         task = bar.add_task("training", total=None, label="")
         yield lambda done, total, label: bar.update(task, completed=done, total=total or None, label=label)
