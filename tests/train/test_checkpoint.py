@@ -434,6 +434,24 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     refused(FileError, "it is a folder")
 
 
+def test_a_file_that_was_changed_anywhere_is_read_or_refused(tmp_path: Path) -> None:
+    """400 files with bytes of the header changed, in which lengths, types, shapes and all texts are."""
+    path, each = tmp_path / "c", trainer()
+    each.fit(data(), 1, data(20), checkpoint=path, early_stopping=2)
+    good, drawn, refused = path.read_bytes(), random.Random(3), 0
+    head = 8 + int.from_bytes(good[:8], "little")
+    for _ in range(400):
+        changed = bytearray(good)
+        for _ in range(drawn.randint(1, 3)):
+            changed[drawn.randrange(head)] = drawn.choice(b'0123456789"{}[],:-eaN\x00\xff')
+        path.write_bytes(changed)
+        try:
+            read_checkpoint(path)
+        except (ModelError, UnsupportedError):
+            refused += 1
+    assert refused > 200
+
+
 def _with(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import struct
 import sys
 from collections.abc import Iterator
@@ -490,6 +491,39 @@ def test_what_is_wrong_is_named_with_its_line(case: str) -> None:
     with pytest.raises(ParseError, match=message) as caught:
         read(text)
     assert isinstance(caught.value, MapstoError)
+
+
+def test_a_text_that_was_changed_anywhere_is_read_or_refused() -> None:
+    """500 texts, with pieces left out, doubled, swapped, or other characters in them."""
+    whole = with_lines(
+        'loss = { name = "huber", delta = 1.0 }\nschedule = { kind = "cosine" }\nbatch = 8\nrates = { "a*" = 2 }',
+        "validation = 0.5\nscale = { x = 2 }",
+        output='curve = "c.png"',
+        more="[search.ranges]\nbatch = [1, 2]\nlearning_rate = { low = 1, high = 2 }",
+    )
+    assert read(whole).fit["batch"] == 8
+    drawn, outcomes = random.Random(5), {"read": 0, "refused": 0}
+    for _ in range(500):
+        text = list(whole)
+        for _ in range(drawn.randint(1, 2)):
+            at, length = drawn.randrange(len(text)), drawn.randint(1, 4)
+            piece = text[at : at + length]
+            kind = drawn.randrange(4)
+            if kind == 0:
+                del text[at : at + length]
+            elif kind == 1:
+                text[at:at] = piece
+            elif kind == 2:
+                other = drawn.randrange(len(text))
+                text[other:other] = piece
+            else:
+                text[at] = drawn.choice('[]{}="-.,\n #0e\x00é')
+        try:
+            read("".join(text))
+            outcomes["read"] += 1
+        except ParseError:
+            outcomes["refused"] += 1
+    assert outcomes["read"] > 5 and outcomes["refused"] > 200
 
 
 @pytest.fixture(autouse=True)

@@ -264,7 +264,8 @@ def see_belongs(name: str, checkpoint: Checkpoint, facts: ModelFacts, state: Map
         listed = "\n  ".join(said)
         raise ShapeError(
             f"{name}: the checkpoint is of another training:\n  {listed}\n"
-            "give what it was made with, name another file, or start anew by resume=False (--no-resume), which overwrites it"
+            "give what it was made with, name another file, or start anew by resume=False (--no-resume), which "
+            "overwrites it"
         )
 
 
