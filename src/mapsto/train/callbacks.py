@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,14 +54,22 @@ class Watch:
     epoch: int | None = None
     waited: int = 0
 
+    def check(self, known: Collection[str]) -> None:
+        """Raises ArgumentError where epochs that have these figures lack what is watched."""
+        name = self.stopping.monitor
+        if name is None:
+            return
+        if name not in known:
+            raise ArgumentError(f"early_stopping: there is no {name!r} to watch; there is {', '.join(known)}")
+        self._larger(name)
+
     def see(self, report: EpochReport) -> bool:
-        """Looks at an epoch; whether it is the best so far. Raises ArgumentError where it lacks what is watched."""
-        name = self.stopping.monitor or ("loss" if report.validation is None else "validation")
+        """Looks at an epoch; whether it is the best so far. Raises as `check` does."""
         figures = {"loss": report.loss, "validation": report.validation, **report.metrics}
-        figure = figures.get(name)
-        if figure is None:
-            known = ", ".join(key for key, value in figures.items() if value is not None)
-            raise ArgumentError(f"early_stopping: there is no {name!r} to watch; there is {known}")
+        known = {name: figure for name, figure in figures.items() if figure is not None}
+        self.check(known)
+        name = self.stopping.monitor or ("validation" if "validation" in known else "loss")
+        figure = known[name]
         sign = -1.0 if self._larger(name) else 1.0
         if self.best is None or sign * figure < sign * self.best - self.stopping.min_delta:
             self.best, self.epoch, self.waited = figure, report.number, 0

@@ -135,6 +135,11 @@ def _see_together(options: FitOptions, batches: Batches, held: Batches | None) -
         raise ArgumentError("checkpoint_every: there is no checkpoint to write: say checkpoint=PATH")
     if options.checkpoint is not None:
         check_writable(options.checkpoint)
+    if options.metrics and held is None:
+        raise ArgumentError("metrics: they are had of validation data, and there is none: say validation=...")
+    if options.watch is not None:
+        metrics = ("accuracy",) if options.metrics is None else tuple(options.metrics)
+        options.watch.check(("loss",) if held is None else ("loss", "validation", *metrics))
     if options.epochs > 1:
         for each in (batches, held):
             if isinstance(each, IterableBatches) and each.once:

@@ -75,9 +75,12 @@ class Prepared:
         """The training."""
         inputs = trainer.trained().inputs
         data, held = (as_inputs_of(d, inputs) if isinstance(d, dict) else d for d in (self.data, self.validation))
+        options = dict(recipe.fit)
+        if held is None:  # metrics are then of test data alone
+            options.pop("metrics", None)
         return trainer.fit(
             data, validation=held, callbacks=told, checkpoint=recipe.output.checkpoint, resume=resume,
-            progress=progress, **recipe.fit,
+            progress=progress, **options,
         )  # fmt: skip
 
 
