@@ -40,7 +40,7 @@ def draw_curve(history: History, path: str | os.PathLike[str], title: str = "") 
             having = [epoch.number for epoch in history.epochs if name in epoch.metrics]
             beside.plot(having, history.series(name), marker=".", linestyle="--", color=f"C{at + 2}", label=name)
         lines = tuple(a + b for a, b in zip(lines, beside.get_legend_handles_labels(), strict=True))
-    axes.legend(*lines, loc="center right")
+    figure.legend(*lines, loc="outside lower center", ncols=len(lines[0]))
     axes.set_title(title)
     save_figure(figure, path)
 
@@ -48,7 +48,7 @@ def draw_curve(history: History, path: str | os.PathLike[str], title: str = "") 
 def draw_trials(
     figures: Sequence[float | None], better: str, larger: bool, path: str | os.PathLike[str], title: str = ""
 ) -> None:
-    """Draws the figure of each trial (None: it was pruned), and the best so far. Raises as `draw_curve` does."""
+    """Draws the figure of each trial (None: it was pruned, or failed), and the best so far. Raises as `draw_curve` does."""
     figure = figure_class()(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     done = [(at, value) for at, value in enumerate(figures) if value is not None]
@@ -59,11 +59,11 @@ def draw_trials(
     axes.step([at for at, _ in done], best, where="post", label="the best so far")
     for at in (at for at, value in enumerate(figures) if value is None):
         axes.axvline(at, color="grey", linewidth=0.8, linestyle=":")
-    axes.plot([], [], color="grey", linestyle=":", label="pruned")
+    axes.plot([], [], color="grey", linestyle=":", label="pruned, or failed")
     axes.set_xlabel("trial")
     axes.set_ylabel(better)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3)
     axes.set_title(title)
     save_figure(figure, path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -224,7 +225,7 @@ def _write(recipe: TrainingRecipe, ready: Prepared, trainer: Trainer, history: H
     if output.history is not None:
         write_text(output.history, json.dumps(history.to_json(), indent=2) + "\n")
     if output.curve is not None:
-        draw_curve(history, output.curve)
+        draw_curve(history, output.curve, os.path.basename(recipe.path))
     return output.paths()
 
 

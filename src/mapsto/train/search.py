@@ -92,7 +92,7 @@ def search_settings(
     result = SearchResult(settings.study, settings.better, tuple(_trials(study)), trying.compiled)
     if settings.curve is not None:
         figures = [each.figure if each.state == DONE else None for each in result.trials]
-        draw_trials(figures, settings.better, result.larger, settings.curve)
+        draw_trials(figures, settings.better, result.larger, settings.curve, os.path.basename(recipe.path))
     return result
 
 
