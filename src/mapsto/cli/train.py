@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,7 +35,8 @@ def train_recipe(
         done = run_recipe(recipe, resume=resume, told=told)
     except KeyboardInterrupt:
         kept = recipe.output.checkpoint
-        again = "nothing was kept" if kept is None else f"it goes on from {kept} when it is called again"
+        is_kept = kept is not None and os.path.exists(kept)
+        again = f"it goes on from {kept} when it is called again" if is_kept else "nothing was kept"
         print(f"interrupted: {again}", file=sys.stderr)
         raise
     if as_json:
