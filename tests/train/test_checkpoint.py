@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from tests.train import killed
 from tests.train.killed import EPOCHS, STEPS, trained
@@ -235,6 +236,48 @@ def in_tens(given: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
     return [{k: v[at : at + 10] for k, v in given.items()} for at in range(0, 50, 10)]
 
 
+def drawing() -> onnx.ModelProto:
+    """A model with batch normalisation, which has running statistics, and dropout, which draws."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "w1": rng.standard_normal((6, 8)), "b1": np.zeros(8), "scale": np.ones(8), "bias": np.zeros(8),
+        "mean": np.zeros(8), "variance": np.ones(8), "w2": rng.standard_normal((8, 3)), "b2": np.zeros(3),
+    }  # fmt: skip
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]> net (float[n, 6] x) => (float[n, 3] scores) {
+            h = Gemm(x, w1, b1)
+            m = BatchNormalization(h, scale, bias, mean, variance)
+            r = Relu(m)
+            ratio = Constant<value_float = 0.4>()
+            d = Dropout(r, ratio)
+            scores = Gemm(d, w2, b2)
+        }"""
+    proto = onnx.parser.parse_model(text)
+    held = [onnx.numpy_helper.from_array(array.astype(np.float32), name) for name, array in arrays.items()]
+    proto.graph.initializer.extend(held)
+    return proto
+
+
+def test_what_is_drawn_and_running_statistics_go_on(tmp_path: Path) -> None:
+    path, each = tmp_path / "c", trainer(drawing(), seed=3)
+    start = state_of(each)
+
+    def fitted(epochs: int = 3, **options: Any) -> dict[str, bytes]:
+        each.load_state(start)
+        each.fit(data(), epochs, batch=10, **options)
+        return bits_of(each)
+
+    expected = fitted()
+    for at in (4, 9):
+        with pytest.raises(ArgumentError, match="Stop"):
+            fitted(checkpoint=path, checkpoint_every=1, progress=_stopping(at))
+        assert read_checkpoint(path).place.steps == at - 1
+    assert fitted(checkpoint=path) == expected
+    assert expected["statistic/mean"] != start["statistic/mean"].tobytes()
+    start["counter/seed"] = np.array(4)  # it draws otherwise; the order of data stays
+    assert fitted(seed=3)["parameter/w1"] != expected["parameter/w1"]
+
+
 @pytest.mark.parametrize("own", [False, True], ids=["of all", "of its own"])
 def test_a_loader_that_shuffles_goes_on_in_its_order(tmp_path: Path, own: bool) -> None:
     """Its generator's state when the epoch began is in the checkpoint; that of the process is another by then."""
@@ -356,6 +399,9 @@ def test_another_schedule_goes_on_and_is_said(tmp_path: Path) -> None:
     history = each.fit(data(), 3, checkpoint=tmp_path / "c", schedule=StepDecay(1, 0.5))
     assert any(note.startswith("schedule: None when") and "StepDecay(every=1" in note for note in history.notes)
     assert history.series("rate") == (0.01, 0.005, 0.0025)
+    history = each.fit(data(), 4, batch=10, checkpoint=tmp_path / "c", seed=9)
+    assert "order of the data from here on: batch: 32 in the checkpoint, 10 here" in history.notes
+    assert "order of the data from here on: seed: 0 in the checkpoint, 9 here" in history.notes
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

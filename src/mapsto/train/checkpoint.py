@@ -288,21 +288,20 @@ def _form(array: np.ndarray) -> str:
     return f"{array.dtype.name}{list(array.shape)}"
 
 
-def see_order(name: str, checkpoint: Checkpoint, order: Mapping[str, Any]) -> None:
-    """Raises ArgumentError where the data, or the order it comes in, is not what a training in the middle of an epoch
-    goes on with.
+def see_order(name: str, checkpoint: Checkpoint, order: Mapping[str, Any]) -> list[str]:
+    """In words, what is otherwise with the data and the order that it comes in. Raises ArgumentError where a training
+    in the middle of an epoch would have to go on with that.
     """
-    if not checkpoint.place.position:
-        return
     known = json.loads(json.dumps(order))  # as it is read back
     said = [
         f"{key}: {brief(checkpoint.order.get(key))} in the checkpoint, {brief(known.get(key))} here"
         for key in sorted({*checkpoint.order, *known})
         if checkpoint.order.get(key) != known.get(key)
     ]
-    if said:
+    if said and checkpoint.place.position:
         where = f"after {checkpoint.place.position} batches of epoch {checkpoint.place.epoch + 1}"
         raise ArgumentError(
             f"{name}: the checkpoint was written {where}, and the order of the data has changed since: "
             f"{'; '.join(said)}; give what it was, or start anew by resume=False (--no-resume)"
         )
+    return said

@@ -404,7 +404,7 @@ class _Fitting:
         found = read_checkpoint(path)
         assert self.facts is not None
         see_belongs(path, found, self.facts, trainer.state())
-        see_order(path, found, self.batches.order())
+        others = see_order(path, found, self.batches.order())
         trainer.load_state(found.state)
         self.place, self.best = found.place, dict(found.best)
         self.reports = list(found.history[: found.place.epoch])
@@ -414,6 +414,7 @@ class _Fitting:
             options.watch.waited = found.place.waited_epochs
         place = self.place
         self.notes.append(f"resumed from {path}: epoch {place.epoch + 1}, after {place.position} batches")
+        self.notes += [f"order of the data from here on: {each}" for each in others]
         for what, then, now in (
             ("schedule", found.schedule, schedule_text(options.schedule)),
             ("learning rate", found.rate, self.base),
