@@ -527,6 +527,20 @@ def test_a_state_that_is_not_finite_is_not_written(tmp_path: Path) -> None:
     assert path.read_bytes() == kept and np.isfinite(each.parameters["b1"]).all()
 
 
+def test_an_epoch_is_kept_whatever_a_callback_raises(tmp_path: Path) -> None:
+    each = trainer()
+    for raised, kind in ((ZeroDivisionError, ArgumentError), (KeyboardInterrupt, KeyboardInterrupt)):
+
+        def callback(report: EpochReport, raised: type[BaseException] = raised) -> None:
+            raise raised
+
+        before = each.steps
+        with pytest.raises(kind):
+            each.fit(data(), 9, callbacks=callback, checkpoint=tmp_path / "c")
+        place = read_checkpoint(tmp_path / "c").place
+        assert (place.steps, place.position) == (before + 2, 0) and place.epoch == place.steps // 2
+
+
 def test_without_the_package_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     with pytest.raises(UnsupportedError, match=r"pip install 'mapsto\[train\]'"):

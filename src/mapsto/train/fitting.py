@@ -317,10 +317,12 @@ class _Fitting:
             if watch.is_over:
                 ended = f"stopped early after epoch {report.number}: the best was epoch {watch.epoch}"
                 after = replace(after, ended=ended)
-        if told(self.options.callbacks, report) and not after.ended:
-            after = replace(after, ended=f"stopped by a callback after epoch {report.number}")
-        self.place, self.mark = after, None
-        self._save()
+        try:
+            if told(self.options.callbacks, report) and not after.ended:
+                after = replace(after, ended=f"stopped by a callback after epoch {report.number}")
+        finally:  # an epoch is kept, whatever a callback raises
+            self.place, self.mark = after, None
+            self._save()
         self.guard.release()
 
     def _shares(self) -> TimeShares:
