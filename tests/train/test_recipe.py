@@ -19,7 +19,7 @@ from tests.train.models import bits_of, data
 
 import mapsto
 from mapsto.errors import ArgumentError, FileError, MapstoError, ModelError, ParseError, ShapeError, UnsupportedError
-from mapsto.train import SGD, AdamW, Cosine, CrossEntropy, EarlyStopping, Trainer, Warmup
+from mapsto.train import SGD, AdamW, Cosine, CrossEntropy, EarlyStopping, Trainer, Warmup, draw_curve
 from mapsto.train.recipe import SearchRange, parse_set, read_recipe, recipe_of, with_sets
 from mapsto.train.running import run_recipe
 from mapsto.train.sources import DataSource, called, loaded, read_idx
@@ -179,10 +179,14 @@ def test_a_checkpoint_goes_on(folder: Path) -> None:
 
 def test_a_curve_is_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
+    done = run_recipe(recipe(folder, 'curve = "curve.png"\n', {"train.epochs": 2, "train.early_stopping": 1}))
     for ending, head in (("png", b"\x89PNG\r\n"), ("svg", b"<?xml"), ("pdf", b"%PDF")):
-        run_recipe(recipe(folder, f'curve = "curve.{ending}"\n', {"train.epochs": 2, "train.early_stopping": 1}))
+        if ending != "png":
+            draw_curve(done.history, folder / f"curve.{ending}")
         found = (folder / f"curve.{ending}").read_bytes()
         assert found.startswith(head) and len(found) > 5000
+    with pytest.raises(UnsupportedError, match=r"a picture is a \.png, \.svg or \.pdf file"):
+        draw_curve(done.history, folder / "curve.bmp")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     (folder / "trained.onnx").unlink()
     with pytest.raises(UnsupportedError, match=r"pip install 'mapsto\[plot\]'"):
