@@ -19,7 +19,7 @@ from tests.train.models import bits_of, data
 
 import mapsto
 from mapsto.errors import ArgumentError, FileError, MapstoError, ModelError, ParseError, ShapeError, UnsupportedError
-from mapsto.train import SGD, AdamW, Cosine, CrossEntropy, EarlyStopping, Trainer, Warmup, draw_curve
+from mapsto.train import SGD, Adam, AdamW, Cosine, CrossEntropy, EarlyStopping, Trainer, Warmup, draw_curve
 from mapsto.train.recipe import SearchRange, parse_set, read_recipe, recipe_of, with_sets
 from mapsto.train.running import run_recipe
 from mapsto.train.sources import DataSource, called, loaded, read_idx
@@ -400,6 +400,9 @@ def test_the_command_line_may_set_any_key() -> None:
     assert made.optimizer == SGD(momentum=0.5)
     assert with_sets(made, {"train.optimizer.momentum": 0.25}).optimizer == SGD(momentum=0.25)
     assert made.optimizer == SGD(momentum=0.5)
+    made = read(with_lines("optimizer = 'adam'\nearly_stopping = 3"), **{"train.optimizer.weight_decay": 0.5})
+    assert made.optimizer == Adam(weight_decay=0.5)
+    assert with_sets(made, {"train.early_stopping.min_delta": 0.1}).fit["early_stopping"] == EarlyStopping(3, 0.1)
     for text, found in (
         ("a=1", ("a", 1)), ("a.b = 1e-3", ("a.b", 1e-3)), ("a=[1, 2]", ("a", [1, 2])), ("a=true", ("a", True)),
         ("a=adam", ("a", "adam")), ('a="adam"', ("a", "adam")), ("a=b=c", ("a", "b=c")),

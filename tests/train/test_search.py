@@ -12,7 +12,7 @@ import pytest
 from tests.train.models import data
 from tests.train.test_recipe import MODEL
 
-from mapsto.errors import ArgumentError, FileError, ModelError, UnsupportedError
+from mapsto.errors import ArgumentError, FileError, ModelError, ParseError, UnsupportedError
 from mapsto.train.recipe import read_recipe, with_sets
 from mapsto.train.running import run_recipe
 from mapsto.train.search import DONE, FAILED, PRUNED, SearchTrial, search_settings
@@ -152,6 +152,12 @@ def test_what_is_wrong_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch)
         search_settings(recipe(folder, **{"search.better": "f1"}))
     with pytest.raises(ArgumentError, match="the recipe has none: data.validation"):
         search_settings(recipe(folder, RECIPE.replace("validation = 0.25", "")))
+    with pytest.raises(ParseError, match=r"train\.batch: expected a whole number from 1 on, found 'many'"):
+        search_settings(recipe(folder, RECIPE.replace("[4, 8]", "[4, 'many']")))
+    with pytest.raises(ParseError, match=r"train\.optimizer: RMSprop\.alpha: 2\.0 is outside"):
+        text = RECIPE.replace("batch = [4, 8]", '"optimizer.alpha" = { low = 0.5, high = 2.0 }')
+        search_settings(recipe(folder, text, **{"train.optimizer": "rmsprop"}))
+    assert not (folder / "s.study").exists()
     with pytest.raises(FileError, match="there is no folder"):
         search_settings(recipe(folder, **{"search.study": "none/s"}))
     (folder / "s.study").write_text("hello\n")

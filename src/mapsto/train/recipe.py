@@ -148,7 +148,10 @@ def _set(data: dict[str, Any], lines: dict[str, int], key: str, value: Any, path
     *tables, last = key.split(".")
     at = data
     for name in tables:
-        at = at.setdefault(name, {})
+        found = at.setdefault(name, {})
+        if name in _SHORT and not isinstance(found, dict):  # `optimizer = "adam"` for a table with that name
+            found = at[name] = {_SHORT[name]: found}
+        at = found
         if not isinstance(at, dict):
             raise ParseError(f"{path}: {key} cannot be set: {name} is no table")
     for known in [known for known in lines if known == key or known.startswith(f"{key}.")]:
@@ -164,6 +167,7 @@ def _copied(data: Any) -> Any:
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
 
+_SHORT = {"loss": "name", "optimizer": "name", "schedule": "kind", "early_stopping": "patience"}
 _TABLES = ("model", "data", "train", "output", "search")
 _DATA_KEYS = (*SOURCES, "arguments", "columns", "label", "scale", "shapes")
 _OF_TRAINER = (

@@ -97,7 +97,9 @@ def search_settings(
 
 
 def _settings(recipe: TrainingRecipe) -> SearchSettings:
-    """What there is to search. Raises ArgumentError where that is nothing."""
+    """What there is to search. Raises ArgumentError where that is nothing, ParseError for values that the recipe does
+    not take.
+    """
     if recipe.search is None:
         raise ArgumentError(f"{recipe.path}: there is no table [search.ranges], which says what to search")
     better = recipe.search.better
@@ -107,6 +109,9 @@ def _settings(recipe: TrainingRecipe) -> SearchSettings:
         raise ArgumentError(
             f"{recipe.path}: search.better: {better} is of validation data, and the recipe has none: data.validation"
         )
+    for each in recipe.search.ranges:  # that the recipe takes them
+        for value in each.choices or ((int(each.low), int(each.high)) if each.whole else (each.low, each.high)):
+            with_sets(recipe, {each.key: value})
     return recipe.search
 
 
