@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from mapsto.errors import MapstoError
-from mapsto.runtime.executable import Executable
+from mapsto.runtime.profile import StepTime
 
-_RUNS = 3
 _UPDATE = "update "  # what sources of an update begin with
 
 
-def update_share(step: Executable, given: Mapping[str, Any]) -> float:
-    """The share of a step's time in kernels that write parameters or an optimizer's states; 0 where that cannot be
-    measured. given: an array for each input; those that the step writes are written.
-    """
-    try:
-        times = step.profile(*[given[port.name] for port in step.program.inputs], runs=_RUNS)
-    except (MapstoError, KeyError):
-        return 0.0
+def update_share(times: Sequence[StepTime]) -> float:
+    """The share of a step's time in kernels that write parameters or an optimizer's states; 0 of no time at all."""
     total = sum(time.nanoseconds * time.calls for time in times)
     update = sum(
         time.nanoseconds * time.calls

@@ -12,7 +12,7 @@ import numpy as np
 
 from mapsto.arguments import text_of
 from mapsto.boundary import public
-from mapsto.errors import ShapeError
+from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.graph import Graph
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable
@@ -307,10 +307,12 @@ class Trainer:
         return facts_of(self._model, self.parameters, loss_text(self._loss), optimizer, settings)
 
     def _update_share(self, batch: Mapping[str, Any]) -> float:
-        """The share of a step's time that updates parameters, measured once on copies of the state."""
+        """The share of a step's time that updates parameters, measured once; 0 where no profile can be had."""
         if self._shared is None:
-            own = {name: np.array(array) for name, array in self._own(rate_of(self.learning_rate), True).items()}
-            self._shared = update_share(self.executable, {**self._fed(batch), **own})
+            try:
+                self._shared = update_share(self.profile(batch))
+            except MapstoError:  # what is wrong with the batch, the step itself tells
+                return 0.0
         return self._shared
 
     def _first_bad(self, batch: Mapping[str, Any]) -> str:
