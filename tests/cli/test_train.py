@@ -51,6 +51,13 @@ def test_the_command_line_has_the_last_word(folder: Path, call: Call) -> None:
     assert other["notes"] == [] and other["epochs"][0]["steps"] == 1
 
 
+def test_another_head_by_the_command_line(folder: Path, call: Call) -> None:
+    code, _, _ = call("train", "r.toml", "--head", "classes=5", "--epochs", "1")
+    assert code == 0
+    code, out, _ = call("run", "trained.onnx", "--inputs", "points.npz", "--repeat", "1")
+    assert code == 0 and "float32[40, 5]" in out
+
+
 def test_errors_are_one_message_and_2(folder: Path, call: Call) -> None:
     for arguments, message in (
         (["train"], "Missing argument 'RECIPE'"),

@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
+import mapsto
 from mapsto.errors import ArgumentError, ModelError, ShapeError
 from mapsto.exporters.weights import with_weights
 
@@ -55,6 +56,24 @@ def test_data_of_other_files_comes_along(tmp_path: Path) -> None:
     found = initializers(onnx.load_model_from_string(made))
     assert np.array_equal(found["fc1.weight"], own["fc1.weight"])
     assert np.array_equal(found["fc2.bias"], own["fc2.bias"] * 2)
+
+
+def test_another_head_has_other_outputs() -> None:
+    rng = np.random.default_rng(1)
+    head = {"fc2.weight": rng.random((4, 64), np.float32), "fc2.bias": rng.random(4, np.float32)}
+    made = with_weights(MODEL, head, resized=True)
+    (output,) = onnx.load_model_from_string(made).graph.output
+    assert [dim.dim_value or dim.dim_param for dim in output.type.tensor_type.shape.dim] == ["batch", 4]
+    onnx.checker.check_model(made, full_check=True)
+    image = rng.random((3, 1, 28, 28), np.float32)
+    session = onnxruntime.InferenceSession(made, providers=["CPUExecutionProvider"])
+    found = session.run(None, {"image": image})[0]
+    assert found.shape == (3, 4)
+    np.testing.assert_allclose(mapsto.compile(made, threads=1)(image), found, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ShapeError, match=r"fc2\.bias: float32\[1, 4\] was given"):
+        with_weights(MODEL, {**head, "fc2.bias": head["fc2.bias"][None]}, resized=True)
+    with pytest.raises(ShapeError, match="does not take weights of these shapes"):
+        with_weights(MODEL, {"fc2.weight": rng.random((4, 63), np.float32)}, resized=True)
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -167,6 +167,21 @@ def test_a_file_as_model_and_functions_as_data(folder: Path) -> None:
     assert np.array_equal(after["w1"], before["w1"]) and not np.array_equal(after["w2"], before["w2"])
 
 
+def test_another_head_is_trained_and_written(folder: Path) -> None:
+    """Two classes in the place of three; what is frozen stays."""
+    given = {**data(40), "label": data(40)["label"] % 2}
+    np.savez(folder / "two.npz", **given)  # type: ignore[arg-type]
+    sets = {"data.npz": "two.npz", "train.classes": 2, "train.frozen": ["w1", "b1"], "train.epochs": 40}
+    done = run_recipe(recipe(folder, "", sets))
+    x = given["x"]
+    scores = done.trainer.predict({"x": x})["scores"]
+    assert scores.shape == (40, 2) and done.history.epochs[-1].loss < done.history.epochs[0].loss
+    session = onnxruntime.InferenceSession(str(folder / "trained.onnx"), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"x": x})[0], scores, rtol=1e-4, atol=1e-5)
+    (output,) = onnx.load(folder / "trained.onnx").graph.output
+    assert [dim.dim_value for dim in output.type.tensor_type.shape.dim] == [0, 2]
+
+
 def test_a_checkpoint_goes_on(folder: Path) -> None:
     made = recipe(folder, 'checkpoint = "c"\n')
     whole = bits_of(run_recipe(made).trainer)

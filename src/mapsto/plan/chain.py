@@ -23,6 +23,7 @@ from mapsto.plan.rules.base import Refusal
 from mapsto.plan.task import Task, joined_nodes
 
 CHAIN = "chain"
+_STAGES = 3
 _LEAST_ROWS = 16  # fewer make no block
 
 
@@ -56,8 +57,11 @@ class RowBlock:
     rows: Dim
 
 
-def chain_join(first: Task, middle: Task, last: Task) -> Task | Refusal:
+def chain_join(*stages: Task) -> Task | Refusal:
     """The chain of three tasks, each of which reads what the one before it makes."""
+    if len(stages) != _STAGES:
+        return Refusal(f"a chain has {_STAGES} stages, not {len(stages)}")
+    first, middle, last = stages
     form = _form_of(first, middle, last)
     if isinstance(form, Refusal):
         return form
@@ -68,7 +72,7 @@ def chain_join(first: Task, middle: Task, last: Task) -> Task | Refusal:
         because=(f"by blocks of rows: {form.x} and {form.w} are in memory a block at a time",),
         made={**first.made, **middle.made, **last.made},
         constants={**first.constants, **middle.constants, **last.constants},
-        stages=(first, middle, last),
+        stages=stages,
     )
 
 

@@ -186,8 +186,6 @@ class _Deriving:
                 tasks = [self.task(part) for part in recipe.parts]
                 return _done(siblings.join(tasks, self.setting.constants, self.setting.prefix))
         if recipe.rule == CHAIN:
-            if len(recipe.parts) != 3:
-                raise ValueError(f"a chain has three stages, not {len(recipe.parts)}")
             return _done(chain_join(*map(self.task, recipe.parts)))
         first = self.task(recipe.parts[0])
         rule = next((rule for rule in RULES if rule.name == recipe.rule), None)

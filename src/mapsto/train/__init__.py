@@ -5,7 +5,16 @@ from __future__ import annotations
 from mapsto.train.callbacks import EarlyStopping
 from mapsto.train.curve import draw_curve
 from mapsto.train.history import EpochReport, History
-from mapsto.train.losses import LOSSES, Loss
+from mapsto.train.losses import (
+    LOSSES,
+    BinaryCrossEntropy,
+    CrossEntropy,
+    Huber,
+    KLDivergence,
+    Loss,
+    MeanAbsoluteError,
+    MeanSquaredError,
+)
 from mapsto.train.metrics import METRICS
 from mapsto.train.optimizers import OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from mapsto.train.recipe import read_recipe
@@ -32,12 +41,19 @@ __all__ = [
     "Adagrad",
     "Adam",
     "AdamW",
+    "BinaryCrossEntropy",
     "Cosine",
+    "CrossEntropy",
     "EarlyStopping",
     "EpochReport",
     "Exponential",
     "History",
+    "Huber",
+    "KLDivergence",
     "Loss",
+    "Loss",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
     "MultiStep",
     "OneCycle",
     "Optimizer",

@@ -46,7 +46,7 @@ class EarlyStopping:
 
 
 @dataclass
-class Watch:
+class StoppingWatch:
     """Early stopping as it goes: the best figure, the epoch that it is of, and how many epochs ago that was."""
 
     stopping: EarlyStopping

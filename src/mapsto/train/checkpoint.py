@@ -2,7 +2,7 @@
 
 Arrays: `state/NAME` (what `Trainer.state` gives), `best/NAME` (parameters of the best epoch), `order/NAME` (state of
 torch's generators when the epoch began). The header's metadata, texts: `mapsto_checkpoint`, the version of this layout,
-and `training`, a JSON object of the model (`ModelFacts`) and of where the training is (`Place`).
+and `training`, a JSON object of the model (`ModelFacts`) and of where the training is (`Position`).
 
 A file is written whole or not at all (`mapsto.files.written`): a training that is killed leaves the one before.
 """
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
@@ -20,7 +19,7 @@ import numpy as np
 
 from mapsto.arguments import brief
 from mapsto.errors import ArgumentError, ModelError, ShapeError, UnsupportedError
-from mapsto.files import name_of, plain_file, written
+from mapsto.files import Path, name_of, plain_file, written
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
@@ -31,9 +30,6 @@ CHECKPOINT_VERSION = 1
 _VERSION_KEY, _TRAINING_KEY = "mapsto_checkpoint", "training"
 _MARK = "::"  # before the name of a type that numpy lacks, whose bits are kept
 _MOST_SHOWN = 6
-
-Path = str | os.PathLike[str]
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -117,7 +113,7 @@ class Checkpoint:
     """
 
     facts: ModelFacts
-    place: Place
+    place: Position
     order: Mapping[str, Any]
     schedule: str
     rate: float
@@ -189,7 +185,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise UnsupportedError(
             f"{name}: a checkpoint of version {brief(metadata[_VERSION_KEY])}; this mapsto reads {CHECKPOINT_VERSION}"
         )
-    parts: dict[str, Arrays] = {"state": {}, "best": {}, "order": {}}
+    parts: dict[str, dict[str, np.ndarray]] = {"state": {}, "best": {}, "order": {}}
     for key, array in arrays.items():
         part, _, rest = key.partition("/")
         if part not in parts:
@@ -215,7 +211,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{name}: damaged: what it says of its training is none ({brief(error)})") from None
 
 
-def read_safetensors(path: Path, what: str) -> tuple[Arrays, dict[str, str]]:
+def read_safetensors(path: Path, what: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The arrays of a file, and its metadata. Raises ModelError, UnsupportedError."""
     name = name_of(path, what)
     opened = _package("safetensors").safe_open
@@ -241,7 +237,7 @@ def _strings(data: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(value) for name, value in data.items()}
 
 
-def _place(data: Mapping[str, Any]) -> Place:
+def _place(data: Mapping[str, Any]) -> Position:
     """Raises TypeError, ValueError for what is none."""
     place = Position(**{str(name): value for name, value in data.items()})
     for name in ("epoch", "position", "steps", "first", "examples", "last", "waited_epochs"):

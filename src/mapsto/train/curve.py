@@ -48,7 +48,9 @@ def draw_curve(history: History, path: str | os.PathLike[str], title: str = "") 
 def draw_trials(
     figures: Sequence[float | None], better: str, larger: bool, path: str | os.PathLike[str], title: str = ""
 ) -> None:
-    """Draws the figure of each trial (None: it was pruned, or failed), and the best so far. Raises as `draw_curve` does."""
+    """Draws the figure of each trial (None: it was pruned, or failed), and the best so far. Raises as `draw_curve`
+    does.
+    """
     figure = figure_class()(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
     done = [(at, value) for at, value in enumerate(figures) if value is not None]

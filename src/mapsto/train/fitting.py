@@ -1,7 +1,7 @@
 """`Trainer.fit`: epochs over data, with validation, schedules, early stopping, and checkpoints that a training goes on
 from with the same bits, also in the middle of an epoch.
 
-All that decides what comes next is in the trainer's state and in a `Place`: the order of data follows from seed and
+All that decides what comes next is in the trainer's state and in a `Position`: the order of data follows from seed and
 epoch, the rate from the step.
 """
 
@@ -19,11 +19,11 @@ import numpy as np
 from mapsto.arguments import Progress, brief, flag_of, integer
 from mapsto.errors import ArgumentError, ExecutionError, MapstoError
 from mapsto.files import check_writable, name_of
-from mapsto.train.callbacks import Callback, Watch, callbacks_of, early_stopping_of, told
+from mapsto.train.callbacks import Callback, StoppingWatch, callbacks_of, early_stopping_of, told
 from mapsto.train.checkpoint import (
     Checkpoint,
     ModelFacts,
-    Place,
+    Position,
     read_checkpoint,
     see_belongs,
     see_order,
@@ -32,7 +32,7 @@ from mapsto.train.checkpoint import (
 from mapsto.train.data import MOST_EPOCHS, Batch, Batches, IterableBatches, batches_of, digest
 from mapsto.train.history import EpochReport, History, TimeShares
 from mapsto.train.interrupt import Interruption
-from mapsto.train.metrics import Metric, accuracy, metrics_of
+from mapsto.train.metrics import Measure, accuracy, metrics_of
 from mapsto.train.nonfinite import nonfinite_of
 from mapsto.train.progress import shown
 from mapsto.train.schedules import Moment, Schedule, schedule_of, schedule_text
@@ -78,8 +78,8 @@ class FitOptions:
     epochs: int
     callbacks: tuple[Callback, ...]
     schedule: Schedule | None
-    metrics: Mapping[str, Metric] | None
-    watch: Watch | None
+    metrics: Mapping[str, Measure] | None
+    watch: StoppingWatch | None
     checkpoint: str | None
     every: int | None
     resume: bool
@@ -113,7 +113,7 @@ def fit(
         callbacks_of(callbacks),
         schedule_of(schedule),
         None if metrics is None else metrics_of(metrics),
-        None if stopping is None else Watch(stopping),
+        None if stopping is None else StoppingWatch(stopping),
         None if checkpoint is None else name_of(checkpoint, "checkpoint"),
         None if checkpoint_every is None else _count(checkpoint_every, "checkpoint_every"),
         flag_of(resume, "resume"),
@@ -201,7 +201,7 @@ class _Fitting:
     held: Batches | None
     tell: Progress
     guard: Interruption
-    place: Place = field(default_factory=Place)
+    place: Position = field(default_factory=Position)
     reports: list[EpochReport] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     best: dict[str, np.ndarray] = field(default_factory=dict)

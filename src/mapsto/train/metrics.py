@@ -10,7 +10,7 @@ import numpy as np
 from mapsto.arguments import brief, real
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
 
-Metric = Callable[[np.ndarray, np.ndarray], float]
+Measure = Callable[[np.ndarray, np.ndarray], float]
 """(an output, what was wanted of it) -> a mean over the examples of a batch."""
 
 
@@ -42,7 +42,7 @@ def mean_absolute_error(output: np.ndarray, wanted: np.ndarray) -> float:
     return float(np.abs(output.astype(np.float64) - wanted).mean())
 
 
-METRICS: Mapping[str, Metric] = {
+METRICS: Mapping[str, Measure] = {
     each.__name__: each for each in (accuracy, top_5_accuracy, binary_accuracy, mean_absolute_error)
 }
 _LARGER_IS_BETTER = ("accuracy", "top_5_accuracy", "binary_accuracy")
@@ -53,7 +53,7 @@ def is_larger_better(name: str) -> bool | None:
     return True if name in _LARGER_IS_BETTER else False if name in METRICS else None
 
 
-def metrics_of(given: Any) -> dict[str, Metric]:
+def metrics_of(given: Any) -> dict[str, Measure]:
     """Metrics by name: of names, of functions, or of a dict of functions. Raises ArgumentError."""
     if given is None:
         return {}
@@ -66,7 +66,7 @@ def metrics_of(given: Any) -> dict[str, Metric]:
             named = [(None, each) for each in given]
         except TypeError:
             raise ArgumentError(f"metrics: expected names or functions, got {brief(given)}") from None
-    found: dict[str, Metric] = {}
+    found: dict[str, Measure] = {}
     for name, each in named:
         if isinstance(each, str) and each in METRICS:
             found[each if name is None else str(name)] = METRICS[each]
@@ -78,7 +78,7 @@ def metrics_of(given: Any) -> dict[str, Metric]:
     return found
 
 
-def _guarded(name: str, function: Callable[[np.ndarray, np.ndarray], Any]) -> Metric:
+def _guarded(name: str, function: Callable[[np.ndarray, np.ndarray], Any]) -> Measure:
     """A metric of the user's own; what it raises becomes an ArgumentError, with that as its cause."""
 
     def metric(output: np.ndarray, wanted: np.ndarray) -> float:

@@ -131,11 +131,6 @@ def see_model(recipe: TrainingRecipe, ready: Prepared) -> None:
             f"{recipe.path}: output.onnx: the model is no ONNX file, so there is none to write its weights into; say "
             "output.weights (safetensors) or output.artifact (compiled)"
         )
-    if recipe.output.onnx is not None and "classes" in recipe.trainer:
-        raise ArgumentError(
-            f"{recipe.path}: output.onnx: train.classes changes the model's last layer; say output.weights or "
-            "output.artifact"
-        )
 
 
 def _is_onnx(ready: Prepared) -> bool:
@@ -214,7 +209,7 @@ def _write(recipe: TrainingRecipe, ready: Prepared, trainer: Trainer, history: H
     if output.onnx is not None:
         from mapsto.exporters.weights import with_weights
 
-        data = with_weights(ready.model, trained_arrays(trainer))
+        data = with_weights(ready.model, trained_arrays(trainer), resized="classes" in recipe.trainer)
         with written(output.onnx) as file:
             file.write(data)
     if output.weights is not None:

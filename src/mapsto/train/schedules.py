@@ -144,7 +144,7 @@ class Cosine(Schedule):
 @dataclass(frozen=True)
 class Warmup(Schedule):
     """From start * base up to base in a line over `length` steps (or epochs), then another schedule from its beginning
-    (None: base): `torch.optim.lr_scheduler.LinearLR` and another one in a `SequentialLR`.
+    (None: base): `torch.optim.lr_scheduler.LinearLR` and another one one after the other.
     """
 
     length: int

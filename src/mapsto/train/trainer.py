@@ -20,14 +20,15 @@ from mapsto.runtime.profile import StepTime
 from mapsto.session.entry import compile_model
 from mapsto.train.checkpoint import ModelFacts, facts_of, settings_text
 from mapsto.train.fitting import Subject, fit
+from mapsto.train.head import with_head
 from mapsto.train.history import History
 from mapsto.train.losses import Loss, checked_labels, loss_of, loss_text
-from mapsto.train.model import chosen, factors_of, output_of, trainable
+from mapsto.train.model import chosen, factors_of, learnable_of, output_of, with_constants
 from mapsto.train.nonfinite import first_nonfinite
 from mapsto.train.optimizers import Optimizer, optimizer_of
 from mapsto.train.settings import bound_of, by_name, count_of, rate_of, same_names, seed_of
 from mapsto.train.shares import update_share
-from mapsto.train.step import StepGraph, Updating, step_graph, with_loss
+from mapsto.train.step import StepGraph, Updating, run_number, step_graph, with_loss
 
 
 class Trainer:
@@ -95,9 +96,13 @@ class Trainer:
         names = chosen(replace(learnt, weights=tuple(n for n in learnt.weights if n in read)), parameters, frozen)
         if not names:
             raise ShapeError(f"the loss of {self._output!r} depends on no float constant: there is nothing to train")
-        self.parameters = {name: np.array(self._model.constants[name], order="C") for name in names}
+        self.parameters = {name: learnt.arrays[name] for name in names}
+        self._statistics = {name: learnt.arrays[name] for name in learnt.statistics}
+        self._run = learnt.run
+        fixed = {n: a for n, a in learnt.arrays.items() if n not in self.parameters and n not in self._statistics}
+        self._model = with_constants(learnt.inference, fixed)
         self._updating = updating = Updating(self._optimizer, factors_of(names, rates), *clips)
-        opened = as_inputs(scored, names)
+        opened = with_constants(scored, fixed)
         self._step = step_graph(opened, names, updating, self._parts)
         self._states = {
             s.name: (f"optimizer/{s.state}/{s.parameter}", np.full_like(self.parameters[s.parameter], s.start))
@@ -289,12 +294,18 @@ class Trainer:
     @cached_property
     def _scoring(self) -> Executable:
         graph = with_loss(self._model, self._output, self._loss, self._label, self._model.outputs)
-        return compile_model(as_inputs(graph, list(self.parameters)), threads=self._threads)
+        return compile_model(graph, threads=self._threads)
+
+    @cached_property
+    def _held(self) -> dict[str, np.ndarray]:
+        """What the model reads in inference beside its inputs."""
+        read = {value.name for value in self._model.inputs}
+        return {n: a for n, a in {**self.parameters, **self._statistics}.items() if n in read}
 
     @cached_property
     def _subject(self) -> Subject:
         """The trainer as `fit` knows it."""
-        inputs = tuple(value.name for value in self._model.inputs)
+        inputs = tuple(value.name for value in self._model.inputs if value.name not in self._own_names)
         seed = int(self._counters["counter/seed"])
         return Subject(
             self, inputs, self._label, self._output, seed, self._facts, self._update_share, self._first_bad
