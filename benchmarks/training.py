@@ -1,4 +1,5 @@
-"""Steps of `mapsto.train.Trainer` beside torch's own: eager, and with its fused optimizer, images channels last.
+"""Steps of `mapsto.train.Trainer` beside torch's own: eager, with its fused optimizer and images channels last, and
+that by torch's own compiler (inductor; where it finds no C++ compiler its column is empty).
 
     python -m benchmarks.training [--only NAME] [--samples 9] [--profile]
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -24,21 +26,22 @@ from benchmarks.modules import WORKS
 from mapsto.cli.output import seconds_text, table
 from mapsto.train import Adam, Trainer
 
-HEADERS = ["module", "eager", "fused", "mapsto", "times the faster", "least, each"]
+HEADERS = ["module", "eager", "fused", "inductor", "mapsto", "times the fastest", "least, each"]
 _LINES = 16  # of a profile
 
 
-def _peer(name: str, fused: bool) -> Callable[[], object]:
+def _peer(name: str, fused: bool, compiled: bool = False) -> Callable[[], object]:
     work = WORKS[name]
     module, x = work.made().train(), torch.randn(work.training)
     if fused and x.dim() == 4:
         module, x = module.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(module.parameters(), fused=fused)
     labels = torch.randint(0, 10, (len(x),))
+    run = torch.compile(module) if compiled else module
 
     def step() -> object:
         optimizer.zero_grad()
-        loss = functional.cross_entropy(module(x), labels)
+        loss = functional.cross_entropy(run(x), labels)
         loss.backward()
         optimizer.step()
         return loss.item()
@@ -67,8 +70,14 @@ def row_of(name: str, samples: int, profile: bool) -> list[str]:
     torch.manual_seed(0)
     trainer, batch = _ours(name)
     ways: dict[str, Callable[[], object]] = {
-        "eager": _peer(name, False), "fused": _peer(name, True), "mapsto": lambda: trainer.step(batch)
+        "eager": _peer(name, False), "fused": _peer(name, True), "inductor": _peer(name, True, True),
+        "mapsto": lambda: trainer.step(batch),
     }  # fmt: skip
+    try:
+        ways["inductor"]()
+    except Exception as error:  # no compiler, or none that it can use
+        warnings.warn(f"{name}: inductor: {type(error).__name__}", stacklevel=1)
+        del ways["inductor"]
     took: dict[str, list[float]] = {way: [] for way in ways}
     for k in range(samples + 2):
         for way, step in ways.items():
@@ -80,8 +89,9 @@ def row_of(name: str, samples: int, profile: bool) -> list[str]:
         print(f"{name}\n{_profile(trainer, batch)}\n")
     median = {way: statistics.median(each) for way, each in took.items()}
     least = ", ".join(seconds_text(min(each)) for each in took.values())
-    ratio = min(median["eager"], median["fused"]) / median["mapsto"]
-    return [name, *(seconds_text(median[way]) for way in ways), f"{ratio:.2f}", least]
+    ratio = min(each for way, each in median.items() if way != "mapsto") / median["mapsto"]
+    times = (seconds_text(median[way]) if way in median else "" for way in ("eager", "fused", "inductor", "mapsto"))
+    return [name, *times, f"{ratio:.2f}", least]
 
 
 def main() -> None:

@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from mapsto.session.entry import compile_model as compile
     from mapsto.session.load import load as load
     from mapsto.session.tune import tune as tune
+    from mapsto.train import Trainer as Trainer
 
 __version__ = VERSION
 __all__ = [
-    "Accuracy", "Budget", "Calibration", "DividedExecutable", "Executable", "compile", "divide", "load", "to_qdq",
-    "tune",
+    "Accuracy", "Budget", "Calibration", "DividedExecutable", "Executable", "Trainer", "compile", "divide", "load",
+    "to_qdq", "tune",
 ]  # fmt: skip
 
 _WHERE = {
@@ -42,6 +43,7 @@ _WHERE = {
     "to_qdq": ("mapsto.exporters.qdq", "to_qdq"),
     "tune": ("mapsto.session.tune", "tune"),
     "Executable": ("mapsto.runtime.executable", "Executable"),
+    "Trainer": ("mapsto.train", "Trainer"),
 }
 
 
