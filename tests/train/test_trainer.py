@@ -402,3 +402,31 @@ def test_an_output_that_no_layer_makes_has_no_head() -> None:
     x, w = b.input("x", DType.F32, (4, 3)), b.constant(np.ones((3, 3), np.float32), "w")
     with pytest.raises(ShapeError, match="w, a weight of the layer that makes 'y', is read elsewhere"):
         Trainer(b.finish([b.one("matmul", [b.one("matmul", [x, w]), w])], names=["y"]), classes=5)
+
+
+# -- number formats ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("formats", ["bf16", "f16", {"*": "bf16", "*w2*": "f32"}])
+def test_a_step_s_products_in_another_format(formats: object) -> None:
+    """Parameters stay f32, in their places; a hundred steps go where those of f32 go, within what the format loses."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((64, 4)).astype(np.float32)
+    batch = {"x": x, "label": (x[:, 0] + x[:, 1] > 0).astype(np.int64) + (x[:, 2] > 1)}
+    trainers = [
+        Trainer(perceptron(inner=32, rows=64), optimizer=SGD(0.3), formats=each, threads=1)  # type: ignore[arg-type]
+        for each in (None, formats)
+    ]
+    losses = [[trainer.step(batch) for _ in range(100)] for trainer in trainers]
+    plan = trainers[1].executable.plan.text()
+    assert "format bf16 of" in plan or "format f16 of" in plan
+    assert all(array.dtype == np.float32 for array in trainers[1].parameters.values())
+    assert losses[1][-1] < losses[1][0] / 2
+    np.testing.assert_allclose(losses[1], losses[0], rtol=3e-2, atol=3e-2)
+    assert losses[1] != losses[0]
+
+
+@pytest.mark.parametrize("formats", ["int8", "fp8", 5, {"*": 3}])
+def test_formats_that_no_step_can_have(formats: object) -> None:
+    with pytest.raises(ArgumentError, match="formats"):
+        Trainer(perceptron(), formats=formats)  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from mapsto.train.losses import LOSSES, Loss
 from mapsto.train.metrics import METRICS
 from mapsto.train.optimizers import OPTIMIZERS, Optimizer
 from mapsto.train.schedules import SCHEDULES, Schedule
+from mapsto.train.settings import formats_of
 from mapsto.train.sources import SOURCES, DataSource
 
 MOST_BYTES = 1 << 20
@@ -172,7 +173,7 @@ _TABLES = ("model", "data", "train", "output", "search")
 _DATA_KEYS = (*SOURCES, "arguments", "columns", "label", "scale", "shapes")
 _OF_TRAINER = (
     "label", "output", "threads", "seed", "parameters", "frozen", "rates", "clip_value", "clip_norm", "accumulate",
-    "classes",
+    "classes", "formats",
 )  # fmt: skip
 _OF_FIT = ("batch", "epochs", "shuffle", "drop_last", "schedule", "metrics", "early_stopping", "checkpoint_every")
 _TRAIN_KEYS = ("loss", "optimizer", "learning_rate", *_OF_TRAINER, *_OF_FIT)
@@ -335,6 +336,8 @@ class _RecipeReader(TomlReader):
             return self.word(train, key, "train")
         if key in ("parameters", "frozen"):
             return self.names(train, key, "train")
+        if key == "formats":
+            return self.formats(train[key])
         if key == "rates":
             table = self.mapping(train[key], "train.rates")
             return {name: self.number(table, name, "train.rates", 0) for name in table}
@@ -345,6 +348,15 @@ class _RecipeReader(TomlReader):
         if key == "schedule":
             return self.schedule(train, key, "train")
         return self.early_stopping(train)
+
+    def formats(self, said: Any) -> str | dict[str, str]:
+        """A format's name, or a table of them by patterns of nodes."""
+        given = said if isinstance(said, str) else dict(self.mapping(said, "train.formats"))
+        try:
+            formats_of(given)
+        except MapstoError as error:
+            raise self.fail("train.formats", str(error)) from None
+        return given
 
     def early_stopping(self, train: Mapping[str, Any]) -> EarlyStopping:
         said = train["early_stopping"]

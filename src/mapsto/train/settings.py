@@ -8,6 +8,7 @@ from typing import Any
 
 from mapsto.arguments import brief, integer, real
 from mapsto.errors import ArgumentError, ShapeError
+from mapsto.formats.format import wanted
 
 _LARGEST_SEED = (1 << 63) - 1
 
@@ -41,6 +42,19 @@ def seed_of(value: Any) -> int:
     if number is None or not 0 <= number <= _LARGEST_SEED:
         raise ArgumentError(f"seed: {brief(value)} is no integer from 0 to 2**63 - 1")
     return number
+
+
+def formats_of(value: Any) -> dict[str, str] | None:
+    """Formats of a step's products by patterns of nodes; None where there are none. Raises ArgumentError for what is no
+    format, and for integers: gradients have no ranges that were seen before.
+    """
+    found = wanted(value)
+    if not found.pairs:
+        return None
+    if found.needs_ranges:
+        said = "a step's products can be in bf16 or f16; integers are for a model that has been trained"
+        raise ArgumentError(f"formats: {brief(value)}: {said} (mapsto.compile, calibration=)")
+    return dict(found.pairs)
 
 
 def by_name(inputs: Any, what: str = "inputs") -> None:

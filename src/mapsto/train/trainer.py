@@ -26,7 +26,7 @@ from mapsto.train.losses import Loss, checked_labels, loss_of, loss_text
 from mapsto.train.model import chosen, factors_of, learnable_of, output_of, with_constants
 from mapsto.train.nonfinite import first_nonfinite
 from mapsto.train.optimizers import Optimizer, optimizer_of
-from mapsto.train.settings import bound_of, by_name, count_of, rate_of, same_names, seed_of
+from mapsto.train.settings import bound_of, by_name, count_of, formats_of, rate_of, same_names, seed_of
 from mapsto.train.shares import update_share
 from mapsto.train.step import StepGraph, Updating, run_number, step_graph, with_loss
 
@@ -63,6 +63,7 @@ class Trainer:
         example_inputs: Any = None,
         example_kwargs: Mapping[str, Any] | None = None,
         classes: int | None = None,
+        formats: str | Mapping[str, str] | None = None,
     ) -> None:
         """model: what `mapsto.compile` takes. loss: a name in `mapsto.train.LOSSES`, or a function like those.
         optimizer: an `Optimizer`, or a name in `mapsto.train.OPTIMIZERS`. learning_rate: in the place of its own.
@@ -75,7 +76,8 @@ class Trainer:
         accumulate: how many batches make one step of the optimizer, by the mean of their gradients. example_inputs,
         example_kwargs: what a module of torch is traced with; its tensors' own memory is what the steps move. classes:
         the layer that makes the output is replaced by one of so many outputs, with fresh weights by the seed (of a
-        module of torch in the trainer alone).
+        module of torch in the trainer alone). formats: the number format of the step's products ("bf16", "f16"), or by
+        patterns of nodes, as `mapsto.compile` has them; parameters, states and sums stay as they are.
 
         Raises ArgumentError for arguments of other types, ShapeError for a loss that does not fit or unknown names,
         UnsupportedError for an op without a gradient, and what `mapsto.compile` raises.
@@ -86,6 +88,7 @@ class Trainer:
         self.learning_rate = self._optimizer.learning_rate if learning_rate is None else rate_of(learning_rate)
         self._parts = count_of(accumulate, "accumulate")
         self._loss = loss_of(loss)
+        self._formats = formats_of(formats)
         clips = bound_of(clip_value, "clip_value"), bound_of(clip_norm, "clip_norm")
         learnt = learnable_of(model, shapes, example_inputs, example_kwargs)
         self._output = output_of(learnt.inference, output)
@@ -117,12 +120,12 @@ class Trainer:
             "counter/part": np.array(0, np.int64),
             "counter/seed": np.array(seed_of(seed), np.int64),
         }
-        self.executable: Executable = compile_model(self._step.graph, threads=threads)
+        self.executable: Executable = compile_model(self._step.graph, threads=threads, formats=self._formats)
         self._part: Executable | None = None
         self._shared: float | None = None
         if self._parts > 1:
             part: StepGraph = step_graph(opened, names, updating, self._parts, is_last=False)
-            self._part = compile_model(part.graph, threads=threads)
+            self._part = compile_model(part.graph, threads=threads, formats=self._formats)
 
     @public
     def fit(
@@ -314,6 +317,7 @@ class Trainer:
     def _facts(self) -> ModelFacts:
         up = self._updating
         settings = f"clip_value={up.clip_value}, clip_norm={up.clip_norm}, accumulate={self._parts}, rates={up.factors}"
+        settings += f", formats={self._formats}" if self._formats else ""
         optimizer = settings_text(self._optimizer, "learning_rate")
         return facts_of(self._model, self.parameters, loss_text(self._loss), optimizer, settings)
 
