@@ -36,6 +36,8 @@ from mapsto.machine.tuning import NEAR_COST
 
 TAPS = 3
 _LARGE, _SMALL = 4, 2  # results of a tile, in one dimension
+EDGES = (_LARGE, _SMALL)
+EXACT_EDGES = (_SMALL,)  # whose roundings are those of direct sums; of large tiles they are some ten times as large
 _STRIPS = 16  # parts that threads can take
 _PARTS = 8  # the same where there are few blocks: columns are divided as well
 _APART = 16  # elements between planes, so that these do not share sets of the first-level cache
@@ -198,26 +200,26 @@ def _depth(form: ContractionForm) -> int:
     return -(-form.channels // step) * step
 
 
-def plan_winograd(form: ContractionForm, core: Core) -> WinogradPlan:
-    """Chooses by products, and by what passes between caches."""
+def plan_winograd(form: ContractionForm, core: Core, edges: Sequence[int] = EDGES) -> WinogradPlan:
+    """Chooses by products, and by what passes between caches. edges: those that there are to choose from."""
     found = geometry(form.rows, form.window)
     assert found is not None
     ways = {}
-    for edge in (_LARGE, _SMALL):
+    for edge in edges:
         total = found.tiles(edge)
         ways[edge] = _best_block(_product(form, total), core, found.points(edge), total)
     edge = min(ways, key=lambda edge: ways[edge].cycles)
     return _planned(form, core, edge, ways[edge].tiles)
 
 
-def near_winograd(form: ContractionForm, core: Core) -> list[tuple[str, float]]:
+def near_winograd(form: ContractionForm, core: Core, edges: Sequence[int] = EDGES) -> list[tuple[str, float]]:
     """Choices that are not much dearer than the cheapest, as plans have them, with how often its cycles: tiles of
     the other size, other blocks, and for the cheapest ones other tiles of the products.
     """
     where = geometry(form.rows, form.window)
     assert where is not None
     ways = []
-    for edge in (_LARGE, _SMALL):
+    for edge in edges:
         total = where.tiles(edge)
         ways += [(b, edge) for b in _blocks(_product(form, total), core, where.points(edge), total)]
     least = min(block.cycles for block, _ in ways)

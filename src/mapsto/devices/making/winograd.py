@@ -14,6 +14,8 @@ from mapsto.devices.contraction.reach import reach
 from mapsto.devices.contraction.toom_cook import as_floats, operations, short_convolution
 from mapsto.devices.contraction.winograd import winograd
 from mapsto.devices.contraction.winograd_plan import (
+    EDGES,
+    EXACT_EDGES,
     TAPS,
     WinogradPlan,
     is_taken,
@@ -69,6 +71,11 @@ def _has_taps(c: Contraction, code: TaskCode) -> bool:
     return c.b.tensor in code.constants or (c.b.tensor in code.homes and not any(map(loads, c.b.index)))
 
 
+def _edges(c: Contraction, code: TaskCode) -> tuple[int, ...]:
+    """Sizes of tiles. Taps that a run brings are trained, mostly: what a step rounds is in all steps after it."""
+    return EDGES if c.b.tensor in code.constants else EXACT_EDGES
+
+
 def _bare_form(task: Task, c: Contraction, reach: OperandAccess, code: TaskCode) -> ContractionForm:
     """The form, as far as choices look at it: no names, no epilogue."""
     a, out = reach.a, reach.out
@@ -97,7 +104,7 @@ def _bare_form(task: Task, c: Contraction, reach: OperandAccess, code: TaskCode)
 def winograd_share(task: Task, c: Contraction, reached: OperandAccess, code: TaskCode, core: Core) -> WinogradShare:
     """What it does for a phase, in closed form."""
     form = _bare_form(task, c, reached, code)
-    plan = plan_winograd(form, core)
+    plan = plan_winograd(form, core, _edges(c, code))
     assert isinstance(form.columns, int) and isinstance(form.channels, int)
     short, lanes = short_convolution(plan.edge, TAPS), plan.lanes
     tiles, count = plan.blocks * plan.tiles, short.products
@@ -176,10 +183,10 @@ def _phase_calls(task: Task, c: Contraction, reached: OperandAccess, code: TaskC
         Ways(
             WINOGRAD,
             shaped,
-            lambda: plan_winograd(form, core),
+            lambda: plan_winograd(form, core, _edges(c, code)),
             winograd_text,
             lambda text: read_winograd(text, form, core),
-            lambda: near_winograd(form, core),
+            lambda: near_winograd(form, core, _edges(c, code)),
         )
     )
 
