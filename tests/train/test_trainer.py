@@ -22,6 +22,7 @@ from mapsto.session.compile import prepared
 from mapsto.train import LOSSES, SGD, Trainer
 from mapsto.train.head import with_head
 from mapsto.train.model import learnable_of, trainable
+from mapsto.train.optimizers import Optimizer
 from mapsto.train.step import with_loss
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -430,3 +431,8 @@ def test_a_step_s_products_in_another_format(formats: object) -> None:
 def test_formats_that_no_step_can_have(formats: object) -> None:
     with pytest.raises(ArgumentError, match="formats"):
         Trainer(perceptron(), formats=formats)  # type: ignore[arg-type]
+
+
+def test_an_optimizer_that_says_no_update() -> None:
+    with pytest.raises(UnsupportedError, match="Optimizer does not say how it updates"):
+        Trainer(perceptron(), optimizer=Optimizer())

@@ -468,7 +468,6 @@ def _lower_conv_transpose(low: Lowering) -> list[Stmt]:
     return [low.stmt((batch, channel, *space), converted(_biased(low, total, o), low.output.dtype))]
 
 
-
 def _conv_transpose_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
     """It is the plain convolution's gradient by its input: its own gradients are the plain one, and that one's gradient
     by the weights with the roles of input and result exchanged.

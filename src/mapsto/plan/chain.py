@@ -46,7 +46,7 @@ class ChainForm:
     @property
     def in_place(self) -> bool:
         """Whether w's rows take the place of x's."""
-        return self.x_type.size == self.w_type.size
+        return self.x_type is self.w_type
 
 
 @dataclass(frozen=True)
@@ -196,12 +196,12 @@ def block_of(task: Task, form: ChainForm, block: RowBlock) -> tuple[Task, Task, 
     cut = _Cut(form, block, frozenset((form.x, ACCUMULATOR, *first.targets, *middle.targets)))
     c, then = first.phases[0], last.phases[0]
     made_x = replace(
-        cut.contraction(c, c.index), a=cut.load(c.a, c, c.index), b=cut.load(c.b, c, c.index), shape=cut.shape(c.shape)
+        cut.contraction(c, c.index), a=cut.load(c.a, c.index), b=cut.load(c.b, c.index), shape=cut.shape(c.shape)
     )
     again = cut.contraction(then, then.a.index)
     made_y = replace(
         again,
-        b=cut.load(then.b, then, then.a.index),
+        b=cut.load(then.b, then.a.index),
         index=tuple(substitute(e, cut.starts(then.a.index)) for e in then.index),
     )
     return (
@@ -247,7 +247,7 @@ class _Cut:
 
         return replace(c, iters=cut(c.iters), batch=cut(c.batch), rows=cut(c.rows), cols=cut(c.cols))
 
-    def load(self, load: Load, c: Contraction, index: Sequence[Dim]) -> Load:
+    def load(self, load: Load, index: Sequence[Dim]) -> Load:
         at = self.starts(index)
         return replace(load, index=tuple(substitute(e, at) for e in load.index))
 

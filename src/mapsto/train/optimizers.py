@@ -64,7 +64,7 @@ class Optimizer:
         self, b: Builder, p: Value, g: Value, states: States, scalars: States
     ) -> tuple[Value, dict[str, Value]]:
         """The parameter after the step, and its states. g: its gradient; scalars: of the parameter's type, shape []."""
-        raise NotImplementedError
+        raise UnsupportedError(f"optimizer: {type(self).__name__} does not say how it updates a parameter")
 
 
 _SHARES = ("momentum", "beta1", "beta2", "alpha")

@@ -46,7 +46,7 @@ class Schedule:
     kind: ClassVar[str] = ""
 
     def rate(self, base: float, moment: Moment) -> float:
-        raise NotImplementedError
+        raise ArgumentError(f"schedule: {type(self).__name__} does not say what a rate becomes")
 
     def _total(self, given: int | None, moment: Moment, per: str) -> int:
         total = moment.total(per) if given is None else given
