@@ -12,6 +12,7 @@ from mapsto.budget import current
 from mapsto.ir.graph import Node, Value
 from mapsto.plan.access import access
 from mapsto.plan.contraction import Contraction
+from mapsto.plan.correlation import sliding_access
 from mapsto.plan.edits import reading, written
 from mapsto.plan.home import Border, Home, as_it_comes, layout_for, same_places
 from mapsto.plan.initial import Setting, copy_task
@@ -142,7 +143,7 @@ class _Settling:
 
         def reads_well(layout: Layout) -> bool:
             return all(
-                access(c, c.a.index, layout, c.channels[0].name, need) is not None
+                access(c, c.a.index, layout, c.channels[0].name, need) is not None or self.slides_well(c, layout, need)
                 for c, need in zip(phases, known, strict=True)
             )
 
@@ -170,6 +171,10 @@ class _Settling:
             why = f"{name} must lie otherwise than the contraction writes it"
             after.append(self.copy(inner, name, task.nodes[-1:], why))
         return [*before, task, *after]
+
+    def slides_well(self, c: Contraction, layout: Layout, need: Border) -> bool:
+        """Whether a correlation reads A by its channels: B has to lie so that this is any use."""
+        return sliding_access(c, layout, self.homes[c.b.tensor].layout, need) is not None
 
     def written_as(self, task: Task, write: Layout) -> dict[str, Layout]:
         """Results that cannot be written where they belong, and how they are written: all in blocks, or none."""

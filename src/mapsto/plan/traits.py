@@ -21,3 +21,4 @@ class Traits:
     most_waiting: int  # results of an epilogue's statements that may wait in registers at a time for a later one
     crowded_bytes: int = 0  # rows so far apart push each other out of the nearest cache; 0: no such distance is known
     block_bytes: int = 0  # of rows between two contractions, done by blocks that stay near a unit; 0: they are not
+    correlation_block: int = 0  # of channels and columns of images that slide along each other; 0: no template for it

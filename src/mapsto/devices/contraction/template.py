@@ -62,15 +62,24 @@ def _array_of_sums(plan: TilePlan) -> tuple[loop.Statement, ...]:
     return (loop.Alloc(_WAITING, plan.form.accumulator, -(-count // lanes) * lanes),)
 
 
+def _as_they_are(sums: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
+    return [], (sums,)
+
+
 def inlined_product(
-    plan: TilePlan, panels: tuple[Dim, Dim], units: tuple[Dim, Dim], fresh: Callable[[str], str], ahead: int = 0
+    plan: TilePlan,
+    panels: tuple[Dim, Dim],
+    units: tuple[Dim, Dim],
+    fresh: Callable[[str], str],
+    ahead: int = 0,
+    epilogue: Epilogue = _as_they_are,
 ) -> list[loop.Statement]:
     """A form without batch axes as a part of a function of somebody else's: these of its panels, and of its row tiles
-    (`plan.units` of them); the sums are stored as they are. Its starts may name what that function has named; fresh
-    gives names that it has not. ahead: B is asked for so many elements before it is read, where it is not 0.
+    (`plan.units` of them). Its starts may name what that function has named; fresh gives names that it has not.
+    ahead: B is asked for so many elements before it is read, where it is not 0.
     """
     name = fresh("panel")
-    template = _Template(plan, lambda sums, place: ([], (sums,)), fresh, ahead)
+    template = _Template(plan, epilogue, fresh, ahead)
     return [loop.For(name, *panels, tuple(template.panel(sym(name), *units)))]
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -93,6 +93,20 @@ def combined(matrix: Matrix, vectors: Sequence[loop.Value], name: Naming, fused:
                 row[made] = row.pop(k)
                 del row[j]
     return [_sum(row, values, name, fused) for row in rows]
+
+
+def twice(
+    matrix: Matrix, column: Callable[[int], list[loop.Value]], out: list[loop.Statement], name: Naming, fused: bool
+) -> Iterator[list[loop.Value]]:
+    """The rows of matrix * D * matrix^T, one after the other. column: loads one of D's, by its number. name: adds
+    what it names to `out`. Fences keep a column's loads there: registers hold few of them.
+    """
+    half = []
+    for j in range(len(matrix[0])):
+        half.append(combined(matrix, column(j), name, fused))
+        out.append(loop.Fence())
+    for row in zip(*half, strict=True):
+        yield combined(matrix, list(row), name, fused)
 
 
 def operations(matrix: Matrix) -> int:

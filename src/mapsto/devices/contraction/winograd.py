@@ -20,7 +20,7 @@ from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import Epilogue, TilePlace
 from mapsto.devices.contraction.results import offset, stored, targets
 from mapsto.devices.contraction.template import inlined_product
-from mapsto.devices.contraction.toom_cook import Matrix, combined, short_convolution
+from mapsto.devices.contraction.toom_cook import Matrix, short_convolution, twice
 from mapsto.devices.contraction.winograd_plan import SCRATCH, TAPS, WinogradPlan
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, minimum, mod, mul, sym
@@ -164,20 +164,8 @@ class _Writer:
     def _twice(
         self, matrix: Matrix, column: Callable[[int], list[loop.Value]], out: list[loop.Statement]
     ) -> Iterator[list[loop.Value]]:
-        """The rows of matrix * D * matrix^T, one after the other. column: loads one of D's, by its number. Fences keep
-        its loads there: registers hold few columns.
-        """
-
-        def name(hint: str, value: loop.Value) -> loop.Value:
-            return self._let(out, hint, value)
-
-        fused = self.plan.core.has("fma")
-        half = []
-        for j in range(self.short.products):
-            half.append(combined(matrix, column(j), name, fused))
-            out.append(loop.Fence())
-        for row in zip(*half, strict=True):
-            yield combined(matrix, list(row), name, fused)
+        """See `toom_cook.twice`."""
+        return twice(matrix, column, out, lambda hint, value: self._let(out, hint, value), self.plan.core.has("fma"))
 
     # ---- products ----
 

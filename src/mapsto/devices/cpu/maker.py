@@ -14,10 +14,11 @@ from mapsto.devices.maker import Made, NearKernel
 from mapsto.devices.making.chains import chain_calls
 from mapsto.devices.making.code import Shared, Unwritten
 from mapsto.devices.making.contractions import template_calls
+from mapsto.devices.making.points import point_calls
 from mapsto.devices.making.quotes import Quoting
 from mapsto.devices.making.tasks import Templates, make_task, near_kernels
 from mapsto.devices.making.tile_quotes import TileTemplate
-from mapsto.devices.making.winograd import tuned_template, winograd_calls
+from mapsto.devices.making.winograd import tuned_template
 from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
 from mapsto.machine.tuning import NO_TUNING, Tuning, tuned_digest
@@ -49,7 +50,7 @@ class CpuMaker:
         self._shared = Shared(Functions(isa, submit, submit_later), tuning)
         core = isa.core
         self._templates = Templates(
-            partial(template_calls, core=core), partial(winograd_calls, core=core), partial(tuned_template, core=core),
+            partial(template_calls, core=core), partial(point_calls, core=core), partial(tuned_template, core=core),
             partial(chain_calls, core=core),
         )
         self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(core)).offers

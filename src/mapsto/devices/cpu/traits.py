@@ -17,6 +17,7 @@ TRAITS = Traits(
     least_of_a_group=16,  # below (a depthwise layer with a multiplier) loops over all groups fill the lanes better
     most_waiting=8,  # half of the registers of the smaller instruction sets
     crowded_bytes=4096,  # what the sets of a first cache go round in: 64 of them, of a line of 64 bytes each
+    correlation_block=16,  # whole vectors of the widest ones
     block_bytes=64 << 10,  # an eighth of a common second cache: what rows are multiplied by has the rest
 )
 

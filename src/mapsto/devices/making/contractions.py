@@ -204,13 +204,23 @@ def phase_calls(
 
 
 def shape_of(
-    task: Task, c: Contraction, reach: OperandAccess, b: Access | None, code: TaskCode, names: Renamer, core: Core
+    task: Task,
+    c: Contraction,
+    reach: OperandAccess,
+    b: Access | None,
+    code: TaskCode,
+    names: Renamer,
+    core: Core,
+    joined_rows: bool = True,
 ) -> tuple[Shaped, list[str]]:
+    """A phase in canonical names, and the tensors that its epilogue reads. b: None where B is packed. joined_rows:
+    whether neighbours among its rows become one where they can.
+    """
     a, out, is_open = reach.a, reach.out, not isinstance(c.channels[0].extent, int)
     by = multiply(core, c.a.dtype, c.b.dtype, is_open)
     final = task.targets[-1]
     others = _other_tensors(task, c, code)
-    rows = _collapsed(c, reach, task, code)
+    rows = _collapsed(c, reach, task, code) if joined_rows else tuple(i for i in c.rows if i.extent != 1)
     names.learn(i.extent for i in (*c.iters, *c.reds))
     for tensor in (c.a.tensor, final, *reach.also, *others):
         names.learn(code.layout(tensor).shape)

@@ -136,15 +136,16 @@ class _Quoted:
         """By the template where it can; as loops where that could be less."""
         spec, template = self.by.spec, self.by.template
         code = TaskCode.of(self.by.shared, self.task, self.homes, self.by.constants)
+        points = None if template is None else self.winograd(template, code)
         if template is None or not template.reaches(self.task, code):
+            loops = quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
             if template is not None:
                 yield Refusal(f"{TILES}: an operand cannot be reached by strides")
-            yield quoted(LOOPS, (self.rows(contraction_stmts(self.task, code)),), spec)
+            yield from (loops,) if points is None else _cheaper(points, loops)
             return
         tiles = quoted(TILES, tuple(self.tiles(template, code)), spec)
-        points = self.winograd(template, code)
         if points is not None:
-            yield from (points, tiles) if points.cost.seconds * WORTH_POINTS < tiles.cost.seconds else (tiles, points)
+            yield from _cheaper(points, tiles)
             return
         least = quoted(LOOPS, (self.least(tiles.tallies[-1]),), spec).cost.seconds
         if least >= tiles.cost.seconds:
@@ -223,3 +224,8 @@ class _Quoted:
         whole = (extent(d, self.sizes) + sum(b) for d, b in zip(layout.shape, layout.border, strict=True))
         size = float((math.prod(whole) - inside) * value.dtype.size)
         yield Tally(moves={"store": size / 4}, streams=(Stream(size, size, True),))
+
+
+def _cheaper(points: Quote, other: Quote) -> tuple[Quote, Quote]:
+    """Products at points and another way, what is to be taken first."""
+    return (points, other) if points.cost.seconds * WORTH_POINTS < other.cost.seconds else (other, points)

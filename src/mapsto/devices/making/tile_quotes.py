@@ -9,7 +9,7 @@ from mapsto.devices.contraction.reach import reach
 from mapsto.devices.making.code import TaskCode
 from mapsto.devices.making.contractions import template_reach
 from mapsto.devices.making.packed import direct_b
-from mapsto.devices.making.winograd import winograd_reach, winograd_share
+from mapsto.devices.making.points import point_shares
 from mapsto.ir.dtypes import DType
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import Extents, TemplateShare, WinogradShare
@@ -36,8 +36,4 @@ class TileTemplate:
 
     def winograd(self, task: Task, code: TaskCode) -> list[WinogradShare] | None:
         """See `Template`."""
-        reached = winograd_reach(task, code, self.core)
-        if reached is None:
-            return None
-        pairs = zip(task.phases, reached, strict=True)
-        return [winograd_share(task, c, each, code, self.core) for c, each in pairs]
+        return point_shares(task, code, self.core)

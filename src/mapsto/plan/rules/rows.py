@@ -28,8 +28,8 @@ def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
         return f"something in between reads what {source.targets[-1]} is made with"
     if len(source.reads.union(source.targets, reader.reads, reader.targets)) > TENSOR_LIMIT:
         return f"one kernel would touch more than {TENSOR_LIMIT} tensors"
-    if around.goes_out(value) and _is_view(reader, around.value(value)):
-        return f"{reader.targets[-1]} is a view of {value}, which leaves the graph: it needs no code"
+    if not around.alone(value) and _is_view(reader, around.value(value)):
+        return f"{reader.targets[-1]} is a view of {value}, which is in memory for others too: it needs no code"
     return ""
 
 
