@@ -225,6 +225,19 @@ def test_max_pool(case, dtype, seed):
     check("max_pool_indices", [x], attrs)
 
 
+@given(st.data(), floats, seeds)
+@settings(max_examples=40, deadline=None)
+def test_max_pool_gradient(data, dtype, seed):
+    """Ties go to the first place, NaN is the largest of all."""
+    rank = data.draw(st.integers(1, 3))
+    kernel = tuple(data.draw(st.integers(1, 3)) for _ in range(rank))
+    counts = tuple(data.draw(st.integers(0, 4)) for _ in range(rank))
+    lead = (data.draw(st.integers(0, 2)), data.draw(st.integers(1, 20)))
+    rng = np.random.default_rng(seed)
+    x = sample(rng, (*lead, *(n * k for n, k in zip(counts, kernel, strict=True))), dtype, special=True)
+    check("max_pool_gradient", [np.round(x * 2), sample(rng, (*lead, *counts), dtype)], {"kernel": kernel})
+
+
 @given(pooling(), st.booleans(), floats, seeds)
 @settings(max_examples=50, deadline=None)
 def test_avg_pool(case, include, dtype, seed):

@@ -227,6 +227,9 @@ CASES: dict[str, list[Callable[..., Operands]]] = {
     ],
     "max_pool": [windows()],
     "max_pool_indices": [windows()],
+    "max_pool_gradient": [
+        lambda n, c, h, w: ([of(F32, n, c, 3 * h, 2 * w), of(F32, n, c, h, w)], {"kernel": (3, 2)}),
+    ],
     "avg_pool": [windows(count_include_pad=False), windows(count_include_pad=True)],
 }  # fmt: skip
 

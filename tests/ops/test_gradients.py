@@ -90,6 +90,7 @@ CASES = {
     "matmul": ([_r(2, 3, 4), _r(4, 5)], {}),
     "conv": ([_r(2, 4, 6, 5), _r(6, 2, 3, 2), _r(6)], {**CONV, "strides": (2, 1), "dilations": (1, 2), "group": 2}),
     "max_pool": ([_r(1, 2, 5, 5)], {"kernel": (3, 2), "strides": (2, 1), "pads": (1, 0, 1, 1), "dilations": (1, 1)}),
+    "max_pool_gradient": ([_r(2, 2, 6, 4), _r(2, 2, 3, 2, seed=7)], {"kernel": (2, 2)}),
     "conv_transpose": (
         [_r(2, 4, 3, 4), _r(4, 3, 3, 2), _r(6)],
         {**CONV, "strides": (2, 1), "dilations": (1, 2), "group": 2, "output_padding": (1, 0)},

@@ -7,6 +7,7 @@ ONNX counts it (storage order: row major), or in the space of its channel.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ from mapsto.ops.derivatives import zeros
 from mapsto.ops.elementwise import converted, scalar_like, widened
 from mapsto.ops.making import Making
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
-from mapsto.ops.shapes import FLOATS, NUMBERS, describe, dim_max, dim_min, require_dtype
+from mapsto.ops.shapes import FLOATS, NUMBERS, describe, dim_max, dim_min, require_dtype, require_same_dtype
 
 # Windows of more places than this are cut to those that meet the input: no image's border asks for more, a file may.
 _MANY_PLACES = 256
@@ -133,9 +134,10 @@ def _max_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> li
         return [None]
     x = b.lookup(node.inputs[0])
     if windows_are_apart(node.attrs, x.shape, g.shape):
-        kind = DType.I32 if isinstance(space := product(x.shape[2:]), int) and space < 2**31 else DType.I64
-        places = b.one("max_pool_indices", [x], **node.attrs, of_space=True, dtype=kind)
-        return [chosen_in_windows(b, g, places, x.shape, node.attrs["kernel"])]  # type: ignore[arg-type]
+        kernel: tuple[int, ...] = node.attrs["kernel"]  # type: ignore[assignment]
+        covered = (*x.shape[:2], *(n * k for n, k in zip(g.shape[2:], kernel, strict=True)))
+        inside = x if covered == x.shape else _first(b, x, covered)
+        return [_with_rest(b, b.one("max_pool_gradient", [inside, g], kernel=kernel), x.shape)]
     places = b.one("max_pool_indices", [x], **dict(node.attrs))
     count, size = product(g.shape), product(x.shape)
     at, updates = (b.one("reshape", [v], shape=(count,)) for v in (places, g))
@@ -185,6 +187,11 @@ def _repeated(b: Making, v: Value, covered: Shape, kernel: Sequence[int]) -> Val
         "resize", [v], sizes=(*lead, *covered), scales=(*(1.0 for _ in lead), *(float(k) for k in kernel)),
         mode="nearest", coordinate_mode="asymmetric", nearest_mode="floor",
     )  # fmt: skip
+
+
+def _first(b: Making, x: Value, shape: Shape) -> Value:
+    """The first elements along each axis."""
+    return b.one("slice", [x], starts=(0,) * x.rank, steps=(1,) * x.rank, shape=shape)
 
 
 def _with_rest(b: Making, made: Value, shape: Shape) -> Value:
@@ -257,6 +264,94 @@ def _lower_indices(low: Lowering) -> list[Stmt]:
 
 # of_space: places are counted in the space of their channel, in the type `dtype` (i64 where neither is said).
 register(OpSpec("max_pool_indices", "window", _infer_indices, _max_pool_indices, _lower_indices))
+
+# ---- max_pool_gradient(kernel): x[N, C, *space], g[N, C, *space / kernel]; windows lie side by side ------------------
+
+
+def _infer_max_gradient(inference: Inference) -> list[tuple[DType, Shape]]:
+    dtype = require_dtype(inference, 0, FLOATS)
+    require_same_dtype(inference)
+    x, g, kernel = inference.value(0), inference.value(1), inference.attrs["kernel"]
+    if x.rank < 3 or g.rank != x.rank or len(kernel) != x.rank - 2:
+        raise ShapeError(f"{describe(inference)}: kernel and gradient must fit x[N, C, space...]")
+    for k, d in enumerate(x.shape):
+        inference.same(d, g.shape[k] * (kernel[k - 2] if k > 1 else 1))
+    return [(dtype, x.shape)]
+
+
+def _max_pool_gradient(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
+    x, g, kernel = inputs[0], inputs[1], attrs["kernel"]
+    made = np.zeros(shapes[0], g.dtype)
+    if 0 in shapes[0]:
+        return [made]
+    taken = np.zeros(g.shape, bool)
+    parts: list[Any] = [
+        (..., *(slice(i, None, k) for i, k in zip(at, kernel, strict=True))) for at in np.ndindex(*kernel)
+    ]
+    best = functools.reduce(np.maximum, (x[part] for part in parts))
+    for part in parts:
+        hit = ((x[part] == best) | np.isnan(x[part])) & ~taken
+        made[part] = np.where(hit, g, 0)
+        taken |= hit
+    return [made]
+
+
+def _lower_max_gradient(low: Lowering) -> list[Stmt]:
+    """The maximum of a window, the first place that holds it (or NaN), then each place of the window."""
+    kernel, kind = low.attrs["kernel"], DType.I32
+
+    def iters() -> tuple[list[Iter], list[Iter], list[Dim]]:
+        outer, window = list(low.iters(low.value(1).shape, "y")), list(low.iters(kernel, "k"))
+        places = (sym(y.name) * k + sym(i.name) for y, i, k in zip(outer[2:], window, kernel, strict=True))
+        return outer, window, [*(sym(i.name) for i in outer[:2]), *places]
+
+    def counted(window: Sequence[Iter]) -> Scalar:
+        place: Dim = 0
+        for i, k in zip(window, kernel, strict=True):
+            place = place * k + sym(i.name)
+        return converted(Index(place), kind)
+
+    def at(outer: Sequence[Iter]) -> tuple[Dim, ...]:
+        return tuple(sym(i.name) for i in outer)
+
+    best, first = low.temp("best"), low.temp("first")
+    outer, window, index = iters()
+    value = widened(low.load(0, index))
+    largest = Stmt(best, value.dtype, tuple(outer), Reduce("max", tuple(window), value))
+    outer, window, index = iters()
+    value = widened(low.load(0, index))
+    hit: Scalar = Op("eq", (value, Load(best, at(outer), value.dtype)), DType.BOOL)
+    hit = Op("or", (hit, Op("isnan", (value,), DType.BOOL)), DType.BOOL)
+    far = Const(np.iinfo(kind.numpy).max, kind)
+    earliest = Reduce("min", tuple(window), Op("select", (hit, counted(window), far), kind))
+    chosen = Stmt(first, kind, tuple(outer), earliest)
+    outer, window, index = iters()
+    taken = Op("eq", (Load(first, at(outer), kind), counted(window)), DType.BOOL)
+    g = low.load(1, list(at(outer)))
+    given = Op("select", (taken, g, Const(0.0, g.dtype)), g.dtype)
+    return [largest, chosen, low.stmt((*outer, *window), given, index=tuple(index))]
+
+
+def _max_gradient_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) -> list[Value | None]:
+    """It is linear in g: what comes in, where each window's maximum is. Maxima move by no
+    small step of x.
+    """
+    (h,) = incoming
+    if h is None:
+        return [None, None]
+    x, g = (b.lookup(n) for n in node.inputs)
+    kernel: tuple[int, ...] = node.attrs["kernel"]  # type: ignore[assignment]
+    ones = b.one("full", [], shape=g.shape, value=1.0, dtype=g.dtype)
+    there = b.one("mul", [h, b.one("max_pool_gradient", [x, ones], kernel=kernel)])
+    windowed = {"strides": kernel, "pads": (0,) * 2 * len(kernel), "dilations": (1,) * len(kernel)}
+    mean = b.one("avg_pool", [there], kernel=kernel, **windowed, count_include_pad=True, ceil_pads=(0,) * len(kernel))
+    return [zeros(b, x.shape, x.dtype), b.one("mul", [mean, scalar_like(b, float(math.prod(kernel)), g)])]
+
+
+register(OpSpec(
+    "max_pool_gradient", "window", _infer_max_gradient, _max_pool_gradient, _lower_max_gradient,
+    gradient=_max_gradient_gradient,
+))  # fmt: skip
 
 # ---- avg_pool --------------------------------------------------------------------------------------------------------
 

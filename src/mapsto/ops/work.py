@@ -70,6 +70,11 @@ def _pool(inputs: Arrays, attrs: Attrs, shapes: FixedShapes) -> int:
     return int(math.prod(shapes[0]) * math.prod(attrs["kernel"])) + _padded(inputs[0], attrs)
 
 
+def _spread(inputs: Arrays, attrs: Attrs, shapes: FixedShapes) -> int:
+    """Some passes over all places."""
+    return 8 * math.prod(shapes[0]) + _CALL * math.prod(attrs["kernel"])
+
+
 def _suppression(inputs: Arrays, attrs: Attrs, shapes: FixedShapes) -> int:
     """Each box is compared with all that stayed."""
     batch, classes, boxes = inputs[1].shape
@@ -103,6 +108,7 @@ _WORK: dict[str, Callable[[Arrays, Attrs, FixedShapes], int]] = {
     "conv_transpose": _conv_transpose,
     "max_pool": _pool,
     "max_pool_indices": _pool,
+    "max_pool_gradient": _spread,
     "avg_pool": _pool,
     "non_max_suppression": _suppression,
     "lstm": _recurrent,

@@ -205,12 +205,14 @@ def _tied(task: Task, kept: Set[str], fixed: Set[str], constants: Set[str]) -> I
 
 
 def _same_axes(stmt: Stmt, load: Load) -> bool:
-    """Whether each dim of the load moves with the same dim of the target alone (shifts, strides, windows allowed)."""
+    """Whether each dim of the load moves with the same dim of the target alone (shifts, strides, windows allowed, of
+    either)."""
     at = stmt.index if stmt.index is not None else tuple(sym(i.name) for i in stmt.iters)
     if len(load.index) != len(at) or len(at) < 2:
         return False
     own = {i.name for i in stmt.iters if i.extent != 1}
-    return all((symbols(a) & own) == (symbols(b) & own) for a, b in zip(load.index, at, strict=True))
+    pairs = [(symbols(a) & own, symbols(b) & own) for a, b in zip(load.index, at, strict=True)]
+    return all(of_a == of_b or (of_a and of_a < of_b) for of_a, of_b in pairs)
 
 
 # -- borders -----------------------------------------------------------------------------------------------------------

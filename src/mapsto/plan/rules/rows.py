@@ -10,7 +10,7 @@ from dataclasses import replace
 from mapsto.ir.expr import Dim, product, sym, symbols
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, Load, Reduction, Stmt, bodies, walk
-from mapsto.kernel.compose import index_loads, loads_of
+from mapsto.kernel.compose import index_loads, loads_of, reads
 from mapsto.kernel.facts import facts
 from mapsto.plan.layout import plain
 from mapsto.plan.recipe import made
@@ -123,7 +123,7 @@ def shared_dims(stmts: Sequence[Stmt]) -> tuple[int, ...]:
     """
     rank = min(len(s.iters) for s in stmts)
     shared = [d for d in range(rank) if all(s.iters[d].extent == stmts[0].iters[d].extent for s in stmts)]
-    targets = {s.target for s in stmts}
+    targets = _met_again(stmts)
     for stmt in stmts:
         if index_loads(stmt) & targets:
             return ()
@@ -137,10 +137,16 @@ def shared_dims(stmts: Sequence[Stmt]) -> tuple[int, ...]:
     return tuple(shared)
 
 
+def _met_again(stmts: Sequence[Stmt]) -> set[str]:
+    """Targets that other statements read, or write too: where the others are written makes no difference to any."""
+    written = [s.target for s in stmts]
+    return {t for t in written if written.count(t) > 1 or any(t in reads(s) for s in stmts)}
+
+
 def _own_indices(stmt: Stmt, targets: set[str]) -> list[tuple[Dim, ...]]:
-    """Indices at which a statement touches what its task makes."""
+    """Indices at which a statement touches what is met again."""
     found = [load.index for load in loads_of(stmt) if load.tensor in targets]
-    return found if stmt.index is None else [*found, stmt.index]
+    return found if stmt.index is None or stmt.target not in targets else [*found, stmt.index]
 
 
 def _is_iter(e: Dim, it: Iter) -> bool:
