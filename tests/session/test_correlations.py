@@ -145,3 +145,12 @@ def test_other_shifts_are_done_in_tiles(taps: int, workers: Workers) -> None:
     exe = build(graph, workers, 1, None)
     assert templates(exe.plan) == []
     assert_right(graph, exe, 2)
+
+
+def test_few_channels_meet_images_as_they_lie(workers: Workers) -> None:
+    """B lies in blocks of its columns: it is read so, not packed first."""
+    graph = network(8, 3, 40, (20, 20))
+    exe = build(graph, workers, 1, None)
+    (work,) = [work for work in exe.plan.works if "absorb(transpose" in str(work.recipe)]
+    assert work.offer.template == "tiles" and " | " not in (work.offer.schedule or "")
+    assert_right(graph, exe, 1)

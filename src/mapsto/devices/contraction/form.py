@@ -80,8 +80,8 @@ class ContractionForm:
     A: element at a_start + batch.a + rows.a + window.a + (channel // channel_block)*channel_block_stride
        + (channel % channel_block)*channel_stride. `channel_block` 0: the channels are one block. A holds materialised
        borders: no read is guarded.
-    B: packed (see `packing`) at b_start + batch.b; or, with `b_channel_stride` given, direct: columns
-       contiguous, channel and windows (their `b`) by strides, `interleave` 1, no channel blocks.
+    B: packed (see `packing`) at b_start + batch.b; or, with `b_channel_stride` given, direct: columns contiguous, or
+       in blocks of `b_block`, channel and windows (their `b`) by strides, `interleave` 1, no channel blocks.
     out: element at out_start + batch.out + rows.out + (column // out_block)*out_block_stride + column % out_block.
        `out_block` 0: columns are contiguous and the last store is masked; else whole blocks are stored and tail lanes
        get 0.
@@ -110,6 +110,8 @@ class ContractionForm:
     interleave: int = 1
     staged: DType | None = None
     b_channel_stride: Dim | None = None
+    b_block: int = 0
+    b_block_stride: Dim = 0
     out_block: int = 0
     out_block_stride: Dim = 0
     a_start: Dim = 0

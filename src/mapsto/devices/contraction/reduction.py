@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from mapsto.devices.contraction.form import ContractionForm, LoopAxis
-from mapsto.ir.expr import Dim, Expr, add, ceildiv, mul
+from mapsto.ir.expr import Dim, Expr, add, ceildiv, mul, product
 from mapsto.plan.loop_forms import BLOCK_PRODUCTS, FEW_PRODUCTS, sum_division
 
 
@@ -112,12 +112,13 @@ class SlicedLoop(NamedTuple):
 def sliced_loop(form: ContractionForm, width: int) -> SlicedLoop | None:
     """What slices are parts of; None where that is not of a known size. width: columns of the panel."""
     parts = reduction_parts(form, width)
-    if form.b_channel_stride is not None or not parts or not parts[0].loops:
+    if not parts or not parts[0].loops:
         return None
-    axis = parts[0].loops[0]
-    if not isinstance(axis.extent, int) or not isinstance(axis.b, int):
+    axis, *inner = parts[0].loops
+    steps = product(each.extent for each in inner)
+    if not isinstance(axis.extent, int) or not isinstance(axis.b, int) or not isinstance(steps, int):
         return None
-    return SlicedLoop(axis.extent, axis.b)
+    return SlicedLoop(axis.extent, axis.b if form.b_channel_stride is None else steps * width)
 
 
 def in_slices(parts: list[ReductionPart], number: Dim, rounds: int) -> list[ReductionPart]:

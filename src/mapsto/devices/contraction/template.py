@@ -155,21 +155,30 @@ class _Template:
     def panel(self, panel: Dim, start: Dim, stop: Dim) -> list[loop.Statement]:
         """The units [start, stop) of a panel."""
         tiling, pack = self.plan.tiling, self.plan.packing
-        size = mul(pack.panel, pack.column_elements if self.form.b_channel_stride is None else 1)
         full, columns = pack.full_panels, self.form.columns
+        first = mul(panel, tiling.width)
         if not isinstance(columns, int) or not isinstance(full, int):
-            valid = columns - mul(panel, tiling.width)
-            return self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), valid), start, stop)
-        first = full * tiling.width
-        left = columns - first
+            begin = _Panel(tiling.panel, first, self._start_of_b(first), columns - first)
+            return self._panel(begin, start, stop)
+        last_one = full * tiling.width
+        left = columns - last_one
         narrow = None if left == sum(tiling.last) else left
-        last = _Panel(tiling.last, first, mul(full, size), narrow)
+        last = _Panel(tiling.last, last_one, self._start_of_b(last_one), narrow)
         if full == 0:
             return self._panel(last, start, stop)
-        whole = self._panel(_Panel(tiling.panel, mul(panel, tiling.width), mul(panel, size), None), start, stop)
+        whole = self._panel(_Panel(tiling.panel, first, self._start_of_b(first), None), start, stop)
         if not tiling.last:
             return whole
         return [loop.If((panel - full,), tuple(self._panel(last, start, stop)), tuple(whole))]
+
+    def _start_of_b(self, column: Dim) -> Dim:
+        """Where the panel with this first column begins in B."""
+        form = self.form
+        if form.b_channel_stride is None:
+            return mul(column, self.plan.packing.column_elements)
+        if not form.b_block:
+            return column
+        return add(mul(floordiv(column, form.b_block), form.b_block_stride), mod(column, form.b_block))
 
     def _panel(self, panel: _Panel, start: Dim, stop: Dim) -> list[loop.Statement]:
         """Rows of the outer axes, then tiles along the last."""

@@ -128,7 +128,7 @@ def _number(d: Dim, typical: int = _TYPICAL) -> int:
 def plan_contraction(form: ContractionForm, core: Core, allowed: Callable[[Tiling], bool] = anything) -> TilePlan:
     """Choose tile, loop order and row blocks by cost, among the tilings that are allowed."""
     shape = _shape(form, core)
-    best, *others = best_of_widths(core, shape, allowed)
+    best, *others = best_of_widths(core, shape, _in_blocks(form, allowed))
     made = _planned(form, core, shape, best)
     beaten = tuple((tiles_text(_planned(form, core, shape, t)), t.cycles / best.cycles) for t in others[:1])
     return replace(made, rivals=beaten)
@@ -141,13 +141,19 @@ def near_tiles(
     of the cheapest ones, the other loop order and other row blocks, of whose cost no closed form is good enough.
     """
     shape = _shape(form, core)
-    ranked = sorted(filter(allowed, tilings(core, shape)), key=lambda tiling: tiling.cycles)
+    ranked = sorted(filter(_in_blocks(form, allowed), tilings(core, shape)), key=lambda tiling: tiling.cycles)
     found: dict[str, float] = {}
     for number, tiling in enumerate(t for t in ranked if t.cycles <= NEAR_COST * ranked[0].cycles):
         made = _planned(form, core, shape, tiling)
         for each in (made, *(_neighbours(made, core, shape) if number < _NEIGHBOURS_OF else ())):
             found.setdefault(tiles_text(each), tiling.cycles / ranked[0].cycles)
     return sorted(found.items(), key=lambda each: each[1])
+
+
+def _in_blocks(form: ContractionForm, allowed: Callable[[Tiling], bool]) -> Callable[[Tiling], bool]:
+    """Of the tilings that are allowed, those whose panels lie in one block of B each."""
+    block = form.b_block
+    return (lambda tiling: block % tiling.width == 0 and allowed(tiling)) if block else allowed
 
 
 def _neighbours(plan: TilePlan, core: Core, shape: ProductShape) -> list[TilePlan]:
@@ -355,7 +361,7 @@ def read_tiles(text: str, form: ContractionForm, core: Core, allowed: Callable[[
         if chunk > 0 and tiles_text(made) == text:
             if rounds and ((whole := made.sliced_loop) is None or rounds >= whole.rounds):
                 raise ValueError(f"{text[:80]!r} has slices that its function cannot take")
-            if not allowed(tiling):
+            if not _in_blocks(form, allowed)(tiling):
                 raise ValueError(f"{text[:80]!r} has tiles that its function cannot take")
             return made
     raise ValueError(f"{text[:80]!r} does not tile {form.columns} columns")

@@ -253,6 +253,8 @@ def shape_of(
         interleave=by.interleave,
         staged=None if by.a is c.a.dtype else by.a,
         b_channel_stride=None if b is None else names.dim(b.strides.get(channel.name, 0)),
+        b_block=0 if b is None else b.block or 0,
+        b_block_stride=0 if b is None else names.dim(b.block_stride),
         out_block=out.block or 0,
         out_block_stride=names.dim(out.block_stride),
         a_start=names.dim(_relative(a.base, code.layout(c.a.tensor))),

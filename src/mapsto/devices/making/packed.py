@@ -29,16 +29,15 @@ FEW_ROWS = 4  # of one tile: with more, conversions are what takes longest
 
 
 def direct_b(c: Contraction, code: TaskCode) -> Access | None:
-    """B by strides as it lies, where its columns are contiguous, it is made at run time and does not meet many rows;
-    None: it is packed.
+    """B by strides as it lies, where its columns are contiguous or in blocks, it is made at run time and does not meet
+    many rows; None: it is packed.
     """
     if c.b.tensor in code.constants or c.b.tensor not in code.homes or c.b.dtype.size < 4:
         return None
     rows = product(i.extent for i in c.rows)
     if isinstance(rows, int) and rows >= MANY_ROWS:
         return None
-    found = access(c, c.b.index, code.layout(c.b.tensor), c.cols[0].name, None)
-    return None if found is None or found.block else found
+    return access(c, c.b.index, code.layout(c.b.tensor), c.cols[0].name, None)
 
 
 def is_read_once(c: Contraction, by: Multiply) -> bool:
