@@ -41,6 +41,7 @@ EXACT_EDGES = (_SMALL,)  # whose roundings are those of direct sums; of large ti
 _STRIPS = 16  # parts that threads can take
 _PARTS = 8  # the same where there are few blocks: columns are divided as well
 _APART = 16  # elements between planes, so that these do not share sets of the first-level cache
+_NEAR_SCRATCH = NEAR_BYTES // 2  # what passes through that cache besides has the other half
 _LARGEST = 4 * NEAR_BYTES  # of scratch memory for one item
 _FEW_TILES = 8  # of a block: with fewer, taps come for nothing
 _EVEN = 0.2  # of the time: what even shares are worth to who may have one core
@@ -317,7 +318,7 @@ def _blocks(product: ContractionForm, core: Core, points: int, total: int) -> It
         form = replace(product, rows=(replace(axis, extent=tiles),))
         tiling = plan_contraction(form, core, _of_one_size).tiling
         scratch = 4 * points * tiles * (depth + tiling.width)
-        near = scratch <= NEAR_BYTES
+        near = scratch <= _NEAR_SCRATCH
         passed = 0 if near else depth * (1 + -(-columns // tiling.width)) + 2 * columns  # values and sums of a tile
         moved = taps * (blocks if taps > CACHED_BYTES else 1) + 4 * points * total * passed
         products, waiting = tiling.cycles * points * blocks, moved / FAR_BYTES_PER_CYCLE
