@@ -10,6 +10,9 @@ import pytest
 from tests.keras_on_torch import keras, torch
 
 import mapsto
+from mapsto.errors import UnsupportedError
+from mapsto.importers.torch.exported import exported
+from mapsto.importers.torch.places import name_of
 
 layers = keras.layers
 IMAGE, SEQUENCE, ROW = (2, 9, 9, 4), (2, 7, 6), (3, 8)
@@ -92,3 +95,39 @@ def test_an_architecture_of_keras() -> None:
     keras.utils.set_random_seed(1)
     model = keras.applications.MobileNetV2((64, 64, 3), weights=None, classes=10, alpha=0.35)
     assert_as_predicted(model, np.random.default_rng(0).random((1, 64, 64, 3), np.float32))
+
+
+class Strange(layers.Layer):
+    def call(self, x: Any) -> Any:
+        return torch.linalg.eigvals(torch.matmul(x.transpose(-1, -2), x)).real
+
+
+class Choosing(layers.Layer):
+    def call(self, x: Any) -> Any:
+        return x * 2 if float(x.sum()) > 0 else x
+
+
+def nested(layer: Any) -> Any:
+    block = keras.Sequential([layers.Dense(6, name="inside"), layer], name="block")
+    given = keras.Input(SEQUENCE[1:])
+    return keras.Model(given, block(layers.Dense(6, name="before")(given)), name="whole").eval()
+
+
+@pytest.mark.parametrize(
+    ("layer", "says"),
+    [(Strange(name="strange"), "whole/block/strange/"), (Choosing(name="choosing"), "in layer 'whole/block/choosing'")],
+)
+def test_what_is_refused_is_told_by_its_layer(layer: Any, says: str) -> None:
+    with pytest.raises(UnsupportedError, match=says) as caught:
+        mapsto.compile(nested(layer), (torch.ones(SEQUENCE),), cache=False)
+    assert "keras/src" not in str(caught.value)
+
+
+def test_calls_are_named_by_their_layers() -> None:
+    """And nothing stays behind: Keras's calls are its own again."""
+    before = keras.layers.Layer.__call__, torch.fx.Graph.create_node
+    traced = exported(nested(layers.Dense(3, name="last")), (torch.ones(SEQUENCE),))
+    names = [name_of(node) for node in traced.exported.graph.nodes if node.op == "call_function"]
+    assert any(name.startswith("whole/block/last/") for name in names), names
+    assert any(name.startswith("whole/before/") for name in names), names
+    assert (keras.layers.Layer.__call__, torch.fx.Graph.create_node) == before

@@ -15,6 +15,7 @@ import torch
 from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.importers.torch.counted import WhileAnyone
 from mapsto.importers.torch.decompositions import of_export
+from mapsto.importers.torch.keras_names import keras_layer_in
 from mapsto.importers.torch.places import user_frame
 from mapsto.importers.torch.translate import Supplied
 from mapsto.importers.torch.whole import kept_whole
@@ -131,7 +132,8 @@ def refusal(error: BaseException) -> Exception:
     where = next((place for place in places if place), "")
     said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     kinds = {type(e).__name__ for e in chain}
-    at = f" at {where}" if where else ""
+    layer = next((path for path in map(keras_layer_in, chain) if path), "")
+    at = (f" in layer {layer!r}" if layer else "") + (f" at {where}" if where else "")
     if kinds & {"GuardOnDataDependentSymNode", "DataDependentOutputException", "DynamicOutputShapeException"}:
         return UnsupportedError(
             f"the module branches on the data of a run{at}: {said}; use torch.where or torch.cond, or compile its parts"

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from mapsto.importers.torch.counted import WhileAnyone
 from mapsto.importers.torch.keras_layers import keras_layers_whole
+from mapsto.importers.torch.keras_names import keras_layers_named
 
 _REST = "bool has_biases, int num_layers, float dropout, bool train, bool bidirectional, bool batch_first"
 _LAYERS = {"lstm": "Tensor[] hx", "gru": "Tensor hx", "rnn_tanh": "Tensor hx", "rnn_relu": "Tensor hx"}
@@ -66,7 +67,7 @@ def _without_fast_paths() -> Iterator[None]:
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with keras_layers_whole():
+        with keras_layers_whole(), keras_layers_named():
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
