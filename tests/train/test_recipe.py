@@ -354,6 +354,7 @@ def test_everything_that_a_recipe_can_say_is_read() -> None:
         clip_norm = 1
         accumulate = 2
         formats = { "*" = "bf16" }
+        memory = "balanced"
         metrics = ["accuracy", "top_5_accuracy"]
         schedule = { kind = "warm-up", length = 5, then = { kind = "cosine", per = "step", least = 1e-5 } }
         [train.loss]
@@ -392,7 +393,7 @@ def test_everything_that_a_recipe_can_say_is_read() -> None:
     assert made.fit["metrics"] == ["accuracy", "top_5_accuracy"]
     assert made.trainer == {
         "label": "wanted", "seed": 3, "frozen": ["conv*"], "rates": {"head*": 10}, "clip_norm": 1, "accumulate": 2,
-        "formats": {"*": "bf16"},
+        "formats": {"*": "bf16"}, "memory": "balanced",
     }  # fmt: skip
     assert made.output.paths() == {"weights": "w", "curve": "c.svg"}
     assert made.search is not None and (made.search.trials, made.search.study) == (9, "r.study")
@@ -469,6 +470,7 @@ WRONG = {
     "infinite": (with_lines("learning_rate = inf"), r"train\.learning_rate: expected a number, found inf"),
     "clip": (with_lines("clip_norm = 0"), r"train\.clip_norm: expected a number above 0, found 0"),
     "format": (with_lines("formats = 'int8'"), r"train\.formats: .*integers are for a model"),
+    "memory": (with_lines("memory = 'balance'"), r"train\.memory: there is no 'balance'; 'balanced'\?"),
     "no format": (with_lines("formats = { a = 'fp9' }"), r"train\.formats: .*'fp9' is no format"),
     "flag": (with_lines("shuffle = 1"), r"train\.shuffle: expected true or false, found 1"),
     "names": (with_lines("frozen = 'a'"), r"train\.frozen: expected a list of names, found 'a'"),

@@ -15,6 +15,7 @@ from mapsto.arguments import brief, integer, real
 from mapsto.boundary import public
 from mapsto.errors import MapstoError, ParseError
 from mapsto.files import plain_file
+from mapsto.passes.recompute import MEMORY
 from mapsto.toml import TomlReader, inside, lines_of, shown_value, toml_of
 from mapsto.train.callbacks import EarlyStopping
 from mapsto.train.losses import LOSSES, Loss
@@ -173,7 +174,7 @@ _TABLES = ("model", "data", "train", "output", "search")
 _DATA_KEYS = (*SOURCES, "arguments", "columns", "label", "scale", "shapes")
 _OF_TRAINER = (
     "label", "output", "threads", "seed", "parameters", "frozen", "rates", "clip_value", "clip_norm", "accumulate",
-    "classes", "formats",
+    "classes", "formats", "memory",
 )  # fmt: skip
 _OF_FIT = ("batch", "epochs", "shuffle", "drop_last", "schedule", "metrics", "early_stopping", "checkpoint_every")
 _TRAIN_KEYS = ("loss", "optimizer", "learning_rate", *_OF_TRAINER, *_OF_FIT)
@@ -338,6 +339,8 @@ class _RecipeReader(TomlReader):
             return self.names(train, key, "train")
         if key == "formats":
             return self.formats(train[key])
+        if key == "memory":
+            return self.known(self.word(train, key, "train"), dict(zip(MEMORY, MEMORY, strict=True)), "train", key)
         if key == "rates":
             table = self.mapping(train[key], "train.rates")
             return {name: self.number(table, name, "train.rates", 0) for name in table}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mapsto.arguments import brief, integer, real
@@ -35,6 +35,12 @@ def bound_of(value: Any, what: str) -> float | None:
     if number is None or not math.isfinite(number) or number <= 0:
         raise ArgumentError(f"{what}: {brief(value)} is no finite number above 0")
     return number
+
+
+def one_of(value: Any, known: Sequence[str], what: str) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise ArgumentError(f"{what}: {brief(value)} is none of {', '.join(known)}")
+    return value
 
 
 def seed_of(value: Any) -> int:

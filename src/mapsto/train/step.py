@@ -15,6 +15,7 @@ from mapsto.ir.graph import Graph, Value
 from mapsto.ops import composite
 from mapsto.ops.builder import Builder
 from mapsto.passes import DeadCode, PoolsFirst, gradient
+from mapsto.passes.recompute import recomputed
 from mapsto.passes.retrace import copy_into
 from mapsto.train.losses import Loss
 from mapsto.train.optimizers import Optimizer
@@ -84,13 +85,19 @@ def with_loss(graph: Graph, output: str, loss: Loss, label: str, kept: Sequence[
 
 
 def step_graph(
-    graph: Graph, parameters: Sequence[str], updating: Updating, parts: int = 1, is_last: bool = True
+    graph: Graph,
+    parameters: Sequence[str],
+    updating: Updating,
+    parts: int = 1,
+    is_last: bool = True,
+    memory: str = "fast",
 ) -> StepGraph:
     """The step of some inputs of a graph whose first output is the loss; others take over the inputs that
-    `graph.updates` says. parts: batches whose gradients are averaged for an update, which the last one makes.
+    `graph.updates` says. parts: batches whose gradients are averaged for an update, which the last one makes. memory:
+    see `passes.recompute`.
     """
     loss, *kept = graph.outputs
-    there = gradient(PoolsFirst()(graph), loss, parameters)
+    there = recomputed(gradient(PoolsFirst()(graph), loss, parameters), loss, memory)
     builder = Builder(graph.name)
     values = copy_into(builder, there)
     results = [values[name] for name in (loss, *kept)]

@@ -14,6 +14,7 @@ from mapsto.arguments import text_of
 from mapsto.boundary import public
 from mapsto.errors import MapstoError, ShapeError
 from mapsto.ir.graph import Graph
+from mapsto.passes.recompute import MEMORY
 from mapsto.runtime.cpus import thread_count
 from mapsto.runtime.executable import Executable
 from mapsto.runtime.profile import StepTime
@@ -26,7 +27,7 @@ from mapsto.train.losses import Loss, checked_labels, loss_of, loss_text
 from mapsto.train.model import chosen, factors_of, learnable_of, output_of, with_constants
 from mapsto.train.nonfinite import first_nonfinite
 from mapsto.train.optimizers import Optimizer, optimizer_of
-from mapsto.train.settings import bound_of, by_name, count_of, formats_of, rate_of, same_names, seed_of
+from mapsto.train.settings import bound_of, by_name, count_of, formats_of, one_of, rate_of, same_names, seed_of
 from mapsto.train.shares import update_share
 from mapsto.train.step import StepGraph, Updating, run_number, step_graph, with_loss
 
@@ -64,6 +65,7 @@ class Trainer:
         example_kwargs: Mapping[str, Any] | None = None,
         classes: int | None = None,
         formats: str | Mapping[str, str] | None = None,
+        memory: str = "fast",
     ) -> None:
         """model: what `mapsto.compile` takes. loss: a name in `mapsto.train.LOSSES`, or a function like those.
         optimizer: an `Optimizer`, or a name in `mapsto.train.OPTIMIZERS`. learning_rate: in the place of its own.
@@ -77,7 +79,9 @@ class Trainer:
         example_kwargs: what a module of torch is traced with; its tensors' own memory is what the steps move. classes:
         the layer that makes the output is replaced by one of so many outputs, with fresh weights by the seed (of a
         module of torch in the trainer alone). formats: the number format of the step's products ("bf16", "f16"), or by
-        patterns of nodes, as `mapsto.compile` has them; parameters, states and sums stay as they are.
+        patterns of nodes, as `mapsto.compile` has them; parameters, states and sums stay as they are. memory: "fast"
+        keeps what gradients read until they do; "balanced" computes what goes element by element anew before it is
+        read, "min" sums over axes and windows too (`trainer.executable.memory()`: what a step takes, and the bound).
 
         Raises ArgumentError for arguments of other types, ShapeError for a loss that does not fit or unknown names,
         UnsupportedError for an op without a gradient, and what `mapsto.compile` raises.
@@ -89,6 +93,7 @@ class Trainer:
         self._parts = count_of(accumulate, "accumulate")
         self._loss = loss_of(loss)
         self._formats = formats_of(formats)
+        self._memory = one_of(memory, MEMORY, "memory")
         clips = bound_of(clip_value, "clip_value"), bound_of(clip_norm, "clip_norm")
         learnt = learnable_of(model, shapes, example_inputs, example_kwargs)
         self._output = output_of(learnt.inference, output)
@@ -106,7 +111,7 @@ class Trainer:
         self._model = with_constants(learnt.inference, fixed)
         self._updating = updating = Updating(self._optimizer, factors_of(names, rates), *clips)
         opened = with_constants(scored, fixed)
-        self._step = step_graph(opened, names, updating, self._parts)
+        self._step = step_graph(opened, names, updating, self._parts, memory=self._memory)
         self._states = {
             s.name: (f"optimizer/{s.state}/{s.parameter}", np.full_like(self.parameters[s.parameter], s.start))
             for s in self._step.states
@@ -124,7 +129,9 @@ class Trainer:
         self._part: Executable | None = None
         self._shared: float | None = None
         if self._parts > 1:
-            part: StepGraph = step_graph(opened, names, updating, self._parts, is_last=False)
+            part: StepGraph = step_graph(
+                opened, names, updating, self._parts, is_last=False, memory=self._memory
+            )
             self._part = compile_model(part.graph, threads=threads, formats=self._formats)
 
     @public
@@ -318,6 +325,7 @@ class Trainer:
         up = self._updating
         settings = f"clip_value={up.clip_value}, clip_norm={up.clip_norm}, accumulate={self._parts}, rates={up.factors}"
         settings += f", formats={self._formats}" if self._formats else ""
+        settings += f", memory={self._memory}" if self._memory != "fast" else ""
         optimizer = settings_text(self._optimizer, "learning_rate")
         return facts_of(self._model, self.parameters, loss_text(self._loss), optimizer, settings)
 
