@@ -99,6 +99,7 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "devices/generic/schedule.py": {TYPE: (4,), TEXT: (3, 4, 5, 16, 80)},
     "plan/access.py": {TEXT: (13,)},
     "plan/chain.py": {FORM: (3, 16)},
+    "plan/correlation.py": {FORM: (3, 4)},
     "plan/decide.py": {TEXT: (1e6,)},
     "plan/division_costs.py": {TEXT: (1e6,)},
     "plan/division_text.py": {TEXT: (64, 1000)},
