@@ -1,20 +1,22 @@
 """Steps of `mapsto.train.Trainer` beside torch's own: eager, with its fused optimizer and images channels last, and
 that by torch's own compiler (inductor; where it finds no C++ compiler its column is empty).
 
-    python -m benchmarks.training [--only NAME] [--samples 9] [--profile]
+    python -m benchmarks.training [--only NAME] [--samples 9] [--profile] [--jax PYTHON]
 
 One thread; a sample is a step (forward, loss, backward, Adam), in the process's own time, which neighbours do not add
 to; of each way the median of samples, taken by turns, and the least. --profile: where our step's time goes, by what its
-kernels compute.
+kernels compute. --jax: by JAX too, of the interpreter that has it, for the modules that `jax_training` has.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,8 @@ from benchmarks.modules import WORKS
 from mapsto.cli.output import seconds_text, table
 from mapsto.train import Adam, Trainer
 
-HEADERS = ["module", "eager", "fused", "inductor", "mapsto", "times the fastest", "least, each"]
+WAYS = ("eager", "fused", "inductor", "jax", "mapsto")
+HEADERS = ["module", *WAYS, "times the fastest", "least, each"]
 _LINES = 16  # of a profile
 
 
@@ -66,31 +69,60 @@ def _profile(trainer: Trainer, batch: dict[str, Any]) -> str:
     return table(["time", "steps", "what"], [[seconds_text(total), str(count), label] for total, count, label in rows])
 
 
-def row_of(name: str, samples: int, profile: bool) -> list[str]:
+def _timed(step: Callable[[], object]) -> Callable[[], float]:
+    def timed() -> float:
+        begun = time.process_time()
+        step()
+        return time.process_time() - begun
+
+    return timed
+
+
+def _jax(python: Path, name: str) -> Callable[[], float] | None:
+    """A step in a process that has JAX; None where that has no such module."""
+    script = Path(__file__).with_name("jax_training.py")
+    child = subprocess.Popen([python, script, name], stdin=-1, stdout=-1, text=True)
+    assert child.stdin is not None and child.stdout is not None
+    given, told = child.stdin, child.stdout
+
+    def timed() -> float:
+        print(file=given, flush=True)
+        return float(told.readline())
+
+    try:
+        timed()
+    except (OSError, ValueError):
+        warnings.warn(f"{name}: jax: {python} gives no step of it", stacklevel=1)
+        return None
+    return timed
+
+
+def row_of(name: str, samples: int, profile: bool, jax: Path | None) -> list[str]:
     torch.manual_seed(0)
     trainer, batch = _ours(name)
-    ways: dict[str, Callable[[], object]] = {
-        "eager": _peer(name, False), "fused": _peer(name, True), "inductor": _peer(name, True, True),
-        "mapsto": lambda: trainer.step(batch),
+    ways = {
+        "eager": _timed(_peer(name, False)), "fused": _timed(_peer(name, True)),
+        "inductor": _timed(_peer(name, True, True)), "mapsto": _timed(lambda: trainer.step(batch)),
     }  # fmt: skip
     try:
         ways["inductor"]()
     except Exception as error:  # no compiler, or none that it can use
         warnings.warn(f"{name}: inductor: {type(error).__name__}", stacklevel=1)
         del ways["inductor"]
+    if jax is not None and (found := _jax(jax, name)) is not None:
+        ways["jax"] = found
     took: dict[str, list[float]] = {way: [] for way in ways}
     for k in range(samples + 2):
         for way, step in ways.items():
-            begun = time.process_time()
-            step()
+            seconds = step()
             if k >= 2:  # memory is touched, caches are warm
-                took[way].append(time.process_time() - begun)
+                took[way].append(seconds)
     if profile:
         print(f"{name}\n{_profile(trainer, batch)}\n")
     median = {way: statistics.median(each) for way, each in took.items()}
-    least = ", ".join(seconds_text(min(each)) for each in took.values())
+    least = ", ".join(f"{way} {seconds_text(min(took[way]))}" for way in WAYS if way in took)
     ratio = min(each for way, each in median.items() if way != "mapsto") / median["mapsto"]
-    times = (seconds_text(median[way]) if way in median else "" for way in ("eager", "fused", "inductor", "mapsto"))
+    times = (seconds_text(median[way]) if way in median else "" for way in WAYS)
     return [name, *times, f"{ratio:.2f}", least]
 
 
@@ -99,9 +131,10 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="this module only; may be repeated")
     parser.add_argument("--samples", type=int, default=9, help="of each way (default 9)")
     parser.add_argument("--profile", action="store_true", help="where our step's time goes")
+    parser.add_argument("--jax", type=Path, help="an interpreter that has JAX")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row_of(n, asked.samples, asked.profile) for n in WORKS if not asked.only or n in asked.only]
+    rows = [row_of(n, asked.samples, asked.profile, asked.jax) for n in WORKS if not asked.only or n in asked.only]
     print(table(HEADERS, rows))
     print(machine_line(1), f"torch {torch.__version__}", sep="\n")
 
