@@ -146,6 +146,11 @@ CASES: dict[str, list[Callable[..., Operands]]] = {
         lambda k, n, g: ([of(F32, k), of(F32, g, k, n)], {}),
         lambda m, k, n: ([of(DType.I32, m, k), of(DType.I32, k, n)], {}),
     ],
+    "block_matmul": [
+        lambda m, k, n, block: ([of(F32, m, k), of(DType.I8, k, n), of(F32, -(-k // max(block, 1)), n)],
+                                {"block": max(block, 1)}),
+        lambda k, n: ([of(F32, k), of(DType.I4, k, n), of(F32, min(k, 1), n)], {"block": 4}),
+    ],
     "conv": [
         lambda n, c, o, h: ([of(F32, n, c, h), of(F32, o, c, 2), of(F32, o)], one_each(1, pads=(1, 1), group=1)),
         lambda n, h, w: ([of(F32, n, 2, h, w), of(F32, 4, 1, 1, 2)], one_each(2, pads=(0, 1, 0, 1), group=2)),

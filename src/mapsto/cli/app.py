@@ -120,7 +120,8 @@ FormatsOption = Annotated[
     typer.Option(
         "--formats",
         metavar="FORMAT|PATTERN=FORMAT",
-        help="Compute products in bf16, f16, bf16-weights, f16-weights, int8, int16: all, or 'conv*=bf16'. Repeatable.",
+        help="Compute products in bf16, f16, int8, int16, or narrow weights alone: bf16-weights, f16-weights, "
+        "int8-weights, int4-weights. All products, or 'conv*=bf16'. Repeatable.",
     ),
 ]
 CalibrateOption = Annotated[

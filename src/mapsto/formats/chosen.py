@@ -88,6 +88,9 @@ def _asked_of(graph: Graph, asked: WantedFormats) -> Iterator[tuple[Node, Produc
 
 
 def _of(graph: Graph, node: Node, asked: ProductFormat) -> ChosenFormat:
+    if asked.is_in_blocks:
+        refused = _refused(graph, node, _constant(graph, node.inputs[1]), asked)
+        return ChosenFormat(node.output.name, _names(node), None if refused else asked, refused or "asked for")
     arrays = [array for name in node.inputs[:2] if (array := _constant(graph, name)) is not None]
     refused = "neither operand is constant" if asked.weights_only and not arrays else ""
     for array in arrays:
@@ -102,7 +105,7 @@ def _steps(graph: Graph, every: Sequence[tuple[Node, ProductFormat]]) -> dict[st
     found: dict[str, int] = {}
     for node, asked in every:
         w = _constant(graph, node.inputs[1])
-        if asked.is_of_shorts and w is not None and not _refused(graph, node, w):
+        if asked.is_of_shorts and w is not None and not _refused(graph, node, w, asked):
             found[node.inputs[0]] = min(steps_for(node.op, w), found.get(node.inputs[0], 1 << 15))
     return found
 
@@ -127,7 +130,7 @@ def _quantised(
     graph: Graph, node: Node, asked: ProductFormat, by: Quantisation | None, bytes: DType
 ) -> ChosenFormat:
     w = _constant(graph, node.inputs[1])
-    refused = _refused(graph, node, w)
+    refused = _refused(graph, node, w, asked)
     if not refused and by is None:
         refused = "what it reads was not seen while data ran through the network"
     if not refused and by is not None and w is not None:
@@ -140,11 +143,11 @@ def _quantised(
     return ChosenFormat(node.output.name, names, asked, "asked for", by, bytes)
 
 
-def _refused(graph: Graph, node: Node, w: np.ndarray | None) -> str:
+def _refused(graph: Graph, node: Node, w: np.ndarray | None, asked: ProductFormat) -> str:
     """Why a product cannot be one of integers."""
     if w is None or _constant(graph, node.inputs[0]) is not None:
         return "its second operand is no constant, or both are"
-    if node.op == "matmul" and w.ndim != 2:
+    if (node.op == "matmul" or asked.is_in_blocks) and w.ndim != 2:
         return "its weights are no matrix"
     return "" if np.isfinite(w).all() else "a weight is not finite"
 

@@ -17,7 +17,8 @@ class ProductFormat:
     """What operands of a product are rounded to (round half to even; IEEE 754-2019 binary16, or the upper half of
     binary32), and summed in f32; or, of integers, quantised to, by ranges that calibration finds, and summed in 32
     bits. `weights_only`: operands that are computed in a run stay f32. `unit`: of rounding; of integers about, as a
-    share of the usual elements of an operand, of which the largest is some ten times one.
+    share of the usual elements of an operand, of which the largest is some ten times one. Integers of weights
+    alone have a scale for each block of them.
     """
 
     name: str
@@ -27,7 +28,12 @@ class ProductFormat:
 
     @property
     def is_quantised(self) -> bool:
-        return not self.operands.is_float
+        """Whether values of a run are."""
+        return not self.operands.is_float and not self.weights_only
+
+    @property
+    def is_in_blocks(self) -> bool:
+        return not self.operands.is_float and self.weights_only
 
     @property
     def is_of_shorts(self) -> bool:
@@ -39,6 +45,8 @@ _EVERY = (
     ProductFormat("f16", DType.F16, 2.0**-12),
     ProductFormat("bf16-weights", DType.BF16, 2.0**-9, weights_only=True),
     ProductFormat("f16-weights", DType.F16, 2.0**-12, weights_only=True),
+    ProductFormat("int8-weights", DType.I8, 2.0**-8, weights_only=True),
+    ProductFormat("int4-weights", DType.I4, 2.0**-4, weights_only=True),
     ProductFormat("int8", DType.U8, 2.0**-6),
     ProductFormat("int16", DType.I16, 2.0**-10),
 )

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from mapsto.formats.blocks import block_product
 from mapsto.formats.chosen import PRODUCTS, ChosenFormat
 from mapsto.formats.integers import integer_product
 from mapsto.formats.stored import Stored
@@ -127,6 +128,8 @@ class _Narrowing:
     def _product(self, site: Site, found: ChosenFormat) -> Value:
         b = site.builder
         assert found.format is not None
+        if found.format.is_in_blocks:
+            return block_product(site, found.format.operands)
         if found.format.is_quantised:
             assert found.stored is not None
             return integer_product(site, self._narrow(b, site.input(0), found.stored), found.stored)

@@ -63,6 +63,11 @@ class DType(enum.Enum):
         return _BITS.get(self) or 8 * _SIZES[self]
 
     @property
+    def packed_size(self) -> float:
+        """Bytes that an element takes where elements are packed."""
+        return self.bits / 8
+
+    @property
     def is_float(self) -> bool:
         return self in (DType.F16, DType.BF16, DType.F32, DType.F64)
 

@@ -2,6 +2,7 @@
 
 from mapsto.ops import (
     binary,
+    blocks,
     bounds,
     contraction,
     control,
@@ -26,6 +27,7 @@ from mapsto.ops import (
 
 __all__ = [
     "binary",
+    "blocks",
     "bounds",
     "contraction",
     "control",

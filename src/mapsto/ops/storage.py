@@ -14,7 +14,8 @@ import numpy as np
 from mapsto.errors import ShapeError
 from mapsto.ir.dtypes import Array, DType, from_numpy
 from mapsto.ir.expr import sym
-from mapsto.kernel.ast import Const, Op, Scalar, Stmt
+from mapsto.kernel.ast import Op, Stmt
+from mapsto.kernel.blocks import low_bits
 from mapsto.kernel.minifloats import ROUNDINGS, decoded, encode_reference, encoded
 from mapsto.ops.registry import Inference, Lowering, OpSpec, Shape, register
 from mapsto.ops.shapes import STORAGE, describe, require_dtype
@@ -36,15 +37,7 @@ def _lower_decode(low: Lowering) -> list[Stmt]:
     load = low.load(0, [sym(i.name) for i in iters])
     if load.dtype.decoded is DType.F32:
         return [low.stmt(iters, decoded(Op("bitcast", (load,), DType.U8), load.dtype))]
-    return [low.stmt(iters, _low_bits(Op("bitcast", (load,), load.dtype.decoded), load.dtype.bits))]
-
-
-def _low_bits(value: Scalar, bits: int) -> Scalar:
-    """The low bits of a byte, with a sign in an i8."""
-    if value.dtype is DType.U8:
-        return Op("bitand", (value, Const((1 << bits) - 1, DType.U8)), DType.U8)
-    by = Const(8 - bits, DType.I8)
-    return Op("shr", (Op("shl", (value, by), DType.I8), by), DType.I8)
+    return [low.stmt(iters, low_bits(Op("bitcast", (load,), load.dtype.decoded), load.dtype.bits))]
 
 
 # decode(x): the f32 (of a float), i8 or u8 that each element is, exactly.
@@ -75,7 +68,7 @@ def _lower_encode(low: Lowering) -> list[Stmt]:
     if to.decoded is DType.F32:
         code = encoded(load, to, low.attrs["saturate"], low.attrs["rounding"])
     else:
-        code = _low_bits(load if load.dtype is DType.U8 else Op("bitcast", (load,), DType.U8), to.bits)
+        code = low_bits(load if load.dtype is DType.U8 else Op("bitcast", (load,), DType.U8), to.bits)
     return [low.stmt(iters, Op("bitcast", (code,), to))]
 
 

@@ -104,6 +104,7 @@ def _along_axes(inputs: Arrays, attrs: Attrs, shapes: FixedShapes) -> int:
 
 _WORK: dict[str, Callable[[Arrays, Attrs, FixedShapes], int]] = {
     "matmul": _matmul,
+    "block_matmul": _matmul,
     "conv": _conv,
     "conv_transpose": _conv_transpose,
     "max_pool": _pool,

@@ -50,6 +50,7 @@ from mapsto.kernel.ast import (
     transform,
     walk,
 )
+from mapsto.kernel.blocks import integer_of
 from mapsto.kernel.products import accumulator_of, widens
 from mapsto.plan.traits import Traits
 
@@ -58,7 +59,8 @@ from mapsto.plan.traits import Traits
 class Contraction:
     """A sum of products, taken apart. `guards` are the conditions (each >= 0) under which A is read; elsewhere it
     counts as zero. `traits`: of the maker that it is formed for. `slides`: the channels are a reduction along A's last
-    dim that a row slides along.
+    dim that a row slides along. `scale`: what B's elements, which are integers then, are multiplied by, one for
+    `block` channels of each column (`kernel.blocks`).
     """
 
     target: str
@@ -75,6 +77,13 @@ class Contraction:
     reds: tuple[Iter, ...]
     traits: Traits
     slides: bool = False
+    scale: Load | None = None
+    block: int = 0
+
+    @property
+    def operands(self) -> tuple[Load, ...]:
+        """A, B, and B's scales where there are some."""
+        return (self.a, self.b) if self.scale is None else (self.a, self.b, self.scale)
 
     @property
     def ranges(self) -> Ranges:
@@ -170,7 +179,7 @@ def absorb(c: Contraction, producer: Stmt) -> Contraction | None:
         return None
     a, b = Load(source.tensor, index, source.dtype), replace(c.b, index=b_index)
     made = replace(c, a=a, b=b, reds=tuple(reds))
-    if c.slides and not _slides(made):
+    if (c.slides and not _slides(made)) or (c.scale is not None and made.reds != c.reds):
         return None
     return made if is_usable(made) and a.dtype == c.a.dtype else None
 
@@ -259,7 +268,7 @@ def is_accumulator(e: Scalar) -> bool:
 
 def is_usable(c: Contraction) -> bool:
     """Whether the contraction template takes this form (else the generic lowering does)."""
-    if accumulator_of(c.a.dtype, c.b.dtype) is not c.dtype:
+    if (accumulator_of(c.a.dtype, c.b.dtype) if c.scale is None else c.a.dtype) is not c.dtype:
         return False
     if len(c.cols) != 1 or len(c.channels) != 1 or c.channel_dim is None or c.column_dim is None:
         return False
@@ -298,6 +307,20 @@ def recognise(
     (reduce,) = sums
     if not isinstance(reduce, Reduce) or reduce.kind != "sum":
         return None
+    found = _in_blocks(stmt, reduce, constants, shape, traits) or _of_loads(stmt, reduce, constants, shape, traits)
+    if found is None:
+        return None
+    # around the sum are the iterators of the statement as it came in: a split of groups is the contraction's own matter
+    index = found.index if whole is stmt else whole.index or tuple(sym(i.name) for i in whole.iters)
+    read = Load(ACCUMULATOR, index, reduce.dtype)
+    around = transform(whole.value, lambda node: read if isinstance(node, Reduce) else None)
+    return found, around
+
+
+def _of_loads(
+    stmt: Stmt, reduce: Reduce, constants: Collection[str], shape: tuple[Dim, ...], traits: Traits
+) -> Contraction | None:
+    """Where both factors are loads."""
     factors = _factors(reduce.body)
     if factors is None:
         return None
@@ -309,16 +332,44 @@ def recognise(
         other = _classified(stmt, reduce, *factors[::-1], shape, traits)
         if other is not None and is_usable(other) and any(i.extent != 1 for i in other.rows):
             found = other
-    if found is None:
-        return None
-    if found.b.tensor not in constants and _slides(found):
+    if found is not None and found.b.tensor not in constants and _slides(found):
         sliding = replace(found, slides=True, rows=_longest_last(found.rows))
         found = sliding if is_usable(sliding) else found
-    # around the sum are the iterators of the statement as it came in: a split of groups is the contraction's own matter
-    index = found.index if whole is stmt else whole.index or tuple(sym(i.name) for i in whole.iters)
-    read = Load(ACCUMULATOR, index, reduce.dtype)
-    around = transform(whole.value, lambda node: read if isinstance(node, Reduce) else None)
-    return found, around
+    return found
+
+
+def _in_blocks(
+    stmt: Stmt, reduce: Reduce, constants: Collection[str], shape: tuple[Dim, ...], traits: Traits
+) -> Contraction | None:
+    """Where one factor is a constant integer with a scale for each block of the channels (`kernel.blocks`)."""
+    if not isinstance(reduce.body, Op) or reduce.body.fn != "mul":
+        return None
+    for a, weight in (reduce.body.args, reduce.body.args[::-1]):
+        if not isinstance(a, Load) or not isinstance(weight, Op) or weight.fn != "mul":
+            continue
+        b, scale = integer_of(weight.args[0]), weight.args[1]
+        if b is None or not isinstance(scale, Load) or b.tensor not in constants:
+            continue
+        c = _classify(stmt, reduce, a, b, (), shape, traits)
+        block = None if c is None or scale.tensor not in constants else _block_of(c, scale)
+        if c is not None and block is not None:
+            return replace(c, scale=scale, block=block)
+    return None
+
+
+def _block_of(c: Contraction, scale: Load) -> int | None:
+    """Of how many channels each scale is, where it is read by column and block; None where it is not."""
+    if c.batch or len(c.reds) != 1 or len(c.cols) != 1 or len(scale.index) != 2:
+        return None
+    (k,), (n,), (at, column) = c.reds, c.cols, scale.index
+    if c.b.index != (sym(k.name), sym(n.name)) or column != sym(n.name) or not isinstance(k.extent, int):
+        return None
+    if at == 0:
+        return k.extent
+    found = sole_atom(at)
+    divides = isinstance(found, Call) and found.fn == "floordiv" and found.args[0] == sym(k.name)
+    block = found.args[1] if divides and isinstance(found, Call) else None
+    return block if isinstance(block, int) else None
 
 
 def _slides(c: Contraction) -> bool:

@@ -196,8 +196,8 @@ def _streams(
     reach: TemplateShare,
     distances: Mapping[str, float],
 ) -> list[Stream]:
-    read = {load.tensor: _touched(load.index, extents, layouts.get(load.tensor), sizes) * load.dtype.size
-            for load in (c.a, c.b)}  # fmt: skip
+    read = {load.tensor: _touched(load.index, extents, layouts.get(load.tensor), sizes) * load.dtype.packed_size
+            for load in c.operands}  # fmt: skip
     if reach.bytes_b is not None:
         read[c.b.tensor] = reach.bytes_b
     inside = {c.target, *(stmt.target for stmt in epilogue)}

@@ -56,7 +56,8 @@ class Task:
     def reads(self) -> frozenset[str]:
         """Values from outside that it reads."""
         found = frozenset(n for n in self.nodes[0].inputs if n) if self.kind == "routine" else _NOTHING
-        found = found.union(*map(reads, self.stmts), *((phase.a.tensor, phase.b.tensor) for phase in self.phases))
+        multiplied = ((load.tensor for load in phase.operands) for phase in self.phases)
+        found = found.union(*map(reads, self.stmts), *multiplied)
         found = found.union(*(stage.reads for stage in self.stages))
         own = {*self.targets, ACCUMULATOR}.union(*(stage.targets for stage in self.stages))
         return found if found.isdisjoint(own) else found - own

@@ -13,7 +13,7 @@ from benchmarks.contraction.peak import ACCUMULATORS, peak_function
 from benchmarks.contraction.shapes import GOALS
 from tests.devices.contraction.plans import sized_product
 
-from mapsto.devices.contraction.template import ContractionForm, contraction, plan_contraction
+from mapsto.devices.contraction.template import ContractionForm, LoopAxis, contraction, plan_contraction
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.compiler import compile_modules
 from mapsto.devices.cpu.isa import AVX2, AVX512_FULL, SSE2, Isa
@@ -164,3 +164,24 @@ def test_the_reader_sees_spills() -> None:
     crowded = replace(plan, tiling=replace(plan.tiling, panel=(16,) * 4, full_panels=1, sizes=(14,), counts=(2,)))
     (text,) = assembly_of([contraction(crowded, plain)[0]], ZEN4)
     assert any(loop.stack for loop in inner_loops(text))
+
+
+@pytest.mark.parametrize("target", [AVX2, ZEN4], ids=lambda isa: isa.name)
+@pytest.mark.parametrize("element", [DType.BF16, DType.I8, DType.I4], ids=lambda element: element.value)
+def test_weights_that_are_widened_as_they_come_do_not_wait(target: Isa, element: DType) -> None:
+    """A row beside many columns: a vector of B is multiplied as soon as it is wide. Of pairs of 4 bits a block is no
+    loop, so what is settled once in a block of 32 channels may wait on the stack.
+    """
+    pairs, in_blocks = 2 if element is DType.I4 else 1, element is not DType.BF16
+    b = Param("b", DType.I8 if in_blocks else element)
+    form = ContractionForm(
+        "kernel", Param("a", DType.F32), b, Param("out", DType.F32, True), DType.F32, 576, (LoopAxis(1, 0, 0, 576),),
+        1536 // pairs, channel_stride=pairs, scale=Param("scale", DType.F32) if in_blocks else None,
+        scaled=32 // pairs if in_blocks else 0, is_paired=pairs > 1,
+    )  # fmt: skip
+    plan = plan_contraction(form, target.core)
+    (text,) = assembly_of([contraction(plan, plain)[0]], target)
+    loops, vectors = inner_loops(text), len(plan.tiling.panel)
+    assert vectors > 4 and max(loop.multiplications for loop in loops) >= 8 * vectors
+    for loop in loops:
+        assert len(loop.stack) <= (2 * vectors if pairs > 1 else 0), (target.name, plan.tiling, loop.stack[:4])

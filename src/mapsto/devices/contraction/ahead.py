@@ -16,7 +16,7 @@ def elements_ahead(plan: TilePlan) -> int:
     none.
     """
     pack, element = plan.packing, plan.form.b.element.size
-    if plan.form.b_channel_stride is not None or not isinstance(pack.size, int):
+    if plan.form.b_channel_stride is not None or plan.form.scale is not None or not isinstance(pack.size, int):
         return 0
     if all(axis.extent == 1 for axis in plan.form.rows):
         return 0

@@ -90,6 +90,9 @@ class ContractionForm:
        for the last one unless `channels` is known and no multiple.
     `staged`: A's elements are multiplied in this type, wider than they lie in memory; None: as they lie. B is packed in
        the type that it is multiplied in, or, with `interleave` 1, converted as it comes.
+    `scale`: B's elements are integers (`kernel.blocks`), which are multiplied in f32, and sums of `scaled` channels by
+       this operand, which is packed as B is, with an element for as many channels. `is_paired`: an element of B holds
+       two channels, the first in its low bits; `channels` counts such pairs, and A's lie side by side.
     `also`: further results. `others`: the epilogue's operands; `dims`: every size symbol that occurs.
     `is_part`: of a function that has more to do, and whose local arrays are its own.
     """
@@ -121,6 +124,9 @@ class ContractionForm:
     others: tuple[Param, ...] = ()
     dims: tuple[str, ...] = ()
     is_part: bool = False
+    scale: Param | None = None
+    scaled: int = 0
+    is_paired: bool = False
 
     def __post_init__(self) -> None:
         assert self.rows, "a contraction has at least one row axis (of extent 1 if need be)"
@@ -132,6 +138,9 @@ class ContractionForm:
             assert self.b_channel_stride is None, "channel blocks need a packed B"
         if self.interleave > 1:
             assert self.channel_stride == 1 and self.b_channel_stride is None
+        if self.scale is not None:
+            assert isinstance(self.channels, int) and self.scaled > 0 and self.interleave == 1
+            assert self.b_channel_stride is None and not self.channel_block and not self.window
 
     @property
     def joined(self) -> ContractionForm:
@@ -159,6 +168,17 @@ class ContractionForm:
     def groups(self) -> Dim:
         """Dot groups of all channels: the reduction's steps per window position."""
         return ceildiv(self.channels, self.interleave)
+
+    @property
+    def widens(self) -> bool:
+        """Whether a packed B is brought to the type of the sums as it comes."""
+        return self.interleave == 1 and self.b_channel_stride is None and self.b.element is not self.accumulator
+
+    @property
+    def scales(self) -> int:
+        """How many scales a column has."""
+        assert isinstance(self.channels, int)
+        return -(-self.channels // self.scaled)
 
     @property
     def windows(self) -> Dim:

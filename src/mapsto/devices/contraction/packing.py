@@ -10,7 +10,7 @@ block shorter: nothing is padded but the columns of a last vector and the channe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -145,3 +145,8 @@ def packing(form: ContractionForm, tiling: Tiling) -> Packing:
         tiling.width,
         sum(tiling.last),
     )
+
+
+def packed_scales(packing: Packing, scales: int) -> Packing:
+    """The same of B's scales, of which each column has so many."""
+    return replace(packing, channels=scales)

@@ -36,6 +36,8 @@ def reduction_parts(form: ContractionForm, width: int) -> list[ReductionPart]:
     """The whole channel blocks, then the cut one; a cut dot group stands alone at the end of each. width: columns of
     the panel.
     """
+    if form.scale is not None:
+        return _scaled_parts(form, width)
     if not form.channel_block:
         return _block_parts(form, (), form.channels, (0, 0), width)
     full, rest = form.blocks
@@ -45,6 +47,19 @@ def reduction_parts(form: ContractionForm, width: int) -> list[ReductionPart]:
     if rest:
         start = mul(full, form.channel_block_stride), mul(full, size)
         parts += _block_parts(form, (), rest, start, width)
+    return parts
+
+
+def _scaled_parts(form: ContractionForm, width: int) -> list[ReductionPart]:
+    """Whole blocks of one scale a column, then the cut one: two loops each, over blocks and over the rounds of one."""
+    assert isinstance(form.channels, int)
+    stride, (full, rest) = form.channel_stride, divmod(form.channels, form.scaled)
+    parts = []
+    for first, count, rounds in ((0, full, form.scaled), (full, 1, rest)):
+        if count and rounds:
+            loops = LoopAxis(count, mul(stride, form.scaled), width * form.scaled), LoopAxis(rounds, stride, width)
+            start = first * form.scaled
+            parts.append(ReductionPart(loops, mul(start, stride), start * width, 1))
     return parts
 
 

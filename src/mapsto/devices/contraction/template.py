@@ -6,7 +6,8 @@
           accumulators = 0                                 vectors x rows of them, in registers
           for channel block, window position, dot group    one linear walk through packed B
             load the vectors of B; broadcast A for each row; multiply-add into every accumulator
-            (after each block of very many terms: settle what the accumulators hold, and begin anew)
+            (after each block of very many terms, or of those that have a scale in common: settle what the accumulators
+            hold, times that, and begin anew)
           epilogue and store; before the last slice: add to what waits in a local array
 
 Where A is multiplied in a wider type than it lies in, the innermost loop is one over pieces: a vector conversion brings
@@ -49,7 +50,8 @@ def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
         *_array_of_sums(plan),
         loop.For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue, ahead=elements_ahead(plan)).item())),
     )
-    params = (form.a, form.b, form.out, *(also.param for also in form.also), *form.others)
+    scales = () if form.scale is None else (form.scale,)
+    params = (form.a, form.b, form.out, *(also.param for also in form.also), *form.others, *scales)
     return Function(form.name, params, form.dims, body), plan.extent
 
 
@@ -273,7 +275,7 @@ class _Template:
         accumulators = [[self.fresh("acc") for _ in panel.vectors] for _ in range(size)]
         out = self._zeroed(panel, accumulators, loop.Declare)
         settled: list[list[str]] | None = None
-        if any(division(form, part) for part in parts):
+        if form.scale is not None or any(division(form, part) for part in parts):
             settled = [[self.fresh("settled") for _ in panel.vectors] for _ in range(size)]
             out += self._zeroed(panel, settled, loop.Declare)
         batch = tuple(sym(f"batch{i}") for i in range(len(form.batch)))
@@ -289,6 +291,8 @@ class _Template:
                 ahead = replace(asked_for, start=add(add(b_base, asked_for.start), part.b_start))
             sums = _Sums(panel, accumulators, settled, ahead)
             nests.append([*self._nest(part, sums, add(a_base, part.a_start), add(b_base, part.b_start))])
+        if form.scale is not None and settled is not None:
+            accumulators, settled = settled, None  # all are settled
         settling = [] if settled is None else self._added(panel, accumulators, settled)
         finish = self._finish_looped if self.looped else self._finish
         finished = finish(panel, batch, rows, accumulators)
@@ -359,7 +363,36 @@ class _Template:
                 out.append(loop.Assign(name, loop.Binary("add", loop.Var(name, t), loop.Var(other, t))))
         return out
 
+    def _blocks(self, part: ReductionPart, sums: _Sums, a_base: Dim, b_base: Dim) -> Iterator[loop.Statement]:
+        """Block by block of those channels that have a scale in common."""
+        blocks, axis = part.loops
+        name, inner = self.fresh("k"), self.fresh("k")
+        a, b = add(a_base, mul(sym(name), blocks.a)), add(b_base, mul(sym(name), blocks.b))
+        steps = self._rounds(sums, inner, axis, b, lambda at: self._groups(sums, add(a, mul(at, axis.a)), part))
+        zeroed, settled = self._zeroed(sums.panel, sums.accumulators, loop.Assign), self._scaled(part, sums, sym(name))
+        yield loop.For(name, 0, blocks.extent, (*zeroed, *steps, *settled))
+
+    def _scaled(self, part: ReductionPart, sums: _Sums, block: Dim) -> Iterator[loop.Statement]:
+        """A block's sums times their scales, added to what is settled. block: its number in this part."""
+        form, panel = self.form, sums.panel
+        assert form.scale is not None and sums.settled is not None
+        width = sum(panel.vectors)
+        first = floordiv(part.b_start, form.scaled)  # of a column, as many times as the panel is wide
+        at = add(mul(panel.column, form.scales), add(first, mul(block, width)))
+        for position, lanes in enumerate(panel.vectors):
+            t, scales = loop.Type(form.accumulator, lanes), list[loop.Statement]()
+            scale = self._let(scales, "scale", loop.Load(form.scale.name, add(at, sum(panel.vectors[:position])), t))
+            yield from scales
+            for names, totals in zip(sums.accumulators, sums.settled, strict=True):
+                total, own = loop.Var(totals[position], t), loop.Var(names[position], t)
+                if self.plan.core.has("fma"):
+                    yield loop.Assign(total.name, loop.Fma(own, scale, total))
+                else:
+                    yield loop.Assign(total.name, loop.Binary("add", total, loop.Binary("mul", own, scale)))
+
     def _nest(self, part: ReductionPart, sums: _Sums, a_base: Dim, b_base: Dim) -> Sequence[loop.Statement]:
+        if self.form.scale is not None:
+            return [*self._blocks(part, sums, a_base, b_base)]
         form, divided = self.form, division(self.form, part)
         loops = [(self.fresh("k"), axis) for axis in part.loops]
         settles = None
@@ -394,9 +427,10 @@ class _Template:
         return body
 
     def _groups(self, sums: _Sums, a: Dim, part: ReductionPart) -> list[loop.Value]:
-        """What is broadcast in one step, of each row."""
-        rows = range(len(sums.accumulators))
-        return [self._group(add(a, mul(row, self.form.rows[-1].a)), part.group) for row in rows]
+        """What is broadcast in one step, of each row; of pairs of channels the first of all rows, then the second."""
+        rows, channels = range(len(sums.accumulators)), range(2 if self.form.is_paired else 1)
+        starts = [add(add(a, channel), mul(row, self.form.rows[-1].a)) for channel in channels for row in rows]
+        return [self._group(start, part.group) for start in starts]
 
     def _pieces(self, sums: _Sums, a: Dim, b: Dim, axis: LoopAxis) -> Iterator[loop.Statement]:
         """A loop over dot groups that adjoin in A, piece by piece by way of the local array."""
@@ -446,24 +480,51 @@ class _Template:
         """One reduction step: every vector of B against the broadcast of every row's group of A."""
         form, k = self.form, self.form.interleave
         out: list[loop.Statement] = []
+        if sums.ahead is not None:
+            for first in range(0, sums.ahead.pace, LINE // form.b.element.size):
+                out.append(loop.Prefetch(form.b.name, add(sums.ahead.start, first), level=2))
+        if form.widens:
+            return [*out, *self._widened_step(sums, groups, b)]
         vectors: list[loop.Value] = []
         column = 0
         for lanes, valid in zip(sums.panel.vectors, sums.panel.masks, strict=True):
             mask = None if form.b_channel_stride is None else valid  # packed B has all columns
-            loaded: loop.Value = loop.Load(
-                form.b.name, add(b, column * k), loop.Type(form.b.element, lanes * k), mask=mask
-            )
-            vectors.append(self._let(out, "b", loaded if k > 1 else _converted(loaded, form.accumulator)))
+            loaded = loop.Load(form.b.name, add(b, column * k), loop.Type(form.b.element, lanes * k), mask=mask)
+            vectors.append(self._let(out, "b", loaded))
             column += lanes
-        if sums.ahead is not None:
-            for first in range(0, sums.ahead.pace, LINE // form.b.element.size):
-                out.append(loop.Prefetch(form.b.name, add(sums.ahead.start, first), level=2))
         for group, names in zip(groups, sums.accumulators, strict=True):
             scalar = self._let(out, "a", group)
             for name, vector in zip(names, vectors, strict=True):
                 total = loop.Var(name, loop.Type(form.accumulator, vector.type.lanes // k))
                 out.append(loop.Assign(name, self._multiply(scalar, vector, total)))
         return out
+
+    def _widened_step(self, sums: _Sums, groups: list[loop.Value], b: Dim) -> list[loop.Statement]:
+        """The same where B is widened as it comes: a vector is multiplied as soon as it is, so that few wait in
+        registers beside the broadcasts of a few rows.
+        """
+        form, rows, column = self.form, len(sums.accumulators), 0
+        out: list[loop.Statement] = []
+        scalars = [self._let(out, "a", group) for group in groups]
+        for position, lanes in enumerate(sums.panel.vectors):
+            loaded = self._let(out, "b", loop.Load(form.b.name, add(b, column), loop.Type(form.b.element, lanes)))
+            for channel, wide in enumerate(self._wide(loaded, out)):
+                vector = self._let(out, "b", wide)
+                for row, names in enumerate(sums.accumulators):
+                    total = loop.Var(names[position], loop.Type(form.accumulator, lanes))
+                    product = self._multiply(scalars[channel * rows + row], vector, total)
+                    out.append(loop.Assign(total.name, product))
+            column += lanes
+        return out
+
+    def _wide(self, loaded: loop.Value, out: list[loop.Statement]) -> list[loop.Value]:
+        """What is multiplied of a vector of B: one, or, of pairs of 4 bits, the low ones and the high ones."""
+        form, word = self.form, loop.Type(DType.I32, loaded.type.lanes)
+        if not form.is_paired:
+            return [_converted(loaded, form.accumulator)]
+        both, (top, half) = self._let(out, "b", loop.Cast(loaded, word)), (loop.Const(n, word) for n in (28, 4))
+        low = loop.Binary("shr", loop.Binary("shl", both, top), top)
+        return [_converted(each, form.accumulator) for each in (low, loop.Binary("shr", both, half))]
 
     def _let(self, out: list[loop.Statement], prefix: str, value: loop.Value) -> loop.Value:
         name = self.fresh(prefix)

@@ -51,7 +51,8 @@ class ProductShape:
     `masked`: B is read under a mask for each vector of the panel. `streams`: the output overflows the second-level
     cache. `far`: each element of B is used once, and comes from beyond that cache.
     `bf16_dot`: the products are bf16 dot products. `adds_apart`: a product waits in a register to be added. `staged`:
-    steps for which one vector of A is brought to the local array; 0: A is read where it lies.
+    steps for which one vector of A is brought to the local array; 0: A is read where it lies. `scaled`: sums
+    of a few steps are multiplied before they are added to others, which wait in registers of their own.
     """
 
     rows: int | None
@@ -66,6 +67,7 @@ class ProductShape:
     staged: int = 0
     far: bool = False
     adds_apart: bool = False
+    scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,6 +184,7 @@ def row_limit(core: Core, vectors: int, shape: ProductShape) -> int:
     if shape.masked and not core.mask_registers:
         spare -= vectors
     limit = spare // vectors if vectors > 1 else max(spare, 1)
+    limit = max(limit // 2, 1) if shape.scaled else limit
     if shape.row_bytes is None:
         return min(limit, _ADDRESS_REGISTERS)
     return min(limit, _conflict_free(shape.row_bytes, limit))

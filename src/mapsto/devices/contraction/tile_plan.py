@@ -110,7 +110,7 @@ class TilePlan:
     @property
     def sliced_loop(self) -> SlicedLoop | None:
         """What slices are parts of; None where the sums of a row block cannot wait in a local array."""
-        if self.form.is_part or self.tiling.counts is None:
+        if self.form.is_part or self.form.scale is not None or self.tiling.counts is None:
             return None
         waiting = self.tiles_a_block * max(self.tiling.sizes) * self.tiling.width * self.form.accumulator.size
         return sliced_loop(self.form, self.tiling.width) if waiting <= _MOST_WAITING else None
@@ -237,6 +237,7 @@ def _shape(form: ContractionForm, core: Core) -> ProductShape:
         core.lanes(form.staged) // form.interleave if form.staged else 0,
         _rows(form) == 1 and is_far(_bytes_of_b(form)),
         form.adds_apart,
+        form.scale is not None,
     )
 
 

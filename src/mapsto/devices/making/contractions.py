@@ -22,14 +22,18 @@ from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
 from mapsto.devices.making.packed import (
     direct_b,
     in_actual_sizes,
+    is_paired,
     is_read_once,
     packed_b,
     packed_iters,
+    packed_scale,
     packed_strides,
+    why_widened,
 )
 from mapsto.devices.making.rounding import unrounded
 from mapsto.devices.making.template_names import TILES
-from mapsto.ir.expr import Dim, add, linear, mul, symbols
+from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim, add, floordiv, linear, mul, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
@@ -124,6 +128,8 @@ def _reach(task: Task, c: Contraction, code: TaskCode) -> OperandAccess | None:
     out = access(c, c.index, out_layout, c.cols[0].name, None)
     if a is None or out is None or (a.block and not isinstance(c.channels[0].extent, int)):
         return None
+    if c.scale is not None and (a.block or not {c.b.tensor, c.scale.tensor} <= code.constants.keys()):
+        return None
     if c.b.tensor in code.constants and not all(isinstance(i.extent, int) for i in packed_iters(c)):
         return None  # a constant that is read over a size: only the run can say that the two agree
     others = {t: access(c, c.index, code.layout(t), c.cols[0].name, None) for t in also_stored(task, code)}
@@ -184,6 +190,11 @@ def phase_calls(
         shaped, plan = replace(shaped, form=form), replace(plan, form=form)
     else:
         b_name = c.b.tensor
+    scales: tuple[str, ...] = ()
+    if shaped.form.scale is not None:
+        scales = (packed_scale(whole.contraction, plan.packing, whole.code),)
+    elif c.scale is not None:
+        code.schedules.explain(f"{c.b.tensor} is packed as f32: {why_widened(c)}")
 
     def made() -> MadeKernel:
         source = UnwrittenTiles(shaped, plan, code.target.processor)
@@ -191,7 +202,7 @@ def phase_calls(
 
     kernel = code.shared.kernel((shaped, tiles_text(plan)), made)
     sizes = names.actual_sizes()
-    operands = (c.a.tensor, b_name, final, *reach.also, *tensors)
+    operands = (c.a.tensor, b_name, final, *reach.also, *tensors, *scales)
     work = estimate(c.multiplications())
     multiplied = core.accumulator_lanes * core.fma_per_cycle * shaped.form.interleave  # in a cycle
     cycles = max(work / multiplied, streamed_cycles(shaped.form))
@@ -231,6 +242,8 @@ def shape_of(
     row_axes = tuple(_axis(i, a, b_stride, out, names) for i in rows) or (LoopAxis(1),)
     window = tuple(_axis(i, a, b_stride, None, names) for i in c.windows)
     channel, column = c.channels[0], c.cols[0]
+    once = b is None and is_read_once(c, by)
+    pair = 2 if once and is_paired(c) else 1
     own = dict(names.iters)
     for tensor in others:
         names.tensor(tensor)
@@ -239,15 +252,15 @@ def shape_of(
     form = ContractionForm(
         name="kernel",
         a=Param("a", c.a.dtype),
-        b=Param("b", c.b.dtype if b is not None or is_read_once(c, by) else by.b),
+        b=Param("b", DType.I8 if pair > 1 else c.b.dtype if b is not None or once else by.b),
         out=Param("out", code.homes[final].dtype, True),
         accumulator=c.dtype,
         columns=names.dim(column.extent),
         rows=row_axes,
-        channels=names.dim(channel.extent),
+        channels=names.dim(floordiv(channel.extent, pair)),
         batch=batch,
         window=window,
-        channel_stride=1,
+        channel_stride=pair,
         channel_block=a.block or 0,
         channel_block_stride=names.dim(a.block_stride),
         interleave=by.interleave,
@@ -262,6 +275,9 @@ def shape_of(
         out_start=names.dim(_relative(out.base, code.layout(final))),
         also=tuple(_also(t, reached, c.batch, rows, code, names) for t, reached in reach.also.items()),
         others=tuple(Param(names.tensors[t], code.homes[t].dtype) for t in others),
+        scale=Param("scale", DType.F32) if once and c.scale is not None else None,
+        scaled=min(c.block, channel.extent) // pair if once and isinstance(channel.extent, int) else 0,
+        is_paired=pair > 1,
     )
     form = form.joined if b is None and c.b.tensor in code.constants else form
     names.rename(own)  # statements have names of their own

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from mapsto.devices.contraction.packing import Packing
+from mapsto.devices.contraction.packing import Packing, packed_scales
 from mapsto.devices.contraction.products import Multiply
 from mapsto.devices.contraction.tile_plan import NEAR_BYTES
 from mapsto.devices.maker import KernelCall
@@ -26,6 +26,7 @@ from mapsto.plan.kernels import Renamer
 # 512 rows products ran 1.0 to 2.5 times as fast, packing counted, with 128 0.9 to 1.8 (docs/performance-log.md).
 MANY_ROWS = 128
 FEW_ROWS = 4  # of one tile: with more, conversions are what takes longest
+_NIBBLE = 4  # bits of an element of which a byte holds two
 
 
 def direct_b(c: Contraction, code: TaskCode) -> Access | None:
@@ -45,9 +46,28 @@ def is_read_once(c: Contraction, by: Multiply) -> bool:
     widened as it comes, which is fewer bytes for a conversion of each vector.
     """
     rows, elements = (product(i.extent for i in iters) for iters in (c.rows, (*c.cols, *c.reds)))
+    if c.scale is not None:  # there are as many bytes again of no other operand: they come from far whatever these are
+        return isinstance(rows, int) and rows <= FEW_ROWS and not is_cut(c)
     if by.interleave != 1 or not isinstance(rows, int) or not isinstance(elements, int):
         return False
     return rows <= FEW_ROWS and elements * by.b.size > NEAR_BYTES
+
+
+def is_paired(c: Contraction) -> bool:
+    """Whether B's elements are packed two in a byte."""
+    return c.scale is not None and c.b.dtype.bits == _NIBBLE
+
+
+def is_cut(c: Contraction) -> bool:
+    """Whether a pair of channels of such a B would have one channel, or two scales."""
+    (channel,) = c.channels
+    assert isinstance(channel.extent, int)
+    return is_paired(c) and (c.block % 2 != 0 or channel.extent % 2 != 0)
+
+
+def why_widened(c: Contraction) -> str:
+    """Why B in blocks is not widened as it comes."""
+    return "pairs of its channels would be cut" if is_cut(c) else f"more than {FEW_ROWS} rows meet it, or any number"
 
 
 def packed_b(c: Contraction, packing: Packing, dtype: DType, code: TaskCode, calls: list[KernelCall]) -> str:
@@ -65,16 +85,34 @@ def packed_b(c: Contraction, packing: Packing, dtype: DType, code: TaskCode, cal
 def _packed_constant(c: Contraction, packing: Packing, dtype: DType, code: TaskCode) -> str:
     """Packed once, and equal for all contractions that pack it in one way: the name says what and how."""
     key = repr((*packing_key(c, packing), dtype))
-    name = f"{c.b.tensor}.packed.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    return _packed_array(c.b.tensor, key, code, lambda: _packed(c, packing, dtype, code))
 
-    def pack() -> np.ndarray:
-        logical = logical_b(c, code.constants[c.b.tensor])
-        packed = packing.pack(_joined(logical, len(c.windows), packing)).reshape(-1)
-        return np.ascontiguousarray(packed, dtype=dtype.numpy)
 
+def _packed_array(of: str, key: str, code: TaskCode, pack: Callable[[], np.ndarray]) -> str:
+    """The name of a constant that is made of another one. key: how."""
+    name = f"{of}.packed.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     array, new = code.shared.packing(name, pack)
     code.add_constant(name, array, new)
     return name
+
+
+def _packed(c: Contraction, packing: Packing, dtype: DType, code: TaskCode) -> np.ndarray:
+    logical = logical_b(c, code.constants[c.b.tensor])
+    if c.scale is not None and dtype.is_float:
+        scale = np.repeat(code.constants[c.scale.tensor].T, c.block, axis=1)[:, : logical.shape[1]]
+        logical = logical.astype(np.int8).astype(np.float32) * scale
+    elif is_paired(c):
+        whole = logical.view(np.uint8) & ((1 << _NIBBLE) - 1)
+        logical = (whole[:, 0::2] | whole[:, 1::2] << _NIBBLE).view(np.int8)
+    packed = packing.pack(_joined(logical, len(c.windows), packing)).reshape(-1)
+    return np.ascontiguousarray(packed, dtype=dtype.numpy)
+
+
+def packed_scale(c: Contraction, packing: Packing, code: TaskCode) -> str:
+    """The name of B's scales as the template reads them, beside a B that is packed so."""
+    assert c.scale is not None and isinstance(c.channels[0].extent, int)
+    by, scales = packed_scales(packing, -(-c.channels[0].extent // c.block)), code.constants[c.scale.tensor].T
+    return _packed_array(c.scale.tensor, repr(("scale", by)), code, lambda: by.pack(scales).reshape(-1))
 
 
 def _joined(array: np.ndarray[Any, Any], windows: int, packing: Packing) -> np.ndarray[Any, Any]:
@@ -102,6 +140,7 @@ def packing_key(c: Contraction, packing: Packing) -> tuple[object, ...]:
         names.dims(c.b.index),
         tuple(i.extent for i in (*c.batch, *c.cols, *c.channels, *c.windows)),
         packing,
+        *(() if c.scale is None else (c.scale.tensor, c.block)),
     )
 
 

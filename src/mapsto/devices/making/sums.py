@@ -8,6 +8,7 @@ from mapsto.devices.making.code import TaskCode
 from mapsto.ir.expr import Dim, floordiv, linear, mod, sym, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Reduce, Scalar, Stmt, Where, transform
+from mapsto.kernel.blocks import real_of
 from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.task import Task
 
@@ -42,6 +43,8 @@ def _sum_stmt(c: Contraction, target: str) -> Stmt:
 def _sum(c: Contraction) -> Scalar:
     a: Scalar = c.a if c.a.dtype is c.dtype else Cast(c.a, c.dtype)
     b: Scalar = c.b if c.b.dtype is c.dtype else Cast(c.b, c.dtype)
+    if c.scale is not None:
+        b = Op("mul", (real_of(c.b), c.scale), c.dtype)
     read = Where(c.guards, a, Const(0, c.dtype)) if c.guards else a
     return Reduce("sum", c.reds, Op("mul", (read, b), c.dtype))
 

@@ -56,7 +56,7 @@ class _Held:
 @dataclass(frozen=True)
 class _Apart:
     """A task taken apart, in the names of a sibling: its sums without B; its statements with holes for constants; and
-    these constants, B first.
+    these constants, B first, then its scales where it has some.
     """
 
     sums: object
@@ -67,8 +67,8 @@ class _Apart:
 def _apart(task: Task, like: Task, constants: Constants) -> _Apart:
     """The two have as many statements and results."""
     c, other = task.phases[0], like.phases[0]
-    held = [_Held(replace(c.b, tensor="", index=_in_names(c.b.index, _renaming(c, other))),
-                  _array(c.b.tensor, task, constants), other.cols[0].name)]  # fmt: skip
+    held = [_Held(replace(load, tensor="", index=_in_names(load.index, _renaming(c, other))),
+                  _array(load.tensor, task, constants), other.cols[0].name) for load in c.operands[1:]]  # fmt: skip
     names = dict(zip(task.targets, like.targets, strict=True))
     stmts = []
     for stmt, model in zip(task.stmts, like.stmts, strict=True):
@@ -127,7 +127,7 @@ def _sums(c: Contraction, like: Contraction) -> object:
         return tuple((substitute(sym(i.name), renamed), 0 if i.name == column.name else i.extent) for i in iters)
 
     return (
-        (c.dtype, c.a.tensor, c.a.dtype, c.b.dtype, c.column_dim),
+        (c.dtype, c.a.tensor, c.a.dtype, c.b.dtype, c.column_dim, c.block),
         tuple(_in_names(exprs, renamed) for exprs in (c.a.index, c.b.index, c.guards, c.index)),
         tuple(groups(iters) for iters in (c.iters, c.batch, c.rows, c.reds)),
         tuple(extent for d, extent in enumerate(c.shape) if d != c.column_dim),
@@ -288,8 +288,8 @@ def _join(tasks: Sequence[Task], constants: Constants, prefix: str) -> Task | Re
         first,
         recipe=made("siblings", *(task.recipe for task in tasks)),
         nodes=joined_nodes(*(task.nodes for task in tasks)),
-        stmts=_filled(found[0].stmts, read[1:], names, first, total),
-        phases=(_phase(first, read[0], names, total),),
+        stmts=_filled(found[0].stmts, read[len(first.phases[0].operands) - 1 :], names, first, total),
+        phases=(_phase(first, read, names, total),),
         because=tuple(dict.fromkeys((*(reason for task in tasks for reason in task.because), why))),
         made={value.name: value for value in values},
         constants=arrays,
@@ -303,9 +303,11 @@ def _wide(value: Value, first: Task, total: int) -> Value:
     return replace(value, shape=tuple(total if d == dim else extent for d, extent in enumerate(value.shape)))
 
 
-def _phase(first: Task, b: Scalar, names: Mapping[str, str], total: int) -> Contraction:
+def _phase(first: Task, read: Sequence[Scalar], names: Mapping[str, str], total: int) -> Contraction:
+    """read: what stands for B, then for its scales where it has some."""
     c = first.phases[0]
-    assert isinstance(b, Load)
+    b, scale = read[0], None if c.scale is None else read[1]
+    assert isinstance(b, Load) and isinstance(scale, Load | None)
     (column,) = c.cols
     wide = replace(column, extent=total)
     return replace(
@@ -315,6 +317,7 @@ def _phase(first: Task, b: Scalar, names: Mapping[str, str], total: int) -> Cont
         cols=(wide,),
         shape=tuple(total if d == c.column_dim else extent for d, extent in enumerate(c.shape)),
         b=b,
+        scale=scale,
     )
 
 
