@@ -1,6 +1,7 @@
 """A language model that writes token by token, its cache of keys and values updated in place.
 
     python examples/decode.py                   # a small network with random weights
+    python examples/decode.py --formats int4-weights
     python examples/decode.py --tokens 200 --layers 30 --hidden 576 --heads 9 --groups 3 --inner 1536 --words 49152
 
 One executable writes every token, whatever the length of the cache. `updates` names which output takes over the
@@ -119,10 +120,12 @@ def generate(exe: mapsto.Executable, prompt: list[int], tokens: int, caches: dic
     return found
 
 
-def compiled(model: onnx.ModelProto | str, caches: dict[str, np.ndarray], threads: int | None) -> mapsto.Executable:
+def compiled(
+    model: onnx.ModelProto | str, caches: dict[str, np.ndarray], threads: int | None, formats: str | None = None
+) -> mapsto.Executable:
     """The executable of one token, which updates the caches in place."""
     updates = {name: f"{name}.next" for name in caches}
-    return mapsto.compile(model, {"ids": [1, 1]}, threads=threads, updates=updates)
+    return mapsto.compile(model, {"ids": [1, 1]}, threads=threads, updates=updates, formats=formats)
 
 
 def empty_caches(layers: int, groups: int, capacity: int, size: int) -> dict[str, np.ndarray]:
@@ -135,10 +138,11 @@ def main() -> None:
     sizes = {"layers": 4, "hidden": 96, "heads": 6, "groups": 2, "inner": 256, "words": 1000}
     for name, default in (*sizes.items(), ("tokens", 50), ("capacity", 256), ("threads", None)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--formats", help="of products: bf16-weights, int8-weights, int4-weights (docs/formats.md)")
     asked = vars(parser.parse_args())
     model = decoder(**{name: asked[name] for name in sizes})
     caches = empty_caches(asked["layers"], asked["groups"], asked["capacity"], asked["hidden"] // asked["heads"])
-    exe = compiled(model, caches, asked["threads"])
+    exe = compiled(model, caches, asked["threads"], asked["formats"])
     generate(exe, [1, 2, 3], 2, caches)  # memory is touched
     begun = time.perf_counter()
     found = generate(exe, [1, 2, 3], asked["tokens"], caches)

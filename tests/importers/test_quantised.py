@@ -23,7 +23,7 @@ from mapsto.session.compile import prepared
 
 Arrays = dict[str, np.ndarray]
 KINDS = {"u8": np.uint8, "i8": np.int8}
-PRODUCTS = {"matmul", "conv"}
+PRODUCTS = {"matmul", "block_matmul", "conv"}
 
 
 def by_another(given: Any, feed: Arrays) -> list[np.ndarray]:

@@ -29,6 +29,8 @@ MONOTONE = frozenset({"MaxPool", "GlobalMaxPool"})
 def carry(row: Row, call: NodeCall, results: Sequence[TensorOrSequence | None]) -> None:
     """Notes of what an op moves which integers it stands for, where all its data is dequantised alike."""
     known = call.translator.quantised
+    if call.op == "Transpose":
+        _turn_blocks(call, results)
     data = len(call.inputs) if call.op in JOINS else 1
     found: list[Quantised] = []
     for value in call.inputs[:data]:
@@ -46,6 +48,14 @@ def carry(row: Row, call: NodeCall, results: Sequence[TensorOrSequence | None]) 
         # sizes that a run finds have a name for each time that they are asked for
         if isinstance(value, Value) and isinstance(q, Value) and value.shape == q.shape:
             known.note(value, first.holding(q))
+
+
+def _turn_blocks(call: NodeCall, results: Sequence[TensorOrSequence | None]) -> None:
+    """Notes of a matrix in blocks that is transposed what its transpose is."""
+    found, (made, *_) = call.inputs[0], results
+    weights = call.translator.quantised.blocks_of(found) if isinstance(found, Value) else None
+    if weights is not None and isinstance(made, Value) and (call.integers("perm") or [1, 0]) == [1, 0]:
+        call.translator.quantised.note_blocks(made, weights.turned)
 
 
 def _is_positive(call: NodeCall, quantised: Quantised) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mapsto.importers.onnx.block_weights import BlockWeights
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
@@ -68,10 +69,18 @@ class QuantisedValues:
 
     def __init__(self) -> None:
         self._found: dict[int, tuple[Value, Quantised]] = {}
+        self._blocks: dict[int, tuple[Value, BlockWeights]] = {}
 
     def note(self, value: Value, quantised: Quantised) -> None:
         self._found[id(value)] = value, quantised
 
     def of(self, value: Value) -> Quantised | None:
         found = self._found.get(id(value))
+        return None if found is None else found[1]
+
+    def note_blocks(self, value: Value, weights: BlockWeights) -> None:
+        self._blocks[id(value)] = value, weights
+
+    def blocks_of(self, value: Value) -> BlockWeights | None:
+        found = self._blocks.get(id(value))
         return None if found is None else found[1]

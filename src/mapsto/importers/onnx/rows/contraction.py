@@ -17,6 +17,8 @@ from mapsto.ops.builder import Builder
 def _matmul(call: NodeCall) -> Result:
     b, x, w = call.builder, call.input(0), call.input(1)
     factors = None
+    if (made := _by_blocks(call, x, w)) is not None:
+        return made
     if x.rank and w.rank > 1:
         factors = integer_factors(call, x, w, channels=w.rank - 1, depth=x.shape[-1])
     if factors is None:
@@ -31,6 +33,8 @@ def _gemm(call: NodeCall) -> Result:
     trans_x, trans_w = (bool(call.integer(name, 0)) for name in ("transA", "transB"))
     alpha, beta = call.number("alpha", 1.0), call.number("beta", 1.0)
     factors = None
+    if alpha == 1.0 and not trans_x and (made := _by_blocks(call, x, w, trans_w)) is not None:
+        return composite.plus_scaled(b, made, call.optional(2), beta)
     if x.rank == w.rank == 2:
         factors = integer_factors(call, x, w, channels=0 if trans_w else 1, depth=x.shape[0 if trans_x else 1])
     if factors is None:
@@ -38,6 +42,14 @@ def _gemm(call: NodeCall) -> Result:
     total = b.one("matmul", list(factors.transposed(b, trans_x, trans_w).centred(b)))
     product = factors.real(b, total, 1, alpha)
     return composite.plus_scaled(b, product, call.optional(2), beta)
+
+
+def _by_blocks(call: NodeCall, x: Value, w: Value, turned: bool = False) -> Value | None:
+    """x times a constant matrix (turned: its transpose) that the model has in blocks of integers; None where it has
+    none, or is to be trained.
+    """
+    weights = call.translator.quantised.blocks_of(w) if call.translator.learning is None else None
+    return None if weights is None else (weights.turned if turned else weights).product(call.builder, x)
 
 
 # -- convolutions ------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mapsto.importers.onnx.block_weights import block_weights_of
 from mapsto.importers.onnx.rows.common import beside, centred_matrix
 from mapsto.importers.onnx.rows.microsoft import DOMAIN, attended
 from mapsto.importers.onnx.rows.quantisation import dequantised, laid_out
@@ -143,7 +144,8 @@ def _scaled_product(
 @row("MatMulNBits", domain=DOMAIN)
 def _matmul_n_bits(call: NodeCall) -> Result:
     """A[..., K] times the transpose of B[N, K], whose elements of 2, 4 or 8 bits lie in blocks along K, each with a
-    scale and a zero point (half the range where none is given). Constant weights are unpacked when compiling.
+    scale and a zero point (half the range where none is given). Constant weights stay integers, or are unpacked when
+    compiling where A is no f32.
     """
     b, a = call.builder, call.input(0)
     width, columns, bits = call.integer("K"), call.integer("N"), call.integer("bits", 4)
@@ -164,6 +166,8 @@ def _matmul_n_bits(call: NodeCall) -> Result:
         middle = _unpacked(points.reshape(columns, -1), bits)[:, :blocks].astype(np.float32)
     elif points is not None:
         middle = points.reshape(columns, blocks).astype(np.float32)
+    if (product := _by_blocks(call, whole, middle, size)) is not None:
+        return product if not call.has(5) else b.one("add", [product, call.input(5)])
     centred = b.constant(whole.astype(np.float32) - middle[:, :, None], "weights", a.dtype)
     scale = reshape(b, composite.cast(b, call.input(2), a.dtype), (columns, blocks, 1))
     real = reshape(b, b.one("mul", [centred, scale]), (columns, blocks * size))
@@ -171,6 +175,19 @@ def _matmul_n_bits(call: NodeCall) -> Result:
         real = b.one("slice", [real], starts=(0, 0), steps=(1, 1), shape=(columns, width))
     product = composite.linear(b, a, real, call.optional(5))
     return product
+
+
+def _by_blocks(call: NodeCall, whole: np.ndarray, middle: np.ndarray, size: int) -> Value | None:
+    """The product by integers (columns, blocks, size); None where a zero point is none, or it is to be trained."""
+    scale = call.array(2)
+    if scale is None or call.translator.learning is not None or not np.array_equal(middle, np.rint(middle)):
+        return None
+    columns, width = whole.shape[0], call.integer("K")
+    if scale.size != middle.size:
+        return None
+    q, scale = whole.reshape(columns, -1)[:, :width], scale.reshape(columns, -1)
+    found = block_weights_of(q, middle, scale, 1, size)
+    return None if found is None else found.turned.product(call.builder, call.input(0))
 
 
 def _unpacked(packed: np.ndarray, bits: int) -> np.ndarray:

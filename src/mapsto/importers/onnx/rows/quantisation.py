@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mapsto.importers.onnx.block_weights import BlockWeights, block_weights_of
 from mapsto.importers.onnx.quantised import Quantised
 from mapsto.importers.onnx.rows.common import beside, centred
 from mapsto.importers.onnx.rows.contraction import conv
@@ -110,7 +111,21 @@ def dequantised(call: NodeCall, dtype: DType) -> Value:
     found = _as_quantised(call, x)
     if found is not None and scale.dtype is dtype:
         call.translator.quantised.note(made, found)
+    blocks = _in_blocks(call, x) if dtype is DType.F32 else None
+    if blocks is not None:
+        call.translator.quantised.note_blocks(made, blocks)
     return made
+
+
+def _in_blocks(call: NodeCall, x: Value) -> BlockWeights | None:
+    """Constant integers x in blocks, as inputs 1 and 2 and the attributes say."""
+    block, zero = call.integer("block_size", 0), call.optional(2)
+    q, scale, points = (call.array(i) for i in range(3))
+    if not block or q is None or scale is None or (zero is not None and points is None) or q.ndim != 2:
+        return None
+    if x.dtype.decoded.is_float or call.input(1).dtype.is_storage:
+        return None
+    return block_weights_of(q, points, scale, call.axis(2, 1), block)
 
 
 def _as_quantised(call: NodeCall, x: Value) -> Quantised | None:
