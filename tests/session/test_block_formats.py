@@ -40,9 +40,10 @@ def packed(exe: mapsto.Executable) -> int:
     return found
 
 
-def assert_near(found: np.ndarray, expected: np.ndarray, x: np.ndarray, w: np.ndarray) -> None:
-    """Within some roundings of what sums of magnitudes are."""
-    bound = 4e-7 * (np.abs(x).astype(np.float64) @ np.abs(w)) + 1e-30
+def assert_near(found: np.ndarray, x: np.ndarray, w: np.ndarray, name: str) -> None:
+    """Within some roundings of what sums of magnitudes are; of 4 bits those of q + 8 are summed."""
+    right, expected = real(w, name), x.astype(np.float64) @ real(w, name)
+    bound = (4e-7 if name == "int8-weights" else 1.6e-6) * (np.abs(x).astype(np.float64) @ np.abs(right)) + 1e-30
     assert found.shape == expected.shape and (np.abs(found - expected) <= bound).all()
 
 
@@ -53,7 +54,7 @@ def test_sums_of_a_row(name: str, isa: str | None, depth: int, columns: int) -> 
     w, x = array(depth, columns), array(1, depth)
     exe = mapsto.compile(product(1, w), formats=name, isa=isa, threads=1)
     assert f'format {name} of fc because "asked for"' in exe.plan.text()
-    assert_near(exe(x), x.astype(np.float64) @ real(w, name), x, real(w, name))
+    assert_near(exe(x), x, w, name)
 
 
 @each_format
@@ -62,7 +63,7 @@ def test_sums_of_a_row(name: str, isa: str | None, depth: int, columns: int) -> 
 def test_sums_of_several_rows(name: str, isa: str | None, rows: int) -> None:
     w, x = array(98, 72), array(rows, 98)
     exe = mapsto.compile(product(rows, w), formats=name, isa=isa, threads=2)
-    assert_near(exe(x), x.astype(np.float64) @ real(w, name), x, real(w, name))
+    assert_near(exe(x), x, w, name)
 
 
 @each_format
@@ -71,7 +72,7 @@ def test_any_number_of_rows(name: str) -> None:
     exe = mapsto.compile(product("n", w), formats=name)
     for rows in (1, 0, 3, 40):
         x = array(rows, 96)
-        assert_near(exe(x), x.astype(np.float64) @ real(w, name), x, real(w, name))
+        assert_near(exe(x), x, w, name)
 
 
 def test_what_lies_in_memory() -> None:
@@ -84,8 +85,7 @@ def test_what_lies_in_memory() -> None:
     many = mapsto.compile(product(5, w), formats="int4-weights")
     assert packed(many) == 4 * w.size
     assert "is packed as f32: more than 4 rows meet it" in many.plan.text()
-    odd = mapsto.compile(product(1, array(255, 128)), formats="int4-weights")
-    assert "is packed as f32: pairs of its channels would be cut" in odd.plan.text()
+    assert packed(mapsto.compile(product(1, array(249, 128)), formats="int4-weights")) == 32 * 4 * 128
 
 
 @each_format
@@ -174,5 +174,4 @@ def test_tied_weights(name: str) -> None:
     assert f"format {name} of head" in exe.plan.text()
     found = exe.run({"ids": np.array([7])})
     np.testing.assert_array_equal(found["x"], table[[7]])
-    w = real(np.ascontiguousarray(table.T), name)
-    assert_near(found["y"], table[[7]].astype(np.float64) @ w, table[[7]], w)
+    assert_near(found["y"], table[[7]], np.ascontiguousarray(table.T), name)

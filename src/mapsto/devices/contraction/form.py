@@ -91,8 +91,9 @@ class ContractionForm:
     `staged`: A's elements are multiplied in this type, wider than they lie in memory; None: as they lie. B is packed in
        the type that it is multiplied in, or, with `interleave` 1, converted as it comes.
     `scale`: B's elements are integers (`kernel.blocks`), which are multiplied in f32, and sums of `scaled` channels by
-       this operand, which is packed as B is, with an element for as many channels. `is_paired`: an element of B holds
-       two channels, the first in its low bits; `channels` counts such pairs, and A's lie side by side.
+       this operand, which is packed as B is, with an element for as many channels. `nibbles`: so many channels, which
+       lie side by side in A, are in one element of B, four bits each (see `nibbles`); 0: one is. `channels` counts
+       elements then, and the last one holds `cut` of them, or all (0).
     `also`: further results. `others`: the epilogue's operands; `dims`: every size symbol that occurs.
     `is_part`: of a function that has more to do, and whose local arrays are its own.
     """
@@ -126,7 +127,8 @@ class ContractionForm:
     is_part: bool = False
     scale: Param | None = None
     scaled: int = 0
-    is_paired: bool = False
+    nibbles: int = 0
+    cut: int = 0
 
     def __post_init__(self) -> None:
         assert self.rows, "a contraction has at least one row axis (of extent 1 if need be)"

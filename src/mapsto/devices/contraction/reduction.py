@@ -51,15 +51,19 @@ def reduction_parts(form: ContractionForm, width: int) -> list[ReductionPart]:
 
 
 def _scaled_parts(form: ContractionForm, width: int) -> list[ReductionPart]:
-    """Whole blocks of one scale a column, then the cut one: two loops each, over blocks and over the rounds of one."""
+    """Whole blocks of one scale a column, then the cut one, then a cut element: two loops each, over blocks and over
+    the rounds of one.
+    """
     assert isinstance(form.channels, int)
-    stride, (full, rest) = form.channel_stride, divmod(form.channels, form.scaled)
+    last, stride = 1 if form.cut else 0, form.channel_stride
+    whole = form.channels - last
+    full, rest = divmod(whole, form.scaled)
+    stretches = ((0, full, form.scaled, 0), (full * form.scaled, 1, rest, 0), (whole, 1, last, form.cut))
     parts = []
-    for first, count, rounds in ((0, full, form.scaled), (full, 1, rest)):
+    for start, count, rounds, cut in stretches:
         if count and rounds:
             loops = LoopAxis(count, mul(stride, form.scaled), width * form.scaled), LoopAxis(rounds, stride, width)
-            start = first * form.scaled
-            parts.append(ReductionPart(loops, mul(start, stride), start * width, 1))
+            parts.append(ReductionPart(loops, mul(start, stride), start * width, cut or form.nibbles or 1))
     return parts
 
 

@@ -21,8 +21,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
-from mapsto.devices.contraction import stage
+from mapsto.devices.contraction import nibbles, stage
 from mapsto.devices.contraction.ahead import LINE, Ahead, elements_ahead
 from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
@@ -48,6 +49,7 @@ def contraction(plan: TilePlan, epilogue: Epilogue) -> tuple[Function, Dim]:
     body: tuple[loop.Statement, ...] = (
         *stage.array(plan),
         *_array_of_sums(plan),
+        *((nibbles.array(max(plan.tiling.sizes), form.scaled),) if form.nibbles else ()),
         loop.For("item", sym("begin"), sym("end"), tuple(_Template(plan, epilogue, ahead=elements_ahead(plan)).item())),
     )
     scales = () if form.scale is None else (form.scale,)
@@ -368,23 +370,50 @@ class _Template:
         blocks, axis = part.loops
         name, inner = self.fresh("k"), self.fresh("k")
         a, b = add(a_base, mul(sym(name), blocks.a)), add(b_base, mul(sym(name), blocks.b))
-        steps = self._rounds(sums, inner, axis, b, lambda at: self._groups(sums, add(a, mul(at, axis.a)), part))
-        zeroed, settled = self._zeroed(sums.panel, sums.accumulators, loop.Assign), self._scaled(part, sums, sym(name))
-        yield loop.For(name, 0, blocks.extent, (*zeroed, *steps, *settled))
+        starts = [add(a, mul(row, self.form.rows[-1].a)) for row in range(len(sums.accumulators))]
+        zeroed, before = self._zeroed(sums.panel, sums.accumulators, loop.Assign), list[loop.Statement]()
+        offsets = self._spread(part, starts, before) if self.form.nibbles else []
+        steps = self._rounds(sums, inner, axis, b, lambda at: self._scalars(part, starts, at))
+        settled = self._scaled(part, sums, sym(name), offsets)
+        yield loop.For(name, 0, blocks.extent, (*before, *zeroed, *steps, *settled))
 
-    def _scaled(self, part: ReductionPart, sums: _Sums, block: Dim) -> Iterator[loop.Statement]:
-        """A block's sums times their scales, added to what is settled. block: its number in this part."""
+    def _spread(self, part: ReductionPart, starts: list[Dim], out: list[loop.Statement]) -> list[loop.Value]:
+        """Elements of A for a block of nibbles, and what its sums are too large by, of each row."""
+        form, elements = self.form, part.loops[1].extent
+        if part.group < form.nibbles:
+            return [self._let(out, "offset", nibbles.offset_of_cut(form.a.name, at, part.group)) for at in starts]
+        assert isinstance(elements, int)
+        return nibbles.spread(form.a.name, starts, elements, self.fresh, out)
+
+    def _scalars(self, part: ReductionPart, starts: list[Dim], at: Dim) -> list[loop.Value]:
+        """What is broadcast in a step: of each row, channel by channel of an element of B."""
+        form, (_, axis) = self.form, part.loops
+        if not form.nibbles:
+            return [self._group(add(start, mul(at, axis.a)), part.group) for start in starts]
+        channels, rows, elements = range(part.group), range(len(starts)), axis.extent
+        if part.group < form.nibbles:
+            return [nibbles.alone(form.a.name, add(start, n), n) for n in channels for start in starts]
+        assert isinstance(elements, int)
+        return [nibbles.multiplied(elements, row, at, n) for n in channels for row in rows]
+
+    def _scaled(
+        self, part: ReductionPart, sums: _Sums, block: Dim, offsets: list[loop.Value]
+    ) -> Iterator[loop.Statement]:
+        """A block's sums times their scales, added to what is settled. block: its number in this part. offsets: what
+        each row's sums are too large by.
+        """
         form, panel = self.form, sums.panel
-        assert form.scale is not None and sums.settled is not None
+        assert form.scale is not None and sums.settled is not None and isinstance(part.b_start, int)
         width = sum(panel.vectors)
-        first = floordiv(part.b_start, form.scaled)  # of a column, as many times as the panel is wide
+        first = part.b_start // width // form.scaled * width
         at = add(mul(panel.column, form.scales), add(first, mul(block, width)))
         for position, lanes in enumerate(panel.vectors):
             t, scales = loop.Type(form.accumulator, lanes), list[loop.Statement]()
             scale = self._let(scales, "scale", loop.Load(form.scale.name, add(at, sum(panel.vectors[:position])), t))
             yield from scales
-            for names, totals in zip(sums.accumulators, sums.settled, strict=True):
-                total, own = loop.Var(totals[position], t), loop.Var(names[position], t)
+            for row, (names, totals) in enumerate(zip(sums.accumulators, sums.settled, strict=True)):
+                total, own = loop.Var(totals[position], t), cast(loop.Value, loop.Var(names[position], t))
+                own = loop.Binary("sub", own, loop.Broadcast(offsets[row], t)) if offsets else own
                 if self.plan.core.has("fma"):
                     yield loop.Assign(total.name, loop.Fma(own, scale, total))
                 else:
@@ -427,10 +456,9 @@ class _Template:
         return body
 
     def _groups(self, sums: _Sums, a: Dim, part: ReductionPart) -> list[loop.Value]:
-        """What is broadcast in one step, of each row; of pairs of channels the first of all rows, then the second."""
-        rows, channels = range(len(sums.accumulators)), range(2 if self.form.is_paired else 1)
-        starts = [add(add(a, channel), mul(row, self.form.rows[-1].a)) for channel in channels for row in rows]
-        return [self._group(start, part.group) for start in starts]
+        """What is broadcast in one step, of each row."""
+        rows = range(len(sums.accumulators))
+        return [self._group(add(a, mul(row, self.form.rows[-1].a)), part.group) for row in rows]
 
     def _pieces(self, sums: _Sums, a: Dim, b: Dim, axis: LoopAxis) -> Iterator[loop.Statement]:
         """A loop over dot groups that adjoin in A, piece by piece by way of the local array."""
@@ -505,26 +533,26 @@ class _Template:
         """
         form, rows, column = self.form, len(sums.accumulators), 0
         out: list[loop.Statement] = []
-        scalars = [self._let(out, "a", group) for group in groups]
-        for position, lanes in enumerate(sums.panel.vectors):
-            loaded = self._let(out, "b", loop.Load(form.b.name, add(b, column), loop.Type(form.b.element, lanes)))
-            for channel, wide in enumerate(self._wide(loaded, out)):
-                vector = self._let(out, "b", wide)
-                for row, names in enumerate(sums.accumulators):
-                    total = loop.Var(names[position], loop.Type(form.accumulator, lanes))
-                    product = self._multiply(scalars[channel * rows + row], vector, total)
-                    out.append(loop.Assign(total.name, product))
+        vectors: list[loop.Value] = []
+        for lanes in sums.panel.vectors if form.nibbles else ():
+            word = loop.Type(form.b.element, lanes)
+            vectors.append(self._let(out, "b", loop.Load(form.b.name, add(b, column), word)))
             column += lanes
+        for first in range(0, len(groups), rows):
+            scalars = [self._let(out, "a", group) for group in groups[first : first + rows]]
+            column = 0
+            for position, lanes in enumerate(sums.panel.vectors):
+                if form.nibbles:
+                    wide = nibbles.channel_of(vectors[position], first // rows)
+                else:
+                    loaded = loop.Load(form.b.name, add(b, column), loop.Type(form.b.element, lanes))
+                    wide = _converted(loaded, form.accumulator)
+                vector = self._let(out, "b", wide)
+                for scalar, names in zip(scalars, sums.accumulators, strict=True):
+                    total = loop.Var(names[position], loop.Type(form.accumulator, lanes))
+                    out.append(loop.Assign(total.name, self._multiply(scalar, vector, total)))
+                column += lanes
         return out
-
-    def _wide(self, loaded: loop.Value, out: list[loop.Statement]) -> list[loop.Value]:
-        """What is multiplied of a vector of B: one, or, of pairs of 4 bits, the low ones and the high ones."""
-        form, word = self.form, loop.Type(DType.I32, loaded.type.lanes)
-        if not form.is_paired:
-            return [_converted(loaded, form.accumulator)]
-        both, (top, half) = self._let(out, "b", loop.Cast(loaded, word)), (loop.Const(n, word) for n in (28, 4))
-        low = loop.Binary("shr", loop.Binary("shl", both, top), top)
-        return [_converted(each, form.accumulator) for each in (low, loop.Binary("shr", both, half))]
 
     def _let(self, out: list[loop.Statement], prefix: str, value: loop.Value) -> loop.Value:
         name = self.fresh(prefix)

@@ -40,6 +40,10 @@ _ADDRESS_REGISTERS = 6  # rows whose distance is not a number need a pointer eac
 _NARROWEST = 4
 PIECE = 256  # bytes of a row of A that is staged, at most: those of a tile stay in the nearest cache
 _STAGING = 3.0  # instructions of a vector of A on its way: loaded, converted, stored
+_WIDENING = 2.0  # of a vector of B on its way to floats: masked or extended, converted
+_WIDENED = 0.25  # the share of that which does not hide behind what comes from afar
+_MOST_WORDS = 6  # vectors of eights of 4 bits: with 8, masks and sums go to the stack (1.1 to 1.2 times as long, Zen 4)
+_SPREADING = 7.0  # of eight elements of a row of A, which are stored times powers of two, and summed
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class ProductShape:
     `masked`: B is read under a mask for each vector of the panel. `streams`: the output overflows the second-level
     cache. `far`: each element of B is used once, and comes from beyond that cache.
     `bf16_dot`: the products are bf16 dot products. `adds_apart`: a product waits in a register to be added. `staged`:
-    steps for which one vector of A is brought to the local array; 0: A is read where it lies. `scaled`: sums
-    of a few steps are multiplied before they are added to others, which wait in registers of their own.
+    steps for which one vector of A is brought to the local array; 0: A is read where it lies. `held`: channels
+    that an element of B holds, which are made wide as they come, and whose sums are settled in registers of their own,
+    a block after the other; 0: it is one that is not settled so.
     """
 
     rows: int | None
@@ -67,7 +72,7 @@ class ProductShape:
     staged: int = 0
     far: bool = False
     adds_apart: bool = False
-    scaled: bool = False
+    held: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,6 +149,8 @@ def tilings(core: Core, shape: ProductShape) -> Iterator[Tiling]:
         panel, last, full = split_columns(shape.columns, lanes, vectors)
         if shape.columns is not None and full == 0 and vectors > 1 and len(last) < vectors:
             continue  # the same as with fewer vectors
+        if shape.held > 1 and vectors > _MOST_WORDS:
+            continue
         widest = len(panel) if full != 0 else len(last)
         for rows in range(1, row_limit(core, widest, shape) + 1):
             sizes, counts = split_rows(shape.rows, rows)
@@ -184,7 +191,7 @@ def row_limit(core: Core, vectors: int, shape: ProductShape) -> int:
     if shape.masked and not core.mask_registers:
         spare -= vectors
     limit = spare // vectors if vectors > 1 else max(spare, 1)
-    limit = max(limit // 2, 1) if shape.scaled else limit
+    limit = max(limit // 2, 1) if shape.held else limit
     if shape.row_bytes is None:
         return min(limit, _ADDRESS_REGISTERS)
     return min(limit, _conflict_free(shape.row_bytes, limit))
@@ -234,12 +241,19 @@ def tile_cycles(core: Core, vectors: tuple[int, ...], rows: int, shape: ProductS
         brought = rows / shape.staged
         load += brought / core.loads_per_cycle
         issue += brought * _STAGING / _ISSUE
+    widened = 0.0
+    if shape.held:
+        several = shape.held * (count * (_WIDENING + rows * work) + rows)
+        several += rows * _SPREADING if shape.held > 1 else _LOOP
+        widened = several / (2 * core.fma_per_cycle)
+        multiply, issue = max(shape.held * multiply, widened), several / _ISSUE
     step_bytes = sum(vectors) * shape.group_bytes
     near = shape.rows != 1 and shape.steps * step_bytes <= _L1_BYTES  # a panel that meets one row is used once
     fetch = 0.0 if near else step_bytes / (FAR_BYTES_PER_CYCLE if shape.far else _L2_BYTES_PER_CYCLE)
     if shape.far and step_bytes < _WIDE_STREAM:
         fetch *= _NARROW_STREAM
     step = max(multiply, load, issue, _LATENCY, fetch) + 0.05 * (load + fetch)
+    step += _WIDENED * widened
     if shape.bf16_dot and count == 1:
         step *= _LONE_BF16
     accumulators = count * rows

@@ -235,9 +235,9 @@ def _shape(form: ContractionForm, core: Core) -> ProductShape:
         _rows(form) * _number(form.columns) * form.out.element.size > NEAR_BYTES,
         form.interleave == 2 and form.multiplied is DType.BF16 and core.has("dot_bf16"),
         core.lanes(form.staged) // form.interleave if form.staged else 0,
-        _rows(form) == 1 and is_far(_bytes_of_b(form)),
+        _rows(form) == 1 and (form.scale is not None or is_far(_bytes_of_b(form))),
         form.adds_apart,
-        form.scale is not None,
+        0 if form.scale is None else form.nibbles or 1,
     )
 
 

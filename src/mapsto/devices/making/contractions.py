@@ -9,6 +9,7 @@ from typing import NamedTuple, cast
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
+from mapsto.devices.contraction.nibbles import CHANNELS
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.template import contraction, plan_contraction
 from mapsto.devices.contraction.tile_plan import TilePlan, near_tiles, read_tiles, streamed_cycles, tiles_text
@@ -22,7 +23,7 @@ from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
 from mapsto.devices.making.packed import (
     direct_b,
     in_actual_sizes,
-    is_paired,
+    is_of_nibbles,
     is_read_once,
     packed_b,
     packed_iters,
@@ -33,7 +34,7 @@ from mapsto.devices.making.packed import (
 from mapsto.devices.making.rounding import unrounded
 from mapsto.devices.making.template_names import TILES
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, add, floordiv, linear, mul, symbols
+from mapsto.ir.expr import Dim, add, ceildiv, linear, mul, symbols
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
@@ -243,7 +244,8 @@ def shape_of(
     window = tuple(_axis(i, a, b_stride, None, names) for i in c.windows)
     channel, column = c.channels[0], c.cols[0]
     once = b is None and is_read_once(c, by)
-    pair = 2 if once and is_paired(c) else 1
+    nibbles = CHANNELS if once and is_of_nibbles(c) else 0
+    held = nibbles or 1  # channels of an element of B
     own = dict(names.iters)
     for tensor in others:
         names.tensor(tensor)
@@ -252,15 +254,15 @@ def shape_of(
     form = ContractionForm(
         name="kernel",
         a=Param("a", c.a.dtype),
-        b=Param("b", DType.I8 if pair > 1 else c.b.dtype if b is not None or once else by.b),
+        b=Param("b", DType.I32 if nibbles else c.b.dtype if b is not None or once else by.b),
         out=Param("out", code.homes[final].dtype, True),
         accumulator=c.dtype,
         columns=names.dim(column.extent),
         rows=row_axes,
-        channels=names.dim(floordiv(channel.extent, pair)),
+        channels=names.dim(ceildiv(channel.extent, held)),
         batch=batch,
         window=window,
-        channel_stride=pair,
+        channel_stride=held,
         channel_block=a.block or 0,
         channel_block_stride=names.dim(a.block_stride),
         interleave=by.interleave,
@@ -276,8 +278,9 @@ def shape_of(
         also=tuple(_also(t, reached, c.batch, rows, code, names) for t, reached in reach.also.items()),
         others=tuple(Param(names.tensors[t], code.homes[t].dtype) for t in others),
         scale=Param("scale", DType.F32) if once and c.scale is not None else None,
-        scaled=min(c.block, channel.extent) // pair if once and isinstance(channel.extent, int) else 0,
-        is_paired=pair > 1,
+        scaled=-(-min(c.block, channel.extent) // held) if once and isinstance(channel.extent, int) else 0,
+        nibbles=nibbles,
+        cut=channel.extent % held if isinstance(channel.extent, int) else 0,
     )
     form = form.joined if b is None and c.b.tensor in code.constants else form
     names.rename(own)  # statements have names of their own

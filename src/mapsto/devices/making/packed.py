@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mapsto.devices.contraction.nibbles import CHANNELS, MOST_CHANNELS, packed_nibbles
 from mapsto.devices.contraction.packing import Packing, packed_scales
 from mapsto.devices.contraction.products import Multiply
 from mapsto.devices.contraction.tile_plan import NEAR_BYTES
@@ -26,7 +27,6 @@ from mapsto.plan.kernels import Renamer
 # 512 rows products ran 1.0 to 2.5 times as fast, packing counted, with 128 0.9 to 1.8 (docs/performance-log.md).
 MANY_ROWS = 128
 FEW_ROWS = 4  # of one tile: with more, conversions are what takes longest
-_NIBBLE = 4  # bits of an element of which a byte holds two
 
 
 def direct_b(c: Contraction, code: TaskCode) -> Access | None:
@@ -53,21 +53,22 @@ def is_read_once(c: Contraction, by: Multiply) -> bool:
     return rows <= FEW_ROWS and elements * by.b.size > NEAR_BYTES
 
 
-def is_paired(c: Contraction) -> bool:
-    """Whether B's elements are packed two in a byte."""
-    return c.scale is not None and c.b.dtype.bits == _NIBBLE
+def is_of_nibbles(c: Contraction) -> bool:
+    """Whether elements of B have 4 bits, of which several are packed in one."""
+    return c.scale is not None and c.b.dtype.packed_size < 1
 
 
 def is_cut(c: Contraction) -> bool:
-    """Whether a pair of channels of such a B would have one channel, or two scales."""
-    (channel,) = c.channels
-    assert isinstance(channel.extent, int)
-    return is_paired(c) and (c.block % 2 != 0 or channel.extent % 2 != 0)
+    """Whether an element of such a packed B would have channels of two scales, or a block too many channels."""
+    channels = c.channels[0].extent
+    assert isinstance(channels, int)
+    block = min(c.block, channels)
+    return is_of_nibbles(c) and (block > MOST_CHANNELS or (c.block < channels and c.block % CHANNELS != 0))
 
 
 def why_widened(c: Contraction) -> str:
     """Why B in blocks is not widened as it comes."""
-    return "pairs of its channels would be cut" if is_cut(c) else f"more than {FEW_ROWS} rows meet it, or any number"
+    return f"blocks of {c.block} are not packed" if is_cut(c) else f"more than {FEW_ROWS} rows meet it, or any number"
 
 
 def packed_b(c: Contraction, packing: Packing, dtype: DType, code: TaskCode, calls: list[KernelCall]) -> str:
@@ -101,9 +102,8 @@ def _packed(c: Contraction, packing: Packing, dtype: DType, code: TaskCode) -> n
     if c.scale is not None and dtype.is_float:
         scale = np.repeat(code.constants[c.scale.tensor].T, c.block, axis=1)[:, : logical.shape[1]]
         logical = logical.astype(np.int8).astype(np.float32) * scale
-    elif is_paired(c):
-        whole = logical.view(np.uint8) & ((1 << _NIBBLE) - 1)
-        logical = (whole[:, 0::2] | whole[:, 1::2] << _NIBBLE).view(np.int8)
+    elif is_of_nibbles(c):
+        logical = packed_nibbles(logical.astype(np.int8))
     packed = packing.pack(_joined(logical, len(c.windows), packing)).reshape(-1)
     return np.ascontiguousarray(packed, dtype=dtype.numpy)
 
