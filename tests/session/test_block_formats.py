@@ -7,6 +7,7 @@ import math
 import numpy as np
 import onnx
 import pytest
+from tests import opencl
 from tests.importers.models import model, node, port
 
 import mapsto
@@ -35,7 +36,8 @@ def product(rows: int | str, w: np.ndarray) -> onnx.ModelProto:
 
 def packed(exe: mapsto.Executable) -> int:
     """Bytes of the constants that products read."""
-    (found,) = [b.bytes for b in exe.program.buffers if b.kind == "constant" and b.name.startswith("w")]
+    read = [b for b in exe.program.buffers if b.kind == "constant" and not b.name.startswith("w.scales")]
+    (found,) = (b.bytes for b in read if b.name.startswith("w"))
     assert isinstance(found, int)
     return found
 
@@ -175,3 +177,39 @@ def test_tied_weights(name: str) -> None:
     found = exe.run({"ids": np.array([7])})
     np.testing.assert_array_equal(found["x"], table[[7]])
     assert_near(found["y"], table[[7]], np.ascontiguousarray(table.T), name)
+
+
+@each_format
+def test_two_products_of_one_matrix_read_one(name: str) -> None:
+    nodes = [node("MatMul", ["x", "w"], ["a"], "one"), node("Tanh", ["a"], ["b"], "act")]
+    nodes.append(node("MatMul", ["b", "w"], ["y"], "other"))
+    w = array(64, 64)
+    exe, x = mapsto.compile(model(nodes, {"x": [1, 64]}, ["y"], {"w": w}), formats=name), array(1, 64)
+    np.testing.assert_allclose(exe(x), np.tanh(x @ real(w, name)) @ real(w, name), rtol=1e-4, atol=1e-4)
+    packed(exe)  # there is one
+
+
+@each_format
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(1, 0, 8), (1, 8, 0), (0, 8, 8), (0, 0, 0)])
+def test_nothing_to_sum_or_to_make(name: str, rows: int, depth: int, columns: int) -> None:
+    found = mapsto.compile(product(rows, array(depth, columns)), formats=name)(array(rows, depth))
+    np.testing.assert_array_equal(found, np.zeros((rows, columns), np.float32))
+
+
+@each_format
+@pytest.mark.parametrize("rows", [1, 3, 6])
+def test_on_another_device(name: str, rows: int) -> None:
+    opencl.required()
+    w, x = array(100, 72), array(rows, 100)
+    assert_near(mapsto.compile(product(rows, w), formats=name, device="opencl")(x), x, w, name)
+
+
+def test_within_an_accuracy() -> None:
+    """They may be among the formats that are looked for; whether they are faster is another matter."""
+    w, x = array(576, 640), array(4, 576)
+    accuracy = mapsto.Accuracy({"x": x}, drop=0.02, seconds=5.0, formats=("int8-weights", "int4-weights"))
+    exe = mapsto.compile(product(1, w), accuracy=accuracy)
+    (line,) = exe.plan.formats
+    assert line.format in ("f32", "int8-weights")  # 4 bits lose more
+    again = mapsto.compile(product(1, w), plan=exe.plan.text())
+    np.testing.assert_array_equal(exe(x[:1]), again(x[:1]))

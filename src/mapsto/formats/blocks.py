@@ -10,10 +10,13 @@ scale is that of least squares for the integers that were found, sum(w q) / sum(
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 
 from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.graph import Value
+from mapsto.ops.builder import Builder
 from mapsto.passes.sites import Site
 
 BLOCK = 32  # weights of one scale
@@ -74,12 +77,25 @@ def _of_4_bits(unit: Array) -> tuple[Array, Array]:
     return whole, np.where(squares > 0, fitted, scale).astype(np.float32)
 
 
-def block_product(site: Site, dtype: DType) -> Value:
-    """The node's product by its weights in blocks of these integers."""
-    b, weights = site.builder, site.input(1)
-    array = b.array(weights)
-    assert array is not None
-    whole, scales = block_weights(array, dtype)
-    q = b.constant(whole.astype(dtype.numpy), weights.name)
-    operands = [site.input(0), q, b.constant(scales, "scales")]
-    return b.add("block_matmul", operands, {"block": BLOCK}, (), [site.node.output.name])[0]
+@dataclass
+class BlockConstants:
+    """Constants of a graph in the making, by the weights that they stand for: products of one matrix read one."""
+
+    found: dict[tuple[int, str, DType], tuple[Value, Value]] = field(default_factory=dict)
+
+    def product(self, site: Site, dtype: DType) -> Value:
+        """The node's product by its weights in blocks of these integers."""
+        b = site.builder
+        operands = [site.input(0), *self._of(b, site.input(1), dtype)]
+        return b.add("block_matmul", operands, {"block": BLOCK}, (), [site.node.output.name])[0]
+
+    def _of(self, b: Builder, weights: Value, dtype: DType) -> tuple[Value, Value]:
+        """Integers and scales: in the same graph, as another one may not see them."""
+        key = id(b), weights.name, dtype
+        if key not in self.found:
+            array = b.array(weights)
+            assert array is not None
+            whole, scales = block_weights(array, dtype)
+            q = b.constant(whole.astype(dtype.numpy), weights.name)
+            self.found[key] = q, b.constant(scales, f"{weights.name}.scales")
+        return self.found[key]

@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mapsto.formats.blocks import block_product
+from mapsto.formats.blocks import BlockConstants
 from mapsto.formats.chosen import PRODUCTS, ChosenFormat
 from mapsto.formats.integers import integer_product
 from mapsto.formats.stored import Stored
@@ -96,6 +96,7 @@ class _Narrowing:
     formats: Mapping[str, ChosenFormat]
     stored: Mapping[str, Stored]
     known: dict[str, tuple[Stored, Value]] = field(default_factory=dict)
+    blocks: BlockConstants = field(default_factory=BlockConstants)
 
     def rewrite(self, site: Site) -> Sequence[Value] | None:
         if len(site.node.outputs) != 1:
@@ -129,7 +130,7 @@ class _Narrowing:
         b = site.builder
         assert found.format is not None
         if found.format.is_in_blocks:
-            return block_product(site, found.format.operands)
+            return self.blocks.product(site, found.format.operands)
         if found.format.is_quantised:
             assert found.stored is not None
             return integer_product(site, self._narrow(b, site.input(0), found.stored), found.stored)
