@@ -51,7 +51,8 @@ Products of 8-bit integers (ConvInteger, MatMulInteger, QLinearConv, QLinearMatM
 QAttention, MatMulIntegerToFloat, DynamicQuantizeMatMul) are summed in 32 bits without a rounding on the way, on every
 instruction set. Nothing is added in 16 bits: ONNX Runtime does so on processors without VNNI, and saturates there.
 MatMul, Gemm and Conv between DequantizeLinear and QuantizeLinear are such products too, where scales vary along the
-result's channels alone and 32 bits hold any sum; what only moves data between the two moves bytes.
+result's channels alone and 32 bits hold any sum, or products of floats where those are predicted to take less
+([formats.md](formats.md#models-that-are-quantised-already)); what only moves data between the two moves bytes.
 DynamicQuantizeLSTM quantises its inputs, all at once, and its states, in every step, to 8 bits by their own ranges, as
 ONNX Runtime does on one thread (with peepholes, a clip or other activations its steps are computed in f32).
 MatMulNBits unpacks its weights when compiling, so they take the memory of floats.

@@ -168,6 +168,23 @@ def test_run_adapts_to_sizes(call: Call, tmp_path: Path) -> None:
     assert code == 2 and "--adapt needs an ONNX file" in err
 
 
+def test_exact_integers_where_they_are_asked_for(
+    compiler: Compiler, model: Path, call: Call, tmp_path: Path
+) -> None:
+    for command in (("run",), ("check", "--no-reference"), ("compile", "-o", tmp_path / "a.mapsto")):
+        call(*command, model)
+        assert compiler.asked["exact_integers"] is False
+        call(*command, model, "--exact-integers")
+        assert compiler.asked["exact_integers"] is True
+    code, _, err = call("run", tmp_path / "a.mapsto", "--exact-integers")
+    assert code == 2 and "--exact-integers need an ONNX file" in err
+    for asked in (("run", "--device", "cpu,opencl"), ("bench", "--device", "cpu,opencl")):
+        code, _, err = call(asked[0], model, *asked[1:], "--exact-integers")
+        assert code == 2 and "for one device so far" in err
+    code, _, err = call("plan", model, "--verify", "--exact-integers")
+    assert code == 2 and "leave --formats and the like out" in err
+
+
 def test_indices_are_checked_unless_it_is_said(compiler: Compiler, model: Path, call: Call, tmp_path: Path) -> None:
     for command in (("run",), ("check", "--no-reference"), ("compile", "-o", tmp_path / "a.mapsto")):
         call(*command, model)

@@ -135,6 +135,35 @@ def test_a_convolution_pads_by_what_stands_for_zero(group: int, per_channel: boo
         check(*made, [DType.I32])
 
 
+BIASES = {
+    "whole": (np.arange(-4, 4) * 1000, 1.0, np.int32(0), True),
+    "without a zero point": (np.arange(-4, 4) * 1000, 1.0, None, True),
+    "another scale": (np.arange(-4, 4) * 1000, 1.01, None, False),
+    "a zero point": (np.arange(-4, 4) * 1000, 1.0, np.int32(5), False),
+    "beyond 32 bits": (np.full(8, (1 << 31) - 1000), 1.0, None, False),
+}
+
+
+@pytest.mark.parametrize("kind", BIASES)
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("zero", [0, 200])
+def test_a_bias_of_32_bits_is_added_to_the_sums(kind: str, per_channel: bool, zero: int) -> None:
+    whole, more, point, is_whole = BIASES[kind]
+    x, w = integers(np.uint8, (2, 4, 9, 11)), integers(np.int8, (8, 4, 3, 3), 1)
+    scales = np.linspace(0.01, 1, 8) if per_channel else np.asarray(0.3)
+    way = {"scale": scales, "zero": np.zeros(8), "axis": 0} if per_channel else {"scale": scales}
+    given, feed = two("Conv", x, w, {"scale": 0.1, "zero": zero}, way, pads=[1, 1, 1, 1])
+    own = (np.float32(0.1) * scales.astype(np.float32) * np.float32(more)).astype(np.float32)
+    tensors = {"b": whole.astype(np.int32), "b_s": own}
+    tensors |= {} if point is None else {"b_z": np.full_like(own, point, np.int32)}
+    given.graph.node.insert(0, node("DequantizeLinear", list(tensors), ["b_f"], **({"axis": 0} if per_channel else {})))
+    given.graph.node[-1].input.append("b_f")
+    given.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    check(given, feed, [DType.I32])
+    convs = [n for n in prepared(given, None, ()).nodes if n.op == "conv"]
+    assert [len(n.inputs) == 3 and bool(n.inputs[2]) for n in convs] == [is_whole]
+
+
 def test_two_activations() -> None:
     """Scores of attention: both sides come with the run."""
     ends = [dequantised(name, np.int8, scale, 3) for name, scale in (("q", 0.1), ("k", 0.2))]
@@ -153,7 +182,7 @@ def test_sums_are_exact_up_to_the_end_of_32_bits() -> None:
         assert products(prepared(given, None)) == [kind]
         if kind is DType.I32:
             exact = np.float32(int(x.astype(np.int64).sum() * 255))
-            assert mapsto.compile(given).run(feed)["y"].item() == exact
+            assert mapsto.compile(given, exact_integers=True).run(feed)["y"].item() == exact
 
 
 def some_products() -> dict[str, tuple[Any, Arrays]]:

@@ -12,6 +12,7 @@ from tests.loop.agreement import ISAS, assert_same, both, check, special_values
 from tests.loop.helpers import native
 
 from mapsto.devices.cpu.isa import Isa
+from mapsto.errors import UnsupportedError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, floordiv, load, maximum, minimum, mod, mul, sym
 from mapsto.loop.ast import (
@@ -33,6 +34,8 @@ from mapsto.loop.ast import (
     Let,
     LetIndex,
     Load,
+    Lookup,
+    Nearest,
     Param,
     ReduceLanes,
     Select,
@@ -173,6 +176,44 @@ def test_integers_of_floats_at_their_limits(isa: Isa, lanes: int, source: DType)
     function = cast_function(source, lanes)
     outs = [np.zeros(a.size, t.numpy) for t in ELEMENTS]
     both(function, native([function], isa)[function.name], [a, *outs], [], 0, a.size // lanes)
+
+
+@pytest.mark.parametrize("low, high", [(0, 255), (-7, 248), (-128, 127), (5, 5)])
+@pytest.mark.parametrize("lanes", [1, 3, 8, 16])
+def test_the_nearest_integers_between_bounds(isa: Isa, lanes: int, low: int, high: int) -> None:
+    """Halves to even; beyond the bounds, and what is no number."""
+    halves = np.arange(low - 4, high + 5, 0.5, np.float32)
+    hard = [*halves, *np.nextafter(halves, np.float32(np.inf)), *np.nextafter(halves, np.float32(-np.inf))]
+    a = np.asarray([*hard, np.nan, np.inf, -np.inf, -0.0, 3e38, -3e38, 2.0**31, -(2.0**31)], np.float32)
+    a = np.resize(a, -(-a.size // lanes) * lanes)
+    at = mul(sym("i"), lanes)
+    store = Store("out", at, Nearest(Load("a", at, Type(DType.F32, lanes)), low, high))
+    params = (Param("a", DType.F32), Param("out", DType.I32, True))
+    function = Function("nearest", params, (), (For("i", sym("begin"), sym("end"), (store,)),))
+    out = np.zeros(a.size, np.int32)
+    both(function, native([function], isa)["nearest"], [a, out], [], 0, a.size // lanes)
+    interpret(function, [a, out], (), 0, a.size // lanes)
+    held = np.where(np.isnan(a), low, np.clip(np.rint(a.astype(np.float64)), low, high))
+    np.testing.assert_array_equal(out, held)
+
+
+def test_a_table_of_bytes_is_looked_up(isa: Isa) -> None:
+    """Where registers hold one; elsewhere it is refused, and nobody asks for it."""
+    rng = np.random.default_rng(0)
+    table = tuple(int(n) for n in rng.integers(0, 256, 256))
+    t = Type(DType.I32, 16)
+    store = Store("out", mul(sym("i"), 16), Lookup(Load("a", mul(sym("i"), 16), t), table))
+    params = (Param("a", DType.I32), Param("out", DType.I32, True))
+    function = Function("table", params, (), (For("i", sym("begin"), sym("end"), (store,)),))
+    a = np.concatenate([np.arange(256), rng.permutation(256)]).astype(np.int32)
+    if not isa.has("permute_words"):
+        with pytest.raises(UnsupportedError, match="table of bytes"):
+            to_llvm(function, isa.capabilities)
+        return
+    out = np.zeros(a.size, np.int32)
+    native([function], isa)["table"]([a, out], [], 0, a.size // 16)
+    np.testing.assert_array_equal(out, np.asarray(table)[a])
+    both(function, native([function], isa)["table"], [a, out], [], 0, a.size // 16)
 
 
 @pytest.mark.parametrize("target", [DType.F16, DType.BF16])

@@ -24,6 +24,7 @@ from mapsto.loop.ast import (
     LaneMask,
     Let,
     Load,
+    Lookup,
     Param,
     Prefetch,
     ReduceLanes,
@@ -178,6 +179,7 @@ def test_a_program_holds_a_helper_once() -> None:
     ("value", "reason"),
     [
         (Fma(*[Const(1.0, Type(DType.F16, 8))] * 3), "fma in f16"),
+        (Lookup(Const(1, Type(DType.I32, 16)), (0,) * 256), "a table of bytes in registers"),
         (Bitcast(Load("x", 0, Type(DType.F32, 12)), Type(DType.U8, 48)), "the bits of f32x12 as u8x48"),
     ],
 )

@@ -124,6 +124,13 @@ FormatsOption = Annotated[
         "int8-weights, int4-weights. All products, or 'conv*=bf16'. Repeatable.",
     ),
 ]
+ExactIntegersOption = Annotated[
+    bool,
+    typer.Option(
+        "--exact-integers",
+        help="Products of a quantised model in integers, the same on every processor; none in f32 as it may be faster.",
+    ),
+]
 CalibrateOption = Annotated[
     Path | None,
     typer.Option("--calibrate", metavar="FILE.npz", help="Examples to quantise by, along the first axes."),
@@ -211,6 +218,7 @@ def run(
     metric: MetricOption = None,
     drop: DropOption = None,
     max_error: MaxErrorOption = None,
+    exact_integers: ExactIntegersOption = False,
     json: Json = False,
 ) -> None:
     """Compile a model and run it: prints its outputs and how long it took.
@@ -220,7 +228,9 @@ def run(
     from mapsto.cli.open import Divided, Formatted
     from mapsto.cli.run import run_model
 
-    formed = Formatted(formats or [], calibrate, calibrator, accuracy, metric, drop, max_error)
+    formed = Formatted(
+        formats or [], calibrate, calibrator, accuracy, metric, drop, max_error, exact_integers
+    )  # fmt: skip
     fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer, limit or [], power)
     code = run_model(
         model, *fed, threads, output, repeat, check_indices, seed, data_root, device, cache, adapt, plan, how, deadline,
@@ -261,13 +271,16 @@ def compile_(
     metric: MetricOption = None,
     drop: DropOption = None,
     max_error: MaxErrorOption = None,
+    exact_integers: ExactIntegersOption = False,
     json: Json = False,
 ) -> None:
     """Compile a model into one file that runs without compiling again."""
     from mapsto.cli.compile import compile_model
     from mapsto.cli.open import Divided, Formatted
 
-    formed = Formatted(formats or [], calibrate, calibrator, accuracy, metric, drop, max_error)
+    formed = Formatted(
+        formats or [], calibrate, calibrator, accuracy, metric, drop, max_error, exact_integers
+    )  # fmt: skip
     how = Divided(pin or [], objective, placer, limit or [], power)
     asked = (model, output, shape or [], update or [])
     compile_model(*asked, threads, plan, check_indices, data_root, cache, device, how, formed, json)
@@ -317,6 +330,7 @@ def bench(
     worst: Annotated[
         bool, typer.Option("--worst", help="With --kernels: those first that lose most time to their limit.")
     ] = False,
+    exact_integers: ExactIntegersOption = False,
     json: Json = False,
 ) -> None:
     """Time a model beside other engines: alternately, each in a process of its own, medians and quartiles."""
@@ -329,11 +343,13 @@ def bench(
 
         if plan is not None:
             raise UsageError("--plan: kernels are timed as they are planned now; leave --plan or --kernels out")
-        bench_kernels(model, *fed, threads, seconds, dynamic, kernels, worst, seed, data_root, device, json)
+        how = (kernels, worst, seed, data_root, device, exact_integers)
+        bench_kernels(model, *fed, threads, seconds, dynamic, *how, json)
         return
 
     engines = [name.strip() for name in against.split(",") if name.strip()]
-    bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, device, pin or [], plan, json)
+    ours = (device, pin or [], plan, exact_integers)
+    bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, *ours, json)
 
 
 RecipeFile = Annotated[
@@ -453,13 +469,14 @@ def check(
         float | None,
         typer.Option("--max-error", metavar="1e-2", min=0.0, help="Of each channel, instead of the rule for f32."),
     ] = None,
+    exact_integers: ExactIntegersOption = False,
     json: Json = False,
 ) -> None:
     """Compare our outputs with the numpy reference and, if installed, ONNX Runtime. Exit code 1 if too far off."""
     from mapsto.cli.check import check_model, check_passes
     from mapsto.cli.open import Divided, Formatted
 
-    formed = Formatted(formats or [], calibrate, calibrator)
+    formed = Formatted(formats or [], calibrate, calibrator, exact_integers=exact_integers)
     fed, how = (inputs, given or [], shape or []), Divided(pin or [], objective, placer, limit or [], power)
     if passes:
         code = check_passes(model, *fed, seed, data_root, json)
@@ -550,6 +567,7 @@ def plan(
     metric: MetricOption = None,
     drop: DropOption = None,
     max_error: MaxErrorOption = None,
+    exact_integers: ExactIntegersOption = False,
     json: Json = False,
 ) -> None:
     """Print the plan: how each operation is mapped onto this machine, with the reason; or onto a described one."""
@@ -565,7 +583,7 @@ def plan(
         from mapsto.cli.machines import show_simulation
 
         _refuse_of_this_machine(verify, worst, inputs, given, threads, device != "cpu", power)
-        _refuse_of_this_machine(formats, calibrate, calibrator, accuracy)
+        _refuse_of_this_machine(formats, calibrate, calibrator, accuracy, exact_integers)
         places = (limit or [], pin or [], placer or "exact", deadline, trace)
         code = show_simulation(model, machine, shape or [], objective or "latency", *places, output, data_root, json)
         raise typer.Exit(code)
@@ -576,7 +594,7 @@ def plan(
             raise typer.BadParameter(
                 "--verify is of one device: leave --objective, --pin, --placer, --limit, --power and --deadline out"
             )
-        if formats or calibrate or calibrator or accuracy:
+        if formats or calibrate or calibrator or accuracy or exact_integers:
             raise typer.BadParameter("--verify is of formats as the model has them: leave --formats and the like out")
         from mapsto.cli.prediction import verify_plan
 
@@ -585,7 +603,9 @@ def plan(
         return
     from mapsto.cli.open import Divided, Formatted
 
-    formed = Formatted(formats or [], calibrate, calibrator, accuracy, metric, drop, max_error)
+    formed = Formatted(
+        formats or [], calibrate, calibrator, accuracy, metric, drop, max_error, exact_integers
+    )  # fmt: skip
     how = Divided(pin or [], objective, placer, limit or [], power)
     code = show_plan(model, shape or [], threads, output, data_root, device, cache, how, deadline, formed, json)
     raise typer.Exit(code)
@@ -636,13 +656,16 @@ def explain(
     metric: MetricOption = None,
     drop: DropOption = None,
     max_error: MaxErrorOption = None,
+    exact_integers: ExactIntegersOption = False,
     json: Json = False,
 ) -> None:
     """Say what became of one node: where it runs, in which kernel and layout, and what was considered instead."""
     from mapsto.cli.open import Divided, Formatted
     from mapsto.cli.plan import explain_node
 
-    formed = Formatted(formats or [], calibrate, calibrator, accuracy, metric, drop, max_error)
+    formed = Formatted(
+        formats or [], calibrate, calibrator, accuracy, metric, drop, max_error, exact_integers
+    )  # fmt: skip
     how = Divided(pin or [], objective, placer, limit or [], power)
     explain_node(model, node, shape or [], threads, data_root, device, cache, how, formed, json)
 

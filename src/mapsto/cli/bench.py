@@ -34,6 +34,7 @@ def bench_model(
     device: str,
     pin: Sequence[str],
     plan: Path | None,
+    exact_integers: bool,
     as_json: bool,
 ) -> None:
     if pin and not several(device):
@@ -49,7 +50,10 @@ def bench_model(
     fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
     fixed = shapes if dynamic else fixed_shapes(fed.feed)
     text = None if plan is None else read_text(plan, "plan")
+    if exact_integers and several(device):
+        raise UsageError("--exact-integers is for one device so far")
     ours: dict[str, Any] = {"data_root": data_root, "device": device, "pins": pins, "plan": text}
+    ours["exact_integers"] = exact_integers
     setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, **ours)
     with progress_bar(f"timing {model.name}") as progress:
         report = measure(setup, [OURS, *against], progress)

@@ -27,6 +27,7 @@ def bench_kernels(
     seed: int,
     data_root: Path | None,
     device: str,
+    exact_integers: bool,
     as_json: bool,
 ) -> None:
     if not kernels:
@@ -39,7 +40,8 @@ def bench_kernels(
     fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
     fixed = shapes if dynamic else fixed_shapes(fed.feed)
     with progress_bar(f"timing {model.name}") as progress:
-        report = kernels_at_limits(model, fixed, fed.feed, threads, seconds, data_root, progress)
+        asked = (data_root, progress, exact_integers)
+        report = kernels_at_limits(model, fixed, fed.feed, threads, seconds, *asked)
     if as_json:
         print_json({"model": str(model)} | report.to_json() | {"made_inputs": dict(fed.made)})
         return

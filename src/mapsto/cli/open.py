@@ -65,7 +65,8 @@ class Divided:
 @dataclass(frozen=True)
 class Formatted:
     """What number formats are asked for. data: a file of examples by which values are quantised; accuracy: one of
-    examples by which formats are found that lose no more than max_error, or of a metric, than drop.
+    examples by which formats are found that lose no more than max_error, or of a metric, than drop. exact_integers:
+    products of a quantised model in integers alone.
     """
 
     formats: Sequence[str] = field(default_factory=list)
@@ -75,9 +76,13 @@ class Formatted:
     metric: str | None = None
     drop: float | None = None
     max_error: float | None = None
+    exact_integers: bool = False
 
     def options(self) -> dict[str, Any]:
         """For `mapsto.compile`. Raises UsageError, and ArgumentError for what is not there."""
+        return {**self._options(), "exact_integers": self.exact_integers}
+
+    def _options(self) -> dict[str, Any]:
         if self.accuracy is not None:
             return {"accuracy": self._accuracy(self.accuracy)}
         if self.metric is not None or self.drop is not None or self.max_error is not None:
@@ -156,7 +161,7 @@ def open_model(
         if adapt:
             raise UsageError(f"{model} is compiled already: --adapt needs an ONNX file")
         if formats:
-            raise UsageError(f"{model} is compiled already: --formats needs an ONNX file")
+            raise UsageError(f"{model} is compiled already: --formats and --exact-integers need an ONNX file")
         executable = mapsto.load(model, threads=threads)
         divided = isinstance(executable, mapsto.DividedExecutable)
         return Opened(executable, "loaded", time.perf_counter() - began, divided)
@@ -164,7 +169,7 @@ def open_model(
         if adapt:
             raise UsageError("--adapt is for one device")
         if formats:
-            raise UsageError("--formats is for one device so far")
+            raise UsageError("--formats and --exact-integers are for one device so far")
         made = _divided(model, shapes, threads, plan, check_indices, data_root, device, cache, how, updates)
         return Opened(made, "divided", time.perf_counter() - began, True)
     if how:

@@ -88,7 +88,8 @@ class _Quantising:
         self.names = given | set(self.makers) | {tensor.name for tensor in graph.initializer} | set(self.nodes)
 
     def made(self) -> QdqModel:
-        of = {name: line for line in self.lines if line.format != "f32" for name in self._products(line)}
+        lines = [line for line in self.lines if line.format not in ("f32", "integers")]
+        of = {name: line for line in lines for name in self._products(line)}
         nodes: list[Any] = []
         for name, node in self.nodes.items():
             if name in of:

@@ -50,7 +50,10 @@ _EVERY = (
     ProductFormat("int8", DType.U8, 2.0**-6),
     ProductFormat("int16", DType.I16, 2.0**-10),
 )
-FORMATS: Mapping[str, ProductFormat | None] = {"f32": None, **{each.name: each for each in _EVERY}}
+# `integers`: of products that a model has quantised already, as it has them; `f32`: those too in floats.
+FORMATS: Mapping[str, ProductFormat | None] = {
+    "f32": None, **{each.name: each for each in _EVERY}, "integers": None
+}  # fmt: skip
 
 
 BYTE_STEPS = 255  # from the least byte to the greatest
@@ -90,11 +93,21 @@ class WantedFormats:
 
     def of(self, names: Iterable[str]) -> ProductFormat | None:
         """The format of a node that these source nodes stand for; None: as the model says."""
+        name = self.name_of(names)
+        return None if name is None else FORMATS[name]
+
+    def name_of(self, names: Iterable[str]) -> str | None:
+        """The name of what is asked for of such a node; None: nothing is."""
         every = tuple(names)
         for pattern, name in reversed(self.pairs):
             if any(fnmatchcase(each, pattern) for each in every):
-                return FORMATS[name]
+                return name
         return None
+
+    @property
+    def of_quantised(self) -> WantedFormats:
+        """What is asked of products that a model has quantised already: f32 or integers."""
+        return WantedFormats(tuple((pattern, name if name == "f32" else "integers") for pattern, name in self.pairs))
 
     @property
     def needs_ranges(self) -> bool:

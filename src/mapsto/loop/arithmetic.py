@@ -231,6 +231,12 @@ def _saturate(a: Array, element: DType) -> Array:
     return inside
 
 
+def nearest(a: Array, low: int, high: int) -> Array:
+    """The nearest i32, halves to even, between these bounds; of NaN the lower one."""
+    held = np.clip(np.where(np.isnan(a), np.float32(low), a), low, high)
+    return np.asarray(np.rint(held).astype(np.int32))
+
+
 def _narrow_to_bf16(a: Array) -> Array:
     """One rounding: through f32 rounded to odd."""
     with np.errstate(over="ignore"):

@@ -184,6 +184,35 @@ class Cast:
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """An f32 as the nearest i32 (halves to even), lane by lane: of what is beyond these bounds, the bound; of NaN, the
+    lower one. Both are of at most 24 bits.
+    """
+
+    a: Value
+    low: int
+    high: int
+
+    @property
+    def type(self) -> Type:
+        return Type(DType.I32, self.a.type.lanes)
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """Of a table of 256 bytes (0 to 255) that with this number, lane by lane: an i32 of an i32 from 0 to 255. For
+    devices that keep such a table in registers.
+    """
+
+    a: Value
+    table: tuple[int, ...]
+
+    @property
+    def type(self) -> Type:
+        return self.a.type
+
+
+@dataclass(frozen=True)
 class Bitcast:
     """The same bits as another type of the same total size (lanes may change: 2*lanes bf16 <-> lanes f32/i32)."""
 
@@ -249,6 +278,8 @@ Value = (
     | Fma
     | Dot
     | Cast
+    | Nearest
+    | Lookup
     | Bitcast
     | Shuffle
     | ReduceLanes

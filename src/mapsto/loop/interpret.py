@@ -16,7 +16,7 @@ import numpy as np
 
 from mapsto.ir.dtypes import Array, DType, filled
 from mapsto.ir.expr import Dim, Expr, evaluate
-from mapsto.loop.arithmetic import binary, compare, convert, dot, fold_lanes, fused_multiply_add, unary
+from mapsto.loop.arithmetic import binary, compare, convert, dot, fold_lanes, fused_multiply_add, nearest, unary
 from mapsto.loop.ast import (
     Alloc,
     Assign,
@@ -39,6 +39,8 @@ from mapsto.loop.ast import (
     Let,
     LetIndex,
     Load,
+    Lookup,
+    Nearest,
     Prefetch,
     ReduceLanes,
     Scatter,
@@ -271,6 +273,8 @@ _VALUES: dict[type, Callable[[_Machine, Any], Array]] = {
     Fma: lambda m, v: fused_multiply_add(m.value(v.a), m.value(v.b), m.value(v.c)),
     Dot: lambda m, v: dot(v.kind, m.value(v.a), m.value(v.b), m.value(v.c)),
     Cast: lambda m, v: convert(m.value(v.a), v.type.element),
+    Nearest: lambda m, v: nearest(m.value(v.a), v.low, v.high),
+    Lookup: lambda m, v: np.asarray(v.table, np.int32)[m.value(v.a)],
     Bitcast: _Machine.bitcast,
     Shuffle: _Machine.shuffle,
     ReduceLanes: lambda m, v: fold_lanes(v.binary, m.value(v.a)),

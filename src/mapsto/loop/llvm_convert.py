@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mapsto.errors import UnsupportedError
 from mapsto.ir.dtypes import DType
 from mapsto.loop.ast import Type
 from mapsto.loop.llvm_emit import IrWriter, element_text, mangled, type_text, vector_text
@@ -20,12 +21,15 @@ _BELOW_2_31 = 2**31 - 2**7  # the greatest f32 below 2^31
 _F16_MAGIC = 0x77800000  # 2^112 as f32 bits: moves a half's exponent (bias 15) to a float's (bias 127)
 
 
+TABLE_LANES = 16  # in which a table of bytes is looked up
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What the target's processor does in one instruction.
 
     `features`: fma, round, f16 (f16 <-> f32), bf16 (f32 -> bf16), dot_bf16, dot_u8s8, masked (vectors loaded under a
-    mask), masked_narrow (those of elements below 32 bits too).
+    mask), masked_narrow (those of elements below 32 bits too), permute_words (16 words of two vectors).
     """
 
     features: frozenset[str] = frozenset()
@@ -106,8 +110,10 @@ class Converter:
         low, high = int(limits.min), int(limits.max)
         in_f32 = source.element is DType.F32
         within = high if high < 1 << 24 or not in_f32 else _BELOW_2_31
-        number = e.op("fcmp ord", floats, a, "zeroinitializer")
-        held = e.choose(lanes, number, floats, a, "zeroinitializer")
+        held = a
+        if low != 0:  # a comparison with 0 that NaN loses makes it 0 as well
+            number = e.op("fcmp ord", floats, a, "zeroinitializer")
+            held = e.choose(lanes, number, floats, a, "zeroinitializer")
         for sign, limit in (("ogt", low), ("olt", within)):
             bound = f"splat ({element_text(source.element)} {limit}.0)"
             held = e.choose(lanes, e.op(f"fcmp {sign}", floats, held, bound), floats, held, bound)
@@ -121,6 +127,32 @@ class Converter:
         for name, limit in (("smin", high), ("smax", low)):  # instruction selection then knows that packing is exact
             words = e.intrinsic(name, i32, words, f"splat (i32 {limit})")
         return e.to("trunc", i32, words, type_text(target))
+
+    def nearest(self, a: str, source: Type, low: int, high: int) -> str:
+        """Between bounds first, the lower one where a comparison is lost by NaN, so that any number is one of i32."""
+        e, floats, held = self.emitter, type_text(source), a
+        for sign, limit in (("ogt", low), ("olt", high)):
+            bound = f"{limit}.0" if source.lanes == 1 else f"splat (float {limit}.0)"
+            held = e.choose(source.lanes, e.op(f"fcmp {sign}", floats, held, bound), floats, held, bound)
+        words = type_text(Type(DType.I32, source.lanes))
+        return e.call(words, f"llvm.lrint.{mangled(words)}.{mangled(floats)}", [(floats, held)])
+
+    def lookup(self, a: str, table: Sequence[int], lanes: int) -> str:
+        """Four bytes a word, 32 words an instruction; of the word that is found, the byte is shifted down."""
+        if lanes != TABLE_LANES or not self.capabilities.has("permute_words"):
+            raise UnsupportedError(f"a table of bytes is not looked up in {lanes} lanes here")
+        e, i32 = self.emitter, vector_text("i32", lanes)
+        words = np.asarray(table, np.uint8).view("<i4")
+        parts = [f"<{', '.join(f'i32 {word}' for word in words[k : k + lanes])}>" for k in range(0, len(words), lanes)]
+        place = e.op("lshr", i32, a, "splat (i32 2)")
+        name = f"llvm.x86.avx512.vpermi2var.d.{32 * lanes}"
+        low, high = (
+            e.call(i32, name, [(i32, first), (i32, place), (i32, second)])
+            for first, second in (parts[:2], parts[2:])
+        )
+        word = e.choose(lanes, e.op("icmp ugt", i32, a, "splat (i32 127)"), i32, high, low)
+        bits = e.op("shl", i32, e.op("and", i32, a, "splat (i32 3)"), "splat (i32 3)")
+        return e.op("and", i32, e.op("lshr", i32, word, bits), "splat (i32 255)")
 
     def _from_integer(self, a: str, source: Type, target: Type) -> str:
         narrow = target.element.is_half

@@ -26,6 +26,8 @@ from mapsto.loop.ast import (
     IndexValue,
     LaneMask,
     Load,
+    Lookup,
+    Nearest,
     ReduceLanes,
     Select,
     Shuffle,
@@ -342,6 +344,18 @@ class Values:
         rounding = "_sat_rtz" if source.is_float and target.is_integer else ""
         return f"convert_{type_name(target, width)}{rounding}({a})"
 
+    def nearest(self, v: Nearest) -> Parts:
+        """`fmax` gives the bound for NaN."""
+
+        def part(a: str, width: int) -> str:
+            low, high = (literal(limit, DType.F32, width) for limit in (v.low, v.high))
+            return f"convert_{type_name(DType.I32, width)}_rte(fmin(fmax({a}, {low}), {high}))"
+
+        return self.by_parts(part, v.a)
+
+    def lookup(self, v: Lookup) -> Parts:
+        raise self._refuse("a table of bytes in registers")
+
     def bitcast(self, v: Bitcast) -> Parts:
         """Part for part where their numbers agree, else whole parts cut into equal pieces or put together from them."""
         parts, widths, new = self.value(v.a), split(v.type.lanes), v.type.element
@@ -458,6 +472,8 @@ _TABLE: dict[type, Callable[[Values, Any], Parts]] = {
     Fma: Values.fma,
     Dot: Values.dot,
     Cast: Values.cast,
+    Nearest: Values.nearest,
+    Lookup: Values.lookup,
     Bitcast: Values.bitcast,
     Shuffle: Values.shuffle,
     ReduceLanes: Values.reduce,

@@ -2,6 +2,9 @@
 
 Operands of matmul and conv have one type, which is the result's, or, with an attribute `result`, any types that there
 is a product of (`kernel.products`): the result, and a bias, are of that type then.
+
+`stands_for` is of products of integers alone, and changes none: a model has them as a product of floats of that type,
+dequantised integers, and it may be computed as such (`passes.float_products`).
 """
 
 from __future__ import annotations

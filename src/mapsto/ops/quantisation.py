@@ -25,7 +25,7 @@ def quantise(b: Builder, x: Value, scale: Value, zero: Value | None, dtype: DTyp
     real = DType.F64 if dtype.size > 2 else DType.F32
     ratio = b.one("round", [ratio])
     ratio = ratio if ratio.dtype is real else b.one("cast", [ratio], to=real)
-    if zero is not None:
+    if zero is not None and not _is_known_zero(b, zero):  # -0 and 0 are one integer
         ratio = b.one("add", [ratio, composite.recast(b, zero, real)])
     low, high = (b.constant(np.asarray(limit), "limit", real) for limit in _limits(dtype))
     whole = b.one("cast", [b.one("min", [b.one("max", [ratio, low]), high])], to=dtype.decoded)

@@ -20,6 +20,7 @@ from mapsto.passes.channel_shuffles import ChannelShuffles
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.denormal_weights import DenormalWeights
+from mapsto.passes.float_products import FloatProducts
 from mapsto.passes.gradient import gradient
 from mapsto.passes.hoisting import Hoisting
 from mapsto.passes.identities import Identities
@@ -27,8 +28,10 @@ from mapsto.passes.layout_moves import LayoutMoves
 from mapsto.passes.narrow_products import NarrowProducts
 from mapsto.passes.pad_into_conv import PadIntoConv
 from mapsto.passes.pools_first import PoolsFirst
+from mapsto.passes.requantised import Requantised
 from mapsto.passes.specialise import specialise
 from mapsto.passes.strength import Strength
+from mapsto.passes.unsigned_bytes import UnsignedBytes
 from mapsto.passes.wide_bytes import WideBytes
 
 __all__ = [
@@ -38,6 +41,7 @@ __all__ = [
     "ConcatSlices",
     "DeadCode",
     "DenormalWeights",
+    "FloatProducts",
     "Hoisting",
     "Identities",
     "LayoutMoves",
@@ -45,7 +49,9 @@ __all__ = [
     "PadIntoConv",
     "Pass",
     "PoolsFirst",
+    "Requantised",
     "Strength",
+    "UnsignedBytes",
     "WideBytes",
     "default_passes",
     "gradient",
@@ -73,6 +79,7 @@ def default_passes() -> tuple[Pass, ...]:
         Identities(),
         Strength(),
         DeadCode(),
+        Requantised(),
         AffineFolding(),
         ApartWindows(),
         LayoutMoves(),

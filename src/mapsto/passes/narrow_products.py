@@ -174,12 +174,25 @@ def _by_sums(site: Site, x: _Factor, w: np.ndarray) -> Sequence[Value] | None:
     with b.source(*site.node.provenance):
         if is_conv and any(attrs["pads"]):
             raw, attrs = _padded(b, raw, attrs, x.zero)
+        if is_conv and bias and (shifted := _shifted(b, bias[0], x.zero, sums)) is not None:
+            return b.add(
+                "conv", [raw, weights, shifted], {**attrs, "result": DType.I32}, (), [v.name for v in site.node.outputs]
+            )
         if is_conv:
             sums = sums.reshape(-1, *[1] * (x.value.rank - 2))
         whole = b.add(site.node.op, [raw, weights, *bias], {**attrs, "result": DType.I32})[0]
         zero = x.zero if not is_conv else b.one("reshape", [x.zero], shape=())
         more = b.one("mul", [zero, b.constant(sums, "sums")])
         return b.add("sub", [whole, more], {}, (), [v.name for v in site.node.outputs])
+
+
+def _shifted(b: Builder, bias: Value | None, zero: Value, sums: np.ndarray) -> Value | None:
+    """A bias less a zero point times the sums of the weights, modulo 2^32 as the sums are; None where not constant."""
+    known = [None if v is None else b.array(v) for v in (bias, zero)]
+    if bias is None or known[0] is None or known[1] is None or known[1].size != 1:
+        return None
+    less = known[0].astype(np.int64) - int(known[1].item()) * sums.astype(np.int64)
+    return b.constant(less.astype(np.int32), bias.name)
 
 
 def _padded(b: Builder, raw: Value, attrs: dict[str, Any], zero: Value) -> tuple[Value, dict[str, Any]]:

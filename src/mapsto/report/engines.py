@@ -27,7 +27,7 @@ class Setup:
     """What an engine is opened with. `shapes`: input name -> dims; other inputs stay as the model has them. `device`:
     ours, as `mapsto.compile` takes it, or several with commas between, and `pins` of works to them. `isa`: the
     instruction set that our code is made for, where it is not the processor's widest; `plan`: what it is made by, as
-    text.
+    text; `exact_integers`: as for `mapsto.compile`.
     """
 
     model: Path
@@ -38,6 +38,7 @@ class Setup:
     pins: tuple[tuple[str, str], ...] = ()
     isa: str | None = None
     plan: str | None = None
+    exact_integers: bool = False
 
 
 class OpenEngine(Protocol):
@@ -58,6 +59,8 @@ class _Mapsto:
             self._executable = mapsto.divide(setup.model, names, pins=setup.pins, plan=setup.plan, **where)
         else:
             by: dict[str, Any] = {"device": setup.device, "isa": setup.isa, "plan": setup.plan}
+            if setup.exact_integers:  # an older version (`--before`) does not know it
+                by["exact_integers"] = True
             self._executable = mapsto.compile(setup.model, **by, **where)
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:

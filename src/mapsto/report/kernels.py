@@ -25,7 +25,7 @@ from mapsto.plan.works import walk
 from mapsto.report import machine
 from mapsto.runtime.cpus import pinned
 from mapsto.runtime.executable import Executable
-from mapsto.session.compile import prepared
+from mapsto.session.compile import planned_graph
 from mapsto.session.predict import Predicted, predict
 
 _FEWEST, _LOOKS = 9, 12  # samples of each kernel; looks at the machine between them
@@ -113,11 +113,14 @@ def kernels_at_limits(
     seconds: float,
     data_root: Path | None = None,
     progress: Progress | None = None,
+    exact_integers: bool = False,
 ) -> KernelReport:
     """Compiles a model, and by turns runs it for so many seconds and looks at what the machine can do."""
-    executable = mapsto.compile(model, shapes=shapes, threads=threads, progress=progress, data_root=data_root)
+    asked: dict[str, Any] = {"shapes": shapes, "data_root": data_root}
+    by: dict[str, Any] = {"threads": threads, "progress": progress, "exact_integers": exact_integers}
+    executable = mapsto.compile(model, **asked, **by)
     inputs = [feed[port.name] for port in executable.inputs]
-    needs = _needs(prepared(model, shapes, data_root=data_root), executable, inputs)
+    needs = _needs(planned_graph(model, executable.plan, **asked), executable, inputs)
     ceilings = host_ceilings(threads)
     with pinned(threads) as cpus:
         samples = _sampled(executable, inputs, seconds, ceilings, progress)

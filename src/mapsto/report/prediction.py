@@ -18,7 +18,7 @@ from mapsto.machine.spec import Machine
 from mapsto.machine.text import digest
 from mapsto.plan.initial import constants_of
 from mapsto.runtime.executable import Executable
-from mapsto.session.compile import prepared
+from mapsto.session.compile import planned_graph
 from mapsto.session.predict import predict
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def verify(
     executable = mapsto.compile(model, shapes=shapes, threads=threads, progress=progress, **where)
     inputs = [feed[port.name] for port in executable.inputs]
     sizes = executable.sizes(*inputs)
-    graph = prepared(model, shapes, data_root=data_root)
+    graph = planned_graph(model, executable.plan, shapes, **where)
     maker = backend_named(device, cache=False, isa=None).maker(constants_of(graph))
     predicted = predict(graph, sizes, maker, executable.threads)
     measured, runs = _measured(executable, inputs, seconds)

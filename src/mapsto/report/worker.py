@@ -42,6 +42,7 @@ class Worker:
             tuple((pattern, device) for pattern, device in request.get("pins", ())),
             request.get("isa"),
             request.get("plan"),
+            request.get("exact_integers", False),
         )
         began = time.perf_counter()
         with defaulting(request["budget"]):

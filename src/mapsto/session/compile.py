@@ -18,7 +18,7 @@ from mapsto.devices.maker import Made, Maker
 from mapsto.devices.named import backend_named
 from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
 from mapsto.files import is_keras_file
-from mapsto.formats.format import AS_IT_IS, WantedFormats
+from mapsto.formats.format import WantedFormats
 from mapsto.importers.keras import load as load_keras
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
@@ -40,10 +40,11 @@ from mapsto.session.calibration import ranges_of
 from mapsto.session.collecting import collecting_rarely
 from mapsto.session.constants import fold_calls
 from mapsto.session.describe import steps_text
-from mapsto.session.formed import Formed, as_multiplied, bytes_lie_as, formed, said
+from mapsto.session.formed import Formed, as_multiplied, bytes_lie_as, formed, said, unsigned
 from mapsto.session.request import Request
 from mapsto.session.shapes import with_shapes
 from mapsto.session.updates import with_updates
+from mapsto.session.weighed import ByArithmetic, as_asked, in_integers, weighed
 from mapsto.version import VERSION
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def compiled(asked: Request) -> Compiled:
             backend_named(asked.device, asked.cache, asked.isa) as backend,
         ):
             opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root, asked.shapes)
-            made = _in_formats(replace(asked, model=opened, formats=_formats(asked.formats, pinned)), backend)
+            formats = _formats(asked.formats, pinned)
+            made = _in_formats(replace(asked, model=opened, plan=pinned, formats=formats), backend)
             with nullcontext() if asked.accuracy is None else metering_anew():  # looking for formats took its own time
                 exe = build(made.graph, backend, asked.threads, asked.progress, pinned, defaults, made)
     except RecursionError as error:
@@ -79,10 +81,30 @@ def compiled(asked: Request) -> Compiled:
 
 def asked_graph(asked: Request, backend: Backend) -> Formed:
     """The graph that a request is compiled from, the passes done with it."""
-    graph = prepared(asked.model, asked.shapes, None, asked.data_root, asked.overridable, asked.updates)
-    graph = graph if asked.check_indices else unchecked(graph)
-    bytes = bytes_lie_as(backend.maker({}).spec)
-    return formed(as_multiplied(graph, bytes), asked.formats, None, bytes)
+    spec = backend.maker({}).spec
+    bytes = bytes_lie_as(spec)
+    by = _by_arithmetic(asked, backend, spec)
+    found = formed(by.graph, asked.formats, None, bytes)
+    mapped = by.mapped if found.graph is by.graph else None
+    return replace(found, formats=(*by.formats, *found.formats), mapped=mapped)
+
+
+def _by_arithmetic(asked: Request, backend: Backend, spec: DeviceSpec) -> ByArithmetic:
+    """The graph of a request, its products of dequantised integers in integers or in floats."""
+    from mapsto.passes import run_passes
+
+    graph = _imported(asked.model, asked.shapes, asked.data_root, asked.overridable, asked.updates)
+
+    def finish(graph: Graph) -> Graph:
+        graph = run_passes(unsigned(graph, spec))
+        return as_multiplied(graph if asked.check_indices else unchecked(graph), bytes_lie_as(spec))
+
+    if asked.exact_integers:
+        return in_integers(graph, finish, asked.formats, "exact integers were asked for")
+    is_replayed = isinstance(asked.plan, Plan) and asked.plan.items
+    if asked.formats.pairs or asked.calibration is not None or asked.accuracy is not None or is_replayed:
+        return as_asked(graph, finish, asked.formats)
+    return weighed(graph, finish, lambda graph: backend.maker(constants_of(graph)))
 
 
 def _in_formats(asked: Request, backend: Backend) -> Formed:
@@ -91,16 +113,19 @@ def _in_formats(asked: Request, backend: Backend) -> Formed:
         return asked_graph(asked, backend)
     if asked.calibration is None and asked.accuracy is None:
         raise ArgumentError("formats: int8 and int16 need `calibration`: examples by which values are quantised")
-    graph = asked_graph(replace(asked, formats=AS_IT_IS), backend).graph
+    plain = asked_graph(replace(asked, formats=asked.formats.of_quantised), backend)
+    graph = plain.graph
     bytes = bytes_lie_as(backend.maker({}).spec)
 
     def made(other: Graph) -> Executable:
         return build(other, backend, asked.threads, None)
 
     if asked.accuracy is not None:
-        return accurately(graph, asked.accuracy, made, asked.progress, bytes)
-    assert asked.calibration is not None
-    return formed(graph, asked.formats, ranges_of(graph, asked.calibration, made), bytes)
+        found = accurately(graph, asked.accuracy, made, asked.progress, bytes)
+    else:
+        assert asked.calibration is not None
+        found = formed(graph, asked.formats, ranges_of(graph, asked.calibration, made), bytes)
+    return replace(found, formats=(*plain.formats, *found.formats))
 
 
 def _formats(asked: WantedFormats, plan: Plan | None) -> WantedFormats:
@@ -154,6 +179,17 @@ def prepared(
     """
     from mapsto.passes import run_passes
 
+    return run_passes(_imported(model, shapes, data_root, overridable, updates), passes)
+
+
+def _imported(
+    model: Any,
+    shapes: Mapping[str, Sequence[int | str | None]] | None,
+    data_root: str | os.PathLike[str] | None,
+    overridable: Collection[str],
+    updates: Sequence[tuple[str, str]],
+) -> Graph:
+    """The graph of a model as it is read."""
     if is_keras_file(model):
         model = load_keras(model, shapes)
     if isinstance(model, Graph):
@@ -163,9 +199,22 @@ def prepared(
         from mapsto.importers.onnx import load
 
         model = load(model, shapes, data_root=data_root, overridable=overridable)
-    if updates:
-        model = with_updates(model, updates)
-    return run_passes(model, passes)
+    return with_updates(model, updates) if updates else model
+
+
+def planned_graph(
+    model: Any,
+    plan: Plan,
+    shapes: Mapping[str, Sequence[int | str | None]] | None = None,
+    data_root: str | os.PathLike[str] | None = None,
+    device: str = "cpu",
+) -> Graph:
+    """The graph of a model that a plan is of: its products in the formats that the plan says."""
+    asked = Request(
+        model, shapes or {}, 1, None, False, plan, None, None, True, data_root, (), device, formats=said(plan.formats)
+    )
+    with backend_named(device, cache=False, isa=None) as backend:
+        return asked_graph(asked, backend).graph
 
 
 def build(
@@ -212,7 +261,12 @@ def _build(
     if pinned is not None:
         check_origin(pinned, origin, backend.name, maker.traits)
     pins = NO_PINS if pinned is None else pinned.pins
-    mapped = decide(graph, maker, pins) if replayed is None else replay(replayed, graph)
+    if replayed is not None:
+        mapped = replay(replayed, graph)
+    elif formed is not None and formed.mapped is not None and formed.mapped.graph is graph and pins == NO_PINS:
+        mapped = formed.mapped
+    else:
+        mapped = decide(graph, maker, pins)
     lines = {} if replayed is None else replayed.lines
     offers = templates_of(mapped) if replayed is None else {w.name: w.offer for w in replayed.works}
     made = _made(mapped, maker, offers, lines)

@@ -47,6 +47,7 @@ def compile_model(
     formats: str | Mapping[str, str] | None = None,
     calibration: Any = None,
     accuracy: Accuracy | None = None,
+    exact_integers: bool = False,
     example_inputs: Any = None,
     example_kwargs: Mapping[str, Any] | None = None,
     dynamic_shapes: Any = None,
@@ -85,6 +86,9 @@ def compile_model(
     axes, or a list of dicts, one a run; or a `Calibration`, which says how ranges are chosen as well.
     accuracy: what results may lose, in the place of `formats`: the fastest formats that hold are looked for, which
     takes a minute or more, and are kept where they are faster than f32 (docs/formats.md).
+    exact_integers: whether products that a model has quantised with DequantizeLinear around them are always computed in
+    integers, whose sums are exact and the same on every processor; else each is computed in f32 where that is predicted
+    to take less (docs/formats.md).
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
     example_inputs, example_kwargs: tensors that a module is traced with (docs/pytorch.md); dynamic_shapes: sizes that
     stay open, as torch.export takes them, where `shapes` does not say it by names.
@@ -102,7 +106,7 @@ def compile_model(
     asked = Request(
         model, wanted, count, tell, cache, plan, isa, budget, check_indices, data_root, names, device, pairs,
         flag_of(adapt, "adapt"), wanted_formats(formats),
-        None if calibration is None else _calibration(calibration), accuracy,
+        None if calibration is None else _calibration(calibration), accuracy, flag_of(exact_integers, "exact_integers"),
     )  # fmt: skip
     _see_formats(asked)
     if asked.adapt and plan is not None:

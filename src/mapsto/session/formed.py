@@ -12,6 +12,7 @@ from mapsto.formats.format import FORMATS, Quantisation, WantedFormats
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph
 from mapsto.machine.spec import DeviceSpec
+from mapsto.plan.mapped import Mapped
 from mapsto.plan.works import PlannedFormat
 
 if TYPE_CHECKING:
@@ -21,17 +22,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Formed:
-    """A graph, and the formats that its products were given. accuracy: what they lose, in words."""
+    """A graph, and the formats that its products were given. accuracy: what they lose, in words. mapped: what was
+    decided about the graph to find them, without pins.
+    """
 
     graph: Graph
     formats: tuple[PlannedFormat, ...] = ()
     accuracy: str = ""
+    mapped: Mapped | None = None
 
 
 def bytes_lie_as(spec: DeviceSpec) -> DType:
     """What integers of 8 bits lie in memory as: in 16 bits where a device multiplies such ones, and no bytes."""
     shorts, bytes = ((a, b, DType.I32) in spec.peaks for a, b in ((DType.I16, DType.I16), (DType.U8, DType.I8)))
     return DType.I16 if shorts and not bytes else DType.U8
+
+
+def lies_unsigned(spec: DeviceSpec) -> bool:
+    """Whether a device multiplies bytes without a sign by signed ones, and no two signed ones."""
+    unsigned, signed = ((a, DType.I8, DType.I32) in spec.peaks for a in (DType.U8, DType.I8))
+    return unsigned and not signed
+
+
+def unsigned(graph: Graph, spec: DeviceSpec) -> Graph:
+    """A graph that the passes are yet to be done with, its signed bytes as a device multiplies them."""
+    from mapsto.passes import UnsignedBytes, run_passes
+
+    return run_passes(graph, (UnsignedBytes(),)) if lies_unsigned(spec) else graph
 
 
 def as_multiplied(graph: Graph, bytes: DType) -> Graph:

@@ -40,3 +40,4 @@ class Request:
     formats: WantedFormats = AS_IT_IS
     calibration: Calibration | None = None
     accuracy: Accuracy | None = None
+    exact_integers: bool = False

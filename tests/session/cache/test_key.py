@@ -59,6 +59,7 @@ CHANGES: list[tuple[str, Any]] = [
     ("accuracy", Accuracy({"x": np.zeros((2, 3), np.float32)})),
     ("calibration", Calibration({"x": np.zeros((2, 3), np.float32)})),
     ("formats", wanted("bf16")),
+    ("exact_integers", True),
     ("updates", (("cache", "cache.next"),)),
 ]
 

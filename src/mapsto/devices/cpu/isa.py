@@ -72,7 +72,7 @@ AVX512 = Isa(
     ("-prefer-256-bit",),
     512,
     32,
-    frozenset({"fma", "round", "f16", "masked", "masked_narrow"}),
+    frozenset({"fma", "round", "f16", "masked", "masked_narrow", "permute_words"}),
     fma_per_cycle=2.0,
 )
 _EXTENSIONS = {"avx512vnni": "dot_u8s8", "avx512bf16": "dot_bf16"}

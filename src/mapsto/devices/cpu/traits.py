@@ -7,6 +7,7 @@ from __future__ import annotations
 from mapsto.devices.cpu.isa import Isa
 from mapsto.devices.generic.processor import Cycles, NearCache, Processor
 from mapsto.ir.dtypes import DType
+from mapsto.loop.llvm_convert import TABLE_LANES
 from mapsto.plan.traits import Traits
 
 TRAITS = Traits(
@@ -52,5 +53,5 @@ def processor_of(isa: Isa) -> Processor:
     """A core with this instruction set."""
     return Processor(
         isa.lanes(DType.F32), isa.registers, _ARRAY_BYTES, _STACK_BYTES, _WORTH_A_THREAD, _CHUNK_BYTES, _FAR_BYTES,
-        _CYCLES, _NEAR,
+        _CYCLES, _NEAR, TABLE_LANES if isa.has("permute_words") else 0,
     )  # fmt: skip

@@ -62,7 +62,7 @@ class Processor:
     `array_bytes`, `stack_bytes`: of a local array, and of all of a function. `worth_a_thread`: cycles that a thread
     must have to do before it is woken for a step. `chunk_bytes`: within which one instruction interleaves two vectors.
     `far_bytes`: of a row that comes from far away in memory each time that it is read. `near`: the first cache, where
-    there is one whose sets matter.
+    there is one whose sets matter. `table_lanes`: in which a table of 256 bytes is looked up in registers, where it is.
     """
 
     lanes: int
@@ -74,6 +74,7 @@ class Processor:
     far_bytes: int
     cycles: Cycles
     near: NearCache | None = None
+    table_lanes: int = 0
 
     def with_lanes(self, lanes: int) -> Processor:
         """The same with vectors of another width, as narrow elements have them."""

@@ -18,6 +18,7 @@ from mapsto.devices.generic.operations import apply, constant, convert, lift, sa
 from mapsto.devices.generic.places import Places
 from mapsto.devices.generic.processor import Processor
 from mapsto.devices.generic.reduce import emit_fold, emit_reduce
+from mapsto.devices.generic.saturation import quantised, saturated
 from mapsto.devices.generic.scope import Code, MemoKey
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, half_line, linear, loads
@@ -68,7 +69,9 @@ class Emitter(Context):
             return self.code.let(result)
         if isinstance(e, Cast):
             exact = e.dtype is DType.BF16 and e.arg.dtype is DType.F32 and is_picked(e.arg, e.dtype)
-            return self.code.let((upper_half if exact else convert)(self.value(e.arg), e.dtype))
+            if exact:
+                return self.code.let(upper_half(self.value(e.arg), e.dtype))
+            return self._cast(e)
         if isinstance(e, Index):
             return self.code.let(convert(self.places.number(self.code.expand(e.expr)), e.dtype), "at")
         if isinstance(e, Where):
@@ -79,6 +82,18 @@ class Emitter(Context):
             return emit_fold(self, e)
         assert isinstance(e, Reduce), e
         return emit_reduce(self, e)
+
+    def _cast(self, e: Cast) -> loop.Value:
+        """A conversion; of what is rounded to a byte, all in one."""
+        rounded = quantised(e)
+        if rounded is not None:
+            value = self.code.let(loop.Nearest(self.value(rounded.value), rounded.low, rounded.high))
+            if rounded.zero:
+                value = self.code.let(loop.Binary("add", value, constant(rounded.zero, value.type)))
+            return self.code.let(convert(value, e.dtype))
+        arg, by = saturated(e)
+        found = self.value(arg)
+        return self.code.let(convert(found if by is None else self.code.let(convert(found, by)), e.dtype))
 
     def _divides_often(self, e: Op) -> bool:
         """Whether an f32 divisor is a constant, or the same all through a loop (a softmax's sum): one division, or

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import NamedTuple, cast
 
 from mapsto.devices.contraction.core import Core
@@ -17,6 +18,7 @@ from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
 from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.processor import Processor
+from mapsto.devices.generic.saturation import conversions_whole
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
@@ -32,6 +34,7 @@ from mapsto.devices.making.packed import (
     why_widened,
 )
 from mapsto.devices.making.rounding import unrounded
+from mapsto.devices.making.tables import by_tables, table_of
 from mapsto.devices.making.template_names import TILES
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, linear, mul, symbols
@@ -387,7 +390,15 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, task: Task, code: TaskCode) -> l
 
 def epilogue_of(shaped: Shaped, processor: Processor) -> Epilogue:
     """What is computed on the accumulators before they are stored."""
-    layouts = dict(shaped.layouts)
+    whole = conversions_whole(shaped.stmts, shaped.also)
+    tabled = by_tables(whole, shaped.also)
+    sums = shaped.accumulators if shaped.form.accumulator.is_float else ()  # those of integers are exact
+    rounded = rounded_tensors(whole, sums)
+    tables = {
+        target: table_of(_on_bytes(shaped, chain, root, processor, rounded))
+        for target, (root, chain) in tabled.looked_up.items()
+        if processor.table_lanes and any(stmt.target == target for stmt in tabled.stmts)
+    }
 
     def emit(accumulators: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
         batch, rows, column = shaped.order
@@ -396,17 +407,56 @@ def epilogue_of(shaped: Shaped, processor: Processor) -> Epilogue:
         at[column] = place.column
         statements: list[loop.Statement] = []
         known: dict[str, loop.Value] = dict.fromkeys(shaped.accumulators, accumulators)
-        sums = shaped.accumulators if accumulators.type.element.is_float else ()  # those of integers are exact
-        rounded = rounded_tensors(shaped.stmts, sums)
         result = accumulators
-        for stmt in shaped.stmts:
-            bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}
-            wide = next(i.name for i, e in zip(stmt.iters, shaped.index, strict=True) if column in symbols(e))
-            point = bindings, wide, place.lanes, layouts, known, place.mask, place.fresh
-            context = EpilogueContext(*point, processor, rounded=rounded)
-            more, result = emit_scalar(stmt.value, context)
-            statements.extend(more)
+        by_table = bool(tables) and place.lanes == processor.table_lanes
+        for stmt in tabled.stmts if by_table else whole:
+            if by_table and stmt.target in tables:
+                byte = known[tabled.looked_up[stmt.target][0]]
+                word = loop.Cast(byte, loop.Type(DType.I32, place.lanes))
+                found = loop.Cast(loop.Lookup(word, tables[stmt.target]), byte.type)
+                name = place.fresh("found")
+                statements.append(loop.Let(name, found))
+                result = loop.Var(name, byte.type)
+            else:
+                more, result = _emitted(stmt, shaped, at, column, known, place, processor, rounded)
+                statements.extend(more)
             known[stmt.target] = result
         return statements, (result, *(known.get(target, accumulators) for target in shaped.also))
+
+    return emit
+
+
+def _emitted(
+    stmt: Stmt,
+    shaped: Shaped,
+    at: Mapping[str, Dim],
+    column: str,
+    known: dict[str, loop.Value],
+    place: TilePlace,
+    processor: Processor,
+    rounded: Collection[str],
+) -> tuple[list[loop.Statement], loop.Value]:
+    bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}
+    wide = next(i.name for i, e in zip(stmt.iters, shaped.index, strict=True) if column in symbols(e))
+    point = bindings, wide, place.lanes, dict(shaped.layouts), known, place.mask, place.fresh
+    return emit_scalar(stmt.value, EpilogueContext(*point, processor, rounded=rounded))
+
+
+def _on_bytes(
+    shaped: Shaped, chain: Sequence[Stmt], root: str, processor: Processor, rounded: Collection[str]
+) -> Callable[[loop.Value], tuple[list[loop.Statement], loop.Value]]:
+    """What the statements of a chain make of its bytes, which lie in lanes."""
+
+    def emit(byte: loop.Value) -> tuple[list[loop.Statement], loop.Value]:
+        numbers = count()
+        place = TilePlace((), (), 0, byte.type.lanes, None, None, lambda hint: f"{hint}_{next(numbers)}")
+        known, statements, result = {root: byte}, list[loop.Statement](), byte
+        for stmt in chain:
+            at = dict.fromkeys((*shaped.order.batch, *shaped.order.rows), cast(Dim, 0))
+            column = shaped.order.column
+            more, result = _emitted(stmt, shaped, {**at, column: 0}, column, known, place, processor, rounded)
+            statements.extend(more)
+            known[stmt.target] = result
+        return statements, result
 
     return emit

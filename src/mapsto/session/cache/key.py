@@ -40,6 +40,7 @@ ARGUMENTS: Mapping[str, Callable[[Request], Any]] = {
     "accuracy": lambda asked: None if asked.accuracy is None else asked.accuracy.digest,
     "formats": lambda asked: [[list(pair) for pair in asked.formats.pairs], repr(asked.formats.known)],
     "calibration": lambda asked: None if asked.calibration is None else asked.calibration.digest,
+    "exact_integers": lambda asked: asked.exact_integers,
     "updates": lambda asked: [list(pair) for pair in asked.updates],
 }
 ARGUMENTS_THAT_DO_NOT_DECIDE = {

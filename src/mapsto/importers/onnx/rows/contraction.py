@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from mapsto.importers.onnx.rows.common import centred, centred_matrix
 from mapsto.importers.onnx.rows.quantised_products import integer_factors
 from mapsto.importers.onnx.rows.windows import Window, per_axis, window_of, with_fixed_pads
 from mapsto.importers.onnx.table import NodeCall, Result, row
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, product
 from mapsto.ir.graph import Value
 from mapsto.ops import composite
@@ -23,7 +26,7 @@ def _matmul(call: NodeCall) -> Result:
         factors = integer_factors(call, x, w, channels=w.rank - 1, depth=x.shape[-1])
     if factors is None:
         return b.one("matmul", [x, w])
-    total = b.one("matmul", list(factors.centred(b)))
+    total = b.one("matmul", list(factors.centred(b)), stands_for=x.dtype)
     return factors.real(b, total, total.rank - 1)
 
 
@@ -39,7 +42,7 @@ def _gemm(call: NodeCall) -> Result:
         factors = integer_factors(call, x, w, channels=0 if trans_w else 1, depth=x.shape[0 if trans_x else 1])
     if factors is None:
         return composite.gemm(b, x, w, call.optional(2), alpha, beta, trans_x, trans_w)
-    total = b.one("matmul", list(factors.transposed(b, trans_x, trans_w).centred(b)))
+    total = b.one("matmul", list(factors.transposed(b, trans_x, trans_w).centred(b)), stands_for=x.dtype)
     product = factors.real(b, total, 1, alpha)
     return composite.plus_scaled(b, product, call.optional(2), beta)
 
@@ -63,16 +66,18 @@ def _checked(call: NodeCall, x: Value, w: Value) -> None:
         raise call.wrong(f"attribute kernel_shape {kernel} is not the weights' {list(w.shape[2:])}")
 
 
-def conv(call: NodeCall, x: Value, w: Value, bias: Value | None) -> Value:
+def conv(call: NodeCall, x: Value, w: Value, bias: Value | None, stands_for: DType | None = None) -> Value:
+    """stands_for: of integers that a model has as dequantised ones, the type of its product (`ops.contraction`)."""
     _checked(call, x, w)
     x, window = with_fixed_pads(call, x, window_of(call, x.shape[2:], w.shape[2:]), 0.0)
     group = call.integer("group", 1)
     if group < 1:
         raise call.wrong(f"group {group} is not positive")
-    return call.builder.one("conv", [x, w, bias], group=group, **_attrs(window))
+    attrs = _attrs(window) if stands_for is None else {**_attrs(window), "stands_for": stands_for}
+    return call.builder.one("conv", [x, w, bias], group=group, **attrs)
 
 
-def _attrs(window: Window) -> dict[str, tuple[Dim, ...]]:
+def _attrs(window: Window) -> dict[str, Any]:
     return {"strides": window.strides, "pads": window.pads, "dilations": window.dilations}
 
 
@@ -83,8 +88,9 @@ def _conv(call: NodeCall) -> Result:
     factors = integer_factors(call, x, w, channels=0, depth=product(w.shape[1:]))
     if factors is None:
         return conv(call, x, w, bias)
-    real = factors.real(b, conv(call, *factors.centred(b), None), 1)
-    return real if bias is None else b.one("add", [real, column(b, bias, 1, real.rank)])
+    whole = None if bias is None else factors.whole_bias(b, call.translator.quantised.of(bias), product(w.shape[1:]))
+    real = factors.real(b, conv(call, *factors.centred(b), whole, x.dtype), 1)
+    return real if bias is None or whole is not None else b.one("add", [real, column(b, bias, 1, real.rank)])
 
 
 @row("ConvTranspose")

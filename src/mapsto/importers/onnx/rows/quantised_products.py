@@ -3,13 +3,15 @@ MatMul, Gemm or Conv.
 
     sum sx (x - px) * sw (w - pw)  ==  sx sw * sum (x - px)(w - pw)
 
-The sum is exact in 32 bits where it cannot overflow; a scale may vary along the result's channels, not along what is
-summed. Else the product is one of floats.
+A bias that is quantised by sx sw is added to the sum. It is exact in 32 bits where it cannot overflow; a scale may vary
+along the result's channels, not along what is summed. Else the product is one of floats.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+import numpy as np
 
 from mapsto.importers.onnx.quantised import Quantised
 from mapsto.importers.onnx.rows.common import centred
@@ -19,6 +21,8 @@ from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.ops.arranging import column, reshape, transpose
 from mapsto.ops.builder import Builder
+
+_ROUNDED_TWICE = 2.0**-22  # how far a scale of f32 may be from the product of two
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,22 @@ class IntegerFactors:
     def transposed(self, b: Builder, x: bool, w: bool) -> IntegerFactors:
         """Matrices, either with its axes exchanged."""
         return IntegerFactors(_transposed(b, self.x) if x else self.x, _transposed(b, self.w) if w else self.w)
+
+    def whole_bias(self, b: Builder, bias: Quantised | None, depth: Dim) -> Value | None:
+        """The integers of a bias that are added to sums of so many products before these are scaled: constant ones,
+        quantised by the product of both scales, where no sum leaves 32 bits.
+        """
+        if bias is None or bias.q.dtype is not DType.I32 or bias.q.rank != 1 or not isinstance(depth, int):
+            return None
+        whole, zero = b.array(bias.q), None if bias.zero is None else b.array(bias.zero)
+        scales = [b.array(v) for v in (bias.scale, self.w.scale, self.x.scale)]
+        if whole is None or any(s is None for s in scales) or (bias.zero is not None and (zero is None or zero.any())):
+            return None
+        own, of_w, of_x = (s.astype(np.float64) for s in scales if s is not None)
+        if not np.allclose(own, of_w * of_x, rtol=_ROUNDED_TWICE, atol=0.0):
+            return None
+        most = depth * self.x.farthest(b) * self.w.farthest(b) + int(np.abs(whole.astype(np.int64)).max(initial=0))
+        return bias.q if most < 1 << 31 else None
 
     def real(self, b: Builder, total: Value, channels: int, by: float = 1.0) -> Value:
         """What integer sums stand for, times `by`. channels: the result's axis along which w's scale may vary."""
