@@ -178,23 +178,35 @@ def test_integers_of_floats_at_their_limits(isa: Isa, lanes: int, source: DType)
     both(function, native([function], isa)[function.name], [a, *outs], [], 0, a.size // lanes)
 
 
-@pytest.mark.parametrize("low, high", [(0, 255), (-7, 248), (-128, 127), (5, 5)])
+NEAREST = [
+    (0, 255, 0, DType.U8), (-7, 248, 7, DType.U8), (-128, 127, 0, DType.I8), (5, 5, 0, DType.I32),
+    (-7, 248, 7, DType.I16), (-300, 200, -3, DType.I16), (-7, 248, 7, DType.I32),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("low, high, zero, element", NEAREST)
 @pytest.mark.parametrize("lanes", [1, 3, 8, 16])
-def test_the_nearest_integers_between_bounds(isa: Isa, lanes: int, low: int, high: int) -> None:
+def test_the_nearest_integers_between_bounds(
+    isa: Isa, lanes: int, low: int, high: int, zero: int, element: DType
+) -> None:
     """Halves to even; beyond the bounds, and what is no number."""
     halves = np.arange(low - 4, high + 5, 0.5, np.float32)
     hard = [*halves, *np.nextafter(halves, np.float32(np.inf)), *np.nextafter(halves, np.float32(-np.inf))]
     a = np.asarray([*hard, np.nan, np.inf, -np.inf, -0.0, 3e38, -3e38, 2.0**31, -(2.0**31)], np.float32)
     a = np.resize(a, -(-a.size // lanes) * lanes)
     at = mul(sym("i"), lanes)
-    store = Store("out", at, Nearest(Load("a", at, Type(DType.F32, lanes)), low, high))
-    params = (Param("a", DType.F32), Param("out", DType.I32, True))
-    function = Function("nearest", params, (), (For("i", sym("begin"), sym("end"), (store,)),))
-    out = np.zeros(a.size, np.int32)
-    both(function, native([function], isa)["nearest"], [a, out], [], 0, a.size // lanes)
-    interpret(function, [a, out], (), 0, a.size // lanes)
-    held = np.where(np.isnan(a), low, np.clip(np.rint(a.astype(np.float64)), low, high))
+    found = Nearest(Load("a", at, Type(DType.F32, lanes)), low, high, zero, element)
+    name = Var("n", found.type)
+    stores = (Store("out", at, name), Store("wide", at, Cast(name, Type(DType.I32, lanes))))
+    params = (Param("a", DType.F32), Param("out", element, True), Param("wide", DType.I32, True))
+    body = (For("i", sym("begin"), sym("end"), (Let("n", found), *stores)),)
+    function = Function("nearest", params, (), body)
+    out, wide = np.zeros(a.size, element.numpy), np.zeros(a.size, np.int32)
+    both(function, native([function], isa)["nearest"], [a, out, wide], [], 0, a.size // lanes)
+    interpret(function, [a, out, wide], (), 0, a.size // lanes)
+    held = np.where(np.isnan(a), low, np.clip(np.rint(a.astype(np.float64)), low, high)) + zero
     np.testing.assert_array_equal(out, held)
+    np.testing.assert_array_equal(wide, held)
 
 
 def test_a_table_of_bytes_is_looked_up(isa: Isa) -> None:

@@ -136,7 +136,7 @@ SUM = Binary("add", A, B)
         (Unary("not", Compare("ge", A, B)), "~(a >= b)"),
         (Select(Compare("lt", A, B), SUM, C), "(a < b) ? (a + b) : c"),
         (Cast(SUM, Type(DType.I8, 4)), "i8x4(a + b)"),
-        (Nearest(SUM, -3, 252), "nearest(a + b, -3, 252)"),
+        (Nearest(SUM, -3, 252, 3, DType.U8), "u8x4(nearest(a + b, -3, 252) + 3)"),
         (Lookup(A, (7, 5, 3)), "table 7 5 3[a]"),
         (Bitcast(A, Type(DType.BF16, 8)), "bits_bf16x8(a)"),
         (Broadcast(Load("x", AT, F32), F32X4), "splat4(x[i])"),

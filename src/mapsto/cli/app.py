@@ -343,13 +343,15 @@ def bench(
 
         if plan is not None:
             raise UsageError("--plan: kernels are timed as they are planned now; leave --plan or --kernels out")
-        how = (kernels, worst, seed, data_root, device, exact_integers)
-        bench_kernels(model, *fed, threads, seconds, dynamic, *how, json)
+        bench_kernels(
+            model, *fed, threads, seconds, dynamic, kernels, worst, seed, data_root, device, exact_integers, json
+        )
         return
 
     engines = [name.strip() for name in against.split(",") if name.strip()]
-    ours = (device, pin or [], plan, exact_integers)
-    bench_model(model, engines, *fed, threads, seconds, dynamic, seed, data_root, *ours, json)
+    bench_model(
+        model, engines, *fed, threads, seconds, dynamic, seed, data_root, device, pin or [], plan, exact_integers, json
+    )
 
 
 RecipeFile = Annotated[

@@ -185,17 +185,19 @@ class Cast:
 
 @dataclass(frozen=True)
 class Nearest:
-    """An f32 as the nearest i32 (halves to even), lane by lane: of what is beyond these bounds, the bound; of NaN, the
-    lower one. Both are of at most 24 bits.
+    """An f32 as the nearest integer (halves to even), lane by lane: of what is beyond these bounds, the bound; of NaN,
+    the lower one; plus `zero`, in a type that holds the sum. The bounds are of at most 24 bits.
     """
 
     a: Value
     low: int
     high: int
+    zero: int = 0
+    element: DType = DType.I32
 
     @property
     def type(self) -> Type:
-        return Type(DType.I32, self.a.type.lanes)
+        return Type(self.element, self.a.type.lanes)
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,7 @@ _VALUES: dict[type, Callable[[_Machine, Any], Array]] = {
     Fma: lambda m, v: fused_multiply_add(m.value(v.a), m.value(v.b), m.value(v.c)),
     Dot: lambda m, v: dot(v.kind, m.value(v.a), m.value(v.b), m.value(v.c)),
     Cast: lambda m, v: convert(m.value(v.a), v.type.element),
-    Nearest: lambda m, v: nearest(m.value(v.a), v.low, v.high),
+    Nearest: lambda m, v: (nearest(m.value(v.a), v.low, v.high) + v.zero).astype(v.element.numpy),
     Lookup: lambda m, v: np.asarray(v.table, np.int32)[m.value(v.a)],
     Bitcast: _Machine.bitcast,
     Shuffle: _Machine.shuffle,

@@ -14,7 +14,7 @@ import numpy as np
 
 from mapsto.errors import UnsupportedError
 from mapsto.ir.dtypes import DType
-from mapsto.loop.ast import Type
+from mapsto.loop.ast import Nearest, Type
 from mapsto.loop.llvm_emit import IrWriter, element_text, mangled, type_text, vector_text
 
 _BELOW_2_31 = 2**31 - 2**7  # the greatest f32 below 2^31
@@ -128,14 +128,23 @@ class Converter:
             words = e.intrinsic(name, i32, words, f"splat (i32 {limit})")
         return e.to("trunc", i32, words, type_text(target))
 
-    def nearest(self, a: str, source: Type, low: int, high: int) -> str:
-        """Between bounds first, the lower one where a comparison is lost by NaN, so that any number is one of i32."""
-        e, floats, held = self.emitter, type_text(source), a
-        for sign, limit in (("ogt", low), ("olt", high)):
+    def nearest(self, a: str, v: Nearest) -> str:
+        """Between bounds first, the lower one where a comparison is lost by NaN, so that any number is one of i32. That
+        nothing is lost when it is narrowed is said, so that widening it again is nothing.
+        """
+        e, source, held = self.emitter, v.a.type, a
+        floats = type_text(source)
+        for sign, limit in (("ogt", v.low), ("olt", v.high)):
             bound = f"{limit}.0" if source.lanes == 1 else f"splat (float {limit}.0)"
             held = e.choose(source.lanes, e.op(f"fcmp {sign}", floats, held, bound), floats, held, bound)
-        words = type_text(Type(DType.I32, source.lanes))
-        return e.call(words, f"llvm.lrint.{mangled(words)}.{mangled(floats)}", [(floats, held)])
+        i32 = type_text(Type(DType.I32, source.lanes))
+        words = e.call(i32, f"llvm.lrint.{mangled(i32)}.{mangled(floats)}", [(floats, held)])
+        if v.zero:
+            words = e.op("add nsw", i32, words, str(v.zero) if source.lanes == 1 else f"splat (i32 {v.zero})")
+        if v.element.size == DType.I32.size:
+            return words
+        kept = "nsw" if v.element.is_signed else "nuw"
+        return e.to(f"trunc {kept}", i32, words, type_text(v.type))
 
     def lookup(self, a: str, table: Sequence[int], lanes: int) -> str:
         """Four bytes a word, 32 words an instruction; of the word that is found, the byte is shifted down."""

@@ -80,7 +80,7 @@ class Values:
             Fma: self._fma,
             Dot: self._dot,
             Cast: self._cast,
-            Nearest: lambda v: self.convert.nearest(self.value(v.a), v.a.type, v.low, v.high),
+            Nearest: lambda v: self.convert.nearest(self.value(v.a), v),
             Lookup: lambda v: self.convert.lookup(self.value(v.a), v.table, v.type.lanes),
             Bitcast: self._bitcast,
             Shuffle: self._shuffle,

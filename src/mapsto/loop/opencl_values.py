@@ -349,7 +349,8 @@ class Values:
 
         def part(a: str, width: int) -> str:
             low, high = (literal(limit, DType.F32, width) for limit in (v.low, v.high))
-            return f"convert_{type_name(DType.I32, width)}_rte(fmin(fmax({a}, {low}), {high}))"
+            words = f"(convert_{type_name(DType.I32, width)}_rte(fmin(fmax({a}, {low}), {high})) + {v.zero})"
+            return self.convert(words, DType.I32, v.element, width)
 
         return self.by_parts(part, v.a)
 

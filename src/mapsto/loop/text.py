@@ -195,7 +195,7 @@ _VALUES: dict[type, Callable[[Any], str]] = {
     Fma: lambda v: f"fma({_value(v.a)}, {_value(v.b)}, {_value(v.c)})",
     Dot: lambda v: f"dot_{v.kind}({_value(v.a)}, {_value(v.b)}, {_value(v.c)})",
     Cast: lambda v: f"{format_type(v.type)}({_value(v.a)})",
-    Nearest: lambda v: f"nearest({_value(v.a)}, {v.low}, {v.high})",
+    Nearest: lambda v: f"{format_type(v.type)}(nearest({_value(v.a)}, {v.low}, {v.high}) + {v.zero})",
     Lookup: lambda v: f"table {' '.join(map(str, v.table))}[{_value(v.a)}]",
     Bitcast: lambda v: f"bits_{format_type(v.type)}({_value(v.a)})",
     Shuffle: lambda v: f"shuffle({_value(v.a)}, {_value(v.b)}; {' '.join(map(str, v.lanes))})",

@@ -45,7 +45,7 @@ class FloatProducts:
         if node is None or MARK not in node.attrs or node.outputs[0].name not in self.values:
             return None
         to = site.attrs["to"]
-        if node.attrs[MARK] is not to:
+        if not isinstance(to, DType) or node.attrs[MARK] is not to:
             return None
         b = site.builder
         with b.source(*site.node.provenance, *node.provenance):
@@ -85,7 +85,7 @@ def _holds_bytes(b: Builder, value: Value, dtype: DType) -> bool:
     """Whether a float was rounded, moved by an integer, and clipped to what bytes of this type can be, as `quantise`
     does it.
     """
-    limits, clipped = np.iinfo(dtype.numpy), set()
+    limits, clipped = np.iinfo(dtype.numpy), set[str]()
     node = b.producer(value)
     while node is not None and node.op in ("min", "max", "add", "round"):
         if node.op == "round":

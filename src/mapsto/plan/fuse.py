@@ -22,6 +22,7 @@ from mapsto.ops.registry import op
 from mapsto.plan.home import Home, as_it_comes
 from mapsto.plan.initial import Setting, copy_task, initial_task
 from mapsto.plan.items import Branches, Control, Item, Looped, reads_of, targets_of
+from mapsto.plan.narrow_reads import read_narrow
 from mapsto.plan.patterns import number
 from mapsto.plan.prices import Prices
 from mapsto.plan.rounds import carried, read_by, region_of
@@ -77,7 +78,7 @@ def _items(
         for name, target in zip(graph.outputs, copies, strict=True):
             items.append(copy_task(setting.values[name], target, setting, (), ""))
         external = {v.name for v in copies}
-    return _Fusing(items, setting.values, external, together, setting, prices).done()
+    return _Fusing(items, setting.values, external, together, setting, prices, read_narrow(graph)).done()
 
 
 def _of(
@@ -122,6 +123,7 @@ class _Fusing:
     together: Together | None
     setting: Setting
     prices: Prices
+    narrow: Set[str]  # what is computed of bytes by whoever reads it
     producer: dict[str, int] = field(default_factory=dict)
     readers: dict[str, list[int]] = field(default_factory=dict)  # of what is made here; in order
     read: dict[int, Set[str]] = field(default_factory=dict)  # by place: what an item reads of what is made here
@@ -198,7 +200,8 @@ class _Fusing:
 
     def _step(self, at: int, task: Task, rules: tuple[Rule, ...]) -> bool:
         known = self.producer
-        for last, name in sorted((-known[name], name) for name in self.read[at]):
+        # what is read as bytes first: on accumulators it would be an operand in memory
+        for _, last, name in sorted((name not in self.narrow, -known[name], name) for name in self.read[at]):
             source_at = -last
             source = None if source_at == at else self._task(source_at)
             if source is None or is_wide(source):
@@ -206,6 +209,10 @@ class _Fusing:
             fitting = [r for r in rules if r.reads == task.kind and r.takes == source.kind]
             if fitting and self.together is not None and (apart := self.together(source, task)):
                 self.refused.setdefault((at, name), {})["plan"] = apart
+                continue
+            if source.kind == "contraction" and self.narrow.issuperset(task.targets):
+                why = f"bytes are stored, and read beside what comes later: not what {name} stands for"
+                self.refused.setdefault((at, name), {})["epilogue"] = why
                 continue
             around = _Around(self, source, at)
             for rule in fitting:

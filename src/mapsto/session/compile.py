@@ -72,7 +72,8 @@ def compiled(asked: Request) -> Compiled:
             opened, listed, defaults = opened_model(asked.model, asked.overridable, asked.data_root, asked.shapes)
             formats = _formats(asked.formats, pinned)
             made = _in_formats(replace(asked, model=opened, plan=pinned, formats=formats), backend)
-            with nullcontext() if asked.accuracy is None else metering_anew():  # looking for formats took its own time
+            looked = asked.accuracy is not None or made.formats  # for formats, at other forms, which took their own
+            with metering_anew() if looked else nullcontext():
                 exe = build(made.graph, backend, asked.threads, asked.progress, pinned, defaults, made)
     except RecursionError as error:
         raise ModelError("its graphs, expressions or types are nested too deep to compile") from error

@@ -83,7 +83,8 @@ def weighed(graph: Graph, finish: Finish, ask: Callable[[Graph], Asked]) -> ByAr
     before, after = (each.seconds_by(sources) for each in (whole, floats))
     better = {name for name in names if after[name] < before[name]}
     ways = [(whole, frozenset[str]()), (floats, frozenset(names))]
-    if better and better != names:
+    saved = sum(before[name] - after[name] for name in better)
+    if better and better != names and saved > _LEAST_GAIN * whole.seconds:
         ways.append((with_floats(better), frozenset(better)))
     taken, chosen = min(ways, key=lambda way: way[0].seconds)
     if taken.seconds > (1 - _LEAST_GAIN) * whole.seconds:

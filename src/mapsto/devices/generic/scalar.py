@@ -87,10 +87,8 @@ class Emitter(Context):
         """A conversion; of what is rounded to a byte, all in one."""
         rounded = quantised(e)
         if rounded is not None:
-            value = self.code.let(loop.Nearest(self.value(rounded.value), rounded.low, rounded.high))
-            if rounded.zero:
-                value = self.code.let(loop.Binary("add", value, constant(rounded.zero, value.type)))
-            return self.code.let(convert(value, e.dtype))
+            value = self.value(rounded.value)
+            return self.code.let(loop.Nearest(value, rounded.low, rounded.high, rounded.zero, e.dtype))
         arg, by = saturated(e)
         found = self.value(arg)
         return self.code.let(convert(found if by is None else self.code.let(convert(found, by)), e.dtype))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import NamedTuple, cast
@@ -434,7 +434,7 @@ def _emitted(
     known: dict[str, loop.Value],
     place: TilePlace,
     processor: Processor,
-    rounded: Collection[str],
+    rounded: frozenset[str],
 ) -> tuple[list[loop.Statement], loop.Value]:
     bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}
     wide = next(i.name for i, e in zip(stmt.iters, shaped.index, strict=True) if column in symbols(e))
@@ -443,7 +443,7 @@ def _emitted(
 
 
 def _on_bytes(
-    shaped: Shaped, chain: Sequence[Stmt], root: str, processor: Processor, rounded: Collection[str]
+    shaped: Shaped, chain: Sequence[Stmt], root: str, processor: Processor, rounded: frozenset[str]
 ) -> Callable[[loop.Value], tuple[list[loop.Statement], loop.Value]]:
     """What the statements of a chain make of its bytes, which lie in lanes."""
 
