@@ -164,6 +164,25 @@ def test_a_bias_of_32_bits_is_added_to_the_sums(kind: str, per_channel: bool, ze
     assert [len(n.inputs) == 3 and bool(n.inputs[2]) for n in convs] == [is_whole]
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_that_are_quantised_in_the_model(kind: str) -> None:
+    """As NNCF writes them: floats, QuantizeLinear and DequantizeLinear after each other, a scale for each channel."""
+    rng = np.random.default_rng(2)
+    scales, w = np.linspace(0.01, 0.1, 8).astype(np.float32), rng.standard_normal((8, 4, 3, 3))
+    tensors = {
+        "s": np.float32(0.1), "z": np.asarray(3, KINDS[kind]), "w": w.astype(np.float32), "ws": scales,
+        "wz": np.zeros(8, np.int8), "b": np.linspace(-1, 1, 8, dtype=np.float32),
+    }  # fmt: skip
+    nodes = [
+        node("QuantizeLinear", ["x", "s", "z"], ["x_q"]), node("DequantizeLinear", ["x_q", "s", "z"], ["x_d"]),
+        node("QuantizeLinear", ["w", "ws", "wz"], ["w_q"], axis=0),
+        node("DequantizeLinear", ["w_q", "ws", "wz"], ["w_d"], axis=0),
+        node("Conv", ["x_d", "w_d", "b"], ["y"], pads=[1, 1, 1, 1]),
+    ]  # fmt: skip
+    given = model(nodes, [port("x", [2, 4, 9, 11], np.float32)], ["y"], tensors, 21)
+    check(given, {"x": (rng.standard_normal((2, 4, 9, 11)) * 5).astype(np.float32)}, [DType.I32])
+
+
 def test_two_activations() -> None:
     """Scores of attention: both sides come with the run."""
     ends = [dequantised(name, np.int8, scale, 3) for name, scale in (("q", 0.1), ("k", 0.2))]

@@ -210,7 +210,7 @@ class _Fusing:
             if fitting and self.together is not None and (apart := self.together(source, task)):
                 self.refused.setdefault((at, name), {})["plan"] = apart
                 continue
-            if source.kind == "contraction" and self.narrow.issuperset(task.targets):
+            if source.kind == "contraction" and set(task.targets) <= self.narrow:
                 why = f"bytes are stored, and read beside what comes later: not what {name} stands for"
                 self.refused.setdefault((at, name), {})["epilogue"] = why
                 continue
