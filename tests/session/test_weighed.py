@@ -31,17 +31,22 @@ SCALE, CHANNELS = np.float32(0.05), 32
 ISAS = [name for name in ("sse2", "avx2", "avx512", "avx512-vnni") if isas.runs(isas.by_name(name))]
 
 
-def quantised_model(kind: Any = np.uint8, op: str = "Conv", zero: int = 3, batch: int = 2) -> Any:
-    """Two products after each other, quantised as onnxruntime does it: scales of weights a channel, a relu between."""
+def quantised_model(
+    kind: Any = np.uint8, op: str = "Conv", zero: int = 3, batch: int = 2, sizes: tuple[int, int] = (3, 3),
+    channels: int = CHANNELS,
+) -> Any:  # fmt: skip
+    """Two products after each other, quantised as onnxruntime does it: scales of weights a channel, a relu between.
+    sizes: of the windows of convolutions.
+    """
     rng = np.random.default_rng(7)
     tensors: dict[str, np.ndarray] = {"s": SCALE, "z": np.asarray(zero, kind)}
     nodes, at = [], "x"
-    window = {"pads": [1] * 4} if op == "Conv" else {}
-    for k in (1, 2):
-        shape = (CHANNELS, CHANNELS, 3, 3) if op == "Conv" else (CHANNELS, CHANNELS)
+    for k, size in zip((1, 2), sizes, strict=True):
+        window = {"pads": [size // 2] * 4} if op == "Conv" else {}
+        shape = (channels, channels, size, size) if op == "Conv" else (channels, channels)
         tensors[f"w{k}"] = rng.integers(-127, 128, shape).astype(np.int8)
-        tensors[f"ws{k}"] = rng.uniform(0.001, 0.01, CHANNELS).astype(np.float32)
-        tensors[f"wz{k}"] = np.zeros(CHANNELS, np.int8)
+        tensors[f"ws{k}"] = rng.uniform(0.001, 0.01, channels).astype(np.float32)
+        tensors[f"wz{k}"] = np.zeros(channels, np.int8)
         axis = 0 if op == "Conv" else 1
         nodes += [
             node("QuantizeLinear", [at, "s", "z"], [f"q{k}"]),
@@ -52,7 +57,7 @@ def quantised_model(kind: Any = np.uint8, op: str = "Conv", zero: int = 3, batch
         ]
         at = f"r{k}"
     nodes.append(node("QuantizeLinear", [at, "s", "z"], ["y"]))
-    shape = [batch, CHANNELS, 14, 14] if op == "Conv" else [batch, 9, CHANNELS]
+    shape = [batch, channels, 14, 14] if op == "Conv" else [batch, 9, channels]
     held = [numpy_helper.from_array(array, name) for name, array in tensors.items()]
     result = onnx.ValueInfoProto(name="y")
     graph = helper.make_graph(nodes, "g", [port("x", shape, np.float32)], [result], held)
@@ -146,6 +151,23 @@ def test_other_models_have_nothing_to_choose() -> None:
     )  # fmt: skip
     given = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     assert mapsto.compile(given, exact_integers=True, cache=False).plan.formats == ()
+
+
+def test_what_is_stored_on_the_way_is_what_it_was() -> None:
+    """A relu that is an output as well as what is quantised next."""
+    given = quantised_model()
+    given.graph.output.append(onnx.ValueInfoProto(name="r1"))
+    fed = feed(given)
+    found = mapsto.compile(given, exact_integers=True, cache=False).run(fed)
+    near(found["y"], by_exact_sums(given, fed["x"]))
+    again = np.clip(np.rint(found["r1"].astype(np.float64) / SCALE) + 3, 0, 255)
+    assert found["r1"].dtype == np.float32 and float(found["r1"].max()) > 1 and 3 <= again.min() < again.max()
+    arrays = {each.name: numpy_helper.to_array(each) for each in given.graph.initializer}
+    q = np.clip(np.rint(fed["x"].astype(np.float64) / SCALE) + 3, 0, 255) - 3
+    views = np.lib.stride_tricks.sliding_window_view(np.pad(q, ((0, 0), (0, 0), (1, 1), (1, 1))), (3, 3), (2, 3))
+    total = np.einsum("ncyxij,ocij->noyx", views, arrays["w1"].astype(np.float64))
+    exact = np.maximum(total * arrays["ws1"].astype(np.float64)[:, None, None] * SCALE, 0)
+    np.testing.assert_allclose(found["r1"], exact, rtol=1e-5, atol=1e-4)
 
 
 # -- the same everywhere -----------------------------------------------------------------------------------------------
@@ -245,6 +267,14 @@ def test_what_is_predicted_to_take_less(op: str) -> None:
     assert all("in integers it would take" in each.because and "more" in each.because for each in slow.formats)
     assert all("in f32 it would take" in each.because and "more" in each.because for each in fast.formats)
     assert slow.mapped is not None and slow.mapped.graph is slow.graph
+
+
+def test_some_in_floats_and_others_in_integers() -> None:
+    """A window of 3x3 has products at points in f32, one of a single point has none."""
+    graph = raw(quantised_model(zero=0, batch=8, sizes=(3, 1), channels=128))
+    found = weighed(graph, finish, device(2.0))
+    assert [each.format for each in found.formats] == [FLOATS, INTEGERS]
+    assert types(found.graph) == [DType.F32, DType.I32]
 
 
 def test_none_is_weighed_where_none_may_be_in_floats() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mapsto.devices.generic.saturation import RoundedToByte, quantised, saturated
+from mapsto.devices.generic.saturation import RoundedToByte, conversions_whole, quantised, saturated
 from mapsto.ir.dtypes import DType
-from mapsto.kernel.ast import Cast, Const, Load, Op, Scalar
+from mapsto.ir.expr import sym
+from mapsto.kernel.ast import Cast, Const, Iter, Load, Op, Scalar, Stmt
 from mapsto.kernel.scalar import apply, convert
 from mapsto.loop.arithmetic import nearest
 
@@ -100,3 +101,30 @@ def test_rounded_to_a_byte(zero: int | None, to: DType) -> None:
 )  # fmt: skip
 def test_other_roundings_are_done_step_by_step(value: Cast) -> None:
     assert quantised(value) is None
+
+
+def steps() -> list[Stmt]:
+    """a = round(x), b = max(a, 0), c = min(b, 255), q = u8(c)."""
+    i = (Iter("i", 40),)
+
+    def at(name: str) -> Load:
+        return Load(name, (sym("i"),), F32)
+
+    return [
+        Stmt("a", F32, i, Op("round", (at("x"),), F32)),
+        Stmt("b", F32, i, Op("max", (at("a"), Const(0.0, F32)), F32)),
+        Stmt("c", F32, i, Op("min", (at("b"), Const(255.0, F32)), F32)),
+        Stmt("q", DType.U8, i, Cast(at("c"), DType.U8)),
+    ]
+
+
+def test_steps_of_a_conversion_are_one() -> None:
+    (whole,) = conversions_whole(steps(), ())
+    assert isinstance(whole.value, Cast) and quantised(whole.value) is not None
+
+
+@pytest.mark.parametrize("kept, left", [("a", "aq"), ("b", "abq"), ("c", "abcq")])
+def test_steps_that_are_stored_or_read_again_stay(kept: str, left: str) -> None:
+    assert "".join(stmt.target for stmt in conversions_whole(steps(), (kept,))) == left
+    again = Stmt("r", F32, (Iter("i", 40),), Op("exp", (Load(kept, (sym("i"),), F32),), F32))
+    assert "".join(stmt.target for stmt in conversions_whole([*steps(), again], ())) == left + "r"
