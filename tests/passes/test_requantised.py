@@ -60,7 +60,7 @@ def graph_of(
     build: Callable[[Builder, Value, Value], Value], dtype: DType = U8, zero: int = 3, again: bool = False
 ) -> Graph:
     b = Builder("g")
-    q, p = (b.input(name, I32, (2, 500)) for name in "qp")
+    q, p = (b.one("cast", [b.input(name, I8, (2, 500))], to=I32) for name in "qp")
     made = build(b, q, p)
     result = quantise(b, made, b.constant(SCALE), b.constant(np.asarray(zero, dtype.numpy)), dtype)
     return b.finish([result, made] if again else [result], names=["y", "made"] if again else ["y"])
@@ -73,7 +73,7 @@ def ops(graph: Graph) -> set[str]:
 
 def feed() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(5)
-    return {name: rng.integers(-400, 400, (2, 500), np.int32) for name in "qp"}
+    return {name: rng.integers(-128, 128, (2, 500), np.int8) for name in "qp"}
 
 
 @pytest.mark.parametrize("dtype, zero", [(U8, 0), (U8, 3), (I8, -128), (I8, 5)])
@@ -113,6 +113,17 @@ def test_what_others_read_is_not_computed_twice() -> None:
     assert "div" in ops(Requantised()(graph))
 
 
+@pytest.mark.parametrize("marked", [False, True])
+def test_sums_that_stand_for_themselves_are_divided_to_the_bit(marked: bool) -> None:
+    b = Builder("g")
+    x = b.one("cast", [b.input("x", I8, (3, 40))], to=I32)
+    w = b.constant(np.random.default_rng(0).integers(-127, 128, (40, 8), np.int32))
+    total = b.one("matmul", [x, w], **({"stands_for": F32} if marked else {}))
+    whole = b.one("sub", [total, b.constant(np.arange(8, dtype=np.int32))])
+    graph = b.finish([quantise(b, real(b, whole), b.constant(SCALE), None, U8)], names=["y"])
+    assert ("div" in ops(Requantised()(graph))) is not marked
+
+
 def test_what_is_not_made_of_integers_is_divided() -> None:
     for scaled in (False, True):
         b = Builder("g")
@@ -126,6 +137,6 @@ def test_what_is_not_made_of_integers_is_divided() -> None:
 def test_scales_that_do_not_fit(scale: float, factor: float) -> None:
     """Of which a factor would be lost or overflow, or that turn the order round."""
     b = Builder("g")
-    made = b.one("relu", [real(b, b.input("q", I32, (2, 5)), factor)])
+    made = b.one("relu", [real(b, b.input("q", I8, (2, 5)), factor)])
     graph = b.finish([quantise(b, made, b.constant(np.float32(scale)), None, U8)], names=["y"])
     assert "div" in ops(Requantised()(graph))

@@ -6,9 +6,9 @@ and shifts before it.
     round(f32(q) * c * y / s)                ->  round(f32(q) * (c / s) * y)
     u8(clip(round(relu(x)), 0, 255))         ->  u8(clip(round(x), 0, 255))
 
-p and q are integers (or sums of a product by constants), the rest is constant, s above 0. Each quotient was rounded on
-the way before, and is so now; where it lies within that of the middle between two integers, it may become the other
-one: what QLinearConv says outright. What is not made of integers is divided as before.
+p and q are dequantised bytes, or sums of them that a model has as floats (`stands_for`); the rest is constant, s above
+0. Each quotient was rounded on the way before, and is so now; where it lies within that of the middle between two
+integers, it may become the other one: what QLinearConv says outright. What else is exact is divided to the bit.
 """
 
 from __future__ import annotations
@@ -20,11 +20,13 @@ import numpy as np
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Node, Value
+from mapsto.passes.float_products import MARK
 from mapsto.passes.looking import may_make
 from mapsto.passes.retrace import rewritten
 from mapsto.passes.sites import Site
 
 _PRODUCTS = frozenset({"conv", "matmul"})
+_BYTES = frozenset({DType.U8, DType.I8})
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,24 @@ def _is_of_integers(site: Site, value: Value, alone: bool) -> bool:
     if node is None:
         return False
     if node.op == "cast":
-        return b.lookup(node.inputs[0]).dtype.is_integer
+        return _is_dequantised(site, b.lookup(node.inputs[0]))
     weights = node.op in _PRODUCTS and b.array(b.lookup(node.inputs[1])) is not None
     return weights and alone and site.readers(value) == 1
+
+
+def _is_dequantised(site: Site, value: Value) -> bool:
+    """Whether integers are bytes, less a constant, or sums that stand for floats. Others are divided to the bit."""
+    b = site.builder
+    while value.dtype.is_integer and value.dtype not in _BYTES:
+        node = b.producer(value)
+        if node is not None and node.op in _PRODUCTS:
+            return MARK in node.attrs
+        if node is None or node.op not in ("cast", "sub") or any(
+            b.array(b.lookup(name)) is None for name in node.inputs[1:]
+        ):
+            return False
+        value = b.lookup(node.inputs[0])
+    return value.dtype in _BYTES
 
 
 def _holds(array: np.ndarray | None, by: float) -> bool:
