@@ -47,7 +47,7 @@ def _infer(inference: Inference) -> list[tuple[DType, Shape]]:
 def _block_matmul(inputs: list[Any], attrs: Mapping[str, Any], shapes: list[tuple[int, ...]]) -> list[Array]:
     x, q, scale = inputs
     with np.errstate(all="ignore"):
-        return [np.asarray(np.matmul(x.astype(np.float64), dequantised_blocks(q, scale, attrs["block"])), np.float32)]
+        return [np.asarray(np.matmul(x.astype(np.float64), dequantised_blocks(q, scale, attrs["block"])), x.dtype)]
 
 
 def dequantised_blocks(q: Array, scale: Array, block: int) -> Array:

@@ -25,8 +25,10 @@ def _as_asked(said: Traits | None, traits: Traits) -> bool:
     """Whether a plan was made for what a maker asks for; how far rows are best apart is in where its values lie, how
     many are a block in its schedules.
     """
-    crowded, block = traits.crowded_bytes, traits.block_bytes
-    return said is not None and replace(said, crowded_bytes=crowded, block_bytes=block) == traits
+    crowded, block, sliding = traits.crowded_bytes, traits.block_bytes, traits.correlation_block
+    if said is None:
+        return False
+    return replace(said, crowded_bytes=crowded, block_bytes=block, correlation_block=sliding) == traits
 
 
 def check_origin(plan: Plan, origin: tuple[str, str], device: str, traits: Traits) -> None:

@@ -20,7 +20,11 @@ from tests.test_random_graphs import REFUSED, assert_agrees, by_another, common
 from mapsto.devices.cpu.workers import Workers
 from mapsto.devices.opencl.backend import OpenClBackend
 from mapsto.errors import ExecutionError, UnsupportedError
+from mapsto.ir.dtypes import DType
+from mapsto.ops.builder import Builder
+from mapsto.ops.interpret import run_graph
 from mapsto.ops.registry import known_ops, op
+from mapsto.passes import run_passes
 from mapsto.session.compile import build, prepared
 
 pytestmark = pytest.mark.opencl
@@ -57,6 +61,8 @@ sub_uint16 sub_uint32 sub_uint8 tan tensorscatter_circular tile top_k_same_value
 
 # Ops that no case has: a test of their own runs them.
 OTHERS = {"not", "random_normal", "random_uniform", "variadic"}
+# What no ONNX graph of one op becomes.
+MADE = {"block_matmul", "max_pool_gradient"}
 # Ops that are steps of a program and no code of a device.
 STEPS = {"bind_dim", "bounds_check", "fail", "if", "loop", "require"}
 
@@ -78,7 +84,7 @@ def test_a_case_of_the_standard(name: str, backend: OpenClBackend) -> None:
 def test_every_op_is_run() -> None:
     nodes = [node for case in _cases().values() for node in prepared(case.model, None).walk()]
     gone = {"detach"}  # passes take it out
-    assert set(known_ops()) - {node.op for node in nodes} <= OTHERS | STEPS | gone
+    assert set(known_ops()) - {node.op for node in nodes} <= OTHERS | MADE | STEPS | gone
     assert all(op(name).lower is None for name in STEPS)
     dtypes = {value.dtype.value for node in nodes for value in node.outputs}
     assert dtypes >= {"f32", "f64", "f16", "bf16", "bool", *(f"{s}{bits}" for s in "iu" for bits in (8, 16, 32, 64))}
@@ -102,6 +108,21 @@ def test_ops_that_no_case_has(backend: OpenClBackend) -> None:
     assert len(set(found["u"].tolist())) == len(set(found["v"].tolist())) == 40
     for name in ("m", "u", "v"):
         np.testing.assert_allclose(found[name], native[name], rtol=1e-6, atol=1e-6)
+
+
+def test_ops_that_are_made_of_others(backend: OpenClBackend) -> None:
+    """Weights in blocks, and the gradient of a pool."""
+    b, rng = Builder("made"), np.random.default_rng(2)
+    x, g = b.input("x", DType.F32, (2, 3, 4, 6)), b.input("g", DType.F32, (2, 3, 2, 3))
+    q, scale = rng.integers(-7, 8, (6, 5)).astype(np.int8), rng.standard_normal((2, 5)).astype(np.float32)
+    spread = b.one("max_pool_gradient", [x, g], kernel=(2, 2))
+    multiplied = b.one("block_matmul", [x, b.constant(q, "q"), b.constant(scale, "s")], block=3)
+    graph = run_passes(b.finish([spread, multiplied], names=["spread", "multiplied"]))
+    assert {node.op for node in graph.walk()} >= MADE
+    feed = {"x": normal(2, 3, 4, 6), "g": normal(2, 3, 2, 3, seed=1)}
+    found, wide = build(graph, backend, 1, None).run(feed), run_graph(graph, feed, wide=True)
+    np.testing.assert_array_equal(found["spread"], wide["spread"].astype(np.float32))
+    np.testing.assert_allclose(found["multiplied"], wide["multiplied"], rtol=1e-5, atol=1e-5)
 
 
 @settings(common, max_examples=12)
