@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.session.support import assert_same_bits, normal
+from tests.session.test_weight_gradients import assert_right
 
 from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import MapstoError
@@ -18,8 +19,6 @@ from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
 from mapsto.passes import gradient, run_passes
 from mapsto.plan.plan import Plan, parse
-from mapsto.runtime.executable import Executable
-from mapsto.runtime.guard import Fences
 from mapsto.session.compile import build
 
 PLAIN = {"strides": (1, 1), "dilations": (1, 1), "group": 1, "pads": (0, 0, 0, 0)}
@@ -48,16 +47,6 @@ def given_for(graph: Graph, seed: int) -> dict[str, np.ndarray]:
 def templates(plan: Plan) -> list[str]:
     """Of the works that sum over images."""
     return [work.offer.template for work in plan.works if "places" in (work.offer.schedule or "")]
-
-
-def assert_right(graph: Graph, exe: Executable, seed: int) -> None:
-    feed = given_for(graph, seed)
-    found, wide = exe.run(feed), run_graph(graph, feed, wide=True)["w.gradient"]
-    assert np.abs(found["w.gradient"] - wide).max() <= 1e-5 * np.abs(wide).max()
-    exe.guard(Fences())
-    assert_same_bits(exe.run(feed), found)
-    exe.guard(None)
-    assert_same_bits(Executable(exe.program, exe.objects, 2).run(feed), found)
 
 
 CASES: dict[str, tuple[Any, ...]] = {

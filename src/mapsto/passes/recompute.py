@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
@@ -57,17 +58,21 @@ class _Choice:
         later = [name for node in self.graph.nodes[self.edge + 1 :] for name in node.inputs]
         self.needed = [n for n in dict.fromkeys(later) if n in self.makers and self.makers[n][0] <= self.edge]
 
+    @cached_property
+    def known(self) -> frozenset[str]:
+        return frozenset(self.needed)
+
     def is_cheap(self, name: str) -> bool:
         return op(self.makers[name][1].op).kind in self.kinds and name not in self.graph.outputs
 
     def chosen(self) -> set[str]:
         """Latest first: where what has to be kept for it besides takes less than it does."""
-        known, kept, found = set(self.needed), set[str](), set[str]()
+        kept, found = set[str](), set[str]()
         values = self.graph.values()
         for name in sorted(self.needed, key=lambda n: -self.makers[n][0]):
             if not self.is_cheap(name):
                 continue
-            more = {leaf for leaf in self.leaves(name) if leaf not in known and leaf not in kept}
+            more = {leaf for leaf in self.leaves(name) if leaf not in self.known and leaf not in kept}
             if _bytes(values[name]) - sum(_bytes(values[leaf]) for leaf in more) >= _LEAST_BYTES:
                 found.add(name)
                 kept |= more
@@ -75,14 +80,13 @@ class _Choice:
 
     def leaves(self, name: str) -> set[str]:
         """What has to be in memory for it: what is needed anyway, and what is not cheap."""
-        found, todo = set[str](), [name]
-        known, seen = set(self.needed), set[str]()
+        found, todo, seen = set[str](), [name], set[str]()
         while todo:
             for read in self.makers[todo.pop()][1].inputs:
                 if not read or read not in self.makers or read in seen:
                     continue
                 seen.add(read)
-                if read in known or not self.is_cheap(read):
+                if read in self.known or not self.is_cheap(read):
                     found.add(read)
                 else:
                     todo.append(read)
@@ -123,12 +127,11 @@ class _Anew:
 
     def _anew(self, b: Builder, name: str) -> Value:
         """The value made again, and before it what it is made of, but for what is kept."""
-        known = set(self.choice.needed)
         todo = [name]
         while todo:
             current = todo[-1]
             node = self.choice.makers[current][1]
-            before = [n for n in node.inputs if n and n not in self.again and self._is_again(n, known)]
+            before = [n for n in node.inputs if n and n not in self.again and self._is_again(n)]
             if before:
                 todo += before
                 continue
@@ -142,10 +145,10 @@ class _Anew:
             self.again.update(zip((v.name for v in node.outputs), made, strict=True))
         return self.again[name]
 
-    def _is_again(self, name: str, known: set[str]) -> bool:
+    def _is_again(self, name: str) -> bool:
         if name in self.chosen:
             return True
-        return name in self.choice.makers and name not in known and self.choice.is_cheap(name)
+        return name in self.choice.makers and name not in self.choice.known and self.choice.is_cheap(name)
 
     def _kept(self, b: Builder, name: str) -> Value:
         return self.values[name] if name in self.values else b.lookup(name)

@@ -6,7 +6,7 @@ replayed where passes still make the same graph of the model (docs/reliability.m
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import MISSING, fields, replace
 
 from mapsto.errors import ParseError
 from mapsto.ir.graph import Graph
@@ -22,13 +22,11 @@ from mapsto.plan.verify import verify
 
 
 def _as_asked(said: Traits | None, traits: Traits) -> bool:
-    """Whether a plan was made for what a maker asks for; how far rows are best apart is in where its values lie, how
-    many are a block in its schedules.
+    """Whether a plan was made for what a maker asks for. What a maker need not say (how far rows are best apart, how
+    many are a block) is in where the plan's values lie, and in its schedules.
     """
-    crowded, block, sliding = traits.crowded_bytes, traits.block_bytes, traits.correlation_block
-    if said is None:
-        return False
-    return replace(said, crowded_bytes=crowded, block_bytes=block, correlation_block=sliding) == traits
+    unsaid = {f.name: getattr(traits, f.name) for f in fields(traits) if f.default is not MISSING}
+    return said is not None and replace(said, **unsaid) == traits
 
 
 def check_origin(plan: Plan, origin: tuple[str, str], device: str, traits: Traits) -> None:

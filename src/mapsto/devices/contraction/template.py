@@ -80,7 +80,8 @@ def inlined_product(
 ) -> list[loop.Statement]:
     """A form without batch axes as a part of a function of somebody else's: these of its panels, and of its row tiles
     (`plan.units` of them). Its starts may name what that function has named; fresh gives names that it has not.
-    ahead: B is asked for so many elements before it is read, where it is not 0.
+    epilogue: what becomes of the sums; they are stored as they are where none is given. ahead: B is asked for so many
+    elements before it is read, where it is not 0.
     """
     name = fresh("panel")
     template = _Template(plan, epilogue, fresh, ahead)
