@@ -90,12 +90,34 @@ def cases(models_dir: Path) -> Iterator[Case]:
 
 
 def measure_case(
-    case: Case, engines: Sequence[str], threads: int, seconds: float, isa: str | None = None
+    case: Case,
+    engines: Sequence[str],
+    threads: int,
+    seconds: float,
+    isa: str | None = None,
+    formats: Mapping[str, str] | None = None,
 ) -> Result:
-    """isa: the instruction set that our code is made for (None: the widest)."""
-    setup = BenchSetup(case.model, case.feeds, case.shapes, threads, seconds, keep_outputs=True, isa=isa)
+    """isa: the instruction set that our code is made for (None: the widest); formats: of our products."""
+    setup = BenchSetup(
+        case.model, case.feeds, case.shapes, threads, seconds, keep_outputs=True, isa=isa, formats=formats
+    )
     report = measure(setup, engines)
     return Result(case.name, report, verdicts_of(case, report.outputs))
+
+
+def errors_of(case: Case, outputs: Mapping[str, list[Feed]]) -> dict[str, float]:
+    """By engine, the largest difference from ONNX Runtime without optimisations, of the output's largest magnitude."""
+    reference = open_engine(REFERENCE, Setup(case.model))
+    found = dict.fromkeys(outputs, 0.0)
+    for number, feed in enumerate(case.feeds):
+        for name, right in reference.run(feed).items():
+            if right.dtype.kind != "f" or not right.size:
+                continue
+            most = float(np.abs(right).max()) or 1.0
+            for engine, runs in outputs.items():
+                off = np.abs(runs[number][name].astype(np.float64) - right).max()
+                found[engine] = max(found[engine], float(off) / most)
+    return found
 
 
 def verdicts_of(case: Case, outputs: Mapping[str, list[Feed]]) -> list[Verdict]:

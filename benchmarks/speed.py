@@ -4,7 +4,8 @@ each instruction set and number of threads that is asked for.
     python -m benchmarks.speed --threads 1,2 --isa avx512-vnni-bf16,avx2 --update README.md
 
 Inputs are drawn by a fixed seed; the networks that no package brings along have drawn weights (`nets`). All engines
-know the shapes and compute in fp32. `--isa` limits our code alone: the peers use what the processor has, so beside them
+know the shapes and compute in fp32; with `--formats bf16` ours and OpenVINO in bf16, and the errors of both are told
+(from ONNX Runtime in fp32, of each output's largest magnitude). `--isa` limits our code alone: the peers use what the processor has, so beside them
 a narrower one is at a disadvantage that it does not have on a processor of its own.
 """
 
@@ -23,14 +24,14 @@ from scripts.real_inputs import model_key_of
 from tests.importers.test_light_models import weighted
 
 from benchmarks import nets
-from benchmarks.models import Case, Result, machine_line, markdown, measure_case, put_between_marks
+from benchmarks.models import Case, Result, errors_of, machine_line, markdown, measure_case, put_between_marks
 from benchmarks.wild import WILD, drawn, fetched_case
 from mapsto.cli.output import seconds_text, table
 from mapsto.devices.cpu.isa import host
 from mapsto.errors import MapstoError
 from mapsto.report.bench import OURS
 
-PEERS = ("onnxruntime", "openvino")
+PEERS = {"": ("onnxruntime", "openvino"), "bf16": ("openvino-bf16",)}  # by the format of products
 ROOT = Path(__file__).resolve().parent.parent
 
 BUILT: dict[str, Callable[[Path], Path]] = {
@@ -76,16 +77,18 @@ def cases(folder: Path, made: Path, only: list[str]) -> Iterator[Case]:
 
 def times_as_fast(result: Result) -> float | None:
     """The faster peer's time over ours: the least of the medians of the rounds' ratios."""
-    found = [1 / ratio.median for peer in PEERS if (ratio := result.report.ratios.get(peer)) is not None]
+    found = [1 / ratio.median for ratio in result.report.ratios.values()]
     return min(found) if found else None
 
 
-def row_of(name: str, results: list[Result]) -> list[str]:
-    cells = [name]
+def row_of(case: Case, results: list[Result], with_errors: bool) -> list[str]:
+    cells = [case.name]
     for result in results:
         ours, times = result.report.timing(OURS), times_as_fast(result)
         cells.append("-" if ours is None else seconds_text(ours.seconds.median))
         cells.append("-" if times is None else f"{times:.2f}")
+    if with_errors:
+        cells.append(", ".join(f"{error:.1e}" for error in errors_of(case, results[0].report.outputs).values()))
     return cells
 
 
@@ -104,11 +107,13 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], help="this model only; may be repeated")
     parser.add_argument("--threads", default="1", help="numbers of threads, comma-separated")
     parser.add_argument("--isa", default="", help="instruction sets of our code, comma-separated (default: the widest)")
+    parser.add_argument("--formats", choices=list(PEERS), default="", help="compute products so (default: fp32)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each engine runs a model, about")
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     parser.add_argument("--update", type=Path, metavar="README.md", help="put the table between its marks")
     args = parser.parse_args()
     ways = [(isa or None, int(count)) for isa in args.isa.split(",") for count in args.threads.split(",")]
+    engines, formats = [OURS, *PEERS[args.formats]], {"*": args.formats} if args.formats else None
     columns: list[list[Result]] = [[] for _ in ways]
     rows: list[list[str]] = []
     failed: list[str] = []
@@ -117,24 +122,26 @@ def main() -> int:
             for case in cases(args.models.expanduser(), Path(made), args.only):
                 print(f"{case.name} ...", file=sys.stderr, flush=True)
                 try:
-                    found = [measure_case(case, [OURS, *PEERS], count, args.seconds, isa) for isa, count in ways]
+                    found = [measure_case(case, engines, count, args.seconds, isa, formats) for isa, count in ways]
                 except MapstoError as error:
                     failed.append(f"{case.name}: {error}")
                     continue
                 for column, result in zip(columns, found, strict=True):
                     column.append(result)
-                rows.append(row_of(case.name, found))
+                rows.append(row_of(case, found, bool(args.formats)))
+                print(" | ".join(rows[-1]), file=sys.stderr, flush=True)
     except FetchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rows.append(mean_row(columns))
+    rows.append(mean_row(columns) + [""] * bool(args.formats))
     titles = [f"{isa or 'widest'}, {count} thread{'s' * (count > 1)}" for isa, count in ways]
     head = ["model", *[cell for title in titles for cell in (f"mapsto ({title})", "times the faster peer")]]
+    head += ["errors of " + ", ".join(engines)] * bool(args.formats)
     print((markdown if args.markdown else table)(head, rows))
     about = machine_line(*sorted({count for _, count in ways}))
     print("\n".join(["", about, *failed]))
     if args.update is not None:
-        put_between_marks(args.update, f"{markdown(head, rows)}\n\n{about}.", f"speed {host().name}")
+        put_between_marks(args.update, f"{markdown(head, rows)}\n\n{about}.", f"speed {' '.join(filter(None, (host().name, args.formats)))}")
     return int(bool(failed))
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from mapsto.arguments import Shapes
-from mapsto.cli.amounts import parse_pins
+from mapsto.cli.amounts import parse_formats, parse_pins
 from mapsto.cli.inputs import UsageError, feed_of_model, parse_shapes, read_text
 from mapsto.cli.open import several
+from mapsto.cli.options import FeedOptions, ReadOptions
 from mapsto.cli.output import print_json, seconds_text, table
 from mapsto.cli.progress import progress_bar
 from mapsto.report import machine
@@ -22,19 +23,17 @@ from mapsto.report.engines import ENGINES
 
 def bench_model(
     model: Path,
-    against: Sequence[str],
-    inputs_file: Path | None,
-    given: Sequence[str],
-    shape: Sequence[str],
+    reading: ReadOptions,
+    feeding: FeedOptions,
     threads: int,
     seconds: float,
     dynamic: bool,
-    seed: int,
-    data_root: Path | None,
+    against: Sequence[str],
     device: str,
     pin: Sequence[str],
     plan: Path | None,
     exact_integers: bool,
+    formats: Sequence[str],
     as_json: bool,
 ) -> None:
     if pin and not several(device):
@@ -46,14 +45,13 @@ def bench_model(
     if unknown:
         known = ", ".join(name for name in ENGINES if name != OURS)
         raise UsageError(f"--against {','.join(unknown)}: no such engine; known: {known}")
-    shapes = parse_shapes(shape)
-    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
-    fixed = shapes if dynamic else fixed_shapes(fed.feed)
+    fed = feed_of_model(model, reading, feeding)
+    fixed = parse_shapes(reading.shape or []) if dynamic else fixed_shapes(fed.feed)
     text = None if plan is None else read_text(plan, "plan")
-    if exact_integers and several(device):
-        raise UsageError("--exact-integers is for one device so far")
-    ours: dict[str, Any] = {"data_root": data_root, "device": device, "pins": pins, "plan": text}
-    ours["exact_integers"] = exact_integers
+    if (exact_integers or formats) and several(device):
+        raise UsageError("--formats and --exact-integers are for one device so far")
+    ours: dict[str, Any] = {"data_root": reading.data_root, "device": device, "pins": pins, "plan": text}
+    ours |= {"exact_integers": exact_integers, "formats": parse_formats(formats) or None}
     setup = BenchSetup(model, [fed.feed], fixed, threads, seconds, **ours)
     with progress_bar(f"timing {model.name}") as progress:
         report = measure(setup, [OURS, *against], progress)

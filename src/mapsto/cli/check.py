@@ -11,7 +11,8 @@ import numpy as np
 
 from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import feed_of_model, make_feed, parse_shapes, read_given
-from mapsto.cli.open import Divided, Formatted, open_model
+from mapsto.cli.open import Opening, open_model
+from mapsto.cli.options import FeedOptions, ReadOptions
 from mapsto.cli.output import print_json, shape_text, table
 from mapsto.cli.progress import progress_bar
 from mapsto.errors import MapstoError
@@ -51,31 +52,20 @@ class Found:
 
 def check_model(
     model: Path,
-    inputs_file: Path | None,
-    given: Sequence[str],
-    shape: Sequence[str],
-    threads: int | None,
+    feeding: FeedOptions,
+    opening: Opening,
     reference: bool,
-    check_indices: bool,
-    seed: int,
-    data_root: Path | None,
-    device: str,
-    cache: bool,
-    how: Divided,
-    formats: Formatted,
     max_error: float | None,
     as_json: bool,
 ) -> int:
     """Prints the comparison; the exit code."""
-    read, shapes = read_given(inputs_file, given), parse_shapes(shape)
-    opened = open_model(
-        model, shapes, threads, check_indices=check_indices, data_root=data_root, device=device, cache=cache, how=how,
-        formats=formats,
-    )  # fmt: skip
-    fed = make_feed(opened.inputs, read, seed)
+    reading = opening.reading
+    read, shapes = read_given(feeding.inputs, feeding.given or []), parse_shapes(reading.shape or [])
+    opened = open_model(model, opening)
+    fed = make_feed(opened.inputs, read, feeding.seed)
     ours: Outputs = opened.executable.run(fed.feed)
     engines = [REFERENCE, PEER, *(["numpy"] if reference else [])]
-    found = _run_others(engines, Setup(model, shapes, data_root=data_root), fed.feed)
+    found = _run_others(engines, Setup(model, shapes, data_root=reading.data_root), fed.feed)
     sections = judged(ours, found.outputs, max_error)
     if not sections:
         reasons = "\n".join(f"  {name}: {why}" for name, why in found.absent.items())
@@ -89,19 +79,10 @@ def check_model(
     return 0 if ok else CHECK_FAILED
 
 
-def check_passes(
-    model: Path,
-    inputs_file: Path | None,
-    given: Sequence[str],
-    shape: Sequence[str],
-    seed: int,
-    data_root: Path | None,
-    as_json: bool,
-) -> int:
+def check_passes(model: Path, reading: ReadOptions, feeding: FeedOptions, as_json: bool) -> int:
     """Prints which pass first changes what the numpy reference computes; the exit code."""
-    shapes = parse_shapes(shape)
-    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
-    found = first_change(model, fed.feed, shapes, data_root)
+    fed = feed_of_model(model, reading, feeding)
+    found = first_change(model, fed.feed, parse_shapes(reading.shape or []), reading.data_root)
     name, verdicts = found if found is not None else (None, [])
     if as_json:
         print_json({"model": str(model), "ok": name is None, "pass": name, "outputs": [v.to_json() for v in verdicts]})

@@ -6,36 +6,27 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.inputs import InputPort, UsageError, existing, parse_shapes, parse_updates, read_text, writable
-from mapsto.cli.open import Divided, Formatted, open_model, several
+from mapsto.cli.inputs import InputPort, UsageError, existing, parse_updates, read_text, writable
+from mapsto.cli.open import Opening, open_model, several
 from mapsto.cli.output import beside, bytes_text, print_json, seconds_text, shape_text
 
 
 def compile_model(
     model: Path,
     output: Path,
-    shape: Sequence[str],
+    opening: Opening,
     update: Sequence[str],
-    threads: int | None,
     plan: Path | None,
-    check_indices: bool,
-    data_root: Path | None,
-    cache: bool,
-    device: str,
-    how: Divided,
-    formats: Formatted,
     as_json: bool,
 ) -> None:
     existing(model)
     writable(output, besides=[model, plan])
     text = None if plan is None else read_text(plan, "plan")
+    device = opening.target.device
     if device != "cpu" and not several(device):
         said = f"beside the host's it can (--device cpu,{device})"
         raise UsageError(f"--device {device}: code for it alone cannot be saved yet; {said}")
-    opened = open_model(
-        model, parse_shapes(shape), threads, text, check_indices, data_root, device, cache, parse_updates(update),
-        how=how, formats=formats,
-    )  # fmt: skip
+    opened = open_model(model, opening, text, parse_updates(update))
     executable = opened.executable
     executable.save(output)
     size = output.stat().st_size if output.is_file() else None  # a pipe has none

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mapsto.cli.inputs import UsageError, existing, parse_shapes
+from mapsto.cli.options import ReadOptions
 from mapsto.cli.output import print_json
 from mapsto.report.stages import Stage, stages
 
 
-def show_graph(model: Path, after: str | None, shape: Sequence[str], data_root: Path | None, as_json: bool) -> None:
+def show_graph(model: Path, after: str | None, reading: ReadOptions, as_json: bool) -> None:
     from mapsto.ir.text import print_graph
 
-    found = list(stages(existing(model), parse_shapes(shape), data_root))
+    found = list(stages(existing(model), parse_shapes(reading.shape or []), reading.data_root))
     chosen = chosen_stages(found, after)
     if as_json:
         print_json({"stages": [_data(stage) for stage in chosen]})

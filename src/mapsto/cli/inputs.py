@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from mapsto.arguments import Shapes
+from mapsto.cli.options import FeedOptions, ReadOptions
 from mapsto.errors import MapstoError
 from mapsto.files import check_writable, is_keras_file, kind_of, plain_file
 from mapsto.ir.dtypes import DType
@@ -197,21 +197,13 @@ def make_feed(ports: Sequence[InputPort], given: Given, seed: int = 0) -> Fed:
     return Fed({name: arrays.get(name, fresh.get(name)) for name in names}, how, labels)  # type: ignore[misc]
 
 
-def feed_of_model(
-    model: Path,
-    shapes: Shapes | None,
-    inputs_file: Path | None,
-    given: Sequence[str],
-    seed: int = 0,
-    data_root: Path | None = None,
-) -> Fed:
+def feed_of_model(model: Path, reading: ReadOptions, feeding: FeedOptions) -> Fed:
     """The same for the inputs that an ONNX or Keras file says."""
     from mapsto.importers import keras, onnx
 
-    path = existing(model)
-    graph = keras.load(path, shapes) if is_keras_file(path) else onnx.load(path, shapes, data_root=data_root)
-    ports = graph.inputs
-    return make_feed(ports, read_given(inputs_file, given), seed)
+    path, shapes = existing(model), parse_shapes(reading.shape or [])
+    graph = keras.load(path, shapes) if is_keras_file(path) else onnx.load(path, shapes, data_root=reading.data_root)
+    return make_feed(graph.inputs, read_given(feeding.inputs, feeding.given or []), feeding.seed)
 
 
 def _by_name(found: Mapping[str, T], names: Sequence[str], said: frozenset[str]) -> dict[str, T]:

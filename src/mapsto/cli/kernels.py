@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from mapsto.cli.bench import fixed_shapes
 from mapsto.cli.inputs import UsageError, feed_of_model, parse_shapes
+from mapsto.cli.options import FeedOptions, ReadOptions
 from mapsto.cli.output import print_json, seconds_text, shown
 from mapsto.cli.progress import progress_bar
 from mapsto.report import machine
@@ -16,31 +16,24 @@ from mapsto.report.kernels import KernelReport, kernels_at_limits
 
 def bench_kernels(
     model: Path,
-    inputs_file: Path | None,
-    given: Sequence[str],
-    shape: Sequence[str],
+    reading: ReadOptions,
+    feeding: FeedOptions,
     threads: int,
     seconds: float,
     dynamic: bool,
-    kernels: bool,
     worst: bool,
-    seed: int,
-    data_root: Path | None,
     device: str,
     exact_integers: bool,
     as_json: bool,
 ) -> None:
-    if not kernels:
-        raise UsageError("--worst goes with --kernels")
     if device != "cpu":
         raise UsageError(f"--kernels measures the processor's limits: leave --device {device} out")
     if not math.isfinite(seconds):
         raise UsageError(f"--seconds {seconds}: a finite number of seconds is needed")
-    shapes = parse_shapes(shape)
-    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
-    fixed = shapes if dynamic else fixed_shapes(fed.feed)
+    fed = feed_of_model(model, reading, feeding)
+    fixed = parse_shapes(reading.shape or []) if dynamic else fixed_shapes(fed.feed)
     with progress_bar(f"timing {model.name}") as progress:
-        asked = (data_root, progress, exact_integers)
+        asked = (reading.data_root, progress, exact_integers)
         report = kernels_at_limits(model, fixed, fed.feed, threads, seconds, *asked)
     if as_json:
         print_json({"model": str(model)} | report.to_json() | {"made_inputs": dict(fed.made)})

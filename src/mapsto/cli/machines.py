@@ -11,6 +11,8 @@ from typing import Any
 from mapsto.cli.amounts import parse_limits, parse_pins, seconds_of
 from mapsto.cli.codes import CHECK_FAILED
 from mapsto.cli.inputs import UsageError, existing, parse_shapes, writable
+from mapsto.cli.open import Opening
+from mapsto.cli.options import ReadOptions, TargetOptions
 from mapsto.cli.output import bytes_text, print_json, seconds_text, table
 from mapsto.files import write_text
 from mapsto.placement.trace import timeline_text, trace_events
@@ -20,27 +22,29 @@ from mapsto.session.simulate import Simulation, read_machine, shipped_machines, 
 def show_simulation(
     model: Path,
     machine: str,
-    shape: Sequence[str],
-    objective: str,
-    limit: Sequence[str],
-    pin: Sequence[str],
-    placer: str,
+    opening: Opening,
     deadline: str | None,
     trace: Path | None,
     output: Path | None,
-    data_root: Path | None,
     as_json: bool,
 ) -> int:
     """Prints where each work goes and the timeline; the exit code."""
     _onnx(model)
+    if opening.target != TargetOptions(cache=opening.target.cache) or opening.division.power or opening.has_formats:
+        raise UsageError(
+            "--threads, --device, --no-check-indices, --power, --formats and the like are of this machine, not of "
+            "--machine"
+        )
     inputs = [model, Path(machine) if Path(machine).exists() else None]
     for option, path, others in (("--trace", trace, inputs), ("--output", output, [*inputs, trace])):
         if path is not None:
             writable(path, others, option)
     wanted = None if deadline is None else seconds_of(deadline, "--deadline")
-    limits, pins = parse_limits(limit), parse_pins(pin)
+    asked, reading = opening.division, opening.reading
+    limits, pins = parse_limits(asked.limit or []), parse_pins(asked.pin or [])
     found = simulate(
-        model, read_machine(machine), parse_shapes(shape), objective, limits, pins, placer, data_root
+        model, read_machine(machine), parse_shapes(reading.shape or []), asked.objective or "latency", limits, pins,
+        asked.placer or "exact", reading.data_root,
     )  # fmt: skip
     if trace is not None:
         write_text(trace, json.dumps(trace_events(found.problem, found.events)) + "\n")
@@ -57,11 +61,10 @@ def show_simulation(
 def advise(
     model: Path,
     machines: Sequence[str],
-    shape: Sequence[str],
+    reading: ReadOptions,
     deadline: str | None,
     energy: float | None,
     price: float | None,
-    data_root: Path | None,
     as_json: bool,
 ) -> None:
     """Prints a table of machines, the one that suits the model best first."""
@@ -70,9 +73,9 @@ def advise(
         if most is not None and not 0 <= most < math.inf:
             raise UsageError(f"{option} {most}: expected a number, 0 or more")
     wanted = None if deadline is None else seconds_of(deadline, "--deadline")
-    shapes = parse_shapes(shape)
+    shapes = parse_shapes(reading.shape or [])
     known = [read_machine(name) for name in machines or shipped_machines()]
-    found = [simulate(model, machine, shapes, data_root=data_root) for machine in known]
+    found = [simulate(model, machine, shapes, data_root=reading.data_root) for machine in known]
     suits = [(_unmet(s, wanted, energy, price), s) for s in found]
     suits.sort(key=lambda each: (len(each[0]), each[1].seconds))
     if as_json:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto.cli.amounts import seconds_of
 from mapsto.cli.codes import CHECK_FAILED
-from mapsto.cli.inputs import UsageError, existing, parse_shapes, read_text, writable
-from mapsto.cli.open import Divided, Formatted, Opened, open_model
+from mapsto.cli.inputs import UsageError, existing, read_text, writable
+from mapsto.cli.open import Opened, Opening, open_model
 from mapsto.cli.output import print_json, seconds_text
 from mapsto.files import write_text
 
@@ -21,15 +21,9 @@ if TYPE_CHECKING:
 
 def show_plan(
     model: Path,
-    shape: Sequence[str],
-    threads: int | None,
+    opening: Opening,
     output: Path | None,
-    data_root: Path | None,
-    device: str,
-    cache: bool,
-    how: Divided,
     deadline: str | None,
-    formats: Formatted,
     as_json: bool,
 ) -> int:
     """Prints or writes the plan; the exit code."""
@@ -37,10 +31,7 @@ def show_plan(
     if output is not None:
         writable(output, besides=[model])
     wanted = None if deadline is None else seconds_of(deadline, "--deadline")
-    opened = open_model(
-        model, parse_shapes(shape), threads, data_root=data_root, device=device, cache=cache, how=how,
-        formats=formats,
-    )  # fmt: skip
+    opened = open_model(model, opening)
     met = None if wanted is None else predicted(opened) <= wanted
     said = "" if wanted is None else _deadline(opened, wanted)
     if output is not None:
@@ -89,19 +80,10 @@ def _deadline(opened: Opened, wanted: float) -> str:
 def explain_node(
     model: Path,
     node: str,
-    shape: Sequence[str],
-    threads: int | None,
-    data_root: Path | None,
-    device: str,
-    cache: bool,
-    how: Divided,
-    formats: Formatted,
+    opening: Opening,
     as_json: bool,
 ) -> None:
-    opened = open_model(
-        model, parse_shapes(shape), threads, data_root=data_root, device=device, cache=cache, how=how,
-        formats=formats,
-    )  # fmt: skip
+    opened = open_model(model, opening)
     executable = opened.executable
     text: str = executable.explain(node) if opened.is_divided else executable.plan.explain(node)
     if not as_json:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 from mapsto.cli.devices import source_text, typical_text
 from mapsto.cli.inputs import UsageError, existing, feed_of_model, parse_shapes
-from mapsto.cli.open import ARTIFACT_SUFFIX
+from mapsto.cli.open import ARTIFACT_SUFFIX, Opening, several
+from mapsto.cli.options import FeedOptions
 from mapsto.cli.output import print_json, seconds_text, shown
 from mapsto.cli.progress import progress_bar
 from mapsto.report.prediction import TIME_FACTOR, Compared, KernelTiming, verify
@@ -16,29 +16,34 @@ from mapsto.report.prediction import TIME_FACTOR, Compared, KernelTiming, verify
 
 def verify_plan(
     model: Path,
-    inputs_file: Path | None,
-    given: Sequence[str],
-    shape: Sequence[str],
-    threads: int | None,
+    feeding: FeedOptions,
+    opening: Opening,
     output: Path | None,
     seconds: float,
     worst: bool,
-    seed: int,
-    data_root: Path | None,
-    device: str,
     as_json: bool,
 ) -> None:
     existing(model)
+    reading, target = opening.reading, opening.target
+    if opening.division or several(target.device):
+        raise UsageError(
+            "--verify is of one device: leave --objective, --pin, --placer, --limit, --power and --deadline out"
+        )
+    if not target.check_indices:
+        raise UsageError("--verify runs what is compiled by default: leave --no-check-indices out")
+    if opening.has_formats:
+        raise UsageError("--verify is of formats as the model has them: leave --formats and the like out")
     if output is not None:
         raise UsageError("--verify prints predictions and writes no plan: leave -o out")
     if model.suffix == ARTIFACT_SUFFIX:
         raise UsageError(f"{model} is compiled already, and its graph is not in it: --verify needs the ONNX file")
     if not math.isfinite(seconds):
         raise UsageError(f"--seconds {seconds}: a finite number of seconds is needed")
-    shapes = parse_shapes(shape)
-    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
+    shapes, fed = parse_shapes(reading.shape or []), feed_of_model(model, reading, feeding)
     with progress_bar(f"running {model.name}") as progress:
-        found = verify(model, shapes, fed.feed, threads, seconds, data_root, progress, device)
+        found = verify(
+            model, shapes, fed.feed, target.threads, seconds, reading.data_root, progress, target.device
+        )  # fmt: skip
     if as_json:
         print_json({"model": str(model)} | found.to_json())
         return

@@ -14,8 +14,9 @@ import numpy as np
 
 from mapsto.cli.amounts import seconds_of
 from mapsto.cli.codes import CHECK_FAILED
-from mapsto.cli.inputs import Fed, existing, make_feed, parse_shapes, read_given, read_text, writable
-from mapsto.cli.open import Divided, Formatted, Opened, open_model
+from mapsto.cli.inputs import Fed, existing, make_feed, read_given, read_text, writable
+from mapsto.cli.open import Opened, Opening, open_model
+from mapsto.cli.options import FeedOptions
 from mapsto.cli.output import beside, print_json, seconds_text, summary, summary_text
 from mapsto.report.arrays import save_arrays
 
@@ -26,35 +27,24 @@ RUNS_OF_DEADLINE = 1000  # in the same time: one in a hundred is to be seen
 
 def run_model(
     model: Path,
-    inputs_file: Path | None,
-    given: Sequence[str],
-    shape: Sequence[str],
-    threads: int | None,
+    feeding: FeedOptions,
+    opening: Opening,
     output: Path | None,
     repeat: int | None,
-    check_indices: bool,
-    seed: int,
-    data_root: Path | None,
-    device: str,
-    cache: bool,
-    adapt: bool,
     plan: Path | None,
-    how: Divided,
     deadline: str | None,
-    formats: Formatted,
+    adapt: bool,
     as_json: bool,
 ) -> int:
     """Runs and prints; the exit code."""
     existing(model)
     if output is not None:
-        writable(output, besides=[model, inputs_file, plan])
+        writable(output, besides=[model, feeding.inputs, plan])
     wanted = None if deadline is None else seconds_of(deadline, "--deadline")
-    read = read_given(inputs_file, given)
+    read = read_given(feeding.inputs, feeding.given or [])
     text = None if plan is None else read_text(plan, "plan")
-    options: dict[str, Any] = {"check_indices": check_indices, "data_root": data_root, "device": device, "cache": cache}
-    options["formats"] = formats
-    opened = open_model(model, parse_shapes(shape), threads, text, adapt=adapt, how=how, **options)
-    fed = make_feed(opened.inputs, read, seed)
+    opened = open_model(model, opening, text, adapt=adapt)
+    fed = make_feed(opened.inputs, read, feeding.seed)
     count = repeat or (RUNS if wanted is None else RUNS_OF_DEADLINE)
     outputs, seconds = timed_runs(opened.executable, fed.feed, count)
     if output is not None:

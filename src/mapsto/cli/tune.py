@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import mapsto
 from mapsto.cli.amounts import seconds_of
 from mapsto.cli.inputs import feed_of_model, parse_shapes
+from mapsto.cli.options import FeedOptions, ReadOptions
 from mapsto.cli.output import print_json, seconds_text
 from mapsto.cli.progress import progress_bar
 from mapsto.session.tune import TuneReport
@@ -17,20 +17,17 @@ from mapsto.session.tune import TuneReport
 def tune_model(
     model: Path,
     within: str,
-    inputs_file: Path | None,
-    given: Sequence[str],
-    shape: Sequence[str],
+    reading: ReadOptions,
+    feeding: FeedOptions,
     threads: int | None,
-    seed: int,
-    data_root: Path | None,
     cache: bool,
     as_json: bool,
 ) -> None:
-    budget, shapes = seconds_of(within, "--budget"), parse_shapes(shape)
-    fed = feed_of_model(model, shapes, inputs_file, given, seed, data_root)
+    budget, shapes = seconds_of(within, "--budget"), parse_shapes(reading.shape or [])
+    fed = feed_of_model(model, reading, feeding)
     try:
         with progress_bar(f"tuning {model.name}") as progress:
-            report = mapsto.tune(model, budget, threads, shapes, fed.feed, progress, cache, data_root)
+            report = mapsto.tune(model, budget, threads, shapes, fed.feed, progress, cache, reading.data_root)
     except KeyboardInterrupt:
         print("interrupted: nothing was kept; all is as it was before", file=sys.stderr)
         raise

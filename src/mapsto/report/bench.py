@@ -176,7 +176,7 @@ class EngineProcess:
 class BenchSetup:
     """What to measure. `seconds`: about how long each engine runs in all. `pythons`: interpreters of the engines
     that do not run in this one. `device`: ours, or several with commas
-    between, with `pins` of works to them. `isa`, `plan`, `exact_integers`: see `engines.Setup`.
+    between, with `pins` of works to them. `isa`, `plan`, `exact_integers`, `formats`: see `engines.Setup`.
     """
 
     model: Path
@@ -192,6 +192,7 @@ class BenchSetup:
     isa: str | None = None
     plan: str | None = None
     exact_integers: bool = False
+    formats: Mapping[str, str] | None = None
 
 
 def measure(setup: BenchSetup, engines: Sequence[str], progress: Progress = silent) -> BenchReport:
@@ -253,6 +254,7 @@ def _open(process: EngineProcess, setup: BenchSetup, feeds: list[str]) -> dict[s
         "isa": setup.isa,
         "plan": setup.plan,
         "exact_integers": setup.exact_integers,
+        "formats": None if setup.formats is None else dict(setup.formats),
     }
     try:
         answer = process.answer_to(do="open", engine=process.engine.partition("@")[0], feeds=feeds, **request)

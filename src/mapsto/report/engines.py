@@ -27,7 +27,7 @@ class Setup:
     """What an engine is opened with. `shapes`: input name -> dims; other inputs stay as the model has them. `device`:
     ours, as `mapsto.compile` takes it, or several with commas between, and `pins` of works to them. `isa`: the
     instruction set that our code is made for, where it is not the processor's widest; `plan`: what it is made by, as
-    text; `exact_integers`: as for `mapsto.compile`.
+    text; `exact_integers`, `formats`: as for `mapsto.compile`.
     """
 
     model: Path
@@ -39,6 +39,7 @@ class Setup:
     isa: str | None = None
     plan: str | None = None
     exact_integers: bool = False
+    formats: Mapping[str, str] | None = None
 
 
 class OpenEngine(Protocol):
@@ -61,6 +62,8 @@ class _Mapsto:
             by: dict[str, Any] = {"device": setup.device, "isa": setup.isa, "plan": setup.plan}
             if setup.exact_integers:  # an older version (`--before`) does not know it
                 by["exact_integers"] = True
+            if setup.formats:
+                by["formats"] = dict(setup.formats)
             self._executable = mapsto.compile(setup.model, **by, **where)
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
@@ -136,9 +139,11 @@ def _free_dims(setup: Setup) -> dict[str, int]:
 
 
 class _OpenVino:
-    """OpenVINO's CPU device, held to fp32 as the others are: by itself it picks bfloat16 where the processor has it."""
+    """OpenVINO's CPU device, held to a precision, fp32 as the others are where nothing else is asked for: by itself it
+    picks bfloat16 where the processor has it.
+    """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, precision: str = "f32") -> None:
         _need("openvino")
         import openvino as ov
 
@@ -152,7 +157,7 @@ class _OpenVino:
             config = {
                 "INFERENCE_NUM_THREADS": setup.threads,
                 "NUM_STREAMS": 1,
-                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_PRECISION_HINT": precision,
                 "PERFORMANCE_HINT": "LATENCY",
             }
             self._request = core.compile_model(model, "CPU", config).create_infer_request()
@@ -178,6 +183,7 @@ ENGINES: dict[str, Callable[[Setup], OpenEngine]] = {
     "onnxruntime": lambda setup: _OnnxRuntime(setup, optimised=True),
     "onnxruntime-unoptimised": lambda setup: _OnnxRuntime(setup, optimised=False),
     "openvino": _OpenVino,
+    "openvino-bf16": lambda setup: _OpenVino(setup, "bf16"),
 }
 
 

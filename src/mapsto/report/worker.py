@@ -43,6 +43,7 @@ class Worker:
             request.get("isa"),
             request.get("plan"),
             request.get("exact_integers", False),
+            request.get("formats"),
         )
         began = time.perf_counter()
         with defaulting(request["budget"]):

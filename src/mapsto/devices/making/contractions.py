@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import count
-from typing import NamedTuple, cast
+from typing import cast
 
 from mapsto.devices.contraction.core import Core
-from mapsto.devices.contraction.form import Also, ContractionForm, Epilogue, LoopAxis, TilePlace
+from mapsto.devices.contraction.form import Also, ContractionForm, LoopAxis
 from mapsto.devices.contraction.nibbles import CHANNELS
 from mapsto.devices.contraction.products import multiply
 from mapsto.devices.contraction.template import contraction, plan_contraction
 from mapsto.devices.contraction.tile_plan import TilePlan, near_tiles, read_tiles, streamed_cycles, tiles_text
-from mapsto.devices.generic import EpilogueContext, emit_scalar
 from mapsto.devices.generic.cost import estimate
-from mapsto.devices.generic.exactness import rounded_tensors
 from mapsto.devices.generic.processor import Processor
-from mapsto.devices.generic.saturation import conversions_whole
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
+from mapsto.devices.making.epilogues import LoopNames, Shaped, ShapedEpilogue
 from mapsto.devices.making.packed import (
     direct_b,
     in_actual_sizes,
@@ -34,14 +31,12 @@ from mapsto.devices.making.packed import (
     why_widened,
 )
 from mapsto.devices.making.rounding import unrounded
-from mapsto.devices.making.tables import by_tables, table_of
 from mapsto.devices.making.template_names import TILES
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, add, ceildiv, linear, mul, symbols
+from mapsto.ir.expr import Dim, add, ceildiv, linear, mul
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Iter, Stmt, Where
 from mapsto.kernel.compose import loads_of
-from mapsto.loop import ast as loop
 from mapsto.loop.ast import Function, Param
 from mapsto.machine.tuning import key_of_form
 from mapsto.plan.access import Access, access
@@ -49,28 +44,6 @@ from mapsto.plan.contraction import ACCUMULATOR, Contraction
 from mapsto.plan.kernels import Renamer
 from mapsto.plan.layout import Layout
 from mapsto.plan.task import Task
-
-
-class LoopNames(NamedTuple):
-    """Canonical names of a contraction's iterators, but for those that are summed over."""
-
-    batch: tuple[str, ...]
-    rows: tuple[str, ...]
-    column: str
-
-
-@dataclass(frozen=True)
-class Shaped:
-    """One phase with its operands' strides: all that the form needs, in canonical names."""
-
-    form: ContractionForm
-    packed: bool
-    order: LoopNames
-    stmts: tuple[Stmt, ...]
-    layouts: tuple[tuple[str, Layout], ...]
-    index: tuple[Dim, ...]
-    accumulators: tuple[str, ...]
-    also: tuple[str, ...]  # further results, by the statements that make them
 
 
 @dataclass(frozen=True)
@@ -100,7 +73,7 @@ class UnwrittenTiles:
         return key_of_source(TILES, self.shaped, tiles_text(self.plan), self.processor)
 
     def write(self) -> Function:
-        return contraction(self.plan, epilogue_of(self.shaped, self.processor))[0]
+        return contraction(self.plan, ShapedEpilogue(self.shaped, self.processor))[0]
 
 
 def template_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall] | None:
@@ -386,77 +359,3 @@ def _epilogue_walks(stmt: Stmt, c: Contraction, task: Task, code: TaskCode) -> l
             strides[row.name] = one.coefficient
         found.append(strides)
     return found
-
-
-def epilogue_of(shaped: Shaped, processor: Processor) -> Epilogue:
-    """What is computed on the accumulators before they are stored."""
-    whole = conversions_whole(shaped.stmts, shaped.also)
-    tabled = by_tables(whole, shaped.also)
-    sums = shaped.accumulators if shaped.form.accumulator.is_float else ()  # those of integers are exact
-    rounded = rounded_tensors(whole, sums)
-    tables = {
-        target: table_of(_on_bytes(shaped, chain, root, processor, rounded))
-        for target, (root, chain) in tabled.looked_up.items()
-        if processor.table_lanes and any(stmt.target == target for stmt in tabled.stmts)
-    }
-
-    def emit(accumulators: loop.Value, place: TilePlace) -> tuple[list[loop.Statement], tuple[loop.Value, ...]]:
-        batch, rows, column = shaped.order
-        at: dict[str, Dim] = dict(zip(batch, place.batch, strict=True))
-        at.update(dict(zip(rows, place.rows, strict=False)))
-        at[column] = place.column
-        statements: list[loop.Statement] = []
-        known: dict[str, loop.Value] = dict.fromkeys(shaped.accumulators, accumulators)
-        result = accumulators
-        by_table = bool(tables) and place.lanes == processor.table_lanes
-        for stmt in tabled.stmts if by_table else whole:
-            if by_table and stmt.target in tables:
-                byte = known[tabled.looked_up[stmt.target][0]]
-                word = loop.Cast(byte, loop.Type(DType.I32, place.lanes))
-                found = loop.Cast(loop.Lookup(word, tables[stmt.target]), byte.type)
-                name = place.fresh("found")
-                statements.append(loop.Let(name, found))
-                result = loop.Var(name, byte.type)
-            else:
-                more, result = _emitted(stmt, shaped, at, column, known, place, processor, rounded)
-                statements.extend(more)
-            known[stmt.target] = result
-        return statements, (result, *(known.get(target, accumulators) for target in shaped.also))
-
-    return emit
-
-
-def _emitted(
-    stmt: Stmt,
-    shaped: Shaped,
-    at: Mapping[str, Dim],
-    column: str,
-    known: dict[str, loop.Value],
-    place: TilePlace,
-    processor: Processor,
-    rounded: frozenset[str],
-) -> tuple[list[loop.Statement], loop.Value]:
-    bindings = {i.name: substitute(e, at) for i, e in zip(stmt.iters, shaped.index, strict=True)}
-    wide = next(i.name for i, e in zip(stmt.iters, shaped.index, strict=True) if column in symbols(e))
-    point = bindings, wide, place.lanes, dict(shaped.layouts), known, place.mask, place.fresh
-    return emit_scalar(stmt.value, EpilogueContext(*point, processor, rounded=rounded))
-
-
-def _on_bytes(
-    shaped: Shaped, chain: Sequence[Stmt], root: str, processor: Processor, rounded: frozenset[str]
-) -> Callable[[loop.Value], tuple[list[loop.Statement], loop.Value]]:
-    """What the statements of a chain make of its bytes, which lie in lanes."""
-
-    def emit(byte: loop.Value) -> tuple[list[loop.Statement], loop.Value]:
-        numbers = count()
-        place = TilePlace((), (), 0, byte.type.lanes, None, None, lambda hint: f"{hint}_{next(numbers)}")
-        known, statements, result = {root: byte}, list[loop.Statement](), byte
-        for stmt in chain:
-            at = dict.fromkeys((*shaped.order.batch, *shaped.order.rows), cast(Dim, 0))
-            column = shaped.order.column
-            more, result = _emitted(stmt, shaped, {**at, column: 0}, column, known, place, processor, rounded)
-            statements.extend(more)
-            known[stmt.target] = result
-        return statements, result
-
-    return emit

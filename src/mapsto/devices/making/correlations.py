@@ -24,13 +24,8 @@ from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
-from mapsto.devices.making.contractions import (
-    OperandAccess,
-    Shaped,
-    also_stored,
-    epilogue_of,
-    shape_of,
-)
+from mapsto.devices.making.contractions import OperandAccess, also_stored, shape_of
+from mapsto.devices.making.epilogues import Shaped, ShapedEpilogue
 from mapsto.devices.making.template_names import WINOGRAD
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import add, mul
@@ -161,7 +156,7 @@ class UnwrittenShifts:
 
     def write(self) -> Function:
         results = self.correlated.results
-        return shift_results(self.plan, results.form, epilogue_of(results, self.processor))[0]
+        return shift_results(self.plan, results.form, ShapedEpilogue(results, self.processor))[0]
 
 
 def correlation_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall] | None:

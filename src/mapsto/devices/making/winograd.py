@@ -31,12 +31,11 @@ from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import MadeKernel, TaskCode, Ways, grain_of
 from mapsto.devices.making.contractions import (
     OperandAccess,
-    Shaped,
-    epilogue_of,
     key_of_source,
     shape_of,
     template_reach,
 )
+from mapsto.devices.making.epilogues import Shaped, ShapedEpilogue
 from mapsto.devices.making.packed import direct_b, logical_b, packing_key
 from mapsto.devices.making.template_names import WINOGRAD
 from mapsto.ir.dtypes import DType
@@ -159,7 +158,7 @@ class UnwrittenWinograd:
         return key_of_source(WINOGRAD, self.shaped, winograd_text(self.plan), self.processor)
 
     def write(self) -> Function:
-        return winograd(self.plan, epilogue_of(self.shaped, self.processor))[0]
+        return winograd(self.plan, ShapedEpilogue(self.shaped, self.processor))[0]
 
 
 def winograd_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall] | None:
