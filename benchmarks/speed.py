@@ -5,8 +5,8 @@ each instruction set and number of threads that is asked for.
 
 Inputs are drawn by a fixed seed; the networks that no package brings along have drawn weights (`nets`). All engines
 know the shapes and compute in fp32; with `--formats bf16` ours and OpenVINO in bf16, and the errors of both are told
-(from ONNX Runtime in fp32, of each output's largest magnitude). `--isa` limits our code alone: the peers use what the processor has, so beside them
-a narrower one is at a disadvantage that it does not have on a processor of its own.
+(from ONNX Runtime in fp32, of each output's largest magnitude). `--isa` limits our code alone: the peers use what the
+processor has, so beside them a narrower one is at a disadvantage that it does not have on a processor of its own.
 """
 
 from __future__ import annotations
@@ -141,7 +141,8 @@ def main() -> int:
     about = machine_line(*sorted({count for _, count in ways}))
     print("\n".join(["", about, *failed]))
     if args.update is not None:
-        put_between_marks(args.update, f"{markdown(head, rows)}\n\n{about}.", f"speed {' '.join(filter(None, (host().name, args.formats)))}")
+        name = " ".join(["speed", host().name, *([args.formats] if args.formats else [])])
+        put_between_marks(args.update, f"{markdown(head, rows)}\n\n{about}.", name)
     return int(bool(failed))
 
 

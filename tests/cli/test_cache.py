@@ -12,7 +12,8 @@ from tests.session.cache.support import on, written
 
 from mapsto.cli.cache import clear, info, prune
 from mapsto.cli.inputs import UsageError
-from mapsto.cli.open import open_model
+from mapsto.cli.open import Opening, open_model
+from mapsto.cli.options import TargetOptions
 from mapsto.devices.cache import objects
 from mapsto.session.cache.executables import FOUND, executables, references
 
@@ -119,5 +120,6 @@ def test_sizes_and_times_that_are_none(size: str | None, age: str | None, filled
 
 def test_commands_take_what_was_compiled_before(tmp_path: Path) -> None:
     model = written(tmp_path / "m.onnx", 2)
-    assert [open_model(model, threads=1).how for _ in range(2)] == ["compiled", FOUND]
-    assert open_model(model, threads=1, cache=False).how == "compiled"
+    usual, without = (Opening(target=TargetOptions(threads=1, cache=cache)) for cache in (True, False))
+    assert [open_model(model, usual).how for _ in range(2)] == ["compiled", FOUND]
+    assert open_model(model, without).how == "compiled"

@@ -98,6 +98,21 @@ def test_places_apart_and_places_that_are_loaded_are_picked_one_by_one() -> None
     assert next(s.bytes for s in gathered.streams if not s.writes) == 256  # not the whole table
 
 
+def test_a_window_over_a_blocked_dim_is_picked_element_by_element() -> None:
+    """It begins anywhere in a block; one over another dim is read in vectors."""
+    shape = (32, 8)
+    iters = (Iter("c", 32), Iter("x", 8))
+
+    def moves(index: tuple[object, object]) -> set[str]:
+        value = Reduce("sum", (Iter("k", 3),), at("x", *index))
+        stmt = Stmt("out", F32, iters, value)
+        layouts = {"x": blocked(shape, 0, 16), "out": blocked(shape, 0, 16)}
+        return set(tally_of([stmt], layouts).moves)
+
+    assert moves((sym("c"), sym("x") + RED)) == {"contiguous", "store"}
+    assert not moves((sym("c") + RED, sym("x"))) <= {"contiguous", "store"}
+
+
 def test_lanes_run_along_the_blocked_dim() -> None:
     shape = (1, 32, 5, 5)
     iters = tuple(Iter(n, e) for n, e in zip("nchw", shape, strict=True))

@@ -14,21 +14,26 @@ from mapsto.plan.task import Task
 
 
 def reading(task: Task, old: str, new: str) -> Task:
-    """A contraction that reads A from a copy."""
+    """A contraction that reads A from a copy, or loops that read an operand from one."""
     phases = tuple(replace(c, a=replace(c.a, tensor=new)) if c.a.tensor == old else c for c in task.phases)
+    stmts = task.stmts if phases else tuple(_renamed(stmt, old, new) for stmt in task.stmts)
     recipe = made("reading", task.recipe, of(old), of(new))
-    return replace(task, recipe=recipe, phases=phases, parts=_edited(task, reading, old, new))
+    return replace(task, recipe=recipe, phases=phases, stmts=stmts, parts=_edited(task, reading, old, new))
 
 
-def written(task: Task, old: str, new: str) -> Task:
-    """A contraction that writes a result into another value, which is copied to where the result belongs."""
+def _renamed(stmt: Stmt, old: str, new: str) -> Stmt:
+    """A statement with another operand in the place of this one."""
 
     def leaf(node: Scalar) -> Scalar | None:
         return replace(node, tensor=new) if isinstance(node, Load) and node.tensor == old else None
 
-    stmts = tuple(
-        replace(s, target=new if s.target == old else s.target, value=transform(s.value, leaf)) for s in task.stmts
-    )
+    return replace(stmt, value=transform(stmt.value, leaf))
+
+
+def written(task: Task, old: str, new: str) -> Task:
+    """A contraction that writes a result into another value, which is copied to where the result belongs."""
+    renamed = (_renamed(s, old, new) for s in task.stmts)
+    stmts = tuple(replace(s, target=new if s.target == old else s.target) for s in renamed)
     phases = tuple(replace(c, target=new if c.target == old else c.target) for c in task.phases)
     recipe = made("written", task.recipe, of(old), of(new))
     values = {new: replace(task.values[old], name=new)} if old in task.values else {}

@@ -322,7 +322,10 @@ class _Nest:
             apart = times * self._at_ends(lane, lanes)  # few units mask elements of less than 32 bits
             counts.move("gather", apart * lanes)
             times -= apart
-        self._move(walk, "load", lanes, node.size, times * self._across_lines(node, lane, lanes), counts)
+        if walk is not None and _crosses(node.walks, lane, lanes):
+            walk = Stepping(walk.step, 0.0, walk.average)
+        times *= self._across_lines(node, lane, lanes)
+        self._move(walk, "load", lanes, node.size, times, counts)
 
     def _at_ends(self, lane: str | None, lanes: int) -> float:
         """The share of vectors along an iterator that are the first or the last: where guards on it are asked."""
@@ -423,6 +426,15 @@ class _Nest:
                 counts.loops += entered
                 counts.scalar += _ROUND * entered * rounds
             entered *= rounds
+
+
+def _crosses(walks: Mapping[str, Stepping], lane: str, lanes: int) -> bool:
+    """Whether a vector along a dim in blocks begins anywhere in one, as a window over that dim moves it, so that it may
+    end in the next.
+    """
+    return walks[lane].run < math.inf and any(
+        name != lane and walk.run < math.inf and walk.step % lanes != 0 for name, walk in walks.items()
+    )
 
 
 def _joined(rows: Sequence[str], work: RowWork) -> dict[str, tuple[str, ...]]:

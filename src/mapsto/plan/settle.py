@@ -1,5 +1,6 @@
 """Settling: every value that is in memory gets its home, by its wishes; what is a slice or a view of another one lies
-in that one's buffer. What a contraction then cannot reach is copied, once for all its readers.
+in that one's buffer. What a contraction then cannot reach, and what windows would read across blocks, is copied, once
+for all its readers.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from mapsto.plan.slices import Slice
 from mapsto.plan.task import Task
 from mapsto.plan.views import view_layout, view_source
 from mapsto.plan.votes import Wishes, wider
+from mapsto.plan.windows import slid_over
 
 
 @dataclass
@@ -127,10 +129,22 @@ class _Settling:
                 parts = tuple(part for part, slice in self.slices.items() if slice.whole == name)
                 done.append(View(name, parts, item.recipe, item.because[-1]))
                 continue
-            done.extend(self.fit(item, copies) if isinstance(item, Task) and item.phases else [item])
+            done.extend(self.fit(item, copies) if isinstance(item, Task) else [item])
         return tuple(done)
 
     def fit(self, task: Task, copies: dict[tuple[str, str], str]) -> list[Item]:
+        return self.fit_contraction(task, copies) if task.phases else self.fit_windows(task, copies)
+
+    def fit_windows(self, task: Task, copies: dict[tuple[str, str], str]) -> list[Item]:
+        before: list[Item] = []
+        for source, dim in slid_over(task, self.homes).items():
+            why = f"windows over dim {dim} of {source} would cross its blocks"
+            copy, made = self.copied(source, plain(self.homes[source].layout.shape), why, copies)
+            before += made
+            task = reading(task, source, copy)
+        return [*before, task]
+
+    def fit_contraction(self, task: Task, copies: dict[tuple[str, str], str]) -> list[Item]:
         phases, source, final = task.phases, task.phases[0].a.tensor, task.targets[-1]
         needs = [c.border(self.homes[c.a.tensor].layout.shape) for c in phases]
         known = [n for n in needs if n is not None]
@@ -157,14 +171,9 @@ class _Settling:
         before: list[Item] = []
         after: list[Item] = []
         if read != self.homes[source].layout:
-            key = (source, str(read))
-            if key not in copies:
-                why = f"a contraction needs {source} as {read}"
-                maker = self.makers.get(source)
-                copies[key] = self.laid(source, read, why)
-                nodes = maker.nodes[-1:] if maker else ()
-                before.append(self.copy(source, copies[key], nodes, why))
-            task = reading(task, source, copies[key])
+            copy, made = self.copied(source, read, f"a contraction needs {source} as {read}", copies)
+            before += made
+            task = reading(task, source, copy)
         for name, layout in self.written_as(task, write).items():
             inner = self.laid(name, layout, f"columns innermost; {name} is a copy of it")
             task = written(task, name, inner)
@@ -203,6 +212,17 @@ class _Settling:
         whole = permuted(own.shape, [*(d for d in range(rank) if d != inner), inner], border or None)
         wanted = layout_for(own.shape, inner, self.setting.traits, border)
         return next((layout for layout in (own, wanted, whole) if fits(layout)), None)
+
+    def copied(
+        self, source: str, layout: Layout, why: str, copies: dict[tuple[str, str], str]
+    ) -> tuple[str, list[Task]]:
+        """A copy that lies so: one of those made before, or a new one."""
+        key = (source, str(layout))
+        if key in copies:
+            return copies[key], []
+        maker = self.makers.get(source)
+        copies[key] = self.laid(source, layout, why)
+        return copies[key], [self.copy(source, copies[key], maker.nodes[-1:] if maker else (), why)]
 
     def laid(self, source: str, layout: Layout, why: str) -> str:
         """A name for a copy of a value, at home in a buffer of its own."""
@@ -266,5 +286,5 @@ def settled_alone(
     for name in task.targets:
         if name in wishes.kept or name in slices:
             work.home(name)
-    done = work.fit(task, {}) if task.phases else [task]
+    done = work.fit(task, {})
     return [item for item in done if isinstance(item, Task)], work.homes
