@@ -63,7 +63,7 @@ def test_other_engines_compute_the_same(name: str, near: float) -> None:
     """A value may be on the other side of a step where quotients and products with the reciprocal are rounded apart."""
     source, x = network(), examples()[:2]
     before = source.SerializeToString()
-    exe = mapsto.compile(source, formats=name, calibration={"x": examples()})
+    exe = mapsto.compile(source, formats={"*": name}, calibration={"x": examples()})
     made = mapsto.to_qdq(source, exe.plan)
     assert source.SerializeToString() == before
     assert set(made.quantised) == {"conv_1", "conv_2", "conv_3", "gemm", "head"}
@@ -78,7 +78,7 @@ def test_other_engines_compute_the_same(name: str, near: float) -> None:
 
 
 def test_weights_are_integers_and_no_floats_are_left_of_them() -> None:
-    exe = mapsto.compile(network(), formats="int8", calibration={"x": examples()})
+    exe = mapsto.compile(network(), formats={"*": "int8"}, calibration={"x": examples()})
     made = mapsto.to_qdq(network(), exe.plan.text()).model
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
     assert stored["w1_quantized"].dtype == np.int8
@@ -120,7 +120,7 @@ def test_old_models_are_refused() -> None:
 
 def test_digits_written_and_read_again(tmp_path: Path) -> None:
     digits = dict(np.load(EXAMPLES / "digits.npz"))
-    exe = mapsto.compile(EXAMPLES / "mnist-cnn.onnx", formats="int8", calibration=mapsto.Calibration(digits))
+    exe = mapsto.compile(EXAMPLES / "mnist-cnn.onnx", formats={"*": "int8"}, calibration=mapsto.Calibration(digits))
     made = mapsto.to_qdq(EXAMPLES / "mnist-cnn.onnx", exe.plan)
     assert made.quantised
     found = run_by_onnxruntime(made.model, digits["image"])

@@ -58,7 +58,7 @@ def test_as_the_graph_says(formats: str, threads: int) -> None:
     x = array(2, 3, 12, 12)
     graph = formed(prepared(network(), None), wanted(formats)).graph
     expected = run_graph(graph, {"x": x})["y"]
-    found = mapsto.compile(network(), formats=formats, threads=threads)(x)
+    found = mapsto.compile(network(), formats={"*": formats}, threads=threads)(x)
     plain = mapsto.compile(network(), threads=threads)(x)
     assert found.dtype == np.float32
     unit = 2.0**-8 if formats.startswith("bf16") else 2.0**-11
@@ -69,7 +69,7 @@ def test_as_the_graph_says(formats: str, threads: int) -> None:
 def test_digits_are_read_as_well() -> None:
     digits = np.load(EXAMPLES / "digits.npz")
     name = next(key for key in digits.files if key != "label")
-    for formats in ("bf16", "f16", {"conv*": "bf16"}):
+    for formats in ({"*": "bf16"}, {"*": "f16"}, {"conv*": "bf16"}, "bf16"):
         exe = mapsto.compile(EXAMPLES / "mnist-cnn.onnx", formats=formats)
         assert (exe(digits[name]).argmax(1) == digits["label"]).all()
 
@@ -94,7 +94,7 @@ def test_a_plan_says_its_formats_and_is_replayed_with_them() -> None:
 def test_what_cannot_be_is_said() -> None:
     w = np.full((4, 4), 1e5, np.float32)
     large = model([node("MatMul", ["x", "w"], ["y"], "fc")], {"x": [2, 4]}, ["y"], {"w": w})
-    exe = mapsto.compile(large, formats="f16")
+    exe = mapsto.compile(large, formats={"*": "f16"})
     assert 'format f32 of fc because "a weight of 1e+05 is beyond f16"' in exe.plan.text()
     assert "products of fc stay f32: a weight of 1e+05 is beyond f16" in exe.plan.explain("fc")
     assert exe(np.ones((2, 4), np.float32)).tolist() == [[4e5] * 4] * 2
@@ -111,9 +111,9 @@ def test_errors() -> None:
         mapsto.compile(network(), formats="f8")
     with pytest.raises(ArgumentError, match="no node of the model is named 'con_1'"):
         mapsto.compile(network(), formats={"con_1": "bf16"})
-    text = mapsto.compile(network(), formats="bf16").plan.text()
+    text = mapsto.compile(network(), formats={"*": "bf16"}).plan.text()
     with pytest.raises(ArgumentError, match="the plan says them"):
-        mapsto.compile(network(), plan=text, formats="f16")
+        mapsto.compile(network(), plan=text, formats={"*": "f16"})
     with pytest.raises(ParseError, match=r"line 3: format: 'bf17'; there are f32, bf16"):
         mapsto.compile(network(), plan=text.replace("format bf16 of conv_1", "format bf17 of conv_1"))
     with pytest.raises(ParseError, match="graph: .* make a plan of it"):
@@ -123,9 +123,9 @@ def test_errors() -> None:
 def test_open_sizes() -> None:
     open_ = network()
     open_.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
-    exe = mapsto.compile(open_, formats="bf16")
+    exe = mapsto.compile(open_, formats={"*": "bf16"})
     x = array(3, 3, 12, 12)
-    fixed = mapsto.compile(open_, formats="bf16", shapes={"x": (3, 3, 12, 12)})
+    fixed = mapsto.compile(open_, formats={"*": "bf16"}, shapes={"x": (3, 3, 12, 12)})
     assert np.abs(exe(x) - fixed(x)).max() <= 2.0**-8 * np.abs(fixed(x)).max()
 
 
@@ -142,7 +142,7 @@ def examples(count: int = 12) -> np.ndarray:
 def test_integers_are_multiplied_exactly(name: str, near: float, isa: str | None, threads: int) -> None:
     """What the interpreter computes of the graph, whose integers are exact: the same everywhere."""
     calibration = mapsto.Calibration({"x": examples()})
-    exe = mapsto.compile(network(), formats=name, calibration=calibration, threads=threads, isa=isa)
+    exe = mapsto.compile(network(), formats={"*": name}, calibration=calibration, threads=threads, isa=isa)
     asked = said(exe.plan.formats)
     assert {each.format for each in exe.plan.formats} == {name}
     graph = formed(prepared(network(), None), asked).graph
@@ -158,7 +158,7 @@ def test_integers_are_multiplied_exactly(name: str, near: float, isa: str | None
 @pytest.mark.parametrize("isa", ["avx2", None])
 def test_what_products_read_is_stored_as_it_is_multiplied(isa: str | None) -> None:
     """Bytes where they are; where 16 bits are multiplied alone, what makes a value stores it so."""
-    exe = mapsto.compile(network(), formats="int8", calibration={"x": examples()}, isa=isa)
+    exe = mapsto.compile(network(), formats={"*": "int8"}, calibration={"x": examples()}, isa=isa)
     stored = [home.dtype for home in exe.plan.homes.values()]
     bytes = bytes_lie_as(backend_named("cpu", True, isa).maker({}).spec)
     assert stored.count(bytes) >= 4
@@ -169,7 +169,7 @@ def test_what_products_read_is_stored_as_it_is_multiplied(isa: str | None) -> No
 
 def test_bytes_are_the_same_integers_in_16_bits() -> None:
     graph = prepared(network(), None)
-    asked = said(mapsto.compile(network(), formats="int8", calibration={"x": examples()}).plan.formats)
+    asked = said(mapsto.compile(network(), formats={"*": "int8"}, calibration={"x": examples()}).plan.formats)
     x = examples(2)
     narrow, wide = (
         run_graph(formed(graph, asked, None, bytes).graph, {"x": x})["y"] for bytes in (DType.U8, DType.I16)
@@ -179,7 +179,7 @@ def test_bytes_are_the_same_integers_in_16_bits() -> None:
 
 @pytest.mark.parametrize(("name", "lacks"), [("int8", "a zero point"), ("int16", "the most steps to either side")])
 def test_a_plan_of_integers_is_replayed(name: str, lacks: str) -> None:
-    first = mapsto.compile(network(), formats=name, calibration=[{"x": examples(2)}, {"x": examples(2) * 2}])
+    first = mapsto.compile(network(), formats={"*": name}, calibration=[{"x": examples(2)}, {"x": examples(2) * 2}])
     text = first.plan.text()
     again = mapsto.compile(network(), plan=text)
     assert again.plan.text() == text
@@ -220,7 +220,7 @@ def test_windows_of_a_few_channels(
     one = model([node("Conv", ["x", "w"], ["y"], "conv", **attrs)], {"x": [2, channels, 14, 17]}, ["y"], {"w": w})
     x = np.random.default_rng(4).standard_normal((2, channels, 14, 17)).astype(np.float32)
     for isa in ("avx2", None):
-        exe = mapsto.compile(one, formats=name, calibration={"x": x}, isa=isa)
+        exe = mapsto.compile(one, formats={"*": name}, calibration={"x": x}, isa=isa)
         expected = run_graph(formed(prepared(one, None), said(exe.plan.formats)).graph, {"x": x})["y"]
         np.testing.assert_allclose(exe(x), expected, rtol=1e-6, atol=1e-6 * np.abs(expected).max())
 
@@ -235,7 +235,7 @@ def test_a_value_that_two_products_read_has_one_number_of_steps() -> None:
     ]
     several = model(nodes, {"x": [1, 64, 9, 9]}, ["y"], {"few": array(8, 64, 1, 1), "many": array(8, 64, 5, 5)})
     x = np.random.default_rng(3).standard_normal((4, 64, 9, 9)).astype(np.float32)
-    exe = mapsto.compile(several, formats="int16", calibration={"x": x})
+    exe = mapsto.compile(several, formats={"*": "int16"}, calibration={"x": x})
     window, pointwise = exe.plan.formats
     assert (pointwise.scale, pointwise.most) == (window.scale, window.most)
     alone = mapsto.compile(several, formats={"window": "int16"}, calibration={"x": x}).plan.formats
@@ -248,34 +248,34 @@ def test_16_bits_reach_farther_than_what_was_seen() -> None:
     """By half of it; what is beyond is the farthest there is."""
     w = np.eye(4, dtype=np.float32)
     one = model([node("MatMul", ["x", "w"], ["y"], "fc")], {"x": [1, 4]}, ["y"], {"w": w})
-    exe = mapsto.compile(one, formats="int16", calibration={"x": np.ones((3, 4), np.float32)})
+    exe = mapsto.compile(one, formats={"*": "int16"}, calibration={"x": np.ones((3, 4), np.float32)})
     np.testing.assert_allclose(exe(np.float32([[0.5, 1.4, 2.0, -7.0]])), [[0.5, 1.4, 1.5, -1.5]], rtol=1e-3)
 
 
 def test_examples_that_do_not_fit() -> None:
     fixed = {"x": (2, 3, 12, 12)}
     with pytest.raises(ArgumentError, match="int8 and int16 need `calibration`"):
-        mapsto.compile(network(), formats="int8")
+        mapsto.compile(network(), formats={"*": "int8"})
     with pytest.raises(ArgumentError, match="nothing is quantised"):
-        mapsto.compile(network(), formats="bf16", calibration={"x": examples()})
+        mapsto.compile(network(), formats={"*": "bf16"}, calibration={"x": examples()})
     with pytest.raises(ArgumentError, match="no data for x; there is z"):
-        mapsto.compile(network(), formats="int8", calibration={"z": examples()})
+        mapsto.compile(network(), formats={"*": "int8"}, calibration={"z": examples()})
     with pytest.raises(ArgumentError, match="1 examples, but the model takes 2 at a time"):
-        mapsto.compile(network(), formats="int8", calibration={"x": examples(1)}, shapes=fixed)
+        mapsto.compile(network(), formats={"*": "int8"}, calibration={"x": examples(1)}, shapes=fixed)
     with pytest.raises(ArgumentError, match="expected a dict of arrays"):
-        mapsto.compile(network(), formats="int8", calibration=[examples()])
+        mapsto.compile(network(), formats={"*": "int8"}, calibration=[examples()])
     with pytest.raises(ArgumentError, match="expected a dict of arrays with examples along their first axes"):
-        mapsto.compile(network(), formats="int8", calibration=[])
+        mapsto.compile(network(), formats={"*": "int8"}, calibration=[])
     with pytest.raises(ArgumentError, match="calibrator: 'most'; there are mse, min-max"):
         mapsto.Calibration({"x": examples()}, "most")
     with pytest.raises(ArgumentError, match="every array holds as many examples"):
-        mapsto.compile(network(), formats="int8", calibration={"x": np.float32(1)})
+        mapsto.compile(network(), formats={"*": "int8"}, calibration={"x": np.float32(1)})
 
 
 def test_attention_stays_and_is_said() -> None:
     nodes = [node("Transpose", ["x"], ["t"], "turn", perm=[1, 0]), node("MatMul", ["x", "t"], ["y"], "scores")]
     calibration = {"x": examples()[:4, 0, 0, :8]}
-    exe = mapsto.compile(model(nodes, {"x": [4, 8]}, ["y"]), formats="int8", calibration=calibration)
+    exe = mapsto.compile(model(nodes, {"x": [4, 8]}, ["y"]), formats={"*": "int8"}, calibration=calibration)
     assert 'format f32 of scores because "its second operand is no constant, or both are"' in exe.plan.text()
 
 
@@ -284,5 +284,5 @@ def test_digits_in_integers(name: str) -> None:
     digits = dict(np.load(EXAMPLES / "digits.npz"))
     for calibrator in CALIBRATORS:
         calibration = mapsto.Calibration(digits, calibrator)
-        exe = mapsto.compile(EXAMPLES / "mnist-cnn.onnx", formats=name, calibration=calibration)
+        exe = mapsto.compile(EXAMPLES / "mnist-cnn.onnx", formats={"*": name}, calibration=calibration)
         assert (exe(digits["image"]).argmax(1) == digits["label"]).all()

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mapsto.cli.inputs import UsageError
+from mapsto.formats.format import ALL
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
@@ -32,7 +33,7 @@ def parse_pins(texts: Sequence[str]) -> list[tuple[str, str]]:
 
 def parse_formats(texts: Sequence[str]) -> dict[str, str]:
     """bf16, or 'conv*=bf16'. Raises UsageError."""
-    pairs = (_pair(text, "--formats", "FORMAT or PATTERN=FORMAT") if "=" in text else ("*", text) for text in texts)
+    pairs = (_pair(text, "--formats", "FORMAT or PATTERN=FORMAT") if "=" in text else (ALL, text) for text in texts)
     return dict(pairs)
 
 

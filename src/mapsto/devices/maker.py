@@ -10,13 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from mapsto.ir.expr import Dim
 from mapsto.plan.asked import Asked
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
+from mapsto.runtime.arrays import Constant
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Made:
     offer: Offer
     calls: tuple[KernelCall, ...]
     homes: Mapping[str, Home] = field(default_factory=dict)
-    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
+    constants: Mapping[str, Constant] = field(default_factory=dict)
     because: tuple[str, ...] = ()
     beaten: tuple[Rival, ...] = ()
 

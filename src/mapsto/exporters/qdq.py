@@ -62,7 +62,7 @@ def to_qdq(
     """
     lines = (plan if isinstance(plan, Plan) else parse(text_of(plan, "plan (a Plan, or its text)"))).formats
     with metering(budget):
-        source = read(model, data_root)
+        source = read(model, data_root, whole=True)
         if source.opsets[""] < _OLDEST:
             raise ModelError(f"{source.name}: of opset {source.opsets['']}; quantised channels need {_OLDEST} or newer")
         return _Quantising(source, lines).made()

@@ -42,7 +42,7 @@ def with_weights(
     if not isinstance(arrays, Mapping):
         raise ArgumentError(f"arrays: expected a dict by the initializers' names, got {brief(arrays)}")
     with metering(budget):
-        source = read(model, data_root)
+        source = read(model, data_root, whole=True)
         made = onnx.ModelProto()
         made.CopyFrom(source.model)
         changed = _replace(made.graph, source, arrays, resized)

@@ -79,10 +79,14 @@ class Quantisation:
         return BYTE_STEPS - self.zero if self.most is None else self.most
 
 
+ALL = ""  # the pattern of all products, none of which is named
+
+
 @dataclass(frozen=True)
 class WantedFormats:
-    """Formats by patterns of the names of the model's nodes; the last one that fits counts. known: how nodes' operands
-    are quantised, by name, where that is not found by calibration.
+    """Formats by patterns of the names of the model's nodes; the last one that fits counts. A format for all products,
+    of which none is named, is one for those that take less in it (`ALL`). known: how nodes' operands are quantised, by
+    name, where that is not found by calibration.
     """
 
     pairs: tuple[tuple[str, str], ...] = ()
@@ -98,10 +102,19 @@ class WantedFormats:
 
     def name_of(self, names: Iterable[str]) -> str | None:
         """The name of what is asked for of such a node; None: nothing is."""
+        found = self._fitting(names)
+        return None if found is None else found[1]
+
+    def is_for_all(self, names: Iterable[str]) -> bool:
+        """Whether what is asked for of such a node was asked for without naming any."""
+        found = self._fitting(names)
+        return found is not None and found[0] == ALL
+
+    def _fitting(self, names: Iterable[str]) -> tuple[str, str] | None:
         every = tuple(names)
         for pattern, name in reversed(self.pairs):
-            if any(fnmatchcase(each, pattern) for each in every):
-                return name
+            if pattern == ALL or any(fnmatchcase(each, pattern) for each in every):
+                return pattern, name
         return None
 
     @property
@@ -123,7 +136,7 @@ class WantedFormats:
         """A pattern that fits none of these names, and names that are like it."""
         known = list(dict.fromkeys(names))
         for pattern, _ in self.pairs:
-            if not any(fnmatchcase(each, pattern) for each in known):
+            if pattern != ALL and not any(fnmatchcase(each, pattern) for each in known):
                 import difflib  # not for every start
 
                 return pattern, difflib.get_close_matches(pattern, known, 3)
@@ -134,12 +147,14 @@ AS_IT_IS = WantedFormats()
 
 
 def wanted(given: Any) -> WantedFormats:
-    """From a format's name, for all products, or a mapping from patterns to names. Raises ArgumentError."""
+    """From a format's name, for all products that take less in it, or a mapping from patterns to names. Raises
+    ArgumentError.
+    """
     if given is None:
         return AS_IT_IS
     if isinstance(given, WantedFormats):
         return given
-    found = {"*": given} if isinstance(given, str) else given
+    found = {ALL: given} if isinstance(given, str) else given
     if not isinstance(found, Mapping):
         expected = "expected a format's name, or a dict from patterns of nodes to names"
         raise ArgumentError(f"formats: {expected}, got {brief(given)}")

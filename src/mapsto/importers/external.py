@@ -11,9 +11,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from mapsto.errors import ModelError
 
@@ -24,11 +26,12 @@ _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXE
 @dataclass(frozen=True)
 class DataFiles:
     """The folder that external data lies in (None: the model was not given as a file), and the folder that links may
-    not lead out of (None: links are refused).
+    not lead out of (None: links are refused). held: bytes of the model's own file, by locations that no file has.
     """
 
     folder: Path | None
     root: Path | None = None
+    held: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def open(self, location: str, where: str) -> int:
         """A descriptor of the file at a location. Raises ModelError for one that may not be read."""

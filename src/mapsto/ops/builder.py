@@ -40,6 +40,8 @@ from mapsto.ops.ranges import Noted
 from mapsto.ops.registry import Inference, OpSpec, op
 from mapsto.ops.shapes import is_beyond_addresses, static
 
+_LARGE = 1 << 20  # bytes of a constant that is no copy where it is a transposed one: it is laid anew in the end
+
 
 class Builder:
     """A graph in the making. `parent` is the builder of the enclosing graph, whose values a nested graph may read.
@@ -120,7 +122,8 @@ class Builder:
         return self._add_constant(data, name)
 
     def _add_constant(self, data: np.ndarray, name: str) -> Value:
-        data = np.ascontiguousarray(data).reshape(data.shape)
+        if data.nbytes < _LARGE or not _is_permuted(data):
+            data = np.ascontiguousarray(data).reshape(data.shape)
         value = Value(self.fresh(name), from_numpy(data.dtype), data.shape)
         self.values[value.name] = value
         self.constants[value.name] = data
@@ -490,6 +493,12 @@ class _Standing:
     def __exit__(self, *_: object) -> None:
         b = self._builder
         b._provenance, b._place, b._charges.made, b._charges.allowed = self._before
+
+
+def _is_permuted(array: np.ndarray) -> bool:
+    """Whether all elements of some memory are an array's, each once, in an order of its axes."""
+    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    return array.transpose(order).flags.c_contiguous
 
 
 def _node_key(name: str, inputs: Sequence[Value | None], attrs: Mapping[str, Any]) -> Any:

@@ -56,7 +56,8 @@ def _normal(site: Site, value: Value) -> Value:
     array = site.builder.array(value)
     if array is None or value.dtype not in _FORMATS or not may_look(array):
         return value
-    if not any(found.any() for _, found in _denormal(array, value.dtype)) or not may_make(array):
+    in_memory = array.ravel(order="K")  # no copy of one that is transposed
+    if not any(found.any() for _, found in _denormal(in_memory, value.dtype)) or not may_make(array):
         return value
     if not np.max(np.abs(array)) >= np.finfo(np.float64 if value.dtype is DType.F64 else np.float32).tiny * _FAR:
         return value

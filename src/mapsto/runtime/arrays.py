@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,7 +46,15 @@ address_of: Callable[[np.ndarray], int] = _pick_address()
 
 def aligned_bytes(count: int) -> np.ndarray:
     """Bytes, not initialised, that start at a multiple of 64."""
-    raw = np.empty(count + ALIGNMENT, np.uint8)
+    return _aligned(np.empty(count + ALIGNMENT, np.uint8), count)
+
+
+def _aligned_zeros(count: int) -> np.ndarray:
+    """The same, all of them 0: the system has such memory ready."""
+    return _aligned(np.zeros(count + ALIGNMENT, np.uint8), count)
+
+
+def _aligned(raw: np.ndarray, count: int) -> np.ndarray:
     skip = -address_of(raw) % ALIGNMENT
     block: np.ndarray = raw[skip : skip + count]
     return block
@@ -56,27 +66,53 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, count: int) -> np.nda
     return np.ndarray(shape, dtype, raw, -address_of(raw) % ALIGNMENT)
 
 
-def pack_constants(arrays: Mapping[str, np.ndarray]) -> tuple[np.ndarray, dict[str, int]]:
+@dataclass(frozen=True, eq=False)
+class Deferred:
+    """An array that is written where it is needed, each time anew, and kept by nobody until then: packed weights take
+    as much memory as the model's own. write: fills an array of zeros of this shape and dtype.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    write: Callable[[np.ndarray], None]
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        made = np.zeros(self.shape, self.dtype)
+        self.write(made)
+        return made if dtype is None else made.astype(dtype)
+
+
+Constant = np.ndarray | Deferred
+
+
+def pack_constants(arrays: Mapping[str, Constant]) -> tuple[np.ndarray, dict[str, int]]:
     """(one block of bytes, the offset of each array in it). Offsets and the block itself are aligned to 64 bytes.
 
     Arrays that are the same memory (tied weights; many tensors that name one place of a file) lie there once.
     """
     offsets: dict[str, int] = {}
     placed: dict[tuple[int, int], int] = {}
-    kept: list[tuple[int, np.ndarray]] = []  # what an address is known by must not be let go meanwhile
+    kept: list[tuple[int, Constant]] = []  # what an address is known by must not be let go meanwhile
     total = 0
     for name, given in arrays.items():
-        array = np.ascontiguousarray(given)
-        key = (address_of(array), array.nbytes)
+        array = given if isinstance(given, Deferred) else np.ascontiguousarray(given)
+        key = (id(array) if isinstance(array, Deferred) else address_of(array), array.nbytes)
         if key not in placed:
             placed[key] = total
             kept.append((total, array))
             total += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
         offsets[name] = placed[key]
-    block = aligned_bytes(total)
-    block[:] = 0
+    block = _aligned_zeros(total)
     for start, array in kept:
-        block[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
+        place = block[start : start + array.nbytes]
+        if isinstance(array, Deferred):
+            array.write(place.view(array.dtype).reshape(array.shape))
+        else:
+            place[:] = array.reshape(-1).view(np.uint8)
     return block, offsets
 
 

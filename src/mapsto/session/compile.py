@@ -20,6 +20,7 @@ from mapsto.errors import ArgumentError, ModelError, ParseError, ShapeError
 from mapsto.files import is_keras_file
 from mapsto.formats.format import WantedFormats
 from mapsto.importers.keras import load as load_keras
+from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph
 from mapsto.ir.text import graph_digest
 from mapsto.machine.spec import DeviceSpec
@@ -48,6 +49,7 @@ from mapsto.session.weighed import ByArithmetic, as_asked, in_integers, weighed
 from mapsto.version import VERSION
 
 if TYPE_CHECKING:
+    from mapsto.formats.ranges import SeenRange
     from mapsto.passes import Pass
 
 
@@ -85,9 +87,26 @@ def asked_graph(asked: Request, backend: Backend) -> Formed:
     spec = backend.maker({}).spec
     bytes = bytes_lie_as(spec)
     by = _by_arithmetic(asked, backend, spec)
-    found = formed(by.graph, asked.formats, None, bytes)
-    mapped = by.mapped if found.graph is by.graph else None
+    found = _formed(by.graph, asked, None, bytes, backend)
+    mapped = by.mapped if found.graph is by.graph else found.mapped
     return replace(found, formats=(*by.formats, *found.formats), mapped=mapped)
+
+
+def _formed(
+    graph: Graph, asked: Request, ranges: Mapping[str, SeenRange] | None, bytes: DType, backend: Backend
+) -> Formed:
+    """The graph in the formats that are asked for where they pay; as a plan says where one is replayed."""
+    if not asked.formats.pairs or _is_replayed(asked):
+        return formed(graph, asked.formats, ranges, bytes)
+    from mapsto.formats.chosen import chosen
+    from mapsto.session.paying import paying
+
+    found = chosen(graph, asked.formats, ranges, bytes)
+    return paying(graph, found, asked.formats, lambda graph: backend.maker(constants_of(graph)))
+
+
+def _is_replayed(asked: Request) -> bool:
+    return isinstance(asked.plan, Plan) and bool(asked.plan.items)
 
 
 def _by_arithmetic(asked: Request, backend: Backend, spec: DeviceSpec) -> ByArithmetic:
@@ -102,8 +121,7 @@ def _by_arithmetic(asked: Request, backend: Backend, spec: DeviceSpec) -> ByArit
 
     if asked.exact_integers:
         return in_integers(graph, finish, asked.formats, "exact integers were asked for")
-    is_replayed = isinstance(asked.plan, Plan) and asked.plan.items
-    if asked.formats.pairs or asked.calibration is not None or asked.accuracy is not None or is_replayed:
+    if asked.formats.pairs or asked.calibration is not None or asked.accuracy is not None or _is_replayed(asked):
         return as_asked(graph, finish, asked.formats)
     return weighed(graph, finish, lambda graph: backend.maker(constants_of(graph)))
 
@@ -125,7 +143,7 @@ def _in_formats(asked: Request, backend: Backend) -> Formed:
         found = accurately(graph, asked.accuracy, made, asked.progress, bytes)
     else:
         assert asked.calibration is not None
-        found = formed(graph, asked.formats, ranges_of(graph, asked.calibration, made), bytes)
+        found = _formed(graph, asked, ranges_of(graph, asked.calibration, made), bytes, backend)
     return replace(found, formats=(*plain.formats, *found.formats))
 
 

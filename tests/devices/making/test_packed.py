@@ -9,11 +9,15 @@ import pytest
 from tests.session.support import assert_close, normal
 
 import mapsto
+from mapsto.devices.cpu.traits import TRAITS
+from mapsto.devices.making.packed import logical_b
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import evaluate
+from mapsto.ir.expr import Dim, evaluate, floordiv, mod, sym
 from mapsto.ir.graph import Graph, Value
+from mapsto.kernel.ast import Iter, Load
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
+from mapsto.plan.contraction import Contraction
 from mapsto.runtime.program import Run
 
 
@@ -71,3 +75,39 @@ def test_a_row_whose_weights_come_from_afar_is_work_for_two(rows: int, depth: in
     exe = mapsto.compile(b.finish([b.one("matmul", [b.input("x", DType.F32, (rows, depth)), w])]), threads=2)
     (step,) = (s for s in exe.program.steps if isinstance(s, Run))
     assert min(max(evaluate(step.extent, {}) // step.grain, 1), 2) == threads
+
+
+def contraction_of(index: tuple[Dim, ...], *iters: Iter) -> Contraction:
+    """One that reads a constant B at this index: the iterators are columns, channels, and a window."""
+    columns, *reds = iters
+    a, b = Load("x", (sym(reds[0].name),), DType.F32), Load("w", index, DType.F32)
+    out = (sym(columns.name),)
+    return Contraction(
+        "y", DType.F32, (columns,), out, (columns.extent,), a, b, (), (), (), (columns,), tuple(reds), TRAITS
+    )
+
+
+@pytest.mark.parametrize(
+    ("index", "extents", "shape", "is_view"),
+    [
+        ((sym("n"), sym("k")), (6, 8), (6, 8), True),
+        ((sym("k"), sym("n")), (6, 8), (8, 6), True),
+        ((sym("k") * 4 + sym("p"), sym("n")), (6, 5, 4), (20, 6), True),
+        ((sym("n"), 7 - sym("k")), (6, 8), (6, 8), True),
+        ((sym("n") + 2, sym("k") * 2 + 1), (6, 8), (9, 20), True),
+        ((0, sym("k")), (6, 8), (2, 8), True),
+        ((sym("n"), floordiv(sym("k"), 2)), (6, 8), (6, 4), False),
+        ((mod(sym("n") + sym("k"), 5), sym("k")), (6, 8), (5, 8), False),
+    ],
+)
+def test_a_constant_is_walked_or_looked_up_by_its_index(
+    index: tuple[Dim, ...], extents: tuple[int, ...], shape: tuple[int, ...], is_view: bool
+) -> None:
+    """In the order (columns, channels, window); a view where every iterator walks evenly."""
+    iters = tuple(Iter(name, extent) for name, extent in zip("nkp", extents, strict=False))
+    array = normal(*shape, seed=5)
+    found = logical_b(contraction_of(index, *iters), array)
+    assert found.shape == extents and np.shares_memory(found, array) == is_view
+    for at in np.ndindex(*extents):
+        where = dict(zip("nkp", at, strict=False))
+        assert found[at] == array[tuple(evaluate(e, where, lambda *_: 0) for e in index)]

@@ -93,4 +93,4 @@ def test_a_constant_is_packed_for_each_type_that_it_is_read_in() -> None:
     packing = Packing(80, 50, (), 1, 0, 32, 16)
     for dtype in (DType.F16, DType.F32):
         name = packed_b(task.phases[0], packing, dtype, code, [])
-        assert code.homes[name].dtype is dtype and code.constants[name].dtype == dtype.numpy
+        assert code.homes[name].dtype is dtype and np.asarray(code.packed[name]).dtype == dtype.numpy

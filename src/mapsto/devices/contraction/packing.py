@@ -94,14 +94,20 @@ class Packing:
 
         Sizes must be numbers.
         """
+        assert isinstance(self.size, int)
+        lead = weights.shape[: weights.ndim - 2 - len(self.window)]
+        made: Array = np.zeros((*lead, self.size), weights.dtype)
+        self.pack_into(made.reshape(-1), weights)
+        return made
+
+    def pack_into(self, out: Array, weights: Array) -> None:
+        """The same into elements that are 0, of any type that holds the weights'."""
         assert isinstance(self.columns, int) and isinstance(self.channels, int)
         assert isinstance(self.size, int) and isinstance(self.column_elements, int)
         windows = math.prod(weights.shape[weights.ndim - len(self.window) :])
-        tail = 2 + len(self.window)
-        lead = weights.shape[: weights.ndim - tail]
-        count = math.prod(lead)
+        count = math.prod(weights.shape[: weights.ndim - 2 - len(self.window)])
         flat = weights.reshape(count, self.columns, self.channels, windows)
-        made: Array = np.zeros((count, self.size), weights.dtype)
+        made = out.reshape(count, self.size)
         filled = self.columns // self.panel if not self.last else self.full_panels
         assert isinstance(filled, int)
         for first, panels, width in ((0, filled, self.panel), (filled * self.panel, 1, self.last or self.panel)):
@@ -110,7 +116,6 @@ class Packing:
                 place = made[:, first * self.column_elements :][:, : panels * width * self.column_elements]
                 rows = flat[:, first:end].reshape(count, panels, (end - first) // panels, self.channels, windows)
                 self._pack_panels(rows, place.reshape(count, panels, width * self.column_elements), width)
-        return made.reshape(*lead, self.size)
 
     def _pack_panels(self, rows: Array, place: Array, width: int) -> None:
         """(.., panels, columns, channels, windows) into (.., panels, elements): in each block of channels by window

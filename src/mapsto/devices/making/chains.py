@@ -272,7 +272,7 @@ class _Making:
     def _adopt(self, own: TaskCode) -> None:
         """Scratch that a stage asked for is of a block as well; constants that it made are the chain's."""
         for name, home in own.homes.maps[0].items():
-            if name in own.constants.maps[0]:
+            if name in own.made_constants:
                 self.code.add_home(name, home)
             elif name not in self.scratch and name in own.temps:
                 most = tuple(substitute(d, {str(self.rows): self.plan.rows}) for d in home.layout.shape)

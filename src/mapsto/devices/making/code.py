@@ -37,6 +37,7 @@ from mapsto.plan.home import Home
 from mapsto.plan.kernels import Canonical, canonical
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.task import Task
+from mapsto.runtime.arrays import Constant, Deferred
 
 
 class Scheduled(Protocol):
@@ -123,7 +124,7 @@ class Shared:
     forms: dict[Canonical, Canonical] = field(default_factory=dict)
     kernels: dict[object, MadeKernel] = field(default_factory=dict)
     schedules: dict[Canonical, RowSchedule] = field(default_factory=dict)
-    packed: dict[str, np.ndarray] = field(default_factory=dict)
+    packed: dict[str, Deferred] = field(default_factory=dict)
     inner: Shared | None = None
 
     def parts(self, target: Callable[[], MadeFor]) -> Shared:
@@ -146,13 +147,10 @@ class Shared:
             found = self.schedules[form] = choose_schedule(form.kernel, dict(form.layouts), self.target.processor)
         return found
 
-    def packing(self, name: str, pack: Callable[[], np.ndarray]) -> tuple[np.ndarray, bool]:
-        """The packed constant of this name, and whether it was packed for this."""
-        found = self.packed.get(name)
-        if found is None:
-            self.packed[name] = found = pack()
-            return found, True
-        return found, False
+    def packing(self, name: str, packed: Deferred) -> tuple[Deferred, bool]:
+        """The packed constant of this name, and whether it is packed for this."""
+        found = self.packed.setdefault(name, packed)
+        return found, found is packed
 
 
 @dataclass(frozen=True)
@@ -232,6 +230,7 @@ class TaskCode:
     values: ChainMap[str, Value]
     constants: ChainMap[str, np.ndarray]
     schedules: Schedules
+    packed: dict[str, Deferred] = field(default_factory=dict)
     temps: set[str] = field(default_factory=set)  # tensors between statements that were given memory
     counter: int = 0
 
@@ -296,10 +295,24 @@ class TaskCode:
 
     def add_constant(self, name: str, array: np.ndarray, new: bool = True) -> None:
         """A constant that is made here; `new`: no other task has charged it."""
+        self._charge(name, array, new)
+        self.constants[name] = array
+
+    def add_packed(self, name: str, packed: Deferred) -> None:
+        """A constant that calls read, and no statement does."""
+        packed, new = self.shared.packing(name, packed)
+        self._charge(name, packed, new)
+        self.packed[name] = packed
+
+    def _charge(self, name: str, array: Constant, new: bool) -> None:
         if new:
             current().charge("folded_bytes", array.nbytes, name)
-        self.constants[name] = array
         self.add_scratch(name, from_numpy(array.dtype), array.shape)
+
+    @property
+    def made_constants(self) -> dict[str, Constant]:
+        """Constants that are made here."""
+        return {**self.constants.maps[0], **self.packed}
 
     def add_temp(self, value: Value) -> None:
         """Memory for what passes between statements."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,13 +16,14 @@ from mapsto.devices.contraction.products import Multiply
 from mapsto.devices.contraction.tile_plan import NEAR_BYTES
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.code import TaskCode
-from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Call, Dim, Expr, Sym, add, bare_symbol, ceildiv, mul, product, sym
+from mapsto.ir.dtypes import DType, from_numpy
+from mapsto.ir.expr import Call, Dim, Expr, Sym, add, bare_symbol, ceildiv, linear, mul, product, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.kernel.ast import Cast, Const, Iter, Load, Scalar, Stmt, Where
 from mapsto.plan.access import Access, access
 from mapsto.plan.contraction import Contraction
 from mapsto.plan.kernels import Renamer
+from mapsto.runtime.arrays import Deferred
 
 # Rows from which on B is packed whatever its strides: what lies together stays in the caches from tile to tile. With
 # 512 rows products ran 1.0 to 2.5 times as fast, packing counted, with 128 0.9 to 1.8 (docs/performance-log.md).
@@ -86,33 +88,37 @@ def packed_b(c: Contraction, packing: Packing, dtype: DType, code: TaskCode, cal
 def _packed_constant(c: Contraction, packing: Packing, dtype: DType, code: TaskCode) -> str:
     """Packed once, and equal for all contractions that pack it in one way: the name says what and how."""
     key = repr((*packing_key(c, packing), dtype))
-    return _packed_array(c.b.tensor, key, code, lambda: _packed(c, packing, dtype, code))
+    batch = [i.extent for i in c.batch]
+    sizes = [size for size in (*batch, packing.size) if isinstance(size, int)]
+    assert len(sizes) == 1 + len(batch)
+    packed = Deferred((math.prod(sizes),), dtype.numpy, lambda out: _pack(out, c, packing, code))
+    return _packed_array(c.b.tensor, key, code, packed)
 
 
-def _packed_array(of: str, key: str, code: TaskCode, pack: Callable[[], np.ndarray]) -> str:
+def _packed_array(of: str, key: str, code: TaskCode, packed: Deferred) -> str:
     """The name of a constant that is made of another one. key: how."""
     name = f"{of}.packed.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-    array, new = code.shared.packing(name, pack)
-    code.add_constant(name, array, new)
+    code.add_packed(name, packed)
     return name
 
 
-def _packed(c: Contraction, packing: Packing, dtype: DType, code: TaskCode) -> np.ndarray:
+def _pack(out: np.ndarray, c: Contraction, packing: Packing, code: TaskCode) -> None:
     logical = logical_b(c, code.constants[c.b.tensor])
-    if c.scale is not None and dtype.is_float:
+    if c.scale is not None and from_numpy(out.dtype).is_float:
         scale = np.repeat(code.constants[c.scale.tensor].T, c.block, axis=1)[:, : logical.shape[1]]
         logical = logical.astype(np.int8).astype(np.float32) * scale
     elif is_of_nibbles(c):
         logical = packed_nibbles(logical.astype(np.int8))
-    packed = packing.pack(_joined(logical, len(c.windows), packing)).reshape(-1)
-    return np.ascontiguousarray(packed, dtype=dtype.numpy)
+    packing.pack_into(out, _joined(logical, len(c.windows), packing))
 
 
 def packed_scale(c: Contraction, packing: Packing, code: TaskCode) -> str:
     """The name of B's scales as the template reads them, beside a B that is packed so."""
     assert c.scale is not None and isinstance(c.channels[0].extent, int)
     by, scales = packed_scales(packing, -(-c.channels[0].extent // c.block)), code.constants[c.scale.tensor].T
-    return _packed_array(c.scale.tensor, repr(("scale", by)), code, lambda: by.pack(scales).reshape(-1))
+    assert isinstance(by.size, int)
+    packed = Deferred((by.size,), scales.dtype, lambda out: by.pack_into(out, scales))
+    return _packed_array(c.scale.tensor, repr(("scale", by)), code, packed)
 
 
 def _joined(array: np.ndarray[Any, Any], windows: int, packing: Packing) -> np.ndarray[Any, Any]:
@@ -169,15 +175,43 @@ def logical_b(c: Contraction, array: np.ndarray[Any, Any]) -> np.ndarray[Any, An
     names = [bare_symbol(e) for e in c.b.index]
     if sorted(map(str, names)) == sorted(i.name for i in iters) and array.shape == _extents(c.b.index, iters):
         return array.transpose([names.index(i.name) for i in iters])  # by index arrays it takes some ns an element
+    full = _numbers(iters)
+    if array.size and (walked := _walked(c.b.index, iters, array)) is not None:
+        return walked
     grids: dict[str, Any] = {}
     for axis, it in enumerate(iters):
         assert isinstance(it.extent, int)
         shape = [1] * len(iters)
         shape[axis] = it.extent
         grids[it.name] = np.arange(it.extent).reshape(shape)
-    full = tuple(int(it.extent) for it in iters if isinstance(it.extent, int))
     index = tuple(np.broadcast_to(_evaluate(e, grids), full) for e in c.b.index)
     return array[index] if index else np.broadcast_to(array, full)
+
+
+def _walked(
+    index: tuple[Dim, ...], iters: tuple[Iter, ...], array: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any] | None:
+    """The same as a view, where each iterator walks evenly and all places that are named are the array's; else None."""
+    strides = dict.fromkeys((i.name for i in iters), 0)
+    starts: list[int] = []
+    for dim, e in enumerate(index):
+        low, high, rest = 0, 0, e
+        for it in iters:
+            found = linear(rest, it.name)
+            if found is None or not isinstance(found.coefficient, int) or not isinstance(it.extent, int):
+                return None
+            rest, far = found.rest, found.coefficient * (it.extent - 1)
+            low, high = low + min(far, 0), high + max(far, 0)
+            strides[it.name] += found.coefficient * array.strides[dim]
+        if not isinstance(rest, int) or rest + low < 0 or rest + high >= array.shape[dim]:
+            return None
+        starts.append(rest)
+    first = array[tuple(slice(start, None) for start in starts)]
+    return np.lib.stride_tricks.as_strided(first, _numbers(iters), tuple(strides.values()), writeable=False)
+
+
+def _numbers(iters: tuple[Iter, ...]) -> tuple[int, ...]:
+    return tuple(int(it.extent) for it in iters if isinstance(it.extent, int))
 
 
 def _extents(index: tuple[Dim, ...], iters: tuple[Iter, ...]) -> tuple[Dim, ...]:

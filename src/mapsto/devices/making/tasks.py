@@ -19,6 +19,7 @@ from mapsto.plan.chain import CHAIN
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
+from mapsto.runtime.arrays import Constant
 
 # Between the schedules of one task's kernels.
 _NEXT = " | "
@@ -66,8 +67,8 @@ def make_task(
     because = tuple(dict.fromkeys(schedules.because))
     taken = Offer(template, _NEXT.join(schedules.taken))
     beaten = tuple(Rival(Offer(template, _NEXT.join(parts)), at, ratio) for at, parts, ratio in schedules.beaten())
-    constants = {**task.constants, **code.constants.maps[0]}
-    return Made(taken, tuple(calls), dict(code.homes.maps[0]), constants, because, beaten)
+    made: dict[str, Constant] = {**task.constants, **code.made_constants}
+    return Made(taken, tuple(calls), dict(code.homes.maps[0]), made, because, beaten)
 
 
 def near_kernels(

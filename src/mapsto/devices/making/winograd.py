@@ -47,6 +47,7 @@ from mapsto.plan.contraction import Contraction
 from mapsto.plan.contraction_tally import Extents, TemplateShare, WinogradShare
 from mapsto.plan.kernels import Renamer
 from mapsto.plan.task import Task
+from mapsto.runtime.arrays import Deferred
 
 # Elements of products in f64: what stays in a cache, and too little for a library to share out among threads that are
 # busy with other things.
@@ -216,27 +217,30 @@ def _constant(c: Contraction, kind: str, plan: WinogradPlan, code: TaskCode) -> 
     """The taps at the points (packed), or as they are; equal for all contractions that have them in one way."""
     key = repr((kind, plan.edge, plan.depth, plan.taps_columns, plan.geometry.window, *packing_key(c, plan.packing)))
     name = f"{c.b.tensor}.{kind}.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    size = plan.packing.size
+    assert isinstance(size, int)
 
-    def pack() -> np.ndarray:
+    def pack(out: np.ndarray) -> None:
         taps = logical_b(c, code.constants[c.b.tensor])  # [column, channel, window, window]
         if plan.geometry.window == (1, 0):
             taps = taps.swapaxes(2, 3)
-        whole = np.zeros((TAPS, TAPS, plan.depth, plan.taps_columns), np.float32)
-        whole[:, :, : taps.shape[1], : taps.shape[0]] = taps.transpose(2, 3, 1, 0)
-        return (whole if kind == "taps" else _at_points(whole, plan)).reshape(-1)
+        if kind == "taps":
+            whole = out.reshape(TAPS, TAPS, plan.depth, plan.taps_columns)
+            whole[:, :, : taps.shape[1], : taps.shape[0]] = taps.transpose(2, 3, 1, 0)
+        else:
+            _write_points(out.reshape(plan.points, size), taps.transpose(2, 3, 1, 0), plan)
 
-    array, new = code.shared.packing(name, pack)
-    code.add_constant(name, array, new)
+    count = TAPS * TAPS * plan.depth * plan.taps_columns if kind == "taps" else plan.points * size
+    code.add_packed(name, Deferred((count,), DType.F32.numpy, pack))
     return name
 
 
-def _at_points(taps: np.ndarray, plan: WinogradPlan) -> np.ndarray:
+def _write_points(made: np.ndarray, taps: np.ndarray, plan: WinogradPlan) -> None:
     """Taps [down, across, channel, column] at the points, packed for each point; computed in f64."""
     form, packing = plan.form, plan.packing
-    assert isinstance(form.columns, int) and isinstance(form.channels, int) and isinstance(packing.size, int)
+    assert isinstance(form.columns, int) and isinstance(form.channels, int)
     to = as_floats(short_convolution(plan.edge, TAPS).taps)
     both = np.kron(to, to)
-    made = np.zeros((plan.points, packing.size), np.float32)
     for first in range(0, form.columns, packing.panel):
         count = min(packing.panel, form.columns - first)
         width = packing.last if packing.last and first + packing.panel >= form.columns else packing.panel
@@ -246,7 +250,6 @@ def _at_points(taps: np.ndarray, plan: WinogradPlan) -> np.ndarray:
             end = min(form.channels, channel + few)
             given = taps[:, :, channel:end, first : first + count].astype(np.float64).reshape(TAPS * TAPS, -1)
             panel[:, channel:end, :count] = (both @ given).reshape(plan.points, end - channel, count)
-    return made
 
 
 def taps_in_a_run(c: Contraction, plan: WinogradPlan, code: TaskCode, calls: list[KernelCall]) -> tuple[str, str]:
@@ -260,8 +263,8 @@ def taps_in_a_run(c: Contraction, plan: WinogradPlan, code: TaskCode, calls: lis
     to = as_floats(short_convolution(plan.edge, TAPS).taps)
     matrix = f"points.{plan.edge}.{hashlib.sha256(to.tobytes()).hexdigest()[:12]}"
     both = np.kron(to, to).reshape(plan.points, TAPS, TAPS).astype(np.float32)
-    array, new = code.shared.packing(matrix, lambda: both)
-    code.add_constant(matrix, array, new)
+    _, new = code.shared.packing(matrix, Deferred(both.shape, both.dtype, lambda out: np.copyto(out, both)))
+    code.add_constant(matrix, both, new)
     calls.append(code.rows_call(_taps_at_points(plan, whole, points, matrix, code)))
     return points, whole
 

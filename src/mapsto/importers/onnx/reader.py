@@ -15,6 +15,7 @@ from mapsto.budget import current
 from mapsto.errors import ArgumentError, ModelError
 from mapsto.files import name_of, plain_file, taken_for
 from mapsto.importers.external import DataFiles
+from mapsto.importers.onnx.held import ReadModel, read_model
 from mapsto.witness import MODEL
 from mapsto.witness import current as witness
 
@@ -53,9 +54,10 @@ class Source:
         return {"": unsaid, **opset_of(self.model.opset_import, self.name)}
 
 
-def read(source: Any, data_root: str | os.PathLike[str] | None = None) -> Source:
-    """Parses a model from a path, its bytes, or takes a `ModelProto`, or what was read before, as it is. Raises
-    ModelError, ArgumentError.
+def read(source: Any, data_root: str | os.PathLike[str] | None = None, whole: bool = False) -> Source:
+    """Parses a model from a path, its bytes, or takes a `ModelProto`, or what was read before, as it is. whole: the
+    message has all of a file, to be written again; else its large tensors are held beside it. Raises ModelError,
+    ArgumentError.
     """
     if isinstance(source, Source):
         return source
@@ -64,24 +66,25 @@ def read(source: Any, data_root: str | os.PathLike[str] | None = None) -> Source
         return _checked(Source(source, DataFiles(None), "model"))
     if isinstance(source, (bytes, bytearray, memoryview)):
         current().charge("bytes", len(source), "the model")
+        current().earn("tensors", _OF_A_BYTE * len(source))
         return _checked(Source(_parse(bytes(source), "the model"), DataFiles(None), "model"))
     if not isinstance(source, (str, os.PathLike)):
         raise ArgumentError(
             f"model: expected a path, the bytes of an ONNX file, an onnx.ModelProto or a graph, got {brief(source)}"
         )
     path = Path(name_of(source, "model"))
-    data = _content(path)
+    content = _content(path, whole)
     # a path that is a link is followed, as the user named it; the model's folder is that of the link
-    files = DataFiles(path.parent, None if data_root is None else _root(data_root))
+    files = DataFiles(path.parent, None if data_root is None else _root(data_root), content.held)
     try:
-        return _checked(Source(_parse(data, str(path)), files, path.stem))
+        return _checked(Source(_parse(content.message, str(path)), files, path.stem))
     except ModelError as error:
         if path.suffix == ".pb":
             raise ModelError(f"{error}; if it is a graph of TensorFlow: {_CONVERTED}") from error
         raise
 
 
-def _content(path: Path) -> bytes:
+def _content(path: Path, whole: bool) -> ReadModel:
     if (path / "saved_model.pb").exists() or path.name == "saved_model.pb" or path.suffix == ".tflite":
         raise ModelError(f"{path}: a graph of TensorFlow is not read: {_CONVERTED}")
     if path.suffix in _OLD_KERAS:
@@ -100,11 +103,12 @@ def _content(path: Path) -> bytes:
         if looks := taken_for(head):
             raise ModelError(f"{path}: not an ONNX model: it is {looks}")
         current().charge("bytes", size, str(path))
+        current().earn("tensors", _OF_A_BYTE * size)
         file.seek(0)
-        data = file.read(size)
+        content = read_model(file, size) if not whole else ReadModel(data := file.read(size), {}, (data,))
         if seen is not None:
-            seen.read(0, data)
-        return data
+            seen.add(0, content.pieces)
+        return content
 
 
 def _root(folder: Any) -> Path:
@@ -115,7 +119,6 @@ def _root(folder: Any) -> Path:
 
 
 def _parse(data: bytes, where: str) -> Any:
-    current().earn("tensors", _OF_A_BYTE * len(data))
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)

@@ -80,23 +80,31 @@ class TensorReader:
         dtype = dtype_of(tensor.data_type, where)
         shape, count = self._shape(tensor, where)
         size = -(-count * dtype.bits // 8)
-        if tensor.data_location == T.EXTERNAL:
-            data = self._external(tensor, size, where)
-            seen = id(data), dtype, shape
+        held = self._held(tensor)
+        if tensor.data_location == T.EXTERNAL and held is None:
+            region = self._external(tensor, size, where)
+            seen = id(region), dtype, shape
             if seen not in self._arrays:
                 if dtype.bits < 8:
                     current().charge("tensors", count, where)
-                self._arrays[seen] = _elements(data, dtype, shape, count)
+                self._arrays[seen] = _elements(region, dtype, shape, count)
             return self._arrays[seen]
         current().charge("tensors", count * dtype.size, where)
-        if tensor.HasField("raw_data"):
-            if len(tensor.raw_data) != size:
-                raise ModelError(
-                    f"{where}: {len(tensor.raw_data)} bytes of data for {list(shape)} elements of {dtype.value}, "
-                    f"which are {size} bytes"
-                )
-            return _elements(tensor.raw_data, dtype, shape, count)
-        return self._typed(tensor, dtype, shape, count, where)
+        if held is None and not tensor.HasField("raw_data"):
+            return self._typed(tensor, dtype, shape, count, where)
+        data = tensor.raw_data if held is None else held
+        if len(data) != size:
+            raise ModelError(
+                f"{where}: {len(data)} bytes of data for {list(shape)} elements of {dtype.value}, which are {size} "
+                "bytes"
+            )
+        return _elements(data, dtype, shape, count)
+
+    def _held(self, tensor: Any) -> np.ndarray | None:
+        """The bytes of a tensor that was left where the model's file was read."""
+        if not self.files.held or tensor.data_location != T.EXTERNAL:
+            return None
+        return self.files.held.get(next((e.value for e in tensor.external_data if e.key == "location"), ""))
 
     def _shape(self, tensor: Any, where: str) -> tuple[tuple[int, ...], int]:
         shape = tuple(int(d) for d in tensor.dims)
@@ -182,7 +190,7 @@ def _number(text: str, where: str) -> int:
     return int(text)
 
 
-def _elements(data: bytes, dtype: DType, shape: tuple[int, ...], count: int) -> np.ndarray:
+def _elements(data: bytes | np.ndarray, dtype: DType, shape: tuple[int, ...], count: int) -> np.ndarray:
     """The elements that a file's bytes hold: those of fewer than 8 bits lie packed there, the first in the low bits."""
     if dtype.bits == 8 * dtype.size:
         return _booleans(np.frombuffer(data, dtype=_little(dtype)).reshape(shape), dtype)
