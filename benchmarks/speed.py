@@ -29,6 +29,7 @@ from benchmarks.wild import WILD, drawn, fetched_case
 from mapsto.cli.output import seconds_text, table
 from mapsto.devices.cpu.isa import host
 from mapsto.errors import MapstoError
+from mapsto.formats.format import ALL
 from mapsto.report.bench import OURS
 
 PEERS = {"": ("onnxruntime", "openvino"), "bf16": ("openvino-bf16",)}  # by the format of products
@@ -113,7 +114,7 @@ def main() -> int:
     parser.add_argument("--update", type=Path, metavar="README.md", help="put the table between its marks")
     args = parser.parse_args()
     ways = [(isa or None, int(count)) for isa in args.isa.split(",") for count in args.threads.split(",")]
-    engines, formats = [OURS, *PEERS[args.formats]], {"*": args.formats} if args.formats else None
+    engines, formats = [OURS, *PEERS[args.formats]], {ALL: args.formats} if args.formats else None
     columns: list[list[Result]] = [[] for _ in ways]
     rows: list[list[str]] = []
     failed: list[str] = []
