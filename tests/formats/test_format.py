@@ -39,7 +39,15 @@ def test_nothing_is_asked() -> None:
     assert not wanted(None)
     assert not wanted({})
     assert not wanted("f32")
-    assert wanted(wanted("bf16")) == wanted({"*": "bf16"})
+    assert wanted(wanted("bf16")) == wanted({"": "bf16"})
+
+
+def test_what_names_no_node_is_for_all_of_them() -> None:
+    asked = wanted({"": "bf16", "head*": "f16"})
+    assert asked.of(["conv_1"]) is FORMATS["bf16"] and asked.of(["head_1"]) is FORMATS["f16"]
+    assert asked.is_for_all(["conv_1"]) and not asked.is_for_all(["head_1"])
+    assert not wanted({"*": "bf16"}).is_for_all(["conv_1"]) and not wanted(None).is_for_all(["conv_1"])
+    assert wanted("bf16").unmet(["conv_1"]) is None
 
 
 def test_a_pattern_that_fits_nothing() -> None:

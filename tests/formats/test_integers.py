@@ -58,10 +58,49 @@ def test_so_many_terms_that_weights_would_be_coarser_than_bytes(terms: int, hold
 
 
 def test_weights_are_as_near_as_half_a_step() -> None:
+    """Beside bytes some are rounded to the other side, the nearest to it."""
     w = np.random.default_rng(1).standard_normal((64, 7)).astype(np.float32)
-    for steps in (None, 1000, 20000):
+    for steps, nearest in ((None, 0.65), (1000, 0.50001), (20000, 0.50001)):
         whole, scales = integer_weights("matmul", w, steps)
-        assert np.abs(whole * scales - w).max() <= scales.max() * 0.50001
+        assert np.abs(whole * scales - w).max() <= scales.max() * nearest
+
+
+EVENED = {
+    "conv": [(24, 7, 3, 3), (5, 1, 5, 5), (3, 4, 1, 1), (6, 2, 9, 9), (1, 1, 1, 1)],
+    "matmul": [(300, 9), (1, 4), (65, 1)],
+}
+
+
+@pytest.mark.parametrize(("op", "shape"), [(op, shape) for op, shapes in EVENED.items() for shape in shapes])
+def test_errors_of_a_channel_cancel_out(op: str, shape: tuple[int, ...]) -> None:
+    """To within half a step, and no weight is a step away or more: what has one mean throughout keeps its sums."""
+    for seed in range(5):
+        w = (np.random.default_rng(seed).gamma(2.0, size=shape) - 1.0).astype(np.float32)
+        whole, scales = integer_weights(op, w, None)
+        scale = scales.reshape(-1, *(1,) * (w.ndim - 1)) if op == "conv" else scales
+        error = w.astype(np.float64) / scale - whole
+        channels = error.reshape(len(error), -1) if op == "conv" else error.T
+        assert np.abs(channels.sum(axis=1)).max() <= 0.5 + 1e-6
+        assert np.abs(error).max() < 1 and np.abs(whole).max() <= 127
+        if w.size >= 60 * len(scales):
+            plain = w.astype(np.float64) / scale - np.rint(w / scale)
+            assert (error**2).mean() <= 1.4 * (plain**2).mean() + 1e-3
+
+
+def test_errors_of_windows_cancel_out_before_those_of_channels() -> None:
+    """A channel of what is read has a mean of its own: few windows are off by more than half a step."""
+    w = np.random.default_rng(3).standard_normal((16, 32, 3, 3)).astype(np.float32)
+    whole, scales = integer_weights("conv", w, None)
+    sums = np.abs((w.astype(np.float64) / scales.reshape(-1, 1, 1, 1) - whole).sum(axis=(2, 3)))
+    plain = np.abs((w / scales.reshape(-1, 1, 1, 1) - np.rint(w / scales.reshape(-1, 1, 1, 1))).sum(axis=(2, 3)))
+    assert (sums > 0.5 + 1e-6).mean() < 0.15 < 0.4 < (plain > 0.5).mean()
+
+
+def test_what_is_not_finite_is_rounded_as_it_is() -> None:
+    w = np.array([[1.0, np.inf], [0.3, 2.0]], np.float32)
+    with np.errstate(invalid="ignore"):
+        whole, _ = integer_weights("matmul", w, None)
+    assert whole.shape == (2, 2)
 
 
 def test_channels_of_zeros() -> None:

@@ -29,6 +29,7 @@ _BYTE = 127  # the largest magnitude of a weight beside bytes
 _SHORT = 2**15 - 1
 _SUM = 2**31 - 1
 MOST_TERMS = _SUM // (BYTE_STEPS * _BYTE)  # of bytes, that 32 bits hold any sum of
+_FEW = 64  # weights of a window that are sorted with those of all others at once
 _MORE = 8  # times as many steps has what is read as a weight
 
 
@@ -73,7 +74,7 @@ def _others(op: str, w: np.ndarray) -> tuple[int, ...]:
 
 def integer_weights(op: str, w: np.ndarray, steps: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Integers of f32 weights, and the scale of each of the result's channels (float32). steps: of what they are
-    multiplied with, to either side; None: beside bytes.
+    multiplied with, to either side; None: beside bytes, where each window's and each channel's errors cancel out.
     """
     others = _others(op, w)
     most = np.float64(_BYTE) if steps is None else np.expand_dims(weight_steps(op, w, steps), others)
@@ -81,7 +82,46 @@ def integer_weights(op: str, w: np.ndarray, steps: int | None) -> tuple[np.ndarr
     scale = (largest / most).astype(np.float32)
     scale = np.where(scale > np.finfo(np.float32).tiny, scale, np.float32(1))
     whole = np.clip(np.rint(w / scale), -most, most).astype(np.int32)
+    if steps is None and np.isfinite(w).all():
+        exact = w.astype(np.float64) / scale
+        whole = evened(whole, exact, 2) if op == "conv" else evened(whole.swapaxes(-1, -2), exact.swapaxes(-1, -2), 1)
+        whole = np.ascontiguousarray(np.clip(whole if op == "conv" else whole.swapaxes(-1, -2), -_BYTE, _BYTE))
     return whole, np.asarray(scale, np.float32).reshape(-1)
+
+
+def evened(whole: np.ndarray, exact: np.ndarray, first: int) -> np.ndarray:
+    """Integers of which some are rounded to the other side, those that were nearest to it, so that their errors cancel
+    out: first for each place along the first `first` axes (a window, where these are channels of the result and of
+    what is read), then for each along the first axis alone. What is multiplied with them has a mean that is not 0,
+    above all behind a ReLU, by which errors of one sign would add up (bias correction: Nagel et al., Data-Free
+    Quantization Through Weight Equalization and Bias Correction, ICCV 2019; by rounding, without data: Guo et al.,
+    SQuant, ICLR 2022).
+    """
+    made = whole.astype(np.int32)
+    for axes in range(first, 0, -1):
+        rows = math.prod(whole.shape[:axes])
+        if rows and made.size > rows:
+            made = _evened_rows(made.reshape(rows, -1), exact.reshape(rows, -1)).reshape(whole.shape)
+    return made
+
+
+def _evened_rows(whole: np.ndarray, exact: np.ndarray) -> np.ndarray:
+    error = exact - whole
+    excess = np.rint(error.sum(axis=1)).astype(np.int64)
+    toward = np.sign(excess).astype(np.int32)
+    gained = error * toward[:, None]  # the larger, the nearer to the other side
+    made = whole.copy()
+    if whole.shape[1] <= _FEW:
+        order = np.argsort(-gained, axis=1, kind="stable")
+        turned = np.zeros(whole.shape, bool)
+        np.put_along_axis(turned, order, np.arange(whole.shape[1]) < np.abs(excess)[:, None], axis=1)
+        made += (turned & (gained > 0)) * toward[:, None]
+        return made
+    for row in np.flatnonzero(excess):
+        count = min(abs(int(excess[row])), whole.shape[1])
+        nearest = np.argpartition(-gained[row], count - 1)[:count]
+        made[row, nearest[gained[row, nearest] > 0]] += toward[row]
+    return made
 
 
 def integer_product(site: Site, x: Value, by: Stored) -> Value:
