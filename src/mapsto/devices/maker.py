@@ -15,7 +15,7 @@ from mapsto.plan.asked import Asked
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
-from mapsto.runtime.arrays import Constant
+from mapsto.runtime.arrays import ConstantArray
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Made:
     offer: Offer
     calls: tuple[KernelCall, ...]
     homes: Mapping[str, Home] = field(default_factory=dict)
-    constants: Mapping[str, Constant] = field(default_factory=dict)
+    constants: Mapping[str, ConstantArray] = field(default_factory=dict)
     because: tuple[str, ...] = ()
     beaten: tuple[Rival, ...] = ()
 

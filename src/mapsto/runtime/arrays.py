@@ -86,17 +86,17 @@ class Deferred:
         return made if dtype is None else made.astype(dtype)
 
 
-Constant = np.ndarray | Deferred
+ConstantArray = np.ndarray | Deferred
 
 
-def pack_constants(arrays: Mapping[str, Constant]) -> tuple[np.ndarray, dict[str, int]]:
+def pack_constants(arrays: Mapping[str, ConstantArray]) -> tuple[np.ndarray, dict[str, int]]:
     """(one block of bytes, the offset of each array in it). Offsets and the block itself are aligned to 64 bytes.
 
     Arrays that are the same memory (tied weights; many tensors that name one place of a file) lie there once.
     """
     offsets: dict[str, int] = {}
     placed: dict[tuple[int, int], int] = {}
-    kept: list[tuple[int, Constant]] = []  # what an address is known by must not be let go meanwhile
+    kept: list[tuple[int, ConstantArray]] = []  # what an address is known by must not be let go meanwhile
     total = 0
     for name, given in arrays.items():
         array = given if isinstance(given, Deferred) else np.ascontiguousarray(given)

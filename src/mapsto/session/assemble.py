@@ -21,7 +21,7 @@ from mapsto.plan.mapped import Mapped
 from mapsto.plan.names import prefix_in
 from mapsto.plan.rounds import BODY, CARRY, ENTER, again_of, changing_sizes, first_sizes, next_sizes
 from mapsto.plan.task import Task
-from mapsto.runtime.arrays import Constant, pack_constants
+from mapsto.runtime.arrays import ConstantArray, pack_constants
 from mapsto.runtime.program import (
     Bind,
     Bounds,
@@ -46,13 +46,13 @@ class Linked:
 
     mapped: Mapped
     homes: Mapping[str, Home]
-    constants: Mapping[str, Constant]
+    constants: Mapping[str, ConstantArray]
     calls: Mapping[str, tuple[KernelCall, ...]]
 
 
 def link(mapped: Mapped, made: Mapping[str, Made], constants: Mapping[str, np.ndarray]) -> Linked:
     """What makers made, together. constants: of the graph."""
-    homes, arrays = dict(mapped.homes), dict[str, Constant](constants)
+    homes, arrays = dict(mapped.homes), dict[str, ConstantArray](constants)
     for each in made.values():
         homes.update(each.homes)
         arrays.update(each.constants)
@@ -71,7 +71,7 @@ class _Buffers:
         self.values = {name: value for inner in nested(linked.mapped.graph) for name, value in inner.values().items()}
         self.list: list[Buffer] = []
         self.index: dict[str, int] = {}
-        self.used_constants: dict[str, Constant] = {}
+        self.used_constants: dict[str, ConstantArray] = {}
 
     def of(self, owner: str) -> int:
         if owner not in self.index:

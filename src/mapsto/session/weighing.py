@@ -20,7 +20,7 @@ _LEAST_GAIN = 0.05
 
 
 @dataclass(frozen=True)
-class Chosen:
+class LightestForm:
     """taken: the form that takes least. others: the products that it has in the other way. gains: seconds that each
     product takes less in the other way.
     """
@@ -35,7 +35,7 @@ def lightest(
     other: Weighed,
     sources: Mapping[str, tuple[str, ...]],
     with_others: Callable[[Collection[str]], Weighed],
-) -> Chosen:
+) -> LightestForm:
     """Of a graph with all products in the first way, or in the other, or some. sources: the model's nodes that each
     product stands for; with_others: the form that has these products in the other way.
     """
@@ -48,7 +48,7 @@ def lightest(
     taken, others = min(ways, key=lambda way: way[0].seconds)
     if taken.seconds > (1 - _LEAST_GAIN) * first.seconds:
         taken, others = first, frozenset()
-    return Chosen(taken, others, {name: before[name] - after[name] for name in sources})
+    return LightestForm(taken, others, {name: before[name] - after[name] for name in sources})
 
 
 def told(gain: float, is_other: bool, other: str, first: str) -> str:

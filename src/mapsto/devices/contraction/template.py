@@ -19,17 +19,18 @@ Only the register tile is unrolled. `tile` chooses its size, `packing` says how 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import cast
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from mapsto.devices.contraction import nibbles, stage
-from mapsto.devices.contraction.ahead import LINE, Ahead, elements_ahead
+from mapsto.devices.contraction.ahead import Ahead, elements_ahead
 from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
-from mapsto.devices.contraction.products import dot_of
 from mapsto.devices.contraction.reduction import ReductionPart, division, in_slices, reduction_parts
 from mapsto.devices.contraction.results import ResultPlace, offset, stored, targets
+from mapsto.devices.contraction.scaled import ScaledBlocks
+from mapsto.devices.contraction.steps import InnerSteps
+from mapsto.devices.contraction.sums import PanelSlice, TilePanel, TileSums, added, zeroed
 from mapsto.devices.contraction.tile_plan import TilePlan, plan_contraction
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, add, ceildiv, floordiv, maximum, minimum, mod, mul, sym
@@ -38,8 +39,6 @@ from mapsto.loop.ast import Function
 
 __all__ = ["ContractionForm", "Epilogue", "LoopAxis", "TilePlace", "TilePlan", "contraction", "plan_contraction"]
 
-_STEPS = 8  # of the innermost loop in a round; 16 take more of the cache of decoded instructions, and gain nothing
-_WHOLE = 16  # steps that are no loop: a channel block
 _WAITING = "waiting"  # the array of sums
 
 
@@ -88,44 +87,6 @@ def inlined_product(
     return [loop.For(name, *panels, tuple(template.panel(sym(name), *units)))]
 
 
-@dataclass(frozen=True)
-class _Panel:
-    """A panel's vectors, its first column, the start of its B, and how many of its columns exist (None: all).
-
-    `masks`: for each vector, which of its lanes are columns; None where all are. `slice`: None where all is one.
-    """
-
-    vectors: tuple[int, ...]
-    column: Dim
-    b_start: Dim
-    valid: Dim | None
-    masks: tuple[loop.Value | None, ...] = ()
-    slice: _Slice | None = None
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """number: of a slice, of so many (count). Each tile has `pitch` elements of the array in which sums wait, the first
-    ones tile `first`.
-    """
-
-    number: Dim
-    count: int
-    pitch: int
-    first: Dim
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """Names of a tile's sums, row by row for each vector of the panel: accumulators, and what they were added to after
-    each block of terms (None: there are few terms)."""
-
-    panel: _Panel
-    accumulators: list[list[str]]
-    settled: list[list[str]] | None
-    ahead: Ahead | None = None
-
-
 class _Template:
     def __init__(
         self, plan: TilePlan, epilogue: Epilogue, fresh: Callable[[str], str] | None = None, ahead: int = 0
@@ -133,6 +94,7 @@ class _Template:
         self.plan, self.form, self.epilogue, self.ahead = plan, plan.form, epilogue, ahead
         self._counter = 0
         self.fresh = fresh or self._numbered
+        self.steps = InnerSteps(plan, self.fresh)
         self.looped = is_long(epilogue, plan.form, plan.tiling.panel[0], self.fresh)
 
     def _numbered(self, prefix: str) -> str:
@@ -163,15 +125,15 @@ class _Template:
         full, columns = pack.full_panels, self.form.columns
         first = mul(panel, tiling.width)
         if not isinstance(columns, int) or not isinstance(full, int):
-            begin = _Panel(tiling.panel, first, self._start_of_b(first), columns - first)
+            begin = TilePanel(tiling.panel, first, self._start_of_b(first), columns - first)
             return self._panel(begin, start, stop)
         last_one = full * tiling.width
         left = columns - last_one
         narrow = None if left == sum(tiling.last) else left
-        last = _Panel(tiling.last, last_one, self._start_of_b(last_one), narrow)
+        last = TilePanel(tiling.last, last_one, self._start_of_b(last_one), narrow)
         if full == 0:
             return self._panel(last, start, stop)
-        whole = self._panel(_Panel(tiling.panel, first, self._start_of_b(first), None), start, stop)
+        whole = self._panel(TilePanel(tiling.panel, first, self._start_of_b(first), None), start, stop)
         if not tiling.last:
             return whole
         return [loop.If((panel - full,), tuple(self._panel(last, start, stop)), tuple(whole))]
@@ -185,7 +147,7 @@ class _Template:
             return column
         return add(mul(floordiv(column, form.b_block), form.b_block_stride), mod(column, form.b_block))
 
-    def _panel(self, panel: _Panel, start: Dim, stop: Dim) -> list[loop.Statement]:
+    def _panel(self, panel: TilePanel, start: Dim, stop: Dim) -> list[loop.Statement]:
         """Rows of the outer axes, then tiles along the last."""
         out: list[loop.Statement] = []
         panel = replace(panel, masks=self._masks(panel, out))
@@ -197,16 +159,16 @@ class _Template:
         none = loop.Store(_WAITING, mul(sym(at), t.lanes), loop.Const(0, t))
         out.append(loop.For(at, 0, ceildiv(plan.tiles_a_block * pitch, t.lanes), (none,)))
         count = plan.sliced.rounds // plan.slice
-        panel = replace(panel, slice=_Slice(sym(number), count, pitch, mul(start, plan.tiles_a_unit)))
+        panel = replace(panel, slice=PanelSlice(sym(number), count, pitch, mul(start, plan.tiles_a_unit)))
         return [*out, loop.For(number, 0, count, tuple(self._units(panel, start, stop)))]
 
-    def _units(self, panel: _Panel, start: Dim, stop: Dim) -> list[loop.Statement]:
+    def _units(self, panel: TilePanel, start: Dim, stop: Dim) -> list[loop.Statement]:
         if len(self.form.rows) == 1:
             return self._tiles(panel, (), start, stop)
         name = self.fresh("row")
         return [loop.For(name, start, stop, tuple(self._row(panel, sym(name))))]
 
-    def _masks(self, panel: _Panel, out: list[loop.Statement]) -> tuple[loop.Value | None, ...]:
+    def _masks(self, panel: TilePanel, out: list[loop.Statement]) -> tuple[loop.Value | None, ...]:
         """The masks of a panel's vectors, named once before its loops."""
         masks: list[loop.Value | None] = []
         column = 0
@@ -216,11 +178,12 @@ class _Template:
                 masks.append(None)
             else:
                 assert panel.valid is not None
-                masks.append(self._let(out, "mask", loop.LaneMask(panel.valid - column, loop.Type(DType.BOOL, lanes))))
+                mask = loop.LaneMask(panel.valid - column, loop.Type(DType.BOOL, lanes))
+                masks.append(self.steps.let(out, "mask", mask))
             column += lanes
         return tuple(masks)
 
-    def _row(self, panel: _Panel, row: Dim) -> list[loop.Statement]:
+    def _row(self, panel: TilePanel, row: Dim) -> list[loop.Statement]:
         indices: list[Dim] = []
         if panel.slice is not None:  # tiles are counted along the last axis
             first = add(panel.slice.first, mul(row, -self.plan.tiles_a_unit))
@@ -231,7 +194,7 @@ class _Template:
         indices[0] = add(mul(row, self.form.rows[0].extent), indices[0])  # the outermost needs no modulus
         return self._tiles(panel, tuple(indices), 0, None)
 
-    def _tiles(self, panel: _Panel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None) -> list[loop.Statement]:
+    def _tiles(self, panel: TilePanel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None) -> list[loop.Statement]:
         """Tiles [start, stop) along the last row axis (None: all)."""
         tiling = self.plan.tiling
         if tiling.counts is None:
@@ -248,7 +211,7 @@ class _Template:
         return out
 
     def _run_time_tiles(
-        self, panel: _Panel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None
+        self, panel: TilePanel, outer: tuple[Dim, ...], start: Dim, stop: Dim | None
     ) -> list[loop.Statement]:
         """Whole tiles, then, after the last of them, ever smaller ones for what is left."""
         sizes, extent = self.plan.tiling.sizes, self.form.rows[-1].extent
@@ -269,18 +232,18 @@ class _Template:
 
     # ---- one tile ----
 
-    def _tile(self, panel: _Panel, rows: tuple[Dim, ...], size: int, number: Dim = 0) -> list[loop.Statement]:
+    def _tile(self, panel: TilePanel, rows: tuple[Dim, ...], size: int, number: Dim = 0) -> list[loop.Statement]:
         """number: of the tile in its row, or in the only row axis."""
         form = self.form
         parts = reduction_parts(form, sum(panel.vectors))
         if panel.slice is not None:
             parts = in_slices(parts, panel.slice.number, self.plan.slice)
         accumulators = [[self.fresh("acc") for _ in panel.vectors] for _ in range(size)]
-        out = self._zeroed(panel, accumulators, loop.Declare)
+        out = zeroed(self.form.accumulator, panel, accumulators, loop.Declare)
         settled: list[list[str]] | None = None
         if form.scale is not None or any(division(form, part) for part in parts):
             settled = [[self.fresh("settled") for _ in panel.vectors] for _ in range(size)]
-            out += self._zeroed(panel, settled, loop.Declare)
+            out += zeroed(self.form.accumulator, panel, settled, loop.Declare)
         batch = tuple(sym(f"batch{i}") for i in range(len(form.batch)))
         a_base = offset(form.a_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.a)
         b_base = add(offset(form.b_start, form.batch, batch, lambda axis: axis.b), panel.b_start)
@@ -292,11 +255,11 @@ class _Template:
                 ahead = replace(asked_for, start=add(add(b_base, asked_for.start), asked_for.paced(part.b_start)))
             elif asked_for is not None and not nests:
                 ahead = replace(asked_for, start=add(add(b_base, asked_for.start), part.b_start))
-            sums = _Sums(panel, accumulators, settled, ahead)
+            sums = TileSums(panel, accumulators, settled, ahead)
             nests.append([*self._nest(part, sums, add(a_base, part.a_start), add(b_base, part.b_start))])
         if form.scale is not None and settled is not None:
             accumulators, settled = settled, None  # all are settled
-        settling = [] if settled is None else self._added(panel, accumulators, settled)
+        settling = [] if settled is None else added(self.form.accumulator, panel, accumulators, settled)
         finish = self._finish_looped if self.looped else self._finish
         finished = finish(panel, batch, rows, accumulators)
         if panel.slice is None:
@@ -306,7 +269,7 @@ class _Template:
 
     def _in_slices(
         self,
-        panel: _Panel,
+        panel: TilePanel,
         number: Dim,
         accumulators: list[list[str]],
         others: list[loop.Statement],
@@ -329,7 +292,9 @@ class _Template:
         rest: list[loop.Statement] = [loop.If(is_last, tuple(others))] if others else []
         return [*rest, *settling, *adding, loop.If(is_last, tuple(finished), tuple(storing))]
 
-    def _asked_for(self, panel: _Panel, number: Dim, rows: tuple[Dim, ...], out: list[loop.Statement]) -> Ahead | None:
+    def _asked_for(
+        self, panel: TilePanel, number: Dim, rows: tuple[Dim, ...], out: list[loop.Statement]
+    ) -> Ahead | None:
         """What a tile asks for while it is computed: of the lines of the panel that far ahead, the tiles of this one
         share all evenly, as a core waits for few lines at a time.
         """
@@ -352,77 +317,9 @@ class _Template:
             units = self.plan.chunk
         return max(units * tiles if several else min(tiles, units), 1)
 
-    def _zeroed(
-        self, panel: _Panel, names: list[list[str]], by: Callable[[str, loop.Value], loop.Statement]
-    ) -> list[loop.Statement]:
-        types = [loop.Type(self.form.accumulator, lanes) for lanes in panel.vectors]
-        return [by(name, loop.Const(0, t)) for row in names for name, t in zip(row, types, strict=True)]
-
-    def _added(self, panel: _Panel, to: list[list[str]], others: list[list[str]]) -> list[loop.Statement]:
-        out: list[loop.Statement] = []
-        for names, more in zip(to, others, strict=True):
-            for name, other, lanes in zip(names, more, panel.vectors, strict=True):
-                t = loop.Type(self.form.accumulator, lanes)
-                out.append(loop.Assign(name, loop.Binary("add", loop.Var(name, t), loop.Var(other, t))))
-        return out
-
-    def _blocks(self, part: ReductionPart, sums: _Sums, a_base: Dim, b_base: Dim) -> Iterator[loop.Statement]:
-        """Block by block of those channels that have a scale in common."""
-        blocks, axis = part.loops
-        name, inner = self.fresh("k"), self.fresh("k")
-        a, b = add(a_base, mul(sym(name), blocks.a)), add(b_base, mul(sym(name), blocks.b))
-        starts = [add(a, mul(row, self.form.rows[-1].a)) for row in range(len(sums.accumulators))]
-        zeroed, before = self._zeroed(sums.panel, sums.accumulators, loop.Assign), list[loop.Statement]()
-        offsets = self._spread(part, starts, before) if self.form.nibbles else []
-        steps = self._rounds(sums, inner, axis, b, lambda at: self._scalars(part, starts, at))
-        settled = self._scaled(part, sums, sym(name), offsets)
-        yield loop.For(name, 0, blocks.extent, (*before, *zeroed, *steps, *settled))
-
-    def _spread(self, part: ReductionPart, starts: list[Dim], out: list[loop.Statement]) -> list[loop.Value]:
-        """Elements of A for a block of nibbles, and what its sums are too large by, of each row."""
-        form, elements = self.form, part.loops[1].extent
-        if part.group < form.nibbles:
-            return [self._let(out, "offset", nibbles.offset_of_cut(form.a.name, at, part.group)) for at in starts]
-        assert isinstance(elements, int)
-        return nibbles.spread(form.a.name, starts, elements, self.fresh, out)
-
-    def _scalars(self, part: ReductionPart, starts: list[Dim], at: Dim) -> list[loop.Value]:
-        """What is broadcast in a step: of each row, channel by channel of an element of B."""
-        form, (_, axis) = self.form, part.loops
-        if not form.nibbles:
-            return [self._group(add(start, mul(at, axis.a)), part.group) for start in starts]
-        channels, rows, elements = range(part.group), range(len(starts)), axis.extent
-        if part.group < form.nibbles:
-            return [nibbles.alone(form.a.name, add(start, n), n) for n in channels for start in starts]
-        assert isinstance(elements, int)
-        return [nibbles.multiplied(elements, row, at, n) for n in channels for row in rows]
-
-    def _scaled(
-        self, part: ReductionPart, sums: _Sums, block: Dim, offsets: list[loop.Value]
-    ) -> Iterator[loop.Statement]:
-        """A block's sums times their scales, added to what is settled. block: its number in this part. offsets: what
-        each row's sums are too large by.
-        """
-        form, panel = self.form, sums.panel
-        assert form.scale is not None and sums.settled is not None and isinstance(part.b_start, int)
-        width = sum(panel.vectors)
-        first = part.b_start // width // form.scaled * width
-        at = add(mul(panel.column, form.scales), add(first, mul(block, width)))
-        for position, lanes in enumerate(panel.vectors):
-            t, scales = loop.Type(form.accumulator, lanes), list[loop.Statement]()
-            scale = self._let(scales, "scale", loop.Load(form.scale.name, add(at, sum(panel.vectors[:position])), t))
-            yield from scales
-            for row, (names, totals) in enumerate(zip(sums.accumulators, sums.settled, strict=True)):
-                total, own = loop.Var(totals[position], t), cast(loop.Value, loop.Var(names[position], t))
-                own = loop.Binary("sub", own, loop.Broadcast(offsets[row], t)) if offsets else own
-                if self.plan.core.has("fma"):
-                    yield loop.Assign(total.name, loop.Fma(own, scale, total))
-                else:
-                    yield loop.Assign(total.name, loop.Binary("add", total, loop.Binary("mul", own, scale)))
-
-    def _nest(self, part: ReductionPart, sums: _Sums, a_base: Dim, b_base: Dim) -> Sequence[loop.Statement]:
+    def _nest(self, part: ReductionPart, sums: TileSums, a_base: Dim, b_base: Dim) -> Sequence[loop.Statement]:
         if self.form.scale is not None:
-            return [*self._blocks(part, sums, a_base, b_base)]
+            return [*ScaledBlocks(self.steps).blocks(part, sums, a_base, b_base)]
         form, divided = self.form, division(self.form, part)
         loops = [(self.fresh("k"), axis) for axis in part.loops]
         settles = None
@@ -443,150 +340,26 @@ class _Template:
         if ahead is not None:
             at = offset(ahead.start, axes, indices, lambda axis: ahead.paced(axis.b))
             sums = replace(sums, ahead=replace(ahead, start=at))
+        steps = self.steps
         if staged:
-            body = list(self._pieces(sums, a, b, loops[-1][1]))
+            body = list(steps.pieces(sums, a, b, loops[-1][1]))
         else:
             name, axis = loops[-1] if loops else (self.fresh("k"), LoopAxis(1))
-            body = list(self._rounds(sums, name, axis, b, lambda at: self._groups(sums, add(a, mul(at, axis.a)), part)))
+            body = list(
+                steps.rounds(sums, name, axis, b, lambda at: steps.groups(sums, add(a, mul(at, axis.a)), part))
+            )
         for name, axis in reversed(outer):
             if name == settles:
                 assert sums.settled is not None
-                body += self._added(sums.panel, sums.settled, sums.accumulators)
-                body += self._zeroed(sums.panel, sums.accumulators, loop.Assign)
+                body += added(self.form.accumulator, sums.panel, sums.settled, sums.accumulators)
+                body += zeroed(self.form.accumulator, sums.panel, sums.accumulators, loop.Assign)
             body = [loop.For(name, 0, axis.extent, tuple(body))]
         return body
-
-    def _groups(self, sums: _Sums, a: Dim, part: ReductionPart) -> list[loop.Value]:
-        """What is broadcast in one step, of each row."""
-        rows = range(len(sums.accumulators))
-        return [self._group(add(a, mul(row, self.form.rows[-1].a)), part.group) for row in rows]
-
-    def _pieces(self, sums: _Sums, a: Dim, b: Dim, axis: LoopAxis) -> Iterator[loop.Statement]:
-        """A loop over dot groups that adjoin in A, piece by piece by way of the local array."""
-        k, rows = self.form.interleave, len(sums.accumulators)
-        for piece in stage.pieces(self.form, axis.extent, self.fresh("piece")):
-            start, now = add(a, mul(piece.first, k)), sums
-            if sums.ahead is not None:
-                asked = add(sums.ahead.start, mul(piece.first, sums.ahead.paced(axis.b)))
-                now = replace(sums, ahead=replace(sums.ahead, start=asked))
-            steps = self._rounds(
-                now, self.fresh("k"), replace(axis, extent=piece.groups), add(b, mul(piece.first, axis.b)),
-                lambda at: [stage.group(self.form, row, at) for row in range(rows)],
-            )  # fmt: skip
-            body = (*stage.filled(self.plan, start, rows, mul(piece.groups, k), self.fresh), *steps)
-            yield from body if piece.count == 1 else (loop.For(piece.name, 0, piece.count, body),)
-
-    def _rounds(
-        self, sums: _Sums, name: str, axis: LoopAxis, b: Dim, groups: Callable[[Dim], list[loop.Value]]
-    ) -> Iterator[loop.Statement]:
-        """The innermost loop, several steps a round (`_steps_a_round`): what counts and branches takes a quarter of a
-        step's instructions where registers are few. groups: what a step broadcasts, given its number. Fences keep the
-        loads of a step in it: moved up, they push accumulators out of the registers; a device that keeps none does a
-        step a round. So do vectors of different widths: sums of the narrow ones then move from register to register,
-        and one more than there are is needed.
-        """
-        several = self.plan.core.has("fence") and len(set(sums.panel.vectors)) == 1
-        count, rest = _steps_a_round(axis.extent) if several else (1, 0)
-        whole, size = floordiv(axis.extent, count), self.form.b.element.size
-
-        kept = tuple(itertools.chain(*sums.accumulators)) if self.form.adds_apart else ()
-
-        def round_(first: Dim, steps: int) -> Iterator[loop.Statement]:
-            for number in range(steps):
-                at, asked = add(first, number), None
-                if sums.ahead is not None:
-                    asked = sums.ahead.share(first, number, axis.b, steps, size)
-                yield from (loop.Fence(kept),) if number else ()
-                yield from self._step(replace(sums, ahead=asked), groups(at), add(b, mul(at, axis.b)))
-
-        if whole == 1:
-            yield from round_(0, count)
-        else:
-            yield loop.For(name, 0, whole, tuple(round_(mul(sym(name), count), count)))
-        yield from round_(mul(whole, count), rest)
-
-    def _step(self, sums: _Sums, groups: list[loop.Value], b: Dim) -> list[loop.Statement]:
-        """One reduction step: every vector of B against the broadcast of every row's group of A."""
-        form, k = self.form, self.form.interleave
-        out: list[loop.Statement] = []
-        if sums.ahead is not None:
-            for first in range(0, sums.ahead.pace, LINE // form.b.element.size):
-                out.append(loop.Prefetch(form.b.name, add(sums.ahead.start, first), level=2))
-        if form.widens:
-            return [*out, *self._widened_step(sums, groups, b)]
-        vectors: list[loop.Value] = []
-        column = 0
-        for lanes, valid in zip(sums.panel.vectors, sums.panel.masks, strict=True):
-            mask = None if form.b_channel_stride is None else valid  # packed B has all columns
-            loaded = loop.Load(form.b.name, add(b, column * k), loop.Type(form.b.element, lanes * k), mask=mask)
-            vectors.append(self._let(out, "b", loaded))
-            column += lanes
-        for group, names in zip(groups, sums.accumulators, strict=True):
-            scalar = self._let(out, "a", group)
-            for name, vector in zip(names, vectors, strict=True):
-                total = loop.Var(name, loop.Type(form.accumulator, vector.type.lanes // k))
-                out.append(loop.Assign(name, self._multiply(scalar, vector, total)))
-        return out
-
-    def _widened_step(self, sums: _Sums, groups: list[loop.Value], b: Dim) -> list[loop.Statement]:
-        """The same where B is widened as it comes: a vector is multiplied as soon as it is, so that few wait in
-        registers beside the broadcasts of a few rows.
-        """
-        form, rows, column = self.form, len(sums.accumulators), 0
-        out: list[loop.Statement] = []
-        vectors: list[loop.Value] = []
-        for lanes in sums.panel.vectors if form.nibbles else ():
-            word = loop.Type(form.b.element, lanes)
-            vectors.append(self._let(out, "b", loop.Load(form.b.name, add(b, column), word)))
-            column += lanes
-        for first in range(0, len(groups), rows):
-            scalars = [self._let(out, "a", group) for group in groups[first : first + rows]]
-            column = 0
-            for position, lanes in enumerate(sums.panel.vectors):
-                if form.nibbles:
-                    wide = nibbles.channel_of(vectors[position], first // rows)
-                else:
-                    loaded = loop.Load(form.b.name, add(b, column), loop.Type(form.b.element, lanes))
-                    wide = _converted(loaded, form.accumulator)
-                vector = self._let(out, "b", wide)
-                for scalar, names in zip(scalars, sums.accumulators, strict=True):
-                    total = loop.Var(names[position], loop.Type(form.accumulator, lanes))
-                    out.append(loop.Assign(total.name, self._multiply(scalar, vector, total)))
-                column += lanes
-        return out
-
-    def _let(self, out: list[loop.Statement], prefix: str, value: loop.Value) -> loop.Value:
-        name = self.fresh(prefix)
-        out.append(loop.Let(name, value))
-        return loop.Var(name, value.type)
-
-    def _group(self, at: Dim, group: int) -> loop.Value:
-        """One channel of A as an accumulator's element, or a dot group as the 32 bits that hold it."""
-        form, k = self.form, self.form.interleave
-        if k == 1:
-            return _converted(loop.Load(form.a.name, at, loop.Type(form.a.element)), form.accumulator)
-        if form.staged is not None:
-            return stage.lone_group(form, at, group)
-        t = loop.Type(form.a.element, k)
-        mask = None if group == k else loop.LaneMask(group, loop.Type(DType.BOOL, k))
-        return loop.Bitcast(loop.Load(form.a.name, at, t, mask=mask), loop.Type(DType.I32))
-
-    def _multiply(self, scalar: loop.Value, vector: loop.Value, total: loop.Value) -> loop.Value:
-        form, lanes = self.form, total.type.lanes
-        if form.interleave == 1:
-            spread = loop.Broadcast(scalar, total.type)
-            if form.accumulator.is_float and self.plan.core.has("fma"):
-                return loop.Fma(spread, vector, total)
-            return loop.Binary("add", total, loop.Binary("mul", spread, vector))
-        group = loop.Bitcast(
-            loop.Broadcast(scalar, loop.Type(DType.I32, lanes)), loop.Type(form.multiplied, lanes * form.interleave)
-        )
-        return loop.Dot(dot_of(form.multiplied), group, vector, total)
 
     # ---- epilogue ----
 
     def _finish(
-        self, panel: _Panel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
+        self, panel: TilePanel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
     ) -> list[loop.Statement]:
         """Epilogue and store of every accumulator, in the order in which they lie: a vector's rows adjoin in a blocked
         output, a row's vectors in a row-major one. Many short streams of stores cost up to 10 % where K is small."""
@@ -601,7 +374,7 @@ class _Template:
         return out
 
     def _finish_looped(
-        self, panel: _Panel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
+        self, panel: TilePanel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], accumulators: list[list[str]]
     ) -> list[loop.Statement]:
         """A long epilogue is written once per vector, in a loop over the tile's rows; the accumulators wait in a
         local array."""
@@ -620,14 +393,14 @@ class _Template:
         column = 0
         for position, lanes in enumerate(panel.vectors):
             loaded = loop.Load(scratch, add(mul(sym(name), width), column), loop.Type(self.form.accumulator, lanes))
-            value = self._let(body, "acc", loaded)
+            value = self.steps.let(body, "acc", loaded)
             body += self._emit(panel, position, column, value, batch, (*rows[:-1], add(rows[-1], sym(name))))
             column += lanes
         return [*out, loop.For(name, 0, len(accumulators), tuple(body))]
 
     def _emit(
         self,
-        panel: _Panel,
+        panel: TilePanel,
         position: int,
         column: int,
         value: loop.Value,
@@ -645,7 +418,7 @@ class _Template:
                 out += self._zero_tail(panel, column + lanes, target, result.type.element)
         return out
 
-    def _zero_tail(self, panel: _Panel, column: int, target: ResultPlace, element: DType) -> list[loop.Statement]:
+    def _zero_tail(self, panel: TilePanel, column: int, target: ResultPlace, element: DType) -> list[loop.Statement]:
         """After the last vector: zeros to the end of its block."""
         form = self.form
         at = add(panel.column, column)
@@ -654,19 +427,3 @@ class _Template:
         where = add(mul(at // form.out_block, target.block_stride), at % form.out_block)
         t = loop.Type(element, form.out_block - at % form.out_block)
         return [loop.Store(target.name, add(target.base, where), loop.Const(0, t))]
-
-
-def _steps_a_round(extent: Dim) -> tuple[int, int]:
-    """How many steps of the innermost loop are written out, and how many are left after whole rounds of them: a channel
-    block whole, so that it is no loop; else as many as divide the loop, or nearly `_STEPS`.
-    """
-    if not isinstance(extent, int):
-        return 1, 0
-    if extent <= _WHOLE:
-        return max(extent, 1), 0
-    count = next((n for n in range(_STEPS, _STEPS // 2, -1) if extent % n == 0), _STEPS)
-    return count, extent % count
-
-
-def _converted(value: loop.Value, element: DType) -> loop.Value:
-    return value if value.type.element is element else loop.Cast(value, loop.Type(element, value.type.lanes))

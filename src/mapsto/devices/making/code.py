@@ -37,7 +37,7 @@ from mapsto.plan.home import Home
 from mapsto.plan.kernels import Canonical, canonical
 from mapsto.plan.layout import Layout, plain
 from mapsto.plan.task import Task
-from mapsto.runtime.arrays import Constant, Deferred
+from mapsto.runtime.arrays import ConstantArray, Deferred
 
 
 class Scheduled(Protocol):
@@ -304,13 +304,13 @@ class TaskCode:
         self._charge(name, packed, new)
         self.packed[name] = packed
 
-    def _charge(self, name: str, array: Constant, new: bool) -> None:
+    def _charge(self, name: str, array: ConstantArray, new: bool) -> None:
         if new:
             current().charge("folded_bytes", array.nbytes, name)
         self.add_scratch(name, from_numpy(array.dtype), array.shape)
 
     @property
-    def made_constants(self) -> dict[str, Constant]:
+    def made_constants(self) -> dict[str, ConstantArray]:
         """Constants that are made here."""
         return {**self.constants.maps[0], **self.packed}
 

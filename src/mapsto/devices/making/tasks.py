@@ -19,7 +19,7 @@ from mapsto.plan.chain import CHAIN
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
 from mapsto.plan.task import Task
-from mapsto.runtime.arrays import Constant
+from mapsto.runtime.arrays import ConstantArray
 
 # Between the schedules of one task's kernels.
 _NEXT = " | "
@@ -67,7 +67,7 @@ def make_task(
     because = tuple(dict.fromkeys(schedules.because))
     taken = Offer(template, _NEXT.join(schedules.taken))
     beaten = tuple(Rival(Offer(template, _NEXT.join(parts)), at, ratio) for at, parts, ratio in schedules.beaten())
-    made: dict[str, Constant] = {**task.constants, **code.made_constants}
+    made: dict[str, ConstantArray] = {**task.constants, **code.made_constants}
     return Made(taken, tuple(calls), dict(code.homes.maps[0]), made, because, beaten)
 
 
