@@ -22,7 +22,7 @@ from mapsto.errors import FileError, MapstoError, ModelError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import floordiv, maximum, sym
 from mapsto.runtime import artifact
-from mapsto.runtime.arrays import pack_constants
+from mapsto.runtime.arrays import Deferred, pack_constants
 from mapsto.runtime.artifact import Target
 from mapsto.runtime.executable import Executable, load
 from mapsto.runtime.program import (
@@ -466,6 +466,27 @@ def test_the_header_says_what_the_file_is(saved):
     header = json.loads(data[64 : 64 + length])
     assert header["objects"] == len(FUNCTIONS) and header["program"]["name"] == "everything"
     assert header["bytes"] == len(data) and header["blobs"][-1][0] % 4096 == 0
+
+
+def test_what_is_deferred_is_written_in_its_place_and_copied_while_that_is_alive() -> None:
+    written = []
+
+    def write(place: np.ndarray) -> None:
+        assert not place.any() and place.shape == (3, 5) and place.dtype == np.float32
+        written.append(place.ctypes.data)
+        place[:] = np.arange(15).reshape(3, 5)
+
+    late = Deferred((3, 5), np.dtype(np.float32), write)
+    assert late.nbytes == 60 and np.array_equal(np.asarray(late), np.arange(15).reshape(3, 5))
+    written.clear()
+    first, offsets = pack_constants({"a": np.ones(7, np.int8), "late": late, "again": late})
+    assert offsets["late"] == offsets["again"] == 64 and written == [first.ctypes.data + 64]
+    second, others = pack_constants({"late": late})
+    assert len(written) == 1 and others["late"] == 0
+    assert second[:60].tobytes() == first[64:124].tobytes() == np.arange(15, dtype=np.float32).tobytes()
+    del first, second
+    pack_constants({"late": late})
+    assert len(written) == 2
 
 
 def test_constants_that_are_the_same_memory_lie_in_the_block_once() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import weakref
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -66,15 +67,17 @@ def aligned_empty(shape: tuple[int, ...], dtype: np.dtype, count: int) -> np.nda
     return np.ndarray(shape, dtype, raw, -address_of(raw) % ALIGNMENT)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Deferred:
-    """An array that is written where it is needed, each time anew, and kept by nobody until then: packed weights take
-    as much memory as the model's own. write: fills an array of zeros of this shape and dtype.
+    """An array that is written where it is needed, and kept by nobody until then: packed weights take as much memory as
+    the model's own. write: fills an array of zeros of this shape and dtype. Where it has been laid before it is copied
+    from there, as long as that is alive: what is tuned is put together many times.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     write: Callable[[np.ndarray], None]
+    _laid: tuple[weakref.ref[np.ndarray], int] | None = field(default=None, init=False, repr=False)
 
     @property
     def nbytes(self) -> int:
@@ -84,6 +87,16 @@ class Deferred:
         made = np.zeros(self.shape, self.dtype)
         self.write(made)
         return made if dtype is None else made.astype(dtype)
+
+    def lay(self, block: np.ndarray, start: int) -> None:
+        """Into bytes that are 0."""
+        place = block[start : start + self.nbytes]
+        known, at = (None, 0) if self._laid is None else (self._laid[0](), self._laid[1])
+        if known is None:
+            self.write(place.view(self.dtype).reshape(self.shape))
+        else:
+            place[:] = known[at : at + self.nbytes]
+        self._laid = weakref.ref(block), start
 
 
 ConstantArray = np.ndarray | Deferred
@@ -108,11 +121,10 @@ def pack_constants(arrays: Mapping[str, ConstantArray]) -> tuple[np.ndarray, dic
         offsets[name] = placed[key]
     block = _aligned_zeros(total)
     for start, array in kept:
-        place = block[start : start + array.nbytes]
         if isinstance(array, Deferred):
-            array.write(place.view(array.dtype).reshape(array.shape))
+            array.lay(block, start)
         else:
-            place[:] = array.reshape(-1).view(np.uint8)
+            block[start : start + array.nbytes] = array.reshape(-1).view(np.uint8)
     return block, offsets
 
 
