@@ -55,7 +55,10 @@ result's channels alone and 32 bits hold any sum, or products of floats where th
 ([formats.md](formats.md#models-that-are-quantised-already)); what only moves data between the two moves bytes.
 DynamicQuantizeLSTM quantises its inputs, all at once, and its states, in every step, to 8 bits by their own ranges, as
 ONNX Runtime does on one thread (with peepholes, a clip or other activations its steps are computed in f32).
-MatMulNBits unpacks its weights when compiling, so they take the memory of floats.
+MatMulNBits of f32 and f16, and MatMul and Gemm of a constant matrix that DequantizeLinear reads with a `block_size`,
+are products by weights in blocks ([formats.md](formats.md#weights-in-blocks)): up to four rows read the integers of 4
+or 8 bits (those of 4 bits with zero points that leave such a range, as 8). For more rows they are unpacked when
+compiling, and take the memory of floats. GatherBlockQuantized gathers a table's integers, a byte each, and makes floats of these.
 """
 _OURS = {f"tensor({onnx.TensorProto.DataType.Name(number).lower()})": ours.value for number, ours in DTYPES.items()}
 # Groups of types by a shorter name, the widest first.

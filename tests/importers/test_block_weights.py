@@ -148,8 +148,8 @@ def test_products_of_n_bits(bits: int, points: str, wide: DType | None, width: i
         np.testing.assert_allclose(expected, right, rtol=1e-5, atol=1e-5)
 
 
-def test_of_f16_they_are_unpacked() -> None:
+def test_of_f16_they_stay_integers_and_are_summed_in_f32() -> None:
     constants = {"q": np.zeros((12, 2, 16), np.uint8), "s": scales(24).astype(np.float16)}
     given = {"a": np.ones((1, 64), np.float16)}
     model = model_of("MatMulNBits", given, constants, ["a", "q", "s"], ["y"], K=64, N=12, bits=4, block_size=32)
-    assert types(prepared(model, None)) == [("matmul", DType.F16)]
+    assert types(prepared(model, None)) == [("block_matmul", DType.I4)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnxruntime
 import pytest
@@ -274,6 +275,69 @@ def test_matmul_n_bits(bits: int, points: str, width: int) -> None:
     check(
         "MatMulNBits", {"a": floats(2, 5, width)}, constants, near=1e-4, K=width, N=columns, bits=bits, block_size=size
     )
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_matmul_n_bits_of_halves(bits: int) -> None:
+    columns, width, size = 12, 96, 32
+    scales = (np.abs(floats(columns * 3, seed=2)) * F32(0.02) + F32(0.01)).astype(np.float16)
+    constants: Inputs = {"q": integers(columns, 3, size * bits // 8, seed=1), "s": scales}
+    given = {"a": floats(2, width).astype(np.float16)}
+    check("MatMulNBits", given, constants, near=2e-3, K=width, N=columns, bits=bits, block_size=size)
+    attributes = {"K": width, "N": columns, "bits": bits, "block_size": size}
+    model = model_of("MatMulNBits", given, constants, ["a", "q", "s"], ["y"], **attributes)
+    assert "block_matmul" in {op for work in mapsto.compile(model, cache=False).plan.works for op in work.ops}
+
+
+TABLES = {
+    "4 bits in bytes": (np.dtype(np.uint8), 4), "bytes": (np.dtype(np.uint8), 8),
+    "int4": (np.dtype(ml_dtypes.int4), 4), "uint4": (np.dtype(ml_dtypes.uint4), 4),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TABLES)
+@pytest.mark.parametrize("points", [False, True])
+@pytest.mark.parametrize("halves", [False, True])
+def test_rows_of_a_table_in_blocks(kind: str, points: bool, halves: bool) -> None:
+    """Three blocks of 16 elements and a half in each row; the zero points of 4 bits have one to spare."""
+    (dtype, bits), rows, width, size = TABLES[kind], 9, 56, 16
+    packed = 2 if dtype == np.uint8 and bits == 4 else 1
+    table = integers(rows, width // packed, seed=1)
+    if dtype != np.uint8:
+        table = (table % 16 - (0 if "uint" in kind else 8)).astype(np.int8).astype(dtype)
+    constants: Inputs = {"q": table, "s": np.abs(floats(rows, 4, seed=2)).astype(np.float16 if halves else F32)}
+    if points:
+        zero = integers(rows, 4 // packed, seed=3)
+        constants["z"] = zero if dtype == np.uint8 else (zero % 8).astype(np.int8).astype(dtype)
+    given = {"i": np.array([[0, 8, -1], [4, 4, -9]], np.int64)}
+    order = "q i s z" if points else "q i s"
+    attributes = {"bits": bits} if dtype == np.uint8 else {}
+    check("GatherBlockQuantized", given, constants, order, near=1e-6, block_size=size, **attributes)
+
+
+@pytest.mark.parametrize(("gathered", "quantised"), [(1, 0), (0, 0), (1, 1), (2, 1), (-1, -3)])
+def test_a_table_in_blocks_along_any_axis(gathered: int, quantised: int) -> None:
+    shape = [6, 32, 5]
+    blocks = [-(-n // 16) if d == quantised % 3 else n for d, n in enumerate(shape)]
+    table = (integers(*shape, seed=1) % 16).astype(np.int8).astype(ml_dtypes.uint4)
+    constants: Inputs = {"q": table, "s": floats(*blocks, seed=2)}
+    given = {"i": np.array([3, 0, -2], np.int32)}
+    axes = {"gather_axis": gathered, "quantize_axis": quantised}
+    check("GatherBlockQuantized", given, constants, "q i s", near=1e-6, block_size=16, **axes)
+
+
+def test_tables_that_are_not_supported_are_said() -> None:
+    given = {"q": integers(4, 8), "i": np.zeros(2, np.int64), "s": floats(4, 1)}
+    model = model_of("GatherBlockQuantized", given, {}, ["q", "i", "s"], ["y"], block_size=16)
+    with pytest.raises(MapstoError, match="two elements in a byte; make it an initializer"):
+        mapsto.compile(model, cache=False)
+    constants = {"q": integers(4, 8), "s": floats(4, 1)}
+    wrong = {"bits may be 4 or 8": (2, 16), "do not cover axis 1": (4, 4), "block_size is 0": (4, 0)}
+    for said, (bits, size) in wrong.items():
+        attributes = {"bits": bits, "block_size": size}
+        model = model_of("GatherBlockQuantized", {"i": given["i"]}, constants, ["q", "i", "s"], ["y"], **attributes)
+        with pytest.raises(MapstoError, match=said):
+            mapsto.compile(model, cache=False)
 
 
 def test_qattention() -> None:

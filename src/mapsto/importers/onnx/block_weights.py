@@ -11,6 +11,7 @@ import numpy as np
 from mapsto.ir.dtypes import Array, DType
 from mapsto.ir.graph import Value
 from mapsto.ops.builder import Builder
+from mapsto.ops.composite import cast
 
 _SMALLEST, _LARGEST = -128, 127  # of integers that are multiplied
 
@@ -32,13 +33,16 @@ class BlockWeights:
         return replace(self, q=self.q.T, scale=self.scale.T, axis=1 - self.axis)
 
     def product(self, b: Builder, x: Value) -> Value | None:
-        """x[.., k] times this matrix [k, n]; None where its blocks do not lie along k, or x is not f32."""
-        if self.axis != 0 or x.dtype is not DType.F32:
+        """x[.., k] times this matrix [k, n]; None where its blocks do not lie along k, or x is neither f32 nor f16. A
+        product of f16 is summed in f32.
+        """
+        if self.axis != 0 or x.dtype not in (DType.F32, DType.F16):
             return None
         halves = DType.I4.bits - 1
         small = bool(((self.q >= -(1 << halves)) & (self.q < 1 << halves)).all())
         q = b.constant(self.q.astype((DType.I4 if small else DType.I8).numpy), "weights")
-        return b.one("block_matmul", [x, q, b.constant(self.scale, "scales")], block=self.block)
+        made = b.one("block_matmul", [cast(b, x, DType.F32), q, b.constant(self.scale, "scales")], block=self.block)
+        return cast(b, made, x.dtype)
 
 
 def block_weights_of(q: Array, zero: Array | None, scale: Array, axis: int, block: int) -> BlockWeights | None:

@@ -11,8 +11,9 @@ import numpy as np
 
 from mapsto.importers.onnx.block_weights import block_weights_of
 from mapsto.importers.onnx.rows.common import beside, centred_matrix
+from mapsto.importers.onnx.rows.indexing import as_index
 from mapsto.importers.onnx.rows.microsoft import DOMAIN, attended
-from mapsto.importers.onnx.rows.quantisation import dequantised, laid_out
+from mapsto.importers.onnx.rows.quantisation import dequantised, laid_out, over_blocks
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Value
@@ -145,7 +146,7 @@ def _scaled_product(
 def _matmul_n_bits(call: NodeCall) -> Result:
     """A[..., K] times the transpose of B[N, K], whose elements of 2, 4 or 8 bits lie in blocks along K, each with a
     scale and a zero point (half the range where none is given). Constant weights stay integers, or are unpacked when
-    compiling where A is no f32.
+    compiling where A is neither f32 nor f16.
     """
     b, a = call.builder, call.input(0)
     width, columns, bits = call.integer("K"), call.integer("N"), call.integer("bits", 4)
@@ -175,6 +176,48 @@ def _matmul_n_bits(call: NodeCall) -> Result:
         real = b.one("slice", [real], starts=(0, 0), steps=(1, 1), shape=(columns, width))
     product = composite.linear(b, a, real, call.optional(5))
     return product
+
+
+@row("GatherBlockQuantized", domain=DOMAIN)
+def _gather_block_quantized(call: NodeCall) -> Result:
+    """Rows of a table of integers that lie in blocks along an axis, each with a scale and a zero point. Integers of 4
+    bits that are two in a byte, and bytes, have the middle of their range for zero where none is given; others 0.
+    """
+    b, size, bits = call.builder, call.integer("block_size", 128), call.integer("bits", 4)
+    data, points = call.input(0), call.optional(3)
+    if size < 1:
+        raise call.wrong(f"block_size is {size}")
+    if data.dtype is DType.U8:
+        if bits not in (4, 8):
+            raise call.unsupported(f"bits={bits} is not supported; bits may be 4 or 8")
+        data = _in_bytes(call, 0, bits)
+        points = _in_bytes(call, 3, bits) if points is not None else b.constant(np.uint8(1 << (bits - 1)), "middle")
+    if data.rank < 1:
+        raise call.wrong("the data has no axes")
+    axis, along = call.axis(data.rank, 0, "gather_axis"), call.axis(data.rank, 1, "quantize_axis")
+    indices, scale = as_index(b, call.input(1)), call.input(2)
+    if points is not None and points.rank and points.shape[along] != scale.shape[along]:
+        shape = tuple(scale.shape)  # of 4 bits, an odd number of blocks has half a byte to spare
+        points = b.one("slice", [points], starts=(0,) * data.rank, steps=(1,) * data.rank, shape=shape)
+    parts = [scale] if points is None or not points.rank else [scale, points]
+    if axis == along:
+        parts = [over_blocks(call, each, data, along, size) for each in parts]
+    data, *parts = (b.one("gather", [each, indices], axis=axis) for each in (data, *parts))
+    if axis != along:
+        after = along + indices.rank - 1 if along > axis else along
+        parts = [over_blocks(call, each, data, after, size) for each in parts]
+    point = points if len(parts) == 1 else parts[1]
+    return dequantise(b, data, parts[0], point, scale.dtype)
+
+
+def _in_bytes(call: NodeCall, i: int, bits: int) -> Value:
+    """Constant elements of so many bits, a byte each."""
+    packed = call.array(i)
+    if bits == 8:
+        return call.input(i)
+    if packed is None:
+        raise call.unsupported(f"{call.port(i)} comes with the run, two elements in a byte; make it an initializer")
+    return call.builder.constant(_unpacked(packed, bits), "table")
 
 
 def _by_blocks(call: NodeCall, whole: np.ndarray, middle: np.ndarray, size: int) -> Value | None:

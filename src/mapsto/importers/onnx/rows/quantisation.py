@@ -20,22 +20,25 @@ from mapsto.ops.quantisation import dequantise, quantise
 _SMALLEST = 2.0**-100
 
 
+def over_blocks(call: NodeCall, v: Value, x: Value, axis: int, block: int) -> Value:
+    """Numbers for blocks along an axis of x, each as often as its block has elements."""
+    b = call.builder
+    spread = b.one("reshape", [v], shape=(*v.shape[: axis + 1], 1, *v.shape[axis + 1 :]))
+    wide = b.one("expand", [spread], shape=(*v.shape[: axis + 1], block, *v.shape[axis + 1 :]))
+    merged = b.one("reshape", [wide], shape=(*v.shape[:axis], v.shape[axis] * block, *v.shape[axis + 1 :]))
+    if ceildiv(x.shape[axis], block) != v.shape[axis]:
+        raise call.wrong(f"{v} blocks of {block} do not cover axis {axis} of {x}")
+    if merged.shape == x.shape:
+        return merged
+    return b.one("slice", [merged], starts=(0,) * x.rank, steps=(1,) * x.rank, shape=x.shape)
+
+
 def laid_out(call: NodeCall, v: Value, x: Value) -> Value:
     """A scale or zero point, of one element, one along an axis, or one a block, shaped to broadcast over x."""
     b = call.builder
     block = call.integer("block_size", 0)
     if block and v.rank == x.rank and v.rank:
-        axis = call.axis(x.rank, 1)
-        spread = b.one("reshape", [v], shape=(*v.shape[: axis + 1], 1, *v.shape[axis + 1 :]))
-        wide = b.one("expand", [spread], shape=(*v.shape[: axis + 1], block, *v.shape[axis + 1 :]))
-        merged = b.one("reshape", [wide], shape=(*v.shape[:axis], v.shape[axis] * block, *v.shape[axis + 1 :]))
-        if ceildiv(x.shape[axis], block) != v.shape[axis]:
-            raise call.wrong(f"{v} blocks of {block} do not cover axis {axis} of {x}")
-        return (
-            merged
-            if merged.shape == x.shape
-            else b.one("slice", [merged], starts=(0,) * x.rank, steps=(1,) * x.rank, shape=x.shape)
-        )
+        return over_blocks(call, v, x, call.axis(x.rank, 1), block)
     if v.rank == 0 or (v.rank == 1 and v.shape[0] == 1):
         return reshape(b, v, ())
     if v.rank != 1:
