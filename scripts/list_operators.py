@@ -58,7 +58,8 @@ ONNX Runtime does on one thread (with peepholes, a clip or other activations its
 MatMulNBits of f32 and f16, and MatMul and Gemm of a constant matrix that DequantizeLinear reads with a `block_size`,
 are products by weights in blocks ([formats.md](formats.md#weights-in-blocks)): up to four rows read the integers of 4
 or 8 bits (those of 4 bits with zero points that leave such a range, as 8). For more rows they are unpacked when
-compiling, and take the memory of floats. GatherBlockQuantized gathers a table's integers, a byte each, and makes floats of these.
+compiling, and take the memory of floats. GatherBlockQuantized gathers a table's integers, a byte each, and makes floats
+of these.
 """
 _OURS = {f"tensor({onnx.TensorProto.DataType.Name(number).lower()})": ours.value for number, ours in DTYPES.items()}
 # Groups of types by a shorter name, the widest first.
