@@ -12,7 +12,10 @@ buffers[i] is the start of params[i]; dims[i] is the value of the i-th symbol.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Hashable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import cast
 
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim
@@ -34,6 +37,18 @@ class Type:
 
     element: DType
     lanes: int = 1
+
+
+def fields_of(kind: type) -> tuple[str, ...]:
+    """The names of the fields of a node's class; none of what is none, and of types, in which nothing is named."""
+    return _fields_of(cast(Hashable, kind))
+
+
+@functools.cache
+def _fields_of(kind: Hashable) -> tuple[str, ...]:
+    if not isinstance(kind, type) or not is_dataclass(kind) or kind is Type:
+        return ()
+    return tuple(f.name for f in fields(kind))
 
 
 # ---- values --------------------------------------------------------------------------------------------------------

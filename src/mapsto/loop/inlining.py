@@ -5,9 +5,8 @@ Local arrays live as long as the function that they are in, so they are handed o
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 from mapsto.ir.dtypes import DType
@@ -34,6 +33,7 @@ from mapsto.loop.ast import (
     Type,
     Value,
     Var,
+    fields_of,
 )
 
 
@@ -109,13 +109,13 @@ class _Inlining:
             return Var(self.named(node.name), node.type)
         if isinstance(node, Load | Store | Prefetch | Gather | Scatter):
             return self.access(node)
-        names = _fields(cast(Hashable, type(node)))
+        names = fields_of(type(node))
         if not names:
             return node
         return type(node)(**{name: self.any(getattr(node, name)) for name in names})
 
     def access(self, node: Load | Store | Prefetch | Gather | Scatter) -> Value | Statement:
-        found = {name: self.any(getattr(node, name)) for name in _fields(cast(Hashable, type(node)))}
+        found = {name: self.any(getattr(node, name)) for name in fields_of(type(node))}
         part = self.operands.get(node.buffer)
         if part is None:
             found["buffer"] = self.named(node.buffer)
@@ -136,11 +136,3 @@ def _moved(index: Value, start: Dim) -> Value:
 
 def _is_statement(node: object) -> bool:
     return isinstance(node, Statement)
-
-
-@functools.cache
-def _fields(kind: Hashable) -> tuple[str, ...]:
-    """The names of a node's fields; none for what is no node, and for types."""
-    if not isinstance(kind, type) or not is_dataclass(kind) or kind is Type:
-        return ()
-    return tuple(f.name for f in fields(kind))

@@ -6,10 +6,9 @@ end) of the sum is a share of each part. What a part computes for a row never de
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 
 from mapsto.devices.generic.blocks import Blocks, Waiting, blocks_of
 from mapsto.devices.generic.body import Body
@@ -423,16 +422,10 @@ def _symbols(statements: tuple[loop.Statement, ...]) -> tuple[set[str], set[str]
             used.update(node.names)
         elif isinstance(node, tuple):
             waiting.extend(node)
-        elif names := _fields(type(node)):  # type: ignore[arg-type]
+        elif names := loop.fields_of(type(node)):
             if isinstance(node, loop.For):
                 defined.add(node.var)
             elif isinstance(node, loop.LetIndex):
                 defined.add(node.name)
             waiting.extend([getattr(node, name) for name in names])
     return used, defined
-
-
-@functools.cache
-def _fields(kind: type) -> tuple[str, ...]:
-    """The names of a dataclass's fields; none for other types, and for those of elements, which hold no sizes."""
-    return tuple(f.name for f in fields(kind)) if is_dataclass(kind) and kind is not loop.Type else ()
