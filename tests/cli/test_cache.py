@@ -11,9 +11,9 @@ import pytest
 from tests.session.cache.support import on, written
 
 from mapsto.cli.cache import clear, info, prune
-from mapsto.cli.inputs import UsageError
 from mapsto.cli.open import Opening, open_model
 from mapsto.cli.options import TargetOptions
+from mapsto.cli.usage import UsageError
 from mapsto.devices.cache import objects
 from mapsto.session.cache.executables import FOUND, executables, references
 

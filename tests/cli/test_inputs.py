@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mapsto.cli import inputs
-from mapsto.cli.inputs import Given, UsageError, existing, make_feed, parse_shapes, parse_updates, read_given, read_text
+from mapsto.cli.inputs import Given, existing, make_feed, parse_shapes, parse_updates, read_given, read_text
+from mapsto.cli.usage import UsageError
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from mapsto.cli.inputs import UsageError
+from mapsto.cli.usage import UsageError
 from mapsto.formats.format import ALL
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -35,6 +35,18 @@ def parse_formats(texts: Sequence[str]) -> dict[str, str]:
     """bf16, or 'conv*=bf16'. Raises UsageError."""
     pairs = (_pair(text, "--formats", "FORMAT or PATTERN=FORMAT") if "=" in text else (ALL, text) for text in texts)
     return dict(pairs)
+
+
+def parse_budget(text: str) -> dict[str, float]:
+    """`nodes=1000000,seconds=60` as a mapping. Raises UsageError."""
+    limits: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, number = (piece.strip() for piece in part.partition("="))
+        try:
+            limits[name] = int(number) if number.isdecimal() else float(number)
+        except ValueError:
+            raise UsageError(f"--budget {text}: expected NAME=NUMBER, such as nodes=1000000") from None
+    return limits
 
 
 def seconds_of(text: str, option: str) -> float:

@@ -11,11 +11,12 @@ import numpy as np
 
 from mapsto.arguments import Shapes
 from mapsto.cli.amounts import parse_formats, parse_pins
-from mapsto.cli.inputs import UsageError, feed_of_model, parse_shapes, read_text
+from mapsto.cli.inputs import feed_of_model, parse_shapes, read_text
 from mapsto.cli.open import several
 from mapsto.cli.options import FeedOptions, ReadOptions
 from mapsto.cli.output import print_json, seconds_text, table
 from mapsto.cli.progress import progress_bar
+from mapsto.cli.usage import UsageError
 from mapsto.report import machine
 from mapsto.report.bench import OURS, BenchReport, BenchSetup, measure
 from mapsto.report.engines import ENGINES

@@ -8,8 +8,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from mapsto.cli.inputs import UsageError
 from mapsto.cli.output import bytes_text, print_json, table
+from mapsto.cli.usage import UsageError
 from mapsto.devices.cache import objects
 from mapsto.session.cache.executables import executables, references
 from mapsto.store import OFF, VARIABLE, Entry, EntryStore, default_folder, fault_of, trim

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.inputs import InputPort, UsageError, existing, parse_updates, read_text, writable
+from mapsto.cli.inputs import InputPort, existing, parse_updates, read_text, writable
 from mapsto.cli.open import Opening, open_model, several
 from mapsto.cli.output import beside, bytes_text, print_json, seconds_text, shape_text
+from mapsto.cli.usage import UsageError
 
 
 def compile_model(

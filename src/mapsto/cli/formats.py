@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mapsto.cli.amounts import parse_formats
-from mapsto.cli.inputs import UsageError, existing
+from mapsto.cli.inputs import existing
 from mapsto.cli.options import AccuracyOptions, FormatOptions
+from mapsto.cli.usage import UsageError
 
 
 def formats_asked(asked: FormatOptions, within: AccuracyOptions) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mapsto.cli.inputs import UsageError, existing, parse_shapes
+from mapsto.cli.inputs import existing, parse_shapes
 from mapsto.cli.options import ReadOptions
 from mapsto.cli.output import print_json
+from mapsto.cli.usage import UsageError
 from mapsto.report.stages import Stage, stages
 
 

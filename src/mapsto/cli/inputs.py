@@ -14,7 +14,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 
 from mapsto.cli.options import FeedOptions, ReadOptions
-from mapsto.errors import MapstoError
+from mapsto.cli.usage import UsageError
 from mapsto.files import check_writable, is_keras_file, kind_of, plain_file
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr
@@ -26,10 +26,6 @@ T = TypeVar("T")
 GENERATED = ("random", "zeros", "ones")
 LABELS = ("label", "labels")
 LARGEST_TEXT = 1 << 28  # bytes; a plan of 100,000 steps has some 50 million
-
-
-class UsageError(MapstoError):
-    """An option of a command makes no sense; says which, and what would."""
 
 
 class InputPort(Protocol):
@@ -140,18 +136,6 @@ def parse_updates(texts: Sequence[str]) -> dict[str, str] | None:
             raise UsageError(f"--update {text}: {name} is updated by {updates[name]} already")
         updates[name] = output
     return updates or None
-
-
-def parse_budget(text: str) -> dict[str, float]:
-    """`nodes=1000000,seconds=60` as a mapping. Raises UsageError."""
-    limits: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, number = (piece.strip() for piece in part.partition("="))
-        try:
-            limits[name] = int(number) if number.isdecimal() else float(number)
-        except ValueError:
-            raise UsageError(f"--budget {text}: expected NAME=NUMBER, such as nodes=1000000") from None
-    return limits
 
 
 def read_given(inputs_file: Path | None, texts: Sequence[str]) -> Given:

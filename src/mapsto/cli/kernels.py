@@ -6,10 +6,11 @@ import math
 from pathlib import Path
 
 from mapsto.cli.bench import fixed_shapes
-from mapsto.cli.inputs import UsageError, feed_of_model, parse_shapes
+from mapsto.cli.inputs import feed_of_model, parse_shapes
 from mapsto.cli.options import FeedOptions, ReadOptions
 from mapsto.cli.output import print_json, seconds_text, shown
 from mapsto.cli.progress import progress_bar
+from mapsto.cli.usage import UsageError
 from mapsto.report import machine
 from mapsto.report.kernels import KernelReport, kernels_at_limits
 

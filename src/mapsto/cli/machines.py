@@ -10,10 +10,11 @@ from typing import Any
 
 from mapsto.cli.amounts import parse_limits, parse_pins, seconds_of
 from mapsto.cli.codes import CHECK_FAILED
-from mapsto.cli.inputs import UsageError, existing, parse_shapes, writable
+from mapsto.cli.inputs import existing, parse_shapes, writable
 from mapsto.cli.open import Opening
 from mapsto.cli.options import ReadOptions, TargetOptions
 from mapsto.cli.output import bytes_text, print_json, seconds_text, table
+from mapsto.cli.usage import UsageError
 from mapsto.files import write_text
 from mapsto.placement.trace import timeline_text, trace_events
 from mapsto.session.simulate import Simulation, read_machine, shipped_machines, simulate

@@ -12,9 +12,10 @@ from typing import Any
 
 from mapsto.cli.amounts import parse_limits, parse_pins
 from mapsto.cli.formats import formats_asked
-from mapsto.cli.inputs import InputPort, UsageError, existing, parse_shapes
+from mapsto.cli.inputs import InputPort, existing, parse_shapes
 from mapsto.cli.options import AccuracyOptions, DivisionOptions, FormatOptions, ReadOptions, TargetOptions
 from mapsto.cli.progress import progress_bar
+from mapsto.cli.usage import UsageError
 
 ARTIFACT_SUFFIX = ".mapsto"
 

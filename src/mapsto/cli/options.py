@@ -76,7 +76,7 @@ def _budget(context: typer.Context, text: str | None) -> str | None:
     """Holds for every compile of the command, and ends with it."""
     if text is not None:
         from mapsto.budget import defaulting
-        from mapsto.cli.inputs import parse_budget
+        from mapsto.cli.amounts import parse_budget
 
         context.with_resource(defaulting(parse_budget(text)))
     return text

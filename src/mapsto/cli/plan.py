@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from mapsto.cli.amounts import seconds_of
 from mapsto.cli.codes import CHECK_FAILED
-from mapsto.cli.inputs import UsageError, existing, read_text, writable
+from mapsto.cli.inputs import existing, read_text, writable
 from mapsto.cli.open import Opened, Opening, open_model
 from mapsto.cli.output import print_json, seconds_text
+from mapsto.cli.usage import UsageError
 from mapsto.files import write_text
 
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 
 from mapsto.cli.devices import source_text, typical_text
-from mapsto.cli.inputs import UsageError, existing, feed_of_model, parse_shapes
+from mapsto.cli.inputs import existing, feed_of_model, parse_shapes
 from mapsto.cli.open import ARTIFACT_SUFFIX, Opening, several
 from mapsto.cli.options import FeedOptions
 from mapsto.cli.output import print_json, seconds_text, shown
 from mapsto.cli.progress import progress_bar
+from mapsto.cli.usage import UsageError
 from mapsto.report.prediction import TIME_FACTOR, Compared, KernelTiming, verify
 
 

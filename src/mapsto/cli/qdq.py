@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mapsto.cli.inputs import UsageError, read_text, writable
+from mapsto.cli.inputs import read_text, writable
 from mapsto.cli.output import bytes_text, print_json
+from mapsto.cli.usage import UsageError
 from mapsto.files import written
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mapsto.cli.inputs import UsageError, existing
+from mapsto.cli.inputs import existing
 from mapsto.cli.output import print_json
+from mapsto.cli.usage import UsageError
 from mapsto.train.history import EpochReport, epoch_text
 from mapsto.train.recipe import TrainingRecipe, parse_set, read_recipe
 from mapsto.train.running import RecipeRun, run_recipe
