@@ -55,7 +55,7 @@ FormatsOption = Annotated[
         "--formats",
         metavar="FORMAT|PATTERN=FORMAT",
         help="Compute products in bf16, f16, int8, int16, or narrow weights alone: bf16-weights, f16-weights, "
-        "int8-weights, int4-weights. All products, or 'conv*=bf16'. Repeatable.",
+        "int8-weights, int4-weights: those that take less in it; or by names: 'conv*=bf16', '*=bf16'. Repeatable.",
     ),
 ]
 PlanOption = Annotated[

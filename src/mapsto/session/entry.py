@@ -78,10 +78,10 @@ def compile_model(
     without a copy of it. Both are of one type and shape; the array is C-contiguous and writable.
     adapt: whether executables for single sizes are made in the background where runs bring these often and that is
     faster (docs/sizes.md); their results may have other bits. `report()` of the executable says what was made.
-    formats: the number format in which products of f32 are computed, by its name ("bf16", "f16"; "bf16-weights",
-    "f16-weights", "int8-weights", "int4-weights": constant operands alone; "int8" and "int16", which need
-    `calibration`) or by patterns of nodes, of which the last one that fits counts: {"*": "bf16", "head*": "f32"}
-    (docs/formats.md). Results are as accurate as the format; `plan` says what was done.
+    formats: the number format of products of f32, by its name for those that take less in it ("bf16",
+    "f16"; "bf16-weights", "f16-weights", "int8-weights", "int4-weights": constant operands alone; "int8" and "int16",
+    which need `calibration`), or by patterns of nodes, of which the last one that fits counts, whatever it takes:
+    {"*": "bf16", "head*": "f32"} (docs/formats.md). Results are as accurate as the format; `plan` says what was done.
     calibration: examples by which values are quantised: a dict of arrays by inputs, with all examples along their first
     axes, or a list of dicts, one a run; or a `Calibration`, which says how ranges are chosen as well.
     accuracy: what results may lose, in the place of `formats`: the fastest formats that hold are looked for, which
