@@ -68,7 +68,12 @@ def test_off_keeps_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "named, folder", [("/some/where", Path("/some/where")), ("off", None), ("", Path("/xdg/mapsto"))]
+    "named, folder",
+    [
+        ("/some/where", Path("/some/where")),
+        ("", Path("/xdg/mapsto")),
+        *((word, None) for word in ("off", "OFF", "0", "no", "False", "none")),
+    ],
 )
 def test_the_variable(named: str, folder: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")

@@ -29,6 +29,7 @@ from mapsto.files import remove_unfinished, written
 
 VARIABLE = "MAPSTO_CACHE"
 OFF = "off"
+OFF_TOO = frozenset({OFF, "0", "no", "false", "none"})  # what people write for it, in any case of letters
 _DIGEST_BYTES = 32
 _TOUCH = 3600.0  # seconds after which a use is noted again
 _SHARDS = 256
@@ -39,12 +40,12 @@ _warned: set[Path] = set()  # cache folders that a warning has told of
 
 
 def default_folder() -> Path | None:
-    """$MAPSTO_CACHE, else $XDG_CACHE_HOME/mapsto, else ~/.cache/mapsto; None where MAPSTO_CACHE is `off`. A user
-    without a home gets one that cannot be written, and so is told.
+    """$MAPSTO_CACHE, else $XDG_CACHE_HOME/mapsto, else ~/.cache/mapsto; None where MAPSTO_CACHE is `off` or another
+    word of `OFF_TOO`. A user without a home gets one that cannot be written, and so is told.
     """
     named = os.environ.get(VARIABLE)
     if named:
-        return None if named == OFF else Path(named)
+        return None if named.casefold() in OFF_TOO else Path(named)
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mapsto"
     except RuntimeError:
