@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from tests.importers.models import model, node
 
 import mapsto
-from mapsto.errors import ModelError
+from mapsto.errors import ArgumentError, ModelError
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 RNG = np.random.default_rng(11)
@@ -75,6 +75,30 @@ def test_other_engines_compute_the_same(name: str, near: float) -> None:
         size = np.abs(ours).max()
         assert np.abs(run_by_onnxruntime(made.model, fed) - ours).max() <= near * size
         assert np.abs(read(fed) - ours).max() <= near * size
+
+
+@pytest.mark.parametrize("op", ["Conv", "Gemm"])
+def test_channels_that_have_scales_of_their_own_are_divided_before(op: str) -> None:
+    size = np.exp2(np.arange(8) % 7 - 3).astype(np.float32)
+    if op == "Conv":
+        shape, w = [2, 8, 6, 6], array(12, 4, 3, 3)
+        nodes = [node("Mul", ["x", "s"], ["a"], "scale"), node("Conv", ["a", "w"], ["y"], "product", group=2)]
+        size = size.reshape(8, 1, 1)
+    else:
+        shape, w = [8, 8], array(12, 8)
+        nodes = [node("Mul", ["x", "s"], ["a"], "scale"), node("Gemm", ["a", "w"], ["y"], "product", transB=1)]
+    nodes.insert(0, node("Relu", ["in"], ["x"], "relu"))
+    source = model(nodes, {"in": shape}, ["y"], {"s": size, "w": w})
+    feeds = [{"in": array(*shape)} for _ in range(8)]
+    exe = mapsto.compile(source, formats={"*": "int8"}, calibration=feeds)
+    assert exe.plan.formats[0].powers
+    made = mapsto.to_qdq(source, exe.plan)
+    assert made.quantised == ("product",) and "Mul" in [each.op_type for each in made.model.graph.node]
+    for engine in (run_by_onnxruntime(made.model, feeds[0]["in"]), mapsto.compile(made.model)(feeds[0]["in"])):
+        assert np.abs(engine - exe(feeds[0]["in"])).max() <= 0.01 * np.abs(engine).max()
+    wrong = exe.plan.text().replace(" because", ",0 because", 1)
+    with pytest.raises(ArgumentError, match="reads 8 channels; the plan has powers of 9"):
+        mapsto.to_qdq(source, wrong)
 
 
 def test_weights_are_integers_and_no_floats_are_left_of_them() -> None:

@@ -87,6 +87,7 @@ def test_a_plan_says_its_formats_and_is_replayed_with_them() -> None:
     assert parse(text) == first.plan
     assert first.plan.to_json()["formats"][0] == {
         "format": "bf16", "sources": ("conv_1",), "because": "asked for", "scale": None, "zero": 0, "most": None,
+        "powers": (),
     }  # fmt: skip
     assert "products of conv_3 are of f16: asked for" in first.plan.explain("conv_3")
 
@@ -194,9 +195,47 @@ def test_a_plan_of_integers_is_replayed(name: str, lacks: str) -> None:
     bare = "\n".join(line.split(" scale ")[0] if line.startswith("format") else line for line in text.split("\n"))
     with pytest.raises(ParseError, match=f"{name} needs a scale and {lacks}"):
         mapsto.compile(network(), plan=bare)
-    other = re.sub("(zero|most) [0-9]+", "most 9" if name == "int8" else "zero 9", text)
+    other = re.sub("(zero|most) [0-9]+(?: powers [^ ]+)?", "most 9" if name == "int8" else "zero 9", text)
     with pytest.raises(ParseError, match=f"{name} needs a scale and {lacks}"):
         mapsto.compile(network(), plan=other)
+
+
+def uneven() -> tuple[onnx.ModelProto, list[dict[str, np.ndarray]]]:
+    """Channels of very different sizes behind a normalisation, which a product and a sum read."""
+    spread = np.exp2(np.arange(16) % 9 - 4).astype(np.float32)
+    nodes = [
+        node("Mul", ["x", "s"], ["a"], "scale"),
+        node("MatMul", ["a", "w"], ["c"], "product"),
+        node("Add", ["c", "a"], ["y"], "sum"),
+    ]
+    made = model(nodes, {"x": [8, 16]}, ["y"], {"s": spread, "w": array(16, 16) / spread[:, None]})
+    return made, [{"x": array(8, 16)} for _ in range(6)]
+
+
+@pytest.mark.parametrize("isa", [None, "avx2"])
+def test_channels_of_different_sizes_have_scales_of_their_own(isa: str | None) -> None:
+    source, feeds = uneven()
+    plain = mapsto.compile(source)
+    exe = mapsto.compile(source, formats={"*": "int8"}, calibration=feeds, isa=isa)
+    (line,) = exe.plan.formats
+    assert max(line.powers) - min(line.powers) >= 3 and len(line.powers) == 16
+    x = feeds[0]["x"]
+    assert np.abs(exe(x) - plain(x)).max() <= 0.01 * np.abs(plain(x)).max()
+    assert "scales of the channels that they read apart by powers of two from" in exe.plan.explain("product")
+    again = mapsto.compile(source, plan=exe.plan.text(), isa=isa)
+    np.testing.assert_array_equal(again(x), exe(x))
+    assert parse(exe.plan.text()) == exe.plan
+
+
+@pytest.mark.parametrize(
+    "powers", ["1x17", "0x15", "100x16", "1x0", "1x99999999", "a", "1,,2", "1x3x4", "--1", "0x4194305"]
+)
+def test_powers_that_are_none(powers: str) -> None:
+    source, feeds = uneven()
+    exe = mapsto.compile(source, formats={"*": "int8"}, calibration=feeds)
+    text = re.sub(r" powers \S+", f" powers {powers}", exe.plan.text())
+    with pytest.raises((ParseError, ArgumentError), match=r"plan, line 3|powers, but it reads 16 channels"):
+        mapsto.compile(source, plan=text)
 
 
 @pytest.mark.parametrize("name", ["int8", "int16"])

@@ -23,6 +23,7 @@ from mapsto.arguments import text_of
 from mapsto.boundary import public
 from mapsto.budget import Budget, metering
 from mapsto.errors import ArgumentError, ModelError
+from mapsto.formats.equalise import ReadingWeights
 from mapsto.formats.integers import integer_weights
 from mapsto.importers.onnx import Source, read
 from mapsto.importers.onnx.order import in_order, label_of
@@ -120,7 +121,7 @@ class _Quantising:
             return "its weights are no initializer"
         if self.makers.get(node.input[0]) in line.sources:
             return f"what it reads, {node.input[0]}, was joined with it: the plan's scale is of what comes before"
-        if any(attribute.name == "transA" and attribute.i for attribute in node.attribute):
+        if _whole(node, "transA", 0):
             return "its first operand is transposed"
         return ""
 
@@ -128,10 +129,13 @@ class _Quantising:
 
     def _around(self, name: str, node: Any, line: PlannedFormat) -> list[Any]:
         """What comes before a product, which reads that from now on."""
-        before, x = self._dequantised(node.input[0], line)
         w = self.reader.array(self.tensors[node.input[1]], f"weights of {name}")
-        op, turned = ("conv", False) if node.op_type == "Conv" else ("matmul", _flag(node, "transB"))
-        whole, scales = integer_weights(op, w.T if turned else w, line.most)
+        op, turned = ("conv", False) if node.op_type == "Conv" else ("matmul", bool(_whole(node, "transB", 0)))
+        before, x = self._dequantised(node.input[0], line, w.ndim - 2 if op == "conv" else 0)
+        by = ReadingWeights(op, w.T if turned else w, _whole(node, "group", 1))
+        if line.powers and len(line.powers) != by.channels:
+            raise ArgumentError(f"plan: {name} reads {by.channels} channels; the plan has powers of {len(line.powers)}")
+        whole, scales = integer_weights(op, by.scaled(line.powers), line.most)
         axis = 0 if op == "conv" or turned else w.ndim - 1
         weights, made = self._constant(f"{node.input[1]}_quantized", whole.T if turned else whole, scales, line, axis)
         node.input[0], node.input[1] = x, weights
@@ -142,14 +146,19 @@ class _Quantising:
         self.quantised.append(name)
         return [*before, *made]
 
-    def _dequantised(self, value: str, line: PlannedFormat) -> tuple[list[Any], str]:
-        key = (value, line.scale, line.zero, line.most)
+    def _dequantised(self, value: str, line: PlannedFormat, after: int) -> tuple[list[Any], str]:
+        """after: how many axes come after that of the channels."""
+        key = (value, line.scale, line.zero, line.most, line.powers)
         if key in self.known:
             return [], self.known[key]
         dtype = np.uint8 if line.format == "int8" else np.int16
         scale = self._number(f"{value}_scale", np.asarray(line.scale, np.float32))
         zero = self._number(f"{value}_zero_point", np.asarray(line.zero, dtype))
         read, extra = value, []
+        if line.powers:  # weights are multiplied by them
+            factors = np.exp2(-np.asarray(line.powers, np.float32)).reshape(-1, *(1,) * after)
+            read, by = self._fresh(f"{value}_equalised"), self._number(f"{value}_factors", factors)
+            extra = [helper.make_node("Mul", [value, by], [read], self._fresh(f"{value}_Mul"))]
         if line.most is not None:  # what is beyond the steps is the last of them, as the plan's
             limit = np.float32(line.most) * np.float32(line.scale or 1.0)
             bounds = [self._number(f"{value}_{end}", np.asarray(at)) for end, at in (("low", -limit), ("high", limit))]
@@ -230,8 +239,9 @@ class _Quantising:
         return numpy_helper.from_array(self.reader.array(tensor, "initializer"), tensor.name)
 
 
-def _flag(node: Any, name: str) -> bool:
-    return any(attribute.name == name and attribute.i for attribute in node.attribute)
+def _whole(node: Any, name: str, usual: int) -> int:
+    """An attribute."""
+    return next((int(attribute.i) for attribute in node.attribute if attribute.name == name), usual)
 
 
 def _every(graph: Any) -> list[Any]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mapsto.errors import ArgumentError
+from mapsto.formats.equalise import ReadingWeights, groups_of
 from mapsto.formats.format import ProductFormat, Quantisation, WantedFormats
 from mapsto.formats.integers import MOST_TERMS, holds_shorts, steps_for, terms_of
 from mapsto.formats.ranges import SeenRange
@@ -29,7 +30,7 @@ _BEYOND = {DType.F16: 2.0**16 - 2.0**4, DType.BF16: 2.0**128 - 2.0**119}
 class ChosenFormat:
     """The format of a product: None for one that stays as the model says. value: what it yields, by its name. by: how
     its first operand is quantised, where the format is of integers; bytes: what such ones lie in memory as, U8, or I16
-    where those are what a device multiplies.
+    where those are what a device multiplies. after: how many axes come after that of its channels.
     """
 
     value: str
@@ -38,6 +39,7 @@ class ChosenFormat:
     because: str
     by: Quantisation | None = None
     bytes: DType = DType.U8
+    after: int = 0
 
     @property
     def stored(self) -> Stored | None:
@@ -45,7 +47,7 @@ class ChosenFormat:
         if self.format is None or self.format.weights_only:
             return None
         operands = self.format.operands
-        return Stored(self.bytes if operands is DType.U8 else operands, self.by)
+        return Stored(self.bytes if operands is DType.U8 else operands, self.by, self.after)
 
 
 def chosen(
@@ -137,10 +139,20 @@ def _quantised(
         terms = terms_of(node.op, w)
         holds = terms <= MOST_TERMS if by.most is None else holds_shorts(node.op, w, by.most)
         refused = "" if holds else f"32 bits do not hold a sum of {terms} products"
+        _check_powers(node, w, by)
     names = _names(node)
     if refused:
         return ChosenFormat(node.output.name, names, None, refused)
-    return ChosenFormat(node.output.name, names, asked, "asked for", by, bytes)
+    after = w.ndim - 2 if w is not None else 0  # a window, or nothing
+    return ChosenFormat(node.output.name, names, asked, "asked for", by, bytes, after)
+
+
+def _check_powers(node: Node, w: np.ndarray, by: Quantisation) -> None:
+    """Raises ArgumentError where a plan's powers are not one for each channel."""
+    channels = ReadingWeights(node.op, w, groups_of(node.attrs)).channels
+    if by.powers and len(by.powers) != channels:
+        of = f"{', '.join(_names(node))}: {len(by.powers)} powers, but it reads {channels} channels"
+        raise ArgumentError(f"formats: {of}; a plan says one of each")
 
 
 def _refused(graph: Graph, node: Node, w: np.ndarray | None, asked: ProductFormat) -> str:

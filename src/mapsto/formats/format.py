@@ -63,11 +63,14 @@ BYTE_STEPS = 255  # from the least byte to the greatest
 class Quantisation:
     """A real number is scale * (integer - zero), rounded half to even; what is beyond is the nearest there is. The
     scale is a float32. Integers are bytes, zero among them; where `most` is given, from -most to most, and zero is 0.
+    powers: of bytes, for each channel of what is summed over: its scale is so many times doubled (`equalise`); none:
+    all channels have one scale.
     """
 
     scale: float
     zero: int = 0
     most: int | None = None
+    powers: tuple[int, ...] = ()
 
     @property
     def lowest(self) -> int:

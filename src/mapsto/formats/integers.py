@@ -18,6 +18,7 @@ import math
 
 import numpy as np
 
+from mapsto.formats.equalise import ReadingWeights, groups_of
 from mapsto.formats.format import BYTE_STEPS
 from mapsto.formats.stored import Stored
 from mapsto.ir.dtypes import DType
@@ -129,7 +130,8 @@ def integer_product(site: Site, x: Value, by: Stored) -> Value:
     b, op = site.builder, site.node.op
     array = b.array(site.input(1))
     assert array is not None and by.by is not None
-    whole, scales = integer_weights(op, array, by.by.most)
+    scaled = ReadingWeights(op, array, groups_of(site.attrs)).scaled(by.by.powers)
+    whole, scales = integer_weights(op, scaled, by.by.most)
     name = site.node.output.name
     total = b.one(op, [by.centred(b, x), b.constant(whole, site.input(1).name)], **site.attrs)
     factor = scales * np.float32(by.by.scale)

@@ -10,6 +10,7 @@ moves the rounded one, and its own operands are stored so as well.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from mapsto.formats.chosen import PRODUCTS, ChosenFormat
 from mapsto.formats.integers import integer_product
 from mapsto.formats.stored import Stored
 from mapsto.ir.dtypes import DType
+from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import nested
 from mapsto.ops.builder import Builder
@@ -47,6 +49,7 @@ class Narrowed:
 def _stored(graph: Graph, formats: Mapping[str, ChosenFormat]) -> dict[str, Stored]:
     """How each value that is not stored as f32 is."""
     makers = {value.name: node for node in graph.walk() for value in node.outputs}
+    values = {name: value for each in nested(graph) for name, value in each.values().items()}
     kept = _kept(graph, formats)
     wanted: dict[str, set[Stored]] = defaultdict(set)
     for node in graph.walk():
@@ -63,9 +66,26 @@ def _stored(graph: Graph, formats: Mapping[str, ChosenFormat]) -> dict[str, Stor
         if name in found or name in kept or maker is None or not _is_f32(maker, name):
             continue
         found[name] = stored
-        if maker.op in MOVING:  # rounding before is rounding after
-            waiting += [(operand, stored) for operand in moved(maker) if operand not in wanted]
+        shapes = [values[operand].shape for operand in moved(maker)] if maker.op in MOVING else []
+        before = zip(moved(maker), _before(maker, shapes, stored), strict=False)
+        waiting += [(operand, own) for operand, own in before if operand not in wanted]
     return found
+
+
+def _before(node: Node, shapes: Sequence[Sequence[Dim]], stored: Stored) -> list[Stored]:
+    """How the operands that a node moves are stored, of these shapes: rounding before is rounding after. None of them:
+    it moves nothing, or channels that have scales of their own to where they are no channels.
+    """
+    if node.op not in MOVING:
+        return []
+    axis = node.output.rank - 1 - stored.after
+    if not stored.has_channels or node.op == "max_pool" or (node.op == "concat" and node.attrs["axis"] != axis):
+        return [stored] * len(shapes)
+    extents = [shape[axis] for shape in shapes]
+    if node.op != "concat" or not all(isinstance(extent, int) for extent in extents):
+        return []
+    ends = list(itertools.accumulate(int(str(extent)) for extent in extents))
+    return [stored.of(slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _kept(graph: Graph, formats: Mapping[str, ChosenFormat]) -> set[str]:
@@ -109,9 +129,8 @@ class _Narrowing:
         with b.source(*site.node.provenance):
             if found is not None:
                 made = self._product(site, found)
-            elif lies is not None and site.node.op in MOVING:
-                narrow = self._moved(site, lies)
-                return (self._widened(b, narrow, lies),)
+            elif lies is not None and (before := _before(site.node, [v.shape for v in _moved(site)], lies)):
+                return (self._widened(b, self._as_stored(site, before), lies),)
             else:
                 made = b.add(site.node.op, site.inputs, site.attrs, (), [name])[0]
             return (made if lies is None else self._widened(b, lies.narrow(b, made), lies),)
@@ -142,8 +161,14 @@ class _Narrowing:
         attrs = {**site.attrs, "result": DType.F32}
         return b.add(site.node.op, [*operands, *site.inputs[2:]], attrs, (), [site.node.output.name])[0]
 
-    def _moved(self, site: Site, lies: Stored) -> Value:
-        """Moved as it is stored. Operands but the first (a concatenation's: all) say where to."""
-        b, count = site.builder, len(site.inputs) if site.node.op == "concat" else 1
-        first = [self._narrow(b, site.input(i), lies) for i in range(count)]
-        return b.add(site.node.op, [*first, *site.inputs[count:]], site.attrs, (), [site.node.output.name])[0]
+    def _as_stored(self, site: Site, before: Sequence[Stored]) -> Value:
+        """Moved as it is stored; operands that are not say where to."""
+        b = site.builder
+        first = [self._narrow(b, value, lies) for value, lies in zip(_moved(site), before, strict=True)]
+        rest = site.inputs[len(first) :]
+        return b.add(site.node.op, [*first, *rest], site.attrs, (), [site.node.output.name])[0]
+
+
+def _moved(site: Site) -> list[Value]:
+    """The operands whose elements the results are, of a node that moves."""
+    return [site.input(i) for i in range(len(moved(site.node)))] if site.node.op in MOVING else []

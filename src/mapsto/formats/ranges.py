@@ -11,12 +11,13 @@ Four ways to choose one (*calibrators*), of a histogram of what was seen:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from mapsto.formats.equalise import ReadingWeights, factors_tried, powers_of
 from mapsto.formats.format import Quantisation
 from mapsto.formats.stored import quantisation_of
 
@@ -25,31 +26,82 @@ _OUTSIDE = 1e-5
 _TRIED = 64  # shares of the farthest
 _LEAST = 0.05  # of them that is tried
 _LEVELS = 256
+_KEPT_OF_RUN, _KEPT = 1 << 16, 1 << 18  # elements that are kept to see what quantising does to channels
 
 Histogram = npt.NDArray[np.float64]
 
 
 @dataclass
 class SeenValue:
-    """Finite elements of one value: the lowest and the highest, and, once these are known of all data, a histogram."""
+    """Finite elements of one value: the lowest and the highest of each channel and the mean of squares, and, once these
+    are known of all data, a histogram. axis: that of the channels (None: all are one). powers: of two, that elements of
+    each channel are divided by where the value is quantised to bytes (none: they are not).
+    """
 
-    low: float = np.inf
-    high: float = -np.inf
+    axis: int | None = None
+    lows: Histogram = field(default_factory=lambda: np.full(1, np.inf))
+    highs: Histogram = field(default_factory=lambda: np.full(1, -np.inf))
+    sums: Histogram = field(default_factory=lambda: np.zeros(1))  # of squares
+    elements: int = 0  # of a channel
+    some: list[np.ndarray] = field(default_factory=list)  # elements, a row for each channel
+    powers: tuple[int, ...] = ()
     counts: Histogram = field(default_factory=lambda: np.zeros(_BINS))
 
     def widen(self, array: np.ndarray) -> None:
-        finite = array[np.isfinite(array)]
-        if finite.size:
-            self.low, self.high = min(self.low, float(finite.min())), max(self.high, float(finite.max()))
+        rows = self._channels(array)
+        finite = np.isfinite(rows)
+        self.lows = np.minimum(self.lows, rows.min(axis=1, initial=np.inf, where=finite))
+        self.highs = np.maximum(self.highs, rows.max(axis=1, initial=-np.inf, where=finite))
+        self.sums = self.sums + np.square(rows, dtype=np.float64).sum(axis=1, where=finite)
+        self.elements += rows.shape[1]
+        if self.axis is not None and sum(each.size for each in self.some) < _KEPT and finite.all():
+            step = max(1, rows.size // _KEPT_OF_RUN)
+            self.some.append(rows[:, int(rows.shape[1] % step) :: step].copy())
+
+    def equalise(self, readers: Sequence[ReadingWeights], calibrator: str | None = None) -> None:
+        """Chooses powers, once all data was widened to, by the weights that the value is multiplied by."""
+        some = np.concatenate(self.some or [np.zeros((1, 0))], axis=1)
+        if not some.size or not all(np.isfinite(each.array).all() for each in readers):
+            return
+        largest, squares = np.maximum(np.abs(self.lows), np.abs(self.highs)), self.sums / max(self.elements, 1)
+        tried = factors_tried(largest, squares, readers)
+        noise = np.stack([_noise(some / factors[:, None], calibrator) for factors in tried])
+        self.powers, self.some = powers_of(tried, noise, squares, readers), []
 
     def count(self, array: np.ndarray) -> None:
         """Into the histogram, of what was widened to before. Zeros are left out: they are exact in any range."""
         if self.high > self.low:
+            if self.powers:
+                array = self._channels(array) / self._factors[:, None]
             self.counts += np.histogram(array[np.isfinite(array) & (array != 0)], _BINS, (self.low, self.high))[0]
+
+    @property
+    def low(self) -> float:
+        """Of all elements, divided by their channels' factors."""
+        return float((self.lows / self._factors).min())
+
+    @property
+    def high(self) -> float:
+        return float((self.highs / self._factors).max())
 
     @property
     def edges(self) -> Histogram:
         return np.linspace(self.low, self.high, _BINS + 1)
+
+    @property
+    def reach(self) -> float:
+        """The largest magnitude, as it is."""
+        low, high = float(self.lows.min()), float(self.highs.max())
+        return max(abs(low), abs(high)) if high >= low else 0.0
+
+    @property
+    def _factors(self) -> Histogram:
+        return np.exp2(np.asarray(self.powers or (0,), np.float64))
+
+    def _channels(self, array: np.ndarray) -> np.ndarray:
+        if self.axis is None:
+            return array.reshape(1, -1)
+        return np.moveaxis(array, self.axis, 0).reshape(array.shape[self.axis], -1)
 
 
 @dataclass(frozen=True)
@@ -62,8 +114,7 @@ class SeenRange:
 
 def seen_range(seen: SeenValue, calibrator: str | None = None) -> SeenRange:
     """Raises KeyError for a calibrator that is not there."""
-    reach = max(abs(seen.low), abs(seen.high)) if seen.high >= seen.low else 0.0
-    return SeenRange(quantisation(seen, calibrator), reach)
+    return SeenRange(quantisation(seen, calibrator), seen.reach)
 
 
 def quantisation(seen: SeenValue, calibrator: str | None = None) -> Quantisation:
@@ -71,7 +122,18 @@ def quantisation(seen: SeenValue, calibrator: str | None = None) -> Quantisation
     way = CALIBRATORS[calibrator or USUAL]
     if not seen.high > seen.low:
         return quantisation_of(seen.low, seen.high) if seen.high == seen.low else quantisation_of(0.0, 0.0)
-    return quantisation_of(*way(seen))
+    return replace(quantisation_of(*way(seen)), powers=seen.powers)
+
+
+def _noise(rows: np.ndarray, calibrator: str | None) -> Histogram:
+    """The mean of the squares of what quantising all of it does to each row."""
+    seen = SeenValue()
+    seen.widen(rows)
+    seen.count(rows)
+    by = quantisation(seen, calibrator)
+    whole = np.clip(np.rint(rows / by.scale) + by.zero, 0, _LEVELS - 1)
+    noise: Histogram = np.square((whole - by.zero) * by.scale - rows).mean(axis=1)
+    return noise
 
 
 def _min_max(seen: SeenValue) -> tuple[float, float]:

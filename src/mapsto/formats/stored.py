@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -35,10 +35,23 @@ def symmetric(reach: float, most: int) -> Quantisation:
 
 @dataclass(frozen=True)
 class Stored:
-    """dtype: of the elements in memory. by: of quantised ones, as bytes, or less their zero points in 16 bits."""
+    """dtype: of the elements in memory. by: of quantised ones, as bytes, or less their zero points in 16 bits. after:
+    how many axes come after that of the channels that have scales of their own.
+    """
 
     dtype: DType
     by: Quantisation | None = None
+    after: int = 0
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether channels have scales of their own."""
+        return self.by is not None and bool(self.by.powers)
+
+    def of(self, channels: slice) -> Stored:
+        """Some channels of it."""
+        assert self.by is not None
+        return replace(self, by=replace(self.by, powers=self.by.powers[channels]))
 
     def narrow(self, b: Builder, value: Value) -> Value:
         """A value as it is stored."""
@@ -47,7 +60,7 @@ class Stored:
         return self._quantised(b, value, self.by)
 
     def _quantised(self, b: Builder, value: Value, by: Quantisation) -> Value:
-        steps = b.one("mul", [value, b.constant(np.float32(1) / np.float32(by.scale), "steps")])
+        steps = b.one("mul", [value, b.constant(np.float32(1) / self._scales(by), "steps")])
         whole = b.one("round", [steps])
         zero = by.zero if self.dtype is DType.U8 else 0
         if zero:
@@ -60,7 +73,7 @@ class Stored:
         """What is stored, as f32."""
         if self.by is None:
             return b.one("cast", [value], to=DType.F32)
-        scale = b.constant(np.asarray(self.by.scale, np.float32), "scale")
+        scale = b.constant(self._scales(self.by), "scale")
         zero = b.constant(np.asarray(self.by.zero, np.uint8), "zero") if self.dtype is DType.U8 else None
         return dequantise(b, value, scale, zero, DType.F32)
 
@@ -71,3 +84,9 @@ class Stored:
         if self.dtype is not DType.U8 or not self.by.zero:
             return whole
         return b.one("sub", [whole, b.constant(np.asarray(self.by.zero, np.int32), "zero")])
+
+    def _scales(self, by: Quantisation) -> np.ndarray:
+        """Of all elements one, or one for each channel."""
+        if not by.powers:
+            return np.asarray(by.scale, np.float32)
+        return np.ldexp(np.float32(by.scale), by.powers).astype(np.float32).reshape(-1, *(1,) * self.after)

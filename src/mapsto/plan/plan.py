@@ -168,6 +168,9 @@ def _explained(work: Work) -> list[str]:
 def _formatted(each: PlannedFormat) -> str:
     of = f"products of {', '.join(each.sources)}"
     kept = f"{of} stay f32" if each.format == "f32" else f"{of} are of {each.format}"
+    if each.powers:
+        least, most = min(each.powers), max(each.powers)
+        kept += f", scales of the channels that they read apart by powers of two from {least} to {most}"
     return f"{kept}: {each.because}" if each.because else kept
 
 

@@ -3,7 +3,7 @@
     plan <graph> for <device>
     graph <digest> by mapsto <version>
     accuracy "<what results lose by their formats>"
-    format <name> of <source node>, ... scale <number> zero <byte> because "<...>"      (or: most <steps>)
+    format <name> of <source node>, ... scale <number> zero <byte> powers <runs> because "<...>"   (or: most <steps>)
     traits <trait> <number>, ...    what the maker asked for (`plan.traits`)
     machine <digest> <source>       the figures that costs were counted with
     size <name> <number>            what an open size was taken for
@@ -56,8 +56,10 @@ from mapsto.plan.words import (
     quoted_text,
     read_name,
     read_names,
+    read_runs,
     read_sources,
     read_text,
+    runs_text,
 )
 from mapsto.plan.works import (
     Basis,
@@ -188,7 +190,8 @@ def _home_lines(name: str, home: Home) -> Iterator[str]:
 def _quantised_text(each: PlannedFormat) -> str:
     if each.scale is None:
         return ""
-    return f" scale {each.scale!r} " + (f"zero {each.zero}" if each.most is None else f"most {each.most}")
+    powers = f" powers {runs_text(each.powers)}" if each.powers else ""
+    return f" scale {each.scale!r} " + (f"zero {each.zero}" if each.most is None else f"most {each.most}") + powers
 
 
 # ---- reading ---------------------------------------------------------------------------------------------------------
@@ -197,7 +200,7 @@ _HEAD = re.compile(rf"plan (?P<graph>{NAME}) for (?P<device>\S+)$")
 _ORIGIN = re.compile(r"graph (?P<digest>\S+) by mapsto (?P<version>\S+)$")
 _FORMAT = re.compile(
     rf"format (?P<format>\S+) of (?P<sources>{NAMES})"
-    r"(?: scale (?P<scale>\S{1,30}) (?:zero (?P<zero>\d{1,3})|most (?P<most>\d{1,5})))?"
+    r"(?: scale (?P<scale>\S{1,30}) (?:zero (?P<zero>\d{1,3})(?: powers (?P<powers>\S+))?|most (?P<most>\d{1,5})))?"
     rf"(?: because (?P<because>{TEXT}))?$"
 )
 _TRAIT = re.compile(r"(?P<name>\w+) (?P<number>\d{1,9})$")
@@ -326,8 +329,8 @@ class _Reader:
         is_wrong = (scale is not None and not 0 < scale < math.inf) or (most is not None and not 0 < most < 1 << 15)
         if is_wrong or zero > 255:
             raise ValueError("a scale is a positive number, a zero point a byte, and most of 1 to 32767")
-        sources = read_names(found["sources"])
-        self.formats.append(PlannedFormat(found["format"], sources, because, scale, zero, most, number))
+        sources, powers = read_names(found["sources"]), () if found["powers"] is None else read_runs(found["powers"])
+        self.formats.append(PlannedFormat(found["format"], sources, because, scale, zero, most, powers, number))
 
     def read_traits(self, line: str, number: int) -> None:
         found = [_matched(_TRAIT, part) for part in line.removeprefix("traits ").split(", ")]

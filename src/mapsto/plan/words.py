@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from mapsto.plan.recipe import name_text
 
 NAME = r'(?:[^\s,{}()\[\]":#=]+|"(?:[^"\\]|\\.)*")'
 NAMES = rf"{NAME}(?:, *{NAME})*"
+_MOST_NUMBERS = 1 << 22
 TEXT = r'"(?:[^"\\]|\\.)*"'
 
 
@@ -42,6 +44,25 @@ def read_names(text: str) -> tuple[str, ...]:
     if re.fullmatch(NAMES, text) is None:
         raise ValueError(f"{brief(text)} are no names")
     return tuple(map(read_name, re.findall(NAME, text)))
+
+
+def runs_text(numbers: Sequence[int]) -> str:
+    """Whole numbers, of which many in a row are the same: `0x12,1,-2x3`."""
+    runs = ((number, len(list(run))) for number, run in itertools.groupby(numbers))
+    return ",".join(str(number) if count == 1 else f"{number}x{count}" for number, count in runs)
+
+
+def read_runs(text: str) -> tuple[int, ...]:
+    """Raises ValueError."""
+    found: list[int] = []
+    for part in text.split(","):
+        run = re.fullmatch(r"(-?\d{1,2})(?:x([1-9]\d{0,6}))?", part, re.ASCII)
+        if run is None:
+            raise ValueError(f"{brief(part)} is no whole number of two digits, or a run of one as 0x12")
+        found += [int(run[1])] * int(run[2] or 1)
+        if len(found) > _MOST_NUMBERS:
+            raise ValueError(f"more than {_MOST_NUMBERS} numbers")
+    return tuple(found)
 
 
 def read_text(text: str) -> str:

@@ -148,7 +148,8 @@ NO_PINS = Pins()
 @dataclass(frozen=True)
 class PlannedFormat:
     """The number format that the products of some source nodes are computed in, and why ("f32": as the model says).
-    scale, zero: what they read is quantised by; most: to so many steps either side, where that is not bytes.
+    scale, zero: what they read is quantised by; most: to so many steps either side, where that is not bytes; powers: of
+    two, that the scale of each channel is multiplied by (none: there is one scale).
     """
 
     format: str
@@ -157,6 +158,7 @@ class PlannedFormat:
     scale: float | None = None
     zero: int = 0
     most: int | None = None
+    powers: tuple[int, ...] = ()
     line: int = field(default=0, compare=False)  # where it was read
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mapsto.arguments import brief
 from mapsto.errors import ArgumentError
+from mapsto.formats.equalise import ReadingWeights, groups_of
 from mapsto.formats.ranges import CALIBRATORS, USUAL, SeenRange, SeenValue, seen_range
 from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
@@ -92,20 +93,24 @@ def ranges_of(
 ) -> dict[str, SeenRange]:
     """What the values that products of a graph read were seen to be, by name. build: makes an executable of a graph.
 
-    The data is gone through twice: for ranges, then for histograms.
+    The data is gone through twice: for ranges, by which channels are made alike, then for histograms.
     """
     from mapsto.passes import DeadCode
 
-    names = _read_by_products(graph)
+    readers = {name: _channels_read(graph, name) for name in _read_by_products(graph)}
+    names = list(readers)
     given = {value.name for value in graph.inputs}
     made = tuple(name for name in names if name not in given)
-    found = {name: SeenValue() for name in names}
+    found = {name: SeenValue(axis) for name, (axis, _) in readers.items()}
     exe = build(DeadCode()(_yielding(graph, made))) if made else None
     for see in (SeenValue.widen, SeenValue.count):
         for feed in calibration.runs(graph.inputs):
             outputs = {} if exe is None else exe.run({port.name: feed[port.name] for port in exe.inputs})
             for name in names:
                 see(found[name], np.asarray(outputs[name] if name in outputs else feed[name]))
+        if see is SeenValue.widen:
+            for name, (_, weights) in readers.items():
+                found[name].equalise(weights, calibration.calibrator)
     return {name: seen_range(seen, calibration.calibrator) for name, seen in found.items()}
 
 
@@ -121,3 +126,23 @@ def _read_by_products(graph: Graph) -> list[str]:
     values = graph.values()
     names = (node.inputs[0] for node in graph.nodes if node.op in PRODUCTS)
     return [n for n in dict.fromkeys(names) if n not in graph.constants and values[n].dtype is DType.F32]
+
+
+def _channels_read(graph: Graph, name: str) -> tuple[int | None, list[ReadingWeights]]:
+    """Along which axis the channels of a value lie that products sum over, and the weights that it is multiplied by;
+    None where that is not one axis of a known extent for all of them.
+    """
+    from mapsto.formats.chosen import PRODUCTS
+
+    value = graph.values()[name]
+    products = [node for node in graph.nodes if node.op in PRODUCTS and node.inputs[0] == name]
+    weights = [
+        ReadingWeights(node.op, w, groups_of(node.attrs))
+        for node in products
+        if (w := graph.constants.get(node.inputs[1])) is not None and (node.op == "conv" or w.ndim == 2)
+    ]
+    axis = 1 if products[0].op == "conv" else value.rank - 1
+    channels = value.shape[axis] if value.rank > axis >= 0 else None
+    if len({each.op for each in weights}) != 1 or any(each.channels != channels for each in weights):
+        return None, []
+    return axis, weights

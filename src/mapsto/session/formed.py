@@ -86,8 +86,9 @@ def narrowed(graph: Graph, formats: tuple[ChosenFormat, ...]) -> Graph:
 def planned(each: ChosenFormat, because: str) -> PlannedFormat:
     """The line of a plan."""
     name = "f32" if each.format is None else each.format.name
-    scale, zero, most = (None, 0, None) if each.by is None else (each.by.scale, each.by.zero, each.by.most)
-    return PlannedFormat(name, each.sources, because, scale, zero, most)
+    if each.by is None:
+        return PlannedFormat(name, each.sources, because)
+    return PlannedFormat(name, each.sources, because, each.by.scale, each.by.zero, each.by.most, each.by.powers)
 
 
 def said(formats: Sequence[PlannedFormat]) -> WantedFormats:
@@ -101,7 +102,8 @@ def said(formats: Sequence[PlannedFormat]) -> WantedFormats:
         if needed := _lacks(each):
             raise ParseError(f"plan, line {each.line}: format: {each.format} needs a scale and {needed}")
         if each.scale is not None:
-            known += [(source, Quantisation(each.scale, each.zero, each.most)) for source in each.sources]
+            by = Quantisation(each.scale, each.zero, each.most, each.powers)
+            known += [(source, by) for source in each.sources]
     return WantedFormats(tuple(pairs), tuple(known))
 
 
