@@ -32,7 +32,8 @@ from mapsto.cli.output import seconds_text, table
 from mapsto.session.accuracy import top_1
 
 TURNS, TURN_SECONDS = 15, 0.1
-CALIBRATED = 512  # images that a quantiser of the peers sees
+OF_CHANNELS = 13  # the oldest opset whose weights are quantised by channels
+CALIBRATED, ELEMENTS = 512, 1 << 22  # examples that a quantiser of the peers sees; it keeps all values of all of them
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def of_openvino(name: str, model: Path, precision: str, shapes: Mapping[str, tup
 
 def quantised(task: Task, folder: Path, method: str) -> Path:
     """By ONNX Runtime's static quantiser, after its own preparation."""
+    import onnx
+    import onnx.version_converter
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -93,14 +96,18 @@ def quantised(task: Task, folder: Path, method: str) -> Path:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.left = iter(task.feeds(slice(0, 2 * CALIBRATED, 2)))
+            size = sum(array[:1].size for array in (task.data[name] for name in task.inputs))
+            self.left = iter(task.feeds(slice(0, 2 * min(CALIBRATED, max(16, ELEMENTS // size)), 2)))
 
         def get_next(self) -> Arrays | None:
             return next(self.left, None)
 
     prepared, path = folder / "prepared.onnx", folder / f"{method}.onnx"
     if not prepared.exists():
-        quant_pre_process(str(task.model), str(prepared), skip_symbolic_shape=True)
+        model = onnx.load(str(task.model))
+        if model.opset_import[0].version < OF_CHANNELS:
+            model = onnx.version_converter.convert_version(model, OF_CHANNELS)
+        quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
     quantize_static(
         str(prepared), str(path), Reader(), QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8, calibrate_method=getattr(CalibrationMethod, method),

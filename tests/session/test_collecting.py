@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,3 +78,21 @@ def test_a_compile_collects_rarely_and_puts_it_back() -> None:
     with pytest.raises(mapsto.errors.MapstoError):
         mapsto.compile(b"no model")
     assert gc.get_threshold() == OWN
+
+
+def test_a_compile_leaves_the_collector_next_to_nothing() -> None:
+    """What keeps itself alive is memory, and the collector's time, until it is found."""
+    digits = Path(__file__).parents[2] / "examples" / "mnist-cnn.onnx"
+    mapsto.compile(digits, {"image": (1, 1, 28, 28)}, cache=False)  # what is made once
+    gc.collect()
+    gc.disable()
+    try:
+        mapsto.compile(digits, {"image": (1, 1, 28, 28)}, cache=False)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [type(each).__name__ for each in gc.garbage if type(each).__module__.startswith("mapsto.")]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
+    assert len(left) < 100, Counter(left).most_common(5)

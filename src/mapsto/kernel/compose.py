@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from mapsto.ir.expr import Call, Dim, atoms, loads, product, sym, symbols
 from mapsto.ir.expr_rewrite import substitute
@@ -127,21 +128,21 @@ def _inlined(e: Scalar, producer: Stmt, ranges: dict[str, tuple[Dim, Dim]]) -> S
 
 
 def _renamed(stmt: Stmt, names: dict[str, Dim]) -> Stmt:
-    def new(i: Iter) -> Iter:
-        return Iter(str(names[i.name]), i.extent)
-
-    def leaf(node: Scalar) -> Scalar | None:
-        if not isinstance(node, Reduction):
-            return None
-        iters = tuple(Iter(str(names[i.name]), substitute(i.extent, names)) for i in node.iters)
-        return reduced(node, iters, rename)
-
-    def rename(e: Scalar) -> Scalar:
-        return transform(e, leaf, lambda d: substitute(d, names))
-
     scan = replace(stmt.scan, iter=str(names[stmt.scan.iter])) if stmt.scan else None
     index = None if stmt.index is None else tuple(substitute(e, names) for e in stmt.index)
-    return replace(stmt, iters=tuple(new(i) for i in stmt.iters), value=rename(stmt.value), index=index, scan=scan)
+    iters = tuple(Iter(str(names[i.name]), i.extent) for i in stmt.iters)
+    return replace(stmt, iters=iters, value=_with_names(stmt.value, names), index=index, scan=scan)
+
+
+def _with_names(e: Scalar, names: dict[str, Dim]) -> Scalar:
+    return transform(e, partial(_reduction_renamed, names=names), lambda d: substitute(d, names))
+
+
+def _reduction_renamed(node: Scalar, names: dict[str, Dim]) -> Scalar | None:
+    if not isinstance(node, Reduction):
+        return None
+    iters = tuple(Iter(str(names[i.name]), substitute(i.extent, names)) for i in node.iters)
+    return reduced(node, iters, partial(_with_names, names=names))
 
 
 def positional(stmt: Stmt, prefix: str) -> Stmt:

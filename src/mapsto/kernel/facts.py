@@ -31,11 +31,13 @@ class Facts(NamedTuple):
 
 
 def facts(e: Scalar) -> Facts:
-    """The facts of an expression."""
+    """The facts of an expression. (Those of a load name itself: kept beside it, they would keep it alive.)"""
     known: Facts | None = getattr(e, _ATTRIBUTE, None)
     if known is None:
         known = _facts(e)
-        object.__setattr__(e, _ATTRIBUTE, known)
+        object.__setattr__(e, _ATTRIBUTE, known._replace(loads=()) if isinstance(e, Load) else known)
+    elif isinstance(e, Load):
+        return Facts(1, (e,), *known[2:])
     return known
 
 

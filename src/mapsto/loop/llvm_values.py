@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -66,27 +67,6 @@ class Values:
         self.convert = convert
         self.variables: dict[str, str] = {}
         self._shared: dict[int, str] = {}
-        self._table: dict[type, Callable[..., str]] = {
-            Const: self._const,
-            Var: self._var,
-            IndexValue: self._index_value,
-            Load: self._load,
-            Gather: self._gather,
-            Broadcast: self._broadcast,
-            Binary: self._binary,
-            Unary: self._unary,
-            Compare: self._compare,
-            Select: self._select,
-            Fma: self._fma,
-            Dot: self._dot,
-            Cast: self._cast,
-            Nearest: lambda v: self.convert.nearest(self.value(v.a), v),
-            Lookup: lambda v: self.convert.lookup(self.value(v.a), v.table, v.type.lanes),
-            Bitcast: self._bitcast,
-            Shuffle: self._shuffle,
-            ReduceLanes: self._reduce,
-            LaneMask: self._lane_mask,
-        }
 
     def statement_value(self, value: Value) -> str:
         """The SSA text of a statement's value; nodes that the tree shares are computed once."""
@@ -96,7 +76,7 @@ class Values:
     def value(self, value: Value) -> str:
         known = self._shared.get(id(value))
         if known is None:
-            known = self._table[type(value)](value)
+            known = _PRINTERS[type(value)](self, value)
             self._shared[id(value)] = known
         return known
 
@@ -392,3 +372,27 @@ class Values:
             low, high = (e.let(f"extractelement {pair} {text}, i64 {k}") for k in (0, 1))
             text = self.combine(v.binary, low, high, Type(element))
         return text
+
+
+# Of each kind of value. (A table of bound methods in each instance would keep it alive until the collector looks.)
+_PRINTERS: Mapping[type, Callable[[Values, Any], str]] = {
+    Const: Values._const,
+    Var: Values._var,
+    IndexValue: Values._index_value,
+    Load: Values._load,
+    Gather: Values._gather,
+    Broadcast: Values._broadcast,
+    Binary: Values._binary,
+    Unary: Values._unary,
+    Compare: Values._compare,
+    Select: Values._select,
+    Fma: Values._fma,
+    Dot: Values._dot,
+    Cast: Values._cast,
+    Nearest: lambda values, v: values.convert.nearest(values.value(v.a), v),
+    Lookup: lambda values, v: values.convert.lookup(values.value(v.a), v.table, v.type.lanes),
+    Bitcast: Values._bitcast,
+    Shuffle: Values._shuffle,
+    ReduceLanes: Values._reduce,
+    LaneMask: Values._lane_mask,
+}

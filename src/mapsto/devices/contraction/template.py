@@ -87,19 +87,20 @@ def inlined_product(
     return [loop.For(name, *panels, tuple(template.panel(sym(name), *units)))]
 
 
+def _numbered() -> Callable[[str], str]:
+    """Names by a count of all of them."""
+    numbers = itertools.count(1)
+    return lambda prefix: f"{prefix}_{next(numbers)}"
+
+
 class _Template:
     def __init__(
         self, plan: TilePlan, epilogue: Epilogue, fresh: Callable[[str], str] | None = None, ahead: int = 0
     ) -> None:
         self.plan, self.form, self.epilogue, self.ahead = plan, plan.form, epilogue, ahead
-        self._counter = 0
-        self.fresh = fresh or self._numbered
+        self.fresh = fresh or _numbered()
         self.steps = InnerSteps(plan, self.fresh)
         self.looped = is_long(epilogue, plan.form, plan.tiling.panel[0], self.fresh)
-
-    def _numbered(self, prefix: str) -> str:
-        self._counter += 1
-        return f"{prefix}_{self._counter}"
 
     # ---- the shared range ----
 

@@ -38,8 +38,12 @@ class Emitter(Context):
         tensors: Tensors = Tensors(),  # noqa: B008
     ) -> None:
         super().__init__(code, operands, processor, lanes, tensors)
-        self.places = Places(self)
         self._masks = 0
+
+    @property
+    def places(self) -> Places:
+        """Made anew: one that is kept would keep what keeps it, which nothing but the collector takes apart."""
+        return Places(self)
 
     # ---- values ----
 

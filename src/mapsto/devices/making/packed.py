@@ -91,7 +91,8 @@ def _packed_constant(c: Contraction, packing: Packing, dtype: DType, code: TaskC
     batch = [i.extent for i in c.batch]
     sizes = [size for size in (*batch, packing.size) if isinstance(size, int)]
     assert len(sizes) == 1 + len(batch)
-    packed = Deferred((math.prod(sizes),), dtype.numpy, lambda out: _pack(out, c, packing, code))
+    constants = code.constants  # alone: what is shared has what is packed, and would have itself
+    packed = Deferred((math.prod(sizes),), dtype.numpy, lambda out: _pack(out, c, packing, constants))
     return _packed_array(c.b.tensor, key, code, packed)
 
 
@@ -102,10 +103,10 @@ def _packed_array(of: str, key: str, code: TaskCode, packed: Deferred) -> str:
     return name
 
 
-def _pack(out: np.ndarray, c: Contraction, packing: Packing, code: TaskCode) -> None:
-    logical = logical_b(c, code.constants[c.b.tensor])
+def _pack(out: np.ndarray, c: Contraction, packing: Packing, constants: Mapping[str, np.ndarray]) -> None:
+    logical = logical_b(c, constants[c.b.tensor])
     if c.scale is not None and from_numpy(out.dtype).is_float:
-        scale = np.repeat(code.constants[c.scale.tensor].T, c.block, axis=1)[:, : logical.shape[1]]
+        scale = np.repeat(constants[c.scale.tensor].T, c.block, axis=1)[:, : logical.shape[1]]
         logical = logical.astype(np.int8).astype(np.float32) * scale
     elif is_of_nibbles(c):
         logical = packed_nibbles(logical.astype(np.int8))

@@ -219,9 +219,10 @@ def _constant(c: Contraction, kind: str, plan: WinogradPlan, code: TaskCode) -> 
     name = f"{c.b.tensor}.{kind}.{hashlib.sha256(key.encode()).hexdigest()[:12]}"
     size = plan.packing.size
     assert isinstance(size, int)
+    constants = code.constants
 
     def pack(out: np.ndarray) -> None:
-        taps = logical_b(c, code.constants[c.b.tensor])  # [column, channel, window, window]
+        taps = logical_b(c, constants[c.b.tensor])  # [column, channel, window, window]
         if plan.geometry.window == (1, 0):
             taps = taps.swapaxes(2, 3)
         if kind == "taps":
