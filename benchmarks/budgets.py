@@ -33,7 +33,7 @@ from mapsto.session.accuracy import top_1
 
 TURNS, TURN_SECONDS = 15, 0.1
 OF_CHANNELS = 13  # the oldest opset whose weights are quantised by channels
-CALIBRATED, ELEMENTS = 512, 1 << 22  # examples that a quantiser of the peers sees; it keeps all values of all of them
+CALIBRATED, ELEMENTS = 512, 1 << 20  # examples that a quantiser of the peers sees; it keeps all values of all of them
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,11 @@ def quantised(task: Task, folder: Path, method: str) -> Path:
 
     prepared, path = folder / "prepared.onnx", folder / f"{method}.onnx"
     if not prepared.exists():
-        model = onnx.load(str(task.model))
+        model, converted = onnx.load(str(task.model)), folder / "converted.onnx"
         if model.opset_import[0].version < OF_CHANNELS:
             model = onnx.version_converter.convert_version(model, OF_CHANNELS)
-        quant_pre_process(model, str(prepared), skip_symbolic_shape=True)
+        onnx.save(model, str(converted))
+        quant_pre_process(str(converted), str(prepared), skip_symbolic_shape=True)
     quantize_static(
         str(prepared), str(path), Reader(), QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8, calibrate_method=getattr(CalibrationMethod, method),

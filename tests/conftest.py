@@ -17,6 +17,7 @@ from hypothesis import settings
 
 from mapsto.devices.cpu import isa as isas
 from mapsto.devices.cpu.workers import Workers
+from tests.ending import Running, tell_of_exits
 from tests.even import even_devices, measured_devices
 from tests.instruction_sets import instruction_sets
 
@@ -44,6 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
     if name := config.getoption("--isa"):
         os.environ["MAPSTO_ISA"] = name
         isas.host.cache_clear()
+    if hasattr(config, "workerinput"):
+        tell_of_exits()
+        config.pluginmanager.register(Running())
     isas.host()  # a name that there is not, or that this processor does not run, is an error at once
 
 

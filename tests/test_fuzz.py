@@ -39,8 +39,8 @@ from tests.fuzz.worker import install
 from tests.importers.models import model, node
 
 ROOT = Path(__file__).parents[1]
-CASES = 4700  # of all targets by turns: some two minutes of processor time
-LEAST = {"models": 2000, "artifacts": 1400, "plans": 500, "divisions": 170, "machines": 170, "described": 170}
+CASES = 2350  # of all targets by turns: some minute of processor time
+LEAST = {"models": 1000, "artifacts": 700, "plans": 250, "divisions": 85, "machines": 85, "described": 85}
 
 
 @pytest.mark.slow

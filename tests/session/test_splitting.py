@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests import opencl
 from tests.importers.models import model, node
-from tests.session.divisions import common
+from tests.session.divisions import COUNT, common
 from tests.session.test_redo import plan_of
 
 import mapsto
@@ -117,7 +117,7 @@ def check(graph: Graph, value: str, backends: Mapping[str, Backend], draw: st.Da
         assert not [v for v in judge(expected, ours, peer) if not v.ok], axis
 
 
-@settings(common)
+@settings(common, max_examples=min(COUNT, 20))  # each is compiled five times, for OpenCL as well
 @given(convolutions(), st.data())
 def test_a_convolution_in_two(backends: Mapping[str, Backend], case: tuple[Graph, str], data: st.DataObject) -> None:
     check(*case, backends, data)
