@@ -122,6 +122,7 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "plan/siblings.py": {CODE: (8,)},
     "plan/seats.py": {CODE: (16,), FORM: (0.01,)},
     "plan/text.py": {TEXT: (50, 15, 255)},
+    "plan/words.py": {TEXT: (22,)},
     "plan/transposed.py": {CODE: (64,)},
     "plan/views.py": {TEXT: (12,)},
 }
