@@ -183,6 +183,24 @@ def test_weights_that_are_quantised_in_the_model(kind: str) -> None:
     check(given, {"x": (rng.standard_normal((2, 4, 9, 11)) * 5).astype(np.float32)}, [DType.I32])
 
 
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("zero", ["none", "one", "several"])
+def test_channels_that_are_summed_by_themselves_have_scales_of_their_own(zero: str, times: int) -> None:
+    """As NNCF quantises what depthwise convolutions read."""
+    x, w = integers(np.uint8, (2, 6, 9, 11)), integers(np.int8, (6 * times, 1, 3, 3), 1)
+    zeros = {"none": None, "one": np.full(6, 7), "several": np.arange(6) * 40}[zero]
+    way = {"scale": np.linspace(0.01, 1, 6), "zero": zeros, "axis": 1}
+    weights = {"scale": np.linspace(0.1, 1, 6 * times), "axis": 0}
+    check(*two("Conv", x, w, way, weights, group=6, pads=[1, 1, 1, 1]), [DType.I32])
+    check(*two("Conv", x, w, way, {"scale": 0.5}, ["n", 6, "h", "w"], group=6), [DType.I32])
+
+
+def test_channels_of_a_group_that_have_scales_of_their_own_are_summed_in_floats() -> None:
+    x, w = integers(np.uint8, (2, 6, 9, 11)), integers(np.int8, (6, 2, 3, 3), 1)
+    way = {"scale": np.linspace(0.01, 1, 6), "axis": 1}
+    check(*two("Conv", x, w, way, {"scale": 0.5}, group=3), [DType.F32])
+
+
 def test_two_activations() -> None:
     """Scores of attention: both sides come with the run."""
     ends = [dequantised(name, np.int8, scale, 3) for name, scale in (("q", 0.1), ("k", 0.2))]

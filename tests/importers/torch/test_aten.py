@@ -9,6 +9,8 @@ import pytest
 
 from tests.pytorch import torch  # isort: skip  (first: it skips the file where there is no torch)
 
+import torch.ao.quantization.fx._decomposed  # registers `quantized_decomposed`
+
 from mapsto.importers.torch import supported_targets
 
 PAGE = Path(__file__).parents[3] / "docs" / "aten.md"

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mapsto.importers.onnx.quantised import Quantised
 from mapsto.importers.onnx.sequences import TensorOrSequence
 from mapsto.importers.onnx.table import NodeCall, Row
+from mapsto.importers.quantised import Quantised
 from mapsto.ir.graph import Value
 
 # Ops of the standard whose input 0 is the data, the others say where it goes.

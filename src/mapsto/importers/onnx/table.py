@@ -17,7 +17,7 @@ import onnx
 from mapsto.budget import current
 from mapsto.errors import ModelError, UnsupportedError
 from mapsto.importers.onnx.learning import Learning
-from mapsto.importers.onnx.quantised import QuantisedValues
+from mapsto.importers.onnx.quantised import DequantisedValues
 from mapsto.importers.onnx.schema import input_name
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
 from mapsto.importers.onnx.tensors import TensorReader, dtype_of
@@ -71,7 +71,7 @@ class Import(Protocol):
         """What there is to say where the model is to be trained, be it imported as it learns or as it infers."""
 
     @property
-    def quantised(self) -> QuantisedValues:
+    def quantised(self) -> DequantisedValues:
         """Which values are known as dequantised integers."""
 
     def inline_graph(

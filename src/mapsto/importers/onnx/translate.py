@@ -20,7 +20,7 @@ from mapsto.importers.onnx.functions import LocalFunctions
 from mapsto.importers.onnx.inputs import add_inputs
 from mapsto.importers.onnx.learning import Learning
 from mapsto.importers.onnx.order import in_order, label_of
-from mapsto.importers.onnx.quantised import QuantisedValues
+from mapsto.importers.onnx.quantised import DequantisedValues
 from mapsto.importers.onnx.reader import Source, opset_of
 from mapsto.importers.onnx.schema import check_attributes, check_counts, check_given, check_types
 from mapsto.importers.onnx.sequences import TensorOrSequence, TensorSequence
@@ -91,7 +91,7 @@ class Translator:
         self.scope: GraphNames | None = None
         self.place = NodePlace({})
         self.notes: dict[tuple[str, str], Any] = {}
-        self.quantised = QuantisedValues()
+        self.quantised = DequantisedValues()
 
     # -- graphs --------------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from mapsto.errors import UnsupportedError
+from mapsto.importers.quantised import QuantisedValues
 from mapsto.importers.torch.symbols import TracedSizes
 from mapsto.importers.torch.tensors import dtype_of
 from mapsto.ir.dtypes import DType
@@ -67,8 +68,9 @@ class Drawn:
 class AtenCall:
     """One call of an operator where it stands: what a row works from. given: its arguments by the names of its schema,
     defaults filled in; tensors are values, symbolic sizes are dims. node: the call in torch's graph, whose values tell
-    types and shapes. run: gives the value that makes draws differ from run to run, where a gradient is to be taken of
-    the graph itself: random numbers are made in the graph then, and what is detached has no gradient.
+    types and shapes. quantised: which values are dequantised integers. run: gives the value that makes draws differ
+    from run to run, where a gradient is to be taken of the graph itself: random numbers are made in the graph then, and
+    what is detached has no gradient.
     """
 
     builder: Builder
@@ -77,6 +79,7 @@ class AtenCall:
     node: Any
     sizes: TracedSizes
     drawn: list[Drawn]
+    quantised: QuantisedValues
     run: Callable[[], Value] | None = None
 
     # -- arguments -----------------------------------------------------------------------------------------------------

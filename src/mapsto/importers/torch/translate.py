@@ -16,6 +16,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 import mapsto.importers.torch.rows  # noqa: F401  (registers the rows)
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
+from mapsto.importers.quantised import QuantisedValues
 from mapsto.importers.torch.places import name_of, place_of
 from mapsto.importers.torch.scalars import SCALARS
 from mapsto.importers.torch.symbols import TracedSizes
@@ -79,6 +80,7 @@ class _Walk:
     missing: set[Any] = field(default_factory=set)  # nodes that stand on what is unsupported
     inputs: list[int] = field(default_factory=list)
     drawn: list[Drawn] = field(default_factory=list)
+    quantised: QuantisedValues = field(default_factory=QuantisedValues)
     run: Callable[[], Value] | None = None
 
 
@@ -256,7 +258,7 @@ def _result(walk: _Walk, node: Any) -> Any:
     for k, argument in enumerate(schema.arguments):
         raw = node.args[k] if k < len(node.args) else node.kwargs.get(argument.name, argument.default_value)
         given[argument.name] = _given(walk, raw)
-    call = AtenCall(walk.builder, target, given, node, walk.sizes, walk.drawn, walk.run)
+    call = AtenCall(walk.builder, target, given, node, walk.sizes, walk.drawn, walk.quantised, walk.run)
     name, values = name_of(node), [v for v in _flat(given.values()) if isinstance(v, Value)]
     with walk.builder.source(name, of=values, place=place_of(node)):
         try:

@@ -1,8 +1,8 @@
-"""What several rows share: reading integers through casts, floats of vectors, integers less their zero point."""
+"""What several rows share: reading integers through casts, floats of vectors, matrices less their zero points."""
 
 from __future__ import annotations
 
-from mapsto.ir.dtypes import DType
+from mapsto.importers.integer_factors import centred
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
 from mapsto.ops.arranging import reshape
@@ -53,12 +53,6 @@ def float_element(b: Builder, value: Value, i: int) -> float | None:
 
 
 
-
-
-def centred(b: Builder, x: Value, zero: Value | None) -> Value:
-    """x - zero point as 32-bit integers; the zero point broadcasts over x."""
-    wide = b.one("cast", [x], to=DType.I32)
-    return wide if zero is None else b.one("sub", [wide, b.one("cast", [zero], to=DType.I32)])
 
 
 def beside(b: Builder, v: Value, by_column: bool) -> Value:

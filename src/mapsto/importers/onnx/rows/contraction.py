@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mapsto.importers.onnx.rows.common import centred, centred_matrix
-from mapsto.importers.onnx.rows.quantised_products import integer_factors
+from mapsto.importers.integer_factors import centred, integer_factors, results_of_each
+from mapsto.importers.onnx.rows.common import centred_matrix
 from mapsto.importers.onnx.rows.windows import Window, per_axis, window_of, with_fixed_pads
 from mapsto.importers.onnx.table import NodeCall, Result, row
 from mapsto.ir.dtypes import DType
@@ -23,7 +23,7 @@ def _matmul(call: NodeCall) -> Result:
     if (made := _by_blocks(call, x, w)) is not None:
         return made
     if x.rank and w.rank > 1:
-        factors = integer_factors(call, x, w, channels=w.rank - 1, depth=x.shape[-1])
+        factors = integer_factors(b, call.translator.quantised, x, w, channels=w.rank - 1, depth=x.shape[-1])
     if factors is None:
         return b.one("matmul", [x, w])
     total = b.one("matmul", list(factors.centred(b)), stands_for=x.dtype)
@@ -39,7 +39,8 @@ def _gemm(call: NodeCall) -> Result:
     if alpha == 1.0 and not trans_x and (made := _by_blocks(call, x, w, trans_w)) is not None:
         return composite.plus_scaled(b, made, call.optional(2), beta)
     if x.rank == w.rank == 2:
-        factors = integer_factors(call, x, w, channels=0 if trans_w else 1, depth=x.shape[0 if trans_x else 1])
+        known, depth = call.translator.quantised, x.shape[0 if trans_x else 1]
+        factors = integer_factors(b, known, x, w, channels=0 if trans_w else 1, depth=depth)
     if factors is None:
         return composite.gemm(b, x, w, call.optional(2), alpha, beta, trans_x, trans_w)
     total = b.one("matmul", list(factors.transposed(b, trans_x, trans_w).centred(b)), stands_for=x.dtype)
@@ -85,7 +86,9 @@ def _attrs(window: Window) -> dict[str, Any]:
 def _conv(call: NodeCall) -> Result:
     """What a window of dequantised integers reads beside them is 0, which is the zero point: none less it."""
     b, x, w, bias = call.builder, call.input(0), call.input(1), call.optional(2)
-    factors = integer_factors(call, x, w, channels=0, depth=product(w.shape[1:]))
+    factors = integer_factors(
+        b, call.translator.quantised, x, w, 0, product(w.shape[1:]), results_of_each(x, w, call.integer("group", 1))
+    )
     if factors is None:
         return conv(call, x, w, bias)
     whole = None if bias is None else factors.whole_bias(b, call.translator.quantised.of(bias), product(w.shape[1:]))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from mapsto.importers.integer_factors import centred
 from mapsto.importers.onnx.block_weights import BlockWeights, block_weights_of
-from mapsto.importers.onnx.quantised import Quantised
-from mapsto.importers.onnx.rows.common import beside, centred
+from mapsto.importers.onnx.rows.common import beside
 from mapsto.importers.onnx.rows.contraction import conv
 from mapsto.importers.onnx.table import NodeCall, Result, row
+from mapsto.importers.quantised import Quantised
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, ceildiv
 from mapsto.ir.graph import Value

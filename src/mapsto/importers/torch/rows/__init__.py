@@ -15,6 +15,7 @@ from mapsto.importers.torch.rows import (
     norms,
     pointwise,
     pooling,
+    quantised,
     recurrent,
     reduction,
     resampling,
@@ -26,6 +27,6 @@ from mapsto.importers.torch.rows import (
 
 __all__ = [
     "arithmetic", "attention", "backward", "comparison", "contraction", "creation", "drawing", "embedding", "indexing",
-    "losses", "movement", "norms", "pointwise", "pooling", "recurrent", "reduction", "resampling",
+    "losses", "movement", "norms", "pointwise", "pooling", "quantised", "recurrent", "reduction", "resampling",
     "scans", "sizes", "sorting", "writing",
 ]  # fmt: skip

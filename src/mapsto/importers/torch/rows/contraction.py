@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from mapsto.importers.integer_factors import integer_factors, results_of_each
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim
+from mapsto.ir.expr import Dim, product
 from mapsto.ir.graph import Value
 from mapsto.kernel.scalar import compute_type
 from mapsto.ops import composite
-from mapsto.ops.arranging import flatten, reshape, transpose, unsqueeze
+from mapsto.ops.arranging import column, flatten, reshape, transpose, unsqueeze
 
 
 def _matmul(call: AtenCall, x: Value, y: Value) -> Value:
@@ -22,7 +26,18 @@ def _matmul(call: AtenCall, x: Value, y: Value) -> Value:
 @aten("mm", "bmm", "matmul", "mv", "dot", "vdot")
 def _product(call: AtenCall) -> Value:
     first, second = [a.name for a in call.target._schema.arguments][:2]
-    return _matmul(call, call.value(first), call.value(second))
+    x, y = call.value(first), call.value(second)
+    made = _of_integers(call, x, y) if min(x.rank, y.rank) > 1 else None
+    return _matmul(call, x, y) if made is None else made
+
+
+def _of_integers(call: AtenCall, x: Value, w: Value, turned: bool = False) -> Value | None:
+    """The product of two dequantised values by their integers; None where they are none. turned: by w's transpose."""
+    factors = integer_factors(call.builder, call.quantised, x, w, 0 if turned else w.rank - 1, x.shape[-1])
+    if factors is None or call.run is not None:  # integers have no gradient
+        return None
+    whole = factors.transposed(call.builder, False, turned).centred(call.builder)
+    return factors.real(call.builder, call.one("matmul", list(whole), stands_for=x.dtype), x.rank - 1)
 
 
 @aten("addmm", "addbmm", "baddbmm", "addmv")
@@ -58,6 +73,8 @@ def _outer(call: AtenCall) -> Value:
 @aten("linear")
 def _linear(call: AtenCall) -> Value:
     x, weight, bias = call.value("input"), call.value("weight"), call.optional("bias")
+    if weight.rank == 2 and (made := _of_integers(call, x, weight, turned=True)) is not None:
+        return made if bias is None else call.one("add", [made, bias])
     if weight.rank == 1:
         y = call.one("matmul", [x, weight])
         return y if bias is None else call.one("add", [y, bias])
@@ -100,11 +117,20 @@ def _conv(call: AtenCall) -> Value:
     rank = w.rank - 2
     if call.flag("transposed"):
         return transposed(call, x, w, bias)
-    attrs = {"strides": call.integers("stride", rank), "dilations": call.integers("dilation", rank)}
-    pads = _pads(call, w, attrs["dilations"])
-    return batched(
-        call, x, rank, lambda v: call.one("conv", [v, w, bias], pads=pads, group=call.integer("groups"), **attrs)
-    )
+    attrs: dict[str, Any] = {"strides": call.integers("stride", rank), "dilations": call.integers("dilation", rank)}
+    attrs |= {"pads": _pads(call, w, attrs["dilations"]), "group": call.integer("groups")}
+    if x.rank == rank + 2 and (made := _conv_of_integers(call, x, w, attrs)) is not None:
+        return made if bias is None else call.one("add", [made, column(call.builder, bias, 1, made.rank)])
+    return batched(call, x, rank, lambda v: call.one("conv", [v, w, bias], **attrs))
+
+
+def _conv_of_integers(call: AtenCall, x: Value, w: Value, attrs: Mapping[str, Any]) -> Value | None:
+    times = results_of_each(x, w, int(attrs["group"]))
+    factors = integer_factors(call.builder, call.quantised, x, w, 0, product(w.shape[1:]), times)
+    if factors is None or call.run is not None:
+        return None
+    total = call.one("conv", list(factors.centred(call.builder)), stands_for=x.dtype, **attrs)
+    return factors.real(call.builder, total, 1)
 
 
 def batched(call: AtenCall, x: Value, rank: int, step: object) -> Value:
