@@ -16,6 +16,8 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
+from mapsto.runtime.executable import Executable
+from mapsto.session.calibration import Calibration, ranges_of
 from mapsto.session.formed import narrowed
 
 RNG = np.random.default_rng(4)
@@ -175,3 +177,39 @@ def test_powers_of_other_channels_than_there_are() -> None:
     known = ((z.name, Quantisation(0.1, 0, None, (1, 2, 3))),)
     with pytest.raises(ArgumentError, match="3 powers, but it reads 4 channels"):
         chosen(b.finish([z]), WantedFormats((("*", "int8"),), known))
+
+
+# -- which channels ----------------------------------------------------------------------------------------------------
+
+
+def read_by(*ops: str, shape: tuple[int, ...] = (1, 4, 6, 4), weights: tuple[int, ...] = (4, 5)) -> SeenRange:
+    """What is seen of a value that these products read, in order; "scores": by a value of the run."""
+    b = Builder("g")
+    x = b.input("x", DType.F32, shape)
+    others = {"scores": b.input("m", DType.F32, (1, 4, 4, 4)), "matmul": b.constant(drawn(*weights), "v")}
+    conv = {"group": 1, "strides": (1, 1), "pads": (0,) * 4, "dilations": (1, 1)}
+    w = b.constant(drawn(5, 4, 1, 1), "w")
+    makers = {"conv": lambda: b.one("conv", [x, w], **conv)}
+    graph = b.finish([makers[op]() if op in makers else b.one("matmul", [x, others[op]]) for op in ops])
+    size = np.float32(4) ** np.arange(4, dtype=np.float32)
+    by_channel = size.reshape(4, 1, 1) if len(shape) == 4 else np.float32(1)
+    feeds = [{"x": drawn(*shape) * by_channel, "m": drawn(1, 4, 4, 4)} for _ in range(4)]
+
+    def never(_: Graph) -> Executable:
+        raise AssertionError("inputs are seen as they are given")
+
+    return ranges_of(graph, Calibration(feeds), never)["x"]
+
+
+@pytest.mark.parametrize("ops", [("conv",), ("scores", "conv"), ("conv", "scores")])
+def test_channels_are_those_that_constant_weights_are_multiplied_by(ops: tuple[str, ...]) -> None:
+    powers = read_by(*ops).bytes.powers
+    assert list(powers) == sorted(powers) and len(powers) == 4 and powers[-1] > powers[0]
+
+
+def test_a_value_that_is_read_along_two_axes_has_one_scale() -> None:
+    assert read_by("conv", "matmul").bytes.powers == read_by("matmul", "conv").bytes.powers == ()
+
+
+def test_no_channels_at_all() -> None:
+    assert read_by("matmul", shape=(3, 0), weights=(0, 5)).bytes.powers == ()

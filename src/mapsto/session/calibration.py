@@ -141,8 +141,10 @@ def _channels_read(graph: Graph, name: str) -> tuple[int | None, list[ReadingWei
         for node in products
         if (w := graph.constants.get(node.inputs[1])) is not None and (node.op == "conv" or w.ndim == 2)
     ]
-    axis = 1 if products[0].op == "conv" else value.rank - 1
-    channels = value.shape[axis] if value.rank > axis >= 0 else None
-    if len({each.op for each in weights}) != 1 or any(each.channels != channels for each in weights):
+    if len({each.op for each in weights}) != 1:
+        return None, []
+    axis = 1 if weights[0].op == "conv" else value.rank - 1
+    channels = value.shape[axis]
+    if channels == 0 or any(each.channels != channels for each in weights):
         return None, []
     return axis, weights

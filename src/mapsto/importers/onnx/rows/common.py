@@ -48,13 +48,6 @@ def float_element(b: Builder, value: Value, i: int) -> float | None:
     return None
 
 
-
-
-
-
-
-
-
 def beside(b: Builder, v: Value, by_column: bool) -> Value:
     """A scale or zero point, of one element or one a row or column of a matrix, as it broadcasts over that."""
     if v.rank == 0 or (v.rank == 1 and v.shape[0] == 1):
