@@ -9,7 +9,7 @@ graph anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 from mapsto.errors import ShapeError, UnsupportedError
 from mapsto.ir.dtypes import DType, from_numpy
@@ -20,12 +20,32 @@ from mapsto.ops.registry import Gradient, op
 from mapsto.ops.unrolled import RECURRENT, unrolled
 from mapsto.passes.retrace import copy_into, retrace
 from mapsto.passes.sites import Site
+from mapsto.passes.softmax_gradient import gradient_of_softmax, is_shift, softmax_of
 
 # What the rules cannot go through, as it gives no numbers to differentiate.
 _WITHOUT_OUTPUTS = ("bind_dim", "require", "bounds_check")
 
-Sums = dict[str, Value]
-"""The gradients that values have got so far, by the values' names."""
+
+@dataclass
+class _Sums:
+    """The gradients that values have got so far, by the values' names. even: axes along which all that a value has got
+    adds up to zero.
+    """
+
+    values: dict[str, Value] = field(default_factory=dict)
+    even: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def get(self, name: str) -> Value | None:
+        return self.values.get(name)
+
+    def add(self, builder: Builder, name: str, value: Value, even: tuple[int, ...] = ()) -> None:
+        """even: axes along which `value` adds up to zero."""
+        if name not in self.values:
+            self.values[name], self.even[name] = value, even
+            return
+        self.values[name] = builder.one("add", [self.values[name], value])
+        if self.even[name] != even:
+            self.even[name] = ()
 
 
 def gradient(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:
@@ -88,18 +108,27 @@ def _of_loss(builder: Builder, loss: Value, wrt: Sequence[Value]) -> list[Value]
     if wrong:
         raise ShapeError(f"{wrong[0]} is no float: nothing can be differentiated by it")
     with builder.source("loss"):
-        sums = {loss.name: builder.one("full", [], shape=loss.shape, value=1.0, dtype=loss.dtype)}
+        sums = _Sums()
+        sums.add(builder, loss.name, builder.one("full", [], shape=loss.shape, value=1.0, dtype=loss.dtype))
     return _backward(builder, sums, wrt)
 
 
-def _backward(builder: Builder, sums: Sums, wrt: Sequence[Value]) -> list[Value]:
+def _backward(builder: Builder, sums: _Sums, wrt: Sequence[Value]) -> list[Value]:
     """Gradients with respect to some values, by walking the nodes so far backwards; sums: what is known of them."""
     forward = list(builder.nodes)
+    makers = {value.name: node for node in forward for value in node.outputs}
     depends = _dependents(forward, {value.name for value in wrt})
     for node in reversed(forward):
         incoming = [sums.get(value.name) for value in node.outputs]
-        if any(g is not None for g in incoming) and any(n in depends for n in reads(node)):
+        if not any(g is not None for g in incoming) or not any(n in depends for n in reads(node)):
+            continue
+        softmax = softmax_of(node, makers)
+        if softmax is None or not incoming[0]:
             _add_gradients(builder, node, incoming, depends, sums)
+        elif softmax.z.name in depends:
+            with builder.source(*node.provenance):
+                passed = gradient_of_softmax(builder, node, softmax, incoming[0])
+                sums.add(builder, softmax.z.name, passed, softmax.axes)
     return [_result(builder, value, sums) for value in wrt]
 
 
@@ -113,7 +142,7 @@ def _dependents(nodes: Sequence[Node], start: set[str]) -> set[str]:
 
 
 def _add_gradients(
-    builder: Builder, node: Node, incoming: Sequence[Value | None], depends: Collection[str], sums: Sums
+    builder: Builder, node: Node, incoming: Sequence[Value | None], depends: Collection[str], sums: _Sums
 ) -> None:
     """Adds what one node passes on to the gradients of what it reads."""
     if node.op in _WITHOUT_OUTPUTS:
@@ -126,11 +155,13 @@ def _add_gradients(
             passed = _of_choice(builder, node, regions, incoming, names)
         elif rule is not None:
             names, passed = list(node.inputs), _by_rule(builder, node, rule, incoming)
+            if node.op == "sub" and is_shift(node, builder.lookup(node.inputs[1]), sums.even[node.output.name]):
+                passed = [passed[0], None]
         else:
             raise _without_gradient(node)
         for name, value in zip(names, passed, strict=True):
             if value is not None and name in depends:
-                _add_to(builder, sums, name, value)
+                sums.add(builder, name, value)
 
 
 def _by_rule(
@@ -142,10 +173,6 @@ def _by_rule(
         if not node.provenance:
             raise
         raise type(error)(f"{error} (from {', '.join(node.provenance)})") from error
-
-
-def _add_to(builder: Builder, sums: Sums, name: str, value: Value) -> None:
-    sums[name] = value if name not in sums else builder.one("add", [sums[name], value])
 
 
 def _without_gradient(node: Node) -> UnsupportedError:
@@ -167,11 +194,11 @@ def _of_choice(
     for region in regions:
         inner = Builder(builder.fresh("gradient"), builder)
         values = _again(inner, region.graph)
-        sums: Sums = {}
+        sums = _Sums()
         for name, at in zip(region.graph.outputs, region.results, strict=True):
             g = None if at is None else incoming[at]
             if g is not None:
-                _add_to(inner, sums, values[name].name if name in values else name, g)
+                sums.add(inner, values[name].name if name in values else name, g)
         graphs.append(inner.finish(_backward(inner, sums, wrt)))
     inputs = [builder.lookup(name) if name else None for name in node.inputs]
     return builder.add(node.op, inputs, node.attrs, graphs)
@@ -196,10 +223,10 @@ def _again(inner: Builder, graph: Graph) -> dict[str, Value]:
     return values
 
 
-def _result(builder: Builder, value: Value, sums: Sums) -> Value:
+def _result(builder: Builder, value: Value, sums: _Sums) -> Value:
     """The gradient of a value; zeros where the loss does not depend on it."""
-    if value.name in sums:
-        return sums[value.name]
+    if (found := sums.get(value.name)) is not None:
+        return found
     dtype: DType = value.dtype
     with builder.source(f"gradient {value.name}"):
         return builder.one("full", [], shape=value.shape, value=0.0, dtype=dtype)

@@ -280,6 +280,18 @@ class _Around:
     def between(self) -> bool:
         return any(r < self.reader for t in self.source.targets for r in self.fusing.readers.get(t, ())[:1])
 
+    def passes_on(self) -> bool:
+        reader = self.fusing.items[self.reader]
+        assert isinstance(reader, Task)
+        value = reader.targets[-1]
+        later = self.fusing.readers.get(value, [])
+        if len(later) != 1 or value in self.fusing.external:
+            return False
+        last = self.fusing.items[later[0]]
+        if not isinstance(last, Task) or reader.kind != COMPOSE.takes or last.kind != COMPOSE.reads or is_wide(last):
+            return False
+        return isinstance(COMPOSE.apply(reader, last, value, _Around(self.fusing, reader, later[0])), Task)
+
     def value(self, name: str) -> Value:
         made = self.source.made.get(name)
         return made if made is not None else self.fusing.values[name]

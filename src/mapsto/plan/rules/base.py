@@ -44,6 +44,9 @@ class Around(Protocol):
     def between(self) -> bool:
         """Whether somebody who comes before the reader reads what the source makes."""
 
+    def passes_on(self) -> bool:
+        """Whether what the reader makes would be computed where it is read, and not be in memory."""
+
     def value(self, name: str) -> Value:
         """A value's type."""
 

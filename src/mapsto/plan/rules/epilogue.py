@@ -24,6 +24,8 @@ def _allowed(source: Task, reader: Task, value: str, around: Around) -> str:
         return f"{value} is read by something in between, or what is stored with it is"
     if around.alone(value):
         return ""
+    if around.passes_on():
+        return f"{value} is stored for others anyway, and {reader.targets[-1]} is computed of it where it is read"
     out = next((t for t in (*source.targets, *reader.targets[:-1]) if around.goes_out(t)), None)
     return f"{out} leaves the graph, and lies as the caller wants it" if out is not None else ""
 
