@@ -4,6 +4,7 @@
     seat    which dim each value lies innermost by: votes, and what tasks cost with each
     settle  homes, views, copies
     blocks  which contractions are done by blocks of rows with what reads their results
+    slices  which works of a batch are done together, one element of it after the other
     judge   what each task takes, and would take otherwise; what is better apart is fused anew without that
 """
 
@@ -16,6 +17,7 @@ from itertools import count
 from mapsto.ir.graph import Graph
 from mapsto.plan.asked import Asked
 from mapsto.plan.by_blocks import by_blocks
+from mapsto.plan.by_slices import by_slices
 from mapsto.plan.fuse import Together, fuse
 from mapsto.plan.guesses import guesses
 from mapsto.plan.home import as_it_comes
@@ -83,6 +85,7 @@ def _decided(
     items, homes = hand_on(items, setting, homes, names.fresh)
     items, homes, places = place_outputs(graph, items, setting, homes, names.fresh)
     items, homes = by_blocks(items, homes, {*going, *places.values(), *inputs}, prices)
+    items = by_slices(items, homes, {*going, *places.values(), *inputs}, prices)
     items = _named(items)
     basis = Basis(prices.asked.machine, prices.spec.source, tuple(prices.sizes.items()), _seats(wished, seated))
     return Mapped(graph, traits, items, homes, places, basis=basis), judge(items, homes, prices)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from mapsto.errors import ParseError
-from mapsto.ir.expr import Dim
+from mapsto.ir.expr import Dim, symbols
 from mapsto.ir.graph import Graph, Node
 from mapsto.ir.region import reads
 from mapsto.kernel.ast import Load
@@ -21,8 +21,9 @@ from mapsto.plan.plan import Plan, PlannedControl, PlannedItem, PlannedView, Wor
 from mapsto.plan.recipe import Recipe
 from mapsto.plan.rounds import ARMS, read_by, region_of
 from mapsto.plan.rules import FORMS, RULES, SIBLING_RULES, Refusal
+from mapsto.plan.sliced import PASSING, form_of_slices, layout_of_slice, sliced_join
 from mapsto.plan.slices import slice_of, without
-from mapsto.plan.task import Task
+from mapsto.plan.task import SLICED, Task
 from mapsto.plan.views import view_layout, view_source
 
 
@@ -187,6 +188,8 @@ class _Deriving:
                 return _done(siblings.join(tasks, self.setting.constants, self.setting.prefix))
         if recipe.rule == CHAIN:
             return _done(chain_join(*map(self.task, recipe.parts)))
+        if recipe.rule == SLICED:
+            return self._sliced(recipe)
         first = self.task(recipe.parts[0])
         rule = next((rule for rule in RULES if rule.name == recipe.rule), None)
         if rule is not None:
@@ -208,6 +211,21 @@ class _Deriving:
         if recipe.rule == "viewed":
             return self._viewed(first, names[0])
         raise ValueError(f"there is no rule {recipe.rule!r}")
+
+    def _sliced(self, recipe: Recipe) -> Task:
+        """Works done slice by slice; what passes lies as its home says, in one piece a slice."""
+        passing, *stages = recipe.parts
+        if passing.rule != PASSING:
+            raise ValueError(f"{SLICED} begins with {PASSING}(...)")
+        names = [part.name for part in passing.parts]
+        task = _done(sliced_join([self.task(stage) for stage in stages], names))
+        made = {name for stage in task.stages for name in stage.targets}
+        count = len(form_of_slices(task).lead)
+        for name in names:
+            layout = layout_of_slice(self.home(name).layout, count) if name in made else None
+            if layout is None or symbols(layout.elements):
+                raise ValueError(f"{name!r} does not pass: no stage makes it, or a slice of it is not in one piece")
+        return task
 
     def _columns(self, recipe: Recipe, name: str) -> Task:
         """The columns that one of siblings has in what they are together."""

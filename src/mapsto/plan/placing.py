@@ -25,7 +25,9 @@ from mapsto.plan.mapped import Mapped
 from mapsto.plan.patterns import Sizes, extent
 from mapsto.plan.prices import Prices
 from mapsto.plan.rules.base import Refusal
-from mapsto.plan.task import Task
+from mapsto.plan.task import SLICED, Task
+
+_PRODUCTS = ("contraction", CHAIN, SLICED)  # kinds of tasks whose times contractions decide
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,7 @@ class WorksToPlace:
         """What a device says of each task, by its name."""
         found = {}
         for task, quotes in forecast(self.mapped.items, self.mapped.homes, Prices(asked, self.sizes)):
-            times = correction.contraction if task.kind in ("contraction", CHAIN) else correction.rows
+            times = correction.contraction if task.kind in _PRODUCTS else correction.rows
             found[task.name] = _best(quotes, replace(asked.spec, power=power), times, units)
         return found
 
@@ -158,7 +160,7 @@ class WorksToPlace:
         own = item.first_nodes if isinstance(item, Task) else tuple(v.name for v in item.node.outputs[:1])
         ops = tuple(dict.fromkeys(node.op for task in inside for node in task.nodes))
         sources = tuple(dict.fromkeys(s for task in inside for s in task.sources))
-        is_contraction = isinstance(item, Task) and item.kind in ("contraction", CHAIN)
+        is_contraction = isinstance(item, Task) and item.kind in _PRODUCTS
         self.considered.append(Considered(item.name, ops, own, sources, priced, is_contraction))
         seconds = tuple(p.seconds for p in priced)
         self._jobs.append(Job(item.name, seconds, tuple(reads), tuple(self._values(targets)), held))

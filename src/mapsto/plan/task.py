@@ -16,13 +16,14 @@ from mapsto.plan.recipe import Recipe
 from mapsto.plan.works import Declined
 
 _NOTHING: frozenset[str] = frozenset()
+SLICED = "sliced"
 
 
 @dataclass(frozen=True)
 class Task:
     """`kind`: "rows" (statements), "contraction" (sums of products, `phases`, with statements on their results),
-    "routine" (a node whose code is written by hand) or "chain" (`stages`: tasks done one after the other by blocks of
-    rows, `plan.chain`).
+    "routine" (a node whose code is written by hand), "chain" (`stages`: tasks done one after the other by blocks of
+    rows, `plan.chain`) or "sliced" (stages done one after the other for each slice, `plan.sliced`).
 
     nodes: of the graph, in order. made: values that only its statements know. constants: that it makes of others.
     because: the rules that formed it, in words. refused: rules that did not apply.
@@ -47,6 +48,8 @@ class Task:
         """Values that it defines, in order."""
         if self.kind == "routine":
             return tuple(v.name for node in self.nodes for v in node.outputs)
+        if self.kind == SLICED:
+            return tuple(dict.fromkeys(t for s in self.stages for t in s.targets if t not in self.passing))
         if self.stages:
             return self.stages[-1].targets
         own = [self.phases[0].target] if self.phases else []
@@ -61,6 +64,11 @@ class Task:
         found = found.union(*(stage.reads for stage in self.stages))
         own = {*self.targets, ACCUMULATOR}.union(*(stage.targets for stage in self.stages))
         return found if found.isdisjoint(own) else found - own
+
+    @cached_property
+    def passing(self) -> frozenset[str]:
+        """Values that its stages pass on, which are in memory a slice at a time."""
+        return frozenset(part.name for part in self.recipe.parts[0].parts) if self.kind == SLICED else _NOTHING
 
     @cached_property
     def values(self) -> dict[str, Value]:

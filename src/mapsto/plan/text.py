@@ -204,7 +204,7 @@ _FORMAT = re.compile(
     rf"(?: because (?P<because>{TEXT}))?$"
 )
 _TRAIT = re.compile(r"(?P<name>\w+) (?P<number>\d{1,9})$")
-_WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine|chain) = (?P<recipe>.+)$")
+_WORK = re.compile(r"work (?P<name>\S+) (?P<kind>rows|contraction|routine|chain|sliced) = (?P<recipe>.+)$")
 _VIEW = re.compile(rf"view (?P<name>\S+) (?P<value>{NAME}) of (?P<of>{NAMES}) = (?P<recipe>.+)$")
 _CONTROL = re.compile(r"control (?P<name>\S+) (?P<node>\d{1,9})$")
 _REGION = re.compile(rf"region (?P<name>\S+) (?P<node>{NAME})$")

@@ -229,6 +229,7 @@ class _Checking:
             self.seen |= reads_of(item) & self.parts.keys()
             self.seen |= written
             if isinstance(item, Task):
+                self.seen |= item.passing
                 self.in_memory(item)
                 self.copying(item)
             if isinstance(item, View):

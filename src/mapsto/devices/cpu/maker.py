@@ -16,6 +16,7 @@ from mapsto.devices.making.code import Shared, Unwritten
 from mapsto.devices.making.contractions import template_calls
 from mapsto.devices.making.points import point_calls
 from mapsto.devices.making.quotes import Quoting
+from mapsto.devices.making.sliced import slice_calls
 from mapsto.devices.making.tasks import Templates, make_task, near_kernels
 from mapsto.devices.making.tile_quotes import TileTemplate
 from mapsto.devices.making.winograd import tuned_template
@@ -51,7 +52,7 @@ class CpuMaker:
         core = isa.core
         self._templates = Templates(
             partial(template_calls, core=core), partial(point_calls, core=core), partial(tuned_template, core=core),
-            partial(chain_calls, core=core),
+            partial(chain_calls, core=core), partial(slice_calls, core=core),
         )
         self.offers = Quoting(self._shared, constants, self.spec, TileTemplate(core)).offers
 

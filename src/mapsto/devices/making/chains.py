@@ -5,27 +5,21 @@ each share of the blocks has its own.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from mapsto.devices.contraction.core import Core
-from mapsto.devices.generic.cost import estimate
-from mapsto.devices.generic.processor import Processor
 from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
-from mapsto.devices.making.code import MadeKernel, TaskCode, Unwritten, Ways, grain_of
+from mapsto.devices.making.code import TaskCode, Ways
 from mapsto.devices.making.contractions import WholeOperand, phase_calls, template_reach
+from mapsto.devices.making.inlined import Divided, KeptFunctions, PartCall, inlined_call
 from mapsto.devices.making.template_names import BLOCKS
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, add, ceildiv, floordiv, minimum, mod, mul, product, sym, symbols
+from mapsto.ir.expr import Dim, Expr, product, sym
 from mapsto.ir.expr_rewrite import substitute
 from mapsto.ir.graph import Value
-from mapsto.loop import ast as loop
-from mapsto.loop.ast import Function, Param
-from mapsto.loop.inlining import PartOf, inlined
-from mapsto.loop.text import format_function
 from mapsto.plan.chain import ChainForm, RowBlock, block_of, form_of
 from mapsto.plan.home import Home
 from mapsto.plan.layout import plain
@@ -76,120 +70,6 @@ def _chosen(form: ChainForm, near: int) -> BlockPlan:
     return BlockPlan(chosen, min(items, _SHARES) if isinstance(items, int) else _SHARES)
 
 
-class _Kept:
-    """A `making.code.MadeFor` that keeps functions as they are, to be parts of others."""
-
-    def __init__(self, processor: Processor, core: Core, fused: bool) -> None:
-        self.processor, self.core, self.fused = processor, core, fused
-        self.functions: dict[str, Function | Unwritten] = {}
-
-    def add(self, function: Function, optimizer: str) -> str:
-        """See `MadeFor`."""
-        return self._name(_digest(format_function(function)), function)
-
-    def add_later(self, source: Unwritten, optimizer: str) -> str:
-        """See `MadeFor`."""
-        return self._name(source.key, source)
-
-    def _name(self, key: str, function: Function | Unwritten) -> str:
-        self.functions.setdefault(key, function)
-        return key
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-@dataclass(frozen=True)
-class ChainStage:
-    """One stage in canonical names. key: of its source. operands: which parameter of the chain each of its own is, and
-    whether that is scratch. dims: of its function, by its order; extent: all of its range.
-    """
-
-    key: str
-    operands: tuple[int, ...]
-    dims: tuple[Dim, ...]
-    extent: Dim
-
-
-@dataclass(frozen=True)
-class ChainCode:
-    """A chain in canonical names. scratch: parameters of which each share has so many elements of its own. outer:
-    symbols of starts with how many there are; row: of the row dim's; rows: of a block's rows, `count` but in the last.
-    """
-
-    stages: tuple[ChainStage, ...]
-    params: tuple[Param, ...]
-    scratch: tuple[tuple[int, Dim], ...]
-    outer: tuple[tuple[str, Dim], ...]
-    row: str
-    rows: str
-    extent: Dim
-    count: int
-    shares: int
-    dims: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class UnwrittenChain:
-    """A `making.code.Unwritten`."""
-
-    code: ChainCode
-    sources: tuple[Function | Unwritten, ...]
-
-    @property
-    def key(self) -> str:
-        return f"{BLOCKS} {_digest(repr(self.code))}"
-
-    def write(self) -> Function:
-        return _Writing(self.code).function(self.sources)
-
-
-class _Writing:
-    def __init__(self, code: ChainCode) -> None:
-        self.code, self.counter = code, 0
-
-    def fresh(self, hint: str) -> str:
-        self.counter += 1
-        return f"{hint}_c{self.counter}"
-
-    def function(self, sources: Sequence[Function | Unwritten]) -> Function:
-        code, share = self.code, sym("share")
-        blocks = ceildiv(code.extent, code.count)
-        items = product([*(extent for _, extent in code.outer), blocks])
-        arrays: list[loop.Alloc] = []
-        body: list[loop.Statement] = [*self._starts(blocks)]
-        for stage, source in zip(code.stages, sources, strict=True):
-            own, made = self._stage(stage, source if isinstance(source, Function) else source.write(), share)
-            arrays += own
-            body += made
-        first = floordiv(mul(share, items), code.shares)
-        stop = floordiv(mul(add(share, 1), items), code.shares)
-        whole = loop.For("share", sym("begin"), sym("end"), (loop.For("item", first, stop, tuple(body)),))
-        return Function("kernel", code.params, code.dims, (*arrays, whole))
-
-    def _starts(self, blocks: Dim) -> Iterator[loop.Statement]:
-        """Where an item starts: the blocks of one point of the outer dims one after the other."""
-        code, item = self.code, sym("item")
-        yield loop.LetIndex(code.row, mul(mod(item, blocks), code.count))
-        yield loop.LetIndex(code.rows, minimum(code.count, code.extent - sym(code.row)))
-        rest = floordiv(item, blocks)
-        found: list[loop.Statement] = []
-        for name, extent in reversed(code.outer):
-            found.insert(0, loop.LetIndex(name, mod(rest, extent)))
-            rest = floordiv(rest, extent)
-        yield from found
-
-    def _stage(self, stage: ChainStage, source: Function, share: Dim) -> tuple[list[loop.Alloc], list[loop.Statement]]:
-        region = dict(self.code.scratch)
-        operands = {
-            param.name: PartOf(self.code.params[at].name, mul(share, region[at]) if at in region else 0)
-            for param, at in zip(source.params, stage.operands, strict=True)
-        }
-        sizes = dict(zip(source.dims, stage.dims, strict=True))
-        return inlined(source, (0, stage.extent), operands, sizes, self.fresh)
-
-
 def chain_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall]:
     """The calls that compute a chain: what packs operands, then the chain. Raises ValueError where an operand of a
     stage cannot be reached by strides.
@@ -212,7 +92,7 @@ class _Making:
         self.even = isinstance(form.rows, int) and form.rows % self.plan.rows == 0
         self.block = RowBlock({**self.starts, form.row: self.row}, self.plan.rows if self.even else self.rows)
         self.scratch: dict[str, str] = {}  # what passes -> the scratch that it lies in
-        self.inner = code.shared.parts(lambda: _Kept(code.target.processor, core, code.target.fused))
+        self.inner = code.shared.parts(lambda: KeptFunctions(code.target.processor, core, code.target.fused))
 
     def calls(self) -> list[KernelCall]:
         task, code, form = self.task, self.code, self.form
@@ -280,58 +160,8 @@ class _Making:
 
     def _call(self, made: Sequence[KernelCall]) -> KernelCall:
         """One call of all stages."""
-        names = _Numbered({str(s): f"start{n}" for n, s in enumerate(self.starts.values())})
-        names.own.update({str(self.row): "row", str(self.rows): "rows"})
-        operands = list(dict.fromkeys(self.scratch.get(name, name) for call in made for name in call.operands))
-        written = {self.scratch.get(call.operands[at], call.operands[at]) for call in made for at in call.writes}
-        stages = tuple(
-            ChainStage(
-                call.function,
-                tuple(operands.index(self.scratch.get(name, name)) for name in call.operands),
-                tuple(map(names.dim, call.dims)),
-                names.dim(call.extent),
-            )
-            for call in made
+        outer = tuple((str(self.starts[d]), extent) for d, extent in self.form.outer)
+        divided = Divided(
+            BLOCKS, outer, self.plan.shares, str(self.row), str(self.rows), self.form.rows, self.plan.rows
         )
-        homes = self.code.homes
-        params = tuple(Param(f"p{n}", homes[name].dtype, name in written) for n, name in enumerate(operands))
-        own = {operands.index(name): names.dim(homes[name].layout.shape[1]) for name in self.scratch.values()}
-        outer = tuple(
-            (f"start{n}", names.dim(extent)) for n, (_, extent) in enumerate(self.form.outer)
-        )
-        extent = names.dim(self.form.rows)
-        code = ChainCode(
-            stages, params, tuple(own.items()), outer, "row", "rows", extent, self.plan.rows, self.plan.shares,
-            tuple(names.sizes.values()),
-        )  # fmt: skip
-        kept = self.inner.target
-        assert isinstance(kept, _Kept)
-        source = UnwrittenChain(code, tuple(kept.functions[call.function] for call in made))
-        kernel = self.code.shared.kernel(
-            (BLOCKS, code), lambda: MadeKernel(self.code.add_unwritten(source, "none"), code.shares, (), code.dims)
-        )
-        work = sum(estimate(c.multiplications()) for stage in self.task.stages for c in stage.phases)
-        core = self.core
-        grain = grain_of(work / (core.accumulator_lanes * core.fma_per_cycle), code.shares, self.code.target.processor)
-        writes = tuple(n for n, name in enumerate(operands) if name in written)
-        dims = tuple(names.actual(name) for name in kernel.dims)
-        return KernelCall(
-            kernel.function, tuple(operands), writes, dims, kernel.extent, self.task, grain, work
-        )
-
-
-@dataclass
-class _Numbered:
-    """Names for sizes in order of appearance. own: symbols that the chain's function itself defines."""
-
-    own: dict[str, str]
-    sizes: dict[str, str] = field(default_factory=dict)
-
-    def dim(self, e: Dim) -> Dim:
-        at: dict[str, Dim] = {}
-        for name in sorted(symbols(e)):
-            at[name] = sym(self.own.get(name) or self.sizes.setdefault(name, f"s{len(self.sizes)}"))
-        return substitute(e, at)
-
-    def actual(self, canonical: str) -> Dim:
-        return next(sym(name) for name, own in self.sizes.items() if own == canonical)
+        return inlined_call(self.task, self.code, self.core, [PartCall(call) for call in made], self.scratch, divided)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.sums import contraction_stmts
-from mapsto.devices.making.template_names import BLOCKS, LOOPS, NOTHING, ROUTINE, TILES, WINOGRAD
+from mapsto.devices.making.template_names import BLOCKS, LOOPS, NOTHING, ROUTINE, SLICES, TILES, WINOGRAD
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Expr
 from mapsto.ir.graph import Value
@@ -36,7 +36,8 @@ from mapsto.plan.patterns import Sizes, extent, number
 from mapsto.plan.routine_tally import routine_tally
 from mapsto.plan.row_tally import rows_tally
 from mapsto.plan.rules.base import Refusal
-from mapsto.plan.task import Task
+from mapsto.plan.sliced import form_of_slices, layout_of_slice
+from mapsto.plan.task import SLICED, Task
 
 # What counts of kernels of different kinds are good for: loops must take less by that before they displace a template.
 GOOD_TO = 1.5
@@ -85,6 +86,8 @@ class Quoting:
             return (Quote(NOTHING, quoted(NOTHING, (), self.spec).cost),)
         if task.kind == CHAIN:
             return (self.chain(task, homes, sizes, distances or {}),)
+        if task.kind == SLICED:
+            return (self.slices(task, homes, sizes, distances or {}),)
         if task.kind == "routine":
             return (quoted(ROUTINE, (one.routine(),), self.spec),)
         if task.kind == "rows":
@@ -106,6 +109,23 @@ class Quoting:
             offers = self.offers(stage, {**homes, **passing}, sizes, {**distances, **near})
             tallies += next(offer for offer in offers if isinstance(offer, Quote)).tallies
         return quoted(BLOCKS, tallies, self.spec)
+
+    def slices(
+        self, task: Task, homes: Mapping[str, Home], sizes: Mapping[str, int], distances: Mapping[str, float]
+    ) -> Quote:
+        """The stages one after the other, with what passes between them a slice away."""
+        count = len(form_of_slices(task).lead)
+        of_slices = {name: layout_of_slice(homes[name].layout, count) for name in task.passing if name in homes}
+        near = {
+            name: float(number(layout.elements, Sizes.of(sizes)) * homes[name].dtype.size)
+            for name, layout in of_slices.items()
+            if layout is not None
+        }
+        tallies: list[Tally] = []
+        for stage in task.stages:
+            offers = self.offers(stage, homes, sizes, {**distances, **near})
+            tallies += next(offer for offer in offers if isinstance(offer, Quote)).tallies
+        return quoted(SLICES, tallies, self.spec)
 
 
 @dataclass(frozen=True)

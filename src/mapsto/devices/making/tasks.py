@@ -11,14 +11,14 @@ from mapsto.devices.maker import KernelCall, Made, NearKernel, Rival
 from mapsto.devices.making.code import Shared, TaskCode
 from mapsto.devices.making.handwritten import routine_calls
 from mapsto.devices.making.sums import contraction_stmts
-from mapsto.devices.making.template_names import BLOCKS, LOOPS, NOTHING, ROUTINE, TILES, WINOGRAD
+from mapsto.devices.making.template_names import BLOCKS, LOOPS, NOTHING, ROUTINE, SLICES, TILES, WINOGRAD
 from mapsto.devices.making.usual import usual_case
 from mapsto.errors import ParseError
 from mapsto.ir.expr import mul
 from mapsto.plan.chain import CHAIN
 from mapsto.plan.home import Home
 from mapsto.plan.plan import Offer
-from mapsto.plan.task import Task
+from mapsto.plan.task import SLICED, Task
 from mapsto.runtime.arrays import ConstantArray
 
 # Between the schedules of one task's kernels.
@@ -31,13 +31,15 @@ Tiles = Callable[[Task, TaskCode], list[KernelCall] | None]
 @dataclass(frozen=True)
 class Templates:
     """What a device makes contractions by. winograd: None where it does none so. tuned: the template that was measured
-    to be faster for a task, where one was. chain: of chains (which raises ValueError where it does not apply).
+    to be faster for a task, where one was. chain, slices: of chains, and of what is done slice by slice (which raise
+    ValueError where they do not apply).
     """
 
     tiles: Tiles
     winograd: Tiles | None = None
     tuned: Callable[[Task, TaskCode], str | None] | None = None
     chain: Callable[[Task, TaskCode], list[KernelCall]] | None = None
+    slices: Callable[[Task, TaskCode], list[KernelCall]] | None = None
 
 
 def make_task(
@@ -128,6 +130,10 @@ def _one_case(
         if templates is None or templates.chain is None:
             raise ValueError("there is no template for chains")
         return BLOCKS, templates.chain(task, code)
+    if task.kind == SLICED:
+        if templates is None or templates.slices is None:
+            raise ValueError("there is no template for works that are done slice by slice")
+        return SLICES, templates.slices(task, code)
     if task.kind != "contraction":
         return LOOPS, [code.rows_call(task.stmts)]
     if templates is not None and templates.winograd is not None and template == WINOGRAD:

@@ -2,4 +2,5 @@
 
 from __future__ import annotations
 
-NOTHING, ROUTINE, TILES, WINOGRAD, LOOPS, BLOCKS = "nothing", "routine", "tiles", "winograd", "loops", "blocks"
+NOTHING, ROUTINE, TILES, WINOGRAD, LOOPS = "nothing", "routine", "tiles", "winograd", "loops"
+BLOCKS, SLICES = "blocks", "slices"  # of chains, of what is done slice by slice
