@@ -18,6 +18,7 @@ from mapsto.ir.region import Region, reads
 from mapsto.ops.builder import Builder
 from mapsto.ops.registry import Gradient, op
 from mapsto.ops.unrolled import RECURRENT, unrolled
+from mapsto.passes.padded_sums import parts_joined
 from mapsto.passes.retrace import copy_into, retrace
 from mapsto.passes.sites import Site
 from mapsto.passes.softmax_gradient import gradient_of_softmax, is_shift, softmax_of
@@ -28,24 +29,31 @@ _WITHOUT_OUTPUTS = ("bind_dim", "require", "bounds_check")
 
 @dataclass
 class _Sums:
-    """The gradients that values have got so far, by the values' names. even: axes along which all that a value has got
-    adds up to zero.
+    """The gradients that values have got so far, by the values' names, term by term. even: axes along which all that a
+    value has got adds up to zero.
     """
 
-    values: dict[str, Value] = field(default_factory=dict)
+    terms: dict[str, list[Value]] = field(default_factory=dict)
     even: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def get(self, name: str) -> Value | None:
-        return self.values.get(name)
+    def of(self, builder: Builder, name: str) -> Value | None:
+        """The sum; None where there is nothing of it."""
+        terms = self.terms.get(name)
+        if terms is None:
+            return None
+        total, *others = parts_joined(builder, terms) if len(terms) > 1 else terms
+        for term in others:
+            total = builder.one("add", [total, term])
+        self.terms[name] = [total]
+        return total
 
-    def add(self, builder: Builder, name: str, value: Value, even: tuple[int, ...] = ()) -> None:
+    def add(self, name: str, value: Value, even: tuple[int, ...] = ()) -> None:
         """even: axes along which `value` adds up to zero."""
-        if name not in self.values:
-            self.values[name], self.even[name] = value, even
-            return
-        self.values[name] = builder.one("add", [self.values[name], value])
-        if self.even[name] != even:
-            self.even[name] = ()
+        terms = self.terms.setdefault(name, [])
+        if terms and self.even[name] != even:
+            even = ()
+        terms.append(value)
+        self.even[name] = even
 
 
 def gradient(graph: Graph, loss: str, wrt: Sequence[str]) -> Graph:
@@ -109,7 +117,7 @@ def _of_loss(builder: Builder, loss: Value, wrt: Sequence[Value]) -> list[Value]
         raise ShapeError(f"{wrong[0]} is no float: nothing can be differentiated by it")
     with builder.source("loss"):
         sums = _Sums()
-        sums.add(builder, loss.name, builder.one("full", [], shape=loss.shape, value=1.0, dtype=loss.dtype))
+        sums.add(loss.name, builder.one("full", [], shape=loss.shape, value=1.0, dtype=loss.dtype))
     return _backward(builder, sums, wrt)
 
 
@@ -119,16 +127,16 @@ def _backward(builder: Builder, sums: _Sums, wrt: Sequence[Value]) -> list[Value
     makers = {value.name: node for node in forward for value in node.outputs}
     depends = _dependents(forward, {value.name for value in wrt})
     for node in reversed(forward):
-        incoming = [sums.get(value.name) for value in node.outputs]
-        if not any(g is not None for g in incoming) or not any(n in depends for n in reads(node)):
+        if not any(value.name in sums.terms for value in node.outputs) or not any(n in depends for n in reads(node)):
             continue
-        softmax = softmax_of(node, makers)
-        if softmax is None or not incoming[0]:
-            _add_gradients(builder, node, incoming, depends, sums)
-        elif softmax.z.name in depends:
-            with builder.source(*node.provenance):
+        with builder.source(*node.provenance):
+            incoming = [sums.of(builder, value.name) for value in node.outputs]
+            softmax = softmax_of(node, makers)
+            if softmax is None or incoming[0] is None:
+                _add_gradients(builder, node, incoming, depends, sums)
+            elif softmax.z.name in depends:
                 passed = gradient_of_softmax(builder, node, softmax, incoming[0])
-                sums.add(builder, softmax.z.name, passed, softmax.axes)
+                sums.add(softmax.z.name, passed, softmax.axes)
     return [_result(builder, value, sums) for value in wrt]
 
 
@@ -149,19 +157,18 @@ def _add_gradients(
         return
     nesting, rule = op(node.op).nesting, op(node.op).gradient
     regions = () if nesting is None else nesting.regions(node)
-    with builder.source(*node.provenance):
-        if regions and all(not region.starts for region in regions):
-            names = [name for name in sorted(reads(node)) if name in depends]
-            passed = _of_choice(builder, node, regions, incoming, names)
-        elif rule is not None:
-            names, passed = list(node.inputs), _by_rule(builder, node, rule, incoming)
-            if node.op == "sub" and is_shift(node, builder.lookup(node.inputs[1]), sums.even[node.output.name]):
-                passed = [passed[0], None]
-        else:
-            raise _without_gradient(node)
-        for name, value in zip(names, passed, strict=True):
-            if value is not None and name in depends:
-                sums.add(builder, name, value)
+    if regions and all(not region.starts for region in regions):
+        names = [name for name in sorted(reads(node)) if name in depends]
+        passed = _of_choice(builder, node, regions, incoming, names)
+    elif rule is not None:
+        names, passed = list(node.inputs), _by_rule(builder, node, rule, incoming)
+        if node.op == "sub" and is_shift(node, builder.lookup(node.inputs[1]), sums.even[node.output.name]):
+            passed = [passed[0], None]
+    else:
+        raise _without_gradient(node)
+    for name, value in zip(names, passed, strict=True):
+        if value is not None and name in depends:
+            sums.add(name, value)
 
 
 def _by_rule(
@@ -198,7 +205,7 @@ def _of_choice(
         for name, at in zip(region.graph.outputs, region.results, strict=True):
             g = None if at is None else incoming[at]
             if g is not None:
-                sums.add(inner, values[name].name if name in values else name, g)
+                sums.add(values[name].name if name in values else name, g)
         graphs.append(inner.finish(_backward(inner, sums, wrt)))
     inputs = [builder.lookup(name) if name else None for name in node.inputs]
     return builder.add(node.op, inputs, node.attrs, graphs)
@@ -225,8 +232,8 @@ def _again(inner: Builder, graph: Graph) -> dict[str, Value]:
 
 def _result(builder: Builder, value: Value, sums: _Sums) -> Value:
     """The gradient of a value; zeros where the loss does not depend on it."""
-    if (found := sums.get(value.name)) is not None:
-        return found
     dtype: DType = value.dtype
     with builder.source(f"gradient {value.name}"):
+        if (found := sums.of(builder, value.name)) is not None:
+            return found
         return builder.one("full", [], shape=value.shape, value=0.0, dtype=dtype)
