@@ -280,6 +280,11 @@ class _Around:
     def between(self) -> bool:
         return any(r < self.reader for t in self.source.targets for r in self.fusing.readers.get(t, ())[:1])
 
+    def columns(self, value: str) -> int | None:
+        at = self.fusing.producer.get(value)
+        maker = None if at is None else self.fusing.items[at]
+        return maker.phases[0].column_dim if isinstance(maker, Task) and maker.phases else None
+
     def passes_on(self) -> bool:
         reader = self.fusing.items[self.reader]
         assert isinstance(reader, Task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mapsto.ir.expr import product
 from mapsto.kernel.compose import is_movement
 from mapsto.plan.contraction import absorb
 from mapsto.plan.recipe import made
@@ -33,7 +34,16 @@ def _join(source: Task, reader: Task, value: str) -> Task | Refusal:
 
 
 def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) -> str:
-    return ""  # nothing is computed, and nothing is read twice
+    """Nothing is computed, and nothing is read twice; but what lies otherwise than it is multiplied is copied whole."""
+    (phase,) = joined.phases
+    whole = around.value(phase.a.tensor)
+    along = around.columns(phase.a.tensor)
+    if along is None or along == phase.channel_dim:
+        return ""
+    part, all_of_it = (product(around.value(name).shape) for name in (value, whole.name))
+    if isinstance(part, int) and isinstance(all_of_it, int) and part >= all_of_it or part == all_of_it:
+        return ""
+    return f"{value} is a part of {whole.name}, which is made along its dim {along} and read along {phase.channel_dim}"
 
 
 def only_moves(task: Task) -> bool:

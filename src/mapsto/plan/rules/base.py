@@ -47,6 +47,9 @@ class Around(Protocol):
     def passes_on(self) -> bool:
         """Whether what the reader makes would be computed where it is read, and not be in memory."""
 
+    def columns(self, value: str) -> int | None:
+        """Which dim of a value holds the columns of the contraction that makes it; None where none does."""
+
     def value(self, name: str) -> Value:
         """A value's type."""
 
