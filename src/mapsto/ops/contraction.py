@@ -149,7 +149,7 @@ def _matmul_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) ->
     if left.rank == full.rank == 2:
         dy = _product_of_rows(b, left, full)
     else:
-        dy = sum_to(b, b.one("matmul", [_transposed(b, left), full]), right.shape)
+        dy = sum_to(b, _transposed_product(b, left, full), right.shape)
     return [b.one("reshape", [dx], shape=x.shape), b.one("reshape", [dy], shape=y.shape)]
 
 
@@ -161,10 +161,26 @@ def _product_of_rows(b: Making, x: Value, g: Value) -> Value:
     rows = x.shape[0]
     part = next((n for n in range(_ROWS, _ROWS // 4, -1) if rows % n == 0), 0) if isinstance(rows, int) else 0
     if not part or not isinstance(rows, int) or rows < 2 * _ROWS:
-        return b.one("matmul", [_transposed(b, x), g])
+        return _transposed_product(b, x, g)
     own, other = (b.one("reshape", [v], shape=(rows // part, part, v.shape[1])) for v in (x, g))
-    products = b.one("matmul", [_transposed(b, own), other])
-    return b.one("reduce", [products], kind="sum", axes=(0,), keepdims=False)
+    turned = _is_wider(own, other)
+    products = b.one("matmul", [_transposed(b, other), own] if turned else [_transposed(b, own), other])
+    total = b.one("reduce", [products], kind="sum", axes=(0,), keepdims=False)
+    return _transposed(b, total) if turned else total
+
+
+def _transposed_product(b: Making, x: Value, g: Value) -> Value:
+    """x^T g: the narrower operand is what is transposed, as that is done in memory, and the result where the other one
+    would have been.
+    """
+    if _is_wider(x, g):
+        return _transposed(b, b.one("matmul", [_transposed(b, g), x]))
+    return b.one("matmul", [_transposed(b, x), g])
+
+
+def _is_wider(x: Value, g: Value) -> bool:
+    wide, narrow = x.shape[-1], g.shape[-1]
+    return isinstance(wide, int) and isinstance(narrow, int) and wide > narrow
 
 
 def _transposed(b: Making, v: Value) -> Value:

@@ -9,21 +9,24 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, sym
 from mapsto.ir.graph import Value
 from mapsto.kernel.ast import Iter, ranges_of
-from mapsto.plan.layout import Layout, blocked, permuted, plain
+from mapsto.plan.layout import Layout, blocked, in_panels, permuted, plain
 from mapsto.plan.traits import Traits
 
 Border = tuple[tuple[int, int], ...]
 
 
 class Inner(NamedTuple):
-    """The dim that lies innermost: in blocks where it is long enough and the maker has a use for them, or `whole`."""
+    """The dim that lies innermost: in blocks where it is long enough and the maker has a use for them, or `whole`, or
+    in `panels`, which are blocks of the last dim, one after the other.
+    """
 
     dim: int
     whole: bool = False
+    panels: bool = False
 
     def __str__(self) -> str:
         """As plans have it."""
-        return f"{self.dim} whole" if self.whole else str(self.dim)
+        return f"{self.dim} whole" if self.whole else f"{self.dim} panels" if self.panels else str(self.dim)
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,19 @@ def as_it_comes(value: Value) -> Home:
 
 
 def layout_for(
-    shape: tuple[Dim, ...], inner: int | None, traits: Traits, border: Border = (), whole: bool = False
+    shape: tuple[Dim, ...],
+    inner: int | None,
+    traits: Traits,
+    border: Border = (),
+    whole: bool = False,
+    panels: bool = False,
 ) -> Layout:
     """The layout with one dim innermost (blocked where long enough, for a maker that has a use for blocks, unless it is
-    to be whole) and a border.
+    to be whole; the last dim where it is to be in panels) and a border.
     """
     rank = len(shape)
+    if panels and inner is not None and traits.block:
+        return in_panels(shape, inner, traits.block, border or None)
     if inner is None or rank == 0 or inner == rank - 1:
         return permuted(shape, range(rank), border or None)
     extent = shape[inner]

@@ -151,6 +151,14 @@ def blocked(
     return _with_strides(shape, [*axes, (dim, 1, block)], border or [(0, 0)] * len(shape))
 
 
+def in_panels(shape: Sequence[Dim], dim: int, block: int, border: Sequence[tuple[int, int]] | None = None) -> Layout:
+    """`dim` in blocks that lie one after the other, each with all of the other dims in it: `[C/16][N][H][W][16]`, as
+    the second operand of a product is packed whose columns it holds.
+    """
+    others: list[tuple[int, int, int | None]] = [(d, 1, None) for d in range(len(shape)) if d != dim]
+    return _with_strides(shape, [(dim, block, None), *others, (dim, 1, block)], border or [(0, 0)] * len(shape))
+
+
 def of_place(shape: Sequence[Dim], names: Sequence[str], place: Dim, block: int, elements: Dim) -> Layout | None:
     """The layout whose place is a given expression over one iterator a dim; None where it is neither affine nor
     blocked in some dim (in no dim where block is 0).

@@ -96,8 +96,9 @@ class _Settling:
                 because, layout = "row-major", layout_for(value.shape, None, self.setting.traits, border)
             else:
                 how = " in one piece, as groups of channels cross blocks" if inner.whole else ""
+                how = " in panels, as a product reads its columns" if inner.panels else how
                 because = f"dim {inner.dim} innermost{how}, as most of its readers and writers want"
-                layout = layout_for(value.shape, inner.dim, self.setting.traits, border, inner.whole)
+                layout = layout_for(value.shape, inner.dim, self.setting.traits, border, inner.whole, inner.panels)
             home = Home(name, value.dtype, layout, because)
         self.homes[name] = home
         return home

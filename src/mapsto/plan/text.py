@@ -8,7 +8,7 @@
     machine <digest> <source>       the figures that costs were counted with
     size <name> <number>            what an open size was taken for
     seats <seconds> bound <seconds> voted <seconds> by <method> losses <exact|bounds>
-    beaten inner <dim|dim whole|-> of <value>, <value>... by <seconds>
+    beaten inner <dim|dim whole|dim panels|-> of <value>, <value>... by <seconds>
     work <name> <kind> = <recipe>
       writes <value>, <value>...
       as <template> "<schedule>"
@@ -228,7 +228,7 @@ _SEATS = re.compile(
     r" losses (?P<losses>exact|bounds)$"
 )
 _BEATEN_INNER = re.compile(
-    rf"beaten inner (?P<dim>-|\d{{1,9}}(?: whole)?) of (?P<values>{NAMES}) by (?P<loss>{_NUMBER})$"
+    rf"beaten inner (?P<dim>-|\d{{1,9}}(?: whole| panels)?) of (?P<values>{NAMES}) by (?P<loss>{_NUMBER})$"
 )
 _BEATEN_AS = re.compile(rf"beaten as (?P<template>\S+) (?P<schedule>{TEXT}) by (?P<loss>{_NUMBER})$")
 _BEATEN_APART = re.compile(rf"beaten apart (?P<value>{NAME}) by (?P<loss>{_NUMBER})$")

@@ -17,7 +17,7 @@ from mapsto.ir.region import nested
 from mapsto.plan.chain import CHAIN
 from mapsto.plan.home import Home, layout_for
 from mapsto.plan.items import Branches, Item, Looped, View, reads_of, targets_of, tasks
-from mapsto.plan.layout import Layout, permuted, plain
+from mapsto.plan.layout import Layout, in_panels, permuted, plain
 from mapsto.plan.mapped import Mapped
 from mapsto.plan.names import prefix_in
 from mapsto.plan.recipe import Recipe
@@ -351,5 +351,7 @@ def _is_regular(layout: Layout, traits: Traits) -> bool:
         return True
     dims = [axis.dim for axis in layout.axes]
     if len(dims) == rank and layout == permuted(layout.shape, dims, layout.border):
+        return True
+    if rank and traits.block and layout == in_panels(layout.shape, rank - 1, traits.block, layout.border):
         return True
     return any(layout == layout_for(layout.shape, inner, traits, layout.border) for inner in range(rank))

@@ -44,7 +44,7 @@ class Seat:
 class Wishes:
     """`kept`: values in memory, as somebody outside their task reads them. `fixed`: those that must be row-major and
     whole. `seats`: how all others may lie. `inner`: the dim that a value wants innermost. `border`: elements before
-    and after each dim that hold zero.
+    and after each dim that hold zero; `apart`: where that only keeps rows apart, which panels need not be.
     """
 
     kept: frozenset[str]
@@ -52,10 +52,11 @@ class Wishes:
     seats: tuple[Seat, ...]
     inner: Mapping[str, Inner]
     border: Mapping[str, Border]
+    apart: Mapping[str, Border] = field(default_factory=dict)
 
     def seated(self, choice: Mapping[int, int]) -> Wishes:
         """With these seats (by their numbers) in another of their dims."""
-        inner = dict(self.inner)
+        inner, border = dict(self.inner), dict(self.border)
         for at, chosen in choice.items():
             found = self.seats[at].inners[chosen]
             for name in self.seats[at].values:
@@ -63,7 +64,12 @@ class Wishes:
                     inner.pop(name, None)
                 else:
                     inner[name] = found
-        return replace(self, inner=inner)
+                if name in self.apart:
+                    if found is not None and found.panels:
+                        border.pop(name, None)
+                    else:
+                        border[name] = self.apart[name]
+        return replace(self, inner=inner, border=border)
 
 
 def wishes(
@@ -80,13 +86,17 @@ def wishes(
     every = list(walk(items))
     kept, fixed = _kept(every, ports), _fixed(every) | ports | constants
     seats = _seats(every, values, kept, fixed, constants)
+    border = _borders(every, values)
+    multiplied = _multiplied(every)
+    seats = [_with_panels(s, multiplied, values, border, traits) for s in seats]
     held = {name: dim for name, dim in pinned.items() if name in kept - fixed and (dim or 0) < values[name].rank}
     seats = [Seat(tuple(n for n in s.values if n not in held), s.inners, s.voted) for s in seats]
     seats += [Seat((name,), (None if dim is None else Inner(dim),)) for name, dim in held.items()]
-    border = _borders(every, values)
-    for name, apart in _apart(every, values, traits).items():
-        border[name] = wider(border.get(name), apart)
-    wished = Wishes(frozenset(kept), frozenset(fixed), tuple(s for s in seats if s.values), {}, border)
+    crowded = _apart(every, values, traits)
+    apart = {name: need for name, need in crowded.items() if name not in border}
+    for name, need in crowded.items():
+        border[name] = wider(border.get(name), need)
+    wished = Wishes(frozenset(kept), frozenset(fixed), tuple(s for s in seats if s.values), {}, border, apart)
     return wished.seated({at: seat.voted for at, seat in enumerate(wished.seats)})
 
 
@@ -164,6 +174,36 @@ def _seats(
         if inners:
             seats.append(Seat(tuple(names), (*inners, *([None] if Inner(rank - 1) not in inners else []))))
     return seats
+
+
+def _with_panels(
+    seat: Seat, multiplied: Set[str], values: Mapping[str, Value], border: Mapping[str, Border], traits: Traits
+) -> Seat:
+    """A seat that may be in panels as well, where a product may have one of its values for the operand that is packed.
+    multiplied: all such values.
+    """
+    if not traits.block or any(name in border for name in seat.values):
+        return seat
+    shapes = [values[name].shape for name in seat.values]
+    if any(len(s) < 2 or not isinstance(s[-1], int) or s[-1] % traits.block or s[-1] <= traits.block for s in shapes):
+        return seat
+    if not any(name in multiplied for name in seat.values):
+        return seat
+    return replace(seat, inners=(*seat.inners, Inner(len(shapes[0]) - 1, panels=True)))
+
+
+def _multiplied(items: Sequence[Item]) -> set[str]:
+    """Values that products pack in a run, or that those only move."""
+    makers = {name: item for item in items if isinstance(item, Task) for name in item.targets}
+    found: set[str] = set()
+    for item in items:
+        for c in item.phases if isinstance(item, Task) else ():
+            name = c.b.tensor
+            found.add(name)
+            while (maker := makers.get(name)) is not None and (load := view_source(maker)) is not None:
+                name = load.tensor
+                found.add(name)
+    return found
 
 
 def _votes(

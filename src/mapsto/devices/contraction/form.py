@@ -81,7 +81,7 @@ class ContractionForm:
        + (channel % channel_block)*channel_stride. `channel_block` 0: the channels are one block. A holds materialised
        borders: no read is guarded.
     B: packed (see `packing`) at b_start + batch.b; or, with `b_channel_stride` given, direct: columns contiguous, or
-       in blocks of `b_block`, channel and windows (their `b`) by strides, `interleave` 1, no channel blocks.
+       in blocks of `b_block`, channel and windows (their `b`) by strides, `interleave` 1.
     out: element at out_start + batch.out + rows.out + (column // out_block)*out_block_stride + column % out_block.
        `out_block` 0: columns are contiguous and the last store is masked; else whole blocks are stored and tail lanes
        get 0.
@@ -137,7 +137,6 @@ class ContractionForm:
         assert self.out_block & (self.out_block - 1) == 0, "blocks of the output are powers of two"
         if self.channel_block:
             assert isinstance(self.channels, int) and self.channel_block % self.interleave == 0
-            assert self.b_channel_stride is None, "channel blocks need a packed B"
         if self.interleave > 1:
             assert self.channel_stride == 1 and self.b_channel_stride is None
         if self.scale is not None:

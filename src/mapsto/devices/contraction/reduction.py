@@ -42,6 +42,8 @@ def reduction_parts(form: ContractionForm, width: int) -> list[ReductionPart]:
         return _block_parts(form, (), form.channels, (0, 0), width)
     full, rest = form.blocks
     size = mul(mul(form.channel_block, form.windows), width)
+    if form.b_channel_stride is not None:
+        size = mul(form.channel_block, form.b_channel_stride)
     blocks = (LoopAxis(full, form.channel_block_stride, size),)
     parts = _block_parts(form, blocks, form.channel_block, (0, 0), width) if full else []
     if rest:

@@ -140,7 +140,7 @@ def phase_calls(
     """The calls of a phase; the last one is the product's, those before it pack B."""
     final, zero = task.targets[-1], cast(Dim, 0)
     direct = None
-    if not reach.a.block and direct_b(whole.contraction, code) is not None:  # channels in blocks meet a packed B alone
+    if direct_b(whole.contraction, code, bool(reach.a.block)) is not None:
         direct = access(c, c.b.index, code.layout(c.b.tensor), c.cols[0].name, None)
     names = Renamer()
     shaped, tensors = shape_of(task, c, reach, direct, code, names, core)

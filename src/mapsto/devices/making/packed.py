@@ -31,16 +31,17 @@ MANY_ROWS = 128
 FEW_ROWS = 4  # of one tile: with more, conversions are what takes longest
 
 
-def direct_b(c: Contraction, code: TaskCode) -> Access | None:
+def direct_b(c: Contraction, code: TaskCode, in_blocks: bool = False) -> Access | None:
     """B by strides as it lies, where its columns are contiguous or in blocks, it is made at run time and does not meet
-    many rows; None: it is packed.
+    many rows; None: it is packed. in_blocks: whether A's channels are, which meet a B in panels or a packed one.
     """
     if c.b.tensor in code.constants or c.b.tensor not in code.homes or c.b.dtype.size < 4:
         return None
+    found = access(c, c.b.index, code.layout(c.b.tensor), c.cols[0].name, None)
+    if found is None or (found.block and found.strides.get(c.channels[0].name) == found.block and not c.windows):
+        return found  # it cannot be walked, or lies as if it were packed
     rows = product(i.extent for i in c.rows)
-    if isinstance(rows, int) and rows >= MANY_ROWS:
-        return None
-    return access(c, c.b.index, code.layout(c.b.tensor), c.cols[0].name, None)
+    return None if in_blocks or (isinstance(rows, int) and rows >= MANY_ROWS) else found
 
 
 def is_read_once(c: Contraction, by: Multiply) -> bool:

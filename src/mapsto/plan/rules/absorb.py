@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mapsto.ir.expr import product
+from mapsto.ir.graph import Value
 from mapsto.kernel.compose import is_movement
-from mapsto.plan.contraction import absorb
+from mapsto.plan.access import access
+from mapsto.plan.contraction import Contraction, absorb
+from mapsto.plan.home import layout_for
 from mapsto.plan.recipe import made
 from mapsto.plan.rules.base import Around, Refusal, Rule
 from mapsto.plan.task import Task, joined_nodes
@@ -37,6 +40,8 @@ def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) 
     """Nothing is computed, and nothing is read twice; but what lies otherwise than it is multiplied is copied whole."""
     (phase,) = joined.phases
     whole = around.value(phase.a.tensor)
+    if not _can_lie(phase, whole):
+        return f"however {whole.name} lay, what is summed over would be elements apart"
     along = around.columns(phase.a.tensor)
     if along is None or along == phase.channel_dim:
         return ""
@@ -44,6 +49,12 @@ def _pays(source: Task, reader: Task, value: str, joined: Task, around: Around) 
     if isinstance(part, int) and isinstance(all_of_it, int) and part >= all_of_it or part == all_of_it:
         return ""
     return f"{value} is a part of {whole.name}, which is made along its dim {along} and read along {phase.channel_dim}"
+
+
+def _can_lie(c: Contraction, value: Value) -> bool:
+    """Whether some layout of A has neighbours side by side that are summed over."""
+    layouts = (layout_for(value.shape, c.channel_dim, c.traits, (), whole) for whole in (False, True))
+    return c.slides or any(access(c, c.a.index, layout, c.channels[0].name, None) is not None for layout in layouts)
 
 
 def only_moves(task: Task) -> bool:
