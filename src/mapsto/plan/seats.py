@@ -31,8 +31,9 @@ from mapsto.solve.problem import Problem, Table
 
 # Cells of one task's table. A task that touches more seats is priced with the others where they are.
 _MOST_CELLS = 16
-# The share of the whole that another choice than the votes' must save: below, it is within what prices are good for.
-LEAST_GAIN = 0.01
+# The share that another choice than the votes' must save of the tasks that it touches: below, it is within what prices
+# are good for.
+LEAST_GAIN = 0.005
 
 
 @dataclass(frozen=True)
@@ -128,14 +129,47 @@ def seat(free: Free) -> Seated:
     incumbent = {_name(at): wished.seats[at].voted for at in open_seats}
     voted = problem.cost(incumbent)
     found = solve(problem, incumbent)
-    choice, cost = found.choice, found.cost
-    if cost > voted * (1 - LEAST_GAIN):
-        choice, cost = incumbent, voted
+    choice = _worth(problem, incumbent, found.choice)
+    cost = problem.cost(choice)
     more = found.cost - cost  # losses count from the least sum
     losses = {at: tuple(loss + more for loss in found.losses[_name(at)]) for at in open_seats}
     return Seated(
         {at: choice[_name(at)] for at in open_seats}, cost, found.bound, voted, found.method, found.exact, losses
     )
+
+
+def _worth(problem: Problem, incumbent: Mapping[str, int], found: Mapping[str, int]) -> dict[str, int]:
+    """What is found, where that saves enough of the tasks that it touches; as voted elsewhere. Each seat is looked at
+    by itself, then those that are left together, as far as tasks tie them to each other.
+    """
+    touching: dict[str, list[Table]] = {}
+    for table in problem.tables:
+        for name in table.variables:
+            touching.setdefault(name, []).append(table)
+    choice, left = dict(incumbent), [name for name in sorted(found) if found[name] != incumbent[name]]
+    for group in ({name} for name in left):
+        _take(choice, found, group, touching)
+    left = [name for name in left if choice[name] != found[name]]
+    while left:
+        group = {left[0]}
+        while more := {n for name in group for t in touching.get(name, ()) for n in t.variables if n in left} - group:
+            group |= more
+        _take(choice, found, group, touching)
+        left = [name for name in left if name not in group]
+    return choice
+
+
+def _take(
+    choice: dict[str, int], found: Mapping[str, int], group: set[str], touching: Mapping[str, Sequence[Table]]
+) -> None:
+    """Takes what is found for a group of seats, where that saves enough of the tasks that touch it."""
+    tables = {id(table): table for name in group for table in touching.get(name, ())}.values()
+    other = {**choice, **{name: found[name] for name in group}}
+    before, after = (
+        math.fsum(float(t.costs[tuple(at[name] for name in t.variables)]) for t in tables) for at in (choice, other)
+    )
+    if after <= before * (1 - LEAST_GAIN):
+        choice.update(other)
 
 
 def _name(at: int) -> str:

@@ -88,7 +88,9 @@ def wishes(
     seats = _seats(every, values, kept, fixed, constants)
     border = _borders(every, values)
     multiplied = _multiplied(every)
-    seats = [_with_panels(s, multiplied, values, border, traits) for s in seats]
+    seats += _unvoted(every, seats, kept - fixed, multiplied)
+    seats = [s for each in seats if len((s := _with_panels(each, multiplied, values, border, traits)).inners) > 1
+             or each.inners != (None,)]
     held = {name: dim for name, dim in pinned.items() if name in kept - fixed and (dim or 0) < values[name].rank}
     seats = [Seat(tuple(n for n in s.values if n not in held), s.inners, s.voted) for s in seats]
     seats += [Seat((name,), (None if dim is None else Inner(dim),)) for name, dim in held.items()]
@@ -174,6 +176,13 @@ def _seats(
         if inners:
             seats.append(Seat(tuple(names), (*inners, *([None] if Inner(rank - 1) not in inners else []))))
     return seats
+
+
+def _unvoted(items: Sequence[Item], seats: Sequence[Seat], free: Set[str], multiplied: Set[str]) -> list[Seat]:
+    """Seats of what loops make for the packed operand of a product, where nobody has a wish."""
+    seated = {name for seat in seats for name in seat.values}
+    made = dict.fromkeys(t for item in items if isinstance(item, Task) and item.kind == "rows" for t in item.targets)
+    return [Seat((name,), (None,)) for name in made if name in multiplied and name in free and name not in seated]
 
 
 def _with_panels(
