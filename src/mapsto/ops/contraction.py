@@ -153,7 +153,7 @@ def _matmul_gradient(b: Making, node: Node, incoming: Sequence[Value | None]) ->
     return [b.one("reshape", [dx], shape=x.shape), b.one("reshape", [dy], shape=y.shape)]
 
 
-_ROWS = 512
+_ROWS = 256
 
 
 def _product_of_rows(b: Making, x: Value, g: Value) -> Value:

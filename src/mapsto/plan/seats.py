@@ -33,7 +33,7 @@ from mapsto.solve.problem import Problem, Table
 _MOST_CELLS = 16
 # The share that another choice than the votes' must save of the tasks that it touches: below, it is within what prices
 # are good for.
-LEAST_GAIN = 0.005
+LEAST_GAIN = 0.01
 
 
 @dataclass(frozen=True)

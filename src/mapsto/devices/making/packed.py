@@ -38,10 +38,23 @@ def direct_b(c: Contraction, code: TaskCode, in_blocks: bool = False) -> Access 
     if c.b.tensor in code.constants or c.b.tensor not in code.homes or c.b.dtype.size < 4:
         return None
     found = access(c, c.b.index, code.layout(c.b.tensor), c.cols[0].name, None)
-    if found is None or (found.block and found.strides.get(c.channels[0].name) == found.block and not c.windows):
+    if found is None or _is_in_panels(c, found):
         return found  # it cannot be walked, or lies as if it were packed
     rows = product(i.extent for i in c.rows)
     return None if in_blocks or (isinstance(rows, int) and rows >= MANY_ROWS) else found
+
+
+def _is_in_panels(c: Contraction, b: Access) -> bool:
+    """Whether what is summed over follows one after the other, block by block of the columns."""
+    step: Dim = b.block or 0
+    left = list(c.reds)
+    while left and step != 0:
+        following = next((red for red in left if b.strides.get(red.name) == step), None)
+        if following is None:
+            return False
+        left.remove(following)
+        step = mul(step, following.extent)
+    return step != 0
 
 
 def is_read_once(c: Contraction, by: Multiply) -> bool:

@@ -31,7 +31,7 @@ from mapsto.plan.contraction_tally import (
     winograd_tally,
 )
 from mapsto.plan.home import Home
-from mapsto.plan.layout import Layout, plain
+from mapsto.plan.layout import Layout, in_panels, plain
 from mapsto.plan.patterns import Sizes, extent, number
 from mapsto.plan.routine_tally import routine_tally
 from mapsto.plan.row_tally import rows_tally
@@ -233,7 +233,8 @@ class _Quoted:
         iters = (*c.batch, *c.channels, *c.windows, *c.cols)
         name, shape = f"{c.b.tensor} packed", tuple(i.extent for i in iters)
         own = {**values, name: Value(name, c.b.dtype, shape)}
-        layouts = {c.b.tensor: code.layout(c.b.tensor), name: plain(shape)}
+        panels = in_panels(shape, len(shape) - 1, c.traits.block) if c.traits.block else plain(shape)
+        layouts = {c.b.tensor: code.layout(c.b.tensor), name: panels}
         return rows_tally([Stmt(name, c.b.dtype, iters, c.b)], own, layouts, self.sizes, self.by.spec, self.distances)
 
     def border(self, layout: Layout, value: Value) -> Iterator[Tally]:
