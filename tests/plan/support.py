@@ -80,6 +80,12 @@ class Alone:
     def between(self) -> bool:
         return self.is_between
 
+    def passes_on(self) -> bool:
+        return False
+
+    def columns(self, value: str) -> int | None:
+        return None
+
     def value(self, name: str) -> Value:
         return self.graph.values()[name]
 

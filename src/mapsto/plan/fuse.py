@@ -16,6 +16,7 @@ from mapsto.budget import current
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Graph, Node, Value
 from mapsto.ir.region import reads
+from mapsto.kernel.facts import facts
 from mapsto.machine.spec import DeviceSpec
 from mapsto.ops.guards import required_of
 from mapsto.ops.registry import op
@@ -295,6 +296,8 @@ class _Around:
         last = self.fusing.items[later[0]]
         if not isinstance(last, Task) or reader.kind != COMPOSE.takes or last.kind != COMPOSE.reads or is_wide(last):
             return False
+        if not any(facts(stmt.value).reduces for stmt in last.stmts):
+            return False  # it may become a part of the same epilogue
         return isinstance(COMPOSE.apply(reader, last, value, _Around(self.fusing, reader, later[0])), Task)
 
     def value(self, name: str) -> Value:

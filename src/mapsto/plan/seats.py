@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from mapsto.ir.graph import Value
-from mapsto.plan.home import Home
+from mapsto.plan.home import Home, Inner
 from mapsto.plan.initial import Setting
 from mapsto.plan.items import Item, tasks
 from mapsto.plan.prices import Prices
@@ -31,8 +31,8 @@ from mapsto.solve.problem import Problem, Table
 
 # Cells of one task's table. A task that touches more seats is priced with the others where they are.
 _MOST_CELLS = 16
-# The share that another choice than the votes' must save of the tasks that it touches: below, it is within what prices
-# are good for.
+# The share of the whole that another choice than the votes' must save (panels, of the tasks that touch them): below, it
+# is within what prices are good for.
 LEAST_GAIN = 0.01
 
 
@@ -129,7 +129,8 @@ def seat(free: Free) -> Seated:
     incumbent = {_name(at): wished.seats[at].voted for at in open_seats}
     voted = problem.cost(incumbent)
     found = solve(problem, incumbent)
-    choice = _worth(problem, incumbent, found.choice)
+    panels = {_name(at) for at in open_seats if _is_panels(wished.seats[at].inners[found.choice[_name(at)]])}
+    choice = _worth(problem, incumbent, found.choice, panels)
     cost = problem.cost(choice)
     more = found.cost - cost  # losses count from the least sum
     losses = {at: tuple(loss + more for loss in found.losses[_name(at)]) for at in open_seats}
@@ -138,38 +139,27 @@ def seat(free: Free) -> Seated:
     )
 
 
-def _worth(problem: Problem, incumbent: Mapping[str, int], found: Mapping[str, int]) -> dict[str, int]:
-    """What is found, where that saves enough of the tasks that it touches; as voted elsewhere. Each seat is looked at
-    by itself, then those that are left together, as far as tasks tie them to each other.
+def _worth(
+    problem: Problem, incumbent: Mapping[str, int], found: Mapping[str, int], panels: Set[str]
+) -> dict[str, int]:
+    """What is found, where that saves enough of the whole; and panels, each of which may save a pass over memory, where
+    they save enough of the tasks that touch them. panels: the seats that are found to be such.
     """
-    touching: dict[str, list[Table]] = {}
-    for table in problem.tables:
-        for name in table.variables:
-            touching.setdefault(name, []).append(table)
-    choice, left = dict(incumbent), [name for name in sorted(found) if found[name] != incumbent[name]]
-    for group in ({name} for name in left):
-        _take(choice, found, group, touching)
-    left = [name for name in left if choice[name] != found[name]]
-    while left:
-        group = {left[0]}
-        while more := {n for name in group for t in touching.get(name, ()) for n in t.variables if n in left} - group:
-            group |= more
-        _take(choice, found, group, touching)
-        left = [name for name in left if name not in group]
+    other = {**found, **{name: incumbent[name] for name in panels}}
+    choice = other if problem.cost(other) <= problem.cost(incumbent) * (1 - LEAST_GAIN) else dict(incumbent)
+    for name in sorted(panels):
+        tables = [table for table in problem.tables if name in table.variables]
+        before, after = (
+            math.fsum(float(t.costs[tuple(at[v] for v in t.variables)]) for t in tables)
+            for at in (choice, {**choice, name: found[name]})
+        )
+        if after <= before * (1 - LEAST_GAIN):
+            choice[name] = found[name]
     return choice
 
 
-def _take(
-    choice: dict[str, int], found: Mapping[str, int], group: set[str], touching: Mapping[str, Sequence[Table]]
-) -> None:
-    """Takes what is found for a group of seats, where that saves enough of the tasks that touch it."""
-    tables = {id(table): table for name in group for table in touching.get(name, ())}.values()
-    other = {**choice, **{name: found[name] for name in group}}
-    before, after = (
-        math.fsum(float(t.costs[tuple(at[name] for name in t.variables)]) for t in tables) for at in (choice, other)
-    )
-    if after <= before * (1 - LEAST_GAIN):
-        choice.update(other)
+def _is_panels(inner: Inner | None) -> bool:
+    return inner is not None and inner.panels
 
 
 def _name(at: int) -> str:

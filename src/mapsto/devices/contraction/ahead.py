@@ -1,19 +1,13 @@
-"""What a tile asks for before it is read: of B the next panel, or the next slice, while this one is multiplied; of the
-epilogue's operands what is read at its own points, while these are summed.
-"""
+"""What of B a tile asks for before others read it: the next panel, or the next slice, while this one is multiplied."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from mapsto.devices.contraction.form import ContractionForm
 from mapsto.devices.contraction.tile_plan import ASKED_BYTES, NEAR_BYTES, TilePlan
 from mapsto.ir.expr import Dim, add, floordiv, mul
-from mapsto.loop import ast as loop
 
 LINE = 64  # bytes of the caches
-_MANY_TERMS = 64
 
 
 def elements_ahead(plan: TilePlan) -> int:
@@ -31,31 +25,6 @@ def elements_ahead(plan: TilePlan) -> int:
     panel = mul(pack.panel, pack.column_elements)
     assert isinstance(panel, int)
     return panel if pack.size > panel and pack.size * element > ASKED_BYTES and 2 * panel * element <= NEAR_BYTES else 0
-
-
-def is_worth_asking(form: ContractionForm) -> bool:
-    """Whether sums have so many terms that what is read after them is there by then, and asking is a small part."""
-    terms = mul(form.channels, form.windows)
-    return bool(form.others) and isinstance(terms, int) and terms >= _MANY_TERMS * form.interleave
-
-
-def lines_read(statements: Iterable[loop.Statement], form: ContractionForm) -> list[loop.Prefetch]:
-    """Lines of the epilogue's operands that statements read a vector of, at places that are known before them."""
-    names = {param.name for param in form.others}
-    found: list[loop.Prefetch] = []
-    waiting: list[object] = list(statements)
-    while waiting:
-        node = waiting.pop()
-        if isinstance(node, tuple | list):
-            waiting += node
-        elif isinstance(node, loop.Load) and node.buffer in names:
-            if node.type.lanes > 1:
-                found.append(loop.Prefetch(node.buffer, node.base, level=2))
-        elif isinstance(node, loop.LetIndex):
-            return []
-        elif hasattr(node, "__dataclass_fields__") and not isinstance(node, loop.Type):
-            waiting += [getattr(node, name) for name in loop.fields_of(type(node))]
-    return found
 
 
 @dataclass(frozen=True)

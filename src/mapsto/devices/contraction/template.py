@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mapsto.devices.contraction import nibbles, stage
-from mapsto.devices.contraction.ahead import Ahead, elements_ahead, is_worth_asking, lines_read
+from mapsto.devices.contraction.ahead import Ahead, elements_ahead
 from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, LoopAxis, TilePlace
 from mapsto.devices.contraction.reduction import ReductionPart, division, in_slices, reduction_parts
@@ -249,8 +249,6 @@ class _Template:
         a_base = offset(form.a_start, (*form.batch, *form.rows), (*batch, *rows), lambda axis: axis.a)
         b_base = add(offset(form.b_start, form.batch, batch, lambda axis: axis.b), panel.b_start)
         asked_for = self._asked_for(panel, number, rows, out)
-        if panel.slice is None and is_worth_asking(form):
-            out += self._operands_asked_for(panel, batch, rows, size)
         nests: list[list[loop.Statement]] = []
         for part in parts:
             ahead = None
@@ -312,25 +310,6 @@ class _Template:
         name = self.fresh("ahead")
         out.append(loop.LetIndex(name, add(mul(turn, pace * steps), self.ahead)))
         return Ahead(sym(name), width, pace)
-
-    def _operands_asked_for(
-        self, panel: TilePanel, batch: tuple[Dim, ...], rows: tuple[Dim, ...], size: int
-    ) -> list[loop.Statement]:
-        """What the epilogue will read beside the sums, asked for while these are made."""
-        form, count = self.form, itertools.count()
-        found: list[list[loop.Prefetch]] = []
-        for row in range(size):
-            found.append([])
-            for position, lanes in enumerate(panel.vectors):
-                at = add(panel.column, sum(panel.vectors[:position]))
-                value = loop.Var("asked", loop.Type(form.accumulator, lanes))
-                place = TilePlace(
-                    batch, (*rows[:-1], add(rows[-1], row)), at, lanes, None, panel.masks[position],
-                    lambda hint: f"{hint}.{next(count)}",
-                )  # fmt: skip
-                found[-1] += lines_read(self.epilogue(value, place)[0], form)
-        shared = set(found[0]).intersection(*found[1:]) if size > 1 else set[loop.Prefetch]()
-        return [line for line in dict.fromkeys(itertools.chain(*found)) if line not in shared]
 
     def _visits(self, tiles: int) -> int:
         """Tiles that a panel meets one after the other, before the next panel is met. tiles: of the last row axis."""

@@ -45,7 +45,7 @@ class Around(Protocol):
         """Whether somebody who comes before the reader reads what the source makes."""
 
     def passes_on(self) -> bool:
-        """Whether what the reader makes would be computed where it is read, and not be in memory."""
+        """Whether what the reader makes would be computed where it is read, for a sum, and not be in memory."""
 
     def columns(self, value: str) -> int | None:
         """Which dim of a value holds the columns of the contraction that makes it; None where none does."""
