@@ -98,6 +98,7 @@ NUMBERS: dict[str, dict[str, tuple[float, ...]]] = {
     "devices/generic/scalar.py": {TYPE: (32, 94)},
     "devices/generic/schedule.py": {TYPE: (4,), TEXT: (3, 4, 5, 16, 80)},
     "plan/access.py": {TEXT: (13,)},
+    "plan/by_slices.py": {CODE: (24,)},
     "plan/chain.py": {FORM: (3, 16)},
     "plan/correlation.py": {FORM: (3, 4)},
     "plan/decide.py": {TEXT: (1e6,)},
