@@ -8,8 +8,8 @@ Zeros keep their sign then, which no gradient minds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from mapsto.ir.expr import Dim, add
 from mapsto.ir.graph import Value
@@ -18,33 +18,55 @@ from mapsto.ops.builder import Builder
 
 @dataclass(frozen=True)
 class _Padded:
-    """parts: values next to each other along an axis (-1: there is one), with zeros before and after."""
+    """A part, and how many zeros come before and after it along each axis."""
 
-    parts: tuple[Value, ...]
-    axis: int
+    part: Value
     before: tuple[Dim, ...]
     after: tuple[Dim, ...]
-    whole: Value | None  # itself, where it is a single term
 
 
 def parts_joined(builder: Builder, terms: Sequence[Value]) -> list[Value]:
-    """Terms of a sum, those of neighbouring parts as one; in the order of the first of them."""
-    found = [_padded(builder, term) for term in terms]
-    joined: list[_Padded | Value] = []
-    for term, padded in zip(terms, found, strict=True):
-        if padded is None:
-            joined.append(term)
-            continue
-        for at, other in enumerate(joined):
-            if isinstance(other, _Padded) and (both := _next_to(other, padded) or _next_to(padded, other)) is not None:
-                joined[at], padded = both, None
-                break
-        if padded is not None:
-            joined.append(padded)
-    if len(joined) == len(terms):
-        return list(terms)
-    again = [each if isinstance(each, Value) else _value(builder, each) for each in joined]
-    return again if len(again) == 1 else parts_joined(builder, again)
+    """Terms of a sum, those of neighbouring parts as one; in the order of the first of them. What is joined may be the
+    neighbour of another along another axis.
+    """
+    found = {at: padded for at, term in enumerate(terms) if (padded := _padded(builder, term)) is not None}
+    joined: dict[int, Value] = dict(enumerate(terms))
+    for axis in range(terms[0].rank):
+        runs = [run for run in _runs(found, axis) if len(run) > 1]
+        for run in runs:
+            first, *others = sorted(run)
+            for at in others:
+                del joined[at]
+            joined[first] = _value(builder, [found[at] for at in run], axis)
+        if runs:
+            again = [joined[at] for at in sorted(joined)]
+            return again if len(again) == 1 else parts_joined(builder, again)
+    return list(terms)
+
+
+def _runs(found: Mapping[int, _Padded], axis: int) -> list[list[int]]:
+    """Parts that follow one another along an axis, and are alike along all others."""
+
+    def key(padded: _Padded, start: Dim) -> tuple[object, ...]:
+        others = [(b, a) for d, (b, a) in enumerate(zip(padded.before, padded.after, strict=True)) if d != axis]
+        return (*others, start)
+
+    beginning: dict[tuple[object, ...], int] = {}
+    for at, padded in found.items():
+        if padded.part.shape[axis] != 0:  # what is empty would be its own neighbour
+            beginning.setdefault(key(padded, padded.before[axis]), at)
+    following = {
+        at: after
+        for at in beginning.values()
+        if (after := beginning.get(key(found[at], add(found[at].before[axis], found[at].part.shape[axis])))) is not None
+    }
+    runs = []
+    for at in sorted(set(beginning.values()) - set(following.values())):
+        run = [at]
+        while run[-1] in following:
+            run.append(following[run[-1]])
+        runs.append(run)
+    return runs
 
 
 def _padded(builder: Builder, value: Value) -> _Padded | None:
@@ -55,33 +77,13 @@ def _padded(builder: Builder, value: Value) -> _Padded | None:
         return None
     before, after = node.attrs["before"], node.attrs["after"]
     assert isinstance(before, tuple) and isinstance(after, tuple)
-    return _Padded((builder.lookup(node.inputs[0]),), -1, before, after, value)  # type: ignore[arg-type]
+    return _Padded(builder.lookup(node.inputs[0]), before, after)  # type: ignore[arg-type]
 
 
-def _next_to(a: _Padded, b: _Padded) -> _Padded | None:
-    """Both as one, where b begins where a ends."""
-    differ = [d for d in range(len(a.before)) if (a.before[d], a.after[d]) != (b.before[d], b.after[d])]
-    if len(differ) != 1 or a.axis not in (-1, *differ) or b.axis not in (-1, *differ):
-        return None
-    (axis,) = differ
-    extent = add(a.before[axis], _extent(a.parts, axis))
-    if b.before[axis] != extent or a.after[axis] != add(_extent(b.parts, axis), b.after[axis]):
-        return None
-    after = (*a.after[:axis], b.after[axis], *a.after[axis + 1 :])
-    return replace(a, parts=(*a.parts, *b.parts), axis=axis, after=after, whole=None)
-
-
-def _extent(parts: Sequence[Value], axis: int) -> Dim:
-    total: Dim = 0
-    for part in parts:
-        total = add(total, part.shape[axis])
-    return total
-
-
-def _value(builder: Builder, padded: _Padded) -> Value:
-    if padded.whole is not None:
-        return padded.whole
-    value = builder.one("concat", list(padded.parts), axis=padded.axis)
-    if any(width != 0 for width in (*padded.before, *padded.after)):
-        return builder.one("pad", [value], before=padded.before, after=padded.after, mode="constant", value=0.0)
+def _value(builder: Builder, run: Sequence[_Padded], axis: int) -> Value:
+    value = builder.one("concat", [padded.part for padded in run], axis=axis)
+    first, last = run[0], run[-1]
+    after = (*first.after[:axis], last.after[axis], *first.after[axis + 1 :])
+    if any(width != 0 for width in (*first.before, *after)):
+        return builder.one("pad", [value], before=first.before, after=after, mode="constant", value=0.0)
     return value
