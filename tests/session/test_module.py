@@ -300,3 +300,20 @@ def test_branches_and_loops() -> None:
             wanted = module(x, n)
         assert_close(exe(x, n), wanted)
     assert exe.compilations == 1
+
+
+class Parts(nn.Module):
+    def forward(self, first: Any, *parts: Any, scale: Any) -> Any:
+        return first + scale * sum(part.sum(0) for part in parts)
+
+
+def test_open_sizes_of_arguments_in_any_number() -> None:
+    """What `*parts` holds is parts_0, parts_1; what comes after it by name keeps its own."""
+    made, scale = (torch.ones(3), torch.ones(2, 3), torch.ones(4, 3)), {"scale": torch.tensor(2.0)}
+    shapes = {"parts_0": ("n", 3), "parts_1": ("m", 3)}
+    exe = compiled(Parts(), *made, example_kwargs=scale, shapes=shapes)
+    for n, m in ((2, 4), (1, 7), (5, 0)):
+        given = torch.rand(3), torch.rand(n, 3), torch.rand(m, 3)
+        assert_close(exe(*given, scale=torch.tensor(0.5)), Parts()(*given, scale=torch.tensor(0.5)))
+    with pytest.raises(ShapeError, match="takes no parts_2; its arguments are first, scale, parts_0, parts_1"):
+        compiled(Parts(), *made, example_kwargs=scale, shapes={"parts_2": ("k", 3)})

@@ -210,17 +210,24 @@ def _holder(module: Any, feed: Supplied) -> Callable[[], Any]:
 def open_sizes(
     module: Any, args: Sequence[Any], kwargs: Mapping[str, Any], shapes: Shapes
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Our shapes as torch's, and the names: a name leaves an axis open; a number, or None, keeps the example's."""
-    bound = inspect.signature(module.forward).bind(*args, **kwargs)
-    unknown = sorted(set(shapes) - set(bound.arguments))
+    """Our shapes as torch's, and the names: a name leaves an axis open; a number, or None, keeps the example's. What
+    arguments in any number (`*args`) stand for are args_0, args_1 and so on, as torch calls them.
+    """
+    signature = inspect.signature(module.forward)
+    bound = signature.bind(*args, **kwargs)
+    every = signature.parameters.values()
+    several = [p.name for p in every if p.kind is p.VAR_POSITIONAL and p.name in bound.arguments]
+    given = {name: value for name, value in bound.arguments.items() if name not in several}
+    places = {name: [f"{name}_{at}" for at in range(len(bound.arguments[name]))] for name in several}
+    for name, each in places.items():
+        given.update(zip(each, bound.arguments[name], strict=True))
+    unknown = sorted(set(shapes) - set(given))
     if unknown:
-        raise ShapeError(
-            f"shapes: the module takes no {', '.join(unknown)}; its arguments are {', '.join(bound.arguments)}"
-        )
-    found: dict[str, Any] = dict.fromkeys(bound.arguments)
-    named: dict[str, Any] = dict.fromkeys(bound.arguments, {})
+        raise ShapeError(f"shapes: the module takes no {', '.join(unknown)}; its arguments are {', '.join(given)}")
+    found: dict[str, Any] = dict.fromkeys(given)
+    named: dict[str, Any] = dict.fromkeys(given, {})
     for name, dims in shapes.items():
-        tensor = bound.arguments[name]
+        tensor = given[name]
         if not isinstance(tensor, torch.Tensor):
             raise ShapeError(f"shapes: {name} is no tensor; say its sizes by `dynamic_shapes`")
         if len(dims) != tensor.dim():
@@ -232,4 +239,6 @@ def open_sizes(
                 )
         named[name] = {axis: dim for axis, dim in enumerate(dims) if isinstance(dim, str)}
         found[name] = dict.fromkeys(named[name], torch.export.Dim.DYNAMIC) or None
-    return found, named
+    for name, each in places.items():
+        found[name], named[name] = (tuple(sizes[place] for place in each) for sizes in (found, named))
+    return {name: found[name] for name in bound.arguments}, {name: named[name] for name in bound.arguments}

@@ -17,6 +17,7 @@ from mapsto.budget import Budget, metering
 from mapsto.errors import UnsupportedError
 from mapsto.importers.learnable import Learnable
 from mapsto.importers.torch.exported import TracedProgram, exported
+from mapsto.importers.torch.keras_learning import as_learning
 from mapsto.importers.torch.tensors import array_of
 from mapsto.importers.torch.translate import RUN, Imported, Supplied, translate
 from mapsto.ir.graph import Graph
@@ -37,6 +38,8 @@ def load_learnable(
     them. Inputs have the names of the arguments; the result is called `output`, several by their keys or places.
     Raises UnsupportedError for what cannot be trained, and what the import of a module raises.
     """
+    name = type(module).__name__
+    module = as_learning(module, args, kwargs or {})
     held = _held(module)
     programs = []
     for is_training in (True, False):
@@ -51,7 +54,6 @@ def load_learnable(
         name for name, tensor in held.items() if isinstance(tensor, torch.nn.Parameter) and tensor.requires_grad
     )
     opened = {*weights, *written}
-    name = type(module).__name__
     with metering(budget), np.errstate(all="ignore"):
         graphs = [_graph(program, name, held, opened, program is training) for program in programs]
     read = {value.name for graph in graphs for value in graph.inputs}
