@@ -317,3 +317,25 @@ def test_open_sizes_of_arguments_in_any_number() -> None:
         assert_close(exe(*given, scale=torch.tensor(0.5)), Parts()(*given, scale=torch.tensor(0.5)))
     with pytest.raises(ShapeError, match="takes no parts_2; its arguments are first, scale, parts_0, parts_1"):
         compiled(Parts(), *made, example_kwargs=scale, shapes={"parts_2": ("k", 3)})
+
+
+class Looked(nn.Module):
+    """Results that look at each other's memory, and copies that do not."""
+
+    def forward(self, x: Any) -> Any:
+        y = torch.relu(x)
+        return y, y.view(-1), y.unsqueeze(0), y.clone().view(-1), y.t(), y.detach()
+
+
+@pytest.mark.parametrize("shapes", [None, {"x": ("n", 6)}])
+def test_views_of_a_result_are_views(shapes: Any) -> None:
+    exe = compiled(Looked(), torch.randn(4, 6), shapes=shapes)
+    for rows in (4, 9, 1) if shapes else (4,):
+        x = torch.randn(rows, 6)
+        found, expected = exe(x), Looked()(x)
+        assert_close(found, expected)
+        assert len(exe.executable.program.outputs) == 3  # itself, the copy, the transposed one
+        for made in (found, expected):  # written in place: what looks at it sees it
+            made[0].add_(1)
+        for one, other in zip(found[:4], expected[:4], strict=True):
+            assert_close(one, other)

@@ -12,7 +12,7 @@ import numpy as np
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
 from mapsto.importers.torch.tensors import array_of, tensor_of
 from mapsto.importers.torch.translate import Imported
-from mapsto.ir.expr import bare_symbol, evaluate
+from mapsto.ir.expr import Dim, bare_symbol, evaluate
 from mapsto.ir.graph import Graph
 from mapsto.runtime.executable import Executable
 from mapsto.session.weights import Watch
@@ -88,6 +88,7 @@ class TracedExecutable:
             arrays += drawn_arrays(imported, arrays)
         made = executable(*arrays)
         outputs = made if isinstance(made, tuple) else (made,)
+        sizes = _sizes(imported, arrays) if any(result.view for result in imported.results) else {}
         found: list[Any] = []
         tensors: dict[int, Any] = {}
         for result in imported.results:
@@ -96,7 +97,7 @@ class TracedExecutable:
             elif result.at is not None:  # a result that is given twice is one tensor
                 if result.at not in tensors:
                     tensors[result.at] = tensor_of(outputs[result.at])
-                found.append(tensors[result.at])
+                found.append(_looked_at(tensors[result.at], result.view, sizes))
             elif result.feed is not None:
                 found.append(self._tensor(result.feed, given))
             else:
@@ -128,16 +129,27 @@ class TracedExecutable:
 
 def drawn_arrays(imported: Imported, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """The random numbers of a run, drawn by torch, for the inputs that there are."""
-    sizes = {
+    sizes = _sizes(imported, arrays)
+    return [array_of(draw.make(_numbers(draw.shape, sizes))) for draw in imported.drawn]
+
+
+def _sizes(imported: Imported, arrays: Sequence[np.ndarray]) -> dict[str, int]:
+    """Values of the symbols that inputs bring."""
+    return {
         symbol: array.shape[axis]
         for value, array in zip(imported.graph.inputs, arrays, strict=False)
         for axis, dim in enumerate(value.shape)
         if (symbol := bare_symbol(dim)) is not None
     }
-    return [
-        array_of(draw.make(tuple(d if isinstance(d, int) else evaluate(d, sizes) for d in draw.shape)))
-        for draw in imported.drawn
-    ]
+
+
+def _numbers(shape: Sequence[Dim], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    return tuple(d if isinstance(d, int) else evaluate(d, sizes) for d in shape)
+
+
+def _looked_at(tensor: Any, view: Sequence[Dim] | None, sizes: Mapping[str, int]) -> Any:
+    """A tensor in the shape of a view, without a copy where it lies in order."""
+    return tensor if view is None else tensor.reshape(_numbers(view, sizes))
 
 
 def _number(array: np.ndarray, kind: str) -> int | float | bool:

@@ -108,6 +108,7 @@ class _Run:
         self._module, self._asked = module, asked
         self._nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
         self._static = _static_places(len(self._nodes)) if kind == INFERENCE else ()
+        self._shown = _returned() if kind == FORWARD else None
         self._run = threading.local()  # what this thread's run was given: several threads may call
         self._traced: TracedExecutable | None = None
         self._first: Imported | None = self._translated(())  # what is unsupported is said now
@@ -121,7 +122,7 @@ class _Run:
             Supplied(node.name, held=self._run.given[at] if at in held else None) for at, node in enumerate(self._nodes)
         ]
         with metering(self._asked.budget), np.errstate(all="ignore"):
-            return translate(self._module, feeds, "graph")
+            return translate(self._module, feeds, "graph", shown=self._shown)
 
     def _compiled(self, graph: Graph) -> Executable:
         return executable_for(replace(self._asked.request(), model=graph))
@@ -137,6 +138,15 @@ class _Run:
             return self._traced(given)
         finally:
             self._run.given = ()
+
+
+def _returned() -> int | None:
+    """How many results of a forward graph its caller sees, as AOTAutograd says it; the others are kept for the backward
+    graph. None where it does not say so.
+    """
+    context = torch._guards.TracingContext.try_get()
+    found = getattr(getattr(context, "fw_metadata", None), "num_forward", None)
+    return found if isinstance(found, int) else None
 
 
 def _static_places(count: int) -> tuple[int, ...]:

@@ -23,7 +23,7 @@ from mapsto.importers.torch.symbols import TracedSizes
 from mapsto.importers.torch.table import AtenCall, Drawn, find_row
 from mapsto.importers.torch.tensors import array_of, dtype_of
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr
+from mapsto.ir.expr import Dim, Expr, bare_symbol, symbols
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.arranging import reshape
 from mapsto.ops.builder import Builder
@@ -31,6 +31,11 @@ from mapsto.passes.retrace import settled
 
 RUN = "random.run"  # the input that makes draws differ from run to run
 _ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+_VIEWS = (  # that keep the order of elements
+    torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default, torch.ops.aten.unsqueeze.default,
+    torch.ops.aten.squeeze.default, torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims,
+)  # fmt: skip
+_COPIES = (torch.ops.aten.clone.default,)
 _NUMBERS = (torch.SymFloat, torch.SymInt, torch.SymBool)
 _FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, AssertionError)
 
@@ -50,13 +55,15 @@ class Supplied:
 @dataclass(frozen=True)
 class TracedResult:
     """One result of the program: output `at` of the graph, the tensor of placeholder `feed` as it came in, or a number
-    (`number`, which may be None). as_number: what is wanted of the output is a Python number.
+    (`number`, which may be None). as_number: what is wanted of the output is a Python number. view: the shape in which
+    the module looks at an output that another result is as well.
     """
 
     at: int | None = None
     feed: int | None = None
     number: Any = None
     as_number: str = ""
+    view: tuple[Dim, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -91,17 +98,19 @@ def translate(
     names: Mapping[str, str] | None = None,
     results: Sequence[str] = (),
     learns: bool = False,
+    shown: int | None = None,
 ) -> Imported:
     """The graph of an `fx.GraphModule` of functional ATen calls; feeds: what its placeholders are, in order; names:
     better names for torch's symbols; results: names of the program's results, where they have some; learns: whether a
-    gradient will be taken of the graph.
+    gradient will be taken of the graph. shown: how many of the results somebody may write into (None: all); the others
+    may share memory where the module copies.
 
     Raises UnsupportedError with all calls that there is no row for.
     """
     with unset_fake_temporarily():  # constants of the graph are real
         walk = _Walk(Builder(name), TracedSizes(names))
         walk.run = _run_of(walk.builder) if learns else None
-        return _translated(walk, module, feeds, results)
+        return _translated(walk, module, feeds, results, shown)
 
 
 def _run_of(builder: Builder) -> Callable[[], Value]:
@@ -116,7 +125,9 @@ def _run_of(builder: Builder) -> Callable[[], Value]:
     return run
 
 
-def _translated(walk: _Walk, module: Any, feeds: Sequence[Supplied], results: Sequence[str]) -> Imported:
+def _translated(
+    walk: _Walk, module: Any, feeds: Sequence[Supplied], results: Sequence[str], shown: int | None
+) -> Imported:
     nodes = list(module.graph.nodes)
     _placeholders(walk, [node for node in nodes if node.op == "placeholder"], feeds)
     for node in nodes:
@@ -128,7 +139,7 @@ def _translated(walk: _Walk, module: Any, feeds: Sequence[Supplied], results: Se
             walk.faults.append(f"{place_of(node)}: a {node.op} of {node.target} is no ATen call")
     _raise(walk.faults)
     (output,) = [node for node in nodes if node.op == "output"]
-    return _finished(walk, output, [node for node in nodes if node.op == "placeholder"], results)
+    return _finished(walk, output, [node for node in nodes if node.op == "placeholder"], results, shown)
 
 
 def _raise(faults: Sequence[str]) -> None:
@@ -370,7 +381,9 @@ def _define(walk: _Walk, theirs: Any, ours: Dim) -> None:
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any], said: Sequence[str]) -> Imported:
+def _finished(
+    walk: _Walk, output: Any, placeholders: Sequence[Any], said: Sequence[str], shown: int | None
+) -> Imported:
     places = {node: at for at, node in enumerate(placeholders)}
     (listed,) = output.args
     values: list[Value] = []
@@ -378,6 +391,8 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any], said: Seque
     results: list[TracedResult] = []
     taken = {v.name for v in walk.builder.inputs}
     made_of: dict[Any, int] = {}
+    sizes = {bare_symbol(d) for value in walk.builder.inputs for d in value.shape}
+    seen: dict[tuple[bool, Any], int] = {}  # what results look at -> the output that has its elements
     for at, raw in enumerate(listed if isinstance(listed, (list, tuple)) else [listed]):
         made, hint = _given(walk, raw), said[at] if said else str(getattr(raw, "name", "out"))
         if isinstance(raw, torch.fx.Node) and raw in places and isinstance(made, Value):
@@ -395,6 +410,13 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any], said: Seque
         if itself in made_of:
             results.append(TracedResult(at=made_of[itself], as_number=kind))
             continue
+        is_kept = shown is not None and at >= shown
+        root = is_kept, _looked_at(itself, _COPIES if is_kept else ())
+        if not said and not kind and all(symbols(d) <= sizes for d in made.shape):
+            if root in seen:  # a view in torch as well: it is no array of its own
+                results.append(TracedResult(at=seen[root], view=made.shape))
+                continue
+            seen[root] = len(values)
         made_of[itself] = len(values)
         name, k = hint, 1
         while name in taken:
@@ -410,6 +432,13 @@ def _finished(walk: _Walk, output: Any, placeholders: Sequence[Any], said: Seque
 def _aliased(raw: Any) -> Any:
     """The node whose tensor this is under another name."""
     while getattr(raw, "target", None) in _ALIASES:
+        raw = raw.args[0]
+    return raw
+
+
+def _looked_at(raw: Any, copies: Sequence[Any]) -> Any:
+    """The node whose elements a view has, in the same order; or a copy, by calls of these."""
+    while getattr(raw, "target", None) in (*_ALIASES, *_VIEWS, *copies):
         raw = raw.args[0]
     return raw
 
