@@ -4,6 +4,7 @@ passes in memory; replayed from plans; and left apart where that would not pay.
 
 from __future__ import annotations
 
+import random
 import re
 from typing import Any
 
@@ -16,7 +17,12 @@ import mapsto
 from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import ParseError
 from mapsto.importers.onnx import load
+from mapsto.ir.dtypes import DType
+from mapsto.ir.graph import Graph, Value
+from mapsto.ops import composite
+from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
+from mapsto.passes import gradient
 from mapsto.runtime.guard import Fences
 from mapsto.session.compile import build, prepared
 
@@ -218,3 +224,85 @@ def test_a_plan_of_other_stages_is_refused(workers: Workers) -> None:
         with pytest.raises(ParseError):
             mapsto.compile(graph, plan=text.replace(recipe, edited), isa=workers.isa.name, cache=False)
             raise AssertionError(what)
+
+
+def _replayed(graph: Graph, exe: Any, given: Feed, isa: str) -> None:
+    text = exe.plan.text()
+    again = mapsto.compile(graph, plan=text, isa=isa, threads=1, cache=False)
+    assert again.plan.text() == text and again.program == exe.program
+    assert_same_bits(again.run(given), exe.run(given))
+
+
+def test_the_gradient_of_attention(workers: Workers) -> None:
+    """Weights are made with the scores, and kept for products of the way back, for which they lie turned."""
+    b = Builder("attention")
+    shapes = {"q": (B, H, T, D), "k": (B, H, T, D), "v": (B, H, T, 32)}
+    q, k, v = (b.input(name, DType.F32, shape) for name, shape in shapes.items())
+    scores = b.one("matmul", [q, b.one("transpose", [k], perm=(0, 1, 3, 2))])
+    y = b.one("matmul", [composite.softmax(b, scores, -1), v])
+    loss = b.one("reduce", [b.one("mul", [y, y])], kind="sum", axes=(0, 1, 2, 3), keepdims=False)
+    graph = gradient(b.finish([loss], names=["loss"]), "loss", ["q", "k", "v"])
+    given = {name: normal(*shape, seed=n) for n, (name, shape) in enumerate(shapes.items())}
+    exe = build(prepared(graph, None), workers, 1, None)
+    assert len(sliced(exe)) >= 2
+    assert_close(exe.run(given), run_graph(graph, given))
+    _replayed(prepared(graph, None), exe, given, workers.isa.name)
+
+
+_KINDS = ("matmul", "matmul", "matmul", "softmax", "tanh", "transpose", "add", "mask", "scale", "less the largest")
+
+
+def _random(seed: int) -> Graph:
+    """Products of batches and what may be between them."""
+    rng = random.Random(seed)
+    lead = rng.choice([(3,), (2, 3), (4, 1), (1, 5), (2, 2, 2)])
+    sizes = [rng.choice([4, 8, 16, 17, 20, 32, 40]) for _ in range(3)]
+    b = Builder("random")
+
+    def given(*shape: int) -> Value:
+        return b.input(f"x{len(b.inputs)}", DType.F32, shape)
+
+    values = [given(*lead, rng.choice(sizes), rng.choice(sizes)) for _ in range(2)]
+    for _ in range(rng.randint(4, 10)):
+        values.append(_next(b, rng, values, sizes, given))
+    made = [v for v in values if v not in b.inputs]
+    kept = dict.fromkeys(v.name for v in (made[-1], *(v for v in made if rng.random() < 0.25)))
+    return b.finish([b.lookup(name) for name in kept], names=[f"y{n}" for n in range(len(kept))])
+
+
+def _next(b: Builder, rng: random.Random, values: list[Value], sizes: list[int], given: Any) -> Value:
+    kind, x = rng.choice(_KINDS), rng.choice(values)
+    inner: Any = x.shape[-1]
+    if kind == "matmul":
+        fitting = [v for v in values if v.shape[:-2] == x.shape[:-2] and v.shape[-2] == inner]
+        shared = rng.random() < 0.2
+        other = rng.choice(fitting) if fitting and rng.random() < 0.7 else None
+        if other is None:
+            other = given(*(() if shared else x.shape[:-2]), inner, rng.choice(sizes))
+        return b.one("mul", [b.one("matmul", [x, other]), b.constant(np.float32(0.3))])
+    if kind == "softmax":
+        return composite.softmax(b, x, rng.choice([-1, -1, -2]))
+    if kind == "tanh":
+        return b.one("tanh", [x])
+    if kind == "transpose":
+        return b.one("transpose", [x], perm=(*range(x.rank - 2), x.rank - 1, x.rank - 2))
+    if kind == "less the largest":
+        return b.one("sub", [x, b.one("reduce", [x], kind="max", axes=(x.rank - 1,), keepdims=True)])
+    others = {"add": x.shape, "mask": x.shape[-2:], "scale": (*x.shape[:-2], 1, inner)}
+    same = [v for v in values if v.shape == others[kind]]
+    return b.one("mul" if kind == "scale" else "add", [x, rng.choice(same) if same else given(*others[kind])])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_random_batches(workers: Workers, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever can be done slice by slice is, however small; plans are replayed."""
+    monkeypatch.setattr("mapsto.plan.by_slices._Grouping._pays", lambda self, group, passing: bool(passing))
+    number = {"sse2": 0, "avx2": 100, "avx512": 200}.get(workers.isa.name, 300) + seed
+    graph = _random(number)
+    given = {v.name: normal(*v.shape, seed=number + n) / 3 for n, v in enumerate(graph.inputs)}  # type: ignore[arg-type]
+    exe = build(prepared(graph, None), workers, 1, None)
+    found = exe.run(given)
+    for name, expected in run_graph(graph, given, wide=True).items():
+        largest = max(abs(expected).max(), 1e-3)
+        np.testing.assert_allclose(found[name], expected, rtol=2e-4, atol=2e-5 * largest)
+    _replayed(prepared(graph, None), exe, given, workers.isa.name)

@@ -55,7 +55,7 @@ def sliced_join(stages: Sequence[Task], passing: Sequence[str]) -> Task | Refusa
     return Task(
         SLICED,
         recipe,
-        joined_nodes(*(stage.nodes for stage in stages)),
+        joined_nodes(*(stage.nodes for stage in stages if stage.recipe.rule != "copy")),  # which recipes name not
         because=(f"slice by slice of {' x '.join(map(str, lead))}: {', '.join(passing)}: in memory one at a time",),
         made={name: value for stage in stages for name, value in stage.made.items()},
         constants={name: array for stage in stages for name, array in stage.constants.items()},

@@ -132,7 +132,8 @@ class _Checking:
     @cached_property
     def copies(self) -> dict[str, str]:
         """Copies that the plan makes of values of the graph, and of such copies -> what they are copies of."""
-        recipes = [task.recipe for task in tasks(self.mapped.items) if task.recipe.rule == "copy"]
+        every = (each for task in tasks(self.mapped.items) for each in (task, *task.stages))
+        recipes = [task.recipe for task in every if task.recipe.rule == "copy"]
         made = {recipe.parts[1].name: recipe.parts[0].name for recipe in recipes}
         return {copy: source for copy, source in made.items() if copy not in self.values}
 
@@ -177,6 +178,8 @@ class _Checking:
         for old, new in _edits(task.recipe, "reading"):
             if self.copied(new) != self.copied(old):
                 raise self.fault(f"item {task.name}", f"{task.name} reads {new!r} for {old!r}, of which it is no copy")
+        for stage in task.stages:
+            self.copying(replace(stage, name=task.name))
         if task.recipe.rule != "copy":
             return
         source, target = (part.name for part in task.recipe.parts)
