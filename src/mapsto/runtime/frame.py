@@ -17,10 +17,11 @@ import numpy as np
 from mapsto.errors import ExecutionError
 from mapsto.runtime import runner_ir
 from mapsto.runtime.arena_layout import ArenaLayout
-from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes, aligned_empty
+from mapsto.runtime.arrays import READABLE, WRITEABLE, address_of, aligned_bytes
 from mapsto.runtime.poison import Poison, fill
 from mapsto.runtime.pool import Pool
 from mapsto.runtime.program import Bind, Bounds, BranchIfFalse, Jump, Require, Run, SetSize
+from mapsto.runtime.recycled import Recycled
 from mapsto.runtime.sizing import (
     all_given,
     bound,
@@ -82,6 +83,7 @@ class Frame:
         self._node: ArenaLayout | None = None  # for all that this run has bound so far
         self._inputs: list[InputPlan] = []
         self._outputs: list[OutputPlan] = []  # those whose size the inputs decide
+        self._recycled = Recycled()
         self._poison = Poison(tables, self._fill) if poisoned else None
 
     # -- a run ---------------------------------------------------------------------------------------------------------
@@ -143,7 +145,7 @@ class Frame:
             results[index] = array
 
     def _large(self, shape: tuple[int, ...], dtype: np.dtype, count: int) -> np.ndarray:
-        return aligned_empty(shape, dtype, count)
+        return self._recycled.array(shape, dtype, count)
 
     def _take_over(self, arrays: Sequence[np.ndarray], results: list[Any]) -> None:
         """Updated inputs are outputs too."""
@@ -261,6 +263,7 @@ class Frame:
         if self._installed is None or not self._installed.descends_from(root):
             self._install(root)
         self._root, self._outputs = root, outputs
+        self._recycled.keep([count for _, _, _, count, _, _ in outputs])
         self._inputs = []
         updated = {source for source, _ in tables.updates}
         for i, (port, array) in enumerate(zip(tables.program.inputs, arrays, strict=True)):
