@@ -16,7 +16,9 @@ from tests.session.support import Feed, assert_close, assert_same_bits, normal, 
 import mapsto
 from mapsto.devices.cpu.workers import Workers
 from mapsto.errors import MapstoError, ParseError
+from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import sym
+from mapsto.ops.builder import Builder
 from mapsto.plan.plan import Pins, Plan
 from mapsto.plan.plan import parse as parse_plan
 from mapsto.session.compile import build, prepared
@@ -499,3 +501,19 @@ def test_no_name_in_a_work_can_be_another_one(name: str) -> None:
                     continue
                 again.poison()
                 assert_close(again.run(feed), expected)
+
+
+def test_an_output_twice_of_what_only_moves(workers: Workers) -> None:
+    """The second one is a copy of the graph's own, which the loops that move the value make as well."""
+    b = Builder("twice")
+    x, w = b.input("x", DType.F32, (48, 16)), b.input("w", DType.F32, (16, 16))
+    rows = b.one("matmul", [x, w])
+    turned = b.one("transpose", [rows], perm=(1, 0))
+    same = b.one("slice", [turned], starts=(0, 0), steps=(1, 1), shape=(16, 48))
+    graph = b.finish([b.one("matmul", [rows, same]), turned, same], names=["y", "turned", "same"])
+    exe = build(prepared(graph, None), workers, 1, None)
+    again = mapsto.compile(graph, plan=exe.plan.text(), isa=workers.isa.name, threads=1, cache=False)
+    assert again.plan.text() == exe.plan.text()
+    given = {"x": np.ones((48, 16), np.float32), "w": np.eye(16, dtype=np.float32)}
+    for name, array in exe.run(given).items():
+        np.testing.assert_array_equal(again.run(given)[name], array)

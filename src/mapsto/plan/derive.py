@@ -239,7 +239,9 @@ class _Deriving:
             self.setting.values[p.name] if p.name in self.setting.values else self.home(p.name).value(p.name)
             for p in recipe.parts
         )
-        return copy_task(source, target, self.setting, (), "")
+        node, _ = self.nodes.get(target.name, (None, None))
+        nodes = (node,) if node is not None and node.op == "copy" else ()  # of the graph, not one that homes ask for
+        return copy_task(source, target, self.setting, nodes, "")
 
 
 def _agree(work: Work, task: Task) -> None:
