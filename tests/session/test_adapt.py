@@ -234,7 +234,9 @@ def test_a_process_that_ends_while_a_real_model_is_compiled(seconds: float, tmp_
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, env=environment
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "False\n", "")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    # how far it has come after a while is the machine's affair: a fast one is done in 0.4 s
+    assert ended.stdout == "False\n" or (seconds > 0 and ended.stdout == "True\n")
     assert time.monotonic() - begun < 60
 
 
