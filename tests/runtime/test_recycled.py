@@ -55,7 +55,7 @@ def test_small_arrays_are_the_systems() -> None:
     small = pool.array((16,), np.dtype(np.float64), 128)
     del small
     pool.keep([])
-    assert pool._waiting == 0
+    assert pool.waiting == 0
 
 
 @pytest.mark.parametrize("dtype", ["bool", "u8", "f64", "bf16", "f16", "i64"])
@@ -71,9 +71,9 @@ def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     pool = Recycled()
     held = [_array(pool) for _ in range(5)]
     held.clear()
-    assert pool._waiting == 3 * _LARGE
+    assert pool.waiting == 3 * _LARGE
     pool.keep([2 * _LARGE])
-    assert pool._waiting == 0
+    assert pool.waiting == 0
 
 
 def _doubling() -> Any:

@@ -124,14 +124,13 @@ def _of_loss(builder: Builder, loss: Value, wrt: Sequence[Value]) -> list[Value]
 def _backward(builder: Builder, sums: _Sums, wrt: Sequence[Value]) -> list[Value]:
     """Gradients with respect to some values, by walking the nodes so far backwards; sums: what is known of them."""
     forward = list(builder.nodes)
-    makers = {value.name: node for node in forward for value in node.outputs}
     depends = _dependents(forward, {value.name for value in wrt})
     for node in reversed(forward):
         if not any(value.name in sums.terms for value in node.outputs) or not any(n in depends for n in reads(node)):
             continue
         with builder.source(*node.provenance):
             incoming = [sums.of(builder, value.name) for value in node.outputs]
-            softmax = softmax_of(node, makers)
+            softmax = softmax_of(builder, node)
             if softmax is None or incoming[0] is None:
                 _add_gradients(builder, node, incoming, depends, sums)
             elif softmax.z.name in depends:

@@ -9,7 +9,7 @@ along the axes of the sum, whatever g is: nothing of them goes to m.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mapsto.ir.graph import Node, Value
@@ -29,27 +29,31 @@ class Softmax:
     logarithm: bool
 
 
-def softmax_of(node: Node, makers: Mapping[str, Node]) -> Softmax | None:
-    """The softmax whose result a node gives. makers: the node that makes a value."""
+def softmax_of(b: Builder, node: Node) -> Softmax | None:
+    """The softmax whose result a node gives, if it is one's."""
     if node.op == "div":
-        e, total = (makers.get(name) for name in node.inputs)
-        found = None if e is None else _summed(e, total, makers)
+        e, total = (_maker(b, name) for name in node.inputs)
+        found = None if e is None else _summed(b, e, total)
         return None if found is None or node.output.shape != found.z.shape else found
     if node.op == "sub":
-        log = makers.get(node.inputs[1])
-        total = None if log is None or log.op != "log" else makers.get(log.inputs[0])
-        e = None if total is None or total.op != "reduce" else makers.get(total.inputs[0])
-        found = None if e is None else _summed(e, total, makers, True)
+        log = _maker(b, node.inputs[1])
+        total = None if log is None or log.op != "log" else _maker(b, log.inputs[0])
+        e = None if total is None or total.op != "reduce" else _maker(b, total.inputs[0])
+        found = None if e is None else _summed(b, e, total, True)
         return None if found is None or found.z.name != node.inputs[0] else found
     return None
 
 
-def _summed(e: Node, total: Node | None, makers: Mapping[str, Node], logarithm: bool = False) -> Softmax | None:
+def _maker(b: Builder, name: str) -> Node | None:
+    return b.producer(b.lookup(name))
+
+
+def _summed(b: Builder, e: Node, total: Node | None, logarithm: bool = False) -> Softmax | None:
     if e.op != "exp" or total is None or total.op != "reduce" or total.inputs[0] != e.output.name:
         return None
     if total.attrs.get("kind") != "sum" or not total.attrs.get("keepdims"):
         return None
-    z = makers.get(e.inputs[0])
+    z = _maker(b, e.inputs[0])
     if z is None or z.op != "sub" or z.output.dtype is not e.output.dtype:
         return None
     axes: tuple[int, ...] = tuple(total.attrs["axes"])  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ passes would leave the caches near a unit, and a slice of it does not. Asked onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 from mapsto.ir.expr import Dim, product, symbols
@@ -115,28 +115,20 @@ class _Grouping:
         touched = {n: self.homes[n] for n in (*task.reads, *task.targets) if n in self.homes}
         return starts_of(task, lead, touched) is not None
 
-    def _collides(self, task: Task, group: _Group) -> bool:
-        """Whether a task writes where the others read or write something else, or reads where they do."""
-        own, others = self._written([task]), self._written(group.stages)
-        read = {self.homes[n].buffer for s in group.stages for n in s.reads if n in self.homes}
-        reads = {self.homes[n].buffer for n in task.reads - group.inside if n in self.homes}
-        return bool(own & (others | read) or reads & others)
+    def _collides(self, item: Item, group: _Group) -> bool:
+        """Whether an item writes where the group reads or writes something else, or reads where it does."""
+        written, read = self._buffers(group.inside), self._buffers(n for s in group.stages for n in s.reads)
+        own, reads = self._buffers(targets_of(item)), self._buffers(reads_of(item) - group.inside)
+        return bool(own & (written | read) or reads & written)
 
     def _moves_ahead(self, item: Item, group: _Group) -> bool:
         """Whether an item can be done before the group."""
-        inside = group.inside
-        if reads_of(item) & inside:
+        if reads_of(item) & group.inside:
             return False
-        if isinstance(item, View):
-            return True
-        written = self._written(group.stages)
-        read = {self.homes[n].buffer for s in group.stages for n in s.reads if n in self.homes}
-        own = {self.homes[n].buffer for n in targets_of(item) if n in self.homes}
-        reads = {self.homes[n].buffer for n in reads_of(item) if n in self.homes}
-        return not own & (written | read) and not reads & written
+        return isinstance(item, View) or not self._collides(item, group)
 
-    def _written(self, tasks: Sequence[Task]) -> set[str]:
-        return {self.homes[n].buffer for task in tasks for n in task.targets if n in self.homes}
+    def _buffers(self, names: Iterable[str]) -> set[str]:
+        return {self.homes[name].buffer for name in names if name in self.homes}
 
     def _passing(self, group: _Group) -> set[str]:
         """What nobody else reads, and lies slice after slice in a buffer of its own."""

@@ -21,7 +21,7 @@ from mapsto.plan.plan import Plan, PlannedControl, PlannedItem, PlannedView, Wor
 from mapsto.plan.recipe import Recipe
 from mapsto.plan.rounds import ARMS, read_by, region_of
 from mapsto.plan.rules import FORMS, RULES, SIBLING_RULES, Refusal
-from mapsto.plan.sliced import PASSING, form_of_slices, layout_of_slice, sliced_join
+from mapsto.plan.sliced import PASSING, layout_of_slice, lead_of_slices, sliced_join
 from mapsto.plan.slices import slice_of, without
 from mapsto.plan.task import SLICED, Task
 from mapsto.plan.views import view_layout, view_source
@@ -220,7 +220,7 @@ class _Deriving:
         names = [part.name for part in passing.parts]
         task = _done(sliced_join([self.task(stage) for stage in stages], names))
         made = {name for stage in task.stages for name in stage.targets}
-        count = len(form_of_slices(task).lead)
+        count = len(lead_of_slices(task))
         for name in names:
             layout = layout_of_slice(self.home(name).layout, count) if name in made else None
             if layout is None or symbols(layout.elements):

@@ -27,14 +27,6 @@ PASSING = "passing"  # in recipes: the values that are in memory a slice at a ti
 
 
 @dataclass(frozen=True)
-class SliceForm:
-    """lead: extents of the leading dims, in order. passing: values that are in memory a slice at a time."""
-
-    lead: tuple[Dim, ...]
-    passing: frozenset[str]
-
-
-@dataclass(frozen=True)
 class _Access:
     """One place where a stage touches a tensor. iters: of the statement or contraction, with its ranges; walked: the
     iterators that stand for the leading dims.
@@ -63,10 +55,11 @@ def sliced_join(stages: Sequence[Task], passing: Sequence[str]) -> Task | Refusa
     )
 
 
-def form_of_slices(task: Task) -> SliceForm:
+def lead_of_slices(task: Task) -> tuple[Dim, ...]:
+    """Extents of the leading dims that a sliced task walks one by one, in order."""
     lead = lead_of(task.stages, sorted(task.passing))
     assert not isinstance(lead, Refusal)
-    return SliceForm(lead, task.passing)
+    return lead
 
 
 def lead_of(stages: Sequence[Task], passing: Sequence[str]) -> tuple[Dim, ...] | Refusal:

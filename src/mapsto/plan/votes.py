@@ -89,8 +89,8 @@ def wishes(
     border = _borders(every, values)
     multiplied = _multiplied(every)
     seats += _unvoted(every, seats, kept - fixed, multiplied)
-    seats = [s for each in seats if len((s := _with_panels(each, multiplied, values, border, traits)).inners) > 1
-             or each.inners != (None,)]
+    seats = [_with_panels(seat, multiplied, values, border, traits) for seat in seats]
+    seats = [seat for seat in seats if seat.inners != (None,)]  # of no wish and no choice
     held = {name: dim for name, dim in pinned.items() if name in kept - fixed and (dim or 0) < values[name].rank}
     seats = [Seat(tuple(n for n in s.values if n not in held), s.inners, s.voted) for s in seats]
     seats += [Seat((name,), (None if dim is None else Inner(dim),)) for name, dim in held.items()]

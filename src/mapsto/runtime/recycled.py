@@ -22,7 +22,11 @@ class Recycled:
 
     def __init__(self) -> None:
         self._free: dict[int, list[np.ndarray]] = {}
-        self._waiting = 0
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that wait to be used again."""
+        return sum(size * len(blocks) for size, blocks in list(self._free.items()))
 
     def array(self, shape: tuple[int, ...], dtype: np.dtype, count: int) -> np.ndarray:
         """An array of `count` bytes, not initialised, that starts at a multiple of 64."""
@@ -30,21 +34,19 @@ class Recycled:
             return aligned_empty(shape, dtype, count)
         try:
             block = self._free[count].pop()
-            self._waiting -= count
         except (KeyError, IndexError):
             block = aligned_bytes(count)
         return np.ndarray(shape, dtype, np.asarray(_Lent(self, block)))
 
     def give_back(self, block: np.ndarray) -> None:
         """A block that nobody looks at any more."""
-        if self._waiting + block.nbytes <= _MOST:
-            self._waiting += block.nbytes
+        if self.waiting + block.nbytes <= _MOST:
             self._free.setdefault(block.nbytes, []).append(block)
 
     def keep(self, sizes: Collection[int]) -> None:
         """Lets go of what waits, but for blocks of these sizes."""
         for size in self._free.keys() - set(sizes):
-            self._waiting -= size * len(self._free.pop(size))
+            del self._free[size]
 
 
 class _Lent:

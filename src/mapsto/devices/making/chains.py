@@ -14,7 +14,7 @@ from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import TaskCode, Ways
 from mapsto.devices.making.contractions import WholeOperand, phase_calls, template_reach
-from mapsto.devices.making.inlined import Divided, KeptFunctions, PartCall, inlined_call
+from mapsto.devices.making.inlined import MOST_SHARES, Divided, KeptFunctions, PartCall, inlined_call
 from mapsto.devices.making.template_names import BLOCKS
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, Expr, product, sym
@@ -27,7 +27,6 @@ from mapsto.plan.task import Task
 
 _MOST_ROWS, _STEP = 192, 24  # rows of a block: of a number of tiles of 4, 6, 8 and 12 rows
 _TYPICAL = 1024  # columns, where only a run knows them
-_SHARES = 16  # of all blocks: few threads finish together, and scratch stays small
 _BLOCKS = re.compile(r"(?P<rows>\d{1,9}) rows a block, (?P<shares>\d{1,9}) shares")
 
 
@@ -62,12 +61,12 @@ def _chosen(form: ChainForm, near: int) -> BlockPlan:
     most = min(max(near // max(columns * form.x_type.size, 1) // _STEP, 1) * _STEP, _MOST_ROWS)
     rows = form.rows
     if not isinstance(rows, int):
-        return BlockPlan(most, _SHARES)
+        return BlockPlan(most, MOST_SHARES)
     even = next((n for n in range(min(most, rows), most // 2, -1) if rows % n == 0), None)
     chosen = min(most, rows) if even is None else even
     outer = product(extent for _, extent in form.outer)
-    items = -(-rows // chosen) * outer if isinstance(outer, int) else _SHARES
-    return BlockPlan(chosen, min(items, _SHARES) if isinstance(items, int) else _SHARES)
+    items = -(-rows // chosen) * outer if isinstance(outer, int) else MOST_SHARES
+    return BlockPlan(chosen, min(items, MOST_SHARES) if isinstance(items, int) else MOST_SHARES)
 
 
 def chain_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall]:

@@ -22,6 +22,8 @@ from mapsto.loop.inlining import PartOf, inlined
 from mapsto.loop.text import format_function
 from mapsto.plan.task import Task
 
+MOST_SHARES = 16  # of all parts: few threads finish together, and scratch stays small
+
 
 class KeptFunctions:
     """A `making.code.MadeFor` that keeps functions as they are, to be parts of others."""
@@ -69,7 +71,6 @@ class InlinedCode:
     """
 
     template: str
-
     stages: tuple[InlinedStage, ...]
     params: tuple[Param, ...]
     scratch: tuple[tuple[int, Dim], ...]
@@ -214,7 +215,7 @@ def inlined_call(
 
 @dataclass
 class Numbered:
-    """Names for sizes in order of appearance. own: symbols that the chain's function itself defines."""
+    """Names for sizes in order of appearance. own: symbols that the function itself defines."""
 
     own: dict[str, str]
     sizes: dict[str, str] = field(default_factory=dict)

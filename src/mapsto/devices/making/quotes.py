@@ -36,7 +36,7 @@ from mapsto.plan.patterns import Sizes, extent, number
 from mapsto.plan.routine_tally import routine_tally
 from mapsto.plan.row_tally import rows_tally
 from mapsto.plan.rules.base import Refusal
-from mapsto.plan.sliced import form_of_slices, layout_of_slice
+from mapsto.plan.sliced import layout_of_slice, lead_of_slices
 from mapsto.plan.task import SLICED, Task
 
 # What counts of kernels of different kinds are good for: loops must take less by that before they displace a template.
@@ -114,7 +114,7 @@ class Quoting:
         self, task: Task, homes: Mapping[str, Home], sizes: Mapping[str, int], distances: Mapping[str, float]
     ) -> Quote:
         """The stages one after the other, with what passes between them a slice away."""
-        count = len(form_of_slices(task).lead)
+        count = len(lead_of_slices(task))
         of_slices = {name: layout_of_slice(homes[name].layout, count) for name in task.passing if name in homes}
         near = {
             name: float(number(layout.elements, Sizes.of(sizes)) * homes[name].dtype.size)

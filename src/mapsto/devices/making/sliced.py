@@ -13,16 +13,15 @@ from mapsto.devices.maker import KernelCall
 from mapsto.devices.making.borders import border_calls
 from mapsto.devices.making.code import TaskCode, Ways
 from mapsto.devices.making.contractions import WholeOperand, phase_calls, template_reach
-from mapsto.devices.making.inlined import Divided, KeptFunctions, PartCall, inlined_call
+from mapsto.devices.making.inlined import MOST_SHARES, Divided, KeptFunctions, PartCall, inlined_call
 from mapsto.devices.making.sums import contraction_stmts
 from mapsto.devices.making.template_names import SLICES
 from mapsto.ir.dtypes import DType
 from mapsto.ir.expr import Dim, product, symbols
 from mapsto.plan.home import Home
-from mapsto.plan.sliced import SliceForm, form_of_slices, layout_of_slice, slice_of_stage, start_name, starts_of
+from mapsto.plan.sliced import layout_of_slice, lead_of_slices, slice_of_stage, start_name, starts_of
 from mapsto.plan.task import Task
 
-_SHARES = 16  # of all slices: few threads finish together, and scratch stays small
 _TEXT = re.compile(r"(?P<shares>\d{1,9}) shares")
 
 
@@ -47,9 +46,9 @@ def _read_slices(text: str) -> SlicePlan:
     return SlicePlan(int(found["shares"]))
 
 
-def _chosen(form: SliceForm) -> SlicePlan:
-    count = product(form.lead)
-    return SlicePlan(min(count, _SHARES) if isinstance(count, int) else _SHARES)
+def _chosen(lead: tuple[Dim, ...]) -> SlicePlan:
+    count = product(lead)
+    return SlicePlan(min(count, MOST_SHARES) if isinstance(count, int) else MOST_SHARES)
 
 
 def slice_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall]:
@@ -62,22 +61,22 @@ def slice_calls(task: Task, code: TaskCode, core: Core) -> list[KernelCall]:
 class _SlicesInMaking:
     def __init__(self, task: Task, code: TaskCode, core: Core) -> None:
         self.task, self.code, self.core = task, code, core
-        self.form = form = form_of_slices(task)
+        self.lead = lead = lead_of_slices(task)
         self.plan = code.schedules.take(
-            Ways(SLICES, (SLICES, form.lead), lambda: _chosen(form), slices_text, _read_slices, lambda: ())
+            Ways(SLICES, (SLICES, lead), lambda: _chosen(lead), slices_text, _read_slices, lambda: ())
         )
         self.scratch: dict[str, str] = {}  # what passes -> the scratch that it lies in
         self.inside = {name for stage in task.stages for name in stage.targets}
         self.inner = code.shared.parts(lambda: KeptFunctions(code.target.processor, core, code.target.fused))
 
     def calls(self) -> list[KernelCall]:
-        count = len(self.form.lead)
+        count = len(self.lead)
         homes = self._homes(count)
         before: list[KernelCall] = []
         made: list[PartCall] = []
         for whole in self.task.stages:
             outside = {n: home for n in self._touched(whole) if (home := self.code.home(n)) is not None}
-            starts = starts_of(whole, self.form.lead, outside)
+            starts = starts_of(whole, self.lead, outside)
             if starts is None:
                 raise ValueError(f"slices of what {whole.targets[-1]} is made of begin in more than one place")
             stage = replace(slice_of_stage(whole, count), name=self.task.name)
@@ -87,20 +86,20 @@ class _SlicesInMaking:
             made += [PartCall(call, starts) for call in calls]
             self.code.counter = max(self.code.counter, own.counter)
             self._adopt(own, homes)
-        outer = tuple((start_name(d), extent) for d, extent in enumerate(self.form.lead))
+        outer = tuple((start_name(d), extent) for d, extent in enumerate(self.lead))
         divided = Divided(SLICES, outer, self.plan.shares)
         return [*before, inlined_call(self.task, self.code, self.core, made, self.scratch, divided)]
 
     def _touched(self, stage: Task) -> frozenset[str]:
         """What a stage reads and writes, but for what passes."""
-        return (stage.reads | set(stage.targets)) - self.form.passing
+        return (stage.reads | set(stage.targets)) - self.task.passing
 
     def _homes(self, count: int) -> dict[str, Home]:
         """Where stages have a slice of what they make: its part of the whole, or scratch, for what passes."""
         homes: dict[str, Home] = {}
         for name in sorted(self.inside & self.code.homes.keys()):
             home = self.code.homes[name]
-            if name not in self.form.passing:
+            if name not in self.task.passing:
                 shape = (*(1 for _ in range(count)), *home.layout.shape[count:])
                 homes[name] = replace(home, layout=replace(home.layout, shape=shape))
                 continue
