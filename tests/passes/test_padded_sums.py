@@ -9,7 +9,7 @@ from mapsto.ir.dtypes import DType
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
 from mapsto.ops.interpret import run_graph
-from mapsto.passes import gradient
+from mapsto.passes import DeadCode, PaddedSums, gradient
 
 # (start, stop, step) of parts along an axis of 12, each of which is weighted by numbers of its own
 PARTS: dict[str, tuple[int, list[tuple[int, int, int]]]] = {
@@ -72,3 +72,49 @@ def test_what_they_leave_out_is_padded_once() -> None:
     (padded,) = (node for node in made.nodes if concat.output.name in node.inputs)
     assert padded.op == "pad" and padded.output.name in made.outputs
     assert (padded.attrs["before"], padded.attrs["after"]) == ((1, 0), (3, 0))
+
+
+def _sum_of_parts(forms: list[str], outside: int = 0) -> tuple[Graph, dict[str, np.ndarray]]:
+    """The sum of thirds along an axis, each with zeros where the others are: padded, or concatenated with them."""
+    b, feed, total = Builder("net"), {}, None
+    extents = (3, 2, 4)
+    for at, (form, extent) in enumerate(zip(forms, extents, strict=True)):
+        before, after = sum(extents[:at]), sum(extents[at + 1 :]) + outside
+        feed[f"x{at}"] = np.array([[-0.0, 1.0, np.nan, -np.inf][: min(extent, 4)] + [-0.0] * (extent - 4)] * 2)
+        x = b.input(f"x{at}", DType.F64, (2, extent))
+        if form == "pad":
+            part = b.one("pad", [x], before=(0, before), after=(0, after), mode="constant", value=0.0)
+        else:
+            zero = -0.0 if form == "negative" else 0.0
+            zeros = [b.constant(np.full((2, n), zero), "zeros") if n else None for n in (before, after)]
+            part = b.one("concat", [v for v in (zeros[0], x, zeros[1]) if v is not None], axis=1)
+        total = part if total is None else b.one("add", [total, part])
+    assert total is not None
+    return b.finish([total]), feed
+
+
+@pytest.mark.parametrize("outside", [0, 2])
+@pytest.mark.parametrize(
+    "forms", [["concat"] * 3, ["pad"] * 3, ["pad", "concat", "pad"], ["concat", "negative", "concat"]], ids="-".join
+)
+def test_as_a_pass_zeros_have_the_signs_of_the_sum(forms: list[str], outside: int) -> None:
+    graph, feed = _sum_of_parts(forms, outside)
+    made = DeadCode()(PaddedSums()(graph))
+    (before,), (after,) = (run_graph(g, feed).values() for g in (graph, made))
+    np.testing.assert_array_equal(after, before)
+    np.testing.assert_array_equal(np.signbit(after), np.signbit(before))
+    added = [node for node in made.nodes if node.op == "add" and node.output.shape[-1] > 4]
+    assert len(added) == (2 if "negative" in forms else 0)
+
+
+def test_parts_that_overlap_are_added() -> None:
+    b = Builder("net")
+    x, y = (b.input(name, DType.F32, (3,)) for name in "xy")
+    padded = [
+        b.one("pad", [v], before=(at,), after=(2 - at,), mode="constant", value=0.0) for at, v in enumerate((x, y))
+    ]
+    graph = b.finish([b.one("add", padded)])
+    made = PaddedSums()(graph)
+    feed = {name: np.array([1, 2, 3], np.float32) for name in "xy"}
+    (found,) = run_graph(made, feed).values()
+    np.testing.assert_array_equal(found, [1, 3, 5, 3, 0])

@@ -62,6 +62,19 @@ PRODUCT = "m: f32[4, 16] = matmul(x, w)"
             ["epilogue(m, y)", "r", "epilogue(absorb(q, n), z)"],
         ),
         (
+            "what sums over rows read beside what is stored anyway is computed there",
+            graph(
+                "y, r",
+                PRODUCT,
+                "a: f32[4, 16] = mul(m, v)",
+                "b: f32[4, 16] = neg(a)",
+                's: f32[4, 1] = reduce(a) {kind: "sum", axes: (1,), keepdims: true}',
+                "y: f32[4, 16] = sub(b, s)",
+                'r: f32[16] = reduce(m) {kind: "sum", axes: (0,), keepdims: false}',
+            ),
+            ["m", "rows(a, b, s, y)", "r"],
+        ),
+        (
             "two statements of an epilogue",
             graph("y", PRODUCT, "b: f32[4, 16] = add(m, v)", "y: f32[4, 16] = relu(b)"),
             ["epilogue(m, b, y)"],

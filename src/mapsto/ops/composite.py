@@ -96,6 +96,19 @@ def softmax(b: Builder, x: Value, axis: int) -> Value:
     return cast(b, _div(b, e, reduce(b, e, "sum", [axis])), x.dtype)
 
 
+def softmax_and_level(b: Builder, x: Value, axis: int) -> tuple[Value, Value]:
+    """The softmax along an axis, and log sum e^x there (extent 1), of the same exponentials. Where the maximum is
+    infinite, that is it.
+    """
+    wide = _wide(b, x)
+    top = reduce(b, wide, "max", [axis])
+    e = b.one("exp", [_sub(b, wide, top)])
+    total = reduce(b, e, "sum", [axis])
+    infinite = b.one("isinf", [top], detect_positive=True, detect_negative=True)
+    level = b.one("select", [infinite, top, b.one("add", [b.one("log", [total]), top])])
+    return cast(b, _div(b, e, total), x.dtype), cast(b, level, x.dtype)
+
+
 def log_softmax(b: Builder, x: Value, axis: int) -> Value:
     """(x - max) - log sum e^(x - max) along an axis."""
     wide = _wide(b, x)

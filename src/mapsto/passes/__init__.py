@@ -17,6 +17,7 @@ from mapsto.ir.text import print_graph
 from mapsto.passes.affine import AffineFolding
 from mapsto.passes.apart_windows import ApartWindows
 from mapsto.passes.channel_shuffles import ChannelShuffles
+from mapsto.passes.concat_moves import ConcatMoves
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
 from mapsto.passes.denormal_weights import DenormalWeights
@@ -27,10 +28,13 @@ from mapsto.passes.identities import Identities
 from mapsto.passes.layout_moves import LayoutMoves
 from mapsto.passes.narrow_products import NarrowProducts
 from mapsto.passes.pad_into_conv import PadIntoConv
+from mapsto.passes.padded_sums import PaddedSums
 from mapsto.passes.pools_first import PoolsFirst
 from mapsto.passes.requantised import Requantised
 from mapsto.passes.specialise import specialise
+from mapsto.passes.split_rows import SplitRows
 from mapsto.passes.strength import Strength
+from mapsto.passes.turned_products import TurnedProducts
 from mapsto.passes.unsigned_bytes import UnsignedBytes
 from mapsto.passes.wide_bytes import WideBytes
 
@@ -38,6 +42,7 @@ __all__ = [
     "AffineFolding",
     "ApartWindows",
     "ChannelShuffles",
+    "ConcatMoves",
     "ConcatSlices",
     "DeadCode",
     "DenormalWeights",
@@ -47,10 +52,13 @@ __all__ = [
     "LayoutMoves",
     "NarrowProducts",
     "PadIntoConv",
+    "PaddedSums",
     "Pass",
     "PoolsFirst",
     "Requantised",
+    "SplitRows",
     "Strength",
+    "TurnedProducts",
     "UnsignedBytes",
     "WideBytes",
     "default_passes",
@@ -83,6 +91,10 @@ def default_passes() -> tuple[Pass, ...]:
         AffineFolding(),
         ApartWindows(),
         LayoutMoves(),
+        SplitRows(),
+        TurnedProducts(),
+        PaddedSums(),
+        ConcatMoves(),
         ConcatSlices(),
         PadIntoConv(),
         DenormalWeights(),

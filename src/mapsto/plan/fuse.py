@@ -27,7 +27,7 @@ from mapsto.plan.narrow_reads import read_narrow
 from mapsto.plan.patterns import number
 from mapsto.plan.prices import Prices
 from mapsto.plan.rounds import carried, read_by, region_of
-from mapsto.plan.rules import COMPOSE, FORMS, RULES, SIBLING_RULES, Refusal, Rule
+from mapsto.plan.rules import COMPOSE, FORMS, ROWS, RULES, SIBLING_RULES, Refusal, Rule
 from mapsto.plan.rules.contract import summed
 from mapsto.plan.siblings import join_siblings
 from mapsto.plan.task import Task
@@ -289,16 +289,17 @@ class _Around:
     def passes_on(self) -> bool:
         reader = self.fusing.items[self.reader]
         assert isinstance(reader, Task)
-        value = reader.targets[-1]
-        later = self.fusing.readers.get(value, [])
-        if len(later) != 1 or value in self.fusing.external:
+        later = sorted({at for name in reader.targets for at in self.fusing.readers.get(name, ())})
+        if not later or any(map(self.goes_out, reader.targets)) or reader.kind != ROWS.takes:
             return False
-        last = self.fusing.items[later[0]]
-        if not isinstance(last, Task) or reader.kind != COMPOSE.takes or last.kind != COMPOSE.reads or is_wide(last):
+        tasks = [item for at in later if isinstance(item := self.fusing.items[at], Task)]
+        if len(tasks) < len(later) or any(task.kind != ROWS.reads or is_wide(task) for task in tasks):
             return False
-        if not any(facts(stmt.value).reduces for stmt in last.stmts):
+        if not any(facts(stmt.value).reduces for task in tasks for stmt in task.stmts):
             return False  # it may become a part of the same epilogue
-        return isinstance(COMPOSE.apply(reader, last, value, _Around(self.fusing, reader, later[0])), Task)
+        value = next(name for name in reader.targets if name in tasks[0].reads)
+        around = _Around(self.fusing, reader, later[0])
+        return any(isinstance(rule.apply(reader, tasks[0], value, around), Task) for rule in (COMPOSE, ROWS))
 
     def value(self, name: str) -> Value:
         made = self.source.made.get(name)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mapsto.errors import ArgumentError, MapstoError, ShapeError
+from mapsto.importers.torch.strides import Look
 from mapsto.importers.torch.tensors import array_of, tensor_of
 from mapsto.importers.torch.translate import Imported
 from mapsto.ir.expr import Dim, bare_symbol, evaluate
@@ -83,7 +84,7 @@ class TracedExecutable:
         """The results for what the placeholders stand for (None for weights): tensors, numbers, None."""
         self.renewed()
         imported, executable = self._now
-        arrays = [self._array(at, given) for at in imported.inputs]
+        arrays = [self._array(at, given, imported.orders.get(at)) for at in imported.inputs]
         if imported.drawn:
             arrays += drawn_arrays(imported, arrays)
         made = executable(*arrays)
@@ -99,7 +100,10 @@ class TracedExecutable:
                     tensors[result.at] = tensor_of(outputs[result.at])
                 found.append(_looked_at(tensors[result.at], result.view, sizes))
             elif result.feed is not None:
-                found.append(self._tensor(result.feed, given))
+                tensor, order = self._tensor(result.feed, given), imported.orders.get(result.feed)
+                if result.view is not None and order is not None:
+                    tensor = tensor.permute(order)
+                found.append(_looked_at(tensor, result.view, sizes))
             else:
                 found.append(result.number)
         return found
@@ -108,14 +112,16 @@ class TracedExecutable:
         now = self._read.get(at)
         return given[at] if now is None else now()
 
-    def _array(self, at: int, given: Sequence[Any]) -> np.ndarray:
+    def _array(self, at: int, given: Sequence[Any], order: Sequence[int] | None) -> np.ndarray:
+        """What a placeholder stands for, its axes in the graph's order."""
         value = self._tensor(at, given)
         if isinstance(value, int):
             return np.asarray(value, np.int64)
         if isinstance(value, float):
             return np.asarray(value, np.float64)
         try:
-            return array_of(value)
+            array = array_of(value)
+            return array if order is None else array.transpose(order)
         except MapstoError as error:
             raise ShapeError(f"input {self._name(at)!r}: {error}") from error
         except AttributeError:
@@ -147,9 +153,15 @@ def _numbers(shape: Sequence[Dim], sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else evaluate(d, sizes) for d in shape)
 
 
-def _looked_at(tensor: Any, view: Sequence[Dim] | None, sizes: Mapping[str, int]) -> Any:
-    """A tensor in the shape of a view, without a copy where it lies in order."""
-    return tensor if view is None else tensor.reshape(_numbers(view, sizes))
+def _looked_at(tensor: Any, view: Look | None, sizes: Mapping[str, int]) -> Any:
+    """A view of a tensor; without a copy where it is row-major."""
+    if view is None:
+        return tensor
+    shape = _numbers(view.shape, sizes)
+    if view.strides is None:
+        return tensor.reshape(shape)
+    whole = tensor.contiguous()
+    return whole.as_strided(shape, view.strides, whole.storage_offset() + view.offset)
 
 
 def _number(array: np.ndarray, kind: str) -> int | float | bool:

@@ -18,6 +18,8 @@ from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.importers.torch import Imported, Supplied, translate
 from mapsto.importers.torch.counted import WhileAnyone
 from mapsto.importers.torch.decompositions import of_autograd
+from mapsto.importers.torch.results import strides_of
+from mapsto.importers.torch.strides import order_of
 from mapsto.importers.torch.whole import keep_whole
 from mapsto.ir.graph import Graph
 from mapsto.runtime.executable import Executable
@@ -89,7 +91,7 @@ def _compiler(kind: str, asked: BackendOptions) -> Callable[[Any, Sequence[Any]]
         from torch._functorch.aot_autograd import make_boxed_func
 
         try:
-            run = _Run(module, kind, asked)
+            run = _Run(module, kind, asked, examples)
         except UnsupportedError as error:
             if not asked.fallback:
                 raise
@@ -102,16 +104,21 @@ def _compiler(kind: str, asked: BackendOptions) -> Callable[[Any, Sequence[Any]]
 
 
 class _Run:
-    """One graph of AOTAutograd's, compiled when it is first run: its parameters' values are there only then."""
+    """One graph of AOTAutograd's, compiled when it is first run: its parameters' values are there only then. examples:
+    tensors that lie as those of the runs will.
+    """
 
-    def __init__(self, module: Any, kind: str, asked: BackendOptions) -> None:
+    def __init__(self, module: Any, kind: str, asked: BackendOptions, examples: Sequence[Any]) -> None:
         self._module, self._asked = module, asked
         self._nodes = [node for node in module.graph.nodes if node.op == "placeholder"]
+        self._orders = [order_of(each) if isinstance(each, torch.Tensor) else None for each in examples]
         self._static = _static_places(len(self._nodes)) if kind == INFERENCE else ()
         self._shown = _returned() if kind == FORWARD else None
         self._run = threading.local()  # what this thread's run was given: several threads may call
         self._traced: TracedExecutable | None = None
         self._first: Imported | None = self._translated(())  # what is unsupported is said now
+        if kind == FORWARD:
+            _report(self._first, examples)
 
     def _imported(self, held: Collection[int]) -> Imported:
         first, self._first = self._first, None
@@ -119,7 +126,8 @@ class _Run:
 
     def _translated(self, held: Collection[int]) -> Imported:
         feeds = [
-            Supplied(node.name, held=self._run.given[at] if at in held else None) for at, node in enumerate(self._nodes)
+            Supplied(node.name, held=self._run.given[at] if at in held else None, order=self._orders[at])
+            for at, node in enumerate(self._nodes)
         ]
         with metering(self._asked.budget), np.errstate(all="ignore"):
             return translate(self._module, feeds, "graph", shown=self._shown)
@@ -147,6 +155,16 @@ def _returned() -> int | None:
     context = torch._guards.TracingContext.try_get()
     found = getattr(getattr(context, "fw_metadata", None), "num_forward", None)
     return found if isinstance(found, int) else None
+
+
+def _report(imported: Imported, examples: Sequence[Any]) -> None:
+    """Tells AOTAutograd how results lie, so that the backward graph reads them so."""
+    context = torch._guards.TracingContext.try_get()
+    told = getattr(context, "output_strides", None)
+    if isinstance(told, list) and not told:
+        values = imported.graph.values()
+        outputs = [values[name].shape for name in imported.graph.outputs]
+        told.extend(strides_of(result, outputs, examples) for result in imported.results)
 
 
 def _static_places(count: int) -> tuple[int, ...]:

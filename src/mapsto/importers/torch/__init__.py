@@ -14,8 +14,9 @@ import mapsto.ops  # noqa: F401  (the rows build with the ops that this register
 from mapsto.boundary import public
 from mapsto.budget import Budget, metering
 from mapsto.importers.torch.exported import TracedProgram, exported, functional
+from mapsto.importers.torch.results import TracedResult
 from mapsto.importers.torch.table import supported_targets
-from mapsto.importers.torch.translate import Imported, Supplied, TracedResult, translate
+from mapsto.importers.torch.translate import Imported, Supplied, translate
 from mapsto.ir.graph import Graph
 
 __all__ = [

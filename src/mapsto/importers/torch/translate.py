@@ -18,62 +18,47 @@ import mapsto.importers.torch.rows  # noqa: F401  (registers the rows)
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.quantised import QuantisedValues
 from mapsto.importers.torch.places import name_of, place_of
+from mapsto.importers.torch.results import Results, TracedResult, Wanted
 from mapsto.importers.torch.scalars import SCALARS
 from mapsto.importers.torch.symbols import TracedSizes
 from mapsto.importers.torch.table import AtenCall, Drawn, find_row
 from mapsto.importers.torch.tensors import array_of, dtype_of
 from mapsto.ir.dtypes import DType
-from mapsto.ir.expr import Dim, Expr, bare_symbol, symbols
+from mapsto.ir.expr import Dim, Expr
 from mapsto.ir.graph import Graph, Value
-from mapsto.ops.arranging import reshape
+from mapsto.ops.arranging import reshape, transpose
 from mapsto.ops.builder import Builder
 from mapsto.passes.retrace import settled
 
 RUN = "random.run"  # the input that makes draws differ from run to run
-_ALIASES = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
-_VIEWS = (  # that keep the order of elements
-    torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default, torch.ops.aten.unsqueeze.default,
-    torch.ops.aten.squeeze.default, torch.ops.aten.squeeze.dim, torch.ops.aten.squeeze.dims,
-)  # fmt: skip
-_COPIES = (torch.ops.aten.clone.default,)
-_NUMBERS = (torch.SymFloat, torch.SymInt, torch.SymBool)
 _FAULTS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, AssertionError)
 
 
 @dataclass(frozen=True)
 class Supplied:
     """What a placeholder of torch's graph stands for: a tensor whose elements are constants (`held`), a number of the
-    program (`number`), else an input of this name.
+    program (`number`), else an input of this name. order: its axes as they lie in memory, outermost first, where the
+    tensor is not row-major (None: it is, or shall be copied): the input then has them in this order.
     """
 
     name: str
     held: Any = None
     number: Any = None
     is_number: bool = False
-
-
-@dataclass(frozen=True)
-class TracedResult:
-    """One result of the program: output `at` of the graph, the tensor of placeholder `feed` as it came in, or a number
-    (`number`, which may be None). as_number: what is wanted of the output is a Python number. view: the shape in which
-    the module looks at an output that another result is as well.
-    """
-
-    at: int | None = None
-    feed: int | None = None
-    number: Any = None
-    as_number: str = ""
-    view: tuple[Dim, ...] | None = None
+    order: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A graph; which placeholders its inputs are; what is drawn for those behind them; what its results are."""
+    """A graph; which placeholders its inputs are; what is drawn for those behind them; what its results are. orders: of
+    placeholders whose axes are in another order in the graph, that order.
+    """
 
     graph: Graph
     inputs: tuple[int, ...]
     results: tuple[TracedResult, ...]
     drawn: tuple[Drawn, ...] = ()
+    orders: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 @dataclass
@@ -89,6 +74,7 @@ class _Walk:
     drawn: list[Drawn] = field(default_factory=list)
     quantised: QuantisedValues = field(default_factory=QuantisedValues)
     run: Callable[[], Value] | None = None
+    orders: dict[int, tuple[int, ...]] = field(default_factory=dict)
 
 
 def translate(
@@ -170,7 +156,7 @@ def _placeholders(walk: _Walk, nodes: Sequence[Any], feeds: Sequence[Supplied]) 
             if shared:  # one tensor by several names
                 walk.known[node] = walk.known[nodes[shared[0]]]
             else:
-                _input(walk, at, node, feed.name, held)
+                _input(walk, at, node, feed, held)
         elif isinstance(held, (torch.SymInt, int, torch.SymFloat, float)) and not isinstance(held, bool):
             scalars.append((at, node, feed, held))
         else:
@@ -179,8 +165,8 @@ def _placeholders(walk: _Walk, nodes: Sequence[Any], feeds: Sequence[Supplied]) 
         _number(walk, at, node, feed, held)
 
 
-def _input(walk: _Walk, at: int, node: Any, name: str, held: Any) -> None:
-    shape: list[Dim] = []
+def _input(walk: _Walk, at: int, node: Any, feed: Supplied, held: Any) -> None:
+    name, shape = feed.name, list[Dim]()
     for axis, size in enumerate(held.shape):
         dim = walk.sizes.dim(size)
         if dim is None:
@@ -190,8 +176,13 @@ def _input(walk: _Walk, at: int, node: Any, name: str, held: Any) -> None:
         elif isinstance(dim, Expr) and walk.sizes.symbol(size) is None:
             dim = walk.sizes.define(f"{name}_{axis} of its own", walk.builder.fresh(f"{name}_{axis}"))
         shape.append(dim)
-    walk.known[node] = walk.builder.input(name, dtype_of(held.dtype), shape)
     walk.inputs.append(at)
+    if feed.order is None:
+        walk.known[node] = walk.builder.input(name, dtype_of(held.dtype), shape)
+        return
+    walk.orders[at] = feed.order
+    lying = walk.builder.input(name, dtype_of(held.dtype), [shape[d] for d in feed.order])
+    walk.known[node] = transpose(walk.builder, lying, [feed.order.index(d) for d in range(len(shape))])
 
 
 def _number(walk: _Walk, at: int, node: Any, feed: Supplied, held: Any) -> None:
@@ -384,63 +375,17 @@ def _define(walk: _Walk, theirs: Any, ours: Dim) -> None:
 def _finished(
     walk: _Walk, output: Any, placeholders: Sequence[Any], said: Sequence[str], shown: int | None
 ) -> Imported:
-    places = {node: at for at, node in enumerate(placeholders)}
     (listed,) = output.args
-    values: list[Value] = []
-    names: list[str] = []
-    results: list[TracedResult] = []
-    taken = {v.name for v in walk.builder.inputs}
-    made_of: dict[Any, int] = {}
-    sizes = {bare_symbol(d) for value in walk.builder.inputs for d in value.shape}
-    seen: dict[tuple[bool, Any], int] = {}  # what results look at -> the output that has its elements
+    wanted = []
     for at, raw in enumerate(listed if isinstance(listed, (list, tuple)) else [listed]):
-        made, hint = _given(walk, raw), said[at] if said else str(getattr(raw, "name", "out"))
-        if isinstance(raw, torch.fx.Node) and raw in places and isinstance(made, Value):
-            results.append(TracedResult(feed=places[raw]))
-            continue
-        kind = ""
-        if isinstance(made, Expr):
-            kind, made = "int", walk.builder.known(made)
-        elif isinstance(made, Value) and isinstance(raw.meta.get("val"), _NUMBERS):
-            kind = "bool" if made.dtype is DType.BOOL else "float" if made.dtype.is_float else "int"
-        if not isinstance(made, Value):
-            results.append(TracedResult(number=made))
-            continue
-        itself = _aliased(raw)
-        if itself in made_of:
-            results.append(TracedResult(at=made_of[itself], as_number=kind))
-            continue
-        is_kept = shown is not None and at >= shown
-        root = is_kept, _looked_at(itself, _COPIES if is_kept else ())
-        if not said and not kind and all(symbols(d) <= sizes for d in made.shape):
-            if root in seen:  # a view in torch as well: it is no array of its own
-                results.append(TracedResult(at=seen[root], view=made.shape))
-                continue
-            seen[root] = len(values)
-        made_of[itself] = len(values)
-        name, k = hint, 1
-        while name in taken:
-            name, k = f"{hint}.{k}", k + 1
-        taken.add(name)
-        results.append(TracedResult(at=len(values), as_number=kind))
-        values.append(made)
-        names.append(name)
-    graph = settled(walk.builder.finish(values, names=names)) if values else _empty(walk)
-    return Imported(graph, tuple(walk.inputs), tuple(results), tuple(walk.drawn))
-
-
-def _aliased(raw: Any) -> Any:
-    """The node whose tensor this is under another name."""
-    while getattr(raw, "target", None) in _ALIASES:
-        raw = raw.args[0]
-    return raw
-
-
-def _looked_at(raw: Any, copies: Sequence[Any]) -> Any:
-    """The node whose elements a view has, in the same order; or a copy, by calls of these."""
-    while getattr(raw, "target", None) in (*_ALIASES, *_VIEWS, *copies):
-        raw = raw.args[0]
-    return raw
+        name = said[at] if said else str(getattr(raw, "name", "out"))
+        wanted.append(Wanted(raw, _given(walk, raw), name, shown is not None and at >= shown))
+    feeds = {node: at for at, node in enumerate(placeholders)}
+    names = {value.name: at for value, at in zip(walk.builder.inputs, walk.inputs, strict=False)}
+    results = Results(walk.builder, feeds, names)
+    found = results.found(wanted, may_look=not said)
+    graph = settled(walk.builder.finish(results.values, names=results.names)) if results.values else _empty(walk)
+    return Imported(graph, tuple(walk.inputs), found, tuple(walk.drawn), walk.orders)
 
 
 def _empty(walk: _Walk) -> Graph:

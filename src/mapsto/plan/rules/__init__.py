@@ -14,7 +14,7 @@ from mapsto.plan.rules.siblings import SIBLINGS
 from mapsto.plan.task import Task
 from mapsto.plan.traits import Traits
 
-__all__ = ["COMPOSE", "FORMS", "RULES", "SIBLING_RULES", "Form", "Refusal", "Rule", "SiblingRule"]
+__all__ = ["COMPOSE", "FORMS", "ROWS", "RULES", "SIBLING_RULES", "Form", "Refusal", "Rule", "SiblingRule"]
 
 Form = Callable[[Task, Traits, Collection[str]], Task | Refusal]
 

@@ -38,7 +38,7 @@ def attended(call: AtenCall, mask: Value | None) -> tuple[Value, Value]:
     safe = mask is not None and not call.flag("is_causal")
     if mask is not None:
         scores = masked(call, scores, mask, shape)
-    weights = composite.softmax(b, scores, -1)
+    weights, level = composite.softmax_and_level(b, scores, -1)
     if safe:
         top = composite.reduce(b, scores, "max", [-1])
         none = call.one("eq", [top, call.scalar(-math.inf, wide)])
@@ -47,7 +47,6 @@ def attended(call: AtenCall, mask: Value | None) -> tuple[Value, Value]:
         weights, _ = composite.dropout(b, weights, call.number("dropout_p"), call.run(), call.stream())
     y = call.one("matmul", [call.cast(weights, v.dtype), v])
     y = reshape(b, y, (*shape[:-1], v.shape[-1]))
-    level = composite.log_sum_exp(b, scores, [-1], keepdims=False)
     return y, reshape(b, level, shape[:-1])
 
 
