@@ -23,6 +23,16 @@ CASES: dict[str, tuple[tuple[int, ...], tuple[int, ...], bool, dict[str, Any]]] 
     "one dim": ((1, 6, 9), (6, 2, 4), True, {}),
     "three dims": ((1, 4, 2, 3, 2), (4, 1, 2, 1, 3), True, {}),
 }
+POINTS: dict[str, tuple[tuple[int, ...], tuple[int, ...], bool, dict[str, Any]]] = {
+    "every other place": ((2, 24, 5, 7), (24, 16, 1, 1), False, {"strides": (2, 2)}),
+    "with a bias": ((1, 6, 5, 7), (6, 3, 1, 1), True, {"strides": (3, 2)}),
+    "a border": ((1, 6, 5, 7), (6, 3, 1, 1), True, {"strides": (3, 2), "output_padding": (2, 1)}),
+    "cut": ((1, 6, 5, 7), (6, 3, 1, 1), True, {"strides": (3, 2), "pads": (1, 2, 4, 0)}),
+    "one way": ((1, 6, 5, 7), (6, 3, 1, 1), False, {"strides": (1, 2)}),
+    "point groups": ((1, 6, 5, 7), (6, 2, 1, 1), True, {"strides": (2, 2), "group": 3}),
+    "in three dims": ((1, 6, 2, 3, 2), (6, 3, 1, 1, 1), True, {"strides": (2, 1, 3)}),
+    "no batch": ((0, 6, 5, 7), (6, 3, 1, 1), True, {"strides": (2, 2)}),
+}
 OTHERS: dict[str, tuple[tuple[int, ...], tuple[int, ...], bool, dict[str, Any]]] = {
     "windows overlap": ((1, 24, 5, 7), (24, 1, 3, 3), True, {"strides": (2, 2)}),
     "gaps between windows": ((1, 24, 5, 7), (24, 1, 2, 2), True, {"strides": (3, 3)}),
@@ -60,6 +70,26 @@ def test_it_is_a_product_and_the_same_numbers(name: str, workers: Workers) -> No
     np.testing.assert_allclose(run_graph(made, feed)["y"], before, rtol=2e-6, atol=1e-7)
     native = build(run_passes(graph), workers, 2, None).run(feed)["y"]
     np.testing.assert_allclose(native, before, rtol=5e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", POINTS)
+def test_windows_of_a_point_are_products_with_zeros_between(name: str, workers: Workers) -> None:
+    graph = spread(*POINTS[name])
+    made = ApartWindows()(graph)
+    assert [set(node.attrs["strides"]) for node in made.nodes if node.op == "conv_transpose"] == [{1}]
+    feed = {"x": np.random.default_rng(1).standard_normal(POINTS[name][0]).astype(np.float32)}
+    before = run_graph(graph, feed)["y"]
+    np.testing.assert_allclose(run_graph(made, feed)["y"], before, rtol=2e-6, atol=1e-7)
+    native = build(run_passes(graph), workers, 2, None).run(feed)["y"]
+    np.testing.assert_allclose(native, before, rtol=5e-6, atol=1e-6)
+
+
+def test_open_sizes_of_points(workers: Workers) -> None:
+    graph = spread((sym("n"), 6, sym("h"), 4), (6, 3, 1, 1), True, {"strides": (2, 2), "output_padding": (1, 0)})
+    exe = build(run_passes(graph), workers, 2, None)
+    for shape in ((1, 6, 3, 4), (2, 6, 1, 4)):
+        feed = {"x": np.random.default_rng(1).standard_normal(shape).astype(np.float32)}
+        np.testing.assert_allclose(exe.run(feed)["y"], run_graph(graph, feed)["y"], rtol=5e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", OTHERS)
