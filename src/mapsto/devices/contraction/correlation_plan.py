@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import ContractionForm, LoopAxis
+from mapsto.devices.contraction.planes import plane
 from mapsto.devices.contraction.tile import Tiling
 from mapsto.devices.contraction.tile_plan import NEAR_BYTES, TilePlan, plan_contraction, read_tiles, tiles_text
 from mapsto.devices.contraction.toom_cook import operations, short_convolution
@@ -36,7 +37,6 @@ from mapsto.plan.correlation import SHIFTS
 SUMS = "sums"
 EDGES_OF_B = (2,)  # whose roundings are those of direct sums
 _PARTS = 8  # that threads can take
-_APART = 16  # elements between planes, so that these do not share sets of the first-level cache
 _HELD_BYTES = NEAR_BYTES // 4  # of sums, at most: beside values, where those of several blocks are to stay
 _PRODUCT_BYTES = 24 * 1024  # of the values of a block of tiles at one point: the nearest cache's
 _FEWEST_TILES, _MOST_TILES = 16, 256  # of a block: sums come and go once for each
@@ -155,12 +155,12 @@ class CorrelationPlan:
     @property
     def plane_a(self) -> int:
         """Elements from A's values at one point to those at the next."""
-        return self.tiles * self.channels + _APART
+        return plane(self.tiles * self.channels, DType.F32.size)
 
     @property
     def plane_b(self) -> int:
         """Elements from B's values at one point to those at the next."""
-        return self.tiles * self.columns + _APART
+        return plane(self.tiles * self.columns, DType.F32.size)
 
     @property
     def region(self) -> int:
