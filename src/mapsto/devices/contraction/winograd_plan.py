@@ -20,6 +20,7 @@ from typing import NamedTuple
 from mapsto.devices.contraction.core import Core
 from mapsto.devices.contraction.form import ContractionForm, LoopAxis
 from mapsto.devices.contraction.packing import Packing
+from mapsto.devices.contraction.planes import plane
 from mapsto.devices.contraction.tile import FAR_BYTES_PER_CYCLE, Tiling, unevenness
 from mapsto.devices.contraction.tile_plan import (
     CACHED_BYTES,
@@ -40,7 +41,7 @@ EDGES = (_LARGE, _SMALL)
 EXACT_EDGES = (_SMALL,)  # whose roundings are those of direct sums; of large tiles they are some ten times as large
 _STRIPS = 16  # parts that threads can take
 _PARTS = 8  # the same where there are few blocks: columns are divided as well
-_APART = 16  # elements between planes, so that these do not share sets of the first-level cache
+_PAST = 64  # elements of scratch memory past its end that a vector may be read from
 _NEAR_SCRATCH = NEAR_BYTES // 2  # what passes through that cache besides has the other half
 _LARGEST = 4 * NEAR_BYTES  # of scratch memory for one item
 _FEW_TILES = 8  # of a block: with fewer, taps come for nothing
@@ -158,17 +159,17 @@ class WinogradPlan:
     @property
     def values_plane(self) -> int:
         """Elements from the values at one point to those at the next."""
-        return self.tiles * self.depth + _APART
+        return plane(self.tiles * self.depth, DType.F32.size)
 
     @property
     def sums_plane(self) -> int:
         """Elements from the sums at one point to those at the next, of one panel of columns."""
-        return self.tiles * self.product.tiling.width + _APART
+        return plane(self.tiles * self.product.tiling.width, DType.F32.size)
 
     @property
     def region(self) -> int:
         """Elements of scratch memory for one item; a vector may be read past its end."""
-        return self.points * (self.values_plane + self.sums_plane) + 4 * _APART
+        return self.points * (self.values_plane + self.sums_plane) + _PAST
 
     @property
     def columns(self) -> int:
