@@ -1,11 +1,12 @@
 """Steps of `mapsto.train.Trainer` beside torch's own: eager, with its fused optimizer and images channels last, and
 that by torch's own compiler (inductor; where it finds no C++ compiler its column is empty).
 
-    python -m benchmarks.training [--only NAME] [--samples 9] [--profile] [--jax PYTHON]
+    python -m benchmarks.training [--only NAME] [--samples 9] [--profile] [--without WAY] [--jax PYTHON]
 
 One thread; a sample is a step (forward, loss, backward, Adam), in the process's own time, which neighbours do not add
 to; of each way the median of samples, taken by turns, and the least. --profile: where our step's time goes, by what its
-kernels compute. --jax: by JAX too, of the interpreter that has it, for the modules that `jax_training` has.
+kernels compute. --without: a peer that is left out (one that ends the process). --jax: by JAX too, of the interpreter
+that has it, for the modules that `jax_training` has.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import statistics
 import subprocess
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +98,16 @@ def _jax(python: Path, name: str) -> Callable[[], float] | None:
     return timed
 
 
-def row_of(name: str, samples: int, profile: bool, jax: Path | None) -> list[str]:
+def row_of(name: str, samples: int, profile: bool, jax: Path | None, without: Sequence[str]) -> list[str]:
     torch.manual_seed(0)
     trainer, batch = _ours(name)
     ways = {
         "eager": _timed(_peer(name, False)), "fused": _timed(_peer(name, True)),
         "inductor": _timed(_peer(name, True, True)), "mapsto": _timed(lambda: trainer.step(batch)),
     }  # fmt: skip
+    ways = {way: step for way, step in ways.items() if way not in without}
     try:
-        ways["inductor"]()
+        ways.get("inductor", lambda: 0.0)()
     except Exception as error:  # no compiler, or none that it can use
         warnings.warn(f"{name}: inductor: {type(error).__name__}", stacklevel=1)
         del ways["inductor"]
@@ -131,10 +133,12 @@ def main() -> None:
     parser.add_argument("--only", action="append", default=[], help="this module only; may be repeated")
     parser.add_argument("--samples", type=int, default=9, help="of each way (default 9)")
     parser.add_argument("--profile", action="store_true", help="where our step's time goes")
+    parser.add_argument("--without", action="append", default=[], choices=WAYS[:-1], help="not this way; repeatable")
     parser.add_argument("--jax", type=Path, help="an interpreter that has JAX")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    rows = [row_of(n, asked.samples, asked.profile, asked.jax) for n in WORKS if not asked.only or n in asked.only]
+    names = [name for name in WORKS if not asked.only or name in asked.only]
+    rows = [row_of(name, asked.samples, asked.profile, asked.jax, asked.without) for name in names]
     print(table(HEADERS, rows))
     print(machine_line(1), f"torch {torch.__version__}", sep="\n")
 
