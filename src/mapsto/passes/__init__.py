@@ -29,6 +29,7 @@ from mapsto.passes.layout_moves import LayoutMoves
 from mapsto.passes.narrow_products import NarrowProducts
 from mapsto.passes.pad_into_conv import PadIntoConv
 from mapsto.passes.padded_sums import PaddedSums
+from mapsto.passes.pooled_sums import PooledSums
 from mapsto.passes.pools_first import PoolsFirst
 from mapsto.passes.requantised import Requantised
 from mapsto.passes.specialise import specialise
@@ -54,6 +55,7 @@ __all__ = [
     "PadIntoConv",
     "PaddedSums",
     "Pass",
+    "PooledSums",
     "PoolsFirst",
     "Requantised",
     "SplitRows",
@@ -93,6 +95,7 @@ def default_passes() -> tuple[Pass, ...]:
         LayoutMoves(),
         SplitRows(),
         TurnedProducts(),
+        PooledSums(),
         PaddedSums(),
         ConcatMoves(),
         ConcatSlices(),
