@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from mapsto.devices.contraction.planes import LINE
 from mapsto.devices.contraction.tile_plan import ASKED_BYTES, NEAR_BYTES, TilePlan
 from mapsto.ir.expr import Dim, add, floordiv, mul
-
-LINE = 64  # bytes of the caches
 
 
 def elements_ahead(plan: TilePlan) -> int:

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from mapsto.devices.contraction.coming import Coming, Turn, asked_for
 from mapsto.devices.contraction.correlation_plan import SUMS, CorrelationPlan, Images
 from mapsto.devices.contraction.form import ContractionForm, Epilogue, TilePlace
 from mapsto.devices.contraction.results import stored, targets
@@ -274,8 +275,29 @@ class _Sums(_Names):
             before = loop.Load(SUMS, add(start, add(mul(row, plan.columns), place.column)), sums.type)
             return [], (loop.Binary("add", before, sums),)
 
-        panels, units = (0, product.panels), (0, product.units)
-        return inlined_product(replace(product, form=form), panels, units, self.fresh, epilogue=onto)
+        unit, panels = self.fresh("unit"), (0, product.panels)
+        one = sym(unit), add(sym(unit), 1)
+        made = inlined_product(replace(product, form=form), panels, one, self.fresh, epilogue=onto)
+        before, asked = self._asked_for(sym(unit))
+        return [*before, loop.For(unit, 0, product.units, (*asked, *made))]
+
+    def _asked_for(self, unit: Dim) -> tuple[list[loop.Statement], list[loop.Statement]]:
+        """What the tiles of the next block are read from, a share of it with each unit of the product at each point."""
+        plan, units = self.plan, self.plan.product.units
+        assert isinstance(units, int)
+        a = self._coming(plan.form.a, sym("channels"), plan.channels)
+        b = self._coming(plan.form.b, sym("columns"), plan.columns)
+        turn = Turn(sym("point"), plan.points, unit, units)
+        return asked_for([a, b], add(sym("first"), plan.tiles), plan.tiles, turn, self.let_index)
+
+    def _coming(self, operand: Images, first: Dim, channels: int) -> Coming:
+        form = self.form
+        start, width = add(operand.start, _channel(operand, first)), operand.block or channels
+        down, across = form.grid(self.plan.edge)
+        blocks, plane = channels // width, form.height * operand.down
+        return Coming(
+            operand.param.name, start, form.outer, operand.outer, blocks, operand.block_stride, plane, down * across
+        )
 
 
 def _one_or_none(left: Dim) -> Dim:

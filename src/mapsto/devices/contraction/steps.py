@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from mapsto.devices.contraction import nibbles, stage
-from mapsto.devices.contraction.ahead import LINE
 from mapsto.devices.contraction.form import ContractionForm, LoopAxis
+from mapsto.devices.contraction.planes import LINE
 from mapsto.devices.contraction.products import dot_of
 from mapsto.devices.contraction.reduction import ReductionPart
 from mapsto.devices.contraction.sums import TileSums

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from mapsto.devices.contraction.coming import Coming, Turn, asked_for
 from mapsto.devices.contraction.epilogue import is_long
 from mapsto.devices.contraction.form import Epilogue, TilePlace
 from mapsto.devices.contraction.results import offset, stored, targets
@@ -180,9 +181,42 @@ class _Writer:
             b_start=mul(point, plan.packing.size),
             out_start=add(self._sums_at(point), mul(mul(panel, product.tiling.width), -1)),
         )
-        units = (0, ceildiv(sym("count"), rows))
-        body = inlined_product(replace(product, form=form), (panel, add(panel, 1)), units, self.fresh, plan.ahead)
-        return [loop.For("point", 0, plan.points, tuple(body))]
+        unit = self.fresh("unit")
+        panels, units = (panel, add(panel, 1)), (sym(unit), add(sym(unit), 1))
+        body = inlined_product(replace(product, form=form), panels, units, self.fresh, plan.ahead)
+        before, asked = self._asked_for(sym(unit), -(-plan.tiles // rows))
+        tiles = loop.For(unit, 0, ceildiv(sym("count"), rows), (*asked, *body))
+        return [loop.For("point", 0, plan.points, (*before, tiles))]
+
+    def _asked_for(self, unit: Dim, units: int) -> tuple[list[loop.Statement], list[loop.Statement]]:
+        """What the tiles of the next block are read from, a share of it with each unit of the products of a panel."""
+        plan, panels = self.plan, self.plan.product.panels
+        coming = self._coming()
+        if coming is None or not isinstance(panels, int):
+            return [], []
+        shared = -(-panels // plan.shares)
+        panel = add(sym("panel"), mul(floordiv(mul(sym("share"), panels), plan.shares), -1))
+        turn = Turn(add(mul(panel, plan.points), sym("point")), shared * plan.points, unit, units)
+        return asked_for([coming], add(sym("first"), plan.tiles), plan.tiles, turn, self._let_index)
+
+    def _coming(self) -> Coming | None:
+        form, where = self.form, self.plan.geometry
+        strides = (*(axis.a for axis in form.rows[:-1]), form.channel_block_stride)
+        if not all(isinstance(stride, int) for stride in strides):
+            return None
+        *outer, down, apart = (int(stride) for stride in strides)  # type: ignore[arg-type]
+        blocks = self.plan.depth // form.channel_block if form.channel_block else 1
+        down_, across = where.grid(self.plan.edge)
+        return Coming(
+            form.a.name, form.a_start, where.outer, tuple(outer), blocks, apart, where.height * down, down_ * across
+        )
+
+    def _let_index(self, out: list[loop.Statement], prefix: str, value: Dim) -> Dim:
+        if isinstance(value, int):
+            return value
+        name = self.fresh(prefix)
+        out.append(loop.LetIndex(name, value))
+        return sym(name)
 
     def _sums_at(self, point: Dim) -> Dim:
         plan = self.plan

@@ -52,7 +52,7 @@ class Wanted:
 
 
 @dataclass
-class Results:
+class TracedResults:
     """The outputs of the graph so far, and the results that are known. feeds: torch's placeholders, by their nodes;
     inputs: the same, by the names of the graph's inputs.
     """

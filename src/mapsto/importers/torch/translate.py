@@ -18,7 +18,7 @@ import mapsto.importers.torch.rows  # noqa: F401  (registers the rows)
 from mapsto.errors import MapstoError, ModelError, UnsupportedError
 from mapsto.importers.quantised import QuantisedValues
 from mapsto.importers.torch.places import name_of, place_of
-from mapsto.importers.torch.results import Results, TracedResult, Wanted
+from mapsto.importers.torch.results import TracedResult, TracedResults, Wanted
 from mapsto.importers.torch.scalars import SCALARS
 from mapsto.importers.torch.symbols import TracedSizes
 from mapsto.importers.torch.table import AtenCall, Drawn, find_row
@@ -382,7 +382,7 @@ def _finished(
         wanted.append(Wanted(raw, _given(walk, raw), name, shown is not None and at >= shown))
     feeds = {node: at for at, node in enumerate(placeholders)}
     names = {value.name: at for value, at in zip(walk.builder.inputs, walk.inputs, strict=False)}
-    results = Results(walk.builder, feeds, names)
+    results = TracedResults(walk.builder, feeds, names)
     found = results.found(wanted, may_look=not said)
     graph = settled(walk.builder.finish(results.values, names=results.names)) if results.values else _empty(walk)
     return Imported(graph, tuple(walk.inputs), found, tuple(walk.drawn), walk.orders)
