@@ -121,3 +121,23 @@ def test_tensors_in_another_order_of_axes(lying: torch.memory_format) -> None:
     scale = max(float(p.grad.abs().max()) for p in theirs.parameters())
     for (key, a), (_, b) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
         assert_close(a.grad / scale, b.grad / scale, what=f"gradient of {key}")
+
+
+def test_what_is_kept_of_a_copy_is_not_what_was_copied() -> None:
+    """A copy of what comes in stays as it was where that is written into before the backward graph runs."""
+    torch._dynamo.reset()
+
+    def squares(x: torch.Tensor) -> torch.Tensor:
+        y = x.t().clone()
+        return y * y.detach().clone() * 3
+
+    run = torch.compile(squares, backend=mapsto.torch.backend, options={"threads": 1, "cache": False})
+    start, found = torch.linspace(-1, 1, 12).view(3, 4), []
+    for each in (run, squares):
+        x = start.clone().requires_grad_()
+        y = each(x)
+        with torch.no_grad():
+            x.mul_(5)
+        y.sum().backward()
+        found.append(x.grad)
+    assert_close(found[0], found[1], what="gradient")
