@@ -98,6 +98,22 @@ def test_written_without_a_change_is_not_compiled_again() -> None:
     assert exe.compilations == 1
 
 
+def test_equal_weights_elsewhere_are_not_compiled_again_and_are_watched_there() -> None:
+    module, x = Small(), torch.randn(4, 70)
+    exe = compiled(module, x)
+    old = module.first.weight
+    module.first.weight = nn.Parameter(old.detach().clone())
+    old.data.zero_()
+    assert_close(exe(x), module(x).detach())
+    module.second.weight.data = module.second.weight.data.t().contiguous().t()  # in another order in memory
+    assert_close(exe(x), module(x).detach())
+    assert exe.compilations == 1
+    for weight in (module.first.weight, module.second.weight):
+        weight.data[1, 1] += 1.0
+        assert_close(exe(x), module(x).detach())
+    assert exe.compilations == 3
+
+
 def test_frozen_weights_are_never_looked_at_again() -> None:
     module, x = Small(), torch.randn(4, 70)
     exe = compiled(module, x, weights="frozen")

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 from mapsto.errors import CompileError
 from mapsto.runtime import linker
 from mapsto.runtime.runner_ir import runner_ir
+from mapsto.runtime.same_ir import same_ir
 
 if TYPE_CHECKING:
     import llvmlite.binding as llvm
 
-RUN, STOP = "mapsto_run", "mapsto_stop"
+RUN, STOP, SAME = "mapsto_run", "mapsto_stop", "mapsto_same"
 
 
 _LIBRARIES_A_JIT = 32
@@ -120,11 +121,20 @@ class Library:
 @functools.cache
 def compile_runner() -> bytes:
     """The runner as object code for this machine (baseline instructions: any machine of the architecture runs it)."""
+    return _compiled_here(runner_ir(architecture()))
+
+
+def compile_same() -> bytes:
+    """What sees whether memory holds what it held, as object code of the same kind."""
+    return _compiled_here(same_ir())
+
+
+def _compiled_here(text: str) -> bytes:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    return _compile(runner_ir(architecture()), llvm.get_default_triple(), cpu="")
+    return _compile(text, llvm.get_default_triple(), cpu="")
 
 
 def _compile(text: str, triple: str, cpu: str) -> bytes:
