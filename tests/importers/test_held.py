@@ -61,6 +61,16 @@ def test_what_is_large_is_held_and_all_else_is_in_the_message() -> None:
     assert left == made
 
 
+def test_each_held_tensor_is_a_constant_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An array is gone when the next one is read, which may then have its id."""
+    made = model(*(tensor(f"t{n}", seed=n) for n in range(3)))
+    onnx.save(made, path := tmp_path / "m.onnx")
+    monkeypatch.setattr("mapsto.importers.onnx.translate.id", lambda _: 0, raising=False)
+    constants = importer.load(path).constants
+    for each in made.graph.initializer:
+        assert np.array_equal(constants[each.name], numpy_helper.to_array(each))
+
+
 def test_a_file_gives_the_graph_that_its_bytes_give(tmp_path: Path) -> None:
     made = model(tensor("a"), tensor("b", seed=1))
     onnx.save(made, path := tmp_path / "m.onnx")

@@ -81,7 +81,7 @@ class TensorReader:
         shape, count = self._shape(tensor, where)
         size = -(-count * dtype.bits // 8)
         held = self._held(tensor)
-        if tensor.data_location == T.EXTERNAL and held is None:
+        if self.is_kept(tensor):
             region = self._external(tensor, size, where)
             seen = id(region), dtype, shape
             if seen not in self._arrays:
@@ -99,6 +99,10 @@ class TensorReader:
                 "bytes"
             )
         return _elements(data, dtype, shape, count)
+
+    def is_kept(self, tensor: Any) -> bool:
+        """Whether the array of a tensor is kept, for others that name the same region."""
+        return tensor.data_location == T.EXTERNAL and self._held(tensor) is None
 
     def _held(self, tensor: Any) -> np.ndarray | None:
         """The bytes of a tensor that was left where the model's file was read."""

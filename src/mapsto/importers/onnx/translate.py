@@ -252,7 +252,7 @@ class Translator:
             raise ModelError(f"it reads {name!r}, which nothing before it defines")
         if name not in owner.values:
             array = self.tensors.array(tensor := owner.initializers[name], "initializer")
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:  # many tensors may name one region: one constant
+            if self.tensors.is_kept(tensor):  # many tensors may name one region: one constant
                 if id(array) not in owner.constants:
                     owner.constants[id(array)] = owner.builder.constant(array, name)
                 owner.values[name] = owner.constants[id(array)]
