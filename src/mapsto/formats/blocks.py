@@ -81,7 +81,7 @@ def _of_4_bits(unit: Array) -> tuple[Array, Array]:
 class BlockConstants:
     """Constants of a graph in the making, by the weights that they stand for: products of one matrix read one."""
 
-    found: dict[tuple[int, str, DType], tuple[Value, Value]] = field(default_factory=dict)
+    found: dict[tuple[Builder, str, DType], tuple[Value, Value]] = field(default_factory=dict)
 
     def product(self, site: Site, dtype: DType) -> Value:
         """The node's product by its weights in blocks of these integers."""
@@ -91,7 +91,7 @@ class BlockConstants:
 
     def _of(self, b: Builder, weights: Value, dtype: DType) -> tuple[Value, Value]:
         """Integers and scales: in the same graph, as another one may not see them."""
-        key = id(b), weights.name, dtype
+        key = b, weights.name, dtype
         if key not in self.found:
             array = b.array(weights)
             assert array is not None
