@@ -10,6 +10,7 @@ import pytest
 from tests.keras_on_torch import keras, torch
 
 import mapsto
+import mapsto.torch
 from mapsto.errors import UnsupportedError
 from mapsto.importers.torch.exported import exported
 from mapsto.importers.torch.places import name_of
@@ -120,7 +121,20 @@ def nested(layer: Any) -> Any:
 def test_what_is_refused_is_told_by_its_layer(layer: Any, says: str) -> None:
     with pytest.raises(UnsupportedError, match=says) as caught:
         mapsto.compile(nested(layer), (torch.ones(SEQUENCE),), cache=False)
-    assert "keras/src" not in str(caught.value)
+    assert "keras/src" not in str(caught.value) and "draft_export" not in str(caught.value)
+
+
+def test_torchs_compiler_tells_it_by_its_layer_as_well() -> None:
+    options = {"fallback": False}
+    with torch.no_grad(), pytest.raises(Exception, match="in 'whole/block/strange/"):
+        torch.compile(nested(Strange(name="strange")), backend=mapsto.torch.backend, options=options)(
+            torch.ones(SEQUENCE)
+        )
+
+
+def test_so_does_a_trainer() -> None:
+    with pytest.raises(UnsupportedError, match="in 'whole/block/strange/"):
+        mapsto.Trainer(nested(Strange(name="strange")), "mean_squared_error", example_inputs=(torch.ones(SEQUENCE),))
 
 
 def test_calls_are_named_by_their_layers() -> None:

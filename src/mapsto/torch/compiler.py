@@ -18,6 +18,7 @@ from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.importers.torch import Imported, Supplied, translate
 from mapsto.importers.torch.counted import WhileAnyone
 from mapsto.importers.torch.decompositions import of_autograd
+from mapsto.importers.torch.keras_names import name_captured
 from mapsto.importers.torch.results import strides_of
 from mapsto.importers.torch.strides import order_of
 from mapsto.importers.torch.whole import keep_whole
@@ -40,7 +41,9 @@ def backend(module: Any, example_inputs: Sequence[Any], *, mode: Any = None, opt
     if mode is not None:
         raise ArgumentError(f"mode: mapsto has none, got {mode!r}; say what you want by `options`")
     asked = options_of(options)
-    asked = replace(asked, fallback=asked.fallback and not _is_whole())
+    captured = _captured()
+    asked = replace(asked, fallback=asked.fallback and not getattr(captured, "one_graph", False))
+    name_captured(module.graph, getattr(getattr(captured, "output", None), "local_scope", {}))
     from torch._dynamo.backends.common import aot_autograd
 
     compilers = {
@@ -76,14 +79,16 @@ def take_recurrent_layers_in() -> None:
     config.allow_rnn = True
 
 
-def _is_whole() -> bool:
-    """Whether what is being captured must be one graph (`fullgraph=True`)."""
+def _captured() -> Any:
+    """What torch is capturing, by its own account: whether it must be one graph (`fullgraph=True`), and the variables
+    there; None where it does not say so.
+    """
     try:
         from torch._dynamo.symbolic_convert import InstructionTranslator
 
-        return bool(InstructionTranslator.current_tx().one_graph)
+        return InstructionTranslator.current_tx()
     except (ImportError, AttributeError):
-        return False
+        return None
 
 
 def _compiler(kind: str, asked: BackendOptions) -> Callable[[Any, Sequence[Any]], Any]:

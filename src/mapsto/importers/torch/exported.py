@@ -117,6 +117,8 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
+_REMARK = "The error above occurred when calling torch.export"  # what torch adds to whatever was raised
+
 quiet = WhileAnyone(_quiet)
 """Torch warns and logs of its own inside while it traces."""
 
@@ -130,7 +132,8 @@ def refusal(error: BaseException) -> Exception:
         seen = seen.__cause__ or seen.__context__
     places = [user_frame(traceback.extract_tb(e.__traceback__)) for e in chain]
     where = next((place for place in places if place), "")
-    said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    lines = (line for e in chain for line in str(e).splitlines() if line.strip() and not line.startswith(_REMARK))
+    said = next(lines, type(error).__name__)
     kinds = {type(e).__name__ for e in chain}
     layer = next((path for path in map(keras_layer_in, chain) if path), "")
     at = (f" in layer {layer!r}" if layer else "") + (f" at {where}" if where else "")

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 
 from mapsto.errors import UnsupportedError
+from mapsto.importers.torch.keras_names import inside_layer
 
 
 def as_learning(module: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -51,7 +52,8 @@ class _Learning(torch.nn.Module):  # type: ignore[misc]  # torch tells no types
         others = [getattr(self, _attribute(name)) for name in self.others]
         # a model that knows of no training is called without, as Keras's own steps call it
         asked = {**kwargs, "training": self.training} if self.layer._call_has_training_arg else kwargs
-        result, after = self.layer.stateless_call(moved, others, *args, **asked)
+        with inside_layer(self.layer):  # which Keras does not call as layers call each other
+            result, after = self.layer.stateless_call(moved, others, *args, **asked)
         if self.training:
             for tensor, made in zip(others, after, strict=True):
                 if made is not tensor:

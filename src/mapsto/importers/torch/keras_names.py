@@ -4,8 +4,9 @@ Keras calls its layers past torch's modules, so torch knows of none of them.
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -35,17 +36,24 @@ def keras_layers_named() -> Iterator[None]:
 
 def _called(before: Callable[..., Any]) -> Callable[..., Any]:
     def called(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        token = _path.set((*_path.get(), str(layer.name)))
-        try:
+        with inside_layer(layer):
             return before(layer, *args, **kwargs)
-        except Exception as error:
-            if not hasattr(error, _FAILED):
-                setattr(error, _FAILED, "/".join(_path.get()))
-            raise
-        finally:
-            _path.reset(token)
 
     return called
+
+
+@contextmanager
+def inside_layer(layer: Any) -> Iterator[None]:
+    """While it is entered, calls that are traced, and what is raised, are of this layer within those around it."""
+    token = _path.set((*_path.get(), str(layer.name)))
+    try:
+        yield
+    except Exception as error:
+        if not hasattr(error, _FAILED):
+            setattr(error, _FAILED, "/".join(_path.get()))
+        raise
+    finally:
+        _path.reset(token)
 
 
 def _created(before: Callable[..., Any]) -> Callable[..., Any]:
@@ -56,6 +64,49 @@ def _created(before: Callable[..., Any]) -> Callable[..., Any]:
         return node
 
     return created
+
+
+def name_captured(graph: Any, scope: Mapping[str, Any]) -> None:
+    """The same for a graph that torch's compiler captured, which names modules by where they are found: "L['self'].a",
+    with `scope` for L.
+    """
+    kind: Any = getattr(sys.modules.get(_MODULE), "Layer", None)
+    for node in graph.nodes if kind is not None else ():
+        stack = [str(held[0]) for held in (node.meta.get("nn_module_stack") or {}).values()]
+        if path := _captured_path(stack, {"L": scope}, kind):
+            node.meta["custom"] = {**(node.meta.get("custom") or {}), _KEY: path}
+
+
+def _captured_path(stack: list[str], scope: Mapping[str, Any], kind: type) -> str:
+    """The path of the layers that are found in these places, the first of them with what it is found in."""
+    found: list[Any] = []
+    for place in stack:
+        way = [each for each in _way(place, scope) if isinstance(each, kind)]
+        found += [way[0], way[-1]] if way and not found else way[-1:]
+    return "/".join(str(layer.name) for at, layer in enumerate(found) if at == 0 or layer is not found[at - 1])
+
+
+def _way(place: str, scope: Mapping[str, Any]) -> list[Any]:
+    """What is met on the way to a place, "L['args'][0].block", the place last; nothing where it is not as simple."""
+
+    def follow(node: ast.expr) -> Any:
+        if isinstance(node, ast.Name):
+            held = scope[node.id]
+        elif isinstance(node, ast.Attribute):
+            held = getattr(follow(node.value), node.attr)
+        elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+            held = follow(node.value)[node.slice.value]
+        else:
+            raise LookupError(place)
+        met.append(held)
+        return held
+
+    met: list[Any] = []
+    try:
+        follow(ast.parse(place, mode="eval").body)
+    except (SyntaxError, LookupError, AttributeError, TypeError):
+        return []
+    return met
 
 
 def keras_layer_of(node: Any) -> str:

@@ -34,13 +34,13 @@ def _frame(trace: str | None) -> str:
     """The innermost line of a trace that is a user's own; else the innermost."""
     frames = [found.groupdict() for found in _FRAME.finditer(trace or "")]
     own = [frame for frame in frames if not _is_inside(frame["file"])]
-    own = own or [frame for frame in frames if f"{os.sep}keras{os.sep}" not in frame["file"]]
+    own = own or [frame for frame in frames if not _is_inside(frame["file"], ("keras", "mapsto"))]
     return f"{own[-1]['file']}:{own[-1]['line']}: {own[-1]['code'].strip()}" if own else ""
 
 
-def _is_inside(file: str) -> bool:
+def _is_inside(file: str, packages: Sequence[str] = ("torch", "keras", "mapsto")) -> bool:
     """Whether a file is torch's own, or Keras's, or of this."""
-    return any(f"{os.sep}{name}{os.sep}" in file for name in ("torch", "keras", "mapsto"))
+    return any(f"{os.sep}{name}{os.sep}" in file for name in packages)
 
 
 def user_frame(traces: Sequence[Any]) -> str:
