@@ -117,6 +117,21 @@ def test_one_leading_dim_and_a_right_operand_that_all_share(workers: Workers) ->
     assert len(sliced(exe)) == 1
 
 
+@pytest.mark.parametrize("constant", ["kt", "v"])
+def test_a_right_operand_of_each_head_that_is_constant(workers: Workers, constant: str) -> None:
+    """Constants are packed ahead, all heads at once: their products stay apart."""
+    b, given = Builder("g"), feed("weights are kept")
+    values = {
+        name: b.constant(given[name], name) if name == constant else b.input(name, DType.F32, shape)
+        for name, shape in SHAPES.items()
+    }
+    scores = b.one("matmul", [values["q"], values["kt"]])
+    weights = composite.softmax(b, scores, -1)
+    graph = b.finish([b.one("matmul", [weights, values["v"]]), weights], names=["y", "w"])
+    inputs = {v.name: given[v.name] for v in graph.inputs}
+    assert_close(build(prepared(graph, None), workers, 1, None).run(inputs), run_graph(graph, inputs))
+
+
 def test_heads_that_share_their_keys(workers: Workers) -> None:
     text = f"""g (float[{B}, {H}, {T}, {D}] q, float[{B}, 1, {D}, {T}] kt, float[{B}, 1, {T}, 40] v)
         => (float[{B}, {H}, {T}, 40] y, float[{B}, {H}, {T}, {T}] w) {{
@@ -260,6 +275,8 @@ def _random(seed: int) -> Graph:
     b = Builder("random")
 
     def given(*shape: int) -> Value:
+        if b.inputs and rng.random() < 0.2:
+            return b.constant(normal(*shape, seed=rng.randrange(1000)) / 3)
         return b.input(f"x{len(b.inputs)}", DType.F32, shape)
 
     values = [given(*lead, rng.choice(sizes), rng.choice(sizes)) for _ in range(2)]

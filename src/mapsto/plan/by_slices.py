@@ -109,8 +109,11 @@ class _Grouping:
         return None if isinstance(task, Refusal) else (group, task, ends[count])
 
     def _fits(self, task: Task, lead: tuple[Dim, ...], inside: Set[str]) -> bool:
-        """Whether a task can be a stage, everything lying as it does."""
-        if not fits_lead(task, lead, inside):
+        """Whether a task can be a stage, everything lying as it does. Constants of a batch are packed ahead, all of it
+        at once.
+        """
+        constants = {*self.prices.asked.constants, *task.constants}
+        if not fits_lead(task, lead, inside) or any(c.batch and c.b.tensor in constants for c in task.phases):
             return False
         touched = {n: self.homes[n] for n in (*task.reads, *task.targets) if n in self.homes}
         return starts_of(task, lead, touched) is not None

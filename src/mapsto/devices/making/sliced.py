@@ -124,6 +124,8 @@ class _SlicesInMaking:
             return [], [own.rows_call(contraction_stmts(stage, own))]
         (c,), (entire,) = stage.phases, whole.phases
         borders, has_slices = border_calls(stage, own), len(entire.batch) > len(c.batch)  # whether B has slices as well
+        if has_slices and c.b.tensor in own.constants:
+            raise ValueError(f"{c.b.tensor} is packed ahead: there is no slice of it")
         operand = WholeOperand(c, {}, own) if has_slices else WholeOperand(entire, {}, self.code)
         *packing, call = phase_calls(stage, c, reached[0], own, self.core, operand)
         return ([], [*borders, *packing, call]) if has_slices else (packing, [*borders, call])
