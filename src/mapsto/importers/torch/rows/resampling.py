@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mapsto.importers.torch.table import AtenCall, aten
 from mapsto.ir.expr import Dim
 from mapsto.ir.graph import Value
+from mapsto.ops.sampling import grid_sample
 
 Scales = Sequence[float | None]
 
@@ -74,3 +75,11 @@ def _antialiased(call: AtenCall) -> Value:
         raise call.unsupported("antialias with align_corners is not supported; leave one of them out")
     mode = "linear" if "bilinear" in call.name else "cubic"
     return resized(call, mode, "half_pixel", 2, antialias=True)
+
+
+@aten("grid_sampler_2d", "grid_sampler_3d")
+def _grid_sampler(call: AtenCall) -> Value:
+    mode = ("linear", "nearest", "cubic")[call.integer("interpolation_mode")]
+    padding = ("zeros", "border", "reflection")[call.integer("padding_mode")]
+    x, grid = call.value("input"), call.value("grid")
+    return grid_sample(call.builder, x, grid, mode, padding, call.flag("align_corners"))
