@@ -39,7 +39,7 @@ def test_a_grid(rank: int, mode: str, padding: str, aligned: bool) -> None:
 
 @pytest.mark.parametrize(("rank", "reads"), [(2, 4), (3, 8)])
 def test_each_neighbour_is_read_once_by_one_index(rank: int, reads: int) -> None:
-    """Torch takes it apart to an index for each axis, the batch's and the channels' too, which are checked one by one."""
+    """Torch takes it apart to an index for each axis, the batch's and the channels' too, each of which is checked."""
     ops = [node.op for node in load(Sampled(align_corners=False), examples(rank)).nodes]
     assert ops.count("gather_elements") == reads
     assert not {"gather_nd", "bounds_check"} & set(ops)
