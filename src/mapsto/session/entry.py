@@ -90,8 +90,9 @@ def compile_model(
     integers, whose sums are exact and the same on every processor; else each is computed in f32 where that is predicted
     to take less (docs/formats.md).
     device: `cpu`, or `opencl`: the first OpenCL device (`opencl:1`: the second one), on which every step runs.
-    example_inputs, example_kwargs: tensors that a module is traced with (docs/pytorch.md); dynamic_shapes: sizes that
-    stay open, as torch.export takes them, where `shapes` does not say it by names.
+    example_inputs, example_kwargs: tensors that a module is traced with (docs/pytorch.md); a model of Keras that was
+    built from inputs needs none. dynamic_shapes: sizes that stay open, as torch.export takes them, where `shapes` does
+    not say it by names.
     weights: of a module: "shared": each call sees whether they are what was compiled; "frozen": they are constants.
 
     Raises ArgumentError, ModelError (BudgetError where it asks for too much), UnsupportedError, ShapeError,

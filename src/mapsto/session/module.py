@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -91,11 +92,9 @@ class ModuleExecutable:
         leaves, spec = pytree.tree_flatten((args, kwargs))
         if spec == self._takes:
             return leaves  # type: ignore[no-any-return]
-        names = list(self._takes.children()[1].context or ())
-        if set(names) == set(kwargs):  # in another order
-            leaves, spec = pytree.tree_flatten((args, {name: kwargs[name] for name in names}))
-            if spec == self._takes:
-                return leaves  # type: ignore[no-any-return]
+        leaves, spec = pytree.tree_flatten(_in_order((args, kwargs), self._takes))
+        if spec == self._takes:
+            return leaves  # type: ignore[no-any-return]
         raise ArgumentError(
             f"the arguments' structure is {brief(spec)}, that of the examples was {brief(self._takes)}; call it as "
             "the module was traced, keywords as keywords"
@@ -106,6 +105,15 @@ class ModuleExecutable:
         held = "weights are read in each run" if self._traced.reads_weights else "weights are compiled as constants"
         times = f"compiled {self.compilations} times" if self.compilations > 1 else "compiled once"
         return f"{held}; {times}\n{self.executable.report()}"
+
+
+def _in_order(value: Any, like: Any) -> Any:
+    """A structure with the keys of its dicts in the order of another one, where both have the same."""
+    if like.type is dict and isinstance(value, dict) and set(value) == set(like.context):
+        return {key: _in_order(value[key], each) for key, each in zip(like.context, like.children(), strict=True)}
+    if like.type in (tuple, list) and type(value) is like.type and len(value) == len(like.children()):
+        return like.type(_in_order(each, its) for each, its in zip(value, like.children(), strict=True))
+    return value
 
 
 def is_module(model: Any) -> bool:
@@ -119,23 +127,8 @@ def compiled_module(
 ) -> ModuleExecutable:
     """What `mapsto.compile` gives for a module. Raises as it does."""
     _see_arguments(asked, weights)
-    module, is_exported = asked.model, isinstance(asked.model, torch.export.ExportedProgram)
-    if is_exported:
-        if examples is not None or keywords or dynamic_shapes is not None or asked.shapes:
-            raise ArgumentError("an exported program has its inputs' shapes; leave the examples and shapes out")
-        program = functional(module)
-    else:
-        if examples is None and not keywords:
-            raise ArgumentError(
-                "a module of torch is traced with examples: mapsto.compile(module, example_inputs), a tuple of tensors"
-            )
-        args = tuple(examples) if isinstance(examples, (tuple, list)) else () if examples is None else (examples,)
-        named = None
-        if asked.shapes:
-            if dynamic_shapes is not None:
-                raise ArgumentError("shapes, dynamic_shapes: both say which sizes stay open; leave one of them out")
-            dynamic_shapes, named = open_sizes(module, args, dict(keywords or {}), asked.shapes)
-        program = exported(module, args, keywords, dynamic_shapes, named)
+    module = asked.model
+    program = _program(asked, examples, keywords, dynamic_shapes)
     name = type(module).__name__
     holders, written = _holders(module, program), {n for kind, n in program.results if kind == "buffer"}
     weights_at = {
@@ -165,6 +158,47 @@ def compiled_module(
     traced = TracedExecutable(imported, compiled, weights_at, weights)
     traced.also(written_at)
     return ModuleExecutable(program, traced, {n: holders[n] for n in written})
+
+
+def _program(asked: Request, examples: Any, keywords: Any, dynamic_shapes: Any) -> TracedProgram:
+    """The module, traced; or what was exported."""
+    module, named = asked.model, None
+    if isinstance(module, torch.export.ExportedProgram):
+        if examples is not None or keywords or dynamic_shapes is not None or asked.shapes:
+            raise ArgumentError("an exported program has its inputs' shapes; leave the examples and shapes out")
+        return functional(module)
+    if examples is None and not keywords:
+        return _by_its_inputs(module, asked.shapes, dynamic_shapes)
+    args = tuple(examples) if isinstance(examples, (tuple, list)) else () if examples is None else (examples,)
+    if asked.shapes:
+        if dynamic_shapes is not None:
+            raise ArgumentError("shapes, dynamic_shapes: both say which sizes stay open; leave one of them out")
+        dynamic_shapes, named = open_sizes(module, args, dict(keywords or {}), asked.shapes)
+    return exported(module, args, keywords, dynamic_shapes, named)
+
+
+def _by_its_inputs(module: Any, shapes: Shapes, dynamic_shapes: Any) -> TracedProgram:
+    """A model of Keras that was built from inputs, traced with examples of these; what they leave open stays open."""
+    keras, given = sys.modules.get("keras"), None
+    if keras is not None and isinstance(module, keras.Model) and dynamic_shapes is None:
+        from mapsto.importers.keras.examples import call_examples, closed_axes
+
+        try:
+            given = call_examples(module, shapes)
+        except ValueError as error:
+            raise ShapeError(f"shapes: {error}") from error
+    if given is None:
+        raise ArgumentError(
+            "a module of torch is traced with examples: mapsto.compile(module, example_inputs), a tuple of tensors; "
+            "only a model of Keras that was built from inputs says itself what it takes"
+        )
+    try:
+        program = exported(module, given.args, None, given.dynamic_shapes)
+    except ArgumentError as error:
+        raise ShapeError(f"its layers fix a size that was to stay open; say it by `shapes`: {error}") from error
+    if closed := closed_axes(program.exported, given.names, given.open_axes):
+        raise ShapeError(f"its layers fix {closed}; say it by `shapes`")
+    return program
 
 
 def _see_arguments(asked: Request, weights: Any) -> None:

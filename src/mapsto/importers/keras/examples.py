@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.utils import _pytree as pytree
 
 _BATCH, _OPEN = 2, 32  # of examples along the axis of examples, and along others that are open
 
@@ -34,6 +36,35 @@ def examples_of(
         named = {axis: torch.export.Dim.AUTO for axis, d in enumerate(dims) if d is None}
         open_axes.append({axis: torch.export.Dim("batch") if axis == 0 else auto for axis, auto in named.items()})
     return names, tuple(examples), tuple(open_axes)
+
+
+@dataclass(frozen=True)
+class CallExamples:
+    """What a model is called with, in the structure that it takes, and its open axes as torch.export takes them; names
+    and open axes of the single inputs.
+    """
+
+    args: tuple[Any, ...]
+    dynamic_shapes: dict[str, Any]
+    names: list[str]
+    open_axes: tuple[dict[int, Any], ...]
+
+
+def call_examples(model: Any, shapes: Mapping[str, Sequence[Any]]) -> CallExamples | None:
+    """The same for a model that is called itself. None and errors as of `examples_of`."""
+    found = examples_of(model, shapes)
+    if found is None:
+        return None
+    names, tensors, open_axes = found
+    taken = getattr(model, "_inputs_struct", None)  # a Sequential has none
+    if taken is None:
+        taken = model.inputs[0] if len(names) == 1 else list(model.inputs)
+
+    leaves, structure = pytree.tree_flatten(taken)  # torch's order of them, which Keras sorts where they have keys
+    order = [names.index(str(leaf.name)) for leaf in leaves]
+    axes = tuple(open_axes[at] for at in order)
+    args, dynamic = ([structure.unflatten([each[at] for at in order])] for each in (tensors, open_axes))
+    return CallExamples(tuple(args), {"args": tuple(dynamic)}, [names[at] for at in order], axes)
 
 
 def _fixed(name: str, dims: list[int | None], asked: Sequence[Any] | None) -> list[int | None]:
