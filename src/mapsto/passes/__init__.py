@@ -20,6 +20,7 @@ from mapsto.passes.channel_shuffles import ChannelShuffles
 from mapsto.passes.concat_moves import ConcatMoves
 from mapsto.passes.concat_slices import ConcatSlices
 from mapsto.passes.dead_code import DeadCode
+from mapsto.passes.dead_taps import DeadTaps
 from mapsto.passes.denormal_weights import DenormalWeights
 from mapsto.passes.float_products import FloatProducts
 from mapsto.passes.gradient import gradient
@@ -46,6 +47,7 @@ __all__ = [
     "ConcatMoves",
     "ConcatSlices",
     "DeadCode",
+    "DeadTaps",
     "DenormalWeights",
     "FloatProducts",
     "Hoisting",
@@ -100,6 +102,7 @@ def default_passes() -> tuple[Pass, ...]:
         ConcatMoves(),
         ConcatSlices(),
         PadIntoConv(),
+        DeadTaps(),
         DenormalWeights(),
         NarrowProducts(),
         Identities(),
