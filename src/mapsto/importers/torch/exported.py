@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.export import _trace as tracing
 
 from mapsto.errors import ArgumentError, UnsupportedError
 from mapsto.importers.torch.counted import WhileAnyone
@@ -109,18 +110,20 @@ def _meaning(spec: Any) -> tuple[str, str]:
 def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
+    tracing.print = lambda *_, **__: None  # of a module that it refuses it prints the graph so far
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        delattr(tracing, "print")
         logging.disable(before)
 
 
 _REMARK = "The error above occurred when calling torch.export"  # what torch adds to whatever was raised
 
 quiet = WhileAnyone(_quiet)
-"""Torch warns and logs of its own inside while it traces."""
+"""Torch warns, logs and prints of its own inside while it traces."""
 
 
 def refusal(error: BaseException) -> Exception:
