@@ -2,12 +2,14 @@
 
     reshape(f(matmul(reshape(x, (r1 r2, k)), w)), (r1, r2, n))  ->  f(matmul(x, w))        f element by element
 
-What follows the product then goes over the same rows as it does, and can be computed where the product is.
+What follows the product then goes over the same rows as it does, and can be computed where the product is. So it is
+done where something is computed of what was taken apart, element by element or over rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 from mapsto.ir.expr import Dim
@@ -26,7 +28,13 @@ class SplitRows:
     name: str = "split-rows"
 
     def __call__(self, graph: Graph) -> Graph:
-        return rewritten(graph, _rewrite, ("reshape",))
+        return rewritten(graph, functools.partial(_rewrite, _computed_of(graph)), ("reshape",))
+
+
+def _computed_of(graph: Graph) -> frozenset[str]:
+    """What elementwise nodes and reductions read."""
+    readers = (node for node in graph.walk() if op(node.op).kind == "elementwise" or node.op == "reduce")
+    return frozenset(name for node in readers for name in node.inputs)
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,8 @@ class _Step:
     operands: tuple[Value | None, ...]
 
 
-def _rewrite(site: Site) -> Sequence[Value] | None:
-    if site.node.op != "reshape":
+def _rewrite(computed_of: Set[str], site: Site) -> Sequence[Value] | None:
+    if site.node.op != "reshape" or site.node.output.name not in computed_of:
         return None
     b, value, shape = site.builder, site.input(), site.node.output.shape
     rows = shape[:-1]
