@@ -15,6 +15,7 @@ to all shifts, and large ones overflow earlier.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -293,10 +294,9 @@ class _Sums(_Names):
     def _coming(self, operand: Images, first: Dim, channels: int) -> Coming:
         form = self.form
         start, width = add(operand.start, _channel(operand, first)), operand.block or channels
-        down, across = form.grid(self.plan.edge)
-        blocks, plane = channels // width, form.height * operand.down
+        blocks, plane, grid = channels // width, form.height * operand.down, math.prod(form.grid(self.plan.edge))
         return Coming(
-            operand.param.name, start, form.outer, operand.outer, blocks, operand.block_stride, plane, down * across
+            operand.param.name, start, form.outer, operand.outer, blocks, operand.block_stride, plane, grid
         )
 
 

@@ -13,6 +13,7 @@ its tile, and large ones overflow earlier.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -206,10 +207,8 @@ class _Writer:
             return None
         *outer, down, apart = (int(stride) for stride in strides)  # type: ignore[arg-type]
         blocks = self.plan.depth // form.channel_block if form.channel_block else 1
-        down_, across = where.grid(self.plan.edge)
-        return Coming(
-            form.a.name, form.a_start, where.outer, tuple(outer), blocks, apart, where.height * down, down_ * across
-        )
+        plane, grid = where.height * down, math.prod(where.grid(self.plan.edge))
+        return Coming(form.a.name, form.a_start, where.outer, tuple(outer), blocks, apart, plane, grid)
 
     def _let_index(self, out: list[loop.Statement], prefix: str, value: Dim) -> Dim:
         if isinstance(value, int):
