@@ -15,6 +15,7 @@ from tests.importers.torch.closeness import assert_close
 from torch import nn
 
 import mapsto
+import mapsto.session.weights as weights_of_modules
 from mapsto.errors import ArgumentError, ShapeError, UnsupportedError
 
 
@@ -112,6 +113,28 @@ def test_equal_weights_elsewhere_are_not_compiled_again_and_are_watched_there() 
         weight.data[1, 1] += 1.0
         assert_close(exe(x), module(x).detach())
     assert exe.compilations == 3
+
+
+def test_weights_that_lie_in_another_order_are_looked_at_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels last: no copy of them is made; each change of one is seen, and of one that is row-major again."""
+    module = nn.Sequential(nn.Conv2d(5, 6, 3), nn.Conv2d(6, 4, 3)).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 5, 9, 9)
+    exe = compiled(module, x)
+    assert not module[0].weight.is_contiguous()
+    with monkeypatch.context() as during:
+        during.setattr(weights_of_modules, "_bytes", None)  # which would look at the memory anew
+        assert_close(exe(x), module(x).detach())
+    module[0].weight.data[1, 2, 0, 1] += 1.0
+    assert_close(exe(x), module(x).detach())
+    assert exe.compilations == 2
+    exe = compiled(module, x)
+    module[1].weight.data = module[1].weight.data.contiguous()
+    for _ in range(2):
+        assert_close(exe(x), module(x).detach())
+        assert exe.compilations == 1
+    module[1].weight.data[3, 5, 2, 1] -= 1.0
+    assert_close(exe(x), module(x).detach())
+    assert exe.compilations == 2
 
 
 def test_frozen_weights_are_never_looked_at_again() -> None:
