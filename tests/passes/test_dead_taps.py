@@ -70,3 +70,17 @@ def test_open_sizes_keep_all_taps() -> None:
     left = DeadTaps()(b.finish([b.one("conv", [x, w], strides=(1,), dilations=(1,), pads=(1, 1), group=1)]))
     (conv,) = left.nodes
     assert conv.inputs[1] == "w" and conv.attrs["pads"] == (1, 1)
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_taps_that_make_nan_of_padding_stay(value: float) -> None:
+    b = Builder("g")
+    weights = np.ones((4, 3, 3, 3), np.float32)
+    weights[1, 2, 0, 0] = value
+    x, w = b.input("x", DType.F32, (2, 3, 1, 1)), b.constant(weights, "w")
+    made = b.one("conv", [x, w], strides=(1, 1), dilations=(1, 1), pads=(1, 1, 1, 1), group=1)
+    graph = b.finish([made])
+    feed = {"x": np.ones((2, 3, 1, 1), np.float32)}
+    (before,), (after,) = (run_graph(each, feed).values() for each in (graph, DeadTaps()(graph)))
+    assert np.isnan(before[:, 1]).all()
+    np.testing.assert_array_equal(after, before)

@@ -2,7 +2,8 @@
 
     conv(x[16 wide], w[3 taps], dilation 24, pads 24) == conv(x, w[the middle tap], pads 0)
 
-Dilated windows are wider than small images, and usual ones are on maps of one element.
+Dilated windows are wider than small images, and usual ones are on maps of one element. Constant taps that are not
+finite stay: with padding they make NaN.
 """
 
 from __future__ import annotations
@@ -10,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.arranging import slice_axis
+from mapsto.passes.looking import may_look
 from mapsto.passes.retrace import rewritten
 from mapsto.passes.sites import Site
 
@@ -47,11 +51,16 @@ def _rewrite(site: Site) -> Sequence[Value] | None:
         if len(alive) < taps and before >= 0 and after >= 0:
             kept = slice_axis(site.builder, kept, 2 + axis, first, last + 1 - first)
             made[axis], made[rank + axis] = before, after
-    if made == pads:
+    if made == pads or not _may_leave_out(site, w):
         return None
     inputs = (x, kept, *site.inputs[2:])
     with site.builder.source(*site.node.provenance):
         return site.builder.add("conv", inputs, {**site.attrs, "pads": tuple(made)}, (), [site.node.output.name])
+
+
+def _may_leave_out(site: Site, w: Value) -> bool:
+    array = site.builder.constants.get(w.name)
+    return array is None or (may_look(array) and bool(np.isfinite(array).all()))
 
 
 def _alive(extent: int, taps: int, count: int, step: int, apart: int, before: int) -> list[int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from mapsto.ir.graph import Graph, Value
 from mapsto.ops.builder import Builder
+from mapsto.ops.composite import transpose_last
 from mapsto.passes.retrace import rewritten
 from mapsto.passes.sites import Site
 
@@ -35,22 +36,13 @@ def _rewrite(site: Site) -> Sequence[Value] | None:
     if terms * (wide - narrow) <= wide * narrow:
         return None
     with b.source(*site.node.provenance):
-        product = b.one("matmul", [_transposed(b, other), source], **site.attrs)
-        return (_transposed(b, product),)
+        product = b.one("matmul", [transpose_last(b, other), source], **site.attrs)
+        return (transpose_last(b, product),)
 
 
 def _turned(b: Builder, value: Value) -> Value | None:
     """What is turned to give this value; None where it is not."""
-    node = b.producer(value)
-    if node is None or node.op != "transpose" or value.rank < 2 or node.attrs["perm"] != _perm(value.rank):
+    node, rank = b.producer(value), value.rank
+    if node is None or node.op != "transpose" or node.attrs["perm"] != (*range(rank - 2), rank - 1, rank - 2):
         return None
     return b.lookup(node.inputs[0])
-
-
-def _transposed(b: Builder, value: Value) -> Value:
-    return b.one("transpose", [value], perm=_perm(value.rank))
-
-
-def _perm(rank: int) -> tuple[int, ...]:
-    """The last two axes, the other way round."""
-    return (*range(rank - 2), rank - 1, rank - 2)

@@ -4,6 +4,7 @@ tensors. Its weights are compiled as constants as long as they stay what they ar
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ class TracedExecutable:
             arrays += drawn_arrays(imported, arrays)
         made = executable(*arrays)
         outputs = made if isinstance(made, tuple) else (made,)
-        sizes = _sizes(imported, arrays) if any(result.view for result in imported.results) else {}
+        sizes = functools.cache(lambda: _sizes(imported, arrays))
         found: list[Any] = []
         tensors: dict[int, Any] = {}
         for result in imported.results:
@@ -153,11 +154,12 @@ def _numbers(shape: Sequence[Dim], sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(d if isinstance(d, int) else evaluate(d, sizes) for d in shape)
 
 
-def _looked_at(tensor: Any, view: Look | None, sizes: Mapping[str, int]) -> Any:
-    """A view of a tensor; without a copy where it is row-major."""
+def _looked_at(tensor: Any, view: Look | None, sizes: Callable[[], Mapping[str, int]]) -> Any:
+    """A view of a tensor; without a copy where it is row-major. sizes: asked for where the view's shape is open."""
     if view is None:
         return tensor
-    shape = _numbers(view.shape, sizes)
+    is_open = any(not isinstance(d, int) for d in view.shape)
+    shape = _numbers(view.shape, sizes() if is_open else {})
     if view.strides is None:
         return tensor.reshape(shape)
     whole = tensor.contiguous()

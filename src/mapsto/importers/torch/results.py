@@ -7,7 +7,7 @@ backward graph nobody else sees: it may look at whatever has its elements.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,16 +64,27 @@ class TracedResults:
     names: list[str] = field(default_factory=list)
     _made_of: dict[Any, int] = field(default_factory=dict)  # by torch's nodes: outputs
     _seen: dict[Any, int] = field(default_factory=dict)  # by what results look at: the output with its elements
+    _taken: set[str] = field(default_factory=set)  # names
 
     def found(self, wanted: Sequence[Wanted], may_look: bool) -> tuple[TracedResult, ...]:
         """What all results are. may_look: whether some may be views of others."""
-        known = {at: self._result(each, may_look) for at, each in enumerate(wanted)}
-        kept = [at for at, result in known.items() if result is None]
-        known.update(self._kept({at: wanted[at] for at in kept}))
-        return tuple(result for at in range(len(wanted)) if (result := known[at]) is not None)
+        self._taken.update(v.name for v in self.builder.inputs)
+        sizes = {bare_symbol(d) for value in self.builder.inputs for d in value.shape}
+        known: dict[int, TracedResult] = {}
+        kept: dict[int, Wanted] = {}
+        for at, each in enumerate(wanted):
+            result = self._result(each, sizes if may_look else None)
+            if result is None:
+                kept[at] = each
+            else:
+                known[at] = result
+        known.update(self._kept(kept))
+        return tuple(known[at] for at in range(len(wanted)))
 
-    def _result(self, wanted: Wanted, may_look: bool) -> TracedResult | None:
-        """None for what is kept, which may look at what others make."""
+    def _result(self, wanted: Wanted, sizes: Set[str | None] | None) -> TracedResult | None:
+        """None for what is kept, which may look at what others make. sizes: what inputs say of views' shapes; None: no
+        result is a view.
+        """
         raw, made, kind = wanted.node, wanted.made, ""
         if raw in self.feeds and isinstance(made, Value):
             return TracedResult(feed=self.feeds[raw])
@@ -86,8 +97,7 @@ class TracedResults:
         itself = _aliased(raw)
         if itself in self._made_of:
             return TracedResult(at=self._made_of[itself], as_number=kind)
-        sizes = {bare_symbol(d) for value in self.builder.inputs for d in value.shape}
-        if may_look and not kind and all(symbols(d) <= sizes for d in made.shape):
+        if sizes is not None and not kind and all(symbols(d) <= sizes for d in made.shape):
             if wanted.is_kept:
                 return None
             root = _in_order(itself)
@@ -97,10 +107,10 @@ class TracedResults:
         return TracedResult(at=self._output(made, wanted.name, itself), as_number=kind)
 
     def _output(self, value: Value, hint: str, itself: Any = None) -> int:
-        taken = {*self.names, *(v.name for v in self.builder.inputs)}
         name, k = hint, 1
-        while name in taken:
+        while name in self._taken:
             name, k = f"{hint}.{k}", k + 1
+        self._taken.add(name)
         self.values.append(value)
         self.names.append(name)
         if itself is not None:
